@@ -1,0 +1,45 @@
+# Go and a C compiler (SQLite is compiled in) are all that is needed.
+export CGO_ENABLED = 1
+LINT = go tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: help demo test race lint generate check cover bench compiler
+.DEFAULT_GOAL := help
+
+help: compiler ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+demo: compiler ## Run the gateway example on gateway.db; a second run continues
+	go run ./examples/gateway
+
+test: compiler ## Run all tests
+	@# SQLite, which takes longest to compile, is needed by the first package. Vet is one of the linters.
+	go test -vet=off ./internal/busy ./...
+
+race: compiler ## Run all tests with the race detector
+	go test -race ./...
+
+lint: ## Run the linters
+	$(LINT) run ./...
+
+generate: ## Generate ent/ anew from ent/schema
+	find ent -mindepth 1 -maxdepth 1 ! -name schema ! -name generate.go -exec rm -rf {} +
+	go generate ./ent
+
+check: compiler ## Check that ent/schema and the migration files agree
+	go run ./cmd/atlas-diff -check
+
+cover: compiler ## Run the packages' tests and demand coverage of 85 % each
+	@go test -cover ./money ./meter ./catalog ./migrate ./internal/store ./registry | awk '{ print } \
+		/coverage:/ { sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1 } /^FAIL/ { bad = 1 } END { exit bad }'
+
+bench: compiler ## Run the benchmarks; compare with benchstat -col /impl
+	go test -run '^$$' -bench . -count 6 ./registry
+
+compiler:
+	@command -v $$(go env CC) > /dev/null || { \
+		echo 'A C compiler is needed, because SQLite is compiled in. Install one:'; \
+		echo '  Debian, Ubuntu  apt-get install gcc libc6-dev'; \
+		echo '  Fedora          dnf install gcc'; \
+		echo '  Alpine          apk add gcc musl-dev'; \
+		echo '  macOS           xcode-select --install'; \
+		exit 1; }
