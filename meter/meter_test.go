@@ -1,0 +1,230 @@
+package meter_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+
+	// The names are stored in databases, so they are spelled out here.
+	require.Equal(t, []string{"input", "output", "cache_read", "cache_write", "reasoning"}, meter.Names())
+
+	t.Run("IsTheCallersOwn", func(t *testing.T) {
+		t.Parallel()
+
+		names := meter.Names()
+		names[0] = "changed"
+		require.Equal(t, meter.Input, meter.Names()[0])
+	})
+}
+
+func TestKnown(t *testing.T) {
+	t.Parallel()
+
+	for _, name := range meter.Names() {
+		require.True(t, meter.Known(name), name)
+	}
+	for _, name := range []string{"", "Input", "input ", "images", "cacheread", "cache_"} {
+		require.False(t, meter.Known(name), "%q", name)
+	}
+}
+
+func TestTokensValidate(t *testing.T) {
+	t.Parallel()
+
+	t.Run("OK", func(t *testing.T) {
+		t.Parallel()
+
+		require.NoError(t, meter.Tokens{}.Validate())
+		require.NoError(t, meter.Tokens{
+			InputTokens:      meter.MaxTokens,
+			OutputTokens:     meter.MaxTokens,
+			CacheReadTokens:  meter.MaxTokens,
+			CacheWriteTokens: meter.MaxTokens,
+			ReasoningTokens:  meter.MaxTokens,
+		}.Validate())
+	})
+
+	for _, name := range meter.Names() {
+		for _, bad := range []int64{-1, math.MinInt64, meter.MaxTokens + 1, math.MaxInt64} {
+			t.Run(fmt.Sprintf("Err/%s/%d", name, bad), func(t *testing.T) {
+				t.Parallel()
+
+				err := tokens(t, map[string]int64{name: bad}).Validate()
+				require.ErrorContains(t, err, fmt.Sprintf("%s tokens %d", name, bad))
+				for _, other := range meter.Names() {
+					if other != name {
+						require.NotContains(t, err.Error(), other+" tokens")
+					}
+				}
+			})
+		}
+	}
+
+	t.Run("ErrNamesEveryFault", func(t *testing.T) {
+		t.Parallel()
+
+		err := meter.Tokens{
+			InputTokens:      -1,
+			OutputTokens:     meter.MaxTokens + 1,
+			CacheReadTokens:  -3,
+			CacheWriteTokens: 4,
+			ReasoningTokens:  math.MinInt64,
+		}.Validate()
+		require.ErrorContains(t, err, "input tokens -1")
+		require.ErrorContains(t, err, "output tokens 1000000000001")
+		require.ErrorContains(t, err, "cache_read tokens -3")
+		require.ErrorContains(t, err, "reasoning tokens -9223372036854775808")
+		require.NotContains(t, err.Error(), "cache_write", "it is no fault")
+	})
+}
+
+func TestTokensTotal(t *testing.T) {
+	t.Parallel()
+
+	const most = math.MaxInt64
+	for name, tt := range map[string]struct {
+		tokens       meter.Tokens
+		input, total int64
+	}{
+		"OKNone": {meter.Tokens{}, 0, 0},
+		// Powers of two: each subset has a sum of its own.
+		"OKEach":               {meter.Tokens{InputTokens: 1, OutputTokens: 2, CacheReadTokens: 4, CacheWriteTokens: 8, ReasoningTokens: 16}, 13, 31},
+		"OKJustFits":           {meter.Tokens{InputTokens: most - 3, OutputTokens: 1, CacheReadTokens: 1, ReasoningTokens: 1}, most - 2, most},
+		"OKLargestOfARequest":  {meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: meter.MaxTokens}, meter.MaxTokens, 2 * meter.MaxTokens},
+		"OKOutputIsNotInput":   {meter.Tokens{OutputTokens: 5, ReasoningTokens: 6}, 0, 11},
+		"OKEveryInputIsSent":   {meter.Tokens{InputTokens: 5, CacheReadTokens: 6, CacheWriteTokens: 7}, 18, 18},
+		"OKReasoningIsCounted": {meter.Tokens{ReasoningTokens: 6}, 0, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			require.Equal(t, tt.input, tt.tokens.TotalInput())
+			require.Equal(t, tt.total, tt.tokens.Total())
+		})
+	}
+}
+
+func TestTokensCost(t *testing.T) {
+	t.Parallel()
+
+	const million = 1_000_000
+	all := meter.Tokens{
+		InputTokens:      1 * million,
+		OutputTokens:     10 * million,
+		CacheReadTokens:  100 * million,
+		CacheWriteTokens: 1_000 * million,
+		ReasoningTokens:  10_000 * million,
+	}
+	for name, tt := range map[string]struct {
+		tokens meter.Tokens
+		rates  money.Rates
+		want   money.USD
+		err    error
+	}{
+		"OKExact": {
+			meter.Tokens{InputTokens: 150, OutputTokens: 80},
+			money.Rates{"input": 30 * money.Dollar, "output": 60 * money.Dollar},
+			9_300_000, nil, // 0.0093
+		},
+		"OKEveryMeterHasItsRate": {
+			all, money.Rates{"input": 5, "output": 4, "cache_read": 3, "cache_write": 2, "reasoning": 1},
+			1*5 + 10*4 + 100*3 + 1_000*2 + 10_000*1, nil,
+		},
+		"OKCachesFallBackToInputAndReasoningToOutput": {
+			all, money.Rates{"input": 3, "output": 7},
+			(1+100+1_000)*3 + (10+10_000)*7, nil,
+		},
+		"OKCacheReadFallsBackAlone": {
+			all, money.Rates{"input": 3, "output": 7, "cache_write": 2, "reasoning": 1},
+			(1+100)*3 + 10*7 + 1_000*2 + 10_000*1, nil,
+		},
+		"OKCacheWriteDoesNotFallBackToCacheRead": {
+			meter.Tokens{CacheWriteTokens: million}, money.Rates{"input": 3, "cache_read": 2}, 3, nil,
+		},
+		"OKReasoningFallsBackAlone": {
+			meter.Tokens{ReasoningTokens: million}, money.Rates{"output": 7}, 7, nil,
+		},
+		"OKAFreeRateIsNoMissingOne": {
+			// A fallback would charge these.
+			meter.Tokens{CacheReadTokens: million, ReasoningTokens: million},
+			money.Rates{"input": 3, "output": 7, "cache_read": 0, "reasoning": 0},
+			0, nil,
+		},
+		"OKFree":               {all, money.Rates{"input": 0, "output": 0}, 0, nil},
+		"OKNoTokens":           {meter.Tokens{}, money.Rates{"input": 3}, 0, nil},
+		"OKUnusedNeedsNoRate":  {meter.Tokens{InputTokens: million}, money.Rates{"input": 3}, 3, nil},
+		"OKOtherRatesIgnored":  {meter.Tokens{InputTokens: million}, money.Rates{"input": 3, "images": 1000}, 3, nil},
+		"OKRoundedOnce":        {meter.Tokens{InputTokens: 1, OutputTokens: 1, CacheReadTokens: 1}, money.Rates{"input": 400_000, "output": 400_000}, 1, nil},
+		"OKHalfToEven":         {meter.Tokens{InputTokens: 5}, money.Rates{"input": 500_000}, 2, nil},
+		"OKBelowHalfANano":     {meter.Tokens{InputTokens: 1}, money.Rates{"input": 499_999}, 0, nil},
+		"OKLargestRequest":     {meter.Tokens{InputTokens: meter.MaxTokens}, money.Rates{"input": 9_223 * money.Dollar}, 9_223_000_000 * money.Dollar, nil},
+		"OKExactPastAFloat":    {meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: million}, money.Rates{"input": 9_223 * money.Dollar, "output": 1}, 9_223_000_000*money.Dollar + 1, nil},
+		"ErrUnpricedNil":       {meter.Tokens{InputTokens: 1}, nil, 0, meter.ErrUnpriced},
+		"ErrUnpricedNoTokens":  {meter.Tokens{}, nil, 0, meter.ErrUnpriced},
+		"ErrUnpricedEmpty":     {meter.Tokens{}, money.Rates{}, 0, meter.ErrUnpriced},
+		"ErrUnpricedInput":     {meter.Tokens{InputTokens: 1}, money.Rates{"output": 3}, 0, meter.ErrUnpriced},
+		"ErrUnpricedOutput":    {meter.Tokens{OutputTokens: 1}, money.Rates{"input": 3}, 0, meter.ErrUnpriced},
+		"ErrUnpricedCacheRead": {meter.Tokens{CacheReadTokens: 1}, money.Rates{"output": 3, "cache_write": 1}, 0, meter.ErrUnpriced},
+		"ErrUnpricedWrite":     {meter.Tokens{CacheWriteTokens: 1}, money.Rates{"output": 3, "cache_read": 1}, 0, meter.ErrUnpriced},
+		"ErrUnpricedReasoning": {meter.Tokens{ReasoningTokens: 1}, money.Rates{"input": 3}, 0, meter.ErrUnpriced},
+		"ErrUnpricedOneOfTwo":  {meter.Tokens{InputTokens: 1, OutputTokens: 1}, money.Rates{"input": 3}, 0, meter.ErrUnpriced},
+		// The fallback goes one way: reasoning's or a cache's rate prices nothing else.
+		"ErrUnpricedNoWayBack": {meter.Tokens{InputTokens: 1}, money.Rates{"cache_read": 1, "cache_write": 1, "reasoning": 1}, 0, meter.ErrUnpriced},
+		// No rate has an empty name, so it must not stand in for one.
+		"ErrUnpricedEmptyName": {meter.Tokens{InputTokens: million}, money.Rates{"": 3}, 0, meter.ErrUnpriced},
+
+		"ErrRange":             {meter.Tokens{InputTokens: meter.MaxTokens}, money.Rates{"input": 9_224 * money.Dollar}, 0, money.ErrRange},
+		"ErrRangeOfASum":       {meter.Tokens{InputTokens: million, OutputTokens: million}, money.Rates{"input": money.Max, "output": 1}, 0, money.ErrRange},
+		"ErrRangeLargest":      {meter.Tokens{InputTokens: math.MaxInt64, ReasoningTokens: math.MaxInt64}, money.Rates{"input": money.Max, "output": money.Max}, 0, money.ErrRange},
+		"ErrRangeNegative":     {meter.Tokens{InputTokens: -1}, money.Rates{"input": 3}, 0, money.ErrRange},
+		"ErrRangeNegativeFree": {meter.Tokens{InputTokens: 5, ReasoningTokens: -1}, money.Rates{"input": 0, "output": 0}, 0, money.ErrRange},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			got, err := tt.tokens.Cost(tt.rates)
+			require.ErrorIs(t, err, tt.err)
+			require.Equal(t, tt.want, got)
+		})
+	}
+
+	t.Run("ErrUnpricedNamesTheMeter", func(t *testing.T) {
+		t.Parallel()
+
+		_, err := meter.Tokens{CacheWriteTokens: 1}.Cost(money.Rates{"output": 3})
+		require.ErrorContains(t, err, meter.CacheWrite)
+	})
+}
+
+// tokens returns Tokens with the quantities named by meter.
+func tokens(t *testing.T, quantities map[string]int64) meter.Tokens {
+	t.Helper()
+
+	var got meter.Tokens
+	for name, n := range quantities {
+		switch name {
+		case meter.Input:
+			got.InputTokens = n
+		case meter.Output:
+			got.OutputTokens = n
+		case meter.CacheRead:
+			got.CacheReadTokens = n
+		case meter.CacheWrite:
+			got.CacheWriteTokens = n
+		case meter.Reasoning:
+			got.ReasoningTokens = n
+		default:
+			require.Fail(t, "no such meter", name)
+		}
+	}
+	return got
+}
