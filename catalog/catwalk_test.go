@@ -1,0 +1,344 @@
+package catalog_test
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"charm.land/catwalk/pkg/catwalk"
+	"charm.land/catwalk/pkg/embedded"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// These tests read the catalogue of the Catwalk that go.mod names. An update of it may change
+// numbers here; look at what changed before you change them.
+
+func TestCatwalk(t *testing.T) {
+	t.Parallel()
+
+	snapshot := catalog.Catwalk()
+	require.Equal(t, "catwalk", snapshot.Source)
+	require.Len(t, snapshot.Providers, 40)
+	require.Equal(t, 1506, snapshot.Models())
+
+	t.Run("TwoCallsAreEqualAndApart", func(t *testing.T) {
+		t.Parallel()
+
+		one, two := catalog.Catwalk(), catalog.Catwalk()
+		require.Equal(t, one, two)
+
+		*one.Providers[0].Models[0].CanReason = !*one.Providers[0].Models[0].CanReason
+		one.Providers[0].Models[0].Rates[meter.Input] = -1
+		require.Equal(t, snapshot, two, "a change of one reaches no other")
+	})
+
+	t.Run("NothingIsLost", func(t *testing.T) {
+		t.Parallel()
+
+		for i, from := range embedded.GetAll() {
+			p := snapshot.Providers[i]
+			require.Equal(t, string(from.ID), p.Name)
+			require.Equal(t, from.Name, p.DisplayName)
+			require.Len(t, p.Models, len(from.Models), p.Name)
+			for j, m := range p.Models {
+				require.Equal(t, from.Models[j].ID, m.ModelID)
+				require.Equal(t, from.Models[j].Name, m.Name)
+				require.Equal(t, from.Models[j].ContextWindow, m.ContextWindow)
+				require.Equal(t, from.Models[j].DefaultMaxTokens, m.MaxOutputTokens)
+				require.Equal(t, from.Models[j].SupportsImages, *m.SupportsImages)
+				require.Equal(t, from.Models[j].CanReason, *m.CanReason)
+				require.Nil(t, m.SupportsTools, "Catwalk does not say")
+				require.Nil(t, m.CanStream, "Catwalk does not say")
+			}
+		}
+	})
+
+	t.Run("NamesAreUnique", func(t *testing.T) {
+		t.Parallel()
+
+		providers := map[string]bool{}
+		for _, p := range snapshot.Providers {
+			require.NotEmpty(t, p.Name)
+			require.False(t, providers[p.Name], p.Name)
+			providers[p.Name] = true
+			models := map[string]bool{}
+			for _, m := range p.Models {
+				require.NotEmpty(t, m.ModelID)
+				require.False(t, models[m.ModelID], "%s %s", p.Name, m.ModelID)
+				models[m.ModelID] = true
+			}
+		}
+	})
+
+	t.Run("FamiliesAreSlugs", func(t *testing.T) {
+		t.Parallel()
+
+		for _, p := range snapshot.Providers {
+			for _, m := range p.Models {
+				require.Regexp(t, `^[a-z0-9]+(-[a-z0-9]+){0,2}$`, m.Family, "%s %s", p.Name, m.ModelID)
+				require.Equal(t, catalog.Family(m.ModelID), m.Family)
+			}
+		}
+	})
+
+	t.Run("BaseURLs", func(t *testing.T) {
+		t.Parallel()
+
+		var unknown []string
+		for _, p := range snapshot.Providers {
+			if p.BaseURL == "" {
+				unknown = append(unknown, p.Name)
+				require.True(t, hasNote(snapshot, p.Name, "base URL"), p.Name)
+				continue
+			}
+			u, err := url.Parse(p.BaseURL)
+			require.NoError(t, err)
+			require.Contains(t, []string{"http", "https"}, u.Scheme, p.BaseURL)
+			require.NotEmpty(t, u.Host, p.BaseURL)
+			require.NotContains(t, p.BaseURL, "$")
+			require.False(t, hasNote(snapshot, p.Name, "base URL"), p.Name)
+		}
+		// Those whose address has the user's own resource, region or project in it.
+		require.ElementsMatch(t, []string{"azure", "bedrock", "bedrock-europe", "vertexai"}, unknown)
+
+		require.Equal(t, "https://api.openai.com/v1", provider(t, snapshot, "openai").BaseURL)
+		require.Equal(t, "https://api.anthropic.com", provider(t, snapshot, "anthropic").BaseURL)
+		require.Equal(t, "https://generativelanguage.googleapis.com/v1beta", provider(t, snapshot, "gemini").BaseURL)
+		require.Equal(t, "https://openrouter.ai/api/v1", provider(t, snapshot, "openrouter").BaseURL)
+	})
+
+	t.Run("AuthMethods", func(t *testing.T) {
+		t.Parallel()
+
+		for name, want := range map[string]string{
+			"openai": "bearer", "openrouter": "bearer", "vercel": "bearer", "deepseek": "bearer", "cortecs": "bearer",
+			"anthropic": "header", "kimi-coding": "header", "gemini": "header", "azure": "header",
+			"bedrock": "aws_sigv4", "bedrock-europe": "aws_sigv4", "vertexai": "oauth",
+		} {
+			require.Equal(t, want, provider(t, snapshot, name).AuthMethod, name)
+		}
+		for _, p := range snapshot.Providers {
+			require.Contains(t, []string{"bearer", "header", "aws_sigv4", "oauth"}, p.AuthMethod, p.Name)
+		}
+	})
+
+	t.Run("NotesCountTheUnpriced", func(t *testing.T) {
+		t.Parallel()
+
+		notes := 1
+		require.True(t, hasNote(snapshot, "", "the catalogue does not tell which models call tools or stream"))
+		for _, p := range snapshot.Providers {
+			unpriced := 0
+			for _, m := range p.Models {
+				if m.Rates == nil {
+					unpriced++
+				}
+			}
+			text := fmt.Sprintf("%d of %d models have no known price", unpriced, len(p.Models))
+			require.Equal(t, unpriced > 0, hasNote(snapshot, p.Name, text), p.Name)
+			if unpriced > 0 {
+				notes++
+			}
+			if p.BaseURL == "" {
+				notes++
+			}
+		}
+		require.Len(t, snapshot.Notes, notes, "the catalogue has nothing else to tell of")
+	})
+}
+
+// TestCatwalkRates has a real model of each way in which the cached prices are filled in. In
+// the comments: input, output, cost_per_1m_in_cached, cost_per_1m_out_cached.
+func TestCatwalkRates(t *testing.T) {
+	t.Parallel()
+
+	snapshot := catalog.Catwalk()
+	type rates map[string]string
+	for _, tt := range []struct {
+		name, provider, model string
+		want                  rates // nil: not known
+	}{
+		// 5, 25, 6.25, 0.5
+		{"Convention", "anthropic", "claude-opus-5", rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
+		{"ConventionOfVertex", "vertexai", "claude-haiku-4-5-20251001", rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
+		{"ConventionOfOpenAI", "openai", "gpt-5.6-terra", rates{"input": "2.5", "output": "15", "cache_write": "3.125", "cache_read": "0.25"}},
+		// 5, 25, 0.5, 6.25
+		{"Swapped", "opencode-zen", "claude-opus-5", rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
+		{"SwappedHaiku", "opencode-zen", "claude-haiku-4-5", rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
+		{"SwappedMiniMax", "minimax", "MiniMax-M2.7", rates{"input": "0.3", "output": "1.2", "cache_write": "0.375", "cache_read": "0.06"}},
+		// 0.6, 2.4, 0.06, 0.375: swapped, and the write is below the input.
+		{"SwappedBelowInput", "minimax", "MiniMax-M2.7-highspeed", rates{"input": "0.6", "output": "2.4", "cache_write": "0.375", "cache_read": "0.06"}},
+		// 0.14, 0.28, 0.0028, 0
+		{"ReadInInCachedOnly", "deepseek", "deepseek-v4-flash", rates{"input": "0.14", "output": "0.28", "cache_read": "0.0028"}},
+		{"ReadInInCachedOnlyPro", "deepseek", "deepseek-v4-pro", rates{"input": "0.435", "output": "0.87", "cache_read": "0.003625"}},
+		{"ReadInInCachedOnlyOpenAI", "openai", "gpt-5.5", rates{"input": "5", "output": "30", "cache_read": "0.5"}},
+		// 2, 8, 0, 0.5
+		{"ReadInOutCachedOnly", "openai", "o3", rates{"input": "2", "output": "8", "cache_read": "0.5"}},
+		{"ReadInOutCachedOnlyGemini", "gemini", "gemini-2.5-pro", rates{"input": "1.25", "output": "10", "cache_read": "0.125"}},
+		// 1.25, 10, 0.25, 0.25
+		{"BothEqual", "azure", "gpt-5", rates{"input": "1.25", "output": "10", "cache_read": "0.25"}},
+		{"BothEqualNano", "openai", "gpt-5-nano", rates{"input": "0.05", "output": "0.4", "cache_read": "0.005"}},
+		// 0.56, 2.5, 0.56, 2.5
+		{"CopiesOfInputAndOutput", "qiniucloud", "z-ai/glm-5", rates{"input": "0.56", "output": "2.5"}},
+		{"CopiesOfInputAndOutputKimi", "qiniucloud", "moonshotai/kimi-k2-thinking", rates{"input": "0.56", "output": "2.22"}},
+		// 30, 180, 30, 0
+		{"CopyOfInputOnly", "opencode-zen", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
+		// 0.75, 3.75, 0.075, 3.75
+		{"ReadAndCopyOfOutput", "gemini", "gemini-3.7-flash", rates{"input": "0.75", "output": "3.75", "cache_read": "0.075"}},
+		{"ReadAndCopyOfOutputLite", "gemini", "gemini-3.5-flash-lite", rates{"input": "0.3", "output": "2.5", "cache_read": "0.03"}},
+		// 0.3, 2.5, 0.08333, 0.03
+		{"WriteBelowInput", "openrouter", "google/gemini-2.5-flash", rates{"input": "0.3", "output": "2.5", "cache_write": "0.08333", "cache_read": "0.03"}},
+		{"WriteBelowInputPro", "openrouter", "google/gemini-2.5-pro", rates{"input": "1.25", "output": "10", "cache_write": "0.375", "cache_read": "0.125"}},
+		// 1.5, 9, 0.08333, 0.15: the convention, with a read that is dearer than the write. The
+		// other providers of the model have a read of 0.15 and no write.
+		{"ReadAboveWrite", "openrouter", "google/gemini-3.5-flash", rates{"input": "1.5", "output": "9", "cache_write": "0.08333", "cache_read": "0.15"}},
+		{"ReadAboveWriteToo", "openrouter", "google/gemini-3.7-flash", rates{"input": "0.75", "output": "3.75", "cache_write": "0.04167", "cache_read": "0.075"}},
+		// 0.3, 1.8, 0.375, 0
+		{"WriteOnly", "openrouter", "qwen/qwen3.5-plus-20260420", rates{"input": "0.3", "output": "1.8", "cache_write": "0.375"}},
+		// 0.75, 1, 0, 0.75
+		{"ReadAsDearAsInput", "openrouter", "google/gemma-4-31b-it", rates{"input": "0.75", "output": "1"}},
+		// 30, 180, 0, 0
+		{"NoCachedPrices", "openai", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
+		// 0.39999999999999997, 1.5999999999999999, 0, 0.09999999999999999
+		{"FloatNoise", "openai", "gpt-4.1-mini", rates{"input": "0.4", "output": "1.6", "cache_read": "0.1"}},
+		{"FloatNoiseNano", "azure", "gpt-4.1-nano", rates{"input": "0.1", "output": "0.4", "cache_read": "0.025"}},
+		// 0, 0, 0, 0
+		{"FreeByColon", "openrouter", "openai/gpt-oss-20b:free", rates{"input": "0", "output": "0"}},
+		{"FreeByDash", "opencode-zen", "hy3-free", rates{"input": "0", "output": "0"}},
+		{"UnknownBySubscription", "copilot", "gpt-5.5", nil},
+		{"Unknown", "kimi-coding", "kimi-for-coding", nil},
+		{"UnknownAmongPriced", "zai", "glm-5.2", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			got := model(t, snapshot, tt.provider, tt.model).Rates
+			if tt.want == nil {
+				require.Nil(t, got)
+				return
+			}
+			written := rates{}
+			for name, rate := range got {
+				written[name] = rate.String()
+			}
+			require.Equal(t, tt.want, written)
+		})
+	}
+
+	each := func(check func(id string, from catwalk.Model, got money.Rates)) {
+		for i, p := range embedded.GetAll() {
+			for j, m := range p.Models {
+				check(string(p.ID)+" "+m.ID, m, snapshot.Providers[i].Models[j].Rates)
+			}
+		}
+	}
+
+	t.Run("UnknownUnlessTheNameSaysFree", func(t *testing.T) {
+		t.Parallel()
+
+		free, unknown := 0, 0
+		each(func(id string, from catwalk.Model, got money.Rates) {
+			zero := from.CostPer1MIn == 0 && from.CostPer1MOut == 0 && from.CostPer1MInCached == 0 && from.CostPer1MOutCached == 0
+			switch {
+			case !zero:
+				require.NotNil(t, got, id)
+			case strings.HasSuffix(id, "free"):
+				free++
+				require.Equal(t, money.Rates{meter.Input: 0, meter.Output: 0}, got, id)
+			default:
+				unknown++
+				require.Nil(t, got, id)
+			}
+		})
+		require.Positive(t, free)
+		require.Positive(t, unknown)
+	})
+
+	t.Run("InputAndOutputAreAsListed", func(t *testing.T) {
+		t.Parallel()
+
+		each(func(id string, from catwalk.Model, got money.Rates) {
+			if got == nil {
+				return
+			}
+			require.InDelta(t, from.CostPer1MIn, got[meter.Input].Dollars(), 1e-9, id)
+			require.InDelta(t, from.CostPer1MOut, got[meter.Output].Dollars(), 1e-9, id)
+		})
+	})
+
+	t.Run("RatesAreSane", func(t *testing.T) {
+		t.Parallel()
+
+		each(func(id string, _ catwalk.Model, got money.Rates) {
+			for name, rate := range got {
+				require.True(t, meter.Known(name), "%s %s", id, name)
+				require.GreaterOrEqual(t, rate, money.USD(0), "%s %s", id, name)
+			}
+			require.LessOrEqual(t, got[meter.CacheRead], got[meter.Input], id)
+			if got != nil {
+				require.Contains(t, got, meter.Input, id)
+				require.Contains(t, got, meter.Output, id)
+			}
+		})
+	})
+
+	t.Run("CachedRatesAreListedPrices", func(t *testing.T) {
+		t.Parallel()
+
+		each(func(id string, from catwalk.Model, got money.Rates) {
+			listed := []float64{from.CostPer1MInCached, from.CostPer1MOutCached}
+			for _, name := range []string{meter.CacheRead, meter.CacheWrite} {
+				if rate, ok := got[name]; ok {
+					require.Positive(t, rate, "%s %s: 0 is not known, not free", id, name)
+					require.Contains(t, []money.USD{fromFloat(t, listed[0]), fromFloat(t, listed[1])}, rate, "%s %s", id, name)
+				}
+			}
+		})
+	})
+}
+
+func hasNote(s catalog.Snapshot, provider, text string) bool {
+	for _, n := range s.Notes {
+		if n.Provider == provider && n.Model == "" && strings.Contains(n.Text, text) {
+			return true
+		}
+	}
+	return false
+}
+
+func provider(t *testing.T, s catalog.Snapshot, name string) catalog.Provider {
+	t.Helper()
+
+	for _, p := range s.Providers {
+		if p.Name == name {
+			return p
+		}
+	}
+	require.FailNow(t, "no such provider", name)
+	return catalog.Provider{}
+}
+
+func model(t *testing.T, s catalog.Snapshot, providerName, id string) catalog.Model {
+	t.Helper()
+
+	for _, m := range provider(t, s, providerName).Models {
+		if m.ModelID == id {
+			return m
+		}
+	}
+	require.FailNow(t, "no such model", "%s %s", providerName, id)
+	return catalog.Model{}
+}
+
+func fromFloat(t *testing.T, dollars float64) money.USD {
+	t.Helper()
+
+	usd, err := money.FromFloat(dollars)
+	require.NoError(t, err)
+	return usd
+}
