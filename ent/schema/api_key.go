@@ -1,0 +1,72 @@
+package schema
+
+import (
+	"entgo.io/ent"
+	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+	"entgo.io/ent/schema/index"
+)
+
+// APIKey holds the schema definition for the APIKey entity. The key itself is not stored.
+type APIKey struct{ ent.Schema }
+
+// Mixin of the APIKey.
+func (APIKey) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}, SoftDelete{}} }
+
+// Fields of the APIKey.
+func (APIKey) Fields() []ent.Field {
+	return []ent.Field{
+		id("provider_id", "the provider that issued it"),
+		field.String("key_hash").Immutable().Sensitive().
+			Comment("SHA-256 of the key in lower-case hex; of the empty string for a keyless key"),
+		field.String("key_prefix").Immutable().Comment("first 8 characters; empty: a keyless key"),
+		field.String("label").Default("").Comment("name for people"),
+		field.Int64("usage_count").Default(0).Comment("requests ever recorded"),
+		field.Int64("token_count").Default(0).Comment("tokens ever recorded, all meters"),
+		field.Int64("requests_today").Default(0).Comment("requests on the UTC day of last_reset"),
+		field.Int64("tokens_today").Default(0).Comment("tokens on the UTC day of last_reset, all meters"),
+		field.Time("last_reset").Comment("the daily counters count since then and only for its UTC day"),
+		field.Bool("disabled").Default(false).Comment("taken out by a person; only a person puts it back"),
+		field.Bool("degraded").Default(false).Comment("out of use until degraded_until"),
+		field.Time("degraded_until").Optional().Nillable().
+			Comment("first instant it may be used again, UTC; NULL: it is not degraded"),
+		field.String("degraded_reason").Default(""),
+		field.Time("last_used_at").Optional().Nillable().Comment("when usage last happened, UTC; NULL: never"),
+	}
+}
+
+// Edges of the APIKey.
+func (APIKey) Edges() []ent.Edge {
+	return []ent.Edge{
+		edge.From("provider", Provider.Type).Ref("keys").Field("provider_id").Unique().Required(),
+		// The ledger is never deleted with a key.
+		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+	}
+}
+
+// Indexes of the APIKey.
+func (APIKey) Indexes() []ent.Index {
+	return []ent.Index{
+		// FindAPIKey and AddAPIKey.
+		uniqueLive("provider_id", "key_hash"),
+		// GetLeastUsedKey reads it in order and stops at the first usable key.
+		index.Fields("provider_id", "usage_count", "last_used_at", "id").Annotations(live),
+		// The foreign key: deleted keys count too.
+		index.Fields("provider_id"),
+	}
+}
+
+// Annotations of the APIKey.
+func (APIKey) Annotations() []schema.Annotation {
+	return []schema.Annotation{
+		entsql.Annotation{Table: "api_keys"},
+		entsql.Checks(map[string]string{
+			"api_keys_key_hash":   "length(key_hash) = 64",
+			"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
+			"api_keys_counters":   amounts("usage_count", "token_count", "requests_today", "tokens_today"),
+			"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL)",
+		}),
+	}
+}

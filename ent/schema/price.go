@@ -1,0 +1,64 @@
+package schema
+
+import (
+	"entgo.io/ent"
+	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+	"entgo.io/ent/schema/index"
+
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// Price holds the schema definition for the Price entity: the rates of a model in one service
+// tier, from one size of context up, during one interval of time.
+type Price struct{ ent.Schema }
+
+// Mixin of the Price.
+func (Price) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
+
+// Fields of the Price.
+func (Price) Fields() []ent.Field {
+	return []ent.Field{
+		id("model_id", "the model"),
+		field.String("service_tier").Default("standard").Comment("such as standard, batch, flex, priority"),
+		field.Int64("min_context_tokens").Default(0).
+			Comment("the rates hold for whole requests with at least this many input tokens, cached ones included"),
+		field.JSON("rates", money.Rates{}).
+			Comment("meter name to nano-USD per 1M units; a meter without an entry has no known price"),
+		field.Time("effective_from").Comment("first instant the rates hold, UTC"),
+		field.Time("effective_to").Optional().Nillable().
+			Comment("first instant they no longer hold, UTC; NULL: current"),
+		field.String("source").Default("").Comment("where the rates come from, such as catwalk; empty: set by hand"),
+		field.Time("recorded_at").Immutable().Comment("when the row was written, UTC"),
+	}
+}
+
+// Edges of the Price.
+func (Price) Edges() []ent.Edge {
+	return []ent.Edge{
+		edge.From("model", Model.Type).Ref("prices").Field("model_id").Unique().Required(),
+		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+	}
+}
+
+// Indexes of the Price.
+func (Price) Indexes() []ent.Index {
+	return []ent.Index{
+		// PriceAt and RecordUsage; also serves the foreign key.
+		index.Fields("model_id", "service_tier", "min_context_tokens", "effective_from").Unique(),
+	}
+}
+
+// Annotations of the Price.
+func (Price) Annotations() []schema.Annotation {
+	return []schema.Annotation{
+		entsql.Annotation{Table: "prices"},
+		entsql.Checks(map[string]string{
+			"prices_service_tier":       "length(service_tier) BETWEEN 1 AND 64",
+			"prices_min_context_tokens": "min_context_tokens >= 0",
+			"prices_interval":           "effective_to IS NULL OR effective_to > effective_from",
+		}),
+	}
+}

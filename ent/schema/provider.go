@@ -1,0 +1,61 @@
+package schema
+
+import (
+	"entgo.io/ent"
+	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+)
+
+// Provider holds the schema definition for the Provider entity.
+type Provider struct{ ent.Schema }
+
+// Mixin of the Provider.
+func (Provider) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}, SoftDelete{}} }
+
+// Fields of the Provider.
+func (Provider) Fields() []ent.Field {
+	return []ent.Field{
+		field.String("name").Comment("slug, such as openai; unique among live providers"),
+		field.String("display_name").Default("").Comment("name for people, such as OpenAI"),
+		field.String("base_url").Default("").
+			Comment("http(s) URL of the API without credentials; empty: not known"),
+		field.Enum("auth_method").
+			Values("bearer", "header", "query", "oauth", "aws_sigv4", "none").
+			Default("bearer").
+			Comment("how a request carries the key"),
+		field.String("description").Default(""),
+	}
+}
+
+// Edges of the Provider.
+func (Provider) Edges() []ent.Edge {
+	return []ent.Edge{
+		edge.To("families", ModelFamily.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("models", Model.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("keys", APIKey.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("sdk_versions", SDKVersion.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		// A log outlives what it was about.
+		edge.To("discovery_logs", DiscoveryLog.Type).Annotations(entsql.OnDelete(entsql.SetNull)),
+	}
+}
+
+// Indexes of the Provider.
+func (Provider) Indexes() []ent.Index {
+	return []ent.Index{
+		// FindProvider, ListProviders; a deleted provider's name is free again.
+		uniqueLive("name"),
+	}
+}
+
+// Annotations of the Provider.
+func (Provider) Annotations() []schema.Annotation {
+	return []schema.Annotation{
+		entsql.Annotation{Table: "providers"},
+		entsql.Checks(map[string]string{
+			"providers_name":        "length(name) BETWEEN 1 AND 128",
+			"providers_auth_method": "auth_method IN ('bearer', 'header', 'query', 'oauth', 'aws_sigv4', 'none')",
+		}),
+	}
+}

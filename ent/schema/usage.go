@@ -1,0 +1,84 @@
+package schema
+
+import (
+	"entgo.io/ent"
+	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+	"entgo.io/ent/schema/index"
+
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// Usage holds the schema definition for the Usage entity: what one key used of one model at
+// one price during one period. Every request is counted in two of them, a quarter of an hour
+// and a UTC day.
+type Usage struct{ ent.Schema }
+
+// Mixin of the Usage.
+func (Usage) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
+
+// Fields of the Usage.
+func (Usage) Fields() []ent.Field {
+	count := func(name, comment string) ent.Field {
+		return field.Int64(name).Default(0).Comment(comment)
+	}
+	return []ent.Field{
+		id("model_id", "the model that was used"),
+		id("api_key_id", "the key that was used; of the model's provider"),
+		id("price_id", "the price that was applied; of the model"),
+		field.Enum("grain").Values("quarter", "day").Comment("length of the period: 15 minutes or one UTC day"),
+		field.Time("period_start").Comment("first instant of the period, UTC"),
+		field.Time("period_end").Comment("first instant after it, UTC"),
+		count("request_count", "requests, failed ones included"),
+		count("error_count", "requests that failed"),
+		count("unpriced_count", "requests whose cost is not known and not in total_cost"),
+		count("input_tokens", "input tokens outside of any cache"),
+		count("output_tokens", "output tokens other than reasoning"),
+		count("cache_read_tokens", "input tokens read from a cache"),
+		count("cache_write_tokens", "input tokens written to a cache"),
+		count("reasoning_tokens", "output tokens spent on reasoning"),
+		field.Int64("total_cost").GoType(money.USD(0)).Optional().Nillable().
+			Comment("nano-USD; NULL: no request of the period has a known cost"),
+		count("latency_ms_sum", "latency of all requests together, milliseconds"),
+		field.Float("average_latency_ms").Default(0).Comment("latency_ms_sum / request_count, milliseconds"),
+	}
+}
+
+// Edges of the Usage.
+func (Usage) Edges() []ent.Edge {
+	return []ent.Edge{
+		edge.From("model", Model.Type).Ref("usage").Field("model_id").Unique().Required(),
+		edge.From("key", APIKey.Type).Ref("usage").Field("api_key_id").Unique().Required(),
+		edge.From("price", Price.Type).Ref("usage").Field("price_id").Unique().Required(),
+	}
+}
+
+// Indexes of the Usage.
+func (Usage) Indexes() []ent.Index {
+	return []ent.Index{
+		// RecordUsage adds to the row it finds here.
+		index.Fields("model_id", "api_key_id", "price_id", "grain", "period_start").Unique(),
+		// GetUsageStats and GetCostBreakdown: a model's periods in a range.
+		index.Fields("model_id", "grain", "period_start"),
+		// The foreign keys.
+		index.Fields("api_key_id"),
+		index.Fields("price_id"),
+	}
+}
+
+// Annotations of the Usage.
+func (Usage) Annotations() []schema.Annotation {
+	return []schema.Annotation{
+		entsql.Annotation{Table: "usage_tracking"},
+		entsql.Checks(map[string]string{
+			"usage_tracking_grain":   "grain IN ('quarter', 'day')",
+			"usage_tracking_period":  "period_end > period_start",
+			"usage_tracking_counts":  amounts("request_count") + " AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
+			"usage_tracking_meters":  amounts("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
+			"usage_tracking_cost":    amounts("total_cost"),
+			"usage_tracking_latency": amounts("latency_ms_sum"),
+		}),
+	}
+}
