@@ -1,0 +1,4 @@
+package main
+
+// Run is the command, for the tests.
+var Run = run

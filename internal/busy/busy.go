@@ -1,0 +1,37 @@
+// Package busy waits for other processes that hold a SQLite database.
+package busy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// Step is how long SQLite itself should wait for a lock at a time (its busy_timeout): it looks at
+// no context meanwhile.
+const Step = 100 * time.Millisecond
+
+// Is tells whether an error says that somebody else holds the database.
+func Is(err error) bool {
+	var sqliteErr sqlite3.Error
+	return errors.As(err, &sqliteErr) && (sqliteErr.Code == sqlite3.ErrBusy || sqliteErr.Code == sqlite3.ErrLocked)
+}
+
+// Wait repeats a call that found the database held by somebody else, until the context ends or
+// the patience does. It returns what the last call did, or the context's error.
+func Wait(ctx context.Context, patience time.Duration, call func() error) error {
+	deadline := time.Now().Add(patience)
+	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		err := call()
+		if !Is(err) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
