@@ -1,0 +1,122 @@
+package store
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// ErrRolledBack is returned by everything in a transaction that SQLite has rolled back by itself,
+// as it does when the disk is full or a statement is interrupted.
+var ErrRolledBack = errors.New("store: the transaction was rolled back")
+
+// connector opens connections of one driver, without registering it by name.
+type connector struct {
+	dsn    string
+	driver driver.Driver
+}
+
+func (c connector) Driver() driver.Driver { return c.driver }
+
+func (c connector) Connect(context.Context) (driver.Conn, error) {
+	opened, err := c.driver.Open(c.dsn)
+	if err != nil {
+		return nil, err
+	}
+	return &conn{SQLiteConn: opened.(*sqlite3.SQLiteConn)}, nil
+}
+
+// conn is a connection that outlives the contexts it is used with, and that knows whether its
+// transaction still is one.
+type conn struct {
+	*sqlite3.SQLiteConn
+	inTx bool // begun and not ended by us
+}
+
+var (
+	_ driver.SessionResetter    = (*conn)(nil)
+	_ driver.Validator          = (*conn)(nil)
+	_ driver.ConnBeginTx        = (*conn)(nil)
+	_ driver.ExecerContext      = (*conn)(nil)
+	_ driver.QueryerContext     = (*conn)(nil)
+	_ driver.ConnPrepareContext = (*conn)(nil)
+)
+
+// ResetSession makes the connection fit for its next user. Without it, database/sql closes a
+// connection whose transaction's context has ended: with it would go its prepared statements and,
+// in memory, the database.
+func (c *conn) ResetSession(context.Context) error {
+	c.inTx = false
+	if c.AutoCommit() {
+		return nil
+	}
+	_, err := c.Exec("ROLLBACK", nil)
+	return err
+}
+
+// IsValid tells database/sql to keep the connection.
+func (c *conn) IsValid() bool { return true }
+
+// over returns ErrRolledBack when SQLite has ended the transaction: what would follow would not
+// be part of it, but be committed at once.
+func (c *conn) over() error {
+	if c.inTx && c.AutoCommit() {
+		return ErrRolledBack
+	}
+	return nil
+}
+
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	t, err := c.SQLiteConn.BeginTx(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	c.inTx = true
+	return &connTx{conn: c, Tx: t}, nil
+}
+
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if err := c.over(); err != nil {
+		return nil, err
+	}
+	return c.SQLiteConn.ExecContext(ctx, query, args)
+}
+
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if err := c.over(); err != nil {
+		return nil, err
+	}
+	return c.SQLiteConn.QueryContext(ctx, query, args)
+}
+
+func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if err := c.over(); err != nil {
+		return nil, err
+	}
+	return c.SQLiteConn.PrepareContext(ctx, query)
+}
+
+type connTx struct {
+	conn *conn
+	driver.Tx
+}
+
+func (t *connTx) Commit() error {
+	defer t.end()
+	if err := t.conn.over(); err != nil {
+		return err
+	}
+	return t.Tx.Commit()
+}
+
+func (t *connTx) Rollback() error {
+	defer t.end()
+	if t.conn.over() != nil {
+		return nil // it is rolled back already
+	}
+	return t.Tx.Rollback()
+}
+
+func (t *connTx) end() { t.conn.inTx = false }

@@ -1,0 +1,23 @@
+package store
+
+import (
+	"database/sql"
+	"net/url"
+)
+
+// What the tests reach into.
+var (
+	CheckVersion = checkVersion
+	FileURI      = fileURI
+)
+
+// WriterParams are the driver's parameters of the writer connection.
+func WriterParams(d Durability) url.Values { return writerParams(d) }
+
+// Readers returns the pool of the reader connections.
+func (d *DB) Readers() *sql.DB { return d.readers }
+
+// Open returns a pool for a file, whose connections must have a pragma.
+func Open(path string, params url.Values, pragma string, want int64) *sql.DB {
+	return open(Config{Path: path}, fileURI(path), params, expect{pragma: want})
+}

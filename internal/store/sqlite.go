@@ -1,0 +1,333 @@
+// Package store opens databases and classifies their errors.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+
+	"github.com/jeffersonwarrior/modelscan/internal/busy"
+)
+
+// Durability is what an acknowledged write survives.
+type Durability int
+
+// The durabilities.
+const (
+	Full    Durability = iota // a power cut: every commit is synced to disk
+	Relaxed                   // the end of the process, but not a power cut
+)
+
+// Config says what to open.
+type Config struct {
+	Path          string // absolute path of the file; empty: a private database in memory
+	Durability    Durability
+	ApplicationID int32 // marks a new file as ours
+	Existing      bool  // do not create or initialize a file
+	// Inspect looks at an existing file before anything is written. Its error is returned,
+	// and the file is as it was.
+	Inspect func(ctx context.Context, db *sql.DB) error
+}
+
+const (
+	// oldest is the first SQLite without the WAL-reset bug, which damages a database that two
+	// connections write to and checkpoint at once: sqlite.org/wal.html, "WAL-reset bug".
+	oldest = 3_051_003
+	// patience is how long a statement waits for another process.
+	patience = 10 * time.Second
+	// cachedStatements is how many prepared statements a connection keeps.
+	cachedStatements = 64
+	// walLimit is the size, in bytes, that the write-ahead log is cut back to after a burst.
+	walLimit = 64 << 20
+)
+
+// OpenSQLite opens the database, and creates the file, readable by its owner alone, if there is none.
+func OpenSQLite(ctx context.Context, cfg Config) (_ *DB, err error) {
+	name, number, _ := sqlite3.Version()
+	if err := checkVersion(name, number); err != nil {
+		return nil, err
+	}
+	if cfg.Path == "" {
+		writer := open(cfg, "file::memory:", writerParams(cfg.Durability), expectWriter(cfg.Durability))
+		writer.SetMaxOpenConns(1) // a database in memory is its connection
+		return newDB(writer, writer), nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := prepareFile(ctx, cfg); err != nil {
+		return nil, err
+	}
+	uri := fileURI(cfg.Path)
+	writer := open(cfg, uri, writerParams(cfg.Durability), expectWriter(cfg.Durability))
+	writer.SetMaxOpenConns(1)
+	err = patiently(ctx, func() error { return initialize(ctx, writer, cfg.ApplicationID) })
+	if err != nil {
+		return nil, errors.Join(err, writer.Close())
+	}
+	readers := open(cfg, uri, params("mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1})
+	n := max(4, runtime.NumCPU())
+	readers.SetMaxOpenConns(n)
+	readers.SetMaxIdleConns(n)
+	return newDB(writer, readers), nil
+}
+
+func checkVersion(name string, number int) error {
+	if number < oldest {
+		return fmt.Errorf("SQLite %s can damage databases that several connections write to; 3.51.3 or newer is needed", name)
+	}
+	return nil
+}
+
+// prepareFile makes sure that there is a file which may be opened for writing.
+func prepareFile(ctx context.Context, cfg Config) error {
+	size, err := findOrCreate(cfg)
+	if err != nil || size == 0 && !cfg.Existing || cfg.Inspect == nil {
+		return err
+	}
+	// A connection that may write takes away the log and the index that it put beside a file in WAL
+	// mode. Where a log with content lies there already, closing such a one would move the content
+	// into the file, so a read-only one has to do.
+	mode := "rw"
+	if log, err := os.Stat(cfg.Path + "-wal"); err == nil && log.Size() > 0 {
+		mode = "ro"
+	}
+	err = patiently(ctx, func() error { return inspect(ctx, cfg, mode) })
+	var sqliteErr sqlite3.Error
+	if errors.As(err, &sqliteErr) && (sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRollback ||
+		sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRecovery) {
+		// A crash left a journal behind that only a writer may roll back, as any SQLite would.
+		err = patiently(ctx, func() error { return inspect(ctx, cfg, "rw") })
+	}
+	return err
+}
+
+func inspect(ctx context.Context, cfg Config, mode string) error {
+	db := open(cfg, fileURI(cfg.Path), params("mode", mode, "_query_only", "1"), expect{"query_only": 1})
+	db.SetMaxOpenConns(1)
+	return errors.Join(cfg.Inspect(ctx, db), db.Close())
+}
+
+// creating keeps a goroutine from opening a file while another one still holds the descriptor
+// that created it: closing that would drop SQLite's POSIX locks on the file.
+var creating sync.Mutex
+
+// findOrCreate returns the size of the file, after it created an empty one if there was none.
+func findOrCreate(cfg Config) (size int64, err error) {
+	creating.Lock()
+	defer creating.Unlock()
+	info, err := os.Stat(cfg.Path)
+	refuse := func(why error) (int64, error) {
+		return 0, &fs.PathError{Op: "open", Path: cfg.Path, Err: why}
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !cfg.Existing:
+		return 0, createFile(cfg.Path)
+	case err != nil:
+		return 0, err
+	case info.IsDir():
+		return refuse(errIsDir)
+	case !info.Mode().IsRegular():
+		return refuse(errNotRegular)
+	case info.Mode().Perm()&0o222 == 0:
+		return refuse(fs.ErrPermission) // before SQLite puts files of the same mode beside it
+	case info.Size() == 1:
+		return refuse(sqlite3.Error{Code: sqlite3.ErrNotADB}) // which SQLite takes for an empty file
+	}
+	return info.Size(), nil
+}
+
+// createFile creates an empty file with mode 0600. SQLite gives the log and the index beside it
+// the same mode.
+func createFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if _, err := os.Stat(path); err == nil {
+			return nil // another process was faster
+		}
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // a link to where no file is
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// initialize writes the header of a new file and puts the file into WAL mode.
+func initialize(ctx context.Context, db *sql.DB, applicationID int32) (err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	var pages int
+	if err := conn.QueryRowContext(ctx, "PRAGMA page_count").Scan(&pages); err != nil {
+		return err
+	}
+	if pages == 0 {
+		// One transaction, so that both are in page 1 from its first byte on. BEGIN IMMEDIATE would
+		// write that page before auto_vacuum is set. Of several processes, each writes the same.
+		_, err := conn.ExecContext(ctx, fmt.Sprintf(
+			"BEGIN; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA application_id = %d; COMMIT", applicationID))
+		if err != nil {
+			// It fails where no transaction is left.
+			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+			return err
+		}
+	}
+	var mode string
+	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("SQLite stays in journal mode %s: the file system has no shared memory", mode)
+	}
+	return nil
+}
+
+// patiently waits for other processes that hold the database.
+func patiently(ctx context.Context, call func() error) error {
+	return busy.Wait(ctx, patience, call)
+}
+
+// expect are the pragmas that a connection must have, by name.
+type expect map[string]int64
+
+func expectWriter(d Durability) expect {
+	return expect{"foreign_keys": 1, "busy_timeout": busy.Step.Milliseconds(), "synchronous": synchronous(d)}
+}
+
+func synchronous(d Durability) int64 {
+	if d == Relaxed {
+		return 1 // NORMAL
+	}
+	return 2 // FULL
+}
+
+func writerParams(d Durability) url.Values {
+	return params("_txlock", "immediate",
+		"_busy_timeout", strconv.FormatInt(busy.Step.Milliseconds(), 10),
+		"_sync", strconv.FormatInt(synchronous(d), 10))
+}
+
+// params returns the driver's parameters for every connection, and more.
+func params(more ...string) url.Values {
+	v := url.Values{
+		"_fk":              {"1"},
+		"_busy_timeout":    {strconv.FormatInt(patience.Milliseconds(), 10)},
+		"_stmt_cache_size": {strconv.Itoa(cachedStatements)},
+	}
+	for i := 0; i < len(more); i += 2 {
+		v.Set(more[i], more[i+1])
+	}
+	return v
+}
+
+// open returns a pool whose connections have been seen to have the expected pragmas.
+func open(cfg Config, uri string, params url.Values, expected expect) *sql.DB {
+	return sql.OpenDB(connector{
+		dsn: uri + "?" + params.Encode(),
+		driver: &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
+			if cfg.Path != "" && params.Get("_txlock") != "" {
+				if _, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d", walLimit), nil); err != nil {
+					return err
+				}
+			}
+			return expected.assert(conn)
+		}},
+	})
+}
+
+func (e expect) assert(conn *sqlite3.SQLiteConn) error {
+	for name, want := range e {
+		rows, err := conn.Query("PRAGMA "+name, nil)
+		if err != nil {
+			return err
+		}
+		got := make([]driver.Value, 1)
+		if err := errors.Join(rows.Next(got), rows.Close()); err != nil {
+			return fmt.Errorf("PRAGMA %s: %w", name, err)
+		}
+		if got[0] != want {
+			return fmt.Errorf("PRAGMA %s is %v, not %d", name, got[0], want)
+		}
+	}
+	return nil
+}
+
+// fileURI returns the SQLite URI of exactly this path.
+func fileURI(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
+
+// Errors of names that cannot be opened, for errors.Is.
+var (
+	// ErrName is returned for a data source name that is none.
+	ErrName       = errors.New("not a database name")
+	errIsDir      = fmt.Errorf("%w: it is a directory", ErrName)
+	errNotRegular = fmt.Errorf("%w: it is not a regular file", ErrName)
+)
+
+var scheme = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*$`)
+
+// ParseName returns the absolute path that a data source name means: a path, file:PATH with
+// percent escapes, or ":memory:" (and then ""). It returns [ErrName] otherwise, and repeats no
+// more of the name than its scheme: there may be a password in it.
+func ParseName(name string) (path string, err error) {
+	switch {
+	case name == ":memory:" || name == "file::memory:":
+		return "", nil
+	case strings.ContainsRune(name, 0):
+		return "", fmt.Errorf("%w: it has a NUL byte", ErrName)
+	case strings.HasPrefix(name, "file:"):
+		path, err = parseFileURI(strings.TrimPrefix(name, "file:"))
+		if err != nil {
+			return "", err
+		}
+	default:
+		if before, _, ok := strings.Cut(name, "://"); ok {
+			if !scheme.MatchString(before) {
+				before = "that kind of name, with "
+			}
+			return "", fmt.Errorf("%w: no support for %s://", ErrName, before)
+		}
+		if strings.Contains(name, "password=") {
+			return "", fmt.Errorf("%w: it has a password in it", ErrName)
+		}
+		path = name
+	}
+	if path == "" {
+		return "", fmt.Errorf("%w: it is empty", ErrName)
+	}
+	return filepath.Abs(path)
+}
+
+func parseFileURI(rest string) (string, error) {
+	if strings.ContainsAny(rest, "?#") {
+		return "", fmt.Errorf("%w: file: takes no parameters; in a path, write %%3f for ? and %%23 for #", ErrName)
+	}
+	if authority, ok := strings.CutPrefix(rest, "//"); ok {
+		host, path, _ := strings.Cut(authority, "/")
+		if host != "" && host != "localhost" {
+			return "", fmt.Errorf("%w: file: of another host", ErrName)
+		}
+		rest = "/" + path
+	}
+	path, err := url.PathUnescape(rest)
+	if err != nil || strings.ContainsRune(path, 0) {
+		return "", fmt.Errorf("%w: bad percent escape", ErrName)
+	}
+	return path, nil
+}

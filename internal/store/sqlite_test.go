@@ -1,0 +1,454 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+)
+
+func TestCheckVersion(t *testing.T) {
+	t.Parallel()
+	t.Run("OK", func(t *testing.T) {
+		t.Parallel()
+		require.NoError(t, store.CheckVersion("3.51.3", 3_051_003))
+		require.NoError(t, store.CheckVersion("3.52.0", 3_052_000))
+		name, number, _ := sqlite3.Version()
+		require.NoError(t, store.CheckVersion(name, number))
+	})
+	t.Run("ErrOld", func(t *testing.T) {
+		t.Parallel()
+		require.ErrorContains(t, store.CheckVersion("3.51.2", 3_051_002), "SQLite 3.51.2")
+		require.ErrorContains(t, store.CheckVersion("3.40.1", 3_040_001), "3.51.3 or newer")
+	})
+}
+
+func TestFileModes(t *testing.T) {
+	t.Parallel()
+	for _, umask := range []string{"000", "022", "077"} {
+		t.Run("OK_umask_"+umask, func(t *testing.T) {
+			t.Parallel()
+			modes := modesUnder(t, umask, filepath.Join(t.TempDir(), "test.db"))
+			require.Equal(t, " 0600\n-shm 0600\n-wal 0600\n", modes)
+		})
+	}
+	t.Run("OK_behind_a_link", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "link.db")
+		require.NoError(t, os.Symlink("target.db", path))
+		require.Equal(t, " 0600\n-shm 0600\n-wal 0600\n", modesUnder(t, "000", path))
+	})
+	t.Run("OK_existing", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "test.db")
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		require.NoError(t, os.Chmod(path, 0o640)) // the owner's choice is kept, for the files beside it too
+		require.Equal(t, " 0640\n-shm 0640\n-wal 0640\n", modesUnder(t, "000", path))
+	})
+}
+
+// header returns a field of the file's header: sqlite.org/fileformat.html.
+func header(t *testing.T, path string, offset int) uint32 {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Greater(t, len(b), 100)
+	return binary.BigEndian.Uint32(b[offset:])
+}
+
+func TestHeaderOfANewFile(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string][]byte{"missing": nil, "empty": {}} {
+		t.Run("OK_"+name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "test.db")
+			if content != nil {
+				require.NoError(t, os.WriteFile(path, content, 0o600))
+			}
+			db := openAt(t, path)
+
+			require.NotZero(t, header(t, path, 52), "auto-vacuum: the largest root page")
+			require.Equal(t, uint32(1), header(t, path, 64), "incremental vacuum")
+			require.Equal(t, []int{2}, query1[int](t, db, "SELECT auto_vacuum FROM pragma_auto_vacuum"))
+			require.Equal(t, []int{0}, query1[int](t, db, "SELECT count(*) FROM sqlite_master"))
+		})
+	}
+	t.Run("OK_existing_is_kept", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "test.db")
+		raw(t, path, "PRAGMA application_id = 7; CREATE TABLE t (x)")
+		db, err := store.OpenSQLite(t.Context(), store.Config{Path: path, ApplicationID: 0x12345678})
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+		require.Equal(t, uint32(7), header(t, path, 68))
+		require.Zero(t, header(t, path, 52))
+	})
+}
+
+// raw runs statements on a connection that is nothing of ours.
+func raw(t *testing.T, path, statements string) {
+	t.Helper()
+	db := rawDB(t, store.FileURI(path))
+	_, err := db.ExecContext(t.Context(), statements)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+}
+
+// rawDB returns a pool of one connection that is nothing of ours.
+func rawDB(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite3", dsn)
+	require.NoError(t, err)
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// Several goroutines, and as many connections, may find no file at once.
+func TestOpenAtOnce(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		path := filepath.Join(t.TempDir(), "test.db")
+		var wg sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			wg.Go(func() {
+				db, err := store.OpenSQLite(t.Context(), store.Config{Path: path})
+				if err == nil {
+					_, err = db.ExecContext(t.Context(), fmt.Sprintf("CREATE TABLE t%d (x)", i))
+					err = errors.Join(err, db.Close())
+				}
+				errs[i] = err
+			})
+		}
+		wg.Wait()
+		require.NoError(t, errors.Join(errs...))
+		require.Equal(t, []int{len(errs)}, query1[int](t, openAt(t, path), "SELECT count(*) FROM sqlite_master"))
+	}
+}
+
+// pragmas returns those of a connection that matter here.
+func pragmas(t *testing.T, conn *sql.Conn) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	for _, name := range []string{"foreign_keys", "query_only", "synchronous", "busy_timeout", "journal_mode", "auto_vacuum"} {
+		var value string
+		require.NoError(t, conn.QueryRowContext(t.Context(), "PRAGMA "+name).Scan(&value))
+		got[name] = value
+	}
+	return got
+}
+
+func TestPragmas(t *testing.T) {
+	t.Parallel()
+	for durability, synchronous := range map[store.Durability]string{store.Full: "2", store.Relaxed: "1"} {
+		t.Run(fmt.Sprintf("OK_durability_%d", durability), func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "test.db")
+			db, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Durability: durability})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, db.Close()) }()
+
+			require.Equal(t, 1, db.Writer().Stats().MaxOpenConnections)
+			for range 2 {
+				writer, err := db.Writer().Conn(t.Context())
+				require.NoError(t, err)
+				got := pragmas(t, writer)
+				delete(got, "query_only")
+				require.Equal(t, map[string]string{
+					"foreign_keys": "1", "synchronous": synchronous, "busy_timeout": "100",
+					"journal_mode": "wal", "auto_vacuum": "2",
+				}, got)
+				require.NoError(t, discard(writer)) // the next one is new
+			}
+
+			n := db.Readers().Stats().MaxOpenConnections
+			require.Equal(t, max(4, runtime.NumCPU()), n)
+			readers := make([]*sql.Conn, n)
+			for i := range readers { // all of them are open at once
+				readers[i], err = db.Readers().Conn(t.Context())
+				require.NoError(t, err)
+			}
+			for _, reader := range readers {
+				got := pragmas(t, reader)
+				delete(got, "synchronous") // who does not write does not sync
+				require.Equal(t, map[string]string{
+					"foreign_keys": "1", "query_only": "1", "busy_timeout": "10000",
+					"journal_mode": "wal", "auto_vacuum": "2",
+				}, got)
+				_, err := reader.ExecContext(t.Context(), "CREATE TABLE t (x)")
+				require.Equal(t, store.ReadOnly, store.Classify(err), "%v", err)
+				require.NoError(t, reader.Close())
+			}
+		})
+	}
+	t.Run("OK_memory", func(t *testing.T) {
+		t.Parallel()
+		db := openAt(t, "")
+		require.Same(t, db.Writer(), db.Readers())
+		conn, err := db.Writer().Conn(t.Context())
+		require.NoError(t, err)
+		got := pragmas(t, conn)
+		require.NoError(t, conn.Close())
+		require.Equal(t, "1", got["foreign_keys"])
+		require.Equal(t, "memory", got["journal_mode"])
+	})
+}
+
+// discard makes the pool drop a connection.
+func discard(conn *sql.Conn) error {
+	err := conn.Raw(func(any) error { return driver.ErrBadConn })
+	if errors.Is(err, driver.ErrBadConn) {
+		return nil
+	}
+	return err
+}
+
+// A connection without the pragmas that it must have is refused.
+func TestExpectedPragmas(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "test.db")
+	for _, test := range []struct {
+		params url.Values
+		pragma string
+		want   int64
+		says   string
+	}{
+		{nil, "foreign_keys", 0, ""},
+		{nil, "foreign_keys", 1, "PRAGMA foreign_keys is 0, not 1"},
+		{url.Values{"_fk": {"1"}}, "foreign_keys", 1, ""},
+		{url.Values{"_fk": {"1"}}, "foreign_keys", 0, "PRAGMA foreign_keys is 1, not 0"},
+		{url.Values{"_sync": {"1"}}, "synchronous", 2, "PRAGMA synchronous is 1, not 2"},
+		{url.Values{"_query_only": {"0"}}, "query_only", 1, "PRAGMA query_only is 0, not 1"},
+		{nil, "no_such_pragma", 1, "PRAGMA no_such_pragma: EOF"},
+		{nil, "foreign_keys(", 1, "incomplete input"},
+	} {
+		db := store.Open(path, test.params, test.pragma, test.want)
+		err := db.PingContext(t.Context())
+		if test.says == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, test.says)
+		}
+		require.NoError(t, db.Close())
+	}
+}
+
+// A statement that ran before is not compiled again: the authorizer is asked at compile time.
+func TestStatementCache(t *testing.T) {
+	t.Parallel()
+	db := open(t)
+	exec1(t, db, "CREATE TABLE t (x)")
+	require.Equal(t, "64", store.WriterParams(store.Full).Get("_stmt_cache_size"))
+	for name, pool := range map[string]*sql.DB{"writer": db.Writer(), "readers": db.Readers()} {
+		t.Run("OK_"+name, func(t *testing.T) {
+			conn, err := pool.Conn(t.Context())
+			require.NoError(t, err)
+			defer func() { require.NoError(t, conn.Close()) }()
+			asked := 0
+			require.NoError(t, conn.Raw(func(c any) error {
+				c.(interface {
+					RegisterAuthorizer(func(int, string, string, string) int)
+				}).RegisterAuthorizer(func(int, string, string, string) int {
+					asked++
+					return sqlite3.SQLITE_OK
+				})
+				return nil
+			}))
+			run := func(i int) (compiled bool) {
+				asked = 0
+				var n int
+				require.NoError(t, conn.QueryRowContext(t.Context(), fmt.Sprintf("SELECT count(*) + %d FROM t", i)).Scan(&n))
+				require.Equal(t, i, n)
+				return asked > 0
+			}
+			for i := range 64 {
+				require.True(t, run(i))
+			}
+			for i := range 64 {
+				require.False(t, run(i), "statement %d of 64 was compiled again", i)
+			}
+		})
+	}
+}
+
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	refusal := errors.New("not this one")
+	refuse := func(context.Context, *sql.DB) error { return refusal }
+
+	t.Run("OK_new_files_are_not_inspected", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "empty.db"), nil, 0o600))
+		for _, name := range []string{"missing.db", "empty.db"} {
+			db, err := store.OpenSQLite(t.Context(), store.Config{Path: filepath.Join(dir, name), Inspect: refuse})
+			require.NoError(t, err, name)
+			require.NoError(t, db.Close())
+		}
+	})
+	t.Run("OK_read_only", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "test.db")
+		raw(t, path, "CREATE TABLE t (x)")
+		db, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
+			_, err := db.ExecContext(ctx, "DROP TABLE t")
+			require.Equal(t, store.ReadOnly, store.Classify(err))
+			return nil
+		}})
+		require.NoError(t, err)
+		require.NoError(t, db.Close())
+	})
+	t.Run("OK_rolls_back_a_hot_journal", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "test.db")
+		hotJournal(t, path)
+		db, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
+			var n int
+			if err := db.QueryRowContext(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil {
+				return err
+			}
+			require.Equal(t, 1, n)
+			return nil
+		}})
+		require.NoError(t, err)
+		require.Equal(t, []int{1}, query1[int](t, db, "SELECT count(*) FROM t"))
+		require.NoError(t, db.Close())
+	})
+	t.Run("ErrRefused", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		path := filepath.Join(dir, "test.db")
+		raw(t, path, "CREATE TABLE t (x)")
+		before, err := os.ReadFile(path)
+		require.NoError(t, err)
+		_, err = store.OpenSQLite(t.Context(), store.Config{Path: path, Inspect: refuse})
+		require.ErrorIs(t, err, refusal)
+		after, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, before, after)
+		require.Equal(t, []string{"test.db"}, listing(t, dir))
+	})
+}
+
+// hotJournal leaves a database as a process does that dies within a transaction that had begun
+// to write to the file: the copy of a database in the middle of one.
+func hotJournal(t *testing.T, path string) {
+	t.Helper()
+	origin := path + ".origin"
+	raw(t, origin, "CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(100))")
+	db := rawDB(t, store.FileURI(origin))
+	_, err := db.ExecContext(t.Context(), "PRAGMA cache_size = 1; BEGIN;"+
+		" INSERT INTO t WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c LIMIT 1000) SELECT zeroblob(1000) FROM c")
+	require.NoError(t, err)
+	for _, suffix := range []string{"", "-journal"} {
+		b, err := os.ReadFile(origin + suffix)
+		require.NoError(t, err)
+		require.NotEmpty(t, b)
+		require.NoError(t, os.WriteFile(path+suffix, b, 0o600))
+	}
+	_, err = db.ExecContext(t.Context(), "ROLLBACK")
+	require.NoError(t, err)
+}
+
+// Existing files alone are opened, and nothing is done to an empty one.
+func TestExisting(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "test.db")
+	_, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Existing: true})
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.Empty(t, listing(t, dir))
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	refusal := errors.New("not this one")
+	_, err = store.OpenSQLite(t.Context(), store.Config{Path: path, Existing: true, Inspect: func(context.Context, *sql.DB) error { return refusal }})
+	require.ErrorIs(t, err, refusal)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Zero(t, info.Size())
+}
+
+func TestOpenErrors(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), []byte("text"), 0o600))
+	require.NoError(t, os.Symlink("loop", filepath.Join(dir, "loop")))
+	for name, path := range map[string]string{
+		"directory":      dir,
+		"device":         os.DevNull,
+		"missing_folder": filepath.Join(dir, "missing", "test.db"),
+		"file_as_folder": filepath.Join(dir, "file", "test.db"),
+		"symlink_loop":   filepath.Join(dir, "loop"),
+	} {
+		t.Run("Err_"+name, func(t *testing.T) {
+			t.Parallel()
+			_, err := store.OpenSQLite(t.Context(), store.Config{Path: path})
+			require.Error(t, err)
+			if !errors.Is(err, store.ErrName) {
+				require.Equal(t, store.Invalid, store.Classify(err), "%v", err)
+			}
+		})
+	}
+	t.Run("ErrCorrupt", func(t *testing.T) {
+		t.Parallel()
+		_, err := store.OpenSQLite(t.Context(), store.Config{Path: filepath.Join(dir, "file")})
+		require.Equal(t, store.Corrupt, store.Classify(err), "%v", err)
+	})
+	t.Run("ErrCanceled", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := store.OpenSQLite(ctx, store.Config{Path: filepath.Join(t.TempDir(), "test.db")})
+		require.ErrorIs(t, err, context.Canceled)
+	})
+	require.Equal(t, []string{"file", "loop"}, listing(t, dir))
+}
+
+// The switch to WAL mode waits for whoever uses the file, until the context ends.
+func TestEnterWALWaits(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "test.db")
+	raw(t, path, "CREATE TABLE t (x)")
+	other := rawDB(t, store.FileURI(path))
+	_, err := other.ExecContext(t.Context(), "BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
+	require.NoError(t, err)
+
+	t.Run("ErrCanceled", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := store.OpenSQLite(ctx, store.Config{Path: path})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+	t.Run("OK", func(t *testing.T) {
+		opened := make(chan error)
+		go func() {
+			db, err := store.OpenSQLite(t.Context(), store.Config{Path: path})
+			if err == nil {
+				err = db.Close()
+			}
+			opened <- err
+		}()
+		select {
+		case err := <-opened:
+			require.FailNow(t, "it did not wait", "%v", err)
+		default:
+		}
+		_, err := other.ExecContext(t.Context(), "COMMIT")
+		require.NoError(t, err)
+		require.NoError(t, <-opened)
+	})
+}
