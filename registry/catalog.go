@@ -1,0 +1,318 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+)
+
+// Progress is told how many of how many models are done. It is called from the goroutine that
+// works, with the database locked for writing, and should return at once.
+type Progress func(done, total int)
+
+// ImportReport is what an import did.
+type ImportReport struct {
+	Source    string
+	Providers Changes
+	Families  Changes
+	Models    Changes
+	Prices    Changes        // standard prices: a change is an update
+	Notes     []catalog.Note // what the catalogue does not know, or what was repaired in it
+}
+
+// Changes counts rows by what became of them.
+type Changes struct {
+	Created   int
+	Updated   int
+	Unchanged int
+	Skipped   int // deleted here, or set by hand: the import leaves them alone
+}
+
+// ImportCatalog creates the providers, families and models of a catalogue that are missing and
+// updates those that differ, all in one transaction. Importing the same catalogue again changes
+// nothing.
+//
+// The catalogue's word counts against what is stored, but what it does not know it leaves
+// alone, and so it does with descriptions, with models that it does not list, with known prices
+// that have another source, such as those set by hand, and with providers and models that were
+// deleted. A price that differs ends now and the new one begins.
+//
+// Progress may be nil. It returns [ErrInvalidData], naming the faults, for a catalogue that
+// breaks a rule of [ProviderInput] or [ModelInput].
+func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot, progress Progress) (ImportReport, error) {
+	op := fmt.Sprintf("import catalogue %q", snapshot.Source)
+	f := snapshotFaults(snapshot)
+	if err := f.err(); err != nil {
+		return ImportReport{}, translate(ctx, op, err)
+	}
+	if progress == nil {
+		progress = func(int, int) {}
+	}
+	im := importer{now: r.now(), source: snapshot.Source, report: ImportReport{Source: snapshot.Source, Notes: snapshot.Notes}}
+	err := r.write(ctx, op, func(tx *ent.Client) error {
+		im.tx = tx
+		done, total := 0, snapshot.Models()
+		progress(done, total)
+		for _, p := range snapshot.Providers {
+			if err := im.provider(ctx, p); err != nil {
+				return fmt.Errorf("provider %q: %w", p.Name, err)
+			}
+			done += len(p.Models)
+			progress(done, total)
+		}
+		return nil
+	})
+	if err != nil {
+		return ImportReport{}, err
+	}
+	return im.report, nil
+}
+
+// maxFaults is how many faults of a catalogue are named.
+const maxFaults = 20
+
+func snapshotFaults(s catalog.Snapshot) faults {
+	var f faults
+	f.text("source", s.Source, 1, maxName)
+	names := map[string]bool{}
+	for _, p := range s.Providers {
+		f.in(fmt.Sprintf("provider %.40q: ", p.Name), providerInput(p).faults())
+		f.check(!names[p.Name], "provider %.40q is listed twice", p.Name)
+		names[p.Name] = true
+		models := map[string]bool{}
+		for _, m := range p.Models {
+			prefix := fmt.Sprintf("model %.40q of %.40q: ", m.ModelID, p.Name)
+			in := ModelInput{Rates: m.Rates}
+			merge(&in, m)
+			in.ModelID = m.ModelID
+			in = in.withDefaults()
+			f.in(prefix, in.faults())
+			f.check(!models[m.ModelID], "%slisted twice", prefix)
+			models[m.ModelID] = true
+			if m.Family != "" {
+				f.in(prefix, FamilyInput{Name: m.Family}.faults())
+			}
+		}
+		if len(f) > maxFaults {
+			return append(f[:maxFaults], "and more")
+		}
+	}
+	return f
+}
+
+func providerInput(p catalog.Provider) ProviderInput {
+	return ProviderInput{
+		Name: p.Name, DisplayName: p.DisplayName, BaseURL: p.BaseURL,
+		AuthMethod: provider.AuthMethod(p.AuthMethod),
+	}.withDefaults()
+}
+
+// merge writes what the catalogue knows of a model over in.
+func merge(in *ModelInput, m catalog.Model) {
+	if m.Name != "" {
+		in.Name = m.Name
+	}
+	if m.ContextWindow != 0 {
+		in.ContextWindow = m.ContextWindow
+	}
+	if m.MaxOutputTokens != 0 {
+		in.MaxOutputTokens = m.MaxOutputTokens
+	}
+	set(&in.SupportsImages, m.SupportsImages)
+	set(&in.SupportsTools, m.SupportsTools)
+	set(&in.CanReason, m.CanReason)
+	set(&in.CanStream, m.CanStream)
+}
+
+// importer is the state of one import.
+type importer struct {
+	tx     *ent.Client
+	now    time.Time
+	source string
+	report ImportReport
+}
+
+func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
+	live, err := im.tx.Provider.Query().Where(provider.Name(p.Name), provider.DeletedAtIsNil()).Only(ctx)
+	switch in := providerInput(p); {
+	case ent.IsNotFound(err):
+		deleted, err := im.tx.Provider.Query().Where(provider.Name(p.Name)).Exist(ctx)
+		if err != nil {
+			return err
+		}
+		if deleted {
+			im.report.Providers.Skipped++
+			im.report.Models.Skipped += len(p.Models)
+			return nil
+		}
+		if live, err = newProvider(im.tx, in, im.now).Save(ctx); err != nil {
+			return err
+		}
+		im.report.Providers.Created++
+	case err != nil:
+		return err
+	default:
+		if err := im.updateProvider(ctx, live, in); err != nil {
+			return err
+		}
+	}
+	families, err := im.families(ctx, live.ID, p.Models)
+	if err != nil {
+		return err
+	}
+	return im.models(ctx, live.ID, families, p.Models)
+}
+
+func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in ProviderInput) error {
+	if in.BaseURL == "" {
+		in.BaseURL = live.BaseURL
+	}
+	if live.DisplayName == in.DisplayName && live.BaseURL == in.BaseURL && live.AuthMethod == in.AuthMethod {
+		im.report.Providers.Unchanged++
+		return nil
+	}
+	im.report.Providers.Updated++
+	return live.Update().SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).SetAuthMethod(in.AuthMethod).
+		SetUpdatedAt(im.now).Exec(ctx)
+}
+
+// families returns the families of a provider by name, after it created those that models need.
+func (im *importer) families(ctx context.Context, providerID uuid.UUID, models []catalog.Model) (map[string]uuid.UUID, error) {
+	stored, err := im.tx.ModelFamily.Query().Where(modelfamily.ProviderID(providerID)).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make(map[string]uuid.UUID, len(stored))
+	for _, family := range stored {
+		ids[family.Name] = family.ID
+	}
+	wanted := map[string]bool{}
+	var rows []*ent.ModelFamilyCreate
+	for _, m := range models {
+		if m.Family == "" || wanted[m.Family] {
+			continue
+		}
+		wanted[m.Family] = true
+		if _, ok := ids[m.Family]; ok {
+			im.report.Families.Unchanged++
+			continue
+		}
+		rows = append(rows, im.tx.ModelFamily.Create().SetProviderID(providerID).SetName(m.Family).
+			SetCreatedAt(im.now).SetUpdatedAt(im.now))
+	}
+	created, err := im.tx.ModelFamily.CreateBulk(rows...).Save(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, family := range created {
+		ids[family.Name] = family.ID
+	}
+	im.report.Families.Created += len(created)
+	return ids, nil
+}
+
+func (im *importer) models(ctx context.Context, providerID uuid.UUID, families map[string]uuid.UUID, models []catalog.Model) error {
+	stored, err := im.tx.Model.Query().Where(model.ProviderID(providerID)).All(ctx)
+	if err != nil {
+		return err
+	}
+	live, deleted := map[string]*ent.Model{}, map[string]bool{}
+	for _, m := range stored {
+		if m.DeletedAt == nil {
+			live[m.ModelID] = m
+		} else {
+			deleted[m.ModelID] = true
+		}
+	}
+	prices, err := im.prices(ctx, live)
+	if err != nil {
+		return err
+	}
+	var fresh []ModelInput
+	for _, m := range models {
+		switch old := live[m.ModelID]; {
+		case old != nil:
+			if err := im.updateModel(ctx, old, families, m); err != nil {
+				return err
+			}
+			if err := im.updatePrice(ctx, old.ID, prices[old.ID], m); err != nil {
+				return err
+			}
+		case deleted[m.ModelID]:
+			im.report.Models.Skipped++
+		default:
+			in := ModelInput{
+				ProviderID: providerID, FamilyID: families[m.Family], ModelID: m.ModelID,
+				Rates: m.Rates, PriceSource: im.source,
+			}
+			merge(&in, m)
+			fresh = append(fresh, in.withDefaults())
+		}
+	}
+	created, err := insertModels(ctx, im.tx, fresh, im.now)
+	im.report.Models.Created += len(created)
+	im.report.Prices.Created += len(created)
+	return err
+}
+
+// prices returns the current standard prices of models by the model's id.
+func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (map[uuid.UUID]*ent.Price, error) {
+	ids := make([]uuid.UUID, 0, len(models))
+	for _, m := range models {
+		ids = append(ids, m.ID)
+	}
+	byModel := make(map[uuid.UUID]*ent.Price, len(models))
+	for some := range slices.Chunk(ids, batch) {
+		current, err := im.tx.Price.Query().Where(
+			price.ModelIDIn(some...), price.ServiceTier(StandardTier), price.MinContextTokens(0), price.EffectiveToIsNil(),
+		).All(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range current {
+			byModel[p.ModelID] = p
+		}
+	}
+	return byModel, nil
+}
+
+func (im *importer) updateModel(ctx context.Context, old *ent.Model, families map[string]uuid.UUID, m catalog.Model) error {
+	was := inputOf(old)
+	in := was
+	merge(&in, m)
+	if id, ok := families[m.Family]; ok && m.Family != "" {
+		in.FamilyID = id
+	}
+	if reflect.DeepEqual(in, was) {
+		im.report.Models.Unchanged++
+		return nil
+	}
+	im.report.Models.Updated++
+	return updateModel(old, in).SetUpdatedAt(im.now).Exec(ctx)
+}
+
+func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current *ent.Price, m catalog.Model) error {
+	switch {
+	case m.Rates == nil || current != nil && sameRates(current.Rates, m.Rates):
+		im.report.Prices.Unchanged++
+		return nil
+	case current != nil && current.Source != im.source && len(current.Rates) > 0:
+		im.report.Prices.Skipped++
+		return nil
+	}
+	im.report.Prices.Updated++
+	in := PriceInput{Rates: m.Rates, Source: im.source}.withDefaults()
+	_, err := changePrice(ctx, im.tx, modelID, in, im.now)
+	return err
+}

@@ -1,0 +1,36 @@
+// Package registry is the system of record inside a service that calls LLM providers: the
+// catalogue of providers, families, models and prices; the pool of API keys; the ledger of
+// usage and cost; discovery logs, SDK versions and settings.
+//
+//	reg, err := registry.Open(ctx, "modelscan.db")
+//	if err != nil { ... }
+//	defer reg.Close()
+//
+// # Rows
+//
+// Operations return the rows of the graph as package ent generates them. To walk the graph,
+// use [Registry.Client]; to change it, use the registry's methods, which check what the
+// database alone cannot. [Registry.InTx] puts several of them into one transaction.
+//
+// # Time
+//
+// Every time is UTC in microseconds and comes from one clock, see [WithClock]. Times in other
+// zones may be given; they are converted. Each operation looks at the clock once.
+//
+// # Money
+//
+// Prices and costs are money.USD, whole nano-dollars. A price is USD per one million tokens. A
+// request costs the sum of its meters times their rates, rounded once, half to even. What is
+// not known is nil or absent, never zero: a free model has rates of 0.
+//
+// # Deletes
+//
+// Deleting a provider, a model or a key hides it from lists and frees its name; the ledger
+// keeps pointing at it. Purging removes it for good, and is refused while there is usage.
+//
+// # Errors
+//
+// All errors are told apart with errors.Is by the variables of this package. When a context
+// ends, the error matches context.Canceled or context.DeadlineExceeded, and the operation
+// has changed nothing.
+package registry

@@ -1,0 +1,178 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/migrate"
+)
+
+// sentinel is an error for errors.Is that stands for a second one too.
+type sentinel struct {
+	text string
+	also error
+}
+
+func (s *sentinel) Error() string        { return s.text }
+func (s *sentinel) Is(target error) bool { return s.also != nil && target == s.also }
+
+// Errors that operations return, for errors.Is. Each is wrapped with the operation and, where
+// there is one, the driver's own error.
+var (
+	// ErrNotFound is returned when there is no such row, or it is deleted. It also matches
+	// sql.ErrNoRows.
+	ErrNotFound error = &sentinel{"not found", sql.ErrNoRows}
+	// ErrConflict is returned when what is to be created exists already.
+	ErrConflict error = &sentinel{text: "already exists"}
+	// ErrInvalidData is returned when the input breaks a rule. The text names every fault at
+	// once and never holds an API key.
+	ErrInvalidData error = &sentinel{text: "invalid data"}
+	// ErrForeignKey is returned when a row that is referred to is missing (the error then
+	// matches ErrNotFound too), or when the row to be purged is still referred to.
+	ErrForeignKey error = &sentinel{text: "foreign key violation"}
+	// ErrNoKeyAvailable is returned when no API key of a provider may be used now; the error
+	// is a [*NoKeyError].
+	ErrNoKeyAvailable error = &sentinel{text: "no API key available"}
+	// ErrClosed is returned after Close, and by a transaction's registry after its end.
+	ErrClosed error = &sentinel{text: "registry closed"}
+	// ErrSchema is returned when the database is not at a schema this program can use. The
+	// error also matches one of package migrate that says why.
+	ErrSchema error = &sentinel{text: "unusable schema"}
+	// ErrBusy is returned when another process held the database for longer than ten seconds.
+	ErrBusy error = &sentinel{text: "database busy"}
+	// ErrReadOnly is returned when the file, its folder or its file system cannot be written.
+	ErrReadOnly error = &sentinel{text: "read-only"}
+	// ErrDiskFull is returned when the disk is full, or a quota is reached. Reads still work. In
+	// WAL mode even a DELETE needs space: free some outside of the database.
+	ErrDiskFull error = &sentinel{text: "disk full"}
+	// ErrCorrupt is returned when the file is damaged or is not a database.
+	ErrCorrupt error = &sentinel{text: "corrupt database"}
+)
+
+var kinds = map[store.Kind]error{
+	store.Conflict:   ErrConflict,
+	store.ForeignKey: ErrForeignKey,
+	store.Invalid:    ErrInvalidData,
+	store.Busy:       ErrBusy,
+	store.ReadOnly:   ErrReadOnly,
+	store.DiskFull:   ErrDiskFull,
+	store.Corrupt:    ErrCorrupt,
+	store.Closed:     ErrClosed,
+}
+
+// translate is the one place where errors from below become this package's. It puts the
+// operation before the text and keeps the cause; an error that is ours already stays as it is. When
+// the context has ended, the error matches the context's too.
+func translate(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = ended(ctx, err)
+	var ours *sentinel
+	if errors.As(err, &ours) {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	switch {
+	case ent.IsNotFound(err):
+		return fmt.Errorf("%s: %w", op, ErrNotFound)
+	case ent.IsValidationError(err):
+		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
+	case errors.Is(err, store.ErrName):
+		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
+	}
+	for _, schema := range []error{
+		migrate.ErrChecksum, migrate.ErrEdited, migrate.ErrForeign,
+		migrate.ErrForeignKeys, migrate.ErrHistory, migrate.ErrNewer,
+	} {
+		if errors.Is(err, schema) {
+			return fmt.Errorf("%s: %w: %w", op, ErrSchema, err)
+		}
+	}
+	if kind, ok := kinds[store.Classify(err)]; ok {
+		return fmt.Errorf("%s: %w: %w", op, kind, err)
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+// ended makes an error match the context's when the context has ended: a transaction that was
+// rolled back for that reason says no more than that it is over.
+func ended(ctx context.Context, err error) error {
+	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
+// faults collects what is wrong with an input.
+type faults []string
+
+// check notes a fault unless ok.
+func (f *faults) check(ok bool, format string, args ...any) {
+	if !ok {
+		*f = append(*f, fmt.Sprintf(format, args...))
+	}
+}
+
+// text notes a fault unless value is valid UTF-8 of at least least and at most most characters
+// that can be seen: control characters, line separators and invisible ones, which can turn text
+// around, are none. It never repeats the value.
+func (f *faults) text(field, value string, least, most int) {
+	f.printable(field, value, false)
+	n := utf8.RuneCountInString(value)
+	switch {
+	case n < least && n == 0:
+		f.check(false, "%s is empty", field)
+	case least > 0 && strings.TrimSpace(value) == "":
+		f.check(false, "%s is blank", field)
+	case n < least || n > most:
+		f.check(false, "%s has %d characters, not %d to %d", field, n, least, most)
+	}
+}
+
+// prose is text for more than one line.
+func (f *faults) prose(field, value string, most int) {
+	f.printable(field, value, true)
+	n := utf8.RuneCountInString(value)
+	f.check(n <= most, "%s has %d characters, more than %d", field, n, most)
+}
+
+func (f *faults) printable(field, value string, lines bool) {
+	f.check(utf8.ValidString(value), "%s is not valid UTF-8", field)
+	f.check(strings.IndexFunc(value, func(r rune) bool {
+		return unsightly(r) && (!lines || r != '\n' && r != '\t' && r != '\r')
+	}) < 0, "%s has control characters or invisible ones", field)
+}
+
+// unsightly tells whether a character is a control, a format, a line or a paragraph character. The
+// joiner that emoji are made with is allowed.
+func unsightly(r rune) bool {
+	const zeroWidthJoiner = '\u200d'
+	return r != zeroWidthJoiner && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
+}
+
+// in puts a prefix before every fault of another input.
+func (f *faults) in(prefix string, others faults) {
+	for _, o := range others {
+		*f = append(*f, prefix+o)
+	}
+}
+
+// err returns nil, or ErrInvalidData with every fault.
+func (f *faults) err() error {
+	if len(*f) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrInvalidData, strings.Join(*f, "; "))
+}
+
+// missing is the error for a reference to a row that is not there.
+func missing(what string, id fmt.Stringer) error {
+	return fmt.Errorf("%w: %s %s: %w", ErrForeignKey, what, id, ErrNotFound)
+}

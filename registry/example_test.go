@@ -1,0 +1,149 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// The quick start: a provider, a model, a key, a call, and what it cost.
+func Example() {
+	ctx := context.Background()
+	reg, err := registry.Open(ctx, ":memory:") // or a file: "modelscan.db"
+	check(err)
+	defer reg.Close()
+
+	openai, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai", BaseURL: "https://api.openai.com/v1"})
+	check(err)
+	gpt4, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: openai.ID, ModelID: "gpt-4", Rates: money.Rates{
+		meter.Input: 30 * money.Dollar, meter.Output: 60 * money.Dollar, // per million tokens
+	}})
+	check(err)
+	_, err = reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: openai.ID, APIKey: "sk-example-0123456789"})
+	check(err)
+
+	key, err := reg.GetLeastUsedKey(ctx, openai.ID)
+	check(err)
+	// ... call the provider with the key ...
+	check(reg.RecordUsage(ctx, registry.UsageInput{ModelID: gpt4.ID, APIKeyID: key.ID, Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80}}))
+
+	costs, err := reg.GetCostBreakdown(ctx, openai.ID)
+	check(err)
+	fmt.Println("gpt-4 has cost", costs["gpt-4"], "dollars")
+	// Output: gpt-4 has cost 0.0093 dollars
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Several operations in one transaction: all of them, or none.
+func ExampleRegistry_InTx() {
+	ctx := context.Background()
+	reg, err := registry.Open(ctx, ":memory:")
+	check(err)
+	defer reg.Close()
+
+	err = reg.InTx(ctx, func(tx *registry.Registry) error {
+		p, err := tx.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
+		if err != nil {
+			return err
+		}
+		_, err = tx.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: ""})
+		return err
+	})
+	fmt.Println(err)
+	_, err = reg.FindProvider(ctx, "openai")
+	fmt.Println(errors.Is(err, registry.ErrNotFound))
+	// Output:
+	// create model: invalid data: model_id is empty
+	// true
+}
+
+// A real catalogue, and the graph walked in Ent.
+func ExampleRegistry_ImportCatalog() {
+	ctx := context.Background()
+	reg, err := registry.Open(ctx, ":memory:")
+	check(err)
+	defer reg.Close()
+
+	report, err := reg.ImportCatalog(ctx, catalog.Catwalk(), nil)
+	check(err)
+	fmt.Println(report.Providers.Created, "providers,", report.Models.Created, "models")
+
+	opus, err := reg.Client().Provider.Query().Where(provider.Name("anthropic")).
+		QueryModels().Where(model.ModelID("claude-opus-4-5-20251101")).
+		WithFamily().WithPrices().Only(ctx)
+	check(err)
+	fmt.Println(opus.Name, "of", opus.Edges.Family.Name, "reads its cache at", opus.Edges.Prices[0].Rates[meter.CacheRead])
+	// Output:
+	// 40 providers, 1506 models
+	// Claude Opus 4.5 of claude-opus-4 reads its cache at 0.5
+}
+
+// A key that hit its rate limit rests, and comes back by itself.
+func ExampleRegistry_GetLeastUsedKey() {
+	ctx := context.Background()
+	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	reg, err := registry.Open(ctx, ":memory:", registry.WithClock(func() time.Time { return now }))
+	check(err)
+	defer reg.Close()
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
+	check(err)
+	key, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: "sk-example-0123456789"})
+	check(err)
+
+	check(reg.DegradeKey(ctx, key.ID, "429 Too Many Requests", time.Minute))
+	_, err = reg.GetLeastUsedKey(ctx, p.ID)
+	var none *registry.NoKeyError
+	if errors.As(err, &none) {
+		fmt.Println(none.Keys[0].Prefix, none.Keys[0].Detail, "opens in", none.OpensAt.Sub(now))
+	}
+	now = now.Add(time.Minute)
+	key, err = reg.GetLeastUsedKey(ctx, p.ID)
+	fmt.Println(key.KeyPrefix, err)
+	// Output:
+	// sk-examp 429 Too Many Requests opens in 1m0s
+	// sk-examp <nil>
+}
+
+// Prices change; what was recorded keeps the price it had.
+func ExampleRegistry_UpdateModelPricing() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "modelscan")
+	check(err)
+	defer os.RemoveAll(dir)
+	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	reg, err := registry.Open(ctx, filepath.Join(dir, "modelscan.db"), registry.WithClock(func() time.Time { return now }))
+	check(err)
+	defer reg.Close()
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
+	check(err)
+	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar}})
+	check(err)
+
+	now = now.AddDate(0, 1, 0)
+	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 10 * money.Dollar}})
+	check(err)
+	for _, at := range []time.Time{now.Add(-time.Second), now} {
+		price, err := reg.PriceAt(ctx, m.ID, at)
+		check(err)
+		fmt.Println(at.Format(time.DateTime), price.Rates[meter.Input])
+	}
+	// Output:
+	// 2026-08-15 11:59:59 30
+	// 2026-08-15 12:00:00 10
+}

@@ -1,0 +1,766 @@
+package registry_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+// faultChildren are what the tests here run as processes of their own; an error fails the test.
+var faultChildren = map[string]func(ctx context.Context, args ...string) error{
+	"read-only": faultReadOnly,
+	"full":      faultFull,
+	"limited":   faultLimited,
+	"record":    faultRecord,
+	"hold":      faultHold,
+}
+
+// faultError returns an error unless err is want.
+func faultError(what string, err, want error) error {
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s: no error", what)
+	case !errors.Is(err, want):
+		return fmt.Errorf("%s: %w, but no %w", what, err, want)
+	}
+	return nil
+}
+
+// faultFixture creates what requests can be recorded for.
+func faultFixture(ctx context.Context, reg *registry.Registry) (m *ent.Model, k *ent.APIKey, err error) {
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
+	if err != nil {
+		return nil, nil, err
+	}
+	if m, err = reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: gpt4()}); err != nil {
+		return nil, nil, err
+	}
+	k, err = reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1)})
+	return m, k, err
+}
+
+// faultPut records a request, and a setting that stands for it, in one transaction.
+func faultPut(ctx context.Context, reg *registry.Registry, modelID, keyID uuid.UUID, id, value string) error {
+	return reg.InTx(ctx, func(tx *registry.Registry) error {
+		in := registry.UsageInput{ModelID: modelID, APIKeyID: keyID, Tokens: meter.Tokens{InputTokens: 3, OutputTokens: 1}}
+		if err := tx.RecordUsage(ctx, in); err != nil {
+			return err
+		}
+		return tx.SetSetting(ctx, id, value)
+	})
+}
+
+// faultSum returns how many settings there are, after it has seen that the ledger and the
+// counters of the key say the same.
+func faultSum(ctx context.Context, reg *registry.Registry) (n int64, err error) {
+	all, err := reg.ListSettings(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n = int64(len(all))
+	periods, err := reg.Client().Usage.Query().All(ctx)
+	if err != nil {
+		return 0, err
+	}
+	requests, tokens := map[usage.Grain]int64{}, map[usage.Grain]int64{}
+	for _, u := range periods {
+		requests[u.Grain] += u.RequestCount
+		tokens[u.Grain] += u.InputTokens + u.OutputTokens
+	}
+	key, err := reg.Client().APIKey.Query().Only(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for what, sum := range map[string]int64{
+		"requests by quarters": requests[usage.GrainQuarter], "requests by days": requests[usage.GrainDay],
+		"tokens by quarters": tokens[usage.GrainQuarter] / 4, "tokens by days": tokens[usage.GrainDay] / 4,
+		"requests of the key": key.UsageCount, "tokens of the key": key.TokenCount / 4,
+	} {
+		if sum != n {
+			return 0, fmt.Errorf("%d settings, but %d %s", n, sum, what)
+		}
+	}
+	return n, nil
+}
+
+// faultIntegrity asks SQLite whether the file is sound.
+func faultIntegrity(ctx context.Context, reg *registry.Registry) (err error) {
+	rows, err := reg.Client().QueryContext(ctx, "PRAGMA integrity_check")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Err(), rows.Close()) }()
+	for rows.Next() {
+		var says string
+		if err := rows.Scan(&says); err != nil {
+			return err
+		}
+		if says != "ok" {
+			return errors.New("integrity_check: " + says)
+		}
+	}
+	return nil
+}
+
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		require.NoError(t, faultReadOnly(t.Context(), t.TempDir()))
+		return
+	}
+	// The modes of files mean nothing to root: the same as somebody else, who needs a copy of
+	// the test binary where he can reach it.
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "registry-read-only-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	require.NoError(t, os.Chmod(dir, 0o755))
+	cmd := faultChild(t, "read-only", filepath.Join(dir, "data"))
+	binary, err := os.ReadFile(cmd.Path)
+	require.NoError(t, err)
+	cmd.Path = filepath.Join(dir, "registry.test")
+	require.NoError(t, os.WriteFile(cmd.Path, binary, 0o755))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "data"), 0o700))
+	require.NoError(t, os.Chown(filepath.Join(dir, "data"), nobody, nobody))
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+		t.Skipf("this system does not let root start a process as user %d here: %v", nobody, err)
+	}
+	require.NoError(t, err, "%s", out)
+}
+
+// faultReadOnly works in an empty folder, as a user who minds modes.
+func faultReadOnly(ctx context.Context, args ...string) error {
+	parent := args[0]
+	fresh, err := os.MkdirTemp(parent, "fresh")
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(fresh, 0o500); err != nil {
+		return err
+	}
+	_, err = registry.Open(ctx, filepath.Join(fresh, "registry.db"))
+	if err := faultError("a new file in a read-only folder", err, registry.ErrReadOnly); err != nil {
+		return err
+	}
+	for what, modes := range map[string][2]os.FileMode{
+		"a read-only folder":              {0o500, 0o600},
+		"a read-only file":                {0o700, 0o400},
+		"a read-only file and folder":     {0o500, 0o400},
+		"a file that cannot be read":      {0o700, 0o000},
+		"a folder that cannot be entered": {0o000, 0o600},
+	} {
+		for _, options := range [][]registry.Option{nil, {registry.WithoutMigration()}} {
+			dir, err := os.MkdirTemp(parent, "old")
+			if err != nil {
+				return err
+			}
+			if err := faultWithModes(ctx, dir, modes[0], modes[1], options...); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+		}
+	}
+	return nil
+}
+
+// faultWithModes opens a database in a folder of some mode.
+func faultWithModes(ctx context.Context, dir string, folder, file os.FileMode, options ...registry.Option) error {
+	path := filepath.Join(dir, "registry.db")
+	reg, err := registry.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(reg.SetSetting(ctx, "a", "b"), reg.Close()); err != nil {
+		return err
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.Chmod(path, file), os.Chmod(dir, folder)); err != nil {
+		return err
+	}
+	if _, err = registry.Open(ctx, path, options...); !errors.Is(err, registry.ErrReadOnly) {
+		return fmt.Errorf("open: %w", err)
+	}
+	if err := errors.Join(os.Chmod(dir, 0o700), os.Chmod(path, 0o600)); err != nil {
+		return err
+	}
+	after, err := os.ReadFile(path)
+	if err == nil && !bytes.Equal(before, after) {
+		err = errors.New("the file was changed")
+	}
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err == nil && len(entries) > 1 {
+		err = fmt.Errorf("it left %s and %s", entries[1], entries[2])
+	}
+	reg, healed := registry.Open(ctx, path) // with its modes back
+	if healed == nil {
+		healed = errors.Join(reg.SetSetting(ctx, "a", "c"), reg.Close())
+	}
+	return errors.Join(err, healed)
+}
+
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	in := func(arg ...string) *exec.Cmd {
+		flags := "-Urm" // a user's own mounts
+		if os.Getuid() == 0 {
+			flags = "-m"
+		}
+		return exec.CommandContext(t.Context(), "unshare", append([]string{
+			flags, "sh", "-c", `mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"`, dir}, arg...)...)
+	}
+	if out, err := in("true").CombinedOutput(); err != nil {
+		t.Skipf("this system does not let us mount a small file system: %v: %s", err, out)
+	}
+	child := faultChild(t, "full", dir)
+	cmd := in(child.Args...)
+	cmd.Env = child.Env
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Logf("%s", out)
+}
+
+// faultFull fills the file system that a folder is on.
+func faultFull(ctx context.Context, args ...string) (err error) {
+	ballast, path := filepath.Join(args[0], "ballast"), filepath.Join(args[0], "registry.db")
+	if err := os.WriteFile(ballast, make([]byte, 4<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("the file system is not a small one: %w", err)
+	}
+	if _, err := registry.Open(ctx, path); !errors.Is(err, registry.ErrDiskFull) {
+		return fmt.Errorf("open on a full disk: %w", err)
+	}
+	if err := os.WriteFile(ballast, make([]byte, 500<<10), 0o600); err != nil {
+		return err
+	}
+	reg, err := registry.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	m, k, err := faultFixture(ctx, reg)
+	if err != nil {
+		return err
+	}
+	heal := func() error { return os.Remove(ballast) }
+	if err := faultFillAndHeal(ctx, reg, m, k, heal); err != nil {
+		return err
+	}
+	return faultReopened(ctx, reg, path)
+}
+
+// faultFillAndHeal records requests until there is no space, and again after heal made some.
+func faultFillAndHeal(ctx context.Context, reg *registry.Registry, m *ent.Model, k *ent.APIKey, heal func() error) error {
+	var acked int64
+	for ; ; acked++ {
+		err := faultPut(ctx, reg, m.ID, k.ID, fmt.Sprint(acked), strings.Repeat("x", 1000))
+		if errors.Is(err, registry.ErrDiskFull) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("request %d: %w", acked, err)
+		}
+	}
+	sum := func() error {
+		n, err := faultSum(ctx, reg)
+		if err == nil && n != acked {
+			err = fmt.Errorf("%d requests were recorded, of which %d are left", acked, n)
+		}
+		return err
+	}
+	for range 3 {
+		if err := faultError("more writes", reg.SetSetting(ctx, "big", strings.Repeat("x", 100_000)), registry.ErrDiskFull); err != nil {
+			return err
+		}
+		if err := sum(); err != nil {
+			return fmt.Errorf("reads on a full disk: %w", err)
+		}
+	}
+	if err := heal(); err != nil {
+		return err
+	}
+	for range 5 {
+		if err := faultPut(ctx, reg, m.ID, k.ID, fmt.Sprint(acked), "healed"); err != nil {
+			return fmt.Errorf("with space again: %w", err)
+		}
+		acked++
+	}
+	fmt.Printf("%d requests were recorded, none was lost\n", acked)
+	return errors.Join(sum(), faultIntegrity(ctx, reg))
+}
+
+// faultReopened compares what a registry says before and after it is opened again.
+func faultReopened(ctx context.Context, reg *registry.Registry, path string) error {
+	before, err := faultSum(ctx, reg)
+	if err != nil {
+		return err
+	}
+	if err := reg.Close(); err != nil {
+		return err
+	}
+	if reg, err = registry.Open(ctx, path); err != nil {
+		return err
+	}
+	after, err := faultSum(ctx, reg)
+	if err == nil && after != before {
+		err = fmt.Errorf("%d requests before, %d after it was opened again", before, after)
+	}
+	return errors.Join(err, faultIntegrity(ctx, reg), reg.Close())
+}
+
+func TestFileSizeLimit(t *testing.T) {
+	t.Parallel()
+	out, err := faultChild(t, "limited", filepath.Join(t.TempDir(), "registry.db")).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Logf("%s", out)
+}
+
+// faultLimited lets no file of this process grow any more.
+func faultLimited(ctx context.Context, args ...string) (err error) {
+	signal.Ignore(syscall.SIGXFSZ)
+	reg, err := registry.Open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	m, k, err := faultFixture(ctx, reg)
+	if err != nil {
+		return err
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		return err
+	}
+	old := limit.Cur
+	limit.Cur = 512 << 10
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		return err
+	}
+	heal := func() error {
+		limit.Cur = old
+		return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit)
+	}
+	if err := faultFillAndHeal(ctx, reg, m, k, heal); err != nil {
+		return err
+	}
+	return faultReopened(ctx, reg, args[0])
+}
+
+// Another process holds the write lock: writes wait for it, reads do not.
+func TestWaitsForAnotherProcess(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registry.db")
+	reg, err := registry.Open(t.Context(), path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+
+	holder := faultChild(t, "hold", path)
+	stdin, err := holder.StdinPipe()
+	require.NoError(t, err)
+	stdout, err := holder.StdoutPipe()
+	require.NoError(t, err)
+	holder.Stderr = os.Stderr
+	require.NoError(t, holder.Start())
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "held\n", line)
+
+	var before string
+	written := make(chan error, 1)
+	go func() {
+		written <- reg.InTx(t.Context(), func(tx *registry.Registry) (err error) {
+			if before, err = tx.GetSetting(t.Context(), "holder"); err != nil {
+				return err
+			}
+			return tx.SetSetting(t.Context(), "waiter", "was here")
+		})
+	}()
+	_, err = reg.GetSetting(t.Context(), "holder")
+	require.ErrorIs(t, err, registry.ErrNotFound)
+	select {
+	case err := <-written:
+		require.FailNow(t, "it did not wait", "%v", err)
+	default:
+	}
+	require.NoError(t, stdin.Close())
+	require.NoError(t, <-written)
+	require.Equal(t, "was here", before, "it saw what the other process wrote last")
+	require.NoError(t, holder.Wait())
+}
+
+// faultHold writes in a transaction that it commits when its input ends.
+func faultHold(ctx context.Context, args ...string) error {
+	reg, err := registry.Open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	err = reg.InTx(ctx, func(tx *registry.Registry) error {
+		if err := tx.SetSetting(ctx, "holder", "was here"); err != nil {
+			return err
+		}
+		fmt.Println("held")
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	})
+	return errors.Join(err, reg.Close())
+}
+
+// faultRecord records requests and prints the id of each that is acknowledged: as many as it is
+// told, or without an end.
+func faultRecord(ctx context.Context, args ...string) error {
+	path, prefix := args[0], args[3]
+	modelID, keyID := uuid.MustParse(args[1]), uuid.MustParse(args[2])
+	most, err := strconv.Atoi(args[4])
+	if err != nil {
+		return err
+	}
+	reg, err := registry.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	for n := 0; most == 0 || n < most; n++ {
+		id := fmt.Sprint(prefix, n)
+		if err := faultPut(ctx, reg, modelID, keyID, id, "x"); err != nil {
+			return errors.Join(err, reg.Close())
+		}
+		fmt.Println(id)
+	}
+	return reg.Close()
+}
+
+// Several processes record at once: none fails, and nothing is counted twice or not at all.
+func TestSeveralProcesses(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registry.db")
+	reg, err := registry.Open(t.Context(), path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	m, k, err := faultFixture(t.Context(), reg)
+	require.NoError(t, err)
+	const processes, each = 3, 40
+	var wg sync.WaitGroup
+	errs := make([]error, processes)
+	for i := range errs {
+		cmd := faultChild(t, "record", path, m.ID.String(), k.ID.String(), fmt.Sprint(i, "-"), fmt.Sprint(each))
+		wg.Go(func() {
+			if out, err := cmd.CombinedOutput(); err != nil {
+				errs[i] = fmt.Errorf("process %d: %w: %s", i, err, out)
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	n, err := faultSum(t.Context(), reg)
+	require.NoError(t, err)
+	require.Equal(t, int64(processes*each), n)
+}
+
+// A process is killed while it records: what it acknowledged is there, and nothing is half there.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registry.db")
+	reg, err := registry.Open(t.Context(), path)
+	require.NoError(t, err)
+	m, k, err := faultFixture(t.Context(), reg)
+	require.NoError(t, err)
+	require.NoError(t, reg.Close())
+
+	acked := map[string]bool{}
+	random := rand.New(rand.NewPCG(1, 2))
+	for loop := range 15 {
+		cmd := faultChild(t, "record", path, m.ID.String(), k.ID.String(), fmt.Sprint(loop, "-"), "0")
+		stdout, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		cmd.Stderr = os.Stderr
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(stdout)
+		for after := random.IntN(40); lines.Scan(); after-- {
+			acked[lines.Text()] = true
+			if after == 0 {
+				require.NoError(t, cmd.Process.Kill()) // and read what it had printed until then
+			}
+		}
+		require.Error(t, cmd.Wait())
+
+		reg, err := registry.Open(t.Context(), path)
+		require.NoError(t, err, "loop %d", loop)
+		n, err := faultSum(t.Context(), reg)
+		require.NoError(t, err)
+		require.NoError(t, faultIntegrity(t.Context(), reg))
+		for id := range acked {
+			_, err := reg.GetSetting(t.Context(), id)
+			require.NoError(t, err, "request %s was acknowledged and is lost", id)
+		}
+		// Of each loop at most the request is not acknowledged that was under way.
+		require.LessOrEqual(t, n, int64(len(acked)+loop+1))
+		require.NoError(t, reg.Close())
+	}
+	t.Logf("%d requests were acknowledged, none was lost", len(acked))
+}
+
+// A deadline that passes anywhere in an operation leaves all of it or nothing.
+func TestDeadlineAnywhere(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New(t)
+	m, k, err := faultFixture(t.Context(), reg)
+	require.NoError(t, err)
+	var done int64
+	for i := range 400 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*5*time.Microsecond)
+		err := faultPut(ctx, reg, m.ID, k.ID, fmt.Sprint(i), "x")
+		cancel()
+		if err == nil {
+			done++
+			continue
+		}
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, registry.ErrClosed)
+	}
+	n, err := faultSum(t.Context(), reg)
+	require.NoError(t, err)
+	require.Equal(t, done, n)
+}
+
+// A context that ends in a nested transaction undoes that transaction, whose error may be
+// ignored, and nothing else.
+func TestNestedContextEnds(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New(t)
+	put := func(ctx context.Context, tx *registry.Registry, key string) {
+		require.NoError(t, tx.SetSetting(ctx, key, ""))
+	}
+	ending := func(tx *registry.Registry, key string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		require.ErrorIs(t, tx.InTx(ctx, func(tx *registry.Registry) error {
+			put(ctx, tx, key)
+			cancel()
+			return nil
+		}), context.Canceled)
+	}
+	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+		put(t.Context(), tx, "1 kept")
+		ending(tx, "2 undone")
+		put(t.Context(), tx, "3 kept")
+		require.Equal(t, errRollback, tx.InTx(t.Context(), func(tx *registry.Registry) error {
+			put(t.Context(), tx, "4 undone")
+			ending(tx, "5 undone")
+			return errRollback
+		}))
+		return nil
+	}))
+	all, err := reg.ListSettings(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	require.Equal(t, "1 kept", all[0].ID)
+	require.Equal(t, "3 kept", all[1].ID)
+}
+
+// SQLite itself ends a transaction when the disk is full, or when a statement that writes is
+// interrupted: then all of it is undone, whatever fn does next.
+func TestRolledBackBySQLite(t *testing.T) {
+	t.Parallel()
+	interrupted := func(t *testing.T, tx *registry.Registry) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, tx.InTx(ctx, func(tx *registry.Registry) error {
+			_, err := tx.Client().ExecContext(ctx, "INSERT INTO settings SELECT i, '', '2026-01-01 00:00:00+00:00' FROM"+
+				" (WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c) SELECT i FROM c)")
+			return err
+		}), context.DeadlineExceeded)
+	}
+	full := func(t *testing.T, tx *registry.Registry) {
+		t.Helper()
+		_, err := tx.Client().ExecContext(t.Context(), "PRAGMA max_page_count = 1")
+		for err == nil {
+			_, err = tx.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: strings.Repeat("x", 2000)})
+		}
+		require.ErrorIs(t, err, registry.ErrDiskFull)
+	}
+	for name, provoke := range map[string]func(*testing.T, *registry.Registry){"interrupted": interrupted, "full": full} {
+		t.Run("Err_"+name, func(t *testing.T) {
+			t.Parallel()
+			reg := registrytest.New(t)
+			before := dump(t, reg)
+			require.Error(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+				require.NoError(t, tx.SetSetting(t.Context(), "first", "x"))
+				for err := error(nil); err == nil; err = tx.SetSetting(t.Context(), "later", "x") {
+					provoke(t, tx) // until a statement was interrupted and not what was before it
+				}
+				return nil
+			}))
+			_, err := reg.Client().ExecContext(t.Context(), "PRAGMA max_page_count = 1000000")
+			require.NoError(t, err)
+			require.Equal(t, before, dump(t, reg))
+			require.NoError(t, reg.SetSetting(t.Context(), "the pool", "is usable"))
+		})
+	}
+}
+
+func TestMemoryOutlivesContexts(t *testing.T) {
+	t.Parallel()
+	reg, err := registry.Open(t.Context(), ":memory:")
+	require.NoError(t, err)
+	require.NoError(t, reg.SetSetting(t.Context(), "a", "b"))
+	ctx, cancel := context.WithCancel(t.Context())
+	require.ErrorIs(t, reg.InTx(ctx, func(tx *registry.Registry) error {
+		defer cancel()
+		return tx.SetSetting(ctx, "x", "y")
+	}), context.Canceled)
+	value, err := reg.GetSetting(t.Context(), "a")
+	require.NoError(t, err)
+	require.Equal(t, "b", value)
+	_, err = reg.GetSetting(t.Context(), "x")
+	require.ErrorIs(t, err, registry.ErrNotFound)
+	require.NoError(t, reg.Close())
+}
+
+// faultAnswers opens a database and returns all that can be read of it.
+func faultAnswers(t *testing.T, path string) (answers string, err error) {
+	t.Helper()
+	ctx := t.Context()
+	reg, err := registry.Open(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	var all []any
+	var errs []error
+	add := func(rows any, err error) {
+		all = append(all, rows)
+		errs = append(errs, err)
+	}
+	providers, err := reg.ListProviders(ctx)
+	add(providers, err)
+	for _, p := range providers {
+		for _, read := range []func() (any, error){
+			func() (any, error) { return reg.GetModelsByProvider(ctx, p.ID) },
+			func() (any, error) { return reg.ListAPIKeys(ctx, p.ID) },
+			func() (any, error) { return reg.ListFamilies(ctx, p.ID) },
+			func() (any, error) { return reg.ListSDKVersions(ctx, p.ID) },
+			func() (any, error) { return reg.GetCostBreakdown(ctx, p.ID) },
+		} {
+			add(read())
+		}
+	}
+	add(reg.ListModels(ctx, registry.ModelFilter{Order: registry.ByInputCost}))
+	add(reg.ListSettings(ctx))
+	add(reg.GetRecentDiscoveries(ctx, 0))
+	for _, p := range providers {
+		models, err := reg.GetModelsByProvider(ctx, p.ID)
+		add(nil, err)
+		for _, m := range models {
+			add(reg.GetUsageStats(ctx, m.ID, time.Unix(0, 0), time.Unix(1<<33, 0)))
+			add(reg.PriceAt(ctx, m.ID, registrytest.Start))
+		}
+	}
+	return fmt.Sprint(all...), errors.Join(errs...)
+}
+
+// A damaged file gives the right answers or ErrCorrupt.
+func TestCorruptFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "registry.db")
+	reg, err := registry.Open(t.Context(), path)
+	require.NoError(t, err)
+	m, k, err := faultFixture(t.Context(), reg)
+	require.NoError(t, err)
+	for i := range 150 {
+		require.NoError(t, faultPut(t.Context(), reg, m.ID, k.ID, fmt.Sprint(i), strings.Repeat("x", 300)))
+		if i%10 == 0 {
+			mustModel(t, reg, m.ProviderID, fmt.Sprint("model ", i), gpt4())
+		}
+	}
+	require.NoError(t, reg.Close())
+	want, err := faultAnswers(t, path)
+	require.NoError(t, err)
+	good, err := os.ReadFile(path)
+	require.NoError(t, err)
+	size := int(binary.BigEndian.Uint16(good[16:]))
+	pages := len(good) / size
+	require.Greater(t, pages, 30)
+
+	var right, corrupt int
+	try := func(t *testing.T, what string, damaged []byte) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "registry.db")
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		answers, err := faultAnswers(t, path)
+		if err != nil {
+			require.ErrorIs(t, err, registry.ErrCorrupt, what)
+			corrupt++
+			return
+		}
+		require.Equal(t, want, answers, what)
+		right++
+	}
+	for page := range pages {
+		at := page * size
+		btree := at // where the page's own header begins
+		if page == 0 {
+			btree += 100
+		}
+		damages := []struct {
+			name string
+			do   func(b []byte)
+		}{
+			{"type", func(b []byte) { b[btree] ^= 0xff }},
+			{"cell count", func(b []byte) { binary.BigEndian.PutUint16(b[btree+3:], 0xffff) }},
+			{"cell pointers", func(b []byte) { copy(b[btree+8:btree+16], "\xff\xff\xff\xff\xff\xff\xff\xff") }},
+			{"all of it", func(b []byte) { clear(b[at : at+size]) }},
+			{"another page", func(b []byte) { copy(b[at:at+size], good[:size]) }},
+		}
+		damage := damages[page%len(damages)]
+		damaged := bytes.Clone(good)
+		damage.do(damaged)
+		try(t, fmt.Sprintf("page %d: %s", page+1, damage.name), damaged)
+		if end := at + page%2*size/2; page%3 == 1 {
+			try(t, fmt.Sprintf("cut to %d bytes", end), good[:end])
+		}
+	}
+	t.Logf("%d right answers, %d times ErrCorrupt", right, corrupt)
+	require.Positive(t, corrupt)
+
+	// A bit within a value cannot be missed: the answer may be wrong, but there is one.
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 40 {
+		damaged := bytes.Clone(good)
+		damaged[random.IntN(len(good))] ^= 1 << random.IntN(8)
+		path := filepath.Join(t.TempDir(), "registry.db")
+		require.NoError(t, os.WriteFile(path, damaged, 0o600))
+		_, err := faultAnswers(t, path)
+		require.NotErrorIs(t, err, registry.ErrClosed)
+	}
+}

@@ -1,0 +1,109 @@
+package registry_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
+	"github.com/jeffersonwarrior/modelscan/ent/setting"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+// setup returns a registry of the test's own and the clock it goes by.
+func setup(t *testing.T) (*registry.Registry, *registrytest.Clock) {
+	t.Helper()
+	clock := registrytest.NewClock(registrytest.Start)
+	return registrytest.New(t, registry.WithClock(clock.Now)), clock
+}
+
+func mustProvider(tb testing.TB, reg *registry.Registry, name string) *ent.Provider {
+	tb.Helper()
+	p, err := reg.CreateProvider(tb.Context(), registry.ProviderInput{Name: name, BaseURL: "https://" + name + ".example/v1"})
+	require.NoError(tb, err)
+	return p
+}
+
+// gpt4 are the rates of the examples: 30 and 60 dollars per million tokens.
+func gpt4() money.Rates {
+	return money.Rates{meter.Input: 30 * money.Dollar, meter.Output: 60 * money.Dollar}
+}
+
+func mustModel(tb testing.TB, reg *registry.Registry, providerID uuid.UUID, modelID string, rates money.Rates) *ent.Model {
+	tb.Helper()
+	m, err := reg.CreateModel(tb.Context(), registry.ModelInput{ProviderID: providerID, ModelID: modelID, Rates: rates})
+	require.NoError(tb, err)
+	return m
+}
+
+// secret returns the n-th API key of the tests.
+func secret(n int) string { return fmt.Sprintf("sk-test-%024d", n) }
+
+func mustKey(tb testing.TB, reg *registry.Registry, providerID uuid.UUID, n int) *ent.APIKey {
+	tb.Helper()
+	k, err := reg.AddAPIKey(tb.Context(), registry.KeyInput{ProviderID: providerID, APIKey: secret(n)})
+	require.NoError(tb, err)
+	return k
+}
+
+// badTexts are texts that no name may be, whatever its length.
+var badTexts = map[string]string{
+	"empty":         "",
+	"over-long":     strings.Repeat("x", 3000),
+	"control":       "a\x07b",
+	"newline":       "a\nb",
+	"NUL":           "a\x00b",
+	"DEL":           "a\x7fb",
+	"invalid UTF-8": "a\xff\xfeb",
+}
+
+var errRollback = errors.New("roll back")
+
+// record records a request at the time of the registry's clock.
+func record(tb testing.TB, reg *registry.Registry, m *ent.Model, k *ent.APIKey, input, output int64) {
+	tb.Helper()
+	require.NoError(tb, reg.RecordUsage(tb.Context(), registry.UsageInput{
+		ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: input, OutputTokens: output},
+	}))
+}
+
+// dump returns all rows of all tables as text.
+func dump(tb testing.TB, reg *registry.Registry) string {
+	tb.Helper()
+	ctx, c := tb.Context(), reg.Client()
+	var all []any
+	add := func(rows any, err error) {
+		require.NoError(tb, err)
+		all = append(all, rows)
+	}
+	add(c.Provider.Query().Order(provider.ByID()).All(ctx))
+	add(c.ModelFamily.Query().Order(modelfamily.ByID()).All(ctx))
+	add(c.Model.Query().Order(model.ByID()).All(ctx))
+	add(c.Price.Query().Order(price.ByID()).All(ctx))
+	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
+	add(c.Usage.Query().Order(usage.ByID()).All(ctx))
+	add(c.DiscoveryLog.Query().Order(discoverylog.ByID()).All(ctx))
+	add(c.SDKVersion.Query().Order(sdkversion.ByID()).All(ctx))
+	add(c.Setting.Query().Order(setting.ByID()).All(ctx))
+	text, err := json.Marshal(all)
+	require.NoError(tb, err)
+	return string(text)
+}
+
+func ptr[T any](v T) *T { return &v }

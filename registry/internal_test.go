@@ -1,0 +1,136 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// recorder is a driver that notes what it is asked.
+type recorder struct {
+	*store.DB
+	mu      sync.Mutex
+	queries []recorded
+}
+
+type recorded struct {
+	text string
+	args []any
+}
+
+func (r *recorder) note(query string, args []any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queries = append(r.queries, recorded{query, args})
+}
+
+func (r *recorder) Query(ctx context.Context, query string, args, v any) error {
+	r.note(query, args.([]any))
+	return r.DB.Query(ctx, query, args, v)
+}
+
+func (r *recorder) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	r.note(query, args)
+	return r.DB.QueryContext(ctx, query, args...)
+}
+
+// TestPlans shows how SQLite reads for the hot queries, as the registry asks them.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	reg, err := Open(t.Context(), ":memory:")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	_, err = reg.ImportCatalog(t.Context(), catalog.Catwalk(), nil)
+	require.NoError(t, err)
+	p, err := reg.FindProvider(t.Context(), "openai")
+	require.NoError(t, err)
+	m, err := reg.FindModel(t.Context(), p.ID, "gpt-5")
+	require.NoError(t, err)
+	_, err = reg.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
+	require.NoError(t, err)
+
+	rec := &recorder{DB: reg.db}
+	recording := *reg
+	recording.client = ent.NewClient(ent.Driver(rec))
+	start := time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		call func(*Registry) error
+		want []string // each in one of the plans
+	}{
+		"GetLeastUsedKey": {func(r *Registry) error {
+			_, err := r.GetLeastUsedKey(t.Context(), p.ID)
+			if err == nil {
+				_, err = r.GetLeastUsedKey(t.Context(), p.ID) // the first one asks Ent
+			}
+			return err
+		}, []string{"api_keys USING INDEX apikey_provider_id_usage_count_last_used_at_id (provider_id=?)"}},
+		"GetUsageStats": {func(r *Registry) error {
+			_, err := r.GetUsageStats(t.Context(), m.ID, start, start.AddDate(0, 1, 0))
+			return err
+		}, []string{"usage_tracking USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		"GetCostBreakdown": {func(r *Registry) error {
+			_, err := r.GetCostBreakdown(t.Context(), p.ID)
+			return err
+		}, []string{"usage_tracking USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=?)"}},
+		"ListModels, cheapest first": {func(r *Registry) error {
+			most := 5 * money.Dollar
+			_, err := r.ListModels(t.Context(), ModelFilter{MaxInputCost: &most, Order: ByInputCost})
+			return err
+		}, []string{"models USING INDEX model_cost_per_1m_input_model_id_id (cost_per_1m_input<?)"}},
+		"FindModel": {func(r *Registry) error {
+			_, err := r.FindModel(t.Context(), p.ID, "gpt-5")
+			return err
+		}, []string{"models USING INDEX model_provider_id_model_id (provider_id=? AND model_id=?)"}},
+		"PriceAt": {func(r *Registry) error {
+			_, err := r.PriceAt(t.Context(), m.ID, start)
+			return err
+		}, []string{"prices USING INDEX price_model_id_service_tier_min_context_tokens_effective_from (model_id=?"}},
+		"GetRecentDiscoveries": {func(r *Registry) error {
+			_, err := r.GetRecentDiscoveries(t.Context(), 5)
+			return err
+		}, []string{"discovery_logs USING INDEX discoverylog_started_at"}},
+	} {
+		rec.queries = nil
+		require.NoError(t, test.call(&recording), name)
+		var plans []string
+		for _, q := range rec.queries {
+			plans = append(plans, explain(t, reg, q)...)
+		}
+		for _, want := range test.want {
+			require.True(t, slices.ContainsFunc(plans, func(line string) bool { return strings.Contains(line, want) }),
+				"%s: %q is not in %q", name, want, plans)
+		}
+		for _, line := range plans {
+			require.False(t, strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "USING"), "%s: %s", name, line)
+			if name == "GetLeastUsedKey" {
+				require.NotContains(t, line, "TEMP B-TREE", name)
+			}
+		}
+	}
+}
+
+func explain(t *testing.T, reg *Registry, q recorded) (plan []string) {
+	t.Helper()
+	rows, err := reg.client.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+q.text, q.args...)
+	require.NoError(t, err)
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
+		plan = append(plan, detail)
+	}
+	require.NoError(t, rows.Err())
+	require.NoError(t, rows.Close())
+	return plan
+}

@@ -1,0 +1,392 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/meter"
+)
+
+const (
+	// MaxKeysPerProvider is how many live keys a provider may have.
+	MaxKeysPerProvider = 100
+
+	minKeyLength = 16
+	maxKeyLength = 4096
+	prefixLength = 8
+)
+
+// KeyInput describes an API key to be added.
+type KeyInput struct {
+	ProviderID uuid.UUID // a live provider
+	// APIKey is the key itself: 16 to 4,096 printable ASCII characters without spaces. Only its
+	// SHA-256 and its first 8 characters are stored.
+	APIKey string
+	// Keyless adds a stand-in for a provider that takes no key, such as a local server, so that
+	// usage can be recorded there too. APIKey must be empty. A provider has at most one.
+	Keyless bool
+	Label   string // name for people, up to 128 characters
+}
+
+// KeyUpdate changes the fields of a key that are not nil.
+type KeyUpdate struct {
+	Label    *string
+	Disabled *bool // a disabled key is not used until a person enables it
+}
+
+func (in KeyInput) faults() faults {
+	var f faults
+	if in.Keyless {
+		f.check(in.APIKey == "", "a keyless key has an API key")
+	} else {
+		f.apiKey(in.APIKey)
+	}
+	f.text("label", in.Label, 0, maxName)
+	return f
+}
+
+// apiKey notes what is wrong with an API key, without a character of it.
+func (f *faults) apiKey(key string) {
+	if key == "" {
+		f.check(false, "the API key is empty")
+		return
+	}
+	for _, c := range []byte(key) {
+		if c <= ' ' || c > '~' {
+			f.check(false, "the API key has characters other than printable ASCII, or spaces")
+			break
+		}
+	}
+	f.check(len(key) >= minKeyLength && len(key) <= maxKeyLength,
+		"the API key has not %d to %d characters", minKeyLength, maxKeyLength)
+}
+
+// hash returns the SHA-256 of a key in lower-case hex.
+func hash(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}
+
+// AddAPIKey adds an API key to a provider. It returns [ErrInvalidData], also for the key past
+// [MaxKeysPerProvider]; [ErrForeignKey] for an unknown provider; or [ErrConflict] when the
+// provider has the key already.
+func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey, err error) {
+	f := in.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, "add API key", err)
+	}
+	err = r.write(ctx, "add API key", func(tx *ent.Client) error {
+		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
+			return err
+		}
+		live, err := tx.APIKey.Query().
+			Where(apikey.ProviderID(in.ProviderID), apikey.DeletedAtIsNil()).Count(ctx)
+		if err != nil {
+			return err
+		}
+		if live >= MaxKeysPerProvider {
+			return fmt.Errorf("%w: the provider has %d keys already, which is the most", ErrInvalidData, live)
+		}
+		now := r.now()
+		key, err = tx.APIKey.Create().
+			SetProviderID(in.ProviderID).SetLabel(in.Label).
+			SetKeyHash(hash(in.APIKey)).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
+			SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now).Save(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// FindAPIKey returns the live key of a provider with this text, as it is now. It returns
+// [ErrInvalidData] for a text that cannot be a key, or [ErrNotFound].
+func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey string) (*ent.APIKey, error) {
+	var f faults
+	f.apiKey(apiKey)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, "find API key", err)
+	}
+	key, err := r.client.APIKey.Query().Where(
+		apikey.ProviderID(providerID), apikey.KeyHash(hash(apiKey)), apikey.DeletedAtIsNil(),
+	).Only(ctx)
+	return asOf(key, r.now()), translate(ctx, "find API key", err)
+}
+
+// ListAPIKeys returns the live keys of a provider as they are now, in the order they were
+// added. An unknown provider has none.
+func (r *Registry) ListAPIKeys(ctx context.Context, providerID uuid.UUID) ([]*ent.APIKey, error) {
+	all, err := r.client.APIKey.Query().
+		Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).Order(apikey.ByID()).All(ctx)
+	now := r.now()
+	for _, key := range all {
+		asOf(key, now)
+	}
+	return all, translate(ctx, "list API keys", err)
+}
+
+// UpdateAPIKey changes a live key and returns it as it is now. It returns [ErrInvalidData] or
+// [ErrNotFound].
+func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (key *ent.APIKey, err error) {
+	op := fmt.Sprintf("update API key %s", id)
+	var f faults
+	f.text("label", value(up.Label), 0, maxName)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.write(ctx, op, func(tx *ent.Client) error {
+		now := r.now()
+		key, err = tx.APIKey.UpdateOneID(id).Where(apikey.DeletedAtIsNil()).
+			SetNillableLabel(up.Label).SetNillableDisabled(up.Disabled).SetUpdatedAt(now).Save(ctx)
+		asOf(key, now)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// DeleteAPIKey deletes a live key: it is gone from lists and may be added again, while the
+// ledger keeps pointing at it. It returns [ErrNotFound].
+func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("delete API key %s", id), func(tx *ent.Client) error {
+		now := r.now()
+		return tx.APIKey.UpdateOneID(id).Where(apikey.DeletedAtIsNil()).
+			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+	})
+}
+
+// PurgeAPIKey removes a key, live or deleted, from the database. It returns [ErrNotFound], or
+// [ErrForeignKey], changing nothing, when usage was ever recorded.
+func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("purge API key %s", id), func(tx *ent.Client) error {
+		return tx.APIKey.DeleteOneID(id).Exec(ctx)
+	})
+}
+
+// GetLeastUsedKey returns the key of a provider that has served the fewest requests, as it is
+// now. It passes over keys that are disabled, and over keys that are degraded until their
+// degraded_until; among equals the key that was used longest ago comes first, a key that was
+// never used before all others. It reserves nothing: until usage is recorded, the next caller
+// gets the same key.
+//
+// It returns [ErrNoKeyAvailable], as a [*NoKeyError] that says why for each key; for an unknown
+// provider too, which has no key.
+func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*ent.APIKey, error) {
+	now := r.now()
+	key, err := r.leastUsedKey(ctx, providerID, now)
+	if ent.IsNotFound(err) {
+		key, err = r.explain(ctx, providerID, now)
+	}
+	if err != nil {
+		return nil, translate(ctx, "get least used key", err)
+	}
+	return asOf(key, now), nil
+}
+
+// KeyReason says why a key may not be used.
+type KeyReason string
+
+// The reasons.
+const (
+	KeyDisabled KeyReason = "disabled"
+	KeyDegraded KeyReason = "degraded"
+)
+
+// UnusableKey is a key that may not be used now.
+type UnusableKey struct {
+	ID     uuid.UUID
+	Prefix string
+	Label  string
+	Reason KeyReason
+	Detail string    // why it was degraded
+	Until  time.Time // when it opens; zero: not by itself
+}
+
+// NoKeyError is the [ErrNoKeyAvailable] of a provider.
+type NoKeyError struct {
+	ProviderID uuid.UUID
+	Keys       []UnusableKey // in the order they were added; empty: the provider has no key
+	OpensAt    time.Time     // when the first of them opens by itself; zero: none does
+}
+
+// Error says how many keys there are and when the first one opens.
+func (e *NoKeyError) Error() string {
+	text := fmt.Sprintf("%s: provider %s has %d keys", ErrNoKeyAvailable, e.ProviderID, len(e.Keys))
+	if !e.OpensAt.IsZero() {
+		text += ", the first opens at " + e.OpensAt.Format(time.RFC3339)
+	}
+	return text
+}
+
+// Unwrap returns [ErrNoKeyAvailable].
+func (e *NoKeyError) Unwrap() error { return ErrNoKeyAvailable }
+
+// explain returns why a provider has no key that may be used now; or, if one became usable since
+// we looked, that key.
+func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
+	all, err := r.client.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
+		Order(inOrderOfUse()...).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	why := &NoKeyError{ProviderID: providerID}
+	for _, key := range all {
+		asOf(key, now)
+		unusable := UnusableKey{ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label}
+		switch {
+		case key.Disabled:
+			unusable.Reason = KeyDisabled
+		case key.Degraded:
+			unusable.Reason, unusable.Detail, unusable.Until = KeyDegraded, key.DegradedReason, *key.DegradedUntil
+			if why.OpensAt.IsZero() || unusable.Until.Before(why.OpensAt) {
+				why.OpensAt = unusable.Until
+			}
+		default:
+			return key, nil
+		}
+		why.Keys = append(why.Keys, unusable)
+	}
+	slices.SortFunc(why.Keys, func(a, b UnusableKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return nil, why
+}
+
+const (
+	maxReason      = 1024 // characters
+	maxDegradation = 10 * 365 * day
+)
+
+// DegradeKey takes a live key out of use for a while; it is usable again by itself after that.
+// Of two degradations the one that ends later counts. It returns [ErrInvalidData] for a duration that is
+// not positive or above ten years, or a reason of over 1,024 characters; or [ErrNotFound].
+func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason string, duration time.Duration) error {
+	op := fmt.Sprintf("degrade key %s", keyID)
+	var f faults
+	f.prose("reason", reason, maxReason)
+	f.check(duration > 0 && duration <= maxDegradation, "duration %s is not within 1ns and %s", duration, maxDegradation)
+	if err := f.err(); err != nil {
+		return translate(ctx, op, err)
+	}
+	return r.write(ctx, op, func(tx *ent.Client) error {
+		now := r.now()
+		until := now.Add(duration)
+		key, err := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil()).Only(ctx)
+		if err != nil {
+			return err
+		}
+		if key.DegradedUntil != nil && key.DegradedUntil.After(until) {
+			return nil
+		}
+		return key.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(reason).
+			SetUpdatedAt(now).Exec(ctx)
+	})
+}
+
+// RestoreKey ends the degradation of a live key. It leaves a disabled key disabled. It returns
+// [ErrNotFound].
+func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
+		return tx.APIKey.UpdateOneID(keyID).Where(apikey.DeletedAtIsNil()).
+			SetDegraded(false).ClearDegradedUntil().SetDegradedReason("").SetUpdatedAt(r.now()).Exec(ctx)
+	})
+}
+
+// IncrementUsage adds one request and its tokens to the counters of a key, and nothing to the
+// ledger: RecordUsage does both. It returns [ErrInvalidData] for negative or absurd tokens, or
+// [ErrNotFound].
+func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTokens, outputTokens int64) error {
+	op := fmt.Sprintf("increment usage of key %s", keyID)
+	tokens := meter.Tokens{InputTokens: inputTokens, OutputTokens: outputTokens}
+	if err := tokens.Validate(); err != nil {
+		return translate(ctx, op, fmt.Errorf("%w: %w", ErrInvalidData, err))
+	}
+	return r.write(ctx, op, func(tx *ent.Client) error {
+		now := r.now()
+		if exists, err := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil()).Exist(ctx); err != nil || !exists {
+			return cmp.Or(err, ErrNotFound)
+		}
+		return countUse(ctx, tx, keyID, tokens.Total(), now, now)
+	})
+}
+
+// countUse adds a request at an instant to a key's counters. The daily ones start again at
+// their first request of a UTC day; a request of an earlier day leaves them alone, and one of a
+// clock that is ahead counts as of now, lest it begin the next day too early.
+func countUse(ctx context.Context, tx *ent.Client, keyID uuid.UUID, tokens int64, at, now time.Time) error {
+	if at.After(now) {
+		at = now
+	}
+	day := startOfDay(at)
+	next := day.Add(24 * time.Hour)
+	daily := func(column string, n int64) sql.Querier {
+		return sql.ExprFunc(func(b *sql.Builder) {
+			b.WriteString("CASE WHEN ").Ident(apikey.FieldLastReset).WriteString(" < ").Arg(day).
+				WriteString(" THEN ").Arg(n).
+				WriteString(" WHEN ").Ident(apikey.FieldLastReset).WriteString(" < ").Arg(next).
+				WriteString(" THEN ").Ident(column).WriteString(" + ").Arg(n).
+				WriteString(" ELSE ").Ident(column).WriteString(" END")
+		})
+	}
+	later := func(column string, t time.Time) sql.Querier {
+		return sql.ExprFunc(func(b *sql.Builder) {
+			b.WriteString("CASE WHEN ").Ident(column).WriteString(" > ").Arg(t).
+				WriteString(" THEN ").Ident(column).WriteString(" ELSE ").Arg(t).WriteString(" END")
+		})
+	}
+	return tx.APIKey.Update().Where(apikey.ID(keyID)).
+		AddUsageCount(1).AddTokenCount(tokens).SetUpdatedAt(now).
+		Modify(func(u *sql.UpdateBuilder) {
+			u.Set(apikey.FieldRequestsToday, daily(apikey.FieldRequestsToday, 1))
+			u.Set(apikey.FieldTokensToday, daily(apikey.FieldTokensToday, tokens))
+			u.Set(apikey.FieldLastReset, later(apikey.FieldLastReset, day))
+			u.Set(apikey.FieldLastUsedAt, later(apikey.FieldLastUsedAt, at))
+		}).Exec(ctx)
+}
+
+// ResetDailyUsage sets the daily counters of all live keys to zero now and returns how many keys
+// had something to reset. Nobody has to call it: counters of an earlier day count as zero.
+func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
+	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
+		now := r.now()
+		n, err = tx.APIKey.Update().
+			Where(
+				apikey.DeletedAtIsNil(), apikey.LastResetGTE(startOfDay(now)),
+				apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0)),
+			).
+			SetRequestsToday(0).SetTokensToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
+		return err
+	})
+	return n, err
+}
+
+// asOf returns the key as it is at an instant: daily counters of an earlier day are zero, and a
+// degradation that is over is none. The row catches up when it is next written.
+func asOf(key *ent.APIKey, now time.Time) *ent.APIKey {
+	if key == nil {
+		return nil
+	}
+	if key.LastReset.Before(startOfDay(now)) {
+		key.RequestsToday, key.TokensToday, key.LastReset = 0, 0, startOfDay(now)
+	}
+	if key.DegradedUntil != nil && !key.DegradedUntil.After(now) {
+		key.Degraded, key.DegradedUntil, key.DegradedReason = false, nil, ""
+	}
+	return key
+}
+
+// startOfDay returns the first instant of the UTC day.
+func startOfDay(t time.Time) time.Time { return store.Time(t).Truncate(24 * time.Hour) }

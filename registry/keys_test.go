@@ -1,0 +1,398 @@
+package registry_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+func TestAddAPIKey(t *testing.T) {
+	t.Parallel()
+	reg, _ := setup(t)
+	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
+
+	t.Run("OK", func(t *testing.T) {
+		k, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Label: "first"})
+		require.NoError(t, err)
+		sum := sha256.Sum256([]byte(secret(1)))
+		require.Equal(t, hex.EncodeToString(sum[:]), k.KeyHash)
+		require.Equal(t, secret(1)[:8], k.KeyPrefix)
+		require.Equal(t, "first", k.Label)
+		require.Nil(t, k.LastUsedAt)
+		require.NotContains(t, k.String(), k.KeyHash)
+
+		got, err := reg.FindAPIKey(t.Context(), p.ID, secret(1))
+		require.NoError(t, err)
+		require.Equal(t, k.ID, got.ID)
+	})
+	t.Run("shortest and longest", func(t *testing.T) {
+		for _, key := range []string{strings.Repeat("a", 16), strings.Repeat("~", 4096), "!';DROP-TABLE--\"x"} {
+			_, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: key})
+			require.NoError(t, err)
+		}
+	})
+	t.Run("keyless", func(t *testing.T) {
+		k, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, Keyless: true})
+		require.NoError(t, err)
+		require.Empty(t, k.KeyPrefix)
+		_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, Keyless: true})
+		require.ErrorIs(t, err, registry.ErrConflict)
+		_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, Keyless: true, APIKey: secret(9)})
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+	})
+	t.Run("ErrConflict", func(t *testing.T) {
+		_, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1)})
+		require.ErrorIs(t, err, registry.ErrConflict)
+		require.NotContains(t, err.Error(), secret(1))
+		mustKey(t, reg, other.ID, 1) // another provider may have the same
+	})
+	t.Run("ErrForeignKey", func(t *testing.T) {
+		_, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: uuid.New(), APIKey: secret(2)})
+		require.ErrorIs(t, err, registry.ErrForeignKey)
+	})
+	t.Run("ErrInvalidData", func(t *testing.T) {
+		const canary = "canary-of-16-chars"
+		for name, key := range map[string]string{
+			"empty": "", "7": "canary7", "15": canary[:15], "4097": strings.Repeat("canary-", 600),
+			"leading space": " " + canary, "trailing newline": canary + "\n", "space": "canary of 16 chars",
+			"NUL": canary + "\x00", "BOM": "\ufeff" + canary, "emoji": canary + "🔑", "DEL": canary + "\x7f",
+			"latin-1": canary + "\xe9",
+		} {
+			_, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: key})
+			require.ErrorIs(t, err, registry.ErrInvalidData, name)
+			require.NotContains(t, err.Error(), "canary", name)
+			_, err = reg.FindAPIKey(t.Context(), p.ID, key)
+			require.ErrorIs(t, err, registry.ErrInvalidData, name)
+			require.NotContains(t, err.Error(), "canary", name)
+		}
+		_, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(3), Label: "\x00"})
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+	})
+	t.Run("ErrNotFound", func(t *testing.T) {
+		_, err := reg.FindAPIKey(t.Context(), p.ID, secret(404))
+		require.ErrorIs(t, err, registry.ErrNotFound)
+		require.NotContains(t, err.Error(), secret(404))
+	})
+}
+
+func TestMaxKeysPerProvider(t *testing.T) {
+	t.Parallel()
+	reg, _ := setup(t)
+	p := mustProvider(t, reg, "openai")
+	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+		for i := range registry.MaxKeysPerProvider {
+			mustKey(t, tx, p.ID, i)
+		}
+		return nil
+	}))
+	_, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(100)})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+	all, err := reg.ListAPIKeys(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.Len(t, all, registry.MaxKeysPerProvider)
+
+	require.NoError(t, reg.DeleteAPIKey(t.Context(), all[0].ID))
+	mustKey(t, reg, p.ID, 100) // deleted keys do not count
+	mustKey(t, reg, mustProvider(t, reg, "other").ID, 100)
+}
+
+func TestUpdateAndDeleteAPIKey(t *testing.T) {
+	t.Parallel()
+	reg, clock := setup(t)
+	p := mustProvider(t, reg, "openai")
+	k := mustKey(t, reg, p.ID, 1)
+	clock.Advance(time.Minute)
+
+	up, err := reg.UpdateAPIKey(t.Context(), k.ID, registry.KeyUpdate{Label: ptr("l"), Disabled: ptr(true)})
+	require.NoError(t, err)
+	require.Equal(t, "l", up.Label)
+	require.True(t, up.Disabled)
+	require.Equal(t, clock.Now(), up.UpdatedAt)
+	up, err = reg.UpdateAPIKey(t.Context(), k.ID, registry.KeyUpdate{Disabled: ptr(false)})
+	require.NoError(t, err)
+	require.Equal(t, "l", up.Label)
+	require.False(t, up.Disabled)
+	_, err = reg.UpdateAPIKey(t.Context(), k.ID, registry.KeyUpdate{Label: ptr("\x07")})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+	_, err = reg.UpdateAPIKey(t.Context(), uuid.New(), registry.KeyUpdate{})
+	require.ErrorIs(t, err, registry.ErrNotFound)
+
+	require.NoError(t, reg.DeleteAPIKey(t.Context(), k.ID))
+	require.ErrorIs(t, reg.DeleteAPIKey(t.Context(), k.ID), registry.ErrNotFound)
+	_, err = reg.UpdateAPIKey(t.Context(), k.ID, registry.KeyUpdate{})
+	require.ErrorIs(t, err, registry.ErrNotFound)
+	require.NotEqual(t, k.ID, mustKey(t, reg, p.ID, 1).ID, "it may be added again")
+}
+
+func TestGetLeastUsedKey(t *testing.T) {
+	t.Parallel()
+
+	t.Run("fewest requests, then longest ago, never used first", func(t *testing.T) {
+		t.Parallel()
+		reg, clock := setup(t)
+		p := mustProvider(t, reg, "openai")
+		a, b, c := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2), mustKey(t, reg, p.ID, 3)
+		names := map[uuid.UUID]string{a.ID: "a", b.ID: "b", c.ID: "c"}
+		use := func(id uuid.UUID) {
+			clock.Advance(time.Second)
+			require.NoError(t, reg.IncrementUsage(t.Context(), id, 1, 1))
+		}
+		var order strings.Builder
+		for i := range 9 {
+			if i == 3 {
+				use(b.ID) // so b comes last in the next round
+			}
+			k, err := reg.GetLeastUsedKey(t.Context(), p.ID)
+			require.NoError(t, err)
+			order.WriteString(names[k.ID])
+			use(k.ID)
+		}
+		require.Equal(t, "abc"+"ac"+"bac"+"b", order.String())
+	})
+	t.Run("disabled and degraded", func(t *testing.T) {
+		t.Parallel()
+		reg, clock := setup(t)
+		p := mustProvider(t, reg, "openai")
+		a, b := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
+		is := func(want uuid.UUID) {
+			t.Helper()
+			k, err := reg.GetLeastUsedKey(t.Context(), p.ID)
+			require.NoError(t, err)
+			require.Equal(t, want, k.ID)
+		}
+		is(a.ID)
+		require.NoError(t, reg.DegradeKey(t.Context(), a.ID, "429", time.Minute))
+		is(b.ID)
+		clock.Advance(time.Minute - time.Microsecond)
+		is(b.ID)
+		clock.Advance(time.Microsecond)
+		is(a.ID) // nobody restored it
+		k, err := reg.GetLeastUsedKey(t.Context(), p.ID)
+		require.NoError(t, err)
+		require.False(t, k.Degraded)
+		require.Nil(t, k.DegradedUntil)
+		_, err = reg.UpdateAPIKey(t.Context(), a.ID, registry.KeyUpdate{Disabled: ptr(true)})
+		require.NoError(t, err)
+		is(b.ID)
+	})
+	t.Run("by hand and by Ent", func(t *testing.T) {
+		t.Parallel()
+		reg, clock := setup(t)
+		for i := range 3 {
+			p := mustProvider(t, reg, fmt.Sprint("p", i))
+			for n := range 4 {
+				k := mustKey(t, reg, p.ID, n)
+				for range (n + i) % 3 {
+					clock.Advance(time.Minute)
+					require.NoError(t, reg.IncrementUsage(t.Context(), k.ID, 3, 4))
+				}
+				if (n+i)%4 == 0 {
+					require.NoError(t, reg.DegradeKey(t.Context(), k.ID, "429", 5*time.Minute))
+				}
+			}
+		}
+		all, err := reg.ListProviders(t.Context())
+		require.NoError(t, err)
+		for range 20 {
+			for _, p := range all {
+				byHand, err := reg.GetLeastUsedKey(t.Context(), p.ID)
+				require.NoError(t, err)
+				require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+					byEnt, err := tx.GetLeastUsedKey(t.Context(), p.ID) // transactions ask Ent
+					require.NoError(t, err)
+					require.Equal(t, byEnt.String(), byHand.String())
+					require.Equal(t, byEnt.KeyHash, byHand.KeyHash)
+					return nil
+				}))
+				walked, err := byHand.QueryProvider().Only(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, p.ID, walked.ID)
+				require.NoError(t, reg.IncrementUsage(t.Context(), byHand.ID, 1, 1))
+				clock.Advance(time.Minute)
+			}
+		}
+	})
+	t.Run("ErrNoKeyAvailable", func(t *testing.T) {
+		t.Parallel()
+		reg, clock := setup(t)
+		p := mustProvider(t, reg, "openai")
+		none := func() *registry.NoKeyError {
+			t.Helper()
+			_, err := reg.GetLeastUsedKey(t.Context(), p.ID)
+			require.ErrorIs(t, err, registry.ErrNoKeyAvailable)
+			var why *registry.NoKeyError
+			require.ErrorAs(t, err, &why)
+			return why
+		}
+		require.Empty(t, none().Keys)
+		a, b, c := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2), mustKey(t, reg, p.ID, 3)
+		_, err := reg.UpdateAPIKey(t.Context(), a.ID, registry.KeyUpdate{Disabled: ptr(true), Label: ptr("l")})
+		require.NoError(t, err)
+		require.NoError(t, reg.DegradeKey(t.Context(), b.ID, "429", 2*time.Minute))
+		require.NoError(t, reg.DegradeKey(t.Context(), c.ID, "429", time.Minute))
+		why := none()
+		require.Equal(t, clock.Now().Add(time.Minute), why.OpensAt)
+		require.Equal(t, []registry.UnusableKey{
+			{ID: a.ID, Prefix: "sk-test-", Label: "l", Reason: registry.KeyDisabled},
+			{ID: b.ID, Prefix: "sk-test-", Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(2 * time.Minute)},
+			{ID: c.ID, Prefix: "sk-test-", Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(time.Minute)},
+		}, why.Keys)
+		require.ErrorContains(t, why, "2026-07-15T12:01:00Z")
+	})
+}
+
+func TestDegradeKey(t *testing.T) {
+	t.Parallel()
+	reg, clock := setup(t)
+	p := mustProvider(t, reg, "openai")
+	k := mustKey(t, reg, p.ID, 1)
+	find := func() (degraded bool, until time.Time, reason string) {
+		t.Helper()
+		got, err := reg.FindAPIKey(t.Context(), p.ID, secret(1))
+		require.NoError(t, err)
+		if got.DegradedUntil != nil {
+			until = *got.DegradedUntil
+		}
+		return got.Degraded, until, got.DegradedReason
+	}
+	require.NoError(t, reg.DegradeKey(t.Context(), k.ID, "429", time.Hour))
+	degraded, until, reason := find()
+	require.True(t, degraded)
+	require.Equal(t, clock.Now().Add(time.Hour), until)
+	require.Equal(t, "429", reason)
+
+	require.NoError(t, reg.DegradeKey(t.Context(), k.ID, "again", time.Minute))
+	_, later, reason := find()
+	require.Equal(t, until, later, "the end never moves back")
+	require.Equal(t, "429", reason, "and the reason is that of the end")
+
+	require.NoError(t, reg.RestoreKey(t.Context(), k.ID))
+	degraded, until, reason = find()
+	require.False(t, degraded)
+	require.Zero(t, until)
+	require.Empty(t, reason)
+
+	require.ErrorIs(t, reg.DegradeKey(t.Context(), k.ID, "r", 0), registry.ErrInvalidData)
+	require.ErrorIs(t, reg.DegradeKey(t.Context(), k.ID, "r", -time.Second), registry.ErrInvalidData)
+	require.ErrorIs(t, reg.DegradeKey(t.Context(), k.ID, "\x00", time.Second), registry.ErrInvalidData)
+	require.ErrorIs(t, reg.DegradeKey(t.Context(), uuid.New(), "r", time.Second), registry.ErrNotFound)
+	require.ErrorIs(t, reg.RestoreKey(t.Context(), uuid.New()), registry.ErrNotFound)
+}
+
+func TestDailyCounters(t *testing.T) {
+	t.Parallel()
+	clock := registrytest.NewClock(time.Date(2028, 2, 28, 23, 59, 59, 0, time.UTC)) // before a leap day
+	reg := registrytest.New(t, registry.WithClock(clock.Now))
+	p := mustProvider(t, reg, "openai")
+	m := mustModel(t, reg, p.ID, "m", gpt4())
+	k := mustKey(t, reg, p.ID, 1)
+	counters := func() string {
+		t.Helper()
+		got, err := reg.FindAPIKey(t.Context(), p.ID, secret(1))
+		require.NoError(t, err)
+		return fmt.Sprint(got.UsageCount, got.TokenCount, " today ", got.RequestsToday, got.TokensToday)
+	}
+	use := func() { require.NoError(t, reg.IncrementUsage(t.Context(), k.ID, 10, 5)) }
+	use()
+	use()
+	require.Equal(t, "2 30 today 2 30", counters())
+	clock.Advance(time.Second)
+	require.Equal(t, "2 30 today 0 0", counters(), "the day has changed, nobody reset anything")
+	use()
+	require.Equal(t, "3 45 today 1 15", counters())
+
+	// A record of yesterday belongs to yesterday.
+	late := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 100}, At: clock.Now().Add(-time.Second)}
+	require.NoError(t, reg.RecordUsage(t.Context(), late))
+	require.Equal(t, "4 145 today 1 15", counters())
+
+	clock.Advance(-time.Hour) // a clock that is set back does not reset the day
+	use()
+	clock.Advance(time.Hour)
+	require.Equal(t, "5 160 today 1 15", counters())
+
+	n, err := reg.ResetDailyUsage(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Equal(t, "5 160 today 0 0", counters())
+	n, err = reg.ResetDailyUsage(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, n)
+	use()
+	require.Equal(t, "6 175 today 1 15", counters())
+	clock.Advance(24 * 365 * time.Hour)
+	require.Equal(t, "6 175 today 0 0", counters())
+
+	for _, tokens := range []int64{-1, 1 << 62} {
+		require.ErrorIs(t, reg.IncrementUsage(t.Context(), k.ID, tokens, 0), registry.ErrInvalidData)
+		require.ErrorIs(t, reg.IncrementUsage(t.Context(), k.ID, 0, tokens), registry.ErrInvalidData)
+	}
+	require.ErrorIs(t, reg.IncrementUsage(t.Context(), uuid.New(), 1, 1), registry.ErrNotFound)
+	require.NoError(t, reg.DeleteAPIKey(t.Context(), k.ID))
+	require.ErrorIs(t, reg.IncrementUsage(t.Context(), k.ID, 1, 1), registry.ErrNotFound)
+}
+
+// TestClockAhead records a request of a machine whose clock is ahead, across midnight: today's
+// counters go on.
+func TestClockAhead(t *testing.T) {
+	t.Parallel()
+	clock := registrytest.NewClock(time.Date(2026, 7, 15, 23, 30, 0, 0, time.UTC))
+	reg := registrytest.New(t, registry.WithClock(clock.Now))
+	p := mustProvider(t, reg, "openai")
+	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
+	for _, ahead := range []time.Duration{0, 45 * time.Minute, 0} {
+		require.NoError(t, reg.RecordUsage(t.Context(), registry.UsageInput{
+			ModelID: m.ID, APIKeyID: k.ID, At: clock.Now().Add(ahead),
+		}))
+	}
+	got, err := reg.FindAPIKey(t.Context(), p.ID, secret(1))
+	require.NoError(t, err)
+	require.EqualValues(t, 3, got.RequestsToday)
+	require.Equal(t, clock.Now(), *got.LastUsedAt)
+}
+
+// TestNoKeyRace asks for a key while the only one goes in and out of use: an error always says
+// why for that key.
+func TestNoKeyRace(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New(t, registry.WithDurability(registry.Relaxed))
+	p := mustProvider(t, reg, "openai")
+	k := mustKey(t, reg, p.ID, 1)
+	done := make(chan error)
+	go func() {
+		for range 300 {
+			err := errors.Join(reg.DegradeKey(t.Context(), k.ID, "429", time.Hour), reg.RestoreKey(t.Context(), k.ID))
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+		close(done)
+	}()
+	for {
+		_, err := reg.GetLeastUsedKey(t.Context(), p.ID)
+		var none *registry.NoKeyError
+		if errors.As(err, &none) {
+			require.Len(t, none.Keys, 1)
+		} else {
+			require.NoError(t, err)
+		}
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			return
+		default:
+		}
+	}
+}

@@ -1,0 +1,480 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+const (
+	maxModelID = 256
+	// batch is how many rows one INSERT carries, and how many values one IN list: 32,766
+	// parameters are the most that SQLite takes, and a model has some twenty.
+	batch = 500
+)
+
+// ModelInput describes a model to be created.
+type ModelInput struct {
+	ProviderID  uuid.UUID // a live provider
+	FamilyID    uuid.UUID // a family of the same provider; zero: none
+	ModelID     string    // the provider's own name for it, 1 to 256 characters; unique among the provider's live models
+	Name        string    // name for people, up to 128 characters. Defaults to ModelID
+	Description string    // up to 4,096 characters
+
+	// Rates are its standard prices, USD per one million tokens by meter name, none negative. Nil:
+	// not known, and usage is counted without a cost. A free model has rates of 0. They hold for
+	// all times until the first UpdateModelPricing.
+	Rates       money.Rates
+	PriceSource string // where the rates come from, up to 128 characters; empty: set by hand
+
+	ContextWindow   int64 // tokens; 0: not known
+	MaxOutputTokens int64 // tokens; 0: not known
+
+	SupportsImages           bool
+	SupportsAudio            bool
+	SupportsTools            bool
+	SupportsStructuredOutput bool
+	CanReason                bool
+	CanStream                bool
+}
+
+// ModelUpdate changes the fields of a model that are not nil, under the rules of [ModelInput].
+// Prices are changed by UpdateModelPricing.
+type ModelUpdate struct {
+	FamilyID    *uuid.UUID // zero: none
+	Deprecated  *bool      // false: not deprecated after all; true: from now on
+	Name        *string
+	Description *string
+
+	ContextWindow   *int64
+	MaxOutputTokens *int64
+
+	SupportsImages           *bool
+	SupportsAudio            *bool
+	SupportsTools            *bool
+	SupportsStructuredOutput *bool
+	CanReason                *bool
+	CanStream                *bool
+}
+
+func (in ModelInput) withDefaults() ModelInput {
+	if in.Name == "" {
+		in.Name = in.ModelID
+		if len([]rune(in.Name)) > maxName {
+			in.Name = string([]rune(in.Name)[:maxName])
+		}
+	}
+	return in
+}
+
+func (in ModelInput) faults() faults {
+	var f faults
+	f.text("model_id", in.ModelID, 1, maxModelID)
+	f.text("name", in.Name, min(1, len(in.ModelID)), maxName)
+	f.prose("description", in.Description, maxDescription)
+	f.rates(in.Rates)
+	f.text("price source", in.PriceSource, 0, maxName)
+	f.check(in.ContextWindow >= 0 && in.ContextWindow <= meter.MaxTokens,
+		"context_window %d is not within 0 and %d", in.ContextWindow, int64(meter.MaxTokens))
+	f.check(in.MaxOutputTokens >= 0 && in.MaxOutputTokens <= meter.MaxTokens,
+		"max_output_tokens %d is not within 0 and %d", in.MaxOutputTokens, int64(meter.MaxTokens))
+	return f
+}
+
+// CreateModel creates a model with its price. It returns [ErrInvalidData], also for a family of
+// another provider; [ErrForeignKey] for an unknown provider or family; or [ErrConflict] when the
+// provider has a live model of the name.
+func (r *Registry) CreateModel(ctx context.Context, in ModelInput) (*ent.Model, error) {
+	models, err := r.CreateModels(ctx, []ModelInput{in})
+	if err != nil {
+		return nil, err
+	}
+	return models[0], nil
+}
+
+// CreateModels creates all models, in their order, or none of them. Its errors are those of
+// [Registry.CreateModel]; the faults of all inputs are named at once.
+func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (models []*ent.Model, err error) {
+	var f faults
+	complete := make([]ModelInput, len(inputs))
+	for i, in := range inputs {
+		complete[i] = in.withDefaults()
+		prefix := ""
+		if len(inputs) > 1 {
+			prefix = fmt.Sprintf("model %d: ", i)
+		}
+		f.in(prefix, complete[i].faults())
+	}
+	op := fmt.Sprintf("create %d models", len(inputs))
+	if len(inputs) == 1 {
+		op = "create model"
+	}
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.write(ctx, op, func(tx *ent.Client) error {
+		if err := checkOwners(ctx, tx, complete); err != nil {
+			return err
+		}
+		models, err = insertModels(ctx, tx, complete, r.now())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return models, nil
+}
+
+// checkOwners returns an error unless every provider and family exists and they agree.
+func checkOwners(ctx context.Context, tx *ent.Client, inputs []ModelInput) error {
+	providers, families := map[uuid.UUID]bool{}, map[uuid.UUID]uuid.UUID{}
+	for _, in := range inputs {
+		providers[in.ProviderID] = false
+		if in.FamilyID != uuid.Nil {
+			families[in.FamilyID] = uuid.Nil
+		}
+	}
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(providers)), batch) {
+		live, err := tx.Provider.Query().Where(provider.IDIn(ids...), provider.DeletedAtIsNil()).IDs(ctx)
+		if err != nil {
+			return err
+		}
+		for _, id := range live {
+			providers[id] = true
+		}
+	}
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(families)), batch) {
+		found, err := tx.ModelFamily.Query().Where(modelfamily.IDIn(ids...)).All(ctx)
+		if err != nil {
+			return err
+		}
+		for _, family := range found {
+			families[family.ID] = family.ProviderID
+		}
+	}
+	for _, in := range inputs {
+		if !providers[in.ProviderID] {
+			return missing("provider", in.ProviderID)
+		}
+		if err := checkFamily(in.FamilyID, families[in.FamilyID], in.ProviderID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkFamily returns an error unless a model of the provider may be in the family, whose own
+// provider is owner, zero if there is no such family.
+func checkFamily(family, owner, providerID uuid.UUID) error {
+	switch {
+	case family == uuid.Nil || owner == providerID:
+		return nil
+	case owner == uuid.Nil:
+		return missing("family", family)
+	default:
+		return fmt.Errorf("%w: family %s belongs to another provider", ErrInvalidData, family)
+	}
+}
+
+// insertModels inserts models with their first prices.
+func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time) ([]*ent.Model, error) {
+	models := make([]*ent.Model, 0, len(inputs))
+	for some := range slices.Chunk(inputs, batch) {
+		rows := make([]*ent.ModelCreate, len(some))
+		for i, in := range some {
+			rows[i] = newModel(tx, in, now)
+		}
+		created, err := tx.Model.CreateBulk(rows...).Save(ctx)
+		if err != nil {
+			return nil, err
+		}
+		prices := make([]*ent.PriceCreate, len(some))
+		for i, in := range some {
+			prices[i] = newPrice(tx, created[i].ID, PriceInput{Rates: in.Rates, Source: in.PriceSource}.withDefaults()).
+				SetEffectiveFrom(beginning).SetRecordedAt(now)
+		}
+		if err := tx.Price.CreateBulk(prices...).Exec(ctx); err != nil {
+			return nil, err
+		}
+		models = append(models, created...)
+	}
+	return models, nil
+}
+
+func newModel(tx *ent.Client, in ModelInput, now time.Time) *ent.ModelCreate {
+	create := tx.Model.Create().
+		SetProviderID(in.ProviderID).SetModelID(in.ModelID).SetName(in.Name).SetDescription(in.Description).
+		SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).
+		SetNillableCostPer1mOutput(rate(in.Rates, meter.Output)).
+		SetContextWindow(in.ContextWindow).SetMaxOutputTokens(in.MaxOutputTokens).
+		SetSupportsImages(in.SupportsImages).SetSupportsAudio(in.SupportsAudio).
+		SetSupportsTools(in.SupportsTools).SetSupportsStructuredOutput(in.SupportsStructuredOutput).
+		SetCanReason(in.CanReason).SetCanStream(in.CanStream).
+		SetCreatedAt(now).SetUpdatedAt(now)
+	if in.FamilyID != uuid.Nil {
+		create.SetFamilyID(in.FamilyID)
+	}
+	return create
+}
+
+// GetModel returns a live model, or [ErrNotFound].
+func (r *Registry) GetModel(ctx context.Context, id uuid.UUID) (*ent.Model, error) {
+	m, err := liveModel(ctx, r.client, id)
+	return m, translate(ctx, fmt.Sprintf("get model %s", id), err)
+}
+
+func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Model, error) {
+	return client.Model.Query().Where(model.ID(id), model.DeletedAtIsNil()).Only(ctx)
+}
+
+// FindModel returns the live model that the provider calls modelID, or [ErrNotFound].
+func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
+	m, err := r.client.Model.Query().
+		Where(model.ProviderID(providerID), model.ModelID(modelID), model.DeletedAtIsNil()).Only(ctx)
+	return m, translate(ctx, "find model", err)
+}
+
+// GetModelsByProvider returns all live models of a provider by model_id. An unknown provider
+// has none.
+func (r *Registry) GetModelsByProvider(ctx context.Context, providerID uuid.UUID) ([]*ent.Model, error) {
+	all, err := r.client.Model.Query().
+		Where(model.ProviderID(providerID), model.DeletedAtIsNil()).Order(model.ByModelID()).All(ctx)
+	return all, translate(ctx, "get models by provider", err)
+}
+
+// ModelOrder is an order of models.
+type ModelOrder int
+
+// The orders. Within each, models follow by model_id and then by id; models whose value is not
+// known come last.
+const (
+	ByModelID       ModelOrder = iota
+	ByInputCost                // cheapest input first
+	ByOutputCost               // cheapest output first
+	ByContextWindow            // largest first
+)
+
+// The page sizes of [ModelFilter].
+const (
+	DefaultLimit = 100
+	MaxLimit     = 1000
+)
+
+// ModelFilter selects live models. Conditions that are zero are none; the others must all hold.
+type ModelFilter struct {
+	ProviderID uuid.UUID
+	FamilyID   uuid.UUID
+	Search     string // a part of model_id or name; ASCII letters in any case
+
+	SupportsImages           bool
+	SupportsAudio            bool
+	SupportsTools            bool
+	SupportsStructuredOutput bool
+	CanReason                bool
+	CanStream                bool
+	MinContextWindow         int64      // tokens
+	MaxInputCost             *money.USD // per 1M tokens; leaves out models whose price is not known
+	MaxOutputCost            *money.USD // per 1M tokens; leaves out models whose price is not known
+	WithDeprecated           bool       // deprecated models too
+
+	Order  ModelOrder // Defaults to ByModelID
+	Limit  int        // up to MaxLimit. Defaults to DefaultLimit
+	Offset int        // how many to pass over
+}
+
+func (fl ModelFilter) faults() faults {
+	var f faults
+	f.text("search", fl.Search, 0, maxModelID)
+	f.check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
+	f.check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
+	f.check(fl.Limit >= 0 && fl.Limit <= MaxLimit, "limit %d is not within 0 and %d", fl.Limit, MaxLimit)
+	f.check(fl.Offset >= 0, "offset %d is negative", fl.Offset)
+	return f
+}
+
+// ListModels returns a page of the live models that the filter selects, or [ErrInvalidData].
+func (r *Registry) ListModels(ctx context.Context, filter ModelFilter) ([]*ent.Model, error) {
+	f := filter.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, "list models", err)
+	}
+	limit := filter.Limit
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	page, err := r.client.Model.Query().
+		Where(filter.predicates()...).Order(filter.order()...).
+		Limit(limit).Offset(filter.Offset).All(ctx)
+	return page, translate(ctx, "list models", err)
+}
+
+func (fl ModelFilter) predicates() []predicate.Model {
+	where := []predicate.Model{model.DeletedAtIsNil()}
+	for _, flag := range []struct {
+		wanted bool
+		is     predicate.Model
+	}{
+		{fl.ProviderID != uuid.Nil, model.ProviderID(fl.ProviderID)},
+		{fl.FamilyID != uuid.Nil, model.FamilyID(fl.FamilyID)},
+		{fl.Search != "", model.Or(
+			model.ModelIDContainsFold(fl.Search), model.NameContainsFold(fl.Search),
+			model.ModelIDContains(fl.Search), model.NameContains(fl.Search), // SQLite folds ASCII alone
+		)},
+		{fl.SupportsImages, model.SupportsImages(true)},
+		{fl.SupportsAudio, model.SupportsAudio(true)},
+		{fl.SupportsTools, model.SupportsTools(true)},
+		{fl.SupportsStructuredOutput, model.SupportsStructuredOutput(true)},
+		{fl.CanReason, model.CanReason(true)},
+		{fl.CanStream, model.CanStream(true)},
+		{fl.MinContextWindow > 0, model.ContextWindowGTE(fl.MinContextWindow)},
+		{fl.MaxInputCost != nil, model.CostPer1mInputLTE(value(fl.MaxInputCost))},
+		{fl.MaxOutputCost != nil, model.CostPer1mOutputLTE(value(fl.MaxOutputCost))},
+		{!fl.WithDeprecated, model.Deprecated(false)},
+	} {
+		if flag.wanted {
+			where = append(where, flag.is)
+		}
+	}
+	return where
+}
+
+func (fl ModelFilter) order() []model.OrderOption {
+	order := []model.OrderOption{model.ByModelID(), model.ByID()}
+	switch fl.Order {
+	case ByInputCost:
+		return append([]model.OrderOption{model.ByCostPer1mInput(sql.OrderNullsLast())}, order...)
+	case ByOutputCost:
+		return append([]model.OrderOption{model.ByCostPer1mOutput(sql.OrderNullsLast())}, order...)
+	case ByContextWindow:
+		return append([]model.OrderOption{model.ByContextWindow(sql.OrderDesc())}, order...)
+	}
+	return order
+}
+
+// UpdateModel changes a live model and returns it. It returns [ErrInvalidData], also for a
+// family of another provider; [ErrForeignKey] for an unknown family; or [ErrNotFound].
+func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate) (m *ent.Model, err error) {
+	op := fmt.Sprintf("update model %s", id)
+	valid := ModelInput{ModelID: "valid", Name: "valid"}
+	up.apply(&valid)
+	f := valid.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.write(ctx, op, func(tx *ent.Client) error {
+		old, err := liveModel(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		in := inputOf(old)
+		up.apply(&in)
+		if up.FamilyID != nil {
+			if err := checkOwners(ctx, tx, []ModelInput{in}); err != nil {
+				return err
+			}
+		}
+		now := r.now()
+		update := updateModel(old, in).SetUpdatedAt(now)
+		if up.Deprecated != nil {
+			update.SetDeprecated(*up.Deprecated).ClearDeprecatedAt()
+			if *up.Deprecated {
+				update.SetDeprecatedAt(now)
+			}
+		}
+		m, err = update.Save(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (up ModelUpdate) apply(in *ModelInput) {
+	set(&in.FamilyID, up.FamilyID)
+	set(&in.Name, up.Name)
+	set(&in.Description, up.Description)
+	set(&in.ContextWindow, up.ContextWindow)
+	set(&in.MaxOutputTokens, up.MaxOutputTokens)
+	set(&in.SupportsImages, up.SupportsImages)
+	set(&in.SupportsAudio, up.SupportsAudio)
+	set(&in.SupportsTools, up.SupportsTools)
+	set(&in.SupportsStructuredOutput, up.SupportsStructuredOutput)
+	set(&in.CanReason, up.CanReason)
+	set(&in.CanStream, up.CanStream)
+}
+
+// inputOf returns what would create the model as it is, without its price.
+func inputOf(m *ent.Model) ModelInput {
+	return ModelInput{
+		ProviderID: m.ProviderID, FamilyID: value(m.FamilyID),
+		ModelID: m.ModelID, Name: m.Name, Description: m.Description,
+		ContextWindow: m.ContextWindow, MaxOutputTokens: m.MaxOutputTokens,
+		SupportsImages: m.SupportsImages, SupportsAudio: m.SupportsAudio,
+		SupportsTools: m.SupportsTools, SupportsStructuredOutput: m.SupportsStructuredOutput,
+		CanReason: m.CanReason, CanStream: m.CanStream,
+	}
+}
+
+func updateModel(m *ent.Model, in ModelInput) *ent.ModelUpdateOne {
+	update := m.Update().
+		SetName(in.Name).SetDescription(in.Description).
+		SetContextWindow(in.ContextWindow).SetMaxOutputTokens(in.MaxOutputTokens).
+		SetSupportsImages(in.SupportsImages).SetSupportsAudio(in.SupportsAudio).
+		SetSupportsTools(in.SupportsTools).SetSupportsStructuredOutput(in.SupportsStructuredOutput).
+		SetCanReason(in.CanReason).SetCanStream(in.CanStream)
+	if in.FamilyID == uuid.Nil {
+		return update.ClearFamilyID()
+	}
+	return update.SetFamilyID(in.FamilyID)
+}
+
+// DeprecateModel marks a live model as deprecated from at on; a zero at is now. Lists leave it
+// out from this call on, unless they are asked for deprecated models; UpdateModel takes it back. It
+// returns [ErrInvalidData] for a time outside of the years 1970 to 9999, or [ErrNotFound].
+func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Time) error {
+	op, now := fmt.Sprintf("deprecate model %s", id), r.now()
+	if at.IsZero() {
+		at = now
+	}
+	var f faults
+	f.time("at", at)
+	if err := f.err(); err != nil {
+		return translate(ctx, op, err)
+	}
+	return r.write(ctx, op, func(tx *ent.Client) error {
+		return tx.Model.UpdateOneID(id).Where(model.DeletedAtIsNil()).
+			SetDeprecated(true).SetDeprecatedAt(at).SetUpdatedAt(now).Exec(ctx)
+	})
+}
+
+// DeleteModel deletes a live model: it is gone from lists and its name is free again, while
+// the ledger keeps pointing at it. It returns [ErrNotFound].
+func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("delete model %s", id), func(tx *ent.Client) error {
+		now := r.now()
+		return tx.Model.UpdateOneID(id).Where(model.DeletedAtIsNil()).
+			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+	})
+}
+
+// PurgeModel removes a model, live or deleted, and its prices from the database. It returns
+// [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
+func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
+		return tx.Model.DeleteOneID(id).Exec(ctx)
+	})
+}

@@ -1,0 +1,205 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// StandardTier is the service tier that every model has a price in.
+const StandardTier = "standard"
+
+const maxTier = 64
+
+// beginning is when the first price of a model takes effect: what is known when the model is
+// created is taken to have held before.
+var beginning = time.Unix(0, 0).UTC()
+
+// PriceInput describes a price of a model that holds from now on.
+type PriceInput struct {
+	// Rates are USD per one million tokens by meter name, none negative. Nil: not known any more.
+	Rates money.Rates
+	// ServiceTier is the tier the rates are for, such as batch or priority, up to 64 characters.
+	// Defaults to StandardTier.
+	ServiceTier string
+	// MinContextTokens is the total input from which on the rates hold, for the whole request.
+	MinContextTokens int64
+	// Source says where the rates come from, up to 128 characters. Empty: set by hand.
+	Source string
+}
+
+func (in PriceInput) withDefaults() PriceInput {
+	if in.ServiceTier == "" {
+		in.ServiceTier = StandardTier
+	}
+	if in.Rates == nil {
+		in.Rates = money.Rates{}
+	}
+	return in
+}
+
+func (in PriceInput) faults() faults {
+	var f faults
+	f.rates(in.Rates)
+	f.text("service_tier", in.ServiceTier, 1, maxTier)
+	f.check(in.MinContextTokens >= 0 && in.MinContextTokens <= meter.MaxTokens,
+		"min_context_tokens %d is not within 0 and %d", in.MinContextTokens, int64(meter.MaxTokens))
+	f.text("source", in.Source, 0, maxName)
+	return f
+}
+
+// maxRate is the highest price per one million tokens: a dollar a token.
+const maxRate = 1_000_000 * money.Dollar
+
+func (f *faults) rates(rates money.Rates) {
+	for _, name := range slices.Sorted(maps.Keys(rates)) {
+		if !meter.Known(name) {
+			f.check(false, "rate of %.40q: there is no such meter", name)
+			continue
+		}
+		f.check(rates[name] >= 0 && rates[name] <= maxRate,
+			"rate of %s %s is not within 0 and %s", name, rates[name], maxRate)
+	}
+}
+
+// rate returns the rate of a meter, nil if it is not known.
+func rate(rates money.Rates, name string) *money.USD {
+	if usd, ok := rates[name]; ok {
+		return &usd
+	}
+	return nil
+}
+
+func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate {
+	return tx.Price.Create().SetModelID(modelID).
+		SetServiceTier(in.ServiceTier).SetMinContextTokens(in.MinContextTokens).
+		SetRates(in.Rates).SetSource(in.Source)
+}
+
+// UpdateModelPricing gives a live model another price from now on and returns it. The price it
+// had ends now and stays in the history, as does the usage that was recorded at it. Rates that
+// the model has already change nothing but the source, and return the price in effect.
+//
+// A tier has at most one price a microsecond, and no price begins before the one it follows: a
+// second change within one microsecond, or after the clock went back, takes effect one microsecond
+// after the change before it. It returns [ErrInvalidData] or [ErrNotFound].
+func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (p *ent.Price, err error) {
+	in = in.withDefaults()
+	op := fmt.Sprintf("update pricing of model %s", id)
+	f := in.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.write(ctx, op, func(tx *ent.Client) error {
+		if _, err := liveModel(ctx, tx, id); err != nil {
+			return err
+		}
+		p, err = changePrice(ctx, tx, id, in, r.now())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// changePrice closes the current price of a tier and opens the next.
+func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time) (*ent.Price, error) {
+	current, err := tx.Price.Query().Where(
+		price.ModelID(modelID), price.ServiceTier(in.ServiceTier),
+		price.MinContextTokens(in.MinContextTokens), price.EffectiveToIsNil(),
+	).Only(ctx)
+	if err != nil && !ent.IsNotFound(err) {
+		return nil, err
+	}
+	from := now
+	if current != nil {
+		if sameRates(current.Rates, in.Rates) {
+			return current.Update().SetSource(in.Source).Save(ctx)
+		}
+		if !from.After(current.EffectiveFrom) { // the same instant, or the clock went back
+			from = current.EffectiveFrom.Add(time.Microsecond)
+		}
+		if err := current.Update().SetEffectiveTo(from).Exec(ctx); err != nil {
+			return nil, err
+		}
+	}
+	next, err := newPrice(tx, modelID, in).SetEffectiveFrom(from).SetRecordedAt(now).Save(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 {
+		return next, nil
+	}
+	update := tx.Model.UpdateOneID(modelID).SetUpdatedAt(now).
+		ClearCostPer1mInput().ClearCostPer1mOutput()
+	if usd := rate(in.Rates, meter.Input); usd != nil {
+		update.SetCostPer1mInput(*usd)
+	}
+	if usd := rate(in.Rates, meter.Output); usd != nil {
+		update.SetCostPer1mOutput(*usd)
+	}
+	return next, update.Exec(ctx)
+}
+
+func sameRates(a, b money.Rates) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name, usd := range a {
+		if other, ok := b[name]; !ok || other != usd {
+			return false
+		}
+	}
+	return true
+}
+
+// PriceAt returns the standard price of a model, live or deleted, at an instant. Its rates are
+// empty where no price is known. The price at the model's creation is taken to have held before
+// it. It returns [ErrInvalidData] for a time outside of the years 1970 to 9999, or [ErrNotFound].
+func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
+	var f faults
+	f.time("at", at)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
+	}
+	p, err := priceAt(ctx, r.client, modelID, at, StandardTier, 0)
+	return p, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
+}
+
+// priceAt returns the price that applies to a request: of its service tier, or of the standard
+// tier if that has none; and in there the one for the largest context that the request reaches.
+func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time.Time, tier string, totalInput int64) (*ent.Price, error) {
+	candidates, err := client.Price.Query().Where(
+		price.ModelID(modelID),
+		price.ServiceTierIn(tier, StandardTier),
+		price.MinContextTokensLTE(totalInput),
+		price.EffectiveFromLTE(at),
+		price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(at)),
+	).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var best *ent.Price
+	for _, p := range candidates {
+		switch {
+		case best == nil,
+			p.ServiceTier == best.ServiceTier && p.MinContextTokens > best.MinContextTokens,
+			p.ServiceTier == tier && best.ServiceTier != tier:
+			best = p
+		}
+	}
+	if best == nil {
+		return nil, ErrNotFound
+	}
+	return best, nil
+}

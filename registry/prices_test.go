@@ -1,0 +1,153 @@
+package registry_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+func TestUpdateModelPricing(t *testing.T) {
+	t.Parallel()
+	reg, clock := setup(t)
+	p := mustProvider(t, reg, "openai")
+	m := mustModel(t, reg, p.ID, "gpt-4", gpt4())
+	cheaper := money.Rates{meter.Input: 10 * money.Dollar, meter.CacheRead: money.Dollar}
+
+	t.Run("OK", func(t *testing.T) {
+		clock.Advance(time.Hour)
+		next, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: cheaper, Source: "list"})
+		require.NoError(t, err)
+		require.Equal(t, clock.Now(), next.EffectiveFrom)
+		require.Nil(t, next.EffectiveTo)
+
+		before, err := reg.PriceAt(t.Context(), m.ID, clock.Now().Add(-time.Microsecond))
+		require.NoError(t, err)
+		require.Equal(t, gpt4(), before.Rates, "history stays")
+		require.Equal(t, clock.Now(), *before.EffectiveTo)
+		after, err := reg.PriceAt(t.Context(), m.ID, clock.Now())
+		require.NoError(t, err)
+		require.Equal(t, cheaper, after.Rates)
+		require.Equal(t, "list", after.Source)
+		got, err := reg.GetModel(t.Context(), m.ID)
+		require.NoError(t, err)
+		require.Equal(t, 10*money.Dollar, *got.CostPer1mInput)
+		require.Nil(t, got.CostPer1mOutput, "no longer known")
+		require.Equal(t, clock.Now(), got.UpdatedAt)
+	})
+	t.Run("the first price held before", func(t *testing.T) {
+		first, err := reg.PriceAt(t.Context(), m.ID, registrytest.Start.AddDate(-10, 0, 0))
+		require.NoError(t, err)
+		require.Equal(t, gpt4(), first.Rates)
+		for _, at := range []time.Time{time.Unix(-1, 0), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+			_, err = reg.PriceAt(t.Context(), m.ID, at)
+			require.ErrorIs(t, err, registry.ErrInvalidData)
+		}
+	})
+	t.Run("the same rates change nothing", func(t *testing.T) {
+		clock.Advance(time.Hour)
+		n, err := reg.Client().Price.Query().Count(t.Context())
+		require.NoError(t, err)
+		same, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: cheaper})
+		require.NoError(t, err)
+		require.Empty(t, same.Source, "but it is set by hand now")
+		require.Equal(t, clock.Now().Add(-time.Hour), same.EffectiveFrom)
+		again, err := reg.Client().Price.Query().Count(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, n, again)
+	})
+	t.Run("another tier leaves the model's own price", func(t *testing.T) {
+		_, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{ServiceTier: "batch", Rates: gpt4()})
+		require.NoError(t, err)
+		got, err := reg.GetModel(t.Context(), m.ID)
+		require.NoError(t, err)
+		require.Equal(t, 10*money.Dollar, *got.CostPer1mInput)
+		at, err := reg.PriceAt(t.Context(), m.ID, clock.Now())
+		require.NoError(t, err)
+		require.Equal(t, cheaper, at.Rates)
+	})
+	t.Run("twice at one instant, and when the clock goes back", func(t *testing.T) {
+		for i := range 3 {
+			_, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(i)}})
+			require.NoError(t, err)
+		}
+		clock.Advance(-30 * time.Minute)
+		last, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 77}})
+		require.NoError(t, err)
+		prices, err := reg.Client().Price.Query().
+			Where(price.ModelID(m.ID), price.ServiceTier(registry.StandardTier)).
+			Order(price.ByEffectiveFrom()).All(t.Context())
+		require.NoError(t, err)
+		for i, p := range prices[:len(prices)-1] {
+			require.Equal(t, prices[i+1].EffectiveFrom, *p.EffectiveTo, "no gap, no overlap")
+			require.True(t, p.EffectiveFrom.Before(*p.EffectiveTo))
+		}
+		require.Equal(t, last.ID, prices[len(prices)-1].ID)
+	})
+	t.Run("Err", func(t *testing.T) {
+		for name, in := range map[string]registry.PriceInput{
+			"negative":    {Rates: money.Rates{meter.Input: -1}},
+			"overflowing": {Rates: money.Rates{meter.Input: money.Max}},
+			"meter":       {Rates: money.Rates{"": 1}},
+			"tier":        {ServiceTier: "a\nb"},
+			"context":     {MinContextTokens: -1},
+			"source":      {Source: "\xff"},
+		} {
+			_, err := reg.UpdateModelPricing(t.Context(), m.ID, in)
+			require.ErrorIs(t, err, registry.ErrInvalidData, name)
+		}
+		_, err := reg.UpdateModelPricing(t.Context(), uuid.New(), registry.PriceInput{})
+		require.ErrorIs(t, err, registry.ErrNotFound)
+		_, err = reg.PriceAt(t.Context(), uuid.New(), clock.Now())
+		require.ErrorIs(t, err, registry.ErrNotFound)
+	})
+}
+
+// TestPriceOfARequest records requests that differ in tier and size, and looks at what they cost.
+func TestPriceOfARequest(t *testing.T) {
+	t.Parallel()
+	reg, clock := setup(t)
+	p := mustProvider(t, reg, "openai")
+	k := mustKey(t, reg, p.ID, 1)
+	m := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000})
+	for _, in := range []registry.PriceInput{
+		{MinContextTokens: 200, Rates: money.Rates{meter.Input: 2_000_000}},
+		{MinContextTokens: 1000, Rates: money.Rates{meter.Input: 3_000_000}},
+		{ServiceTier: "batch", Rates: money.Rates{meter.Input: 500_000}},
+		{ServiceTier: "priority", MinContextTokens: 500, Rates: money.Rates{meter.Input: 9_000_000}},
+	} {
+		_, err := reg.UpdateModelPricing(t.Context(), m.ID, in)
+		require.NoError(t, err)
+	}
+	clock.Advance(time.Hour)
+	var total money.USD
+	for _, test := range []struct {
+		tier   string
+		tokens meter.Tokens
+		want   money.USD
+	}{
+		{"", meter.Tokens{InputTokens: 199}, 199},
+		{"", meter.Tokens{InputTokens: 200}, 400},
+		{"", meter.Tokens{InputTokens: 100, CacheReadTokens: 60, CacheWriteTokens: 40}, 400}, // cached input counts
+		{"", meter.Tokens{InputTokens: 1500}, 4500},                                          // the whole request
+		{"batch", meter.Tokens{InputTokens: 1500}, 750},
+		{"priority", meter.Tokens{InputTokens: 500}, 4500},
+		{"priority", meter.Tokens{InputTokens: 300}, 600}, // too small for its tier: the standard one
+		{"unheard-of", meter.Tokens{InputTokens: 100}, 100},
+	} {
+		require.NoError(t, reg.RecordUsage(t.Context(), registry.UsageInput{
+			ModelID: m.ID, APIKeyID: k.ID, Tokens: test.tokens, ServiceTier: test.tier,
+		}))
+		stats, err := reg.GetUsageStats(t.Context(), m.ID, clock.Now(), clock.Now().Add(time.Minute))
+		require.NoError(t, err)
+		require.Equal(t, test.want, stats.TotalCost-total, "%s %+v", test.tier, test.tokens)
+		total = stats.TotalCost
+	}
+}

@@ -1,0 +1,205 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+)
+
+// Lengths of texts, in characters.
+const (
+	maxName        = 128
+	maxURL         = 2048
+	maxDescription = 4096
+)
+
+// ProviderInput describes a provider to be created.
+type ProviderInput struct {
+	Name        string              // slug of lower-case letters, digits and . _ -, 1 to 128 characters; unique among live providers
+	DisplayName string              // name for people, up to 128 characters. Defaults to Name
+	BaseURL     string              // http or https, a host and perhaps a port and a path; empty: not known
+	AuthMethod  provider.AuthMethod // Defaults to provider.AuthMethodBearer
+	Description string              // up to 4,096 characters
+}
+
+// ProviderUpdate changes the fields of a provider that are not nil, under the rules of
+// [ProviderInput].
+type ProviderUpdate struct {
+	Name        *string
+	DisplayName *string
+	BaseURL     *string
+	AuthMethod  *provider.AuthMethod
+	Description *string
+}
+
+var slug = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+
+func (in ProviderInput) faults() faults {
+	var f faults
+	f.text("name", in.Name, 1, maxName)
+	f.check(in.Name == "" || slug.MatchString(in.Name), "name is not a slug such as openai or z.ai")
+	f.text("display_name", in.DisplayName, min(1, len(in.Name)), maxName)
+	f.url("base_url", in.BaseURL)
+	if err := provider.AuthMethodValidator(in.AuthMethod); err != nil {
+		f.check(false, "auth_method is not one of bearer, header, query, oauth, aws_sigv4, none")
+	}
+	f.prose("description", in.Description, maxDescription)
+	return f
+}
+
+// hostname is a name or an IPv4 address; url.Parse has checked an IPv6 address.
+var hostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$`)
+
+// url notes a fault unless value is empty or an absolute http(s) URL of an API: a host, perhaps a
+// port and a path, and nothing that could carry a credential.
+func (f *faults) url(field, value string) {
+	if value == "" {
+		return
+	}
+	f.text(field, value, 0, maxURL)
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || strings.ContainsRune(value, ' ') {
+		f.check(false, "%s is not an absolute http or https URL", field)
+		return
+	}
+	port, err := strconv.Atoi(cmp.Or(u.Port(), "443"))
+	f.check(err == nil && port >= 1 && port <= 65535, "%s has a bad port", field)
+	f.check(hostname.MatchString(u.Hostname()) || strings.Contains(u.Hostname(), ":"), "%s has no host", field)
+	f.check(u.User == nil, "%s has credentials in it", field)
+	f.check(u.RawQuery == "" && !u.ForceQuery && u.Fragment == "", "%s has a query or a fragment", field)
+}
+
+func (in ProviderInput) withDefaults() ProviderInput {
+	if in.DisplayName == "" {
+		in.DisplayName = in.Name
+	}
+	if in.AuthMethod == "" {
+		in.AuthMethod = provider.DefaultAuthMethod
+	}
+	return in
+}
+
+// CreateProvider creates a provider. It returns [ErrInvalidData], or [ErrConflict] when a live
+// provider has the name.
+func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent.Provider, err error) {
+	in = in.withDefaults()
+	f := in.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, "create provider", err)
+	}
+	err = r.write(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
+		p, err = newProvider(tx, in, r.now()).Save(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func newProvider(tx *ent.Client, in ProviderInput, now time.Time) *ent.ProviderCreate {
+	return tx.Provider.Create().
+		SetName(in.Name).SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).
+		SetAuthMethod(in.AuthMethod).SetDescription(in.Description).
+		SetCreatedAt(now).SetUpdatedAt(now)
+}
+
+// GetProvider returns a live provider, or [ErrNotFound].
+func (r *Registry) GetProvider(ctx context.Context, id uuid.UUID) (*ent.Provider, error) {
+	p, err := liveProvider(ctx, r.client, id)
+	return p, translate(ctx, fmt.Sprintf("get provider %s", id), err)
+}
+
+func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Provider, error) {
+	return client.Provider.Query().Where(provider.ID(id), provider.DeletedAtIsNil()).Only(ctx)
+}
+
+// FindProvider returns the live provider of that name, or [ErrNotFound].
+func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
+	p, err := r.client.Provider.Query().Where(provider.Name(name), provider.DeletedAtIsNil()).Only(ctx)
+	return p, translate(ctx, "find provider", err)
+}
+
+// ListProviders returns the live providers by name.
+func (r *Registry) ListProviders(ctx context.Context) ([]*ent.Provider, error) {
+	all, err := r.client.Provider.Query().Where(provider.DeletedAtIsNil()).
+		Order(provider.ByName()).All(ctx)
+	return all, translate(ctx, "list providers", err)
+}
+
+// UpdateProvider changes a live provider and returns it. It returns [ErrInvalidData],
+// [ErrNotFound], or [ErrConflict] when another live provider has the new name.
+func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up ProviderUpdate) (p *ent.Provider, err error) {
+	op := fmt.Sprintf("update provider %s", id)
+	in := ProviderInput{Name: "valid", DisplayName: "valid"}.withDefaults()
+	set(&in.Name, up.Name)
+	set(&in.DisplayName, up.DisplayName)
+	set(&in.BaseURL, up.BaseURL)
+	set(&in.AuthMethod, up.AuthMethod)
+	set(&in.Description, up.Description)
+	f := in.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.write(ctx, op, func(tx *ent.Client) error {
+		p, err = tx.Provider.UpdateOneID(id).Where(provider.DeletedAtIsNil()).
+			SetNillableName(up.Name).SetNillableDisplayName(up.DisplayName).SetNillableBaseURL(up.BaseURL).
+			SetNillableAuthMethod(up.AuthMethod).SetNillableDescription(up.Description).
+			SetUpdatedAt(r.now()).Save(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// set overwrites a field by an update that is not nil.
+func set[T any](field, update *T) {
+	if update != nil {
+		*field = *update
+	}
+}
+
+// DeleteProvider deletes a live provider with its models and keys: they are gone from lists
+// and their names are free again, while the ledger keeps pointing at them. It returns
+// [ErrNotFound].
+func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
+		if _, err := liveProvider(ctx, tx, id); err != nil {
+			return err
+		}
+		now := r.now()
+		if err := tx.Provider.UpdateOneID(id).SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx); err != nil {
+			return err
+		}
+		err := tx.Model.Update().Where(model.ProviderID(id), model.DeletedAtIsNil()).
+			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		return tx.APIKey.Update().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).
+			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+	})
+}
+
+// PurgeProvider removes a provider, live or deleted, and everything of it from the database:
+// families, models, prices, keys and SDK versions. Its discovery logs stay without it. It
+// returns [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
+func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
+		return tx.Provider.DeleteOneID(id).Exec(ctx)
+	})
+}

@@ -1,0 +1,97 @@
+// Package registrytest gives tests a registry of their own and a clock that stands still.
+package registrytest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// Start is the time at which a test's clock stands, unless it is given another: a Wednesday,
+// 12:00 UTC.
+var Start = time.Date(2026, time.July, 15, 12, 0, 0, 0, time.UTC)
+
+// New returns a registry on a new, migrated database file that is gone after the test. Its
+// clock stands at [Start], unless an option sets another:
+//
+//	clock := registrytest.NewClock(registrytest.Start)
+//	reg := registrytest.New(t, registry.WithClock(clock.Now))
+//	clock.Advance(time.Hour)
+func New(tb testing.TB, options ...registry.Option) *registry.Registry {
+	tb.Helper()
+	clock := NewClock(Start)
+	options = append([]registry.Option{registry.WithClock(clock.Now)}, options...)
+	migrated, err := template()
+	if err != nil {
+		tb.Fatalf("registrytest: %v", err)
+	}
+	path := filepath.Join(tb.TempDir(), "registry.db")
+	if err := os.WriteFile(path, migrated, 0o600); err != nil {
+		tb.Fatalf("registrytest: %v", err)
+	}
+	reg, err := registry.Open(tb.Context(), path, options...)
+	if err != nil {
+		tb.Fatalf("registrytest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := reg.Close(); err != nil {
+			tb.Errorf("registrytest: %v", err)
+		}
+	})
+	return reg
+}
+
+// template returns the content of a new, migrated database. It is made once: to copy it is several
+// times as fast as to migrate.
+var template = sync.OnceValues(func() (_ []byte, err error) {
+	dir, err := os.MkdirTemp("", "registrytest")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "registry.db")
+	reg, err := registry.Open(context.Background(), path)
+	if err != nil {
+		return nil, err
+	}
+	if err := reg.Close(); err != nil { // which moves everything into the one file
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// Clock is a clock that moves when it is told to. It is safe for concurrent use.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// NewClock returns a clock that stands at now.
+func NewClock(now time.Time) *Clock { return &Clock{now: now} }
+
+// Now returns the clock's time.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Advance moves the clock by d, back if d is negative.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// Set moves the clock to now.
+func (c *Clock) Set(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = now
+}

@@ -1,0 +1,142 @@
+package registry_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// TestContextsAndMemory ends contexts in the middle of writes: a database in memory is its
+// connection, and must outlive them.
+func TestContextsAndMemory(t *testing.T) {
+	t.Parallel()
+	reg, err := registry.Open(t.Context(), ":memory:")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	mustProvider(t, reg, "openai")
+	written := 0
+	for i := range 300 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Microsecond)
+		if err := reg.SetSetting(ctx, "k", "v"); err != nil {
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		} else {
+			written++
+		}
+		cancel()
+	}
+	t.Logf("%d of 300 writes came through", written)
+	all, err := reg.ListProviders(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+}
+
+// TestInTxInterrupted ends the context of one operation of a transaction, in the middle of a large
+// write, which SQLite answers by rolling the whole transaction back: nothing of it may remain,
+// however the caller goes on.
+func TestInTxInterrupted(t *testing.T) {
+	t.Parallel()
+	reg, _ := setup(t)
+	for _, timeout := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond} {
+		interrupted := false
+		err := reg.InTx(t.Context(), func(tx *registry.Registry) error {
+			mustProvider(t, tx, "before")
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			defer cancel()
+			_, err := tx.ImportCatalog(ctx, catalog.Catwalk(), nil)
+			interrupted = err != nil
+			// The error is ignored: what follows must not be committed without what came before.
+			_, _ = tx.CreateProvider(t.Context(), registry.ProviderInput{Name: "after"})
+			return nil
+		})
+		require.True(t, interrupted)
+		all, listErr := reg.ListProviders(t.Context())
+		require.NoError(t, listErr)
+		if err != nil {
+			require.Empty(t, all, "all or nothing")
+			continue
+		}
+		require.Len(t, all, 2, "the import alone was undone")
+		for _, p := range all {
+			require.NoError(t, reg.PurgeProvider(t.Context(), p.ID))
+		}
+	}
+}
+
+// TestInTxCancelledAtTheEnd ends the context of an operation of a transaction when its work is
+// done: the operation failed, so nothing of it remains.
+func TestInTxCancelledAtTheEnd(t *testing.T) {
+	t.Parallel()
+	reg, _ := setup(t)
+	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := tx.InTx(ctx, func(tx *registry.Registry) error {
+			_, err := tx.CreateProvider(ctx, registry.ProviderInput{Name: "gone"})
+			cancel()
+			return err
+		})
+		require.ErrorIs(t, err, context.Canceled)
+
+		ctx, cancel = context.WithCancel(t.Context())
+		_, err = tx.ImportCatalog(ctx, catalog.Catwalk(), func(done, total int) {
+			if done == total {
+				cancel()
+			}
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		mustProvider(t, tx, "kept")
+		return nil
+	}))
+	all, err := reg.ListProviders(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, "kept", all[0].Name)
+}
+
+// TestInTxOfAnEndedContext asks a transaction for more after its context has ended.
+func TestInTxOfAnEndedContext(t *testing.T) {
+	t.Parallel()
+	reg, _ := setup(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := reg.InTx(ctx, func(tx *registry.Registry) error {
+		mustProvider(t, tx, "gone")
+		cancel()
+		for {
+			if _, err := tx.ListProviders(t.Context()); err != nil {
+				return err
+			}
+		}
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	all, err := reg.ListProviders(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, all)
+}
+
+// TestDeadlineWhileLocked has another registry, as another process would, hold the write lock.
+func TestDeadlineWhileLocked(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "db")
+	one, err := registry.Open(t.Context(), path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, one.Close()) }()
+	other, err := registry.Open(t.Context(), path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, other.Close()) }()
+
+	require.NoError(t, other.InTx(t.Context(), func(tx *registry.Registry) error {
+		mustProvider(t, tx, "other")
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		require.ErrorIs(t, one.SetSetting(ctx, "k", "v"), context.DeadlineExceeded)
+		require.Less(t, time.Since(start), 5*time.Second)
+		return nil
+	}))
+	require.NoError(t, one.SetSetting(t.Context(), "k", "v"))
+}
