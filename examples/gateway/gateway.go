@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// gateway serves chat completions: it picks a key, calls the provider, and records what that
+// used. A key that was answered 429 rests for as long as the provider asks.
+type gateway struct {
+	reg      *registry.Registry
+	client   *http.Client
+	upstream string
+	routes   map[string]*ent.Model // by the model a client asks for
+	// secrets holds the keys themselves: the registry keeps only their hashes.
+	secrets map[uuid.UUID]string
+}
+
+// attempts bounds how many keys one request may try.
+const attempts = 4
+
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	if err != nil {
+		fail(w, http.StatusRequestEntityTooLarge, "request too large")
+		return
+	}
+	var request chatRequest
+	if err := json.Unmarshal(body, &request); err != nil {
+		fail(w, http.StatusBadRequest, "not a chat request")
+		return
+	}
+	model, ok := g.routes[request.Model]
+	if !ok {
+		fail(w, http.StatusNotFound, "no such model")
+		return
+	}
+	response, err := g.serve(r.Context(), model, body)
+	var (
+		none    *registry.NoKeyError
+		limited rateLimitError
+	)
+	switch {
+	case errors.As(err, &none):
+		if !none.OpensAt.IsZero() {
+			retryAfter(w, time.Until(none.OpensAt))
+		}
+		fail(w, http.StatusServiceUnavailable, "no key available")
+	case errors.As(err, &limited): // as many keys as one request may try
+		retryAfter(w, limited.retryAfter)
+		fail(w, http.StatusServiceUnavailable, err.Error())
+	case err != nil:
+		fail(w, http.StatusBadGateway, err.Error())
+	default:
+		writeJSON(w, http.StatusOK, response)
+	}
+}
+
+// retryAfter tells a client to come back after wait, in whole seconds.
+func retryAfter(w http.ResponseWriter, wait time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(max(0, math.Ceil(wait.Seconds())))))
+}
+
+// rateLimitError is returned by call when the provider answers 429.
+type rateLimitError struct{ retryAfter time.Duration }
+
+func (e rateLimitError) Error() string { return fmt.Sprintf("rate limited for %s", e.retryAfter) }
+
+func (g *gateway) serve(ctx context.Context, model *ent.Model, body []byte) (chatResponse, error) {
+	var err error
+	for range attempts {
+		var key *ent.APIKey
+		if key, err = g.reg.GetLeastUsedKey(ctx, model.ProviderID); err != nil {
+			return chatResponse{}, err
+		}
+		start := time.Now()
+		var response chatResponse
+		response, err = g.call(ctx, g.secrets[key.ID], body)
+		used := registry.UsageInput{
+			ModelID: model.ID, APIKeyID: key.ID,
+			Latency: time.Since(start), Failed: err != nil, Tokens: tokens(response.Usage),
+		}
+		// What happened is recorded even if the client has gone by now.
+		if recordErr := g.reg.RecordUsage(context.WithoutCancel(ctx), used); recordErr != nil {
+			return chatResponse{}, recordErr
+		}
+		var limited rateLimitError
+		if !errors.As(err, &limited) {
+			return response, err
+		}
+		if degradeErr := g.reg.DegradeKey(ctx, key.ID, "429 Too Many Requests", limited.retryAfter); degradeErr != nil {
+			return chatResponse{}, degradeErr
+		}
+	}
+	return chatResponse{}, err
+}
+
+// tokens takes apart what OpenAI counts together.
+func tokens(u chatUsage) meter.Tokens {
+	cached, reasoning := u.PromptTokensDetails.CachedTokens, u.CompletionTokensDetails.ReasoningTokens
+	return meter.Tokens{
+		InputTokens:     u.PromptTokens - cached,
+		CacheReadTokens: cached,
+		OutputTokens:    u.CompletionTokens - reasoning,
+		ReasoningTokens: reasoning,
+	}
+}
+
+func (g *gateway) call(ctx context.Context, secret string, body []byte) (_ chatResponse, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream+"/v1/chat/completions", bytes.NewReader(body))
+	if err != nil {
+		return chatResponse{}, err
+	}
+	request.Header.Set("Authorization", "Bearer "+secret)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := g.client.Do(request)
+	if err != nil {
+		return chatResponse{}, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusTooManyRequests:
+		seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
+		if err != nil || seconds <= 0 {
+			seconds = 60
+		}
+		return chatResponse{}, rateLimitError{time.Duration(seconds) * time.Second}
+	default:
+		return chatResponse{}, fmt.Errorf("provider answered %s", response.Status)
+	}
+	var parsed chatResponse
+	err = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&parsed)
+	return parsed, err
+}
