@@ -26,7 +26,8 @@ func (DiscoveryLog) Fields() []ent.Field {
 		field.String("identifier").Comment("what was looked for, such as a provider's name or URL"),
 		field.Enum("status").Values("pending", "success", "failed").Default("pending"),
 		field.Int64("attempt_count").Default(0).Comment("results reported so far"),
-		field.JSON("discovered_data", json.RawMessage{}).Optional().Comment("what was found, JSON; NULL: nothing"),
+		field.JSON("discovered_data", json.RawMessage{}).SchemaType(jsonText).Optional().
+			Comment("what was found, JSON; NULL: nothing"),
 		field.String("error_message").Default(""),
 		field.String("source").Default("").Comment("where it was looked for, such as models.dev"),
 		field.String("llm_model").Default("").Comment("the model that read the source, if one did"),

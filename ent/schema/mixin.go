@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"entgo.io/ent"
+	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/entsql"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
@@ -66,6 +67,10 @@ func amounts(columns ...string) string {
 	}
 	return strings.Join(columns, " AND ")
 }
+
+// jsonText keeps JSON as it was written. PostgreSQL's jsonb would change the order of keys and
+// refuse \u0000.
+var jsonText = map[string]string{dialect.Postgres: "json"}
 
 // id returns a foreign-key field.
 func id(name, comment string) ent.Field {

@@ -25,7 +25,7 @@ func (Price) Fields() []ent.Field {
 		field.String("service_tier").Default("standard").Comment("such as standard, batch, flex, priority"),
 		field.Int64("min_context_tokens").Default(0).
 			Comment("the rates hold for whole requests with at least this many input tokens, cached ones included"),
-		field.JSON("rates", money.Rates{}).
+		field.JSON("rates", money.Rates{}).SchemaType(jsonText).
 			Comment("meter name to nano-USD per 1M units; a meter without an entry has no known price"),
 		field.Time("effective_from").Comment("first instant the rates hold, UTC"),
 		field.Time("effective_to").Optional().Nillable().
