@@ -1,4 +1,5 @@
-# Go and a C compiler (SQLite is compiled in) are all that is needed.
+# Go and a C compiler (SQLite is compiled in) are all that is needed; the tests of PostgreSQL are
+# skipped where it is not installed, and `make check` asks for it.
 export CGO_ENABLED = 1
 LINT = go tool -modfile=tools/go.mod golangci-lint
 

@@ -32,13 +32,13 @@ func TestAutomaticRollback(t *testing.T) {
 				_, err := conn.Exec("PRAGMA max_page_count = 700", nil)
 				return err
 			}})
-			applied, err := migrate.ApplyDir(t.Context(), full, dir)
+			applied, err := migrate.ApplyDir(t.Context(), full, migrate.SQLite, dir)
 			require.Equal(t, []string{first}, applied)
 			require.ErrorContains(t, err, "database or disk is full")
 			require.Equal(t, []string{"20260101000000"}, column[string](t, full, "SELECT version FROM atlas_schema_revisions"))
 
 			db := database(t, path) // there is room again
-			applied, err = migrate.ApplyDir(t.Context(), db, dir)
+			applied, err = migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 			require.NoError(t, err)
 			require.Equal(t, []string{second}, applied)
 			fresh := database(t, newPath(t))
@@ -61,7 +61,7 @@ func TestAutomaticRollback(t *testing.T) {
 			}
 			return n
 		})})
-		_, err := migrate.ApplyDir(ctx, db, dir)
+		_, err := migrate.ApplyDir(ctx, db, migrate.SQLite, dir)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, []string{"CREATE TABLE a (id integer)"}, schemaOf(t, db))
 		require.Equal(t, []string{"20260101000000"}, column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
@@ -112,7 +112,7 @@ func TestLaterBaseline(t *testing.T) {
 	db := database(t, newPath(t))
 	run(t, db, "CREATE TABLE a (id integer)", "CREATE TABLE b (id integer)", createRevisions,
 		insertRevision("20260102000000", "second", 1, 0, 0, "", "null"))
-	applied, err := migrate.ApplyDir(t.Context(), db, dir)
+	applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 	require.NoError(t, err)
 	require.Equal(t, []string{third}, applied)
 }
@@ -125,7 +125,7 @@ func TestLaterBaselineOfCLI(t *testing.T) {
 	run(t, db, "CREATE TABLE a (id integer)", "CREATE TABLE b (id integer)")
 	c.must(t, "No migration files to execute", "apply", from(folder(t, two)), "--baseline", "20260102000000")
 	c.must(t, "Migration Status: OK", "status", from(folder(t, two)))
-	_, err := migrate.ApplyDir(t.Context(), db, directory(t, two))
+	_, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, two))
 	require.NoError(t, err)
 }
 

@@ -33,7 +33,7 @@ CREATE TABLE d (id integer);
 		dir := directory(t, map[string]string{
 			first: "CREATE TABLE a (id integer);\n", second: "INSERT INTO a VALUES (1);\n", third: fails,
 		})
-		applied, err := migrate.ApplyDir(t.Context(), db, dir)
+		applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 		require.Equal(t, []string{first, second}, applied)
 		require.ErrorContains(t, err, third)
 		require.ErrorContains(t, err, "INSERT INTO c SELECT id FROM missing")
@@ -44,13 +44,13 @@ CREATE TABLE d (id integer);
 		require.Equal(t, []string{"CREATE TABLE a (id integer)"}, schemaOf(t, db))
 		require.Equal(t, []int{1}, column[int](t, db, "SELECT id FROM a"))
 		require.Equal(t, []string{"20260101000000", "20260102000000"}, column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
-		state, err := migrate.StatusDir(t.Context(), db, dir)
+		state, err := migrate.StatusDir(t.Context(), db, migrate.SQLite, dir)
 		require.NoError(t, err)
 		require.Len(t, state.Applied, 2)
 		require.Equal(t, []string{third}, state.Pending)
 
 		run(t, db, "CREATE TABLE missing AS SELECT 3 AS id")
-		applied, err = migrate.ApplyDir(t.Context(), db, dir)
+		applied, err = migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 		require.NoError(t, err)
 		require.Equal(t, []string{third}, applied)
 		require.Equal(t, []int{1, 2}, column[int](t, db, "SELECT id FROM a"))
@@ -62,7 +62,7 @@ CREATE TABLE d (id integer);
 		db := database(t, path)
 		run(t, db, "PRAGMA user_version = 1")
 		before := digest(t, path)
-		applied, err := migrate.ApplyDir(t.Context(), db, directory(t, map[string]string{
+		applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, map[string]string{
 			first: "CREATE TABLE a (id integer);\n" + fails,
 		}))
 		require.ErrorContains(t, err, first)
@@ -73,7 +73,7 @@ CREATE TABLE d (id integer);
 		t.Parallel()
 		db := database(t, newPath(t))
 		dir := directory(t, map[string]string{first: family, second: "CREATE TABLE c (id integer);\nDELETE FROM parents WHERE id = 2;\n"})
-		applied, err := migrate.ApplyDir(t.Context(), db, dir)
+		applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 		requireOnly(t, err, migrate.ErrForeignKeys)
 		require.ErrorContains(t, err, second)
 		require.ErrorContains(t, err, "row 20 of children has no parents")
@@ -86,7 +86,7 @@ CREATE TABLE d (id integer);
 	t.Run("ErrForeignKeys, of a row without rowid", func(t *testing.T) {
 		t.Parallel()
 		db := database(t, newPath(t))
-		_, err := migrate.ApplyDir(t.Context(), db, directory(t, map[string]string{
+		_, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, map[string]string{
 			first: "CREATE TABLE p (id text PRIMARY KEY);\n" +
 				"CREATE TABLE c (id text PRIMARY KEY, p text REFERENCES p (id)) WITHOUT ROWID;\nINSERT INTO c VALUES ('x', 'y');\n",
 		}))
@@ -97,7 +97,7 @@ CREATE TABLE d (id integer);
 	t.Run("ErrForeignKeys, that cannot be checked", func(t *testing.T) {
 		t.Parallel()
 		db := database(t, newPath(t))
-		_, err := migrate.ApplyDir(t.Context(), db, directory(t, map[string]string{
+		_, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, map[string]string{
 			first: "CREATE TABLE p (id text);\nCREATE TABLE c (p text REFERENCES p (id));\nINSERT INTO c VALUES ('x');\n",
 		}))
 		require.ErrorContains(t, err, "foreign key mismatch")
@@ -119,7 +119,7 @@ CREATE TABLE d (id integer);
 			return n
 		})})
 		db.SetMaxOpenConns(1)
-		applied, err := migrate.ApplyDir(ctx, db, dir)
+		applied, err := migrate.ApplyDir(ctx, db, migrate.SQLite, dir)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, []string{first}, applied)
 		require.Equal(t, []string{"CREATE TABLE a (id integer)"}, schemaOf(t, db))
@@ -148,7 +148,7 @@ func TestRebuild(t *testing.T) {
 			db.SetMaxOpenConns(1)
 			applyDir(t, db, begun)
 			run(t, db, "INSERT INTO parents VALUES (1, 'x'), (2, NULL)", "INSERT INTO children VALUES (10, 1), (20, 2), (21, 2)")
-			applied, err := migrate.ApplyDir(t.Context(), db, dir)
+			applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 			require.NoError(t, err)
 			require.Equal(t, []string{files[1].Name()}, applied)
 
@@ -193,7 +193,7 @@ func TestConnection(t *testing.T) {
 					},
 				})
 				db.SetMaxOpenConns(1)
-				_, err := migrate.ApplyDir(t.Context(), db, directory(t, tt.files))
+				_, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, tt.files))
 				if tt.err == "" {
 					require.NoError(t, err)
 				} else {
@@ -220,7 +220,7 @@ func TestConnection(t *testing.T) {
 			}
 		}})
 		db.SetMaxOpenConns(1)
-		_, err := migrate.ApplyDir(t.Context(), db, directory(t, map[string]string{
+		_, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, map[string]string{
 			first: "CREATE TABLE a (id integer);\nPRAGMA busy_timeout = 0;\n",
 		}))
 		var busy sqlite3.Error

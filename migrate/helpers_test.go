@@ -215,6 +215,6 @@ func versionsOf(files []atlas.File) []string {
 // applyDir applies all of a directory, which must succeed.
 func applyDir(tb testing.TB, db *sql.DB, dir atlas.Dir) {
 	tb.Helper()
-	_, err := migrate.ApplyDir(tb.Context(), db, dir)
+	_, err := migrate.ApplyDir(tb.Context(), db, migrate.SQLite, dir)
 	require.NoError(tb, err)
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	atlas "ariga.io/atlas/sql/migrate"
 )
@@ -21,44 +20,14 @@ type querier interface {
 
 const revisionsTable = "atlas_schema_revisions"
 
-// createRevisions is the statement by which the Atlas CLI makes the table, so that sqlite_master
-// reads the same whoever was first.
-const createRevisions = "CREATE TABLE IF NOT EXISTS `atlas_schema_revisions` (" +
-	"`version` text NOT NULL, `description` text NOT NULL, `type` integer NOT NULL DEFAULT (2), " +
-	"`applied` integer NOT NULL DEFAULT (0), `total` integer NOT NULL DEFAULT (0), " +
-	"`executed_at` datetime NOT NULL, `execution_time` integer NOT NULL, `error` text NULL, " +
-	"`error_stmt` text NULL, `hash` text NOT NULL, `partial_hashes` json NULL, " +
-	"`operator_version` text NOT NULL, PRIMARY KEY (`version`))"
-
 // cloudIdentifier is a row that the CLI keeps among the revisions and that is none.
 const cloudIdentifier = ".atlas_cloud_identifier"
 
 // history is what a database says of itself.
 type history struct {
-	applicationID int64
-	tables        int // besides the revisions table
+	applicationID int64 // always 0 on PostgreSQL
+	tables        int   // besides the revisions table
 	revisions     []*atlas.Revision
-}
-
-func readHistory(ctx context.Context, q querier) (history, error) {
-	var (
-		h        history
-		recorded bool
-	)
-	if err := q.QueryRowContext(ctx, "PRAGMA application_id").Scan(&h.applicationID); err != nil {
-		return h, fmt.Errorf("read application_id: %w", err)
-	}
-	err := q.QueryRowContext(ctx,
-		"SELECT COUNT(*) FILTER (WHERE name <> ?1), COUNT(*) FILTER (WHERE name = ?1) FROM sqlite_master"+
-			" WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'", revisionsTable).
-		Scan(&h.tables, &recorded)
-	if err != nil {
-		return h, fmt.Errorf("read sqlite_master: %w", err)
-	}
-	if recorded {
-		h.revisions, err = revisions{q}.ReadRevisions(ctx)
-	}
-	return h, err
 }
 
 // pending returns the files of dir that the database lacks, or why it must not be touched.
@@ -109,7 +78,11 @@ func (h history) pending(dir atlas.Dir) ([]atlas.File, error) {
 }
 
 // revisions keeps the revisions table as the Atlas CLI does.
-type revisions struct{ querier }
+type revisions struct {
+	querier
+	// jsonText tells whether JSON is bound as text, and not as bytes.
+	jsonText bool
+}
 
 var _ atlas.RevisionReadWriter = revisions{}
 
@@ -122,7 +95,7 @@ const revisionColumns = "version, description, type, applied, total, executed_at
 // ReadRevisions implements atlas.RevisionReadWriter.
 func (r revisions) ReadRevisions(ctx context.Context) (_ []*atlas.Revision, err error) {
 	rows, err := r.QueryContext(ctx, "SELECT "+revisionColumns+" FROM "+revisionsTable+
-		" WHERE version <> ? ORDER BY version", cloudIdentifier)
+		" WHERE version <> $1 ORDER BY version", cloudIdentifier)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", revisionsTable, err)
 	}
@@ -141,7 +114,7 @@ func (r revisions) ReadRevisions(ctx context.Context) (_ []*atlas.Revision, err 
 // ReadRevision implements atlas.RevisionReadWriter.
 func (r revisions) ReadRevision(ctx context.Context, version string) (*atlas.Revision, error) {
 	rev, err := scanRevision(r.QueryRowContext(ctx,
-		"SELECT "+revisionColumns+" FROM "+revisionsTable+" WHERE version = ?", version))
+		"SELECT "+revisionColumns+" FROM "+revisionsTable+" WHERE version = $1", version))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, atlas.ErrRevisionNotExist
 	}
@@ -175,18 +148,22 @@ func (r revisions) WriteRevision(ctx context.Context, rev *atlas.Revision) error
 	if err != nil {
 		return err
 	}
+	var hashes any = partial
+	if r.jsonText {
+		hashes = string(partial)
+	}
 	_, err = r.ExecContext(ctx, "INSERT INTO "+revisionsTable+" ("+revisionColumns+") VALUES ("+
-		strings.Repeat("?, ", 11)+"?) ON CONFLICT (version) DO UPDATE SET type = excluded.type,"+
+		"$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (version) DO UPDATE SET type = excluded.type,"+
 		" applied = excluded.applied, total = excluded.total, execution_time = excluded.execution_time,"+
 		" error = excluded.error, error_stmt = excluded.error_stmt, hash = excluded.hash,"+
 		" partial_hashes = excluded.partial_hashes, operator_version = excluded.operator_version",
-		rev.Version, rev.Description, rev.Type, rev.Applied, rev.Total, rev.ExecutedAt, rev.ExecutionTime,
-		rev.Error, rev.ErrorStmt, rev.Hash, partial, rev.OperatorVersion)
+		rev.Version, rev.Description, int64(rev.Type), rev.Applied, rev.Total, rev.ExecutedAt, int64(rev.ExecutionTime),
+		rev.Error, rev.ErrorStmt, rev.Hash, hashes, rev.OperatorVersion)
 	return err
 }
 
 // DeleteRevision implements atlas.RevisionReadWriter.
 func (r revisions) DeleteRevision(ctx context.Context, version string) error {
-	_, err := r.ExecContext(ctx, "DELETE FROM "+revisionsTable+" WHERE version = ?", version)
+	_, err := r.ExecContext(ctx, "DELETE FROM "+revisionsTable+" WHERE version = $1", version)
 	return err
 }

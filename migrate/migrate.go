@@ -19,7 +19,7 @@ import (
 	atlas "ariga.io/atlas/sql/migrate"
 )
 
-//go:embed sqlite/*.sql sqlite/atlas.sum
+//go:embed sqlite/*.sql sqlite/atlas.sum postgres/*.sql postgres/atlas.sum
 var files embed.FS
 
 // ApplicationID marks a SQLite file as one of ours, in the file's header ("MSrg").
@@ -28,8 +28,12 @@ const ApplicationID = 0x4d537267
 // Dialect names a database engine.
 type Dialect string
 
-// SQLite is the dialect of SQLite.
-const SQLite Dialect = "sqlite"
+// The dialects. On PostgreSQL the migrations are of the first schema in the connection's
+// search_path.
+const (
+	SQLite   Dialect = "sqlite"
+	Postgres Dialect = "postgres"
+)
 
 // Revision is a migration that a database has applied.
 type Revision struct {
@@ -52,11 +56,11 @@ type State struct {
 // It returns the errors of [Verify], [ErrForeignKeys], or the driver's error with the failing
 // file and statement.
 func Apply(ctx context.Context, db *sql.DB, d Dialect) ([]string, error) {
-	dir, err := directory(d)
+	e, dir, err := engineOf(d)
 	if err != nil {
 		return nil, err
 	}
-	return apply(ctx, db, dir)
+	return apply(ctx, db, e, dir)
 }
 
 // Verify returns nil when what the database has applied is a beginning of this program's
@@ -71,15 +75,15 @@ func Verify(ctx context.Context, db *sql.DB, d Dialect) error {
 // Status returns which migrations are applied and which are pending. It only reads, and
 // returns the errors of [Verify].
 func Status(ctx context.Context, db *sql.DB, d Dialect) (State, error) {
-	dir, err := directory(d)
+	e, dir, err := engineOf(d)
 	if err != nil {
 		return State{}, err
 	}
-	return status(ctx, db, dir)
+	return status(ctx, db, e, dir)
 }
 
-func status(ctx context.Context, q querier, dir atlas.Dir) (State, error) {
-	h, err := readHistory(ctx, q)
+func status(ctx context.Context, q querier, e engine, dir atlas.Dir) (State, error) {
+	h, err := e.read(ctx, q)
 	if err != nil {
 		return State{}, err
 	}
@@ -99,17 +103,25 @@ func status(ctx context.Context, q querier, dir atlas.Dir) (State, error) {
 	return s, nil
 }
 
-// directory returns the embedded files of a dialect after they were compared with atlas.sum.
-func directory(d Dialect) (atlas.Dir, error) {
+// engineOf returns the engine of a dialect, and its embedded files after they were compared with
+// atlas.sum.
+func engineOf(d Dialect) (engine, atlas.Dir, error) {
 	switch d {
 	case SQLite:
-		return sqliteDir()
+		dir, err := sqliteDir()
+		return sqliteEngine{}, dir, err
+	case Postgres:
+		dir, err := postgresDir()
+		return postgresEngine{}, dir, err
 	default:
-		return nil, fmt.Errorf("migrate: dialect %q is not supported", d)
+		return nil, nil, fmt.Errorf("migrate: dialect %q is not supported", d)
 	}
 }
 
-var sqliteDir = sync.OnceValues(func() (atlas.Dir, error) { return load(files, "sqlite") })
+var (
+	sqliteDir   = sync.OnceValues(func() (atlas.Dir, error) { return load(files, "sqlite") })
+	postgresDir = sync.OnceValues(func() (atlas.Dir, error) { return load(files, "postgres") })
+)
 
 // load copies a folder of fsys into an Atlas directory and validates it.
 func load(fsys fs.FS, folder string) (atlas.Dir, error) {

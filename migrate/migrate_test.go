@@ -228,7 +228,7 @@ func TestApply(t *testing.T) {
 		db := database(t, path)
 		run(t, db, "PRAGMA user_version = 1")
 		before := digest(t, path)
-		for _, d := range []migrate.Dialect{"", "postgres", "SQLite", "sqlite3"} {
+		for _, d := range []migrate.Dialect{"", "mysql", "SQLite", "sqlite3", "postgresql"} {
 			_, err := migrate.Apply(t.Context(), db, d)
 			require.ErrorContains(t, err, "is not supported")
 			_, err = migrate.Status(t.Context(), db, d)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -65,6 +66,14 @@ func applying(ctx context.Context, ask func(question string) string) error {
 	if err != nil {
 		return err
 	}
+	if strings.HasPrefix(name, "postgres://") {
+		db, err := sql.Open("pgx", name)
+		if err != nil {
+			return err
+		}
+		_, err = migrate.ApplyDir(ctx, db, migrate.Postgres, dir)
+		return errors.Join(err, db.Close())
+	}
 	began := false
 	db := sql.OpenDB(connector{dsn: name, connect: func(conn *sqlite3.SQLiteConn) error {
 		conn.RegisterCommitHook(func() int {
@@ -79,7 +88,7 @@ func applying(ctx context.Context, ask func(question string) string) error {
 			return n
 		}, false)
 	}})
-	_, err = migrate.ApplyDir(ctx, db, dir)
+	_, err = migrate.ApplyDir(ctx, db, migrate.SQLite, dir)
 	return errors.Join(err, db.Close())
 }
 
@@ -207,7 +216,7 @@ func TestGoroutines(t *testing.T) {
 					applyDir(t, db, tt.begun)
 				}
 				run(t, db, "PRAGMA user_version = 1")
-				before, err := migrate.StatusDir(t.Context(), db, tt.dir)
+				before, err := migrate.StatusDir(t.Context(), db, migrate.SQLite, tt.dir)
 				require.NoError(t, err)
 				var (
 					wg      sync.WaitGroup
@@ -219,7 +228,7 @@ func TestGoroutines(t *testing.T) {
 					mine := pool(t, connector{dsn: dsn(path)})
 					wg.Go(func() {
 						<-began
-						applied[i], errs[i] = migrate.ApplyDir(t.Context(), mine, tt.dir)
+						applied[i], errs[i] = migrate.ApplyDir(t.Context(), mine, migrate.SQLite, tt.dir)
 					})
 				}
 				close(began)
@@ -296,7 +305,7 @@ func TestKill(t *testing.T) {
 				require.Equal(t, schema, schemaOf(t, db))
 				require.Equal(t, before, history(t, db))
 				require.Equal(t, "ok", one[string](t, db, "PRAGMA integrity_check"))
-				applied, err := migrate.ApplyDir(t.Context(), db, dir)
+				applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 				require.NoError(t, err)
 				require.Equal(t, []string{files[1].Name()}, applied)
 				for _, table := range []string{"parents", "children"} {

@@ -1,11 +1,12 @@
 // Command atlas-diff plans the migration between the files of migrate/<dialect> and the
-// graph in ent/schema:
+// graph in ent/schema, for SQLite and for PostgreSQL:
 //
-//	go run ./cmd/atlas-diff -name add_x   # writes the next file and atlas.sum
+//	go run ./cmd/atlas-diff -name add_x   # writes the next file of each, and atlas.sum
 //	go run ./cmd/atlas-diff -check        # prints what is missing; exits 1 if anything is
 //	go run ./cmd/atlas-diff -hash         # writes atlas.sum anew after a new file was edited by hand
 //
-// It needs no database: the files are replayed into an in-memory one.
+// The files are replayed into an empty database: for SQLite in memory, for PostgreSQL on a server
+// that is started for it, or in the one that -dev-url names.
 package main
 
 import (
@@ -39,8 +40,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	name := flags.String("name", "", "name of the migration to write, such as add_x")
 	check := flags.Bool("check", false, "write nothing, print what is missing")
 	hash := flags.Bool("hash", false, "write atlas.sum anew, after a new file was edited by hand")
-	dialect := flags.String("dialect", "sqlite", "the engine: sqlite")
-	dir := flags.String("dir", "", "the migration files (default migrate/<dialect>)")
+	engine := flags.String("dialect", "all", "the engine: sqlite, postgres or all")
+	dir := flags.String("dir", "", "the migration files of one engine (default migrate/<dialect>)")
+	devURL := flags.String("dev-url", "", "an empty PostgreSQL database (default one on a server of its own)")
 	if err := flags.Parse(args); err != nil {
 		return exitError
 	}
@@ -48,42 +50,29 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "atlas-diff:", err)
 		return exitError
 	}
-	if *dialect != "sqlite" {
-		return fail(fmt.Errorf("dialect %q: not one of: sqlite", *dialect))
-	}
 	if modes := []bool{*name != "", *check, *hash}; flags.NArg() > 0 || count(modes) != 1 {
 		return fail(errors.New("give one of -name add_x, -check and -hash"))
 	}
 	if *name != "" && !validName.MatchString(*name) {
 		return fail(fmt.Errorf("name %q: not lower-case words joined by _", *name))
 	}
-	if *dir == "" {
-		*dir = filepath.Join("migrate", *dialect)
-	}
-	files, err := migrate.NewLocalDir(*dir)
+	targets, err := targetsOf(*engine, *dir, *devURL)
 	if err != nil {
 		return fail(err)
 	}
-	if *hash {
-		if err := rehash(files); err != nil {
-			return fail(err)
+	switch {
+	case *hash:
+		err = writeSums(targets, stdout)
+	case *check:
+		var drift bool
+		if drift, err = report(ctx, targets, stdout); err == nil && drift {
+			return exitDrift
 		}
-		fmt.Fprintln(stdout, filepath.Join(*dir, migrate.HashFileName))
-		return exitOK
+	default:
+		err = writePlans(ctx, targets, *name, stdout)
 	}
-	if *check {
-		return report(ctx, files, *dialect, stdout, fail)
-	}
-	written, err := plan(ctx, files, *name, entmigrate.Tables)
 	if err != nil {
 		return fail(err)
-	}
-	if len(written) == 0 {
-		fmt.Fprintf(stdout, "%s: in sync with ent/schema, nothing to plan\n", *dialect)
-		return exitOK
-	}
-	for _, f := range written {
-		fmt.Fprintln(stdout, filepath.Join(*dir, f.Name()))
 	}
 	return exitOK
 }
@@ -99,23 +88,99 @@ func count(modes []bool) (n int) {
 
 var validName = regexp.MustCompile(`^[a-z0-9]+(_[a-z0-9]+)*$`)
 
-// report plans into a copy of the files and prints the statements of what came out.
-func report(ctx context.Context, files migrate.Dir, dialect string, stdout io.Writer, fail func(error) int) int {
-	copied, err := inMemory(files)
-	if err != nil {
-		return fail(err)
+// target is a dialect with its migration files.
+type target struct {
+	dialect
+	dir    *migrate.LocalDir
+	devURL string
+}
+
+func targetsOf(engine, dir, devURL string) (targets []target, err error) {
+	var names []string
+	for _, d := range dialects {
+		names = append(names, d.name)
+		if engine != d.name && engine != "all" {
+			continue
+		}
+		folder := dir
+		if folder == "" {
+			folder = filepath.Join("migrate", d.name)
+		}
+		files, err := migrate.NewLocalDir(folder)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, target{d, files, devURL})
 	}
-	missing, err := plan(ctx, copied, "check", entmigrate.Tables)
-	if err != nil {
-		return fail(err)
+	switch {
+	case len(targets) == 0:
+		return nil, fmt.Errorf("dialect %q: not one of: %s, all", engine, strings.Join(names, ", "))
+	case len(targets) > 1 && dir != "":
+		return nil, errors.New("-dir holds the files of one engine: give -dialect too")
+	case engine == "sqlite" && devURL != "":
+		return nil, errors.New("-dev-url is for PostgreSQL: SQLite's files are replayed in memory")
 	}
-	if len(missing) == 0 {
-		fmt.Fprintf(stdout, "%s: in sync with ent/schema\n", dialect)
-		return exitOK
+	return targets, nil
+}
+
+func writeSums(targets []target, stdout io.Writer) error {
+	for _, t := range targets {
+		if err := rehash(t.dir); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, filepath.Join(t.dir.Path(), migrate.HashFileName))
 	}
-	fmt.Fprintf(stdout, "%s: the migration files lack, against ent/schema:\n", dialect)
-	for _, f := range missing {
-		fmt.Fprintln(stdout, strings.TrimSpace(string(f.Bytes())))
+	return nil
+}
+
+// report prints what the files lack. One engine that cannot be asked does not keep back the other.
+func report(ctx context.Context, targets []target, stdout io.Writer) (drift bool, err error) {
+	for _, t := range targets {
+		missing, planErr := t.plan(ctx, t.dir, t.devURL, migrate.NewVersion(), "check", entmigrate.Tables)
+		switch {
+		case planErr != nil:
+			err = errors.Join(err, fmt.Errorf("%s: %w", t.name, planErr))
+		case len(missing) == 0:
+			fmt.Fprintf(stdout, "%s: in sync with ent/schema\n", t.name)
+		default:
+			drift = true
+			fmt.Fprintf(stdout, "%s: the migration files lack, against ent/schema:\n", t.name)
+			for _, f := range missing {
+				fmt.Fprintln(stdout, strings.TrimSpace(string(f.Bytes())))
+			}
+		}
 	}
-	return exitDrift
+	return drift, err
+}
+
+// writePlans writes the next file of each engine, once all of them are planned: under the same
+// name, so that they are seen to belong together.
+func writePlans(ctx context.Context, targets []target, name string, stdout io.Writer) error {
+	version := migrate.NewVersion()
+	plans := make([][]migrate.File, len(targets))
+	for i, t := range targets {
+		var err error
+		if plans[i], err = t.plan(ctx, t.dir, t.devURL, version, name, entmigrate.Tables); err == nil && len(plans[i]) > 0 {
+			err = mustFollow(t.dir, version)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
+	for i, t := range targets {
+		if len(plans[i]) == 0 {
+			fmt.Fprintf(stdout, "%s: in sync with ent/schema, nothing to plan\n", t.name)
+			continue
+		}
+		for _, f := range plans[i] {
+			if err := t.dir.WriteFile(f.Name(), f.Bytes()); err != nil {
+				return err
+			}
+			fmt.Fprintln(stdout, filepath.Join(t.dir.Path(), f.Name()))
+		}
+		if err := rehash(t.dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }

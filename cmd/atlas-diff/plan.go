@@ -5,34 +5,34 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 
 	"ariga.io/atlas/sql/migrate"
 	"ariga.io/atlas/sql/schema"
-	"ariga.io/atlas/sql/sqlite"
-	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
 	entschema "entgo.io/ent/dialect/sql/schema"
-	_ "github.com/mattn/go-sqlite3" // the in-memory database that files are replayed into
 )
 
-// plan writes what brings dir up to tables into dir, and returns the files it wrote: none
-// when there is nothing to do.
+// plan returns the files that bring those of dir up to tables: none when there is nothing to do.
+// It writes nothing.
 //
 // Ent is only asked what the graph looks like. The difference is Atlas's own, because Ent's
 // NamedDiff passes over dropped tables and changed CHECKs.
-func plan(ctx context.Context, dir migrate.Dir, name string, tables []*entschema.Table) (_ []migrate.File, err error) {
-	before, err := checked(dir)
+func (d dialect) plan(ctx context.Context, dir migrate.Dir, devURL, version, name string, tables []*entschema.Table) (_ []migrate.File, err error) {
+	if err := validate(dir); err != nil {
+		return nil, err
+	}
+	dsn, remove, err := d.dev(ctx, devURL)
 	if err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite3", "file:atlas-diff?mode=memory&_fk=1")
+	defer func() { err = errors.Join(err, remove()) }()
+	db, err := sql.Open(d.driver, dsn)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1) // an in-memory database is its connection
-	drv, err := sqlite.Open(db)
+	drv, err := d.atlas(db)
 	if err != nil {
 		return nil, err
 	}
@@ -40,39 +40,22 @@ func plan(ctx context.Context, dir migrate.Dir, name string, tables []*entschema
 		migrate.PlanWithSchemaQualifier(""), // the files name no schema
 		migrate.PlanWithIndent("  "),
 		migrate.PlanWithDiffOptions(schema.DiffNormalized()),
-		migrate.PlanFormat(migrate.DefaultFormatter), // one file, not a pair of up and down
 	)
-	planned, err := planner.PlanSchema(ctx, name, desired(db, drv, dir, tables))
+	planned, err := planner.PlanSchema(ctx, name, d.desired(db, drv, dir, tables))
 	if errors.Is(err, migrate.ErrNoPlan) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	planned.Version = migrate.NewVersion()
-	if n := len(before); n > 0 && planned.Version <= before[n-1].Version() {
-		if _, inMemory := dir.(*migrate.MemDir); !inMemory {
-			return nil, fmt.Errorf("%s is later than this machine's clock, and a new file must come after it", before[n-1].Name())
-		}
-	}
-	if err := planner.WritePlan(planned); err != nil {
-		return nil, err
-	}
-	after, err := dir.Files()
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(after, func(f migrate.File) bool { return slices.ContainsFunc(before, sameName(f)) }), nil
-}
-
-func sameName(f migrate.File) func(migrate.File) bool {
-	return func(other migrate.File) bool { return other.Name() == f.Name() }
+	planned.Version = version
+	return migrate.DefaultFormatter.Format(planned) // one file, not a pair of up and down
 }
 
 // desired returns the state that tables describe, in the terms of the database.
-func desired(db *sql.DB, drv migrate.Driver, dir migrate.Dir, tables []*entschema.Table) migrate.StateReader {
+func (d dialect) desired(db *sql.DB, drv migrate.Driver, dir migrate.Dir, tables []*entschema.Table) migrate.StateReader {
 	return migrate.StateReaderFunc(func(ctx context.Context) (*schema.Realm, error) {
-		graph, err := entschema.NewMigrate(entsql.OpenDB(dialect.SQLite, db), entschema.WithDir(dir))
+		graph, err := entschema.NewMigrate(entsql.OpenDB(d.ent, db), entschema.WithDir(dir))
 		if err != nil {
 			return nil, err
 		}
@@ -88,21 +71,15 @@ func desired(db *sql.DB, drv migrate.Driver, dir migrate.Dir, tables []*entschem
 		for _, s := range realm.Schemas {
 			named.AddTables(s.Tables...)
 		}
+		d.refine(named)
+		// Expressions come back from PostgreSQL in other words than they were given.
+		if n, ok := drv.(schema.Normalizer); ok {
+			if named, err = n.NormalizeSchema(ctx, named); err != nil {
+				return nil, err
+			}
+		}
 		return schema.NewRealm(named), nil
 	})
-}
-
-// inMemory copies a directory, so that a plan can be written without a trace on disk.
-func inMemory(dir migrate.Dir) (*migrate.MemDir, error) {
-	files, err := checked(dir)
-	if err != nil {
-		return nil, err
-	}
-	copied := &migrate.MemDir{}
-	if err := copied.CopyFiles(files); err != nil {
-		return nil, err
-	}
-	return copied, rehash(copied)
 }
 
 // rehash writes the atlas.sum of the files as they are.
@@ -114,19 +91,30 @@ func rehash(dir migrate.Dir) error {
 	return migrate.WriteSumFile(dir, sum)
 }
 
-// checked returns the files of dir after it compared them with atlas.sum. Only a directory
-// without any file may lack its sum.
-func checked(dir migrate.Dir) ([]migrate.File, error) {
+// validate compares the files with their atlas.sum, which only a directory without any may lack.
+func validate(dir migrate.Dir) error {
 	files, err := dir.Files()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = migrate.Validate(dir)
 	if errors.Is(err, migrate.ErrChecksumNotFound) && len(files) == 0 {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the files do not match their atlas.sum (edited by hand before it landed? then: go run ./cmd/atlas-diff -hash): %w", err)
+		return fmt.Errorf("the files do not match their atlas.sum (edited by hand before it landed? then: go run ./cmd/atlas-diff -hash): %w", err)
 	}
-	return files, nil
+	return nil
+}
+
+// mustFollow returns an error unless a new file of that version comes last.
+func mustFollow(dir migrate.Dir, version string) error {
+	files, err := dir.Files()
+	if err != nil {
+		return err
+	}
+	if n := len(files); n > 0 && version <= files[n-1].Version() {
+		return fmt.Errorf("%s is later than this machine's clock, and a new file must come after it", files[n-1].Name())
+	}
+	return nil
 }

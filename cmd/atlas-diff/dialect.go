@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"net/url"
+
+	"ariga.io/atlas/sql/migrate"
+	"ariga.io/atlas/sql/postgres"
+	"ariga.io/atlas/sql/schema"
+	"ariga.io/atlas/sql/sqlite"
+	entdialect "entgo.io/ent/dialect"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	_ "github.com/mattn/go-sqlite3"    // the driver "sqlite3"
+
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+)
+
+// dialect is what differs between the engines.
+type dialect struct {
+	name   string // of its folder
+	ent    string // Ent's name for it
+	driver string // of database/sql
+	dev    devDatabase
+	atlas  func(db *sql.DB) (migrate.Driver, error)
+	refine func(s *schema.Schema) // adds what Ent does not say
+}
+
+// devDatabase returns an empty database that files can be replayed into, and what removes it
+// afterwards. The URL is that of the flag -dev-url.
+type devDatabase func(ctx context.Context, url string) (dsn string, remove func() error, err error)
+
+var dialects = []dialect{
+	{"sqlite", entdialect.SQLite, "sqlite3", inMemory, openSQLite, asItIs},
+	{"postgres", entdialect.Postgres, "pgx", onServer, openPostgres, likeSQLite},
+}
+
+func inMemory(context.Context, string) (dsn string, remove func() error, err error) {
+	return "file:atlas-diff?mode=memory&_fk=1", keep, nil
+}
+
+func keep() error { return nil }
+
+// onServer returns the database of a URL, or else one on a server that is started for it.
+func onServer(ctx context.Context, given string) (dsn string, remove func() error, err error) {
+	if given == "" {
+		return pgtest.Empty(ctx)
+	}
+	u, err := url.Parse(given)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return "", nil, errors.New("-dev-url is not a postgres:// URL") // it may hold a password
+	}
+	return given, keep, nil
+}
+
+func openSQLite(db *sql.DB) (migrate.Driver, error) { return sqlite.Open(db) }
+
+func openPostgres(db *sql.DB) (migrate.Driver, error) {
+	drv, err := postgres.Open(db)
+	if err != nil {
+		return nil, err
+	}
+	pg, ok := drv.(*postgres.Driver)
+	if !ok {
+		return nil, errors.New("the server is not a PostgreSQL")
+	}
+	return &postgresDriver{Driver: pg}, nil
+}
+
+// postgresDriver is Atlas's driver, which also sees a changed collation, and plans expressions in
+// the words of the graph. PostgreSQL gives them back in other words (BETWEEN as two comparisons),
+// and those in others again: a file with the first would differ from the graph for ever.
+type postgresDriver struct {
+	*postgres.Driver
+	graph *schema.Schema // as it was before it was normalized
+}
+
+// NormalizeSchema returns a schema as PostgreSQL gives it back.
+func (d *postgresDriver) NormalizeSchema(ctx context.Context, s *schema.Schema) (*schema.Schema, error) {
+	d.graph = s
+	return d.Driver.NormalizeSchema(ctx, s)
+}
+
+// SchemaDiff returns what makes one schema the other, which is the normalized one.
+func (d *postgresDriver) SchemaDiff(from, to *schema.Schema, opts ...schema.DiffOption) ([]schema.Change, error) {
+	changes, err := d.Driver.SchemaDiff(from, to, opts...)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range to.Tables {
+		if old, ok := from.Table(table.Name); ok {
+			for _, column := range table.Columns {
+				if was, ok := old.Column(column.Name); ok && collation(was) != collation(column) {
+					changes = withCollation(changes, table, was, column)
+				}
+			}
+		}
+		if said, ok := d.graph.Table(table.Name); ok {
+			inWordsOf(said, table)
+		}
+	}
+	return changes, nil
+}
+
+// inWordsOf gives a table the expressions of the same table in the graph.
+func inWordsOf(said, table *schema.Table) {
+	for _, check := range attrs[schema.Check](table.Attrs) {
+		for _, words := range attrs[schema.Check](said.Attrs) {
+			if words.Name == check.Name {
+				check.Expr = words.Expr
+			}
+		}
+	}
+	for _, index := range table.Indexes {
+		words, ok := said.Index(index.Name)
+		if !ok {
+			continue
+		}
+		for _, where := range attrs[postgres.IndexPredicate](index.Attrs) {
+			for _, words := range attrs[postgres.IndexPredicate](words.Attrs) {
+				where.P = words.P
+			}
+		}
+	}
+}
+
+// attrs returns the attributes of one type.
+func attrs[T any](all []schema.Attr) (some []*T) {
+	for _, attr := range all {
+		if a, ok := any(attr).(*T); ok {
+			some = append(some, a)
+		}
+	}
+	return some
+}
+
+func collation(c *schema.Column) (name string) {
+	for _, attr := range attrs[schema.Collation](c.Attrs) {
+		name = attr.V
+	}
+	return name
+}
+
+// withCollation adds the change of a column's collation, which is written together with its type.
+func withCollation(changes []schema.Change, table *schema.Table, from, to *schema.Column) []schema.Change {
+	var modified *schema.ModifyTable
+	for _, change := range changes {
+		if m, ok := change.(*schema.ModifyTable); ok && m.T.Name == table.Name {
+			modified = m
+		}
+	}
+	if modified == nil {
+		modified = &schema.ModifyTable{T: table}
+		changes = append(changes, modified)
+	}
+	for _, change := range modified.Changes {
+		if m, ok := change.(*schema.ModifyColumn); ok && m.To.Name == to.Name {
+			m.Change |= schema.ChangeType
+			return changes
+		}
+	}
+	modified.Changes = append(modified.Changes, &schema.ModifyColumn{From: from, To: to, Change: schema.ChangeType})
+	return changes
+}
+
+func asItIs(*schema.Schema) {}
+
+// nullsFirst are the columns that a query reads an index by with NULL before every value, by index:
+// the order of SQLite's indexes. PostgreSQL's have NULL last.
+var nullsFirst = map[string]string{
+	"apikey_provider_id_usage_count_last_used_at_id": "last_used_at", // GetLeastUsedKey
+}
+
+// likeSQLite makes PostgreSQL sort as SQLite does: texts by their bytes, so that the order does
+// not depend on the machine's locale either, and NULL where a query wants it.
+func likeSQLite(s *schema.Schema) {
+	for _, table := range s.Tables {
+		for _, column := range table.Columns {
+			if _, ok := column.Type.Type.(*schema.StringType); ok {
+				column.SetCollation("C")
+			}
+		}
+		for _, index := range table.Indexes {
+			for _, part := range index.Parts {
+				if part.C != nil && part.C.Name == nullsFirst[index.Name] {
+					part.AddAttrs(&postgres.IndexColumnProperty{NullsFirst: true})
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,364 @@
+package migrate_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/migrate"
+)
+
+// emptyPostgres returns the URL of an empty database, and a pool on it.
+func emptyPostgres(tb testing.TB) (string, *sql.DB) {
+	tb.Helper()
+	name := pgtest.Database(tb, "", nil)
+	return name, openPostgres(tb, name)
+}
+
+func openPostgres(tb testing.TB, name string) *sql.DB {
+	tb.Helper()
+	db, err := sql.Open("pgx", name)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, db.Close()) })
+	return db
+}
+
+// columnsOf returns what the tables of a PostgreSQL database look like, but for the revisions.
+func columnsOf(tb testing.TB, db *sql.DB) []string {
+	tb.Helper()
+	return append(
+		column[string](tb, db, "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable FROM information_schema.columns"+
+			" WHERE table_schema = current_schema() AND table_name <> 'atlas_schema_revisions' ORDER BY 1"),
+		column[string](tb, db, "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename <> 'atlas_schema_revisions' ORDER BY 1")...)
+}
+
+func TestPostgres(t *testing.T) {
+	t.Parallel()
+	two := map[string]string{
+		first:  "CREATE TABLE a (id bigint PRIMARY KEY);\nINSERT INTO a VALUES (1), (2);\n",
+		second: "ALTER TABLE a ADD COLUMN n bigint NOT NULL DEFAULT 7;\n",
+	}
+	begun := map[string]string{first: two[first]}
+
+	t.Run("OK", func(t *testing.T) {
+		t.Parallel()
+		_, db := emptyPostgres(t)
+		dir, err := migrate.Load(migrate.Files, "postgres")
+		require.NoError(t, err)
+		files, err := dir.Files()
+		require.NoError(t, err)
+		require.Equal(t, names(embedded(t)), names(files), "both dialects have the same migrations")
+
+		state, err := migrate.Status(t.Context(), db, migrate.Postgres)
+		require.NoError(t, err)
+		require.Empty(t, state.Applied)
+		require.Equal(t, names(files), state.Pending)
+		require.Empty(t, column[string](t, db, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "Status only reads")
+
+		applied, err := migrate.Apply(t.Context(), db, migrate.Postgres)
+		require.NoError(t, err)
+		require.Equal(t, names(files), applied)
+		require.NoError(t, migrate.Verify(t.Context(), db, migrate.Postgres))
+		state, err = migrate.Status(t.Context(), db, migrate.Postgres)
+		require.NoError(t, err)
+		require.Empty(t, state.Pending)
+		require.Len(t, state.Applied, len(files))
+		require.Equal(t, "init", state.Applied[0].Name)
+		require.Equal(t, time.UTC, state.Applied[0].ExecutedAt.Location())
+
+		applied, err = migrate.Apply(t.Context(), db, migrate.Postgres)
+		require.NoError(t, err)
+		require.Empty(t, applied)
+	})
+	t.Run("OK/another schema", func(t *testing.T) {
+		t.Parallel()
+		name, db := emptyPostgres(t)
+		run(t, db, "CREATE SCHEMA registry", "CREATE TABLE of_somebody_else (id integer)")
+		u, err := url.Parse(name)
+		require.NoError(t, err)
+		q := u.Query()
+		q.Set("search_path", "registry")
+		u.RawQuery = q.Encode()
+		ours := openPostgres(t, u.String())
+		_, err = migrate.Apply(t.Context(), ours, migrate.Postgres)
+		require.NoError(t, err)
+		require.NotZero(t, one[int](t, ours, "SELECT count(*) FROM pg_tables WHERE schemaname = 'registry'"))
+		require.Equal(t, []string{"of_somebody_else"}, column[string](t, ours, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+	})
+	t.Run("OK/beside an extension", func(t *testing.T) {
+		t.Parallel()
+		_, db := emptyPostgres(t)
+		run(t, db, "CREATE EXTENSION pg_stat_statements") // has a view in the schema
+		_, err := migrate.Apply(t.Context(), db, migrate.Postgres)
+		require.NoError(t, err)
+	})
+	t.Run("OK/function bodies", func(t *testing.T) {
+		t.Parallel()
+		_, db := emptyPostgres(t)
+		_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, map[string]string{
+			first: "CREATE FUNCTION twice(n bigint) RETURNS bigint LANGUAGE plpgsql AS $$\nBEGIN\n  n := n * 2;\n  RETURN n;\nEND;\n$$;\n" +
+				"CREATE TABLE a AS SELECT twice(21) AS n;\n",
+		}))
+		require.NoError(t, err)
+		require.Equal(t, 42, one[int](t, db, "SELECT n FROM a"))
+	})
+	t.Run("OK/data stays", func(t *testing.T) {
+		t.Parallel()
+		_, db := emptyPostgres(t)
+		_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, begun))
+		require.NoError(t, err)
+		applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, two))
+		require.NoError(t, err)
+		require.Equal(t, []string{second}, applied)
+		require.Equal(t, []int{7, 7}, column[int](t, db, "SELECT n FROM a ORDER BY id"))
+	})
+	t.Run("ErrStatement", func(t *testing.T) {
+		t.Parallel()
+		_, db := emptyPostgres(t)
+		bad := directory(t, map[string]string{
+			first: two[first], second: "CREATE TABLE b (id bigint);\nINSERT INTO a VALUES (1);\nCREATE TABLE c (id bigint);\n",
+		})
+		applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, bad)
+		var server *pgconn.PgError
+		require.ErrorAs(t, err, &server)
+		require.Equal(t, "23505", server.Code, "the first error, not that the transaction is aborted")
+		require.ErrorContains(t, err, second)
+		require.Equal(t, []string{first}, applied)
+		require.Equal(t, []string{"a", "atlas_schema_revisions"}, column[string](t, db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"))
+		require.Equal(t, []string{"20260101000000"}, versions(t, db))
+		// The pool's connections are fit for use.
+		applied, err = migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, two))
+		require.NoError(t, err)
+		require.Equal(t, []string{second}, applied)
+	})
+	t.Run("ErrBusy", func(t *testing.T) {
+		t.Parallel()
+		_, db := emptyPostgres(t)
+		conn, err := db.Conn(t.Context())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close()) }()
+		// As the CLI takes it, for its session.
+		_, err = conn.ExecContext(t.Context(), "SELECT pg_advisory_lock(2686470616)")
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		_, err = migrate.Apply(ctx, db, migrate.Postgres)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "wait for another migration")
+		require.Empty(t, column[string](t, db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+	})
+	for name, test := range map[string]struct {
+		before []string
+		want   error
+	}{
+		"tables of somebody else": {[]string{"CREATE TABLE users (id integer)"}, migrate.ErrForeign},
+		"a view of somebody else": {[]string{"CREATE VIEW v AS SELECT 1"}, migrate.ErrForeign},
+		"an unknown beginning":    {[]string{"UPDATE atlas_schema_revisions SET version = '1'"}, migrate.ErrForeign},
+		"newer":                   {[]string{"INSERT INTO atlas_schema_revisions SELECT '99990101000000', description, type, applied, total, executed_at, execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM atlas_schema_revisions"}, migrate.ErrNewer},
+		"edited":                  {[]string{"UPDATE atlas_schema_revisions SET hash = 'x'"}, migrate.ErrEdited},
+		"no schema":               {[]string{"DROP SCHEMA public CASCADE"}, migrate.ErrForeign},
+	} {
+		t.Run("Err/"+name, func(t *testing.T) {
+			t.Parallel()
+			_, db := emptyPostgres(t)
+			if test.want != migrate.ErrForeign || name == "an unknown beginning" {
+				_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, begun))
+				require.NoError(t, err)
+			}
+			run(t, db, test.before...)
+			before := column[string](t, db, "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') ORDER BY 1")
+			dir := directory(t, two)
+			_, err := migrate.StatusDir(t.Context(), db, migrate.Postgres, dir)
+			requireOnly(t, err, test.want)
+			applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, dir)
+			requireOnly(t, err, test.want)
+			require.Empty(t, applied)
+			require.Equal(t, before, column[string](t, db, "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') ORDER BY 1"))
+		})
+	}
+}
+
+// TestPostgresProcesses opens new databases by several processes at once.
+func TestPostgresProcesses(t *testing.T) {
+	t.Parallel()
+	_, db := emptyPostgres(t)
+	_, err := migrate.Apply(t.Context(), db, migrate.Postgres)
+	require.NoError(t, err)
+	fresh := columnsOf(t, db)
+	for _, n := range []int{4, 6} {
+		t.Run(fmt.Sprintf("OK/%d", n), func(t *testing.T) {
+			t.Parallel()
+			var processes []*process
+			for range n {
+				processes = append(processes, start(t, "open"))
+			}
+			for _, p := range processes {
+				require.Equal(t, "ready", p.hear(t))
+			}
+			for range 3 {
+				name, db := emptyPostgres(t)
+				for _, p := range processes {
+					p.say(t, name)
+				}
+				for _, p := range processes {
+					require.Equal(t, "<nil>", p.hear(t))
+				}
+				require.Equal(t, fresh, columnsOf(t, db))
+				require.Equal(t, versionsOf(embedded(t)), versions(t, db))
+				require.NoError(t, migrate.Verify(t.Context(), db, migrate.Postgres))
+			}
+		})
+	}
+}
+
+// TestPostgresGoroutines applies from several pools at once: each file is applied once.
+func TestPostgresGoroutines(t *testing.T) {
+	t.Parallel()
+	name, _ := emptyPostgres(t)
+	dir := directory(t, map[string]string{
+		first: "CREATE TABLE a (id bigint);\n", second: "ALTER TABLE a ADD COLUMN n bigint;\n", third: "ALTER TABLE a ADD COLUMN m bigint;\n",
+	})
+	var (
+		wg      sync.WaitGroup
+		applied [6][]string
+		errs    [6]error
+	)
+	for i := range applied {
+		db := openPostgres(t, name)
+		wg.Go(func() { applied[i], errs[i] = migrate.ApplyDir(t.Context(), db, migrate.Postgres, dir) })
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs[:]...))
+	var all []string
+	for _, some := range applied {
+		all = append(all, some...)
+	}
+	require.ElementsMatch(t, []string{first, second, third}, all)
+}
+
+// TestPostgresKill kills a process in the middle of a migration: it waits for a table that the test
+// has locked.
+func TestPostgresKill(t *testing.T) {
+	t.Parallel()
+	name, db := emptyPostgres(t)
+	begun := map[string]string{first: "CREATE TABLE a (id bigint);\nCREATE TABLE b (id bigint);\n"}
+	_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, begun))
+	require.NoError(t, err)
+	lock, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = lock.ExecContext(t.Context(), "LOCK TABLE b")
+	require.NoError(t, err)
+
+	files := map[string]string{first: begun[first], second: "ALTER TABLE a ADD COLUMN n bigint;\nALTER TABLE b ADD COLUMN n bigint;\n"}
+	p := start(t, "apply")
+	require.Equal(t, "name", p.hear(t))
+	p.say(t, name)
+	require.Equal(t, "folder", p.hear(t))
+	p.say(t, folder(t, files))
+	waiting := func() bool {
+		return one[int](t, db, "SELECT count(*) FROM pg_locks WHERE relation = 'b'::regclass AND NOT granted") == 1
+	}
+	require.Eventually(t, waiting, time.Minute, 10*time.Millisecond)
+	p.kill()
+	require.NoError(t, lock.Rollback())
+
+	applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, files))
+	require.NoError(t, err, "the server rolls back what it lost the client of, and lets go of the lock")
+	require.Equal(t, []string{second}, applied)
+	require.Equal(t, []string{"a", "b"}, column[string](t, db, "SELECT table_name FROM information_schema.columns WHERE column_name = 'n' ORDER BY 1"))
+}
+
+// TestPostgresCLI takes turns with the Atlas CLI on one database.
+func TestPostgresCLI(t *testing.T) {
+	t.Parallel()
+	binary, err := exec.LookPath("atlas")
+	if err != nil {
+		t.Skip("atlas is not on PATH: install the Atlas CLI, community edition (https://atlasgo.io/docs), to run this test")
+	}
+	two := map[string]string{first: "CREATE TABLE a (id bigint);\n", second: "CREATE TABLE b (id bigint);\n"}
+	cli := func(t *testing.T, name, command string, args ...string) (string, error) {
+		t.Helper()
+		u, err := url.Parse(name)
+		require.NoError(t, err)
+		q := u.Query()
+		q.Set("search_path", "public")
+		u.RawQuery = q.Encode()
+		cmd := exec.CommandContext(t.Context(), binary, append([]string{"migrate", command, "--env", "postgres", "--var", "postgres_url=" + u.String()}, args...)...)
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), "ATLAS_NO_UPDATE_NOTIFIER=1")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	must := func(t *testing.T, text, name, command string, args ...string) {
+		t.Helper()
+		out, err := cli(t, name, command, args...)
+		require.NoError(t, err, out)
+		require.Contains(t, out, text)
+	}
+	t.Run("OK/the committed files", func(t *testing.T) {
+		t.Parallel()
+		name, db := emptyPostgres(t)
+		must(t, "Pending", name, "status")
+		must(t, "", name, "apply")
+		must(t, "Migration Status: OK", name, "status")
+		applied, err := migrate.Apply(t.Context(), db, migrate.Postgres)
+		require.NoError(t, err)
+		require.Empty(t, applied)
+		_, ours := emptyPostgres(t)
+		_, err = migrate.Apply(t.Context(), ours, migrate.Postgres)
+		require.NoError(t, err)
+		const revisions = "SELECT column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '-')" +
+			" FROM information_schema.columns WHERE table_name = 'atlas_schema_revisions' ORDER BY ordinal_position"
+		require.Equal(t, column[string](t, db, revisions), column[string](t, ours, revisions))
+		const rows = "SELECT row_to_json(r)::jsonb - 'executed_at' - 'execution_time' - 'operator_version' FROM atlas_schema_revisions r ORDER BY version"
+		require.Equal(t, column[string](t, db, rows), column[string](t, ours, rows))
+	})
+	t.Run("OK/turns", func(t *testing.T) {
+		t.Parallel()
+		for _, cliFirst := range []bool{true, false} {
+			name, db := emptyPostgres(t)
+			path := folder(t, two)
+			if cliFirst {
+				must(t, "", name, "apply", "1", from(path))
+				applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, load(t, path))
+				require.NoError(t, err)
+				require.Equal(t, []string{second}, applied)
+			} else {
+				_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, map[string]string{first: two[first]}))
+				require.NoError(t, err)
+				must(t, "", name, "apply", from(path))
+			}
+			must(t, "Migration Status: OK", name, "status", from(path))
+			state, err := migrate.StatusDir(t.Context(), db, migrate.Postgres, load(t, path))
+			require.NoError(t, err)
+			require.Empty(t, state.Pending)
+		}
+	})
+	t.Run("OK/resume", func(t *testing.T) {
+		t.Parallel()
+		name, db := emptyPostgres(t)
+		broken := folder(t, map[string]string{first: "CREATE TABLE a (id bigint);\nCREATE TABLE b (id nothing);\n"})
+		out, err := cli(t, name, "apply", "--tx-mode", "none", from(broken))
+		require.Error(t, err, out)
+		require.Equal(t, 1, one[int](t, db, "SELECT applied FROM atlas_schema_revisions"), "the first of two statements")
+		state, err := migrate.StatusDir(t.Context(), db, migrate.Postgres, load(t, broken))
+		require.NoError(t, err)
+		require.Equal(t, []string{first}, state.Pending)
+		run(t, db, "CREATE DOMAIN nothing AS bigint")
+		applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, load(t, broken))
+		require.NoError(t, err)
+		require.Equal(t, []string{first}, applied)
+	})
+}
