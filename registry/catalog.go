@@ -59,9 +59,9 @@ func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot,
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	im := importer{now: r.now(), source: snapshot.Source, report: ImportReport{Source: snapshot.Source, Notes: snapshot.Notes}}
-	err := r.write(ctx, op, func(tx *ent.Client) error {
-		im.tx = tx
+	var im importer
+	err := r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		im = importer{tx: tx, now: r.now(), source: snapshot.Source, report: ImportReport{Source: snapshot.Source, Notes: snapshot.Notes}}
 		done, total := 0, snapshot.Models()
 		progress(done, total)
 		for _, p := range snapshot.Providers {

@@ -14,9 +14,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-func TestImportCatwalk(t *testing.T) {
+func TestImportCatwalk(t *testing.T) { eachEngine(t, testImportCatwalk) }
+
+func testImportCatwalk(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	snapshot := catalog.Catwalk()
 
 	var done []int
@@ -70,12 +72,14 @@ func snapshot() catalog.Snapshot {
 	}}}
 }
 
-func TestImportCatalog(t *testing.T) {
+func TestImportCatalog(t *testing.T) { eachEngine(t, testImportCatalog) }
+
+func testImportCatalog(t *testing.T, e engine) {
 	t.Parallel()
 
 	t.Run("updates what differs", func(t *testing.T) {
 		t.Parallel()
-		reg, clock := setup(t)
+		reg, clock := e.setup(t)
 		s := snapshot()
 		_, err := reg.ImportCatalog(t.Context(), s, nil)
 		require.NoError(t, err)
@@ -116,7 +120,7 @@ func TestImportCatalog(t *testing.T) {
 	})
 	t.Run("leaves alone what people did", func(t *testing.T) {
 		t.Parallel()
-		reg, _ := setup(t)
+		reg, _ := e.setup(t)
 		s := snapshot()
 		s.Providers = append(s.Providers, catalog.Provider{Name: "q", AuthMethod: "bearer", Models: []catalog.Model{{ModelID: "x"}}})
 		_, err := reg.ImportCatalog(t.Context(), s, nil)
@@ -154,7 +158,7 @@ func TestImportCatalog(t *testing.T) {
 	})
 	t.Run("a model without any price", func(t *testing.T) {
 		t.Parallel()
-		reg, clock := setup(t)
+		reg, clock := e.setup(t)
 		p, err := reg.CreateProvider(t.Context(), registry.ProviderInput{Name: "p"})
 		require.NoError(t, err)
 		// Through the client, past the rules.
@@ -171,7 +175,7 @@ func TestImportCatalog(t *testing.T) {
 	})
 	t.Run("ErrInvalidData", func(t *testing.T) {
 		t.Parallel()
-		reg, _ := setup(t)
+		reg, _ := e.setup(t)
 		for name, change := range map[string]func(*catalog.Snapshot){
 			"source":         func(s *catalog.Snapshot) { s.Source = "" },
 			"provider":       func(s *catalog.Snapshot) { s.Providers[0].Name = "Not a slug" },
@@ -201,7 +205,7 @@ func TestImportCatalog(t *testing.T) {
 	})
 	t.Run("cancelled half-way", func(t *testing.T) {
 		t.Parallel()
-		reg, _ := setup(t)
+		reg, _ := e.setup(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := reg.ImportCatalog(ctx, catalog.Catwalk(), func(done, total int) {
 			if done > total/2 {

@@ -45,15 +45,29 @@ var (
 	// ErrSchema is returned when the database is not at a schema this program can use. The
 	// error also matches one of package migrate that says why.
 	ErrSchema error = &sentinel{text: "unusable schema"}
-	// ErrBusy is returned when another process held the database for longer than ten seconds.
+	// ErrBusy is returned when another process held the database for longer than ten seconds, or,
+	// on PostgreSQL, when transactions were in each other's way: nothing was done, and it can be tried again.
 	ErrBusy error = &sentinel{text: "database busy"}
-	// ErrReadOnly is returned when the file, its folder or its file system cannot be written.
+	// ErrReadOnly is returned when the file, its folder or its file system cannot be written, or when
+	// no server of the name can: they are standbys.
 	ErrReadOnly error = &sentinel{text: "read-only"}
 	// ErrDiskFull is returned when the disk is full, or a quota is reached. Reads still work. In
 	// WAL mode even a DELETE needs space: free some outside of the database.
 	ErrDiskFull error = &sentinel{text: "disk full"}
 	// ErrCorrupt is returned when the file is damaged or is not a database.
 	ErrCorrupt error = &sentinel{text: "corrupt database"}
+	// ErrUnavailable is returned when the server cannot be reached, has no connection to spare, or is
+	// starting or stopping, after half a minute of trying unless the context ended earlier. What was
+	// to be done has not been done.
+	ErrUnavailable error = &sentinel{text: "database unavailable"}
+	// ErrDenied is returned when the server refuses the user, the password or a permission.
+	ErrDenied error = &sentinel{text: "access denied"}
+	// ErrUnsupported is returned for a server that cannot be worked with: its version, its encoding,
+	// or settings by which it would lose what it has confirmed.
+	ErrUnsupported error = &sentinel{text: "unsupported server"}
+	// ErrUncertain is returned when the connection to the server was lost, or the context ended,
+	// while a commit was under way: what was to be done may have been done or not.
+	ErrUncertain error = &sentinel{text: "uncertain whether it was committed"}
 )
 
 var kinds = map[store.Kind]error{
@@ -65,6 +79,11 @@ var kinds = map[store.Kind]error{
 	store.DiskFull:   ErrDiskFull,
 	store.Corrupt:    ErrCorrupt,
 	store.Closed:     ErrClosed,
+
+	store.Unavailable: ErrUnavailable,
+	store.Denied:      ErrDenied,
+	store.Unsupported: ErrUnsupported,
+	store.Uncertain:   ErrUncertain,
 }
 
 // translate is the one place where errors from below become this package's. It puts the

@@ -32,7 +32,7 @@ func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *en
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, "create family", err)
 	}
-	err = r.write(ctx, fmt.Sprintf("create family %q", in.Name), func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, fmt.Sprintf("create family %q", in.Name), func(tx *ent.Client) error {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}

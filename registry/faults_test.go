@@ -37,6 +37,7 @@ var faultChildren = map[string]func(ctx context.Context, args ...string) error{
 	"limited":   faultLimited,
 	"record":    faultRecord,
 	"hold":      faultHold,
+	"move":      moving,
 }
 
 // faultError returns an error unless err is want.

@@ -26,11 +26,31 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
+// engine is a database that a test runs on.
+type engine struct {
+	name string
+	// new returns a registry of the test's own.
+	new func(testing.TB, ...registry.Option) *registry.Registry
+}
+
+var (
+	onSQLite   = engine{"sqlite", registrytest.New}
+	onPostgres = engine{"postgres", registrytest.NewPostgres}
+)
+
+// eachEngine runs a test on each database. The test is parallel.
+func eachEngine(t *testing.T, test func(*testing.T, engine)) {
+	t.Parallel()
+	for _, e := range []engine{onSQLite, onPostgres} {
+		t.Run(e.name, func(t *testing.T) { test(t, e) })
+	}
+}
+
 // setup returns a registry of the test's own and the clock it goes by.
-func setup(t *testing.T) (*registry.Registry, *registrytest.Clock) {
-	t.Helper()
+func (e engine) setup(tb testing.TB) (*registry.Registry, *registrytest.Clock) {
+	tb.Helper()
 	clock := registrytest.NewClock(registrytest.Start)
-	return registrytest.New(t, registry.WithClock(clock.Now)), clock
+	return e.new(tb, registry.WithClock(clock.Now)), clock
 }
 
 func mustProvider(tb testing.TB, reg *registry.Registry, name string) *ent.Provider {

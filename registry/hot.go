@@ -26,21 +26,21 @@ type hot struct {
 const leastUsedKeySQL = "SELECT id, created_at, updated_at, deleted_at, provider_id, key_hash, key_prefix, label," +
 	" usage_count, token_count, requests_today, tokens_today, last_reset, disabled," +
 	" degraded, degraded_until, degraded_reason, last_used_at" +
-	" FROM api_keys WHERE provider_id = ? AND deleted_at IS NULL AND NOT disabled" +
-	" AND (degraded_until IS NULL OR degraded_until <= ?)" +
+	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
+	" AND (degraded_until IS NULL OR degraded_until <= $2)" +
 	" ORDER BY usage_count, last_used_at NULLS FIRST, id LIMIT 1"
 
 // leastUsedKey returns the key that GetLeastUsedKey is to return, or Ent's NotFoundError.
 func (r *Registry) leastUsedKey(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
 	if r.hot == nil || r.hot.key.Load() == nil {
-		key, err := leastUsed(r.client, providerID, now).First(ctx)
+		key, err := leastUsed(r.fresh, providerID, now).First(ctx)
 		if err == nil && r.hot != nil {
 			own := *key
 			r.hot.key.Store(&own)
 		}
 		return key, err
 	}
-	return r.hot.leastUsedKey(ctx, r.client, providerID, now)
+	return r.hot.leastUsedKey(ctx, r.fresh, providerID, now)
 }
 
 // leastUsed is leastUsedKeySQL in Ent.

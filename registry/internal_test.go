@@ -19,7 +19,7 @@ import (
 
 // recorder is a driver that notes what it is asked.
 type recorder struct {
-	*store.DB
+	store.DB
 	mu      sync.Mutex
 	queries []recorded
 }
@@ -63,6 +63,7 @@ func TestPlans(t *testing.T) {
 	rec := &recorder{DB: reg.db}
 	recording := *reg
 	recording.client = ent.NewClient(ent.Driver(rec))
+	recording.fresh = recording.client
 	start := time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC)
 	for name, test := range map[string]struct {
 		call func(*Registry) error

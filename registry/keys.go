@@ -10,11 +10,13 @@ import (
 	"slices"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/meter"
 )
@@ -87,7 +89,7 @@ func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey,
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, "add API key", err)
 	}
-	err = r.write(ctx, "add API key", func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, "add API key", func(tx *ent.Client) error {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}
@@ -239,7 +241,7 @@ func (e *NoKeyError) Unwrap() error { return ErrNoKeyAvailable }
 // explain returns why a provider has no key that may be used now; or, if one became usable since
 // we looked, that key.
 func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
-	all, err := r.client.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
+	all, err := r.fresh.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
 		Order(inOrderOfUse()...).All(ctx)
 	if err != nil {
 		return nil, err
@@ -284,7 +286,9 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 	return r.write(ctx, op, func(tx *ent.Client) error {
 		now := r.now()
 		until := now.Add(duration)
-		key, err := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil()).Only(ctx)
+		query := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil())
+		query.Modify(forUpdate)
+		key, err := query.Only(ctx)
 		if err != nil {
 			return err
 		}
@@ -362,15 +366,34 @@ func countUse(ctx context.Context, tx *ent.Client, keyID uuid.UUID, tokens int64
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
 		now := r.now()
-		n, err = tx.APIKey.Update().
-			Where(
-				apikey.DeletedAtIsNil(), apikey.LastResetGTE(startOfDay(now)),
-				apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0)),
-			).
+		used := apikey.And(
+			apikey.DeletedAtIsNil(), apikey.LastResetGTE(startOfDay(now)),
+			apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0)),
+		)
+		if err := lockKeys(ctx, tx, used); err != nil {
+			return err
+		}
+		n, err = tx.APIKey.Update().Where(used).
 			SetRequestsToday(0).SetTokensToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
 		return err
 	})
 	return n, err
+}
+
+// lockKeys locks keys in the order of their ids until the transaction ends: whoever locks several in
+// another order could wait for somebody who waits for him.
+func lockKeys(ctx context.Context, tx *ent.Client, which ...predicate.APIKey) error {
+	query := tx.APIKey.Query().Where(which...).Order(apikey.ByID())
+	query.Modify(forUpdate)
+	_, err := query.IDs(ctx)
+	return err
+}
+
+// forUpdate locks the rows that are selected. SQLite has locked everything.
+func forUpdate(s *sql.Selector) {
+	if s.Dialect() == dialect.Postgres {
+		s.ForUpdate()
+	}
 }
 
 // asOf returns the key as it is at an instant: daily counters of an earlier day are zero, and a

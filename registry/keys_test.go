@@ -17,9 +17,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-func TestAddAPIKey(t *testing.T) {
+func TestAddAPIKey(t *testing.T) { eachEngine(t, testAddAPIKey) }
+
+func testAddAPIKey(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 
 	t.Run("OK", func(t *testing.T) {
@@ -86,9 +88,11 @@ func TestAddAPIKey(t *testing.T) {
 	})
 }
 
-func TestMaxKeysPerProvider(t *testing.T) {
+func TestMaxKeysPerProvider(t *testing.T) { eachEngine(t, testMaxKeysPerProvider) }
+
+func testMaxKeysPerProvider(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 		for i := range registry.MaxKeysPerProvider {
@@ -107,9 +111,11 @@ func TestMaxKeysPerProvider(t *testing.T) {
 	mustKey(t, reg, mustProvider(t, reg, "other").ID, 100)
 }
 
-func TestUpdateAndDeleteAPIKey(t *testing.T) {
+func TestUpdateAndDeleteAPIKey(t *testing.T) { eachEngine(t, testUpdateAndDeleteAPIKey) }
+
+func testUpdateAndDeleteAPIKey(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	k := mustKey(t, reg, p.ID, 1)
 	clock.Advance(time.Minute)
@@ -135,12 +141,14 @@ func TestUpdateAndDeleteAPIKey(t *testing.T) {
 	require.NotEqual(t, k.ID, mustKey(t, reg, p.ID, 1).ID, "it may be added again")
 }
 
-func TestGetLeastUsedKey(t *testing.T) {
+func TestGetLeastUsedKey(t *testing.T) { eachEngine(t, testGetLeastUsedKey) }
+
+func testGetLeastUsedKey(t *testing.T, e engine) {
 	t.Parallel()
 
 	t.Run("fewest requests, then longest ago, never used first", func(t *testing.T) {
 		t.Parallel()
-		reg, clock := setup(t)
+		reg, clock := e.setup(t)
 		p := mustProvider(t, reg, "openai")
 		a, b, c := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2), mustKey(t, reg, p.ID, 3)
 		names := map[uuid.UUID]string{a.ID: "a", b.ID: "b", c.ID: "c"}
@@ -162,7 +170,7 @@ func TestGetLeastUsedKey(t *testing.T) {
 	})
 	t.Run("disabled and degraded", func(t *testing.T) {
 		t.Parallel()
-		reg, clock := setup(t)
+		reg, clock := e.setup(t)
 		p := mustProvider(t, reg, "openai")
 		a, b := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
 		is := func(want uuid.UUID) {
@@ -188,7 +196,7 @@ func TestGetLeastUsedKey(t *testing.T) {
 	})
 	t.Run("by hand and by Ent", func(t *testing.T) {
 		t.Parallel()
-		reg, clock := setup(t)
+		reg, clock := e.setup(t)
 		for i := range 3 {
 			p := mustProvider(t, reg, fmt.Sprint("p", i))
 			for n := range 4 {
@@ -225,7 +233,7 @@ func TestGetLeastUsedKey(t *testing.T) {
 	})
 	t.Run("ErrNoKeyAvailable", func(t *testing.T) {
 		t.Parallel()
-		reg, clock := setup(t)
+		reg, clock := e.setup(t)
 		p := mustProvider(t, reg, "openai")
 		none := func() *registry.NoKeyError {
 			t.Helper()
@@ -252,9 +260,11 @@ func TestGetLeastUsedKey(t *testing.T) {
 	})
 }
 
-func TestDegradeKey(t *testing.T) {
+func TestDegradeKey(t *testing.T) { eachEngine(t, testDegradeKey) }
+
+func testDegradeKey(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	k := mustKey(t, reg, p.ID, 1)
 	find := func() (degraded bool, until time.Time, reason string) {
@@ -290,10 +300,12 @@ func TestDegradeKey(t *testing.T) {
 	require.ErrorIs(t, reg.RestoreKey(t.Context(), uuid.New()), registry.ErrNotFound)
 }
 
-func TestDailyCounters(t *testing.T) {
+func TestDailyCounters(t *testing.T) { eachEngine(t, testDailyCounters) }
+
+func testDailyCounters(t *testing.T, e engine) {
 	t.Parallel()
 	clock := registrytest.NewClock(time.Date(2028, 2, 28, 23, 59, 59, 0, time.UTC)) // before a leap day
-	reg := registrytest.New(t, registry.WithClock(clock.Now))
+	reg := e.new(t, registry.WithClock(clock.Now))
 	p := mustProvider(t, reg, "openai")
 	m := mustModel(t, reg, p.ID, "m", gpt4())
 	k := mustKey(t, reg, p.ID, 1)
@@ -345,10 +357,12 @@ func TestDailyCounters(t *testing.T) {
 
 // TestClockAhead records a request of a machine whose clock is ahead, across midnight: today's
 // counters go on.
-func TestClockAhead(t *testing.T) {
+func TestClockAhead(t *testing.T) { eachEngine(t, testClockAhead) }
+
+func testClockAhead(t *testing.T, e engine) {
 	t.Parallel()
 	clock := registrytest.NewClock(time.Date(2026, 7, 15, 23, 30, 0, 0, time.UTC))
-	reg := registrytest.New(t, registry.WithClock(clock.Now))
+	reg := e.new(t, registry.WithClock(clock.Now))
 	p := mustProvider(t, reg, "openai")
 	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
 	for _, ahead := range []time.Duration{0, 45 * time.Minute, 0} {
@@ -364,9 +378,11 @@ func TestClockAhead(t *testing.T) {
 
 // TestNoKeyRace asks for a key while the only one goes in and out of use: an error always says
 // why for that key.
-func TestNoKeyRace(t *testing.T) {
+func TestNoKeyRace(t *testing.T) { eachEngine(t, testNoKeyRace) }
+
+func testNoKeyRace(t *testing.T, e engine) {
 	t.Parallel()
-	reg := registrytest.New(t, registry.WithDurability(registry.Relaxed))
+	reg := e.new(t, registry.WithDurability(registry.Relaxed))
 	p := mustProvider(t, reg, "openai")
 	k := mustKey(t, reg, p.ID, 1)
 	done := make(chan error)

@@ -188,9 +188,11 @@ func (l *load) check(t *testing.T) {
 }
 
 // TestImportUnderLoad imports a catalogue while usage is recorded: both get through.
-func TestImportUnderLoad(t *testing.T) {
+func TestImportUnderLoad(t *testing.T) { eachEngine(t, testImportUnderLoad) }
+
+func testImportUnderLoad(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	l := newLoad(t, reg)
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup

@@ -16,9 +16,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-func TestDiscoveryLogs(t *testing.T) {
+func TestDiscoveryLogs(t *testing.T) { eachEngine(t, testDiscoveryLogs) }
+
+func testDiscoveryLogs(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 
 	t.Run("OK", func(t *testing.T) {
@@ -100,9 +102,11 @@ func TestDiscoveryLogs(t *testing.T) {
 	})
 }
 
-func TestSDKVersions(t *testing.T) {
+func TestSDKVersions(t *testing.T) { eachEngine(t, testSDKVersions) }
+
+func testSDKVersions(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	_, err := reg.LatestSDKVersion(t.Context(), p.ID)
 	require.ErrorIs(t, err, registry.ErrNotFound)
@@ -147,9 +151,11 @@ func TestSDKVersions(t *testing.T) {
 	}
 }
 
-func TestSettings(t *testing.T) {
+func TestSettings(t *testing.T) { eachEngine(t, testSettings) }
+
+func testSettings(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	_, err := reg.GetSetting(t.Context(), "a")
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	require.NoError(t, reg.SetSetting(t.Context(), "b", ""))
@@ -175,9 +181,11 @@ func TestSettings(t *testing.T) {
 }
 
 // TestInjection puts SQL into every text there is: it is stored as it is, or refused.
-func TestInjection(t *testing.T) {
+func TestInjection(t *testing.T) { eachEngine(t, testInjection) }
+
+func testInjection(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	for _, text := range []string{`'; DROP TABLE providers; --`, `" OR 1=1 --`, "`id`", `\'; SELECT 1`, "%_", "💥"} {
 		require.NoError(t, reg.SetSetting(t.Context(), text, text))

@@ -125,7 +125,7 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		if err := checkOwners(ctx, tx, complete); err != nil {
 			return err
 		}
@@ -374,7 +374,7 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		old, err := liveModel(ctx, tx, id)
 		if err != nil {
 			return err
@@ -389,9 +389,11 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 		now := r.now()
 		update := updateModel(old, in).SetUpdatedAt(now)
 		if up.Deprecated != nil {
-			update.SetDeprecated(*up.Deprecated).ClearDeprecatedAt()
+			update.SetDeprecated(*up.Deprecated)
 			if *up.Deprecated {
 				update.SetDeprecatedAt(now)
+			} else {
+				update.ClearDeprecatedAt()
 			}
 		}
 		m, err = update.Save(ctx)
@@ -455,7 +457,7 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 	if err := f.err(); err != nil {
 		return translate(ctx, op, err)
 	}
-	return r.write(ctx, op, func(tx *ent.Client) error {
+	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		return tx.Model.UpdateOneID(id).Where(model.DeletedAtIsNil()).
 			SetDeprecated(true).SetDeprecatedAt(at).SetUpdatedAt(now).Exec(ctx)
 	})
@@ -464,7 +466,7 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 // DeleteModel deletes a live model: it is gone from lists and its name is free again, while
 // the ledger keeps pointing at it. It returns [ErrNotFound].
 func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("delete model %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("delete model %s", id), func(tx *ent.Client) error {
 		now := r.now()
 		return tx.Model.UpdateOneID(id).Where(model.DeletedAtIsNil()).
 			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
@@ -474,7 +476,7 @@ func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 // PurgeModel removes a model, live or deleted, and its prices from the database. It returns
 // [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
 		return tx.Model.DeleteOneID(id).Exec(ctx)
 	})
 }

@@ -17,9 +17,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-func TestCreateFamily(t *testing.T) {
+func TestCreateFamily(t *testing.T) { eachEngine(t, testCreateFamily) }
+
+func testCreateFamily(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 
 	family, err := reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "gpt-4", Description: "d"})
@@ -45,9 +47,11 @@ func TestCreateFamily(t *testing.T) {
 	require.Equal(t, "a", all[0].Name)
 }
 
-func TestCreateModel(t *testing.T) {
+func TestCreateModel(t *testing.T) { eachEngine(t, testCreateModel) }
+
+func testCreateModel(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 	family, err := reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "gpt-4"})
 	require.NoError(t, err)
@@ -128,9 +132,11 @@ func TestCreateModel(t *testing.T) {
 	})
 }
 
-func TestCreateModels(t *testing.T) {
+func TestCreateModels(t *testing.T) { eachEngine(t, testCreateModels) }
+
+func testCreateModels(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	inputs := make([]registry.ModelInput, 1234) // more than one INSERT carries
 	for i := range inputs {
@@ -171,9 +177,11 @@ func TestCreateModels(t *testing.T) {
 	})
 }
 
-func TestListModels(t *testing.T) {
+func TestListModels(t *testing.T) { eachEngine(t, testListModels) }
+
+func testListModels(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 	family, err := reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "f"})
 	require.NoError(t, err)
@@ -238,9 +246,11 @@ func modelIDs(models []*ent.Model) []string {
 	return ids
 }
 
-func TestUpdateModel(t *testing.T) {
+func TestUpdateModel(t *testing.T) { eachEngine(t, testUpdateModel) }
+
+func testUpdateModel(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 	family, err := reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "f"})
 	require.NoError(t, err)
@@ -281,9 +291,11 @@ func TestUpdateModel(t *testing.T) {
 	})
 }
 
-func TestDeprecateAndDeleteModel(t *testing.T) {
+func TestDeprecateAndDeleteModel(t *testing.T) { eachEngine(t, testDeprecateAndDeleteModel) }
+
+func testDeprecateAndDeleteModel(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	m := mustModel(t, reg, p.ID, "gpt-4", gpt4())
 

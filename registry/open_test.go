@@ -205,7 +205,7 @@ func TestOpen(t *testing.T) {
 		before := openState(t, dir)
 		for _, name := range []string{
 			"", "file:", "a\x00b", "file:a%00b", "file:a%zz", "file:a?mode=ro", "file://elsewhere/a",
-			"postgres://user:hunter2@host/db", "mysql://user:hunter2@host/db", "file://user:hunter2@host/a",
+			"mysql://user:hunter2@host/db", "file://user:hunter2@host/a",
 			filepath.Join(dir, "folder"), filepath.Join(dir, "folder") + "/", dir + "/.", "/", os.DevNull,
 			filepath.Join(dir, "missing", "registry.db"), filepath.Join(dir, "file", "registry.db"),
 			filepath.Join(dir, "loop"), filepath.Join(dir, strings.Repeat("x", 300)),
@@ -514,9 +514,11 @@ func openReads(name string) bool {
 }
 
 // The tests below are about all operations there are.
-func TestOperations(t *testing.T) {
+func TestOperations(t *testing.T) { eachEngine(t, testOperations) }
+
+func testOperations(t *testing.T, e engine) {
 	t.Parallel()
-	reg := registrytest.New(t)
+	reg := e.new(t)
 	operations := openOperations(t, reg)
 	var names []string
 	for method := range reflect.TypeFor[*registry.Registry]().Methods() {
@@ -532,9 +534,11 @@ func TestOperations(t *testing.T) {
 	}
 }
 
-func TestCanceled(t *testing.T) {
+func TestCanceled(t *testing.T) { eachEngine(t, testCanceled) }
+
+func testCanceled(t *testing.T, e engine) {
 	t.Parallel()
-	reg := registrytest.New(t)
+	reg := e.new(t)
 	operations := openOperations(t, reg)
 	before := dump(t, reg)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -604,7 +608,9 @@ func TestClosed(t *testing.T) {
 	})
 }
 
-func TestInTx(t *testing.T) {
+func TestInTx(t *testing.T) { eachEngine(t, testInTx) }
+
+func testInTx(t *testing.T, e engine) {
 	t.Parallel()
 	settings := func(t *testing.T, reg *registry.Registry) []string {
 		t.Helper()
@@ -618,7 +624,7 @@ func TestInTx(t *testing.T) {
 	}
 	t.Run("OK_commit", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := e.new(t)
 		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			p := mustProvider(t, tx, "openai")
 			k := mustKey(t, tx, p.ID, 1)
@@ -637,7 +643,7 @@ func TestInTx(t *testing.T) {
 	})
 	t.Run("ErrOfFn", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := e.new(t)
 		before := dump(t, reg)
 		err := reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			mustProvider(t, tx, "openai")
@@ -649,7 +655,7 @@ func TestInTx(t *testing.T) {
 	})
 	t.Run("OK_after_an_error_of_an_operation", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := e.new(t)
 		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			p := mustProvider(t, tx, "openai")
 			_, err := tx.CreateProvider(t.Context(), registry.ProviderInput{Name: "openai"})
@@ -668,7 +674,7 @@ func TestInTx(t *testing.T) {
 	})
 	t.Run("OK_nested", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := e.new(t)
 		put := func(tx *registry.Registry, key string) { require.NoError(t, tx.SetSetting(t.Context(), key, "")) }
 		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			put(tx, "1")
@@ -713,7 +719,7 @@ func TestInTx(t *testing.T) {
 	})
 	t.Run("ErrPanic", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := e.new(t)
 		for range 3 {
 			require.PanicsWithValue(t, "of the caller", func() {
 				_ = reg.InTx(t.Context(), func(tx *registry.Registry) error {
@@ -727,7 +733,7 @@ func TestInTx(t *testing.T) {
 	})
 	t.Run("ErrGoexit", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := e.new(t)
 		done := make(chan struct{})
 		go func() { // as t.FailNow does in a test
 			defer close(done)
@@ -747,7 +753,7 @@ func TestInTx(t *testing.T) {
 	})
 	t.Run("ErrCanceled_before_commit", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := e.new(t)
 		for i := range 20 { // the rollback comes at once, or at the commit
 			ctx, cancel := context.WithCancel(t.Context())
 			err := reg.InTx(ctx, func(tx *registry.Registry) error {

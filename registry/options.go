@@ -14,6 +14,12 @@ type config struct {
 	clock      func() time.Time
 	durability store.Durability
 	migrate    bool
+
+	replica  string
+	pooler   bool
+	maxConns int
+	moving   bool   // for Move: a target that is not complete is no reason to refuse it
+	postgres string // the option that only PostgreSQL has; empty: none was given
 }
 
 // WithClock sets where every time comes from that the registry writes or compares. It must be
@@ -41,6 +47,10 @@ const (
 )
 
 // WithDurability sets what a write that returned nil survives. Defaults to [Full].
+//
+// On PostgreSQL, Full leaves synchronous_commit as the server has it, and refuses a server where it
+// is off; Relaxed switches it off for the registry's transactions. What happens to a write when the
+// server is lost and a standby takes over depends on the server's synchronous_standby_names.
 func WithDurability(d Durability) Option {
 	return func(c *config) error {
 		if d != Full && d != Relaxed {
@@ -58,6 +68,45 @@ func WithDurability(d Durability) Option {
 func WithoutMigration() Option {
 	return func(c *config) error {
 		c.migrate = false
+		return nil
+	}
+}
+
+// WithReadReplica sends reads to a replica of a PostgreSQL database: those outside of transactions
+// on which no write of the registry's own depends. It is the URL of a hot standby, and may name
+// several hosts.
+//
+// What is read there can be up to a second old; a program can miss even what it has written itself.
+// Read within [Registry.InTx] what must be as of now. While the replica is further behind, or is
+// gone, reads go to the primary.
+func WithReadReplica(url string) Option {
+	return func(c *config) error {
+		if !store.IsPostgres(url) {
+			return errors.New("WithReadReplica: the URL does not begin with postgres://")
+		}
+		c.replica, c.postgres = url, "WithReadReplica"
+		return nil
+	}
+}
+
+// WithPooler is for a PostgreSQL database behind a pooler that gives a connection to another client
+// after each transaction, such as PgBouncer with pool_mode=transaction. Statements are then sent
+// without being prepared.
+func WithPooler() Option {
+	return func(c *config) error {
+		c.pooler, c.postgres = true, "WithPooler"
+		return nil
+	}
+}
+
+// WithMaxConns sets how many connections to a PostgreSQL server the registry opens at most, and as
+// many to a replica. Defaults to 16.
+func WithMaxConns(n int) Option {
+	return func(c *config) error {
+		if n < 1 {
+			return errors.New("WithMaxConns: less than 1")
+		}
+		c.maxConns, c.postgres = n, "WithMaxConns"
 		return nil
 	}
 }

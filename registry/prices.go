@@ -99,7 +99,7 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		if _, err := liveModel(ctx, tx, id); err != nil {
 			return err
 		}
@@ -140,13 +140,16 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 {
 		return next, nil
 	}
-	update := tx.Model.UpdateOneID(modelID).SetUpdatedAt(now).
-		ClearCostPer1mInput().ClearCostPer1mOutput()
+	update := tx.Model.UpdateOneID(modelID).SetUpdatedAt(now)
 	if usd := rate(in.Rates, meter.Input); usd != nil {
 		update.SetCostPer1mInput(*usd)
+	} else {
+		update.ClearCostPer1mInput()
 	}
 	if usd := rate(in.Rates, meter.Output); usd != nil {
 		update.SetCostPer1mOutput(*usd)
+	} else {
+		update.ClearCostPer1mOutput()
 	}
 	return next, update.Exec(ctx)
 }

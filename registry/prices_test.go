@@ -14,9 +14,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-func TestUpdateModelPricing(t *testing.T) {
+func TestUpdateModelPricing(t *testing.T) { eachEngine(t, testUpdateModelPricing) }
+
+func testUpdateModelPricing(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	m := mustModel(t, reg, p.ID, "gpt-4", gpt4())
 	cheaper := money.Rates{meter.Input: 10 * money.Dollar, meter.CacheRead: money.Dollar}
@@ -111,9 +113,11 @@ func TestUpdateModelPricing(t *testing.T) {
 }
 
 // TestPriceOfARequest records requests that differ in tier and size, and looks at what they cost.
-func TestPriceOfARequest(t *testing.T) {
+func TestPriceOfARequest(t *testing.T) { eachEngine(t, testPriceOfARequest) }
+
+func testPriceOfARequest(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	k := mustKey(t, reg, p.ID, 1)
 	m := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000})

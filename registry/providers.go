@@ -99,7 +99,7 @@ func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, "create provider", err)
 	}
-	err = r.write(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
 		p, err = newProvider(tx, in, r.now()).Save(ctx)
 		return err
 	})
@@ -153,7 +153,7 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		p, err = tx.Provider.UpdateOneID(id).Where(provider.DeletedAtIsNil()).
 			SetNillableName(up.Name).SetNillableDisplayName(up.DisplayName).SetNillableBaseURL(up.BaseURL).
 			SetNillableAuthMethod(up.AuthMethod).SetNillableDescription(up.Description).
@@ -177,7 +177,7 @@ func set[T any](field, update *T) {
 // and their names are free again, while the ledger keeps pointing at them. It returns
 // [ErrNotFound].
 func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
 		if _, err := liveProvider(ctx, tx, id); err != nil {
 			return err
 		}
@@ -190,6 +190,9 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
+		if err := lockKeys(ctx, tx, apikey.ProviderID(id), apikey.DeletedAtIsNil()); err != nil {
+			return err
+		}
 		return tx.APIKey.Update().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).
 			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
 	})
@@ -199,7 +202,7 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 // families, models, prices, keys and SDK versions. Its discovery logs stay without it. It
 // returns [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
 		return tx.Provider.DeleteOneID(id).Exec(ctx)
 	})
 }

@@ -15,9 +15,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-func TestCreateProvider(t *testing.T) {
+func TestCreateProvider(t *testing.T) { eachEngine(t, testCreateProvider) }
+
+func testCreateProvider(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 
 	t.Run("OK", func(t *testing.T) {
 		p, err := reg.CreateProvider(t.Context(), registry.ProviderInput{
@@ -100,9 +102,11 @@ func TestCreateProvider(t *testing.T) {
 	})
 }
 
-func TestFindProvider(t *testing.T) {
+func TestFindProvider(t *testing.T) { eachEngine(t, testFindProvider) }
+
+func testFindProvider(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	for _, name := range []string{"b", "a", "c"} {
 		mustProvider(t, reg, name)
 	}
@@ -126,9 +130,11 @@ func TestFindProvider(t *testing.T) {
 	require.Equal(t, []string{"a", "b", "c"}, names)
 }
 
-func TestUpdateProvider(t *testing.T) {
+func TestUpdateProvider(t *testing.T) { eachEngine(t, testUpdateProvider) }
+
+func testUpdateProvider(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	mustProvider(t, reg, "taken")
 	clock.Advance(time.Minute)
@@ -165,9 +171,11 @@ func TestUpdateProvider(t *testing.T) {
 	})
 }
 
-func TestDeleteProvider(t *testing.T) {
+func TestDeleteProvider(t *testing.T) { eachEngine(t, testDeleteProvider) }
+
+func testDeleteProvider(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	m := mustModel(t, reg, p.ID, "gpt-4", gpt4())
 	k := mustKey(t, reg, p.ID, 1)
@@ -209,9 +217,11 @@ func TestDeleteProvider(t *testing.T) {
 	record(t, reg, m, k, 1, 1) // a call that was under way
 }
 
-func TestPurgeProvider(t *testing.T) {
+func TestPurgeProvider(t *testing.T) { eachEngine(t, testPurgeProvider) }
+
+func testPurgeProvider(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	family, err := reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "gpt-4"})
 	require.NoError(t, err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"entgo.io/ent/dialect"
+
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/migrate"
@@ -16,65 +18,123 @@ import (
 // Registry is an open database of providers, models, prices, API keys and usage. It is safe
 // for concurrent use.
 type Registry struct {
-	db     *store.DB
+	db     store.DB
 	client *ent.Client
+	fresh  *ent.Client // reads at the primary alone; else the same as client
 	clock  func() time.Time
 	inTx   bool // client belongs to a transaction
 	hot    *hot // nil within a transaction
 }
 
-// Open opens the database of that name, creates it if there is none, and brings it up to date.
+// Open opens the database of that name and brings it up to date.
 //
-// The name is the path of a SQLite file, "file:" and such a path with percent escapes, or
-// ":memory:" for a private database that is gone after Close. Several processes may open one
-// file at once. A new file is readable by its owner alone.
+// The name is the path of a SQLite file, "file:" and such a path with percent escapes, ":memory:"
+// for a private database that is gone after Close, or the URL of a PostgreSQL database:
 //
-// It returns [ErrInvalidData] for a name that is none, such as a directory or a path whose folder
-// does not exist, and for a file that does not exist [WithoutMigration]; [ErrSchema] for a database that is newer than this program, belongs
+//	postgres://user:password@host:5432/database
+//	postgres://user:password@host1,host2/database?target_session_attrs=read-write
+//
+// A SQLite file is created if there is none, readable by its owner alone; several processes may
+// open one file at once. A PostgreSQL database must exist, on a server of version 15 or newer; its
+// tables are made in the first schema of the search_path. Of several hosts the one that can be
+// written to is used, also after it has changed.
+//
+// It returns [ErrInvalidData] for a name that is none, such as a directory, a path whose folder
+// does not exist or a database that the server does not have, and for a file that does not exist
+// [WithoutMigration]; [ErrSchema] for a database that is newer than this program, belongs
 // to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly],
-// [ErrDiskFull] or [ErrBusy]. A database that is refused is not changed.
+// [ErrDiskFull], [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]. A database that is
+// refused is not changed. No error holds a password.
 func Open(ctx context.Context, name string, options ...Option) (*Registry, error) {
-	cfg := config{clock: time.Now, migrate: true}
-	for _, option := range options {
-		if option == nil {
-			return nil, fmt.Errorf("open registry: %w: an option is nil", ErrInvalidData)
-		}
-		if err := option(&cfg); err != nil {
-			return nil, fmt.Errorf("open registry: %w: %w", ErrInvalidData, err)
-		}
-	}
-	path, err := store.ParseName(name)
+	cfg, err := configure(options)
 	if err != nil {
 		return nil, translate(ctx, "open registry", err)
 	}
-	op := fmt.Sprintf("open registry %q", name)
-	db, err := store.OpenSQLite(ctx, store.Config{
+	db, err := openDB(ctx, name, cfg)
+	if err != nil {
+		return nil, translate(ctx, "open registry", err)
+	}
+	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot)}
+	r.fresh = r.client
+	if driver := db.Fresh(); driver != dialect.Driver(db) {
+		r.fresh = ent.NewClient(ent.Driver(driver))
+	}
+	return r, nil
+}
+
+func configure(options []Option) (config, error) {
+	cfg := config{clock: time.Now, migrate: true}
+	for _, option := range options {
+		if option == nil {
+			return config{}, fmt.Errorf("%w: an option is nil", ErrInvalidData)
+		}
+		if err := option(&cfg); err != nil {
+			return config{}, fmt.Errorf("%w: %w", ErrInvalidData, err)
+		}
+	}
+	return cfg, nil
+}
+
+// openDB opens a database that is up to date, or has been brought there.
+func openDB(ctx context.Context, name string, cfg config) (db store.DB, err error) {
+	shown, d := store.RedactURL(name), migrate.Postgres
+	if store.IsPostgres(name) {
+		db, err = store.OpenPostgres(ctx, store.PostgresConfig{
+			URL: name, Replica: cfg.replica, Pooler: cfg.pooler, Durability: cfg.durability, MaxConns: cfg.maxConns,
+		})
+	} else {
+		path, bad := store.ParseName(name)
+		if bad != nil {
+			return nil, bad // it may hold a password
+		}
+		shown, d = fmt.Sprintf("%q", name), migrate.SQLite
+		db, err = openSQLite(ctx, path, cfg)
+	}
+	if err == nil {
+		if err = bringUpToDate(ctx, db, d, cfg); err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", shown, err)
+	}
+	return db, nil
+}
+
+func openSQLite(ctx context.Context, path string, cfg config) (store.DB, error) {
+	if cfg.postgres != "" && !cfg.moving {
+		return nil, fmt.Errorf("%w: %s is for PostgreSQL", ErrInvalidData, cfg.postgres)
+	}
+	return store.OpenSQLite(ctx, store.Config{
 		Path:          path,
 		Durability:    cfg.durability,
 		ApplicationID: migrate.ApplicationID,
 		Existing:      !cfg.migrate,
 		Inspect: func(ctx context.Context, db *sql.DB) error {
-			return upToDate(ctx, db, cfg.migrate)
+			return upToDate(ctx, db, migrate.SQLite, cfg.migrate)
 		},
 	})
-	if err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	if cfg.migrate {
-		_, err = migrate.Apply(ctx, db.Writer(), migrate.SQLite)
-	} else {
-		err = upToDate(ctx, db.Writer(), false)
-	}
-	if err != nil {
-		return nil, translate(ctx, op, errors.Join(err, db.Close()))
-	}
-	return &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot)}, nil
+}
+
+// bringUpToDate migrates a database, if it may, and returns why it cannot be used otherwise.
+func bringUpToDate(ctx context.Context, db store.DB, d migrate.Dialect, cfg config) error {
+	return db.Retry(ctx, func() (err error) {
+		if cfg.migrate {
+			_, err = migrate.Apply(ctx, db.Writer(), d)
+		} else {
+			err = upToDate(ctx, db.Writer(), d, false)
+		}
+		if err != nil || cfg.moving {
+			return err
+		}
+		return refuseMoving(ctx, db)
+	})
 }
 
 // upToDate returns why a database cannot be used: where it may be migrated, pending files are
 // no reason.
-func upToDate(ctx context.Context, db *sql.DB, mayMigrate bool) error {
-	state, err := migrate.Status(ctx, db, migrate.SQLite)
+func upToDate(ctx context.Context, db *sql.DB, d migrate.Dialect, mayMigrate bool) error {
+	state, err := migrate.Status(ctx, db, d)
 	if err != nil {
 		return err
 	}
@@ -106,8 +166,13 @@ func (r *Registry) Client() *ent.Client { return r.client }
 //
 // Called on tx, InTx runs fn within the same transaction, and undoes only what that fn did.
 //
-// It returns the error of fn as it is, or that of the commit; when ctx has ended, the error matches
-// that of ctx too.
+// On PostgreSQL other transactions go on meanwhile, at the isolation level READ COMMITTED: what fn
+// has read may have changed when it writes, unless it locked the row. Two transactions that wait for
+// each other are no standstill: one of them gets [ErrBusy], with nothing done, and may be run again.
+// It is not run again by itself, because fn may do more than use the database.
+//
+// It returns the error of fn as it is, or that of the commit, which on PostgreSQL can be
+// [ErrUncertain]; when ctx has ended, the error matches that of ctx too.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
 	if r.inTx {
 		return r.savepoint(ctx, fn)
@@ -122,7 +187,8 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 			_ = tx.Rollback()
 		}
 	}()
-	err = fn(&Registry{db: r.db, client: tx.Client(), clock: r.clock, inTx: true})
+	client := tx.Client()
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true})
 	open = false
 	if err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
@@ -167,9 +233,32 @@ func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) e
 	return translate(ctx, "commit", exec(detached, "RELEASE op"))
 }
 
-// write runs the body of an operation in a transaction and translates its error.
+// write runs the body of an operation in a transaction and translates its error. On PostgreSQL the
+// body may run several times, each time in a new transaction after the last one was undone.
 func (r *Registry) write(ctx context.Context, op string, body func(tx *ent.Client) error) error {
-	return translate(ctx, op, r.InTx(ctx, func(tx *Registry) error { return body(tx.client) }))
+	once := func() error {
+		return r.InTx(ctx, func(tx *Registry) error { return body(tx.client) })
+	}
+	if r.inTx {
+		return translate(ctx, op, once())
+	}
+	return translate(ctx, op, r.db.Retry(ctx, once))
+}
+
+// catalogueLock is the number of PostgreSQL's advisory lock for changes of the catalogue ("MSrc").
+const catalogueLock = 0x4d537263
+
+// writeAlone is write for an operation that reads what others might change before it writes: while
+// it runs, no other such operation does, in any process. SQLite has one writer anyway.
+func (r *Registry) writeAlone(ctx context.Context, op string, body func(tx *ent.Client) error) error {
+	return r.write(ctx, op, func(tx *ent.Client) error {
+		if r.db.Dialect() == dialect.Postgres {
+			if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", catalogueLock); err != nil {
+				return err
+			}
+		}
+		return body(tx)
+	})
 }
 
 // now returns the time of an operation; each operation asks once.

@@ -54,7 +54,7 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, "create SDK version", err)
 	}
-	err = r.write(ctx, fmt.Sprintf("create SDK version %q", in.Version), func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, fmt.Sprintf("create SDK version %q", in.Version), func(tx *ent.Client) error {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}

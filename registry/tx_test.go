@@ -39,9 +39,11 @@ func TestContextsAndMemory(t *testing.T) {
 // TestInTxInterrupted ends the context of one operation of a transaction, in the middle of a large
 // write, which SQLite answers by rolling the whole transaction back: nothing of it may remain,
 // however the caller goes on.
-func TestInTxInterrupted(t *testing.T) {
+func TestInTxInterrupted(t *testing.T) { eachEngine(t, testInTxInterrupted) }
+
+func testInTxInterrupted(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	for _, timeout := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond} {
 		interrupted := false
 		err := reg.InTx(t.Context(), func(tx *registry.Registry) error {
@@ -70,9 +72,11 @@ func TestInTxInterrupted(t *testing.T) {
 
 // TestInTxCancelledAtTheEnd ends the context of an operation of a transaction when its work is
 // done: the operation failed, so nothing of it remains.
-func TestInTxCancelledAtTheEnd(t *testing.T) {
+func TestInTxCancelledAtTheEnd(t *testing.T) { eachEngine(t, testInTxCancelledAtTheEnd) }
+
+func testInTxCancelledAtTheEnd(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := tx.InTx(ctx, func(tx *registry.Registry) error {
@@ -99,9 +103,11 @@ func TestInTxCancelledAtTheEnd(t *testing.T) {
 }
 
 // TestInTxOfAnEndedContext asks a transaction for more after its context has ended.
-func TestInTxOfAnEndedContext(t *testing.T) {
+func TestInTxOfAnEndedContext(t *testing.T) { eachEngine(t, testInTxOfAnEndedContext) }
+
+func testInTxOfAnEndedContext(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	err := reg.InTx(ctx, func(tx *registry.Registry) error {
 		mustProvider(t, tx, "gone")

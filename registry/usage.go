@@ -180,6 +180,6 @@ func addExcluded(u *sql.UpdateSet) {
 		"CASE WHEN excluded.%[2]s IS NULL THEN %[1]s.%[2]s ELSE COALESCE(%[1]s.%[2]s, 0) + excluded.%[2]s END",
 		table, usage.FieldTotalCost)))
 	u.Set(usage.FieldAverageLatencyMs, sql.Expr(fmt.Sprintf(
-		"(%[1]s.%[2]s + excluded.%[2]s) * 1.0 / (%[1]s.%[3]s + excluded.%[3]s)",
+		"CAST(%[1]s.%[2]s + excluded.%[2]s AS double precision) / (%[1]s.%[3]s + excluded.%[3]s)",
 		table, usage.FieldLatencyMsSum, usage.FieldRequestCount)))
 }

@@ -14,9 +14,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-func TestRecordUsage(t *testing.T) {
+func TestRecordUsage(t *testing.T) { eachEngine(t, testRecordUsage) }
+
+func testRecordUsage(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	clock.Set(time.Date(2026, 7, 15, 12, 7, 30, 123456000, time.UTC))
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 	m := mustModel(t, reg, p.ID, "gpt-4", money.Rates{
@@ -139,9 +141,11 @@ func TestRecordUsage(t *testing.T) {
 
 // TestRecordUsageOverflow shows that sums past the range of an integer are refused: SQLite by
 // itself would go on in floating point.
-func TestRecordUsageOverflow(t *testing.T) {
+func TestRecordUsageOverflow(t *testing.T) { eachEngine(t, testRecordUsageOverflow) }
+
+func testRecordUsageOverflow(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	m := mustModel(t, reg, p.ID, "dear", money.Rates{meter.Input: 1_000_000 * money.Dollar})
 	k := mustKey(t, reg, p.ID, 1)
@@ -163,9 +167,11 @@ func TestRecordUsageOverflow(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 }
 
-func TestGetUsageStats(t *testing.T) {
+func TestGetUsageStats(t *testing.T) { eachEngine(t, testGetUsageStats) }
+
+func testGetUsageStats(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	m := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000}) // a nano-dollar a token
 	other := mustModel(t, reg, p.ID, "other", money.Rates{meter.Input: 1_000_000})
@@ -247,9 +253,11 @@ func TestGetUsageStats(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrNotFound)
 }
 
-func TestGetCostBreakdown(t *testing.T) {
+func TestGetCostBreakdown(t *testing.T) { eachEngine(t, testGetCostBreakdown) }
+
+func testGetCostBreakdown(t *testing.T, e engine) {
 	t.Parallel()
-	reg, clock := setup(t)
+	reg, clock := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 	k, ok := mustKey(t, reg, p.ID, 1), mustKey(t, reg, other.ID, 1)
 	a, b := mustModel(t, reg, p.ID, "a", gpt4()), mustModel(t, reg, p.ID, "b", nil)
@@ -272,9 +280,11 @@ func TestGetCostBreakdown(t *testing.T) {
 	require.Empty(t, costs)
 }
 
-func TestTimeZones(t *testing.T) {
+func TestTimeZones(t *testing.T) { eachEngine(t, testTimeZones) }
+
+func testTimeZones(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := setup(t)
+	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	m := mustModel(t, reg, p.ID, "m", gpt4())
 	k := mustKey(t, reg, p.ID, 1)

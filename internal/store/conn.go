@@ -3,14 +3,9 @@ package store
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 
 	"github.com/mattn/go-sqlite3"
 )
-
-// ErrRolledBack is returned by everything in a transaction that SQLite has rolled back by itself,
-// as it does when the disk is full or a statement is interrupted.
-var ErrRolledBack = errors.New("store: the transaction was rolled back")
 
 // connector opens connections of one driver, without registering it by name.
 type connector struct {

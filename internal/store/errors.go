@@ -3,10 +3,14 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"io"
 	"io/fs"
+	"net"
 	"syscall"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/jeffersonwarrior/modelscan/internal/busy"
@@ -17,39 +21,120 @@ type Kind int
 
 // The kinds of errors.
 const (
-	Unknown    Kind = iota
-	Conflict        // a unique constraint: the row exists already
-	ForeignKey      // a referenced row is missing, or the row is referenced
-	Invalid         // a check, a NOT NULL or a type
-	Busy            // another process held the lock for too long
-	ReadOnly        // the file, its folder or its file system cannot be written
-	DiskFull        // no space is left, or a quota or a file-size limit is reached
-	Corrupt         // the file is damaged or is not a database
-	Closed          // the database was closed
-	Canceled        // the context ended
+	Unknown     Kind = iota
+	Conflict         // a unique constraint: the row exists already
+	ForeignKey       // a referenced row is missing, or the row is referenced
+	Invalid          // a check, a NOT NULL or a type
+	Busy             // another process held a lock for too long, or was in the way of a transaction
+	ReadOnly         // the file, its folder, its file system or the server cannot be written
+	DiskFull         // no space is left, or a quota or a file-size limit is reached
+	Corrupt          // the file is damaged or is not a database
+	Closed           // the database was closed
+	Canceled         // the context ended
+	Unavailable      // the server cannot be reached, or the connection to it was lost
+	Denied           // the server refuses the user, the password or the permission
+	Unsupported      // the server cannot be worked with
+	Uncertain        // the answer to a commit was lost
 )
 
-// ErrClosed is returned by every call after [DB.Close].
-var ErrClosed = errors.New("store: the database is closed")
+// Errors for errors.Is.
+var (
+	// ErrClosed is returned by every call after Close.
+	ErrClosed = errors.New("store: the database is closed")
+	// ErrRolledBack is returned by everything in a transaction that the database has rolled back by
+	// itself: SQLite when the disk is full or a statement is interrupted, PostgreSQL when any
+	// statement failed.
+	ErrRolledBack = errors.New("store: the transaction was rolled back")
+	// ErrUncertain is returned when the answer to a commit was lost.
+	ErrUncertain = errors.New("store: the answer to a commit was lost: it may have happened")
+	// ErrStandby is returned when a server accepts no writes.
+	ErrStandby = errors.New("store: the server is a standby or read-only")
+	// ErrUnsupported is returned for a server that cannot be worked with.
+	ErrUnsupported = errors.New("store: unsupported server")
+)
 
 // Classify returns the kind of an error by the codes of the driver and of the operating
 // system, never by its text.
 func Classify(err error) Kind {
-	var sqliteErr sqlite3.Error
+	var (
+		sqliteErr   sqlite3.Error
+		postgresErr *pgconn.PgError
+	)
 	switch {
 	case err == nil:
 		return Unknown
+	case errors.Is(err, ErrUncertain):
+		return Uncertain
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Canceled
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrRolledBack),
 		errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone):
 		return Closed
+	case errors.Is(err, ErrUnsupported):
+		return Unsupported
+	case errors.Is(err, ErrStandby):
+		return ReadOnly
 	case busy.Is(err):
 		return Busy
 	case errors.As(err, &sqliteErr):
 		return classifySQLite(sqliteErr)
+	case errors.As(err, &postgresErr):
+		return classifyPostgres(postgresErr)
+	case isConnectionLoss(err):
+		return Unavailable
 	}
 	return classifyErrno(err)
+}
+
+// statementCompletionUnknown is the code of a commit whose outcome the server itself does not know.
+const statementCompletionUnknown = "40003"
+
+// classifyPostgres goes by the codes of postgresql.org/docs/current/errcodes-appendix.html.
+func classifyPostgres(err *pgconn.PgError) Kind {
+	switch err.Code {
+	case "23505", "23P01":
+		return Conflict
+	case "23503", "23001":
+		return ForeignKey
+	case "25006":
+		return ReadOnly
+	case "25P02":
+		return Closed // an earlier statement has failed
+	case "40001", "40P01", "55P03":
+		return Busy // serialization failure, deadlock, lock timeout
+	case statementCompletionUnknown:
+		return Uncertain
+	case "42501":
+		return Denied // a permission
+	case "3D000":
+		return Invalid // no such database
+	case "53100":
+		return DiskFull
+	case "57014":
+		return Canceled
+	case "XX001", "XX002":
+		return Corrupt
+	}
+	switch err.Code[:min(2, len(err.Code))] {
+	case "22", "23", "54":
+		return Invalid // data, constraints, limits such as the length of an index entry
+	case "28":
+		return Denied
+	case "08", "53", "57":
+		return Unavailable // connections, resources such as too many connections, shutdown and start-up
+	}
+	return Unknown
+}
+
+// isConnectionLoss tells whether a server could not be reached or a connection broke.
+func isConnectionLoss(err error) bool {
+	var (
+		connect *pgconn.ConnectError
+		network *net.OpError
+	)
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed)
 }
 
 func classifySQLite(err sqlite3.Error) Kind {
@@ -91,4 +176,14 @@ func classifyErrno(err error) Kind {
 		return Invalid
 	}
 	return Unknown
+}
+
+// isUnknownHost tells whether nothing is wrong but names that do not exist.
+func isUnknownHost(err error) bool {
+	var (
+		lookup   *net.DNSError
+		network  *net.OpError
+		postgres *pgconn.PgError
+	)
+	return errors.As(err, &lookup) && lookup.IsNotFound && !errors.As(err, &network) && !errors.As(err, &postgres)
 }

@@ -15,7 +15,7 @@ var (
 func WriterParams(d Durability) url.Values { return writerParams(d) }
 
 // Readers returns the pool of the reader connections.
-func (d *DB) Readers() *sql.DB { return d.readers }
+func (d *SQLite) Readers() *sql.DB { return d.readers }
 
 // Open returns a pool for a file, whose connections must have a pragma.
 func Open(path string, params url.Values, pragma string, want int64) *sql.DB {

@@ -70,12 +70,12 @@ func modesUnder(t *testing.T, umask, path string) string {
 }
 
 // open returns a database on a new file.
-func open(t *testing.T) *store.DB {
+func open(t *testing.T) *store.SQLite {
 	t.Helper()
 	return openAt(t, filepath.Join(t.TempDir(), "test.db"))
 }
 
-func openAt(t *testing.T, path string) *store.DB {
+func openAt(t *testing.T, path string) *store.SQLite {
 	t.Helper()
 	db, err := store.OpenSQLite(t.Context(), store.Config{Path: path})
 	require.NoError(t, err)
@@ -83,14 +83,14 @@ func openAt(t *testing.T, path string) *store.DB {
 	return db
 }
 
-func exec1(t *testing.T, db *store.DB, query string, args ...any) {
+func exec1(t *testing.T, db *store.SQLite, query string, args ...any) {
 	t.Helper()
 	_, err := db.ExecContext(t.Context(), query, args...)
 	require.NoError(t, err)
 }
 
 // query1 returns the values of a query's one column.
-func query1[T any](t *testing.T, db *store.DB, query string, args ...any) []T {
+func query1[T any](t *testing.T, db *store.SQLite, query string, args ...any) []T {
 	t.Helper()
 	rows, err := db.QueryContext(t.Context(), query, args...)
 	require.NoError(t, err)
@@ -106,7 +106,7 @@ func query1[T any](t *testing.T, db *store.DB, query string, args ...any) []T {
 }
 
 // drain runs a query to its end.
-func drain(ctx context.Context, db *store.DB, query string, args ...any) error {
+func drain(ctx context.Context, db *store.SQLite, query string, args ...any) error {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ const (
 )
 
 // OpenSQLite opens the database, and creates the file, readable by its owner alone, if there is none.
-func OpenSQLite(ctx context.Context, cfg Config) (_ *DB, err error) {
+func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
 	name, number, _ := sqlite3.Version()
 	if err := checkVersion(name, number); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func OpenSQLite(ctx context.Context, cfg Config) (_ *DB, err error) {
 	if cfg.Path == "" {
 		writer := open(cfg, "file::memory:", writerParams(cfg.Durability), expectWriter(cfg.Durability))
 		writer.SetMaxOpenConns(1) // a database in memory is its connection
-		return newDB(writer, writer), nil
+		return newSQLite(writer, writer), nil
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func OpenSQLite(ctx context.Context, cfg Config) (_ *DB, err error) {
 	n := max(4, runtime.NumCPU())
 	readers.SetMaxOpenConns(n)
 	readers.SetMaxIdleConns(n)
-	return newDB(writer, readers), nil
+	return newSQLite(writer, readers), nil
 }
 
 func checkVersion(name string, number int) error {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -25,8 +26,6 @@ var Start = time.Date(2026, time.July, 15, 12, 0, 0, 0, time.UTC)
 //	clock.Advance(time.Hour)
 func New(tb testing.TB, options ...registry.Option) *registry.Registry {
 	tb.Helper()
-	clock := NewClock(Start)
-	options = append([]registry.Option{registry.WithClock(clock.Now)}, options...)
 	migrated, err := template()
 	if err != nil {
 		tb.Fatalf("registrytest: %v", err)
@@ -35,7 +34,34 @@ func New(tb testing.TB, options ...registry.Option) *registry.Registry {
 	if err := os.WriteFile(path, migrated, 0o600); err != nil {
 		tb.Fatalf("registrytest: %v", err)
 	}
-	reg, err := registry.Open(tb.Context(), path, options...)
+	return open(tb, path, options)
+}
+
+// NewPostgres is [New] on a PostgreSQL database. It is a database of the test's own on the server
+// that the environment variable MODELSCAN_TEST_POSTGRES names by a postgres:// URL; or else on a
+// throw-away server, started from an installed PostgreSQL of version 15 or newer, that all tests of one
+// `go test` share. Without any the test is skipped, and says how to get one.
+func NewPostgres(tb testing.TB, options ...registry.Option) *registry.Registry {
+	tb.Helper()
+	return open(tb, PostgresURL(tb), options)
+}
+
+// PostgresURL returns the URL of such a database, migrated, for a test that opens it by itself.
+func PostgresURL(tb testing.TB) string {
+	tb.Helper()
+	return pgtest.Database(tb, "registry", func(ctx context.Context, url string) error {
+		reg, err := registry.Open(ctx, url)
+		if err != nil {
+			return err
+		}
+		return reg.Close()
+	})
+}
+
+func open(tb testing.TB, name string, options []registry.Option) *registry.Registry {
+	tb.Helper()
+	clock := NewClock(Start)
+	reg, err := registry.Open(tb.Context(), name, append([]registry.Option{registry.WithClock(clock.Now)}, options...)...)
 	if err != nil {
 		tb.Fatalf("registrytest: %v", err)
 	}

@@ -23,14 +23,14 @@ import (
 // behind in the end fails the test.
 
 // openTable returns a database with a table t of one column x.
-func openTable(t *testing.T) *store.DB {
+func openTable(t *testing.T) *store.SQLite {
 	t.Helper()
 	db := open(t)
 	exec1(t, db, "CREATE TABLE t (x)")
 	return db
 }
 
-func begin(t *testing.T, db *store.DB) dialect.Tx {
+func begin(t *testing.T, db *store.SQLite) dialect.Tx {
 	t.Helper()
 	tx, err := db.Tx(t.Context())
 	require.NoError(t, err)

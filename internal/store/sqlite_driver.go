@@ -4,18 +4,16 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
 )
 
-// DB is an open database behind Ent's driver interface. Reads go to a pool of read-only
-// connections; everything else goes to the one writer connection, in the order of arrival.
-type DB struct {
+// SQLite is an open SQLite database. Reads go to a pool of read-only connections; everything else
+// goes to the one writer connection, in the order of arrival.
+type SQLite struct {
 	writer, readers *sql.DB
 
 	turn    chan struct{} // holds a token while somebody writes; waiters are served in order
@@ -24,24 +22,27 @@ type DB struct {
 	err     error // what Close returned
 }
 
-var (
-	_ dialect.Driver     = (*DB)(nil)
-	_ entsql.ExecQuerier = (*DB)(nil)
-)
+var _ DB = (*SQLite)(nil)
 
-func newDB(writer, readers *sql.DB) *DB {
-	return &DB{writer: writer, readers: readers, turn: make(chan struct{}, 1), closing: make(chan struct{})}
+func newSQLite(writer, readers *sql.DB) *SQLite {
+	return &SQLite{writer: writer, readers: readers, turn: make(chan struct{}, 1), closing: make(chan struct{})}
 }
 
-// Writer returns the pool of the writer connection, for migrations.
-func (d *DB) Writer() *sql.DB { return d.writer }
+// Writer implements DB.
+func (d *SQLite) Writer() *sql.DB { return d.writer }
+
+// Fresh implements DB: readers see every commit.
+func (d *SQLite) Fresh() dialect.Driver { return d }
+
+// Retry implements DB: waiting for other processes is done statement by statement.
+func (*SQLite) Retry(_ context.Context, call func() error) error { return call() }
 
 // Dialect implements dialect.Driver.
-func (*DB) Dialect() string { return dialect.SQLite }
+func (*SQLite) Dialect() string { return dialect.SQLite }
 
 // Close waits for the transaction that is under way, if any, and closes the database. Whoever
 // waits for its turn gets [ErrClosed]. Further calls return what the first one did.
-func (d *DB) Close() error {
+func (d *SQLite) Close() error {
 	d.once.Do(func() {
 		close(d.closing)
 		d.turn <- struct{}{}
@@ -55,7 +56,7 @@ func (d *DB) Close() error {
 }
 
 // acquire waits for the writer connection; release hands it on.
-func (d *DB) acquire(ctx context.Context) (release func(), err error) {
+func (d *SQLite) acquire(ctx context.Context) (release func(), err error) {
 	select {
 	case <-d.closing:
 		return nil, ErrClosed
@@ -72,7 +73,7 @@ func (d *DB) acquire(ctx context.Context) (release func(), err error) {
 }
 
 // closed replaces the nameless error of a closed pool by ErrClosed.
-func (d *DB) closed(err error) error {
+func (d *SQLite) closed(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -85,17 +86,17 @@ func (d *DB) closed(err error) error {
 }
 
 // Exec implements dialect.Driver.
-func (d *DB) Exec(ctx context.Context, query string, args, v any) error {
+func (d *SQLite) Exec(ctx context.Context, query string, args, v any) error {
 	return entsql.Conn{ExecQuerier: d}.Exec(ctx, query, args, v)
 }
 
 // Query implements dialect.Driver.
-func (d *DB) Query(ctx context.Context, query string, args, v any) error {
+func (d *SQLite) Query(ctx context.Context, query string, args, v any) error {
 	return entsql.Conn{ExecQuerier: d}.Query(ctx, query, args, v)
 }
 
 // ExecContext runs a statement on the writer connection.
-func (d *DB) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+func (d *SQLite) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	release, err := d.acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -111,7 +112,7 @@ func (d *DB) ExecContext(ctx context.Context, query string, args ...any) (sql.Re
 
 // QueryContext runs a SELECT on a reader connection, and anything else on the writer's. What
 // writes in spite of its name fails there: readers are read-only.
-func (d *DB) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (d *SQLite) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	if strings.HasPrefix(query, "SELECT ") {
 		rows, err := normalizing{d.readers}.QueryContext(ctx, query, args...)
 		return rows, d.closed(err)
@@ -130,10 +131,10 @@ func (d *DB) QueryContext(ctx context.Context, query string, args ...any) (*sql.
 }
 
 // Tx begins a transaction that holds the write lock from its start.
-func (d *DB) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
+func (d *SQLite) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
 
-// BeginTx is [DB.Tx]. It is the form that Ent asks for; SQLite has no further options.
-func (d *DB) BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error) {
+// BeginTx is [SQLite.Tx]. It is the form that Ent asks for; SQLite has no further options.
+func (d *SQLite) BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error) {
 	release, err := d.acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -166,36 +167,3 @@ func (t *tx) Rollback() error {
 	defer t.release()
 	return t.tx.Rollback()
 }
-
-// normalizing stores every time in UTC and microseconds. SQLite compares times as text, which
-// is their order only if all of them are written in one zone; PostgreSQL keeps microseconds.
-type normalizing struct{ entsql.ExecQuerier }
-
-func (n normalizing) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return n.ExecQuerier.ExecContext(ctx, query, normalize(args)...)
-}
-
-func (n normalizing) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return n.ExecQuerier.QueryContext(ctx, query, normalize(args)...)
-}
-
-func normalize(args []any) []any {
-	normalized := args // a copy of its own once there is a time in it
-	for i, arg := range args {
-		t, ok := arg.(time.Time)
-		if p, isPointer := arg.(*time.Time); isPointer && p != nil {
-			t, ok = *p, true
-		}
-		if !ok {
-			continue
-		}
-		if &normalized[0] == &args[0] {
-			normalized = slices.Clone(args)
-		}
-		normalized[i] = Time(t)
-	}
-	return normalized
-}
-
-// Time returns t as it is stored: in UTC, cut to microseconds.
-func Time(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

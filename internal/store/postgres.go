@@ -1,0 +1,221 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// PostgresConfig says which server to use, and how.
+type PostgresConfig struct {
+	URL        string // postgres://user:password@host:port,host:port/database?parameters
+	Replica    string // URL of a replica for plain reads; empty: none
+	Pooler     bool   // a transaction pooler is in between
+	Durability Durability
+	MaxConns   int // open connections at most, to each of the two. Defaults to DefaultConns
+}
+
+const (
+	// DefaultConns is how many connections a process opens at the most.
+	DefaultConns = 16
+	// oldestPostgres is the oldest server that the tests run on.
+	oldestPostgres = 150000
+	// connectTimeout is how long one host may take, unless the URL says connect_timeout.
+	connectTimeout = 5 * time.Second
+	// postgresPatience is how long calls are repeated while the server starts, fails over or
+	// rolls transactions back that get in each other's way.
+	postgresPatience = 30 * time.Second
+	// farewell is how long a statement may take to end after its context has, and how long a
+	// rollback may take. The connection is given up then.
+	farewell = 250 * time.Millisecond
+)
+
+// IsPostgres tells whether a data source name is the URL of a PostgreSQL database.
+func IsPostgres(name string) bool {
+	return strings.HasPrefix(name, "postgres://") || strings.HasPrefix(name, "postgresql://")
+}
+
+// RedactURL returns what can be shown of a URL: hosts and database.
+func RedactURL(name string) string {
+	u, err := url.Parse(name)
+	if err != nil {
+		return "postgres://"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// OpenPostgres opens pools of connections and makes sure that the server can be worked with.
+func OpenPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err error) {
+	config, err := parsePostgres(cfg.URL, cfg.Pooler)
+	if err != nil {
+		return nil, err
+	}
+	config.ValidateConnect = requirePrimary(config.ValidateConnect)
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = DefaultConns
+	}
+	db := newPostgres(openPool(config, cfg.MaxConns), cfg.Durability)
+	if err := db.Retry(ctx, func() error { return checkServer(ctx, db.primary, cfg.Durability) }); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if cfg.Replica != "" {
+		config, err := parsePostgres(cfg.Replica, cfg.Pooler)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("replica: %w", err), db.Close())
+		}
+		db.replica = newReplica(config, cfg.MaxConns, db.primary)
+	}
+	return db, nil
+}
+
+func openPool(config *pgx.ConnConfig, maxConns int) *sql.DB {
+	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{
+			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+		})
+		return nil
+	}))
+	pool.SetMaxOpenConns(maxConns)
+	pool.SetMaxIdleConns(maxConns)
+	return pool
+}
+
+// parsePostgres returns what a URL says. The error repeats nothing of it: a password with a character
+// that should have been escaped can turn up as a host or a port.
+func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
+	if !IsPostgres(name) {
+		return nil, fmt.Errorf("%w: it does not begin with postgres://", ErrName)
+	}
+	config, err := pgx.ParseConfig(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: not a URL such as postgres://user:password@host:5432/database"+
+			" (in a password, write %%23 for #, %%2F for /, %%3A for :, %%3F for ? and %%40 for @)", ErrName)
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	if pooler {
+		// One round trip a statement, and nothing that a server connection has to remember.
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+		config.StatementCacheCapacity, config.DescriptionCacheCapacity = 0, 0
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "modelscan"
+	}
+	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &watcher{
+			cancel: &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: farewell},
+			hangUp: &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()},
+		}
+	}
+	return config, nil
+}
+
+// requirePrimary refuses servers that cannot be written to: standbys, and those in read-only mode.
+func requirePrimary(also pgconn.ValidateConnectFunc) pgconn.ValidateConnectFunc {
+	return func(ctx context.Context, conn *pgconn.PgConn) error {
+		if also != nil {
+			if err := also(ctx, conn); err != nil {
+				return standby(err)
+			}
+		}
+		return standby(pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn))
+	}
+}
+
+// standby names the error of a check of target_session_attrs, which has no type.
+func standby(err error) error {
+	if err == nil || Classify(err) != Unknown {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrStandby, err)
+}
+
+// checkServer returns why a server cannot be worked with.
+func checkServer(ctx context.Context, db *sql.DB, durability Durability) error {
+	var (
+		version                     int
+		name, encoding, commit, syn string
+	)
+	err := db.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"+
+		" current_setting('server_encoding'), current_setting('synchronous_commit'), current_setting('fsync')").
+		Scan(&version, &name, &encoding, &commit, &syn)
+	if err != nil {
+		return err
+	}
+	return judgeServer(version, name, encoding, commit, syn, durability)
+}
+
+func judgeServer(version int, name, encoding, commit, syn string, durability Durability) error {
+	switch {
+	case version < oldestPostgres:
+		return fmt.Errorf("%w: PostgreSQL %s; 15 or newer is needed", ErrUnsupported, name)
+	case encoding != "UTF8":
+		return fmt.Errorf("%w: the database's encoding is %s, not UTF8", ErrUnsupported, encoding)
+	case durability == Full && (commit == "off" || syn == "off"):
+		return fmt.Errorf("%w: synchronous_commit is %s and fsync is %s, so that a crash takes commits;"+
+			" switch both on, or open the registry with WithDurability(Relaxed)", ErrUnsupported, commit, syn)
+	}
+	return nil
+}
+
+// watcher ends what a connection does when the context ends. Statements are cancelled, and the
+// connection lives on. A commit is not: while it waits for a synchronous standby, a cancelled one
+// succeeds although the standby does not have it.
+type watcher struct {
+	cancel, hangUp, used ctxwatch.Handler
+}
+
+func (w *watcher) HandleCancel(ctx context.Context) {
+	w.used = w.cancel
+	if ctx.Value(committing{}) != nil {
+		w.used = w.hangUp
+	}
+	w.used.HandleCancel(ctx)
+}
+
+func (w *watcher) HandleUnwatchAfterCancel() { w.used.HandleUnwatchAfterCancel() }
+
+// committing is the key of a context value that marks a commit.
+type committing struct{}
+
+// Retry implements DB.
+func (d *Postgres) Retry(ctx context.Context, call func() error) error {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval, wait.RandomizationFactor = 5*time.Millisecond, 500*time.Millisecond, 1
+	var err error
+	_, stopped := backoff.Retry(ctx, func() (struct{}, error) {
+		if err = call(); err != nil && !passes(err) {
+			return struct{}{}, backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(postgresPatience))
+	if err != nil && !errors.Is(err, stopped) {
+		return fmt.Errorf("%w: %w", stopped, err) // the context has ended
+	}
+	return err
+}
+
+// passes tells whether an error is of a kind that passes by itself, and says that nothing was done.
+func passes(err error) bool {
+	switch Classify(err) {
+	case Busy:
+		return true
+	case Unavailable:
+		return !isUnknownHost(err)
+	case ReadOnly:
+		return errors.Is(err, ErrStandby) // which is promoted soon, perhaps
+	}
+	return false
+}

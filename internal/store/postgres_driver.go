@@ -1,0 +1,282 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"entgo.io/ent/dialect"
+	entsql "entgo.io/ent/dialect/sql"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// Postgres is an open PostgreSQL database. Plain reads go to the replica if there is one that keeps
+// up; everything else goes to the primary.
+type Postgres struct {
+	primary *sql.DB
+	replica *replica // nil: none
+	begin   string
+
+	mu     sync.Mutex
+	idle   sync.Cond // signalled when active falls to zero
+	active int       // transactions and writes under way
+	closed bool
+	err    error // what Close returned
+}
+
+var _ DB = (*Postgres)(nil)
+
+func newPostgres(primary *sql.DB, durability Durability) *Postgres {
+	d := &Postgres{primary: primary, begin: "BEGIN"}
+	if durability == Relaxed {
+		d.begin = "BEGIN; SET LOCAL synchronous_commit = off"
+	}
+	d.idle.L = &d.mu
+	return d
+}
+
+// Writer implements DB.
+func (d *Postgres) Writer() *sql.DB { return d.primary }
+
+// Fresh implements DB.
+func (d *Postgres) Fresh() dialect.Driver {
+	if d.replica == nil {
+		return d
+	}
+	return fresh{d}
+}
+
+// fresh is a database that is read at the primary alone.
+type fresh struct{ *Postgres }
+
+func (d fresh) Query(ctx context.Context, query string, args, v any) error {
+	return entsql.Conn{ExecQuerier: d}.Query(ctx, query, args, v)
+}
+
+func (d fresh) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return d.query(ctx, query, args)
+}
+
+// Dialect implements dialect.Driver.
+func (*Postgres) Dialect() string { return dialect.Postgres }
+
+// Close waits for the writes that are under way and closes all connections. Further calls return
+// what the first one did.
+func (d *Postgres) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		for d.active > 0 {
+			d.idle.Wait()
+		}
+		return d.err
+	}
+	d.closed = true
+	for d.active > 0 {
+		d.idle.Wait()
+	}
+	d.err = d.primary.Close()
+	if d.replica != nil {
+		d.err = errors.Join(d.err, d.replica.Close())
+	}
+	return d.err
+}
+
+// enter notes that a write is under way; leave that it has ended.
+func (d *Postgres) enter() (leave func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	d.active++
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.active--; d.active == 0 {
+			d.idle.Broadcast()
+		}
+	}), nil
+}
+
+// Exec implements dialect.Driver.
+func (d *Postgres) Exec(ctx context.Context, query string, args, v any) error {
+	return entsql.Conn{ExecQuerier: d}.Exec(ctx, query, args, v)
+}
+
+// Query implements dialect.Driver.
+func (d *Postgres) Query(ctx context.Context, query string, args, v any) error {
+	return entsql.Conn{ExecQuerier: d}.Query(ctx, query, args, v)
+}
+
+// ExecContext runs a statement of its own. It is repeated if it was not sent.
+func (d *Postgres) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	leave, err := d.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var res sql.Result
+	err = d.Retry(ctx, func() (err error) {
+		res, err = normalizing{d.primary}.ExecContext(ctx, query, args...)
+		return uncertain(err)
+	})
+	return res, err
+}
+
+// QueryContext runs a SELECT on the replica or the primary, and anything else on the primary.
+func (d *Postgres) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if d.replica != nil && isSelect(query) {
+		if rows, ok := d.replica.query(ctx, query, args); ok {
+			return rows, nil
+		}
+	}
+	return d.query(ctx, query, args)
+}
+
+func isSelect(query string) bool { return strings.HasPrefix(query, "SELECT ") }
+
+func (d *Postgres) query(ctx context.Context, query string, args []any) (*sql.Rows, error) {
+	leave, err := d.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var rows *sql.Rows
+	err = d.Retry(ctx, func() (err error) {
+		rows, err = normalizing{d.primary}.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller's
+		if isSelect(query) {
+			return err
+		}
+		return uncertain(err)
+	})
+	return rows, err
+}
+
+// uncertain marks an error after which nobody can say whether a statement that was sent has been
+// committed.
+func uncertain(err error) error {
+	var (
+		connect *pgconn.ConnectError
+		server  *pgconn.PgError
+	)
+	switch {
+	case err == nil, pgconn.SafeToRetry(err), errors.As(err, &connect), errors.Is(err, driver.ErrBadConn),
+		errors.Is(err, sql.ErrConnDone), errors.Is(err, ErrClosed):
+		return err // it was not sent
+	case errors.As(err, &server) && server.SeverityUnlocalized == "ERROR" && server.Code != statementCompletionUnknown:
+		return err // it was refused
+	}
+	return fmt.Errorf("%w: %w", ErrUncertain, err)
+}
+
+// Tx begins a transaction at the isolation level READ COMMITTED, unless the server has another
+// default.
+func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
+
+// BeginTx is [Postgres.Tx]. It is the form that Ent asks for; no further options are supported.
+func (d *Postgres) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, error) {
+	leave, err := d.enter()
+	if err != nil {
+		return nil, err
+	}
+	var conn *sql.Conn
+	err = d.Retry(ctx, func() (err error) {
+		if conn, err = d.primary.Conn(ctx); err != nil {
+			return err
+		}
+		if _, err = conn.ExecContext(ctx, d.begin); err != nil {
+			return errors.Join(err, discard(conn))
+		}
+		return nil
+	})
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	t := &postgresTx{ctx: ctx, conn: conn, leave: leave}
+	t.Conn = entsql.Conn{ExecQuerier: normalizing{t}}
+	return t, nil
+}
+
+// postgresTx is a transaction. It is not one of database/sql, which would cancel a commit.
+type postgresTx struct {
+	entsql.Conn
+	ctx   context.Context //nolint:containedctx // of the transaction; Commit has none of its own
+	conn  *sql.Conn
+	leave func()
+}
+
+// over returns the error of the context that has ended: the transaction's or the statement's. pgx
+// would give up the connection, and the transaction with it.
+func (t *postgresTx) over(ctx context.Context) error { return cmp.Or(t.ctx.Err(), ctx.Err()) }
+
+// ExecContext implements entsql.ExecQuerier.
+func (t *postgresTx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := t.over(ctx); err != nil {
+		return nil, err
+	}
+	return t.conn.ExecContext(ctx, query, args...)
+}
+
+// QueryContext implements entsql.ExecQuerier.
+func (t *postgresTx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := t.over(ctx); err != nil {
+		return nil, err
+	}
+	return t.conn.QueryContext(ctx, query, args...)
+}
+
+// Commit returns [ErrUncertain] if the connection was lost or the context ended before the answer
+// came, and [ErrRolledBack] if a statement had failed.
+func (t *postgresTx) Commit() error {
+	if err := t.ctx.Err(); err != nil {
+		return errors.Join(err, t.Rollback())
+	}
+	defer t.leave()
+	ctx := context.WithValue(t.ctx, committing{}, true)
+	err := t.conn.Raw(func(c any) error {
+		tag, err := c.(*stdlib.Conn).Conn().Exec(ctx, "COMMIT")
+		if err == nil && tag.String() == "ROLLBACK" {
+			return ErrRolledBack
+		}
+		return uncertain(err)
+	})
+	if errors.Is(err, sql.ErrConnDone) {
+		return sql.ErrTxDone
+	}
+	if err != nil && !errors.Is(err, ErrRolledBack) {
+		return errors.Join(err, discard(t.conn))
+	}
+	return errors.Join(err, t.conn.Close())
+}
+
+func (t *postgresTx) Rollback() error {
+	defer t.leave()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), farewell)
+	defer cancel()
+	_, err := t.conn.ExecContext(ctx, "ROLLBACK")
+	switch {
+	case errors.Is(err, sql.ErrConnDone):
+		return sql.ErrTxDone
+	case err != nil:
+		// The server rolls back what it lost the client of.
+		return discard(t.conn)
+	}
+	return t.conn.Close()
+}
+
+// discard closes a connection instead of giving it back to the pool.
+func discard(conn *sql.Conn) error {
+	err := conn.Raw(func(any) error { return driver.ErrBadConn })
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		return nil
+	}
+	return err
+}

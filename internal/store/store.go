@@ -1,0 +1,59 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+
+	"entgo.io/ent/dialect"
+	entsql "entgo.io/ent/dialect/sql"
+)
+
+// DB is an open database behind Ent's driver interface.
+type DB interface {
+	dialect.Driver // Close waits for the transactions that are under way
+	entsql.ExecQuerier
+	// BeginTx is Tx in the form that Ent asks for.
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error)
+	// Fresh returns the same database for reads that must see every commit there is.
+	Fresh() dialect.Driver
+	// Writer returns the pool that may write, for migrations.
+	Writer() *sql.DB
+	// Retry repeats a call that failed for a reason which passes, if the repetition cannot do
+	// anything twice. A call is a whole transaction.
+	Retry(ctx context.Context, call func() error) error
+}
+
+// normalizing stores every time in UTC and microseconds. SQLite compares times as text, which
+// is their order only if all of them are written in one zone; PostgreSQL keeps microseconds.
+type normalizing struct{ entsql.ExecQuerier }
+
+func (n normalizing) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return n.ExecQuerier.ExecContext(ctx, query, normalize(args)...)
+}
+
+func (n normalizing) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return n.ExecQuerier.QueryContext(ctx, query, normalize(args)...)
+}
+
+func normalize(args []any) []any {
+	normalized := args // a copy of its own once there is a time in it
+	for i, arg := range args {
+		t, ok := arg.(time.Time)
+		if p, isPointer := arg.(*time.Time); isPointer && p != nil {
+			t, ok = *p, true
+		}
+		if !ok {
+			continue
+		}
+		if &normalized[0] == &args[0] {
+			normalized = slices.Clone(args)
+		}
+		normalized[i] = Time(t)
+	}
+	return normalized
+}
+
+// Time returns t as it is stored: in UTC, cut to microseconds.
+func Time(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

@@ -1,0 +1,339 @@
+package registry_test
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+// fillForMove puts something into every table, and into every column.
+func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock) {
+	t.Helper()
+	ctx := t.Context()
+	_, err := reg.ImportCatalog(ctx, catalog.Catwalk(), nil)
+	require.NoError(t, err)
+	p := mustProvider(t, reg, "lab")
+	family, err := reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: "Größe 🙂"})
+	require.NoError(t, err)
+	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, FamilyID: family.ID, ModelID: "m", Rates: gpt4()})
+	require.NoError(t, err)
+	unpriced := mustModel(t, reg, p.ID, "unpriced", nil)
+	k := mustKey(t, reg, p.ID, 1)
+	for i := range 5 {
+		clock.Advance(7*time.Hour + 3*time.Microsecond)
+		record(t, reg, m, k, int64(1000+i), 7)
+		record(t, reg, unpriced, k, 3, 3)
+		_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(i + 1), meter.CacheRead: 5}})
+		require.NoError(t, err)
+	}
+	require.NoError(t, reg.DegradeKey(ctx, k.ID, "429\nslow down", time.Hour))
+	gone := mustKey(t, reg, p.ID, 2)
+	require.NoError(t, reg.DeleteAPIKey(ctx, gone.ID))
+	require.NoError(t, reg.DeprecateModel(ctx, unpriced.ID, time.Time{}))
+	log, err := reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "lab", ProviderID: p.ID, CacheHit: true})
+	require.NoError(t, err)
+	_, err = reg.UpdateDiscoveryResult(ctx, log.ID, []byte(`{"b": 1.10, "a": [12345678901234567890, "\u0000", null], "b": 2}`), discoverylog.StatusSuccess)
+	require.NoError(t, err)
+	_, err = reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "nobody's"})
+	require.NoError(t, err)
+	_, err = reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: "1.0"})
+	require.NoError(t, err)
+	for i := range 10 {
+		require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("Key ", i), "tab\tand\nline"))
+	}
+}
+
+// TestMove moves a database there and back.
+func TestMove(t *testing.T) {
+	t.Parallel()
+	clock := registrytest.NewClock(registrytest.Start)
+	file := filepath.Join(t.TempDir(), "a.db")
+	one, err := registry.Open(t.Context(), file, registry.WithClock(clock.Now))
+	require.NoError(t, err)
+	fillForMove(t, one, clock)
+	want := dump(t, one)
+	require.NoError(t, one.Close())
+
+	server, back := registrytest.PostgresURL(t), filepath.Join(t.TempDir(), "b.db")
+	progress := map[string]int64{}
+	there, err := registry.Move(t.Context(), file, server, func(table string, done, total int64) {
+		require.LessOrEqual(t, progress[table], done)
+		require.LessOrEqual(t, done, total)
+		progress[table] = done
+	}, registry.WithMaxConns(4))
+	require.NoError(t, err)
+	require.Len(t, there.Tables, 9)
+	for _, table := range there.Tables {
+		require.Equal(t, progress[table.Name], table.Rows, table.Name)
+		require.NotZero(t, table.Rows, table.Name)
+	}
+	two, err := registry.Open(t.Context(), server, registry.WithClock(clock.Now))
+	require.NoError(t, err)
+	require.Equal(t, want, dump(t, two), "ids and digits included")
+	mustProvider(t, two, "later") // it is an ordinary database
+	require.NoError(t, two.Client().Provider.DeleteOneID(must(two.FindProvider(t.Context(), "later")).ID).Exec(t.Context()))
+	require.NoError(t, two.Close())
+
+	andBack, err := registry.Move(t.Context(), server, back, nil)
+	require.NoError(t, err)
+	require.Equal(t, there, andBack)
+	three, err := registry.Open(t.Context(), back, registry.WithClock(clock.Now))
+	require.NoError(t, err)
+	require.Equal(t, want, dump(t, three))
+	require.NoError(t, three.Close())
+
+	again, err := registry.Move(t.Context(), back, filepath.Join(t.TempDir(), "c.db"), nil)
+	require.NoError(t, err)
+	require.Equal(t, there, again)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestMoveRefuses(t *testing.T) {
+	t.Parallel()
+	filled := func(t *testing.T) string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "a.db")
+		reg, err := registry.Open(t.Context(), path)
+		require.NoError(t, err)
+		mustProvider(t, reg, "openai")
+		require.NoError(t, reg.SetSetting(t.Context(), "k", "v"))
+		require.NoError(t, reg.Close())
+		return path
+	}
+	targets := map[string]func(t *testing.T) string{
+		"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "target.db") },
+		"postgres": func(t *testing.T) string { t.Helper(); return pgtest.Database(t, "", nil) },
+	}
+	for name, target := range targets {
+		t.Run("ErrConflict_not_empty_"+name, func(t *testing.T) {
+			t.Parallel()
+			to := target(t)
+			reg, err := registry.Open(t.Context(), to)
+			require.NoError(t, err)
+			require.NoError(t, reg.SetSetting(t.Context(), "mine", "1"))
+			before := dump(t, reg)
+			_, err = registry.Move(t.Context(), filled(t), to, nil)
+			require.ErrorIs(t, err, registry.ErrConflict)
+			require.ErrorContains(t, err, "not empty: it has settings")
+			require.Equal(t, before, dump(t, reg))
+			require.NoError(t, reg.Close())
+		})
+		t.Run("OK_interrupted_"+name, func(t *testing.T) {
+			t.Parallel()
+			from, to := filled(t), target(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := registry.Move(ctx, from, to, func(table string, _, _ int64) {
+				if table == "settings" {
+					cancel()
+				}
+			})
+			require.ErrorIs(t, err, context.Canceled)
+			_, err = registry.Open(t.Context(), to)
+			require.ErrorIs(t, err, registry.ErrSchema)
+			require.ErrorContains(t, err, "call Move again")
+			_, err = registry.Open(t.Context(), to, registry.WithoutMigration())
+			require.ErrorIs(t, err, registry.ErrSchema)
+
+			_, err = registry.Move(t.Context(), from, to, nil)
+			require.NoError(t, err)
+			reg, err := registry.Open(t.Context(), to)
+			require.NoError(t, err)
+			_, err = reg.FindProvider(t.Context(), "openai")
+			require.NoError(t, err)
+			require.NoError(t, reg.Close())
+		})
+		t.Run("ErrConflict_changed_"+name, func(t *testing.T) {
+			t.Parallel()
+			// What changes between an interrupted run and the next one is noticed, and mended by a third.
+			for change, statement := range map[string]string{
+				"updated": "UPDATE providers SET description = 'changed'",
+				"earlier": "INSERT INTO providers SELECT '00000000-0000-7000-8000-000000000000', created_at, updated_at, deleted_at, 'other', display_name, base_url, auth_method, description FROM providers",
+				"removed": "DELETE FROM providers",
+			} {
+				from, to := filled(t), target(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				_, err := registry.Move(ctx, from, to, func(table string, done, _ int64) {
+					if table == "settings" && done == 0 {
+						cancel()
+					}
+				})
+				require.ErrorIs(t, err, context.Canceled)
+				source, err := sql.Open("sqlite3", from)
+				require.NoError(t, err)
+				_, err = source.ExecContext(t.Context(), statement)
+				require.NoError(t, err, change)
+				_, err = registry.Move(t.Context(), from, to, nil)
+				require.ErrorIs(t, err, registry.ErrConflict, change)
+				_, err = registry.Move(t.Context(), from, to, nil)
+				require.NoError(t, err, change)
+				want := must(registry.Open(t.Context(), from))
+				got := must(registry.Open(t.Context(), to))
+				require.Equal(t, dump(t, want), dump(t, got), change)
+				require.NoError(t, want.Close())
+				require.NoError(t, got.Close())
+				require.NoError(t, source.Close())
+			}
+		})
+	}
+	t.Run("ErrConflict_two_at_once", func(t *testing.T) {
+		t.Parallel()
+		from, to := filled(t), pgtest.Database(t, "", nil)
+		_, err := registry.Move(t.Context(), from, to, func(table string, done, _ int64) {
+			if table == "settings" && done == 0 {
+				_, err := registry.Move(t.Context(), from, to, nil)
+				require.NoError(t, err)
+			}
+		})
+		require.Error(t, err, "the second has taken over and ended")
+		reg, err := registry.Open(t.Context(), to)
+		require.NoError(t, err)
+		all, err := reg.ListProviders(t.Context())
+		require.NoError(t, err)
+		require.Len(t, all, 1)
+		require.NoError(t, reg.Close())
+	})
+	t.Run("Err_source", func(t *testing.T) {
+		t.Parallel()
+		missing, to := filepath.Join(t.TempDir(), "missing.db"), filepath.Join(t.TempDir(), "target.db")
+		_, err := registry.Move(t.Context(), missing, to, nil)
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+		require.NoFileExists(t, missing)
+		require.NoFileExists(t, to)
+		_, err = registry.Move(t.Context(), pgtest.Database(t, "", nil), to, nil)
+		require.ErrorIs(t, err, registry.ErrSchema, "the source is not migrated")
+		require.NoFileExists(t, to)
+		_, err = registry.Move(t.Context(), filled(t), filepath.Join(t.TempDir(), "no", "such.db"), nil)
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+		_, err = registry.Move(t.Context(), filled(t), "postgres://u:hunter2@[::1/x", nil)
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+		require.NotContains(t, err.Error(), "hunter2")
+	})
+}
+
+// usageRows fills a database with rows of usage, for what takes time.
+func usageRows(tb testing.TB, path string, n int) {
+	tb.Helper()
+	ctx := tb.Context()
+	reg, err := registry.Open(ctx, path)
+	require.NoError(tb, err)
+	p := mustProvider(tb, reg, "load")
+	var models []*ent.Model
+	for i := range 50 {
+		models = append(models, mustModel(tb, reg, p.ID, fmt.Sprint("m", i), gpt4()))
+	}
+	var keys []*ent.APIKey
+	for i := range 20 {
+		keys = append(keys, mustKey(tb, reg, p.ID, i))
+	}
+	prices := map[uuid.UUID]uuid.UUID{}
+	for _, m := range models {
+		prices[m.ID] = must(reg.Client().Model.Query().Where(model.ID(m.ID)).QueryPrices().Only(ctx)).ID
+	}
+	require.NoError(tb, reg.Close())
+
+	db, err := sql.Open("sqlite3", "file:"+path+"?_fk=1&_txlock=immediate")
+	require.NoError(tb, err)
+	tx, err := db.BeginTx(ctx, nil)
+	require.NoError(tb, err)
+	insert, err := tx.PrepareContext(ctx, `INSERT INTO usage_tracking (id, model_id, api_key_id, price_id, grain, period_start, period_end,
+		request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
+		total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, 'quarter', ?, ?, ?, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?)`)
+	require.NoError(tb, err)
+	for i := range n {
+		m, k := models[i%len(models)], keys[i/len(models)%len(keys)]
+		start := registrytest.Start.Add(time.Duration(i/1000) * 15 * time.Minute)
+		_, err := insert.ExecContext(ctx, must(uuid.NewV7()), m.ID, k.ID, prices[m.ID], start, start.Add(15*time.Minute),
+			i%97+1, i*13%100_000, i*7%5000, i*31, i%1000, float64(i%1000)/float64(i%97+1))
+		require.NoError(tb, err)
+	}
+	require.NoError(tb, insert.Close())
+	require.NoError(tb, tx.Commit())
+	require.NoError(tb, db.Close())
+}
+
+// TestMoveKilled kills a process that moves, again and again, until one comes through.
+func TestMoveKilled(t *testing.T) {
+	t.Parallel()
+	from, to := filepath.Join(t.TempDir(), "a.db"), pgtest.Database(t, "", nil)
+	const rows = 100_000
+	usageRows(t, from, rows)
+	clean, err := registry.Move(t.Context(), from, filepath.Join(t.TempDir(), "b.db"), nil)
+	require.NoError(t, err)
+	kills := 0
+	for at := int64(1); ; at += 20_000 {
+		cmd := faultChild(t, "move", from, to)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(out)
+		killed := false
+		for lines.Scan() {
+			var (
+				table       string
+				done, total int64
+			)
+			_, err := fmt.Sscan(lines.Text(), &table, &done, &total)
+			require.NoError(t, err, lines.Text())
+			if table == "usage_tracking" && done >= at && done < total && !killed {
+				require.NoError(t, cmd.Process.Kill())
+				killed = true
+				kills++
+			}
+		}
+		if err := cmd.Wait(); err == nil {
+			break
+		}
+		require.True(t, killed)
+	}
+	require.GreaterOrEqual(t, kills, 2)
+	back, err := registry.Move(t.Context(), to, filepath.Join(t.TempDir(), "c.db"), nil)
+	require.NoError(t, err)
+	require.Equal(t, clean, back, "%d kills", kills)
+	t.Logf("%d kills, %d rows", kills, rows)
+}
+
+// moving moves, and prints how far it is.
+func moving(ctx context.Context, args ...string) error {
+	_, err := registry.Move(ctx, args[0], args[1], func(table string, done, total int64) { fmt.Println(table, done, total) })
+	return err
+}
+
+// BenchmarkMove moves a million rows of usage.
+func BenchmarkMove(b *testing.B) {
+	const rows = 1_000_000
+	from := filepath.Join(b.TempDir(), "a.db")
+	usageRows(b, from, rows)
+	for b.Loop() {
+		b.StopTimer()
+		to := pgtest.Database(b, "", nil)
+		b.StartTimer()
+		report, err := registry.Move(b.Context(), from, to, nil)
+		require.NoError(b, err)
+		require.EqualValues(b, rows, report.Tables[len(report.Tables)-1].Rows)
+	}
+	b.ReportMetric(float64(rows)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
