@@ -173,7 +173,7 @@ func TestPostgres(t *testing.T) {
 		t.Run("Err/"+name, func(t *testing.T) {
 			t.Parallel()
 			_, db := emptyPostgres(t)
-			if test.want != migrate.ErrForeign || name == "an unknown beginning" {
+			if !errors.Is(test.want, migrate.ErrForeign) || name == "an unknown beginning" {
 				_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, begun))
 				require.NoError(t, err)
 			}

@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
@@ -151,21 +154,47 @@ func scanKey(row *sql.Row) (*handKey, error) {
 		&k.disabled, &k.degraded, &k.degradedUntil, &k.reason, &k.lastUsed)
 }
 
-// BenchmarkRecordUsage is one caller at full durability: its time is that of a sync to disk.
+// BenchmarkRecordUsage records from one caller and from 64, with as many keys or with one: on
+// PostgreSQL the row of a key is locked until the commit. Its time is that of a sync to disk.
 func BenchmarkRecordUsage(b *testing.B) {
-	for name, durability := range map[string]registry.Durability{"full": registry.Full, "relaxed": registry.Relaxed} {
-		b.Run(name, func(b *testing.B) {
-			reg := registrytest.New(b, registry.WithDurability(durability))
-			p := mustProvider(b, reg, "p")
-			m, k := mustModel(b, reg, p.ID, "m", gpt4()), mustKey(b, reg, p.ID, 1)
-			for b.Loop() {
-				err := reg.RecordUsage(b.Context(), registry.UsageInput{
-					ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80},
+	for _, e := range []engine{onSQLite, onPostgres} {
+		for _, durability := range []registry.Durability{registry.Full, registry.Relaxed} {
+			for _, size := range []struct{ callers, keys int }{{1, 1}, {64, 64}, {64, 1}} {
+				name := fmt.Sprintf("engine=%s/relaxed=%t/callers=%d/keys=%d", e.name, durability == registry.Relaxed, size.callers, size.keys)
+				b.Run(name, func(b *testing.B) {
+					reg := e.new(b, registry.WithDurability(durability))
+					p := mustProvider(b, reg, "p")
+					m := mustModel(b, reg, p.ID, "m", gpt4())
+					var keys []*ent.APIKey
+					for i := range size.keys {
+						keys = append(keys, mustKey(b, reg, p.ID, i))
+					}
+					b.SetParallelism(max(1, size.callers/runtime.GOMAXPROCS(0)))
+					var callers atomic.Int64
+					b.ResetTimer()
+					if size.callers == 1 {
+						for range b.N {
+							recordOnce(b, reg, m, keys[0])
+						}
+						return
+					}
+					b.RunParallel(func(pb *testing.PB) {
+						key := keys[int(callers.Add(1))%len(keys)]
+						for pb.Next() {
+							recordOnce(b, reg, m, key)
+						}
+					})
 				})
-				if err != nil {
-					b.Fatal(err)
-				}
 			}
-		})
+		}
+	}
+}
+
+func recordOnce(b *testing.B, reg *registry.Registry, m *ent.Model, k *ent.APIKey) {
+	b.Helper()
+	if err := reg.RecordUsage(b.Context(), registry.UsageInput{
+		ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80},
+	}); err != nil {
+		b.Error(err)
 	}
 }

@@ -31,6 +31,11 @@
 // # Errors
 //
 // All errors are told apart with errors.Is by the variables of this package. When a context
-// ends, the error matches context.Canceled or context.DeadlineExceeded, and the operation
-// has changed nothing.
+// ends, the error matches context.Canceled or context.DeadlineExceeded. An operation that
+// returned an error has changed nothing, but for [ErrUncertain].
+//
+// # Engines
+//
+// SQLite and PostgreSQL give the same answers. See [Open] for what may be opened and [Move] for
+// the way from one to the other.
 package registry

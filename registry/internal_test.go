@@ -3,16 +3,19 @@ package registry
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -134,4 +137,41 @@ func explain(t *testing.T, reg *Registry, q recorded) (plan []string) {
 	require.NoError(t, rows.Err())
 	require.NoError(t, rows.Close())
 	return plan
+}
+
+// TestPostgresPlans shows that PostgreSQL finds the least used key by reading the index until the
+// first usable key, however many there are.
+func TestPostgresPlans(t *testing.T) {
+	t.Parallel()
+	reg, err := Open(t.Context(), pgtest.Database(t, "", nil))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	var providers []uuid.UUID
+	require.NoError(t, reg.InTx(t.Context(), func(tx *Registry) error {
+		for i := range 10 {
+			p, err := tx.CreateProvider(t.Context(), ProviderInput{Name: fmt.Sprint("p", i)})
+			require.NoError(t, err)
+			providers = append(providers, p.ID)
+			for k := range 100 {
+				_, err := tx.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: fmt.Sprintf("sk-%020d", k)})
+				require.NoError(t, err)
+			}
+		}
+		return nil
+	}))
+	_, err = reg.db.ExecContext(t.Context(), "ANALYZE")
+	require.NoError(t, err)
+	rows, err := reg.db.QueryContext(t.Context(), "EXPLAIN "+leastUsedKeySQL, providers[7], time.Now())
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	var plan []string
+	for rows.Next() {
+		var line string
+		require.NoError(t, rows.Scan(&line))
+		plan = append(plan, line)
+	}
+	require.NoError(t, rows.Err())
+	text := strings.Join(plan, "\n")
+	require.Contains(t, text, "Index Scan using apikey_provider_id_usage_count_last_used_at_id")
+	require.NotContains(t, text, "Sort")
 }

@@ -21,16 +21,21 @@ import (
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-// TestLoad mixes all operations from 64 goroutines, on a file and in memory. No call may fail,
-// and in the end the keys' counters and the ledger say what was recorded.
+// TestLoad mixes all operations from 64 goroutines, on a file, in memory and on PostgreSQL. No call may
+// fail, and in the end the keys' counters and the ledger say what was recorded.
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	for name, database := range map[string]string{"file": filepath.Join(t.TempDir(), "load.db"), "memory": ":memory:"} {
+	for name, database := range map[string]func(testing.TB) string{
+		"file":     func(tb testing.TB) string { tb.Helper(); return filepath.Join(tb.TempDir(), "load.db") },
+		"memory":   func(testing.TB) string { return ":memory:" },
+		"postgres": registrytest.PostgresURL,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			reg, err := registry.Open(t.Context(), database)
+			reg, err := registry.Open(t.Context(), database(t))
 			require.NoError(t, err)
 			defer func() { require.NoError(t, reg.Close()) }()
 			newLoad(t, reg).run(t)

@@ -135,7 +135,8 @@ func costOf(tokens meter.Tokens, rates money.Rates) (*money.USD, error) {
 	return &cost, nil
 }
 
-// addToPeriods adds the request to its quarter of an hour and to its day.
+// addToPeriods adds the request to its quarter of an hour and to its day, in this order: on PostgreSQL
+// both rows are locked until the commit.
 func addToPeriods(ctx context.Context, tx *ent.Client, in UsageInput, priceID uuid.UUID, cost *money.USD) error {
 	row := func(grain usage.Grain, length time.Duration) *ent.UsageCreate {
 		start := in.At.Truncate(length)

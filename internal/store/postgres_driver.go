@@ -21,7 +21,7 @@ import (
 type Postgres struct {
 	primary *sql.DB
 	replica *replica // nil: none
-	begin   string
+	begin   string   // what begins a transaction
 
 	mu     sync.Mutex
 	idle   sync.Cond // signalled when active falls to zero
@@ -33,9 +33,9 @@ type Postgres struct {
 var _ DB = (*Postgres)(nil)
 
 func newPostgres(primary *sql.DB, durability Durability) *Postgres {
-	d := &Postgres{primary: primary, begin: "BEGIN"}
+	d := &Postgres{primary: primary, begin: fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d", patience.Milliseconds())}
 	if durability == Relaxed {
-		d.begin = "BEGIN; SET LOCAL synchronous_commit = off"
+		d.begin += "; SET LOCAL synchronous_commit = off"
 	}
 	d.idle.L = &d.mu
 	return d

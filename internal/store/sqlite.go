@@ -47,7 +47,7 @@ const (
 	// oldest is the first SQLite without the WAL-reset bug, which damages a database that two
 	// connections write to and checkpoint at once: sqlite.org/wal.html, "WAL-reset bug".
 	oldest = 3_051_003
-	// patience is how long a statement waits for another process.
+	// patience is how long a statement waits for another process, on either engine.
 	patience = 10 * time.Second
 	// cachedStatements is how many prepared statements a connection keeps.
 	cachedStatements = 64
