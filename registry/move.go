@@ -21,7 +21,7 @@ import (
 )
 
 // MoveProgress is told how many rows of a table are copied, of how many. It is called from one
-// goroutine and should return at once.
+// goroutine at a time and should return at once.
 type MoveProgress func(table string, done, total int64)
 
 // MoveReport is what a move has copied and compared.
