@@ -176,6 +176,10 @@ func unsightly(r rune) bool {
 	return r != zeroWidthJoiner && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
+// storable tells whether a database can hold a text. If not, there is no row with it; PostgreSQL
+// would refuse the question.
+func storable(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
+
 // in puts a prefix before every fault of another input.
 func (f *faults) in(prefix string, others faults) {
 	for _, o := range others {

@@ -392,7 +392,7 @@ func lockKeys(ctx context.Context, tx *ent.Client, which ...predicate.APIKey) er
 // forUpdate locks the rows that are selected. SQLite has locked everything.
 func forUpdate(s *sql.Selector) {
 	if s.Dialect() == dialect.Postgres {
-		s.ForUpdate()
+		s.For(sql.LockNoKeyUpdate) // rows that refer to these may still be inserted
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
@@ -411,4 +412,35 @@ func testNoKeyRace(t *testing.T, e engine) {
 		default:
 		}
 	}
+}
+
+// TestLockOrder holds the older of two keys and lets a reset of all keys begin, which finds the newer one
+// first: it has to wait for the older one before it locks the newer one, or each would wait for the other.
+func TestLockOrder(t *testing.T) {
+	t.Parallel()
+	reg, _ := onPostgres.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "openai")
+	older, newer := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
+	for _, k := range []*ent.APIKey{older, newer, older} { // which puts the older one's row behind the newer one's
+		require.NoError(t, reg.IncrementUsage(ctx, k.ID, 1, 1))
+	}
+	reset := make(chan error, 1)
+	require.NoError(t, reg.InTx(ctx, func(tx *registry.Registry) error {
+		require.NoError(t, tx.IncrementUsage(ctx, older.ID, 1, 1))
+		go func() {
+			reset <- reg.InTx(ctx, func(tx *registry.Registry) error { // which is not repeated
+				_, err := tx.ResetDailyUsage(ctx)
+				return err
+			})
+		}()
+		require.Eventually(t, func() bool {
+			rows, err := reg.Client().QueryContext(ctx, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+			require.NoError(t, err)
+			defer func() { require.NoError(t, rows.Close()) }()
+			return rows.Next()
+		}, time.Minute, 5*time.Millisecond)
+		return tx.IncrementUsage(ctx, newer.ID, 1, 1)
+	}))
+	require.NoError(t, <-reset)
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
@@ -240,8 +242,34 @@ func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Mode
 	return client.Model.Query().Where(model.ID(id), model.DeletedAtIsNil()).Only(ctx)
 }
 
+// containsFold tells whether a column has a text in it, ASCII letters in any case. Ent's ContainsFold
+// folds the text beyond ASCII, which the databases do not do with the column.
+func containsFold(column, text string) predicate.Model {
+	return func(s *sql.Selector) {
+		position := "INSTR"
+		if s.Dialect() == dialect.Postgres {
+			position = "STRPOS"
+		}
+		s.Where(sql.P(func(b *sql.Builder) {
+			b.WriteString(position + "(LOWER(").Ident(s.C(column)).WriteString("), ").Arg(lowerASCII(text)).WriteString(") > 0")
+		}))
+	}
+}
+
+func lowerASCII(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, text)
+}
+
 // FindModel returns the live model that the provider calls modelID, or [ErrNotFound].
 func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
+	if !storable(modelID) {
+		return nil, translate(ctx, "find model", ErrNotFound)
+	}
 	m, err := r.client.Model.Query().
 		Where(model.ProviderID(providerID), model.ModelID(modelID), model.DeletedAtIsNil()).Only(ctx)
 	return m, translate(ctx, "find model", err)
@@ -329,10 +357,7 @@ func (fl ModelFilter) predicates() []predicate.Model {
 	}{
 		{fl.ProviderID != uuid.Nil, model.ProviderID(fl.ProviderID)},
 		{fl.FamilyID != uuid.Nil, model.FamilyID(fl.FamilyID)},
-		{fl.Search != "", model.Or(
-			model.ModelIDContainsFold(fl.Search), model.NameContainsFold(fl.Search),
-			model.ModelIDContains(fl.Search), model.NameContains(fl.Search), // SQLite folds ASCII alone
-		)},
+		{fl.Search != "", model.Or(containsFold(model.FieldModelID, fl.Search), containsFold(model.FieldName, fl.Search))},
 		{fl.SupportsImages, model.SupportsImages(true)},
 		{fl.SupportsAudio, model.SupportsAudio(true)},
 		{fl.SupportsTools, model.SupportsTools(true)},

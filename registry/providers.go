@@ -128,6 +128,9 @@ func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.P
 
 // FindProvider returns the live provider of that name, or [ErrNotFound].
 func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
+	if !storable(name) {
+		return nil, translate(ctx, "find provider", ErrNotFound)
+	}
 	p, err := r.client.Provider.Query().Where(provider.Name(name), provider.DeletedAtIsNil()).Only(ctx)
 	return p, translate(ctx, "find provider", err)
 }

@@ -167,7 +167,8 @@ func (r *Registry) Client() *ent.Client { return r.client }
 // Called on tx, InTx runs fn within the same transaction, and undoes only what that fn did.
 //
 // On PostgreSQL other transactions go on meanwhile, at the isolation level READ COMMITTED: what fn
-// has read may have changed when it writes, unless it locked the row. Two transactions that wait for
+// has read may have changed when it writes, unless it locked the row. A read that fails, for its
+// context has ended, say, ends the transaction; an operation that fails does not. Two transactions that wait for
 // each other are no standstill: one of them gets [ErrBusy], with nothing done, and may be run again.
 // It is not run again by itself, because fn may do more than use the database.
 //

@@ -15,6 +15,9 @@ const (
 
 // GetSetting returns the value of a setting, or [ErrNotFound].
 func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
+	if !storable(key) {
+		return "", translate(ctx, "get setting", ErrNotFound)
+	}
 	s, err := r.client.Setting.Get(ctx, key)
 	if err != nil {
 		return "", translate(ctx, "get setting", err)
@@ -39,6 +42,9 @@ func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 
 // DeleteSetting deletes a setting, or returns [ErrNotFound].
 func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
+	if !storable(key) {
+		return translate(ctx, "delete setting", ErrNotFound)
+	}
 	return r.write(ctx, "delete setting", func(tx *ent.Client) error {
 		return tx.Setting.DeleteOneID(key).Exec(ctx)
 	})
