@@ -273,7 +273,7 @@ func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (m
 		ids = append(ids, m.ID)
 	}
 	byModel := make(map[uuid.UUID]*ent.Price, len(models))
-	for some := range slices.Chunk(ids, batch) {
+	for some := range slices.Chunk(ids, chunk) {
 		current, err := im.tx.Price.Query().Where(
 			price.ModelIDIn(some...), price.ServiceTier(StandardTier), price.MinContextTokens(0), price.EffectiveToIsNil(),
 		).All(ctx)

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
@@ -65,7 +66,7 @@ var (
 	// ErrUnsupported is returned for a server that cannot be worked with: its version, its encoding,
 	// or settings by which it would lose what it has confirmed.
 	ErrUnsupported error = &sentinel{text: "unsupported server"}
-	// ErrUncertain is returned when the connection to the server was lost, or the context ended,
+	// ErrUncertain is returned when the connection to a server was lost, or the context ended,
 	// while a commit was under way: what was to be done may have been done or not.
 	ErrUncertain error = &sentinel{text: "uncertain whether it was committed"}
 )
@@ -103,6 +104,10 @@ func translate(ctx context.Context, op string, err error) error {
 		return fmt.Errorf("%s: %w", op, ErrNotFound)
 	case ent.IsValidationError(err):
 		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
+	case errors.Is(err, batch.ErrClosed):
+		return fmt.Errorf("%s: %w: %w", op, ErrClosed, err)
+	case errors.Is(err, batch.ErrUncertain):
+		return fmt.Errorf("%s: %w: %w", op, ErrUncertain, err)
 	case errors.Is(err, store.ErrName):
 		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
 	}

@@ -323,42 +323,10 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 		if exists, err := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil()).Exist(ctx); err != nil || !exists {
 			return cmp.Or(err, ErrNotFound)
 		}
-		return countUse(ctx, tx, keyID, tokens.Total(), now, now)
+		sum := useSum{}
+		sum.add(tokens.Total(), now, now)
+		return r.countUses(ctx, tx, map[use]useSum{{keyID, startOfDay(now)}: sum})
 	})
-}
-
-// countUse adds a request at an instant to a key's counters. The daily ones start again at
-// their first request of a UTC day; a request of an earlier day leaves them alone, and one of a
-// clock that is ahead counts as of now, lest it begin the next day too early.
-func countUse(ctx context.Context, tx *ent.Client, keyID uuid.UUID, tokens int64, at, now time.Time) error {
-	if at.After(now) {
-		at = now
-	}
-	day := startOfDay(at)
-	next := day.Add(24 * time.Hour)
-	daily := func(column string, n int64) sql.Querier {
-		return sql.ExprFunc(func(b *sql.Builder) {
-			b.WriteString("CASE WHEN ").Ident(apikey.FieldLastReset).WriteString(" < ").Arg(day).
-				WriteString(" THEN ").Arg(n).
-				WriteString(" WHEN ").Ident(apikey.FieldLastReset).WriteString(" < ").Arg(next).
-				WriteString(" THEN ").Ident(column).WriteString(" + ").Arg(n).
-				WriteString(" ELSE ").Ident(column).WriteString(" END")
-		})
-	}
-	later := func(column string, t time.Time) sql.Querier {
-		return sql.ExprFunc(func(b *sql.Builder) {
-			b.WriteString("CASE WHEN ").Ident(column).WriteString(" > ").Arg(t).
-				WriteString(" THEN ").Ident(column).WriteString(" ELSE ").Arg(t).WriteString(" END")
-		})
-	}
-	return tx.APIKey.Update().Where(apikey.ID(keyID)).
-		AddUsageCount(1).AddTokenCount(tokens).SetUpdatedAt(now).
-		Modify(func(u *sql.UpdateBuilder) {
-			u.Set(apikey.FieldRequestsToday, daily(apikey.FieldRequestsToday, 1))
-			u.Set(apikey.FieldTokensToday, daily(apikey.FieldTokensToday, tokens))
-			u.Set(apikey.FieldLastReset, later(apikey.FieldLastReset, day))
-			u.Set(apikey.FieldLastUsedAt, later(apikey.FieldLastUsedAt, at))
-		}).Exec(ctx)
 }
 
 // ResetDailyUsage sets the daily counters of all live keys to zero now and returns how many keys

@@ -23,9 +23,9 @@ import (
 
 const (
 	maxModelID = 256
-	// batch is how many rows one INSERT carries, and how many values one IN list: 32,766
+	// chunk is how many rows one INSERT carries, and how many values one IN list: 32,766
 	// parameters are the most that SQLite takes, and a model has some twenty.
-	batch = 500
+	chunk = 500
 )
 
 // ModelInput describes a model to be created.
@@ -149,7 +149,7 @@ func checkOwners(ctx context.Context, tx *ent.Client, inputs []ModelInput) error
 			families[in.FamilyID] = uuid.Nil
 		}
 	}
-	for ids := range slices.Chunk(slices.Collect(maps.Keys(providers)), batch) {
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(providers)), chunk) {
 		live, err := tx.Provider.Query().Where(provider.IDIn(ids...), provider.DeletedAtIsNil()).IDs(ctx)
 		if err != nil {
 			return err
@@ -158,7 +158,7 @@ func checkOwners(ctx context.Context, tx *ent.Client, inputs []ModelInput) error
 			providers[id] = true
 		}
 	}
-	for ids := range slices.Chunk(slices.Collect(maps.Keys(families)), batch) {
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(families)), chunk) {
 		found, err := tx.ModelFamily.Query().Where(modelfamily.IDIn(ids...)).All(ctx)
 		if err != nil {
 			return err
@@ -194,7 +194,7 @@ func checkFamily(family, owner, providerID uuid.UUID) error {
 // insertModels inserts models with their first prices.
 func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time) ([]*ent.Model, error) {
 	models := make([]*ent.Model, 0, len(inputs))
-	for some := range slices.Chunk(inputs, batch) {
+	for some := range slices.Chunk(inputs, chunk) {
 		rows := make([]*ent.ModelCreate, len(some))
 		for i, in := range some {
 			rows[i] = newModel(tx, in, now)

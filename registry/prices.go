@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -175,34 +176,21 @@ func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time)
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 	}
-	p, err := priceAt(ctx, r.client, modelID, at, StandardTier, 0)
+	p, err := priceAt(ctx, r.client, modelID, store.Time(at))
 	return p, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 }
 
-// priceAt returns the price that applies to a request: of its service tier, or of the standard
-// tier if that has none; and in there the one for the largest context that the request reaches.
-func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time.Time, tier string, totalInput int64) (*ent.Price, error) {
+// priceAt returns the standard price of a model at an instant.
+func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
 	candidates, err := client.Price.Query().Where(
-		price.ModelID(modelID),
-		price.ServiceTierIn(tier, StandardTier),
-		price.MinContextTokensLTE(totalInput),
-		price.EffectiveFromLTE(at),
-		price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(at)),
+		price.ModelID(modelID), price.ServiceTier(StandardTier), price.MinContextTokens(0),
+		price.EffectiveFromLTE(at), price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(at)),
 	).All(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var best *ent.Price
-	for _, p := range candidates {
-		switch {
-		case best == nil,
-			p.ServiceTier == best.ServiceTier && p.MinContextTokens > best.MinContextTokens,
-			p.ServiceTier == tier && best.ServiceTier != tier:
-			best = p
-		}
+	if best := bestPrice(candidates, at, StandardTier, 0); best != nil {
+		return best, nil
 	}
-	if best == nil {
-		return nil, ErrNotFound
-	}
-	return best, nil
+	return nil, ErrNotFound
 }

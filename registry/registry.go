@@ -11,6 +11,7 @@ import (
 	"entgo.io/ent/dialect"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
@@ -24,6 +25,8 @@ type Registry struct {
 	clock  func() time.Time
 	inTx   bool // client belongs to a transaction
 	hot    *hot // nil within a transaction
+	// records queues usage to be recorded together; nil within a transaction.
+	records *batch.Queue[record]
 }
 
 // Open opens the database of that name and brings it up to date.
@@ -59,6 +62,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
 	}
+	r.records = newRecorder(r)
 	return r, nil
 }
 
@@ -151,6 +155,7 @@ func (r *Registry) Close() error {
 	if r.inTx {
 		return fmt.Errorf("close registry: %w: inside of a transaction", ErrInvalidData)
 	}
+	r.records.Close()
 	return translate(context.Background(), "close registry", r.db.Close())
 }
 

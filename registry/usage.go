@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -63,7 +59,9 @@ func (in UsageInput) faults(now time.Time) faults {
 }
 
 // RecordUsage counts a request: in the quarter of an hour and the UTC day it falls into, and in
-// the counters of its key. All of that is one transaction.
+// the counters of its key. All of that is one transaction, which requests that are recorded at the same
+// time share: it returns nil when that is committed. When the context ends before the transaction has
+// begun, the request is not recorded.
 //
 // Its cost is that of the price in effect at its time: of its service tier, or of the standard
 // tier if the model has no price in that; for the largest context that its total input reaches.
@@ -71,7 +69,8 @@ func (in UsageInput) faults(now time.Time) faults {
 // and its cost stays unknown.
 //
 // It returns [ErrInvalidData], also for a key of another provider and for a sum that does not
-// fit; or [ErrForeignKey] for an unknown model or key.
+// fit; [ErrForeignKey] for an unknown model or key; or [ErrUncertain] when the context ended while the
+// transaction was under way and did not end soon.
 func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	now := r.now()
 	in = in.withDefaults(now)
@@ -79,48 +78,18 @@ func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	if err := f.err(); err != nil {
 		return translate(ctx, "record usage", err)
 	}
-	return r.write(ctx, "record usage", func(tx *ent.Client) error {
-		if err := checkUsed(ctx, tx, in); err != nil {
+	rec := record{in, now}
+	if r.inTx {
+		err := r.write(ctx, "record usage", func(tx *ent.Client) error {
+			errs, err := r.recordAll(ctx, tx, []record{rec})
+			if err == nil {
+				err = errs[0]
+			}
 			return err
-		}
-		price, err := priceAt(ctx, tx, in.ModelID, in.At, in.ServiceTier, in.TotalInput())
-		if errors.Is(err, ErrNotFound) {
-			return missing("price of model", in.ModelID)
-		}
-		if err != nil {
-			return err
-		}
-		cost, err := costOf(in.Tokens, price.Rates)
-		if err != nil {
-			return err
-		}
-		if err := addToPeriods(ctx, tx, in, price.ID, cost); err != nil {
-			return err
-		}
-		return countUse(ctx, tx, in.APIKeyID, in.Total(), in.At, now)
-	})
-}
-
-// checkUsed returns an error unless the model and the key exist and are of one provider.
-func checkUsed(ctx context.Context, tx *ent.Client, in UsageInput) error {
-	used, err := tx.Model.Query().Where(model.ID(in.ModelID)).Select(model.FieldProviderID).Only(ctx)
-	if ent.IsNotFound(err) {
-		return missing("model", in.ModelID)
-	}
-	if err != nil {
+		})
 		return err
 	}
-	key, err := tx.APIKey.Query().Where(apikey.ID(in.APIKeyID)).Select(apikey.FieldProviderID).Only(ctx)
-	if ent.IsNotFound(err) {
-		return missing("API key", in.APIKeyID)
-	}
-	if err != nil {
-		return err
-	}
-	if key.ProviderID != used.ProviderID {
-		return fmt.Errorf("%w: the key belongs to another provider than the model", ErrInvalidData)
-	}
-	return nil
+	return translate(ctx, "record usage", r.records.Do(ctx, rec))
 }
 
 // costOf returns the cost at the rates, nil if it is not known.
@@ -135,52 +104,9 @@ func costOf(tokens meter.Tokens, rates money.Rates) (*money.USD, error) {
 	return &cost, nil
 }
 
-// addToPeriods adds the request to its quarter of an hour and to its day, in this order: on PostgreSQL
-// both rows are locked until the commit.
-func addToPeriods(ctx context.Context, tx *ent.Client, in UsageInput, priceID uuid.UUID, cost *money.USD) error {
-	row := func(grain usage.Grain, length time.Duration) *ent.UsageCreate {
-		start := in.At.Truncate(length)
-		latency := in.Latency.Milliseconds()
-		return tx.Usage.Create().
-			SetModelID(in.ModelID).SetAPIKeyID(in.APIKeyID).SetPriceID(priceID).
-			SetGrain(grain).SetPeriodStart(start).SetPeriodEnd(start.Add(length)).
-			SetRequestCount(1).SetErrorCount(count(in.Failed)).SetUnpricedCount(count(cost == nil)).
-			SetInputTokens(in.InputTokens).SetOutputTokens(in.OutputTokens).
-			SetCacheReadTokens(in.CacheReadTokens).SetCacheWriteTokens(in.CacheWriteTokens).
-			SetReasoningTokens(in.ReasoningTokens).
-			SetNillableTotalCost(cost).
-			SetLatencyMsSum(latency).SetAverageLatencyMs(float64(latency))
-	}
-	return tx.Usage.CreateBulk(row(usage.GrainQuarter, quarter), row(usage.GrainDay, day)).
-		OnConflict(
-			sql.ConflictColumns(usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID,
-				usage.FieldGrain, usage.FieldPeriodStart),
-			sql.ResolveWith(addExcluded),
-		).Exec(ctx)
-}
-
 func count(is bool) int64 {
 	if is {
 		return 1
 	}
 	return 0
-}
-
-// addExcluded adds the row that was to be inserted to the one that is there.
-func addExcluded(u *sql.UpdateSet) {
-	table := usage.Table
-	for _, column := range []string{
-		usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount,
-		usage.FieldInputTokens, usage.FieldOutputTokens, usage.FieldCacheReadTokens,
-		usage.FieldCacheWriteTokens, usage.FieldReasoningTokens, usage.FieldLatencyMsSum,
-	} {
-		u.Set(column, sql.Expr(fmt.Sprintf("%s.%s + excluded.%s", table, column, column)))
-	}
-	// NULL is a cost that is not known, and adds nothing to one that is.
-	u.Set(usage.FieldTotalCost, sql.Expr(fmt.Sprintf(
-		"CASE WHEN excluded.%[2]s IS NULL THEN %[1]s.%[2]s ELSE COALESCE(%[1]s.%[2]s, 0) + excluded.%[2]s END",
-		table, usage.FieldTotalCost)))
-	u.Set(usage.FieldAverageLatencyMs, sql.Expr(fmt.Sprintf(
-		"CAST(%[1]s.%[2]s + excluded.%[2]s AS double precision) / (%[1]s.%[3]s + excluded.%[3]s)",
-		table, usage.FieldLatencyMsSum, usage.FieldRequestCount)))
 }

@@ -1,0 +1,163 @@
+// Package batch commits what many callers do at once together: one transaction and one sync to disk
+// for all that have come while the last one was under way. No caller is answered before the commit.
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Errors of Do.
+var (
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("batch: the queue is closed")
+	// ErrUncertain is returned, with the context's error, when the context has ended and the batch that
+	// the item is in has not.
+	ErrUncertain = errors.New("batch: the commit is under way: it may come to pass")
+)
+
+// grace is how long Do waits beyond the end of its context for a batch that has begun. Most end in
+// time, and then their callers know what became of them.
+const grace = 250 * time.Millisecond
+
+// Queue collects items of concurrent callers. Its zero value is not usable; see [New].
+type Queue[T any] struct {
+	most   int
+	commit func(items []T) []error
+	slots  chan struct{} // holds a token for each caller that is in the queue
+
+	mu      sync.Mutex
+	waiting []*entry[T]
+	running bool // a goroutine commits
+	closing chan struct{}
+	idle    sync.Cond // signalled when running becomes false
+}
+
+type entry[T any] struct {
+	item T
+	done chan error // of capacity 1
+}
+
+// New returns a queue that commits up to most items at a time and holds up to limit of them, those of
+// the batch under way included; further callers wait. Commit is called from one goroutine at a time
+// and returns an error, or nil, for each item. There is a goroutine only while there is work.
+func New[T any](most, limit int, commit func(items []T) []error) *Queue[T] {
+	q := &Queue[T]{most: most, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{})}
+	q.idle.L = &q.mu
+	return q
+}
+
+// Do puts an item into the next batch and returns what became of it. When the context ends first, the
+// item is taken back, if its batch has not begun, and the context's error is returned. If it has begun,
+// Do waits a little longer, and returns [ErrUncertain] then. It returns [ErrClosed] after Close.
+func (q *Queue[T]) Do(ctx context.Context, item T) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case q.slots <- struct{}{}:
+	case <-q.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-q.slots }()
+	e := &entry[T]{item, make(chan error, 1)}
+	if !q.enter(e) {
+		return ErrClosed
+	}
+	select {
+	case err := <-e.done:
+		return err
+	case <-ctx.Done():
+		if q.takeBack(e) {
+			return ctx.Err()
+		}
+	}
+	late := time.NewTimer(grace)
+	defer late.Stop()
+	select {
+	case err := <-e.done:
+		return err
+	case <-late.C:
+		return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
+	}
+}
+
+func (q *Queue[T]) enter(e *entry[T]) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-q.closing:
+		return false
+	default:
+	}
+	q.waiting = append(q.waiting, e)
+	if !q.running {
+		q.running = true
+		go q.run()
+	}
+	return true
+}
+
+// takeBack removes an entry whose batch has not begun.
+func (q *Queue[T]) takeBack(e *entry[T]) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(q.waiting, e)
+	if i < 0 {
+		return false
+	}
+	q.waiting = slices.Delete(q.waiting, i, i+1)
+	return true
+}
+
+// run commits until nobody waits.
+func (q *Queue[T]) run() {
+	for {
+		batch := q.next()
+		if len(batch) == 0 {
+			return
+		}
+		items := make([]T, len(batch))
+		for i, e := range batch {
+			items[i] = e.item
+		}
+		for i, err := range q.commit(items) {
+			batch[i].done <- err
+		}
+	}
+}
+
+func (q *Queue[T]) next() []*entry[T] {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(q.most, len(q.waiting))
+	if n == 0 {
+		q.running = false
+		q.idle.Broadcast()
+		return nil
+	}
+	batch := slices.Clone(q.waiting[:n])
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	return batch
+}
+
+// Close refuses new items and waits until those that are in the queue have been committed. A second
+// Close waits likewise.
+func (q *Queue[T]) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-q.closing:
+	default:
+		close(q.closing)
+	}
+	for q.running {
+		q.idle.Wait()
+	}
+}
