@@ -40,6 +40,7 @@ var (
 
 // eachEngine runs a test on each database. The test is parallel.
 func eachEngine(t *testing.T, test func(*testing.T, engine)) {
+	t.Helper()
 	t.Parallel()
 	for _, e := range []engine{onSQLite, onPostgres} {
 		t.Run(e.name, func(t *testing.T) { test(t, e) })

@@ -437,8 +437,9 @@ func TestLockOrder(t *testing.T) {
 		require.Eventually(t, func() bool {
 			rows, err := reg.Client().QueryContext(ctx, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 			require.NoError(t, err)
-			defer func() { require.NoError(t, rows.Close()) }()
-			return rows.Next()
+			waits := rows.Next()
+			require.NoError(t, errors.Join(rows.Err(), rows.Close()))
+			return waits
 		}, time.Minute, 5*time.Millisecond)
 		return tx.IncrementUsage(ctx, newer.ID, 1, 1)
 	}))
