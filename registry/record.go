@@ -190,10 +190,10 @@ func (p period) end() time.Time {
 	return p.start.Add(quarter)
 }
 
-// comparePeriods is the order in which rows are locked.
+// comparePeriods is the order in which rows are locked: a quarter before its day.
 func comparePeriods(a, b period) int {
 	return cmp.Or(bytes.Compare(a.key[:], b.key[:]), bytes.Compare(a.model[:], b.model[:]),
-		bytes.Compare(a.price[:], b.price[:]), cmp.Compare(a.grain, b.grain), a.start.Compare(b.start))
+		bytes.Compare(a.price[:], b.price[:]), cmp.Compare(b.grain, a.grain), a.start.Compare(b.start))
 }
 
 // periodSum is what is added to a period.
