@@ -119,6 +119,9 @@ func translate(ctx context.Context, op string, err error) error {
 			return fmt.Errorf("%s: %w: %w", op, ErrSchema, err)
 		}
 	}
+	if store.IsPoolerTrouble(err) {
+		return fmt.Errorf("%s: %w: a pooler is in between: open the registry WithPooler: %w", op, ErrUnsupported, err)
+	}
 	if kind, ok := kinds[store.Classify(err)]; ok {
 		return fmt.Errorf("%s: %w: %w", op, kind, err)
 	}

@@ -24,6 +24,10 @@ import (
 const (
 	maxBatch = 256  // records that are committed together
 	maxQueue = 4096 // records that wait; callers beyond them wait before their record does
+
+	// batchPatience is how long a batch may take. It is for servers that do not answer: what waits for
+	// locks, or is repeated, is given up before.
+	batchPatience = 40 * time.Second
 )
 
 // record is a request that is to be recorded. Its defaults are filled in, and it is free of faults that
@@ -40,7 +44,8 @@ func newRecorder(r *Registry) *batch.Queue[record] {
 // commitRecords records a batch in one transaction and returns an error, or nil, for each record. It
 // goes by no caller's context: the batch has begun.
 func (r *Registry) commitRecords(records []record) []error {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), batchPatience)
+	defer cancel()
 	var errs []error
 	err := r.write(ctx, "record usage", func(tx *ent.Client) (err error) {
 		errs, err = r.recordAll(ctx, tx, records)

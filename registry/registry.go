@@ -215,10 +215,14 @@ func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) e
 		return translate(ctx, "begin transaction", err)
 	}
 	open := true
-	detached := context.WithoutCancel(ctx)
+	lingering, cancel := r.db.Linger(ctx)
+	defer cancel()
 	undo := func() error {
 		open = false
-		return errors.Join(exec(detached, "ROLLBACK TO op"), exec(detached, "RELEASE op"))
+		if err := exec(lingering, "ROLLBACK TO op"); err != nil {
+			return err
+		}
+		return exec(lingering, "RELEASE op")
 	}
 	defer func() {
 		if open { // fn panicked or ended its goroutine
@@ -236,7 +240,7 @@ func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) e
 		return err
 	}
 	open = false
-	return translate(ctx, "commit", exec(detached, "RELEASE op"))
+	return translate(ctx, "commit", exec(lingering, "RELEASE op"))
 }
 
 // write runs the body of an operation in a transaction and translates its error. On PostgreSQL the

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -53,18 +54,26 @@ var (
 	ErrUnsupported = errors.New("store: unsupported server")
 )
 
+// errSilent is the error of a connection on which a transaction could not be begun in time.
+var errSilent = errors.New("store: the server does not answer")
+
 // Classify returns the kind of an error by the codes of the driver and of the operating
 // system, never by its text.
 func Classify(err error) Kind {
 	var (
 		sqliteErr   sqlite3.Error
 		postgresErr *pgconn.PgError
+		repeated    *gaveUpError
 	)
 	switch {
 	case err == nil:
 		return Unknown
 	case errors.Is(err, ErrUncertain):
 		return Uncertain
+	case errors.As(err, &repeated):
+		return Classify(repeated.last)
+	case errors.Is(err, errSilent), isConnectTimeout(err):
+		return Unavailable
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Canceled
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrRolledBack),
@@ -80,10 +89,50 @@ func Classify(err error) Kind {
 		return classifySQLite(sqliteErr)
 	case errors.As(err, &postgresErr):
 		return classifyPostgres(postgresErr)
+	case isMisunderstood(err):
+		return Unsupported
 	case isConnectionLoss(err):
 		return Unavailable
 	}
 	return classifyErrno(err)
+}
+
+// gaveUpError is the error of a call that was repeated until the context ended: the context's, and the
+// last one before that.
+type gaveUpError struct{ ended, last error }
+
+func (e *gaveUpError) Error() string   { return fmt.Sprintf("%s: %s", e.ended, e.last) }
+func (e *gaveUpError) Unwrap() []error { return []error{e.ended, e.last} }
+
+// isConnectTimeout tells whether no server answered in time. Its deadline can be that of
+// connect_timeout, with which no context of a caller ends.
+func isConnectTimeout(err error) bool {
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect) && errors.Is(err, context.DeadlineExceeded) && !answered(err)
+}
+
+// isMisunderstood tells whether a server answers in another way than was asked for: without TLS or
+// with another certificate, or as no PostgreSQL does.
+func isMisunderstood(err error) bool {
+	var (
+		connect *pgconn.ConnectError
+		network net.Error
+		system  syscall.Errno
+	)
+	return errors.As(err, &connect) && !answered(err) && !errors.As(err, &network) && !errors.As(err, &system) &&
+		!errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed)
+}
+
+// answered tells whether a server has said why it cannot be used.
+func answered(err error) bool {
+	var postgresErr *pgconn.PgError
+	return errors.As(err, &postgresErr) || errors.Is(err, ErrStandby)
+}
+
+// IsPoolerTrouble tells whether a statement was prepared on another connection than it is used on.
+func IsPoolerTrouble(err error) bool {
+	var postgresErr *pgconn.PgError
+	return errors.As(err, &postgresErr) && (postgresErr.Code == "42P05" || postgresErr.Code == "26000")
 }
 
 // statementCompletionUnknown is the code of a commit whose outcome the server itself does not know.
@@ -108,6 +157,8 @@ func classifyPostgres(err *pgconn.PgError) Kind {
 		return Denied // a permission
 	case "3D000":
 		return Invalid // no such database
+	case "42P05", "26000":
+		return Unsupported // a prepared statement is of another connection: a pooler is in between
 	case "53100":
 		return DiskFull
 	case "57014":

@@ -3,9 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net/url"
+	"math"
 	"strings"
 	"time"
 
@@ -36,9 +37,9 @@ const (
 	// postgresPatience is how long calls are repeated while the server starts, fails over or
 	// rolls transactions back that get in each other's way.
 	postgresPatience = 30 * time.Second
-	// farewell is how long a statement may take to end after its context has, and how long a
-	// rollback may take. The connection is given up then.
-	farewell = 250 * time.Millisecond
+	// farewell is how long a statement may take to end after its context has, and a rollback. The
+	// connection is given up then.
+	farewell = 150 * time.Millisecond
 )
 
 // IsPostgres tells whether a data source name is the URL of a PostgreSQL database.
@@ -48,11 +49,25 @@ func IsPostgres(name string) bool {
 
 // RedactURL returns what can be shown of a URL: hosts and database.
 func RedactURL(name string) string {
-	u, err := url.Parse(name)
-	if err != nil {
-		return "postgres://"
+	const scheme = "postgres://"
+	place, _ := placeOf(name)
+	return scheme + place
+}
+
+// placeOf returns what a URL says of hosts and database, without escapes undone. It is not to be used if
+// it may hold a part of a password, with a character that should have been escaped.
+func placeOf(name string) (place string, ok bool) {
+	_, place, _ = strings.Cut(name, "://")
+	i := strings.IndexAny(place, "@/")
+	user := i >= 0 && place[i] == '@'
+	if user {
+		place = place[i+1:]
 	}
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	place, query, _ := strings.Cut(place, "?")
+	if strings.Contains(place, "@") || strings.Contains(query, "@") && !user {
+		return "", false
+	}
+	return place, true
 }
 
 // OpenPostgres opens pools of connections and makes sure that the server can be worked with.
@@ -65,7 +80,7 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err err
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = DefaultConns
 	}
-	db := newPostgres(openPool(config, cfg.MaxConns), cfg.Durability)
+	db := newPostgres(openPool(newConnector(config), cfg.MaxConns), cfg.Durability)
 	if err := db.Retry(ctx, func() error { return checkServer(ctx, db.primary, cfg.Durability) }); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -79,13 +94,17 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err err
 	return db, nil
 }
 
-func openPool(config *pgx.ConnConfig, maxConns int) *sql.DB {
-	pool := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
+func newConnector(config *pgx.ConnConfig) driver.Connector {
+	return stdlib.GetConnector(*config, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
 		return nil
 	}))
+}
+
+func openPool(connector driver.Connector, maxConns int) *sql.DB {
+	pool := sql.OpenDB(connector)
 	pool.SetMaxOpenConns(maxConns)
 	pool.SetMaxIdleConns(maxConns)
 	return pool
@@ -98,7 +117,7 @@ func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
 		return nil, fmt.Errorf("%w: it does not begin with postgres://", ErrName)
 	}
 	config, err := pgx.ParseConfig(name)
-	if err != nil {
+	if _, ok := placeOf(name); err != nil || !ok {
 		return nil, fmt.Errorf("%w: not a URL such as postgres://user:password@host:5432/database"+
 			" (in a password, write %%23 for #, %%2F for /, %%3A for :, %%3F for ? and %%40 for @)", ErrName)
 	}
@@ -114,10 +133,14 @@ func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
 		config.RuntimeParams["application_name"] = "modelscan"
 	}
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &watcher{
+		w := &watcher{
 			cancel: &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: farewell},
 			hangUp: &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()},
 		}
+		if pooler {
+			w.cancel = w.hangUp // PgBouncer 1.18 ends, for everybody, when a statement is canceled
+		}
+		return w
 	}
 	return config, nil
 }
@@ -171,15 +194,15 @@ func judgeServer(version int, name, encoding, commit, syn string, durability Dur
 }
 
 // watcher ends what a connection does when the context ends. Statements are cancelled, and the
-// connection lives on. A commit is not: while it waits for a synchronous standby, a cancelled one
-// succeeds although the standby does not have it.
+// connection lives on. What ends a transaction is not, but the connection is given up: while a commit
+// waits for a synchronous standby, a cancelled one succeeds although the standby does not have it.
 type watcher struct {
 	cancel, hangUp, used ctxwatch.Handler
 }
 
 func (w *watcher) HandleCancel(ctx context.Context) {
 	w.used = w.cancel
-	if ctx.Value(committing{}) != nil {
+	if ctx.Value(lastWords{}) != nil {
 		w.used = w.hangUp
 	}
 	w.used.HandleCancel(ctx)
@@ -187,22 +210,40 @@ func (w *watcher) HandleCancel(ctx context.Context) {
 
 func (w *watcher) HandleUnwatchAfterCancel() { w.used.HandleUnwatchAfterCancel() }
 
-// committing is the key of a context value that marks a commit.
-type committing struct{}
+// lastWords is the key of a context value that marks what ends a transaction or a part of it.
+type lastWords struct{}
+
+// Linger implements DB.
+func (*Postgres) Linger(ctx context.Context) (context.Context, context.CancelFunc) {
+	lingering, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), lastWords{}, true))
+	late := time.AfterFunc(math.MaxInt64, cancel)
+	stop := context.AfterFunc(ctx, func() { late.Reset(farewell) })
+	return lingering, func() {
+		stop()
+		late.Stop()
+		cancel()
+	}
+}
 
 // Retry implements DB.
 func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval, wait.RandomizationFactor = 5*time.Millisecond, 500*time.Millisecond, 1
-	var err error
+	var err, last error
 	_, stopped := backoff.Retry(ctx, func() (struct{}, error) {
 		if err = call(); err != nil && !passes(err) {
 			return struct{}{}, backoff.Permanent(err)
 		}
+		if last == nil || ctx.Err() == nil { // else it may say no more than that the context has ended
+			last = err
+		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(postgresPatience))
-	if err != nil && !errors.Is(err, stopped) {
-		return fmt.Errorf("%w: %w", stopped, err) // the context has ended
+	switch {
+	case err == nil:
+		return nil
+	case last != nil && (!errors.Is(err, stopped) || Classify(err) == Canceled || ctx.Err() != nil && passes(err)):
+		return &gaveUpError{stopped, last}
 	}
 	return err
 }

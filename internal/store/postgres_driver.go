@@ -123,9 +123,17 @@ func (d *Postgres) ExecContext(ctx context.Context, query string, args ...any) (
 	}
 	defer leave()
 	var res sql.Result
-	err = d.Retry(ctx, func() (err error) {
-		res, err = normalizing{d.primary}.ExecContext(ctx, query, args...)
-		return uncertain(err)
+	err = d.Retry(ctx, func() error {
+		// On a connection of its own, because the pool would repeat the statement by itself.
+		conn, err := d.primary.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		res, err = normalizing{conn}.ExecContext(ctx, query, args...)
+		if len(args) == 0 && errors.Is(err, driver.ErrBadConn) {
+			err = fmt.Errorf("%w: %w", ErrUncertain, err) // what the driver makes of ErrConnClosed: see uncertain
+		}
+		return errors.Join(uncertain(err), conn.Close())
 	})
 	return res, err
 }
@@ -167,6 +175,9 @@ func uncertain(err error) error {
 		server  *pgconn.PgError
 	)
 	switch {
+	case errors.Is(err, pgconn.ErrConnClosed):
+		// pgx says so, and that it is safe to retry, also when it has closed the connection because the
+		// answer did not come.
 	case err == nil, pgconn.SafeToRetry(err), errors.As(err, &connect), errors.Is(err, driver.ErrBadConn),
 		errors.Is(err, sql.ErrConnDone), errors.Is(err, ErrClosed):
 		return err // it was not sent
@@ -188,11 +199,18 @@ func (d *Postgres) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, e
 	}
 	var conn *sql.Conn
 	err = d.Retry(ctx, func() (err error) {
+		// A connection that does not answer is not waited for until the context ends.
+		soon, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
 		if conn, err = d.primary.Conn(ctx); err != nil {
 			return err
 		}
-		if _, err = conn.ExecContext(ctx, d.begin); err != nil {
-			return errors.Join(err, discard(conn))
+		if _, err = conn.ExecContext(soon, d.begin); err != nil {
+			err = errors.Join(err, discard(conn))
+			if ctx.Err() == nil && soon.Err() != nil {
+				err = fmt.Errorf("%w: %w", errSilent, err)
+			}
+			return err
 		}
 		return nil
 	})
@@ -240,9 +258,13 @@ func (t *postgresTx) Commit() error {
 		return errors.Join(err, t.Rollback())
 	}
 	defer t.leave()
-	ctx := context.WithValue(t.ctx, committing{}, true)
+	ctx := context.WithValue(t.ctx, lastWords{}, true)
 	err := t.conn.Raw(func(c any) error {
-		tag, err := c.(*stdlib.Conn).Conn().Exec(ctx, "COMMIT")
+		conn := c.(*stdlib.Conn).Conn()
+		if conn.IsClosed() {
+			return driver.ErrBadConn // nothing is sent
+		}
+		tag, err := conn.Exec(ctx, "COMMIT")
 		if err == nil && tag.String() == "ROLLBACK" {
 			return ErrRolledBack
 		}
@@ -257,16 +279,16 @@ func (t *postgresTx) Commit() error {
 	return errors.Join(err, t.conn.Close())
 }
 
+// Rollback undoes the transaction. The server does so by itself if it cannot be told in time.
 func (t *postgresTx) Rollback() error {
 	defer t.leave()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), farewell)
+	ctx, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(t.ctx), lastWords{}, true), farewell)
 	defer cancel()
 	_, err := t.conn.ExecContext(ctx, "ROLLBACK")
 	switch {
 	case errors.Is(err, sql.ErrConnDone):
 		return sql.ErrTxDone
 	case err != nil:
-		// The server rolls back what it lost the client of.
 		return discard(t.conn)
 	}
 	return t.conn.Close()

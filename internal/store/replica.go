@@ -1,15 +1,19 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 const (
@@ -43,7 +47,7 @@ func newReplica(config *pgx.ConnConfig, maxConns int, primary *sql.DB) *replica 
 		}
 		return r.track(conn), nil
 	}
-	r.pool = openPool(config, maxConns)
+	r.pool = openPool(wholeAnswers{newConnector(config)}, maxConns)
 	go r.watch(ctx)
 	return r
 }
@@ -76,14 +80,17 @@ func (r *replica) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, maxLag)
 	defer cancel()
 	at := time.Now()
-	var position string
-	if err := r.primary.QueryRowContext(ctx, "SELECT pg_current_wal_lsn()::text").Scan(&position); err != nil {
+	var position, system, database string
+	err := r.primary.QueryRowContext(ctx, "SELECT pg_current_wal_lsn()::text, system_identifier::text, current_database()"+
+		" FROM pg_control_system()").Scan(&position, &system, &database)
+	if err != nil {
 		return // without a primary, a replica gets older every moment
 	}
 	var caughtUp sql.NullBool // NULL on a server that is no replica
-	err := r.pool.QueryRowContext(ctx, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position).Scan(&caughtUp)
+	err = r.pool.QueryRowContext(ctx, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn AND system_identifier::text = $2::text"+
+		" AND current_database() = $3::text FROM pg_control_system()", position, system, database).Scan(&caughtUp)
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(ctx.Err(), context.Canceled): // which it is when the replica is closed
 		r.lost()
 	case caughtUp.Bool:
 		r.freshAt.Store(&at)
@@ -130,6 +137,60 @@ func (r *replica) track(conn net.Conn) net.Conn {
 	}}
 }
 
+// wholeAnswers makes connections whose answers have come whole before the first row of them is seen: an
+// answer that breaks off can still be got from the primary.
+type wholeAnswers struct{ driver.Connector }
+
+func (w wholeAnswers) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := w.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return wholeConn{conn.(*stdlib.Conn)}, nil
+}
+
+type wholeConn struct{ *stdlib.Conn }
+
+func (c wholeConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	rows, err := c.Conn.QueryContext(ctx, query, args)
+	if err != nil {
+		return nil, err
+	}
+	all := &wholeRows{columns: rows.Columns()}
+	for err == nil {
+		row := make([]driver.Value, len(all.columns))
+		if err = rows.Next(row); err == nil {
+			for i, value := range row {
+				if text, ok := value.([]byte); ok {
+					row[i] = bytes.Clone(text) // it was pgx's buffer
+				}
+			}
+			all.rows = append(all.rows, row)
+		}
+	}
+	if err == io.EOF { //nolint:errorlint // a lost connection's error, which may wrap it, is not the end
+		err = nil
+	}
+	return all, errors.Join(err, rows.Close())
+}
+
+type wholeRows struct {
+	columns []string
+	rows    [][]driver.Value // those to come
+}
+
+func (w *wholeRows) Columns() []string { return w.columns }
+func (w *wholeRows) Close() error      { return nil }
+
+func (w *wholeRows) Next(values []driver.Value) error {
+	if len(w.rows) == 0 {
+		return io.EOF
+	}
+	copy(values, w.rows[0])
+	w.rows = w.rows[1:]
+	return nil
+}
+
 // tracked is a connection that is known while it is open.
 type tracked struct {
 	net.Conn
@@ -138,5 +199,8 @@ type tracked struct {
 
 func (t *tracked) Close() error {
 	t.forget()
-	return t.Conn.Close()
+	if err := t.Conn.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil // lost was first
 }

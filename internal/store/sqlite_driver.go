@@ -34,6 +34,12 @@ func (d *SQLite) Writer() *sql.DB { return d.writer }
 // Fresh implements DB: readers see every commit.
 func (d *SQLite) Fresh() dialect.Driver { return d }
 
+// Linger implements DB. SQLite does not keep anybody waiting, and undoes all of a transaction that is
+// interrupted.
+func (*SQLite) Linger(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithoutCancel(ctx), func() {}
+}
+
 // Retry implements DB: waiting for other processes is done statement by statement.
 func (*SQLite) Retry(_ context.Context, call func() error) error { return call() }
 

@@ -18,6 +18,9 @@ type DB interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error)
 	// Fresh returns the same database for reads that must see every commit there is.
 	Fresh() dialect.Driver
+	// Linger returns a context for what ends a part of a transaction that was begun under ctx: it
+	// outlives ctx, but not for ever.
+	Linger(ctx context.Context) (context.Context, context.CancelFunc)
 	// Writer returns the pool that may write, for migrations.
 	Writer() *sql.DB
 	// Retry repeats a call that failed for a reason which passes, if the repetition cannot do
