@@ -52,7 +52,8 @@ const moveRows = 20_000
 // source which changed meanwhile returns [ErrConflict], and starts over when it is called again.
 //
 // Progress may be nil. Move returns [ErrConflict] too when the target has rows in it, or when another
-// move into it was begun; else the errors of Open, of both databases.
+// move into it was begun; [ErrUncertain] when the connection was lost with a commit, after which Open
+// tells whether the move was complete; else the errors of Open, of both databases.
 func Move(ctx context.Context, from, to string, progress MoveProgress, options ...Option) (report MoveReport, err error) {
 	const op = "move"
 	cfg, err := configure(options)
@@ -251,6 +252,9 @@ func (m *mover) inTx(ctx context.Context, body func(tx *sql.Conn) error) (err er
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "COMMIT")
+	if store.Classify(err) == store.Unavailable {
+		err = fmt.Errorf("%w: %w", store.ErrUncertain, err)
+	}
 	return err
 }
 

@@ -279,7 +279,7 @@ func usageRows(tb testing.TB, path string, n int) {
 func TestMoveKilled(t *testing.T) {
 	t.Parallel()
 	from, to := filepath.Join(t.TempDir(), "a.db"), pgtest.Database(t, "", nil)
-	const rows = 100_000
+	const rows = 60_000
 	usageRows(t, from, rows)
 	clean, err := registry.Move(t.Context(), from, filepath.Join(t.TempDir(), "b.db"), nil)
 	require.NoError(t, err)

@@ -25,8 +25,8 @@ const (
 	maxBatch = 256  // records that are committed together
 	maxQueue = 4096 // records that wait; callers beyond them wait before their record does
 
-	// batchPatience is how long a batch may take. It is for servers that do not answer: what waits for
-	// locks, or is repeated, is given up before.
+	// batchPatience is how long a batch may take, for callers without a deadline. It is for servers that
+	// do not answer: what waits for locks, or is repeated, is given up before.
 	batchPatience = 40 * time.Second
 )
 
@@ -41,10 +41,9 @@ func newRecorder(r *Registry) *batch.Queue[record] {
 	return batch.New(maxBatch, maxQueue, r.commitRecords)
 }
 
-// commitRecords records a batch in one transaction and returns an error, or nil, for each record. It
-// goes by no caller's context: the batch has begun.
-func (r *Registry) commitRecords(records []record) []error {
-	ctx, cancel := context.WithTimeout(context.Background(), batchPatience)
+// commitRecords records a batch in one transaction and returns an error, or nil, for each record.
+func (r *Registry) commitRecords(ctx context.Context, records []record) []error {
+	ctx, cancel := context.WithTimeout(ctx, batchPatience)
 	defer cancel()
 	var errs []error
 	err := r.write(ctx, "record usage", func(tx *ent.Client) (err error) {
@@ -58,7 +57,7 @@ func (r *Registry) commitRecords(records []record) []error {
 	for i := range records {
 		errs[i] = err
 		if len(records) > 1 && isFault(err) {
-			errs[i] = r.commitRecords(records[i : i+1])[0]
+			errs[i] = r.commitRecords(ctx, records[i:i+1])[0]
 		}
 	}
 	return errs

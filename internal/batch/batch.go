@@ -27,7 +27,7 @@ const grace = 250 * time.Millisecond
 // Queue collects items of concurrent callers. Its zero value is not usable; see [New].
 type Queue[T any] struct {
 	most   int
-	commit func(items []T) []error
+	commit func(ctx context.Context, items []T) []error
 	slots  chan struct{} // holds a token for each caller that is in the queue
 
 	mu      sync.Mutex
@@ -38,14 +38,22 @@ type Queue[T any] struct {
 }
 
 type entry[T any] struct {
-	item T
-	done chan error // of capacity 1
+	item  T
+	done  chan error // of capacity 1
+	group *group     // the batch that it is in; nil until that begins
+}
+
+// group is a batch that is under way.
+type group struct {
+	callers int // who wait for it
+	cancel  context.CancelFunc
 }
 
 // New returns a queue that commits up to most items at a time and holds up to limit of them, those of
 // the batch under way included; further callers wait. Commit is called from one goroutine at a time
-// and returns an error, or nil, for each item. There is a goroutine only while there is work.
-func New[T any](most, limit int, commit func(items []T) []error) *Queue[T] {
+// and returns an error, or nil, for each item; its context ends when nobody waits for the batch any more.
+// There is a goroutine only while there is work.
+func New[T any](most, limit int, commit func(ctx context.Context, items []T) []error) *Queue[T] {
 	q := &Queue[T]{most: most, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{})}
 	q.idle.L = &q.mu
 	return q
@@ -66,7 +74,7 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 		return ctx.Err()
 	}
 	defer func() { <-q.slots }()
-	e := &entry[T]{item, make(chan error, 1)}
+	e := &entry[T]{item: item, done: make(chan error, 1)}
 	if !q.enter(e) {
 		return ErrClosed
 	}
@@ -84,6 +92,7 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	case err := <-e.done:
 		return err
 	case <-late.C:
+		q.leave(e)
 		return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
 	}
 }
@@ -116,24 +125,39 @@ func (q *Queue[T]) takeBack(e *entry[T]) bool {
 	return true
 }
 
-// run commits until nobody waits.
-func (q *Queue[T]) run() {
-	for {
-		batch := q.next()
-		if len(batch) == 0 {
-			return
-		}
-		items := make([]T, len(batch))
-		for i, e := range batch {
-			items[i] = e.item
-		}
-		for i, err := range q.commit(items) {
-			batch[i].done <- err
-		}
+// leave notes that a caller waits no longer for his batch.
+func (q *Queue[T]) leave(e *entry[T]) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e.group.callers--; e.group.callers == 0 {
+		e.group.cancel()
 	}
 }
 
-func (q *Queue[T]) next() []*entry[T] {
+// run commits until nobody waits.
+func (q *Queue[T]) run() {
+	for q.runOnce() {
+	}
+}
+
+func (q *Queue[T]) runOnce() (more bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	batch := q.next(cancel)
+	items := make([]T, len(batch))
+	for i, e := range batch {
+		items[i] = e.item
+	}
+	if len(items) == 0 {
+		return false
+	}
+	for i, err := range q.commit(ctx, items) {
+		batch[i].done <- err
+	}
+	return true
+}
+
+func (q *Queue[T]) next(cancel context.CancelFunc) []*entry[T] {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := min(q.most, len(q.waiting))
@@ -144,6 +168,10 @@ func (q *Queue[T]) next() []*entry[T] {
 	}
 	batch := slices.Clone(q.waiting[:n])
 	q.waiting = slices.Delete(q.waiting, 0, n)
+	g := &group{n, cancel}
+	for _, e := range batch {
+		e.group = g
+	}
 	return batch
 }
 

@@ -120,7 +120,8 @@ func isMisunderstood(err error) bool {
 		system  syscall.Errno
 	)
 	return errors.As(err, &connect) && !answered(err) && !errors.As(err, &network) && !errors.As(err, &system) &&
-		!errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed)
+		!errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed) &&
+		!errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // answered tells whether a server has said why it cannot be used.

@@ -303,6 +303,9 @@ func ParseName(name string) (path string, err error) {
 			}
 			return "", fmt.Errorf("%w: no support for %s://", ErrName, before)
 		}
+		if strings.HasPrefix(name, "postgres:") || strings.HasPrefix(name, "postgresql:") {
+			return "", fmt.Errorf("%w: a PostgreSQL database is postgres://user:password@host:5432/database", ErrName)
+		}
 		if strings.Contains(name, "password=") {
 			return "", fmt.Errorf("%w: it has a password in it", ErrName)
 		}

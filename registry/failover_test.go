@@ -1,0 +1,760 @@
+package registry_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+const (
+	// failoverPatience is how long the tests here wait for anything.
+	failoverPatience = time.Minute
+	// failoverFarewell is a bit more than a call may go on after its context has ended, and
+	// failoverOverrun what it may on a machine that is busy.
+	failoverFarewell = 400 * time.Millisecond
+	failoverOverrun  = time.Second
+)
+
+// failoverOutcome is what a write returned.
+type failoverOutcome int
+
+const (
+	failoverRefused failoverOutcome = iota // nothing was done
+	failoverUncertain
+	failoverAcked
+)
+
+// failoverLoad writes to a registry, and notes what came of each write. Writes are numbered from 0:
+// a setting, a request, or both in a transaction in turns. Each request has a quarter of an hour of
+// its own, so that it can be told later how often it was counted.
+type failoverLoad struct {
+	reg   *registry.Registry
+	name  string
+	model *ent.Model
+	keys  []*ent.APIKey
+	limit time.Duration // of the writes of every other goroutine; 0: none
+
+	stop atomic.Bool
+	all  sync.WaitGroup
+
+	mu         sync.Mutex
+	next       int
+	outcomes   map[int]failoverOutcome
+	acked      int
+	last       time.Time     // acknowledgement
+	gap        time.Duration // longest time between two
+	overrun    time.Duration // longest time after a deadline
+	unexpected []error
+}
+
+func newFailoverLoad(t *testing.T, reg *registry.Registry, name string) *failoverLoad {
+	t.Helper()
+	l := &failoverLoad{reg: reg, name: name, outcomes: map[int]failoverOutcome{}}
+	p := mustProvider(t, reg, name)
+	l.model = mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000}) // a nano-dollar for a token
+	for i := range 4 {
+		l.keys = append(l.keys, mustKey(t, reg, p.ID, i))
+	}
+	return l
+}
+
+// failoverWriters is how many goroutines write.
+const failoverWriters = 8
+
+// start writes until finish is called. It returns when some writes have been acknowledged.
+func (l *failoverLoad) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	t.Cleanup(func() { cancel(); l.finish() })
+	for g := range failoverWriters {
+		limit := l.limit * time.Duration(g%2)
+		l.all.Go(func() {
+			for !l.stop.Load() {
+				_, _ = l.write(ctx, limit)
+			}
+		})
+	}
+	l.more(t, 200)
+}
+
+// more waits for acknowledgements.
+func (l *failoverLoad) more(t *testing.T, n int) {
+	t.Helper()
+	acked := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.acked
+	}
+	before := acked()
+	require.Eventually(t, func() bool { return acked() >= before+n }, failoverPatience, 5*time.Millisecond)
+}
+
+// quiet waits until nothing has been acknowledged for a while.
+func (l *failoverLoad) quiet(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return time.Since(l.last) > 100*time.Millisecond
+	}, failoverPatience, 5*time.Millisecond)
+}
+
+func (l *failoverLoad) finish() {
+	l.stop.Store(true)
+	l.all.Wait()
+}
+
+// write makes the next write, which has a limit of time unless that is 0.
+func (l *failoverLoad) write(ctx context.Context, limit time.Duration) (n int, err error) {
+	l.mu.Lock()
+	n = l.next
+	l.next++
+	l.mu.Unlock()
+	var deadline time.Time
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+		deadline, _ = ctx.Deadline()
+	}
+	switch n % 3 {
+	case 0:
+		err = l.set(ctx, l.reg, n)
+	case 1:
+		err = l.record(ctx, l.reg, n)
+	case 2:
+		err = l.reg.InTx(ctx, func(tx *registry.Registry) error {
+			if err := l.record(ctx, tx, n); err != nil {
+				return err
+			}
+			return l.set(ctx, tx, n)
+		})
+	}
+	l.note(n, err, deadline)
+	return n, err
+}
+
+func (l *failoverLoad) set(ctx context.Context, reg *registry.Registry, n int) error {
+	return reg.SetSetting(ctx, fmt.Sprintf("%s/%d", l.name, n), "x")
+}
+
+func (l *failoverLoad) record(ctx context.Context, reg *registry.Registry, n int) error {
+	return reg.RecordUsage(ctx, registry.UsageInput{
+		ModelID: l.model.ID, APIKeyID: l.keys[n%len(l.keys)].ID,
+		At: failoverBeginning.Add(time.Duration(n) * failoverQuarter), Tokens: meter.Tokens{InputTokens: int64(n%7 + 1)},
+	})
+}
+
+var failoverBeginning = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
+const failoverQuarter = 15 * time.Minute
+
+func (l *failoverLoad) note(n int, err error, deadline time.Time) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var passes bool // what is not repeated by itself
+	for _, kind := range []error{registry.ErrUnavailable, registry.ErrBusy, registry.ErrReadOnly} {
+		passes = passes || n%3 == 2 && errors.Is(err, kind)
+	}
+	switch {
+	case err == nil:
+		l.outcomes[n] = failoverAcked
+		l.acked++
+		if !l.last.IsZero() {
+			l.gap = max(l.gap, now.Sub(l.last))
+		}
+		l.last = now
+	case errors.Is(err, registry.ErrUncertain):
+		l.outcomes[n] = failoverUncertain
+	default:
+		l.outcomes[n] = failoverRefused
+		if !passes && (deadline.IsZero() || !errors.Is(err, context.DeadlineExceeded)) {
+			l.unexpected = append(l.unexpected, fmt.Errorf("write %d: %w", n, err))
+		}
+	}
+	if !deadline.IsZero() {
+		l.overrun = max(l.overrun, now.Sub(deadline))
+	}
+}
+
+// failoverReport is what a load and a database say about each other.
+type failoverReport struct {
+	acked, lost, uncertain, refused int
+
+	happened int // of those that were uncertain
+
+	stored map[int]bool // by the number of the write
+	wrong  []string     // other than lost
+}
+
+// check compares the database with what the writes returned. Nobody may use it any more.
+func (l *failoverLoad) check(t *testing.T, fault, url string) failoverReport {
+	t.Helper()
+	l.finish()
+	require.NoError(t, l.reg.Close())
+	// A server may go on with a commit whose client is gone.
+	db := failoverDB(t, url)
+	failoverUntil(t, db, "SELECT count(*) = 0 FROM pg_stat_activity"+
+		" WHERE datname = current_database() AND application_name = 'modelscan'")
+	reg, err := registry.Open(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+
+	r := failoverReport{stored: map[int]bool{}}
+	wrong := func(format string, args ...any) { r.wrong = append(r.wrong, fmt.Sprintf(format, args...)) }
+	set := l.settings(t, reg)
+	recorded := l.requests(t, reg, wrong)
+	maps.Copy(r.stored, set)
+	maps.Copy(r.stored, recorded)
+	for n := range r.stored {
+		if _, ok := l.outcomes[n]; !ok || set[n] != (n%3 != 1) || recorded[n] != (n%3 != 0) {
+			wrong("write %d: setting %t, request %t", n, set[n], recorded[n])
+		}
+	}
+	for n, outcome := range l.outcomes {
+		switch outcome {
+		case failoverAcked:
+			r.acked++
+			if !r.stored[n] {
+				r.lost++
+			}
+		case failoverUncertain:
+			r.uncertain++
+			if r.stored[n] {
+				r.happened++
+			}
+		case failoverRefused:
+			r.refused++
+			if r.stored[n] {
+				wrong("write %d was refused, and is there", n)
+			}
+		}
+	}
+	t.Logf("fault=%q acked=%d lost=%d uncertain=%d happened=%d refused=%d longest_gap=%dms overrun=%dms", fault,
+		r.acked, r.lost, r.uncertain, r.happened, r.refused, l.gap.Milliseconds(), l.overrun.Milliseconds())
+	for _, err := range l.unexpected[:min(5, len(l.unexpected))] {
+		wrong("%v", err)
+	}
+	require.Empty(t, r.wrong[:min(20, len(r.wrong))])
+	require.Less(t, l.overrun, failoverOverrun)
+	return r
+}
+
+// settings returns which writes left a setting.
+func (l *failoverLoad) settings(t *testing.T, reg *registry.Registry) map[int]bool {
+	t.Helper()
+	all, err := reg.ListSettings(t.Context())
+	require.NoError(t, err)
+	set := map[int]bool{}
+	for _, s := range all {
+		if text, ok := strings.CutPrefix(s.ID, l.name+"/"); ok {
+			n, err := strconv.Atoi(text)
+			require.NoError(t, err)
+			set[n] = true
+		}
+	}
+	return set
+}
+
+// requests returns which writes left a request, after it has seen that quarters, days and the
+// counters of the keys say the same.
+func (l *failoverLoad) requests(t *testing.T, reg *registry.Registry, wrong func(string, ...any)) map[int]bool {
+	t.Helper()
+	periods, err := reg.Client().Usage.Query().Where(usage.ModelID(l.model.ID)).All(t.Context())
+	require.NoError(t, err)
+	type sums struct{ requests, tokens int64 }
+	counted := map[usage.Grain]map[string]sums{usage.GrainQuarter: {}, usage.GrainDay: {}}
+	recorded := map[int]bool{}
+	for _, u := range periods {
+		key := u.APIKeyID.String()
+		sum := counted[u.Grain][key]
+		counted[u.Grain][key] = sums{sum.requests + u.RequestCount, sum.tokens + u.InputTokens}
+		if int64(*u.TotalCost) != u.InputTokens {
+			wrong("%d tokens, but %d nano-dollars", u.InputTokens, *u.TotalCost)
+		}
+		if u.Grain != usage.GrainQuarter {
+			continue
+		}
+		n := int(u.PeriodStart.Sub(failoverBeginning) / failoverQuarter)
+		recorded[n] = true
+		if u.RequestCount != 1 || u.InputTokens != int64(n%7+1) || u.APIKeyID != l.keys[n%len(l.keys)].ID {
+			wrong("write %d was counted as %d requests of %d tokens", n, u.RequestCount, u.InputTokens)
+		}
+	}
+	keys, err := reg.Client().APIKey.Query().Where(apikey.ProviderID(l.model.ProviderID)).All(t.Context())
+	require.NoError(t, err)
+	require.Len(t, keys, len(l.keys))
+	for _, k := range keys {
+		id, of := k.ID.String(), sums{k.UsageCount, k.TokenCount}
+		if q, d := counted[usage.GrainQuarter][id], counted[usage.GrainDay][id]; q != of || d != of {
+			wrong("%+v in quarters, %+v in days, %+v of the key", q, d, of)
+		}
+	}
+	return recorded
+}
+
+// failoverDB returns a connection to a database beside the registry's.
+func failoverDB(t *testing.T, url string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
+	require.NoError(t, err)
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// failoverUntil waits until a query says true.
+func failoverUntil(t *testing.T, db *sql.DB, query string, args ...any) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var is sql.NullBool
+		err := db.QueryRowContext(t.Context(), query, args...).Scan(&is)
+		return err == nil && is.Bool
+	}, failoverPatience, 5*time.Millisecond, query)
+}
+
+// failoverFor does something again and again for a time.
+func failoverFor(t *testing.T, total, each time.Duration, do func()) {
+	t.Helper()
+	end, tick := time.After(total), time.NewTicker(each)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			do()
+		case <-end:
+			return
+		case <-t.Context().Done():
+			return
+		}
+	}
+}
+
+// failoverServer returns a server that is gone after the test. The test is skipped without PostgreSQL.
+func failoverServer(t *testing.T, settings ...string) *pgtest.Cluster {
+	t.Helper()
+	c, err := pgtest.Start(t.Context(), settings...)
+	if errors.Is(err, pgtest.ErrNotFound) {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+func failoverOpen(t *testing.T, url string, options ...registry.Option) *registry.Registry {
+	t.Helper()
+	reg, err := registry.Open(t.Context(), url, options...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, reg.Close()) })
+	return reg
+}
+
+// The server is stopped and started under load. The test is not parallel, for the sake of the times
+// that it prints; nor are those of failovers.
+func TestRestart(t *testing.T) {
+	c := failoverServer(t)
+	for _, mode := range []pgtest.Mode{pgtest.Fast, pgtest.Immediate} {
+		t.Run(string(mode), func(t *testing.T) {
+			l := newFailoverLoad(t, failoverOpen(t, c.URL("postgres")), string(mode))
+			l.start(t)
+			require.NoError(t, c.Restart(t.Context(), mode))
+			l.more(t, 200)
+			require.Zero(t, l.check(t, string(mode)+" restart", c.URL("postgres")).lost)
+		})
+	}
+}
+
+// A primary is lost and its standby is promoted, which had not heard the last from it. A synchronous
+// one has everything that was acknowledged. An asynchronous one has not: the test sees it.
+func TestFailover(t *testing.T) {
+	t.Run("synchronous", func(t *testing.T) {
+		l, standby := testFailover(t, "synchronous_standby_names = '*'", func(l *failoverLoad, primary *sql.DB) {
+			failoverUntil(t, primary, "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+			l.quiet(t)
+			// A commit whose context ends while it waits for the standby is not acknowledged.
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			err := l.reg.SetSetting(ctx, "waiting", "x")
+			deadline, _ := ctx.Deadline()
+			require.Less(t, time.Since(deadline), failoverOverrun)
+			require.ErrorIs(t, err, registry.ErrUncertain)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		})
+		require.Zero(t, l.check(t, "failover to a synchronous standby", standby.URL("postgres")).lost)
+	})
+	t.Run("asynchronous", func(t *testing.T) {
+		const more = 300
+		l, standby := testFailover(t, "", func(l *failoverLoad, _ *sql.DB) { l.more(t, more) })
+		require.GreaterOrEqual(t, l.check(t, "failover to an asynchronous standby", standby.URL("postgres")).lost, more)
+	})
+}
+
+// testFailover kills a primary when its standby has not heard from it for a while.
+func testFailover(t *testing.T, settings string, while func(*failoverLoad, *sql.DB)) (*failoverLoad, *pgtest.Cluster) {
+	t.Helper()
+	primary := failoverServer(t, settings)
+	standby, err := primary.Standby(t.Context(), "synchronous_standby_names = ''")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, standby.Close()) })
+	l := newFailoverLoad(t, failoverOpen(t, fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable"+
+		"&target_session_attrs=read-write", primary.Port(), standby.Port())), "failover")
+	t.Cleanup(func() {
+		if t.Failed() {
+			_ = primary.Kill() // lest Close wait for what waits for the standby
+		}
+	})
+	l.start(t)
+	first, second := failoverDB(t, primary.URL("postgres")), failoverDB(t, standby.URL("postgres"))
+	resume := failoverPause(t, standby, second)
+	while(l, first)
+	require.NoError(t, primary.Kill())
+	promoted := make(chan error, 1)
+	go func() { promoted <- standby.Promote(t.Context()) }()
+	// What it has not read it reads no more, once it is told to stop.
+	failoverUntil(t, second, "SELECT status = 'stopping' FROM pg_stat_wal_receiver")
+	require.NoError(t, resume())
+	require.NoError(t, <-promoted)
+	l.more(t, 200)
+	return l, standby
+}
+
+// failoverPause stops the process that receives for a standby, while that waits for more.
+func failoverPause(t *testing.T, standby *pgtest.Cluster, db *sql.DB) (resume func() error) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		var err error
+		if resume, err = standby.Pause(t.Context(), "walreceiver"); err != nil {
+			return false
+		}
+		var waits bool
+		err = db.QueryRowContext(t.Context(), "SELECT wait_event IS NOT DISTINCT FROM 'WalReceiverMain' FROM pg_stat_activity"+
+			" WHERE backend_type = 'walreceiver'").Scan(&waits)
+		return err == nil && waits || resume() != nil
+	}, failoverPatience, time.Millisecond)
+	return resume
+}
+
+// All connections are ended by the server, again and again.
+func TestTerminated(t *testing.T) {
+	t.Parallel()
+	url := registrytest.PostgresURL(t)
+	l := newFailoverLoad(t, failoverOpen(t, url), "terminated")
+	db := failoverDB(t, url)
+	l.start(t)
+	ended := 0
+	failoverFor(t, 3*time.Second, 50*time.Millisecond, func() {
+		var n int
+		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"+
+			" WHERE datname = current_database() AND pid <> pg_backend_pid()").Scan(&n))
+		ended += n
+	})
+	require.Greater(t, ended, 50)
+	l.more(t, 50)
+	require.Zero(t, l.check(t, fmt.Sprintf("%d connections terminated", ended), url).lost)
+}
+
+// The network between the registry and the server fails. Every other write has a deadline.
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	direct := registrytest.PostgresURL
+	for fault, strike := range map[string]func(*testing.T, *faultProxy, *failoverLoad){
+		"stalls": func(t *testing.T, p *faultProxy, l *failoverLoad) {
+			t.Helper()
+			for _, d := range []time.Duration{2 * time.Second, 500 * time.Millisecond, 500 * time.Millisecond} {
+				resume := p.stall()
+				<-time.After(d)
+				resume()
+				l.more(t, 20)
+			}
+		},
+		"resets": func(t *testing.T, p *faultProxy, _ *failoverLoad) {
+			t.Helper()
+			failoverFor(t, 2*time.Second, 50*time.Millisecond, func() { p.each((*faultWire).reset) })
+		},
+		"half-closed": func(t *testing.T, p *faultProxy, _ *failoverLoad) {
+			t.Helper()
+			turn := 0
+			failoverFor(t, 2*time.Second, 50*time.Millisecond, func() {
+				turn++
+				p.each([]func(*faultWire){(*faultWire).leave, (*faultWire).leaveServer}[turn%2])
+			})
+		},
+		"a byte at a time": func(t *testing.T, p *faultProxy, l *failoverLoad) {
+			t.Helper()
+			p.chunk.Store(1)
+			l.more(t, 200)
+		},
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			url := direct(t)
+			p, through := newFaultProxy(t, url)
+			l := newFailoverLoad(t, failoverOpen(t, through), "network")
+			t.Cleanup(p.close) // first
+			l.limit = 200 * time.Millisecond
+			l.start(t)
+			strike(t, p, l)
+			l.more(t, 50)
+			l.finish()
+			p.close()
+			require.Zero(t, l.check(t, "network: "+fault, url).lost)
+		})
+	}
+}
+
+// From some moment on a call hears nothing: it returns soon after its deadline.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	p, through := newFaultProxy(t, registrytest.PostgresURL(t))
+	reg := failoverOpen(t, through, registry.WithMaxConns(1))
+	t.Cleanup(p.close) // first
+	silence := func() { p.each((*faultWire).silence) }
+	for _, c := range []struct {
+		name string
+		call func(ctx context.Context) error
+	}{
+		{"connect", func(ctx context.Context) error {
+			p.each((*faultWire).hangUp)
+			defer p.stall()()
+			return reg.SetSetting(ctx, "a", "b")
+		}},
+		{"begin", func(ctx context.Context) error {
+			silence()
+			return reg.SetSetting(ctx, "a", "b")
+		}},
+		{"read", func(ctx context.Context) error {
+			silence()
+			_, err := reg.GetSetting(ctx, "a")
+			return err
+		}},
+		{"statement", func(ctx context.Context) error {
+			return reg.InTx(ctx, func(tx *registry.Registry) error {
+				silence()
+				return tx.SetSetting(ctx, "a", "b")
+			})
+		}},
+		{"between statements", func(ctx context.Context) error {
+			return reg.InTx(ctx, func(*registry.Registry) error {
+				silence()
+				<-ctx.Done()
+				return nil
+			})
+		}},
+		{"nested transaction", func(ctx context.Context) error {
+			return reg.InTx(ctx, func(tx *registry.Registry) error {
+				return tx.InTx(ctx, func(*registry.Registry) error {
+					silence()
+					<-ctx.Done()
+					return nil
+				})
+			})
+		}},
+		{"end of a nested transaction", func(ctx context.Context) error {
+			return reg.InTx(ctx, func(tx *registry.Registry) error {
+				return tx.InTx(ctx, func(*registry.Registry) error {
+					silence()
+					return nil
+				})
+			})
+		}},
+		{"end of an operation", func(ctx context.Context) error {
+			return reg.InTx(t.Context(), func(tx *registry.Registry) error {
+				return tx.InTx(ctx, func(*registry.Registry) error {
+					silence()
+					return errRollback
+				})
+			})
+		}},
+		{"rollback", func(ctx context.Context) error {
+			return reg.InTx(ctx, func(*registry.Registry) error {
+				silence()
+				return errRollback
+			})
+		}},
+		{"commit", func(ctx context.Context) error {
+			return reg.InTx(ctx, func(tx *registry.Registry) error {
+				defer silence()
+				return tx.SetSetting(ctx, "a", "b")
+			})
+		}},
+	} {
+		best := failoverOverrun
+		for try := 0; try < 3 && best >= failoverFarewell; try++ {
+			require.NoError(t, reg.SetSetting(t.Context(), "a", "b"), "there is a connection")
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			called := make(chan error, 1)
+			go func() { called <- c.call(ctx) }()
+			var err error
+			select {
+			case err = <-called:
+			case <-time.After(10 * time.Second):
+				p.each((*faultWire).hangUp)
+				require.FailNow(t, "it hangs", "%s: %v", c.name, <-called)
+			}
+			deadline, _ := ctx.Deadline()
+			best = min(best, time.Since(deadline))
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded, c.name)
+			require.Equal(t, c.name == "commit", errors.Is(err, registry.ErrUncertain), c.name)
+		}
+		t.Logf("fault=%q overrun=%dms", "silence: "+c.name, best.Milliseconds())
+		require.Less(t, best, failoverFarewell, c.name)
+	}
+}
+
+// A connection is lost exactly when a commit, or the answer to one, is on its way.
+func TestCommitLost(t *testing.T) {
+	t.Parallel()
+	url := registrytest.PostgresURL(t)
+	p, through := newFaultProxy(t, url)
+	l := newFailoverLoad(t, failoverOpen(t, through), "commit")
+	t.Cleanup(p.close) // first
+
+	want := map[int]bool{} // which writes are there
+	for _, lost := range []faultSnag{{is: commitQuery}, {is: commitAnswer, fromServer: true}} {
+		var cancel context.CancelFunc
+		for _, lost.how = range []func(*faultWire){
+			(*faultWire).hangUp, (*faultWire).reset, func(w *faultWire) { w.silence(); cancel() },
+		} {
+			for range 3 { // kinds of writes
+				var ctx context.Context
+				ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+				done := p.lose(lost)
+				n, err := l.write(ctx, 0)
+				cancel()
+				require.True(t, done(), "write %d: %v", n, err)
+				require.ErrorIs(t, err, registry.ErrUncertain)
+				want[n] = lost.fromServer
+			}
+		}
+	}
+	p.close()
+	for n, stored := range l.check(t, "commit lost", url).stored {
+		require.Equal(t, want[n], stored, "write %d", n)
+		delete(want, n)
+	}
+	for n, stored := range want {
+		require.False(t, stored, "write %d", n)
+	}
+}
+
+// A connection is lost at the first message of a write, at the second, and so on to the last.
+func TestEachMessageLost(t *testing.T) {
+	t.Parallel()
+	for _, fromServer := range []bool{false, true} {
+		for how, do := range map[string]func(*faultWire){"closed": (*faultWire).hangUp, "reset": (*faultWire).reset} {
+			name := fmt.Sprintf("%s, from server %t", how, fromServer)
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				url := registrytest.PostgresURL(t)
+				p, through := newFaultProxy(t, url)
+				l := newFailoverLoad(t, failoverOpen(t, through, registry.WithMaxConns(1)), "message")
+				t.Cleanup(p.close) // first
+				cuts := 0
+				for n, cut := int64(1), true; cut; n++ {
+					cut = false
+					for range 3 { // kinds of writes, each on a new connection
+						p.each((*faultWire).hangUp)
+						lost := p.lose(faultSnag{fromServer: fromServer, is: nth(n), how: do})
+						_, _ = l.write(t.Context(), 0)
+						if lost() {
+							cut = true
+							cuts++
+						}
+					}
+				}
+				require.Greater(t, cuts, 30)
+				p.close()
+				r := l.check(t, fmt.Sprintf("each of %d messages lost, %s", cuts, name), url)
+				require.Zero(t, r.lost)
+				require.Positive(t, r.uncertain, "commits were among them")
+			})
+		}
+	}
+}
+
+// Two transactions wait for each other: one of them is told so, and the other goes on.
+func TestDeadlock(t *testing.T) {
+	t.Parallel()
+	reg := failoverOpen(t, registrytest.PostgresURL(t))
+	l := newFailoverLoad(t, reg, "deadlock")
+	var both, first sync.WaitGroup
+	first.Add(2)
+	var errs [2]error
+	for i := range errs {
+		both.Go(func() {
+			waited := false
+			errs[i] = reg.InTx(t.Context(), func(tx *registry.Registry) error {
+				err := tx.IncrementUsage(t.Context(), l.keys[i].ID, 1, 0)
+				if !waited {
+					waited = true
+					first.Done()
+					first.Wait()
+				}
+				if err != nil {
+					return err
+				}
+				return tx.IncrementUsage(t.Context(), l.keys[1-i].ID, 1, 0)
+			})
+		})
+	}
+	both.Wait()
+	if errs[0] == nil {
+		errs[0], errs[1] = errs[1], errs[0]
+	}
+	require.ErrorIs(t, errs[0], registry.ErrBusy)
+	require.NotErrorIs(t, errs[0], registry.ErrUncertain)
+	require.NoError(t, errs[1])
+	keys, err := reg.ListAPIKeys(t.Context(), l.model.ProviderID)
+	require.NoError(t, err)
+	for _, k := range keys[:2] {
+		require.EqualValues(t, 1, k.UsageCount)
+	}
+}
+
+// Where transactions are serializable by default, they fail each other, and are repeated.
+func TestSerializable(t *testing.T) {
+	t.Parallel()
+	url := registrytest.PostgresURL(t)
+	db := failoverDB(t, url)
+	var name string
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT current_database()").Scan(&name))
+	_, err := db.ExecContext(t.Context(), "ALTER DATABASE "+name+" SET default_transaction_isolation = 'serializable'")
+	require.NoError(t, err)
+	reg := failoverOpen(t, url)
+	l := newFailoverLoad(t, reg, "serializable")
+	rolledBack := func() (n int) {
+		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT xact_rollback FROM pg_stat_database"+
+			" WHERE datname = current_database()").Scan(&n))
+		return n
+	}
+	before := rolledBack()
+	l.start(t)
+	l.more(t, 300)
+	l.finish()
+	require.NoError(t, reg.Close())
+	require.Eventually(t, func() bool { return rolledBack() > before }, failoverPatience, 10*time.Millisecond)
+	after := rolledBack()
+	require.Zero(t, l.check(t, fmt.Sprintf("serializable, %d rolled back", after-before), url).lost)
+}
