@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -49,6 +50,7 @@ const settings = `
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 shared_buffers = 64MB
+dynamic_shared_memory_type = mmap
 max_connections = 300
 `
 
@@ -80,7 +82,7 @@ func start(ctx context.Context, life int, note string, more ...string) (_ *Clust
 
 // newCluster makes the folder of a server, and sees to it that it does not stay.
 func newCluster(bin string, life int, note string) (*Cluster, error) {
-	dir, err := os.MkdirTemp("", "pgtest")
+	dir, err := os.MkdirTemp(home(note), "pgtest")
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +92,17 @@ func newCluster(bin string, life int, note string) (*Cluster, error) {
 	}
 	c.closeIf(&err)
 	return c, err
+}
+
+// home returns where the folder of a server is made; empty: where temporary files are. The shared one
+// is in memory, if there is room, because file systems take most of the time that its hundreds of
+// databases take. Benchmarks are to see the disk, and so are servers that are started to be killed.
+func home(note string) string {
+	bench := flag.Lookup("test.bench")
+	if note == "" || bench != nil && bench.Value.String() != "" || !inMemory() {
+		return ""
+	}
+	return memory
 }
 
 // watch starts what stops a server and removes its folder when a process is gone, however it went.
