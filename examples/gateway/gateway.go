@@ -88,11 +88,14 @@ func (g *gateway) serve(ctx context.Context, model *ent.Model, body []byte) (cha
 			return chatResponse{}, err
 		}
 		start := time.Now()
-		var response chatResponse
-		response, err = g.call(ctx, g.secrets[key.ID], body)
+		var (
+			response chatResponse
+			tokens   meter.Tokens
+		)
+		response, tokens, err = g.call(ctx, g.secrets[key.ID], body)
 		used := registry.UsageInput{
 			ModelID: model.ID, APIKeyID: key.ID,
-			Latency: time.Since(start), Failed: err != nil, Tokens: tokens(response.Usage),
+			Latency: time.Since(start), Failed: err != nil, Tokens: tokens,
 		}
 		// What happened is recorded even if the client has gone by now.
 		if recordErr := g.reg.RecordUsage(context.WithoutCancel(ctx), used); recordErr != nil {
@@ -109,27 +112,16 @@ func (g *gateway) serve(ctx context.Context, model *ent.Model, body []byte) (cha
 	return chatResponse{}, err
 }
 
-// tokens takes apart what OpenAI counts together.
-func tokens(u chatUsage) meter.Tokens {
-	cached, reasoning := u.PromptTokensDetails.CachedTokens, u.CompletionTokensDetails.ReasoningTokens
-	return meter.Tokens{
-		InputTokens:     u.PromptTokens - cached,
-		CacheReadTokens: cached,
-		OutputTokens:    u.CompletionTokens - reasoning,
-		ReasoningTokens: reasoning,
-	}
-}
-
-func (g *gateway) call(ctx context.Context, secret string, body []byte) (_ chatResponse, err error) {
+func (g *gateway) call(ctx context.Context, secret string, body []byte) (_ chatResponse, _ meter.Tokens, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
-		return chatResponse{}, err
+		return chatResponse{}, meter.Tokens{}, err
 	}
 	request.Header.Set("Authorization", "Bearer "+secret)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := g.client.Do(request)
 	if err != nil {
-		return chatResponse{}, err
+		return chatResponse{}, meter.Tokens{}, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	switch response.StatusCode {
@@ -139,11 +131,18 @@ func (g *gateway) call(ctx context.Context, secret string, body []byte) (_ chatR
 		if err != nil || seconds <= 0 {
 			seconds = 60
 		}
-		return chatResponse{}, rateLimitError{time.Duration(seconds) * time.Second}
+		return chatResponse{}, meter.Tokens{}, rateLimitError{time.Duration(seconds) * time.Second}
 	default:
-		return chatResponse{}, fmt.Errorf("provider answered %s", response.Status)
+		return chatResponse{}, meter.Tokens{}, fmt.Errorf("provider answered %s", response.Status)
+	}
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return chatResponse{}, meter.Tokens{}, err
 	}
 	var parsed chatResponse
-	err = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&parsed)
-	return parsed, err
+	if err := json.Unmarshal(answer, &parsed); err != nil {
+		return chatResponse{}, meter.Tokens{}, err
+	}
+	tokens, err := meter.Extract(meter.OpenAIChat, answer)
+	return parsed, tokens, err
 }
