@@ -91,7 +91,8 @@ func WithReadReplica(url string) Option {
 
 // WithPooler is for a PostgreSQL database behind a pooler that gives a connection to another client
 // after each transaction, such as PgBouncer with pool_mode=transaction. Statements are then sent
-// without being prepared.
+// without being prepared, and one whose context ends costs its connection: PgBouncer 1.18 does not
+// survive that a statement is cancelled.
 func WithPooler() Option {
 	return func(c *config) error {
 		c.pooler, c.postgres = true, "WithPooler"
