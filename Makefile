@@ -14,8 +14,8 @@ demo: compiler ## Run the gateway example on gateway.db; a second run continues
 
 test: compiler ## Run all tests
 	@# SQLite, which takes longest to compile, is needed by the first package. Vet is one of the linters.
-	@# Eight tests at a time, because many wait for servers.
-	go test -vet=off -parallel 8 ./internal/busy ./...
+	@# Four tests at a time, because many wait for servers.
+	go test -vet=off -parallel 4 ./internal/busy ./...
 
 race: compiler ## Run all tests with the race detector
 	go test -race ./...
@@ -31,7 +31,7 @@ check: compiler ## Check that ent/schema and the migration files agree
 	go run ./cmd/atlas-diff -check
 
 cover: compiler ## Run the packages' tests and demand coverage of 85 % each
-	@go test -parallel 8 -cover ./money ./meter ./catalog ./migrate ./internal/store ./registry | awk '{ print } \
+	@go test -parallel 4 -cover ./money ./meter ./catalog ./migrate ./internal/store ./registry | awk '{ print } \
 		/coverage:/ { sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1 } /^FAIL/ { bad = 1 } END { exit bad }'
 
 bench: compiler ## Run the benchmarks; compare with benchstat -col /impl

@@ -463,13 +463,16 @@ func TestTerminated(t *testing.T) {
 	db := failoverDB(t, url)
 	l.start(t)
 	ended := 0
-	failoverFor(t, 3*time.Second, 50*time.Millisecond, func() {
+	strike := func() {
 		var n int
 		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"+
 			" WHERE datname = current_database() AND pid <> pg_backend_pid()").Scan(&n))
 		ended += n
-	})
-	require.Greater(t, ended, 50)
+	}
+	failoverFor(t, 3*time.Second, 50*time.Millisecond, strike)
+	for ended <= 50 { // on a machine that is busy
+		failoverFor(t, 500*time.Millisecond, 50*time.Millisecond, strike)
+	}
 	l.more(t, 50)
 	require.Zero(t, l.check(t, fmt.Sprintf("%d connections terminated", ended), url).lost)
 }

@@ -22,7 +22,7 @@ var (
 
 // grace is how long Do waits beyond the end of its context for a batch that has begun. Most end in
 // time, and then their callers know what became of them.
-const grace = 250 * time.Millisecond
+const grace = 150 * time.Millisecond
 
 // Queue collects items of concurrent callers. Its zero value is not usable; see [New].
 type Queue[T any] struct {
