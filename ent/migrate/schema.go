@@ -67,6 +67,35 @@ var (
 			},
 		},
 	}
+	// AuditLogColumns holds the columns for the "audit_log" table.
+	AuditLogColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "at", Type: field.TypeTime},
+		{Name: "actor", Type: field.TypeString, Default: ""},
+		{Name: "action", Type: field.TypeString},
+		{Name: "entity", Type: field.TypeString},
+		{Name: "entity_id", Type: field.TypeString, Default: ""},
+		{Name: "before", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "after", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+	}
+	// AuditLogTable holds the schema information for the "audit_log" table.
+	AuditLogTable = &schema.Table{
+		Name:       "audit_log",
+		Columns:    AuditLogColumns,
+		PrimaryKey: []*schema.Column{AuditLogColumns[0]},
+		Indexes: []*schema.Index{
+			{
+				Name:    "auditentry_at",
+				Unique:  false,
+				Columns: []*schema.Column{AuditLogColumns[1]},
+			},
+			{
+				Name:    "auditentry_entity_entity_id_at",
+				Unique:  false,
+				Columns: []*schema.Column{AuditLogColumns[4], AuditLogColumns[5], AuditLogColumns[1]},
+			},
+		},
+	}
 	// DiscoveryLogsColumns holds the columns for the "discovery_logs" table.
 	DiscoveryLogsColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -392,6 +421,7 @@ var (
 	// Tables holds all the tables in the schema.
 	Tables = []*schema.Table{
 		APIKeysTable,
+		AuditLogTable,
 		DiscoveryLogsTable,
 		ModelsTable,
 		ModelFamiliesTable,
@@ -413,6 +443,14 @@ func init() {
 		"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL)",
 		"api_keys_key_hash":   "length(key_hash) = 64",
 		"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
+	}
+	AuditLogTable.Annotation = &entsql.Annotation{
+		Table: "audit_log",
+	}
+	AuditLogTable.Annotation.Checks = map[string]string{
+		"audit_log_action": "length(action) BETWEEN 1 AND 64",
+		"audit_log_actor":  "length(actor) <= 128",
+		"audit_log_entity": "length(entity) BETWEEN 1 AND 64",
 	}
 	DiscoveryLogsTable.ForeignKeys[0].RefTable = ProvidersTable
 	DiscoveryLogsTable.Annotation = &entsql.Annotation{

@@ -9,6 +9,9 @@ import (
 // APIKey is the predicate function for apikey builders.
 type APIKey func(*sql.Selector)
 
+// AuditEntry is the predicate function for auditentry builders.
+type AuditEntry func(*sql.Selector)
+
 // DiscoveryLog is the predicate function for discoverylog builders.
 type DiscoveryLog func(*sql.Selector)
 
