@@ -144,7 +144,10 @@ func TestReadOnly(t *testing.T) {
 	binary, err := os.ReadFile(cmd.Path)
 	require.NoError(t, err)
 	cmd.Path = filepath.Join(dir, "registry.test")
-	require.NoError(t, os.WriteFile(cmd.Path, binary, 0o755))
+	syscall.ForkLock.RLock() // a process that another test starts meanwhile would hold the file open for writing
+	err = os.WriteFile(cmd.Path, binary, 0o755)
+	syscall.ForkLock.RUnlock()
+	require.NoError(t, err)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "data"), 0o700))
 	require.NoError(t, os.Chown(filepath.Join(dir, "data"), nobody, nobody))
 	cmd.Dir = dir
