@@ -71,7 +71,7 @@ func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot,
 			done += len(p.Models)
 			progress(done, total)
 		}
-		return nil
+		return r.audit(ctx, tx, im.now, im.entries...)
 	})
 	if err != nil {
 		return ImportReport{}, err
@@ -141,6 +141,8 @@ type importer struct {
 	now    time.Time
 	source string
 	report ImportReport
+
+	entries []auditEntry // of what was changed so far
 }
 
 func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
@@ -160,6 +162,7 @@ func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
 			return err
 		}
 		im.report.Providers.Created++
+		im.entries = append(im.entries, auditProvider(ActionCreate, nil, live))
 	case err != nil:
 		return err
 	default:
@@ -183,8 +186,10 @@ func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in P
 		return nil
 	}
 	im.report.Providers.Updated++
-	return live.Update().SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).SetAuthMethod(in.AuthMethod).
-		SetUpdatedAt(im.now).Exec(ctx)
+	p, err := live.Update().SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).SetAuthMethod(in.AuthMethod).
+		SetUpdatedAt(im.now).Save(ctx)
+	im.entries = append(im.entries, auditProvider(ActionUpdate, live, p))
+	return err
 }
 
 // families returns the families of a provider by name, after it created those that models need.
@@ -217,6 +222,7 @@ func (im *importer) families(ctx context.Context, providerID uuid.UUID, models [
 	}
 	for _, family := range created {
 		ids[family.Name] = family.ID
+		im.entries = append(im.entries, auditFamily(ActionCreate, nil, family))
 	}
 	im.report.Families.Created += len(created)
 	return ids, nil
@@ -260,7 +266,8 @@ func (im *importer) models(ctx context.Context, providerID uuid.UUID, families m
 			fresh = append(fresh, in.withDefaults())
 		}
 	}
-	created, err := insertModels(ctx, im.tx, fresh, im.now)
+	created, entries, err := insertModels(ctx, im.tx, fresh, im.now)
+	im.entries = append(im.entries, entries...)
 	im.report.Models.Created += len(created)
 	im.report.Prices.Created += len(created)
 	return err
@@ -299,7 +306,9 @@ func (im *importer) updateModel(ctx context.Context, old *ent.Model, families ma
 		return nil
 	}
 	im.report.Models.Updated++
-	return updateModel(old, in).SetUpdatedAt(im.now).Exec(ctx)
+	updated, err := updateModel(old, in).SetUpdatedAt(im.now).Save(ctx)
+	im.entries = append(im.entries, auditModel(ActionUpdate, old, updated))
+	return err
 }
 
 func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current *ent.Price, m catalog.Model) error {
@@ -313,6 +322,7 @@ func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current 
 	}
 	im.report.Prices.Updated++
 	in := PriceInput{Rates: m.Rates, Source: im.source}.withDefaults()
-	_, err := changePrice(ctx, im.tx, modelID, in, im.now)
+	_, entry, err := changePrice(ctx, im.tx, modelID, in, im.now)
+	im.entries = append(im.entries, entry)
 	return err
 }

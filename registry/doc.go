@@ -28,6 +28,11 @@
 // Deleting a provider, a model or a key hides it from lists and frees its name; the ledger
 // keeps pointing at it. Purging removes it for good, and is refused while there is usage.
 //
+// # Audit trail
+//
+// Changes of the catalogue, of keys and of settings are recorded in the transaction that makes them,
+// with the row before and after. [Registry.As] says by whom, [Registry.ListAudit] lists them.
+//
 // # Errors
 //
 // All errors are told apart with errors.Is by the variables of this package. When a context

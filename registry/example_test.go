@@ -147,3 +147,23 @@ func ExampleRegistry_UpdateModelPricing() {
 	// 2026-08-15 11:59:59 30
 	// 2026-08-15 12:00:00 10
 }
+
+// Who changed what: the audit trail, newest first.
+func ExampleRegistry_ListAudit() {
+	ctx := context.Background()
+	reg, err := registry.Open(ctx, ":memory:")
+	check(err)
+	defer reg.Close()
+
+	check(reg.As("alice").SetSetting(ctx, "region", "eu"))
+	check(reg.As("bob").SetSetting(ctx, "region", "us"))
+
+	trail, err := reg.ListAudit(ctx, registry.AuditFilter{Entity: registry.EntitySetting, EntityID: "region"})
+	check(err)
+	for _, e := range trail {
+		fmt.Println(e.Actor, e.Action, e.Entity, e.EntityID)
+	}
+	// Output:
+	// bob update setting region
+	// alice create setting region
+}

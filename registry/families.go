@@ -40,7 +40,10 @@ func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *en
 		family, err = tx.ModelFamily.Create().
 			SetProviderID(in.ProviderID).SetName(in.Name).SetDescription(in.Description).
 			SetCreatedAt(now).SetUpdatedAt(now).Save(ctx)
-		return err
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditFamily(ActionCreate, nil, family))
 	})
 	if err != nil {
 		return nil, err

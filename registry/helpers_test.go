@@ -12,6 +12,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
@@ -122,6 +123,7 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.DiscoveryLog.Query().Order(discoverylog.ByID()).All(ctx))
 	add(c.SDKVersion.Query().Order(sdkversion.ByID()).All(ctx))
 	add(c.Setting.Query().Order(setting.ByID()).All(ctx))
+	add(c.AuditEntry.Query().Order(auditentry.ByID()).All(ctx))
 	text, err := json.Marshal(all)
 	require.NoError(tb, err)
 	return string(text)

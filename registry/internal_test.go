@@ -104,6 +104,27 @@ func TestPlans(t *testing.T) {
 			_, err := r.GetRecentDiscoveries(t.Context(), 5)
 			return err
 		}, []string{"discovery_logs USING INDEX discoverylog_started_at"}},
+		"ListAudit": {func(r *Registry) error {
+			_, err := r.ListAudit(t.Context(), AuditFilter{})
+			return err
+		}, []string{"audit_log USING INDEX auditentry_at"}},
+		"ListAudit, the next page": {func(r *Registry) error {
+			page, err := r.ListAudit(t.Context(), AuditFilter{})
+			if err == nil {
+				_, err = r.ListAudit(t.Context(), AuditFilter{Before: page[len(page)-1].ID})
+			}
+			return err
+		}, []string{"audit_log USING INDEX auditentry_at (at<?)"}},
+		"ListAudit, the history of one thing": {func(r *Registry) error {
+			page, err := r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String()})
+			if err == nil {
+				_, err = r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String(), Before: page[0].ID})
+			}
+			return err
+		}, []string{
+			"audit_log USING INDEX auditentry_entity_entity_id_at (entity=? AND entity_id=?)",
+			"audit_log USING INDEX auditentry_entity_entity_id_at (entity=? AND entity_id=? AND at<?)",
+		}},
 	} {
 		rec.queries = nil
 		require.NoError(t, test.call(&recording), name)
@@ -119,6 +140,9 @@ func TestPlans(t *testing.T) {
 			require.False(t, strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "USING"), "%s: %s", name, line)
 			if name == "GetLeastUsedKey" {
 				require.NotContains(t, line, "TEMP B-TREE", name)
+			}
+			if strings.HasPrefix(name, "ListAudit") { // those of one time are sorted by id
+				require.NotContains(t, line, "TEMP B-TREE FOR ORDER BY", name)
 			}
 		}
 	}

@@ -106,7 +106,10 @@ func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey,
 			SetProviderID(in.ProviderID).SetLabel(in.Label).
 			SetKeyHash(hash(in.APIKey)).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
 			SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now).Save(ctx)
-		return err
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
 	})
 	if err != nil {
 		return nil, err
@@ -150,9 +153,17 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		return nil, translate(ctx, op, err)
 	}
 	err = r.write(ctx, op, func(tx *ent.Client) error {
+		old, err := lockedKey(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		now := r.now()
-		key, err = tx.APIKey.UpdateOneID(id).Where(apikey.DeletedAtIsNil()).
+		key, err = old.Update().
 			SetNillableLabel(up.Label).SetNillableDisabled(up.Disabled).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		err = r.audit(ctx, tx, now, auditKey(ActionUpdate, old, key))
 		asOf(key, now)
 		return err
 	})
@@ -166,9 +177,16 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 // ledger keeps pointing at it. It returns [ErrNotFound].
 func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("delete API key %s", id), func(tx *ent.Client) error {
+		old, err := lockedKey(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		now := r.now()
-		return tx.APIKey.UpdateOneID(id).Where(apikey.DeletedAtIsNil()).
-			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+		key, err := old.Update().SetDeletedAt(now).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditKey(ActionDelete, old, key))
 	})
 }
 
@@ -176,7 +194,17 @@ func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 // [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("purge API key %s", id), func(tx *ent.Client) error {
-		return tx.APIKey.DeleteOneID(id).Exec(ctx)
+		keys, err := lockedKeys(ctx, tx, apikey.ID(id))
+		if err != nil {
+			return err
+		}
+		if len(keys) == 0 {
+			return ErrNotFound
+		}
+		if err := tx.APIKey.DeleteOne(keys[0]).Exec(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, r.now(), auditKey(ActionPurge, keys[0], nil))
 	})
 }
 
@@ -286,17 +314,19 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 	return r.write(ctx, op, func(tx *ent.Client) error {
 		now := r.now()
 		until := now.Add(duration)
-		query := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil())
-		query.Modify(forUpdate)
-		key, err := query.Only(ctx)
+		old, err := lockedKey(ctx, tx, keyID)
 		if err != nil {
 			return err
 		}
-		if key.DegradedUntil != nil && key.DegradedUntil.After(until) {
+		if old.DegradedUntil != nil && old.DegradedUntil.After(until) {
 			return nil
 		}
-		return key.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(reason).
-			SetUpdatedAt(now).Exec(ctx)
+		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(reason).
+			SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditKey(ActionDegrade, old, key))
 	})
 }
 
@@ -304,8 +334,17 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 // [ErrNotFound].
 func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
-		return tx.APIKey.UpdateOneID(keyID).Where(apikey.DeletedAtIsNil()).
-			SetDegraded(false).ClearDegradedUntil().SetDegradedReason("").SetUpdatedAt(r.now()).Exec(ctx)
+		old, err := lockedKey(ctx, tx, keyID)
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		key, err := old.Update().
+			SetDegraded(false).ClearDegradedUntil().SetDegradedReason("").SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditKey(ActionRestore, old, key))
 	})
 }
 
@@ -343,9 +382,26 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		}
 		n, err = tx.APIKey.Update().Where(used).
 			SetRequestsToday(0).SetTokensToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
-		return err
+		if err != nil || n == 0 {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditEntry{action: ActionReset, entity: EntityAPIKey, after: map[string]int{"keys": n}})
 	})
 	return n, err
+}
+
+// lockedKey returns a live key, which nobody else changes until the transaction ends.
+func lockedKey(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.APIKey, error) {
+	query := tx.APIKey.Query().Where(apikey.ID(id), apikey.DeletedAtIsNil())
+	query.Modify(forUpdate)
+	return query.Only(ctx)
+}
+
+// lockedKeys is lockKeys that returns the keys.
+func lockedKeys(ctx context.Context, tx *ent.Client, which ...predicate.APIKey) ([]*ent.APIKey, error) {
+	query := tx.APIKey.Query().Where(which...).Order(apikey.ByID())
+	query.Modify(forUpdate)
+	return query.All(ctx)
 }
 
 // lockKeys locks keys in the order of their ids until the transaction ends: whoever locks several in

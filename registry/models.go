@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -131,8 +132,12 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 		if err := checkOwners(ctx, tx, complete); err != nil {
 			return err
 		}
-		models, err = insertModels(ctx, tx, complete, r.now())
-		return err
+		now := r.now()
+		var entries []auditEntry
+		if models, entries, err = insertModels(ctx, tx, complete, now); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, entries...)
 	})
 	if err != nil {
 		return nil, err
@@ -191,9 +196,9 @@ func checkFamily(family, owner, providerID uuid.UUID) error {
 	}
 }
 
-// insertModels inserts models with their first prices.
-func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time) ([]*ent.Model, error) {
-	models := make([]*ent.Model, 0, len(inputs))
+// insertModels inserts models with their first prices and returns the models, and the entries of both.
+func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time) ([]*ent.Model, []auditEntry, error) {
+	models, entries := make([]*ent.Model, 0, len(inputs)), make([]auditEntry, 0, 2*len(inputs))
 	for some := range slices.Chunk(inputs, chunk) {
 		rows := make([]*ent.ModelCreate, len(some))
 		for i, in := range some {
@@ -201,19 +206,23 @@ func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now 
 		}
 		created, err := tx.Model.CreateBulk(rows...).Save(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		prices := make([]*ent.PriceCreate, len(some))
 		for i, in := range some {
 			prices[i] = newPrice(tx, created[i].ID, PriceInput{Rates: in.Rates, Source: in.PriceSource}.withDefaults()).
 				SetEffectiveFrom(beginning).SetRecordedAt(now)
 		}
-		if err := tx.Price.CreateBulk(prices...).Exec(ctx); err != nil {
-			return nil, err
+		priced, err := tx.Price.CreateBulk(prices...).Save(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, m := range created {
+			entries = append(entries, auditModel(ActionCreate, nil, m), auditPrice(ActionCreate, nil, priced[i]))
 		}
 		models = append(models, created...)
 	}
-	return models, nil
+	return models, entries, nil
 }
 
 func newModel(tx *ent.Client, in ModelInput, now time.Time) *ent.ModelCreate {
@@ -421,8 +430,10 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 				update.ClearDeprecatedAt()
 			}
 		}
-		m, err = update.Save(ctx)
-		return err
+		if m, err = update.Save(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditModel(ActionUpdate, old, m))
 	})
 	if err != nil {
 		return nil, err
@@ -483,8 +494,15 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 		return translate(ctx, op, err)
 	}
 	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		return tx.Model.UpdateOneID(id).Where(model.DeletedAtIsNil()).
-			SetDeprecated(true).SetDeprecatedAt(at).SetUpdatedAt(now).Exec(ctx)
+		old, err := liveModel(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		m, err := old.Update().SetDeprecated(true).SetDeprecatedAt(at).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditModel(ActionUpdate, old, m))
 	})
 }
 
@@ -492,9 +510,16 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 // the ledger keeps pointing at it. It returns [ErrNotFound].
 func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete model %s", id), func(tx *ent.Client) error {
+		old, err := liveModel(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		now := r.now()
-		return tx.Model.UpdateOneID(id).Where(model.DeletedAtIsNil()).
-			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+		m, err := old.Update().SetDeletedAt(now).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditModel(ActionDelete, old, m))
 	})
 }
 
@@ -502,6 +527,21 @@ func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 // [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
-		return tx.Model.DeleteOneID(id).Exec(ctx)
+		m, err := tx.Model.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		prices, err := tx.Price.Query().Where(price.ModelID(id)).Order(price.ByID()).All(ctx)
+		if err != nil {
+			return err
+		}
+		entries := []auditEntry{auditModel(ActionPurge, m, nil)}
+		for _, p := range prices {
+			entries = append(entries, auditPrice(ActionPurge, p, nil))
+		}
+		if err := tx.Model.DeleteOne(m).Exec(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, r.now(), entries...)
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
@@ -80,7 +81,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 9)
+	require.Len(t, there.Tables, 10)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)
@@ -88,8 +89,9 @@ func TestMove(t *testing.T) {
 	two, err := registry.Open(t.Context(), server, registry.WithClock(clock.Now))
 	require.NoError(t, err)
 	require.Equal(t, want, dump(t, two), "ids and digits included")
-	mustProvider(t, two, "later") // it is an ordinary database
-	require.NoError(t, two.Client().Provider.DeleteOneID(must(two.FindProvider(t.Context(), "later")).ID).Exec(t.Context()))
+	later := mustProvider(t, two, "later") // it is an ordinary database
+	require.NoError(t, two.Client().Provider.DeleteOne(later).Exec(t.Context()))
+	must(two.Client().AuditEntry.Delete().Where(auditentry.EntityID(later.ID.String())).Exec(t.Context()))
 	require.NoError(t, two.Close())
 
 	andBack, err := registry.Move(t.Context(), server, back, nil)
@@ -138,7 +140,7 @@ func TestMoveRefuses(t *testing.T) {
 			before := dump(t, reg)
 			_, err = registry.Move(t.Context(), filled(t), to, nil)
 			require.ErrorIs(t, err, registry.ErrConflict)
-			require.ErrorContains(t, err, "not empty: it has settings")
+			require.ErrorContains(t, err, "not empty: it has audit_log")
 			require.Equal(t, before, dump(t, reg))
 			require.NoError(t, reg.Close())
 		})

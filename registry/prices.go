@@ -104,8 +104,12 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 		if _, err := liveModel(ctx, tx, id); err != nil {
 			return err
 		}
-		p, err = changePrice(ctx, tx, id, in, r.now())
-		return err
+		now := r.now()
+		var entry auditEntry
+		if p, entry, err = changePrice(ctx, tx, id, in, now); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, entry)
 	})
 	if err != nil {
 		return nil, err
@@ -113,33 +117,37 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	return p, nil
 }
 
-// changePrice closes the current price of a tier and opens the next.
-func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time) (*ent.Price, error) {
+// changePrice closes the current price of a tier and opens the next, which it returns with the entry of
+// the change.
+func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time) (*ent.Price, auditEntry, error) {
+	var none auditEntry
 	current, err := tx.Price.Query().Where(
 		price.ModelID(modelID), price.ServiceTier(in.ServiceTier),
 		price.MinContextTokens(in.MinContextTokens), price.EffectiveToIsNil(),
 	).Only(ctx)
 	if err != nil && !ent.IsNotFound(err) {
-		return nil, err
+		return nil, none, err
 	}
 	from := now
 	if current != nil {
 		if sameRates(current.Rates, in.Rates) {
-			return current.Update().SetSource(in.Source).Save(ctx)
+			same, err := current.Update().SetSource(in.Source).Save(ctx)
+			return same, auditPrice(ActionUpdate, current, same), err
 		}
 		if !from.After(current.EffectiveFrom) { // the same instant, or the clock went back
 			from = current.EffectiveFrom.Add(time.Microsecond)
 		}
 		if err := current.Update().SetEffectiveTo(from).Exec(ctx); err != nil {
-			return nil, err
+			return nil, none, err
 		}
 	}
 	next, err := newPrice(tx, modelID, in).SetEffectiveFrom(from).SetRecordedAt(now).Save(ctx)
 	if err != nil {
-		return nil, err
+		return nil, none, err
 	}
+	entry := auditPrice(ActionReprice, current, next)
 	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 {
-		return next, nil
+		return next, entry, nil
 	}
 	update := tx.Model.UpdateOneID(modelID).SetUpdatedAt(now)
 	if usd := rate(in.Rates, meter.Input); usd != nil {
@@ -152,7 +160,7 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 	} else {
 		update.ClearCostPer1mOutput()
 	}
-	return next, update.Exec(ctx)
+	return next, entry, update.Exec(ctx)
 }
 
 func sameRates(a, b money.Rates) bool {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
@@ -67,6 +68,9 @@ func TestProperty(t *testing.T) {
 		*generator = m.newID
 		t.Cleanup(func() { *generator = was })
 	}
+	was := auditentry.DefaultID
+	auditentry.DefaultID = m.newAuditID
+	t.Cleanup(func() { auditentry.DefaultID = was })
 	m.outcomes = map[string]map[string]int{}
 	rapid.Check(t, m.check)
 	m.report(t)
@@ -93,15 +97,27 @@ type machine struct {
 	world      *world
 	operations uint64 // decided so far
 	lastID     uint64
+	lastAudit  uint64
 
 	outcomes map[string]map[string]int // how often an operation ended how
 }
 
 // newID returns the id after the last one: ids sort by creation, and an operation that begins with
 // the same lastID makes the same ids.
-func (m *machine) newID() (id uuid.UUID) {
+func (m *machine) newID() uuid.UUID {
 	m.lastID++
-	binary.BigEndian.PutUint64(id[:], m.lastID<<16)
+	return numbered(m.lastID)
+}
+
+// newAuditID is newID for the audit trail, which the world knows nothing of.
+func (m *machine) newAuditID() uuid.UUID {
+	m.lastAudit++
+	return numbered(m.lastAudit)
+}
+
+// numbered returns the n-th id.
+func numbered(n uint64) (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:], n<<16)
 	id[6], id[8] = 0x70, 0x80 // UUIDv7
 	return id
 }
@@ -208,7 +224,7 @@ func (m *machine) step(t *rapid.T, c call) {
 
 func (m *machine) run(t *rapid.T, name string, reg *registry.Registry, c call) {
 	if !c.isTx {
-		m.lastID = c.lastID
+		m.lastID, m.lastAudit = c.lastID, c.lastID
 		value, err := c.onRegistry(t.Context(), reg)
 		got := outcomeOf(value, err)
 		if got != c.want {
@@ -237,6 +253,15 @@ func (m *machine) agree(t *rapid.T) {
 		if got := dumpRows(t, reg); got != want {
 			t.Fatalf("rows on %s:\n%s", m.engines[i].name, firstDifference(got, want))
 		}
+	}
+	var trails []string
+	for _, reg := range m.registries {
+		trail, err := reg.Client().AuditEntry.Query().Order(auditentry.ByID()).All(t.Context())
+		require.NoError(t, err)
+		trails = append(trails, render(trail))
+	}
+	if trails[0] != trails[1] {
+		t.Fatalf("audit trail on %s and %s:\n%s", m.engines[1].name, m.engines[0].name, firstDifference(trails[1], trails[0]))
 	}
 }
 
@@ -278,7 +303,7 @@ func clearAll(t *rapid.T, reg *registry.Registry) {
 		Exec(context.Context) (int, error)
 	}{
 		c.Usage.Delete(), c.Price.Delete(), c.Model.Delete(), c.ModelFamily.Delete(), c.APIKey.Delete(),
-		c.SDKVersion.Delete(), c.DiscoveryLog.Delete(), c.Provider.Delete(), c.Setting.Delete(),
+		c.SDKVersion.Delete(), c.DiscoveryLog.Delete(), c.Provider.Delete(), c.Setting.Delete(), c.AuditEntry.Delete(),
 	} {
 		_, err := table.Exec(ctx)
 		require.NoError(t, err)

@@ -15,6 +15,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 )
 
@@ -100,8 +102,11 @@ func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent
 		return nil, translate(ctx, "create provider", err)
 	}
 	err = r.writeAlone(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
-		p, err = newProvider(tx, in, r.now()).Save(ctx)
-		return err
+		now := r.now()
+		if p, err = newProvider(tx, in, now).Save(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditProvider(ActionCreate, nil, p))
 	})
 	if err != nil {
 		return nil, err
@@ -157,11 +162,19 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 		return nil, translate(ctx, op, err)
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		p, err = tx.Provider.UpdateOneID(id).Where(provider.DeletedAtIsNil()).
+		old, err := liveProvider(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		p, err = old.Update().
 			SetNillableName(up.Name).SetNillableDisplayName(up.DisplayName).SetNillableBaseURL(up.BaseURL).
 			SetNillableAuthMethod(up.AuthMethod).SetNillableDescription(up.Description).
-			SetUpdatedAt(r.now()).Save(ctx)
-		return err
+			SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditProvider(ActionUpdate, old, p))
 	})
 	if err != nil {
 		return nil, err
@@ -181,23 +194,45 @@ func set[T any](field, update *T) {
 // [ErrNotFound].
 func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
-		if _, err := liveProvider(ctx, tx, id); err != nil {
+		p, err := liveProvider(ctx, tx, id)
+		if err != nil {
 			return err
 		}
 		now := r.now()
-		if err := tx.Provider.UpdateOneID(id).SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx); err != nil {
+		deleted, err := p.Update().SetDeletedAt(now).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
 			return err
 		}
-		err := tx.Model.Update().Where(model.ProviderID(id), model.DeletedAtIsNil()).
+		entries := []auditEntry{auditProvider(ActionDelete, p, deleted)}
+		models, err := tx.Model.Query().Where(model.ProviderID(id), model.DeletedAtIsNil()).Order(model.ByID()).All(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range models {
+			deleted := *m
+			deleted.DeletedAt, deleted.UpdatedAt = &now, now
+			entries = append(entries, auditModel(ActionDelete, m, &deleted))
+		}
+		err = tx.Model.Update().Where(model.ProviderID(id), model.DeletedAtIsNil()).
 			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
 		if err != nil {
 			return err
 		}
-		if err := lockKeys(ctx, tx, apikey.ProviderID(id), apikey.DeletedAtIsNil()); err != nil {
+		keys, err := lockedKeys(ctx, tx, apikey.ProviderID(id), apikey.DeletedAtIsNil())
+		if err != nil {
 			return err
 		}
-		return tx.APIKey.Update().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).
+		for _, k := range keys {
+			deleted := *k
+			deleted.DeletedAt, deleted.UpdatedAt = &now, now
+			entries = append(entries, auditKey(ActionDelete, k, &deleted))
+		}
+		err = tx.APIKey.Update().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).
 			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, entries...)
 	})
 }
 
@@ -206,6 +241,51 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 // returns [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
-		return tx.Provider.DeleteOneID(id).Exec(ctx)
+		entries, err := purgedWith(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := tx.Provider.DeleteOneID(id).Exec(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, r.now(), entries...)
 	})
+}
+
+// purgedWith returns the entries of a provider and of what is purged with it. It locks the keys.
+func purgedWith(ctx context.Context, tx *ent.Client, id uuid.UUID) ([]auditEntry, error) {
+	p, err := tx.Provider.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	entries := []auditEntry{auditProvider(ActionPurge, p, nil)}
+	families, err := tx.ModelFamily.Query().Where(modelfamily.ProviderID(id)).Order(modelfamily.ByID()).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range families {
+		entries = append(entries, auditFamily(ActionPurge, f, nil))
+	}
+	models, err := tx.Model.Query().Where(model.ProviderID(id)).Order(model.ByID()).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range models {
+		entries = append(entries, auditModel(ActionPurge, m, nil))
+	}
+	prices, err := tx.Price.Query().Where(price.HasModelWith(model.ProviderID(id))).Order(price.ByID()).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range prices {
+		entries = append(entries, auditPrice(ActionPurge, p, nil))
+	}
+	keys, err := lockedKeys(ctx, tx, apikey.ProviderID(id))
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		entries = append(entries, auditKey(ActionPurge, k, nil))
+	}
+	return entries, nil
 }

@@ -23,8 +23,9 @@ type Registry struct {
 	client *ent.Client
 	fresh  *ent.Client // reads at the primary alone; else the same as client
 	clock  func() time.Time
-	inTx   bool // client belongs to a transaction
-	hot    *hot // nil within a transaction
+	inTx   bool   // client belongs to a transaction
+	hot    *hot   // nil within a transaction
+	actor  string // as given: audit checks it
 	// records queues usage to be recorded together; nil within a transaction.
 	records *batch.Queue[record]
 }
@@ -194,7 +195,7 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 		}
 	}()
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true})
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, actor: r.actor})
 	open = false
 	if err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {

@@ -164,7 +164,7 @@ func (r replicas) testReads(t *testing.T) {
 		"FindAPIKey": "api_keys", "FindModel": "models", "FindProvider": "providers", "GetModel": "models", "GetProvider": "providers",
 		"GetCostBreakdown": "usage_tracking", "GetModelsByProvider": "models", "GetRecentDiscoveries": "discovery_logs",
 		"GetSetting": "settings", "GetUsageStats": "usage_tracking", "ListModels": "models", "ListAPIKeys": "api_keys",
-		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions",
+		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions", "ListAudit": "audit_log",
 	}
 	for name, operate := range operations {
 		if !openReads(name) || name == "GetLeastUsedKey" {

@@ -2,6 +2,8 @@ package registry
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -25,8 +27,9 @@ func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 	return s.Value, nil
 }
 
-// SetSetting creates or changes a setting. It returns [ErrInvalidData] unless the key has 1 to
-// 256 characters and the value at most 1,048,576.
+// SetSetting creates or changes a setting. The audit trail keeps its values, the former ones too: a
+// secret that is put here stays in there. It returns [ErrInvalidData] unless the key has 1 to 256
+// characters and the value at most 1,048,576.
 func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 	var f faults
 	f.text("key", key, 1, maxSettingKey)
@@ -35,18 +38,51 @@ func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 		return translate(ctx, "set setting", err)
 	}
 	return r.write(ctx, fmt.Sprintf("set setting %q", key), func(tx *ent.Client) error {
-		return tx.Setting.Create().SetID(key).SetValue(value).SetUpdatedAt(r.now()).
-			OnConflictColumns(setting.FieldID).UpdateNewValues().Exec(ctx)
+		now := r.now()
+		old, err := lockedSetting(ctx, tx, key)
+		for ent.IsNotFound(err) {
+			err = tx.Setting.Create().SetID(key).SetValue(value).SetUpdatedAt(now).
+				OnConflictColumns(setting.FieldID).DoNothing().Exec(ctx)
+			if err == nil {
+				created := &ent.Setting{ID: key, Value: value, UpdatedAt: now}
+				return r.audit(ctx, tx, now, auditSetting(ActionCreate, nil, created))
+			}
+			if errors.Is(err, sql.ErrNoRows) { // somebody else has created it meanwhile
+				old, err = lockedSetting(ctx, tx, key)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		s, err := old.Update().SetValue(value).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditSetting(ActionUpdate, old, s))
 	})
 }
 
-// DeleteSetting deletes a setting, or returns [ErrNotFound].
+// lockedSetting returns a setting, which nobody else changes until the transaction ends.
+func lockedSetting(ctx context.Context, tx *ent.Client, key string) (*ent.Setting, error) {
+	query := tx.Setting.Query().Where(setting.ID(key))
+	query.Modify(forUpdate)
+	return query.Only(ctx)
+}
+
+// DeleteSetting deletes a setting, or returns [ErrNotFound]. The audit trail keeps its value.
 func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 	if !storable(key) {
 		return translate(ctx, "delete setting", ErrNotFound)
 	}
 	return r.write(ctx, "delete setting", func(tx *ent.Client) error {
-		return tx.Setting.DeleteOneID(key).Exec(ctx)
+		old, err := lockedSetting(ctx, tx, key)
+		if err != nil {
+			return err
+		}
+		if err := tx.Setting.DeleteOne(old).Exec(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, r.now(), auditSetting(ActionDelete, old, nil))
 	})
 }
 

@@ -1,0 +1,265 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+)
+
+// What was done, as an [ent.AuditEntry] says it.
+const (
+	ActionCreate  = "create"
+	ActionUpdate  = "update"
+	ActionDelete  = "delete"  // hidden, its name free again; of a setting: removed
+	ActionPurge   = "purge"   // removed for good
+	ActionDegrade = "degrade" // a key
+	ActionRestore = "restore" // a key
+	ActionReprice = "reprice" // a price begins, and ends the one before it if there is one
+	ActionRepair  = "repair"  // sums of the ledger were corrected
+	ActionPrune   = "prune"   // old records of the ledger were removed
+	ActionReset   = "reset"   // the daily counters of all keys
+)
+
+// What it was done to. The entry's EntityID is the id of the row, but that of the model for a price,
+// the key for a setting, and empty for what is not one alone.
+const (
+	EntityProvider = "provider"
+	EntityFamily   = "family"
+	EntityModel    = "model"
+	EntityPrice    = "price"
+	EntityAPIKey   = "api_key"
+	EntitySetting  = "setting"
+	EntityLedger   = "ledger"
+)
+
+const maxWord = 64 // characters of an action or an entity
+
+// As returns the same registry for somebody: the changes made through it are recorded as the
+// actor's, up to 128 characters without control characters or invisible ones. An empty actor is
+// nobody. The two share everything else: closing one closes both. As works within a transaction
+// too; what a registry's InTx does is its actor's.
+//
+// The actor is not checked here: with one that breaks the rules, every change that is recorded in
+// the audit trail returns [ErrInvalidData] and is not made.
+func (r *Registry) As(actor string) *Registry {
+	as := *r
+	as.actor = actor
+	return &as
+}
+
+// AuditFilter selects entries of the audit trail. Conditions that are zero are none; the others must
+// all hold.
+type AuditFilter struct {
+	Actor    string
+	Action   string // such as ActionCreate
+	Entity   string // such as EntityModel
+	EntityID string
+	Start    time.Time // the first instant
+	End      time.Time // the first instant after it
+
+	Limit  int       // up to MaxLimit. Defaults to DefaultLimit
+	Before uuid.UUID // the last entry of the page before; zero: from the newest
+}
+
+func (fl AuditFilter) faults() faults {
+	var f faults
+	f.text("actor", fl.Actor, 0, maxName)
+	f.text("action", fl.Action, 0, maxWord)
+	f.text("entity", fl.Entity, 0, maxWord)
+	f.text("entity_id", fl.EntityID, 0, maxSettingKey)
+	if !fl.Start.IsZero() && !fl.End.IsZero() {
+		start, end := clamp(fl.Start), clamp(fl.End)
+		f.check(end.After(start), "end %s is not after start %s", end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
+	}
+	f.check(fl.Limit >= 0 && fl.Limit <= MaxLimit, "limit %d is not within 0 and %d", fl.Limit, MaxLimit)
+	return f
+}
+
+// ListAudit returns a page of the audit trail, newest first: who changed which provider, family,
+// model, price, API key or setting, when, from what to what. For the next page, ask again with
+// Before set to the id of the last entry.
+//
+// Before and After are the row in JSON, without fields that are zero; nil: there was none, or it is
+// gone. They never hold an API key or its hash, but values of settings as they are. A change that
+// changes nothing but the row's updated_at has no entry; neither have recorded usage, discovery logs
+// and SDK versions. A change of the standard price is one of the price: the model's current costs
+// follow it without an entry.
+//
+// It returns [ErrInvalidData], also when the end is not after the start, or [ErrNotFound] for an
+// unknown Before.
+func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.AuditEntry, error) {
+	f := filter.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, "list audit", err)
+	}
+	client, where := r.client, filter.predicates()
+	if filter.Before != uuid.Nil {
+		client = r.fresh // a replica could lack that entry, which was the primary's, or some before it
+		last, err := client.AuditEntry.Get(ctx, filter.Before)
+		if err != nil {
+			return nil, translate(ctx, "list audit", err)
+		}
+		// At most the time, and of that time the ids below: in this form both databases read the index
+		// on the time from there on.
+		where = append(where, auditentry.AtLTE(last.At),
+			auditentry.Or(auditentry.AtLT(last.At), auditentry.IDLT(last.ID)))
+	}
+	limit := filter.Limit
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	page, err := client.AuditEntry.Query().Where(where...).
+		Order(auditentry.ByAt(sql.OrderDesc()), auditentry.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
+	return page, translate(ctx, "list audit", err)
+}
+
+func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {
+	for _, condition := range []struct {
+		wanted bool
+		is     predicate.AuditEntry
+	}{
+		{fl.Actor != "", auditentry.Actor(fl.Actor)},
+		{fl.Action != "", auditentry.Action(fl.Action)},
+		{fl.Entity != "", auditentry.Entity(fl.Entity)},
+		{fl.EntityID != "", auditentry.EntityID(fl.EntityID)},
+		{!fl.Start.IsZero(), auditentry.AtGTE(clamp(fl.Start))},
+		{!fl.End.IsZero(), auditentry.AtLT(clamp(fl.End))},
+	} {
+		if condition.wanted {
+			where = append(where, condition.is)
+		}
+	}
+	return where
+}
+
+// auditEntry is a change to be recorded.
+type auditEntry struct {
+	action, entity string
+	id             string // empty: not one alone
+	before, after  any    // Ent's row, or what else says it in JSON; nil: none
+}
+
+// audit records changes in their order, in the transaction that makes them. It leaves out those by
+// which nothing but updated_at changed. Rows must be as the database has them, not as asOf shows
+// them. It returns [ErrInvalidData] for an actor that breaks the rules.
+func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, entries ...auditEntry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	var f faults
+	f.text("actor", r.actor, 0, maxName)
+	if err := f.err(); err != nil {
+		return err
+	}
+	rows := make([]*ent.AuditEntryCreate, 0, len(entries))
+	for _, e := range entries {
+		before, err := rowJSON(e.before)
+		if err != nil {
+			return err
+		}
+		after, err := rowJSON(e.after)
+		if err != nil {
+			return err
+		}
+		if same, err := sameButTime(before, after); same || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		row := tx.AuditEntry.Create().SetAt(now).SetActor(r.actor).
+			SetAction(e.action).SetEntity(e.entity).SetEntityID(e.id)
+		if before != nil {
+			row.SetBefore(before)
+		}
+		if after != nil {
+			row.SetAfter(after)
+		}
+		rows = append(rows, row)
+	}
+	for some := range slices.Chunk(rows, chunk) {
+		if err := tx.AuditEntry.CreateBulk(some...).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rowJSON returns a row in JSON, nil for nil. Ent marshals the edges, which are not loaded, as the
+// last field, and leaves out what is sensitive.
+func rowJSON(row any) (json.RawMessage, error) {
+	if row == nil {
+		return nil, nil
+	}
+	text, err := json.Marshal(row)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	if fields, ok := bytes.CutSuffix(text, []byte(`,"edges":{}}`)); ok {
+		text = append(fields, '}')
+	}
+	return text, nil
+}
+
+// sameButTime tells whether nothing but updated_at differs between two rows.
+func sameButTime(before, after json.RawMessage) (bool, error) {
+	if before == nil || after == nil {
+		return false, nil
+	}
+	var fields [2]map[string]json.RawMessage
+	for i, row := range []json.RawMessage{before, after} {
+		if err := json.Unmarshal(row, &fields[i]); err != nil {
+			return false, fmt.Errorf("audit: %w", err)
+		}
+		delete(fields[i], "updated_at")
+	}
+	return maps.EqualFunc(fields[0], fields[1], func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }), nil
+}
+
+func auditProvider(action string, before, after *ent.Provider) auditEntry {
+	return rowEntry(action, EntityProvider, before, after, func(p *ent.Provider) string { return p.ID.String() })
+}
+
+func auditFamily(action string, before, after *ent.ModelFamily) auditEntry {
+	return rowEntry(action, EntityFamily, before, after, func(f *ent.ModelFamily) string { return f.ID.String() })
+}
+
+func auditModel(action string, before, after *ent.Model) auditEntry {
+	return rowEntry(action, EntityModel, before, after, func(m *ent.Model) string { return m.ID.String() })
+}
+
+// auditPrice names the model: its prices, none of which is ever written over, are one history.
+func auditPrice(action string, before, after *ent.Price) auditEntry {
+	return rowEntry(action, EntityPrice, before, after, func(p *ent.Price) string { return p.ModelID.String() })
+}
+
+func auditKey(action string, before, after *ent.APIKey) auditEntry {
+	return rowEntry(action, EntityAPIKey, before, after, func(k *ent.APIKey) string { return k.ID.String() })
+}
+
+func auditSetting(action string, before, after *ent.Setting) auditEntry {
+	return rowEntry(action, EntitySetting, before, after, func(s *ent.Setting) string { return s.ID })
+}
+
+// rowEntry is the entry of a row that was or became, or both.
+func rowEntry[T any](action, entity string, before, after *T, id func(*T) string) auditEntry {
+	e := auditEntry{action: action, entity: entity}
+	if before != nil { // a nil *T in an any is not nil
+		e.id, e.before = id(before), before
+	}
+	if after != nil {
+		e.id, e.after = id(after), after
+	}
+	return e
+}
