@@ -20,14 +20,11 @@ import (
 // What was done, as an [ent.AuditEntry] says it.
 const (
 	ActionCreate  = "create"
-	ActionUpdate  = "update"
+	ActionUpdate  = "update"  // of a price: one ends and the next begins, unless the rates are the same
 	ActionDelete  = "delete"  // hidden, its name free again; of a setting: removed
 	ActionPurge   = "purge"   // removed for good
 	ActionDegrade = "degrade" // a key
 	ActionRestore = "restore" // a key
-	ActionReprice = "reprice" // a price begins, and ends the one before it if there is one
-	ActionRepair  = "repair"  // sums of the ledger were corrected
-	ActionPrune   = "prune"   // old records of the ledger were removed
 	ActionReset   = "reset"   // the daily counters of all keys
 )
 
@@ -40,7 +37,6 @@ const (
 	EntityPrice    = "price"
 	EntityAPIKey   = "api_key"
 	EntitySetting  = "setting"
-	EntityLedger   = "ledger"
 )
 
 const maxWord = 64 // characters of an action or an entity

@@ -77,7 +77,7 @@ func fieldsOf(tb testing.TB, row json.RawMessage) (id string, fields map[string]
 }
 
 // follow checks that entries lead from rows to other rows: that before is the row as it was, and
-// after as it became. A reprice leads to the price that it ends, and to the model, too.
+// after as it became. A changed price leads to the price that it ends, and to the model, too.
 func follow(tb testing.TB, name string, from map[string]string, entries []*ent.AuditEntry, to map[string]string) {
 	tb.Helper()
 	from = maps.Clone(from)
@@ -97,12 +97,10 @@ func follow(tb testing.TB, name string, from map[string]string, entries []*ent.A
 			require.NotContains(tb, from, after, name)
 		}
 		delete(from, before)
-		if e.Action == registry.ActionReprice {
+		if e.Entity == registry.EntityPrice && e.Action == registry.ActionUpdate && before != after {
 			from[e.EntityID] = to[e.EntityID]
-			if before != "" {
-				require.Contains(tb, to[before], "effective_to", name)
-				from[before] = to[before]
-			}
+			require.Contains(tb, to[before], "effective_to", name)
+			from[before] = to[before]
 		}
 		if after != "" {
 			from[after] = string(e.After)
@@ -113,7 +111,7 @@ func follow(tb testing.TB, name string, from map[string]string, entries []*ent.A
 		for id, row := range all {
 			_, fields := fieldsOf(tb, json.RawMessage(row))
 			for _, counter := range []string{
-				"updated_at", "usage_count", "token_count", "requests_today", "tokens_today", "extra_requests", "extra_tokens",
+				"updated_at", "usage_count", "token_count", "requests_today", "tokens_today",
 				"last_reset", "last_used_at",
 			} {
 				delete(fields, counter)
@@ -201,11 +199,11 @@ func testAudit(t *testing.T, e engine) {
 		"UpdateModelPricing": {func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 1}})
 			return err
-		}, []string{"reprice price"}, func(th thing) string { return th.model.ID.String() }},
+		}, []string{"update price"}, func(th thing) string { return th.model.ID.String() }},
 		"UpdateModelPricing of a tier": {func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{ServiceTier: "batch", Rates: gpt4()})
 			return err
-		}, []string{"reprice price"}, func(th thing) string { return th.model.ID.String() }},
+		}, []string{"create price"}, func(th thing) string { return th.model.ID.String() }},
 		"UpdateModelPricing from elsewhere": {func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: gpt4(), Source: "elsewhere"})
 			return err
@@ -543,7 +541,7 @@ func testListAudit(t *testing.T, e engine) {
 		"actor":          {registry.AuditFilter{Actor: "bob"}, func(e *ent.AuditEntry) bool { return e.Actor == "bob" }, 149},
 		"action":         {registry.AuditFilter{Action: registry.ActionCreate}, func(e *ent.AuditEntry) bool { return e.Action == "create" }, 40},
 		"entity":         {registry.AuditFilter{Entity: registry.EntitySetting}, func(*ent.AuditEntry) bool { return true }, 452},
-		"another entity": {registry.AuditFilter{Entity: registry.EntityLedger}, func(*ent.AuditEntry) bool { return false }, 0},
+		"another entity": {registry.AuditFilter{Entity: registry.EntityFamily}, func(*ent.AuditEntry) bool { return false }, 0},
 		"one setting": {registry.AuditFilter{Entity: registry.EntitySetting, EntityID: "k7"},
 			func(e *ent.AuditEntry) bool { return e.EntityID == "k7" }, 12},
 		"from":  {registry.AuditFilter{Start: second.In(zone)}, func(e *ent.AuditEntry) bool { return !e.At.Before(second) }, 450},
@@ -654,7 +652,7 @@ func testAuditImport(t *testing.T, e engine) {
 	s.Providers[0].Models[1].Rates = money.Rates{meter.Input: 1}
 	before := rows(t, reg)
 	entries, words := audited(t, reg, func() { imports(s) })
-	require.Equal(t, []string{"update provider", "update model", "reprice price", "create model", "create price"}, words)
+	require.Equal(t, []string{"update provider", "update model", "update price", "create model", "create price"}, words)
 	follow(t, "import", before, entries, rows(t, reg))
 }
 

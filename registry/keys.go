@@ -377,7 +377,7 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 			apikey.DeletedAtIsNil(), apikey.LastResetGTE(startOfDay(now)),
 			apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0)),
 		)
-		if err := lockKeys(ctx, tx, used); err != nil {
+		if _, err := lockedKeys(ctx, tx, used); err != nil {
 			return err
 		}
 		n, err = tx.APIKey.Update().Where(used).
@@ -397,20 +397,12 @@ func lockedKey(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.APIKey, 
 	return query.Only(ctx)
 }
 
-// lockedKeys is lockKeys that returns the keys.
+// lockedKeys returns keys, which it locks in the order of their ids until the transaction ends: whoever locks
+// several in another order could wait for somebody who waits for him.
 func lockedKeys(ctx context.Context, tx *ent.Client, which ...predicate.APIKey) ([]*ent.APIKey, error) {
 	query := tx.APIKey.Query().Where(which...).Order(apikey.ByID())
 	query.Modify(forUpdate)
 	return query.All(ctx)
-}
-
-// lockKeys locks keys in the order of their ids until the transaction ends: whoever locks several in
-// another order could wait for somebody who waits for him.
-func lockKeys(ctx context.Context, tx *ent.Client, which ...predicate.APIKey) error {
-	query := tx.APIKey.Query().Where(which...).Order(apikey.ByID())
-	query.Modify(forUpdate)
-	_, err := query.IDs(ctx)
-	return err
 }
 
 // forUpdate locks the rows that are selected. SQLite has locked everything.

@@ -128,8 +128,9 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 	if err != nil && !ent.IsNotFound(err) {
 		return nil, none, err
 	}
-	from := now
+	from, action := now, ActionCreate
 	if current != nil {
+		action = ActionUpdate
 		if sameRates(current.Rates, in.Rates) {
 			same, err := current.Update().SetSource(in.Source).Save(ctx)
 			return same, auditPrice(ActionUpdate, current, same), err
@@ -145,7 +146,7 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 	if err != nil {
 		return nil, none, err
 	}
-	entry := auditPrice(ActionReprice, current, next)
+	entry := auditPrice(action, current, next)
 	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 {
 		return next, entry, nil
 	}
