@@ -37,6 +37,10 @@ type APIKey struct {
 	UsageCount int64 `json:"usage_count,omitempty"`
 	// tokens ever recorded, all meters
 	TokenCount int64 `json:"token_count,omitempty"`
+	// those of usage_count that IncrementUsage counted, which are not in the ledger
+	ExtraRequests int64 `json:"extra_requests,omitempty"`
+	// those of token_count that IncrementUsage counted
+	ExtraTokens int64 `json:"extra_tokens,omitempty"`
 	// requests on the UTC day of last_reset
 	RequestsToday int64 `json:"requests_today,omitempty"`
 	// tokens on the UTC day of last_reset, all meters
@@ -65,9 +69,11 @@ type APIKeyEdges struct {
 	Provider *Provider `json:"provider,omitempty"`
 	// Usage holds the value of the usage edge.
 	Usage []*Usage `json:"usage,omitempty"`
+	// UsageEvents holds the value of the usage_events edge.
+	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [2]bool
+	loadedTypes [3]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -90,6 +96,15 @@ func (e APIKeyEdges) UsageOrErr() ([]*Usage, error) {
 	return nil, &NotLoadedError{edge: "usage"}
 }
 
+// UsageEventsOrErr returns the UsageEvents value or an error if the edge
+// was not loaded in eager-loading.
+func (e APIKeyEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
+	if e.loadedTypes[2] {
+		return e.UsageEvents, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_events"}
+}
+
 // scanValues returns the types for scanning values from sql.Rows.
 func (*APIKey) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
@@ -97,7 +112,7 @@ func (*APIKey) scanValues(columns []string) ([]any, error) {
 		switch columns[i] {
 		case apikey.FieldDisabled, apikey.FieldDegraded:
 			values[i] = new(sql.NullBool)
-		case apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldRequestsToday, apikey.FieldTokensToday:
+		case apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldExtraRequests, apikey.FieldExtraTokens, apikey.FieldRequestsToday, apikey.FieldTokensToday:
 			values[i] = new(sql.NullInt64)
 		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason:
 			values[i] = new(sql.NullString)
@@ -181,6 +196,18 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.TokenCount = value.Int64
 			}
+		case apikey.FieldExtraRequests:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field extra_requests", values[i])
+			} else if value.Valid {
+				_m.ExtraRequests = value.Int64
+			}
+		case apikey.FieldExtraTokens:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field extra_tokens", values[i])
+			} else if value.Valid {
+				_m.ExtraTokens = value.Int64
+			}
 		case apikey.FieldRequestsToday:
 			if value, ok := values[i].(*sql.NullInt64); !ok {
 				return fmt.Errorf("unexpected type %T for field requests_today", values[i])
@@ -254,6 +281,11 @@ func (_m *APIKey) QueryUsage() *UsageQuery {
 	return NewAPIKeyClient(_m.config).QueryUsage(_m)
 }
 
+// QueryUsageEvents queries the "usage_events" edge of the APIKey entity.
+func (_m *APIKey) QueryUsageEvents() *UsageEventQuery {
+	return NewAPIKeyClient(_m.config).QueryUsageEvents(_m)
+}
+
 // Update returns a builder for updating this APIKey.
 // Note that you need to call APIKey.Unwrap() before calling this method if this APIKey
 // was returned from a transaction, and the transaction was committed or rolled back.
@@ -304,6 +336,12 @@ func (_m *APIKey) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("token_count=")
 	builder.WriteString(fmt.Sprintf("%v", _m.TokenCount))
+	builder.WriteString(", ")
+	builder.WriteString("extra_requests=")
+	builder.WriteString(fmt.Sprintf("%v", _m.ExtraRequests))
+	builder.WriteString(", ")
+	builder.WriteString("extra_tokens=")
+	builder.WriteString(fmt.Sprintf("%v", _m.ExtraTokens))
 	builder.WriteString(", ")
 	builder.WriteString("requests_today=")
 	builder.WriteString(fmt.Sprintf("%v", _m.RequestsToday))

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // APIKeyCreate is the builder for creating a APIKey entity.
@@ -108,6 +109,34 @@ func (_c *APIKeyCreate) SetTokenCount(v int64) *APIKeyCreate {
 func (_c *APIKeyCreate) SetNillableTokenCount(v *int64) *APIKeyCreate {
 	if v != nil {
 		_c.SetTokenCount(*v)
+	}
+	return _c
+}
+
+// SetExtraRequests sets the "extra_requests" field.
+func (_c *APIKeyCreate) SetExtraRequests(v int64) *APIKeyCreate {
+	_c.mutation.SetExtraRequests(v)
+	return _c
+}
+
+// SetNillableExtraRequests sets the "extra_requests" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableExtraRequests(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetExtraRequests(*v)
+	}
+	return _c
+}
+
+// SetExtraTokens sets the "extra_tokens" field.
+func (_c *APIKeyCreate) SetExtraTokens(v int64) *APIKeyCreate {
+	_c.mutation.SetExtraTokens(v)
+	return _c
+}
+
+// SetNillableExtraTokens sets the "extra_tokens" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableExtraTokens(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetExtraTokens(*v)
 	}
 	return _c
 }
@@ -250,6 +279,21 @@ func (_c *APIKeyCreate) AddUsage(v ...*Usage) *APIKeyCreate {
 	return _c.AddUsageIDs(ids...)
 }
 
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_c *APIKeyCreate) AddUsageEventIDs(ids ...uuid.UUID) *APIKeyCreate {
+	_c.mutation.AddUsageEventIDs(ids...)
+	return _c
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_c *APIKeyCreate) AddUsageEvents(v ...*UsageEvent) *APIKeyCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageEventIDs(ids...)
+}
+
 // Mutation returns the APIKeyMutation object of the builder.
 func (_c *APIKeyCreate) Mutation() *APIKeyMutation {
 	return _c.mutation
@@ -296,6 +340,14 @@ func (_c *APIKeyCreate) defaults() {
 	if _, ok := _c.mutation.TokenCount(); !ok {
 		v := apikey.DefaultTokenCount
 		_c.mutation.SetTokenCount(v)
+	}
+	if _, ok := _c.mutation.ExtraRequests(); !ok {
+		v := apikey.DefaultExtraRequests
+		_c.mutation.SetExtraRequests(v)
+	}
+	if _, ok := _c.mutation.ExtraTokens(); !ok {
+		v := apikey.DefaultExtraTokens
+		_c.mutation.SetExtraTokens(v)
 	}
 	if _, ok := _c.mutation.RequestsToday(); !ok {
 		v := apikey.DefaultRequestsToday
@@ -348,6 +400,12 @@ func (_c *APIKeyCreate) check() error {
 	}
 	if _, ok := _c.mutation.TokenCount(); !ok {
 		return &ValidationError{Name: "token_count", err: errors.New(`ent: missing required field "APIKey.token_count"`)}
+	}
+	if _, ok := _c.mutation.ExtraRequests(); !ok {
+		return &ValidationError{Name: "extra_requests", err: errors.New(`ent: missing required field "APIKey.extra_requests"`)}
+	}
+	if _, ok := _c.mutation.ExtraTokens(); !ok {
+		return &ValidationError{Name: "extra_tokens", err: errors.New(`ent: missing required field "APIKey.extra_tokens"`)}
 	}
 	if _, ok := _c.mutation.RequestsToday(); !ok {
 		return &ValidationError{Name: "requests_today", err: errors.New(`ent: missing required field "APIKey.requests_today"`)}
@@ -438,6 +496,14 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 		_spec.SetField(apikey.FieldTokenCount, field.TypeInt64, value)
 		_node.TokenCount = value
 	}
+	if value, ok := _c.mutation.ExtraRequests(); ok {
+		_spec.SetField(apikey.FieldExtraRequests, field.TypeInt64, value)
+		_node.ExtraRequests = value
+	}
+	if value, ok := _c.mutation.ExtraTokens(); ok {
+		_spec.SetField(apikey.FieldExtraTokens, field.TypeInt64, value)
+		_node.ExtraTokens = value
+	}
 	if value, ok := _c.mutation.RequestsToday(); ok {
 		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
 		_node.RequestsToday = value
@@ -496,6 +562,22 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageEventsTable,
+			Columns: []string{apikey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -642,6 +724,42 @@ func (u *APIKeyUpsert) UpdateTokenCount() *APIKeyUpsert {
 // AddTokenCount adds v to the "token_count" field.
 func (u *APIKeyUpsert) AddTokenCount(v int64) *APIKeyUpsert {
 	u.Add(apikey.FieldTokenCount, v)
+	return u
+}
+
+// SetExtraRequests sets the "extra_requests" field.
+func (u *APIKeyUpsert) SetExtraRequests(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldExtraRequests, v)
+	return u
+}
+
+// UpdateExtraRequests sets the "extra_requests" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateExtraRequests() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldExtraRequests)
+	return u
+}
+
+// AddExtraRequests adds v to the "extra_requests" field.
+func (u *APIKeyUpsert) AddExtraRequests(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldExtraRequests, v)
+	return u
+}
+
+// SetExtraTokens sets the "extra_tokens" field.
+func (u *APIKeyUpsert) SetExtraTokens(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldExtraTokens, v)
+	return u
+}
+
+// UpdateExtraTokens sets the "extra_tokens" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateExtraTokens() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldExtraTokens)
+	return u
+}
+
+// AddExtraTokens adds v to the "extra_tokens" field.
+func (u *APIKeyUpsert) AddExtraTokens(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldExtraTokens, v)
 	return u
 }
 
@@ -924,6 +1042,48 @@ func (u *APIKeyUpsertOne) AddTokenCount(v int64) *APIKeyUpsertOne {
 func (u *APIKeyUpsertOne) UpdateTokenCount() *APIKeyUpsertOne {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateTokenCount()
+	})
+}
+
+// SetExtraRequests sets the "extra_requests" field.
+func (u *APIKeyUpsertOne) SetExtraRequests(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetExtraRequests(v)
+	})
+}
+
+// AddExtraRequests adds v to the "extra_requests" field.
+func (u *APIKeyUpsertOne) AddExtraRequests(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddExtraRequests(v)
+	})
+}
+
+// UpdateExtraRequests sets the "extra_requests" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateExtraRequests() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateExtraRequests()
+	})
+}
+
+// SetExtraTokens sets the "extra_tokens" field.
+func (u *APIKeyUpsertOne) SetExtraTokens(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetExtraTokens(v)
+	})
+}
+
+// AddExtraTokens adds v to the "extra_tokens" field.
+func (u *APIKeyUpsertOne) AddExtraTokens(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddExtraTokens(v)
+	})
+}
+
+// UpdateExtraTokens sets the "extra_tokens" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateExtraTokens() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateExtraTokens()
 	})
 }
 
@@ -1393,6 +1553,48 @@ func (u *APIKeyUpsertBulk) AddTokenCount(v int64) *APIKeyUpsertBulk {
 func (u *APIKeyUpsertBulk) UpdateTokenCount() *APIKeyUpsertBulk {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateTokenCount()
+	})
+}
+
+// SetExtraRequests sets the "extra_requests" field.
+func (u *APIKeyUpsertBulk) SetExtraRequests(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetExtraRequests(v)
+	})
+}
+
+// AddExtraRequests adds v to the "extra_requests" field.
+func (u *APIKeyUpsertBulk) AddExtraRequests(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddExtraRequests(v)
+	})
+}
+
+// UpdateExtraRequests sets the "extra_requests" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateExtraRequests() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateExtraRequests()
+	})
+}
+
+// SetExtraTokens sets the "extra_tokens" field.
+func (u *APIKeyUpsertBulk) SetExtraTokens(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetExtraTokens(v)
+	})
+}
+
+// AddExtraTokens adds v to the "extra_tokens" field.
+func (u *APIKeyUpsertBulk) AddExtraTokens(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddExtraTokens(v)
+	})
+}
+
+// UpdateExtraTokens sets the "extra_tokens" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateExtraTokens() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateExtraTokens()
 	})
 }
 

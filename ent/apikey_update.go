@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // APIKeyUpdate is the builder for updating APIKey entities.
@@ -133,6 +134,48 @@ func (_u *APIKeyUpdate) SetNillableTokenCount(v *int64) *APIKeyUpdate {
 // AddTokenCount adds value to the "token_count" field.
 func (_u *APIKeyUpdate) AddTokenCount(v int64) *APIKeyUpdate {
 	_u.mutation.AddTokenCount(v)
+	return _u
+}
+
+// SetExtraRequests sets the "extra_requests" field.
+func (_u *APIKeyUpdate) SetExtraRequests(v int64) *APIKeyUpdate {
+	_u.mutation.ResetExtraRequests()
+	_u.mutation.SetExtraRequests(v)
+	return _u
+}
+
+// SetNillableExtraRequests sets the "extra_requests" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableExtraRequests(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetExtraRequests(*v)
+	}
+	return _u
+}
+
+// AddExtraRequests adds value to the "extra_requests" field.
+func (_u *APIKeyUpdate) AddExtraRequests(v int64) *APIKeyUpdate {
+	_u.mutation.AddExtraRequests(v)
+	return _u
+}
+
+// SetExtraTokens sets the "extra_tokens" field.
+func (_u *APIKeyUpdate) SetExtraTokens(v int64) *APIKeyUpdate {
+	_u.mutation.ResetExtraTokens()
+	_u.mutation.SetExtraTokens(v)
+	return _u
+}
+
+// SetNillableExtraTokens sets the "extra_tokens" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableExtraTokens(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetExtraTokens(*v)
+	}
+	return _u
+}
+
+// AddExtraTokens adds value to the "extra_tokens" field.
+func (_u *APIKeyUpdate) AddExtraTokens(v int64) *APIKeyUpdate {
+	_u.mutation.AddExtraTokens(v)
 	return _u
 }
 
@@ -294,6 +337,21 @@ func (_u *APIKeyUpdate) AddUsage(v ...*Usage) *APIKeyUpdate {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *APIKeyUpdate) AddUsageEventIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *APIKeyUpdate) AddUsageEvents(v ...*UsageEvent) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
+}
+
 // Mutation returns the APIKeyMutation object of the builder.
 func (_u *APIKeyUpdate) Mutation() *APIKeyMutation {
 	return _u.mutation
@@ -324,6 +382,27 @@ func (_u *APIKeyUpdate) RemoveUsage(v ...*Usage) *APIKeyUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *APIKeyUpdate) ClearUsageEvents() *APIKeyUpdate {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *APIKeyUpdate) RemoveUsageEventIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *APIKeyUpdate) RemoveUsageEvents(v ...*UsageEvent) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
 }
 
 // Save executes the query and returns the number of nodes affected by the update operation.
@@ -402,6 +481,18 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if value, ok := _u.mutation.AddedTokenCount(); ok {
 		_spec.AddField(apikey.FieldTokenCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ExtraRequests(); ok {
+		_spec.SetField(apikey.FieldExtraRequests, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedExtraRequests(); ok {
+		_spec.AddField(apikey.FieldExtraRequests, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ExtraTokens(); ok {
+		_spec.SetField(apikey.FieldExtraTokens, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedExtraTokens(); ok {
+		_spec.AddField(apikey.FieldExtraTokens, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.RequestsToday(); ok {
 		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
@@ -506,6 +597,51 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageEventsTable,
+			Columns: []string{apikey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageEventsTable,
+			Columns: []string{apikey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageEventsTable,
+			Columns: []string{apikey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -636,6 +772,48 @@ func (_u *APIKeyUpdateOne) SetNillableTokenCount(v *int64) *APIKeyUpdateOne {
 // AddTokenCount adds value to the "token_count" field.
 func (_u *APIKeyUpdateOne) AddTokenCount(v int64) *APIKeyUpdateOne {
 	_u.mutation.AddTokenCount(v)
+	return _u
+}
+
+// SetExtraRequests sets the "extra_requests" field.
+func (_u *APIKeyUpdateOne) SetExtraRequests(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetExtraRequests()
+	_u.mutation.SetExtraRequests(v)
+	return _u
+}
+
+// SetNillableExtraRequests sets the "extra_requests" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableExtraRequests(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetExtraRequests(*v)
+	}
+	return _u
+}
+
+// AddExtraRequests adds value to the "extra_requests" field.
+func (_u *APIKeyUpdateOne) AddExtraRequests(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddExtraRequests(v)
+	return _u
+}
+
+// SetExtraTokens sets the "extra_tokens" field.
+func (_u *APIKeyUpdateOne) SetExtraTokens(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetExtraTokens()
+	_u.mutation.SetExtraTokens(v)
+	return _u
+}
+
+// SetNillableExtraTokens sets the "extra_tokens" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableExtraTokens(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetExtraTokens(*v)
+	}
+	return _u
+}
+
+// AddExtraTokens adds value to the "extra_tokens" field.
+func (_u *APIKeyUpdateOne) AddExtraTokens(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddExtraTokens(v)
 	return _u
 }
 
@@ -797,6 +975,21 @@ func (_u *APIKeyUpdateOne) AddUsage(v ...*Usage) *APIKeyUpdateOne {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *APIKeyUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *APIKeyUpdateOne) AddUsageEvents(v ...*UsageEvent) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
+}
+
 // Mutation returns the APIKeyMutation object of the builder.
 func (_u *APIKeyUpdateOne) Mutation() *APIKeyMutation {
 	return _u.mutation
@@ -827,6 +1020,27 @@ func (_u *APIKeyUpdateOne) RemoveUsage(v ...*Usage) *APIKeyUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *APIKeyUpdateOne) ClearUsageEvents() *APIKeyUpdateOne {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *APIKeyUpdateOne) RemoveUsageEventIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *APIKeyUpdateOne) RemoveUsageEvents(v ...*UsageEvent) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
 }
 
 // Where appends a list predicates to the APIKeyUpdate builder.
@@ -936,6 +1150,18 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	if value, ok := _u.mutation.AddedTokenCount(); ok {
 		_spec.AddField(apikey.FieldTokenCount, field.TypeInt64, value)
 	}
+	if value, ok := _u.mutation.ExtraRequests(); ok {
+		_spec.SetField(apikey.FieldExtraRequests, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedExtraRequests(); ok {
+		_spec.AddField(apikey.FieldExtraRequests, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ExtraTokens(); ok {
+		_spec.SetField(apikey.FieldExtraTokens, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedExtraTokens(); ok {
+		_spec.AddField(apikey.FieldExtraTokens, field.TypeInt64, value)
+	}
 	if value, ok := _u.mutation.RequestsToday(); ok {
 		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
 	}
@@ -1039,6 +1265,51 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageEventsTable,
+			Columns: []string{apikey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageEventsTable,
+			Columns: []string{apikey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageEventsTable,
+			Columns: []string{apikey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

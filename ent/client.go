@@ -26,6 +26,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 
 	stdsql "database/sql"
 )
@@ -55,6 +58,12 @@ type Client struct {
 	Setting *SettingClient
 	// Usage is the client for interacting with the Usage builders.
 	Usage *UsageClient
+	// UsageEvent is the client for interacting with the UsageEvent builders.
+	UsageEvent *UsageEventClient
+	// UsageHorizon is the client for interacting with the UsageHorizon builders.
+	UsageHorizon *UsageHorizonClient
+	// UsageTotal is the client for interacting with the UsageTotal builders.
+	UsageTotal *UsageTotalClient
 }
 
 // NewClient creates a new client configured with the given options.
@@ -76,6 +85,9 @@ func (c *Client) init() {
 	c.SDKVersion = NewSDKVersionClient(c.config)
 	c.Setting = NewSettingClient(c.config)
 	c.Usage = NewUsageClient(c.config)
+	c.UsageEvent = NewUsageEventClient(c.config)
+	c.UsageHorizon = NewUsageHorizonClient(c.config)
+	c.UsageTotal = NewUsageTotalClient(c.config)
 }
 
 type (
@@ -178,6 +190,9 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		SDKVersion:   NewSDKVersionClient(cfg),
 		Setting:      NewSettingClient(cfg),
 		Usage:        NewUsageClient(cfg),
+		UsageEvent:   NewUsageEventClient(cfg),
+		UsageHorizon: NewUsageHorizonClient(cfg),
+		UsageTotal:   NewUsageTotalClient(cfg),
 	}, nil
 }
 
@@ -207,6 +222,9 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		SDKVersion:   NewSDKVersionClient(cfg),
 		Setting:      NewSettingClient(cfg),
 		Usage:        NewUsageClient(cfg),
+		UsageEvent:   NewUsageEventClient(cfg),
+		UsageHorizon: NewUsageHorizonClient(cfg),
+		UsageTotal:   NewUsageTotalClient(cfg),
 	}, nil
 }
 
@@ -237,7 +255,8 @@ func (c *Client) Close() error {
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
 		c.APIKey, c.AuditEntry, c.DiscoveryLog, c.Model, c.ModelFamily, c.Price,
-		c.Provider, c.SDKVersion, c.Setting, c.Usage,
+		c.Provider, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon,
+		c.UsageTotal,
 	} {
 		n.Use(hooks...)
 	}
@@ -248,7 +267,8 @@ func (c *Client) Use(hooks ...Hook) {
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
 		c.APIKey, c.AuditEntry, c.DiscoveryLog, c.Model, c.ModelFamily, c.Price,
-		c.Provider, c.SDKVersion, c.Setting, c.Usage,
+		c.Provider, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon,
+		c.UsageTotal,
 	} {
 		n.Intercept(interceptors...)
 	}
@@ -277,6 +297,12 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.Setting.mutate(ctx, m)
 	case *UsageMutation:
 		return c.Usage.mutate(ctx, m)
+	case *UsageEventMutation:
+		return c.UsageEvent.mutate(ctx, m)
+	case *UsageHorizonMutation:
+		return c.UsageHorizon.mutate(ctx, m)
+	case *UsageTotalMutation:
+		return c.UsageTotal.mutate(ctx, m)
 	default:
 		return nil, fmt.Errorf("ent: unknown mutation type %T", m)
 	}
@@ -415,6 +441,22 @@ func (c *APIKeyClient) QueryUsage(_m *APIKey) *UsageQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, id),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageTable, apikey.UsageColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageEvents queries the usage_events edge of a APIKey.
+func (c *APIKeyClient) QueryUsageEvents(_m *APIKey) *UsageEventQuery {
+	query := (&UsageEventClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, id),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageEventsTable, apikey.UsageEventsColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -901,6 +943,38 @@ func (c *ModelClient) QueryUsage(_m *Model) *UsageQuery {
 	return query
 }
 
+// QueryUsageTotals queries the usage_totals edge of a Model.
+func (c *ModelClient) QueryUsageTotals(_m *Model) *UsageTotalQuery {
+	query := (&UsageTotalClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(usagetotal.Table, usagetotal.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTotalsTable, model.UsageTotalsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageEvents queries the usage_events edge of a Model.
+func (c *ModelClient) QueryUsageEvents(_m *Model) *UsageEventQuery {
+	query := (&UsageEventClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageEventsTable, model.UsageEventsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // Hooks returns the client hooks.
 func (c *ModelClient) Hooks() []Hook {
 	return c.hooks.Model
@@ -1224,6 +1298,22 @@ func (c *PriceClient) QueryUsage(_m *Price) *UsageQuery {
 			sqlgraph.From(price.Table, price.FieldID, id),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageTable, price.UsageColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageEvents queries the usage_events edge of a Price.
+func (c *PriceClient) QueryUsageEvents(_m *Price) *UsageEventQuery {
+	query := (&UsageEventClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, id),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageEventsTable, price.UsageEventsColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -1932,15 +2022,479 @@ func (c *UsageClient) mutate(ctx context.Context, m *UsageMutation) (Value, erro
 	}
 }
 
+// UsageEventClient is a client for the UsageEvent schema.
+type UsageEventClient struct {
+	config
+}
+
+// NewUsageEventClient returns a client for the UsageEvent from the given config.
+func NewUsageEventClient(c config) *UsageEventClient {
+	return &UsageEventClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usageevent.Hooks(f(g(h())))`.
+func (c *UsageEventClient) Use(hooks ...Hook) {
+	c.hooks.UsageEvent = append(c.hooks.UsageEvent, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usageevent.Intercept(f(g(h())))`.
+func (c *UsageEventClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageEvent = append(c.inters.UsageEvent, interceptors...)
+}
+
+// Create returns a builder for creating a UsageEvent entity.
+func (c *UsageEventClient) Create() *UsageEventCreate {
+	mutation := newUsageEventMutation(c.config, OpCreate)
+	return &UsageEventCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageEvent entities.
+func (c *UsageEventClient) CreateBulk(builders ...*UsageEventCreate) *UsageEventCreateBulk {
+	return &UsageEventCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageEventClient) MapCreateBulk(slice any, setFunc func(*UsageEventCreate, int)) *UsageEventCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageEventCreateBulk{err: fmt.Errorf("calling to UsageEventClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageEventCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageEventCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageEvent.
+func (c *UsageEventClient) Update() *UsageEventUpdate {
+	mutation := newUsageEventMutation(c.config, OpUpdate)
+	return &UsageEventUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageEventClient) UpdateOne(_m *UsageEvent) *UsageEventUpdateOne {
+	mutation := newUsageEventMutation(c.config, OpUpdateOne, withUsageEvent(_m))
+	return &UsageEventUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageEventClient) UpdateOneID(id uuid.UUID) *UsageEventUpdateOne {
+	mutation := newUsageEventMutation(c.config, OpUpdateOne, withUsageEventID(id))
+	return &UsageEventUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageEvent.
+func (c *UsageEventClient) Delete() *UsageEventDelete {
+	mutation := newUsageEventMutation(c.config, OpDelete)
+	return &UsageEventDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageEventClient) DeleteOne(_m *UsageEvent) *UsageEventDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageEventClient) DeleteOneID(id uuid.UUID) *UsageEventDeleteOne {
+	builder := c.Delete().Where(usageevent.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageEventDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageEvent.
+func (c *UsageEventClient) Query() *UsageEventQuery {
+	return &UsageEventQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageEvent},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageEvent entity by its id.
+func (c *UsageEventClient) Get(ctx context.Context, id uuid.UUID) (*UsageEvent, error) {
+	return c.Query().Where(usageevent.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageEventClient) GetX(ctx context.Context, id uuid.UUID) *UsageEvent {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryModel queries the model edge of a UsageEvent.
+func (c *UsageEventClient) QueryModel(_m *UsageEvent) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usageevent.Table, usageevent.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.ModelTable, usageevent.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryKey queries the key edge of a UsageEvent.
+func (c *UsageEventClient) QueryKey(_m *UsageEvent) *APIKeyQuery {
+	query := (&APIKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usageevent.Table, usageevent.FieldID, id),
+			sqlgraph.To(apikey.Table, apikey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.KeyTable, usageevent.KeyColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryPrice queries the price edge of a UsageEvent.
+func (c *UsageEventClient) QueryPrice(_m *UsageEvent) *PriceQuery {
+	query := (&PriceClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usageevent.Table, usageevent.FieldID, id),
+			sqlgraph.To(price.Table, price.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.PriceTable, usageevent.PriceColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *UsageEventClient) Hooks() []Hook {
+	return c.hooks.UsageEvent
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageEventClient) Interceptors() []Interceptor {
+	return c.inters.UsageEvent
+}
+
+func (c *UsageEventClient) mutate(ctx context.Context, m *UsageEventMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageEventCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageEventUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageEventUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageEventDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageEvent mutation op: %q", m.Op())
+	}
+}
+
+// UsageHorizonClient is a client for the UsageHorizon schema.
+type UsageHorizonClient struct {
+	config
+}
+
+// NewUsageHorizonClient returns a client for the UsageHorizon from the given config.
+func NewUsageHorizonClient(c config) *UsageHorizonClient {
+	return &UsageHorizonClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usagehorizon.Hooks(f(g(h())))`.
+func (c *UsageHorizonClient) Use(hooks ...Hook) {
+	c.hooks.UsageHorizon = append(c.hooks.UsageHorizon, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usagehorizon.Intercept(f(g(h())))`.
+func (c *UsageHorizonClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageHorizon = append(c.inters.UsageHorizon, interceptors...)
+}
+
+// Create returns a builder for creating a UsageHorizon entity.
+func (c *UsageHorizonClient) Create() *UsageHorizonCreate {
+	mutation := newUsageHorizonMutation(c.config, OpCreate)
+	return &UsageHorizonCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageHorizon entities.
+func (c *UsageHorizonClient) CreateBulk(builders ...*UsageHorizonCreate) *UsageHorizonCreateBulk {
+	return &UsageHorizonCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageHorizonClient) MapCreateBulk(slice any, setFunc func(*UsageHorizonCreate, int)) *UsageHorizonCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageHorizonCreateBulk{err: fmt.Errorf("calling to UsageHorizonClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageHorizonCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageHorizonCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageHorizon.
+func (c *UsageHorizonClient) Update() *UsageHorizonUpdate {
+	mutation := newUsageHorizonMutation(c.config, OpUpdate)
+	return &UsageHorizonUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageHorizonClient) UpdateOne(_m *UsageHorizon) *UsageHorizonUpdateOne {
+	mutation := newUsageHorizonMutation(c.config, OpUpdateOne, withUsageHorizon(_m))
+	return &UsageHorizonUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageHorizonClient) UpdateOneID(id string) *UsageHorizonUpdateOne {
+	mutation := newUsageHorizonMutation(c.config, OpUpdateOne, withUsageHorizonID(id))
+	return &UsageHorizonUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageHorizon.
+func (c *UsageHorizonClient) Delete() *UsageHorizonDelete {
+	mutation := newUsageHorizonMutation(c.config, OpDelete)
+	return &UsageHorizonDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageHorizonClient) DeleteOne(_m *UsageHorizon) *UsageHorizonDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageHorizonClient) DeleteOneID(id string) *UsageHorizonDeleteOne {
+	builder := c.Delete().Where(usagehorizon.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageHorizonDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageHorizon.
+func (c *UsageHorizonClient) Query() *UsageHorizonQuery {
+	return &UsageHorizonQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageHorizon},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageHorizon entity by its id.
+func (c *UsageHorizonClient) Get(ctx context.Context, id string) (*UsageHorizon, error) {
+	return c.Query().Where(usagehorizon.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageHorizonClient) GetX(ctx context.Context, id string) *UsageHorizon {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// Hooks returns the client hooks.
+func (c *UsageHorizonClient) Hooks() []Hook {
+	return c.hooks.UsageHorizon
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageHorizonClient) Interceptors() []Interceptor {
+	return c.inters.UsageHorizon
+}
+
+func (c *UsageHorizonClient) mutate(ctx context.Context, m *UsageHorizonMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageHorizonCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageHorizonUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageHorizonUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageHorizonDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageHorizon mutation op: %q", m.Op())
+	}
+}
+
+// UsageTotalClient is a client for the UsageTotal schema.
+type UsageTotalClient struct {
+	config
+}
+
+// NewUsageTotalClient returns a client for the UsageTotal from the given config.
+func NewUsageTotalClient(c config) *UsageTotalClient {
+	return &UsageTotalClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usagetotal.Hooks(f(g(h())))`.
+func (c *UsageTotalClient) Use(hooks ...Hook) {
+	c.hooks.UsageTotal = append(c.hooks.UsageTotal, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usagetotal.Intercept(f(g(h())))`.
+func (c *UsageTotalClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageTotal = append(c.inters.UsageTotal, interceptors...)
+}
+
+// Create returns a builder for creating a UsageTotal entity.
+func (c *UsageTotalClient) Create() *UsageTotalCreate {
+	mutation := newUsageTotalMutation(c.config, OpCreate)
+	return &UsageTotalCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageTotal entities.
+func (c *UsageTotalClient) CreateBulk(builders ...*UsageTotalCreate) *UsageTotalCreateBulk {
+	return &UsageTotalCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageTotalClient) MapCreateBulk(slice any, setFunc func(*UsageTotalCreate, int)) *UsageTotalCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageTotalCreateBulk{err: fmt.Errorf("calling to UsageTotalClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageTotalCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageTotalCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageTotal.
+func (c *UsageTotalClient) Update() *UsageTotalUpdate {
+	mutation := newUsageTotalMutation(c.config, OpUpdate)
+	return &UsageTotalUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageTotalClient) UpdateOne(_m *UsageTotal) *UsageTotalUpdateOne {
+	mutation := newUsageTotalMutation(c.config, OpUpdateOne, withUsageTotal(_m))
+	return &UsageTotalUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageTotalClient) UpdateOneID(id uuid.UUID) *UsageTotalUpdateOne {
+	mutation := newUsageTotalMutation(c.config, OpUpdateOne, withUsageTotalID(id))
+	return &UsageTotalUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageTotal.
+func (c *UsageTotalClient) Delete() *UsageTotalDelete {
+	mutation := newUsageTotalMutation(c.config, OpDelete)
+	return &UsageTotalDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageTotalClient) DeleteOne(_m *UsageTotal) *UsageTotalDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageTotalClient) DeleteOneID(id uuid.UUID) *UsageTotalDeleteOne {
+	builder := c.Delete().Where(usagetotal.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageTotalDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageTotal.
+func (c *UsageTotalClient) Query() *UsageTotalQuery {
+	return &UsageTotalQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageTotal},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageTotal entity by its id.
+func (c *UsageTotalClient) Get(ctx context.Context, id uuid.UUID) (*UsageTotal, error) {
+	return c.Query().Where(usagetotal.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageTotalClient) GetX(ctx context.Context, id uuid.UUID) *UsageTotal {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryModel queries the model edge of a UsageTotal.
+func (c *UsageTotalClient) QueryModel(_m *UsageTotal) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagetotal.Table, usagetotal.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagetotal.ModelTable, usagetotal.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *UsageTotalClient) Hooks() []Hook {
+	return c.hooks.UsageTotal
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageTotalClient) Interceptors() []Interceptor {
+	return c.inters.UsageTotal
+}
+
+func (c *UsageTotalClient) mutate(ctx context.Context, m *UsageTotalMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageTotalCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageTotalUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageTotalUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageTotalDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageTotal mutation op: %q", m.Op())
+	}
+}
+
 // hooks and interceptors per client, for fast access.
 type (
 	hooks struct {
 		APIKey, AuditEntry, DiscoveryLog, Model, ModelFamily, Price, Provider,
-		SDKVersion, Setting, Usage []ent.Hook
+		SDKVersion, Setting, Usage, UsageEvent, UsageHorizon, UsageTotal []ent.Hook
 	}
 	inters struct {
 		APIKey, AuditEntry, DiscoveryLog, Model, ModelFamily, Price, Provider,
-		SDKVersion, Setting, Usage []ent.Interceptor
+		SDKVersion, Setting, Usage, UsageEvent, UsageHorizon,
+		UsageTotal []ent.Interceptor
 	}
 )
 

@@ -22,6 +22,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 )
 
 // ent aliases to avoid import conflicts in user's code.
@@ -92,6 +95,9 @@ func checkColumn(t, c string) error {
 			sdkversion.Table:   sdkversion.ValidColumn,
 			setting.Table:      setting.ValidColumn,
 			usage.Table:        usage.ValidColumn,
+			usageevent.Table:   usageevent.ValidColumn,
+			usagehorizon.Table: usagehorizon.ValidColumn,
+			usagetotal.Table:   usagetotal.ValidColumn,
 		})
 	})
 	return columnCheck(t, c)

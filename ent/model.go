@@ -77,9 +77,13 @@ type ModelEdges struct {
 	Prices []*Price `json:"prices,omitempty"`
 	// Usage holds the value of the usage edge.
 	Usage []*Usage `json:"usage,omitempty"`
+	// UsageTotals holds the value of the usage_totals edge.
+	UsageTotals []*UsageTotal `json:"usage_totals,omitempty"`
+	// UsageEvents holds the value of the usage_events edge.
+	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [4]bool
+	loadedTypes [6]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -120,6 +124,24 @@ func (e ModelEdges) UsageOrErr() ([]*Usage, error) {
 		return e.Usage, nil
 	}
 	return nil, &NotLoadedError{edge: "usage"}
+}
+
+// UsageTotalsOrErr returns the UsageTotals value or an error if the edge
+// was not loaded in eager-loading.
+func (e ModelEdges) UsageTotalsOrErr() ([]*UsageTotal, error) {
+	if e.loadedTypes[4] {
+		return e.UsageTotals, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_totals"}
+}
+
+// UsageEventsOrErr returns the UsageEvents value or an error if the edge
+// was not loaded in eager-loading.
+func (e ModelEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
+	if e.loadedTypes[5] {
+		return e.UsageEvents, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_events"}
 }
 
 // scanValues returns the types for scanning values from sql.Rows.
@@ -316,6 +338,16 @@ func (_m *Model) QueryPrices() *PriceQuery {
 // QueryUsage queries the "usage" edge of the Model entity.
 func (_m *Model) QueryUsage() *UsageQuery {
 	return NewModelClient(_m.config).QueryUsage(_m)
+}
+
+// QueryUsageTotals queries the "usage_totals" edge of the Model entity.
+func (_m *Model) QueryUsageTotals() *UsageTotalQuery {
+	return NewModelClient(_m.config).QueryUsageTotals(_m)
+}
+
+// QueryUsageEvents queries the "usage_events" edge of the Model entity.
+func (_m *Model) QueryUsageEvents() *UsageEventQuery {
+	return NewModelClient(_m.config).QueryUsageEvents(_m)
 }
 
 // Update returns a builder for updating this Model.

@@ -18,6 +18,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -331,6 +333,36 @@ func (_c *ModelCreate) AddUsage(v ...*Usage) *ModelCreate {
 	return _c.AddUsageIDs(ids...)
 }
 
+// AddUsageTotalIDs adds the "usage_totals" edge to the UsageTotal entity by IDs.
+func (_c *ModelCreate) AddUsageTotalIDs(ids ...uuid.UUID) *ModelCreate {
+	_c.mutation.AddUsageTotalIDs(ids...)
+	return _c
+}
+
+// AddUsageTotals adds the "usage_totals" edges to the UsageTotal entity.
+func (_c *ModelCreate) AddUsageTotals(v ...*UsageTotal) *ModelCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageTotalIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_c *ModelCreate) AddUsageEventIDs(ids ...uuid.UUID) *ModelCreate {
+	_c.mutation.AddUsageEventIDs(ids...)
+	return _c
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_c *ModelCreate) AddUsageEvents(v ...*UsageEvent) *ModelCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageEventIDs(ids...)
+}
+
 // Mutation returns the ModelMutation object of the builder.
 func (_c *ModelCreate) Mutation() *ModelMutation {
 	return _c.mutation
@@ -633,6 +665,38 @@ func (_c *ModelCreate) createSpec() (*Model, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageTotalsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalsTable,
+			Columns: []string{model.UsageTotalsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotal.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageEventsTable,
+			Columns: []string{model.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -19,20 +19,24 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 )
 
 // ModelQuery is the builder for querying Model entities.
 type ModelQuery struct {
 	config
-	ctx          *QueryContext
-	order        []model.OrderOption
-	inters       []Interceptor
-	predicates   []predicate.Model
-	withProvider *ProviderQuery
-	withFamily   *ModelFamilyQuery
-	withPrices   *PriceQuery
-	withUsage    *UsageQuery
-	modifiers    []func(*sql.Selector)
+	ctx             *QueryContext
+	order           []model.OrderOption
+	inters          []Interceptor
+	predicates      []predicate.Model
+	withProvider    *ProviderQuery
+	withFamily      *ModelFamilyQuery
+	withPrices      *PriceQuery
+	withUsage       *UsageQuery
+	withUsageTotals *UsageTotalQuery
+	withUsageEvents *UsageEventQuery
+	modifiers       []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -150,6 +154,50 @@ func (_q *ModelQuery) QueryUsage() *UsageQuery {
 			sqlgraph.From(model.Table, model.FieldID, selector),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTable, model.UsageColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageTotals chains the current query on the "usage_totals" edge.
+func (_q *ModelQuery) QueryUsageTotals() *UsageTotalQuery {
+	query := (&UsageTotalClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(usagetotal.Table, usagetotal.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTotalsTable, model.UsageTotalsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageEvents chains the current query on the "usage_events" edge.
+func (_q *ModelQuery) QueryUsageEvents() *UsageEventQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageEventsTable, model.UsageEventsColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -344,15 +392,17 @@ func (_q *ModelQuery) Clone() *ModelQuery {
 		return nil
 	}
 	return &ModelQuery{
-		config:       _q.config,
-		ctx:          _q.ctx.Clone(),
-		order:        append([]model.OrderOption{}, _q.order...),
-		inters:       append([]Interceptor{}, _q.inters...),
-		predicates:   append([]predicate.Model{}, _q.predicates...),
-		withProvider: _q.withProvider.Clone(),
-		withFamily:   _q.withFamily.Clone(),
-		withPrices:   _q.withPrices.Clone(),
-		withUsage:    _q.withUsage.Clone(),
+		config:          _q.config,
+		ctx:             _q.ctx.Clone(),
+		order:           append([]model.OrderOption{}, _q.order...),
+		inters:          append([]Interceptor{}, _q.inters...),
+		predicates:      append([]predicate.Model{}, _q.predicates...),
+		withProvider:    _q.withProvider.Clone(),
+		withFamily:      _q.withFamily.Clone(),
+		withPrices:      _q.withPrices.Clone(),
+		withUsage:       _q.withUsage.Clone(),
+		withUsageTotals: _q.withUsageTotals.Clone(),
+		withUsageEvents: _q.withUsageEvents.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -401,6 +451,28 @@ func (_q *ModelQuery) WithUsage(opts ...func(*UsageQuery)) *ModelQuery {
 		opt(query)
 	}
 	_q.withUsage = query
+	return _q
+}
+
+// WithUsageTotals tells the query-builder to eager-load the nodes that are connected to
+// the "usage_totals" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithUsageTotals(opts ...func(*UsageTotalQuery)) *ModelQuery {
+	query := (&UsageTotalClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageTotals = query
+	return _q
+}
+
+// WithUsageEvents tells the query-builder to eager-load the nodes that are connected to
+// the "usage_events" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *ModelQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageEvents = query
 	return _q
 }
 
@@ -482,11 +554,13 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 	var (
 		nodes       = []*Model{}
 		_spec       = _q.querySpec()
-		loadedTypes = [4]bool{
+		loadedTypes = [6]bool{
 			_q.withProvider != nil,
 			_q.withFamily != nil,
 			_q.withPrices != nil,
 			_q.withUsage != nil,
+			_q.withUsageTotals != nil,
+			_q.withUsageEvents != nil,
 		}
 	)
 	_spec.ScanValues = func(columns []string) ([]any, error) {
@@ -533,6 +607,20 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 		if err := _q.loadUsage(ctx, query, nodes,
 			func(n *Model) { n.Edges.Usage = []*Usage{} },
 			func(n *Model, e *Usage) { n.Edges.Usage = append(n.Edges.Usage, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageTotals; query != nil {
+		if err := _q.loadUsageTotals(ctx, query, nodes,
+			func(n *Model) { n.Edges.UsageTotals = []*UsageTotal{} },
+			func(n *Model, e *UsageTotal) { n.Edges.UsageTotals = append(n.Edges.UsageTotals, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageEvents; query != nil {
+		if err := _q.loadUsageEvents(ctx, query, nodes,
+			func(n *Model) { n.Edges.UsageEvents = []*UsageEvent{} },
+			func(n *Model, e *UsageEvent) { n.Edges.UsageEvents = append(n.Edges.UsageEvents, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -645,6 +733,66 @@ func (_q *ModelQuery) loadUsage(ctx context.Context, query *UsageQuery, nodes []
 	}
 	query.Where(predicate.Usage(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(model.UsageColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ModelQuery) loadUsageTotals(ctx context.Context, query *UsageTotalQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageTotal)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagetotal.FieldModelID)
+	}
+	query.Where(predicate.UsageTotal(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.UsageTotalsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ModelQuery) loadUsageEvents(ctx context.Context, query *UsageEventQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageEvent)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usageevent.FieldModelID)
+	}
+	query.Where(predicate.UsageEvent(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.UsageEventsColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

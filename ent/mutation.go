@@ -24,6 +24,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -46,43 +49,53 @@ const (
 	TypeSDKVersion   = "SDKVersion"
 	TypeSetting      = "Setting"
 	TypeUsage        = "Usage"
+	TypeUsageEvent   = "UsageEvent"
+	TypeUsageHorizon = "UsageHorizon"
+	TypeUsageTotal   = "UsageTotal"
 )
 
 // APIKeyMutation represents an operation that mutates the APIKey nodes in the graph.
 type APIKeyMutation struct {
 	config
-	op                Op
-	typ               string
-	id                *uuid.UUID
-	created_at        *time.Time
-	updated_at        *time.Time
-	deleted_at        *time.Time
-	key_hash          *string
-	key_prefix        *string
-	label             *string
-	usage_count       *int64
-	addusage_count    *int64
-	token_count       *int64
-	addtoken_count    *int64
-	requests_today    *int64
-	addrequests_today *int64
-	tokens_today      *int64
-	addtokens_today   *int64
-	last_reset        *time.Time
-	disabled          *bool
-	degraded          *bool
-	degraded_until    *time.Time
-	degraded_reason   *string
-	last_used_at      *time.Time
-	clearedFields     map[string]struct{}
-	provider          *uuid.UUID
-	clearedprovider   bool
-	usage             map[uuid.UUID]struct{}
-	removedusage      map[uuid.UUID]struct{}
-	clearedusage      bool
-	done              bool
-	oldValue          func(context.Context) (*APIKey, error)
-	predicates        []predicate.APIKey
+	op                  Op
+	typ                 string
+	id                  *uuid.UUID
+	created_at          *time.Time
+	updated_at          *time.Time
+	deleted_at          *time.Time
+	key_hash            *string
+	key_prefix          *string
+	label               *string
+	usage_count         *int64
+	addusage_count      *int64
+	token_count         *int64
+	addtoken_count      *int64
+	extra_requests      *int64
+	addextra_requests   *int64
+	extra_tokens        *int64
+	addextra_tokens     *int64
+	requests_today      *int64
+	addrequests_today   *int64
+	tokens_today        *int64
+	addtokens_today     *int64
+	last_reset          *time.Time
+	disabled            *bool
+	degraded            *bool
+	degraded_until      *time.Time
+	degraded_reason     *string
+	last_used_at        *time.Time
+	clearedFields       map[string]struct{}
+	provider            *uuid.UUID
+	clearedprovider     bool
+	usage               map[uuid.UUID]struct{}
+	removedusage        map[uuid.UUID]struct{}
+	clearedusage        bool
+	usage_events        map[uuid.UUID]struct{}
+	removedusage_events map[uuid.UUID]struct{}
+	clearedusage_events bool
+	done                bool
+	oldValue            func(context.Context) (*APIKey, error)
+	predicates          []predicate.APIKey
 }
 
 var _ ent.Mutation = (*APIKeyMutation)(nil)
@@ -566,6 +579,118 @@ func (m *APIKeyMutation) ResetTokenCount() {
 	m.addtoken_count = nil
 }
 
+// SetExtraRequests sets the "extra_requests" field.
+func (m *APIKeyMutation) SetExtraRequests(i int64) {
+	m.extra_requests = &i
+	m.addextra_requests = nil
+}
+
+// ExtraRequests returns the value of the "extra_requests" field in the mutation.
+func (m *APIKeyMutation) ExtraRequests() (r int64, exists bool) {
+	v := m.extra_requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldExtraRequests returns the old "extra_requests" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldExtraRequests(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldExtraRequests is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldExtraRequests requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldExtraRequests: %w", err)
+	}
+	return oldValue.ExtraRequests, nil
+}
+
+// AddExtraRequests adds i to the "extra_requests" field.
+func (m *APIKeyMutation) AddExtraRequests(i int64) {
+	if m.addextra_requests != nil {
+		*m.addextra_requests += i
+	} else {
+		m.addextra_requests = &i
+	}
+}
+
+// AddedExtraRequests returns the value that was added to the "extra_requests" field in this mutation.
+func (m *APIKeyMutation) AddedExtraRequests() (r int64, exists bool) {
+	v := m.addextra_requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetExtraRequests resets all changes to the "extra_requests" field.
+func (m *APIKeyMutation) ResetExtraRequests() {
+	m.extra_requests = nil
+	m.addextra_requests = nil
+}
+
+// SetExtraTokens sets the "extra_tokens" field.
+func (m *APIKeyMutation) SetExtraTokens(i int64) {
+	m.extra_tokens = &i
+	m.addextra_tokens = nil
+}
+
+// ExtraTokens returns the value of the "extra_tokens" field in the mutation.
+func (m *APIKeyMutation) ExtraTokens() (r int64, exists bool) {
+	v := m.extra_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldExtraTokens returns the old "extra_tokens" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldExtraTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldExtraTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldExtraTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldExtraTokens: %w", err)
+	}
+	return oldValue.ExtraTokens, nil
+}
+
+// AddExtraTokens adds i to the "extra_tokens" field.
+func (m *APIKeyMutation) AddExtraTokens(i int64) {
+	if m.addextra_tokens != nil {
+		*m.addextra_tokens += i
+	} else {
+		m.addextra_tokens = &i
+	}
+}
+
+// AddedExtraTokens returns the value that was added to the "extra_tokens" field in this mutation.
+func (m *APIKeyMutation) AddedExtraTokens() (r int64, exists bool) {
+	v := m.addextra_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetExtraTokens resets all changes to the "extra_tokens" field.
+func (m *APIKeyMutation) ResetExtraTokens() {
+	m.extra_tokens = nil
+	m.addextra_tokens = nil
+}
+
 // SetRequestsToday sets the "requests_today" field.
 func (m *APIKeyMutation) SetRequestsToday(i int64) {
 	m.requests_today = &i
@@ -1001,6 +1126,60 @@ func (m *APIKeyMutation) ResetUsage() {
 	m.removedusage = nil
 }
 
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
+func (m *APIKeyMutation) AddUsageEventIDs(ids ...uuid.UUID) {
+	if m.usage_events == nil {
+		m.usage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_events[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageEvents clears the "usage_events" edge to the UsageEvent entity.
+func (m *APIKeyMutation) ClearUsageEvents() {
+	m.clearedusage_events = true
+}
+
+// UsageEventsCleared reports if the "usage_events" edge to the UsageEvent entity was cleared.
+func (m *APIKeyMutation) UsageEventsCleared() bool {
+	return m.clearedusage_events
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to the UsageEvent entity by IDs.
+func (m *APIKeyMutation) RemoveUsageEventIDs(ids ...uuid.UUID) {
+	if m.removedusage_events == nil {
+		m.removedusage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_events, ids[i])
+		m.removedusage_events[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageEvents returns the removed IDs of the "usage_events" edge to the UsageEvent entity.
+func (m *APIKeyMutation) RemovedUsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageEventsIDs returns the "usage_events" edge IDs in the mutation.
+func (m *APIKeyMutation) UsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.usage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageEvents resets all changes to the "usage_events" edge.
+func (m *APIKeyMutation) ResetUsageEvents() {
+	m.usage_events = nil
+	m.clearedusage_events = false
+	m.removedusage_events = nil
+}
+
 // Where appends a list predicates to the APIKeyMutation builder.
 func (m *APIKeyMutation) Where(ps ...predicate.APIKey) {
 	m.predicates = append(m.predicates, ps...)
@@ -1035,7 +1214,7 @@ func (m *APIKeyMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *APIKeyMutation) Fields() []string {
-	fields := make([]string, 0, 17)
+	fields := make([]string, 0, 19)
 	if m.created_at != nil {
 		fields = append(fields, apikey.FieldCreatedAt)
 	}
@@ -1062,6 +1241,12 @@ func (m *APIKeyMutation) Fields() []string {
 	}
 	if m.token_count != nil {
 		fields = append(fields, apikey.FieldTokenCount)
+	}
+	if m.extra_requests != nil {
+		fields = append(fields, apikey.FieldExtraRequests)
+	}
+	if m.extra_tokens != nil {
+		fields = append(fields, apikey.FieldExtraTokens)
 	}
 	if m.requests_today != nil {
 		fields = append(fields, apikey.FieldRequestsToday)
@@ -1113,6 +1298,10 @@ func (m *APIKeyMutation) Field(name string) (ent.Value, bool) {
 		return m.UsageCount()
 	case apikey.FieldTokenCount:
 		return m.TokenCount()
+	case apikey.FieldExtraRequests:
+		return m.ExtraRequests()
+	case apikey.FieldExtraTokens:
+		return m.ExtraTokens()
 	case apikey.FieldRequestsToday:
 		return m.RequestsToday()
 	case apikey.FieldTokensToday:
@@ -1156,6 +1345,10 @@ func (m *APIKeyMutation) OldField(ctx context.Context, name string) (ent.Value, 
 		return m.OldUsageCount(ctx)
 	case apikey.FieldTokenCount:
 		return m.OldTokenCount(ctx)
+	case apikey.FieldExtraRequests:
+		return m.OldExtraRequests(ctx)
+	case apikey.FieldExtraTokens:
+		return m.OldExtraTokens(ctx)
 	case apikey.FieldRequestsToday:
 		return m.OldRequestsToday(ctx)
 	case apikey.FieldTokensToday:
@@ -1244,6 +1437,20 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetTokenCount(v)
 		return nil
+	case apikey.FieldExtraRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetExtraRequests(v)
+		return nil
+	case apikey.FieldExtraTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetExtraTokens(v)
+		return nil
 	case apikey.FieldRequestsToday:
 		v, ok := value.(int64)
 		if !ok {
@@ -1314,6 +1521,12 @@ func (m *APIKeyMutation) AddedFields() []string {
 	if m.addtoken_count != nil {
 		fields = append(fields, apikey.FieldTokenCount)
 	}
+	if m.addextra_requests != nil {
+		fields = append(fields, apikey.FieldExtraRequests)
+	}
+	if m.addextra_tokens != nil {
+		fields = append(fields, apikey.FieldExtraTokens)
+	}
 	if m.addrequests_today != nil {
 		fields = append(fields, apikey.FieldRequestsToday)
 	}
@@ -1332,6 +1545,10 @@ func (m *APIKeyMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedUsageCount()
 	case apikey.FieldTokenCount:
 		return m.AddedTokenCount()
+	case apikey.FieldExtraRequests:
+		return m.AddedExtraRequests()
+	case apikey.FieldExtraTokens:
+		return m.AddedExtraTokens()
 	case apikey.FieldRequestsToday:
 		return m.AddedRequestsToday()
 	case apikey.FieldTokensToday:
@@ -1358,6 +1575,20 @@ func (m *APIKeyMutation) AddField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.AddTokenCount(v)
+		return nil
+	case apikey.FieldExtraRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddExtraRequests(v)
+		return nil
+	case apikey.FieldExtraTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddExtraTokens(v)
 		return nil
 	case apikey.FieldRequestsToday:
 		v, ok := value.(int64)
@@ -1448,6 +1679,12 @@ func (m *APIKeyMutation) ResetField(name string) error {
 	case apikey.FieldTokenCount:
 		m.ResetTokenCount()
 		return nil
+	case apikey.FieldExtraRequests:
+		m.ResetExtraRequests()
+		return nil
+	case apikey.FieldExtraTokens:
+		m.ResetExtraTokens()
+		return nil
 	case apikey.FieldRequestsToday:
 		m.ResetRequestsToday()
 		return nil
@@ -1478,12 +1715,15 @@ func (m *APIKeyMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *APIKeyMutation) AddedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.provider != nil {
 		edges = append(edges, apikey.EdgeProvider)
 	}
 	if m.usage != nil {
 		edges = append(edges, apikey.EdgeUsage)
+	}
+	if m.usage_events != nil {
+		edges = append(edges, apikey.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -1502,15 +1742,24 @@ func (m *APIKeyMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case apikey.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.usage_events))
+		for id := range m.usage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *APIKeyMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.removedusage != nil {
 		edges = append(edges, apikey.EdgeUsage)
+	}
+	if m.removedusage_events != nil {
+		edges = append(edges, apikey.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -1525,18 +1774,27 @@ func (m *APIKeyMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case apikey.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.removedusage_events))
+		for id := range m.removedusage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *APIKeyMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.clearedprovider {
 		edges = append(edges, apikey.EdgeProvider)
 	}
 	if m.clearedusage {
 		edges = append(edges, apikey.EdgeUsage)
+	}
+	if m.clearedusage_events {
+		edges = append(edges, apikey.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -1549,6 +1807,8 @@ func (m *APIKeyMutation) EdgeCleared(name string) bool {
 		return m.clearedprovider
 	case apikey.EdgeUsage:
 		return m.clearedusage
+	case apikey.EdgeUsageEvents:
+		return m.clearedusage_events
 	}
 	return false
 }
@@ -1573,6 +1833,9 @@ func (m *APIKeyMutation) ResetEdge(name string) error {
 		return nil
 	case apikey.EdgeUsage:
 		m.ResetUsage()
+		return nil
+	case apikey.EdgeUsageEvents:
+		m.ResetUsageEvents()
 		return nil
 	}
 	return fmt.Errorf("unknown APIKey edge %s", name)
@@ -3387,6 +3650,12 @@ type ModelMutation struct {
 	usage                      map[uuid.UUID]struct{}
 	removedusage               map[uuid.UUID]struct{}
 	clearedusage               bool
+	usage_totals               map[uuid.UUID]struct{}
+	removedusage_totals        map[uuid.UUID]struct{}
+	clearedusage_totals        bool
+	usage_events               map[uuid.UUID]struct{}
+	removedusage_events        map[uuid.UUID]struct{}
+	clearedusage_events        bool
 	done                       bool
 	oldValue                   func(context.Context) (*Model, error)
 	predicates                 []predicate.Model
@@ -4525,6 +4794,114 @@ func (m *ModelMutation) ResetUsage() {
 	m.removedusage = nil
 }
 
+// AddUsageTotalIDs adds the "usage_totals" edge to the UsageTotal entity by ids.
+func (m *ModelMutation) AddUsageTotalIDs(ids ...uuid.UUID) {
+	if m.usage_totals == nil {
+		m.usage_totals = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_totals[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageTotals clears the "usage_totals" edge to the UsageTotal entity.
+func (m *ModelMutation) ClearUsageTotals() {
+	m.clearedusage_totals = true
+}
+
+// UsageTotalsCleared reports if the "usage_totals" edge to the UsageTotal entity was cleared.
+func (m *ModelMutation) UsageTotalsCleared() bool {
+	return m.clearedusage_totals
+}
+
+// RemoveUsageTotalIDs removes the "usage_totals" edge to the UsageTotal entity by IDs.
+func (m *ModelMutation) RemoveUsageTotalIDs(ids ...uuid.UUID) {
+	if m.removedusage_totals == nil {
+		m.removedusage_totals = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_totals, ids[i])
+		m.removedusage_totals[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageTotals returns the removed IDs of the "usage_totals" edge to the UsageTotal entity.
+func (m *ModelMutation) RemovedUsageTotalsIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_totals {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageTotalsIDs returns the "usage_totals" edge IDs in the mutation.
+func (m *ModelMutation) UsageTotalsIDs() (ids []uuid.UUID) {
+	for id := range m.usage_totals {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageTotals resets all changes to the "usage_totals" edge.
+func (m *ModelMutation) ResetUsageTotals() {
+	m.usage_totals = nil
+	m.clearedusage_totals = false
+	m.removedusage_totals = nil
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
+func (m *ModelMutation) AddUsageEventIDs(ids ...uuid.UUID) {
+	if m.usage_events == nil {
+		m.usage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_events[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageEvents clears the "usage_events" edge to the UsageEvent entity.
+func (m *ModelMutation) ClearUsageEvents() {
+	m.clearedusage_events = true
+}
+
+// UsageEventsCleared reports if the "usage_events" edge to the UsageEvent entity was cleared.
+func (m *ModelMutation) UsageEventsCleared() bool {
+	return m.clearedusage_events
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to the UsageEvent entity by IDs.
+func (m *ModelMutation) RemoveUsageEventIDs(ids ...uuid.UUID) {
+	if m.removedusage_events == nil {
+		m.removedusage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_events, ids[i])
+		m.removedusage_events[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageEvents returns the removed IDs of the "usage_events" edge to the UsageEvent entity.
+func (m *ModelMutation) RemovedUsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageEventsIDs returns the "usage_events" edge IDs in the mutation.
+func (m *ModelMutation) UsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.usage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageEvents resets all changes to the "usage_events" edge.
+func (m *ModelMutation) ResetUsageEvents() {
+	m.usage_events = nil
+	m.clearedusage_events = false
+	m.removedusage_events = nil
+}
+
 // Where appends a list predicates to the ModelMutation builder.
 func (m *ModelMutation) Where(ps ...predicate.Model) {
 	m.predicates = append(m.predicates, ps...)
@@ -5065,7 +5442,7 @@ func (m *ModelMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ModelMutation) AddedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.provider != nil {
 		edges = append(edges, model.EdgeProvider)
 	}
@@ -5077,6 +5454,12 @@ func (m *ModelMutation) AddedEdges() []string {
 	}
 	if m.usage != nil {
 		edges = append(edges, model.EdgeUsage)
+	}
+	if m.usage_totals != nil {
+		edges = append(edges, model.EdgeUsageTotals)
+	}
+	if m.usage_events != nil {
+		edges = append(edges, model.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -5105,18 +5488,36 @@ func (m *ModelMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case model.EdgeUsageTotals:
+		ids := make([]ent.Value, 0, len(m.usage_totals))
+		for id := range m.usage_totals {
+			ids = append(ids, id)
+		}
+		return ids
+	case model.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.usage_events))
+		for id := range m.usage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ModelMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.removedprices != nil {
 		edges = append(edges, model.EdgePrices)
 	}
 	if m.removedusage != nil {
 		edges = append(edges, model.EdgeUsage)
+	}
+	if m.removedusage_totals != nil {
+		edges = append(edges, model.EdgeUsageTotals)
+	}
+	if m.removedusage_events != nil {
+		edges = append(edges, model.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -5137,13 +5538,25 @@ func (m *ModelMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case model.EdgeUsageTotals:
+		ids := make([]ent.Value, 0, len(m.removedusage_totals))
+		for id := range m.removedusage_totals {
+			ids = append(ids, id)
+		}
+		return ids
+	case model.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.removedusage_events))
+		for id := range m.removedusage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ModelMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.clearedprovider {
 		edges = append(edges, model.EdgeProvider)
 	}
@@ -5155,6 +5568,12 @@ func (m *ModelMutation) ClearedEdges() []string {
 	}
 	if m.clearedusage {
 		edges = append(edges, model.EdgeUsage)
+	}
+	if m.clearedusage_totals {
+		edges = append(edges, model.EdgeUsageTotals)
+	}
+	if m.clearedusage_events {
+		edges = append(edges, model.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -5171,6 +5590,10 @@ func (m *ModelMutation) EdgeCleared(name string) bool {
 		return m.clearedprices
 	case model.EdgeUsage:
 		return m.clearedusage
+	case model.EdgeUsageTotals:
+		return m.clearedusage_totals
+	case model.EdgeUsageEvents:
+		return m.clearedusage_events
 	}
 	return false
 }
@@ -5204,6 +5627,12 @@ func (m *ModelMutation) ResetEdge(name string) error {
 		return nil
 	case model.EdgeUsage:
 		m.ResetUsage()
+		return nil
+	case model.EdgeUsageTotals:
+		m.ResetUsageTotals()
+		return nil
+	case model.EdgeUsageEvents:
+		m.ResetUsageEvents()
 		return nil
 	}
 	return fmt.Errorf("unknown Model edge %s", name)
@@ -5910,12 +6339,16 @@ type PriceMutation struct {
 	effective_to          *time.Time
 	source                *string
 	recorded_at           *time.Time
+	superseded_at         *time.Time
 	clearedFields         map[string]struct{}
 	model                 *uuid.UUID
 	clearedmodel          bool
 	usage                 map[uuid.UUID]struct{}
 	removedusage          map[uuid.UUID]struct{}
 	clearedusage          bool
+	usage_events          map[uuid.UUID]struct{}
+	removedusage_events   map[uuid.UUID]struct{}
+	clearedusage_events   bool
 	done                  bool
 	oldValue              func(context.Context) (*Price, error)
 	predicates            []predicate.Price
@@ -6346,6 +6779,55 @@ func (m *PriceMutation) ResetRecordedAt() {
 	m.recorded_at = nil
 }
 
+// SetSupersededAt sets the "superseded_at" field.
+func (m *PriceMutation) SetSupersededAt(t time.Time) {
+	m.superseded_at = &t
+}
+
+// SupersededAt returns the value of the "superseded_at" field in the mutation.
+func (m *PriceMutation) SupersededAt() (r time.Time, exists bool) {
+	v := m.superseded_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSupersededAt returns the old "superseded_at" field's value of the Price entity.
+// If the Price object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PriceMutation) OldSupersededAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSupersededAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSupersededAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSupersededAt: %w", err)
+	}
+	return oldValue.SupersededAt, nil
+}
+
+// ClearSupersededAt clears the value of the "superseded_at" field.
+func (m *PriceMutation) ClearSupersededAt() {
+	m.superseded_at = nil
+	m.clearedFields[price.FieldSupersededAt] = struct{}{}
+}
+
+// SupersededAtCleared returns if the "superseded_at" field was cleared in this mutation.
+func (m *PriceMutation) SupersededAtCleared() bool {
+	_, ok := m.clearedFields[price.FieldSupersededAt]
+	return ok
+}
+
+// ResetSupersededAt resets all changes to the "superseded_at" field.
+func (m *PriceMutation) ResetSupersededAt() {
+	m.superseded_at = nil
+	delete(m.clearedFields, price.FieldSupersededAt)
+}
+
 // ClearModel clears the "model" edge to the Model entity.
 func (m *PriceMutation) ClearModel() {
 	m.clearedmodel = true
@@ -6427,6 +6909,60 @@ func (m *PriceMutation) ResetUsage() {
 	m.removedusage = nil
 }
 
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
+func (m *PriceMutation) AddUsageEventIDs(ids ...uuid.UUID) {
+	if m.usage_events == nil {
+		m.usage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_events[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageEvents clears the "usage_events" edge to the UsageEvent entity.
+func (m *PriceMutation) ClearUsageEvents() {
+	m.clearedusage_events = true
+}
+
+// UsageEventsCleared reports if the "usage_events" edge to the UsageEvent entity was cleared.
+func (m *PriceMutation) UsageEventsCleared() bool {
+	return m.clearedusage_events
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to the UsageEvent entity by IDs.
+func (m *PriceMutation) RemoveUsageEventIDs(ids ...uuid.UUID) {
+	if m.removedusage_events == nil {
+		m.removedusage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_events, ids[i])
+		m.removedusage_events[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageEvents returns the removed IDs of the "usage_events" edge to the UsageEvent entity.
+func (m *PriceMutation) RemovedUsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageEventsIDs returns the "usage_events" edge IDs in the mutation.
+func (m *PriceMutation) UsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.usage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageEvents resets all changes to the "usage_events" edge.
+func (m *PriceMutation) ResetUsageEvents() {
+	m.usage_events = nil
+	m.clearedusage_events = false
+	m.removedusage_events = nil
+}
+
 // Where appends a list predicates to the PriceMutation builder.
 func (m *PriceMutation) Where(ps ...predicate.Price) {
 	m.predicates = append(m.predicates, ps...)
@@ -6461,7 +6997,7 @@ func (m *PriceMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *PriceMutation) Fields() []string {
-	fields := make([]string, 0, 8)
+	fields := make([]string, 0, 9)
 	if m.model != nil {
 		fields = append(fields, price.FieldModelID)
 	}
@@ -6485,6 +7021,9 @@ func (m *PriceMutation) Fields() []string {
 	}
 	if m.recorded_at != nil {
 		fields = append(fields, price.FieldRecordedAt)
+	}
+	if m.superseded_at != nil {
+		fields = append(fields, price.FieldSupersededAt)
 	}
 	return fields
 }
@@ -6510,6 +7049,8 @@ func (m *PriceMutation) Field(name string) (ent.Value, bool) {
 		return m.Source()
 	case price.FieldRecordedAt:
 		return m.RecordedAt()
+	case price.FieldSupersededAt:
+		return m.SupersededAt()
 	}
 	return nil, false
 }
@@ -6535,6 +7076,8 @@ func (m *PriceMutation) OldField(ctx context.Context, name string) (ent.Value, e
 		return m.OldSource(ctx)
 	case price.FieldRecordedAt:
 		return m.OldRecordedAt(ctx)
+	case price.FieldSupersededAt:
+		return m.OldSupersededAt(ctx)
 	}
 	return nil, fmt.Errorf("unknown Price field %s", name)
 }
@@ -6600,6 +7143,13 @@ func (m *PriceMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetRecordedAt(v)
 		return nil
+	case price.FieldSupersededAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSupersededAt(v)
+		return nil
 	}
 	return fmt.Errorf("unknown Price field %s", name)
 }
@@ -6648,6 +7198,9 @@ func (m *PriceMutation) ClearedFields() []string {
 	if m.FieldCleared(price.FieldEffectiveTo) {
 		fields = append(fields, price.FieldEffectiveTo)
 	}
+	if m.FieldCleared(price.FieldSupersededAt) {
+		fields = append(fields, price.FieldSupersededAt)
+	}
 	return fields
 }
 
@@ -6664,6 +7217,9 @@ func (m *PriceMutation) ClearField(name string) error {
 	switch name {
 	case price.FieldEffectiveTo:
 		m.ClearEffectiveTo()
+		return nil
+	case price.FieldSupersededAt:
+		m.ClearSupersededAt()
 		return nil
 	}
 	return fmt.Errorf("unknown Price nullable field %s", name)
@@ -6697,18 +7253,24 @@ func (m *PriceMutation) ResetField(name string) error {
 	case price.FieldRecordedAt:
 		m.ResetRecordedAt()
 		return nil
+	case price.FieldSupersededAt:
+		m.ResetSupersededAt()
+		return nil
 	}
 	return fmt.Errorf("unknown Price field %s", name)
 }
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *PriceMutation) AddedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.model != nil {
 		edges = append(edges, price.EdgeModel)
 	}
 	if m.usage != nil {
 		edges = append(edges, price.EdgeUsage)
+	}
+	if m.usage_events != nil {
+		edges = append(edges, price.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -6727,15 +7289,24 @@ func (m *PriceMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case price.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.usage_events))
+		for id := range m.usage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *PriceMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.removedusage != nil {
 		edges = append(edges, price.EdgeUsage)
+	}
+	if m.removedusage_events != nil {
+		edges = append(edges, price.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -6750,18 +7321,27 @@ func (m *PriceMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case price.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.removedusage_events))
+		for id := range m.removedusage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *PriceMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.clearedmodel {
 		edges = append(edges, price.EdgeModel)
 	}
 	if m.clearedusage {
 		edges = append(edges, price.EdgeUsage)
+	}
+	if m.clearedusage_events {
+		edges = append(edges, price.EdgeUsageEvents)
 	}
 	return edges
 }
@@ -6774,6 +7354,8 @@ func (m *PriceMutation) EdgeCleared(name string) bool {
 		return m.clearedmodel
 	case price.EdgeUsage:
 		return m.clearedusage
+	case price.EdgeUsageEvents:
+		return m.clearedusage_events
 	}
 	return false
 }
@@ -6798,6 +7380,9 @@ func (m *PriceMutation) ResetEdge(name string) error {
 		return nil
 	case price.EdgeUsage:
 		m.ResetUsage()
+		return nil
+	case price.EdgeUsageEvents:
+		m.ResetUsageEvents()
 		return nil
 	}
 	return fmt.Errorf("unknown Price edge %s", name)
@@ -9087,6 +9672,9 @@ type UsageMutation struct {
 	addlatency_ms_sum     *int64
 	average_latency_ms    *float64
 	addaverage_latency_ms *float64
+	latency_histogram     *[]byte
+	digest                *int64
+	adddigest             *int64
 	clearedFields         map[string]struct{}
 	model                 *uuid.UUID
 	clearedmodel          bool
@@ -9201,114 +9789,6 @@ func (m *UsageMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	default:
 		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
 	}
-}
-
-// SetModelID sets the "model_id" field.
-func (m *UsageMutation) SetModelID(u uuid.UUID) {
-	m.model = &u
-}
-
-// ModelID returns the value of the "model_id" field in the mutation.
-func (m *UsageMutation) ModelID() (r uuid.UUID, exists bool) {
-	v := m.model
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldModelID returns the old "model_id" field's value of the Usage entity.
-// If the Usage object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UsageMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldModelID requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
-	}
-	return oldValue.ModelID, nil
-}
-
-// ResetModelID resets all changes to the "model_id" field.
-func (m *UsageMutation) ResetModelID() {
-	m.model = nil
-}
-
-// SetAPIKeyID sets the "api_key_id" field.
-func (m *UsageMutation) SetAPIKeyID(u uuid.UUID) {
-	m.key = &u
-}
-
-// APIKeyID returns the value of the "api_key_id" field in the mutation.
-func (m *UsageMutation) APIKeyID() (r uuid.UUID, exists bool) {
-	v := m.key
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldAPIKeyID returns the old "api_key_id" field's value of the Usage entity.
-// If the Usage object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UsageMutation) OldAPIKeyID(ctx context.Context) (v uuid.UUID, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldAPIKeyID is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldAPIKeyID requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldAPIKeyID: %w", err)
-	}
-	return oldValue.APIKeyID, nil
-}
-
-// ResetAPIKeyID resets all changes to the "api_key_id" field.
-func (m *UsageMutation) ResetAPIKeyID() {
-	m.key = nil
-}
-
-// SetPriceID sets the "price_id" field.
-func (m *UsageMutation) SetPriceID(u uuid.UUID) {
-	m.price = &u
-}
-
-// PriceID returns the value of the "price_id" field in the mutation.
-func (m *UsageMutation) PriceID() (r uuid.UUID, exists bool) {
-	v := m.price
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldPriceID returns the old "price_id" field's value of the Usage entity.
-// If the Usage object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UsageMutation) OldPriceID(ctx context.Context) (v uuid.UUID, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldPriceID is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldPriceID requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldPriceID: %w", err)
-	}
-	return oldValue.PriceID, nil
-}
-
-// ResetPriceID resets all changes to the "price_id" field.
-func (m *UsageMutation) ResetPriceID() {
-	m.price = nil
 }
 
 // SetGrain sets the "grain" field.
@@ -10049,6 +10529,233 @@ func (m *UsageMutation) ResetAverageLatencyMs() {
 	m.addaverage_latency_ms = nil
 }
 
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (m *UsageMutation) SetLatencyHistogram(b []byte) {
+	m.latency_histogram = &b
+}
+
+// LatencyHistogram returns the value of the "latency_histogram" field in the mutation.
+func (m *UsageMutation) LatencyHistogram() (r []byte, exists bool) {
+	v := m.latency_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyHistogram returns the old "latency_histogram" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldLatencyHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyHistogram: %w", err)
+	}
+	return oldValue.LatencyHistogram, nil
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (m *UsageMutation) ClearLatencyHistogram() {
+	m.latency_histogram = nil
+	m.clearedFields[usage.FieldLatencyHistogram] = struct{}{}
+}
+
+// LatencyHistogramCleared returns if the "latency_histogram" field was cleared in this mutation.
+func (m *UsageMutation) LatencyHistogramCleared() bool {
+	_, ok := m.clearedFields[usage.FieldLatencyHistogram]
+	return ok
+}
+
+// ResetLatencyHistogram resets all changes to the "latency_histogram" field.
+func (m *UsageMutation) ResetLatencyHistogram() {
+	m.latency_histogram = nil
+	delete(m.clearedFields, usage.FieldLatencyHistogram)
+}
+
+// SetDigest sets the "digest" field.
+func (m *UsageMutation) SetDigest(i int64) {
+	m.digest = &i
+	m.adddigest = nil
+}
+
+// Digest returns the value of the "digest" field in the mutation.
+func (m *UsageMutation) Digest() (r int64, exists bool) {
+	v := m.digest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDigest returns the old "digest" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldDigest(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDigest is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDigest requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDigest: %w", err)
+	}
+	return oldValue.Digest, nil
+}
+
+// AddDigest adds i to the "digest" field.
+func (m *UsageMutation) AddDigest(i int64) {
+	if m.adddigest != nil {
+		*m.adddigest += i
+	} else {
+		m.adddigest = &i
+	}
+}
+
+// AddedDigest returns the value that was added to the "digest" field in this mutation.
+func (m *UsageMutation) AddedDigest() (r int64, exists bool) {
+	v := m.adddigest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (m *UsageMutation) ClearDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	m.clearedFields[usage.FieldDigest] = struct{}{}
+}
+
+// DigestCleared returns if the "digest" field was cleared in this mutation.
+func (m *UsageMutation) DigestCleared() bool {
+	_, ok := m.clearedFields[usage.FieldDigest]
+	return ok
+}
+
+// ResetDigest resets all changes to the "digest" field.
+func (m *UsageMutation) ResetDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	delete(m.clearedFields, usage.FieldDigest)
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageMutation) ResetModelID() {
+	m.model = nil
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (m *UsageMutation) SetAPIKeyID(u uuid.UUID) {
+	m.key = &u
+}
+
+// APIKeyID returns the value of the "api_key_id" field in the mutation.
+func (m *UsageMutation) APIKeyID() (r uuid.UUID, exists bool) {
+	v := m.key
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAPIKeyID returns the old "api_key_id" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldAPIKeyID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAPIKeyID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAPIKeyID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAPIKeyID: %w", err)
+	}
+	return oldValue.APIKeyID, nil
+}
+
+// ResetAPIKeyID resets all changes to the "api_key_id" field.
+func (m *UsageMutation) ResetAPIKeyID() {
+	m.key = nil
+}
+
+// SetPriceID sets the "price_id" field.
+func (m *UsageMutation) SetPriceID(u uuid.UUID) {
+	m.price = &u
+}
+
+// PriceID returns the value of the "price_id" field in the mutation.
+func (m *UsageMutation) PriceID() (r uuid.UUID, exists bool) {
+	v := m.price
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPriceID returns the old "price_id" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldPriceID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPriceID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPriceID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPriceID: %w", err)
+	}
+	return oldValue.PriceID, nil
+}
+
+// ResetPriceID resets all changes to the "price_id" field.
+func (m *UsageMutation) ResetPriceID() {
+	m.price = nil
+}
+
 // ClearModel clears the "model" edge to the Model entity.
 func (m *UsageMutation) ClearModel() {
 	m.clearedmodel = true
@@ -10177,16 +10884,7 @@ func (m *UsageMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageMutation) Fields() []string {
-	fields := make([]string, 0, 17)
-	if m.model != nil {
-		fields = append(fields, usage.FieldModelID)
-	}
-	if m.key != nil {
-		fields = append(fields, usage.FieldAPIKeyID)
-	}
-	if m.price != nil {
-		fields = append(fields, usage.FieldPriceID)
-	}
+	fields := make([]string, 0, 19)
 	if m.grain != nil {
 		fields = append(fields, usage.FieldGrain)
 	}
@@ -10229,6 +10927,21 @@ func (m *UsageMutation) Fields() []string {
 	if m.average_latency_ms != nil {
 		fields = append(fields, usage.FieldAverageLatencyMs)
 	}
+	if m.latency_histogram != nil {
+		fields = append(fields, usage.FieldLatencyHistogram)
+	}
+	if m.digest != nil {
+		fields = append(fields, usage.FieldDigest)
+	}
+	if m.model != nil {
+		fields = append(fields, usage.FieldModelID)
+	}
+	if m.key != nil {
+		fields = append(fields, usage.FieldAPIKeyID)
+	}
+	if m.price != nil {
+		fields = append(fields, usage.FieldPriceID)
+	}
 	return fields
 }
 
@@ -10237,12 +10950,6 @@ func (m *UsageMutation) Fields() []string {
 // schema.
 func (m *UsageMutation) Field(name string) (ent.Value, bool) {
 	switch name {
-	case usage.FieldModelID:
-		return m.ModelID()
-	case usage.FieldAPIKeyID:
-		return m.APIKeyID()
-	case usage.FieldPriceID:
-		return m.PriceID()
 	case usage.FieldGrain:
 		return m.Grain()
 	case usage.FieldPeriodStart:
@@ -10271,6 +10978,16 @@ func (m *UsageMutation) Field(name string) (ent.Value, bool) {
 		return m.LatencyMsSum()
 	case usage.FieldAverageLatencyMs:
 		return m.AverageLatencyMs()
+	case usage.FieldLatencyHistogram:
+		return m.LatencyHistogram()
+	case usage.FieldDigest:
+		return m.Digest()
+	case usage.FieldModelID:
+		return m.ModelID()
+	case usage.FieldAPIKeyID:
+		return m.APIKeyID()
+	case usage.FieldPriceID:
+		return m.PriceID()
 	}
 	return nil, false
 }
@@ -10280,12 +10997,6 @@ func (m *UsageMutation) Field(name string) (ent.Value, bool) {
 // database failed.
 func (m *UsageMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
 	switch name {
-	case usage.FieldModelID:
-		return m.OldModelID(ctx)
-	case usage.FieldAPIKeyID:
-		return m.OldAPIKeyID(ctx)
-	case usage.FieldPriceID:
-		return m.OldPriceID(ctx)
 	case usage.FieldGrain:
 		return m.OldGrain(ctx)
 	case usage.FieldPeriodStart:
@@ -10314,6 +11025,16 @@ func (m *UsageMutation) OldField(ctx context.Context, name string) (ent.Value, e
 		return m.OldLatencyMsSum(ctx)
 	case usage.FieldAverageLatencyMs:
 		return m.OldAverageLatencyMs(ctx)
+	case usage.FieldLatencyHistogram:
+		return m.OldLatencyHistogram(ctx)
+	case usage.FieldDigest:
+		return m.OldDigest(ctx)
+	case usage.FieldModelID:
+		return m.OldModelID(ctx)
+	case usage.FieldAPIKeyID:
+		return m.OldAPIKeyID(ctx)
+	case usage.FieldPriceID:
+		return m.OldPriceID(ctx)
 	}
 	return nil, fmt.Errorf("unknown Usage field %s", name)
 }
@@ -10323,27 +11044,6 @@ func (m *UsageMutation) OldField(ctx context.Context, name string) (ent.Value, e
 // type.
 func (m *UsageMutation) SetField(name string, value ent.Value) error {
 	switch name {
-	case usage.FieldModelID:
-		v, ok := value.(uuid.UUID)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetModelID(v)
-		return nil
-	case usage.FieldAPIKeyID:
-		v, ok := value.(uuid.UUID)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetAPIKeyID(v)
-		return nil
-	case usage.FieldPriceID:
-		v, ok := value.(uuid.UUID)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetPriceID(v)
-		return nil
 	case usage.FieldGrain:
 		v, ok := value.(usage.Grain)
 		if !ok {
@@ -10442,6 +11142,41 @@ func (m *UsageMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetAverageLatencyMs(v)
 		return nil
+	case usage.FieldLatencyHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyHistogram(v)
+		return nil
+	case usage.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDigest(v)
+		return nil
+	case usage.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	case usage.FieldAPIKeyID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAPIKeyID(v)
+		return nil
+	case usage.FieldPriceID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPriceID(v)
+		return nil
 	}
 	return fmt.Errorf("unknown Usage field %s", name)
 }
@@ -10483,6 +11218,9 @@ func (m *UsageMutation) AddedFields() []string {
 	if m.addaverage_latency_ms != nil {
 		fields = append(fields, usage.FieldAverageLatencyMs)
 	}
+	if m.adddigest != nil {
+		fields = append(fields, usage.FieldDigest)
+	}
 	return fields
 }
 
@@ -10513,6 +11251,8 @@ func (m *UsageMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedLatencyMsSum()
 	case usage.FieldAverageLatencyMs:
 		return m.AddedAverageLatencyMs()
+	case usage.FieldDigest:
+		return m.AddedDigest()
 	}
 	return nil, false
 }
@@ -10599,6 +11339,13 @@ func (m *UsageMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddAverageLatencyMs(v)
 		return nil
+	case usage.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddDigest(v)
+		return nil
 	}
 	return fmt.Errorf("unknown Usage numeric field %s", name)
 }
@@ -10609,6 +11356,12 @@ func (m *UsageMutation) ClearedFields() []string {
 	var fields []string
 	if m.FieldCleared(usage.FieldTotalCost) {
 		fields = append(fields, usage.FieldTotalCost)
+	}
+	if m.FieldCleared(usage.FieldLatencyHistogram) {
+		fields = append(fields, usage.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usage.FieldDigest) {
+		fields = append(fields, usage.FieldDigest)
 	}
 	return fields
 }
@@ -10627,6 +11380,12 @@ func (m *UsageMutation) ClearField(name string) error {
 	case usage.FieldTotalCost:
 		m.ClearTotalCost()
 		return nil
+	case usage.FieldLatencyHistogram:
+		m.ClearLatencyHistogram()
+		return nil
+	case usage.FieldDigest:
+		m.ClearDigest()
+		return nil
 	}
 	return fmt.Errorf("unknown Usage nullable field %s", name)
 }
@@ -10635,15 +11394,6 @@ func (m *UsageMutation) ClearField(name string) error {
 // It returns an error if the field is not defined in the schema.
 func (m *UsageMutation) ResetField(name string) error {
 	switch name {
-	case usage.FieldModelID:
-		m.ResetModelID()
-		return nil
-	case usage.FieldAPIKeyID:
-		m.ResetAPIKeyID()
-		return nil
-	case usage.FieldPriceID:
-		m.ResetPriceID()
-		return nil
 	case usage.FieldGrain:
 		m.ResetGrain()
 		return nil
@@ -10685,6 +11435,21 @@ func (m *UsageMutation) ResetField(name string) error {
 		return nil
 	case usage.FieldAverageLatencyMs:
 		m.ResetAverageLatencyMs()
+		return nil
+	case usage.FieldLatencyHistogram:
+		m.ResetLatencyHistogram()
+		return nil
+	case usage.FieldDigest:
+		m.ResetDigest()
+		return nil
+	case usage.FieldModelID:
+		m.ResetModelID()
+		return nil
+	case usage.FieldAPIKeyID:
+		m.ResetAPIKeyID()
+		return nil
+	case usage.FieldPriceID:
+		m.ResetPriceID()
 		return nil
 	}
 	return fmt.Errorf("unknown Usage field %s", name)
@@ -10798,4 +11563,3638 @@ func (m *UsageMutation) ResetEdge(name string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown Usage edge %s", name)
+}
+
+// UsageEventMutation represents an operation that mutates the UsageEvent nodes in the graph.
+type UsageEventMutation struct {
+	config
+	op                    Op
+	typ                   string
+	id                    *uuid.UUID
+	request_id            *string
+	at                    *time.Time
+	input_tokens          *int64
+	addinput_tokens       *int64
+	output_tokens         *int64
+	addoutput_tokens      *int64
+	cache_read_tokens     *int64
+	addcache_read_tokens  *int64
+	cache_write_tokens    *int64
+	addcache_write_tokens *int64
+	reasoning_tokens      *int64
+	addreasoning_tokens   *int64
+	cost                  *money.USD
+	addcost               *money.USD
+	cost_status           *usageevent.CostStatus
+	latency_ms            *int64
+	addlatency_ms         *int64
+	success               *bool
+	error_class           *string
+	http_status           *int
+	addhttp_status        *int
+	clearedFields         map[string]struct{}
+	model                 *uuid.UUID
+	clearedmodel          bool
+	key                   *uuid.UUID
+	clearedkey            bool
+	price                 *uuid.UUID
+	clearedprice          bool
+	done                  bool
+	oldValue              func(context.Context) (*UsageEvent, error)
+	predicates            []predicate.UsageEvent
+}
+
+var _ ent.Mutation = (*UsageEventMutation)(nil)
+
+// usageeventOption allows management of the mutation configuration using functional options.
+type usageeventOption func(*UsageEventMutation)
+
+// newUsageEventMutation creates new mutation for the UsageEvent entity.
+func newUsageEventMutation(c config, op Op, opts ...usageeventOption) *UsageEventMutation {
+	m := &UsageEventMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageEvent,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageEventID sets the ID field of the mutation.
+func withUsageEventID(id uuid.UUID) usageeventOption {
+	return func(m *UsageEventMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageEvent
+		)
+		m.oldValue = func(ctx context.Context) (*UsageEvent, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageEvent.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageEvent sets the old UsageEvent of the mutation.
+func withUsageEvent(node *UsageEvent) usageeventOption {
+	return func(m *UsageEventMutation) {
+		m.oldValue = func(context.Context) (*UsageEvent, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageEventMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageEventMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageEvent entities.
+func (m *UsageEventMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageEventMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageEventMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageEvent.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetRequestID sets the "request_id" field.
+func (m *UsageEventMutation) SetRequestID(s string) {
+	m.request_id = &s
+}
+
+// RequestID returns the value of the "request_id" field in the mutation.
+func (m *UsageEventMutation) RequestID() (r string, exists bool) {
+	v := m.request_id
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestID returns the old "request_id" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldRequestID(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestID: %w", err)
+	}
+	return oldValue.RequestID, nil
+}
+
+// ResetRequestID resets all changes to the "request_id" field.
+func (m *UsageEventMutation) ResetRequestID() {
+	m.request_id = nil
+}
+
+// SetAt sets the "at" field.
+func (m *UsageEventMutation) SetAt(t time.Time) {
+	m.at = &t
+}
+
+// At returns the value of the "at" field in the mutation.
+func (m *UsageEventMutation) At() (r time.Time, exists bool) {
+	v := m.at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAt returns the old "at" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAt: %w", err)
+	}
+	return oldValue.At, nil
+}
+
+// ResetAt resets all changes to the "at" field.
+func (m *UsageEventMutation) ResetAt() {
+	m.at = nil
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageEventMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageEventMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageEventMutation) ResetModelID() {
+	m.model = nil
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (m *UsageEventMutation) SetAPIKeyID(u uuid.UUID) {
+	m.key = &u
+}
+
+// APIKeyID returns the value of the "api_key_id" field in the mutation.
+func (m *UsageEventMutation) APIKeyID() (r uuid.UUID, exists bool) {
+	v := m.key
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAPIKeyID returns the old "api_key_id" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldAPIKeyID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAPIKeyID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAPIKeyID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAPIKeyID: %w", err)
+	}
+	return oldValue.APIKeyID, nil
+}
+
+// ResetAPIKeyID resets all changes to the "api_key_id" field.
+func (m *UsageEventMutation) ResetAPIKeyID() {
+	m.key = nil
+}
+
+// SetPriceID sets the "price_id" field.
+func (m *UsageEventMutation) SetPriceID(u uuid.UUID) {
+	m.price = &u
+}
+
+// PriceID returns the value of the "price_id" field in the mutation.
+func (m *UsageEventMutation) PriceID() (r uuid.UUID, exists bool) {
+	v := m.price
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPriceID returns the old "price_id" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldPriceID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPriceID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPriceID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPriceID: %w", err)
+	}
+	return oldValue.PriceID, nil
+}
+
+// ResetPriceID resets all changes to the "price_id" field.
+func (m *UsageEventMutation) ResetPriceID() {
+	m.price = nil
+}
+
+// SetInputTokens sets the "input_tokens" field.
+func (m *UsageEventMutation) SetInputTokens(i int64) {
+	m.input_tokens = &i
+	m.addinput_tokens = nil
+}
+
+// InputTokens returns the value of the "input_tokens" field in the mutation.
+func (m *UsageEventMutation) InputTokens() (r int64, exists bool) {
+	v := m.input_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInputTokens returns the old "input_tokens" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldInputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInputTokens: %w", err)
+	}
+	return oldValue.InputTokens, nil
+}
+
+// AddInputTokens adds i to the "input_tokens" field.
+func (m *UsageEventMutation) AddInputTokens(i int64) {
+	if m.addinput_tokens != nil {
+		*m.addinput_tokens += i
+	} else {
+		m.addinput_tokens = &i
+	}
+}
+
+// AddedInputTokens returns the value that was added to the "input_tokens" field in this mutation.
+func (m *UsageEventMutation) AddedInputTokens() (r int64, exists bool) {
+	v := m.addinput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInputTokens resets all changes to the "input_tokens" field.
+func (m *UsageEventMutation) ResetInputTokens() {
+	m.input_tokens = nil
+	m.addinput_tokens = nil
+}
+
+// SetOutputTokens sets the "output_tokens" field.
+func (m *UsageEventMutation) SetOutputTokens(i int64) {
+	m.output_tokens = &i
+	m.addoutput_tokens = nil
+}
+
+// OutputTokens returns the value of the "output_tokens" field in the mutation.
+func (m *UsageEventMutation) OutputTokens() (r int64, exists bool) {
+	v := m.output_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOutputTokens returns the old "output_tokens" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldOutputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOutputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOutputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOutputTokens: %w", err)
+	}
+	return oldValue.OutputTokens, nil
+}
+
+// AddOutputTokens adds i to the "output_tokens" field.
+func (m *UsageEventMutation) AddOutputTokens(i int64) {
+	if m.addoutput_tokens != nil {
+		*m.addoutput_tokens += i
+	} else {
+		m.addoutput_tokens = &i
+	}
+}
+
+// AddedOutputTokens returns the value that was added to the "output_tokens" field in this mutation.
+func (m *UsageEventMutation) AddedOutputTokens() (r int64, exists bool) {
+	v := m.addoutput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetOutputTokens resets all changes to the "output_tokens" field.
+func (m *UsageEventMutation) ResetOutputTokens() {
+	m.output_tokens = nil
+	m.addoutput_tokens = nil
+}
+
+// SetCacheReadTokens sets the "cache_read_tokens" field.
+func (m *UsageEventMutation) SetCacheReadTokens(i int64) {
+	m.cache_read_tokens = &i
+	m.addcache_read_tokens = nil
+}
+
+// CacheReadTokens returns the value of the "cache_read_tokens" field in the mutation.
+func (m *UsageEventMutation) CacheReadTokens() (r int64, exists bool) {
+	v := m.cache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheReadTokens returns the old "cache_read_tokens" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldCacheReadTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheReadTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheReadTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheReadTokens: %w", err)
+	}
+	return oldValue.CacheReadTokens, nil
+}
+
+// AddCacheReadTokens adds i to the "cache_read_tokens" field.
+func (m *UsageEventMutation) AddCacheReadTokens(i int64) {
+	if m.addcache_read_tokens != nil {
+		*m.addcache_read_tokens += i
+	} else {
+		m.addcache_read_tokens = &i
+	}
+}
+
+// AddedCacheReadTokens returns the value that was added to the "cache_read_tokens" field in this mutation.
+func (m *UsageEventMutation) AddedCacheReadTokens() (r int64, exists bool) {
+	v := m.addcache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheReadTokens resets all changes to the "cache_read_tokens" field.
+func (m *UsageEventMutation) ResetCacheReadTokens() {
+	m.cache_read_tokens = nil
+	m.addcache_read_tokens = nil
+}
+
+// SetCacheWriteTokens sets the "cache_write_tokens" field.
+func (m *UsageEventMutation) SetCacheWriteTokens(i int64) {
+	m.cache_write_tokens = &i
+	m.addcache_write_tokens = nil
+}
+
+// CacheWriteTokens returns the value of the "cache_write_tokens" field in the mutation.
+func (m *UsageEventMutation) CacheWriteTokens() (r int64, exists bool) {
+	v := m.cache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheWriteTokens returns the old "cache_write_tokens" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldCacheWriteTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheWriteTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheWriteTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheWriteTokens: %w", err)
+	}
+	return oldValue.CacheWriteTokens, nil
+}
+
+// AddCacheWriteTokens adds i to the "cache_write_tokens" field.
+func (m *UsageEventMutation) AddCacheWriteTokens(i int64) {
+	if m.addcache_write_tokens != nil {
+		*m.addcache_write_tokens += i
+	} else {
+		m.addcache_write_tokens = &i
+	}
+}
+
+// AddedCacheWriteTokens returns the value that was added to the "cache_write_tokens" field in this mutation.
+func (m *UsageEventMutation) AddedCacheWriteTokens() (r int64, exists bool) {
+	v := m.addcache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheWriteTokens resets all changes to the "cache_write_tokens" field.
+func (m *UsageEventMutation) ResetCacheWriteTokens() {
+	m.cache_write_tokens = nil
+	m.addcache_write_tokens = nil
+}
+
+// SetReasoningTokens sets the "reasoning_tokens" field.
+func (m *UsageEventMutation) SetReasoningTokens(i int64) {
+	m.reasoning_tokens = &i
+	m.addreasoning_tokens = nil
+}
+
+// ReasoningTokens returns the value of the "reasoning_tokens" field in the mutation.
+func (m *UsageEventMutation) ReasoningTokens() (r int64, exists bool) {
+	v := m.reasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReasoningTokens returns the old "reasoning_tokens" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldReasoningTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReasoningTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReasoningTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReasoningTokens: %w", err)
+	}
+	return oldValue.ReasoningTokens, nil
+}
+
+// AddReasoningTokens adds i to the "reasoning_tokens" field.
+func (m *UsageEventMutation) AddReasoningTokens(i int64) {
+	if m.addreasoning_tokens != nil {
+		*m.addreasoning_tokens += i
+	} else {
+		m.addreasoning_tokens = &i
+	}
+}
+
+// AddedReasoningTokens returns the value that was added to the "reasoning_tokens" field in this mutation.
+func (m *UsageEventMutation) AddedReasoningTokens() (r int64, exists bool) {
+	v := m.addreasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReasoningTokens resets all changes to the "reasoning_tokens" field.
+func (m *UsageEventMutation) ResetReasoningTokens() {
+	m.reasoning_tokens = nil
+	m.addreasoning_tokens = nil
+}
+
+// SetCost sets the "cost" field.
+func (m *UsageEventMutation) SetCost(value money.USD) {
+	m.cost = &value
+	m.addcost = nil
+}
+
+// Cost returns the value of the "cost" field in the mutation.
+func (m *UsageEventMutation) Cost() (r money.USD, exists bool) {
+	v := m.cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCost returns the old "cost" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldCost(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCost: %w", err)
+	}
+	return oldValue.Cost, nil
+}
+
+// AddCost adds value to the "cost" field.
+func (m *UsageEventMutation) AddCost(value money.USD) {
+	if m.addcost != nil {
+		*m.addcost += value
+	} else {
+		m.addcost = &value
+	}
+}
+
+// AddedCost returns the value that was added to the "cost" field in this mutation.
+func (m *UsageEventMutation) AddedCost() (r money.USD, exists bool) {
+	v := m.addcost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearCost clears the value of the "cost" field.
+func (m *UsageEventMutation) ClearCost() {
+	m.cost = nil
+	m.addcost = nil
+	m.clearedFields[usageevent.FieldCost] = struct{}{}
+}
+
+// CostCleared returns if the "cost" field was cleared in this mutation.
+func (m *UsageEventMutation) CostCleared() bool {
+	_, ok := m.clearedFields[usageevent.FieldCost]
+	return ok
+}
+
+// ResetCost resets all changes to the "cost" field.
+func (m *UsageEventMutation) ResetCost() {
+	m.cost = nil
+	m.addcost = nil
+	delete(m.clearedFields, usageevent.FieldCost)
+}
+
+// SetCostStatus sets the "cost_status" field.
+func (m *UsageEventMutation) SetCostStatus(us usageevent.CostStatus) {
+	m.cost_status = &us
+}
+
+// CostStatus returns the value of the "cost_status" field in the mutation.
+func (m *UsageEventMutation) CostStatus() (r usageevent.CostStatus, exists bool) {
+	v := m.cost_status
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostStatus returns the old "cost_status" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldCostStatus(ctx context.Context) (v usageevent.CostStatus, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostStatus is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostStatus requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostStatus: %w", err)
+	}
+	return oldValue.CostStatus, nil
+}
+
+// ResetCostStatus resets all changes to the "cost_status" field.
+func (m *UsageEventMutation) ResetCostStatus() {
+	m.cost_status = nil
+}
+
+// SetLatencyMs sets the "latency_ms" field.
+func (m *UsageEventMutation) SetLatencyMs(i int64) {
+	m.latency_ms = &i
+	m.addlatency_ms = nil
+}
+
+// LatencyMs returns the value of the "latency_ms" field in the mutation.
+func (m *UsageEventMutation) LatencyMs() (r int64, exists bool) {
+	v := m.latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyMs returns the old "latency_ms" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldLatencyMs(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyMs is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyMs requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyMs: %w", err)
+	}
+	return oldValue.LatencyMs, nil
+}
+
+// AddLatencyMs adds i to the "latency_ms" field.
+func (m *UsageEventMutation) AddLatencyMs(i int64) {
+	if m.addlatency_ms != nil {
+		*m.addlatency_ms += i
+	} else {
+		m.addlatency_ms = &i
+	}
+}
+
+// AddedLatencyMs returns the value that was added to the "latency_ms" field in this mutation.
+func (m *UsageEventMutation) AddedLatencyMs() (r int64, exists bool) {
+	v := m.addlatency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetLatencyMs resets all changes to the "latency_ms" field.
+func (m *UsageEventMutation) ResetLatencyMs() {
+	m.latency_ms = nil
+	m.addlatency_ms = nil
+}
+
+// SetSuccess sets the "success" field.
+func (m *UsageEventMutation) SetSuccess(b bool) {
+	m.success = &b
+}
+
+// Success returns the value of the "success" field in the mutation.
+func (m *UsageEventMutation) Success() (r bool, exists bool) {
+	v := m.success
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSuccess returns the old "success" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldSuccess(ctx context.Context) (v bool, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSuccess is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSuccess requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSuccess: %w", err)
+	}
+	return oldValue.Success, nil
+}
+
+// ResetSuccess resets all changes to the "success" field.
+func (m *UsageEventMutation) ResetSuccess() {
+	m.success = nil
+}
+
+// SetErrorClass sets the "error_class" field.
+func (m *UsageEventMutation) SetErrorClass(s string) {
+	m.error_class = &s
+}
+
+// ErrorClass returns the value of the "error_class" field in the mutation.
+func (m *UsageEventMutation) ErrorClass() (r string, exists bool) {
+	v := m.error_class
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldErrorClass returns the old "error_class" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldErrorClass(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldErrorClass is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldErrorClass requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldErrorClass: %w", err)
+	}
+	return oldValue.ErrorClass, nil
+}
+
+// ResetErrorClass resets all changes to the "error_class" field.
+func (m *UsageEventMutation) ResetErrorClass() {
+	m.error_class = nil
+}
+
+// SetHTTPStatus sets the "http_status" field.
+func (m *UsageEventMutation) SetHTTPStatus(i int) {
+	m.http_status = &i
+	m.addhttp_status = nil
+}
+
+// HTTPStatus returns the value of the "http_status" field in the mutation.
+func (m *UsageEventMutation) HTTPStatus() (r int, exists bool) {
+	v := m.http_status
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldHTTPStatus returns the old "http_status" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldHTTPStatus(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldHTTPStatus is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldHTTPStatus requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldHTTPStatus: %w", err)
+	}
+	return oldValue.HTTPStatus, nil
+}
+
+// AddHTTPStatus adds i to the "http_status" field.
+func (m *UsageEventMutation) AddHTTPStatus(i int) {
+	if m.addhttp_status != nil {
+		*m.addhttp_status += i
+	} else {
+		m.addhttp_status = &i
+	}
+}
+
+// AddedHTTPStatus returns the value that was added to the "http_status" field in this mutation.
+func (m *UsageEventMutation) AddedHTTPStatus() (r int, exists bool) {
+	v := m.addhttp_status
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetHTTPStatus resets all changes to the "http_status" field.
+func (m *UsageEventMutation) ResetHTTPStatus() {
+	m.http_status = nil
+	m.addhttp_status = nil
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *UsageEventMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[usageevent.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *UsageEventMutation) ModelCleared() bool {
+	return m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *UsageEventMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *UsageEventMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// SetKeyID sets the "key" edge to the APIKey entity by id.
+func (m *UsageEventMutation) SetKeyID(id uuid.UUID) {
+	m.key = &id
+}
+
+// ClearKey clears the "key" edge to the APIKey entity.
+func (m *UsageEventMutation) ClearKey() {
+	m.clearedkey = true
+	m.clearedFields[usageevent.FieldAPIKeyID] = struct{}{}
+}
+
+// KeyCleared reports if the "key" edge to the APIKey entity was cleared.
+func (m *UsageEventMutation) KeyCleared() bool {
+	return m.clearedkey
+}
+
+// KeyID returns the "key" edge ID in the mutation.
+func (m *UsageEventMutation) KeyID() (id uuid.UUID, exists bool) {
+	if m.key != nil {
+		return *m.key, true
+	}
+	return
+}
+
+// KeyIDs returns the "key" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// KeyID instead. It exists only for internal usage by the builders.
+func (m *UsageEventMutation) KeyIDs() (ids []uuid.UUID) {
+	if id := m.key; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetKey resets all changes to the "key" edge.
+func (m *UsageEventMutation) ResetKey() {
+	m.key = nil
+	m.clearedkey = false
+}
+
+// ClearPrice clears the "price" edge to the Price entity.
+func (m *UsageEventMutation) ClearPrice() {
+	m.clearedprice = true
+	m.clearedFields[usageevent.FieldPriceID] = struct{}{}
+}
+
+// PriceCleared reports if the "price" edge to the Price entity was cleared.
+func (m *UsageEventMutation) PriceCleared() bool {
+	return m.clearedprice
+}
+
+// PriceIDs returns the "price" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// PriceID instead. It exists only for internal usage by the builders.
+func (m *UsageEventMutation) PriceIDs() (ids []uuid.UUID) {
+	if id := m.price; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetPrice resets all changes to the "price" edge.
+func (m *UsageEventMutation) ResetPrice() {
+	m.price = nil
+	m.clearedprice = false
+}
+
+// Where appends a list predicates to the UsageEventMutation builder.
+func (m *UsageEventMutation) Where(ps ...predicate.UsageEvent) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageEventMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageEventMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageEvent, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageEventMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageEventMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageEvent).
+func (m *UsageEventMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageEventMutation) Fields() []string {
+	fields := make([]string, 0, 16)
+	if m.request_id != nil {
+		fields = append(fields, usageevent.FieldRequestID)
+	}
+	if m.at != nil {
+		fields = append(fields, usageevent.FieldAt)
+	}
+	if m.model != nil {
+		fields = append(fields, usageevent.FieldModelID)
+	}
+	if m.key != nil {
+		fields = append(fields, usageevent.FieldAPIKeyID)
+	}
+	if m.price != nil {
+		fields = append(fields, usageevent.FieldPriceID)
+	}
+	if m.input_tokens != nil {
+		fields = append(fields, usageevent.FieldInputTokens)
+	}
+	if m.output_tokens != nil {
+		fields = append(fields, usageevent.FieldOutputTokens)
+	}
+	if m.cache_read_tokens != nil {
+		fields = append(fields, usageevent.FieldCacheReadTokens)
+	}
+	if m.cache_write_tokens != nil {
+		fields = append(fields, usageevent.FieldCacheWriteTokens)
+	}
+	if m.reasoning_tokens != nil {
+		fields = append(fields, usageevent.FieldReasoningTokens)
+	}
+	if m.cost != nil {
+		fields = append(fields, usageevent.FieldCost)
+	}
+	if m.cost_status != nil {
+		fields = append(fields, usageevent.FieldCostStatus)
+	}
+	if m.latency_ms != nil {
+		fields = append(fields, usageevent.FieldLatencyMs)
+	}
+	if m.success != nil {
+		fields = append(fields, usageevent.FieldSuccess)
+	}
+	if m.error_class != nil {
+		fields = append(fields, usageevent.FieldErrorClass)
+	}
+	if m.http_status != nil {
+		fields = append(fields, usageevent.FieldHTTPStatus)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageEventMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usageevent.FieldRequestID:
+		return m.RequestID()
+	case usageevent.FieldAt:
+		return m.At()
+	case usageevent.FieldModelID:
+		return m.ModelID()
+	case usageevent.FieldAPIKeyID:
+		return m.APIKeyID()
+	case usageevent.FieldPriceID:
+		return m.PriceID()
+	case usageevent.FieldInputTokens:
+		return m.InputTokens()
+	case usageevent.FieldOutputTokens:
+		return m.OutputTokens()
+	case usageevent.FieldCacheReadTokens:
+		return m.CacheReadTokens()
+	case usageevent.FieldCacheWriteTokens:
+		return m.CacheWriteTokens()
+	case usageevent.FieldReasoningTokens:
+		return m.ReasoningTokens()
+	case usageevent.FieldCost:
+		return m.Cost()
+	case usageevent.FieldCostStatus:
+		return m.CostStatus()
+	case usageevent.FieldLatencyMs:
+		return m.LatencyMs()
+	case usageevent.FieldSuccess:
+		return m.Success()
+	case usageevent.FieldErrorClass:
+		return m.ErrorClass()
+	case usageevent.FieldHTTPStatus:
+		return m.HTTPStatus()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageEventMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usageevent.FieldRequestID:
+		return m.OldRequestID(ctx)
+	case usageevent.FieldAt:
+		return m.OldAt(ctx)
+	case usageevent.FieldModelID:
+		return m.OldModelID(ctx)
+	case usageevent.FieldAPIKeyID:
+		return m.OldAPIKeyID(ctx)
+	case usageevent.FieldPriceID:
+		return m.OldPriceID(ctx)
+	case usageevent.FieldInputTokens:
+		return m.OldInputTokens(ctx)
+	case usageevent.FieldOutputTokens:
+		return m.OldOutputTokens(ctx)
+	case usageevent.FieldCacheReadTokens:
+		return m.OldCacheReadTokens(ctx)
+	case usageevent.FieldCacheWriteTokens:
+		return m.OldCacheWriteTokens(ctx)
+	case usageevent.FieldReasoningTokens:
+		return m.OldReasoningTokens(ctx)
+	case usageevent.FieldCost:
+		return m.OldCost(ctx)
+	case usageevent.FieldCostStatus:
+		return m.OldCostStatus(ctx)
+	case usageevent.FieldLatencyMs:
+		return m.OldLatencyMs(ctx)
+	case usageevent.FieldSuccess:
+		return m.OldSuccess(ctx)
+	case usageevent.FieldErrorClass:
+		return m.OldErrorClass(ctx)
+	case usageevent.FieldHTTPStatus:
+		return m.OldHTTPStatus(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageEvent field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageEventMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usageevent.FieldRequestID:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestID(v)
+		return nil
+	case usageevent.FieldAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAt(v)
+		return nil
+	case usageevent.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	case usageevent.FieldAPIKeyID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAPIKeyID(v)
+		return nil
+	case usageevent.FieldPriceID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPriceID(v)
+		return nil
+	case usageevent.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInputTokens(v)
+		return nil
+	case usageevent.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOutputTokens(v)
+		return nil
+	case usageevent.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheReadTokens(v)
+		return nil
+	case usageevent.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheWriteTokens(v)
+		return nil
+	case usageevent.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReasoningTokens(v)
+		return nil
+	case usageevent.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCost(v)
+		return nil
+	case usageevent.FieldCostStatus:
+		v, ok := value.(usageevent.CostStatus)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostStatus(v)
+		return nil
+	case usageevent.FieldLatencyMs:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyMs(v)
+		return nil
+	case usageevent.FieldSuccess:
+		v, ok := value.(bool)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSuccess(v)
+		return nil
+	case usageevent.FieldErrorClass:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetErrorClass(v)
+		return nil
+	case usageevent.FieldHTTPStatus:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetHTTPStatus(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageEvent field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageEventMutation) AddedFields() []string {
+	var fields []string
+	if m.addinput_tokens != nil {
+		fields = append(fields, usageevent.FieldInputTokens)
+	}
+	if m.addoutput_tokens != nil {
+		fields = append(fields, usageevent.FieldOutputTokens)
+	}
+	if m.addcache_read_tokens != nil {
+		fields = append(fields, usageevent.FieldCacheReadTokens)
+	}
+	if m.addcache_write_tokens != nil {
+		fields = append(fields, usageevent.FieldCacheWriteTokens)
+	}
+	if m.addreasoning_tokens != nil {
+		fields = append(fields, usageevent.FieldReasoningTokens)
+	}
+	if m.addcost != nil {
+		fields = append(fields, usageevent.FieldCost)
+	}
+	if m.addlatency_ms != nil {
+		fields = append(fields, usageevent.FieldLatencyMs)
+	}
+	if m.addhttp_status != nil {
+		fields = append(fields, usageevent.FieldHTTPStatus)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageEventMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case usageevent.FieldInputTokens:
+		return m.AddedInputTokens()
+	case usageevent.FieldOutputTokens:
+		return m.AddedOutputTokens()
+	case usageevent.FieldCacheReadTokens:
+		return m.AddedCacheReadTokens()
+	case usageevent.FieldCacheWriteTokens:
+		return m.AddedCacheWriteTokens()
+	case usageevent.FieldReasoningTokens:
+		return m.AddedReasoningTokens()
+	case usageevent.FieldCost:
+		return m.AddedCost()
+	case usageevent.FieldLatencyMs:
+		return m.AddedLatencyMs()
+	case usageevent.FieldHTTPStatus:
+		return m.AddedHTTPStatus()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageEventMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case usageevent.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInputTokens(v)
+		return nil
+	case usageevent.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddOutputTokens(v)
+		return nil
+	case usageevent.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheReadTokens(v)
+		return nil
+	case usageevent.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheWriteTokens(v)
+		return nil
+	case usageevent.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReasoningTokens(v)
+		return nil
+	case usageevent.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCost(v)
+		return nil
+	case usageevent.FieldLatencyMs:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddLatencyMs(v)
+		return nil
+	case usageevent.FieldHTTPStatus:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddHTTPStatus(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageEvent numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageEventMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(usageevent.FieldCost) {
+		fields = append(fields, usageevent.FieldCost)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageEventMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageEventMutation) ClearField(name string) error {
+	switch name {
+	case usageevent.FieldCost:
+		m.ClearCost()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageEvent nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageEventMutation) ResetField(name string) error {
+	switch name {
+	case usageevent.FieldRequestID:
+		m.ResetRequestID()
+		return nil
+	case usageevent.FieldAt:
+		m.ResetAt()
+		return nil
+	case usageevent.FieldModelID:
+		m.ResetModelID()
+		return nil
+	case usageevent.FieldAPIKeyID:
+		m.ResetAPIKeyID()
+		return nil
+	case usageevent.FieldPriceID:
+		m.ResetPriceID()
+		return nil
+	case usageevent.FieldInputTokens:
+		m.ResetInputTokens()
+		return nil
+	case usageevent.FieldOutputTokens:
+		m.ResetOutputTokens()
+		return nil
+	case usageevent.FieldCacheReadTokens:
+		m.ResetCacheReadTokens()
+		return nil
+	case usageevent.FieldCacheWriteTokens:
+		m.ResetCacheWriteTokens()
+		return nil
+	case usageevent.FieldReasoningTokens:
+		m.ResetReasoningTokens()
+		return nil
+	case usageevent.FieldCost:
+		m.ResetCost()
+		return nil
+	case usageevent.FieldCostStatus:
+		m.ResetCostStatus()
+		return nil
+	case usageevent.FieldLatencyMs:
+		m.ResetLatencyMs()
+		return nil
+	case usageevent.FieldSuccess:
+		m.ResetSuccess()
+		return nil
+	case usageevent.FieldErrorClass:
+		m.ResetErrorClass()
+		return nil
+	case usageevent.FieldHTTPStatus:
+		m.ResetHTTPStatus()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageEvent field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageEventMutation) AddedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.model != nil {
+		edges = append(edges, usageevent.EdgeModel)
+	}
+	if m.key != nil {
+		edges = append(edges, usageevent.EdgeKey)
+	}
+	if m.price != nil {
+		edges = append(edges, usageevent.EdgePrice)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageEventMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case usageevent.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	case usageevent.EdgeKey:
+		if id := m.key; id != nil {
+			return []ent.Value{*id}
+		}
+	case usageevent.EdgePrice:
+		if id := m.price; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageEventMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 3)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageEventMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageEventMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.clearedmodel {
+		edges = append(edges, usageevent.EdgeModel)
+	}
+	if m.clearedkey {
+		edges = append(edges, usageevent.EdgeKey)
+	}
+	if m.clearedprice {
+		edges = append(edges, usageevent.EdgePrice)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageEventMutation) EdgeCleared(name string) bool {
+	switch name {
+	case usageevent.EdgeModel:
+		return m.clearedmodel
+	case usageevent.EdgeKey:
+		return m.clearedkey
+	case usageevent.EdgePrice:
+		return m.clearedprice
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageEventMutation) ClearEdge(name string) error {
+	switch name {
+	case usageevent.EdgeModel:
+		m.ClearModel()
+		return nil
+	case usageevent.EdgeKey:
+		m.ClearKey()
+		return nil
+	case usageevent.EdgePrice:
+		m.ClearPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageEvent unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageEventMutation) ResetEdge(name string) error {
+	switch name {
+	case usageevent.EdgeModel:
+		m.ResetModel()
+		return nil
+	case usageevent.EdgeKey:
+		m.ResetKey()
+		return nil
+	case usageevent.EdgePrice:
+		m.ResetPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageEvent edge %s", name)
+}
+
+// UsageHorizonMutation represents an operation that mutates the UsageHorizon nodes in the graph.
+type UsageHorizonMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *string
+	complete_from *time.Time
+	clearedFields map[string]struct{}
+	done          bool
+	oldValue      func(context.Context) (*UsageHorizon, error)
+	predicates    []predicate.UsageHorizon
+}
+
+var _ ent.Mutation = (*UsageHorizonMutation)(nil)
+
+// usagehorizonOption allows management of the mutation configuration using functional options.
+type usagehorizonOption func(*UsageHorizonMutation)
+
+// newUsageHorizonMutation creates new mutation for the UsageHorizon entity.
+func newUsageHorizonMutation(c config, op Op, opts ...usagehorizonOption) *UsageHorizonMutation {
+	m := &UsageHorizonMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageHorizon,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageHorizonID sets the ID field of the mutation.
+func withUsageHorizonID(id string) usagehorizonOption {
+	return func(m *UsageHorizonMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageHorizon
+		)
+		m.oldValue = func(ctx context.Context) (*UsageHorizon, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageHorizon.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageHorizon sets the old UsageHorizon of the mutation.
+func withUsageHorizon(node *UsageHorizon) usagehorizonOption {
+	return func(m *UsageHorizonMutation) {
+		m.oldValue = func(context.Context) (*UsageHorizon, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageHorizonMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageHorizonMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageHorizon entities.
+func (m *UsageHorizonMutation) SetID(id string) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageHorizonMutation) ID() (id string, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageHorizonMutation) IDs(ctx context.Context) ([]string, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []string{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageHorizon.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetCompleteFrom sets the "complete_from" field.
+func (m *UsageHorizonMutation) SetCompleteFrom(t time.Time) {
+	m.complete_from = &t
+}
+
+// CompleteFrom returns the value of the "complete_from" field in the mutation.
+func (m *UsageHorizonMutation) CompleteFrom() (r time.Time, exists bool) {
+	v := m.complete_from
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCompleteFrom returns the old "complete_from" field's value of the UsageHorizon entity.
+// If the UsageHorizon object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageHorizonMutation) OldCompleteFrom(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCompleteFrom is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCompleteFrom requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCompleteFrom: %w", err)
+	}
+	return oldValue.CompleteFrom, nil
+}
+
+// ResetCompleteFrom resets all changes to the "complete_from" field.
+func (m *UsageHorizonMutation) ResetCompleteFrom() {
+	m.complete_from = nil
+}
+
+// Where appends a list predicates to the UsageHorizonMutation builder.
+func (m *UsageHorizonMutation) Where(ps ...predicate.UsageHorizon) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageHorizonMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageHorizonMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageHorizon, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageHorizonMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageHorizonMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageHorizon).
+func (m *UsageHorizonMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageHorizonMutation) Fields() []string {
+	fields := make([]string, 0, 1)
+	if m.complete_from != nil {
+		fields = append(fields, usagehorizon.FieldCompleteFrom)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageHorizonMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usagehorizon.FieldCompleteFrom:
+		return m.CompleteFrom()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageHorizonMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usagehorizon.FieldCompleteFrom:
+		return m.OldCompleteFrom(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageHorizon field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageHorizonMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usagehorizon.FieldCompleteFrom:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCompleteFrom(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageHorizon field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageHorizonMutation) AddedFields() []string {
+	return nil
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageHorizonMutation) AddedField(name string) (ent.Value, bool) {
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageHorizonMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	}
+	return fmt.Errorf("unknown UsageHorizon numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageHorizonMutation) ClearedFields() []string {
+	return nil
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageHorizonMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageHorizonMutation) ClearField(name string) error {
+	return fmt.Errorf("unknown UsageHorizon nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageHorizonMutation) ResetField(name string) error {
+	switch name {
+	case usagehorizon.FieldCompleteFrom:
+		m.ResetCompleteFrom()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageHorizon field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageHorizonMutation) AddedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageHorizonMutation) AddedIDs(name string) []ent.Value {
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageHorizonMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageHorizonMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageHorizonMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 0)
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageHorizonMutation) EdgeCleared(name string) bool {
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageHorizonMutation) ClearEdge(name string) error {
+	return fmt.Errorf("unknown UsageHorizon unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageHorizonMutation) ResetEdge(name string) error {
+	return fmt.Errorf("unknown UsageHorizon edge %s", name)
+}
+
+// UsageTotalMutation represents an operation that mutates the UsageTotal nodes in the graph.
+type UsageTotalMutation struct {
+	config
+	op                    Op
+	typ                   string
+	id                    *uuid.UUID
+	grain                 *usagetotal.Grain
+	period_start          *time.Time
+	period_end            *time.Time
+	request_count         *int64
+	addrequest_count      *int64
+	error_count           *int64
+	adderror_count        *int64
+	unpriced_count        *int64
+	addunpriced_count     *int64
+	input_tokens          *int64
+	addinput_tokens       *int64
+	output_tokens         *int64
+	addoutput_tokens      *int64
+	cache_read_tokens     *int64
+	addcache_read_tokens  *int64
+	cache_write_tokens    *int64
+	addcache_write_tokens *int64
+	reasoning_tokens      *int64
+	addreasoning_tokens   *int64
+	total_cost            *money.USD
+	addtotal_cost         *money.USD
+	latency_ms_sum        *int64
+	addlatency_ms_sum     *int64
+	average_latency_ms    *float64
+	addaverage_latency_ms *float64
+	latency_histogram     *[]byte
+	digest                *int64
+	adddigest             *int64
+	clearedFields         map[string]struct{}
+	model                 *uuid.UUID
+	clearedmodel          bool
+	done                  bool
+	oldValue              func(context.Context) (*UsageTotal, error)
+	predicates            []predicate.UsageTotal
+}
+
+var _ ent.Mutation = (*UsageTotalMutation)(nil)
+
+// usagetotalOption allows management of the mutation configuration using functional options.
+type usagetotalOption func(*UsageTotalMutation)
+
+// newUsageTotalMutation creates new mutation for the UsageTotal entity.
+func newUsageTotalMutation(c config, op Op, opts ...usagetotalOption) *UsageTotalMutation {
+	m := &UsageTotalMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageTotal,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageTotalID sets the ID field of the mutation.
+func withUsageTotalID(id uuid.UUID) usagetotalOption {
+	return func(m *UsageTotalMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageTotal
+		)
+		m.oldValue = func(ctx context.Context) (*UsageTotal, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageTotal.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageTotal sets the old UsageTotal of the mutation.
+func withUsageTotal(node *UsageTotal) usagetotalOption {
+	return func(m *UsageTotalMutation) {
+		m.oldValue = func(context.Context) (*UsageTotal, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageTotalMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageTotalMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageTotal entities.
+func (m *UsageTotalMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageTotalMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageTotalMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageTotal.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetGrain sets the "grain" field.
+func (m *UsageTotalMutation) SetGrain(u usagetotal.Grain) {
+	m.grain = &u
+}
+
+// Grain returns the value of the "grain" field in the mutation.
+func (m *UsageTotalMutation) Grain() (r usagetotal.Grain, exists bool) {
+	v := m.grain
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldGrain returns the old "grain" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldGrain(ctx context.Context) (v usagetotal.Grain, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldGrain is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldGrain requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldGrain: %w", err)
+	}
+	return oldValue.Grain, nil
+}
+
+// ResetGrain resets all changes to the "grain" field.
+func (m *UsageTotalMutation) ResetGrain() {
+	m.grain = nil
+}
+
+// SetPeriodStart sets the "period_start" field.
+func (m *UsageTotalMutation) SetPeriodStart(t time.Time) {
+	m.period_start = &t
+}
+
+// PeriodStart returns the value of the "period_start" field in the mutation.
+func (m *UsageTotalMutation) PeriodStart() (r time.Time, exists bool) {
+	v := m.period_start
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodStart returns the old "period_start" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldPeriodStart(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodStart is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodStart requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodStart: %w", err)
+	}
+	return oldValue.PeriodStart, nil
+}
+
+// ResetPeriodStart resets all changes to the "period_start" field.
+func (m *UsageTotalMutation) ResetPeriodStart() {
+	m.period_start = nil
+}
+
+// SetPeriodEnd sets the "period_end" field.
+func (m *UsageTotalMutation) SetPeriodEnd(t time.Time) {
+	m.period_end = &t
+}
+
+// PeriodEnd returns the value of the "period_end" field in the mutation.
+func (m *UsageTotalMutation) PeriodEnd() (r time.Time, exists bool) {
+	v := m.period_end
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodEnd returns the old "period_end" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldPeriodEnd(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodEnd is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodEnd requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodEnd: %w", err)
+	}
+	return oldValue.PeriodEnd, nil
+}
+
+// ResetPeriodEnd resets all changes to the "period_end" field.
+func (m *UsageTotalMutation) ResetPeriodEnd() {
+	m.period_end = nil
+}
+
+// SetRequestCount sets the "request_count" field.
+func (m *UsageTotalMutation) SetRequestCount(i int64) {
+	m.request_count = &i
+	m.addrequest_count = nil
+}
+
+// RequestCount returns the value of the "request_count" field in the mutation.
+func (m *UsageTotalMutation) RequestCount() (r int64, exists bool) {
+	v := m.request_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestCount returns the old "request_count" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldRequestCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestCount: %w", err)
+	}
+	return oldValue.RequestCount, nil
+}
+
+// AddRequestCount adds i to the "request_count" field.
+func (m *UsageTotalMutation) AddRequestCount(i int64) {
+	if m.addrequest_count != nil {
+		*m.addrequest_count += i
+	} else {
+		m.addrequest_count = &i
+	}
+}
+
+// AddedRequestCount returns the value that was added to the "request_count" field in this mutation.
+func (m *UsageTotalMutation) AddedRequestCount() (r int64, exists bool) {
+	v := m.addrequest_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestCount resets all changes to the "request_count" field.
+func (m *UsageTotalMutation) ResetRequestCount() {
+	m.request_count = nil
+	m.addrequest_count = nil
+}
+
+// SetErrorCount sets the "error_count" field.
+func (m *UsageTotalMutation) SetErrorCount(i int64) {
+	m.error_count = &i
+	m.adderror_count = nil
+}
+
+// ErrorCount returns the value of the "error_count" field in the mutation.
+func (m *UsageTotalMutation) ErrorCount() (r int64, exists bool) {
+	v := m.error_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldErrorCount returns the old "error_count" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldErrorCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldErrorCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldErrorCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldErrorCount: %w", err)
+	}
+	return oldValue.ErrorCount, nil
+}
+
+// AddErrorCount adds i to the "error_count" field.
+func (m *UsageTotalMutation) AddErrorCount(i int64) {
+	if m.adderror_count != nil {
+		*m.adderror_count += i
+	} else {
+		m.adderror_count = &i
+	}
+}
+
+// AddedErrorCount returns the value that was added to the "error_count" field in this mutation.
+func (m *UsageTotalMutation) AddedErrorCount() (r int64, exists bool) {
+	v := m.adderror_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetErrorCount resets all changes to the "error_count" field.
+func (m *UsageTotalMutation) ResetErrorCount() {
+	m.error_count = nil
+	m.adderror_count = nil
+}
+
+// SetUnpricedCount sets the "unpriced_count" field.
+func (m *UsageTotalMutation) SetUnpricedCount(i int64) {
+	m.unpriced_count = &i
+	m.addunpriced_count = nil
+}
+
+// UnpricedCount returns the value of the "unpriced_count" field in the mutation.
+func (m *UsageTotalMutation) UnpricedCount() (r int64, exists bool) {
+	v := m.unpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnpricedCount returns the old "unpriced_count" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldUnpricedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnpricedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnpricedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnpricedCount: %w", err)
+	}
+	return oldValue.UnpricedCount, nil
+}
+
+// AddUnpricedCount adds i to the "unpriced_count" field.
+func (m *UsageTotalMutation) AddUnpricedCount(i int64) {
+	if m.addunpriced_count != nil {
+		*m.addunpriced_count += i
+	} else {
+		m.addunpriced_count = &i
+	}
+}
+
+// AddedUnpricedCount returns the value that was added to the "unpriced_count" field in this mutation.
+func (m *UsageTotalMutation) AddedUnpricedCount() (r int64, exists bool) {
+	v := m.addunpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnpricedCount resets all changes to the "unpriced_count" field.
+func (m *UsageTotalMutation) ResetUnpricedCount() {
+	m.unpriced_count = nil
+	m.addunpriced_count = nil
+}
+
+// SetInputTokens sets the "input_tokens" field.
+func (m *UsageTotalMutation) SetInputTokens(i int64) {
+	m.input_tokens = &i
+	m.addinput_tokens = nil
+}
+
+// InputTokens returns the value of the "input_tokens" field in the mutation.
+func (m *UsageTotalMutation) InputTokens() (r int64, exists bool) {
+	v := m.input_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInputTokens returns the old "input_tokens" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldInputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInputTokens: %w", err)
+	}
+	return oldValue.InputTokens, nil
+}
+
+// AddInputTokens adds i to the "input_tokens" field.
+func (m *UsageTotalMutation) AddInputTokens(i int64) {
+	if m.addinput_tokens != nil {
+		*m.addinput_tokens += i
+	} else {
+		m.addinput_tokens = &i
+	}
+}
+
+// AddedInputTokens returns the value that was added to the "input_tokens" field in this mutation.
+func (m *UsageTotalMutation) AddedInputTokens() (r int64, exists bool) {
+	v := m.addinput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInputTokens resets all changes to the "input_tokens" field.
+func (m *UsageTotalMutation) ResetInputTokens() {
+	m.input_tokens = nil
+	m.addinput_tokens = nil
+}
+
+// SetOutputTokens sets the "output_tokens" field.
+func (m *UsageTotalMutation) SetOutputTokens(i int64) {
+	m.output_tokens = &i
+	m.addoutput_tokens = nil
+}
+
+// OutputTokens returns the value of the "output_tokens" field in the mutation.
+func (m *UsageTotalMutation) OutputTokens() (r int64, exists bool) {
+	v := m.output_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOutputTokens returns the old "output_tokens" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldOutputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOutputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOutputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOutputTokens: %w", err)
+	}
+	return oldValue.OutputTokens, nil
+}
+
+// AddOutputTokens adds i to the "output_tokens" field.
+func (m *UsageTotalMutation) AddOutputTokens(i int64) {
+	if m.addoutput_tokens != nil {
+		*m.addoutput_tokens += i
+	} else {
+		m.addoutput_tokens = &i
+	}
+}
+
+// AddedOutputTokens returns the value that was added to the "output_tokens" field in this mutation.
+func (m *UsageTotalMutation) AddedOutputTokens() (r int64, exists bool) {
+	v := m.addoutput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetOutputTokens resets all changes to the "output_tokens" field.
+func (m *UsageTotalMutation) ResetOutputTokens() {
+	m.output_tokens = nil
+	m.addoutput_tokens = nil
+}
+
+// SetCacheReadTokens sets the "cache_read_tokens" field.
+func (m *UsageTotalMutation) SetCacheReadTokens(i int64) {
+	m.cache_read_tokens = &i
+	m.addcache_read_tokens = nil
+}
+
+// CacheReadTokens returns the value of the "cache_read_tokens" field in the mutation.
+func (m *UsageTotalMutation) CacheReadTokens() (r int64, exists bool) {
+	v := m.cache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheReadTokens returns the old "cache_read_tokens" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldCacheReadTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheReadTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheReadTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheReadTokens: %w", err)
+	}
+	return oldValue.CacheReadTokens, nil
+}
+
+// AddCacheReadTokens adds i to the "cache_read_tokens" field.
+func (m *UsageTotalMutation) AddCacheReadTokens(i int64) {
+	if m.addcache_read_tokens != nil {
+		*m.addcache_read_tokens += i
+	} else {
+		m.addcache_read_tokens = &i
+	}
+}
+
+// AddedCacheReadTokens returns the value that was added to the "cache_read_tokens" field in this mutation.
+func (m *UsageTotalMutation) AddedCacheReadTokens() (r int64, exists bool) {
+	v := m.addcache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheReadTokens resets all changes to the "cache_read_tokens" field.
+func (m *UsageTotalMutation) ResetCacheReadTokens() {
+	m.cache_read_tokens = nil
+	m.addcache_read_tokens = nil
+}
+
+// SetCacheWriteTokens sets the "cache_write_tokens" field.
+func (m *UsageTotalMutation) SetCacheWriteTokens(i int64) {
+	m.cache_write_tokens = &i
+	m.addcache_write_tokens = nil
+}
+
+// CacheWriteTokens returns the value of the "cache_write_tokens" field in the mutation.
+func (m *UsageTotalMutation) CacheWriteTokens() (r int64, exists bool) {
+	v := m.cache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheWriteTokens returns the old "cache_write_tokens" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldCacheWriteTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheWriteTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheWriteTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheWriteTokens: %w", err)
+	}
+	return oldValue.CacheWriteTokens, nil
+}
+
+// AddCacheWriteTokens adds i to the "cache_write_tokens" field.
+func (m *UsageTotalMutation) AddCacheWriteTokens(i int64) {
+	if m.addcache_write_tokens != nil {
+		*m.addcache_write_tokens += i
+	} else {
+		m.addcache_write_tokens = &i
+	}
+}
+
+// AddedCacheWriteTokens returns the value that was added to the "cache_write_tokens" field in this mutation.
+func (m *UsageTotalMutation) AddedCacheWriteTokens() (r int64, exists bool) {
+	v := m.addcache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheWriteTokens resets all changes to the "cache_write_tokens" field.
+func (m *UsageTotalMutation) ResetCacheWriteTokens() {
+	m.cache_write_tokens = nil
+	m.addcache_write_tokens = nil
+}
+
+// SetReasoningTokens sets the "reasoning_tokens" field.
+func (m *UsageTotalMutation) SetReasoningTokens(i int64) {
+	m.reasoning_tokens = &i
+	m.addreasoning_tokens = nil
+}
+
+// ReasoningTokens returns the value of the "reasoning_tokens" field in the mutation.
+func (m *UsageTotalMutation) ReasoningTokens() (r int64, exists bool) {
+	v := m.reasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReasoningTokens returns the old "reasoning_tokens" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldReasoningTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReasoningTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReasoningTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReasoningTokens: %w", err)
+	}
+	return oldValue.ReasoningTokens, nil
+}
+
+// AddReasoningTokens adds i to the "reasoning_tokens" field.
+func (m *UsageTotalMutation) AddReasoningTokens(i int64) {
+	if m.addreasoning_tokens != nil {
+		*m.addreasoning_tokens += i
+	} else {
+		m.addreasoning_tokens = &i
+	}
+}
+
+// AddedReasoningTokens returns the value that was added to the "reasoning_tokens" field in this mutation.
+func (m *UsageTotalMutation) AddedReasoningTokens() (r int64, exists bool) {
+	v := m.addreasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReasoningTokens resets all changes to the "reasoning_tokens" field.
+func (m *UsageTotalMutation) ResetReasoningTokens() {
+	m.reasoning_tokens = nil
+	m.addreasoning_tokens = nil
+}
+
+// SetTotalCost sets the "total_cost" field.
+func (m *UsageTotalMutation) SetTotalCost(value money.USD) {
+	m.total_cost = &value
+	m.addtotal_cost = nil
+}
+
+// TotalCost returns the value of the "total_cost" field in the mutation.
+func (m *UsageTotalMutation) TotalCost() (r money.USD, exists bool) {
+	v := m.total_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTotalCost returns the old "total_cost" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldTotalCost(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTotalCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTotalCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTotalCost: %w", err)
+	}
+	return oldValue.TotalCost, nil
+}
+
+// AddTotalCost adds value to the "total_cost" field.
+func (m *UsageTotalMutation) AddTotalCost(value money.USD) {
+	if m.addtotal_cost != nil {
+		*m.addtotal_cost += value
+	} else {
+		m.addtotal_cost = &value
+	}
+}
+
+// AddedTotalCost returns the value that was added to the "total_cost" field in this mutation.
+func (m *UsageTotalMutation) AddedTotalCost() (r money.USD, exists bool) {
+	v := m.addtotal_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearTotalCost clears the value of the "total_cost" field.
+func (m *UsageTotalMutation) ClearTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	m.clearedFields[usagetotal.FieldTotalCost] = struct{}{}
+}
+
+// TotalCostCleared returns if the "total_cost" field was cleared in this mutation.
+func (m *UsageTotalMutation) TotalCostCleared() bool {
+	_, ok := m.clearedFields[usagetotal.FieldTotalCost]
+	return ok
+}
+
+// ResetTotalCost resets all changes to the "total_cost" field.
+func (m *UsageTotalMutation) ResetTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	delete(m.clearedFields, usagetotal.FieldTotalCost)
+}
+
+// SetLatencyMsSum sets the "latency_ms_sum" field.
+func (m *UsageTotalMutation) SetLatencyMsSum(i int64) {
+	m.latency_ms_sum = &i
+	m.addlatency_ms_sum = nil
+}
+
+// LatencyMsSum returns the value of the "latency_ms_sum" field in the mutation.
+func (m *UsageTotalMutation) LatencyMsSum() (r int64, exists bool) {
+	v := m.latency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyMsSum returns the old "latency_ms_sum" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldLatencyMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyMsSum: %w", err)
+	}
+	return oldValue.LatencyMsSum, nil
+}
+
+// AddLatencyMsSum adds i to the "latency_ms_sum" field.
+func (m *UsageTotalMutation) AddLatencyMsSum(i int64) {
+	if m.addlatency_ms_sum != nil {
+		*m.addlatency_ms_sum += i
+	} else {
+		m.addlatency_ms_sum = &i
+	}
+}
+
+// AddedLatencyMsSum returns the value that was added to the "latency_ms_sum" field in this mutation.
+func (m *UsageTotalMutation) AddedLatencyMsSum() (r int64, exists bool) {
+	v := m.addlatency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetLatencyMsSum resets all changes to the "latency_ms_sum" field.
+func (m *UsageTotalMutation) ResetLatencyMsSum() {
+	m.latency_ms_sum = nil
+	m.addlatency_ms_sum = nil
+}
+
+// SetAverageLatencyMs sets the "average_latency_ms" field.
+func (m *UsageTotalMutation) SetAverageLatencyMs(f float64) {
+	m.average_latency_ms = &f
+	m.addaverage_latency_ms = nil
+}
+
+// AverageLatencyMs returns the value of the "average_latency_ms" field in the mutation.
+func (m *UsageTotalMutation) AverageLatencyMs() (r float64, exists bool) {
+	v := m.average_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAverageLatencyMs returns the old "average_latency_ms" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldAverageLatencyMs(ctx context.Context) (v float64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAverageLatencyMs is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAverageLatencyMs requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAverageLatencyMs: %w", err)
+	}
+	return oldValue.AverageLatencyMs, nil
+}
+
+// AddAverageLatencyMs adds f to the "average_latency_ms" field.
+func (m *UsageTotalMutation) AddAverageLatencyMs(f float64) {
+	if m.addaverage_latency_ms != nil {
+		*m.addaverage_latency_ms += f
+	} else {
+		m.addaverage_latency_ms = &f
+	}
+}
+
+// AddedAverageLatencyMs returns the value that was added to the "average_latency_ms" field in this mutation.
+func (m *UsageTotalMutation) AddedAverageLatencyMs() (r float64, exists bool) {
+	v := m.addaverage_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAverageLatencyMs resets all changes to the "average_latency_ms" field.
+func (m *UsageTotalMutation) ResetAverageLatencyMs() {
+	m.average_latency_ms = nil
+	m.addaverage_latency_ms = nil
+}
+
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (m *UsageTotalMutation) SetLatencyHistogram(b []byte) {
+	m.latency_histogram = &b
+}
+
+// LatencyHistogram returns the value of the "latency_histogram" field in the mutation.
+func (m *UsageTotalMutation) LatencyHistogram() (r []byte, exists bool) {
+	v := m.latency_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyHistogram returns the old "latency_histogram" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldLatencyHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyHistogram: %w", err)
+	}
+	return oldValue.LatencyHistogram, nil
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (m *UsageTotalMutation) ClearLatencyHistogram() {
+	m.latency_histogram = nil
+	m.clearedFields[usagetotal.FieldLatencyHistogram] = struct{}{}
+}
+
+// LatencyHistogramCleared returns if the "latency_histogram" field was cleared in this mutation.
+func (m *UsageTotalMutation) LatencyHistogramCleared() bool {
+	_, ok := m.clearedFields[usagetotal.FieldLatencyHistogram]
+	return ok
+}
+
+// ResetLatencyHistogram resets all changes to the "latency_histogram" field.
+func (m *UsageTotalMutation) ResetLatencyHistogram() {
+	m.latency_histogram = nil
+	delete(m.clearedFields, usagetotal.FieldLatencyHistogram)
+}
+
+// SetDigest sets the "digest" field.
+func (m *UsageTotalMutation) SetDigest(i int64) {
+	m.digest = &i
+	m.adddigest = nil
+}
+
+// Digest returns the value of the "digest" field in the mutation.
+func (m *UsageTotalMutation) Digest() (r int64, exists bool) {
+	v := m.digest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDigest returns the old "digest" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldDigest(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDigest is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDigest requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDigest: %w", err)
+	}
+	return oldValue.Digest, nil
+}
+
+// AddDigest adds i to the "digest" field.
+func (m *UsageTotalMutation) AddDigest(i int64) {
+	if m.adddigest != nil {
+		*m.adddigest += i
+	} else {
+		m.adddigest = &i
+	}
+}
+
+// AddedDigest returns the value that was added to the "digest" field in this mutation.
+func (m *UsageTotalMutation) AddedDigest() (r int64, exists bool) {
+	v := m.adddigest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (m *UsageTotalMutation) ClearDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	m.clearedFields[usagetotal.FieldDigest] = struct{}{}
+}
+
+// DigestCleared returns if the "digest" field was cleared in this mutation.
+func (m *UsageTotalMutation) DigestCleared() bool {
+	_, ok := m.clearedFields[usagetotal.FieldDigest]
+	return ok
+}
+
+// ResetDigest resets all changes to the "digest" field.
+func (m *UsageTotalMutation) ResetDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	delete(m.clearedFields, usagetotal.FieldDigest)
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageTotalMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageTotalMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageTotalMutation) ResetModelID() {
+	m.model = nil
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *UsageTotalMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[usagetotal.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *UsageTotalMutation) ModelCleared() bool {
+	return m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *UsageTotalMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *UsageTotalMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// Where appends a list predicates to the UsageTotalMutation builder.
+func (m *UsageTotalMutation) Where(ps ...predicate.UsageTotal) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageTotalMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageTotalMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageTotal, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageTotalMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageTotalMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageTotal).
+func (m *UsageTotalMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageTotalMutation) Fields() []string {
+	fields := make([]string, 0, 17)
+	if m.grain != nil {
+		fields = append(fields, usagetotal.FieldGrain)
+	}
+	if m.period_start != nil {
+		fields = append(fields, usagetotal.FieldPeriodStart)
+	}
+	if m.period_end != nil {
+		fields = append(fields, usagetotal.FieldPeriodEnd)
+	}
+	if m.request_count != nil {
+		fields = append(fields, usagetotal.FieldRequestCount)
+	}
+	if m.error_count != nil {
+		fields = append(fields, usagetotal.FieldErrorCount)
+	}
+	if m.unpriced_count != nil {
+		fields = append(fields, usagetotal.FieldUnpricedCount)
+	}
+	if m.input_tokens != nil {
+		fields = append(fields, usagetotal.FieldInputTokens)
+	}
+	if m.output_tokens != nil {
+		fields = append(fields, usagetotal.FieldOutputTokens)
+	}
+	if m.cache_read_tokens != nil {
+		fields = append(fields, usagetotal.FieldCacheReadTokens)
+	}
+	if m.cache_write_tokens != nil {
+		fields = append(fields, usagetotal.FieldCacheWriteTokens)
+	}
+	if m.reasoning_tokens != nil {
+		fields = append(fields, usagetotal.FieldReasoningTokens)
+	}
+	if m.total_cost != nil {
+		fields = append(fields, usagetotal.FieldTotalCost)
+	}
+	if m.latency_ms_sum != nil {
+		fields = append(fields, usagetotal.FieldLatencyMsSum)
+	}
+	if m.average_latency_ms != nil {
+		fields = append(fields, usagetotal.FieldAverageLatencyMs)
+	}
+	if m.latency_histogram != nil {
+		fields = append(fields, usagetotal.FieldLatencyHistogram)
+	}
+	if m.digest != nil {
+		fields = append(fields, usagetotal.FieldDigest)
+	}
+	if m.model != nil {
+		fields = append(fields, usagetotal.FieldModelID)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageTotalMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usagetotal.FieldGrain:
+		return m.Grain()
+	case usagetotal.FieldPeriodStart:
+		return m.PeriodStart()
+	case usagetotal.FieldPeriodEnd:
+		return m.PeriodEnd()
+	case usagetotal.FieldRequestCount:
+		return m.RequestCount()
+	case usagetotal.FieldErrorCount:
+		return m.ErrorCount()
+	case usagetotal.FieldUnpricedCount:
+		return m.UnpricedCount()
+	case usagetotal.FieldInputTokens:
+		return m.InputTokens()
+	case usagetotal.FieldOutputTokens:
+		return m.OutputTokens()
+	case usagetotal.FieldCacheReadTokens:
+		return m.CacheReadTokens()
+	case usagetotal.FieldCacheWriteTokens:
+		return m.CacheWriteTokens()
+	case usagetotal.FieldReasoningTokens:
+		return m.ReasoningTokens()
+	case usagetotal.FieldTotalCost:
+		return m.TotalCost()
+	case usagetotal.FieldLatencyMsSum:
+		return m.LatencyMsSum()
+	case usagetotal.FieldAverageLatencyMs:
+		return m.AverageLatencyMs()
+	case usagetotal.FieldLatencyHistogram:
+		return m.LatencyHistogram()
+	case usagetotal.FieldDigest:
+		return m.Digest()
+	case usagetotal.FieldModelID:
+		return m.ModelID()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageTotalMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usagetotal.FieldGrain:
+		return m.OldGrain(ctx)
+	case usagetotal.FieldPeriodStart:
+		return m.OldPeriodStart(ctx)
+	case usagetotal.FieldPeriodEnd:
+		return m.OldPeriodEnd(ctx)
+	case usagetotal.FieldRequestCount:
+		return m.OldRequestCount(ctx)
+	case usagetotal.FieldErrorCount:
+		return m.OldErrorCount(ctx)
+	case usagetotal.FieldUnpricedCount:
+		return m.OldUnpricedCount(ctx)
+	case usagetotal.FieldInputTokens:
+		return m.OldInputTokens(ctx)
+	case usagetotal.FieldOutputTokens:
+		return m.OldOutputTokens(ctx)
+	case usagetotal.FieldCacheReadTokens:
+		return m.OldCacheReadTokens(ctx)
+	case usagetotal.FieldCacheWriteTokens:
+		return m.OldCacheWriteTokens(ctx)
+	case usagetotal.FieldReasoningTokens:
+		return m.OldReasoningTokens(ctx)
+	case usagetotal.FieldTotalCost:
+		return m.OldTotalCost(ctx)
+	case usagetotal.FieldLatencyMsSum:
+		return m.OldLatencyMsSum(ctx)
+	case usagetotal.FieldAverageLatencyMs:
+		return m.OldAverageLatencyMs(ctx)
+	case usagetotal.FieldLatencyHistogram:
+		return m.OldLatencyHistogram(ctx)
+	case usagetotal.FieldDigest:
+		return m.OldDigest(ctx)
+	case usagetotal.FieldModelID:
+		return m.OldModelID(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageTotal field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageTotalMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usagetotal.FieldGrain:
+		v, ok := value.(usagetotal.Grain)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetGrain(v)
+		return nil
+	case usagetotal.FieldPeriodStart:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodStart(v)
+		return nil
+	case usagetotal.FieldPeriodEnd:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodEnd(v)
+		return nil
+	case usagetotal.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestCount(v)
+		return nil
+	case usagetotal.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetErrorCount(v)
+		return nil
+	case usagetotal.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnpricedCount(v)
+		return nil
+	case usagetotal.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInputTokens(v)
+		return nil
+	case usagetotal.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOutputTokens(v)
+		return nil
+	case usagetotal.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheReadTokens(v)
+		return nil
+	case usagetotal.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheWriteTokens(v)
+		return nil
+	case usagetotal.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReasoningTokens(v)
+		return nil
+	case usagetotal.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTotalCost(v)
+		return nil
+	case usagetotal.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyMsSum(v)
+		return nil
+	case usagetotal.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAverageLatencyMs(v)
+		return nil
+	case usagetotal.FieldLatencyHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyHistogram(v)
+		return nil
+	case usagetotal.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDigest(v)
+		return nil
+	case usagetotal.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotal field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageTotalMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequest_count != nil {
+		fields = append(fields, usagetotal.FieldRequestCount)
+	}
+	if m.adderror_count != nil {
+		fields = append(fields, usagetotal.FieldErrorCount)
+	}
+	if m.addunpriced_count != nil {
+		fields = append(fields, usagetotal.FieldUnpricedCount)
+	}
+	if m.addinput_tokens != nil {
+		fields = append(fields, usagetotal.FieldInputTokens)
+	}
+	if m.addoutput_tokens != nil {
+		fields = append(fields, usagetotal.FieldOutputTokens)
+	}
+	if m.addcache_read_tokens != nil {
+		fields = append(fields, usagetotal.FieldCacheReadTokens)
+	}
+	if m.addcache_write_tokens != nil {
+		fields = append(fields, usagetotal.FieldCacheWriteTokens)
+	}
+	if m.addreasoning_tokens != nil {
+		fields = append(fields, usagetotal.FieldReasoningTokens)
+	}
+	if m.addtotal_cost != nil {
+		fields = append(fields, usagetotal.FieldTotalCost)
+	}
+	if m.addlatency_ms_sum != nil {
+		fields = append(fields, usagetotal.FieldLatencyMsSum)
+	}
+	if m.addaverage_latency_ms != nil {
+		fields = append(fields, usagetotal.FieldAverageLatencyMs)
+	}
+	if m.adddigest != nil {
+		fields = append(fields, usagetotal.FieldDigest)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageTotalMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case usagetotal.FieldRequestCount:
+		return m.AddedRequestCount()
+	case usagetotal.FieldErrorCount:
+		return m.AddedErrorCount()
+	case usagetotal.FieldUnpricedCount:
+		return m.AddedUnpricedCount()
+	case usagetotal.FieldInputTokens:
+		return m.AddedInputTokens()
+	case usagetotal.FieldOutputTokens:
+		return m.AddedOutputTokens()
+	case usagetotal.FieldCacheReadTokens:
+		return m.AddedCacheReadTokens()
+	case usagetotal.FieldCacheWriteTokens:
+		return m.AddedCacheWriteTokens()
+	case usagetotal.FieldReasoningTokens:
+		return m.AddedReasoningTokens()
+	case usagetotal.FieldTotalCost:
+		return m.AddedTotalCost()
+	case usagetotal.FieldLatencyMsSum:
+		return m.AddedLatencyMsSum()
+	case usagetotal.FieldAverageLatencyMs:
+		return m.AddedAverageLatencyMs()
+	case usagetotal.FieldDigest:
+		return m.AddedDigest()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageTotalMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case usagetotal.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestCount(v)
+		return nil
+	case usagetotal.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddErrorCount(v)
+		return nil
+	case usagetotal.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnpricedCount(v)
+		return nil
+	case usagetotal.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInputTokens(v)
+		return nil
+	case usagetotal.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddOutputTokens(v)
+		return nil
+	case usagetotal.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheReadTokens(v)
+		return nil
+	case usagetotal.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheWriteTokens(v)
+		return nil
+	case usagetotal.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReasoningTokens(v)
+		return nil
+	case usagetotal.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTotalCost(v)
+		return nil
+	case usagetotal.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddLatencyMsSum(v)
+		return nil
+	case usagetotal.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAverageLatencyMs(v)
+		return nil
+	case usagetotal.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddDigest(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotal numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageTotalMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(usagetotal.FieldTotalCost) {
+		fields = append(fields, usagetotal.FieldTotalCost)
+	}
+	if m.FieldCleared(usagetotal.FieldLatencyHistogram) {
+		fields = append(fields, usagetotal.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagetotal.FieldDigest) {
+		fields = append(fields, usagetotal.FieldDigest)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageTotalMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageTotalMutation) ClearField(name string) error {
+	switch name {
+	case usagetotal.FieldTotalCost:
+		m.ClearTotalCost()
+		return nil
+	case usagetotal.FieldLatencyHistogram:
+		m.ClearLatencyHistogram()
+		return nil
+	case usagetotal.FieldDigest:
+		m.ClearDigest()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotal nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageTotalMutation) ResetField(name string) error {
+	switch name {
+	case usagetotal.FieldGrain:
+		m.ResetGrain()
+		return nil
+	case usagetotal.FieldPeriodStart:
+		m.ResetPeriodStart()
+		return nil
+	case usagetotal.FieldPeriodEnd:
+		m.ResetPeriodEnd()
+		return nil
+	case usagetotal.FieldRequestCount:
+		m.ResetRequestCount()
+		return nil
+	case usagetotal.FieldErrorCount:
+		m.ResetErrorCount()
+		return nil
+	case usagetotal.FieldUnpricedCount:
+		m.ResetUnpricedCount()
+		return nil
+	case usagetotal.FieldInputTokens:
+		m.ResetInputTokens()
+		return nil
+	case usagetotal.FieldOutputTokens:
+		m.ResetOutputTokens()
+		return nil
+	case usagetotal.FieldCacheReadTokens:
+		m.ResetCacheReadTokens()
+		return nil
+	case usagetotal.FieldCacheWriteTokens:
+		m.ResetCacheWriteTokens()
+		return nil
+	case usagetotal.FieldReasoningTokens:
+		m.ResetReasoningTokens()
+		return nil
+	case usagetotal.FieldTotalCost:
+		m.ResetTotalCost()
+		return nil
+	case usagetotal.FieldLatencyMsSum:
+		m.ResetLatencyMsSum()
+		return nil
+	case usagetotal.FieldAverageLatencyMs:
+		m.ResetAverageLatencyMs()
+		return nil
+	case usagetotal.FieldLatencyHistogram:
+		m.ResetLatencyHistogram()
+		return nil
+	case usagetotal.FieldDigest:
+		m.ResetDigest()
+		return nil
+	case usagetotal.FieldModelID:
+		m.ResetModelID()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotal field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageTotalMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.model != nil {
+		edges = append(edges, usagetotal.EdgeModel)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageTotalMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case usagetotal.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageTotalMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageTotalMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageTotalMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.clearedmodel {
+		edges = append(edges, usagetotal.EdgeModel)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageTotalMutation) EdgeCleared(name string) bool {
+	switch name {
+	case usagetotal.EdgeModel:
+		return m.clearedmodel
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageTotalMutation) ClearEdge(name string) error {
+	switch name {
+	case usagetotal.EdgeModel:
+		m.ClearModel()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotal unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageTotalMutation) ResetEdge(name string) error {
+	switch name {
+	case usagetotal.EdgeModel:
+		m.ResetModel()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotal edge %s", name)
 }

@@ -37,6 +37,8 @@ type Price struct {
 	Source string `json:"source,omitempty"`
 	// when the row was written, UTC
 	RecordedAt time.Time `json:"recorded_at,omitempty"`
+	// when another price took its whole interval over, UTC; it stays for the usage it was applied to; NULL: in force
+	SupersededAt *time.Time `json:"superseded_at,omitempty"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the PriceQuery when eager-loading is set.
 	Edges        PriceEdges `json:"edges"`
@@ -49,9 +51,11 @@ type PriceEdges struct {
 	Model *Model `json:"model,omitempty"`
 	// Usage holds the value of the usage edge.
 	Usage []*Usage `json:"usage,omitempty"`
+	// UsageEvents holds the value of the usage_events edge.
+	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [2]bool
+	loadedTypes [3]bool
 }
 
 // ModelOrErr returns the Model value or an error if the edge
@@ -74,6 +78,15 @@ func (e PriceEdges) UsageOrErr() ([]*Usage, error) {
 	return nil, &NotLoadedError{edge: "usage"}
 }
 
+// UsageEventsOrErr returns the UsageEvents value or an error if the edge
+// was not loaded in eager-loading.
+func (e PriceEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
+	if e.loadedTypes[2] {
+		return e.UsageEvents, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_events"}
+}
+
 // scanValues returns the types for scanning values from sql.Rows.
 func (*Price) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
@@ -85,7 +98,7 @@ func (*Price) scanValues(columns []string) ([]any, error) {
 			values[i] = new(sql.NullInt64)
 		case price.FieldServiceTier, price.FieldSource:
 			values[i] = new(sql.NullString)
-		case price.FieldEffectiveFrom, price.FieldEffectiveTo, price.FieldRecordedAt:
+		case price.FieldEffectiveFrom, price.FieldEffectiveTo, price.FieldRecordedAt, price.FieldSupersededAt:
 			values[i] = new(sql.NullTime)
 		case price.FieldID, price.FieldModelID:
 			values[i] = new(uuid.UUID)
@@ -161,6 +174,13 @@ func (_m *Price) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.RecordedAt = value.Time
 			}
+		case price.FieldSupersededAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field superseded_at", values[i])
+			} else if value.Valid {
+				_m.SupersededAt = new(time.Time)
+				*_m.SupersededAt = value.Time
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -182,6 +202,11 @@ func (_m *Price) QueryModel() *ModelQuery {
 // QueryUsage queries the "usage" edge of the Price entity.
 func (_m *Price) QueryUsage() *UsageQuery {
 	return NewPriceClient(_m.config).QueryUsage(_m)
+}
+
+// QueryUsageEvents queries the "usage_events" edge of the Price entity.
+func (_m *Price) QueryUsageEvents() *UsageEventQuery {
+	return NewPriceClient(_m.config).QueryUsageEvents(_m)
 }
 
 // Update returns a builder for updating this Price.
@@ -232,6 +257,11 @@ func (_m *Price) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("recorded_at=")
 	builder.WriteString(_m.RecordedAt.Format(time.ANSIC))
+	builder.WriteString(", ")
+	if v := _m.SupersededAt; v != nil {
+		builder.WriteString("superseded_at=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
 	builder.WriteByte(')')
 	return builder.String()
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -107,6 +108,20 @@ func (_c *PriceCreate) SetRecordedAt(v time.Time) *PriceCreate {
 	return _c
 }
 
+// SetSupersededAt sets the "superseded_at" field.
+func (_c *PriceCreate) SetSupersededAt(v time.Time) *PriceCreate {
+	_c.mutation.SetSupersededAt(v)
+	return _c
+}
+
+// SetNillableSupersededAt sets the "superseded_at" field if the given value is not nil.
+func (_c *PriceCreate) SetNillableSupersededAt(v *time.Time) *PriceCreate {
+	if v != nil {
+		_c.SetSupersededAt(*v)
+	}
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *PriceCreate) SetID(v uuid.UUID) *PriceCreate {
 	_c.mutation.SetID(v)
@@ -139,6 +154,21 @@ func (_c *PriceCreate) AddUsage(v ...*Usage) *PriceCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddUsageIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_c *PriceCreate) AddUsageEventIDs(ids ...uuid.UUID) *PriceCreate {
+	_c.mutation.AddUsageEventIDs(ids...)
+	return _c
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_c *PriceCreate) AddUsageEvents(v ...*UsageEvent) *PriceCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageEventIDs(ids...)
 }
 
 // Mutation returns the PriceMutation object of the builder.
@@ -284,6 +314,10 @@ func (_c *PriceCreate) createSpec() (*Price, *sqlgraph.CreateSpec) {
 		_spec.SetField(price.FieldRecordedAt, field.TypeTime, value)
 		_node.RecordedAt = value
 	}
+	if value, ok := _c.mutation.SupersededAt(); ok {
+		_spec.SetField(price.FieldSupersededAt, field.TypeTime, value)
+		_node.SupersededAt = &value
+	}
 	if nodes := _c.mutation.ModelIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -310,6 +344,22 @@ func (_c *PriceCreate) createSpec() (*Price, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageEventsTable,
+			Columns: []string{price.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -462,6 +512,24 @@ func (u *PriceUpsert) SetSource(v string) *PriceUpsert {
 // UpdateSource sets the "source" field to the value that was provided on create.
 func (u *PriceUpsert) UpdateSource() *PriceUpsert {
 	u.SetExcluded(price.FieldSource)
+	return u
+}
+
+// SetSupersededAt sets the "superseded_at" field.
+func (u *PriceUpsert) SetSupersededAt(v time.Time) *PriceUpsert {
+	u.Set(price.FieldSupersededAt, v)
+	return u
+}
+
+// UpdateSupersededAt sets the "superseded_at" field to the value that was provided on create.
+func (u *PriceUpsert) UpdateSupersededAt() *PriceUpsert {
+	u.SetExcluded(price.FieldSupersededAt)
+	return u
+}
+
+// ClearSupersededAt clears the value of the "superseded_at" field.
+func (u *PriceUpsert) ClearSupersededAt() *PriceUpsert {
+	u.SetNull(price.FieldSupersededAt)
 	return u
 }
 
@@ -625,6 +693,27 @@ func (u *PriceUpsertOne) SetSource(v string) *PriceUpsertOne {
 func (u *PriceUpsertOne) UpdateSource() *PriceUpsertOne {
 	return u.Update(func(s *PriceUpsert) {
 		s.UpdateSource()
+	})
+}
+
+// SetSupersededAt sets the "superseded_at" field.
+func (u *PriceUpsertOne) SetSupersededAt(v time.Time) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetSupersededAt(v)
+	})
+}
+
+// UpdateSupersededAt sets the "superseded_at" field to the value that was provided on create.
+func (u *PriceUpsertOne) UpdateSupersededAt() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateSupersededAt()
+	})
+}
+
+// ClearSupersededAt clears the value of the "superseded_at" field.
+func (u *PriceUpsertOne) ClearSupersededAt() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearSupersededAt()
 	})
 }
 
@@ -955,6 +1044,27 @@ func (u *PriceUpsertBulk) SetSource(v string) *PriceUpsertBulk {
 func (u *PriceUpsertBulk) UpdateSource() *PriceUpsertBulk {
 	return u.Update(func(s *PriceUpsert) {
 		s.UpdateSource()
+	})
+}
+
+// SetSupersededAt sets the "superseded_at" field.
+func (u *PriceUpsertBulk) SetSupersededAt(v time.Time) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetSupersededAt(v)
+	})
+}
+
+// UpdateSupersededAt sets the "superseded_at" field to the value that was provided on create.
+func (u *PriceUpsertBulk) UpdateSupersededAt() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateSupersededAt()
+	})
+}
+
+// ClearSupersededAt clears the value of the "superseded_at" field.
+func (u *PriceUpsertBulk) ClearSupersededAt() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearSupersededAt()
 	})
 }
 

@@ -17,18 +17,20 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // PriceQuery is the builder for querying Price entities.
 type PriceQuery struct {
 	config
-	ctx        *QueryContext
-	order      []price.OrderOption
-	inters     []Interceptor
-	predicates []predicate.Price
-	withModel  *ModelQuery
-	withUsage  *UsageQuery
-	modifiers  []func(*sql.Selector)
+	ctx             *QueryContext
+	order           []price.OrderOption
+	inters          []Interceptor
+	predicates      []predicate.Price
+	withModel       *ModelQuery
+	withUsage       *UsageQuery
+	withUsageEvents *UsageEventQuery
+	modifiers       []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -102,6 +104,28 @@ func (_q *PriceQuery) QueryUsage() *UsageQuery {
 			sqlgraph.From(price.Table, price.FieldID, selector),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageTable, price.UsageColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageEvents chains the current query on the "usage_events" edge.
+func (_q *PriceQuery) QueryUsageEvents() *UsageEventQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, selector),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageEventsTable, price.UsageEventsColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -296,13 +320,14 @@ func (_q *PriceQuery) Clone() *PriceQuery {
 		return nil
 	}
 	return &PriceQuery{
-		config:     _q.config,
-		ctx:        _q.ctx.Clone(),
-		order:      append([]price.OrderOption{}, _q.order...),
-		inters:     append([]Interceptor{}, _q.inters...),
-		predicates: append([]predicate.Price{}, _q.predicates...),
-		withModel:  _q.withModel.Clone(),
-		withUsage:  _q.withUsage.Clone(),
+		config:          _q.config,
+		ctx:             _q.ctx.Clone(),
+		order:           append([]price.OrderOption{}, _q.order...),
+		inters:          append([]Interceptor{}, _q.inters...),
+		predicates:      append([]predicate.Price{}, _q.predicates...),
+		withModel:       _q.withModel.Clone(),
+		withUsage:       _q.withUsage.Clone(),
+		withUsageEvents: _q.withUsageEvents.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -329,6 +354,17 @@ func (_q *PriceQuery) WithUsage(opts ...func(*UsageQuery)) *PriceQuery {
 		opt(query)
 	}
 	_q.withUsage = query
+	return _q
+}
+
+// WithUsageEvents tells the query-builder to eager-load the nodes that are connected to
+// the "usage_events" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *PriceQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *PriceQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageEvents = query
 	return _q
 }
 
@@ -410,9 +446,10 @@ func (_q *PriceQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Price,
 	var (
 		nodes       = []*Price{}
 		_spec       = _q.querySpec()
-		loadedTypes = [2]bool{
+		loadedTypes = [3]bool{
 			_q.withModel != nil,
 			_q.withUsage != nil,
+			_q.withUsageEvents != nil,
 		}
 	)
 	_spec.ScanValues = func(columns []string) ([]any, error) {
@@ -446,6 +483,13 @@ func (_q *PriceQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Price,
 		if err := _q.loadUsage(ctx, query, nodes,
 			func(n *Price) { n.Edges.Usage = []*Usage{} },
 			func(n *Price, e *Usage) { n.Edges.Usage = append(n.Edges.Usage, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageEvents; query != nil {
+		if err := _q.loadUsageEvents(ctx, query, nodes,
+			func(n *Price) { n.Edges.UsageEvents = []*UsageEvent{} },
+			func(n *Price, e *UsageEvent) { n.Edges.UsageEvents = append(n.Edges.UsageEvents, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -496,6 +540,36 @@ func (_q *PriceQuery) loadUsage(ctx context.Context, query *UsageQuery, nodes []
 	}
 	query.Where(predicate.Usage(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(price.UsageColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.PriceID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "price_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *PriceQuery) loadUsageEvents(ctx context.Context, query *UsageEventQuery, nodes []*Price, init func(*Price), assign func(*Price, *UsageEvent)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Price)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usageevent.FieldPriceID)
+	}
+	query.Where(predicate.UsageEvent(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(price.UsageEventsColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -136,6 +137,26 @@ func (_u *PriceUpdate) SetNillableSource(v *string) *PriceUpdate {
 	return _u
 }
 
+// SetSupersededAt sets the "superseded_at" field.
+func (_u *PriceUpdate) SetSupersededAt(v time.Time) *PriceUpdate {
+	_u.mutation.SetSupersededAt(v)
+	return _u
+}
+
+// SetNillableSupersededAt sets the "superseded_at" field if the given value is not nil.
+func (_u *PriceUpdate) SetNillableSupersededAt(v *time.Time) *PriceUpdate {
+	if v != nil {
+		_u.SetSupersededAt(*v)
+	}
+	return _u
+}
+
+// ClearSupersededAt clears the value of the "superseded_at" field.
+func (_u *PriceUpdate) ClearSupersededAt() *PriceUpdate {
+	_u.mutation.ClearSupersededAt()
+	return _u
+}
+
 // SetModel sets the "model" edge to the Model entity.
 func (_u *PriceUpdate) SetModel(v *Model) *PriceUpdate {
 	return _u.SetModelID(v.ID)
@@ -154,6 +175,21 @@ func (_u *PriceUpdate) AddUsage(v ...*Usage) *PriceUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.AddUsageIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *PriceUpdate) AddUsageEventIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *PriceUpdate) AddUsageEvents(v ...*UsageEvent) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
 }
 
 // Mutation returns the PriceMutation object of the builder.
@@ -186,6 +222,27 @@ func (_u *PriceUpdate) RemoveUsage(v ...*Usage) *PriceUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *PriceUpdate) ClearUsageEvents() *PriceUpdate {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *PriceUpdate) RemoveUsageEventIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *PriceUpdate) RemoveUsageEvents(v ...*UsageEvent) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
 }
 
 // Save executes the query and returns the number of nodes affected by the update operation.
@@ -265,6 +322,12 @@ func (_u *PriceUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if value, ok := _u.mutation.Source(); ok {
 		_spec.SetField(price.FieldSource, field.TypeString, value)
 	}
+	if value, ok := _u.mutation.SupersededAt(); ok {
+		_spec.SetField(price.FieldSupersededAt, field.TypeTime, value)
+	}
+	if _u.mutation.SupersededAtCleared() {
+		_spec.ClearField(price.FieldSupersededAt, field.TypeTime)
+	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -332,6 +395,51 @@ func (_u *PriceUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageEventsTable,
+			Columns: []string{price.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageEventsTable,
+			Columns: []string{price.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageEventsTable,
+			Columns: []string{price.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -464,6 +572,26 @@ func (_u *PriceUpdateOne) SetNillableSource(v *string) *PriceUpdateOne {
 	return _u
 }
 
+// SetSupersededAt sets the "superseded_at" field.
+func (_u *PriceUpdateOne) SetSupersededAt(v time.Time) *PriceUpdateOne {
+	_u.mutation.SetSupersededAt(v)
+	return _u
+}
+
+// SetNillableSupersededAt sets the "superseded_at" field if the given value is not nil.
+func (_u *PriceUpdateOne) SetNillableSupersededAt(v *time.Time) *PriceUpdateOne {
+	if v != nil {
+		_u.SetSupersededAt(*v)
+	}
+	return _u
+}
+
+// ClearSupersededAt clears the value of the "superseded_at" field.
+func (_u *PriceUpdateOne) ClearSupersededAt() *PriceUpdateOne {
+	_u.mutation.ClearSupersededAt()
+	return _u
+}
+
 // SetModel sets the "model" edge to the Model entity.
 func (_u *PriceUpdateOne) SetModel(v *Model) *PriceUpdateOne {
 	return _u.SetModelID(v.ID)
@@ -482,6 +610,21 @@ func (_u *PriceUpdateOne) AddUsage(v ...*Usage) *PriceUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.AddUsageIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *PriceUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *PriceUpdateOne) AddUsageEvents(v ...*UsageEvent) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
 }
 
 // Mutation returns the PriceMutation object of the builder.
@@ -514,6 +657,27 @@ func (_u *PriceUpdateOne) RemoveUsage(v ...*Usage) *PriceUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *PriceUpdateOne) ClearUsageEvents() *PriceUpdateOne {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *PriceUpdateOne) RemoveUsageEventIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *PriceUpdateOne) RemoveUsageEvents(v ...*UsageEvent) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
 }
 
 // Where appends a list predicates to the PriceUpdate builder.
@@ -623,6 +787,12 @@ func (_u *PriceUpdateOne) sqlSave(ctx context.Context) (_node *Price, err error)
 	if value, ok := _u.mutation.Source(); ok {
 		_spec.SetField(price.FieldSource, field.TypeString, value)
 	}
+	if value, ok := _u.mutation.SupersededAt(); ok {
+		_spec.SetField(price.FieldSupersededAt, field.TypeTime, value)
+	}
+	if _u.mutation.SupersededAtCleared() {
+		_spec.ClearField(price.FieldSupersededAt, field.TypeTime)
+	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -690,6 +860,51 @@ func (_u *PriceUpdateOne) sqlSave(ctx context.Context) (_node *Price, err error)
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageEventsTable,
+			Columns: []string{price.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageEventsTable,
+			Columns: []string{price.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageEventsTable,
+			Columns: []string{price.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -14,6 +14,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 )
 
 // The init function reads all schema descriptors with runtime code
@@ -37,24 +39,32 @@ func init() {
 	apikeyDescTokenCount := apikeyFields[5].Descriptor()
 	// apikey.DefaultTokenCount holds the default value on creation for the token_count field.
 	apikey.DefaultTokenCount = apikeyDescTokenCount.Default.(int64)
+	// apikeyDescExtraRequests is the schema descriptor for extra_requests field.
+	apikeyDescExtraRequests := apikeyFields[6].Descriptor()
+	// apikey.DefaultExtraRequests holds the default value on creation for the extra_requests field.
+	apikey.DefaultExtraRequests = apikeyDescExtraRequests.Default.(int64)
+	// apikeyDescExtraTokens is the schema descriptor for extra_tokens field.
+	apikeyDescExtraTokens := apikeyFields[7].Descriptor()
+	// apikey.DefaultExtraTokens holds the default value on creation for the extra_tokens field.
+	apikey.DefaultExtraTokens = apikeyDescExtraTokens.Default.(int64)
 	// apikeyDescRequestsToday is the schema descriptor for requests_today field.
-	apikeyDescRequestsToday := apikeyFields[6].Descriptor()
+	apikeyDescRequestsToday := apikeyFields[8].Descriptor()
 	// apikey.DefaultRequestsToday holds the default value on creation for the requests_today field.
 	apikey.DefaultRequestsToday = apikeyDescRequestsToday.Default.(int64)
 	// apikeyDescTokensToday is the schema descriptor for tokens_today field.
-	apikeyDescTokensToday := apikeyFields[7].Descriptor()
+	apikeyDescTokensToday := apikeyFields[9].Descriptor()
 	// apikey.DefaultTokensToday holds the default value on creation for the tokens_today field.
 	apikey.DefaultTokensToday = apikeyDescTokensToday.Default.(int64)
 	// apikeyDescDisabled is the schema descriptor for disabled field.
-	apikeyDescDisabled := apikeyFields[9].Descriptor()
+	apikeyDescDisabled := apikeyFields[11].Descriptor()
 	// apikey.DefaultDisabled holds the default value on creation for the disabled field.
 	apikey.DefaultDisabled = apikeyDescDisabled.Default.(bool)
 	// apikeyDescDegraded is the schema descriptor for degraded field.
-	apikeyDescDegraded := apikeyFields[10].Descriptor()
+	apikeyDescDegraded := apikeyFields[12].Descriptor()
 	// apikey.DefaultDegraded holds the default value on creation for the degraded field.
 	apikey.DefaultDegraded = apikeyDescDegraded.Default.(bool)
 	// apikeyDescDegradedReason is the schema descriptor for degraded_reason field.
-	apikeyDescDegradedReason := apikeyFields[12].Descriptor()
+	apikeyDescDegradedReason := apikeyFields[14].Descriptor()
 	// apikey.DefaultDegradedReason holds the default value on creation for the degraded_reason field.
 	apikey.DefaultDegradedReason = apikeyDescDegradedReason.Default.(string)
 	// apikeyDescID is the schema descriptor for id field.
@@ -239,50 +249,141 @@ func init() {
 	usageMixin := schema.Usage{}.Mixin()
 	usageMixinFields0 := usageMixin[0].Fields()
 	_ = usageMixinFields0
+	usageMixinFields1 := usageMixin[1].Fields()
+	_ = usageMixinFields1
 	usageFields := schema.Usage{}.Fields()
 	_ = usageFields
 	// usageDescRequestCount is the schema descriptor for request_count field.
-	usageDescRequestCount := usageFields[6].Descriptor()
+	usageDescRequestCount := usageMixinFields1[3].Descriptor()
 	// usage.DefaultRequestCount holds the default value on creation for the request_count field.
 	usage.DefaultRequestCount = usageDescRequestCount.Default.(int64)
 	// usageDescErrorCount is the schema descriptor for error_count field.
-	usageDescErrorCount := usageFields[7].Descriptor()
+	usageDescErrorCount := usageMixinFields1[4].Descriptor()
 	// usage.DefaultErrorCount holds the default value on creation for the error_count field.
 	usage.DefaultErrorCount = usageDescErrorCount.Default.(int64)
 	// usageDescUnpricedCount is the schema descriptor for unpriced_count field.
-	usageDescUnpricedCount := usageFields[8].Descriptor()
+	usageDescUnpricedCount := usageMixinFields1[5].Descriptor()
 	// usage.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
 	usage.DefaultUnpricedCount = usageDescUnpricedCount.Default.(int64)
 	// usageDescInputTokens is the schema descriptor for input_tokens field.
-	usageDescInputTokens := usageFields[9].Descriptor()
+	usageDescInputTokens := usageMixinFields1[6].Descriptor()
 	// usage.DefaultInputTokens holds the default value on creation for the input_tokens field.
 	usage.DefaultInputTokens = usageDescInputTokens.Default.(int64)
 	// usageDescOutputTokens is the schema descriptor for output_tokens field.
-	usageDescOutputTokens := usageFields[10].Descriptor()
+	usageDescOutputTokens := usageMixinFields1[7].Descriptor()
 	// usage.DefaultOutputTokens holds the default value on creation for the output_tokens field.
 	usage.DefaultOutputTokens = usageDescOutputTokens.Default.(int64)
 	// usageDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
-	usageDescCacheReadTokens := usageFields[11].Descriptor()
+	usageDescCacheReadTokens := usageMixinFields1[8].Descriptor()
 	// usage.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
 	usage.DefaultCacheReadTokens = usageDescCacheReadTokens.Default.(int64)
 	// usageDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
-	usageDescCacheWriteTokens := usageFields[12].Descriptor()
+	usageDescCacheWriteTokens := usageMixinFields1[9].Descriptor()
 	// usage.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
 	usage.DefaultCacheWriteTokens = usageDescCacheWriteTokens.Default.(int64)
 	// usageDescReasoningTokens is the schema descriptor for reasoning_tokens field.
-	usageDescReasoningTokens := usageFields[13].Descriptor()
+	usageDescReasoningTokens := usageMixinFields1[10].Descriptor()
 	// usage.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
 	usage.DefaultReasoningTokens = usageDescReasoningTokens.Default.(int64)
 	// usageDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
-	usageDescLatencyMsSum := usageFields[15].Descriptor()
+	usageDescLatencyMsSum := usageMixinFields1[12].Descriptor()
 	// usage.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
 	usage.DefaultLatencyMsSum = usageDescLatencyMsSum.Default.(int64)
 	// usageDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
-	usageDescAverageLatencyMs := usageFields[16].Descriptor()
+	usageDescAverageLatencyMs := usageMixinFields1[13].Descriptor()
 	// usage.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
 	usage.DefaultAverageLatencyMs = usageDescAverageLatencyMs.Default.(float64)
 	// usageDescID is the schema descriptor for id field.
 	usageDescID := usageMixinFields0[0].Descriptor()
 	// usage.DefaultID holds the default value on creation for the id field.
 	usage.DefaultID = usageDescID.Default.(func() uuid.UUID)
+	usageeventFields := schema.UsageEvent{}.Fields()
+	_ = usageeventFields
+	// usageeventDescInputTokens is the schema descriptor for input_tokens field.
+	usageeventDescInputTokens := usageeventFields[6].Descriptor()
+	// usageevent.DefaultInputTokens holds the default value on creation for the input_tokens field.
+	usageevent.DefaultInputTokens = usageeventDescInputTokens.Default.(int64)
+	// usageeventDescOutputTokens is the schema descriptor for output_tokens field.
+	usageeventDescOutputTokens := usageeventFields[7].Descriptor()
+	// usageevent.DefaultOutputTokens holds the default value on creation for the output_tokens field.
+	usageevent.DefaultOutputTokens = usageeventDescOutputTokens.Default.(int64)
+	// usageeventDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
+	usageeventDescCacheReadTokens := usageeventFields[8].Descriptor()
+	// usageevent.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
+	usageevent.DefaultCacheReadTokens = usageeventDescCacheReadTokens.Default.(int64)
+	// usageeventDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
+	usageeventDescCacheWriteTokens := usageeventFields[9].Descriptor()
+	// usageevent.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
+	usageevent.DefaultCacheWriteTokens = usageeventDescCacheWriteTokens.Default.(int64)
+	// usageeventDescReasoningTokens is the schema descriptor for reasoning_tokens field.
+	usageeventDescReasoningTokens := usageeventFields[10].Descriptor()
+	// usageevent.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
+	usageevent.DefaultReasoningTokens = usageeventDescReasoningTokens.Default.(int64)
+	// usageeventDescLatencyMs is the schema descriptor for latency_ms field.
+	usageeventDescLatencyMs := usageeventFields[13].Descriptor()
+	// usageevent.DefaultLatencyMs holds the default value on creation for the latency_ms field.
+	usageevent.DefaultLatencyMs = usageeventDescLatencyMs.Default.(int64)
+	// usageeventDescSuccess is the schema descriptor for success field.
+	usageeventDescSuccess := usageeventFields[14].Descriptor()
+	// usageevent.DefaultSuccess holds the default value on creation for the success field.
+	usageevent.DefaultSuccess = usageeventDescSuccess.Default.(bool)
+	// usageeventDescErrorClass is the schema descriptor for error_class field.
+	usageeventDescErrorClass := usageeventFields[15].Descriptor()
+	// usageevent.DefaultErrorClass holds the default value on creation for the error_class field.
+	usageevent.DefaultErrorClass = usageeventDescErrorClass.Default.(string)
+	// usageeventDescHTTPStatus is the schema descriptor for http_status field.
+	usageeventDescHTTPStatus := usageeventFields[16].Descriptor()
+	// usageevent.DefaultHTTPStatus holds the default value on creation for the http_status field.
+	usageevent.DefaultHTTPStatus = usageeventDescHTTPStatus.Default.(int)
+	usagetotalMixin := schema.UsageTotal{}.Mixin()
+	usagetotalMixinFields0 := usagetotalMixin[0].Fields()
+	_ = usagetotalMixinFields0
+	usagetotalMixinFields1 := usagetotalMixin[1].Fields()
+	_ = usagetotalMixinFields1
+	usagetotalFields := schema.UsageTotal{}.Fields()
+	_ = usagetotalFields
+	// usagetotalDescRequestCount is the schema descriptor for request_count field.
+	usagetotalDescRequestCount := usagetotalMixinFields1[3].Descriptor()
+	// usagetotal.DefaultRequestCount holds the default value on creation for the request_count field.
+	usagetotal.DefaultRequestCount = usagetotalDescRequestCount.Default.(int64)
+	// usagetotalDescErrorCount is the schema descriptor for error_count field.
+	usagetotalDescErrorCount := usagetotalMixinFields1[4].Descriptor()
+	// usagetotal.DefaultErrorCount holds the default value on creation for the error_count field.
+	usagetotal.DefaultErrorCount = usagetotalDescErrorCount.Default.(int64)
+	// usagetotalDescUnpricedCount is the schema descriptor for unpriced_count field.
+	usagetotalDescUnpricedCount := usagetotalMixinFields1[5].Descriptor()
+	// usagetotal.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
+	usagetotal.DefaultUnpricedCount = usagetotalDescUnpricedCount.Default.(int64)
+	// usagetotalDescInputTokens is the schema descriptor for input_tokens field.
+	usagetotalDescInputTokens := usagetotalMixinFields1[6].Descriptor()
+	// usagetotal.DefaultInputTokens holds the default value on creation for the input_tokens field.
+	usagetotal.DefaultInputTokens = usagetotalDescInputTokens.Default.(int64)
+	// usagetotalDescOutputTokens is the schema descriptor for output_tokens field.
+	usagetotalDescOutputTokens := usagetotalMixinFields1[7].Descriptor()
+	// usagetotal.DefaultOutputTokens holds the default value on creation for the output_tokens field.
+	usagetotal.DefaultOutputTokens = usagetotalDescOutputTokens.Default.(int64)
+	// usagetotalDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
+	usagetotalDescCacheReadTokens := usagetotalMixinFields1[8].Descriptor()
+	// usagetotal.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
+	usagetotal.DefaultCacheReadTokens = usagetotalDescCacheReadTokens.Default.(int64)
+	// usagetotalDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
+	usagetotalDescCacheWriteTokens := usagetotalMixinFields1[9].Descriptor()
+	// usagetotal.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
+	usagetotal.DefaultCacheWriteTokens = usagetotalDescCacheWriteTokens.Default.(int64)
+	// usagetotalDescReasoningTokens is the schema descriptor for reasoning_tokens field.
+	usagetotalDescReasoningTokens := usagetotalMixinFields1[10].Descriptor()
+	// usagetotal.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
+	usagetotal.DefaultReasoningTokens = usagetotalDescReasoningTokens.Default.(int64)
+	// usagetotalDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
+	usagetotalDescLatencyMsSum := usagetotalMixinFields1[12].Descriptor()
+	// usagetotal.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
+	usagetotal.DefaultLatencyMsSum = usagetotalDescLatencyMsSum.Default.(int64)
+	// usagetotalDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
+	usagetotalDescAverageLatencyMs := usagetotalMixinFields1[13].Descriptor()
+	// usagetotal.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
+	usagetotal.DefaultAverageLatencyMs = usagetotalDescAverageLatencyMs.Default.(float64)
+	// usagetotalDescID is the schema descriptor for id field.
+	usagetotalDescID := usagetotalMixinFields0[0].Descriptor()
+	// usagetotal.DefaultID holds the default value on creation for the id field.
+	usagetotal.DefaultID = usagetotalDescID.Default.(func() uuid.UUID)
 }

@@ -34,6 +34,12 @@ type Tx struct {
 	Setting *SettingClient
 	// Usage is the client for interacting with the Usage builders.
 	Usage *UsageClient
+	// UsageEvent is the client for interacting with the UsageEvent builders.
+	UsageEvent *UsageEventClient
+	// UsageHorizon is the client for interacting with the UsageHorizon builders.
+	UsageHorizon *UsageHorizonClient
+	// UsageTotal is the client for interacting with the UsageTotal builders.
+	UsageTotal *UsageTotalClient
 
 	// lazily loaded.
 	client     *Client
@@ -175,6 +181,9 @@ func (tx *Tx) init() {
 	tx.SDKVersion = NewSDKVersionClient(tx.config)
 	tx.Setting = NewSettingClient(tx.config)
 	tx.Usage = NewUsageClient(tx.config)
+	tx.UsageEvent = NewUsageEventClient(tx.config)
+	tx.UsageHorizon = NewUsageHorizonClient(tx.config)
+	tx.UsageTotal = NewUsageTotalClient(tx.config)
 }
 
 // txDriver wraps the given dialect.Tx with a nop dialect.Driver implementation.

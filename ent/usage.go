@@ -22,12 +22,6 @@ type Usage struct {
 	config `json:"-"`
 	// ID of the ent.
 	ID uuid.UUID `json:"id,omitempty"`
-	// the model that was used
-	ModelID uuid.UUID `json:"model_id,omitempty"`
-	// the key that was used; of the model's provider
-	APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
-	// the price that was applied; of the model
-	PriceID uuid.UUID `json:"price_id,omitempty"`
 	// length of the period: 15 minutes or one UTC day
 	Grain usage.Grain `json:"grain,omitempty"`
 	// first instant of the period, UTC
@@ -56,6 +50,16 @@ type Usage struct {
 	LatencyMsSum int64 `json:"latency_ms_sum,omitempty"`
 	// latency_ms_sum / request_count, milliseconds
 	AverageLatencyMs float64 `json:"average_latency_ms,omitempty"`
+	// how many requests took how long, as internal/latency encodes it; NULL: from before histograms were kept
+	LatencyHistogram []byte `json:"latency_histogram,omitempty"`
+	// of all other columns but the id: a changed one is noticed; NULL: from before digests were kept
+	Digest *int64 `json:"digest,omitempty"`
+	// the model that was used
+	ModelID uuid.UUID `json:"model_id,omitempty"`
+	// the key that was used; of the model's provider
+	APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+	// the price that was applied; of the model
+	PriceID uuid.UUID `json:"price_id,omitempty"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the UsageQuery when eager-loading is set.
 	Edges        UsageEdges `json:"edges"`
@@ -113,9 +117,11 @@ func (*Usage) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
+		case usage.FieldLatencyHistogram:
+			values[i] = new([]byte)
 		case usage.FieldAverageLatencyMs:
 			values[i] = new(sql.NullFloat64)
-		case usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldInputTokens, usage.FieldOutputTokens, usage.FieldCacheReadTokens, usage.FieldCacheWriteTokens, usage.FieldReasoningTokens, usage.FieldTotalCost, usage.FieldLatencyMsSum:
+		case usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldInputTokens, usage.FieldOutputTokens, usage.FieldCacheReadTokens, usage.FieldCacheWriteTokens, usage.FieldReasoningTokens, usage.FieldTotalCost, usage.FieldLatencyMsSum, usage.FieldDigest:
 			values[i] = new(sql.NullInt64)
 		case usage.FieldGrain:
 			values[i] = new(sql.NullString)
@@ -143,24 +149,6 @@ func (_m *Usage) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field id", values[i])
 			} else if value != nil {
 				_m.ID = *value
-			}
-		case usage.FieldModelID:
-			if value, ok := values[i].(*uuid.UUID); !ok {
-				return fmt.Errorf("unexpected type %T for field model_id", values[i])
-			} else if value != nil {
-				_m.ModelID = *value
-			}
-		case usage.FieldAPIKeyID:
-			if value, ok := values[i].(*uuid.UUID); !ok {
-				return fmt.Errorf("unexpected type %T for field api_key_id", values[i])
-			} else if value != nil {
-				_m.APIKeyID = *value
-			}
-		case usage.FieldPriceID:
-			if value, ok := values[i].(*uuid.UUID); !ok {
-				return fmt.Errorf("unexpected type %T for field price_id", values[i])
-			} else if value != nil {
-				_m.PriceID = *value
 			}
 		case usage.FieldGrain:
 			if value, ok := values[i].(*sql.NullString); !ok {
@@ -247,6 +235,37 @@ func (_m *Usage) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.AverageLatencyMs = value.Float64
 			}
+		case usage.FieldLatencyHistogram:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field latency_histogram", values[i])
+			} else if value != nil {
+				_m.LatencyHistogram = *value
+			}
+		case usage.FieldDigest:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field digest", values[i])
+			} else if value.Valid {
+				_m.Digest = new(int64)
+				*_m.Digest = value.Int64
+			}
+		case usage.FieldModelID:
+			if value, ok := values[i].(*uuid.UUID); !ok {
+				return fmt.Errorf("unexpected type %T for field model_id", values[i])
+			} else if value != nil {
+				_m.ModelID = *value
+			}
+		case usage.FieldAPIKeyID:
+			if value, ok := values[i].(*uuid.UUID); !ok {
+				return fmt.Errorf("unexpected type %T for field api_key_id", values[i])
+			} else if value != nil {
+				_m.APIKeyID = *value
+			}
+		case usage.FieldPriceID:
+			if value, ok := values[i].(*uuid.UUID); !ok {
+				return fmt.Errorf("unexpected type %T for field price_id", values[i])
+			} else if value != nil {
+				_m.PriceID = *value
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -298,15 +317,6 @@ func (_m *Usage) String() string {
 	var builder strings.Builder
 	builder.WriteString("Usage(")
 	builder.WriteString(fmt.Sprintf("id=%v, ", _m.ID))
-	builder.WriteString("model_id=")
-	builder.WriteString(fmt.Sprintf("%v", _m.ModelID))
-	builder.WriteString(", ")
-	builder.WriteString("api_key_id=")
-	builder.WriteString(fmt.Sprintf("%v", _m.APIKeyID))
-	builder.WriteString(", ")
-	builder.WriteString("price_id=")
-	builder.WriteString(fmt.Sprintf("%v", _m.PriceID))
-	builder.WriteString(", ")
 	builder.WriteString("grain=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Grain))
 	builder.WriteString(", ")
@@ -350,6 +360,23 @@ func (_m *Usage) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("average_latency_ms=")
 	builder.WriteString(fmt.Sprintf("%v", _m.AverageLatencyMs))
+	builder.WriteString(", ")
+	builder.WriteString("latency_histogram=")
+	builder.WriteString(fmt.Sprintf("%v", _m.LatencyHistogram))
+	builder.WriteString(", ")
+	if v := _m.Digest; v != nil {
+		builder.WriteString("digest=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("model_id=")
+	builder.WriteString(fmt.Sprintf("%v", _m.ModelID))
+	builder.WriteString(", ")
+	builder.WriteString("api_key_id=")
+	builder.WriteString(fmt.Sprintf("%v", _m.APIKeyID))
+	builder.WriteString(", ")
+	builder.WriteString("price_id=")
+	builder.WriteString(fmt.Sprintf("%v", _m.PriceID))
 	builder.WriteByte(')')
 	return builder.String()
 }

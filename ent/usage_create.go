@@ -28,24 +28,6 @@ type UsageCreate struct {
 	conflict []sql.ConflictOption
 }
 
-// SetModelID sets the "model_id" field.
-func (_c *UsageCreate) SetModelID(v uuid.UUID) *UsageCreate {
-	_c.mutation.SetModelID(v)
-	return _c
-}
-
-// SetAPIKeyID sets the "api_key_id" field.
-func (_c *UsageCreate) SetAPIKeyID(v uuid.UUID) *UsageCreate {
-	_c.mutation.SetAPIKeyID(v)
-	return _c
-}
-
-// SetPriceID sets the "price_id" field.
-func (_c *UsageCreate) SetPriceID(v uuid.UUID) *UsageCreate {
-	_c.mutation.SetPriceID(v)
-	return _c
-}
-
 // SetGrain sets the "grain" field.
 func (_c *UsageCreate) SetGrain(v usage.Grain) *UsageCreate {
 	_c.mutation.SetGrain(v)
@@ -218,6 +200,44 @@ func (_c *UsageCreate) SetNillableAverageLatencyMs(v *float64) *UsageCreate {
 	return _c
 }
 
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (_c *UsageCreate) SetLatencyHistogram(v []byte) *UsageCreate {
+	_c.mutation.SetLatencyHistogram(v)
+	return _c
+}
+
+// SetDigest sets the "digest" field.
+func (_c *UsageCreate) SetDigest(v int64) *UsageCreate {
+	_c.mutation.SetDigest(v)
+	return _c
+}
+
+// SetNillableDigest sets the "digest" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableDigest(v *int64) *UsageCreate {
+	if v != nil {
+		_c.SetDigest(*v)
+	}
+	return _c
+}
+
+// SetModelID sets the "model_id" field.
+func (_c *UsageCreate) SetModelID(v uuid.UUID) *UsageCreate {
+	_c.mutation.SetModelID(v)
+	return _c
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (_c *UsageCreate) SetAPIKeyID(v uuid.UUID) *UsageCreate {
+	_c.mutation.SetAPIKeyID(v)
+	return _c
+}
+
+// SetPriceID sets the "price_id" field.
+func (_c *UsageCreate) SetPriceID(v uuid.UUID) *UsageCreate {
+	_c.mutation.SetPriceID(v)
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *UsageCreate) SetID(v uuid.UUID) *UsageCreate {
 	_c.mutation.SetID(v)
@@ -336,15 +356,6 @@ func (_c *UsageCreate) defaults() {
 
 // check runs all checks and user-defined validators on the builder.
 func (_c *UsageCreate) check() error {
-	if _, ok := _c.mutation.ModelID(); !ok {
-		return &ValidationError{Name: "model_id", err: errors.New(`ent: missing required field "Usage.model_id"`)}
-	}
-	if _, ok := _c.mutation.APIKeyID(); !ok {
-		return &ValidationError{Name: "api_key_id", err: errors.New(`ent: missing required field "Usage.api_key_id"`)}
-	}
-	if _, ok := _c.mutation.PriceID(); !ok {
-		return &ValidationError{Name: "price_id", err: errors.New(`ent: missing required field "Usage.price_id"`)}
-	}
 	if _, ok := _c.mutation.Grain(); !ok {
 		return &ValidationError{Name: "grain", err: errors.New(`ent: missing required field "Usage.grain"`)}
 	}
@@ -388,6 +399,15 @@ func (_c *UsageCreate) check() error {
 	}
 	if _, ok := _c.mutation.AverageLatencyMs(); !ok {
 		return &ValidationError{Name: "average_latency_ms", err: errors.New(`ent: missing required field "Usage.average_latency_ms"`)}
+	}
+	if _, ok := _c.mutation.ModelID(); !ok {
+		return &ValidationError{Name: "model_id", err: errors.New(`ent: missing required field "Usage.model_id"`)}
+	}
+	if _, ok := _c.mutation.APIKeyID(); !ok {
+		return &ValidationError{Name: "api_key_id", err: errors.New(`ent: missing required field "Usage.api_key_id"`)}
+	}
+	if _, ok := _c.mutation.PriceID(); !ok {
+		return &ValidationError{Name: "price_id", err: errors.New(`ent: missing required field "Usage.price_id"`)}
 	}
 	if len(_c.mutation.ModelIDs()) == 0 {
 		return &ValidationError{Name: "model", err: errors.New(`ent: missing required edge "Usage.model"`)}
@@ -490,6 +510,14 @@ func (_c *UsageCreate) createSpec() (*Usage, *sqlgraph.CreateSpec) {
 		_spec.SetField(usage.FieldAverageLatencyMs, field.TypeFloat64, value)
 		_node.AverageLatencyMs = value
 	}
+	if value, ok := _c.mutation.LatencyHistogram(); ok {
+		_spec.SetField(usage.FieldLatencyHistogram, field.TypeBytes, value)
+		_node.LatencyHistogram = value
+	}
+	if value, ok := _c.mutation.Digest(); ok {
+		_spec.SetField(usage.FieldDigest, field.TypeInt64, value)
+		_node.Digest = &value
+	}
 	if nodes := _c.mutation.ModelIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -548,7 +576,7 @@ func (_c *UsageCreate) createSpec() (*Usage, *sqlgraph.CreateSpec) {
 // of the `INSERT` statement. For example:
 //
 //	client.Usage.Create().
-//		SetModelID(v).
+//		SetGrain(v).
 //		OnConflict(
 //			// Update the row with the new values
 //			// the was proposed for insertion.
@@ -557,7 +585,7 @@ func (_c *UsageCreate) createSpec() (*Usage, *sqlgraph.CreateSpec) {
 //		// Override some of the fields with custom
 //		// update values.
 //		Update(func(u *ent.UsageUpsert) {
-//			SetModelID(v+v).
+//			SetGrain(v+v).
 //		}).
 //		Exec(ctx)
 func (_c *UsageCreate) OnConflict(opts ...sql.ConflictOption) *UsageUpsertOne {
@@ -592,42 +620,6 @@ type (
 		*sql.UpdateSet
 	}
 )
-
-// SetModelID sets the "model_id" field.
-func (u *UsageUpsert) SetModelID(v uuid.UUID) *UsageUpsert {
-	u.Set(usage.FieldModelID, v)
-	return u
-}
-
-// UpdateModelID sets the "model_id" field to the value that was provided on create.
-func (u *UsageUpsert) UpdateModelID() *UsageUpsert {
-	u.SetExcluded(usage.FieldModelID)
-	return u
-}
-
-// SetAPIKeyID sets the "api_key_id" field.
-func (u *UsageUpsert) SetAPIKeyID(v uuid.UUID) *UsageUpsert {
-	u.Set(usage.FieldAPIKeyID, v)
-	return u
-}
-
-// UpdateAPIKeyID sets the "api_key_id" field to the value that was provided on create.
-func (u *UsageUpsert) UpdateAPIKeyID() *UsageUpsert {
-	u.SetExcluded(usage.FieldAPIKeyID)
-	return u
-}
-
-// SetPriceID sets the "price_id" field.
-func (u *UsageUpsert) SetPriceID(v uuid.UUID) *UsageUpsert {
-	u.Set(usage.FieldPriceID, v)
-	return u
-}
-
-// UpdatePriceID sets the "price_id" field to the value that was provided on create.
-func (u *UsageUpsert) UpdatePriceID() *UsageUpsert {
-	u.SetExcluded(usage.FieldPriceID)
-	return u
-}
 
 // SetGrain sets the "grain" field.
 func (u *UsageUpsert) SetGrain(v usage.Grain) *UsageUpsert {
@@ -869,6 +861,84 @@ func (u *UsageUpsert) AddAverageLatencyMs(v float64) *UsageUpsert {
 	return u
 }
 
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (u *UsageUpsert) SetLatencyHistogram(v []byte) *UsageUpsert {
+	u.Set(usage.FieldLatencyHistogram, v)
+	return u
+}
+
+// UpdateLatencyHistogram sets the "latency_histogram" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateLatencyHistogram() *UsageUpsert {
+	u.SetExcluded(usage.FieldLatencyHistogram)
+	return u
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (u *UsageUpsert) ClearLatencyHistogram() *UsageUpsert {
+	u.SetNull(usage.FieldLatencyHistogram)
+	return u
+}
+
+// SetDigest sets the "digest" field.
+func (u *UsageUpsert) SetDigest(v int64) *UsageUpsert {
+	u.Set(usage.FieldDigest, v)
+	return u
+}
+
+// UpdateDigest sets the "digest" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateDigest() *UsageUpsert {
+	u.SetExcluded(usage.FieldDigest)
+	return u
+}
+
+// AddDigest adds v to the "digest" field.
+func (u *UsageUpsert) AddDigest(v int64) *UsageUpsert {
+	u.Add(usage.FieldDigest, v)
+	return u
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (u *UsageUpsert) ClearDigest() *UsageUpsert {
+	u.SetNull(usage.FieldDigest)
+	return u
+}
+
+// SetModelID sets the "model_id" field.
+func (u *UsageUpsert) SetModelID(v uuid.UUID) *UsageUpsert {
+	u.Set(usage.FieldModelID, v)
+	return u
+}
+
+// UpdateModelID sets the "model_id" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateModelID() *UsageUpsert {
+	u.SetExcluded(usage.FieldModelID)
+	return u
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (u *UsageUpsert) SetAPIKeyID(v uuid.UUID) *UsageUpsert {
+	u.Set(usage.FieldAPIKeyID, v)
+	return u
+}
+
+// UpdateAPIKeyID sets the "api_key_id" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateAPIKeyID() *UsageUpsert {
+	u.SetExcluded(usage.FieldAPIKeyID)
+	return u
+}
+
+// SetPriceID sets the "price_id" field.
+func (u *UsageUpsert) SetPriceID(v uuid.UUID) *UsageUpsert {
+	u.Set(usage.FieldPriceID, v)
+	return u
+}
+
+// UpdatePriceID sets the "price_id" field to the value that was provided on create.
+func (u *UsageUpsert) UpdatePriceID() *UsageUpsert {
+	u.SetExcluded(usage.FieldPriceID)
+	return u
+}
+
 // UpdateNewValues updates the mutable fields using the new values that were set on create except the ID field.
 // Using this option is equivalent to using:
 //
@@ -915,48 +985,6 @@ func (u *UsageUpsertOne) Update(set func(*UsageUpsert)) *UsageUpsertOne {
 		set(&UsageUpsert{UpdateSet: update})
 	}))
 	return u
-}
-
-// SetModelID sets the "model_id" field.
-func (u *UsageUpsertOne) SetModelID(v uuid.UUID) *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetModelID(v)
-	})
-}
-
-// UpdateModelID sets the "model_id" field to the value that was provided on create.
-func (u *UsageUpsertOne) UpdateModelID() *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdateModelID()
-	})
-}
-
-// SetAPIKeyID sets the "api_key_id" field.
-func (u *UsageUpsertOne) SetAPIKeyID(v uuid.UUID) *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetAPIKeyID(v)
-	})
-}
-
-// UpdateAPIKeyID sets the "api_key_id" field to the value that was provided on create.
-func (u *UsageUpsertOne) UpdateAPIKeyID() *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdateAPIKeyID()
-	})
-}
-
-// SetPriceID sets the "price_id" field.
-func (u *UsageUpsertOne) SetPriceID(v uuid.UUID) *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetPriceID(v)
-	})
-}
-
-// UpdatePriceID sets the "price_id" field to the value that was provided on create.
-func (u *UsageUpsertOne) UpdatePriceID() *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdatePriceID()
-	})
 }
 
 // SetGrain sets the "grain" field.
@@ -1239,6 +1267,97 @@ func (u *UsageUpsertOne) UpdateAverageLatencyMs() *UsageUpsertOne {
 	})
 }
 
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (u *UsageUpsertOne) SetLatencyHistogram(v []byte) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetLatencyHistogram(v)
+	})
+}
+
+// UpdateLatencyHistogram sets the "latency_histogram" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateLatencyHistogram() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateLatencyHistogram()
+	})
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (u *UsageUpsertOne) ClearLatencyHistogram() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.ClearLatencyHistogram()
+	})
+}
+
+// SetDigest sets the "digest" field.
+func (u *UsageUpsertOne) SetDigest(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetDigest(v)
+	})
+}
+
+// AddDigest adds v to the "digest" field.
+func (u *UsageUpsertOne) AddDigest(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddDigest(v)
+	})
+}
+
+// UpdateDigest sets the "digest" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateDigest() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateDigest()
+	})
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (u *UsageUpsertOne) ClearDigest() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.ClearDigest()
+	})
+}
+
+// SetModelID sets the "model_id" field.
+func (u *UsageUpsertOne) SetModelID(v uuid.UUID) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetModelID(v)
+	})
+}
+
+// UpdateModelID sets the "model_id" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateModelID() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateModelID()
+	})
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (u *UsageUpsertOne) SetAPIKeyID(v uuid.UUID) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetAPIKeyID(v)
+	})
+}
+
+// UpdateAPIKeyID sets the "api_key_id" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateAPIKeyID() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateAPIKeyID()
+	})
+}
+
+// SetPriceID sets the "price_id" field.
+func (u *UsageUpsertOne) SetPriceID(v uuid.UUID) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetPriceID(v)
+	})
+}
+
+// UpdatePriceID sets the "price_id" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdatePriceID() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdatePriceID()
+	})
+}
+
 // Exec executes the query.
 func (u *UsageUpsertOne) Exec(ctx context.Context) error {
 	if len(u.create.conflict) == 0 {
@@ -1375,7 +1494,7 @@ func (_c *UsageCreateBulk) ExecX(ctx context.Context) {
 //		// Override some of the fields with custom
 //		// update values.
 //		Update(func(u *ent.UsageUpsert) {
-//			SetModelID(v+v).
+//			SetGrain(v+v).
 //		}).
 //		Exec(ctx)
 func (_c *UsageCreateBulk) OnConflict(opts ...sql.ConflictOption) *UsageUpsertBulk {
@@ -1452,48 +1571,6 @@ func (u *UsageUpsertBulk) Update(set func(*UsageUpsert)) *UsageUpsertBulk {
 		set(&UsageUpsert{UpdateSet: update})
 	}))
 	return u
-}
-
-// SetModelID sets the "model_id" field.
-func (u *UsageUpsertBulk) SetModelID(v uuid.UUID) *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetModelID(v)
-	})
-}
-
-// UpdateModelID sets the "model_id" field to the value that was provided on create.
-func (u *UsageUpsertBulk) UpdateModelID() *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdateModelID()
-	})
-}
-
-// SetAPIKeyID sets the "api_key_id" field.
-func (u *UsageUpsertBulk) SetAPIKeyID(v uuid.UUID) *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetAPIKeyID(v)
-	})
-}
-
-// UpdateAPIKeyID sets the "api_key_id" field to the value that was provided on create.
-func (u *UsageUpsertBulk) UpdateAPIKeyID() *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdateAPIKeyID()
-	})
-}
-
-// SetPriceID sets the "price_id" field.
-func (u *UsageUpsertBulk) SetPriceID(v uuid.UUID) *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetPriceID(v)
-	})
-}
-
-// UpdatePriceID sets the "price_id" field to the value that was provided on create.
-func (u *UsageUpsertBulk) UpdatePriceID() *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdatePriceID()
-	})
 }
 
 // SetGrain sets the "grain" field.
@@ -1773,6 +1850,97 @@ func (u *UsageUpsertBulk) AddAverageLatencyMs(v float64) *UsageUpsertBulk {
 func (u *UsageUpsertBulk) UpdateAverageLatencyMs() *UsageUpsertBulk {
 	return u.Update(func(s *UsageUpsert) {
 		s.UpdateAverageLatencyMs()
+	})
+}
+
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (u *UsageUpsertBulk) SetLatencyHistogram(v []byte) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetLatencyHistogram(v)
+	})
+}
+
+// UpdateLatencyHistogram sets the "latency_histogram" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateLatencyHistogram() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateLatencyHistogram()
+	})
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (u *UsageUpsertBulk) ClearLatencyHistogram() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.ClearLatencyHistogram()
+	})
+}
+
+// SetDigest sets the "digest" field.
+func (u *UsageUpsertBulk) SetDigest(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetDigest(v)
+	})
+}
+
+// AddDigest adds v to the "digest" field.
+func (u *UsageUpsertBulk) AddDigest(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddDigest(v)
+	})
+}
+
+// UpdateDigest sets the "digest" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateDigest() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateDigest()
+	})
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (u *UsageUpsertBulk) ClearDigest() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.ClearDigest()
+	})
+}
+
+// SetModelID sets the "model_id" field.
+func (u *UsageUpsertBulk) SetModelID(v uuid.UUID) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetModelID(v)
+	})
+}
+
+// UpdateModelID sets the "model_id" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateModelID() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateModelID()
+	})
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (u *UsageUpsertBulk) SetAPIKeyID(v uuid.UUID) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetAPIKeyID(v)
+	})
+}
+
+// UpdateAPIKeyID sets the "api_key_id" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateAPIKeyID() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateAPIKeyID()
+	})
+}
+
+// SetPriceID sets the "price_id" field.
+func (u *UsageUpsertBulk) SetPriceID(v uuid.UUID) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetPriceID(v)
+	})
+}
+
+// UpdatePriceID sets the "price_id" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdatePriceID() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdatePriceID()
 	})
 }
 

@@ -34,48 +34,6 @@ func (_u *UsageUpdate) Where(ps ...predicate.Usage) *UsageUpdate {
 	return _u
 }
 
-// SetModelID sets the "model_id" field.
-func (_u *UsageUpdate) SetModelID(v uuid.UUID) *UsageUpdate {
-	_u.mutation.SetModelID(v)
-	return _u
-}
-
-// SetNillableModelID sets the "model_id" field if the given value is not nil.
-func (_u *UsageUpdate) SetNillableModelID(v *uuid.UUID) *UsageUpdate {
-	if v != nil {
-		_u.SetModelID(*v)
-	}
-	return _u
-}
-
-// SetAPIKeyID sets the "api_key_id" field.
-func (_u *UsageUpdate) SetAPIKeyID(v uuid.UUID) *UsageUpdate {
-	_u.mutation.SetAPIKeyID(v)
-	return _u
-}
-
-// SetNillableAPIKeyID sets the "api_key_id" field if the given value is not nil.
-func (_u *UsageUpdate) SetNillableAPIKeyID(v *uuid.UUID) *UsageUpdate {
-	if v != nil {
-		_u.SetAPIKeyID(*v)
-	}
-	return _u
-}
-
-// SetPriceID sets the "price_id" field.
-func (_u *UsageUpdate) SetPriceID(v uuid.UUID) *UsageUpdate {
-	_u.mutation.SetPriceID(v)
-	return _u
-}
-
-// SetNillablePriceID sets the "price_id" field if the given value is not nil.
-func (_u *UsageUpdate) SetNillablePriceID(v *uuid.UUID) *UsageUpdate {
-	if v != nil {
-		_u.SetPriceID(*v)
-	}
-	return _u
-}
-
 // SetGrain sets the "grain" field.
 func (_u *UsageUpdate) SetGrain(v usage.Grain) *UsageUpdate {
 	_u.mutation.SetGrain(v)
@@ -355,6 +313,87 @@ func (_u *UsageUpdate) AddAverageLatencyMs(v float64) *UsageUpdate {
 	return _u
 }
 
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (_u *UsageUpdate) SetLatencyHistogram(v []byte) *UsageUpdate {
+	_u.mutation.SetLatencyHistogram(v)
+	return _u
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (_u *UsageUpdate) ClearLatencyHistogram() *UsageUpdate {
+	_u.mutation.ClearLatencyHistogram()
+	return _u
+}
+
+// SetDigest sets the "digest" field.
+func (_u *UsageUpdate) SetDigest(v int64) *UsageUpdate {
+	_u.mutation.ResetDigest()
+	_u.mutation.SetDigest(v)
+	return _u
+}
+
+// SetNillableDigest sets the "digest" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableDigest(v *int64) *UsageUpdate {
+	if v != nil {
+		_u.SetDigest(*v)
+	}
+	return _u
+}
+
+// AddDigest adds value to the "digest" field.
+func (_u *UsageUpdate) AddDigest(v int64) *UsageUpdate {
+	_u.mutation.AddDigest(v)
+	return _u
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (_u *UsageUpdate) ClearDigest() *UsageUpdate {
+	_u.mutation.ClearDigest()
+	return _u
+}
+
+// SetModelID sets the "model_id" field.
+func (_u *UsageUpdate) SetModelID(v uuid.UUID) *UsageUpdate {
+	_u.mutation.SetModelID(v)
+	return _u
+}
+
+// SetNillableModelID sets the "model_id" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableModelID(v *uuid.UUID) *UsageUpdate {
+	if v != nil {
+		_u.SetModelID(*v)
+	}
+	return _u
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (_u *UsageUpdate) SetAPIKeyID(v uuid.UUID) *UsageUpdate {
+	_u.mutation.SetAPIKeyID(v)
+	return _u
+}
+
+// SetNillableAPIKeyID sets the "api_key_id" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableAPIKeyID(v *uuid.UUID) *UsageUpdate {
+	if v != nil {
+		_u.SetAPIKeyID(*v)
+	}
+	return _u
+}
+
+// SetPriceID sets the "price_id" field.
+func (_u *UsageUpdate) SetPriceID(v uuid.UUID) *UsageUpdate {
+	_u.mutation.SetPriceID(v)
+	return _u
+}
+
+// SetNillablePriceID sets the "price_id" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillablePriceID(v *uuid.UUID) *UsageUpdate {
+	if v != nil {
+		_u.SetPriceID(*v)
+	}
+	return _u
+}
+
 // SetModel sets the "model" edge to the Model entity.
 func (_u *UsageUpdate) SetModel(v *Model) *UsageUpdate {
 	return _u.SetModelID(v.ID)
@@ -541,6 +580,21 @@ func (_u *UsageUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if value, ok := _u.mutation.AddedAverageLatencyMs(); ok {
 		_spec.AddField(usage.FieldAverageLatencyMs, field.TypeFloat64, value)
 	}
+	if value, ok := _u.mutation.LatencyHistogram(); ok {
+		_spec.SetField(usage.FieldLatencyHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.LatencyHistogramCleared() {
+		_spec.ClearField(usage.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.Digest(); ok {
+		_spec.SetField(usage.FieldDigest, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedDigest(); ok {
+		_spec.AddField(usage.FieldDigest, field.TypeInt64, value)
+	}
+	if _u.mutation.DigestCleared() {
+		_spec.ClearField(usage.FieldDigest, field.TypeInt64)
+	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -648,48 +702,6 @@ type UsageUpdateOne struct {
 	hooks     []Hook
 	mutation  *UsageMutation
 	modifiers []func(*sql.UpdateBuilder)
-}
-
-// SetModelID sets the "model_id" field.
-func (_u *UsageUpdateOne) SetModelID(v uuid.UUID) *UsageUpdateOne {
-	_u.mutation.SetModelID(v)
-	return _u
-}
-
-// SetNillableModelID sets the "model_id" field if the given value is not nil.
-func (_u *UsageUpdateOne) SetNillableModelID(v *uuid.UUID) *UsageUpdateOne {
-	if v != nil {
-		_u.SetModelID(*v)
-	}
-	return _u
-}
-
-// SetAPIKeyID sets the "api_key_id" field.
-func (_u *UsageUpdateOne) SetAPIKeyID(v uuid.UUID) *UsageUpdateOne {
-	_u.mutation.SetAPIKeyID(v)
-	return _u
-}
-
-// SetNillableAPIKeyID sets the "api_key_id" field if the given value is not nil.
-func (_u *UsageUpdateOne) SetNillableAPIKeyID(v *uuid.UUID) *UsageUpdateOne {
-	if v != nil {
-		_u.SetAPIKeyID(*v)
-	}
-	return _u
-}
-
-// SetPriceID sets the "price_id" field.
-func (_u *UsageUpdateOne) SetPriceID(v uuid.UUID) *UsageUpdateOne {
-	_u.mutation.SetPriceID(v)
-	return _u
-}
-
-// SetNillablePriceID sets the "price_id" field if the given value is not nil.
-func (_u *UsageUpdateOne) SetNillablePriceID(v *uuid.UUID) *UsageUpdateOne {
-	if v != nil {
-		_u.SetPriceID(*v)
-	}
-	return _u
 }
 
 // SetGrain sets the "grain" field.
@@ -971,6 +983,87 @@ func (_u *UsageUpdateOne) AddAverageLatencyMs(v float64) *UsageUpdateOne {
 	return _u
 }
 
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (_u *UsageUpdateOne) SetLatencyHistogram(v []byte) *UsageUpdateOne {
+	_u.mutation.SetLatencyHistogram(v)
+	return _u
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (_u *UsageUpdateOne) ClearLatencyHistogram() *UsageUpdateOne {
+	_u.mutation.ClearLatencyHistogram()
+	return _u
+}
+
+// SetDigest sets the "digest" field.
+func (_u *UsageUpdateOne) SetDigest(v int64) *UsageUpdateOne {
+	_u.mutation.ResetDigest()
+	_u.mutation.SetDigest(v)
+	return _u
+}
+
+// SetNillableDigest sets the "digest" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableDigest(v *int64) *UsageUpdateOne {
+	if v != nil {
+		_u.SetDigest(*v)
+	}
+	return _u
+}
+
+// AddDigest adds value to the "digest" field.
+func (_u *UsageUpdateOne) AddDigest(v int64) *UsageUpdateOne {
+	_u.mutation.AddDigest(v)
+	return _u
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (_u *UsageUpdateOne) ClearDigest() *UsageUpdateOne {
+	_u.mutation.ClearDigest()
+	return _u
+}
+
+// SetModelID sets the "model_id" field.
+func (_u *UsageUpdateOne) SetModelID(v uuid.UUID) *UsageUpdateOne {
+	_u.mutation.SetModelID(v)
+	return _u
+}
+
+// SetNillableModelID sets the "model_id" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableModelID(v *uuid.UUID) *UsageUpdateOne {
+	if v != nil {
+		_u.SetModelID(*v)
+	}
+	return _u
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (_u *UsageUpdateOne) SetAPIKeyID(v uuid.UUID) *UsageUpdateOne {
+	_u.mutation.SetAPIKeyID(v)
+	return _u
+}
+
+// SetNillableAPIKeyID sets the "api_key_id" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableAPIKeyID(v *uuid.UUID) *UsageUpdateOne {
+	if v != nil {
+		_u.SetAPIKeyID(*v)
+	}
+	return _u
+}
+
+// SetPriceID sets the "price_id" field.
+func (_u *UsageUpdateOne) SetPriceID(v uuid.UUID) *UsageUpdateOne {
+	_u.mutation.SetPriceID(v)
+	return _u
+}
+
+// SetNillablePriceID sets the "price_id" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillablePriceID(v *uuid.UUID) *UsageUpdateOne {
+	if v != nil {
+		_u.SetPriceID(*v)
+	}
+	return _u
+}
+
 // SetModel sets the "model" edge to the Model entity.
 func (_u *UsageUpdateOne) SetModel(v *Model) *UsageUpdateOne {
 	return _u.SetModelID(v.ID)
@@ -1186,6 +1279,21 @@ func (_u *UsageUpdateOne) sqlSave(ctx context.Context) (_node *Usage, err error)
 	}
 	if value, ok := _u.mutation.AddedAverageLatencyMs(); ok {
 		_spec.AddField(usage.FieldAverageLatencyMs, field.TypeFloat64, value)
+	}
+	if value, ok := _u.mutation.LatencyHistogram(); ok {
+		_spec.SetField(usage.FieldLatencyHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.LatencyHistogramCleared() {
+		_spec.ClearField(usage.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.Digest(); ok {
+		_spec.SetField(usage.FieldDigest, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedDigest(); ok {
+		_spec.AddField(usage.FieldDigest, field.TypeInt64, value)
+	}
+	if _u.mutation.DigestCleared() {
+		_spec.ClearField(usage.FieldDigest, field.TypeInt64)
 	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{

@@ -111,7 +111,7 @@ func follow(tb testing.TB, name string, from map[string]string, entries []*ent.A
 		for id, row := range all {
 			_, fields := fieldsOf(tb, json.RawMessage(row))
 			for _, counter := range []string{
-				"updated_at", "usage_count", "token_count", "requests_today", "tokens_today",
+				"updated_at", "usage_count", "token_count", "extra_requests", "extra_tokens", "requests_today", "tokens_today",
 				"last_reset", "last_used_at",
 			} {
 				delete(fields, counter)

@@ -21,6 +21,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -120,6 +123,9 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.Price.Query().Order(price.ByID()).All(ctx))
 	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
 	add(c.Usage.Query().Order(usage.ByID()).All(ctx))
+	add(c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx))
+	add(c.UsageEvent.Query().Order(usageevent.ByID()).All(ctx))
+	add(c.UsageHorizon.Query().Order(usagehorizon.ByID()).All(ctx))
 	add(c.DiscoveryLog.Query().Order(discoverylog.ByID()).All(ctx))
 	add(c.SDKVersion.Query().Order(sdkversion.ByID()).All(ctx))
 	add(c.Setting.Query().Order(setting.ByID()).All(ctx))

@@ -3,11 +3,8 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,11 +14,10 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 )
 
-// Here is all SQL that is written by hand, because Ent, which builds a statement anew for each call, was
-// measurably in the way: the choice of a key, and what a batch of usage writes.
+// Here, in ledger.go and in record.go is the SQL that is written by hand, because Ent, which builds a statement anew for
+// each call, was measurably in the way: the choice of a key, and what a batch of usage reads and writes.
 
 // hot is what leastUsedKey needs.
 type hot struct {
@@ -33,7 +29,7 @@ type hot struct {
 // leastUsedKeySQL reads the index (provider_id, usage_count, last_used_at, id) in its order and
 // stops at the first usable key.
 const leastUsedKeySQL = "SELECT id, created_at, updated_at, deleted_at, provider_id, key_hash, key_prefix, label," +
-	" usage_count, token_count, requests_today, tokens_today, last_reset, disabled," +
+	" usage_count, token_count, extra_requests, extra_tokens, requests_today, tokens_today, last_reset, disabled," +
 	" degraded, degraded_until, degraded_reason, last_used_at" +
 	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
 	" AND (degraded_until IS NULL OR degraded_until <= $2)" +
@@ -80,7 +76,7 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	k := *h.key.Load()
 	k.DeletedAt, k.DegradedUntil, k.LastUsedAt = nil, nil, nil
 	err = rows.Scan(&k.ID, &k.CreatedAt, &k.UpdatedAt, &k.DeletedAt, &k.ProviderID, &k.KeyHash, &k.KeyPrefix, &k.Label,
-		&k.UsageCount, &k.TokenCount, &k.RequestsToday, &k.TokensToday, &k.LastReset, &k.Disabled,
+		&k.UsageCount, &k.TokenCount, &k.ExtraRequests, &k.ExtraTokens, &k.RequestsToday, &k.TokensToday, &k.LastReset, &k.Disabled,
 		&k.Degraded, &k.DegradedUntil, &k.DegradedReason, &k.LastUsedAt)
 	if err != nil {
 		return nil, err
@@ -88,118 +84,24 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	return &k, nil
 }
 
-// chunks calls write for rows of usage in chunks of few different sizes: each size is a statement, which
-// connections keep prepared.
-func chunks[T any](rows []T, write func([]T) error) error {
-	for size := 64; len(rows) > 0; size /= 2 {
-		for len(rows) >= size {
-			if err := write(rows[:size]); err != nil {
-				return err
-			}
-			rows = rows[size:]
-		}
-	}
-	return nil
-}
-
-// placeholders returns n rows of VALUES, whose columns are written by column: its argument is the number of the
-// placeholder.
-func placeholders(n int, columns ...string) string {
-	var b strings.Builder
-	number := 0
-	for row := range n {
-		if row > 0 {
-			b.WriteString(", ")
-		}
-		for i, column := range columns {
-			number++
-			b.WriteString([]string{"(", ", "}[min(i, 1)])
-			fmt.Fprintf(&b, column, number)
-		}
-		b.WriteString(")")
-	}
-	return b.String()
-}
-
-var usageColumns = []string{
-	usage.FieldID, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID,
-	usage.FieldGrain, usage.FieldPeriodStart, usage.FieldPeriodEnd,
-	usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount,
-	usage.FieldInputTokens, usage.FieldOutputTokens, usage.FieldCacheReadTokens,
-	usage.FieldCacheWriteTokens, usage.FieldReasoningTokens,
-	usage.FieldTotalCost, usage.FieldLatencyMsSum, usage.FieldAverageLatencyMs,
-}
-
-// upsertPeriodsSQL adds rows of usage to those that are there.
-var upsertPeriodsSQL = statements(func(n int) string {
-	add := func(column string) string {
-		return fmt.Sprintf("%[2]s = %[1]s.%[2]s + excluded.%[2]s", usage.Table, column)
-	}
-	sets := []string{
-		// NULL is a cost that is not known, and adds nothing to one that is.
-		fmt.Sprintf("%[2]s = CASE WHEN excluded.%[2]s IS NULL THEN %[1]s.%[2]s ELSE COALESCE(%[1]s.%[2]s, 0) + excluded.%[2]s END",
-			usage.Table, usage.FieldTotalCost),
-		fmt.Sprintf("%[4]s = CAST(%[1]s.%[2]s + excluded.%[2]s AS double precision) / (%[1]s.%[3]s + excluded.%[3]s)",
-			usage.Table, usage.FieldLatencyMsSum, usage.FieldRequestCount, usage.FieldAverageLatencyMs),
-		add(usage.FieldLatencyMsSum),
-	}
-	for _, column := range usageColumns[7:15] {
-		sets = append(sets, add(column))
-	}
-	return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (model_id, api_key_id, price_id, grain, period_start) DO UPDATE SET %s",
-		usage.Table, strings.Join(usageColumns, ", "),
-		placeholders(n, slices.Repeat([]string{"$%d"}, len(usageColumns))...), strings.Join(sets, ", "))
-})
-
-// statements keeps the statements for chunks.
-func statements(write func(n int) string) func(n int) string {
-	var kept sync.Map
-	return func(n int) string {
-		text, ok := kept.Load(n)
-		if !ok {
-			text, _ = kept.LoadOrStore(n, write(n))
-		}
-		return text.(string)
-	}
-}
-
-// upsertPeriods adds sums to periods, in the order in which rows are locked.
-func upsertPeriods(ctx context.Context, tx *ent.Client, sums map[period]periodSum) error {
-	return chunks(slices.SortedFunc(maps.Keys(sums), comparePeriods), func(periods []period) error {
-		args := make([]any, 0, len(periods)*len(usageColumns))
-		for _, p := range periods {
-			s := sums[p]
-			var cost any
-			if s.cost != nil {
-				cost = int64(*s.cost)
-			}
-			args = append(args, usage.DefaultID(), p.model, p.key, p.price, string(p.grain), p.start, p.end(),
-				s.requests, s.errors, s.unpriced)
-			for _, n := range s.tokens {
-				args = append(args, n)
-			}
-			args = append(args, cost, s.latency, float64(s.latency)/float64(s.requests))
-		}
-		_, err := tx.ExecContext(ctx, upsertPeriodsSQL(len(periods)), args...)
-		return err
-	})
-}
-
 // countUsesSQL adds to the counters of keys. The daily ones start again at the first use of a UTC day; a use
 // of an earlier day leaves them alone. The columns of VALUES are column1 and so on in both dialects; only
 // PostgreSQL has to be told their types.
 var countUsesSQL = map[string]func(n int) string{
-	dialect.SQLite: statements(func(n int) string { return countUsesText(placeholders(n, slices.Repeat([]string{"$%d"}, 7)...)) }),
+	dialect.SQLite: statements(func(n int) string { return countUsesText(placeholders(n, slices.Repeat([]string{"$%d"}, 9)...)) }),
 	dialect.Postgres: statements(func(n int) string {
 		return countUsesText(placeholders(n, "CAST($%d AS uuid)", "CAST($%d AS bigint)", "CAST($%d AS bigint)",
-			"CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)"))
+			"CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)",
+			"CAST($%d AS bigint)", "CAST($%d AS bigint)"))
 	}),
 }
 
 func countUsesText(values string) string {
-	// id, requests, tokens, first instant of the day, of the next day, last use, now
+	// id, requests, tokens, first instant of the day, of the next day, last use, now,
+	// requests and tokens that are not in the ledger
 	return "UPDATE api_keys SET" +
 		" usage_count = usage_count + v.column2, token_count = token_count + v.column3," +
+		" extra_requests = extra_requests + v.column8, extra_tokens = extra_tokens + v.column9," +
 		" requests_today = CASE WHEN last_reset < v.column4 THEN v.column2" +
 		" WHEN last_reset < v.column5 THEN requests_today + v.column2 ELSE requests_today END," +
 		" tokens_today = CASE WHEN last_reset < v.column4 THEN v.column3" +
@@ -219,10 +121,14 @@ func (r *Registry) countUses(ctx context.Context, tx *ent.Client, sums map[use]u
 	}
 	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
 		err := chunks(days[day], func(uses []use) error {
-			args := make([]any, 0, 7*len(uses))
+			args := make([]any, 0, 9*len(uses))
 			for _, u := range uses {
 				s := sums[u]
-				args = append(args, u.key, s.requests, s.tokens, u.day, u.day.Add(24*time.Hour), s.last, s.now)
+				extraRequests, extraTokens := int64(0), int64(0)
+				if s.extra {
+					extraRequests, extraTokens = s.requests, s.tokens
+				}
+				args = append(args, u.key, s.requests, s.tokens, u.day, u.day.Add(24*time.Hour), s.last, s.now, extraRequests, extraTokens)
 			}
 			_, err := tx.ExecContext(ctx, countUsesSQL[r.db.Dialect()](len(uses)), args...)
 			return err

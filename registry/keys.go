@@ -362,7 +362,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 		if exists, err := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil()).Exist(ctx); err != nil || !exists {
 			return cmp.Or(err, ErrNotFound)
 		}
-		sum := useSum{}
+		sum := useSum{extra: true}
 		sum.add(tokens.Total(), now, now)
 		return r.countUses(ctx, tx, map[use]useSum{{keyID, startOfDay(now)}: sum})
 	})

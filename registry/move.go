@@ -12,11 +12,13 @@ import (
 	stdhash "hash"
 	"slices"
 	"strings"
+	"time"
 
 	"entgo.io/ent/dialect"
 	entschema "entgo.io/ent/dialect/sql/schema"
 
 	entmigrate "github.com/jeffersonwarrior/modelscan/ent/migrate"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -90,6 +92,7 @@ type mover struct {
 	source, target store.DB
 	owner          string // of the target's moveTable: whoever comes later puts its own there
 	progress       MoveProgress
+	partitions     partitions
 }
 
 // moveTable marks a database that a move goes into. It has one row: the run that is at work, and
@@ -326,6 +329,9 @@ func (m *mover) write(ctx context.Context, t movedTable, batch []row) error {
 			return err
 		}
 		if m.target.Dialect() == dialect.Postgres {
+			if err := m.ensurePartitions(ctx, tx, t, batch); err != nil {
+				return err
+			}
 			return store.CopyFrom(ctx, tx, t.name, t.columnNames(), batch)
 		}
 		insert, err := tx.PrepareContext(ctx, fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", t.name,
@@ -340,6 +346,21 @@ func (m *mover) write(ctx context.Context, t movedTable, batch []row) error {
 		}
 		return insert.Close()
 	})
+}
+
+// ensurePartitions makes room for events.
+func (m *mover) ensurePartitions(ctx context.Context, tx *sql.Conn, t movedTable, batch []row) error {
+	if t.name != usageevent.Table {
+		return nil
+	}
+	at := slices.Index(t.columnNames(), usageevent.FieldAt)
+	var days []time.Time
+	for _, r := range batch { // in the order of time
+		if day := startOfDay(r[at].(time.Time)); len(days) == 0 || !days[len(days)-1].Equal(day) {
+			days = append(days, day)
+		}
+	}
+	return m.partitions.ensure(ctx, tx, days)
 }
 
 // verify reads a table of the target as a whole.

@@ -1,24 +1,22 @@
 package registry
 
 import (
-	"bytes"
-	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
-	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
 const (
@@ -34,22 +32,27 @@ const (
 // can be seen without the database.
 type record struct {
 	UsageInput
-	now time.Time // of the call
+	id    uuid.UUID // of its event
+	named bool      // the request id is the caller's: it may have been recorded before
+	now   time.Time // of the call
 }
 
 func newRecorder(r *Registry) *batch.Queue[record] {
 	return batch.New(maxBatch, maxQueue, r.commitRecords)
 }
 
-// commitRecords records a batch in one transaction and returns an error, or nil, for each record.
+// commitRecords records a batch in one transaction and returns an error, or nil, for each record. A commit
+// whose answer was lost is repeated: request ids tell what was recorded.
 func (r *Registry) commitRecords(ctx context.Context, records []record) []error {
 	ctx, cancel := context.WithTimeout(ctx, batchPatience)
 	defer cancel()
-	var errs []error
-	err := r.write(ctx, "record usage", func(tx *ent.Client) (err error) {
-		errs, err = r.recordAll(ctx, tx, records)
-		return err
-	})
+	errs, err := r.recordOnce(ctx, records)
+	for errors.Is(err, ErrUncertain) && ctx.Err() == nil {
+		for i := range records {
+			records[i].named = true
+		}
+		errs, err = r.recordOnce(ctx, records)
+	}
 	if err == nil {
 		return errs
 	}
@@ -63,51 +66,145 @@ func (r *Registry) commitRecords(ctx context.Context, records []record) []error 
 	return errs
 }
 
+// recordOnce records in one transaction, or within the registry's, those of the records that may be.
+func (r *Registry) recordOnce(ctx context.Context, records []record) (errs []error, err error) {
+	err = r.recordTx(ctx, records, func(verdicts []error) error {
+		errs = verdicts
+		return nil
+	})
+	return errs, err
+}
+
+// recordWhole records all of the records in one transaction, or none.
+func (r *Registry) recordWhole(ctx context.Context, records []record) error {
+	return r.recordTx(ctx, records, func(verdicts []error) error {
+		for i, err := range verdicts {
+			if err != nil && len(records) > 1 {
+				err = fmt.Errorf("request %d: %w", i, err)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// recordTx records in a transaction, which judge may undo. When an event has no partition, because another process
+// dropped it since it was last seen, it does so again.
+func (r *Registry) recordTx(ctx context.Context, records []record, judge func(verdicts []error) error) error {
+	for {
+		err := r.write(ctx, "record usage", func(tx *ent.Client) error {
+			verdicts, err := r.recordAll(ctx, tx, records)
+			if err != nil {
+				return err
+			}
+			return judge(verdicts)
+		})
+		if !store.IsNoPartition(err) {
+			return err
+		}
+		r.partitions.forget()
+	}
+}
+
 // isFault tells whether an error can be the fault of one record of a batch, such as a sum that does
 // not fit, so that the others are better off without it.
 func isFault(err error) bool {
 	return errors.Is(err, ErrInvalidData) || errors.Is(err, ErrForeignKey) || errors.Is(err, ErrConflict)
 }
 
-// recordAll records those of the records that may be, and says of the others why not.
+// recordAll records those of the records that may be, and says of the others why not. A request that was
+// recorded before is one that may be, and is left out.
 func (r *Registry) recordAll(ctx context.Context, tx *ent.Client, records []record) ([]error, error) {
-	b, err := readBasis(ctx, tx, records)
+	if r.db.Dialect() == dialect.Postgres {
+		if err := r.prepareEvents(ctx, tx, records); err != nil {
+			return nil, err
+		}
+	}
+	b, err := r.readBasis(ctx, tx, records)
 	if err != nil {
 		return nil, err
 	}
-	var (
-		errs    = make([]error, len(records))
-		periods = map[period]periodSum{}
-		uses    = map[use]useSum{}
-	)
+	errs, e := make([]error, len(records)), entries{periods: map[period]sums{}, uses: map[use]useSum{}}
 	for i, rec := range records {
-		errs[i] = b.add(rec, periods, uses)
-		if errors.Is(errs[i], errOverflow) && len(records) > 1 {
+		if errs[i] = b.add(rec, &e); errors.Is(errs[i], errOverflow) && len(records) > 1 {
 			return nil, errs[i] // of sums, which each record alone does not have
 		}
 	}
-	if err := upsertPeriods(ctx, tx, periods); err != nil {
+	before, err := r.readPeriods(ctx, tx, slices.SortedFunc(maps.Keys(e.periods), comparePeriods))
+	if err != nil {
 		return nil, err
 	}
-	return errs, r.countUses(ctx, tx, uses)
+	for p, s := range before {
+		if err := s.merge(e.periods[p]); err != nil {
+			return nil, err
+		}
+		e.periods[p] = s
+	}
+	if err := insertEvents(ctx, tx, e.events); err != nil {
+		return nil, err
+	}
+	if err := writePeriods(ctx, tx, e.periods); err != nil {
+		return nil, err
+	}
+	return errs, r.countUses(ctx, tx, e.uses)
 }
 
-var errOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)
+// requestLock is the number of the advisory lock for request ids ("MSrq").
+const requestLock = 0x4d537271
+
+// midnight is how far two machines' clocks may be apart.
+const midnight = time.Minute
+
+// prepareEvents makes the partitions for events. Only a partition keeps its request ids unique, and only the
+// lock of the key keeps the same request from being recorded twice at once in two of them. A repetition
+// that was given another key could slip through: therefore whoever records a named request of another
+// day than today does so alone.
+func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, records []record) error {
+	now := records[0].now
+	days := eventDays(records)
+	today := startOfDay(now)
+	if slices.ContainsFunc(days, today.Equal) {
+		days = append(days, today.Add(day))
+	}
+	if err := r.partitions.ensure(ctx, tx, days); err != nil {
+		return err
+	}
+	named, alone := false, !startOfDay(now.Add(-midnight)).Equal(startOfDay(now.Add(midnight)))
+	for _, rec := range records {
+		named = named || rec.named
+		alone = alone || rec.named && !startOfDay(rec.At).Equal(today)
+	}
+	switch {
+	case !named:
+		return nil
+	case alone:
+		_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", requestLock)
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", requestLock)
+	return err
+}
 
 // basis is what the records of a batch refer to.
 type basis struct {
-	models map[uuid.UUID]uuid.UUID // providers by model
-	keys   map[uuid.UUID]uuid.UUID // providers by key
-	prices map[uuid.UUID][]*ent.Price
+	models   map[uuid.UUID]uuid.UUID // providers by model
+	keys     map[uuid.UUID]uuid.UUID // providers by key
+	prices   map[uuid.UUID][]*ent.Price
+	recorded map[string]bool // request ids
 }
 
-// readBasis reads it, and on PostgreSQL locks the keys in the order of their ids: whoever records for
-// one of them waits, and nobody waits for somebody who waits for him.
-func readBasis(ctx context.Context, tx *ent.Client, records []record) (b basis, err error) {
-	models, keys, tiers := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}, map[string]bool{StandardTier: true}
+// readBasis locks the ledger and reads it.
+func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, records []record) (b basis, err error) {
+	models, keys := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	var requests []string
 	from, until := records[0].At, records[0].At
 	for _, rec := range records {
-		models[rec.ModelID], keys[rec.APIKeyID], tiers[rec.ServiceTier] = true, true, true
+		models[rec.ModelID], keys[rec.APIKeyID] = true, true
+		if rec.named {
+			requests = append(requests, rec.RequestID)
+		}
 		if rec.At.Before(from) {
 			from = rec.At
 		}
@@ -115,36 +212,48 @@ func readBasis(ctx context.Context, tx *ent.Client, records []record) (b basis, 
 			until = rec.At
 		}
 	}
-	b = basis{map[uuid.UUID]uuid.UUID{}, map[uuid.UUID]uuid.UUID{}, map[uuid.UUID][]*ent.Price{}}
-	used, err := tx.Model.Query().Where(model.IDIn(slices.Collect(maps.Keys(models))...)).
-		Select(model.FieldID, model.FieldProviderID).All(ctx)
-	if err != nil {
+	ids := slices.Collect(maps.Keys(models))
+	if b.keys, err = r.lockLedger(ctx, tx, ids, slices.Collect(maps.Keys(keys))); err != nil {
 		return b, err
 	}
-	for _, m := range used {
-		b.models[m.ID] = m.ProviderID
-	}
-	query := tx.APIKey.Query().Where(apikey.IDIn(slices.Collect(maps.Keys(keys))...)).Order(apikey.ByID())
-	query.Modify(forUpdate)
-	with, err := query.Select(apikey.FieldID, apikey.FieldProviderID).All(ctx)
-	if err != nil {
+	if b.models, err = owners(ctx, tx, model.Table, ids, ""); err != nil {
 		return b, err
 	}
-	for _, k := range with {
-		b.keys[k.ID] = k.ProviderID
+	if b.prices, err = readPrices(ctx, tx, ids, from, until); err != nil {
+		return b, err
 	}
-	prices, err := tx.Price.Query().Where(
-		price.ModelIDIn(slices.Collect(maps.Keys(b.models))...), price.ServiceTierIn(slices.Collect(maps.Keys(tiers))...),
-		price.EffectiveFromLTE(until), price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(from)),
-	).All(ctx)
-	for _, p := range prices {
-		b.prices[p.ModelID] = append(b.prices[p.ModelID], p)
-	}
+	b.recorded, err = recordedRequests(ctx, tx, requests)
 	return b, err
 }
 
-// add adds a record to the sums, or returns why it cannot be recorded.
-func (b basis) add(rec record, periods map[period]periodSum, uses map[use]useSum) error {
+// readPrices returns the prices in force of models that are in effect at some instant from one to another.
+func readPrices(ctx context.Context, tx *ent.Client, models []uuid.UUID, from, until time.Time) (map[uuid.UUID][]*ent.Price, error) {
+	found := map[uuid.UUID][]*ent.Price{}
+	list, args := inList(models)
+	query := fmt.Sprintf("SELECT id, model_id, service_tier, min_context_tokens, rates, effective_from, effective_to FROM prices"+
+		" WHERE model_id IN %s AND superseded_at IS NULL AND effective_from <= $%d AND (effective_to IS NULL OR effective_to > $%d)",
+		list, len(args)+1, len(args)+2)
+	err := scanRows(ctx, tx, query, append(args, until, from), func(scan func(...any) error) error {
+		p, rates := new(ent.Price), []byte(nil)
+		err := scan(&p.ID, &p.ModelID, &p.ServiceTier, &p.MinContextTokens, &rates, &p.EffectiveFrom, &p.EffectiveTo)
+		if err != nil {
+			return err
+		}
+		found[p.ModelID] = append(found[p.ModelID], p)
+		return json.Unmarshal(rates, &p.Rates)
+	})
+	return found, err
+}
+
+// entries are what records add to the ledger.
+type entries struct {
+	events  []event
+	periods map[period]sums
+	uses    map[use]useSum
+}
+
+// add adds a record to the entries, or returns why it cannot be recorded.
+func (b basis) add(rec record, e *entries) error {
 	of, ok := b.models[rec.ModelID]
 	if !ok {
 		return missing("model", rec.ModelID)
@@ -155,6 +264,9 @@ func (b basis) add(rec record, periods map[period]periodSum, uses map[use]useSum
 	}
 	if of != owner {
 		return fmt.Errorf("%w: the key belongs to another provider than the model", ErrInvalidData)
+	}
+	if b.recorded[rec.RequestID] {
+		return nil
 	}
 	p := bestPrice(b.prices[rec.ModelID], rec.At, rec.ServiceTier, rec.TotalInput())
 	if p == nil {
@@ -168,60 +280,43 @@ func (b basis) add(rec record, periods map[period]periodSum, uses map[use]useSum
 	if at.After(rec.now) { // a clock that is ahead must not begin the key's next day too early
 		at = rec.now
 	}
-	quarterly := period{rec.ModelID, rec.APIKeyID, p.ID, usage.GrainQuarter, rec.At.Truncate(quarter)}
-	daily := period{rec.ModelID, rec.APIKeyID, p.ID, usage.GrainDay, rec.At.Truncate(day)}
-	counted := use{rec.APIKeyID, startOfDay(at)}
-	q, d, c := periods[quarterly], periods[daily], uses[counted]
-	if !q.add(rec, cost) || !d.add(rec, cost) {
-		return errOverflow
+	added := event{rec, p.ID, cost}
+	if err := e.addToPeriods(added); err != nil {
+		return err
 	}
+	counted := use{rec.APIKeyID, startOfDay(at)}
+	c := e.uses[counted]
 	c.add(rec.Total(), at, rec.now)
-	periods[quarterly], periods[daily], uses[counted] = q, d, c
+	e.uses[counted] = c
+	e.events = append(e.events, added)
+	b.recorded[rec.RequestID] = true
 	return nil
 }
 
-// period is a row of usage_tracking.
-type period struct {
-	model, key, price uuid.UUID
-	grain             usage.Grain
-	start             time.Time
-}
-
-func (p period) end() time.Time {
-	if p.grain == usage.GrainDay {
-		return p.start.Add(day)
+// addToPeriods adds an event to the four periods that it is counted in.
+func (e *entries) addToPeriods(added event) error {
+	one := added.sums()
+	quarterly := period{added.ModelID, added.APIKeyID, added.price, usage.GrainQuarter, added.At.Truncate(quarter)}
+	daily := quarterly
+	daily.grain, daily.start = usage.GrainDay, added.At.Truncate(day)
+	for _, p := range []period{quarterly, daily, quarterly.total(), daily.total()} {
+		s := e.periods[p]
+		if err := s.merge(one); err != nil {
+			return err
+		}
+		e.periods[p] = s
 	}
-	return p.start.Add(quarter)
+	return nil
 }
 
-// comparePeriods is the order in which rows are locked: a quarter before its day.
-func comparePeriods(a, b period) int {
-	return cmp.Or(bytes.Compare(a.key[:], b.key[:]), bytes.Compare(a.model[:], b.model[:]),
-		bytes.Compare(a.price[:], b.price[:]), cmp.Compare(b.grain, a.grain), a.start.Compare(b.start))
-}
-
-// periodSum is what is added to a period.
-type periodSum struct {
-	requests, errors, unpriced int64
-	tokens                     [5]int64 // in the order of the columns
-	cost                       *money.USD
-	latency                    int64 // milliseconds
-}
-
-func (s *periodSum) add(rec record, cost *money.USD) (ok bool) {
-	s.requests++
-	s.errors += count(rec.Failed)
-	s.unpriced += count(cost == nil)
-	s.latency += rec.Latency.Milliseconds()
-	for i, n := range [5]int64{rec.InputTokens, rec.OutputTokens, rec.CacheReadTokens, rec.CacheWriteTokens, rec.ReasoningTokens} {
-		s.tokens[i] += n // 256 of MaxTokens at the most
+// sums are the event as the sums of a period with nothing else.
+func (e event) sums() sums {
+	s := sums{
+		requests: 1, errors: count(e.Failed), unpriced: count(e.cost == nil),
+		tokens: inColumns(e.Tokens), cost: value(e.cost), latency: e.Latency.Milliseconds(),
 	}
-	if cost == nil {
-		return true
-	}
-	sum, err := money.Sum(value(s.cost), *cost)
-	s.cost = &sum
-	return err == nil
+	s.histogram.Add(s.latency)
+	return s
 }
 
 // use is a UTC day in which a key was used.
@@ -232,6 +327,7 @@ type use struct {
 
 type useSum struct {
 	requests, tokens int64
+	extra            bool // they are not in the ledger
 	last, now        time.Time
 }
 

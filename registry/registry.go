@@ -27,7 +27,8 @@ type Registry struct {
 	hot    *hot   // nil within a transaction
 	actor  string // as given: audit checks it
 	// records queues usage to be recorded together; nil within a transaction.
-	records *batch.Queue[record]
+	records    *batch.Queue[record]
+	partitions *partitions
 }
 
 // Open opens the database of that name and brings it up to date.
@@ -58,7 +59,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if err != nil {
 		return nil, translate(ctx, "open registry", err)
 	}
-	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot)}
+	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), partitions: new(partitions)}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
@@ -195,7 +196,7 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 		}
 	}()
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, actor: r.actor})
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, actor: r.actor, partitions: r.partitions})
 	open = false
 	if err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -18,8 +18,10 @@ const (
 	quarter = 15 * time.Minute
 	day     = 24 * time.Hour
 
-	maxLatency = 7 * day   // of one request
-	maxAhead   = time.Hour // how far a request's time may lie before the clock, for skewed clocks
+	maxLatency    = latency.Max * time.Millisecond // of one request: a week
+	maxRequestID  = 128                            // characters
+	maxErrorClass = 64                             // characters
+	maxAhead      = time.Hour                      // how far a request's time may lie before the clock, for skewed clocks
 )
 
 // UsageInput describes one request to a model.
@@ -27,11 +29,17 @@ type UsageInput struct {
 	ModelID  uuid.UUID // the model's id, live or deleted
 	APIKeyID uuid.UUID // the id of a key of the model's provider, live or deleted
 
+	// RequestID is the caller's name for the request, up to 128 characters: recorded again under the same name, it
+	// is not counted again, as long as its event is kept. Empty: each call is another request.
+	RequestID string
+
 	meter.Tokens // what it used, by disjoint meters
 
 	At          time.Time     // when it happened, from 1970 up to an hour ahead. Defaults to now
 	Latency     time.Duration // up to a week, kept in whole milliseconds
 	Failed      bool          // it ended with an error
+	ErrorClass  string        // of one that failed: what kind of error, such as rate_limited, up to 64 characters
+	HTTPStatus  int           // status of the provider's answer, 100 to 599; 0: none, or not known
 	ServiceTier string        // the tier it was served in, up to 64 characters. Defaults to StandardTier
 }
 
@@ -55,13 +63,35 @@ func (in UsageInput) faults(now time.Time) faults {
 	f.check(!in.At.After(now.Add(maxAhead)), "at %s is in the future", in.At.Format(time.RFC3339))
 	f.check(in.Latency >= 0 && in.Latency <= maxLatency, "latency %s is not within 0 and %s", in.Latency, maxLatency)
 	f.text("service_tier", in.ServiceTier, 1, maxTier)
+	f.text("request_id", in.RequestID, 0, maxRequestID)
+	f.text("error_class", in.ErrorClass, 0, maxErrorClass)
+	f.check(in.Failed || in.ErrorClass == "", "error_class is given of a request that did not fail")
+	f.check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not within 100 and 599", in.HTTPStatus)
 	return f
 }
 
-// RecordUsage counts a request: in the quarter of an hour and the UTC day it falls into, and in
-// the counters of its key. All of that is one transaction, which requests that are recorded at the same
+// newRecord returns a request that can be recorded, or what is wrong with it.
+func newRecord(in UsageInput, now time.Time) (record, faults) {
+	rec := record{UsageInput: in.withDefaults(now), named: in.RequestID != "", now: now}
+	f := rec.faults(now)
+	if len(f) > 0 {
+		return record{}, f
+	}
+	rec.id = newEventID(rec.At)
+	if !rec.named {
+		rec.RequestID = rec.id.String()
+	}
+	return rec, nil
+}
+
+// RecordUsage records a request: as an event, in the quarter of an hour and the UTC day it falls into, and
+// in the counters of its key. All of that is one transaction, which requests that are recorded at the same
 // time share: it returns nil when that is committed. When the context ends before the transaction has
 // begun, the request is not recorded.
+//
+// A request id that was recorded before is not counted again, whatever else is said of the request: RecordUsage
+// returns nil. So it may be called again by whoever did not learn how it ended, in another process too, as
+// long as PruneUsage has not removed the event.
 //
 // Its cost is that of the price in effect at its time: of its service tier, or of the standard
 // tier if the model has no price in that; for the largest context that its total input reaches.
@@ -72,24 +102,38 @@ func (in UsageInput) faults(now time.Time) faults {
 // fit; [ErrForeignKey] for an unknown model or key; or [ErrUncertain] when the context ended while the
 // transaction was under way and did not end soon.
 func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
-	now := r.now()
-	in = in.withDefaults(now)
-	f := in.faults(now)
+	rec, f := newRecord(in, r.now())
 	if err := f.err(); err != nil {
 		return translate(ctx, "record usage", err)
 	}
-	rec := record{in, now}
 	if r.inTx {
-		err := r.write(ctx, "record usage", func(tx *ent.Client) error {
-			errs, err := r.recordAll(ctx, tx, []record{rec})
-			if err == nil {
-				err = errs[0]
-			}
-			return err
-		})
-		return err
+		return translate(ctx, "record usage", r.recordWhole(ctx, []record{rec}))
 	}
 	return translate(ctx, "record usage", r.records.Do(ctx, rec))
+}
+
+// MaxUsageBatch is how many requests RecordUsageBatch takes.
+const MaxUsageBatch = 10_000
+
+// RecordUsageBatch records up to [MaxUsageBatch] requests in one transaction of their own: all of them, or
+// none. It is for what was collected elsewhere: with request ids, it can be called again after an error, and goes on where
+// it was. It returns the errors of [Registry.RecordUsage], which name the first faulty request by its index.
+func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) error {
+	const op = "record usage batch"
+	var f faults
+	f.check(len(inputs) <= MaxUsageBatch, "%d requests are more than %d", len(inputs), MaxUsageBatch)
+	now, records := r.now(), make([]record, len(inputs))
+	for i := range min(len(inputs), MaxUsageBatch) {
+		var wrong faults
+		if records[i], wrong = newRecord(inputs[i], now); len(wrong) > 0 {
+			f.in(fmt.Sprintf("request %d: ", i), wrong)
+			break
+		}
+	}
+	if err := f.err(); err != nil || len(inputs) == 0 {
+		return translate(ctx, op, err)
+	}
+	return translate(ctx, op, r.recordWhole(ctx, records))
 }
 
 // costOf returns the cost at the rates, nil if it is not known.

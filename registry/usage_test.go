@@ -157,11 +157,17 @@ func testRecordUsageOverflow(t *testing.T, e engine) {
 	require.ErrorIs(t, reg.RecordUsage(t.Context(), in), registry.ErrInvalidData)
 	require.Equal(t, before, dump(t, reg))
 
-	// Two keys: each sum fits into its rows, but not both into one answer.
+	// The sum over all keys of a model has to fit too.
 	other := mustKey(t, reg, p.ID, 2)
+	before = dump(t, reg)
 	in.APIKeyID, in.InputTokens = other.ID, 8_000_000_000
+	require.ErrorIs(t, reg.RecordUsage(t.Context(), in), registry.ErrInvalidData)
+	require.Equal(t, before, dump(t, reg))
+
+	// Two days: each sum fits into its rows, but not both into one answer.
+	in.At = registrytest.Start.Add(-24 * time.Hour)
 	require.NoError(t, reg.RecordUsage(t.Context(), in))
-	_, err := reg.GetUsageStats(t.Context(), m.ID, registrytest.Start, registrytest.Start.Add(time.Hour))
+	_, err := reg.GetUsageStats(t.Context(), m.ID, in.At, registrytest.Start.Add(time.Hour))
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 	_, err = reg.GetCostBreakdown(t.Context(), p.ID)
 	require.ErrorIs(t, err, registry.ErrInvalidData)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/url"
+	"slices"
 
 	"ariga.io/atlas/sql/migrate"
 	"ariga.io/atlas/sql/postgres"
@@ -32,8 +33,8 @@ type dialect struct {
 type devDatabase func(ctx context.Context, url string) (dsn string, remove func() error, err error)
 
 var dialects = []dialect{
-	{"sqlite", entdialect.SQLite, "sqlite3", inMemory, openSQLite, asItIs},
-	{"postgres", entdialect.Postgres, "pgx", onServer, openPostgres, likeSQLite},
+	{"sqlite", entdialect.SQLite, "sqlite3", inMemory, openSQLite, refineSQLite},
+	{"postgres", entdialect.Postgres, "pgx", onServer, openPostgres, refinePostgres},
 }
 
 func inMemory(context.Context, string) (dsn string, remove func() error, err error) {
@@ -164,7 +165,44 @@ func withCollation(changes []schema.Change, table *schema.Table, from, to *schem
 	return changes
 }
 
-func asItIs(*schema.Schema) {}
+// unreferenced are the tables whose edges are no foreign keys: their rows are counted in rows that have
+// those.
+var unreferenced = []string{"usage_events"}
+
+func withoutForeignKeys(s *schema.Schema) {
+	for _, name := range unreferenced {
+		if table, ok := s.Table(name); ok {
+			for _, column := range table.Columns {
+				column.ForeignKeys = nil
+			}
+			table.ForeignKeys = nil
+		}
+	}
+}
+
+// refineSQLite gives the events no other order than that of their ids.
+func refineSQLite(s *schema.Schema) {
+	withoutForeignKeys(s)
+	if events, ok := s.Table("usage_events"); ok {
+		events.AddAttrs(&sqlite.WithoutRowID{})
+	}
+}
+
+// refinePostgres makes the order that of SQLite, and parts the events by their ids. What is unique in
+// a partitioned table must hold what parts it, so that only each partition knows the request ids.
+func refinePostgres(s *schema.Schema) {
+	withoutForeignKeys(s)
+	likeSQLite(s)
+	events, ok := s.Table("usage_events")
+	if !ok {
+		return
+	}
+	id, _ := events.Column("id")
+	events.AddAttrs(&postgres.Partition{T: postgres.PartitionTypeRange, Parts: []*postgres.PartitionPart{{C: id}}})
+	events.Indexes = slices.DeleteFunc(events.Indexes, func(i *schema.Index) bool { return i.Name == "usageevent_request_id" })
+	request, _ := events.Column("request_id")
+	request.Indexes = nil
+}
 
 // nullsFirst are the columns that a query reads an index by with NULL before every value, by index:
 // the order of SQLite's indexes. PostgreSQL's have NULL last.

@@ -31,6 +31,10 @@ const (
 	FieldUsageCount = "usage_count"
 	// FieldTokenCount holds the string denoting the token_count field in the database.
 	FieldTokenCount = "token_count"
+	// FieldExtraRequests holds the string denoting the extra_requests field in the database.
+	FieldExtraRequests = "extra_requests"
+	// FieldExtraTokens holds the string denoting the extra_tokens field in the database.
+	FieldExtraTokens = "extra_tokens"
 	// FieldRequestsToday holds the string denoting the requests_today field in the database.
 	FieldRequestsToday = "requests_today"
 	// FieldTokensToday holds the string denoting the tokens_today field in the database.
@@ -51,6 +55,8 @@ const (
 	EdgeProvider = "provider"
 	// EdgeUsage holds the string denoting the usage edge name in mutations.
 	EdgeUsage = "usage"
+	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
+	EdgeUsageEvents = "usage_events"
 	// Table holds the table name of the apikey in the database.
 	Table = "api_keys"
 	// ProviderTable is the table that holds the provider relation/edge.
@@ -67,6 +73,13 @@ const (
 	UsageInverseTable = "usage_tracking"
 	// UsageColumn is the table column denoting the usage relation/edge.
 	UsageColumn = "api_key_id"
+	// UsageEventsTable is the table that holds the usage_events relation/edge.
+	UsageEventsTable = "usage_events"
+	// UsageEventsInverseTable is the table name for the UsageEvent entity.
+	// It exists in this package in order to avoid circular dependency with the "usageevent" package.
+	UsageEventsInverseTable = "usage_events"
+	// UsageEventsColumn is the table column denoting the usage_events relation/edge.
+	UsageEventsColumn = "api_key_id"
 )
 
 // Columns holds all SQL columns for apikey fields.
@@ -81,6 +94,8 @@ var Columns = []string{
 	FieldLabel,
 	FieldUsageCount,
 	FieldTokenCount,
+	FieldExtraRequests,
+	FieldExtraTokens,
 	FieldRequestsToday,
 	FieldTokensToday,
 	FieldLastReset,
@@ -108,6 +123,10 @@ var (
 	DefaultUsageCount int64
 	// DefaultTokenCount holds the default value on creation for the "token_count" field.
 	DefaultTokenCount int64
+	// DefaultExtraRequests holds the default value on creation for the "extra_requests" field.
+	DefaultExtraRequests int64
+	// DefaultExtraTokens holds the default value on creation for the "extra_tokens" field.
+	DefaultExtraTokens int64
 	// DefaultRequestsToday holds the default value on creation for the "requests_today" field.
 	DefaultRequestsToday int64
 	// DefaultTokensToday holds the default value on creation for the "tokens_today" field.
@@ -175,6 +194,16 @@ func ByTokenCount(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldTokenCount, opts...).ToFunc()
 }
 
+// ByExtraRequests orders the results by the extra_requests field.
+func ByExtraRequests(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldExtraRequests, opts...).ToFunc()
+}
+
+// ByExtraTokens orders the results by the extra_tokens field.
+func ByExtraTokens(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldExtraTokens, opts...).ToFunc()
+}
+
 // ByRequestsToday orders the results by the requests_today field.
 func ByRequestsToday(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldRequestsToday, opts...).ToFunc()
@@ -235,6 +264,20 @@ func ByUsage(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 		sqlgraph.OrderByNeighborTerms(s, newUsageStep(), append([]sql.OrderTerm{term}, terms...)...)
 	}
 }
+
+// ByUsageEventsCount orders the results by usage_events count.
+func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageEventsStep(), opts...)
+	}
+}
+
+// ByUsageEvents orders the results by usage_events terms.
+func ByUsageEvents(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageEventsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
 func newProviderStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),
@@ -247,5 +290,12 @@ func newUsageStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageTable, UsageColumn),
+	)
+}
+func newUsageEventsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageEventsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
 	)
 }

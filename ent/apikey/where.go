@@ -96,6 +96,16 @@ func TokenCount(v int64) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldTokenCount, v))
 }
 
+// ExtraRequests applies equality check predicate on the "extra_requests" field. It's identical to ExtraRequestsEQ.
+func ExtraRequests(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldExtraRequests, v))
+}
+
+// ExtraTokens applies equality check predicate on the "extra_tokens" field. It's identical to ExtraTokensEQ.
+func ExtraTokens(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldExtraTokens, v))
+}
+
 // RequestsToday applies equality check predicate on the "requests_today" field. It's identical to RequestsTodayEQ.
 func RequestsToday(v int64) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldRequestsToday, v))
@@ -561,6 +571,86 @@ func TokenCountLTE(v int64) predicate.APIKey {
 	return predicate.APIKey(sql.FieldLTE(FieldTokenCount, v))
 }
 
+// ExtraRequestsEQ applies the EQ predicate on the "extra_requests" field.
+func ExtraRequestsEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldExtraRequests, v))
+}
+
+// ExtraRequestsNEQ applies the NEQ predicate on the "extra_requests" field.
+func ExtraRequestsNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldExtraRequests, v))
+}
+
+// ExtraRequestsIn applies the In predicate on the "extra_requests" field.
+func ExtraRequestsIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldExtraRequests, vs...))
+}
+
+// ExtraRequestsNotIn applies the NotIn predicate on the "extra_requests" field.
+func ExtraRequestsNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldExtraRequests, vs...))
+}
+
+// ExtraRequestsGT applies the GT predicate on the "extra_requests" field.
+func ExtraRequestsGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldExtraRequests, v))
+}
+
+// ExtraRequestsGTE applies the GTE predicate on the "extra_requests" field.
+func ExtraRequestsGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldExtraRequests, v))
+}
+
+// ExtraRequestsLT applies the LT predicate on the "extra_requests" field.
+func ExtraRequestsLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldExtraRequests, v))
+}
+
+// ExtraRequestsLTE applies the LTE predicate on the "extra_requests" field.
+func ExtraRequestsLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldExtraRequests, v))
+}
+
+// ExtraTokensEQ applies the EQ predicate on the "extra_tokens" field.
+func ExtraTokensEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldExtraTokens, v))
+}
+
+// ExtraTokensNEQ applies the NEQ predicate on the "extra_tokens" field.
+func ExtraTokensNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldExtraTokens, v))
+}
+
+// ExtraTokensIn applies the In predicate on the "extra_tokens" field.
+func ExtraTokensIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldExtraTokens, vs...))
+}
+
+// ExtraTokensNotIn applies the NotIn predicate on the "extra_tokens" field.
+func ExtraTokensNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldExtraTokens, vs...))
+}
+
+// ExtraTokensGT applies the GT predicate on the "extra_tokens" field.
+func ExtraTokensGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldExtraTokens, v))
+}
+
+// ExtraTokensGTE applies the GTE predicate on the "extra_tokens" field.
+func ExtraTokensGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldExtraTokens, v))
+}
+
+// ExtraTokensLT applies the LT predicate on the "extra_tokens" field.
+func ExtraTokensLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldExtraTokens, v))
+}
+
+// ExtraTokensLTE applies the LTE predicate on the "extra_tokens" field.
+func ExtraTokensLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldExtraTokens, v))
+}
+
 // RequestsTodayEQ applies the EQ predicate on the "requests_today" field.
 func RequestsTodayEQ(v int64) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldRequestsToday, v))
@@ -904,6 +994,29 @@ func HasUsage() predicate.APIKey {
 func HasUsageWith(preds ...predicate.Usage) predicate.APIKey {
 	return predicate.APIKey(func(s *sql.Selector) {
 		step := newUsageStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
+func HasUsageEvents() predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageEventsWith applies the HasEdge predicate on the "usage_events" edge with a given conditions (other predicates).
+func HasUsageEventsWith(preds ...predicate.UsageEvent) predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := newUsageEventsStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

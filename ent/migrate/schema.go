@@ -20,6 +20,8 @@ var (
 		{Name: "label", Type: field.TypeString, Default: ""},
 		{Name: "usage_count", Type: field.TypeInt64, Default: 0},
 		{Name: "token_count", Type: field.TypeInt64, Default: 0},
+		{Name: "extra_requests", Type: field.TypeInt64, Default: 0},
+		{Name: "extra_tokens", Type: field.TypeInt64, Default: 0},
 		{Name: "requests_today", Type: field.TypeInt64, Default: 0},
 		{Name: "tokens_today", Type: field.TypeInt64, Default: 0},
 		{Name: "last_reset", Type: field.TypeTime},
@@ -38,7 +40,7 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "api_keys_providers_keys",
-				Columns:    []*schema.Column{APIKeysColumns[17]},
+				Columns:    []*schema.Column{APIKeysColumns[19]},
 				RefColumns: []*schema.Column{ProvidersColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
@@ -47,7 +49,7 @@ var (
 			{
 				Name:    "apikey_provider_id_key_hash",
 				Unique:  true,
-				Columns: []*schema.Column{APIKeysColumns[17], APIKeysColumns[4]},
+				Columns: []*schema.Column{APIKeysColumns[19], APIKeysColumns[4]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -55,7 +57,7 @@ var (
 			{
 				Name:    "apikey_provider_id_usage_count_last_used_at_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[17], APIKeysColumns[7], APIKeysColumns[16], APIKeysColumns[0]},
+				Columns: []*schema.Column{APIKeysColumns[19], APIKeysColumns[7], APIKeysColumns[18], APIKeysColumns[0]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -63,7 +65,7 @@ var (
 			{
 				Name:    "apikey_provider_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[17]},
+				Columns: []*schema.Column{APIKeysColumns[19]},
 			},
 		},
 	}
@@ -249,6 +251,7 @@ var (
 		{Name: "effective_to", Type: field.TypeTime, Nullable: true},
 		{Name: "source", Type: field.TypeString, Default: ""},
 		{Name: "recorded_at", Type: field.TypeTime},
+		{Name: "superseded_at", Type: field.TypeTime, Nullable: true},
 		{Name: "model_id", Type: field.TypeUUID},
 	}
 	// PricesTable holds the schema information for the "prices" table.
@@ -259,7 +262,7 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "prices_models_prices",
-				Columns:    []*schema.Column{PricesColumns[8]},
+				Columns:    []*schema.Column{PricesColumns[9]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
@@ -268,7 +271,15 @@ var (
 			{
 				Name:    "price_model_id_service_tier_min_context_tokens_effective_from",
 				Unique:  true,
-				Columns: []*schema.Column{PricesColumns[8], PricesColumns[1], PricesColumns[2], PricesColumns[4]},
+				Columns: []*schema.Column{PricesColumns[9], PricesColumns[1], PricesColumns[2], PricesColumns[4]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "superseded_at IS NULL",
+				},
+			},
+			{
+				Name:    "price_model_id",
+				Unique:  false,
+				Columns: []*schema.Column{PricesColumns[9]},
 			},
 		},
 	}
@@ -366,6 +377,8 @@ var (
 		{Name: "total_cost", Type: field.TypeInt64, Nullable: true},
 		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
 		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
+		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "digest", Type: field.TypeInt64, Nullable: true},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "model_id", Type: field.TypeUUID},
 		{Name: "price_id", Type: field.TypeUUID},
@@ -378,43 +391,154 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_tracking_api_keys_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[15]},
+				Columns:    []*schema.Column{UsageTrackingColumns[17]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_tracking_models_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[16]},
+				Columns:    []*schema.Column{UsageTrackingColumns[18]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_tracking_prices_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[17]},
+				Columns:    []*schema.Column{UsageTrackingColumns[19]},
 				RefColumns: []*schema.Column{PricesColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 		},
 		Indexes: []*schema.Index{
 			{
-				Name:    "usage_model_id_api_key_id_price_id_grain_period_start",
+				Name:    "usage_price_id_api_key_id_grain_period_start",
 				Unique:  true,
-				Columns: []*schema.Column{UsageTrackingColumns[16], UsageTrackingColumns[15], UsageTrackingColumns[17], UsageTrackingColumns[1], UsageTrackingColumns[2]},
+				Columns: []*schema.Column{UsageTrackingColumns[19], UsageTrackingColumns[17], UsageTrackingColumns[1], UsageTrackingColumns[2]},
 			},
 			{
 				Name:    "usage_model_id_grain_period_start",
 				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[16], UsageTrackingColumns[1], UsageTrackingColumns[2]},
+				Columns: []*schema.Column{UsageTrackingColumns[18], UsageTrackingColumns[1], UsageTrackingColumns[2]},
 			},
 			{
-				Name:    "usage_api_key_id",
+				Name:    "usage_api_key_id_grain_period_start",
 				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[15]},
+				Columns: []*schema.Column{UsageTrackingColumns[17], UsageTrackingColumns[1], UsageTrackingColumns[2]},
+			},
+		},
+	}
+	// UsageEventsColumns holds the columns for the "usage_events" table.
+	UsageEventsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "request_id", Type: field.TypeString},
+		{Name: "at", Type: field.TypeTime},
+		{Name: "input_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "output_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_read_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_write_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reasoning_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cost", Type: field.TypeInt64, Nullable: true},
+		{Name: "cost_status", Type: field.TypeEnum, Enums: []string{"priced", "unpriced", "repriced"}},
+		{Name: "latency_ms", Type: field.TypeInt64, Default: 0},
+		{Name: "success", Type: field.TypeBool, Default: true},
+		{Name: "error_class", Type: field.TypeString, Default: ""},
+		{Name: "http_status", Type: field.TypeInt, Default: 0},
+		{Name: "api_key_id", Type: field.TypeUUID},
+		{Name: "model_id", Type: field.TypeUUID},
+		{Name: "price_id", Type: field.TypeUUID},
+	}
+	// UsageEventsTable holds the schema information for the "usage_events" table.
+	UsageEventsTable = &schema.Table{
+		Name:       "usage_events",
+		Columns:    UsageEventsColumns,
+		PrimaryKey: []*schema.Column{UsageEventsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "usage_events_api_keys_usage_events",
+				Columns:    []*schema.Column{UsageEventsColumns[14]},
+				RefColumns: []*schema.Column{APIKeysColumns[0]},
+				OnDelete:   schema.NoAction,
 			},
 			{
-				Name:    "usage_price_id",
+				Symbol:     "usage_events_models_usage_events",
+				Columns:    []*schema.Column{UsageEventsColumns[15]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.NoAction,
+			},
+			{
+				Symbol:     "usage_events_prices_usage_events",
+				Columns:    []*schema.Column{UsageEventsColumns[16]},
+				RefColumns: []*schema.Column{PricesColumns[0]},
+				OnDelete:   schema.NoAction,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "usageevent_request_id",
+				Unique:  true,
+				Columns: []*schema.Column{UsageEventsColumns[1]},
+			},
+			{
+				Name:    "usageevent_model_id_id",
 				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[17]},
+				Columns: []*schema.Column{UsageEventsColumns[15], UsageEventsColumns[0]},
+			},
+			{
+				Name:    "usageevent_api_key_id_id",
+				Unique:  false,
+				Columns: []*schema.Column{UsageEventsColumns[14], UsageEventsColumns[0]},
+			},
+		},
+	}
+	// UsageHorizonsColumns holds the columns for the "usage_horizons" table.
+	UsageHorizonsColumns = []*schema.Column{
+		{Name: "part", Type: field.TypeString},
+		{Name: "complete_from", Type: field.TypeTime},
+	}
+	// UsageHorizonsTable holds the schema information for the "usage_horizons" table.
+	UsageHorizonsTable = &schema.Table{
+		Name:       "usage_horizons",
+		Columns:    UsageHorizonsColumns,
+		PrimaryKey: []*schema.Column{UsageHorizonsColumns[0]},
+	}
+	// UsageTotalsColumns holds the columns for the "usage_totals" table.
+	UsageTotalsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "grain", Type: field.TypeEnum, Enums: []string{"quarter", "day"}},
+		{Name: "period_start", Type: field.TypeTime},
+		{Name: "period_end", Type: field.TypeTime},
+		{Name: "request_count", Type: field.TypeInt64, Default: 0},
+		{Name: "error_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unpriced_count", Type: field.TypeInt64, Default: 0},
+		{Name: "input_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "output_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_read_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_write_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reasoning_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "total_cost", Type: field.TypeInt64, Nullable: true},
+		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
+		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "digest", Type: field.TypeInt64, Nullable: true},
+		{Name: "model_id", Type: field.TypeUUID},
+	}
+	// UsageTotalsTable holds the schema information for the "usage_totals" table.
+	UsageTotalsTable = &schema.Table{
+		Name:       "usage_totals",
+		Columns:    UsageTotalsColumns,
+		PrimaryKey: []*schema.Column{UsageTotalsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "usage_totals_models_usage_totals",
+				Columns:    []*schema.Column{UsageTotalsColumns[17]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "usagetotal_model_id_grain_period_start",
+				Unique:  true,
+				Columns: []*schema.Column{UsageTotalsColumns[17], UsageTotalsColumns[1], UsageTotalsColumns[2]},
 			},
 		},
 	}
@@ -430,6 +554,9 @@ var (
 		SdkVersionsTable,
 		SettingsTable,
 		UsageTrackingTable,
+		UsageEventsTable,
+		UsageHorizonsTable,
+		UsageTotalsTable,
 	}
 )
 
@@ -441,6 +568,7 @@ func init() {
 	APIKeysTable.Annotation.Checks = map[string]string{
 		"api_keys_counters":   "usage_count BETWEEN 0 AND 9000000000000000000 AND token_count BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000",
 		"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL)",
+		"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
 		"api_keys_key_hash":   "length(key_hash) = 64",
 		"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
 	}
@@ -521,5 +649,38 @@ func init() {
 		"usage_tracking_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
 		"usage_tracking_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
 		"usage_tracking_period":  "period_end > period_start",
+	}
+	UsageEventsTable.ForeignKeys[0].RefTable = APIKeysTable
+	UsageEventsTable.ForeignKeys[1].RefTable = ModelsTable
+	UsageEventsTable.ForeignKeys[2].RefTable = PricesTable
+	UsageEventsTable.Annotation = &entsql.Annotation{
+		Table: "usage_events",
+	}
+	UsageEventsTable.Annotation.Checks = map[string]string{
+		"usage_events_cost":        "cost BETWEEN 0 AND 9000000000000000000",
+		"usage_events_cost_status": "cost_status IN ('priced', 'unpriced', 'repriced') AND (cost IS NULL) = (cost_status = 'unpriced')",
+		"usage_events_error_class": "length(error_class) <= 64",
+		"usage_events_http_status": "http_status BETWEEN 0 AND 599",
+		"usage_events_latency":     "latency_ms >= 0",
+		"usage_events_meters":      "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
+		"usage_events_request_id":  "length(request_id) BETWEEN 1 AND 128",
+	}
+	UsageHorizonsTable.Annotation = &entsql.Annotation{
+		Table: "usage_horizons",
+	}
+	UsageHorizonsTable.Annotation.Checks = map[string]string{
+		"usage_horizons_part": "part IN ('events', 'quarters')",
+	}
+	UsageTotalsTable.ForeignKeys[0].RefTable = ModelsTable
+	UsageTotalsTable.Annotation = &entsql.Annotation{
+		Table: "usage_totals",
+	}
+	UsageTotalsTable.Annotation.Checks = map[string]string{
+		"usage_totals_cost":    "total_cost BETWEEN 0 AND 9000000000000000000",
+		"usage_totals_counts":  "request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
+		"usage_totals_grain":   "grain IN ('quarter', 'day')",
+		"usage_totals_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
+		"usage_totals_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
+		"usage_totals_period":  "period_end > period_start",
 	}
 }

@@ -61,6 +61,10 @@ const (
 	EdgePrices = "prices"
 	// EdgeUsage holds the string denoting the usage edge name in mutations.
 	EdgeUsage = "usage"
+	// EdgeUsageTotals holds the string denoting the usage_totals edge name in mutations.
+	EdgeUsageTotals = "usage_totals"
+	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
+	EdgeUsageEvents = "usage_events"
 	// Table holds the table name of the model in the database.
 	Table = "models"
 	// ProviderTable is the table that holds the provider relation/edge.
@@ -91,6 +95,20 @@ const (
 	UsageInverseTable = "usage_tracking"
 	// UsageColumn is the table column denoting the usage relation/edge.
 	UsageColumn = "model_id"
+	// UsageTotalsTable is the table that holds the usage_totals relation/edge.
+	UsageTotalsTable = "usage_totals"
+	// UsageTotalsInverseTable is the table name for the UsageTotal entity.
+	// It exists in this package in order to avoid circular dependency with the "usagetotal" package.
+	UsageTotalsInverseTable = "usage_totals"
+	// UsageTotalsColumn is the table column denoting the usage_totals relation/edge.
+	UsageTotalsColumn = "model_id"
+	// UsageEventsTable is the table that holds the usage_events relation/edge.
+	UsageEventsTable = "usage_events"
+	// UsageEventsInverseTable is the table name for the UsageEvent entity.
+	// It exists in this package in order to avoid circular dependency with the "usageevent" package.
+	UsageEventsInverseTable = "usage_events"
+	// UsageEventsColumn is the table column denoting the usage_events relation/edge.
+	UsageEventsColumn = "model_id"
 )
 
 // Columns holds all SQL columns for model fields.
@@ -304,6 +322,34 @@ func ByUsage(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 		sqlgraph.OrderByNeighborTerms(s, newUsageStep(), append([]sql.OrderTerm{term}, terms...)...)
 	}
 }
+
+// ByUsageTotalsCount orders the results by usage_totals count.
+func ByUsageTotalsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageTotalsStep(), opts...)
+	}
+}
+
+// ByUsageTotals orders the results by usage_totals terms.
+func ByUsageTotals(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageTotalsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByUsageEventsCount orders the results by usage_events count.
+func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageEventsStep(), opts...)
+	}
+}
+
+// ByUsageEvents orders the results by usage_events terms.
+func ByUsageEvents(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageEventsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
 func newProviderStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),
@@ -330,5 +376,19 @@ func newUsageStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageTable, UsageColumn),
+	)
+}
+func newUsageTotalsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageTotalsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageTotalsTable, UsageTotalsColumn),
+	)
+}
+func newUsageEventsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageEventsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
 	)
 }

@@ -954,6 +954,52 @@ func HasUsageWith(preds ...predicate.Usage) predicate.Model {
 	})
 }
 
+// HasUsageTotals applies the HasEdge predicate on the "usage_totals" edge.
+func HasUsageTotals() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageTotalsTable, UsageTotalsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageTotalsWith applies the HasEdge predicate on the "usage_totals" edge with a given conditions (other predicates).
+func HasUsageTotalsWith(preds ...predicate.UsageTotal) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newUsageTotalsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
+func HasUsageEvents() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageEventsWith applies the HasEdge predicate on the "usage_events" edge with a given conditions (other predicates).
+func HasUsageEventsWith(preds ...predicate.UsageEvent) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newUsageEventsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // And groups predicates with the AND operator between them.
 func And(predicates ...predicate.Model) predicate.Model {
 	return predicate.Model(sql.AndPredicates(predicates...))

@@ -35,3 +35,12 @@ type Setting func(*sql.Selector)
 
 // Usage is the predicate function for usage builders.
 type Usage func(*sql.Selector)
+
+// UsageEvent is the predicate function for usageevent builders.
+type UsageEvent func(*sql.Selector)
+
+// UsageHorizon is the predicate function for usagehorizon builders.
+type UsageHorizon func(*sql.Selector)
+
+// UsageTotal is the predicate function for usagetotal builders.
+type UsageTotal func(*sql.Selector)

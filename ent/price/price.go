@@ -29,10 +29,14 @@ const (
 	FieldSource = "source"
 	// FieldRecordedAt holds the string denoting the recorded_at field in the database.
 	FieldRecordedAt = "recorded_at"
+	// FieldSupersededAt holds the string denoting the superseded_at field in the database.
+	FieldSupersededAt = "superseded_at"
 	// EdgeModel holds the string denoting the model edge name in mutations.
 	EdgeModel = "model"
 	// EdgeUsage holds the string denoting the usage edge name in mutations.
 	EdgeUsage = "usage"
+	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
+	EdgeUsageEvents = "usage_events"
 	// Table holds the table name of the price in the database.
 	Table = "prices"
 	// ModelTable is the table that holds the model relation/edge.
@@ -49,6 +53,13 @@ const (
 	UsageInverseTable = "usage_tracking"
 	// UsageColumn is the table column denoting the usage relation/edge.
 	UsageColumn = "price_id"
+	// UsageEventsTable is the table that holds the usage_events relation/edge.
+	UsageEventsTable = "usage_events"
+	// UsageEventsInverseTable is the table name for the UsageEvent entity.
+	// It exists in this package in order to avoid circular dependency with the "usageevent" package.
+	UsageEventsInverseTable = "usage_events"
+	// UsageEventsColumn is the table column denoting the usage_events relation/edge.
+	UsageEventsColumn = "price_id"
 )
 
 // Columns holds all SQL columns for price fields.
@@ -62,6 +73,7 @@ var Columns = []string{
 	FieldEffectiveTo,
 	FieldSource,
 	FieldRecordedAt,
+	FieldSupersededAt,
 }
 
 // ValidColumn reports if the column name is valid (part of the table columns).
@@ -128,6 +140,11 @@ func ByRecordedAt(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldRecordedAt, opts...).ToFunc()
 }
 
+// BySupersededAt orders the results by the superseded_at field.
+func BySupersededAt(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldSupersededAt, opts...).ToFunc()
+}
+
 // ByModelField orders the results by model field.
 func ByModelField(field string, opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -148,6 +165,20 @@ func ByUsage(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 		sqlgraph.OrderByNeighborTerms(s, newUsageStep(), append([]sql.OrderTerm{term}, terms...)...)
 	}
 }
+
+// ByUsageEventsCount orders the results by usage_events count.
+func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageEventsStep(), opts...)
+	}
+}
+
+// ByUsageEvents orders the results by usage_events terms.
+func ByUsageEvents(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageEventsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
 func newModelStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),
@@ -160,5 +191,12 @@ func newUsageStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageTable, UsageColumn),
+	)
+}
+func newUsageEventsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageEventsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
 	)
 }

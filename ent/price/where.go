@@ -91,6 +91,11 @@ func RecordedAt(v time.Time) predicate.Price {
 	return predicate.Price(sql.FieldEQ(FieldRecordedAt, v))
 }
 
+// SupersededAt applies equality check predicate on the "superseded_at" field. It's identical to SupersededAtEQ.
+func SupersededAt(v time.Time) predicate.Price {
+	return predicate.Price(sql.FieldEQ(FieldSupersededAt, v))
+}
+
 // ModelIDEQ applies the EQ predicate on the "model_id" field.
 func ModelIDEQ(v uuid.UUID) predicate.Price {
 	return predicate.Price(sql.FieldEQ(FieldModelID, v))
@@ -411,6 +416,56 @@ func RecordedAtLTE(v time.Time) predicate.Price {
 	return predicate.Price(sql.FieldLTE(FieldRecordedAt, v))
 }
 
+// SupersededAtEQ applies the EQ predicate on the "superseded_at" field.
+func SupersededAtEQ(v time.Time) predicate.Price {
+	return predicate.Price(sql.FieldEQ(FieldSupersededAt, v))
+}
+
+// SupersededAtNEQ applies the NEQ predicate on the "superseded_at" field.
+func SupersededAtNEQ(v time.Time) predicate.Price {
+	return predicate.Price(sql.FieldNEQ(FieldSupersededAt, v))
+}
+
+// SupersededAtIn applies the In predicate on the "superseded_at" field.
+func SupersededAtIn(vs ...time.Time) predicate.Price {
+	return predicate.Price(sql.FieldIn(FieldSupersededAt, vs...))
+}
+
+// SupersededAtNotIn applies the NotIn predicate on the "superseded_at" field.
+func SupersededAtNotIn(vs ...time.Time) predicate.Price {
+	return predicate.Price(sql.FieldNotIn(FieldSupersededAt, vs...))
+}
+
+// SupersededAtGT applies the GT predicate on the "superseded_at" field.
+func SupersededAtGT(v time.Time) predicate.Price {
+	return predicate.Price(sql.FieldGT(FieldSupersededAt, v))
+}
+
+// SupersededAtGTE applies the GTE predicate on the "superseded_at" field.
+func SupersededAtGTE(v time.Time) predicate.Price {
+	return predicate.Price(sql.FieldGTE(FieldSupersededAt, v))
+}
+
+// SupersededAtLT applies the LT predicate on the "superseded_at" field.
+func SupersededAtLT(v time.Time) predicate.Price {
+	return predicate.Price(sql.FieldLT(FieldSupersededAt, v))
+}
+
+// SupersededAtLTE applies the LTE predicate on the "superseded_at" field.
+func SupersededAtLTE(v time.Time) predicate.Price {
+	return predicate.Price(sql.FieldLTE(FieldSupersededAt, v))
+}
+
+// SupersededAtIsNil applies the IsNil predicate on the "superseded_at" field.
+func SupersededAtIsNil() predicate.Price {
+	return predicate.Price(sql.FieldIsNull(FieldSupersededAt))
+}
+
+// SupersededAtNotNil applies the NotNil predicate on the "superseded_at" field.
+func SupersededAtNotNil() predicate.Price {
+	return predicate.Price(sql.FieldNotNull(FieldSupersededAt))
+}
+
 // HasModel applies the HasEdge predicate on the "model" edge.
 func HasModel() predicate.Price {
 	return predicate.Price(func(s *sql.Selector) {
@@ -449,6 +504,29 @@ func HasUsage() predicate.Price {
 func HasUsageWith(preds ...predicate.Usage) predicate.Price {
 	return predicate.Price(func(s *sql.Selector) {
 		step := newUsageStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
+func HasUsageEvents() predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageEventsWith applies the HasEdge predicate on the "usage_events" edge with a given conditions (other predicates).
+func HasUsageEventsWith(preds ...predicate.UsageEvent) predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := newUsageEventsStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

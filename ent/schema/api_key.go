@@ -25,6 +25,8 @@ func (APIKey) Fields() []ent.Field {
 		field.String("label").Default("").Comment("name for people"),
 		field.Int64("usage_count").Default(0).Comment("requests ever recorded"),
 		field.Int64("token_count").Default(0).Comment("tokens ever recorded, all meters"),
+		field.Int64("extra_requests").Default(0).Comment("those of usage_count that IncrementUsage counted, which are not in the ledger"),
+		field.Int64("extra_tokens").Default(0).Comment("those of token_count that IncrementUsage counted"),
 		field.Int64("requests_today").Default(0).Comment("requests on the UTC day of last_reset"),
 		field.Int64("tokens_today").Default(0).Comment("tokens on the UTC day of last_reset, all meters"),
 		field.Time("last_reset").Comment("the daily counters count since then and only for its UTC day"),
@@ -43,6 +45,7 @@ func (APIKey) Edges() []ent.Edge {
 		edge.From("provider", Provider.Type).Ref("keys").Field("provider_id").Unique().Required(),
 		// The ledger is never deleted with a key.
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_events", UsageEvent.Type),
 	}
 }
 
@@ -66,6 +69,7 @@ func (APIKey) Annotations() []schema.Annotation {
 			"api_keys_key_hash":   "length(key_hash) = 64",
 			"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
 			"api_keys_counters":   amounts("usage_count", "token_count", "requests_today", "tokens_today"),
+			"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
 			"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL)",
 		}),
 	}

@@ -53,6 +53,8 @@ func (Model) Edges() []ent.Edge {
 		edge.To("prices", Price.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		// The ledger is never deleted with the catalogue.
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_totals", UsageTotal.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_events", UsageEvent.Type),
 	}
 }
 

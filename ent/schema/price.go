@@ -32,6 +32,8 @@ func (Price) Fields() []ent.Field {
 			Comment("first instant they no longer hold, UTC; NULL: current"),
 		field.String("source").Default("").Comment("where the rates come from, such as catwalk; empty: set by hand"),
 		field.Time("recorded_at").Immutable().Comment("when the row was written, UTC"),
+		field.Time("superseded_at").Optional().Nillable().
+			Comment("when another price took its whole interval over, UTC; it stays for the usage it was applied to; NULL: in force"),
 	}
 }
 
@@ -40,14 +42,18 @@ func (Price) Edges() []ent.Edge {
 	return []ent.Edge{
 		edge.From("model", Model.Type).Ref("prices").Field("model_id").Unique().Required(),
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_events", UsageEvent.Type),
 	}
 }
 
 // Indexes of the Price.
 func (Price) Indexes() []ent.Index {
 	return []ent.Index{
-		// PriceAt and RecordUsage; also serves the foreign key.
-		index.Fields("model_id", "service_tier", "min_context_tokens", "effective_from").Unique(),
+		// PriceAt and RecordUsage.
+		index.Fields("model_id", "service_tier", "min_context_tokens", "effective_from").Unique().
+			Annotations(entsql.IndexWhere("superseded_at IS NULL")),
+		// The foreign key: superseded prices count too.
+		index.Fields("model_id"),
 	}
 }
 

@@ -7,27 +7,20 @@ import (
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
+	"entgo.io/ent/schema/mixin"
 
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Usage holds the schema definition for the Usage entity: what one key used of one model at
-// one price during one period. Every request is counted in two of them, a quarter of an hour
-// and a UTC day.
-type Usage struct{ ent.Schema }
+// Sums gives an entity the sums over the requests of a period: a quarter of an hour or a UTC day.
+type Sums struct{ mixin.Schema }
 
-// Mixin of the Usage.
-func (Usage) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
-
-// Fields of the Usage.
-func (Usage) Fields() []ent.Field {
+// Fields of the Sums mixin.
+func (Sums) Fields() []ent.Field {
 	count := func(name, comment string) ent.Field {
 		return field.Int64(name).Default(0).Comment(comment)
 	}
 	return []ent.Field{
-		id("model_id", "the model that was used"),
-		id("api_key_id", "the key that was used; of the model's provider"),
-		id("price_id", "the price that was applied; of the model"),
 		field.Enum("grain").Values("quarter", "day").Comment("length of the period: 15 minutes or one UTC day"),
 		field.Time("period_start").Comment("first instant of the period, UTC"),
 		field.Time("period_end").Comment("first instant after it, UTC"),
@@ -43,6 +36,39 @@ func (Usage) Fields() []ent.Field {
 			Comment("nano-USD; NULL: no request of the period has a known cost"),
 		count("latency_ms_sum", "latency of all requests together, milliseconds"),
 		field.Float("average_latency_ms").Default(0).Comment("latency_ms_sum / request_count, milliseconds"),
+		field.Bytes("latency_histogram").Optional().
+			Comment("how many requests took how long, as internal/latency encodes it; NULL: from before histograms were kept"),
+		field.Int64("digest").Optional().Nillable().
+			Comment("of all other columns but the id: a changed one is noticed; NULL: from before digests were kept"),
+	}
+}
+
+// sumChecks are the CHECKs of the Sums mixin.
+func sumChecks(table string) entsql.Annotation {
+	return *entsql.Checks(map[string]string{
+		table + "_grain":   "grain IN ('quarter', 'day')",
+		table + "_period":  "period_end > period_start",
+		table + "_counts":  amounts("request_count") + " AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
+		table + "_meters":  amounts("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
+		table + "_cost":    amounts("total_cost"),
+		table + "_latency": amounts("latency_ms_sum"),
+	})
+}
+
+// Usage holds the schema definition for the Usage entity: what one key used of one model at
+// one price during one period. Every request is counted in two of them, a quarter of an hour
+// and a UTC day.
+type Usage struct{ ent.Schema }
+
+// Mixin of the Usage.
+func (Usage) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Sums{}} }
+
+// Fields of the Usage.
+func (Usage) Fields() []ent.Field {
+	return []ent.Field{
+		id("model_id", "the model that was used"),
+		id("api_key_id", "the key that was used; of the model's provider"),
+		id("price_id", "the price that was applied; of the model"),
 	}
 }
 
@@ -58,13 +84,13 @@ func (Usage) Edges() []ent.Edge {
 // Indexes of the Usage.
 func (Usage) Indexes() []ent.Index {
 	return []ent.Index{
-		// RecordUsage adds to the row it finds here.
-		index.Fields("model_id", "api_key_id", "price_id", "grain", "period_start").Unique(),
-		// GetUsageStats and GetCostBreakdown: a model's periods in a range.
+		// RecordUsage adds to the row it finds here. The price says which model. It also serves the
+		// foreign key of the price, and UnpricedUsage.
+		index.Fields("price_id", "api_key_id", "grain", "period_start").Unique(),
+		// A model's periods in a range: Reprice, VerifyLedger, PruneUsage; and the foreign key.
 		index.Fields("model_id", "grain", "period_start"),
-		// The foreign keys.
-		index.Fields("api_key_id"),
-		index.Fields("price_id"),
+		// UsageReport: a key's periods in a range; and the foreign key.
+		index.Fields("api_key_id", "grain", "period_start"),
 	}
 }
 
@@ -72,13 +98,6 @@ func (Usage) Indexes() []ent.Index {
 func (Usage) Annotations() []schema.Annotation {
 	return []schema.Annotation{
 		entsql.Annotation{Table: "usage_tracking"},
-		entsql.Checks(map[string]string{
-			"usage_tracking_grain":   "grain IN ('quarter', 'day')",
-			"usage_tracking_period":  "period_end > period_start",
-			"usage_tracking_counts":  amounts("request_count") + " AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
-			"usage_tracking_meters":  amounts("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
-			"usage_tracking_cost":    amounts("total_cost"),
-			"usage_tracking_latency": amounts("latency_ms_sum"),
-		}),
+		sumChecks("usage_tracking"),
 	}
 }

@@ -15,12 +15,6 @@ const (
 	Label = "usage"
 	// FieldID holds the string denoting the id field in the database.
 	FieldID = "id"
-	// FieldModelID holds the string denoting the model_id field in the database.
-	FieldModelID = "model_id"
-	// FieldAPIKeyID holds the string denoting the api_key_id field in the database.
-	FieldAPIKeyID = "api_key_id"
-	// FieldPriceID holds the string denoting the price_id field in the database.
-	FieldPriceID = "price_id"
 	// FieldGrain holds the string denoting the grain field in the database.
 	FieldGrain = "grain"
 	// FieldPeriodStart holds the string denoting the period_start field in the database.
@@ -49,6 +43,16 @@ const (
 	FieldLatencyMsSum = "latency_ms_sum"
 	// FieldAverageLatencyMs holds the string denoting the average_latency_ms field in the database.
 	FieldAverageLatencyMs = "average_latency_ms"
+	// FieldLatencyHistogram holds the string denoting the latency_histogram field in the database.
+	FieldLatencyHistogram = "latency_histogram"
+	// FieldDigest holds the string denoting the digest field in the database.
+	FieldDigest = "digest"
+	// FieldModelID holds the string denoting the model_id field in the database.
+	FieldModelID = "model_id"
+	// FieldAPIKeyID holds the string denoting the api_key_id field in the database.
+	FieldAPIKeyID = "api_key_id"
+	// FieldPriceID holds the string denoting the price_id field in the database.
+	FieldPriceID = "price_id"
 	// EdgeModel holds the string denoting the model edge name in mutations.
 	EdgeModel = "model"
 	// EdgeKey holds the string denoting the key edge name in mutations.
@@ -83,9 +87,6 @@ const (
 // Columns holds all SQL columns for usage fields.
 var Columns = []string{
 	FieldID,
-	FieldModelID,
-	FieldAPIKeyID,
-	FieldPriceID,
 	FieldGrain,
 	FieldPeriodStart,
 	FieldPeriodEnd,
@@ -100,6 +101,11 @@ var Columns = []string{
 	FieldTotalCost,
 	FieldLatencyMsSum,
 	FieldAverageLatencyMs,
+	FieldLatencyHistogram,
+	FieldDigest,
+	FieldModelID,
+	FieldAPIKeyID,
+	FieldPriceID,
 }
 
 // ValidColumn reports if the column name is valid (part of the table columns).
@@ -166,21 +172,6 @@ type OrderOption func(*sql.Selector)
 // ByID orders the results by the id field.
 func ByID(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldID, opts...).ToFunc()
-}
-
-// ByModelID orders the results by the model_id field.
-func ByModelID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldModelID, opts...).ToFunc()
-}
-
-// ByAPIKeyID orders the results by the api_key_id field.
-func ByAPIKeyID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldAPIKeyID, opts...).ToFunc()
-}
-
-// ByPriceID orders the results by the price_id field.
-func ByPriceID(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldPriceID, opts...).ToFunc()
 }
 
 // ByGrain orders the results by the grain field.
@@ -251,6 +242,26 @@ func ByLatencyMsSum(opts ...sql.OrderTermOption) OrderOption {
 // ByAverageLatencyMs orders the results by the average_latency_ms field.
 func ByAverageLatencyMs(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldAverageLatencyMs, opts...).ToFunc()
+}
+
+// ByDigest orders the results by the digest field.
+func ByDigest(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldDigest, opts...).ToFunc()
+}
+
+// ByModelID orders the results by the model_id field.
+func ByModelID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldModelID, opts...).ToFunc()
+}
+
+// ByAPIKeyID orders the results by the api_key_id field.
+func ByAPIKeyID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldAPIKeyID, opts...).ToFunc()
+}
+
+// ByPriceID orders the results by the price_id field.
+func ByPriceID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldPriceID, opts...).ToFunc()
 }
 
 // ByModelField orders the results by model field.

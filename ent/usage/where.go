@@ -57,21 +57,6 @@ func IDLTE(id uuid.UUID) predicate.Usage {
 	return predicate.Usage(sql.FieldLTE(FieldID, id))
 }
 
-// ModelID applies equality check predicate on the "model_id" field. It's identical to ModelIDEQ.
-func ModelID(v uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldEQ(FieldModelID, v))
-}
-
-// APIKeyID applies equality check predicate on the "api_key_id" field. It's identical to APIKeyIDEQ.
-func APIKeyID(v uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldEQ(FieldAPIKeyID, v))
-}
-
-// PriceID applies equality check predicate on the "price_id" field. It's identical to PriceIDEQ.
-func PriceID(v uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldEQ(FieldPriceID, v))
-}
-
 // PeriodStart applies equality check predicate on the "period_start" field. It's identical to PeriodStartEQ.
 func PeriodStart(v time.Time) predicate.Usage {
 	return predicate.Usage(sql.FieldEQ(FieldPeriodStart, v))
@@ -138,64 +123,29 @@ func AverageLatencyMs(v float64) predicate.Usage {
 	return predicate.Usage(sql.FieldEQ(FieldAverageLatencyMs, v))
 }
 
-// ModelIDEQ applies the EQ predicate on the "model_id" field.
-func ModelIDEQ(v uuid.UUID) predicate.Usage {
+// LatencyHistogram applies equality check predicate on the "latency_histogram" field. It's identical to LatencyHistogramEQ.
+func LatencyHistogram(v []byte) predicate.Usage {
+	return predicate.Usage(sql.FieldEQ(FieldLatencyHistogram, v))
+}
+
+// Digest applies equality check predicate on the "digest" field. It's identical to DigestEQ.
+func Digest(v int64) predicate.Usage {
+	return predicate.Usage(sql.FieldEQ(FieldDigest, v))
+}
+
+// ModelID applies equality check predicate on the "model_id" field. It's identical to ModelIDEQ.
+func ModelID(v uuid.UUID) predicate.Usage {
 	return predicate.Usage(sql.FieldEQ(FieldModelID, v))
 }
 
-// ModelIDNEQ applies the NEQ predicate on the "model_id" field.
-func ModelIDNEQ(v uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldNEQ(FieldModelID, v))
-}
-
-// ModelIDIn applies the In predicate on the "model_id" field.
-func ModelIDIn(vs ...uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldIn(FieldModelID, vs...))
-}
-
-// ModelIDNotIn applies the NotIn predicate on the "model_id" field.
-func ModelIDNotIn(vs ...uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldNotIn(FieldModelID, vs...))
-}
-
-// APIKeyIDEQ applies the EQ predicate on the "api_key_id" field.
-func APIKeyIDEQ(v uuid.UUID) predicate.Usage {
+// APIKeyID applies equality check predicate on the "api_key_id" field. It's identical to APIKeyIDEQ.
+func APIKeyID(v uuid.UUID) predicate.Usage {
 	return predicate.Usage(sql.FieldEQ(FieldAPIKeyID, v))
 }
 
-// APIKeyIDNEQ applies the NEQ predicate on the "api_key_id" field.
-func APIKeyIDNEQ(v uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldNEQ(FieldAPIKeyID, v))
-}
-
-// APIKeyIDIn applies the In predicate on the "api_key_id" field.
-func APIKeyIDIn(vs ...uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldIn(FieldAPIKeyID, vs...))
-}
-
-// APIKeyIDNotIn applies the NotIn predicate on the "api_key_id" field.
-func APIKeyIDNotIn(vs ...uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldNotIn(FieldAPIKeyID, vs...))
-}
-
-// PriceIDEQ applies the EQ predicate on the "price_id" field.
-func PriceIDEQ(v uuid.UUID) predicate.Usage {
+// PriceID applies equality check predicate on the "price_id" field. It's identical to PriceIDEQ.
+func PriceID(v uuid.UUID) predicate.Usage {
 	return predicate.Usage(sql.FieldEQ(FieldPriceID, v))
-}
-
-// PriceIDNEQ applies the NEQ predicate on the "price_id" field.
-func PriceIDNEQ(v uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldNEQ(FieldPriceID, v))
-}
-
-// PriceIDIn applies the In predicate on the "price_id" field.
-func PriceIDIn(vs ...uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldIn(FieldPriceID, vs...))
-}
-
-// PriceIDNotIn applies the NotIn predicate on the "price_id" field.
-func PriceIDNotIn(vs ...uuid.UUID) predicate.Usage {
-	return predicate.Usage(sql.FieldNotIn(FieldPriceID, vs...))
 }
 
 // GrainEQ applies the EQ predicate on the "grain" field.
@@ -760,6 +710,166 @@ func AverageLatencyMsLT(v float64) predicate.Usage {
 // AverageLatencyMsLTE applies the LTE predicate on the "average_latency_ms" field.
 func AverageLatencyMsLTE(v float64) predicate.Usage {
 	return predicate.Usage(sql.FieldLTE(FieldAverageLatencyMs, v))
+}
+
+// LatencyHistogramEQ applies the EQ predicate on the "latency_histogram" field.
+func LatencyHistogramEQ(v []byte) predicate.Usage {
+	return predicate.Usage(sql.FieldEQ(FieldLatencyHistogram, v))
+}
+
+// LatencyHistogramNEQ applies the NEQ predicate on the "latency_histogram" field.
+func LatencyHistogramNEQ(v []byte) predicate.Usage {
+	return predicate.Usage(sql.FieldNEQ(FieldLatencyHistogram, v))
+}
+
+// LatencyHistogramIn applies the In predicate on the "latency_histogram" field.
+func LatencyHistogramIn(vs ...[]byte) predicate.Usage {
+	return predicate.Usage(sql.FieldIn(FieldLatencyHistogram, vs...))
+}
+
+// LatencyHistogramNotIn applies the NotIn predicate on the "latency_histogram" field.
+func LatencyHistogramNotIn(vs ...[]byte) predicate.Usage {
+	return predicate.Usage(sql.FieldNotIn(FieldLatencyHistogram, vs...))
+}
+
+// LatencyHistogramGT applies the GT predicate on the "latency_histogram" field.
+func LatencyHistogramGT(v []byte) predicate.Usage {
+	return predicate.Usage(sql.FieldGT(FieldLatencyHistogram, v))
+}
+
+// LatencyHistogramGTE applies the GTE predicate on the "latency_histogram" field.
+func LatencyHistogramGTE(v []byte) predicate.Usage {
+	return predicate.Usage(sql.FieldGTE(FieldLatencyHistogram, v))
+}
+
+// LatencyHistogramLT applies the LT predicate on the "latency_histogram" field.
+func LatencyHistogramLT(v []byte) predicate.Usage {
+	return predicate.Usage(sql.FieldLT(FieldLatencyHistogram, v))
+}
+
+// LatencyHistogramLTE applies the LTE predicate on the "latency_histogram" field.
+func LatencyHistogramLTE(v []byte) predicate.Usage {
+	return predicate.Usage(sql.FieldLTE(FieldLatencyHistogram, v))
+}
+
+// LatencyHistogramIsNil applies the IsNil predicate on the "latency_histogram" field.
+func LatencyHistogramIsNil() predicate.Usage {
+	return predicate.Usage(sql.FieldIsNull(FieldLatencyHistogram))
+}
+
+// LatencyHistogramNotNil applies the NotNil predicate on the "latency_histogram" field.
+func LatencyHistogramNotNil() predicate.Usage {
+	return predicate.Usage(sql.FieldNotNull(FieldLatencyHistogram))
+}
+
+// DigestEQ applies the EQ predicate on the "digest" field.
+func DigestEQ(v int64) predicate.Usage {
+	return predicate.Usage(sql.FieldEQ(FieldDigest, v))
+}
+
+// DigestNEQ applies the NEQ predicate on the "digest" field.
+func DigestNEQ(v int64) predicate.Usage {
+	return predicate.Usage(sql.FieldNEQ(FieldDigest, v))
+}
+
+// DigestIn applies the In predicate on the "digest" field.
+func DigestIn(vs ...int64) predicate.Usage {
+	return predicate.Usage(sql.FieldIn(FieldDigest, vs...))
+}
+
+// DigestNotIn applies the NotIn predicate on the "digest" field.
+func DigestNotIn(vs ...int64) predicate.Usage {
+	return predicate.Usage(sql.FieldNotIn(FieldDigest, vs...))
+}
+
+// DigestGT applies the GT predicate on the "digest" field.
+func DigestGT(v int64) predicate.Usage {
+	return predicate.Usage(sql.FieldGT(FieldDigest, v))
+}
+
+// DigestGTE applies the GTE predicate on the "digest" field.
+func DigestGTE(v int64) predicate.Usage {
+	return predicate.Usage(sql.FieldGTE(FieldDigest, v))
+}
+
+// DigestLT applies the LT predicate on the "digest" field.
+func DigestLT(v int64) predicate.Usage {
+	return predicate.Usage(sql.FieldLT(FieldDigest, v))
+}
+
+// DigestLTE applies the LTE predicate on the "digest" field.
+func DigestLTE(v int64) predicate.Usage {
+	return predicate.Usage(sql.FieldLTE(FieldDigest, v))
+}
+
+// DigestIsNil applies the IsNil predicate on the "digest" field.
+func DigestIsNil() predicate.Usage {
+	return predicate.Usage(sql.FieldIsNull(FieldDigest))
+}
+
+// DigestNotNil applies the NotNil predicate on the "digest" field.
+func DigestNotNil() predicate.Usage {
+	return predicate.Usage(sql.FieldNotNull(FieldDigest))
+}
+
+// ModelIDEQ applies the EQ predicate on the "model_id" field.
+func ModelIDEQ(v uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldEQ(FieldModelID, v))
+}
+
+// ModelIDNEQ applies the NEQ predicate on the "model_id" field.
+func ModelIDNEQ(v uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldNEQ(FieldModelID, v))
+}
+
+// ModelIDIn applies the In predicate on the "model_id" field.
+func ModelIDIn(vs ...uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldIn(FieldModelID, vs...))
+}
+
+// ModelIDNotIn applies the NotIn predicate on the "model_id" field.
+func ModelIDNotIn(vs ...uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldNotIn(FieldModelID, vs...))
+}
+
+// APIKeyIDEQ applies the EQ predicate on the "api_key_id" field.
+func APIKeyIDEQ(v uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldEQ(FieldAPIKeyID, v))
+}
+
+// APIKeyIDNEQ applies the NEQ predicate on the "api_key_id" field.
+func APIKeyIDNEQ(v uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldNEQ(FieldAPIKeyID, v))
+}
+
+// APIKeyIDIn applies the In predicate on the "api_key_id" field.
+func APIKeyIDIn(vs ...uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldIn(FieldAPIKeyID, vs...))
+}
+
+// APIKeyIDNotIn applies the NotIn predicate on the "api_key_id" field.
+func APIKeyIDNotIn(vs ...uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldNotIn(FieldAPIKeyID, vs...))
+}
+
+// PriceIDEQ applies the EQ predicate on the "price_id" field.
+func PriceIDEQ(v uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldEQ(FieldPriceID, v))
+}
+
+// PriceIDNEQ applies the NEQ predicate on the "price_id" field.
+func PriceIDNEQ(v uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldNEQ(FieldPriceID, v))
+}
+
+// PriceIDIn applies the In predicate on the "price_id" field.
+func PriceIDIn(vs ...uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldIn(FieldPriceID, vs...))
+}
+
+// PriceIDNotIn applies the NotIn predicate on the "price_id" field.
+func PriceIDNotIn(vs ...uuid.UUID) predicate.Usage {
+	return predicate.Usage(sql.FieldNotIn(FieldPriceID, vs...))
 }
 
 // HasModel applies the HasEdge predicate on the "model" edge.

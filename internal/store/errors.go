@@ -140,6 +140,13 @@ func IsPoolerTrouble(err error) bool {
 const statementCompletionUnknown = "40003"
 
 // classifyPostgres goes by the codes of postgresql.org/docs/current/errcodes-appendix.html.
+// IsNoPartition tells whether PostgreSQL refused a row because no partition takes it. The code is that of a
+// violated CHECK, which has a name.
+func IsNoPartition(err error) bool {
+	var postgresErr *pgconn.PgError
+	return errors.As(err, &postgresErr) && postgresErr.Code == "23514" && postgresErr.ConstraintName == ""
+}
+
 func classifyPostgres(err *pgconn.PgError) Kind {
 	switch err.Code {
 	case "23505", "23P01":

@@ -1,0 +1,87 @@
+package schema
+
+import (
+	"entgo.io/ent"
+	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+	"entgo.io/ent/schema/index"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// UsageEvent holds the schema definition for the UsageEvent entity: one request. Events are kept for
+// some days, their sums for ever.
+//
+// The id is a UUIDv7 that begins with the microsecond of the request, so that ids are in the order of
+// time: the table is read, and removed from, by ranges of ids. On PostgreSQL it is partitioned by
+// them, a UTC day each; a partition holds a request id at most once.
+//
+// Its references are not foreign keys. The periods that a request is counted in have those, and
+// dropping a partition that had some would lock the tables they point to.
+type UsageEvent struct{ ent.Schema }
+
+// Fields of the UsageEvent.
+func (UsageEvent) Fields() []ent.Field {
+	tokens := func(name, comment string) ent.Field {
+		return field.Int64(name).Default(0).Comment(comment)
+	}
+	return []ent.Field{
+		field.UUID("id", uuid.UUID{}).Immutable().Comment("a UUIDv7 of the time of the request"),
+		field.String("request_id").Immutable().Comment("the caller's idempotency key; else the id"),
+		field.Time("at").Immutable().Comment("when the request happened, UTC"),
+		id("model_id", "the model that was used"),
+		id("api_key_id", "the key that was used; of the model's provider"),
+		id("price_id", "the price that was applied; of the model"),
+		tokens("input_tokens", "input tokens outside of any cache"),
+		tokens("output_tokens", "output tokens other than reasoning"),
+		tokens("cache_read_tokens", "input tokens read from a cache"),
+		tokens("cache_write_tokens", "input tokens written to a cache"),
+		tokens("reasoning_tokens", "output tokens spent on reasoning"),
+		field.Int64("cost").GoType(money.USD(0)).Optional().Nillable().Comment("nano-USD; NULL: not known"),
+		field.Enum("cost_status").Values("priced", "unpriced", "repriced").
+			Comment("priced when it was recorded; its cost is not known; or priced, again or for the first time, later"),
+		field.Int64("latency_ms").Default(0).Comment("milliseconds"),
+		field.Bool("success").Default(true).Comment("it did not end with an error"),
+		field.String("error_class").Default("").Comment("what kind of error, such as rate_limited; empty: none, or not known"),
+		field.Int("http_status").Default(0).Comment("status of the provider's answer; 0: none, or not known"),
+	}
+}
+
+// Edges of the UsageEvent.
+func (UsageEvent) Edges() []ent.Edge {
+	return []ent.Edge{
+		edge.From("model", Model.Type).Ref("usage_events").Field("model_id").Unique().Required(),
+		edge.From("key", APIKey.Type).Ref("usage_events").Field("api_key_id").Unique().Required(),
+		edge.From("price", Price.Type).Ref("usage_events").Field("price_id").Unique().Required(),
+	}
+}
+
+// Indexes of the UsageEvent.
+func (UsageEvent) Indexes() []ent.Index {
+	return []ent.Index{
+		// RecordUsage: a request that was recorded before.
+		index.Fields("request_id").Unique(),
+		// ListUsageEvents: the requests to a model or with a key, by time.
+		index.Fields("model_id", "id"),
+		index.Fields("api_key_id", "id"),
+	}
+}
+
+// Annotations of the UsageEvent.
+func (UsageEvent) Annotations() []schema.Annotation {
+	return []schema.Annotation{
+		entsql.Annotation{Table: "usage_events"},
+		entsql.Checks(map[string]string{
+			"usage_events_request_id":  "length(request_id) BETWEEN 1 AND 128",
+			"usage_events_meters":      amounts("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
+			"usage_events_cost":        amounts("cost"),
+			"usage_events_cost_status": "cost_status IN ('priced', 'unpriced', 'repriced') AND (cost IS NULL) = (cost_status = 'unpriced')",
+			"usage_events_latency":     "latency_ms >= 0",
+			"usage_events_error_class": "length(error_class) <= 64",
+			"usage_events_http_status": "http_status BETWEEN 0 AND 599",
+		}),
+	}
+}

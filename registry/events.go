@@ -1,0 +1,171 @@
+package registry
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// newEventID returns a UUIDv7 of a request at an instant: its first 48 bits are the milliseconds and the 12 bits
+// after its version the microseconds within them, so that ids are in the order of time; the rest is random.
+func newEventID(at time.Time) uuid.UUID {
+	id := firstEventID(at)
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64()>>2|1<<63) //nolint:gosec // it is no secret
+	return id
+}
+
+// firstEventID returns the least id of a request at an instant, or after it.
+func firstEventID(at time.Time) (id uuid.UUID) {
+	micros := at.UnixMicro()
+	binary.BigEndian.PutUint64(id[:], uint64(micros/1000)<<16|7<<12|uint64(micros%1000)) //nolint:gosec // from 1970 on
+	return id
+}
+
+// event is a row of usage_events.
+type event struct {
+	record
+	price uuid.UUID
+	cost  *money.USD
+}
+
+var eventColumns = slices.Concat([]string{
+	usageevent.FieldID, usageevent.FieldRequestID, usageevent.FieldAt, usageevent.FieldModelID, usageevent.FieldAPIKeyID,
+	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
+	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
+}, tokenColumns)
+
+var insertEventsSQL = statements(func(n int) string {
+	return "INSERT INTO " + usageevent.Table + " (" + strings.Join(eventColumns, ", ") + ") VALUES " +
+		placeholders(n, slices.Repeat([]string{"$%d"}, len(eventColumns))...)
+})
+
+func insertEvents(ctx context.Context, tx *ent.Client, events []event) error {
+	return chunks(events, func(some []event) error {
+		args := make([]any, 0, len(some)*len(eventColumns))
+		for _, e := range some {
+			var cost any
+			status := usageevent.CostStatusUnpriced
+			if e.cost != nil {
+				cost, status = int64(*e.cost), usageevent.CostStatusPriced
+			}
+			args = append(args, e.id, e.RequestID, e.At, e.ModelID, e.APIKeyID, e.price, cost, string(status),
+				e.Latency.Milliseconds(), !e.Failed, e.ErrorClass, e.HTTPStatus)
+			for _, n := range inColumns(e.Tokens) {
+				args = append(args, n)
+			}
+		}
+		_, err := tx.ExecContext(ctx, insertEventsSQL(len(some)), args...)
+		return err
+	})
+}
+
+// recordedRequests returns which of the request ids have been recorded, as far back as events are kept.
+func recordedRequests(ctx context.Context, tx *ent.Client, ids []string) (map[string]bool, error) {
+	found := map[string]bool{}
+	err := chunks(ids, func(some []string) error {
+		list, args := inList(some)
+		return scanRows(ctx, tx, "SELECT request_id FROM usage_events WHERE request_id IN "+list, args, func(scan func(...any) error) error {
+			var id string
+			if err := scan(&id); err != nil {
+				return err
+			}
+			found[id] = true
+			return nil
+		})
+	})
+	return found, err
+}
+
+// EventFilter selects requests of the ledger. Conditions that are zero are none; the others must all
+// hold.
+type EventFilter struct {
+	ModelID   uuid.UUID
+	APIKeyID  uuid.UUID
+	RequestID string
+	Start     time.Time // the first instant
+	End       time.Time // the first instant after it
+	Failed    bool      // only requests that ended with an error
+	Unpriced  bool      // only requests whose cost is not known
+
+	Limit  int       // up to MaxLimit. Defaults to DefaultLimit
+	Before uuid.UUID // the last event of the page before; zero: from the newest
+}
+
+func (fl EventFilter) faults() faults {
+	var f faults
+	f.text("request_id", fl.RequestID, 0, maxRequestID)
+	if !fl.Start.IsZero() && !fl.End.IsZero() {
+		f.span(clamp(fl.Start), clamp(fl.End))
+	}
+	f.check(fl.Limit >= 0 && fl.Limit <= MaxLimit, "limit %d is not within 0 and %d", fl.Limit, MaxLimit)
+	return f
+}
+
+func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
+	for _, condition := range []struct {
+		wanted bool
+		is     predicate.UsageEvent
+	}{
+		{fl.ModelID != uuid.Nil, usageevent.ModelID(fl.ModelID)},
+		{fl.APIKeyID != uuid.Nil, usageevent.APIKeyID(fl.APIKeyID)},
+		{fl.RequestID != "", usageevent.RequestID(fl.RequestID)},
+		{!fl.Start.IsZero(), usageevent.IDGTE(firstEventID(clamp(fl.Start)))},
+		{!fl.End.IsZero(), usageevent.IDLT(firstEventID(clamp(fl.End)))},
+		{fl.Failed, usageevent.Success(false)},
+		{fl.Unpriced, usageevent.CostIsNil()},
+		{fl.Before != uuid.Nil, usageevent.IDLT(fl.Before)},
+	} {
+		if condition.wanted {
+			where = append(where, condition.is)
+		}
+	}
+	return where
+}
+
+// ListUsageEvents returns a page of the requests that were recorded, newest first, as long as PruneUsage
+// has not removed them. For the next page, ask again with Before set to the id of the last event; whether
+// that is still there does not matter. It returns [ErrInvalidData], also when the end is not after the start.
+func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*ent.UsageEvent, error) {
+	f := filter.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, "list usage events", err)
+	}
+	limit := filter.Limit
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	page, err := r.client.UsageEvent.Query().Where(filter.predicates()...).
+		Order(usageevent.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
+	return page, translate(ctx, "list usage events", err)
+}
+
+// span notes a fault unless start is before end.
+func (f *faults) span(start, end time.Time) {
+	f.check(start.Before(end), "start %s is not before end %s", start.Format(time.RFC3339), end.Format(time.RFC3339))
+}
+
+// eventDays are the UTC days of events, ascending.
+func eventDays(records []record) (days []time.Time) {
+	for _, rec := range records {
+		days = append(days, startOfDay(rec.At))
+	}
+	slices.SortFunc(days, time.Time.Compare)
+	return slices.CompactFunc(days, time.Time.Equal)
+}
+
+// partitionName is the partition of a UTC day on PostgreSQL.
+func partitionName(day time.Time) string {
+	return fmt.Sprintf("%s_%s", usageevent.Table, day.Format("20060102"))
+}

@@ -1,0 +1,451 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// The ledger's periods are read, changed here and written as a whole: histograms cannot be added in SQL, and
+// a digest is of all columns. What keeps others from changing them meanwhile is lockLedger.
+
+// period names a row of usage_tracking, or, without key and price, one of usage_totals.
+type period struct {
+	model, key, price uuid.UUID
+	grain             usage.Grain
+	start             time.Time
+}
+
+func (p period) isTotal() bool { return p.key == uuid.Nil }
+
+// total returns the period of usage_totals that this one is summed in.
+func (p period) total() period { return period{model: p.model, grain: p.grain, start: p.start} }
+
+func (p period) end() time.Time {
+	if p.grain == usage.GrainDay {
+		return p.start.Add(day)
+	}
+	return p.start.Add(quarter)
+}
+
+// comparePeriods is an order of all periods.
+func comparePeriods(a, b period) int {
+	return cmp.Or(bytes.Compare(a.model[:], b.model[:]), bytes.Compare(a.key[:], b.key[:]),
+		bytes.Compare(a.price[:], b.price[:]), cmp.Compare(b.grain, a.grain), a.start.Compare(b.start))
+}
+
+// maxAmount is the largest sum that a column takes.
+const maxAmount = 9_000_000_000_000_000_000
+
+// sums are what the requests of a period amount to.
+type sums struct {
+	requests, errors, unpriced int64
+	tokens                     [5]int64  // in the order of tokenColumns
+	cost                       money.USD // of the requests that are not unpriced
+	latency                    int64     // milliseconds
+	histogram                  latency.Histogram
+}
+
+var errOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)
+
+// merge adds other sums, or returns errOverflow.
+func (s *sums) merge(o sums) error {
+	fits := true
+	add := func(to *int64, n int64) {
+		*to += n
+		fits = fits && *to >= 0 && *to <= maxAmount // two amounts overflow to a negative number
+	}
+	add(&s.requests, o.requests)
+	add(&s.errors, o.errors)
+	add(&s.unpriced, o.unpriced)
+	add(&s.latency, o.latency)
+	for i, n := range o.tokens {
+		add(&s.tokens[i], n)
+	}
+	add((*int64)(&s.cost), int64(o.cost))
+	if err := s.histogram.Merge(o.histogram); err != nil || !fits {
+		return errors.Join(errOverflow, err)
+	}
+	return nil
+}
+
+// knownCost returns the cost, or nil when no request has a known one.
+func (s *sums) knownCost() *money.USD {
+	if s.unpriced == s.requests {
+		return nil
+	}
+	return &s.cost
+}
+
+// averageLatency is in milliseconds.
+func (s *sums) averageLatency() float64 {
+	if s.requests == 0 {
+		return 0
+	}
+	return float64(s.latency) / float64(s.requests)
+}
+
+func (s *sums) meters() meter.Tokens {
+	return meter.Tokens{
+		InputTokens: s.tokens[0], OutputTokens: s.tokens[1], CacheReadTokens: s.tokens[2],
+		CacheWriteTokens: s.tokens[3], ReasoningTokens: s.tokens[4],
+	}
+}
+
+// inColumns returns tokens in the order of tokenColumns.
+func inColumns(t meter.Tokens) [5]int64 {
+	return [5]int64{t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens}
+}
+
+var tokenColumns = []string{
+	usage.FieldInputTokens, usage.FieldOutputTokens, usage.FieldCacheReadTokens,
+	usage.FieldCacheWriteTokens, usage.FieldReasoningTokens,
+}
+
+// digestOf is the first 64 bits of a SHA-256 over everything that a row says but its id. It is to find
+// damage, which integrity checks of the database pass over when the damaged value is a possible one.
+func digestOf(p period, s *sums, histogram []byte) int64 {
+	b := make([]byte, 0, 256+len(histogram))
+	for _, id := range []uuid.UUID{p.model, p.key, p.price} {
+		b = append(b, id[:]...)
+	}
+	b = append(b, p.grain...)
+	known := int64(1)
+	if s.knownCost() == nil {
+		known = 0
+	}
+	for _, n := range []int64{
+		p.start.UnixMicro(), p.end().UnixMicro(), s.requests, s.errors, s.unpriced,
+		s.tokens[0], s.tokens[1], s.tokens[2], s.tokens[3], s.tokens[4], known, int64(s.cost), s.latency,
+	} {
+		b = binary.BigEndian.AppendUint64(b, uint64(n)) //nolint:gosec // the bits
+	}
+	b = binary.BigEndian.AppendUint64(b, math.Float64bits(s.averageLatency()))
+	sum := sha256.Sum256(append(b, histogram...))
+	return int64(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // the bits
+}
+
+// lockLedger keeps others from changing the periods of models and keys until the transaction ends. Models
+// come first, by locks that nothing else takes, so that the catalogue may change meanwhile; then the rows of the
+// keys: whoever takes several waits for nobody who waits for him. It returns the providers of those keys that
+// there are.
+func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, models, keys []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
+	lock := ""
+	if r.db.Dialect() == dialect.Postgres {
+		if err := lockModels(ctx, tx, models); err != nil {
+			return nil, err
+		}
+		lock = " FOR NO KEY UPDATE" // rows that refer to these may still be inserted
+	}
+	return owners(ctx, tx, "api_keys", keys, " ORDER BY id"+lock)
+}
+
+// lockModels locks models by advisory locks, in the order of the locks' numbers.
+func lockModels(ctx context.Context, tx *ent.Client, models []uuid.UUID) error {
+	numbers := make([]int64, 0, len(models))
+	for _, id := range models {
+		numbers = append(numbers, int64(binary.BigEndian.Uint64(id[8:]))) //nolint:gosec // the bits
+	}
+	slices.Sort(numbers)
+	return chunks(slices.Compact(numbers), func(some []int64) error {
+		args := make([]any, len(some))
+		for i, n := range some {
+			args[i] = n
+		}
+		_, err := tx.ExecContext(ctx, lockModelsSQL(len(some)), args...)
+		return err
+	})
+}
+
+var lockModelsSQL = statements(func(n int) string {
+	return "SELECT pg_advisory_xact_lock(v.column1) FROM (VALUES " + placeholders(n, "CAST($%d AS bigint)") + ") AS v"
+})
+
+// owners returns the providers of rows by their ids.
+func owners(ctx context.Context, tx *ent.Client, table string, ids []uuid.UUID, end string) (map[uuid.UUID]uuid.UUID, error) {
+	found := make(map[uuid.UUID]uuid.UUID, len(ids))
+	list, args := inList(ids)
+	err := scanRows(ctx, tx, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list+end, args, func(scan func(...any) error) error {
+		var id, provider uuid.UUID
+		if err := scan(&id, &provider); err != nil {
+			return err
+		}
+		found[id] = provider
+		return nil
+	})
+	return found, err
+}
+
+// inList returns the right side of IN for values, of few different lengths: the last value is repeated. Each length
+// is a statement, which connections keep prepared.
+func inList[T any](values []T) (list string, args []any) {
+	n := 1
+	for n < len(values) {
+		n *= 2
+	}
+	args = make([]any, n)
+	for i := range args {
+		args[i] = values[min(i, len(values)-1)]
+	}
+	return inListSQL(n), args
+}
+
+var inListSQL = statements(func(n int) string {
+	return "(" + strings.NewReplacer("(", "", ")", "").Replace(placeholders(n, "$%d")) + ")"
+})
+
+// scanRows runs a query and calls each for its rows.
+func scanRows(ctx context.Context, tx *ent.Client, query string, args []any, each func(scan func(...any) error) error) (err error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// sumColumns are the columns of sums in the order in which they are read.
+var sumColumns = append([]string{usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldTotalCost,
+	usage.FieldLatencyMsSum, usage.FieldLatencyHistogram}, tokenColumns...)
+
+// sumCells are what sumColumns are scanned into.
+type sumCells struct {
+	sums
+	total     *int64
+	encoded   []byte
+	addresses []any
+}
+
+func newSumCells(before ...any) *sumCells {
+	c := new(sumCells)
+	c.addresses = append(before, &c.requests, &c.errors, &c.unpriced, &c.total, &c.latency, &c.encoded)
+	for i := range c.tokens {
+		c.addresses = append(c.addresses, &c.tokens[i])
+	}
+	return c
+}
+
+// read returns the sums that were scanned last.
+func (c *sumCells) read() (sums, error) {
+	s := c.sums
+	s.cost, s.histogram = money.USD(value(c.total)), latency.Histogram{}
+	if err := s.histogram.MergeBinary(c.encoded); err != nil {
+		return sums{}, fmt.Errorf("%w: latency_histogram: %w", ErrCorrupt, err)
+	}
+	return s, nil
+}
+
+// readPeriods returns those of the periods that there are.
+func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, periods []period) (map[period]sums, error) {
+	found := make(map[period]sums, len(periods))
+	for _, t := range ledgerTables {
+		err := chunks(t.among(periods), func(some []period) error {
+			args := make([]any, 0, 6*len(some))
+			for i, p := range some {
+				args = append(args, i, p.model, p.key, p.price, string(p.grain), p.start)
+			}
+			var i int
+			cells := newSumCells(&i)
+			return scanRows(ctx, tx, t.read[r.db.Dialect()](len(some)), args, func(scan func(...any) error) (err error) {
+				if err := scan(cells.addresses...); err != nil {
+					return err
+				}
+				found[some[i]], err = cells.read()
+				return err
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// writePeriods writes periods as they are to be, over what is there.
+func writePeriods(ctx context.Context, tx *ent.Client, periods map[period]sums) error {
+	sorted := slices.SortedFunc(maps.Keys(periods), comparePeriods)
+	for _, t := range ledgerTables {
+		err := chunks(t.among(sorted), func(some []period) error {
+			args := make([]any, 0, len(some)*len(t.columns))
+			for _, p := range some {
+				s := periods[p]
+				args = append(args, usage.DefaultID(), p.model)
+				if !p.isTotal() {
+					args = append(args, p.key, p.price)
+				}
+				var cost any
+				if known := s.knownCost(); known != nil {
+					cost = int64(*known)
+				}
+				histogram := s.histogram.AppendBinary(nil)
+				args = append(args, string(p.grain), p.start, p.end(), s.averageLatency(), digestOf(p, &s, histogram),
+					s.requests, s.errors, s.unpriced, cost, s.latency, histogram)
+				for _, n := range s.tokens {
+					args = append(args, n)
+				}
+			}
+			_, err := tx.ExecContext(ctx, t.write(len(some)), args...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ledgerTable is a table of periods.
+type ledgerTable struct {
+	name    string
+	totals  bool
+	columns []string
+	read    map[string]func(n int) string // by dialect
+	write   func(n int) string
+}
+
+var ledgerTables = []*ledgerTable{
+	newLedgerTable(usage.Table, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
+	newLedgerTable(usagetotal.Table, usagetotal.FieldModelID),
+}
+
+func newLedgerTable(name string, of ...string) *ledgerTable {
+	t := &ledgerTable{name: name, totals: len(of) == 1}
+	key := append(slices.Clone(of), usage.FieldGrain, usage.FieldPeriodStart)
+	if !t.totals {
+		key = key[1:] // the price says which model
+	}
+	t.columns = slices.Concat([]string{usage.FieldID}, of, []string{
+		usage.FieldGrain, usage.FieldPeriodStart, usage.FieldPeriodEnd, usage.FieldAverageLatencyMs, usage.FieldDigest,
+	}, sumColumns)
+	t.write = statements(func(n int) string {
+		var sets []string
+		for _, column := range t.columns[len(of)+4:] {
+			sets = append(sets, column+" = excluded."+column)
+		}
+		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s", name, strings.Join(t.columns, ", "),
+			placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...), strings.Join(key, ", "), strings.Join(sets, ", "))
+	})
+	// The columns of VALUES are column1 and so on in both dialects; only PostgreSQL has to be told their types.
+	read := func(values string) string {
+		var on []string
+		for _, c := range key {
+			on = append(on, fmt.Sprintf("t.%s = v.column%d", c, map[string]int{usage.FieldModelID: 2, usage.FieldAPIKeyID: 3,
+				usage.FieldPriceID: 4, usage.FieldGrain: 5, usage.FieldPeriodStart: 6}[c]))
+		}
+		// SQLite reads the left side of a CROSS JOIN first.
+		return fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS t WHERE %s",
+			strings.Join(sumColumns, ", t."), values, name, strings.Join(on, " AND "))
+	}
+	t.read = map[string]func(n int) string{
+		dialect.SQLite: statements(func(n int) string { return read(placeholders(n, slices.Repeat([]string{"$%d"}, 6)...)) }),
+		dialect.Postgres: statements(func(n int) string {
+			return read(placeholders(n, "CAST($%d AS bigint)", "CAST($%d AS uuid)", "CAST($%d AS uuid)", "CAST($%d AS uuid)",
+				"CAST($%d AS text)", "CAST($%d AS timestamptz)"))
+		}),
+	}
+	return t
+}
+
+// among returns those of the periods that are in the table.
+func (t *ledgerTable) among(periods []period) []period {
+	var some []period
+	for _, p := range periods {
+		if p.isTotal() == t.totals {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
+// chunks calls write for rows in chunks of few different sizes: each size is a statement, which connections
+// keep prepared.
+func chunks[T any](rows []T, write func([]T) error) error {
+	for size := 64; len(rows) > 0; size /= 2 {
+		for len(rows) >= size {
+			if err := write(rows[:size]); err != nil {
+				return err
+			}
+			rows = rows[size:]
+		}
+	}
+	return nil
+}
+
+// placeholders returns n rows of VALUES, whose columns are written by column: its argument is the number of the
+// placeholder.
+func placeholders(n int, columns ...string) string {
+	var b strings.Builder
+	number := 0
+	for row := range n {
+		if row > 0 {
+			b.WriteString(", ")
+		}
+		for i, column := range columns {
+			number++
+			b.WriteString([]string{"(", ", "}[min(i, 1)])
+			fmt.Fprintf(&b, column, number)
+		}
+		b.WriteString(")")
+	}
+	return b.String()
+}
+
+// statements keeps the statements for chunks.
+func statements(write func(n int) string) func(n int) string {
+	var kept sync.Map
+	return func(n int) string {
+		text, ok := kept.Load(n)
+		if !ok {
+			text, _ = kept.LoadOrStore(n, write(n))
+		}
+		return text.(string)
+	}
+}
+
+// horizons say from when on the parts of the ledger are complete; what lies before is being removed.
+type horizons struct{ events, quarters time.Time }
+
+// The parts that have a horizon.
+const (
+	eventsPart   = "events"
+	quartersPart = "quarters"
+)
+
+func readHorizons(ctx context.Context, client *ent.Client) (horizons, error) {
+	rows, err := client.UsageHorizon.Query().All(ctx)
+	h := horizons{beginning, beginning}
+	for _, row := range rows {
+		switch row.ID {
+		case eventsPart:
+			h.events = row.CompleteFrom
+		case quartersPart:
+			h.quarters = row.CompleteFrom
+		}
+	}
+	return h, err
+}
