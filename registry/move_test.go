@@ -60,6 +60,7 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	for i := range 10 {
 		require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("Key ", i), "tab\tand\nline"))
 	}
+	require.NoError(t, reg.Client().UsageHorizon.Create().SetID("events").SetCompleteFrom(registrytest.Start).Exec(ctx))
 }
 
 // TestMove moves a database there and back.
@@ -81,7 +82,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 10)
+	require.Len(t, there.Tables, 13)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)

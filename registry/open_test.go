@@ -471,6 +471,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		"ListSDKVersions": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ListSDKVersions(ctx, provider.ID))
 		},
+		"ListUsageEvents": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListUsageEvents(ctx, registry.EventFilter{}))
+		},
 		"ListSettings": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.ListSettings(ctx)) },
 		"PriceAt": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.PriceAt(ctx, models[0], registrytest.Start))
@@ -482,6 +485,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return reg.RecordUsage(ctx, registry.UsageInput{
 				ModelID: models[0], APIKeyID: keys[0], Tokens: meter.Tokens{InputTokens: 1},
 			})
+		},
+		"RecordUsageBatch": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: models[0], APIKeyID: keys[0]}})
 		},
 		"ResetDailyUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.ResetDailyUsage(ctx)) },
 		"RestoreKey":      func(ctx context.Context, reg *registry.Registry) error { return reg.RestoreKey(ctx, keys[1]) },

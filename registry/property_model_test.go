@@ -21,6 +21,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -38,6 +39,8 @@ type world struct {
 	prices    []*ent.Price
 	keys      []*ent.APIKey
 	usage     []*ent.Usage
+	totals    []*ent.UsageTotal
+	events    []*ent.UsageEvent
 	logs      []*ent.DiscoveryLog
 	sdks      []*ent.SDKVersion
 	settings  []*ent.Setting
@@ -47,6 +50,7 @@ func (w *world) clone() *world {
 	c := *w
 	c.providers, c.families, c.models = copies(w.providers), copies(w.families), copies(w.models)
 	c.prices, c.keys, c.usage = copies(w.prices), copies(w.keys), copies(w.usage)
+	c.totals, c.events = copies(w.totals), copies(w.events)
 	c.logs, c.sdks, c.settings = copies(w.logs), copies(w.sdks), copies(w.settings)
 	return &c
 }
@@ -54,7 +58,8 @@ func (w *world) clone() *world {
 // dump returns all rows as dumpRows does.
 func (w *world) dump() string {
 	settings := slices.SortedFunc(slices.Values(w.settings), func(a, b *ent.Setting) int { return strings.Compare(a.ID, b.ID) })
-	return render([]any{w.providers, w.families, w.models, w.prices, w.keys, w.usage, w.logs, w.sdks, settings})
+	events := slices.SortedFunc(slices.Values(w.events), compareEvents)
+	return render([]any{w.providers, w.families, w.models, w.prices, w.keys, w.usage, w.totals, events, w.logs, w.sdks, settings})
 }
 
 func copies[T any](rows []*T) []*T {
@@ -766,6 +771,8 @@ func (w *world) incrementUsage(id uuid.UUID, input, output int64) error {
 		return registry.ErrNotFound
 	}
 	w.use(k, input+output, w.now)
+	k.ExtraRequests++
+	k.ExtraTokens += input + output
 	return nil
 }
 
@@ -811,7 +818,9 @@ func (w *world) recordUsage(in registry.UsageInput) error {
 	}
 	tier := cmp.Or(in.ServiceTier, "standard")
 	if !okTokens(in.InputTokens, in.OutputTokens, in.CacheReadTokens, in.CacheWriteTokens, in.ReasoningTokens) ||
-		!within(at, firstTime, w.now.Add(time.Hour)) || in.Latency < 0 || in.Latency > 7*24*time.Hour || !okText(tier, 1, 64) {
+		!within(at, firstTime, w.now.Add(time.Hour)) || in.Latency < 0 || in.Latency > 7*24*time.Hour || !okText(tier, 1, 64) ||
+		!okText(in.RequestID, 0, 128) || !okText(in.ErrorClass, 0, 64) || in.ErrorClass != "" && !in.Failed ||
+		in.HTTPStatus != 0 && (in.HTTPStatus < 100 || in.HTTPStatus > 599) {
 		return registry.ErrInvalidData
 	}
 	m, k := w.model(in.ModelID), first(w.keys, func(k *ent.APIKey) bool { return k.ID == in.APIKeyID })
@@ -821,51 +830,99 @@ func (w *world) recordUsage(in registry.UsageInput) error {
 	if m.ProviderID != k.ProviderID {
 		return registry.ErrInvalidData
 	}
+	if in.RequestID != "" && first(w.events, func(e *ent.UsageEvent) bool { return e.RequestID == in.RequestID }) != nil {
+		return nil // recorded before
+	}
 	input := in.InputTokens + in.CacheReadTokens + in.CacheWriteTokens
 	p := cmp.Or(w.priceOf(m.ID, tier, input, at), w.priceOf(m.ID, "standard", input, at))
 	cost, priced := costOf(in, p.Rates)
-	ids := [2]uuid.UUID{w.newID(), w.newID()}
-	for i, period := range []struct {
-		grain      usage.Grain
-		start, end time.Time
-	}{
-		{"quarter", quarterOf(at), quarterOf(at).Add(15 * time.Minute)},
-		{"day", dayOf(at), dayOf(at).AddDate(0, 0, 1)},
-	} {
-		u := first(w.usage, func(u *ent.Usage) bool {
-			return u.ModelID == m.ID && u.APIKeyID == k.ID && u.PriceID == p.ID && u.Grain == period.grain && u.PeriodStart.Equal(period.start)
-		})
-		if u == nil {
-			u = &ent.Usage{
-				ID: ids[i], ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID,
+	event := &ent.UsageEvent{
+		RequestID: in.RequestID, At: at, ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID, CostStatus: "unpriced",
+		InputTokens: in.InputTokens, OutputTokens: in.OutputTokens, CacheReadTokens: in.CacheReadTokens,
+		CacheWriteTokens: in.CacheWriteTokens, ReasoningTokens: in.ReasoningTokens,
+		LatencyMs: int64(in.Latency / time.Millisecond), Success: !in.Failed, ErrorClass: in.ErrorClass, HTTPStatus: in.HTTPStatus,
+	}
+	if priced {
+		if !cost.IsInt64() {
+			return registry.ErrInvalidData
+		}
+		usd := money.USD(cost.Int64())
+		event.Cost, event.CostStatus = &usd, "priced"
+	}
+	w.events = append(w.events, event)
+	for _, total := range []bool{false, true} {
+		for _, period := range []struct {
+			grain      usage.Grain
+			start, end time.Time
+		}{
+			{"quarter", quarterOf(at), quarterOf(at).Add(15 * time.Minute)},
+			{"day", dayOf(at), dayOf(at).AddDate(0, 0, 1)},
+		} {
+			u := ent.Usage{
+				ID: w.newID(), ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID,
 				Grain: period.grain, PeriodStart: period.start, PeriodEnd: period.end,
 			}
-			w.usage = append(w.usage, u)
-		}
-		if priced {
-			sum := new(big.Int).Set(cost)
-			if u.TotalCost != nil {
-				sum.Add(sum, big.NewInt(int64(*u.TotalCost)))
+			if err := w.addTo(u, event, total); err != nil {
+				return err
 			}
-			if sum.Cmp(big.NewInt(mostCost)) > 0 {
-				return registry.ErrInvalidData
-			}
-			total := money.USD(sum.Int64())
-			u.TotalCost = &total
 		}
-		u.RequestCount++
-		u.ErrorCount += count(in.Failed)
-		u.UnpricedCount += count(!priced)
-		u.InputTokens += in.InputTokens
-		u.OutputTokens += in.OutputTokens
-		u.CacheReadTokens += in.CacheReadTokens
-		u.CacheWriteTokens += in.CacheWriteTokens
-		u.ReasoningTokens += in.ReasoningTokens
-		u.LatencyMsSum += int64(in.Latency / time.Millisecond)
-		u.AverageLatencyMs = float64(u.LatencyMsSum) / float64(u.RequestCount)
 	}
 	w.use(k, input+in.OutputTokens+in.ReasoningTokens, at)
 	return nil
+}
+
+// addTo adds an event to the row for a period, or to the total of all keys and prices.
+func (w *world) addTo(u ent.Usage, e *ent.UsageEvent, total bool) error {
+	row := first(w.usage, func(o *ent.Usage) bool {
+		return o.ModelID == u.ModelID && o.APIKeyID == u.APIKeyID && o.PriceID == u.PriceID && o.Grain == u.Grain && o.PeriodStart.Equal(u.PeriodStart)
+	})
+	sum := first(w.totals, func(o *ent.UsageTotal) bool {
+		return o.ModelID == u.ModelID && string(o.Grain) == string(u.Grain) && o.PeriodStart.Equal(u.PeriodStart)
+	})
+	switch {
+	case !total && row == nil:
+		row = &u
+		w.usage = append(w.usage, row)
+	case total && sum == nil:
+		row = &u
+		sum = &ent.UsageTotal{ID: u.ID}
+		w.totals = append(w.totals, sum)
+	case total: // the same columns
+		row = &ent.Usage{ID: sum.ID, ModelID: sum.ModelID, Grain: usage.Grain(sum.Grain), PeriodStart: sum.PeriodStart, PeriodEnd: sum.PeriodEnd,
+			RequestCount: sum.RequestCount, ErrorCount: sum.ErrorCount, UnpricedCount: sum.UnpricedCount, InputTokens: sum.InputTokens,
+			OutputTokens: sum.OutputTokens, CacheReadTokens: sum.CacheReadTokens, CacheWriteTokens: sum.CacheWriteTokens,
+			ReasoningTokens: sum.ReasoningTokens, TotalCost: sum.TotalCost, LatencyMsSum: sum.LatencyMsSum}
+	}
+	if e.Cost != nil {
+		cost := new(big.Int).Add(big.NewInt(int64(*e.Cost)), big.NewInt(int64(*cmp.Or(row.TotalCost, new(money.USD)))))
+		if cost.Cmp(big.NewInt(mostCost)) > 0 {
+			return registry.ErrInvalidData
+		}
+		usd := money.USD(cost.Int64())
+		row.TotalCost = &usd
+	}
+	row.RequestCount++
+	row.ErrorCount += count(!e.Success)
+	row.UnpricedCount += count(e.Cost == nil)
+	row.InputTokens += e.InputTokens
+	row.OutputTokens += e.OutputTokens
+	row.CacheReadTokens += e.CacheReadTokens
+	row.CacheWriteTokens += e.CacheWriteTokens
+	row.ReasoningTokens += e.ReasoningTokens
+	row.LatencyMsSum += e.LatencyMs
+	row.AverageLatencyMs = float64(row.LatencyMsSum) / float64(row.RequestCount)
+	if total {
+		*sum = ent.UsageTotal{ID: row.ID, ModelID: row.ModelID, Grain: usagetotal.Grain(row.Grain), PeriodStart: row.PeriodStart, PeriodEnd: row.PeriodEnd,
+			RequestCount: row.RequestCount, ErrorCount: row.ErrorCount, UnpricedCount: row.UnpricedCount, InputTokens: row.InputTokens,
+			OutputTokens: row.OutputTokens, CacheReadTokens: row.CacheReadTokens, CacheWriteTokens: row.CacheWriteTokens,
+			ReasoningTokens: row.ReasoningTokens, TotalCost: row.TotalCost, LatencyMsSum: row.LatencyMsSum, AverageLatencyMs: row.AverageLatencyMs}
+	}
+	return nil
+}
+
+// compareEvents is an order of events that does not depend on what is random in their ids.
+func compareEvents(a, b *ent.UsageEvent) int {
+	return cmp.Or(a.At.Compare(b.At), strings.Compare(a.RequestID, b.RequestID), strings.Compare(render(*a), render(*b)))
 }
 
 // costOf returns what a request costs in nano-dollars, if that is known.

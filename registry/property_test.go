@@ -33,6 +33,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -254,11 +255,15 @@ func (m *machine) agree(t *rapid.T) {
 			t.Fatalf("rows on %s:\n%s", m.engines[i].name, firstDifference(got, want))
 		}
 	}
-	var trails []string
+	var trails, seals []string
 	for _, reg := range m.registries {
+		seals = append(seals, dumpSeals(t, reg))
 		trail, err := reg.Client().AuditEntry.Query().Order(auditentry.ByID()).All(t.Context())
 		require.NoError(t, err)
 		trails = append(trails, render(trail))
+	}
+	if seals[0] != seals[1] {
+		t.Fatalf("histograms and digests on %s and %s:\n%s", m.engines[1].name, m.engines[0].name, firstDifference(seals[1], seals[0]))
 	}
 	if trails[0] != trails[1] {
 		t.Fatalf("audit trail on %s and %s:\n%s", m.engines[1].name, m.engines[0].name, firstDifference(trails[1], trails[0]))
@@ -302,7 +307,7 @@ func clearAll(t *rapid.T, reg *registry.Registry) {
 	for _, table := range []interface {
 		Exec(context.Context) (int, error)
 	}{
-		c.Usage.Delete(), c.Price.Delete(), c.Model.Delete(), c.ModelFamily.Delete(), c.APIKey.Delete(),
+		c.UsageEvent.Delete(), c.UsageTotal.Delete(), c.Usage.Delete(), c.Price.Delete(), c.Model.Delete(), c.ModelFamily.Delete(), c.APIKey.Delete(),
 		c.SDKVersion.Delete(), c.DiscoveryLog.Delete(), c.Provider.Delete(), c.Setting.Delete(), c.AuditEntry.Delete(),
 	} {
 		_, err := table.Exec(ctx)
@@ -310,7 +315,18 @@ func clearAll(t *rapid.T, reg *registry.Registry) {
 	}
 }
 
-// dumpRows returns all columns of all rows as text, one row a line.
+// dumpSeals returns the histograms and digests of all periods.
+func dumpSeals(t *rapid.T, reg *registry.Registry) string {
+	ctx, c := t.Context(), reg.Client()
+	periods, err := c.Usage.Query().Order(usage.ByID()).Select(usage.FieldID, usage.FieldLatencyHistogram, usage.FieldDigest).All(ctx)
+	require.NoError(t, err)
+	totals, err := c.UsageTotal.Query().Order(usagetotal.ByID()).Select(usagetotal.FieldID, usagetotal.FieldLatencyHistogram, usagetotal.FieldDigest).All(ctx)
+	require.NoError(t, err)
+	return render([]any{periods, totals})
+}
+
+// dumpRows returns all columns of all rows as text, one row a line; of what is random in events, and of histograms and
+// digests, which dumpSeals has, nothing.
 func dumpRows(t *rapid.T, reg *registry.Registry) string {
 	ctx, c := t.Context(), reg.Client()
 	var all []any
@@ -323,7 +339,25 @@ func dumpRows(t *rapid.T, reg *registry.Registry) string {
 	add(c.Model.Query().Order(model.ByID()).All(ctx))
 	add(c.Price.Query().Order(price.ByID()).All(ctx))
 	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
-	add(c.Usage.Query().Order(usage.ByID()).All(ctx))
+	periods, err := c.Usage.Query().Order(usage.ByID()).All(ctx)
+	for _, u := range periods { // which the model does not have
+		u.LatencyHistogram, u.Digest = nil, nil
+	}
+	add(periods, err)
+	totals, err := c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx)
+	for _, u := range totals {
+		u.LatencyHistogram, u.Digest = nil, nil
+	}
+	add(totals, err)
+	events, err := c.UsageEvent.Query().All(ctx)
+	for _, e := range events {
+		if e.RequestID == e.ID.String() {
+			e.RequestID = ""
+		}
+		e.ID = uuid.Nil
+	}
+	slices.SortFunc(events, compareEvents)
+	add(events, err)
 	add(c.DiscoveryLog.Query().Order(discoverylog.ByID()).All(ctx))
 	add(c.SDKVersion.Query().Order(sdkversion.ByID()).All(ctx))
 	add(c.Setting.Query().Order(setting.ByID()).All(ctx))
@@ -344,6 +378,9 @@ func renderTo(b *strings.Builder, v reflect.Value) {
 		return
 	}
 	switch special := v.Interface().(type) {
+	case []byte:
+		fmt.Fprintf(b, "%x", special)
+		return
 	case time.Time:
 		b.WriteString(special.Format(time.RFC3339Nano + " MST"))
 		return
@@ -900,6 +937,12 @@ func (in inputs) usage() registry.UsageInput {
 		ModelID: in.model(), At: in.time(), Failed: in.bool("failed"), ServiceTier: in.tier(),
 		Tokens:  meter.Tokens{InputTokens: in.quantity("input"), OutputTokens: in.quantity("output")},
 		Latency: draw(in.T, "latency", 0, 999*time.Microsecond, 7*time.Millisecond, 1234567*time.Microsecond, 7*24*time.Hour),
+	}
+	if in.bool("named") {
+		u.RequestID = draw(in.T, "request id", "a", "b", "c", "d", "e", "f", "a\x00", strings.Repeat("x", 129))
+	}
+	if u.Failed && in.bool("said how") {
+		u.ErrorClass, u.HTTPStatus = draw(in.T, "error class", "", "rate_limited", "server", "a\x00"), draw(in.T, "status", 0, 429, 500, 99, 600)
 	}
 	if in.rarely("bad latency") {
 		u.Latency = draw(in.T, "latency", -1, 7*24*time.Hour+1)

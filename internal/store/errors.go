@@ -157,8 +157,8 @@ func classifyPostgres(err *pgconn.PgError) Kind {
 		return ReadOnly
 	case "25P02":
 		return Closed // an earlier statement has failed
-	case "40001", "40P01", "55P03":
-		return Busy // serialization failure, deadlock, lock timeout
+	case "40001", "40P01", "55P03", "42P07":
+		return Busy // serialization failure, deadlock, lock timeout; a partition that another process made
 	case statementCompletionUnknown:
 		return Uncertain
 	case "42501":

@@ -253,6 +253,9 @@ func passes(err error) bool {
 	switch Classify(err) {
 	case Busy:
 		return true
+	case Canceled: // by the server: a cancellation of an earlier statement came late, or an administrator's
+		var postgresErr *pgconn.PgError
+		return errors.As(err, &postgresErr)
 	case Unavailable:
 		return !isUnknownHost(err)
 	case ReadOnly:
