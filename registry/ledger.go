@@ -150,14 +150,24 @@ func digestOf(p period, s *sums, histogram []byte) int64 {
 // keys: whoever takes several waits for nobody who waits for him. It returns the providers of those keys that
 // there are.
 func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, models, keys []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
-	lock := ""
+	query := "SELECT id, provider_id FROM api_keys WHERE id IN %s ORDER BY id"
 	if r.db.Dialect() == dialect.Postgres {
 		if err := lockModels(ctx, tx, models); err != nil {
 			return nil, err
 		}
-		lock = " FOR NO KEY UPDATE" // rows that refer to these may still be inserted
+		query += " FOR NO KEY UPDATE" // rows that refer to these may still be inserted
 	}
-	return owners(ctx, tx, "api_keys", keys, " ORDER BY id"+lock)
+	providers := make(map[uuid.UUID]uuid.UUID, len(keys))
+	list, args := inList(keys)
+	err := scanRows(ctx, tx, fmt.Sprintf(query, list), args, func(scan func(...any) error) error {
+		var id, provider uuid.UUID
+		if err := scan(&id, &provider); err != nil {
+			return err
+		}
+		providers[id] = provider
+		return nil
+	})
+	return providers, err
 }
 
 // lockModels locks models by advisory locks, in the order of the locks' numbers.
@@ -180,21 +190,6 @@ func lockModels(ctx context.Context, tx *ent.Client, models []uuid.UUID) error {
 var lockModelsSQL = statements(func(n int) string {
 	return "SELECT pg_advisory_xact_lock(v.column1) FROM (VALUES " + placeholders(n, "CAST($%d AS bigint)") + ") AS v"
 })
-
-// owners returns the providers of rows by their ids.
-func owners(ctx context.Context, tx *ent.Client, table string, ids []uuid.UUID, end string) (map[uuid.UUID]uuid.UUID, error) {
-	found := make(map[uuid.UUID]uuid.UUID, len(ids))
-	list, args := inList(ids)
-	err := scanRows(ctx, tx, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list+end, args, func(scan func(...any) error) error {
-		var id, provider uuid.UUID
-		if err := scan(&id, &provider); err != nil {
-			return err
-		}
-		found[id] = provider
-		return nil
-	})
-	return found, err
-}
 
 // inList returns the right side of IN for values, of few different lengths: the last value is repeated. Each length
 // is a statement, which connections keep prepared.

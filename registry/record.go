@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
@@ -95,7 +94,12 @@ func (r *Registry) recordWhole(ctx context.Context, records []record) error {
 func (r *Registry) recordTx(ctx context.Context, records []record, judge func(verdicts []error) error) error {
 	for {
 		err := r.write(ctx, "record usage", func(tx *ent.Client) error {
-			verdicts, err := r.recordAll(ctx, tx, records)
+			within := ctx
+			if r.db.Dialect() == dialect.SQLite {
+				// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its own.
+				within = context.WithoutCancel(ctx)
+			}
+			verdicts, err := r.recordAll(within, tx, records)
 			if err != nil {
 				return err
 			}
@@ -216,33 +220,40 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, records []reco
 	if b.keys, err = r.lockLedger(ctx, tx, ids, slices.Collect(maps.Keys(keys))); err != nil {
 		return b, err
 	}
-	if b.models, err = owners(ctx, tx, model.Table, ids, ""); err != nil {
-		return b, err
-	}
-	if b.prices, err = readPrices(ctx, tx, ids, from, until); err != nil {
+	if err := b.readModels(ctx, tx, ids, from, until); err != nil {
 		return b, err
 	}
 	b.recorded, err = recordedRequests(ctx, tx, requests)
 	return b, err
 }
 
-// readPrices returns the prices in force of models that are in effect at some instant from one to another.
-func readPrices(ctx context.Context, tx *ent.Client, models []uuid.UUID, from, until time.Time) (map[uuid.UUID][]*ent.Price, error) {
-	found := map[uuid.UUID][]*ent.Price{}
+const readModelsSQL = "SELECT m.id, m.provider_id, p.id, COALESCE(p.service_tier, ''), COALESCE(p.min_context_tokens, 0), p.rates," +
+	" p.effective_from, p.effective_to FROM models AS m LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL" +
+	" AND p.effective_from <= $%[2]d AND (p.effective_to IS NULL OR p.effective_to > $%[3]d) WHERE m.id IN %[1]s"
+
+// readModels reads models, and their prices in force that are in effect at some instant from one to another.
+func (b *basis) readModels(ctx context.Context, tx *ent.Client, models []uuid.UUID, from, until time.Time) error {
+	b.models, b.prices = map[uuid.UUID]uuid.UUID{}, map[uuid.UUID][]*ent.Price{}
 	list, args := inList(models)
-	query := fmt.Sprintf("SELECT id, model_id, service_tier, min_context_tokens, rates, effective_from, effective_to FROM prices"+
-		" WHERE model_id IN %s AND superseded_at IS NULL AND effective_from <= $%d AND (effective_to IS NULL OR effective_to > $%d)",
-		list, len(args)+1, len(args)+2)
-	err := scanRows(ctx, tx, query, append(args, until, from), func(scan func(...any) error) error {
-		p, rates := new(ent.Price), []byte(nil)
-		err := scan(&p.ID, &p.ModelID, &p.ServiceTier, &p.MinContextTokens, &rates, &p.EffectiveFrom, &p.EffectiveTo)
+	return scanRows(ctx, tx, fmt.Sprintf(readModelsSQL, list, len(args)+1, len(args)+2), append(args, until, from), func(scan func(...any) error) error {
+		var (
+			model, provider, id uuid.UUID
+			rates               []byte
+			p                   ent.Price
+			effectiveFrom       *time.Time // NULL: there is no price
+		)
+		err := scan(&model, &provider, &id, &p.ServiceTier, &p.MinContextTokens, &rates, &effectiveFrom, &p.EffectiveTo)
 		if err != nil {
 			return err
 		}
-		found[p.ModelID] = append(found[p.ModelID], p)
+		b.models[model] = provider
+		if effectiveFrom == nil {
+			return nil
+		}
+		p.ID, p.ModelID, p.EffectiveFrom = id, model, *effectiveFrom
+		b.prices[model] = append(b.prices[model], &p)
 		return json.Unmarshal(rates, &p.Rates)
 	})
-	return found, err
 }
 
 // entries are what records add to the ledger.
