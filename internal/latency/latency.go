@@ -150,14 +150,13 @@ func (h *Histogram) insert(from []bucket, missing int) {
 func decode(b []byte, into *[numBuckets]bucket) (n int, count int64, ok bool) {
 	var index, sum uint64
 	for len(b) > 0 {
-		var delta, c uint64
-		var size int
+		delta, c, size := uint64(b[0]), uint64(0), 2
 		if len(b) >= 2 && b[0]|b[1] < 0x80 { // as most are
-			delta, c, size = uint64(b[0]), uint64(b[1]), 2
+			c = uint64(b[1])
 		} else {
 			delta, c, size = pair(b)
 		}
-		if size == 0 || delta == 0 && n > 0 || delta >= numBuckets-index || c == 0 || c > maxCount {
+		if delta == 0 && n > 0 || delta >= numBuckets-index || c == 0 || c > maxCount {
 			return 0, 0, false
 		}
 		b = b[size:]
@@ -169,20 +168,14 @@ func decode(b []byte, into *[numBuckets]bucket) (n int, count int64, ok bool) {
 	return n, int64(sum), true
 }
 
-// pair reads two numbers in their shortest forms. The size is 0 if there are none.
+// pair reads two numbers in their shortest forms. The second is 0 unless there are two.
 func pair(b []byte) (first, second uint64, size int) {
 	first, n := uvarint(b)
-	if n == 0 {
-		return 0, 0, 0
-	}
 	second, m := uvarint(b[n:])
-	if m == 0 {
-		return 0, 0, 0
-	}
 	return first, second, n + m
 }
 
-// uvarint reads a number in its shortest form. The size is 0 if there is none.
+// uvarint reads a number in its shortest form. Both are 0 if there is none.
 func uvarint(b []byte) (v uint64, size int) {
 	v, size = binary.Uvarint(b)
 	if size <= 0 || size > 1 && b[size-1] == 0 {
@@ -224,7 +217,7 @@ func (h Histogram) Quantile(q float64) int64 {
 	rest := rank(q, h.count)
 	for _, b := range h.buckets {
 		if rest -= b.count; rest <= 0 {
-			return min(middle(b.index), Max)
+			return min(middle(b.index), Max) // Max is in the lower half of its bucket
 		}
 	}
 	return 0
@@ -236,6 +229,6 @@ func rank(q float64, n int64) int64 {
 	if q >= 1 {
 		return n
 	}
-	product := q * float64(n)
-	return min(max(int64(math.Ceil(product-product*0x1p-52)), 1), n)
+	product := max(q, 0) * float64(n)
+	return max(int64(math.Ceil(product-product*0x1p-52)), 1)
 }
