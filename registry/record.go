@@ -227,9 +227,11 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, records []reco
 	return b, err
 }
 
+// Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
 const readModelsSQL = "SELECT m.id, m.provider_id, p.id, COALESCE(p.service_tier, ''), COALESCE(p.min_context_tokens, 0), p.rates," +
-	" p.effective_from, p.effective_to FROM models AS m LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL" +
-	" AND p.effective_from <= $%[2]d AND (p.effective_to IS NULL OR p.effective_to > $%[3]d) WHERE m.id IN %[1]s"
+	" p.effective_from, p.effective_to FROM (SELECT id, provider_id FROM models WHERE id IN %s) AS m" +
+	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL" +
+	" AND p.effective_from <= $%d AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
 // readModels reads models, and their prices in force that are in effect at some instant from one to another.
 func (b *basis) readModels(ctx context.Context, tx *ent.Client, models []uuid.UUID, from, until time.Time) error {
