@@ -16,7 +16,7 @@ import (
 //	go test -run '^$' -bench RecordUsage -count 6 | tee record.txt; benchstat -col /impl record.txt
 func BenchmarkRecordUsage(b *testing.B) {
 	for _, engine := range []string{"sqlite", "postgres"} {
-		for _, size := range []struct{ callers, models, keys int }{{1, 1, 1}, {64, 1, 64}, {64, 5, 10}, {256, 1, 64}, {256, 5, 10}} {
+		for _, size := range []struct{ callers, models, keys int }{{1, 1, 1}, {64, 1, 64}, {64, 1, 1}, {64, 5, 10}, {256, 1, 64}, {256, 5, 10}} {
 			for _, impl := range []struct {
 				name string
 				open func(database, *testing.B) design

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -154,6 +155,8 @@ func (q *Queue[T]) runOnce() (more bool) {
 	for i, err := range q.commit(ctx, items) {
 		batch[i].done <- err
 	}
+	// Who was answered often comes back at once: a batch that waits for that is larger, and there are fewer.
+	runtime.Gosched()
 	return true
 }
 

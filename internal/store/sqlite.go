@@ -50,7 +50,12 @@ const (
 	// patience is how long a statement waits for another process, on either engine.
 	patience = 10 * time.Second
 	// cachedStatements is how many prepared statements a connection keeps.
-	cachedStatements = 64
+	cachedStatements = 256
+	// checkpointPages is how long the write-ahead log grows, in pages of 4 KiB, before it is copied into the
+	// file: pages that many commits change are copied once.
+	checkpointPages = 8192
+	// cacheKiB is how much of the file the writer keeps in memory.
+	cacheKiB = 64 << 10
 	// walLimit is the size, in bytes, that the write-ahead log is cut back to after a burst.
 	walLimit = 64 << 20
 )
@@ -243,7 +248,9 @@ func open(cfg Config, uri string, params url.Values, expected expect) *sql.DB {
 		dsn: uri + "?" + params.Encode(),
 		driver: &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
 			if cfg.Path != "" && params.Get("_txlock") != "" {
-				if _, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d", walLimit), nil); err != nil {
+				_, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = %d; PRAGMA cache_size = -%d",
+					walLimit, checkpointPages, cacheKiB), nil)
+				if err != nil {
 					return err
 				}
 			}
