@@ -1,0 +1,195 @@
+package bench_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+var (
+	yearRequests = flag.Int("requests", 200_000, "how many requests the year of BenchmarkYear has")
+	yearEngine   = flag.String("engine", "sqlite", "where the year is kept: sqlite or postgres")
+	yearDir      = flag.String("dir", "", "where the year's SQLite file is kept for another run (default a temporary folder)")
+)
+
+const (
+	yearProviders, yearModels, yearKeys = 10, 5, 10 // models and keys of each provider
+	yearProbe                           = 20_000    // requests that are recorded to see what one costs
+)
+
+// BenchmarkYear asks the questions of an operator of a year of requests to 10 providers of 5 models and 10 keys,
+// which are recorded by RecordUsageBatch; beside them, the same sums over the events. It logs what RecordUsage costs
+// at each power of ten on the way.
+//
+//	go test -run '^$' -bench Year -benchtime 20x -requests 10000000 -timeout 3h
+func BenchmarkYear(b *testing.B) {
+	d, until := year(b)
+	reg, err := registry.Open(b.Context(), d.name)
+	require.NoError(b, err)
+	defer func() { require.NoError(b, reg.Close()) }()
+	from := until.AddDate(-1, 0, 0)
+	questions(b, d, reg, from, until)
+}
+
+// year makes a year of requests, or finds the one of an earlier run.
+func year(b *testing.B) (d database, until time.Time) {
+	b.Helper()
+	until = time.Now().UTC().Truncate(24 * time.Hour)
+	kept := filepath.Join(*yearDir, fmt.Sprintf("year-%d.db", *yearRequests))
+	if _, err := os.Stat(kept); *yearDir != "" && err == nil && *yearEngine == "sqlite" {
+		return reopen(b, kept), until
+	}
+	d = newDatabase(b, *yearEngine, yearProviders, yearModels, yearKeys)
+	reg, err := registry.Open(b.Context(), d.name)
+	require.NoError(b, err)
+	began := time.Now()
+	next := 10_000
+	for n := 0; n < *yearRequests; {
+		size := min(registry.MaxUsageBatch, *yearRequests-n)
+		batch := make([]registry.UsageInput, size)
+		for i := range batch {
+			r := d.nth(n + i)
+			batch[i] = registry.UsageInput{
+				ModelID: r.model, APIKeyID: r.key, Tokens: r.tokens, Latency: r.latency,
+				At: until.AddDate(-1, 0, 0).Add(time.Duration(float64(n+i) / float64(*yearRequests) * float64(365*24*time.Hour))),
+			}
+		}
+		require.NoError(b, reg.RecordUsageBatch(b.Context(), batch))
+		if n += size; n >= next || n == *yearRequests {
+			next *= 10
+			cost, all := probe(b, d, reg)
+			b.Logf("%d requests after %s: RecordUsage of 64 callers %s a record (%s)", n, time.Since(began).Round(time.Second), cost, all)
+		}
+	}
+	require.NoError(b, reg.Close())
+	if *yearDir != "" && *yearEngine == "sqlite" {
+		require.NoError(b, os.Rename(d.name, kept))
+		d.name = kept
+	}
+	return d, until
+}
+
+// probe returns the least of five averages of what RecordUsage takes, over all models and keys, and all of them.
+func probe(b *testing.B, d database, reg *registry.Registry) (least time.Duration, all []time.Duration) {
+	b.Helper()
+	for range 5 {
+		began := time.Now()
+		var wg sync.WaitGroup
+		for c := range 64 {
+			wg.Go(func() {
+				for i := range yearProbe / 5 / 64 {
+					r := d.nth(c*1009 + i)
+					r.at = began
+					if err := (ours{reg}).record(b.Context(), r); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		all = append(all, time.Since(began)/(yearProbe/5/64*64))
+	}
+	least = all[0]
+	for _, d := range all {
+		least = min(least, d)
+	}
+	return least, all
+}
+
+// reopen finds the models and keys of a database in the order in which newDatabase made them.
+func reopen(b *testing.B, name string) (d database) {
+	b.Helper()
+	d = database{engine: "sqlite", name: name}
+	reg, err := registry.Open(b.Context(), name)
+	require.NoError(b, err)
+	defer func() { require.NoError(b, reg.Close()) }()
+	for i := range yearProviders {
+		p, err := reg.FindProvider(b.Context(), fmt.Sprint("p", i))
+		require.NoError(b, err)
+		keys, err := reg.ListAPIKeys(b.Context(), p.ID)
+		require.NoError(b, err)
+		for m := range yearModels {
+			model, err := reg.FindModel(b.Context(), p.ID, fmt.Sprint("m", m))
+			require.NoError(b, err)
+			d.models = append(d.models, model.ID)
+			d.keys = append(d.keys, nil)
+			for _, k := range keys {
+				d.keys[len(d.keys)-1] = append(d.keys[len(d.keys)-1], k.ID)
+			}
+		}
+	}
+	return d
+}
+
+func questions(b *testing.B, d database, reg *registry.Registry, from, until time.Time) {
+	b.Helper()
+	ctx := b.Context()
+	month := func(i int) (time.Time, time.Time) {
+		start := from.AddDate(0, i%12, 0).Add(time.Duration(i*7) * time.Hour) // not only whole days
+		return start, start.AddDate(0, 1, 0)
+	}
+	b.Run("stats/month", func(b *testing.B) {
+		for i := range b.N {
+			start, end := month(i)
+			stats, err := reg.GetUsageStats(ctx, d.models[i%len(d.models)], start, end)
+			require.NoError(b, err)
+			require.NotZero(b, stats.Requests)
+		}
+	})
+	b.Run("stats/year", func(b *testing.B) {
+		for i := range b.N {
+			stats, err := reg.GetUsageStats(ctx, d.models[i%len(d.models)], from, until)
+			require.NoError(b, err)
+			require.NotZero(b, stats.Requests)
+		}
+	})
+	model, err := reg.GetModel(ctx, d.models[0])
+	require.NoError(b, err)
+	b.Run("breakdown", func(b *testing.B) {
+		for range b.N {
+			costs, err := reg.GetCostBreakdown(ctx, model.ProviderID)
+			require.NoError(b, err)
+			require.Len(b, costs, yearModels)
+		}
+	})
+	raw := d.raw(b, 4)
+	defer func() { require.NoError(b, raw.Close()) }()
+	const sums = `SELECT COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens), SUM(reasoning_tokens),
+ SUM(cost), SUM(latency_ms), COUNT(cost) FROM usage_events `
+	scan := func(b *testing.B, query string, args ...any) {
+		b.Helper()
+		rows, err := raw.QueryContext(ctx, query, args...)
+		require.NoError(b, err)
+		n := 0
+		for rows.Next() {
+			n++
+		}
+		require.NoError(b, rows.Err())
+		require.NoError(b, rows.Close())
+		require.NotZero(b, n)
+	}
+	b.Run("raw/stats/month", func(b *testing.B) {
+		for i := range b.N {
+			start, end := month(i)
+			scan(b, sums+"WHERE model_id = $1 AND at >= $2 AND at < $3", d.models[i%len(d.models)], start, end)
+		}
+	})
+	b.Run("raw/stats/year", func(b *testing.B) {
+		for i := range b.N {
+			scan(b, sums+"WHERE model_id = $1 AND at >= $2 AND at < $3", d.models[i%len(d.models)], from, until)
+		}
+	})
+	b.Run("raw/breakdown", func(b *testing.B) {
+		for range b.N {
+			scan(b, "SELECT m.model_id, SUM(e.cost) FROM usage_events e JOIN models m ON m.id = e.model_id WHERE m.provider_id = $1 GROUP BY m.model_id", model.ProviderID)
+		}
+	})
+}
