@@ -82,11 +82,39 @@ func TestPlans(t *testing.T) {
 		"GetUsageStats": {func(r *Registry) error {
 			_, err := r.GetUsageStats(t.Context(), m.ID, start, start.AddDate(0, 1, 0))
 			return err
-		}, []string{"usage_tracking USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		}, []string{"t USING INDEX usagetotal_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
 		"GetCostBreakdown": {func(r *Registry) error {
 			_, err := r.GetCostBreakdown(t.Context(), p.ID)
 			return err
-		}, []string{"usage_tracking USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=?)"}},
+		}, []string{"usage_totals USING INDEX usagetotal_model_id_grain_period_start (model_id=? AND grain=?)"}},
+		"UsageReport": {func(r *Registry) error {
+			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay})
+			return err
+		}, []string{"t USING INDEX usagetotal_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		"UsageReport, by key": {func(r *Registry) error {
+			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}})
+			return err
+		}, []string{"t USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		"UsageReport, of a key": {func(r *Registry) error {
+			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), APIKeyID: p.ID})
+			return err
+		}, []string{"t USING INDEX usage_api_key_id_grain_period_start (api_key_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		"ListUsageEvents": {func(r *Registry) error {
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), Before: p.ID})
+			return err
+		}, []string{"usage_events USING PRIMARY KEY (id>? AND id<?)"}},
+		"ListUsageEvents, of a model": {func(r *Registry) error {
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{ModelID: m.ID, Before: p.ID})
+			return err
+		}, []string{"usage_events USING INDEX usageevent_model_id_id (model_id=? AND id<?)"}},
+		"ListUsageEvents, of a key": {func(r *Registry) error {
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{APIKeyID: m.ID})
+			return err
+		}, []string{"usage_events USING INDEX usageevent_api_key_id_id (api_key_id=?)"}},
+		"ListUsageEvents, of a request": {func(r *Registry) error {
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{RequestID: "r"})
+			return err
+		}, []string{"usage_events USING INDEX usageevent_request_id (request_id=?)"}},
 		"ListModels, cheapest first": {func(r *Registry) error {
 			most := 5 * money.Dollar
 			_, err := r.ListModels(t.Context(), ModelFilter{MaxInputCost: &most, Order: ByInputCost})
@@ -137,8 +165,12 @@ func TestPlans(t *testing.T) {
 				"%s: %q is not in %q", name, want, plans)
 		}
 		for _, line := range plans {
-			require.False(t, strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "USING"), "%s: %s", name, line)
+			require.False(t, strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "USING") && line != "SCAN usage_horizons", // has two rows
+				"%s: %s", name, line)
 			if name == "GetLeastUsedKey" {
+				require.NotContains(t, line, "TEMP B-TREE", name)
+			}
+			if strings.HasPrefix(name, "ListUsageEvents") {
 				require.NotContains(t, line, "TEMP B-TREE", name)
 			}
 			if strings.HasPrefix(name, "ListAudit") { // those of one time are sorted by id

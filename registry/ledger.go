@@ -70,6 +70,14 @@ var errOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)
 
 // merge adds other sums, or returns errOverflow.
 func (s *sums) merge(o sums) error {
+	if err := s.histogram.Merge(o.histogram); err != nil {
+		return fmt.Errorf("%w: %w", errOverflow, err)
+	}
+	return s.mergeNumbers(&o)
+}
+
+// mergeNumbers adds everything but the histogram.
+func (s *sums) mergeNumbers(o *sums) error {
 	fits := true
 	add := func(to *int64, n int64) {
 		*to += n
@@ -83,8 +91,8 @@ func (s *sums) merge(o sums) error {
 		add(&s.tokens[i], n)
 	}
 	add((*int64)(&s.cost), int64(o.cost))
-	if err := s.histogram.Merge(o.histogram); err != nil || !fits {
-		return errors.Join(errOverflow, err)
+	if !fits {
+		return errOverflow
 	}
 	return nil
 }
@@ -246,13 +254,18 @@ func newSumCells(before ...any) *sumCells {
 }
 
 // read returns the sums that were scanned last.
-func (c *sumCells) read() (sums, error) {
-	s := c.sums
-	s.cost, s.histogram = money.USD(value(c.total)), latency.Histogram{}
-	if err := s.histogram.MergeBinary(c.encoded); err != nil {
-		return sums{}, fmt.Errorf("%w: latency_histogram: %w", ErrCorrupt, err)
+func (c *sumCells) read() (s sums, err error) { return s, c.addTo(&s) }
+
+// addTo adds the sums that were scanned last to others.
+func (c *sumCells) addTo(s *sums) error {
+	c.cost = money.USD(value(c.total))
+	switch err := s.histogram.MergeBinary(c.encoded); {
+	case errors.Is(err, latency.ErrRange):
+		return errOverflow
+	case err != nil:
+		return fmt.Errorf("%w: latency_histogram: %w", ErrCorrupt, err)
 	}
-	return s, nil
+	return s.mergeNumbers(&c.sums)
 }
 
 // readPeriods returns those of the periods that there are.

@@ -504,6 +504,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		"UpdateModelPricing": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.UpdateModelPricing(ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 1}}))
 		},
+		"UsageReport": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UsageReport(ctx, registry.ReportInput{Start: registrytest.Start, End: registrytest.Start.Add(time.Hour)}))
+		},
 		"UpdateProvider": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.UpdateProvider(ctx, provider.ID, registry.ProviderUpdate{DisplayName: ptr("New")}))
 		},
@@ -514,7 +517,7 @@ func openSecond[T any](_ T, err error) error { return err }
 
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {
-	for _, prefix := range []string{"Find", "Get", "Latest", "List", "PriceAt"} {
+	for _, prefix := range []string{"Find", "Get", "Latest", "List", "PriceAt", "UsageReport"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

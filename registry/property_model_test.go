@@ -22,6 +22,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -983,7 +984,7 @@ func (w *world) getUsageStats(modelID uuid.UUID, start, end time.Time) (stats re
 	if stats.End.Before(end) {
 		stats.End = stats.End.Add(15 * time.Minute)
 	}
-	var latency int64
+	var took int64
 	cost := new(big.Int)
 	for _, u := range w.usage {
 		if u.ModelID != modelID || u.Grain != usage.GrainQuarter || u.PeriodStart.Before(stats.Start) || !u.PeriodStart.Before(stats.End) {
@@ -997,17 +998,26 @@ func (w *world) getUsageStats(modelID uuid.UUID, start, end time.Time) (stats re
 		stats.CacheReadTokens += u.CacheReadTokens
 		stats.CacheWriteTokens += u.CacheWriteTokens
 		stats.ReasoningTokens += u.ReasoningTokens
-		latency += u.LatencyMsSum
+		took += u.LatencyMsSum
 		if u.TotalCost != nil {
 			cost.Add(cost, big.NewInt(int64(*u.TotalCost)))
 		}
 	}
-	if !cost.IsInt64() {
+	if !cost.IsInt64() || cost.Cmp(big.NewInt(mostCost)) > 0 {
 		return stats, registry.ErrInvalidData
+	}
+	var histogram latency.Histogram
+	for _, e := range w.events {
+		if e.ModelID == modelID && !e.At.Before(stats.Start) && e.At.Before(stats.End) {
+			histogram.Add(e.LatencyMs)
+		}
+	}
+	for to, q := range map[*time.Duration]float64{&stats.P50: 0.5, &stats.P95: 0.95, &stats.P99: 0.99} {
+		*to = time.Duration(histogram.Quantile(q)) * time.Millisecond
 	}
 	stats.TotalCost = money.USD(cost.Int64())
 	if stats.Requests > 0 {
-		stats.AverageLatency = time.Duration(float64(latency) / float64(stats.Requests) * 1e6)
+		stats.AverageLatency = time.Duration(float64(took) / float64(stats.Requests) * 1e6)
 	}
 	return stats, nil
 }

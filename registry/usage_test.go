@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -208,6 +209,9 @@ func testGetUsageStats(t *testing.T, e engine) {
 		}
 		return nil
 	}))
+	var histogram latency.Histogram
+	histogram.Add(100)
+	hundred := time.Duration(histogram.Quantile(1)) * time.Millisecond
 	plus := func(d time.Duration) time.Time { return start.Add(d) }
 	for name, test := range map[string]struct{ from, to, wantFrom, wantTo time.Time }{
 		"whole days":         {start, plus(48 * time.Hour), start, plus(48 * time.Hour)},
@@ -227,6 +231,7 @@ func testGetUsageStats(t *testing.T, e engine) {
 				want.InputTokens += r.tokens
 				want.TotalCost += money.USD(r.tokens)
 				want.AverageLatency = 100 * time.Millisecond
+				want.P50, want.P95, want.P99 = hundred, hundred, hundred
 				if i%10 == 0 {
 					want.Errors++
 				}

@@ -1,0 +1,368 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+)
+
+// Dimension is what the rows of a report are of.
+type Dimension string
+
+// The dimensions.
+const (
+	ByProvider Dimension = "provider"
+	ByFamily   Dimension = "family" // that the model belongs to now
+	ByModel    Dimension = "model"
+	ByKey      Dimension = "key"
+)
+
+// Step is the length of time that a row of a report is of.
+type Step string
+
+// The steps. All but the first begin in the report's location; a week begins on Monday.
+const (
+	StepQuarter Step = "quarter" // 15 minutes
+	StepHour    Step = "hour"
+	StepDay     Step = "day"
+	StepWeek    Step = "week"
+	StepMonth   Step = "month"
+)
+
+// MaxReportRows is how many rows a report may have.
+const MaxReportRows = 100_000
+
+// ReportInput says what a report is of.
+type ReportInput struct {
+	Start, End time.Time // from Start until before End
+
+	// Of what, live or deleted. What is zero is no condition; the others must all hold.
+	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
+
+	By   []Dimension // a row for each of these together. Defaults to one for all
+	Step Step        // a row for each such step. Defaults to one for the whole range
+	// Location is where days and other steps begin. Defaults to UTC.
+	Location *time.Location
+	// FillGaps adds rows of zeros, so that whoever occurs in the range has a row for each step of it.
+	FillGaps bool
+}
+
+// ReportRow is the usage of a step by those it is of.
+type ReportRow struct {
+	Start, End time.Time // what the row covers, in the report's location
+	// By what the report is grouped; zero for the rest, and for the family of a model that has none.
+	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
+	UsageFigures
+}
+
+func (in ReportInput) withDefaults() ReportInput {
+	if in.Location == nil {
+		in.Location = time.UTC
+	}
+	in.Start, in.End = clamp(in.Start), clamp(in.End)
+	return in
+}
+
+func (in ReportInput) faults() faults {
+	var f faults
+	f.span(in.Start, in.End)
+	f.check(slices.Contains([]Step{"", StepQuarter, StepHour, StepDay, StepWeek, StepMonth}, in.Step), "there is no step %.40q", in.Step)
+	for i, d := range in.By {
+		f.check(slices.Contains([]Dimension{ByProvider, ByFamily, ByModel, ByKey}, d), "there is no dimension %.40q", d)
+		f.check(!slices.Contains(in.By[:i], d), "dimension %.40q is given twice", d)
+	}
+	return f
+}
+
+// UsageReport returns what was used in a range of time, in rows that are ordered by time and then by the ids they are
+// of. Rows without usage are left out unless gaps are to be filled.
+//
+// The range is widened to whole quarters of an hour; a row's Start and End say what it covers, the first and
+// the last of them perhaps less than a step. Where PruneUsage has removed the quarters, whole UTC days are counted:
+// in the step that noon of the day lies in, and Start and End say which days those are. Steps that are shorter
+// than a day cannot be had there.
+//
+// It returns [ErrInvalidData], also for more than [MaxReportRows] rows, for steps that cannot be had, and for a sum
+// that does not fit. An unknown provider, family, model or key has no usage.
+func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow, error) {
+	const op = "usage report"
+	in = in.withDefaults()
+	f := in.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	h, err := readHorizons(ctx, r.client)
+	if err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	p := newReport(in, h, r.now())
+	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.quarters) {
+		return nil, translate(ctx, op, fmt.Errorf("%w: before %s there are only days", ErrInvalidData, h.quarters.Format(time.RFC3339)))
+	}
+	if p.models, err = r.reportModels(ctx, in); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	q := periodQuery{by: usagetotal.Table, model: in.ModelID, provider: in.ProviderID, family: in.FamilyID, key: in.APIKeyID}
+	if in.APIKeyID != uuid.Nil || slices.Contains(in.By, ByKey) {
+		q.by = usage.Table
+	}
+	if err := r.eachPeriod(ctx, q, parts(p.start, p.end, p.cuts), p.add); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	rows, err := p.rows()
+	return rows, translate(ctx, op, err)
+}
+
+// reportModels returns the groups of models by their ids as text, without the parts that a report is not grouped by.
+func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string]group, error) {
+	query := r.client.Model.Query()
+	for _, c := range []struct {
+		id uuid.UUID
+		by func(uuid.UUID)
+	}{
+		{in.ProviderID, func(id uuid.UUID) { query.Where(model.ProviderID(id)) }},
+		{in.FamilyID, func(id uuid.UUID) { query.Where(model.FamilyID(id)) }},
+		{in.ModelID, func(id uuid.UUID) { query.Where(model.ID(id)) }},
+		{in.APIKeyID, func(id uuid.UUID) { query.Where(model.HasProviderWith(provider.HasKeysWith(apikey.ID(id)))) }},
+	} {
+		if c.id != uuid.Nil {
+			c.by(c.id)
+		}
+	}
+	all, err := query.Select(model.FieldID, model.FieldProviderID, model.FieldFamilyID).All(ctx)
+	groups := make(map[string]group, len(all))
+	for _, m := range all {
+		var g group
+		for _, d := range in.By {
+			switch d {
+			case ByProvider:
+				g.provider = m.ProviderID
+			case ByFamily:
+				g.family = value(m.FamilyID)
+			case ByModel:
+				g.model = m.ID
+			case ByKey: // which the model does not say
+			}
+		}
+		groups[m.ID.String()] = g
+	}
+	return groups, err
+}
+
+// group is what a row is of.
+type group struct{ provider, family, model, key uuid.UUID }
+
+func compareGroups(a, b group) int {
+	return cmp.Or(bytes.Compare(a.provider[:], b.provider[:]), bytes.Compare(a.family[:], b.family[:]),
+		bytes.Compare(a.model[:], b.model[:]), bytes.Compare(a.key[:], b.key[:]))
+}
+
+// report is a report that is being made.
+type report struct {
+	ReportInput
+	horizons
+	start, end time.Time
+	cuts       []time.Time
+	models     map[string]group
+
+	sums   map[reportCell]*sums
+	byKey  bool
+	keys   map[string]uuid.UUID
+	cached struct { // the step of the last row, which is often that of the next
+		grain      usage.Grain
+		from, step time.Time
+	}
+}
+
+type reportCell struct {
+	step int64 // its first second
+	group
+}
+
+func newReport(in ReportInput, h horizons, now time.Time) *report {
+	p := &report{
+		ReportInput: in, horizons: h, start: h.widen(in.Start, floor), end: h.widen(in.End, ceil),
+		sums: map[reportCell]*sums{}, keys: map[string]uuid.UUID{}, byKey: slices.Contains(in.By, ByKey),
+	}
+	// Days are cut where steps begin, as far back as there are quarters and up to where there can be usage.
+	from, until := maxTime(p.start, h.quarters), minTime(p.end, ceil(now.Add(maxAhead+day), day))
+	switch in.Step {
+	case "":
+	case StepQuarter, StepHour:
+		for at := from.Truncate(day); at.Before(until); at = at.Add(day) {
+			p.cuts = append(p.cuts, at.Add(day/2))
+		}
+	default:
+		for at := p.next(p.floor(from)); at.Before(until); at = p.next(at) {
+			p.cuts = append(p.cuts, at)
+		}
+	}
+	return p
+}
+
+// floor returns the beginning of the step that an instant lies in.
+func (p *report) floor(t time.Time) time.Time {
+	local := t.In(p.Location)
+	year, month, date := local.Date()
+	switch p.Step {
+	case StepQuarter:
+		return t.Truncate(quarter)
+	case StepHour:
+		return t.Add(-time.Duration(local.Minute())*time.Minute - time.Duration(local.Second())*time.Second).Truncate(quarter)
+	case StepDay:
+		return p.midnight(year, month, date)
+	case StepWeek:
+		return p.midnight(year, month, date-(int(local.Weekday())+6)%7)
+	case StepMonth:
+		return p.midnight(year, month, 1)
+	}
+	return p.start
+}
+
+// next returns the beginning of the step after the one that begins at t.
+func (p *report) next(t time.Time) time.Time {
+	year, month, date := t.In(p.Location).Date()
+	switch p.Step {
+	case StepQuarter:
+		return t.Add(quarter)
+	case StepHour:
+		if next := p.floor(t.Add(time.Hour)); next.After(t) {
+			return next
+		}
+		return p.floor(t.Add(2 * time.Hour)) // a clock that was set back within the hour
+	case StepDay:
+		return p.after(t, year, month, date+1)
+	case StepWeek:
+		return p.after(t, year, month, date+7)
+	case StepMonth:
+		return p.after(t, year, month+1, 1)
+	}
+	return p.end
+}
+
+// after returns a midnight that is later than t.
+func (p *report) after(t time.Time, year int, month time.Month, date int) time.Time {
+	if next := p.midnight(year, month, date); next.After(t) {
+		return next
+	}
+	return p.midnight(year, month, date+1) // a zone that has left a day out
+}
+
+// midnight returns the first quarter of an hour of a day. Where clocks are set forward at midnight, that is one o'clock.
+func (p *report) midnight(year int, month time.Month, date int) time.Time {
+	t := time.Date(year, month, date, 0, 0, 0, 0, p.Location)
+	if noon := time.Date(year, month, date, 12, 0, 0, 0, p.Location); t.Day() != noon.Day() {
+		t = t.Add(time.Hour)
+	}
+	return t.UTC().Truncate(quarter)
+}
+
+// covered returns the instant from which on what is counted in a step begins: of whole days, where there is nothing
+// else, those whose noon lies in it.
+func (p *report) covered(step time.Time) time.Time {
+	if step.Before(p.quarters) {
+		step = ceil(step.Add(-day/2), day)
+	}
+	return minTime(maxTime(step, p.start), p.end)
+}
+
+// add counts a row.
+func (p *report) add(row periodRow) error {
+	g, ok := p.models[row.model]
+	if !ok {
+		return nil // it was created since
+	}
+	if p.byKey {
+		if g.key, ok = p.keys[row.key]; !ok {
+			id, err := uuid.Parse(row.key)
+			if err != nil {
+				return fmt.Errorf("%w: api_key_id: %w", ErrCorrupt, err)
+			}
+			g.key, p.keys[row.key] = id, id
+		}
+	}
+	if p.cached.grain != row.grain || !p.cached.from.Equal(row.start) {
+		at := row.start
+		if row.grain == usage.GrainDay && at.Before(p.quarters) {
+			at = at.Add(day / 2)
+		}
+		p.cached.grain, p.cached.from, p.cached.step = row.grain, row.start, p.floor(at)
+	}
+	cell := reportCell{p.cached.step.Unix(), g}
+	s := p.sums[cell]
+	if s == nil {
+		if len(p.sums) == MaxReportRows {
+			return tooManyRows()
+		}
+		s = new(sums)
+		p.sums[cell] = s
+	}
+	return row.addTo(s)
+}
+
+func tooManyRows() error {
+	return fmt.Errorf("%w: the report would have more than %d rows", ErrInvalidData, MaxReportRows)
+}
+
+// rows returns what was counted, in order.
+func (p *report) rows() ([]ReportRow, error) {
+	if p.FillGaps {
+		if err := p.fill(); err != nil {
+			return nil, err
+		}
+	}
+	cells := make([]reportCell, 0, len(p.sums))
+	for c := range p.sums {
+		cells = append(cells, c)
+	}
+	slices.SortFunc(cells, func(a, b reportCell) int {
+		return cmp.Or(cmp.Compare(a.step, b.step), compareGroups(a.group, b.group))
+	})
+	rows := make([]ReportRow, 0, len(cells))
+	for _, c := range cells {
+		step := time.Unix(c.step, 0).UTC()
+		rows = append(rows, ReportRow{
+			Start: p.covered(step).In(p.Location), End: p.covered(p.next(step)).In(p.Location),
+			ProviderID: c.provider, FamilyID: c.family, ModelID: c.model, APIKeyID: c.key,
+			UsageFigures: p.sums[c].figures(),
+		})
+	}
+	return rows, nil
+}
+
+// fill adds cells without usage.
+func (p *report) fill() error {
+	groups := map[group]bool{}
+	for c := range p.sums {
+		groups[c.group] = true
+	}
+	if len(groups) == 0 {
+		return nil
+	}
+	steps := 0
+	for step := p.floor(p.start); step.Before(p.end); step = p.next(step) {
+		if !p.covered(step).Before(p.covered(p.next(step))) {
+			continue // no whole day has its noon there
+		}
+		if steps++; steps*len(groups) > MaxReportRows {
+			return tooManyRows()
+		}
+		for g := range groups {
+			if c := (reportCell{step.Unix(), g}); p.sums[c] == nil {
+				p.sums[c] = new(sums)
+			}
+		}
+	}
+	return nil
+}
