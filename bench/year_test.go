@@ -160,6 +160,13 @@ func questions(b *testing.B, d database, reg *registry.Registry, from, until tim
 			require.Len(b, costs, yearModels)
 		}
 	})
+	b.Run("report/day/provider", func(b *testing.B) {
+		for range b.N {
+			rows, err := reg.UsageReport(ctx, registry.ReportInput{Start: from, End: until, By: []registry.Dimension{registry.ByProvider}, Step: registry.StepDay})
+			require.NoError(b, err)
+			require.Len(b, rows, 365*yearProviders)
+		}
+	})
 	raw := d.raw(b, 4)
 	defer func() { require.NoError(b, raw.Close()) }()
 	const sums = `SELECT COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens), SUM(reasoning_tokens),
@@ -185,6 +192,13 @@ func questions(b *testing.B, d database, reg *registry.Registry, from, until tim
 	b.Run("raw/stats/year", func(b *testing.B) {
 		for i := range b.N {
 			scan(b, sums+"WHERE model_id = $1 AND at >= $2 AND at < $3", d.models[i%len(d.models)], from, until)
+		}
+	})
+	b.Run("raw/report/day/provider", func(b *testing.B) {
+		day := map[string]string{"sqlite": "date(e.at)", "postgres": "date_trunc('day', e.at)"}[d.engine]
+		for range b.N {
+			scan(b, `SELECT m.provider_id, `+day+`, COUNT(*), SUM(e.input_tokens), SUM(e.output_tokens), SUM(e.cache_read_tokens), SUM(e.cost), SUM(e.latency_ms)
+ FROM usage_events e JOIN models m ON m.id = e.model_id WHERE e.at >= $1 AND e.at < $2 GROUP BY 1, 2`, from, until)
 		}
 	})
 	b.Run("raw/breakdown", func(b *testing.B) {

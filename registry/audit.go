@@ -26,6 +26,7 @@ const (
 	ActionDegrade = "degrade" // a key
 	ActionRestore = "restore" // a key
 	ActionReset   = "reset"   // the daily counters of all keys
+	ActionReprice = "reprice" // past usage of a model
 )
 
 // What it was done to. The entry's EntityID is the id of the row, but that of the model for a price,

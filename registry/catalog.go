@@ -282,7 +282,8 @@ func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (m
 	byModel := make(map[uuid.UUID]*ent.Price, len(models))
 	for some := range slices.Chunk(ids, chunk) {
 		current, err := im.tx.Price.Query().Where(
-			price.ModelIDIn(some...), price.ServiceTier(StandardTier), price.MinContextTokens(0), price.EffectiveToIsNil(),
+			price.ModelIDIn(some...), price.ServiceTier(StandardTier), price.MinContextTokens(0),
+			price.SupersededAtIsNil(), price.EffectiveToIsNil(),
 		).All(ctx)
 		if err != nil {
 			return nil, err

@@ -478,6 +478,17 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		"PriceAt": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.PriceAt(ctx, models[0], registrytest.Start))
 		},
+		"PriceHistory": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.PriceHistory(ctx, models[0]))
+		},
+		"Reprice": func(ctx context.Context, reg *registry.Registry) error {
+			_, err := reg.UpdateModelPricing(ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)})
+			if err == nil {
+				_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: models[0]})
+			}
+			return err
+		},
+		"UnpricedUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.UnpricedUsage(ctx)) },
 		"PurgeAPIKey":   func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeAPIKey(ctx, keys[4]) },
 		"PurgeModel":    func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeModel(ctx, models[3]) },
 		"PurgeProvider": func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeProvider(ctx, purged.ID) },
@@ -517,7 +528,7 @@ func openSecond[T any](_ T, err error) error { return err }
 
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {
-	for _, prefix := range []string{"Find", "Get", "Latest", "List", "PriceAt", "UsageReport"} {
+	for _, prefix := range []string{"Find", "Get", "Latest", "List", "Price", "Unpriced", "UsageReport"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,7 +26,7 @@ const maxTier = 64
 // created is taken to have held before.
 var beginning = time.Unix(0, 0).UTC()
 
-// PriceInput describes a price of a model that holds from now on.
+// PriceInput describes a price of a model.
 type PriceInput struct {
 	// Rates are USD per one million tokens by meter name, none negative. Nil: not known any more.
 	Rates money.Rates
@@ -36,6 +37,8 @@ type PriceInput struct {
 	MinContextTokens int64
 	// Source says where the rates come from, up to 128 characters. Empty: set by hand.
 	Source string
+	// EffectiveFrom is when the price takes effect, from 1970 until now. Defaults to now.
+	EffectiveFrom time.Time
 }
 
 func (in PriceInput) withDefaults() PriceInput {
@@ -45,11 +48,18 @@ func (in PriceInput) withDefaults() PriceInput {
 	if in.Rates == nil {
 		in.Rates = money.Rates{}
 	}
+	if !in.EffectiveFrom.IsZero() {
+		in.EffectiveFrom = store.Time(in.EffectiveFrom)
+	}
 	return in
 }
 
-func (in PriceInput) faults() faults {
+func (in PriceInput) faults(now time.Time) faults {
 	var f faults
+	if !in.EffectiveFrom.IsZero() {
+		f.check(!in.EffectiveFrom.Before(beginning), "effective_from is before 1970")
+		f.check(!in.EffectiveFrom.After(now), "effective_from is in the future")
+	}
 	f.rates(in.Rates)
 	f.text("service_tier", in.ServiceTier, 1, maxTier)
 	f.check(in.MinContextTokens >= 0 && in.MinContextTokens <= meter.MaxTokens,
@@ -86,17 +96,22 @@ func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate
 		SetRates(in.Rates).SetSource(in.Source)
 }
 
-// UpdateModelPricing gives a live model another price from now on and returns it. The price it
-// had ends now and stays in the history, as does the usage that was recorded at it. Rates that
-// the model has already change nothing but the source, and return the price in effect.
+// UpdateModelPricing gives a live model another price from an instant on, and returns it. The price that the model
+// had ends there and stays in the history, as does the usage that was recorded at it. Rates that the model has
+// then already change nothing but the source, and return the price in effect.
 //
-// A tier has at most one price a microsecond, and no price begins before the one it follows: a
-// second change within one microsecond, or after the clock went back, takes effect one microsecond
-// after the change before it. It returns [ErrInvalidData] or [ErrNotFound].
+// Without an effective time the price holds from now on. A tier has at most one price a microsecond, and no such price
+// begins before the one it follows: a second change within one microsecond, or after the clock went back, takes effect
+// one microsecond after the change before it.
+//
+// With an effective time the price is put into the history: it holds until the next one that is there
+// already. A price that begins at the same instant is superseded. Usage whose cost was not known, and whose
+// price is no longer that of its time, is priced anew, as by [Registry.Reprice]; usage that had a cost keeps it until
+// Reprice is called. It returns [ErrInvalidData], also for an effective time in the future, or [ErrNotFound].
 func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (p *ent.Price, err error) {
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
-	f := in.faults()
+	f := in.faults(r.now())
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -109,7 +124,11 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 		if p, entry, err = changePrice(ctx, tx, id, in, now); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, now, entry)
+		if err := r.audit(ctx, tx, now, entry); err != nil || in.EffectiveFrom.IsZero() {
+			return err
+		}
+		_, err := r.reprice(ctx, tx, repricing{model: id, start: in.EffectiveFrom, end: now.Add(maxAhead), unpricedAlone: true}, now)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -117,37 +136,53 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	return p, nil
 }
 
-// changePrice closes the current price of a tier and opens the next, which it returns with the entry of
-// the change.
+// changePrice puts a price into the history of its tier, and returns it with the entry of the change.
 func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time) (*ent.Price, auditEntry, error) {
 	var none auditEntry
-	current, err := tx.Price.Query().Where(
-		price.ModelID(modelID), price.ServiceTier(in.ServiceTier),
-		price.MinContextTokens(in.MinContextTokens), price.EffectiveToIsNil(),
-	).Only(ctx)
-	if err != nil && !ent.IsNotFound(err) {
+	history, err := tx.Price.Query().Where(
+		price.ModelID(modelID), price.ServiceTier(in.ServiceTier), price.MinContextTokens(in.MinContextTokens),
+		price.SupersededAtIsNil(), price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(cmp.Or(in.EffectiveFrom, now))),
+	).Order(price.ByEffectiveFrom()).All(ctx)
+	if err != nil {
 		return nil, none, err
 	}
-	from, action := now, ActionCreate
+	from := in.EffectiveFrom
+	if from.IsZero() {
+		from = now
+		if n := len(history); n > 0 && !from.After(history[n-1].EffectiveFrom) { // the same instant, or the clock went back
+			from = history[n-1].EffectiveFrom.Add(time.Microsecond)
+		}
+	}
+	var current *ent.Price // at that instant
+	var to *time.Time
+	for _, p := range history {
+		if p.EffectiveFrom.After(from) {
+			to = &p.EffectiveFrom
+			break
+		}
+		current, to = p, p.EffectiveTo
+	}
+	action := ActionCreate
 	if current != nil {
 		action = ActionUpdate
 		if sameRates(current.Rates, in.Rates) {
 			same, err := current.Update().SetSource(in.Source).Save(ctx)
 			return same, auditPrice(ActionUpdate, current, same), err
 		}
-		if !from.After(current.EffectiveFrom) { // the same instant, or the clock went back
-			from = current.EffectiveFrom.Add(time.Microsecond)
+		closing := current.Update().SetEffectiveTo(from)
+		if current.EffectiveFrom.Equal(from) {
+			closing = current.Update().SetSupersededAt(now)
 		}
-		if err := current.Update().SetEffectiveTo(from).Exec(ctx); err != nil {
+		if err := closing.Exec(ctx); err != nil {
 			return nil, none, err
 		}
 	}
-	next, err := newPrice(tx, modelID, in).SetEffectiveFrom(from).SetRecordedAt(now).Save(ctx)
+	next, err := newPrice(tx, modelID, in).SetEffectiveFrom(from).SetNillableEffectiveTo(to).SetRecordedAt(now).Save(ctx)
 	if err != nil {
 		return nil, none, err
 	}
 	entry := auditPrice(action, current, next)
-	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 {
+	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 || to != nil {
 		return next, entry, nil
 	}
 	update := tx.Model.UpdateOneID(modelID).SetUpdatedAt(now)
@@ -192,7 +227,7 @@ func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time)
 // priceAt returns the standard price of a model at an instant.
 func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
 	candidates, err := client.Price.Query().Where(
-		price.ModelID(modelID), price.ServiceTier(StandardTier), price.MinContextTokens(0),
+		price.ModelID(modelID), price.ServiceTier(StandardTier), price.MinContextTokens(0), price.SupersededAtIsNil(),
 		price.EffectiveFromLTE(at), price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(at)),
 	).All(ctx)
 	if err != nil {
@@ -202,4 +237,17 @@ func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time
 		return best, nil
 	}
 	return nil, ErrNotFound
+}
+
+// PriceHistory returns all prices of a model, live or deleted: in the order of their service tiers, of the contexts they
+// begin at, and of the times they took effect. Those that were superseded are among them, at their old place;
+// superseded_at tells. It returns [ErrNotFound].
+func (r *Registry) PriceHistory(ctx context.Context, modelID uuid.UUID) ([]*ent.Price, error) {
+	op := fmt.Sprintf("price history of model %s", modelID)
+	all, err := r.client.Price.Query().Where(price.ModelID(modelID)).Order(price.ByServiceTier(), price.ByMinContextTokens(),
+		price.ByEffectiveFrom(), price.ByRecordedAt(), price.ByID()).All(ctx)
+	if err == nil && len(all) == 0 { // a model has a price from its beginning
+		err = ErrNotFound
+	}
+	return all, translate(ctx, op, err)
 }

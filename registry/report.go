@@ -8,11 +8,12 @@ import (
 	"slices"
 	"time"
 
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 )
@@ -134,7 +135,7 @@ func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string
 		{in.ProviderID, func(id uuid.UUID) { query.Where(model.ProviderID(id)) }},
 		{in.FamilyID, func(id uuid.UUID) { query.Where(model.FamilyID(id)) }},
 		{in.ModelID, func(id uuid.UUID) { query.Where(model.ID(id)) }},
-		{in.APIKeyID, func(id uuid.UUID) { query.Where(model.HasProviderWith(provider.HasKeysWith(apikey.ID(id)))) }},
+		{in.APIKeyID, func(id uuid.UUID) { query.Where(ofKey(id)) }},
 	} {
 		if c.id != uuid.Nil {
 			c.by(c.id)
@@ -158,6 +159,14 @@ func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string
 		groups[m.ID.String()] = g
 	}
 	return groups, err
+}
+
+// ofKey selects the models of a key's provider.
+func ofKey(id uuid.UUID) predicate.Model {
+	return func(s *sql.Selector) {
+		keys := sql.Table(apikey.Table)
+		s.Where(sql.In(s.C(model.FieldProviderID), sql.Select(keys.C(apikey.FieldProviderID)).From(keys).Where(sql.EQ(keys.C(apikey.FieldID), id))))
+	}
 }
 
 // group is what a row is of.

@@ -1,0 +1,433 @@
+package registry_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+// requireLedger demands that quarters are the sums of events, days those of quarters and totals those of keys and prices,
+// as far back as the horizons say; and that a request costs its tokens at its price.
+func requireLedger(tb testing.TB, reg *registry.Registry) {
+	tb.Helper()
+	ctx, c := tb.Context(), reg.Client()
+	type sum struct {
+		Requests, Errors, Unpriced, Input, Output, CacheRead, CacheWrite, Reasoning, Cost, Latency int64
+		Histogram                                                                                  string
+	}
+	type row struct {
+		model, key, price uuid.UUID
+		grain             string
+		start             time.Time
+	}
+	horizon := map[string]time.Time{}
+	for _, h := range must(c.UsageHorizon.Query().All(ctx)) {
+		horizon[h.ID] = h.CompleteFrom
+	}
+	prices := map[uuid.UUID]*ent.Price{}
+	for _, p := range must(c.Price.Query().All(ctx)) {
+		prices[p.ID] = p
+	}
+	add := func(to map[row]sum, at row, s sum) {
+		have := to[at]
+		var a, b, both latency.Histogram
+		require.NoError(tb, a.MergeBinary([]byte(have.Histogram)))
+		require.NoError(tb, b.MergeBinary([]byte(s.Histogram)))
+		require.NoError(tb, both.Merge(a))
+		require.NoError(tb, both.Merge(b))
+		to[at] = sum{
+			have.Requests + s.Requests, have.Errors + s.Errors, have.Unpriced + s.Unpriced, have.Input + s.Input, have.Output + s.Output,
+			have.CacheRead + s.CacheRead, have.CacheWrite + s.CacheWrite, have.Reasoning + s.Reasoning, have.Cost + s.Cost, have.Latency + s.Latency,
+			string(both.AppendBinary(nil)),
+		}
+	}
+	cost := func(usd *money.USD) int64 {
+		if usd == nil {
+			return 0
+		}
+		return int64(*usd)
+	}
+	fromEvents, fromQuarters, fromDays := map[row]sum{}, map[row]sum{}, map[row]sum{}
+	quarters, days, totals := map[row]sum{}, map[row]sum{}, map[row]sum{}
+	for _, e := range must(c.UsageEvent.Query().All(ctx)) {
+		usd, err := meter.Tokens{InputTokens: e.InputTokens, OutputTokens: e.OutputTokens, CacheReadTokens: e.CacheReadTokens,
+			CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens}.Cost(prices[e.PriceID].Rates)
+		if err != nil {
+			require.Nil(tb, e.Cost)
+		} else {
+			require.Equal(tb, usd, *e.Cost, "%v", e)
+		}
+		if e.At.Before(horizon["events"]) {
+			continue
+		}
+		var h latency.Histogram
+		h.Add(e.LatencyMs)
+		s := sum{1, 0, 0, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens, cost(e.Cost), e.LatencyMs, string(h.AppendBinary(nil))}
+		if !e.Success {
+			s.Errors = 1
+		}
+		if e.Cost == nil {
+			s.Unpriced = 1
+		}
+		add(fromEvents, row{e.ModelID, e.APIKeyID, e.PriceID, "quarter", e.At.Truncate(15 * time.Minute)}, s)
+	}
+	for _, u := range must(c.Usage.Query().All(ctx)) {
+		at := row{u.ModelID, u.APIKeyID, u.PriceID, string(u.Grain), u.PeriodStart}
+		require.Equal(tb, u.UnpricedCount == u.RequestCount, u.TotalCost == nil, "%v", u)
+		require.NotZero(tb, u.RequestCount)
+		s := sum{u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram)}
+		switch {
+		case u.Grain == usage.GrainDay:
+			if !u.PeriodStart.Before(horizon["quarters"]) {
+				days[at] = s
+			}
+		case !u.PeriodStart.Before(horizon["quarters"]):
+			day := at
+			day.grain, day.start = "day", u.PeriodStart.Truncate(24*time.Hour)
+			add(fromQuarters, day, s)
+			if !u.PeriodStart.Before(horizon["events"]) {
+				quarters[at] = s
+			}
+		}
+		at.key, at.price = uuid.Nil, uuid.Nil
+		add(fromDays, at, s)
+	}
+	for _, u := range must(c.UsageTotal.Query().All(ctx)) {
+		totals[row{model: u.ModelID, grain: string(u.Grain), start: u.PeriodStart}] = sum{u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram)}
+	}
+	require.Equal(tb, fromEvents, quarters, "quarters")
+	require.Equal(tb, fromQuarters, days, "days")
+	require.Equal(tb, fromDays, totals, "totals")
+}
+
+// TestPriceAtPastTime puts prices into the history.
+func TestPriceAtPastTime(t *testing.T) { eachEngine(t, testPriceAtPastTime) }
+
+func testPriceAtPastTime(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	m := mustModel(t, reg, mustProvider(t, reg, "p").ID, "m", money.Rates{meter.Input: 1 * money.Dollar})
+	hour := func(h int) time.Time { return registrytest.Start.Add(time.Duration(h) * time.Hour) }
+	set := func(dollars money.USD, at time.Time) *ent.Price {
+		p, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: dollars * money.Dollar}, EffectiveFrom: at})
+		require.NoError(t, err)
+		return p
+	}
+	at := func(h int) money.USD {
+		p, err := reg.PriceAt(ctx, m.ID, hour(h))
+		require.NoError(t, err)
+		require.Nil(t, p.SupersededAt)
+		return p.Rates[meter.Input] / money.Dollar
+	}
+	clock.Set(hour(10))
+	set(2, time.Time{}) // from hour 10
+	require.Equal(t, []money.USD{1, 1, 2}, []money.USD{at(0), at(9), at(10)})
+	inner := set(3, hour(5))
+	require.Equal(t, hour(10), *inner.EffectiveTo, "it holds until the next one")
+	require.Equal(t, []money.USD{1, 1, 3, 3, 2}, []money.USD{at(0), at(4), at(5), at(9), at(10)})
+	got, err := reg.GetModel(ctx, m.ID)
+	require.NoError(t, err)
+	require.Equal(t, 2*money.Dollar, *got.CostPer1mInput, "the current price did not change")
+	set(4, hour(5))
+	require.Equal(t, []money.USD{1, 4, 4, 2}, []money.USD{at(4), at(5), at(9), at(10)})
+	superseded, err := reg.Client().Price.Get(ctx, inner.ID)
+	require.NoError(t, err)
+	require.Equal(t, clock.Now(), *superseded.SupersededAt)
+	set(5, hour(10))
+	got, err = reg.GetModel(ctx, m.ID)
+	require.NoError(t, err)
+	require.Equal(t, 5*money.Dollar, *got.CostPer1mInput)
+	require.Equal(t, []money.USD{4, 5}, []money.USD{at(9), at(10)})
+	set(6, time.Unix(0, 0))
+	require.Equal(t, []money.USD{6, 6, 4}, []money.USD{at(-100000), at(4), at(5)})
+	n := len(must(reg.PriceHistory(ctx, m.ID)))
+	same := set(4, hour(7))
+	require.Equal(t, hour(5), same.EffectiveFrom, "the same rates")
+	history, err := reg.PriceHistory(ctx, m.ID)
+	require.NoError(t, err)
+	require.Len(t, history, n)
+	var rates []money.USD
+	for _, p := range history {
+		rates = append(rates, p.Rates[meter.Input]/money.Dollar)
+	}
+	require.Equal(t, []money.USD{1, 6, 3, 4, 2, 5}, rates)
+
+	// Another tier has no price before its first.
+	batch, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{ServiceTier: "batch", Rates: money.Rates{meter.Input: 1}, EffectiveFrom: hour(8)})
+	require.NoError(t, err)
+	earlier, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{ServiceTier: "batch", Rates: money.Rates{meter.Input: 2}, EffectiveFrom: hour(3)})
+	require.NoError(t, err)
+	require.Equal(t, batch.EffectiveFrom, *earlier.EffectiveTo)
+
+	for name, when := range map[string]time.Time{"future": clock.Now().Add(time.Microsecond), "before 1970": time.Unix(-1, 0)} {
+		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{}, EffectiveFrom: when})
+		require.ErrorIs(t, err, registry.ErrInvalidData, name)
+	}
+	_, err = reg.PriceHistory(ctx, uuid.New())
+	require.ErrorIs(t, err, registry.ErrNotFound)
+}
+
+// TestReprice corrects a price, with events, from quarters and from days alone.
+func TestReprice(t *testing.T) { eachEngine(t, testReprice) }
+
+func testReprice(t *testing.T, e engine) {
+	t.Parallel()
+	for name, left := range map[string]struct{ events, quarters bool }{"events": {true, true}, "quarters": {false, true}, "days": {false, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg, clock := e.setup(t)
+			ctx := t.Context()
+			p := mustProvider(t, reg, "p")
+			m, other := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000}), mustModel(t, reg, p.ID, "other", gpt4())
+			keys := []*ent.APIKey{mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)}
+			midnight := registrytest.Start.Truncate(24 * time.Hour)
+			clock.Set(midnight.AddDate(0, 0, 4))
+			for i := range 96 * 3 { // a request a quarter for three days, of a third of a nano-dollar more at the corrected price
+				require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{
+					ModelID: m.ID, APIKeyID: keys[i%2].ID, At: midnight.Add(time.Duration(i)*15*time.Minute + time.Minute),
+					Tokens: meter.Tokens{InputTokens: 100}, Latency: time.Duration(i) * time.Millisecond,
+				}))
+			}
+			record(t, reg, other, keys[0], 1, 1)
+			forget(t, reg, left.events, left.quarters, midnight.AddDate(0, 0, 4))
+			requireLedger(t, reg)
+			stats := func() registry.UsageStats {
+				s, err := reg.GetUsageStats(ctx, m.ID, midnight, midnight.AddDate(0, 0, 4))
+				require.NoError(t, err)
+				return s
+			}
+			was := stats()
+			require.Equal(t, money.USD(96*3*100), was.TotalCost)
+
+			// From the second day on it should have been two and a third nano-dollars a token.
+			day := midnight.AddDate(0, 0, 1)
+			_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 2_333_333}, EffectiveFrom: day})
+			require.NoError(t, err)
+			require.Equal(t, was, stats(), "what had a cost keeps it")
+			before := dump(t, reg)
+			dry, err := reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID, DryRun: true})
+			require.NoError(t, err)
+			require.Equal(t, before, dump(t, reg), "a dry run changes nothing")
+			entries := len(must(reg.ListAudit(ctx, registry.AuditFilter{})))
+			wet, err := reg.As("alice").Reprice(ctx, registry.RepriceInput{ModelID: m.ID})
+			require.NoError(t, err)
+			require.Equal(t, dry, wet)
+			require.EqualValues(t, 96*2, wet.Requests)
+			require.Equal(t, money.USD(96*2*100), wet.Before)
+			want := money.USD(96 * 2 * 233) // each request rounded by itself: 233.3333
+			if !left.quarters {
+				want = 4 * 11200 // 48 requests of a key a day: 11199.9984
+			}
+			require.Equal(t, want, wet.After)
+			got := stats()
+			require.Equal(t, was.TotalCost+wet.After-wet.Before, got.TotalCost)
+			got.TotalCost = was.TotalCost
+			require.Equal(t, was, got, "nothing else changed")
+			requireLedger(t, reg)
+
+			trail := must(reg.ListAudit(ctx, registry.AuditFilter{}))
+			require.Len(t, trail, entries+1)
+			require.Equal(t, []string{"alice", registry.ActionReprice, registry.EntityModel, m.ID.String()},
+				[]string{trail[0].Actor, trail[0].Action, trail[0].Entity, trail[0].EntityID})
+			var told registry.RepriceReport
+			require.NoError(t, json.Unmarshal(trail[0].After, &told))
+			require.Equal(t, wet, told)
+
+			again, err := reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID})
+			require.NoError(t, err)
+			require.Zero(t, again.Requests)
+			require.Len(t, must(reg.ListAudit(ctx, registry.AuditFilter{})), entries+1)
+			if left.events {
+				n := must(reg.Client().UsageEvent.Query().Where(usageevent.CostStatusEQ(usageevent.CostStatusRepriced)).Count(ctx))
+				require.Equal(t, 96*2, n)
+			}
+		})
+	}
+	t.Run("Err", func(t *testing.T) {
+		t.Parallel()
+		reg, _ := e.setup(t)
+		_, err := reg.Reprice(t.Context(), registry.RepriceInput{ModelID: uuid.New()})
+		require.ErrorIs(t, err, registry.ErrNotFound)
+		_, err = reg.Reprice(t.Context(), registry.RepriceInput{ModelID: uuid.New(), Start: registrytest.Start, End: registrytest.Start.Add(-time.Hour)})
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+	})
+}
+
+// forget removes events, or quarters too, as PruneUsage does, that lie before a horizon.
+func forget(tb testing.TB, reg *registry.Registry, events, quarters bool, horizon time.Time) {
+	tb.Helper()
+	ctx, c := tb.Context(), reg.Client()
+	if !events {
+		must(c.UsageEvent.Delete().Where(usageevent.AtLT(horizon)).Exec(ctx))
+		require.NoError(tb, c.UsageHorizon.Create().SetID("events").SetCompleteFrom(horizon).Exec(ctx))
+	}
+	if !quarters {
+		must(c.Usage.Delete().Where(usage.GrainEQ(usage.GrainQuarter), usage.PeriodStartLT(horizon)).Exec(ctx))
+		must(c.UsageTotal.Delete().Where(usagetotal.GrainEQ(usagetotal.GrainQuarter), usagetotal.PeriodStartLT(horizon)).Exec(ctx))
+		require.NoError(tb, c.UsageHorizon.Create().SetID("quarters").SetCompleteFrom(horizon).Exec(ctx))
+	}
+}
+
+// TestBackfill prices usage that had no price, by setting one for the past.
+func TestBackfill(t *testing.T) { eachEngine(t, testBackfill) }
+
+func testBackfill(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "p")
+	m, free := mustModel(t, reg, p.ID, "m", nil), mustModel(t, reg, p.ID, "free", money.Rates{meter.Input: 0, meter.Output: 0})
+	k := mustKey(t, reg, p.ID, 1)
+	start := clock.Now()
+	for range 10 {
+		record(t, reg, m, k, 1000, 0)
+		record(t, reg, free, k, 1000, 0)
+		clock.Advance(7 * time.Hour)
+	}
+	record(t, reg, m, k, 0, 5)
+	unpriced, err := reg.UnpricedUsage(ctx)
+	require.NoError(t, err)
+	require.Equal(t, []registry.UnpricedModel{{
+		ModelID: m.ID, ProviderID: p.ID, Name: "m", Requests: 11,
+		First: start.Truncate(24 * time.Hour), Last: clock.Now().Truncate(24*time.Hour).AddDate(0, 0, 1),
+	}}, unpriced)
+
+	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.Dollar}, EffectiveFrom: start.Add(7 * time.Hour)})
+	require.NoError(t, err)
+	requireLedger(t, reg)
+	stats, err := reg.GetUsageStats(ctx, m.ID, start, clock.Now().Add(time.Hour))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, stats.UnpricedRequests, "the one before that time, and the one whose output has no rate")
+	require.Equal(t, 9*1000*money.MicroDollar, stats.TotalCost)
+	unpriced, err = reg.UnpricedUsage(ctx)
+	require.NoError(t, err)
+	require.Len(t, unpriced, 1)
+	require.EqualValues(t, 2, unpriced[0].Requests)
+	trail := must(reg.ListAudit(ctx, registry.AuditFilter{Action: registry.ActionReprice}))
+	require.Len(t, trail, 1)
+
+	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.Dollar, meter.Output: money.Dollar}, EffectiveFrom: start})
+	require.NoError(t, err)
+	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.Dollar, meter.Output: money.Dollar}, EffectiveFrom: start.Add(7 * time.Hour)})
+	require.NoError(t, err)
+	unpriced, err = reg.UnpricedUsage(ctx)
+	require.NoError(t, err)
+	require.Empty(t, unpriced)
+	requireLedger(t, reg)
+}
+
+// TestRepriceAnything changes prices and records at random, and then demands of every event that its price is the one in
+// force at its time.
+func TestRepriceAnything(t *testing.T) { eachEngine(t, testRepriceAnything) }
+
+func testRepriceAnything(t *testing.T, e engine) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		reg, clock := e.setup(t)
+		ctx := t.Context()
+		random := rand.New(rand.NewPCG(seed, 9)) //nolint:gosec // the same in each run
+		p := mustProvider(t, reg, "p")
+		m := mustModel(t, reg, p.ID, "m", nil)
+		keys := []*ent.APIKey{mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)}
+		start := clock.Now()
+		tiers := []string{"", "batch"}
+		for range 120 {
+			clock.Advance(time.Duration(random.Int64N(int64(90 * time.Minute))))
+			past := start.Add(time.Duration(random.Int64N(int64(clock.Now().Sub(start)) + 1)))
+			if random.IntN(6) == 0 {
+				in := registry.PriceInput{ServiceTier: tiers[random.IntN(2)], MinContextTokens: int64(random.IntN(2)) * 3000, EffectiveFrom: past,
+					Rates: money.Rates{meter.Input: money.USD(random.Int64N(5_000_000)), meter.Output: money.USD(random.Int64N(9_000_000))}}
+				if random.IntN(3) == 0 {
+					in.EffectiveFrom = time.Time{}
+				}
+				_, err := reg.UpdateModelPricing(ctx, m.ID, in)
+				require.NoError(t, err)
+				requireLedger(t, reg)
+				continue
+			}
+			require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{
+				ModelID: m.ID, APIKeyID: keys[random.IntN(2)].ID, At: past, ServiceTier: tiers[random.IntN(2)],
+				Tokens: meter.Tokens{InputTokens: random.Int64N(6000), OutputTokens: random.Int64N(50)}, Failed: random.IntN(9) == 0,
+			}))
+		}
+		dry, err := reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID, DryRun: true})
+		require.NoError(t, err)
+		was, err := reg.GetCostBreakdown(ctx, p.ID)
+		require.NoError(t, err)
+		wet, err := reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID})
+		require.NoError(t, err)
+		require.Equal(t, dry, wet)
+		is, err := reg.GetCostBreakdown(ctx, p.ID)
+		require.NoError(t, err)
+		require.Equal(t, was["m"]+wet.After-wet.Before, is["m"])
+		requireLedger(t, reg)
+		for _, e := range must(reg.Client().UsageEvent.Query().WithPrice().All(ctx)) {
+			own := e.Edges.Price
+			inForce := must(reg.Client().Price.Query().Where(price.ModelID(m.ID), price.ServiceTier(own.ServiceTier),
+				price.MinContextTokens(own.MinContextTokens), price.SupersededAtIsNil(), price.EffectiveFromLTE(e.At),
+				price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(e.At))).All(ctx))
+			require.LessOrEqual(t, len(inForce), 1)
+			if len(inForce) == 1 && len(inForce[0].Rates) > 0 {
+				require.Equal(t, inForce[0].ID, own.ID, fmt.Sprint(seed))
+			}
+		}
+	}
+}
+
+// TestRepriceUnderLoad prices anew while others record.
+func TestRepriceUnderLoad(t *testing.T) { eachEngine(t, testRepriceUnderLoad) }
+
+func testRepriceUnderLoad(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "p")
+	m := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000})
+	var keys []*ent.APIKey
+	for i := range 4 {
+		keys = append(keys, mustKey(t, reg, p.ID, i))
+	}
+	start := clock.Now()
+	clock.Advance(24 * time.Hour)
+	var wg sync.WaitGroup
+	const each = 60
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range each {
+				err := reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: keys[(g+i)%4].ID,
+					At: start.Add(time.Duration(i*20) * time.Minute), Tokens: meter.Tokens{InputTokens: int64(g + i)}})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 10 {
+		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(1_000_000 + i)},
+			EffectiveFrom: start.Add(time.Duration(i) * time.Hour)})
+		require.NoError(t, err)
+		_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID})
+		require.NoError(t, err)
+	}
+	wg.Wait()
+	requireLedger(t, reg)
+	require.EqualValues(t, 8*each, recorded(t, reg))
+}
