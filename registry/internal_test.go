@@ -82,15 +82,15 @@ func TestPlans(t *testing.T) {
 		"GetUsageStats": {func(r *Registry) error {
 			_, err := r.GetUsageStats(t.Context(), m.ID, start, start.AddDate(0, 1, 0))
 			return err
-		}, []string{"t USING INDEX usagetotal_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		}, []string{"t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
 		"GetCostBreakdown": {func(r *Registry) error {
 			_, err := r.GetCostBreakdown(t.Context(), p.ID)
 			return err
-		}, []string{"usage_totals USING INDEX usagetotal_model_id_grain_period_start (model_id=? AND grain=?)"}},
+		}, []string{"usage_totals USING PRIMARY KEY (model_id=? AND grain=?)"}},
 		"UsageReport": {func(r *Registry) error {
 			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay})
 			return err
-		}, []string{"t USING INDEX usagetotal_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		}, []string{"t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
 		"UsageReport, by key": {func(r *Registry) error {
 			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}})
 			return err

@@ -180,12 +180,36 @@ func withoutForeignKeys(s *schema.Schema) {
 	}
 }
 
-// refineSQLite gives the events no other order than that of their ids.
+// refineSQLite keeps the events in the order of their ids, and the totals in that of their periods: what is read
+// together lies together. Nobody looks for totals by their ids, which need no index.
 func refineSQLite(s *schema.Schema) {
 	withoutForeignKeys(s)
 	if events, ok := s.Table("usage_events"); ok {
 		events.AddAttrs(&sqlite.WithoutRowID{})
 	}
+	totals, ok := s.Table("usage_totals")
+	if !ok {
+		return
+	}
+	if periods, ok := totals.Index("usagetotal_model_id_grain_period_start"); ok {
+		var key []*schema.Column
+		for _, part := range periods.Parts {
+			key = append(key, part.C)
+		}
+		totals.SetPrimaryKey(schema.NewPrimaryKey(key...))
+		// Atlas reads a key in the order of the table's columns.
+		slices.SortStableFunc(totals.Columns, func(a, b *schema.Column) int { return rank(key, a) - rank(key, b) })
+		totals.AddAttrs(&sqlite.WithoutRowID{})
+		totals.Indexes = slices.DeleteFunc(totals.Indexes, func(i *schema.Index) bool { return i == periods })
+	}
+}
+
+// rank returns the place of a column in a key, or behind it.
+func rank(key []*schema.Column, c *schema.Column) int {
+	if i := slices.Index(key, c); i >= 0 {
+		return i
+	}
+	return len(key)
 }
 
 // refinePostgres makes the order that of SQLite, and parts the events by their ids. What is unique in

@@ -67,9 +67,10 @@ CREATE TABLE `usage_horizons` (
 );
 -- Create "usage_totals" table
 CREATE TABLE `usage_totals` (
-  `id` uuid NOT NULL,
+  `model_id` uuid NOT NULL,
   `grain` text NOT NULL,
   `period_start` datetime NOT NULL,
+  `id` uuid NOT NULL,
   `period_end` datetime NOT NULL,
   `request_count` integer NOT NULL DEFAULT (0),
   `error_count` integer NOT NULL DEFAULT (0),
@@ -84,8 +85,7 @@ CREATE TABLE `usage_totals` (
   `average_latency_ms` real NOT NULL DEFAULT (0),
   `latency_histogram` blob NULL,
   `digest` integer NULL,
-  `model_id` uuid NOT NULL,
-  PRIMARY KEY (`id`),
+  PRIMARY KEY (`model_id`, `grain`, `period_start`),
   CONSTRAINT `usage_totals_models_usage_totals` FOREIGN KEY (`model_id`) REFERENCES `models` (`id`) ON DELETE RESTRICT,
   CONSTRAINT `usage_totals_cost` CHECK (total_cost BETWEEN 0 AND 9000000000000000000),
   CONSTRAINT `usage_totals_counts` CHECK (request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count),
@@ -93,9 +93,7 @@ CREATE TABLE `usage_totals` (
   CONSTRAINT `usage_totals_latency` CHECK (latency_ms_sum BETWEEN 0 AND 9000000000000000000),
   CONSTRAINT `usage_totals_meters` CHECK (input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000),
   CONSTRAINT `usage_totals_period` CHECK (period_end > period_start)
-);
--- Create index "usagetotal_model_id_grain_period_start" to table: "usage_totals"
-CREATE UNIQUE INDEX `usagetotal_model_id_grain_period_start` ON `usage_totals` (`model_id`, `grain`, `period_start`);
+) WITHOUT ROWID;
 -- Fill "usage_totals" with the sums over keys and prices; the id of a row that is summed serves again
 INSERT INTO `usage_totals` (`id`, `grain`, `period_start`, `period_end`, `request_count`, `error_count`, `unpriced_count`, `input_tokens`, `output_tokens`, `cache_read_tokens`, `cache_write_tokens`, `reasoning_tokens`, `total_cost`, `latency_ms_sum`, `average_latency_ms`, `model_id`)
 SELECT MIN(`id`), `grain`, `period_start`, `period_end`, SUM(`request_count`), SUM(`error_count`), SUM(`unpriced_count`), SUM(`input_tokens`), SUM(`output_tokens`), SUM(`cache_read_tokens`), SUM(`cache_write_tokens`), SUM(`reasoning_tokens`), SUM(`total_cost`), SUM(`latency_ms_sum`), COALESCE(CAST(SUM(`latency_ms_sum`) AS real) / NULLIF(SUM(`request_count`), 0), 0), `model_id`
