@@ -31,11 +31,12 @@ check: compiler ## Check that ent/schema and the migration files agree
 	go run ./cmd/atlas-diff -check
 
 cover: compiler ## Run the packages' tests and demand coverage of 85 % each
-	@go test -parallel 4 -cover ./money ./meter ./catalog ./migrate ./internal/store ./registry | awk '{ print } \
+	@go test -parallel 4 -cover ./money ./meter ./catalog ./migrate ./internal/store ./internal/latency ./registry | awk '{ print } \
 		/coverage:/ { sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1 } /^FAIL/ { bad = 1 } END { exit bad }'
 
 bench: compiler ## Run the benchmarks; compare with benchstat -col /impl
 	go test -run '^$$' -bench . -count 6 ./registry
+	cd bench && go test -run '^$$' -bench RecordUsage -count 6
 
 compiler:
 	@command -v $$(go env CC) > /dev/null || { \
