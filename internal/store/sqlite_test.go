@@ -253,7 +253,7 @@ func TestStatementCache(t *testing.T) {
 	t.Parallel()
 	db := open(t)
 	exec1(t, db, "CREATE TABLE t (x)")
-	require.Equal(t, "64", store.WriterParams(store.Full).Get("_stmt_cache_size"))
+	require.Equal(t, "256", store.WriterParams(store.Full).Get("_stmt_cache_size"))
 	for name, pool := range map[string]*sql.DB{"writer": db.Writer(), "readers": db.Readers()} {
 		t.Run("OK_"+name, func(t *testing.T) {
 			conn, err := pool.Conn(t.Context())
@@ -276,11 +276,11 @@ func TestStatementCache(t *testing.T) {
 				require.Equal(t, i, n)
 				return asked > 0
 			}
-			for i := range 64 {
+			for i := range 256 {
 				require.True(t, run(i))
 			}
-			for i := range 64 {
-				require.False(t, run(i), "statement %d of 64 was compiled again", i)
+			for i := range 256 {
+				require.False(t, run(i), "statement %d of 256 was compiled again", i)
 			}
 		})
 	}
