@@ -97,12 +97,15 @@ func (g *gateway) serve(ctx context.Context, model *ent.Model, body []byte) (cha
 			ModelID: model.ID, APIKeyID: key.ID,
 			Latency: time.Since(start), Failed: err != nil, Tokens: tokens,
 		}
+		var limited rateLimitError
+		if errors.As(err, &limited) {
+			used.ErrorClass, used.HTTPStatus = "rate_limited", http.StatusTooManyRequests
+		}
 		// What happened is recorded even if the client has gone by now.
 		if recordErr := g.reg.RecordUsage(context.WithoutCancel(ctx), used); recordErr != nil {
 			return chatResponse{}, recordErr
 		}
-		var limited rateLimitError
-		if !errors.As(err, &limited) {
+		if used.ErrorClass == "" {
 			return response, err
 		}
 		if degradeErr := g.reg.DegradeKey(ctx, key.ID, "429 Too Many Requests", limited.retryAfter); degradeErr != nil {

@@ -112,25 +112,26 @@ func printKeys(ctx context.Context, reg *registry.Registry, out io.Writer) error
 }
 
 func printCosts(ctx context.Context, reg *registry.Registry, out io.Writer) error {
-	t := newTable(out, "Cost by model since the first run", "provider", "model", "cost $")
+	t := newTable(out, "Cost by model today", "model", "requests", "failed", "p50", "p95", "cost $")
+	now := time.Now()
+	rows, err := reg.UsageReport(ctx, registry.ReportInput{
+		Start: now.Truncate(24 * time.Hour), End: now, By: []registry.Dimension{registry.ByModel},
+	})
+	if err != nil {
+		return err
+	}
 	var total money.USD
-	for _, name := range slices.Sorted(maps.Keys(routes)) {
-		p, err := reg.FindProvider(ctx, name)
+	for _, row := range rows {
+		m, err := reg.GetModel(ctx, row.ModelID)
 		if err != nil {
 			return err
 		}
-		costs, err := reg.GetCostBreakdown(ctx, p.ID)
-		if err != nil {
+		t.AppendRow(table.Row{m.ModelID, row.Requests, row.Errors, row.P50, row.P95, row.TotalCost})
+		if total, err = money.Sum(total, row.TotalCost); err != nil {
 			return err
-		}
-		for _, modelID := range slices.Sorted(maps.Keys(costs)) {
-			t.AppendRow(table.Row{name, modelID, costs[modelID]})
-			if total, err = money.Sum(total, costs[modelID]); err != nil {
-				return err
-			}
 		}
 	}
-	t.AppendFooter(table.Row{"", "total", total})
+	t.AppendFooter(table.Row{"total", "", "", "", "", total})
 	t.Render()
 	return nil
 }
