@@ -104,6 +104,34 @@ func probe(b *testing.B, d database, reg *registry.Registry) (least time.Duratio
 	return least, all
 }
 
+// BenchmarkFlat records after ten thousand requests, and after as many as there are in the kept year.
+//
+//	go test -run '^$' -bench Flat -benchtime 20000x -count 6 -requests 10000000 -dir DIR
+func BenchmarkFlat(b *testing.B) {
+	large, until := year(b)
+	small := newDatabase(b, *yearEngine, yearProviders, yearModels, yearKeys)
+	reg, err := registry.Open(b.Context(), small.name)
+	require.NoError(b, err)
+	batch := make([]registry.UsageInput, 10_000)
+	for i := range batch {
+		r := small.nth(i)
+		batch[i] = registry.UsageInput{ModelID: r.model, APIKeyID: r.key, Tokens: r.tokens, Latency: r.latency,
+			At: until.Add(-time.Duration(i) * 50 * time.Minute)}
+	}
+	require.NoError(b, reg.RecordUsageBatch(b.Context(), batch))
+	require.NoError(b, reg.Close())
+	for _, size := range []struct {
+		recorded string
+		database
+	}{{"1e4", small}, {fmt.Sprintf("%.0e", float64(*yearRequests)), large}} {
+		b.Run("recorded="+size.recorded, func(b *testing.B) {
+			to := size.ours(b)
+			benchmark(b, size.database, to, 64)
+			require.NoError(b, to.close())
+		})
+	}
+}
+
 // reopen finds the models and keys of a database in the order in which newDatabase made them.
 func reopen(b *testing.B, name string) (d database) {
 	b.Helper()

@@ -23,6 +23,13 @@
 // request costs the sum of its meters times their rates, rounded once, half to even. What is
 // not known is nil or absent, never zero: a free model has rates of 0.
 //
+// # Usage
+//
+// A request that is recorded becomes an event and is counted in periods: a quarter of an hour and a UTC
+// day, by model, key and price, and by model alone. Events are kept for some days and quarters for some weeks, see
+// [Registry.PruneUsage]; days for ever. Answers come from periods. A request id counts once, as long as its
+// event is kept. [Registry.VerifyLedger] proves that all of it adds up.
+//
 // # Deletes
 //
 // Deleting a provider, a model or a key hides it from lists and frees its name; the ledger

@@ -167,3 +167,45 @@ func ExampleRegistry_ListAudit() {
 	// bob update setting region
 	// alice create setting region
 }
+
+// What was used in June, day by day as Berlin counts them. A request that is recorded again counts once.
+func ExampleRegistry_UsageReport() {
+	ctx := context.Background()
+	now := time.Date(2026, time.June, 30, 12, 0, 0, 0, time.UTC)
+	reg, err := registry.Open(ctx, ":memory:", registry.WithClock(func() time.Time { return now }))
+	check(err)
+	defer reg.Close()
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai", BaseURL: "https://api.openai.com/v1"})
+	check(err)
+	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar}})
+	check(err)
+	k, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: "sk-example-0123456789"})
+	check(err)
+	for _, request := range []struct {
+		id string
+		at time.Time
+	}{
+		{"a", time.Date(2026, time.June, 14, 21, 59, 0, 0, time.UTC)},
+		{"b", time.Date(2026, time.June, 14, 22, 0, 0, 0, time.UTC)}, // midnight in Berlin
+		{"b", time.Date(2026, time.June, 14, 22, 0, 0, 0, time.UTC)},
+	} {
+		check(reg.RecordUsage(ctx, registry.UsageInput{
+			RequestID: request.id, At: request.at, ModelID: m.ID, APIKeyID: k.ID,
+			Tokens: meter.Tokens{InputTokens: 1000}, Latency: 25 * time.Millisecond,
+		}))
+	}
+
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	check(err)
+	rows, err := reg.UsageReport(ctx, registry.ReportInput{
+		Start: time.Date(2026, time.June, 1, 0, 0, 0, 0, berlin), End: now,
+		By: []registry.Dimension{registry.ByProvider}, Step: registry.StepDay, Location: berlin,
+	})
+	check(err)
+	for _, row := range rows {
+		fmt.Println(row.Start.Format(time.DateOnly), row.Requests, "requests", row.TotalCost, "dollars", row.P95)
+	}
+	// Output:
+	// 2026-06-14 1 requests 0.03 dollars 25ms
+	// 2026-06-15 1 requests 0.03 dollars 25ms
+}
