@@ -103,26 +103,46 @@ func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
+	var rows []ReportRow
+	err := r.steadily(ctx, func(h horizons) (err error) {
+		rows, err = r.report(ctx, in, h)
+		return err
+	})
+	return rows, translate(ctx, op, err)
+}
+
+// steadily calls read until the horizons that it goes by are those at its end: whoever removes quarters moves them
+// first.
+func (r *Registry) steadily(ctx context.Context, read func(horizons) error) error {
 	h, err := readHorizons(ctx, r.client)
-	if err != nil {
-		return nil, translate(ctx, op, err)
+	for err == nil {
+		if err = read(h); err != nil {
+			break
+		}
+		before := h
+		if h, err = readHorizons(ctx, r.client); err == nil && h.quarters.Equal(before.quarters) {
+			return nil
+		}
 	}
+	return err
+}
+
+func (r *Registry) report(ctx context.Context, in ReportInput, h horizons) (_ []ReportRow, err error) {
 	p := newReport(in, h, r.now())
 	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.quarters) {
-		return nil, translate(ctx, op, fmt.Errorf("%w: before %s there are only days", ErrInvalidData, h.quarters.Format(time.RFC3339)))
+		return nil, fmt.Errorf("%w: before %s there are only days", ErrInvalidData, h.quarters.Format(time.RFC3339))
 	}
 	if p.models, err = r.reportModels(ctx, in); err != nil {
-		return nil, translate(ctx, op, err)
+		return nil, err
 	}
 	q := periodQuery{by: usagetotal.Table, model: in.ModelID, provider: in.ProviderID, family: in.FamilyID, key: in.APIKeyID}
 	if in.APIKeyID != uuid.Nil || slices.Contains(in.By, ByKey) {
 		q.by = usage.Table
 	}
 	if err := r.eachPeriod(ctx, q, parts(p.start, p.end, p.cuts), p.add); err != nil {
-		return nil, translate(ctx, op, err)
+		return nil, err
 	}
-	rows, err := p.rows()
-	return rows, translate(ctx, op, err)
+	return p.rows()
 }
 
 // reportModels returns the groups of models by their ids as text, without the parts that a report is not grouped by.
@@ -228,7 +248,8 @@ func (p *report) floor(t time.Time) time.Time {
 	case StepQuarter:
 		return t.Truncate(quarter)
 	case StepHour:
-		return t.Add(-time.Duration(local.Minute())*time.Minute - time.Duration(local.Second())*time.Second).Truncate(quarter)
+		begin, _ := local.ZoneBounds() // where a clock is set by half an hour, an hour ends early
+		return maxTime(t.Add(-sinceHour(local)), begin).UTC().Truncate(quarter)
 	case StepDay:
 		return p.midnight(year, month, date)
 	case StepWeek:
@@ -246,10 +267,11 @@ func (p *report) next(t time.Time) time.Time {
 	case StepQuarter:
 		return t.Add(quarter)
 	case StepHour:
-		if next := p.floor(t.Add(time.Hour)); next.After(t) {
-			return next
+		next := t.Add(time.Hour - sinceHour(t.In(p.Location)))
+		if _, end := t.In(p.Location).ZoneBounds(); !end.IsZero() {
+			next = minTime(next, end)
 		}
-		return p.floor(t.Add(2 * time.Hour)) // a clock that was set back within the hour
+		return next.UTC().Truncate(quarter)
 	case StepDay:
 		return p.after(t, year, month, date+1)
 	case StepWeek:
@@ -258,6 +280,11 @@ func (p *report) next(t time.Time) time.Time {
 		return p.after(t, year, month+1, 1)
 	}
 	return p.end
+}
+
+// sinceHour returns how long ago the hour has struck.
+func sinceHour(local time.Time) time.Duration {
+	return time.Duration(local.Minute())*time.Minute + time.Duration(local.Second())*time.Second + time.Duration(local.Nanosecond())
 }
 
 // after returns a midnight that is later than t.

@@ -215,6 +215,21 @@ func testUsageReport(t *testing.T, e engine) {
 		require.Equal(t, time.Monday, rows[1].Start.Weekday())
 	})
 
+	t.Run("no step is missing", func(t *testing.T) {
+		for _, zone := range zones { // Lord Howe's clocks go back by half an hour on the 5th of April
+			for _, step := range steps[1:] {
+				in := registry.ReportInput{Start: reportEpoch, End: reportEpoch.AddDate(0, 0, reportDays), Step: step, Location: zone, FillGaps: true}
+				rows, err := reg.UsageReport(ctx, in)
+				require.NoError(t, err)
+				w.check(t, rows, in)
+				for i, row := range rows[1:] {
+					require.Equal(t, rows[i].End, row.Start, "%s of %s", step, zone)
+				}
+				require.True(t, rows[0].Start.Equal(in.Start) && rows[len(rows)-1].End.Equal(in.End))
+			}
+		}
+	})
+
 	t.Run("quarters that are gone", func(t *testing.T) {
 		horizon := reportEpoch.AddDate(0, 0, 6)
 		require.NoError(t, reg.Client().UsageHorizon.Create().SetID("quarters").SetCompleteFrom(horizon).Exec(ctx))

@@ -73,10 +73,20 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (report Reprice
 		}
 		return err
 	})
-	if err != nil && !errors.Is(err, errDryRun) {
+	if err != nil && !isDryRun(err) {
 		return RepriceReport{}, err
 	}
 	return report, nil
+}
+
+// isDryRun tells whether an error is that of a dry run alone. One that could not be undone has others beside it.
+func isDryRun(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if err == errDryRun { //nolint:errorlint // the chain is walked
+			return true
+		}
+	}
+	return false
 }
 
 // repricing is what is to be priced anew, and how far that has come.
@@ -266,15 +276,21 @@ func (r *Registry) moveEvents(ctx context.Context, tx *ent.Client, p *repricing,
 		}
 		anew[q] = sum
 	}
-	for q := range d.quarters {
+	var was, is sums // what changes nothing but prices and costs
+	for q, s := range d.quarters {
 		if touched[q.start] {
 			delete(d.quarters, q)
+			was.requests, was.tokens[0], was.latency = was.requests+s.requests, was.tokens[0]+s.tokens[0], was.latency+s.latency
 		}
 	}
 	for q, s := range anew {
 		if touched[q.start] {
 			d.quarters[q] = s
+			is.requests, is.tokens[0], is.latency = is.requests+s.requests, is.tokens[0]+s.tokens[0], is.latency+s.latency
 		}
+	}
+	if !was.equal(&is) {
+		return fmt.Errorf("%w: quarters of %s are not the sum of their events: see VerifyLedger", ErrCorrupt, d.start.Format(time.DateOnly))
 	}
 	return r.updateEvents(ctx, tx, changed)
 }

@@ -261,6 +261,23 @@ func testReprice(t *testing.T, e engine) {
 			}
 		})
 	}
+	t.Run("Err of a damaged ledger", func(t *testing.T) {
+		t.Parallel()
+		reg, clock := e.setup(t)
+		ctx := t.Context()
+		p := mustProvider(t, reg, "p")
+		m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
+		record(t, reg, m, k, 1, 1)
+		record(t, reg, m, k, 2, 2)
+		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 1, meter.Output: 1}, EffectiveFrom: clock.Now()})
+		require.NoError(t, err)
+		one := must(reg.ListUsageEvents(ctx, registry.EventFilter{Limit: 1}))[0]
+		require.NoError(t, reg.Client().UsageEvent.DeleteOne(one).Exec(ctx))
+		before := dump(t, reg)
+		_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID})
+		require.ErrorIs(t, err, registry.ErrCorrupt)
+		require.Equal(t, before, dump(t, reg))
+	})
 	t.Run("Err", func(t *testing.T) {
 		t.Parallel()
 		reg, _ := e.setup(t)

@@ -68,18 +68,18 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 	if exists, err := r.client.Model.Query().Where(model.ID(modelID)).Exist(ctx); err != nil || !exists {
 		return UsageStats{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
 	}
-	h, err := readHorizons(ctx, r.client)
+	var stats UsageStats
+	err := r.steadily(ctx, func(h horizons) error {
+		var all sums
+		stats = UsageStats{Start: h.widen(start, floor), End: h.widen(end, ceil)}
+		q := periodQuery{by: usagetotal.Table, model: modelID}
+		err := r.eachPeriod(ctx, q, parts(stats.Start, stats.End, nil), func(row periodRow) error { return row.addTo(&all) })
+		stats.UsageFigures = all.figures()
+		return err
+	})
 	if err != nil {
 		return UsageStats{}, translate(ctx, op, err)
 	}
-	var all sums
-	stats := UsageStats{Start: h.widen(start, floor), End: h.widen(end, ceil)}
-	q := periodQuery{by: usagetotal.Table, model: modelID}
-	err = r.eachPeriod(ctx, q, parts(stats.Start, stats.End, nil), func(row periodRow) error { return row.addTo(&all) })
-	if err != nil {
-		return UsageStats{}, translate(ctx, op, err)
-	}
-	stats.UsageFigures = all.figures()
 	return stats, nil
 }
 

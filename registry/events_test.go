@@ -1,0 +1,100 @@
+package registry_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// TestListUsageEvents pages through requests, many of which happened at the same instant.
+func TestListUsageEvents(t *testing.T) { eachEngine(t, testListUsageEvents) }
+
+func testListUsageEvents(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "p")
+	models := []*ent.Model{mustModel(t, reg, p.ID, "a", gpt4()), mustModel(t, reg, p.ID, "b", nil)}
+	keys := []*ent.APIKey{mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)}
+	start := clock.Now().Add(-72 * time.Hour)
+	const requests = 120
+	at := func(i int) time.Time { return start.Add(time.Duration(i/10) * 7 * time.Hour / 2) } // ten at a time, over several days
+	var batch []registry.UsageInput
+	for i := range requests {
+		batch = append(batch, registry.UsageInput{
+			RequestID: fmt.Sprint("r", i), ModelID: models[i%2].ID, APIKeyID: keys[i/2%2].ID, At: at(i), Failed: i%5 == 0,
+			Tokens: meter.Tokens{InputTokens: int64(i)},
+		})
+	}
+	require.NoError(t, reg.RecordUsageBatch(ctx, batch))
+	// page reads everything that a filter selects, in pages.
+	page := func(filter registry.EventFilter, size int) (ids []string) {
+		filter.Limit = size
+		for {
+			events, err := reg.ListUsageEvents(ctx, filter)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(events), size)
+			for _, e := range events {
+				ids = append(ids, e.RequestID)
+			}
+			if len(events) < size {
+				return ids
+			}
+			filter.Before = events[len(events)-1].ID
+		}
+	}
+	for name, test := range map[string]struct {
+		filter registry.EventFilter
+		is     func(i int) bool
+	}{
+		"all":         {registry.EventFilter{}, func(int) bool { return true }},
+		"of a model":  {registry.EventFilter{ModelID: models[0].ID}, func(i int) bool { return i%2 == 0 }},
+		"of a key":    {registry.EventFilter{APIKeyID: keys[1].ID}, func(i int) bool { return i/2%2 == 1 }},
+		"of both":     {registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 }},
+		"failed":      {registry.EventFilter{Failed: true}, func(i int) bool { return i%5 == 0 }},
+		"unpriced":    {registry.EventFilter{Unpriced: true}, func(i int) bool { return i%2 == 1 }},
+		"one request": {registry.EventFilter{RequestID: "r7"}, func(i int) bool { return i == 7 }},
+		"a range":     {registry.EventFilter{Start: at(30), End: at(60)}, func(i int) bool { return i >= 30 && i < 60 }},
+		"nothing":     {registry.EventFilter{ModelID: uuid.New()}, func(int) bool { return false }},
+	} {
+		for _, size := range []int{1, 7, 1000} {
+			ids := page(test.filter, size)
+			var want []string
+			for i := range requests {
+				if test.is(i) {
+					want = append(want, fmt.Sprint("r", i))
+				}
+			}
+			require.ElementsMatch(t, want, ids, "%s by %d", name, size)
+		}
+	}
+	all, err := reg.ListUsageEvents(ctx, registry.EventFilter{Limit: registry.MaxLimit})
+	require.NoError(t, err)
+	require.True(t, slices.IsSortedFunc(all, func(a, b *ent.UsageEvent) int { return b.At.Compare(a.At) }), "newest first")
+
+	// The event that a page ended with may be gone.
+	require.Equal(t, 1, must(reg.Client().UsageEvent.Delete().Where(usageevent.ID(all[49].ID)).Exec(ctx)))
+	rest, err := reg.ListUsageEvents(ctx, registry.EventFilter{Before: all[49].ID, Limit: registry.MaxLimit})
+	require.NoError(t, err)
+	require.Equal(t, all[50].ID, rest[0].ID)
+	require.Len(t, rest, requests-50)
+
+	for name, filter := range map[string]registry.EventFilter{
+		"end before start": {Start: at(60), End: at(30)},
+		"negative limit":   {Limit: -1},
+		"large limit":      {Limit: registry.MaxLimit + 1},
+		"request id":       {RequestID: "a\x00b"},
+	} {
+		_, err := reg.ListUsageEvents(ctx, filter)
+		require.ErrorIs(t, err, registry.ErrInvalidData, name)
+	}
+}
