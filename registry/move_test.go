@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,6 +107,83 @@ func TestMove(t *testing.T) {
 	again, err := registry.Move(t.Context(), back, filepath.Join(t.TempDir(), "c.db"), nil)
 	require.NoError(t, err)
 	require.Equal(t, there, again)
+}
+
+// TestMoveEvents moves events of several days, and what PruneUsage has left of them, there and back.
+func TestMoveEvents(t *testing.T) {
+	t.Parallel()
+	clock := registrytest.NewClock(registrytest.Start)
+	open := func(name string) retained {
+		reg, err := registry.Open(t.Context(), name, registry.WithClock(clock.Now))
+		require.NoError(t, err)
+		return retained{Registry: reg, clock: clock}
+	}
+	file, server, back := filepath.Join(t.TempDir(), "a.db"), registrytest.PostgresURL(t), filepath.Join(t.TempDir(), "b.db")
+	one := open(file)
+	r := newRetained(t, one.Registry, clock)
+	clock.Set(today.Add(day - time.Minute))
+	var (
+		inputs []registry.UsageInput
+		want   []string // the partitions
+	)
+	for _, start := range []time.Time{
+		time.Unix(0, 0).UTC(), today.AddDate(-3, 0, 0), today.AddDate(0, 0, -8), today.AddDate(0, 0, -7), today.AddDate(0, 0, -1), today, today.AddDate(0, 0, 1),
+	} {
+		want = append(want, "usage_events_"+start.Format("20060102"))
+		for i := range 3 {
+			at := start.Add(time.Duration(i) * (day - time.Microsecond) / 2) // the first and the last instant of the day too
+			if at.After(clock.Now().Add(time.Hour)) {
+				break
+			}
+			in := r.input(i, at)
+			if in.Failed = i == 1; in.Failed {
+				in.RequestID, in.ErrorClass, in.HTTPStatus = fmt.Sprint("request of ", at), "rate_limited", 429
+			}
+			inputs = append(inputs, in)
+		}
+	}
+	require.NoError(t, one.RecordUsageBatch(t.Context(), inputs))
+	before := dump(t, one.Registry)
+	require.NoError(t, one.Close())
+
+	_, err := registry.Move(t.Context(), file, server, nil)
+	require.NoError(t, err)
+	two := open(server)
+	require.Equal(t, before, dump(t, two.Registry))
+	partitions := must(pgQuery[string](t.Context(), two.Registry, "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_inherits"+
+		" JOIN pg_class ON oid = inhrelid WHERE inhparent = CAST('usage_events' AS regclass)"))
+	require.Equal(t, strings.Join(want, " "), partitions)
+	for _, in := range inputs { // one that has a name is known
+		if in.RequestID != "" {
+			require.NoError(t, two.RecordUsage(t.Context(), in))
+		}
+	}
+	require.Equal(t, before, dump(t, two.Registry))
+	require.NoError(t, two.Close())
+	_, err = registry.Move(t.Context(), server, back, nil)
+	require.NoError(t, err)
+	three := open(back)
+	require.Equal(t, before, dump(t, three.Registry))
+
+	// Both remove the same, and what is left can be moved again.
+	two = open(server)
+	for _, r := range []retained{two, three} {
+		report, err := r.PruneUsage(t.Context(), registry.UsageRetention{})
+		require.NoError(t, err)
+		require.EqualValues(t, 9, report.Events)
+		require.EqualValues(t, 6*2, report.Quarters)
+		r.checkWhole(t)
+	}
+	before = dump(t, three.Registry)
+	require.Equal(t, before, dump(t, two.Registry))
+	require.NoError(t, two.Close())
+	require.NoError(t, three.Close())
+	again := filepath.Join(t.TempDir(), "c.db")
+	_, err = registry.Move(t.Context(), server, again, nil)
+	require.NoError(t, err)
+	four := open(again)
+	require.Equal(t, before, dump(t, four.Registry))
+	require.NoError(t, four.Close())
 }
 
 func must[T any](v T, err error) T {

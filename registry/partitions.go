@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
 )
 
 // On PostgreSQL the events of a UTC day are a partition, so that PruneUsage can drop a day as a whole. It is
@@ -115,4 +119,61 @@ func makePartition(ctx context.Context, tx querier, start time.Time) error {
 		}
 	}
 	return nil
+}
+
+// partition is a part of usage_events on PostgreSQL.
+type partition struct {
+	oid         int64
+	from, to    uuid.UUID // its least id, and the first one beyond it
+	rows, bytes int64     // as of count
+}
+
+// partitionsBeforeSQL asks the server for the bounds, not the names, and passes over a default partition.
+const partitionsBeforeSQL = `SELECT oid, COALESCE(from_id, '00000000-0000-0000-0000-000000000000'), to_id FROM (
+	SELECT CAST(oid AS bigint) AS oid, CAST(substring(bounds FROM 'FROM \(''([^'']+)''\)') AS uuid) AS from_id,
+		CAST(substring(bounds FROM 'TO \(''([^'']+)''\)') AS uuid) AS to_id
+	FROM (
+		SELECT c.oid, pg_get_expr(c.relpartbound, c.oid) AS bounds FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+		WHERE i.inhparent = CAST('usage_events' AS regclass)
+	) AS p
+) AS p WHERE to_id <= CAST($1 AS uuid) ORDER BY to_id`
+
+// partitionsBefore returns the partitions of which everything happened before an instant, oldest first.
+func partitionsBefore(ctx context.Context, client *ent.Client, at time.Time) (parts []partition, err error) {
+	err = scanRows(ctx, client, partitionsBeforeSQL, []any{firstEventID(at)}, func(scan func(...any) error) error {
+		var part partition
+		err := scan(&part.oid, &part.from, &part.to)
+		parts = append(parts, part)
+		return err
+	})
+	return parts, err
+}
+
+// count notes how much there is. It asks for ids and not for the table, which another process may have dropped.
+func (part *partition) count(ctx context.Context, client *ent.Client) error {
+	err := scanRows(ctx, client, "SELECT count(*), (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c WHERE CAST(c.oid AS bigint) = $1)"+
+		" FROM usage_events WHERE id >= $2 AND id < $3", []any{part.oid, part.from, part.to}, func(scan func(...any) error) error {
+		var bytes *int64
+		err := scan(&part.rows, &bytes)
+		part.bytes = value(bytes)
+		return err
+	})
+	return err
+}
+
+// drop drops the partition, unless somebody has done so. To drop it takes a lock of all events, which the
+// transaction should not hold for long: it comes first, as with everybody who records.
+func (part *partition) drop(ctx context.Context, tx *ent.Client) (dropped bool, err error) {
+	if _, err := tx.ExecContext(ctx, "LOCK TABLE ONLY usage_events IN ACCESS EXCLUSIVE MODE"); err != nil {
+		return false, err
+	}
+	var name string
+	err = scanRows(ctx, tx, "SELECT CAST(CAST(inhrelid AS regclass) AS text) FROM pg_inherits"+
+		" WHERE inhparent = CAST('usage_events' AS regclass) AND CAST(inhrelid AS bigint) = $1",
+		[]any{part.oid}, func(scan func(...any) error) error { return scan(&name) })
+	if err != nil || name == "" {
+		return false, err
+	}
+	_, err = tx.ExecContext(ctx, "DROP TABLE "+name)
+	return err == nil, err
 }

@@ -139,7 +139,6 @@ func IsPoolerTrouble(err error) bool {
 // statementCompletionUnknown is the code of a commit whose outcome the server itself does not know.
 const statementCompletionUnknown = "40003"
 
-// classifyPostgres goes by the codes of postgresql.org/docs/current/errcodes-appendix.html.
 // IsNoPartition tells whether PostgreSQL refused a row because no partition takes it. The code is that of a
 // violated CHECK, which has a name.
 func IsNoPartition(err error) bool {
@@ -147,6 +146,13 @@ func IsNoPartition(err error) bool {
 	return errors.As(err, &postgresErr) && postgresErr.Code == "23514" && postgresErr.ConstraintName == ""
 }
 
+// IsLockTimeout tells whether PostgreSQL has given up waiting for a lock, as lock_timeout says.
+func IsLockTimeout(err error) bool {
+	var postgresErr *pgconn.PgError
+	return errors.As(err, &postgresErr) && postgresErr.Code == "55P03"
+}
+
+// classifyPostgres goes by the codes of postgresql.org/docs/current/errcodes-appendix.html.
 func classifyPostgres(err *pgconn.PgError) Kind {
 	switch err.Code {
 	case "23505", "23P01":
