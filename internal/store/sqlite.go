@@ -51,13 +51,14 @@ const (
 	patience = 10 * time.Second
 	// cachedStatements is how many prepared statements a connection keeps.
 	cachedStatements = 256
-	// checkpointPages is how long the write-ahead log grows, in pages of 4 KiB, before it is copied into the
-	// file: pages that many commits change are copied once.
-	checkpointPages = 8192
+	// walLimit is the size, in bytes, at which the write-ahead log is copied into the file, and that it is cut back
+	// to after a burst. In a large file the pages of a commit lie far apart, and syncing them takes long: those that
+	// many commits change are copied once.
+	walLimit = 64 << 20
+	// pageSize is that of SQLite's new files.
+	pageSize = 4 << 10
 	// cacheKiB is how much of the file the writer keeps in memory.
 	cacheKiB = 64 << 10
-	// walLimit is the size, in bytes, that the write-ahead log is cut back to after a burst.
-	walLimit = 64 << 20
 )
 
 // OpenSQLite opens the database, and creates the file, readable by its owner alone, if there is none.
@@ -249,7 +250,7 @@ func open(cfg Config, uri string, params url.Values, expected expect) *sql.DB {
 		driver: &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
 			if cfg.Path != "" && params.Get("_txlock") != "" {
 				_, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = %d; PRAGMA cache_size = -%d",
-					walLimit, checkpointPages, cacheKiB), nil)
+					walLimit, walLimit/pageSize, cacheKiB), nil)
 				if err != nil {
 					return err
 				}
