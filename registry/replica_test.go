@@ -162,9 +162,9 @@ func (r replicas) testReads(t *testing.T) {
 	}
 	tables := map[string]string{
 		"FindAPIKey": "api_keys", "FindModel": "models", "FindProvider": "providers", "GetModel": "models", "GetProvider": "providers",
-		"GetCostBreakdown": "usage_totals", "ListUsageEvents": "usage_events", "PriceHistory": "prices", "UnpricedUsage": "usage_totals", "UsageReport": "usage_totals",
+		"GetCostBreakdown": "usage_totals", "ListUsageEvents": "usage_events", "PriceHistory": "prices", "UnpricedUsage": "usage_totals", "UsageReport": "usage_horizons",
 		"GetModelsByProvider": "models", "GetRecentDiscoveries": "discovery_logs",
-		"GetSetting": "settings", "GetUsageStats": "usage_totals", "ListModels": "models", "ListAPIKeys": "api_keys",
+		"GetSetting": "settings", "GetUsageStats": "usage_horizons", "ListModels": "models", "ListAPIKeys": "api_keys",
 		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions", "ListAudit": "audit_log",
 	}
 	for name, operate := range operations {
