@@ -27,6 +27,7 @@ const (
 	ActionRestore = "restore" // a key
 	ActionReset   = "reset"   // the daily counters of all keys
 	ActionReprice = "reprice" // past usage of a model
+	ActionRepair  = "repair"  // the ledger: After says how many rows of which kind were changed
 )
 
 // What it was done to. The entry's EntityID is the id of the row, but that of the model for a price,
@@ -38,6 +39,7 @@ const (
 	EntityPrice    = "price"
 	EntityAPIKey   = "api_key"
 	EntitySetting  = "setting"
+	EntityLedger   = "ledger"
 )
 
 const maxWord = 64 // characters of an action or an entity

@@ -44,7 +44,8 @@
 //
 // All errors are told apart with errors.Is by the variables of this package. When a context
 // ends, the error matches context.Canceled or context.DeadlineExceeded. An operation that
-// returned an error has changed nothing, but for [ErrUncertain].
+// returned an error has changed nothing, but for [ErrUncertain], and for PruneUsage, RepairLedger and Move, which work
+// in several transactions.
 //
 // # Engines
 //

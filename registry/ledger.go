@@ -158,24 +158,32 @@ func digestOf(p period, s *sums, histogram []byte) int64 {
 // keys: whoever takes several waits for nobody who waits for him. It returns the providers of those keys that
 // there are.
 func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, models, keys []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
-	query := "SELECT id, provider_id FROM api_keys WHERE id IN %s ORDER BY id"
+	end := " ORDER BY id"
 	if r.db.Dialect() == dialect.Postgres {
 		if err := lockModels(ctx, tx, models); err != nil {
 			return nil, err
 		}
-		query += " FOR NO KEY UPDATE" // rows that refer to these may still be inserted
+		end += " FOR NO KEY UPDATE" // rows that refer to these may still be inserted
 	}
-	providers := make(map[uuid.UUID]uuid.UUID, len(keys))
-	list, args := inList(keys)
-	err := scanRows(ctx, tx, fmt.Sprintf(query, list), args, func(scan func(...any) error) error {
+	return owners(ctx, tx, "api_keys", keys, end)
+}
+
+// owners returns the providers of rows by their ids.
+func owners(ctx context.Context, tx *ent.Client, table string, ids []uuid.UUID, end string) (map[uuid.UUID]uuid.UUID, error) {
+	found := make(map[uuid.UUID]uuid.UUID, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	list, args := inList(ids)
+	err := scanRows(ctx, tx, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list+end, args, func(scan func(...any) error) error {
 		var id, provider uuid.UUID
 		if err := scan(&id, &provider); err != nil {
 			return err
 		}
-		providers[id] = provider
+		found[id] = provider
 		return nil
 	})
-	return providers, err
+	return found, err
 }
 
 // lockModels locks models by advisory locks, in the order of the locks' numbers.

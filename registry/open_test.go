@@ -364,6 +364,8 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		keys = append(keys, mustKey(t, reg, provider.ID, i).ID)
 	}
 	require.NoError(t, reg.IncrementUsage(ctx, keys[0], 1, 1))
+	_, err := reg.Client().APIKey.UpdateOneID(keys[0]).AddTokenCount(1).Save(ctx) // for RepairLedger
+	require.NoError(t, err)
 	require.NoError(t, reg.DegradeKey(ctx, keys[1], "429", time.Hour))
 	require.NoError(t, reg.SetSetting(ctx, "kept", "old"))
 	require.NoError(t, reg.SetSetting(ctx, "doomed", "old"))
@@ -503,6 +505,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		"RecordUsageBatch": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: models[0], APIKeyID: keys[0]}})
 		},
+		"RepairLedger": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RepairLedger(ctx)) // of the counters of a key
+		},
 		"ResetDailyUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.ResetDailyUsage(ctx)) },
 		"RestoreKey":      func(ctx context.Context, reg *registry.Registry) error { return reg.RestoreKey(ctx, keys[1]) },
 		"SetSetting":      func(ctx context.Context, reg *registry.Registry) error { return reg.SetSetting(ctx, "kept", "new") },
@@ -524,6 +529,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		"UpdateProvider": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.UpdateProvider(ctx, provider.ID, registry.ProviderUpdate{DisplayName: ptr("New")}))
 		},
+		"VerifyLedger": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.VerifyLedger(ctx)) },
 	}
 }
 
@@ -531,7 +537,7 @@ func openSecond[T any](_ T, err error) error { return err }
 
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {
-	for _, prefix := range []string{"Find", "Get", "Latest", "List", "Price", "Unpriced", "UsageReport"} {
+	for _, prefix := range []string{"Find", "Get", "Latest", "List", "Price", "Unpriced", "UsageReport", "Verify"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

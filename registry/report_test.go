@@ -20,10 +20,10 @@ import (
 
 // reportWorld is what reports are compared with: the requests themselves.
 type reportWorld struct {
-	providers, families, models map[uuid.UUID]uuid.UUID // of a model
-	requests                    []registry.UsageInput
-	ids                         []uuid.UUID // of the models
-	keys                        map[uuid.UUID][]uuid.UUID
+	providers, families map[uuid.UUID]uuid.UUID // of a model
+	requests            []registry.UsageInput
+	ids                 []uuid.UUID // of the models
+	keys                map[uuid.UUID][]uuid.UUID
 }
 
 var reportEpoch = time.Date(2026, 3, 25, 0, 0, 0, 0, time.UTC) // Europe's clocks go forward on the 29th

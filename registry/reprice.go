@@ -242,7 +242,7 @@ func (p *repricing) movePeriods(all map[period]sums, until time.Time) error {
 }
 
 // moveEvents moves the events of a day that are in the range and complete, and makes anew the quarters in which one did.
-func (r *Registry) moveEvents(ctx context.Context, tx *ent.Client, p *repricing, d *ledgerDay) error {
+func (r *Registry) moveEvents(ctx context.Context, tx *ent.Client, p *repricing, d *modelDay) error {
 	from, until := maxTime(maxTime(d.start, p.events), p.start), minTime(d.start.Add(day), p.end)
 	if !from.Before(until) {
 		return nil

@@ -172,17 +172,10 @@ func TestRequestIDOfTwoDays(t *testing.T) {
 			result <- err
 		}()
 		for waiting := 0; waiting == 0 && !done.Load(); {
-			rows, err := reg.Client().QueryContext(ctx, "SELECT count(*) FROM pg_stat_activity"+
+			var err error
+			waiting, err = pgQuery[int](ctx, reg, "SELECT count(*) FROM pg_stat_activity"+
 				" WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'")
 			if err != nil {
-				return err
-			}
-			for rows.Next() {
-				if err := rows.Scan(&waiting); err != nil {
-					return err
-				}
-			}
-			if err := rows.Close(); err != nil {
 				return err
 			}
 		}

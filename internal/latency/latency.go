@@ -20,8 +20,8 @@ const Max = 7 * 24 * 60 * 60 * 1000
 
 // Errors of this package, for errors.Is.
 var (
-	// ErrRange is returned when a histogram would hold more than 9e18 values.
-	ErrRange = errors.New("latency: too many values")
+	// ErrRange is returned when a histogram would hold more than 9e18 values, or less than none.
+	ErrRange = errors.New("latency: too many values, or too few")
 	// ErrFormat is returned for bytes that are no histogram, or one in another form than the canonical.
 	ErrFormat = errors.New("latency: not an encoded histogram")
 )
@@ -143,6 +143,29 @@ func (h *Histogram) insert(from []bucket, missing int) {
 			missing--
 		}
 	}
+}
+
+// Subtract takes the values of another histogram away. It returns [ErrRange], and changes nothing, unless all of
+// them are there.
+func (h *Histogram) Subtract(o Histogram) error {
+	rest, at := make([]bucket, 0, len(h.buckets)), 0
+	for _, b := range h.buckets {
+		if at < len(o.buckets) && o.buckets[at].index == b.index {
+			b.count -= o.buckets[at].count
+			at++
+		}
+		switch {
+		case b.count < 0:
+			return ErrRange
+		case b.count > 0:
+			rest = append(rest, b)
+		}
+	}
+	if at < len(o.buckets) {
+		return ErrRange
+	}
+	h.buckets, h.count = rest, h.count-o.count
+	return nil
 }
 
 // decode reads buckets and returns their number and their count, which is above maxCount if they

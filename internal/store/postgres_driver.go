@@ -193,6 +193,15 @@ func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginT
 
 // BeginTx is [Postgres.Tx]. It is the form that Ent asks for; no further options are supported.
 func (d *Postgres) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, error) {
+	t, err := d.beginBy(ctx, d.begin)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// beginBy begins a transaction by a statement.
+func (d *Postgres) beginBy(ctx context.Context, begin string) (*postgresTx, error) {
 	leave, err := d.enter()
 	if err != nil {
 		return nil, err
@@ -205,7 +214,7 @@ func (d *Postgres) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, e
 		if conn, err = d.primary.Conn(ctx); err != nil {
 			return err
 		}
-		if _, err = conn.ExecContext(soon, d.begin); err != nil {
+		if _, err = conn.ExecContext(soon, begin); err != nil {
 			err = errors.Join(err, discard(conn))
 			if ctx.Err() == nil && soon.Err() != nil {
 				err = fmt.Errorf("%w: %w", errSilent, err)

@@ -17,6 +17,7 @@ type SQLite struct {
 	writer, readers *sql.DB
 
 	turn    chan struct{} // holds a token while somebody writes; waiters are served in order
+	reading sync.RWMutex  // held while a snapshot is open, and for ever by Close
 	closing chan struct{} // closed by Close
 	once    sync.Once
 	err     error // what Close returned
@@ -46,12 +47,13 @@ func (*SQLite) Retry(_ context.Context, call func() error) error { return call()
 // Dialect implements dialect.Driver.
 func (*SQLite) Dialect() string { return dialect.SQLite }
 
-// Close waits for the transaction that is under way, if any, and closes the database. Whoever
+// Close waits for the transaction and the snapshots that are open and closes the database. Whoever
 // waits for its turn gets [ErrClosed]. Further calls return what the first one did.
 func (d *SQLite) Close() error {
 	d.once.Do(func() {
 		close(d.closing)
 		d.turn <- struct{}{}
+		d.reading.Lock()
 		d.err = d.readers.Close()
 		if d.writer != d.readers {
 			d.err = errors.Join(d.err, d.writer.Close())

@@ -16,6 +16,8 @@ type DB interface {
 	entsql.ExecQuerier
 	// BeginTx is Tx in the form that Ent asks for.
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error)
+	// Snapshot returns the state that every commit there is has led to. It is to be closed.
+	Snapshot(ctx context.Context) (*Snapshot, error)
 	// Fresh returns the same database for reads that must see every commit there is.
 	Fresh() dialect.Driver
 	// Linger returns a context for what ends a part of a transaction that was begun under ctx: it

@@ -15,22 +15,22 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// ledgerDay are the periods of a model and a UTC day, by key and price. Their totals follow from them.
-type ledgerDay struct {
+// modelDay are the periods of a model and a UTC day, by key and price. Their totals follow from them.
+type modelDay struct {
 	model          uuid.UUID
 	start          time.Time
 	quarters, days map[period]sums
 }
 
-func (d *ledgerDay) clone() *ledgerDay {
+func (d *modelDay) clone() *modelDay {
 	c := *d
 	c.quarters, c.days = maps.Clone(d.quarters), maps.Clone(d.days)
 	return &c
 }
 
 // readDay reads the periods of a model and a UTC day.
-func (r *Registry) readDay(ctx context.Context, tx *ent.Client, model uuid.UUID, start time.Time) (*ledgerDay, error) {
-	d := &ledgerDay{model: model, start: start, quarters: map[period]sums{}, days: map[period]sums{}}
+func (r *Registry) readDay(ctx context.Context, tx *ent.Client, model uuid.UUID, start time.Time) (*modelDay, error) {
+	d := &modelDay{model: model, start: start, quarters: map[period]sums{}, days: map[period]sums{}}
 	for grain, to := range map[usage.Grain]map[period]sums{usage.GrainQuarter: d.quarters, usage.GrainDay: d.days} {
 		rows, err := tx.Usage.Query().Where(usage.ModelID(model), usage.GrainEQ(grain),
 			usage.PeriodStartGTE(start), usage.PeriodStartLT(start.Add(day))).All(ctx)
@@ -49,7 +49,7 @@ func (r *Registry) readDay(ctx context.Context, tx *ent.Client, model uuid.UUID,
 }
 
 // replaceDay writes the periods that differ from what they were, and their totals.
-func (r *Registry) replaceDay(ctx context.Context, tx *ent.Client, before, after *ledgerDay) error {
+func (r *Registry) replaceDay(ctx context.Context, tx *ent.Client, before, after *modelDay) error {
 	write := map[period]sums{}
 	for _, grain := range []struct{ was, is map[period]sums }{{before.quarters, after.quarters}, {before.days, after.days}} {
 		changed := map[time.Time]bool{}

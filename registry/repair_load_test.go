@@ -1,0 +1,195 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+// wound is damage at random.
+type wound struct {
+	Table, Row, Op int
+	N              int64
+	Bytes          []byte
+}
+
+// What a wound does to a row; the first ones to what it says, so that the digest tells.
+var wounds = []string{
+	"request_count = request_count + $1", "input_tokens = input_tokens + $1", "output_tokens = output_tokens + $1",
+	"cache_read_tokens = cache_read_tokens + $1", "cache_write_tokens = cache_write_tokens + $1",
+	"reasoning_tokens = reasoning_tokens + $1", "total_cost = COALESCE(total_cost, 0) + $1", "latency_ms_sum = latency_ms_sum + $1",
+	"average_latency_ms = average_latency_ms + $1", "latency_histogram = $1", "error_count = request_count - error_count",
+	"unpriced_count = request_count - unpriced_count", "total_cost = NULL", "latency_histogram = NULL", "period_end = '9999-12-31 00:00:00+00:00'",
+	"digest = $1", "digest = NULL", "digest = NULL, latency_histogram = NULL", "",
+}
+
+const deepWounds = 4 // those at the end of wounds, of more than what a row says
+
+func (w wound) inflict(ctx context.Context, t require.TestingT, b *books) {
+	table := []string{"usage_tracking", "usage_totals"}[w.Table]
+	statement, args := "DELETE FROM "+table, []any(nil)
+	if op := wounds[w.Op]; op != "" {
+		statement = "UPDATE " + table + " SET " + op
+		switch {
+		case strings.HasPrefix(op, "latency_histogram = $"):
+			args = append(args, w.Bytes)
+		case strings.Contains(op, "$"):
+			args = append(args, w.N)
+		}
+	}
+	n, err := b.Client().Usage.Query().Count(ctx)
+	if w.Table == 1 {
+		n, err = b.Client().UsageTotal.Query().Count(ctx)
+	}
+	require.NoError(t, err)
+	_, err = b.Client().ExecContext(ctx, statement+fmt.Sprintf(
+		" WHERE id = (SELECT id FROM %s ORDER BY grain, period_start, id LIMIT 1 OFFSET %d)", table, w.Row%n), args...)
+	require.NoError(t, err)
+}
+
+func drawWound(ops int) *rapid.Generator[wound] {
+	return rapid.Custom(func(t *rapid.T) wound {
+		return wound{
+			Table: rapid.IntRange(0, 1).Draw(t, "table"), Row: rapid.IntRange(0, 1000).Draw(t, "row"), Op: rapid.IntRange(0, ops-1).Draw(t, "op"),
+			N: rapid.Int64Range(1, 1_000_000).Draw(t, "n"), Bytes: rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"),
+		}
+	})
+}
+
+// TestRepairLedgerWounds: as long as there are events, all that is damaged is as it was before; and one row is
+// that was damaged in a day which had its events and quarters removed up to an instant within it.
+func TestRepairLedgerWounds(t *testing.T) { eachEngine(t, testRepairLedgerWounds) }
+
+func testRepairLedgerWounds(t *testing.T, e engine) {
+	t.Parallel()
+	b, ctx := newBooks(t, e), t.Context()
+	examples := func(wounds *rapid.Generator[[]wound]) {
+		before := b.rows(t)
+		check := func(t require.TestingT, all []wound) {
+			for _, w := range all {
+				w.inflict(ctx, t, b)
+			}
+			repaired, err := b.RepairLedger(ctx)
+			require.NoError(t, err)
+			require.Empty(t, repaired.Unrepaired)
+			report, err := b.VerifyLedger(ctx)
+			require.NoError(t, err)
+			require.Empty(t, report.Differences)
+		}
+		if e.name == onPostgres.name { // each takes longer
+			for seed := range 20 {
+				check(t, wounds.Example(seed))
+				require.Equal(t, before, b.rows(t))
+			}
+			return
+		}
+		rapid.Check(t, func(rt *rapid.T) {
+			check(rt, wounds.Draw(rt, "wounds"))
+			require.Equal(rt, before, b.rows(t))
+		})
+	}
+	examples(rapid.SliceOfN(drawWound(len(wounds)), 1, 5))
+	b.prune(t, "events", b.clock.Now().Add(-2*time.Hour))
+	b.prune(t, "quarters", b.clock.Now().Add(-25*time.Hour).Truncate(15*time.Minute))
+	examples(rapid.SliceOfN(drawWound(len(wounds)-deepWounds), 1, 1))
+}
+
+// TestVerifyLedgerUnderLoad verifies and repairs while others record: there is nothing to be found and
+// nothing to be done, but for what was planted.
+func TestVerifyLedgerUnderLoad(t *testing.T) {
+	t.Parallel()
+	for name, database := range map[string]func(testing.TB) string{
+		"file":     func(tb testing.TB) string { tb.Helper(); return filepath.Join(tb.TempDir(), "load.db") },
+		"memory":   func(testing.TB) string { return ":memory:" },
+		"postgres": registrytest.PostgresURL,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg, err := registry.Open(t.Context(), database(t))
+			require.NoError(t, err)
+			defer func() { require.NoError(t, reg.Close()) }()
+			testVerifyLedgerUnderLoad(t, reg)
+		})
+	}
+}
+
+func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
+	t.Helper()
+	p := mustProvider(t, reg, "openai")
+	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
+	input := func(age time.Duration) registry.UsageInput {
+		return registry.UsageInput{
+			ModelID: m.ID, APIKeyID: k.ID, At: time.Now().Add(-age), Latency: age / 1000, Tokens: meter.Tokens{InputTokens: int64(age / time.Millisecond)},
+		}
+	}
+	require.NoError(t, reg.RecordUsage(t.Context(), input(100*time.Hour)))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var all sync.WaitGroup
+	errs := make([]error, 9)
+	for i := range 8 {
+		all.Go(func() {
+			for n := 0; ctx.Err() == nil && errs[i] == nil; n++ {
+				errs[i] = reg.RecordUsage(t.Context(), input(time.Duration(n%50)*time.Hour))
+			}
+		})
+	}
+	all.Go(func() {
+		for n := money.USD(1); ctx.Err() == nil && errs[8] == nil; n++ {
+			_, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: n * money.Cent}})
+			errs[8] = errors.Join(err, reg.IncrementUsage(t.Context(), k.ID, 1, 1))
+		}
+	})
+	for rounds, events := 0, int64(0); rounds < 15 || events < 500; rounds++ {
+		report := verified(t, reg)
+		require.Empty(t, report.Differences)
+		events = report.Events
+		repaired, err := reg.RepairLedger(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, repaired)
+		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+			require.Empty(t, verified(t, tx).Differences)
+			return nil
+		}))
+	}
+	_, err := reg.Client().Usage.Update().Where(usage.PeriodStartLT(time.Now().Add(-90 * time.Hour))).AddErrorCount(1).Save(t.Context())
+	require.NoError(t, err)
+	require.Len(t, verified(t, reg).Differences, 4, "a quarter and a day, and their digests")
+	repaired, err := reg.RepairLedger(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, registry.LedgerRepair{Quarters: 1, Days: 1}, repaired)
+	for range 5 { // in what others add to, who wait for the transaction that records too
+		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+			in := input(0)
+			require.NoError(t, tx.RecordUsage(t.Context(), in))
+			n, err := tx.Client().UsageTotal.Update().Where(usagetotal.PeriodEndGT(in.At)).AddErrorCount(1).Save(t.Context())
+			require.Positive(t, n)
+			return err
+		}))
+		repaired, err := reg.RepairLedger(t.Context())
+		require.NoError(t, err)
+		require.Positive(t, repaired.Totals)
+		require.Empty(t, repaired.Unrepaired)
+		require.Empty(t, verified(t, reg).Differences, "nothing is lost that was recorded meanwhile")
+	}
+	report := verified(t, reg)
+	stop()
+	all.Wait()
+	require.NoError(t, errors.Join(errs...))
+	t.Logf("%d requests were recorded meanwhile", report.Events)
+}

@@ -1,0 +1,311 @@
+package registry
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// ledgerDay is a UTC day of the ledger as it stands.
+type ledgerDay struct {
+	horizons
+	start    time.Time
+	rows     map[period]*ledgerRow // of both tables and grains
+	recorded map[period]*sums      // quarters, by the events of the day
+	doubtful map[time.Time]bool    // quarters of events that cannot be right
+	dubious  bool                  // all quarters are doubtful
+	found    []Difference          // of events, and of rows that have no place
+	prices   map[uuid.UUID]*ent.Price
+
+	numEvents, numQuarters, numDays int64
+}
+
+func (d *ledgerDay) empty() bool { return len(d.rows) == 0 && d.numEvents == 0 && len(d.found) == 0 }
+
+// ledgerRow is a row of usage_tracking or usage_totals as it stands.
+type ledgerRow struct {
+	sums
+	id         uuid.UUID
+	end        time.Time
+	average    float64
+	total      *int64 // total_cost
+	encoded    []byte // latency_histogram
+	digest     *int64
+	unreadable error // why it cannot be read; the place of a row is known even so
+}
+
+// load reads a day in the state that a client sees.
+func (l *ledgerReader) load(ctx context.Context, client *ent.Client, start time.Time) (*ledgerDay, error) {
+	h, err := readHorizons(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	d := &ledgerDay{
+		horizons: h, start: start, rows: map[period]*ledgerRow{}, recorded: map[period]*sums{},
+		doubtful: map[time.Time]bool{}, prices: l.prices,
+	}
+	for _, t := range ledgerTables {
+		if err := d.readRows(ctx, client, t, usage.GrainDay, start); err != nil {
+			return nil, err
+		}
+		if h.quarters.After(start) {
+			start = h.quarters
+		}
+		if err := d.readRows(ctx, client, t, usage.GrainQuarter, start); err != nil {
+			return nil, err
+		}
+		start = d.start
+	}
+	prices := map[uuid.UUID]bool{}
+	for p := range d.rows {
+		if !p.isTotal() {
+			prices[p.price] = true
+		}
+	}
+	if err := l.learnPrices(ctx, client, prices); err != nil {
+		return nil, err
+	}
+	return d, l.readEvents(ctx, client, d)
+}
+
+// ledgerRowsSQL reads a table's rows of one grain that begin in a range.
+func ledgerRowsSQL(t *ledgerTable) string {
+	place := "t.model_id, "
+	if !t.totals {
+		place += "t.api_key_id, t.price_id, "
+	}
+	// SQLite reads the left side of a CROSS JOIN first.
+	return "SELECT t.id, " + place + "t.period_start, t.period_end, t.average_latency_ms, t.digest, t." + strings.Join(sumColumns, ", t.") +
+		" FROM models AS m CROSS JOIN " + t.name + " AS t WHERE t.model_id = m.id AND t.grain = $1 AND t.period_start >= $2 AND t.period_start < $3"
+}
+
+func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerTable, grain usage.Grain, from time.Time) error {
+	return scanRows(ctx, client, ledgerRowsSQL(t), []any{string(grain), from, d.start.Add(day)}, func(scan func(...any) error) error {
+		p, row := period{grain: grain}, new(ledgerRow)
+		place := []any{&row.id, &p.model}
+		if !t.totals {
+			place = append(place, &p.key, &p.price)
+		}
+		cells := newSumCells(append(place, &p.start, &row.end, &row.average, &row.digest)...)
+		row.unreadable = scan(cells.addresses...)
+		p.start, row.end, row.total, row.encoded = store.Time(p.start), store.Time(row.end), cells.total, cells.encoded
+		if row.unreadable == nil {
+			row.sums, row.unreadable = cells.read()
+		}
+		if p.start.Before(from) { // not even that could be read
+			d.found = append(d.found, Difference{
+				Kind: UnreadableRow, Table: t.name, ModelID: p.model, Grain: grain, PeriodStart: d.start, Have: row.unreadable.Error(),
+			})
+			return nil
+		}
+		d.rows[p] = row
+		switch {
+		case t.totals:
+		case grain == usage.GrainDay:
+			d.numDays++
+		default:
+			d.numQuarters++
+		}
+		return nil
+	})
+}
+
+// ledgerEvent is a row of usage_events, as far as it is summed.
+type ledgerEvent struct {
+	id, model, key, price uuid.UUID
+	at                    time.Time
+	cost                  *money.USD
+	latency               int64
+	success               bool
+	tokens                [5]int64 // in the order of tokenColumns
+	unreadable            error
+}
+
+func (e *ledgerEvent) meters() meter.Tokens {
+	s := sums{tokens: e.tokens}
+	return s.meters()
+}
+
+// ledgerPage is how many events are read at once.
+const ledgerPage = 4096
+
+var ledgerEventsSQL = "SELECT id, at, model_id, api_key_id, price_id, cost, latency_ms, success, " + strings.Join(tokenColumns, ", ") +
+	fmt.Sprintf(" FROM %s WHERE id > $1 AND id < $2 ORDER BY id LIMIT %d", usageevent.Table, ledgerPage)
+
+// readEvents reads the events of a day from their horizon on.
+func (l *ledgerReader) readEvents(ctx context.Context, client *ent.Client, d *ledgerDay) error {
+	from, end := d.start, d.start.Add(day)
+	if d.events.After(from) {
+		from = d.events
+	}
+	if !from.Before(end) {
+		return nil
+	}
+	page := make([]ledgerEvent, 0, ledgerPage)
+	for after := firstEventID(from); ; { // which is the id of no event
+		page = page[:0]
+		err := scanRows(ctx, client, ledgerEventsSQL, []any{after, firstEventID(end)}, func(scan func(...any) error) error {
+			var e ledgerEvent
+			t := &e.tokens
+			e.unreadable = scan(&e.id, &e.at, &e.model, &e.key, &e.price, &e.cost, &e.latency, &e.success, &t[0], &t[1], &t[2], &t[3], &t[4])
+			page = append(page, e)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := l.learn(ctx, client, page); err != nil {
+			return err
+		}
+		before := after
+		for i := range page {
+			l.addEvent(d, &page[i])
+			if id := page[i].id; id != uuid.Nil {
+				after = id
+			}
+		}
+		if len(page) < ledgerPage || after == before {
+			return nil
+		}
+	}
+}
+
+// learn reads what events refer to, if it is not known.
+func (l *ledgerReader) learn(ctx context.Context, client *ent.Client, page []ledgerEvent) error {
+	prices, models, keys := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	for i := range page {
+		prices[page[i].price] = true
+		models[page[i].model] = true
+		keys[page[i].key] = true
+	}
+	if err := l.learnPrices(ctx, client, prices); err != nil {
+		return err
+	}
+	for _, table := range []struct {
+		name string
+		ids  map[uuid.UUID]bool
+		to   map[uuid.UUID]uuid.UUID
+	}{{model.Table, models, l.models}, {"api_keys", keys, l.keys}} {
+		err := chunks(unknown(table.ids, table.to), func(some []uuid.UUID) error {
+			found, err := owners(ctx, client, table.name, some, "")
+			for id, provider := range found {
+				table.to[id] = provider
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unknown returns those of the ids that are not in a map.
+func unknown[T any](ids map[uuid.UUID]bool, in map[uuid.UUID]T) (some []uuid.UUID) {
+	for id := range ids {
+		if _, ok := in[id]; !ok {
+			some = append(some, id)
+		}
+	}
+	return some
+}
+
+func (l *ledgerReader) learnPrices(ctx context.Context, client *ent.Client, ids map[uuid.UUID]bool) error {
+	return chunks(unknown(ids, l.prices), func(some []uuid.UUID) error {
+		list, args := inList(some)
+		return scanRows(ctx, client, "SELECT id, model_id, rates FROM prices WHERE id IN "+list, args, func(scan func(...any) error) error {
+			p, rates := new(ent.Price), []byte(nil)
+			if err := scan(&p.ID, &p.ModelID, &rates); err != nil {
+				return err
+			}
+			if err := json.Unmarshal(rates, &p.Rates); err != nil {
+				return fmt.Errorf("%w: rates of price %s: %w", ErrCorrupt, p.ID, err)
+			}
+			l.prices[p.ID] = p
+			return nil
+		})
+	})
+}
+
+// eventTime returns the time that an event's id begins with.
+func eventTime(id uuid.UUID) time.Time {
+	bits := binary.BigEndian.Uint64(id[:])
+	return time.UnixMicro(int64(bits>>16)*1000 + int64(bits&0xfff)).UTC() //nolint:gosec // 48 bits
+}
+
+// addEvent adds an event to its quarter. One that cannot be right makes its quarter doubtful.
+func (l *ledgerReader) addEvent(d *ledgerDay, e *ledgerEvent) {
+	d.numEvents++
+	if e.id == uuid.Nil {
+		d.dubious = true
+	}
+	wrong := l.judgeEvent(e)
+	if wrong == nil {
+		e.at = store.Time(e.at)
+		p := period{e.model, e.key, e.price, usage.GrainQuarter, e.at.Truncate(quarter)}
+		s := d.recorded[p]
+		if s == nil {
+			s = new(sums)
+			d.recorded[p] = s
+		}
+		err := s.merge(e.sums())
+		if err == nil {
+			return
+		}
+		wrong = &Difference{Kind: WrongSum, Have: err.Error()}
+	}
+	for _, at := range []time.Time{eventTime(e.id), e.at} {
+		d.doubtful[store.Time(at).Truncate(quarter)] = true
+	}
+	wrong.Table, wrong.EventID, wrong.ModelID, wrong.APIKeyID, wrong.PriceID = usageevent.Table, e.id, e.model, e.key, e.price
+	wrong.PeriodStart = eventTime(e.id).Truncate(quarter)
+	d.found = append(d.found, *wrong)
+}
+
+// judgeEvent returns what is wrong with an event, nil for nothing.
+func (l *ledgerReader) judgeEvent(e *ledgerEvent) *Difference {
+	price := l.prices[e.price]
+	switch {
+	case e.unreadable != nil:
+		return &Difference{Kind: UnreadableRow, Have: e.unreadable.Error()}
+	case !e.at.Equal(eventTime(e.id)):
+		return &Difference{Kind: WrongEvent, Field: usageevent.FieldAt, Want: stamp(eventTime(e.id)), Have: stamp(e.at)}
+	case l.models[e.model] == uuid.Nil:
+		return &Difference{Kind: WrongEvent, Field: usageevent.FieldModelID, Have: e.model.String()}
+	case l.keys[e.key] != l.models[e.model]:
+		return &Difference{Kind: WrongEvent, Field: usageevent.FieldAPIKeyID, Have: e.key.String()}
+	case price == nil || price.ModelID != e.model:
+		return &Difference{Kind: WrongEvent, Field: usageevent.FieldPriceID, Have: e.price.String()}
+	}
+	cost, err := costOf(e.meters(), price.Rates)
+	switch {
+	case err != nil:
+		return &Difference{Kind: WrongCost, Field: usageevent.FieldCost, Want: err.Error(), Have: dollars(e.cost)}
+	case (cost == nil) != (e.cost == nil) || value(cost) != value(e.cost):
+		return &Difference{Kind: WrongCost, Field: usageevent.FieldCost, Want: dollars(cost), Have: dollars(e.cost)}
+	}
+	return nil
+}
+
+// sums are the event as the sums of a period with nothing else.
+func (e *ledgerEvent) sums() sums {
+	s := sums{
+		requests: 1, errors: count(!e.success), unpriced: count(e.cost == nil),
+		tokens: e.tokens, cost: value(e.cost), latency: e.latency,
+	}
+	s.histogram.Add(s.latency)
+	return s
+}

@@ -1,0 +1,96 @@
+package registry
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// TestLedgerPlans shows that SQLite reads by indexes alone what is verified.
+func TestLedgerPlans(t *testing.T) {
+	t.Parallel()
+	reg, err := Open(t.Context(), ":memory:")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		query recorded
+		want  string
+	}{
+		{recorded{ledgerRowsSQL(ledgerTables[0]), []any{"day", at, at}},
+			"SEARCH t USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"},
+		{recorded{ledgerRowsSQL(ledgerTables[1]), []any{"day", at, at}},
+			"SEARCH t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>? AND period_start<?)"},
+		{recorded{firstPeriodsSQL(ledgerTables[0]), []any{"day", at}},
+			"SEARCH t USING COVERING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>?)"},
+		{recorded{firstPeriodsSQL(ledgerTables[1]), []any{"day", at}},
+			"SEARCH t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>?)"},
+		{recorded{ledgerEventsSQL, []any{firstEventID(at), firstEventID(at)}}, "SEARCH usage_events USING PRIMARY KEY (id>? AND id<?)"},
+		{recorded{keyCountersSQL(""), nil}, "SEARCH u USING INDEX usage_api_key_id_grain_period_start (api_key_id=? AND grain=?) LEFT-JOIN"},
+	} {
+		plan := explain(t, reg, test.query)
+		require.Contains(t, plan, test.want)
+		for _, line := range plan {
+			require.False(t, strings.HasPrefix(line, "SCAN t") || strings.HasPrefix(line, "SCAN u"), line)
+			require.NotContains(t, line, "TEMP B-TREE")
+		}
+	}
+}
+
+// TestEventTime: an id begins with the time that it was made of.
+func TestEventTime(t *testing.T) {
+	t.Parallel()
+	for _, at := range []time.Time{beginning, time.Date(2026, 7, 15, 12, 0, 0, 999_999_000, time.UTC), endOfTime} {
+		require.Equal(t, at, eventTime(newEventID(at)))
+		require.Equal(t, at, eventTime(firstEventID(at)))
+	}
+	require.Equal(t, beginning, eventTime(uuid.Nil))
+}
+
+// TestLedgerPartitionGone takes the partition of a day away from under the snapshot that is to verify it, after its
+// horizon was moved: the day is read again.
+func TestLedgerPartitionGone(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	reg, err := Open(ctx, pgtest.Database(t, "", nil))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "openai"})
+	require.NoError(t, err)
+	m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{"input": 1}})
+	require.NoError(t, err)
+	k, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
+	require.NoError(t, err)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 3 {
+		require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: start.Add(time.Duration(i) * time.Second)}))
+	}
+	l, loads := newLedgerReader(reg), 0
+	d, err := settled(ctx, reg.fresh, func() (*ledgerDay, error) {
+		loads++
+		s, err := reg.db.Snapshot(ctx)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, s.Close()) }()
+		if loads > 1 {
+			return l.load(ctx, ent.NewClient(ent.Driver(s)), start)
+		}
+		require.NoError(t, reg.client.UsageHorizon.Create().SetID(eventsPart).SetCompleteFrom(start.Add(day)).Exec(ctx))
+		_, err = reg.client.ExecContext(ctx, "DROP TABLE "+partitionName(start))
+		require.NoError(t, err)
+		d, err := l.load(ctx, ent.NewClient(ent.Driver(s)), start)
+		require.NoError(t, err)
+		require.Equal(t, beginning, d.events)
+		require.NotEmpty(t, d.faulty(), "its events are missing")
+		return d, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, 2, loads)
+	require.Empty(t, d.faulty())
+}
