@@ -15,10 +15,10 @@ demo: compiler ## Run the gateway example on gateway.db; a second run continues
 test: compiler ## Run all tests
 	@# SQLite, which takes longest to compile, is needed by the first package. Vet is one of the linters.
 	@# Four tests at a time, because many wait for servers.
-	go test -vet=off -parallel 4 ./internal/busy ./...
+	go test -vet=off -parallel 4 -timeout 20m ./internal/busy ./...
 
 race: compiler ## Run all tests with the race detector
-	go test -race ./...
+	go test -race -timeout 40m ./...
 
 lint: ## Run the linters
 	$(LINT) run ./...
@@ -31,7 +31,7 @@ check: compiler ## Check that ent/schema and the migration files agree
 	go run ./cmd/atlas-diff -check
 
 cover: compiler ## Run the packages' tests and demand coverage of 85 % each
-	@go test -parallel 4 -cover ./money ./meter ./catalog ./migrate ./internal/store ./internal/latency ./registry | awk '{ print } \
+	@go test -parallel 4 -timeout 20m -cover ./money ./meter ./catalog ./migrate ./internal/store ./internal/latency ./registry | awk '{ print } \
 		/coverage:/ { sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1 } /^FAIL/ { bad = 1 } END { exit bad }'
 
 bench: compiler ## Run the benchmarks; compare with benchstat -col /impl
