@@ -168,7 +168,7 @@ func (r replicas) testReads(t *testing.T) {
 		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions", "ListAudit": "audit_log",
 	}
 	for name, operate := range operations {
-		if !openReads(name) || name == "GetLeastUsedKey" {
+		if !openReads(name) || name == "GetLeastUsedKey" || name == "VerifyLedger" { // which ask the primary
 			continue
 		}
 		table, known := tables[name]
