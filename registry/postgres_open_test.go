@@ -642,6 +642,7 @@ func TestPostgresLostNetwork(t *testing.T) {
 				return err
 			})
 		})
+		proxy.set(true, cut) // also if the transaction did not begin in time
 		for what, call := range calls {
 			check(what, call)
 		}
