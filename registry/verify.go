@@ -237,6 +237,12 @@ func settled(ctx context.Context, client *ent.Client, load func() (*ledgerDay, e
 // differences until it knows that those are true: on PostgreSQL others may record between two of its statements.
 func (l *ledgerReader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time, models []uuid.UUID) (*ledgerDay, error) {
 	locked := map[uuid.UUID]bool{}
+	if models == nil && l.r.db.Dialect() == dialect.Postgres { // of a transaction that may have no snapshot: any of them
+		var err error
+		if models, err = tx.Model.Query().IDs(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		if l.r.db.Dialect() == dialect.Postgres {
 			if err := lockModels(ctx, tx, models); err != nil {
