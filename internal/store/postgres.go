@@ -100,6 +100,11 @@ func newConnector(config *pgx.ConnConfig) driver.Connector {
 			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
 		return nil
+	}), stdlib.OptionResetSession(func(_ context.Context, conn *pgx.Conn) error {
+		if _, ok := conn.PgConn().CustomData()[canceled]; ok {
+			return driver.ErrBadConn
+		}
+		return nil
 	}))
 }
 
@@ -134,6 +139,7 @@ func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
 	}
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		w := &watcher{
+			conn:   conn,
 			cancel: &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: farewell},
 			hangUp: &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()},
 		}
@@ -194,11 +200,16 @@ func judgeServer(version int, name, encoding, commit, syn string, durability Dur
 }
 
 // watcher ends what a connection does when the context ends. Statements are cancelled, and the
-// connection lives on. What ends a transaction is not, but the connection is given up: while a commit
-// waits for a synchronous standby, a cancelled one succeeds although the standby does not have it.
+// connection lives on until its transaction ends: a request to cancel travels by itself, and could reach the server
+// when the next transaction has begun. What ends a transaction is not cancelled, but the connection is given up: while
+// a commit waits for a synchronous standby, a cancelled one succeeds although the standby does not have it.
 type watcher struct {
+	conn                 *pgconn.PgConn
 	cancel, hangUp, used ctxwatch.Handler
 }
+
+// canceled marks a connection, in its custom data, for whose statement a cancellation was asked.
+const canceled = "modelscan.canceled"
 
 func (w *watcher) HandleCancel(ctx context.Context) {
 	w.used = w.cancel
@@ -208,7 +219,10 @@ func (w *watcher) HandleCancel(ctx context.Context) {
 	w.used.HandleCancel(ctx)
 }
 
-func (w *watcher) HandleUnwatchAfterCancel() { w.used.HandleUnwatchAfterCancel() }
+func (w *watcher) HandleUnwatchAfterCancel() {
+	w.used.HandleUnwatchAfterCancel()
+	w.conn.CustomData()[canceled] = true
+}
 
 // lastWords is the key of a context value that marks what ends a transaction or a part of it.
 type lastWords struct{}
@@ -253,9 +267,6 @@ func passes(err error) bool {
 	switch Classify(err) {
 	case Busy:
 		return true
-	case Canceled: // by the server: a cancellation of an earlier statement came late, or an administrator's
-		var postgresErr *pgconn.PgError
-		return errors.As(err, &postgresErr)
 	case Unavailable:
 		return !isUnknownHost(err)
 	case ReadOnly:

@@ -488,6 +488,18 @@ func TestPostgresTx(t *testing.T) {
 		require.Equal(t, 1, db.Writer().Stats().OpenConnections)
 		requireIdle(t, db)
 	})
+	// A request to cancel can arrive late: it must not hit the statement of somebody else.
+	t.Run("OK_canceled_connection_is_not_used_again", func(t *testing.T) {
+		t.Parallel()
+		db := openPGTable(t)
+		pid := queryPG[int](t, db, "SELECT pg_backend_pid()")
+		require.Equal(t, pid, queryPG[int](t, db, "SELECT pg_backend_pid()"))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		requireKind(t, store.Canceled, db.Exec(ctx, "SELECT pg_sleep(60)", []any{}, nil))
+		require.NotEqual(t, pid, queryPG[int](t, db, "SELECT pg_backend_pid()"))
+		requireIdle(t, db)
+	})
 	t.Run("ErrRolledBack", func(t *testing.T) {
 		t.Parallel()
 		db := openPGTable(t)
@@ -689,7 +701,7 @@ func TestPostgresRetry(t *testing.T) {
 	t.Run("OK_what_passes", func(t *testing.T) {
 		t.Parallel()
 		for _, passes := range []error{
-			code("40001"), code("40P01"), code("55P03"), code("42P07"), code("57014"), code("57P01"), code("57P03"), code("53300"), code("08006"),
+			code("40001"), code("40P01"), code("55P03"), code("42P07"), code("57P01"), code("57P03"), code("53300"), code("08006"),
 			io.ErrUnexpectedEOF, store.ErrStandby, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
 			&net.OpError{Op: "dial", Err: &net.DNSError{IsTemporary: true}},
 		} {
@@ -704,7 +716,7 @@ func TestPostgresRetry(t *testing.T) {
 		t.Parallel()
 		for _, stays := range []error{
 			code("23505"), code("23503"), code("22003"), code("28P01"), code("3D000"), code("42501"), code("25006"),
-			code("53100"), code("42P01"), code("40003"), store.ErrClosed, store.ErrUnsupported, store.ErrRolledBack,
+			code("53100"), code("42P01"), code("40003"), code("57014"), store.ErrClosed, store.ErrUnsupported, store.ErrRolledBack,
 			errors.Join(store.ErrUncertain, io.ErrUnexpectedEOF), errors.Join(store.ErrUncertain, code("40001")),
 			context.Canceled, context.DeadlineExceeded, &net.DNSError{IsNotFound: true}, errors.New("something else"),
 		} {
