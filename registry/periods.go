@@ -136,7 +136,8 @@ func (q periodQuery) statement(engine string, parts []part) (string, []any) {
 				conditions += where(c.column, c.id)
 			}
 		}
-		conditions += where("t.grain =", string(p.grain)) + where("t.period_start >=", p.from) + where("t.period_start <", p.to)
+		// The grain is a constant, lest a plan that is kept does without the index of the days.
+		conditions += fmt.Sprintf(" AND t.grain = '%s'", p.grain) + where("t.period_start >=", p.from) + where("t.period_start <", p.to)
 		selects = append(selects, fmt.Sprintf("SELECT t.grain, %s, CAST(t.model_id AS text), %s, t.%s FROM %s WHERE t.model_id = m.id%s",
 			seconds, key, strings.Join(sumColumns, ", t."), from, conditions))
 	}

@@ -181,7 +181,7 @@ func withoutForeignKeys(s *schema.Schema) {
 }
 
 // refineSQLite keeps the events in the order of their ids, and the totals in that of their periods: what is read
-// together lies together. Nobody looks for totals by their ids, which need no index.
+// together lies together, the days too. Nobody looks for totals by their ids, which need no index.
 func refineSQLite(s *schema.Schema) {
 	withoutForeignKeys(s)
 	if events, ok := s.Table("usage_events"); ok {
@@ -200,7 +200,7 @@ func refineSQLite(s *schema.Schema) {
 		// Atlas reads a key in the order of the table's columns.
 		slices.SortStableFunc(totals.Columns, func(a, b *schema.Column) int { return rank(key, a) - rank(key, b) })
 		totals.AddAttrs(&sqlite.WithoutRowID{})
-		totals.Indexes = slices.DeleteFunc(totals.Indexes, func(i *schema.Index) bool { return i == periods })
+		totals.Indexes = nil
 	}
 }
 

@@ -424,6 +424,14 @@ var (
 				Unique:  false,
 				Columns: []*schema.Column{UsageTrackingColumns[17], UsageTrackingColumns[1], UsageTrackingColumns[2]},
 			},
+			{
+				Name:    "usage_model_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageTrackingColumns[18], UsageTrackingColumns[2]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "grain = 'day'",
+				},
+			},
 		},
 	}
 	// UsageEventsColumns holds the columns for the "usage_events" table.
@@ -539,6 +547,14 @@ var (
 				Name:    "usagetotal_model_id_grain_period_start",
 				Unique:  true,
 				Columns: []*schema.Column{UsageTotalsColumns[17], UsageTotalsColumns[1], UsageTotalsColumns[2]},
+			},
+			{
+				Name:    "usagetotal_model_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageTotalsColumns[17], UsageTotalsColumns[2]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "grain = 'day'",
+				},
 			},
 		},
 	}

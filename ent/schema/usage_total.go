@@ -36,6 +36,7 @@ func (UsageTotal) Indexes() []ent.Index {
 		// RecordUsage adds to the row it finds here; GetUsageStats, GetCostBreakdown and UsageReport
 		// read a range. It also serves the foreign key.
 		index.Fields("model_id", "grain", "period_start").Unique(),
+		daysIndex(),
 	}
 }
 
