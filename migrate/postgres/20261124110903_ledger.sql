@@ -20,8 +20,6 @@ ALTER TABLE "usage_tracking" ADD COLUMN "latency_histogram" bytea NULL, ADD COLU
 CREATE INDEX "usage_api_key_id_grain_period_start" ON "usage_tracking" ("api_key_id", "grain", "period_start");
 -- Create index "usage_price_id_api_key_id_grain_period_start" to table: "usage_tracking"
 CREATE UNIQUE INDEX "usage_price_id_api_key_id_grain_period_start" ON "usage_tracking" ("price_id", "api_key_id", "grain", "period_start");
--- Create index "usage_model_id_period_start" to table: "usage_tracking"
-CREATE INDEX "usage_model_id_period_start" ON "usage_tracking" ("model_id", "period_start") WHERE grain = 'day';
 -- Create "usage_events" table
 CREATE TABLE "usage_events" (
   "id" uuid NOT NULL,
@@ -92,8 +90,6 @@ CREATE TABLE "usage_totals" (
 );
 -- Create index "usagetotal_model_id_grain_period_start" to table: "usage_totals"
 CREATE UNIQUE INDEX "usagetotal_model_id_grain_period_start" ON "usage_totals" ("model_id", "grain", "period_start");
--- Create index "usagetotal_model_id_period_start" to table: "usage_totals"
-CREATE INDEX "usagetotal_model_id_period_start" ON "usage_totals" ("model_id", "period_start") WHERE grain = 'day';
 -- Fill "usage_totals" with the sums over keys and prices; the id of a row that is summed serves again
 INSERT INTO "usage_totals" ("id", "grain", "period_start", "period_end", "request_count", "error_count", "unpriced_count", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "total_cost", "latency_ms_sum", "average_latency_ms", "model_id")
 SELECT CAST(MIN(CAST("id" AS text)) AS uuid), "grain", "period_start", "period_end", SUM("request_count"), SUM("error_count"), SUM("unpriced_count"), SUM("input_tokens"), SUM("output_tokens"), SUM("cache_read_tokens"), SUM("cache_write_tokens"), SUM("reasoning_tokens"), SUM("total_cost"), SUM("latency_ms_sum"), COALESCE(CAST(SUM("latency_ms_sum") AS double precision) / NULLIF(SUM("request_count"), 0), 0), "model_id"

@@ -22,8 +22,6 @@ DROP INDEX `usage_api_key_id`;
 DROP INDEX `usage_price_id`;
 -- Create index "usage_price_id_api_key_id_grain_period_start" to table: "usage_tracking"
 CREATE UNIQUE INDEX `usage_price_id_api_key_id_grain_period_start` ON `usage_tracking` (`price_id`, `api_key_id`, `grain`, `period_start`);
--- Create index "usage_model_id_period_start" to table: "usage_tracking"
-CREATE INDEX `usage_model_id_period_start` ON `usage_tracking` (`model_id`, `period_start`) WHERE grain = 'day';
 -- Create index "usage_api_key_id_grain_period_start" to table: "usage_tracking"
 CREATE INDEX `usage_api_key_id_grain_period_start` ON `usage_tracking` (`api_key_id`, `grain`, `period_start`);
 -- Create "usage_events" table

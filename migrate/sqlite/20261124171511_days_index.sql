@@ -1,0 +1,2 @@
+-- Create index "usage_model_id_period_start" to table: "usage_tracking"
+CREATE INDEX `usage_model_id_period_start` ON `usage_tracking` (`model_id`, `period_start`) WHERE grain = 'day';
