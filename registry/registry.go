@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -24,6 +25,7 @@ type Registry struct {
 	fresh  *ent.Client // reads at the primary alone; else the same as client
 	clock  func() time.Time
 	inTx   bool   // client belongs to a transaction
+	torn   *error // of a transaction: why it must not commit: a part of it could be neither kept nor undone
 	hot    *hot   // nil within a transaction
 	actor  string // as given: audit checks it
 	// records queues usage to be recorded together; nil within a transaction.
@@ -195,9 +197,13 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 			_ = tx.Rollback()
 		}
 	}()
+	var torn error
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, actor: r.actor, partitions: r.partitions})
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions})
 	open = false
+	if err == nil {
+		err = torn
+	}
 	if err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
 			err = errors.Join(err, translate(ctx, "roll back", rollback))
@@ -217,18 +223,22 @@ func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) e
 		return translate(ctx, "begin transaction", err)
 	}
 	open := true
-	lingering, cancel := r.db.Linger(ctx)
-	defer cancel()
-	undo := func() error {
+	end := func(statements ...string) error {
 		open = false
-		if err := exec(lingering, "ROLLBACK TO op"); err != nil {
-			return err
+		lingering, cancel := r.db.Linger(ctx) // from now on: what fn did may have taken long
+		defer cancel()
+		for _, statement := range statements {
+			if err := exec(lingering, statement); err != nil {
+				*r.torn = cmp.Or(*r.torn, translate(ctx, "end a part of a transaction", err))
+				return err
+			}
 		}
-		return exec(lingering, "RELEASE op")
+		return nil
 	}
+	undo := func() error { return end("ROLLBACK TO op", "RELEASE op") }
 	defer func() {
 		if open { // fn panicked or ended its goroutine
-			_ = undo()
+			_ = undo() // the transaction remembers
 		}
 	}()
 	err := fn(r)
@@ -241,8 +251,7 @@ func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) e
 		}
 		return err
 	}
-	open = false
-	return translate(ctx, "commit", exec(lingering, "RELEASE op"))
+	return translate(ctx, "commit", end("RELEASE op"))
 }
 
 // write runs the body of an operation in a transaction and translates its error. On PostgreSQL the

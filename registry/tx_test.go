@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -100,6 +101,36 @@ func testInTxCancelledAtTheEnd(t *testing.T, e engine) {
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	require.Equal(t, "kept", all[0].Name)
+}
+
+// TestInTxNotUndone fails a part of a transaction in a way that keeps it from being undone: nothing of the whole
+// transaction remains, though its function says that all is well.
+func TestInTxNotUndone(t *testing.T) { eachEngine(t, testInTxNotUndone) }
+
+func testInTxNotUndone(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	failed := errors.New("failed")
+	for name, part := range map[string]func(tx *registry.Registry) error{
+		"returns": func(*registry.Registry) error { return failed },
+		"panics":  func(*registry.Registry) error { panic(failed) },
+	} {
+		err := reg.InTx(t.Context(), func(tx *registry.Registry) error {
+			defer func() { _ = recover() }()
+			err := tx.As("somebody").InTx(t.Context(), func(tx *registry.Registry) error {
+				mustProvider(t, tx, "torn")
+				_, err := tx.Client().ExecContext(t.Context(), "RELEASE op") // what it would be undone to
+				require.NoError(t, err)
+				return part(tx)
+			})
+			require.ErrorIs(t, err, failed)
+			return nil
+		})
+		require.Error(t, err, name)
+		all, err := reg.ListProviders(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, all, name)
+	}
 }
 
 // TestInTxOfAnEndedContext asks a transaction for more after its context has ended.
