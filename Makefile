@@ -18,7 +18,7 @@ test: compiler ## Run all tests
 	go test -vet=off -parallel 4 -timeout 20m ./internal/busy ./...
 
 race: compiler ## Run all tests with the race detector, and demand that they cover 85 % of each package that users call
-	@go test -race -parallel 4 -timeout 40m -cover -covermode atomic ./... | awk '{ print } /^FAIL/ { bad = 1 } \
+	@go test -race -timeout 40m -cover -covermode atomic ./... | awk '{ print } /^FAIL/ { bad = 1 } \
 		/modelscan\/(money|meter|catalog|migrate|internal\/store|internal\/latency|registry)\t.*coverage:/ { \
 		sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1; seen++ } END { exit bad || seen != 7 }'
 

@@ -6,7 +6,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"strings"
 	"time"
 
@@ -101,7 +103,7 @@ func newConnector(config *pgx.ConnConfig) driver.Connector {
 		})
 		return nil
 	}), stdlib.OptionResetSession(func(_ context.Context, conn *pgx.Conn) error {
-		if _, ok := conn.PgConn().CustomData()[canceled]; ok {
+		if _, ok := conn.PgConn().CustomData()[lateCancel]; ok {
 			return driver.ErrBadConn
 		}
 		return nil
@@ -137,10 +139,10 @@ func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "modelscan"
 	}
+	config.DialFunc = overhear(config.DialFunc)
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		w := &watcher{
-			conn:   conn,
-			cancel: &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: farewell},
+			cancel: &canceler{conn: conn},
 			hangUp: &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()},
 		}
 		if pooler {
@@ -200,16 +202,11 @@ func judgeServer(version int, name, encoding, commit, syn string, durability Dur
 }
 
 // watcher ends what a connection does when the context ends. Statements are cancelled, and the
-// connection lives on until its transaction ends: a request to cancel travels by itself, and could reach the server
-// when the next transaction has begun. What ends a transaction is not cancelled, but the connection is given up: while
-// a commit waits for a synchronous standby, a cancelled one succeeds although the standby does not have it.
+// connection lives on. What ends a transaction is not, but the connection is given up: while a commit
+// waits for a synchronous standby, a cancelled one succeeds although the standby does not have it.
 type watcher struct {
-	conn                 *pgconn.PgConn
 	cancel, hangUp, used ctxwatch.Handler
 }
-
-// canceled marks a connection, in its custom data, for whose statement a cancellation was asked.
-const canceled = "modelscan.canceled"
 
 func (w *watcher) HandleCancel(ctx context.Context) {
 	w.used = w.cancel
@@ -219,9 +216,62 @@ func (w *watcher) HandleCancel(ctx context.Context) {
 	w.used.HandleCancel(ctx)
 }
 
-func (w *watcher) HandleUnwatchAfterCancel() {
-	w.used.HandleUnwatchAfterCancel()
-	w.conn.CustomData()[canceled] = true
+func (w *watcher) HandleUnwatchAfterCancel() { w.used.HandleUnwatchAfterCancel() }
+
+// canceler asks the server to cancel a statement. The request travels on a connection of its own, which the server
+// closes when it has passed it on; until then a later statement can be hit. Where that was not heard, as pgx's own
+// handler does not tell, the statement's connection is used no more after its transaction.
+type canceler struct {
+	conn   *pgconn.PgConn
+	passed chan bool
+}
+
+// lateCancel marks such a connection, in its custom data.
+const lateCancel = "modelscan.late-cancel"
+
+func (c *canceler) HandleCancel(context.Context) {
+	deadline := time.Now().Add(farewell)
+	_ = c.conn.Conn().SetDeadline(deadline) // it fails where the connection is closed
+	c.passed = make(chan bool, 1)
+	go func() {
+		var heard error
+		ctx, cancel := context.WithDeadline(context.WithValue(context.Background(), cancelAnswer{}, &heard), deadline)
+		defer cancel()
+		err := c.conn.CancelRequest(ctx)
+		c.passed <- err == nil && errors.Is(heard, io.EOF)
+	}()
+}
+
+func (c *canceler) HandleUnwatchAfterCancel() {
+	if !<-c.passed {
+		c.conn.CustomData()[lateCancel] = true
+	}
+	_ = c.conn.Conn().SetDeadline(time.Time{})
+}
+
+// cancelAnswer is the key of a context value: where the error goes that reading the answer to a request to cancel
+// ends with.
+type cancelAnswer struct{}
+
+func overhear(dial pgconn.DialFunc) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if heard, ok := ctx.Value(cancelAnswer{}).(*error); ok && err == nil {
+			return overheard{conn, heard}, nil
+		}
+		return conn, err
+	}
+}
+
+type overheard struct {
+	net.Conn
+	err *error
+}
+
+func (o overheard) Read(b []byte) (int, error) {
+	n, err := o.Conn.Read(b)
+	*o.err = err
+	return n, err
 }
 
 // lastWords is the key of a context value that marks what ends a transaction or a part of it.
