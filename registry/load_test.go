@@ -27,6 +27,15 @@ import (
 // TestLoad mixes all operations from 64 goroutines, on a file, in memory and on PostgreSQL. No call may
 // fail, and in the end the keys' counters and the ledger say what was recorded.
 func TestLoad(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, reg *registry.Registry) {
+		t.Helper()
+		newLoad(t, reg).run(t)
+	})
+}
+
+// eachDatabase runs a test on a file, in memory and on PostgreSQL, by the machine's clock.
+func eachDatabase(t *testing.T, test func(*testing.T, *registry.Registry)) {
+	t.Helper()
 	t.Parallel()
 	for name, database := range map[string]func(testing.TB) string{
 		"file":     func(tb testing.TB) string { tb.Helper(); return filepath.Join(tb.TempDir(), "load.db") },
@@ -38,7 +47,7 @@ func TestLoad(t *testing.T) {
 			reg, err := registry.Open(t.Context(), database(t))
 			require.NoError(t, err)
 			defer func() { require.NoError(t, reg.Close()) }()
-			newLoad(t, reg).run(t)
+			test(t, reg)
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +17,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
-	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
 // wound is damage at random.
@@ -111,22 +109,7 @@ func testRepairLedgerWounds(t *testing.T, e engine) {
 
 // TestVerifyLedgerUnderLoad verifies and repairs while others record: there is nothing to be found and
 // nothing to be done, but for what was planted.
-func TestVerifyLedgerUnderLoad(t *testing.T) {
-	t.Parallel()
-	for name, database := range map[string]func(testing.TB) string{
-		"file":     func(tb testing.TB) string { tb.Helper(); return filepath.Join(tb.TempDir(), "load.db") },
-		"memory":   func(testing.TB) string { return ":memory:" },
-		"postgres": registrytest.PostgresURL,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			reg, err := registry.Open(t.Context(), database(t))
-			require.NoError(t, err)
-			defer func() { require.NoError(t, reg.Close()) }()
-			testVerifyLedgerUnderLoad(t, reg)
-		})
-	}
-}
+func TestVerifyLedgerUnderLoad(t *testing.T) { eachDatabase(t, testVerifyLedgerUnderLoad) }
 
 func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 	t.Helper()

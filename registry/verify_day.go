@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
@@ -198,7 +199,7 @@ func (l *ledgerReader) learn(ctx context.Context, client *ent.Client, page []led
 		name string
 		ids  map[uuid.UUID]bool
 		to   map[uuid.UUID]uuid.UUID
-	}{{model.Table, models, l.models}, {"api_keys", keys, l.keys}} {
+	}{{model.Table, models, l.models}, {apikey.Table, keys, l.keys}} {
 		err := chunks(unknown(table.ids, table.to), func(some []uuid.UUID) error {
 			found, err := owners(ctx, client, table.name, some, "")
 			for id, provider := range found {
