@@ -13,11 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -43,9 +46,11 @@ const (
 	failoverAcked
 )
 
+func (o failoverOutcome) String() string { return []string{"refused", "uncertain", "acked"}[o] }
+
 // failoverLoad writes to a registry, and notes what came of each write. Writes are numbered from 0:
-// a setting, a request, or both in a transaction in turns. Each request has a quarter of an hour of
-// its own, so that it can be told later how often it was counted.
+// a setting, a request, or both in a transaction in turns. Whatever a write returns, it is repeated until it is
+// acknowledged; each request has an id, by which it is counted once.
 type failoverLoad struct {
 	reg   *registry.Registry
 	name  string
@@ -59,6 +64,7 @@ type failoverLoad struct {
 	mu         sync.Mutex
 	next       int
 	outcomes   map[int]failoverOutcome
+	repeated   map[failoverOutcome]int // how often a write was repeated that returned this
 	acked      int
 	last       time.Time     // acknowledgement
 	gap        time.Duration // longest time between two
@@ -68,7 +74,7 @@ type failoverLoad struct {
 
 func newFailoverLoad(t *testing.T, reg *registry.Registry, name string) *failoverLoad {
 	t.Helper()
-	l := &failoverLoad{reg: reg, name: name, outcomes: map[int]failoverOutcome{}}
+	l := &failoverLoad{reg: reg, name: name, outcomes: map[int]failoverOutcome{}, repeated: map[failoverOutcome]int{}}
 	p := mustProvider(t, reg, name)
 	l.model = mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000}) // a nano-dollar for a token
 	for i := range 4 {
@@ -89,7 +95,8 @@ func (l *failoverLoad) start(t *testing.T) {
 		limit := l.limit * time.Duration(g%2)
 		l.all.Go(func() {
 			for !l.stop.Load() {
-				_, _ = l.write(ctx, limit)
+				n, err := l.write(ctx, limit)
+				l.repeat(ctx, n, limit, err)
 			}
 		})
 	}
@@ -123,12 +130,26 @@ func (l *failoverLoad) finish() {
 	l.all.Wait()
 }
 
-// write makes the next write, which has a limit of time unless that is 0.
+// write makes the next write once. It has a limit of time unless that is 0.
 func (l *failoverLoad) write(ctx context.Context, limit time.Duration) (n int, err error) {
 	l.mu.Lock()
 	n = l.next
 	l.next++
 	l.mu.Unlock()
+	return n, l.try(ctx, n, limit)
+}
+
+// repeat makes a write that returned an error again, until it is acknowledged, with more patience each time.
+func (l *failoverLoad) repeat(ctx context.Context, n int, limit time.Duration, err error) {
+	for ; err != nil && ctx.Err() == nil; limit *= 2 {
+		l.mu.Lock()
+		l.repeated[l.outcomes[n]]++
+		l.mu.Unlock()
+		err = l.try(ctx, n, limit)
+	}
+}
+
+func (l *failoverLoad) try(ctx context.Context, n int, limit time.Duration) (err error) {
 	var deadline time.Time
 	if limit > 0 {
 		var cancel context.CancelFunc
@@ -150,23 +171,26 @@ func (l *failoverLoad) write(ctx context.Context, limit time.Duration) (n int, e
 		})
 	}
 	l.note(n, err, deadline)
-	return n, err
+	return err
 }
 
 func (l *failoverLoad) set(ctx context.Context, reg *registry.Registry, n int) error {
 	return reg.SetSetting(ctx, fmt.Sprintf("%s/%d", l.name, n), "x")
 }
 
+// record records a request of now, or of a day whose partition may have to be made.
 func (l *failoverLoad) record(ctx context.Context, reg *registry.Registry, n int) error {
-	return reg.RecordUsage(ctx, registry.UsageInput{
-		ModelID: l.model.ID, APIKeyID: l.keys[n%len(l.keys)].ID,
-		At: failoverBeginning.Add(time.Duration(n) * failoverQuarter), Tokens: meter.Tokens{InputTokens: int64(n%7 + 1)},
-	})
+	in := registry.UsageInput{
+		ModelID: l.model.ID, APIKeyID: l.keys[n%len(l.keys)].ID, RequestID: fmt.Sprintf("%s/%d", l.name, n),
+		Tokens: meter.Tokens{InputTokens: int64(n%7 + 1)},
+	}
+	if n%10 == 1 {
+		in.At = failoverBeginning.Add(time.Duration(n) * 15 * time.Minute)
+	}
+	return reg.RecordUsage(ctx, in)
 }
 
 var failoverBeginning = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
-
-const failoverQuarter = 15 * time.Minute
 
 func (l *failoverLoad) note(n int, err error, deadline time.Time) {
 	now := time.Now()
@@ -187,7 +211,7 @@ func (l *failoverLoad) note(n int, err error, deadline time.Time) {
 	case errors.Is(err, registry.ErrUncertain):
 		l.outcomes[n] = failoverUncertain
 	default:
-		l.outcomes[n] = failoverRefused
+		l.outcomes[n] = max(l.outcomes[n], failoverRefused) // it may have happened before
 		if !passes && (deadline.IsZero() || !errors.Is(err, context.DeadlineExceeded)) {
 			l.unexpected = append(l.unexpected, fmt.Errorf("write %d: %w", n, err))
 		}
@@ -207,23 +231,36 @@ type failoverReport struct {
 	wrong  []string     // other than lost
 }
 
-// check compares the database with what the writes returned. Nobody may use it any more.
-func (l *failoverLoad) check(t *testing.T, fault, url string) failoverReport {
+// reopen opens the database anew. Nobody else may use it any more.
+func (l *failoverLoad) reopen(t *testing.T, url string) {
 	t.Helper()
-	l.finish()
 	require.NoError(t, l.reg.Close())
 	// A server may go on with a commit whose client is gone.
 	db := failoverDB(t, url)
 	failoverUntil(t, db, "SELECT count(*) = 0 FROM pg_stat_activity"+
 		" WHERE datname = current_database() AND application_name = 'modelscan'")
-	reg, err := registry.Open(t.Context(), url)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, reg.Close()) }()
+	l.reg = failoverOpen(t, url)
+}
 
+// check compares the database with what the writes returned. Nobody may use it any more.
+func (l *failoverLoad) check(t *testing.T, fault, url string) failoverReport {
+	t.Helper()
+	l.finish()
+	l.reopen(t, url)
+	r := l.compare(t)
+	t.Logf("fault=%q acked=%d lost=%d uncertain=%d happened=%d refused=%d repeated=%v longest_gap=%dms overrun=%dms", fault,
+		r.acked, r.lost, r.uncertain, r.happened, r.refused, l.repeated, l.gap.Milliseconds(), l.overrun.Milliseconds())
+	require.Empty(t, r.wrong[:min(20, len(r.wrong))])
+	require.Less(t, l.overrun, failoverOverrun)
+	return r
+}
+
+func (l *failoverLoad) compare(t *testing.T) failoverReport {
+	t.Helper()
 	r := failoverReport{stored: map[int]bool{}}
 	wrong := func(format string, args ...any) { r.wrong = append(r.wrong, fmt.Sprintf(format, args...)) }
-	set := l.settings(t, reg)
-	recorded := l.requests(t, reg, wrong)
+	set := l.settings(t)
+	recorded := l.requests(t, wrong)
 	maps.Copy(r.stored, set)
 	maps.Copy(r.stored, recorded)
 	for n := range r.stored {
@@ -250,20 +287,20 @@ func (l *failoverLoad) check(t *testing.T, fault, url string) failoverReport {
 			}
 		}
 	}
-	t.Logf("fault=%q acked=%d lost=%d uncertain=%d happened=%d refused=%d longest_gap=%dms overrun=%dms", fault,
-		r.acked, r.lost, r.uncertain, r.happened, r.refused, l.gap.Milliseconds(), l.overrun.Milliseconds())
 	for _, err := range l.unexpected[:min(5, len(l.unexpected))] {
 		wrong("%v", err)
 	}
-	require.Empty(t, r.wrong[:min(20, len(r.wrong))])
-	require.Less(t, l.overrun, failoverOverrun)
+	report := verified(t, l.reg)
+	for _, d := range report.Differences[:min(5, len(report.Differences))] {
+		wrong("%+v", d)
+	}
 	return r
 }
 
 // settings returns which writes left a setting.
-func (l *failoverLoad) settings(t *testing.T, reg *registry.Registry) map[int]bool {
+func (l *failoverLoad) settings(t *testing.T) map[int]bool {
 	t.Helper()
-	all, err := reg.ListSettings(t.Context())
+	all, err := l.reg.ListSettings(t.Context())
 	require.NoError(t, err)
 	set := map[int]bool{}
 	for _, s := range all {
@@ -276,38 +313,45 @@ func (l *failoverLoad) settings(t *testing.T, reg *registry.Registry) map[int]bo
 	return set
 }
 
-// requests returns which writes left a request, after it has seen that quarters, days and the
-// counters of the keys say the same.
-func (l *failoverLoad) requests(t *testing.T, reg *registry.Registry, wrong func(string, ...any)) map[int]bool {
+// requests returns which writes left a request, after it has seen that each was counted once, and that quarters,
+// days, totals and the counters of the keys say the same.
+func (l *failoverLoad) requests(t *testing.T, wrong func(string, ...any)) map[int]bool {
 	t.Helper()
-	periods, err := reg.Client().Usage.Query().Where(usage.ModelID(l.model.ID)).All(t.Context())
-	require.NoError(t, err)
+	ctx, c := t.Context(), l.reg.Client()
 	type sums struct{ requests, tokens int64 }
-	counted := map[usage.Grain]map[string]sums{usage.GrainQuarter: {}, usage.GrainDay: {}}
-	recorded := map[int]bool{}
-	for _, u := range periods {
-		key := u.APIKeyID.String()
-		sum := counted[u.Grain][key]
-		counted[u.Grain][key] = sums{sum.requests + u.RequestCount, sum.tokens + u.InputTokens}
-		if int64(*u.TotalCost) != u.InputTokens {
-			wrong("%d tokens, but %d nano-dollars", u.InputTokens, *u.TotalCost)
+	var all sums
+	byKey, recorded := map[uuid.UUID]sums{}, map[int]bool{}
+	for _, e := range c.UsageEvent.Query().Where(usageevent.ModelID(l.model.ID)).AllX(ctx) {
+		n, err := strconv.Atoi(strings.TrimPrefix(e.RequestID, l.name+"/"))
+		require.NoError(t, err)
+		if recorded[n] || e.InputTokens != int64(n%7+1) || e.APIKeyID != l.keys[n%len(l.keys)].ID || int64(*e.Cost) != e.InputTokens {
+			wrong("write %d was counted twice or not as it was made: %v", n, e)
 		}
-		if u.Grain != usage.GrainQuarter {
-			continue
-		}
-		n := int(u.PeriodStart.Sub(failoverBeginning) / failoverQuarter)
 		recorded[n] = true
-		if u.RequestCount != 1 || u.InputTokens != int64(n%7+1) || u.APIKeyID != l.keys[n%len(l.keys)].ID {
-			wrong("write %d was counted as %d requests of %d tokens", n, u.RequestCount, u.InputTokens)
+		of := byKey[e.APIKeyID]
+		byKey[e.APIKeyID] = sums{of.requests + 1, of.tokens + e.InputTokens}
+		all = sums{all.requests + 1, all.tokens + e.InputTokens}
+	}
+	counted := map[string]sums{}
+	add := func(what string, requests, tokens int64) {
+		counted[what] = sums{counted[what].requests + requests, counted[what].tokens + tokens}
+	}
+	for _, u := range c.Usage.Query().Where(usage.ModelID(l.model.ID)).AllX(ctx) {
+		add(string(u.Grain), u.RequestCount, u.InputTokens)
+	}
+	for _, u := range c.UsageTotal.Query().Where(usagetotal.ModelID(l.model.ID)).AllX(ctx) {
+		add("total "+string(u.Grain), u.RequestCount, u.InputTokens)
+	}
+	for _, what := range []string{"quarter", "day", "total quarter", "total day"} {
+		if counted[what] != all {
+			wrong("%+v events, but %+v by %s", all, counted[what], what)
 		}
 	}
-	keys, err := reg.Client().APIKey.Query().Where(apikey.ProviderID(l.model.ProviderID)).All(t.Context())
-	require.NoError(t, err)
+	keys := c.APIKey.Query().Where(apikey.ProviderID(l.model.ProviderID)).AllX(ctx)
 	require.Len(t, keys, len(l.keys))
 	for _, k := range keys {
-		id, of := k.ID.String(), sums{k.UsageCount, k.TokenCount}
-		if q, d := counted[usage.GrainQuarter][id], counted[usage.GrainDay][id]; q != of || d != of {
-			wrong("%+v in quarters, %+v in days, %+v of the key", q, d, of)
+		if of := (sums{k.UsageCount, k.TokenCount}); byKey[k.ID] != of {
+			wrong("%+v events, but %+v of the key", byKey[k.ID], of)
 		}
 	}
 	return recorded
@@ -626,7 +670,9 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// A connection is lost exactly when a commit, or the answer to one, is on its way.
+// A connection is lost exactly when a commit, or the answer to one, is on its way. Nobody knows whether it
+// happened, but what was done can be seen by the id of a request: RecordUsage repeats the commit by itself, and its
+// callers may repeat RecordUsage.
 func TestCommitLost(t *testing.T) {
 	t.Parallel()
 	url := registrytest.PostgresURL(t)
@@ -637,35 +683,41 @@ func TestCommitLost(t *testing.T) {
 	want := map[int]bool{} // which writes are there
 	for _, lost := range []faultSnag{{is: commitQuery}, {is: commitAnswer, fromServer: true}} {
 		var cancel context.CancelFunc
-		for i, how := range []func(*faultWire){
+		for _, how := range []func(*faultWire){
 			(*faultWire).hangUp, (*faultWire).reset, func(w *faultWire) { w.silence(); cancel() },
 		} {
-			lost.how = how
 			for range 3 { // kinds of writes
 				var ctx context.Context
 				ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+				lost.how = how
 				done := p.lose(lost)
 				n, err := l.write(ctx, 0)
+				ended := ctx.Err() != nil
 				cancel()
 				require.True(t, done(), "write %d: %v", n, err)
-				if n%3 == 1 && i < 2 { // a request, whose caller waits: it is repeated, and counts once
-					require.NoError(t, err)
+				want[n] = lost.fromServer
+				if n%3 == 1 && !ended {
+					require.NoError(t, err, "it repeats the commit")
 					want[n] = true
 					continue
 				}
 				require.ErrorIs(t, err, registry.ErrUncertain)
-				want[n] = lost.fromServer
 			}
 		}
 	}
 	p.close()
-	for n, stored := range l.check(t, "commit lost", url).stored {
-		require.Equal(t, want[n], stored, "write %d", n)
-		delete(want, n)
-	}
+	l.reopen(t, url)
+	r := l.compare(t)
+	require.Empty(t, r.wrong)
 	for n, stored := range want {
-		require.False(t, stored, "write %d", n)
+		require.Equal(t, stored, r.stored[n], "write %d", n)
 	}
+	for n := range want {
+		l.repeat(t.Context(), n, 0, registry.ErrUncertain) // the acknowledged ones too
+	}
+	r = l.check(t, "commit lost", url)
+	require.Zero(t, r.lost)
+	require.Len(t, want, r.acked)
 }
 
 // A connection is lost at the first message of a write, at the second, and so on to the last.
@@ -686,18 +738,20 @@ func TestEachMessageLost(t *testing.T) {
 					for range 3 { // kinds of writes, each on a new connection
 						p.each((*faultWire).hangUp)
 						lost := p.lose(faultSnag{fromServer: fromServer, is: nth(n), how: do})
-						_, _ = l.write(t.Context(), 0)
+						n, err := l.write(t.Context(), 0)
 						if lost() {
 							cut = true
 							cuts++
 						}
+						l.repeat(t.Context(), n, 0, err)
 					}
 				}
 				require.Greater(t, cuts, 30)
 				p.close()
 				r := l.check(t, fmt.Sprintf("each of %d messages lost, %s", cuts, name), url)
 				require.Zero(t, r.lost)
-				require.Positive(t, r.uncertain, "commits were among them")
+				require.Zero(t, r.uncertain+r.refused)
+				require.Positive(t, l.repeated[failoverUncertain], "commits were among them")
 			})
 		}
 	}
