@@ -43,13 +43,20 @@ type database struct {
 	keys         [][]uuid.UUID // by model
 }
 
-// newDatabase makes providers of some models and keys each.
+// newDatabase makes a database with providers of some models and keys each.
 func newDatabase(b *testing.B, engine string, providers, models, keys int) database {
 	b.Helper()
-	d := database{engine: engine, name: filepath.Join(b.TempDir(), "bench.db")}
+	name := filepath.Join(b.TempDir(), "bench.db")
 	if engine == "postgres" {
-		d.name = registrytest.PostgresURL(b)
+		name = registrytest.PostgresURL(b)
 	}
+	return newCatalogue(b, engine, name, providers, models, keys)
+}
+
+// newCatalogue makes the providers in a database of that name.
+func newCatalogue(b *testing.B, engine, name string, providers, models, keys int) database {
+	b.Helper()
+	d := database{engine: engine, name: name}
 	reg, err := registry.Open(b.Context(), d.name)
 	require.NoError(b, err)
 	require.NoError(b, reg.InTx(b.Context(), func(tx *registry.Registry) error {
@@ -128,9 +135,14 @@ func (d database) raw(b *testing.B, conns int) *sql.DB {
 	return db
 }
 
-func (d database) perCall(b *testing.B, conns int) design {
+func (d database) perCall(b *testing.B) design {
 	b.Helper()
-	return perCall{d.raw(b, conns), d.engine}
+	return perCall{d.raw(b, 25), d.engine}
+}
+
+func (d database) perCallOnOne(b *testing.B) design {
+	b.Helper()
+	return perCall{d.raw(b, 1), d.engine}
 }
 
 func (p perCall) close() error { return p.db.Close() }
