@@ -3,9 +3,22 @@ package store
 import (
 	"context"
 	"database/sql/driver"
+	"sync/atomic"
 
 	"github.com/mattn/go-sqlite3"
 )
+
+// countingDriver counts the connections that it opens.
+type countingDriver struct {
+	sqlite3.SQLiteDriver
+	opened atomic.Int64
+}
+
+// Open implements driver.Driver.
+func (d *countingDriver) Open(dsn string) (driver.Conn, error) {
+	d.opened.Add(1)
+	return d.SQLiteDriver.Open(dsn)
+}
 
 // connector opens connections of one driver, without registering it by name.
 type connector struct {

@@ -105,6 +105,11 @@ func (d *Postgres) enter() (leave func(), err error) {
 	}), nil
 }
 
+// State implements DB: other machines write too.
+func (*Postgres) State(context.Context, entsql.ExecQuerier) (State, bool, error) {
+	return State{}, false, nil
+}
+
 // Exec implements dialect.Driver.
 func (d *Postgres) Exec(ctx context.Context, query string, args, v any) error {
 	return entsql.Conn{ExecQuerier: d}.Exec(ctx, query, args, v)

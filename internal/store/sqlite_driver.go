@@ -17,6 +17,7 @@ type SQLite struct {
 	writer, readers *sql.DB
 
 	turn    chan struct{} // holds a token while somebody writes; waiters are served in order
+	turns   uint64        // that there have been; whoever has the turn may read and write it
 	reading sync.RWMutex  // held while a snapshot is open, and for ever by Close
 	closing chan struct{} // closed by Close
 	once    sync.Once
@@ -43,6 +44,22 @@ func (*SQLite) Linger(ctx context.Context) (context.Context, context.CancelFunc)
 
 // Retry implements DB: waiting for other processes is done statement by statement.
 func (*SQLite) Retry(_ context.Context, call func() error) error { return call() }
+
+// State implements DB. It is for the transaction that has the turn.
+func (d *SQLite) State(ctx context.Context, tx entsql.ExecQuerier) (_ State, ok bool, err error) {
+	rows, err := tx.QueryContext(ctx, "PRAGMA data_version")
+	if err != nil {
+		return State{}, false, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	s := State{transaction: d.turns, connection: d.writer.Driver().(*countingDriver).opened.Load()}
+	for rows.Next() {
+		if err := rows.Scan(&s.data); err != nil {
+			return State{}, false, err
+		}
+	}
+	return s, true, rows.Err()
+}
 
 // Dialect implements dialect.Driver.
 func (*SQLite) Dialect() string { return dialect.SQLite }
@@ -72,6 +89,7 @@ func (d *SQLite) acquire(ctx context.Context) (release func(), err error) {
 	}
 	select {
 	case d.turn <- struct{}{}:
+		d.turns++
 		return sync.OnceFunc(func() { <-d.turn }), nil
 	case <-d.closing:
 		return nil, ErrClosed

@@ -12,7 +12,6 @@ import (
 
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
-	"github.com/mattn/go-sqlite3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/store"
@@ -45,7 +44,6 @@ func TestDriver(t *testing.T) {
 	t.Parallel()
 	db := open(t)
 	require.Equal(t, dialect.SQLite, db.Dialect())
-	require.IsType(t, &sqlite3.SQLiteDriver{}, db.Writer().Driver())
 	exec1(t, db, "CREATE TABLE t (x)")
 
 	var res sql.Result
@@ -69,6 +67,58 @@ func TestDriver(t *testing.T) {
 	require.ErrorContains(t, err, "no such table")
 	require.ErrorContains(t, drain(t.Context(), db, "INSERT INTO no_such_table VALUES (1) RETURNING 1"), "no such table")
 	exec1(t, db, "INSERT INTO t VALUES (5)") // neither of them kept the turn
+}
+
+// A state follows another only when nothing but that one's transaction has written.
+func TestState(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "test.db")
+	db := openAt(t, path)
+	exec1(t, db, "CREATE TABLE t (x)")
+	other := rawDB(t, store.FileURI(path))
+	within := func(end func(dialect.Tx) error) store.State {
+		tx := begin(t, db)
+		require.NoError(t, insert(t.Context(), tx, 1))
+		state, ok, err := db.State(t.Context(), tx.(entsql.ExecQuerier))
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.NoError(t, end(tx))
+		return state
+	}
+	last := within(dialect.Tx.Commit)
+	for range 3 {
+		state := within(dialect.Tx.Commit)
+		require.True(t, state.Follows(last))
+		require.False(t, last.Follows(state))
+		require.False(t, state.Follows(state))
+		last = state
+	}
+	for name, between := range map[string]func(){
+		"a statement":        func() { exec1(t, db, "INSERT INTO t VALUES (2)") },
+		"a transaction":      func() { within(dialect.Tx.Commit) },
+		"one that is undone": func() { within(dialect.Tx.Rollback) },
+		"another connection": func() {
+			_, err := other.ExecContext(t.Context(), "INSERT INTO t VALUES (3)")
+			require.NoError(t, err)
+		},
+	} {
+		last = within(dialect.Tx.Commit)
+		between()
+		state := within(dialect.Tx.Commit)
+		require.False(t, state.Follows(last), name)
+		require.True(t, within(dialect.Tx.Commit).Follows(state), name)
+	}
+	last = within(dialect.Tx.Commit)
+	require.NotEmpty(t, query1[int](t, db, "SELECT x FROM t"))
+	require.True(t, within(dialect.Tx.Commit).Follows(last), "reading changes nothing")
+
+	// What says that others have written begins anew with each connection.
+	for range 3 {
+		last = within(dialect.Tx.Commit)
+		db.Writer().SetMaxIdleConns(0)
+		db.Writer().SetMaxIdleConns(1)
+		require.False(t, within(dialect.Tx.Commit).Follows(last), "a new connection")
+	}
 }
 
 // A transaction holds the write lock before its first statement.

@@ -23,11 +23,28 @@ type DB interface {
 	// Linger returns a context for what ends a part of a transaction that was begun under ctx: it
 	// outlives ctx, but not for ever.
 	Linger(ctx context.Context) (context.Context, context.CancelFunc)
+	// State tells, within a transaction, what state the database was in when that began; ok is false where it cannot
+	// be told, and something may have changed.
+	State(ctx context.Context, tx entsql.ExecQuerier) (state State, ok bool, err error)
 	// Writer returns the pool that may write, for migrations.
 	Writer() *sql.DB
 	// Retry repeats a call that failed for a reason which passes, if the repetition cannot do
 	// anything twice. A call is a whole transaction.
 	Retry(ctx context.Context, call func() error) error
+}
+
+// State is a state of a database. See [State.Follows].
+type State struct {
+	transaction uint64 // the number of the writer's transaction that begins in it
+	connection  int64  // the number of the writer's connection, for data is by connection
+	data        int64  // changes when other connections have written
+}
+
+// Follows tells whether the transaction that saw the state was the next one to write after another, which has
+// been committed: what that one read and wrote still holds.
+func (s State) Follows(o State) bool {
+	o.transaction++
+	return s == o
 }
 
 // normalizing stores every time in UTC and microseconds. SQLite compares times as text, which
