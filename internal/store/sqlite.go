@@ -53,8 +53,9 @@ const (
 	cachedStatements = 256
 	// walLimit is the size, in bytes, at which the write-ahead log is copied into the file, and that it is cut back
 	// to after a burst. In a large file the pages of a commit lie far apart, and syncing them takes long: those that
-	// many commits change are copied once.
-	walLimit = 64 << 20
+	// many commits change are copied once. But a commit is synced faster where the log is written over than where it
+	// grows, so that it should not grow for long.
+	walLimit = 16 << 20
 	// pageSize is that of SQLite's new files.
 	pageSize = 4 << 10
 	// cacheKiB is how much of the file the writer keeps in memory.
@@ -247,7 +248,7 @@ func params(more ...string) url.Values {
 func open(cfg Config, uri string, params url.Values, expected expect) *sql.DB {
 	return sql.OpenDB(connector{
 		dsn: uri + "?" + params.Encode(),
-		driver: &sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
+		driver: &countingDriver{SQLiteDriver: sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
 			if cfg.Path != "" && params.Get("_txlock") != "" {
 				_, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = %d; PRAGMA cache_size = -%d",
 					walLimit, walLimit/pageSize, cacheKiB), nil)
@@ -256,7 +257,7 @@ func open(cfg Config, uri string, params url.Values, expected expect) *sql.DB {
 				}
 			}
 			return expected.assert(conn)
-		}},
+		}}},
 	})
 }
 
