@@ -51,7 +51,7 @@ var insertEventsSQL = statements(func(n int) string {
 		placeholders(n, slices.Repeat([]string{"$%d"}, len(eventColumns))...)
 })
 
-func insertEvents(ctx context.Context, tx *ent.Client, events []event) error {
+func insertEvents(ctx context.Context, tx execer, events []event) error {
 	return chunks(events, func(some []event) error {
 		args := make([]any, 0, len(some)*len(eventColumns))
 		for _, e := range some {
@@ -69,23 +69,6 @@ func insertEvents(ctx context.Context, tx *ent.Client, events []event) error {
 		_, err := tx.ExecContext(ctx, insertEventsSQL(len(some)), args...)
 		return err
 	})
-}
-
-// recordedRequests returns which of the request ids have been recorded, as far back as events are kept.
-func recordedRequests(ctx context.Context, tx *ent.Client, ids []string) (map[string]bool, error) {
-	found := map[string]bool{}
-	err := chunks(ids, func(some []string) error {
-		list, args := inList(some)
-		return scanRows(ctx, tx, "SELECT request_id FROM usage_events WHERE request_id IN "+list, args, func(scan func(...any) error) error {
-			var id string
-			if err := scan(&id); err != nil {
-				return err
-			}
-			found[id] = true
-			return nil
-		})
-	})
-	return found, err
 }
 
 // EventFilter selects requests of the ledger. Conditions that are zero are none; the others must all

@@ -3,8 +3,10 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -84,57 +86,72 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	return &k, nil
 }
 
-// countUsesSQL adds to the counters of keys. The daily ones start again at the first use of a UTC day; a use
-// of an earlier day leaves them alone. The columns of VALUES are column1 and so on in both dialects; only
-// PostgreSQL has to be told their types.
+// countUsesSQL adds to the counters of some keys: requests, tokens, those of both that are not in the ledger, the first
+// instants of the day and of the next day, the last use, now, id. The daily counters start again at the first use of a
+// UTC day; a use of an earlier day leaves them alone.
 var countUsesSQL = map[string]func(n int) string{
-	dialect.SQLite: statements(func(n int) string { return countUsesText(placeholders(n, slices.Repeat([]string{"$%d"}, 9)...)) }),
+	// Joined with VALUES, SQLite takes five times as long, for it copies the rows first.
+	dialect.SQLite: func(int) string { return countKeySQL },
 	dialect.Postgres: statements(func(n int) string {
-		return countUsesText(placeholders(n, "CAST($%d AS uuid)", "CAST($%d AS bigint)", "CAST($%d AS bigint)",
-			"CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)",
-			"CAST($%d AS bigint)", "CAST($%d AS bigint)"))
+		return countUsesText("v.column%d") + " FROM (VALUES " + placeholders(n, "CAST($%d AS bigint)", "CAST($%d AS bigint)",
+			"CAST($%d AS bigint)", "CAST($%d AS bigint)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)",
+			"CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS uuid)") + ") AS v WHERE api_keys.id = v.column9"
 	}),
 }
 
-func countUsesText(values string) string {
-	// id, requests, tokens, first instant of the day, of the next day, last use, now,
-	// requests and tokens that are not in the ledger
-	return "UPDATE api_keys SET" +
-		" usage_count = usage_count + v.column2, token_count = token_count + v.column3," +
-		" extra_requests = extra_requests + v.column8, extra_tokens = extra_tokens + v.column9," +
-		" requests_today = CASE WHEN last_reset < v.column4 THEN v.column2" +
-		" WHEN last_reset < v.column5 THEN requests_today + v.column2 ELSE requests_today END," +
-		" tokens_today = CASE WHEN last_reset < v.column4 THEN v.column3" +
-		" WHEN last_reset < v.column5 THEN tokens_today + v.column3 ELSE tokens_today END," +
-		" last_reset = CASE WHEN last_reset > v.column4 THEN last_reset ELSE v.column4 END," +
-		" last_used_at = CASE WHEN last_used_at > v.column6 THEN last_used_at ELSE v.column6 END," +
-		" updated_at = v.column7" +
-		" FROM (VALUES " + values + ") AS v WHERE api_keys.id = v.column1"
+var countKeySQL = countUsesText("$%d") + " WHERE id = $9"
+
+// countUsesText writes the columns by their numbers, which first appear in ascending order: SQLite takes $1 for a name,
+// and counts for itself.
+func countUsesText(column string) string {
+	return strings.NewReplacer(
+		"{requests}", fmt.Sprintf(column, 1), "{tokens}", fmt.Sprintf(column, 2),
+		"{extra requests}", fmt.Sprintf(column, 3), "{extra tokens}", fmt.Sprintf(column, 4),
+		"{day}", fmt.Sprintf(column, 5), "{next day}", fmt.Sprintf(column, 6),
+		"{last use}", fmt.Sprintf(column, 7), "{now}", fmt.Sprintf(column, 8),
+	).Replace("UPDATE api_keys SET" +
+		" usage_count = usage_count + {requests}, token_count = token_count + {tokens}," +
+		" extra_requests = extra_requests + {extra requests}, extra_tokens = extra_tokens + {extra tokens}," +
+		" requests_today = CASE WHEN last_reset < {day} THEN {requests}" +
+		" WHEN last_reset < {next day} THEN requests_today + {requests} ELSE requests_today END," +
+		" tokens_today = CASE WHEN last_reset < {day} THEN {tokens}" +
+		" WHEN last_reset < {next day} THEN tokens_today + {tokens} ELSE tokens_today END," +
+		" last_reset = CASE WHEN last_reset > {day} THEN last_reset ELSE {day} END," +
+		" last_used_at = CASE WHEN last_used_at > {last use} THEN last_used_at ELSE {last use} END," +
+		" updated_at = {now}")
 }
 
 // countUses adds to the counters of keys, which are locked. A key that was used on several days has a row
 // for each, and one statement changes a key once: the days go one after the other.
-func (r *Registry) countUses(ctx context.Context, tx *ent.Client, sums map[use]useSum) error {
+func (r *Registry) countUses(ctx context.Context, tx execer, sums map[use]useSum) error {
 	days := map[time.Time][]use{}
 	for u := range sums {
 		days[u.day] = append(days[u.day], u)
 	}
-	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
-		err := chunks(days[day], func(uses []use) error {
-			args := make([]any, 0, 9*len(uses))
-			for _, u := range uses {
-				s := sums[u]
-				extraRequests, extraTokens := int64(0), int64(0)
-				if s.extra {
-					extraRequests, extraTokens = s.requests, s.tokens
-				}
-				args = append(args, u.key, s.requests, s.tokens, u.day, u.day.Add(24*time.Hour), s.last, s.now, extraRequests, extraTokens)
+	write := func(uses []use) error {
+		args := make([]any, 0, 9*len(uses))
+		for _, u := range uses {
+			s := sums[u]
+			extraRequests, extraTokens := int64(0), int64(0)
+			if s.extra {
+				extraRequests, extraTokens = s.requests, s.tokens
 			}
-			_, err := tx.ExecContext(ctx, countUsesSQL[r.db.Dialect()](len(uses)), args...)
-			return err
-		})
-		if err != nil {
-			return err
+			args = append(args, s.requests, s.tokens, extraRequests, extraTokens, u.day, u.day.Add(24*time.Hour), s.last, s.now, u.key)
+		}
+		_, err := tx.ExecContext(ctx, countUsesSQL[r.db.Dialect()](len(uses)), args...)
+		return err
+	}
+	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
+		if r.db.Dialect() == dialect.Postgres {
+			if err := chunks(days[day], write); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, u := range days[day] {
+			if err := write([]use{u}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

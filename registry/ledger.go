@@ -12,13 +12,13 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
@@ -158,24 +158,25 @@ func digestOf(p period, s *sums, histogram []byte) int64 {
 // keys: whoever takes several waits for nobody who waits for him. It returns the providers of those keys that
 // there are.
 func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, models, keys []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
-	end := " ORDER BY id"
-	if r.db.Dialect() == dialect.Postgres {
-		if err := lockModels(ctx, tx, models); err != nil {
-			return nil, err
-		}
-		end += " FOR NO KEY UPDATE" // rows that refer to these may still be inserted
+	if r.db.Dialect() == dialect.SQLite {
+		return owners(ctx, tx, apikey.Table, keys, "")
 	}
-	return owners(ctx, tx, "api_keys", keys, end)
+	if len(keys) == 0 {
+		return nil, lockModels(ctx, tx, models)
+	}
+	// The locks of the models are taken before the first row is looked at. What is read of it never changes.
+	rest := " AND (" + lockModelsSQL + ") >= 0 ORDER BY id FOR NO KEY UPDATE" // rows that refer to these may still be inserted
+	return owners(ctx, tx, apikey.Table, keys, rest, modelLocks(models))
 }
 
-// owners returns the providers of rows by their ids.
-func owners(ctx context.Context, tx *ent.Client, table string, ids []uuid.UUID, end string) (map[uuid.UUID]uuid.UUID, error) {
+// owners returns the providers of rows by their ids. The rest of the statement has its arguments first.
+func owners(ctx context.Context, tx *ent.Client, table string, ids []uuid.UUID, rest string, args ...any) (map[uuid.UUID]uuid.UUID, error) {
 	found := make(map[uuid.UUID]uuid.UUID, len(ids))
 	if len(ids) == 0 {
 		return found, nil
 	}
-	list, args := inList(ids)
-	err := scanRows(ctx, tx, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list+end, args, func(scan func(...any) error) error {
+	list, in := inListFrom(len(args)+1, ids)
+	err := scanRows(ctx, tx, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list+rest, append(args, in...), func(scan func(...any) error) error {
 		var id, provider uuid.UUID
 		if err := scan(&id, &provider); err != nil {
 			return err
@@ -188,56 +189,19 @@ func owners(ctx context.Context, tx *ent.Client, table string, ids []uuid.UUID, 
 
 // lockModels locks models by advisory locks, in the order of the locks' numbers.
 func lockModels(ctx context.Context, tx *ent.Client, models []uuid.UUID) error {
+	_, err := tx.ExecContext(ctx, lockModelsSQL, modelLocks(models))
+	return err
+}
+
+const lockModelsSQL = "SELECT count(pg_advisory_xact_lock(number)) FROM unnest(CAST($1 AS bigint[])) AS number"
+
+func modelLocks(models []uuid.UUID) []int64 {
 	numbers := make([]int64, 0, len(models))
 	for _, id := range models {
 		numbers = append(numbers, int64(binary.BigEndian.Uint64(id[8:]))) //nolint:gosec // the bits
 	}
 	slices.Sort(numbers)
-	return chunks(slices.Compact(numbers), func(some []int64) error {
-		args := make([]any, len(some))
-		for i, n := range some {
-			args[i] = n
-		}
-		_, err := tx.ExecContext(ctx, lockModelsSQL(len(some)), args...)
-		return err
-	})
-}
-
-var lockModelsSQL = statements(func(n int) string {
-	return "SELECT pg_advisory_xact_lock(v.column1) FROM (VALUES " + placeholders(n, "CAST($%d AS bigint)") + ") AS v"
-})
-
-// inList returns the right side of IN for values, of few different lengths: the last value is repeated. Each length
-// is a statement, which connections keep prepared.
-func inList[T any](values []T) (list string, args []any) {
-	n := 1
-	for n < len(values) {
-		n *= 2
-	}
-	args = make([]any, n)
-	for i := range args {
-		args[i] = values[min(i, len(values)-1)]
-	}
-	return inListSQL(n), args
-}
-
-var inListSQL = statements(func(n int) string {
-	return "(" + strings.NewReplacer("(", "", ")", "").Replace(placeholders(n, "$%d")) + ")"
-})
-
-// scanRows runs a query and calls each for its rows.
-func scanRows(ctx context.Context, tx *ent.Client, query string, args []any, each func(scan func(...any) error) error) (err error) {
-	rows, err := tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		if err := each(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return numbers
 }
 
 // sumColumns are the columns of sums in the order in which they are read.
@@ -276,34 +240,47 @@ func (c *sumCells) addTo(s *sums) error {
 	return s.mergeNumbers(&c.sums)
 }
 
-// readPeriods returns those of the periods that there are.
-func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, periods []period) (map[period]sums, error) {
-	found := make(map[period]sums, len(periods))
-	for _, t := range ledgerTables {
-		err := chunks(t.among(periods), func(some []period) error {
-			args := make([]any, 0, 6*len(some))
-			for i, p := range some {
-				args = append(args, i, p.model, p.key, p.price, string(p.grain), p.start)
-			}
-			var i int
-			cells := newSumCells(&i)
-			return scanRows(ctx, tx, t.read[r.db.Dialect()](len(some)), args, func(scan func(...any) error) (err error) {
-				if err := scan(cells.addresses...); err != nil {
-					return err
-				}
-				found[some[i]], err = cells.read()
-				return err
-			})
-		})
-		if err != nil {
-			return nil, err
+// chunkSizes are how many periods of each table a statement reads.
+type chunkSizes struct{ usages, totals int }
+
+var readPeriodsSQL = map[string]func(chunkSizes) string{
+	dialect.SQLite:   statements(func(n chunkSizes) string { return readPeriodsText(n, nil) }),
+	dialect.Postgres: statements(func(n chunkSizes) string { return readPeriodsText(n, periodTypes) }),
+}
+
+// periodTypes are what PostgreSQL has to be told of the columns that name a period.
+var periodTypes = map[string]string{
+	usage.FieldModelID: "uuid", usage.FieldAPIKeyID: "uuid", usage.FieldPriceID: "uuid",
+	usage.FieldGrain: "text", usage.FieldPeriodStart: "timestamptz",
+}
+
+func readPeriodsText(n chunkSizes, types map[string]string) string {
+	var selects []string
+	first := 1
+	for i, rows := range []int{n.usages, n.totals} {
+		t := ledgerTables[i]
+		columns, on := []string{"$%d"}, make([]string, len(t.key))
+		if types != nil {
+			columns[0] = "CAST($%d AS bigint)"
 		}
+		for k, c := range t.key { // the columns of VALUES are column1 and so on in both dialects
+			on[k] = fmt.Sprintf("t.%s = v.column%d", c, k+2)
+			columns = append(columns, "$%d")
+			if types != nil {
+				columns[k+1] = "CAST($%d AS " + types[c] + ")"
+			}
+		}
+		if rows > 0 { // SQLite reads the left side of a CROSS JOIN first
+			selects = append(selects, fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS t WHERE %s",
+				strings.Join(sumColumns, ", t."), placeholdersFrom(first, rows, columns...), t.name, strings.Join(on, " AND ")))
+		}
+		first += rows * len(columns)
 	}
-	return found, nil
+	return strings.Join(selects, " UNION ALL ")
 }
 
 // writePeriods writes periods as they are to be, over what is there.
-func writePeriods(ctx context.Context, tx *ent.Client, periods map[period]sums) error {
+func writePeriods(ctx context.Context, tx execer, periods map[period]sums) error {
 	sorted := slices.SortedFunc(maps.Keys(periods), comparePeriods)
 	for _, t := range ledgerTables {
 		err := chunks(t.among(sorted), func(some []period) error {
@@ -340,7 +317,7 @@ type ledgerTable struct {
 	name    string
 	totals  bool
 	columns []string
-	read    map[string]func(n int) string // by dialect
+	key     []string // the columns that name a row
 	write   func(n int) string
 }
 
@@ -351,9 +328,9 @@ var ledgerTables = []*ledgerTable{
 
 func newLedgerTable(name string, of ...string) *ledgerTable {
 	t := &ledgerTable{name: name, totals: len(of) == 1}
-	key := append(slices.Clone(of), usage.FieldGrain, usage.FieldPeriodStart)
+	t.key = append(slices.Clone(of), usage.FieldGrain, usage.FieldPeriodStart)
 	if !t.totals {
-		key = key[1:] // the price says which model
+		t.key = t.key[1:] // the price says which model
 	}
 	t.columns = slices.Concat([]string{usage.FieldID}, of, []string{
 		usage.FieldGrain, usage.FieldPeriodStart, usage.FieldPeriodEnd, usage.FieldAverageLatencyMs, usage.FieldDigest,
@@ -364,26 +341,8 @@ func newLedgerTable(name string, of ...string) *ledgerTable {
 			sets = append(sets, column+" = excluded."+column)
 		}
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s", name, strings.Join(t.columns, ", "),
-			placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...), strings.Join(key, ", "), strings.Join(sets, ", "))
+			placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...), strings.Join(t.key, ", "), strings.Join(sets, ", "))
 	})
-	// The columns of VALUES are column1 and so on in both dialects; only PostgreSQL has to be told their types.
-	read := func(values string) string {
-		var on []string
-		for _, c := range key {
-			on = append(on, fmt.Sprintf("t.%s = v.column%d", c, map[string]int{usage.FieldModelID: 2, usage.FieldAPIKeyID: 3,
-				usage.FieldPriceID: 4, usage.FieldGrain: 5, usage.FieldPeriodStart: 6}[c]))
-		}
-		// SQLite reads the left side of a CROSS JOIN first.
-		return fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS t WHERE %s",
-			strings.Join(sumColumns, ", t."), values, name, strings.Join(on, " AND "))
-	}
-	t.read = map[string]func(n int) string{
-		dialect.SQLite: statements(func(n int) string { return read(placeholders(n, slices.Repeat([]string{"$%d"}, 6)...)) }),
-		dialect.Postgres: statements(func(n int) string {
-			return read(placeholders(n, "CAST($%d AS bigint)", "CAST($%d AS uuid)", "CAST($%d AS uuid)", "CAST($%d AS uuid)",
-				"CAST($%d AS text)", "CAST($%d AS timestamptz)"))
-		}),
-	}
 	return t
 }
 
@@ -396,51 +355,6 @@ func (t *ledgerTable) among(periods []period) []period {
 		}
 	}
 	return some
-}
-
-// chunks calls write for rows in chunks of few different sizes: each size is a statement, which connections
-// keep prepared.
-func chunks[T any](rows []T, write func([]T) error) error {
-	for size := 64; len(rows) > 0; size /= 2 {
-		for len(rows) >= size {
-			if err := write(rows[:size]); err != nil {
-				return err
-			}
-			rows = rows[size:]
-		}
-	}
-	return nil
-}
-
-// placeholders returns n rows of VALUES, whose columns are written by column: its argument is the number of the
-// placeholder.
-func placeholders(n int, columns ...string) string {
-	var b strings.Builder
-	number := 0
-	for row := range n {
-		if row > 0 {
-			b.WriteString(", ")
-		}
-		for i, column := range columns {
-			number++
-			b.WriteString([]string{"(", ", "}[min(i, 1)])
-			fmt.Fprintf(&b, column, number)
-		}
-		b.WriteString(")")
-	}
-	return b.String()
-}
-
-// statements keeps the statements for chunks.
-func statements(write func(n int) string) func(n int) string {
-	var kept sync.Map
-	return func(n int) string {
-		text, ok := kept.Load(n)
-		if !ok {
-			text, _ = kept.LoadOrStore(n, write(n))
-		}
-		return text.(string)
-	}
 }
 
 // horizons say from when on the parts of the ledger are complete; what lies before is being removed.

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	stdsql "database/sql"
 	"errors"
 	"fmt"
 	"sync"
@@ -43,12 +42,6 @@ func (p *partitions) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.known)
-}
-
-// querier is a transaction: Ent's or database/sql's.
-type querier interface {
-	ExecContext(ctx context.Context, query string, args ...any) (stdsql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*stdsql.Rows, error)
 }
 
 // partitionLock is the number of the advisory lock for making partitions ("MSpt").

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -93,18 +92,25 @@ func (r *Registry) recordWhole(ctx context.Context, records []record) error {
 // dropped it since it was last seen, it does so again.
 func (r *Registry) recordTx(ctx context.Context, records []record, judge func(verdicts []error) error) error {
 	for {
-		err := r.write(ctx, "record usage", func(tx *ent.Client) error {
+		var b *basis
+		err := r.write(ctx, "record usage", func(tx *ent.Client) (err error) {
 			within := ctx
 			if r.db.Dialect() == dialect.SQLite {
 				// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its own.
 				within = context.WithoutCancel(ctx)
 			}
-			verdicts, err := r.recordAll(within, tx, records)
+			if b, err = r.memory.recall(within, r.db, tx); err != nil {
+				return err
+			}
+			verdicts, err := r.recordAll(within, tx, b, records)
 			if err != nil {
 				return err
 			}
 			return judge(verdicts)
 		})
+		if err == nil {
+			r.memory.keep(b)
+		}
 		if !store.IsNoPartition(err) {
 			return err
 		}
@@ -120,14 +126,13 @@ func isFault(err error) bool {
 
 // recordAll records those of the records that may be, and says of the others why not. A request that was
 // recorded before is one that may be, and is left out.
-func (r *Registry) recordAll(ctx context.Context, tx *ent.Client, records []record) ([]error, error) {
+func (r *Registry) recordAll(ctx context.Context, tx *ent.Client, b *basis, records []record) ([]error, error) {
 	if r.db.Dialect() == dialect.Postgres {
 		if err := r.prepareEvents(ctx, tx, records); err != nil {
 			return nil, err
 		}
 	}
-	b, err := r.readBasis(ctx, tx, records)
-	if err != nil {
+	if err := r.readBasis(ctx, tx, b, records); err != nil {
 		return nil, err
 	}
 	errs, e := make([]error, len(records)), entries{periods: map[period]sums{}, uses: map[use]useSum{}}
@@ -136,23 +141,37 @@ func (r *Registry) recordAll(ctx context.Context, tx *ent.Client, records []reco
 			return nil, errs[i] // of sums, which each record alone does not have
 		}
 	}
-	before, err := r.readPeriods(ctx, tx, slices.SortedFunc(maps.Keys(e.periods), comparePeriods))
-	if err != nil {
+	if err := r.readPeriods(ctx, tx, b, slices.SortedFunc(maps.Keys(e.periods), comparePeriods)); err != nil {
 		return nil, err
 	}
-	for p, s := range before {
-		if err := s.merge(e.periods[p]); err != nil {
+	for p, added := range e.periods {
+		s := b.periods[p] // zero: it is new
+		if err := s.merge(added); err != nil {
 			return nil, err
 		}
-		e.periods[p] = s
+		e.periods[p], b.periods[p] = s, s
 	}
-	if err := insertEvents(ctx, tx, e.events); err != nil {
-		return nil, err
+	return errs, r.writeEntries(ctx, tx, e)
+}
+
+// writeEntries writes what a batch adds to the ledger. A single record's statements go to the server as one: its caller
+// waits for one round trip rather than four. Those of larger batches would make too many different ones to prepare.
+func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, e entries) error {
+	var to execer = tx
+	var one together
+	if len(e.events) == 1 && r.db.Dialect() == dialect.Postgres {
+		to = &one
 	}
-	if err := writePeriods(ctx, tx, e.periods); err != nil {
-		return nil, err
+	if err := insertEvents(ctx, to, e.events); err != nil {
+		return err
 	}
-	return errs, r.countUses(ctx, tx, e.uses)
+	if err := writePeriods(ctx, to, e.periods); err != nil {
+		return err
+	}
+	if err := r.countUses(ctx, to, e.uses); err != nil {
+		return err
+	}
+	return one.flush(ctx, tx)
 }
 
 // requestLock is the number of the advisory lock for request ids ("MSrq").
@@ -189,73 +208,6 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, records []
 	}
 	_, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", requestLock)
 	return err
-}
-
-// basis is what the records of a batch refer to.
-type basis struct {
-	models   map[uuid.UUID]uuid.UUID // providers by model
-	keys     map[uuid.UUID]uuid.UUID // providers by key
-	prices   map[uuid.UUID][]*ent.Price
-	recorded map[string]bool // request ids
-}
-
-// readBasis locks the ledger and reads it.
-func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, records []record) (b basis, err error) {
-	models, keys := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
-	var requests []string
-	from, until := records[0].At, records[0].At
-	for _, rec := range records {
-		models[rec.ModelID], keys[rec.APIKeyID] = true, true
-		if rec.named {
-			requests = append(requests, rec.RequestID)
-		}
-		if rec.At.Before(from) {
-			from = rec.At
-		}
-		if rec.At.After(until) {
-			until = rec.At
-		}
-	}
-	ids := slices.Collect(maps.Keys(models))
-	if b.keys, err = r.lockLedger(ctx, tx, ids, slices.Collect(maps.Keys(keys))); err != nil {
-		return b, err
-	}
-	if err := b.readModels(ctx, tx, ids, from, until); err != nil {
-		return b, err
-	}
-	b.recorded, err = recordedRequests(ctx, tx, requests)
-	return b, err
-}
-
-// Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
-const readModelsSQL = "SELECT m.id, m.provider_id, p.id, COALESCE(p.service_tier, ''), COALESCE(p.min_context_tokens, 0), p.rates," +
-	" p.effective_from, p.effective_to FROM (SELECT id, provider_id FROM models WHERE id IN %s) AS m" +
-	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL" +
-	" AND p.effective_from <= $%d AND (p.effective_to IS NULL OR p.effective_to > $%d)"
-
-// readModels reads models, and their prices in force that are in effect at some instant from one to another.
-func (b *basis) readModels(ctx context.Context, tx *ent.Client, models []uuid.UUID, from, until time.Time) error {
-	b.models, b.prices = map[uuid.UUID]uuid.UUID{}, map[uuid.UUID][]*ent.Price{}
-	list, args := inList(models)
-	return scanRows(ctx, tx, fmt.Sprintf(readModelsSQL, list, len(args)+1, len(args)+2), append(args, until, from), func(scan func(...any) error) error {
-		var (
-			model, provider, id uuid.UUID
-			rates               []byte
-			p                   ent.Price
-			effectiveFrom       *time.Time // NULL: there is no price
-		)
-		err := scan(&model, &provider, &id, &p.ServiceTier, &p.MinContextTokens, &rates, &effectiveFrom, &p.EffectiveTo)
-		if err != nil {
-			return err
-		}
-		b.models[model] = provider
-		if effectiveFrom == nil {
-			return nil
-		}
-		p.ID, p.ModelID, p.EffectiveFrom = id, model, *effectiveFrom
-		b.prices[model] = append(b.prices[model], &p)
-		return json.Unmarshal(rates, &p.Rates)
-	})
 }
 
 // entries are what records add to the ledger.

@@ -30,6 +30,7 @@ type Registry struct {
 	actor  string // as given: audit checks it
 	// records queues usage to be recorded together; nil within a transaction.
 	records    *batch.Queue[record]
+	memory     *memory // nil within a transaction
 	partitions *partitions
 }
 
@@ -61,7 +62,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if err != nil {
 		return nil, translate(ctx, "open registry", err)
 	}
-	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), partitions: new(partitions)}
+	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions)}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
