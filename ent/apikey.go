@@ -11,6 +11,7 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 )
 
@@ -57,6 +58,12 @@ type APIKey struct {
 	DegradedReason string `json:"degraded_reason,omitempty"`
 	// when usage last happened, UTC; NULL: never
 	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	// first instant it is not used any more, UTC; NULL: it does not expire
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	// the key, sealed by the data key; NULL: it is not kept
+	Sealed []byte `json:"-"`
+	// the data key that sealed it; NULL: none
+	DataKeyID *uuid.UUID `json:"data_key_id,omitempty"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the APIKeyQuery when eager-loading is set.
 	Edges        APIKeyEdges `json:"edges"`
@@ -71,9 +78,11 @@ type APIKeyEdges struct {
 	Usage []*Usage `json:"usage,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
+	// DataKey holds the value of the data_key edge.
+	DataKey *DataKey `json:"data_key,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [3]bool
+	loadedTypes [4]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -105,18 +114,33 @@ func (e APIKeyEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
 	return nil, &NotLoadedError{edge: "usage_events"}
 }
 
+// DataKeyOrErr returns the DataKey value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e APIKeyEdges) DataKeyOrErr() (*DataKey, error) {
+	if e.DataKey != nil {
+		return e.DataKey, nil
+	} else if e.loadedTypes[3] {
+		return nil, &NotFoundError{label: datakey.Label}
+	}
+	return nil, &NotLoadedError{edge: "data_key"}
+}
+
 // scanValues returns the types for scanning values from sql.Rows.
 func (*APIKey) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
+		case apikey.FieldDataKeyID:
+			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
+		case apikey.FieldSealed:
+			values[i] = new([]byte)
 		case apikey.FieldDisabled, apikey.FieldDegraded:
 			values[i] = new(sql.NullBool)
 		case apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldExtraRequests, apikey.FieldExtraTokens, apikey.FieldRequestsToday, apikey.FieldTokensToday:
 			values[i] = new(sql.NullInt64)
 		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason:
 			values[i] = new(sql.NullString)
-		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldLastUsedAt:
+		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldLastUsedAt, apikey.FieldExpiresAt:
 			values[i] = new(sql.NullTime)
 		case apikey.FieldID, apikey.FieldProviderID:
 			values[i] = new(uuid.UUID)
@@ -258,6 +282,26 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 				_m.LastUsedAt = new(time.Time)
 				*_m.LastUsedAt = value.Time
 			}
+		case apikey.FieldExpiresAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field expires_at", values[i])
+			} else if value.Valid {
+				_m.ExpiresAt = new(time.Time)
+				*_m.ExpiresAt = value.Time
+			}
+		case apikey.FieldSealed:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field sealed", values[i])
+			} else if value != nil {
+				_m.Sealed = *value
+			}
+		case apikey.FieldDataKeyID:
+			if value, ok := values[i].(*sql.NullScanner); !ok {
+				return fmt.Errorf("unexpected type %T for field data_key_id", values[i])
+			} else if value.Valid {
+				_m.DataKeyID = new(uuid.UUID)
+				*_m.DataKeyID = *value.S.(*uuid.UUID)
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -284,6 +328,11 @@ func (_m *APIKey) QueryUsage() *UsageQuery {
 // QueryUsageEvents queries the "usage_events" edge of the APIKey entity.
 func (_m *APIKey) QueryUsageEvents() *UsageEventQuery {
 	return NewAPIKeyClient(_m.config).QueryUsageEvents(_m)
+}
+
+// QueryDataKey queries the "data_key" edge of the APIKey entity.
+func (_m *APIKey) QueryDataKey() *DataKeyQuery {
+	return NewAPIKeyClient(_m.config).QueryDataKey(_m)
 }
 
 // Update returns a builder for updating this APIKey.
@@ -369,6 +418,18 @@ func (_m *APIKey) String() string {
 	if v := _m.LastUsedAt; v != nil {
 		builder.WriteString("last_used_at=")
 		builder.WriteString(v.Format(time.ANSIC))
+	}
+	builder.WriteString(", ")
+	if v := _m.ExpiresAt; v != nil {
+		builder.WriteString("expires_at=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("sealed=<sensitive>")
+	builder.WriteString(", ")
+	if v := _m.DataKeyID; v != nil {
+		builder.WriteString("data_key_id=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
 	}
 	builder.WriteByte(')')
 	return builder.String()

@@ -14,6 +14,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
@@ -30,6 +31,7 @@ type APIKeyQuery struct {
 	withProvider    *ProviderQuery
 	withUsage       *UsageQuery
 	withUsageEvents *UsageEventQuery
+	withDataKey     *DataKeyQuery
 	modifiers       []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
@@ -126,6 +128,28 @@ func (_q *APIKeyQuery) QueryUsageEvents() *UsageEventQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
 			sqlgraph.To(usageevent.Table, usageevent.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageEventsTable, apikey.UsageEventsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryDataKey chains the current query on the "data_key" edge.
+func (_q *APIKeyQuery) QueryDataKey() *DataKeyQuery {
+	query := (&DataKeyClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
+			sqlgraph.To(datakey.Table, datakey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, apikey.DataKeyTable, apikey.DataKeyColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -328,6 +352,7 @@ func (_q *APIKeyQuery) Clone() *APIKeyQuery {
 		withProvider:    _q.withProvider.Clone(),
 		withUsage:       _q.withUsage.Clone(),
 		withUsageEvents: _q.withUsageEvents.Clone(),
+		withDataKey:     _q.withDataKey.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -365,6 +390,17 @@ func (_q *APIKeyQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *APIKeyQu
 		opt(query)
 	}
 	_q.withUsageEvents = query
+	return _q
+}
+
+// WithDataKey tells the query-builder to eager-load the nodes that are connected to
+// the "data_key" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *APIKeyQuery) WithDataKey(opts ...func(*DataKeyQuery)) *APIKeyQuery {
+	query := (&DataKeyClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withDataKey = query
 	return _q
 }
 
@@ -446,10 +482,11 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 	var (
 		nodes       = []*APIKey{}
 		_spec       = _q.querySpec()
-		loadedTypes = [3]bool{
+		loadedTypes = [4]bool{
 			_q.withProvider != nil,
 			_q.withUsage != nil,
 			_q.withUsageEvents != nil,
+			_q.withDataKey != nil,
 		}
 	)
 	_spec.ScanValues = func(columns []string) ([]any, error) {
@@ -490,6 +527,12 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 		if err := _q.loadUsageEvents(ctx, query, nodes,
 			func(n *APIKey) { n.Edges.UsageEvents = []*UsageEvent{} },
 			func(n *APIKey, e *UsageEvent) { n.Edges.UsageEvents = append(n.Edges.UsageEvents, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withDataKey; query != nil {
+		if err := _q.loadDataKey(ctx, query, nodes, nil,
+			func(n *APIKey, e *DataKey) { n.Edges.DataKey = e }); err != nil {
 			return nil, err
 		}
 	}
@@ -585,6 +628,38 @@ func (_q *APIKeyQuery) loadUsageEvents(ctx context.Context, query *UsageEventQue
 	}
 	return nil
 }
+func (_q *APIKeyQuery) loadDataKey(ctx context.Context, query *DataKeyQuery, nodes []*APIKey, init func(*APIKey), assign func(*APIKey, *DataKey)) error {
+	ids := make([]uuid.UUID, 0, len(nodes))
+	nodeids := make(map[uuid.UUID][]*APIKey)
+	for i := range nodes {
+		if nodes[i].DataKeyID == nil {
+			continue
+		}
+		fk := *nodes[i].DataKeyID
+		if _, ok := nodeids[fk]; !ok {
+			ids = append(ids, fk)
+		}
+		nodeids[fk] = append(nodeids[fk], nodes[i])
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	query.Where(datakey.IDIn(ids...))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		nodes, ok := nodeids[n.ID]
+		if !ok {
+			return fmt.Errorf(`unexpected foreign-key "data_key_id" returned %v`, n.ID)
+		}
+		for i := range nodes {
+			assign(nodes[i], n)
+		}
+	}
+	return nil
+}
 
 func (_q *APIKeyQuery) sqlCount(ctx context.Context) (int, error) {
 	_spec := _q.querySpec()
@@ -616,6 +691,9 @@ func (_q *APIKeyQuery) querySpec() *sqlgraph.QuerySpec {
 		}
 		if _q.withProvider != nil {
 			_spec.Node.AddColumnOnce(apikey.FieldProviderID)
+		}
+		if _q.withDataKey != nil {
+			_spec.Node.AddColumnOnce(apikey.FieldDataKeyID)
 		}
 	}
 	if ps := _q.predicates; len(ps) > 0 {

@@ -13,6 +13,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
@@ -317,6 +318,58 @@ func (_u *APIKeyUpdate) ClearLastUsedAt() *APIKeyUpdate {
 	return _u
 }
 
+// SetExpiresAt sets the "expires_at" field.
+func (_u *APIKeyUpdate) SetExpiresAt(v time.Time) *APIKeyUpdate {
+	_u.mutation.SetExpiresAt(v)
+	return _u
+}
+
+// SetNillableExpiresAt sets the "expires_at" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableExpiresAt(v *time.Time) *APIKeyUpdate {
+	if v != nil {
+		_u.SetExpiresAt(*v)
+	}
+	return _u
+}
+
+// ClearExpiresAt clears the value of the "expires_at" field.
+func (_u *APIKeyUpdate) ClearExpiresAt() *APIKeyUpdate {
+	_u.mutation.ClearExpiresAt()
+	return _u
+}
+
+// SetSealed sets the "sealed" field.
+func (_u *APIKeyUpdate) SetSealed(v []byte) *APIKeyUpdate {
+	_u.mutation.SetSealed(v)
+	return _u
+}
+
+// ClearSealed clears the value of the "sealed" field.
+func (_u *APIKeyUpdate) ClearSealed() *APIKeyUpdate {
+	_u.mutation.ClearSealed()
+	return _u
+}
+
+// SetDataKeyID sets the "data_key_id" field.
+func (_u *APIKeyUpdate) SetDataKeyID(v uuid.UUID) *APIKeyUpdate {
+	_u.mutation.SetDataKeyID(v)
+	return _u
+}
+
+// SetNillableDataKeyID sets the "data_key_id" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableDataKeyID(v *uuid.UUID) *APIKeyUpdate {
+	if v != nil {
+		_u.SetDataKeyID(*v)
+	}
+	return _u
+}
+
+// ClearDataKeyID clears the value of the "data_key_id" field.
+func (_u *APIKeyUpdate) ClearDataKeyID() *APIKeyUpdate {
+	_u.mutation.ClearDataKeyID()
+	return _u
+}
+
 // SetProvider sets the "provider" edge to the Provider entity.
 func (_u *APIKeyUpdate) SetProvider(v *Provider) *APIKeyUpdate {
 	return _u.SetProviderID(v.ID)
@@ -350,6 +403,11 @@ func (_u *APIKeyUpdate) AddUsageEvents(v ...*UsageEvent) *APIKeyUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.AddUsageEventIDs(ids...)
+}
+
+// SetDataKey sets the "data_key" edge to the DataKey entity.
+func (_u *APIKeyUpdate) SetDataKey(v *DataKey) *APIKeyUpdate {
+	return _u.SetDataKeyID(v.ID)
 }
 
 // Mutation returns the APIKeyMutation object of the builder.
@@ -403,6 +461,12 @@ func (_u *APIKeyUpdate) RemoveUsageEvents(v ...*UsageEvent) *APIKeyUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearDataKey clears the "data_key" edge to the DataKey entity.
+func (_u *APIKeyUpdate) ClearDataKey() *APIKeyUpdate {
+	_u.mutation.ClearDataKey()
+	return _u
 }
 
 // Save executes the query and returns the number of nodes affected by the update operation.
@@ -530,6 +594,18 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if _u.mutation.LastUsedAtCleared() {
 		_spec.ClearField(apikey.FieldLastUsedAt, field.TypeTime)
 	}
+	if value, ok := _u.mutation.ExpiresAt(); ok {
+		_spec.SetField(apikey.FieldExpiresAt, field.TypeTime, value)
+	}
+	if _u.mutation.ExpiresAtCleared() {
+		_spec.ClearField(apikey.FieldExpiresAt, field.TypeTime)
+	}
+	if value, ok := _u.mutation.Sealed(); ok {
+		_spec.SetField(apikey.FieldSealed, field.TypeBytes, value)
+	}
+	if _u.mutation.SealedCleared() {
+		_spec.ClearField(apikey.FieldSealed, field.TypeBytes)
+	}
 	if _u.mutation.ProviderCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -642,6 +718,35 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.DataKeyCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.DataKeyTable,
+			Columns: []string{apikey.DataKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(datakey.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.DataKeyIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.DataKeyTable,
+			Columns: []string{apikey.DataKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(datakey.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -955,6 +1060,58 @@ func (_u *APIKeyUpdateOne) ClearLastUsedAt() *APIKeyUpdateOne {
 	return _u
 }
 
+// SetExpiresAt sets the "expires_at" field.
+func (_u *APIKeyUpdateOne) SetExpiresAt(v time.Time) *APIKeyUpdateOne {
+	_u.mutation.SetExpiresAt(v)
+	return _u
+}
+
+// SetNillableExpiresAt sets the "expires_at" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableExpiresAt(v *time.Time) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetExpiresAt(*v)
+	}
+	return _u
+}
+
+// ClearExpiresAt clears the value of the "expires_at" field.
+func (_u *APIKeyUpdateOne) ClearExpiresAt() *APIKeyUpdateOne {
+	_u.mutation.ClearExpiresAt()
+	return _u
+}
+
+// SetSealed sets the "sealed" field.
+func (_u *APIKeyUpdateOne) SetSealed(v []byte) *APIKeyUpdateOne {
+	_u.mutation.SetSealed(v)
+	return _u
+}
+
+// ClearSealed clears the value of the "sealed" field.
+func (_u *APIKeyUpdateOne) ClearSealed() *APIKeyUpdateOne {
+	_u.mutation.ClearSealed()
+	return _u
+}
+
+// SetDataKeyID sets the "data_key_id" field.
+func (_u *APIKeyUpdateOne) SetDataKeyID(v uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.SetDataKeyID(v)
+	return _u
+}
+
+// SetNillableDataKeyID sets the "data_key_id" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableDataKeyID(v *uuid.UUID) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetDataKeyID(*v)
+	}
+	return _u
+}
+
+// ClearDataKeyID clears the value of the "data_key_id" field.
+func (_u *APIKeyUpdateOne) ClearDataKeyID() *APIKeyUpdateOne {
+	_u.mutation.ClearDataKeyID()
+	return _u
+}
+
 // SetProvider sets the "provider" edge to the Provider entity.
 func (_u *APIKeyUpdateOne) SetProvider(v *Provider) *APIKeyUpdateOne {
 	return _u.SetProviderID(v.ID)
@@ -988,6 +1145,11 @@ func (_u *APIKeyUpdateOne) AddUsageEvents(v ...*UsageEvent) *APIKeyUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.AddUsageEventIDs(ids...)
+}
+
+// SetDataKey sets the "data_key" edge to the DataKey entity.
+func (_u *APIKeyUpdateOne) SetDataKey(v *DataKey) *APIKeyUpdateOne {
+	return _u.SetDataKeyID(v.ID)
 }
 
 // Mutation returns the APIKeyMutation object of the builder.
@@ -1041,6 +1203,12 @@ func (_u *APIKeyUpdateOne) RemoveUsageEvents(v ...*UsageEvent) *APIKeyUpdateOne 
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearDataKey clears the "data_key" edge to the DataKey entity.
+func (_u *APIKeyUpdateOne) ClearDataKey() *APIKeyUpdateOne {
+	_u.mutation.ClearDataKey()
+	return _u
 }
 
 // Where appends a list predicates to the APIKeyUpdate builder.
@@ -1198,6 +1366,18 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	if _u.mutation.LastUsedAtCleared() {
 		_spec.ClearField(apikey.FieldLastUsedAt, field.TypeTime)
 	}
+	if value, ok := _u.mutation.ExpiresAt(); ok {
+		_spec.SetField(apikey.FieldExpiresAt, field.TypeTime, value)
+	}
+	if _u.mutation.ExpiresAtCleared() {
+		_spec.ClearField(apikey.FieldExpiresAt, field.TypeTime)
+	}
+	if value, ok := _u.mutation.Sealed(); ok {
+		_spec.SetField(apikey.FieldSealed, field.TypeBytes, value)
+	}
+	if _u.mutation.SealedCleared() {
+		_spec.ClearField(apikey.FieldSealed, field.TypeBytes)
+	}
 	if _u.mutation.ProviderCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -1310,6 +1490,35 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.DataKeyCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.DataKeyTable,
+			Columns: []string{apikey.DataKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(datakey.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.DataKeyIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.DataKeyTable,
+			Columns: []string{apikey.DataKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(datakey.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

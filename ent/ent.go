@@ -14,7 +14,9 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/installation"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
@@ -87,7 +89,9 @@ func checkColumn(t, c string) error {
 		columnCheck = sql.NewColumnCheck(map[string]func(string) bool{
 			apikey.Table:       apikey.ValidColumn,
 			auditentry.Table:   auditentry.ValidColumn,
+			datakey.Table:      datakey.ValidColumn,
 			discoverylog.Table: discoverylog.ValidColumn,
+			installation.Table: installation.ValidColumn,
 			model.Table:        model.ValidColumn,
 			modelfamily.Table:  modelfamily.ValidColumn,
 			price.Table:        price.ValidColumn,

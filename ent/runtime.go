@@ -6,7 +6,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/installation"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
@@ -88,6 +90,15 @@ func init() {
 	auditentryDescID := auditentryMixinFields0[0].Descriptor()
 	// auditentry.DefaultID holds the default value on creation for the id field.
 	auditentry.DefaultID = auditentryDescID.Default.(func() uuid.UUID)
+	datakeyMixin := schema.DataKey{}.Mixin()
+	datakeyMixinFields0 := datakeyMixin[0].Fields()
+	_ = datakeyMixinFields0
+	datakeyFields := schema.DataKey{}.Fields()
+	_ = datakeyFields
+	// datakeyDescID is the schema descriptor for id field.
+	datakeyDescID := datakeyMixinFields0[0].Descriptor()
+	// datakey.DefaultID holds the default value on creation for the id field.
+	datakey.DefaultID = datakeyDescID.Default.(func() uuid.UUID)
 	discoverylogMixin := schema.DiscoveryLog{}.Mixin()
 	discoverylogMixinFields0 := discoverylogMixin[0].Fields()
 	_ = discoverylogMixinFields0
@@ -117,6 +128,15 @@ func init() {
 	discoverylogDescID := discoverylogMixinFields0[0].Descriptor()
 	// discoverylog.DefaultID holds the default value on creation for the id field.
 	discoverylog.DefaultID = discoverylogDescID.Default.(func() uuid.UUID)
+	installationMixin := schema.Installation{}.Mixin()
+	installationMixinFields0 := installationMixin[0].Fields()
+	_ = installationMixinFields0
+	installationFields := schema.Installation{}.Fields()
+	_ = installationFields
+	// installationDescID is the schema descriptor for id field.
+	installationDescID := installationMixinFields0[0].Descriptor()
+	// installation.DefaultID holds the default value on creation for the id field.
+	installation.DefaultID = installationDescID.Default.(func() uuid.UUID)
 	modelMixin := schema.Model{}.Mixin()
 	modelMixinFields0 := modelMixin[0].Fields()
 	_ = modelMixinFields0

@@ -18,8 +18,12 @@ type Tx struct {
 	APIKey *APIKeyClient
 	// AuditEntry is the client for interacting with the AuditEntry builders.
 	AuditEntry *AuditEntryClient
+	// DataKey is the client for interacting with the DataKey builders.
+	DataKey *DataKeyClient
 	// DiscoveryLog is the client for interacting with the DiscoveryLog builders.
 	DiscoveryLog *DiscoveryLogClient
+	// Installation is the client for interacting with the Installation builders.
+	Installation *InstallationClient
 	// Model is the client for interacting with the Model builders.
 	Model *ModelClient
 	// ModelFamily is the client for interacting with the ModelFamily builders.
@@ -173,7 +177,9 @@ func (tx *Tx) Client() *Client {
 func (tx *Tx) init() {
 	tx.APIKey = NewAPIKeyClient(tx.config)
 	tx.AuditEntry = NewAuditEntryClient(tx.config)
+	tx.DataKey = NewDataKeyClient(tx.config)
 	tx.DiscoveryLog = NewDiscoveryLogClient(tx.config)
+	tx.Installation = NewInstallationClient(tx.config)
 	tx.Model = NewModelClient(tx.config)
 	tx.ModelFamily = NewModelFamilyClient(tx.config)
 	tx.Price = NewPriceClient(tx.config)

@@ -30,6 +30,9 @@ var (
 		{Name: "degraded_until", Type: field.TypeTime, Nullable: true},
 		{Name: "degraded_reason", Type: field.TypeString, Default: ""},
 		{Name: "last_used_at", Type: field.TypeTime, Nullable: true},
+		{Name: "expires_at", Type: field.TypeTime, Nullable: true},
+		{Name: "sealed", Type: field.TypeBytes, Nullable: true},
+		{Name: "data_key_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "provider_id", Type: field.TypeUUID},
 	}
 	// APIKeysTable holds the schema information for the "api_keys" table.
@@ -39,8 +42,14 @@ var (
 		PrimaryKey: []*schema.Column{APIKeysColumns[0]},
 		ForeignKeys: []*schema.ForeignKey{
 			{
+				Symbol:     "api_keys_data_keys_keys",
+				Columns:    []*schema.Column{APIKeysColumns[21]},
+				RefColumns: []*schema.Column{DataKeysColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
 				Symbol:     "api_keys_providers_keys",
-				Columns:    []*schema.Column{APIKeysColumns[19]},
+				Columns:    []*schema.Column{APIKeysColumns[22]},
 				RefColumns: []*schema.Column{ProvidersColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
@@ -49,7 +58,7 @@ var (
 			{
 				Name:    "apikey_provider_id_key_hash",
 				Unique:  true,
-				Columns: []*schema.Column{APIKeysColumns[19], APIKeysColumns[4]},
+				Columns: []*schema.Column{APIKeysColumns[22], APIKeysColumns[4]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -57,7 +66,7 @@ var (
 			{
 				Name:    "apikey_provider_id_usage_count_last_used_at_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[19], APIKeysColumns[7], APIKeysColumns[18], APIKeysColumns[0]},
+				Columns: []*schema.Column{APIKeysColumns[22], APIKeysColumns[7], APIKeysColumns[18], APIKeysColumns[0]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -65,7 +74,12 @@ var (
 			{
 				Name:    "apikey_provider_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[19]},
+				Columns: []*schema.Column{APIKeysColumns[22]},
+			},
+			{
+				Name:    "apikey_data_key_id",
+				Unique:  false,
+				Columns: []*schema.Column{APIKeysColumns[21]},
 			},
 		},
 	}
@@ -97,6 +111,19 @@ var (
 				Columns: []*schema.Column{AuditLogColumns[4], AuditLogColumns[5], AuditLogColumns[1]},
 			},
 		},
+	}
+	// DataKeysColumns holds the columns for the "data_keys" table.
+	DataKeysColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "wrapped_by", Type: field.TypeString},
+		{Name: "wrapped", Type: field.TypeBytes},
+		{Name: "created_at", Type: field.TypeTime},
+	}
+	// DataKeysTable holds the schema information for the "data_keys" table.
+	DataKeysTable = &schema.Table{
+		Name:       "data_keys",
+		Columns:    DataKeysColumns,
+		PrimaryKey: []*schema.Column{DataKeysColumns[0]},
 	}
 	// DiscoveryLogsColumns holds the columns for the "discovery_logs" table.
 	DiscoveryLogsColumns = []*schema.Column{
@@ -138,6 +165,18 @@ var (
 				Columns: []*schema.Column{DiscoveryLogsColumns[11]},
 			},
 		},
+	}
+	// InstallationsColumns holds the columns for the "installations" table.
+	InstallationsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "number", Type: field.TypeInt, Unique: true},
+		{Name: "created_at", Type: field.TypeTime},
+	}
+	// InstallationsTable holds the schema information for the "installations" table.
+	InstallationsTable = &schema.Table{
+		Name:       "installations",
+		Columns:    InstallationsColumns,
+		PrimaryKey: []*schema.Column{InstallationsColumns[0]},
 	}
 	// ModelsColumns holds the columns for the "models" table.
 	ModelsColumns = []*schema.Column{
@@ -562,7 +601,9 @@ var (
 	Tables = []*schema.Table{
 		APIKeysTable,
 		AuditLogTable,
+		DataKeysTable,
 		DiscoveryLogsTable,
+		InstallationsTable,
 		ModelsTable,
 		ModelFamiliesTable,
 		PricesTable,
@@ -577,7 +618,8 @@ var (
 )
 
 func init() {
-	APIKeysTable.ForeignKeys[0].RefTable = ProvidersTable
+	APIKeysTable.ForeignKeys[0].RefTable = DataKeysTable
+	APIKeysTable.ForeignKeys[1].RefTable = ProvidersTable
 	APIKeysTable.Annotation = &entsql.Annotation{
 		Table: "api_keys",
 	}
@@ -587,6 +629,7 @@ func init() {
 		"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
 		"api_keys_key_hash":   "length(key_hash) = 64",
 		"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
+		"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
 	}
 	AuditLogTable.Annotation = &entsql.Annotation{
 		Table: "audit_log",
@@ -596,6 +639,12 @@ func init() {
 		"audit_log_actor":  "length(actor) <= 128",
 		"audit_log_entity": "length(entity) BETWEEN 1 AND 64",
 	}
+	DataKeysTable.Annotation = &entsql.Annotation{
+		Table: "data_keys",
+	}
+	DataKeysTable.Annotation.Checks = map[string]string{
+		"data_keys_wrapped": "length(wrapped_by) BETWEEN 1 AND 128 AND length(wrapped) BETWEEN 1 AND 65536",
+	}
 	DiscoveryLogsTable.ForeignKeys[0].RefTable = ProvidersTable
 	DiscoveryLogsTable.Annotation = &entsql.Annotation{
 		Table: "discovery_logs",
@@ -603,6 +652,12 @@ func init() {
 	DiscoveryLogsTable.Annotation.Checks = map[string]string{
 		"discovery_logs_attempt_count": "attempt_count >= 0",
 		"discovery_logs_identifier":    "length(identifier) BETWEEN 1 AND 2048",
+	}
+	InstallationsTable.Annotation = &entsql.Annotation{
+		Table: "installations",
+	}
+	InstallationsTable.Annotation.Checks = map[string]string{
+		"installations_one": "number = 1",
 	}
 	ModelsTable.ForeignKeys[0].RefTable = ModelFamiliesTable
 	ModelsTable.ForeignKeys[1].RefTable = ProvidersTable

@@ -12,8 +12,14 @@ type APIKey func(*sql.Selector)
 // AuditEntry is the predicate function for auditentry builders.
 type AuditEntry func(*sql.Selector)
 
+// DataKey is the predicate function for datakey builders.
+type DataKey func(*sql.Selector)
+
 // DiscoveryLog is the predicate function for discoverylog builders.
 type DiscoveryLog func(*sql.Selector)
+
+// Installation is the predicate function for installation builders.
+type Installation func(*sql.Selector)
 
 // Model is the predicate function for model builders.
 type Model func(*sql.Selector)

@@ -7,9 +7,10 @@ import (
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
+	"github.com/google/uuid"
 )
 
-// APIKey holds the schema definition for the APIKey entity. The key itself is not stored.
+// APIKey holds the schema definition for the APIKey entity. The key itself is stored sealed, or not at all.
 type APIKey struct{ ent.Schema }
 
 // Mixin of the APIKey.
@@ -36,6 +37,10 @@ func (APIKey) Fields() []ent.Field {
 			Comment("first instant it may be used again, UTC; NULL: it is not degraded"),
 		field.String("degraded_reason").Default(""),
 		field.Time("last_used_at").Optional().Nillable().Comment("when usage last happened, UTC; NULL: never"),
+		field.Time("expires_at").Optional().Nillable().
+			Comment("first instant it is not used any more, UTC; NULL: it does not expire"),
+		field.Bytes("sealed").Optional().Sensitive().Comment("the key, sealed by the data key; NULL: it is not kept"),
+		field.UUID("data_key_id", uuid.UUID{}).Optional().Nillable().Comment("the data key that sealed it; NULL: none"),
 	}
 }
 
@@ -46,6 +51,7 @@ func (APIKey) Edges() []ent.Edge {
 		// The ledger is never deleted with a key.
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type),
+		edge.From("data_key", DataKey.Type).Ref("keys").Field("data_key_id").Unique(),
 	}
 }
 
@@ -58,6 +64,8 @@ func (APIKey) Indexes() []ent.Index {
 		index.Fields("provider_id", "usage_count", "last_used_at", "id").Annotations(live),
 		// The foreign key: deleted keys count too.
 		index.Fields("provider_id"),
+		// The foreign key, and RotateKeyring.
+		index.Fields("data_key_id"),
 	}
 }
 
@@ -70,6 +78,7 @@ func (APIKey) Annotations() []schema.Annotation {
 			"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
 			"api_keys_counters":   amounts("usage_count", "token_count", "requests_today", "tokens_today"),
 			"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
+			"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
 			"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL)",
 		}),
 	}
