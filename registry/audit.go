@@ -27,6 +27,7 @@ const (
 	ActionRestore = "restore" // a key
 	ActionReset   = "reset"   // the daily counters of all keys
 	ActionReprice = "reprice" // past usage of a model
+	ActionRotate  = "rotate"  // an API key: another one follows it; or the keyring: After says how many keys of which kind were changed
 	ActionRepair  = "repair"  // the ledger: After says how many rows of which kind were changed
 )
 
@@ -40,6 +41,7 @@ const (
 	EntityAPIKey   = "api_key"
 	EntitySetting  = "setting"
 	EntityLedger   = "ledger"
+	EntityKeyring  = "keyring"
 )
 
 const maxWord = 64 // characters of an action or an entity

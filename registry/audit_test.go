@@ -242,6 +242,10 @@ func testAudit(t *testing.T, e engine) {
 		"RestoreKey of one that is well": {func(th thing) error {
 			return reg.RestoreKey(ctx, th.key.ID)
 		}, nil, nil},
+		"RotateAPIKey": {func(th thing) error {
+			_, err := reg.RotateAPIKey(ctx, th.key.ID, registry.KeyRotation{APIKey: secret(77), Overlap: time.Hour})
+			return err
+		}, []string{"rotate api_key", "create api_key"}, nil},
 		"SetSetting": {func(thing) error {
 			return reg.SetSetting(ctx, "new", "v")
 		}, []string{"create setting"}, func(thing) string { return "new" }},

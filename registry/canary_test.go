@@ -2,8 +2,6 @@ package registry_test
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -19,9 +17,15 @@ import (
 // use, in the rows, and in the errors of all calls that it is given to.
 func TestNoPlaintextKey(t *testing.T) {
 	t.Parallel()
+	t.Run("hashed", func(t *testing.T) { testNoPlaintextKey(t) })
+	t.Run("sealed", func(t *testing.T) { testNoPlaintextKey(t, registry.WithKeyring(ring(t, "a"))) })
+}
+
+func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
+	t.Parallel()
 	const canary = "sk-canary-9f8e7d6c5b4a39281706"
 	dir := t.TempDir()
-	reg, err := registry.Open(t.Context(), filepath.Join(dir, "canary.db"))
+	reg, err := registry.Open(t.Context(), filepath.Join(dir, "canary.db"), options...)
 	require.NoError(t, err)
 	p := mustProvider(t, reg, "openai")
 	in := registry.KeyInput{ProviderID: p.ID, APIKey: canary}
@@ -50,11 +54,25 @@ func TestNoPlaintextKey(t *testing.T) {
 	_, err = reg.GetLeastUsedKey(t.Context(), p.ID)
 	note(err)
 
+	if len(options) > 0 {
+		requireReveals(t, reg, key.ID, canary)
+		got, err := reg.RevealAPIKey(t.Context(), key.ID)
+		require.NoError(t, err)
+		texts = append(texts, fmt.Sprintf("%v %+v %#v", got, got, got))
+		_, err = reg.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true})
+		require.NoError(t, err)
+		_, err = reg.RotateAPIKey(t.Context(), key.ID, registry.KeyRotation{APIKey: canary})
+		note(err)
+		row, err := reg.Client().APIKey.Get(t.Context(), key.ID)
+		require.NoError(t, err)
+		require.NoError(t, reg.Client().APIKey.UpdateOne(row).SetSealed(row.Sealed[:50]).Exec(t.Context()))
+		_, err = reg.RevealAPIKey(t.Context(), key.ID)
+		note(err)
+		require.NoError(t, reg.Client().APIKey.UpdateOne(row).SetSealed(row.Sealed).Exec(t.Context()))
+		texts = append(texts, dump(t, reg))
+	}
+
 	found := func() (where []string) {
-		forms := [][]byte{
-			[]byte(canary), []byte(hex.EncodeToString([]byte(canary))),
-			[]byte(base64.RawStdEncoding.EncodeToString([]byte(canary))),
-		}
 		entries, err := os.ReadDir(dir)
 		require.NoError(t, err)
 		haystacks := map[string][]byte{}
@@ -67,8 +85,8 @@ func TestNoPlaintextKey(t *testing.T) {
 			haystacks[fmt.Sprint("text ", i)] = []byte(text)
 		}
 		for name, content := range haystacks {
-			for _, form := range forms {
-				if bytes.Contains(content, form) {
+			for _, form := range forms(canary) {
+				if bytes.Contains(content, []byte(form)) {
 					where = append(where, name)
 				}
 			}

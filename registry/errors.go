@@ -69,6 +69,11 @@ var (
 	// ErrUncertain is returned when the connection to a server was lost, or the context ended,
 	// while a commit was under way: what was to be done may have been done or not.
 	ErrUncertain error = &sentinel{text: "uncertain whether it was committed"}
+	// ErrKeyring is returned when API keys are sealed and the keyring is missing, has not the key that is needed,
+	// or has another one of the same id.
+	ErrKeyring error = &sentinel{text: "keyring does not fit"}
+	// ErrNoSecret is returned when an API key is kept nowhere: only its hash is stored.
+	ErrNoSecret error = &sentinel{text: "API key not kept"}
 )
 
 var kinds = map[store.Kind]error{

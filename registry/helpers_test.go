@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
@@ -117,6 +118,8 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 		require.NoError(tb, err)
 		all = append(all, rows)
 	}
+	add(c.Installation.Query().All(ctx))
+	add(c.DataKey.Query().Order(datakey.ByID()).All(ctx))
 	add(c.Provider.Query().Order(provider.ByID()).All(ctx))
 	add(c.ModelFamily.Query().Order(modelfamily.ByID()).All(ctx))
 	add(c.Model.Query().Order(model.ByID()).All(ctx))

@@ -32,9 +32,9 @@ type hot struct {
 // stops at the first usable key.
 const leastUsedKeySQL = "SELECT id, created_at, updated_at, deleted_at, provider_id, key_hash, key_prefix, label," +
 	" usage_count, token_count, extra_requests, extra_tokens, requests_today, tokens_today, last_reset, disabled," +
-	" degraded, degraded_until, degraded_reason, last_used_at" +
+	" degraded, degraded_until, degraded_reason, last_used_at, expires_at, sealed, data_key_id" +
 	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
-	" AND (degraded_until IS NULL OR degraded_until <= $2)" +
+	" AND (degraded_until IS NULL OR degraded_until <= $2) AND (expires_at IS NULL OR expires_at > $2)" +
 	" ORDER BY usage_count, last_used_at NULLS FIRST, id LIMIT 1"
 
 // leastUsedKey returns the key that GetLeastUsedKey is to return, or Ent's NotFoundError.
@@ -55,6 +55,7 @@ func leastUsed(client *ent.Client, providerID uuid.UUID, now time.Time) *ent.API
 	return client.APIKey.Query().Where(
 		apikey.ProviderID(providerID), apikey.DeletedAtIsNil(), apikey.Disabled(false),
 		apikey.Or(apikey.DegradedUntilIsNil(), apikey.DegradedUntilLTE(now)),
+		apikey.Or(apikey.ExpiresAtIsNil(), apikey.ExpiresAtGT(now)),
 	).Order(inOrderOfUse()...)
 }
 
@@ -76,10 +77,10 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 		return nil, errors.Join(rows.Err(), new(ent.NotFoundError))
 	}
 	k := *h.key.Load()
-	k.DeletedAt, k.DegradedUntil, k.LastUsedAt = nil, nil, nil
+	k.DeletedAt, k.DegradedUntil, k.LastUsedAt, k.ExpiresAt, k.Sealed, k.DataKeyID = nil, nil, nil, nil, nil, nil
 	err = rows.Scan(&k.ID, &k.CreatedAt, &k.UpdatedAt, &k.DeletedAt, &k.ProviderID, &k.KeyHash, &k.KeyPrefix, &k.Label,
 		&k.UsageCount, &k.TokenCount, &k.ExtraRequests, &k.ExtraTokens, &k.RequestsToday, &k.TokensToday, &k.LastReset, &k.Disabled,
-		&k.Degraded, &k.DegradedUntil, &k.DegradedReason, &k.LastUsedAt)
+		&k.Degraded, &k.DegradedUntil, &k.DegradedReason, &k.LastUsedAt, &k.ExpiresAt, &k.Sealed, &k.DataKeyID)
 	if err != nil {
 		return nil, err
 	}

@@ -33,8 +33,8 @@ const (
 // KeyInput describes an API key to be added.
 type KeyInput struct {
 	ProviderID uuid.UUID // a live provider
-	// APIKey is the key itself: 16 to 4,096 printable ASCII characters without spaces. Only its
-	// SHA-256 and its first 8 characters are stored.
+	// APIKey is the key itself: 16 to 4,096 printable ASCII characters without spaces. Its SHA-256 and its first 8
+	// characters are stored, and the key only [WithKeyring], sealed.
 	APIKey string
 	// Keyless adds a stand-in for a provider that takes no key, such as a local server, so that
 	// usage can be recorded there too. APIKey must be empty. A provider has at most one.
@@ -46,6 +46,8 @@ type KeyInput struct {
 type KeyUpdate struct {
 	Label    *string
 	Disabled *bool // a disabled key is not used until a person enables it
+	// APIKey is the key itself, the same as before, to be sealed where only its hash is kept; WithKeyring alone.
+	APIKey *string
 }
 
 func (in KeyInput) faults() faults {
@@ -83,7 +85,7 @@ func hash(key string) string {
 
 // AddAPIKey adds an API key to a provider. It returns [ErrInvalidData], also for the key past
 // [MaxKeysPerProvider]; [ErrForeignKey] for an unknown provider; or [ErrConflict] when the
-// provider has the key already.
+// provider has the key already; or [ErrKeyring] where API keys are sealed and the keyring is missing or lacks its key.
 func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey, err error) {
 	f := in.faults()
 	if err := f.err(); err != nil {
@@ -93,20 +95,91 @@ func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey,
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}
-		live, err := tx.APIKey.Query().
-			Where(apikey.ProviderID(in.ProviderID), apikey.DeletedAtIsNil()).Count(ctx)
+		now := r.now()
+		if key, err = r.createKey(ctx, tx, in, now); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// createKey creates a key of a live provider.
+func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, now time.Time) (*ent.APIKey, error) {
+	// A key that expires is on its way out: another one follows it.
+	live, err := tx.APIKey.Query().
+		Where(apikey.ProviderID(in.ProviderID), apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil()).Count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if live >= MaxKeysPerProvider {
+		return nil, fmt.Errorf("%w: the provider has %d keys already, which is the most", ErrInvalidData, live)
+	}
+	id, hash := apikey.DefaultID(), hash(in.APIKey)
+	create := tx.APIKey.Create().SetID(id).
+		SetProviderID(in.ProviderID).SetLabel(in.Label).
+		SetKeyHash(hash).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
+		SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+	if !in.Keyless {
+		s, err := r.sealKey(ctx, tx, &ent.APIKey{ID: id, ProviderID: in.ProviderID, KeyHash: hash}, in.APIKey)
+		if err != nil {
+			return nil, err
+		}
+		if s.blob != nil {
+			create.SetSealed(s.blob).SetDataKeyID(s.by)
+		}
+	}
+	return create.Save(ctx)
+}
+
+// maxOverlap is how long a key that is rotated may stay in use.
+const maxOverlap = 90 * day
+
+// KeyRotation describes the key that follows another one.
+type KeyRotation struct {
+	APIKey string // the new key itself, as in KeyInput
+	// Overlap is how long the old key is used beside the new one, up to 90 days. 0: not at all.
+	Overlap time.Duration
+}
+
+// RotateAPIKey replaces a live key by another one of the same provider and label, and returns that. The old key expires when
+// the overlap is over: it stays in lists, and calls that were made with it are recorded as its own. A key that expires already is
+// replaced too, and expires at the earlier instant of the two; it does not count among the [MaxKeysPerProvider].
+//
+// It returns [ErrNotFound], and the errors of AddAPIKey; [ErrInvalidData] also for a keyless key and for an overlap that is
+// negative or too long.
+func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotation) (key *ent.APIKey, err error) {
+	op := fmt.Sprintf("rotate API key %s", id)
+	var f faults
+	f.apiKey(in.APIKey)
+	f.check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not within 0 and %s", in.Overlap, maxOverlap)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		old, err := lockedKey(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if live >= MaxKeysPerProvider {
-			return fmt.Errorf("%w: the provider has %d keys already, which is the most", ErrInvalidData, live)
+		if old.KeyPrefix == "" {
+			return fmt.Errorf("%w: it is keyless", ErrInvalidData)
 		}
 		now := r.now()
-		key, err = tx.APIKey.Create().
-			SetProviderID(in.ProviderID).SetLabel(in.Label).
-			SetKeyHash(hash(in.APIKey)).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
-			SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now).Save(ctx)
+		expires := now.Add(in.Overlap)
+		if old.ExpiresAt != nil {
+			expires = minTime(expires, *old.ExpiresAt)
+		}
+		expiring, err := old.Update().SetExpiresAt(expires).SetUpdatedAt(now).Save(ctx)
 		if err != nil {
+			return err
+		}
+		if err := r.audit(ctx, tx, now, auditKey(ActionRotate, old, expiring)); err != nil {
+			return err
+		}
+		if key, err = r.createKey(ctx, tx, KeyInput{ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label}, now); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
@@ -143,23 +216,41 @@ func (r *Registry) ListAPIKeys(ctx context.Context, providerID uuid.UUID) ([]*en
 	return all, translate(ctx, "list API keys", err)
 }
 
-// UpdateAPIKey changes a live key and returns it as it is now. It returns [ErrInvalidData] or
-// [ErrNotFound].
+// UpdateAPIKey changes a live key and returns it as it is now. It returns [ErrInvalidData], also for an API key that is
+// not the same; [ErrNotFound]; or [ErrKeyring].
 func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("update API key %s", id)
 	var f faults
 	f.text("label", value(up.Label), 0, maxName)
+	if up.APIKey != nil {
+		f.apiKey(*up.APIKey)
+		f.check(r.vault.ring != nil, "the API key cannot be kept without a keyring")
+	}
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
+	write := r.write
+	if up.APIKey != nil {
+		write = r.writeAlone // RotateKeyring makes another data key meanwhile, and removes the old one
+	}
+	err = write(ctx, op, func(tx *ent.Client) error {
 		old, err := lockedKey(ctx, tx, id)
 		if err != nil {
 			return err
 		}
 		now := r.now()
-		key, err = old.Update().
-			SetNillableLabel(up.Label).SetNillableDisabled(up.Disabled).SetUpdatedAt(now).Save(ctx)
+		update := old.Update().SetNillableLabel(up.Label).SetNillableDisabled(up.Disabled).SetUpdatedAt(now)
+		if up.APIKey != nil {
+			if !NewSecret(*up.APIKey).is(old) {
+				return fmt.Errorf("%w: it is another API key: RotateAPIKey replaces one", ErrInvalidData)
+			}
+			s, err := r.sealKey(ctx, tx, old, *up.APIKey)
+			if err != nil {
+				return err
+			}
+			update.SetSealed(s.blob).SetDataKeyID(s.by)
+		}
+		key, err = update.Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -209,7 +300,7 @@ func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 }
 
 // GetLeastUsedKey returns the key of a provider that has served the fewest requests, as it is
-// now. It passes over keys that are disabled, and over keys that are degraded until their
+// now. It passes over keys that are disabled or expired, and over keys that are degraded until their
 // degraded_until; among equals the key that was used longest ago comes first, a key that was
 // never used before all others. It reserves nothing: until usage is recorded, the next caller
 // gets the same key.
@@ -235,6 +326,7 @@ type KeyReason string
 const (
 	KeyDisabled KeyReason = "disabled"
 	KeyDegraded KeyReason = "degraded"
+	KeyExpired  KeyReason = "expired" // another key follows it: see RotateAPIKey
 )
 
 // UnusableKey is a key that may not be used now.
@@ -281,6 +373,8 @@ func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.T
 		switch {
 		case key.Disabled:
 			unusable.Reason = KeyDisabled
+		case key.ExpiresAt != nil && !key.ExpiresAt.After(now):
+			unusable.Reason = KeyExpired
 		case key.Degraded:
 			unusable.Reason, unusable.Detail, unusable.Until = KeyDegraded, key.DegradedReason, *key.DegradedUntil
 			if why.OpensAt.IsZero() || unusable.Until.Before(why.OpensAt) {

@@ -47,6 +47,8 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 		require.NoError(t, err)
 	}
 	require.NoError(t, reg.DegradeKey(ctx, k.ID, "429\nslow down", time.Hour))
+	_, err = reg.RotateAPIKey(ctx, k.ID, registry.KeyRotation{APIKey: secret(3), Overlap: 1000 * time.Hour})
+	require.NoError(t, err)
 	gone := mustKey(t, reg, p.ID, 2)
 	require.NoError(t, reg.DeleteAPIKey(ctx, gone.ID))
 	require.NoError(t, reg.DeprecateModel(ctx, unpriced.ID, time.Time{}))
@@ -69,7 +71,7 @@ func TestMove(t *testing.T) {
 	t.Parallel()
 	clock := registrytest.NewClock(registrytest.Start)
 	file := filepath.Join(t.TempDir(), "a.db")
-	one, err := registry.Open(t.Context(), file, registry.WithClock(clock.Now))
+	one, err := registry.Open(t.Context(), file, registry.WithClock(clock.Now), registry.WithKeyring(ring(t, "a")))
 	require.NoError(t, err)
 	fillForMove(t, one, clock)
 	want := dump(t, one)
@@ -83,7 +85,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 13)
+	require.Len(t, there.Tables, 15)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)

@@ -509,8 +509,17 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.RepairLedger(ctx)) // of the counters of a key
 		},
 		"ResetDailyUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.ResetDailyUsage(ctx)) },
-		"RestoreKey":      func(ctx context.Context, reg *registry.Registry) error { return reg.RestoreKey(ctx, keys[1]) },
-		"SetSetting":      func(ctx context.Context, reg *registry.Registry) error { return reg.SetSetting(ctx, "kept", "new") },
+		"RevealAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RevealAPIKey(ctx, keys[0]))
+		},
+		"RotateAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RotateAPIKey(ctx, keys[5], registry.KeyRotation{APIKey: secret(500)}))
+		},
+		"RotateKeyring": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RotateKeyring(ctx, registry.KeyringRotation{DataKey: true}))
+		},
+		"RestoreKey": func(ctx context.Context, reg *registry.Registry) error { return reg.RestoreKey(ctx, keys[1]) },
+		"SetSetting": func(ctx context.Context, reg *registry.Registry) error { return reg.SetSetting(ctx, "kept", "new") },
 		"UpdateAPIKey": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.UpdateAPIKey(ctx, keys[5], registry.KeyUpdate{Label: ptr("new")}))
 		},
@@ -537,7 +546,7 @@ func openSecond[T any](_ T, err error) error { return err }
 
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {
-	for _, prefix := range []string{"Find", "Get", "Latest", "List", "Price", "Unpriced", "UsageReport", "Verify"} {
+	for _, prefix := range []string{"Find", "Get", "Latest", "List", "Price", "Reveal", "Unpriced", "UsageReport", "Verify"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
@@ -550,7 +559,7 @@ func TestOperations(t *testing.T) { eachEngine(t, testOperations) }
 
 func testOperations(t *testing.T, e engine) {
 	t.Parallel()
-	reg := e.new(t)
+	reg := e.new(t, registry.WithKeyring(ring(t, "a")))
 	operations := openOperations(t, reg)
 	var names []string
 	for method := range reflect.TypeFor[*registry.Registry]().Methods() {
@@ -570,7 +579,7 @@ func TestCanceled(t *testing.T) { eachEngine(t, testCanceled) }
 
 func testCanceled(t *testing.T, e engine) {
 	t.Parallel()
-	reg := e.new(t)
+	reg := e.new(t, registry.WithKeyring(ring(t, "a")))
 	operations := openOperations(t, reg)
 	before := dump(t, reg)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -603,7 +612,7 @@ func TestClosed(t *testing.T) {
 	for name, database := range map[string]string{"file": filepath.Join(t.TempDir(), "registry.db"), "memory": ":memory:"} {
 		t.Run("ErrClosed_"+name, func(t *testing.T) {
 			t.Parallel()
-			reg, err := registry.Open(t.Context(), database)
+			reg, err := registry.Open(t.Context(), database, registry.WithKeyring(ring(t, "a")))
 			require.NoError(t, err)
 			operations := openOperations(t, reg)
 			require.NoError(t, reg.Close())
@@ -616,7 +625,7 @@ func TestClosed(t *testing.T) {
 	}
 	t.Run("ErrClosed_ended_transaction", func(t *testing.T) {
 		t.Parallel()
-		reg := registrytest.New(t)
+		reg := registrytest.New(t, registry.WithKeyring(ring(t, "a")))
 		operations := openOperations(t, reg)
 		before := dump(t, reg)
 		var ended []*registry.Registry

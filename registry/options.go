@@ -1,9 +1,11 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"time"
 
+	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -14,6 +16,8 @@ type config struct {
 	clock      func() time.Time
 	durability store.Durability
 	migrate    bool
+	keyring    Keyring
+	resolve    func(ctx context.Context, key *ent.APIKey) (Secret, error)
 
 	replica  string
 	pooler   bool

@@ -32,6 +32,7 @@ type Registry struct {
 	records    *batch.Queue[record]
 	memory     *memory // nil within a transaction
 	partitions *partitions
+	vault      *vault
 }
 
 // Open opens the database of that name and brings it up to date.
@@ -51,8 +52,9 @@ type Registry struct {
 // does not exist or a database that the server does not have, and for a file that does not exist
 // [WithoutMigration]; [ErrSchema] for a database that is newer than this program, belongs
 // to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly],
-// [ErrDiskFull], [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]. A database that is
-// refused is not changed. No error holds a password.
+// [ErrDiskFull], [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]; and [ErrKeyring] if the keyring of
+// [WithKeyring] is not that of the database. A database that is refused is not changed, but for migrations where the keyring
+// is the reason. No error holds a password.
 func Open(ctx context.Context, name string, options ...Option) (*Registry, error) {
 	cfg, err := configure(options)
 	if err != nil {
@@ -62,12 +64,16 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if err != nil {
 		return nil, translate(ctx, "open registry", err)
 	}
-	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions)}
+	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
+		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
 	}
 	r.records = newRecorder(r)
+	if err := r.openVault(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return r, nil
 }
 
@@ -200,7 +206,7 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 	}()
 	var torn error
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions})
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault})
 	open = false
 	if err == nil {
 		err = torn

@@ -1,0 +1,452 @@
+package registry
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/internal/seal"
+)
+
+// Keyring holds the owner's keys, outside of the database: they wrap the data keys that API keys are sealed by. An
+// adapter for a key management service implements it; see [NewKeyring] for keys in memory. A keyring returns
+// [ErrKeyring] for a key that it does not have, and for what its key did not wrap.
+type Keyring = seal.Keyring
+
+// KeyringBinding is what a wrapped key belongs to. A keyring authenticates it, and need not look into it.
+type KeyringBinding = seal.Binding
+
+// KeyringKeySize is the length of a key of [NewKeyring], in bytes.
+const KeyringKeySize = seal.KeySize
+
+// NewKeyring returns a keyring of keys by their ids, of which current wraps from now on and the others still unwrap. A key is
+// [KeyringKeySize] random bytes, such as those of `openssl rand 32`, and not a passphrase; an id has up to 128
+// characters. It returns [ErrInvalidData].
+func NewKeyring(current string, keys map[string][]byte) (Keyring, error) {
+	ring, err := seal.NewStaticKeyring(current, keys)
+	if err != nil {
+		return nil, fmt.Errorf("new keyring: %w: %w", ErrInvalidData, err)
+	}
+	return ring, nil
+}
+
+// ParseKeyring returns the keyring that a text says, such as the content of a file or of a variable of the environment: lines
+// of an id, "=" and the key in base64, of which the first is current. Empty lines and those that begin with # say nothing. It
+// returns [ErrInvalidData].
+func ParseKeyring(text string) (Keyring, error) {
+	keys, current := map[string][]byte{}, ""
+	for n, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		id, encoded, found := strings.Cut(line, "=")
+		id = strings.TrimSpace(id)
+		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+		if !found || err != nil { // the error of base64 would quote the key
+			return nil, fmt.Errorf("parse keyring: %w: line %d is not an id, = and a key in base64", ErrInvalidData, n+1)
+		}
+		if _, twice := keys[id]; twice {
+			return nil, fmt.Errorf("parse keyring: %w: line %d has an id that came before", ErrInvalidData, n+1)
+		}
+		keys[id] = key
+		if current == "" {
+			current = id
+		}
+	}
+	return NewKeyring(current, keys)
+}
+
+// WithKeyring keeps API keys, sealed, so that [Registry.RevealAPIKey] can give them back: by AES-256-GCM, with a data
+// key that the keyring has wrapped, and bound to their row. Without it only hashes and prefixes are kept.
+//
+// The first Open of a database with a keyring decides: from then on keys are added to it only with one, and [Open] returns
+// [ErrKeyring] if the keyring is not that of the database. All processes need the same one. What is sealed is safe from
+// who has the file, or a backup, and not the keyring; not from who can read the memory of a process, or has both.
+func WithKeyring(ring Keyring) Option {
+	return func(c *config) error {
+		if ring == nil {
+			return errors.New("WithKeyring: the keyring is nil")
+		}
+		c.keyring = ring
+		return nil
+	}
+}
+
+// ResolveSecret is for API keys that are kept elsewhere, in a vault, say, or a file: [Registry.RevealAPIKey] calls resolve
+// for those that are not sealed in the database. It is called with the row, of which id, provider_id, key_hash and label
+// tell which key is meant, and must be safe for concurrent use.
+func ResolveSecret(resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)) Option {
+	return func(c *config) error {
+		if resolve == nil {
+			return errors.New("ResolveSecret: the function is nil")
+		}
+		c.resolve = resolve
+		return nil
+	}
+}
+
+// vault seals API keys and gives them back.
+type vault struct {
+	ring    Keyring // nil: none
+	resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)
+
+	mu           sync.Mutex
+	installation uuid.UUID
+	keys         map[uuid.UUID]*seal.DataKey // that have been unwrapped
+}
+
+// openVault makes the database's identity and its first data key, if there is none, and unwraps all of them.
+func (r *Registry) openVault(ctx context.Context) error {
+	if r.vault.ring == nil {
+		return nil
+	}
+	open, err := r.vault.load(ctx, r.fresh)
+	if err != nil || open {
+		return translate(ctx, "open keyring", err)
+	}
+	return r.writeAlone(ctx, "open keyring", func(tx *ent.Client) error {
+		if open, err := r.vault.load(ctx, tx); err != nil || open { // another process was faster
+			return err
+		}
+		now := r.now()
+		row, err := tx.Installation.Create().SetNumber(1).SetCreatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		r.vault.installation = row.ID
+		_, err = r.newDataKey(ctx, tx)
+		return err
+	})
+}
+
+// load unwraps the data keys there are. It returns false if there is none.
+func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
+	row, err := client.Installation.Query().Only(ctx)
+	if ent.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	v.mu.Lock()
+	v.installation = row.ID
+	v.mu.Unlock()
+	rows, err := client.DataKey.Query().All(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		if _, err := v.unwrap(ctx, row); err != nil {
+			return false, err
+		}
+	}
+	return len(rows) > 0, nil
+}
+
+// binding is what data keys are bound to.
+func (v *vault) binding() seal.Binding {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return seal.Bind([]byte("modelscan/database"), v.installation[:])
+}
+
+// bindingOf is what a sealed API key is bound to.
+func (v *vault) bindingOf(key *ent.APIKey) seal.Binding {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return seal.Bind([]byte("modelscan/api key"), v.installation[:], key.ProviderID[:], key.ID[:], []byte(key.KeyHash))
+}
+
+func (v *vault) unwrap(ctx context.Context, row *ent.DataKey) (*seal.DataKey, error) {
+	key, err := seal.UnwrapDataKey(ctx, row.ID, v.ring, row.WrappedBy, row.Wrapped, v.binding())
+	if err != nil {
+		return nil, ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
+	}
+	v.learn(key)
+	return key, nil
+}
+
+func (v *vault) learn(key *seal.DataKey) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.keys == nil {
+		v.keys = map[uuid.UUID]*seal.DataKey{}
+	}
+	v.keys[key.ID()] = key
+}
+
+// dataKey returns a data key, which another process may have made since the last one was read.
+func (v *vault) dataKey(ctx context.Context, client *ent.Client, id uuid.UUID) (*seal.DataKey, error) {
+	v.mu.Lock()
+	key := v.keys[id]
+	v.mu.Unlock()
+	if key != nil {
+		return key, nil
+	}
+	row, err := client.DataKey.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return v.unwrap(ctx, row)
+}
+
+// newDataKey makes a data key, which seals from now on. It is remembered only when it is read again: the transaction
+// may be undone.
+func (r *Registry) newDataKey(ctx context.Context, tx *ent.Client) (uuid.UUID, error) {
+	id := datakey.DefaultID()
+	_, by, wrapped, err := seal.NewDataKey(ctx, id, r.vault.ring, r.vault.binding())
+	if err != nil {
+		return id, ofKeyring(err)
+	}
+	return id, tx.DataKey.Create().SetID(id).SetWrappedBy(by).SetWrapped(wrapped).SetCreatedAt(r.now()).Exec(ctx)
+}
+
+// newestDataKey returns the id of the data key that seals, or Ent's NotFoundError.
+func newestDataKey(ctx context.Context, client *ent.Client) (uuid.UUID, error) {
+	return client.DataKey.Query().Order(datakey.ByCreatedAt(sql.OrderDesc()), datakey.ByID(sql.OrderDesc())).FirstID(ctx)
+}
+
+// ofKeyring tells errors of the keyring from those of the database.
+func ofKeyring(err error) error {
+	if errors.Is(err, seal.ErrKey) || errors.Is(err, seal.ErrAuthentic) || errors.Is(err, seal.ErrInvalid) {
+		return fmt.Errorf("%w: %w", ErrKeyring, err)
+	}
+	return err
+}
+
+// sealed is what is stored of an API key itself.
+type sealed struct {
+	blob []byte    // nil: nothing is
+	by   uuid.UUID // the data key
+}
+
+// sealKey seals the text of a key, of which id, provider and hash are known, if API keys are kept in this database.
+func (r *Registry) sealKey(ctx context.Context, tx *ent.Client, key *ent.APIKey, text string) (sealed, error) {
+	newest, err := newestDataKey(ctx, tx)
+	switch {
+	case ent.IsNotFound(err) && r.vault.ring == nil:
+		return sealed{}, nil
+	case err != nil:
+		return sealed{}, err
+	case r.vault.ring == nil:
+		return sealed{}, fmt.Errorf("%w: API keys of this database are sealed: open it WithKeyring", ErrKeyring)
+	}
+	dataKey, err := r.vault.dataKey(ctx, tx, newest)
+	if err != nil {
+		return sealed{}, err
+	}
+	return sealed{dataKey.Seal([]byte(text), r.vault.bindingOf(key)), newest}, nil
+}
+
+// unseal returns what is sealed in a row. It returns [ErrCorrupt] for what was changed or belongs to another row.
+func (r *Registry) unseal(ctx context.Context, client *ent.Client, key *ent.APIKey) (Secret, error) {
+	if r.vault.ring == nil {
+		return Secret{}, fmt.Errorf("%w: the API key is sealed: open the registry WithKeyring", ErrKeyring)
+	}
+	blob := key.Sealed
+	id, err := seal.KeyID(blob)
+	if err != nil || id != *key.DataKeyID {
+		return Secret{}, fmt.Errorf("%w: %w", ErrCorrupt, errors.Join(err, errOtherDataKey(id, *key.DataKeyID)))
+	}
+	dataKey, err := r.vault.dataKey(ctx, client, id)
+	if err != nil {
+		return Secret{}, err
+	}
+	text, err := dataKey.Open(blob, r.vault.bindingOf(key))
+	if err != nil {
+		return Secret{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return secretOf(text), nil
+}
+
+func errOtherDataKey(id, want uuid.UUID) error {
+	if id == want {
+		return nil
+	}
+	return fmt.Errorf("sealed by data key %s, not %s", id, want)
+}
+
+// RevealAPIKey returns a live API key itself, disabled and degraded ones too: as it is sealed in the database, or else
+// what the function of [ResolveSecret] returns, if that has the SHA-256 of the row. That of a keyless key is empty.
+//
+// It returns [ErrNotFound]; [ErrNoSecret] when the key is kept nowhere, or what was resolved is another one; [ErrKeyring]
+// when it is sealed and the keyring is missing or lacks its key; [ErrCorrupt] when what is sealed was changed, or belongs to
+// another key, provider or database; or the error of the function.
+func (r *Registry) RevealAPIKey(ctx context.Context, id uuid.UUID) (Secret, error) {
+	op := fmt.Sprintf("reveal API key %s", id)
+	key, err := r.fresh.APIKey.Query().Where(apikey.ID(id), apikey.DeletedAtIsNil()).Only(ctx)
+	if err != nil {
+		return Secret{}, translate(ctx, op, err)
+	}
+	secret, err := r.reveal(ctx, r.fresh, key)
+	return secret, translate(ctx, op, err)
+}
+
+func (r *Registry) reveal(ctx context.Context, client *ent.Client, key *ent.APIKey) (secret Secret, err error) {
+	switch {
+	case key.KeyPrefix == "":
+		return Secret{}, nil
+	case key.Sealed != nil:
+		return r.unseal(ctx, client, key) // the hash is a part of what it is bound to
+	case r.vault.resolve == nil:
+		return Secret{}, fmt.Errorf("%w: only the hash is kept", ErrNoSecret)
+	}
+	if secret, err = r.vault.resolve(ctx, asOf(key, r.now())); err != nil {
+		return Secret{}, err
+	}
+	if !secret.is(key) {
+		return Secret{}, fmt.Errorf("%w: what was resolved has another hash", ErrNoSecret)
+	}
+	return secret, nil
+}
+
+// KeyringRotation says what RotateKeyring changes beside the owner's key.
+type KeyringRotation struct {
+	DataKey bool // seal all API keys anew, by another data key
+}
+
+// KeyringReport says what RotateKeyring did.
+type KeyringReport struct {
+	Rewrapped int // data keys that were wrapped by another key of the keyring than its current one
+	Resealed  int // API keys that were sealed by another data key than the newest
+	Removed   int // data keys that sealed nothing any more
+	Left      int // API keys that are still sealed by another data key than the newest
+}
+
+// resealBatch is how many API keys a transaction of RotateKeyring seals.
+const resealBatch = 100
+
+// RotateKeyring wraps the data keys with the keyring's current key, so that its other keys are needed no more; give all
+// processes the new keyring before. With DataKey it also seals the API keys anew, in small transactions, by a new data key,
+// or, if an earlier call was interrupted, by the one it had made: call it again until Left is 0. Everything else goes on
+// meanwhile, in other processes too.
+//
+// It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API key
+// that does not open, which is left as it is; the report says what was done before an error.
+func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotation) (report KeyringReport, err error) {
+	const op = "rotate keyring"
+	var newest uuid.UUID
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		report = KeyringReport{}
+		if r.vault.ring == nil {
+			return fmt.Errorf("%w: open the registry WithKeyring", ErrKeyring)
+		}
+		rows, err := tx.DataKey.Query().Order(datakey.ByID()).All(ctx)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if row.WrappedBy == r.vault.ring.CurrentID() {
+				continue
+			}
+			by, wrapped, err := seal.RewrapDataKey(ctx, row.ID, r.vault.ring, row.WrappedBy, row.Wrapped, r.vault.binding())
+			if err != nil {
+				return ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
+			}
+			if err := tx.DataKey.UpdateOne(row).SetWrappedBy(by).SetWrapped(wrapped).Exec(ctx); err != nil {
+				return err
+			}
+			report.Rewrapped++
+		}
+		if err := r.auditRotation(ctx, tx, "rewrapped", report.Rewrapped); err != nil {
+			return err
+		}
+		if newest, err = newestDataKey(ctx, tx); err != nil || !in.DataKey {
+			return err
+		}
+		older, err := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest)).Exist(ctx)
+		if err != nil || older {
+			return err
+		}
+		newest, err = r.newDataKey(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return report, err
+	}
+	var failed []error
+	if in.DataKey {
+		if failed, err = r.reseal(ctx, newest, &report); err != nil {
+			return report, err
+		}
+	}
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		if report.Removed, err = tx.DataKey.Delete().Where(datakey.IDNEQ(newest), datakey.Not(datakey.HasKeys())).Exec(ctx); err != nil {
+			return err
+		}
+		if report.Left, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest)).Count(ctx); err != nil {
+			return err
+		}
+		return r.auditRotation(ctx, tx, "removed", report.Removed)
+	})
+	return report, errors.Join(err, translate(ctx, op, errors.Join(failed...)))
+}
+
+// auditRotation records how many keys a transaction of RotateKeyring has changed, and how.
+func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string, n int) error {
+	if n == 0 {
+		return nil
+	}
+	return r.audit(ctx, tx, r.now(), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
+}
+
+// reseal seals API keys by a data key that others have sealed. It returns why some do not open.
+func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
+	last := uuid.Nil
+	for {
+		var keys []*ent.APIKey
+		var wrong []error
+		done := 0
+		err := r.write(ctx, "seal API keys", func(tx *ent.Client) (err error) {
+			done, wrong = 0, nil
+			query := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(last)).Order(apikey.ByID()).Limit(resealBatch)
+			query.Modify(forUpdate)
+			if keys, err = query.All(ctx); err != nil {
+				return err
+			}
+			dataKey, err := r.vault.dataKey(ctx, tx, by)
+			if err != nil {
+				return err
+			}
+			for _, key := range keys {
+				secret, err := r.reveal(ctx, tx, key)
+				if errors.Is(err, ErrCorrupt) {
+					wrong = append(wrong, fmt.Errorf("API key %s: %w", key.ID, err))
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				var blob []byte
+				_ = secret.Use(func(text []byte) error {
+					blob = dataKey.Seal(text, r.vault.bindingOf(key))
+					return nil
+				})
+				if err := tx.APIKey.UpdateOne(key).SetSealed(blob).SetDataKeyID(by).Exec(ctx); err != nil {
+					return err
+				}
+				done++
+			}
+			return r.auditRotation(ctx, tx, "resealed", done)
+		})
+		if err != nil {
+			return failed, err
+		}
+		failed = append(failed, wrong...)
+		report.Resealed += done
+		if len(keys) < resealBatch {
+			return failed, nil
+		}
+		last = keys[len(keys)-1].ID
+	}
+}

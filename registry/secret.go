@@ -1,0 +1,97 @@
+package registry
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+)
+
+// redacted is what a Secret shows of itself.
+const redacted = "[redacted]"
+
+// Secret is an API key that does not show itself by accident: whatever prints, logs or encodes it, or a struct that
+// it is in, gets "[redacted]", or an error where that would be taken for the key. The zero value holds nothing.
+//
+// It cannot keep the key out of memory, nor out of what [Secret.Use] is given.
+type Secret struct {
+	reveal func() []byte // a closure, because fmt looks into fields that are not exported
+}
+
+// NewSecret returns a secret, for [ResolveSecret].
+func NewSecret(key string) Secret { return secretOf([]byte(key)) }
+
+func secretOf(key []byte) Secret { return Secret{func() []byte { return key }} }
+
+// Use calls fn with a copy of the API key, which is cleared when fn returns, and returns the error of fn. Where fn makes a
+// string of it, as a header needs, that stays in memory until it is collected.
+func (s Secret) Use(fn func(key []byte) error) error {
+	var key []byte
+	if s.reveal != nil {
+		key = append(key, s.reveal()...)
+	}
+	defer clear(key)
+	return fn(key)
+}
+
+// IsZero tells whether there is no key in it, as of a keyless one.
+func (s Secret) IsZero() bool { return s.reveal == nil || len(s.reveal()) == 0 }
+
+// Equal compares in constant time, but for the lengths.
+func (s Secret) Equal(o Secret) bool {
+	return s.Use(func(a []byte) error {
+		return o.Use(func(b []byte) error {
+			if subtle.ConstantTimeCompare(a, b) == 0 {
+				return errDiffers
+			}
+			return nil
+		})
+	}) == nil
+}
+
+var errDiffers = errors.New("differs")
+
+// Format implements [fmt.Formatter], for all verbs.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// String implements [fmt.Stringer].
+func (Secret) String() string { return redacted }
+
+// GoString implements [fmt.GoStringer].
+func (Secret) GoString() string { return redacted }
+
+// LogValue implements [slog.LogValuer].
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements [encoding.TextMarshaler], and with it JSON and XML.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// Errors of what must not be done with a secret.
+var (
+	errStored  = errors.New("an API key is not to be stored")
+	errEncoded = errors.New("an API key is not to be encoded")
+)
+
+// Value implements [driver.Valuer], and returns an error: a secret cannot be an argument of SQL.
+func (Secret) Value() (driver.Value, error) { return nil, errStored }
+
+// GobEncode implements [gob.GobEncoder], and returns an error.
+func (Secret) GobEncode() ([]byte, error) { return nil, errEncoded }
+
+// is tells, in constant time, whether it is the key of a row.
+func (s Secret) is(key *ent.APIKey) bool {
+	return s.Use(func(text []byte) error {
+		sum := sha256.Sum256(text)
+		if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(sum[:])), []byte(strings.ToLower(key.KeyHash))) == 0 {
+			return errDiffers
+		}
+		return nil
+	}) == nil
+}
