@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -26,8 +24,6 @@ type gateway struct {
 	client   *http.Client
 	upstream string
 	routes   map[string]*ent.Model // by the model a client asks for
-	// secrets holds the keys themselves: the registry keeps only their hashes.
-	secrets map[uuid.UUID]string
 }
 
 // attempts bounds how many keys one request may try.
@@ -92,7 +88,7 @@ func (g *gateway) serve(ctx context.Context, model *ent.Model, body []byte) (cha
 			response chatResponse
 			tokens   meter.Tokens
 		)
-		response, tokens, err = g.call(ctx, g.secrets[key.ID], body)
+		response, tokens, err = g.call(ctx, key, body)
 		used := registry.UsageInput{
 			ModelID: model.ID, APIKeyID: key.ID,
 			Latency: time.Since(start), Failed: err != nil, Tokens: tokens,
@@ -115,12 +111,19 @@ func (g *gateway) serve(ctx context.Context, model *ent.Model, body []byte) (cha
 	return chatResponse{}, err
 }
 
-func (g *gateway) call(ctx context.Context, secret string, body []byte) (_ chatResponse, _ meter.Tokens, err error) {
+func (g *gateway) call(ctx context.Context, key *ent.APIKey, body []byte) (_ chatResponse, _ meter.Tokens, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		return chatResponse{}, meter.Tokens{}, err
 	}
-	request.Header.Set("Authorization", "Bearer "+secret)
+	secret, err := g.reg.RevealAPIKey(ctx, key.ID)
+	if err != nil {
+		return chatResponse{}, meter.Tokens{}, err
+	}
+	_ = secret.Use(func(key []byte) error {
+		request.Header.Set("Authorization", "Bearer "+string(key))
+		return nil
+	})
 	request.Header.Set("Content-Type", "application/json")
 	response, err := g.client.Do(request)
 	if err != nil {

@@ -9,24 +9,23 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
@@ -57,7 +56,11 @@ func main() {
 }
 
 func run(ctx context.Context, cfg config, out io.Writer) (err error) {
-	reg, err := registry.Open(ctx, cfg.db)
+	keyring, err := loadKeyring(cfg.db + ".key")
+	if err != nil {
+		return err
+	}
+	reg, err := registry.Open(ctx, cfg.db, registry.WithKeyring(keyring))
 	if err != nil {
 		return err
 	}
@@ -70,15 +73,15 @@ func run(ctx context.Context, cfg config, out io.Writer) (err error) {
 	printImport(out, report)
 
 	g := &gateway{
-		reg:     reg,
-		client:  &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.clients}},
-		routes:  map[string]*ent.Model{},
-		secrets: map[uuid.UUID]string{},
+		reg:    reg,
+		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.clients}},
+		routes: map[string]*ent.Model{},
 	}
-	if err := g.setUp(ctx); err != nil {
+	keys, err := g.setUp(ctx)
+	if err != nil {
 		return err
 	}
-	provider := newUpstream(slices.Collect(maps.Values(g.secrets)), cfg.limit, cfg.rest)
+	provider := newUpstream(keys, cfg.limit, cfg.rest)
 	defer provider.Close()
 	g.upstream = provider.URL
 	front := httptest.NewServer(g)
@@ -122,35 +125,55 @@ var routes = map[string][]string{
 
 const keysPerProvider = 4
 
-// setUp looks up the models to offer and adds the keys that are missing.
-func (g *gateway) setUp(ctx context.Context) error {
+// loadKeyring reads the key that API keys are sealed with, and makes one at the first run. A service would keep it away from
+// the database.
+func loadKeyring(path string) (registry.Keyring, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		key := make([]byte, registry.KeyringKeySize)
+		_, _ = rand.Read(key) // never fails
+		text = []byte("demo = " + base64.StdEncoding.EncodeToString(key) + "\n")
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return registry.ParseKeyring(string(text))
+}
+
+// setUp looks up the models to offer and adds the keys that are missing. It returns all keys for the provider's side, which
+// knows them too.
+func (g *gateway) setUp(ctx context.Context) (secrets []string, err error) {
 	for name, models := range routes {
 		provider, err := g.reg.FindProvider(ctx, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, modelID := range models {
 			model, err := g.reg.FindModel(ctx, provider.ID, modelID)
 			if err != nil {
-				return fmt.Errorf("%s/%s: %w", name, modelID, err)
+				return nil, fmt.Errorf("%s/%s: %w", name, modelID, err)
 			}
 			g.routes[name+"/"+modelID] = model
 		}
 		for i := range keysPerProvider {
 			secret := fmt.Sprintf("sk-%s-demo-%012d", name, i+1)
 			key, err := g.reg.FindAPIKey(ctx, provider.ID, secret)
-			if errors.Is(err, registry.ErrNotFound) {
-				key, err = g.reg.AddAPIKey(ctx, registry.KeyInput{
+			switch {
+			case errors.Is(err, registry.ErrNotFound):
+				_, err = g.reg.AddAPIKey(ctx, registry.KeyInput{
 					ProviderID: provider.ID, APIKey: secret, Label: fmt.Sprintf("%s %d", name, i+1),
 				})
+			case err == nil && key.DataKeyID == nil: // added by a demo that did not seal
+				_, err = g.reg.UpdateAPIKey(ctx, key.ID, registry.KeyUpdate{APIKey: &secret})
 			}
 			if err != nil {
-				return err
+				return nil, err
 			}
-			g.secrets[key.ID] = secret
+			secrets = append(secrets, secret)
 		}
 	}
-	return nil
+	return secrets, nil
 }
 
 // serveCalls makes calls of several clients at once.

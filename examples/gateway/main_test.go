@@ -2,17 +2,14 @@ package main
 
 import (
 	"bytes"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
@@ -62,14 +59,17 @@ func TestRun(t *testing.T) {
 func TestAllLimited(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	reg, err := registry.Open(ctx, ":memory:")
+	keyring, err := loadKeyring(filepath.Join(t.TempDir(), "key"))
+	require.NoError(t, err)
+	reg, err := registry.Open(ctx, ":memory:", registry.WithKeyring(keyring))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close()) }()
 	_, err = reg.ImportCatalog(ctx, catalog.Catwalk(), nil)
 	require.NoError(t, err)
-	g := &gateway{reg: reg, client: http.DefaultClient, routes: map[string]*ent.Model{}, secrets: map[uuid.UUID]string{}}
-	require.NoError(t, g.setUp(ctx))
-	provider := newUpstream(slices.Collect(maps.Values(g.secrets)), 1, time.Minute)
+	g := &gateway{reg: reg, client: http.DefaultClient, routes: map[string]*ent.Model{}}
+	keys, err := g.setUp(ctx)
+	require.NoError(t, err)
+	provider := newUpstream(keys, 1, time.Minute)
 	defer provider.Close()
 	g.upstream = provider.URL
 
