@@ -36,13 +36,10 @@ func testKeyring(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	insertOldLedger(t, db)
 	run(t, db, "UPDATE api_keys SET label = 'x', disabled = true, deleted_at = created_at, last_used_at = created_at,"+
 		" degraded = true, degraded_until = created_at, degraded_reason = '429' WHERE id = '"+oldOtherKey+"'")
-	read := func(db interface {
-		Query(query string, args ...any) (*sql.Rows, error)
-	},
-	) (all [][]any) {
-		rows, err := db.Query("SELECT CAST(id AS text), CAST(created_at AS text), CAST(updated_at AS text), CAST(deleted_at AS text)," +
-			" CAST(provider_id AS text), key_hash, key_prefix, label, usage_count, token_count, extra_requests, extra_tokens, requests_today," +
-			" tokens_today, CAST(last_reset AS text), disabled, degraded, CAST(degraded_until AS text), degraded_reason," +
+	read := func() (all [][]any) {
+		rows, err := db.QueryContext(t.Context(), "SELECT CAST(id AS text), CAST(created_at AS text), CAST(updated_at AS text), CAST(deleted_at AS text),"+
+			" CAST(provider_id AS text), key_hash, key_prefix, label, usage_count, token_count, extra_requests, extra_tokens, requests_today,"+
+			" tokens_today, CAST(last_reset AS text), disabled, degraded, CAST(degraded_until AS text), degraded_reason,"+
 			" CAST(last_used_at AS text) FROM api_keys ORDER BY id")
 		require.NoError(t, err)
 		defer func() { require.NoError(t, rows.Close()) }()
@@ -58,11 +55,11 @@ func testKeyring(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 		require.NoError(t, rows.Err())
 		return all
 	}
-	before := read(db)
+	before := read()
 	require.Len(t, before, 3)
 	_, err := migrate.Apply(t.Context(), db, d)
 	require.NoError(t, err)
-	require.Equal(t, before, read(db))
+	require.Equal(t, before, read())
 	require.NoError(t, db.Close())
 
 	reg, err := registry.Open(t.Context(), name)

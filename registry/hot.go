@@ -100,6 +100,19 @@ var countUsesSQL = map[string]func(n int) string{
 	}),
 }
 
+// countUsesIn says how many keys a statement counts.
+var countUsesIn = map[string]func(uses []use, write func([]use) error) error{
+	dialect.SQLite: func(uses []use, write func([]use) error) error {
+		for one := range slices.Chunk(uses, 1) {
+			if err := write(one); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	dialect.Postgres: chunks[use],
+}
+
 var countKeySQL = countUsesText("$%d") + " WHERE id = $9"
 
 // countUsesText writes the columns by their numbers, which first appear in ascending order: SQLite takes $1 for a name,
@@ -143,16 +156,8 @@ func (r *Registry) countUses(ctx context.Context, tx execer, sums map[use]useSum
 		return err
 	}
 	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
-		if r.db.Dialect() == dialect.Postgres {
-			if err := chunks(days[day], write); err != nil {
-				return err
-			}
-			continue
-		}
-		for _, u := range days[day] {
-			if err := write([]use{u}); err != nil {
-				return err
-			}
+		if err := countUsesIn[r.db.Dialect()](days[day], write); err != nil {
+			return err
 		}
 	}
 	return nil

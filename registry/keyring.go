@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
@@ -123,7 +124,7 @@ func (r *Registry) openVault(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.vault.installation = row.ID
+		r.vault.installedAs(row.ID)
 		_, err = r.newDataKey(ctx, tx)
 		return err
 	})
@@ -138,9 +139,7 @@ func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	v.mu.Lock()
-	v.installation = row.ID
-	v.mu.Unlock()
+	v.installedAs(row.ID)
 	rows, err := client.DataKey.Query().All(ctx)
 	if err != nil {
 		return false, err
@@ -151,6 +150,12 @@ func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
 		}
 	}
 	return len(rows) > 0, nil
+}
+
+func (v *vault) installedAs(id uuid.UUID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.installation = id
 }
 
 // binding is what data keys are bound to.
@@ -200,20 +205,28 @@ func (v *vault) dataKey(ctx context.Context, client *ent.Client, id uuid.UUID) (
 	return v.unwrap(ctx, row)
 }
 
-// newDataKey makes a data key, which seals from now on. It is remembered only when it is read again: the transaction
-// may be undone.
+// newDataKey makes a data key, which seals from now on: it is the newest, also where a clock went back. It is remembered
+// only when it is read again: the transaction may be undone.
 func (r *Registry) newDataKey(ctx context.Context, tx *ent.Client) (uuid.UUID, error) {
+	now := r.now()
+	last, err := newestDataKey(ctx, tx)
+	switch {
+	case err == nil:
+		now = maxTime(now, last.CreatedAt.Add(time.Microsecond))
+	case !ent.IsNotFound(err):
+		return uuid.Nil, err
+	}
 	id := datakey.DefaultID()
 	_, by, wrapped, err := seal.NewDataKey(ctx, id, r.vault.ring, r.vault.binding())
 	if err != nil {
 		return id, ofKeyring(err)
 	}
-	return id, tx.DataKey.Create().SetID(id).SetWrappedBy(by).SetWrapped(wrapped).SetCreatedAt(r.now()).Exec(ctx)
+	return id, tx.DataKey.Create().SetID(id).SetWrappedBy(by).SetWrapped(wrapped).SetCreatedAt(now).Exec(ctx)
 }
 
-// newestDataKey returns the id of the data key that seals, or Ent's NotFoundError.
-func newestDataKey(ctx context.Context, client *ent.Client) (uuid.UUID, error) {
-	return client.DataKey.Query().Order(datakey.ByCreatedAt(sql.OrderDesc()), datakey.ByID(sql.OrderDesc())).FirstID(ctx)
+// newestDataKey returns the data key that seals, or Ent's NotFoundError.
+func newestDataKey(ctx context.Context, client *ent.Client) (*ent.DataKey, error) {
+	return client.DataKey.Query().Order(datakey.ByCreatedAt(sql.OrderDesc())).First(ctx)
 }
 
 // ofKeyring tells errors of the keyring from those of the database.
@@ -241,39 +254,34 @@ func (r *Registry) sealKey(ctx context.Context, tx *ent.Client, key *ent.APIKey,
 	case r.vault.ring == nil:
 		return sealed{}, fmt.Errorf("%w: API keys of this database are sealed: open it WithKeyring", ErrKeyring)
 	}
-	dataKey, err := r.vault.dataKey(ctx, tx, newest)
+	dataKey, err := r.vault.dataKey(ctx, tx, newest.ID)
 	if err != nil {
 		return sealed{}, err
 	}
-	return sealed{dataKey.Seal([]byte(text), r.vault.bindingOf(key)), newest}, nil
+	return sealed{dataKey.Seal([]byte(text), r.vault.bindingOf(key)), newest.ID}, nil
 }
 
 // unseal returns what is sealed in a row. It returns [ErrCorrupt] for what was changed or belongs to another row.
-func (r *Registry) unseal(ctx context.Context, client *ent.Client, key *ent.APIKey) (Secret, error) {
+func (r *Registry) unseal(ctx context.Context, client *ent.Client, key *ent.APIKey) ([]byte, error) {
 	if r.vault.ring == nil {
-		return Secret{}, fmt.Errorf("%w: the API key is sealed: open the registry WithKeyring", ErrKeyring)
+		return nil, fmt.Errorf("%w: the API key is sealed: open the registry WithKeyring", ErrKeyring)
 	}
-	blob := key.Sealed
-	id, err := seal.KeyID(blob)
-	if err != nil || id != *key.DataKeyID {
-		return Secret{}, fmt.Errorf("%w: %w", ErrCorrupt, errors.Join(err, errOtherDataKey(id, *key.DataKeyID)))
+	id, err := seal.KeyID(key.Sealed)
+	if err == nil && id != *key.DataKeyID {
+		err = fmt.Errorf("sealed by data key %s, not %s", id, *key.DataKeyID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	dataKey, err := r.vault.dataKey(ctx, client, id)
 	if err != nil {
-		return Secret{}, err
+		return nil, err
 	}
-	text, err := dataKey.Open(blob, r.vault.bindingOf(key))
+	text, err := dataKey.Open(key.Sealed, r.vault.bindingOf(key))
 	if err != nil {
-		return Secret{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return secretOf(text), nil
-}
-
-func errOtherDataKey(id, want uuid.UUID) error {
-	if id == want {
-		return nil
-	}
-	return fmt.Errorf("sealed by data key %s, not %s", id, want)
+	return text, nil
 }
 
 // RevealAPIKey returns a live API key itself, disabled and degraded ones too: as it is sealed in the database, or else
@@ -288,16 +296,20 @@ func (r *Registry) RevealAPIKey(ctx context.Context, id uuid.UUID) (Secret, erro
 	if err != nil {
 		return Secret{}, translate(ctx, op, err)
 	}
-	secret, err := r.reveal(ctx, r.fresh, key)
+	secret, err := r.reveal(ctx, key)
 	return secret, translate(ctx, op, err)
 }
 
-func (r *Registry) reveal(ctx context.Context, client *ent.Client, key *ent.APIKey) (secret Secret, err error) {
+func (r *Registry) reveal(ctx context.Context, key *ent.APIKey) (secret Secret, err error) {
 	switch {
 	case key.KeyPrefix == "":
 		return Secret{}, nil
 	case key.Sealed != nil:
-		return r.unseal(ctx, client, key) // the hash is a part of what it is bound to
+		text, err := r.unseal(ctx, r.fresh, key)
+		if err != nil {
+			return Secret{}, err
+		}
+		return secretOf(text), nil // the hash is a part of what it is bound to
 	case r.vault.resolve == nil:
 		return Secret{}, fmt.Errorf("%w: only the hash is kept", ErrNoSecret)
 	}
@@ -308,145 +320,4 @@ func (r *Registry) reveal(ctx context.Context, client *ent.Client, key *ent.APIK
 		return Secret{}, fmt.Errorf("%w: what was resolved has another hash", ErrNoSecret)
 	}
 	return secret, nil
-}
-
-// KeyringRotation says what RotateKeyring changes beside the owner's key.
-type KeyringRotation struct {
-	DataKey bool // seal all API keys anew, by another data key
-}
-
-// KeyringReport says what RotateKeyring did.
-type KeyringReport struct {
-	Rewrapped int // data keys that were wrapped by another key of the keyring than its current one
-	Resealed  int // API keys that were sealed by another data key than the newest
-	Removed   int // data keys that sealed nothing any more
-	Left      int // API keys that are still sealed by another data key than the newest
-}
-
-// resealBatch is how many API keys a transaction of RotateKeyring seals.
-const resealBatch = 100
-
-// RotateKeyring wraps the data keys with the keyring's current key, so that its other keys are needed no more; give all
-// processes the new keyring before. With DataKey it also seals the API keys anew, in small transactions, by a new data key,
-// or, if an earlier call was interrupted, by the one it had made: call it again until Left is 0. Everything else goes on
-// meanwhile, in other processes too.
-//
-// It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API key
-// that does not open, which is left as it is; the report says what was done before an error.
-func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotation) (report KeyringReport, err error) {
-	const op = "rotate keyring"
-	var newest uuid.UUID
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		report = KeyringReport{}
-		if r.vault.ring == nil {
-			return fmt.Errorf("%w: open the registry WithKeyring", ErrKeyring)
-		}
-		rows, err := tx.DataKey.Query().Order(datakey.ByID()).All(ctx)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			if row.WrappedBy == r.vault.ring.CurrentID() {
-				continue
-			}
-			by, wrapped, err := seal.RewrapDataKey(ctx, row.ID, r.vault.ring, row.WrappedBy, row.Wrapped, r.vault.binding())
-			if err != nil {
-				return ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
-			}
-			if err := tx.DataKey.UpdateOne(row).SetWrappedBy(by).SetWrapped(wrapped).Exec(ctx); err != nil {
-				return err
-			}
-			report.Rewrapped++
-		}
-		if err := r.auditRotation(ctx, tx, "rewrapped", report.Rewrapped); err != nil {
-			return err
-		}
-		if newest, err = newestDataKey(ctx, tx); err != nil || !in.DataKey {
-			return err
-		}
-		older, err := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest)).Exist(ctx)
-		if err != nil || older {
-			return err
-		}
-		newest, err = r.newDataKey(ctx, tx)
-		return err
-	})
-	if err != nil {
-		return report, err
-	}
-	var failed []error
-	if in.DataKey {
-		if failed, err = r.reseal(ctx, newest, &report); err != nil {
-			return report, err
-		}
-	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		if report.Removed, err = tx.DataKey.Delete().Where(datakey.IDNEQ(newest), datakey.Not(datakey.HasKeys())).Exec(ctx); err != nil {
-			return err
-		}
-		if report.Left, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest)).Count(ctx); err != nil {
-			return err
-		}
-		return r.auditRotation(ctx, tx, "removed", report.Removed)
-	})
-	return report, errors.Join(err, translate(ctx, op, errors.Join(failed...)))
-}
-
-// auditRotation records how many keys a transaction of RotateKeyring has changed, and how.
-func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string, n int) error {
-	if n == 0 {
-		return nil
-	}
-	return r.audit(ctx, tx, r.now(), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
-}
-
-// reseal seals API keys by a data key that others have sealed. It returns why some do not open.
-func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
-	last := uuid.Nil
-	for {
-		var keys []*ent.APIKey
-		var wrong []error
-		done := 0
-		err := r.write(ctx, "seal API keys", func(tx *ent.Client) (err error) {
-			done, wrong = 0, nil
-			query := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(last)).Order(apikey.ByID()).Limit(resealBatch)
-			query.Modify(forUpdate)
-			if keys, err = query.All(ctx); err != nil {
-				return err
-			}
-			dataKey, err := r.vault.dataKey(ctx, tx, by)
-			if err != nil {
-				return err
-			}
-			for _, key := range keys {
-				secret, err := r.reveal(ctx, tx, key)
-				if errors.Is(err, ErrCorrupt) {
-					wrong = append(wrong, fmt.Errorf("API key %s: %w", key.ID, err))
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				var blob []byte
-				_ = secret.Use(func(text []byte) error {
-					blob = dataKey.Seal(text, r.vault.bindingOf(key))
-					return nil
-				})
-				if err := tx.APIKey.UpdateOne(key).SetSealed(blob).SetDataKeyID(by).Exec(ctx); err != nil {
-					return err
-				}
-				done++
-			}
-			return r.auditRotation(ctx, tx, "resealed", done)
-		})
-		if err != nil {
-			return failed, err
-		}
-		failed = append(failed, wrong...)
-		report.Resealed += done
-		if len(keys) < resealBatch {
-			return failed, nil
-		}
-		last = keys[len(keys)-1].ID
-	}
 }

@@ -364,6 +364,23 @@ func testRotateKeyring(t *testing.T, name string) {
 	}, changes)
 }
 
+// TestRotateKeyringClock rotates by a clock that is behind that of whoever made the last data key.
+func TestRotateKeyringClock(t *testing.T) {
+	t.Parallel()
+	clock := registrytest.NewClock(registrytest.Start)
+	reg := onSQLite.new(t, registry.WithClock(clock.Now), registry.WithKeyring(ring(t, "a")))
+	keys := sealedKeys(t, reg, 1, 3)
+	for range 3 {
+		clock.Advance(-time.Hour)
+		report, err := reg.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true})
+		require.NoError(t, err)
+		require.Equal(t, registry.KeyringReport{Resealed: 3, Removed: 1}, report)
+	}
+	for id, want := range keys {
+		requireReveals(t, reg, id, want)
+	}
+}
+
 // TestRotateKeyringResumes interrupts a rotation again and again.
 func TestRotateKeyringResumes(t *testing.T) { eachName(t, testRotateKeyringResumes) }
 
@@ -423,13 +440,16 @@ func testRotateKeyringResumes(t *testing.T, name string) {
 	}
 }
 
-// TestRotateKeyringUnderLoad adds and reveals keys in two registries while a third one rotates.
+// TestRotateKeyringUnderLoad adds and reveals keys in two registries, while two others rotate at once.
 func TestRotateKeyringUnderLoad(t *testing.T) { eachName(t, testRotateKeyringUnderLoad) }
 
 func testRotateKeyringUnderLoad(t *testing.T, name string) {
-	rotating := openWith(t, name, registry.WithKeyring(ring(t, "b", "a")))
-	users := []*registry.Registry{openWith(t, name, registry.WithKeyring(ring(t, "b", "a"))), openWith(t, name, registry.WithKeyring(ring(t, "b", "a")))}
-	p := mustProvider(t, rotating, "openai")
+	var rotating, users []*registry.Registry
+	for range 2 {
+		rotating = append(rotating, openWith(t, name, registry.WithKeyring(ring(t, "b", "a"))))
+		users = append(users, openWith(t, name, registry.WithKeyring(ring(t, "b", "a"))))
+	}
+	p := mustProvider(t, users[0], "openai")
 	var (
 		mu   sync.Mutex
 		keys = map[uuid.UUID]string{}
@@ -461,13 +481,15 @@ func testRotateKeyringUnderLoad(t *testing.T, name string) {
 			}
 		})
 	}
-	all.Go(func() {
-		for range 10 {
-			if _, err := rotating.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true}); err != nil {
-				t.Error(err)
+	for _, reg := range rotating {
+		all.Go(func() {
+			for range 10 {
+				if _, err := reg.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true}); err != nil {
+					t.Error(err)
+				}
 			}
-		}
-	})
+		})
+	}
 	all.Wait()
 	require.Len(t, keys, 80)
 	for id, want := range keys {

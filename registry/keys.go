@@ -135,61 +135,6 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 	return create.Save(ctx)
 }
 
-// maxOverlap is how long a key that is rotated may stay in use.
-const maxOverlap = 90 * day
-
-// KeyRotation describes the key that follows another one.
-type KeyRotation struct {
-	APIKey string // the new key itself, as in KeyInput
-	// Overlap is how long the old key is used beside the new one, up to 90 days. 0: not at all.
-	Overlap time.Duration
-}
-
-// RotateAPIKey replaces a live key by another one of the same provider and label, and returns that. The old key expires when
-// the overlap is over: it stays in lists, and calls that were made with it are recorded as its own. A key that expires already is
-// replaced too, and expires at the earlier instant of the two; it does not count among the [MaxKeysPerProvider].
-//
-// It returns [ErrNotFound], and the errors of AddAPIKey; [ErrInvalidData] also for a keyless key and for an overlap that is
-// negative or too long.
-func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotation) (key *ent.APIKey, err error) {
-	op := fmt.Sprintf("rotate API key %s", id)
-	var f faults
-	f.apiKey(in.APIKey)
-	f.check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not within 0 and %s", in.Overlap, maxOverlap)
-	if err := f.err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		old, err := lockedKey(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		if old.KeyPrefix == "" {
-			return fmt.Errorf("%w: it is keyless", ErrInvalidData)
-		}
-		now := r.now()
-		expires := now.Add(in.Overlap)
-		if old.ExpiresAt != nil {
-			expires = minTime(expires, *old.ExpiresAt)
-		}
-		expiring, err := old.Update().SetExpiresAt(expires).SetUpdatedAt(now).Save(ctx)
-		if err != nil {
-			return err
-		}
-		if err := r.audit(ctx, tx, now, auditKey(ActionRotate, old, expiring)); err != nil {
-			return err
-		}
-		if key, err = r.createKey(ctx, tx, KeyInput{ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label}, now); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
-	})
-	if err != nil {
-		return nil, err
-	}
-	return key, nil
-}
-
 // FindAPIKey returns the live key of a provider with this text, as it is now. It returns
 // [ErrInvalidData] for a text that cannot be a key, or [ErrNotFound].
 func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey string) (*ent.APIKey, error) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 )
@@ -89,7 +88,7 @@ func (Secret) GobEncode() ([]byte, error) { return nil, errEncoded }
 func (s Secret) is(key *ent.APIKey) bool {
 	return s.Use(func(text []byte) error {
 		sum := sha256.Sum256(text)
-		if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(sum[:])), []byte(strings.ToLower(key.KeyHash))) == 0 {
+		if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(sum[:])), []byte(key.KeyHash)) == 0 {
 			return errDiffers
 		}
 		return nil

@@ -120,10 +120,13 @@ func (g *gateway) call(ctx context.Context, key *ent.APIKey, body []byte) (_ cha
 	if err != nil {
 		return chatResponse{}, meter.Tokens{}, err
 	}
-	_ = secret.Use(func(key []byte) error {
+	err = secret.Use(func(key []byte) error {
 		request.Header.Set("Authorization", "Bearer "+string(key))
 		return nil
 	})
+	if err != nil {
+		return chatResponse{}, meter.Tokens{}, err
+	}
 	request.Header.Set("Content-Type", "application/json")
 	response, err := g.client.Do(request)
 	if err != nil {

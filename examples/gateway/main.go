@@ -131,7 +131,9 @@ func loadKeyring(path string) (registry.Keyring, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		key := make([]byte, registry.KeyringKeySize)
-		_, _ = rand.Read(key) // never fails
+		if _, err := rand.Read(key); err != nil {
+			return nil, err
+		}
 		text = []byte("demo = " + base64.StdEncoding.EncodeToString(key) + "\n")
 		err = os.WriteFile(path, text, 0o600)
 	}

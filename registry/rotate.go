@@ -1,0 +1,214 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/internal/seal"
+)
+
+// maxOverlap is how long a key that is rotated may stay in use.
+const maxOverlap = 90 * day
+
+// KeyRotation describes the key that follows another one.
+type KeyRotation struct {
+	APIKey string // the new key itself, as in KeyInput
+	// Overlap is how long the old key is used beside the new one, up to 90 days. 0: not at all.
+	Overlap time.Duration
+}
+
+// RotateAPIKey replaces a live key by another one of the same provider and label, and returns that. The old key expires when
+// the overlap is over: it stays in lists, and calls that were made with it are recorded as its own. A key that expires already is
+// replaced too, and expires at the earlier instant of the two; it does not count among the [MaxKeysPerProvider].
+//
+// It returns [ErrNotFound], and the errors of AddAPIKey; [ErrInvalidData] also for a keyless key and for an overlap that is
+// negative or too long.
+func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotation) (key *ent.APIKey, err error) {
+	op := fmt.Sprintf("rotate API key %s", id)
+	var f faults
+	f.apiKey(in.APIKey)
+	f.check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not within 0 and %s", in.Overlap, maxOverlap)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		old, err := lockedKey(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if old.KeyPrefix == "" {
+			return fmt.Errorf("%w: it is keyless", ErrInvalidData)
+		}
+		now := r.now()
+		expires := now.Add(in.Overlap)
+		if old.ExpiresAt != nil {
+			expires = minTime(expires, *old.ExpiresAt)
+		}
+		expiring, err := old.Update().SetExpiresAt(expires).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		if err := r.audit(ctx, tx, now, auditKey(ActionRotate, old, expiring)); err != nil {
+			return err
+		}
+		if key, err = r.createKey(ctx, tx, KeyInput{ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label}, now); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return key, nil
+}
+
+// KeyringRotation says what RotateKeyring changes beside the owner's key.
+type KeyringRotation struct {
+	DataKey bool // seal all API keys anew, by another data key
+}
+
+// KeyringReport says what RotateKeyring did.
+type KeyringReport struct {
+	Rewrapped int // data keys that were wrapped by another key of the keyring than its current one
+	Resealed  int // API keys that were sealed by another data key than the newest
+	Removed   int // data keys that sealed nothing any more
+	Left      int // API keys that are still sealed by another data key than the newest
+}
+
+// resealBatch is how many API keys a transaction of RotateKeyring seals.
+const resealBatch = 100
+
+// RotateKeyring wraps the data keys with the keyring's current key, so that its other keys are needed no more; give all
+// processes the new keyring before. With DataKey it also seals the API keys anew, in small transactions, by a new data key,
+// or, if an earlier call was interrupted, by the one it had made: call it again until Left is 0. Everything else goes on
+// meanwhile, in other processes too.
+//
+// It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API key
+// that does not open, which is left as it is; the report says what was done before an error.
+func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotation) (report KeyringReport, err error) {
+	const op = "rotate keyring"
+	var newest uuid.UUID
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		report = KeyringReport{}
+		if r.vault.ring == nil {
+			return fmt.Errorf("%w: open the registry WithKeyring", ErrKeyring)
+		}
+		rows, err := tx.DataKey.Query().Order(datakey.ByID()).All(ctx)
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if row.WrappedBy == r.vault.ring.CurrentID() {
+				continue
+			}
+			by, wrapped, err := seal.RewrapDataKey(ctx, row.ID, r.vault.ring, row.WrappedBy, row.Wrapped, r.vault.binding())
+			if err != nil {
+				return ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
+			}
+			if err := tx.DataKey.UpdateOne(row).SetWrappedBy(by).SetWrapped(wrapped).Exec(ctx); err != nil {
+				return err
+			}
+			report.Rewrapped++
+		}
+		if err := r.auditRotation(ctx, tx, "rewrapped", report.Rewrapped); err != nil {
+			return err
+		}
+		last, err := newestDataKey(ctx, tx)
+		if err != nil || !in.DataKey {
+			return err
+		}
+		newest = last.ID
+		older, err := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest)).Exist(ctx)
+		if err != nil || older {
+			return err
+		}
+		newest, err = r.newDataKey(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return report, err
+	}
+	var failed []error
+	if in.DataKey {
+		if failed, err = r.reseal(ctx, newest, &report); err != nil {
+			return report, err
+		}
+	}
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		newest, err := newestDataKey(ctx, tx) // another rotation may have begun, whose data key has sealed nothing yet
+		if err != nil {
+			return err
+		}
+		if report.Removed, err = tx.DataKey.Delete().Where(datakey.IDNEQ(newest.ID), datakey.Not(datakey.HasKeys())).Exec(ctx); err != nil {
+			return err
+		}
+		if report.Left, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest.ID)).Count(ctx); err != nil {
+			return err
+		}
+		return r.auditRotation(ctx, tx, "removed", report.Removed)
+	})
+	return report, errors.Join(err, translate(ctx, op, errors.Join(failed...)))
+}
+
+// auditRotation records how many keys a transaction of RotateKeyring has changed, and how.
+func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string, n int) error {
+	if n == 0 {
+		return nil
+	}
+	return r.audit(ctx, tx, r.now(), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
+}
+
+// reseal seals API keys by a data key that others have sealed. It returns why some do not open.
+func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
+	last := uuid.Nil
+	for {
+		var keys []*ent.APIKey
+		var wrong []error
+		done := 0
+		err := r.write(ctx, "seal API keys", func(tx *ent.Client) (err error) {
+			done, wrong = 0, nil
+			query := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(last)).Order(apikey.ByID()).Limit(resealBatch)
+			query.Modify(forUpdate)
+			if keys, err = query.All(ctx); err != nil {
+				return err
+			}
+			dataKey, err := r.vault.dataKey(ctx, tx, by)
+			if err != nil {
+				return err
+			}
+			for _, key := range keys {
+				text, err := r.unseal(ctx, tx, key)
+				if errors.Is(err, ErrCorrupt) {
+					wrong = append(wrong, fmt.Errorf("API key %s: %w", key.ID, err))
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				blob := dataKey.Seal(text, r.vault.bindingOf(key))
+				clear(text)
+				if err := tx.APIKey.UpdateOne(key).SetSealed(blob).SetDataKeyID(by).Exec(ctx); err != nil {
+					return err
+				}
+				done++
+			}
+			return r.auditRotation(ctx, tx, "resealed", done)
+		})
+		if err != nil {
+			return failed, err
+		}
+		failed = append(failed, wrong...)
+		report.Resealed += done
+		if len(keys) < resealBatch {
+			return failed, nil
+		}
+		last = keys[len(keys)-1].ID
+	}
+}
