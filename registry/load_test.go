@@ -231,3 +231,35 @@ func testImportUnderLoad(t *testing.T, e engine) {
 	require.NoError(t, <-errs)
 	l.check(t)
 }
+
+// TestNoDeadlocks records two models with the same keys, at once: nobody waits for a key of somebody who waits for his. A
+// deadlock would be repeated, and be seen by nobody but the server.
+func TestNoDeadlocks(t *testing.T) {
+	t.Parallel()
+	name := registrytest.PostgresURL(t)
+	reg, err := registry.Open(t.Context(), name)
+	require.NoError(t, err)
+	p := mustProvider(t, reg, "openai")
+	var batches [2][]registry.UsageInput
+	models := []*ent.Model{mustModel(t, reg, p.ID, "a", gpt4()), mustModel(t, reg, p.ID, "b", gpt4())}
+	for n := range 16 {
+		k := mustKey(t, reg, p.ID, n)
+		for i, m := range models {
+			batches[i] = append(batches[i], registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID})
+		}
+	}
+	var all sync.WaitGroup
+	for _, batch := range batches {
+		all.Go(func() {
+			for range 100 {
+				if err := reg.RecordUsageBatch(t.Context(), batch); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	require.NoError(t, reg.Close()) // then servers tell what they counted
+	require.EqualValues(t, 2*100*16, pgValue[int64](t, name, "SELECT CAST(sum(usage_count) AS bigint) FROM api_keys"))
+	require.Zero(t, pgValue[int64](t, name, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
+}
