@@ -309,7 +309,7 @@ func pgRefuses(t *testing.T, passes bool, name string, options ...registry.Optio
 	t.Helper()
 	ctx, limit := t.Context(), 900*time.Millisecond
 	if passes {
-		const patience = 2 * time.Second // the server must have answered once, however busy the machine is
+		const patience = 400 * time.Millisecond
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
