@@ -298,7 +298,7 @@ func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 		if err = call(); err != nil && !passes(err) {
 			return struct{}{}, backoff.Permanent(err)
 		}
-		if last == nil || ctx.Err() == nil { // else it may say no more than that the context has ended
+		if last == nil || !isOver(ctx) { // else it may say no more than that the context has ended
 			last = err
 		}
 		return struct{}{}, err
@@ -306,10 +306,16 @@ func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 	switch {
 	case err == nil:
 		return nil
-	case last != nil && (!errors.Is(err, stopped) || Classify(err) == Canceled || ctx.Err() != nil && passes(err)):
+	case last != nil && (!errors.Is(err, stopped) || Classify(err) == Canceled || isOver(ctx) && passes(err)):
 		return &gaveUpError{stopped, last}
 	}
 	return err
+}
+
+// isOver tells whether a context has ended, or is about to: a connection's own timer can be the first to see the deadline.
+func isOver(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // passes tells whether an error is of a kind that passes by itself, and says that nothing was done.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -850,6 +851,35 @@ func TestPostgresRetryTellsWhy(t *testing.T) {
 		requireKind(t, store.Unavailable, err)
 	})
 }
+
+// An attempt that the deadline cuts short says less than the one before it, also where the connection's timer is the first
+// to see the deadline, and the context has not ended yet.
+func TestPostgresRetryTellsWhyAtTheDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		parent, cancel := context.WithCancel(t.Context())
+		ctx := lateContext{parent, time.Now().Add(3 * time.Second)}
+		calls := 0
+		err := new(store.Postgres).Retry(ctx, func() error {
+			if calls++; calls <= 3 {
+				return &pgconn.PgError{Code: "57P03"}
+			}
+			<-time.After(time.Until(ctx.deadline)) // of the bubble
+			time.AfterFunc(time.Microsecond, cancel)
+			return &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+		})
+		requireCodePG(t, "57P03", err)
+		require.ErrorIs(t, err, context.Canceled)
+	})
+}
+
+// lateContext ends some time after its deadline.
+type lateContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c lateContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 // A black hole does not answer within connect_timeout; no context of the caller's has ended.
 func TestPostgresConnectTimeout(t *testing.T) {
