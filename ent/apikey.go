@@ -3,6 +3,7 @@
 package ent
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // APIKey is the model entity for the APIKey schema.
@@ -26,6 +29,36 @@ type APIKey struct {
 	UpdatedAt time.Time `json:"updated_at,omitempty"`
 	// when the row was deleted, UTC; NULL: it is live
 	DeletedAt *time.Time `json:"deleted_at,omitempty"`
+	// the most requests in a UTC minute; 0: no limit
+	RequestsPerMinute int64 `json:"requests_per_minute,omitempty"`
+	// the most tokens in a UTC minute, all meters; 0: no limit
+	TokensPerMinute int64 `json:"tokens_per_minute,omitempty"`
+	// the most requests on a UTC day; 0: no limit
+	RequestsPerDay int64 `json:"requests_per_day,omitempty"`
+	// the most tokens on a UTC day, all meters; 0: no limit
+	TokensPerDay int64 `json:"tokens_per_day,omitempty"`
+	// the most requests at once; 0: no limit
+	Concurrency int64 `json:"concurrency,omitempty"`
+	// nano-USD, the most on a UTC day; 0: no limit
+	CostPerDay money.USD `json:"cost_per_day,omitempty"`
+	// the UTC minute that the counters of a minute are for; NULL: none yet
+	Minute *time.Time `json:"minute,omitempty"`
+	// requests in that minute, those under way included
+	RequestsThisMinute int64 `json:"requests_this_minute,omitempty"`
+	// tokens in that minute, all meters, with the estimates of what is under way
+	TokensThisMinute int64 `json:"tokens_this_minute,omitempty"`
+	// requests on the UTC day of last_reset, those under way included
+	RequestsToday int64 `json:"requests_today,omitempty"`
+	// tokens on the UTC day of last_reset, all meters, with the estimates of what is under way
+	TokensToday int64 `json:"tokens_today,omitempty"`
+	// nano-USD on the UTC day of last_reset, with the estimates of what is under way
+	CostToday money.USD `json:"cost_today,omitempty"`
+	// the daily counters count since then and only for its UTC day
+	LastReset time.Time `json:"last_reset,omitempty"`
+	// leases that are open
+	InFlight int64 `json:"in_flight,omitempty"`
+	// what the provider's answers last said of its own limits; NULL: nothing
+	Observed json.RawMessage `json:"observed,omitempty"`
 	// the provider that issued it
 	ProviderID uuid.UUID `json:"provider_id,omitempty"`
 	// SHA-256 of the key in lower-case hex; of the empty string for a keyless key
@@ -42,12 +75,6 @@ type APIKey struct {
 	ExtraRequests int64 `json:"extra_requests,omitempty"`
 	// those of token_count that IncrementUsage counted
 	ExtraTokens int64 `json:"extra_tokens,omitempty"`
-	// requests on the UTC day of last_reset
-	RequestsToday int64 `json:"requests_today,omitempty"`
-	// tokens on the UTC day of last_reset, all meters
-	TokensToday int64 `json:"tokens_today,omitempty"`
-	// the daily counters count since then and only for its UTC day
-	LastReset time.Time `json:"last_reset,omitempty"`
 	// taken out by a person; only a person puts it back
 	Disabled bool `json:"disabled,omitempty"`
 	// out of use until degraded_until
@@ -56,6 +83,28 @@ type APIKey struct {
 	DegradedUntil *time.Time `json:"degraded_until,omitempty"`
 	// DegradedReason holds the value of the "degraded_reason" field.
 	DegradedReason string `json:"degraded_reason,omitempty"`
+	// the class of the failure that degraded it; empty: none did
+	DegradedBy string `json:"degraded_by,omitempty"`
+	// failures one after the other, by which the next degradation is longer
+	Failures int `json:"failures,omitempty"`
+	// class of the last failure; empty: there was none since a request succeeded
+	FailureClass string `json:"failure_class,omitempty"`
+	// when the last failure was, UTC; NULL: there was none since a request succeeded
+	FailedAt *time.Time `json:"failed_at,omitempty"`
+	// when the last lease ended well, UTC; NULL: none did
+	SucceededAt *time.Time `json:"succeeded_at,omitempty"`
+	// where in the pool's rotation it was last leased, as in stride scheduling
+	Pass int64 `json:"pass,omitempty"`
+	// its share of the requests, beside keys of the same priority
+	Weight int `json:"weight,omitempty"`
+	// keys of a higher one are leased first
+	Priority int `json:"priority,omitempty"`
+	// the provider's names of the models that it is for, * at the end: any rest; NULL: all
+	AllowedModels []string `json:"allowed_models,omitempty"`
+	// the models that it is not for, likewise; NULL: none
+	DeniedModels []string `json:"denied_models,omitempty"`
+	// the account whose limits it shares; NULL: none
+	QuotaGroupID *uuid.UUID `json:"quota_group_id,omitempty"`
 	// when usage last happened, UTC; NULL: never
 	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
 	// first instant it is not used any more, UTC; NULL: it does not expire
@@ -78,11 +127,15 @@ type APIKeyEdges struct {
 	Usage []*Usage `json:"usage,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
+	// Leases holds the value of the leases edge.
+	Leases []*KeyLease `json:"leases,omitempty"`
+	// QuotaGroup holds the value of the quota_group edge.
+	QuotaGroup *QuotaGroup `json:"quota_group,omitempty"`
 	// DataKey holds the value of the data_key edge.
 	DataKey *DataKey `json:"data_key,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [4]bool
+	loadedTypes [6]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -114,12 +167,32 @@ func (e APIKeyEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
 	return nil, &NotLoadedError{edge: "usage_events"}
 }
 
+// LeasesOrErr returns the Leases value or an error if the edge
+// was not loaded in eager-loading.
+func (e APIKeyEdges) LeasesOrErr() ([]*KeyLease, error) {
+	if e.loadedTypes[3] {
+		return e.Leases, nil
+	}
+	return nil, &NotLoadedError{edge: "leases"}
+}
+
+// QuotaGroupOrErr returns the QuotaGroup value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e APIKeyEdges) QuotaGroupOrErr() (*QuotaGroup, error) {
+	if e.QuotaGroup != nil {
+		return e.QuotaGroup, nil
+	} else if e.loadedTypes[4] {
+		return nil, &NotFoundError{label: quotagroup.Label}
+	}
+	return nil, &NotLoadedError{edge: "quota_group"}
+}
+
 // DataKeyOrErr returns the DataKey value or an error if the edge
 // was not loaded in eager-loading, or loaded but was not found.
 func (e APIKeyEdges) DataKeyOrErr() (*DataKey, error) {
 	if e.DataKey != nil {
 		return e.DataKey, nil
-	} else if e.loadedTypes[3] {
+	} else if e.loadedTypes[5] {
 		return nil, &NotFoundError{label: datakey.Label}
 	}
 	return nil, &NotLoadedError{edge: "data_key"}
@@ -130,17 +203,17 @@ func (*APIKey) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
-		case apikey.FieldDataKeyID:
+		case apikey.FieldQuotaGroupID, apikey.FieldDataKeyID:
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
-		case apikey.FieldSealed:
+		case apikey.FieldObserved, apikey.FieldAllowedModels, apikey.FieldDeniedModels, apikey.FieldSealed:
 			values[i] = new([]byte)
 		case apikey.FieldDisabled, apikey.FieldDegraded:
 			values[i] = new(sql.NullBool)
-		case apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldExtraRequests, apikey.FieldExtraTokens, apikey.FieldRequestsToday, apikey.FieldTokensToday:
+		case apikey.FieldRequestsPerMinute, apikey.FieldTokensPerMinute, apikey.FieldRequestsPerDay, apikey.FieldTokensPerDay, apikey.FieldConcurrency, apikey.FieldCostPerDay, apikey.FieldRequestsThisMinute, apikey.FieldTokensThisMinute, apikey.FieldRequestsToday, apikey.FieldTokensToday, apikey.FieldCostToday, apikey.FieldInFlight, apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldExtraRequests, apikey.FieldExtraTokens, apikey.FieldFailures, apikey.FieldPass, apikey.FieldWeight, apikey.FieldPriority:
 			values[i] = new(sql.NullInt64)
-		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason:
+		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason, apikey.FieldDegradedBy, apikey.FieldFailureClass:
 			values[i] = new(sql.NullString)
-		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldLastUsedAt, apikey.FieldExpiresAt:
+		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldMinute, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldFailedAt, apikey.FieldSucceededAt, apikey.FieldLastUsedAt, apikey.FieldExpiresAt:
 			values[i] = new(sql.NullTime)
 		case apikey.FieldID, apikey.FieldProviderID:
 			values[i] = new(uuid.UUID)
@@ -183,6 +256,99 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.DeletedAt = new(time.Time)
 				*_m.DeletedAt = value.Time
+			}
+		case apikey.FieldRequestsPerMinute:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field requests_per_minute", values[i])
+			} else if value.Valid {
+				_m.RequestsPerMinute = value.Int64
+			}
+		case apikey.FieldTokensPerMinute:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field tokens_per_minute", values[i])
+			} else if value.Valid {
+				_m.TokensPerMinute = value.Int64
+			}
+		case apikey.FieldRequestsPerDay:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field requests_per_day", values[i])
+			} else if value.Valid {
+				_m.RequestsPerDay = value.Int64
+			}
+		case apikey.FieldTokensPerDay:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field tokens_per_day", values[i])
+			} else if value.Valid {
+				_m.TokensPerDay = value.Int64
+			}
+		case apikey.FieldConcurrency:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field concurrency", values[i])
+			} else if value.Valid {
+				_m.Concurrency = value.Int64
+			}
+		case apikey.FieldCostPerDay:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field cost_per_day", values[i])
+			} else if value.Valid {
+				_m.CostPerDay = money.USD(value.Int64)
+			}
+		case apikey.FieldMinute:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field minute", values[i])
+			} else if value.Valid {
+				_m.Minute = new(time.Time)
+				*_m.Minute = value.Time
+			}
+		case apikey.FieldRequestsThisMinute:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field requests_this_minute", values[i])
+			} else if value.Valid {
+				_m.RequestsThisMinute = value.Int64
+			}
+		case apikey.FieldTokensThisMinute:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field tokens_this_minute", values[i])
+			} else if value.Valid {
+				_m.TokensThisMinute = value.Int64
+			}
+		case apikey.FieldRequestsToday:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field requests_today", values[i])
+			} else if value.Valid {
+				_m.RequestsToday = value.Int64
+			}
+		case apikey.FieldTokensToday:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field tokens_today", values[i])
+			} else if value.Valid {
+				_m.TokensToday = value.Int64
+			}
+		case apikey.FieldCostToday:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field cost_today", values[i])
+			} else if value.Valid {
+				_m.CostToday = money.USD(value.Int64)
+			}
+		case apikey.FieldLastReset:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field last_reset", values[i])
+			} else if value.Valid {
+				_m.LastReset = value.Time
+			}
+		case apikey.FieldInFlight:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field in_flight", values[i])
+			} else if value.Valid {
+				_m.InFlight = value.Int64
+			}
+		case apikey.FieldObserved:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field observed", values[i])
+			} else if value != nil && len(*value) > 0 {
+				if err := json.Unmarshal(*value, &_m.Observed); err != nil {
+					return fmt.Errorf("unmarshal field observed: %w", err)
+				}
 			}
 		case apikey.FieldProviderID:
 			if value, ok := values[i].(*uuid.UUID); !ok {
@@ -232,24 +398,6 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.ExtraTokens = value.Int64
 			}
-		case apikey.FieldRequestsToday:
-			if value, ok := values[i].(*sql.NullInt64); !ok {
-				return fmt.Errorf("unexpected type %T for field requests_today", values[i])
-			} else if value.Valid {
-				_m.RequestsToday = value.Int64
-			}
-		case apikey.FieldTokensToday:
-			if value, ok := values[i].(*sql.NullInt64); !ok {
-				return fmt.Errorf("unexpected type %T for field tokens_today", values[i])
-			} else if value.Valid {
-				_m.TokensToday = value.Int64
-			}
-		case apikey.FieldLastReset:
-			if value, ok := values[i].(*sql.NullTime); !ok {
-				return fmt.Errorf("unexpected type %T for field last_reset", values[i])
-			} else if value.Valid {
-				_m.LastReset = value.Time
-			}
 		case apikey.FieldDisabled:
 			if value, ok := values[i].(*sql.NullBool); !ok {
 				return fmt.Errorf("unexpected type %T for field disabled", values[i])
@@ -274,6 +422,79 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field degraded_reason", values[i])
 			} else if value.Valid {
 				_m.DegradedReason = value.String
+			}
+		case apikey.FieldDegradedBy:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field degraded_by", values[i])
+			} else if value.Valid {
+				_m.DegradedBy = value.String
+			}
+		case apikey.FieldFailures:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field failures", values[i])
+			} else if value.Valid {
+				_m.Failures = int(value.Int64)
+			}
+		case apikey.FieldFailureClass:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field failure_class", values[i])
+			} else if value.Valid {
+				_m.FailureClass = value.String
+			}
+		case apikey.FieldFailedAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field failed_at", values[i])
+			} else if value.Valid {
+				_m.FailedAt = new(time.Time)
+				*_m.FailedAt = value.Time
+			}
+		case apikey.FieldSucceededAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field succeeded_at", values[i])
+			} else if value.Valid {
+				_m.SucceededAt = new(time.Time)
+				*_m.SucceededAt = value.Time
+			}
+		case apikey.FieldPass:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field pass", values[i])
+			} else if value.Valid {
+				_m.Pass = value.Int64
+			}
+		case apikey.FieldWeight:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field weight", values[i])
+			} else if value.Valid {
+				_m.Weight = int(value.Int64)
+			}
+		case apikey.FieldPriority:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field priority", values[i])
+			} else if value.Valid {
+				_m.Priority = int(value.Int64)
+			}
+		case apikey.FieldAllowedModels:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field allowed_models", values[i])
+			} else if value != nil && len(*value) > 0 {
+				if err := json.Unmarshal(*value, &_m.AllowedModels); err != nil {
+					return fmt.Errorf("unmarshal field allowed_models: %w", err)
+				}
+			}
+		case apikey.FieldDeniedModels:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field denied_models", values[i])
+			} else if value != nil && len(*value) > 0 {
+				if err := json.Unmarshal(*value, &_m.DeniedModels); err != nil {
+					return fmt.Errorf("unmarshal field denied_models: %w", err)
+				}
+			}
+		case apikey.FieldQuotaGroupID:
+			if value, ok := values[i].(*sql.NullScanner); !ok {
+				return fmt.Errorf("unexpected type %T for field quota_group_id", values[i])
+			} else if value.Valid {
+				_m.QuotaGroupID = new(uuid.UUID)
+				*_m.QuotaGroupID = *value.S.(*uuid.UUID)
 			}
 		case apikey.FieldLastUsedAt:
 			if value, ok := values[i].(*sql.NullTime); !ok {
@@ -330,6 +551,16 @@ func (_m *APIKey) QueryUsageEvents() *UsageEventQuery {
 	return NewAPIKeyClient(_m.config).QueryUsageEvents(_m)
 }
 
+// QueryLeases queries the "leases" edge of the APIKey entity.
+func (_m *APIKey) QueryLeases() *KeyLeaseQuery {
+	return NewAPIKeyClient(_m.config).QueryLeases(_m)
+}
+
+// QueryQuotaGroup queries the "quota_group" edge of the APIKey entity.
+func (_m *APIKey) QueryQuotaGroup() *QuotaGroupQuery {
+	return NewAPIKeyClient(_m.config).QueryQuotaGroup(_m)
+}
+
 // QueryDataKey queries the "data_key" edge of the APIKey entity.
 func (_m *APIKey) QueryDataKey() *DataKeyQuery {
 	return NewAPIKeyClient(_m.config).QueryDataKey(_m)
@@ -369,6 +600,53 @@ func (_m *APIKey) String() string {
 		builder.WriteString(v.Format(time.ANSIC))
 	}
 	builder.WriteString(", ")
+	builder.WriteString("requests_per_minute=")
+	builder.WriteString(fmt.Sprintf("%v", _m.RequestsPerMinute))
+	builder.WriteString(", ")
+	builder.WriteString("tokens_per_minute=")
+	builder.WriteString(fmt.Sprintf("%v", _m.TokensPerMinute))
+	builder.WriteString(", ")
+	builder.WriteString("requests_per_day=")
+	builder.WriteString(fmt.Sprintf("%v", _m.RequestsPerDay))
+	builder.WriteString(", ")
+	builder.WriteString("tokens_per_day=")
+	builder.WriteString(fmt.Sprintf("%v", _m.TokensPerDay))
+	builder.WriteString(", ")
+	builder.WriteString("concurrency=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Concurrency))
+	builder.WriteString(", ")
+	builder.WriteString("cost_per_day=")
+	builder.WriteString(fmt.Sprintf("%v", _m.CostPerDay))
+	builder.WriteString(", ")
+	if v := _m.Minute; v != nil {
+		builder.WriteString("minute=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("requests_this_minute=")
+	builder.WriteString(fmt.Sprintf("%v", _m.RequestsThisMinute))
+	builder.WriteString(", ")
+	builder.WriteString("tokens_this_minute=")
+	builder.WriteString(fmt.Sprintf("%v", _m.TokensThisMinute))
+	builder.WriteString(", ")
+	builder.WriteString("requests_today=")
+	builder.WriteString(fmt.Sprintf("%v", _m.RequestsToday))
+	builder.WriteString(", ")
+	builder.WriteString("tokens_today=")
+	builder.WriteString(fmt.Sprintf("%v", _m.TokensToday))
+	builder.WriteString(", ")
+	builder.WriteString("cost_today=")
+	builder.WriteString(fmt.Sprintf("%v", _m.CostToday))
+	builder.WriteString(", ")
+	builder.WriteString("last_reset=")
+	builder.WriteString(_m.LastReset.Format(time.ANSIC))
+	builder.WriteString(", ")
+	builder.WriteString("in_flight=")
+	builder.WriteString(fmt.Sprintf("%v", _m.InFlight))
+	builder.WriteString(", ")
+	builder.WriteString("observed=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Observed))
+	builder.WriteString(", ")
 	builder.WriteString("provider_id=")
 	builder.WriteString(fmt.Sprintf("%v", _m.ProviderID))
 	builder.WriteString(", ")
@@ -392,15 +670,6 @@ func (_m *APIKey) String() string {
 	builder.WriteString("extra_tokens=")
 	builder.WriteString(fmt.Sprintf("%v", _m.ExtraTokens))
 	builder.WriteString(", ")
-	builder.WriteString("requests_today=")
-	builder.WriteString(fmt.Sprintf("%v", _m.RequestsToday))
-	builder.WriteString(", ")
-	builder.WriteString("tokens_today=")
-	builder.WriteString(fmt.Sprintf("%v", _m.TokensToday))
-	builder.WriteString(", ")
-	builder.WriteString("last_reset=")
-	builder.WriteString(_m.LastReset.Format(time.ANSIC))
-	builder.WriteString(", ")
 	builder.WriteString("disabled=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Disabled))
 	builder.WriteString(", ")
@@ -414,6 +683,45 @@ func (_m *APIKey) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("degraded_reason=")
 	builder.WriteString(_m.DegradedReason)
+	builder.WriteString(", ")
+	builder.WriteString("degraded_by=")
+	builder.WriteString(_m.DegradedBy)
+	builder.WriteString(", ")
+	builder.WriteString("failures=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Failures))
+	builder.WriteString(", ")
+	builder.WriteString("failure_class=")
+	builder.WriteString(_m.FailureClass)
+	builder.WriteString(", ")
+	if v := _m.FailedAt; v != nil {
+		builder.WriteString("failed_at=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
+	builder.WriteString(", ")
+	if v := _m.SucceededAt; v != nil {
+		builder.WriteString("succeeded_at=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("pass=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Pass))
+	builder.WriteString(", ")
+	builder.WriteString("weight=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Weight))
+	builder.WriteString(", ")
+	builder.WriteString("priority=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Priority))
+	builder.WriteString(", ")
+	builder.WriteString("allowed_models=")
+	builder.WriteString(fmt.Sprintf("%v", _m.AllowedModels))
+	builder.WriteString(", ")
+	builder.WriteString("denied_models=")
+	builder.WriteString(fmt.Sprintf("%v", _m.DeniedModels))
+	builder.WriteString(", ")
+	if v := _m.QuotaGroupID; v != nil {
+		builder.WriteString("quota_group_id=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
 	builder.WriteString(", ")
 	if v := _m.LastUsedAt; v != nil {
 		builder.WriteString("last_used_at=")

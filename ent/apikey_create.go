@@ -4,6 +4,7 @@ package ent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -15,9 +16,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // APIKeyCreate is the builder for creating a APIKey entity.
@@ -51,6 +55,200 @@ func (_c *APIKeyCreate) SetNillableDeletedAt(v *time.Time) *APIKeyCreate {
 	if v != nil {
 		_c.SetDeletedAt(*v)
 	}
+	return _c
+}
+
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (_c *APIKeyCreate) SetRequestsPerMinute(v int64) *APIKeyCreate {
+	_c.mutation.SetRequestsPerMinute(v)
+	return _c
+}
+
+// SetNillableRequestsPerMinute sets the "requests_per_minute" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableRequestsPerMinute(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetRequestsPerMinute(*v)
+	}
+	return _c
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (_c *APIKeyCreate) SetTokensPerMinute(v int64) *APIKeyCreate {
+	_c.mutation.SetTokensPerMinute(v)
+	return _c
+}
+
+// SetNillableTokensPerMinute sets the "tokens_per_minute" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableTokensPerMinute(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetTokensPerMinute(*v)
+	}
+	return _c
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (_c *APIKeyCreate) SetRequestsPerDay(v int64) *APIKeyCreate {
+	_c.mutation.SetRequestsPerDay(v)
+	return _c
+}
+
+// SetNillableRequestsPerDay sets the "requests_per_day" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableRequestsPerDay(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetRequestsPerDay(*v)
+	}
+	return _c
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (_c *APIKeyCreate) SetTokensPerDay(v int64) *APIKeyCreate {
+	_c.mutation.SetTokensPerDay(v)
+	return _c
+}
+
+// SetNillableTokensPerDay sets the "tokens_per_day" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableTokensPerDay(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetTokensPerDay(*v)
+	}
+	return _c
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (_c *APIKeyCreate) SetConcurrency(v int64) *APIKeyCreate {
+	_c.mutation.SetConcurrency(v)
+	return _c
+}
+
+// SetNillableConcurrency sets the "concurrency" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableConcurrency(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetConcurrency(*v)
+	}
+	return _c
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (_c *APIKeyCreate) SetCostPerDay(v money.USD) *APIKeyCreate {
+	_c.mutation.SetCostPerDay(v)
+	return _c
+}
+
+// SetNillableCostPerDay sets the "cost_per_day" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableCostPerDay(v *money.USD) *APIKeyCreate {
+	if v != nil {
+		_c.SetCostPerDay(*v)
+	}
+	return _c
+}
+
+// SetMinute sets the "minute" field.
+func (_c *APIKeyCreate) SetMinute(v time.Time) *APIKeyCreate {
+	_c.mutation.SetMinute(v)
+	return _c
+}
+
+// SetNillableMinute sets the "minute" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableMinute(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetMinute(*v)
+	}
+	return _c
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (_c *APIKeyCreate) SetRequestsThisMinute(v int64) *APIKeyCreate {
+	_c.mutation.SetRequestsThisMinute(v)
+	return _c
+}
+
+// SetNillableRequestsThisMinute sets the "requests_this_minute" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableRequestsThisMinute(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetRequestsThisMinute(*v)
+	}
+	return _c
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (_c *APIKeyCreate) SetTokensThisMinute(v int64) *APIKeyCreate {
+	_c.mutation.SetTokensThisMinute(v)
+	return _c
+}
+
+// SetNillableTokensThisMinute sets the "tokens_this_minute" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableTokensThisMinute(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetTokensThisMinute(*v)
+	}
+	return _c
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (_c *APIKeyCreate) SetRequestsToday(v int64) *APIKeyCreate {
+	_c.mutation.SetRequestsToday(v)
+	return _c
+}
+
+// SetNillableRequestsToday sets the "requests_today" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableRequestsToday(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetRequestsToday(*v)
+	}
+	return _c
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (_c *APIKeyCreate) SetTokensToday(v int64) *APIKeyCreate {
+	_c.mutation.SetTokensToday(v)
+	return _c
+}
+
+// SetNillableTokensToday sets the "tokens_today" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableTokensToday(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetTokensToday(*v)
+	}
+	return _c
+}
+
+// SetCostToday sets the "cost_today" field.
+func (_c *APIKeyCreate) SetCostToday(v money.USD) *APIKeyCreate {
+	_c.mutation.SetCostToday(v)
+	return _c
+}
+
+// SetNillableCostToday sets the "cost_today" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableCostToday(v *money.USD) *APIKeyCreate {
+	if v != nil {
+		_c.SetCostToday(*v)
+	}
+	return _c
+}
+
+// SetLastReset sets the "last_reset" field.
+func (_c *APIKeyCreate) SetLastReset(v time.Time) *APIKeyCreate {
+	_c.mutation.SetLastReset(v)
+	return _c
+}
+
+// SetInFlight sets the "in_flight" field.
+func (_c *APIKeyCreate) SetInFlight(v int64) *APIKeyCreate {
+	_c.mutation.SetInFlight(v)
+	return _c
+}
+
+// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableInFlight(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetInFlight(*v)
+	}
+	return _c
+}
+
+// SetObserved sets the "observed" field.
+func (_c *APIKeyCreate) SetObserved(v json.RawMessage) *APIKeyCreate {
+	_c.mutation.SetObserved(v)
 	return _c
 }
 
@@ -142,40 +340,6 @@ func (_c *APIKeyCreate) SetNillableExtraTokens(v *int64) *APIKeyCreate {
 	return _c
 }
 
-// SetRequestsToday sets the "requests_today" field.
-func (_c *APIKeyCreate) SetRequestsToday(v int64) *APIKeyCreate {
-	_c.mutation.SetRequestsToday(v)
-	return _c
-}
-
-// SetNillableRequestsToday sets the "requests_today" field if the given value is not nil.
-func (_c *APIKeyCreate) SetNillableRequestsToday(v *int64) *APIKeyCreate {
-	if v != nil {
-		_c.SetRequestsToday(*v)
-	}
-	return _c
-}
-
-// SetTokensToday sets the "tokens_today" field.
-func (_c *APIKeyCreate) SetTokensToday(v int64) *APIKeyCreate {
-	_c.mutation.SetTokensToday(v)
-	return _c
-}
-
-// SetNillableTokensToday sets the "tokens_today" field if the given value is not nil.
-func (_c *APIKeyCreate) SetNillableTokensToday(v *int64) *APIKeyCreate {
-	if v != nil {
-		_c.SetTokensToday(*v)
-	}
-	return _c
-}
-
-// SetLastReset sets the "last_reset" field.
-func (_c *APIKeyCreate) SetLastReset(v time.Time) *APIKeyCreate {
-	_c.mutation.SetLastReset(v)
-	return _c
-}
-
 // SetDisabled sets the "disabled" field.
 func (_c *APIKeyCreate) SetDisabled(v bool) *APIKeyCreate {
 	_c.mutation.SetDisabled(v)
@@ -228,6 +392,144 @@ func (_c *APIKeyCreate) SetDegradedReason(v string) *APIKeyCreate {
 func (_c *APIKeyCreate) SetNillableDegradedReason(v *string) *APIKeyCreate {
 	if v != nil {
 		_c.SetDegradedReason(*v)
+	}
+	return _c
+}
+
+// SetDegradedBy sets the "degraded_by" field.
+func (_c *APIKeyCreate) SetDegradedBy(v string) *APIKeyCreate {
+	_c.mutation.SetDegradedBy(v)
+	return _c
+}
+
+// SetNillableDegradedBy sets the "degraded_by" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableDegradedBy(v *string) *APIKeyCreate {
+	if v != nil {
+		_c.SetDegradedBy(*v)
+	}
+	return _c
+}
+
+// SetFailures sets the "failures" field.
+func (_c *APIKeyCreate) SetFailures(v int) *APIKeyCreate {
+	_c.mutation.SetFailures(v)
+	return _c
+}
+
+// SetNillableFailures sets the "failures" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableFailures(v *int) *APIKeyCreate {
+	if v != nil {
+		_c.SetFailures(*v)
+	}
+	return _c
+}
+
+// SetFailureClass sets the "failure_class" field.
+func (_c *APIKeyCreate) SetFailureClass(v string) *APIKeyCreate {
+	_c.mutation.SetFailureClass(v)
+	return _c
+}
+
+// SetNillableFailureClass sets the "failure_class" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableFailureClass(v *string) *APIKeyCreate {
+	if v != nil {
+		_c.SetFailureClass(*v)
+	}
+	return _c
+}
+
+// SetFailedAt sets the "failed_at" field.
+func (_c *APIKeyCreate) SetFailedAt(v time.Time) *APIKeyCreate {
+	_c.mutation.SetFailedAt(v)
+	return _c
+}
+
+// SetNillableFailedAt sets the "failed_at" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableFailedAt(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetFailedAt(*v)
+	}
+	return _c
+}
+
+// SetSucceededAt sets the "succeeded_at" field.
+func (_c *APIKeyCreate) SetSucceededAt(v time.Time) *APIKeyCreate {
+	_c.mutation.SetSucceededAt(v)
+	return _c
+}
+
+// SetNillableSucceededAt sets the "succeeded_at" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableSucceededAt(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetSucceededAt(*v)
+	}
+	return _c
+}
+
+// SetPass sets the "pass" field.
+func (_c *APIKeyCreate) SetPass(v int64) *APIKeyCreate {
+	_c.mutation.SetPass(v)
+	return _c
+}
+
+// SetNillablePass sets the "pass" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillablePass(v *int64) *APIKeyCreate {
+	if v != nil {
+		_c.SetPass(*v)
+	}
+	return _c
+}
+
+// SetWeight sets the "weight" field.
+func (_c *APIKeyCreate) SetWeight(v int) *APIKeyCreate {
+	_c.mutation.SetWeight(v)
+	return _c
+}
+
+// SetNillableWeight sets the "weight" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableWeight(v *int) *APIKeyCreate {
+	if v != nil {
+		_c.SetWeight(*v)
+	}
+	return _c
+}
+
+// SetPriority sets the "priority" field.
+func (_c *APIKeyCreate) SetPriority(v int) *APIKeyCreate {
+	_c.mutation.SetPriority(v)
+	return _c
+}
+
+// SetNillablePriority sets the "priority" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillablePriority(v *int) *APIKeyCreate {
+	if v != nil {
+		_c.SetPriority(*v)
+	}
+	return _c
+}
+
+// SetAllowedModels sets the "allowed_models" field.
+func (_c *APIKeyCreate) SetAllowedModels(v []string) *APIKeyCreate {
+	_c.mutation.SetAllowedModels(v)
+	return _c
+}
+
+// SetDeniedModels sets the "denied_models" field.
+func (_c *APIKeyCreate) SetDeniedModels(v []string) *APIKeyCreate {
+	_c.mutation.SetDeniedModels(v)
+	return _c
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (_c *APIKeyCreate) SetQuotaGroupID(v uuid.UUID) *APIKeyCreate {
+	_c.mutation.SetQuotaGroupID(v)
+	return _c
+}
+
+// SetNillableQuotaGroupID sets the "quota_group_id" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableQuotaGroupID(v *uuid.UUID) *APIKeyCreate {
+	if v != nil {
+		_c.SetQuotaGroupID(*v)
 	}
 	return _c
 }
@@ -329,6 +631,26 @@ func (_c *APIKeyCreate) AddUsageEvents(v ...*UsageEvent) *APIKeyCreate {
 	return _c.AddUsageEventIDs(ids...)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_c *APIKeyCreate) AddLeaseIDs(ids ...uuid.UUID) *APIKeyCreate {
+	_c.mutation.AddLeaseIDs(ids...)
+	return _c
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_c *APIKeyCreate) AddLeases(v ...*KeyLease) *APIKeyCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddLeaseIDs(ids...)
+}
+
+// SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
+func (_c *APIKeyCreate) SetQuotaGroup(v *QuotaGroup) *APIKeyCreate {
+	return _c.SetQuotaGroupID(v.ID)
+}
+
 // SetDataKey sets the "data_key" edge to the DataKey entity.
 func (_c *APIKeyCreate) SetDataKey(v *DataKey) *APIKeyCreate {
 	return _c.SetDataKeyID(v.ID)
@@ -369,6 +691,54 @@ func (_c *APIKeyCreate) ExecX(ctx context.Context) {
 
 // defaults sets the default values of the builder before save.
 func (_c *APIKeyCreate) defaults() {
+	if _, ok := _c.mutation.RequestsPerMinute(); !ok {
+		v := apikey.DefaultRequestsPerMinute
+		_c.mutation.SetRequestsPerMinute(v)
+	}
+	if _, ok := _c.mutation.TokensPerMinute(); !ok {
+		v := apikey.DefaultTokensPerMinute
+		_c.mutation.SetTokensPerMinute(v)
+	}
+	if _, ok := _c.mutation.RequestsPerDay(); !ok {
+		v := apikey.DefaultRequestsPerDay
+		_c.mutation.SetRequestsPerDay(v)
+	}
+	if _, ok := _c.mutation.TokensPerDay(); !ok {
+		v := apikey.DefaultTokensPerDay
+		_c.mutation.SetTokensPerDay(v)
+	}
+	if _, ok := _c.mutation.Concurrency(); !ok {
+		v := apikey.DefaultConcurrency
+		_c.mutation.SetConcurrency(v)
+	}
+	if _, ok := _c.mutation.CostPerDay(); !ok {
+		v := apikey.DefaultCostPerDay
+		_c.mutation.SetCostPerDay(v)
+	}
+	if _, ok := _c.mutation.RequestsThisMinute(); !ok {
+		v := apikey.DefaultRequestsThisMinute
+		_c.mutation.SetRequestsThisMinute(v)
+	}
+	if _, ok := _c.mutation.TokensThisMinute(); !ok {
+		v := apikey.DefaultTokensThisMinute
+		_c.mutation.SetTokensThisMinute(v)
+	}
+	if _, ok := _c.mutation.RequestsToday(); !ok {
+		v := apikey.DefaultRequestsToday
+		_c.mutation.SetRequestsToday(v)
+	}
+	if _, ok := _c.mutation.TokensToday(); !ok {
+		v := apikey.DefaultTokensToday
+		_c.mutation.SetTokensToday(v)
+	}
+	if _, ok := _c.mutation.CostToday(); !ok {
+		v := apikey.DefaultCostToday
+		_c.mutation.SetCostToday(v)
+	}
+	if _, ok := _c.mutation.InFlight(); !ok {
+		v := apikey.DefaultInFlight
+		_c.mutation.SetInFlight(v)
+	}
 	if _, ok := _c.mutation.Label(); !ok {
 		v := apikey.DefaultLabel
 		_c.mutation.SetLabel(v)
@@ -389,14 +759,6 @@ func (_c *APIKeyCreate) defaults() {
 		v := apikey.DefaultExtraTokens
 		_c.mutation.SetExtraTokens(v)
 	}
-	if _, ok := _c.mutation.RequestsToday(); !ok {
-		v := apikey.DefaultRequestsToday
-		_c.mutation.SetRequestsToday(v)
-	}
-	if _, ok := _c.mutation.TokensToday(); !ok {
-		v := apikey.DefaultTokensToday
-		_c.mutation.SetTokensToday(v)
-	}
 	if _, ok := _c.mutation.Disabled(); !ok {
 		v := apikey.DefaultDisabled
 		_c.mutation.SetDisabled(v)
@@ -408,6 +770,30 @@ func (_c *APIKeyCreate) defaults() {
 	if _, ok := _c.mutation.DegradedReason(); !ok {
 		v := apikey.DefaultDegradedReason
 		_c.mutation.SetDegradedReason(v)
+	}
+	if _, ok := _c.mutation.DegradedBy(); !ok {
+		v := apikey.DefaultDegradedBy
+		_c.mutation.SetDegradedBy(v)
+	}
+	if _, ok := _c.mutation.Failures(); !ok {
+		v := apikey.DefaultFailures
+		_c.mutation.SetFailures(v)
+	}
+	if _, ok := _c.mutation.FailureClass(); !ok {
+		v := apikey.DefaultFailureClass
+		_c.mutation.SetFailureClass(v)
+	}
+	if _, ok := _c.mutation.Pass(); !ok {
+		v := apikey.DefaultPass
+		_c.mutation.SetPass(v)
+	}
+	if _, ok := _c.mutation.Weight(); !ok {
+		v := apikey.DefaultWeight
+		_c.mutation.SetWeight(v)
+	}
+	if _, ok := _c.mutation.Priority(); !ok {
+		v := apikey.DefaultPriority
+		_c.mutation.SetPriority(v)
 	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := apikey.DefaultID()
@@ -422,6 +808,45 @@ func (_c *APIKeyCreate) check() error {
 	}
 	if _, ok := _c.mutation.UpdatedAt(); !ok {
 		return &ValidationError{Name: "updated_at", err: errors.New(`ent: missing required field "APIKey.updated_at"`)}
+	}
+	if _, ok := _c.mutation.RequestsPerMinute(); !ok {
+		return &ValidationError{Name: "requests_per_minute", err: errors.New(`ent: missing required field "APIKey.requests_per_minute"`)}
+	}
+	if _, ok := _c.mutation.TokensPerMinute(); !ok {
+		return &ValidationError{Name: "tokens_per_minute", err: errors.New(`ent: missing required field "APIKey.tokens_per_minute"`)}
+	}
+	if _, ok := _c.mutation.RequestsPerDay(); !ok {
+		return &ValidationError{Name: "requests_per_day", err: errors.New(`ent: missing required field "APIKey.requests_per_day"`)}
+	}
+	if _, ok := _c.mutation.TokensPerDay(); !ok {
+		return &ValidationError{Name: "tokens_per_day", err: errors.New(`ent: missing required field "APIKey.tokens_per_day"`)}
+	}
+	if _, ok := _c.mutation.Concurrency(); !ok {
+		return &ValidationError{Name: "concurrency", err: errors.New(`ent: missing required field "APIKey.concurrency"`)}
+	}
+	if _, ok := _c.mutation.CostPerDay(); !ok {
+		return &ValidationError{Name: "cost_per_day", err: errors.New(`ent: missing required field "APIKey.cost_per_day"`)}
+	}
+	if _, ok := _c.mutation.RequestsThisMinute(); !ok {
+		return &ValidationError{Name: "requests_this_minute", err: errors.New(`ent: missing required field "APIKey.requests_this_minute"`)}
+	}
+	if _, ok := _c.mutation.TokensThisMinute(); !ok {
+		return &ValidationError{Name: "tokens_this_minute", err: errors.New(`ent: missing required field "APIKey.tokens_this_minute"`)}
+	}
+	if _, ok := _c.mutation.RequestsToday(); !ok {
+		return &ValidationError{Name: "requests_today", err: errors.New(`ent: missing required field "APIKey.requests_today"`)}
+	}
+	if _, ok := _c.mutation.TokensToday(); !ok {
+		return &ValidationError{Name: "tokens_today", err: errors.New(`ent: missing required field "APIKey.tokens_today"`)}
+	}
+	if _, ok := _c.mutation.CostToday(); !ok {
+		return &ValidationError{Name: "cost_today", err: errors.New(`ent: missing required field "APIKey.cost_today"`)}
+	}
+	if _, ok := _c.mutation.LastReset(); !ok {
+		return &ValidationError{Name: "last_reset", err: errors.New(`ent: missing required field "APIKey.last_reset"`)}
+	}
+	if _, ok := _c.mutation.InFlight(); !ok {
+		return &ValidationError{Name: "in_flight", err: errors.New(`ent: missing required field "APIKey.in_flight"`)}
 	}
 	if _, ok := _c.mutation.ProviderID(); !ok {
 		return &ValidationError{Name: "provider_id", err: errors.New(`ent: missing required field "APIKey.provider_id"`)}
@@ -447,15 +872,6 @@ func (_c *APIKeyCreate) check() error {
 	if _, ok := _c.mutation.ExtraTokens(); !ok {
 		return &ValidationError{Name: "extra_tokens", err: errors.New(`ent: missing required field "APIKey.extra_tokens"`)}
 	}
-	if _, ok := _c.mutation.RequestsToday(); !ok {
-		return &ValidationError{Name: "requests_today", err: errors.New(`ent: missing required field "APIKey.requests_today"`)}
-	}
-	if _, ok := _c.mutation.TokensToday(); !ok {
-		return &ValidationError{Name: "tokens_today", err: errors.New(`ent: missing required field "APIKey.tokens_today"`)}
-	}
-	if _, ok := _c.mutation.LastReset(); !ok {
-		return &ValidationError{Name: "last_reset", err: errors.New(`ent: missing required field "APIKey.last_reset"`)}
-	}
 	if _, ok := _c.mutation.Disabled(); !ok {
 		return &ValidationError{Name: "disabled", err: errors.New(`ent: missing required field "APIKey.disabled"`)}
 	}
@@ -464,6 +880,24 @@ func (_c *APIKeyCreate) check() error {
 	}
 	if _, ok := _c.mutation.DegradedReason(); !ok {
 		return &ValidationError{Name: "degraded_reason", err: errors.New(`ent: missing required field "APIKey.degraded_reason"`)}
+	}
+	if _, ok := _c.mutation.DegradedBy(); !ok {
+		return &ValidationError{Name: "degraded_by", err: errors.New(`ent: missing required field "APIKey.degraded_by"`)}
+	}
+	if _, ok := _c.mutation.Failures(); !ok {
+		return &ValidationError{Name: "failures", err: errors.New(`ent: missing required field "APIKey.failures"`)}
+	}
+	if _, ok := _c.mutation.FailureClass(); !ok {
+		return &ValidationError{Name: "failure_class", err: errors.New(`ent: missing required field "APIKey.failure_class"`)}
+	}
+	if _, ok := _c.mutation.Pass(); !ok {
+		return &ValidationError{Name: "pass", err: errors.New(`ent: missing required field "APIKey.pass"`)}
+	}
+	if _, ok := _c.mutation.Weight(); !ok {
+		return &ValidationError{Name: "weight", err: errors.New(`ent: missing required field "APIKey.weight"`)}
+	}
+	if _, ok := _c.mutation.Priority(); !ok {
+		return &ValidationError{Name: "priority", err: errors.New(`ent: missing required field "APIKey.priority"`)}
 	}
 	if len(_c.mutation.ProviderIDs()) == 0 {
 		return &ValidationError{Name: "provider", err: errors.New(`ent: missing required edge "APIKey.provider"`)}
@@ -516,6 +950,66 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 		_spec.SetField(apikey.FieldDeletedAt, field.TypeTime, value)
 		_node.DeletedAt = &value
 	}
+	if value, ok := _c.mutation.RequestsPerMinute(); ok {
+		_spec.SetField(apikey.FieldRequestsPerMinute, field.TypeInt64, value)
+		_node.RequestsPerMinute = value
+	}
+	if value, ok := _c.mutation.TokensPerMinute(); ok {
+		_spec.SetField(apikey.FieldTokensPerMinute, field.TypeInt64, value)
+		_node.TokensPerMinute = value
+	}
+	if value, ok := _c.mutation.RequestsPerDay(); ok {
+		_spec.SetField(apikey.FieldRequestsPerDay, field.TypeInt64, value)
+		_node.RequestsPerDay = value
+	}
+	if value, ok := _c.mutation.TokensPerDay(); ok {
+		_spec.SetField(apikey.FieldTokensPerDay, field.TypeInt64, value)
+		_node.TokensPerDay = value
+	}
+	if value, ok := _c.mutation.Concurrency(); ok {
+		_spec.SetField(apikey.FieldConcurrency, field.TypeInt64, value)
+		_node.Concurrency = value
+	}
+	if value, ok := _c.mutation.CostPerDay(); ok {
+		_spec.SetField(apikey.FieldCostPerDay, field.TypeInt64, value)
+		_node.CostPerDay = value
+	}
+	if value, ok := _c.mutation.Minute(); ok {
+		_spec.SetField(apikey.FieldMinute, field.TypeTime, value)
+		_node.Minute = &value
+	}
+	if value, ok := _c.mutation.RequestsThisMinute(); ok {
+		_spec.SetField(apikey.FieldRequestsThisMinute, field.TypeInt64, value)
+		_node.RequestsThisMinute = value
+	}
+	if value, ok := _c.mutation.TokensThisMinute(); ok {
+		_spec.SetField(apikey.FieldTokensThisMinute, field.TypeInt64, value)
+		_node.TokensThisMinute = value
+	}
+	if value, ok := _c.mutation.RequestsToday(); ok {
+		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
+		_node.RequestsToday = value
+	}
+	if value, ok := _c.mutation.TokensToday(); ok {
+		_spec.SetField(apikey.FieldTokensToday, field.TypeInt64, value)
+		_node.TokensToday = value
+	}
+	if value, ok := _c.mutation.CostToday(); ok {
+		_spec.SetField(apikey.FieldCostToday, field.TypeInt64, value)
+		_node.CostToday = value
+	}
+	if value, ok := _c.mutation.LastReset(); ok {
+		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
+		_node.LastReset = value
+	}
+	if value, ok := _c.mutation.InFlight(); ok {
+		_spec.SetField(apikey.FieldInFlight, field.TypeInt64, value)
+		_node.InFlight = value
+	}
+	if value, ok := _c.mutation.Observed(); ok {
+		_spec.SetField(apikey.FieldObserved, field.TypeJSON, value)
+		_node.Observed = value
+	}
 	if value, ok := _c.mutation.KeyHash(); ok {
 		_spec.SetField(apikey.FieldKeyHash, field.TypeString, value)
 		_node.KeyHash = value
@@ -544,18 +1038,6 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 		_spec.SetField(apikey.FieldExtraTokens, field.TypeInt64, value)
 		_node.ExtraTokens = value
 	}
-	if value, ok := _c.mutation.RequestsToday(); ok {
-		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
-		_node.RequestsToday = value
-	}
-	if value, ok := _c.mutation.TokensToday(); ok {
-		_spec.SetField(apikey.FieldTokensToday, field.TypeInt64, value)
-		_node.TokensToday = value
-	}
-	if value, ok := _c.mutation.LastReset(); ok {
-		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
-		_node.LastReset = value
-	}
 	if value, ok := _c.mutation.Disabled(); ok {
 		_spec.SetField(apikey.FieldDisabled, field.TypeBool, value)
 		_node.Disabled = value
@@ -571,6 +1053,46 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.DegradedReason(); ok {
 		_spec.SetField(apikey.FieldDegradedReason, field.TypeString, value)
 		_node.DegradedReason = value
+	}
+	if value, ok := _c.mutation.DegradedBy(); ok {
+		_spec.SetField(apikey.FieldDegradedBy, field.TypeString, value)
+		_node.DegradedBy = value
+	}
+	if value, ok := _c.mutation.Failures(); ok {
+		_spec.SetField(apikey.FieldFailures, field.TypeInt, value)
+		_node.Failures = value
+	}
+	if value, ok := _c.mutation.FailureClass(); ok {
+		_spec.SetField(apikey.FieldFailureClass, field.TypeString, value)
+		_node.FailureClass = value
+	}
+	if value, ok := _c.mutation.FailedAt(); ok {
+		_spec.SetField(apikey.FieldFailedAt, field.TypeTime, value)
+		_node.FailedAt = &value
+	}
+	if value, ok := _c.mutation.SucceededAt(); ok {
+		_spec.SetField(apikey.FieldSucceededAt, field.TypeTime, value)
+		_node.SucceededAt = &value
+	}
+	if value, ok := _c.mutation.Pass(); ok {
+		_spec.SetField(apikey.FieldPass, field.TypeInt64, value)
+		_node.Pass = value
+	}
+	if value, ok := _c.mutation.Weight(); ok {
+		_spec.SetField(apikey.FieldWeight, field.TypeInt, value)
+		_node.Weight = value
+	}
+	if value, ok := _c.mutation.Priority(); ok {
+		_spec.SetField(apikey.FieldPriority, field.TypeInt, value)
+		_node.Priority = value
+	}
+	if value, ok := _c.mutation.AllowedModels(); ok {
+		_spec.SetField(apikey.FieldAllowedModels, field.TypeJSON, value)
+		_node.AllowedModels = value
+	}
+	if value, ok := _c.mutation.DeniedModels(); ok {
+		_spec.SetField(apikey.FieldDeniedModels, field.TypeJSON, value)
+		_node.DeniedModels = value
 	}
 	if value, ok := _c.mutation.LastUsedAt(); ok {
 		_spec.SetField(apikey.FieldLastUsedAt, field.TypeTime, value)
@@ -631,6 +1153,39 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 		for _, k := range nodes {
 			edge.Target.Nodes = append(edge.Target.Nodes, k)
 		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.LeasesTable,
+			Columns: []string{apikey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.QuotaGroupIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.QuotaGroupTable,
+			Columns: []string{apikey.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_node.QuotaGroupID = &nodes[0]
 		_spec.Edges = append(_spec.Edges, edge)
 	}
 	if nodes := _c.mutation.DataKeyIDs(); len(nodes) > 0 {
@@ -732,6 +1287,270 @@ func (u *APIKeyUpsert) ClearDeletedAt() *APIKeyUpsert {
 	return u
 }
 
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (u *APIKeyUpsert) SetRequestsPerMinute(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldRequestsPerMinute, v)
+	return u
+}
+
+// UpdateRequestsPerMinute sets the "requests_per_minute" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateRequestsPerMinute() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldRequestsPerMinute)
+	return u
+}
+
+// AddRequestsPerMinute adds v to the "requests_per_minute" field.
+func (u *APIKeyUpsert) AddRequestsPerMinute(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldRequestsPerMinute, v)
+	return u
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (u *APIKeyUpsert) SetTokensPerMinute(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldTokensPerMinute, v)
+	return u
+}
+
+// UpdateTokensPerMinute sets the "tokens_per_minute" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateTokensPerMinute() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldTokensPerMinute)
+	return u
+}
+
+// AddTokensPerMinute adds v to the "tokens_per_minute" field.
+func (u *APIKeyUpsert) AddTokensPerMinute(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldTokensPerMinute, v)
+	return u
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (u *APIKeyUpsert) SetRequestsPerDay(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldRequestsPerDay, v)
+	return u
+}
+
+// UpdateRequestsPerDay sets the "requests_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateRequestsPerDay() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldRequestsPerDay)
+	return u
+}
+
+// AddRequestsPerDay adds v to the "requests_per_day" field.
+func (u *APIKeyUpsert) AddRequestsPerDay(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldRequestsPerDay, v)
+	return u
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (u *APIKeyUpsert) SetTokensPerDay(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldTokensPerDay, v)
+	return u
+}
+
+// UpdateTokensPerDay sets the "tokens_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateTokensPerDay() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldTokensPerDay)
+	return u
+}
+
+// AddTokensPerDay adds v to the "tokens_per_day" field.
+func (u *APIKeyUpsert) AddTokensPerDay(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldTokensPerDay, v)
+	return u
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (u *APIKeyUpsert) SetConcurrency(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldConcurrency, v)
+	return u
+}
+
+// UpdateConcurrency sets the "concurrency" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateConcurrency() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldConcurrency)
+	return u
+}
+
+// AddConcurrency adds v to the "concurrency" field.
+func (u *APIKeyUpsert) AddConcurrency(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldConcurrency, v)
+	return u
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (u *APIKeyUpsert) SetCostPerDay(v money.USD) *APIKeyUpsert {
+	u.Set(apikey.FieldCostPerDay, v)
+	return u
+}
+
+// UpdateCostPerDay sets the "cost_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateCostPerDay() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldCostPerDay)
+	return u
+}
+
+// AddCostPerDay adds v to the "cost_per_day" field.
+func (u *APIKeyUpsert) AddCostPerDay(v money.USD) *APIKeyUpsert {
+	u.Add(apikey.FieldCostPerDay, v)
+	return u
+}
+
+// SetMinute sets the "minute" field.
+func (u *APIKeyUpsert) SetMinute(v time.Time) *APIKeyUpsert {
+	u.Set(apikey.FieldMinute, v)
+	return u
+}
+
+// UpdateMinute sets the "minute" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateMinute() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldMinute)
+	return u
+}
+
+// ClearMinute clears the value of the "minute" field.
+func (u *APIKeyUpsert) ClearMinute() *APIKeyUpsert {
+	u.SetNull(apikey.FieldMinute)
+	return u
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (u *APIKeyUpsert) SetRequestsThisMinute(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldRequestsThisMinute, v)
+	return u
+}
+
+// UpdateRequestsThisMinute sets the "requests_this_minute" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateRequestsThisMinute() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldRequestsThisMinute)
+	return u
+}
+
+// AddRequestsThisMinute adds v to the "requests_this_minute" field.
+func (u *APIKeyUpsert) AddRequestsThisMinute(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldRequestsThisMinute, v)
+	return u
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (u *APIKeyUpsert) SetTokensThisMinute(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldTokensThisMinute, v)
+	return u
+}
+
+// UpdateTokensThisMinute sets the "tokens_this_minute" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateTokensThisMinute() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldTokensThisMinute)
+	return u
+}
+
+// AddTokensThisMinute adds v to the "tokens_this_minute" field.
+func (u *APIKeyUpsert) AddTokensThisMinute(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldTokensThisMinute, v)
+	return u
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (u *APIKeyUpsert) SetRequestsToday(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldRequestsToday, v)
+	return u
+}
+
+// UpdateRequestsToday sets the "requests_today" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateRequestsToday() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldRequestsToday)
+	return u
+}
+
+// AddRequestsToday adds v to the "requests_today" field.
+func (u *APIKeyUpsert) AddRequestsToday(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldRequestsToday, v)
+	return u
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (u *APIKeyUpsert) SetTokensToday(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldTokensToday, v)
+	return u
+}
+
+// UpdateTokensToday sets the "tokens_today" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateTokensToday() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldTokensToday)
+	return u
+}
+
+// AddTokensToday adds v to the "tokens_today" field.
+func (u *APIKeyUpsert) AddTokensToday(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldTokensToday, v)
+	return u
+}
+
+// SetCostToday sets the "cost_today" field.
+func (u *APIKeyUpsert) SetCostToday(v money.USD) *APIKeyUpsert {
+	u.Set(apikey.FieldCostToday, v)
+	return u
+}
+
+// UpdateCostToday sets the "cost_today" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateCostToday() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldCostToday)
+	return u
+}
+
+// AddCostToday adds v to the "cost_today" field.
+func (u *APIKeyUpsert) AddCostToday(v money.USD) *APIKeyUpsert {
+	u.Add(apikey.FieldCostToday, v)
+	return u
+}
+
+// SetLastReset sets the "last_reset" field.
+func (u *APIKeyUpsert) SetLastReset(v time.Time) *APIKeyUpsert {
+	u.Set(apikey.FieldLastReset, v)
+	return u
+}
+
+// UpdateLastReset sets the "last_reset" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateLastReset() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldLastReset)
+	return u
+}
+
+// SetInFlight sets the "in_flight" field.
+func (u *APIKeyUpsert) SetInFlight(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldInFlight, v)
+	return u
+}
+
+// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateInFlight() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldInFlight)
+	return u
+}
+
+// AddInFlight adds v to the "in_flight" field.
+func (u *APIKeyUpsert) AddInFlight(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldInFlight, v)
+	return u
+}
+
+// SetObserved sets the "observed" field.
+func (u *APIKeyUpsert) SetObserved(v json.RawMessage) *APIKeyUpsert {
+	u.Set(apikey.FieldObserved, v)
+	return u
+}
+
+// UpdateObserved sets the "observed" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateObserved() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldObserved)
+	return u
+}
+
+// ClearObserved clears the value of the "observed" field.
+func (u *APIKeyUpsert) ClearObserved() *APIKeyUpsert {
+	u.SetNull(apikey.FieldObserved)
+	return u
+}
+
 // SetProviderID sets the "provider_id" field.
 func (u *APIKeyUpsert) SetProviderID(v uuid.UUID) *APIKeyUpsert {
 	u.Set(apikey.FieldProviderID, v)
@@ -828,54 +1647,6 @@ func (u *APIKeyUpsert) AddExtraTokens(v int64) *APIKeyUpsert {
 	return u
 }
 
-// SetRequestsToday sets the "requests_today" field.
-func (u *APIKeyUpsert) SetRequestsToday(v int64) *APIKeyUpsert {
-	u.Set(apikey.FieldRequestsToday, v)
-	return u
-}
-
-// UpdateRequestsToday sets the "requests_today" field to the value that was provided on create.
-func (u *APIKeyUpsert) UpdateRequestsToday() *APIKeyUpsert {
-	u.SetExcluded(apikey.FieldRequestsToday)
-	return u
-}
-
-// AddRequestsToday adds v to the "requests_today" field.
-func (u *APIKeyUpsert) AddRequestsToday(v int64) *APIKeyUpsert {
-	u.Add(apikey.FieldRequestsToday, v)
-	return u
-}
-
-// SetTokensToday sets the "tokens_today" field.
-func (u *APIKeyUpsert) SetTokensToday(v int64) *APIKeyUpsert {
-	u.Set(apikey.FieldTokensToday, v)
-	return u
-}
-
-// UpdateTokensToday sets the "tokens_today" field to the value that was provided on create.
-func (u *APIKeyUpsert) UpdateTokensToday() *APIKeyUpsert {
-	u.SetExcluded(apikey.FieldTokensToday)
-	return u
-}
-
-// AddTokensToday adds v to the "tokens_today" field.
-func (u *APIKeyUpsert) AddTokensToday(v int64) *APIKeyUpsert {
-	u.Add(apikey.FieldTokensToday, v)
-	return u
-}
-
-// SetLastReset sets the "last_reset" field.
-func (u *APIKeyUpsert) SetLastReset(v time.Time) *APIKeyUpsert {
-	u.Set(apikey.FieldLastReset, v)
-	return u
-}
-
-// UpdateLastReset sets the "last_reset" field to the value that was provided on create.
-func (u *APIKeyUpsert) UpdateLastReset() *APIKeyUpsert {
-	u.SetExcluded(apikey.FieldLastReset)
-	return u
-}
-
 // SetDisabled sets the "disabled" field.
 func (u *APIKeyUpsert) SetDisabled(v bool) *APIKeyUpsert {
 	u.Set(apikey.FieldDisabled, v)
@@ -927,6 +1698,192 @@ func (u *APIKeyUpsert) SetDegradedReason(v string) *APIKeyUpsert {
 // UpdateDegradedReason sets the "degraded_reason" field to the value that was provided on create.
 func (u *APIKeyUpsert) UpdateDegradedReason() *APIKeyUpsert {
 	u.SetExcluded(apikey.FieldDegradedReason)
+	return u
+}
+
+// SetDegradedBy sets the "degraded_by" field.
+func (u *APIKeyUpsert) SetDegradedBy(v string) *APIKeyUpsert {
+	u.Set(apikey.FieldDegradedBy, v)
+	return u
+}
+
+// UpdateDegradedBy sets the "degraded_by" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateDegradedBy() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldDegradedBy)
+	return u
+}
+
+// SetFailures sets the "failures" field.
+func (u *APIKeyUpsert) SetFailures(v int) *APIKeyUpsert {
+	u.Set(apikey.FieldFailures, v)
+	return u
+}
+
+// UpdateFailures sets the "failures" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateFailures() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldFailures)
+	return u
+}
+
+// AddFailures adds v to the "failures" field.
+func (u *APIKeyUpsert) AddFailures(v int) *APIKeyUpsert {
+	u.Add(apikey.FieldFailures, v)
+	return u
+}
+
+// SetFailureClass sets the "failure_class" field.
+func (u *APIKeyUpsert) SetFailureClass(v string) *APIKeyUpsert {
+	u.Set(apikey.FieldFailureClass, v)
+	return u
+}
+
+// UpdateFailureClass sets the "failure_class" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateFailureClass() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldFailureClass)
+	return u
+}
+
+// SetFailedAt sets the "failed_at" field.
+func (u *APIKeyUpsert) SetFailedAt(v time.Time) *APIKeyUpsert {
+	u.Set(apikey.FieldFailedAt, v)
+	return u
+}
+
+// UpdateFailedAt sets the "failed_at" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateFailedAt() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldFailedAt)
+	return u
+}
+
+// ClearFailedAt clears the value of the "failed_at" field.
+func (u *APIKeyUpsert) ClearFailedAt() *APIKeyUpsert {
+	u.SetNull(apikey.FieldFailedAt)
+	return u
+}
+
+// SetSucceededAt sets the "succeeded_at" field.
+func (u *APIKeyUpsert) SetSucceededAt(v time.Time) *APIKeyUpsert {
+	u.Set(apikey.FieldSucceededAt, v)
+	return u
+}
+
+// UpdateSucceededAt sets the "succeeded_at" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateSucceededAt() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldSucceededAt)
+	return u
+}
+
+// ClearSucceededAt clears the value of the "succeeded_at" field.
+func (u *APIKeyUpsert) ClearSucceededAt() *APIKeyUpsert {
+	u.SetNull(apikey.FieldSucceededAt)
+	return u
+}
+
+// SetPass sets the "pass" field.
+func (u *APIKeyUpsert) SetPass(v int64) *APIKeyUpsert {
+	u.Set(apikey.FieldPass, v)
+	return u
+}
+
+// UpdatePass sets the "pass" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdatePass() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldPass)
+	return u
+}
+
+// AddPass adds v to the "pass" field.
+func (u *APIKeyUpsert) AddPass(v int64) *APIKeyUpsert {
+	u.Add(apikey.FieldPass, v)
+	return u
+}
+
+// SetWeight sets the "weight" field.
+func (u *APIKeyUpsert) SetWeight(v int) *APIKeyUpsert {
+	u.Set(apikey.FieldWeight, v)
+	return u
+}
+
+// UpdateWeight sets the "weight" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateWeight() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldWeight)
+	return u
+}
+
+// AddWeight adds v to the "weight" field.
+func (u *APIKeyUpsert) AddWeight(v int) *APIKeyUpsert {
+	u.Add(apikey.FieldWeight, v)
+	return u
+}
+
+// SetPriority sets the "priority" field.
+func (u *APIKeyUpsert) SetPriority(v int) *APIKeyUpsert {
+	u.Set(apikey.FieldPriority, v)
+	return u
+}
+
+// UpdatePriority sets the "priority" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdatePriority() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldPriority)
+	return u
+}
+
+// AddPriority adds v to the "priority" field.
+func (u *APIKeyUpsert) AddPriority(v int) *APIKeyUpsert {
+	u.Add(apikey.FieldPriority, v)
+	return u
+}
+
+// SetAllowedModels sets the "allowed_models" field.
+func (u *APIKeyUpsert) SetAllowedModels(v []string) *APIKeyUpsert {
+	u.Set(apikey.FieldAllowedModels, v)
+	return u
+}
+
+// UpdateAllowedModels sets the "allowed_models" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateAllowedModels() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldAllowedModels)
+	return u
+}
+
+// ClearAllowedModels clears the value of the "allowed_models" field.
+func (u *APIKeyUpsert) ClearAllowedModels() *APIKeyUpsert {
+	u.SetNull(apikey.FieldAllowedModels)
+	return u
+}
+
+// SetDeniedModels sets the "denied_models" field.
+func (u *APIKeyUpsert) SetDeniedModels(v []string) *APIKeyUpsert {
+	u.Set(apikey.FieldDeniedModels, v)
+	return u
+}
+
+// UpdateDeniedModels sets the "denied_models" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateDeniedModels() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldDeniedModels)
+	return u
+}
+
+// ClearDeniedModels clears the value of the "denied_models" field.
+func (u *APIKeyUpsert) ClearDeniedModels() *APIKeyUpsert {
+	u.SetNull(apikey.FieldDeniedModels)
+	return u
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (u *APIKeyUpsert) SetQuotaGroupID(v uuid.UUID) *APIKeyUpsert {
+	u.Set(apikey.FieldQuotaGroupID, v)
+	return u
+}
+
+// UpdateQuotaGroupID sets the "quota_group_id" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateQuotaGroupID() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldQuotaGroupID)
+	return u
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (u *APIKeyUpsert) ClearQuotaGroupID() *APIKeyUpsert {
+	u.SetNull(apikey.FieldQuotaGroupID)
 	return u
 }
 
@@ -1094,6 +2051,314 @@ func (u *APIKeyUpsertOne) ClearDeletedAt() *APIKeyUpsertOne {
 	})
 }
 
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (u *APIKeyUpsertOne) SetRequestsPerMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsPerMinute(v)
+	})
+}
+
+// AddRequestsPerMinute adds v to the "requests_per_minute" field.
+func (u *APIKeyUpsertOne) AddRequestsPerMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsPerMinute(v)
+	})
+}
+
+// UpdateRequestsPerMinute sets the "requests_per_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateRequestsPerMinute() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsPerMinute()
+	})
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (u *APIKeyUpsertOne) SetTokensPerMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensPerMinute(v)
+	})
+}
+
+// AddTokensPerMinute adds v to the "tokens_per_minute" field.
+func (u *APIKeyUpsertOne) AddTokensPerMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensPerMinute(v)
+	})
+}
+
+// UpdateTokensPerMinute sets the "tokens_per_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateTokensPerMinute() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensPerMinute()
+	})
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (u *APIKeyUpsertOne) SetRequestsPerDay(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsPerDay(v)
+	})
+}
+
+// AddRequestsPerDay adds v to the "requests_per_day" field.
+func (u *APIKeyUpsertOne) AddRequestsPerDay(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsPerDay(v)
+	})
+}
+
+// UpdateRequestsPerDay sets the "requests_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateRequestsPerDay() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsPerDay()
+	})
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (u *APIKeyUpsertOne) SetTokensPerDay(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensPerDay(v)
+	})
+}
+
+// AddTokensPerDay adds v to the "tokens_per_day" field.
+func (u *APIKeyUpsertOne) AddTokensPerDay(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensPerDay(v)
+	})
+}
+
+// UpdateTokensPerDay sets the "tokens_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateTokensPerDay() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensPerDay()
+	})
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (u *APIKeyUpsertOne) SetConcurrency(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetConcurrency(v)
+	})
+}
+
+// AddConcurrency adds v to the "concurrency" field.
+func (u *APIKeyUpsertOne) AddConcurrency(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddConcurrency(v)
+	})
+}
+
+// UpdateConcurrency sets the "concurrency" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateConcurrency() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateConcurrency()
+	})
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (u *APIKeyUpsertOne) SetCostPerDay(v money.USD) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCostPerDay(v)
+	})
+}
+
+// AddCostPerDay adds v to the "cost_per_day" field.
+func (u *APIKeyUpsertOne) AddCostPerDay(v money.USD) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddCostPerDay(v)
+	})
+}
+
+// UpdateCostPerDay sets the "cost_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateCostPerDay() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCostPerDay()
+	})
+}
+
+// SetMinute sets the "minute" field.
+func (u *APIKeyUpsertOne) SetMinute(v time.Time) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetMinute(v)
+	})
+}
+
+// UpdateMinute sets the "minute" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateMinute() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateMinute()
+	})
+}
+
+// ClearMinute clears the value of the "minute" field.
+func (u *APIKeyUpsertOne) ClearMinute() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearMinute()
+	})
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (u *APIKeyUpsertOne) SetRequestsThisMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsThisMinute(v)
+	})
+}
+
+// AddRequestsThisMinute adds v to the "requests_this_minute" field.
+func (u *APIKeyUpsertOne) AddRequestsThisMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsThisMinute(v)
+	})
+}
+
+// UpdateRequestsThisMinute sets the "requests_this_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateRequestsThisMinute() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsThisMinute()
+	})
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (u *APIKeyUpsertOne) SetTokensThisMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensThisMinute(v)
+	})
+}
+
+// AddTokensThisMinute adds v to the "tokens_this_minute" field.
+func (u *APIKeyUpsertOne) AddTokensThisMinute(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensThisMinute(v)
+	})
+}
+
+// UpdateTokensThisMinute sets the "tokens_this_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateTokensThisMinute() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensThisMinute()
+	})
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (u *APIKeyUpsertOne) SetRequestsToday(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsToday(v)
+	})
+}
+
+// AddRequestsToday adds v to the "requests_today" field.
+func (u *APIKeyUpsertOne) AddRequestsToday(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsToday(v)
+	})
+}
+
+// UpdateRequestsToday sets the "requests_today" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateRequestsToday() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsToday()
+	})
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (u *APIKeyUpsertOne) SetTokensToday(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensToday(v)
+	})
+}
+
+// AddTokensToday adds v to the "tokens_today" field.
+func (u *APIKeyUpsertOne) AddTokensToday(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensToday(v)
+	})
+}
+
+// UpdateTokensToday sets the "tokens_today" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateTokensToday() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensToday()
+	})
+}
+
+// SetCostToday sets the "cost_today" field.
+func (u *APIKeyUpsertOne) SetCostToday(v money.USD) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCostToday(v)
+	})
+}
+
+// AddCostToday adds v to the "cost_today" field.
+func (u *APIKeyUpsertOne) AddCostToday(v money.USD) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddCostToday(v)
+	})
+}
+
+// UpdateCostToday sets the "cost_today" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateCostToday() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCostToday()
+	})
+}
+
+// SetLastReset sets the "last_reset" field.
+func (u *APIKeyUpsertOne) SetLastReset(v time.Time) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetLastReset(v)
+	})
+}
+
+// UpdateLastReset sets the "last_reset" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateLastReset() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateLastReset()
+	})
+}
+
+// SetInFlight sets the "in_flight" field.
+func (u *APIKeyUpsertOne) SetInFlight(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetInFlight(v)
+	})
+}
+
+// AddInFlight adds v to the "in_flight" field.
+func (u *APIKeyUpsertOne) AddInFlight(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddInFlight(v)
+	})
+}
+
+// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateInFlight() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateInFlight()
+	})
+}
+
+// SetObserved sets the "observed" field.
+func (u *APIKeyUpsertOne) SetObserved(v json.RawMessage) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetObserved(v)
+	})
+}
+
+// UpdateObserved sets the "observed" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateObserved() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateObserved()
+	})
+}
+
+// ClearObserved clears the value of the "observed" field.
+func (u *APIKeyUpsertOne) ClearObserved() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearObserved()
+	})
+}
+
 // SetProviderID sets the "provider_id" field.
 func (u *APIKeyUpsertOne) SetProviderID(v uuid.UUID) *APIKeyUpsertOne {
 	return u.Update(func(s *APIKeyUpsert) {
@@ -1206,62 +2471,6 @@ func (u *APIKeyUpsertOne) UpdateExtraTokens() *APIKeyUpsertOne {
 	})
 }
 
-// SetRequestsToday sets the "requests_today" field.
-func (u *APIKeyUpsertOne) SetRequestsToday(v int64) *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetRequestsToday(v)
-	})
-}
-
-// AddRequestsToday adds v to the "requests_today" field.
-func (u *APIKeyUpsertOne) AddRequestsToday(v int64) *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.AddRequestsToday(v)
-	})
-}
-
-// UpdateRequestsToday sets the "requests_today" field to the value that was provided on create.
-func (u *APIKeyUpsertOne) UpdateRequestsToday() *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateRequestsToday()
-	})
-}
-
-// SetTokensToday sets the "tokens_today" field.
-func (u *APIKeyUpsertOne) SetTokensToday(v int64) *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetTokensToday(v)
-	})
-}
-
-// AddTokensToday adds v to the "tokens_today" field.
-func (u *APIKeyUpsertOne) AddTokensToday(v int64) *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.AddTokensToday(v)
-	})
-}
-
-// UpdateTokensToday sets the "tokens_today" field to the value that was provided on create.
-func (u *APIKeyUpsertOne) UpdateTokensToday() *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateTokensToday()
-	})
-}
-
-// SetLastReset sets the "last_reset" field.
-func (u *APIKeyUpsertOne) SetLastReset(v time.Time) *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetLastReset(v)
-	})
-}
-
-// UpdateLastReset sets the "last_reset" field to the value that was provided on create.
-func (u *APIKeyUpsertOne) UpdateLastReset() *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateLastReset()
-	})
-}
-
 // SetDisabled sets the "disabled" field.
 func (u *APIKeyUpsertOne) SetDisabled(v bool) *APIKeyUpsertOne {
 	return u.Update(func(s *APIKeyUpsert) {
@@ -1322,6 +2531,223 @@ func (u *APIKeyUpsertOne) SetDegradedReason(v string) *APIKeyUpsertOne {
 func (u *APIKeyUpsertOne) UpdateDegradedReason() *APIKeyUpsertOne {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateDegradedReason()
+	})
+}
+
+// SetDegradedBy sets the "degraded_by" field.
+func (u *APIKeyUpsertOne) SetDegradedBy(v string) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetDegradedBy(v)
+	})
+}
+
+// UpdateDegradedBy sets the "degraded_by" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateDegradedBy() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateDegradedBy()
+	})
+}
+
+// SetFailures sets the "failures" field.
+func (u *APIKeyUpsertOne) SetFailures(v int) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetFailures(v)
+	})
+}
+
+// AddFailures adds v to the "failures" field.
+func (u *APIKeyUpsertOne) AddFailures(v int) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddFailures(v)
+	})
+}
+
+// UpdateFailures sets the "failures" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateFailures() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateFailures()
+	})
+}
+
+// SetFailureClass sets the "failure_class" field.
+func (u *APIKeyUpsertOne) SetFailureClass(v string) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetFailureClass(v)
+	})
+}
+
+// UpdateFailureClass sets the "failure_class" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateFailureClass() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateFailureClass()
+	})
+}
+
+// SetFailedAt sets the "failed_at" field.
+func (u *APIKeyUpsertOne) SetFailedAt(v time.Time) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetFailedAt(v)
+	})
+}
+
+// UpdateFailedAt sets the "failed_at" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateFailedAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateFailedAt()
+	})
+}
+
+// ClearFailedAt clears the value of the "failed_at" field.
+func (u *APIKeyUpsertOne) ClearFailedAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearFailedAt()
+	})
+}
+
+// SetSucceededAt sets the "succeeded_at" field.
+func (u *APIKeyUpsertOne) SetSucceededAt(v time.Time) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetSucceededAt(v)
+	})
+}
+
+// UpdateSucceededAt sets the "succeeded_at" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateSucceededAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateSucceededAt()
+	})
+}
+
+// ClearSucceededAt clears the value of the "succeeded_at" field.
+func (u *APIKeyUpsertOne) ClearSucceededAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearSucceededAt()
+	})
+}
+
+// SetPass sets the "pass" field.
+func (u *APIKeyUpsertOne) SetPass(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetPass(v)
+	})
+}
+
+// AddPass adds v to the "pass" field.
+func (u *APIKeyUpsertOne) AddPass(v int64) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddPass(v)
+	})
+}
+
+// UpdatePass sets the "pass" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdatePass() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdatePass()
+	})
+}
+
+// SetWeight sets the "weight" field.
+func (u *APIKeyUpsertOne) SetWeight(v int) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetWeight(v)
+	})
+}
+
+// AddWeight adds v to the "weight" field.
+func (u *APIKeyUpsertOne) AddWeight(v int) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddWeight(v)
+	})
+}
+
+// UpdateWeight sets the "weight" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateWeight() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateWeight()
+	})
+}
+
+// SetPriority sets the "priority" field.
+func (u *APIKeyUpsertOne) SetPriority(v int) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetPriority(v)
+	})
+}
+
+// AddPriority adds v to the "priority" field.
+func (u *APIKeyUpsertOne) AddPriority(v int) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddPriority(v)
+	})
+}
+
+// UpdatePriority sets the "priority" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdatePriority() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdatePriority()
+	})
+}
+
+// SetAllowedModels sets the "allowed_models" field.
+func (u *APIKeyUpsertOne) SetAllowedModels(v []string) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetAllowedModels(v)
+	})
+}
+
+// UpdateAllowedModels sets the "allowed_models" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateAllowedModels() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateAllowedModels()
+	})
+}
+
+// ClearAllowedModels clears the value of the "allowed_models" field.
+func (u *APIKeyUpsertOne) ClearAllowedModels() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearAllowedModels()
+	})
+}
+
+// SetDeniedModels sets the "denied_models" field.
+func (u *APIKeyUpsertOne) SetDeniedModels(v []string) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetDeniedModels(v)
+	})
+}
+
+// UpdateDeniedModels sets the "denied_models" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateDeniedModels() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateDeniedModels()
+	})
+}
+
+// ClearDeniedModels clears the value of the "denied_models" field.
+func (u *APIKeyUpsertOne) ClearDeniedModels() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearDeniedModels()
+	})
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (u *APIKeyUpsertOne) SetQuotaGroupID(v uuid.UUID) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetQuotaGroupID(v)
+	})
+}
+
+// UpdateQuotaGroupID sets the "quota_group_id" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateQuotaGroupID() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateQuotaGroupID()
+	})
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (u *APIKeyUpsertOne) ClearQuotaGroupID() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearQuotaGroupID()
 	})
 }
 
@@ -1668,6 +3094,314 @@ func (u *APIKeyUpsertBulk) ClearDeletedAt() *APIKeyUpsertBulk {
 	})
 }
 
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (u *APIKeyUpsertBulk) SetRequestsPerMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsPerMinute(v)
+	})
+}
+
+// AddRequestsPerMinute adds v to the "requests_per_minute" field.
+func (u *APIKeyUpsertBulk) AddRequestsPerMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsPerMinute(v)
+	})
+}
+
+// UpdateRequestsPerMinute sets the "requests_per_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateRequestsPerMinute() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsPerMinute()
+	})
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (u *APIKeyUpsertBulk) SetTokensPerMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensPerMinute(v)
+	})
+}
+
+// AddTokensPerMinute adds v to the "tokens_per_minute" field.
+func (u *APIKeyUpsertBulk) AddTokensPerMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensPerMinute(v)
+	})
+}
+
+// UpdateTokensPerMinute sets the "tokens_per_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateTokensPerMinute() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensPerMinute()
+	})
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (u *APIKeyUpsertBulk) SetRequestsPerDay(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsPerDay(v)
+	})
+}
+
+// AddRequestsPerDay adds v to the "requests_per_day" field.
+func (u *APIKeyUpsertBulk) AddRequestsPerDay(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsPerDay(v)
+	})
+}
+
+// UpdateRequestsPerDay sets the "requests_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateRequestsPerDay() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsPerDay()
+	})
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (u *APIKeyUpsertBulk) SetTokensPerDay(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensPerDay(v)
+	})
+}
+
+// AddTokensPerDay adds v to the "tokens_per_day" field.
+func (u *APIKeyUpsertBulk) AddTokensPerDay(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensPerDay(v)
+	})
+}
+
+// UpdateTokensPerDay sets the "tokens_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateTokensPerDay() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensPerDay()
+	})
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (u *APIKeyUpsertBulk) SetConcurrency(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetConcurrency(v)
+	})
+}
+
+// AddConcurrency adds v to the "concurrency" field.
+func (u *APIKeyUpsertBulk) AddConcurrency(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddConcurrency(v)
+	})
+}
+
+// UpdateConcurrency sets the "concurrency" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateConcurrency() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateConcurrency()
+	})
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (u *APIKeyUpsertBulk) SetCostPerDay(v money.USD) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCostPerDay(v)
+	})
+}
+
+// AddCostPerDay adds v to the "cost_per_day" field.
+func (u *APIKeyUpsertBulk) AddCostPerDay(v money.USD) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddCostPerDay(v)
+	})
+}
+
+// UpdateCostPerDay sets the "cost_per_day" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateCostPerDay() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCostPerDay()
+	})
+}
+
+// SetMinute sets the "minute" field.
+func (u *APIKeyUpsertBulk) SetMinute(v time.Time) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetMinute(v)
+	})
+}
+
+// UpdateMinute sets the "minute" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateMinute() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateMinute()
+	})
+}
+
+// ClearMinute clears the value of the "minute" field.
+func (u *APIKeyUpsertBulk) ClearMinute() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearMinute()
+	})
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (u *APIKeyUpsertBulk) SetRequestsThisMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsThisMinute(v)
+	})
+}
+
+// AddRequestsThisMinute adds v to the "requests_this_minute" field.
+func (u *APIKeyUpsertBulk) AddRequestsThisMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsThisMinute(v)
+	})
+}
+
+// UpdateRequestsThisMinute sets the "requests_this_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateRequestsThisMinute() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsThisMinute()
+	})
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (u *APIKeyUpsertBulk) SetTokensThisMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensThisMinute(v)
+	})
+}
+
+// AddTokensThisMinute adds v to the "tokens_this_minute" field.
+func (u *APIKeyUpsertBulk) AddTokensThisMinute(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensThisMinute(v)
+	})
+}
+
+// UpdateTokensThisMinute sets the "tokens_this_minute" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateTokensThisMinute() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensThisMinute()
+	})
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (u *APIKeyUpsertBulk) SetRequestsToday(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetRequestsToday(v)
+	})
+}
+
+// AddRequestsToday adds v to the "requests_today" field.
+func (u *APIKeyUpsertBulk) AddRequestsToday(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddRequestsToday(v)
+	})
+}
+
+// UpdateRequestsToday sets the "requests_today" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateRequestsToday() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateRequestsToday()
+	})
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (u *APIKeyUpsertBulk) SetTokensToday(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetTokensToday(v)
+	})
+}
+
+// AddTokensToday adds v to the "tokens_today" field.
+func (u *APIKeyUpsertBulk) AddTokensToday(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddTokensToday(v)
+	})
+}
+
+// UpdateTokensToday sets the "tokens_today" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateTokensToday() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateTokensToday()
+	})
+}
+
+// SetCostToday sets the "cost_today" field.
+func (u *APIKeyUpsertBulk) SetCostToday(v money.USD) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCostToday(v)
+	})
+}
+
+// AddCostToday adds v to the "cost_today" field.
+func (u *APIKeyUpsertBulk) AddCostToday(v money.USD) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddCostToday(v)
+	})
+}
+
+// UpdateCostToday sets the "cost_today" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateCostToday() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCostToday()
+	})
+}
+
+// SetLastReset sets the "last_reset" field.
+func (u *APIKeyUpsertBulk) SetLastReset(v time.Time) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetLastReset(v)
+	})
+}
+
+// UpdateLastReset sets the "last_reset" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateLastReset() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateLastReset()
+	})
+}
+
+// SetInFlight sets the "in_flight" field.
+func (u *APIKeyUpsertBulk) SetInFlight(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetInFlight(v)
+	})
+}
+
+// AddInFlight adds v to the "in_flight" field.
+func (u *APIKeyUpsertBulk) AddInFlight(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddInFlight(v)
+	})
+}
+
+// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateInFlight() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateInFlight()
+	})
+}
+
+// SetObserved sets the "observed" field.
+func (u *APIKeyUpsertBulk) SetObserved(v json.RawMessage) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetObserved(v)
+	})
+}
+
+// UpdateObserved sets the "observed" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateObserved() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateObserved()
+	})
+}
+
+// ClearObserved clears the value of the "observed" field.
+func (u *APIKeyUpsertBulk) ClearObserved() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearObserved()
+	})
+}
+
 // SetProviderID sets the "provider_id" field.
 func (u *APIKeyUpsertBulk) SetProviderID(v uuid.UUID) *APIKeyUpsertBulk {
 	return u.Update(func(s *APIKeyUpsert) {
@@ -1780,62 +3514,6 @@ func (u *APIKeyUpsertBulk) UpdateExtraTokens() *APIKeyUpsertBulk {
 	})
 }
 
-// SetRequestsToday sets the "requests_today" field.
-func (u *APIKeyUpsertBulk) SetRequestsToday(v int64) *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetRequestsToday(v)
-	})
-}
-
-// AddRequestsToday adds v to the "requests_today" field.
-func (u *APIKeyUpsertBulk) AddRequestsToday(v int64) *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.AddRequestsToday(v)
-	})
-}
-
-// UpdateRequestsToday sets the "requests_today" field to the value that was provided on create.
-func (u *APIKeyUpsertBulk) UpdateRequestsToday() *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateRequestsToday()
-	})
-}
-
-// SetTokensToday sets the "tokens_today" field.
-func (u *APIKeyUpsertBulk) SetTokensToday(v int64) *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetTokensToday(v)
-	})
-}
-
-// AddTokensToday adds v to the "tokens_today" field.
-func (u *APIKeyUpsertBulk) AddTokensToday(v int64) *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.AddTokensToday(v)
-	})
-}
-
-// UpdateTokensToday sets the "tokens_today" field to the value that was provided on create.
-func (u *APIKeyUpsertBulk) UpdateTokensToday() *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateTokensToday()
-	})
-}
-
-// SetLastReset sets the "last_reset" field.
-func (u *APIKeyUpsertBulk) SetLastReset(v time.Time) *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetLastReset(v)
-	})
-}
-
-// UpdateLastReset sets the "last_reset" field to the value that was provided on create.
-func (u *APIKeyUpsertBulk) UpdateLastReset() *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateLastReset()
-	})
-}
-
 // SetDisabled sets the "disabled" field.
 func (u *APIKeyUpsertBulk) SetDisabled(v bool) *APIKeyUpsertBulk {
 	return u.Update(func(s *APIKeyUpsert) {
@@ -1896,6 +3574,223 @@ func (u *APIKeyUpsertBulk) SetDegradedReason(v string) *APIKeyUpsertBulk {
 func (u *APIKeyUpsertBulk) UpdateDegradedReason() *APIKeyUpsertBulk {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateDegradedReason()
+	})
+}
+
+// SetDegradedBy sets the "degraded_by" field.
+func (u *APIKeyUpsertBulk) SetDegradedBy(v string) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetDegradedBy(v)
+	})
+}
+
+// UpdateDegradedBy sets the "degraded_by" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateDegradedBy() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateDegradedBy()
+	})
+}
+
+// SetFailures sets the "failures" field.
+func (u *APIKeyUpsertBulk) SetFailures(v int) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetFailures(v)
+	})
+}
+
+// AddFailures adds v to the "failures" field.
+func (u *APIKeyUpsertBulk) AddFailures(v int) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddFailures(v)
+	})
+}
+
+// UpdateFailures sets the "failures" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateFailures() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateFailures()
+	})
+}
+
+// SetFailureClass sets the "failure_class" field.
+func (u *APIKeyUpsertBulk) SetFailureClass(v string) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetFailureClass(v)
+	})
+}
+
+// UpdateFailureClass sets the "failure_class" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateFailureClass() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateFailureClass()
+	})
+}
+
+// SetFailedAt sets the "failed_at" field.
+func (u *APIKeyUpsertBulk) SetFailedAt(v time.Time) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetFailedAt(v)
+	})
+}
+
+// UpdateFailedAt sets the "failed_at" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateFailedAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateFailedAt()
+	})
+}
+
+// ClearFailedAt clears the value of the "failed_at" field.
+func (u *APIKeyUpsertBulk) ClearFailedAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearFailedAt()
+	})
+}
+
+// SetSucceededAt sets the "succeeded_at" field.
+func (u *APIKeyUpsertBulk) SetSucceededAt(v time.Time) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetSucceededAt(v)
+	})
+}
+
+// UpdateSucceededAt sets the "succeeded_at" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateSucceededAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateSucceededAt()
+	})
+}
+
+// ClearSucceededAt clears the value of the "succeeded_at" field.
+func (u *APIKeyUpsertBulk) ClearSucceededAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearSucceededAt()
+	})
+}
+
+// SetPass sets the "pass" field.
+func (u *APIKeyUpsertBulk) SetPass(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetPass(v)
+	})
+}
+
+// AddPass adds v to the "pass" field.
+func (u *APIKeyUpsertBulk) AddPass(v int64) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddPass(v)
+	})
+}
+
+// UpdatePass sets the "pass" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdatePass() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdatePass()
+	})
+}
+
+// SetWeight sets the "weight" field.
+func (u *APIKeyUpsertBulk) SetWeight(v int) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetWeight(v)
+	})
+}
+
+// AddWeight adds v to the "weight" field.
+func (u *APIKeyUpsertBulk) AddWeight(v int) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddWeight(v)
+	})
+}
+
+// UpdateWeight sets the "weight" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateWeight() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateWeight()
+	})
+}
+
+// SetPriority sets the "priority" field.
+func (u *APIKeyUpsertBulk) SetPriority(v int) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetPriority(v)
+	})
+}
+
+// AddPriority adds v to the "priority" field.
+func (u *APIKeyUpsertBulk) AddPriority(v int) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.AddPriority(v)
+	})
+}
+
+// UpdatePriority sets the "priority" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdatePriority() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdatePriority()
+	})
+}
+
+// SetAllowedModels sets the "allowed_models" field.
+func (u *APIKeyUpsertBulk) SetAllowedModels(v []string) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetAllowedModels(v)
+	})
+}
+
+// UpdateAllowedModels sets the "allowed_models" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateAllowedModels() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateAllowedModels()
+	})
+}
+
+// ClearAllowedModels clears the value of the "allowed_models" field.
+func (u *APIKeyUpsertBulk) ClearAllowedModels() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearAllowedModels()
+	})
+}
+
+// SetDeniedModels sets the "denied_models" field.
+func (u *APIKeyUpsertBulk) SetDeniedModels(v []string) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetDeniedModels(v)
+	})
+}
+
+// UpdateDeniedModels sets the "denied_models" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateDeniedModels() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateDeniedModels()
+	})
+}
+
+// ClearDeniedModels clears the value of the "denied_models" field.
+func (u *APIKeyUpsertBulk) ClearDeniedModels() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearDeniedModels()
+	})
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (u *APIKeyUpsertBulk) SetQuotaGroupID(v uuid.UUID) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetQuotaGroupID(v)
+	})
+}
+
+// UpdateQuotaGroupID sets the "quota_group_id" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateQuotaGroupID() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateQuotaGroupID()
+	})
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (u *APIKeyUpsertBulk) ClearQuotaGroupID() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearQuotaGroupID()
 	})
 }
 

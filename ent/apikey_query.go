@@ -15,8 +15,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
@@ -31,6 +33,8 @@ type APIKeyQuery struct {
 	withProvider    *ProviderQuery
 	withUsage       *UsageQuery
 	withUsageEvents *UsageEventQuery
+	withLeases      *KeyLeaseQuery
+	withQuotaGroup  *QuotaGroupQuery
 	withDataKey     *DataKeyQuery
 	modifiers       []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
@@ -128,6 +132,50 @@ func (_q *APIKeyQuery) QueryUsageEvents() *UsageEventQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
 			sqlgraph.To(usageevent.Table, usageevent.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageEventsTable, apikey.UsageEventsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryLeases chains the current query on the "leases" edge.
+func (_q *APIKeyQuery) QueryLeases() *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.LeasesTable, apikey.LeasesColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryQuotaGroup chains the current query on the "quota_group" edge.
+func (_q *APIKeyQuery) QueryQuotaGroup() *QuotaGroupQuery {
+	query := (&QuotaGroupClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
+			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, apikey.QuotaGroupTable, apikey.QuotaGroupColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -352,6 +400,8 @@ func (_q *APIKeyQuery) Clone() *APIKeyQuery {
 		withProvider:    _q.withProvider.Clone(),
 		withUsage:       _q.withUsage.Clone(),
 		withUsageEvents: _q.withUsageEvents.Clone(),
+		withLeases:      _q.withLeases.Clone(),
+		withQuotaGroup:  _q.withQuotaGroup.Clone(),
 		withDataKey:     _q.withDataKey.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
@@ -390,6 +440,28 @@ func (_q *APIKeyQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *APIKeyQu
 		opt(query)
 	}
 	_q.withUsageEvents = query
+	return _q
+}
+
+// WithLeases tells the query-builder to eager-load the nodes that are connected to
+// the "leases" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *APIKeyQuery) WithLeases(opts ...func(*KeyLeaseQuery)) *APIKeyQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withLeases = query
+	return _q
+}
+
+// WithQuotaGroup tells the query-builder to eager-load the nodes that are connected to
+// the "quota_group" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *APIKeyQuery) WithQuotaGroup(opts ...func(*QuotaGroupQuery)) *APIKeyQuery {
+	query := (&QuotaGroupClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withQuotaGroup = query
 	return _q
 }
 
@@ -482,10 +554,12 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 	var (
 		nodes       = []*APIKey{}
 		_spec       = _q.querySpec()
-		loadedTypes = [4]bool{
+		loadedTypes = [6]bool{
 			_q.withProvider != nil,
 			_q.withUsage != nil,
 			_q.withUsageEvents != nil,
+			_q.withLeases != nil,
+			_q.withQuotaGroup != nil,
 			_q.withDataKey != nil,
 		}
 	)
@@ -527,6 +601,19 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 		if err := _q.loadUsageEvents(ctx, query, nodes,
 			func(n *APIKey) { n.Edges.UsageEvents = []*UsageEvent{} },
 			func(n *APIKey, e *UsageEvent) { n.Edges.UsageEvents = append(n.Edges.UsageEvents, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withLeases; query != nil {
+		if err := _q.loadLeases(ctx, query, nodes,
+			func(n *APIKey) { n.Edges.Leases = []*KeyLease{} },
+			func(n *APIKey, e *KeyLease) { n.Edges.Leases = append(n.Edges.Leases, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withQuotaGroup; query != nil {
+		if err := _q.loadQuotaGroup(ctx, query, nodes, nil,
+			func(n *APIKey, e *QuotaGroup) { n.Edges.QuotaGroup = e }); err != nil {
 			return nil, err
 		}
 	}
@@ -628,6 +715,68 @@ func (_q *APIKeyQuery) loadUsageEvents(ctx context.Context, query *UsageEventQue
 	}
 	return nil
 }
+func (_q *APIKeyQuery) loadLeases(ctx context.Context, query *KeyLeaseQuery, nodes []*APIKey, init func(*APIKey), assign func(*APIKey, *KeyLease)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*APIKey)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(keylease.FieldAPIKeyID)
+	}
+	query.Where(predicate.KeyLease(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(apikey.LeasesColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.APIKeyID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "api_key_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *APIKeyQuery) loadQuotaGroup(ctx context.Context, query *QuotaGroupQuery, nodes []*APIKey, init func(*APIKey), assign func(*APIKey, *QuotaGroup)) error {
+	ids := make([]uuid.UUID, 0, len(nodes))
+	nodeids := make(map[uuid.UUID][]*APIKey)
+	for i := range nodes {
+		if nodes[i].QuotaGroupID == nil {
+			continue
+		}
+		fk := *nodes[i].QuotaGroupID
+		if _, ok := nodeids[fk]; !ok {
+			ids = append(ids, fk)
+		}
+		nodeids[fk] = append(nodeids[fk], nodes[i])
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	query.Where(quotagroup.IDIn(ids...))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		nodes, ok := nodeids[n.ID]
+		if !ok {
+			return fmt.Errorf(`unexpected foreign-key "quota_group_id" returned %v`, n.ID)
+		}
+		for i := range nodes {
+			assign(nodes[i], n)
+		}
+	}
+	return nil
+}
 func (_q *APIKeyQuery) loadDataKey(ctx context.Context, query *DataKeyQuery, nodes []*APIKey, init func(*APIKey), assign func(*APIKey, *DataKey)) error {
 	ids := make([]uuid.UUID, 0, len(nodes))
 	nodeids := make(map[uuid.UUID][]*APIKey)
@@ -691,6 +840,9 @@ func (_q *APIKeyQuery) querySpec() *sqlgraph.QuerySpec {
 		}
 		if _q.withProvider != nil {
 			_spec.Node.AddColumnOnce(apikey.FieldProviderID)
+		}
+		if _q.withQuotaGroup != nil {
+			_spec.Node.AddColumnOnce(apikey.FieldQuotaGroupID)
 		}
 		if _q.withDataKey != nil {
 			_spec.Node.AddColumnOnce(apikey.FieldDataKeyID)

@@ -4,20 +4,25 @@ package ent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
+	"entgo.io/ent/dialect/sql/sqljson"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // APIKeyUpdate is the builder for updating APIKey entities.
@@ -65,6 +70,310 @@ func (_u *APIKeyUpdate) SetNillableDeletedAt(v *time.Time) *APIKeyUpdate {
 // ClearDeletedAt clears the value of the "deleted_at" field.
 func (_u *APIKeyUpdate) ClearDeletedAt() *APIKeyUpdate {
 	_u.mutation.ClearDeletedAt()
+	return _u
+}
+
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (_u *APIKeyUpdate) SetRequestsPerMinute(v int64) *APIKeyUpdate {
+	_u.mutation.ResetRequestsPerMinute()
+	_u.mutation.SetRequestsPerMinute(v)
+	return _u
+}
+
+// SetNillableRequestsPerMinute sets the "requests_per_minute" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableRequestsPerMinute(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetRequestsPerMinute(*v)
+	}
+	return _u
+}
+
+// AddRequestsPerMinute adds value to the "requests_per_minute" field.
+func (_u *APIKeyUpdate) AddRequestsPerMinute(v int64) *APIKeyUpdate {
+	_u.mutation.AddRequestsPerMinute(v)
+	return _u
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (_u *APIKeyUpdate) SetTokensPerMinute(v int64) *APIKeyUpdate {
+	_u.mutation.ResetTokensPerMinute()
+	_u.mutation.SetTokensPerMinute(v)
+	return _u
+}
+
+// SetNillableTokensPerMinute sets the "tokens_per_minute" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableTokensPerMinute(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetTokensPerMinute(*v)
+	}
+	return _u
+}
+
+// AddTokensPerMinute adds value to the "tokens_per_minute" field.
+func (_u *APIKeyUpdate) AddTokensPerMinute(v int64) *APIKeyUpdate {
+	_u.mutation.AddTokensPerMinute(v)
+	return _u
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (_u *APIKeyUpdate) SetRequestsPerDay(v int64) *APIKeyUpdate {
+	_u.mutation.ResetRequestsPerDay()
+	_u.mutation.SetRequestsPerDay(v)
+	return _u
+}
+
+// SetNillableRequestsPerDay sets the "requests_per_day" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableRequestsPerDay(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetRequestsPerDay(*v)
+	}
+	return _u
+}
+
+// AddRequestsPerDay adds value to the "requests_per_day" field.
+func (_u *APIKeyUpdate) AddRequestsPerDay(v int64) *APIKeyUpdate {
+	_u.mutation.AddRequestsPerDay(v)
+	return _u
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (_u *APIKeyUpdate) SetTokensPerDay(v int64) *APIKeyUpdate {
+	_u.mutation.ResetTokensPerDay()
+	_u.mutation.SetTokensPerDay(v)
+	return _u
+}
+
+// SetNillableTokensPerDay sets the "tokens_per_day" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableTokensPerDay(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetTokensPerDay(*v)
+	}
+	return _u
+}
+
+// AddTokensPerDay adds value to the "tokens_per_day" field.
+func (_u *APIKeyUpdate) AddTokensPerDay(v int64) *APIKeyUpdate {
+	_u.mutation.AddTokensPerDay(v)
+	return _u
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (_u *APIKeyUpdate) SetConcurrency(v int64) *APIKeyUpdate {
+	_u.mutation.ResetConcurrency()
+	_u.mutation.SetConcurrency(v)
+	return _u
+}
+
+// SetNillableConcurrency sets the "concurrency" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableConcurrency(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetConcurrency(*v)
+	}
+	return _u
+}
+
+// AddConcurrency adds value to the "concurrency" field.
+func (_u *APIKeyUpdate) AddConcurrency(v int64) *APIKeyUpdate {
+	_u.mutation.AddConcurrency(v)
+	return _u
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (_u *APIKeyUpdate) SetCostPerDay(v money.USD) *APIKeyUpdate {
+	_u.mutation.ResetCostPerDay()
+	_u.mutation.SetCostPerDay(v)
+	return _u
+}
+
+// SetNillableCostPerDay sets the "cost_per_day" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableCostPerDay(v *money.USD) *APIKeyUpdate {
+	if v != nil {
+		_u.SetCostPerDay(*v)
+	}
+	return _u
+}
+
+// AddCostPerDay adds value to the "cost_per_day" field.
+func (_u *APIKeyUpdate) AddCostPerDay(v money.USD) *APIKeyUpdate {
+	_u.mutation.AddCostPerDay(v)
+	return _u
+}
+
+// SetMinute sets the "minute" field.
+func (_u *APIKeyUpdate) SetMinute(v time.Time) *APIKeyUpdate {
+	_u.mutation.SetMinute(v)
+	return _u
+}
+
+// SetNillableMinute sets the "minute" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableMinute(v *time.Time) *APIKeyUpdate {
+	if v != nil {
+		_u.SetMinute(*v)
+	}
+	return _u
+}
+
+// ClearMinute clears the value of the "minute" field.
+func (_u *APIKeyUpdate) ClearMinute() *APIKeyUpdate {
+	_u.mutation.ClearMinute()
+	return _u
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (_u *APIKeyUpdate) SetRequestsThisMinute(v int64) *APIKeyUpdate {
+	_u.mutation.ResetRequestsThisMinute()
+	_u.mutation.SetRequestsThisMinute(v)
+	return _u
+}
+
+// SetNillableRequestsThisMinute sets the "requests_this_minute" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableRequestsThisMinute(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetRequestsThisMinute(*v)
+	}
+	return _u
+}
+
+// AddRequestsThisMinute adds value to the "requests_this_minute" field.
+func (_u *APIKeyUpdate) AddRequestsThisMinute(v int64) *APIKeyUpdate {
+	_u.mutation.AddRequestsThisMinute(v)
+	return _u
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (_u *APIKeyUpdate) SetTokensThisMinute(v int64) *APIKeyUpdate {
+	_u.mutation.ResetTokensThisMinute()
+	_u.mutation.SetTokensThisMinute(v)
+	return _u
+}
+
+// SetNillableTokensThisMinute sets the "tokens_this_minute" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableTokensThisMinute(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetTokensThisMinute(*v)
+	}
+	return _u
+}
+
+// AddTokensThisMinute adds value to the "tokens_this_minute" field.
+func (_u *APIKeyUpdate) AddTokensThisMinute(v int64) *APIKeyUpdate {
+	_u.mutation.AddTokensThisMinute(v)
+	return _u
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (_u *APIKeyUpdate) SetRequestsToday(v int64) *APIKeyUpdate {
+	_u.mutation.ResetRequestsToday()
+	_u.mutation.SetRequestsToday(v)
+	return _u
+}
+
+// SetNillableRequestsToday sets the "requests_today" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableRequestsToday(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetRequestsToday(*v)
+	}
+	return _u
+}
+
+// AddRequestsToday adds value to the "requests_today" field.
+func (_u *APIKeyUpdate) AddRequestsToday(v int64) *APIKeyUpdate {
+	_u.mutation.AddRequestsToday(v)
+	return _u
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (_u *APIKeyUpdate) SetTokensToday(v int64) *APIKeyUpdate {
+	_u.mutation.ResetTokensToday()
+	_u.mutation.SetTokensToday(v)
+	return _u
+}
+
+// SetNillableTokensToday sets the "tokens_today" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableTokensToday(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetTokensToday(*v)
+	}
+	return _u
+}
+
+// AddTokensToday adds value to the "tokens_today" field.
+func (_u *APIKeyUpdate) AddTokensToday(v int64) *APIKeyUpdate {
+	_u.mutation.AddTokensToday(v)
+	return _u
+}
+
+// SetCostToday sets the "cost_today" field.
+func (_u *APIKeyUpdate) SetCostToday(v money.USD) *APIKeyUpdate {
+	_u.mutation.ResetCostToday()
+	_u.mutation.SetCostToday(v)
+	return _u
+}
+
+// SetNillableCostToday sets the "cost_today" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableCostToday(v *money.USD) *APIKeyUpdate {
+	if v != nil {
+		_u.SetCostToday(*v)
+	}
+	return _u
+}
+
+// AddCostToday adds value to the "cost_today" field.
+func (_u *APIKeyUpdate) AddCostToday(v money.USD) *APIKeyUpdate {
+	_u.mutation.AddCostToday(v)
+	return _u
+}
+
+// SetLastReset sets the "last_reset" field.
+func (_u *APIKeyUpdate) SetLastReset(v time.Time) *APIKeyUpdate {
+	_u.mutation.SetLastReset(v)
+	return _u
+}
+
+// SetNillableLastReset sets the "last_reset" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableLastReset(v *time.Time) *APIKeyUpdate {
+	if v != nil {
+		_u.SetLastReset(*v)
+	}
+	return _u
+}
+
+// SetInFlight sets the "in_flight" field.
+func (_u *APIKeyUpdate) SetInFlight(v int64) *APIKeyUpdate {
+	_u.mutation.ResetInFlight()
+	_u.mutation.SetInFlight(v)
+	return _u
+}
+
+// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableInFlight(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetInFlight(*v)
+	}
+	return _u
+}
+
+// AddInFlight adds value to the "in_flight" field.
+func (_u *APIKeyUpdate) AddInFlight(v int64) *APIKeyUpdate {
+	_u.mutation.AddInFlight(v)
+	return _u
+}
+
+// SetObserved sets the "observed" field.
+func (_u *APIKeyUpdate) SetObserved(v json.RawMessage) *APIKeyUpdate {
+	_u.mutation.SetObserved(v)
+	return _u
+}
+
+// AppendObserved appends value to the "observed" field.
+func (_u *APIKeyUpdate) AppendObserved(v json.RawMessage) *APIKeyUpdate {
+	_u.mutation.AppendObserved(v)
+	return _u
+}
+
+// ClearObserved clears the value of the "observed" field.
+func (_u *APIKeyUpdate) ClearObserved() *APIKeyUpdate {
+	_u.mutation.ClearObserved()
 	return _u
 }
 
@@ -180,62 +489,6 @@ func (_u *APIKeyUpdate) AddExtraTokens(v int64) *APIKeyUpdate {
 	return _u
 }
 
-// SetRequestsToday sets the "requests_today" field.
-func (_u *APIKeyUpdate) SetRequestsToday(v int64) *APIKeyUpdate {
-	_u.mutation.ResetRequestsToday()
-	_u.mutation.SetRequestsToday(v)
-	return _u
-}
-
-// SetNillableRequestsToday sets the "requests_today" field if the given value is not nil.
-func (_u *APIKeyUpdate) SetNillableRequestsToday(v *int64) *APIKeyUpdate {
-	if v != nil {
-		_u.SetRequestsToday(*v)
-	}
-	return _u
-}
-
-// AddRequestsToday adds value to the "requests_today" field.
-func (_u *APIKeyUpdate) AddRequestsToday(v int64) *APIKeyUpdate {
-	_u.mutation.AddRequestsToday(v)
-	return _u
-}
-
-// SetTokensToday sets the "tokens_today" field.
-func (_u *APIKeyUpdate) SetTokensToday(v int64) *APIKeyUpdate {
-	_u.mutation.ResetTokensToday()
-	_u.mutation.SetTokensToday(v)
-	return _u
-}
-
-// SetNillableTokensToday sets the "tokens_today" field if the given value is not nil.
-func (_u *APIKeyUpdate) SetNillableTokensToday(v *int64) *APIKeyUpdate {
-	if v != nil {
-		_u.SetTokensToday(*v)
-	}
-	return _u
-}
-
-// AddTokensToday adds value to the "tokens_today" field.
-func (_u *APIKeyUpdate) AddTokensToday(v int64) *APIKeyUpdate {
-	_u.mutation.AddTokensToday(v)
-	return _u
-}
-
-// SetLastReset sets the "last_reset" field.
-func (_u *APIKeyUpdate) SetLastReset(v time.Time) *APIKeyUpdate {
-	_u.mutation.SetLastReset(v)
-	return _u
-}
-
-// SetNillableLastReset sets the "last_reset" field if the given value is not nil.
-func (_u *APIKeyUpdate) SetNillableLastReset(v *time.Time) *APIKeyUpdate {
-	if v != nil {
-		_u.SetLastReset(*v)
-	}
-	return _u
-}
-
 // SetDisabled sets the "disabled" field.
 func (_u *APIKeyUpdate) SetDisabled(v bool) *APIKeyUpdate {
 	_u.mutation.SetDisabled(v)
@@ -295,6 +548,214 @@ func (_u *APIKeyUpdate) SetNillableDegradedReason(v *string) *APIKeyUpdate {
 	if v != nil {
 		_u.SetDegradedReason(*v)
 	}
+	return _u
+}
+
+// SetDegradedBy sets the "degraded_by" field.
+func (_u *APIKeyUpdate) SetDegradedBy(v string) *APIKeyUpdate {
+	_u.mutation.SetDegradedBy(v)
+	return _u
+}
+
+// SetNillableDegradedBy sets the "degraded_by" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableDegradedBy(v *string) *APIKeyUpdate {
+	if v != nil {
+		_u.SetDegradedBy(*v)
+	}
+	return _u
+}
+
+// SetFailures sets the "failures" field.
+func (_u *APIKeyUpdate) SetFailures(v int) *APIKeyUpdate {
+	_u.mutation.ResetFailures()
+	_u.mutation.SetFailures(v)
+	return _u
+}
+
+// SetNillableFailures sets the "failures" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableFailures(v *int) *APIKeyUpdate {
+	if v != nil {
+		_u.SetFailures(*v)
+	}
+	return _u
+}
+
+// AddFailures adds value to the "failures" field.
+func (_u *APIKeyUpdate) AddFailures(v int) *APIKeyUpdate {
+	_u.mutation.AddFailures(v)
+	return _u
+}
+
+// SetFailureClass sets the "failure_class" field.
+func (_u *APIKeyUpdate) SetFailureClass(v string) *APIKeyUpdate {
+	_u.mutation.SetFailureClass(v)
+	return _u
+}
+
+// SetNillableFailureClass sets the "failure_class" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableFailureClass(v *string) *APIKeyUpdate {
+	if v != nil {
+		_u.SetFailureClass(*v)
+	}
+	return _u
+}
+
+// SetFailedAt sets the "failed_at" field.
+func (_u *APIKeyUpdate) SetFailedAt(v time.Time) *APIKeyUpdate {
+	_u.mutation.SetFailedAt(v)
+	return _u
+}
+
+// SetNillableFailedAt sets the "failed_at" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableFailedAt(v *time.Time) *APIKeyUpdate {
+	if v != nil {
+		_u.SetFailedAt(*v)
+	}
+	return _u
+}
+
+// ClearFailedAt clears the value of the "failed_at" field.
+func (_u *APIKeyUpdate) ClearFailedAt() *APIKeyUpdate {
+	_u.mutation.ClearFailedAt()
+	return _u
+}
+
+// SetSucceededAt sets the "succeeded_at" field.
+func (_u *APIKeyUpdate) SetSucceededAt(v time.Time) *APIKeyUpdate {
+	_u.mutation.SetSucceededAt(v)
+	return _u
+}
+
+// SetNillableSucceededAt sets the "succeeded_at" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableSucceededAt(v *time.Time) *APIKeyUpdate {
+	if v != nil {
+		_u.SetSucceededAt(*v)
+	}
+	return _u
+}
+
+// ClearSucceededAt clears the value of the "succeeded_at" field.
+func (_u *APIKeyUpdate) ClearSucceededAt() *APIKeyUpdate {
+	_u.mutation.ClearSucceededAt()
+	return _u
+}
+
+// SetPass sets the "pass" field.
+func (_u *APIKeyUpdate) SetPass(v int64) *APIKeyUpdate {
+	_u.mutation.ResetPass()
+	_u.mutation.SetPass(v)
+	return _u
+}
+
+// SetNillablePass sets the "pass" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillablePass(v *int64) *APIKeyUpdate {
+	if v != nil {
+		_u.SetPass(*v)
+	}
+	return _u
+}
+
+// AddPass adds value to the "pass" field.
+func (_u *APIKeyUpdate) AddPass(v int64) *APIKeyUpdate {
+	_u.mutation.AddPass(v)
+	return _u
+}
+
+// SetWeight sets the "weight" field.
+func (_u *APIKeyUpdate) SetWeight(v int) *APIKeyUpdate {
+	_u.mutation.ResetWeight()
+	_u.mutation.SetWeight(v)
+	return _u
+}
+
+// SetNillableWeight sets the "weight" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableWeight(v *int) *APIKeyUpdate {
+	if v != nil {
+		_u.SetWeight(*v)
+	}
+	return _u
+}
+
+// AddWeight adds value to the "weight" field.
+func (_u *APIKeyUpdate) AddWeight(v int) *APIKeyUpdate {
+	_u.mutation.AddWeight(v)
+	return _u
+}
+
+// SetPriority sets the "priority" field.
+func (_u *APIKeyUpdate) SetPriority(v int) *APIKeyUpdate {
+	_u.mutation.ResetPriority()
+	_u.mutation.SetPriority(v)
+	return _u
+}
+
+// SetNillablePriority sets the "priority" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillablePriority(v *int) *APIKeyUpdate {
+	if v != nil {
+		_u.SetPriority(*v)
+	}
+	return _u
+}
+
+// AddPriority adds value to the "priority" field.
+func (_u *APIKeyUpdate) AddPriority(v int) *APIKeyUpdate {
+	_u.mutation.AddPriority(v)
+	return _u
+}
+
+// SetAllowedModels sets the "allowed_models" field.
+func (_u *APIKeyUpdate) SetAllowedModels(v []string) *APIKeyUpdate {
+	_u.mutation.SetAllowedModels(v)
+	return _u
+}
+
+// AppendAllowedModels appends value to the "allowed_models" field.
+func (_u *APIKeyUpdate) AppendAllowedModels(v []string) *APIKeyUpdate {
+	_u.mutation.AppendAllowedModels(v)
+	return _u
+}
+
+// ClearAllowedModels clears the value of the "allowed_models" field.
+func (_u *APIKeyUpdate) ClearAllowedModels() *APIKeyUpdate {
+	_u.mutation.ClearAllowedModels()
+	return _u
+}
+
+// SetDeniedModels sets the "denied_models" field.
+func (_u *APIKeyUpdate) SetDeniedModels(v []string) *APIKeyUpdate {
+	_u.mutation.SetDeniedModels(v)
+	return _u
+}
+
+// AppendDeniedModels appends value to the "denied_models" field.
+func (_u *APIKeyUpdate) AppendDeniedModels(v []string) *APIKeyUpdate {
+	_u.mutation.AppendDeniedModels(v)
+	return _u
+}
+
+// ClearDeniedModels clears the value of the "denied_models" field.
+func (_u *APIKeyUpdate) ClearDeniedModels() *APIKeyUpdate {
+	_u.mutation.ClearDeniedModels()
+	return _u
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (_u *APIKeyUpdate) SetQuotaGroupID(v uuid.UUID) *APIKeyUpdate {
+	_u.mutation.SetQuotaGroupID(v)
+	return _u
+}
+
+// SetNillableQuotaGroupID sets the "quota_group_id" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableQuotaGroupID(v *uuid.UUID) *APIKeyUpdate {
+	if v != nil {
+		_u.SetQuotaGroupID(*v)
+	}
+	return _u
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (_u *APIKeyUpdate) ClearQuotaGroupID() *APIKeyUpdate {
+	_u.mutation.ClearQuotaGroupID()
 	return _u
 }
 
@@ -405,6 +866,26 @@ func (_u *APIKeyUpdate) AddUsageEvents(v ...*UsageEvent) *APIKeyUpdate {
 	return _u.AddUsageEventIDs(ids...)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *APIKeyUpdate) AddLeaseIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *APIKeyUpdate) AddLeases(v ...*KeyLease) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
+// SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
+func (_u *APIKeyUpdate) SetQuotaGroup(v *QuotaGroup) *APIKeyUpdate {
+	return _u.SetQuotaGroupID(v.ID)
+}
+
 // SetDataKey sets the "data_key" edge to the DataKey entity.
 func (_u *APIKeyUpdate) SetDataKey(v *DataKey) *APIKeyUpdate {
 	return _u.SetDataKeyID(v.ID)
@@ -461,6 +942,33 @@ func (_u *APIKeyUpdate) RemoveUsageEvents(v ...*UsageEvent) *APIKeyUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *APIKeyUpdate) ClearLeases() *APIKeyUpdate {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *APIKeyUpdate) RemoveLeaseIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *APIKeyUpdate) RemoveLeases(v ...*KeyLease) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
+func (_u *APIKeyUpdate) ClearQuotaGroup() *APIKeyUpdate {
+	_u.mutation.ClearQuotaGroup()
+	return _u
 }
 
 // ClearDataKey clears the "data_key" edge to the DataKey entity.
@@ -531,6 +1039,98 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if _u.mutation.DeletedAtCleared() {
 		_spec.ClearField(apikey.FieldDeletedAt, field.TypeTime)
 	}
+	if value, ok := _u.mutation.RequestsPerMinute(); ok {
+		_spec.SetField(apikey.FieldRequestsPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsPerMinute(); ok {
+		_spec.AddField(apikey.FieldRequestsPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensPerMinute(); ok {
+		_spec.SetField(apikey.FieldTokensPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensPerMinute(); ok {
+		_spec.AddField(apikey.FieldTokensPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RequestsPerDay(); ok {
+		_spec.SetField(apikey.FieldRequestsPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsPerDay(); ok {
+		_spec.AddField(apikey.FieldRequestsPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensPerDay(); ok {
+		_spec.SetField(apikey.FieldTokensPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensPerDay(); ok {
+		_spec.AddField(apikey.FieldTokensPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Concurrency(); ok {
+		_spec.SetField(apikey.FieldConcurrency, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedConcurrency(); ok {
+		_spec.AddField(apikey.FieldConcurrency, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.CostPerDay(); ok {
+		_spec.SetField(apikey.FieldCostPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPerDay(); ok {
+		_spec.AddField(apikey.FieldCostPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Minute(); ok {
+		_spec.SetField(apikey.FieldMinute, field.TypeTime, value)
+	}
+	if _u.mutation.MinuteCleared() {
+		_spec.ClearField(apikey.FieldMinute, field.TypeTime)
+	}
+	if value, ok := _u.mutation.RequestsThisMinute(); ok {
+		_spec.SetField(apikey.FieldRequestsThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsThisMinute(); ok {
+		_spec.AddField(apikey.FieldRequestsThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensThisMinute(); ok {
+		_spec.SetField(apikey.FieldTokensThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensThisMinute(); ok {
+		_spec.AddField(apikey.FieldTokensThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RequestsToday(); ok {
+		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsToday(); ok {
+		_spec.AddField(apikey.FieldRequestsToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensToday(); ok {
+		_spec.SetField(apikey.FieldTokensToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensToday(); ok {
+		_spec.AddField(apikey.FieldTokensToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.CostToday(); ok {
+		_spec.SetField(apikey.FieldCostToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostToday(); ok {
+		_spec.AddField(apikey.FieldCostToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.LastReset(); ok {
+		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
+	}
+	if value, ok := _u.mutation.InFlight(); ok {
+		_spec.SetField(apikey.FieldInFlight, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedInFlight(); ok {
+		_spec.AddField(apikey.FieldInFlight, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Observed(); ok {
+		_spec.SetField(apikey.FieldObserved, field.TypeJSON, value)
+	}
+	if value, ok := _u.mutation.AppendedObserved(); ok {
+		_spec.AddModifier(func(u *sql.UpdateBuilder) {
+			sqljson.Append(u, apikey.FieldObserved, value)
+		})
+	}
+	if _u.mutation.ObservedCleared() {
+		_spec.ClearField(apikey.FieldObserved, field.TypeJSON)
+	}
 	if value, ok := _u.mutation.Label(); ok {
 		_spec.SetField(apikey.FieldLabel, field.TypeString, value)
 	}
@@ -558,21 +1158,6 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if value, ok := _u.mutation.AddedExtraTokens(); ok {
 		_spec.AddField(apikey.FieldExtraTokens, field.TypeInt64, value)
 	}
-	if value, ok := _u.mutation.RequestsToday(); ok {
-		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedRequestsToday(); ok {
-		_spec.AddField(apikey.FieldRequestsToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.TokensToday(); ok {
-		_spec.SetField(apikey.FieldTokensToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedTokensToday(); ok {
-		_spec.AddField(apikey.FieldTokensToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.LastReset(); ok {
-		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
-	}
 	if value, ok := _u.mutation.Disabled(); ok {
 		_spec.SetField(apikey.FieldDisabled, field.TypeBool, value)
 	}
@@ -587,6 +1172,70 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if value, ok := _u.mutation.DegradedReason(); ok {
 		_spec.SetField(apikey.FieldDegradedReason, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.DegradedBy(); ok {
+		_spec.SetField(apikey.FieldDegradedBy, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.Failures(); ok {
+		_spec.SetField(apikey.FieldFailures, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedFailures(); ok {
+		_spec.AddField(apikey.FieldFailures, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.FailureClass(); ok {
+		_spec.SetField(apikey.FieldFailureClass, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.FailedAt(); ok {
+		_spec.SetField(apikey.FieldFailedAt, field.TypeTime, value)
+	}
+	if _u.mutation.FailedAtCleared() {
+		_spec.ClearField(apikey.FieldFailedAt, field.TypeTime)
+	}
+	if value, ok := _u.mutation.SucceededAt(); ok {
+		_spec.SetField(apikey.FieldSucceededAt, field.TypeTime, value)
+	}
+	if _u.mutation.SucceededAtCleared() {
+		_spec.ClearField(apikey.FieldSucceededAt, field.TypeTime)
+	}
+	if value, ok := _u.mutation.Pass(); ok {
+		_spec.SetField(apikey.FieldPass, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedPass(); ok {
+		_spec.AddField(apikey.FieldPass, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Weight(); ok {
+		_spec.SetField(apikey.FieldWeight, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedWeight(); ok {
+		_spec.AddField(apikey.FieldWeight, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.Priority(); ok {
+		_spec.SetField(apikey.FieldPriority, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedPriority(); ok {
+		_spec.AddField(apikey.FieldPriority, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AllowedModels(); ok {
+		_spec.SetField(apikey.FieldAllowedModels, field.TypeJSON, value)
+	}
+	if value, ok := _u.mutation.AppendedAllowedModels(); ok {
+		_spec.AddModifier(func(u *sql.UpdateBuilder) {
+			sqljson.Append(u, apikey.FieldAllowedModels, value)
+		})
+	}
+	if _u.mutation.AllowedModelsCleared() {
+		_spec.ClearField(apikey.FieldAllowedModels, field.TypeJSON)
+	}
+	if value, ok := _u.mutation.DeniedModels(); ok {
+		_spec.SetField(apikey.FieldDeniedModels, field.TypeJSON, value)
+	}
+	if value, ok := _u.mutation.AppendedDeniedModels(); ok {
+		_spec.AddModifier(func(u *sql.UpdateBuilder) {
+			sqljson.Append(u, apikey.FieldDeniedModels, value)
+		})
+	}
+	if _u.mutation.DeniedModelsCleared() {
+		_spec.ClearField(apikey.FieldDeniedModels, field.TypeJSON)
 	}
 	if value, ok := _u.mutation.LastUsedAt(); ok {
 		_spec.SetField(apikey.FieldLastUsedAt, field.TypeTime, value)
@@ -725,6 +1374,80 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 		}
 		_spec.Edges.Add = append(_spec.Edges.Add, edge)
 	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.LeasesTable,
+			Columns: []string{apikey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.LeasesTable,
+			Columns: []string{apikey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.LeasesTable,
+			Columns: []string{apikey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.QuotaGroupCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.QuotaGroupTable,
+			Columns: []string{apikey.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.QuotaGroupIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.QuotaGroupTable,
+			Columns: []string{apikey.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
 	if _u.mutation.DataKeyCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -807,6 +1530,310 @@ func (_u *APIKeyUpdateOne) SetNillableDeletedAt(v *time.Time) *APIKeyUpdateOne {
 // ClearDeletedAt clears the value of the "deleted_at" field.
 func (_u *APIKeyUpdateOne) ClearDeletedAt() *APIKeyUpdateOne {
 	_u.mutation.ClearDeletedAt()
+	return _u
+}
+
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (_u *APIKeyUpdateOne) SetRequestsPerMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetRequestsPerMinute()
+	_u.mutation.SetRequestsPerMinute(v)
+	return _u
+}
+
+// SetNillableRequestsPerMinute sets the "requests_per_minute" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableRequestsPerMinute(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetRequestsPerMinute(*v)
+	}
+	return _u
+}
+
+// AddRequestsPerMinute adds value to the "requests_per_minute" field.
+func (_u *APIKeyUpdateOne) AddRequestsPerMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddRequestsPerMinute(v)
+	return _u
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (_u *APIKeyUpdateOne) SetTokensPerMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetTokensPerMinute()
+	_u.mutation.SetTokensPerMinute(v)
+	return _u
+}
+
+// SetNillableTokensPerMinute sets the "tokens_per_minute" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableTokensPerMinute(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetTokensPerMinute(*v)
+	}
+	return _u
+}
+
+// AddTokensPerMinute adds value to the "tokens_per_minute" field.
+func (_u *APIKeyUpdateOne) AddTokensPerMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddTokensPerMinute(v)
+	return _u
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (_u *APIKeyUpdateOne) SetRequestsPerDay(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetRequestsPerDay()
+	_u.mutation.SetRequestsPerDay(v)
+	return _u
+}
+
+// SetNillableRequestsPerDay sets the "requests_per_day" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableRequestsPerDay(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetRequestsPerDay(*v)
+	}
+	return _u
+}
+
+// AddRequestsPerDay adds value to the "requests_per_day" field.
+func (_u *APIKeyUpdateOne) AddRequestsPerDay(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddRequestsPerDay(v)
+	return _u
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (_u *APIKeyUpdateOne) SetTokensPerDay(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetTokensPerDay()
+	_u.mutation.SetTokensPerDay(v)
+	return _u
+}
+
+// SetNillableTokensPerDay sets the "tokens_per_day" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableTokensPerDay(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetTokensPerDay(*v)
+	}
+	return _u
+}
+
+// AddTokensPerDay adds value to the "tokens_per_day" field.
+func (_u *APIKeyUpdateOne) AddTokensPerDay(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddTokensPerDay(v)
+	return _u
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (_u *APIKeyUpdateOne) SetConcurrency(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetConcurrency()
+	_u.mutation.SetConcurrency(v)
+	return _u
+}
+
+// SetNillableConcurrency sets the "concurrency" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableConcurrency(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetConcurrency(*v)
+	}
+	return _u
+}
+
+// AddConcurrency adds value to the "concurrency" field.
+func (_u *APIKeyUpdateOne) AddConcurrency(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddConcurrency(v)
+	return _u
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (_u *APIKeyUpdateOne) SetCostPerDay(v money.USD) *APIKeyUpdateOne {
+	_u.mutation.ResetCostPerDay()
+	_u.mutation.SetCostPerDay(v)
+	return _u
+}
+
+// SetNillableCostPerDay sets the "cost_per_day" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableCostPerDay(v *money.USD) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetCostPerDay(*v)
+	}
+	return _u
+}
+
+// AddCostPerDay adds value to the "cost_per_day" field.
+func (_u *APIKeyUpdateOne) AddCostPerDay(v money.USD) *APIKeyUpdateOne {
+	_u.mutation.AddCostPerDay(v)
+	return _u
+}
+
+// SetMinute sets the "minute" field.
+func (_u *APIKeyUpdateOne) SetMinute(v time.Time) *APIKeyUpdateOne {
+	_u.mutation.SetMinute(v)
+	return _u
+}
+
+// SetNillableMinute sets the "minute" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableMinute(v *time.Time) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetMinute(*v)
+	}
+	return _u
+}
+
+// ClearMinute clears the value of the "minute" field.
+func (_u *APIKeyUpdateOne) ClearMinute() *APIKeyUpdateOne {
+	_u.mutation.ClearMinute()
+	return _u
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (_u *APIKeyUpdateOne) SetRequestsThisMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetRequestsThisMinute()
+	_u.mutation.SetRequestsThisMinute(v)
+	return _u
+}
+
+// SetNillableRequestsThisMinute sets the "requests_this_minute" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableRequestsThisMinute(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetRequestsThisMinute(*v)
+	}
+	return _u
+}
+
+// AddRequestsThisMinute adds value to the "requests_this_minute" field.
+func (_u *APIKeyUpdateOne) AddRequestsThisMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddRequestsThisMinute(v)
+	return _u
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (_u *APIKeyUpdateOne) SetTokensThisMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetTokensThisMinute()
+	_u.mutation.SetTokensThisMinute(v)
+	return _u
+}
+
+// SetNillableTokensThisMinute sets the "tokens_this_minute" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableTokensThisMinute(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetTokensThisMinute(*v)
+	}
+	return _u
+}
+
+// AddTokensThisMinute adds value to the "tokens_this_minute" field.
+func (_u *APIKeyUpdateOne) AddTokensThisMinute(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddTokensThisMinute(v)
+	return _u
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (_u *APIKeyUpdateOne) SetRequestsToday(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetRequestsToday()
+	_u.mutation.SetRequestsToday(v)
+	return _u
+}
+
+// SetNillableRequestsToday sets the "requests_today" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableRequestsToday(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetRequestsToday(*v)
+	}
+	return _u
+}
+
+// AddRequestsToday adds value to the "requests_today" field.
+func (_u *APIKeyUpdateOne) AddRequestsToday(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddRequestsToday(v)
+	return _u
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (_u *APIKeyUpdateOne) SetTokensToday(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetTokensToday()
+	_u.mutation.SetTokensToday(v)
+	return _u
+}
+
+// SetNillableTokensToday sets the "tokens_today" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableTokensToday(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetTokensToday(*v)
+	}
+	return _u
+}
+
+// AddTokensToday adds value to the "tokens_today" field.
+func (_u *APIKeyUpdateOne) AddTokensToday(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddTokensToday(v)
+	return _u
+}
+
+// SetCostToday sets the "cost_today" field.
+func (_u *APIKeyUpdateOne) SetCostToday(v money.USD) *APIKeyUpdateOne {
+	_u.mutation.ResetCostToday()
+	_u.mutation.SetCostToday(v)
+	return _u
+}
+
+// SetNillableCostToday sets the "cost_today" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableCostToday(v *money.USD) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetCostToday(*v)
+	}
+	return _u
+}
+
+// AddCostToday adds value to the "cost_today" field.
+func (_u *APIKeyUpdateOne) AddCostToday(v money.USD) *APIKeyUpdateOne {
+	_u.mutation.AddCostToday(v)
+	return _u
+}
+
+// SetLastReset sets the "last_reset" field.
+func (_u *APIKeyUpdateOne) SetLastReset(v time.Time) *APIKeyUpdateOne {
+	_u.mutation.SetLastReset(v)
+	return _u
+}
+
+// SetNillableLastReset sets the "last_reset" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableLastReset(v *time.Time) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetLastReset(*v)
+	}
+	return _u
+}
+
+// SetInFlight sets the "in_flight" field.
+func (_u *APIKeyUpdateOne) SetInFlight(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetInFlight()
+	_u.mutation.SetInFlight(v)
+	return _u
+}
+
+// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableInFlight(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetInFlight(*v)
+	}
+	return _u
+}
+
+// AddInFlight adds value to the "in_flight" field.
+func (_u *APIKeyUpdateOne) AddInFlight(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddInFlight(v)
+	return _u
+}
+
+// SetObserved sets the "observed" field.
+func (_u *APIKeyUpdateOne) SetObserved(v json.RawMessage) *APIKeyUpdateOne {
+	_u.mutation.SetObserved(v)
+	return _u
+}
+
+// AppendObserved appends value to the "observed" field.
+func (_u *APIKeyUpdateOne) AppendObserved(v json.RawMessage) *APIKeyUpdateOne {
+	_u.mutation.AppendObserved(v)
+	return _u
+}
+
+// ClearObserved clears the value of the "observed" field.
+func (_u *APIKeyUpdateOne) ClearObserved() *APIKeyUpdateOne {
+	_u.mutation.ClearObserved()
 	return _u
 }
 
@@ -922,62 +1949,6 @@ func (_u *APIKeyUpdateOne) AddExtraTokens(v int64) *APIKeyUpdateOne {
 	return _u
 }
 
-// SetRequestsToday sets the "requests_today" field.
-func (_u *APIKeyUpdateOne) SetRequestsToday(v int64) *APIKeyUpdateOne {
-	_u.mutation.ResetRequestsToday()
-	_u.mutation.SetRequestsToday(v)
-	return _u
-}
-
-// SetNillableRequestsToday sets the "requests_today" field if the given value is not nil.
-func (_u *APIKeyUpdateOne) SetNillableRequestsToday(v *int64) *APIKeyUpdateOne {
-	if v != nil {
-		_u.SetRequestsToday(*v)
-	}
-	return _u
-}
-
-// AddRequestsToday adds value to the "requests_today" field.
-func (_u *APIKeyUpdateOne) AddRequestsToday(v int64) *APIKeyUpdateOne {
-	_u.mutation.AddRequestsToday(v)
-	return _u
-}
-
-// SetTokensToday sets the "tokens_today" field.
-func (_u *APIKeyUpdateOne) SetTokensToday(v int64) *APIKeyUpdateOne {
-	_u.mutation.ResetTokensToday()
-	_u.mutation.SetTokensToday(v)
-	return _u
-}
-
-// SetNillableTokensToday sets the "tokens_today" field if the given value is not nil.
-func (_u *APIKeyUpdateOne) SetNillableTokensToday(v *int64) *APIKeyUpdateOne {
-	if v != nil {
-		_u.SetTokensToday(*v)
-	}
-	return _u
-}
-
-// AddTokensToday adds value to the "tokens_today" field.
-func (_u *APIKeyUpdateOne) AddTokensToday(v int64) *APIKeyUpdateOne {
-	_u.mutation.AddTokensToday(v)
-	return _u
-}
-
-// SetLastReset sets the "last_reset" field.
-func (_u *APIKeyUpdateOne) SetLastReset(v time.Time) *APIKeyUpdateOne {
-	_u.mutation.SetLastReset(v)
-	return _u
-}
-
-// SetNillableLastReset sets the "last_reset" field if the given value is not nil.
-func (_u *APIKeyUpdateOne) SetNillableLastReset(v *time.Time) *APIKeyUpdateOne {
-	if v != nil {
-		_u.SetLastReset(*v)
-	}
-	return _u
-}
-
 // SetDisabled sets the "disabled" field.
 func (_u *APIKeyUpdateOne) SetDisabled(v bool) *APIKeyUpdateOne {
 	_u.mutation.SetDisabled(v)
@@ -1037,6 +2008,214 @@ func (_u *APIKeyUpdateOne) SetNillableDegradedReason(v *string) *APIKeyUpdateOne
 	if v != nil {
 		_u.SetDegradedReason(*v)
 	}
+	return _u
+}
+
+// SetDegradedBy sets the "degraded_by" field.
+func (_u *APIKeyUpdateOne) SetDegradedBy(v string) *APIKeyUpdateOne {
+	_u.mutation.SetDegradedBy(v)
+	return _u
+}
+
+// SetNillableDegradedBy sets the "degraded_by" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableDegradedBy(v *string) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetDegradedBy(*v)
+	}
+	return _u
+}
+
+// SetFailures sets the "failures" field.
+func (_u *APIKeyUpdateOne) SetFailures(v int) *APIKeyUpdateOne {
+	_u.mutation.ResetFailures()
+	_u.mutation.SetFailures(v)
+	return _u
+}
+
+// SetNillableFailures sets the "failures" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableFailures(v *int) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetFailures(*v)
+	}
+	return _u
+}
+
+// AddFailures adds value to the "failures" field.
+func (_u *APIKeyUpdateOne) AddFailures(v int) *APIKeyUpdateOne {
+	_u.mutation.AddFailures(v)
+	return _u
+}
+
+// SetFailureClass sets the "failure_class" field.
+func (_u *APIKeyUpdateOne) SetFailureClass(v string) *APIKeyUpdateOne {
+	_u.mutation.SetFailureClass(v)
+	return _u
+}
+
+// SetNillableFailureClass sets the "failure_class" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableFailureClass(v *string) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetFailureClass(*v)
+	}
+	return _u
+}
+
+// SetFailedAt sets the "failed_at" field.
+func (_u *APIKeyUpdateOne) SetFailedAt(v time.Time) *APIKeyUpdateOne {
+	_u.mutation.SetFailedAt(v)
+	return _u
+}
+
+// SetNillableFailedAt sets the "failed_at" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableFailedAt(v *time.Time) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetFailedAt(*v)
+	}
+	return _u
+}
+
+// ClearFailedAt clears the value of the "failed_at" field.
+func (_u *APIKeyUpdateOne) ClearFailedAt() *APIKeyUpdateOne {
+	_u.mutation.ClearFailedAt()
+	return _u
+}
+
+// SetSucceededAt sets the "succeeded_at" field.
+func (_u *APIKeyUpdateOne) SetSucceededAt(v time.Time) *APIKeyUpdateOne {
+	_u.mutation.SetSucceededAt(v)
+	return _u
+}
+
+// SetNillableSucceededAt sets the "succeeded_at" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableSucceededAt(v *time.Time) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetSucceededAt(*v)
+	}
+	return _u
+}
+
+// ClearSucceededAt clears the value of the "succeeded_at" field.
+func (_u *APIKeyUpdateOne) ClearSucceededAt() *APIKeyUpdateOne {
+	_u.mutation.ClearSucceededAt()
+	return _u
+}
+
+// SetPass sets the "pass" field.
+func (_u *APIKeyUpdateOne) SetPass(v int64) *APIKeyUpdateOne {
+	_u.mutation.ResetPass()
+	_u.mutation.SetPass(v)
+	return _u
+}
+
+// SetNillablePass sets the "pass" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillablePass(v *int64) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetPass(*v)
+	}
+	return _u
+}
+
+// AddPass adds value to the "pass" field.
+func (_u *APIKeyUpdateOne) AddPass(v int64) *APIKeyUpdateOne {
+	_u.mutation.AddPass(v)
+	return _u
+}
+
+// SetWeight sets the "weight" field.
+func (_u *APIKeyUpdateOne) SetWeight(v int) *APIKeyUpdateOne {
+	_u.mutation.ResetWeight()
+	_u.mutation.SetWeight(v)
+	return _u
+}
+
+// SetNillableWeight sets the "weight" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableWeight(v *int) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetWeight(*v)
+	}
+	return _u
+}
+
+// AddWeight adds value to the "weight" field.
+func (_u *APIKeyUpdateOne) AddWeight(v int) *APIKeyUpdateOne {
+	_u.mutation.AddWeight(v)
+	return _u
+}
+
+// SetPriority sets the "priority" field.
+func (_u *APIKeyUpdateOne) SetPriority(v int) *APIKeyUpdateOne {
+	_u.mutation.ResetPriority()
+	_u.mutation.SetPriority(v)
+	return _u
+}
+
+// SetNillablePriority sets the "priority" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillablePriority(v *int) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetPriority(*v)
+	}
+	return _u
+}
+
+// AddPriority adds value to the "priority" field.
+func (_u *APIKeyUpdateOne) AddPriority(v int) *APIKeyUpdateOne {
+	_u.mutation.AddPriority(v)
+	return _u
+}
+
+// SetAllowedModels sets the "allowed_models" field.
+func (_u *APIKeyUpdateOne) SetAllowedModels(v []string) *APIKeyUpdateOne {
+	_u.mutation.SetAllowedModels(v)
+	return _u
+}
+
+// AppendAllowedModels appends value to the "allowed_models" field.
+func (_u *APIKeyUpdateOne) AppendAllowedModels(v []string) *APIKeyUpdateOne {
+	_u.mutation.AppendAllowedModels(v)
+	return _u
+}
+
+// ClearAllowedModels clears the value of the "allowed_models" field.
+func (_u *APIKeyUpdateOne) ClearAllowedModels() *APIKeyUpdateOne {
+	_u.mutation.ClearAllowedModels()
+	return _u
+}
+
+// SetDeniedModels sets the "denied_models" field.
+func (_u *APIKeyUpdateOne) SetDeniedModels(v []string) *APIKeyUpdateOne {
+	_u.mutation.SetDeniedModels(v)
+	return _u
+}
+
+// AppendDeniedModels appends value to the "denied_models" field.
+func (_u *APIKeyUpdateOne) AppendDeniedModels(v []string) *APIKeyUpdateOne {
+	_u.mutation.AppendDeniedModels(v)
+	return _u
+}
+
+// ClearDeniedModels clears the value of the "denied_models" field.
+func (_u *APIKeyUpdateOne) ClearDeniedModels() *APIKeyUpdateOne {
+	_u.mutation.ClearDeniedModels()
+	return _u
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (_u *APIKeyUpdateOne) SetQuotaGroupID(v uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.SetQuotaGroupID(v)
+	return _u
+}
+
+// SetNillableQuotaGroupID sets the "quota_group_id" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableQuotaGroupID(v *uuid.UUID) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetQuotaGroupID(*v)
+	}
+	return _u
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (_u *APIKeyUpdateOne) ClearQuotaGroupID() *APIKeyUpdateOne {
+	_u.mutation.ClearQuotaGroupID()
 	return _u
 }
 
@@ -1147,6 +2326,26 @@ func (_u *APIKeyUpdateOne) AddUsageEvents(v ...*UsageEvent) *APIKeyUpdateOne {
 	return _u.AddUsageEventIDs(ids...)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *APIKeyUpdateOne) AddLeaseIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *APIKeyUpdateOne) AddLeases(v ...*KeyLease) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
+// SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
+func (_u *APIKeyUpdateOne) SetQuotaGroup(v *QuotaGroup) *APIKeyUpdateOne {
+	return _u.SetQuotaGroupID(v.ID)
+}
+
 // SetDataKey sets the "data_key" edge to the DataKey entity.
 func (_u *APIKeyUpdateOne) SetDataKey(v *DataKey) *APIKeyUpdateOne {
 	return _u.SetDataKeyID(v.ID)
@@ -1203,6 +2402,33 @@ func (_u *APIKeyUpdateOne) RemoveUsageEvents(v ...*UsageEvent) *APIKeyUpdateOne 
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *APIKeyUpdateOne) ClearLeases() *APIKeyUpdateOne {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *APIKeyUpdateOne) RemoveLeaseIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *APIKeyUpdateOne) RemoveLeases(v ...*KeyLease) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
+func (_u *APIKeyUpdateOne) ClearQuotaGroup() *APIKeyUpdateOne {
+	_u.mutation.ClearQuotaGroup()
+	return _u
 }
 
 // ClearDataKey clears the "data_key" edge to the DataKey entity.
@@ -1303,6 +2529,98 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	if _u.mutation.DeletedAtCleared() {
 		_spec.ClearField(apikey.FieldDeletedAt, field.TypeTime)
 	}
+	if value, ok := _u.mutation.RequestsPerMinute(); ok {
+		_spec.SetField(apikey.FieldRequestsPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsPerMinute(); ok {
+		_spec.AddField(apikey.FieldRequestsPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensPerMinute(); ok {
+		_spec.SetField(apikey.FieldTokensPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensPerMinute(); ok {
+		_spec.AddField(apikey.FieldTokensPerMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RequestsPerDay(); ok {
+		_spec.SetField(apikey.FieldRequestsPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsPerDay(); ok {
+		_spec.AddField(apikey.FieldRequestsPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensPerDay(); ok {
+		_spec.SetField(apikey.FieldTokensPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensPerDay(); ok {
+		_spec.AddField(apikey.FieldTokensPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Concurrency(); ok {
+		_spec.SetField(apikey.FieldConcurrency, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedConcurrency(); ok {
+		_spec.AddField(apikey.FieldConcurrency, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.CostPerDay(); ok {
+		_spec.SetField(apikey.FieldCostPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPerDay(); ok {
+		_spec.AddField(apikey.FieldCostPerDay, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Minute(); ok {
+		_spec.SetField(apikey.FieldMinute, field.TypeTime, value)
+	}
+	if _u.mutation.MinuteCleared() {
+		_spec.ClearField(apikey.FieldMinute, field.TypeTime)
+	}
+	if value, ok := _u.mutation.RequestsThisMinute(); ok {
+		_spec.SetField(apikey.FieldRequestsThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsThisMinute(); ok {
+		_spec.AddField(apikey.FieldRequestsThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensThisMinute(); ok {
+		_spec.SetField(apikey.FieldTokensThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensThisMinute(); ok {
+		_spec.AddField(apikey.FieldTokensThisMinute, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RequestsToday(); ok {
+		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRequestsToday(); ok {
+		_spec.AddField(apikey.FieldRequestsToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TokensToday(); ok {
+		_spec.SetField(apikey.FieldTokensToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTokensToday(); ok {
+		_spec.AddField(apikey.FieldTokensToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.CostToday(); ok {
+		_spec.SetField(apikey.FieldCostToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostToday(); ok {
+		_spec.AddField(apikey.FieldCostToday, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.LastReset(); ok {
+		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
+	}
+	if value, ok := _u.mutation.InFlight(); ok {
+		_spec.SetField(apikey.FieldInFlight, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedInFlight(); ok {
+		_spec.AddField(apikey.FieldInFlight, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Observed(); ok {
+		_spec.SetField(apikey.FieldObserved, field.TypeJSON, value)
+	}
+	if value, ok := _u.mutation.AppendedObserved(); ok {
+		_spec.AddModifier(func(u *sql.UpdateBuilder) {
+			sqljson.Append(u, apikey.FieldObserved, value)
+		})
+	}
+	if _u.mutation.ObservedCleared() {
+		_spec.ClearField(apikey.FieldObserved, field.TypeJSON)
+	}
 	if value, ok := _u.mutation.Label(); ok {
 		_spec.SetField(apikey.FieldLabel, field.TypeString, value)
 	}
@@ -1330,21 +2648,6 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	if value, ok := _u.mutation.AddedExtraTokens(); ok {
 		_spec.AddField(apikey.FieldExtraTokens, field.TypeInt64, value)
 	}
-	if value, ok := _u.mutation.RequestsToday(); ok {
-		_spec.SetField(apikey.FieldRequestsToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedRequestsToday(); ok {
-		_spec.AddField(apikey.FieldRequestsToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.TokensToday(); ok {
-		_spec.SetField(apikey.FieldTokensToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedTokensToday(); ok {
-		_spec.AddField(apikey.FieldTokensToday, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.LastReset(); ok {
-		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
-	}
 	if value, ok := _u.mutation.Disabled(); ok {
 		_spec.SetField(apikey.FieldDisabled, field.TypeBool, value)
 	}
@@ -1359,6 +2662,70 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	}
 	if value, ok := _u.mutation.DegradedReason(); ok {
 		_spec.SetField(apikey.FieldDegradedReason, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.DegradedBy(); ok {
+		_spec.SetField(apikey.FieldDegradedBy, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.Failures(); ok {
+		_spec.SetField(apikey.FieldFailures, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedFailures(); ok {
+		_spec.AddField(apikey.FieldFailures, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.FailureClass(); ok {
+		_spec.SetField(apikey.FieldFailureClass, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.FailedAt(); ok {
+		_spec.SetField(apikey.FieldFailedAt, field.TypeTime, value)
+	}
+	if _u.mutation.FailedAtCleared() {
+		_spec.ClearField(apikey.FieldFailedAt, field.TypeTime)
+	}
+	if value, ok := _u.mutation.SucceededAt(); ok {
+		_spec.SetField(apikey.FieldSucceededAt, field.TypeTime, value)
+	}
+	if _u.mutation.SucceededAtCleared() {
+		_spec.ClearField(apikey.FieldSucceededAt, field.TypeTime)
+	}
+	if value, ok := _u.mutation.Pass(); ok {
+		_spec.SetField(apikey.FieldPass, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedPass(); ok {
+		_spec.AddField(apikey.FieldPass, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Weight(); ok {
+		_spec.SetField(apikey.FieldWeight, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedWeight(); ok {
+		_spec.AddField(apikey.FieldWeight, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.Priority(); ok {
+		_spec.SetField(apikey.FieldPriority, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedPriority(); ok {
+		_spec.AddField(apikey.FieldPriority, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AllowedModels(); ok {
+		_spec.SetField(apikey.FieldAllowedModels, field.TypeJSON, value)
+	}
+	if value, ok := _u.mutation.AppendedAllowedModels(); ok {
+		_spec.AddModifier(func(u *sql.UpdateBuilder) {
+			sqljson.Append(u, apikey.FieldAllowedModels, value)
+		})
+	}
+	if _u.mutation.AllowedModelsCleared() {
+		_spec.ClearField(apikey.FieldAllowedModels, field.TypeJSON)
+	}
+	if value, ok := _u.mutation.DeniedModels(); ok {
+		_spec.SetField(apikey.FieldDeniedModels, field.TypeJSON, value)
+	}
+	if value, ok := _u.mutation.AppendedDeniedModels(); ok {
+		_spec.AddModifier(func(u *sql.UpdateBuilder) {
+			sqljson.Append(u, apikey.FieldDeniedModels, value)
+		})
+	}
+	if _u.mutation.DeniedModelsCleared() {
+		_spec.ClearField(apikey.FieldDeniedModels, field.TypeJSON)
 	}
 	if value, ok := _u.mutation.LastUsedAt(); ok {
 		_spec.SetField(apikey.FieldLastUsedAt, field.TypeTime, value)
@@ -1490,6 +2857,80 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.LeasesTable,
+			Columns: []string{apikey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.LeasesTable,
+			Columns: []string{apikey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.LeasesTable,
+			Columns: []string{apikey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.QuotaGroupCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.QuotaGroupTable,
+			Columns: []string{apikey.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.QuotaGroupIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   apikey.QuotaGroupTable,
+			Columns: []string{apikey.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

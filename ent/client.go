@@ -21,10 +21,12 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
@@ -50,6 +52,8 @@ type Client struct {
 	DiscoveryLog *DiscoveryLogClient
 	// Installation is the client for interacting with the Installation builders.
 	Installation *InstallationClient
+	// KeyLease is the client for interacting with the KeyLease builders.
+	KeyLease *KeyLeaseClient
 	// Model is the client for interacting with the Model builders.
 	Model *ModelClient
 	// ModelFamily is the client for interacting with the ModelFamily builders.
@@ -58,6 +62,8 @@ type Client struct {
 	Price *PriceClient
 	// Provider is the client for interacting with the Provider builders.
 	Provider *ProviderClient
+	// QuotaGroup is the client for interacting with the QuotaGroup builders.
+	QuotaGroup *QuotaGroupClient
 	// SDKVersion is the client for interacting with the SDKVersion builders.
 	SDKVersion *SDKVersionClient
 	// Setting is the client for interacting with the Setting builders.
@@ -86,10 +92,12 @@ func (c *Client) init() {
 	c.DataKey = NewDataKeyClient(c.config)
 	c.DiscoveryLog = NewDiscoveryLogClient(c.config)
 	c.Installation = NewInstallationClient(c.config)
+	c.KeyLease = NewKeyLeaseClient(c.config)
 	c.Model = NewModelClient(c.config)
 	c.ModelFamily = NewModelFamilyClient(c.config)
 	c.Price = NewPriceClient(c.config)
 	c.Provider = NewProviderClient(c.config)
+	c.QuotaGroup = NewQuotaGroupClient(c.config)
 	c.SDKVersion = NewSDKVersionClient(c.config)
 	c.Setting = NewSettingClient(c.config)
 	c.Usage = NewUsageClient(c.config)
@@ -193,10 +201,12 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		DataKey:      NewDataKeyClient(cfg),
 		DiscoveryLog: NewDiscoveryLogClient(cfg),
 		Installation: NewInstallationClient(cfg),
+		KeyLease:     NewKeyLeaseClient(cfg),
 		Model:        NewModelClient(cfg),
 		ModelFamily:  NewModelFamilyClient(cfg),
 		Price:        NewPriceClient(cfg),
 		Provider:     NewProviderClient(cfg),
+		QuotaGroup:   NewQuotaGroupClient(cfg),
 		SDKVersion:   NewSDKVersionClient(cfg),
 		Setting:      NewSettingClient(cfg),
 		Usage:        NewUsageClient(cfg),
@@ -227,10 +237,12 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		DataKey:      NewDataKeyClient(cfg),
 		DiscoveryLog: NewDiscoveryLogClient(cfg),
 		Installation: NewInstallationClient(cfg),
+		KeyLease:     NewKeyLeaseClient(cfg),
 		Model:        NewModelClient(cfg),
 		ModelFamily:  NewModelFamilyClient(cfg),
 		Price:        NewPriceClient(cfg),
 		Provider:     NewProviderClient(cfg),
+		QuotaGroup:   NewQuotaGroupClient(cfg),
 		SDKVersion:   NewSDKVersionClient(cfg),
 		Setting:      NewSettingClient(cfg),
 		Usage:        NewUsageClient(cfg),
@@ -266,9 +278,9 @@ func (c *Client) Close() error {
 // In order to add hooks to a specific client, call: `client.Node.Use(...)`.
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
-		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.Model,
-		c.ModelFamily, c.Price, c.Provider, c.SDKVersion, c.Setting, c.Usage,
-		c.UsageEvent, c.UsageHorizon, c.UsageTotal,
+		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.KeyLease,
+		c.Model, c.ModelFamily, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
+		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageTotal,
 	} {
 		n.Use(hooks...)
 	}
@@ -278,9 +290,9 @@ func (c *Client) Use(hooks ...Hook) {
 // In order to add interceptors to a specific client, call: `client.Node.Intercept(...)`.
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
-		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.Model,
-		c.ModelFamily, c.Price, c.Provider, c.SDKVersion, c.Setting, c.Usage,
-		c.UsageEvent, c.UsageHorizon, c.UsageTotal,
+		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.KeyLease,
+		c.Model, c.ModelFamily, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
+		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageTotal,
 	} {
 		n.Intercept(interceptors...)
 	}
@@ -299,6 +311,8 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.DiscoveryLog.mutate(ctx, m)
 	case *InstallationMutation:
 		return c.Installation.mutate(ctx, m)
+	case *KeyLeaseMutation:
+		return c.KeyLease.mutate(ctx, m)
 	case *ModelMutation:
 		return c.Model.mutate(ctx, m)
 	case *ModelFamilyMutation:
@@ -307,6 +321,8 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.Price.mutate(ctx, m)
 	case *ProviderMutation:
 		return c.Provider.mutate(ctx, m)
+	case *QuotaGroupMutation:
+		return c.QuotaGroup.mutate(ctx, m)
 	case *SDKVersionMutation:
 		return c.SDKVersion.mutate(ctx, m)
 	case *SettingMutation:
@@ -473,6 +489,38 @@ func (c *APIKeyClient) QueryUsageEvents(_m *APIKey) *UsageEventQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, id),
 			sqlgraph.To(usageevent.Table, usageevent.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageEventsTable, apikey.UsageEventsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryLeases queries the leases edge of a APIKey.
+func (c *APIKeyClient) QueryLeases(_m *APIKey) *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, id),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.LeasesTable, apikey.LeasesColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryQuotaGroup queries the quota_group edge of a APIKey.
+func (c *APIKeyClient) QueryQuotaGroup(_m *APIKey) *QuotaGroupQuery {
+	query := (&QuotaGroupClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, id),
+			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, apikey.QuotaGroupTable, apikey.QuotaGroupColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -1085,6 +1133,171 @@ func (c *InstallationClient) mutate(ctx context.Context, m *InstallationMutation
 	}
 }
 
+// KeyLeaseClient is a client for the KeyLease schema.
+type KeyLeaseClient struct {
+	config
+}
+
+// NewKeyLeaseClient returns a client for the KeyLease from the given config.
+func NewKeyLeaseClient(c config) *KeyLeaseClient {
+	return &KeyLeaseClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `keylease.Hooks(f(g(h())))`.
+func (c *KeyLeaseClient) Use(hooks ...Hook) {
+	c.hooks.KeyLease = append(c.hooks.KeyLease, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `keylease.Intercept(f(g(h())))`.
+func (c *KeyLeaseClient) Intercept(interceptors ...Interceptor) {
+	c.inters.KeyLease = append(c.inters.KeyLease, interceptors...)
+}
+
+// Create returns a builder for creating a KeyLease entity.
+func (c *KeyLeaseClient) Create() *KeyLeaseCreate {
+	mutation := newKeyLeaseMutation(c.config, OpCreate)
+	return &KeyLeaseCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of KeyLease entities.
+func (c *KeyLeaseClient) CreateBulk(builders ...*KeyLeaseCreate) *KeyLeaseCreateBulk {
+	return &KeyLeaseCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *KeyLeaseClient) MapCreateBulk(slice any, setFunc func(*KeyLeaseCreate, int)) *KeyLeaseCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &KeyLeaseCreateBulk{err: fmt.Errorf("calling to KeyLeaseClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*KeyLeaseCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &KeyLeaseCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for KeyLease.
+func (c *KeyLeaseClient) Update() *KeyLeaseUpdate {
+	mutation := newKeyLeaseMutation(c.config, OpUpdate)
+	return &KeyLeaseUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *KeyLeaseClient) UpdateOne(_m *KeyLease) *KeyLeaseUpdateOne {
+	mutation := newKeyLeaseMutation(c.config, OpUpdateOne, withKeyLease(_m))
+	return &KeyLeaseUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *KeyLeaseClient) UpdateOneID(id uuid.UUID) *KeyLeaseUpdateOne {
+	mutation := newKeyLeaseMutation(c.config, OpUpdateOne, withKeyLeaseID(id))
+	return &KeyLeaseUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for KeyLease.
+func (c *KeyLeaseClient) Delete() *KeyLeaseDelete {
+	mutation := newKeyLeaseMutation(c.config, OpDelete)
+	return &KeyLeaseDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *KeyLeaseClient) DeleteOne(_m *KeyLease) *KeyLeaseDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *KeyLeaseClient) DeleteOneID(id uuid.UUID) *KeyLeaseDeleteOne {
+	builder := c.Delete().Where(keylease.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &KeyLeaseDeleteOne{builder}
+}
+
+// Query returns a query builder for KeyLease.
+func (c *KeyLeaseClient) Query() *KeyLeaseQuery {
+	return &KeyLeaseQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeKeyLease},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a KeyLease entity by its id.
+func (c *KeyLeaseClient) Get(ctx context.Context, id uuid.UUID) (*KeyLease, error) {
+	return c.Query().Where(keylease.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *KeyLeaseClient) GetX(ctx context.Context, id uuid.UUID) *KeyLease {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryKey queries the key edge of a KeyLease.
+func (c *KeyLeaseClient) QueryKey(_m *KeyLease) *APIKeyQuery {
+	query := (&APIKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, id),
+			sqlgraph.To(apikey.Table, apikey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.KeyTable, keylease.KeyColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryModel queries the model edge of a KeyLease.
+func (c *KeyLeaseClient) QueryModel(_m *KeyLease) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.ModelTable, keylease.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *KeyLeaseClient) Hooks() []Hook {
+	return c.hooks.KeyLease
+}
+
+// Interceptors returns the client interceptors.
+func (c *KeyLeaseClient) Interceptors() []Interceptor {
+	return c.inters.KeyLease
+}
+
+func (c *KeyLeaseClient) mutate(ctx context.Context, m *KeyLeaseMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&KeyLeaseCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&KeyLeaseUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&KeyLeaseUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&KeyLeaseDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown KeyLease mutation op: %q", m.Op())
+	}
+}
+
 // ModelClient is a client for the Model schema.
 type ModelClient struct {
 	config
@@ -1218,6 +1431,22 @@ func (c *ModelClient) QueryFamily(_m *Model) *ModelFamilyQuery {
 			sqlgraph.From(model.Table, model.FieldID, id),
 			sqlgraph.To(modelfamily.Table, modelfamily.FieldID),
 			sqlgraph.Edge(sqlgraph.M2O, true, model.FamilyTable, model.FamilyColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryLeases queries the leases edge of a Model.
+func (c *ModelClient) QueryLeases(_m *Model) *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.LeasesTable, model.LeasesColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -1816,6 +2045,22 @@ func (c *ProviderClient) QueryKeys(_m *Provider) *APIKeyQuery {
 	return query
 }
 
+// QueryQuotaGroups queries the quota_groups edge of a Provider.
+func (c *ProviderClient) QueryQuotaGroups(_m *Provider) *QuotaGroupQuery {
+	query := (&QuotaGroupClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(provider.Table, provider.FieldID, id),
+			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, provider.QuotaGroupsTable, provider.QuotaGroupsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // QuerySdkVersions queries the sdk_versions edge of a Provider.
 func (c *ProviderClient) QuerySdkVersions(_m *Provider) *SDKVersionQuery {
 	query := (&SDKVersionClient{config: c.config}).Query()
@@ -1870,6 +2115,171 @@ func (c *ProviderClient) mutate(ctx context.Context, m *ProviderMutation) (Value
 		return (&ProviderDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
 	default:
 		return nil, fmt.Errorf("ent: unknown Provider mutation op: %q", m.Op())
+	}
+}
+
+// QuotaGroupClient is a client for the QuotaGroup schema.
+type QuotaGroupClient struct {
+	config
+}
+
+// NewQuotaGroupClient returns a client for the QuotaGroup from the given config.
+func NewQuotaGroupClient(c config) *QuotaGroupClient {
+	return &QuotaGroupClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `quotagroup.Hooks(f(g(h())))`.
+func (c *QuotaGroupClient) Use(hooks ...Hook) {
+	c.hooks.QuotaGroup = append(c.hooks.QuotaGroup, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `quotagroup.Intercept(f(g(h())))`.
+func (c *QuotaGroupClient) Intercept(interceptors ...Interceptor) {
+	c.inters.QuotaGroup = append(c.inters.QuotaGroup, interceptors...)
+}
+
+// Create returns a builder for creating a QuotaGroup entity.
+func (c *QuotaGroupClient) Create() *QuotaGroupCreate {
+	mutation := newQuotaGroupMutation(c.config, OpCreate)
+	return &QuotaGroupCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of QuotaGroup entities.
+func (c *QuotaGroupClient) CreateBulk(builders ...*QuotaGroupCreate) *QuotaGroupCreateBulk {
+	return &QuotaGroupCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *QuotaGroupClient) MapCreateBulk(slice any, setFunc func(*QuotaGroupCreate, int)) *QuotaGroupCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &QuotaGroupCreateBulk{err: fmt.Errorf("calling to QuotaGroupClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*QuotaGroupCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &QuotaGroupCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for QuotaGroup.
+func (c *QuotaGroupClient) Update() *QuotaGroupUpdate {
+	mutation := newQuotaGroupMutation(c.config, OpUpdate)
+	return &QuotaGroupUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *QuotaGroupClient) UpdateOne(_m *QuotaGroup) *QuotaGroupUpdateOne {
+	mutation := newQuotaGroupMutation(c.config, OpUpdateOne, withQuotaGroup(_m))
+	return &QuotaGroupUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *QuotaGroupClient) UpdateOneID(id uuid.UUID) *QuotaGroupUpdateOne {
+	mutation := newQuotaGroupMutation(c.config, OpUpdateOne, withQuotaGroupID(id))
+	return &QuotaGroupUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for QuotaGroup.
+func (c *QuotaGroupClient) Delete() *QuotaGroupDelete {
+	mutation := newQuotaGroupMutation(c.config, OpDelete)
+	return &QuotaGroupDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *QuotaGroupClient) DeleteOne(_m *QuotaGroup) *QuotaGroupDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *QuotaGroupClient) DeleteOneID(id uuid.UUID) *QuotaGroupDeleteOne {
+	builder := c.Delete().Where(quotagroup.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &QuotaGroupDeleteOne{builder}
+}
+
+// Query returns a query builder for QuotaGroup.
+func (c *QuotaGroupClient) Query() *QuotaGroupQuery {
+	return &QuotaGroupQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeQuotaGroup},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a QuotaGroup entity by its id.
+func (c *QuotaGroupClient) Get(ctx context.Context, id uuid.UUID) (*QuotaGroup, error) {
+	return c.Query().Where(quotagroup.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *QuotaGroupClient) GetX(ctx context.Context, id uuid.UUID) *QuotaGroup {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryProvider queries the provider edge of a QuotaGroup.
+func (c *QuotaGroupClient) QueryProvider(_m *QuotaGroup) *ProviderQuery {
+	query := (&ProviderClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(quotagroup.Table, quotagroup.FieldID, id),
+			sqlgraph.To(provider.Table, provider.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, quotagroup.ProviderTable, quotagroup.ProviderColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryKeys queries the keys edge of a QuotaGroup.
+func (c *QuotaGroupClient) QueryKeys(_m *QuotaGroup) *APIKeyQuery {
+	query := (&APIKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(quotagroup.Table, quotagroup.FieldID, id),
+			sqlgraph.To(apikey.Table, apikey.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, quotagroup.KeysTable, quotagroup.KeysColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *QuotaGroupClient) Hooks() []Hook {
+	return c.hooks.QuotaGroup
+}
+
+// Interceptors returns the client interceptors.
+func (c *QuotaGroupClient) Interceptors() []Interceptor {
+	return c.inters.QuotaGroup
+}
+
+func (c *QuotaGroupClient) mutate(ctx context.Context, m *QuotaGroupMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&QuotaGroupCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&QuotaGroupUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&QuotaGroupUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&QuotaGroupDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown QuotaGroup mutation op: %q", m.Op())
 	}
 }
 
@@ -2802,14 +3212,14 @@ func (c *UsageTotalClient) mutate(ctx context.Context, m *UsageTotalMutation) (V
 // hooks and interceptors per client, for fast access.
 type (
 	hooks struct {
-		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, Model, ModelFamily,
-		Price, Provider, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon,
-		UsageTotal []ent.Hook
+		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, KeyLease, Model,
+		ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
+		UsageEvent, UsageHorizon, UsageTotal []ent.Hook
 	}
 	inters struct {
-		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, Model, ModelFamily,
-		Price, Provider, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon,
-		UsageTotal []ent.Interceptor
+		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, KeyLease, Model,
+		ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
+		UsageEvent, UsageHorizon, UsageTotal []ent.Interceptor
 	}
 )
 

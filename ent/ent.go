@@ -17,10 +17,12 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
@@ -92,10 +94,12 @@ func checkColumn(t, c string) error {
 			datakey.Table:      datakey.ValidColumn,
 			discoverylog.Table: discoverylog.ValidColumn,
 			installation.Table: installation.ValidColumn,
+			keylease.Table:     keylease.ValidColumn,
 			model.Table:        model.ValidColumn,
 			modelfamily.Table:  modelfamily.ValidColumn,
 			price.Table:        price.ValidColumn,
 			provider.Table:     provider.ValidColumn,
+			quotagroup.Table:   quotagroup.ValidColumn,
 			sdkversion.Table:   sdkversion.ValidColumn,
 			setting.Table:      setting.ValidColumn,
 			usage.Table:        usage.ValidColumn,

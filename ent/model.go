@@ -73,6 +73,8 @@ type ModelEdges struct {
 	Provider *Provider `json:"provider,omitempty"`
 	// Family holds the value of the family edge.
 	Family *ModelFamily `json:"family,omitempty"`
+	// Leases holds the value of the leases edge.
+	Leases []*KeyLease `json:"leases,omitempty"`
 	// Prices holds the value of the prices edge.
 	Prices []*Price `json:"prices,omitempty"`
 	// Usage holds the value of the usage edge.
@@ -83,7 +85,7 @@ type ModelEdges struct {
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [6]bool
+	loadedTypes [7]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -108,10 +110,19 @@ func (e ModelEdges) FamilyOrErr() (*ModelFamily, error) {
 	return nil, &NotLoadedError{edge: "family"}
 }
 
+// LeasesOrErr returns the Leases value or an error if the edge
+// was not loaded in eager-loading.
+func (e ModelEdges) LeasesOrErr() ([]*KeyLease, error) {
+	if e.loadedTypes[2] {
+		return e.Leases, nil
+	}
+	return nil, &NotLoadedError{edge: "leases"}
+}
+
 // PricesOrErr returns the Prices value or an error if the edge
 // was not loaded in eager-loading.
 func (e ModelEdges) PricesOrErr() ([]*Price, error) {
-	if e.loadedTypes[2] {
+	if e.loadedTypes[3] {
 		return e.Prices, nil
 	}
 	return nil, &NotLoadedError{edge: "prices"}
@@ -120,7 +131,7 @@ func (e ModelEdges) PricesOrErr() ([]*Price, error) {
 // UsageOrErr returns the Usage value or an error if the edge
 // was not loaded in eager-loading.
 func (e ModelEdges) UsageOrErr() ([]*Usage, error) {
-	if e.loadedTypes[3] {
+	if e.loadedTypes[4] {
 		return e.Usage, nil
 	}
 	return nil, &NotLoadedError{edge: "usage"}
@@ -129,7 +140,7 @@ func (e ModelEdges) UsageOrErr() ([]*Usage, error) {
 // UsageTotalsOrErr returns the UsageTotals value or an error if the edge
 // was not loaded in eager-loading.
 func (e ModelEdges) UsageTotalsOrErr() ([]*UsageTotal, error) {
-	if e.loadedTypes[4] {
+	if e.loadedTypes[5] {
 		return e.UsageTotals, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_totals"}
@@ -138,7 +149,7 @@ func (e ModelEdges) UsageTotalsOrErr() ([]*UsageTotal, error) {
 // UsageEventsOrErr returns the UsageEvents value or an error if the edge
 // was not loaded in eager-loading.
 func (e ModelEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
-	if e.loadedTypes[5] {
+	if e.loadedTypes[6] {
 		return e.UsageEvents, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_events"}
@@ -328,6 +339,11 @@ func (_m *Model) QueryProvider() *ProviderQuery {
 // QueryFamily queries the "family" edge of the Model entity.
 func (_m *Model) QueryFamily() *ModelFamilyQuery {
 	return NewModelClient(_m.config).QueryFamily(_m)
+}
+
+// QueryLeases queries the "leases" edge of the Model entity.
+func (_m *Model) QueryLeases() *KeyLeaseQuery {
+	return NewModelClient(_m.config).QueryLeases(_m)
 }
 
 // QueryPrices queries the "prices" edge of the Model entity.

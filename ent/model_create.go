@@ -13,6 +13,7 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
@@ -301,6 +302,21 @@ func (_c *ModelCreate) SetProvider(v *Provider) *ModelCreate {
 // SetFamily sets the "family" edge to the ModelFamily entity.
 func (_c *ModelCreate) SetFamily(v *ModelFamily) *ModelCreate {
 	return _c.SetFamilyID(v.ID)
+}
+
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_c *ModelCreate) AddLeaseIDs(ids ...uuid.UUID) *ModelCreate {
+	_c.mutation.AddLeaseIDs(ids...)
+	return _c
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_c *ModelCreate) AddLeases(v ...*KeyLease) *ModelCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddLeaseIDs(ids...)
 }
 
 // AddPriceIDs adds the "prices" edge to the Price entity by IDs.
@@ -638,6 +654,22 @@ func (_c *ModelCreate) createSpec() (*Model, *sqlgraph.CreateSpec) {
 			edge.Target.Nodes = append(edge.Target.Nodes, k)
 		}
 		_node.FamilyID = &nodes[0]
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.LeasesTable,
+			Columns: []string{model.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
 		_spec.Edges = append(_spec.Edges, edge)
 	}
 	if nodes := _c.mutation.PricesIDs(); len(nodes) > 0 {

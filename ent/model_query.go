@@ -13,6 +13,7 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
@@ -32,6 +33,7 @@ type ModelQuery struct {
 	predicates      []predicate.Model
 	withProvider    *ProviderQuery
 	withFamily      *ModelFamilyQuery
+	withLeases      *KeyLeaseQuery
 	withPrices      *PriceQuery
 	withUsage       *UsageQuery
 	withUsageTotals *UsageTotalQuery
@@ -110,6 +112,28 @@ func (_q *ModelQuery) QueryFamily() *ModelFamilyQuery {
 			sqlgraph.From(model.Table, model.FieldID, selector),
 			sqlgraph.To(modelfamily.Table, modelfamily.FieldID),
 			sqlgraph.Edge(sqlgraph.M2O, true, model.FamilyTable, model.FamilyColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryLeases chains the current query on the "leases" edge.
+func (_q *ModelQuery) QueryLeases() *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.LeasesTable, model.LeasesColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -399,6 +423,7 @@ func (_q *ModelQuery) Clone() *ModelQuery {
 		predicates:      append([]predicate.Model{}, _q.predicates...),
 		withProvider:    _q.withProvider.Clone(),
 		withFamily:      _q.withFamily.Clone(),
+		withLeases:      _q.withLeases.Clone(),
 		withPrices:      _q.withPrices.Clone(),
 		withUsage:       _q.withUsage.Clone(),
 		withUsageTotals: _q.withUsageTotals.Clone(),
@@ -429,6 +454,17 @@ func (_q *ModelQuery) WithFamily(opts ...func(*ModelFamilyQuery)) *ModelQuery {
 		opt(query)
 	}
 	_q.withFamily = query
+	return _q
+}
+
+// WithLeases tells the query-builder to eager-load the nodes that are connected to
+// the "leases" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithLeases(opts ...func(*KeyLeaseQuery)) *ModelQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withLeases = query
 	return _q
 }
 
@@ -554,9 +590,10 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 	var (
 		nodes       = []*Model{}
 		_spec       = _q.querySpec()
-		loadedTypes = [6]bool{
+		loadedTypes = [7]bool{
 			_q.withProvider != nil,
 			_q.withFamily != nil,
+			_q.withLeases != nil,
 			_q.withPrices != nil,
 			_q.withUsage != nil,
 			_q.withUsageTotals != nil,
@@ -593,6 +630,13 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 	if query := _q.withFamily; query != nil {
 		if err := _q.loadFamily(ctx, query, nodes, nil,
 			func(n *Model, e *ModelFamily) { n.Edges.Family = e }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withLeases; query != nil {
+		if err := _q.loadLeases(ctx, query, nodes,
+			func(n *Model) { n.Edges.Leases = []*KeyLease{} },
+			func(n *Model, e *KeyLease) { n.Edges.Leases = append(n.Edges.Leases, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -685,6 +729,39 @@ func (_q *ModelQuery) loadFamily(ctx context.Context, query *ModelFamilyQuery, n
 		for i := range nodes {
 			assign(nodes[i], n)
 		}
+	}
+	return nil
+}
+func (_q *ModelQuery) loadLeases(ctx context.Context, query *KeyLeaseQuery, nodes []*Model, init func(*Model), assign func(*Model, *KeyLease)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(keylease.FieldModelID)
+	}
+	query.Where(predicate.KeyLease(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.LeasesColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "model_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
 	}
 	return nil
 }

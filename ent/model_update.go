@@ -12,6 +12,7 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
@@ -371,6 +372,21 @@ func (_u *ModelUpdate) SetFamily(v *ModelFamily) *ModelUpdate {
 	return _u.SetFamilyID(v.ID)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *ModelUpdate) AddLeaseIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *ModelUpdate) AddLeases(v ...*KeyLease) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
 // AddPriceIDs adds the "prices" edge to the Price entity by IDs.
 func (_u *ModelUpdate) AddPriceIDs(ids ...uuid.UUID) *ModelUpdate {
 	_u.mutation.AddPriceIDs(ids...)
@@ -446,6 +462,27 @@ func (_u *ModelUpdate) ClearProvider() *ModelUpdate {
 func (_u *ModelUpdate) ClearFamily() *ModelUpdate {
 	_u.mutation.ClearFamily()
 	return _u
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *ModelUpdate) ClearLeases() *ModelUpdate {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *ModelUpdate) RemoveLeaseIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *ModelUpdate) RemoveLeases(v ...*KeyLease) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
 }
 
 // ClearPrices clears all "prices" edges to the Price entity.
@@ -711,6 +748,51 @@ func (_u *ModelUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(modelfamily.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.LeasesTable,
+			Columns: []string{model.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.LeasesTable,
+			Columns: []string{model.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.LeasesTable,
+			Columns: []string{model.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -1254,6 +1336,21 @@ func (_u *ModelUpdateOne) SetFamily(v *ModelFamily) *ModelUpdateOne {
 	return _u.SetFamilyID(v.ID)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *ModelUpdateOne) AddLeaseIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *ModelUpdateOne) AddLeases(v ...*KeyLease) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
 // AddPriceIDs adds the "prices" edge to the Price entity by IDs.
 func (_u *ModelUpdateOne) AddPriceIDs(ids ...uuid.UUID) *ModelUpdateOne {
 	_u.mutation.AddPriceIDs(ids...)
@@ -1329,6 +1426,27 @@ func (_u *ModelUpdateOne) ClearProvider() *ModelUpdateOne {
 func (_u *ModelUpdateOne) ClearFamily() *ModelUpdateOne {
 	_u.mutation.ClearFamily()
 	return _u
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *ModelUpdateOne) ClearLeases() *ModelUpdateOne {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *ModelUpdateOne) RemoveLeaseIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *ModelUpdateOne) RemoveLeases(v ...*KeyLease) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
 }
 
 // ClearPrices clears all "prices" edges to the Price entity.
@@ -1624,6 +1742,51 @@ func (_u *ModelUpdateOne) sqlSave(ctx context.Context) (_node *Model, err error)
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(modelfamily.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.LeasesTable,
+			Columns: []string{model.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.LeasesTable,
+			Columns: []string{model.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.LeasesTable,
+			Columns: []string{model.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

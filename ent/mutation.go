@@ -18,11 +18,13 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
@@ -46,10 +48,12 @@ const (
 	TypeDataKey      = "DataKey"
 	TypeDiscoveryLog = "DiscoveryLog"
 	TypeInstallation = "Installation"
+	TypeKeyLease     = "KeyLease"
 	TypeModel        = "Model"
 	TypeModelFamily  = "ModelFamily"
 	TypePrice        = "Price"
 	TypeProvider     = "Provider"
+	TypeQuotaGroup   = "QuotaGroup"
 	TypeSDKVersion   = "SDKVersion"
 	TypeSetting      = "Setting"
 	TypeUsage        = "Usage"
@@ -61,49 +65,93 @@ const (
 // APIKeyMutation represents an operation that mutates the APIKey nodes in the graph.
 type APIKeyMutation struct {
 	config
-	op                  Op
-	typ                 string
-	id                  *uuid.UUID
-	created_at          *time.Time
-	updated_at          *time.Time
-	deleted_at          *time.Time
-	key_hash            *string
-	key_prefix          *string
-	label               *string
-	usage_count         *int64
-	addusage_count      *int64
-	token_count         *int64
-	addtoken_count      *int64
-	extra_requests      *int64
-	addextra_requests   *int64
-	extra_tokens        *int64
-	addextra_tokens     *int64
-	requests_today      *int64
-	addrequests_today   *int64
-	tokens_today        *int64
-	addtokens_today     *int64
-	last_reset          *time.Time
-	disabled            *bool
-	degraded            *bool
-	degraded_until      *time.Time
-	degraded_reason     *string
-	last_used_at        *time.Time
-	expires_at          *time.Time
-	sealed              *[]byte
-	clearedFields       map[string]struct{}
-	provider            *uuid.UUID
-	clearedprovider     bool
-	usage               map[uuid.UUID]struct{}
-	removedusage        map[uuid.UUID]struct{}
-	clearedusage        bool
-	usage_events        map[uuid.UUID]struct{}
-	removedusage_events map[uuid.UUID]struct{}
-	clearedusage_events bool
-	data_key            *uuid.UUID
-	cleareddata_key     bool
-	done                bool
-	oldValue            func(context.Context) (*APIKey, error)
-	predicates          []predicate.APIKey
+	op                      Op
+	typ                     string
+	id                      *uuid.UUID
+	created_at              *time.Time
+	updated_at              *time.Time
+	deleted_at              *time.Time
+	requests_per_minute     *int64
+	addrequests_per_minute  *int64
+	tokens_per_minute       *int64
+	addtokens_per_minute    *int64
+	requests_per_day        *int64
+	addrequests_per_day     *int64
+	tokens_per_day          *int64
+	addtokens_per_day       *int64
+	concurrency             *int64
+	addconcurrency          *int64
+	cost_per_day            *money.USD
+	addcost_per_day         *money.USD
+	minute                  *time.Time
+	requests_this_minute    *int64
+	addrequests_this_minute *int64
+	tokens_this_minute      *int64
+	addtokens_this_minute   *int64
+	requests_today          *int64
+	addrequests_today       *int64
+	tokens_today            *int64
+	addtokens_today         *int64
+	cost_today              *money.USD
+	addcost_today           *money.USD
+	last_reset              *time.Time
+	in_flight               *int64
+	addin_flight            *int64
+	observed                *json.RawMessage
+	appendobserved          json.RawMessage
+	key_hash                *string
+	key_prefix              *string
+	label                   *string
+	usage_count             *int64
+	addusage_count          *int64
+	token_count             *int64
+	addtoken_count          *int64
+	extra_requests          *int64
+	addextra_requests       *int64
+	extra_tokens            *int64
+	addextra_tokens         *int64
+	disabled                *bool
+	degraded                *bool
+	degraded_until          *time.Time
+	degraded_reason         *string
+	degraded_by             *string
+	failures                *int
+	addfailures             *int
+	failure_class           *string
+	failed_at               *time.Time
+	succeeded_at            *time.Time
+	pass                    *int64
+	addpass                 *int64
+	weight                  *int
+	addweight               *int
+	priority                *int
+	addpriority             *int
+	allowed_models          *[]string
+	appendallowed_models    []string
+	denied_models           *[]string
+	appenddenied_models     []string
+	last_used_at            *time.Time
+	expires_at              *time.Time
+	sealed                  *[]byte
+	clearedFields           map[string]struct{}
+	provider                *uuid.UUID
+	clearedprovider         bool
+	usage                   map[uuid.UUID]struct{}
+	removedusage            map[uuid.UUID]struct{}
+	clearedusage            bool
+	usage_events            map[uuid.UUID]struct{}
+	removedusage_events     map[uuid.UUID]struct{}
+	clearedusage_events     bool
+	leases                  map[uuid.UUID]struct{}
+	removedleases           map[uuid.UUID]struct{}
+	clearedleases           bool
+	quota_group             *uuid.UUID
+	clearedquota_group      bool
+	data_key                *uuid.UUID
+	cleareddata_key         bool
+	done                    bool
+	oldValue                func(context.Context) (*APIKey, error)
+	predicates              []predicate.APIKey
 }
 
 var _ ent.Mutation = (*APIKeyMutation)(nil)
@@ -329,6 +377,828 @@ func (m *APIKeyMutation) DeletedAtCleared() bool {
 func (m *APIKeyMutation) ResetDeletedAt() {
 	m.deleted_at = nil
 	delete(m.clearedFields, apikey.FieldDeletedAt)
+}
+
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (m *APIKeyMutation) SetRequestsPerMinute(i int64) {
+	m.requests_per_minute = &i
+	m.addrequests_per_minute = nil
+}
+
+// RequestsPerMinute returns the value of the "requests_per_minute" field in the mutation.
+func (m *APIKeyMutation) RequestsPerMinute() (r int64, exists bool) {
+	v := m.requests_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsPerMinute returns the old "requests_per_minute" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldRequestsPerMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsPerMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsPerMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsPerMinute: %w", err)
+	}
+	return oldValue.RequestsPerMinute, nil
+}
+
+// AddRequestsPerMinute adds i to the "requests_per_minute" field.
+func (m *APIKeyMutation) AddRequestsPerMinute(i int64) {
+	if m.addrequests_per_minute != nil {
+		*m.addrequests_per_minute += i
+	} else {
+		m.addrequests_per_minute = &i
+	}
+}
+
+// AddedRequestsPerMinute returns the value that was added to the "requests_per_minute" field in this mutation.
+func (m *APIKeyMutation) AddedRequestsPerMinute() (r int64, exists bool) {
+	v := m.addrequests_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsPerMinute resets all changes to the "requests_per_minute" field.
+func (m *APIKeyMutation) ResetRequestsPerMinute() {
+	m.requests_per_minute = nil
+	m.addrequests_per_minute = nil
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (m *APIKeyMutation) SetTokensPerMinute(i int64) {
+	m.tokens_per_minute = &i
+	m.addtokens_per_minute = nil
+}
+
+// TokensPerMinute returns the value of the "tokens_per_minute" field in the mutation.
+func (m *APIKeyMutation) TokensPerMinute() (r int64, exists bool) {
+	v := m.tokens_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensPerMinute returns the old "tokens_per_minute" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldTokensPerMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensPerMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensPerMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensPerMinute: %w", err)
+	}
+	return oldValue.TokensPerMinute, nil
+}
+
+// AddTokensPerMinute adds i to the "tokens_per_minute" field.
+func (m *APIKeyMutation) AddTokensPerMinute(i int64) {
+	if m.addtokens_per_minute != nil {
+		*m.addtokens_per_minute += i
+	} else {
+		m.addtokens_per_minute = &i
+	}
+}
+
+// AddedTokensPerMinute returns the value that was added to the "tokens_per_minute" field in this mutation.
+func (m *APIKeyMutation) AddedTokensPerMinute() (r int64, exists bool) {
+	v := m.addtokens_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensPerMinute resets all changes to the "tokens_per_minute" field.
+func (m *APIKeyMutation) ResetTokensPerMinute() {
+	m.tokens_per_minute = nil
+	m.addtokens_per_minute = nil
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (m *APIKeyMutation) SetRequestsPerDay(i int64) {
+	m.requests_per_day = &i
+	m.addrequests_per_day = nil
+}
+
+// RequestsPerDay returns the value of the "requests_per_day" field in the mutation.
+func (m *APIKeyMutation) RequestsPerDay() (r int64, exists bool) {
+	v := m.requests_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsPerDay returns the old "requests_per_day" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldRequestsPerDay(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsPerDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsPerDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsPerDay: %w", err)
+	}
+	return oldValue.RequestsPerDay, nil
+}
+
+// AddRequestsPerDay adds i to the "requests_per_day" field.
+func (m *APIKeyMutation) AddRequestsPerDay(i int64) {
+	if m.addrequests_per_day != nil {
+		*m.addrequests_per_day += i
+	} else {
+		m.addrequests_per_day = &i
+	}
+}
+
+// AddedRequestsPerDay returns the value that was added to the "requests_per_day" field in this mutation.
+func (m *APIKeyMutation) AddedRequestsPerDay() (r int64, exists bool) {
+	v := m.addrequests_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsPerDay resets all changes to the "requests_per_day" field.
+func (m *APIKeyMutation) ResetRequestsPerDay() {
+	m.requests_per_day = nil
+	m.addrequests_per_day = nil
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (m *APIKeyMutation) SetTokensPerDay(i int64) {
+	m.tokens_per_day = &i
+	m.addtokens_per_day = nil
+}
+
+// TokensPerDay returns the value of the "tokens_per_day" field in the mutation.
+func (m *APIKeyMutation) TokensPerDay() (r int64, exists bool) {
+	v := m.tokens_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensPerDay returns the old "tokens_per_day" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldTokensPerDay(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensPerDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensPerDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensPerDay: %w", err)
+	}
+	return oldValue.TokensPerDay, nil
+}
+
+// AddTokensPerDay adds i to the "tokens_per_day" field.
+func (m *APIKeyMutation) AddTokensPerDay(i int64) {
+	if m.addtokens_per_day != nil {
+		*m.addtokens_per_day += i
+	} else {
+		m.addtokens_per_day = &i
+	}
+}
+
+// AddedTokensPerDay returns the value that was added to the "tokens_per_day" field in this mutation.
+func (m *APIKeyMutation) AddedTokensPerDay() (r int64, exists bool) {
+	v := m.addtokens_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensPerDay resets all changes to the "tokens_per_day" field.
+func (m *APIKeyMutation) ResetTokensPerDay() {
+	m.tokens_per_day = nil
+	m.addtokens_per_day = nil
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (m *APIKeyMutation) SetConcurrency(i int64) {
+	m.concurrency = &i
+	m.addconcurrency = nil
+}
+
+// Concurrency returns the value of the "concurrency" field in the mutation.
+func (m *APIKeyMutation) Concurrency() (r int64, exists bool) {
+	v := m.concurrency
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConcurrency returns the old "concurrency" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldConcurrency(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConcurrency is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConcurrency requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConcurrency: %w", err)
+	}
+	return oldValue.Concurrency, nil
+}
+
+// AddConcurrency adds i to the "concurrency" field.
+func (m *APIKeyMutation) AddConcurrency(i int64) {
+	if m.addconcurrency != nil {
+		*m.addconcurrency += i
+	} else {
+		m.addconcurrency = &i
+	}
+}
+
+// AddedConcurrency returns the value that was added to the "concurrency" field in this mutation.
+func (m *APIKeyMutation) AddedConcurrency() (r int64, exists bool) {
+	v := m.addconcurrency
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetConcurrency resets all changes to the "concurrency" field.
+func (m *APIKeyMutation) ResetConcurrency() {
+	m.concurrency = nil
+	m.addconcurrency = nil
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (m *APIKeyMutation) SetCostPerDay(value money.USD) {
+	m.cost_per_day = &value
+	m.addcost_per_day = nil
+}
+
+// CostPerDay returns the value of the "cost_per_day" field in the mutation.
+func (m *APIKeyMutation) CostPerDay() (r money.USD, exists bool) {
+	v := m.cost_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostPerDay returns the old "cost_per_day" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldCostPerDay(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostPerDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostPerDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostPerDay: %w", err)
+	}
+	return oldValue.CostPerDay, nil
+}
+
+// AddCostPerDay adds value to the "cost_per_day" field.
+func (m *APIKeyMutation) AddCostPerDay(value money.USD) {
+	if m.addcost_per_day != nil {
+		*m.addcost_per_day += value
+	} else {
+		m.addcost_per_day = &value
+	}
+}
+
+// AddedCostPerDay returns the value that was added to the "cost_per_day" field in this mutation.
+func (m *APIKeyMutation) AddedCostPerDay() (r money.USD, exists bool) {
+	v := m.addcost_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCostPerDay resets all changes to the "cost_per_day" field.
+func (m *APIKeyMutation) ResetCostPerDay() {
+	m.cost_per_day = nil
+	m.addcost_per_day = nil
+}
+
+// SetMinute sets the "minute" field.
+func (m *APIKeyMutation) SetMinute(t time.Time) {
+	m.minute = &t
+}
+
+// Minute returns the value of the "minute" field in the mutation.
+func (m *APIKeyMutation) Minute() (r time.Time, exists bool) {
+	v := m.minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldMinute returns the old "minute" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldMinute(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldMinute: %w", err)
+	}
+	return oldValue.Minute, nil
+}
+
+// ClearMinute clears the value of the "minute" field.
+func (m *APIKeyMutation) ClearMinute() {
+	m.minute = nil
+	m.clearedFields[apikey.FieldMinute] = struct{}{}
+}
+
+// MinuteCleared returns if the "minute" field was cleared in this mutation.
+func (m *APIKeyMutation) MinuteCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldMinute]
+	return ok
+}
+
+// ResetMinute resets all changes to the "minute" field.
+func (m *APIKeyMutation) ResetMinute() {
+	m.minute = nil
+	delete(m.clearedFields, apikey.FieldMinute)
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (m *APIKeyMutation) SetRequestsThisMinute(i int64) {
+	m.requests_this_minute = &i
+	m.addrequests_this_minute = nil
+}
+
+// RequestsThisMinute returns the value of the "requests_this_minute" field in the mutation.
+func (m *APIKeyMutation) RequestsThisMinute() (r int64, exists bool) {
+	v := m.requests_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsThisMinute returns the old "requests_this_minute" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldRequestsThisMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsThisMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsThisMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsThisMinute: %w", err)
+	}
+	return oldValue.RequestsThisMinute, nil
+}
+
+// AddRequestsThisMinute adds i to the "requests_this_minute" field.
+func (m *APIKeyMutation) AddRequestsThisMinute(i int64) {
+	if m.addrequests_this_minute != nil {
+		*m.addrequests_this_minute += i
+	} else {
+		m.addrequests_this_minute = &i
+	}
+}
+
+// AddedRequestsThisMinute returns the value that was added to the "requests_this_minute" field in this mutation.
+func (m *APIKeyMutation) AddedRequestsThisMinute() (r int64, exists bool) {
+	v := m.addrequests_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsThisMinute resets all changes to the "requests_this_minute" field.
+func (m *APIKeyMutation) ResetRequestsThisMinute() {
+	m.requests_this_minute = nil
+	m.addrequests_this_minute = nil
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (m *APIKeyMutation) SetTokensThisMinute(i int64) {
+	m.tokens_this_minute = &i
+	m.addtokens_this_minute = nil
+}
+
+// TokensThisMinute returns the value of the "tokens_this_minute" field in the mutation.
+func (m *APIKeyMutation) TokensThisMinute() (r int64, exists bool) {
+	v := m.tokens_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensThisMinute returns the old "tokens_this_minute" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldTokensThisMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensThisMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensThisMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensThisMinute: %w", err)
+	}
+	return oldValue.TokensThisMinute, nil
+}
+
+// AddTokensThisMinute adds i to the "tokens_this_minute" field.
+func (m *APIKeyMutation) AddTokensThisMinute(i int64) {
+	if m.addtokens_this_minute != nil {
+		*m.addtokens_this_minute += i
+	} else {
+		m.addtokens_this_minute = &i
+	}
+}
+
+// AddedTokensThisMinute returns the value that was added to the "tokens_this_minute" field in this mutation.
+func (m *APIKeyMutation) AddedTokensThisMinute() (r int64, exists bool) {
+	v := m.addtokens_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensThisMinute resets all changes to the "tokens_this_minute" field.
+func (m *APIKeyMutation) ResetTokensThisMinute() {
+	m.tokens_this_minute = nil
+	m.addtokens_this_minute = nil
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (m *APIKeyMutation) SetRequestsToday(i int64) {
+	m.requests_today = &i
+	m.addrequests_today = nil
+}
+
+// RequestsToday returns the value of the "requests_today" field in the mutation.
+func (m *APIKeyMutation) RequestsToday() (r int64, exists bool) {
+	v := m.requests_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsToday returns the old "requests_today" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldRequestsToday(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsToday is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsToday requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsToday: %w", err)
+	}
+	return oldValue.RequestsToday, nil
+}
+
+// AddRequestsToday adds i to the "requests_today" field.
+func (m *APIKeyMutation) AddRequestsToday(i int64) {
+	if m.addrequests_today != nil {
+		*m.addrequests_today += i
+	} else {
+		m.addrequests_today = &i
+	}
+}
+
+// AddedRequestsToday returns the value that was added to the "requests_today" field in this mutation.
+func (m *APIKeyMutation) AddedRequestsToday() (r int64, exists bool) {
+	v := m.addrequests_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsToday resets all changes to the "requests_today" field.
+func (m *APIKeyMutation) ResetRequestsToday() {
+	m.requests_today = nil
+	m.addrequests_today = nil
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (m *APIKeyMutation) SetTokensToday(i int64) {
+	m.tokens_today = &i
+	m.addtokens_today = nil
+}
+
+// TokensToday returns the value of the "tokens_today" field in the mutation.
+func (m *APIKeyMutation) TokensToday() (r int64, exists bool) {
+	v := m.tokens_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensToday returns the old "tokens_today" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldTokensToday(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensToday is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensToday requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensToday: %w", err)
+	}
+	return oldValue.TokensToday, nil
+}
+
+// AddTokensToday adds i to the "tokens_today" field.
+func (m *APIKeyMutation) AddTokensToday(i int64) {
+	if m.addtokens_today != nil {
+		*m.addtokens_today += i
+	} else {
+		m.addtokens_today = &i
+	}
+}
+
+// AddedTokensToday returns the value that was added to the "tokens_today" field in this mutation.
+func (m *APIKeyMutation) AddedTokensToday() (r int64, exists bool) {
+	v := m.addtokens_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensToday resets all changes to the "tokens_today" field.
+func (m *APIKeyMutation) ResetTokensToday() {
+	m.tokens_today = nil
+	m.addtokens_today = nil
+}
+
+// SetCostToday sets the "cost_today" field.
+func (m *APIKeyMutation) SetCostToday(value money.USD) {
+	m.cost_today = &value
+	m.addcost_today = nil
+}
+
+// CostToday returns the value of the "cost_today" field in the mutation.
+func (m *APIKeyMutation) CostToday() (r money.USD, exists bool) {
+	v := m.cost_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostToday returns the old "cost_today" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldCostToday(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostToday is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostToday requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostToday: %w", err)
+	}
+	return oldValue.CostToday, nil
+}
+
+// AddCostToday adds value to the "cost_today" field.
+func (m *APIKeyMutation) AddCostToday(value money.USD) {
+	if m.addcost_today != nil {
+		*m.addcost_today += value
+	} else {
+		m.addcost_today = &value
+	}
+}
+
+// AddedCostToday returns the value that was added to the "cost_today" field in this mutation.
+func (m *APIKeyMutation) AddedCostToday() (r money.USD, exists bool) {
+	v := m.addcost_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCostToday resets all changes to the "cost_today" field.
+func (m *APIKeyMutation) ResetCostToday() {
+	m.cost_today = nil
+	m.addcost_today = nil
+}
+
+// SetLastReset sets the "last_reset" field.
+func (m *APIKeyMutation) SetLastReset(t time.Time) {
+	m.last_reset = &t
+}
+
+// LastReset returns the value of the "last_reset" field in the mutation.
+func (m *APIKeyMutation) LastReset() (r time.Time, exists bool) {
+	v := m.last_reset
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLastReset returns the old "last_reset" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldLastReset(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLastReset is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLastReset requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLastReset: %w", err)
+	}
+	return oldValue.LastReset, nil
+}
+
+// ResetLastReset resets all changes to the "last_reset" field.
+func (m *APIKeyMutation) ResetLastReset() {
+	m.last_reset = nil
+}
+
+// SetInFlight sets the "in_flight" field.
+func (m *APIKeyMutation) SetInFlight(i int64) {
+	m.in_flight = &i
+	m.addin_flight = nil
+}
+
+// InFlight returns the value of the "in_flight" field in the mutation.
+func (m *APIKeyMutation) InFlight() (r int64, exists bool) {
+	v := m.in_flight
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInFlight returns the old "in_flight" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldInFlight(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInFlight is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInFlight requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInFlight: %w", err)
+	}
+	return oldValue.InFlight, nil
+}
+
+// AddInFlight adds i to the "in_flight" field.
+func (m *APIKeyMutation) AddInFlight(i int64) {
+	if m.addin_flight != nil {
+		*m.addin_flight += i
+	} else {
+		m.addin_flight = &i
+	}
+}
+
+// AddedInFlight returns the value that was added to the "in_flight" field in this mutation.
+func (m *APIKeyMutation) AddedInFlight() (r int64, exists bool) {
+	v := m.addin_flight
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInFlight resets all changes to the "in_flight" field.
+func (m *APIKeyMutation) ResetInFlight() {
+	m.in_flight = nil
+	m.addin_flight = nil
+}
+
+// SetObserved sets the "observed" field.
+func (m *APIKeyMutation) SetObserved(jm json.RawMessage) {
+	m.observed = &jm
+	m.appendobserved = nil
+}
+
+// Observed returns the value of the "observed" field in the mutation.
+func (m *APIKeyMutation) Observed() (r json.RawMessage, exists bool) {
+	v := m.observed
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldObserved returns the old "observed" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldObserved(ctx context.Context) (v json.RawMessage, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldObserved is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldObserved requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldObserved: %w", err)
+	}
+	return oldValue.Observed, nil
+}
+
+// AppendObserved adds jm to the "observed" field.
+func (m *APIKeyMutation) AppendObserved(jm json.RawMessage) {
+	m.appendobserved = append(m.appendobserved, jm...)
+}
+
+// AppendedObserved returns the list of values that were appended to the "observed" field in this mutation.
+func (m *APIKeyMutation) AppendedObserved() (json.RawMessage, bool) {
+	if len(m.appendobserved) == 0 {
+		return nil, false
+	}
+	return m.appendobserved, true
+}
+
+// ClearObserved clears the value of the "observed" field.
+func (m *APIKeyMutation) ClearObserved() {
+	m.observed = nil
+	m.appendobserved = nil
+	m.clearedFields[apikey.FieldObserved] = struct{}{}
+}
+
+// ObservedCleared returns if the "observed" field was cleared in this mutation.
+func (m *APIKeyMutation) ObservedCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldObserved]
+	return ok
+}
+
+// ResetObserved resets all changes to the "observed" field.
+func (m *APIKeyMutation) ResetObserved() {
+	m.observed = nil
+	m.appendobserved = nil
+	delete(m.clearedFields, apikey.FieldObserved)
 }
 
 // SetProviderID sets the "provider_id" field.
@@ -699,154 +1569,6 @@ func (m *APIKeyMutation) ResetExtraTokens() {
 	m.addextra_tokens = nil
 }
 
-// SetRequestsToday sets the "requests_today" field.
-func (m *APIKeyMutation) SetRequestsToday(i int64) {
-	m.requests_today = &i
-	m.addrequests_today = nil
-}
-
-// RequestsToday returns the value of the "requests_today" field in the mutation.
-func (m *APIKeyMutation) RequestsToday() (r int64, exists bool) {
-	v := m.requests_today
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldRequestsToday returns the old "requests_today" field's value of the APIKey entity.
-// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *APIKeyMutation) OldRequestsToday(ctx context.Context) (v int64, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldRequestsToday is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldRequestsToday requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldRequestsToday: %w", err)
-	}
-	return oldValue.RequestsToday, nil
-}
-
-// AddRequestsToday adds i to the "requests_today" field.
-func (m *APIKeyMutation) AddRequestsToday(i int64) {
-	if m.addrequests_today != nil {
-		*m.addrequests_today += i
-	} else {
-		m.addrequests_today = &i
-	}
-}
-
-// AddedRequestsToday returns the value that was added to the "requests_today" field in this mutation.
-func (m *APIKeyMutation) AddedRequestsToday() (r int64, exists bool) {
-	v := m.addrequests_today
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// ResetRequestsToday resets all changes to the "requests_today" field.
-func (m *APIKeyMutation) ResetRequestsToday() {
-	m.requests_today = nil
-	m.addrequests_today = nil
-}
-
-// SetTokensToday sets the "tokens_today" field.
-func (m *APIKeyMutation) SetTokensToday(i int64) {
-	m.tokens_today = &i
-	m.addtokens_today = nil
-}
-
-// TokensToday returns the value of the "tokens_today" field in the mutation.
-func (m *APIKeyMutation) TokensToday() (r int64, exists bool) {
-	v := m.tokens_today
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldTokensToday returns the old "tokens_today" field's value of the APIKey entity.
-// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *APIKeyMutation) OldTokensToday(ctx context.Context) (v int64, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldTokensToday is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldTokensToday requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldTokensToday: %w", err)
-	}
-	return oldValue.TokensToday, nil
-}
-
-// AddTokensToday adds i to the "tokens_today" field.
-func (m *APIKeyMutation) AddTokensToday(i int64) {
-	if m.addtokens_today != nil {
-		*m.addtokens_today += i
-	} else {
-		m.addtokens_today = &i
-	}
-}
-
-// AddedTokensToday returns the value that was added to the "tokens_today" field in this mutation.
-func (m *APIKeyMutation) AddedTokensToday() (r int64, exists bool) {
-	v := m.addtokens_today
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// ResetTokensToday resets all changes to the "tokens_today" field.
-func (m *APIKeyMutation) ResetTokensToday() {
-	m.tokens_today = nil
-	m.addtokens_today = nil
-}
-
-// SetLastReset sets the "last_reset" field.
-func (m *APIKeyMutation) SetLastReset(t time.Time) {
-	m.last_reset = &t
-}
-
-// LastReset returns the value of the "last_reset" field in the mutation.
-func (m *APIKeyMutation) LastReset() (r time.Time, exists bool) {
-	v := m.last_reset
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldLastReset returns the old "last_reset" field's value of the APIKey entity.
-// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *APIKeyMutation) OldLastReset(ctx context.Context) (v time.Time, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldLastReset is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldLastReset requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldLastReset: %w", err)
-	}
-	return oldValue.LastReset, nil
-}
-
-// ResetLastReset resets all changes to the "last_reset" field.
-func (m *APIKeyMutation) ResetLastReset() {
-	m.last_reset = nil
-}
-
 // SetDisabled sets the "disabled" field.
 func (m *APIKeyMutation) SetDisabled(b bool) {
 	m.disabled = &b
@@ -1002,6 +1724,579 @@ func (m *APIKeyMutation) OldDegradedReason(ctx context.Context) (v string, err e
 // ResetDegradedReason resets all changes to the "degraded_reason" field.
 func (m *APIKeyMutation) ResetDegradedReason() {
 	m.degraded_reason = nil
+}
+
+// SetDegradedBy sets the "degraded_by" field.
+func (m *APIKeyMutation) SetDegradedBy(s string) {
+	m.degraded_by = &s
+}
+
+// DegradedBy returns the value of the "degraded_by" field in the mutation.
+func (m *APIKeyMutation) DegradedBy() (r string, exists bool) {
+	v := m.degraded_by
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDegradedBy returns the old "degraded_by" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldDegradedBy(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDegradedBy is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDegradedBy requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDegradedBy: %w", err)
+	}
+	return oldValue.DegradedBy, nil
+}
+
+// ResetDegradedBy resets all changes to the "degraded_by" field.
+func (m *APIKeyMutation) ResetDegradedBy() {
+	m.degraded_by = nil
+}
+
+// SetFailures sets the "failures" field.
+func (m *APIKeyMutation) SetFailures(i int) {
+	m.failures = &i
+	m.addfailures = nil
+}
+
+// Failures returns the value of the "failures" field in the mutation.
+func (m *APIKeyMutation) Failures() (r int, exists bool) {
+	v := m.failures
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldFailures returns the old "failures" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldFailures(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldFailures is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldFailures requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldFailures: %w", err)
+	}
+	return oldValue.Failures, nil
+}
+
+// AddFailures adds i to the "failures" field.
+func (m *APIKeyMutation) AddFailures(i int) {
+	if m.addfailures != nil {
+		*m.addfailures += i
+	} else {
+		m.addfailures = &i
+	}
+}
+
+// AddedFailures returns the value that was added to the "failures" field in this mutation.
+func (m *APIKeyMutation) AddedFailures() (r int, exists bool) {
+	v := m.addfailures
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetFailures resets all changes to the "failures" field.
+func (m *APIKeyMutation) ResetFailures() {
+	m.failures = nil
+	m.addfailures = nil
+}
+
+// SetFailureClass sets the "failure_class" field.
+func (m *APIKeyMutation) SetFailureClass(s string) {
+	m.failure_class = &s
+}
+
+// FailureClass returns the value of the "failure_class" field in the mutation.
+func (m *APIKeyMutation) FailureClass() (r string, exists bool) {
+	v := m.failure_class
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldFailureClass returns the old "failure_class" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldFailureClass(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldFailureClass is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldFailureClass requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldFailureClass: %w", err)
+	}
+	return oldValue.FailureClass, nil
+}
+
+// ResetFailureClass resets all changes to the "failure_class" field.
+func (m *APIKeyMutation) ResetFailureClass() {
+	m.failure_class = nil
+}
+
+// SetFailedAt sets the "failed_at" field.
+func (m *APIKeyMutation) SetFailedAt(t time.Time) {
+	m.failed_at = &t
+}
+
+// FailedAt returns the value of the "failed_at" field in the mutation.
+func (m *APIKeyMutation) FailedAt() (r time.Time, exists bool) {
+	v := m.failed_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldFailedAt returns the old "failed_at" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldFailedAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldFailedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldFailedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldFailedAt: %w", err)
+	}
+	return oldValue.FailedAt, nil
+}
+
+// ClearFailedAt clears the value of the "failed_at" field.
+func (m *APIKeyMutation) ClearFailedAt() {
+	m.failed_at = nil
+	m.clearedFields[apikey.FieldFailedAt] = struct{}{}
+}
+
+// FailedAtCleared returns if the "failed_at" field was cleared in this mutation.
+func (m *APIKeyMutation) FailedAtCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldFailedAt]
+	return ok
+}
+
+// ResetFailedAt resets all changes to the "failed_at" field.
+func (m *APIKeyMutation) ResetFailedAt() {
+	m.failed_at = nil
+	delete(m.clearedFields, apikey.FieldFailedAt)
+}
+
+// SetSucceededAt sets the "succeeded_at" field.
+func (m *APIKeyMutation) SetSucceededAt(t time.Time) {
+	m.succeeded_at = &t
+}
+
+// SucceededAt returns the value of the "succeeded_at" field in the mutation.
+func (m *APIKeyMutation) SucceededAt() (r time.Time, exists bool) {
+	v := m.succeeded_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSucceededAt returns the old "succeeded_at" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldSucceededAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSucceededAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSucceededAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSucceededAt: %w", err)
+	}
+	return oldValue.SucceededAt, nil
+}
+
+// ClearSucceededAt clears the value of the "succeeded_at" field.
+func (m *APIKeyMutation) ClearSucceededAt() {
+	m.succeeded_at = nil
+	m.clearedFields[apikey.FieldSucceededAt] = struct{}{}
+}
+
+// SucceededAtCleared returns if the "succeeded_at" field was cleared in this mutation.
+func (m *APIKeyMutation) SucceededAtCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldSucceededAt]
+	return ok
+}
+
+// ResetSucceededAt resets all changes to the "succeeded_at" field.
+func (m *APIKeyMutation) ResetSucceededAt() {
+	m.succeeded_at = nil
+	delete(m.clearedFields, apikey.FieldSucceededAt)
+}
+
+// SetPass sets the "pass" field.
+func (m *APIKeyMutation) SetPass(i int64) {
+	m.pass = &i
+	m.addpass = nil
+}
+
+// Pass returns the value of the "pass" field in the mutation.
+func (m *APIKeyMutation) Pass() (r int64, exists bool) {
+	v := m.pass
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPass returns the old "pass" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldPass(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPass is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPass requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPass: %w", err)
+	}
+	return oldValue.Pass, nil
+}
+
+// AddPass adds i to the "pass" field.
+func (m *APIKeyMutation) AddPass(i int64) {
+	if m.addpass != nil {
+		*m.addpass += i
+	} else {
+		m.addpass = &i
+	}
+}
+
+// AddedPass returns the value that was added to the "pass" field in this mutation.
+func (m *APIKeyMutation) AddedPass() (r int64, exists bool) {
+	v := m.addpass
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetPass resets all changes to the "pass" field.
+func (m *APIKeyMutation) ResetPass() {
+	m.pass = nil
+	m.addpass = nil
+}
+
+// SetWeight sets the "weight" field.
+func (m *APIKeyMutation) SetWeight(i int) {
+	m.weight = &i
+	m.addweight = nil
+}
+
+// Weight returns the value of the "weight" field in the mutation.
+func (m *APIKeyMutation) Weight() (r int, exists bool) {
+	v := m.weight
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldWeight returns the old "weight" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldWeight(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldWeight is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldWeight requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldWeight: %w", err)
+	}
+	return oldValue.Weight, nil
+}
+
+// AddWeight adds i to the "weight" field.
+func (m *APIKeyMutation) AddWeight(i int) {
+	if m.addweight != nil {
+		*m.addweight += i
+	} else {
+		m.addweight = &i
+	}
+}
+
+// AddedWeight returns the value that was added to the "weight" field in this mutation.
+func (m *APIKeyMutation) AddedWeight() (r int, exists bool) {
+	v := m.addweight
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetWeight resets all changes to the "weight" field.
+func (m *APIKeyMutation) ResetWeight() {
+	m.weight = nil
+	m.addweight = nil
+}
+
+// SetPriority sets the "priority" field.
+func (m *APIKeyMutation) SetPriority(i int) {
+	m.priority = &i
+	m.addpriority = nil
+}
+
+// Priority returns the value of the "priority" field in the mutation.
+func (m *APIKeyMutation) Priority() (r int, exists bool) {
+	v := m.priority
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPriority returns the old "priority" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldPriority(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPriority is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPriority requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPriority: %w", err)
+	}
+	return oldValue.Priority, nil
+}
+
+// AddPriority adds i to the "priority" field.
+func (m *APIKeyMutation) AddPriority(i int) {
+	if m.addpriority != nil {
+		*m.addpriority += i
+	} else {
+		m.addpriority = &i
+	}
+}
+
+// AddedPriority returns the value that was added to the "priority" field in this mutation.
+func (m *APIKeyMutation) AddedPriority() (r int, exists bool) {
+	v := m.addpriority
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetPriority resets all changes to the "priority" field.
+func (m *APIKeyMutation) ResetPriority() {
+	m.priority = nil
+	m.addpriority = nil
+}
+
+// SetAllowedModels sets the "allowed_models" field.
+func (m *APIKeyMutation) SetAllowedModels(s []string) {
+	m.allowed_models = &s
+	m.appendallowed_models = nil
+}
+
+// AllowedModels returns the value of the "allowed_models" field in the mutation.
+func (m *APIKeyMutation) AllowedModels() (r []string, exists bool) {
+	v := m.allowed_models
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAllowedModels returns the old "allowed_models" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldAllowedModels(ctx context.Context) (v []string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAllowedModels is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAllowedModels requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAllowedModels: %w", err)
+	}
+	return oldValue.AllowedModels, nil
+}
+
+// AppendAllowedModels adds s to the "allowed_models" field.
+func (m *APIKeyMutation) AppendAllowedModels(s []string) {
+	m.appendallowed_models = append(m.appendallowed_models, s...)
+}
+
+// AppendedAllowedModels returns the list of values that were appended to the "allowed_models" field in this mutation.
+func (m *APIKeyMutation) AppendedAllowedModels() ([]string, bool) {
+	if len(m.appendallowed_models) == 0 {
+		return nil, false
+	}
+	return m.appendallowed_models, true
+}
+
+// ClearAllowedModels clears the value of the "allowed_models" field.
+func (m *APIKeyMutation) ClearAllowedModels() {
+	m.allowed_models = nil
+	m.appendallowed_models = nil
+	m.clearedFields[apikey.FieldAllowedModels] = struct{}{}
+}
+
+// AllowedModelsCleared returns if the "allowed_models" field was cleared in this mutation.
+func (m *APIKeyMutation) AllowedModelsCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldAllowedModels]
+	return ok
+}
+
+// ResetAllowedModels resets all changes to the "allowed_models" field.
+func (m *APIKeyMutation) ResetAllowedModels() {
+	m.allowed_models = nil
+	m.appendallowed_models = nil
+	delete(m.clearedFields, apikey.FieldAllowedModels)
+}
+
+// SetDeniedModels sets the "denied_models" field.
+func (m *APIKeyMutation) SetDeniedModels(s []string) {
+	m.denied_models = &s
+	m.appenddenied_models = nil
+}
+
+// DeniedModels returns the value of the "denied_models" field in the mutation.
+func (m *APIKeyMutation) DeniedModels() (r []string, exists bool) {
+	v := m.denied_models
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDeniedModels returns the old "denied_models" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldDeniedModels(ctx context.Context) (v []string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDeniedModels is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDeniedModels requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDeniedModels: %w", err)
+	}
+	return oldValue.DeniedModels, nil
+}
+
+// AppendDeniedModels adds s to the "denied_models" field.
+func (m *APIKeyMutation) AppendDeniedModels(s []string) {
+	m.appenddenied_models = append(m.appenddenied_models, s...)
+}
+
+// AppendedDeniedModels returns the list of values that were appended to the "denied_models" field in this mutation.
+func (m *APIKeyMutation) AppendedDeniedModels() ([]string, bool) {
+	if len(m.appenddenied_models) == 0 {
+		return nil, false
+	}
+	return m.appenddenied_models, true
+}
+
+// ClearDeniedModels clears the value of the "denied_models" field.
+func (m *APIKeyMutation) ClearDeniedModels() {
+	m.denied_models = nil
+	m.appenddenied_models = nil
+	m.clearedFields[apikey.FieldDeniedModels] = struct{}{}
+}
+
+// DeniedModelsCleared returns if the "denied_models" field was cleared in this mutation.
+func (m *APIKeyMutation) DeniedModelsCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldDeniedModels]
+	return ok
+}
+
+// ResetDeniedModels resets all changes to the "denied_models" field.
+func (m *APIKeyMutation) ResetDeniedModels() {
+	m.denied_models = nil
+	m.appenddenied_models = nil
+	delete(m.clearedFields, apikey.FieldDeniedModels)
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (m *APIKeyMutation) SetQuotaGroupID(u uuid.UUID) {
+	m.quota_group = &u
+}
+
+// QuotaGroupID returns the value of the "quota_group_id" field in the mutation.
+func (m *APIKeyMutation) QuotaGroupID() (r uuid.UUID, exists bool) {
+	v := m.quota_group
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldQuotaGroupID returns the old "quota_group_id" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldQuotaGroupID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldQuotaGroupID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldQuotaGroupID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldQuotaGroupID: %w", err)
+	}
+	return oldValue.QuotaGroupID, nil
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (m *APIKeyMutation) ClearQuotaGroupID() {
+	m.quota_group = nil
+	m.clearedFields[apikey.FieldQuotaGroupID] = struct{}{}
+}
+
+// QuotaGroupIDCleared returns if the "quota_group_id" field was cleared in this mutation.
+func (m *APIKeyMutation) QuotaGroupIDCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldQuotaGroupID]
+	return ok
+}
+
+// ResetQuotaGroupID resets all changes to the "quota_group_id" field.
+func (m *APIKeyMutation) ResetQuotaGroupID() {
+	m.quota_group = nil
+	delete(m.clearedFields, apikey.FieldQuotaGroupID)
 }
 
 // SetLastUsedAt sets the "last_used_at" field.
@@ -1335,6 +2630,87 @@ func (m *APIKeyMutation) ResetUsageEvents() {
 	m.removedusage_events = nil
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by ids.
+func (m *APIKeyMutation) AddLeaseIDs(ids ...uuid.UUID) {
+	if m.leases == nil {
+		m.leases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.leases[ids[i]] = struct{}{}
+	}
+}
+
+// ClearLeases clears the "leases" edge to the KeyLease entity.
+func (m *APIKeyMutation) ClearLeases() {
+	m.clearedleases = true
+}
+
+// LeasesCleared reports if the "leases" edge to the KeyLease entity was cleared.
+func (m *APIKeyMutation) LeasesCleared() bool {
+	return m.clearedleases
+}
+
+// RemoveLeaseIDs removes the "leases" edge to the KeyLease entity by IDs.
+func (m *APIKeyMutation) RemoveLeaseIDs(ids ...uuid.UUID) {
+	if m.removedleases == nil {
+		m.removedleases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.leases, ids[i])
+		m.removedleases[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedLeases returns the removed IDs of the "leases" edge to the KeyLease entity.
+func (m *APIKeyMutation) RemovedLeasesIDs() (ids []uuid.UUID) {
+	for id := range m.removedleases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// LeasesIDs returns the "leases" edge IDs in the mutation.
+func (m *APIKeyMutation) LeasesIDs() (ids []uuid.UUID) {
+	for id := range m.leases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetLeases resets all changes to the "leases" edge.
+func (m *APIKeyMutation) ResetLeases() {
+	m.leases = nil
+	m.clearedleases = false
+	m.removedleases = nil
+}
+
+// ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
+func (m *APIKeyMutation) ClearQuotaGroup() {
+	m.clearedquota_group = true
+	m.clearedFields[apikey.FieldQuotaGroupID] = struct{}{}
+}
+
+// QuotaGroupCleared reports if the "quota_group" edge to the QuotaGroup entity was cleared.
+func (m *APIKeyMutation) QuotaGroupCleared() bool {
+	return m.QuotaGroupIDCleared() || m.clearedquota_group
+}
+
+// QuotaGroupIDs returns the "quota_group" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// QuotaGroupID instead. It exists only for internal usage by the builders.
+func (m *APIKeyMutation) QuotaGroupIDs() (ids []uuid.UUID) {
+	if id := m.quota_group; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetQuotaGroup resets all changes to the "quota_group" edge.
+func (m *APIKeyMutation) ResetQuotaGroup() {
+	m.quota_group = nil
+	m.clearedquota_group = false
+}
+
 // ClearDataKey clears the "data_key" edge to the DataKey entity.
 func (m *APIKeyMutation) ClearDataKey() {
 	m.cleareddata_key = true
@@ -1396,7 +2772,7 @@ func (m *APIKeyMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *APIKeyMutation) Fields() []string {
-	fields := make([]string, 0, 22)
+	fields := make([]string, 0, 45)
 	if m.created_at != nil {
 		fields = append(fields, apikey.FieldCreatedAt)
 	}
@@ -1405,6 +2781,51 @@ func (m *APIKeyMutation) Fields() []string {
 	}
 	if m.deleted_at != nil {
 		fields = append(fields, apikey.FieldDeletedAt)
+	}
+	if m.requests_per_minute != nil {
+		fields = append(fields, apikey.FieldRequestsPerMinute)
+	}
+	if m.tokens_per_minute != nil {
+		fields = append(fields, apikey.FieldTokensPerMinute)
+	}
+	if m.requests_per_day != nil {
+		fields = append(fields, apikey.FieldRequestsPerDay)
+	}
+	if m.tokens_per_day != nil {
+		fields = append(fields, apikey.FieldTokensPerDay)
+	}
+	if m.concurrency != nil {
+		fields = append(fields, apikey.FieldConcurrency)
+	}
+	if m.cost_per_day != nil {
+		fields = append(fields, apikey.FieldCostPerDay)
+	}
+	if m.minute != nil {
+		fields = append(fields, apikey.FieldMinute)
+	}
+	if m.requests_this_minute != nil {
+		fields = append(fields, apikey.FieldRequestsThisMinute)
+	}
+	if m.tokens_this_minute != nil {
+		fields = append(fields, apikey.FieldTokensThisMinute)
+	}
+	if m.requests_today != nil {
+		fields = append(fields, apikey.FieldRequestsToday)
+	}
+	if m.tokens_today != nil {
+		fields = append(fields, apikey.FieldTokensToday)
+	}
+	if m.cost_today != nil {
+		fields = append(fields, apikey.FieldCostToday)
+	}
+	if m.last_reset != nil {
+		fields = append(fields, apikey.FieldLastReset)
+	}
+	if m.in_flight != nil {
+		fields = append(fields, apikey.FieldInFlight)
+	}
+	if m.observed != nil {
+		fields = append(fields, apikey.FieldObserved)
 	}
 	if m.provider != nil {
 		fields = append(fields, apikey.FieldProviderID)
@@ -1430,15 +2851,6 @@ func (m *APIKeyMutation) Fields() []string {
 	if m.extra_tokens != nil {
 		fields = append(fields, apikey.FieldExtraTokens)
 	}
-	if m.requests_today != nil {
-		fields = append(fields, apikey.FieldRequestsToday)
-	}
-	if m.tokens_today != nil {
-		fields = append(fields, apikey.FieldTokensToday)
-	}
-	if m.last_reset != nil {
-		fields = append(fields, apikey.FieldLastReset)
-	}
 	if m.disabled != nil {
 		fields = append(fields, apikey.FieldDisabled)
 	}
@@ -1450,6 +2862,39 @@ func (m *APIKeyMutation) Fields() []string {
 	}
 	if m.degraded_reason != nil {
 		fields = append(fields, apikey.FieldDegradedReason)
+	}
+	if m.degraded_by != nil {
+		fields = append(fields, apikey.FieldDegradedBy)
+	}
+	if m.failures != nil {
+		fields = append(fields, apikey.FieldFailures)
+	}
+	if m.failure_class != nil {
+		fields = append(fields, apikey.FieldFailureClass)
+	}
+	if m.failed_at != nil {
+		fields = append(fields, apikey.FieldFailedAt)
+	}
+	if m.succeeded_at != nil {
+		fields = append(fields, apikey.FieldSucceededAt)
+	}
+	if m.pass != nil {
+		fields = append(fields, apikey.FieldPass)
+	}
+	if m.weight != nil {
+		fields = append(fields, apikey.FieldWeight)
+	}
+	if m.priority != nil {
+		fields = append(fields, apikey.FieldPriority)
+	}
+	if m.allowed_models != nil {
+		fields = append(fields, apikey.FieldAllowedModels)
+	}
+	if m.denied_models != nil {
+		fields = append(fields, apikey.FieldDeniedModels)
+	}
+	if m.quota_group != nil {
+		fields = append(fields, apikey.FieldQuotaGroupID)
 	}
 	if m.last_used_at != nil {
 		fields = append(fields, apikey.FieldLastUsedAt)
@@ -1477,6 +2922,36 @@ func (m *APIKeyMutation) Field(name string) (ent.Value, bool) {
 		return m.UpdatedAt()
 	case apikey.FieldDeletedAt:
 		return m.DeletedAt()
+	case apikey.FieldRequestsPerMinute:
+		return m.RequestsPerMinute()
+	case apikey.FieldTokensPerMinute:
+		return m.TokensPerMinute()
+	case apikey.FieldRequestsPerDay:
+		return m.RequestsPerDay()
+	case apikey.FieldTokensPerDay:
+		return m.TokensPerDay()
+	case apikey.FieldConcurrency:
+		return m.Concurrency()
+	case apikey.FieldCostPerDay:
+		return m.CostPerDay()
+	case apikey.FieldMinute:
+		return m.Minute()
+	case apikey.FieldRequestsThisMinute:
+		return m.RequestsThisMinute()
+	case apikey.FieldTokensThisMinute:
+		return m.TokensThisMinute()
+	case apikey.FieldRequestsToday:
+		return m.RequestsToday()
+	case apikey.FieldTokensToday:
+		return m.TokensToday()
+	case apikey.FieldCostToday:
+		return m.CostToday()
+	case apikey.FieldLastReset:
+		return m.LastReset()
+	case apikey.FieldInFlight:
+		return m.InFlight()
+	case apikey.FieldObserved:
+		return m.Observed()
 	case apikey.FieldProviderID:
 		return m.ProviderID()
 	case apikey.FieldKeyHash:
@@ -1493,12 +2968,6 @@ func (m *APIKeyMutation) Field(name string) (ent.Value, bool) {
 		return m.ExtraRequests()
 	case apikey.FieldExtraTokens:
 		return m.ExtraTokens()
-	case apikey.FieldRequestsToday:
-		return m.RequestsToday()
-	case apikey.FieldTokensToday:
-		return m.TokensToday()
-	case apikey.FieldLastReset:
-		return m.LastReset()
 	case apikey.FieldDisabled:
 		return m.Disabled()
 	case apikey.FieldDegraded:
@@ -1507,6 +2976,28 @@ func (m *APIKeyMutation) Field(name string) (ent.Value, bool) {
 		return m.DegradedUntil()
 	case apikey.FieldDegradedReason:
 		return m.DegradedReason()
+	case apikey.FieldDegradedBy:
+		return m.DegradedBy()
+	case apikey.FieldFailures:
+		return m.Failures()
+	case apikey.FieldFailureClass:
+		return m.FailureClass()
+	case apikey.FieldFailedAt:
+		return m.FailedAt()
+	case apikey.FieldSucceededAt:
+		return m.SucceededAt()
+	case apikey.FieldPass:
+		return m.Pass()
+	case apikey.FieldWeight:
+		return m.Weight()
+	case apikey.FieldPriority:
+		return m.Priority()
+	case apikey.FieldAllowedModels:
+		return m.AllowedModels()
+	case apikey.FieldDeniedModels:
+		return m.DeniedModels()
+	case apikey.FieldQuotaGroupID:
+		return m.QuotaGroupID()
 	case apikey.FieldLastUsedAt:
 		return m.LastUsedAt()
 	case apikey.FieldExpiresAt:
@@ -1530,6 +3021,36 @@ func (m *APIKeyMutation) OldField(ctx context.Context, name string) (ent.Value, 
 		return m.OldUpdatedAt(ctx)
 	case apikey.FieldDeletedAt:
 		return m.OldDeletedAt(ctx)
+	case apikey.FieldRequestsPerMinute:
+		return m.OldRequestsPerMinute(ctx)
+	case apikey.FieldTokensPerMinute:
+		return m.OldTokensPerMinute(ctx)
+	case apikey.FieldRequestsPerDay:
+		return m.OldRequestsPerDay(ctx)
+	case apikey.FieldTokensPerDay:
+		return m.OldTokensPerDay(ctx)
+	case apikey.FieldConcurrency:
+		return m.OldConcurrency(ctx)
+	case apikey.FieldCostPerDay:
+		return m.OldCostPerDay(ctx)
+	case apikey.FieldMinute:
+		return m.OldMinute(ctx)
+	case apikey.FieldRequestsThisMinute:
+		return m.OldRequestsThisMinute(ctx)
+	case apikey.FieldTokensThisMinute:
+		return m.OldTokensThisMinute(ctx)
+	case apikey.FieldRequestsToday:
+		return m.OldRequestsToday(ctx)
+	case apikey.FieldTokensToday:
+		return m.OldTokensToday(ctx)
+	case apikey.FieldCostToday:
+		return m.OldCostToday(ctx)
+	case apikey.FieldLastReset:
+		return m.OldLastReset(ctx)
+	case apikey.FieldInFlight:
+		return m.OldInFlight(ctx)
+	case apikey.FieldObserved:
+		return m.OldObserved(ctx)
 	case apikey.FieldProviderID:
 		return m.OldProviderID(ctx)
 	case apikey.FieldKeyHash:
@@ -1546,12 +3067,6 @@ func (m *APIKeyMutation) OldField(ctx context.Context, name string) (ent.Value, 
 		return m.OldExtraRequests(ctx)
 	case apikey.FieldExtraTokens:
 		return m.OldExtraTokens(ctx)
-	case apikey.FieldRequestsToday:
-		return m.OldRequestsToday(ctx)
-	case apikey.FieldTokensToday:
-		return m.OldTokensToday(ctx)
-	case apikey.FieldLastReset:
-		return m.OldLastReset(ctx)
 	case apikey.FieldDisabled:
 		return m.OldDisabled(ctx)
 	case apikey.FieldDegraded:
@@ -1560,6 +3075,28 @@ func (m *APIKeyMutation) OldField(ctx context.Context, name string) (ent.Value, 
 		return m.OldDegradedUntil(ctx)
 	case apikey.FieldDegradedReason:
 		return m.OldDegradedReason(ctx)
+	case apikey.FieldDegradedBy:
+		return m.OldDegradedBy(ctx)
+	case apikey.FieldFailures:
+		return m.OldFailures(ctx)
+	case apikey.FieldFailureClass:
+		return m.OldFailureClass(ctx)
+	case apikey.FieldFailedAt:
+		return m.OldFailedAt(ctx)
+	case apikey.FieldSucceededAt:
+		return m.OldSucceededAt(ctx)
+	case apikey.FieldPass:
+		return m.OldPass(ctx)
+	case apikey.FieldWeight:
+		return m.OldWeight(ctx)
+	case apikey.FieldPriority:
+		return m.OldPriority(ctx)
+	case apikey.FieldAllowedModels:
+		return m.OldAllowedModels(ctx)
+	case apikey.FieldDeniedModels:
+		return m.OldDeniedModels(ctx)
+	case apikey.FieldQuotaGroupID:
+		return m.OldQuotaGroupID(ctx)
 	case apikey.FieldLastUsedAt:
 		return m.OldLastUsedAt(ctx)
 	case apikey.FieldExpiresAt:
@@ -1597,6 +3134,111 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetDeletedAt(v)
+		return nil
+	case apikey.FieldRequestsPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsPerMinute(v)
+		return nil
+	case apikey.FieldTokensPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensPerMinute(v)
+		return nil
+	case apikey.FieldRequestsPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsPerDay(v)
+		return nil
+	case apikey.FieldTokensPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensPerDay(v)
+		return nil
+	case apikey.FieldConcurrency:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConcurrency(v)
+		return nil
+	case apikey.FieldCostPerDay:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostPerDay(v)
+		return nil
+	case apikey.FieldMinute:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetMinute(v)
+		return nil
+	case apikey.FieldRequestsThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsThisMinute(v)
+		return nil
+	case apikey.FieldTokensThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensThisMinute(v)
+		return nil
+	case apikey.FieldRequestsToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsToday(v)
+		return nil
+	case apikey.FieldTokensToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensToday(v)
+		return nil
+	case apikey.FieldCostToday:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostToday(v)
+		return nil
+	case apikey.FieldLastReset:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLastReset(v)
+		return nil
+	case apikey.FieldInFlight:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInFlight(v)
+		return nil
+	case apikey.FieldObserved:
+		v, ok := value.(json.RawMessage)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetObserved(v)
 		return nil
 	case apikey.FieldProviderID:
 		v, ok := value.(uuid.UUID)
@@ -1654,27 +3296,6 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetExtraTokens(v)
 		return nil
-	case apikey.FieldRequestsToday:
-		v, ok := value.(int64)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetRequestsToday(v)
-		return nil
-	case apikey.FieldTokensToday:
-		v, ok := value.(int64)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetTokensToday(v)
-		return nil
-	case apikey.FieldLastReset:
-		v, ok := value.(time.Time)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetLastReset(v)
-		return nil
 	case apikey.FieldDisabled:
 		v, ok := value.(bool)
 		if !ok {
@@ -1702,6 +3323,83 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetDegradedReason(v)
+		return nil
+	case apikey.FieldDegradedBy:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDegradedBy(v)
+		return nil
+	case apikey.FieldFailures:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetFailures(v)
+		return nil
+	case apikey.FieldFailureClass:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetFailureClass(v)
+		return nil
+	case apikey.FieldFailedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetFailedAt(v)
+		return nil
+	case apikey.FieldSucceededAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSucceededAt(v)
+		return nil
+	case apikey.FieldPass:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPass(v)
+		return nil
+	case apikey.FieldWeight:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetWeight(v)
+		return nil
+	case apikey.FieldPriority:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPriority(v)
+		return nil
+	case apikey.FieldAllowedModels:
+		v, ok := value.([]string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAllowedModels(v)
+		return nil
+	case apikey.FieldDeniedModels:
+		v, ok := value.([]string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDeniedModels(v)
+		return nil
+	case apikey.FieldQuotaGroupID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetQuotaGroupID(v)
 		return nil
 	case apikey.FieldLastUsedAt:
 		v, ok := value.(time.Time)
@@ -1739,6 +3437,42 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 // this mutation.
 func (m *APIKeyMutation) AddedFields() []string {
 	var fields []string
+	if m.addrequests_per_minute != nil {
+		fields = append(fields, apikey.FieldRequestsPerMinute)
+	}
+	if m.addtokens_per_minute != nil {
+		fields = append(fields, apikey.FieldTokensPerMinute)
+	}
+	if m.addrequests_per_day != nil {
+		fields = append(fields, apikey.FieldRequestsPerDay)
+	}
+	if m.addtokens_per_day != nil {
+		fields = append(fields, apikey.FieldTokensPerDay)
+	}
+	if m.addconcurrency != nil {
+		fields = append(fields, apikey.FieldConcurrency)
+	}
+	if m.addcost_per_day != nil {
+		fields = append(fields, apikey.FieldCostPerDay)
+	}
+	if m.addrequests_this_minute != nil {
+		fields = append(fields, apikey.FieldRequestsThisMinute)
+	}
+	if m.addtokens_this_minute != nil {
+		fields = append(fields, apikey.FieldTokensThisMinute)
+	}
+	if m.addrequests_today != nil {
+		fields = append(fields, apikey.FieldRequestsToday)
+	}
+	if m.addtokens_today != nil {
+		fields = append(fields, apikey.FieldTokensToday)
+	}
+	if m.addcost_today != nil {
+		fields = append(fields, apikey.FieldCostToday)
+	}
+	if m.addin_flight != nil {
+		fields = append(fields, apikey.FieldInFlight)
+	}
 	if m.addusage_count != nil {
 		fields = append(fields, apikey.FieldUsageCount)
 	}
@@ -1751,11 +3485,17 @@ func (m *APIKeyMutation) AddedFields() []string {
 	if m.addextra_tokens != nil {
 		fields = append(fields, apikey.FieldExtraTokens)
 	}
-	if m.addrequests_today != nil {
-		fields = append(fields, apikey.FieldRequestsToday)
+	if m.addfailures != nil {
+		fields = append(fields, apikey.FieldFailures)
 	}
-	if m.addtokens_today != nil {
-		fields = append(fields, apikey.FieldTokensToday)
+	if m.addpass != nil {
+		fields = append(fields, apikey.FieldPass)
+	}
+	if m.addweight != nil {
+		fields = append(fields, apikey.FieldWeight)
+	}
+	if m.addpriority != nil {
+		fields = append(fields, apikey.FieldPriority)
 	}
 	return fields
 }
@@ -1765,6 +3505,30 @@ func (m *APIKeyMutation) AddedFields() []string {
 // was not set, or was not defined in the schema.
 func (m *APIKeyMutation) AddedField(name string) (ent.Value, bool) {
 	switch name {
+	case apikey.FieldRequestsPerMinute:
+		return m.AddedRequestsPerMinute()
+	case apikey.FieldTokensPerMinute:
+		return m.AddedTokensPerMinute()
+	case apikey.FieldRequestsPerDay:
+		return m.AddedRequestsPerDay()
+	case apikey.FieldTokensPerDay:
+		return m.AddedTokensPerDay()
+	case apikey.FieldConcurrency:
+		return m.AddedConcurrency()
+	case apikey.FieldCostPerDay:
+		return m.AddedCostPerDay()
+	case apikey.FieldRequestsThisMinute:
+		return m.AddedRequestsThisMinute()
+	case apikey.FieldTokensThisMinute:
+		return m.AddedTokensThisMinute()
+	case apikey.FieldRequestsToday:
+		return m.AddedRequestsToday()
+	case apikey.FieldTokensToday:
+		return m.AddedTokensToday()
+	case apikey.FieldCostToday:
+		return m.AddedCostToday()
+	case apikey.FieldInFlight:
+		return m.AddedInFlight()
 	case apikey.FieldUsageCount:
 		return m.AddedUsageCount()
 	case apikey.FieldTokenCount:
@@ -1773,10 +3537,14 @@ func (m *APIKeyMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedExtraRequests()
 	case apikey.FieldExtraTokens:
 		return m.AddedExtraTokens()
-	case apikey.FieldRequestsToday:
-		return m.AddedRequestsToday()
-	case apikey.FieldTokensToday:
-		return m.AddedTokensToday()
+	case apikey.FieldFailures:
+		return m.AddedFailures()
+	case apikey.FieldPass:
+		return m.AddedPass()
+	case apikey.FieldWeight:
+		return m.AddedWeight()
+	case apikey.FieldPriority:
+		return m.AddedPriority()
 	}
 	return nil, false
 }
@@ -1786,6 +3554,90 @@ func (m *APIKeyMutation) AddedField(name string) (ent.Value, bool) {
 // type.
 func (m *APIKeyMutation) AddField(name string, value ent.Value) error {
 	switch name {
+	case apikey.FieldRequestsPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsPerMinute(v)
+		return nil
+	case apikey.FieldTokensPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensPerMinute(v)
+		return nil
+	case apikey.FieldRequestsPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsPerDay(v)
+		return nil
+	case apikey.FieldTokensPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensPerDay(v)
+		return nil
+	case apikey.FieldConcurrency:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddConcurrency(v)
+		return nil
+	case apikey.FieldCostPerDay:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostPerDay(v)
+		return nil
+	case apikey.FieldRequestsThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsThisMinute(v)
+		return nil
+	case apikey.FieldTokensThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensThisMinute(v)
+		return nil
+	case apikey.FieldRequestsToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsToday(v)
+		return nil
+	case apikey.FieldTokensToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensToday(v)
+		return nil
+	case apikey.FieldCostToday:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostToday(v)
+		return nil
+	case apikey.FieldInFlight:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInFlight(v)
+		return nil
 	case apikey.FieldUsageCount:
 		v, ok := value.(int64)
 		if !ok {
@@ -1814,19 +3666,33 @@ func (m *APIKeyMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddExtraTokens(v)
 		return nil
-	case apikey.FieldRequestsToday:
-		v, ok := value.(int64)
+	case apikey.FieldFailures:
+		v, ok := value.(int)
 		if !ok {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
-		m.AddRequestsToday(v)
+		m.AddFailures(v)
 		return nil
-	case apikey.FieldTokensToday:
+	case apikey.FieldPass:
 		v, ok := value.(int64)
 		if !ok {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
-		m.AddTokensToday(v)
+		m.AddPass(v)
+		return nil
+	case apikey.FieldWeight:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddWeight(v)
+		return nil
+	case apikey.FieldPriority:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddPriority(v)
 		return nil
 	}
 	return fmt.Errorf("unknown APIKey numeric field %s", name)
@@ -1839,8 +3705,29 @@ func (m *APIKeyMutation) ClearedFields() []string {
 	if m.FieldCleared(apikey.FieldDeletedAt) {
 		fields = append(fields, apikey.FieldDeletedAt)
 	}
+	if m.FieldCleared(apikey.FieldMinute) {
+		fields = append(fields, apikey.FieldMinute)
+	}
+	if m.FieldCleared(apikey.FieldObserved) {
+		fields = append(fields, apikey.FieldObserved)
+	}
 	if m.FieldCleared(apikey.FieldDegradedUntil) {
 		fields = append(fields, apikey.FieldDegradedUntil)
+	}
+	if m.FieldCleared(apikey.FieldFailedAt) {
+		fields = append(fields, apikey.FieldFailedAt)
+	}
+	if m.FieldCleared(apikey.FieldSucceededAt) {
+		fields = append(fields, apikey.FieldSucceededAt)
+	}
+	if m.FieldCleared(apikey.FieldAllowedModels) {
+		fields = append(fields, apikey.FieldAllowedModels)
+	}
+	if m.FieldCleared(apikey.FieldDeniedModels) {
+		fields = append(fields, apikey.FieldDeniedModels)
+	}
+	if m.FieldCleared(apikey.FieldQuotaGroupID) {
+		fields = append(fields, apikey.FieldQuotaGroupID)
 	}
 	if m.FieldCleared(apikey.FieldLastUsedAt) {
 		fields = append(fields, apikey.FieldLastUsedAt)
@@ -1871,8 +3758,29 @@ func (m *APIKeyMutation) ClearField(name string) error {
 	case apikey.FieldDeletedAt:
 		m.ClearDeletedAt()
 		return nil
+	case apikey.FieldMinute:
+		m.ClearMinute()
+		return nil
+	case apikey.FieldObserved:
+		m.ClearObserved()
+		return nil
 	case apikey.FieldDegradedUntil:
 		m.ClearDegradedUntil()
+		return nil
+	case apikey.FieldFailedAt:
+		m.ClearFailedAt()
+		return nil
+	case apikey.FieldSucceededAt:
+		m.ClearSucceededAt()
+		return nil
+	case apikey.FieldAllowedModels:
+		m.ClearAllowedModels()
+		return nil
+	case apikey.FieldDeniedModels:
+		m.ClearDeniedModels()
+		return nil
+	case apikey.FieldQuotaGroupID:
+		m.ClearQuotaGroupID()
 		return nil
 	case apikey.FieldLastUsedAt:
 		m.ClearLastUsedAt()
@@ -1903,6 +3811,51 @@ func (m *APIKeyMutation) ResetField(name string) error {
 	case apikey.FieldDeletedAt:
 		m.ResetDeletedAt()
 		return nil
+	case apikey.FieldRequestsPerMinute:
+		m.ResetRequestsPerMinute()
+		return nil
+	case apikey.FieldTokensPerMinute:
+		m.ResetTokensPerMinute()
+		return nil
+	case apikey.FieldRequestsPerDay:
+		m.ResetRequestsPerDay()
+		return nil
+	case apikey.FieldTokensPerDay:
+		m.ResetTokensPerDay()
+		return nil
+	case apikey.FieldConcurrency:
+		m.ResetConcurrency()
+		return nil
+	case apikey.FieldCostPerDay:
+		m.ResetCostPerDay()
+		return nil
+	case apikey.FieldMinute:
+		m.ResetMinute()
+		return nil
+	case apikey.FieldRequestsThisMinute:
+		m.ResetRequestsThisMinute()
+		return nil
+	case apikey.FieldTokensThisMinute:
+		m.ResetTokensThisMinute()
+		return nil
+	case apikey.FieldRequestsToday:
+		m.ResetRequestsToday()
+		return nil
+	case apikey.FieldTokensToday:
+		m.ResetTokensToday()
+		return nil
+	case apikey.FieldCostToday:
+		m.ResetCostToday()
+		return nil
+	case apikey.FieldLastReset:
+		m.ResetLastReset()
+		return nil
+	case apikey.FieldInFlight:
+		m.ResetInFlight()
+		return nil
+	case apikey.FieldObserved:
+		m.ResetObserved()
+		return nil
 	case apikey.FieldProviderID:
 		m.ResetProviderID()
 		return nil
@@ -1927,15 +3880,6 @@ func (m *APIKeyMutation) ResetField(name string) error {
 	case apikey.FieldExtraTokens:
 		m.ResetExtraTokens()
 		return nil
-	case apikey.FieldRequestsToday:
-		m.ResetRequestsToday()
-		return nil
-	case apikey.FieldTokensToday:
-		m.ResetTokensToday()
-		return nil
-	case apikey.FieldLastReset:
-		m.ResetLastReset()
-		return nil
 	case apikey.FieldDisabled:
 		m.ResetDisabled()
 		return nil
@@ -1947,6 +3891,39 @@ func (m *APIKeyMutation) ResetField(name string) error {
 		return nil
 	case apikey.FieldDegradedReason:
 		m.ResetDegradedReason()
+		return nil
+	case apikey.FieldDegradedBy:
+		m.ResetDegradedBy()
+		return nil
+	case apikey.FieldFailures:
+		m.ResetFailures()
+		return nil
+	case apikey.FieldFailureClass:
+		m.ResetFailureClass()
+		return nil
+	case apikey.FieldFailedAt:
+		m.ResetFailedAt()
+		return nil
+	case apikey.FieldSucceededAt:
+		m.ResetSucceededAt()
+		return nil
+	case apikey.FieldPass:
+		m.ResetPass()
+		return nil
+	case apikey.FieldWeight:
+		m.ResetWeight()
+		return nil
+	case apikey.FieldPriority:
+		m.ResetPriority()
+		return nil
+	case apikey.FieldAllowedModels:
+		m.ResetAllowedModels()
+		return nil
+	case apikey.FieldDeniedModels:
+		m.ResetDeniedModels()
+		return nil
+	case apikey.FieldQuotaGroupID:
+		m.ResetQuotaGroupID()
 		return nil
 	case apikey.FieldLastUsedAt:
 		m.ResetLastUsedAt()
@@ -1966,7 +3943,7 @@ func (m *APIKeyMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *APIKeyMutation) AddedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.provider != nil {
 		edges = append(edges, apikey.EdgeProvider)
 	}
@@ -1975,6 +3952,12 @@ func (m *APIKeyMutation) AddedEdges() []string {
 	}
 	if m.usage_events != nil {
 		edges = append(edges, apikey.EdgeUsageEvents)
+	}
+	if m.leases != nil {
+		edges = append(edges, apikey.EdgeLeases)
+	}
+	if m.quota_group != nil {
+		edges = append(edges, apikey.EdgeQuotaGroup)
 	}
 	if m.data_key != nil {
 		edges = append(edges, apikey.EdgeDataKey)
@@ -2002,6 +3985,16 @@ func (m *APIKeyMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case apikey.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.leases))
+		for id := range m.leases {
+			ids = append(ids, id)
+		}
+		return ids
+	case apikey.EdgeQuotaGroup:
+		if id := m.quota_group; id != nil {
+			return []ent.Value{*id}
+		}
 	case apikey.EdgeDataKey:
 		if id := m.data_key; id != nil {
 			return []ent.Value{*id}
@@ -2012,12 +4005,15 @@ func (m *APIKeyMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *APIKeyMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.removedusage != nil {
 		edges = append(edges, apikey.EdgeUsage)
 	}
 	if m.removedusage_events != nil {
 		edges = append(edges, apikey.EdgeUsageEvents)
+	}
+	if m.removedleases != nil {
+		edges = append(edges, apikey.EdgeLeases)
 	}
 	return edges
 }
@@ -2038,13 +4034,19 @@ func (m *APIKeyMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case apikey.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.removedleases))
+		for id := range m.removedleases {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *APIKeyMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.clearedprovider {
 		edges = append(edges, apikey.EdgeProvider)
 	}
@@ -2053,6 +4055,12 @@ func (m *APIKeyMutation) ClearedEdges() []string {
 	}
 	if m.clearedusage_events {
 		edges = append(edges, apikey.EdgeUsageEvents)
+	}
+	if m.clearedleases {
+		edges = append(edges, apikey.EdgeLeases)
+	}
+	if m.clearedquota_group {
+		edges = append(edges, apikey.EdgeQuotaGroup)
 	}
 	if m.cleareddata_key {
 		edges = append(edges, apikey.EdgeDataKey)
@@ -2070,6 +4078,10 @@ func (m *APIKeyMutation) EdgeCleared(name string) bool {
 		return m.clearedusage
 	case apikey.EdgeUsageEvents:
 		return m.clearedusage_events
+	case apikey.EdgeLeases:
+		return m.clearedleases
+	case apikey.EdgeQuotaGroup:
+		return m.clearedquota_group
 	case apikey.EdgeDataKey:
 		return m.cleareddata_key
 	}
@@ -2082,6 +4094,9 @@ func (m *APIKeyMutation) ClearEdge(name string) error {
 	switch name {
 	case apikey.EdgeProvider:
 		m.ClearProvider()
+		return nil
+	case apikey.EdgeQuotaGroup:
+		m.ClearQuotaGroup()
 		return nil
 	case apikey.EdgeDataKey:
 		m.ClearDataKey()
@@ -2102,6 +4117,12 @@ func (m *APIKeyMutation) ResetEdge(name string) error {
 		return nil
 	case apikey.EdgeUsageEvents:
 		m.ResetUsageEvents()
+		return nil
+	case apikey.EdgeLeases:
+		m.ResetLeases()
+		return nil
+	case apikey.EdgeQuotaGroup:
+		m.ResetQuotaGroup()
 		return nil
 	case apikey.EdgeDataKey:
 		m.ResetDataKey()
@@ -4835,6 +6856,866 @@ func (m *InstallationMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown Installation edge %s", name)
 }
 
+// KeyLeaseMutation represents an operation that mutates the KeyLease nodes in the graph.
+type KeyLeaseMutation struct {
+	config
+	op                 Op
+	typ                string
+	id                 *uuid.UUID
+	reserved_tokens    *int64
+	addreserved_tokens *int64
+	reserved_cost      *money.USD
+	addreserved_cost   *money.USD
+	probe              *bool
+	acquired_at        *time.Time
+	expires_at         *time.Time
+	clearedFields      map[string]struct{}
+	key                *uuid.UUID
+	clearedkey         bool
+	model              *uuid.UUID
+	clearedmodel       bool
+	done               bool
+	oldValue           func(context.Context) (*KeyLease, error)
+	predicates         []predicate.KeyLease
+}
+
+var _ ent.Mutation = (*KeyLeaseMutation)(nil)
+
+// keyleaseOption allows management of the mutation configuration using functional options.
+type keyleaseOption func(*KeyLeaseMutation)
+
+// newKeyLeaseMutation creates new mutation for the KeyLease entity.
+func newKeyLeaseMutation(c config, op Op, opts ...keyleaseOption) *KeyLeaseMutation {
+	m := &KeyLeaseMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeKeyLease,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withKeyLeaseID sets the ID field of the mutation.
+func withKeyLeaseID(id uuid.UUID) keyleaseOption {
+	return func(m *KeyLeaseMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *KeyLease
+		)
+		m.oldValue = func(ctx context.Context) (*KeyLease, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().KeyLease.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withKeyLease sets the old KeyLease of the mutation.
+func withKeyLease(node *KeyLease) keyleaseOption {
+	return func(m *KeyLeaseMutation) {
+		m.oldValue = func(context.Context) (*KeyLease, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m KeyLeaseMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m KeyLeaseMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of KeyLease entities.
+func (m *KeyLeaseMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *KeyLeaseMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *KeyLeaseMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().KeyLease.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (m *KeyLeaseMutation) SetAPIKeyID(u uuid.UUID) {
+	m.key = &u
+}
+
+// APIKeyID returns the value of the "api_key_id" field in the mutation.
+func (m *KeyLeaseMutation) APIKeyID() (r uuid.UUID, exists bool) {
+	v := m.key
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAPIKeyID returns the old "api_key_id" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldAPIKeyID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAPIKeyID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAPIKeyID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAPIKeyID: %w", err)
+	}
+	return oldValue.APIKeyID, nil
+}
+
+// ResetAPIKeyID resets all changes to the "api_key_id" field.
+func (m *KeyLeaseMutation) ResetAPIKeyID() {
+	m.key = nil
+}
+
+// SetModelID sets the "model_id" field.
+func (m *KeyLeaseMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *KeyLeaseMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldModelID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ClearModelID clears the value of the "model_id" field.
+func (m *KeyLeaseMutation) ClearModelID() {
+	m.model = nil
+	m.clearedFields[keylease.FieldModelID] = struct{}{}
+}
+
+// ModelIDCleared returns if the "model_id" field was cleared in this mutation.
+func (m *KeyLeaseMutation) ModelIDCleared() bool {
+	_, ok := m.clearedFields[keylease.FieldModelID]
+	return ok
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *KeyLeaseMutation) ResetModelID() {
+	m.model = nil
+	delete(m.clearedFields, keylease.FieldModelID)
+}
+
+// SetReservedTokens sets the "reserved_tokens" field.
+func (m *KeyLeaseMutation) SetReservedTokens(i int64) {
+	m.reserved_tokens = &i
+	m.addreserved_tokens = nil
+}
+
+// ReservedTokens returns the value of the "reserved_tokens" field in the mutation.
+func (m *KeyLeaseMutation) ReservedTokens() (r int64, exists bool) {
+	v := m.reserved_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReservedTokens returns the old "reserved_tokens" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldReservedTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReservedTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReservedTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReservedTokens: %w", err)
+	}
+	return oldValue.ReservedTokens, nil
+}
+
+// AddReservedTokens adds i to the "reserved_tokens" field.
+func (m *KeyLeaseMutation) AddReservedTokens(i int64) {
+	if m.addreserved_tokens != nil {
+		*m.addreserved_tokens += i
+	} else {
+		m.addreserved_tokens = &i
+	}
+}
+
+// AddedReservedTokens returns the value that was added to the "reserved_tokens" field in this mutation.
+func (m *KeyLeaseMutation) AddedReservedTokens() (r int64, exists bool) {
+	v := m.addreserved_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReservedTokens resets all changes to the "reserved_tokens" field.
+func (m *KeyLeaseMutation) ResetReservedTokens() {
+	m.reserved_tokens = nil
+	m.addreserved_tokens = nil
+}
+
+// SetReservedCost sets the "reserved_cost" field.
+func (m *KeyLeaseMutation) SetReservedCost(value money.USD) {
+	m.reserved_cost = &value
+	m.addreserved_cost = nil
+}
+
+// ReservedCost returns the value of the "reserved_cost" field in the mutation.
+func (m *KeyLeaseMutation) ReservedCost() (r money.USD, exists bool) {
+	v := m.reserved_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReservedCost returns the old "reserved_cost" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldReservedCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReservedCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReservedCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReservedCost: %w", err)
+	}
+	return oldValue.ReservedCost, nil
+}
+
+// AddReservedCost adds value to the "reserved_cost" field.
+func (m *KeyLeaseMutation) AddReservedCost(value money.USD) {
+	if m.addreserved_cost != nil {
+		*m.addreserved_cost += value
+	} else {
+		m.addreserved_cost = &value
+	}
+}
+
+// AddedReservedCost returns the value that was added to the "reserved_cost" field in this mutation.
+func (m *KeyLeaseMutation) AddedReservedCost() (r money.USD, exists bool) {
+	v := m.addreserved_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReservedCost resets all changes to the "reserved_cost" field.
+func (m *KeyLeaseMutation) ResetReservedCost() {
+	m.reserved_cost = nil
+	m.addreserved_cost = nil
+}
+
+// SetProbe sets the "probe" field.
+func (m *KeyLeaseMutation) SetProbe(b bool) {
+	m.probe = &b
+}
+
+// Probe returns the value of the "probe" field in the mutation.
+func (m *KeyLeaseMutation) Probe() (r bool, exists bool) {
+	v := m.probe
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProbe returns the old "probe" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldProbe(ctx context.Context) (v bool, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProbe is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProbe requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProbe: %w", err)
+	}
+	return oldValue.Probe, nil
+}
+
+// ResetProbe resets all changes to the "probe" field.
+func (m *KeyLeaseMutation) ResetProbe() {
+	m.probe = nil
+}
+
+// SetAcquiredAt sets the "acquired_at" field.
+func (m *KeyLeaseMutation) SetAcquiredAt(t time.Time) {
+	m.acquired_at = &t
+}
+
+// AcquiredAt returns the value of the "acquired_at" field in the mutation.
+func (m *KeyLeaseMutation) AcquiredAt() (r time.Time, exists bool) {
+	v := m.acquired_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAcquiredAt returns the old "acquired_at" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldAcquiredAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAcquiredAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAcquiredAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAcquiredAt: %w", err)
+	}
+	return oldValue.AcquiredAt, nil
+}
+
+// ResetAcquiredAt resets all changes to the "acquired_at" field.
+func (m *KeyLeaseMutation) ResetAcquiredAt() {
+	m.acquired_at = nil
+}
+
+// SetExpiresAt sets the "expires_at" field.
+func (m *KeyLeaseMutation) SetExpiresAt(t time.Time) {
+	m.expires_at = &t
+}
+
+// ExpiresAt returns the value of the "expires_at" field in the mutation.
+func (m *KeyLeaseMutation) ExpiresAt() (r time.Time, exists bool) {
+	v := m.expires_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldExpiresAt returns the old "expires_at" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldExpiresAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldExpiresAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldExpiresAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldExpiresAt: %w", err)
+	}
+	return oldValue.ExpiresAt, nil
+}
+
+// ResetExpiresAt resets all changes to the "expires_at" field.
+func (m *KeyLeaseMutation) ResetExpiresAt() {
+	m.expires_at = nil
+}
+
+// SetKeyID sets the "key" edge to the APIKey entity by id.
+func (m *KeyLeaseMutation) SetKeyID(id uuid.UUID) {
+	m.key = &id
+}
+
+// ClearKey clears the "key" edge to the APIKey entity.
+func (m *KeyLeaseMutation) ClearKey() {
+	m.clearedkey = true
+	m.clearedFields[keylease.FieldAPIKeyID] = struct{}{}
+}
+
+// KeyCleared reports if the "key" edge to the APIKey entity was cleared.
+func (m *KeyLeaseMutation) KeyCleared() bool {
+	return m.clearedkey
+}
+
+// KeyID returns the "key" edge ID in the mutation.
+func (m *KeyLeaseMutation) KeyID() (id uuid.UUID, exists bool) {
+	if m.key != nil {
+		return *m.key, true
+	}
+	return
+}
+
+// KeyIDs returns the "key" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// KeyID instead. It exists only for internal usage by the builders.
+func (m *KeyLeaseMutation) KeyIDs() (ids []uuid.UUID) {
+	if id := m.key; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetKey resets all changes to the "key" edge.
+func (m *KeyLeaseMutation) ResetKey() {
+	m.key = nil
+	m.clearedkey = false
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *KeyLeaseMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[keylease.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *KeyLeaseMutation) ModelCleared() bool {
+	return m.ModelIDCleared() || m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *KeyLeaseMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *KeyLeaseMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// Where appends a list predicates to the KeyLeaseMutation builder.
+func (m *KeyLeaseMutation) Where(ps ...predicate.KeyLease) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the KeyLeaseMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *KeyLeaseMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.KeyLease, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *KeyLeaseMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *KeyLeaseMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (KeyLease).
+func (m *KeyLeaseMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *KeyLeaseMutation) Fields() []string {
+	fields := make([]string, 0, 7)
+	if m.key != nil {
+		fields = append(fields, keylease.FieldAPIKeyID)
+	}
+	if m.model != nil {
+		fields = append(fields, keylease.FieldModelID)
+	}
+	if m.reserved_tokens != nil {
+		fields = append(fields, keylease.FieldReservedTokens)
+	}
+	if m.reserved_cost != nil {
+		fields = append(fields, keylease.FieldReservedCost)
+	}
+	if m.probe != nil {
+		fields = append(fields, keylease.FieldProbe)
+	}
+	if m.acquired_at != nil {
+		fields = append(fields, keylease.FieldAcquiredAt)
+	}
+	if m.expires_at != nil {
+		fields = append(fields, keylease.FieldExpiresAt)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *KeyLeaseMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case keylease.FieldAPIKeyID:
+		return m.APIKeyID()
+	case keylease.FieldModelID:
+		return m.ModelID()
+	case keylease.FieldReservedTokens:
+		return m.ReservedTokens()
+	case keylease.FieldReservedCost:
+		return m.ReservedCost()
+	case keylease.FieldProbe:
+		return m.Probe()
+	case keylease.FieldAcquiredAt:
+		return m.AcquiredAt()
+	case keylease.FieldExpiresAt:
+		return m.ExpiresAt()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *KeyLeaseMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case keylease.FieldAPIKeyID:
+		return m.OldAPIKeyID(ctx)
+	case keylease.FieldModelID:
+		return m.OldModelID(ctx)
+	case keylease.FieldReservedTokens:
+		return m.OldReservedTokens(ctx)
+	case keylease.FieldReservedCost:
+		return m.OldReservedCost(ctx)
+	case keylease.FieldProbe:
+		return m.OldProbe(ctx)
+	case keylease.FieldAcquiredAt:
+		return m.OldAcquiredAt(ctx)
+	case keylease.FieldExpiresAt:
+		return m.OldExpiresAt(ctx)
+	}
+	return nil, fmt.Errorf("unknown KeyLease field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *KeyLeaseMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case keylease.FieldAPIKeyID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAPIKeyID(v)
+		return nil
+	case keylease.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	case keylease.FieldReservedTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReservedTokens(v)
+		return nil
+	case keylease.FieldReservedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReservedCost(v)
+		return nil
+	case keylease.FieldProbe:
+		v, ok := value.(bool)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProbe(v)
+		return nil
+	case keylease.FieldAcquiredAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAcquiredAt(v)
+		return nil
+	case keylease.FieldExpiresAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetExpiresAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown KeyLease field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *KeyLeaseMutation) AddedFields() []string {
+	var fields []string
+	if m.addreserved_tokens != nil {
+		fields = append(fields, keylease.FieldReservedTokens)
+	}
+	if m.addreserved_cost != nil {
+		fields = append(fields, keylease.FieldReservedCost)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *KeyLeaseMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case keylease.FieldReservedTokens:
+		return m.AddedReservedTokens()
+	case keylease.FieldReservedCost:
+		return m.AddedReservedCost()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *KeyLeaseMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case keylease.FieldReservedTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReservedTokens(v)
+		return nil
+	case keylease.FieldReservedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReservedCost(v)
+		return nil
+	}
+	return fmt.Errorf("unknown KeyLease numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *KeyLeaseMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(keylease.FieldModelID) {
+		fields = append(fields, keylease.FieldModelID)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *KeyLeaseMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *KeyLeaseMutation) ClearField(name string) error {
+	switch name {
+	case keylease.FieldModelID:
+		m.ClearModelID()
+		return nil
+	}
+	return fmt.Errorf("unknown KeyLease nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *KeyLeaseMutation) ResetField(name string) error {
+	switch name {
+	case keylease.FieldAPIKeyID:
+		m.ResetAPIKeyID()
+		return nil
+	case keylease.FieldModelID:
+		m.ResetModelID()
+		return nil
+	case keylease.FieldReservedTokens:
+		m.ResetReservedTokens()
+		return nil
+	case keylease.FieldReservedCost:
+		m.ResetReservedCost()
+		return nil
+	case keylease.FieldProbe:
+		m.ResetProbe()
+		return nil
+	case keylease.FieldAcquiredAt:
+		m.ResetAcquiredAt()
+		return nil
+	case keylease.FieldExpiresAt:
+		m.ResetExpiresAt()
+		return nil
+	}
+	return fmt.Errorf("unknown KeyLease field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *KeyLeaseMutation) AddedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.key != nil {
+		edges = append(edges, keylease.EdgeKey)
+	}
+	if m.model != nil {
+		edges = append(edges, keylease.EdgeModel)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *KeyLeaseMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case keylease.EdgeKey:
+		if id := m.key; id != nil {
+			return []ent.Value{*id}
+		}
+	case keylease.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *KeyLeaseMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 2)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *KeyLeaseMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *KeyLeaseMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.clearedkey {
+		edges = append(edges, keylease.EdgeKey)
+	}
+	if m.clearedmodel {
+		edges = append(edges, keylease.EdgeModel)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *KeyLeaseMutation) EdgeCleared(name string) bool {
+	switch name {
+	case keylease.EdgeKey:
+		return m.clearedkey
+	case keylease.EdgeModel:
+		return m.clearedmodel
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *KeyLeaseMutation) ClearEdge(name string) error {
+	switch name {
+	case keylease.EdgeKey:
+		m.ClearKey()
+		return nil
+	case keylease.EdgeModel:
+		m.ClearModel()
+		return nil
+	}
+	return fmt.Errorf("unknown KeyLease unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *KeyLeaseMutation) ResetEdge(name string) error {
+	switch name {
+	case keylease.EdgeKey:
+		m.ResetKey()
+		return nil
+	case keylease.EdgeModel:
+		m.ResetModel()
+		return nil
+	}
+	return fmt.Errorf("unknown KeyLease edge %s", name)
+}
+
 // ModelMutation represents an operation that mutates the Model nodes in the graph.
 type ModelMutation struct {
 	config
@@ -4868,6 +7749,9 @@ type ModelMutation struct {
 	clearedprovider            bool
 	family                     *uuid.UUID
 	clearedfamily              bool
+	leases                     map[uuid.UUID]struct{}
+	removedleases              map[uuid.UUID]struct{}
+	clearedleases              bool
 	prices                     map[uuid.UUID]struct{}
 	removedprices              map[uuid.UUID]struct{}
 	clearedprices              bool
@@ -5910,6 +8794,60 @@ func (m *ModelMutation) ResetFamily() {
 	m.clearedfamily = false
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by ids.
+func (m *ModelMutation) AddLeaseIDs(ids ...uuid.UUID) {
+	if m.leases == nil {
+		m.leases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.leases[ids[i]] = struct{}{}
+	}
+}
+
+// ClearLeases clears the "leases" edge to the KeyLease entity.
+func (m *ModelMutation) ClearLeases() {
+	m.clearedleases = true
+}
+
+// LeasesCleared reports if the "leases" edge to the KeyLease entity was cleared.
+func (m *ModelMutation) LeasesCleared() bool {
+	return m.clearedleases
+}
+
+// RemoveLeaseIDs removes the "leases" edge to the KeyLease entity by IDs.
+func (m *ModelMutation) RemoveLeaseIDs(ids ...uuid.UUID) {
+	if m.removedleases == nil {
+		m.removedleases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.leases, ids[i])
+		m.removedleases[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedLeases returns the removed IDs of the "leases" edge to the KeyLease entity.
+func (m *ModelMutation) RemovedLeasesIDs() (ids []uuid.UUID) {
+	for id := range m.removedleases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// LeasesIDs returns the "leases" edge IDs in the mutation.
+func (m *ModelMutation) LeasesIDs() (ids []uuid.UUID) {
+	for id := range m.leases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetLeases resets all changes to the "leases" edge.
+func (m *ModelMutation) ResetLeases() {
+	m.leases = nil
+	m.clearedleases = false
+	m.removedleases = nil
+}
+
 // AddPriceIDs adds the "prices" edge to the Price entity by ids.
 func (m *ModelMutation) AddPriceIDs(ids ...uuid.UUID) {
 	if m.prices == nil {
@@ -6666,12 +9604,15 @@ func (m *ModelMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ModelMutation) AddedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.provider != nil {
 		edges = append(edges, model.EdgeProvider)
 	}
 	if m.family != nil {
 		edges = append(edges, model.EdgeFamily)
+	}
+	if m.leases != nil {
+		edges = append(edges, model.EdgeLeases)
 	}
 	if m.prices != nil {
 		edges = append(edges, model.EdgePrices)
@@ -6700,6 +9641,12 @@ func (m *ModelMutation) AddedIDs(name string) []ent.Value {
 		if id := m.family; id != nil {
 			return []ent.Value{*id}
 		}
+	case model.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.leases))
+		for id := range m.leases {
+			ids = append(ids, id)
+		}
+		return ids
 	case model.EdgePrices:
 		ids := make([]ent.Value, 0, len(m.prices))
 		for id := range m.prices {
@@ -6730,7 +9677,10 @@ func (m *ModelMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ModelMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
+	if m.removedleases != nil {
+		edges = append(edges, model.EdgeLeases)
+	}
 	if m.removedprices != nil {
 		edges = append(edges, model.EdgePrices)
 	}
@@ -6750,6 +9700,12 @@ func (m *ModelMutation) RemovedEdges() []string {
 // the given name in this mutation.
 func (m *ModelMutation) RemovedIDs(name string) []ent.Value {
 	switch name {
+	case model.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.removedleases))
+		for id := range m.removedleases {
+			ids = append(ids, id)
+		}
+		return ids
 	case model.EdgePrices:
 		ids := make([]ent.Value, 0, len(m.removedprices))
 		for id := range m.removedprices {
@@ -6780,12 +9736,15 @@ func (m *ModelMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ModelMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.clearedprovider {
 		edges = append(edges, model.EdgeProvider)
 	}
 	if m.clearedfamily {
 		edges = append(edges, model.EdgeFamily)
+	}
+	if m.clearedleases {
+		edges = append(edges, model.EdgeLeases)
 	}
 	if m.clearedprices {
 		edges = append(edges, model.EdgePrices)
@@ -6810,6 +9769,8 @@ func (m *ModelMutation) EdgeCleared(name string) bool {
 		return m.clearedprovider
 	case model.EdgeFamily:
 		return m.clearedfamily
+	case model.EdgeLeases:
+		return m.clearedleases
 	case model.EdgePrices:
 		return m.clearedprices
 	case model.EdgeUsage:
@@ -6845,6 +9806,9 @@ func (m *ModelMutation) ResetEdge(name string) error {
 		return nil
 	case model.EdgeFamily:
 		m.ResetFamily()
+		return nil
+	case model.EdgeLeases:
+		m.ResetLeases()
 		return nil
 	case model.EdgePrices:
 		m.ResetPrices()
@@ -8626,6 +11590,10 @@ type ProviderMutation struct {
 	base_url              *string
 	auth_method           *provider.AuthMethod
 	description           *string
+	cooling_until         *time.Time
+	cooling_reason        *string
+	incidents             *int
+	addincidents          *int
 	clearedFields         map[string]struct{}
 	families              map[uuid.UUID]struct{}
 	removedfamilies       map[uuid.UUID]struct{}
@@ -8636,6 +11604,9 @@ type ProviderMutation struct {
 	keys                  map[uuid.UUID]struct{}
 	removedkeys           map[uuid.UUID]struct{}
 	clearedkeys           bool
+	quota_groups          map[uuid.UUID]struct{}
+	removedquota_groups   map[uuid.UUID]struct{}
+	clearedquota_groups   bool
 	sdk_versions          map[uuid.UUID]struct{}
 	removedsdk_versions   map[uuid.UUID]struct{}
 	clearedsdk_versions   bool
@@ -9052,6 +12023,147 @@ func (m *ProviderMutation) ResetDescription() {
 	m.description = nil
 }
 
+// SetCoolingUntil sets the "cooling_until" field.
+func (m *ProviderMutation) SetCoolingUntil(t time.Time) {
+	m.cooling_until = &t
+}
+
+// CoolingUntil returns the value of the "cooling_until" field in the mutation.
+func (m *ProviderMutation) CoolingUntil() (r time.Time, exists bool) {
+	v := m.cooling_until
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCoolingUntil returns the old "cooling_until" field's value of the Provider entity.
+// If the Provider object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ProviderMutation) OldCoolingUntil(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCoolingUntil is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCoolingUntil requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCoolingUntil: %w", err)
+	}
+	return oldValue.CoolingUntil, nil
+}
+
+// ClearCoolingUntil clears the value of the "cooling_until" field.
+func (m *ProviderMutation) ClearCoolingUntil() {
+	m.cooling_until = nil
+	m.clearedFields[provider.FieldCoolingUntil] = struct{}{}
+}
+
+// CoolingUntilCleared returns if the "cooling_until" field was cleared in this mutation.
+func (m *ProviderMutation) CoolingUntilCleared() bool {
+	_, ok := m.clearedFields[provider.FieldCoolingUntil]
+	return ok
+}
+
+// ResetCoolingUntil resets all changes to the "cooling_until" field.
+func (m *ProviderMutation) ResetCoolingUntil() {
+	m.cooling_until = nil
+	delete(m.clearedFields, provider.FieldCoolingUntil)
+}
+
+// SetCoolingReason sets the "cooling_reason" field.
+func (m *ProviderMutation) SetCoolingReason(s string) {
+	m.cooling_reason = &s
+}
+
+// CoolingReason returns the value of the "cooling_reason" field in the mutation.
+func (m *ProviderMutation) CoolingReason() (r string, exists bool) {
+	v := m.cooling_reason
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCoolingReason returns the old "cooling_reason" field's value of the Provider entity.
+// If the Provider object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ProviderMutation) OldCoolingReason(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCoolingReason is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCoolingReason requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCoolingReason: %w", err)
+	}
+	return oldValue.CoolingReason, nil
+}
+
+// ResetCoolingReason resets all changes to the "cooling_reason" field.
+func (m *ProviderMutation) ResetCoolingReason() {
+	m.cooling_reason = nil
+}
+
+// SetIncidents sets the "incidents" field.
+func (m *ProviderMutation) SetIncidents(i int) {
+	m.incidents = &i
+	m.addincidents = nil
+}
+
+// Incidents returns the value of the "incidents" field in the mutation.
+func (m *ProviderMutation) Incidents() (r int, exists bool) {
+	v := m.incidents
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldIncidents returns the old "incidents" field's value of the Provider entity.
+// If the Provider object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ProviderMutation) OldIncidents(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldIncidents is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldIncidents requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldIncidents: %w", err)
+	}
+	return oldValue.Incidents, nil
+}
+
+// AddIncidents adds i to the "incidents" field.
+func (m *ProviderMutation) AddIncidents(i int) {
+	if m.addincidents != nil {
+		*m.addincidents += i
+	} else {
+		m.addincidents = &i
+	}
+}
+
+// AddedIncidents returns the value that was added to the "incidents" field in this mutation.
+func (m *ProviderMutation) AddedIncidents() (r int, exists bool) {
+	v := m.addincidents
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetIncidents resets all changes to the "incidents" field.
+func (m *ProviderMutation) ResetIncidents() {
+	m.incidents = nil
+	m.addincidents = nil
+}
+
 // AddFamilyIDs adds the "families" edge to the ModelFamily entity by ids.
 func (m *ProviderMutation) AddFamilyIDs(ids ...uuid.UUID) {
 	if m.families == nil {
@@ -9214,6 +12326,60 @@ func (m *ProviderMutation) ResetKeys() {
 	m.removedkeys = nil
 }
 
+// AddQuotaGroupIDs adds the "quota_groups" edge to the QuotaGroup entity by ids.
+func (m *ProviderMutation) AddQuotaGroupIDs(ids ...uuid.UUID) {
+	if m.quota_groups == nil {
+		m.quota_groups = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.quota_groups[ids[i]] = struct{}{}
+	}
+}
+
+// ClearQuotaGroups clears the "quota_groups" edge to the QuotaGroup entity.
+func (m *ProviderMutation) ClearQuotaGroups() {
+	m.clearedquota_groups = true
+}
+
+// QuotaGroupsCleared reports if the "quota_groups" edge to the QuotaGroup entity was cleared.
+func (m *ProviderMutation) QuotaGroupsCleared() bool {
+	return m.clearedquota_groups
+}
+
+// RemoveQuotaGroupIDs removes the "quota_groups" edge to the QuotaGroup entity by IDs.
+func (m *ProviderMutation) RemoveQuotaGroupIDs(ids ...uuid.UUID) {
+	if m.removedquota_groups == nil {
+		m.removedquota_groups = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.quota_groups, ids[i])
+		m.removedquota_groups[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedQuotaGroups returns the removed IDs of the "quota_groups" edge to the QuotaGroup entity.
+func (m *ProviderMutation) RemovedQuotaGroupsIDs() (ids []uuid.UUID) {
+	for id := range m.removedquota_groups {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// QuotaGroupsIDs returns the "quota_groups" edge IDs in the mutation.
+func (m *ProviderMutation) QuotaGroupsIDs() (ids []uuid.UUID) {
+	for id := range m.quota_groups {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetQuotaGroups resets all changes to the "quota_groups" edge.
+func (m *ProviderMutation) ResetQuotaGroups() {
+	m.quota_groups = nil
+	m.clearedquota_groups = false
+	m.removedquota_groups = nil
+}
+
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by ids.
 func (m *ProviderMutation) AddSdkVersionIDs(ids ...uuid.UUID) {
 	if m.sdk_versions == nil {
@@ -9356,7 +12522,7 @@ func (m *ProviderMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *ProviderMutation) Fields() []string {
-	fields := make([]string, 0, 8)
+	fields := make([]string, 0, 11)
 	if m.created_at != nil {
 		fields = append(fields, provider.FieldCreatedAt)
 	}
@@ -9380,6 +12546,15 @@ func (m *ProviderMutation) Fields() []string {
 	}
 	if m.description != nil {
 		fields = append(fields, provider.FieldDescription)
+	}
+	if m.cooling_until != nil {
+		fields = append(fields, provider.FieldCoolingUntil)
+	}
+	if m.cooling_reason != nil {
+		fields = append(fields, provider.FieldCoolingReason)
+	}
+	if m.incidents != nil {
+		fields = append(fields, provider.FieldIncidents)
 	}
 	return fields
 }
@@ -9405,6 +12580,12 @@ func (m *ProviderMutation) Field(name string) (ent.Value, bool) {
 		return m.AuthMethod()
 	case provider.FieldDescription:
 		return m.Description()
+	case provider.FieldCoolingUntil:
+		return m.CoolingUntil()
+	case provider.FieldCoolingReason:
+		return m.CoolingReason()
+	case provider.FieldIncidents:
+		return m.Incidents()
 	}
 	return nil, false
 }
@@ -9430,6 +12611,12 @@ func (m *ProviderMutation) OldField(ctx context.Context, name string) (ent.Value
 		return m.OldAuthMethod(ctx)
 	case provider.FieldDescription:
 		return m.OldDescription(ctx)
+	case provider.FieldCoolingUntil:
+		return m.OldCoolingUntil(ctx)
+	case provider.FieldCoolingReason:
+		return m.OldCoolingReason(ctx)
+	case provider.FieldIncidents:
+		return m.OldIncidents(ctx)
 	}
 	return nil, fmt.Errorf("unknown Provider field %s", name)
 }
@@ -9495,6 +12682,27 @@ func (m *ProviderMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetDescription(v)
 		return nil
+	case provider.FieldCoolingUntil:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCoolingUntil(v)
+		return nil
+	case provider.FieldCoolingReason:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCoolingReason(v)
+		return nil
+	case provider.FieldIncidents:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetIncidents(v)
+		return nil
 	}
 	return fmt.Errorf("unknown Provider field %s", name)
 }
@@ -9502,13 +12710,21 @@ func (m *ProviderMutation) SetField(name string, value ent.Value) error {
 // AddedFields returns all numeric fields that were incremented/decremented during
 // this mutation.
 func (m *ProviderMutation) AddedFields() []string {
-	return nil
+	var fields []string
+	if m.addincidents != nil {
+		fields = append(fields, provider.FieldIncidents)
+	}
+	return fields
 }
 
 // AddedField returns the numeric value that was incremented/decremented on a field
 // with the given name. The second boolean return value indicates that this field
 // was not set, or was not defined in the schema.
 func (m *ProviderMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case provider.FieldIncidents:
+		return m.AddedIncidents()
+	}
 	return nil, false
 }
 
@@ -9517,6 +12733,13 @@ func (m *ProviderMutation) AddedField(name string) (ent.Value, bool) {
 // type.
 func (m *ProviderMutation) AddField(name string, value ent.Value) error {
 	switch name {
+	case provider.FieldIncidents:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddIncidents(v)
+		return nil
 	}
 	return fmt.Errorf("unknown Provider numeric field %s", name)
 }
@@ -9527,6 +12750,9 @@ func (m *ProviderMutation) ClearedFields() []string {
 	var fields []string
 	if m.FieldCleared(provider.FieldDeletedAt) {
 		fields = append(fields, provider.FieldDeletedAt)
+	}
+	if m.FieldCleared(provider.FieldCoolingUntil) {
+		fields = append(fields, provider.FieldCoolingUntil)
 	}
 	return fields
 }
@@ -9544,6 +12770,9 @@ func (m *ProviderMutation) ClearField(name string) error {
 	switch name {
 	case provider.FieldDeletedAt:
 		m.ClearDeletedAt()
+		return nil
+	case provider.FieldCoolingUntil:
+		m.ClearCoolingUntil()
 		return nil
 	}
 	return fmt.Errorf("unknown Provider nullable field %s", name)
@@ -9577,13 +12806,22 @@ func (m *ProviderMutation) ResetField(name string) error {
 	case provider.FieldDescription:
 		m.ResetDescription()
 		return nil
+	case provider.FieldCoolingUntil:
+		m.ResetCoolingUntil()
+		return nil
+	case provider.FieldCoolingReason:
+		m.ResetCoolingReason()
+		return nil
+	case provider.FieldIncidents:
+		m.ResetIncidents()
+		return nil
 	}
 	return fmt.Errorf("unknown Provider field %s", name)
 }
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ProviderMutation) AddedEdges() []string {
-	edges := make([]string, 0, 5)
+	edges := make([]string, 0, 6)
 	if m.families != nil {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -9592,6 +12830,9 @@ func (m *ProviderMutation) AddedEdges() []string {
 	}
 	if m.keys != nil {
 		edges = append(edges, provider.EdgeKeys)
+	}
+	if m.quota_groups != nil {
+		edges = append(edges, provider.EdgeQuotaGroups)
 	}
 	if m.sdk_versions != nil {
 		edges = append(edges, provider.EdgeSdkVersions)
@@ -9624,6 +12865,12 @@ func (m *ProviderMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case provider.EdgeQuotaGroups:
+		ids := make([]ent.Value, 0, len(m.quota_groups))
+		for id := range m.quota_groups {
+			ids = append(ids, id)
+		}
+		return ids
 	case provider.EdgeSdkVersions:
 		ids := make([]ent.Value, 0, len(m.sdk_versions))
 		for id := range m.sdk_versions {
@@ -9642,7 +12889,7 @@ func (m *ProviderMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ProviderMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 5)
+	edges := make([]string, 0, 6)
 	if m.removedfamilies != nil {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -9651,6 +12898,9 @@ func (m *ProviderMutation) RemovedEdges() []string {
 	}
 	if m.removedkeys != nil {
 		edges = append(edges, provider.EdgeKeys)
+	}
+	if m.removedquota_groups != nil {
+		edges = append(edges, provider.EdgeQuotaGroups)
 	}
 	if m.removedsdk_versions != nil {
 		edges = append(edges, provider.EdgeSdkVersions)
@@ -9683,6 +12933,12 @@ func (m *ProviderMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case provider.EdgeQuotaGroups:
+		ids := make([]ent.Value, 0, len(m.removedquota_groups))
+		for id := range m.removedquota_groups {
+			ids = append(ids, id)
+		}
+		return ids
 	case provider.EdgeSdkVersions:
 		ids := make([]ent.Value, 0, len(m.removedsdk_versions))
 		for id := range m.removedsdk_versions {
@@ -9701,7 +12957,7 @@ func (m *ProviderMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ProviderMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 5)
+	edges := make([]string, 0, 6)
 	if m.clearedfamilies {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -9710,6 +12966,9 @@ func (m *ProviderMutation) ClearedEdges() []string {
 	}
 	if m.clearedkeys {
 		edges = append(edges, provider.EdgeKeys)
+	}
+	if m.clearedquota_groups {
+		edges = append(edges, provider.EdgeQuotaGroups)
 	}
 	if m.clearedsdk_versions {
 		edges = append(edges, provider.EdgeSdkVersions)
@@ -9730,6 +12989,8 @@ func (m *ProviderMutation) EdgeCleared(name string) bool {
 		return m.clearedmodels
 	case provider.EdgeKeys:
 		return m.clearedkeys
+	case provider.EdgeQuotaGroups:
+		return m.clearedquota_groups
 	case provider.EdgeSdkVersions:
 		return m.clearedsdk_versions
 	case provider.EdgeDiscoveryLogs:
@@ -9759,6 +13020,9 @@ func (m *ProviderMutation) ResetEdge(name string) error {
 	case provider.EdgeKeys:
 		m.ResetKeys()
 		return nil
+	case provider.EdgeQuotaGroups:
+		m.ResetQuotaGroups()
+		return nil
 	case provider.EdgeSdkVersions:
 		m.ResetSdkVersions()
 		return nil
@@ -9767,6 +13031,1906 @@ func (m *ProviderMutation) ResetEdge(name string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown Provider edge %s", name)
+}
+
+// QuotaGroupMutation represents an operation that mutates the QuotaGroup nodes in the graph.
+type QuotaGroupMutation struct {
+	config
+	op                      Op
+	typ                     string
+	id                      *uuid.UUID
+	created_at              *time.Time
+	updated_at              *time.Time
+	requests_per_minute     *int64
+	addrequests_per_minute  *int64
+	tokens_per_minute       *int64
+	addtokens_per_minute    *int64
+	requests_per_day        *int64
+	addrequests_per_day     *int64
+	tokens_per_day          *int64
+	addtokens_per_day       *int64
+	concurrency             *int64
+	addconcurrency          *int64
+	cost_per_day            *money.USD
+	addcost_per_day         *money.USD
+	minute                  *time.Time
+	requests_this_minute    *int64
+	addrequests_this_minute *int64
+	tokens_this_minute      *int64
+	addtokens_this_minute   *int64
+	requests_today          *int64
+	addrequests_today       *int64
+	tokens_today            *int64
+	addtokens_today         *int64
+	cost_today              *money.USD
+	addcost_today           *money.USD
+	last_reset              *time.Time
+	in_flight               *int64
+	addin_flight            *int64
+	observed                *json.RawMessage
+	appendobserved          json.RawMessage
+	name                    *string
+	clearedFields           map[string]struct{}
+	provider                *uuid.UUID
+	clearedprovider         bool
+	keys                    map[uuid.UUID]struct{}
+	removedkeys             map[uuid.UUID]struct{}
+	clearedkeys             bool
+	done                    bool
+	oldValue                func(context.Context) (*QuotaGroup, error)
+	predicates              []predicate.QuotaGroup
+}
+
+var _ ent.Mutation = (*QuotaGroupMutation)(nil)
+
+// quotagroupOption allows management of the mutation configuration using functional options.
+type quotagroupOption func(*QuotaGroupMutation)
+
+// newQuotaGroupMutation creates new mutation for the QuotaGroup entity.
+func newQuotaGroupMutation(c config, op Op, opts ...quotagroupOption) *QuotaGroupMutation {
+	m := &QuotaGroupMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeQuotaGroup,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withQuotaGroupID sets the ID field of the mutation.
+func withQuotaGroupID(id uuid.UUID) quotagroupOption {
+	return func(m *QuotaGroupMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *QuotaGroup
+		)
+		m.oldValue = func(ctx context.Context) (*QuotaGroup, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().QuotaGroup.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withQuotaGroup sets the old QuotaGroup of the mutation.
+func withQuotaGroup(node *QuotaGroup) quotagroupOption {
+	return func(m *QuotaGroupMutation) {
+		m.oldValue = func(context.Context) (*QuotaGroup, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m QuotaGroupMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m QuotaGroupMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of QuotaGroup entities.
+func (m *QuotaGroupMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *QuotaGroupMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *QuotaGroupMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().QuotaGroup.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetCreatedAt sets the "created_at" field.
+func (m *QuotaGroupMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+// CreatedAt returns the value of the "created_at" field in the mutation.
+func (m *QuotaGroupMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCreatedAt returns the old "created_at" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldCreatedAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCreatedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCreatedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCreatedAt: %w", err)
+	}
+	return oldValue.CreatedAt, nil
+}
+
+// ResetCreatedAt resets all changes to the "created_at" field.
+func (m *QuotaGroupMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+// SetUpdatedAt sets the "updated_at" field.
+func (m *QuotaGroupMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+// UpdatedAt returns the value of the "updated_at" field in the mutation.
+func (m *QuotaGroupMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUpdatedAt returns the old "updated_at" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldUpdatedAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUpdatedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUpdatedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUpdatedAt: %w", err)
+	}
+	return oldValue.UpdatedAt, nil
+}
+
+// ResetUpdatedAt resets all changes to the "updated_at" field.
+func (m *QuotaGroupMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+// SetRequestsPerMinute sets the "requests_per_minute" field.
+func (m *QuotaGroupMutation) SetRequestsPerMinute(i int64) {
+	m.requests_per_minute = &i
+	m.addrequests_per_minute = nil
+}
+
+// RequestsPerMinute returns the value of the "requests_per_minute" field in the mutation.
+func (m *QuotaGroupMutation) RequestsPerMinute() (r int64, exists bool) {
+	v := m.requests_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsPerMinute returns the old "requests_per_minute" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldRequestsPerMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsPerMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsPerMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsPerMinute: %w", err)
+	}
+	return oldValue.RequestsPerMinute, nil
+}
+
+// AddRequestsPerMinute adds i to the "requests_per_minute" field.
+func (m *QuotaGroupMutation) AddRequestsPerMinute(i int64) {
+	if m.addrequests_per_minute != nil {
+		*m.addrequests_per_minute += i
+	} else {
+		m.addrequests_per_minute = &i
+	}
+}
+
+// AddedRequestsPerMinute returns the value that was added to the "requests_per_minute" field in this mutation.
+func (m *QuotaGroupMutation) AddedRequestsPerMinute() (r int64, exists bool) {
+	v := m.addrequests_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsPerMinute resets all changes to the "requests_per_minute" field.
+func (m *QuotaGroupMutation) ResetRequestsPerMinute() {
+	m.requests_per_minute = nil
+	m.addrequests_per_minute = nil
+}
+
+// SetTokensPerMinute sets the "tokens_per_minute" field.
+func (m *QuotaGroupMutation) SetTokensPerMinute(i int64) {
+	m.tokens_per_minute = &i
+	m.addtokens_per_minute = nil
+}
+
+// TokensPerMinute returns the value of the "tokens_per_minute" field in the mutation.
+func (m *QuotaGroupMutation) TokensPerMinute() (r int64, exists bool) {
+	v := m.tokens_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensPerMinute returns the old "tokens_per_minute" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldTokensPerMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensPerMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensPerMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensPerMinute: %w", err)
+	}
+	return oldValue.TokensPerMinute, nil
+}
+
+// AddTokensPerMinute adds i to the "tokens_per_minute" field.
+func (m *QuotaGroupMutation) AddTokensPerMinute(i int64) {
+	if m.addtokens_per_minute != nil {
+		*m.addtokens_per_minute += i
+	} else {
+		m.addtokens_per_minute = &i
+	}
+}
+
+// AddedTokensPerMinute returns the value that was added to the "tokens_per_minute" field in this mutation.
+func (m *QuotaGroupMutation) AddedTokensPerMinute() (r int64, exists bool) {
+	v := m.addtokens_per_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensPerMinute resets all changes to the "tokens_per_minute" field.
+func (m *QuotaGroupMutation) ResetTokensPerMinute() {
+	m.tokens_per_minute = nil
+	m.addtokens_per_minute = nil
+}
+
+// SetRequestsPerDay sets the "requests_per_day" field.
+func (m *QuotaGroupMutation) SetRequestsPerDay(i int64) {
+	m.requests_per_day = &i
+	m.addrequests_per_day = nil
+}
+
+// RequestsPerDay returns the value of the "requests_per_day" field in the mutation.
+func (m *QuotaGroupMutation) RequestsPerDay() (r int64, exists bool) {
+	v := m.requests_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsPerDay returns the old "requests_per_day" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldRequestsPerDay(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsPerDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsPerDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsPerDay: %w", err)
+	}
+	return oldValue.RequestsPerDay, nil
+}
+
+// AddRequestsPerDay adds i to the "requests_per_day" field.
+func (m *QuotaGroupMutation) AddRequestsPerDay(i int64) {
+	if m.addrequests_per_day != nil {
+		*m.addrequests_per_day += i
+	} else {
+		m.addrequests_per_day = &i
+	}
+}
+
+// AddedRequestsPerDay returns the value that was added to the "requests_per_day" field in this mutation.
+func (m *QuotaGroupMutation) AddedRequestsPerDay() (r int64, exists bool) {
+	v := m.addrequests_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsPerDay resets all changes to the "requests_per_day" field.
+func (m *QuotaGroupMutation) ResetRequestsPerDay() {
+	m.requests_per_day = nil
+	m.addrequests_per_day = nil
+}
+
+// SetTokensPerDay sets the "tokens_per_day" field.
+func (m *QuotaGroupMutation) SetTokensPerDay(i int64) {
+	m.tokens_per_day = &i
+	m.addtokens_per_day = nil
+}
+
+// TokensPerDay returns the value of the "tokens_per_day" field in the mutation.
+func (m *QuotaGroupMutation) TokensPerDay() (r int64, exists bool) {
+	v := m.tokens_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensPerDay returns the old "tokens_per_day" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldTokensPerDay(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensPerDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensPerDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensPerDay: %w", err)
+	}
+	return oldValue.TokensPerDay, nil
+}
+
+// AddTokensPerDay adds i to the "tokens_per_day" field.
+func (m *QuotaGroupMutation) AddTokensPerDay(i int64) {
+	if m.addtokens_per_day != nil {
+		*m.addtokens_per_day += i
+	} else {
+		m.addtokens_per_day = &i
+	}
+}
+
+// AddedTokensPerDay returns the value that was added to the "tokens_per_day" field in this mutation.
+func (m *QuotaGroupMutation) AddedTokensPerDay() (r int64, exists bool) {
+	v := m.addtokens_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensPerDay resets all changes to the "tokens_per_day" field.
+func (m *QuotaGroupMutation) ResetTokensPerDay() {
+	m.tokens_per_day = nil
+	m.addtokens_per_day = nil
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (m *QuotaGroupMutation) SetConcurrency(i int64) {
+	m.concurrency = &i
+	m.addconcurrency = nil
+}
+
+// Concurrency returns the value of the "concurrency" field in the mutation.
+func (m *QuotaGroupMutation) Concurrency() (r int64, exists bool) {
+	v := m.concurrency
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConcurrency returns the old "concurrency" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldConcurrency(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConcurrency is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConcurrency requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConcurrency: %w", err)
+	}
+	return oldValue.Concurrency, nil
+}
+
+// AddConcurrency adds i to the "concurrency" field.
+func (m *QuotaGroupMutation) AddConcurrency(i int64) {
+	if m.addconcurrency != nil {
+		*m.addconcurrency += i
+	} else {
+		m.addconcurrency = &i
+	}
+}
+
+// AddedConcurrency returns the value that was added to the "concurrency" field in this mutation.
+func (m *QuotaGroupMutation) AddedConcurrency() (r int64, exists bool) {
+	v := m.addconcurrency
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetConcurrency resets all changes to the "concurrency" field.
+func (m *QuotaGroupMutation) ResetConcurrency() {
+	m.concurrency = nil
+	m.addconcurrency = nil
+}
+
+// SetCostPerDay sets the "cost_per_day" field.
+func (m *QuotaGroupMutation) SetCostPerDay(value money.USD) {
+	m.cost_per_day = &value
+	m.addcost_per_day = nil
+}
+
+// CostPerDay returns the value of the "cost_per_day" field in the mutation.
+func (m *QuotaGroupMutation) CostPerDay() (r money.USD, exists bool) {
+	v := m.cost_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostPerDay returns the old "cost_per_day" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldCostPerDay(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostPerDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostPerDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostPerDay: %w", err)
+	}
+	return oldValue.CostPerDay, nil
+}
+
+// AddCostPerDay adds value to the "cost_per_day" field.
+func (m *QuotaGroupMutation) AddCostPerDay(value money.USD) {
+	if m.addcost_per_day != nil {
+		*m.addcost_per_day += value
+	} else {
+		m.addcost_per_day = &value
+	}
+}
+
+// AddedCostPerDay returns the value that was added to the "cost_per_day" field in this mutation.
+func (m *QuotaGroupMutation) AddedCostPerDay() (r money.USD, exists bool) {
+	v := m.addcost_per_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCostPerDay resets all changes to the "cost_per_day" field.
+func (m *QuotaGroupMutation) ResetCostPerDay() {
+	m.cost_per_day = nil
+	m.addcost_per_day = nil
+}
+
+// SetMinute sets the "minute" field.
+func (m *QuotaGroupMutation) SetMinute(t time.Time) {
+	m.minute = &t
+}
+
+// Minute returns the value of the "minute" field in the mutation.
+func (m *QuotaGroupMutation) Minute() (r time.Time, exists bool) {
+	v := m.minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldMinute returns the old "minute" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldMinute(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldMinute: %w", err)
+	}
+	return oldValue.Minute, nil
+}
+
+// ClearMinute clears the value of the "minute" field.
+func (m *QuotaGroupMutation) ClearMinute() {
+	m.minute = nil
+	m.clearedFields[quotagroup.FieldMinute] = struct{}{}
+}
+
+// MinuteCleared returns if the "minute" field was cleared in this mutation.
+func (m *QuotaGroupMutation) MinuteCleared() bool {
+	_, ok := m.clearedFields[quotagroup.FieldMinute]
+	return ok
+}
+
+// ResetMinute resets all changes to the "minute" field.
+func (m *QuotaGroupMutation) ResetMinute() {
+	m.minute = nil
+	delete(m.clearedFields, quotagroup.FieldMinute)
+}
+
+// SetRequestsThisMinute sets the "requests_this_minute" field.
+func (m *QuotaGroupMutation) SetRequestsThisMinute(i int64) {
+	m.requests_this_minute = &i
+	m.addrequests_this_minute = nil
+}
+
+// RequestsThisMinute returns the value of the "requests_this_minute" field in the mutation.
+func (m *QuotaGroupMutation) RequestsThisMinute() (r int64, exists bool) {
+	v := m.requests_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsThisMinute returns the old "requests_this_minute" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldRequestsThisMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsThisMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsThisMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsThisMinute: %w", err)
+	}
+	return oldValue.RequestsThisMinute, nil
+}
+
+// AddRequestsThisMinute adds i to the "requests_this_minute" field.
+func (m *QuotaGroupMutation) AddRequestsThisMinute(i int64) {
+	if m.addrequests_this_minute != nil {
+		*m.addrequests_this_minute += i
+	} else {
+		m.addrequests_this_minute = &i
+	}
+}
+
+// AddedRequestsThisMinute returns the value that was added to the "requests_this_minute" field in this mutation.
+func (m *QuotaGroupMutation) AddedRequestsThisMinute() (r int64, exists bool) {
+	v := m.addrequests_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsThisMinute resets all changes to the "requests_this_minute" field.
+func (m *QuotaGroupMutation) ResetRequestsThisMinute() {
+	m.requests_this_minute = nil
+	m.addrequests_this_minute = nil
+}
+
+// SetTokensThisMinute sets the "tokens_this_minute" field.
+func (m *QuotaGroupMutation) SetTokensThisMinute(i int64) {
+	m.tokens_this_minute = &i
+	m.addtokens_this_minute = nil
+}
+
+// TokensThisMinute returns the value of the "tokens_this_minute" field in the mutation.
+func (m *QuotaGroupMutation) TokensThisMinute() (r int64, exists bool) {
+	v := m.tokens_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensThisMinute returns the old "tokens_this_minute" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldTokensThisMinute(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensThisMinute is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensThisMinute requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensThisMinute: %w", err)
+	}
+	return oldValue.TokensThisMinute, nil
+}
+
+// AddTokensThisMinute adds i to the "tokens_this_minute" field.
+func (m *QuotaGroupMutation) AddTokensThisMinute(i int64) {
+	if m.addtokens_this_minute != nil {
+		*m.addtokens_this_minute += i
+	} else {
+		m.addtokens_this_minute = &i
+	}
+}
+
+// AddedTokensThisMinute returns the value that was added to the "tokens_this_minute" field in this mutation.
+func (m *QuotaGroupMutation) AddedTokensThisMinute() (r int64, exists bool) {
+	v := m.addtokens_this_minute
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensThisMinute resets all changes to the "tokens_this_minute" field.
+func (m *QuotaGroupMutation) ResetTokensThisMinute() {
+	m.tokens_this_minute = nil
+	m.addtokens_this_minute = nil
+}
+
+// SetRequestsToday sets the "requests_today" field.
+func (m *QuotaGroupMutation) SetRequestsToday(i int64) {
+	m.requests_today = &i
+	m.addrequests_today = nil
+}
+
+// RequestsToday returns the value of the "requests_today" field in the mutation.
+func (m *QuotaGroupMutation) RequestsToday() (r int64, exists bool) {
+	v := m.requests_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestsToday returns the old "requests_today" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldRequestsToday(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestsToday is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestsToday requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestsToday: %w", err)
+	}
+	return oldValue.RequestsToday, nil
+}
+
+// AddRequestsToday adds i to the "requests_today" field.
+func (m *QuotaGroupMutation) AddRequestsToday(i int64) {
+	if m.addrequests_today != nil {
+		*m.addrequests_today += i
+	} else {
+		m.addrequests_today = &i
+	}
+}
+
+// AddedRequestsToday returns the value that was added to the "requests_today" field in this mutation.
+func (m *QuotaGroupMutation) AddedRequestsToday() (r int64, exists bool) {
+	v := m.addrequests_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestsToday resets all changes to the "requests_today" field.
+func (m *QuotaGroupMutation) ResetRequestsToday() {
+	m.requests_today = nil
+	m.addrequests_today = nil
+}
+
+// SetTokensToday sets the "tokens_today" field.
+func (m *QuotaGroupMutation) SetTokensToday(i int64) {
+	m.tokens_today = &i
+	m.addtokens_today = nil
+}
+
+// TokensToday returns the value of the "tokens_today" field in the mutation.
+func (m *QuotaGroupMutation) TokensToday() (r int64, exists bool) {
+	v := m.tokens_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokensToday returns the old "tokens_today" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldTokensToday(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokensToday is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokensToday requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokensToday: %w", err)
+	}
+	return oldValue.TokensToday, nil
+}
+
+// AddTokensToday adds i to the "tokens_today" field.
+func (m *QuotaGroupMutation) AddTokensToday(i int64) {
+	if m.addtokens_today != nil {
+		*m.addtokens_today += i
+	} else {
+		m.addtokens_today = &i
+	}
+}
+
+// AddedTokensToday returns the value that was added to the "tokens_today" field in this mutation.
+func (m *QuotaGroupMutation) AddedTokensToday() (r int64, exists bool) {
+	v := m.addtokens_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokensToday resets all changes to the "tokens_today" field.
+func (m *QuotaGroupMutation) ResetTokensToday() {
+	m.tokens_today = nil
+	m.addtokens_today = nil
+}
+
+// SetCostToday sets the "cost_today" field.
+func (m *QuotaGroupMutation) SetCostToday(value money.USD) {
+	m.cost_today = &value
+	m.addcost_today = nil
+}
+
+// CostToday returns the value of the "cost_today" field in the mutation.
+func (m *QuotaGroupMutation) CostToday() (r money.USD, exists bool) {
+	v := m.cost_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostToday returns the old "cost_today" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldCostToday(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostToday is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostToday requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostToday: %w", err)
+	}
+	return oldValue.CostToday, nil
+}
+
+// AddCostToday adds value to the "cost_today" field.
+func (m *QuotaGroupMutation) AddCostToday(value money.USD) {
+	if m.addcost_today != nil {
+		*m.addcost_today += value
+	} else {
+		m.addcost_today = &value
+	}
+}
+
+// AddedCostToday returns the value that was added to the "cost_today" field in this mutation.
+func (m *QuotaGroupMutation) AddedCostToday() (r money.USD, exists bool) {
+	v := m.addcost_today
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCostToday resets all changes to the "cost_today" field.
+func (m *QuotaGroupMutation) ResetCostToday() {
+	m.cost_today = nil
+	m.addcost_today = nil
+}
+
+// SetLastReset sets the "last_reset" field.
+func (m *QuotaGroupMutation) SetLastReset(t time.Time) {
+	m.last_reset = &t
+}
+
+// LastReset returns the value of the "last_reset" field in the mutation.
+func (m *QuotaGroupMutation) LastReset() (r time.Time, exists bool) {
+	v := m.last_reset
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLastReset returns the old "last_reset" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldLastReset(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLastReset is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLastReset requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLastReset: %w", err)
+	}
+	return oldValue.LastReset, nil
+}
+
+// ResetLastReset resets all changes to the "last_reset" field.
+func (m *QuotaGroupMutation) ResetLastReset() {
+	m.last_reset = nil
+}
+
+// SetInFlight sets the "in_flight" field.
+func (m *QuotaGroupMutation) SetInFlight(i int64) {
+	m.in_flight = &i
+	m.addin_flight = nil
+}
+
+// InFlight returns the value of the "in_flight" field in the mutation.
+func (m *QuotaGroupMutation) InFlight() (r int64, exists bool) {
+	v := m.in_flight
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInFlight returns the old "in_flight" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldInFlight(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInFlight is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInFlight requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInFlight: %w", err)
+	}
+	return oldValue.InFlight, nil
+}
+
+// AddInFlight adds i to the "in_flight" field.
+func (m *QuotaGroupMutation) AddInFlight(i int64) {
+	if m.addin_flight != nil {
+		*m.addin_flight += i
+	} else {
+		m.addin_flight = &i
+	}
+}
+
+// AddedInFlight returns the value that was added to the "in_flight" field in this mutation.
+func (m *QuotaGroupMutation) AddedInFlight() (r int64, exists bool) {
+	v := m.addin_flight
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInFlight resets all changes to the "in_flight" field.
+func (m *QuotaGroupMutation) ResetInFlight() {
+	m.in_flight = nil
+	m.addin_flight = nil
+}
+
+// SetObserved sets the "observed" field.
+func (m *QuotaGroupMutation) SetObserved(jm json.RawMessage) {
+	m.observed = &jm
+	m.appendobserved = nil
+}
+
+// Observed returns the value of the "observed" field in the mutation.
+func (m *QuotaGroupMutation) Observed() (r json.RawMessage, exists bool) {
+	v := m.observed
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldObserved returns the old "observed" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldObserved(ctx context.Context) (v json.RawMessage, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldObserved is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldObserved requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldObserved: %w", err)
+	}
+	return oldValue.Observed, nil
+}
+
+// AppendObserved adds jm to the "observed" field.
+func (m *QuotaGroupMutation) AppendObserved(jm json.RawMessage) {
+	m.appendobserved = append(m.appendobserved, jm...)
+}
+
+// AppendedObserved returns the list of values that were appended to the "observed" field in this mutation.
+func (m *QuotaGroupMutation) AppendedObserved() (json.RawMessage, bool) {
+	if len(m.appendobserved) == 0 {
+		return nil, false
+	}
+	return m.appendobserved, true
+}
+
+// ClearObserved clears the value of the "observed" field.
+func (m *QuotaGroupMutation) ClearObserved() {
+	m.observed = nil
+	m.appendobserved = nil
+	m.clearedFields[quotagroup.FieldObserved] = struct{}{}
+}
+
+// ObservedCleared returns if the "observed" field was cleared in this mutation.
+func (m *QuotaGroupMutation) ObservedCleared() bool {
+	_, ok := m.clearedFields[quotagroup.FieldObserved]
+	return ok
+}
+
+// ResetObserved resets all changes to the "observed" field.
+func (m *QuotaGroupMutation) ResetObserved() {
+	m.observed = nil
+	m.appendobserved = nil
+	delete(m.clearedFields, quotagroup.FieldObserved)
+}
+
+// SetProviderID sets the "provider_id" field.
+func (m *QuotaGroupMutation) SetProviderID(u uuid.UUID) {
+	m.provider = &u
+}
+
+// ProviderID returns the value of the "provider_id" field in the mutation.
+func (m *QuotaGroupMutation) ProviderID() (r uuid.UUID, exists bool) {
+	v := m.provider
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderID returns the old "provider_id" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldProviderID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderID: %w", err)
+	}
+	return oldValue.ProviderID, nil
+}
+
+// ResetProviderID resets all changes to the "provider_id" field.
+func (m *QuotaGroupMutation) ResetProviderID() {
+	m.provider = nil
+}
+
+// SetName sets the "name" field.
+func (m *QuotaGroupMutation) SetName(s string) {
+	m.name = &s
+}
+
+// Name returns the value of the "name" field in the mutation.
+func (m *QuotaGroupMutation) Name() (r string, exists bool) {
+	v := m.name
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldName returns the old "name" field's value of the QuotaGroup entity.
+// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *QuotaGroupMutation) OldName(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldName is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldName requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldName: %w", err)
+	}
+	return oldValue.Name, nil
+}
+
+// ResetName resets all changes to the "name" field.
+func (m *QuotaGroupMutation) ResetName() {
+	m.name = nil
+}
+
+// ClearProvider clears the "provider" edge to the Provider entity.
+func (m *QuotaGroupMutation) ClearProvider() {
+	m.clearedprovider = true
+	m.clearedFields[quotagroup.FieldProviderID] = struct{}{}
+}
+
+// ProviderCleared reports if the "provider" edge to the Provider entity was cleared.
+func (m *QuotaGroupMutation) ProviderCleared() bool {
+	return m.clearedprovider
+}
+
+// ProviderIDs returns the "provider" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ProviderID instead. It exists only for internal usage by the builders.
+func (m *QuotaGroupMutation) ProviderIDs() (ids []uuid.UUID) {
+	if id := m.provider; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetProvider resets all changes to the "provider" edge.
+func (m *QuotaGroupMutation) ResetProvider() {
+	m.provider = nil
+	m.clearedprovider = false
+}
+
+// AddKeyIDs adds the "keys" edge to the APIKey entity by ids.
+func (m *QuotaGroupMutation) AddKeyIDs(ids ...uuid.UUID) {
+	if m.keys == nil {
+		m.keys = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.keys[ids[i]] = struct{}{}
+	}
+}
+
+// ClearKeys clears the "keys" edge to the APIKey entity.
+func (m *QuotaGroupMutation) ClearKeys() {
+	m.clearedkeys = true
+}
+
+// KeysCleared reports if the "keys" edge to the APIKey entity was cleared.
+func (m *QuotaGroupMutation) KeysCleared() bool {
+	return m.clearedkeys
+}
+
+// RemoveKeyIDs removes the "keys" edge to the APIKey entity by IDs.
+func (m *QuotaGroupMutation) RemoveKeyIDs(ids ...uuid.UUID) {
+	if m.removedkeys == nil {
+		m.removedkeys = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.keys, ids[i])
+		m.removedkeys[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedKeys returns the removed IDs of the "keys" edge to the APIKey entity.
+func (m *QuotaGroupMutation) RemovedKeysIDs() (ids []uuid.UUID) {
+	for id := range m.removedkeys {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// KeysIDs returns the "keys" edge IDs in the mutation.
+func (m *QuotaGroupMutation) KeysIDs() (ids []uuid.UUID) {
+	for id := range m.keys {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetKeys resets all changes to the "keys" edge.
+func (m *QuotaGroupMutation) ResetKeys() {
+	m.keys = nil
+	m.clearedkeys = false
+	m.removedkeys = nil
+}
+
+// Where appends a list predicates to the QuotaGroupMutation builder.
+func (m *QuotaGroupMutation) Where(ps ...predicate.QuotaGroup) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the QuotaGroupMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *QuotaGroupMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.QuotaGroup, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *QuotaGroupMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *QuotaGroupMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (QuotaGroup).
+func (m *QuotaGroupMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *QuotaGroupMutation) Fields() []string {
+	fields := make([]string, 0, 19)
+	if m.created_at != nil {
+		fields = append(fields, quotagroup.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, quotagroup.FieldUpdatedAt)
+	}
+	if m.requests_per_minute != nil {
+		fields = append(fields, quotagroup.FieldRequestsPerMinute)
+	}
+	if m.tokens_per_minute != nil {
+		fields = append(fields, quotagroup.FieldTokensPerMinute)
+	}
+	if m.requests_per_day != nil {
+		fields = append(fields, quotagroup.FieldRequestsPerDay)
+	}
+	if m.tokens_per_day != nil {
+		fields = append(fields, quotagroup.FieldTokensPerDay)
+	}
+	if m.concurrency != nil {
+		fields = append(fields, quotagroup.FieldConcurrency)
+	}
+	if m.cost_per_day != nil {
+		fields = append(fields, quotagroup.FieldCostPerDay)
+	}
+	if m.minute != nil {
+		fields = append(fields, quotagroup.FieldMinute)
+	}
+	if m.requests_this_minute != nil {
+		fields = append(fields, quotagroup.FieldRequestsThisMinute)
+	}
+	if m.tokens_this_minute != nil {
+		fields = append(fields, quotagroup.FieldTokensThisMinute)
+	}
+	if m.requests_today != nil {
+		fields = append(fields, quotagroup.FieldRequestsToday)
+	}
+	if m.tokens_today != nil {
+		fields = append(fields, quotagroup.FieldTokensToday)
+	}
+	if m.cost_today != nil {
+		fields = append(fields, quotagroup.FieldCostToday)
+	}
+	if m.last_reset != nil {
+		fields = append(fields, quotagroup.FieldLastReset)
+	}
+	if m.in_flight != nil {
+		fields = append(fields, quotagroup.FieldInFlight)
+	}
+	if m.observed != nil {
+		fields = append(fields, quotagroup.FieldObserved)
+	}
+	if m.provider != nil {
+		fields = append(fields, quotagroup.FieldProviderID)
+	}
+	if m.name != nil {
+		fields = append(fields, quotagroup.FieldName)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *QuotaGroupMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case quotagroup.FieldCreatedAt:
+		return m.CreatedAt()
+	case quotagroup.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case quotagroup.FieldRequestsPerMinute:
+		return m.RequestsPerMinute()
+	case quotagroup.FieldTokensPerMinute:
+		return m.TokensPerMinute()
+	case quotagroup.FieldRequestsPerDay:
+		return m.RequestsPerDay()
+	case quotagroup.FieldTokensPerDay:
+		return m.TokensPerDay()
+	case quotagroup.FieldConcurrency:
+		return m.Concurrency()
+	case quotagroup.FieldCostPerDay:
+		return m.CostPerDay()
+	case quotagroup.FieldMinute:
+		return m.Minute()
+	case quotagroup.FieldRequestsThisMinute:
+		return m.RequestsThisMinute()
+	case quotagroup.FieldTokensThisMinute:
+		return m.TokensThisMinute()
+	case quotagroup.FieldRequestsToday:
+		return m.RequestsToday()
+	case quotagroup.FieldTokensToday:
+		return m.TokensToday()
+	case quotagroup.FieldCostToday:
+		return m.CostToday()
+	case quotagroup.FieldLastReset:
+		return m.LastReset()
+	case quotagroup.FieldInFlight:
+		return m.InFlight()
+	case quotagroup.FieldObserved:
+		return m.Observed()
+	case quotagroup.FieldProviderID:
+		return m.ProviderID()
+	case quotagroup.FieldName:
+		return m.Name()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *QuotaGroupMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case quotagroup.FieldCreatedAt:
+		return m.OldCreatedAt(ctx)
+	case quotagroup.FieldUpdatedAt:
+		return m.OldUpdatedAt(ctx)
+	case quotagroup.FieldRequestsPerMinute:
+		return m.OldRequestsPerMinute(ctx)
+	case quotagroup.FieldTokensPerMinute:
+		return m.OldTokensPerMinute(ctx)
+	case quotagroup.FieldRequestsPerDay:
+		return m.OldRequestsPerDay(ctx)
+	case quotagroup.FieldTokensPerDay:
+		return m.OldTokensPerDay(ctx)
+	case quotagroup.FieldConcurrency:
+		return m.OldConcurrency(ctx)
+	case quotagroup.FieldCostPerDay:
+		return m.OldCostPerDay(ctx)
+	case quotagroup.FieldMinute:
+		return m.OldMinute(ctx)
+	case quotagroup.FieldRequestsThisMinute:
+		return m.OldRequestsThisMinute(ctx)
+	case quotagroup.FieldTokensThisMinute:
+		return m.OldTokensThisMinute(ctx)
+	case quotagroup.FieldRequestsToday:
+		return m.OldRequestsToday(ctx)
+	case quotagroup.FieldTokensToday:
+		return m.OldTokensToday(ctx)
+	case quotagroup.FieldCostToday:
+		return m.OldCostToday(ctx)
+	case quotagroup.FieldLastReset:
+		return m.OldLastReset(ctx)
+	case quotagroup.FieldInFlight:
+		return m.OldInFlight(ctx)
+	case quotagroup.FieldObserved:
+		return m.OldObserved(ctx)
+	case quotagroup.FieldProviderID:
+		return m.OldProviderID(ctx)
+	case quotagroup.FieldName:
+		return m.OldName(ctx)
+	}
+	return nil, fmt.Errorf("unknown QuotaGroup field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *QuotaGroupMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case quotagroup.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case quotagroup.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case quotagroup.FieldRequestsPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsPerMinute(v)
+		return nil
+	case quotagroup.FieldTokensPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensPerMinute(v)
+		return nil
+	case quotagroup.FieldRequestsPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsPerDay(v)
+		return nil
+	case quotagroup.FieldTokensPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensPerDay(v)
+		return nil
+	case quotagroup.FieldConcurrency:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConcurrency(v)
+		return nil
+	case quotagroup.FieldCostPerDay:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostPerDay(v)
+		return nil
+	case quotagroup.FieldMinute:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetMinute(v)
+		return nil
+	case quotagroup.FieldRequestsThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsThisMinute(v)
+		return nil
+	case quotagroup.FieldTokensThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensThisMinute(v)
+		return nil
+	case quotagroup.FieldRequestsToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestsToday(v)
+		return nil
+	case quotagroup.FieldTokensToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokensToday(v)
+		return nil
+	case quotagroup.FieldCostToday:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostToday(v)
+		return nil
+	case quotagroup.FieldLastReset:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLastReset(v)
+		return nil
+	case quotagroup.FieldInFlight:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInFlight(v)
+		return nil
+	case quotagroup.FieldObserved:
+		v, ok := value.(json.RawMessage)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetObserved(v)
+		return nil
+	case quotagroup.FieldProviderID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderID(v)
+		return nil
+	case quotagroup.FieldName:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetName(v)
+		return nil
+	}
+	return fmt.Errorf("unknown QuotaGroup field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *QuotaGroupMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequests_per_minute != nil {
+		fields = append(fields, quotagroup.FieldRequestsPerMinute)
+	}
+	if m.addtokens_per_minute != nil {
+		fields = append(fields, quotagroup.FieldTokensPerMinute)
+	}
+	if m.addrequests_per_day != nil {
+		fields = append(fields, quotagroup.FieldRequestsPerDay)
+	}
+	if m.addtokens_per_day != nil {
+		fields = append(fields, quotagroup.FieldTokensPerDay)
+	}
+	if m.addconcurrency != nil {
+		fields = append(fields, quotagroup.FieldConcurrency)
+	}
+	if m.addcost_per_day != nil {
+		fields = append(fields, quotagroup.FieldCostPerDay)
+	}
+	if m.addrequests_this_minute != nil {
+		fields = append(fields, quotagroup.FieldRequestsThisMinute)
+	}
+	if m.addtokens_this_minute != nil {
+		fields = append(fields, quotagroup.FieldTokensThisMinute)
+	}
+	if m.addrequests_today != nil {
+		fields = append(fields, quotagroup.FieldRequestsToday)
+	}
+	if m.addtokens_today != nil {
+		fields = append(fields, quotagroup.FieldTokensToday)
+	}
+	if m.addcost_today != nil {
+		fields = append(fields, quotagroup.FieldCostToday)
+	}
+	if m.addin_flight != nil {
+		fields = append(fields, quotagroup.FieldInFlight)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *QuotaGroupMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case quotagroup.FieldRequestsPerMinute:
+		return m.AddedRequestsPerMinute()
+	case quotagroup.FieldTokensPerMinute:
+		return m.AddedTokensPerMinute()
+	case quotagroup.FieldRequestsPerDay:
+		return m.AddedRequestsPerDay()
+	case quotagroup.FieldTokensPerDay:
+		return m.AddedTokensPerDay()
+	case quotagroup.FieldConcurrency:
+		return m.AddedConcurrency()
+	case quotagroup.FieldCostPerDay:
+		return m.AddedCostPerDay()
+	case quotagroup.FieldRequestsThisMinute:
+		return m.AddedRequestsThisMinute()
+	case quotagroup.FieldTokensThisMinute:
+		return m.AddedTokensThisMinute()
+	case quotagroup.FieldRequestsToday:
+		return m.AddedRequestsToday()
+	case quotagroup.FieldTokensToday:
+		return m.AddedTokensToday()
+	case quotagroup.FieldCostToday:
+		return m.AddedCostToday()
+	case quotagroup.FieldInFlight:
+		return m.AddedInFlight()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *QuotaGroupMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case quotagroup.FieldRequestsPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsPerMinute(v)
+		return nil
+	case quotagroup.FieldTokensPerMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensPerMinute(v)
+		return nil
+	case quotagroup.FieldRequestsPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsPerDay(v)
+		return nil
+	case quotagroup.FieldTokensPerDay:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensPerDay(v)
+		return nil
+	case quotagroup.FieldConcurrency:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddConcurrency(v)
+		return nil
+	case quotagroup.FieldCostPerDay:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostPerDay(v)
+		return nil
+	case quotagroup.FieldRequestsThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsThisMinute(v)
+		return nil
+	case quotagroup.FieldTokensThisMinute:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensThisMinute(v)
+		return nil
+	case quotagroup.FieldRequestsToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestsToday(v)
+		return nil
+	case quotagroup.FieldTokensToday:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokensToday(v)
+		return nil
+	case quotagroup.FieldCostToday:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostToday(v)
+		return nil
+	case quotagroup.FieldInFlight:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInFlight(v)
+		return nil
+	}
+	return fmt.Errorf("unknown QuotaGroup numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *QuotaGroupMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(quotagroup.FieldMinute) {
+		fields = append(fields, quotagroup.FieldMinute)
+	}
+	if m.FieldCleared(quotagroup.FieldObserved) {
+		fields = append(fields, quotagroup.FieldObserved)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *QuotaGroupMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *QuotaGroupMutation) ClearField(name string) error {
+	switch name {
+	case quotagroup.FieldMinute:
+		m.ClearMinute()
+		return nil
+	case quotagroup.FieldObserved:
+		m.ClearObserved()
+		return nil
+	}
+	return fmt.Errorf("unknown QuotaGroup nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *QuotaGroupMutation) ResetField(name string) error {
+	switch name {
+	case quotagroup.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case quotagroup.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case quotagroup.FieldRequestsPerMinute:
+		m.ResetRequestsPerMinute()
+		return nil
+	case quotagroup.FieldTokensPerMinute:
+		m.ResetTokensPerMinute()
+		return nil
+	case quotagroup.FieldRequestsPerDay:
+		m.ResetRequestsPerDay()
+		return nil
+	case quotagroup.FieldTokensPerDay:
+		m.ResetTokensPerDay()
+		return nil
+	case quotagroup.FieldConcurrency:
+		m.ResetConcurrency()
+		return nil
+	case quotagroup.FieldCostPerDay:
+		m.ResetCostPerDay()
+		return nil
+	case quotagroup.FieldMinute:
+		m.ResetMinute()
+		return nil
+	case quotagroup.FieldRequestsThisMinute:
+		m.ResetRequestsThisMinute()
+		return nil
+	case quotagroup.FieldTokensThisMinute:
+		m.ResetTokensThisMinute()
+		return nil
+	case quotagroup.FieldRequestsToday:
+		m.ResetRequestsToday()
+		return nil
+	case quotagroup.FieldTokensToday:
+		m.ResetTokensToday()
+		return nil
+	case quotagroup.FieldCostToday:
+		m.ResetCostToday()
+		return nil
+	case quotagroup.FieldLastReset:
+		m.ResetLastReset()
+		return nil
+	case quotagroup.FieldInFlight:
+		m.ResetInFlight()
+		return nil
+	case quotagroup.FieldObserved:
+		m.ResetObserved()
+		return nil
+	case quotagroup.FieldProviderID:
+		m.ResetProviderID()
+		return nil
+	case quotagroup.FieldName:
+		m.ResetName()
+		return nil
+	}
+	return fmt.Errorf("unknown QuotaGroup field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *QuotaGroupMutation) AddedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.provider != nil {
+		edges = append(edges, quotagroup.EdgeProvider)
+	}
+	if m.keys != nil {
+		edges = append(edges, quotagroup.EdgeKeys)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *QuotaGroupMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case quotagroup.EdgeProvider:
+		if id := m.provider; id != nil {
+			return []ent.Value{*id}
+		}
+	case quotagroup.EdgeKeys:
+		ids := make([]ent.Value, 0, len(m.keys))
+		for id := range m.keys {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *QuotaGroupMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.removedkeys != nil {
+		edges = append(edges, quotagroup.EdgeKeys)
+	}
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *QuotaGroupMutation) RemovedIDs(name string) []ent.Value {
+	switch name {
+	case quotagroup.EdgeKeys:
+		ids := make([]ent.Value, 0, len(m.removedkeys))
+		for id := range m.removedkeys {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *QuotaGroupMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.clearedprovider {
+		edges = append(edges, quotagroup.EdgeProvider)
+	}
+	if m.clearedkeys {
+		edges = append(edges, quotagroup.EdgeKeys)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *QuotaGroupMutation) EdgeCleared(name string) bool {
+	switch name {
+	case quotagroup.EdgeProvider:
+		return m.clearedprovider
+	case quotagroup.EdgeKeys:
+		return m.clearedkeys
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *QuotaGroupMutation) ClearEdge(name string) error {
+	switch name {
+	case quotagroup.EdgeProvider:
+		m.ClearProvider()
+		return nil
+	}
+	return fmt.Errorf("unknown QuotaGroup unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *QuotaGroupMutation) ResetEdge(name string) error {
+	switch name {
+	case quotagroup.EdgeProvider:
+		m.ResetProvider()
+		return nil
+	case quotagroup.EdgeKeys:
+		m.ResetKeys()
+		return nil
+	}
+	return fmt.Errorf("unknown QuotaGroup edge %s", name)
 }
 
 // SDKVersionMutation represents an operation that mutates the SDKVersion nodes in the graph.

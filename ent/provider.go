@@ -34,6 +34,12 @@ type Provider struct {
 	AuthMethod provider.AuthMethod `json:"auth_method,omitempty"`
 	// Description holds the value of the "description" field.
 	Description string `json:"description,omitempty"`
+	// first instant its keys may be leased again after an incident of its own, UTC; NULL: there was none
+	CoolingUntil *time.Time `json:"cooling_until,omitempty"`
+	// the class of the failures of many keys at once
+	CoolingReason string `json:"cooling_reason,omitempty"`
+	// incidents since a request succeeded, by which the next cooling is longer
+	Incidents int `json:"incidents,omitempty"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the ProviderQuery when eager-loading is set.
 	Edges        ProviderEdges `json:"edges"`
@@ -48,13 +54,15 @@ type ProviderEdges struct {
 	Models []*Model `json:"models,omitempty"`
 	// Keys holds the value of the keys edge.
 	Keys []*APIKey `json:"keys,omitempty"`
+	// QuotaGroups holds the value of the quota_groups edge.
+	QuotaGroups []*QuotaGroup `json:"quota_groups,omitempty"`
 	// SdkVersions holds the value of the sdk_versions edge.
 	SdkVersions []*SDKVersion `json:"sdk_versions,omitempty"`
 	// DiscoveryLogs holds the value of the discovery_logs edge.
 	DiscoveryLogs []*DiscoveryLog `json:"discovery_logs,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [5]bool
+	loadedTypes [6]bool
 }
 
 // FamiliesOrErr returns the Families value or an error if the edge
@@ -84,10 +92,19 @@ func (e ProviderEdges) KeysOrErr() ([]*APIKey, error) {
 	return nil, &NotLoadedError{edge: "keys"}
 }
 
+// QuotaGroupsOrErr returns the QuotaGroups value or an error if the edge
+// was not loaded in eager-loading.
+func (e ProviderEdges) QuotaGroupsOrErr() ([]*QuotaGroup, error) {
+	if e.loadedTypes[3] {
+		return e.QuotaGroups, nil
+	}
+	return nil, &NotLoadedError{edge: "quota_groups"}
+}
+
 // SdkVersionsOrErr returns the SdkVersions value or an error if the edge
 // was not loaded in eager-loading.
 func (e ProviderEdges) SdkVersionsOrErr() ([]*SDKVersion, error) {
-	if e.loadedTypes[3] {
+	if e.loadedTypes[4] {
 		return e.SdkVersions, nil
 	}
 	return nil, &NotLoadedError{edge: "sdk_versions"}
@@ -96,7 +113,7 @@ func (e ProviderEdges) SdkVersionsOrErr() ([]*SDKVersion, error) {
 // DiscoveryLogsOrErr returns the DiscoveryLogs value or an error if the edge
 // was not loaded in eager-loading.
 func (e ProviderEdges) DiscoveryLogsOrErr() ([]*DiscoveryLog, error) {
-	if e.loadedTypes[4] {
+	if e.loadedTypes[5] {
 		return e.DiscoveryLogs, nil
 	}
 	return nil, &NotLoadedError{edge: "discovery_logs"}
@@ -107,9 +124,11 @@ func (*Provider) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
-		case provider.FieldName, provider.FieldDisplayName, provider.FieldBaseURL, provider.FieldAuthMethod, provider.FieldDescription:
+		case provider.FieldIncidents:
+			values[i] = new(sql.NullInt64)
+		case provider.FieldName, provider.FieldDisplayName, provider.FieldBaseURL, provider.FieldAuthMethod, provider.FieldDescription, provider.FieldCoolingReason:
 			values[i] = new(sql.NullString)
-		case provider.FieldCreatedAt, provider.FieldUpdatedAt, provider.FieldDeletedAt:
+		case provider.FieldCreatedAt, provider.FieldUpdatedAt, provider.FieldDeletedAt, provider.FieldCoolingUntil:
 			values[i] = new(sql.NullTime)
 		case provider.FieldID:
 			values[i] = new(uuid.UUID)
@@ -183,6 +202,25 @@ func (_m *Provider) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.Description = value.String
 			}
+		case provider.FieldCoolingUntil:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field cooling_until", values[i])
+			} else if value.Valid {
+				_m.CoolingUntil = new(time.Time)
+				*_m.CoolingUntil = value.Time
+			}
+		case provider.FieldCoolingReason:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field cooling_reason", values[i])
+			} else if value.Valid {
+				_m.CoolingReason = value.String
+			}
+		case provider.FieldIncidents:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field incidents", values[i])
+			} else if value.Valid {
+				_m.Incidents = int(value.Int64)
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -209,6 +247,11 @@ func (_m *Provider) QueryModels() *ModelQuery {
 // QueryKeys queries the "keys" edge of the Provider entity.
 func (_m *Provider) QueryKeys() *APIKeyQuery {
 	return NewProviderClient(_m.config).QueryKeys(_m)
+}
+
+// QueryQuotaGroups queries the "quota_groups" edge of the Provider entity.
+func (_m *Provider) QueryQuotaGroups() *QuotaGroupQuery {
+	return NewProviderClient(_m.config).QueryQuotaGroups(_m)
 }
 
 // QuerySdkVersions queries the "sdk_versions" edge of the Provider entity.
@@ -269,6 +312,17 @@ func (_m *Provider) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("description=")
 	builder.WriteString(_m.Description)
+	builder.WriteString(", ")
+	if v := _m.CoolingUntil; v != nil {
+		builder.WriteString("cooling_until=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("cooling_reason=")
+	builder.WriteString(_m.CoolingReason)
+	builder.WriteString(", ")
+	builder.WriteString("incidents=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Incidents))
 	builder.WriteByte(')')
 	return builder.String()
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 )
 
@@ -117,6 +118,48 @@ func (_c *ProviderCreate) SetNillableDescription(v *string) *ProviderCreate {
 	return _c
 }
 
+// SetCoolingUntil sets the "cooling_until" field.
+func (_c *ProviderCreate) SetCoolingUntil(v time.Time) *ProviderCreate {
+	_c.mutation.SetCoolingUntil(v)
+	return _c
+}
+
+// SetNillableCoolingUntil sets the "cooling_until" field if the given value is not nil.
+func (_c *ProviderCreate) SetNillableCoolingUntil(v *time.Time) *ProviderCreate {
+	if v != nil {
+		_c.SetCoolingUntil(*v)
+	}
+	return _c
+}
+
+// SetCoolingReason sets the "cooling_reason" field.
+func (_c *ProviderCreate) SetCoolingReason(v string) *ProviderCreate {
+	_c.mutation.SetCoolingReason(v)
+	return _c
+}
+
+// SetNillableCoolingReason sets the "cooling_reason" field if the given value is not nil.
+func (_c *ProviderCreate) SetNillableCoolingReason(v *string) *ProviderCreate {
+	if v != nil {
+		_c.SetCoolingReason(*v)
+	}
+	return _c
+}
+
+// SetIncidents sets the "incidents" field.
+func (_c *ProviderCreate) SetIncidents(v int) *ProviderCreate {
+	_c.mutation.SetIncidents(v)
+	return _c
+}
+
+// SetNillableIncidents sets the "incidents" field if the given value is not nil.
+func (_c *ProviderCreate) SetNillableIncidents(v *int) *ProviderCreate {
+	if v != nil {
+		_c.SetIncidents(*v)
+	}
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *ProviderCreate) SetID(v uuid.UUID) *ProviderCreate {
 	_c.mutation.SetID(v)
@@ -174,6 +217,21 @@ func (_c *ProviderCreate) AddKeys(v ...*APIKey) *ProviderCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddKeyIDs(ids...)
+}
+
+// AddQuotaGroupIDs adds the "quota_groups" edge to the QuotaGroup entity by IDs.
+func (_c *ProviderCreate) AddQuotaGroupIDs(ids ...uuid.UUID) *ProviderCreate {
+	_c.mutation.AddQuotaGroupIDs(ids...)
+	return _c
+}
+
+// AddQuotaGroups adds the "quota_groups" edges to the QuotaGroup entity.
+func (_c *ProviderCreate) AddQuotaGroups(v ...*QuotaGroup) *ProviderCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddQuotaGroupIDs(ids...)
 }
 
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by IDs.
@@ -257,6 +315,14 @@ func (_c *ProviderCreate) defaults() {
 		v := provider.DefaultDescription
 		_c.mutation.SetDescription(v)
 	}
+	if _, ok := _c.mutation.CoolingReason(); !ok {
+		v := provider.DefaultCoolingReason
+		_c.mutation.SetCoolingReason(v)
+	}
+	if _, ok := _c.mutation.Incidents(); !ok {
+		v := provider.DefaultIncidents
+		_c.mutation.SetIncidents(v)
+	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := provider.DefaultID()
 		_c.mutation.SetID(v)
@@ -290,6 +356,12 @@ func (_c *ProviderCreate) check() error {
 	}
 	if _, ok := _c.mutation.Description(); !ok {
 		return &ValidationError{Name: "description", err: errors.New(`ent: missing required field "Provider.description"`)}
+	}
+	if _, ok := _c.mutation.CoolingReason(); !ok {
+		return &ValidationError{Name: "cooling_reason", err: errors.New(`ent: missing required field "Provider.cooling_reason"`)}
+	}
+	if _, ok := _c.mutation.Incidents(); !ok {
+		return &ValidationError{Name: "incidents", err: errors.New(`ent: missing required field "Provider.incidents"`)}
 	}
 	return nil
 }
@@ -359,6 +431,18 @@ func (_c *ProviderCreate) createSpec() (*Provider, *sqlgraph.CreateSpec) {
 		_spec.SetField(provider.FieldDescription, field.TypeString, value)
 		_node.Description = value
 	}
+	if value, ok := _c.mutation.CoolingUntil(); ok {
+		_spec.SetField(provider.FieldCoolingUntil, field.TypeTime, value)
+		_node.CoolingUntil = &value
+	}
+	if value, ok := _c.mutation.CoolingReason(); ok {
+		_spec.SetField(provider.FieldCoolingReason, field.TypeString, value)
+		_node.CoolingReason = value
+	}
+	if value, ok := _c.mutation.Incidents(); ok {
+		_spec.SetField(provider.FieldIncidents, field.TypeInt, value)
+		_node.Incidents = value
+	}
 	if nodes := _c.mutation.FamiliesIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.O2M,
@@ -400,6 +484,22 @@ func (_c *ProviderCreate) createSpec() (*Provider, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(apikey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.QuotaGroupsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   provider.QuotaGroupsTable,
+			Columns: []string{provider.QuotaGroupsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -581,6 +681,54 @@ func (u *ProviderUpsert) UpdateDescription() *ProviderUpsert {
 	return u
 }
 
+// SetCoolingUntil sets the "cooling_until" field.
+func (u *ProviderUpsert) SetCoolingUntil(v time.Time) *ProviderUpsert {
+	u.Set(provider.FieldCoolingUntil, v)
+	return u
+}
+
+// UpdateCoolingUntil sets the "cooling_until" field to the value that was provided on create.
+func (u *ProviderUpsert) UpdateCoolingUntil() *ProviderUpsert {
+	u.SetExcluded(provider.FieldCoolingUntil)
+	return u
+}
+
+// ClearCoolingUntil clears the value of the "cooling_until" field.
+func (u *ProviderUpsert) ClearCoolingUntil() *ProviderUpsert {
+	u.SetNull(provider.FieldCoolingUntil)
+	return u
+}
+
+// SetCoolingReason sets the "cooling_reason" field.
+func (u *ProviderUpsert) SetCoolingReason(v string) *ProviderUpsert {
+	u.Set(provider.FieldCoolingReason, v)
+	return u
+}
+
+// UpdateCoolingReason sets the "cooling_reason" field to the value that was provided on create.
+func (u *ProviderUpsert) UpdateCoolingReason() *ProviderUpsert {
+	u.SetExcluded(provider.FieldCoolingReason)
+	return u
+}
+
+// SetIncidents sets the "incidents" field.
+func (u *ProviderUpsert) SetIncidents(v int) *ProviderUpsert {
+	u.Set(provider.FieldIncidents, v)
+	return u
+}
+
+// UpdateIncidents sets the "incidents" field to the value that was provided on create.
+func (u *ProviderUpsert) UpdateIncidents() *ProviderUpsert {
+	u.SetExcluded(provider.FieldIncidents)
+	return u
+}
+
+// AddIncidents adds v to the "incidents" field.
+func (u *ProviderUpsert) AddIncidents(v int) *ProviderUpsert {
+	u.Add(provider.FieldIncidents, v)
+	return u
+}
+
 // UpdateNewValues updates the mutable fields using the new values that were set on create except the ID field.
 // Using this option is equivalent to using:
 //
@@ -734,6 +882,62 @@ func (u *ProviderUpsertOne) SetDescription(v string) *ProviderUpsertOne {
 func (u *ProviderUpsertOne) UpdateDescription() *ProviderUpsertOne {
 	return u.Update(func(s *ProviderUpsert) {
 		s.UpdateDescription()
+	})
+}
+
+// SetCoolingUntil sets the "cooling_until" field.
+func (u *ProviderUpsertOne) SetCoolingUntil(v time.Time) *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.SetCoolingUntil(v)
+	})
+}
+
+// UpdateCoolingUntil sets the "cooling_until" field to the value that was provided on create.
+func (u *ProviderUpsertOne) UpdateCoolingUntil() *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.UpdateCoolingUntil()
+	})
+}
+
+// ClearCoolingUntil clears the value of the "cooling_until" field.
+func (u *ProviderUpsertOne) ClearCoolingUntil() *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.ClearCoolingUntil()
+	})
+}
+
+// SetCoolingReason sets the "cooling_reason" field.
+func (u *ProviderUpsertOne) SetCoolingReason(v string) *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.SetCoolingReason(v)
+	})
+}
+
+// UpdateCoolingReason sets the "cooling_reason" field to the value that was provided on create.
+func (u *ProviderUpsertOne) UpdateCoolingReason() *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.UpdateCoolingReason()
+	})
+}
+
+// SetIncidents sets the "incidents" field.
+func (u *ProviderUpsertOne) SetIncidents(v int) *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.SetIncidents(v)
+	})
+}
+
+// AddIncidents adds v to the "incidents" field.
+func (u *ProviderUpsertOne) AddIncidents(v int) *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.AddIncidents(v)
+	})
+}
+
+// UpdateIncidents sets the "incidents" field to the value that was provided on create.
+func (u *ProviderUpsertOne) UpdateIncidents() *ProviderUpsertOne {
+	return u.Update(func(s *ProviderUpsert) {
+		s.UpdateIncidents()
 	})
 }
 
@@ -1057,6 +1261,62 @@ func (u *ProviderUpsertBulk) SetDescription(v string) *ProviderUpsertBulk {
 func (u *ProviderUpsertBulk) UpdateDescription() *ProviderUpsertBulk {
 	return u.Update(func(s *ProviderUpsert) {
 		s.UpdateDescription()
+	})
+}
+
+// SetCoolingUntil sets the "cooling_until" field.
+func (u *ProviderUpsertBulk) SetCoolingUntil(v time.Time) *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.SetCoolingUntil(v)
+	})
+}
+
+// UpdateCoolingUntil sets the "cooling_until" field to the value that was provided on create.
+func (u *ProviderUpsertBulk) UpdateCoolingUntil() *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.UpdateCoolingUntil()
+	})
+}
+
+// ClearCoolingUntil clears the value of the "cooling_until" field.
+func (u *ProviderUpsertBulk) ClearCoolingUntil() *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.ClearCoolingUntil()
+	})
+}
+
+// SetCoolingReason sets the "cooling_reason" field.
+func (u *ProviderUpsertBulk) SetCoolingReason(v string) *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.SetCoolingReason(v)
+	})
+}
+
+// UpdateCoolingReason sets the "cooling_reason" field to the value that was provided on create.
+func (u *ProviderUpsertBulk) UpdateCoolingReason() *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.UpdateCoolingReason()
+	})
+}
+
+// SetIncidents sets the "incidents" field.
+func (u *ProviderUpsertBulk) SetIncidents(v int) *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.SetIncidents(v)
+	})
+}
+
+// AddIncidents adds v to the "incidents" field.
+func (u *ProviderUpsertBulk) AddIncidents(v int) *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.AddIncidents(v)
+	})
+}
+
+// UpdateIncidents sets the "incidents" field to the value that was provided on create.
+func (u *ProviderUpsertBulk) UpdateIncidents() *ProviderUpsertBulk {
+	return u.Update(func(s *ProviderUpsert) {
+		s.UpdateIncidents()
 	})
 }
 

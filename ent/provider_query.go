@@ -19,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 )
 
@@ -32,6 +33,7 @@ type ProviderQuery struct {
 	withFamilies      *ModelFamilyQuery
 	withModels        *ModelQuery
 	withKeys          *APIKeyQuery
+	withQuotaGroups   *QuotaGroupQuery
 	withSdkVersions   *SDKVersionQuery
 	withDiscoveryLogs *DiscoveryLogQuery
 	modifiers         []func(*sql.Selector)
@@ -130,6 +132,28 @@ func (_q *ProviderQuery) QueryKeys() *APIKeyQuery {
 			sqlgraph.From(provider.Table, provider.FieldID, selector),
 			sqlgraph.To(apikey.Table, apikey.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, provider.KeysTable, provider.KeysColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryQuotaGroups chains the current query on the "quota_groups" edge.
+func (_q *ProviderQuery) QueryQuotaGroups() *QuotaGroupQuery {
+	query := (&QuotaGroupClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(provider.Table, provider.FieldID, selector),
+			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, provider.QuotaGroupsTable, provider.QuotaGroupsColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -376,6 +400,7 @@ func (_q *ProviderQuery) Clone() *ProviderQuery {
 		withFamilies:      _q.withFamilies.Clone(),
 		withModels:        _q.withModels.Clone(),
 		withKeys:          _q.withKeys.Clone(),
+		withQuotaGroups:   _q.withQuotaGroups.Clone(),
 		withSdkVersions:   _q.withSdkVersions.Clone(),
 		withDiscoveryLogs: _q.withDiscoveryLogs.Clone(),
 		// clone intermediate query.
@@ -415,6 +440,17 @@ func (_q *ProviderQuery) WithKeys(opts ...func(*APIKeyQuery)) *ProviderQuery {
 		opt(query)
 	}
 	_q.withKeys = query
+	return _q
+}
+
+// WithQuotaGroups tells the query-builder to eager-load the nodes that are connected to
+// the "quota_groups" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ProviderQuery) WithQuotaGroups(opts ...func(*QuotaGroupQuery)) *ProviderQuery {
+	query := (&QuotaGroupClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withQuotaGroups = query
 	return _q
 }
 
@@ -518,10 +554,11 @@ func (_q *ProviderQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Pro
 	var (
 		nodes       = []*Provider{}
 		_spec       = _q.querySpec()
-		loadedTypes = [5]bool{
+		loadedTypes = [6]bool{
 			_q.withFamilies != nil,
 			_q.withModels != nil,
 			_q.withKeys != nil,
+			_q.withQuotaGroups != nil,
 			_q.withSdkVersions != nil,
 			_q.withDiscoveryLogs != nil,
 		}
@@ -565,6 +602,13 @@ func (_q *ProviderQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Pro
 		if err := _q.loadKeys(ctx, query, nodes,
 			func(n *Provider) { n.Edges.Keys = []*APIKey{} },
 			func(n *Provider, e *APIKey) { n.Edges.Keys = append(n.Edges.Keys, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withQuotaGroups; query != nil {
+		if err := _q.loadQuotaGroups(ctx, query, nodes,
+			func(n *Provider) { n.Edges.QuotaGroups = []*QuotaGroup{} },
+			func(n *Provider, e *QuotaGroup) { n.Edges.QuotaGroups = append(n.Edges.QuotaGroups, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -660,6 +704,36 @@ func (_q *ProviderQuery) loadKeys(ctx context.Context, query *APIKeyQuery, nodes
 	}
 	query.Where(predicate.APIKey(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(provider.KeysColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ProviderID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "provider_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ProviderQuery) loadQuotaGroups(ctx context.Context, query *QuotaGroupQuery, nodes []*Provider, init func(*Provider), assign func(*Provider, *QuotaGroup)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Provider)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(quotagroup.FieldProviderID)
+	}
+	query.Where(predicate.QuotaGroup(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(provider.QuotaGroupsColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

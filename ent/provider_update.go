@@ -18,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 )
 
@@ -139,6 +140,61 @@ func (_u *ProviderUpdate) SetNillableDescription(v *string) *ProviderUpdate {
 	return _u
 }
 
+// SetCoolingUntil sets the "cooling_until" field.
+func (_u *ProviderUpdate) SetCoolingUntil(v time.Time) *ProviderUpdate {
+	_u.mutation.SetCoolingUntil(v)
+	return _u
+}
+
+// SetNillableCoolingUntil sets the "cooling_until" field if the given value is not nil.
+func (_u *ProviderUpdate) SetNillableCoolingUntil(v *time.Time) *ProviderUpdate {
+	if v != nil {
+		_u.SetCoolingUntil(*v)
+	}
+	return _u
+}
+
+// ClearCoolingUntil clears the value of the "cooling_until" field.
+func (_u *ProviderUpdate) ClearCoolingUntil() *ProviderUpdate {
+	_u.mutation.ClearCoolingUntil()
+	return _u
+}
+
+// SetCoolingReason sets the "cooling_reason" field.
+func (_u *ProviderUpdate) SetCoolingReason(v string) *ProviderUpdate {
+	_u.mutation.SetCoolingReason(v)
+	return _u
+}
+
+// SetNillableCoolingReason sets the "cooling_reason" field if the given value is not nil.
+func (_u *ProviderUpdate) SetNillableCoolingReason(v *string) *ProviderUpdate {
+	if v != nil {
+		_u.SetCoolingReason(*v)
+	}
+	return _u
+}
+
+// SetIncidents sets the "incidents" field.
+func (_u *ProviderUpdate) SetIncidents(v int) *ProviderUpdate {
+	_u.mutation.ResetIncidents()
+	_u.mutation.SetIncidents(v)
+	return _u
+}
+
+// SetNillableIncidents sets the "incidents" field if the given value is not nil.
+func (_u *ProviderUpdate) SetNillableIncidents(v *int) *ProviderUpdate {
+	if v != nil {
+		_u.SetIncidents(*v)
+	}
+	return _u
+}
+
+// AddIncidents adds value to the "incidents" field.
+func (_u *ProviderUpdate) AddIncidents(v int) *ProviderUpdate {
+	_u.mutation.AddIncidents(v)
+	return _u
+}
+
 // AddFamilyIDs adds the "families" edge to the ModelFamily entity by IDs.
 func (_u *ProviderUpdate) AddFamilyIDs(ids ...uuid.UUID) *ProviderUpdate {
 	_u.mutation.AddFamilyIDs(ids...)
@@ -182,6 +238,21 @@ func (_u *ProviderUpdate) AddKeys(v ...*APIKey) *ProviderUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.AddKeyIDs(ids...)
+}
+
+// AddQuotaGroupIDs adds the "quota_groups" edge to the QuotaGroup entity by IDs.
+func (_u *ProviderUpdate) AddQuotaGroupIDs(ids ...uuid.UUID) *ProviderUpdate {
+	_u.mutation.AddQuotaGroupIDs(ids...)
+	return _u
+}
+
+// AddQuotaGroups adds the "quota_groups" edges to the QuotaGroup entity.
+func (_u *ProviderUpdate) AddQuotaGroups(v ...*QuotaGroup) *ProviderUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddQuotaGroupIDs(ids...)
 }
 
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by IDs.
@@ -280,6 +351,27 @@ func (_u *ProviderUpdate) RemoveKeys(v ...*APIKey) *ProviderUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveKeyIDs(ids...)
+}
+
+// ClearQuotaGroups clears all "quota_groups" edges to the QuotaGroup entity.
+func (_u *ProviderUpdate) ClearQuotaGroups() *ProviderUpdate {
+	_u.mutation.ClearQuotaGroups()
+	return _u
+}
+
+// RemoveQuotaGroupIDs removes the "quota_groups" edge to QuotaGroup entities by IDs.
+func (_u *ProviderUpdate) RemoveQuotaGroupIDs(ids ...uuid.UUID) *ProviderUpdate {
+	_u.mutation.RemoveQuotaGroupIDs(ids...)
+	return _u
+}
+
+// RemoveQuotaGroups removes "quota_groups" edges to QuotaGroup entities.
+func (_u *ProviderUpdate) RemoveQuotaGroups(v ...*QuotaGroup) *ProviderUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveQuotaGroupIDs(ids...)
 }
 
 // ClearSdkVersions clears all "sdk_versions" edges to the SDKVersion entity.
@@ -402,6 +494,21 @@ func (_u *ProviderUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if value, ok := _u.mutation.Description(); ok {
 		_spec.SetField(provider.FieldDescription, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.CoolingUntil(); ok {
+		_spec.SetField(provider.FieldCoolingUntil, field.TypeTime, value)
+	}
+	if _u.mutation.CoolingUntilCleared() {
+		_spec.ClearField(provider.FieldCoolingUntil, field.TypeTime)
+	}
+	if value, ok := _u.mutation.CoolingReason(); ok {
+		_spec.SetField(provider.FieldCoolingReason, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.Incidents(); ok {
+		_spec.SetField(provider.FieldIncidents, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedIncidents(); ok {
+		_spec.AddField(provider.FieldIncidents, field.TypeInt, value)
 	}
 	if _u.mutation.FamiliesCleared() {
 		edge := &sqlgraph.EdgeSpec{
@@ -531,6 +638,51 @@ func (_u *ProviderUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(apikey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.QuotaGroupsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   provider.QuotaGroupsTable,
+			Columns: []string{provider.QuotaGroupsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedQuotaGroupsIDs(); len(nodes) > 0 && !_u.mutation.QuotaGroupsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   provider.QuotaGroupsTable,
+			Columns: []string{provider.QuotaGroupsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.QuotaGroupsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   provider.QuotaGroupsTable,
+			Columns: []string{provider.QuotaGroupsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -754,6 +906,61 @@ func (_u *ProviderUpdateOne) SetNillableDescription(v *string) *ProviderUpdateOn
 	return _u
 }
 
+// SetCoolingUntil sets the "cooling_until" field.
+func (_u *ProviderUpdateOne) SetCoolingUntil(v time.Time) *ProviderUpdateOne {
+	_u.mutation.SetCoolingUntil(v)
+	return _u
+}
+
+// SetNillableCoolingUntil sets the "cooling_until" field if the given value is not nil.
+func (_u *ProviderUpdateOne) SetNillableCoolingUntil(v *time.Time) *ProviderUpdateOne {
+	if v != nil {
+		_u.SetCoolingUntil(*v)
+	}
+	return _u
+}
+
+// ClearCoolingUntil clears the value of the "cooling_until" field.
+func (_u *ProviderUpdateOne) ClearCoolingUntil() *ProviderUpdateOne {
+	_u.mutation.ClearCoolingUntil()
+	return _u
+}
+
+// SetCoolingReason sets the "cooling_reason" field.
+func (_u *ProviderUpdateOne) SetCoolingReason(v string) *ProviderUpdateOne {
+	_u.mutation.SetCoolingReason(v)
+	return _u
+}
+
+// SetNillableCoolingReason sets the "cooling_reason" field if the given value is not nil.
+func (_u *ProviderUpdateOne) SetNillableCoolingReason(v *string) *ProviderUpdateOne {
+	if v != nil {
+		_u.SetCoolingReason(*v)
+	}
+	return _u
+}
+
+// SetIncidents sets the "incidents" field.
+func (_u *ProviderUpdateOne) SetIncidents(v int) *ProviderUpdateOne {
+	_u.mutation.ResetIncidents()
+	_u.mutation.SetIncidents(v)
+	return _u
+}
+
+// SetNillableIncidents sets the "incidents" field if the given value is not nil.
+func (_u *ProviderUpdateOne) SetNillableIncidents(v *int) *ProviderUpdateOne {
+	if v != nil {
+		_u.SetIncidents(*v)
+	}
+	return _u
+}
+
+// AddIncidents adds value to the "incidents" field.
+func (_u *ProviderUpdateOne) AddIncidents(v int) *ProviderUpdateOne {
+	_u.mutation.AddIncidents(v)
+	return _u
+}
+
 // AddFamilyIDs adds the "families" edge to the ModelFamily entity by IDs.
 func (_u *ProviderUpdateOne) AddFamilyIDs(ids ...uuid.UUID) *ProviderUpdateOne {
 	_u.mutation.AddFamilyIDs(ids...)
@@ -797,6 +1004,21 @@ func (_u *ProviderUpdateOne) AddKeys(v ...*APIKey) *ProviderUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.AddKeyIDs(ids...)
+}
+
+// AddQuotaGroupIDs adds the "quota_groups" edge to the QuotaGroup entity by IDs.
+func (_u *ProviderUpdateOne) AddQuotaGroupIDs(ids ...uuid.UUID) *ProviderUpdateOne {
+	_u.mutation.AddQuotaGroupIDs(ids...)
+	return _u
+}
+
+// AddQuotaGroups adds the "quota_groups" edges to the QuotaGroup entity.
+func (_u *ProviderUpdateOne) AddQuotaGroups(v ...*QuotaGroup) *ProviderUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddQuotaGroupIDs(ids...)
 }
 
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by IDs.
@@ -895,6 +1117,27 @@ func (_u *ProviderUpdateOne) RemoveKeys(v ...*APIKey) *ProviderUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveKeyIDs(ids...)
+}
+
+// ClearQuotaGroups clears all "quota_groups" edges to the QuotaGroup entity.
+func (_u *ProviderUpdateOne) ClearQuotaGroups() *ProviderUpdateOne {
+	_u.mutation.ClearQuotaGroups()
+	return _u
+}
+
+// RemoveQuotaGroupIDs removes the "quota_groups" edge to QuotaGroup entities by IDs.
+func (_u *ProviderUpdateOne) RemoveQuotaGroupIDs(ids ...uuid.UUID) *ProviderUpdateOne {
+	_u.mutation.RemoveQuotaGroupIDs(ids...)
+	return _u
+}
+
+// RemoveQuotaGroups removes "quota_groups" edges to QuotaGroup entities.
+func (_u *ProviderUpdateOne) RemoveQuotaGroups(v ...*QuotaGroup) *ProviderUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveQuotaGroupIDs(ids...)
 }
 
 // ClearSdkVersions clears all "sdk_versions" edges to the SDKVersion entity.
@@ -1048,6 +1291,21 @@ func (_u *ProviderUpdateOne) sqlSave(ctx context.Context) (_node *Provider, err 
 	if value, ok := _u.mutation.Description(); ok {
 		_spec.SetField(provider.FieldDescription, field.TypeString, value)
 	}
+	if value, ok := _u.mutation.CoolingUntil(); ok {
+		_spec.SetField(provider.FieldCoolingUntil, field.TypeTime, value)
+	}
+	if _u.mutation.CoolingUntilCleared() {
+		_spec.ClearField(provider.FieldCoolingUntil, field.TypeTime)
+	}
+	if value, ok := _u.mutation.CoolingReason(); ok {
+		_spec.SetField(provider.FieldCoolingReason, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.Incidents(); ok {
+		_spec.SetField(provider.FieldIncidents, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.AddedIncidents(); ok {
+		_spec.AddField(provider.FieldIncidents, field.TypeInt, value)
+	}
 	if _u.mutation.FamiliesCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.O2M,
@@ -1176,6 +1434,51 @@ func (_u *ProviderUpdateOne) sqlSave(ctx context.Context) (_node *Provider, err 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(apikey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.QuotaGroupsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   provider.QuotaGroupsTable,
+			Columns: []string{provider.QuotaGroupsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedQuotaGroupsIDs(); len(nodes) > 0 && !_u.mutation.QuotaGroupsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   provider.QuotaGroupsTable,
+			Columns: []string{provider.QuotaGroupsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.QuotaGroupsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   provider.QuotaGroupsTable,
+			Columns: []string{provider.QuotaGroupsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

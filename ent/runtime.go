@@ -9,15 +9,18 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // The init function reads all schema descriptors with runtime code
@@ -27,8 +30,58 @@ func init() {
 	apikeyMixin := schema.APIKey{}.Mixin()
 	apikeyMixinFields0 := apikeyMixin[0].Fields()
 	_ = apikeyMixinFields0
+	apikeyMixinFields3 := apikeyMixin[3].Fields()
+	_ = apikeyMixinFields3
 	apikeyFields := schema.APIKey{}.Fields()
 	_ = apikeyFields
+	// apikeyDescRequestsPerMinute is the schema descriptor for requests_per_minute field.
+	apikeyDescRequestsPerMinute := apikeyMixinFields3[0].Descriptor()
+	// apikey.DefaultRequestsPerMinute holds the default value on creation for the requests_per_minute field.
+	apikey.DefaultRequestsPerMinute = apikeyDescRequestsPerMinute.Default.(int64)
+	// apikeyDescTokensPerMinute is the schema descriptor for tokens_per_minute field.
+	apikeyDescTokensPerMinute := apikeyMixinFields3[1].Descriptor()
+	// apikey.DefaultTokensPerMinute holds the default value on creation for the tokens_per_minute field.
+	apikey.DefaultTokensPerMinute = apikeyDescTokensPerMinute.Default.(int64)
+	// apikeyDescRequestsPerDay is the schema descriptor for requests_per_day field.
+	apikeyDescRequestsPerDay := apikeyMixinFields3[2].Descriptor()
+	// apikey.DefaultRequestsPerDay holds the default value on creation for the requests_per_day field.
+	apikey.DefaultRequestsPerDay = apikeyDescRequestsPerDay.Default.(int64)
+	// apikeyDescTokensPerDay is the schema descriptor for tokens_per_day field.
+	apikeyDescTokensPerDay := apikeyMixinFields3[3].Descriptor()
+	// apikey.DefaultTokensPerDay holds the default value on creation for the tokens_per_day field.
+	apikey.DefaultTokensPerDay = apikeyDescTokensPerDay.Default.(int64)
+	// apikeyDescConcurrency is the schema descriptor for concurrency field.
+	apikeyDescConcurrency := apikeyMixinFields3[4].Descriptor()
+	// apikey.DefaultConcurrency holds the default value on creation for the concurrency field.
+	apikey.DefaultConcurrency = apikeyDescConcurrency.Default.(int64)
+	// apikeyDescCostPerDay is the schema descriptor for cost_per_day field.
+	apikeyDescCostPerDay := apikeyMixinFields3[5].Descriptor()
+	// apikey.DefaultCostPerDay holds the default value on creation for the cost_per_day field.
+	apikey.DefaultCostPerDay = money.USD(apikeyDescCostPerDay.Default.(int64))
+	// apikeyDescRequestsThisMinute is the schema descriptor for requests_this_minute field.
+	apikeyDescRequestsThisMinute := apikeyMixinFields3[7].Descriptor()
+	// apikey.DefaultRequestsThisMinute holds the default value on creation for the requests_this_minute field.
+	apikey.DefaultRequestsThisMinute = apikeyDescRequestsThisMinute.Default.(int64)
+	// apikeyDescTokensThisMinute is the schema descriptor for tokens_this_minute field.
+	apikeyDescTokensThisMinute := apikeyMixinFields3[8].Descriptor()
+	// apikey.DefaultTokensThisMinute holds the default value on creation for the tokens_this_minute field.
+	apikey.DefaultTokensThisMinute = apikeyDescTokensThisMinute.Default.(int64)
+	// apikeyDescRequestsToday is the schema descriptor for requests_today field.
+	apikeyDescRequestsToday := apikeyMixinFields3[9].Descriptor()
+	// apikey.DefaultRequestsToday holds the default value on creation for the requests_today field.
+	apikey.DefaultRequestsToday = apikeyDescRequestsToday.Default.(int64)
+	// apikeyDescTokensToday is the schema descriptor for tokens_today field.
+	apikeyDescTokensToday := apikeyMixinFields3[10].Descriptor()
+	// apikey.DefaultTokensToday holds the default value on creation for the tokens_today field.
+	apikey.DefaultTokensToday = apikeyDescTokensToday.Default.(int64)
+	// apikeyDescCostToday is the schema descriptor for cost_today field.
+	apikeyDescCostToday := apikeyMixinFields3[11].Descriptor()
+	// apikey.DefaultCostToday holds the default value on creation for the cost_today field.
+	apikey.DefaultCostToday = money.USD(apikeyDescCostToday.Default.(int64))
+	// apikeyDescInFlight is the schema descriptor for in_flight field.
+	apikeyDescInFlight := apikeyMixinFields3[13].Descriptor()
+	// apikey.DefaultInFlight holds the default value on creation for the in_flight field.
+	apikey.DefaultInFlight = apikeyDescInFlight.Default.(int64)
 	// apikeyDescLabel is the schema descriptor for label field.
 	apikeyDescLabel := apikeyFields[3].Descriptor()
 	// apikey.DefaultLabel holds the default value on creation for the label field.
@@ -49,26 +102,42 @@ func init() {
 	apikeyDescExtraTokens := apikeyFields[7].Descriptor()
 	// apikey.DefaultExtraTokens holds the default value on creation for the extra_tokens field.
 	apikey.DefaultExtraTokens = apikeyDescExtraTokens.Default.(int64)
-	// apikeyDescRequestsToday is the schema descriptor for requests_today field.
-	apikeyDescRequestsToday := apikeyFields[8].Descriptor()
-	// apikey.DefaultRequestsToday holds the default value on creation for the requests_today field.
-	apikey.DefaultRequestsToday = apikeyDescRequestsToday.Default.(int64)
-	// apikeyDescTokensToday is the schema descriptor for tokens_today field.
-	apikeyDescTokensToday := apikeyFields[9].Descriptor()
-	// apikey.DefaultTokensToday holds the default value on creation for the tokens_today field.
-	apikey.DefaultTokensToday = apikeyDescTokensToday.Default.(int64)
 	// apikeyDescDisabled is the schema descriptor for disabled field.
-	apikeyDescDisabled := apikeyFields[11].Descriptor()
+	apikeyDescDisabled := apikeyFields[8].Descriptor()
 	// apikey.DefaultDisabled holds the default value on creation for the disabled field.
 	apikey.DefaultDisabled = apikeyDescDisabled.Default.(bool)
 	// apikeyDescDegraded is the schema descriptor for degraded field.
-	apikeyDescDegraded := apikeyFields[12].Descriptor()
+	apikeyDescDegraded := apikeyFields[9].Descriptor()
 	// apikey.DefaultDegraded holds the default value on creation for the degraded field.
 	apikey.DefaultDegraded = apikeyDescDegraded.Default.(bool)
 	// apikeyDescDegradedReason is the schema descriptor for degraded_reason field.
-	apikeyDescDegradedReason := apikeyFields[14].Descriptor()
+	apikeyDescDegradedReason := apikeyFields[11].Descriptor()
 	// apikey.DefaultDegradedReason holds the default value on creation for the degraded_reason field.
 	apikey.DefaultDegradedReason = apikeyDescDegradedReason.Default.(string)
+	// apikeyDescDegradedBy is the schema descriptor for degraded_by field.
+	apikeyDescDegradedBy := apikeyFields[12].Descriptor()
+	// apikey.DefaultDegradedBy holds the default value on creation for the degraded_by field.
+	apikey.DefaultDegradedBy = apikeyDescDegradedBy.Default.(string)
+	// apikeyDescFailures is the schema descriptor for failures field.
+	apikeyDescFailures := apikeyFields[13].Descriptor()
+	// apikey.DefaultFailures holds the default value on creation for the failures field.
+	apikey.DefaultFailures = apikeyDescFailures.Default.(int)
+	// apikeyDescFailureClass is the schema descriptor for failure_class field.
+	apikeyDescFailureClass := apikeyFields[14].Descriptor()
+	// apikey.DefaultFailureClass holds the default value on creation for the failure_class field.
+	apikey.DefaultFailureClass = apikeyDescFailureClass.Default.(string)
+	// apikeyDescPass is the schema descriptor for pass field.
+	apikeyDescPass := apikeyFields[17].Descriptor()
+	// apikey.DefaultPass holds the default value on creation for the pass field.
+	apikey.DefaultPass = apikeyDescPass.Default.(int64)
+	// apikeyDescWeight is the schema descriptor for weight field.
+	apikeyDescWeight := apikeyFields[18].Descriptor()
+	// apikey.DefaultWeight holds the default value on creation for the weight field.
+	apikey.DefaultWeight = apikeyDescWeight.Default.(int)
+	// apikeyDescPriority is the schema descriptor for priority field.
+	apikeyDescPriority := apikeyFields[19].Descriptor()
+	// apikey.DefaultPriority holds the default value on creation for the priority field.
+	apikey.DefaultPriority = apikeyDescPriority.Default.(int)
 	// apikeyDescID is the schema descriptor for id field.
 	apikeyDescID := apikeyMixinFields0[0].Descriptor()
 	// apikey.DefaultID holds the default value on creation for the id field.
@@ -137,6 +206,27 @@ func init() {
 	installationDescID := installationMixinFields0[0].Descriptor()
 	// installation.DefaultID holds the default value on creation for the id field.
 	installation.DefaultID = installationDescID.Default.(func() uuid.UUID)
+	keyleaseMixin := schema.KeyLease{}.Mixin()
+	keyleaseMixinFields0 := keyleaseMixin[0].Fields()
+	_ = keyleaseMixinFields0
+	keyleaseFields := schema.KeyLease{}.Fields()
+	_ = keyleaseFields
+	// keyleaseDescReservedTokens is the schema descriptor for reserved_tokens field.
+	keyleaseDescReservedTokens := keyleaseFields[2].Descriptor()
+	// keylease.DefaultReservedTokens holds the default value on creation for the reserved_tokens field.
+	keylease.DefaultReservedTokens = keyleaseDescReservedTokens.Default.(int64)
+	// keyleaseDescReservedCost is the schema descriptor for reserved_cost field.
+	keyleaseDescReservedCost := keyleaseFields[3].Descriptor()
+	// keylease.DefaultReservedCost holds the default value on creation for the reserved_cost field.
+	keylease.DefaultReservedCost = money.USD(keyleaseDescReservedCost.Default.(int64))
+	// keyleaseDescProbe is the schema descriptor for probe field.
+	keyleaseDescProbe := keyleaseFields[4].Descriptor()
+	// keylease.DefaultProbe holds the default value on creation for the probe field.
+	keylease.DefaultProbe = keyleaseDescProbe.Default.(bool)
+	// keyleaseDescID is the schema descriptor for id field.
+	keyleaseDescID := keyleaseMixinFields0[0].Descriptor()
+	// keylease.DefaultID holds the default value on creation for the id field.
+	keylease.DefaultID = keyleaseDescID.Default.(func() uuid.UUID)
 	modelMixin := schema.Model{}.Mixin()
 	modelMixinFields0 := modelMixin[0].Fields()
 	_ = modelMixinFields0
@@ -241,10 +331,77 @@ func init() {
 	providerDescDescription := providerFields[4].Descriptor()
 	// provider.DefaultDescription holds the default value on creation for the description field.
 	provider.DefaultDescription = providerDescDescription.Default.(string)
+	// providerDescCoolingReason is the schema descriptor for cooling_reason field.
+	providerDescCoolingReason := providerFields[6].Descriptor()
+	// provider.DefaultCoolingReason holds the default value on creation for the cooling_reason field.
+	provider.DefaultCoolingReason = providerDescCoolingReason.Default.(string)
+	// providerDescIncidents is the schema descriptor for incidents field.
+	providerDescIncidents := providerFields[7].Descriptor()
+	// provider.DefaultIncidents holds the default value on creation for the incidents field.
+	provider.DefaultIncidents = providerDescIncidents.Default.(int)
 	// providerDescID is the schema descriptor for id field.
 	providerDescID := providerMixinFields0[0].Descriptor()
 	// provider.DefaultID holds the default value on creation for the id field.
 	provider.DefaultID = providerDescID.Default.(func() uuid.UUID)
+	quotagroupMixin := schema.QuotaGroup{}.Mixin()
+	quotagroupMixinFields0 := quotagroupMixin[0].Fields()
+	_ = quotagroupMixinFields0
+	quotagroupMixinFields2 := quotagroupMixin[2].Fields()
+	_ = quotagroupMixinFields2
+	quotagroupFields := schema.QuotaGroup{}.Fields()
+	_ = quotagroupFields
+	// quotagroupDescRequestsPerMinute is the schema descriptor for requests_per_minute field.
+	quotagroupDescRequestsPerMinute := quotagroupMixinFields2[0].Descriptor()
+	// quotagroup.DefaultRequestsPerMinute holds the default value on creation for the requests_per_minute field.
+	quotagroup.DefaultRequestsPerMinute = quotagroupDescRequestsPerMinute.Default.(int64)
+	// quotagroupDescTokensPerMinute is the schema descriptor for tokens_per_minute field.
+	quotagroupDescTokensPerMinute := quotagroupMixinFields2[1].Descriptor()
+	// quotagroup.DefaultTokensPerMinute holds the default value on creation for the tokens_per_minute field.
+	quotagroup.DefaultTokensPerMinute = quotagroupDescTokensPerMinute.Default.(int64)
+	// quotagroupDescRequestsPerDay is the schema descriptor for requests_per_day field.
+	quotagroupDescRequestsPerDay := quotagroupMixinFields2[2].Descriptor()
+	// quotagroup.DefaultRequestsPerDay holds the default value on creation for the requests_per_day field.
+	quotagroup.DefaultRequestsPerDay = quotagroupDescRequestsPerDay.Default.(int64)
+	// quotagroupDescTokensPerDay is the schema descriptor for tokens_per_day field.
+	quotagroupDescTokensPerDay := quotagroupMixinFields2[3].Descriptor()
+	// quotagroup.DefaultTokensPerDay holds the default value on creation for the tokens_per_day field.
+	quotagroup.DefaultTokensPerDay = quotagroupDescTokensPerDay.Default.(int64)
+	// quotagroupDescConcurrency is the schema descriptor for concurrency field.
+	quotagroupDescConcurrency := quotagroupMixinFields2[4].Descriptor()
+	// quotagroup.DefaultConcurrency holds the default value on creation for the concurrency field.
+	quotagroup.DefaultConcurrency = quotagroupDescConcurrency.Default.(int64)
+	// quotagroupDescCostPerDay is the schema descriptor for cost_per_day field.
+	quotagroupDescCostPerDay := quotagroupMixinFields2[5].Descriptor()
+	// quotagroup.DefaultCostPerDay holds the default value on creation for the cost_per_day field.
+	quotagroup.DefaultCostPerDay = money.USD(quotagroupDescCostPerDay.Default.(int64))
+	// quotagroupDescRequestsThisMinute is the schema descriptor for requests_this_minute field.
+	quotagroupDescRequestsThisMinute := quotagroupMixinFields2[7].Descriptor()
+	// quotagroup.DefaultRequestsThisMinute holds the default value on creation for the requests_this_minute field.
+	quotagroup.DefaultRequestsThisMinute = quotagroupDescRequestsThisMinute.Default.(int64)
+	// quotagroupDescTokensThisMinute is the schema descriptor for tokens_this_minute field.
+	quotagroupDescTokensThisMinute := quotagroupMixinFields2[8].Descriptor()
+	// quotagroup.DefaultTokensThisMinute holds the default value on creation for the tokens_this_minute field.
+	quotagroup.DefaultTokensThisMinute = quotagroupDescTokensThisMinute.Default.(int64)
+	// quotagroupDescRequestsToday is the schema descriptor for requests_today field.
+	quotagroupDescRequestsToday := quotagroupMixinFields2[9].Descriptor()
+	// quotagroup.DefaultRequestsToday holds the default value on creation for the requests_today field.
+	quotagroup.DefaultRequestsToday = quotagroupDescRequestsToday.Default.(int64)
+	// quotagroupDescTokensToday is the schema descriptor for tokens_today field.
+	quotagroupDescTokensToday := quotagroupMixinFields2[10].Descriptor()
+	// quotagroup.DefaultTokensToday holds the default value on creation for the tokens_today field.
+	quotagroup.DefaultTokensToday = quotagroupDescTokensToday.Default.(int64)
+	// quotagroupDescCostToday is the schema descriptor for cost_today field.
+	quotagroupDescCostToday := quotagroupMixinFields2[11].Descriptor()
+	// quotagroup.DefaultCostToday holds the default value on creation for the cost_today field.
+	quotagroup.DefaultCostToday = money.USD(quotagroupDescCostToday.Default.(int64))
+	// quotagroupDescInFlight is the schema descriptor for in_flight field.
+	quotagroupDescInFlight := quotagroupMixinFields2[13].Descriptor()
+	// quotagroup.DefaultInFlight holds the default value on creation for the in_flight field.
+	quotagroup.DefaultInFlight = quotagroupDescInFlight.Default.(int64)
+	// quotagroupDescID is the schema descriptor for id field.
+	quotagroupDescID := quotagroupMixinFields0[0].Descriptor()
+	// quotagroup.DefaultID holds the default value on creation for the id field.
+	quotagroup.DefaultID = quotagroupDescID.Default.(func() uuid.UUID)
 	sdkversionMixin := schema.SDKVersion{}.Mixin()
 	sdkversionMixinFields0 := sdkversionMixin[0].Fields()
 	_ = sdkversionMixinFields0

@@ -24,6 +24,8 @@ type Tx struct {
 	DiscoveryLog *DiscoveryLogClient
 	// Installation is the client for interacting with the Installation builders.
 	Installation *InstallationClient
+	// KeyLease is the client for interacting with the KeyLease builders.
+	KeyLease *KeyLeaseClient
 	// Model is the client for interacting with the Model builders.
 	Model *ModelClient
 	// ModelFamily is the client for interacting with the ModelFamily builders.
@@ -32,6 +34,8 @@ type Tx struct {
 	Price *PriceClient
 	// Provider is the client for interacting with the Provider builders.
 	Provider *ProviderClient
+	// QuotaGroup is the client for interacting with the QuotaGroup builders.
+	QuotaGroup *QuotaGroupClient
 	// SDKVersion is the client for interacting with the SDKVersion builders.
 	SDKVersion *SDKVersionClient
 	// Setting is the client for interacting with the Setting builders.
@@ -180,10 +184,12 @@ func (tx *Tx) init() {
 	tx.DataKey = NewDataKeyClient(tx.config)
 	tx.DiscoveryLog = NewDiscoveryLogClient(tx.config)
 	tx.Installation = NewInstallationClient(tx.config)
+	tx.KeyLease = NewKeyLeaseClient(tx.config)
 	tx.Model = NewModelClient(tx.config)
 	tx.ModelFamily = NewModelFamilyClient(tx.config)
 	tx.Price = NewPriceClient(tx.config)
 	tx.Provider = NewProviderClient(tx.config)
+	tx.QuotaGroup = NewQuotaGroupClient(tx.config)
 	tx.SDKVersion = NewSDKVersionClient(tx.config)
 	tx.Setting = NewSettingClient(tx.config)
 	tx.Usage = NewUsageClient(tx.config)

@@ -19,29 +19,32 @@ import (
 
 // What was done, as an [ent.AuditEntry] says it.
 const (
-	ActionCreate  = "create"
-	ActionUpdate  = "update"  // of a price: one ends and the next begins, unless the rates are the same
-	ActionDelete  = "delete"  // hidden, its name free again; of a setting: removed
-	ActionPurge   = "purge"   // removed for good
-	ActionDegrade = "degrade" // a key
-	ActionRestore = "restore" // a key
-	ActionReset   = "reset"   // the daily counters of all keys
-	ActionReprice = "reprice" // past usage of a model
-	ActionRotate  = "rotate"  // an API key: another one follows it; or the keyring: After says how many keys of which kind were changed
-	ActionRepair  = "repair"  // the ledger: After says how many rows of which kind were changed
+	ActionCreate   = "create"
+	ActionUpdate   = "update"    // of a price: one ends and the next begins, unless the rates are the same
+	ActionDelete   = "delete"    // hidden, its name free again; of a setting: removed
+	ActionPurge    = "purge"     // removed for good
+	ActionDegrade  = "degrade"   // a key
+	ActionRestore  = "restore"   // a key
+	ActionProbe    = "probe"     // a key: one request tries it, after what time alone does not mend
+	ActionCoolDown = "cool_down" // a provider: many of its keys failed alike
+	ActionReset    = "reset"     // the daily counters of all keys
+	ActionReprice  = "reprice"   // past usage of a model
+	ActionRotate   = "rotate"    // an API key: another one follows it; or the keyring: After says how many keys of which kind were changed
+	ActionRepair   = "repair"    // the ledger: After says how many rows of which kind were changed
 )
 
 // What it was done to. The entry's EntityID is the id of the row, but that of the model for a price,
 // the key for a setting, and empty for what is not one alone.
 const (
-	EntityProvider = "provider"
-	EntityFamily   = "family"
-	EntityModel    = "model"
-	EntityPrice    = "price"
-	EntityAPIKey   = "api_key"
-	EntitySetting  = "setting"
-	EntityLedger   = "ledger"
-	EntityKeyring  = "keyring"
+	EntityProvider   = "provider"
+	EntityFamily     = "family"
+	EntityModel      = "model"
+	EntityPrice      = "price"
+	EntityAPIKey     = "api_key"
+	EntitySetting    = "setting"
+	EntityLedger     = "ledger"
+	EntityKeyring    = "keyring"
+	EntityQuotaGroup = "quota_group"
 )
 
 const maxWord = 64 // characters of an action or an entity
@@ -247,6 +250,10 @@ func auditPrice(action string, before, after *ent.Price) auditEntry {
 
 func auditKey(action string, before, after *ent.APIKey) auditEntry {
 	return rowEntry(action, EntityAPIKey, before, after, func(k *ent.APIKey) string { return k.ID.String() })
+}
+
+func auditGroup(action string, before, after *ent.QuotaGroup) auditEntry {
+	return rowEntry(action, EntityQuotaGroup, before, after, func(g *ent.QuotaGroup) string { return g.ID.String() })
 }
 
 func auditSetting(action string, before, after *ent.Setting) auditEntry {

@@ -15,17 +15,32 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// basis is what the ledger says of that which the records of a batch refer to.
+// basis is what the database says of that which the works of a batch refer to.
 type basis struct {
 	state   store.State // of the database, when the batch's transaction began
 	certain bool        // the state could be told
 
-	models   map[uuid.UUID]uuid.UUID // providers by model
-	keys     map[uuid.UUID]uuid.UUID // providers by key
+	models   map[uuid.UUID]namedModel
 	prices   map[uuid.UUID][]*ent.Price
 	from     time.Time // prices are those of the models that are in effect then or later
 	periods  map[period]sums
-	recorded map[string]bool // request ids, of this batch
+	keys     map[uuid.UUID]*poolKey
+	groups   map[uuid.UUID]*poolGroup
+	pools    map[uuid.UUID]*pool     // by provider
+	expiries map[uuid.UUID]time.Time // of pools: no lease expires before; missing: not known
+
+	// Of this batch:
+
+	now      time.Time                // the latest of its works
+	recorded map[string]bool          // request ids
+	leases   map[uuid.UUID]*openLease // that end, or that were acquired by an attempt whose answer was lost
+	expired  []*openLease
+}
+
+// namedModel is what the pool and the ledger have to know of a model.
+type namedModel struct {
+	provider uuid.UUID
+	name     string
 }
 
 // memory keeps the basis of the last batch for the next one, which then reads only what is new: a file that this
@@ -38,12 +53,17 @@ type memory struct {
 // maxRemembered is how many periods, models and keys are kept for the next batch; with more, all is forgotten.
 const maxRemembered = 2048
 
+// newBasis knows nothing.
+func newBasis(now time.Time) *basis {
+	return &basis{
+		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*poolKey{},
+		groups: map[uuid.UUID]*poolGroup{}, pools: map[uuid.UUID]*pool{}, expiries: map[uuid.UUID]time.Time{}, now: now,
+	}
+}
+
 // recall returns the basis for the batch whose transaction has just begun. A nil memory has none.
 func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basis, error) {
-	b := &basis{
-		models: map[uuid.UUID]uuid.UUID{}, keys: map[uuid.UUID]uuid.UUID{}, prices: map[uuid.UUID][]*ent.Price{},
-		periods: map[period]sums{},
-	}
+	b := newBasis(time.Time{})
 	if m != nil {
 		m.mu.Lock()
 		last := m.last
@@ -58,7 +78,7 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		}
 		b.state, b.certain = state, ok
 	}
-	b.recorded = map[string]bool{}
+	b.recorded, b.leases, b.expired = map[string]bool{}, map[uuid.UUID]*openLease{}, nil
 	return b, nil
 }
 
@@ -72,42 +92,84 @@ func (m *memory) keep(b *basis) {
 	m.last = b
 }
 
-// readBasis locks the ledger, and reads of it what the records refer to and is not known.
-func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, records []record) error {
-	models, keys := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
-	var requests []string
-	from := records[0].At
-	for _, rec := range records {
-		models[rec.ModelID], keys[rec.APIKeyID] = true, true
-		if rec.named {
-			requests = append(requests, rec.RequestID)
-		}
-		from = minTime(from, rec.At)
+// needs are what works refer to.
+type needs struct {
+	models, ledger  map[uuid.UUID]bool // ledger: models that requests are recorded of
+	keys, providers map[uuid.UUID]bool
+	acquiring       map[uuid.UUID]bool // providers
+	leases          []uuid.UUID
+	from            time.Time // the earliest request
+}
+
+func needsOf(works []work) needs {
+	n := needs{
+		models: map[uuid.UUID]bool{}, ledger: map[uuid.UUID]bool{}, keys: map[uuid.UUID]bool{}, providers: map[uuid.UUID]bool{},
+		acquiring: map[uuid.UUID]bool{}, from: works[0].now,
 	}
-	// Where there are locks to take, nothing is known before.
-	owners, err := r.lockLedger(ctx, tx, slices.Collect(maps.Keys(models)), unknown(keys, b.keys))
-	if err != nil {
+	for i := range works {
+		w := &works[i]
+		if w.records() {
+			n.models[w.ModelID], n.ledger[w.ModelID], n.keys[w.APIKeyID] = true, true, true
+			n.from = minTime(n.from, w.At)
+		}
+		if a := w.acquire; a != nil {
+			n.providers[a.provider], n.acquiring[a.provider] = true, true
+			if a.model != uuid.Nil {
+				n.models[a.model] = true
+			}
+			if a.repeated {
+				n.leases = append(n.leases, a.id)
+			}
+		}
+		if end := w.end; end != nil {
+			n.keys[end.key] = true
+			if !end.observation {
+				n.providers[end.provider] = true
+				n.leases = append(n.leases, end.id)
+			}
+		}
+	}
+	return n
+}
+
+// readBasis locks the ledger and the pool, and reads of them what the works refer to and is not known.
+func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, works []work) error {
+	b.now = works[0].now
+	for i := range works {
+		b.now = maxTime(b.now, works[i].now)
+	}
+	n := needsOf(works)
+	if err := r.lockLedger(ctx, tx, b, slices.Collect(maps.Keys(n.ledger)), n.keys, n.providers); err != nil {
 		return err
 	}
-	maps.Copy(b.keys, owners)
-	if len(b.models) == 0 || from.Before(b.from) {
+	if err := r.readLeases(ctx, tx, b, works, n); err != nil {
+		return err
+	}
+	if len(b.models) == 0 || n.from.Before(b.from) {
 		clear(b.models)
 		clear(b.prices)
-		b.from = from
+		b.from = n.from
 	}
-	if err := b.readModels(ctx, tx, unknown(models, b.models)); err != nil {
+	if err := b.readModels(ctx, tx, unknown(n.models, b.models)); err != nil {
 		return err
+	}
+	var requests []string
+	for i := range works {
+		// What an open lease is settled under its own id has not been recorded: both would have been one transaction.
+		if w := &works[i]; w.records() && w.named && (w.end == nil || b.leases[w.end.id] == nil || w.RequestID != w.end.id.String()) {
+			requests = append(requests, w.RequestID)
+		}
 	}
 	return b.readRequests(ctx, tx, requests)
 }
 
 // Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
-const readModelsSQL = "SELECT m.id, m.provider_id, p.id, COALESCE(p.service_tier, ''), COALESCE(p.min_context_tokens, 0), p.rates," +
-	" p.effective_from, p.effective_to FROM (SELECT id, provider_id FROM models WHERE id IN %s) AS m" +
+const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.service_tier, ''), COALESCE(p.min_context_tokens, 0), p.rates," +
+	" p.effective_from, p.effective_to FROM (SELECT id, provider_id, model_id FROM models WHERE id IN %s) AS m" +
 	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
 // readModels reads models and their prices in force.
-func (b *basis) readModels(ctx context.Context, tx *ent.Client, models []uuid.UUID) error {
+func (b *basis) readModels(ctx context.Context, tx querier, models []uuid.UUID) error {
 	if len(models) == 0 {
 		return nil
 	}
@@ -115,15 +177,16 @@ func (b *basis) readModels(ctx context.Context, tx *ent.Client, models []uuid.UU
 	return scanRows(ctx, tx, fmt.Sprintf(readModelsSQL, list, len(args)+1), append(args, b.from), func(scan func(...any) error) error {
 		var (
 			model, provider, id uuid.UUID
+			name                string
 			rates               []byte
 			p                   ent.Price
 			effectiveFrom       *time.Time // NULL: there is no price
 		)
-		err := scan(&model, &provider, &id, &p.ServiceTier, &p.MinContextTokens, &rates, &effectiveFrom, &p.EffectiveTo)
+		err := scan(&model, &provider, &name, &id, &p.ServiceTier, &p.MinContextTokens, &rates, &effectiveFrom, &p.EffectiveTo)
 		if err != nil {
 			return err
 		}
-		b.models[model] = provider
+		b.models[model] = namedModel{provider, name}
 		if effectiveFrom == nil {
 			return nil
 		}

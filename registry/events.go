@@ -140,9 +140,11 @@ func (f *faults) span(start, end time.Time) {
 }
 
 // eventDays are the UTC days of events, ascending.
-func eventDays(records []record) (days []time.Time) {
-	for _, rec := range records {
-		days = append(days, startOfDay(rec.At))
+func eventDays(works []work) (days []time.Time) {
+	for i := range works {
+		if works[i].records() {
+			days = append(days, startOfDay(works[i].At))
+		}
 	}
 	slices.SortFunc(days, time.Time.Compare)
 	return slices.CompactFunc(days, time.Time.Equal)

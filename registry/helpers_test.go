@@ -15,10 +15,12 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
@@ -124,7 +126,9 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.ModelFamily.Query().Order(modelfamily.ByID()).All(ctx))
 	add(c.Model.Query().Order(model.ByID()).All(ctx))
 	add(c.Price.Query().Order(price.ByID()).All(ctx))
+	add(c.QuotaGroup.Query().Order(quotagroup.ByID()).All(ctx))
 	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
+	add(c.KeyLease.Query().Order(keylease.ByID()).All(ctx))
 	add(c.Usage.Query().Order(usage.ByID()).All(ctx))
 	add(c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx))
 	add(c.UsageEvent.Query().Order(usageevent.ByID()).All(ctx))

@@ -2,15 +2,12 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
@@ -18,8 +15,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 )
 
-// Here, in ledger.go and in record.go is the SQL that is written by hand, because Ent, which builds a statement anew for
-// each call, was measurably in the way: the choice of a key, and what a batch of usage reads and writes.
+// Here, in ledger.go, basis.go and poolrows.go is the SQL that is written by hand, because Ent, which builds a statement anew for
+// each call, was measurably in the way: the choice of a key, and what a batch of usage and leases reads and writes.
 
 // hot is what leastUsedKey needs.
 type hot struct {
@@ -31,8 +28,10 @@ type hot struct {
 // leastUsedKeySQL reads the index (provider_id, usage_count, last_used_at, id) in its order and
 // stops at the first usable key.
 const leastUsedKeySQL = "SELECT id, created_at, updated_at, deleted_at, provider_id, key_hash, key_prefix, label," +
-	" usage_count, token_count, extra_requests, extra_tokens, requests_today, tokens_today, last_reset, disabled," +
-	" degraded, degraded_until, degraded_reason, last_used_at, expires_at, sealed, data_key_id" +
+	" usage_count, token_count, extra_requests, extra_tokens, disabled, degraded, degraded_until, degraded_reason, degraded_by," +
+	" failures, failure_class, failed_at, succeeded_at, pass, weight, priority, allowed_models, denied_models, quota_group_id," +
+	" requests_per_minute, tokens_per_minute, requests_per_day, tokens_per_day, concurrency, cost_per_day, minute, requests_this_minute," +
+	" tokens_this_minute, requests_today, tokens_today, cost_today, last_reset, in_flight, observed, last_used_at, expires_at, sealed, data_key_id" +
 	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
 	" AND (degraded_until IS NULL OR degraded_until <= $2) AND (expires_at IS NULL OR expires_at > $2)" +
 	" ORDER BY usage_count, last_used_at NULLS FIRST, id LIMIT 1"
@@ -78,87 +77,27 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	}
 	k := *h.key.Load()
 	k.DeletedAt, k.DegradedUntil, k.LastUsedAt, k.ExpiresAt, k.Sealed, k.DataKeyID = nil, nil, nil, nil, nil, nil
+	k.FailedAt, k.SucceededAt, k.QuotaGroupID, k.Minute, k.Observed, k.AllowedModels, k.DeniedModels = nil, nil, nil, nil, nil, nil, nil
+	var allowed, denied []byte
 	err = rows.Scan(&k.ID, &k.CreatedAt, &k.UpdatedAt, &k.DeletedAt, &k.ProviderID, &k.KeyHash, &k.KeyPrefix, &k.Label,
-		&k.UsageCount, &k.TokenCount, &k.ExtraRequests, &k.ExtraTokens, &k.RequestsToday, &k.TokensToday, &k.LastReset, &k.Disabled,
-		&k.Degraded, &k.DegradedUntil, &k.DegradedReason, &k.LastUsedAt, &k.ExpiresAt, &k.Sealed, &k.DataKeyID)
+		&k.UsageCount, &k.TokenCount, &k.ExtraRequests, &k.ExtraTokens, &k.Disabled, &k.Degraded, &k.DegradedUntil, &k.DegradedReason, &k.DegradedBy,
+		&k.Failures, &k.FailureClass, &k.FailedAt, &k.SucceededAt, &k.Pass, &k.Weight, &k.Priority, &allowed, &denied, &k.QuotaGroupID,
+		&k.RequestsPerMinute, &k.TokensPerMinute, &k.RequestsPerDay, &k.TokensPerDay, &k.Concurrency, &k.CostPerDay, &k.Minute, &k.RequestsThisMinute,
+		&k.TokensThisMinute, &k.RequestsToday, &k.TokensToday, &k.CostToday, &k.LastReset, &k.InFlight, (*[]byte)(&k.Observed), &k.LastUsedAt, &k.ExpiresAt,
+		&k.Sealed, &k.DataKeyID)
 	if err != nil {
 		return nil, err
 	}
-	return &k, nil
+	return &k, errors.Join(readNames(allowed, &k.AllowedModels), readNames(denied, &k.DeniedModels))
 }
 
-// countUsesSQL adds to the counters of some keys: requests, tokens, those of both that are not in the ledger, the first
-// instants of the day and of the next day, the last use, now, id. The daily counters start again at the first use of a
-// UTC day; a use of an earlier day leaves them alone.
-var countUsesSQL = map[string]func(n int) string{
-	// Joined with VALUES, SQLite takes five times as long, for it copies the rows first.
-	dialect.SQLite: func(int) string { return countKeySQL },
-	dialect.Postgres: statements(func(n int) string {
-		return countUsesText("v.column%d") + " FROM (VALUES " + placeholders(n, "CAST($%d AS bigint)", "CAST($%d AS bigint)",
-			"CAST($%d AS bigint)", "CAST($%d AS bigint)", "CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)",
-			"CAST($%d AS timestamptz)", "CAST($%d AS timestamptz)", "CAST($%d AS uuid)") + ") AS v WHERE api_keys.id = v.column9"
-	}),
-}
-
-// countUsesIn says how many keys a statement counts.
-var countUsesIn = map[string]func(uses []use, write func([]use) error) error{
-	dialect.SQLite: func(uses []use, write func([]use) error) error {
-		for one := range slices.Chunk(uses, 1) {
-			if err := write(one); err != nil {
-				return err
-			}
-		}
+// readNames reads a list of models.
+func readNames(text []byte, to *[]string) error {
+	if len(text) == 0 {
 		return nil
-	},
-	dialect.Postgres: chunks[use],
-}
-
-var countKeySQL = countUsesText("$%d") + " WHERE id = $9"
-
-// countUsesText writes the columns by their numbers, which first appear in ascending order: SQLite takes $1 for a name,
-// and counts for itself.
-func countUsesText(column string) string {
-	return strings.NewReplacer(
-		"{requests}", fmt.Sprintf(column, 1), "{tokens}", fmt.Sprintf(column, 2),
-		"{extra requests}", fmt.Sprintf(column, 3), "{extra tokens}", fmt.Sprintf(column, 4),
-		"{day}", fmt.Sprintf(column, 5), "{next day}", fmt.Sprintf(column, 6),
-		"{last use}", fmt.Sprintf(column, 7), "{now}", fmt.Sprintf(column, 8),
-	).Replace("UPDATE api_keys SET" +
-		" usage_count = usage_count + {requests}, token_count = token_count + {tokens}," +
-		" extra_requests = extra_requests + {extra requests}, extra_tokens = extra_tokens + {extra tokens}," +
-		" requests_today = CASE WHEN last_reset < {day} THEN {requests}" +
-		" WHEN last_reset < {next day} THEN requests_today + {requests} ELSE requests_today END," +
-		" tokens_today = CASE WHEN last_reset < {day} THEN {tokens}" +
-		" WHEN last_reset < {next day} THEN tokens_today + {tokens} ELSE tokens_today END," +
-		" last_reset = CASE WHEN last_reset > {day} THEN last_reset ELSE {day} END," +
-		" last_used_at = CASE WHEN last_used_at > {last use} THEN last_used_at ELSE {last use} END," +
-		" updated_at = {now}")
-}
-
-// countUses adds to the counters of keys, which are locked. A key that was used on several days has a row
-// for each, and one statement changes a key once: the days go one after the other.
-func (r *Registry) countUses(ctx context.Context, tx execer, sums map[use]useSum) error {
-	days := map[time.Time][]use{}
-	for u := range sums {
-		days[u.day] = append(days[u.day], u)
 	}
-	write := func(uses []use) error {
-		args := make([]any, 0, 9*len(uses))
-		for _, u := range uses {
-			s := sums[u]
-			extraRequests, extraTokens := int64(0), int64(0)
-			if s.extra {
-				extraRequests, extraTokens = s.requests, s.tokens
-			}
-			args = append(args, s.requests, s.tokens, extraRequests, extraTokens, u.day, u.day.Add(24*time.Hour), s.last, s.now, u.key)
-		}
-		_, err := tx.ExecContext(ctx, countUsesSQL[r.db.Dialect()](len(uses)), args...)
-		return err
-	}
-	for _, day := range slices.SortedFunc(maps.Keys(days), time.Time.Compare) {
-		if err := countUsesIn[r.db.Dialect()](days[day], write); err != nil {
-			return err
-		}
+	if err := json.Unmarshal(text, to); err != nil {
+		return fmt.Errorf("%w: models of a key: %w", ErrCorrupt, err)
 	}
 	return nil
 }

@@ -1,13 +1,11 @@
 package registry
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -17,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/meter"
 )
@@ -40,12 +39,31 @@ type KeyInput struct {
 	// usage can be recorded there too. APIKey must be empty. A provider has at most one.
 	Keyless bool
 	Label   string // name for people, up to 128 characters
+
+	// AcquireKey goes by these:
+
+	Limits       Limits
+	QuotaGroupID *uuid.UUID // the account at the provider whose limits it shares; nil: none
+	Priority     int        // keys of a higher one are used first, -1,000 to 1,000
+	Weight       int        // its share of the requests beside keys of the same priority, 1 to 1,000. Defaults to 1
+	// AllowedModels are the models that it is for, by the provider's names, of which one that ends with * stands for all
+	// that begin so; up to 1,000. Defaults to all.
+	AllowedModels []string
+	DeniedModels  []string // the models that it is not for, likewise
 }
 
 // KeyUpdate changes the fields of a key that are not nil.
 type KeyUpdate struct {
 	Label    *string
 	Disabled *bool // a disabled key is not used until a person enables it
+
+	Limits        *Limits    // all of them
+	QuotaGroupID  *uuid.UUID // the zero UUID: none
+	Priority      *int
+	Weight        *int
+	AllowedModels *[]string // an empty list: all
+	DeniedModels  *[]string
+
 	// APIKey is the key itself, the same as before, to be sealed where only its hash is kept; WithKeyring alone.
 	APIKey *string
 }
@@ -58,7 +76,34 @@ func (in KeyInput) faults() faults {
 		f.apiKey(in.APIKey)
 	}
 	f.text("label", in.Label, 0, maxName)
+	f = append(f, in.Limits.faults()...)
+	f.choice(in.Priority, cmp.Or(in.Weight, 1))
+	f.names("allowed models", in.AllowedModels)
+	f.names("denied models", in.DeniedModels)
 	return f
+}
+
+const (
+	maxPriority = 1000
+	maxWeight   = 1000
+	maxNames    = 1000 // of models in a list
+)
+
+func (f *faults) choice(priority, weight int) {
+	f.check(priority >= -maxPriority && priority <= maxPriority, "priority %d is not within %d and %[3]d", priority, -maxPriority, maxPriority)
+	f.check(weight >= 1 && weight <= maxWeight, "weight %d is not within 1 and %d", weight, maxWeight)
+}
+
+// names notes what is wrong with a list of models.
+func (f *faults) names(field string, list []string) {
+	f.check(len(list) <= maxNames, "%d %s are more than %d", len(list), field, maxNames)
+	for _, name := range list {
+		before := len(*f)
+		f.text(field, name, 1, maxModelID)
+		if len(*f) > before {
+			return
+		}
+	}
 }
 
 // apiKey notes what is wrong with an API key, without a character of it.
@@ -119,10 +164,23 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 		return nil, fmt.Errorf("%w: the provider has %d keys already, which is the most", ErrInvalidData, live)
 	}
 	id, hash := apikey.DefaultID(), hash(in.APIKey)
+	if err := requireGroup(ctx, tx, in.ProviderID, in.QuotaGroupID); err != nil {
+		return nil, err
+	}
+	l := in.Limits
 	create := tx.APIKey.Create().SetID(id).
+		SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
+		SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay).
+		SetNillableQuotaGroupID(in.QuotaGroupID).SetPriority(in.Priority).SetWeight(cmp.Or(in.Weight, 1)).
 		SetProviderID(in.ProviderID).SetLabel(in.Label).
 		SetKeyHash(hash).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
 		SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+	if len(in.AllowedModels) > 0 {
+		create.SetAllowedModels(in.AllowedModels)
+	}
+	if len(in.DeniedModels) > 0 {
+		create.SetDeniedModels(in.DeniedModels)
+	}
 	if !in.Keyless {
 		s, err := r.sealKey(ctx, tx, &ent.APIKey{ID: id, ProviderID: in.ProviderID, KeyHash: hash}, in.APIKey)
 		if err != nil {
@@ -171,6 +229,7 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		f.apiKey(*up.APIKey)
 		f.check(r.vault.ring != nil, "the API key cannot be kept without a keyring")
 	}
+	f = append(f, up.faults()...)
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -185,6 +244,9 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		}
 		now := r.now()
 		update := old.Update().SetNillableLabel(up.Label).SetNillableDisabled(up.Disabled).SetUpdatedAt(now)
+		if err := up.change(ctx, tx, old, update); err != nil {
+			return err
+		}
 		if up.APIKey != nil {
 			if !NewSecret(*up.APIKey).is(old) {
 				return fmt.Errorf("%w: it is another API key: RotateAPIKey replaces one", ErrInvalidData)
@@ -207,6 +269,53 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		return nil, err
 	}
 	return key, nil
+}
+
+func (up KeyUpdate) faults() faults {
+	f := value(up.Limits).faults()
+	weight := 1
+	if up.Weight != nil {
+		weight = *up.Weight
+	}
+	f.choice(value(up.Priority), weight)
+	f.names("allowed models", value(up.AllowedModels))
+	f.names("denied models", value(up.DeniedModels))
+	return f
+}
+
+// change sets what AcquireKey goes by. A key that changes its group takes along what is under way.
+func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey, update *ent.APIKeyUpdateOne) error {
+	update.SetNillablePriority(up.Priority).SetNillableWeight(up.Weight)
+	if l := up.Limits; l != nil {
+		update.SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
+			SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay)
+	}
+	if list := up.AllowedModels; list != nil {
+		if len(*list) == 0 {
+			update.ClearAllowedModels()
+		} else {
+			update.SetAllowedModels(*list)
+		}
+	}
+	if list := up.DeniedModels; list != nil {
+		if len(*list) == 0 {
+			update.ClearDeniedModels()
+		} else {
+			update.SetDeniedModels(*list)
+		}
+	}
+	if up.QuotaGroupID == nil || value(old.QuotaGroupID) == *up.QuotaGroupID {
+		return nil
+	}
+	if *up.QuotaGroupID == uuid.Nil {
+		update.ClearQuotaGroupID()
+	} else {
+		if err := requireGroup(ctx, tx, old.ProviderID, up.QuotaGroupID); err != nil {
+			return err
+		}
+		update.SetQuotaGroupID(*up.QuotaGroupID)
+	}
+	return moveLeases(ctx, tx, old.InFlight, value(old.QuotaGroupID), *up.QuotaGroupID)
 }
 
 // DeleteAPIKey deletes a live key: it is gone from lists and may be added again, while the
@@ -264,76 +373,6 @@ func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*
 	return asOf(key, now), nil
 }
 
-// KeyReason says why a key may not be used.
-type KeyReason string
-
-// The reasons.
-const (
-	KeyDisabled KeyReason = "disabled"
-	KeyDegraded KeyReason = "degraded"
-	KeyExpired  KeyReason = "expired" // another key follows it: see RotateAPIKey
-)
-
-// UnusableKey is a key that may not be used now.
-type UnusableKey struct {
-	ID     uuid.UUID
-	Prefix string
-	Label  string
-	Reason KeyReason
-	Detail string    // why it was degraded
-	Until  time.Time // when it opens; zero: not by itself
-}
-
-// NoKeyError is the [ErrNoKeyAvailable] of a provider.
-type NoKeyError struct {
-	ProviderID uuid.UUID
-	Keys       []UnusableKey // in the order they were added; empty: the provider has no key
-	OpensAt    time.Time     // when the first of them opens by itself; zero: none does
-}
-
-// Error says how many keys there are and when the first one opens.
-func (e *NoKeyError) Error() string {
-	text := fmt.Sprintf("%s: provider %s has %d keys", ErrNoKeyAvailable, e.ProviderID, len(e.Keys))
-	if !e.OpensAt.IsZero() {
-		text += ", the first opens at " + e.OpensAt.Format(time.RFC3339)
-	}
-	return text
-}
-
-// Unwrap returns [ErrNoKeyAvailable].
-func (e *NoKeyError) Unwrap() error { return ErrNoKeyAvailable }
-
-// explain returns why a provider has no key that may be used now; or, if one became usable since
-// we looked, that key.
-func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
-	all, err := r.fresh.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
-		Order(inOrderOfUse()...).All(ctx)
-	if err != nil {
-		return nil, err
-	}
-	why := &NoKeyError{ProviderID: providerID}
-	for _, key := range all {
-		asOf(key, now)
-		unusable := UnusableKey{ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label}
-		switch {
-		case key.Disabled:
-			unusable.Reason = KeyDisabled
-		case key.ExpiresAt != nil && !key.ExpiresAt.After(now):
-			unusable.Reason = KeyExpired
-		case key.Degraded:
-			unusable.Reason, unusable.Detail, unusable.Until = KeyDegraded, key.DegradedReason, *key.DegradedUntil
-			if why.OpensAt.IsZero() || unusable.Until.Before(why.OpensAt) {
-				why.OpensAt = unusable.Until
-			}
-		default:
-			return key, nil
-		}
-		why.Keys = append(why.Keys, unusable)
-	}
-	slices.SortFunc(why.Keys, func(a, b UnusableKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	return nil, why
-}
-
 const (
 	maxReason      = 1024 // characters
 	maxDegradation = 10 * 365 * day
@@ -360,7 +399,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 		if old.DegradedUntil != nil && old.DegradedUntil.After(until) {
 			return nil
 		}
-		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(reason).
+		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(reason).SetDegradedBy("").
 			SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err
@@ -369,8 +408,8 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 	})
 }
 
-// RestoreKey ends the degradation of a live key. It leaves a disabled key disabled. It returns
-// [ErrNotFound].
+// RestoreKey ends the degradation of a live key, whatever it was for, and forgets its failures and what the provider said of its
+// limits. It leaves a disabled key disabled. It returns [ErrNotFound].
 func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
 		old, err := lockedKey(ctx, tx, keyID)
@@ -379,7 +418,8 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 		}
 		now := r.now()
 		key, err := old.Update().
-			SetDegraded(false).ClearDegradedUntil().SetDegradedReason("").SetUpdatedAt(now).Save(ctx)
+			SetDegraded(false).ClearDegradedUntil().SetDegradedReason("").SetDegradedBy("").
+			SetFailures(0).SetFailureClass("").ClearFailedAt().ClearObserved().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -398,33 +438,54 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 	}
 	return r.write(ctx, op, func(tx *ent.Client) error {
 		now := r.now()
-		if exists, err := tx.APIKey.Query().Where(apikey.ID(keyID), apikey.DeletedAtIsNil()).Exist(ctx); err != nil || !exists {
-			return cmp.Or(err, ErrNotFound)
+		b := newBasis(now)
+		if err := r.readPool(ctx, tx, b, true, nil, []uuid.UUID{keyID}, nil); err != nil {
+			return err
 		}
-		sum := useSum{extra: true}
-		sum.add(tokens.Total(), now, now)
-		return r.countUses(ctx, tx, map[use]useSum{{keyID, startOfDay(now)}: sum})
+		k := b.keys[keyID]
+		if k == nil || k.deleted {
+			return ErrNotFound
+		}
+		took := amount{requests: 1, tokens: tokens.Total()}
+		if k.uses >= maxAmount || k.tokens > maxAmount-took.tokens {
+			return errOverflow
+		}
+		k.addUse(took, now)
+		k.extraRequests, k.extraTokens = k.extraRequests+took.requests, k.extraTokens+took.tokens
+		k.use(now, now, took)
+		return r.writePool(ctx, tx, tx, b)
 	})
 }
 
-// ResetDailyUsage sets the daily counters of all live keys to zero now and returns how many keys
-// had something to reset. Nobody has to call it: counters of an earlier day count as zero.
+// ResetDailyUsage sets the daily counters of all live keys, and of all quota groups, to zero now, and returns how many keys
+// had something to reset. Limits of a day are whole again then. Nobody has to call it: counters of an earlier day count as zero.
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
 		now := r.now()
 		used := apikey.And(
 			apikey.DeletedAtIsNil(), apikey.LastResetGTE(startOfDay(now)),
-			apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0)),
+			apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
 		)
 		if _, err := lockedKeys(ctx, tx, used); err != nil {
 			return err
 		}
 		n, err = tx.APIKey.Update().Where(used).
-			SetRequestsToday(0).SetTokensToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
-		if err != nil || n == 0 {
+			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
+		if err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, now, auditEntry{action: ActionReset, entity: EntityAPIKey, after: map[string]int{"keys": n}})
+		groups, err := tx.QuotaGroup.Update().Where(
+			quotagroup.LastResetGTE(startOfDay(now)),
+			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
+		).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
+		if err != nil || n+groups == 0 {
+			return err
+		}
+		after := map[string]int{"keys": n}
+		if groups > 0 {
+			after["quota_groups"] = groups
+		}
+		return r.audit(ctx, tx, now, auditEntry{action: ActionReset, entity: EntityAPIKey, after: after})
 	})
 	return n, err
 }
@@ -458,10 +519,10 @@ func asOf(key *ent.APIKey, now time.Time) *ent.APIKey {
 		return nil
 	}
 	if key.LastReset.Before(startOfDay(now)) {
-		key.RequestsToday, key.TokensToday, key.LastReset = 0, 0, startOfDay(now)
+		key.RequestsToday, key.TokensToday, key.CostToday, key.LastReset = 0, 0, 0, startOfDay(now)
 	}
 	if key.DegradedUntil != nil && !key.DegradedUntil.After(now) {
-		key.Degraded, key.DegradedUntil, key.DegradedReason = false, nil, ""
+		key.Degraded, key.DegradedUntil, key.DegradedReason, key.DegradedBy = false, nil, "", ""
 	}
 	return key
 }

@@ -252,10 +252,10 @@ func testGetLeastUsedKey(t *testing.T, e engine) {
 		require.NoError(t, reg.DegradeKey(t.Context(), c.ID, "429", time.Minute))
 		why := none()
 		require.Equal(t, clock.Now().Add(time.Minute), why.OpensAt)
-		require.Equal(t, []registry.UnusableKey{
-			{ID: a.ID, Prefix: "sk-test-", Label: "l", Reason: registry.KeyDisabled},
-			{ID: b.ID, Prefix: "sk-test-", Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(2 * time.Minute)},
-			{ID: c.ID, Prefix: "sk-test-", Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(time.Minute)},
+		require.Equal(t, []registry.KeyVerdict{
+			{ID: a.ID, Prefix: "sk-test-", Weight: 1, Label: "l", Reason: registry.KeyDisabled},
+			{ID: b.ID, Prefix: "sk-test-", Weight: 1, Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(2 * time.Minute)},
+			{ID: c.ID, Prefix: "sk-test-", Weight: 1, Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(time.Minute)},
 		}, why.Keys)
 		require.ErrorContains(t, why, "2026-07-15T12:01:00Z")
 	})

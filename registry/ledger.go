@@ -18,7 +18,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
@@ -153,38 +152,20 @@ func digestOf(p period, s *sums, histogram []byte) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // the bits
 }
 
-// lockLedger keeps others from changing the periods of models and keys until the transaction ends. Models
-// come first, by locks that nothing else takes, so that the catalogue may change meanwhile; then the rows of the
-// keys: whoever takes several waits for nobody who waits for him. It returns the providers of those keys that
-// there are.
-func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, models, keys []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
-	if r.db.Dialect() == dialect.SQLite {
-		return owners(ctx, tx, apikey.Table, keys, "")
+// lockLedger keeps others from changing the periods of models, and keys, until the transaction ends; and from
+// leasing keys of the providers. Models come first, by locks that nothing else takes, so that the catalogue may change
+// meanwhile; then the rows of the keys and those of their groups: whoever takes several waits for nobody who waits for
+// him. It reads into the basis those keys and pools that it does not know.
+func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, models []uuid.UUID, keys, providers map[uuid.UUID]bool) error {
+	// Where there are locks to take, nothing is known before.
+	some, pools := unknown(keys, b.keys), unknown(providers, b.pools)
+	if len(some)+len(pools) > 0 {
+		return r.readPool(ctx, tx, b, true, models, some, pools)
 	}
-	if len(keys) == 0 {
-		return nil, lockModels(ctx, tx, models)
-	}
-	// The locks of the models are taken before the first row is looked at. What is read of it never changes.
-	rest := " AND (" + lockModelsSQL + ") >= 0 ORDER BY id FOR NO KEY UPDATE" // rows that refer to these may still be inserted
-	return owners(ctx, tx, apikey.Table, keys, rest, modelLocks(models))
-}
-
-// owners returns the providers of rows by their ids. The rest of the statement has its arguments first.
-func owners(ctx context.Context, tx *ent.Client, table string, ids []uuid.UUID, rest string, args ...any) (map[uuid.UUID]uuid.UUID, error) {
-	found := make(map[uuid.UUID]uuid.UUID, len(ids))
-	if len(ids) == 0 {
-		return found, nil
-	}
-	list, in := inListFrom(len(args)+1, ids)
-	err := scanRows(ctx, tx, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list+rest, append(args, in...), func(scan func(...any) error) error {
-		var id, provider uuid.UUID
-		if err := scan(&id, &provider); err != nil {
-			return err
-		}
-		found[id] = provider
+	if r.db.Dialect() == dialect.SQLite || len(models) == 0 {
 		return nil
-	})
-	return found, err
+	}
+	return lockModels(ctx, tx, models)
 }
 
 // lockModels locks models by advisory locks, in the order of the locks' numbers.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,6 +47,13 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 		_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(i + 1), meter.CacheRead: 5}})
 		require.NoError(t, err)
 	}
+	group, err := reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: "account", Limits: registry.Limits{CostPerDay: money.Dollar}})
+	require.NoError(t, err)
+	_, err = reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{QuotaGroupID: &group.ID, AllowedModels: &[]string{"*"}})
+	require.NoError(t, err)
+	lease, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 7, TTL: time.Hour})
+	require.NoError(t, err)
+	require.NoError(t, reg.ObserveHeaders(ctx, lease.KeyID, http.Header{"X-Ratelimit-Remaining-Requests": {"3"}, "X-Ratelimit-Reset-Requests": {"1s"}}))
 	require.NoError(t, reg.DegradeKey(ctx, k.ID, "429\nslow down", time.Hour))
 	_, err = reg.RotateAPIKey(ctx, k.ID, registry.KeyRotation{APIKey: secret(3), Overlap: 1000 * time.Hour})
 	require.NoError(t, err)
@@ -85,7 +93,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 15)
+	require.Len(t, there.Tables, 17)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)
@@ -254,7 +262,7 @@ func TestMoveRefuses(t *testing.T) {
 			// What changes between an interrupted run and the next one is noticed, and mended by a third.
 			for change, statement := range map[string]string{
 				"updated": "UPDATE providers SET description = 'changed'",
-				"earlier": "INSERT INTO providers SELECT '00000000-0000-7000-8000-000000000000', created_at, updated_at, deleted_at, 'other', display_name, base_url, auth_method, description FROM providers",
+				"earlier": "INSERT INTO providers SELECT '00000000-0000-7000-8000-000000000000', created_at, updated_at, deleted_at, 'other', display_name, base_url, auth_method, description, cooling_until, cooling_reason, incidents FROM providers",
 				"removed": "DELETE FROM providers",
 			} {
 				from, to := filled(t), target(t)

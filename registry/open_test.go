@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -373,8 +374,38 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 	require.NoError(t, err)
 	_, err = reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: provider.ID, Version: "1"})
 	require.NoError(t, err)
+	acquire := registry.AcquireInput{ProviderID: provider.ID, ModelID: models[0], TTL: time.Hour}
+	open, err := reg.AcquireKey(ctx, acquire)
+	require.NoError(t, err)
+	var groups []uuid.UUID
+	for i := range 2 {
+		group, err := reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: provider.ID, Name: fmt.Sprint("group ", i)})
+		require.NoError(t, err)
+		groups = append(groups, group.ID)
+	}
 
 	return map[string]func(context.Context, *registry.Registry) error{
+		"AcquireKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.AcquireKey(ctx, acquire))
+		},
+		"CreateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: provider.ID, Name: "new"}))
+		},
+		"DeleteQuotaGroup": func(ctx context.Context, reg *registry.Registry) error { return reg.DeleteQuotaGroup(ctx, groups[1]) },
+		"ExplainKeys": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ExplainKeys(ctx, acquire))
+		},
+		"GetLease": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.GetLease(ctx, open.ID)) },
+		"ListQuotaGroups": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListQuotaGroups(ctx, provider.ID))
+		},
+		"ObserveHeaders": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.ObserveHeaders(ctx, keys[0], http.Header{"Retry-After": {"1"}})
+		},
+		"PoolHealth": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.PoolHealth(ctx)) },
+		"UpdateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateQuotaGroup(ctx, groups[0], registry.QuotaGroupUpdate{Limits: &registry.Limits{Concurrency: 1}}))
+		},
 		"InTx": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error { return tx.SetSetting(ctx, "in tx", "x") })
 		},
@@ -546,7 +577,7 @@ func openSecond[T any](_ T, err error) error { return err }
 
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {
-	for _, prefix := range []string{"Find", "Get", "Latest", "List", "Price", "Reveal", "Unpriced", "UsageReport", "Verify"} {
+	for _, prefix := range []string{"Explain", "Find", "Get", "Latest", "List", "Pool", "Price", "Reveal", "Unpriced", "UsageReport", "Verify"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -18,6 +18,8 @@ type config struct {
 	migrate    bool
 	keyring    Keyring
 	resolve    func(ctx context.Context, key *ent.APIKey) (Secret, error)
+	strategy   KeyStrategy
+	classify   Classifier
 
 	replica  string
 	pooler   bool
@@ -112,6 +114,18 @@ func WithMaxConns(n int) Option {
 			return errors.New("WithMaxConns: less than 1")
 		}
 		c.maxConns, c.postgres = n, "WithMaxConns"
+		return nil
+	}
+}
+
+// WithKeyStrategy sets how AcquireKey chooses among the keys that may be used. Processes that share a database may
+// differ. Defaults to [LeastUsed].
+func WithKeyStrategy(s KeyStrategy) Option {
+	return func(c *config) error {
+		if s != LeastUsed && s != RoundRobin && s != MostHeadroom {
+			return errors.New("WithKeyStrategy: not one of LeastUsed, RoundRobin and MostHeadroom")
+		}
+		c.strategy = s
 		return nil
 	}
 }

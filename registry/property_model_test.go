@@ -628,7 +628,7 @@ func (w *world) addAPIKey(in registry.KeyInput) (*ent.APIKey, error) {
 	}
 	k := &ent.APIKey{
 		ID: w.newID(), ProviderID: in.ProviderID, KeyHash: hashOf(in.APIKey), Label: in.Label,
-		LastReset: w.now, CreatedAt: w.now, UpdatedAt: w.now,
+		Weight: 1, LastReset: w.now, CreatedAt: w.now, UpdatedAt: w.now,
 	}
 	if !in.Keyless {
 		k.KeyPrefix = in.APIKey[:8]
@@ -644,7 +644,7 @@ func (w *world) today(k *ent.APIKey) *ent.APIKey {
 	}
 	own := *k
 	if midnight := dayOf(w.now); own.LastReset.Before(midnight) {
-		own.RequestsToday, own.TokensToday, own.LastReset = 0, 0, midnight
+		own.RequestsToday, own.TokensToday, own.CostToday, own.LastReset = 0, 0, 0, midnight
 	}
 	if own.DegradedUntil != nil && !w.now.Before(*own.DegradedUntil) {
 		own.Degraded, own.DegradedUntil, own.DegradedReason = false, nil, ""
@@ -718,10 +718,10 @@ func (w *world) getLeastUsedKey(providerID uuid.UUID) (*ent.APIKey, error) {
 		k = w.today(k)
 		switch {
 		case k.Disabled:
-			why.Keys = append(why.Keys, registry.UnusableKey{ID: k.ID, Prefix: k.KeyPrefix, Label: k.Label, Reason: "disabled"})
+			why.Keys = append(why.Keys, registry.KeyVerdict{ID: k.ID, Prefix: k.KeyPrefix, Label: k.Label, Weight: 1, Reason: "disabled"})
 		case k.Degraded:
-			why.Keys = append(why.Keys, registry.UnusableKey{
-				ID: k.ID, Prefix: k.KeyPrefix, Label: k.Label, Reason: "degraded", Detail: k.DegradedReason, Until: *k.DegradedUntil,
+			why.Keys = append(why.Keys, registry.KeyVerdict{
+				ID: k.ID, Prefix: k.KeyPrefix, Label: k.Label, Weight: 1, Reason: "degraded", Detail: k.DegradedReason, Until: *k.DegradedUntil,
 			})
 			if why.OpensAt.IsZero() || k.DegradedUntil.Before(why.OpensAt) {
 				why.OpensAt = *k.DegradedUntil
@@ -771,25 +771,33 @@ func (w *world) incrementUsage(id uuid.UUID, input, output int64) error {
 	if k == nil {
 		return registry.ErrNotFound
 	}
-	w.use(k, input+output, w.now)
+	w.use(k, input+output, 0, w.now)
 	k.ExtraRequests++
 	k.ExtraTokens += input + output
 	return nil
 }
 
 // use counts a request of an instant.
-func (w *world) use(k *ent.APIKey, tokens int64, at time.Time) {
+func (w *world) use(k *ent.APIKey, tokens int64, cost money.USD, at time.Time) {
 	if at.After(w.now) {
 		at = w.now
 	}
 	k.UsageCount++
 	k.TokenCount += tokens
-	switch counted, today := dayOf(k.LastReset), dayOf(at); {
-	case counted.Before(today):
-		k.RequestsToday, k.TokensToday, k.LastReset = 1, tokens, today
-	case counted.Equal(today):
+	if today := dayOf(w.now); k.LastReset.Before(today) {
+		k.RequestsToday, k.TokensToday, k.CostToday, k.LastReset = 0, 0, 0, today
+	}
+	if minute := minuteOf(w.now); k.Minute == nil || k.Minute.Before(minute) || k.Minute.After(w.now.Add(time.Hour)) {
+		k.RequestsThisMinute, k.TokensThisMinute, k.Minute = 0, 0, &minute
+	}
+	if dayOf(k.LastReset).Equal(dayOf(at)) {
 		k.RequestsToday++
 		k.TokensToday += tokens
+		k.CostToday = min(k.CostToday+cost, mostCost)
+	}
+	if k.Minute.Equal(minuteOf(at)) {
+		k.RequestsThisMinute++
+		k.TokensThisMinute += tokens
 	}
 	if k.LastUsedAt == nil || at.After(*k.LastUsedAt) {
 		k.LastUsedAt = &at
@@ -797,10 +805,14 @@ func (w *world) use(k *ent.APIKey, tokens int64, at time.Time) {
 	k.UpdatedAt = w.now
 }
 
+func minuteOf(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), 0, 0, time.UTC)
+}
+
 func (w *world) resetDailyUsage() (n int, err error) {
 	for _, k := range w.keys {
-		if k.DeletedAt == nil && !k.LastReset.Before(dayOf(w.now)) && (k.RequestsToday != 0 || k.TokensToday != 0) {
-			k.RequestsToday, k.TokensToday, k.LastReset, k.UpdatedAt = 0, 0, w.now, w.now
+		if k.DeletedAt == nil && !k.LastReset.Before(dayOf(w.now)) && (k.RequestsToday != 0 || k.TokensToday != 0 || k.CostToday != 0) {
+			k.RequestsToday, k.TokensToday, k.CostToday, k.LastReset, k.UpdatedAt = 0, 0, 0, w.now, w.now
 			n++
 		}
 	}
@@ -868,7 +880,7 @@ func (w *world) recordUsage(in registry.UsageInput) error {
 			}
 		}
 	}
-	w.use(k, input+in.OutputTokens+in.ReasoningTokens, at)
+	w.use(k, input+in.OutputTokens+in.ReasoningTokens, *cmp.Or(event.Cost, new(money.USD)), at)
 	return nil
 }
 

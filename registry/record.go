@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	maxBatch = 256  // records that are committed together
-	maxQueue = 4096 // records that wait; callers beyond them wait before their record does
+	maxBatch = 256  // works that are committed together
+	maxQueue = 4096 // works that wait; callers beyond them wait before theirs does
 
 	// batchPatience is how long a batch may take, for callers without a deadline. It is for servers that
 	// do not answer: what waits for locks, or is repeated, is given up before.
@@ -30,54 +30,74 @@ const (
 // can be seen without the database.
 type record struct {
 	UsageInput
-	id    uuid.UUID // of its event
+	id    uuid.UUID // of its event; zero: there is nothing to record
 	named bool      // the request id is the caller's: it may have been recorded before
 	now   time.Time // of the call
 }
 
-func newRecorder(r *Registry) *batch.Queue[record] {
-	return batch.New(maxBatch, maxQueue, r.commitRecords)
+// work is what a caller wants of the next transaction of the ledger and the key pool: to record a request, to acquire a
+// key, or to end a lease, which may record a request too.
+type work struct {
+	record
+	acquire *acquisition
+	end     *leaseEnd
+	actor   string
 }
 
-// commitRecords records a batch in one transaction and returns an error, or nil, for each record. A commit
-// whose answer was lost is repeated: request ids tell what was recorded.
-func (r *Registry) commitRecords(ctx context.Context, records []record) []error {
+func newQueue(r *Registry) *batch.Queue[work] {
+	return batch.New(maxBatch, maxQueue, r.commitWorks)
+}
+
+// commitWorks does a batch in one transaction and returns an error, or nil, for each work. A commit
+// whose answer was lost is repeated: ids of requests and leases tell what was done.
+func (r *Registry) commitWorks(ctx context.Context, works []work) []error {
 	ctx, cancel := context.WithTimeout(ctx, batchPatience)
 	defer cancel()
-	errs, err := r.recordOnce(ctx, records)
+	errs, err := r.doOnce(ctx, works)
 	for errors.Is(err, ErrUncertain) && ctx.Err() == nil {
-		for i := range records {
-			records[i].named = true
+		for i := range works {
+			works[i].repeated()
 		}
-		errs, err = r.recordOnce(ctx, records)
+		errs, err = r.doOnce(ctx, works)
 	}
 	if err == nil {
 		return errs
 	}
-	errs = make([]error, len(records))
-	for i := range records {
+	errs = make([]error, len(works))
+	for i := range works {
 		errs[i] = err
-		if len(records) > 1 && isFault(err) {
-			errs[i] = r.commitRecords(ctx, records[i:i+1])[0]
+		if len(works) > 1 && isFault(err) {
+			errs[i] = r.commitWorks(ctx, works[i:i+1])[0]
 		}
 	}
 	return errs
 }
 
-// recordOnce records in one transaction, or within the registry's, those of the records that may be.
-func (r *Registry) recordOnce(ctx context.Context, records []record) (errs []error, err error) {
-	err = r.recordTx(ctx, records, func(verdicts []error) error {
+// repeated notes that the work may have been done already.
+func (w *work) repeated() {
+	w.named = true
+	switch {
+	case w.acquire != nil:
+		w.acquire.repeated = true
+	case w.end != nil:
+		w.end.repeated = true
+	}
+}
+
+// doOnce does in one transaction, or within the registry's, those of the works that can be done.
+func (r *Registry) doOnce(ctx context.Context, works []work) (errs []error, err error) {
+	err = r.doTx(ctx, works, func(verdicts []error) error {
 		errs = verdicts
 		return nil
 	})
 	return errs, err
 }
 
-// recordWhole records all of the records in one transaction, or none.
-func (r *Registry) recordWhole(ctx context.Context, records []record) error {
-	return r.recordTx(ctx, records, func(verdicts []error) error {
+// doWhole does all of the works in one transaction, or none.
+func (r *Registry) doWhole(ctx context.Context, works []work) error {
+	return r.doTx(ctx, works, func(verdicts []error) error {
 		for i, err := range verdicts {
-			if err != nil && len(records) > 1 {
+			if err != nil && len(works) > 1 {
 				err = fmt.Errorf("request %d: %w", i, err)
 			}
 			if err != nil {
@@ -88,9 +108,9 @@ func (r *Registry) recordWhole(ctx context.Context, records []record) error {
 	})
 }
 
-// recordTx records in a transaction, which judge may undo. When an event has no partition, because another process
+// doTx does works in a transaction, which judge may undo. When an event has no partition, because another process
 // dropped it since it was last seen, it does so again.
-func (r *Registry) recordTx(ctx context.Context, records []record, judge func(verdicts []error) error) error {
+func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
 	for {
 		var b *basis
 		err := r.write(ctx, "record usage", func(tx *ent.Client) (err error) {
@@ -102,7 +122,7 @@ func (r *Registry) recordTx(ctx context.Context, records []record, judge func(ve
 			if b, err = r.memory.recall(within, r.db, tx); err != nil {
 				return err
 			}
-			verdicts, err := r.recordAll(within, tx, b, records)
+			verdicts, err := r.doAll(within, tx, b, works)
 			if err != nil {
 				return err
 			}
@@ -118,27 +138,36 @@ func (r *Registry) recordTx(ctx context.Context, records []record, judge func(ve
 	}
 }
 
-// isFault tells whether an error can be the fault of one record of a batch, such as a sum that does
+// isFault tells whether an error can be the fault of one work of a batch, such as a sum that does
 // not fit, so that the others are better off without it.
 func isFault(err error) bool {
 	return errors.Is(err, ErrInvalidData) || errors.Is(err, ErrForeignKey) || errors.Is(err, ErrConflict)
 }
 
-// recordAll records those of the records that may be, and says of the others why not. A request that was
-// recorded before is one that may be, and is left out.
-func (r *Registry) recordAll(ctx context.Context, tx *ent.Client, b *basis, records []record) ([]error, error) {
+// doAll does those of the works that can be done, and says of the others why not. A request that was
+// recorded before is one that can be, and is left out.
+func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []work) ([]error, error) {
 	if r.db.Dialect() == dialect.Postgres {
-		if err := r.prepareEvents(ctx, tx, records); err != nil {
+		if err := r.prepareEvents(ctx, tx, works); err != nil {
 			return nil, err
 		}
 	}
-	if err := r.readBasis(ctx, tx, b, records); err != nil {
+	if err := r.readBasis(ctx, tx, b, works); err != nil {
 		return nil, err
 	}
-	errs, e := make([]error, len(records)), entries{periods: map[period]sums{}, uses: map[use]useSum{}}
-	for i, rec := range records {
-		if errs[i] = b.add(rec, &e); errors.Is(errs[i], errOverflow) && len(records) > 1 {
+	errs, e := make([]error, len(works)), entries{periods: map[period]sums{}}
+	for i := range works {
+		if works[i].acquire != nil { // what ends gives way to what begins
+			continue
+		}
+		if errs[i] = b.finish(&works[i], &e); errors.Is(errs[i], errOverflow) && len(works) > 1 {
 			return nil, errs[i] // of sums, which each record alone does not have
+		}
+	}
+	b.expire()
+	for i := range works {
+		if works[i].acquire != nil {
+			errs[i] = b.acquire(&works[i], &e)
 		}
 	}
 	if err := r.readPeriods(ctx, tx, b, slices.SortedFunc(maps.Keys(e.periods), comparePeriods)); err != nil {
@@ -151,15 +180,15 @@ func (r *Registry) recordAll(ctx context.Context, tx *ent.Client, b *basis, reco
 		}
 		e.periods[p], b.periods[p] = s, s
 	}
-	return errs, r.writeEntries(ctx, tx, e)
+	return errs, r.writeEntries(ctx, tx, b, e)
 }
 
-// writeEntries writes what a batch adds to the ledger. A single record's statements go to the server as one: its caller
+// writeEntries writes what a batch changes. A single record's statements go to the server as one: its caller
 // waits for one round trip rather than four. Those of larger batches would make too many different ones to prepare.
-func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, e entries) error {
+func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e entries) error {
 	var to execer = tx
 	var one together
-	if len(e.events) == 1 && r.db.Dialect() == dialect.Postgres {
+	if len(e.events)+len(e.leases) == 1 && r.db.Dialect() == dialect.Postgres {
 		to = &one
 	}
 	if err := insertEvents(ctx, to, e.events); err != nil {
@@ -168,10 +197,21 @@ func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, e entries) 
 	if err := writePeriods(ctx, to, e.periods); err != nil {
 		return err
 	}
-	if err := r.countUses(ctx, to, e.uses); err != nil {
+	if err := insertLeases(ctx, to, e.leases); err != nil {
 		return err
 	}
-	return one.flush(ctx, tx)
+	if err := r.writePool(ctx, tx, to, b); err != nil {
+		return err
+	}
+	if err := one.flush(ctx, tx); err != nil {
+		return err
+	}
+	for _, a := range e.audits {
+		if err := r.As(a.actor).audit(ctx, tx, b.now, a.entries...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // requestLock is the number of the advisory lock for request ids ("MSrq").
@@ -184,9 +224,12 @@ const midnight = time.Minute
 // lock of the key keeps the same request from being recorded twice at once in two of them. A repetition
 // that was given another key could slip through: therefore whoever records a named request of another
 // day than today does so alone.
-func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, records []record) error {
-	now := records[0].now
-	days := eventDays(records)
+func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, works []work) error {
+	days := eventDays(works)
+	if len(days) == 0 {
+		return nil
+	}
+	now := works[0].now
 	today := startOfDay(now)
 	if slices.ContainsFunc(days, today.Equal) {
 		days = append(days, today.Add(day))
@@ -195,9 +238,11 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, records []
 		return err
 	}
 	named, alone := false, !startOfDay(now.Add(-midnight)).Equal(startOfDay(now.Add(midnight)))
-	for _, rec := range records {
-		named = named || rec.named
-		alone = alone || rec.named && !startOfDay(rec.At).Equal(today)
+	for i := range works {
+		if w := &works[i]; w.records() {
+			named = named || w.named
+			alone = alone || w.named && !startOfDay(w.At).Equal(today)
+		}
 	}
 	switch {
 	case !named:
@@ -210,24 +255,41 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, records []
 	return err
 }
 
-// entries are what records add to the ledger.
+// records tells that there is a request to be recorded.
+func (r *record) records() bool { return r.id != uuid.Nil }
+
+// entries are what works add to the ledger and the pool.
 type entries struct {
 	events  []event
 	periods map[period]sums
-	uses    map[use]useSum
+	leases  []openLease
+	audits  []actorEntries
 }
 
-// add adds a record to the entries, or returns why it cannot be recorded.
-func (b basis) add(rec record, e *entries) error {
+// actorEntries are changes that somebody made.
+type actorEntries struct {
+	actor   string
+	entries []auditEntry
+}
+
+func (e *entries) audit(actor string, entries []auditEntry) {
+	if len(entries) > 0 {
+		e.audits = append(e.audits, actorEntries{actor, entries})
+	}
+}
+
+// add adds a record to the entries, or returns why it cannot be recorded. Of a lease that ends, it counts in the lease's
+// stead.
+func (b *basis) add(rec *record, lease *openLease, e *entries) error {
 	of, ok := b.models[rec.ModelID]
 	if !ok {
 		return missing("model", rec.ModelID)
 	}
-	owner, ok := b.keys[rec.APIKeyID]
+	k, ok := b.keys[rec.APIKeyID]
 	if !ok {
 		return missing("API key", rec.APIKeyID)
 	}
-	if of != owner {
+	if of.provider != k.provider {
 		return fmt.Errorf("%w: the key belongs to another provider than the model", ErrInvalidData)
 	}
 	if b.recorded[rec.RequestID] {
@@ -245,17 +307,33 @@ func (b basis) add(rec record, e *entries) error {
 	if at.After(rec.now) { // a clock that is ahead must not begin the key's next day too early
 		at = rec.now
 	}
-	added := event{rec, p.ID, cost}
+	if k.uses >= maxAmount || k.tokens > maxAmount-rec.Total() {
+		return errOverflow
+	}
+	added := event{*rec, p.ID, cost}
 	if err := e.addToPeriods(added); err != nil {
 		return err
 	}
-	counted := use{rec.APIKeyID, startOfDay(at)}
-	c := e.uses[counted]
-	c.add(rec.Total(), at, rec.now)
-	e.uses[counted] = c
+	took := amount{1, rec.Total(), value(cost)}
+	k.addUse(took, at)
+	if lease != nil {
+		k.release(lease, took)
+	} else {
+		k.use(at, b.now, took)
+	}
 	e.events = append(e.events, added)
 	b.recorded[rec.RequestID] = true
 	return nil
+}
+
+// addUse adds to what the key has ever been used for.
+func (k *poolKey) addUse(took amount, at time.Time) {
+	k.uses += took.requests
+	k.tokens += took.tokens
+	if k.lastUsed == nil || k.lastUsed.Before(at) {
+		k.lastUsed = &at
+	}
+	k.changed |= changedUses
 }
 
 // addToPeriods adds an event to the four periods that it is counted in.
@@ -282,29 +360,6 @@ func (e event) sums() sums {
 	}
 	s.histogram.Add(s.latency)
 	return s
-}
-
-// use is a UTC day in which a key was used.
-type use struct {
-	key uuid.UUID
-	day time.Time
-}
-
-type useSum struct {
-	requests, tokens int64
-	extra            bool // they are not in the ledger
-	last, now        time.Time
-}
-
-func (s *useSum) add(tokens int64, at, now time.Time) {
-	s.requests++
-	s.tokens += tokens
-	if at.After(s.last) {
-		s.last = at
-	}
-	if now.After(s.now) {
-		s.now = now
-	}
 }
 
 // bestPrice returns the price that applies to a request: of its service tier, or of the standard tier

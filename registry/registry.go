@@ -28,11 +28,14 @@ type Registry struct {
 	torn   *error // of a transaction: why it must not commit: a part of it could be neither kept nor undone
 	hot    *hot   // nil within a transaction
 	actor  string // as given: audit checks it
-	// records queues usage to be recorded together; nil within a transaction.
-	records    *batch.Queue[record]
+	// works queues what is to be recorded, acquired and ended together; nil within a transaction.
+	works      *batch.Queue[work]
 	memory     *memory // nil within a transaction
 	partitions *partitions
 	vault      *vault
+	waiters    *waiters
+	strategy   KeyStrategy
+	classify   Classifier
 }
 
 // Open opens the database of that name and brings it up to date.
@@ -65,12 +68,12 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 		return nil, translate(ctx, "open registry", err)
 	}
 	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
-		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}}
+		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: new(waiters), strategy: cfg.strategy, classify: cfg.classify}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
 	}
-	r.records = newRecorder(r)
+	r.works = newQueue(r)
 	if err := r.openVault(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -78,7 +81,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 }
 
 func configure(options []Option) (config, error) {
-	cfg := config{clock: time.Now, migrate: true}
+	cfg := config{clock: time.Now, migrate: true, classify: Classify}
 	for _, option := range options {
 		if option == nil {
 			return config{}, fmt.Errorf("%w: an option is nil", ErrInvalidData)
@@ -166,7 +169,7 @@ func (r *Registry) Close() error {
 	if r.inTx {
 		return fmt.Errorf("close registry: %w: inside of a transaction", ErrInvalidData)
 	}
-	r.records.Close()
+	r.works.Close()
 	return translate(context.Background(), "close registry", r.db.Close())
 }
 
@@ -206,7 +209,8 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 	}()
 	var torn error
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault})
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault,
+		waiters: r.waiters, strategy: r.strategy, classify: r.classify})
 	open = false
 	if err == nil {
 		err = torn

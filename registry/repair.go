@@ -200,7 +200,7 @@ func (done *repair) counter(ctx context.Context, id uuid.UUID) error {
 	var wrong []Difference
 	var fits bool
 	err := r.write(ctx, fmt.Sprintf("key %s", id), func(tx *ent.Client) error {
-		if _, err := r.lockLedger(ctx, tx, nil, key); err != nil {
+		if _, err := lockedKeys(ctx, tx, apikey.ID(id)); err != nil {
 			return err
 		}
 		wrong, fits = nil, false

@@ -24,7 +24,7 @@ type KeyRotation struct {
 	Overlap time.Duration
 }
 
-// RotateAPIKey replaces a live key by another one of the same provider and label, and returns that. The old key expires when
+// RotateAPIKey replaces a live key by another one of the same provider, label, limits, group, priority, weight and models, and returns that. The old key expires when
 // the overlap is over: it stays in lists, and calls that were made with it are recorded as its own. A key that expires already is
 // replaced too, and expires at the earlier instant of the two; it does not count among the [MaxKeysPerProvider].
 //
@@ -58,7 +58,10 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 		if err := r.audit(ctx, tx, now, auditKey(ActionRotate, old, expiring)); err != nil {
 			return err
 		}
-		if key, err = r.createKey(ctx, tx, KeyInput{ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label}, now); err != nil {
+		if key, err = r.createKey(ctx, tx, KeyInput{
+			ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label, Limits: limitsOf(old), QuotaGroupID: old.QuotaGroupID,
+			Priority: old.Priority, Weight: old.Weight, AllowedModels: old.AllowedModels, DeniedModels: old.DeniedModels,
+		}, now); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-
-	"github.com/jeffersonwarrior/modelscan/ent"
 )
 
 // execer is the part of a transaction that writes.
@@ -93,7 +91,7 @@ var inListSQL = statements(func(size listSize) string {
 })
 
 // scanRows runs a query and calls each for its rows.
-func scanRows(ctx context.Context, tx *ent.Client, query string, args []any, each func(scan func(...any) error) error) (err error) {
+func scanRows(ctx context.Context, tx querier, query string, args []any, each func(scan func(...any) error) error) (err error) {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err

@@ -106,10 +106,7 @@ func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	if err := f.err(); err != nil {
 		return translate(ctx, "record usage", err)
 	}
-	if r.inTx {
-		return translate(ctx, "record usage", r.recordWhole(ctx, []record{rec}))
-	}
-	return translate(ctx, "record usage", r.records.Do(ctx, rec))
+	return translate(ctx, "record usage", r.do(ctx, work{record: rec}))
 }
 
 // MaxUsageBatch is how many requests RecordUsageBatch takes.
@@ -122,10 +119,10 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	const op = "record usage batch"
 	var f faults
 	f.check(len(inputs) <= MaxUsageBatch, "%d requests are more than %d", len(inputs), MaxUsageBatch)
-	now, records := r.now(), make([]record, len(inputs))
+	now, records := r.now(), make([]work, len(inputs))
 	for i := range min(len(inputs), MaxUsageBatch) {
 		var wrong faults
-		if records[i], wrong = newRecord(inputs[i], now); len(wrong) > 0 {
+		if records[i].record, wrong = newRecord(inputs[i], now); len(wrong) > 0 {
 			f.in(fmt.Sprintf("request %d: ", i), wrong)
 			break
 		}
@@ -133,7 +130,7 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	if err := f.err(); err != nil || len(inputs) == 0 {
 		return translate(ctx, op, err)
 	}
-	return translate(ctx, op, r.recordWhole(ctx, records))
+	return translate(ctx, op, r.doWhole(ctx, records))
 }
 
 // costOf returns the cost at the rates, nil if it is not known.

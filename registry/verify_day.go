@@ -201,7 +201,7 @@ func (l *ledgerReader) learn(ctx context.Context, client *ent.Client, page []led
 		to   map[uuid.UUID]uuid.UUID
 	}{{model.Table, models, l.models}, {apikey.Table, keys, l.keys}} {
 		err := chunks(unknown(table.ids, table.to), func(some []uuid.UUID) error {
-			found, err := owners(ctx, client, table.name, some, "")
+			found, err := owners(ctx, client, table.name, some)
 			for id, provider := range found {
 				table.to[id] = provider
 			}
@@ -215,6 +215,21 @@ func (l *ledgerReader) learn(ctx context.Context, client *ent.Client, page []led
 }
 
 // unknown returns those of the ids that are not in a map.
+func owners(ctx context.Context, client *ent.Client, table string, ids []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
+	found := make(map[uuid.UUID]uuid.UUID, len(ids))
+	list, args := inList(ids)
+	err := scanRows(ctx, client, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
+		var id, provider uuid.UUID
+		if err := scan(&id, &provider); err != nil {
+			return err
+		}
+		found[id] = provider
+		return nil
+	})
+	return found, err
+}
+
+// unknown returns those of some ids that are not in a map.
 func unknown[T any](ids map[uuid.UUID]bool, in map[uuid.UUID]T) (some []uuid.UUID) {
 	for id := range ids {
 		if _, ok := in[id]; !ok {

@@ -6,6 +6,7 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 const (
@@ -19,6 +20,36 @@ const (
 	FieldUpdatedAt = "updated_at"
 	// FieldDeletedAt holds the string denoting the deleted_at field in the database.
 	FieldDeletedAt = "deleted_at"
+	// FieldRequestsPerMinute holds the string denoting the requests_per_minute field in the database.
+	FieldRequestsPerMinute = "requests_per_minute"
+	// FieldTokensPerMinute holds the string denoting the tokens_per_minute field in the database.
+	FieldTokensPerMinute = "tokens_per_minute"
+	// FieldRequestsPerDay holds the string denoting the requests_per_day field in the database.
+	FieldRequestsPerDay = "requests_per_day"
+	// FieldTokensPerDay holds the string denoting the tokens_per_day field in the database.
+	FieldTokensPerDay = "tokens_per_day"
+	// FieldConcurrency holds the string denoting the concurrency field in the database.
+	FieldConcurrency = "concurrency"
+	// FieldCostPerDay holds the string denoting the cost_per_day field in the database.
+	FieldCostPerDay = "cost_per_day"
+	// FieldMinute holds the string denoting the minute field in the database.
+	FieldMinute = "minute"
+	// FieldRequestsThisMinute holds the string denoting the requests_this_minute field in the database.
+	FieldRequestsThisMinute = "requests_this_minute"
+	// FieldTokensThisMinute holds the string denoting the tokens_this_minute field in the database.
+	FieldTokensThisMinute = "tokens_this_minute"
+	// FieldRequestsToday holds the string denoting the requests_today field in the database.
+	FieldRequestsToday = "requests_today"
+	// FieldTokensToday holds the string denoting the tokens_today field in the database.
+	FieldTokensToday = "tokens_today"
+	// FieldCostToday holds the string denoting the cost_today field in the database.
+	FieldCostToday = "cost_today"
+	// FieldLastReset holds the string denoting the last_reset field in the database.
+	FieldLastReset = "last_reset"
+	// FieldInFlight holds the string denoting the in_flight field in the database.
+	FieldInFlight = "in_flight"
+	// FieldObserved holds the string denoting the observed field in the database.
+	FieldObserved = "observed"
 	// FieldProviderID holds the string denoting the provider_id field in the database.
 	FieldProviderID = "provider_id"
 	// FieldKeyHash holds the string denoting the key_hash field in the database.
@@ -35,12 +66,6 @@ const (
 	FieldExtraRequests = "extra_requests"
 	// FieldExtraTokens holds the string denoting the extra_tokens field in the database.
 	FieldExtraTokens = "extra_tokens"
-	// FieldRequestsToday holds the string denoting the requests_today field in the database.
-	FieldRequestsToday = "requests_today"
-	// FieldTokensToday holds the string denoting the tokens_today field in the database.
-	FieldTokensToday = "tokens_today"
-	// FieldLastReset holds the string denoting the last_reset field in the database.
-	FieldLastReset = "last_reset"
 	// FieldDisabled holds the string denoting the disabled field in the database.
 	FieldDisabled = "disabled"
 	// FieldDegraded holds the string denoting the degraded field in the database.
@@ -49,6 +74,28 @@ const (
 	FieldDegradedUntil = "degraded_until"
 	// FieldDegradedReason holds the string denoting the degraded_reason field in the database.
 	FieldDegradedReason = "degraded_reason"
+	// FieldDegradedBy holds the string denoting the degraded_by field in the database.
+	FieldDegradedBy = "degraded_by"
+	// FieldFailures holds the string denoting the failures field in the database.
+	FieldFailures = "failures"
+	// FieldFailureClass holds the string denoting the failure_class field in the database.
+	FieldFailureClass = "failure_class"
+	// FieldFailedAt holds the string denoting the failed_at field in the database.
+	FieldFailedAt = "failed_at"
+	// FieldSucceededAt holds the string denoting the succeeded_at field in the database.
+	FieldSucceededAt = "succeeded_at"
+	// FieldPass holds the string denoting the pass field in the database.
+	FieldPass = "pass"
+	// FieldWeight holds the string denoting the weight field in the database.
+	FieldWeight = "weight"
+	// FieldPriority holds the string denoting the priority field in the database.
+	FieldPriority = "priority"
+	// FieldAllowedModels holds the string denoting the allowed_models field in the database.
+	FieldAllowedModels = "allowed_models"
+	// FieldDeniedModels holds the string denoting the denied_models field in the database.
+	FieldDeniedModels = "denied_models"
+	// FieldQuotaGroupID holds the string denoting the quota_group_id field in the database.
+	FieldQuotaGroupID = "quota_group_id"
 	// FieldLastUsedAt holds the string denoting the last_used_at field in the database.
 	FieldLastUsedAt = "last_used_at"
 	// FieldExpiresAt holds the string denoting the expires_at field in the database.
@@ -63,6 +110,10 @@ const (
 	EdgeUsage = "usage"
 	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
 	EdgeUsageEvents = "usage_events"
+	// EdgeLeases holds the string denoting the leases edge name in mutations.
+	EdgeLeases = "leases"
+	// EdgeQuotaGroup holds the string denoting the quota_group edge name in mutations.
+	EdgeQuotaGroup = "quota_group"
 	// EdgeDataKey holds the string denoting the data_key edge name in mutations.
 	EdgeDataKey = "data_key"
 	// Table holds the table name of the apikey in the database.
@@ -88,6 +139,20 @@ const (
 	UsageEventsInverseTable = "usage_events"
 	// UsageEventsColumn is the table column denoting the usage_events relation/edge.
 	UsageEventsColumn = "api_key_id"
+	// LeasesTable is the table that holds the leases relation/edge.
+	LeasesTable = "key_leases"
+	// LeasesInverseTable is the table name for the KeyLease entity.
+	// It exists in this package in order to avoid circular dependency with the "keylease" package.
+	LeasesInverseTable = "key_leases"
+	// LeasesColumn is the table column denoting the leases relation/edge.
+	LeasesColumn = "api_key_id"
+	// QuotaGroupTable is the table that holds the quota_group relation/edge.
+	QuotaGroupTable = "api_keys"
+	// QuotaGroupInverseTable is the table name for the QuotaGroup entity.
+	// It exists in this package in order to avoid circular dependency with the "quotagroup" package.
+	QuotaGroupInverseTable = "quota_groups"
+	// QuotaGroupColumn is the table column denoting the quota_group relation/edge.
+	QuotaGroupColumn = "quota_group_id"
 	// DataKeyTable is the table that holds the data_key relation/edge.
 	DataKeyTable = "api_keys"
 	// DataKeyInverseTable is the table name for the DataKey entity.
@@ -103,6 +168,21 @@ var Columns = []string{
 	FieldCreatedAt,
 	FieldUpdatedAt,
 	FieldDeletedAt,
+	FieldRequestsPerMinute,
+	FieldTokensPerMinute,
+	FieldRequestsPerDay,
+	FieldTokensPerDay,
+	FieldConcurrency,
+	FieldCostPerDay,
+	FieldMinute,
+	FieldRequestsThisMinute,
+	FieldTokensThisMinute,
+	FieldRequestsToday,
+	FieldTokensToday,
+	FieldCostToday,
+	FieldLastReset,
+	FieldInFlight,
+	FieldObserved,
 	FieldProviderID,
 	FieldKeyHash,
 	FieldKeyPrefix,
@@ -111,13 +191,21 @@ var Columns = []string{
 	FieldTokenCount,
 	FieldExtraRequests,
 	FieldExtraTokens,
-	FieldRequestsToday,
-	FieldTokensToday,
-	FieldLastReset,
 	FieldDisabled,
 	FieldDegraded,
 	FieldDegradedUntil,
 	FieldDegradedReason,
+	FieldDegradedBy,
+	FieldFailures,
+	FieldFailureClass,
+	FieldFailedAt,
+	FieldSucceededAt,
+	FieldPass,
+	FieldWeight,
+	FieldPriority,
+	FieldAllowedModels,
+	FieldDeniedModels,
+	FieldQuotaGroupID,
 	FieldLastUsedAt,
 	FieldExpiresAt,
 	FieldSealed,
@@ -135,6 +223,30 @@ func ValidColumn(column string) bool {
 }
 
 var (
+	// DefaultRequestsPerMinute holds the default value on creation for the "requests_per_minute" field.
+	DefaultRequestsPerMinute int64
+	// DefaultTokensPerMinute holds the default value on creation for the "tokens_per_minute" field.
+	DefaultTokensPerMinute int64
+	// DefaultRequestsPerDay holds the default value on creation for the "requests_per_day" field.
+	DefaultRequestsPerDay int64
+	// DefaultTokensPerDay holds the default value on creation for the "tokens_per_day" field.
+	DefaultTokensPerDay int64
+	// DefaultConcurrency holds the default value on creation for the "concurrency" field.
+	DefaultConcurrency int64
+	// DefaultCostPerDay holds the default value on creation for the "cost_per_day" field.
+	DefaultCostPerDay money.USD
+	// DefaultRequestsThisMinute holds the default value on creation for the "requests_this_minute" field.
+	DefaultRequestsThisMinute int64
+	// DefaultTokensThisMinute holds the default value on creation for the "tokens_this_minute" field.
+	DefaultTokensThisMinute int64
+	// DefaultRequestsToday holds the default value on creation for the "requests_today" field.
+	DefaultRequestsToday int64
+	// DefaultTokensToday holds the default value on creation for the "tokens_today" field.
+	DefaultTokensToday int64
+	// DefaultCostToday holds the default value on creation for the "cost_today" field.
+	DefaultCostToday money.USD
+	// DefaultInFlight holds the default value on creation for the "in_flight" field.
+	DefaultInFlight int64
 	// DefaultLabel holds the default value on creation for the "label" field.
 	DefaultLabel string
 	// DefaultUsageCount holds the default value on creation for the "usage_count" field.
@@ -145,16 +257,24 @@ var (
 	DefaultExtraRequests int64
 	// DefaultExtraTokens holds the default value on creation for the "extra_tokens" field.
 	DefaultExtraTokens int64
-	// DefaultRequestsToday holds the default value on creation for the "requests_today" field.
-	DefaultRequestsToday int64
-	// DefaultTokensToday holds the default value on creation for the "tokens_today" field.
-	DefaultTokensToday int64
 	// DefaultDisabled holds the default value on creation for the "disabled" field.
 	DefaultDisabled bool
 	// DefaultDegraded holds the default value on creation for the "degraded" field.
 	DefaultDegraded bool
 	// DefaultDegradedReason holds the default value on creation for the "degraded_reason" field.
 	DefaultDegradedReason string
+	// DefaultDegradedBy holds the default value on creation for the "degraded_by" field.
+	DefaultDegradedBy string
+	// DefaultFailures holds the default value on creation for the "failures" field.
+	DefaultFailures int
+	// DefaultFailureClass holds the default value on creation for the "failure_class" field.
+	DefaultFailureClass string
+	// DefaultPass holds the default value on creation for the "pass" field.
+	DefaultPass int64
+	// DefaultWeight holds the default value on creation for the "weight" field.
+	DefaultWeight int
+	// DefaultPriority holds the default value on creation for the "priority" field.
+	DefaultPriority int
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )
@@ -180,6 +300,76 @@ func ByUpdatedAt(opts ...sql.OrderTermOption) OrderOption {
 // ByDeletedAt orders the results by the deleted_at field.
 func ByDeletedAt(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldDeletedAt, opts...).ToFunc()
+}
+
+// ByRequestsPerMinute orders the results by the requests_per_minute field.
+func ByRequestsPerMinute(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldRequestsPerMinute, opts...).ToFunc()
+}
+
+// ByTokensPerMinute orders the results by the tokens_per_minute field.
+func ByTokensPerMinute(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldTokensPerMinute, opts...).ToFunc()
+}
+
+// ByRequestsPerDay orders the results by the requests_per_day field.
+func ByRequestsPerDay(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldRequestsPerDay, opts...).ToFunc()
+}
+
+// ByTokensPerDay orders the results by the tokens_per_day field.
+func ByTokensPerDay(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldTokensPerDay, opts...).ToFunc()
+}
+
+// ByConcurrency orders the results by the concurrency field.
+func ByConcurrency(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldConcurrency, opts...).ToFunc()
+}
+
+// ByCostPerDay orders the results by the cost_per_day field.
+func ByCostPerDay(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCostPerDay, opts...).ToFunc()
+}
+
+// ByMinute orders the results by the minute field.
+func ByMinute(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldMinute, opts...).ToFunc()
+}
+
+// ByRequestsThisMinute orders the results by the requests_this_minute field.
+func ByRequestsThisMinute(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldRequestsThisMinute, opts...).ToFunc()
+}
+
+// ByTokensThisMinute orders the results by the tokens_this_minute field.
+func ByTokensThisMinute(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldTokensThisMinute, opts...).ToFunc()
+}
+
+// ByRequestsToday orders the results by the requests_today field.
+func ByRequestsToday(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldRequestsToday, opts...).ToFunc()
+}
+
+// ByTokensToday orders the results by the tokens_today field.
+func ByTokensToday(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldTokensToday, opts...).ToFunc()
+}
+
+// ByCostToday orders the results by the cost_today field.
+func ByCostToday(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCostToday, opts...).ToFunc()
+}
+
+// ByLastReset orders the results by the last_reset field.
+func ByLastReset(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldLastReset, opts...).ToFunc()
+}
+
+// ByInFlight orders the results by the in_flight field.
+func ByInFlight(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldInFlight, opts...).ToFunc()
 }
 
 // ByProviderID orders the results by the provider_id field.
@@ -222,21 +412,6 @@ func ByExtraTokens(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldExtraTokens, opts...).ToFunc()
 }
 
-// ByRequestsToday orders the results by the requests_today field.
-func ByRequestsToday(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldRequestsToday, opts...).ToFunc()
-}
-
-// ByTokensToday orders the results by the tokens_today field.
-func ByTokensToday(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldTokensToday, opts...).ToFunc()
-}
-
-// ByLastReset orders the results by the last_reset field.
-func ByLastReset(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldLastReset, opts...).ToFunc()
-}
-
 // ByDisabled orders the results by the disabled field.
 func ByDisabled(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldDisabled, opts...).ToFunc()
@@ -255,6 +430,51 @@ func ByDegradedUntil(opts ...sql.OrderTermOption) OrderOption {
 // ByDegradedReason orders the results by the degraded_reason field.
 func ByDegradedReason(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldDegradedReason, opts...).ToFunc()
+}
+
+// ByDegradedBy orders the results by the degraded_by field.
+func ByDegradedBy(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldDegradedBy, opts...).ToFunc()
+}
+
+// ByFailures orders the results by the failures field.
+func ByFailures(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldFailures, opts...).ToFunc()
+}
+
+// ByFailureClass orders the results by the failure_class field.
+func ByFailureClass(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldFailureClass, opts...).ToFunc()
+}
+
+// ByFailedAt orders the results by the failed_at field.
+func ByFailedAt(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldFailedAt, opts...).ToFunc()
+}
+
+// BySucceededAt orders the results by the succeeded_at field.
+func BySucceededAt(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldSucceededAt, opts...).ToFunc()
+}
+
+// ByPass orders the results by the pass field.
+func ByPass(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldPass, opts...).ToFunc()
+}
+
+// ByWeight orders the results by the weight field.
+func ByWeight(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldWeight, opts...).ToFunc()
+}
+
+// ByPriority orders the results by the priority field.
+func ByPriority(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldPriority, opts...).ToFunc()
+}
+
+// ByQuotaGroupID orders the results by the quota_group_id field.
+func ByQuotaGroupID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldQuotaGroupID, opts...).ToFunc()
 }
 
 // ByLastUsedAt orders the results by the last_used_at field.
@@ -307,6 +527,27 @@ func ByUsageEvents(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	}
 }
 
+// ByLeasesCount orders the results by leases count.
+func ByLeasesCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newLeasesStep(), opts...)
+	}
+}
+
+// ByLeases orders the results by leases terms.
+func ByLeases(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newLeasesStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByQuotaGroupField orders the results by quota_group field.
+func ByQuotaGroupField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newQuotaGroupStep(), sql.OrderByField(field, opts...))
+	}
+}
+
 // ByDataKeyField orders the results by data_key field.
 func ByDataKeyField(field string, opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -332,6 +573,20 @@ func newUsageEventsStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageEventsInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+	)
+}
+func newLeasesStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(LeasesInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+	)
+}
+func newQuotaGroupStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(QuotaGroupInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.M2O, true, QuotaGroupTable, QuotaGroupColumn),
 	)
 }
 func newDataKeyStep() *sqlgraph.Step {

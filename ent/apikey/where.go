@@ -9,6 +9,7 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // ID filters vertices based on their ID field.
@@ -71,6 +72,78 @@ func DeletedAt(v time.Time) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldDeletedAt, v))
 }
 
+// RequestsPerMinute applies equality check predicate on the "requests_per_minute" field. It's identical to RequestsPerMinuteEQ.
+func RequestsPerMinute(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsPerMinute, v))
+}
+
+// TokensPerMinute applies equality check predicate on the "tokens_per_minute" field. It's identical to TokensPerMinuteEQ.
+func TokensPerMinute(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensPerMinute, v))
+}
+
+// RequestsPerDay applies equality check predicate on the "requests_per_day" field. It's identical to RequestsPerDayEQ.
+func RequestsPerDay(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsPerDay, v))
+}
+
+// TokensPerDay applies equality check predicate on the "tokens_per_day" field. It's identical to TokensPerDayEQ.
+func TokensPerDay(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensPerDay, v))
+}
+
+// Concurrency applies equality check predicate on the "concurrency" field. It's identical to ConcurrencyEQ.
+func Concurrency(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldConcurrency, v))
+}
+
+// CostPerDay applies equality check predicate on the "cost_per_day" field. It's identical to CostPerDayEQ.
+func CostPerDay(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldEQ(FieldCostPerDay, vc))
+}
+
+// Minute applies equality check predicate on the "minute" field. It's identical to MinuteEQ.
+func Minute(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldMinute, v))
+}
+
+// RequestsThisMinute applies equality check predicate on the "requests_this_minute" field. It's identical to RequestsThisMinuteEQ.
+func RequestsThisMinute(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsThisMinute, v))
+}
+
+// TokensThisMinute applies equality check predicate on the "tokens_this_minute" field. It's identical to TokensThisMinuteEQ.
+func TokensThisMinute(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensThisMinute, v))
+}
+
+// RequestsToday applies equality check predicate on the "requests_today" field. It's identical to RequestsTodayEQ.
+func RequestsToday(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsToday, v))
+}
+
+// TokensToday applies equality check predicate on the "tokens_today" field. It's identical to TokensTodayEQ.
+func TokensToday(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensToday, v))
+}
+
+// CostToday applies equality check predicate on the "cost_today" field. It's identical to CostTodayEQ.
+func CostToday(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldEQ(FieldCostToday, vc))
+}
+
+// LastReset applies equality check predicate on the "last_reset" field. It's identical to LastResetEQ.
+func LastReset(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldLastReset, v))
+}
+
+// InFlight applies equality check predicate on the "in_flight" field. It's identical to InFlightEQ.
+func InFlight(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldInFlight, v))
+}
+
 // ProviderID applies equality check predicate on the "provider_id" field. It's identical to ProviderIDEQ.
 func ProviderID(v uuid.UUID) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldProviderID, v))
@@ -106,21 +179,6 @@ func ExtraTokens(v int64) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldExtraTokens, v))
 }
 
-// RequestsToday applies equality check predicate on the "requests_today" field. It's identical to RequestsTodayEQ.
-func RequestsToday(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldRequestsToday, v))
-}
-
-// TokensToday applies equality check predicate on the "tokens_today" field. It's identical to TokensTodayEQ.
-func TokensToday(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldTokensToday, v))
-}
-
-// LastReset applies equality check predicate on the "last_reset" field. It's identical to LastResetEQ.
-func LastReset(v time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldLastReset, v))
-}
-
 // Disabled applies equality check predicate on the "disabled" field. It's identical to DisabledEQ.
 func Disabled(v bool) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldDisabled, v))
@@ -139,6 +197,51 @@ func DegradedUntil(v time.Time) predicate.APIKey {
 // DegradedReason applies equality check predicate on the "degraded_reason" field. It's identical to DegradedReasonEQ.
 func DegradedReason(v string) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldDegradedReason, v))
+}
+
+// DegradedBy applies equality check predicate on the "degraded_by" field. It's identical to DegradedByEQ.
+func DegradedBy(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldDegradedBy, v))
+}
+
+// Failures applies equality check predicate on the "failures" field. It's identical to FailuresEQ.
+func Failures(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldFailures, v))
+}
+
+// FailureClass applies equality check predicate on the "failure_class" field. It's identical to FailureClassEQ.
+func FailureClass(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldFailureClass, v))
+}
+
+// FailedAt applies equality check predicate on the "failed_at" field. It's identical to FailedAtEQ.
+func FailedAt(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldFailedAt, v))
+}
+
+// SucceededAt applies equality check predicate on the "succeeded_at" field. It's identical to SucceededAtEQ.
+func SucceededAt(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldSucceededAt, v))
+}
+
+// Pass applies equality check predicate on the "pass" field. It's identical to PassEQ.
+func Pass(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldPass, v))
+}
+
+// Weight applies equality check predicate on the "weight" field. It's identical to WeightEQ.
+func Weight(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldWeight, v))
+}
+
+// Priority applies equality check predicate on the "priority" field. It's identical to PriorityEQ.
+func Priority(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldPriority, v))
+}
+
+// QuotaGroupID applies equality check predicate on the "quota_group_id" field. It's identical to QuotaGroupIDEQ.
+func QuotaGroupID(v uuid.UUID) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldQuotaGroupID, v))
 }
 
 // LastUsedAt applies equality check predicate on the "last_used_at" field. It's identical to LastUsedAtEQ.
@@ -289,6 +392,614 @@ func DeletedAtIsNil() predicate.APIKey {
 // DeletedAtNotNil applies the NotNil predicate on the "deleted_at" field.
 func DeletedAtNotNil() predicate.APIKey {
 	return predicate.APIKey(sql.FieldNotNull(FieldDeletedAt))
+}
+
+// RequestsPerMinuteEQ applies the EQ predicate on the "requests_per_minute" field.
+func RequestsPerMinuteEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsPerMinute, v))
+}
+
+// RequestsPerMinuteNEQ applies the NEQ predicate on the "requests_per_minute" field.
+func RequestsPerMinuteNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldRequestsPerMinute, v))
+}
+
+// RequestsPerMinuteIn applies the In predicate on the "requests_per_minute" field.
+func RequestsPerMinuteIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldRequestsPerMinute, vs...))
+}
+
+// RequestsPerMinuteNotIn applies the NotIn predicate on the "requests_per_minute" field.
+func RequestsPerMinuteNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldRequestsPerMinute, vs...))
+}
+
+// RequestsPerMinuteGT applies the GT predicate on the "requests_per_minute" field.
+func RequestsPerMinuteGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldRequestsPerMinute, v))
+}
+
+// RequestsPerMinuteGTE applies the GTE predicate on the "requests_per_minute" field.
+func RequestsPerMinuteGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldRequestsPerMinute, v))
+}
+
+// RequestsPerMinuteLT applies the LT predicate on the "requests_per_minute" field.
+func RequestsPerMinuteLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldRequestsPerMinute, v))
+}
+
+// RequestsPerMinuteLTE applies the LTE predicate on the "requests_per_minute" field.
+func RequestsPerMinuteLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldRequestsPerMinute, v))
+}
+
+// TokensPerMinuteEQ applies the EQ predicate on the "tokens_per_minute" field.
+func TokensPerMinuteEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensPerMinute, v))
+}
+
+// TokensPerMinuteNEQ applies the NEQ predicate on the "tokens_per_minute" field.
+func TokensPerMinuteNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldTokensPerMinute, v))
+}
+
+// TokensPerMinuteIn applies the In predicate on the "tokens_per_minute" field.
+func TokensPerMinuteIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldTokensPerMinute, vs...))
+}
+
+// TokensPerMinuteNotIn applies the NotIn predicate on the "tokens_per_minute" field.
+func TokensPerMinuteNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldTokensPerMinute, vs...))
+}
+
+// TokensPerMinuteGT applies the GT predicate on the "tokens_per_minute" field.
+func TokensPerMinuteGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldTokensPerMinute, v))
+}
+
+// TokensPerMinuteGTE applies the GTE predicate on the "tokens_per_minute" field.
+func TokensPerMinuteGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldTokensPerMinute, v))
+}
+
+// TokensPerMinuteLT applies the LT predicate on the "tokens_per_minute" field.
+func TokensPerMinuteLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldTokensPerMinute, v))
+}
+
+// TokensPerMinuteLTE applies the LTE predicate on the "tokens_per_minute" field.
+func TokensPerMinuteLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldTokensPerMinute, v))
+}
+
+// RequestsPerDayEQ applies the EQ predicate on the "requests_per_day" field.
+func RequestsPerDayEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsPerDay, v))
+}
+
+// RequestsPerDayNEQ applies the NEQ predicate on the "requests_per_day" field.
+func RequestsPerDayNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldRequestsPerDay, v))
+}
+
+// RequestsPerDayIn applies the In predicate on the "requests_per_day" field.
+func RequestsPerDayIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldRequestsPerDay, vs...))
+}
+
+// RequestsPerDayNotIn applies the NotIn predicate on the "requests_per_day" field.
+func RequestsPerDayNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldRequestsPerDay, vs...))
+}
+
+// RequestsPerDayGT applies the GT predicate on the "requests_per_day" field.
+func RequestsPerDayGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldRequestsPerDay, v))
+}
+
+// RequestsPerDayGTE applies the GTE predicate on the "requests_per_day" field.
+func RequestsPerDayGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldRequestsPerDay, v))
+}
+
+// RequestsPerDayLT applies the LT predicate on the "requests_per_day" field.
+func RequestsPerDayLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldRequestsPerDay, v))
+}
+
+// RequestsPerDayLTE applies the LTE predicate on the "requests_per_day" field.
+func RequestsPerDayLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldRequestsPerDay, v))
+}
+
+// TokensPerDayEQ applies the EQ predicate on the "tokens_per_day" field.
+func TokensPerDayEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensPerDay, v))
+}
+
+// TokensPerDayNEQ applies the NEQ predicate on the "tokens_per_day" field.
+func TokensPerDayNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldTokensPerDay, v))
+}
+
+// TokensPerDayIn applies the In predicate on the "tokens_per_day" field.
+func TokensPerDayIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldTokensPerDay, vs...))
+}
+
+// TokensPerDayNotIn applies the NotIn predicate on the "tokens_per_day" field.
+func TokensPerDayNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldTokensPerDay, vs...))
+}
+
+// TokensPerDayGT applies the GT predicate on the "tokens_per_day" field.
+func TokensPerDayGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldTokensPerDay, v))
+}
+
+// TokensPerDayGTE applies the GTE predicate on the "tokens_per_day" field.
+func TokensPerDayGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldTokensPerDay, v))
+}
+
+// TokensPerDayLT applies the LT predicate on the "tokens_per_day" field.
+func TokensPerDayLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldTokensPerDay, v))
+}
+
+// TokensPerDayLTE applies the LTE predicate on the "tokens_per_day" field.
+func TokensPerDayLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldTokensPerDay, v))
+}
+
+// ConcurrencyEQ applies the EQ predicate on the "concurrency" field.
+func ConcurrencyEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldConcurrency, v))
+}
+
+// ConcurrencyNEQ applies the NEQ predicate on the "concurrency" field.
+func ConcurrencyNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldConcurrency, v))
+}
+
+// ConcurrencyIn applies the In predicate on the "concurrency" field.
+func ConcurrencyIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldConcurrency, vs...))
+}
+
+// ConcurrencyNotIn applies the NotIn predicate on the "concurrency" field.
+func ConcurrencyNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldConcurrency, vs...))
+}
+
+// ConcurrencyGT applies the GT predicate on the "concurrency" field.
+func ConcurrencyGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldConcurrency, v))
+}
+
+// ConcurrencyGTE applies the GTE predicate on the "concurrency" field.
+func ConcurrencyGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldConcurrency, v))
+}
+
+// ConcurrencyLT applies the LT predicate on the "concurrency" field.
+func ConcurrencyLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldConcurrency, v))
+}
+
+// ConcurrencyLTE applies the LTE predicate on the "concurrency" field.
+func ConcurrencyLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldConcurrency, v))
+}
+
+// CostPerDayEQ applies the EQ predicate on the "cost_per_day" field.
+func CostPerDayEQ(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldEQ(FieldCostPerDay, vc))
+}
+
+// CostPerDayNEQ applies the NEQ predicate on the "cost_per_day" field.
+func CostPerDayNEQ(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldNEQ(FieldCostPerDay, vc))
+}
+
+// CostPerDayIn applies the In predicate on the "cost_per_day" field.
+func CostPerDayIn(vs ...money.USD) predicate.APIKey {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.APIKey(sql.FieldIn(FieldCostPerDay, v...))
+}
+
+// CostPerDayNotIn applies the NotIn predicate on the "cost_per_day" field.
+func CostPerDayNotIn(vs ...money.USD) predicate.APIKey {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.APIKey(sql.FieldNotIn(FieldCostPerDay, v...))
+}
+
+// CostPerDayGT applies the GT predicate on the "cost_per_day" field.
+func CostPerDayGT(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldGT(FieldCostPerDay, vc))
+}
+
+// CostPerDayGTE applies the GTE predicate on the "cost_per_day" field.
+func CostPerDayGTE(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldGTE(FieldCostPerDay, vc))
+}
+
+// CostPerDayLT applies the LT predicate on the "cost_per_day" field.
+func CostPerDayLT(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldLT(FieldCostPerDay, vc))
+}
+
+// CostPerDayLTE applies the LTE predicate on the "cost_per_day" field.
+func CostPerDayLTE(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldLTE(FieldCostPerDay, vc))
+}
+
+// MinuteEQ applies the EQ predicate on the "minute" field.
+func MinuteEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldMinute, v))
+}
+
+// MinuteNEQ applies the NEQ predicate on the "minute" field.
+func MinuteNEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldMinute, v))
+}
+
+// MinuteIn applies the In predicate on the "minute" field.
+func MinuteIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldMinute, vs...))
+}
+
+// MinuteNotIn applies the NotIn predicate on the "minute" field.
+func MinuteNotIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldMinute, vs...))
+}
+
+// MinuteGT applies the GT predicate on the "minute" field.
+func MinuteGT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldMinute, v))
+}
+
+// MinuteGTE applies the GTE predicate on the "minute" field.
+func MinuteGTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldMinute, v))
+}
+
+// MinuteLT applies the LT predicate on the "minute" field.
+func MinuteLT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldMinute, v))
+}
+
+// MinuteLTE applies the LTE predicate on the "minute" field.
+func MinuteLTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldMinute, v))
+}
+
+// MinuteIsNil applies the IsNil predicate on the "minute" field.
+func MinuteIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldMinute))
+}
+
+// MinuteNotNil applies the NotNil predicate on the "minute" field.
+func MinuteNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldMinute))
+}
+
+// RequestsThisMinuteEQ applies the EQ predicate on the "requests_this_minute" field.
+func RequestsThisMinuteEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsThisMinute, v))
+}
+
+// RequestsThisMinuteNEQ applies the NEQ predicate on the "requests_this_minute" field.
+func RequestsThisMinuteNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldRequestsThisMinute, v))
+}
+
+// RequestsThisMinuteIn applies the In predicate on the "requests_this_minute" field.
+func RequestsThisMinuteIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldRequestsThisMinute, vs...))
+}
+
+// RequestsThisMinuteNotIn applies the NotIn predicate on the "requests_this_minute" field.
+func RequestsThisMinuteNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldRequestsThisMinute, vs...))
+}
+
+// RequestsThisMinuteGT applies the GT predicate on the "requests_this_minute" field.
+func RequestsThisMinuteGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldRequestsThisMinute, v))
+}
+
+// RequestsThisMinuteGTE applies the GTE predicate on the "requests_this_minute" field.
+func RequestsThisMinuteGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldRequestsThisMinute, v))
+}
+
+// RequestsThisMinuteLT applies the LT predicate on the "requests_this_minute" field.
+func RequestsThisMinuteLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldRequestsThisMinute, v))
+}
+
+// RequestsThisMinuteLTE applies the LTE predicate on the "requests_this_minute" field.
+func RequestsThisMinuteLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldRequestsThisMinute, v))
+}
+
+// TokensThisMinuteEQ applies the EQ predicate on the "tokens_this_minute" field.
+func TokensThisMinuteEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensThisMinute, v))
+}
+
+// TokensThisMinuteNEQ applies the NEQ predicate on the "tokens_this_minute" field.
+func TokensThisMinuteNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldTokensThisMinute, v))
+}
+
+// TokensThisMinuteIn applies the In predicate on the "tokens_this_minute" field.
+func TokensThisMinuteIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldTokensThisMinute, vs...))
+}
+
+// TokensThisMinuteNotIn applies the NotIn predicate on the "tokens_this_minute" field.
+func TokensThisMinuteNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldTokensThisMinute, vs...))
+}
+
+// TokensThisMinuteGT applies the GT predicate on the "tokens_this_minute" field.
+func TokensThisMinuteGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldTokensThisMinute, v))
+}
+
+// TokensThisMinuteGTE applies the GTE predicate on the "tokens_this_minute" field.
+func TokensThisMinuteGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldTokensThisMinute, v))
+}
+
+// TokensThisMinuteLT applies the LT predicate on the "tokens_this_minute" field.
+func TokensThisMinuteLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldTokensThisMinute, v))
+}
+
+// TokensThisMinuteLTE applies the LTE predicate on the "tokens_this_minute" field.
+func TokensThisMinuteLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldTokensThisMinute, v))
+}
+
+// RequestsTodayEQ applies the EQ predicate on the "requests_today" field.
+func RequestsTodayEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldRequestsToday, v))
+}
+
+// RequestsTodayNEQ applies the NEQ predicate on the "requests_today" field.
+func RequestsTodayNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldRequestsToday, v))
+}
+
+// RequestsTodayIn applies the In predicate on the "requests_today" field.
+func RequestsTodayIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldRequestsToday, vs...))
+}
+
+// RequestsTodayNotIn applies the NotIn predicate on the "requests_today" field.
+func RequestsTodayNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldRequestsToday, vs...))
+}
+
+// RequestsTodayGT applies the GT predicate on the "requests_today" field.
+func RequestsTodayGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldRequestsToday, v))
+}
+
+// RequestsTodayGTE applies the GTE predicate on the "requests_today" field.
+func RequestsTodayGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldRequestsToday, v))
+}
+
+// RequestsTodayLT applies the LT predicate on the "requests_today" field.
+func RequestsTodayLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldRequestsToday, v))
+}
+
+// RequestsTodayLTE applies the LTE predicate on the "requests_today" field.
+func RequestsTodayLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldRequestsToday, v))
+}
+
+// TokensTodayEQ applies the EQ predicate on the "tokens_today" field.
+func TokensTodayEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldTokensToday, v))
+}
+
+// TokensTodayNEQ applies the NEQ predicate on the "tokens_today" field.
+func TokensTodayNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldTokensToday, v))
+}
+
+// TokensTodayIn applies the In predicate on the "tokens_today" field.
+func TokensTodayIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldTokensToday, vs...))
+}
+
+// TokensTodayNotIn applies the NotIn predicate on the "tokens_today" field.
+func TokensTodayNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldTokensToday, vs...))
+}
+
+// TokensTodayGT applies the GT predicate on the "tokens_today" field.
+func TokensTodayGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldTokensToday, v))
+}
+
+// TokensTodayGTE applies the GTE predicate on the "tokens_today" field.
+func TokensTodayGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldTokensToday, v))
+}
+
+// TokensTodayLT applies the LT predicate on the "tokens_today" field.
+func TokensTodayLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldTokensToday, v))
+}
+
+// TokensTodayLTE applies the LTE predicate on the "tokens_today" field.
+func TokensTodayLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldTokensToday, v))
+}
+
+// CostTodayEQ applies the EQ predicate on the "cost_today" field.
+func CostTodayEQ(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldEQ(FieldCostToday, vc))
+}
+
+// CostTodayNEQ applies the NEQ predicate on the "cost_today" field.
+func CostTodayNEQ(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldNEQ(FieldCostToday, vc))
+}
+
+// CostTodayIn applies the In predicate on the "cost_today" field.
+func CostTodayIn(vs ...money.USD) predicate.APIKey {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.APIKey(sql.FieldIn(FieldCostToday, v...))
+}
+
+// CostTodayNotIn applies the NotIn predicate on the "cost_today" field.
+func CostTodayNotIn(vs ...money.USD) predicate.APIKey {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.APIKey(sql.FieldNotIn(FieldCostToday, v...))
+}
+
+// CostTodayGT applies the GT predicate on the "cost_today" field.
+func CostTodayGT(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldGT(FieldCostToday, vc))
+}
+
+// CostTodayGTE applies the GTE predicate on the "cost_today" field.
+func CostTodayGTE(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldGTE(FieldCostToday, vc))
+}
+
+// CostTodayLT applies the LT predicate on the "cost_today" field.
+func CostTodayLT(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldLT(FieldCostToday, vc))
+}
+
+// CostTodayLTE applies the LTE predicate on the "cost_today" field.
+func CostTodayLTE(v money.USD) predicate.APIKey {
+	vc := int64(v)
+	return predicate.APIKey(sql.FieldLTE(FieldCostToday, vc))
+}
+
+// LastResetEQ applies the EQ predicate on the "last_reset" field.
+func LastResetEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldLastReset, v))
+}
+
+// LastResetNEQ applies the NEQ predicate on the "last_reset" field.
+func LastResetNEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldLastReset, v))
+}
+
+// LastResetIn applies the In predicate on the "last_reset" field.
+func LastResetIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldLastReset, vs...))
+}
+
+// LastResetNotIn applies the NotIn predicate on the "last_reset" field.
+func LastResetNotIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldLastReset, vs...))
+}
+
+// LastResetGT applies the GT predicate on the "last_reset" field.
+func LastResetGT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldLastReset, v))
+}
+
+// LastResetGTE applies the GTE predicate on the "last_reset" field.
+func LastResetGTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldLastReset, v))
+}
+
+// LastResetLT applies the LT predicate on the "last_reset" field.
+func LastResetLT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldLastReset, v))
+}
+
+// LastResetLTE applies the LTE predicate on the "last_reset" field.
+func LastResetLTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldLastReset, v))
+}
+
+// InFlightEQ applies the EQ predicate on the "in_flight" field.
+func InFlightEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldInFlight, v))
+}
+
+// InFlightNEQ applies the NEQ predicate on the "in_flight" field.
+func InFlightNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldInFlight, v))
+}
+
+// InFlightIn applies the In predicate on the "in_flight" field.
+func InFlightIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldInFlight, vs...))
+}
+
+// InFlightNotIn applies the NotIn predicate on the "in_flight" field.
+func InFlightNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldInFlight, vs...))
+}
+
+// InFlightGT applies the GT predicate on the "in_flight" field.
+func InFlightGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldInFlight, v))
+}
+
+// InFlightGTE applies the GTE predicate on the "in_flight" field.
+func InFlightGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldInFlight, v))
+}
+
+// InFlightLT applies the LT predicate on the "in_flight" field.
+func InFlightLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldInFlight, v))
+}
+
+// InFlightLTE applies the LTE predicate on the "in_flight" field.
+func InFlightLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldInFlight, v))
+}
+
+// ObservedIsNil applies the IsNil predicate on the "observed" field.
+func ObservedIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldObserved))
+}
+
+// ObservedNotNil applies the NotNil predicate on the "observed" field.
+func ObservedNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldObserved))
 }
 
 // ProviderIDEQ applies the EQ predicate on the "provider_id" field.
@@ -666,126 +1377,6 @@ func ExtraTokensLTE(v int64) predicate.APIKey {
 	return predicate.APIKey(sql.FieldLTE(FieldExtraTokens, v))
 }
 
-// RequestsTodayEQ applies the EQ predicate on the "requests_today" field.
-func RequestsTodayEQ(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldRequestsToday, v))
-}
-
-// RequestsTodayNEQ applies the NEQ predicate on the "requests_today" field.
-func RequestsTodayNEQ(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNEQ(FieldRequestsToday, v))
-}
-
-// RequestsTodayIn applies the In predicate on the "requests_today" field.
-func RequestsTodayIn(vs ...int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldIn(FieldRequestsToday, vs...))
-}
-
-// RequestsTodayNotIn applies the NotIn predicate on the "requests_today" field.
-func RequestsTodayNotIn(vs ...int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNotIn(FieldRequestsToday, vs...))
-}
-
-// RequestsTodayGT applies the GT predicate on the "requests_today" field.
-func RequestsTodayGT(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGT(FieldRequestsToday, v))
-}
-
-// RequestsTodayGTE applies the GTE predicate on the "requests_today" field.
-func RequestsTodayGTE(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGTE(FieldRequestsToday, v))
-}
-
-// RequestsTodayLT applies the LT predicate on the "requests_today" field.
-func RequestsTodayLT(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLT(FieldRequestsToday, v))
-}
-
-// RequestsTodayLTE applies the LTE predicate on the "requests_today" field.
-func RequestsTodayLTE(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLTE(FieldRequestsToday, v))
-}
-
-// TokensTodayEQ applies the EQ predicate on the "tokens_today" field.
-func TokensTodayEQ(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldTokensToday, v))
-}
-
-// TokensTodayNEQ applies the NEQ predicate on the "tokens_today" field.
-func TokensTodayNEQ(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNEQ(FieldTokensToday, v))
-}
-
-// TokensTodayIn applies the In predicate on the "tokens_today" field.
-func TokensTodayIn(vs ...int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldIn(FieldTokensToday, vs...))
-}
-
-// TokensTodayNotIn applies the NotIn predicate on the "tokens_today" field.
-func TokensTodayNotIn(vs ...int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNotIn(FieldTokensToday, vs...))
-}
-
-// TokensTodayGT applies the GT predicate on the "tokens_today" field.
-func TokensTodayGT(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGT(FieldTokensToday, v))
-}
-
-// TokensTodayGTE applies the GTE predicate on the "tokens_today" field.
-func TokensTodayGTE(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGTE(FieldTokensToday, v))
-}
-
-// TokensTodayLT applies the LT predicate on the "tokens_today" field.
-func TokensTodayLT(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLT(FieldTokensToday, v))
-}
-
-// TokensTodayLTE applies the LTE predicate on the "tokens_today" field.
-func TokensTodayLTE(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLTE(FieldTokensToday, v))
-}
-
-// LastResetEQ applies the EQ predicate on the "last_reset" field.
-func LastResetEQ(v time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldLastReset, v))
-}
-
-// LastResetNEQ applies the NEQ predicate on the "last_reset" field.
-func LastResetNEQ(v time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNEQ(FieldLastReset, v))
-}
-
-// LastResetIn applies the In predicate on the "last_reset" field.
-func LastResetIn(vs ...time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldIn(FieldLastReset, vs...))
-}
-
-// LastResetNotIn applies the NotIn predicate on the "last_reset" field.
-func LastResetNotIn(vs ...time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNotIn(FieldLastReset, vs...))
-}
-
-// LastResetGT applies the GT predicate on the "last_reset" field.
-func LastResetGT(v time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGT(FieldLastReset, v))
-}
-
-// LastResetGTE applies the GTE predicate on the "last_reset" field.
-func LastResetGTE(v time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGTE(FieldLastReset, v))
-}
-
-// LastResetLT applies the LT predicate on the "last_reset" field.
-func LastResetLT(v time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLT(FieldLastReset, v))
-}
-
-// LastResetLTE applies the LTE predicate on the "last_reset" field.
-func LastResetLTE(v time.Time) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLTE(FieldLastReset, v))
-}
-
 // DisabledEQ applies the EQ predicate on the "disabled" field.
 func DisabledEQ(v bool) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldDisabled, v))
@@ -919,6 +1510,446 @@ func DegradedReasonEqualFold(v string) predicate.APIKey {
 // DegradedReasonContainsFold applies the ContainsFold predicate on the "degraded_reason" field.
 func DegradedReasonContainsFold(v string) predicate.APIKey {
 	return predicate.APIKey(sql.FieldContainsFold(FieldDegradedReason, v))
+}
+
+// DegradedByEQ applies the EQ predicate on the "degraded_by" field.
+func DegradedByEQ(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldDegradedBy, v))
+}
+
+// DegradedByNEQ applies the NEQ predicate on the "degraded_by" field.
+func DegradedByNEQ(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldDegradedBy, v))
+}
+
+// DegradedByIn applies the In predicate on the "degraded_by" field.
+func DegradedByIn(vs ...string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldDegradedBy, vs...))
+}
+
+// DegradedByNotIn applies the NotIn predicate on the "degraded_by" field.
+func DegradedByNotIn(vs ...string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldDegradedBy, vs...))
+}
+
+// DegradedByGT applies the GT predicate on the "degraded_by" field.
+func DegradedByGT(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldDegradedBy, v))
+}
+
+// DegradedByGTE applies the GTE predicate on the "degraded_by" field.
+func DegradedByGTE(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldDegradedBy, v))
+}
+
+// DegradedByLT applies the LT predicate on the "degraded_by" field.
+func DegradedByLT(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldDegradedBy, v))
+}
+
+// DegradedByLTE applies the LTE predicate on the "degraded_by" field.
+func DegradedByLTE(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldDegradedBy, v))
+}
+
+// DegradedByContains applies the Contains predicate on the "degraded_by" field.
+func DegradedByContains(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldContains(FieldDegradedBy, v))
+}
+
+// DegradedByHasPrefix applies the HasPrefix predicate on the "degraded_by" field.
+func DegradedByHasPrefix(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldHasPrefix(FieldDegradedBy, v))
+}
+
+// DegradedByHasSuffix applies the HasSuffix predicate on the "degraded_by" field.
+func DegradedByHasSuffix(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldHasSuffix(FieldDegradedBy, v))
+}
+
+// DegradedByEqualFold applies the EqualFold predicate on the "degraded_by" field.
+func DegradedByEqualFold(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEqualFold(FieldDegradedBy, v))
+}
+
+// DegradedByContainsFold applies the ContainsFold predicate on the "degraded_by" field.
+func DegradedByContainsFold(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldContainsFold(FieldDegradedBy, v))
+}
+
+// FailuresEQ applies the EQ predicate on the "failures" field.
+func FailuresEQ(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldFailures, v))
+}
+
+// FailuresNEQ applies the NEQ predicate on the "failures" field.
+func FailuresNEQ(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldFailures, v))
+}
+
+// FailuresIn applies the In predicate on the "failures" field.
+func FailuresIn(vs ...int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldFailures, vs...))
+}
+
+// FailuresNotIn applies the NotIn predicate on the "failures" field.
+func FailuresNotIn(vs ...int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldFailures, vs...))
+}
+
+// FailuresGT applies the GT predicate on the "failures" field.
+func FailuresGT(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldFailures, v))
+}
+
+// FailuresGTE applies the GTE predicate on the "failures" field.
+func FailuresGTE(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldFailures, v))
+}
+
+// FailuresLT applies the LT predicate on the "failures" field.
+func FailuresLT(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldFailures, v))
+}
+
+// FailuresLTE applies the LTE predicate on the "failures" field.
+func FailuresLTE(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldFailures, v))
+}
+
+// FailureClassEQ applies the EQ predicate on the "failure_class" field.
+func FailureClassEQ(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldFailureClass, v))
+}
+
+// FailureClassNEQ applies the NEQ predicate on the "failure_class" field.
+func FailureClassNEQ(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldFailureClass, v))
+}
+
+// FailureClassIn applies the In predicate on the "failure_class" field.
+func FailureClassIn(vs ...string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldFailureClass, vs...))
+}
+
+// FailureClassNotIn applies the NotIn predicate on the "failure_class" field.
+func FailureClassNotIn(vs ...string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldFailureClass, vs...))
+}
+
+// FailureClassGT applies the GT predicate on the "failure_class" field.
+func FailureClassGT(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldFailureClass, v))
+}
+
+// FailureClassGTE applies the GTE predicate on the "failure_class" field.
+func FailureClassGTE(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldFailureClass, v))
+}
+
+// FailureClassLT applies the LT predicate on the "failure_class" field.
+func FailureClassLT(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldFailureClass, v))
+}
+
+// FailureClassLTE applies the LTE predicate on the "failure_class" field.
+func FailureClassLTE(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldFailureClass, v))
+}
+
+// FailureClassContains applies the Contains predicate on the "failure_class" field.
+func FailureClassContains(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldContains(FieldFailureClass, v))
+}
+
+// FailureClassHasPrefix applies the HasPrefix predicate on the "failure_class" field.
+func FailureClassHasPrefix(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldHasPrefix(FieldFailureClass, v))
+}
+
+// FailureClassHasSuffix applies the HasSuffix predicate on the "failure_class" field.
+func FailureClassHasSuffix(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldHasSuffix(FieldFailureClass, v))
+}
+
+// FailureClassEqualFold applies the EqualFold predicate on the "failure_class" field.
+func FailureClassEqualFold(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEqualFold(FieldFailureClass, v))
+}
+
+// FailureClassContainsFold applies the ContainsFold predicate on the "failure_class" field.
+func FailureClassContainsFold(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldContainsFold(FieldFailureClass, v))
+}
+
+// FailedAtEQ applies the EQ predicate on the "failed_at" field.
+func FailedAtEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldFailedAt, v))
+}
+
+// FailedAtNEQ applies the NEQ predicate on the "failed_at" field.
+func FailedAtNEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldFailedAt, v))
+}
+
+// FailedAtIn applies the In predicate on the "failed_at" field.
+func FailedAtIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldFailedAt, vs...))
+}
+
+// FailedAtNotIn applies the NotIn predicate on the "failed_at" field.
+func FailedAtNotIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldFailedAt, vs...))
+}
+
+// FailedAtGT applies the GT predicate on the "failed_at" field.
+func FailedAtGT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldFailedAt, v))
+}
+
+// FailedAtGTE applies the GTE predicate on the "failed_at" field.
+func FailedAtGTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldFailedAt, v))
+}
+
+// FailedAtLT applies the LT predicate on the "failed_at" field.
+func FailedAtLT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldFailedAt, v))
+}
+
+// FailedAtLTE applies the LTE predicate on the "failed_at" field.
+func FailedAtLTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldFailedAt, v))
+}
+
+// FailedAtIsNil applies the IsNil predicate on the "failed_at" field.
+func FailedAtIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldFailedAt))
+}
+
+// FailedAtNotNil applies the NotNil predicate on the "failed_at" field.
+func FailedAtNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldFailedAt))
+}
+
+// SucceededAtEQ applies the EQ predicate on the "succeeded_at" field.
+func SucceededAtEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldSucceededAt, v))
+}
+
+// SucceededAtNEQ applies the NEQ predicate on the "succeeded_at" field.
+func SucceededAtNEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldSucceededAt, v))
+}
+
+// SucceededAtIn applies the In predicate on the "succeeded_at" field.
+func SucceededAtIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldSucceededAt, vs...))
+}
+
+// SucceededAtNotIn applies the NotIn predicate on the "succeeded_at" field.
+func SucceededAtNotIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldSucceededAt, vs...))
+}
+
+// SucceededAtGT applies the GT predicate on the "succeeded_at" field.
+func SucceededAtGT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldSucceededAt, v))
+}
+
+// SucceededAtGTE applies the GTE predicate on the "succeeded_at" field.
+func SucceededAtGTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldSucceededAt, v))
+}
+
+// SucceededAtLT applies the LT predicate on the "succeeded_at" field.
+func SucceededAtLT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldSucceededAt, v))
+}
+
+// SucceededAtLTE applies the LTE predicate on the "succeeded_at" field.
+func SucceededAtLTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldSucceededAt, v))
+}
+
+// SucceededAtIsNil applies the IsNil predicate on the "succeeded_at" field.
+func SucceededAtIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldSucceededAt))
+}
+
+// SucceededAtNotNil applies the NotNil predicate on the "succeeded_at" field.
+func SucceededAtNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldSucceededAt))
+}
+
+// PassEQ applies the EQ predicate on the "pass" field.
+func PassEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldPass, v))
+}
+
+// PassNEQ applies the NEQ predicate on the "pass" field.
+func PassNEQ(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldPass, v))
+}
+
+// PassIn applies the In predicate on the "pass" field.
+func PassIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldPass, vs...))
+}
+
+// PassNotIn applies the NotIn predicate on the "pass" field.
+func PassNotIn(vs ...int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldPass, vs...))
+}
+
+// PassGT applies the GT predicate on the "pass" field.
+func PassGT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldPass, v))
+}
+
+// PassGTE applies the GTE predicate on the "pass" field.
+func PassGTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldPass, v))
+}
+
+// PassLT applies the LT predicate on the "pass" field.
+func PassLT(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldPass, v))
+}
+
+// PassLTE applies the LTE predicate on the "pass" field.
+func PassLTE(v int64) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldPass, v))
+}
+
+// WeightEQ applies the EQ predicate on the "weight" field.
+func WeightEQ(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldWeight, v))
+}
+
+// WeightNEQ applies the NEQ predicate on the "weight" field.
+func WeightNEQ(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldWeight, v))
+}
+
+// WeightIn applies the In predicate on the "weight" field.
+func WeightIn(vs ...int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldWeight, vs...))
+}
+
+// WeightNotIn applies the NotIn predicate on the "weight" field.
+func WeightNotIn(vs ...int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldWeight, vs...))
+}
+
+// WeightGT applies the GT predicate on the "weight" field.
+func WeightGT(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldWeight, v))
+}
+
+// WeightGTE applies the GTE predicate on the "weight" field.
+func WeightGTE(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldWeight, v))
+}
+
+// WeightLT applies the LT predicate on the "weight" field.
+func WeightLT(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldWeight, v))
+}
+
+// WeightLTE applies the LTE predicate on the "weight" field.
+func WeightLTE(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldWeight, v))
+}
+
+// PriorityEQ applies the EQ predicate on the "priority" field.
+func PriorityEQ(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldPriority, v))
+}
+
+// PriorityNEQ applies the NEQ predicate on the "priority" field.
+func PriorityNEQ(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldPriority, v))
+}
+
+// PriorityIn applies the In predicate on the "priority" field.
+func PriorityIn(vs ...int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldPriority, vs...))
+}
+
+// PriorityNotIn applies the NotIn predicate on the "priority" field.
+func PriorityNotIn(vs ...int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldPriority, vs...))
+}
+
+// PriorityGT applies the GT predicate on the "priority" field.
+func PriorityGT(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldPriority, v))
+}
+
+// PriorityGTE applies the GTE predicate on the "priority" field.
+func PriorityGTE(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldPriority, v))
+}
+
+// PriorityLT applies the LT predicate on the "priority" field.
+func PriorityLT(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldPriority, v))
+}
+
+// PriorityLTE applies the LTE predicate on the "priority" field.
+func PriorityLTE(v int) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldPriority, v))
+}
+
+// AllowedModelsIsNil applies the IsNil predicate on the "allowed_models" field.
+func AllowedModelsIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldAllowedModels))
+}
+
+// AllowedModelsNotNil applies the NotNil predicate on the "allowed_models" field.
+func AllowedModelsNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldAllowedModels))
+}
+
+// DeniedModelsIsNil applies the IsNil predicate on the "denied_models" field.
+func DeniedModelsIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldDeniedModels))
+}
+
+// DeniedModelsNotNil applies the NotNil predicate on the "denied_models" field.
+func DeniedModelsNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldDeniedModels))
+}
+
+// QuotaGroupIDEQ applies the EQ predicate on the "quota_group_id" field.
+func QuotaGroupIDEQ(v uuid.UUID) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldQuotaGroupID, v))
+}
+
+// QuotaGroupIDNEQ applies the NEQ predicate on the "quota_group_id" field.
+func QuotaGroupIDNEQ(v uuid.UUID) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldQuotaGroupID, v))
+}
+
+// QuotaGroupIDIn applies the In predicate on the "quota_group_id" field.
+func QuotaGroupIDIn(vs ...uuid.UUID) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldQuotaGroupID, vs...))
+}
+
+// QuotaGroupIDNotIn applies the NotIn predicate on the "quota_group_id" field.
+func QuotaGroupIDNotIn(vs ...uuid.UUID) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldQuotaGroupID, vs...))
+}
+
+// QuotaGroupIDIsNil applies the IsNil predicate on the "quota_group_id" field.
+func QuotaGroupIDIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldQuotaGroupID))
+}
+
+// QuotaGroupIDNotNil applies the NotNil predicate on the "quota_group_id" field.
+func QuotaGroupIDNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldQuotaGroupID))
 }
 
 // LastUsedAtEQ applies the EQ predicate on the "last_used_at" field.
@@ -1162,6 +2193,52 @@ func HasUsageEvents() predicate.APIKey {
 func HasUsageEventsWith(preds ...predicate.UsageEvent) predicate.APIKey {
 	return predicate.APIKey(func(s *sql.Selector) {
 		step := newUsageEventsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasLeases applies the HasEdge predicate on the "leases" edge.
+func HasLeases() predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasLeasesWith applies the HasEdge predicate on the "leases" edge with a given conditions (other predicates).
+func HasLeasesWith(preds ...predicate.KeyLease) predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := newLeasesStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasQuotaGroup applies the HasEdge predicate on the "quota_group" edge.
+func HasQuotaGroup() predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, QuotaGroupTable, QuotaGroupColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasQuotaGroupWith applies the HasEdge predicate on the "quota_group" edge with a given conditions (other predicates).
+func HasQuotaGroupWith(preds ...predicate.QuotaGroup) predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := newQuotaGroupStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

@@ -69,6 +69,18 @@ func (f InstallationFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.InstallationMutation", m)
 }
 
+// The KeyLeaseFunc type is an adapter to allow the use of ordinary
+// function as KeyLease mutator.
+type KeyLeaseFunc func(context.Context, *ent.KeyLeaseMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f KeyLeaseFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.KeyLeaseMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.KeyLeaseMutation", m)
+}
+
 // The ModelFunc type is an adapter to allow the use of ordinary
 // function as Model mutator.
 type ModelFunc func(context.Context, *ent.ModelMutation) (ent.Value, error)
@@ -115,6 +127,18 @@ func (f ProviderFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, er
 		return f(ctx, mv)
 	}
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.ProviderMutation", m)
+}
+
+// The QuotaGroupFunc type is an adapter to allow the use of ordinary
+// function as QuotaGroup mutator.
+type QuotaGroupFunc func(context.Context, *ent.QuotaGroupMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f QuotaGroupFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.QuotaGroupMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.QuotaGroupMutation", m)
 }
 
 // The SDKVersionFunc type is an adapter to allow the use of ordinary

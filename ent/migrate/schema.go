@@ -15,6 +15,21 @@ var (
 		{Name: "created_at", Type: field.TypeTime},
 		{Name: "updated_at", Type: field.TypeTime},
 		{Name: "deleted_at", Type: field.TypeTime, Nullable: true},
+		{Name: "requests_per_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_per_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "requests_per_day", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_per_day", Type: field.TypeInt64, Default: 0},
+		{Name: "concurrency", Type: field.TypeInt64, Default: 0},
+		{Name: "cost_per_day", Type: field.TypeInt64, Default: 0},
+		{Name: "minute", Type: field.TypeTime, Nullable: true},
+		{Name: "requests_this_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_this_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "requests_today", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_today", Type: field.TypeInt64, Default: 0},
+		{Name: "cost_today", Type: field.TypeInt64, Default: 0},
+		{Name: "last_reset", Type: field.TypeTime},
+		{Name: "in_flight", Type: field.TypeInt64, Default: 0},
+		{Name: "observed", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
 		{Name: "key_hash", Type: field.TypeString},
 		{Name: "key_prefix", Type: field.TypeString},
 		{Name: "label", Type: field.TypeString, Default: ""},
@@ -22,18 +37,26 @@ var (
 		{Name: "token_count", Type: field.TypeInt64, Default: 0},
 		{Name: "extra_requests", Type: field.TypeInt64, Default: 0},
 		{Name: "extra_tokens", Type: field.TypeInt64, Default: 0},
-		{Name: "requests_today", Type: field.TypeInt64, Default: 0},
-		{Name: "tokens_today", Type: field.TypeInt64, Default: 0},
-		{Name: "last_reset", Type: field.TypeTime},
 		{Name: "disabled", Type: field.TypeBool, Default: false},
 		{Name: "degraded", Type: field.TypeBool, Default: false},
 		{Name: "degraded_until", Type: field.TypeTime, Nullable: true},
 		{Name: "degraded_reason", Type: field.TypeString, Default: ""},
+		{Name: "degraded_by", Type: field.TypeString, Default: ""},
+		{Name: "failures", Type: field.TypeInt, Default: 0},
+		{Name: "failure_class", Type: field.TypeString, Default: ""},
+		{Name: "failed_at", Type: field.TypeTime, Nullable: true},
+		{Name: "succeeded_at", Type: field.TypeTime, Nullable: true},
+		{Name: "pass", Type: field.TypeInt64, Default: 0},
+		{Name: "weight", Type: field.TypeInt, Default: 1},
+		{Name: "priority", Type: field.TypeInt, Default: 0},
+		{Name: "allowed_models", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "denied_models", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
 		{Name: "last_used_at", Type: field.TypeTime, Nullable: true},
 		{Name: "expires_at", Type: field.TypeTime, Nullable: true},
 		{Name: "sealed", Type: field.TypeBytes, Nullable: true},
 		{Name: "data_key_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "provider_id", Type: field.TypeUUID},
+		{Name: "quota_group_id", Type: field.TypeUUID, Nullable: true},
 	}
 	// APIKeysTable holds the schema information for the "api_keys" table.
 	APIKeysTable = &schema.Table{
@@ -43,22 +66,28 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "api_keys_data_keys_keys",
-				Columns:    []*schema.Column{APIKeysColumns[21]},
+				Columns:    []*schema.Column{APIKeysColumns[43]},
 				RefColumns: []*schema.Column{DataKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "api_keys_providers_keys",
-				Columns:    []*schema.Column{APIKeysColumns[22]},
+				Columns:    []*schema.Column{APIKeysColumns[44]},
 				RefColumns: []*schema.Column{ProvidersColumns[0]},
 				OnDelete:   schema.Cascade,
+			},
+			{
+				Symbol:     "api_keys_quota_groups_keys",
+				Columns:    []*schema.Column{APIKeysColumns[45]},
+				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
+				OnDelete:   schema.SetNull,
 			},
 		},
 		Indexes: []*schema.Index{
 			{
 				Name:    "apikey_provider_id_key_hash",
 				Unique:  true,
-				Columns: []*schema.Column{APIKeysColumns[22], APIKeysColumns[4]},
+				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[19]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -66,7 +95,7 @@ var (
 			{
 				Name:    "apikey_provider_id_usage_count_last_used_at_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[22], APIKeysColumns[7], APIKeysColumns[18], APIKeysColumns[0]},
+				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[22], APIKeysColumns[40], APIKeysColumns[0]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -74,12 +103,17 @@ var (
 			{
 				Name:    "apikey_provider_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[22]},
+				Columns: []*schema.Column{APIKeysColumns[44]},
 			},
 			{
 				Name:    "apikey_data_key_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[21]},
+				Columns: []*schema.Column{APIKeysColumns[43]},
+			},
+			{
+				Name:    "apikey_quota_group_id",
+				Unique:  false,
+				Columns: []*schema.Column{APIKeysColumns[45]},
 			},
 		},
 	}
@@ -177,6 +211,44 @@ var (
 		Name:       "installations",
 		Columns:    InstallationsColumns,
 		PrimaryKey: []*schema.Column{InstallationsColumns[0]},
+	}
+	// KeyLeasesColumns holds the columns for the "key_leases" table.
+	KeyLeasesColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "reserved_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reserved_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "probe", Type: field.TypeBool, Default: false},
+		{Name: "acquired_at", Type: field.TypeTime},
+		{Name: "expires_at", Type: field.TypeTime},
+		{Name: "api_key_id", Type: field.TypeUUID},
+		{Name: "model_id", Type: field.TypeUUID, Nullable: true},
+	}
+	// KeyLeasesTable holds the schema information for the "key_leases" table.
+	KeyLeasesTable = &schema.Table{
+		Name:       "key_leases",
+		Columns:    KeyLeasesColumns,
+		PrimaryKey: []*schema.Column{KeyLeasesColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "key_leases_api_keys_leases",
+				Columns:    []*schema.Column{KeyLeasesColumns[6]},
+				RefColumns: []*schema.Column{APIKeysColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+			{
+				Symbol:     "key_leases_models_leases",
+				Columns:    []*schema.Column{KeyLeasesColumns[7]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.SetNull,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "keylease_api_key_id_expires_at",
+				Unique:  false,
+				Columns: []*schema.Column{KeyLeasesColumns[6], KeyLeasesColumns[5]},
+			},
+		},
 	}
 	// ModelsColumns holds the columns for the "models" table.
 	ModelsColumns = []*schema.Column{
@@ -333,6 +405,9 @@ var (
 		{Name: "base_url", Type: field.TypeString, Default: ""},
 		{Name: "auth_method", Type: field.TypeEnum, Enums: []string{"bearer", "header", "query", "oauth", "aws_sigv4", "none"}, Default: "bearer"},
 		{Name: "description", Type: field.TypeString, Default: ""},
+		{Name: "cooling_until", Type: field.TypeTime, Nullable: true},
+		{Name: "cooling_reason", Type: field.TypeString, Default: ""},
+		{Name: "incidents", Type: field.TypeInt, Default: 0},
 	}
 	// ProvidersTable holds the schema information for the "providers" table.
 	ProvidersTable = &schema.Table{
@@ -347,6 +422,50 @@ var (
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
+			},
+		},
+	}
+	// QuotaGroupsColumns holds the columns for the "quota_groups" table.
+	QuotaGroupsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "created_at", Type: field.TypeTime},
+		{Name: "updated_at", Type: field.TypeTime},
+		{Name: "requests_per_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_per_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "requests_per_day", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_per_day", Type: field.TypeInt64, Default: 0},
+		{Name: "concurrency", Type: field.TypeInt64, Default: 0},
+		{Name: "cost_per_day", Type: field.TypeInt64, Default: 0},
+		{Name: "minute", Type: field.TypeTime, Nullable: true},
+		{Name: "requests_this_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_this_minute", Type: field.TypeInt64, Default: 0},
+		{Name: "requests_today", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens_today", Type: field.TypeInt64, Default: 0},
+		{Name: "cost_today", Type: field.TypeInt64, Default: 0},
+		{Name: "last_reset", Type: field.TypeTime},
+		{Name: "in_flight", Type: field.TypeInt64, Default: 0},
+		{Name: "observed", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "name", Type: field.TypeString},
+		{Name: "provider_id", Type: field.TypeUUID},
+	}
+	// QuotaGroupsTable holds the schema information for the "quota_groups" table.
+	QuotaGroupsTable = &schema.Table{
+		Name:       "quota_groups",
+		Columns:    QuotaGroupsColumns,
+		PrimaryKey: []*schema.Column{QuotaGroupsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "quota_groups_providers_quota_groups",
+				Columns:    []*schema.Column{QuotaGroupsColumns[19]},
+				RefColumns: []*schema.Column{ProvidersColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "quotagroup_provider_id_name",
+				Unique:  true,
+				Columns: []*schema.Column{QuotaGroupsColumns[19], QuotaGroupsColumns[18]},
 			},
 		},
 	}
@@ -604,10 +723,12 @@ var (
 		DataKeysTable,
 		DiscoveryLogsTable,
 		InstallationsTable,
+		KeyLeasesTable,
 		ModelsTable,
 		ModelFamiliesTable,
 		PricesTable,
 		ProvidersTable,
+		QuotaGroupsTable,
 		SdkVersionsTable,
 		SettingsTable,
 		UsageTrackingTable,
@@ -620,16 +741,21 @@ var (
 func init() {
 	APIKeysTable.ForeignKeys[0].RefTable = DataKeysTable
 	APIKeysTable.ForeignKeys[1].RefTable = ProvidersTable
+	APIKeysTable.ForeignKeys[2].RefTable = QuotaGroupsTable
 	APIKeysTable.Annotation = &entsql.Annotation{
 		Table: "api_keys",
 	}
 	APIKeysTable.Annotation.Checks = map[string]string{
-		"api_keys_counters":   "usage_count BETWEEN 0 AND 9000000000000000000 AND token_count BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000",
-		"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL)",
+		"api_keys_choice":     "pass >= 0 AND weight BETWEEN 1 AND 1000 AND priority BETWEEN -1000 AND 1000",
+		"api_keys_counters":   "usage_count BETWEEN 0 AND 9000000000000000000 AND token_count BETWEEN 0 AND 9000000000000000000",
+		"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '')",
 		"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
+		"api_keys_failures":   "failures BETWEEN 0 AND 1000000 AND (failed_at IS NULL) = (failure_class = '')",
 		"api_keys_key_hash":   "length(key_hash) = 64",
 		"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
+		"api_keys_limits":     "requests_per_minute BETWEEN 0 AND 9000000000000000000 AND tokens_per_minute BETWEEN 0 AND 9000000000000000000 AND requests_per_day BETWEEN 0 AND 9000000000000000000 AND tokens_per_day BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000 AND cost_per_day BETWEEN 0 AND 9000000000000000000",
 		"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
+		"api_keys_windows":    "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000 AND in_flight BETWEEN 0 AND 9000000000000000000",
 	}
 	AuditLogTable.Annotation = &entsql.Annotation{
 		Table: "audit_log",
@@ -658,6 +784,15 @@ func init() {
 	}
 	InstallationsTable.Annotation.Checks = map[string]string{
 		"installations_one": "number = 1",
+	}
+	KeyLeasesTable.ForeignKeys[0].RefTable = APIKeysTable
+	KeyLeasesTable.ForeignKeys[1].RefTable = ModelsTable
+	KeyLeasesTable.Annotation = &entsql.Annotation{
+		Table: "key_leases",
+	}
+	KeyLeasesTable.Annotation.Checks = map[string]string{
+		"key_leases_reserved": "reserved_tokens BETWEEN 0 AND 9000000000000000000 AND reserved_cost BETWEEN 0 AND 9000000000000000000",
+		"key_leases_times":    "expires_at > acquired_at",
 	}
 	ModelsTable.ForeignKeys[0].RefTable = ModelFamiliesTable
 	ModelsTable.ForeignKeys[1].RefTable = ProvidersTable
@@ -692,7 +827,17 @@ func init() {
 	}
 	ProvidersTable.Annotation.Checks = map[string]string{
 		"providers_auth_method": "auth_method IN ('bearer', 'header', 'query', 'oauth', 'aws_sigv4', 'none')",
+		"providers_cooling":     "incidents BETWEEN 0 AND 1000000 AND (cooling_until IS NULL) = (cooling_reason = '')",
 		"providers_name":        "length(name) BETWEEN 1 AND 128",
+	}
+	QuotaGroupsTable.ForeignKeys[0].RefTable = ProvidersTable
+	QuotaGroupsTable.Annotation = &entsql.Annotation{
+		Table: "quota_groups",
+	}
+	QuotaGroupsTable.Annotation.Checks = map[string]string{
+		"quota_groups_limits":  "requests_per_minute BETWEEN 0 AND 9000000000000000000 AND tokens_per_minute BETWEEN 0 AND 9000000000000000000 AND requests_per_day BETWEEN 0 AND 9000000000000000000 AND tokens_per_day BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000 AND cost_per_day BETWEEN 0 AND 9000000000000000000",
+		"quota_groups_name":    "length(name) BETWEEN 1 AND 128",
+		"quota_groups_windows": "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000 AND in_flight BETWEEN 0 AND 9000000000000000000",
 	}
 	SdkVersionsTable.ForeignKeys[0].RefTable = ProvidersTable
 	SdkVersionsTable.Annotation = &entsql.Annotation{

@@ -57,6 +57,8 @@ const (
 	EdgeProvider = "provider"
 	// EdgeFamily holds the string denoting the family edge name in mutations.
 	EdgeFamily = "family"
+	// EdgeLeases holds the string denoting the leases edge name in mutations.
+	EdgeLeases = "leases"
 	// EdgePrices holds the string denoting the prices edge name in mutations.
 	EdgePrices = "prices"
 	// EdgeUsage holds the string denoting the usage edge name in mutations.
@@ -81,6 +83,13 @@ const (
 	FamilyInverseTable = "model_families"
 	// FamilyColumn is the table column denoting the family relation/edge.
 	FamilyColumn = "family_id"
+	// LeasesTable is the table that holds the leases relation/edge.
+	LeasesTable = "key_leases"
+	// LeasesInverseTable is the table name for the KeyLease entity.
+	// It exists in this package in order to avoid circular dependency with the "keylease" package.
+	LeasesInverseTable = "key_leases"
+	// LeasesColumn is the table column denoting the leases relation/edge.
+	LeasesColumn = "model_id"
 	// PricesTable is the table that holds the prices relation/edge.
 	PricesTable = "prices"
 	// PricesInverseTable is the table name for the Price entity.
@@ -295,6 +304,20 @@ func ByFamilyField(field string, opts ...sql.OrderTermOption) OrderOption {
 	}
 }
 
+// ByLeasesCount orders the results by leases count.
+func ByLeasesCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newLeasesStep(), opts...)
+	}
+}
+
+// ByLeases orders the results by leases terms.
+func ByLeases(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newLeasesStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
 // ByPricesCount orders the results by prices count.
 func ByPricesCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -362,6 +385,13 @@ func newFamilyStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(FamilyInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.M2O, true, FamilyTable, FamilyColumn),
+	)
+}
+func newLeasesStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(LeasesInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
 	)
 }
 func newPricesStep() *sqlgraph.Step {

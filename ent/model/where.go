@@ -908,6 +908,29 @@ func HasFamilyWith(preds ...predicate.ModelFamily) predicate.Model {
 	})
 }
 
+// HasLeases applies the HasEdge predicate on the "leases" edge.
+func HasLeases() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasLeasesWith applies the HasEdge predicate on the "leases" edge with a given conditions (other predicates).
+func HasLeasesWith(preds ...predicate.KeyLease) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newLeasesStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasPrices applies the HasEdge predicate on the "prices" edge.
 func HasPrices() predicate.Model {
 	return predicate.Model(func(s *sql.Selector) {

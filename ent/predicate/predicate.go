@@ -21,6 +21,9 @@ type DiscoveryLog func(*sql.Selector)
 // Installation is the predicate function for installation builders.
 type Installation func(*sql.Selector)
 
+// KeyLease is the predicate function for keylease builders.
+type KeyLease func(*sql.Selector)
+
 // Model is the predicate function for model builders.
 type Model func(*sql.Selector)
 
@@ -32,6 +35,9 @@ type Price func(*sql.Selector)
 
 // Provider is the predicate function for provider builders.
 type Provider func(*sql.Selector)
+
+// QuotaGroup is the predicate function for quotagroup builders.
+type QuotaGroup func(*sql.Selector)
 
 // SDKVersion is the predicate function for sdkversion builders.
 type SDKVersion func(*sql.Selector)

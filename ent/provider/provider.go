@@ -31,12 +31,20 @@ const (
 	FieldAuthMethod = "auth_method"
 	// FieldDescription holds the string denoting the description field in the database.
 	FieldDescription = "description"
+	// FieldCoolingUntil holds the string denoting the cooling_until field in the database.
+	FieldCoolingUntil = "cooling_until"
+	// FieldCoolingReason holds the string denoting the cooling_reason field in the database.
+	FieldCoolingReason = "cooling_reason"
+	// FieldIncidents holds the string denoting the incidents field in the database.
+	FieldIncidents = "incidents"
 	// EdgeFamilies holds the string denoting the families edge name in mutations.
 	EdgeFamilies = "families"
 	// EdgeModels holds the string denoting the models edge name in mutations.
 	EdgeModels = "models"
 	// EdgeKeys holds the string denoting the keys edge name in mutations.
 	EdgeKeys = "keys"
+	// EdgeQuotaGroups holds the string denoting the quota_groups edge name in mutations.
+	EdgeQuotaGroups = "quota_groups"
 	// EdgeSdkVersions holds the string denoting the sdk_versions edge name in mutations.
 	EdgeSdkVersions = "sdk_versions"
 	// EdgeDiscoveryLogs holds the string denoting the discovery_logs edge name in mutations.
@@ -64,6 +72,13 @@ const (
 	KeysInverseTable = "api_keys"
 	// KeysColumn is the table column denoting the keys relation/edge.
 	KeysColumn = "provider_id"
+	// QuotaGroupsTable is the table that holds the quota_groups relation/edge.
+	QuotaGroupsTable = "quota_groups"
+	// QuotaGroupsInverseTable is the table name for the QuotaGroup entity.
+	// It exists in this package in order to avoid circular dependency with the "quotagroup" package.
+	QuotaGroupsInverseTable = "quota_groups"
+	// QuotaGroupsColumn is the table column denoting the quota_groups relation/edge.
+	QuotaGroupsColumn = "provider_id"
 	// SdkVersionsTable is the table that holds the sdk_versions relation/edge.
 	SdkVersionsTable = "sdk_versions"
 	// SdkVersionsInverseTable is the table name for the SDKVersion entity.
@@ -91,6 +106,9 @@ var Columns = []string{
 	FieldBaseURL,
 	FieldAuthMethod,
 	FieldDescription,
+	FieldCoolingUntil,
+	FieldCoolingReason,
+	FieldIncidents,
 }
 
 // ValidColumn reports if the column name is valid (part of the table columns).
@@ -110,6 +128,10 @@ var (
 	DefaultBaseURL string
 	// DefaultDescription holds the default value on creation for the "description" field.
 	DefaultDescription string
+	// DefaultCoolingReason holds the default value on creation for the "cooling_reason" field.
+	DefaultCoolingReason string
+	// DefaultIncidents holds the default value on creation for the "incidents" field.
+	DefaultIncidents int
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )
@@ -192,6 +214,21 @@ func ByDescription(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldDescription, opts...).ToFunc()
 }
 
+// ByCoolingUntil orders the results by the cooling_until field.
+func ByCoolingUntil(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCoolingUntil, opts...).ToFunc()
+}
+
+// ByCoolingReason orders the results by the cooling_reason field.
+func ByCoolingReason(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCoolingReason, opts...).ToFunc()
+}
+
+// ByIncidents orders the results by the incidents field.
+func ByIncidents(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldIncidents, opts...).ToFunc()
+}
+
 // ByFamiliesCount orders the results by families count.
 func ByFamiliesCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -231,6 +268,20 @@ func ByKeysCount(opts ...sql.OrderTermOption) OrderOption {
 func ByKeys(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	return func(s *sql.Selector) {
 		sqlgraph.OrderByNeighborTerms(s, newKeysStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByQuotaGroupsCount orders the results by quota_groups count.
+func ByQuotaGroupsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newQuotaGroupsStep(), opts...)
+	}
+}
+
+// ByQuotaGroups orders the results by quota_groups terms.
+func ByQuotaGroups(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newQuotaGroupsStep(), append([]sql.OrderTerm{term}, terms...)...)
 	}
 }
 
@@ -280,6 +331,13 @@ func newKeysStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(KeysInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, KeysTable, KeysColumn),
+	)
+}
+func newQuotaGroupsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(QuotaGroupsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, QuotaGroupsTable, QuotaGroupsColumn),
 	)
 }
 func newSdkVersionsStep() *sqlgraph.Step {

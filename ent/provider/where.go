@@ -91,6 +91,21 @@ func Description(v string) predicate.Provider {
 	return predicate.Provider(sql.FieldEQ(FieldDescription, v))
 }
 
+// CoolingUntil applies equality check predicate on the "cooling_until" field. It's identical to CoolingUntilEQ.
+func CoolingUntil(v time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldEQ(FieldCoolingUntil, v))
+}
+
+// CoolingReason applies equality check predicate on the "cooling_reason" field. It's identical to CoolingReasonEQ.
+func CoolingReason(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldEQ(FieldCoolingReason, v))
+}
+
+// Incidents applies equality check predicate on the "incidents" field. It's identical to IncidentsEQ.
+func Incidents(v int) predicate.Provider {
+	return predicate.Provider(sql.FieldEQ(FieldIncidents, v))
+}
+
 // CreatedAtEQ applies the EQ predicate on the "created_at" field.
 func CreatedAtEQ(v time.Time) predicate.Provider {
 	return predicate.Provider(sql.FieldEQ(FieldCreatedAt, v))
@@ -501,6 +516,161 @@ func DescriptionContainsFold(v string) predicate.Provider {
 	return predicate.Provider(sql.FieldContainsFold(FieldDescription, v))
 }
 
+// CoolingUntilEQ applies the EQ predicate on the "cooling_until" field.
+func CoolingUntilEQ(v time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldEQ(FieldCoolingUntil, v))
+}
+
+// CoolingUntilNEQ applies the NEQ predicate on the "cooling_until" field.
+func CoolingUntilNEQ(v time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldNEQ(FieldCoolingUntil, v))
+}
+
+// CoolingUntilIn applies the In predicate on the "cooling_until" field.
+func CoolingUntilIn(vs ...time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldIn(FieldCoolingUntil, vs...))
+}
+
+// CoolingUntilNotIn applies the NotIn predicate on the "cooling_until" field.
+func CoolingUntilNotIn(vs ...time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldNotIn(FieldCoolingUntil, vs...))
+}
+
+// CoolingUntilGT applies the GT predicate on the "cooling_until" field.
+func CoolingUntilGT(v time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldGT(FieldCoolingUntil, v))
+}
+
+// CoolingUntilGTE applies the GTE predicate on the "cooling_until" field.
+func CoolingUntilGTE(v time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldGTE(FieldCoolingUntil, v))
+}
+
+// CoolingUntilLT applies the LT predicate on the "cooling_until" field.
+func CoolingUntilLT(v time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldLT(FieldCoolingUntil, v))
+}
+
+// CoolingUntilLTE applies the LTE predicate on the "cooling_until" field.
+func CoolingUntilLTE(v time.Time) predicate.Provider {
+	return predicate.Provider(sql.FieldLTE(FieldCoolingUntil, v))
+}
+
+// CoolingUntilIsNil applies the IsNil predicate on the "cooling_until" field.
+func CoolingUntilIsNil() predicate.Provider {
+	return predicate.Provider(sql.FieldIsNull(FieldCoolingUntil))
+}
+
+// CoolingUntilNotNil applies the NotNil predicate on the "cooling_until" field.
+func CoolingUntilNotNil() predicate.Provider {
+	return predicate.Provider(sql.FieldNotNull(FieldCoolingUntil))
+}
+
+// CoolingReasonEQ applies the EQ predicate on the "cooling_reason" field.
+func CoolingReasonEQ(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldEQ(FieldCoolingReason, v))
+}
+
+// CoolingReasonNEQ applies the NEQ predicate on the "cooling_reason" field.
+func CoolingReasonNEQ(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldNEQ(FieldCoolingReason, v))
+}
+
+// CoolingReasonIn applies the In predicate on the "cooling_reason" field.
+func CoolingReasonIn(vs ...string) predicate.Provider {
+	return predicate.Provider(sql.FieldIn(FieldCoolingReason, vs...))
+}
+
+// CoolingReasonNotIn applies the NotIn predicate on the "cooling_reason" field.
+func CoolingReasonNotIn(vs ...string) predicate.Provider {
+	return predicate.Provider(sql.FieldNotIn(FieldCoolingReason, vs...))
+}
+
+// CoolingReasonGT applies the GT predicate on the "cooling_reason" field.
+func CoolingReasonGT(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldGT(FieldCoolingReason, v))
+}
+
+// CoolingReasonGTE applies the GTE predicate on the "cooling_reason" field.
+func CoolingReasonGTE(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldGTE(FieldCoolingReason, v))
+}
+
+// CoolingReasonLT applies the LT predicate on the "cooling_reason" field.
+func CoolingReasonLT(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldLT(FieldCoolingReason, v))
+}
+
+// CoolingReasonLTE applies the LTE predicate on the "cooling_reason" field.
+func CoolingReasonLTE(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldLTE(FieldCoolingReason, v))
+}
+
+// CoolingReasonContains applies the Contains predicate on the "cooling_reason" field.
+func CoolingReasonContains(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldContains(FieldCoolingReason, v))
+}
+
+// CoolingReasonHasPrefix applies the HasPrefix predicate on the "cooling_reason" field.
+func CoolingReasonHasPrefix(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldHasPrefix(FieldCoolingReason, v))
+}
+
+// CoolingReasonHasSuffix applies the HasSuffix predicate on the "cooling_reason" field.
+func CoolingReasonHasSuffix(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldHasSuffix(FieldCoolingReason, v))
+}
+
+// CoolingReasonEqualFold applies the EqualFold predicate on the "cooling_reason" field.
+func CoolingReasonEqualFold(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldEqualFold(FieldCoolingReason, v))
+}
+
+// CoolingReasonContainsFold applies the ContainsFold predicate on the "cooling_reason" field.
+func CoolingReasonContainsFold(v string) predicate.Provider {
+	return predicate.Provider(sql.FieldContainsFold(FieldCoolingReason, v))
+}
+
+// IncidentsEQ applies the EQ predicate on the "incidents" field.
+func IncidentsEQ(v int) predicate.Provider {
+	return predicate.Provider(sql.FieldEQ(FieldIncidents, v))
+}
+
+// IncidentsNEQ applies the NEQ predicate on the "incidents" field.
+func IncidentsNEQ(v int) predicate.Provider {
+	return predicate.Provider(sql.FieldNEQ(FieldIncidents, v))
+}
+
+// IncidentsIn applies the In predicate on the "incidents" field.
+func IncidentsIn(vs ...int) predicate.Provider {
+	return predicate.Provider(sql.FieldIn(FieldIncidents, vs...))
+}
+
+// IncidentsNotIn applies the NotIn predicate on the "incidents" field.
+func IncidentsNotIn(vs ...int) predicate.Provider {
+	return predicate.Provider(sql.FieldNotIn(FieldIncidents, vs...))
+}
+
+// IncidentsGT applies the GT predicate on the "incidents" field.
+func IncidentsGT(v int) predicate.Provider {
+	return predicate.Provider(sql.FieldGT(FieldIncidents, v))
+}
+
+// IncidentsGTE applies the GTE predicate on the "incidents" field.
+func IncidentsGTE(v int) predicate.Provider {
+	return predicate.Provider(sql.FieldGTE(FieldIncidents, v))
+}
+
+// IncidentsLT applies the LT predicate on the "incidents" field.
+func IncidentsLT(v int) predicate.Provider {
+	return predicate.Provider(sql.FieldLT(FieldIncidents, v))
+}
+
+// IncidentsLTE applies the LTE predicate on the "incidents" field.
+func IncidentsLTE(v int) predicate.Provider {
+	return predicate.Provider(sql.FieldLTE(FieldIncidents, v))
+}
+
 // HasFamilies applies the HasEdge predicate on the "families" edge.
 func HasFamilies() predicate.Provider {
 	return predicate.Provider(func(s *sql.Selector) {
@@ -562,6 +732,29 @@ func HasKeys() predicate.Provider {
 func HasKeysWith(preds ...predicate.APIKey) predicate.Provider {
 	return predicate.Provider(func(s *sql.Selector) {
 		step := newKeysStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasQuotaGroups applies the HasEdge predicate on the "quota_groups" edge.
+func HasQuotaGroups() predicate.Provider {
+	return predicate.Provider(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, QuotaGroupsTable, QuotaGroupsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasQuotaGroupsWith applies the HasEdge predicate on the "quota_groups" edge with a given conditions (other predicates).
+func HasQuotaGroupsWith(preds ...predicate.QuotaGroup) predicate.Provider {
+	return predicate.Provider(func(s *sql.Selector) {
+		step := newQuotaGroupsStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

@@ -14,7 +14,7 @@ import (
 type APIKey struct{ ent.Schema }
 
 // Mixin of the APIKey.
-func (APIKey) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}, SoftDelete{}} }
+func (APIKey) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}, SoftDelete{}, Quota{}} }
 
 // Fields of the APIKey.
 func (APIKey) Fields() []ent.Field {
@@ -28,14 +28,24 @@ func (APIKey) Fields() []ent.Field {
 		field.Int64("token_count").Default(0).Comment("tokens ever recorded, all meters"),
 		field.Int64("extra_requests").Default(0).Comment("those of usage_count that IncrementUsage counted, which are not in the ledger"),
 		field.Int64("extra_tokens").Default(0).Comment("those of token_count that IncrementUsage counted"),
-		field.Int64("requests_today").Default(0).Comment("requests on the UTC day of last_reset"),
-		field.Int64("tokens_today").Default(0).Comment("tokens on the UTC day of last_reset, all meters"),
-		field.Time("last_reset").Comment("the daily counters count since then and only for its UTC day"),
 		field.Bool("disabled").Default(false).Comment("taken out by a person; only a person puts it back"),
 		field.Bool("degraded").Default(false).Comment("out of use until degraded_until"),
 		field.Time("degraded_until").Optional().Nillable().
 			Comment("first instant it may be used again, UTC; NULL: it is not degraded"),
 		field.String("degraded_reason").Default(""),
+		field.String("degraded_by").Default("").Comment("the class of the failure that degraded it; empty: none did"),
+		field.Int("failures").Default(0).Comment("failures one after the other, by which the next degradation is longer"),
+		field.String("failure_class").Default("").Comment("class of the last failure; empty: there was none since a request succeeded"),
+		field.Time("failed_at").Optional().Nillable().Comment("when the last failure was, UTC; NULL: there was none since a request succeeded"),
+		field.Time("succeeded_at").Optional().Nillable().Comment("when the last lease ended well, UTC; NULL: none did"),
+		field.Int64("pass").Default(0).Comment("where in the pool's rotation it was last leased, as in stride scheduling"),
+		field.Int("weight").Default(1).Comment("its share of the requests, beside keys of the same priority"),
+		field.Int("priority").Default(0).Comment("keys of a higher one are leased first"),
+		field.JSON("allowed_models", []string{}).Optional().SchemaType(jsonText).
+			Comment("the provider's names of the models that it is for, * at the end: any rest; NULL: all"),
+		field.JSON("denied_models", []string{}).Optional().SchemaType(jsonText).
+			Comment("the models that it is not for, likewise; NULL: none"),
+		field.UUID("quota_group_id", uuid.UUID{}).Optional().Nillable().Comment("the account whose limits it shares; NULL: none"),
 		field.Time("last_used_at").Optional().Nillable().Comment("when usage last happened, UTC; NULL: never"),
 		field.Time("expires_at").Optional().Nillable().
 			Comment("first instant it is not used any more, UTC; NULL: it does not expire"),
@@ -51,6 +61,8 @@ func (APIKey) Edges() []ent.Edge {
 		// The ledger is never deleted with a key.
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type),
+		edge.To("leases", KeyLease.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.From("quota_group", QuotaGroup.Type).Ref("keys").Field("quota_group_id").Unique(),
 		edge.From("data_key", DataKey.Type).Ref("keys").Field("data_key_id").Unique(),
 	}
 }
@@ -66,6 +78,8 @@ func (APIKey) Indexes() []ent.Index {
 		index.Fields("provider_id"),
 		// The foreign key, and RotateKeyring.
 		index.Fields("data_key_id"),
+		// The foreign key.
+		index.Fields("quota_group_id"),
 	}
 }
 
@@ -73,13 +87,15 @@ func (APIKey) Indexes() []ent.Index {
 func (APIKey) Annotations() []schema.Annotation {
 	return []schema.Annotation{
 		entsql.Annotation{Table: "api_keys"},
-		entsql.Checks(map[string]string{
+		entsql.Checks(quotaChecks("api_keys", map[string]string{
 			"api_keys_key_hash":   "length(key_hash) = 64",
 			"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
-			"api_keys_counters":   amounts("usage_count", "token_count", "requests_today", "tokens_today"),
+			"api_keys_counters":   amounts("usage_count", "token_count"),
 			"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
 			"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
-			"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL)",
-		}),
+			"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '')",
+			"api_keys_failures":   "failures BETWEEN 0 AND 1000000 AND (failed_at IS NULL) = (failure_class = '')",
+			"api_keys_choice":     "pass >= 0 AND weight BETWEEN 1 AND 1000 AND priority BETWEEN -1000 AND 1000",
+		})),
 	}
 }

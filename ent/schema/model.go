@@ -50,6 +50,7 @@ func (Model) Edges() []ent.Edge {
 	return []ent.Edge{
 		edge.From("provider", Provider.Type).Ref("models").Field("provider_id").Unique().Required(),
 		edge.From("family", ModelFamily.Type).Ref("models").Field("family_id").Unique(),
+		edge.To("leases", KeyLease.Type).Annotations(entsql.OnDelete(entsql.SetNull)),
 		edge.To("prices", Price.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		// The ledger is never deleted with the catalogue.
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),

@@ -26,6 +26,10 @@ func (Provider) Fields() []ent.Field {
 			Default("bearer").
 			Comment("how a request carries the key"),
 		field.String("description").Default(""),
+		field.Time("cooling_until").Optional().Nillable().
+			Comment("first instant its keys may be leased again after an incident of its own, UTC; NULL: there was none"),
+		field.String("cooling_reason").Default("").Comment("the class of the failures of many keys at once"),
+		field.Int("incidents").Default(0).Comment("incidents since a request succeeded, by which the next cooling is longer"),
 	}
 }
 
@@ -35,6 +39,7 @@ func (Provider) Edges() []ent.Edge {
 		edge.To("families", ModelFamily.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("models", Model.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("keys", APIKey.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("quota_groups", QuotaGroup.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("sdk_versions", SDKVersion.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		// A log outlives what it was about.
 		edge.To("discovery_logs", DiscoveryLog.Type).Annotations(entsql.OnDelete(entsql.SetNull)),
@@ -55,6 +60,7 @@ func (Provider) Annotations() []schema.Annotation {
 		entsql.Annotation{Table: "providers"},
 		entsql.Checks(map[string]string{
 			"providers_name":        "length(name) BETWEEN 1 AND 128",
+			"providers_cooling":     "incidents BETWEEN 0 AND 1000000 AND (cooling_until IS NULL) = (cooling_reason = '')",
 			"providers_auth_method": "auth_method IN ('bearer', 'header', 'query', 'oauth', 'aws_sigv4', 'none')",
 		}),
 	}

@@ -1,0 +1,61 @@
+package schema
+
+import (
+	"entgo.io/ent"
+	"entgo.io/ent/dialect/entsql"
+	"entgo.io/ent/schema"
+	"entgo.io/ent/schema/edge"
+	"entgo.io/ent/schema/field"
+	"entgo.io/ent/schema/index"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// KeyLease holds the schema definition for the KeyLease entity: a key that somebody uses now, and what is reserved for
+// that. The row goes when the lease ends, or when the key is next leased after it has expired.
+type KeyLease struct{ ent.Schema }
+
+// Mixin of the KeyLease.
+func (KeyLease) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
+
+// Fields of the KeyLease.
+func (KeyLease) Fields() []ent.Field {
+	return []ent.Field{
+		id("api_key_id", "the key that is used"),
+		field.UUID("model_id", uuid.UUID{}).Optional().Nillable().Comment("the model that it is used for; NULL: it was not said"),
+		field.Int64("reserved_tokens").Default(0).Comment("tokens that are counted in the key's windows until it is known how many they were"),
+		field.Int64("reserved_cost").GoType(money.USD(0)).Default(0).Comment("nano-USD that are counted likewise"),
+		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),
+		field.Time("acquired_at").Immutable().Comment("when it began, UTC; its request counts in the windows of then"),
+		field.Time("expires_at").Comment("first instant at which what it reserves is free again, UTC"),
+	}
+}
+
+// Edges of the KeyLease.
+func (KeyLease) Edges() []ent.Edge {
+	return []ent.Edge{
+		edge.From("key", APIKey.Type).Ref("leases").Field("api_key_id").Unique().Required(),
+		edge.From("model", Model.Type).Ref("leases").Field("model_id").Unique(),
+	}
+}
+
+// Indexes of the KeyLease.
+func (KeyLease) Indexes() []ent.Index {
+	return []ent.Index{
+		// AcquireKey: the leases of keys that have expired; and the foreign key. That of the model has none: the table
+		// holds what is under way alone.
+		index.Fields("api_key_id", "expires_at"),
+	}
+}
+
+// Annotations of the KeyLease.
+func (KeyLease) Annotations() []schema.Annotation {
+	return []schema.Annotation{
+		entsql.Annotation{Table: "key_leases"},
+		entsql.Checks(map[string]string{
+			"key_leases_reserved": amounts("reserved_tokens", "reserved_cost"),
+			"key_leases_times":    "expires_at > acquired_at",
+		}),
+	}
+}

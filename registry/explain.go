@@ -1,0 +1,234 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
+)
+
+// KeyReason says why a key may not be used.
+type KeyReason string
+
+// The reasons. Who waits for a key waits for those that pass.
+const (
+	KeyDisabled KeyReason = "disabled"
+	KeyExpired  KeyReason = "expired"      // another key follows it: see RotateAPIKey
+	KeyExcluded KeyReason = "excluded"     // by the caller
+	KeyDenied   KeyReason = "model_denied" // it is not for the model
+	KeyTooSmall KeyReason = "too_small"    // one of its limits is below what the request asks for
+	KeyDegraded KeyReason = "degraded"     // passes: by a person, or for a failure
+	KeyProbed   KeyReason = "probed"       // passes: it was out, and the request that tries it has not ended
+	KeyLimited  KeyReason = "limited"      // passes: a limit is reached
+	KeyBusy     KeyReason = "busy"         // passes: as many requests as it may have are under way
+	KeyCooling  KeyReason = "cooling"      // passes: the provider has an incident
+)
+
+// passes tells that time, or the end of a lease, changes it.
+func (r KeyReason) passes() bool {
+	return r == KeyDegraded || r == KeyProbed || r == KeyLimited || r == KeyBusy || r == KeyCooling
+}
+
+// KeyVerdict says whether a key may be used now, and why not.
+type KeyVerdict struct {
+	ID     uuid.UUID
+	Prefix string
+	Label  string
+	Reason KeyReason // empty: it may be used
+	Detail string    // why it is degraded, or what limits are closed
+	Until  time.Time // when it opens; zero: not by itself, or when another request ends
+
+	Priority int
+	Weight   int
+	InFlight int64        // leases that are open
+	Limits   []LimitState // those that there are, of the key and of its group; empty for GetLeastUsedKey, which looks at none
+	// Probation tells that the key was out for a reason that time alone does not mend, until one request has succeeded.
+	Probation bool
+	Next      bool // AcquireKey would hand it out now
+}
+
+// NoKeyError is the [ErrNoKeyAvailable] of a provider.
+type NoKeyError struct {
+	ProviderID uuid.UUID
+	Keys       []KeyVerdict // in the order they were added; empty: the provider has no key
+	OpensAt    time.Time    // when the first of them opens by itself; zero: none does
+
+	passes bool // it is worth waiting
+}
+
+// Error says how many keys there are and when the first one opens.
+func (e *NoKeyError) Error() string {
+	text := fmt.Sprintf("%s: provider %s has %d keys", ErrNoKeyAvailable, e.ProviderID, len(e.Keys))
+	if reasons := e.reasons(); reasons != "" {
+		text += " (" + reasons + ")"
+	}
+	if !e.OpensAt.IsZero() {
+		text += ", the first opens at " + e.OpensAt.Format(time.RFC3339)
+	}
+	return text
+}
+
+// reasons counts the keys by why they may not be used.
+func (e *NoKeyError) reasons() string {
+	n, order := map[KeyReason]int{}, []KeyReason(nil)
+	for _, k := range e.Keys {
+		if n[k.Reason]++; n[k.Reason] == 1 {
+			order = append(order, k.Reason)
+		}
+	}
+	texts := make([]string, len(order))
+	for i, reason := range order {
+		texts[i] = fmt.Sprintf("%d %s", n[reason], reason)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// Unwrap returns [ErrNoKeyAvailable].
+func (e *NoKeyError) Unwrap() error { return ErrNoKeyAvailable }
+
+// add adds a verdict on a key that may not be used.
+func (e *NoKeyError) add(v KeyVerdict) {
+	e.Keys = append(e.Keys, v)
+	e.passes = e.passes || v.Reason.passes()
+	if !v.Until.IsZero() && (e.OpensAt.IsZero() || v.Until.Before(e.OpensAt)) {
+		e.OpensAt = v.Until
+	}
+}
+
+// noKey says why a pool has no key to hand out.
+func (p *pool) noKey(want wanted, now time.Time) *NoKeyError {
+	why := &NoKeyError{ProviderID: p.id}
+	for _, k := range p.keys {
+		why.add(p.verdict(k, want, now))
+	}
+	return why
+}
+
+// verdict says whether a key may be used now.
+func (p *pool) verdict(k *poolKey, want wanted, now time.Time) KeyVerdict {
+	v := KeyVerdict{
+		ID: k.id, Prefix: k.prefix, Label: k.label, Priority: k.priority, Weight: k.weight, InFlight: k.inFlight,
+		Probation: k.onProbation(),
+	}
+	v.Reason, v.Until = k.blocked(want, now)
+	switch {
+	case !p.cools(now):
+	case v.Reason == "":
+		v.Reason, v.Until, v.Detail = KeyCooling, *p.coolingUntil, string(p.coolingReason)
+	case !v.Until.IsZero():
+		v.Until = maxTime(v.Until, *p.coolingUntil)
+	}
+	if v.Reason == KeyDegraded {
+		v.Detail = k.degradedReason
+	}
+	own := len(k.windows(want.amount, now, nil))
+	var closed []string
+	for i, w := range k.allWindows(want.amount, now) {
+		s := LimitState{Name: w.name, Limit: w.limit, Used: w.used, Closed: w.closed()}
+		if i >= own {
+			s.Group = k.account.name
+		}
+		if s.Closed {
+			s.OpensAt = w.opens()
+			closed = append(closed, strings.TrimSpace(s.Group+" "+string(s.Name)))
+		}
+		v.Limits = append(v.Limits, s)
+	}
+	if v.Detail == "" {
+		v.Detail = strings.Join(closed, ", ")
+	}
+	return v
+}
+
+// ExplainKeys says of each live key of a provider, in the order they were added, whether AcquireKey may hand it out now, and which it would:
+// each limit with its counter, and when it opens. Leases that have expired count no more. It changes nothing; TTL and Wait say
+// nothing here. An unknown provider has no keys.
+//
+// It returns [ErrInvalidData], or [ErrForeignKey] for an unknown model.
+func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdict, error) {
+	const op = "explain keys"
+	in.Wait, in.TTL = false, minTTL
+	f := in.faults(r.inTx)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	b := newBasis(r.now())
+	if err := r.look(ctx, b, in.ProviderID); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	p, want := b.pools[in.ProviderID], in.wanted()
+	if in.ModelID != uuid.Nil {
+		b.from = b.now
+		if err := b.readModels(ctx, r.fresh, []uuid.UUID{in.ModelID}); err != nil {
+			return nil, translate(ctx, op, err)
+		}
+		var err error
+		if want.model, err = b.modelName(in.ModelID, in.ProviderID); err != nil {
+			return nil, translate(ctx, op, err)
+		}
+	}
+	next := p.choose(want, b.now)
+	verdicts := make([]KeyVerdict, 0, len(p.keys))
+	for _, k := range p.keys {
+		v := p.verdict(k, want, b.now)
+		v.Next = k == next
+		verdicts = append(verdicts, v)
+	}
+	return verdicts, nil
+}
+
+// look reads the pools of providers as they are now, without the leases that have expired.
+func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) error {
+	if err := r.readPool(ctx, r.fresh, b, false, nil, nil, providers); err != nil {
+		return err
+	}
+	ids := slices.Collect(maps.Keys(b.keys))
+	if len(ids) == 0 {
+		return nil
+	}
+	list, args := inList(ids)
+	query := fmt.Sprintf("SELECT %s FROM %s WHERE api_key_id IN %s AND expires_at <= $%d", leaseColumns, keylease.Table, list, len(args)+1)
+	err := scanRows(ctx, r.fresh, query, append(args, b.now), func(scan func(...any) error) error {
+		l, err := scanLease(scan)
+		b.expired = append(b.expired, l)
+		return err
+	})
+	b.expire()
+	return err
+}
+
+// explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.
+func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
+	all, err := r.fresh.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
+		Order(inOrderOfUse()...).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	why := &NoKeyError{ProviderID: providerID}
+	for _, key := range all {
+		asOf(key, now)
+		v := KeyVerdict{ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label, Priority: key.Priority, Weight: key.Weight, InFlight: key.InFlight}
+		switch {
+		case key.Disabled:
+			v.Reason = KeyDisabled
+		case key.ExpiresAt != nil && !key.ExpiresAt.After(now):
+			v.Reason = KeyExpired
+		case key.Degraded:
+			v.Reason, v.Detail, v.Until = KeyDegraded, key.DegradedReason, *key.DegradedUntil
+		default:
+			return key, nil
+		}
+		why.add(v)
+	}
+	slices.SortFunc(why.Keys, func(a, b KeyVerdict) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return nil, why
+}

@@ -1,0 +1,297 @@
+package registry
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+)
+
+// FailureClass says whose fault it is that a call failed, and how long a key is out of use for it:
+//
+//	class             the key is out                                            the least and the most, doubling
+//	rate_limited      until the provider's Retry-After; else for                2 s, 5 min
+//	quota_exhausted   until the quota's reset; else for; then one request       15 min, 6 h
+//	                  tries it, and others follow when that has succeeded
+//	auth              for; then one request tries it, likewise                  10 min, 6 h
+//	server, timeout, bad_request   not at all
+//
+// Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure
+// that follows the last one's end, until a request succeeds.
+//
+// When at least three keys, and at least half of those that are in use, fail alike within ten seconds and none has succeeded
+// since, it is the provider's incident: the provider cools down for 5 s, up to 5 min, and no key is out for it.
+type FailureClass = upstream.Class
+
+// The classes.
+const (
+	RateLimited    = upstream.RateLimited
+	QuotaExhausted = upstream.QuotaExhausted
+	AuthFailed     = upstream.Auth
+	ServerFailed   = upstream.Server
+	TimedOut       = upstream.Timeout
+	BadRequest     = upstream.BadRequest
+)
+
+// Failure describes a call that failed: an HTTP answer, or an error where there was none.
+type Failure struct {
+	Status int
+	Header http.Header
+	Body   []byte // of it, the beginning is enough; nothing of it is kept or shown
+	Err    error
+
+	// Usage is what is known of the request; as in Settle, but that it is recorded as one that failed, by its class and
+	// status. Defaults to no tokens.
+	Usage UsageInput
+}
+
+// Diagnosis is what a failure says of a key.
+type Diagnosis struct {
+	Class  FailureClass
+	Until  time.Time // when the provider says the key may be used again; zero: it does not say
+	Reason string    // for people, up to 1,024 characters; it is stored, and must not hold a secret
+}
+
+// Classifier tells what a failure says of a key. It must be safe for concurrent use.
+type Classifier func(f Failure, now time.Time) Diagnosis
+
+// Classify is the [Classifier] that is used unless [WithClassifier] sets another: by status, headers, and the error codes of
+// OpenAI, Anthropic, Google, AWS and those that speak like them. Its Reason holds the status and the code, and nothing else of
+// the answer: providers repeat keys in their messages.
+func Classify(f Failure, now time.Time) Diagnosis {
+	d := upstream.Diagnose(upstream.Answer{Status: f.Status, Header: f.Header, Body: f.Body, Err: f.Err}, now)
+	return Diagnosis(d)
+}
+
+// WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does not
+// know. What it returns is refused with [ErrInvalidData] unless the class is one of the six.
+func WithClassifier(classify Classifier) Option {
+	return func(c *config) error {
+		if classify == nil {
+			return fmt.Errorf("WithClassifier: the classifier is nil")
+		}
+		c.classify = classify
+		return nil
+	}
+}
+
+func (d Diagnosis) faults() faults {
+	var f faults
+	_, known := backoffs[d.Class]
+	f.check(known || d.Class == ServerFailed || d.Class == TimedOut || d.Class == BadRequest, "the failure's class is not one of the six")
+	f.prose("reason", d.Reason, maxReason)
+	return f
+}
+
+// restPeriod is how long something is out of use: at first, and at the most.
+type restPeriod struct{ first, most time.Duration }
+
+// backoffs are those of the classes that count against a key.
+var backoffs = map[FailureClass]restPeriod{
+	RateLimited:    {2 * time.Second, 5 * time.Minute},
+	QuotaExhausted: {15 * time.Minute, 6 * time.Hour},
+	AuthFailed:     {10 * time.Minute, 6 * time.Hour},
+}
+
+// cooling is that of a provider.
+var cooling = restPeriod{5 * time.Second, 5 * time.Minute}
+
+// An incident is when so many keys fail alike within so long.
+const (
+	incidentKeys   = 3
+	incidentWithin = 10 * time.Second
+)
+
+// after returns when the n-th of consecutive failures is over: up to a quarter is added at random, so that not all
+// come back at once.
+func (b restPeriod) after(now time.Time, n int) time.Time {
+	d := b.most
+	if n = max(1, n); n < 20 {
+		d = min(b.most, b.first<<(n-1))
+	}
+	return store.Time(now.Add(d + rand.N(d/4+1)))
+}
+
+// leaseOutcome is how the use of a key under a lease went.
+type leaseOutcome struct {
+	failed    *Diagnosis // nil: it did not fail
+	succeeded bool
+	acquired  time.Time // when the lease began
+	now       time.Time
+}
+
+// note takes an leaseOutcome into the states of the key and its provider, and returns what there is to record of that.
+func (p *pool) note(k *poolKey, o leaseOutcome) []auditEntry {
+	switch {
+	case o.succeeded:
+		return p.noteSuccess(k, o)
+	case o.failed != nil && o.failed.Class != BadRequest:
+		return p.noteFailure(k, o)
+	}
+	return nil
+}
+
+func (p *pool) noteSuccess(k *poolKey, o leaseOutcome) (entries []auditEntry) {
+	if k.succeededAt == nil || k.succeededAt.Before(o.now) {
+		k.succeededAt = &o.now
+		k.changed |= changedUses
+	}
+	if k.failedAt != nil && !o.acquired.Before(*k.failedAt) {
+		k.failures, k.failureClass, k.failedAt = 0, "", nil
+		k.changed |= changedState
+	}
+	if k.onProbation() && !k.degradedUntil.After(o.now) && !o.acquired.Before(*k.degradedUntil) {
+		entries = append(entries, k.restore("a request succeeded"))
+	}
+	if p.poolProvider != nil && p.coolingUntil != nil && !p.coolingUntil.After(o.acquired) {
+		p.coolingUntil, p.coolingReason, p.incidents, p.changed = nil, "", 0, true
+	}
+	return entries
+}
+
+func (p *pool) noteFailure(k *poolKey, o leaseOutcome) []auditEntry {
+	d := *o.failed
+	// Of requests that were under way together, the first failure counts.
+	fresh := k.failedAt == nil || !o.acquired.Before(*k.failedAt)
+	k.failedAt, k.failureClass = &o.now, d.Class
+	k.changed |= changedState
+	if p.isIncident(d.Class, o.now) || p.cools(o.now) && p.coolingReason == d.Class {
+		return p.coolDown(d, o.now)
+	}
+	b, counts := backoffs[d.Class]
+	if !counts {
+		return nil
+	}
+	if fresh {
+		k.failures = min(k.failures+1, 1_000_000)
+	}
+	until := d.Until
+	if !until.After(o.now) {
+		until = b.after(o.now, k.failures)
+	}
+	until = minTime(store.Time(until), o.now.Add(maxDegradation))
+	if g := k.account; g != nil && d.Class != AuthFailed { // the account is out, with all its keys
+		g.observe([]upstream.Quota{{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until}}, nil)
+		g.changed |= changedCounters
+	}
+	if k.degradedUntil != nil && k.degradedUntil.After(until) {
+		return nil // it never moves back
+	}
+	before := k.state()
+	k.degradedUntil, k.degradedBy, k.degradedReason = &until, d.Class, string(d.Class)
+	if d.Reason != "" {
+		k.degradedReason += ": " + d.Reason
+	}
+	k.degradedReason = truncated(k.degradedReason, maxReason)
+	return []auditEntry{{action: ActionDegrade, entity: EntityAPIKey, id: k.id.String(), before: before, after: k.state()}}
+}
+
+// isIncident tells whether so many keys have failed alike that it is none of them: all failures since the last success
+// of any key count.
+func (p *pool) isIncident(class FailureClass, now time.Time) bool {
+	since := now.Add(-incidentWithin)
+	inUse, alike := 0, 0
+	for _, k := range p.keys {
+		if k.succeededAt != nil && k.succeededAt.After(since) {
+			since = *k.succeededAt
+		}
+	}
+	for _, k := range p.keys {
+		hit := k.failedAt != nil && k.failureClass == class && k.failedAt.After(since)
+		if hit {
+			alike++
+		}
+		if hit || !k.disabled && (k.expires == nil || k.expires.After(now)) && (k.degradedUntil == nil || !k.degradedUntil.After(now)) {
+			inUse++
+		}
+	}
+	return alike >= incidentKeys && 2*alike >= inUse
+}
+
+// coolDown begins the provider's incident, or goes on with it, and takes back what the failures did to keys.
+func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
+	until := d.Until
+	if !p.cools(now) {
+		p.incidents = min(p.incidents+1, 1_000_000)
+		if own := cooling.after(now, p.incidents); own.After(until) {
+			until = own
+		}
+	}
+	until = minTime(store.Time(until), now.Add(maxDegradation))
+	if p.coolingUntil == nil || p.coolingUntil.Before(until) {
+		before := p.state()
+		p.coolingUntil, p.coolingReason = &until, d.Class
+		entries = append(entries, auditEntry{action: ActionCoolDown, entity: EntityProvider, id: p.id.String(), before: before, after: p.state()})
+	}
+	p.changed = true
+	since := now.Add(-incidentWithin)
+	for _, k := range p.keys {
+		if k.failureClass != d.Class || k.failedAt == nil || !k.failedAt.After(since) {
+			continue
+		}
+		if k.degradedUntil != nil && k.degradedBy == d.Class {
+			entries = append(entries, k.restore("it is the provider's incident"))
+		}
+		k.failures, k.failureClass, k.failedAt = 0, "", nil
+		k.changed |= changedState
+		for _, q := range k.quotas() { // what the answers of this incident said is not the account's
+			q.observed = nil
+		}
+		k.touch()
+	}
+	return entries
+}
+
+// restore ends the degradation of a key.
+func (k *poolKey) restore(why string) auditEntry {
+	before := k.state()
+	k.degradedUntil, k.degradedBy, k.degradedReason = nil, "", ""
+	k.changed |= changedState
+	after := k.state()
+	after["why"] = why
+	return auditEntry{action: ActionRestore, entity: EntityAPIKey, id: k.id.String(), before: before, after: after}
+}
+
+// state is what the audit trail says of a key.
+func (k *poolKey) state() map[string]any {
+	s := map[string]any{"degraded": k.degradedUntil != nil}
+	if k.degradedUntil != nil {
+		s["degraded_until"], s["degraded_by"], s["degraded_reason"] = *k.degradedUntil, k.degradedBy, k.degradedReason
+	}
+	return s
+}
+
+// state is what the audit trail says of a provider's incident.
+func (p *poolProvider) state() map[string]any {
+	if p.coolingUntil == nil {
+		return map[string]any{}
+	}
+	return map[string]any{"cooling_until": *p.coolingUntil, "cooling_reason": p.coolingReason, "incidents": p.incidents}
+}
+
+// begin notes that a key is leased: a degradation that is over ends, or is tried.
+func (k *poolKey) begin(lease uuid.UUID) (probe bool, entries []auditEntry) {
+	switch {
+	case k.degradedUntil == nil:
+	case k.onProbation():
+		after := k.state()
+		after["lease"] = lease
+		return true, []auditEntry{{action: ActionProbe, entity: EntityAPIKey, id: k.id.String(), before: k.state(), after: after}}
+	default:
+		entries = append(entries, k.restore("its time is over"))
+	}
+	return false, entries
+}
+
+// truncated cuts a text to its first characters.
+func truncated(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most])
+	}
+	return text
+}

@@ -1,0 +1,114 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+)
+
+// ProviderHealth is how a provider's pool of keys is now.
+type ProviderHealth struct {
+	ProviderID uuid.UUID
+	Name       string
+
+	Keys      int               // live ones
+	Usable    int               // of them, by AcquireKey for a request without estimates
+	Unusable  map[KeyReason]int // the others, by why
+	Probation int               // keys that are tried by one request at a time, usable or not
+	InFlight  int64             // leases that are open
+	OpensAt   time.Time         // when the first key opens by itself, if none is usable; zero: none does
+
+	CoolingUntil  time.Time    // of an incident; zero: there is none
+	CoolingReason FailureClass // of the incident
+	// Unreadable are keys that are sealed and do not open, [WithKeyring]: RevealAPIKey returns [ErrCorrupt] for them.
+	Unreadable []uuid.UUID
+}
+
+// Alert tells that somebody should look: there are keys, and none of them is usable or will be by itself; or some
+// cannot be read.
+func (h ProviderHealth) Alert() bool {
+	return h.Keys > 0 && h.Usable == 0 && h.OpensAt.IsZero() && h.Unusable[KeyBusy]+h.Unusable[KeyProbed] == 0 || len(h.Unreadable) > 0
+}
+
+// PoolHealth returns how the pools of all live providers are now, by name. It changes nothing.
+func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
+	const op = "pool health"
+	providers, err := r.fresh.Provider.Query().Where(provider.DeletedAtIsNil()).Order(provider.ByName()).All(ctx)
+	if err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	all, now := make([]ProviderHealth, 0, len(providers)), r.now()
+	for some := range slices.Chunk(providers, 64) {
+		ids := make([]uuid.UUID, len(some))
+		for i, p := range some {
+			ids[i] = p.ID
+		}
+		b := newBasis(now)
+		if err := r.look(ctx, b, ids...); err != nil {
+			return nil, translate(ctx, op, err)
+		}
+		unreadable, err := r.unreadable(ctx, ids)
+		if err != nil {
+			return nil, translate(ctx, op, err)
+		}
+		for _, p := range some {
+			h := b.pools[p.ID].health(now)
+			h.ProviderID, h.Name, h.Unreadable = p.ID, p.Name, unreadable[p.ID]
+			all = append(all, h)
+		}
+	}
+	return all, nil
+}
+
+func (p *pool) health(now time.Time) ProviderHealth {
+	h := ProviderHealth{Keys: len(p.keys), Unusable: map[KeyReason]int{}}
+	if p.cools(now) {
+		h.CoolingUntil, h.CoolingReason = *p.coolingUntil, p.coolingReason
+	}
+	var why NoKeyError
+	for _, k := range p.keys {
+		v := p.verdict(k, wanted{amount: amount{requests: 1}}, now)
+		h.InFlight += v.InFlight
+		h.Probation += int(count(v.Probation))
+		if v.Reason == "" {
+			h.Usable++
+			continue
+		}
+		h.Unusable[v.Reason]++
+		why.add(v)
+	}
+	if h.Usable == 0 {
+		h.OpensAt = why.OpensAt
+	}
+	return h
+}
+
+// unreadable returns the live keys of providers that are sealed and do not open. Without a keyring there is nothing to try.
+func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[uuid.UUID][]uuid.UUID, error) {
+	found := map[uuid.UUID][]uuid.UUID{}
+	if r.vault.ring == nil {
+		return found, nil
+	}
+	keys, err := r.fresh.APIKey.Query().
+		Where(apikey.ProviderIDIn(providers...), apikey.DeletedAtIsNil(), apikey.SealedNotNil()).Order(apikey.ByID()).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		text, err := r.unseal(ctx, r.fresh, key)
+		clear(text)
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			found[key.ProviderID] = append(found[key.ProviderID], key.ID)
+		case err != nil:
+			return nil, err
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,350 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+const (
+	minTTL = time.Millisecond
+	maxTTL = 12 * time.Hour
+
+	maxExclude = MaxKeysPerProvider
+
+	// waitAtMost is how long AcquireKey waits before it asks again: other processes end leases too.
+	waitAtMost = 250 * time.Millisecond
+)
+
+// AcquireInput says what a key is wanted for.
+type AcquireInput struct {
+	ProviderID uuid.UUID
+	// ModelID is a model of the provider. Settle records usage of it, and keys that are not for it are passed over.
+	// Zero: keys are not asked what models they are for, and Settle has to be told the model.
+	ModelID uuid.UUID
+
+	EstimatedTokens int64     // what the request may take, all meters; reserved until it is known. Defaults to none
+	EstimatedCost   money.USD // reserved likewise. Defaults to none
+
+	Exclude []uuid.UUID // keys that the caller does not want, such as those that failed him, up to 100
+	// Wait waits until a key can be used, or the context ends; it is not for transactions. It does not wait for what
+	// does not come by itself, such as a key that is disabled.
+	Wait bool
+	// TTL is after what time the lease expires and what it reserved is free again, a millisecond to twelve hours: longer than the
+	// slowest request. It must be given: too short, and more is under way than the limits say; too long, and what a crashed
+	// process held is gone for that long.
+	TTL time.Duration
+}
+
+func (in AcquireInput) faults(inTx bool) faults {
+	var f faults
+	f.check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= maxAmount, "estimated tokens %d are not within 0 and %d", in.EstimatedTokens, int64(maxAmount))
+	f.check(in.EstimatedCost >= 0 && in.EstimatedCost <= maxAmount, "the estimated cost is not within 0 and %d nano-dollars", int64(maxAmount))
+	f.check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
+	f.check(!in.Wait || !inTx, "wait is not for transactions: others could not end their leases")
+	f.check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not within %s and %s", in.TTL, minTTL, maxTTL)
+	return f
+}
+
+// wanted is what the pool has to know of the input, but for the model's name.
+func (in AcquireInput) wanted() wanted {
+	w := wanted{amount: amount{1, in.EstimatedTokens, in.EstimatedCost}}
+	if len(in.Exclude) > 0 {
+		w.exclude = make(map[uuid.UUID]bool, len(in.Exclude))
+		for _, id := range in.Exclude {
+			w.exclude[id] = true
+		}
+	}
+	return w
+}
+
+// Lease is a key that may be used for one request, until it is ended by Settle, Fail or Release, or expires. It is safe
+// for concurrent use; the first end counts.
+type Lease struct {
+	ID         uuid.UUID
+	ProviderID uuid.UUID
+	ModelID    uuid.UUID // zero: none was given
+	KeyID      uuid.UUID
+	KeyPrefix  string // of the API key
+	KeyLabel   string
+	AcquiredAt time.Time
+	ExpiresAt  time.Time
+	// Probe tells that the key was out of use and this request tries it: others wait for how it ends.
+	Probe bool
+
+	reg   *Registry
+	state atomic.Int32
+	mu    sync.Mutex
+	said  []upstream.Quota // by the provider's headers
+}
+
+// The states of a Lease.
+const (
+	leaseOpen int32 = iota
+	leaseEnding
+	leaseEnded
+)
+
+// AcquireKey reserves a key of a provider for a request, in one transaction with what others ask for at the same time: no
+// key is used beyond its limits, from any number of goroutines or processes. Among the keys that may be used it takes those of
+// the highest priority, and among them by the registry's [KeyStrategy]. Counters are of UTC minutes and days; the request and
+// its estimates count in those of now, whenever it ends.
+//
+// End the lease: with [Lease.Settle] when the request has succeeded, [Lease.Fail] when not, [Lease.Release] when it was not
+// made. One that is not ended expires, and what it reserved is free again.
+//
+// It returns [ErrInvalidData], [ErrForeignKey] for an unknown model, [ErrUncertain] as RecordUsage does, or
+// [ErrNoKeyAvailable], as a [*NoKeyError] that says why for each key; for an unknown provider too, which has no key.
+func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, error) {
+	const op = "acquire key"
+	f := in.faults(r.inTx)
+	f.text("actor", r.actor, 0, maxName)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	for {
+		wake := r.waiters.enter(in.Wait)
+		lease, err := r.acquireOnce(ctx, in)
+		var none *NoKeyError
+		if !in.Wait || !errors.As(err, &none) || !none.passes {
+			r.waiters.leave(in.Wait)
+			return lease, translate(ctx, op, err)
+		}
+		wait := waitAtMost
+		if !none.OpensAt.IsZero() {
+			wait = min(wait, max(time.Millisecond, none.OpensAt.Sub(r.now())))
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			err = ended(ctx, none)
+		}
+		timer.Stop()
+		r.waiters.leave(in.Wait)
+		if ctx.Err() != nil {
+			return nil, translate(ctx, op, err)
+		}
+	}
+}
+
+func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
+	a := &acquisition{id: uuid.Must(uuid.NewV7()), provider: in.ProviderID, model: in.ModelID, ttl: in.TTL, want: in.wanted()}
+	if err := r.do(ctx, work{acquire: a, record: record{now: r.now()}, actor: r.actor}); err != nil {
+		return nil, err
+	}
+	a.lease.reg = r
+	return a.lease, nil
+}
+
+// GetLease returns a lease that is open, for a process that is to end what another one has begun. It returns [ErrNotFound]
+// for one that has ended, or has expired and is gone.
+func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
+	op := fmt.Sprintf("get lease %s", id)
+	row, err := r.fresh.KeyLease.Get(ctx, id)
+	if err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	key, err := r.fresh.APIKey.Get(ctx, row.APIKeyID)
+	if err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	return &Lease{
+		ID: row.ID, ProviderID: key.ProviderID, ModelID: value(row.ModelID), KeyID: key.ID, KeyPrefix: key.KeyPrefix, KeyLabel: key.Label,
+		AcquiredAt: row.AcquiredAt, ExpiresAt: row.ExpiresAt, Probe: row.Probe, reg: r,
+	}, nil
+}
+
+// Reveal returns the API key itself, as [Registry.RevealAPIKey] does.
+func (l *Lease) Reveal(ctx context.Context) (Secret, error) { return l.reg.RevealAPIKey(ctx, l.KeyID) }
+
+// ObserveHeaders takes the limits that the headers of an answer tell. They are stored with Settle or Fail. See
+// [Registry.ObserveHeaders].
+func (l *Lease) ObserveHeaders(header http.Header) {
+	said := quotasOf(header, l.reg.now())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said = append(l.said, said...)
+}
+
+// Settle ends the lease and records the request, in one transaction: as RecordUsage does, and what was used takes the place
+// of what was reserved. The model and the key default to those of the lease, the request id to the lease's id. It counts
+// once, however often it is tried: after an error it may be called again. A lease that has expired is recorded too.
+//
+// It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, and the errors of RecordUsage.
+func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
+	return l.end(ctx, "settle lease", in, func(e *leaseEnd) faults {
+		e.succeeded = !in.Failed
+		return nil
+	})
+}
+
+// Fail ends the lease of a call that failed. The failure is classified, the key is out of use or not as [FailureClass] says, and
+// the request is recorded, as in Settle, as one that failed: by its class and its status. A lease without a model records
+// nothing unless Usage has one. The headers are taken as by ObserveHeaders.
+//
+// It returns the errors of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
+func (l *Lease) Fail(ctx context.Context, failure Failure) error {
+	in := failure.Usage
+	d := l.reg.classify(failure, l.reg.now())
+	in.Failed, in.ErrorClass = true, string(d.Class)
+	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
+		in.HTTPStatus = failure.Status
+	}
+	l.ObserveHeaders(failure.Header)
+	return l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
+		e.failed = &d
+		return d.faults()
+	})
+}
+
+// Release ends the lease of a request that was not made: nothing is recorded, and what was reserved is free again. It
+// returns [ErrLeaseEnded] as Settle does.
+func (l *Lease) Release(ctx context.Context) error {
+	return l.end(ctx, "release lease", UsageInput{}, func(e *leaseEnd) faults {
+		e.release = true
+		return nil
+	})
+}
+
+// end ends the lease once.
+func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*leaseEnd) faults) (err error) {
+	op += " " + l.ID.String()
+	if !l.state.CompareAndSwap(leaseOpen, leaseEnding) {
+		return translate(ctx, op, ErrLeaseEnded)
+	}
+	defer func() {
+		if err != nil {
+			l.state.Store(leaseOpen)
+		} else {
+			l.state.Store(leaseEnded)
+		}
+	}()
+	r := l.reg
+	now := r.now()
+	e := &leaseEnd{id: l.ID, key: l.KeyID, provider: l.ProviderID, acquired: l.AcquiredAt}
+	l.mu.Lock()
+	e.said = l.said
+	l.mu.Unlock()
+	f := how(e)
+	f.text("actor", r.actor, 0, maxName)
+	w := work{record: record{now: now}, end: e, actor: r.actor}
+	if in.ModelID == uuid.Nil {
+		in.ModelID = l.ModelID
+	}
+	if in.APIKeyID == uuid.Nil {
+		in.APIKeyID = l.KeyID
+	}
+	f.check(in.APIKeyID == l.KeyID, "the key is another one than the lease's")
+	switch {
+	case e.release:
+	case in.ModelID == uuid.Nil && e.failed != nil: // nothing to record it under
+		e.took = in.Total()
+	default:
+		rec, wrong := newRecord(in, now)
+		f = append(f, wrong...)
+		if len(wrong) == 0 && !rec.named {
+			rec.RequestID = l.ID.String()
+		}
+		rec.named = true
+		w.record = rec
+	}
+	if err := f.err(); err != nil {
+		return translate(ctx, op, err)
+	}
+	err = r.do(ctx, w)
+	if err == nil {
+		r.waiters.wakeAll()
+	}
+	return translate(ctx, op, err)
+}
+
+// do has a work done with those of others, or within the registry's transaction.
+func (r *Registry) do(ctx context.Context, w work) error {
+	if r.inTx {
+		return r.doWhole(ctx, []work{w})
+	}
+	return r.works.Do(ctx, w)
+}
+
+// ObserveHeaders learns from the headers of a provider's answer what its own limits are and what is left of them:
+// x-ratelimit-*, ratelimit-*, anthropic-ratelimit-* and Retry-After. AcquireKey passes over a key of which nothing is left until
+// the provider says that it is whole again, and [KeyVerdict] shows it. Keys of a quota group share what is learnt.
+// [Lease.ObserveHeaders] does it with the end of the lease, in one transaction.
+//
+// It returns [ErrNotFound]. Headers that say nothing, or that cannot be read, change nothing.
+func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header http.Header) error {
+	op := fmt.Sprintf("observe headers of key %s", keyID)
+	now := r.now()
+	said := quotasOf(header, now)
+	if len(said) == 0 {
+		return nil
+	}
+	e := &leaseEnd{key: keyID, said: said, observation: true}
+	return translate(ctx, op, r.do(ctx, work{record: record{now: now}, end: e, actor: r.actor}))
+}
+
+// quotasOf reads the provider's limits. A Retry-After is one of which nothing is left.
+func quotasOf(header http.Header, now time.Time) []upstream.Quota {
+	said := upstream.Quotas(header, now)
+	until, ok := upstream.RetryAfter(header, now)
+	if !ok || !until.After(now) {
+		return said
+	}
+	for i := range said {
+		if said[i].Meter == upstream.Requests {
+			said[i].Remaining, said[i].Reset = 0, maxTime(said[i].Reset, until)
+			return said
+		}
+	}
+	return append(said, upstream.Quota{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until})
+}
+
+// waiters are the callers of AcquireKey who wait for a key.
+type waiters struct {
+	n  atomic.Int64
+	mu sync.Mutex
+	ch chan struct{} // closed when a lease has ended
+}
+
+// enter returns what is closed when a lease ends from now on.
+func (w *waiters) enter(wait bool) <-chan struct{} {
+	if !wait {
+		return nil
+	}
+	w.n.Add(1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ch == nil {
+		w.ch = make(chan struct{})
+	}
+	return w.ch
+}
+
+func (w *waiters) leave(wait bool) {
+	if wait {
+		w.n.Add(-1)
+	}
+}
+
+func (w *waiters) wakeAll() {
+	if w.n.Load() == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ch != nil {
+		close(w.ch)
+		w.ch = nil
+	}
+}

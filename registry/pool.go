@@ -1,0 +1,312 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// KeyStrategy is how AcquireKey chooses among the keys of the highest priority that may be used.
+type KeyStrategy int
+
+// The strategies.
+const (
+	// LeastUsed hands out keys in turn, each as often as its weight says. A key that was away, or is new, does not
+	// make up for what it missed: it takes its turns from then on.
+	LeastUsed KeyStrategy = iota
+	// RoundRobin hands out the key that was handed out longest ago, whatever its weight.
+	RoundRobin
+	// MostHeadroom hands out the key whose scarcest limit is the least used, as a fraction of the limit; among equals as
+	// LeastUsed.
+	MostHeadroom
+)
+
+// poolKey is a key as the database has it, with what the choice, the counters and failures need.
+type poolKey struct {
+	id, provider uuid.UUID
+	group        *uuid.UUID
+	quota
+
+	prefix, label              string
+	uses, tokens               int64 // ever recorded
+	extraRequests, extraTokens int64
+	lastUsed                   *time.Time
+
+	weight, priority int
+	pass             int64 // start tag of the last lease
+	allowed, denied  []string
+
+	deleted, disabled bool
+	expires           *time.Time
+
+	degradedUntil  *time.Time // nil: it is not
+	degradedReason string
+	degradedBy     FailureClass
+	failures       int
+	failureClass   FailureClass
+	failedAt       *time.Time
+	succeededAt    *time.Time
+	changed        change
+	account        *poolGroup // nil: it is in no group
+}
+
+// change says which columns of a row are to be written.
+type change uint8
+
+const (
+	changedCounters change = 1 << iota // of the quota, and the pass
+	changedUses
+	changedState
+)
+
+// poolGroup is a quota group.
+type poolGroup struct {
+	id, provider uuid.UUID
+	name         string
+	quota
+	changed change
+}
+
+// provider is what the pool has to know of one.
+type poolProvider struct {
+	coolingUntil  *time.Time
+	coolingReason FailureClass
+	incidents     int
+	changed       bool
+}
+
+// pool are the live keys of a provider, in the order of their ids.
+type pool struct {
+	id   uuid.UUID
+	keys []*poolKey
+	*poolProvider
+	strategy KeyStrategy
+	turn     int64 // start tag of the last lease of any key
+}
+
+// stride is the distance of two turns of a key of weight 1.
+const stride = 1 << 20
+
+func newPool(id uuid.UUID, p *poolProvider, keys []*poolKey, strategy KeyStrategy) *pool {
+	pl := &pool{id: id, keys: keys, poolProvider: p, strategy: strategy}
+	for _, k := range keys {
+		pl.turn = max(pl.turn, k.pass)
+	}
+	return pl
+}
+
+// next is the start tag that a key would get now, as in start-time fair queueing (Goyal, Vin, Cheng 1996): its last one
+// and its stride, but not before that of the lease that began last.
+func (p *pool) next(k *poolKey) int64 {
+	if p.strategy == RoundRobin {
+		return k.pass
+	}
+	return max(p.turn, k.pass+stride/int64(k.weight))
+}
+
+// before tells whether a key comes before another of the same priority.
+func (p *pool) before(a, b *poolKey, want amount, now time.Time) bool {
+	if p.strategy == MostHeadroom {
+		if x, y := a.headroom(want, now), b.headroom(want, now); x != y {
+			return x > y
+		}
+	}
+	if x, y := p.next(a), p.next(b); x != y {
+		return x < y
+	}
+	return cmp.Or(cmp.Compare(a.uses, b.uses), compareTimes(a.lastUsed, b.lastUsed), bytes.Compare(a.id[:], b.id[:])) < 0
+}
+
+// compareTimes puts nil first.
+func compareTimes(a, b *time.Time) int {
+	if a == nil || b == nil {
+		return cmp.Compare(count(a != nil), count(b != nil))
+	}
+	return a.Compare(*b)
+}
+
+// headroom is the fraction that is free of the scarcest limit.
+func (k *poolKey) headroom(want amount, now time.Time) float64 {
+	free := 1.0
+	for _, w := range k.allWindows(want, now) {
+		free = min(free, float64(w.limit-w.used)/float64(w.limit))
+	}
+	return free
+}
+
+// allWindows are those of the key and of its group.
+func (k *poolKey) allWindows(want amount, now time.Time) []window {
+	all := k.windows(want, now, nil)
+	if k.account != nil {
+		all = k.account.windows(want, now, all)
+	}
+	return all
+}
+
+// wanted is what an AcquireKey asks for.
+type wanted struct {
+	model   string // the provider's name of it; empty: none was given
+	exclude map[uuid.UUID]bool
+	amount
+}
+
+// choose returns the key to hand out, nil if there is none.
+func (p *pool) choose(want wanted, now time.Time) (best *poolKey) {
+	if p.cools(now) {
+		return nil
+	}
+	for _, k := range p.keys {
+		if best != nil && k.priority < best.priority {
+			continue
+		}
+		if reason, _ := k.blocked(want, now); reason != "" {
+			continue
+		}
+		if best == nil || k.priority > best.priority || p.before(k, best, want.amount, now) {
+			best = k
+		}
+	}
+	return best
+}
+
+// cools tells that the provider has an incident.
+func (p *poolProvider) cools(now time.Time) bool {
+	return p != nil && p.coolingUntil != nil && p.coolingUntil.After(now)
+}
+
+// blocked returns why a key may not be leased, empty if it may, and when it opens by itself; zero: it does not, or when is not
+// known.
+func (k *poolKey) blocked(want wanted, now time.Time) (KeyReason, time.Time) {
+	k.roll(now)
+	if k.account != nil {
+		k.account.roll(now)
+	}
+	switch {
+	case k.disabled:
+		return KeyDisabled, time.Time{}
+	case k.expires != nil && !k.expires.After(now):
+		return KeyExpired, time.Time{}
+	case want.exclude[k.id]:
+		return KeyExcluded, time.Time{}
+	case want.model != "" && (k.allowed != nil && !matchesModel(k.allowed, want.model) || matchesModel(k.denied, want.model)):
+		return KeyDenied, time.Time{}
+	case k.degradedUntil != nil && k.degradedUntil.After(now):
+		return KeyDegraded, *k.degradedUntil
+	case k.onProbation() && k.inFlight > 0:
+		return KeyProbed, time.Time{}
+	}
+	return k.limited(want.amount, now)
+}
+
+// limited is blocked by limits: of those that are closed, the one that opens last.
+func (k *poolKey) limited(want amount, now time.Time) (reason KeyReason, opens time.Time) {
+	if k.noLimits() && (k.account == nil || k.account.noLimits()) {
+		return "", time.Time{}
+	}
+	for _, w := range k.allWindows(want, now) {
+		switch {
+		case !w.closed():
+		case w.of > w.limit:
+			return KeyTooSmall, time.Time{}
+		case reason == "" && w.name == Concurrency:
+			reason = KeyBusy
+		case w.name != Concurrency:
+			reason = KeyLimited
+			if w.end.After(opens) {
+				opens = w.end
+			}
+		}
+	}
+	return reason, opens
+}
+
+// onProbation tells that the key was out for a reason that time alone does not mend: it is tried with one request,
+// and others follow when that has succeeded.
+func (k *poolKey) onProbation() bool {
+	return k.degradedUntil != nil && (k.degradedBy == AuthFailed || k.degradedBy == QuotaExhausted)
+}
+
+// lease takes the key for a request, and returns the instant in whose windows that counts.
+func (p *pool) lease(k *poolKey, a amount, now time.Time) time.Time {
+	at := now
+	if k.minute.After(at) {
+		at = *k.minute
+	}
+	k.reserve(at, a)
+	k.changed |= changedCounters
+	if g := k.account; g != nil {
+		g.reserve(at, a)
+		g.changed |= changedCounters
+	}
+	if p.strategy == RoundRobin {
+		p.turn++
+	} else {
+		p.turn = p.next(k)
+	}
+	k.pass = p.turn
+	return at
+}
+
+// release ends a lease: what was reserved counts no more, what was taken instead does.
+func (k *poolKey) release(l *openLease, took amount) {
+	diff := amount{took.requests - 1, took.tokens - l.tokens, took.cost - l.cost}
+	k.inFlight = max(0, k.inFlight-1)
+	k.count(l.acquired, diff)
+	k.changed |= changedCounters
+	if g := k.account; g != nil {
+		g.inFlight = max(0, g.inFlight-1)
+		g.count(l.acquired, diff)
+		g.changed |= changedCounters
+	}
+}
+
+// use counts what was used at an instant without a lease.
+func (k *poolKey) use(at, now time.Time, a amount) {
+	for _, q := range k.quotas() {
+		q.roll(now)
+		q.count(at, a)
+	}
+	k.touch()
+}
+
+// quotas are that of the key and that of its group.
+func (k *poolKey) quotas() []*quota {
+	if k.account == nil {
+		return []*quota{&k.quota}
+	}
+	return []*quota{&k.quota, &k.account.quota}
+}
+
+// observes takes what the provider said: of the account, if the key shares one.
+func (k *poolKey) observes(said []upstream.Quota) {
+	q := &k.quota
+	if k.account != nil {
+		q = &k.account.quota
+	}
+	q.observe(said, nil)
+	k.touch()
+}
+
+// touch notes that the counters of the key and of its group are to be written.
+func (k *poolKey) touch() {
+	k.changed |= changedCounters
+	if k.account != nil {
+		k.account.changed |= changedCounters
+	}
+}
+
+// openLease is a lease that has not ended.
+type openLease struct {
+	id, key  uuid.UUID
+	model    *uuid.UUID // nil: none was given
+	tokens   int64
+	cost     money.USD
+	probe    bool
+	acquired time.Time
+	expires  time.Time
+}

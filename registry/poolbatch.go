@@ -1,0 +1,141 @@
+package registry
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+)
+
+// acquisition is a key that is wanted.
+type acquisition struct {
+	id              uuid.UUID // of the lease
+	provider, model uuid.UUID
+	want            wanted
+	ttl             time.Duration
+	repeated        bool   // an attempt whose answer was lost may have acquired it
+	lease           *Lease // what came of it
+}
+
+// leaseEnd is a lease that ends, or an observation of a key without one.
+type leaseEnd struct {
+	id, key, provider uuid.UUID
+	acquired          time.Time
+	said              []upstream.Quota
+	failed            *Diagnosis
+	succeeded         bool
+	release           bool  // nothing was done with it
+	observation       bool  // there is no lease
+	repeated          bool  // an attempt whose answer was lost may have ended it
+	took              int64 // tokens, where nothing is recorded
+}
+
+// finish does a work that acquires nothing, or returns why it cannot be done.
+func (b *basis) finish(w *work, e *entries) error {
+	end := w.end
+	if end == nil {
+		return b.add(&w.record, nil, e)
+	}
+	k, ok := b.keys[end.key]
+	if !ok || end.observation && k.deleted {
+		return missing("API key", end.key)
+	}
+	lease := b.leases[end.id]
+	delete(b.leases, end.id)
+	switch {
+	case end.observation:
+	case w.records() && b.recorded[w.RequestID]: // before, by an attempt whose answer was lost, or under another lease
+		if lease != nil {
+			k.release(lease, amount{})
+		}
+		return nil
+	case w.records():
+		if err := b.add(&w.record, lease, e); err != nil {
+			if lease != nil {
+				e.leases = append(e.leases, *lease) // it stays open
+			}
+			return err
+		}
+	case lease == nil:
+		if end.repeated || end.release {
+			return nil
+		}
+	case end.release:
+		k.release(lease, amount{})
+	default:
+		k.release(lease, amount{1, end.took, 0})
+	}
+	if len(end.said) > 0 {
+		k.observes(end.said)
+	}
+	if p := b.pools[k.provider]; p != nil {
+		e.audit(w.actor, p.note(k, leaseOutcome{failed: end.failed, succeeded: end.succeeded, acquired: end.acquired, now: b.now}))
+	}
+	return nil
+}
+
+// expire frees what expired leases have reserved.
+func (b *basis) expire() {
+	for _, l := range b.expired {
+		if k := b.keys[l.key]; k != nil {
+			k.release(l, amount{})
+		}
+	}
+}
+
+// acquire leases a key, or returns why there is none.
+func (b *basis) acquire(w *work, e *entries) error {
+	a, p := w.acquire, b.pools[w.acquire.provider]
+	a.lease = nil // of an attempt that was undone
+	if a.model != uuid.Nil {
+		var err error
+		if a.want.model, err = b.modelName(a.model, a.provider); err != nil {
+			return err
+		}
+	}
+	if l := b.leases[a.id]; l != nil { // the attempt whose answer was lost
+		a.lease = newHandle(a, b.keys[l.key], l)
+		return nil
+	}
+	k := p.choose(a.want, b.now)
+	if k == nil {
+		return p.noKey(a.want, b.now)
+	}
+	l := openLease{id: a.id, key: k.id, tokens: a.want.tokens, cost: a.want.cost}
+	var entries []auditEntry
+	l.probe, entries = k.begin(a.id)
+	e.audit(w.actor, entries)
+	l.acquired = p.lease(k, a.want.amount, b.now)
+	l.expires = l.acquired.Add(a.ttl)
+	if first, known := b.expiries[p.id]; known {
+		b.expiries[p.id] = minTime(first, l.expires)
+	}
+	if a.model != uuid.Nil {
+		l.model = &a.model
+	}
+	e.leases = append(e.leases, l)
+	a.lease = newHandle(a, k, &l)
+	return nil
+}
+
+// newHandle is a lease for its caller.
+func newHandle(a *acquisition, k *poolKey, l *openLease) *Lease {
+	return &Lease{
+		ID: l.id, ProviderID: a.provider, ModelID: a.model, KeyID: k.id, KeyPrefix: k.prefix, KeyLabel: k.label,
+		AcquiredAt: l.acquired, ExpiresAt: l.expires, Probe: l.probe,
+	}
+}
+
+// modelName returns the provider's name of a model.
+func (b *basis) modelName(id, provider uuid.UUID) (string, error) {
+	m, ok := b.models[id]
+	if !ok {
+		return "", missing("model", id)
+	}
+	if m.provider != provider {
+		return "", fmt.Errorf("%w: the model is another provider's", ErrInvalidData)
+	}
+	return m.name, nil
+}

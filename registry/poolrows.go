@@ -1,0 +1,391 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+)
+
+// column is one that is written, and its type on PostgreSQL.
+type column struct{ name, postgres string }
+
+// keyColumns are those of a poolKey beside its quota.
+var keyColumns = []string{
+	"id", "provider_id", "quota_group_id", "key_prefix", "label", "usage_count", "token_count", "extra_requests", "extra_tokens", "last_used_at",
+	"weight", "priority", "pass", "allowed_models", "denied_models", "deleted_at", "disabled", "expires_at",
+	"degraded_until", "degraded_reason", "degraded_by", "failures", "failure_class", "failed_at", "succeeded_at",
+}
+
+var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, quotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
+
+// readPool reads keys, and pools as wholes, with their groups and providers. With lock, the keys stay as they are until the
+// transaction ends; and on PostgreSQL models are locked before.
+func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool, models, keys, providers []uuid.UUID) error {
+	var (
+		args  []any
+		where []string
+		rest  string
+	)
+	lock = lock && r.db.Dialect() == dialect.Postgres
+	if lock {
+		rest = " ORDER BY id FOR NO KEY UPDATE" // rows that refer to these may still be inserted
+		if len(models) > 0 {
+			// The locks of the models are taken before the first row is looked at. What is read of it never changes.
+			args = append(args, modelLocks(models))
+			rest = " AND (" + lockModelsSQL + ") >= 0" + rest
+		}
+	}
+	for _, in := range []struct {
+		ids  []uuid.UUID
+		text string
+	}{{keys, "id IN %s"}, {providers, "provider_id IN %s AND deleted_at IS NULL"}} {
+		if len(in.ids) > 0 {
+			list, more := inListFrom(len(args)+1, in.ids)
+			where, args = append(where, fmt.Sprintf(in.text, list)), append(args, more...)
+		}
+	}
+	found := map[uuid.UUID][]*poolKey{}
+	for _, id := range providers {
+		found[id] = nil
+	}
+	err := scanRows(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+")"+rest, args, func(scan func(...any) error) error {
+		k, err := scanKey(scan)
+		if err != nil {
+			return err
+		}
+		if known, ok := b.keys[k.id]; ok {
+			k = known // it may have been changed since
+		}
+		b.keys[k.id] = k
+		if _, wanted := found[k.provider]; wanted && !k.deleted {
+			found[k.provider] = append(found[k.provider], k)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.readGroups(ctx, tx, b, lock); err != nil {
+		return err
+	}
+	return r.readProviders(ctx, tx, b, found)
+}
+
+// scanKey reads a row of readKeysSQL.
+func scanKey(scan func(...any) error) (*poolKey, error) {
+	var (
+		k                         poolKey
+		deleted                   *time.Time
+		allowed, denied, observed []byte
+	)
+	err := scan(append([]any{
+		&k.id, &k.provider, &k.group, &k.prefix, &k.label, &k.uses, &k.tokens, &k.extraRequests, &k.extraTokens, &k.lastUsed,
+		&k.weight, &k.priority, &k.pass, &allowed, &denied, &deleted, &k.disabled, &k.expires,
+		&k.degradedUntil, &k.degradedReason, (*string)(&k.degradedBy), &k.failures, (*string)(&k.failureClass), &k.failedAt, &k.succeededAt,
+	}, k.cells(&observed)...)...)
+	if err != nil {
+		return nil, err
+	}
+	k.deleted = deleted != nil
+	return &k, errors.Join(readNames(allowed, &k.allowed), readNames(denied, &k.denied), k.read(observed))
+}
+
+// readGroups reads the groups of the keys, and ties both together.
+func (r *Registry) readGroups(ctx context.Context, tx querier, b *basis, lock bool) error {
+	wanted := map[uuid.UUID]bool{}
+	for _, k := range b.keys {
+		if k.group != nil && k.account == nil {
+			wanted[*k.group] = true
+		}
+	}
+	missing := unknown(wanted, b.groups)
+	if len(missing) > 0 {
+		list, args := inList(missing)
+		query := "SELECT id, provider_id, name, " + strings.Join(quotaColumns, ", ") + " FROM " + quotagroup.Table + " WHERE id IN " + list
+		if lock {
+			query += " ORDER BY id FOR NO KEY UPDATE"
+		}
+		err := scanRows(ctx, tx, query, args, func(scan func(...any) error) error {
+			var g poolGroup
+			var observed []byte
+			if err := scan(append([]any{&g.id, &g.provider, &g.name}, g.cells(&observed)...)...); err != nil {
+				return err
+			}
+			b.groups[g.id] = &g
+			return g.read(observed)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, k := range b.keys {
+		if k.group != nil {
+			k.account = b.groups[*k.group]
+		}
+	}
+	return nil
+}
+
+// readProviders makes the pools of the keys that were found, by provider. Who has those locked is alone to change a
+// provider's incident.
+func (r *Registry) readProviders(ctx context.Context, tx querier, b *basis, found map[uuid.UUID][]*poolKey) error {
+	if len(found) == 0 {
+		return nil
+	}
+	states := map[uuid.UUID]*poolProvider{}
+	ids := make([]uuid.UUID, 0, len(found))
+	for id := range found {
+		ids = append(ids, id)
+	}
+	list, args := inList(ids)
+	err := scanRows(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
+		var id uuid.UUID
+		var p poolProvider
+		if err := scan(&id, &p.coolingUntil, (*string)(&p.coolingReason), &p.incidents); err != nil {
+			return err
+		}
+		states[id] = &p
+		return nil
+	})
+	for id, keys := range found {
+		slices.SortFunc(keys, func(a, b *poolKey) int { return slices.Compare(a.id[:], b.id[:]) })
+		p := states[id]
+		if p == nil {
+			p = new(poolProvider) // it is unknown, and has no keys
+		}
+		b.pools[id] = newPool(id, p, keys, r.strategy)
+	}
+	return err
+}
+
+const leaseColumns = "id, api_key_id, model_id, reserved_tokens, reserved_cost, probe, acquired_at, expires_at"
+
+// readLeases takes out of the table the leases that end and those that have expired, and reads which of those there are already
+// that are to be acquired.
+func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works []work, n needs) error {
+	var ending, asked []uuid.UUID
+	for i := range works {
+		switch w := &works[i]; {
+		case w.end != nil && !w.end.observation:
+			ending = append(ending, w.end.id)
+		case w.acquire != nil && w.acquire.repeated:
+			asked = append(asked, w.acquire.id)
+		}
+	}
+	err := chunks(ending, func(some []uuid.UUID) error {
+		list, args := inList(some)
+		return scanRows(ctx, tx, "DELETE FROM "+keylease.Table+" WHERE id IN "+list+" RETURNING "+leaseColumns, args, b.keepLease)
+	})
+	if err == nil {
+		err = chunks(asked, func(some []uuid.UUID) error {
+			list, args := inList(some)
+			return scanRows(ctx, tx, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN "+list, args, b.keepLease)
+		})
+	}
+	for id := range n.acquiring {
+		if err == nil {
+			err = r.takeExpired(ctx, tx, b, b.pools[id])
+		}
+	}
+	return err
+}
+
+// keepLease reads a row of leaseColumns.
+func (b *basis) keepLease(scan func(...any) error) error {
+	l, err := scanLease(scan)
+	if err == nil {
+		b.leases[l.id] = l
+	}
+	return err
+}
+
+func scanLease(scan func(...any) error) (*openLease, error) {
+	l := new(openLease)
+	return l, scan(&l.id, &l.key, &l.model, &l.tokens, (*int64)(&l.cost), &l.probe, &l.acquired, &l.expires)
+}
+
+// takeExpired takes out of the table the leases of a pool that have expired.
+func (r *Registry) takeExpired(ctx context.Context, tx querier, b *basis, p *pool) error {
+	if first, known := b.expiries[p.id]; len(p.keys) == 0 || known && first.After(b.now) {
+		return nil
+	}
+	list, args := inList(p.ids())
+	now := fmt.Sprintf("$%d", len(args)+1)
+	err := scanRows(ctx, tx, "DELETE FROM "+keylease.Table+" WHERE api_key_id IN "+list+" AND expires_at <= "+now+" RETURNING "+leaseColumns,
+		append(args, b.now), func(scan func(...any) error) error {
+			l, err := scanLease(scan)
+			b.expired = append(b.expired, l)
+			return err
+		})
+	if err != nil || r.db.Dialect() == dialect.Postgres {
+		return err // where nothing is remembered
+	}
+	b.expiries[p.id] = b.now.Add(maxTTL) // where there are none
+	return scanRows(ctx, tx, "SELECT expires_at FROM "+keylease.Table+" WHERE api_key_id IN "+list+" ORDER BY expires_at LIMIT 1", args, func(scan func(...any) error) error {
+		var first time.Time
+		err := scan(&first)
+		b.expiries[p.id] = minTime(b.expiries[p.id], first)
+		return err
+	})
+}
+
+func (p *pool) ids() []uuid.UUID {
+	ids := make([]uuid.UUID, len(p.keys))
+	for i, k := range p.keys {
+		ids[i] = k.id
+	}
+	return ids
+}
+
+var insertLeasesSQL = statements(func(n int) string {
+	return "INSERT INTO " + keylease.Table + " (" + leaseColumns + ") VALUES " +
+		placeholders(n, slices.Repeat([]string{"$%d"}, 8)...)
+})
+
+func insertLeases(ctx context.Context, tx execer, leases []openLease) error {
+	return chunks(leases, func(some []openLease) error {
+		args := make([]any, 0, 8*len(some))
+		for _, l := range some {
+			args = append(args, l.id, l.key, l.model, l.tokens, int64(l.cost), l.probe, l.acquired, l.expires)
+		}
+		_, err := tx.ExecContext(ctx, insertLeasesSQL(len(some)), args...)
+		return err
+	})
+}
+
+// rowUpdate writes some columns of rows by their ids.
+type rowUpdate struct {
+	columns []column
+	write   map[string]func(n int) string // by dialect
+}
+
+func newRowUpdate(table string, columns ...column) rowUpdate {
+	set := func(value func(i int, c column) string) string {
+		var sets []string
+		for i, c := range columns {
+			sets = append(sets, c.name+" = "+value(i, c))
+		}
+		return "UPDATE " + table + " SET " + strings.Join(sets, ", ")
+	}
+	one := set(func(i int, _ column) string { return fmt.Sprintf("$%d", i+1) }) + fmt.Sprintf(" WHERE id = $%d", len(columns)+1)
+	casts := make([]string, 0, len(columns)+1)
+	for _, c := range columns {
+		casts = append(casts, "CAST($%d AS "+c.postgres+")")
+	}
+	casts = append(casts, "CAST($%d AS uuid)")
+	return rowUpdate{columns, map[string]func(n int) string{
+		// Joined with VALUES, SQLite takes five times as long, for it copies the rows first.
+		dialect.SQLite: func(int) string { return one },
+		dialect.Postgres: statements(func(n int) string {
+			return set(func(i int, _ column) string { return fmt.Sprintf("v.column%d", i+1) }) +
+				fmt.Sprintf(" FROM (VALUES %s) AS v WHERE %s.id = v.column%d", placeholders(n, casts...), table, len(columns)+1)
+		}),
+	}}
+}
+
+// run writes rows: the values of the columns, and the id.
+func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]any) error {
+	write := func(some [][]any) error {
+		_, err := tx.ExecContext(ctx, u.write[engine](len(some)), slices.Concat(some...)...)
+		return err
+	}
+	if engine == dialect.Postgres {
+		return chunks(rows, write)
+	}
+	for one := range slices.Chunk(rows, 1) {
+		if err := write(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	updatedAt  = column{"updated_at", "timestamptz"}
+	useColumns = []column{
+		{"usage_count", "bigint"}, {"token_count", "bigint"}, {"extra_requests", "bigint"}, {"extra_tokens", "bigint"},
+		{"last_used_at", "timestamptz"}, {"succeeded_at", "timestamptz"}, updatedAt,
+	}
+	// What is leased changes no index, and is written apart from what is used.
+	writeCounters = newRowUpdate(apikey.Table, append(slices.Clone(counterColumns), column{"pass", "bigint"})...)
+	writeUses     = newRowUpdate(apikey.Table, slices.Concat(counterColumns, []column{{"pass", "bigint"}}, useColumns)...)
+	writeStates   = newRowUpdate(apikey.Table,
+		column{"degraded", "boolean"}, column{"degraded_until", "timestamptz"}, column{"degraded_reason", "text"}, column{"degraded_by", "text"},
+		column{"failures", "bigint"}, column{"failure_class", "text"}, column{"failed_at", "timestamptz"}, updatedAt)
+	writeGroups    = newRowUpdate(quotagroup.Table, append(slices.Clone(counterColumns), updatedAt)...)
+	writeProviders = newRowUpdate(provider.Table,
+		column{"cooling_until", "timestamptz"}, column{"cooling_reason", "text"}, column{"incidents", "bigint"}, updatedAt)
+)
+
+// writePool writes the rows that the batch has changed, in the order of their ids. To is tx, or what executes statements
+// together: one of those cannot change a row that another one changes.
+func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error {
+	var counters, uses, states, groups, providers [][]any
+	for _, k := range changedRows(b.keys, func(k *poolKey) bool { return k.changed != 0 }) {
+		row, err := k.counters()
+		if err != nil {
+			return err
+		}
+		row = append(row, k.pass)
+		switch {
+		case k.changed&changedUses != 0:
+			uses = append(uses, append(row, k.uses, k.tokens, k.extraRequests, k.extraTokens, k.lastUsed, k.succeededAt, b.now, k.id))
+		case k.changed&changedCounters != 0:
+			counters = append(counters, append(row, k.id))
+		}
+		if k.changed&changedState != 0 {
+			states = append(states, []any{
+				k.degradedUntil != nil, k.degradedUntil, k.degradedReason, string(k.degradedBy), k.failures, string(k.failureClass), k.failedAt, b.now, k.id,
+			})
+		}
+		k.changed = 0
+	}
+	for _, g := range changedRows(b.groups, func(g *poolGroup) bool { return g.changed != 0 }) {
+		row, err := g.counters()
+		if err != nil {
+			return err
+		}
+		groups = append(groups, append(row, b.now, g.id))
+		g.changed = 0
+	}
+	for _, p := range changedRows(b.pools, func(p *pool) bool { return p.changed }) {
+		providers = append(providers, []any{p.coolingUntil, string(p.coolingReason), p.incidents, b.now, p.id})
+		p.changed = false
+	}
+	for _, w := range []struct {
+		rowUpdate
+		rows [][]any
+		to   execer
+	}{{writeStates, states, tx}, {writeCounters, counters, to}, {writeUses, uses, to}, {writeGroups, groups, to}, {writeProviders, providers, to}} {
+		if err := w.run(ctx, w.to, r.db.Dialect(), w.rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changedRows returns those of some rows that are to be written, in the order of their ids.
+func changedRows[T any](rows map[uuid.UUID]T, changed func(T) bool) (some []T) {
+	var ids []uuid.UUID
+	for id, row := range rows {
+		if changed(row) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	for _, id := range ids {
+		some = append(some, rows[id])
+	}
+	return some
+}

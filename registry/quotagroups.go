@@ -1,0 +1,163 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+)
+
+// QuotaGroupInput describes an account at a provider, whose keys share its limits.
+type QuotaGroupInput struct {
+	ProviderID uuid.UUID // a live provider
+	Name       string    // name for people, up to 128 characters; unique among those of the provider
+	Limits     Limits    // of all its keys together
+}
+
+// QuotaGroupUpdate changes the fields of a quota group that are not nil.
+type QuotaGroupUpdate struct {
+	Name   *string
+	Limits *Limits // all of them
+}
+
+// CreateQuotaGroup creates a quota group. Keys join it with [KeyInput] or [KeyUpdate]; AcquireKey holds its limits
+// beside those of the keys themselves. It returns [ErrInvalidData], [ErrForeignKey] for an unknown provider, or [ErrConflict].
+func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (group *ent.QuotaGroup, err error) {
+	const op = "create quota group"
+	f := in.Limits.faults()
+	f.text("name", in.Name, 1, maxName)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
+			return err
+		}
+		now, l := r.now(), in.Limits
+		group, err = tx.QuotaGroup.Create().SetProviderID(in.ProviderID).SetName(in.Name).SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now).
+			SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
+			SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditGroup(ActionCreate, nil, group))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return group, nil
+}
+
+// ListQuotaGroups returns the quota groups of a provider by name. Their counters are those of their last windows, which may be
+// over. An unknown provider has none.
+func (r *Registry) ListQuotaGroups(ctx context.Context, providerID uuid.UUID) ([]*ent.QuotaGroup, error) {
+	all, err := r.client.QuotaGroup.Query().Where(quotagroup.ProviderID(providerID)).Order(quotagroup.ByName()).All(ctx)
+	return all, translate(ctx, "list quota groups", err)
+}
+
+// UpdateQuotaGroup changes a quota group and returns it. It returns [ErrInvalidData], [ErrConflict] for a name that another
+// one of the provider has, or [ErrNotFound].
+func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaGroupUpdate) (group *ent.QuotaGroup, err error) {
+	op := fmt.Sprintf("update quota group %s", id)
+	f := value(up.Limits).faults()
+	if up.Name != nil {
+		f.text("name", *up.Name, 1, maxName)
+	}
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.write(ctx, op, func(tx *ent.Client) error {
+		old, err := lockedGroup(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		update := old.Update().SetNillableName(up.Name).SetUpdatedAt(now)
+		if l := up.Limits; l != nil {
+			update.SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
+				SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay)
+		}
+		if group, err = update.Save(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditGroup(ActionUpdate, old, group))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return group, nil
+}
+
+// DeleteQuotaGroup removes a quota group. It returns [ErrNotFound], or [ErrForeignKey], changing nothing, while live keys
+// are in it.
+func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
+	op := fmt.Sprintf("delete quota group %s", id)
+	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		old, err := lockedGroup(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		live, err := tx.APIKey.Query().Where(apikey.QuotaGroupID(id), apikey.DeletedAtIsNil()).Count(ctx)
+		if err != nil {
+			return err
+		}
+		if live > 0 {
+			return fmt.Errorf("%w: %d keys are in it", ErrForeignKey, live)
+		}
+		if err := tx.QuotaGroup.DeleteOne(old).Exec(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, r.now(), auditGroup(ActionDelete, old, nil))
+	})
+}
+
+// lockedGroup returns a quota group, which nobody else changes until the transaction ends.
+func lockedGroup(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.QuotaGroup, error) {
+	query := tx.QuotaGroup.Query().Where(quotagroup.ID(id))
+	query.Modify(forUpdate)
+	return query.Only(ctx)
+}
+
+// requireGroup returns why a key of a provider cannot be in a group.
+func requireGroup(ctx context.Context, tx *ent.Client, providerID uuid.UUID, id *uuid.UUID) error {
+	if id == nil {
+		return nil
+	}
+	group, err := tx.QuotaGroup.Get(ctx, *id)
+	switch {
+	case ent.IsNotFound(err):
+		return missing("quota group", id)
+	case err != nil:
+		return err
+	case group.ProviderID != providerID:
+		return fmt.Errorf("%w: the quota group is another provider's", ErrInvalidData)
+	}
+	return nil
+}
+
+// moveLeases counts leases that are open in another group, in the order of the groups' ids.
+func moveLeases(ctx context.Context, tx *ent.Client, n int64, from, to uuid.UUID) error {
+	if n == 0 {
+		return nil
+	}
+	query := tx.QuotaGroup.Query().Where(quotagroup.IDIn(from, to)).Order(quotagroup.ByID())
+	query.Modify(forUpdate)
+	groups, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		inFlight := g.InFlight + n
+		if g.ID == from {
+			inFlight = max(0, g.InFlight-n)
+		}
+		if err := g.Update().SetInFlight(inFlight).Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
