@@ -23,6 +23,8 @@ const (
 	ActionUpdate   = "update"    // of a price: one ends and the next begins, unless the rates are the same
 	ActionDelete   = "delete"    // hidden, its name free again; of a setting: removed
 	ActionPurge    = "purge"     // removed for good
+	ActionDisable  = "disable"   // a key, by a person
+	ActionEnable   = "enable"    // a key, by a person
 	ActionDegrade  = "degrade"   // a key
 	ActionRestore  = "restore"   // a key
 	ActionProbe    = "probe"     // a key: one request tries it, after what time alone does not mend
@@ -95,7 +97,7 @@ func (fl AuditFilter) faults() faults {
 // Before set to the id of the last entry.
 //
 // Before and After are the row in JSON, without fields that are zero; nil: there was none, or it is
-// gone. They never hold an API key or its hash, but values of settings as they are. A change that
+// gone; of what AcquireKey and the ends of leases do to keys and providers, what they changed, and why. They never hold an API key or its hash, but values of settings as they are. A change that
 // changes nothing but the row's updated_at has no entry; neither have recorded usage, discovery logs
 // and SDK versions. A change of the standard price is one of the price: the model's current costs
 // follow it without an entry.

@@ -219,7 +219,7 @@ func testAudit(t *testing.T, e engine) {
 		"UpdateAPIKey": {func(th thing) error {
 			_, err := reg.UpdateAPIKey(ctx, th.key.ID, registry.KeyUpdate{Disabled: ptr(true)})
 			return err
-		}, []string{"update api_key"}, func(th thing) string { return th.key.ID.String() }},
+		}, []string{"disable api_key"}, func(th thing) string { return th.key.ID.String() }},
 		"UpdateAPIKey to the same": {func(th thing) error {
 			_, err := reg.UpdateAPIKey(ctx, th.key.ID, registry.KeyUpdate{Label: ptr("")})
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -33,10 +34,10 @@ func Example() {
 	_, err = reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: openai.ID, APIKey: "sk-example-0123456789"})
 	check(err)
 
-	key, err := reg.GetLeastUsedKey(ctx, openai.ID)
+	lease, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: openai.ID, ModelID: gpt4.ID, EstimatedTokens: 500, TTL: time.Minute})
 	check(err)
-	// ... call the provider with the key ...
-	check(reg.RecordUsage(ctx, registry.UsageInput{ModelID: gpt4.ID, APIKeyID: key.ID, Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80}}))
+	// ... call the provider with the key of the lease ...
+	check(lease.Settle(ctx, registry.UsageInput{Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80}}))
 
 	costs, err := reg.GetCostBreakdown(ctx, openai.ID)
 	check(err)
@@ -118,6 +119,51 @@ func ExampleRegistry_GetLeastUsedKey() {
 	// Output:
 	// sk-examp 429 Too Many Requests opens in 1m0s
 	// sk-examp <nil>
+}
+
+// A key is leased for a request, within its limits. Why there is none is said for each key.
+func ExampleRegistry_AcquireKey() {
+	ctx := context.Background()
+	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	reg, err := registry.Open(ctx, ":memory:", registry.WithClock(func() time.Time { return now }))
+	check(err)
+	defer reg.Close()
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
+	check(err)
+	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar, meter.Output: 60 * money.Dollar}})
+	check(err)
+	_, err = reg.AddAPIKey(ctx, registry.KeyInput{
+		ProviderID: p.ID, APIKey: "sk-example-0123456789", Limits: registry.Limits{RequestsPerMinute: 10, TokensPerMinute: 5000},
+	})
+	check(err)
+
+	want := registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 3000, TTL: time.Minute}
+	lease, err := reg.AcquireKey(ctx, want)
+	check(err)
+	_, err = reg.AcquireKey(ctx, want) // there would be 6,000 tokens in this minute
+	var none *registry.NoKeyError
+	if errors.As(err, &none) {
+		fmt.Println(none.Keys[0].Reason, none.Keys[0].Detail, "opens in", none.OpensAt.Sub(now))
+	}
+
+	// The first request took less than was reserved for it.
+	check(lease.Settle(ctx, registry.UsageInput{Tokens: meter.Tokens{InputTokens: 1200, OutputTokens: 300}}))
+	lease, err = reg.AcquireKey(ctx, want)
+	check(err)
+	// The provider turned it down.
+	check(lease.Fail(ctx, registry.Failure{Status: 429, Header: http.Header{"Retry-After": {"20"}}}))
+	verdicts, err := reg.ExplainKeys(ctx, want)
+	check(err)
+	fmt.Println(verdicts[0].Reason, verdicts[0].Detail, "until", verdicts[0].Until.Format(time.TimeOnly))
+	for _, limit := range verdicts[0].Limits {
+		fmt.Println(limit.Name, limit.Used, "of", limit.Limit)
+	}
+	// Output:
+	// limited tokens_per_minute opens in 1m0s
+	// degraded rate_limited: 429 until 12:00:20
+	// requests_per_minute 2 of 10
+	// tokens_per_minute 1500 of 5000
+	// observed_requests 1 of 1
 }
 
 // Prices change; what was recorded keeps the price it had.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -231,4 +232,41 @@ func TestPostgresPlans(t *testing.T) {
 	text := strings.Join(plan, "\n")
 	require.Contains(t, text, "Index Scan using apikey_provider_id_usage_count_last_used_at_id")
 	require.NotContains(t, text, "Sort")
+}
+
+// TestWaitersWake has a lease end that others of the same process wait for: they are told at once.
+func TestWaitersWake(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	reg, err := Open(ctx, ":memory:")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	reg.waiters.poll = time.Hour
+	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
+	require.NoError(t, err)
+	_, err = reg.AddAPIKey(ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001", Limits: Limits{Concurrency: 1}})
+	require.NoError(t, err)
+	in := AcquireInput{ProviderID: p.ID, TTL: time.Hour}
+	lease, err := reg.AcquireKey(ctx, in)
+	require.NoError(t, err)
+	in.Wait = true
+	got := make(chan error)
+	const callers = 3
+	for range callers {
+		go func() {
+			lease, err := reg.AcquireKey(ctx, in)
+			if err == nil {
+				err = lease.Release(ctx)
+			}
+			got <- err
+		}()
+	}
+	for reg.waiters.n.Load() < callers {
+		runtime.Gosched()
+	}
+	require.NoError(t, lease.Release(ctx))
+	for range callers {
+		require.NoError(t, <-got)
+	}
 }

@@ -261,7 +261,14 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		if err != nil {
 			return err
 		}
-		err = r.audit(ctx, tx, now, auditKey(ActionUpdate, old, key))
+		action := ActionUpdate
+		if key.Disabled != old.Disabled {
+			action = ActionEnable
+			if key.Disabled {
+				action = ActionDisable
+			}
+		}
+		err = r.audit(ctx, tx, now, auditKey(action, old, key))
 		asOf(key, now)
 		return err
 	})

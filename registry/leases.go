@@ -21,8 +21,8 @@ const (
 
 	maxExclude = MaxKeysPerProvider
 
-	// waitAtMost is how long AcquireKey waits before it asks again: other processes end leases too.
-	waitAtMost = 250 * time.Millisecond
+	// poll is how long AcquireKey waits before it asks again: other processes end leases too.
+	poll = 250 * time.Millisecond
 )
 
 // AcquireInput says what a key is wanted for.
@@ -119,7 +119,7 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 			r.waiters.leave(in.Wait)
 			return lease, translate(ctx, op, err)
 		}
-		wait := waitAtMost
+		wait := r.waiters.poll
 		if !none.OpensAt.IsZero() {
 			wait = min(wait, max(time.Millisecond, none.OpensAt.Sub(r.now())))
 		}
@@ -312,9 +312,10 @@ func quotasOf(header http.Header, now time.Time) []upstream.Quota {
 
 // waiters are the callers of AcquireKey who wait for a key.
 type waiters struct {
-	n  atomic.Int64
-	mu sync.Mutex
-	ch chan struct{} // closed when a lease has ended
+	poll time.Duration
+	n    atomic.Int64
+	mu   sync.Mutex
+	ch   chan struct{} // closed when a lease has ended
 }
 
 // enter returns what is closed when a lease ends from now on.

@@ -182,9 +182,8 @@ func (p *poolProvider) cools(now time.Time) bool {
 // blocked returns why a key may not be leased, empty if it may, and when it opens by itself; zero: it does not, or when is not
 // known.
 func (k *poolKey) blocked(want wanted, now time.Time) (KeyReason, time.Time) {
-	k.roll(now)
-	if k.account != nil {
-		k.account.roll(now)
+	for _, q := range k.quotas() {
+		q.roll(now)
 	}
 	switch {
 	case k.disabled:
@@ -231,18 +230,20 @@ func (k *poolKey) onProbation() bool {
 	return k.degradedUntil != nil && (k.degradedBy == AuthFailed || k.degradedBy == QuotaExhausted)
 }
 
-// lease takes the key for a request, and returns the instant in whose windows that counts.
+// lease takes the key for a request, and returns the instant in whose windows that counts: now, or the latest of those that
+// another process has begun, whose clock is ahead.
 func (p *pool) lease(k *poolKey, a amount, now time.Time) time.Time {
 	at := now
-	if k.minute.After(at) {
-		at = *k.minute
+	for _, q := range k.quotas() {
+		if q.minute != nil {
+			at = maxTime(at, *q.minute)
+		}
 	}
-	k.reserve(at, a)
-	k.changed |= changedCounters
-	if g := k.account; g != nil {
-		g.reserve(at, a)
-		g.changed |= changedCounters
+	for _, q := range k.quotas() {
+		q.roll(at)
+		q.reserve(at, a)
 	}
+	k.touch()
 	if p.strategy == RoundRobin {
 		p.turn++
 	} else {
@@ -254,15 +255,11 @@ func (p *pool) lease(k *poolKey, a amount, now time.Time) time.Time {
 
 // release ends a lease: what was reserved counts no more, what was taken instead does.
 func (k *poolKey) release(l *openLease, took amount) {
-	diff := amount{took.requests - 1, took.tokens - l.tokens, took.cost - l.cost}
-	k.inFlight = max(0, k.inFlight-1)
-	k.count(l.acquired, diff)
-	k.changed |= changedCounters
-	if g := k.account; g != nil {
-		g.inFlight = max(0, g.inFlight-1)
-		g.count(l.acquired, diff)
-		g.changed |= changedCounters
+	for _, q := range k.quotas() {
+		q.inFlight = max(0, q.inFlight-1)
+		q.count(l.acquired, amount{took.requests - 1, took.tokens - l.tokens, took.cost - l.cost})
 	}
+	k.touch()
 }
 
 // use counts what was used at an instant without a lease.

@@ -68,7 +68,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 		return nil, translate(ctx, "open registry", err)
 	}
 	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
-		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: new(waiters), strategy: cfg.strategy, classify: cfg.classify}
+		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, strategy: cfg.strategy, classify: cfg.classify}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))

@@ -1,0 +1,307 @@
+package registry_test
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+// TestLeaseClocks leases by clocks of which one is ahead.
+func TestLeaseClocks(t *testing.T) {
+	t.Parallel()
+	open := func(t *testing.T, database string, at time.Time) (*registry.Registry, *registrytest.Clock) {
+		t.Helper()
+		clock := registrytest.NewClock(at)
+		reg, err := registry.Open(t.Context(), database, registry.WithClock(clock.Now))
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, reg.Close()) })
+		return reg, clock
+	}
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			name := filepath.Join(t.TempDir(), "registry.db")
+			if engine == "postgres" {
+				name = registrytest.PostgresURL(t)
+			}
+			late, clock := open(t, name, registrytest.Start)
+			early, _ := open(t, name, registrytest.Start.Add(time.Minute))
+			p := mustProvider(t, late, "p")
+			m := mustModel(t, late, p.ID, "m", gpt4())
+			_, err := late.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{TokensPerMinute: 10}})
+			require.NoError(t, err)
+			in := registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 5, TTL: time.Minute}
+			_, err = early.AcquireKey(t.Context(), in)
+			require.NoError(t, err)
+			lease, err := late.AcquireKey(t.Context(), in)
+			require.NoError(t, err)
+			require.Equal(t, registrytest.Start.Add(time.Minute), lease.AcquiredAt, "in the minute that is counted")
+			_, err = late.AcquireKey(t.Context(), in)
+			require.ErrorIs(t, err, registry.ErrNoKeyAvailable, "a clock that is behind opens no minute anew")
+			require.NoError(t, lease.Settle(t.Context(), used(1)))
+			in.EstimatedTokens = 4
+			lease, err = late.AcquireKey(t.Context(), in)
+			require.NoError(t, err, "what was not used is given back")
+			require.NoError(t, lease.Release(t.Context()))
+
+			wrong, _ := open(t, name, registrytest.Start.Add(1000*time.Hour))
+			in.EstimatedTokens = 10
+			_, err = wrong.AcquireKey(t.Context(), in)
+			require.NoError(t, err)
+			clock.Advance(2 * time.Minute)
+			_, err = late.AcquireKey(t.Context(), in)
+			require.NoError(t, err, "a clock that was wrong closes no key for weeks")
+		})
+	}
+}
+
+// TestQuotaGroups changes quota groups and who is in them.
+func TestQuotaGroups(t *testing.T) { eachEngine(t, testQuotaGroups) }
+
+func testQuotaGroups(t *testing.T, e engine) {
+	t.Parallel()
+	p := e.newPoolTest(t, make([]registry.KeyInput, 2))
+	ctx := t.Context()
+	one, err := p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "one", Limits: registry.Limits{Concurrency: 2}})
+	require.NoError(t, err)
+	two, err := p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "two", Limits: registry.Limits{Concurrency: 1}})
+	require.NoError(t, err)
+	for _, k := range p.keys {
+		_, err := p.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{QuotaGroupID: &one.ID})
+		require.NoError(t, err)
+	}
+	lease := p.acquire(t, 1)
+	require.NotEqual(t, lease.KeyID, p.acquire(t, 1).KeyID)
+	require.Equal(t, registry.KeyBusy, p.refused(t, p.want(1)).Keys[0].Reason)
+	// A key takes along what is under way.
+	_, err = p.UpdateAPIKey(ctx, lease.KeyID, registry.KeyUpdate{QuotaGroupID: &two.ID})
+	require.NoError(t, err)
+	groups, err := p.ListQuotaGroups(ctx, p.provider.ID)
+	require.NoError(t, err)
+	require.EqualValues(t, []any{"one", int64(1), "two", int64(1)}, []any{groups[0].Name, groups[0].InFlight, groups[1].Name, groups[1].InFlight})
+	require.NoError(t, lease.Settle(ctx, used(1)))
+	groups, err = p.ListQuotaGroups(ctx, p.provider.ID)
+	require.NoError(t, err)
+	require.EqualValues(t, []int64{1, 0}, []int64{groups[0].InFlight, groups[1].InFlight})
+
+	changed, err := p.UpdateQuotaGroup(ctx, two.ID, registry.QuotaGroupUpdate{Name: ptr("2"), Limits: &registry.Limits{RequestsPerDay: 1}})
+	require.NoError(t, err)
+	require.Equal(t, "2", changed.Name)
+	require.EqualValues(t, []int64{1, 0}, []int64{changed.RequestsPerDay, changed.Concurrency})
+	require.ErrorIs(t, p.DeleteQuotaGroup(ctx, two.ID), registry.ErrForeignKey)
+	_, err = p.UpdateAPIKey(ctx, lease.KeyID, registry.KeyUpdate{QuotaGroupID: &uuid.Nil})
+	require.NoError(t, err)
+	require.NoError(t, p.DeleteQuotaGroup(ctx, two.ID))
+	require.ErrorIs(t, p.DeleteQuotaGroup(ctx, two.ID), registry.ErrNotFound)
+	_, err = p.UpdateQuotaGroup(ctx, two.ID, registry.QuotaGroupUpdate{})
+	require.ErrorIs(t, err, registry.ErrNotFound)
+
+	other := mustProvider(t, p.Registry, "other")
+	foreign, err := p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: other.ID, Name: "one"})
+	require.NoError(t, err)
+	_, err = p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: other.ID, Name: "one"})
+	require.ErrorIs(t, err, registry.ErrConflict)
+	_, err = p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: uuid.New(), Name: "one"})
+	require.ErrorIs(t, err, registry.ErrForeignKey)
+	_, err = p.UpdateAPIKey(ctx, p.keys[0].ID, registry.KeyUpdate{QuotaGroupID: &foreign.ID})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+	_, err = p.UpdateAPIKey(ctx, p.keys[0].ID, registry.KeyUpdate{QuotaGroupID: ptr(uuid.New())})
+	require.ErrorIs(t, err, registry.ErrForeignKey)
+	for name := range badTexts {
+		_, err := p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: other.ID, Name: badTexts[name]})
+		require.ErrorIs(t, err, registry.ErrInvalidData, name)
+		_, err = p.UpdateQuotaGroup(ctx, foreign.ID, registry.QuotaGroupUpdate{Name: ptr(badTexts[name])})
+		require.ErrorIs(t, err, registry.ErrInvalidData, name)
+	}
+}
+
+// TestPoolInput gives keys what no key may have, by the API and past it.
+func TestPoolInput(t *testing.T) { eachEngine(t, testPoolInput) }
+
+func testPoolInput(t *testing.T, e engine) {
+	t.Parallel()
+	p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+	ctx := t.Context()
+	for name, in := range map[string]registry.KeyInput{
+		"requests per minute": {Limits: registry.Limits{RequestsPerMinute: -1}},
+		"tokens per minute":   {Limits: registry.Limits{TokensPerMinute: -1}},
+		"requests per day":    {Limits: registry.Limits{RequestsPerDay: -1}},
+		"tokens per day":      {Limits: registry.Limits{TokensPerDay: -9e18}},
+		"concurrency":         {Limits: registry.Limits{Concurrency: 9_000_000_000_000_000_001}},
+		"cost per day":        {Limits: registry.Limits{CostPerDay: -1}},
+		"weight":              {Weight: -1},
+		"weight above":        {Weight: 1001},
+		"priority":            {Priority: 1001},
+		"priority below":      {Priority: -1001},
+		"models":              {AllowedModels: make([]string, 1001)},
+		"model":               {AllowedModels: []string{"a\x00"}},
+		"denied model":        {DeniedModels: []string{""}},
+	} {
+		in.ProviderID, in.APIKey = p.provider.ID, secret(100)
+		_, err := p.AddAPIKey(ctx, in)
+		require.ErrorIs(t, err, registry.ErrInvalidData, name)
+		require.NotContains(t, err.Error(), secret(100)[8:])
+		up := registry.KeyUpdate{Limits: &in.Limits, Priority: &in.Priority, AllowedModels: &in.AllowedModels, DeniedModels: &in.DeniedModels}
+		if in.Weight != 0 {
+			up.Weight = &in.Weight
+		}
+		_, err = p.UpdateAPIKey(ctx, p.keys[0].ID, up)
+		require.ErrorIs(t, err, registry.ErrInvalidData, name)
+		if in.Limits != (registry.Limits{}) {
+			_, err = p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g", Limits: in.Limits})
+			require.ErrorIs(t, err, registry.ErrInvalidData, name)
+		}
+	}
+	_, err := p.UpdateAPIKey(ctx, p.keys[0].ID, registry.KeyUpdate{Weight: ptr(0)})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+	_, err = p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g"})
+	require.NoError(t, err)
+	lease := p.acquire(t, 1)
+	for _, set := range []string{
+		"api_keys SET requests_per_minute = -1", "api_keys SET cost_per_day = -1", "api_keys SET in_flight = -1", "api_keys SET tokens_today = 9000000000000000001",
+		"api_keys SET weight = 0", "api_keys SET priority = 1001", "api_keys SET pass = -1", "api_keys SET failures = -1", "api_keys SET failure_class = 'auth'",
+		"api_keys SET degraded_by = 'auth'", "quota_groups SET concurrency = -1", "quota_groups SET cost_today = -1", "quota_groups SET name = ''",
+		"key_leases SET reserved_tokens = -1", "key_leases SET expires_at = acquired_at", "providers SET incidents = -1", "providers SET cooling_reason = 'server'",
+	} {
+		_, err := p.Client().ExecContext(ctx, "UPDATE "+set)
+		require.ErrorContains(t, err, "constraint", set)
+	}
+	require.NoError(t, lease.Release(ctx))
+}
+
+// TestGroupAtOnce records usage of two keys of a group at once, and leases them.
+func TestGroupAtOnce(t *testing.T) { eachEngine(t, testGroupAtOnce) }
+
+func testGroupAtOnce(t *testing.T, e engine) {
+	t.Parallel()
+	p := e.newPoolTest(t, make([]registry.KeyInput, 4))
+	g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g", Limits: registry.Limits{RequestsPerMinute: 1_000_000}})
+	require.NoError(t, err)
+	for _, k := range p.keys {
+		_, err := p.UpdateAPIKey(t.Context(), k.ID, registry.KeyUpdate{QuotaGroupID: &g.ID})
+		require.NoError(t, err)
+	}
+	// IncrementUsage is a transaction of its own, so that they meet.
+	var all sync.WaitGroup
+	const rounds = 25
+	for i, k := range p.keys {
+		all.Go(func() {
+			for range rounds {
+				if i%2 == 0 {
+					if err := p.IncrementUsage(t.Context(), k.ID, 1, 1); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				lease, err := p.AcquireKey(t.Context(), p.want(5))
+				if err == nil {
+					err = lease.Settle(t.Context(), used(2))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	groups, err := p.ListQuotaGroups(t.Context(), p.provider.ID)
+	require.NoError(t, err)
+	require.EqualValues(t, []int64{4 * rounds, 8 * rounds, 0}, []int64{groups[0].RequestsToday, groups[0].TokensToday, groups[0].InFlight})
+}
+
+// TestPoolHealth shows a pool whose keys are in many states.
+func TestPoolHealth(t *testing.T) { eachEngine(t, testPoolHealth) }
+
+func testPoolHealth(t *testing.T, e engine) {
+	t.Parallel()
+	p := e.newPoolTest(t, []registry.KeyInput{{}, {}, {Limits: registry.Limits{Concurrency: 1}, Priority: 1}, {}}, registry.WithKeyring(ring(t, "a")))
+	ctx := t.Context()
+	empty := mustProvider(t, p.Registry, "empty")
+	p.acquire(t, 1)
+	_, err := p.UpdateAPIKey(ctx, p.keys[0].ID, registry.KeyUpdate{Disabled: ptr(true)})
+	require.NoError(t, err)
+	p.fail(t, 1, denied)
+	health := func() registry.ProviderHealth {
+		all, err := p.PoolHealth(ctx)
+		require.NoError(t, err)
+		require.Len(t, all, 2)
+		require.Equal(t, registry.ProviderHealth{ProviderID: empty.ID, Name: "empty", Unusable: map[registry.KeyReason]int{}}, all[0])
+		require.False(t, all[0].Alert())
+		return all[1]
+	}
+	h := health()
+	require.Equal(t, registry.ProviderHealth{
+		ProviderID: p.provider.ID, Name: "pool", Keys: 4, Usable: 1, InFlight: 1, Probation: 1,
+		Unusable: map[registry.KeyReason]int{registry.KeyDisabled: 1, registry.KeyDegraded: 1, registry.KeyBusy: 1},
+	}, h)
+	require.False(t, h.Alert())
+	require.NoError(t, p.DegradeKey(ctx, p.keys[3].ID, "", time.Second))
+	require.Equal(t, p.clock.Now().Add(time.Second), health().OpensAt)
+	for i := range p.keys {
+		_, err = p.UpdateAPIKey(ctx, p.keys[i].ID, registry.KeyUpdate{Disabled: ptr(true)})
+		require.NoError(t, err)
+	}
+	require.True(t, health().Alert(), "no key opens by itself")
+	_, err = p.UpdateAPIKey(ctx, p.keys[3].ID, registry.KeyUpdate{Disabled: ptr(false)})
+	require.NoError(t, err)
+	require.False(t, health().Alert())
+	_, err = p.Client().ExecContext(ctx, "UPDATE api_keys SET sealed = (SELECT sealed FROM api_keys WHERE id = $1) WHERE id = $2", p.keys[0].ID, p.keys[3].ID)
+	require.NoError(t, err)
+	h = health()
+	require.Equal(t, []uuid.UUID{p.keys[3].ID}, h.Unreadable)
+	require.True(t, h.Alert())
+}
+
+// TestLeaseCommitLost loses the answer to the commit in which a lease begins or ends, on its way.
+func TestLeaseCommitLost(t *testing.T) {
+	t.Parallel()
+	proxy, through := newFaultProxy(t, registrytest.PostgresURL(t))
+	reg := failoverOpen(t, through)
+	t.Cleanup(proxy.close) // first
+	provider := mustProvider(t, reg, "p")
+	model := mustModel(t, reg, provider.ID, "m", gpt4())
+	mustKey(t, reg, provider.ID, 1)
+	in := registry.AcquireInput{ProviderID: provider.ID, ModelID: model.ID, EstimatedTokens: 10, TTL: time.Minute}
+	count := func() (leases int, inFlight, requests, tokens int64) {
+		leases, err := reg.Client().KeyLease.Query().Count(t.Context())
+		require.NoError(t, err)
+		keys, err := reg.ListAPIKeys(t.Context(), provider.ID)
+		require.NoError(t, err)
+		return leases, keys[0].InFlight, keys[0].RequestsToday, keys[0].TokensToday
+	}
+	requests, tokens := int64(0), int64(0)
+	for _, lost := range []faultSnag{{is: commitQuery}, {is: commitAnswer, fromServer: true}} {
+		for _, how := range []func(*faultWire){(*faultWire).hangUp, (*faultWire).reset} {
+			lost.how = how
+			for _, end := range []func(context.Context, *registry.Lease) error{
+				func(ctx context.Context, l *registry.Lease) error { tokens += 7; return l.Settle(ctx, used(7)) },
+				func(ctx context.Context, l *registry.Lease) error { return l.Fail(ctx, registry.Failure{Status: 500}) },
+				func(ctx context.Context, l *registry.Lease) error { requests--; return l.Release(ctx) },
+			} {
+				done := proxy.lose(lost)
+				lease, err := reg.AcquireKey(t.Context(), in)
+				require.NoError(t, err)
+				require.True(t, done())
+				requests++
+				leases, inFlight, _, _ := count()
+				require.EqualValues(t, []int64{1, 1}, []int64{int64(leases), inFlight})
+				done = proxy.lose(lost)
+				require.NoError(t, end(t.Context(), lease))
+				require.True(t, done())
+				leases, inFlight, r, n := count()
+				require.EqualValues(t, []int64{0, 0, requests, tokens}, []int64{int64(leases), inFlight, r, n})
+			}
+		}
+	}
+	report, err := reg.VerifyLedger(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, report.Differences)
+}
