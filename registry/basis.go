@@ -20,14 +20,14 @@ type basis struct {
 	state   store.State // of the database, when the batch's transaction began
 	certain bool        // the state could be told
 
-	models   map[uuid.UUID]namedModel
-	prices   map[uuid.UUID][]*ent.Price
-	from     time.Time // prices are those of the models that are in effect then or later
-	periods  map[period]sums
-	keys     map[uuid.UUID]*poolKey
-	groups   map[uuid.UUID]*poolGroup
-	pools    map[uuid.UUID]*pool     // by provider
-	expiries map[uuid.UUID]time.Time // of pools: no lease expires before; missing: not known
+	models    map[uuid.UUID]namedModel // with their prices
+	prices    map[uuid.UUID][]*ent.Price
+	from      time.Time // prices are those of the models that are in effect then or later
+	periods   map[period]sums
+	keys      map[uuid.UUID]*poolKey
+	groups    map[uuid.UUID]*poolGroup
+	pools     map[uuid.UUID]*pool // by provider
+	providers map[uuid.UUID]*poolProvider
 
 	// Of this batch:
 
@@ -35,12 +35,48 @@ type basis struct {
 	recorded map[string]bool          // request ids
 	leases   map[uuid.UUID]*openLease // that end, or that were acquired by an attempt whose answer was lost
 	expired  []*openLease
+	names    map[uuid.UUID]namedModel // of models, without their prices
+	looked   map[uuid.UUID]bool       // pools whose expired leases have been taken
 }
 
 // namedModel is what the pool and the ledger have to know of a model.
 type namedModel struct {
 	provider uuid.UUID
 	name     string
+}
+
+// modelNames remembers models, of which neither the provider nor its name for them ever changes.
+type modelNames struct {
+	mu    sync.Mutex
+	known map[uuid.UUID]namedModel
+}
+
+// of copies those of some models that are known, and returns the others.
+func (m *modelNames) of(models map[uuid.UUID]bool, to map[uuid.UUID]namedModel) (unknown []uuid.UUID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id := range models {
+		if named, ok := m.known[id]; ok {
+			to[id] = named
+		} else {
+			unknown = append(unknown, id)
+		}
+	}
+	return unknown
+}
+
+// learn remembers models that have been read.
+func (m *modelNames) learn(models []uuid.UUID, from map[uuid.UUID]namedModel) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil || len(m.known)+len(models) > maxRemembered {
+		m.known = make(map[uuid.UUID]namedModel, len(models))
+	}
+	for _, id := range models {
+		if named, ok := from[id]; ok {
+			m.known[id] = named
+		}
+	}
 }
 
 // memory keeps the basis of the last batch for the next one, which then reads only what is new: a file that this
@@ -57,7 +93,7 @@ const maxRemembered = 2048
 func newBasis(now time.Time) *basis {
 	return &basis{
 		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*poolKey{},
-		groups: map[uuid.UUID]*poolGroup{}, pools: map[uuid.UUID]*pool{}, expiries: map[uuid.UUID]time.Time{}, now: now,
+		groups: map[uuid.UUID]*poolGroup{}, pools: map[uuid.UUID]*pool{}, providers: map[uuid.UUID]*poolProvider{}, now: now,
 	}
 }
 
@@ -78,7 +114,8 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		}
 		b.state, b.certain = state, ok
 	}
-	b.recorded, b.leases, b.expired = map[string]bool{}, map[uuid.UUID]*openLease{}, nil
+	b.recorded, b.leases, b.looked = map[string]bool{}, map[uuid.UUID]*openLease{}, map[uuid.UUID]bool{}
+	b.names = map[uuid.UUID]namedModel{}
 	return b, nil
 }
 
@@ -94,38 +131,37 @@ func (m *memory) keep(b *basis) {
 
 // needs are what works refer to.
 type needs struct {
-	models, ledger  map[uuid.UUID]bool // ledger: models that requests are recorded of
-	keys, providers map[uuid.UUID]bool
-	acquiring       map[uuid.UUID]bool // providers
-	leases          []uuid.UUID
-	from            time.Time // the earliest request
+	models, ledger map[uuid.UUID]bool // those that are named, and those that requests are recorded of
+	keys           map[uuid.UUID]bool
+	pools          map[uuid.UUID]bool // by provider, of which all keys are needed
+	providers      map[uuid.UUID]bool
+	from           time.Time // the earliest request
 }
 
 func needsOf(works []work) needs {
 	n := needs{
-		models: map[uuid.UUID]bool{}, ledger: map[uuid.UUID]bool{}, keys: map[uuid.UUID]bool{}, providers: map[uuid.UUID]bool{},
-		acquiring: map[uuid.UUID]bool{}, from: works[0].now,
+		models: map[uuid.UUID]bool{}, ledger: map[uuid.UUID]bool{}, keys: map[uuid.UUID]bool{}, pools: map[uuid.UUID]bool{},
+		providers: map[uuid.UUID]bool{}, from: works[0].now,
 	}
 	for i := range works {
 		w := &works[i]
 		if w.records() {
-			n.models[w.ModelID], n.ledger[w.ModelID], n.keys[w.APIKeyID] = true, true, true
+			n.ledger[w.ModelID], n.keys[w.APIKeyID] = true, true
 			n.from = minTime(n.from, w.At)
 		}
 		if a := w.acquire; a != nil {
-			n.providers[a.provider], n.acquiring[a.provider] = true, true
+			n.pools[a.provider] = true
 			if a.model != uuid.Nil {
 				n.models[a.model] = true
-			}
-			if a.repeated {
-				n.leases = append(n.leases, a.id)
 			}
 		}
 		if end := w.end; end != nil {
 			n.keys[end.key] = true
-			if !end.observation {
+			switch {
+			case end.failed != nil: // which other keys failed alike
+				n.pools[end.provider] = true
+			case end.succeeded:
 				n.providers[end.provider] = true
-				n.leases = append(n.leases, end.id)
 			}
 		}
 	}
@@ -139,10 +175,13 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 		b.now = maxTime(b.now, works[i].now)
 	}
 	n := needsOf(works)
-	if err := r.lockLedger(ctx, tx, b, slices.Collect(maps.Keys(n.ledger)), n.keys, n.providers); err != nil {
+	if err := r.lockLedger(ctx, tx, b, slices.Collect(maps.Keys(n.ledger)), n.keys, n.pools); err != nil {
 		return err
 	}
-	if err := r.readLeases(ctx, tx, b, works, n); err != nil {
+	if err := b.readProviders(ctx, tx, unknown(n.providers, b.providers)); err != nil {
+		return err
+	}
+	if err := b.readLeases(ctx, tx, works); err != nil {
 		return err
 	}
 	if len(b.models) == 0 || n.from.Before(b.from) {
@@ -150,9 +189,14 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 		clear(b.prices)
 		b.from = n.from
 	}
-	if err := b.readModels(ctx, tx, unknown(n.models, b.models)); err != nil {
+	for _, id := range r.names.of(n.models, b.names) {
+		n.ledger[id] = true
+	}
+	models := unknown(n.ledger, b.models)
+	if err := b.readModels(ctx, tx, models); err != nil {
 		return err
 	}
+	r.names.learn(models, b.models)
 	var requests []string
 	for i := range works {
 		// What an open lease is settled under its own id has not been recorded: both would have been one transaction.

@@ -132,7 +132,7 @@ func (p *pool) verdict(k *poolKey, want wanted, now time.Time) KeyVerdict {
 	}
 	own := len(k.windows(want.amount, now, nil))
 	var closed []string
-	for i, w := range k.allWindows(want.amount, now) {
+	for i, w := range k.allWindows(want.amount, now, nil) {
 		s := LimitState{Name: w.name, Limit: w.limit, Used: w.used, Closed: w.closed()}
 		if i >= own {
 			s.Group = k.account.name
@@ -197,13 +197,7 @@ func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) e
 	}
 	list, args := inList(ids)
 	query := fmt.Sprintf("SELECT %s FROM %s WHERE api_key_id IN %s AND expires_at <= $%d", leaseColumns, keylease.Table, list, len(args)+1)
-	err := scanRows(ctx, r.fresh, query, append(args, b.now), func(scan func(...any) error) error {
-		l, err := scanLease(scan)
-		b.expired = append(b.expired, l)
-		return err
-	})
-	b.expire()
-	return err
+	return scanRows(ctx, r.fresh, query, append(args, b.now), b.freeLease)
 }
 
 // explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.

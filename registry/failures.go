@@ -117,26 +117,12 @@ func (b restPeriod) after(now time.Time, n int) time.Time {
 	return store.Time(now.Add(d + rand.N(d/4+1)))
 }
 
-// leaseOutcome is how the use of a key under a lease went.
-type leaseOutcome struct {
-	failed    *Diagnosis // nil: it did not fail
-	succeeded bool
-	acquired  time.Time // when the lease began
-	now       time.Time
-}
+// leaseOutcome is when the use of a key under a lease began and ended.
+type leaseOutcome struct{ acquired, now time.Time }
 
-// note takes an leaseOutcome into the states of the key and its provider, and returns what there is to record of that.
-func (p *pool) note(k *poolKey, o leaseOutcome) []auditEntry {
-	switch {
-	case o.succeeded:
-		return p.noteSuccess(k, o)
-	case o.failed != nil && o.failed.Class != BadRequest:
-		return p.noteFailure(k, o)
-	}
-	return nil
-}
-
-func (p *pool) noteSuccess(k *poolKey, o leaseOutcome) (entries []auditEntry) {
+// noteSuccess takes into the states of the key and its provider that a request has succeeded, and returns what there is
+// to record of that.
+func (k *poolKey) noteSuccess(o leaseOutcome, p *poolProvider) (entries []auditEntry) {
 	if k.succeededAt == nil || k.succeededAt.Before(o.now) {
 		k.succeededAt = &o.now
 		k.changed |= changedUses
@@ -148,14 +134,15 @@ func (p *pool) noteSuccess(k *poolKey, o leaseOutcome) (entries []auditEntry) {
 	if k.onProbation() && !k.degradedUntil.After(o.now) && !o.acquired.Before(*k.degradedUntil) {
 		entries = append(entries, k.restore("a request succeeded"))
 	}
-	if p.poolProvider != nil && p.coolingUntil != nil && !p.coolingUntil.After(o.acquired) {
-		p.coolingUntil, p.coolingReason, p.incidents, p.changed = nil, "", 0, true
+	if p.coolingUntil != nil && !p.coolingUntil.After(o.acquired) {
+		p.coolingUntil, p.coolingReason, p.incidents, p.over = nil, "", 0, true
 	}
 	return entries
 }
 
-func (p *pool) noteFailure(k *poolKey, o leaseOutcome) []auditEntry {
-	d := *o.failed
+// noteFailure takes into the states of the key and its provider that a request has failed, and returns what there is to
+// record of that.
+func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry {
 	// Of requests that were under way together, the first failure counts.
 	fresh := k.failedAt == nil || !o.acquired.Before(*k.failedAt)
 	k.failedAt, k.failureClass = &o.now, d.Class

@@ -349,3 +349,23 @@ func (w *waiters) wakeAll() {
 		w.ch = nil
 	}
 }
+
+// expiries notes when each pool was last searched for leases that have expired.
+type expiries struct {
+	mu   sync.Mutex
+	last map[uuid.UUID]time.Time
+}
+
+// due tells whether it is time to search a pool, and notes that it is done.
+func (x *expiries) due(provider uuid.UUID, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if last, ok := x.last[provider]; ok && now.Sub(last) < time.Second && !now.Before(last) {
+		return false
+	}
+	if x.last == nil || len(x.last) > maxRemembered {
+		x.last = map[uuid.UUID]time.Time{}
+	}
+	x.last[provider] = now
+	return true
+}

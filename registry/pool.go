@@ -78,6 +78,7 @@ type poolProvider struct {
 	coolingReason FailureClass
 	incidents     int
 	changed       bool
+	over          bool // the incident is, and that is to be written
 }
 
 // pool are the live keys of a provider, in the order of their ids.
@@ -133,15 +134,16 @@ func compareTimes(a, b *time.Time) int {
 // headroom is the fraction that is free of the scarcest limit.
 func (k *poolKey) headroom(want amount, now time.Time) float64 {
 	free := 1.0
-	for _, w := range k.allWindows(want, now) {
+	var buffer [16]window
+	for _, w := range k.allWindows(want, now, buffer[:0]) {
 		free = min(free, float64(w.limit-w.used)/float64(w.limit))
 	}
 	return free
 }
 
-// allWindows are those of the key and of its group.
-func (k *poolKey) allWindows(want amount, now time.Time) []window {
-	all := k.windows(want, now, nil)
+// allWindows appends those of the key and of its group.
+func (k *poolKey) allWindows(want amount, now time.Time, all []window) []window {
+	all = k.windows(want, now, all)
 	if k.account != nil {
 		all = k.account.windows(want, now, all)
 	}
@@ -207,7 +209,8 @@ func (k *poolKey) limited(want amount, now time.Time) (reason KeyReason, opens t
 	if k.noLimits() && (k.account == nil || k.account.noLimits()) {
 		return "", time.Time{}
 	}
-	for _, w := range k.allWindows(want, now) {
+	var buffer [16]window // for all that there can be
+	for _, w := range k.allWindows(want, now, buffer[:0]) {
 		switch {
 		case !w.closed():
 		case w.of > w.limit:

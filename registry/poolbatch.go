@@ -70,19 +70,14 @@ func (b *basis) finish(w *work, e *entries) error {
 	if len(end.said) > 0 {
 		k.observes(end.said)
 	}
-	if p := b.pools[k.provider]; p != nil {
-		e.audit(w.actor, p.note(k, leaseOutcome{failed: end.failed, succeeded: end.succeeded, acquired: end.acquired, now: b.now}))
+	o := leaseOutcome{acquired: end.acquired, now: b.now}
+	switch {
+	case end.succeeded:
+		e.audit(w.actor, k.noteSuccess(o, b.providers[k.provider]))
+	case end.failed != nil && end.failed.Class != BadRequest:
+		e.audit(w.actor, b.pools[k.provider].noteFailure(k, *end.failed, o))
 	}
 	return nil
-}
-
-// expire frees what expired leases have reserved.
-func (b *basis) expire() {
-	for _, l := range b.expired {
-		if k := b.keys[l.key]; k != nil {
-			k.release(l, amount{})
-		}
-	}
 }
 
 // acquire leases a key, or returns why there is none.
@@ -109,9 +104,6 @@ func (b *basis) acquire(w *work, e *entries) error {
 	e.audit(w.actor, entries)
 	l.acquired = p.lease(k, a.want.amount, b.now)
 	l.expires = l.acquired.Add(a.ttl)
-	if first, known := b.expiries[p.id]; known {
-		b.expiries[p.id] = minTime(first, l.expires)
-	}
 	if a.model != uuid.Nil {
 		l.model = &a.model
 	}
@@ -130,7 +122,10 @@ func newHandle(a *acquisition, k *poolKey, l *openLease) *Lease {
 
 // modelName returns the provider's name of a model.
 func (b *basis) modelName(id, provider uuid.UUID) (string, error) {
-	m, ok := b.models[id]
+	m, ok := b.names[id]
+	if !ok {
+		m, ok = b.models[id]
+	}
 	if !ok {
 		return "", missing("model", id)
 	}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool
 			where, args = append(where, fmt.Sprintf(in.text, list)), append(args, more...)
 		}
 	}
-	found := map[uuid.UUID][]*poolKey{}
+	found := make(map[uuid.UUID][]*poolKey, len(providers))
 	for _, id := range providers {
 		found[id] = nil
 	}
@@ -79,7 +80,14 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool
 	if err := r.readGroups(ctx, tx, b, lock); err != nil {
 		return err
 	}
-	return r.readProviders(ctx, tx, b, found)
+	if err := b.readProviders(ctx, tx, providers); err != nil {
+		return err
+	}
+	for id, keys := range found {
+		slices.SortFunc(keys, func(a, b *poolKey) int { return bytes.Compare(a.id[:], b.id[:]) })
+		b.pools[id] = newPool(id, b.providers[id], keys, r.strategy)
+	}
+	return nil
 }
 
 // scanKey reads a row of readKeysSQL.
@@ -137,43 +145,31 @@ func (r *Registry) readGroups(ctx context.Context, tx querier, b *basis, lock bo
 	return nil
 }
 
-// readProviders makes the pools of the keys that were found, by provider. Who has those locked is alone to change a
-// provider's incident.
-func (r *Registry) readProviders(ctx context.Context, tx querier, b *basis, found map[uuid.UUID][]*poolKey) error {
-	if len(found) == 0 {
+// readProviders reads the incidents of providers. One begins or goes on by who has all keys of the provider locked.
+func (b *basis) readProviders(ctx context.Context, tx querier, ids []uuid.UUID) error {
+	if len(ids) == 0 {
 		return nil
 	}
-	states := map[uuid.UUID]*poolProvider{}
-	ids := make([]uuid.UUID, 0, len(found))
-	for id := range found {
-		ids = append(ids, id)
+	for _, id := range ids {
+		b.providers[id] = new(poolProvider) // of one that there is not, too
 	}
 	list, args := inList(ids)
-	err := scanRows(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
+	return scanRows(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var p poolProvider
 		if err := scan(&id, &p.coolingUntil, (*string)(&p.coolingReason), &p.incidents); err != nil {
 			return err
 		}
-		states[id] = &p
+		*b.providers[id] = p
 		return nil
 	})
-	for id, keys := range found {
-		slices.SortFunc(keys, func(a, b *poolKey) int { return slices.Compare(a.id[:], b.id[:]) })
-		p := states[id]
-		if p == nil {
-			p = new(poolProvider) // it is unknown, and has no keys
-		}
-		b.pools[id] = newPool(id, p, keys, r.strategy)
-	}
-	return err
 }
 
 const leaseColumns = "id, api_key_id, model_id, reserved_tokens, reserved_cost, probe, acquired_at, expires_at"
 
-// readLeases takes out of the table the leases that end and those that have expired, and reads which of those there are already
+// readLeases takes the leases that end out of the table, and reads which of those there are already
 // that are to be acquired.
-func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works []work, n needs) error {
+func (b *basis) readLeases(ctx context.Context, tx querier, works []work) error {
 	var ending, asked []uuid.UUID
 	for i := range works {
 		switch w := &works[i]; {
@@ -183,22 +179,22 @@ func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works [
 			asked = append(asked, w.acquire.id)
 		}
 	}
-	err := chunks(ending, func(some []uuid.UUID) error {
-		list, args := inList(some)
-		return scanRows(ctx, tx, "DELETE FROM "+keylease.Table+" WHERE id IN "+list+" RETURNING "+leaseColumns, args, b.keepLease)
-	})
-	if err == nil {
-		err = chunks(asked, func(some []uuid.UUID) error {
+	for _, read := range []struct {
+		ids []uuid.UUID
+		sql string
+	}{
+		{ending, "DELETE FROM " + keylease.Table + " WHERE id IN %s RETURNING " + leaseColumns},
+		{asked, "SELECT " + leaseColumns + " FROM " + keylease.Table + " WHERE id IN %s"},
+	} {
+		err := chunks(read.ids, func(some []uuid.UUID) error {
 			list, args := inList(some)
-			return scanRows(ctx, tx, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN "+list, args, b.keepLease)
+			return scanRows(ctx, tx, fmt.Sprintf(read.sql, list), args, b.keepLease)
 		})
-	}
-	for id := range n.acquiring {
-		if err == nil {
-			err = r.takeExpired(ctx, tx, b, b.pools[id])
+		if err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // keepLease reads a row of leaseColumns.
@@ -215,29 +211,25 @@ func scanLease(scan func(...any) error) (*openLease, error) {
 	return l, scan(&l.id, &l.key, &l.model, &l.tokens, (*int64)(&l.cost), &l.probe, &l.acquired, &l.expires)
 }
 
-// takeExpired takes out of the table the leases of a pool that have expired.
-func (r *Registry) takeExpired(ctx context.Context, tx querier, b *basis, p *pool) error {
-	if first, known := b.expiries[p.id]; len(p.keys) == 0 || known && first.After(b.now) {
+// takeExpired takes the leases of a pool that have expired out of the table, and frees what they have reserved.
+func (b *basis) takeExpired(ctx context.Context, tx querier, p *pool) error {
+	b.looked[p.id] = true
+	if len(p.keys) == 0 {
 		return nil
 	}
 	list, args := inList(p.ids())
-	now := fmt.Sprintf("$%d", len(args)+1)
-	err := scanRows(ctx, tx, "DELETE FROM "+keylease.Table+" WHERE api_key_id IN "+list+" AND expires_at <= "+now+" RETURNING "+leaseColumns,
-		append(args, b.now), func(scan func(...any) error) error {
-			l, err := scanLease(scan)
-			b.expired = append(b.expired, l)
-			return err
-		})
-	if err != nil || r.db.Dialect() == dialect.Postgres {
-		return err // where nothing is remembered
-	}
-	b.expiries[p.id] = b.now.Add(maxTTL) // where there are none
-	return scanRows(ctx, tx, "SELECT expires_at FROM "+keylease.Table+" WHERE api_key_id IN "+list+" ORDER BY expires_at LIMIT 1", args, func(scan func(...any) error) error {
-		var first time.Time
-		err := scan(&first)
-		b.expiries[p.id] = minTime(b.expiries[p.id], first)
+	query := fmt.Sprintf("DELETE FROM %s WHERE api_key_id IN %s AND expires_at <= $%d RETURNING %s", keylease.Table, list, len(args)+1, leaseColumns)
+	return scanRows(ctx, tx, query, append(args, b.now), b.freeLease)
+}
+
+// freeLease reads a row of leaseColumns, of a lease that has expired.
+func (b *basis) freeLease(scan func(...any) error) error {
+	l, err := scanLease(scan)
+	if err != nil {
 		return err
-	})
+	}
+	b.keys[l.key].release(l, amount{})
+	return nil
 }
 
 func (p *pool) ids() []uuid.UUID {
@@ -363,6 +355,14 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 		providers = append(providers, []any{p.coolingUntil, string(p.coolingReason), p.incidents, b.now, p.id})
 		p.changed = false
 	}
+	for id, p := range b.providers {
+		if p.over {
+			if _, err := tx.ExecContext(ctx, endIncidentSQL, b.now, id); err != nil {
+				return err
+			}
+			p.over = false
+		}
+	}
 	for _, w := range []struct {
 		rowUpdate
 		rows [][]any
@@ -374,6 +374,11 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 	}
 	return nil
 }
+
+// endIncidentSQL ends the incident of a provider, unless another one has begun since it was read: who lets a lease end
+// has not locked the provider.
+const endIncidentSQL = "UPDATE " + provider.Table + " SET cooling_until = NULL, cooling_reason = '', incidents = 0, updated_at = $1" +
+	" WHERE id = $2 AND cooling_until <= $1"
 
 // changedRows returns those of some rows that are to be written, in the order of their ids.
 func changedRows[T any](rows map[uuid.UUID]T, changed func(T) bool) (some []T) {

@@ -94,7 +94,8 @@ type amount struct {
 func (q *quota) roll(now time.Time) {
 	minute := now.Truncate(time.Minute)
 	if q.minute == nil || q.minute.Before(minute) || q.minute.After(now.Add(maxAhead)) { // a clock that was wrong
-		q.minute, q.minuteRequests, q.minuteTokens = &minute, 0, 0
+		begun := minute
+		q.minute, q.minuteRequests, q.minuteTokens = &begun, 0, 0
 	}
 	if today := startOfDay(now); q.lastReset.Before(today) {
 		q.lastReset, q.dayRequests, q.dayTokens, q.dayCost = today, 0, 0, 0

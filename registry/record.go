@@ -164,10 +164,13 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 			return nil, errs[i] // of sums, which each record alone does not have
 		}
 	}
-	b.expire()
 	for i := range works {
-		if works[i].acquire != nil {
-			errs[i] = b.acquire(&works[i], &e)
+		if works[i].acquire == nil {
+			continue
+		}
+		var err error
+		if errs[i], err = r.acquireOne(ctx, tx, b, &works[i], &e); err != nil {
+			return nil, err
 		}
 	}
 	if err := r.readPeriods(ctx, tx, b, slices.SortedFunc(maps.Keys(e.periods), comparePeriods)); err != nil {
@@ -181,6 +184,25 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 		e.periods[p], b.periods[p] = s, s
 	}
 	return errs, r.writeEntries(ctx, tx, b, e)
+}
+
+// acquireOne leases a key, or says why there is none. Leases that have expired are looked for once a second, and before a
+// caller is turned away.
+func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *work, e *entries) (verdict, err error) {
+	p := b.pools[w.acquire.provider]
+	if !b.looked[p.id] && r.expiries.due(p.id, b.now) {
+		if err := b.takeExpired(ctx, tx, p); err != nil {
+			return nil, err
+		}
+	}
+	verdict = b.acquire(w, e)
+	if b.looked[p.id] || !errors.Is(verdict, ErrNoKeyAvailable) {
+		return verdict, nil
+	}
+	if err := b.takeExpired(ctx, tx, p); err != nil {
+		return nil, err
+	}
+	return b.acquire(w, e), nil
 }
 
 // writeEntries writes what a batch changes. A single record's statements go to the server as one: its caller

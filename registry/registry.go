@@ -34,6 +34,8 @@ type Registry struct {
 	partitions *partitions
 	vault      *vault
 	waiters    *waiters
+	expiries   *expiries
+	names      *modelNames
 	strategy   KeyStrategy
 	classify   Classifier
 }
@@ -68,7 +70,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 		return nil, translate(ctx, "open registry", err)
 	}
 	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
-		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, strategy: cfg.strategy, classify: cfg.classify}
+		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, expiries: new(expiries), names: new(modelNames), strategy: cfg.strategy, classify: cfg.classify}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
@@ -210,7 +212,7 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 	var torn error
 	client := tx.Client()
 	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault,
-		waiters: r.waiters, strategy: r.strategy, classify: r.classify})
+		waiters: r.waiters, expiries: r.expiries, names: r.names, strategy: r.strategy, classify: r.classify})
 	open = false
 	if err == nil {
 		err = torn
