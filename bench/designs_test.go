@@ -117,42 +117,53 @@ func (o ours) close() error { return o.Close() }
 
 // perCall is the design of the brief: database/sql, and a transaction for each call that does the same writes. It
 // keeps neither histograms nor digests.
-type perCall struct {
-	db      *sql.DB
-	dialect string
-}
+type perCall struct{ db *sql.DB }
 
 func (d database) raw(b *testing.B, conns int) *sql.DB {
 	b.Helper()
+	db, err := d.connect(conns)
+	require.NoError(b, err)
+	return db
+}
+
+// connect opens the database with a pool of so many connections.
+func (d database) connect(conns int) (*sql.DB, error) {
 	driver, dsn := "sqlite3", "file:"+d.name+"?_journal=WAL&_fk=true&_txlock=immediate&_sync=FULL&_busy_timeout=120000&_stmt_cache_size=64"
 	if d.engine == "postgres" {
 		driver, dsn = "pgx", d.name
 	}
 	db, err := sql.Open(driver, dsn)
-	require.NoError(b, err)
+	if err != nil {
+		return nil, err
+	}
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	return db
+	return db, nil
 }
 
 func (d database) perCall(b *testing.B) design {
 	b.Helper()
-	return perCall{d.raw(b, 25), d.engine}
+	return perCall{d.raw(b, 25)}
 }
 
 func (d database) perCallOnOne(b *testing.B) design {
 	b.Helper()
-	return perCall{d.raw(b, 1), d.engine}
+	return perCall{d.raw(b, 1)}
 }
 
 func (p perCall) close() error { return p.db.Close() }
 
 func (p perCall) record(ctx context.Context, r request) error {
-	tx, err := p.db.BeginTx(ctx, nil)
+	return inTx(ctx, p.db, func(tx *sql.Tx) error { return write(ctx, tx, r, map[uuid.UUID]price{}) })
+}
+
+// inTx calls a function in a transaction of its own.
+func inTx(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := write(ctx, tx, p.dialect, r, map[uuid.UUID]price{}); err != nil {
+	if err := do(tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
@@ -185,55 +196,76 @@ var (
 )
 
 // write does what recording a request writes, in hand-written SQL.
-func write(ctx context.Context, tx *sql.Tx, dialect string, r request, prices map[uuid.UUID]price) error {
+func write(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUID]price) error {
 	if r.at.IsZero() {
 		r.at = time.Now()
 	}
-	at := r.at.UTC().Truncate(time.Microsecond)
+	r.at = stored(r.at)
+	if _, err := writeLedger(ctx, tx, r, prices); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE api_keys SET usage_count = usage_count + 1, token_count = token_count + $1,
+ requests_today = requests_today + 1, tokens_today = tokens_today + $1, last_used_at = $2, updated_at = $2 WHERE id = $3`, r.tokens.Total(), r.at, r.key)
+	return err
+}
+
+// stored is a time as the registry stores it.
+func stored(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// priceOf returns the price of a request, from the map if it is there.
+func priceOf(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUID]price) (price, error) {
 	p, ok := prices[r.model]
-	if !ok {
-		var rates []byte
-		err := tx.QueryRowContext(ctx, `SELECT id, rates FROM prices WHERE model_id = $1 AND service_tier = 'standard' AND superseded_at IS NULL
+	if ok {
+		return p, nil
+	}
+	var rates []byte
+	err := tx.QueryRowContext(ctx, `SELECT id, rates FROM prices WHERE model_id = $1 AND service_tier = 'standard' AND superseded_at IS NULL
  AND min_context_tokens <= $2 AND effective_from <= $3 AND (effective_to IS NULL OR effective_to > $3) ORDER BY min_context_tokens DESC LIMIT 1`,
-			r.model, r.tokens.TotalInput(), at).Scan(&p.id, &rates)
-		if err == nil {
-			err = json.Unmarshal(rates, &p.rates)
-		}
-		if err != nil {
-			return err
-		}
-		prices[r.model] = p
+		r.model, r.tokens.TotalInput(), r.at).Scan(&p.id, &rates)
+	if err == nil {
+		err = json.Unmarshal(rates, &p.rates)
+	}
+	if err != nil {
+		return price{}, err
+	}
+	prices[r.model] = p
+	return p, nil
+}
+
+// writeLedger writes the request and its periods, all but the counters of the key, and returns what the request costs.
+func writeLedger(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUID]price) (money.USD, error) {
+	p, err := priceOf(ctx, tx, r, prices)
+	if err != nil {
+		return 0, err
 	}
 	cost, err := r.tokens.Cost(p.rates)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	id := uuid.Must(uuid.NewV7())
 	t, ms := r.tokens, r.latency.Milliseconds()
 	_, err = tx.ExecContext(ctx, `INSERT INTO usage_events (id, request_id, at, model_id, api_key_id, price_id, cost, cost_status, latency_ms, success,
  error_class, http_status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
  VALUES ($1, $2, $3, $4, $5, $6, $7, 'priced', $8, true, '', 0, $9, $10, $11, $12, $13)`,
-		id, id.String(), at, r.model, r.key, p.id, int64(cost), ms, t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens)
+		id, id.String(), r.at, r.model, r.key, p.id, int64(cost), ms, t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, g := range []struct {
 		grain  string
 		length time.Duration
 	}{{"quarter", 15 * time.Minute}, {"day", 24 * time.Hour}} {
-		start := at.Truncate(g.length)
+		start := r.at.Truncate(g.length)
 		if _, err := tx.ExecContext(ctx, upsertUsage, uuid.Must(uuid.NewV7()), r.model, r.key, p.id, g.grain, start, start.Add(g.length),
 			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms, float64(ms)); err != nil {
-			return err
+			return 0, err
 		}
 		if _, err := tx.ExecContext(ctx, upsertTotal, uuid.Must(uuid.NewV7()), r.model, g.grain, start, start.Add(g.length),
 			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms, float64(ms)); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE api_keys SET usage_count = usage_count + 1, token_count = token_count + $1,
- requests_today = requests_today + 1, tokens_today = tokens_today + $1, last_used_at = $2, updated_at = $2 WHERE id = $3`, t.Total(), at, r.key)
-	return err
+	return cost, nil
 }
 
 // rawGroup is group commit by hand: one goroutine, one connection, the same statements.
@@ -260,7 +292,7 @@ func (d database) rawGroup(b *testing.B) design {
 			for len(batch) < rawBatch && len(g.queue) > 0 {
 				batch = append(batch, <-g.queue)
 			}
-			err := g.commit(d.engine, batch)
+			err := g.commit(batch)
 			for _, e := range batch {
 				e.verdict <- err
 			}
@@ -269,19 +301,16 @@ func (d database) rawGroup(b *testing.B) design {
 	return g
 }
 
-func (g rawGroup) commit(dialect string, batch []rawEntry) error {
-	ctx := context.Background()
-	tx, err := g.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	prices := map[uuid.UUID]price{}
-	for _, e := range batch {
-		if err := write(ctx, tx, dialect, e.request, prices); err != nil {
-			return errors.Join(err, tx.Rollback())
+func (g rawGroup) commit(batch []rawEntry) error {
+	ctx, prices := context.Background(), map[uuid.UUID]price{}
+	return inTx(ctx, g.db, func(tx *sql.Tx) error {
+		for _, e := range batch {
+			if err := write(ctx, tx, e.request, prices); err != nil {
+				return err
+			}
 		}
-	}
-	return tx.Commit()
+		return nil
+	})
 }
 
 func (g rawGroup) record(_ context.Context, r request) error {
