@@ -34,7 +34,6 @@ type basis struct {
 	now      time.Time                // the latest of its works
 	recorded map[string]bool          // request ids
 	leases   map[uuid.UUID]*openLease // that end, or that were acquired by an attempt whose answer was lost
-	expired  []*openLease
 	names    map[uuid.UUID]namedModel // of models, without their prices
 	looked   map[uuid.UUID]bool       // pools whose expired leases have been taken
 }

@@ -23,7 +23,7 @@ type KeyReason string
 const (
 	KeyDisabled KeyReason = "disabled"
 	KeyExpired  KeyReason = "expired"      // another key follows it: see RotateAPIKey
-	KeyExcluded KeyReason = "excluded"     // by the caller
+	KeyExcluded KeyReason = "excluded"     // by the caller, and for nothing else
 	KeyDenied   KeyReason = "model_denied" // it is not for the model
 	KeyTooSmall KeyReason = "too_small"    // one of its limits is below what the request asks for
 	KeyDegraded KeyReason = "degraded"     // passes: by a person, or for a failure
@@ -51,6 +51,7 @@ type KeyVerdict struct {
 	Weight   int
 	InFlight int64        // leases that are open
 	Limits   []LimitState // those that there are, of the key and of its group; empty for GetLeastUsedKey, which looks at none
+	Excluded bool         // by the caller, whatever else there is
 	// Probation tells that the key was out for a reason that time alone does not mend, until one request has succeeded.
 	Probation bool
 	Next      bool // AcquireKey would hand it out now
@@ -60,7 +61,9 @@ type KeyVerdict struct {
 type NoKeyError struct {
 	ProviderID uuid.UUID
 	Keys       []KeyVerdict // in the order they were added; empty: the provider has no key
-	OpensAt    time.Time    // when the first of them opens by itself; zero: none does
+	OpensAt    time.Time    // when the first of them opens by itself, those too that the caller excluded; zero: none does
+	// Sooner tells that a key may open before, whenever a request ends: it is busy, or tried.
+	Sooner bool
 
 	passes bool // it is worth waiting
 }
@@ -98,7 +101,8 @@ func (e *NoKeyError) Unwrap() error { return ErrNoKeyAvailable }
 // add adds a verdict on a key that may not be used.
 func (e *NoKeyError) add(v KeyVerdict) {
 	e.Keys = append(e.Keys, v)
-	e.passes = e.passes || v.Reason.passes()
+	e.passes = e.passes || v.Reason.passes() && !v.Excluded
+	e.Sooner = e.Sooner || v.Reason == KeyBusy || v.Reason == KeyProbed
 	if !v.Until.IsZero() && (e.OpensAt.IsZero() || v.Until.Before(e.OpensAt)) {
 		e.OpensAt = v.Until
 	}
@@ -117,7 +121,7 @@ func (p *pool) noKey(want wanted, now time.Time) *NoKeyError {
 func (p *pool) verdict(k *poolKey, want wanted, now time.Time) KeyVerdict {
 	v := KeyVerdict{
 		ID: k.id, Prefix: k.prefix, Label: k.label, Priority: k.priority, Weight: k.weight, InFlight: k.inFlight,
-		Probation: k.onProbation(),
+		Excluded: want.exclude[k.id], Probation: k.onProbation(),
 	}
 	v.Reason, v.Until = k.blocked(want, now)
 	switch {

@@ -159,6 +159,9 @@ func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry
 	}
 	until := d.Until
 	if !until.After(o.now) {
+		if !fresh && k.degradedUntil != nil && k.degradedUntil.After(o.now) {
+			return nil
+		}
 		until = b.after(o.now, k.failures)
 	}
 	until = minTime(store.Time(until), o.now.Add(maxDegradation))
@@ -169,12 +172,18 @@ func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry
 	if k.degradedUntil != nil && k.degradedUntil.After(until) {
 		return nil // it never moves back
 	}
-	before := k.state()
+	before, longer := k.state(), time.Duration(0)
+	if k.degradedUntil != nil && k.degradedBy == d.Class && !fresh {
+		longer = until.Sub(*k.degradedUntil)
+	}
 	k.degradedUntil, k.degradedBy, k.degradedReason = &until, d.Class, string(d.Class)
 	if d.Reason != "" {
 		k.degradedReason += ": " + d.Reason
 	}
 	k.degradedReason = truncated(k.degradedReason, maxReason)
+	if longer > 0 && longer < time.Second {
+		return nil // all that were under way together are told the same: once is enough
+	}
 	return []auditEntry{{action: ActionDegrade, entity: EntityAPIKey, id: k.id.String(), before: before, after: k.state()}}
 }
 

@@ -121,9 +121,41 @@ func testFail(t *testing.T, e engine) {
 		require.NoError(t, leases[1].Fail(t.Context(), retryAfter(limited, 5)))
 		require.Equal(t, until, p.explain(t, 1)[0].Until, "it never moves back")
 		require.Equal(t, 1, p.key(t, 0).Failures, "they are one failure")
+		require.Equal(t, []string{"degrade"}, p.actions(t))
 		require.NoError(t, leases[2].Settle(t.Context(), used(1)))
 		require.Equal(t, until, p.explain(t, 1)[0].Until, "what began before does not bring it back")
 		require.Equal(t, 1, p.key(t, 0).Failures)
+	})
+	t.Run("told once", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 2))
+		leases := make([]*registry.Lease, 8)
+		for i := range leases {
+			leases[i] = p.acquire(t, 1)
+		}
+		for _, lease := range leases {
+			p.clock.Advance(time.Millisecond)
+			f := retryAfter(limited, 60)
+			if lease.KeyID == p.keys[1].ID {
+				f = denied
+			}
+			require.NoError(t, lease.Fail(t.Context(), f))
+		}
+		require.Equal(t, []string{"degrade", "degrade"}, p.actions(t))
+		require.Equal(t, p.clock.Now().Add(time.Minute-time.Millisecond), p.explain(t, 1)[0].Until, "the last of them counts")
+	})
+	t.Run("and limited", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{RequestsPerDay: 1}}})
+		p.fail(t, 0, retryAfter(limited, 60))
+		in := p.want(1)
+		in.Exclude = []uuid.UUID{p.keys[0].ID}
+		why := p.refused(t, in)
+		require.Equal(t, p.clock.Now().Add(12*time.Hour), why.OpensAt, "not before the last of its reasons is gone")
+		require.Equal(t, registry.KeyDegraded, why.Keys[0].Reason)
+		require.True(t, why.Keys[0].Excluded)
+		in.Wait = true
+		require.Equal(t, why, p.refused(t, in), "nobody waits for a key that he does not want")
 	})
 	for name, c := range map[string]struct {
 		failure registry.Failure
@@ -396,7 +428,7 @@ func testObserveHeaders(t *testing.T, e engine) {
 		g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "account"})
 		require.NoError(t, err)
 		for i := range 2 {
-			key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(i), QuotaGroupID: &g.ID})
+			key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(i), QuotaGroupID: g.ID})
 			require.NoError(t, err)
 			p.keys = append(p.keys, key)
 		}
@@ -409,6 +441,18 @@ func testObserveHeaders(t *testing.T, e engine) {
 		p.fail(t, 0, retryAfter(limited, 60)) // the account is
 		require.Equal(t, []registry.KeyReason{registry.KeyDegraded, registry.KeyLimited}, []registry.KeyReason{p.explain(t, 1)[0].Reason, p.explain(t, 1)[1].Reason})
 		p.clock.Advance(time.Minute)
+		p.acquire(t, 1)
+	})
+	t.Run("Retry-After of a quota that is not used up", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		f := retryAfter(limited, 2)
+		for name, values := range header("45") {
+			f.Header[name] = values
+		}
+		p.fail(t, 0, f)
+		require.Equal(t, p.clock.Now().Add(2*time.Second), p.refused(t, p.want(1)).OpensAt)
+		p.clock.Advance(2 * time.Second)
 		p.acquire(t, 1)
 	})
 	t.Run("Retry-After", func(t *testing.T) {

@@ -43,9 +43,9 @@ type KeyInput struct {
 	// AcquireKey goes by these:
 
 	Limits       Limits
-	QuotaGroupID *uuid.UUID // the account at the provider whose limits it shares; nil: none
-	Priority     int        // keys of a higher one are used first, -1,000 to 1,000
-	Weight       int        // its share of the requests beside keys of the same priority, 1 to 1,000. Defaults to 1
+	QuotaGroupID uuid.UUID // the account at the provider whose limits it shares. Defaults to none
+	Priority     int       // keys of a higher one are used first, -1,000 to 1,000
+	Weight       int       // its share of the requests beside keys of the same priority, 1 to 1,000. Defaults to 1
 	// AllowedModels are the models that it is for, by the provider's names, of which one that ends with * stands for all
 	// that begin so; up to 1,000. Defaults to all.
 	AllowedModels []string
@@ -164,17 +164,20 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 		return nil, fmt.Errorf("%w: the provider has %d keys already, which is the most", ErrInvalidData, live)
 	}
 	id, hash := apikey.DefaultID(), hash(in.APIKey)
-	if err := requireGroup(ctx, tx, in.ProviderID, in.QuotaGroupID); err != nil {
-		return nil, err
-	}
 	l := in.Limits
 	create := tx.APIKey.Create().SetID(id).
 		SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
 		SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay).
-		SetNillableQuotaGroupID(in.QuotaGroupID).SetPriority(in.Priority).SetWeight(cmp.Or(in.Weight, 1)).
+		SetPriority(in.Priority).SetWeight(cmp.Or(in.Weight, 1)).
 		SetProviderID(in.ProviderID).SetLabel(in.Label).
 		SetKeyHash(hash).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
 		SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+	if in.QuotaGroupID != uuid.Nil {
+		if err := requireGroup(ctx, tx, in.ProviderID, in.QuotaGroupID); err != nil {
+			return nil, err
+		}
+		create.SetQuotaGroupID(in.QuotaGroupID)
+	}
 	if len(in.AllowedModels) > 0 {
 		create.SetAllowedModels(in.AllowedModels)
 	}
@@ -317,7 +320,7 @@ func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey,
 	if *up.QuotaGroupID == uuid.Nil {
 		update.ClearQuotaGroupID()
 	} else {
-		if err := requireGroup(ctx, tx, old.ProviderID, up.QuotaGroupID); err != nil {
+		if err := requireGroup(ctx, tx, old.ProviderID, *up.QuotaGroupID); err != nil {
 			return err
 		}
 		update.SetQuotaGroupID(*up.QuotaGroupID)

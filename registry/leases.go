@@ -111,14 +111,19 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
+	var last *NoKeyError // that it waited for
 	for {
 		wake := r.waiters.enter(in.Wait)
 		lease, err := r.acquireOnce(ctx, in)
 		var none *NoKeyError
 		if !in.Wait || !errors.As(err, &none) || !none.passes {
 			r.waiters.leave(in.Wait)
+			if last != nil && ctx.Err() != nil && err != nil {
+				err = fmt.Errorf("%w: %w", err, last)
+			}
 			return lease, translate(ctx, op, err)
 		}
+		last = none
 		wait := r.waiters.poll
 		if !none.OpensAt.IsZero() {
 			wait = min(wait, max(time.Millisecond, none.OpensAt.Sub(r.now())))
@@ -128,12 +133,11 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 		case <-wake:
 		case <-timer.C:
 		case <-ctx.Done():
-			err = ended(ctx, none)
 		}
 		timer.Stop()
 		r.waiters.leave(in.Wait)
 		if ctx.Err() != nil {
-			return nil, translate(ctx, op, err)
+			return nil, translate(ctx, op, none)
 		}
 	}
 }
@@ -196,7 +200,7 @@ func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 // It returns the errors of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
 func (l *Lease) Fail(ctx context.Context, failure Failure) error {
 	in := failure.Usage
-	d := l.reg.classify(failure, l.reg.now())
+	d := l.Diagnose(failure)
 	in.Failed, in.ErrorClass = true, string(d.Class)
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status
@@ -207,6 +211,10 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) error {
 		return d.faults()
 	})
 }
+
+// Diagnose returns what Fail makes of a failure, for a caller who decides by that whether to try another key. It changes
+// nothing.
+func (l *Lease) Diagnose(failure Failure) Diagnosis { return l.reg.classify(failure, l.reg.now()) }
 
 // Release ends the lease of a request that was not made: nothing is recorded, and what was reserved is free again. It
 // returns [ErrLeaseEnded] as Settle does.
@@ -302,10 +310,14 @@ func quotasOf(header http.Header, now time.Time) []upstream.Quota {
 		return said
 	}
 	for i := range said {
-		if said[i].Meter == upstream.Requests {
-			said[i].Remaining, said[i].Reset = 0, maxTime(said[i].Reset, until)
-			return said
+		if said[i].Meter != upstream.Requests {
+			continue
 		}
+		if said[i].Remaining == 0 {
+			until = maxTime(until, said[i].Reset)
+		}
+		said[i].Remaining, said[i].Reset = 0, until
+		return said
 	}
 	return append(said, upstream.Quota{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until})
 }

@@ -306,7 +306,7 @@ func testLeaseLimits(t *testing.T, e engine) {
 				if shared { // by two keys, which have none of their own
 					g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "account", Limits: c.limits})
 					require.NoError(t, err)
-					inputs, group = []registry.KeyInput{{QuotaGroupID: &g.ID}, {QuotaGroupID: &g.ID}}, "account"
+					inputs, group = []registry.KeyInput{{QuotaGroupID: g.ID}, {QuotaGroupID: g.ID}}, "account"
 				}
 				for i, in := range inputs {
 					in.ProviderID, in.APIKey = p.provider.ID, secret(i)

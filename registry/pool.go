@@ -133,6 +133,9 @@ func compareTimes(a, b *time.Time) int {
 
 // headroom is the fraction that is free of the scarcest limit.
 func (k *poolKey) headroom(want amount, now time.Time) float64 {
+	for _, q := range k.quotas() {
+		q.roll(now)
+	}
 	free := 1.0
 	var buffer [16]window
 	for _, w := range k.allWindows(want, now, buffer[:0]) {
@@ -163,13 +166,11 @@ func (p *pool) choose(want wanted, now time.Time) (best *poolKey) {
 		return nil
 	}
 	for _, k := range p.keys {
-		if best != nil && k.priority < best.priority {
+		// Whether it may be used is asked of those alone that would be taken.
+		if best != nil && (k.priority < best.priority || k.priority == best.priority && !p.before(k, best, want.amount, now)) {
 			continue
 		}
-		if reason, _ := k.blocked(want, now); reason != "" {
-			continue
-		}
-		if best == nil || k.priority > best.priority || p.before(k, best, want.amount, now) {
+		if reason, _ := k.blocked(want, now); reason == "" {
 			best = k
 		}
 	}
@@ -192,16 +193,19 @@ func (k *poolKey) blocked(want wanted, now time.Time) (KeyReason, time.Time) {
 		return KeyDisabled, time.Time{}
 	case k.expires != nil && !k.expires.After(now):
 		return KeyExpired, time.Time{}
-	case want.exclude[k.id]:
-		return KeyExcluded, time.Time{}
 	case want.model != "" && (k.allowed != nil && !matchesModel(k.allowed, want.model) || matchesModel(k.denied, want.model)):
 		return KeyDenied, time.Time{}
 	case k.degradedUntil != nil && k.degradedUntil.After(now):
-		return KeyDegraded, *k.degradedUntil
+		_, opens := k.limited(want.amount, now)
+		return KeyDegraded, maxTime(*k.degradedUntil, opens)
 	case k.onProbation() && k.inFlight > 0:
 		return KeyProbed, time.Time{}
 	}
-	return k.limited(want.amount, now)
+	reason, opens := k.limited(want.amount, now)
+	if reason == "" && want.exclude[k.id] {
+		reason = KeyExcluded
+	}
+	return reason, opens
 }
 
 // limited is blocked by limits: of those that are closed, the one that opens last.

@@ -295,8 +295,8 @@ func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]a
 	if engine == dialect.Postgres {
 		return chunks(rows, write)
 	}
-	for one := range slices.Chunk(rows, 1) {
-		if err := write(one); err != nil {
+	for _, row := range rows {
+		if _, err := tx.ExecContext(ctx, u.write[engine](1), row...); err != nil {
 			return err
 		}
 	}

@@ -54,7 +54,7 @@ const (
 type LimitState struct {
 	Name    LimitName
 	Group   string // name of the quota group that it is a limit of; empty: the key's own
-	Limit   int64  // requests, tokens or nano-dollars; of one that is observed -1 if the provider did not say
+	Limit   int64  // requests, tokens or nano-dollars; of one that is observed, of which the provider did not say it: what was left
 	Used    int64  // in the window of now, with the estimates of what is under way
 	Closed  bool   // what is asked for does not fit
 	OpensAt time.Time

@@ -123,11 +123,8 @@ func lockedGroup(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.QuotaG
 }
 
 // requireGroup returns why a key of a provider cannot be in a group.
-func requireGroup(ctx context.Context, tx *ent.Client, providerID uuid.UUID, id *uuid.UUID) error {
-	if id == nil {
-		return nil
-	}
-	group, err := tx.QuotaGroup.Get(ctx, *id)
+func requireGroup(ctx context.Context, tx *ent.Client, providerID, id uuid.UUID) error {
+	group, err := tx.QuotaGroup.Get(ctx, id)
 	switch {
 	case ent.IsNotFound(err):
 		return missing("quota group", id)

@@ -59,7 +59,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 			return err
 		}
 		if key, err = r.createKey(ctx, tx, KeyInput{
-			ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label, Limits: limitsOf(old), QuotaGroupID: old.QuotaGroupID,
+			ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label, Limits: limitsOf(old), QuotaGroupID: value(old.QuotaGroupID),
 			Priority: old.Priority, Weight: old.Weight, AllowedModels: old.AllowedModels, DeniedModels: old.DeniedModels,
 		}, now); err != nil {
 			return err

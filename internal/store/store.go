@@ -66,7 +66,7 @@ func normalize(args []any) []any {
 		if p, isPointer := arg.(*time.Time); isPointer && p != nil {
 			t, ok = *p, true
 		}
-		if !ok {
+		if !ok || t.Location() == time.UTC && t.Nanosecond()%1000 == 0 {
 			continue
 		}
 		if &normalized[0] == &args[0] {
