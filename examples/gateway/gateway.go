@@ -17,141 +17,151 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// gateway serves chat completions: it picks a key, calls the provider, and records what that
-// used. A key that was answered 429 rests for as long as the provider asks.
+// gateway serves chat completions: it leases a key for each call to the provider, and ends the lease with what the call
+// used or how it failed. Which key is used, and how long one that failed is not, is the registry's business.
 type gateway struct {
 	reg      *registry.Registry
-	client   *http.Client
+	client   *http.Client // its timeout bounds a call
+	now      func() time.Time
 	upstream string
 	routes   map[string]*ent.Model // by the model a client asks for
 }
 
-// attempts bounds how many keys one request may try.
-const attempts = 4
+const (
+	attempts = 4                      // keys that one request may try
+	patience = 500 * time.Millisecond // how long a request waits for a key to become free
+	margin   = 5 * time.Second        // how much longer than a call a lease may take: it is ended in a transaction
+)
+
+// providerError is returned for a call that the provider did not answer as it should.
+type providerError struct {
+	registry.Diagnosis
+	answer answer
+}
+
+func (e *providerError) Error() string { return fmt.Sprintf("%s: %s", e.Class, e.Reason) }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		fail(w, http.StatusRequestEntityTooLarge, "request too large")
+		newError(http.StatusRequestEntityTooLarge, "", "request too large").write(w)
 		return
 	}
 	var request chatRequest
 	if err := json.Unmarshal(body, &request); err != nil {
-		fail(w, http.StatusBadRequest, "not a chat request")
+		newError(http.StatusBadRequest, "", "not a chat request").write(w)
 		return
 	}
 	model, ok := g.routes[request.Model]
 	if !ok {
-		fail(w, http.StatusNotFound, "no such model")
+		newError(http.StatusNotFound, "", "no such model").write(w)
 		return
 	}
-	response, err := g.serve(r.Context(), model, body)
+	response, err := g.serve(r.Context(), registry.AcquireInput{
+		ProviderID: model.ProviderID, ModelID: model.ID,
+		EstimatedTokens: int64(len(body)/4) + request.MaxTokens, // four characters make a token, roughly
+		TTL:             g.client.Timeout + margin,
+	}, body)
+	if err != nil {
+		response = g.refusal(err)
+	}
+	response.write(w)
+}
+
+// refusal is what a client is told of an error.
+func (g *gateway) refusal(err error) answer {
 	var (
-		none    *registry.NoKeyError
-		limited rateLimitError
+		none   *registry.NoKeyError
+		failed *providerError
 	)
 	switch {
 	case errors.As(err, &none):
-		if !none.OpensAt.IsZero() {
-			retryAfter(w, time.Until(none.OpensAt))
+		refusal := newError(http.StatusServiceUnavailable, "", "no key available")
+		if opens := g.opens(none); !opens.IsZero() {
+			seconds := math.Ceil(opens.Sub(g.now()).Seconds())
+			refusal.header.Set("Retry-After", strconv.Itoa(int(max(0, seconds))))
 		}
-		fail(w, http.StatusServiceUnavailable, "no key available")
-	case errors.As(err, &limited): // as many keys as one request may try
-		retryAfter(w, limited.retryAfter)
-		fail(w, http.StatusServiceUnavailable, err.Error())
-	case err != nil:
-		fail(w, http.StatusBadGateway, err.Error())
-	default:
-		writeJSON(w, http.StatusOK, response)
+		return refusal
+	case errors.As(err, &failed) && failed.Class == registry.BadRequest && failed.answer.status != 0:
+		return answer{failed.answer.status, http.Header{"Content-Type": failed.answer.header["Content-Type"]}, failed.answer.body}
 	}
+	return newError(http.StatusBadGateway, "", err.Error())
 }
 
-// retryAfter tells a client to come back after wait, in whole seconds.
-func retryAfter(w http.ResponseWriter, wait time.Duration) {
-	w.Header().Set("Retry-After", strconv.Itoa(int(max(0, math.Ceil(wait.Seconds())))))
+// opens returns when it is worth to ask for a key again, zero: nobody knows. A key that is only busy is free in a moment,
+// however long others are out.
+func (g *gateway) opens(none *registry.NoKeyError) time.Time {
+	if soon := g.now().Add(time.Second); none.Sooner && (none.OpensAt.IsZero() || none.OpensAt.After(soon)) {
+		return soon
+	}
+	return none.OpensAt
 }
 
-// rateLimitError is returned by call when the provider answers 429.
-type rateLimitError struct{ retryAfter time.Duration }
-
-func (e rateLimitError) Error() string { return fmt.Sprintf("rate limited for %s", e.retryAfter) }
-
-func (g *gateway) serve(ctx context.Context, model *ent.Model, body []byte) (chatResponse, error) {
-	var err error
+// serve tries keys until one is answered.
+func (g *gateway) serve(ctx context.Context, in registry.AcquireInput, body []byte) (answer, error) {
+	var failed *providerError
 	for range attempts {
-		var key *ent.APIKey
-		if key, err = g.reg.GetLeastUsedKey(ctx, model.ProviderID); err != nil {
-			return chatResponse{}, err
+		lease, err := g.acquire(ctx, in)
+		if errors.Is(err, registry.ErrNoKeyAvailable) && failed != nil && (failed.Class == registry.ServerFailed || failed.Class == registry.TimedOut) {
+			return answer{}, failed // it is the provider's fault, and there is no other key to try
 		}
-		start := time.Now()
-		var (
-			response chatResponse
-			tokens   meter.Tokens
-		)
-		response, tokens, err = g.call(ctx, key, body)
-		used := registry.UsageInput{
-			ModelID: model.ID, APIKeyID: key.ID,
-			Latency: time.Since(start), Failed: err != nil, Tokens: tokens,
+		if err != nil {
+			return answer{}, err
 		}
-		var limited rateLimitError
-		if errors.As(err, &limited) {
-			used.ErrorClass, used.HTTPStatus = "rate_limited", http.StatusTooManyRequests
+		response, err := g.attempt(ctx, lease, body)
+		if !errors.As(err, &failed) || failed.Class == registry.BadRequest {
+			return response, err // no other key would do better
 		}
-		// What happened is recorded even if the client has gone by now.
-		if recordErr := g.reg.RecordUsage(context.WithoutCancel(ctx), used); recordErr != nil {
-			return chatResponse{}, recordErr
-		}
-		if used.ErrorClass == "" {
-			return response, err
-		}
-		if degradeErr := g.reg.DegradeKey(ctx, key.ID, "429 Too Many Requests", limited.retryAfter); degradeErr != nil {
-			return chatResponse{}, degradeErr
-		}
+		in.Exclude = append(in.Exclude, lease.KeyID)
 	}
-	return chatResponse{}, err
+	return answer{}, failed
 }
 
-func (g *gateway) call(ctx context.Context, key *ent.APIKey, body []byte) (_ chatResponse, _ meter.Tokens, err error) {
+// acquire waits a moment when there is no key: most that are busy are free soon.
+func (g *gateway) acquire(ctx context.Context, in registry.AcquireInput) (*registry.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	in.Wait = true
+	return g.reg.AcquireKey(ctx, in)
+}
+
+// attempt calls the provider once and ends the lease.
+func (g *gateway) attempt(ctx context.Context, lease *registry.Lease, body []byte) (answer, error) {
+	end := context.WithoutCancel(ctx) // what happened is recorded even if the client has gone by now
+	request, err := g.newRequest(ctx, lease, body)
+	if err != nil { // nothing was sent
+		return answer{}, errors.Join(err, lease.Release(end))
+	}
+	start := time.Now()
+	response, err := send(g.client, request)
+	used := registry.UsageInput{Latency: time.Since(start), HTTPStatus: response.status}
+	if err == nil && response.status == http.StatusOK {
+		if used.Tokens, err = meter.Extract(meter.OpenAIChat, response.body); err == nil {
+			lease.ObserveHeaders(response.header)
+			return response, lease.Settle(end, used)
+		}
+	}
+	failure := registry.Failure{Status: response.status, Header: response.header, Body: response.body, Err: err, Usage: used}
+	failed := &providerError{lease.Diagnose(failure), response}
+	if err := lease.Fail(end, failure); err != nil { // it takes the headers, too
+		return answer{}, err
+	}
+	return answer{}, failed
+}
+
+func (g *gateway) newRequest(ctx context.Context, lease *registry.Lease, body []byte) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
-		return chatResponse{}, meter.Tokens{}, err
+		return nil, err
 	}
-	secret, err := g.reg.RevealAPIKey(ctx, key.ID)
+	secret, err := lease.Reveal(ctx)
 	if err != nil {
-		return chatResponse{}, meter.Tokens{}, err
+		return nil, err
 	}
 	err = secret.Use(func(key []byte) error {
 		request.Header.Set("Authorization", "Bearer "+string(key))
 		return nil
 	})
-	if err != nil {
-		return chatResponse{}, meter.Tokens{}, err
-	}
 	request.Header.Set("Content-Type", "application/json")
-	response, err := g.client.Do(request)
-	if err != nil {
-		return chatResponse{}, meter.Tokens{}, err
-	}
-	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusTooManyRequests:
-		seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
-		if err != nil || seconds <= 0 {
-			seconds = 60
-		}
-		return chatResponse{}, meter.Tokens{}, rateLimitError{time.Duration(seconds) * time.Second}
-	default:
-		return chatResponse{}, meter.Tokens{}, fmt.Errorf("provider answered %s", response.Status)
-	}
-	answer, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
-	if err != nil {
-		return chatResponse{}, meter.Tokens{}, err
-	}
-	var parsed chatResponse
-	if err := json.Unmarshal(answer, &parsed); err != nil {
-		return chatResponse{}, meter.Tokens{}, err
-	}
-	tokens, err := meter.Extract(meter.OpenAIChat, answer)
-	return parsed, tokens, err
+	return request, err
 }

@@ -3,17 +3,12 @@ package main
 import (
 	"bytes"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/catalog"
-	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -22,64 +17,70 @@ import (
 // left.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	cfg := config{db: filepath.Join(t.TempDir(), "gateway.db"), calls: 150, clients: 16, limit: 6, rest: time.Second}
+	cfg := config{
+		db: filepath.Join(t.TempDir(), "gateway.db"), calls: 150, clients: 16, timeout: time.Second,
+		faults: faults{
+			limited: 20, rest: time.Second, broken: 50, lost: 100, revoked: "deepseek 2", spent: "openai 3", spentFor: time.Second,
+		},
+	}
+	var served, failed int
 	for n := range 2 {
 		var out bytes.Buffer
-		require.NoError(t, run(t.Context(), cfg, &out))
+		done, err := run(t.Context(), cfg, &out)
+		require.NoError(t, err)
+		require.Zero(t, done.crowded)
+		for status, answers := range done.answers {
+			if status == http.StatusOK {
+				served += answers
+			} else {
+				failed += answers
+			}
+		}
 		text := out.String()
 		for _, part := range []string{
-			"Catalogue: catwalk", "Served 150 calls", "cheapest first", "Key health",
+			"Catalogue: catwalk", "Served 150 calls", "cheapest first", "Key health", "auth: 401 invalid_api_key",
+			"Key events of this run",
 			"Cost by model", "provider → family → model", "deepseek-v4-flash", cfg.db,
 		} {
 			require.Contains(t, text, part)
 		}
+		require.Regexp(t, `deepseek: \d of 4 keys usable, 1 on probation, 0 requests in flight`, text)
 		if n == 0 {
 			require.Contains(t, text, "│ models    │    1506 │       0 │         0 │")
 		} else {
 			require.Contains(t, text, "│ models    │       0 │       0 │      1506 │")
 		}
 	}
-	reg, err := registry.Open(t.Context(), cfg.db)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, reg.Close()) }()
-	rows, err := reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).All(t.Context())
-	require.NoError(t, err)
-	var served, failed int64
-	for _, row := range rows {
-		served += row.RequestCount - row.ErrorCount
-		failed += row.ErrorCount
-		require.Zero(t, row.UnpricedCount)
-	}
-	require.EqualValues(t, 2*cfg.calls, served, "each call is recorded once")
-	require.NotZero(t, failed, "and each 429 as a failed one")
+	require.Equal(t, 2*cfg.calls, served, "the provider works once for each call")
+	require.NotZero(t, failed)
+	requireRecorded(t, cfg.db, served, failed)
 }
 
-// TestAllLimited: a request that is rate limited with every key it may try is told when to come
-// back, like one that found no key at all.
-func TestAllLimited(t *testing.T) {
-	t.Parallel()
+// requireRecorded requires that a database has counted so many requests, and that nothing is under way.
+func requireRecorded(t *testing.T, db string, served, failed int) {
+	t.Helper()
 	ctx := t.Context()
-	keyring, err := loadKeyring(filepath.Join(t.TempDir(), "key"))
-	require.NoError(t, err)
-	reg, err := registry.Open(ctx, ":memory:", registry.WithKeyring(keyring))
+	reg, err := registry.Open(ctx, db)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close()) }()
-	_, err = reg.ImportCatalog(ctx, catalog.Catwalk(), nil)
+	rows, err := reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).All(ctx)
 	require.NoError(t, err)
-	g := &gateway{reg: reg, client: http.DefaultClient, routes: map[string]*ent.Model{}}
-	keys, err := g.setUp(ctx)
-	require.NoError(t, err)
-	provider := newUpstream(keys, 1, time.Minute)
-	defer provider.Close()
-	g.upstream = provider.URL
-
-	for _, message := range []string{"rate limited for 1m0s", "no key available"} {
-		answer := httptest.NewRecorder()
-		g.ServeHTTP(answer, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(`{"model": "xai/grok-4.5"}`)))
-		require.Equal(t, http.StatusServiceUnavailable, answer.Code)
-		require.Contains(t, answer.Body.String(), message)
-		seconds, err := strconv.Atoi(answer.Header().Get("Retry-After"))
-		require.NoError(t, err)
-		require.InDelta(t, 60, seconds, 10)
+	var good, bad int
+	for _, row := range rows {
+		good += int(row.RequestCount - row.ErrorCount)
+		bad += int(row.ErrorCount)
+		require.Zero(t, row.UnpricedCount)
 	}
+	require.Equal(t, []int{served, failed}, []int{good, bad}, "each request is recorded once, as it went")
+
+	require.Zero(t, reg.Client().KeyLease.Query().CountX(ctx))
+	for _, key := range reg.Client().APIKey.Query().AllX(ctx) {
+		require.Zero(t, key.InFlight, key.Label)
+	}
+	for _, group := range reg.Client().QuotaGroup.Query().AllX(ctx) {
+		require.Zero(t, group.InFlight, group.Name)
+	}
+	report, err := reg.VerifyLedger(ctx)
+	require.NoError(t, err)
+	require.Empty(t, report.Differences)
 }

@@ -47,9 +47,24 @@ func printImport(out io.Writer, report registry.ImportReport) {
 	}
 }
 
-func printReports(ctx context.Context, reg *registry.Registry, out io.Writer) error {
+// printTally prints how the provider answered.
+func printTally(out io.Writer, t tally) {
+	fmt.Fprint(out, "The provider's answers:")
+	for _, status := range slices.Sorted(maps.Keys(t.answers)) {
+		if status != statusOfLost {
+			fmt.Fprintf(out, " %d × %d,", t.answers[status], status)
+		}
+	}
+	fmt.Fprintf(out, " %d × none in time. Requests beyond what a key may have at once: %d.\n", t.answers[statusOfLost], t.crowded)
+}
+
+func printReports(ctx context.Context, reg *registry.Registry, start time.Time, out io.Writer) error {
 	for _, print := range []func(context.Context, *registry.Registry, io.Writer) error{
-		printModels, printKeys, printCosts, printGraph,
+		printModels, printKeys, printPools,
+		func(ctx context.Context, reg *registry.Registry, out io.Writer) error {
+			return printEvents(ctx, reg, start, out)
+		},
+		printCosts, printGraph,
 	} {
 		fmt.Fprintln(out)
 		if err := print(ctx, reg, out); err != nil {
@@ -79,33 +94,6 @@ func printModels(ctx context.Context, reg *registry.Registry, out io.Writer) err
 			return err
 		}
 		t.AppendRow(table.Row{p.Name, m.ModelID, m.ContextWindow, m.CostPer1mInput, m.CostPer1mOutput})
-	}
-	t.Render()
-	return nil
-}
-
-func printKeys(ctx context.Context, reg *registry.Registry, out io.Writer) error {
-	t := newTable(out, "Key health", "key", "label", "requests", "today", "tokens", "state")
-	for _, name := range slices.Sorted(maps.Keys(routes)) {
-		p, err := reg.FindProvider(ctx, name)
-		if err != nil {
-			return err
-		}
-		keys, err := reg.ListAPIKeys(ctx, p.ID)
-		if err != nil {
-			return err
-		}
-		for _, key := range keys {
-			state := "usable"
-			switch {
-			case key.Disabled:
-				state = "disabled"
-			case key.Degraded:
-				state = fmt.Sprintf("%s, for %s", key.DegradedReason, time.Until(*key.DegradedUntil).Round(time.Millisecond))
-			}
-			t.AppendRow(table.Row{key.KeyPrefix + "…", key.Label, key.UsageCount, key.RequestsToday, key.TokenCount, state})
-		}
-		t.AppendSeparator()
 	}
 	t.Render()
 	return nil

@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"io"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -11,58 +14,71 @@ import (
 	"time"
 )
 
-// upstream is a provider on the loopback interface. It speaks the shape of OpenAI's chat
-// completions, knows its keys, and answers 429 once in a while.
+// upstream is a provider on the loopback interface. It speaks the shape of OpenAI's chat completions, knows its keys, tells
+// its limits in headers, and fails in all the ways that providers do.
 type upstream struct {
 	*httptest.Server
-	limitEvery int           // every how many requests of a key one is answered 429
-	rest       time.Duration // what a 429 asks for, in whole seconds
-	mu         sync.Mutex
-	calls      map[string]int // by key; keys that are not in it are refused
+	faults faults
+	now    func() time.Time
+
+	mu       sync.Mutex
+	keys     map[string]*upstreamKey // by the key itself
+	requests int
+	tally    tally
 }
 
-const slowest = 15 * time.Millisecond // how long a reply takes at the most
-
-type chatRequest struct {
-	Model    string        `json:"model"`
-	Messages []chatMessage `json:"messages"`
+// faults say how the provider fails; what is zero or empty does not happen.
+type faults struct {
+	limited  int           // every how many requests of an account it is used up, so that they are answered 429
+	rest     time.Duration // for how long, in whole seconds
+	broken   int           // every how many requests one is answered 500
+	lost     int           // every how many requests one gets no answer
+	revoked  string        // label of a key that is answered 401
+	spent    string        // label of a key whose quota is exhausted when it is first used
+	spentFor time.Duration // for how long, in whole seconds
 }
 
-type chatMessage struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
+// tally counts what the provider has done.
+type tally struct {
+	answers map[int]int // by status; 0: there was none
+	crowded int         // requests that were one more at once than their key may have
 }
 
-type chatResponse struct {
-	Model   string       `json:"model"`
-	Choices []chatChoice `json:"choices"`
-	Usage   chatUsage    `json:"usage"`
+type upstreamKey struct {
+	*upstreamAccount
+	label      string
+	inFlight   int
+	spentUntil time.Time
 }
 
-type chatChoice struct {
-	Index        int         `json:"index"`
-	Message      chatMessage `json:"message"`
-	FinishReason string      `json:"finish_reason"`
+// upstreamAccount is what keys share: how many requests they may make in a window of time.
+type upstreamAccount struct {
+	requests int // ever
+	used     int // in the window
+	reset    time.Time
 }
 
-// chatUsage is what OpenAI reports: prompt_tokens include the cached ones, completion_tokens
-// the reasoning.
-type chatUsage struct {
-	PromptTokens        int64 `json:"prompt_tokens"`
-	CompletionTokens    int64 `json:"completion_tokens"`
-	TotalTokens         int64 `json:"total_tokens"`
-	PromptTokensDetails struct {
-		CachedTokens int64 `json:"cached_tokens"`
-	} `json:"prompt_tokens_details"`
-	CompletionTokensDetails struct {
-		ReasoningTokens int64 `json:"reasoning_tokens"`
-	} `json:"completion_tokens_details"`
-}
+const (
+	keyAtOnce    = 4 // requests that a key may have at once
+	window       = 5 * time.Second
+	windowLimit  = 500                   // requests of an account in a window
+	slowest      = 15 * time.Millisecond // how long an answer takes at the most
+	statusOfLost = 0
+)
 
-func newUpstream(keys []string, limitEvery int, rest time.Duration) *upstream {
-	u := &upstream{limitEvery: limitEvery, rest: rest, calls: make(map[string]int, len(keys))}
-	for _, key := range keys {
-		u.calls[key] = 0
+func newUpstream(keys []demoKey, f faults, now func() time.Time) *upstream {
+	u := &upstream{faults: f, now: now, keys: make(map[string]*upstreamKey, len(keys)), tally: tally{answers: map[int]int{}}}
+	accounts := map[string]*upstreamAccount{}
+	for i, key := range keys {
+		account := accounts[key.account]
+		if account == nil {
+			// Not all are used up at the same time.
+			account = &upstreamAccount{requests: i * f.limited / keysPerProvider}
+		}
+		if key.account != "" {
+			accounts[key.account] = account
+		}
+		u.keys[key.secret] = &upstreamKey{upstreamAccount: account, label: key.label}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/chat/completions", u.chat)
@@ -71,41 +87,117 @@ func newUpstream(keys []string, limitEvery int, rest time.Duration) *upstream {
 }
 
 func (u *upstream) chat(w http.ResponseWriter, r *http.Request) {
-	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	n, known := u.count(key)
-	switch {
-	case !ok || !known:
-		fail(w, http.StatusUnauthorized, "unknown key")
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		newError(http.StatusBadRequest, "", "cannot be read").write(w)
 		return
-	case n%u.limitEvery == 0:
-		w.Header().Set("Retry-After", strconv.Itoa(int(u.rest.Seconds())))
-		fail(w, http.StatusTooManyRequests, "rate limit reached")
+	}
+	secret, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	a := u.answer(secret, body)
+	if a.status == statusOfLost {
+		<-r.Context().Done() // the work is done, but its answer never comes: the caller gives up
 		return
+	}
+	a.write(w)
+}
+
+// answer does the work of a request. When it returns, the request is no longer one of those that its key has at once: the
+// caller may send the next one as soon as he sees the answer.
+func (u *upstream) answer(secret string, body []byte) (a answer) {
+	key, failure := u.begin(secret)
+	defer func() { u.end(key, &a) }()
+	if failure.status != http.StatusOK {
+		return failure
 	}
 	var request chatRequest
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&request); err != nil {
-		fail(w, http.StatusBadRequest, "not a chat request")
-		return
+	if err := json.Unmarshal(body, &request); err != nil || len(request.Messages) == 0 {
+		return newError(http.StatusBadRequest, "invalid_request_error", "messages: there are none")
 	}
-	select {
-	case <-r.Context().Done():
-	case <-time.After(rand.N(slowest)):
-		writeJSON(w, http.StatusOK, answer(request))
-	}
+	<-time.After(rand.N(slowest))
+	return newAnswer(http.StatusOK, complete(request))
 }
 
-// count notes a request of a key and returns how many there were.
-func (u *upstream) count(key string) (n int, known bool) {
+// begin notes a request and says how it fails; of one that does not, the status is OK. The key is nil if there is none.
+func (u *upstream) begin(secret string) (*upstreamKey, answer) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	n, known = u.calls[key]
-	if known {
-		u.calls[key] = n + 1
+	u.requests++
+	key := u.keys[secret]
+	if key == nil {
+		return nil, newError(http.StatusUnauthorized, "invalid_api_key", "unknown key")
 	}
-	return n + 1, known
+	now := u.now()
+	key.requests++
+	key.inFlight++
+	if !key.reset.After(now) {
+		key.used, key.reset = 0, now.Add(window)
+	}
+	if every(key.requests, u.faults.limited, 0) { // by somebody else, who has a key of the account too
+		key.used, key.reset = windowLimit, now.Add(u.faults.rest)
+	}
+	return key, u.judge(key, now)
 }
 
-func answer(request chatRequest) chatResponse {
+// judge says how a request fails.
+func (u *upstream) judge(key *upstreamKey, now time.Time) answer {
+	f := u.faults
+	if key.label == f.spent && key.spentUntil.IsZero() {
+		key.spentUntil = now.Add(f.spentFor)
+	}
+	switch {
+	case key.label == f.revoked:
+		return newError(http.StatusUnauthorized, "invalid_api_key", "the key has been revoked")
+	case key.inFlight > keyAtOnce:
+		u.tally.crowded++
+		return newError(http.StatusTooManyRequests, "rate_limit_exceeded", "too many requests at once")
+	case key.spentUntil.After(now):
+		return retryAfter(newError(http.StatusTooManyRequests, "insufficient_quota", "you exceeded your current quota"), key.spentUntil.Sub(now))
+	case key.used >= windowLimit:
+		return retryAfter(newError(http.StatusTooManyRequests, "rate_limit_exceeded", "rate limit reached"), key.reset.Sub(now))
+	}
+	key.used++
+	switch {
+	case every(u.requests, f.broken, 0):
+		return newError(http.StatusInternalServerError, "", "something went wrong")
+	case every(u.requests, f.lost, 1):
+		return answer{status: statusOfLost}
+	}
+	return answer{status: http.StatusOK}
+}
+
+// every tells whether the n-th is one of those that come every so often.
+func every(n, often, offset int) bool { return often > 0 && n%often == offset%often }
+
+// retryAfter tells the caller to come back after wait, in whole seconds.
+func retryAfter(a answer, wait time.Duration) answer {
+	a.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+	return a
+}
+
+// end notes how a request was answered, and tells in the answer's headers what is left of the account's limit.
+func (u *upstream) end(key *upstreamKey, a *answer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.tally.answers[a.status]++
+	if key == nil {
+		return
+	}
+	key.inFlight--
+	if a.header != nil {
+		a.header.Set("X-Ratelimit-Limit-Requests", strconv.Itoa(windowLimit))
+		a.header.Set("X-Ratelimit-Remaining-Requests", strconv.Itoa(windowLimit-key.used))
+		a.header.Set("X-Ratelimit-Reset-Requests", max(0, key.reset.Sub(u.now())).Round(time.Millisecond).String())
+	}
+}
+
+// counted returns what the provider has done so far.
+func (u *upstream) counted() tally {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return tally{maps.Clone(u.tally.answers), u.tally.crowded}
+}
+
+func complete(request chatRequest) chatResponse {
 	var usage chatUsage
 	usage.PromptTokens = 200 + rand.Int64N(1800)
 	usage.PromptTokensDetails.CachedTokens = rand.Int64N(usage.PromptTokens / 2)
@@ -119,18 +211,5 @@ func answer(request chatRequest) chatResponse {
 			Message:      chatMessage{Role: "assistant", Content: "Hello from " + request.Model + "."},
 			FinishReason: "stop",
 		}},
-	}
-}
-
-func fail(w http.ResponseWriter, status int, message string) {
-	writeJSON(w, status, map[string]any{"error": map[string]string{"message": message}})
-}
-
-func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	if err := json.NewEncoder(w).Encode(body); err != nil {
-		// The client is gone: there is nobody to tell.
-		return
 	}
 }

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+)
+
+// What clients, the gateway and the provider say to each other: the shape of OpenAI's chat completions.
+
+type chatRequest struct {
+	Model     string        `json:"model"`
+	Messages  []chatMessage `json:"messages"`
+	MaxTokens int64         `json:"max_completion_tokens,omitempty"`
+}
+
+type chatMessage struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+type chatResponse struct {
+	Model   string       `json:"model"`
+	Choices []chatChoice `json:"choices"`
+	Usage   chatUsage    `json:"usage"`
+}
+
+type chatChoice struct {
+	Index        int         `json:"index"`
+	Message      chatMessage `json:"message"`
+	FinishReason string      `json:"finish_reason"`
+}
+
+// chatUsage is what OpenAI reports: prompt_tokens include the cached ones, completion_tokens
+// the reasoning.
+type chatUsage struct {
+	PromptTokens        int64 `json:"prompt_tokens"`
+	CompletionTokens    int64 `json:"completion_tokens"`
+	TotalTokens         int64 `json:"total_tokens"`
+	PromptTokensDetails struct {
+		CachedTokens int64 `json:"cached_tokens"`
+	} `json:"prompt_tokens_details"`
+	CompletionTokensDetails struct {
+		ReasoningTokens int64 `json:"reasoning_tokens"`
+	} `json:"completion_tokens_details"`
+}
+
+// chatError is the body of an answer that is none.
+type chatError struct {
+	Error struct {
+		Message string `json:"message"`
+		Code    string `json:"code,omitempty"`
+	} `json:"error"`
+}
+
+// maxBody bounds requests and answers.
+const maxBody = 1 << 20
+
+// answer is an HTTP answer that has been read, or is to be written.
+type answer struct {
+	status int // zero: there was none
+	header http.Header
+	body   []byte
+}
+
+func newAnswer(status int, body any) answer {
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // the types above can all be marshalled
+	}
+	return answer{status, http.Header{"Content-Type": {"application/json"}}, text}
+}
+
+func newError(status int, code, message string) answer {
+	var e chatError
+	e.Error.Code, e.Error.Message = code, message
+	return newAnswer(status, e)
+}
+
+func (a answer) write(w http.ResponseWriter) {
+	for name, values := range a.header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // if the client is gone, there is nobody to tell
+}
+
+// send sends a request and reads the answer to it, or as much of that as there is.
+func send(client *http.Client, request *http.Request) (a answer, err error) {
+	response, err := client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	a = answer{status: response.StatusCode, header: response.Header}
+	a.body, err = io.ReadAll(io.LimitReader(response.Body, maxBody))
+	return a, err
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+)
+
+// serveCalls makes calls of several clients at once.
+func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*ent.Model, out io.Writer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var names []string
+	for name := range routes {
+		names = append(names, name)
+	}
+	bars, bar := newBar(out, "calls", int64(cfg.calls))
+	var (
+		next    atomic.Int64
+		clients sync.WaitGroup
+	)
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.clients}}
+	for range cfg.clients {
+		clients.Go(func() {
+			for {
+				i := next.Add(1) - 1
+				if i >= int64(cfg.calls) || ctx.Err() != nil {
+					return
+				}
+				if err := chat(ctx, client, url, names[i%int64(len(names))]); err != nil {
+					cancel(err)
+					return
+				}
+				bar.Increment()
+			}
+		})
+	}
+	clients.Wait()
+	bar.Abort(false)
+	bars.Wait()
+	return context.Cause(ctx)
+}
+
+// tries bounds how often a client sends a call that the provider fails.
+const tries = 5
+
+// chat makes one call. It waits as long as it is told when no key is free, and tries again when the provider fails.
+func chat(ctx context.Context, client *http.Client, url, model string) error {
+	body, err := json.Marshal(chatRequest{
+		Model: model, Messages: []chatMessage{{Role: "user", Content: "Say hello."}}, MaxTokens: 500,
+	})
+	if err != nil {
+		return err
+	}
+	for failures := 0; ; {
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		response, err := send(client, request)
+		if err != nil {
+			return err
+		}
+		switch response.status {
+		case http.StatusOK:
+			return nil
+		case http.StatusServiceUnavailable:
+			seconds, err := strconv.Atoi(response.header.Get("Retry-After"))
+			if err != nil {
+				return fmt.Errorf("gateway has no key, and none to wait for: %s", response.body)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Duration(seconds) * time.Second):
+			}
+			continue
+		case http.StatusBadGateway:
+			if failures++; failures < tries {
+				continue
+			}
+		}
+		return fmt.Errorf("gateway answered %d: %s", response.status, response.body)
+	}
+}
