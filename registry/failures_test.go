@@ -442,6 +442,10 @@ func testObserveHeaders(t *testing.T, e engine) {
 		require.Equal(t, []registry.KeyReason{registry.KeyDegraded, registry.KeyLimited}, []registry.KeyReason{p.explain(t, 1)[0].Reason, p.explain(t, 1)[1].Reason})
 		p.clock.Advance(time.Minute)
 		p.acquire(t, 1)
+		p.fail(t, 0, exhausted) // for hours
+		require.NoError(t, p.RestoreKey(t.Context(), p.keys[0].ID))
+		require.Empty(t, p.explain(t, 1)[0].Reason)
+		require.Empty(t, p.explain(t, 1)[1].Reason, "the account is restored, too")
 	})
 	t.Run("Retry-After of a quota that is not used up", func(t *testing.T) {
 		t.Parallel()

@@ -237,8 +237,9 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		return nil, translate(ctx, op, err)
 	}
 	write := r.write
-	if up.APIKey != nil {
-		write = r.writeAlone // RotateKeyring makes another data key meanwhile, and removes the old one
+	if up.APIKey != nil || up.QuotaGroupID != nil {
+		// RotateKeyring makes another data key meanwhile, and removes the old one; DeleteQuotaGroup finds nobody in the group.
+		write = r.writeAlone
 	}
 	err = write(ctx, op, func(tx *ent.Client) error {
 		old, err := lockedKey(ctx, tx, id)
@@ -419,7 +420,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 }
 
 // RestoreKey ends the degradation of a live key, whatever it was for, and forgets its failures and what the provider said of its
-// limits. It leaves a disabled key disabled. It returns [ErrNotFound].
+// limits, or of those of its quota group. It leaves a disabled key disabled. It returns [ErrNotFound].
 func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
 		old, err := lockedKey(ctx, tx, keyID)
@@ -432,6 +433,11 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 			SetFailures(0).SetFailureClass("").ClearFailedAt().ClearObserved().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err
+		}
+		if id := old.QuotaGroupID; id != nil {
+			if err := tx.QuotaGroup.UpdateOneID(*id).ClearObserved().SetUpdatedAt(now).Exec(ctx); err != nil {
+				return err
+			}
 		}
 		return r.audit(ctx, tx, now, auditKey(ActionRestore, old, key))
 	})
@@ -484,10 +490,16 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		if err != nil {
 			return err
 		}
-		groups, err := tx.QuotaGroup.Update().Where(
+		usedGroups := quotagroup.And(
 			quotagroup.LastResetGTE(startOfDay(now)),
 			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
-		).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
+		)
+		query := tx.QuotaGroup.Query().Where(usedGroups).Order(quotagroup.ByID())
+		query.Modify(forUpdate)
+		if _, err := query.All(ctx); err != nil {
+			return err
+		}
+		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
 		if err != nil || n+groups == 0 {
 			return err
 		}
