@@ -2,16 +2,25 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"log"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
+
+func init() { faultChildren["canary"] = canaryChild }
 
 // TestNoPlaintextKey searches for a key, its hex and its base64 in all files of a database in
 // use, in the rows, and in the errors of all calls that it is given to.
@@ -53,6 +62,27 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 	note(err)
 	_, err = reg.GetLeastUsedKey(t.Context(), p.ID)
 	note(err)
+
+	// A provider repeats the key in its answer, in every way that it can.
+	require.NoError(t, reg.RestoreKey(t.Context(), key.ID))
+	m := mustModel(t, reg, p.ID, "m", gpt4())
+	acquire := registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, TTL: time.Minute}
+	lease, err := reg.AcquireKey(t.Context(), acquire)
+	require.NoError(t, err)
+	failure := registry.Failure{
+		Status: 401, Err: errors.New(canary), Header: http.Header{"Retry-After": {canary}, "X-Ratelimit-Remaining-Requests": {canary}},
+		Body: []byte(`{"error":{"message":"Incorrect API key provided: ` + canary + `","code":"` + canary + `","type":"` + canary + `"}}`),
+	}
+	texts = append(texts, fmt.Sprintf("%v %+v", registry.Classify(failure, registrytest.Start), lease))
+	require.NoError(t, lease.Fail(t.Context(), failure))
+	note(lease.Fail(t.Context(), failure))
+	_, err = reg.AcquireKey(t.Context(), acquire)
+	note(err)
+	verdicts, err := reg.ExplainKeys(t.Context(), acquire)
+	require.NoError(t, err)
+	texts = append(texts, fmt.Sprintf("%+v", verdicts), dump(t, reg))
+	_, err = reg.Client().ExecContext(t.Context(), "VACUUM INTO '"+filepath.Join(dir, "backup.db")+"'")
+	require.NoError(t, err)
 
 	if len(options) > 0 {
 		requireReveals(t, reg, key.ID, canary)
@@ -98,4 +128,64 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 	require.NoError(t, reg.SetSetting(t.Context(), "leak", canary))
 	require.NotEmpty(t, found())
 	require.NoError(t, reg.Close())
+}
+
+// TestNoPlaintextKeyInLogs searches the output of a process that logs every statement with its arguments, and panics in the end.
+func TestNoPlaintextKeyInLogs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const canary = "sk-canary-0a1b2c3d4e5f60718293"
+	cmd := faultChild(t, "canary", filepath.Join(dir, "canary.db"), canary)
+	output, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	text := string(output)
+	for _, part := range []string{"sealed", "UPDATE `api_keys`", "key_hash", "panic: ", "goroutine ", "registry_test.canaryChild"} {
+		require.Contains(t, text, part)
+	}
+	for _, form := range forms(canary) {
+		require.NotContains(t, text, form)
+	}
+}
+
+func canaryChild(ctx context.Context, args ...string) error {
+	name, canary := args[0], args[1]
+	owner := make([]byte, registry.KeyringKeySize)
+	if _, err := rand.Read(owner); err != nil {
+		return err
+	}
+	keyring, err := registry.NewKeyring("a", map[string][]byte{"a": owner})
+	if err != nil {
+		return err
+	}
+	reg, err := registry.Open(ctx, name, registry.WithKeyring(keyring))
+	if err != nil {
+		return err
+	}
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "p"})
+	if err != nil {
+		return err
+	}
+	key, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: canary})
+	if err != nil {
+		return err
+	}
+	debug := reg.Client().Debug()
+	row, err := debug.APIKey.Query().WithProvider().Only(ctx)
+	if err != nil {
+		return err
+	}
+	if err := debug.APIKey.UpdateOne(row).SetSealed(row.Sealed).SetLabel("logged").Exec(ctx); err != nil {
+		return err
+	}
+	lease, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, TTL: time.Minute})
+	if err != nil {
+		return err
+	}
+	secret, err := lease.Reveal(ctx)
+	if err != nil {
+		return err
+	}
+	log.Println(key, row, lease, secret, &secret, []any{secret, map[string]any{"s": secret}})
+	slog.Info("all", "key", key, "lease", lease, "secret", secret)
+	panic(fmt.Sprintf("%+v %#v %+v %#v", lease, secret, secret, key))
 }

@@ -152,18 +152,24 @@ func runLeaseChildren(t *testing.T, database string, pools leasePools) (all []he
 		require.NoError(t, cmd.Start())
 		children[i] = c
 	}
+	read := func(c running, v any) {
+		if err := c.out.Decode(v); err != nil {
+			err = errors.Join(err, c.wait()) // after which nobody writes to its errors
+			require.NoError(t, err, c.err.String())
+		}
+	}
 	for _, c := range children {
-		require.NoError(t, c.out.Decode(new(string)), c.err.String()) // it is ready
+		read(c, new(string)) // it is ready
 	}
 	for _, c := range children {
 		require.NoError(t, c.begin.Close())
 	}
 	for _, c := range children {
 		var some []held
-		if err := c.out.Decode(&some); err != nil {
-			require.NoError(t, errors.Join(err, c.wait()), c.err.String())
-		}
-		require.NoError(t, c.wait(), c.err.String())
+		read(c, &some)
+		err := c.wait()
+		require.NoError(t, err, c.err.String())
+		require.Empty(t, c.err.String())
 		all = append(all, some...)
 	}
 	return all
