@@ -85,7 +85,9 @@ type APIKey struct {
 	DegradedReason string `json:"degraded_reason,omitempty"`
 	// the class of the failure that degraded it; empty: none did
 	DegradedBy string `json:"degraded_by,omitempty"`
-	// failures one after the other, by which the next degradation is longer
+	// when it was degraded, having not been, UTC; NULL: it is not
+	DegradedAt *time.Time `json:"degraded_at,omitempty"`
+	// failures of one class after the other, by which the next degradation is longer
 	Failures int `json:"failures,omitempty"`
 	// class of the last failure; empty: there was none since a request succeeded
 	FailureClass string `json:"failure_class,omitempty"`
@@ -213,7 +215,7 @@ func (*APIKey) scanValues(columns []string) ([]any, error) {
 			values[i] = new(sql.NullInt64)
 		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason, apikey.FieldDegradedBy, apikey.FieldFailureClass:
 			values[i] = new(sql.NullString)
-		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldMinute, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldFailedAt, apikey.FieldSucceededAt, apikey.FieldLastUsedAt, apikey.FieldExpiresAt:
+		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldMinute, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldDegradedAt, apikey.FieldFailedAt, apikey.FieldSucceededAt, apikey.FieldLastUsedAt, apikey.FieldExpiresAt:
 			values[i] = new(sql.NullTime)
 		case apikey.FieldID, apikey.FieldProviderID:
 			values[i] = new(uuid.UUID)
@@ -428,6 +430,13 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field degraded_by", values[i])
 			} else if value.Valid {
 				_m.DegradedBy = value.String
+			}
+		case apikey.FieldDegradedAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field degraded_at", values[i])
+			} else if value.Valid {
+				_m.DegradedAt = new(time.Time)
+				*_m.DegradedAt = value.Time
 			}
 		case apikey.FieldFailures:
 			if value, ok := values[i].(*sql.NullInt64); !ok {
@@ -686,6 +695,11 @@ func (_m *APIKey) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("degraded_by=")
 	builder.WriteString(_m.DegradedBy)
+	builder.WriteString(", ")
+	if v := _m.DegradedAt; v != nil {
+		builder.WriteString("degraded_at=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
 	builder.WriteString(", ")
 	builder.WriteString("failures=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Failures))

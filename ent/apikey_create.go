@@ -410,6 +410,20 @@ func (_c *APIKeyCreate) SetNillableDegradedBy(v *string) *APIKeyCreate {
 	return _c
 }
 
+// SetDegradedAt sets the "degraded_at" field.
+func (_c *APIKeyCreate) SetDegradedAt(v time.Time) *APIKeyCreate {
+	_c.mutation.SetDegradedAt(v)
+	return _c
+}
+
+// SetNillableDegradedAt sets the "degraded_at" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableDegradedAt(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetDegradedAt(*v)
+	}
+	return _c
+}
+
 // SetFailures sets the "failures" field.
 func (_c *APIKeyCreate) SetFailures(v int) *APIKeyCreate {
 	_c.mutation.SetFailures(v)
@@ -1057,6 +1071,10 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.DegradedBy(); ok {
 		_spec.SetField(apikey.FieldDegradedBy, field.TypeString, value)
 		_node.DegradedBy = value
+	}
+	if value, ok := _c.mutation.DegradedAt(); ok {
+		_spec.SetField(apikey.FieldDegradedAt, field.TypeTime, value)
+		_node.DegradedAt = &value
 	}
 	if value, ok := _c.mutation.Failures(); ok {
 		_spec.SetField(apikey.FieldFailures, field.TypeInt, value)
@@ -1710,6 +1728,24 @@ func (u *APIKeyUpsert) SetDegradedBy(v string) *APIKeyUpsert {
 // UpdateDegradedBy sets the "degraded_by" field to the value that was provided on create.
 func (u *APIKeyUpsert) UpdateDegradedBy() *APIKeyUpsert {
 	u.SetExcluded(apikey.FieldDegradedBy)
+	return u
+}
+
+// SetDegradedAt sets the "degraded_at" field.
+func (u *APIKeyUpsert) SetDegradedAt(v time.Time) *APIKeyUpsert {
+	u.Set(apikey.FieldDegradedAt, v)
+	return u
+}
+
+// UpdateDegradedAt sets the "degraded_at" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateDegradedAt() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldDegradedAt)
+	return u
+}
+
+// ClearDegradedAt clears the value of the "degraded_at" field.
+func (u *APIKeyUpsert) ClearDegradedAt() *APIKeyUpsert {
+	u.SetNull(apikey.FieldDegradedAt)
 	return u
 }
 
@@ -2545,6 +2581,27 @@ func (u *APIKeyUpsertOne) SetDegradedBy(v string) *APIKeyUpsertOne {
 func (u *APIKeyUpsertOne) UpdateDegradedBy() *APIKeyUpsertOne {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateDegradedBy()
+	})
+}
+
+// SetDegradedAt sets the "degraded_at" field.
+func (u *APIKeyUpsertOne) SetDegradedAt(v time.Time) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetDegradedAt(v)
+	})
+}
+
+// UpdateDegradedAt sets the "degraded_at" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateDegradedAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateDegradedAt()
+	})
+}
+
+// ClearDegradedAt clears the value of the "degraded_at" field.
+func (u *APIKeyUpsertOne) ClearDegradedAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearDegradedAt()
 	})
 }
 
@@ -3588,6 +3645,27 @@ func (u *APIKeyUpsertBulk) SetDegradedBy(v string) *APIKeyUpsertBulk {
 func (u *APIKeyUpsertBulk) UpdateDegradedBy() *APIKeyUpsertBulk {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateDegradedBy()
+	})
+}
+
+// SetDegradedAt sets the "degraded_at" field.
+func (u *APIKeyUpsertBulk) SetDegradedAt(v time.Time) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetDegradedAt(v)
+	})
+}
+
+// UpdateDegradedAt sets the "degraded_at" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateDegradedAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateDegradedAt()
+	})
+}
+
+// ClearDegradedAt clears the value of the "degraded_at" field.
+func (u *APIKeyUpsertBulk) ClearDegradedAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearDegradedAt()
 	})
 }
 

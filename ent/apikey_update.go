@@ -565,6 +565,26 @@ func (_u *APIKeyUpdate) SetNillableDegradedBy(v *string) *APIKeyUpdate {
 	return _u
 }
 
+// SetDegradedAt sets the "degraded_at" field.
+func (_u *APIKeyUpdate) SetDegradedAt(v time.Time) *APIKeyUpdate {
+	_u.mutation.SetDegradedAt(v)
+	return _u
+}
+
+// SetNillableDegradedAt sets the "degraded_at" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableDegradedAt(v *time.Time) *APIKeyUpdate {
+	if v != nil {
+		_u.SetDegradedAt(*v)
+	}
+	return _u
+}
+
+// ClearDegradedAt clears the value of the "degraded_at" field.
+func (_u *APIKeyUpdate) ClearDegradedAt() *APIKeyUpdate {
+	_u.mutation.ClearDegradedAt()
+	return _u
+}
+
 // SetFailures sets the "failures" field.
 func (_u *APIKeyUpdate) SetFailures(v int) *APIKeyUpdate {
 	_u.mutation.ResetFailures()
@@ -1175,6 +1195,12 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if value, ok := _u.mutation.DegradedBy(); ok {
 		_spec.SetField(apikey.FieldDegradedBy, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.DegradedAt(); ok {
+		_spec.SetField(apikey.FieldDegradedAt, field.TypeTime, value)
+	}
+	if _u.mutation.DegradedAtCleared() {
+		_spec.ClearField(apikey.FieldDegradedAt, field.TypeTime)
 	}
 	if value, ok := _u.mutation.Failures(); ok {
 		_spec.SetField(apikey.FieldFailures, field.TypeInt, value)
@@ -2025,6 +2051,26 @@ func (_u *APIKeyUpdateOne) SetNillableDegradedBy(v *string) *APIKeyUpdateOne {
 	return _u
 }
 
+// SetDegradedAt sets the "degraded_at" field.
+func (_u *APIKeyUpdateOne) SetDegradedAt(v time.Time) *APIKeyUpdateOne {
+	_u.mutation.SetDegradedAt(v)
+	return _u
+}
+
+// SetNillableDegradedAt sets the "degraded_at" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableDegradedAt(v *time.Time) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetDegradedAt(*v)
+	}
+	return _u
+}
+
+// ClearDegradedAt clears the value of the "degraded_at" field.
+func (_u *APIKeyUpdateOne) ClearDegradedAt() *APIKeyUpdateOne {
+	_u.mutation.ClearDegradedAt()
+	return _u
+}
+
 // SetFailures sets the "failures" field.
 func (_u *APIKeyUpdateOne) SetFailures(v int) *APIKeyUpdateOne {
 	_u.mutation.ResetFailures()
@@ -2665,6 +2711,12 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	}
 	if value, ok := _u.mutation.DegradedBy(); ok {
 		_spec.SetField(apikey.FieldDegradedBy, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.DegradedAt(); ok {
+		_spec.SetField(apikey.FieldDegradedAt, field.TypeTime, value)
+	}
+	if _u.mutation.DegradedAtCleared() {
+		_spec.ClearField(apikey.FieldDegradedAt, field.TypeTime)
 	}
 	if value, ok := _u.mutation.Failures(); ok {
 		_spec.SetField(apikey.FieldFailures, field.TypeInt, value)

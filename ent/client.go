@@ -1273,6 +1273,22 @@ func (c *KeyLeaseClient) QueryModel(_m *KeyLease) *ModelQuery {
 	return query
 }
 
+// QueryQuotaGroup queries the quota_group edge of a KeyLease.
+func (c *KeyLeaseClient) QueryQuotaGroup(_m *KeyLease) *QuotaGroupQuery {
+	query := (&QuotaGroupClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, id),
+			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.QuotaGroupTable, keylease.QuotaGroupColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // Hooks returns the client hooks.
 func (c *KeyLeaseClient) Hooks() []Hook {
 	return c.hooks.KeyLease
@@ -2251,6 +2267,22 @@ func (c *QuotaGroupClient) QueryKeys(_m *QuotaGroup) *APIKeyQuery {
 			sqlgraph.From(quotagroup.Table, quotagroup.FieldID, id),
 			sqlgraph.To(apikey.Table, apikey.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, quotagroup.KeysTable, quotagroup.KeysColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryLeases queries the leases edge of a QuotaGroup.
+func (c *QuotaGroupClient) QueryLeases(_m *QuotaGroup) *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(quotagroup.Table, quotagroup.FieldID, id),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, quotagroup.LeasesTable, quotagroup.LeasesColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -25,6 +26,8 @@ type KeyLease struct {
 	APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
 	// the model that it is used for; NULL: it was not said
 	ModelID *uuid.UUID `json:"model_id,omitempty"`
+	// the group that it counts in, wherever the key has gone since; NULL: none
+	QuotaGroupID *uuid.UUID `json:"quota_group_id,omitempty"`
 	// tokens that are counted in the key's windows until it is known how many they were
 	ReservedTokens int64 `json:"reserved_tokens,omitempty"`
 	// nano-USD that are counted likewise
@@ -47,9 +50,11 @@ type KeyLeaseEdges struct {
 	Key *APIKey `json:"key,omitempty"`
 	// Model holds the value of the model edge.
 	Model *Model `json:"model,omitempty"`
+	// QuotaGroup holds the value of the quota_group edge.
+	QuotaGroup *QuotaGroup `json:"quota_group,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [2]bool
+	loadedTypes [3]bool
 }
 
 // KeyOrErr returns the Key value or an error if the edge
@@ -74,12 +79,23 @@ func (e KeyLeaseEdges) ModelOrErr() (*Model, error) {
 	return nil, &NotLoadedError{edge: "model"}
 }
 
+// QuotaGroupOrErr returns the QuotaGroup value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e KeyLeaseEdges) QuotaGroupOrErr() (*QuotaGroup, error) {
+	if e.QuotaGroup != nil {
+		return e.QuotaGroup, nil
+	} else if e.loadedTypes[2] {
+		return nil, &NotFoundError{label: quotagroup.Label}
+	}
+	return nil, &NotLoadedError{edge: "quota_group"}
+}
+
 // scanValues returns the types for scanning values from sql.Rows.
 func (*KeyLease) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
-		case keylease.FieldModelID:
+		case keylease.FieldModelID, keylease.FieldQuotaGroupID:
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
 		case keylease.FieldProbe:
 			values[i] = new(sql.NullBool)
@@ -122,6 +138,13 @@ func (_m *KeyLease) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.ModelID = new(uuid.UUID)
 				*_m.ModelID = *value.S.(*uuid.UUID)
+			}
+		case keylease.FieldQuotaGroupID:
+			if value, ok := values[i].(*sql.NullScanner); !ok {
+				return fmt.Errorf("unexpected type %T for field quota_group_id", values[i])
+			} else if value.Valid {
+				_m.QuotaGroupID = new(uuid.UUID)
+				*_m.QuotaGroupID = *value.S.(*uuid.UUID)
 			}
 		case keylease.FieldReservedTokens:
 			if value, ok := values[i].(*sql.NullInt64); !ok {
@@ -176,6 +199,11 @@ func (_m *KeyLease) QueryModel() *ModelQuery {
 	return NewKeyLeaseClient(_m.config).QueryModel(_m)
 }
 
+// QueryQuotaGroup queries the "quota_group" edge of the KeyLease entity.
+func (_m *KeyLease) QueryQuotaGroup() *QuotaGroupQuery {
+	return NewKeyLeaseClient(_m.config).QueryQuotaGroup(_m)
+}
+
 // Update returns a builder for updating this KeyLease.
 // Note that you need to call KeyLease.Unwrap() before calling this method if this KeyLease
 // was returned from a transaction, and the transaction was committed or rolled back.
@@ -204,6 +232,11 @@ func (_m *KeyLease) String() string {
 	builder.WriteString(", ")
 	if v := _m.ModelID; v != nil {
 		builder.WriteString("model_id=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	if v := _m.QuotaGroupID; v != nil {
+		builder.WriteString("quota_group_id=")
 		builder.WriteString(fmt.Sprintf("%v", *v))
 	}
 	builder.WriteString(", ")

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -43,6 +44,20 @@ func (_c *KeyLeaseCreate) SetModelID(v uuid.UUID) *KeyLeaseCreate {
 func (_c *KeyLeaseCreate) SetNillableModelID(v *uuid.UUID) *KeyLeaseCreate {
 	if v != nil {
 		_c.SetModelID(*v)
+	}
+	return _c
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (_c *KeyLeaseCreate) SetQuotaGroupID(v uuid.UUID) *KeyLeaseCreate {
+	_c.mutation.SetQuotaGroupID(v)
+	return _c
+}
+
+// SetNillableQuotaGroupID sets the "quota_group_id" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillableQuotaGroupID(v *uuid.UUID) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetQuotaGroupID(*v)
 	}
 	return _c
 }
@@ -129,6 +144,11 @@ func (_c *KeyLeaseCreate) SetKey(v *APIKey) *KeyLeaseCreate {
 // SetModel sets the "model" edge to the Model entity.
 func (_c *KeyLeaseCreate) SetModel(v *Model) *KeyLeaseCreate {
 	return _c.SetModelID(v.ID)
+}
+
+// SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
+func (_c *KeyLeaseCreate) SetQuotaGroup(v *QuotaGroup) *KeyLeaseCreate {
+	return _c.SetQuotaGroupID(v.ID)
 }
 
 // Mutation returns the KeyLeaseMutation object of the builder.
@@ -297,6 +317,23 @@ func (_c *KeyLeaseCreate) createSpec() (*KeyLease, *sqlgraph.CreateSpec) {
 		_node.ModelID = &nodes[0]
 		_spec.Edges = append(_spec.Edges, edge)
 	}
+	if nodes := _c.mutation.QuotaGroupIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.QuotaGroupTable,
+			Columns: []string{keylease.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_node.QuotaGroupID = &nodes[0]
+		_spec.Edges = append(_spec.Edges, edge)
+	}
 	return _node, _spec
 }
 
@@ -376,6 +413,24 @@ func (u *KeyLeaseUpsert) UpdateModelID() *KeyLeaseUpsert {
 // ClearModelID clears the value of the "model_id" field.
 func (u *KeyLeaseUpsert) ClearModelID() *KeyLeaseUpsert {
 	u.SetNull(keylease.FieldModelID)
+	return u
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (u *KeyLeaseUpsert) SetQuotaGroupID(v uuid.UUID) *KeyLeaseUpsert {
+	u.Set(keylease.FieldQuotaGroupID, v)
+	return u
+}
+
+// UpdateQuotaGroupID sets the "quota_group_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsert) UpdateQuotaGroupID() *KeyLeaseUpsert {
+	u.SetExcluded(keylease.FieldQuotaGroupID)
+	return u
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (u *KeyLeaseUpsert) ClearQuotaGroupID() *KeyLeaseUpsert {
+	u.SetNull(keylease.FieldQuotaGroupID)
 	return u
 }
 
@@ -522,6 +577,27 @@ func (u *KeyLeaseUpsertOne) UpdateModelID() *KeyLeaseUpsertOne {
 func (u *KeyLeaseUpsertOne) ClearModelID() *KeyLeaseUpsertOne {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.ClearModelID()
+	})
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (u *KeyLeaseUpsertOne) SetQuotaGroupID(v uuid.UUID) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetQuotaGroupID(v)
+	})
+}
+
+// UpdateQuotaGroupID sets the "quota_group_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsertOne) UpdateQuotaGroupID() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateQuotaGroupID()
+	})
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (u *KeyLeaseUpsertOne) ClearQuotaGroupID() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.ClearQuotaGroupID()
 	})
 }
 
@@ -845,6 +921,27 @@ func (u *KeyLeaseUpsertBulk) UpdateModelID() *KeyLeaseUpsertBulk {
 func (u *KeyLeaseUpsertBulk) ClearModelID() *KeyLeaseUpsertBulk {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.ClearModelID()
+	})
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (u *KeyLeaseUpsertBulk) SetQuotaGroupID(v uuid.UUID) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetQuotaGroupID(v)
+	})
+}
+
+// UpdateQuotaGroupID sets the "quota_group_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsertBulk) UpdateQuotaGroupID() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateQuotaGroupID()
+	})
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (u *KeyLeaseUpsertBulk) ClearQuotaGroupID() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.ClearQuotaGroupID()
 	})
 }
 

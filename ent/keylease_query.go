@@ -16,18 +16,20 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 )
 
 // KeyLeaseQuery is the builder for querying KeyLease entities.
 type KeyLeaseQuery struct {
 	config
-	ctx        *QueryContext
-	order      []keylease.OrderOption
-	inters     []Interceptor
-	predicates []predicate.KeyLease
-	withKey    *APIKeyQuery
-	withModel  *ModelQuery
-	modifiers  []func(*sql.Selector)
+	ctx            *QueryContext
+	order          []keylease.OrderOption
+	inters         []Interceptor
+	predicates     []predicate.KeyLease
+	withKey        *APIKeyQuery
+	withModel      *ModelQuery
+	withQuotaGroup *QuotaGroupQuery
+	modifiers      []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -101,6 +103,28 @@ func (_q *KeyLeaseQuery) QueryModel() *ModelQuery {
 			sqlgraph.From(keylease.Table, keylease.FieldID, selector),
 			sqlgraph.To(model.Table, model.FieldID),
 			sqlgraph.Edge(sqlgraph.M2O, true, keylease.ModelTable, keylease.ModelColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryQuotaGroup chains the current query on the "quota_group" edge.
+func (_q *KeyLeaseQuery) QueryQuotaGroup() *QuotaGroupQuery {
+	query := (&QuotaGroupClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, selector),
+			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.QuotaGroupTable, keylease.QuotaGroupColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -295,13 +319,14 @@ func (_q *KeyLeaseQuery) Clone() *KeyLeaseQuery {
 		return nil
 	}
 	return &KeyLeaseQuery{
-		config:     _q.config,
-		ctx:        _q.ctx.Clone(),
-		order:      append([]keylease.OrderOption{}, _q.order...),
-		inters:     append([]Interceptor{}, _q.inters...),
-		predicates: append([]predicate.KeyLease{}, _q.predicates...),
-		withKey:    _q.withKey.Clone(),
-		withModel:  _q.withModel.Clone(),
+		config:         _q.config,
+		ctx:            _q.ctx.Clone(),
+		order:          append([]keylease.OrderOption{}, _q.order...),
+		inters:         append([]Interceptor{}, _q.inters...),
+		predicates:     append([]predicate.KeyLease{}, _q.predicates...),
+		withKey:        _q.withKey.Clone(),
+		withModel:      _q.withModel.Clone(),
+		withQuotaGroup: _q.withQuotaGroup.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -328,6 +353,17 @@ func (_q *KeyLeaseQuery) WithModel(opts ...func(*ModelQuery)) *KeyLeaseQuery {
 		opt(query)
 	}
 	_q.withModel = query
+	return _q
+}
+
+// WithQuotaGroup tells the query-builder to eager-load the nodes that are connected to
+// the "quota_group" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *KeyLeaseQuery) WithQuotaGroup(opts ...func(*QuotaGroupQuery)) *KeyLeaseQuery {
+	query := (&QuotaGroupClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withQuotaGroup = query
 	return _q
 }
 
@@ -409,9 +445,10 @@ func (_q *KeyLeaseQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Key
 	var (
 		nodes       = []*KeyLease{}
 		_spec       = _q.querySpec()
-		loadedTypes = [2]bool{
+		loadedTypes = [3]bool{
 			_q.withKey != nil,
 			_q.withModel != nil,
+			_q.withQuotaGroup != nil,
 		}
 	)
 	_spec.ScanValues = func(columns []string) ([]any, error) {
@@ -444,6 +481,12 @@ func (_q *KeyLeaseQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Key
 	if query := _q.withModel; query != nil {
 		if err := _q.loadModel(ctx, query, nodes, nil,
 			func(n *KeyLease, e *Model) { n.Edges.Model = e }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withQuotaGroup; query != nil {
+		if err := _q.loadQuotaGroup(ctx, query, nodes, nil,
+			func(n *KeyLease, e *QuotaGroup) { n.Edges.QuotaGroup = e }); err != nil {
 			return nil, err
 		}
 	}
@@ -511,6 +554,38 @@ func (_q *KeyLeaseQuery) loadModel(ctx context.Context, query *ModelQuery, nodes
 	}
 	return nil
 }
+func (_q *KeyLeaseQuery) loadQuotaGroup(ctx context.Context, query *QuotaGroupQuery, nodes []*KeyLease, init func(*KeyLease), assign func(*KeyLease, *QuotaGroup)) error {
+	ids := make([]uuid.UUID, 0, len(nodes))
+	nodeids := make(map[uuid.UUID][]*KeyLease)
+	for i := range nodes {
+		if nodes[i].QuotaGroupID == nil {
+			continue
+		}
+		fk := *nodes[i].QuotaGroupID
+		if _, ok := nodeids[fk]; !ok {
+			ids = append(ids, fk)
+		}
+		nodeids[fk] = append(nodeids[fk], nodes[i])
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	query.Where(quotagroup.IDIn(ids...))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		nodes, ok := nodeids[n.ID]
+		if !ok {
+			return fmt.Errorf(`unexpected foreign-key "quota_group_id" returned %v`, n.ID)
+		}
+		for i := range nodes {
+			assign(nodes[i], n)
+		}
+	}
+	return nil
+}
 
 func (_q *KeyLeaseQuery) sqlCount(ctx context.Context) (int, error) {
 	_spec := _q.querySpec()
@@ -545,6 +620,9 @@ func (_q *KeyLeaseQuery) querySpec() *sqlgraph.QuerySpec {
 		}
 		if _q.withModel != nil {
 			_spec.Node.AddColumnOnce(keylease.FieldModelID)
+		}
+		if _q.withQuotaGroup != nil {
+			_spec.Node.AddColumnOnce(keylease.FieldQuotaGroupID)
 		}
 	}
 	if ps := _q.predicates; len(ps) > 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -64,6 +65,26 @@ func (_u *KeyLeaseUpdate) SetNillableModelID(v *uuid.UUID) *KeyLeaseUpdate {
 // ClearModelID clears the value of the "model_id" field.
 func (_u *KeyLeaseUpdate) ClearModelID() *KeyLeaseUpdate {
 	_u.mutation.ClearModelID()
+	return _u
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (_u *KeyLeaseUpdate) SetQuotaGroupID(v uuid.UUID) *KeyLeaseUpdate {
+	_u.mutation.SetQuotaGroupID(v)
+	return _u
+}
+
+// SetNillableQuotaGroupID sets the "quota_group_id" field if the given value is not nil.
+func (_u *KeyLeaseUpdate) SetNillableQuotaGroupID(v *uuid.UUID) *KeyLeaseUpdate {
+	if v != nil {
+		_u.SetQuotaGroupID(*v)
+	}
+	return _u
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (_u *KeyLeaseUpdate) ClearQuotaGroupID() *KeyLeaseUpdate {
+	_u.mutation.ClearQuotaGroupID()
 	return _u
 }
 
@@ -153,6 +174,11 @@ func (_u *KeyLeaseUpdate) SetModel(v *Model) *KeyLeaseUpdate {
 	return _u.SetModelID(v.ID)
 }
 
+// SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
+func (_u *KeyLeaseUpdate) SetQuotaGroup(v *QuotaGroup) *KeyLeaseUpdate {
+	return _u.SetQuotaGroupID(v.ID)
+}
+
 // Mutation returns the KeyLeaseMutation object of the builder.
 func (_u *KeyLeaseUpdate) Mutation() *KeyLeaseMutation {
 	return _u.mutation
@@ -167,6 +193,12 @@ func (_u *KeyLeaseUpdate) ClearKey() *KeyLeaseUpdate {
 // ClearModel clears the "model" edge to the Model entity.
 func (_u *KeyLeaseUpdate) ClearModel() *KeyLeaseUpdate {
 	_u.mutation.ClearModel()
+	return _u
+}
+
+// ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
+func (_u *KeyLeaseUpdate) ClearQuotaGroup() *KeyLeaseUpdate {
+	_u.mutation.ClearQuotaGroup()
 	return _u
 }
 
@@ -299,6 +331,35 @@ func (_u *KeyLeaseUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 		}
 		_spec.Edges.Add = append(_spec.Edges.Add, edge)
 	}
+	if _u.mutation.QuotaGroupCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.QuotaGroupTable,
+			Columns: []string{keylease.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.QuotaGroupIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.QuotaGroupTable,
+			Columns: []string{keylease.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
 	_spec.AddModifiers(_u.modifiers...)
 	if _node, err = sqlgraph.UpdateNodes(ctx, _u.driver, _spec); err != nil {
 		if _, ok := err.(*sqlgraph.NotFoundError); ok {
@@ -352,6 +413,26 @@ func (_u *KeyLeaseUpdateOne) SetNillableModelID(v *uuid.UUID) *KeyLeaseUpdateOne
 // ClearModelID clears the value of the "model_id" field.
 func (_u *KeyLeaseUpdateOne) ClearModelID() *KeyLeaseUpdateOne {
 	_u.mutation.ClearModelID()
+	return _u
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (_u *KeyLeaseUpdateOne) SetQuotaGroupID(v uuid.UUID) *KeyLeaseUpdateOne {
+	_u.mutation.SetQuotaGroupID(v)
+	return _u
+}
+
+// SetNillableQuotaGroupID sets the "quota_group_id" field if the given value is not nil.
+func (_u *KeyLeaseUpdateOne) SetNillableQuotaGroupID(v *uuid.UUID) *KeyLeaseUpdateOne {
+	if v != nil {
+		_u.SetQuotaGroupID(*v)
+	}
+	return _u
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (_u *KeyLeaseUpdateOne) ClearQuotaGroupID() *KeyLeaseUpdateOne {
+	_u.mutation.ClearQuotaGroupID()
 	return _u
 }
 
@@ -441,6 +522,11 @@ func (_u *KeyLeaseUpdateOne) SetModel(v *Model) *KeyLeaseUpdateOne {
 	return _u.SetModelID(v.ID)
 }
 
+// SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
+func (_u *KeyLeaseUpdateOne) SetQuotaGroup(v *QuotaGroup) *KeyLeaseUpdateOne {
+	return _u.SetQuotaGroupID(v.ID)
+}
+
 // Mutation returns the KeyLeaseMutation object of the builder.
 func (_u *KeyLeaseUpdateOne) Mutation() *KeyLeaseMutation {
 	return _u.mutation
@@ -455,6 +541,12 @@ func (_u *KeyLeaseUpdateOne) ClearKey() *KeyLeaseUpdateOne {
 // ClearModel clears the "model" edge to the Model entity.
 func (_u *KeyLeaseUpdateOne) ClearModel() *KeyLeaseUpdateOne {
 	_u.mutation.ClearModel()
+	return _u
+}
+
+// ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
+func (_u *KeyLeaseUpdateOne) ClearQuotaGroup() *KeyLeaseUpdateOne {
+	_u.mutation.ClearQuotaGroup()
 	return _u
 }
 
@@ -610,6 +702,35 @@ func (_u *KeyLeaseUpdateOne) sqlSave(ctx context.Context) (_node *KeyLease, err 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(model.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.QuotaGroupCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.QuotaGroupTable,
+			Columns: []string{keylease.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.QuotaGroupIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.QuotaGroupTable,
+			Columns: []string{keylease.QuotaGroupColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -115,6 +115,7 @@ type APIKeyMutation struct {
 	degraded_until          *time.Time
 	degraded_reason         *string
 	degraded_by             *string
+	degraded_at             *time.Time
 	failures                *int
 	addfailures             *int
 	failure_class           *string
@@ -1762,6 +1763,55 @@ func (m *APIKeyMutation) ResetDegradedBy() {
 	m.degraded_by = nil
 }
 
+// SetDegradedAt sets the "degraded_at" field.
+func (m *APIKeyMutation) SetDegradedAt(t time.Time) {
+	m.degraded_at = &t
+}
+
+// DegradedAt returns the value of the "degraded_at" field in the mutation.
+func (m *APIKeyMutation) DegradedAt() (r time.Time, exists bool) {
+	v := m.degraded_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDegradedAt returns the old "degraded_at" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldDegradedAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDegradedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDegradedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDegradedAt: %w", err)
+	}
+	return oldValue.DegradedAt, nil
+}
+
+// ClearDegradedAt clears the value of the "degraded_at" field.
+func (m *APIKeyMutation) ClearDegradedAt() {
+	m.degraded_at = nil
+	m.clearedFields[apikey.FieldDegradedAt] = struct{}{}
+}
+
+// DegradedAtCleared returns if the "degraded_at" field was cleared in this mutation.
+func (m *APIKeyMutation) DegradedAtCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldDegradedAt]
+	return ok
+}
+
+// ResetDegradedAt resets all changes to the "degraded_at" field.
+func (m *APIKeyMutation) ResetDegradedAt() {
+	m.degraded_at = nil
+	delete(m.clearedFields, apikey.FieldDegradedAt)
+}
+
 // SetFailures sets the "failures" field.
 func (m *APIKeyMutation) SetFailures(i int) {
 	m.failures = &i
@@ -2772,7 +2822,7 @@ func (m *APIKeyMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *APIKeyMutation) Fields() []string {
-	fields := make([]string, 0, 45)
+	fields := make([]string, 0, 46)
 	if m.created_at != nil {
 		fields = append(fields, apikey.FieldCreatedAt)
 	}
@@ -2865,6 +2915,9 @@ func (m *APIKeyMutation) Fields() []string {
 	}
 	if m.degraded_by != nil {
 		fields = append(fields, apikey.FieldDegradedBy)
+	}
+	if m.degraded_at != nil {
+		fields = append(fields, apikey.FieldDegradedAt)
 	}
 	if m.failures != nil {
 		fields = append(fields, apikey.FieldFailures)
@@ -2978,6 +3031,8 @@ func (m *APIKeyMutation) Field(name string) (ent.Value, bool) {
 		return m.DegradedReason()
 	case apikey.FieldDegradedBy:
 		return m.DegradedBy()
+	case apikey.FieldDegradedAt:
+		return m.DegradedAt()
 	case apikey.FieldFailures:
 		return m.Failures()
 	case apikey.FieldFailureClass:
@@ -3077,6 +3132,8 @@ func (m *APIKeyMutation) OldField(ctx context.Context, name string) (ent.Value, 
 		return m.OldDegradedReason(ctx)
 	case apikey.FieldDegradedBy:
 		return m.OldDegradedBy(ctx)
+	case apikey.FieldDegradedAt:
+		return m.OldDegradedAt(ctx)
 	case apikey.FieldFailures:
 		return m.OldFailures(ctx)
 	case apikey.FieldFailureClass:
@@ -3330,6 +3387,13 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetDegradedBy(v)
+		return nil
+	case apikey.FieldDegradedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDegradedAt(v)
 		return nil
 	case apikey.FieldFailures:
 		v, ok := value.(int)
@@ -3714,6 +3778,9 @@ func (m *APIKeyMutation) ClearedFields() []string {
 	if m.FieldCleared(apikey.FieldDegradedUntil) {
 		fields = append(fields, apikey.FieldDegradedUntil)
 	}
+	if m.FieldCleared(apikey.FieldDegradedAt) {
+		fields = append(fields, apikey.FieldDegradedAt)
+	}
 	if m.FieldCleared(apikey.FieldFailedAt) {
 		fields = append(fields, apikey.FieldFailedAt)
 	}
@@ -3766,6 +3833,9 @@ func (m *APIKeyMutation) ClearField(name string) error {
 		return nil
 	case apikey.FieldDegradedUntil:
 		m.ClearDegradedUntil()
+		return nil
+	case apikey.FieldDegradedAt:
+		m.ClearDegradedAt()
 		return nil
 	case apikey.FieldFailedAt:
 		m.ClearFailedAt()
@@ -3894,6 +3964,9 @@ func (m *APIKeyMutation) ResetField(name string) error {
 		return nil
 	case apikey.FieldDegradedBy:
 		m.ResetDegradedBy()
+		return nil
+	case apikey.FieldDegradedAt:
+		m.ResetDegradedAt()
 		return nil
 	case apikey.FieldFailures:
 		m.ResetFailures()
@@ -6874,6 +6947,8 @@ type KeyLeaseMutation struct {
 	clearedkey         bool
 	model              *uuid.UUID
 	clearedmodel       bool
+	quota_group        *uuid.UUID
+	clearedquota_group bool
 	done               bool
 	oldValue           func(context.Context) (*KeyLease, error)
 	predicates         []predicate.KeyLease
@@ -7066,6 +7141,55 @@ func (m *KeyLeaseMutation) ModelIDCleared() bool {
 func (m *KeyLeaseMutation) ResetModelID() {
 	m.model = nil
 	delete(m.clearedFields, keylease.FieldModelID)
+}
+
+// SetQuotaGroupID sets the "quota_group_id" field.
+func (m *KeyLeaseMutation) SetQuotaGroupID(u uuid.UUID) {
+	m.quota_group = &u
+}
+
+// QuotaGroupID returns the value of the "quota_group_id" field in the mutation.
+func (m *KeyLeaseMutation) QuotaGroupID() (r uuid.UUID, exists bool) {
+	v := m.quota_group
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldQuotaGroupID returns the old "quota_group_id" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldQuotaGroupID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldQuotaGroupID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldQuotaGroupID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldQuotaGroupID: %w", err)
+	}
+	return oldValue.QuotaGroupID, nil
+}
+
+// ClearQuotaGroupID clears the value of the "quota_group_id" field.
+func (m *KeyLeaseMutation) ClearQuotaGroupID() {
+	m.quota_group = nil
+	m.clearedFields[keylease.FieldQuotaGroupID] = struct{}{}
+}
+
+// QuotaGroupIDCleared returns if the "quota_group_id" field was cleared in this mutation.
+func (m *KeyLeaseMutation) QuotaGroupIDCleared() bool {
+	_, ok := m.clearedFields[keylease.FieldQuotaGroupID]
+	return ok
+}
+
+// ResetQuotaGroupID resets all changes to the "quota_group_id" field.
+func (m *KeyLeaseMutation) ResetQuotaGroupID() {
+	m.quota_group = nil
+	delete(m.clearedFields, keylease.FieldQuotaGroupID)
 }
 
 // SetReservedTokens sets the "reserved_tokens" field.
@@ -7355,6 +7479,33 @@ func (m *KeyLeaseMutation) ResetModel() {
 	m.clearedmodel = false
 }
 
+// ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
+func (m *KeyLeaseMutation) ClearQuotaGroup() {
+	m.clearedquota_group = true
+	m.clearedFields[keylease.FieldQuotaGroupID] = struct{}{}
+}
+
+// QuotaGroupCleared reports if the "quota_group" edge to the QuotaGroup entity was cleared.
+func (m *KeyLeaseMutation) QuotaGroupCleared() bool {
+	return m.QuotaGroupIDCleared() || m.clearedquota_group
+}
+
+// QuotaGroupIDs returns the "quota_group" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// QuotaGroupID instead. It exists only for internal usage by the builders.
+func (m *KeyLeaseMutation) QuotaGroupIDs() (ids []uuid.UUID) {
+	if id := m.quota_group; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetQuotaGroup resets all changes to the "quota_group" edge.
+func (m *KeyLeaseMutation) ResetQuotaGroup() {
+	m.quota_group = nil
+	m.clearedquota_group = false
+}
+
 // Where appends a list predicates to the KeyLeaseMutation builder.
 func (m *KeyLeaseMutation) Where(ps ...predicate.KeyLease) {
 	m.predicates = append(m.predicates, ps...)
@@ -7389,12 +7540,15 @@ func (m *KeyLeaseMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *KeyLeaseMutation) Fields() []string {
-	fields := make([]string, 0, 7)
+	fields := make([]string, 0, 8)
 	if m.key != nil {
 		fields = append(fields, keylease.FieldAPIKeyID)
 	}
 	if m.model != nil {
 		fields = append(fields, keylease.FieldModelID)
+	}
+	if m.quota_group != nil {
+		fields = append(fields, keylease.FieldQuotaGroupID)
 	}
 	if m.reserved_tokens != nil {
 		fields = append(fields, keylease.FieldReservedTokens)
@@ -7423,6 +7577,8 @@ func (m *KeyLeaseMutation) Field(name string) (ent.Value, bool) {
 		return m.APIKeyID()
 	case keylease.FieldModelID:
 		return m.ModelID()
+	case keylease.FieldQuotaGroupID:
+		return m.QuotaGroupID()
 	case keylease.FieldReservedTokens:
 		return m.ReservedTokens()
 	case keylease.FieldReservedCost:
@@ -7446,6 +7602,8 @@ func (m *KeyLeaseMutation) OldField(ctx context.Context, name string) (ent.Value
 		return m.OldAPIKeyID(ctx)
 	case keylease.FieldModelID:
 		return m.OldModelID(ctx)
+	case keylease.FieldQuotaGroupID:
+		return m.OldQuotaGroupID(ctx)
 	case keylease.FieldReservedTokens:
 		return m.OldReservedTokens(ctx)
 	case keylease.FieldReservedCost:
@@ -7478,6 +7636,13 @@ func (m *KeyLeaseMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetModelID(v)
+		return nil
+	case keylease.FieldQuotaGroupID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetQuotaGroupID(v)
 		return nil
 	case keylease.FieldReservedTokens:
 		v, ok := value.(int64)
@@ -7574,6 +7739,9 @@ func (m *KeyLeaseMutation) ClearedFields() []string {
 	if m.FieldCleared(keylease.FieldModelID) {
 		fields = append(fields, keylease.FieldModelID)
 	}
+	if m.FieldCleared(keylease.FieldQuotaGroupID) {
+		fields = append(fields, keylease.FieldQuotaGroupID)
+	}
 	return fields
 }
 
@@ -7591,6 +7759,9 @@ func (m *KeyLeaseMutation) ClearField(name string) error {
 	case keylease.FieldModelID:
 		m.ClearModelID()
 		return nil
+	case keylease.FieldQuotaGroupID:
+		m.ClearQuotaGroupID()
+		return nil
 	}
 	return fmt.Errorf("unknown KeyLease nullable field %s", name)
 }
@@ -7604,6 +7775,9 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 		return nil
 	case keylease.FieldModelID:
 		m.ResetModelID()
+		return nil
+	case keylease.FieldQuotaGroupID:
+		m.ResetQuotaGroupID()
 		return nil
 	case keylease.FieldReservedTokens:
 		m.ResetReservedTokens()
@@ -7626,12 +7800,15 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *KeyLeaseMutation) AddedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.key != nil {
 		edges = append(edges, keylease.EdgeKey)
 	}
 	if m.model != nil {
 		edges = append(edges, keylease.EdgeModel)
+	}
+	if m.quota_group != nil {
+		edges = append(edges, keylease.EdgeQuotaGroup)
 	}
 	return edges
 }
@@ -7648,13 +7825,17 @@ func (m *KeyLeaseMutation) AddedIDs(name string) []ent.Value {
 		if id := m.model; id != nil {
 			return []ent.Value{*id}
 		}
+	case keylease.EdgeQuotaGroup:
+		if id := m.quota_group; id != nil {
+			return []ent.Value{*id}
+		}
 	}
 	return nil
 }
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *KeyLeaseMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	return edges
 }
 
@@ -7666,12 +7847,15 @@ func (m *KeyLeaseMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *KeyLeaseMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.clearedkey {
 		edges = append(edges, keylease.EdgeKey)
 	}
 	if m.clearedmodel {
 		edges = append(edges, keylease.EdgeModel)
+	}
+	if m.clearedquota_group {
+		edges = append(edges, keylease.EdgeQuotaGroup)
 	}
 	return edges
 }
@@ -7684,6 +7868,8 @@ func (m *KeyLeaseMutation) EdgeCleared(name string) bool {
 		return m.clearedkey
 	case keylease.EdgeModel:
 		return m.clearedmodel
+	case keylease.EdgeQuotaGroup:
+		return m.clearedquota_group
 	}
 	return false
 }
@@ -7698,6 +7884,9 @@ func (m *KeyLeaseMutation) ClearEdge(name string) error {
 	case keylease.EdgeModel:
 		m.ClearModel()
 		return nil
+	case keylease.EdgeQuotaGroup:
+		m.ClearQuotaGroup()
+		return nil
 	}
 	return fmt.Errorf("unknown KeyLease unique edge %s", name)
 }
@@ -7711,6 +7900,9 @@ func (m *KeyLeaseMutation) ResetEdge(name string) error {
 		return nil
 	case keylease.EdgeModel:
 		m.ResetModel()
+		return nil
+	case keylease.EdgeQuotaGroup:
+		m.ResetQuotaGroup()
 		return nil
 	}
 	return fmt.Errorf("unknown KeyLease edge %s", name)
@@ -13076,6 +13268,9 @@ type QuotaGroupMutation struct {
 	keys                    map[uuid.UUID]struct{}
 	removedkeys             map[uuid.UUID]struct{}
 	clearedkeys             bool
+	leases                  map[uuid.UUID]struct{}
+	removedleases           map[uuid.UUID]struct{}
+	clearedleases           bool
 	done                    bool
 	oldValue                func(context.Context) (*QuotaGroup, error)
 	predicates              []predicate.QuotaGroup
@@ -14232,6 +14427,60 @@ func (m *QuotaGroupMutation) ResetKeys() {
 	m.removedkeys = nil
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by ids.
+func (m *QuotaGroupMutation) AddLeaseIDs(ids ...uuid.UUID) {
+	if m.leases == nil {
+		m.leases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.leases[ids[i]] = struct{}{}
+	}
+}
+
+// ClearLeases clears the "leases" edge to the KeyLease entity.
+func (m *QuotaGroupMutation) ClearLeases() {
+	m.clearedleases = true
+}
+
+// LeasesCleared reports if the "leases" edge to the KeyLease entity was cleared.
+func (m *QuotaGroupMutation) LeasesCleared() bool {
+	return m.clearedleases
+}
+
+// RemoveLeaseIDs removes the "leases" edge to the KeyLease entity by IDs.
+func (m *QuotaGroupMutation) RemoveLeaseIDs(ids ...uuid.UUID) {
+	if m.removedleases == nil {
+		m.removedleases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.leases, ids[i])
+		m.removedleases[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedLeases returns the removed IDs of the "leases" edge to the KeyLease entity.
+func (m *QuotaGroupMutation) RemovedLeasesIDs() (ids []uuid.UUID) {
+	for id := range m.removedleases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// LeasesIDs returns the "leases" edge IDs in the mutation.
+func (m *QuotaGroupMutation) LeasesIDs() (ids []uuid.UUID) {
+	for id := range m.leases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetLeases resets all changes to the "leases" edge.
+func (m *QuotaGroupMutation) ResetLeases() {
+	m.leases = nil
+	m.clearedleases = false
+	m.removedleases = nil
+}
+
 // Where appends a list predicates to the QuotaGroupMutation builder.
 func (m *QuotaGroupMutation) Where(ps ...predicate.QuotaGroup) {
 	m.predicates = append(m.predicates, ps...)
@@ -14833,12 +15082,15 @@ func (m *QuotaGroupMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *QuotaGroupMutation) AddedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.provider != nil {
 		edges = append(edges, quotagroup.EdgeProvider)
 	}
 	if m.keys != nil {
 		edges = append(edges, quotagroup.EdgeKeys)
+	}
+	if m.leases != nil {
+		edges = append(edges, quotagroup.EdgeLeases)
 	}
 	return edges
 }
@@ -14857,15 +15109,24 @@ func (m *QuotaGroupMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case quotagroup.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.leases))
+		for id := range m.leases {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *QuotaGroupMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.removedkeys != nil {
 		edges = append(edges, quotagroup.EdgeKeys)
+	}
+	if m.removedleases != nil {
+		edges = append(edges, quotagroup.EdgeLeases)
 	}
 	return edges
 }
@@ -14880,18 +15141,27 @@ func (m *QuotaGroupMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case quotagroup.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.removedleases))
+		for id := range m.removedleases {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *QuotaGroupMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 2)
+	edges := make([]string, 0, 3)
 	if m.clearedprovider {
 		edges = append(edges, quotagroup.EdgeProvider)
 	}
 	if m.clearedkeys {
 		edges = append(edges, quotagroup.EdgeKeys)
+	}
+	if m.clearedleases {
+		edges = append(edges, quotagroup.EdgeLeases)
 	}
 	return edges
 }
@@ -14904,6 +15174,8 @@ func (m *QuotaGroupMutation) EdgeCleared(name string) bool {
 		return m.clearedprovider
 	case quotagroup.EdgeKeys:
 		return m.clearedkeys
+	case quotagroup.EdgeLeases:
+		return m.clearedleases
 	}
 	return false
 }
@@ -14928,6 +15200,9 @@ func (m *QuotaGroupMutation) ResetEdge(name string) error {
 		return nil
 	case quotagroup.EdgeKeys:
 		m.ResetKeys()
+		return nil
+	case quotagroup.EdgeLeases:
+		m.ResetLeases()
 		return nil
 	}
 	return fmt.Errorf("unknown QuotaGroup edge %s", name)

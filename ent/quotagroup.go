@@ -71,9 +71,11 @@ type QuotaGroupEdges struct {
 	Provider *Provider `json:"provider,omitempty"`
 	// Keys holds the value of the keys edge.
 	Keys []*APIKey `json:"keys,omitempty"`
+	// Leases holds the value of the leases edge.
+	Leases []*KeyLease `json:"leases,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [2]bool
+	loadedTypes [3]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -94,6 +96,15 @@ func (e QuotaGroupEdges) KeysOrErr() ([]*APIKey, error) {
 		return e.Keys, nil
 	}
 	return nil, &NotLoadedError{edge: "keys"}
+}
+
+// LeasesOrErr returns the Leases value or an error if the edge
+// was not loaded in eager-loading.
+func (e QuotaGroupEdges) LeasesOrErr() ([]*KeyLease, error) {
+	if e.loadedTypes[2] {
+		return e.Leases, nil
+	}
+	return nil, &NotLoadedError{edge: "leases"}
 }
 
 // scanValues returns the types for scanning values from sql.Rows.
@@ -270,6 +281,11 @@ func (_m *QuotaGroup) QueryProvider() *ProviderQuery {
 // QueryKeys queries the "keys" edge of the QuotaGroup entity.
 func (_m *QuotaGroup) QueryKeys() *APIKeyQuery {
 	return NewQuotaGroupClient(_m.config).QueryKeys(_m)
+}
+
+// QueryLeases queries the "leases" edge of the QuotaGroup entity.
+func (_m *QuotaGroup) QueryLeases() *KeyLeaseQuery {
+	return NewQuotaGroupClient(_m.config).QueryLeases(_m)
 }
 
 // Update returns a builder for updating this QuotaGroup.

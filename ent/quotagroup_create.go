@@ -15,6 +15,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -278,6 +279,21 @@ func (_c *QuotaGroupCreate) AddKeys(v ...*APIKey) *QuotaGroupCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddKeyIDs(ids...)
+}
+
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_c *QuotaGroupCreate) AddLeaseIDs(ids ...uuid.UUID) *QuotaGroupCreate {
+	_c.mutation.AddLeaseIDs(ids...)
+	return _c
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_c *QuotaGroupCreate) AddLeases(v ...*KeyLease) *QuotaGroupCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddLeaseIDs(ids...)
 }
 
 // Mutation returns the QuotaGroupMutation object of the builder.
@@ -559,6 +575,22 @@ func (_c *QuotaGroupCreate) createSpec() (*QuotaGroup, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(apikey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   quotagroup.LeasesTable,
+			Columns: []string{quotagroup.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

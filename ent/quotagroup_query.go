@@ -14,6 +14,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -28,6 +29,7 @@ type QuotaGroupQuery struct {
 	predicates   []predicate.QuotaGroup
 	withProvider *ProviderQuery
 	withKeys     *APIKeyQuery
+	withLeases   *KeyLeaseQuery
 	modifiers    []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
@@ -102,6 +104,28 @@ func (_q *QuotaGroupQuery) QueryKeys() *APIKeyQuery {
 			sqlgraph.From(quotagroup.Table, quotagroup.FieldID, selector),
 			sqlgraph.To(apikey.Table, apikey.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, quotagroup.KeysTable, quotagroup.KeysColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryLeases chains the current query on the "leases" edge.
+func (_q *QuotaGroupQuery) QueryLeases() *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(quotagroup.Table, quotagroup.FieldID, selector),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, quotagroup.LeasesTable, quotagroup.LeasesColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -303,6 +327,7 @@ func (_q *QuotaGroupQuery) Clone() *QuotaGroupQuery {
 		predicates:   append([]predicate.QuotaGroup{}, _q.predicates...),
 		withProvider: _q.withProvider.Clone(),
 		withKeys:     _q.withKeys.Clone(),
+		withLeases:   _q.withLeases.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -329,6 +354,17 @@ func (_q *QuotaGroupQuery) WithKeys(opts ...func(*APIKeyQuery)) *QuotaGroupQuery
 		opt(query)
 	}
 	_q.withKeys = query
+	return _q
+}
+
+// WithLeases tells the query-builder to eager-load the nodes that are connected to
+// the "leases" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *QuotaGroupQuery) WithLeases(opts ...func(*KeyLeaseQuery)) *QuotaGroupQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withLeases = query
 	return _q
 }
 
@@ -410,9 +446,10 @@ func (_q *QuotaGroupQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Q
 	var (
 		nodes       = []*QuotaGroup{}
 		_spec       = _q.querySpec()
-		loadedTypes = [2]bool{
+		loadedTypes = [3]bool{
 			_q.withProvider != nil,
 			_q.withKeys != nil,
+			_q.withLeases != nil,
 		}
 	)
 	_spec.ScanValues = func(columns []string) ([]any, error) {
@@ -446,6 +483,13 @@ func (_q *QuotaGroupQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Q
 		if err := _q.loadKeys(ctx, query, nodes,
 			func(n *QuotaGroup) { n.Edges.Keys = []*APIKey{} },
 			func(n *QuotaGroup, e *APIKey) { n.Edges.Keys = append(n.Edges.Keys, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withLeases; query != nil {
+		if err := _q.loadLeases(ctx, query, nodes,
+			func(n *QuotaGroup) { n.Edges.Leases = []*KeyLease{} },
+			func(n *QuotaGroup, e *KeyLease) { n.Edges.Leases = append(n.Edges.Leases, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -496,6 +540,39 @@ func (_q *QuotaGroupQuery) loadKeys(ctx context.Context, query *APIKeyQuery, nod
 	}
 	query.Where(predicate.APIKey(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(quotagroup.KeysColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.QuotaGroupID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "quota_group_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "quota_group_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *QuotaGroupQuery) loadLeases(ctx context.Context, query *KeyLeaseQuery, nodes []*QuotaGroup, init func(*QuotaGroup), assign func(*QuotaGroup, *KeyLease)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*QuotaGroup)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(keylease.FieldQuotaGroupID)
+	}
+	query.Where(predicate.KeyLease(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(quotagroup.LeasesColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

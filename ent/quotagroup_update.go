@@ -15,6 +15,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -401,6 +402,21 @@ func (_u *QuotaGroupUpdate) AddKeys(v ...*APIKey) *QuotaGroupUpdate {
 	return _u.AddKeyIDs(ids...)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *QuotaGroupUpdate) AddLeaseIDs(ids ...uuid.UUID) *QuotaGroupUpdate {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *QuotaGroupUpdate) AddLeases(v ...*KeyLease) *QuotaGroupUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
 // Mutation returns the QuotaGroupMutation object of the builder.
 func (_u *QuotaGroupUpdate) Mutation() *QuotaGroupMutation {
 	return _u.mutation
@@ -431,6 +447,27 @@ func (_u *QuotaGroupUpdate) RemoveKeys(v ...*APIKey) *QuotaGroupUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveKeyIDs(ids...)
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *QuotaGroupUpdate) ClearLeases() *QuotaGroupUpdate {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *QuotaGroupUpdate) RemoveLeaseIDs(ids ...uuid.UUID) *QuotaGroupUpdate {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *QuotaGroupUpdate) RemoveLeases(v ...*KeyLease) *QuotaGroupUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
 }
 
 // Save executes the query and returns the number of nodes affected by the update operation.
@@ -651,6 +688,51 @@ func (_u *QuotaGroupUpdate) sqlSave(ctx context.Context) (_node int, err error) 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(apikey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   quotagroup.LeasesTable,
+			Columns: []string{quotagroup.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   quotagroup.LeasesTable,
+			Columns: []string{quotagroup.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   quotagroup.LeasesTable,
+			Columns: []string{quotagroup.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -1046,6 +1128,21 @@ func (_u *QuotaGroupUpdateOne) AddKeys(v ...*APIKey) *QuotaGroupUpdateOne {
 	return _u.AddKeyIDs(ids...)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *QuotaGroupUpdateOne) AddLeaseIDs(ids ...uuid.UUID) *QuotaGroupUpdateOne {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *QuotaGroupUpdateOne) AddLeases(v ...*KeyLease) *QuotaGroupUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
 // Mutation returns the QuotaGroupMutation object of the builder.
 func (_u *QuotaGroupUpdateOne) Mutation() *QuotaGroupMutation {
 	return _u.mutation
@@ -1076,6 +1173,27 @@ func (_u *QuotaGroupUpdateOne) RemoveKeys(v ...*APIKey) *QuotaGroupUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveKeyIDs(ids...)
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *QuotaGroupUpdateOne) ClearLeases() *QuotaGroupUpdateOne {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *QuotaGroupUpdateOne) RemoveLeaseIDs(ids ...uuid.UUID) *QuotaGroupUpdateOne {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *QuotaGroupUpdateOne) RemoveLeases(v ...*KeyLease) *QuotaGroupUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
 }
 
 // Where appends a list predicates to the QuotaGroupUpdate builder.
@@ -1326,6 +1444,51 @@ func (_u *QuotaGroupUpdateOne) sqlSave(ctx context.Context) (_node *QuotaGroup, 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(apikey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   quotagroup.LeasesTable,
+			Columns: []string{quotagroup.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   quotagroup.LeasesTable,
+			Columns: []string{quotagroup.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   quotagroup.LeasesTable,
+			Columns: []string{quotagroup.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

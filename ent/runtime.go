@@ -119,23 +119,23 @@ func init() {
 	// apikey.DefaultDegradedBy holds the default value on creation for the degraded_by field.
 	apikey.DefaultDegradedBy = apikeyDescDegradedBy.Default.(string)
 	// apikeyDescFailures is the schema descriptor for failures field.
-	apikeyDescFailures := apikeyFields[13].Descriptor()
+	apikeyDescFailures := apikeyFields[14].Descriptor()
 	// apikey.DefaultFailures holds the default value on creation for the failures field.
 	apikey.DefaultFailures = apikeyDescFailures.Default.(int)
 	// apikeyDescFailureClass is the schema descriptor for failure_class field.
-	apikeyDescFailureClass := apikeyFields[14].Descriptor()
+	apikeyDescFailureClass := apikeyFields[15].Descriptor()
 	// apikey.DefaultFailureClass holds the default value on creation for the failure_class field.
 	apikey.DefaultFailureClass = apikeyDescFailureClass.Default.(string)
 	// apikeyDescPass is the schema descriptor for pass field.
-	apikeyDescPass := apikeyFields[17].Descriptor()
+	apikeyDescPass := apikeyFields[18].Descriptor()
 	// apikey.DefaultPass holds the default value on creation for the pass field.
 	apikey.DefaultPass = apikeyDescPass.Default.(int64)
 	// apikeyDescWeight is the schema descriptor for weight field.
-	apikeyDescWeight := apikeyFields[18].Descriptor()
+	apikeyDescWeight := apikeyFields[19].Descriptor()
 	// apikey.DefaultWeight holds the default value on creation for the weight field.
 	apikey.DefaultWeight = apikeyDescWeight.Default.(int)
 	// apikeyDescPriority is the schema descriptor for priority field.
-	apikeyDescPriority := apikeyFields[19].Descriptor()
+	apikeyDescPriority := apikeyFields[20].Descriptor()
 	// apikey.DefaultPriority holds the default value on creation for the priority field.
 	apikey.DefaultPriority = apikeyDescPriority.Default.(int)
 	// apikeyDescID is the schema descriptor for id field.
@@ -212,15 +212,15 @@ func init() {
 	keyleaseFields := schema.KeyLease{}.Fields()
 	_ = keyleaseFields
 	// keyleaseDescReservedTokens is the schema descriptor for reserved_tokens field.
-	keyleaseDescReservedTokens := keyleaseFields[2].Descriptor()
+	keyleaseDescReservedTokens := keyleaseFields[3].Descriptor()
 	// keylease.DefaultReservedTokens holds the default value on creation for the reserved_tokens field.
 	keylease.DefaultReservedTokens = keyleaseDescReservedTokens.Default.(int64)
 	// keyleaseDescReservedCost is the schema descriptor for reserved_cost field.
-	keyleaseDescReservedCost := keyleaseFields[3].Descriptor()
+	keyleaseDescReservedCost := keyleaseFields[4].Descriptor()
 	// keylease.DefaultReservedCost holds the default value on creation for the reserved_cost field.
 	keylease.DefaultReservedCost = money.USD(keyleaseDescReservedCost.Default.(int64))
 	// keyleaseDescProbe is the schema descriptor for probe field.
-	keyleaseDescProbe := keyleaseFields[4].Descriptor()
+	keyleaseDescProbe := keyleaseFields[5].Descriptor()
 	// keylease.DefaultProbe holds the default value on creation for the probe field.
 	keylease.DefaultProbe = keyleaseDescProbe.Default.(bool)
 	// keyleaseDescID is the schema descriptor for id field.

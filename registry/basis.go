@@ -64,6 +64,13 @@ func (m *modelNames) of(models map[uuid.UUID]bool, to map[uuid.UUID]namedModel) 
 	return unknown
 }
 
+// forget forgets all: one may have been purged.
+func (m *modelNames) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.known)
+}
+
 // learn remembers models that have been read.
 func (m *modelNames) learn(models []uuid.UUID, from map[uuid.UUID]namedModel) {
 	m.mu.Lock()
@@ -155,7 +162,9 @@ func needsOf(works []work) needs {
 			}
 		}
 		if end := w.end; end != nil {
-			n.keys[end.key] = true
+			if end.key != uuid.Nil {
+				n.keys[end.key] = true
+			}
 			switch {
 			case end.failed != nil: // which other keys failed alike
 				n.pools[end.provider] = true
@@ -169,18 +178,18 @@ func needsOf(works []work) needs {
 
 // readBasis locks the ledger and the pool, and reads of them what the works refer to and is not known.
 func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, works []work) error {
-	b.now = works[0].now
-	for i := range works {
-		b.now = maxTime(b.now, works[i].now)
-	}
 	n := needsOf(works)
 	if err := r.lockLedger(ctx, tx, b, slices.Collect(maps.Keys(n.ledger)), n.keys, n.pools); err != nil {
 		return err
 	}
+	b.now = r.now() // what was waited for is over
+	for i := range works {
+		b.now = maxTime(b.now, works[i].now)
+	}
 	if err := b.readProviders(ctx, tx, unknown(n.providers, b.providers)); err != nil {
 		return err
 	}
-	if err := b.readLeases(ctx, tx, works); err != nil {
+	if err := r.readLeases(ctx, tx, b, works); err != nil {
 		return err
 	}
 	if len(b.models) == 0 || n.from.Before(b.from) {
@@ -198,8 +207,7 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 	r.names.learn(models, b.models)
 	var requests []string
 	for i := range works {
-		// What an open lease is settled under its own id has not been recorded: both would have been one transaction.
-		if w := &works[i]; w.records() && w.named && (w.end == nil || b.leases[w.end.id] == nil || w.RequestID != w.end.id.String()) {
+		if w := &works[i]; w.records() && w.named {
 			requests = append(requests, w.RequestID)
 		}
 	}

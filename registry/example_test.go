@@ -163,7 +163,6 @@ func ExampleRegistry_AcquireKey() {
 	// degraded rate_limited: 429 until 12:00:20
 	// requests_per_minute 2 of 10
 	// tokens_per_minute 1500 of 5000
-	// observed_requests 1 of 1
 }
 
 // Prices change; what was recorded keeps the price it had.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 )
 
 // KeyReason says why a key may not be used.
@@ -195,13 +193,19 @@ func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) e
 	if err := r.readPool(ctx, r.fresh, b, false, nil, nil, providers); err != nil {
 		return err
 	}
-	ids := slices.Collect(maps.Keys(b.keys))
-	if len(ids) == 0 {
-		return nil
+	for _, id := range providers {
+		err := scanRows(ctx, r.fresh, "SELECT "+leaseColumns+expiredLeasesSQL, []any{id, b.now}, func(scan func(...any) error) error {
+			l, err := scanLease(scan)
+			if err == nil {
+				b.free(l)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	list, args := inList(ids)
-	query := fmt.Sprintf("SELECT %s FROM %s WHERE api_key_id IN %s AND expires_at <= $%d", leaseColumns, keylease.Table, list, len(args)+1)
-	return scanRows(ctx, r.fresh, query, append(args, b.now), b.freeLease)
+	return nil
 }
 
 // explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.

@@ -18,14 +18,17 @@ import (
 //	rate_limited      until the provider's Retry-After; else for                2 s, 5 min
 //	quota_exhausted   until the quota's reset; else for; then one request       15 min, 6 h
 //	                  tries it, and others follow when that has succeeded
-//	auth              for; then one request tries it, likewise                  10 min, 6 h
+//	auth              for, or a Retry-After within that; then one request       10 min, 6 h
+//	                  tries it, likewise
 //	server, timeout, bad_request   not at all
 //
-// Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure
-// that follows the last one's end, until a request succeeds.
+// Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure of the
+// same class that follows the last one's end, until a request succeeds. Where it does, it can be up to a year: [Registry.RestoreKey]
+// ends it. A quota group is out with its key, but for auth.
 //
-// When at least three keys, and at least half of those that are in use, fail alike within ten seconds and none has succeeded
-// since, it is the provider's incident: the provider cools down for 5 s, up to 5 min, and no key is out for it.
+// When at least three accounts, and at least half of those that are in use, fail alike within ten seconds and none has succeeded
+// since, it is the provider's incident: the provider cools down for 5 s, up to 5 min and a quarter more, and no key is out for it. A key
+// without a group is an account.
 type FailureClass = upstream.Class
 
 // The classes.
@@ -103,8 +106,8 @@ var cooling = restPeriod{5 * time.Second, 5 * time.Minute}
 
 // An incident is when so many keys fail alike within so long.
 const (
-	incidentKeys   = 3
-	incidentWithin = 10 * time.Second
+	incidentAccounts = 3
+	incidentWithin   = 10 * time.Second
 )
 
 // after returns when the n-th of consecutive failures is over: up to a quarter is added at random, so that not all
@@ -134,7 +137,7 @@ func (k *poolKey) noteSuccess(o leaseOutcome, p *poolProvider) (entries []auditE
 	if k.onProbation() && !k.degradedUntil.After(o.now) && !o.acquired.Before(*k.degradedUntil) {
 		entries = append(entries, k.restore("a request succeeded"))
 	}
-	if p.coolingUntil != nil && !p.coolingUntil.After(o.acquired) {
+	if p.coolingUntil != nil && !p.coolingUntil.After(o.acquired) && !p.coolingUntil.After(o.now) {
 		p.coolingUntil, p.coolingReason, p.incidents, p.over = nil, "", 0, true
 	}
 	return entries
@@ -145,80 +148,98 @@ func (k *poolKey) noteSuccess(o leaseOutcome, p *poolProvider) (entries []auditE
 func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry {
 	// Of requests that were under way together, the first failure counts.
 	fresh := k.failedAt == nil || !o.acquired.Before(*k.failedAt)
+	same := k.failureClass == d.Class
 	k.failedAt, k.failureClass = &o.now, d.Class
 	k.changed |= changedState
 	if p.isIncident(d.Class, o.now) || p.cools(o.now) && p.coolingReason == d.Class {
 		return p.coolDown(d, o.now)
 	}
-	b, counts := backoffs[d.Class]
-	if !counts {
+	rest, counts := backoffs[d.Class]
+	switch {
+	case !counts:
 		return nil
-	}
-	if fresh {
+	case fresh && same:
 		k.failures = min(k.failures+1, 1_000_000)
+	case fresh:
+		k.failures = 1
 	}
+	isOut := k.degradedUntil != nil && k.degradedUntil.After(o.now)
 	until := d.Until
 	if !until.After(o.now) {
-		if !fresh && k.degradedUntil != nil && k.degradedUntil.After(o.now) {
+		if !fresh && isOut {
 			return nil
 		}
-		until = b.after(o.now, k.failures)
+		until = rest.after(o.now, k.failures)
 	}
 	until = minTime(store.Time(until), o.now.Add(maxDegradation))
-	if g := k.account; g != nil && d.Class != AuthFailed { // the account is out, with all its keys
-		g.observe([]upstream.Quota{{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until}}, nil)
+	if d.Class == AuthFailed {
+		until = minTime(until, o.now.Add(rest.most+rest.most/4))
+	} else if g := k.account; g != nil { // the account is out, with all its keys
+		g.observe([]upstream.Quota{{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until}}, o.now)
 		g.changed |= changedCounters
 	}
-	if k.degradedUntil != nil && k.degradedUntil.After(until) {
+	if isOut && k.degradedUntil.After(until) {
 		return nil // it never moves back
 	}
+	return k.degrade(d, until, fresh, o.now)
+}
+
+// degrade takes the key out until an instant.
+func (k *poolKey) degrade(d Diagnosis, until time.Time, fresh bool, now time.Time) []auditEntry {
 	before, longer := k.state(), time.Duration(0)
 	if k.degradedUntil != nil && k.degradedBy == d.Class && !fresh {
 		longer = until.Sub(*k.degradedUntil)
 	}
-	k.degradedUntil, k.degradedBy, k.degradedReason = &until, d.Class, string(d.Class)
-	if d.Reason != "" {
-		k.degradedReason += ": " + d.Reason
+	if k.degradedUntil == nil || !k.degradedUntil.After(now) {
+		k.degradedAt = &now
 	}
-	k.degradedReason = truncated(k.degradedReason, maxReason)
+	if d.Class != RateLimited || !k.onProbation() { // it is still to be tried
+		k.degradedBy, k.degradedReason = d.Class, string(d.Class)
+		if d.Reason != "" {
+			k.degradedReason = truncated(k.degradedReason+": "+d.Reason, maxReason)
+		}
+	}
+	k.degradedUntil = &until
 	if longer > 0 && longer < time.Second {
 		return nil // all that were under way together are told the same: once is enough
 	}
 	return []auditEntry{{action: ActionDegrade, entity: EntityAPIKey, id: k.id.String(), before: before, after: k.state()}}
 }
 
-// isIncident tells whether so many keys have failed alike that it is none of them: all failures since the last success
-// of any key count.
+// isIncident tells whether so many accounts have failed alike that it is none of them: all failures since the last success
+// of any key count. Keys of a group are one account.
 func (p *pool) isIncident(class FailureClass, now time.Time) bool {
 	since := now.Add(-incidentWithin)
-	inUse, alike := 0, 0
 	for _, k := range p.keys {
 		if k.succeededAt != nil && k.succeededAt.After(since) {
 			since = *k.succeededAt
 		}
 	}
+	inUse, alike := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
 	for _, k := range p.keys {
+		account := k.id
+		if k.group != nil {
+			account = *k.group
+		}
 		hit := k.failedAt != nil && k.failureClass == class && k.failedAt.After(since)
 		if hit {
-			alike++
+			alike[account] = true
 		}
 		if hit || !k.disabled && (k.expires == nil || k.expires.After(now)) && (k.degradedUntil == nil || !k.degradedUntil.After(now)) {
-			inUse++
+			inUse[account] = true
 		}
 	}
-	return alike >= incidentKeys && 2*alike >= inUse
+	return len(alike) >= incidentAccounts && 2*len(alike) >= len(inUse)
 }
 
-// coolDown begins the provider's incident, or goes on with it, and takes back what the failures did to keys.
+// coolDown begins the provider's incident, or goes on with it, and takes back what the failures did to keys. What was before
+// stays.
 func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
-	until := d.Until
+	until := minTime(store.Time(d.Until), now.Add(cooling.most+cooling.most/4))
 	if !p.cools(now) {
 		p.incidents = min(p.incidents+1, 1_000_000)
-		if own := cooling.after(now, p.incidents); own.After(until) {
-			until = own
-		}
+		until = maxTime(until, cooling.after(now, p.incidents))
 	}
-	until = minTime(store.Time(until), now.Add(maxDegradation))
 	if p.coolingUntil == nil || p.coolingUntil.Before(until) {
 		before := p.state()
 		p.coolingUntil, p.coolingReason = &until, d.Class
@@ -230,7 +251,7 @@ func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
 		if k.failureClass != d.Class || k.failedAt == nil || !k.failedAt.After(since) {
 			continue
 		}
-		if k.degradedUntil != nil && k.degradedBy == d.Class {
+		if k.degradedUntil != nil && k.degradedBy == d.Class && k.degradedAt != nil && k.degradedAt.After(since) {
 			entries = append(entries, k.restore("it is the provider's incident"))
 		}
 		k.failures, k.failureClass, k.failedAt = 0, "", nil
@@ -246,7 +267,7 @@ func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
 // restore ends the degradation of a key.
 func (k *poolKey) restore(why string) auditEntry {
 	before := k.state()
-	k.degradedUntil, k.degradedBy, k.degradedReason = nil, "", ""
+	k.degradedUntil, k.degradedAt, k.degradedBy, k.degradedReason = nil, nil, "", ""
 	k.changed |= changedState
 	after := k.state()
 	after["why"] = why

@@ -262,8 +262,10 @@ func TestWaitersWake(t *testing.T) {
 			got <- err
 		}()
 	}
-	for reg.waiters.n.Load() < callers {
-		runtime.Gosched()
+	for waiting := 0; waiting < callers; runtime.Gosched() {
+		reg.waiters.mu.Lock()
+		waiting = len(reg.waiters.list[p.ID])
+		reg.waiters.mu.Unlock()
 	}
 	require.NoError(t, lease.Release(ctx))
 	for range callers {

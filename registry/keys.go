@@ -164,14 +164,12 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 		return nil, fmt.Errorf("%w: the provider has %d keys already, which is the most", ErrInvalidData, live)
 	}
 	id, hash := apikey.DefaultID(), hash(in.APIKey)
-	l := in.Limits
 	create := tx.APIKey.Create().SetID(id).
-		SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
-		SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay).
 		SetPriority(in.Priority).SetWeight(cmp.Or(in.Weight, 1)).
 		SetProviderID(in.ProviderID).SetLabel(in.Label).
 		SetKeyHash(hash).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
 		SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+	in.Limits.set(create.Mutation())
 	if in.QuotaGroupID != uuid.Nil {
 		if err := requireGroup(ctx, tx, in.ProviderID, in.QuotaGroupID); err != nil {
 			return nil, err
@@ -294,12 +292,14 @@ func (up KeyUpdate) faults() faults {
 	return f
 }
 
-// change sets what AcquireKey goes by. A key that changes its group takes along what is under way.
+// change sets what AcquireKey goes by. What is under way when a key changes its group counts in the old one to its end.
 func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey, update *ent.APIKeyUpdateOne) error {
 	update.SetNillablePriority(up.Priority).SetNillableWeight(up.Weight)
+	if up.Priority != nil && *up.Priority != old.Priority {
+		update.SetPass(0) // its turns were among others
+	}
 	if l := up.Limits; l != nil {
-		update.SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
-			SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay)
+		l.set(update.Mutation())
 	}
 	if list := up.AllowedModels; list != nil {
 		if len(*list) == 0 {
@@ -320,13 +320,10 @@ func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey,
 	}
 	if *up.QuotaGroupID == uuid.Nil {
 		update.ClearQuotaGroupID()
-	} else {
-		if err := requireGroup(ctx, tx, old.ProviderID, *up.QuotaGroupID); err != nil {
-			return err
-		}
-		update.SetQuotaGroupID(*up.QuotaGroupID)
+		return nil
 	}
-	return moveLeases(ctx, tx, old.InFlight, value(old.QuotaGroupID), *up.QuotaGroupID)
+	update.SetQuotaGroupID(*up.QuotaGroupID)
+	return requireGroup(ctx, tx, old.ProviderID, *up.QuotaGroupID)
 }
 
 // DeleteAPIKey deletes a live key: it is gone from lists and may be added again, while the
@@ -356,6 +353,9 @@ func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 		}
 		if len(keys) == 0 {
 			return ErrNotFound
+		}
+		if err := leaveGroups(ctx, tx, id); err != nil {
+			return err
 		}
 		if err := tx.APIKey.DeleteOne(keys[0]).Exec(ctx); err != nil {
 			return err
@@ -411,7 +411,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 			return nil
 		}
 		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(reason).SetDegradedBy("").
-			SetUpdatedAt(now).Save(ctx)
+			ClearDegradedAt().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -429,17 +429,24 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 		}
 		now := r.now()
 		key, err := old.Update().
-			SetDegraded(false).ClearDegradedUntil().SetDegradedReason("").SetDegradedBy("").
+			SetDegraded(false).ClearDegradedUntil().ClearDegradedAt().SetDegradedReason("").SetDegradedBy("").
 			SetFailures(0).SetFailureClass("").ClearFailedAt().ClearObserved().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err
 		}
+		entries := []auditEntry{auditKey(ActionRestore, old, key)}
 		if id := old.QuotaGroupID; id != nil {
-			if err := tx.QuotaGroup.UpdateOneID(*id).ClearObserved().SetUpdatedAt(now).Exec(ctx); err != nil {
+			group, err := lockedGroup(ctx, tx, *id)
+			if err != nil {
 				return err
 			}
+			restored, err := group.Update().ClearObserved().SetUpdatedAt(now).Save(ctx)
+			if err != nil {
+				return err
+			}
+			entries = append(entries, auditGroup(ActionRestore, group, restored))
 		}
-		return r.audit(ctx, tx, now, auditKey(ActionRestore, old, key))
+		return r.audit(ctx, tx, now, entries...)
 	})
 }
 
@@ -534,7 +541,7 @@ func forUpdate(s *sql.Selector) {
 	}
 }
 
-// asOf returns the key as it is at an instant: daily counters of an earlier day are zero, and a
+// asOf returns the key as it is at an instant: counters of an earlier minute or day are zero, and a
 // degradation that is over is none. The row catches up when it is next written.
 func asOf(key *ent.APIKey, now time.Time) *ent.APIKey {
 	if key == nil {
@@ -543,8 +550,11 @@ func asOf(key *ent.APIKey, now time.Time) *ent.APIKey {
 	if key.LastReset.Before(startOfDay(now)) {
 		key.RequestsToday, key.TokensToday, key.CostToday, key.LastReset = 0, 0, 0, startOfDay(now)
 	}
+	if key.Minute != nil && key.Minute.Before(now.Truncate(time.Minute)) {
+		key.Minute, key.RequestsThisMinute, key.TokensThisMinute = nil, 0, 0
+	}
 	if key.DegradedUntil != nil && !key.DegradedUntil.After(now) {
-		key.Degraded, key.DegradedUntil, key.DegradedReason, key.DegradedBy = false, nil, "", ""
+		key.Degraded, key.DegradedUntil, key.DegradedAt, key.DegradedReason, key.DegradedBy = false, nil, nil, "", ""
 	}
 	return key
 }

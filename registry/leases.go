@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -53,6 +55,13 @@ func (in AcquireInput) faults(inTx bool) faults {
 	f.check(!in.Wait || !inTx, "wait is not for transactions: others could not end their leases")
 	f.check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not within %s and %s", in.TTL, minTTL, maxTTL)
 	return f
+}
+
+// abandon ends a lease whose caller did not wait to learn whether he has it. If that fails too, the lease expires.
+func (r *Registry) abandon(ctx context.Context, id uuid.UUID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchPatience)
+	defer cancel()
+	_ = r.works.Do(ctx, work{end: &leaseEnd{id: id, release: true}, record: record{now: r.now()}, actor: r.actor}) // as said
 }
 
 // wanted is what the pool has to know of the input, but for the model's name.
@@ -111,33 +120,44 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
+	if !in.Wait {
+		lease, err := r.acquireOnce(ctx, in)
+		return lease, translate(ctx, op, err)
+	}
+	lease, err := r.acquireOrWait(ctx, in)
+	return lease, translate(ctx, op, err)
+}
+
+// acquireOrWait tries until there is a key, none is worth waiting for, or the context ends.
+func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, error) {
 	var last *NoKeyError // that it waited for
 	for {
-		wake := r.waiters.enter(in.Wait)
+		wake := r.waiters.enter(in.ProviderID) // before it looks: a lease may end meanwhile
 		lease, err := r.acquireOnce(ctx, in)
 		var none *NoKeyError
-		if !in.Wait || !errors.As(err, &none) || !none.passes {
-			r.waiters.leave(in.Wait)
+		if !errors.As(err, &none) || !none.passes {
+			r.waiters.leave(in.ProviderID, wake, false)
 			if last != nil && ctx.Err() != nil && err != nil {
 				err = fmt.Errorf("%w: %w", err, last)
 			}
-			return lease, translate(ctx, op, err)
+			return lease, err
 		}
 		last = none
 		wait := r.waiters.poll
 		if !none.OpensAt.IsZero() {
 			wait = min(wait, max(time.Millisecond, none.OpensAt.Sub(r.now())))
 		}
-		timer := time.NewTimer(wait)
+		timer, told := time.NewTimer(wait), false
 		select {
 		case <-wake:
+			told = true
 		case <-timer.C:
 		case <-ctx.Done():
 		}
 		timer.Stop()
-		r.waiters.leave(in.Wait)
+		r.waiters.leave(in.ProviderID, wake, told && ctx.Err() == nil)
 		if ctx.Err() != nil {
-			return nil, translate(ctx, op, none)
+			return nil, ended(ctx, none)
 		}
 	}
 }
@@ -145,6 +165,9 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
 	a := &acquisition{id: uuid.Must(uuid.NewV7()), provider: in.ProviderID, model: in.ModelID, ttl: in.TTL, want: in.wanted()}
 	if err := r.do(ctx, work{acquire: a, record: record{now: r.now()}, actor: r.actor}); err != nil {
+		if errors.Is(err, batch.ErrUncertain) { // nobody would know of the lease
+			go r.abandon(ctx, a.id)
+		}
 		return nil, err
 	}
 	a.lease.reg = r
@@ -175,7 +198,10 @@ func (l *Lease) Reveal(ctx context.Context) (Secret, error) { return l.reg.Revea
 // ObserveHeaders takes the limits that the headers of an answer tell. They are stored with Settle or Fail. See
 // [Registry.ObserveHeaders].
 func (l *Lease) ObserveHeaders(header http.Header) {
-	said := quotasOf(header, l.reg.now())
+	l.observe(quotasOf(header, l.reg.now()))
+}
+
+func (l *Lease) observe(said []upstream.Quota) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said = append(l.said, said...)
@@ -183,7 +209,8 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 
 // Settle ends the lease and records the request, in one transaction: as RecordUsage does, and what was used takes the place
 // of what was reserved. The model and the key default to those of the lease, the request id to the lease's id. It counts
-// once, however often it is tried: after an error it may be called again. A lease that has expired is recorded too.
+// once, however often it is tried: after an error it may be called again. A lease that has expired is recorded too. Under
+// a request id that was recorded before, by another attempt say, the lease ends and nothing is recorded.
 //
 // It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, and the errors of RecordUsage.
 func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
@@ -195,7 +222,7 @@ func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 
 // Fail ends the lease of a call that failed. The failure is classified, the key is out of use or not as [FailureClass] says, and
 // the request is recorded, as in Settle, as one that failed: by its class and its status. A lease without a model records
-// nothing unless Usage has one. The headers are taken as by ObserveHeaders.
+// nothing unless Usage has one. The limits that its headers tell are taken as by ObserveHeaders.
 //
 // It returns the errors of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
 func (l *Lease) Fail(ctx context.Context, failure Failure) error {
@@ -205,7 +232,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) error {
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status
 	}
-	l.ObserveHeaders(failure.Header)
+	l.observe(upstream.Quotas(failure.Header, l.reg.now())) // a Retry-After is the diagnosis'
 	return l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
 		e.failed = &d
 		return d.faults()
@@ -257,6 +284,9 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	switch {
 	case e.release:
 	case in.ModelID == uuid.Nil && e.failed != nil: // nothing to record it under
+		if err := in.Validate(); err != nil {
+			f.check(false, "%s", err)
+		}
 		e.took = in.Total()
 	default:
 		rec, wrong := newRecord(in, now)
@@ -272,7 +302,7 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	}
 	err = r.do(ctx, w)
 	if err == nil {
-		r.waiters.wakeAll()
+		r.waiters.wake(l.ProviderID)
 	}
 	return translate(ctx, op, err)
 }
@@ -322,43 +352,54 @@ func quotasOf(header http.Header, now time.Time) []upstream.Quota {
 	return append(said, upstream.Quota{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until})
 }
 
-// waiters are the callers of AcquireKey who wait for a key.
+// waiters are the callers of AcquireKey who wait for a key, by provider, in the order in which they came.
 type waiters struct {
 	poll time.Duration
-	n    atomic.Int64
 	mu   sync.Mutex
-	ch   chan struct{} // closed when a lease has ended
+	list map[uuid.UUID][]chan struct{}
 }
 
-// enter returns what is closed when a lease ends from now on.
-func (w *waiters) enter(wait bool) <-chan struct{} {
-	if !wait {
-		return nil
-	}
-	w.n.Add(1)
+// enter puts a caller at the end, who is told when a lease of the provider ends from now on.
+func (w *waiters) enter(provider uuid.UUID) chan struct{} {
+	wake := make(chan struct{})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ch == nil {
-		w.ch = make(chan struct{})
+	if w.list == nil {
+		w.list = map[uuid.UUID][]chan struct{}{}
 	}
-	return w.ch
+	w.list[provider] = append(w.list[provider], wake)
+	return wake
 }
 
-func (w *waiters) leave(wait bool) {
-	if wait {
-		w.n.Add(-1)
+// leave takes a caller away. One who was told and has not used it leaves it to the next one.
+func (w *waiters) leave(provider uuid.UUID, wake chan struct{}, used bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if i := slices.Index(w.list[provider], wake); i >= 0 {
+		w.list[provider] = slices.Delete(w.list[provider], i, i+1)
+		if len(w.list[provider]) == 0 {
+			delete(w.list, provider)
+		}
+	} else if !used {
+		w.wakeOne(provider)
 	}
 }
 
-func (w *waiters) wakeAll() {
-	if w.n.Load() == 0 {
+// wake tells the first caller that a lease of the provider has ended.
+func (w *waiters) wake(provider uuid.UUID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wakeOne(provider)
+}
+
+func (w *waiters) wakeOne(provider uuid.UUID) {
+	list := w.list[provider]
+	if len(list) == 0 {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ch != nil {
-		close(w.ch)
-		w.ch = nil
+	close(list[0])
+	if w.list[provider] = list[1:]; len(list) == 1 {
+		delete(w.list, provider)
 	}
 }
 

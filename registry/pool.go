@@ -45,6 +45,7 @@ type poolKey struct {
 	expires           *time.Time
 
 	degradedUntil  *time.Time // nil: it is not
+	degradedAt     *time.Time // having not been
 	degradedReason string
 	degradedBy     FailureClass
 	failures       int
@@ -72,7 +73,7 @@ type poolGroup struct {
 	changed change
 }
 
-// provider is what the pool has to know of one.
+// poolProvider is what the pool has to know of a provider.
 type poolProvider struct {
 	coolingUntil  *time.Time
 	coolingReason FailureClass
@@ -87,27 +88,27 @@ type pool struct {
 	keys []*poolKey
 	*poolProvider
 	strategy KeyStrategy
-	turn     int64 // start tag of the last lease of any key
+	turns    map[int]int64 // by priority: start tag of the last lease of any key
 }
 
 // stride is the distance of two turns of a key of weight 1.
 const stride = 1 << 20
 
 func newPool(id uuid.UUID, p *poolProvider, keys []*poolKey, strategy KeyStrategy) *pool {
-	pl := &pool{id: id, keys: keys, poolProvider: p, strategy: strategy}
+	pl := &pool{id: id, keys: keys, poolProvider: p, strategy: strategy, turns: map[int]int64{}}
 	for _, k := range keys {
-		pl.turn = max(pl.turn, k.pass)
+		pl.turns[k.priority] = max(pl.turns[k.priority], k.pass)
 	}
 	return pl
 }
 
 // next is the start tag that a key would get now, as in start-time fair queueing (Goyal, Vin, Cheng 1996): its last one
-// and its stride, but not before that of the lease that began last.
+// and its stride, but not before that of the lease of its priority that began last.
 func (p *pool) next(k *poolKey) int64 {
 	if p.strategy == RoundRobin {
 		return k.pass
 	}
-	return max(p.turn, k.pass+stride/int64(k.weight))
+	return max(p.turns[k.priority], k.pass+stride/int64(k.weight))
 }
 
 // before tells whether a key comes before another of the same priority.
@@ -120,7 +121,8 @@ func (p *pool) before(a, b *poolKey, want amount, now time.Time) bool {
 	if x, y := p.next(a), p.next(b); x != y {
 		return x < y
 	}
-	return cmp.Or(cmp.Compare(a.uses, b.uses), compareTimes(a.lastUsed, b.lastUsed), bytes.Compare(a.id[:], b.id[:])) < 0
+	// Of those that were away, who was away longest.
+	return cmp.Or(cmp.Compare(a.pass, b.pass), cmp.Compare(a.uses, b.uses), compareTimes(a.lastUsed, b.lastUsed), bytes.Compare(a.id[:], b.id[:])) < 0
 }
 
 // compareTimes puts nil first.
@@ -252,21 +254,12 @@ func (p *pool) lease(k *poolKey, a amount, now time.Time) time.Time {
 	}
 	k.touch()
 	if p.strategy == RoundRobin {
-		p.turn++
+		k.pass = p.turns[k.priority] + 1
 	} else {
-		p.turn = p.next(k)
+		k.pass = p.next(k)
 	}
-	k.pass = p.turn
+	p.turns[k.priority] = k.pass
 	return at
-}
-
-// release ends a lease: what was reserved counts no more, what was taken instead does.
-func (k *poolKey) release(l *openLease, took amount) {
-	for _, q := range k.quotas() {
-		q.inFlight = max(0, q.inFlight-1)
-		q.count(l.acquired, amount{took.requests - 1, took.tokens - l.tokens, took.cost - l.cost})
-	}
-	k.touch()
 }
 
 // use counts what was used at an instant without a lease.
@@ -287,12 +280,12 @@ func (k *poolKey) quotas() []*quota {
 }
 
 // observes takes what the provider said: of the account, if the key shares one.
-func (k *poolKey) observes(said []upstream.Quota) {
+func (k *poolKey) observes(said []upstream.Quota, now time.Time) {
 	q := &k.quota
 	if k.account != nil {
 		q = &k.account.quota
 	}
-	q.observe(said, nil)
+	q.observe(said, now)
 	k.touch()
 }
 
@@ -308,6 +301,7 @@ func (k *poolKey) touch() {
 type openLease struct {
 	id, key  uuid.UUID
 	model    *uuid.UUID // nil: none was given
+	group    *uuid.UUID // in which it counts; nil: none
 	tokens   int64
 	cost     money.USD
 	probe    bool

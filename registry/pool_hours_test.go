@@ -19,7 +19,7 @@ import (
 const (
 	mostAsked    = 2 * time.Hour // by the provider in a Retry-After
 	mostDegraded = 6 * time.Hour * 5 / 4
-	mostCooling  = mostAsked
+	mostCooling  = 5 * time.Minute * 5 / 4
 	simulatedTTL = 10 * time.Minute
 )
 

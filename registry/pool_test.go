@@ -2,6 +2,8 @@ package registry_test
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -53,12 +55,17 @@ func TestLeaseClocks(t *testing.T) {
 			require.NoError(t, lease.Release(t.Context()))
 
 			wrong, _ := open(t, name, registrytest.Start.Add(1000*time.Hour))
-			in.EstimatedTokens = 10
-			_, err = wrong.AcquireKey(t.Context(), in)
-			require.NoError(t, err)
+			in.EstimatedTokens = 5
+			for range 2 {
+				_, err = wrong.AcquireKey(t.Context(), in)
+				require.NoError(t, err)
+			}
 			clock.Advance(2 * time.Minute)
 			_, err = late.AcquireKey(t.Context(), in)
 			require.NoError(t, err, "a clock that was wrong closes no key for weeks")
+			key, err := late.FindAPIKey(t.Context(), p.ID, secret(1))
+			require.NoError(t, err)
+			require.EqualValues(t, 1, key.RequestsToday, "and its day is counted anew")
 		})
 	}
 }
@@ -81,12 +88,12 @@ func testQuotaGroups(t *testing.T, e engine) {
 	lease := p.acquire(t, 1)
 	require.NotEqual(t, lease.KeyID, p.acquire(t, 1).KeyID)
 	require.Equal(t, registry.KeyBusy, p.refused(t, p.want(1)).Keys[0].Reason)
-	// A key takes along what is under way.
+	// What is under way stays where it began.
 	_, err = p.UpdateAPIKey(ctx, lease.KeyID, registry.KeyUpdate{QuotaGroupID: &two.ID})
 	require.NoError(t, err)
 	groups, err := p.ListQuotaGroups(ctx, p.provider.ID)
 	require.NoError(t, err)
-	require.EqualValues(t, []any{"one", int64(1), "two", int64(1)}, []any{groups[0].Name, groups[0].InFlight, groups[1].Name, groups[1].InFlight})
+	require.EqualValues(t, []any{"one", int64(2), "two", int64(0)}, []any{groups[0].Name, groups[0].InFlight, groups[1].Name, groups[1].InFlight})
 	require.NoError(t, lease.Settle(ctx, used(1)))
 	groups, err = p.ListQuotaGroups(ctx, p.provider.ID)
 	require.NoError(t, err)
@@ -304,4 +311,244 @@ func TestLeaseCommitLost(t *testing.T) {
 	report, err := reg.VerifyLedger(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, report.Differences)
+}
+
+// TestLeaseEdges are cases in which a lease and what it counts in go different ways.
+func TestLeaseEdges(t *testing.T) { eachEngine(t, testLeaseEdges) }
+
+func testLeaseEdges(t *testing.T, e engine) {
+	// inGroup adds a group with limits, and a key of it.
+	inGroup := func(t *testing.T, p *poolTest, name string, limits registry.Limits) uuid.UUID {
+		t.Helper()
+		g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: name, Limits: limits})
+		require.NoError(t, err)
+		key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(len(p.keys)), QuotaGroupID: g.ID})
+		require.NoError(t, err)
+		p.keys = append(p.keys, key)
+		return g.ID
+	}
+	group := func(t *testing.T, p *poolTest, id uuid.UUID) []int64 {
+		t.Helper()
+		g, err := p.Client().QuotaGroup.Get(t.Context(), id)
+		require.NoError(t, err)
+		return []int64{g.InFlight, g.RequestsToday, g.TokensToday}
+	}
+	t.Run("a key that changes its group", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, nil)
+		from := inGroup(t, p, "from", registry.Limits{})
+		lease := p.acquire(t, 900)
+		to := inGroup(t, p, "to", registry.Limits{TokensPerDay: 1000})
+		_, err := p.UpdateAPIKey(t.Context(), p.keys[0].ID, registry.KeyUpdate{QuotaGroupID: &to})
+		require.NoError(t, err)
+		require.NoError(t, p.acquire(t, 1000).Settle(t.Context(), used(1000)))
+		require.NoError(t, lease.Release(t.Context()))
+		require.Equal(t, []int64{0, 0, 0}, group(t, p, from))
+		require.Equal(t, []int64{0, 1, 1000}, group(t, p, to), "it gives nothing back that it never took")
+		_ = p.refused(t, p.want(1))
+	})
+	for name, remove := range map[string]func(*testing.T, *poolTest) error{
+		"deleted": func(t *testing.T, p *poolTest) error { t.Helper(); return p.DeleteAPIKey(t.Context(), p.keys[0].ID) },
+		"purged":  func(t *testing.T, p *poolTest) error { t.Helper(); return p.PurgeAPIKey(t.Context(), p.keys[0].ID) },
+	} {
+		t.Run("a key that is "+name, func(t *testing.T) {
+			t.Parallel()
+			p := e.newPoolTest(t, nil)
+			g := inGroup(t, p, "g", registry.Limits{Concurrency: 1})
+			p.acquire(t, 1) // by a process that crashes
+			require.NoError(t, remove(t, p))
+			key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(9), QuotaGroupID: g})
+			require.NoError(t, err)
+			p.clock.Advance(time.Minute)
+			require.Empty(t, p.explain(t, 1)[0].Reason)
+			require.Equal(t, key.ID, p.acquire(t, 1).KeyID)
+			rows, err := p.Client().KeyLease.Query().Count(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 1, rows)
+		})
+	}
+	t.Run("two handles", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		lease := p.acquire(t, 5)
+		other, err := p.GetLease(t.Context(), lease.ID)
+		require.NoError(t, err)
+		// Both end it in one transaction, and one of them is refused.
+		var both sync.WaitGroup
+		both.Go(func() {
+			// Refused, or, after the other one, nothing to do.
+			if err := lease.Settle(t.Context(), registry.UsageInput{ModelID: uuid.New()}); err != nil && !errors.Is(err, registry.ErrForeignKey) {
+				t.Error(err)
+			}
+		})
+		both.Go(func() {
+			if err := other.Settle(t.Context(), used(5)); err != nil {
+				t.Error(err)
+			}
+		})
+		both.Wait()
+		key := p.key(t, 0)
+		require.EqualValues(t, []int64{0, 1, 1}, []int64{key.InFlight, key.RequestsToday, key.UsageCount})
+	})
+	t.Run("recorded by hand", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		lease := p.acquire(t, 5)
+		require.NoError(t, p.RecordUsage(t.Context(), registry.UsageInput{RequestID: lease.ID.String(), ModelID: p.model.ID, APIKeyID: lease.KeyID}))
+		require.NoError(t, lease.Settle(t.Context(), used(5)))
+		key := p.key(t, 0)
+		require.EqualValues(t, []int64{0, 1, 1}, []int64{key.InFlight, key.RequestsToday, key.UsageCount})
+	})
+	t.Run("one request id for several attempts", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 2))
+		for range 2 {
+			f := retryAfter(limited, 60)
+			f.Usage.RequestID = "attempt"
+			require.NoError(t, p.acquire(t, 1).Fail(t.Context(), f))
+		}
+		for _, v := range p.refused(t, p.want(1)).Keys {
+			require.Equal(t, registry.KeyDegraded, v.Reason, "what is recorded once is noted each time")
+		}
+	})
+	t.Run("tokens below zero", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		in := p.want(100)
+		in.ModelID = uuid.Nil
+		lease, err := p.AcquireKey(t.Context(), in)
+		require.NoError(t, err)
+		require.ErrorIs(t, lease.Fail(t.Context(), registry.Failure{Status: 500, Usage: used(-800)}), registry.ErrInvalidData)
+		require.EqualValues(t, 100, p.key(t, 0).TokensToday)
+	})
+	t.Run("a purged model", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		require.NoError(t, p.acquire(t, 1).Release(t.Context()))
+		require.NoError(t, p.PurgeModel(t.Context(), p.model.ID))
+		for range 2 {
+			_, err := p.AcquireKey(t.Context(), p.want(1))
+			require.ErrorIs(t, err, registry.ErrForeignKey)
+		}
+	})
+	t.Run("reset while it is open", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{RequestsPerDay: 2}}})
+		first, second := p.acquire(t, 1), p.acquire(t, 1)
+		p.clock.Advance(time.Second)
+		_, err := p.ResetDailyUsage(t.Context())
+		require.NoError(t, err)
+		p.acquire(t, 1)
+		require.NoError(t, first.Release(t.Context()))
+		require.NoError(t, second.Release(t.Context()))
+		p.acquire(t, 1)
+		_ = p.refused(t, p.want(1))
+	})
+	t.Run("released before it was observed", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, http.Header{
+			"X-Ratelimit-Remaining-Requests": {"2"}, "X-Ratelimit-Reset-Requests": {"30s"},
+		}))
+		for range 5 {
+			require.NoError(t, p.acquire(t, 1).Release(t.Context()))
+		}
+		p.acquire(t, 1)
+		p.acquire(t, 1)
+		_ = p.refused(t, p.want(1))
+	})
+	t.Run("a lower priority", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, []registry.KeyInput{{Priority: 1, Limits: registry.Limits{Concurrency: 1}}, {Weight: 1}, {Weight: 3}})
+		counts := map[uuid.UUID]int{}
+		for range 40 {
+			high := p.acquire(t, 1)
+			require.Equal(t, p.keys[0].ID, high.KeyID)
+			low := p.acquire(t, 1)
+			counts[low.KeyID]++
+			require.NoError(t, high.Settle(t.Context(), used(1)))
+			require.NoError(t, low.Settle(t.Context(), used(1)))
+		}
+		require.InDelta(t, 10, counts[p.keys[1].ID], 1)
+	})
+}
+
+// TestIncidentLimits shows what an incident does not do.
+func TestIncidentLimits(t *testing.T) { eachEngine(t, testIncidentLimits) }
+
+func testIncidentLimits(t *testing.T, e engine) {
+	t.Run("for no longer than minutes", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 4))
+		for i := range 3 {
+			p.fail(t, i, retryAfter(exhausted, 30*24*3600))
+		}
+		require.LessOrEqual(t, p.refused(t, p.want(1)).OpensAt.Sub(p.clock.Now()), 5*time.Minute*5/4)
+	})
+	t.Run("what was before stays", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 4))
+		late := p.acquire(t, 1)
+		require.Equal(t, p.keys[0].ID, late.KeyID)
+		p.fail(t, 0, retryAfter(limited, 3600))
+		until := p.explain(t, 1)[0].Until
+		p.clock.Advance(20 * time.Second)
+		require.NoError(t, late.Fail(t.Context(), limited))
+		for i := 1; i < 3; i++ {
+			p.fail(t, i, limited)
+		}
+		verdicts := p.explain(t, 1)
+		require.Equal(t, registry.KeyDegraded, verdicts[0].Reason)
+		require.Equal(t, until, verdicts[0].Until)
+		require.Equal(t, registry.KeyCooling, verdicts[1].Reason)
+	})
+	t.Run("one account is not the provider", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 6))
+		g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g"})
+		require.NoError(t, err)
+		for _, key := range p.keys[:3] {
+			_, err := p.UpdateAPIKey(t.Context(), key.ID, registry.KeyUpdate{QuotaGroupID: &g.ID})
+			require.NoError(t, err)
+		}
+		in := p.want(1)
+		in.Exclude = []uuid.UUID{p.keys[3].ID, p.keys[4].ID, p.keys[5].ID}
+		var leases []*registry.Lease
+		for range 3 {
+			lease, err := p.AcquireKey(t.Context(), in)
+			require.NoError(t, err)
+			leases = append(leases, lease)
+		}
+		p.clock.Advance(time.Second)
+		for _, lease := range leases {
+			require.NoError(t, lease.Fail(t.Context(), retryAfter(limited, 60)))
+		}
+		for _, v := range p.explain(t, 1)[3:] {
+			require.NotEqual(t, registry.KeyCooling, v.Reason)
+		}
+	})
+	t.Run("a server's Retry-After closes no key", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		p.fail(t, 0, retryAfter(registry.Failure{Status: 503}, 600))
+		p.acquire(t, 1)
+	})
+	t.Run("counted by class, and auth within its bound", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		for range 6 {
+			p.fail(t, 0, limited)
+			p.clock.Advance(10 * time.Minute)
+		}
+		p.fail(t, 0, denied)
+		p.within(t, 0, 10*time.Minute)
+		p.clock.Advance(time.Hour)
+		probe := p.acquire(t, 1)
+		require.NoError(t, probe.Fail(t.Context(), retryAfter(limited, 60)))
+		p.clock.Advance(time.Minute)
+		probe = p.acquire(t, 1)
+		require.True(t, probe.Probe, "it has still to be tried")
+		require.NoError(t, probe.Fail(t.Context(), retryAfter(denied, 2400*3600)))
+		require.LessOrEqual(t, p.explain(t, 1)[0].Until.Sub(p.clock.Now()), mostDegraded)
+	})
 }

@@ -38,23 +38,30 @@ func (b *basis) finish(w *work, e *entries) error {
 	if end == nil {
 		return b.add(&w.record, nil, e)
 	}
+	lease := b.leases[end.id]
+	delete(b.leases, end.id)
+	if end.key == uuid.Nil { // nobody knows the lease, and it may not have come to be
+		if lease != nil {
+			b.free(lease)
+		}
+		return nil
+	}
 	k, ok := b.keys[end.key]
 	if !ok || end.observation && k.deleted {
 		return missing("API key", end.key)
 	}
-	lease := b.leases[end.id]
-	delete(b.leases, end.id)
 	switch {
 	case end.observation:
 	case w.records() && b.recorded[w.RequestID]: // before, by an attempt whose answer was lost, or under another lease
-		if lease != nil {
-			k.release(lease, amount{})
+		if lease == nil {
+			return nil
 		}
-		return nil
+		b.free(lease)
 	case w.records():
 		if err := b.add(&w.record, lease, e); err != nil {
-			if lease != nil {
-				e.leases = append(e.leases, *lease) // it stays open
+			if lease != nil { // it stays open, unless somebody else ends it
+				b.leases[lease.id] = lease
+				e.refused = append(e.refused, lease.id)
 			}
 			return err
 		}
@@ -63,12 +70,12 @@ func (b *basis) finish(w *work, e *entries) error {
 			return nil
 		}
 	case end.release:
-		k.release(lease, amount{})
+		b.free(lease)
 	default:
-		k.release(lease, amount{1, end.took, 0})
+		b.release(lease, amount{1, end.took, 0})
 	}
 	if len(end.said) > 0 {
-		k.observes(end.said)
+		k.observes(end.said, b.now)
 	}
 	o := leaseOutcome{acquired: end.acquired, now: b.now}
 	switch {
@@ -98,7 +105,7 @@ func (b *basis) acquire(w *work, e *entries) error {
 	if k == nil {
 		return p.noKey(a.want, b.now)
 	}
-	l := openLease{id: a.id, key: k.id, tokens: a.want.tokens, cost: a.want.cost}
+	l := openLease{id: a.id, key: k.id, group: k.group, tokens: a.want.tokens, cost: a.want.cost}
 	var entries []auditEntry
 	l.probe, entries = k.begin(a.id)
 	e.audit(w.actor, entries)

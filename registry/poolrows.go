@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ type column struct{ name, postgres string }
 var keyColumns = []string{
 	"id", "provider_id", "quota_group_id", "key_prefix", "label", "usage_count", "token_count", "extra_requests", "extra_tokens", "last_used_at",
 	"weight", "priority", "pass", "allowed_models", "denied_models", "deleted_at", "disabled", "expires_at",
-	"degraded_until", "degraded_reason", "degraded_by", "failures", "failure_class", "failed_at", "succeeded_at",
+	"degraded_until", "degraded_at", "degraded_reason", "degraded_by", "failures", "failure_class", "failed_at", "succeeded_at",
 }
 
 var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, quotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
@@ -100,7 +101,7 @@ func scanKey(scan func(...any) error) (*poolKey, error) {
 	err := scan(append([]any{
 		&k.id, &k.provider, &k.group, &k.prefix, &k.label, &k.uses, &k.tokens, &k.extraRequests, &k.extraTokens, &k.lastUsed,
 		&k.weight, &k.priority, &k.pass, &allowed, &denied, &deleted, &k.disabled, &k.expires,
-		&k.degradedUntil, &k.degradedReason, (*string)(&k.degradedBy), &k.failures, (*string)(&k.failureClass), &k.failedAt, &k.succeededAt,
+		&k.degradedUntil, &k.degradedAt, &k.degradedReason, (*string)(&k.degradedBy), &k.failures, (*string)(&k.failureClass), &k.failedAt, &k.succeededAt,
 	}, k.cells(&observed)...)...)
 	if err != nil {
 		return nil, err
@@ -117,25 +118,8 @@ func (r *Registry) readGroups(ctx context.Context, tx querier, b *basis, lock bo
 			wanted[*k.group] = true
 		}
 	}
-	missing := unknown(wanted, b.groups)
-	if len(missing) > 0 {
-		list, args := inList(missing)
-		query := "SELECT id, provider_id, name, " + strings.Join(quotaColumns, ", ") + " FROM " + quotagroup.Table + " WHERE id IN " + list
-		if lock {
-			query += " ORDER BY id FOR NO KEY UPDATE"
-		}
-		err := scanRows(ctx, tx, query, args, func(scan func(...any) error) error {
-			var g poolGroup
-			var observed []byte
-			if err := scan(append([]any{&g.id, &g.provider, &g.name}, g.cells(&observed)...)...); err != nil {
-				return err
-			}
-			b.groups[g.id] = &g
-			return g.read(observed)
-		})
-		if err != nil {
-			return err
-		}
+	if err := b.loadGroups(ctx, tx, unknown(wanted, b.groups), lock); err != nil {
+		return err
 	}
 	for _, k := range b.keys {
 		if k.group != nil {
@@ -143,6 +127,27 @@ func (r *Registry) readGroups(ctx context.Context, tx querier, b *basis, lock bo
 		}
 	}
 	return nil
+}
+
+// loadGroups reads groups by their ids.
+func (b *basis) loadGroups(ctx context.Context, tx querier, ids []uuid.UUID, lock bool) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	list, args := inList(ids)
+	query := "SELECT id, provider_id, name, " + strings.Join(quotaColumns, ", ") + " FROM " + quotagroup.Table + " WHERE id IN " + list
+	if lock {
+		query += " ORDER BY id FOR NO KEY UPDATE"
+	}
+	return scanRows(ctx, tx, query, args, func(scan func(...any) error) error {
+		var g poolGroup
+		var observed []byte
+		if err := scan(append([]any{&g.id, &g.provider, &g.name}, g.cells(&observed)...)...); err != nil {
+			return err
+		}
+		b.groups[g.id] = &g
+		return g.read(observed)
+	})
 }
 
 // readProviders reads the incidents of providers. One begins or goes on by who has all keys of the provider locked.
@@ -165,11 +170,11 @@ func (b *basis) readProviders(ctx context.Context, tx querier, ids []uuid.UUID) 
 	})
 }
 
-const leaseColumns = "id, api_key_id, model_id, reserved_tokens, reserved_cost, probe, acquired_at, expires_at"
+const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, probe, acquired_at, expires_at"
 
 // readLeases takes the leases that end out of the table, and reads which of those there are already
-// that are to be acquired.
-func (b *basis) readLeases(ctx context.Context, tx querier, works []work) error {
+// that are to be acquired; with their keys and groups.
+func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works []work) error {
 	var ending, asked []uuid.UUID
 	for i := range works {
 		switch w := &works[i]; {
@@ -194,7 +199,19 @@ func (b *basis) readLeases(ctx context.Context, tx querier, works []work) error 
 			return err
 		}
 	}
-	return nil
+	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	for _, l := range b.leases {
+		keys[l.key] = true
+		if l.group != nil {
+			groups[*l.group] = true
+		}
+	}
+	if some := unknown(keys, b.keys); len(some) > 0 {
+		if err := r.readPool(ctx, tx, b, true, nil, some, nil); err != nil {
+			return err
+		}
+	}
+	return b.loadGroups(ctx, tx, unknown(groups, b.groups), r.db.Dialect() == dialect.Postgres)
 }
 
 // keepLease reads a row of leaseColumns.
@@ -208,48 +225,66 @@ func (b *basis) keepLease(scan func(...any) error) error {
 
 func scanLease(scan func(...any) error) (*openLease, error) {
 	l := new(openLease)
-	return l, scan(&l.id, &l.key, &l.model, &l.tokens, (*int64)(&l.cost), &l.probe, &l.acquired, &l.expires)
+	return l, scan(&l.id, &l.key, &l.model, &l.group, &l.tokens, (*int64)(&l.cost), &l.probe, &l.acquired, &l.expires)
 }
 
-// takeExpired takes the leases of a pool that have expired out of the table, and frees what they have reserved.
-func (b *basis) takeExpired(ctx context.Context, tx querier, p *pool) error {
+// takeExpired takes the leases of a provider's keys that have expired out of the table, those of keys that are deleted too, and
+// frees what they have reserved.
+func (r *Registry) takeExpired(ctx context.Context, tx querier, b *basis, p *pool) error {
 	b.looked[p.id] = true
-	if len(p.keys) == 0 {
-		return nil
+	var expired []*openLease
+	groups := map[uuid.UUID]bool{}
+	err := scanRows(ctx, tx, "DELETE"+expiredLeasesSQL+" RETURNING "+leaseColumns, []any{p.id, b.now}, func(scan func(...any) error) error {
+		l, err := scanLease(scan)
+		expired = append(expired, l)
+		if l.group != nil {
+			groups[*l.group] = true
+		}
+		return err
+	})
+	if err == nil {
+		err = b.loadGroups(ctx, tx, unknown(groups, b.groups), r.db.Dialect() == dialect.Postgres)
 	}
-	list, args := inList(p.ids())
-	query := fmt.Sprintf("DELETE FROM %s WHERE api_key_id IN %s AND expires_at <= $%d RETURNING %s", keylease.Table, list, len(args)+1, leaseColumns)
-	return scanRows(ctx, tx, query, append(args, b.now), b.freeLease)
-}
-
-// freeLease reads a row of leaseColumns, of a lease that has expired.
-func (b *basis) freeLease(scan func(...any) error) error {
-	l, err := scanLease(scan)
 	if err != nil {
 		return err
 	}
-	b.keys[l.key].release(l, amount{})
+	for _, l := range expired {
+		b.free(l)
+	}
 	return nil
 }
 
-func (p *pool) ids() []uuid.UUID {
-	ids := make([]uuid.UUID, len(p.keys))
-	for i, k := range p.keys {
-		ids[i] = k.id
+const expiredLeasesSQL = " FROM " + keylease.Table + " WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1) AND expires_at <= $2"
+
+// free gives back what a lease has reserved.
+func (b *basis) free(l *openLease) { b.release(l, amount{}) }
+
+// release ends a lease: what was reserved counts no more, what was taken instead does. It counts in the group in which it
+// began.
+func (b *basis) release(l *openLease, took amount) {
+	if k := b.keys[l.key]; k != nil { // else it is deleted, and its counters are of no use
+		k.release(l, took)
+		k.changed |= changedCounters
 	}
-	return ids
+	if l.group == nil {
+		return
+	}
+	if g := b.groups[*l.group]; g != nil {
+		g.release(l, took)
+		g.changed |= changedCounters
+	}
 }
 
 var insertLeasesSQL = statements(func(n int) string {
 	return "INSERT INTO " + keylease.Table + " (" + leaseColumns + ") VALUES " +
-		placeholders(n, slices.Repeat([]string{"$%d"}, 8)...)
+		placeholders(n, slices.Repeat([]string{"$%d"}, 9)...)
 })
 
 func insertLeases(ctx context.Context, tx execer, leases []openLease) error {
 	return chunks(leases, func(some []openLease) error {
-		args := make([]any, 0, 8*len(some))
+		args := make([]any, 0, 9*len(some))
 		for _, l := range some {
-			args = append(args, l.id, l.key, l.model, l.tokens, int64(l.cost), l.probe, l.acquired, l.expires)
+			args = append(args, l.id, l.key, l.model, l.group, l.tokens, int64(l.cost), l.probe, l.acquired, l.expires)
 		}
 		_, err := tx.ExecContext(ctx, insertLeasesSQL(len(some)), args...)
 		return err
@@ -313,7 +348,7 @@ var (
 	writeCounters = newRowUpdate(apikey.Table, append(slices.Clone(counterColumns), column{"pass", "bigint"})...)
 	writeUses     = newRowUpdate(apikey.Table, slices.Concat(counterColumns, []column{{"pass", "bigint"}}, useColumns)...)
 	writeStates   = newRowUpdate(apikey.Table,
-		column{"degraded", "boolean"}, column{"degraded_until", "timestamptz"}, column{"degraded_reason", "text"}, column{"degraded_by", "text"},
+		column{"degraded", "boolean"}, column{"degraded_until", "timestamptz"}, column{"degraded_at", "timestamptz"}, column{"degraded_reason", "text"}, column{"degraded_by", "text"},
 		column{"failures", "bigint"}, column{"failure_class", "text"}, column{"failed_at", "timestamptz"}, updatedAt)
 	writeGroups    = newRowUpdate(quotagroup.Table, append(slices.Clone(counterColumns), updatedAt)...)
 	writeProviders = newRowUpdate(provider.Table,
@@ -338,7 +373,7 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 		}
 		if k.changed&changedState != 0 {
 			states = append(states, []any{
-				k.degradedUntil != nil, k.degradedUntil, k.degradedReason, string(k.degradedBy), k.failures, string(k.failureClass), k.failedAt, b.now, k.id,
+				k.degradedUntil != nil, k.degradedUntil, k.degradedAt, k.degradedReason, string(k.degradedBy), k.failures, string(k.failureClass), k.failedAt, b.now, k.id,
 			})
 		}
 		k.changed = 0
@@ -355,8 +390,8 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 		providers = append(providers, []any{p.coolingUntil, string(p.coolingReason), p.incidents, b.now, p.id})
 		p.changed = false
 	}
-	for id, p := range b.providers {
-		if p.over {
+	for _, id := range slices.SortedFunc(maps.Keys(b.providers), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }) {
+		if p := b.providers[id]; p.over {
 			if _, err := tx.ExecContext(ctx, endIncidentSQL, b.now, id); err != nil {
 				return err
 			}

@@ -646,6 +646,9 @@ func (w *world) today(k *ent.APIKey) *ent.APIKey {
 	if midnight := dayOf(w.now); own.LastReset.Before(midnight) {
 		own.RequestsToday, own.TokensToday, own.CostToday, own.LastReset = 0, 0, 0, midnight
 	}
+	if own.Minute != nil && own.Minute.Before(minuteOf(w.now)) {
+		own.RequestsThisMinute, own.TokensThisMinute, own.Minute = 0, 0, nil
+	}
 	if own.DegradedUntil != nil && !w.now.Before(*own.DegradedUntil) {
 		own.Degraded, own.DegradedUntil, own.DegradedReason = false, nil, ""
 	}
@@ -784,10 +787,10 @@ func (w *world) use(k *ent.APIKey, tokens int64, cost money.USD, at time.Time) {
 	}
 	k.UsageCount++
 	k.TokenCount += tokens
-	if today := dayOf(w.now); k.LastReset.Before(today) {
+	if today := dayOf(w.now); k.LastReset.Before(today) || k.LastReset.After(w.now.Add(time.Hour)) {
 		k.RequestsToday, k.TokensToday, k.CostToday, k.LastReset = 0, 0, 0, today
 	}
-	if minute := minuteOf(w.now); k.Minute == nil || k.Minute.Before(minute) || k.Minute.After(w.now.Add(time.Hour)) {
+	if minute := minuteOf(w.now); k.Minute == nil || k.Minute.Before(minute) || k.Minute.After(w.now.Add(5*time.Minute)) {
 		k.RequestsThisMinute, k.TokensThisMinute, k.Minute = 0, 0, &minute
 	}
 	if dayOf(k.LastReset).Equal(dayOf(at)) {

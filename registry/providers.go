@@ -18,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 )
 
 // Lengths of texts, in characters.
@@ -286,6 +287,13 @@ func purgedWith(ctx context.Context, tx *ent.Client, id uuid.UUID) ([]auditEntry
 	}
 	for _, k := range keys {
 		entries = append(entries, auditKey(ActionPurge, k, nil))
+	}
+	groups, err := tx.QuotaGroup.Query().Where(quotagroup.ProviderID(id)).Order(quotagroup.ByID()).All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		entries = append(entries, auditGroup(ActionPurge, g, nil))
 	}
 	return entries, nil
 }

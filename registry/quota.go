@@ -3,6 +3,7 @@ package registry
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,6 +34,25 @@ func (l Limits) faults() faults {
 		f.check(limit.n >= 0 && limit.n <= maxAmount, "the limit of %s is not within 0 and %d", limit.name, int64(maxAmount))
 	}
 	return f
+}
+
+// limitSetter is a mutation of a row with limits.
+type limitSetter interface {
+	SetRequestsPerMinute(n int64)
+	SetTokensPerMinute(n int64)
+	SetRequestsPerDay(n int64)
+	SetTokensPerDay(n int64)
+	SetConcurrency(n int64)
+	SetCostPerDay(usd money.USD)
+}
+
+func (l Limits) set(m limitSetter) {
+	m.SetRequestsPerMinute(l.RequestsPerMinute)
+	m.SetTokensPerMinute(l.TokensPerMinute)
+	m.SetRequestsPerDay(l.RequestsPerDay)
+	m.SetTokensPerDay(l.TokensPerDay)
+	m.SetConcurrency(l.Concurrency)
+	m.SetCostPerDay(l.CostPerDay)
 }
 
 // LimitName names a limit.
@@ -79,6 +99,7 @@ type observation struct {
 	Limit     int64     `json:"limit"`     // -1: it did not say
 	Remaining int64     `json:"remaining"` // -1: it did not say
 	Reset     time.Time `json:"reset"`     // when it is whole again; zero: it did not say
+	Seen      time.Time `json:"seen"`      // when it said so
 }
 
 // observations are by what is limited. They are never changed, but replaced.
@@ -90,28 +111,38 @@ type amount struct {
 	cost             money.USD
 }
 
+// How far the windows that are counted may be ahead of the clock, for clocks that differ: beyond that, one was wrong.
+const (
+	maxMinuteAhead = 5 * time.Minute
+	maxDayAhead    = time.Hour
+)
+
 // roll begins the windows of now, unless those of later are counted already: by another process, whose clock is ahead.
 func (q *quota) roll(now time.Time) {
 	minute := now.Truncate(time.Minute)
-	if q.minute == nil || q.minute.Before(minute) || q.minute.After(now.Add(maxAhead)) { // a clock that was wrong
+	if q.minute == nil || q.minute.Before(minute) || q.minute.After(now.Add(maxMinuteAhead)) {
 		begun := minute
 		q.minute, q.minuteRequests, q.minuteTokens = &begun, 0, 0
 	}
-	if today := startOfDay(now); q.lastReset.Before(today) {
+	if today := startOfDay(now); q.lastReset.Before(today) || q.lastReset.After(now.Add(maxDayAhead)) {
 		q.lastReset, q.dayRequests, q.dayTokens, q.dayCost = today, 0, 0, 0
 	}
 }
 
 // count adds to those windows of an instant that are counted now.
 func (q *quota) count(at time.Time, a amount) {
-	if q.minute != nil && q.minute.Equal(at.Truncate(time.Minute)) {
-		q.minuteRequests = saturated(q.minuteRequests, a.requests)
-		q.minuteTokens = saturated(q.minuteTokens, a.tokens)
-	}
+	q.countMinute(at, a)
 	if startOfDay(q.lastReset).Equal(startOfDay(at)) {
 		q.dayRequests = saturated(q.dayRequests, a.requests)
 		q.dayTokens = saturated(q.dayTokens, a.tokens)
 		q.dayCost = money.USD(saturated(int64(q.dayCost), int64(a.cost)))
+	}
+}
+
+func (q *quota) countMinute(at time.Time, a amount) {
+	if q.minute != nil && q.minute.Equal(at.Truncate(time.Minute)) {
+		q.minuteRequests = saturated(q.minuteRequests, a.requests)
+		q.minuteTokens = saturated(q.minuteTokens, a.tokens)
 	}
 }
 
@@ -127,30 +158,42 @@ func saturated(a, b int64) int64 {
 func (q *quota) reserve(at time.Time, a amount) {
 	q.count(at, a)
 	q.inFlight++
-	q.observe(nil, func(meter upstream.Meter, o *observation) {
-		if o.Remaining >= 0 {
-			o.Remaining = max(0, o.Remaining-a.of(meter))
-		}
-	})
+	q.takeObserved(at, a)
 }
 
-// observe notes what the provider says, and changes all of it.
-func (q *quota) observe(said []upstream.Quota, change func(upstream.Meter, *observation)) {
-	if len(said) == 0 && len(q.observed) == 0 {
+// release takes what a request turned out to need in place of what was reserved for it.
+func (q *quota) release(l *openLease, took amount) {
+	q.inFlight = max(0, q.inFlight-1)
+	diff := amount{took.requests - 1, took.tokens - l.tokens, took.cost - l.cost}
+	if l.acquired.Before(q.lastReset) { // the day was begun anew meanwhile, without the request
+		q.countMinute(l.acquired, diff)
+	} else {
+		q.count(l.acquired, diff)
+	}
+	q.takeObserved(l.acquired, diff)
+}
+
+// takeObserved takes off what is left of the provider's limits, if that was said before an instant.
+func (q *quota) takeObserved(at time.Time, a amount) {
+	if len(q.observed) == 0 {
 		return
 	}
-	all := make(observations, len(q.observed)+len(said))
+	left := make(observations, len(q.observed))
 	for meter, o := range q.observed {
-		all[meter] = o
-	}
-	for _, s := range said {
-		all[s.Meter] = observation{s.Limit, s.Remaining, s.Reset}
-	}
-	for meter, o := range all {
-		if change != nil {
-			change(meter, &o)
+		if o.Remaining >= 0 && !o.Seen.After(at) {
+			o.Remaining = max(0, saturated(o.Remaining, -a.of(meter)))
 		}
-		all[meter] = o
+		left[meter] = o
+	}
+	q.observed = left
+}
+
+// observe notes what the provider says.
+func (q *quota) observe(said []upstream.Quota, now time.Time) {
+	all := make(observations, len(q.observed)+len(said))
+	maps.Copy(all, q.observed)
+	for _, s := range said {
+		all[s.Meter] = observation{s.Limit, s.Remaining, s.Reset, now}
 	}
 	q.observed = all
 }

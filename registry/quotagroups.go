@@ -3,11 +3,14 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 )
 
@@ -37,11 +40,10 @@ func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (gr
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}
-		now, l := r.now(), in.Limits
-		group, err = tx.QuotaGroup.Create().SetProviderID(in.ProviderID).SetName(in.Name).SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now).
-			SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
-			SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay).Save(ctx)
-		if err != nil {
+		now := r.now()
+		create := tx.QuotaGroup.Create().SetProviderID(in.ProviderID).SetName(in.Name).SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+		in.Limits.set(create.Mutation())
+		if group, err = create.Save(ctx); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, auditGroup(ActionCreate, nil, group))
@@ -78,8 +80,7 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 		now := r.now()
 		update := old.Update().SetNillableName(up.Name).SetUpdatedAt(now)
 		if l := up.Limits; l != nil {
-			update.SetRequestsPerMinute(l.RequestsPerMinute).SetTokensPerMinute(l.TokensPerMinute).SetRequestsPerDay(l.RequestsPerDay).
-				SetTokensPerDay(l.TokensPerDay).SetConcurrency(l.Concurrency).SetCostPerDay(l.CostPerDay)
+			l.set(update.Mutation())
 		}
 		if group, err = update.Save(ctx); err != nil {
 			return err
@@ -136,23 +137,24 @@ func requireGroup(ctx context.Context, tx *ent.Client, providerID, id uuid.UUID)
 	return nil
 }
 
-// moveLeases counts leases that are open in another group, in the order of the groups' ids.
-func moveLeases(ctx context.Context, tx *ent.Client, n int64, from, to uuid.UUID) error {
-	if n == 0 {
-		return nil
+// leaveGroups takes the open leases of a key that is to be purged out of the groups in which they count.
+func leaveGroups(ctx context.Context, tx *ent.Client, keyID uuid.UUID) error {
+	leases, err := tx.KeyLease.Query().Where(keylease.APIKeyID(keyID), keylease.QuotaGroupIDNotNil()).All(ctx)
+	if err != nil {
+		return err
 	}
-	query := tx.QuotaGroup.Query().Where(quotagroup.IDIn(from, to)).Order(quotagroup.ByID())
+	open := map[uuid.UUID]int64{}
+	for _, l := range leases {
+		open[*l.QuotaGroupID]++
+	}
+	query := tx.QuotaGroup.Query().Where(quotagroup.IDIn(slices.Collect(maps.Keys(open))...)).Order(quotagroup.ByID())
 	query.Modify(forUpdate)
 	groups, err := query.All(ctx)
 	if err != nil {
 		return err
 	}
 	for _, g := range groups {
-		inFlight := g.InFlight + n
-		if g.ID == from {
-			inFlight = max(0, g.InFlight-n)
-		}
-		if err := g.Update().SetInFlight(inFlight).Exec(ctx); err != nil {
+		if err := g.Update().SetInFlight(max(0, g.InFlight-open[g.ID])).Exec(ctx); err != nil {
 			return err
 		}
 	}

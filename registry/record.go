@@ -63,6 +63,9 @@ func (r *Registry) commitWorks(ctx context.Context, works []work) []error {
 	if err == nil {
 		return errs
 	}
+	if errors.Is(err, ErrForeignKey) {
+		r.names.forget()
+	}
 	errs = make([]error, len(works))
 	for i := range works {
 		errs[i] = err
@@ -113,7 +116,7 @@ func (r *Registry) doWhole(ctx context.Context, works []work) error {
 func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
 	for {
 		var b *basis
-		err := r.write(ctx, "record usage", func(tx *ent.Client) (err error) {
+		err := r.write(ctx, "commit", func(tx *ent.Client) (err error) {
 			within := ctx
 			if r.db.Dialect() == dialect.SQLite {
 				// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its own.
@@ -164,6 +167,12 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 			return nil, errs[i] // of sums, which each record alone does not have
 		}
 	}
+	for _, id := range e.refused {
+		if lease := b.leases[id]; lease != nil {
+			e.leases = append(e.leases, *lease)
+			delete(b.leases, id)
+		}
+	}
 	for i := range works {
 		if works[i].acquire == nil {
 			continue
@@ -191,7 +200,7 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *work, e *entries) (verdict, err error) {
 	p := b.pools[w.acquire.provider]
 	if !b.looked[p.id] && r.expiries.due(p.id, b.now) {
-		if err := b.takeExpired(ctx, tx, p); err != nil {
+		if err := r.takeExpired(ctx, tx, b, p); err != nil {
 			return nil, err
 		}
 	}
@@ -199,7 +208,7 @@ func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *
 	if b.looked[p.id] || !errors.Is(verdict, ErrNoKeyAvailable) {
 		return verdict, nil
 	}
-	if err := b.takeExpired(ctx, tx, p); err != nil {
+	if err := r.takeExpired(ctx, tx, b, p); err != nil {
 		return nil, err
 	}
 	return b.acquire(w, e), nil
@@ -284,7 +293,8 @@ func (r *record) records() bool { return r.id != uuid.Nil }
 type entries struct {
 	events  []event
 	periods map[period]sums
-	leases  []openLease
+	leases  []openLease // to be inserted
+	refused []uuid.UUID // leases whose end was refused
 	audits  []actorEntries
 }
 
@@ -339,7 +349,7 @@ func (b *basis) add(rec *record, lease *openLease, e *entries) error {
 	took := amount{1, rec.Total(), value(cost)}
 	k.addUse(took, at)
 	if lease != nil {
-		k.release(lease, took)
+		b.release(lease, took)
 	} else {
 		k.use(at, b.now, took)
 	}

@@ -169,7 +169,7 @@ func (r replicas) testReads(t *testing.T) {
 		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions", "ListAudit": "audit_log",
 	}
 	for name, operate := range operations {
-		if !openReads(name) || slices.Contains([]string{"GetLeastUsedKey", "RevealAPIKey", "VerifyLedger"}, name) { // which ask the primary
+		if !openReads(name) || slices.Contains([]string{"ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger"}, name) { // which ask the primary
 			continue
 		}
 		table, known := tables[name]

@@ -175,8 +175,12 @@ func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringRepo
 		var keys []*ent.APIKey
 		var wrong []error
 		done := 0
-		err := r.write(ctx, "seal API keys", func(tx *ent.Client) (err error) {
-			done, wrong = 0, nil
+		err := r.writeAlone(ctx, "seal API keys", func(tx *ent.Client) (err error) {
+			done, wrong, keys = 0, nil, nil
+			newest, err := newestDataKey(ctx, tx)
+			if err != nil || newest.ID != by { // another rotation has begun since, and does the rest
+				return err
+			}
 			query := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(last)).Order(apikey.ByID()).Limit(resealBatch)
 			query.Modify(forUpdate)
 			if keys, err = query.All(ctx); err != nil {

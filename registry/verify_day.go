@@ -214,7 +214,7 @@ func (l *ledgerReader) learn(ctx context.Context, client *ent.Client, page []led
 	return nil
 }
 
-// unknown returns those of the ids that are not in a map.
+// owners returns the providers of rows by their ids.
 func owners(ctx context.Context, client *ent.Client, table string, ids []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
 	found := make(map[uuid.UUID]uuid.UUID, len(ids))
 	list, args := inList(ids)

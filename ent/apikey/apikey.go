@@ -76,6 +76,8 @@ const (
 	FieldDegradedReason = "degraded_reason"
 	// FieldDegradedBy holds the string denoting the degraded_by field in the database.
 	FieldDegradedBy = "degraded_by"
+	// FieldDegradedAt holds the string denoting the degraded_at field in the database.
+	FieldDegradedAt = "degraded_at"
 	// FieldFailures holds the string denoting the failures field in the database.
 	FieldFailures = "failures"
 	// FieldFailureClass holds the string denoting the failure_class field in the database.
@@ -196,6 +198,7 @@ var Columns = []string{
 	FieldDegradedUntil,
 	FieldDegradedReason,
 	FieldDegradedBy,
+	FieldDegradedAt,
 	FieldFailures,
 	FieldFailureClass,
 	FieldFailedAt,
@@ -435,6 +438,11 @@ func ByDegradedReason(opts ...sql.OrderTermOption) OrderOption {
 // ByDegradedBy orders the results by the degraded_by field.
 func ByDegradedBy(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldDegradedBy, opts...).ToFunc()
+}
+
+// ByDegradedAt orders the results by the degraded_at field.
+func ByDegradedAt(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldDegradedAt, opts...).ToFunc()
 }
 
 // ByFailures orders the results by the failures field.

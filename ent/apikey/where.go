@@ -204,6 +204,11 @@ func DegradedBy(v string) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldDegradedBy, v))
 }
 
+// DegradedAt applies equality check predicate on the "degraded_at" field. It's identical to DegradedAtEQ.
+func DegradedAt(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldDegradedAt, v))
+}
+
 // Failures applies equality check predicate on the "failures" field. It's identical to FailuresEQ.
 func Failures(v int) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldFailures, v))
@@ -1575,6 +1580,56 @@ func DegradedByEqualFold(v string) predicate.APIKey {
 // DegradedByContainsFold applies the ContainsFold predicate on the "degraded_by" field.
 func DegradedByContainsFold(v string) predicate.APIKey {
 	return predicate.APIKey(sql.FieldContainsFold(FieldDegradedBy, v))
+}
+
+// DegradedAtEQ applies the EQ predicate on the "degraded_at" field.
+func DegradedAtEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldDegradedAt, v))
+}
+
+// DegradedAtNEQ applies the NEQ predicate on the "degraded_at" field.
+func DegradedAtNEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldDegradedAt, v))
+}
+
+// DegradedAtIn applies the In predicate on the "degraded_at" field.
+func DegradedAtIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldDegradedAt, vs...))
+}
+
+// DegradedAtNotIn applies the NotIn predicate on the "degraded_at" field.
+func DegradedAtNotIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldDegradedAt, vs...))
+}
+
+// DegradedAtGT applies the GT predicate on the "degraded_at" field.
+func DegradedAtGT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldDegradedAt, v))
+}
+
+// DegradedAtGTE applies the GTE predicate on the "degraded_at" field.
+func DegradedAtGTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldDegradedAt, v))
+}
+
+// DegradedAtLT applies the LT predicate on the "degraded_at" field.
+func DegradedAtLT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldDegradedAt, v))
+}
+
+// DegradedAtLTE applies the LTE predicate on the "degraded_at" field.
+func DegradedAtLTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldDegradedAt, v))
+}
+
+// DegradedAtIsNil applies the IsNil predicate on the "degraded_at" field.
+func DegradedAtIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldDegradedAt))
+}
+
+// DegradedAtNotNil applies the NotNil predicate on the "degraded_at" field.
+func DegradedAtNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldDegradedAt))
 }
 
 // FailuresEQ applies the EQ predicate on the "failures" field.

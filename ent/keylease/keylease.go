@@ -18,6 +18,8 @@ const (
 	FieldAPIKeyID = "api_key_id"
 	// FieldModelID holds the string denoting the model_id field in the database.
 	FieldModelID = "model_id"
+	// FieldQuotaGroupID holds the string denoting the quota_group_id field in the database.
+	FieldQuotaGroupID = "quota_group_id"
 	// FieldReservedTokens holds the string denoting the reserved_tokens field in the database.
 	FieldReservedTokens = "reserved_tokens"
 	// FieldReservedCost holds the string denoting the reserved_cost field in the database.
@@ -32,6 +34,8 @@ const (
 	EdgeKey = "key"
 	// EdgeModel holds the string denoting the model edge name in mutations.
 	EdgeModel = "model"
+	// EdgeQuotaGroup holds the string denoting the quota_group edge name in mutations.
+	EdgeQuotaGroup = "quota_group"
 	// Table holds the table name of the keylease in the database.
 	Table = "key_leases"
 	// KeyTable is the table that holds the key relation/edge.
@@ -48,6 +52,13 @@ const (
 	ModelInverseTable = "models"
 	// ModelColumn is the table column denoting the model relation/edge.
 	ModelColumn = "model_id"
+	// QuotaGroupTable is the table that holds the quota_group relation/edge.
+	QuotaGroupTable = "key_leases"
+	// QuotaGroupInverseTable is the table name for the QuotaGroup entity.
+	// It exists in this package in order to avoid circular dependency with the "quotagroup" package.
+	QuotaGroupInverseTable = "quota_groups"
+	// QuotaGroupColumn is the table column denoting the quota_group relation/edge.
+	QuotaGroupColumn = "quota_group_id"
 )
 
 // Columns holds all SQL columns for keylease fields.
@@ -55,6 +66,7 @@ var Columns = []string{
 	FieldID,
 	FieldAPIKeyID,
 	FieldModelID,
+	FieldQuotaGroupID,
 	FieldReservedTokens,
 	FieldReservedCost,
 	FieldProbe,
@@ -101,6 +113,11 @@ func ByModelID(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldModelID, opts...).ToFunc()
 }
 
+// ByQuotaGroupID orders the results by the quota_group_id field.
+func ByQuotaGroupID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldQuotaGroupID, opts...).ToFunc()
+}
+
 // ByReservedTokens orders the results by the reserved_tokens field.
 func ByReservedTokens(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldReservedTokens, opts...).ToFunc()
@@ -139,6 +156,13 @@ func ByModelField(field string, opts ...sql.OrderTermOption) OrderOption {
 		sqlgraph.OrderByNeighborTerms(s, newModelStep(), sql.OrderByField(field, opts...))
 	}
 }
+
+// ByQuotaGroupField orders the results by quota_group field.
+func ByQuotaGroupField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newQuotaGroupStep(), sql.OrderByField(field, opts...))
+	}
+}
 func newKeyStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),
@@ -151,5 +175,12 @@ func newModelStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(ModelInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.M2O, true, ModelTable, ModelColumn),
+	)
+}
+func newQuotaGroupStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(QuotaGroupInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.M2O, true, QuotaGroupTable, QuotaGroupColumn),
 	)
 }

@@ -67,6 +67,11 @@ func ModelID(v uuid.UUID) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldModelID, v))
 }
 
+// QuotaGroupID applies equality check predicate on the "quota_group_id" field. It's identical to QuotaGroupIDEQ.
+func QuotaGroupID(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldQuotaGroupID, v))
+}
+
 // ReservedTokens applies equality check predicate on the "reserved_tokens" field. It's identical to ReservedTokensEQ.
 func ReservedTokens(v int64) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldReservedTokens, v))
@@ -141,6 +146,36 @@ func ModelIDIsNil() predicate.KeyLease {
 // ModelIDNotNil applies the NotNil predicate on the "model_id" field.
 func ModelIDNotNil() predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldNotNull(FieldModelID))
+}
+
+// QuotaGroupIDEQ applies the EQ predicate on the "quota_group_id" field.
+func QuotaGroupIDEQ(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldQuotaGroupID, v))
+}
+
+// QuotaGroupIDNEQ applies the NEQ predicate on the "quota_group_id" field.
+func QuotaGroupIDNEQ(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldQuotaGroupID, v))
+}
+
+// QuotaGroupIDIn applies the In predicate on the "quota_group_id" field.
+func QuotaGroupIDIn(vs ...uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldQuotaGroupID, vs...))
+}
+
+// QuotaGroupIDNotIn applies the NotIn predicate on the "quota_group_id" field.
+func QuotaGroupIDNotIn(vs ...uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldQuotaGroupID, vs...))
+}
+
+// QuotaGroupIDIsNil applies the IsNil predicate on the "quota_group_id" field.
+func QuotaGroupIDIsNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIsNull(FieldQuotaGroupID))
+}
+
+// QuotaGroupIDNotNil applies the NotNil predicate on the "quota_group_id" field.
+func QuotaGroupIDNotNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotNull(FieldQuotaGroupID))
 }
 
 // ReservedTokensEQ applies the EQ predicate on the "reserved_tokens" field.
@@ -365,6 +400,29 @@ func HasModel() predicate.KeyLease {
 func HasModelWith(preds ...predicate.Model) predicate.KeyLease {
 	return predicate.KeyLease(func(s *sql.Selector) {
 		step := newModelStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasQuotaGroup applies the HasEdge predicate on the "quota_group" edge.
+func HasQuotaGroup() predicate.KeyLease {
+	return predicate.KeyLease(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, QuotaGroupTable, QuotaGroupColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasQuotaGroupWith applies the HasEdge predicate on the "quota_group" edge with a given conditions (other predicates).
+func HasQuotaGroupWith(preds ...predicate.QuotaGroup) predicate.KeyLease {
+	return predicate.KeyLease(func(s *sql.Selector) {
+		step := newQuotaGroupStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

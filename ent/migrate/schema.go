@@ -42,6 +42,7 @@ var (
 		{Name: "degraded_until", Type: field.TypeTime, Nullable: true},
 		{Name: "degraded_reason", Type: field.TypeString, Default: ""},
 		{Name: "degraded_by", Type: field.TypeString, Default: ""},
+		{Name: "degraded_at", Type: field.TypeTime, Nullable: true},
 		{Name: "failures", Type: field.TypeInt, Default: 0},
 		{Name: "failure_class", Type: field.TypeString, Default: ""},
 		{Name: "failed_at", Type: field.TypeTime, Nullable: true},
@@ -66,19 +67,19 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "api_keys_data_keys_keys",
-				Columns:    []*schema.Column{APIKeysColumns[43]},
+				Columns:    []*schema.Column{APIKeysColumns[44]},
 				RefColumns: []*schema.Column{DataKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "api_keys_providers_keys",
-				Columns:    []*schema.Column{APIKeysColumns[44]},
+				Columns:    []*schema.Column{APIKeysColumns[45]},
 				RefColumns: []*schema.Column{ProvidersColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
 			{
 				Symbol:     "api_keys_quota_groups_keys",
-				Columns:    []*schema.Column{APIKeysColumns[45]},
+				Columns:    []*schema.Column{APIKeysColumns[46]},
 				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
@@ -87,7 +88,7 @@ var (
 			{
 				Name:    "apikey_provider_id_key_hash",
 				Unique:  true,
-				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[19]},
+				Columns: []*schema.Column{APIKeysColumns[45], APIKeysColumns[19]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -95,7 +96,7 @@ var (
 			{
 				Name:    "apikey_provider_id_usage_count_last_used_at_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[22], APIKeysColumns[40], APIKeysColumns[0]},
+				Columns: []*schema.Column{APIKeysColumns[45], APIKeysColumns[22], APIKeysColumns[41], APIKeysColumns[0]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -103,17 +104,17 @@ var (
 			{
 				Name:    "apikey_provider_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[44]},
+				Columns: []*schema.Column{APIKeysColumns[45]},
 			},
 			{
 				Name:    "apikey_data_key_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[43]},
+				Columns: []*schema.Column{APIKeysColumns[44]},
 			},
 			{
 				Name:    "apikey_quota_group_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[45]},
+				Columns: []*schema.Column{APIKeysColumns[46]},
 			},
 		},
 	}
@@ -222,6 +223,7 @@ var (
 		{Name: "expires_at", Type: field.TypeTime},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "model_id", Type: field.TypeUUID, Nullable: true},
+		{Name: "quota_group_id", Type: field.TypeUUID, Nullable: true},
 	}
 	// KeyLeasesTable holds the schema information for the "key_leases" table.
 	KeyLeasesTable = &schema.Table{
@@ -239,6 +241,12 @@ var (
 				Symbol:     "key_leases_models_leases",
 				Columns:    []*schema.Column{KeyLeasesColumns[7]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.SetNull,
+			},
+			{
+				Symbol:     "key_leases_quota_groups_leases",
+				Columns:    []*schema.Column{KeyLeasesColumns[8]},
+				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 		},
@@ -748,7 +756,7 @@ func init() {
 	APIKeysTable.Annotation.Checks = map[string]string{
 		"api_keys_choice":     "pass >= 0 AND weight BETWEEN 1 AND 1000 AND priority BETWEEN -1000 AND 1000",
 		"api_keys_counters":   "usage_count BETWEEN 0 AND 9000000000000000000 AND token_count BETWEEN 0 AND 9000000000000000000",
-		"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '')",
+		"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '' AND degraded_at IS NULL)",
 		"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
 		"api_keys_failures":   "failures BETWEEN 0 AND 1000000 AND (failed_at IS NULL) = (failure_class = '')",
 		"api_keys_key_hash":   "length(key_hash) = 64",
@@ -787,6 +795,7 @@ func init() {
 	}
 	KeyLeasesTable.ForeignKeys[0].RefTable = APIKeysTable
 	KeyLeasesTable.ForeignKeys[1].RefTable = ModelsTable
+	KeyLeasesTable.ForeignKeys[2].RefTable = QuotaGroupsTable
 	KeyLeasesTable.Annotation = &entsql.Annotation{
 		Table: "key_leases",
 	}

@@ -56,6 +56,8 @@ const (
 	EdgeProvider = "provider"
 	// EdgeKeys holds the string denoting the keys edge name in mutations.
 	EdgeKeys = "keys"
+	// EdgeLeases holds the string denoting the leases edge name in mutations.
+	EdgeLeases = "leases"
 	// Table holds the table name of the quotagroup in the database.
 	Table = "quota_groups"
 	// ProviderTable is the table that holds the provider relation/edge.
@@ -72,6 +74,13 @@ const (
 	KeysInverseTable = "api_keys"
 	// KeysColumn is the table column denoting the keys relation/edge.
 	KeysColumn = "quota_group_id"
+	// LeasesTable is the table that holds the leases relation/edge.
+	LeasesTable = "key_leases"
+	// LeasesInverseTable is the table name for the KeyLease entity.
+	// It exists in this package in order to avoid circular dependency with the "keylease" package.
+	LeasesInverseTable = "key_leases"
+	// LeasesColumn is the table column denoting the leases relation/edge.
+	LeasesColumn = "quota_group_id"
 )
 
 // Columns holds all SQL columns for quotagroup fields.
@@ -255,6 +264,20 @@ func ByKeys(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 		sqlgraph.OrderByNeighborTerms(s, newKeysStep(), append([]sql.OrderTerm{term}, terms...)...)
 	}
 }
+
+// ByLeasesCount orders the results by leases count.
+func ByLeasesCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newLeasesStep(), opts...)
+	}
+}
+
+// ByLeases orders the results by leases terms.
+func ByLeases(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newLeasesStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
 func newProviderStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),
@@ -267,5 +290,12 @@ func newKeysStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(KeysInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, KeysTable, KeysColumn),
+	)
+}
+func newLeasesStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(LeasesInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
 	)
 }

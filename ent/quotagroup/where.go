@@ -968,6 +968,29 @@ func HasKeysWith(preds ...predicate.APIKey) predicate.QuotaGroup {
 	})
 }
 
+// HasLeases applies the HasEdge predicate on the "leases" edge.
+func HasLeases() predicate.QuotaGroup {
+	return predicate.QuotaGroup(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasLeasesWith applies the HasEdge predicate on the "leases" edge with a given conditions (other predicates).
+func HasLeasesWith(preds ...predicate.KeyLease) predicate.QuotaGroup {
+	return predicate.QuotaGroup(func(s *sql.Selector) {
+		step := newLeasesStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // And groups predicates with the AND operator between them.
 func And(predicates ...predicate.QuotaGroup) predicate.QuotaGroup {
 	return predicate.QuotaGroup(sql.AndPredicates(predicates...))

@@ -24,6 +24,8 @@ func (KeyLease) Fields() []ent.Field {
 	return []ent.Field{
 		id("api_key_id", "the key that is used"),
 		field.UUID("model_id", uuid.UUID{}).Optional().Nillable().Comment("the model that it is used for; NULL: it was not said"),
+		field.UUID("quota_group_id", uuid.UUID{}).Optional().Nillable().
+			Comment("the group that it counts in, wherever the key has gone since; NULL: none"),
 		field.Int64("reserved_tokens").Default(0).Comment("tokens that are counted in the key's windows until it is known how many they were"),
 		field.Int64("reserved_cost").GoType(money.USD(0)).Default(0).Comment("nano-USD that are counted likewise"),
 		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),
@@ -37,14 +39,15 @@ func (KeyLease) Edges() []ent.Edge {
 	return []ent.Edge{
 		edge.From("key", APIKey.Type).Ref("leases").Field("api_key_id").Unique().Required(),
 		edge.From("model", Model.Type).Ref("leases").Field("model_id").Unique(),
+		edge.From("quota_group", QuotaGroup.Type).Ref("leases").Field("quota_group_id").Unique(),
 	}
 }
 
 // Indexes of the KeyLease.
 func (KeyLease) Indexes() []ent.Index {
 	return []ent.Index{
-		// AcquireKey: the leases of keys that have expired; and the foreign key. That of the model has none: the table
-		// holds what is under way alone.
+		// AcquireKey: the leases of keys that have expired; and the foreign key. Those of the model and the group
+		// have none: the table holds what is under way alone.
 		index.Fields("api_key_id", "expires_at"),
 	}
 }

@@ -30,6 +30,7 @@ func (QuotaGroup) Edges() []ent.Edge {
 		edge.From("provider", Provider.Type).Ref("quota_groups").Field("provider_id").Unique().Required(),
 		// DeleteQuotaGroup refuses while live keys are in it; keys that are deleted leave it.
 		edge.To("keys", APIKey.Type).Annotations(entsql.OnDelete(entsql.SetNull)),
+		edge.To("leases", KeyLease.Type).Annotations(entsql.OnDelete(entsql.SetNull)),
 	}
 }
 

@@ -60,6 +60,7 @@ CREATE TABLE `new_api_keys` (
   `degraded_until` datetime NULL,
   `degraded_reason` text NOT NULL DEFAULT (''),
   `degraded_by` text NOT NULL DEFAULT (''),
+  `degraded_at` datetime NULL,
   `failures` integer NOT NULL DEFAULT (0),
   `failure_class` text NOT NULL DEFAULT (''),
   `failed_at` datetime NULL,
@@ -81,7 +82,7 @@ CREATE TABLE `new_api_keys` (
   CONSTRAINT `api_keys_quota_groups_keys` FOREIGN KEY (`quota_group_id`) REFERENCES `quota_groups` (`id`) ON DELETE SET NULL,
   CONSTRAINT `api_keys_choice` CHECK (pass >= 0 AND weight BETWEEN 1 AND 1000 AND priority BETWEEN -1000 AND 1000),
   CONSTRAINT `api_keys_counters` CHECK (usage_count BETWEEN 0 AND 9000000000000000000 AND token_count BETWEEN 0 AND 9000000000000000000),
-  CONSTRAINT `api_keys_degraded` CHECK (degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '')),
+  CONSTRAINT `api_keys_degraded` CHECK (degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '' AND degraded_at IS NULL)),
   CONSTRAINT `api_keys_extra` CHECK (extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count),
   CONSTRAINT `api_keys_failures` CHECK (failures BETWEEN 0 AND 1000000 AND (failed_at IS NULL) = (failure_class = '')),
   CONSTRAINT `api_keys_key_hash` CHECK (length(key_hash) = 64),
@@ -116,9 +117,11 @@ CREATE TABLE `key_leases` (
   `expires_at` datetime NOT NULL,
   `api_key_id` uuid NOT NULL,
   `model_id` uuid NULL,
+  `quota_group_id` uuid NULL,
   PRIMARY KEY (`id`),
   CONSTRAINT `key_leases_api_keys_leases` FOREIGN KEY (`api_key_id`) REFERENCES `api_keys` (`id`) ON DELETE CASCADE,
   CONSTRAINT `key_leases_models_leases` FOREIGN KEY (`model_id`) REFERENCES `models` (`id`) ON DELETE SET NULL,
+  CONSTRAINT `key_leases_quota_groups_leases` FOREIGN KEY (`quota_group_id`) REFERENCES `quota_groups` (`id`) ON DELETE SET NULL,
   CONSTRAINT `key_leases_reserved` CHECK (reserved_tokens BETWEEN 0 AND 9000000000000000000 AND reserved_cost BETWEEN 0 AND 9000000000000000000),
   CONSTRAINT `key_leases_times` CHECK (expires_at > acquired_at)
 );

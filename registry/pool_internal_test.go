@@ -1,0 +1,229 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// TestPoolMemory compares, after each of many operations, what a batch keeps of the pool for the next one with what the database has.
+func TestPoolMemory(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // not for secrets
+	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	ctx := t.Context()
+	reg, err := Open(ctx, ":memory:", WithClock(func() time.Time { return now }))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
+	require.NoError(t, err)
+	m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}})
+	require.NoError(t, err)
+	g, err := reg.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: p.ID, Name: "g", Limits: Limits{RequestsPerMinute: 50, Concurrency: 10}})
+	require.NoError(t, err)
+	var keys []uuid.UUID
+	for i := range 5 {
+		in := KeyInput{ProviderID: p.ID, APIKey: fmt.Sprintf("sk-test-%012d", i), Limits: Limits{Concurrency: 3, RequestsPerDay: 500}}
+		if i < 2 {
+			in.QuotaGroupID = g.ID
+		}
+		key, err := reg.AddAPIKey(ctx, in)
+		require.NoError(t, err)
+		keys = append(keys, key.ID)
+	}
+	var open []*Lease
+	failures := []Failure{{Status: 429}, {Status: 401}, {Status: 500}, {Status: 402}, {Status: 400}, {Status: 429, Header: http.Header{"Retry-After": {"20"}}}}
+	compared := 0
+	for range 4000 {
+		now = now.Add(time.Duration(random.Int64N(int64(3 * time.Second)))).Truncate(time.Microsecond)
+		if random.IntN(300) == 0 {
+			now = now.Add(time.Duration(random.Int64N(int64(20 * time.Hour)))).Truncate(time.Microsecond)
+		}
+		var lease *Lease
+		if n := len(open); n > 0 && random.IntN(2) == 0 {
+			i := random.IntN(n)
+			lease = open[i]
+			open = append(open[:i], open[i+1:]...)
+		}
+		used := UsageInput{Tokens: meter.Tokens{InputTokens: random.Int64N(100)}}
+		switch n := random.IntN(20); {
+		case lease == nil && n == 0:
+			require.NoError(t, reg.RestoreKey(ctx, keys[random.IntN(5)]))
+			continue // the next batch sees that what is kept is out of date
+		case lease == nil && n < 5:
+			used.ModelID, used.APIKeyID, used.RequestID = m.ID, keys[random.IntN(5)], fmt.Sprint(random.IntN(500))
+			require.NoError(t, reg.RecordUsage(ctx, used))
+		case lease == nil:
+			lease, err := reg.AcquireKey(ctx, AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: random.Int64N(100), TTL: time.Minute})
+			if err == nil {
+				open = append(open, lease)
+			} else {
+				require.ErrorIs(t, err, ErrNoKeyAvailable)
+			}
+		case n == 0:
+			used.ModelID = uuid.New()
+			require.ErrorIs(t, lease.Settle(ctx, used), ErrForeignKey)
+		case n < 4:
+			require.NoError(t, lease.Release(ctx))
+		case n < 9:
+			require.NoError(t, lease.Fail(ctx, failures[random.IntN(len(failures))]))
+		default:
+			lease.ObserveHeaders(http.Header{"X-Ratelimit-Remaining-Requests": {fmt.Sprint(random.IntN(9))}, "X-Ratelimit-Reset-Requests": {"5s"}})
+			require.NoError(t, lease.Settle(ctx, used))
+		}
+		compared += compareMemory(t, reg, now)
+	}
+	require.Greater(t, compared, 3000)
+	requireInFlight(t, reg, keys, g.ID)
+}
+
+// compareMemory tells whether there was something to compare.
+func compareMemory(t *testing.T, reg *Registry, now time.Time) int {
+	t.Helper()
+	last := reg.memory.last
+	if last == nil {
+		return 0
+	}
+	b := newBasis(now)
+	require.NoError(t, reg.readPool(t.Context(), reg.fresh, b, false, nil, unknown(asSet(last.keys), b.keys), unknown(asSet(last.pools), b.pools)))
+	for id, k := range last.keys {
+		require.Equal(t, keyText(b.keys[id], now), keyText(k, now))
+	}
+	for id, g := range last.groups {
+		require.Equal(t, quotaText(b.groups[id].quota, now), quotaText(g.quota, now))
+	}
+	for id, p := range last.pools {
+		require.Len(t, p.keys, len(b.pools[id].keys))
+		require.Equal(t, fmt.Sprint(b.pools[id].state(), b.pools[id].turns), fmt.Sprint(p.state(), p.turns))
+	}
+	return 1
+}
+
+func asSet[T any](rows map[uuid.UUID]T) map[uuid.UUID]bool {
+	set := map[uuid.UUID]bool{}
+	for id := range rows {
+		set[id] = true
+	}
+	return set
+}
+
+// keyText is all of a key, but that its windows are those of now.
+func keyText(k *poolKey, now time.Time) string {
+	return fmt.Sprint(quotaText(k.quota, now), k.id, value(k.group), k.uses, k.tokens, k.extraRequests, k.extraTokens, value(k.lastUsed).UnixMicro(),
+		k.weight, k.priority, k.pass, k.disabled, value(k.degradedUntil).UnixMicro(), value(k.degradedAt).UnixMicro(), k.degradedReason, k.degradedBy,
+		k.failures, k.failureClass, value(k.failedAt).UnixMicro(), value(k.succeededAt).UnixMicro())
+}
+
+func quotaText(q quota, now time.Time) string {
+	q.roll(now)
+	text := fmt.Sprint(q.Limits, q.minute.UnixMicro(), q.minuteRequests, q.minuteTokens, startOfDay(q.lastReset), q.dayRequests, q.dayTokens, q.dayCost, q.inFlight)
+	for _, o := range q.observed { // there is one
+		text += fmt.Sprint(o.Limit, o.Remaining, o.Reset.UnixMicro(), o.Seen.UnixMicro())
+	}
+	return text
+}
+
+// requireInFlight compares what keys and a group count with the leases that there are.
+func requireInFlight(t *testing.T, reg *Registry, keys []uuid.UUID, groupID uuid.UUID) {
+	t.Helper()
+	leases, err := reg.Client().KeyLease.Query().All(t.Context())
+	require.NoError(t, err)
+	byKey, inGroup := map[uuid.UUID]int64{}, int64(0)
+	for _, l := range leases {
+		byKey[l.APIKeyID]++
+		inGroup += count(l.QuotaGroupID != nil)
+	}
+	for _, id := range keys {
+		key, err := reg.Client().APIKey.Get(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, byKey[id], key.InFlight)
+	}
+	g, err := reg.Client().QuotaGroup.Get(t.Context(), groupID)
+	require.NoError(t, err)
+	require.Equal(t, inGroup, g.InFlight)
+}
+
+// TestLeaseBatches has works for one lease in one batch, and works that are done again.
+func TestLeaseBatches(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	reg, err := Open(ctx, ":memory:")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
+	require.NoError(t, err)
+	m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}})
+	require.NoError(t, err)
+	g, err := reg.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: p.ID, Name: "g"})
+	require.NoError(t, err)
+	k, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001", QuotaGroupID: g.ID})
+	require.NoError(t, err)
+	in := AcquireInput{ProviderID: p.ID, ModelID: m.ID, TTL: time.Hour}
+	lease := func() *Lease {
+		l, err := reg.AcquireKey(ctx, in)
+		require.NoError(t, err)
+		return l
+	}
+	settle := func(l *Lease, model uuid.UUID) work {
+		rec, f := newRecord(UsageInput{ModelID: model, APIKeyID: l.KeyID, RequestID: l.ID.String()}, reg.now())
+		require.Empty(t, f)
+		return work{record: rec, end: &leaseEnd{id: l.ID, key: l.KeyID, provider: p.ID, acquired: l.AcquiredAt, succeeded: true}}
+	}
+	keys := []uuid.UUID{k.ID}
+
+	l := lease()
+	errs, err := reg.doOnce(ctx, []work{settle(l, uuid.New()), settle(l, m.ID)})
+	require.NoError(t, err)
+	require.ErrorIs(t, errs[0], ErrForeignKey)
+	require.NoError(t, errs[1], "the one that is refused leaves the lease to the other")
+	requireInFlight(t, reg, keys, g.ID)
+	l = lease()
+	errs, err = reg.doOnce(ctx, []work{settle(l, m.ID), settle(l, uuid.New()), settle(l, m.ID)})
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(errs...), "what is recorded is not asked about again")
+	requireInFlight(t, reg, keys, g.ID)
+	row, err := reg.Client().APIKey.Get(ctx, k.ID)
+	require.NoError(t, err)
+	require.EqualValues(t, []int64{2, 2, 0}, []int64{row.UsageCount, row.RequestsToday, row.InFlight})
+
+	// A caller who did not wait for the answer has no lease.
+	l = lease()
+	reg.abandon(ctx, l.ID)
+	reg.abandon(ctx, uuid.New())
+	requireInFlight(t, reg, keys, g.ID)
+	_, err = reg.GetLease(ctx, l.ID)
+	require.ErrorIs(t, err, ErrNotFound)
+
+	// The answer to the commit of an acquisition was lost, and the key has gone since.
+	l = lease()
+	require.NoError(t, reg.DeleteAPIKey(ctx, k.ID))
+	again := &acquisition{id: l.ID, provider: p.ID, model: m.ID, ttl: time.Hour, want: in.wanted(), repeated: true}
+	errs, err = reg.doOnce(ctx, []work{{acquire: again, record: record{now: reg.now()}}})
+	require.NoError(t, errors.Join(append(errs, err)...))
+	require.Equal(t, l.KeyID, again.lease.KeyID)
+	require.NoError(t, l.Release(ctx))
+	requireInFlight(t, reg, keys, g.ID)
+}
+
+// TestIncidentAhead: a request that began by a clock that is ahead ends no incident that is not over by this one.
+func TestIncidentAhead(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	for until, over := range map[time.Duration]bool{-time.Second: true, time.Second: false} {
+		cooling := now.Add(until)
+		p := &poolProvider{coolingUntil: &cooling, coolingReason: RateLimited, incidents: 1}
+		new(poolKey).noteSuccess(leaseOutcome{acquired: now.Add(time.Minute), now: now}, p)
+		require.Equal(t, over, p.coolingUntil == nil)
+	}
+}
