@@ -2,7 +2,6 @@ package migrate_test
 
 import (
 	"database/sql"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,18 +15,7 @@ import (
 // their table anew.
 func TestKeyring(t *testing.T) {
 	t.Parallel()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		path := filepath.Join(t.TempDir(), "registry.db")
-		db, err := sql.Open("sqlite3", dsnIn(path, "wal"))
-		require.NoError(t, err)
-		testKeyring(t, db, migrate.SQLite, path)
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		url, db := emptyPostgres(t)
-		testKeyring(t, db, migrate.Postgres, url)
-	})
+	eachOld(t, testKeyring)
 }
 
 func testKeyring(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
@@ -36,24 +24,10 @@ func testKeyring(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	insertOldLedger(t, db)
 	run(t, db, "UPDATE api_keys SET label = 'x', disabled = true, deleted_at = created_at, last_used_at = created_at,"+
 		" degraded = true, degraded_until = created_at, degraded_reason = '429' WHERE id = '"+oldOtherKey+"'")
-	read := func() (all [][]any) {
-		rows, err := db.QueryContext(t.Context(), "SELECT CAST(id AS text), CAST(created_at AS text), CAST(updated_at AS text), CAST(deleted_at AS text),"+
-			" CAST(provider_id AS text), key_hash, key_prefix, label, usage_count, token_count, extra_requests, extra_tokens, requests_today,"+
-			" tokens_today, CAST(last_reset AS text), disabled, degraded, CAST(degraded_until AS text), degraded_reason,"+
-			" CAST(last_used_at AS text) FROM api_keys ORDER BY id")
-		require.NoError(t, err)
-		defer func() { require.NoError(t, rows.Close()) }()
-		for rows.Next() {
-			row := make([]any, 20)
-			into := make([]any, len(row))
-			for i := range row {
-				into[i] = &row[i]
-			}
-			require.NoError(t, rows.Scan(into...))
-			all = append(all, row)
-		}
-		require.NoError(t, rows.Err())
-		return all
+	read := func() [][]any {
+		return rowsOf(t, db, "api_keys", "CAST(id AS text)", "CAST(created_at AS text)", "CAST(updated_at AS text)", "CAST(deleted_at AS text)",
+			"CAST(provider_id AS text)", "key_hash", "key_prefix", "label", "usage_count", "token_count", "extra_requests", "extra_tokens", "requests_today",
+			"tokens_today", "CAST(last_reset AS text)", "disabled", "degraded", "CAST(degraded_until AS text)", "degraded_reason", "CAST(last_used_at AS text)")
 	}
 	before := read()
 	require.Len(t, before, 3)

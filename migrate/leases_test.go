@@ -2,7 +2,6 @@ package migrate_test
 
 import (
 	"database/sql"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,18 +16,7 @@ import (
 // both tables anew.
 func TestLeases(t *testing.T) {
 	t.Parallel()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		path := filepath.Join(t.TempDir(), "registry.db")
-		db, err := sql.Open("sqlite3", dsnIn(path, "wal"))
-		require.NoError(t, err)
-		testLeases(t, db, migrate.SQLite, path)
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		url, db := emptyPostgres(t)
-		testLeases(t, db, migrate.Postgres, url)
-	})
+	eachOld(t, testLeases)
 }
 
 func testLeases(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
@@ -39,28 +27,13 @@ func testLeases(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 		"UPDATE providers SET display_name = 'X', description = 'y', base_url = 'https://x.example', auth_method = 'header'",
 		"UPDATE api_keys SET sealed = '1234', data_key_id = '01900000-0000-7000-8000-0000000000d1', expires_at = created_at, requests_today = 5, tokens_today = 50,"+
 			" label = 'x', degraded = true, degraded_until = '2026-07-01 00:00:00+00:00', degraded_reason = '429', last_used_at = created_at WHERE id = '"+oldOtherKey+"'")
-	read := func(columns, table string, n int) (all [][]any) {
-		rows, err := db.QueryContext(t.Context(), "SELECT "+columns+" FROM "+table+" ORDER BY id")
-		require.NoError(t, err)
-		defer func() { require.NoError(t, rows.Close()) }()
-		for rows.Next() {
-			row := make([]any, n)
-			into := make([]any, n)
-			for i := range row {
-				into[i] = &row[i]
-			}
-			require.NoError(t, rows.Scan(into...))
-			all = append(all, row)
-		}
-		require.NoError(t, rows.Err())
-		return all
-	}
 	all := func() [][]any {
-		return append(read("CAST(id AS text), name, display_name, base_url, auth_method, description, CAST(created_at AS text), CAST(updated_at AS text), CAST(deleted_at AS text)",
-			"providers", 9), read("CAST(id AS text), CAST(created_at AS text), CAST(updated_at AS text), CAST(deleted_at AS text), CAST(provider_id AS text), key_hash, key_prefix,"+
-			" label, usage_count, token_count, extra_requests, extra_tokens, requests_today, tokens_today, CAST(last_reset AS text), disabled, degraded,"+
-			" CAST(degraded_until AS text), degraded_reason, CAST(last_used_at AS text), CAST(expires_at AS text), CAST(sealed AS text), CAST(data_key_id AS text)",
-			"api_keys", 23)...)
+		return append(rowsOf(t, db, "providers", "CAST(id AS text)", "name", "display_name", "base_url", "auth_method", "description", "CAST(created_at AS text)",
+			"CAST(updated_at AS text)", "CAST(deleted_at AS text)"),
+			rowsOf(t, db, "api_keys", "CAST(id AS text)", "CAST(created_at AS text)", "CAST(updated_at AS text)", "CAST(deleted_at AS text)",
+				"CAST(provider_id AS text)", "key_hash", "key_prefix", "label", "usage_count", "token_count", "extra_requests", "extra_tokens", "requests_today",
+				"tokens_today", "CAST(last_reset AS text)", "disabled", "degraded", "CAST(degraded_until AS text)", "degraded_reason", "CAST(last_used_at AS text)",
+				"CAST(expires_at AS text)", "CAST(sealed AS text)", "CAST(data_key_id AS text)")...)
 	}
 	before := all()
 	_, err := migrate.Apply(t.Context(), db, d)

@@ -107,18 +107,7 @@ func insertOldLedger(tb testing.TB, db *sql.DB) {
 // TestLedger migrates a ledger from before there were events, sums by model, digests and histograms.
 func TestLedger(t *testing.T) {
 	t.Parallel()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		path := filepath.Join(t.TempDir(), "registry.db")
-		db, err := sql.Open("sqlite3", dsnIn(path, "wal"))
-		require.NoError(t, err)
-		testLedger(t, db, migrate.SQLite, path)
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		url, db := emptyPostgres(t)
-		testLedger(t, db, migrate.Postgres, url)
-	})
+	eachOld(t, testLedger)
 }
 
 func testLedger(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
@@ -205,4 +194,39 @@ func requireOldLedgerWorks(t *testing.T, reg *registry.Registry, horizon time.Ti
 	repaired, err = reg.RepairLedger(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, registry.LedgerRepair{Unrepaired: report.Differences}, repaired)
+}
+
+// eachOld runs a test on an empty database of either kind, of that name.
+func eachOld(t *testing.T, test func(t *testing.T, db *sql.DB, d migrate.Dialect, name string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "registry.db")
+		db, err := sql.Open("sqlite3", dsnIn(path, "wal"))
+		require.NoError(t, err)
+		test(t, db, migrate.SQLite, path)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		url, db := emptyPostgres(t)
+		test(t, db, migrate.Postgres, url)
+	})
+}
+
+// rowsOf returns some columns of all rows of a table.
+func rowsOf(tb testing.TB, db *sql.DB, table string, columns ...string) (all [][]any) {
+	tb.Helper()
+	rows, err := db.QueryContext(tb.Context(), "SELECT "+strings.Join(columns, ", ")+" FROM "+table+" ORDER BY id")
+	require.NoError(tb, err)
+	defer func() { require.NoError(tb, rows.Close()) }()
+	for rows.Next() {
+		row, into := make([]any, len(columns)), make([]any, len(columns))
+		for i := range row {
+			into[i] = &row[i]
+		}
+		require.NoError(tb, rows.Scan(into...))
+		all = append(all, row)
+	}
+	require.NoError(tb, rows.Err())
+	return all
 }

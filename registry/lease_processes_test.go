@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -180,21 +179,11 @@ func leaseChild(ctx context.Context, args ...string) (err error) {
 	if err := json.Unmarshal([]byte(args[1]), &pools); err != nil {
 		return err
 	}
-	reg, err := openShared(ctx, args[0])
+	reg, out, err := beginChild(ctx, args[0])
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
-	if err := warm(ctx, reg); err != nil {
-		return err
-	}
-	out := json.NewEncoder(os.Stdout)
-	if err := out.Encode("ready"); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		return err
-	}
 	var (
 		all  sync.WaitGroup
 		next atomic.Int64

@@ -171,21 +171,11 @@ func processChild(ctx context.Context, args ...string) (err error) {
 	if err != nil {
 		return err
 	}
-	reg, err := openShared(ctx, args[0])
+	reg, out, err := beginChild(ctx, args[0])
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
-	if err := warm(ctx, reg); err != nil {
-		return err
-	}
-	out := json.NewEncoder(os.Stdout)
-	if err := out.Encode("ready"); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		return err
-	}
 	writers := make([]*writer, processGoroutines)
 	for g := range writers {
 		writers[g] = &writer{reg: reg, rows: rows, number: number*processGoroutines + g}
@@ -205,6 +195,26 @@ func processChild(ctx context.Context, args ...string) (err error) {
 		told.add(w.acked)
 	}
 	return out.Encode(told)
+}
+
+// beginChild opens a database, says that this process is ready, and waits until it is told to begin.
+func beginChild(ctx context.Context, database string) (*registry.Registry, *json.Encoder, error) {
+	reg, err := openShared(ctx, database)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := json.NewEncoder(os.Stdout)
+	err = warm(ctx, reg)
+	if err == nil {
+		err = out.Encode("ready")
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, os.Stdin)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, reg.Close())
+	}
+	return reg, out, nil
 }
 
 // together calls a function of all writers at once.
