@@ -165,7 +165,7 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
 	a := &acquisition{id: uuid.Must(uuid.NewV7()), provider: in.ProviderID, model: in.ModelID, ttl: in.TTL, want: in.wanted()}
 	if err := r.do(ctx, work{acquire: a, record: record{now: r.now()}, actor: r.actor}); err != nil {
-		if errors.Is(err, batch.ErrUncertain) { // nobody would know of the lease
+		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) { // nobody would know of the lease
 			go r.abandon(ctx, a.id)
 		}
 		return nil, err
