@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -271,4 +272,28 @@ func TestWaitersWake(t *testing.T) {
 	for range callers {
 		require.NoError(t, <-got)
 	}
+}
+
+// TestPartitionsUndone: what a transaction has made, and found there when it recorded again, is not remembered when it is undone.
+func TestPartitionsUndone(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	reg, err := Open(ctx, pgtest.Database(t, "", nil))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
+	require.NoError(t, err)
+	m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{"input": 1}})
+	require.NoError(t, err)
+	k, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001"})
+	require.NoError(t, err)
+	undone := errors.New("undone")
+	require.ErrorIs(t, reg.InTx(ctx, func(tx *Registry) error {
+		for range 2 {
+			require.NoError(t, tx.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
+		}
+		return undone
+	}), undone)
+	require.False(t, reg.partitions.has(startOfDay(reg.now())))
+	require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
 }

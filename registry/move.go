@@ -360,7 +360,7 @@ func (m *mover) ensurePartitions(ctx context.Context, tx *sql.Conn, t movedTable
 			days = append(days, day)
 		}
 	}
-	return m.partitions.ensure(ctx, tx, days)
+	return m.partitions.ensure(ctx, tx, days, false)
 }
 
 // verify reads a table of the target as a whole.

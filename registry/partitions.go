@@ -48,8 +48,8 @@ func (p *partitions) forget() {
 const partitionLock = 0x4d537074
 
 // ensure makes the partitions that the days lack, in a transaction on PostgreSQL. What the transaction itself
-// makes is not remembered: it may be undone.
-func (p *partitions) ensure(ctx context.Context, tx querier, days []time.Time) error {
+// makes is not remembered: it may be undone. Of a transaction in which that was called before, nothing is.
+func (p *partitions) ensure(ctx context.Context, tx querier, days []time.Time, before bool) error {
 	locked := false
 	for _, day := range days {
 		if p.has(day) {
@@ -69,7 +69,7 @@ func (p *partitions) ensure(ctx context.Context, tx querier, days []time.Time) e
 			}
 		}
 		if there {
-			if !locked {
+			if !locked && !before {
 				p.learn(day)
 			}
 			continue

@@ -265,7 +265,7 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, works []wo
 	if slices.ContainsFunc(days, today.Equal) {
 		days = append(days, today.Add(day))
 	}
-	if err := r.partitions.ensure(ctx, tx, days); err != nil {
+	if err := r.partitions.ensure(ctx, tx, days, r.inTx); err != nil {
 		return err
 	}
 	named, alone := false, !startOfDay(now.Add(-midnight)).Equal(startOfDay(now.Add(midnight)))
