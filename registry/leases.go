@@ -198,10 +198,7 @@ func (l *Lease) Reveal(ctx context.Context) (Secret, error) { return l.reg.Revea
 // ObserveHeaders takes the limits that the headers of an answer tell. They are stored with Settle or Fail. See
 // [Registry.ObserveHeaders].
 func (l *Lease) ObserveHeaders(header http.Header) {
-	l.observe(quotasOf(header, l.reg.now()))
-}
-
-func (l *Lease) observe(said []upstream.Quota) {
+	said := quotasOf(header, l.reg.now())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said = append(l.said, said...)
@@ -222,7 +219,7 @@ func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 
 // Fail ends the lease of a call that failed. The failure is classified, the key is out of use or not as [FailureClass] says, and
 // the request is recorded, as in Settle, as one that failed: by its class and its status. A lease without a model records
-// nothing unless Usage has one. The limits that its headers tell are taken as by ObserveHeaders.
+// nothing unless Usage has one. The limits that its headers tell are stored, in place of what ObserveHeaders took.
 //
 // It returns the errors of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
 func (l *Lease) Fail(ctx context.Context, failure Failure) error {
@@ -232,7 +229,11 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) error {
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status
 	}
-	l.observe(upstream.Quotas(failure.Header, l.reg.now())) // a Retry-After is the diagnosis'
+	if failure.Header != nil { // of which a Retry-After is the diagnosis'
+		l.mu.Lock()
+		l.said = upstream.Quotas(failure.Header, l.reg.now())
+		l.mu.Unlock()
+	}
 	return l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
 		e.failed = &d
 		return d.faults()

@@ -530,7 +530,11 @@ func testIncidentLimits(t *testing.T, e engine) {
 	t.Run("a server's Retry-After closes no key", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
-		p.fail(t, 0, retryAfter(registry.Failure{Status: 503}, 600))
+		f := retryAfter(registry.Failure{Status: 503}, 600)
+		p.fail(t, 0, f)
+		lease := p.acquire(t, 1)
+		lease.ObserveHeaders(f.Header)
+		require.NoError(t, lease.Fail(t.Context(), f))
 		p.acquire(t, 1)
 	})
 	t.Run("counted by class, and auth within its bound", func(t *testing.T) {
