@@ -61,7 +61,7 @@ func (in AcquireInput) faults(inTx bool) faults {
 func (r *Registry) abandon(ctx context.Context, id uuid.UUID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchPatience)
 	defer cancel()
-	_ = r.works.Do(ctx, work{end: &leaseEnd{id: id, release: true}, record: record{now: r.now()}, actor: r.actor}) // as said
+	_ = r.works.Do(ctx, work{end: &leaseEnd{id: id, release: true}, record: record{now: r.now()}, actor: r.actor}) // else it expires
 }
 
 // wanted is what the pool has to know of the input, but for the model's name.

@@ -181,7 +181,7 @@ func (p *pool) choose(want wanted, now time.Time) (best *poolKey) {
 
 // cools tells that the provider has an incident.
 func (p *poolProvider) cools(now time.Time) bool {
-	return p != nil && p.coolingUntil != nil && p.coolingUntil.After(now)
+	return p.coolingUntil != nil && p.coolingUntil.After(now)
 }
 
 // blocked returns why a key may not be leased, empty if it may, and when it opens by itself; zero: it does not, or when is not

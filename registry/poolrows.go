@@ -291,11 +291,8 @@ func insertLeases(ctx context.Context, tx execer, leases []openLease) error {
 	})
 }
 
-// rowUpdate writes some columns of rows by their ids.
-type rowUpdate struct {
-	columns []column
-	write   map[string]func(n int) string // by dialect
-}
+// rowUpdate are the statements that write some columns of n rows by their ids, by dialect.
+type rowUpdate map[string]func(n int) string
 
 func newRowUpdate(table string, columns ...column) rowUpdate {
 	set := func(value func(i int, c column) string) string {
@@ -311,27 +308,27 @@ func newRowUpdate(table string, columns ...column) rowUpdate {
 		casts = append(casts, "CAST($%d AS "+c.postgres+")")
 	}
 	casts = append(casts, "CAST($%d AS uuid)")
-	return rowUpdate{columns, map[string]func(n int) string{
+	return rowUpdate{
 		// Joined with VALUES, SQLite takes five times as long, for it copies the rows first.
 		dialect.SQLite: func(int) string { return one },
 		dialect.Postgres: statements(func(n int) string {
 			return set(func(i int, _ column) string { return fmt.Sprintf("v.column%d", i+1) }) +
 				fmt.Sprintf(" FROM (VALUES %s) AS v WHERE %s.id = v.column%d", placeholders(n, casts...), table, len(columns)+1)
 		}),
-	}}
+	}
 }
 
 // run writes rows: the values of the columns, and the id.
 func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]any) error {
 	write := func(some [][]any) error {
-		_, err := tx.ExecContext(ctx, u.write[engine](len(some)), slices.Concat(some...)...)
+		_, err := tx.ExecContext(ctx, u[engine](len(some)), slices.Concat(some...)...)
 		return err
 	}
 	if engine == dialect.Postgres {
 		return chunks(rows, write)
 	}
 	for _, row := range rows {
-		if _, err := tx.ExecContext(ctx, u.write[engine](1), row...); err != nil {
+		if _, err := tx.ExecContext(ctx, u[engine](1), row...); err != nil {
 			return err
 		}
 	}

@@ -73,11 +73,11 @@ const (
 // LimitState is a limit and its counter.
 type LimitState struct {
 	Name    LimitName
-	Group   string // name of the quota group that it is a limit of; empty: the key's own
-	Limit   int64  // requests, tokens or nano-dollars; of one that is observed, of which the provider did not say it: what was left
-	Used    int64  // in the window of now, with the estimates of what is under way
-	Closed  bool   // what is asked for does not fit
-	OpensAt time.Time
+	Group   string    // name of the quota group that it is a limit of; empty: the key's own
+	Limit   int64     // requests, tokens or nano-dollars; of one that is observed, of which the provider did not say it: what was left
+	Used    int64     // in the window of now, with the estimates of what is under way
+	Closed  bool      // what is asked for does not fit
+	OpensAt time.Time // when it fits, of one that is closed; zero: never, or when another request ends
 }
 
 // quota are limits and the counters that they are compared with, as the database has them.
