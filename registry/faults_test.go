@@ -766,11 +766,12 @@ func TestMemoryOutlivesContexts(t *testing.T) {
 	require.NoError(t, reg.Close())
 }
 
-// faultAnswers opens a database and returns all that can be read of it.
+// faultAnswers opens a database, at a time that stands still as some answers are of this minute, and returns all that can be
+// read of it.
 func faultAnswers(t *testing.T, path string) (answers string, err error) {
 	t.Helper()
 	ctx := t.Context()
-	reg, err := registry.Open(ctx, path)
+	reg, err := registry.Open(ctx, path, registry.WithClock(registrytest.NewClock(registrytest.Start).Now))
 	if err != nil {
 		return "", err
 	}
@@ -805,7 +806,7 @@ func faultAnswers(t *testing.T, path string) (answers string, err error) {
 			add(reg.PriceAt(ctx, m.ID, registrytest.Start))
 		}
 	}
-	return fmt.Sprint(all...), errors.Join(errs...)
+	return strings.ReplaceAll(fmt.Sprint(all...), ", ", ",\n"), errors.Join(errs...) // in lines, for a difference to be shown
 }
 
 // A damaged file gives the right answers or ErrCorrupt.
@@ -813,7 +814,7 @@ func TestCorruptFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "registry.db")
-	reg, err := registry.Open(t.Context(), path)
+	reg, err := registry.Open(t.Context(), path, registry.WithClock(registrytest.NewClock(registrytest.Start).Now))
 	require.NoError(t, err)
 	m, k, err := faultFixture(t.Context(), reg)
 	require.NoError(t, err)
