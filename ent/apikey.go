@@ -43,20 +43,18 @@ type APIKey struct {
 	CostPerDay money.USD `json:"cost_per_day,omitempty"`
 	// the UTC minute that the counters of a minute are for; NULL: none yet
 	Minute *time.Time `json:"minute,omitempty"`
-	// requests in that minute, those under way included
+	// requests that began in that minute and have ended
 	RequestsThisMinute int64 `json:"requests_this_minute,omitempty"`
-	// tokens in that minute, all meters, with the estimates of what is under way
+	// tokens of those requests, all meters
 	TokensThisMinute int64 `json:"tokens_this_minute,omitempty"`
-	// requests on the UTC day of last_reset, those under way included
+	// requests that began on the UTC day of last_reset and have ended
 	RequestsToday int64 `json:"requests_today,omitempty"`
-	// tokens on the UTC day of last_reset, all meters, with the estimates of what is under way
+	// tokens of those requests, all meters
 	TokensToday int64 `json:"tokens_today,omitempty"`
-	// nano-USD on the UTC day of last_reset, with the estimates of what is under way
+	// nano-USD of those requests
 	CostToday money.USD `json:"cost_today,omitempty"`
 	// the daily counters count since then and only for its UTC day
 	LastReset time.Time `json:"last_reset,omitempty"`
-	// leases that are open
-	InFlight int64 `json:"in_flight,omitempty"`
 	// what the provider's answers last said of its own limits; NULL: nothing
 	Observed json.RawMessage `json:"observed,omitempty"`
 	// the provider that issued it
@@ -211,7 +209,7 @@ func (*APIKey) scanValues(columns []string) ([]any, error) {
 			values[i] = new([]byte)
 		case apikey.FieldDisabled, apikey.FieldDegraded:
 			values[i] = new(sql.NullBool)
-		case apikey.FieldRequestsPerMinute, apikey.FieldTokensPerMinute, apikey.FieldRequestsPerDay, apikey.FieldTokensPerDay, apikey.FieldConcurrency, apikey.FieldCostPerDay, apikey.FieldRequestsThisMinute, apikey.FieldTokensThisMinute, apikey.FieldRequestsToday, apikey.FieldTokensToday, apikey.FieldCostToday, apikey.FieldInFlight, apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldExtraRequests, apikey.FieldExtraTokens, apikey.FieldFailures, apikey.FieldPass, apikey.FieldWeight, apikey.FieldPriority:
+		case apikey.FieldRequestsPerMinute, apikey.FieldTokensPerMinute, apikey.FieldRequestsPerDay, apikey.FieldTokensPerDay, apikey.FieldConcurrency, apikey.FieldCostPerDay, apikey.FieldRequestsThisMinute, apikey.FieldTokensThisMinute, apikey.FieldRequestsToday, apikey.FieldTokensToday, apikey.FieldCostToday, apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldExtraRequests, apikey.FieldExtraTokens, apikey.FieldFailures, apikey.FieldPass, apikey.FieldWeight, apikey.FieldPriority:
 			values[i] = new(sql.NullInt64)
 		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason, apikey.FieldDegradedBy, apikey.FieldFailureClass:
 			values[i] = new(sql.NullString)
@@ -337,12 +335,6 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field last_reset", values[i])
 			} else if value.Valid {
 				_m.LastReset = value.Time
-			}
-		case apikey.FieldInFlight:
-			if value, ok := values[i].(*sql.NullInt64); !ok {
-				return fmt.Errorf("unexpected type %T for field in_flight", values[i])
-			} else if value.Valid {
-				_m.InFlight = value.Int64
 			}
 		case apikey.FieldObserved:
 			if value, ok := values[i].(*[]byte); !ok {
@@ -649,9 +641,6 @@ func (_m *APIKey) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("last_reset=")
 	builder.WriteString(_m.LastReset.Format(time.ANSIC))
-	builder.WriteString(", ")
-	builder.WriteString("in_flight=")
-	builder.WriteString(fmt.Sprintf("%v", _m.InFlight))
 	builder.WriteString(", ")
 	builder.WriteString("observed=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Observed))

@@ -232,20 +232,6 @@ func (_c *APIKeyCreate) SetLastReset(v time.Time) *APIKeyCreate {
 	return _c
 }
 
-// SetInFlight sets the "in_flight" field.
-func (_c *APIKeyCreate) SetInFlight(v int64) *APIKeyCreate {
-	_c.mutation.SetInFlight(v)
-	return _c
-}
-
-// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
-func (_c *APIKeyCreate) SetNillableInFlight(v *int64) *APIKeyCreate {
-	if v != nil {
-		_c.SetInFlight(*v)
-	}
-	return _c
-}
-
 // SetObserved sets the "observed" field.
 func (_c *APIKeyCreate) SetObserved(v json.RawMessage) *APIKeyCreate {
 	_c.mutation.SetObserved(v)
@@ -749,10 +735,6 @@ func (_c *APIKeyCreate) defaults() {
 		v := apikey.DefaultCostToday
 		_c.mutation.SetCostToday(v)
 	}
-	if _, ok := _c.mutation.InFlight(); !ok {
-		v := apikey.DefaultInFlight
-		_c.mutation.SetInFlight(v)
-	}
 	if _, ok := _c.mutation.Label(); !ok {
 		v := apikey.DefaultLabel
 		_c.mutation.SetLabel(v)
@@ -858,9 +840,6 @@ func (_c *APIKeyCreate) check() error {
 	}
 	if _, ok := _c.mutation.LastReset(); !ok {
 		return &ValidationError{Name: "last_reset", err: errors.New(`ent: missing required field "APIKey.last_reset"`)}
-	}
-	if _, ok := _c.mutation.InFlight(); !ok {
-		return &ValidationError{Name: "in_flight", err: errors.New(`ent: missing required field "APIKey.in_flight"`)}
 	}
 	if _, ok := _c.mutation.ProviderID(); !ok {
 		return &ValidationError{Name: "provider_id", err: errors.New(`ent: missing required field "APIKey.provider_id"`)}
@@ -1015,10 +994,6 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.LastReset(); ok {
 		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
 		_node.LastReset = value
-	}
-	if value, ok := _c.mutation.InFlight(); ok {
-		_spec.SetField(apikey.FieldInFlight, field.TypeInt64, value)
-		_node.InFlight = value
 	}
 	if value, ok := _c.mutation.Observed(); ok {
 		_spec.SetField(apikey.FieldObserved, field.TypeJSON, value)
@@ -1530,24 +1505,6 @@ func (u *APIKeyUpsert) SetLastReset(v time.Time) *APIKeyUpsert {
 // UpdateLastReset sets the "last_reset" field to the value that was provided on create.
 func (u *APIKeyUpsert) UpdateLastReset() *APIKeyUpsert {
 	u.SetExcluded(apikey.FieldLastReset)
-	return u
-}
-
-// SetInFlight sets the "in_flight" field.
-func (u *APIKeyUpsert) SetInFlight(v int64) *APIKeyUpsert {
-	u.Set(apikey.FieldInFlight, v)
-	return u
-}
-
-// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
-func (u *APIKeyUpsert) UpdateInFlight() *APIKeyUpsert {
-	u.SetExcluded(apikey.FieldInFlight)
-	return u
-}
-
-// AddInFlight adds v to the "in_flight" field.
-func (u *APIKeyUpsert) AddInFlight(v int64) *APIKeyUpsert {
-	u.Add(apikey.FieldInFlight, v)
 	return u
 }
 
@@ -2350,27 +2307,6 @@ func (u *APIKeyUpsertOne) SetLastReset(v time.Time) *APIKeyUpsertOne {
 func (u *APIKeyUpsertOne) UpdateLastReset() *APIKeyUpsertOne {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateLastReset()
-	})
-}
-
-// SetInFlight sets the "in_flight" field.
-func (u *APIKeyUpsertOne) SetInFlight(v int64) *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetInFlight(v)
-	})
-}
-
-// AddInFlight adds v to the "in_flight" field.
-func (u *APIKeyUpsertOne) AddInFlight(v int64) *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.AddInFlight(v)
-	})
-}
-
-// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
-func (u *APIKeyUpsertOne) UpdateInFlight() *APIKeyUpsertOne {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateInFlight()
 	})
 }
 
@@ -3414,27 +3350,6 @@ func (u *APIKeyUpsertBulk) SetLastReset(v time.Time) *APIKeyUpsertBulk {
 func (u *APIKeyUpsertBulk) UpdateLastReset() *APIKeyUpsertBulk {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateLastReset()
-	})
-}
-
-// SetInFlight sets the "in_flight" field.
-func (u *APIKeyUpsertBulk) SetInFlight(v int64) *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.SetInFlight(v)
-	})
-}
-
-// AddInFlight adds v to the "in_flight" field.
-func (u *APIKeyUpsertBulk) AddInFlight(v int64) *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.AddInFlight(v)
-	})
-}
-
-// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
-func (u *APIKeyUpsertBulk) UpdateInFlight() *APIKeyUpsertBulk {
-	return u.Update(func(s *APIKeyUpsert) {
-		s.UpdateInFlight()
 	})
 }
 

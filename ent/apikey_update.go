@@ -338,27 +338,6 @@ func (_u *APIKeyUpdate) SetNillableLastReset(v *time.Time) *APIKeyUpdate {
 	return _u
 }
 
-// SetInFlight sets the "in_flight" field.
-func (_u *APIKeyUpdate) SetInFlight(v int64) *APIKeyUpdate {
-	_u.mutation.ResetInFlight()
-	_u.mutation.SetInFlight(v)
-	return _u
-}
-
-// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
-func (_u *APIKeyUpdate) SetNillableInFlight(v *int64) *APIKeyUpdate {
-	if v != nil {
-		_u.SetInFlight(*v)
-	}
-	return _u
-}
-
-// AddInFlight adds value to the "in_flight" field.
-func (_u *APIKeyUpdate) AddInFlight(v int64) *APIKeyUpdate {
-	_u.mutation.AddInFlight(v)
-	return _u
-}
-
 // SetObserved sets the "observed" field.
 func (_u *APIKeyUpdate) SetObserved(v json.RawMessage) *APIKeyUpdate {
 	_u.mutation.SetObserved(v)
@@ -1134,12 +1113,6 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if value, ok := _u.mutation.LastReset(); ok {
 		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
 	}
-	if value, ok := _u.mutation.InFlight(); ok {
-		_spec.SetField(apikey.FieldInFlight, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedInFlight(); ok {
-		_spec.AddField(apikey.FieldInFlight, field.TypeInt64, value)
-	}
 	if value, ok := _u.mutation.Observed(); ok {
 		_spec.SetField(apikey.FieldObserved, field.TypeJSON, value)
 	}
@@ -1821,27 +1794,6 @@ func (_u *APIKeyUpdateOne) SetNillableLastReset(v *time.Time) *APIKeyUpdateOne {
 	if v != nil {
 		_u.SetLastReset(*v)
 	}
-	return _u
-}
-
-// SetInFlight sets the "in_flight" field.
-func (_u *APIKeyUpdateOne) SetInFlight(v int64) *APIKeyUpdateOne {
-	_u.mutation.ResetInFlight()
-	_u.mutation.SetInFlight(v)
-	return _u
-}
-
-// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
-func (_u *APIKeyUpdateOne) SetNillableInFlight(v *int64) *APIKeyUpdateOne {
-	if v != nil {
-		_u.SetInFlight(*v)
-	}
-	return _u
-}
-
-// AddInFlight adds value to the "in_flight" field.
-func (_u *APIKeyUpdateOne) AddInFlight(v int64) *APIKeyUpdateOne {
-	_u.mutation.AddInFlight(v)
 	return _u
 }
 
@@ -2649,12 +2601,6 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	}
 	if value, ok := _u.mutation.LastReset(); ok {
 		_spec.SetField(apikey.FieldLastReset, field.TypeTime, value)
-	}
-	if value, ok := _u.mutation.InFlight(); ok {
-		_spec.SetField(apikey.FieldInFlight, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedInFlight(); ok {
-		_spec.AddField(apikey.FieldInFlight, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Observed(); ok {
 		_spec.SetField(apikey.FieldObserved, field.TypeJSON, value)

@@ -28,10 +28,12 @@ type KeyLease struct {
 	ModelID *uuid.UUID `json:"model_id,omitempty"`
 	// the group that it counts in, wherever the key has gone since; NULL: none
 	QuotaGroupID *uuid.UUID `json:"quota_group_id,omitempty"`
-	// tokens that are counted in the key's windows until it is known how many they were
+	// tokens that count in the windows of the key and the group until it is known how many they were
 	ReservedTokens int64 `json:"reserved_tokens,omitempty"`
 	// nano-USD that are counted likewise
 	ReservedCost money.USD `json:"reserved_cost,omitempty"`
+	// start tag of the key's turn; the key's own is that of a lease that has ended
+	Pass int64 `json:"pass,omitempty"`
 	// it is the one request by which a key that was out is tried
 	Probe bool `json:"probe,omitempty"`
 	// when it began, UTC; its request counts in the windows of then
@@ -99,7 +101,7 @@ func (*KeyLease) scanValues(columns []string) ([]any, error) {
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
 		case keylease.FieldProbe:
 			values[i] = new(sql.NullBool)
-		case keylease.FieldReservedTokens, keylease.FieldReservedCost:
+		case keylease.FieldReservedTokens, keylease.FieldReservedCost, keylease.FieldPass:
 			values[i] = new(sql.NullInt64)
 		case keylease.FieldAcquiredAt, keylease.FieldExpiresAt:
 			values[i] = new(sql.NullTime)
@@ -157,6 +159,12 @@ func (_m *KeyLease) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field reserved_cost", values[i])
 			} else if value.Valid {
 				_m.ReservedCost = money.USD(value.Int64)
+			}
+		case keylease.FieldPass:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field pass", values[i])
+			} else if value.Valid {
+				_m.Pass = value.Int64
 			}
 		case keylease.FieldProbe:
 			if value, ok := values[i].(*sql.NullBool); !ok {
@@ -245,6 +253,9 @@ func (_m *KeyLease) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("reserved_cost=")
 	builder.WriteString(fmt.Sprintf("%v", _m.ReservedCost))
+	builder.WriteString(", ")
+	builder.WriteString("pass=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Pass))
 	builder.WriteString(", ")
 	builder.WriteString("probe=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Probe))

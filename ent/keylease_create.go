@@ -90,6 +90,20 @@ func (_c *KeyLeaseCreate) SetNillableReservedCost(v *money.USD) *KeyLeaseCreate 
 	return _c
 }
 
+// SetPass sets the "pass" field.
+func (_c *KeyLeaseCreate) SetPass(v int64) *KeyLeaseCreate {
+	_c.mutation.SetPass(v)
+	return _c
+}
+
+// SetNillablePass sets the "pass" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillablePass(v *int64) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetPass(*v)
+	}
+	return _c
+}
+
 // SetProbe sets the "probe" field.
 func (_c *KeyLeaseCreate) SetProbe(v bool) *KeyLeaseCreate {
 	_c.mutation.SetProbe(v)
@@ -194,6 +208,10 @@ func (_c *KeyLeaseCreate) defaults() {
 		v := keylease.DefaultReservedCost
 		_c.mutation.SetReservedCost(v)
 	}
+	if _, ok := _c.mutation.Pass(); !ok {
+		v := keylease.DefaultPass
+		_c.mutation.SetPass(v)
+	}
 	if _, ok := _c.mutation.Probe(); !ok {
 		v := keylease.DefaultProbe
 		_c.mutation.SetProbe(v)
@@ -214,6 +232,9 @@ func (_c *KeyLeaseCreate) check() error {
 	}
 	if _, ok := _c.mutation.ReservedCost(); !ok {
 		return &ValidationError{Name: "reserved_cost", err: errors.New(`ent: missing required field "KeyLease.reserved_cost"`)}
+	}
+	if _, ok := _c.mutation.Pass(); !ok {
+		return &ValidationError{Name: "pass", err: errors.New(`ent: missing required field "KeyLease.pass"`)}
 	}
 	if _, ok := _c.mutation.Probe(); !ok {
 		return &ValidationError{Name: "probe", err: errors.New(`ent: missing required field "KeyLease.probe"`)}
@@ -270,6 +291,10 @@ func (_c *KeyLeaseCreate) createSpec() (*KeyLease, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.ReservedCost(); ok {
 		_spec.SetField(keylease.FieldReservedCost, field.TypeInt64, value)
 		_node.ReservedCost = value
+	}
+	if value, ok := _c.mutation.Pass(); ok {
+		_spec.SetField(keylease.FieldPass, field.TypeInt64, value)
+		_node.Pass = value
 	}
 	if value, ok := _c.mutation.Probe(); ok {
 		_spec.SetField(keylease.FieldProbe, field.TypeBool, value)
@@ -470,6 +495,24 @@ func (u *KeyLeaseUpsert) AddReservedCost(v money.USD) *KeyLeaseUpsert {
 	return u
 }
 
+// SetPass sets the "pass" field.
+func (u *KeyLeaseUpsert) SetPass(v int64) *KeyLeaseUpsert {
+	u.Set(keylease.FieldPass, v)
+	return u
+}
+
+// UpdatePass sets the "pass" field to the value that was provided on create.
+func (u *KeyLeaseUpsert) UpdatePass() *KeyLeaseUpsert {
+	u.SetExcluded(keylease.FieldPass)
+	return u
+}
+
+// AddPass adds v to the "pass" field.
+func (u *KeyLeaseUpsert) AddPass(v int64) *KeyLeaseUpsert {
+	u.Add(keylease.FieldPass, v)
+	return u
+}
+
 // SetProbe sets the "probe" field.
 func (u *KeyLeaseUpsert) SetProbe(v bool) *KeyLeaseUpsert {
 	u.Set(keylease.FieldProbe, v)
@@ -640,6 +683,27 @@ func (u *KeyLeaseUpsertOne) AddReservedCost(v money.USD) *KeyLeaseUpsertOne {
 func (u *KeyLeaseUpsertOne) UpdateReservedCost() *KeyLeaseUpsertOne {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.UpdateReservedCost()
+	})
+}
+
+// SetPass sets the "pass" field.
+func (u *KeyLeaseUpsertOne) SetPass(v int64) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetPass(v)
+	})
+}
+
+// AddPass adds v to the "pass" field.
+func (u *KeyLeaseUpsertOne) AddPass(v int64) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.AddPass(v)
+	})
+}
+
+// UpdatePass sets the "pass" field to the value that was provided on create.
+func (u *KeyLeaseUpsertOne) UpdatePass() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdatePass()
 	})
 }
 
@@ -984,6 +1048,27 @@ func (u *KeyLeaseUpsertBulk) AddReservedCost(v money.USD) *KeyLeaseUpsertBulk {
 func (u *KeyLeaseUpsertBulk) UpdateReservedCost() *KeyLeaseUpsertBulk {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.UpdateReservedCost()
+	})
+}
+
+// SetPass sets the "pass" field.
+func (u *KeyLeaseUpsertBulk) SetPass(v int64) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetPass(v)
+	})
+}
+
+// AddPass adds v to the "pass" field.
+func (u *KeyLeaseUpsertBulk) AddPass(v int64) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.AddPass(v)
+	})
+}
+
+// UpdatePass sets the "pass" field to the value that was provided on create.
+func (u *KeyLeaseUpsertBulk) UpdatePass() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdatePass()
 	})
 }
 

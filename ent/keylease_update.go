@@ -130,6 +130,27 @@ func (_u *KeyLeaseUpdate) AddReservedCost(v money.USD) *KeyLeaseUpdate {
 	return _u
 }
 
+// SetPass sets the "pass" field.
+func (_u *KeyLeaseUpdate) SetPass(v int64) *KeyLeaseUpdate {
+	_u.mutation.ResetPass()
+	_u.mutation.SetPass(v)
+	return _u
+}
+
+// SetNillablePass sets the "pass" field if the given value is not nil.
+func (_u *KeyLeaseUpdate) SetNillablePass(v *int64) *KeyLeaseUpdate {
+	if v != nil {
+		_u.SetPass(*v)
+	}
+	return _u
+}
+
+// AddPass adds value to the "pass" field.
+func (_u *KeyLeaseUpdate) AddPass(v int64) *KeyLeaseUpdate {
+	_u.mutation.AddPass(v)
+	return _u
+}
+
 // SetProbe sets the "probe" field.
 func (_u *KeyLeaseUpdate) SetProbe(v bool) *KeyLeaseUpdate {
 	_u.mutation.SetProbe(v)
@@ -266,6 +287,12 @@ func (_u *KeyLeaseUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if value, ok := _u.mutation.AddedReservedCost(); ok {
 		_spec.AddField(keylease.FieldReservedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Pass(); ok {
+		_spec.SetField(keylease.FieldPass, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedPass(); ok {
+		_spec.AddField(keylease.FieldPass, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Probe(); ok {
 		_spec.SetField(keylease.FieldProbe, field.TypeBool, value)
@@ -478,6 +505,27 @@ func (_u *KeyLeaseUpdateOne) AddReservedCost(v money.USD) *KeyLeaseUpdateOne {
 	return _u
 }
 
+// SetPass sets the "pass" field.
+func (_u *KeyLeaseUpdateOne) SetPass(v int64) *KeyLeaseUpdateOne {
+	_u.mutation.ResetPass()
+	_u.mutation.SetPass(v)
+	return _u
+}
+
+// SetNillablePass sets the "pass" field if the given value is not nil.
+func (_u *KeyLeaseUpdateOne) SetNillablePass(v *int64) *KeyLeaseUpdateOne {
+	if v != nil {
+		_u.SetPass(*v)
+	}
+	return _u
+}
+
+// AddPass adds value to the "pass" field.
+func (_u *KeyLeaseUpdateOne) AddPass(v int64) *KeyLeaseUpdateOne {
+	_u.mutation.AddPass(v)
+	return _u
+}
+
 // SetProbe sets the "probe" field.
 func (_u *KeyLeaseUpdateOne) SetProbe(v bool) *KeyLeaseUpdateOne {
 	_u.mutation.SetProbe(v)
@@ -644,6 +692,12 @@ func (_u *KeyLeaseUpdateOne) sqlSave(ctx context.Context) (_node *KeyLease, err 
 	}
 	if value, ok := _u.mutation.AddedReservedCost(); ok {
 		_spec.AddField(keylease.FieldReservedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.Pass(); ok {
+		_spec.SetField(keylease.FieldPass, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedPass(); ok {
+		_spec.AddField(keylease.FieldPass, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Probe(); ok {
 		_spec.SetField(keylease.FieldProbe, field.TypeBool, value)

@@ -95,8 +95,6 @@ type APIKeyMutation struct {
 	cost_today              *money.USD
 	addcost_today           *money.USD
 	last_reset              *time.Time
-	in_flight               *int64
-	addin_flight            *int64
 	observed                *json.RawMessage
 	appendobserved          json.RawMessage
 	key_hash                *string
@@ -1079,62 +1077,6 @@ func (m *APIKeyMutation) OldLastReset(ctx context.Context) (v time.Time, err err
 // ResetLastReset resets all changes to the "last_reset" field.
 func (m *APIKeyMutation) ResetLastReset() {
 	m.last_reset = nil
-}
-
-// SetInFlight sets the "in_flight" field.
-func (m *APIKeyMutation) SetInFlight(i int64) {
-	m.in_flight = &i
-	m.addin_flight = nil
-}
-
-// InFlight returns the value of the "in_flight" field in the mutation.
-func (m *APIKeyMutation) InFlight() (r int64, exists bool) {
-	v := m.in_flight
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldInFlight returns the old "in_flight" field's value of the APIKey entity.
-// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *APIKeyMutation) OldInFlight(ctx context.Context) (v int64, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldInFlight is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldInFlight requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldInFlight: %w", err)
-	}
-	return oldValue.InFlight, nil
-}
-
-// AddInFlight adds i to the "in_flight" field.
-func (m *APIKeyMutation) AddInFlight(i int64) {
-	if m.addin_flight != nil {
-		*m.addin_flight += i
-	} else {
-		m.addin_flight = &i
-	}
-}
-
-// AddedInFlight returns the value that was added to the "in_flight" field in this mutation.
-func (m *APIKeyMutation) AddedInFlight() (r int64, exists bool) {
-	v := m.addin_flight
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// ResetInFlight resets all changes to the "in_flight" field.
-func (m *APIKeyMutation) ResetInFlight() {
-	m.in_flight = nil
-	m.addin_flight = nil
 }
 
 // SetObserved sets the "observed" field.
@@ -2822,7 +2764,7 @@ func (m *APIKeyMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *APIKeyMutation) Fields() []string {
-	fields := make([]string, 0, 46)
+	fields := make([]string, 0, 45)
 	if m.created_at != nil {
 		fields = append(fields, apikey.FieldCreatedAt)
 	}
@@ -2870,9 +2812,6 @@ func (m *APIKeyMutation) Fields() []string {
 	}
 	if m.last_reset != nil {
 		fields = append(fields, apikey.FieldLastReset)
-	}
-	if m.in_flight != nil {
-		fields = append(fields, apikey.FieldInFlight)
 	}
 	if m.observed != nil {
 		fields = append(fields, apikey.FieldObserved)
@@ -3001,8 +2940,6 @@ func (m *APIKeyMutation) Field(name string) (ent.Value, bool) {
 		return m.CostToday()
 	case apikey.FieldLastReset:
 		return m.LastReset()
-	case apikey.FieldInFlight:
-		return m.InFlight()
 	case apikey.FieldObserved:
 		return m.Observed()
 	case apikey.FieldProviderID:
@@ -3102,8 +3039,6 @@ func (m *APIKeyMutation) OldField(ctx context.Context, name string) (ent.Value, 
 		return m.OldCostToday(ctx)
 	case apikey.FieldLastReset:
 		return m.OldLastReset(ctx)
-	case apikey.FieldInFlight:
-		return m.OldInFlight(ctx)
 	case apikey.FieldObserved:
 		return m.OldObserved(ctx)
 	case apikey.FieldProviderID:
@@ -3282,13 +3217,6 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetLastReset(v)
-		return nil
-	case apikey.FieldInFlight:
-		v, ok := value.(int64)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetInFlight(v)
 		return nil
 	case apikey.FieldObserved:
 		v, ok := value.(json.RawMessage)
@@ -3534,9 +3462,6 @@ func (m *APIKeyMutation) AddedFields() []string {
 	if m.addcost_today != nil {
 		fields = append(fields, apikey.FieldCostToday)
 	}
-	if m.addin_flight != nil {
-		fields = append(fields, apikey.FieldInFlight)
-	}
 	if m.addusage_count != nil {
 		fields = append(fields, apikey.FieldUsageCount)
 	}
@@ -3591,8 +3516,6 @@ func (m *APIKeyMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedTokensToday()
 	case apikey.FieldCostToday:
 		return m.AddedCostToday()
-	case apikey.FieldInFlight:
-		return m.AddedInFlight()
 	case apikey.FieldUsageCount:
 		return m.AddedUsageCount()
 	case apikey.FieldTokenCount:
@@ -3694,13 +3617,6 @@ func (m *APIKeyMutation) AddField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.AddCostToday(v)
-		return nil
-	case apikey.FieldInFlight:
-		v, ok := value.(int64)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.AddInFlight(v)
 		return nil
 	case apikey.FieldUsageCount:
 		v, ok := value.(int64)
@@ -3919,9 +3835,6 @@ func (m *APIKeyMutation) ResetField(name string) error {
 		return nil
 	case apikey.FieldLastReset:
 		m.ResetLastReset()
-		return nil
-	case apikey.FieldInFlight:
-		m.ResetInFlight()
 		return nil
 	case apikey.FieldObserved:
 		m.ResetObserved()
@@ -6939,6 +6852,8 @@ type KeyLeaseMutation struct {
 	addreserved_tokens *int64
 	reserved_cost      *money.USD
 	addreserved_cost   *money.USD
+	pass               *int64
+	addpass            *int64
 	probe              *bool
 	acquired_at        *time.Time
 	expires_at         *time.Time
@@ -7304,6 +7219,62 @@ func (m *KeyLeaseMutation) ResetReservedCost() {
 	m.addreserved_cost = nil
 }
 
+// SetPass sets the "pass" field.
+func (m *KeyLeaseMutation) SetPass(i int64) {
+	m.pass = &i
+	m.addpass = nil
+}
+
+// Pass returns the value of the "pass" field in the mutation.
+func (m *KeyLeaseMutation) Pass() (r int64, exists bool) {
+	v := m.pass
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPass returns the old "pass" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldPass(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPass is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPass requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPass: %w", err)
+	}
+	return oldValue.Pass, nil
+}
+
+// AddPass adds i to the "pass" field.
+func (m *KeyLeaseMutation) AddPass(i int64) {
+	if m.addpass != nil {
+		*m.addpass += i
+	} else {
+		m.addpass = &i
+	}
+}
+
+// AddedPass returns the value that was added to the "pass" field in this mutation.
+func (m *KeyLeaseMutation) AddedPass() (r int64, exists bool) {
+	v := m.addpass
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetPass resets all changes to the "pass" field.
+func (m *KeyLeaseMutation) ResetPass() {
+	m.pass = nil
+	m.addpass = nil
+}
+
 // SetProbe sets the "probe" field.
 func (m *KeyLeaseMutation) SetProbe(b bool) {
 	m.probe = &b
@@ -7540,7 +7511,7 @@ func (m *KeyLeaseMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *KeyLeaseMutation) Fields() []string {
-	fields := make([]string, 0, 8)
+	fields := make([]string, 0, 9)
 	if m.key != nil {
 		fields = append(fields, keylease.FieldAPIKeyID)
 	}
@@ -7555,6 +7526,9 @@ func (m *KeyLeaseMutation) Fields() []string {
 	}
 	if m.reserved_cost != nil {
 		fields = append(fields, keylease.FieldReservedCost)
+	}
+	if m.pass != nil {
+		fields = append(fields, keylease.FieldPass)
 	}
 	if m.probe != nil {
 		fields = append(fields, keylease.FieldProbe)
@@ -7583,6 +7557,8 @@ func (m *KeyLeaseMutation) Field(name string) (ent.Value, bool) {
 		return m.ReservedTokens()
 	case keylease.FieldReservedCost:
 		return m.ReservedCost()
+	case keylease.FieldPass:
+		return m.Pass()
 	case keylease.FieldProbe:
 		return m.Probe()
 	case keylease.FieldAcquiredAt:
@@ -7608,6 +7584,8 @@ func (m *KeyLeaseMutation) OldField(ctx context.Context, name string) (ent.Value
 		return m.OldReservedTokens(ctx)
 	case keylease.FieldReservedCost:
 		return m.OldReservedCost(ctx)
+	case keylease.FieldPass:
+		return m.OldPass(ctx)
 	case keylease.FieldProbe:
 		return m.OldProbe(ctx)
 	case keylease.FieldAcquiredAt:
@@ -7658,6 +7636,13 @@ func (m *KeyLeaseMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetReservedCost(v)
 		return nil
+	case keylease.FieldPass:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPass(v)
+		return nil
 	case keylease.FieldProbe:
 		v, ok := value.(bool)
 		if !ok {
@@ -7693,6 +7678,9 @@ func (m *KeyLeaseMutation) AddedFields() []string {
 	if m.addreserved_cost != nil {
 		fields = append(fields, keylease.FieldReservedCost)
 	}
+	if m.addpass != nil {
+		fields = append(fields, keylease.FieldPass)
+	}
 	return fields
 }
 
@@ -7705,6 +7693,8 @@ func (m *KeyLeaseMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedReservedTokens()
 	case keylease.FieldReservedCost:
 		return m.AddedReservedCost()
+	case keylease.FieldPass:
+		return m.AddedPass()
 	}
 	return nil, false
 }
@@ -7727,6 +7717,13 @@ func (m *KeyLeaseMutation) AddField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.AddReservedCost(v)
+		return nil
+	case keylease.FieldPass:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddPass(v)
 		return nil
 	}
 	return fmt.Errorf("unknown KeyLease numeric field %s", name)
@@ -7784,6 +7781,9 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 		return nil
 	case keylease.FieldReservedCost:
 		m.ResetReservedCost()
+		return nil
+	case keylease.FieldPass:
+		m.ResetPass()
 		return nil
 	case keylease.FieldProbe:
 		m.ResetProbe()
@@ -13257,8 +13257,6 @@ type QuotaGroupMutation struct {
 	cost_today              *money.USD
 	addcost_today           *money.USD
 	last_reset              *time.Time
-	in_flight               *int64
-	addin_flight            *int64
 	observed                *json.RawMessage
 	appendobserved          json.RawMessage
 	name                    *string
@@ -14153,62 +14151,6 @@ func (m *QuotaGroupMutation) ResetLastReset() {
 	m.last_reset = nil
 }
 
-// SetInFlight sets the "in_flight" field.
-func (m *QuotaGroupMutation) SetInFlight(i int64) {
-	m.in_flight = &i
-	m.addin_flight = nil
-}
-
-// InFlight returns the value of the "in_flight" field in the mutation.
-func (m *QuotaGroupMutation) InFlight() (r int64, exists bool) {
-	v := m.in_flight
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldInFlight returns the old "in_flight" field's value of the QuotaGroup entity.
-// If the QuotaGroup object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *QuotaGroupMutation) OldInFlight(ctx context.Context) (v int64, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldInFlight is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldInFlight requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldInFlight: %w", err)
-	}
-	return oldValue.InFlight, nil
-}
-
-// AddInFlight adds i to the "in_flight" field.
-func (m *QuotaGroupMutation) AddInFlight(i int64) {
-	if m.addin_flight != nil {
-		*m.addin_flight += i
-	} else {
-		m.addin_flight = &i
-	}
-}
-
-// AddedInFlight returns the value that was added to the "in_flight" field in this mutation.
-func (m *QuotaGroupMutation) AddedInFlight() (r int64, exists bool) {
-	v := m.addin_flight
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// ResetInFlight resets all changes to the "in_flight" field.
-func (m *QuotaGroupMutation) ResetInFlight() {
-	m.in_flight = nil
-	m.addin_flight = nil
-}
-
 // SetObserved sets the "observed" field.
 func (m *QuotaGroupMutation) SetObserved(jm json.RawMessage) {
 	m.observed = &jm
@@ -14515,7 +14457,7 @@ func (m *QuotaGroupMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *QuotaGroupMutation) Fields() []string {
-	fields := make([]string, 0, 19)
+	fields := make([]string, 0, 18)
 	if m.created_at != nil {
 		fields = append(fields, quotagroup.FieldCreatedAt)
 	}
@@ -14560,9 +14502,6 @@ func (m *QuotaGroupMutation) Fields() []string {
 	}
 	if m.last_reset != nil {
 		fields = append(fields, quotagroup.FieldLastReset)
-	}
-	if m.in_flight != nil {
-		fields = append(fields, quotagroup.FieldInFlight)
 	}
 	if m.observed != nil {
 		fields = append(fields, quotagroup.FieldObserved)
@@ -14611,8 +14550,6 @@ func (m *QuotaGroupMutation) Field(name string) (ent.Value, bool) {
 		return m.CostToday()
 	case quotagroup.FieldLastReset:
 		return m.LastReset()
-	case quotagroup.FieldInFlight:
-		return m.InFlight()
 	case quotagroup.FieldObserved:
 		return m.Observed()
 	case quotagroup.FieldProviderID:
@@ -14658,8 +14595,6 @@ func (m *QuotaGroupMutation) OldField(ctx context.Context, name string) (ent.Val
 		return m.OldCostToday(ctx)
 	case quotagroup.FieldLastReset:
 		return m.OldLastReset(ctx)
-	case quotagroup.FieldInFlight:
-		return m.OldInFlight(ctx)
 	case quotagroup.FieldObserved:
 		return m.OldObserved(ctx)
 	case quotagroup.FieldProviderID:
@@ -14780,13 +14715,6 @@ func (m *QuotaGroupMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetLastReset(v)
 		return nil
-	case quotagroup.FieldInFlight:
-		v, ok := value.(int64)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetInFlight(v)
-		return nil
 	case quotagroup.FieldObserved:
 		v, ok := value.(json.RawMessage)
 		if !ok {
@@ -14849,9 +14777,6 @@ func (m *QuotaGroupMutation) AddedFields() []string {
 	if m.addcost_today != nil {
 		fields = append(fields, quotagroup.FieldCostToday)
 	}
-	if m.addin_flight != nil {
-		fields = append(fields, quotagroup.FieldInFlight)
-	}
 	return fields
 }
 
@@ -14882,8 +14807,6 @@ func (m *QuotaGroupMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedTokensToday()
 	case quotagroup.FieldCostToday:
 		return m.AddedCostToday()
-	case quotagroup.FieldInFlight:
-		return m.AddedInFlight()
 	}
 	return nil, false
 }
@@ -14969,13 +14892,6 @@ func (m *QuotaGroupMutation) AddField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.AddCostToday(v)
-		return nil
-	case quotagroup.FieldInFlight:
-		v, ok := value.(int64)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.AddInFlight(v)
 		return nil
 	}
 	return fmt.Errorf("unknown QuotaGroup numeric field %s", name)
@@ -15063,9 +14979,6 @@ func (m *QuotaGroupMutation) ResetField(name string) error {
 		return nil
 	case quotagroup.FieldLastReset:
 		m.ResetLastReset()
-		return nil
-	case quotagroup.FieldInFlight:
-		m.ResetInFlight()
 		return nil
 	case quotagroup.FieldObserved:
 		m.ResetObserved()

@@ -215,20 +215,6 @@ func (_c *QuotaGroupCreate) SetLastReset(v time.Time) *QuotaGroupCreate {
 	return _c
 }
 
-// SetInFlight sets the "in_flight" field.
-func (_c *QuotaGroupCreate) SetInFlight(v int64) *QuotaGroupCreate {
-	_c.mutation.SetInFlight(v)
-	return _c
-}
-
-// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
-func (_c *QuotaGroupCreate) SetNillableInFlight(v *int64) *QuotaGroupCreate {
-	if v != nil {
-		_c.SetInFlight(*v)
-	}
-	return _c
-}
-
 // SetObserved sets the "observed" field.
 func (_c *QuotaGroupCreate) SetObserved(v json.RawMessage) *QuotaGroupCreate {
 	_c.mutation.SetObserved(v)
@@ -375,10 +361,6 @@ func (_c *QuotaGroupCreate) defaults() {
 		v := quotagroup.DefaultCostToday
 		_c.mutation.SetCostToday(v)
 	}
-	if _, ok := _c.mutation.InFlight(); !ok {
-		v := quotagroup.DefaultInFlight
-		_c.mutation.SetInFlight(v)
-	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := quotagroup.DefaultID()
 		_c.mutation.SetID(v)
@@ -428,9 +410,6 @@ func (_c *QuotaGroupCreate) check() error {
 	}
 	if _, ok := _c.mutation.LastReset(); !ok {
 		return &ValidationError{Name: "last_reset", err: errors.New(`ent: missing required field "QuotaGroup.last_reset"`)}
-	}
-	if _, ok := _c.mutation.InFlight(); !ok {
-		return &ValidationError{Name: "in_flight", err: errors.New(`ent: missing required field "QuotaGroup.in_flight"`)}
 	}
 	if _, ok := _c.mutation.ProviderID(); !ok {
 		return &ValidationError{Name: "provider_id", err: errors.New(`ent: missing required field "QuotaGroup.provider_id"`)}
@@ -536,10 +515,6 @@ func (_c *QuotaGroupCreate) createSpec() (*QuotaGroup, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.LastReset(); ok {
 		_spec.SetField(quotagroup.FieldLastReset, field.TypeTime, value)
 		_node.LastReset = value
-	}
-	if value, ok := _c.mutation.InFlight(); ok {
-		_spec.SetField(quotagroup.FieldInFlight, field.TypeInt64, value)
-		_node.InFlight = value
 	}
 	if value, ok := _c.mutation.Observed(); ok {
 		_spec.SetField(quotagroup.FieldObserved, field.TypeJSON, value)
@@ -887,24 +862,6 @@ func (u *QuotaGroupUpsert) SetLastReset(v time.Time) *QuotaGroupUpsert {
 // UpdateLastReset sets the "last_reset" field to the value that was provided on create.
 func (u *QuotaGroupUpsert) UpdateLastReset() *QuotaGroupUpsert {
 	u.SetExcluded(quotagroup.FieldLastReset)
-	return u
-}
-
-// SetInFlight sets the "in_flight" field.
-func (u *QuotaGroupUpsert) SetInFlight(v int64) *QuotaGroupUpsert {
-	u.Set(quotagroup.FieldInFlight, v)
-	return u
-}
-
-// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
-func (u *QuotaGroupUpsert) UpdateInFlight() *QuotaGroupUpsert {
-	u.SetExcluded(quotagroup.FieldInFlight)
-	return u
-}
-
-// AddInFlight adds v to the "in_flight" field.
-func (u *QuotaGroupUpsert) AddInFlight(v int64) *QuotaGroupUpsert {
-	u.Add(quotagroup.FieldInFlight, v)
 	return u
 }
 
@@ -1278,27 +1235,6 @@ func (u *QuotaGroupUpsertOne) SetLastReset(v time.Time) *QuotaGroupUpsertOne {
 func (u *QuotaGroupUpsertOne) UpdateLastReset() *QuotaGroupUpsertOne {
 	return u.Update(func(s *QuotaGroupUpsert) {
 		s.UpdateLastReset()
-	})
-}
-
-// SetInFlight sets the "in_flight" field.
-func (u *QuotaGroupUpsertOne) SetInFlight(v int64) *QuotaGroupUpsertOne {
-	return u.Update(func(s *QuotaGroupUpsert) {
-		s.SetInFlight(v)
-	})
-}
-
-// AddInFlight adds v to the "in_flight" field.
-func (u *QuotaGroupUpsertOne) AddInFlight(v int64) *QuotaGroupUpsertOne {
-	return u.Update(func(s *QuotaGroupUpsert) {
-		s.AddInFlight(v)
-	})
-}
-
-// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
-func (u *QuotaGroupUpsertOne) UpdateInFlight() *QuotaGroupUpsertOne {
-	return u.Update(func(s *QuotaGroupUpsert) {
-		s.UpdateInFlight()
 	})
 }
 
@@ -1846,27 +1782,6 @@ func (u *QuotaGroupUpsertBulk) SetLastReset(v time.Time) *QuotaGroupUpsertBulk {
 func (u *QuotaGroupUpsertBulk) UpdateLastReset() *QuotaGroupUpsertBulk {
 	return u.Update(func(s *QuotaGroupUpsert) {
 		s.UpdateLastReset()
-	})
-}
-
-// SetInFlight sets the "in_flight" field.
-func (u *QuotaGroupUpsertBulk) SetInFlight(v int64) *QuotaGroupUpsertBulk {
-	return u.Update(func(s *QuotaGroupUpsert) {
-		s.SetInFlight(v)
-	})
-}
-
-// AddInFlight adds v to the "in_flight" field.
-func (u *QuotaGroupUpsertBulk) AddInFlight(v int64) *QuotaGroupUpsertBulk {
-	return u.Update(func(s *QuotaGroupUpsert) {
-		s.AddInFlight(v)
-	})
-}
-
-// UpdateInFlight sets the "in_flight" field to the value that was provided on create.
-func (u *QuotaGroupUpsertBulk) UpdateInFlight() *QuotaGroupUpsertBulk {
-	return u.Update(func(s *QuotaGroupUpsert) {
-		s.UpdateInFlight()
 	})
 }
 

@@ -315,27 +315,6 @@ func (_u *QuotaGroupUpdate) SetNillableLastReset(v *time.Time) *QuotaGroupUpdate
 	return _u
 }
 
-// SetInFlight sets the "in_flight" field.
-func (_u *QuotaGroupUpdate) SetInFlight(v int64) *QuotaGroupUpdate {
-	_u.mutation.ResetInFlight()
-	_u.mutation.SetInFlight(v)
-	return _u
-}
-
-// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
-func (_u *QuotaGroupUpdate) SetNillableInFlight(v *int64) *QuotaGroupUpdate {
-	if v != nil {
-		_u.SetInFlight(*v)
-	}
-	return _u
-}
-
-// AddInFlight adds value to the "in_flight" field.
-func (_u *QuotaGroupUpdate) AddInFlight(v int64) *QuotaGroupUpdate {
-	_u.mutation.AddInFlight(v)
-	return _u
-}
-
 // SetObserved sets the "observed" field.
 func (_u *QuotaGroupUpdate) SetObserved(v json.RawMessage) *QuotaGroupUpdate {
 	_u.mutation.SetObserved(v)
@@ -600,12 +579,6 @@ func (_u *QuotaGroupUpdate) sqlSave(ctx context.Context) (_node int, err error) 
 	}
 	if value, ok := _u.mutation.LastReset(); ok {
 		_spec.SetField(quotagroup.FieldLastReset, field.TypeTime, value)
-	}
-	if value, ok := _u.mutation.InFlight(); ok {
-		_spec.SetField(quotagroup.FieldInFlight, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedInFlight(); ok {
-		_spec.AddField(quotagroup.FieldInFlight, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Observed(); ok {
 		_spec.SetField(quotagroup.FieldObserved, field.TypeJSON, value)
@@ -1041,27 +1014,6 @@ func (_u *QuotaGroupUpdateOne) SetNillableLastReset(v *time.Time) *QuotaGroupUpd
 	return _u
 }
 
-// SetInFlight sets the "in_flight" field.
-func (_u *QuotaGroupUpdateOne) SetInFlight(v int64) *QuotaGroupUpdateOne {
-	_u.mutation.ResetInFlight()
-	_u.mutation.SetInFlight(v)
-	return _u
-}
-
-// SetNillableInFlight sets the "in_flight" field if the given value is not nil.
-func (_u *QuotaGroupUpdateOne) SetNillableInFlight(v *int64) *QuotaGroupUpdateOne {
-	if v != nil {
-		_u.SetInFlight(*v)
-	}
-	return _u
-}
-
-// AddInFlight adds value to the "in_flight" field.
-func (_u *QuotaGroupUpdateOne) AddInFlight(v int64) *QuotaGroupUpdateOne {
-	_u.mutation.AddInFlight(v)
-	return _u
-}
-
 // SetObserved sets the "observed" field.
 func (_u *QuotaGroupUpdateOne) SetObserved(v json.RawMessage) *QuotaGroupUpdateOne {
 	_u.mutation.SetObserved(v)
@@ -1356,12 +1308,6 @@ func (_u *QuotaGroupUpdateOne) sqlSave(ctx context.Context) (_node *QuotaGroup, 
 	}
 	if value, ok := _u.mutation.LastReset(); ok {
 		_spec.SetField(quotagroup.FieldLastReset, field.TypeTime, value)
-	}
-	if value, ok := _u.mutation.InFlight(); ok {
-		_spec.SetField(quotagroup.FieldInFlight, field.TypeInt64, value)
-	}
-	if value, ok := _u.mutation.AddedInFlight(); ok {
-		_spec.AddField(quotagroup.FieldInFlight, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Observed(); ok {
 		_spec.SetField(quotagroup.FieldObserved, field.TypeJSON, value)

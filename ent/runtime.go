@@ -78,10 +78,6 @@ func init() {
 	apikeyDescCostToday := apikeyMixinFields3[11].Descriptor()
 	// apikey.DefaultCostToday holds the default value on creation for the cost_today field.
 	apikey.DefaultCostToday = money.USD(apikeyDescCostToday.Default.(int64))
-	// apikeyDescInFlight is the schema descriptor for in_flight field.
-	apikeyDescInFlight := apikeyMixinFields3[13].Descriptor()
-	// apikey.DefaultInFlight holds the default value on creation for the in_flight field.
-	apikey.DefaultInFlight = apikeyDescInFlight.Default.(int64)
 	// apikeyDescLabel is the schema descriptor for label field.
 	apikeyDescLabel := apikeyFields[3].Descriptor()
 	// apikey.DefaultLabel holds the default value on creation for the label field.
@@ -219,8 +215,12 @@ func init() {
 	keyleaseDescReservedCost := keyleaseFields[4].Descriptor()
 	// keylease.DefaultReservedCost holds the default value on creation for the reserved_cost field.
 	keylease.DefaultReservedCost = money.USD(keyleaseDescReservedCost.Default.(int64))
+	// keyleaseDescPass is the schema descriptor for pass field.
+	keyleaseDescPass := keyleaseFields[5].Descriptor()
+	// keylease.DefaultPass holds the default value on creation for the pass field.
+	keylease.DefaultPass = keyleaseDescPass.Default.(int64)
 	// keyleaseDescProbe is the schema descriptor for probe field.
-	keyleaseDescProbe := keyleaseFields[5].Descriptor()
+	keyleaseDescProbe := keyleaseFields[6].Descriptor()
 	// keylease.DefaultProbe holds the default value on creation for the probe field.
 	keylease.DefaultProbe = keyleaseDescProbe.Default.(bool)
 	// keyleaseDescID is the schema descriptor for id field.
@@ -394,10 +394,6 @@ func init() {
 	quotagroupDescCostToday := quotagroupMixinFields2[11].Descriptor()
 	// quotagroup.DefaultCostToday holds the default value on creation for the cost_today field.
 	quotagroup.DefaultCostToday = money.USD(quotagroupDescCostToday.Default.(int64))
-	// quotagroupDescInFlight is the schema descriptor for in_flight field.
-	quotagroupDescInFlight := quotagroupMixinFields2[13].Descriptor()
-	// quotagroup.DefaultInFlight holds the default value on creation for the in_flight field.
-	quotagroup.DefaultInFlight = quotagroupDescInFlight.Default.(int64)
 	// quotagroupDescID is the schema descriptor for id field.
 	quotagroupDescID := quotagroupMixinFields0[0].Descriptor()
 	// quotagroup.DefaultID holds the default value on creation for the id field.

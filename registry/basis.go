@@ -35,7 +35,7 @@ type basis struct {
 	recorded map[string]bool          // request ids
 	leases   map[uuid.UUID]*openLease // that end, or that were acquired by an attempt whose answer was lost
 	names    map[uuid.UUID]namedModel // of models, without their prices
-	looked   map[uuid.UUID]bool       // pools whose expired leases have been taken
+	looked   map[uuid.UUID]bool       // pools in which no lease counts that has expired
 }
 
 // namedModel is what the pool and the ledger have to know of a model.
@@ -99,7 +99,7 @@ const maxRemembered = 2048
 func newBasis(now time.Time) *basis {
 	return &basis{
 		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*poolKey{},
-		groups: map[uuid.UUID]*poolGroup{}, pools: map[uuid.UUID]*pool{}, providers: map[uuid.UUID]*poolProvider{}, now: now,
+		groups: map[uuid.UUID]*poolGroup{}, pools: map[uuid.UUID]*pool{}, providers: map[uuid.UUID]*poolProvider{}, looked: map[uuid.UUID]bool{}, now: now,
 	}
 }
 
@@ -179,12 +179,16 @@ func needsOf(works []work) needs {
 // readBasis locks the ledger and the pool, and reads of them what the works refer to and is not known.
 func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, works []work) error {
 	n := needsOf(works)
+	pools := unknown(n.pools, b.pools)
 	if err := r.lockLedger(ctx, tx, b, slices.Collect(maps.Keys(n.ledger)), n.keys, n.pools); err != nil {
 		return err
 	}
 	b.now = r.now() // what was waited for is over
 	for i := range works {
 		b.now = maxTime(b.now, works[i].now)
+	}
+	if err := b.readOpen(ctx, tx, pools); err != nil {
+		return err
 	}
 	if err := b.readProviders(ctx, tx, unknown(n.providers, b.providers)); err != nil {
 		return err

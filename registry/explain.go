@@ -12,6 +12,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 )
 
 // KeyReason says why a key may not be used.
@@ -118,7 +119,7 @@ func (p *pool) noKey(want wanted, now time.Time) *NoKeyError {
 // verdict says whether a key may be used now.
 func (p *pool) verdict(k *poolKey, want wanted, now time.Time) KeyVerdict {
 	v := KeyVerdict{
-		ID: k.id, Prefix: k.prefix, Label: k.label, Priority: k.priority, Weight: k.weight, InFlight: k.inFlight,
+		ID: k.id, Prefix: k.prefix, Label: k.label, Priority: k.priority, Weight: k.weight, InFlight: k.inFlight(),
 		Excluded: want.exclude[k.id], Probation: k.onProbation(),
 	}
 	v.Reason, v.Until = k.blocked(want, now)
@@ -188,37 +189,25 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	return verdicts, nil
 }
 
-// look reads the pools of providers as they are now, without the leases that have expired.
+// look reads the pools of providers as they are now.
 func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) error {
 	if err := r.readPool(ctx, r.fresh, b, false, nil, nil, providers); err != nil {
 		return err
 	}
-	for _, id := range providers {
-		err := scanRows(ctx, r.fresh, "SELECT "+leaseColumns+expiredLeasesSQL, []any{id, b.now}, func(scan func(...any) error) error {
-			l, err := scanLease(scan)
-			if err == nil {
-				b.free(l)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.readOpen(ctx, r.fresh, providers)
 }
 
 // explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.
 func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
 	all, err := r.fresh.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
-		Order(inOrderOfUse()...).All(ctx)
+		Order(inOrderOfUse()...).WithLeases(func(q *ent.KeyLeaseQuery) { q.Where(keylease.ExpiresAtGT(now)) }).All(ctx)
 	if err != nil {
 		return nil, err
 	}
 	why := &NoKeyError{ProviderID: providerID}
 	for _, key := range all {
 		asOf(key, now)
-		v := KeyVerdict{ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label, Priority: key.Priority, Weight: key.Weight, InFlight: key.InFlight}
+		v := KeyVerdict{ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label, Priority: key.Priority, Weight: key.Weight, InFlight: int64(len(key.Edges.Leases))}
 		switch {
 		case key.Disabled:
 			v.Reason = KeyDisabled
@@ -227,6 +216,7 @@ func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.T
 		case key.Degraded:
 			v.Reason, v.Detail, v.Until = KeyDegraded, key.DegradedReason, *key.DegradedUntil
 		default:
+			key.Edges = ent.APIKeyEdges{}
 			return key, nil
 		}
 		why.add(v)

@@ -257,7 +257,7 @@ func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
 		k.failures, k.failureClass, k.failedAt = 0, "", nil
 		k.changed |= changedState
 		for _, q := range k.quotas() { // what the answers of this incident said is not the account's
-			q.observed = nil
+			q.observed, q.held.observed = nil, amount{}
 		}
 		k.touch()
 	}

@@ -31,7 +31,7 @@ const leastUsedKeySQL = "SELECT id, created_at, updated_at, deleted_at, provider
 	" usage_count, token_count, extra_requests, extra_tokens, disabled, degraded, degraded_until, degraded_at, degraded_reason, degraded_by," +
 	" failures, failure_class, failed_at, succeeded_at, pass, weight, priority, allowed_models, denied_models, quota_group_id," +
 	" requests_per_minute, tokens_per_minute, requests_per_day, tokens_per_day, concurrency, cost_per_day, minute, requests_this_minute," +
-	" tokens_this_minute, requests_today, tokens_today, cost_today, last_reset, in_flight, observed, last_used_at, expires_at, sealed, data_key_id" +
+	" tokens_this_minute, requests_today, tokens_today, cost_today, last_reset, observed, last_used_at, expires_at, sealed, data_key_id" +
 	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
 	" AND (degraded_until IS NULL OR degraded_until <= $2) AND (expires_at IS NULL OR expires_at > $2)" +
 	" ORDER BY usage_count, last_used_at NULLS FIRST, id LIMIT 1"
@@ -83,7 +83,7 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 		&k.UsageCount, &k.TokenCount, &k.ExtraRequests, &k.ExtraTokens, &k.Disabled, &k.Degraded, &k.DegradedUntil, &k.DegradedAt, &k.DegradedReason, &k.DegradedBy,
 		&k.Failures, &k.FailureClass, &k.FailedAt, &k.SucceededAt, &k.Pass, &k.Weight, &k.Priority, &allowed, &denied, &k.QuotaGroupID,
 		&k.RequestsPerMinute, &k.TokensPerMinute, &k.RequestsPerDay, &k.TokensPerDay, &k.Concurrency, &k.CostPerDay, &k.Minute, &k.RequestsThisMinute,
-		&k.TokensThisMinute, &k.RequestsToday, &k.TokensToday, &k.CostToday, &k.LastReset, &k.InFlight, (*[]byte)(&k.Observed), &k.LastUsedAt, &k.ExpiresAt,
+		&k.TokensThisMinute, &k.RequestsToday, &k.TokensToday, &k.CostToday, &k.LastReset, (*[]byte)(&k.Observed), &k.LastUsedAt, &k.ExpiresAt,
 		&k.Sealed, &k.DataKeyID)
 	if err != nil {
 		return nil, err

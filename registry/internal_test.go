@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -296,4 +298,36 @@ func TestPartitionsUndone(t *testing.T) {
 	}), undone)
 	require.False(t, reg.partitions.has(startOfDay(reg.now())))
 	require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
+}
+
+// TestMemoryWrong has the memory of the last batch know a row that there is not: usage is not lost to that.
+func TestMemoryWrong(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	reg, err := Open(t.Context(), ":memory:", WithClock(func() time.Time { return now }))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	p, err := reg.CreateProvider(t.Context(), ProviderInput{Name: "p"})
+	require.NoError(t, err)
+	m, err := reg.CreateModel(t.Context(), ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{}})
+	require.NoError(t, err)
+	k, err := reg.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001"})
+	require.NoError(t, err)
+	in := UsageInput{ModelID: m.ID, APIKeyID: k.ID}
+	require.NoError(t, reg.RecordUsage(t.Context(), in))
+	now = now.Add(quarter)
+	for p := range maps.Clone(reg.memory.last.periods) {
+		if p.grain == usage.GrainQuarter {
+			p.start = p.start.Add(quarter)
+			reg.memory.last.periods[p] = sums{requests: 7}
+		}
+	}
+	require.NoError(t, reg.RecordUsage(t.Context(), in))
+	rows, err := reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainQuarter), usage.PeriodStart(now)).All(t.Context())
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	require.EqualValues(t, 1, rows[0].RequestCount)
+	report, err := reg.VerifyLedger(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, report.Differences)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
@@ -297,6 +298,9 @@ func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey,
 	update.SetNillablePriority(up.Priority).SetNillableWeight(up.Weight)
 	if up.Priority != nil && *up.Priority != old.Priority {
 		update.SetPass(0) // its turns were among others
+		if err := tx.KeyLease.Update().Where(keylease.APIKeyID(old.ID)).SetPass(0).Exec(ctx); err != nil {
+			return err
+		}
 	}
 	if l := up.Limits; l != nil {
 		l.set(update.Mutation())
@@ -353,9 +357,6 @@ func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 		}
 		if len(keys) == 0 {
 			return ErrNotFound
-		}
-		if err := leaveGroups(ctx, tx, id); err != nil {
-			return err
 		}
 		if err := tx.APIKey.DeleteOne(keys[0]).Exec(ctx); err != nil {
 			return err
@@ -485,10 +486,9 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
 		now := r.now()
-		used := apikey.And(
-			apikey.DeletedAtIsNil(), apikey.LastResetGTE(startOfDay(now)),
-			apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
-		)
+		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeases(), apikey.And(
+			apikey.LastResetGTE(startOfDay(now)), apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
+		)))
 		if _, err := lockedKeys(ctx, tx, used); err != nil {
 			return err
 		}
@@ -497,10 +497,10 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		if err != nil {
 			return err
 		}
-		usedGroups := quotagroup.And(
+		usedGroups := quotagroup.Or(quotagroup.HasLeases(), quotagroup.And(
 			quotagroup.LastResetGTE(startOfDay(now)),
 			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
-		)
+		))
 		query := tx.QuotaGroup.Query().Where(usedGroups).Order(quotagroup.ByID())
 		query.Modify(forUpdate)
 		if _, err := query.All(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -78,15 +79,29 @@ func (p *poolTest) explain(tb testing.TB, tokens int64) []registry.KeyVerdict {
 	return verdicts
 }
 
-// openLeases says how many rows there are, and how many the keys count.
-func (p *poolTest) openLeases(tb testing.TB) (rows int, counted int64) {
+// openLeases returns how many leases there are, of some only.
+func (p *poolTest) openLeases(tb testing.TB, of ...predicate.KeyLease) int {
 	tb.Helper()
-	rows, err := p.Client().KeyLease.Query().Count(tb.Context())
+	n, err := p.Client().KeyLease.Query().Where(of...).Count(tb.Context())
 	require.NoError(tb, err)
-	for i := range p.keys {
-		counted += p.key(tb, i).InFlight
+	return n
+}
+
+// counters are those of a key's row: of what has ended.
+func (p *poolTest) counters(tb testing.TB, i int) []int64 {
+	tb.Helper()
+	key := p.key(tb, i)
+	return []int64{key.RequestsThisMinute, key.TokensThisMinute, key.RequestsToday, key.TokensToday, key.UsageCount, key.TokenCount}
+}
+
+// counted is what a key's limits count, with what is under way.
+func (p *poolTest) counted(tb testing.TB, i int) map[registry.LimitName]int64 {
+	tb.Helper()
+	used := map[registry.LimitName]int64{}
+	for _, l := range p.explain(tb, 0)[i].Limits {
+		used[l.Name] += l.Used
 	}
-	return rows, counted
+	return used
 }
 
 func used(input int64) registry.UsageInput {
@@ -98,18 +113,28 @@ func TestLease(t *testing.T) { eachEngine(t, testLease) }
 func testLease(t *testing.T, e engine) {
 	t.Run("Settle", func(t *testing.T) {
 		t.Parallel()
-		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
-		lease := p.acquire(t, 1000)
+		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{
+			RequestsPerMinute: 9, TokensPerMinute: 9000, RequestsPerDay: 9, TokensPerDay: 9000, Concurrency: 9, CostPerDay: money.Dollar,
+		}}})
+		in := p.want(1000)
+		in.EstimatedCost = 5 * money.Cent
+		lease, err := p.AcquireKey(t.Context(), in)
+		require.NoError(t, err)
 		require.Equal(t, p.keys[0].ID, lease.KeyID)
 		require.Equal(t, p.clock.Now().Add(time.Minute), lease.ExpiresAt)
-		key := p.key(t, 0)
-		require.EqualValues(t, []int64{1, 1000, 1, 1000, 1, 0},
-			[]int64{key.RequestsThisMinute, key.TokensThisMinute, key.RequestsToday, key.TokensToday, key.InFlight, key.UsageCount})
+		require.Equal(t, []int64{0, 0, 0, 0, 0, 0}, p.counters(t, 0), "they are of what has ended")
+		require.Equal(t, map[registry.LimitName]int64{
+			registry.RequestsPerMinute: 1, registry.TokensPerMinute: 1000, registry.RequestsPerDay: 1, registry.TokensPerDay: 1000,
+			registry.Concurrency: 1, registry.CostPerDay: int64(5 * money.Cent),
+		}, p.counted(t, 0))
+		require.EqualValues(t, 1, p.explain(t, 0)[0].InFlight)
 		require.NoError(t, lease.Settle(t.Context(), used(1200)))
-		key = p.key(t, 0)
-		require.EqualValues(t, []int64{1, 1200, 1, 1200, 0, 1, 1200},
-			[]int64{key.RequestsThisMinute, key.TokensThisMinute, key.RequestsToday, key.TokensToday, key.InFlight, key.UsageCount, key.TokenCount})
-		require.Equal(t, 36*money.Dollar/1000, key.CostToday)
+		require.Equal(t, []int64{1, 1200, 1, 1200, 1, 1200}, p.counters(t, 0))
+		require.Equal(t, 36*money.Dollar/1000, p.key(t, 0).CostToday)
+		require.Equal(t, map[registry.LimitName]int64{
+			registry.RequestsPerMinute: 1, registry.TokensPerMinute: 1200, registry.RequestsPerDay: 1, registry.TokensPerDay: 1200,
+			registry.Concurrency: 0, registry.CostPerDay: int64(36 * money.Dollar / 1000),
+		}, p.counted(t, 0))
 		events, err := p.ListUsageEvents(t.Context(), registry.EventFilter{})
 		require.NoError(t, err)
 		require.Len(t, events, 1)
@@ -121,9 +146,7 @@ func testLease(t *testing.T, e engine) {
 		} {
 			require.ErrorIs(t, again(), registry.ErrLeaseEnded)
 		}
-		rows, counted := p.openLeases(t)
-		require.Zero(t, rows)
-		require.Zero(t, counted)
+		require.Zero(t, p.openLeases(t))
 		report, err := p.VerifyLedger(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, report.Differences)
@@ -132,11 +155,8 @@ func testLease(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		require.NoError(t, p.acquire(t, 1000).Release(t.Context()))
-		key := p.key(t, 0)
-		require.EqualValues(t, []int64{0, 0, 0, 0, 0, 0},
-			[]int64{key.RequestsThisMinute, key.TokensThisMinute, key.RequestsToday, key.TokensToday, key.InFlight, key.UsageCount})
-		rows, _ := p.openLeases(t)
-		require.Zero(t, rows)
+		require.Equal(t, []int64{0, 0, 0, 0, 0, 0}, p.counters(t, 0))
+		require.Zero(t, p.openLeases(t))
 	})
 	t.Run("Expiry", func(t *testing.T) {
 		t.Parallel()
@@ -148,17 +168,13 @@ func testLease(t *testing.T, e engine) {
 		p.clock.Advance(time.Microsecond)
 		require.Empty(t, p.explain(t, 1000)[0].Reason, "what has expired counts no more")
 		next := p.acquire(t, 1000)
-		key := p.key(t, 0)
-		require.EqualValues(t, []int64{1, 1, 1000}, []int64{key.InFlight, key.RequestsToday, key.TokensToday})
+		require.Equal(t, map[registry.LimitName]int64{registry.Concurrency: 1, registry.TokensPerDay: 1000}, p.counted(t, 0))
 		// Its request happened all the same.
 		require.NoError(t, late.Settle(t.Context(), used(300)))
 		require.NoError(t, crashed.Fail(t.Context(), registry.Failure{Status: 500}))
 		require.NoError(t, next.Settle(t.Context(), used(100)))
-		key = p.key(t, 0)
-		require.EqualValues(t, []int64{0, 3, 400, 3, 400},
-			[]int64{key.InFlight, key.RequestsToday, key.TokensToday, key.UsageCount, key.TokenCount})
-		rows, _ := p.openLeases(t)
-		require.Zero(t, rows)
+		require.Equal(t, []int64{3, 400, 3, 400}, p.counters(t, 0)[2:])
+		require.Zero(t, p.openLeases(t))
 	})
 	t.Run("Windows", func(t *testing.T) {
 		t.Parallel()
@@ -195,8 +211,8 @@ func testLease(t *testing.T, e engine) {
 		in.RequestID = "r"
 		require.NoError(t, p.acquire(t, 10).Settle(t.Context(), in))
 		require.NoError(t, p.acquire(t, 10).Settle(t.Context(), in), "the same request again")
-		key := p.key(t, 0)
-		require.EqualValues(t, []int64{1, 5, 1, 0}, []int64{key.RequestsToday, key.TokensToday, key.UsageCount, key.InFlight})
+		require.Equal(t, []int64{1, 5, 1, 5}, p.counters(t, 0)[2:])
+		require.Zero(t, p.openLeases(t))
 	})
 	t.Run("a key that is gone", func(t *testing.T) {
 		t.Parallel()
@@ -207,7 +223,7 @@ func testLease(t *testing.T, e engine) {
 		require.EqualValues(t, 1, p.key(t, 0).UsageCount)
 		require.ErrorIs(t, p.PurgeAPIKey(t.Context(), p.keys[0].ID), registry.ErrForeignKey)
 		require.NoError(t, purged.Release(t.Context()))
-		require.Zero(t, p.key(t, 0).InFlight)
+		require.Zero(t, p.openLeases(t))
 	})
 	t.Run("ErrForeignKey", func(t *testing.T) {
 		t.Parallel()
@@ -219,8 +235,8 @@ func testLease(t *testing.T, e engine) {
 		lease := p.acquire(t, 1)
 		err = lease.Settle(t.Context(), registry.UsageInput{ModelID: uuid.New()})
 		require.ErrorIs(t, err, registry.ErrForeignKey)
-		rows, counted := p.openLeases(t)
-		require.EqualValues(t, []int64{1, 1}, []int64{int64(rows), counted}, "it is as open as it was")
+		require.Equal(t, 1, p.openLeases(t))
+		require.EqualValues(t, 1, p.explain(t, 0)[0].InFlight, "it is as open as it was")
 		require.NoError(t, lease.Settle(t.Context(), used(1)))
 	})
 	t.Run("ErrInvalidData", func(t *testing.T) {
@@ -368,6 +384,7 @@ func testLeaseLimits(t *testing.T, e engine) {
 		require.NoError(t, err)
 		p.acquire(t, 1)
 		_ = p.refused(t, p.want(1))
+		p.clock.Advance(time.Microsecond) // what began before counts no more
 		n, err := p.ResetDailyUsage(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 1, n)

@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -262,7 +261,7 @@ func readPeriodsText(n chunkSizes, types map[string]string) string {
 
 // writePeriods writes periods as they are to be, over what is there.
 func writePeriods(ctx context.Context, tx execer, periods map[period]sums) error {
-	sorted := slices.SortedFunc(maps.Keys(periods), comparePeriods)
+	sorted := sortedPeriods(periods)
 	for _, t := range ledgerTables {
 		err := chunks(t.among(sorted), func(some []period) error {
 			args := make([]any, 0, len(some)*len(t.columns))
@@ -272,16 +271,8 @@ func writePeriods(ctx context.Context, tx execer, periods map[period]sums) error
 				if !p.isTotal() {
 					args = append(args, p.key, p.price)
 				}
-				var cost any
-				if known := s.knownCost(); known != nil {
-					cost = int64(*known)
-				}
-				histogram := s.histogram.AppendBinary(nil)
-				args = append(args, string(p.grain), p.start, p.end(), s.averageLatency(), digestOf(p, &s, histogram),
-					s.requests, s.errors, s.unpriced, cost, s.latency, histogram)
-				for _, n := range s.tokens {
-					args = append(args, n)
-				}
+				args = append(args, string(p.grain), p.start, p.end())
+				args = s.appendCells(args, p)
 			}
 			_, err := tx.ExecContext(ctx, t.write(len(some)), args...)
 			return err
@@ -293,6 +284,44 @@ func writePeriods(ctx context.Context, tx execer, periods map[period]sums) error
 	return nil
 }
 
+// updatePeriods writes periods that are there.
+func updatePeriods(ctx context.Context, tx execer, engine string, periods map[period]sums) error {
+	sorted := sortedPeriods(periods)
+	for _, t := range ledgerTables {
+		rows := map[usage.Grain][][]any{}
+		for _, p := range t.among(sorted) {
+			s := periods[p]
+			row := s.appendCells(make([]any, 0, len(t.columns)), p)
+			if p.isTotal() {
+				row = append(row, p.model)
+			} else {
+				row = append(row, p.key, p.price)
+			}
+			rows[p.grain] = append(rows[p.grain], append(row, p.start))
+		}
+		for grain, update := range t.update {
+			if err := update.run(ctx, tx, engine, rows[grain]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// appendCells appends the average, the digest and sumColumns of the row of a period.
+func (s *sums) appendCells(args []any, p period) []any {
+	var cost any
+	if known := s.knownCost(); known != nil {
+		cost = int64(*known)
+	}
+	histogram := s.histogram.AppendBinary(nil)
+	args = append(args, s.averageLatency(), digestOf(p, s, histogram), s.requests, s.errors, s.unpriced, cost, s.latency, histogram)
+	for _, n := range s.tokens {
+		args = append(args, n)
+	}
+	return args
+}
+
 // ledgerTable is a table of periods.
 type ledgerTable struct {
 	name    string
@@ -300,6 +329,7 @@ type ledgerTable struct {
 	columns []string
 	key     []string // the columns that name a row
 	write   func(n int) string
+	update  map[usage.Grain]rowUpdate
 }
 
 var ledgerTables = []*ledgerTable{
@@ -324,7 +354,25 @@ func newLedgerTable(name string, of ...string) *ledgerTable {
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s", name, strings.Join(t.columns, ", "),
 			placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...), strings.Join(t.key, ", "), strings.Join(sets, ", "))
 	})
+	t.update = map[usage.Grain]rowUpdate{usage.GrainQuarter: t.updateOf(usage.GrainQuarter), usage.GrainDay: t.updateOf(usage.GrainDay)}
 	return t
+}
+
+// updateOf has the grain in its text: there is an index of days alone, and SQLite plans a statement anew whenever the value
+// changes that such an index depends on.
+func (t *ledgerTable) updateOf(grain usage.Grain) rowUpdate {
+	var key, sums []column
+	for _, name := range t.key {
+		if name != usage.FieldGrain {
+			key = append(key, column{name, periodTypes[name]})
+		}
+	}
+	for _, name := range t.columns[len(t.columns)-len(sumColumns)-2:] {
+		sums = append(sums, column{name, cmp.Or(map[string]string{
+			usage.FieldAverageLatencyMs: "double precision", usage.FieldLatencyHistogram: "bytea",
+		}[name], "bigint")})
+	}
+	return newRowUpdate(t.name, key, fmt.Sprintf("grain = '%s'", grain), sums)
 }
 
 // among returns those of the periods that are in the table.

@@ -38,7 +38,7 @@ type poolKey struct {
 	lastUsed                   *time.Time
 
 	weight, priority int
-	pass             int64 // start tag of the last lease
+	pass             int64 // start tag of the last lease, open ones included
 	allowed, denied  []string
 
 	deleted, disabled bool
@@ -60,7 +60,7 @@ type poolKey struct {
 type change uint8
 
 const (
-	changedCounters change = 1 << iota // of the quota, and the pass
+	changedCounters change = 1 << iota // of what has ended, and the pass
 	changedUses
 	changedState
 )
@@ -94,32 +94,65 @@ type pool struct {
 // stride is the distance of two turns of a key of weight 1.
 const stride = 1 << 20
 
-func newPool(id uuid.UUID, p *poolProvider, keys []*poolKey, strategy KeyStrategy) *pool {
-	pl := &pool{id: id, keys: keys, poolProvider: p, strategy: strategy, turns: map[int]int64{}}
-	for _, k := range keys {
-		pl.turns[k.priority] = max(pl.turns[k.priority], k.pass)
+// open has those leases count that have not expired. They are all that there are of the provider's keys, those of keys that are
+// deleted too: they may count in a group.
+func (p *pool) open(leases []*openLease, groups map[uuid.UUID]*poolGroup, now time.Time) {
+	keys := make(map[uuid.UUID]*poolKey, len(p.keys))
+	for _, k := range p.keys {
+		keys[k.id] = k
+		for _, q := range k.quotas() {
+			q.open = map[uuid.UUID]*openLease{}
+			q.roll(now)
+		}
 	}
-	return pl
+	for _, l := range leases {
+		var counts []*quota
+		if k := keys[l.key]; k != nil {
+			k.pass = max(k.pass, l.pass)
+			counts = append(counts, &k.quota)
+		}
+		if !l.expires.After(now) {
+			continue
+		}
+		if l.group != nil {
+			if g := groups[*l.group]; g != nil && g.quota.open != nil {
+				counts = append(counts, &g.quota)
+			}
+		}
+		for _, q := range counts {
+			q.rollTo(l.acquired, now)
+			q.reserve(l)
+		}
+	}
+	clear(p.turns)
+	for _, k := range p.keys {
+		p.turns[k.priority] = max(p.turns[k.priority], k.pass)
+	}
 }
 
 // next is the start tag that a key would get now, as in start-time fair queueing (Goyal, Vin, Cheng 1996): its last one
 // and its stride, but not before that of the lease of its priority that began last.
-func (p *pool) next(k *poolKey) int64 {
+func (p *pool) next(k *poolKey, turn int64) int64 {
 	if p.strategy == RoundRobin {
 		return k.pass
 	}
-	return max(p.turns[k.priority], k.pass+stride/int64(k.weight))
+	return max(turn, k.pass+stride/int64(k.weight))
+}
+
+// candidate is a key with what it is chosen by.
+type candidate struct {
+	*poolKey
+	headroom float64
+	next     int64 // start tag that it would get
 }
 
 // before tells whether a key comes before another of the same priority.
-func (p *pool) before(a, b *poolKey, want amount, now time.Time) bool {
-	if p.strategy == MostHeadroom {
-		if x, y := a.headroom(want, now), b.headroom(want, now); x != y {
-			return x > y
-		}
+func (a *candidate) before(b *candidate) bool {
+	if a.headroom != b.headroom {
+		return a.headroom > b.headroom
 	}
-	if x, y := p.next(a), p.next(b); x != y {
-		return x < y
+	if a.next != b.next {
+		return a.next < b.next
 	}
 	// Of those that were away, who was away longest.
 	return cmp.Or(cmp.Compare(a.pass, b.pass), cmp.Compare(a.uses, b.uses), compareTimes(a.lastUsed, b.lastUsed), bytes.Compare(a.id[:], b.id[:])) < 0
@@ -163,20 +196,32 @@ type wanted struct {
 }
 
 // choose returns the key to hand out, nil if there is none.
-func (p *pool) choose(want wanted, now time.Time) (best *poolKey) {
+func (p *pool) choose(want wanted, now time.Time) *poolKey {
 	if p.cools(now) {
 		return nil
 	}
-	for _, k := range p.keys {
+	var best candidate
+	var turn int64 // of the priority
+	for i, k := range p.keys {
+		if i == 0 || k.priority != p.keys[i-1].priority {
+			turn = p.turns[k.priority]
+		}
+		if best.poolKey != nil && k.priority < best.priority {
+			continue
+		}
+		c := candidate{poolKey: k, next: p.next(k, turn)}
+		if p.strategy == MostHeadroom {
+			c.headroom = k.headroom(want.amount, now)
+		}
 		// Whether it may be used is asked of those alone that would be taken.
-		if best != nil && (k.priority < best.priority || k.priority == best.priority && !p.before(k, best, want.amount, now)) {
+		if best.poolKey != nil && k.priority == best.priority && !c.before(&best) {
 			continue
 		}
 		if reason, _ := k.blocked(want, now); reason == "" {
-			best = k
+			best = c
 		}
 	}
-	return best
+	return best.poolKey
 }
 
 // cools tells that the provider has an incident.
@@ -200,7 +245,7 @@ func (k *poolKey) blocked(want wanted, now time.Time) (KeyReason, time.Time) {
 	case k.degradedUntil != nil && k.degradedUntil.After(now):
 		_, opens := k.limited(want.amount, now)
 		return KeyDegraded, maxTime(*k.degradedUntil, opens)
-	case k.onProbation() && k.inFlight > 0:
+	case k.onProbation() && k.inFlight() > 0:
 		return KeyProbed, time.Time{}
 	}
 	reason, opens := k.limited(want.amount, now)
@@ -239,34 +284,34 @@ func (k *poolKey) onProbation() bool {
 	return k.degradedUntil != nil && (k.degradedBy == AuthFailed || k.degradedBy == QuotaExhausted)
 }
 
-// lease takes the key for a request, and returns the instant in whose windows that counts: now, or the latest of those that
-// another process has begun, whose clock is ahead.
-func (p *pool) lease(k *poolKey, a amount, now time.Time) time.Time {
-	at := now
+// lease takes the key for a request. That counts in the windows of now, or in the latest of those that another process has
+// begun, whose clock is ahead.
+func (p *pool) lease(k *poolKey, l *openLease, now time.Time) {
+	l.acquired = now
 	for _, q := range k.quotas() {
 		if q.minute != nil {
-			at = maxTime(at, *q.minute)
+			l.acquired = maxTime(l.acquired, *q.minute)
 		}
 	}
 	for _, q := range k.quotas() {
-		q.roll(at)
-		q.reserve(at, a)
+		q.roll(l.acquired)
+		q.reserve(l)
 	}
-	k.touch()
+	turn := p.turns[k.priority]
 	if p.strategy == RoundRobin {
-		k.pass = p.turns[k.priority] + 1
+		l.pass = turn + 1
 	} else {
-		k.pass = p.next(k)
+		l.pass = p.next(k, turn)
 	}
-	p.turns[k.priority] = k.pass
-	return at
+	k.pass, p.turns[k.priority] = l.pass, l.pass
 }
 
 // use counts what was used at an instant without a lease.
 func (k *poolKey) use(at, now time.Time, a amount) {
 	for _, q := range k.quotas() {
 		q.roll(now)
-		q.count(at, a)
+		q.countMinute(at, a)
+		q.countDay(at, a)
 	}
 	k.touch()
 }
@@ -304,6 +349,7 @@ type openLease struct {
 	group    *uuid.UUID // in which it counts; nil: none
 	tokens   int64
 	cost     money.USD
+	pass     int64
 	probe    bool
 	acquired time.Time
 	expires  time.Time

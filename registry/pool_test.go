@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
@@ -63,9 +64,13 @@ func TestLeaseClocks(t *testing.T) {
 			clock.Advance(2 * time.Minute)
 			_, err = late.AcquireKey(t.Context(), in)
 			require.NoError(t, err, "a clock that was wrong closes no key for weeks")
-			key, err := late.FindAPIKey(t.Context(), p.ID, secret(1))
+			verdicts, err := late.ExplainKeys(t.Context(), in)
 			require.NoError(t, err)
-			require.EqualValues(t, 1, key.RequestsToday, "and its day is counted anew")
+			for _, l := range verdicts[0].Limits {
+				if l.Name == registry.RequestsPerDay {
+					require.EqualValues(t, 1, l.Used, "and its day is counted anew")
+				}
+			}
 		})
 	}
 }
@@ -91,13 +96,17 @@ func testQuotaGroups(t *testing.T, e engine) {
 	// What is under way stays where it began.
 	_, err = p.UpdateAPIKey(ctx, lease.KeyID, registry.KeyUpdate{QuotaGroupID: &two.ID})
 	require.NoError(t, err)
+	requireCounted := func(first, second int64) {
+		t.Helper()
+		require.Equal(t, []int64{first, second}, []int64{p.counted(t, 1)[registry.Concurrency], p.counted(t, 0)[registry.Concurrency]})
+	}
+	require.Equal(t, p.keys[0].ID, lease.KeyID)
+	requireCounted(2, 0)
 	groups, err := p.ListQuotaGroups(ctx, p.provider.ID)
 	require.NoError(t, err)
-	require.EqualValues(t, []any{"one", int64(2), "two", int64(0)}, []any{groups[0].Name, groups[0].InFlight, groups[1].Name, groups[1].InFlight})
+	require.Equal(t, []string{"one", "two"}, []string{groups[0].Name, groups[1].Name})
 	require.NoError(t, lease.Settle(ctx, used(1)))
-	groups, err = p.ListQuotaGroups(ctx, p.provider.ID)
-	require.NoError(t, err)
-	require.EqualValues(t, []int64{1, 0}, []int64{groups[0].InFlight, groups[1].InFlight})
+	requireCounted(1, 0)
 
 	changed, err := p.UpdateQuotaGroup(ctx, two.ID, registry.QuotaGroupUpdate{Name: ptr("2"), Limits: &registry.Limits{RequestsPerDay: 1}})
 	require.NoError(t, err)
@@ -173,10 +182,10 @@ func testPoolInput(t *testing.T, e engine) {
 	require.NoError(t, err)
 	lease := p.acquire(t, 1)
 	for _, set := range []string{
-		"api_keys SET requests_per_minute = -1", "api_keys SET cost_per_day = -1", "api_keys SET in_flight = -1", "api_keys SET tokens_today = 9000000000000000001",
+		"api_keys SET requests_per_minute = -1", "api_keys SET cost_per_day = -1", "api_keys SET tokens_today = 9000000000000000001",
 		"api_keys SET weight = 0", "api_keys SET priority = 1001", "api_keys SET pass = -1", "api_keys SET failures = -1", "api_keys SET failure_class = 'auth'",
 		"api_keys SET degraded_by = 'auth'", "quota_groups SET concurrency = -1", "quota_groups SET cost_today = -1", "quota_groups SET name = ''",
-		"key_leases SET reserved_tokens = -1", "key_leases SET expires_at = acquired_at", "providers SET incidents = -1", "providers SET cooling_reason = 'server'",
+		"key_leases SET reserved_tokens = -1", "key_leases SET pass = -1", "key_leases SET expires_at = acquired_at", "providers SET incidents = -1", "providers SET cooling_reason = 'server'",
 	} {
 		_, err := p.Client().ExecContext(ctx, "UPDATE "+set)
 		require.ErrorContains(t, err, "constraint", set)
@@ -221,7 +230,7 @@ func testGroupAtOnce(t *testing.T, e engine) {
 	all.Wait()
 	groups, err := p.ListQuotaGroups(t.Context(), p.provider.ID)
 	require.NoError(t, err)
-	require.EqualValues(t, []int64{4 * rounds, 8 * rounds, 0}, []int64{groups[0].RequestsToday, groups[0].TokensToday, groups[0].InFlight})
+	require.EqualValues(t, []int64{4 * rounds, 8 * rounds}, []int64{groups[0].RequestsToday, groups[0].TokensToday})
 }
 
 // TestPoolHealth shows a pool whose keys are in many states.
@@ -277,12 +286,12 @@ func TestLeaseCommitLost(t *testing.T) {
 	model := mustModel(t, reg, provider.ID, "m", gpt4())
 	mustKey(t, reg, provider.ID, 1)
 	in := registry.AcquireInput{ProviderID: provider.ID, ModelID: model.ID, EstimatedTokens: 10, TTL: time.Minute}
-	count := func() (leases int, inFlight, requests, tokens int64) {
+	count := func() (leases int, requests, tokens int64) {
 		leases, err := reg.Client().KeyLease.Query().Count(t.Context())
 		require.NoError(t, err)
 		keys, err := reg.ListAPIKeys(t.Context(), provider.ID)
 		require.NoError(t, err)
-		return leases, keys[0].InFlight, keys[0].RequestsToday, keys[0].TokensToday
+		return leases, keys[0].RequestsToday, keys[0].TokensToday
 	}
 	requests, tokens := int64(0), int64(0)
 	for _, lost := range []faultSnag{{is: commitQuery}, {is: commitAnswer, fromServer: true}} {
@@ -298,13 +307,13 @@ func TestLeaseCommitLost(t *testing.T) {
 				require.NoError(t, err)
 				require.True(t, done())
 				requests++
-				leases, inFlight, _, _ := count()
-				require.EqualValues(t, []int64{1, 1}, []int64{int64(leases), inFlight})
+				leases, _, _ := count()
+				require.Equal(t, 1, leases)
 				done = proxy.lose(lost)
 				require.NoError(t, end(t.Context(), lease))
 				require.True(t, done())
-				leases, inFlight, r, n := count()
-				require.EqualValues(t, []int64{0, 0, requests, tokens}, []int64{int64(leases), inFlight, r, n})
+				leases, r, n := count()
+				require.EqualValues(t, []int64{0, requests, tokens}, []int64{int64(leases), r, n})
 			}
 		}
 	}
@@ -327,11 +336,12 @@ func testLeaseEdges(t *testing.T, e engine) {
 		p.keys = append(p.keys, key)
 		return g.ID
 	}
+	// group is how many leases count in a group, and its counters of what has ended.
 	group := func(t *testing.T, p *poolTest, id uuid.UUID) []int64 {
 		t.Helper()
 		g, err := p.Client().QuotaGroup.Get(t.Context(), id)
 		require.NoError(t, err)
-		return []int64{g.InFlight, g.RequestsToday, g.TokensToday}
+		return []int64{int64(p.openLeases(t, keylease.QuotaGroupID(id))), g.RequestsToday, g.TokensToday}
 	}
 	t.Run("a key that changes its group", func(t *testing.T) {
 		t.Parallel()
@@ -388,7 +398,7 @@ func testLeaseEdges(t *testing.T, e engine) {
 		})
 		both.Wait()
 		key := p.key(t, 0)
-		require.EqualValues(t, []int64{0, 1, 1}, []int64{key.InFlight, key.RequestsToday, key.UsageCount})
+		require.EqualValues(t, []int64{0, 1, 1}, []int64{int64(p.openLeases(t)), key.RequestsToday, key.UsageCount})
 	})
 	t.Run("recorded by hand", func(t *testing.T) {
 		t.Parallel()
@@ -397,7 +407,7 @@ func testLeaseEdges(t *testing.T, e engine) {
 		require.NoError(t, p.RecordUsage(t.Context(), registry.UsageInput{RequestID: lease.ID.String(), ModelID: p.model.ID, APIKeyID: lease.KeyID}))
 		require.NoError(t, lease.Settle(t.Context(), used(5)))
 		key := p.key(t, 0)
-		require.EqualValues(t, []int64{0, 1, 1}, []int64{key.InFlight, key.RequestsToday, key.UsageCount})
+		require.EqualValues(t, []int64{0, 1, 1}, []int64{int64(p.openLeases(t)), key.RequestsToday, key.UsageCount})
 	})
 	t.Run("one request id for several attempts", func(t *testing.T) {
 		t.Parallel()
@@ -419,7 +429,8 @@ func testLeaseEdges(t *testing.T, e engine) {
 		lease, err := p.AcquireKey(t.Context(), in)
 		require.NoError(t, err)
 		require.ErrorIs(t, lease.Fail(t.Context(), registry.Failure{Status: 500, Usage: used(-800)}), registry.ErrInvalidData)
-		require.EqualValues(t, 100, p.key(t, 0).TokensToday)
+		require.Equal(t, 1, p.openLeases(t))
+		require.Zero(t, p.key(t, 0).TokensToday)
 	})
 	t.Run("a purged model", func(t *testing.T) {
 		t.Parallel()

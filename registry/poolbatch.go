@@ -105,17 +105,17 @@ func (b *basis) acquire(w *work, e *entries) error {
 	if k == nil {
 		return p.noKey(a.want, b.now)
 	}
-	l := openLease{id: a.id, key: k.id, group: k.group, tokens: a.want.tokens, cost: a.want.cost}
+	l := &openLease{id: a.id, key: k.id, group: k.group, tokens: a.want.tokens, cost: a.want.cost}
 	var entries []auditEntry
 	l.probe, entries = k.begin(a.id)
 	e.audit(w.actor, entries)
-	l.acquired = p.lease(k, a.want.amount, b.now)
+	p.lease(k, l, b.now)
 	l.expires = l.acquired.Add(a.ttl)
 	if a.model != uuid.Nil {
 		l.model = &a.model
 	}
 	e.leases = append(e.leases, l)
-	a.lease = newHandle(a, k, &l)
+	a.lease = newHandle(a, k, l)
 	return nil
 }
 

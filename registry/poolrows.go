@@ -86,7 +86,7 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool
 	}
 	for id, keys := range found {
 		slices.SortFunc(keys, func(a, b *poolKey) int { return bytes.Compare(a.id[:], b.id[:]) })
-		b.pools[id] = newPool(id, b.providers[id], keys, r.strategy)
+		b.pools[id] = &pool{id: id, keys: keys, poolProvider: b.providers[id], strategy: r.strategy, turns: map[int]int64{}}
 	}
 	return nil
 }
@@ -170,7 +170,25 @@ func (b *basis) readProviders(ctx context.Context, tx querier, ids []uuid.UUID) 
 	})
 }
 
-const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, probe, acquired_at, expires_at"
+const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe, acquired_at, expires_at"
+
+// readOpen has leases count in the pools of providers, which have been read.
+func (b *basis) readOpen(ctx context.Context, tx querier, providers []uuid.UUID) error {
+	for _, id := range providers {
+		var all []*openLease
+		err := scanRows(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
+			l, err := scanLease(scan)
+			all = append(all, l)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		b.pools[id].open(all, b.groups, b.now)
+		b.looked[id] = true
+	}
+	return nil
+}
 
 // readLeases takes the leases that end out of the table, and reads which of those there are already
 // that are to be acquired; with their keys and groups.
@@ -225,7 +243,7 @@ func (b *basis) keepLease(scan func(...any) error) error {
 
 func scanLease(scan func(...any) error) (*openLease, error) {
 	l := new(openLease)
-	return l, scan(&l.id, &l.key, &l.model, &l.group, &l.tokens, (*int64)(&l.cost), &l.probe, &l.acquired, &l.expires)
+	return l, scan(&l.id, &l.key, &l.model, &l.group, &l.tokens, (*int64)(&l.cost), &l.pass, &l.probe, &l.acquired, &l.expires)
 }
 
 // takeExpired takes the leases of a provider's keys that have expired out of the table, those of keys that are deleted too, and
@@ -234,7 +252,7 @@ func (r *Registry) takeExpired(ctx context.Context, tx querier, b *basis, p *poo
 	b.looked[p.id] = true
 	var expired []*openLease
 	groups := map[uuid.UUID]bool{}
-	err := scanRows(ctx, tx, "DELETE"+expiredLeasesSQL+" RETURNING "+leaseColumns, []any{p.id, b.now}, func(scan func(...any) error) error {
+	err := scanRows(ctx, tx, "DELETE"+leasesOfSQL+" AND expires_at <= $2 RETURNING "+leaseColumns, []any{p.id, b.now}, func(scan func(...any) error) error {
 		l, err := scanLease(scan)
 		expired = append(expired, l)
 		if l.group != nil {
@@ -254,7 +272,8 @@ func (r *Registry) takeExpired(ctx context.Context, tx querier, b *basis, p *poo
 	return nil
 }
 
-const expiredLeasesSQL = " FROM " + keylease.Table + " WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1) AND expires_at <= $2"
+// leasesOfSQL are those of all keys of a provider.
+const leasesOfSQL = " FROM " + keylease.Table + " WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1)"
 
 // free gives back what a lease has reserved.
 func (b *basis) free(l *openLease) { b.release(l, amount{}) }
@@ -263,76 +282,96 @@ func (b *basis) free(l *openLease) { b.release(l, amount{}) }
 // began.
 func (b *basis) release(l *openLease, took amount) {
 	if k := b.keys[l.key]; k != nil { // else it is deleted, and its counters are of no use
-		k.release(l, took)
+		k.release(l, took, b.now)
+		k.pass = max(k.pass, l.pass)
 		k.changed |= changedCounters
 	}
 	if l.group == nil {
 		return
 	}
 	if g := b.groups[*l.group]; g != nil {
-		g.release(l, took)
+		g.release(l, took, b.now)
 		g.changed |= changedCounters
 	}
 }
 
 var insertLeasesSQL = statements(func(n int) string {
 	return "INSERT INTO " + keylease.Table + " (" + leaseColumns + ") VALUES " +
-		placeholders(n, slices.Repeat([]string{"$%d"}, 9)...)
+		placeholders(n, slices.Repeat([]string{"$%d"}, 10)...)
 })
 
-func insertLeases(ctx context.Context, tx execer, leases []openLease) error {
-	return chunks(leases, func(some []openLease) error {
-		args := make([]any, 0, 9*len(some))
+func insertLeases(ctx context.Context, tx execer, leases []*openLease) error {
+	return chunks(leases, func(some []*openLease) error {
+		args := make([]any, 0, 10*len(some))
 		for _, l := range some {
-			args = append(args, l.id, l.key, l.model, l.group, l.tokens, int64(l.cost), l.probe, l.acquired, l.expires)
+			args = append(args, l.id, l.key, l.model, l.group, l.tokens, int64(l.cost), l.pass, l.probe, l.acquired, l.expires)
 		}
 		_, err := tx.ExecContext(ctx, insertLeasesSQL(len(some)), args...)
 		return err
 	})
 }
 
-// rowUpdate are the statements that write some columns of n rows by their ids, by dialect.
+// rowUpdate are the statements that write some columns of n rows that are there, by dialect.
 type rowUpdate map[string]func(n int) string
 
-func newRowUpdate(table string, columns ...column) rowUpdate {
-	set := func(value func(i int, c column) string) string {
-		var sets []string
+// newRowUpdate names rows by a key, and by what else holds of them; empty: nothing.
+func newRowUpdate(table string, key []column, where string, columns []column) rowUpdate {
+	text := func(value func(i int, c column) string, from string) string {
+		var sets, is []string
 		for i, c := range columns {
 			sets = append(sets, c.name+" = "+value(i, c))
 		}
-		return "UPDATE " + table + " SET " + strings.Join(sets, ", ")
+		for i, c := range key {
+			is = append(is, table+"."+c.name+" = "+value(len(columns)+i, c))
+		}
+		if where != "" {
+			is = append(is, table+"."+where)
+		}
+		return "UPDATE " + table + " SET " + strings.Join(sets, ", ") + from + " WHERE " + strings.Join(is, " AND ")
 	}
-	one := set(func(i int, _ column) string { return fmt.Sprintf("$%d", i+1) }) + fmt.Sprintf(" WHERE id = $%d", len(columns)+1)
-	casts := make([]string, 0, len(columns)+1)
-	for _, c := range columns {
+	one := text(func(i int, _ column) string { return fmt.Sprintf("$%d", i+1) }, "")
+	var casts []string
+	for _, c := range slices.Concat(columns, key) {
 		casts = append(casts, "CAST($%d AS "+c.postgres+")")
 	}
-	casts = append(casts, "CAST($%d AS uuid)")
 	return rowUpdate{
 		// Joined with VALUES, SQLite takes five times as long, for it copies the rows first.
 		dialect.SQLite: func(int) string { return one },
 		dialect.Postgres: statements(func(n int) string {
-			return set(func(i int, _ column) string { return fmt.Sprintf("v.column%d", i+1) }) +
-				fmt.Sprintf(" FROM (VALUES %s) AS v WHERE %s.id = v.column%d", placeholders(n, casts...), table, len(columns)+1)
+			return text(func(i int, _ column) string { return fmt.Sprintf("v.column%d", i+1) }, " FROM (VALUES "+placeholders(n, casts...)+") AS v")
 		}),
 	}
 }
 
-// run writes rows: the values of the columns, and the id.
+// errStale is returned when a row is gone that was there: what was known of the database is wrong.
+var errStale = errors.New("a row is gone that was there")
+
+// run writes rows: the values of the columns, and of the key.
 func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]any) error {
-	write := func(some [][]any) error {
-		_, err := tx.ExecContext(ctx, u[engine](len(some)), slices.Concat(some...)...)
-		return err
+	write := func(some [][]any, args []any) error {
+		result, err := tx.ExecContext(ctx, u[engine](len(some)), args...)
+		if err != nil || result == nil { // it is executed later
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == int64(len(some)) {
+			return err
+		}
+		return errStale
 	}
 	if engine == dialect.Postgres {
-		return chunks(rows, write)
+		return chunks(rows, func(some [][]any) error { return write(some, slices.Concat(some...)) })
 	}
-	for _, row := range rows {
-		if _, err := tx.ExecContext(ctx, u[engine](1), row...); err != nil {
+	for i, row := range rows {
+		if err := write(rows[i:i+1], row); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// newUpdateByID names rows by their ids.
+func newUpdateByID(table string, columns ...column) rowUpdate {
+	return newRowUpdate(table, []column{{"id", "uuid"}}, "", columns)
 }
 
 var (
@@ -341,14 +380,14 @@ var (
 		{"usage_count", "bigint"}, {"token_count", "bigint"}, {"extra_requests", "bigint"}, {"extra_tokens", "bigint"},
 		{"last_used_at", "timestamptz"}, {"succeeded_at", "timestamptz"}, updatedAt,
 	}
-	// What is leased changes no index, and is written apart from what is used.
-	writeCounters = newRowUpdate(apikey.Table, append(slices.Clone(counterColumns), column{"pass", "bigint"})...)
-	writeUses     = newRowUpdate(apikey.Table, slices.Concat(counterColumns, []column{{"pass", "bigint"}}, useColumns)...)
-	writeStates   = newRowUpdate(apikey.Table,
+	// What changes no index is written apart from what does.
+	writeCounters = newUpdateByID(apikey.Table, append(slices.Clone(counterColumns), column{"pass", "bigint"})...)
+	writeUses     = newUpdateByID(apikey.Table, slices.Concat(counterColumns, []column{{"pass", "bigint"}}, useColumns)...)
+	writeStates   = newUpdateByID(apikey.Table,
 		column{"degraded", "boolean"}, column{"degraded_until", "timestamptz"}, column{"degraded_at", "timestamptz"}, column{"degraded_reason", "text"}, column{"degraded_by", "text"},
 		column{"failures", "bigint"}, column{"failure_class", "text"}, column{"failed_at", "timestamptz"}, updatedAt)
-	writeGroups    = newRowUpdate(quotagroup.Table, append(slices.Clone(counterColumns), updatedAt)...)
-	writeProviders = newRowUpdate(provider.Table,
+	writeGroups    = newUpdateByID(quotagroup.Table, append(slices.Clone(counterColumns), updatedAt)...)
+	writeProviders = newUpdateByID(provider.Table,
 		column{"cooling_until", "timestamptz"}, column{"cooling_reason", "text"}, column{"incidents", "bigint"}, updatedAt)
 )
 

@@ -875,7 +875,7 @@ func (w *world) recordUsage(in registry.UsageInput) error {
 			{"day", dayOf(at), dayOf(at).AddDate(0, 0, 1)},
 		} {
 			u := ent.Usage{
-				ID: w.newID(), ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID,
+				ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID,
 				Grain: period.grain, PeriodStart: period.start, PeriodEnd: period.end,
 			}
 			if err := w.addTo(u, event, total); err != nil {
@@ -898,10 +898,12 @@ func (w *world) addTo(u ent.Usage, e *ent.UsageEvent, total bool) error {
 	switch {
 	case !total && row == nil:
 		row = &u
+		row.ID = w.newID()
 		w.usage = append(w.usage, row)
 	case total && sum == nil:
 		row = &u
-		sum = &ent.UsageTotal{ID: u.ID}
+		row.ID = w.newID()
+		sum = &ent.UsageTotal{ID: row.ID}
 		w.totals = append(w.totals, sum)
 	case total: // the same columns
 		row = &ent.Usage{ID: sum.ID, ModelID: sum.ModelID, Grain: usage.Grain(sum.Grain), PeriodStart: sum.PeriodStart, PeriodEnd: sum.PeriodEnd,

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -80,7 +82,7 @@ type LimitState struct {
 	OpensAt time.Time // when it fits, of one that is closed; zero: never, or when another request ends
 }
 
-// quota are limits and the counters that they are compared with, as the database has them.
+// quota are limits, and what they are compared with: counters of what has ended, as the row has them, and leases.
 type quota struct {
 	Limits
 
@@ -90,11 +92,19 @@ type quota struct {
 	lastReset              time.Time
 	dayRequests, dayTokens int64
 	dayCost                money.USD
-	inFlight               int64
 	observed               observations
+
+	open map[uuid.UUID]*openLease // those that count in it; nil: they have not been read
+	held reserved                 // what they reserve
 }
 
-// observation is what a provider last said of one of its own limits. What was asked for since is taken off.
+// reserved is what leases reserve of the windows that are counted now.
+type reserved struct {
+	minute, day amount
+	observed    amount // since the provider said what was left
+}
+
+// observation is what a provider last said of one of its own limits. What was used since is taken off.
 type observation struct {
 	Limit     int64     `json:"limit"`     // -1: it did not say
 	Remaining int64     `json:"remaining"` // -1: it did not say
@@ -119,30 +129,47 @@ const (
 
 // roll begins the windows of now, unless those of later are counted already: by another process, whose clock is ahead.
 func (q *quota) roll(now time.Time) {
-	minute := now.Truncate(time.Minute)
+	minute, rolled := now.Truncate(time.Minute), false
 	if q.minute == nil || q.minute.Before(minute) || q.minute.After(now.Add(maxMinuteAhead)) {
 		begun := minute
-		q.minute, q.minuteRequests, q.minuteTokens = &begun, 0, 0
+		q.minute, q.minuteRequests, q.minuteTokens, rolled = &begun, 0, 0, true
 	}
 	if today := startOfDay(now); q.lastReset.Before(today) || q.lastReset.After(now.Add(maxDayAhead)) {
-		q.lastReset, q.dayRequests, q.dayTokens, q.dayCost = today, 0, 0, 0
+		q.lastReset, q.dayRequests, q.dayTokens, q.dayCost, rolled = today, 0, 0, 0, true
+	}
+	if rolled {
+		q.recount()
 	}
 }
 
-// count adds to those windows of an instant that are counted now.
-func (q *quota) count(at time.Time, a amount) {
-	q.countMinute(at, a)
-	if startOfDay(q.lastReset).Equal(startOfDay(at)) {
+// rollTo begins the windows of now, or those of an instant after it, at which a process began something whose clock is ahead.
+func (q *quota) rollTo(at, now time.Time) {
+	q.roll(now)
+	if at.After(now) && !at.After(now.Add(maxMinuteAhead)) {
+		q.roll(at)
+	}
+}
+
+// inMinute and inDay tell whether an instant is in the windows that are counted now.
+func (q *quota) inMinute(at time.Time) bool {
+	return q.minute != nil && q.minute.Equal(at.Truncate(time.Minute))
+}
+
+func (q *quota) inDay(at time.Time) bool { return startOfDay(q.lastReset).Equal(startOfDay(at)) }
+
+// countMinute and countDay add what was used at an instant, if it is in the window that is counted now.
+func (q *quota) countMinute(at time.Time, a amount) {
+	if q.inMinute(at) {
+		q.minuteRequests = saturated(q.minuteRequests, a.requests)
+		q.minuteTokens = saturated(q.minuteTokens, a.tokens)
+	}
+}
+
+func (q *quota) countDay(at time.Time, a amount) {
+	if q.inDay(at) {
 		q.dayRequests = saturated(q.dayRequests, a.requests)
 		q.dayTokens = saturated(q.dayTokens, a.tokens)
 		q.dayCost = money.USD(saturated(int64(q.dayCost), int64(a.cost)))
-	}
-}
-
-func (q *quota) countMinute(at time.Time, a amount) {
-	if q.minute != nil && q.minute.Equal(at.Truncate(time.Minute)) {
-		q.minuteRequests = saturated(q.minuteRequests, a.requests)
-		q.minuteTokens = saturated(q.minuteTokens, a.tokens)
 	}
 }
 
@@ -154,23 +181,58 @@ func saturated(a, b int64) int64 {
 	return max(0, a+b)
 }
 
-// reserve takes what a request asks for.
-func (q *quota) reserve(at time.Time, a amount) {
-	q.count(at, a)
-	q.inFlight++
-	q.takeObserved(at, a)
+// reserve has a lease count.
+func (q *quota) reserve(l *openLease) {
+	q.open[l.id] = l
+	q.hold(l, 1)
 }
 
-// release takes what a request turned out to need in place of what was reserved for it.
-func (q *quota) release(l *openLease, took amount) {
-	q.inFlight = max(0, q.inFlight-1)
-	diff := amount{took.requests - 1, took.tokens - l.tokens, took.cost - l.cost}
-	if l.acquired.Before(q.lastReset) { // the day was begun anew meanwhile, without the request
-		q.countMinute(l.acquired, diff)
-	} else {
-		q.count(l.acquired, diff)
+// release has a lease count no more, but what it took.
+func (q *quota) release(l *openLease, took amount, now time.Time) {
+	q.rollTo(l.acquired, now)
+	if own := q.open[l.id]; own != nil {
+		delete(q.open, l.id)
+		if q.held.saturated() {
+			q.recount()
+		} else {
+			q.hold(own, -1)
+		}
 	}
-	q.takeObserved(l.acquired, diff)
+	q.countMinute(l.acquired, took)
+	if !l.acquired.Before(q.lastReset) { // else the day was begun anew meanwhile, without the request
+		q.countDay(l.acquired, took)
+	}
+	q.takeObserved(l.acquired, took)
+}
+
+// saturated tells that the sums are less than what is reserved.
+func (h *reserved) saturated() bool {
+	return max(h.minute.tokens, h.day.tokens, int64(h.day.cost), h.observed.tokens) == maxAmount
+}
+
+// hold adds what a lease reserves, or takes it off.
+func (q *quota) hold(l *openLease, sign int64) {
+	a := amount{sign, sign * l.tokens, money.USD(sign) * l.cost}
+	if q.inMinute(l.acquired) {
+		q.held.minute = q.held.minute.plus(a)
+	}
+	if q.inDay(l.acquired) && !l.acquired.Before(q.lastReset) {
+		q.held.day = q.held.day.plus(a)
+	}
+	if o, ok := q.observed[upstream.Requests]; ok && !o.Seen.After(l.acquired) {
+		q.held.observed.requests += a.requests
+	}
+	if o, ok := q.observed[upstream.Tokens]; ok && !o.Seen.After(l.acquired) {
+		q.held.observed.tokens = saturated(q.held.observed.tokens, a.tokens)
+	}
+}
+
+// recount holds what all leases reserve now.
+func (q *quota) recount() {
+	q.held = reserved{}
+	for _, l := range q.open {
+		q.hold(l, 1)
+	}
 }
 
 // takeObserved takes off what is left of the provider's limits, if that was said before an instant.
@@ -196,6 +258,12 @@ func (q *quota) observe(said []upstream.Quota, now time.Time) {
 		all[s.Meter] = observation{s.Limit, s.Remaining, s.Reset, now}
 	}
 	q.observed = all
+	q.recount()
+}
+
+// plus is a sum of two amounts, within what a column takes.
+func (a amount) plus(b amount) amount {
+	return amount{a.requests + b.requests, saturated(a.tokens, b.tokens), money.USD(saturated(int64(a.cost), int64(b.cost)))}
 }
 
 func (a amount) of(meter upstream.Meter) int64 {
@@ -231,12 +299,12 @@ func (q *quota) windows(a amount, now time.Time, all []window) []window {
 		nextMinute = q.minute.Add(time.Minute)
 	}
 	for _, w := range [...]window{
-		{Concurrency, q.Concurrency, q.inFlight, 1, time.Time{}},
-		{RequestsPerMinute, q.RequestsPerMinute, q.minuteRequests, a.requests, nextMinute},
-		{TokensPerMinute, q.TokensPerMinute, q.minuteTokens, max(1, a.tokens), nextMinute},
-		{RequestsPerDay, q.RequestsPerDay, q.dayRequests, a.requests, nextDay},
-		{TokensPerDay, q.TokensPerDay, q.dayTokens, max(1, a.tokens), nextDay},
-		{CostPerDay, int64(q.CostPerDay), int64(q.dayCost), max(1, int64(a.cost)), nextDay},
+		{Concurrency, q.Concurrency, q.inFlight(), 1, time.Time{}},
+		{RequestsPerMinute, q.RequestsPerMinute, saturated(q.minuteRequests, q.held.minute.requests), a.requests, nextMinute},
+		{TokensPerMinute, q.TokensPerMinute, saturated(q.minuteTokens, q.held.minute.tokens), max(1, a.tokens), nextMinute},
+		{RequestsPerDay, q.RequestsPerDay, saturated(q.dayRequests, q.held.day.requests), a.requests, nextDay},
+		{TokensPerDay, q.TokensPerDay, saturated(q.dayTokens, q.held.day.tokens), max(1, a.tokens), nextDay},
+		{CostPerDay, int64(q.CostPerDay), saturated(int64(q.dayCost), int64(q.held.day.cost)), max(1, int64(a.cost)), nextDay},
 	} {
 		if w.limit > 0 {
 			all = append(all, w)
@@ -258,10 +326,14 @@ func (q *quota) windows(a amount, now time.Time, all []window) []window {
 			of = min(of, limit) // an estimate may be above what the provider ever grants
 		}
 		limit = max(limit, of)
-		all = append(all, window{o.name, limit, limit - seen.Remaining, of, seen.Reset})
+		left := saturated(seen.Remaining, -q.held.observed.of(o.meter))
+		all = append(all, window{o.name, limit, limit - left, of, seen.Reset})
 	}
 	return all
 }
+
+// inFlight is how many leases are open.
+func (q *quota) inFlight() int64 { return int64(len(q.open)) }
 
 // noLimits tells that nothing of the quota can close it.
 func (q *quota) noLimits() bool { return q.Limits == Limits{} && len(q.observed) == 0 }
@@ -269,13 +341,13 @@ func (q *quota) noLimits() bool { return q.Limits == Limits{} && len(q.observed)
 // columns of the quota as they are read, in the order of cells.
 var quotaColumns = []string{
 	"requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day",
-	"minute", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today", "last_reset", "in_flight", "observed",
+	"minute", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today", "last_reset", "observed",
 }
 
 func (q *quota) cells(observed *[]byte) []any {
 	return []any{
 		&q.RequestsPerMinute, &q.TokensPerMinute, &q.RequestsPerDay, &q.TokensPerDay, &q.Concurrency, (*int64)(&q.CostPerDay),
-		&q.minute, &q.minuteRequests, &q.minuteTokens, &q.dayRequests, &q.dayTokens, (*int64)(&q.dayCost), &q.lastReset, &q.inFlight, observed,
+		&q.minute, &q.minuteRequests, &q.minuteTokens, &q.dayRequests, &q.dayTokens, (*int64)(&q.dayCost), &q.lastReset, observed,
 	}
 }
 
@@ -291,10 +363,10 @@ func (q *quota) read(observed []byte) error {
 	return nil
 }
 
-// counters of the quota are what leases change.
+// counterColumns are what leases change when they end.
 var counterColumns = []column{
 	{"minute", "timestamptz"}, {"requests_this_minute", "bigint"}, {"tokens_this_minute", "bigint"}, {"requests_today", "bigint"},
-	{"tokens_today", "bigint"}, {"cost_today", "bigint"}, {"last_reset", "timestamptz"}, {"in_flight", "bigint"}, {"observed", "json"},
+	{"tokens_today", "bigint"}, {"cost_today", "bigint"}, {"last_reset", "timestamptz"}, {"observed", "json"},
 }
 
 func (q *quota) counters() ([]any, error) {
@@ -306,7 +378,7 @@ func (q *quota) counters() ([]any, error) {
 		}
 		observed = string(text)
 	}
-	return []any{q.minute, q.minuteRequests, q.minuteTokens, q.dayRequests, q.dayTokens, int64(q.dayCost), q.lastReset, q.inFlight, observed}, nil
+	return []any{q.minute, q.minuteRequests, q.minuteTokens, q.dayRequests, q.dayTokens, int64(q.dayCost), q.lastReset, observed}, nil
 }
 
 // limitsOf are those of a row that Ent has read.

@@ -3,14 +3,11 @@ package registry
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 )
 
@@ -133,30 +130,6 @@ func requireGroup(ctx context.Context, tx *ent.Client, providerID, id uuid.UUID)
 		return err
 	case group.ProviderID != providerID:
 		return fmt.Errorf("%w: the quota group is another provider's", ErrInvalidData)
-	}
-	return nil
-}
-
-// leaveGroups takes the open leases of a key that is to be purged out of the groups in which they count.
-func leaveGroups(ctx context.Context, tx *ent.Client, keyID uuid.UUID) error {
-	leases, err := tx.KeyLease.Query().Where(keylease.APIKeyID(keyID), keylease.QuotaGroupIDNotNil()).All(ctx)
-	if err != nil {
-		return err
-	}
-	open := map[uuid.UUID]int64{}
-	for _, l := range leases {
-		open[*l.QuotaGroupID]++
-	}
-	query := tx.QuotaGroup.Query().Where(quotagroup.IDIn(slices.Collect(maps.Keys(open))...)).Order(quotagroup.ByID())
-	query.Modify(forUpdate)
-	groups, err := query.All(ctx)
-	if err != nil {
-		return err
-	}
-	for _, g := range groups {
-		if err := g.Update().SetInFlight(max(0, g.InFlight-open[g.ID])).Exec(ctx); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func (r *Registry) doWhole(ctx context.Context, works []work) error {
 }
 
 // doTx does works in a transaction, which judge may undo. When an event has no partition, because another process
-// dropped it since it was last seen, it does so again.
+// dropped it since it was last seen, or a row is gone that was remembered, it does so again, with nothing remembered.
 func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
 	for {
 		var b *basis
@@ -134,7 +134,7 @@ func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts [
 		if err == nil {
 			r.memory.keep(b)
 		}
-		if !store.IsNoPartition(err) {
+		if !store.IsNoPartition(err) && !errors.Is(err, errStale) {
 			return err
 		}
 		r.partitions.forget()
@@ -158,7 +158,7 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 	if err := r.readBasis(ctx, tx, b, works); err != nil {
 		return nil, err
 	}
-	errs, e := make([]error, len(works)), entries{periods: map[period]sums{}}
+	errs, e := make([]error, len(works)), entries{periods: map[period]sums{}, known: map[period]sums{}}
 	for i := range works {
 		if works[i].acquire != nil { // what ends gives way to what begins
 			continue
@@ -169,7 +169,7 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 	}
 	for _, id := range e.refused {
 		if lease := b.leases[id]; lease != nil {
-			e.leases = append(e.leases, *lease)
+			e.leases = append(e.leases, lease)
 			delete(b.leases, id)
 		}
 	}
@@ -186,11 +186,17 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 		return nil, err
 	}
 	for p, added := range e.periods {
-		s := b.periods[p] // zero: it is new
+		s, known := b.periods[p] // zero: it is new
 		if err := s.merge(added); err != nil {
 			return nil, err
 		}
-		e.periods[p], b.periods[p] = s, s
+		b.periods[p] = s
+		if known {
+			e.known[p] = s
+			delete(e.periods, p)
+		} else {
+			e.periods[p] = s
+		}
 	}
 	return errs, r.writeEntries(ctx, tx, b, e)
 }
@@ -199,7 +205,7 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 // caller is turned away.
 func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *work, e *entries) (verdict, err error) {
 	p := b.pools[w.acquire.provider]
-	if !b.looked[p.id] && r.expiries.due(p.id, b.now) {
+	if r.expiries.due(p.id, b.now) {
 		if err := r.takeExpired(ctx, tx, b, p); err != nil {
 			return nil, err
 		}
@@ -226,6 +232,9 @@ func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e
 		return err
 	}
 	if err := writePeriods(ctx, to, e.periods); err != nil {
+		return err
+	}
+	if err := updatePeriods(ctx, to, r.db.Dialect(), e.known); err != nil {
 		return err
 	}
 	if err := insertLeases(ctx, to, e.leases); err != nil {
@@ -293,8 +302,9 @@ func (r *record) records() bool { return r.id != uuid.Nil }
 type entries struct {
 	events  []event
 	periods map[period]sums
-	leases  []openLease // to be inserted
-	refused []uuid.UUID // leases whose end was refused
+	known   map[period]sums // that are there
+	leases  []*openLease    // to be inserted
+	refused []uuid.UUID     // leases whose end was refused
 	audits  []actorEntries
 }
 

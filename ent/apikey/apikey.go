@@ -46,8 +46,6 @@ const (
 	FieldCostToday = "cost_today"
 	// FieldLastReset holds the string denoting the last_reset field in the database.
 	FieldLastReset = "last_reset"
-	// FieldInFlight holds the string denoting the in_flight field in the database.
-	FieldInFlight = "in_flight"
 	// FieldObserved holds the string denoting the observed field in the database.
 	FieldObserved = "observed"
 	// FieldProviderID holds the string denoting the provider_id field in the database.
@@ -183,7 +181,6 @@ var Columns = []string{
 	FieldTokensToday,
 	FieldCostToday,
 	FieldLastReset,
-	FieldInFlight,
 	FieldObserved,
 	FieldProviderID,
 	FieldKeyHash,
@@ -248,8 +245,6 @@ var (
 	DefaultTokensToday int64
 	// DefaultCostToday holds the default value on creation for the "cost_today" field.
 	DefaultCostToday money.USD
-	// DefaultInFlight holds the default value on creation for the "in_flight" field.
-	DefaultInFlight int64
 	// DefaultLabel holds the default value on creation for the "label" field.
 	DefaultLabel string
 	// DefaultUsageCount holds the default value on creation for the "usage_count" field.
@@ -368,11 +363,6 @@ func ByCostToday(opts ...sql.OrderTermOption) OrderOption {
 // ByLastReset orders the results by the last_reset field.
 func ByLastReset(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldLastReset, opts...).ToFunc()
-}
-
-// ByInFlight orders the results by the in_flight field.
-func ByInFlight(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldInFlight, opts...).ToFunc()
 }
 
 // ByProviderID orders the results by the provider_id field.

@@ -139,11 +139,6 @@ func LastReset(v time.Time) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldLastReset, v))
 }
 
-// InFlight applies equality check predicate on the "in_flight" field. It's identical to InFlightEQ.
-func InFlight(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldInFlight, v))
-}
-
 // ProviderID applies equality check predicate on the "provider_id" field. It's identical to ProviderIDEQ.
 func ProviderID(v uuid.UUID) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldProviderID, v))
@@ -955,46 +950,6 @@ func LastResetLT(v time.Time) predicate.APIKey {
 // LastResetLTE applies the LTE predicate on the "last_reset" field.
 func LastResetLTE(v time.Time) predicate.APIKey {
 	return predicate.APIKey(sql.FieldLTE(FieldLastReset, v))
-}
-
-// InFlightEQ applies the EQ predicate on the "in_flight" field.
-func InFlightEQ(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldEQ(FieldInFlight, v))
-}
-
-// InFlightNEQ applies the NEQ predicate on the "in_flight" field.
-func InFlightNEQ(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNEQ(FieldInFlight, v))
-}
-
-// InFlightIn applies the In predicate on the "in_flight" field.
-func InFlightIn(vs ...int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldIn(FieldInFlight, vs...))
-}
-
-// InFlightNotIn applies the NotIn predicate on the "in_flight" field.
-func InFlightNotIn(vs ...int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldNotIn(FieldInFlight, vs...))
-}
-
-// InFlightGT applies the GT predicate on the "in_flight" field.
-func InFlightGT(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGT(FieldInFlight, v))
-}
-
-// InFlightGTE applies the GTE predicate on the "in_flight" field.
-func InFlightGTE(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldGTE(FieldInFlight, v))
-}
-
-// InFlightLT applies the LT predicate on the "in_flight" field.
-func InFlightLT(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLT(FieldInFlight, v))
-}
-
-// InFlightLTE applies the LTE predicate on the "in_flight" field.
-func InFlightLTE(v int64) predicate.APIKey {
-	return predicate.APIKey(sql.FieldLTE(FieldInFlight, v))
 }
 
 // ObservedIsNil applies the IsNil predicate on the "observed" field.

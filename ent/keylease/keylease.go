@@ -24,6 +24,8 @@ const (
 	FieldReservedTokens = "reserved_tokens"
 	// FieldReservedCost holds the string denoting the reserved_cost field in the database.
 	FieldReservedCost = "reserved_cost"
+	// FieldPass holds the string denoting the pass field in the database.
+	FieldPass = "pass"
 	// FieldProbe holds the string denoting the probe field in the database.
 	FieldProbe = "probe"
 	// FieldAcquiredAt holds the string denoting the acquired_at field in the database.
@@ -69,6 +71,7 @@ var Columns = []string{
 	FieldQuotaGroupID,
 	FieldReservedTokens,
 	FieldReservedCost,
+	FieldPass,
 	FieldProbe,
 	FieldAcquiredAt,
 	FieldExpiresAt,
@@ -89,6 +92,8 @@ var (
 	DefaultReservedTokens int64
 	// DefaultReservedCost holds the default value on creation for the "reserved_cost" field.
 	DefaultReservedCost money.USD
+	// DefaultPass holds the default value on creation for the "pass" field.
+	DefaultPass int64
 	// DefaultProbe holds the default value on creation for the "probe" field.
 	DefaultProbe bool
 	// DefaultID holds the default value on creation for the "id" field.
@@ -126,6 +131,11 @@ func ByReservedTokens(opts ...sql.OrderTermOption) OrderOption {
 // ByReservedCost orders the results by the reserved_cost field.
 func ByReservedCost(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldReservedCost, opts...).ToFunc()
+}
+
+// ByPass orders the results by the pass field.
+func ByPass(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldPass, opts...).ToFunc()
 }
 
 // ByProbe orders the results by the probe field.

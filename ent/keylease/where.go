@@ -83,6 +83,11 @@ func ReservedCost(v money.USD) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldReservedCost, vc))
 }
 
+// Pass applies equality check predicate on the "pass" field. It's identical to PassEQ.
+func Pass(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldPass, v))
+}
+
 // Probe applies equality check predicate on the "probe" field. It's identical to ProbeEQ.
 func Probe(v bool) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldProbe, v))
@@ -270,6 +275,46 @@ func ReservedCostLT(v money.USD) predicate.KeyLease {
 func ReservedCostLTE(v money.USD) predicate.KeyLease {
 	vc := int64(v)
 	return predicate.KeyLease(sql.FieldLTE(FieldReservedCost, vc))
+}
+
+// PassEQ applies the EQ predicate on the "pass" field.
+func PassEQ(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldPass, v))
+}
+
+// PassNEQ applies the NEQ predicate on the "pass" field.
+func PassNEQ(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldPass, v))
+}
+
+// PassIn applies the In predicate on the "pass" field.
+func PassIn(vs ...int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldPass, vs...))
+}
+
+// PassNotIn applies the NotIn predicate on the "pass" field.
+func PassNotIn(vs ...int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldPass, vs...))
+}
+
+// PassGT applies the GT predicate on the "pass" field.
+func PassGT(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGT(FieldPass, v))
+}
+
+// PassGTE applies the GTE predicate on the "pass" field.
+func PassGTE(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGTE(FieldPass, v))
+}
+
+// PassLT applies the LT predicate on the "pass" field.
+func PassLT(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLT(FieldPass, v))
+}
+
+// PassLTE applies the LTE predicate on the "pass" field.
+func PassLTE(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLTE(FieldPass, v))
 }
 
 // ProbeEQ applies the EQ predicate on the "probe" field.

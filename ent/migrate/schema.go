@@ -28,7 +28,6 @@ var (
 		{Name: "tokens_today", Type: field.TypeInt64, Default: 0},
 		{Name: "cost_today", Type: field.TypeInt64, Default: 0},
 		{Name: "last_reset", Type: field.TypeTime},
-		{Name: "in_flight", Type: field.TypeInt64, Default: 0},
 		{Name: "observed", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
 		{Name: "key_hash", Type: field.TypeString},
 		{Name: "key_prefix", Type: field.TypeString},
@@ -67,19 +66,19 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "api_keys_data_keys_keys",
-				Columns:    []*schema.Column{APIKeysColumns[44]},
+				Columns:    []*schema.Column{APIKeysColumns[43]},
 				RefColumns: []*schema.Column{DataKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "api_keys_providers_keys",
-				Columns:    []*schema.Column{APIKeysColumns[45]},
+				Columns:    []*schema.Column{APIKeysColumns[44]},
 				RefColumns: []*schema.Column{ProvidersColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
 			{
 				Symbol:     "api_keys_quota_groups_keys",
-				Columns:    []*schema.Column{APIKeysColumns[46]},
+				Columns:    []*schema.Column{APIKeysColumns[45]},
 				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
@@ -88,7 +87,7 @@ var (
 			{
 				Name:    "apikey_provider_id_key_hash",
 				Unique:  true,
-				Columns: []*schema.Column{APIKeysColumns[45], APIKeysColumns[19]},
+				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[18]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -96,7 +95,7 @@ var (
 			{
 				Name:    "apikey_provider_id_usage_count_last_used_at_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[45], APIKeysColumns[22], APIKeysColumns[41], APIKeysColumns[0]},
+				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[21], APIKeysColumns[40], APIKeysColumns[0]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -104,17 +103,17 @@ var (
 			{
 				Name:    "apikey_provider_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[45]},
+				Columns: []*schema.Column{APIKeysColumns[44]},
 			},
 			{
 				Name:    "apikey_data_key_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[44]},
+				Columns: []*schema.Column{APIKeysColumns[43]},
 			},
 			{
 				Name:    "apikey_quota_group_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[46]},
+				Columns: []*schema.Column{APIKeysColumns[45]},
 			},
 		},
 	}
@@ -218,6 +217,7 @@ var (
 		{Name: "id", Type: field.TypeUUID},
 		{Name: "reserved_tokens", Type: field.TypeInt64, Default: 0},
 		{Name: "reserved_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "pass", Type: field.TypeInt64, Default: 0},
 		{Name: "probe", Type: field.TypeBool, Default: false},
 		{Name: "acquired_at", Type: field.TypeTime},
 		{Name: "expires_at", Type: field.TypeTime},
@@ -233,19 +233,19 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "key_leases_api_keys_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[6]},
+				Columns:    []*schema.Column{KeyLeasesColumns[7]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
 			{
 				Symbol:     "key_leases_models_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[7]},
+				Columns:    []*schema.Column{KeyLeasesColumns[8]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "key_leases_quota_groups_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[8]},
+				Columns:    []*schema.Column{KeyLeasesColumns[9]},
 				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
@@ -254,7 +254,7 @@ var (
 			{
 				Name:    "keylease_api_key_id_expires_at",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[6], KeyLeasesColumns[5]},
+				Columns: []*schema.Column{KeyLeasesColumns[7], KeyLeasesColumns[6]},
 			},
 		},
 	}
@@ -451,7 +451,6 @@ var (
 		{Name: "tokens_today", Type: field.TypeInt64, Default: 0},
 		{Name: "cost_today", Type: field.TypeInt64, Default: 0},
 		{Name: "last_reset", Type: field.TypeTime},
-		{Name: "in_flight", Type: field.TypeInt64, Default: 0},
 		{Name: "observed", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
 		{Name: "name", Type: field.TypeString},
 		{Name: "provider_id", Type: field.TypeUUID},
@@ -464,7 +463,7 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "quota_groups_providers_quota_groups",
-				Columns:    []*schema.Column{QuotaGroupsColumns[19]},
+				Columns:    []*schema.Column{QuotaGroupsColumns[18]},
 				RefColumns: []*schema.Column{ProvidersColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
@@ -473,7 +472,7 @@ var (
 			{
 				Name:    "quotagroup_provider_id_name",
 				Unique:  true,
-				Columns: []*schema.Column{QuotaGroupsColumns[19], QuotaGroupsColumns[18]},
+				Columns: []*schema.Column{QuotaGroupsColumns[18], QuotaGroupsColumns[17]},
 			},
 		},
 	}
@@ -763,7 +762,7 @@ func init() {
 		"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
 		"api_keys_limits":     "requests_per_minute BETWEEN 0 AND 9000000000000000000 AND tokens_per_minute BETWEEN 0 AND 9000000000000000000 AND requests_per_day BETWEEN 0 AND 9000000000000000000 AND tokens_per_day BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000 AND cost_per_day BETWEEN 0 AND 9000000000000000000",
 		"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
-		"api_keys_windows":    "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000 AND in_flight BETWEEN 0 AND 9000000000000000000",
+		"api_keys_windows":    "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000",
 	}
 	AuditLogTable.Annotation = &entsql.Annotation{
 		Table: "audit_log",
@@ -800,7 +799,7 @@ func init() {
 		Table: "key_leases",
 	}
 	KeyLeasesTable.Annotation.Checks = map[string]string{
-		"key_leases_reserved": "reserved_tokens BETWEEN 0 AND 9000000000000000000 AND reserved_cost BETWEEN 0 AND 9000000000000000000",
+		"key_leases_reserved": "reserved_tokens BETWEEN 0 AND 9000000000000000000 AND reserved_cost BETWEEN 0 AND 9000000000000000000 AND pass BETWEEN 0 AND 9000000000000000000",
 		"key_leases_times":    "expires_at > acquired_at",
 	}
 	ModelsTable.ForeignKeys[0].RefTable = ModelFamiliesTable
@@ -846,7 +845,7 @@ func init() {
 	QuotaGroupsTable.Annotation.Checks = map[string]string{
 		"quota_groups_limits":  "requests_per_minute BETWEEN 0 AND 9000000000000000000 AND tokens_per_minute BETWEEN 0 AND 9000000000000000000 AND requests_per_day BETWEEN 0 AND 9000000000000000000 AND tokens_per_day BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000 AND cost_per_day BETWEEN 0 AND 9000000000000000000",
 		"quota_groups_name":    "length(name) BETWEEN 1 AND 128",
-		"quota_groups_windows": "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000 AND in_flight BETWEEN 0 AND 9000000000000000000",
+		"quota_groups_windows": "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000",
 	}
 	SdkVersionsTable.ForeignKeys[0].RefTable = ProvidersTable
 	SdkVersionsTable.Annotation = &entsql.Annotation{

@@ -134,11 +134,6 @@ func LastReset(v time.Time) predicate.QuotaGroup {
 	return predicate.QuotaGroup(sql.FieldEQ(FieldLastReset, v))
 }
 
-// InFlight applies equality check predicate on the "in_flight" field. It's identical to InFlightEQ.
-func InFlight(v int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldEQ(FieldInFlight, v))
-}
-
 // ProviderID applies equality check predicate on the "provider_id" field. It's identical to ProviderIDEQ.
 func ProviderID(v uuid.UUID) predicate.QuotaGroup {
 	return predicate.QuotaGroup(sql.FieldEQ(FieldProviderID, v))
@@ -785,46 +780,6 @@ func LastResetLT(v time.Time) predicate.QuotaGroup {
 // LastResetLTE applies the LTE predicate on the "last_reset" field.
 func LastResetLTE(v time.Time) predicate.QuotaGroup {
 	return predicate.QuotaGroup(sql.FieldLTE(FieldLastReset, v))
-}
-
-// InFlightEQ applies the EQ predicate on the "in_flight" field.
-func InFlightEQ(v int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldEQ(FieldInFlight, v))
-}
-
-// InFlightNEQ applies the NEQ predicate on the "in_flight" field.
-func InFlightNEQ(v int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldNEQ(FieldInFlight, v))
-}
-
-// InFlightIn applies the In predicate on the "in_flight" field.
-func InFlightIn(vs ...int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldIn(FieldInFlight, vs...))
-}
-
-// InFlightNotIn applies the NotIn predicate on the "in_flight" field.
-func InFlightNotIn(vs ...int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldNotIn(FieldInFlight, vs...))
-}
-
-// InFlightGT applies the GT predicate on the "in_flight" field.
-func InFlightGT(v int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldGT(FieldInFlight, v))
-}
-
-// InFlightGTE applies the GTE predicate on the "in_flight" field.
-func InFlightGTE(v int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldGTE(FieldInFlight, v))
-}
-
-// InFlightLT applies the LT predicate on the "in_flight" field.
-func InFlightLT(v int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldLT(FieldInFlight, v))
-}
-
-// InFlightLTE applies the LTE predicate on the "in_flight" field.
-func InFlightLTE(v int64) predicate.QuotaGroup {
-	return predicate.QuotaGroup(sql.FieldLTE(FieldInFlight, v))
 }
 
 // ObservedIsNil applies the IsNil predicate on the "observed" field.

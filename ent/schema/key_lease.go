@@ -13,7 +13,8 @@ import (
 )
 
 // KeyLease holds the schema definition for the KeyLease entity: a key that somebody uses now, and what is reserved for
-// that. The row goes when the lease ends, or when the key is next leased after it has expired.
+// that: until it ends or expires, the row is the reservation. It goes when the lease ends, or when the key is next leased
+// after it has expired.
 type KeyLease struct{ ent.Schema }
 
 // Mixin of the KeyLease.
@@ -26,8 +27,9 @@ func (KeyLease) Fields() []ent.Field {
 		field.UUID("model_id", uuid.UUID{}).Optional().Nillable().Comment("the model that it is used for; NULL: it was not said"),
 		field.UUID("quota_group_id", uuid.UUID{}).Optional().Nillable().
 			Comment("the group that it counts in, wherever the key has gone since; NULL: none"),
-		field.Int64("reserved_tokens").Default(0).Comment("tokens that are counted in the key's windows until it is known how many they were"),
+		field.Int64("reserved_tokens").Default(0).Comment("tokens that count in the windows of the key and the group until it is known how many they were"),
 		field.Int64("reserved_cost").GoType(money.USD(0)).Default(0).Comment("nano-USD that are counted likewise"),
+		field.Int64("pass").Default(0).Comment("start tag of the key's turn; the key's own is that of a lease that has ended"),
 		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),
 		field.Time("acquired_at").Immutable().Comment("when it began, UTC; its request counts in the windows of then"),
 		field.Time("expires_at").Comment("first instant at which what it reserves is free again, UTC"),
@@ -46,7 +48,7 @@ func (KeyLease) Edges() []ent.Edge {
 // Indexes of the KeyLease.
 func (KeyLease) Indexes() []ent.Index {
 	return []ent.Index{
-		// AcquireKey: the leases of keys that have expired; and the foreign key. Those of the model and the group
+		// AcquireKey: the leases of keys, and those that have expired; and the foreign key. Those of the model and the group
 		// have none: the table holds what is under way alone.
 		index.Fields("api_key_id", "expires_at"),
 	}
@@ -57,7 +59,7 @@ func (KeyLease) Annotations() []schema.Annotation {
 	return []schema.Annotation{
 		entsql.Annotation{Table: "key_leases"},
 		entsql.Checks(map[string]string{
-			"key_leases_reserved": amounts("reserved_tokens", "reserved_cost"),
+			"key_leases_reserved": amounts("reserved_tokens", "reserved_cost", "pass"),
 			"key_leases_times":    "expires_at > acquired_at",
 		}),
 	}

@@ -54,8 +54,8 @@ func (SoftDelete) Fields() []ent.Field {
 	}
 }
 
-// Quota gives an entity limits, and the counters that they are compared with. A counter counts for one window alone,
-// which it names: nothing has to reset it.
+// Quota gives an entity limits, and the counters of what has ended that they are compared with: what is under way is
+// in the leases. A counter counts for one window alone, which it names: nothing has to reset it.
 type Quota struct{ mixin.Schema }
 
 // Fields of the Quota mixin.
@@ -71,13 +71,12 @@ func (Quota) Fields() []ent.Field {
 		limit("concurrency", "the most requests at once"),
 		field.Int64("cost_per_day").GoType(money.USD(0)).Default(0).Comment("nano-USD, the most on a UTC day; 0: no limit"),
 		field.Time("minute").Optional().Nillable().Comment("the UTC minute that the counters of a minute are for; NULL: none yet"),
-		field.Int64("requests_this_minute").Default(0).Comment("requests in that minute, those under way included"),
-		field.Int64("tokens_this_minute").Default(0).Comment("tokens in that minute, all meters, with the estimates of what is under way"),
-		field.Int64("requests_today").Default(0).Comment("requests on the UTC day of last_reset, those under way included"),
-		field.Int64("tokens_today").Default(0).Comment("tokens on the UTC day of last_reset, all meters, with the estimates of what is under way"),
-		field.Int64("cost_today").GoType(money.USD(0)).Default(0).Comment("nano-USD on the UTC day of last_reset, with the estimates of what is under way"),
+		field.Int64("requests_this_minute").Default(0).Comment("requests that began in that minute and have ended"),
+		field.Int64("tokens_this_minute").Default(0).Comment("tokens of those requests, all meters"),
+		field.Int64("requests_today").Default(0).Comment("requests that began on the UTC day of last_reset and have ended"),
+		field.Int64("tokens_today").Default(0).Comment("tokens of those requests, all meters"),
+		field.Int64("cost_today").GoType(money.USD(0)).Default(0).Comment("nano-USD of those requests"),
 		field.Time("last_reset").Comment("the daily counters count since then and only for its UTC day"),
-		field.Int64("in_flight").Default(0).Comment("leases that are open"),
 		field.JSON("observed", json.RawMessage{}).Optional().SchemaType(jsonText).
 			Comment("what the provider's answers last said of its own limits; NULL: nothing"),
 	}
@@ -86,7 +85,7 @@ func (Quota) Fields() []ent.Field {
 // quotaChecks returns the CHECKs of the Quota mixin.
 func quotaChecks(table string, others map[string]string) map[string]string {
 	others[table+"_limits"] = amounts("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day")
-	others[table+"_windows"] = amounts("requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today", "in_flight")
+	others[table+"_windows"] = amounts("requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today")
 	return others
 }
 

@@ -46,7 +46,6 @@ CREATE TABLE `new_api_keys` (
   `tokens_today` integer NOT NULL DEFAULT (0),
   `cost_today` integer NOT NULL DEFAULT (0),
   `last_reset` datetime NOT NULL,
-  `in_flight` integer NOT NULL DEFAULT (0),
   `observed` json NULL,
   `key_hash` text NOT NULL,
   `key_prefix` text NOT NULL,
@@ -89,7 +88,7 @@ CREATE TABLE `new_api_keys` (
   CONSTRAINT `api_keys_key_prefix` CHECK (length(key_prefix) IN (0, 8)),
   CONSTRAINT `api_keys_limits` CHECK (requests_per_minute BETWEEN 0 AND 9000000000000000000 AND tokens_per_minute BETWEEN 0 AND 9000000000000000000 AND requests_per_day BETWEEN 0 AND 9000000000000000000 AND tokens_per_day BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000 AND cost_per_day BETWEEN 0 AND 9000000000000000000),
   CONSTRAINT `api_keys_sealed` CHECK (sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL),
-  CONSTRAINT `api_keys_windows` CHECK (requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000 AND in_flight BETWEEN 0 AND 9000000000000000000)
+  CONSTRAINT `api_keys_windows` CHECK (requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000)
 );
 -- Copy rows from old table "api_keys" to new temporary table "new_api_keys"
 INSERT INTO `new_api_keys` (`id`, `created_at`, `updated_at`, `deleted_at`, `requests_today`, `tokens_today`, `last_reset`, `key_hash`, `key_prefix`, `label`, `usage_count`, `token_count`, `extra_requests`, `extra_tokens`, `disabled`, `degraded`, `degraded_until`, `degraded_reason`, `last_used_at`, `expires_at`, `sealed`, `data_key_id`, `provider_id`) SELECT `id`, `created_at`, `updated_at`, `deleted_at`, `requests_today`, `tokens_today`, `last_reset`, `key_hash`, `key_prefix`, `label`, `usage_count`, `token_count`, `extra_requests`, `extra_tokens`, `disabled`, `degraded`, `degraded_until`, `degraded_reason`, `last_used_at`, `expires_at`, `sealed`, `data_key_id`, `provider_id` FROM `api_keys`;
@@ -112,6 +111,7 @@ CREATE TABLE `key_leases` (
   `id` uuid NOT NULL,
   `reserved_tokens` integer NOT NULL DEFAULT (0),
   `reserved_cost` integer NOT NULL DEFAULT (0),
+  `pass` integer NOT NULL DEFAULT (0),
   `probe` bool NOT NULL DEFAULT (false),
   `acquired_at` datetime NOT NULL,
   `expires_at` datetime NOT NULL,
@@ -122,7 +122,7 @@ CREATE TABLE `key_leases` (
   CONSTRAINT `key_leases_api_keys_leases` FOREIGN KEY (`api_key_id`) REFERENCES `api_keys` (`id`) ON DELETE CASCADE,
   CONSTRAINT `key_leases_models_leases` FOREIGN KEY (`model_id`) REFERENCES `models` (`id`) ON DELETE SET NULL,
   CONSTRAINT `key_leases_quota_groups_leases` FOREIGN KEY (`quota_group_id`) REFERENCES `quota_groups` (`id`) ON DELETE SET NULL,
-  CONSTRAINT `key_leases_reserved` CHECK (reserved_tokens BETWEEN 0 AND 9000000000000000000 AND reserved_cost BETWEEN 0 AND 9000000000000000000),
+  CONSTRAINT `key_leases_reserved` CHECK (reserved_tokens BETWEEN 0 AND 9000000000000000000 AND reserved_cost BETWEEN 0 AND 9000000000000000000 AND pass BETWEEN 0 AND 9000000000000000000),
   CONSTRAINT `key_leases_times` CHECK (expires_at > acquired_at)
 );
 -- Create index "keylease_api_key_id_expires_at" to table: "key_leases"
@@ -145,7 +145,6 @@ CREATE TABLE `quota_groups` (
   `tokens_today` integer NOT NULL DEFAULT (0),
   `cost_today` integer NOT NULL DEFAULT (0),
   `last_reset` datetime NOT NULL,
-  `in_flight` integer NOT NULL DEFAULT (0),
   `observed` json NULL,
   `name` text NOT NULL,
   `provider_id` uuid NOT NULL,
@@ -153,7 +152,7 @@ CREATE TABLE `quota_groups` (
   CONSTRAINT `quota_groups_providers_quota_groups` FOREIGN KEY (`provider_id`) REFERENCES `providers` (`id`) ON DELETE CASCADE,
   CONSTRAINT `quota_groups_limits` CHECK (requests_per_minute BETWEEN 0 AND 9000000000000000000 AND tokens_per_minute BETWEEN 0 AND 9000000000000000000 AND requests_per_day BETWEEN 0 AND 9000000000000000000 AND tokens_per_day BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000 AND cost_per_day BETWEEN 0 AND 9000000000000000000),
   CONSTRAINT `quota_groups_name` CHECK (length(name) BETWEEN 1 AND 128),
-  CONSTRAINT `quota_groups_windows` CHECK (requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000 AND in_flight BETWEEN 0 AND 9000000000000000000)
+  CONSTRAINT `quota_groups_windows` CHECK (requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000)
 );
 -- Create index "quotagroup_provider_id_name" to table: "quota_groups"
 CREATE UNIQUE INDEX `quotagroup_provider_id_name` ON `quota_groups` (`provider_id`, `name`);
