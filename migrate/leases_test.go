@@ -46,7 +46,7 @@ func testLeases(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	defer func() { require.NoError(t, reg.Close()) }()
 	key, err := reg.Client().APIKey.Query().Where(apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil()).First(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, []any{1, 0, int64(0), registry.Limits{}}, []any{key.Weight, key.Priority, key.InFlight, registry.Limits{RequestsPerMinute: key.RequestsPerMinute}})
+	require.Equal(t, []any{1, 0, registry.Limits{}}, []any{key.Weight, key.Priority, registry.Limits{RequestsPerMinute: key.RequestsPerMinute}})
 	lease, err := reg.AcquireKey(t.Context(), registry.AcquireInput{ProviderID: key.ProviderID, TTL: time.Minute})
 	require.NoError(t, err)
 	require.NoError(t, lease.Release(t.Context()))
