@@ -268,11 +268,16 @@ func (b *basis) readRequests(ctx context.Context, tx *ent.Client, ids []string) 
 
 // readPeriods reads those of the periods that there are and that are not known. Each statement reads both tables.
 func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, periods []period) error {
-	periods = slices.DeleteFunc(periods, func(p period) bool {
-		_, known := b.periods[p]
-		return known
-	})
-	usages, totals := ledgerTables[0].among(periods), ledgerTables[1].among(periods)
+	var usages, totals []period
+	for _, p := range periods {
+		switch _, known := b.periods[p]; {
+		case known:
+		case p.isTotal():
+			totals = append(totals, p)
+		default:
+			usages = append(usages, p)
+		}
+	}
 	for len(usages)+len(totals) > 0 {
 		n := chunkSizes{chunkSize(len(usages)), chunkSize(len(totals))}
 		some := slices.Concat(usages[:n.usages], totals[:n.totals])

@@ -131,7 +131,8 @@ var tokenColumns = []string{
 // digestOf is the first 64 bits of a SHA-256 over everything that a row says but its id. It is to find
 // damage, which integrity checks of the database pass over when the damaged value is a possible one.
 func digestOf(p period, s *sums, histogram []byte) int64 {
-	b := make([]byte, 0, 256+len(histogram))
+	var stack [512]byte
+	b := stack[:0]
 	for _, id := range []uuid.UUID{p.model, p.key, p.price} {
 		b = append(b, id[:]...)
 	}
@@ -259,9 +260,8 @@ func readPeriodsText(n chunkSizes, types map[string]string) string {
 	return strings.Join(selects, " UNION ALL ")
 }
 
-// writePeriods writes periods as they are to be, over what is there.
-func writePeriods(ctx context.Context, tx execer, periods map[period]sums) error {
-	sorted := sortedPeriods(periods)
+// writePeriods writes periods, in their order, as they are to be, over what is there.
+func writePeriods(ctx context.Context, tx execer, sorted []period, periods map[period]sums) error {
 	for _, t := range ledgerTables {
 		err := chunks(t.among(sorted), func(some []period) error {
 			args := make([]any, 0, len(some)*len(t.columns))
@@ -284,23 +284,25 @@ func writePeriods(ctx context.Context, tx execer, periods map[period]sums) error
 	return nil
 }
 
-// updatePeriods writes periods that are there.
-func updatePeriods(ctx context.Context, tx execer, engine string, periods map[period]sums) error {
-	sorted := sortedPeriods(periods)
+// updatePeriods writes periods, in their order, that are there.
+func updatePeriods(ctx context.Context, tx execer, engine string, sorted []period, periods map[period]sums) error {
 	for _, t := range ledgerTables {
-		rows := map[usage.Grain][][]any{}
-		for _, p := range t.among(sorted) {
-			s := periods[p]
-			row := s.appendCells(make([]any, 0, len(t.columns)), p)
-			if p.isTotal() {
-				row = append(row, p.model)
-			} else {
-				row = append(row, p.key, p.price)
-			}
-			rows[p.grain] = append(rows[p.grain], append(row, p.start))
-		}
 		for grain, update := range t.update {
-			if err := update.run(ctx, tx, engine, rows[grain]); err != nil {
+			rows := make([][]any, 0, len(sorted)/2)
+			for _, p := range sorted {
+				if p.isTotal() != t.totals || p.grain != grain {
+					continue
+				}
+				s := periods[p]
+				row := s.appendCells(make([]any, 0, len(t.columns)), p)
+				if p.isTotal() {
+					row = append(row, p.model)
+				} else {
+					row = append(row, p.key, p.price)
+				}
+				rows = append(rows, append(row, p.start))
+			}
+			if err := update.run(ctx, tx, engine, rows); err != nil {
 				return err
 			}
 		}

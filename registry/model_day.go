@@ -78,7 +78,7 @@ func (r *Registry) replaceDay(ctx context.Context, tx *ent.Client, before, after
 			}
 		}
 	}
-	return writePeriods(ctx, tx, write)
+	return writePeriods(ctx, tx, sortedPeriods(write), write)
 }
 
 func deletePeriod(ctx context.Context, tx *ent.Client, p period) error {
@@ -100,7 +100,9 @@ func coarser(all map[period]sums, into func(period) period) (map[period]sums, er
 }
 
 func sortedPeriods(all map[period]sums) []period {
-	return slices.SortedFunc(maps.Keys(all), comparePeriods)
+	sorted := slices.AppendSeq(make([]period, 0, len(all)), maps.Keys(all))
+	slices.SortFunc(sorted, comparePeriods)
+	return sorted
 }
 
 func (s *sums) equal(o *sums) bool {

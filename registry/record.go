@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -158,7 +157,7 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 	if err := r.readBasis(ctx, tx, b, works); err != nil {
 		return nil, err
 	}
-	errs, e := make([]error, len(works)), entries{periods: map[period]sums{}, known: map[period]sums{}}
+	errs, e := make([]error, len(works)), entries{periods: make(map[period]sums, 2*len(works)+2)}
 	for i := range works {
 		if works[i].acquire != nil { // what ends gives way to what begins
 			continue
@@ -182,20 +181,20 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 			return nil, err
 		}
 	}
-	if err := r.readPeriods(ctx, tx, b, slices.SortedFunc(maps.Keys(e.periods), comparePeriods)); err != nil {
+	all := sortedPeriods(e.periods)
+	if err := r.readPeriods(ctx, tx, b, all); err != nil {
 		return nil, err
 	}
-	for p, added := range e.periods {
+	for _, p := range all {
 		s, known := b.periods[p] // zero: it is new
-		if err := s.merge(added); err != nil {
+		if err := s.merge(e.periods[p]); err != nil {
 			return nil, err
 		}
 		b.periods[p] = s
 		if known {
-			e.known[p] = s
-			delete(e.periods, p)
+			e.changed = append(e.changed, p)
 		} else {
-			e.periods[p] = s
+			e.added = append(e.added, p)
 		}
 	}
 	return errs, r.writeEntries(ctx, tx, b, e)
@@ -231,10 +230,10 @@ func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e
 	if err := insertEvents(ctx, to, e.events); err != nil {
 		return err
 	}
-	if err := writePeriods(ctx, to, e.periods); err != nil {
+	if err := writePeriods(ctx, to, e.added, b.periods); err != nil {
 		return err
 	}
-	if err := updatePeriods(ctx, to, r.db.Dialect(), e.known); err != nil {
+	if err := updatePeriods(ctx, to, r.db.Dialect(), e.changed, b.periods); err != nil {
 		return err
 	}
 	if err := insertLeases(ctx, to, e.leases); err != nil {
@@ -301,8 +300,9 @@ func (r *record) records() bool { return r.id != uuid.Nil }
 // entries are what works add to the ledger and the pool.
 type entries struct {
 	events  []event
-	periods map[period]sums
-	known   map[period]sums // that are there
+	periods map[period]sums // what is added to them
+	added   []period        // those that are new, in their order
+	changed []period        // the others
 	leases  []*openLease    // to be inserted
 	refused []uuid.UUID     // leases whose end was refused
 	audits  []actorEntries

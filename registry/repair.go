@@ -169,7 +169,7 @@ func (m mending) apply(ctx context.Context, tx *ent.Client) error {
 			return err
 		}
 	}
-	return writePeriods(ctx, tx, m.write)
+	return writePeriods(ctx, tx, sortedPeriods(m.write), m.write)
 }
 
 // counters mends the counters of keys whose days are known.

@@ -212,6 +212,7 @@ func uvarint(b []byte) (v uint64, size int) {
 // [binary.AppendUvarint]: how far its index is above that of the bucket before, or above 0, and its count.
 func (h Histogram) AppendBinary(b []byte) []byte {
 	var before uint16
+	b = slices.Grow(b, 4*len(h.buckets)) // most are shorter
 	for _, c := range h.buckets {
 		b = binary.AppendUvarint(b, uint64(c.index-before))
 		b = binary.AppendUvarint(b, uint64(c.count))
