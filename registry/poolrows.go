@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
 // column is one that is written, and its type on PostgreSQL.
@@ -348,7 +349,7 @@ var errStale = errors.New("a row is gone that was there")
 
 // run writes rows: the values of the columns, and of the key.
 func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]any) error {
-	write := func(some [][]any, args []any) error {
+	write := func(some [][]any, args ...any) error {
 		result, err := tx.ExecContext(ctx, u[engine](len(some)), args...)
 		if err != nil || result == nil { // it is executed later
 			return err
@@ -358,15 +359,13 @@ func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]a
 		}
 		return errStale
 	}
-	if engine == dialect.Postgres {
-		return chunks(rows, func(some [][]any) error { return write(some, slices.Concat(some...)) })
+	switch {
+	case engine == dialect.Postgres:
+		return chunks(rows, func(some [][]any) error { return write(some, slices.Concat(some...)...) })
+	case len(rows) == 0:
+		return nil
 	}
-	for i, row := range rows {
-		if err := write(rows[i:i+1], row); err != nil {
-			return err
-		}
-	}
-	return nil
+	return write(rows, store.Each(rows))
 }
 
 // newUpdateByID names rows by their ids.

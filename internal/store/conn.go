@@ -41,6 +41,9 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 type conn struct {
 	*sqlite3.SQLiteConn
 	inTx bool // begun and not ended by us
+
+	prepared map[string]driver.Stmt // by their texts: those that Each was given to
+	args     []driver.NamedValue    // of the last one
 }
 
 var (
@@ -88,6 +91,11 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if err := c.over(); err != nil {
 		return nil, err
+	}
+	if len(args) == 1 {
+		if rows, ok := args[0].Value.(Each); ok {
+			return c.each(ctx, query, rows)
+		}
 	}
 	return c.SQLiteConn.ExecContext(ctx, query, args)
 }
