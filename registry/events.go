@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -118,7 +119,7 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 }
 
 // ListUsageEvents returns a page of the requests that were recorded, newest first, as long as PruneUsage
-// has not removed them. For the next page, ask again with Before set to the id of the last event; whether
+// has not removed them. Those of a key are found by the quarters of an hour in which it was used. For the next page, ask again with Before set to the id of the last event; whether
 // that is still there does not matter. It returns [ErrInvalidData], also when the end is not after the start.
 func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*ent.UsageEvent, error) {
 	f := filter.faults()
@@ -129,9 +130,70 @@ func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*
 	if limit == 0 {
 		limit = DefaultLimit
 	}
-	page, err := r.client.UsageEvent.Query().Where(filter.predicates()...).
-		Order(usageevent.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
+	list := r.listEvents
+	if filter.APIKeyID != uuid.Nil && filter.RequestID == "" {
+		list = r.eventsOfKey
+	}
+	page, err := list(ctx, filter, limit)
 	return page, translate(ctx, "list usage events", err)
+}
+
+// listEvents reads some events, of a range of ids as well.
+func (r *Registry) listEvents(ctx context.Context, filter EventFilter, limit int, also ...predicate.UsageEvent) ([]*ent.UsageEvent, error) {
+	return r.client.UsageEvent.Query().Where(filter.predicates()...).Where(also...).
+		Order(usageevent.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
+}
+
+// quartersAtOnce is of how many rows of quarters eventsOfKey reads the events before it reads more.
+const quartersAtOnce = 1000
+
+// eventsOfKey reads events of a key. There is no index of those: the quarters in which the key was used say where they are, and
+// between two stretches of such quarters nothing is read.
+func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit int, _ ...predicate.UsageEvent) (page []*ent.UsageEvent, err error) {
+	for until := endOfTime; ; {
+		quarters, err := r.client.Usage.Query().Where(filter.quarters()...).Where(usage.PeriodStartLTE(until)).
+			Order(usage.ByPeriodStart(sql.OrderDesc())).Limit(quartersAtOnce).Select(usage.FieldPeriodStart).All(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i := 0; i < len(quarters) && len(page) < limit; {
+			from, to := quarters[i].PeriodStart, quarters[i].PeriodStart.Add(quarter)
+			for ; i < len(quarters) && !quarters[i].PeriodStart.Before(from.Add(-quarter)); i++ {
+				from = quarters[i].PeriodStart
+			}
+			some, err := r.listEvents(ctx, filter, limit-len(page), usageevent.IDGTE(firstEventID(from)), usageevent.IDLT(firstEventID(to)))
+			if err != nil {
+				return nil, err
+			}
+			page = append(page, some...)
+		}
+		if len(quarters) < quartersAtOnce || len(page) == limit {
+			return page, nil
+		}
+		until = quarters[len(quarters)-1].PeriodStart.Add(-quarter)
+	}
+}
+
+// quarters are those in which there are such requests of the key.
+func (fl EventFilter) quarters() (where []predicate.Usage) {
+	for _, condition := range []struct {
+		wanted bool
+		is     predicate.Usage
+	}{
+		{true, usage.APIKeyID(fl.APIKeyID)},
+		{true, usage.GrainEQ(usage.GrainQuarter)},
+		{fl.ModelID != uuid.Nil, usage.ModelID(fl.ModelID)},
+		{!fl.Start.IsZero(), usage.PeriodStartGT(clamp(fl.Start).Add(-quarter))},
+		{!fl.End.IsZero(), usage.PeriodStartLT(clamp(fl.End))},
+		{fl.Failed, usage.ErrorCountGT(0)},
+		{fl.Unpriced, usage.UnpricedCountGT(0)},
+		{fl.Before != uuid.Nil, usage.PeriodStartLTE(clamp(eventTime(fl.Before)))},
+	} {
+		if condition.wanted {
+			where = append(where, condition.is)
+		}
+	}
+	return where
 }
 
 // span notes a fault unless start is before end.

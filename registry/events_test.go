@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -25,7 +26,7 @@ func testListUsageEvents(t *testing.T, e engine) {
 	p := mustProvider(t, reg, "p")
 	models := []*ent.Model{mustModel(t, reg, p.ID, "a", gpt4()), mustModel(t, reg, p.ID, "b", nil)}
 	keys := []*ent.APIKey{mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)}
-	start := clock.Now().Add(-72 * time.Hour)
+	start := clock.Now().Add(-72*time.Hour + 7*time.Minute) // within a quarter
 	const requests = 120
 	at := func(i int) time.Time { return start.Add(time.Duration(i/10) * 7 * time.Hour / 2) } // ten at a time, over several days
 	var batch []registry.UsageInput
@@ -56,15 +57,22 @@ func testListUsageEvents(t *testing.T, e engine) {
 		filter registry.EventFilter
 		is     func(i int) bool
 	}{
-		"all":         {registry.EventFilter{}, func(int) bool { return true }},
-		"of a model":  {registry.EventFilter{ModelID: models[0].ID}, func(i int) bool { return i%2 == 0 }},
-		"of a key":    {registry.EventFilter{APIKeyID: keys[1].ID}, func(i int) bool { return i/2%2 == 1 }},
-		"of both":     {registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 }},
-		"failed":      {registry.EventFilter{Failed: true}, func(i int) bool { return i%5 == 0 }},
-		"unpriced":    {registry.EventFilter{Unpriced: true}, func(i int) bool { return i%2 == 1 }},
-		"one request": {registry.EventFilter{RequestID: "r7"}, func(i int) bool { return i == 7 }},
-		"a range":     {registry.EventFilter{Start: at(30), End: at(60)}, func(i int) bool { return i >= 30 && i < 60 }},
-		"nothing":     {registry.EventFilter{ModelID: uuid.New()}, func(int) bool { return false }},
+		"all":                 {registry.EventFilter{}, func(int) bool { return true }},
+		"of a model":          {registry.EventFilter{ModelID: models[0].ID}, func(i int) bool { return i%2 == 0 }},
+		"of a key":            {registry.EventFilter{APIKeyID: keys[1].ID}, func(i int) bool { return i/2%2 == 1 }},
+		"of both":             {registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 }},
+		"failed":              {registry.EventFilter{Failed: true}, func(i int) bool { return i%5 == 0 }},
+		"unpriced":            {registry.EventFilter{Unpriced: true}, func(i int) bool { return i%2 == 1 }},
+		"one request":         {registry.EventFilter{RequestID: "r7"}, func(i int) bool { return i == 7 }},
+		"failed, of a key":    {registry.EventFilter{Failed: true, APIKeyID: keys[0].ID}, func(i int) bool { return i%5 == 0 && i/2%2 == 0 }},
+		"unpriced, of a key":  {registry.EventFilter{Unpriced: true, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 }},
+		"one request of keys": {registry.EventFilter{RequestID: "r7", APIKeyID: keys[1].ID}, func(i int) bool { return i == 7 }},
+		"a range of a key": {
+			registry.EventFilter{Start: at(30), End: at(60).Add(time.Microsecond), APIKeyID: keys[0].ID},
+			func(i int) bool { return i >= 30 && i < 70 && i/2%2 == 0 },
+		},
+		"a range": {registry.EventFilter{Start: at(30), End: at(60)}, func(i int) bool { return i >= 30 && i < 60 }},
+		"nothing": {registry.EventFilter{ModelID: uuid.New()}, func(int) bool { return false }},
 	} {
 		for _, size := range []int{1, 7, 1000} {
 			ids := page(test.filter, size)
@@ -97,4 +105,44 @@ func testListUsageEvents(t *testing.T, e engine) {
 		_, err := reg.ListUsageEvents(ctx, filter)
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
+}
+
+// TestEventsOfKey finds the one request that is asked for in the oldest of many quarters in which there could be such.
+func TestEventsOfKey(t *testing.T) { eachEngine(t, testEventsOfKey) }
+
+func testEventsOfKey(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	p := mustProvider(t, reg, "p")
+	m := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: money.Dollar})
+	k := mustKey(t, reg, p.ID, 1)
+	const quarters = 1001 // more than are read at once
+	at := clock.Now().Add(-quarters * 15 * time.Minute)
+	batch := []registry.UsageInput{{
+		RequestID: "both", ModelID: m.ID, APIKeyID: k.ID, At: at, Failed: true, Tokens: meter.Tokens{OutputTokens: 1},
+	}}
+	for i := range quarters {
+		at := at.Add(time.Duration(i+1) * 15 * time.Minute)
+		batch = append(batch, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: at, Failed: true},
+			registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: at, Tokens: meter.Tokens{OutputTokens: 1}})
+	}
+	for some := range slices.Chunk(batch, 500) {
+		require.NoError(t, reg.RecordUsageBatch(t.Context(), some))
+	}
+	events, err := reg.ListUsageEvents(t.Context(), registry.EventFilter{APIKeyID: k.ID, Failed: true, Unpriced: true})
+	require.NoError(t, err)
+	require.Len(t, events, 1)
+	require.Equal(t, "both", events[0].RequestID)
+	var all int
+	for filter := (registry.EventFilter{APIKeyID: k.ID, Limit: registry.MaxLimit}); ; filter.Before = events[len(events)-1].ID {
+		events, err = reg.ListUsageEvents(t.Context(), filter)
+		require.NoError(t, err)
+		if all += len(events); len(events) < registry.MaxLimit {
+			break
+		}
+	}
+	require.Equal(t, 2*quarters+1, all)
+	events, err = reg.ListUsageEvents(t.Context(), registry.EventFilter{APIKeyID: k.ID, Before: uuid.Max})
+	require.NoError(t, err)
+	require.Len(t, events, registry.DefaultLimit)
 }

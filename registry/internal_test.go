@@ -64,8 +64,9 @@ func TestPlans(t *testing.T) {
 	require.NoError(t, err)
 	m, err := reg.FindModel(t.Context(), p.ID, "gpt-5")
 	require.NoError(t, err)
-	_, err = reg.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
+	k, err := reg.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
 	require.NoError(t, err)
+	require.NoError(t, reg.RecordUsage(t.Context(), UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
 
 	rec := &recorder{DB: reg.db}
 	recording := *reg
@@ -112,9 +113,12 @@ func TestPlans(t *testing.T) {
 			return err
 		}, []string{"usage_events USING INDEX usageevent_model_id_id (model_id=? AND id<?)"}},
 		"ListUsageEvents, of a key": {func(r *Registry) error {
-			_, err := r.ListUsageEvents(t.Context(), EventFilter{APIKeyID: m.ID})
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{APIKeyID: k.ID})
 			return err
-		}, []string{"usage_events USING INDEX usageevent_api_key_id_id (api_key_id=?)"}},
+		}, []string{
+			"usage_tracking USING INDEX usage_api_key_id_grain_period_start (api_key_id=? AND grain=? AND period_start<?)",
+			"usage_events USING PRIMARY KEY (id>? AND id<?)",
+		}},
 		"ListUsageEvents, of a request": {func(r *Registry) error {
 			_, err := r.ListUsageEvents(t.Context(), EventFilter{RequestID: "r"})
 			return err

@@ -655,11 +655,6 @@ var (
 				Unique:  false,
 				Columns: []*schema.Column{UsageEventsColumns[15], UsageEventsColumns[0]},
 			},
-			{
-				Name:    "usageevent_api_key_id_id",
-				Unique:  false,
-				Columns: []*schema.Column{UsageEventsColumns[14], UsageEventsColumns[0]},
-			},
 		},
 	}
 	// UsageHorizonsColumns holds the columns for the "usage_horizons" table.

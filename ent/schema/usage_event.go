@@ -64,9 +64,9 @@ func (UsageEvent) Indexes() []ent.Index {
 	return []ent.Index{
 		// RecordUsage: a request that was recorded before.
 		index.Fields("request_id").Unique(),
-		// ListUsageEvents: the requests to a model or with a key, by time.
+		// ListUsageEvents: the requests to a model, by time. Those with a key are found by the quarters in which it was
+		// used: a batch of requests has as many keys as it can, and an index of keys would have it write as many pages.
 		index.Fields("model_id", "id"),
-		index.Fields("api_key_id", "id"),
 	}
 }
 
