@@ -115,7 +115,7 @@ func (p *pool) open(leases []*openLease, groups map[uuid.UUID]*poolGroup, now ti
 			continue
 		}
 		if l.group != nil {
-			if g := groups[*l.group]; g != nil && g.quota.open != nil {
+			if g := groups[*l.group]; g != nil && g.open != nil {
 				counts = append(counts, &g.quota)
 			}
 		}

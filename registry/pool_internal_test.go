@@ -228,3 +228,19 @@ func TestIncidentAhead(t *testing.T) {
 		require.Equal(t, over, p.coolingUntil == nil)
 	}
 }
+
+// TestReservedSaturated: sums of leases that do not fit are right again when one of them ends.
+func TestReservedSaturated(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	q := quota{open: map[uuid.UUID]*openLease{}}
+	q.roll(now)
+	large := &openLease{id: uuid.New(), tokens: maxAmount - 1, cost: maxAmount, acquired: now}
+	small := &openLease{id: uuid.New(), tokens: 5, cost: 7, acquired: now}
+	q.reserve(large)
+	q.reserve(small)
+	require.Equal(t, amount{2, maxAmount, maxAmount}, q.held.day)
+	q.release(large, amount{}, now)
+	require.Equal(t, amount{1, 5, 7}, q.held.day)
+	require.Equal(t, amount{1, 5, 7}, q.held.minute)
+}

@@ -39,7 +39,7 @@ func TestLeaseClocks(t *testing.T) {
 			early, _ := open(t, name, registrytest.Start.Add(time.Minute))
 			p := mustProvider(t, late, "p")
 			m := mustModel(t, late, p.ID, "m", gpt4())
-			_, err := late.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{TokensPerMinute: 10}})
+			_, err := late.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{TokensPerMinute: 10, TokensPerDay: 1000}})
 			require.NoError(t, err)
 			in := registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 5, TTL: time.Minute}
 			_, err = early.AcquireKey(t.Context(), in)
@@ -50,6 +50,10 @@ func TestLeaseClocks(t *testing.T) {
 			_, err = late.AcquireKey(t.Context(), in)
 			require.ErrorIs(t, err, registry.ErrNoKeyAvailable, "a clock that is behind opens no minute anew")
 			require.NoError(t, lease.Settle(t.Context(), used(1)))
+			key, err := late.FindAPIKey(t.Context(), p.ID, secret(1))
+			require.NoError(t, err)
+			require.Equal(t, registrytest.Start.Add(time.Minute), *key.Minute)
+			require.EqualValues(t, []int64{1, 1}, []int64{key.RequestsThisMinute, key.TokensThisMinute}, "it ends in the minute in which it began")
 			in.EstimatedTokens = 4
 			lease, err = late.AcquireKey(t.Context(), in)
 			require.NoError(t, err, "what was not used is given back")
@@ -66,10 +70,10 @@ func TestLeaseClocks(t *testing.T) {
 			require.NoError(t, err, "a clock that was wrong closes no key for weeks")
 			verdicts, err := late.ExplainKeys(t.Context(), in)
 			require.NoError(t, err)
-			for _, l := range verdicts[0].Limits {
-				if l.Name == registry.RequestsPerDay {
-					require.EqualValues(t, 1, l.Used, "and its day is counted anew")
-				}
+			for i, name := range []registry.LimitName{registry.TokensPerMinute, registry.TokensPerDay} {
+				l := verdicts[0].Limits[i]
+				require.Equal(t, name, l.Name)
+				require.EqualValues(t, 5, l.Used, "and its windows are counted anew")
 			}
 		})
 	}
@@ -451,9 +455,49 @@ func testLeaseEdges(t *testing.T, e engine) {
 		require.NoError(t, err)
 		p.acquire(t, 1)
 		require.NoError(t, first.Release(t.Context()))
-		require.NoError(t, second.Release(t.Context()))
+		require.NoError(t, second.Settle(t.Context(), used(1)))
 		p.acquire(t, 1)
 		_ = p.refused(t, p.want(1))
+	})
+	t.Run("a group that is reset while a lease is open", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, nil)
+		inGroup(t, p, "g", registry.Limits{RequestsPerDay: 1})
+		lease := p.acquire(t, 1)
+		_ = p.refused(t, p.want(1))
+		p.clock.Advance(time.Second)
+		_, err := p.ResetDailyUsage(t.Context())
+		require.NoError(t, err)
+		p.acquire(t, 1)
+		require.NoError(t, lease.Settle(t.Context(), used(1)))
+		_ = p.refused(t, p.want(1))
+	})
+	t.Run("another priority", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		p.acquire(t, 1)
+		require.NoError(t, p.acquire(t, 1).Settle(t.Context(), used(1)))
+		require.Equal(t, 1, p.openLeases(t, keylease.PassGT(0)))
+		require.Positive(t, p.key(t, 0).Pass)
+		_, err := p.UpdateAPIKey(t.Context(), p.keys[0].ID, registry.KeyUpdate{Priority: ptr(1)})
+		require.NoError(t, err)
+		require.Zero(t, p.key(t, 0).Pass)
+		require.Equal(t, 1, p.openLeases(t, keylease.Pass(0)))
+	})
+	t.Run("a lease that began before the windows of the key's row", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{RequestsPerMinute: 2, TokensPerDay: 100}}})
+		require.NoError(t, p.acquire(t, 1).Settle(t.Context(), used(1)))
+		p.clock.Advance(90 * time.Second)
+		lease := p.acquire(t, 10) // in a minute that the row does not know
+		require.NoError(t, lease.Settle(t.Context(), used(20)))
+		require.Equal(t, map[registry.LimitName]int64{registry.RequestsPerMinute: 1, registry.TokensPerDay: 21}, p.counted(t, 0))
+		require.Equal(t, []int64{1, 20, 2, 21}, p.counters(t, 0)[:4])
+		open := p.acquire(t, 30)
+		p.clock.Advance(40 * time.Second)
+		require.Equal(t, map[registry.LimitName]int64{registry.RequestsPerMinute: 0, registry.TokensPerDay: 51}, p.counted(t, 0), "it is of the minute before")
+		require.NoError(t, open.Settle(t.Context(), used(40)))
+		require.Equal(t, map[registry.LimitName]int64{registry.RequestsPerMinute: 0, registry.TokensPerDay: 61}, p.counted(t, 0))
 	})
 	t.Run("released before it was observed", func(t *testing.T) {
 		t.Parallel()
