@@ -287,24 +287,22 @@ func writePeriods(ctx context.Context, tx execer, sorted []period, periods map[p
 // updatePeriods writes periods, in their order, that are there.
 func updatePeriods(ctx context.Context, tx execer, engine string, sorted []period, periods map[period]sums) error {
 	for _, t := range ledgerTables {
-		for grain, update := range t.update {
-			rows := make([][]any, 0, len(sorted)/2)
-			for _, p := range sorted {
-				if p.isTotal() != t.totals || p.grain != grain {
-					continue
-				}
-				s := periods[p]
-				row := s.appendCells(make([]any, 0, len(t.columns)), p)
-				if p.isTotal() {
-					row = append(row, p.model)
-				} else {
-					row = append(row, p.key, p.price)
-				}
-				rows = append(rows, append(row, p.start))
+		rows := make([][]any, 0, len(sorted))
+		for _, p := range sorted {
+			if p.isTotal() != t.totals {
+				continue
 			}
-			if err := update.run(ctx, tx, engine, rows); err != nil {
-				return err
+			s := periods[p]
+			row := s.appendCells(make([]any, 0, len(t.columns)), p)
+			if p.isTotal() {
+				row = append(row, p.model)
+			} else {
+				row = append(row, p.key, p.price)
 			}
+			rows = append(rows, append(row, string(p.grain), p.start))
+		}
+		if err := t.update.run(ctx, tx, engine, rows); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -331,7 +329,7 @@ type ledgerTable struct {
 	columns []string
 	key     []string // the columns that name a row
 	write   func(n int) string
-	update  map[usage.Grain]rowUpdate
+	update  rowUpdate
 }
 
 var ledgerTables = []*ledgerTable{
@@ -356,25 +354,17 @@ func newLedgerTable(name string, of ...string) *ledgerTable {
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s", name, strings.Join(t.columns, ", "),
 			placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...), strings.Join(t.key, ", "), strings.Join(sets, ", "))
 	})
-	t.update = map[usage.Grain]rowUpdate{usage.GrainQuarter: t.updateOf(usage.GrainQuarter), usage.GrainDay: t.updateOf(usage.GrainDay)}
-	return t
-}
-
-// updateOf has the grain in its text: there is an index of days alone, and SQLite plans a statement anew whenever the value
-// changes that such an index depends on.
-func (t *ledgerTable) updateOf(grain usage.Grain) rowUpdate {
 	var key, sums []column
 	for _, name := range t.key {
-		if name != usage.FieldGrain {
-			key = append(key, column{name, periodTypes[name]})
-		}
+		key = append(key, column{name, periodTypes[name], name == usage.FieldGrain}) // there is an index of days alone
 	}
 	for _, name := range t.columns[len(t.columns)-len(sumColumns)-2:] {
-		sums = append(sums, column{name, cmp.Or(map[string]string{
+		sums = append(sums, column{name: name, postgres: cmp.Or(map[string]string{
 			usage.FieldAverageLatencyMs: "double precision", usage.FieldLatencyHistogram: "bytea",
 		}[name], "bigint")})
 	}
-	return newRowUpdate(t.name, key, fmt.Sprintf("grain = '%s'", grain), sums)
+	t.update = newRowUpdate(name, key, sums...)
+	return t
 }
 
 // among returns those of the periods that are in the table.

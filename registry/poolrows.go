@@ -21,7 +21,12 @@ import (
 )
 
 // column is one that is written, and its type on PostgreSQL.
-type column struct{ name, postgres string }
+type column struct {
+	name, postgres string
+	// opaque: SQLite must not look at the value when it plans, because an index is of rows with one value alone. It would
+	// plan the statement anew for each value.
+	opaque bool
+}
 
 // keyColumns are those of a poolKey beside its quota.
 var keyColumns = []string{
@@ -315,8 +320,8 @@ func insertLeases(ctx context.Context, tx execer, leases []*openLease) error {
 // rowUpdate are the statements that write some columns of n rows that are there, by dialect.
 type rowUpdate map[string]func(n int) string
 
-// newRowUpdate names rows by a key, and by what else holds of them; empty: nothing.
-func newRowUpdate(table string, key []column, where string, columns []column) rowUpdate {
+// newRowUpdate names rows by a key.
+func newRowUpdate(table string, key []column, columns ...column) rowUpdate {
 	text := func(value func(i int, c column) string, from string) string {
 		var sets, is []string
 		for i, c := range columns {
@@ -325,12 +330,11 @@ func newRowUpdate(table string, key []column, where string, columns []column) ro
 		for i, c := range key {
 			is = append(is, table+"."+c.name+" = "+value(len(columns)+i, c))
 		}
-		if where != "" {
-			is = append(is, table+"."+where)
-		}
 		return "UPDATE " + table + " SET " + strings.Join(sets, ", ") + from + " WHERE " + strings.Join(is, " AND ")
 	}
-	one := text(func(i int, _ column) string { return fmt.Sprintf("$%d", i+1) }, "")
+	one := text(func(i int, c column) string {
+		return strings.Repeat("+", int(count(c.opaque))) + fmt.Sprintf("$%d", i+1)
+	}, "")
 	var casts []string
 	for _, c := range slices.Concat(columns, key) {
 		casts = append(casts, "CAST($%d AS "+c.postgres+")")
@@ -368,26 +372,24 @@ func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]a
 	return write(rows, store.Each(rows))
 }
 
-// newUpdateByID names rows by their ids.
-func newUpdateByID(table string, columns ...column) rowUpdate {
-	return newRowUpdate(table, []column{{"id", "uuid"}}, "", columns)
-}
+// byID is the key of rows that are named by their ids.
+var byID = []column{{name: "id", postgres: "uuid"}}
 
 var (
-	updatedAt  = column{"updated_at", "timestamptz"}
+	updatedAt  = column{name: "updated_at", postgres: "timestamptz"}
 	useColumns = []column{
-		{"usage_count", "bigint"}, {"token_count", "bigint"}, {"extra_requests", "bigint"}, {"extra_tokens", "bigint"},
-		{"last_used_at", "timestamptz"}, {"succeeded_at", "timestamptz"}, updatedAt,
+		{name: "usage_count", postgres: "bigint"}, {name: "token_count", postgres: "bigint"}, {name: "extra_requests", postgres: "bigint"}, {name: "extra_tokens", postgres: "bigint"},
+		{name: "last_used_at", postgres: "timestamptz"}, {name: "succeeded_at", postgres: "timestamptz"}, updatedAt,
 	}
 	// What changes no index is written apart from what does.
-	writeCounters = newUpdateByID(apikey.Table, append(slices.Clone(counterColumns), column{"pass", "bigint"})...)
-	writeUses     = newUpdateByID(apikey.Table, slices.Concat(counterColumns, []column{{"pass", "bigint"}}, useColumns)...)
-	writeStates   = newUpdateByID(apikey.Table,
-		column{"degraded", "boolean"}, column{"degraded_until", "timestamptz"}, column{"degraded_at", "timestamptz"}, column{"degraded_reason", "text"}, column{"degraded_by", "text"},
-		column{"failures", "bigint"}, column{"failure_class", "text"}, column{"failed_at", "timestamptz"}, updatedAt)
-	writeGroups    = newUpdateByID(quotagroup.Table, append(slices.Clone(counterColumns), updatedAt)...)
-	writeProviders = newUpdateByID(provider.Table,
-		column{"cooling_until", "timestamptz"}, column{"cooling_reason", "text"}, column{"incidents", "bigint"}, updatedAt)
+	writeCounters = newRowUpdate(apikey.Table, byID, append(slices.Clone(counterColumns), column{name: "pass", postgres: "bigint"})...)
+	writeUses     = newRowUpdate(apikey.Table, byID, slices.Concat(counterColumns, []column{{name: "pass", postgres: "bigint"}}, useColumns)...)
+	writeStates   = newRowUpdate(apikey.Table, byID,
+		column{name: "degraded", postgres: "boolean"}, column{name: "degraded_until", postgres: "timestamptz"}, column{name: "degraded_at", postgres: "timestamptz"}, column{name: "degraded_reason", postgres: "text"}, column{name: "degraded_by", postgres: "text"},
+		column{name: "failures", postgres: "bigint"}, column{name: "failure_class", postgres: "text"}, column{name: "failed_at", postgres: "timestamptz"}, updatedAt)
+	writeGroups    = newRowUpdate(quotagroup.Table, byID, append(slices.Clone(counterColumns), updatedAt)...)
+	writeProviders = newRowUpdate(provider.Table, byID,
+		column{name: "cooling_until", postgres: "timestamptz"}, column{name: "cooling_reason", postgres: "text"}, column{name: "incidents", postgres: "bigint"}, updatedAt)
 )
 
 // writePool writes the rows that the batch has changed, in the order of their ids. To is tx, or what executes statements

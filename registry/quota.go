@@ -365,8 +365,9 @@ func (q *quota) read(observed []byte) error {
 
 // counterColumns are what leases change when they end.
 var counterColumns = []column{
-	{"minute", "timestamptz"}, {"requests_this_minute", "bigint"}, {"tokens_this_minute", "bigint"}, {"requests_today", "bigint"},
-	{"tokens_today", "bigint"}, {"cost_today", "bigint"}, {"last_reset", "timestamptz"}, {"observed", "json"},
+	{name: "minute", postgres: "timestamptz"}, {name: "requests_this_minute", postgres: "bigint"},
+	{name: "tokens_this_minute", postgres: "bigint"}, {name: "requests_today", postgres: "bigint"},
+	{name: "tokens_today", postgres: "bigint"}, {name: "cost_today", postgres: "bigint"}, {name: "last_reset", postgres: "timestamptz"}, {name: "observed", postgres: "json"},
 }
 
 func (q *quota) counters() ([]any, error) {

@@ -113,7 +113,7 @@ func (r *Registry) doWhole(ctx context.Context, works []work) error {
 // doTx does works in a transaction, which judge may undo. When an event has no partition, because another process
 // dropped it since it was last seen, or a row is gone that was remembered, it does so again, with nothing remembered.
 func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
-	for {
+	for stale := false; ; {
 		var b *basis
 		err := r.write(ctx, "commit", func(tx *ent.Client) (err error) {
 			within := ctx
@@ -133,7 +133,11 @@ func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts [
 		if err == nil {
 			r.memory.keep(b)
 		}
-		if !store.IsNoPartition(err) && !errors.Is(err, errStale) {
+		if errors.Is(err, errStale) && !stale {
+			stale = true
+			continue
+		}
+		if !store.IsNoPartition(err) {
 			return err
 		}
 		r.partitions.forget()
