@@ -32,7 +32,7 @@ type KeyLease struct {
 	ReservedTokens int64 `json:"reserved_tokens,omitempty"`
 	// nano-USD that are counted likewise
 	ReservedCost money.USD `json:"reserved_cost,omitempty"`
-	// start tag of the key's turn; the key's own is that of a lease that has ended
+	// start tag of the key's turn
 	Pass int64 `json:"pass,omitempty"`
 	// it is the one request by which a key that was out is tried
 	Probe bool `json:"probe,omitempty"`

@@ -119,7 +119,8 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 }
 
 // ListUsageEvents returns a page of the requests that were recorded, newest first, as long as PruneUsage
-// has not removed them. Those of a key are found by the quarters of an hour in which it was used. For the next page, ask again with Before set to the id of the last event; whether
+// has not removed them. Those of a key are found by the quarters of an hour in which it was
+// used, as long as those are kept. For the next page, ask again with Before set to the id of the last event; whether
 // that is still there does not matter. It returns [ErrInvalidData], also when the end is not after the start.
 func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*ent.UsageEvent, error) {
 	f := filter.faults()

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -189,12 +190,22 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	return verdicts, nil
 }
 
-// look reads the pools of providers as they are now.
-func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) error {
-	if err := r.readPool(ctx, r.fresh, b, false, nil, nil, providers); err != nil {
+// look reads the pools of providers as they are now, in one state: what ends meanwhile would be neither among what has ended nor
+// among what is under way.
+func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) (err error) {
+	var from querier = r.fresh
+	if !r.inTx {
+		s, failed := r.db.Snapshot(ctx)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+		from = s
+	}
+	if err := r.readPool(ctx, from, b, false, nil, nil, providers); err != nil {
 		return err
 	}
-	return b.readOpen(ctx, r.fresh, providers)
+	return b.readOpen(ctx, from, providers)
 }
 
 // explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.

@@ -486,7 +486,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
 		now := r.now()
-		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeases(), apikey.And(
+		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeasesWith(countedToday(now, apikey.Table)), apikey.And(
 			apikey.LastResetGTE(startOfDay(now)), apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
 		)))
 		if _, err := lockedKeys(ctx, tx, used); err != nil {
@@ -497,7 +497,7 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		if err != nil {
 			return err
 		}
-		usedGroups := quotagroup.Or(quotagroup.HasLeases(), quotagroup.And(
+		usedGroups := quotagroup.Or(quotagroup.HasLeasesWith(countedToday(now, quotagroup.Table)), quotagroup.And(
 			quotagroup.LastResetGTE(startOfDay(now)),
 			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
 		))
@@ -517,6 +517,13 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		return r.audit(ctx, tx, now, auditEntry{action: ActionReset, entity: EntityAPIKey, after: after})
 	})
 	return n, err
+}
+
+// countedToday are leases that count in the day of the key, or group, of which they are asked for.
+func countedToday(now time.Time, of string) predicate.KeyLease {
+	return keylease.And(keylease.ExpiresAtGT(now), keylease.AcquiredAtGTE(startOfDay(now)), func(s *sql.Selector) {
+		s.Where(sql.ColumnsGTE(s.C(keylease.FieldAcquiredAt), sql.Table(of).C(apikey.FieldLastReset)))
+	})
 }
 
 // lockedKey returns a live key, which nobody else changes until the transaction ends.

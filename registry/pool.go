@@ -284,13 +284,20 @@ func (k *poolKey) onProbation() bool {
 	return k.degradedUntil != nil && (k.degradedBy == AuthFailed || k.degradedBy == QuotaExhausted)
 }
 
-// lease takes the key for a request. That counts in the windows of now, or in the latest of those that another process has
-// begun, whose clock is ahead.
+// lease takes the key for a request. It begins now, or as late as what another process has noted whose clock is ahead: the minute
+// that is counted, when the day was begun, and when the provider said what is left.
 func (p *pool) lease(k *poolKey, l *openLease, now time.Time) {
 	l.acquired = now
 	for _, q := range k.quotas() {
-		if q.minute != nil {
-			l.acquired = maxTime(l.acquired, *q.minute)
+		q.roll(now)
+		l.acquired = maxTime(l.acquired, *q.minute)
+		if !q.lastReset.After(now.Add(maxMinuteAhead)) {
+			l.acquired = maxTime(l.acquired, q.lastReset)
+		}
+		for _, o := range q.observed {
+			if !o.Seen.After(now.Add(maxMinuteAhead)) {
+				l.acquired = maxTime(l.acquired, o.Seen)
+			}
 		}
 	}
 	for _, q := range k.quotas() {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,6 +78,97 @@ func TestLeaseClocks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLeaseClockBehind has a process lease keys whose clock is behind that of who made the key, reset its day, and
+// observed what the provider had left.
+func TestLeaseClockBehind(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			name := filepath.Join(t.TempDir(), "registry.db")
+			if engine == "postgres" {
+				name = registrytest.PostgresURL(t)
+			}
+			clock := registrytest.NewClock(registrytest.Start.Add(10 * time.Second))
+			var regs []*registry.Registry
+			for _, now := range []func() time.Time{clock.Now, registrytest.NewClock(registrytest.Start).Now} {
+				reg, err := registry.Open(t.Context(), name, registry.WithClock(now))
+				require.NoError(t, err)
+				t.Cleanup(func() { require.NoError(t, reg.Close()) })
+				regs = append(regs, reg)
+			}
+			ahead, behind := regs[0], regs[1]
+			p := mustProvider(t, ahead, "p")
+			k, err := ahead.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{RequestsPerDay: 2}})
+			require.NoError(t, err)
+			in := registry.AcquireInput{ProviderID: p.ID, TTL: time.Minute}
+			two := func(what string) {
+				t.Helper()
+				for range 2 {
+					lease, err := behind.AcquireKey(t.Context(), in)
+					require.NoError(t, err, what)
+					require.NoError(t, lease.Fail(t.Context(), registry.Failure{Status: 400}))
+				}
+				_, err := behind.AcquireKey(t.Context(), in)
+				require.ErrorIs(t, err, registry.ErrNoKeyAvailable, what)
+			}
+			two("a new key")
+			other := mustProvider(t, ahead, "other")
+			mustKey(t, ahead, other.ID, 2)
+			_, err = ahead.AcquireKey(t.Context(), registry.AcquireInput{ProviderID: other.ID, TTL: time.Minute})
+			require.NoError(t, err)
+			clock.Advance(time.Second)
+			n, err := ahead.ResetDailyUsage(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 2, n)
+			n, err = ahead.ResetDailyUsage(t.Context())
+			require.NoError(t, err)
+			require.Zero(t, n, "there is nothing left to reset")
+			two("its day was reset")
+			_, err = ahead.UpdateAPIKey(t.Context(), k.ID, registry.KeyUpdate{Limits: &registry.Limits{}})
+			require.NoError(t, err)
+			clock.Advance(time.Second)
+			require.NoError(t, ahead.ObserveHeaders(t.Context(), k.ID, http.Header{
+				"X-Ratelimit-Remaining-Requests": {"2"}, "X-Ratelimit-Reset-Requests": {"50s"},
+			}))
+			two("the provider has two left")
+		})
+	}
+}
+
+// TestExplainAtOnce looks at a key while others lease it: what it was used for never falls.
+func TestExplainAtOnce(t *testing.T) { eachEngine(t, testExplainAtOnce) }
+
+func testExplainAtOnce(t *testing.T, e engine) {
+	t.Parallel()
+	p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{RequestsPerDay: 1_000_000}}})
+	var all sync.WaitGroup
+	var left atomic.Int64
+	for range 4 {
+		left.Add(1)
+		all.Go(func() {
+			defer left.Add(-1)
+			for range 100 {
+				lease, err := p.AcquireKey(t.Context(), p.want(1))
+				if err == nil {
+					err = lease.Settle(t.Context(), used(1))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	looks := 0
+	for before := int64(0); left.Load() > 0; looks++ {
+		now := p.counted(t, 0)[registry.RequestsPerDay]
+		require.GreaterOrEqual(t, now, before)
+		before = now
+	}
+	all.Wait()
+	require.Positive(t, looks)
 }
 
 // TestQuotaGroups changes quota groups and who is in them.

@@ -29,7 +29,7 @@ func (KeyLease) Fields() []ent.Field {
 			Comment("the group that it counts in, wherever the key has gone since; NULL: none"),
 		field.Int64("reserved_tokens").Default(0).Comment("tokens that count in the windows of the key and the group until it is known how many they were"),
 		field.Int64("reserved_cost").GoType(money.USD(0)).Default(0).Comment("nano-USD that are counted likewise"),
-		field.Int64("pass").Default(0).Comment("start tag of the key's turn; the key's own is that of a lease that has ended"),
+		field.Int64("pass").Default(0).Comment("start tag of the key's turn"),
 		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),
 		field.Time("acquired_at").Immutable().Comment("when it began, UTC; its request counts in the windows of then"),
 		field.Time("expires_at").Comment("first instant at which what it reserves is free again, UTC"),

@@ -159,26 +159,27 @@ func (q *Queue[T]) runOnce() (more bool) {
 	return true
 }
 
-// patience is how often gather lets others run before it takes it that nobody comes: some tens of microseconds, where a
-// commit takes hundreds.
-const patience = 150
+// How long gather waits at the most, where a commit takes hundreds of microseconds: so long, and while others ran so often.
+// Either alone is not enough: on a busy machine letting others run takes a while, and in a test time may stand still.
+const (
+	patience = 100 * time.Microsecond
+	rounds   = 500
+)
 
 // gather waits for those who were answered, as many come back at once: batches are larger then, and fewer. One alone is
 // not waited for.
 func (q *Queue[T]) gather(answered int) {
+	began := time.Now() //nolint:forbidigo // how long the machine takes
 	runtime.Gosched()
 	if answered == 1 {
 		return
 	}
-	for idle, last := 0, 0; idle < patience; idle++ {
+	for range rounds {
 		q.mu.Lock()
 		n := len(q.waiting)
 		q.mu.Unlock()
-		if n >= answered {
+		if n >= answered || time.Since(began) >= patience {
 			return
-		}
-		if n != last {
-			idle, last = 0, n
 		}
 		runtime.Gosched()
 	}

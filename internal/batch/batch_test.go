@@ -194,6 +194,40 @@ func TestDo(t *testing.T) {
 	})
 }
 
+// TestDoOnBusyMachine has callers who come back, and more to do for each core than there are callers: waiting for a larger
+// batch ends by the clock, for letting others run once may take as long as all of it should.
+func TestDoOnBusyMachine(t *testing.T) {
+	var stop atomic.Bool
+	var busy, callers sync.WaitGroup
+	for range 4 * runtime.GOMAXPROCS(0) {
+		busy.Go(func() {
+			for !stop.Load() {
+				_ = len(t.Name())
+			}
+		})
+	}
+	var batches atomic.Int64
+	q := batch.New(100, 100, func(_ context.Context, items []int) []error { batches.Add(1); return ok(items) })
+	for range 8 {
+		callers.Go(func() {
+			for i := range 3 {
+				if err := q.Do(context.Background(), i); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	began := time.Now()
+	if err := q.Do(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	took := time.Since(began)
+	stop.Store(true)
+	busy.Wait()
+	require.Less(t, took, 5*time.Second)
+}
+
 func TestClose(t *testing.T) {
 	t.Parallel()
 	t.Run("OK_drains", func(t *testing.T) {

@@ -192,8 +192,8 @@ func uncertain(err error) error {
 	return fmt.Errorf("%w: %w", ErrUncertain, err)
 }
 
-// Tx begins a transaction at the isolation level READ COMMITTED, unless the server has another
-// default.
+// Tx begins a transaction at the isolation level READ COMMITTED, whatever the server's default is: who has waited for a lock
+// must see what was done meanwhile.
 func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
 
 // BeginTx is [Postgres.Tx]. It is the form that Ent asks for; no further options are supported.
