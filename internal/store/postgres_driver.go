@@ -33,7 +33,7 @@ type Postgres struct {
 var _ DB = (*Postgres)(nil)
 
 func newPostgres(primary *sql.DB, durability Durability) *Postgres {
-	d := &Postgres{primary: primary, begin: fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d", patience.Milliseconds())}
+	d := &Postgres{primary: primary, begin: fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", patience.Milliseconds())}
 	if durability == Relaxed {
 		d.begin += "; SET LOCAL synchronous_commit = off"
 	}
