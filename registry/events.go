@@ -131,11 +131,13 @@ func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*
 	if limit == 0 {
 		limit = DefaultLimit
 	}
-	list := r.listEvents
+	var page []*ent.UsageEvent
+	var err error
 	if filter.APIKeyID != uuid.Nil && filter.RequestID == "" {
-		list = r.eventsOfKey
+		page, err = r.eventsOfKey(ctx, filter, limit)
+	} else {
+		page, err = r.listEvents(ctx, filter, limit)
 	}
-	page, err := list(ctx, filter, limit)
 	return page, translate(ctx, "list usage events", err)
 }
 
@@ -150,7 +152,7 @@ const quartersAtOnce = 1000
 
 // eventsOfKey reads events of a key. There is no index of those: the quarters in which the key was used say where they are, and
 // between two stretches of such quarters nothing is read.
-func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit int, _ ...predicate.UsageEvent) (page []*ent.UsageEvent, err error) {
+func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit int) (page []*ent.UsageEvent, err error) {
 	for until := endOfTime; ; {
 		quarters, err := r.client.Usage.Query().Where(filter.quarters()...).Where(usage.PeriodStartLTE(until)).
 			Order(usage.ByPeriodStart(sql.OrderDesc())).Limit(quartersAtOnce).Select(usage.FieldPeriodStart).All(ctx)

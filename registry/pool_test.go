@@ -21,23 +21,12 @@ import (
 // TestLeaseClocks leases by clocks of which one is ahead.
 func TestLeaseClocks(t *testing.T) {
 	t.Parallel()
-	open := func(t *testing.T, database string, at time.Time) (*registry.Registry, *registrytest.Clock) {
-		t.Helper()
-		clock := registrytest.NewClock(at)
-		reg, err := registry.Open(t.Context(), database, registry.WithClock(clock.Now))
-		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, reg.Close()) })
-		return reg, clock
-	}
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			name := filepath.Join(t.TempDir(), "registry.db")
-			if engine == "postgres" {
-				name = registrytest.PostgresURL(t)
-			}
-			late, clock := open(t, name, registrytest.Start)
-			early, _ := open(t, name, registrytest.Start.Add(time.Minute))
+			open := openByClocks(t, engine)
+			late, clock := open(registrytest.Start)
+			early, _ := open(registrytest.Start.Add(time.Minute))
 			p := mustProvider(t, late, "p")
 			m := mustModel(t, late, p.ID, "m", gpt4())
 			_, err := late.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{TokensPerMinute: 10, TokensPerDay: 1000}})
@@ -60,7 +49,7 @@ func TestLeaseClocks(t *testing.T) {
 			require.NoError(t, err, "what was not used is given back")
 			require.NoError(t, lease.Release(t.Context()))
 
-			wrong, _ := open(t, name, registrytest.Start.Add(1000*time.Hour))
+			wrong, _ := open(registrytest.Start.Add(1000 * time.Hour))
 			in.EstimatedTokens = 5
 			for range 2 {
 				_, err = wrong.AcquireKey(t.Context(), in)
@@ -80,6 +69,23 @@ func TestLeaseClocks(t *testing.T) {
 	}
 }
 
+// openByClocks opens one database as processes do whose clocks differ.
+func openByClocks(t *testing.T, engine string) func(at time.Time) (*registry.Registry, *registrytest.Clock) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "registry.db")
+	if engine == "postgres" {
+		name = registrytest.PostgresURL(t)
+	}
+	return func(at time.Time) (*registry.Registry, *registrytest.Clock) {
+		t.Helper()
+		clock := registrytest.NewClock(at)
+		reg, err := registry.Open(t.Context(), name, registry.WithClock(clock.Now))
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, reg.Close()) })
+		return reg, clock
+	}
+}
+
 // TestLeaseClockBehind has a process lease keys whose clock is behind that of who made the key, reset its day, and
 // observed what the provider had left.
 func TestLeaseClockBehind(t *testing.T) {
@@ -87,19 +93,9 @@ func TestLeaseClockBehind(t *testing.T) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
-			name := filepath.Join(t.TempDir(), "registry.db")
-			if engine == "postgres" {
-				name = registrytest.PostgresURL(t)
-			}
-			clock := registrytest.NewClock(registrytest.Start.Add(10 * time.Second))
-			var regs []*registry.Registry
-			for _, now := range []func() time.Time{clock.Now, registrytest.NewClock(registrytest.Start).Now} {
-				reg, err := registry.Open(t.Context(), name, registry.WithClock(now))
-				require.NoError(t, err)
-				t.Cleanup(func() { require.NoError(t, reg.Close()) })
-				regs = append(regs, reg)
-			}
-			ahead, behind := regs[0], regs[1]
+			open := openByClocks(t, engine)
+			ahead, clock := open(registrytest.Start.Add(10 * time.Second))
+			behind, _ := open(registrytest.Start)
 			p := mustProvider(t, ahead, "p")
 			k, err := ahead.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{RequestsPerDay: 2}})
 			require.NoError(t, err)
