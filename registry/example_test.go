@@ -2,12 +2,16 @@ package registry_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
@@ -21,28 +25,58 @@ import (
 // The quick start: a provider, a model, a key, a call, and what it cost.
 func Example() {
 	ctx := context.Background()
-	reg, err := registry.Open(ctx, ":memory:") // or a file: "modelscan.db"
+	openAI := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // stands in for the real one
+		fmt.Println("OpenAI was called with", r.Header.Get("Authorization"))
+		fmt.Fprint(w, `{"choices": [], "usage": {"prompt_tokens": 150, "completion_tokens": 80}}`)
+	}))
+	defer openAI.Close()
+
+	sealing := make([]byte, registry.KeyringKeySize) // API keys are sealed with it: keep it, apart from the database
+	rand.Read(sealing)
+	keyring, err := registry.NewKeyring("2026", map[string][]byte{"2026": sealing})
+	check(err)
+	reg, err := registry.Open(ctx, ":memory:", registry.WithKeyring(keyring)) // or a file: "modelscan.db"
 	check(err)
 	defer reg.Close()
 
-	openai, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai", BaseURL: "https://api.openai.com/v1"})
+	provider, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai", BaseURL: openAI.URL + "/v1"})
 	check(err)
-	gpt4, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: openai.ID, ModelID: "gpt-4", Rates: money.Rates{
+	gpt4, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: provider.ID, ModelID: "gpt-4", Rates: money.Rates{
 		meter.Input: 30 * money.Dollar, meter.Output: 60 * money.Dollar, // per million tokens
 	}})
 	check(err)
-	_, err = reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: openai.ID, APIKey: "sk-example-0123456789"})
+	_, err = reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: provider.ID, APIKey: "sk-example-0123456789"})
 	check(err)
 
-	lease, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: openai.ID, ModelID: gpt4.ID, EstimatedTokens: 500, TTL: time.Minute})
+	// Lease a key, call the provider with it, and settle what the call used.
+	lease, err := reg.AcquireKey(ctx, registry.AcquireInput{
+		ProviderID: provider.ID, ModelID: gpt4.ID, EstimatedTokens: 500, TTL: time.Minute,
+	})
 	check(err)
-	// ... call the provider with the key of the lease ...
-	check(lease.Settle(ctx, registry.UsageInput{Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80}}))
+	secret, err := lease.Reveal(ctx)
+	check(err)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, provider.BaseURL+"/chat/completions",
+		strings.NewReader(`{"model": "gpt-4", "messages": [{"role": "user", "content": "Say hello."}]}`))
+	check(err)
+	check(secret.Use(func(key []byte) error {
+		request.Header.Set("Authorization", "Bearer "+string(key))
+		return nil
+	}))
+	response, err := http.DefaultClient.Do(request)
+	check(err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	check(err)
+	tokens, err := meter.Extract(meter.OpenAIChat, body)
+	check(err)
+	check(lease.Settle(ctx, registry.UsageInput{Tokens: tokens}))
 
-	costs, err := reg.GetCostBreakdown(ctx, openai.ID)
+	costs, err := reg.GetCostBreakdown(ctx, provider.ID)
 	check(err)
 	fmt.Println("gpt-4 has cost", costs["gpt-4"], "dollars")
-	// Output: gpt-4 has cost 0.0093 dollars
+	// Output:
+	// OpenAI was called with Bearer sk-example-0123456789
+	// gpt-4 has cost 0.0093 dollars
 }
 
 func check(err error) {
