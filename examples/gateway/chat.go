@@ -13,6 +13,13 @@ type chatRequest struct {
 	Model     string        `json:"model"`
 	Messages  []chatMessage `json:"messages"`
 	MaxTokens int64         `json:"max_completion_tokens,omitempty"`
+	Stream    bool          `json:"stream,omitempty"`
+
+	StreamOptions streamOptions `json:"stream_options,omitzero"`
+}
+
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
 }
 
 type chatMessage struct {
@@ -62,6 +69,8 @@ type answer struct {
 	status int // zero: there was none
 	header http.Header
 	body   []byte
+	passed bool // it was a stream, and the client has it, or as much as there was
+	cut    bool // it is a stream that is to break off
 }
 
 func newAnswer(status int, body any) answer {
@@ -69,7 +78,7 @@ func newAnswer(status int, body any) answer {
 	if err != nil {
 		panic(err) // the types above can all be marshalled
 	}
-	return answer{status, http.Header{"Content-Type": {"application/json"}}, text}
+	return answer{status: status, header: http.Header{"Content-Type": {"application/json"}}, body: text}
 }
 
 func newError(status int, code, message string) answer {
@@ -93,7 +102,10 @@ func send(client *http.Client, request *http.Request) (a answer, err error) {
 		return answer{}, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	a = answer{status: response.StatusCode, header: response.Header}
-	a.body, err = io.ReadAll(io.LimitReader(response.Body, maxBody))
-	return a, err
+	return read(response)
+}
+
+func read(response *http.Response) (answer, error) {
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	return answer{status: response.StatusCode, header: response.Header, body: body}, err
 }

@@ -36,7 +36,11 @@ func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*
 				if i >= int64(cfg.calls) || ctx.Err() != nil {
 					return
 				}
-				if err := chat(ctx, client, url, names[i%int64(len(names))]); err != nil {
+				request := chatRequest{
+					Model: names[i%int64(len(names))], Messages: []chatMessage{{Role: "user", Content: "Say hello."}}, MaxTokens: 500,
+					Stream: i%3 == 0,
+				}
+				if err := chat(ctx, client, url, request); err != nil {
 					cancel(err)
 					return
 				}
@@ -53,42 +57,52 @@ func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*
 // tries bounds how often a client sends a call that the provider fails.
 const tries = 5
 
-// chat makes one call. It waits as long as it is told when no key is free, and tries again when the provider fails.
-func chat(ctx context.Context, client *http.Client, url, model string) error {
-	body, err := json.Marshal(chatRequest{
-		Model: model, Messages: []chatMessage{{Role: "user", Content: "Say hello."}}, MaxTokens: 500,
-	})
+// chat makes one call. It waits as long as it is told when no key is free, and tries again when the provider fails or a
+// stream breaks off.
+func chat(ctx context.Context, client *http.Client, url string, call chatRequest) error {
+	var last error
+	body, err := json.Marshal(call)
 	if err != nil {
 		return err
 	}
-	for failures := 0; ; {
+	for failures := 0; failures < tries; {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 		if err != nil {
 			return err
 		}
 		response, err := send(client, request)
-		if err != nil {
+		switch {
+		case err != nil && response.status == http.StatusOK: // a stream that broke off
+			failures++
+			last = err
+		case err != nil:
 			return err
-		}
-		switch response.status {
-		case http.StatusOK:
+		case response.status == http.StatusOK:
 			return nil
-		case http.StatusServiceUnavailable:
-			seconds, err := strconv.Atoi(response.header.Get("Retry-After"))
-			if err != nil {
-				return fmt.Errorf("gateway has no key, and none to wait for: %s", response.body)
+		case response.status == http.StatusServiceUnavailable:
+			if err := comeBack(ctx, response); err != nil {
+				return err
 			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(time.Duration(seconds) * time.Second):
+		default:
+			if last = fmt.Errorf("gateway answered %d: %s", response.status, response.body); response.status != http.StatusBadGateway {
+				return last
 			}
-			continue
-		case http.StatusBadGateway:
-			if failures++; failures < tries {
-				continue
-			}
+			failures++
 		}
-		return fmt.Errorf("gateway answered %d: %s", response.status, response.body)
+	}
+	return last
+}
+
+// comeBack waits as long as an answer says.
+func comeBack(ctx context.Context, response answer) error {
+	seconds, err := strconv.Atoi(response.header.Get("Retry-After"))
+	if err != nil {
+		return fmt.Errorf("gateway has no key, and none to wait for: %s", response.body)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(time.Duration(seconds) * time.Second):
+		return nil
 	}
 }

@@ -57,15 +57,26 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		newError(http.StatusNotFound, "", "no such model").write(w)
 		return
 	}
+	if request.Stream {
+		if body, err = withUsage(body); err != nil {
+			newError(http.StatusBadRequest, "", "not a chat request").write(w)
+			return
+		}
+	}
 	response, err := g.serve(r.Context(), registry.AcquireInput{
 		ProviderID: model.ProviderID, ModelID: model.ID,
 		EstimatedTokens: int64(len(body)/4) + request.MaxTokens, // four characters make a token, roughly
 		TTL:             g.client.Timeout + margin,
-	}, body)
-	if err != nil {
-		response = g.refusal(err)
+	}, body, w)
+	switch {
+	case response.passed && err != nil:
+		panic(http.ErrAbortHandler) // the client sees that the stream has broken off
+	case response.passed:
+	case err != nil:
+		g.refusal(err).write(w)
+	default:
+		response.write(w)
 	}
-	response.write(w)
 }
 
 // refusal is what a client is told of an error.
@@ -83,7 +94,8 @@ func (g *gateway) refusal(err error) answer {
 		}
 		return refusal
 	case errors.As(err, &failed) && failed.Class == registry.BadRequest && failed.answer.status != 0:
-		return answer{failed.answer.status, http.Header{"Content-Type": failed.answer.header["Content-Type"]}, failed.answer.body}
+		header := http.Header{"Content-Type": failed.answer.header["Content-Type"]}
+		return answer{status: failed.answer.status, header: header, body: failed.answer.body}
 	}
 	return newError(http.StatusBadGateway, "", err.Error())
 }
@@ -97,8 +109,8 @@ func (g *gateway) opens(none *registry.NoKeyError) time.Time {
 	return none.OpensAt
 }
 
-// serve tries keys until one is answered.
-func (g *gateway) serve(ctx context.Context, in registry.AcquireInput, body []byte) (answer, error) {
+// serve tries keys until one is answered. It passes a stream on to w; any other answer is the caller's to write.
+func (g *gateway) serve(ctx context.Context, in registry.AcquireInput, body []byte, w http.ResponseWriter) (answer, error) {
 	var failed *providerError
 	for range attempts {
 		lease, err := g.acquire(ctx, in)
@@ -108,9 +120,9 @@ func (g *gateway) serve(ctx context.Context, in registry.AcquireInput, body []by
 		if err != nil {
 			return answer{}, err
 		}
-		response, err := g.attempt(ctx, lease, body)
-		if !errors.As(err, &failed) || failed.Class == registry.BadRequest {
-			return response, err // no other key would do better
+		response, err := g.attempt(ctx, lease, body, w)
+		if !errors.As(err, &failed) || failed.Class == registry.BadRequest || response.passed {
+			return response, err // no other key would do better, or it comes too late
 		}
 		in.Exclude = append(in.Exclude, lease.KeyID)
 	}
@@ -126,29 +138,46 @@ func (g *gateway) acquire(ctx context.Context, in registry.AcquireInput) (*regis
 }
 
 // attempt calls the provider once and ends the lease.
-func (g *gateway) attempt(ctx context.Context, lease *registry.Lease, body []byte) (answer, error) {
+func (g *gateway) attempt(ctx context.Context, lease *registry.Lease, body []byte, w http.ResponseWriter) (answer, error) {
 	end := context.WithoutCancel(ctx) // what happened is recorded even if the client has gone by now
-	request, err := g.newRequest(ctx, lease, body)
+	request, err := g.newRequest(end, lease, body)
 	if err != nil { // nothing was sent
 		return answer{}, errors.Join(err, lease.Release(end))
 	}
 	start := time.Now()
-	response, err := send(g.client, request)
-	used := registry.UsageInput{Latency: time.Since(start), HTTPStatus: response.status}
+	response, tokens, err := g.call(request, w)
+	used := registry.UsageInput{Tokens: tokens, Latency: time.Since(start), HTTPStatus: response.status}
 	if err == nil && response.status == http.StatusOK {
-		if used.Tokens, err = meter.Extract(meter.OpenAIChat, response.body); err == nil {
-			lease.ObserveHeaders(response.header)
-			return response, lease.Settle(end, used)
-		}
+		lease.ObserveHeaders(response.header)
+		return response, lease.Settle(end, used)
 	}
 	failure := registry.Failure{Status: response.status, Header: response.header, Body: response.body, Err: err, Usage: used}
 	failed := &providerError{lease.Diagnose(failure), response}
 	if err := lease.Fail(end, failure); err != nil { // it takes the headers, too
-		return answer{}, err
+		return response, err
 	}
-	return answer{}, failed
+	return response, failed
 }
 
+// call sends a request, and returns the answer with the tokens that it reports. A stream has been passed on to w.
+func (g *gateway) call(request *http.Request, w http.ResponseWriter) (a answer, tokens meter.Tokens, err error) {
+	response, err := g.client.Do(request)
+	if err != nil {
+		return answer{}, meter.Tokens{}, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	if isStream(response) {
+		tokens, err = passOn(w, response)
+		return answer{status: response.StatusCode, header: response.Header, passed: true}, tokens, err
+	}
+	if a, err = read(response); err == nil && a.status == http.StatusOK {
+		tokens, err = meter.Extract(meter.OpenAIChat, a.body)
+	}
+	return a, tokens, err
+}
+
+// newRequest makes the request to the provider. It goes on when the client has gone: the provider reports what it used
+// at the end.
 func (g *gateway) newRequest(ctx context.Context, lease *registry.Lease, body []byte) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {

@@ -1,5 +1,5 @@
 // Command gateway shows the registry at work: it imports a real catalogue of providers and
-// models, serves some thousands of chat calls through a small gateway that leases a key for each
+// models, serves some thousands of chat calls, a third of them streamed, through a small gateway that leases a key for each
 // call, and prints what the registry knows then. The providers' side is a server on the loopback
 // interface, which fails now and then as providers do; nothing leaves the machine.
 //
@@ -37,7 +37,8 @@ type config struct {
 
 func main() {
 	cfg := config{timeout: 500 * time.Millisecond, faults: faults{
-		limited: 250, rest: 2 * time.Second, broken: 100, lost: 200, revoked: "deepseek 2", spent: "openai 3", spentFor: 5 * time.Second,
+		limited: 250, rest: 2 * time.Second, broken: 100, lost: 200, cut: 150,
+		revoked: "deepseek 2", spent: "openai 3", spentFor: 5 * time.Second,
 	}}
 	flag.StringVar(&cfg.db, "db", "gateway.db", "database `file`")
 	flag.IntVar(&cfg.calls, "calls", 3000, "chat calls to serve")

@@ -51,11 +51,12 @@ func printImport(out io.Writer, report registry.ImportReport) {
 func printTally(out io.Writer, t tally) {
 	fmt.Fprint(out, "The provider's answers:")
 	for _, status := range slices.Sorted(maps.Keys(t.answers)) {
-		if status != statusOfLost {
+		if status > statusOfCut {
 			fmt.Fprintf(out, " %d × %d,", t.answers[status], status)
 		}
 	}
-	fmt.Fprintf(out, " %d × none in time. Requests beyond what a key may have at once: %d.\n", t.answers[statusOfLost], t.crowded)
+	fmt.Fprintf(out, " %d × none in time, %d × a stream that broke off. Requests beyond what a key may have at once: %d.\n",
+		t.answers[statusOfLost], t.answers[statusOfCut], t.crowded)
 }
 
 func printReports(ctx context.Context, reg *registry.Registry, start time.Time, out io.Writer) error {

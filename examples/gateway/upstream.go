@@ -33,6 +33,7 @@ type faults struct {
 	rest     time.Duration // for how long, in whole seconds
 	broken   int           // every how many requests one is answered 500
 	lost     int           // every how many requests one gets no answer
+	cut      int           // every how many requests one breaks off, if it is a stream
 	revoked  string        // label of a key that is answered 401
 	spent    string        // label of a key whose quota is exhausted when it is first used
 	spentFor time.Duration // for how long, in whole seconds
@@ -40,7 +41,7 @@ type faults struct {
 
 // tally counts what the provider has done.
 type tally struct {
-	answers map[int]int // by status; 0: there was none
+	answers map[int]int // by status; 0: there was none; 1: a stream that broke off
 	crowded int         // requests that were one more at once than their key may have
 }
 
@@ -64,6 +65,7 @@ const (
 	windowLimit  = 500                   // requests of an account in a window
 	slowest      = 15 * time.Millisecond // how long an answer takes at the most
 	statusOfLost = 0
+	statusOfCut  = 1
 )
 
 func newUpstream(keys []demoKey, f faults, now func() time.Time) *upstream {
@@ -98,6 +100,10 @@ func (u *upstream) chat(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done() // the work is done, but its answer never comes: the caller gives up
 		return
 	}
+	if a.header.Get("Content-Type") == "text/event-stream" {
+		writeStream(w, a)
+		return
+	}
 	a.write(w)
 }
 
@@ -114,6 +120,11 @@ func (u *upstream) answer(secret string, body []byte) (a answer) {
 		return newError(http.StatusBadRequest, "invalid_request_error", "messages: there are none")
 	}
 	<-time.After(rand.N(slowest))
+	if request.Stream {
+		a = newStream(request, complete(request))
+		a.cut = failure.cut
+		return a
+	}
 	return newAnswer(http.StatusOK, complete(request))
 }
 
@@ -162,7 +173,7 @@ func (u *upstream) judge(key *upstreamKey, now time.Time) answer {
 	case every(u.requests, f.lost, 1):
 		return answer{status: statusOfLost}
 	}
-	return answer{status: http.StatusOK}
+	return answer{status: http.StatusOK, cut: every(u.requests, u.faults.cut, 2)}
 }
 
 // every tells whether the n-th is one of those that come every so often.
@@ -178,7 +189,11 @@ func retryAfter(a answer, wait time.Duration) answer {
 func (u *upstream) end(key *upstreamKey, a *answer) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.tally.answers[a.status]++
+	status := a.status
+	if a.cut {
+		status = statusOfCut
+	}
+	u.tally.answers[status]++
 	if key == nil {
 		return
 	}

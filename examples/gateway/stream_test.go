@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+const helloStream = `{"model": "openai/gpt-5.4", "stream": true, "messages": [{"role": "user", "content": "Say hello."}]}`
+
+// events returns the requests that were recorded.
+func (f *fixture) events(t *testing.T) []*ent.UsageEvent {
+	t.Helper()
+	events, err := f.reg.ListUsageEvents(t.Context(), registry.EventFilter{})
+	require.NoError(t, err)
+	return events
+}
+
+// TestStream: a stream reaches the client as it is, and what it used is recorded.
+func TestStream(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, faults{})
+	answer := f.chat(t.Context(), helloStream)
+	require.Equal(t, http.StatusOK, answer.Code)
+	require.Equal(t, "text/event-stream", answer.Header().Get("Content-Type"))
+	require.True(t, answer.Flushed, "events are not held back")
+	body := answer.Body.String()
+	require.Contains(t, body, `"content":"Hello "`)
+	require.True(t, strings.HasSuffix(body, "data: [DONE]\n\n"), body)
+	events := f.events(t)
+	require.Len(t, events, 1)
+	require.True(t, events[0].Success)
+	require.NotZero(t, events[0].InputTokens)
+	require.NotZero(t, events[0].OutputTokens)
+}
+
+// TestStreamCut: a stream that breaks off is a failure that is recorded; the client sees it, and may ask again.
+func TestStreamCut(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, faults{cut: 1})
+	front := httptest.NewServer(f)
+	defer front.Close()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, front.URL, strings.NewReader(helloStream))
+	require.NoError(t, err)
+	response, err := front.Client().Do(request)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, response.Body.Close()) }()
+	body, err := io.ReadAll(response.Body)
+	require.Error(t, err)
+	require.NotContains(t, string(body), "[DONE]")
+	require.Equal(t, tally{answers: map[int]int{statusOfCut: 1}}, f.provider.counted(), "what was passed on is not asked for again")
+	events := f.events(t)
+	require.Len(t, events, 1)
+	require.False(t, events[0].Success)
+	require.Equal(t, string(registry.ServerFailed), events[0].ErrorClass)
+	require.Equal(t, keysPerProvider, f.usable(t))
+}
+
+// TestStreamLeft: what a client used that went away in the middle is recorded.
+func TestStreamLeft(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, faults{})
+	served := make(chan struct{})
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(served)
+		f.ServeHTTP(w, r)
+	}))
+	defer front.Close()
+	ctx, leave := context.WithCancel(t.Context())
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, front.URL, strings.NewReader(helloStream))
+	require.NoError(t, err)
+	response, err := front.Client().Do(request)
+	require.NoError(t, err)
+	_, err = bufio.NewReader(response.Body).ReadString('\n')
+	require.NoError(t, err)
+	leave()
+	require.NoError(t, response.Body.Close())
+	<-served
+	events := f.events(t)
+	require.Len(t, events, 1)
+	require.True(t, events[0].Success)
+	require.NotZero(t, events[0].OutputTokens)
+}
