@@ -715,7 +715,7 @@ func TestRolledBackBySQLite(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		require.ErrorIs(t, tx.InTx(ctx, func(tx *registry.Registry) error {
-			_, err := tx.Client().ExecContext(ctx, "INSERT INTO settings SELECT i, '', '2026-01-01 00:00:00+00:00' FROM"+
+			_, err := tx.Client().ExecContext(ctx, "INSERT INTO settings (key, value, updated_at) SELECT i, '', '2026-01-01 00:00:00+00:00' FROM"+
 				" (WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c) SELECT i FROM c)")
 			return err
 		}), context.DeadlineExceeded)
