@@ -101,6 +101,9 @@ type process struct {
 
 func start(tb testing.TB, role string) *process {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: the test starts processes")
+	}
 	binary, err := os.Executable()
 	require.NoError(tb, err)
 	cmd := exec.Command(binary)

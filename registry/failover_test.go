@@ -394,18 +394,6 @@ func failoverFor(t *testing.T, total, each time.Duration, do func()) {
 	}
 }
 
-// failoverServer returns a server that is gone after the test. The test is skipped without PostgreSQL.
-func failoverServer(t *testing.T, settings ...string) *pgtest.Cluster {
-	t.Helper()
-	c, err := pgtest.Start(t.Context(), settings...)
-	if errors.Is(err, pgtest.ErrNotFound) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	return c
-}
-
 func failoverOpen(t *testing.T, url string, options ...registry.Option) *registry.Registry {
 	t.Helper()
 	reg, err := registry.Open(t.Context(), url, options...)
@@ -417,7 +405,7 @@ func failoverOpen(t *testing.T, url string, options ...registry.Option) *registr
 // The server is stopped and started under load. The test is not parallel, for the sake of the times
 // that it prints; nor are those of failovers.
 func TestRestart(t *testing.T) {
-	c := failoverServer(t)
+	c := pgtest.Server(t)
 	for _, mode := range []pgtest.Mode{pgtest.Fast, pgtest.Immediate} {
 		t.Run(string(mode), func(t *testing.T) {
 			l := newFailoverLoad(t, failoverOpen(t, c.URL("postgres")), string(mode))
@@ -457,7 +445,7 @@ func TestFailover(t *testing.T) {
 // testFailover kills a primary when its standby has not heard from it for a while.
 func testFailover(t *testing.T, settings string, while func(*failoverLoad, *sql.DB)) (*failoverLoad, *pgtest.Cluster) {
 	t.Helper()
-	primary := failoverServer(t, settings)
+	primary := pgtest.Server(t, settings)
 	standby, err := primary.Standby(t.Context(), "synchronous_standby_names = ''")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, standby.Close()) })

@@ -26,9 +26,13 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// faultChild returns the command that runs a function of faultChildren.
+// faultChild returns the command that runs a function of faultChildren. The test is skipped under -short: what needs
+// processes waits for them.
 func faultChild(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: the test starts processes")
+	}
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, args...)

@@ -41,13 +41,7 @@ const (
 // pgCluster returns a server of the test's own.
 func pgCluster(t *testing.T, settings ...string) *pgtest.Cluster {
 	t.Helper()
-	c, err := pgtest.Start(t.Context(), append([]string{"shared_buffers = 16MB"}, settings...)...)
-	if errors.Is(err, pgtest.ErrNotFound) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	return c
+	return pgtest.Server(t, append([]string{"shared_buffers = 16MB"}, settings...)...)
 }
 
 // pgRun runs statements as the server's owner, over a connection of its own.

@@ -37,6 +37,28 @@ func Database(tb testing.TB, key string, fill func(ctx context.Context, url stri
 	return url
 }
 
+// Server returns a server of the test's own, which is gone after the test. The test is skipped when there is no PostgreSQL,
+// and under -short, because it takes seconds to start a server and to stop it.
+func Server(tb testing.TB, settings ...string) *Cluster {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: the test starts a PostgreSQL server of its own")
+	}
+	c, err := Start(tb.Context(), settings...)
+	if errors.Is(err, ErrNotFound) {
+		tb.Skip(err)
+	}
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			tb.Errorf("pgtest: %v", err)
+		}
+	})
+	return c
+}
+
 // Empty creates an empty database outside of a test, on the server that [Variable] names or on one
 // of its own. Remove removes whatever it made. It returns [ErrNotFound].
 func Empty(ctx context.Context) (url string, remove func() error, err error) {

@@ -58,6 +58,9 @@ type process struct {
 
 func play(t *testing.T, role string) *process {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: the test starts processes, and servers with them")
+	}
 	binary, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(binary)
@@ -92,15 +95,13 @@ func (p *process) url(t *testing.T) string {
 // start returns a server that is closed after the test.
 func start(t *testing.T, settings ...string) *pgtest.Cluster {
 	t.Helper()
-	c, err := pgtest.Start(t.Context(), settings...)
-	if errors.Is(err, pgtest.ErrNotFound) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
+	var c *pgtest.Cluster
 	t.Cleanup(func() {
-		require.NoError(t, c.Close())
-		require.NoDirExists(t, filepath.Dir(c.Data()))
+		if c != nil { // it has been closed
+			require.NoDirExists(t, filepath.Dir(c.Data()))
+		}
 	})
+	c = pgtest.Server(t, settings...)
 	return c
 }
 

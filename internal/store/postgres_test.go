@@ -965,12 +965,7 @@ func TestJudgeServer(t *testing.T) {
 // TestPostgresReplica is about the driver; package registry tests what a registry makes of it.
 func TestPostgresReplica(t *testing.T) {
 	t.Parallel()
-	primary, err := pgtest.Start(t.Context(), "shared_buffers = 16MB", "max_connections = 40")
-	if errors.Is(err, pgtest.ErrNotFound) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, primary.Close()) })
+	primary := pgtest.Server(t, "shared_buffers = 16MB", "max_connections = 40")
 	standby, err := primary.Standby(t.Context())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, standby.Close()) })
