@@ -127,7 +127,7 @@ func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.Au
 	}
 	page, err := client.AuditEntry.Query().Where(where...).
 		Order(auditentry.ByAt(sql.OrderDesc()), auditentry.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
-	return page, translate(ctx, "list audit", err)
+	return allTied(r, page), translate(ctx, "list audit", err)
 }
 
 func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {

@@ -59,7 +59,7 @@ func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (l
 	if err != nil {
 		return nil, err
 	}
-	return log, nil
+	return log.Unwrap(), nil
 }
 
 // UpdateDiscoveryResult notes the result of an attempt, which counts it, and returns the log.
@@ -94,7 +94,7 @@ func (r *Registry) UpdateDiscoveryResult(
 	if err != nil {
 		return nil, err
 	}
-	return log, nil
+	return log.Unwrap(), nil
 }
 
 // result returns what to store of a discovery's data: an error's text, or JSON.
@@ -139,5 +139,5 @@ func (r *Registry) GetRecentDiscoveries(ctx context.Context, limit int) ([]*ent.
 	logs, err := r.client.DiscoveryLog.Query().
 		Order(discoverylog.ByStartedAt(sql.OrderDesc()), discoverylog.ByID(sql.OrderDesc())).
 		Limit(limit).All(ctx)
-	return logs, translate(ctx, "get recent discoveries", err)
+	return allTied(r, logs), translate(ctx, "get recent discoveries", err)
 }

@@ -138,7 +138,7 @@ func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*
 	} else {
 		page, err = r.listEvents(ctx, filter, limit)
 	}
-	return page, translate(ctx, "list usage events", err)
+	return allTied(r, page), translate(ctx, "list usage events", err)
 }
 
 // listEvents reads some events, of a range of ids as well.

@@ -48,7 +48,7 @@ func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *en
 	if err != nil {
 		return nil, err
 	}
-	return family, nil
+	return family.Unwrap(), nil
 }
 
 // requireProvider returns ErrForeignKey unless id is a live provider.
@@ -65,5 +65,5 @@ func (r *Registry) ListFamilies(ctx context.Context, providerID uuid.UUID) ([]*e
 	all, err := r.client.ModelFamily.Query().
 		Where(modelfamily.ProviderID(providerID), modelfamily.HasProviderWith(provider.DeletedAtIsNil())).
 		Order(modelfamily.ByName()).All(ctx)
-	return all, translate(ctx, "list families", err)
+	return allTied(r, all), translate(ctx, "list families", err)
 }

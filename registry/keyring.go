@@ -313,7 +313,7 @@ func (r *Registry) reveal(ctx context.Context, key *ent.APIKey) (secret Secret, 
 	case r.vault.resolve == nil:
 		return Secret{}, fmt.Errorf("%w: only the hash is kept", ErrNoSecret)
 	}
-	if secret, err = r.vault.resolve(ctx, asOf(key, r.now())); err != nil {
+	if secret, err = r.vault.resolve(ctx, tied(r, asOf(key, r.now()))); err != nil {
 		return Secret{}, err
 	}
 	if !secret.is(key) {

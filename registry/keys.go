@@ -150,7 +150,7 @@ func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey,
 	if err != nil {
 		return nil, err
 	}
-	return key, nil
+	return key.Unwrap(), nil
 }
 
 // createKey creates a key of a live provider.
@@ -206,7 +206,7 @@ func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey 
 	key, err := r.client.APIKey.Query().Where(
 		apikey.ProviderID(providerID), apikey.KeyHash(hash(apiKey)), apikey.DeletedAtIsNil(),
 	).Only(ctx)
-	return asOf(key, r.now()), translate(ctx, "find API key", err)
+	return tied(r, asOf(key, r.now())), translate(ctx, "find API key", err)
 }
 
 // ListAPIKeys returns the live keys of a provider as they are now, in the order they were
@@ -218,7 +218,7 @@ func (r *Registry) ListAPIKeys(ctx context.Context, providerID uuid.UUID) ([]*en
 	for _, key := range all {
 		asOf(key, now)
 	}
-	return all, translate(ctx, "list API keys", err)
+	return allTied(r, all), translate(ctx, "list API keys", err)
 }
 
 // UpdateAPIKey changes a live key and returns it as it is now. It returns [ErrInvalidData], also for an API key that is
@@ -278,7 +278,7 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 	if err != nil {
 		return nil, err
 	}
-	return key, nil
+	return key.Unwrap(), nil
 }
 
 func (up KeyUpdate) faults() faults {
@@ -382,7 +382,7 @@ func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*
 	if err != nil {
 		return nil, translate(ctx, "get least used key", err)
 	}
-	return asOf(key, now), nil
+	return tied(r, asOf(key, now)), nil
 }
 
 const (

@@ -142,6 +142,9 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 	if err != nil {
 		return nil, err
 	}
+	for _, m := range models {
+		m.Unwrap()
+	}
 	return models, nil
 }
 
@@ -244,7 +247,7 @@ func newModel(tx *ent.Client, in ModelInput, now time.Time) *ent.ModelCreate {
 // GetModel returns a live model, or [ErrNotFound].
 func (r *Registry) GetModel(ctx context.Context, id uuid.UUID) (*ent.Model, error) {
 	m, err := liveModel(ctx, r.client, id)
-	return m, translate(ctx, fmt.Sprintf("get model %s", id), err)
+	return tied(r, m), translate(ctx, fmt.Sprintf("get model %s", id), err)
 }
 
 func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Model, error) {
@@ -281,7 +284,7 @@ func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID 
 	}
 	m, err := r.client.Model.Query().
 		Where(model.ProviderID(providerID), model.ModelID(modelID), model.DeletedAtIsNil()).Only(ctx)
-	return m, translate(ctx, "find model", err)
+	return tied(r, m), translate(ctx, "find model", err)
 }
 
 // GetModelsByProvider returns all live models of a provider by model_id. An unknown provider
@@ -289,7 +292,7 @@ func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID 
 func (r *Registry) GetModelsByProvider(ctx context.Context, providerID uuid.UUID) ([]*ent.Model, error) {
 	all, err := r.client.Model.Query().
 		Where(model.ProviderID(providerID), model.DeletedAtIsNil()).Order(model.ByModelID()).All(ctx)
-	return all, translate(ctx, "get models by provider", err)
+	return allTied(r, all), translate(ctx, "get models by provider", err)
 }
 
 // ModelOrder is an order of models.
@@ -355,7 +358,7 @@ func (r *Registry) ListModels(ctx context.Context, filter ModelFilter) ([]*ent.M
 	page, err := r.client.Model.Query().
 		Where(filter.predicates()...).Order(filter.order()...).
 		Limit(limit).Offset(filter.Offset).All(ctx)
-	return page, translate(ctx, "list models", err)
+	return allTied(r, page), translate(ctx, "list models", err)
 }
 
 func (fl ModelFilter) predicates() []predicate.Model {
@@ -438,7 +441,7 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 	if err != nil {
 		return nil, err
 	}
-	return m, nil
+	return m.Unwrap(), nil
 }
 
 func (up ModelUpdate) apply(in *ModelInput) {

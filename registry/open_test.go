@@ -573,7 +573,13 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 	}
 }
 
-func openSecond[T any](_ T, err error) error { return err }
+// openSecond returns the error of an operation, or what is wrong with the rows it returned.
+func openSecond[T any](returned T, err error) error {
+	if err != nil {
+		return err
+	}
+	return rowsUntied(reflect.ValueOf(returned))
+}
 
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {

@@ -133,7 +133,7 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p.Unwrap(), nil
 }
 
 // changePrice puts a price into the history of its tier, and returns it with the entry of the change.
@@ -221,7 +221,7 @@ func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time)
 		return nil, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 	}
 	p, err := priceAt(ctx, r.client, modelID, store.Time(at))
-	return p, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
+	return tied(r, p), translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 }
 
 // priceAt returns the standard price of a model at an instant.
@@ -249,5 +249,5 @@ func (r *Registry) PriceHistory(ctx context.Context, modelID uuid.UUID) ([]*ent.
 	if err == nil && len(all) == 0 { // a model has a price from its beginning
 		err = ErrNotFound
 	}
-	return all, translate(ctx, op, err)
+	return allTied(r, all), translate(ctx, op, err)
 }

@@ -112,7 +112,7 @@ func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent
 	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p.Unwrap(), nil
 }
 
 func newProvider(tx *ent.Client, in ProviderInput, now time.Time) *ent.ProviderCreate {
@@ -125,7 +125,7 @@ func newProvider(tx *ent.Client, in ProviderInput, now time.Time) *ent.ProviderC
 // GetProvider returns a live provider, or [ErrNotFound].
 func (r *Registry) GetProvider(ctx context.Context, id uuid.UUID) (*ent.Provider, error) {
 	p, err := liveProvider(ctx, r.client, id)
-	return p, translate(ctx, fmt.Sprintf("get provider %s", id), err)
+	return tied(r, p), translate(ctx, fmt.Sprintf("get provider %s", id), err)
 }
 
 func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Provider, error) {
@@ -138,14 +138,14 @@ func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider
 		return nil, translate(ctx, "find provider", ErrNotFound)
 	}
 	p, err := r.client.Provider.Query().Where(provider.Name(name), provider.DeletedAtIsNil()).Only(ctx)
-	return p, translate(ctx, "find provider", err)
+	return tied(r, p), translate(ctx, "find provider", err)
 }
 
 // ListProviders returns the live providers by name.
 func (r *Registry) ListProviders(ctx context.Context) ([]*ent.Provider, error) {
 	all, err := r.client.Provider.Query().Where(provider.DeletedAtIsNil()).
 		Order(provider.ByName()).All(ctx)
-	return all, translate(ctx, "list providers", err)
+	return allTied(r, all), translate(ctx, "list providers", err)
 }
 
 // UpdateProvider changes a live provider and returns it. It returns [ErrInvalidData],
@@ -180,7 +180,7 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return p.Unwrap(), nil
 }
 
 // set overwrites a field by an update that is not nil.

@@ -48,14 +48,14 @@ func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (gr
 	if err != nil {
 		return nil, err
 	}
-	return group, nil
+	return group.Unwrap(), nil
 }
 
 // ListQuotaGroups returns the quota groups of a provider by name. Their counters are those of their last windows, which may be
 // over. An unknown provider has none.
 func (r *Registry) ListQuotaGroups(ctx context.Context, providerID uuid.UUID) ([]*ent.QuotaGroup, error) {
 	all, err := r.client.QuotaGroup.Query().Where(quotagroup.ProviderID(providerID)).Order(quotagroup.ByName()).All(ctx)
-	return all, translate(ctx, "list quota groups", err)
+	return allTied(r, all), translate(ctx, "list quota groups", err)
 }
 
 // UpdateQuotaGroup changes a quota group and returns it. It returns [ErrInvalidData], [ErrConflict] for a name that another
@@ -87,7 +87,7 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 	if err != nil {
 		return nil, err
 	}
-	return group, nil
+	return group.Unwrap(), nil
 }
 
 // DeleteQuotaGroup removes a quota group. It returns [ErrNotFound], or [ErrForeignKey], changing nothing, while live keys

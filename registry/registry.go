@@ -183,7 +183,8 @@ func (r *Registry) Client() *ent.Client { return r.client }
 // InTx runs fn in one transaction: what fn does through tx is committed together when fn
 // returns nil, and undone when it returns an error or panics. Within fn use tx and nothing
 // else of the registry: a write through r, and in memory a read too, would wait for the transaction
-// that it is called in. tx is not for several goroutines, and is of no use after fn.
+// that it is called in. tx is not for several goroutines, and is of no use after fn. Rows that tx
+// returned can be walked on from: within fn they see the transaction, after it the database.
 //
 // Called on tx, InTx runs fn within the same transaction, and undoes only what that fn did.
 //
@@ -199,10 +200,12 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 	if r.inTx {
 		return r.savepoint(ctx, fn)
 	}
-	tx, err := r.client.Tx(ctx)
+	rows := &rowDriver{Driver: r.db}
+	tx, err := ent.NewClient(ent.Driver(rows)).Tx(ctx)
 	if err != nil {
 		return translate(ctx, "begin transaction", err)
 	}
+	defer rows.ended.Store(true)
 	open := true
 	defer func() {
 		if open { // fn panicked or ended its goroutine

@@ -69,7 +69,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 	if err != nil {
 		return nil, err
 	}
-	return key, nil
+	return key.Unwrap(), nil
 }
 
 // KeyringRotation says what RotateKeyring changes beside the owner's key.

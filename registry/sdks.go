@@ -67,21 +67,21 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 	if err != nil {
 		return nil, err
 	}
-	return sdk, nil
+	return sdk.Unwrap(), nil
 }
 
 // ListSDKVersions returns the SDK versions of a live provider, newest first. Another provider has
 // none.
 func (r *Registry) ListSDKVersions(ctx context.Context, providerID uuid.UUID) ([]*ent.SDKVersion, error) {
 	all, err := newestSDKs(r.client, providerID).All(ctx)
-	return all, translate(ctx, "list SDK versions", err)
+	return allTied(r, all), translate(ctx, "list SDK versions", err)
 }
 
 // LatestSDKVersion returns the SDK version of a live provider that was generated last, or
 // [ErrNotFound].
 func (r *Registry) LatestSDKVersion(ctx context.Context, providerID uuid.UUID) (*ent.SDKVersion, error) {
 	sdk, err := newestSDKs(r.client, providerID).First(ctx)
-	return sdk, translate(ctx, "latest SDK version", err)
+	return tied(r, sdk), translate(ctx, "latest SDK version", err)
 }
 
 func newestSDKs(client *ent.Client, providerID uuid.UUID) *ent.SDKVersionQuery {

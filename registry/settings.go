@@ -89,5 +89,5 @@ func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 // ListSettings returns all settings by key. An [ent.Setting]'s ID is its key.
 func (r *Registry) ListSettings(ctx context.Context) ([]*ent.Setting, error) {
 	all, err := r.client.Setting.Query().Order(setting.ByID()).All(ctx)
-	return all, translate(ctx, "list settings", err)
+	return allTied(r, all), translate(ctx, "list settings", err)
 }

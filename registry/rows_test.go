@@ -1,0 +1,113 @@
+package registry_test
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// rowsUntied returns an error for a row in v, or in the edges of one, that can't be walked on from once the transaction that read it
+// has ended.
+func rowsUntied(v reflect.Value) error {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return rowsUntied(v.Elem())
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if err := rowsUntied(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		if v.Type().PkgPath() == reflect.TypeFor[ent.Client]().PkgPath() {
+			if driver := v.FieldByName("driver"); driver.IsValid() && !driver.IsNil() && driver.Elem().Type().String() == "*ent.txDriver" {
+				return fmt.Errorf("a %s is tied to its transaction", v.Type())
+			}
+		}
+		for i := range v.NumField() {
+			if !v.Type().Field(i).IsExported() {
+				continue
+			}
+			if err := rowsUntied(v.Field(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// TestRows walks on from rows that operations have returned.
+func TestRows(t *testing.T) { eachEngine(t, testRows) }
+
+func testRows(t *testing.T, e engine) {
+	t.Parallel()
+	t.Run("OK_operations", func(t *testing.T) { // openSecond looks at what they return
+		t.Parallel()
+		reg := e.new(t, registry.WithKeyring(ring(t, "a")))
+		for name, operate := range openOperations(t, reg) {
+			require.NoError(t, operate(t.Context(), reg), name)
+		}
+	})
+	t.Run("OK_operations_in_a_transaction", func(t *testing.T) {
+		t.Parallel()
+		reg := e.new(t, registry.WithKeyring(ring(t, "a")))
+		for name, operate := range openOperations(t, reg) {
+			if name == "PruneUsage" { // which is no part of a transaction
+				continue
+			}
+			require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error { return operate(t.Context(), tx) }), name)
+		}
+	})
+	t.Run("OK_after_a_write", func(t *testing.T) {
+		t.Parallel()
+		reg, _ := e.setup(t)
+		p := mustProvider(t, reg, "openai")
+		m := mustModel(t, reg, p.ID, "gpt-4", gpt4())
+		record(t, reg, m, mustKey(t, reg, p.ID, 1), 1, 1)
+		require.Equal(t, 1, must(m.QueryUsageEvents().Count(t.Context())))
+		require.Equal(t, p.ID, must(m.QueryProvider().Only(t.Context())).ID)
+		require.Equal(t, 1, must(must(m.QueryProvider().Only(t.Context())).QueryModels().Count(t.Context())), "and on")
+		require.Equal(t, "x", must(m.Update().SetDescription("x").Save(t.Context())).Description)
+	})
+	t.Run("OK_in_a_transaction_and_after_it", func(t *testing.T) {
+		t.Parallel()
+		reg, _ := e.setup(t)
+		var p, found, undone *ent.Provider
+		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+			p = mustProvider(t, tx, "openai")
+			found = must(tx.FindProvider(t.Context(), "openai"))
+			mustModel(t, tx, p.ID, "gpt-4", gpt4())
+			for _, row := range []*ent.Provider{p, found, must(tx.ListProviders(t.Context()))[0]} {
+				require.Equal(t, 1, must(row.QueryModels().Count(t.Context())), "what is not committed yet")
+			}
+			must(p.Update().SetDescription("x").Save(t.Context())) // Ent begins a transaction for it
+			require.ErrorIs(t, tx.InTx(t.Context(), func(tx *registry.Registry) error {
+				undone = must(tx.UpdateProvider(t.Context(), p.ID, registry.ProviderUpdate{Description: ptr("y")}))
+				return errRollback
+			}), errRollback)
+			return nil
+		}))
+		mustModel(t, reg, p.ID, "gpt-5", gpt4())
+		for _, row := range []*ent.Provider{p, found, undone} {
+			require.Equal(t, 2, must(row.QueryModels().Count(t.Context())))
+		}
+		require.Equal(t, "x", must(reg.GetProvider(t.Context(), p.ID)).Description)
+	})
+	t.Run("Err_rolled_back", func(t *testing.T) {
+		t.Parallel()
+		reg, _ := e.setup(t)
+		var p *ent.Provider
+		require.ErrorIs(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+			p = mustProvider(t, tx, "openai")
+			return errRollback
+		}), errRollback)
+		require.Zero(t, must(p.QueryModels().Count(t.Context())))
+		_, err := p.Update().SetDescription("x").Save(t.Context())
+		require.True(t, ent.IsNotFound(err), err)
+	})
+}
