@@ -29,16 +29,16 @@ import (
 // When at least three accounts, and at least half of those that are in use, fail alike within ten seconds and none has succeeded
 // since, it is the provider's incident: the provider cools down for 5 s, up to 5 min and a quarter more, and no key is out for it. A key
 // without a group is an account.
-type FailureClass = upstream.Class
+type FailureClass string
 
 // The classes.
 const (
-	RateLimited    = upstream.RateLimited
-	QuotaExhausted = upstream.QuotaExhausted
-	AuthFailed     = upstream.Auth
-	ServerFailed   = upstream.Server
-	TimedOut       = upstream.Timeout
-	BadRequest     = upstream.BadRequest
+	RateLimited    = FailureClass(upstream.RateLimited)
+	QuotaExhausted = FailureClass(upstream.QuotaExhausted)
+	AuthFailed     = FailureClass(upstream.Auth)
+	ServerFailed   = FailureClass(upstream.Server)
+	TimedOut       = FailureClass(upstream.Timeout)
+	BadRequest     = FailureClass(upstream.BadRequest)
 )
 
 // Failure describes a call that failed: an HTTP answer, or an error where there was none.
@@ -68,7 +68,7 @@ type Classifier func(f Failure, now time.Time) Diagnosis
 // the answer: providers repeat keys in their messages.
 func Classify(f Failure, now time.Time) Diagnosis {
 	d := upstream.Diagnose(upstream.Answer{Status: f.Status, Header: f.Header, Body: f.Body, Err: f.Err}, now)
-	return Diagnosis(d)
+	return Diagnosis{Class: FailureClass(d.Class), Until: d.Until, Reason: d.Reason}
 }
 
 // WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does not

@@ -18,13 +18,52 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/seal"
 )
 
-// Keyring holds the owner's keys, outside of the database: they wrap the data keys that API keys are sealed by. An
-// adapter for a key management service implements it; see [NewKeyring] for keys in memory. A keyring returns
-// [ErrKeyring] for a key that it does not have, and for what its key did not wrap.
-type Keyring = seal.Keyring
+// Keyring holds the owner's keys, outside of the database. They wrap the data keys, by which API keys are sealed; the
+// database keeps a data key wrapped, with the id of the key that wrapped it. [NewKeyring] and [ParseKeyring] return keyrings
+// whose keys are in memory. An adapter for a key management service implements Keyring by two calls of the service, which
+// wraps and unwraps there and never gives its key away:
+//
+//	func (k adapter) Wrap(ctx context.Context, id string, dataKey []byte, to registry.KeyringBinding) ([]byte, error) {
+//		return k.service.Encrypt(ctx, id, dataKey, to) // to: additional authenticated data, or an encryption context
+//	}
+//
+// A keyring is used by [Open], by RotateKeyring, and when another process has made a data key, which is rare: data keys
+// stay in memory once they are unwrapped. It must be safe for concurrent use. Its methods return [ErrKeyring], perhaps
+// wrapped, where they say so; the operation that called returns any other error, such as one of the network, as it is.
+type Keyring interface {
+	// CurrentID names the key that wraps from now on, in 1 to 128 characters. It is the same until the registry is
+	// opened anew with another keyring.
+	CurrentID() string
+	// Wrap returns a data key of 32 bytes, wrapped by the key of that id, in up to 65,536 bytes. It authenticates the
+	// binding together with it, and does not keep dataKey. It returns [ErrKeyring] for an unknown id.
+	Wrap(ctx context.Context, id string, dataKey []byte, to KeyringBinding) (wrapped []byte, err error)
+	// Unwrap returns the data key that Wrap was given with the same id and binding, in a slice of the caller's own: the
+	// registry overwrites it with zeros. It returns [ErrKeyring] for an unknown id, and for what that key did not wrap,
+	// or wrapped with another binding.
+	Unwrap(ctx context.Context, id string, wrapped []byte, to KeyringBinding) (dataKey []byte, err error)
+}
 
-// KeyringBinding is what a wrapped key belongs to. A keyring authenticates it, and need not look into it.
-type KeyringBinding = seal.Binding
+// KeyringBinding names what a wrapped data key belongs to: its database and its row. A keyring authenticates it, so that a
+// data key that was moved elsewhere does not unwrap, and need not look into it: it is some hundred bytes, not text, and
+// the same at each call for the same data key and id. A service that takes text only can be given its hash or its base64.
+type KeyringBinding = []byte
+
+var _ seal.Keyring = Keyring(nil)
+
+// memoryKeyring is the keyring of [NewKeyring].
+type memoryKeyring struct{ *seal.StaticKeyring }
+
+// Wrap implements [Keyring].
+func (k memoryKeyring) Wrap(ctx context.Context, id string, dataKey []byte, to KeyringBinding) ([]byte, error) {
+	wrapped, err := k.StaticKeyring.Wrap(ctx, id, dataKey, to)
+	return wrapped, ofKeyring(err)
+}
+
+// Unwrap implements [Keyring].
+func (k memoryKeyring) Unwrap(ctx context.Context, id string, wrapped []byte, to KeyringBinding) ([]byte, error) {
+	dataKey, err := k.StaticKeyring.Unwrap(ctx, id, wrapped, to)
+	return dataKey, ofKeyring(err)
+}
 
 // KeyringKeySize is the length of a key of [NewKeyring], in bytes.
 const KeyringKeySize = seal.KeySize
@@ -37,7 +76,7 @@ func NewKeyring(current string, keys map[string][]byte) (Keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new keyring: %w: %w", ErrInvalidData, err)
 	}
-	return ring, nil
+	return memoryKeyring{ring}, nil
 }
 
 // ParseKeyring returns the keyring that a text says, such as the content of a file or of a variable of the environment: lines
@@ -231,6 +270,9 @@ func newestDataKey(ctx context.Context, client *ent.Client) (*ent.DataKey, error
 
 // ofKeyring tells errors of the keyring from those of the database.
 func ofKeyring(err error) error {
+	if errors.Is(err, ErrKeyring) {
+		return err
+	}
 	if errors.Is(err, seal.ErrKey) || errors.Is(err, seal.ErrAuthentic) || errors.Is(err, seal.ErrInvalid) {
 		return fmt.Errorf("%w: %w", ErrKeyring, err)
 	}

@@ -14,7 +14,7 @@ type Option func(*config) error
 
 type config struct {
 	clock      func() time.Time
-	durability store.Durability
+	durability Durability
 	migrate    bool
 	keyring    Keyring
 	resolve    func(ctx context.Context, key *ent.APIKey) (Secret, error)
@@ -41,15 +41,15 @@ func WithClock(now func() time.Time) Option {
 }
 
 // Durability is what a write that returned nil survives.
-type Durability = store.Durability
+type Durability int
 
 // The durabilities.
 const (
 	// Full survives a power cut: each commit is synced to the disk.
-	Full = store.Full
+	Full = Durability(store.Full)
 	// Relaxed survives the end of the process, kill -9 included. A power cut can take the
 	// newest commits, but leaves the database consistent.
-	Relaxed = store.Relaxed
+	Relaxed = Durability(store.Relaxed)
 )
 
 // WithDurability sets what a write that returned nil survives. Defaults to [Full].

@@ -100,7 +100,8 @@ func openDB(ctx context.Context, name string, cfg config) (db store.DB, err erro
 	shown, d := store.RedactURL(name), migrate.Postgres
 	if store.IsPostgres(name) {
 		db, err = store.OpenPostgres(ctx, store.PostgresConfig{
-			URL: name, Replica: cfg.replica, Pooler: cfg.pooler, Durability: cfg.durability, MaxConns: cfg.maxConns,
+			URL: name, Replica: cfg.replica, Pooler: cfg.pooler,
+			Durability: store.Durability(cfg.durability), MaxConns: cfg.maxConns,
 		})
 	} else {
 		path, bad := store.ParseName(name)
@@ -127,7 +128,7 @@ func openSQLite(ctx context.Context, path string, cfg config) (store.DB, error) 
 	}
 	return store.OpenSQLite(ctx, store.Config{
 		Path:          path,
-		Durability:    cfg.durability,
+		Durability:    store.Durability(cfg.durability),
 		ApplicationID: migrate.ApplicationID,
 		Existing:      !cfg.migrate,
 		Inspect: func(ctx context.Context, db *sql.DB) error {

@@ -45,7 +45,7 @@ const (
 var magic = [2]byte{'M', 'S'}
 
 // Binding is what a secret or a data key belongs to: authenticated, but not stored with it.
-type Binding []byte
+type Binding = []byte
 
 // Bind returns a binding to some names, of which the first says what kind of thing is bound. Each is prefixed by its
 // length, so that no two lists of names are the same binding.
