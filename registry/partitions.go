@@ -97,13 +97,16 @@ func hasPartition(ctx context.Context, tx querier, day time.Time) (there bool, e
 	return there, rows.Err()
 }
 
+// requestIndex is how the name of the index ends that keeps the request ids of a partition unique.
+const requestIndex = "_request_id"
+
 // makePartition makes a table and attaches it, which keeps nobody from recording; CREATE TABLE ... PARTITION OF
 // would lock all of the events.
 func makePartition(ctx context.Context, tx querier, start time.Time) error {
 	name := partitionName(start)
 	for _, statement := range []string{
 		fmt.Sprintf("CREATE TABLE %s (LIKE usage_events INCLUDING ALL)", name),
-		fmt.Sprintf("CREATE UNIQUE INDEX %s_request_id ON %[1]s (request_id)", name),
+		fmt.Sprintf("CREATE UNIQUE INDEX %s"+requestIndex+" ON %[1]s (request_id)", name),
 		fmt.Sprintf("ALTER TABLE usage_events ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')",
 			name, firstEventID(start), firstEventID(start.Add(day))),
 	} {

@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -110,10 +112,11 @@ func (r *Registry) doWhole(ctx context.Context, works []work) error {
 	})
 }
 
-// doTx does works in a transaction, which judge may undo. When an event has no partition, because another process
-// dropped it since it was last seen, or a row is gone that was remembered, it does so again, with nothing remembered.
+// doTx does works in a transaction, which judge may undo. It does so again, with nothing remembered, when an event has
+// no partition, because another process dropped it since it was last seen; when a row is gone that was remembered; and
+// when another process has recorded a request meanwhile, which the next attempt then finds.
 func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
-	for stale := false; ; {
+	for stale, overtaken := false, 0; ; {
 		var b *basis
 		err := r.write(ctx, "commit", func(tx *ent.Client) (err error) {
 			within := ctx
@@ -135,6 +138,10 @@ func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts [
 		}
 		if errors.Is(err, errStale) && !stale {
 			stale = true
+			continue
+		}
+		if overtaken < len(works) && strings.HasSuffix(store.DuplicateOf(err), requestIndex) {
+			overtaken++ // each attempt finds at least one request more
 			continue
 		}
 		if !store.IsNoPartition(err) {
@@ -228,8 +235,12 @@ func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *
 func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e entries) error {
 	var to execer = tx
 	var one together
-	if len(e.events)+len(e.leases) == 1 && r.db.Dialect() == dialect.Postgres {
-		to = &one
+	if r.db.Dialect() == dialect.Postgres {
+		if len(e.events)+len(e.leases) == 1 {
+			to = &one
+		}
+		// In one order, lest two transactions with the same request ids wait for each other.
+		slices.SortFunc(e.events, func(a, b event) int { return cmp.Compare(a.RequestID, b.RequestID) })
 	}
 	if err := insertEvents(ctx, to, e.events); err != nil {
 		return err
@@ -263,10 +274,9 @@ const requestLock = 0x4d537271
 // midnight is how far two machines' clocks may be apart.
 const midnight = time.Minute
 
-// prepareEvents makes the partitions for events. Only a partition keeps its request ids unique, and only the
-// lock of the key keeps the same request from being recorded twice at once in two of them. A repetition
-// that was given another key could slip through: therefore whoever records a named request of another
-// day than today does so alone.
+// prepareEvents makes the partitions for events. Each partition keeps its request ids unique, and nothing keeps the same
+// request from being recorded twice at once in two of them. Therefore whoever records a named request of another day
+// than today does so alone.
 func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, works []work) error {
 	days := eventDays(works)
 	if len(days) == 0 {

@@ -146,6 +146,15 @@ func IsNoPartition(err error) bool {
 	return errors.As(err, &postgresErr) && postgresErr.Code == "23514" && postgresErr.ConstraintName == ""
 }
 
+// DuplicateOf returns the name of the unique index that refused a row on PostgreSQL, or "".
+func DuplicateOf(err error) string {
+	var postgresErr *pgconn.PgError
+	if errors.As(err, &postgresErr) && postgresErr.Code == "23505" {
+		return postgresErr.ConstraintName
+	}
+	return ""
+}
+
 // IsLockTimeout tells whether PostgreSQL has given up waiting for a lock, as lock_timeout says.
 func IsLockTimeout(err error) bool {
 	var postgresErr *pgconn.PgError
