@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/calendar"
 )
 
 // Dimension is what the rows of a report are of.
@@ -32,7 +33,9 @@ const (
 // Step is the length of time that a row of a report is of.
 type Step string
 
-// The steps. All but the first begin in the report's location; a week begins on Monday.
+// The steps. All but the first begin in the report's location; a week begins on Monday. A day begins with the first
+// instant of its date, at 00:00 or where clocks were set beyond it, and ends where the next date that there is begins.
+// Where clocks are set, an hour ends.
 const (
 	StepQuarter Step = "quarter" // 15 minutes
 	StepHour    Step = "hour"
@@ -90,7 +93,9 @@ func (in ReportInput) faults() faults {
 // of. Rows without usage are left out unless gaps are to be filled.
 //
 // The range is widened to whole quarters of an hour; a row's Start and End say what it covers, the first and
-// the last of them perhaps less than a step. Where PruneUsage has removed the quarters, whole UTC days are counted:
+// the last of them perhaps less than a step. A quarter counts in the step in which it begins: where a step does not
+// begin with a quarter of UTC, as in Monrovia until 1972, it begins with the next one. Where PruneUsage has removed
+// the quarters, whole UTC days are counted:
 // in the step that noon of the day lies in, and Start and End say which days those are. Steps that are shorter
 // than a day cannot be had there.
 //
@@ -128,7 +133,10 @@ func (r *Registry) steadily(ctx context.Context, read func(horizons) error) erro
 }
 
 func (r *Registry) report(ctx context.Context, in ReportInput, h horizons) (_ []ReportRow, err error) {
-	p := newReport(in, h, r.now())
+	p, err := newReport(ctx, in, h, r.now())
+	if err != nil {
+		return nil, err
+	}
 	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.quarters) {
 		return nil, fmt.Errorf("%w: before %s there are only days", ErrInvalidData, h.quarters.Format(time.RFC3339))
 	}
@@ -142,7 +150,7 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h horizons) (_ []
 	if err := r.eachPeriod(ctx, q, parts(p.start, p.end, p.cuts), p.add); err != nil {
 		return nil, err
 	}
-	return p.rows()
+	return p.rows(ctx)
 }
 
 // reportModels returns the groups of models by their ids as text, without the parts that a report is not grouped by.
@@ -219,93 +227,48 @@ type reportCell struct {
 	group
 }
 
-func newReport(in ReportInput, h horizons, now time.Time) *report {
+func newReport(ctx context.Context, in ReportInput, h horizons, now time.Time) (*report, error) {
 	p := &report{
 		ReportInput: in, horizons: h, start: h.widen(in.Start, floor), end: h.widen(in.End, ceil),
 		sums: map[reportCell]*sums{}, keys: map[string]uuid.UUID{}, byKey: slices.Contains(in.By, ByKey),
 	}
+	if in.Step == "" {
+		return p, nil
+	}
 	// Days are cut where steps begin, as far back as there are quarters and up to where there can be usage.
-	from, until := maxTime(p.start, h.quarters), minTime(p.end, ceil(now.Add(maxAhead+day), day))
-	switch in.Step {
-	case "":
-	case StepQuarter, StepHour:
-		for at := from.Truncate(day); at.Before(until); at = at.Add(day) {
-			p.cuts = append(p.cuts, at.Add(day/2))
+	next := func(at time.Time) time.Time {
+		_, end := p.step(at)
+		return end
+	}
+	if in.Step == StepQuarter || in.Step == StepHour {
+		next = func(at time.Time) time.Time { return at.Add(day / 2).Truncate(day).Add(day / 2) } // noon
+	}
+	until := minTime(p.end, ceil(now.Add(maxAhead+day), day))
+	for at := next(maxTime(p.start, h.quarters)); at.Before(until); at = next(at) {
+		p.cuts = append(p.cuts, at)
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
-	default:
-		for at := p.next(p.floor(from)); at.Before(until); at = p.next(at) {
-			p.cuts = append(p.cuts, at)
-		}
 	}
-	return p
+	return p, nil
 }
 
-// floor returns the beginning of the step that an instant lies in.
-func (p *report) floor(t time.Time) time.Time {
-	local := t.In(p.Location)
-	year, month, date := local.Date()
-	switch p.Step {
-	case StepQuarter:
-		return t.Truncate(quarter)
-	case StepHour:
-		begin, _ := local.ZoneBounds() // where a clock is set by half an hour, an hour ends early
-		return maxTime(t.Add(-sinceHour(local)), begin).UTC().Truncate(quarter)
-	case StepDay:
-		return p.midnight(year, month, date)
-	case StepWeek:
-		return p.midnight(year, month, date-(int(local.Weekday())+6)%7)
-	case StepMonth:
-		return p.midnight(year, month, 1)
+// stepBounds find the steps. What StepDay begins with is the first quarter of an hour of a date.
+var stepBounds = map[Step]calendar.Bounds{
+	StepQuarter: calendar.Quarters, StepHour: calendar.Hours, StepDay: calendar.Days, StepWeek: calendar.Weeks,
+	StepMonth: calendar.Months,
+}
+
+// step returns the beginnings of the step that a quarter of an hour lies in, and of the next one.
+func (p *report) step(t time.Time) (begin, end time.Time) {
+	if bounds := stepBounds[p.Step]; bounds != nil {
+		return bounds(p.Location, t)
 	}
-	return p.start
+	return p.start, p.end
 }
 
-// next returns the beginning of the step after the one that begins at t.
-func (p *report) next(t time.Time) time.Time {
-	year, month, date := t.In(p.Location).Date()
-	switch p.Step {
-	case StepQuarter:
-		return t.Add(quarter)
-	case StepHour:
-		next := t.Add(time.Hour - sinceHour(t.In(p.Location)))
-		if _, end := t.In(p.Location).ZoneBounds(); !end.IsZero() {
-			next = minTime(next, end)
-		}
-		return next.UTC().Truncate(quarter)
-	case StepDay:
-		return p.after(t, year, month, date+1)
-	case StepWeek:
-		return p.after(t, year, month, date+7)
-	case StepMonth:
-		return p.after(t, year, month+1, 1)
-	}
-	return p.end
-}
-
-// sinceHour returns how long ago the hour has struck.
-func sinceHour(local time.Time) time.Duration {
-	return time.Duration(local.Minute())*time.Minute + time.Duration(local.Second())*time.Second + time.Duration(local.Nanosecond())
-}
-
-// after returns a midnight that is later than t.
-func (p *report) after(t time.Time, year int, month time.Month, date int) time.Time {
-	if next := p.midnight(year, month, date); next.After(t) {
-		return next
-	}
-	return p.midnight(year, month, date+1) // a zone that has left a day out
-}
-
-// midnight returns the first quarter of an hour of a day. Where clocks are set forward at midnight, that is one o'clock.
-func (p *report) midnight(year int, month time.Month, date int) time.Time {
-	t := time.Date(year, month, date, 0, 0, 0, 0, p.Location)
-	if noon := time.Date(year, month, date, 12, 0, 0, 0, p.Location); t.Day() != noon.Day() {
-		t = t.Add(time.Hour)
-	}
-	return t.UTC().Truncate(quarter)
-}
-
-// covered returns the instant from which on what is counted in a step begins: of whole days, where there is nothing
-// else, those whose noon lies in it.
+// covered returns the instant from which on what is counted in a step begins, given the step's: of whole days, where
+// there is nothing else, those whose noon lies in it.
 func (p *report) covered(step time.Time) time.Time {
 	if step.Before(p.quarters) {
 		step = ceil(step.Add(-day/2), day)
@@ -333,7 +296,8 @@ func (p *report) add(row periodRow) error {
 		if row.grain == usage.GrainDay && at.Before(p.quarters) {
 			at = at.Add(day / 2)
 		}
-		p.cached.grain, p.cached.from, p.cached.step = row.grain, row.start, p.floor(at)
+		p.cached.grain, p.cached.from = row.grain, row.start
+		p.cached.step, _ = p.step(at)
 	}
 	cell := reportCell{p.cached.step.Unix(), g}
 	s := p.sums[cell]
@@ -352,9 +316,9 @@ func tooManyRows() error {
 }
 
 // rows returns what was counted, in order.
-func (p *report) rows() ([]ReportRow, error) {
+func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 	if p.FillGaps {
-		if err := p.fill(); err != nil {
+		if err := p.fill(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -367,9 +331,9 @@ func (p *report) rows() ([]ReportRow, error) {
 	})
 	rows := make([]ReportRow, 0, len(cells))
 	for _, c := range cells {
-		step := time.Unix(c.step, 0).UTC()
+		begin, end := p.step(time.Unix(c.step, 0))
 		rows = append(rows, ReportRow{
-			Start: p.covered(step).In(p.Location), End: p.covered(p.next(step)).In(p.Location),
+			Start: p.covered(begin).In(p.Location), End: p.covered(end).In(p.Location),
 			ProviderID: c.provider, FamilyID: c.family, ModelID: c.model, APIKeyID: c.key,
 			UsageFigures: p.sums[c].figures(),
 		})
@@ -378,7 +342,7 @@ func (p *report) rows() ([]ReportRow, error) {
 }
 
 // fill adds cells without usage.
-func (p *report) fill() error {
+func (p *report) fill(ctx context.Context) error {
 	groups := map[group]bool{}
 	for c := range p.sums {
 		groups[c.group] = true
@@ -387,15 +351,20 @@ func (p *report) fill() error {
 		return nil
 	}
 	steps := 0
-	for step := p.floor(p.start); step.Before(p.end); step = p.next(step) {
-		if !p.covered(step).Before(p.covered(p.next(step))) {
+	for at := p.start; at.Before(p.end); {
+		begin, end := p.step(at)
+		at = end
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !p.covered(begin).Before(p.covered(end)) {
 			continue // no whole day has its noon there
 		}
 		if steps++; steps*len(groups) > MaxReportRows {
 			return tooManyRows()
 		}
 		for g := range groups {
-			if c := (reportCell{step.Unix(), g}); p.sums[c] == nil {
+			if c := (reportCell{begin.Unix(), g}); p.sums[c] == nil {
 				p.sums[c] = new(sums)
 			}
 		}
