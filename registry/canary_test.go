@@ -74,8 +74,8 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 		Body: []byte(`{"error":{"message":"Incorrect API key provided: ` + canary + `","code":"` + canary + `","type":"` + canary + `"}}`),
 	}
 	texts = append(texts, fmt.Sprintf("%v %+v", registry.Classify(failure, registrytest.Start), lease))
-	require.NoError(t, lease.Fail(t.Context(), failure))
-	note(lease.Fail(t.Context(), failure))
+	require.NoError(t, errOf(lease.Fail(t.Context(), failure)))
+	note(errOf(lease.Fail(t.Context(), failure)))
 	_, err = reg.AcquireKey(t.Context(), acquire)
 	note(err)
 	verdicts, err := reg.ExplainKeys(t.Context(), acquire)

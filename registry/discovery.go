@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
@@ -103,7 +102,7 @@ func (f *faults) result(data any) (message string, found json.RawMessage) {
 	case nil:
 		return "", nil
 	case error:
-		return printable(d.Error()), nil
+		return cleaned(d.Error(), maxMessage), nil
 	case []byte:
 		data = json.RawMessage(d)
 	}
@@ -111,18 +110,6 @@ func (f *faults) result(data any) (message string, found json.RawMessage) {
 	f.check(err == nil, "data is no JSON: %v", err)
 	f.check(len(found) <= maxData, "data has %d bytes, more than %d", len(found), maxData)
 	return "", found
-}
-
-// printable returns the first part of a foreign text without what cannot be printed.
-func printable(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unsightly(r) && r != '\n' && r != '\t' {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, "\ufffd"))
-	runes := []rune(text)
-	return string(runes[:min(len(runes), maxMessage)])
 }
 
 // GetRecentDiscoveries returns the newest discoveries, newest first: up to limit, which is 1 to

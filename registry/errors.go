@@ -191,6 +191,25 @@ func unsightly(r rune) bool {
 	return r != zeroWidthJoiner && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
+// cleaned returns the first characters of a text that somebody else wrote, up to most, without what cannot be printed, so that
+// it can be stored whatever it is.
+func cleaned(text string, most int) string {
+	return truncated(strings.Map(func(r rune) rune {
+		if unsightly(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "\ufffd")), most)
+}
+
+// truncated cuts a text to its first characters.
+func truncated(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most])
+	}
+	return text
+}
+
 // storable tells whether a database can hold a text. If not, there is no row with it; PostgreSQL
 // would refuse the question.
 func storable(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }

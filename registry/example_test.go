@@ -185,7 +185,9 @@ func ExampleRegistry_AcquireKey() {
 	lease, err = reg.AcquireKey(ctx, want)
 	check(err)
 	// The provider turned it down.
-	check(lease.Fail(ctx, registry.Failure{Status: 429, Header: http.Header{"Retry-After": {"20"}}}))
+	made, err := lease.Fail(ctx, registry.Failure{Status: 429, Header: http.Header{"Retry-After": {"20"}}})
+	check(err)
+	fmt.Println(made.Class, "until", made.Until.Format(time.TimeOnly))
 	verdicts, err := reg.ExplainKeys(ctx, want)
 	check(err)
 	fmt.Println(verdicts[0].Reason, verdicts[0].Detail, "until", verdicts[0].Until.Format(time.TimeOnly))
@@ -194,6 +196,7 @@ func ExampleRegistry_AcquireKey() {
 	}
 	// Output:
 	// limited tokens_per_minute opens in 1m0s
+	// rate_limited until 12:00:20
 	// degraded rate_limited: 429 until 12:00:20
 	// requests_per_minute 2 of 10
 	// tokens_per_minute 1500 of 5000

@@ -304,11 +304,3 @@ func (k *poolKey) begin(lease uuid.UUID) (probe bool, entries []auditEntry) {
 	}
 	return false, entries
 }
-
-// truncated cuts a text to its first characters.
-func truncated(text string, most int) string {
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most])
-	}
-	return text
-}

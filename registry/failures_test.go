@@ -27,6 +27,9 @@ func retryAfter(f registry.Failure, seconds int) registry.Failure {
 	return f
 }
 
+// errOf is the error of a Fail of which the diagnosis does not matter.
+func errOf(_ registry.Diagnosis, err error) error { return err }
+
 // fail fails the next lease of a key, which must be the one that is handed out.
 func (p *poolTest) fail(tb testing.TB, i int, f registry.Failure) {
 	tb.Helper()
@@ -39,7 +42,7 @@ func (p *poolTest) fail(tb testing.TB, i int, f registry.Failure) {
 	lease, err := p.AcquireKey(tb.Context(), in)
 	require.NoError(tb, err)
 	require.Equal(tb, p.keys[i].ID, lease.KeyID)
-	require.NoError(tb, lease.Fail(tb.Context(), f))
+	require.NoError(tb, errOf(lease.Fail(tb.Context(), f)))
 }
 
 // within demands that a key is out from now on, for at least first and at most a quarter more.
@@ -115,10 +118,10 @@ func testFail(t *testing.T, e engine) {
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		leases := []*registry.Lease{p.acquire(t, 1), p.acquire(t, 1), p.acquire(t, 1)}
 		p.clock.Advance(time.Second)
-		require.NoError(t, leases[0].Fail(t.Context(), retryAfter(limited, 60)))
+		require.NoError(t, errOf(leases[0].Fail(t.Context(), retryAfter(limited, 60))))
 		until := p.explain(t, 1)[0].Until
 		p.clock.Advance(time.Second)
-		require.NoError(t, leases[1].Fail(t.Context(), retryAfter(limited, 5)))
+		require.NoError(t, errOf(leases[1].Fail(t.Context(), retryAfter(limited, 5))))
 		require.Equal(t, until, p.explain(t, 1)[0].Until, "it never moves back")
 		require.Equal(t, 1, p.key(t, 0).Failures, "they are one failure")
 		require.Equal(t, []string{"degrade"}, p.actions(t))
@@ -139,7 +142,7 @@ func testFail(t *testing.T, e engine) {
 			if lease.KeyID == p.keys[1].ID {
 				f = denied
 			}
-			require.NoError(t, lease.Fail(t.Context(), f))
+			require.NoError(t, errOf(lease.Fail(t.Context(), f)))
 		}
 		require.Equal(t, []string{"degrade", "degrade"}, p.actions(t))
 		require.Equal(t, p.clock.Now().Add(time.Minute-time.Millisecond), p.explain(t, 1)[0].Until, "the last of them counts")
@@ -254,7 +257,7 @@ func testFail(t *testing.T, e engine) {
 		in.ModelID = uuid.Nil
 		lease, err := p.AcquireKey(t.Context(), in)
 		require.NoError(t, err)
-		require.NoError(t, lease.Fail(t.Context(), limited))
+		require.NoError(t, errOf(lease.Fail(t.Context(), limited)))
 		require.Equal(t, registry.KeyDegraded, p.explain(t, 1)[0].Reason)
 		key := p.key(t, 0)
 		require.EqualValues(t, []int64{1, 0, 0}, []int64{key.RequestsToday, key.TokensToday, key.UsageCount})
@@ -279,8 +282,10 @@ func testFail(t *testing.T, e engine) {
 			return registry.Classify(f, now)
 		}))
 		lease := p.acquire(t, 1)
-		require.ErrorIs(t, lease.Fail(t.Context(), registry.Failure{Status: 419}), registry.ErrInvalidData)
-		require.NoError(t, lease.Fail(t.Context(), registry.Failure{Status: 418}))
+		require.ErrorIs(t, errOf(lease.Fail(t.Context(), registry.Failure{Status: 419})), registry.ErrInvalidData)
+		made, err := lease.Fail(t.Context(), registry.Failure{Status: 418})
+		require.NoError(t, err)
+		require.Equal(t, registry.Diagnosis{Class: registry.AuthFailed, Until: p.clock.Now().Add(42 * time.Minute), Reason: "a teapot"}, made)
 		v := p.explain(t, 1)[0]
 		require.Equal(t, []any{p.clock.Now().Add(42 * time.Minute), "auth: a teapot"}, []any{v.Until, v.Detail})
 	})
@@ -386,7 +391,7 @@ func testIncident(t *testing.T, e engine) {
 			p.fail(t, i, limited)
 		}
 		opens := p.refused(t, p.want(1)).OpensAt
-		require.NoError(t, late.Fail(t.Context(), limited))
+		require.NoError(t, errOf(late.Fail(t.Context(), limited)))
 		why := p.refused(t, p.want(1))
 		require.Equal(t, opens, why.OpensAt)
 		for _, v := range why.Keys {

@@ -217,14 +217,16 @@ func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 	})
 }
 
-// Fail ends the lease of a call that failed. The failure is classified, the key is out of use or not as [FailureClass] says, and
-// the request is recorded, as in Settle, as one that failed: by its class and its status. A lease without a model records
-// nothing unless Usage has one. The limits that its headers tell are stored, in place of what ObserveHeaders took.
+// Fail ends the lease of a call that failed, and returns what it made of the failure, by which a caller decides whether to try
+// another key. The failure is classified, the key is out of use or not as [FailureClass] says, and the request is recorded, as in
+// Settle, as one that failed: by its class and its status. A lease without a model records nothing unless Usage has one. The
+// limits that its headers tell are stored, in place of what ObserveHeaders took.
 //
-// It returns the errors of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
-func (l *Lease) Fail(ctx context.Context, failure Failure) error {
+// It returns the diagnosis with an error too: those of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
+func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	in := failure.Usage
-	d := l.Diagnose(failure)
+	d := l.reg.classify(failure, l.reg.now())
+	d.Reason = cleaned(d.Reason, maxReason)
 	in.Failed, in.ErrorClass = true, string(d.Class)
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status
@@ -234,15 +236,11 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) error {
 		l.said = upstream.Quotas(failure.Header, l.reg.now())
 		l.mu.Unlock()
 	}
-	return l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
+	return d, l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
 		e.failed = &d
 		return d.faults()
 	})
 }
-
-// Diagnose returns what Fail makes of a failure, for a caller who decides by that whether to try another key. It changes
-// nothing.
-func (l *Lease) Diagnose(failure Failure) Diagnosis { return l.reg.classify(failure, l.reg.now()) }
 
 // Release ends the lease of a request that was not made: nothing is recorded, and what was reserved is free again. It
 // returns [ErrLeaseEnded] as Settle does.

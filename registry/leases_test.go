@@ -141,7 +141,7 @@ func testLease(t *testing.T, e engine) {
 		require.Equal(t, lease.ID.String(), events[0].RequestID)
 		for _, again := range []func() error{
 			func() error { return lease.Settle(t.Context(), used(1)) },
-			func() error { return lease.Fail(t.Context(), registry.Failure{Status: 500}) },
+			func() error { return errOf(lease.Fail(t.Context(), registry.Failure{Status: 500})) },
 			func() error { return lease.Release(t.Context()) },
 		} {
 			require.ErrorIs(t, again(), registry.ErrLeaseEnded)
@@ -171,7 +171,7 @@ func testLease(t *testing.T, e engine) {
 		require.Equal(t, map[registry.LimitName]int64{registry.Concurrency: 1, registry.TokensPerDay: 1000}, p.counted(t, 0))
 		// Its request happened all the same.
 		require.NoError(t, late.Settle(t.Context(), used(300)))
-		require.NoError(t, crashed.Fail(t.Context(), registry.Failure{Status: 500}))
+		require.NoError(t, errOf(crashed.Fail(t.Context(), registry.Failure{Status: 500})))
 		require.NoError(t, next.Settle(t.Context(), used(100)))
 		require.Equal(t, []int64{3, 400, 3, 400}, p.counters(t, 0)[2:])
 		require.Zero(t, p.openLeases(t))

@@ -152,7 +152,7 @@ func (s *simulation) finish(t *testing.T, lease *registry.Lease) {
 	if s.weather == 2 {
 		f = failures[s.bad%len(failures)]
 	}
-	require.NoError(t, lease.Fail(t.Context(), f))
+	require.NoError(t, errOf(lease.Fail(t.Context(), f)))
 }
 
 func (s *simulation) headers() http.Header {

@@ -77,7 +77,8 @@ func TestPoolMemory(t *testing.T) {
 		case n < 4:
 			require.NoError(t, lease.Release(ctx))
 		case n < 9:
-			require.NoError(t, lease.Fail(ctx, failures[random.IntN(len(failures))]))
+			_, err := lease.Fail(ctx, failures[random.IntN(len(failures))])
+			require.NoError(t, err)
 		default:
 			lease.ObserveHeaders(http.Header{"X-Ratelimit-Remaining-Requests": {fmt.Sprint(random.IntN(9))}, "X-Ratelimit-Reset-Requests": {"5s"}})
 			require.NoError(t, lease.Settle(ctx, used))

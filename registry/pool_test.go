@@ -105,7 +105,7 @@ func TestLeaseClockBehind(t *testing.T) {
 				for range 2 {
 					lease, err := behind.AcquireKey(t.Context(), in)
 					require.NoError(t, err, what)
-					require.NoError(t, lease.Fail(t.Context(), registry.Failure{Status: 400}))
+					require.NoError(t, errOf(lease.Fail(t.Context(), registry.Failure{Status: 400})))
 				}
 				_, err := behind.AcquireKey(t.Context(), in)
 				require.ErrorIs(t, err, registry.ErrNoKeyAvailable, what)
@@ -391,7 +391,9 @@ func TestLeaseCommitLost(t *testing.T) {
 			lost.how = how
 			for _, end := range []func(context.Context, *registry.Lease) error{
 				func(ctx context.Context, l *registry.Lease) error { tokens += 7; return l.Settle(ctx, used(7)) },
-				func(ctx context.Context, l *registry.Lease) error { return l.Fail(ctx, registry.Failure{Status: 500}) },
+				func(ctx context.Context, l *registry.Lease) error {
+					return errOf(l.Fail(ctx, registry.Failure{Status: 500}))
+				},
 				func(ctx context.Context, l *registry.Lease) error { requests--; return l.Release(ctx) },
 			} {
 				done := proxy.lose(lost)
@@ -507,7 +509,7 @@ func testLeaseEdges(t *testing.T, e engine) {
 		for range 2 {
 			f := retryAfter(limited, 60)
 			f.Usage.RequestID = "attempt"
-			require.NoError(t, p.acquire(t, 1).Fail(t.Context(), f))
+			require.NoError(t, errOf(p.acquire(t, 1).Fail(t.Context(), f)))
 		}
 		for _, v := range p.refused(t, p.want(1)).Keys {
 			require.Equal(t, registry.KeyDegraded, v.Reason, "what is recorded once is noted each time")
@@ -520,7 +522,7 @@ func testLeaseEdges(t *testing.T, e engine) {
 		in.ModelID = uuid.Nil
 		lease, err := p.AcquireKey(t.Context(), in)
 		require.NoError(t, err)
-		require.ErrorIs(t, lease.Fail(t.Context(), registry.Failure{Status: 500, Usage: used(-800)}), registry.ErrInvalidData)
+		require.ErrorIs(t, errOf(lease.Fail(t.Context(), registry.Failure{Status: 500, Usage: used(-800)})), registry.ErrInvalidData)
 		require.Equal(t, 1, p.openLeases(t))
 		require.Zero(t, p.key(t, 0).TokensToday)
 	})
@@ -636,7 +638,7 @@ func testIncidentLimits(t *testing.T, e engine) {
 		p.fail(t, 0, retryAfter(limited, 3600))
 		until := p.explain(t, 1)[0].Until
 		p.clock.Advance(20 * time.Second)
-		require.NoError(t, late.Fail(t.Context(), limited))
+		require.NoError(t, errOf(late.Fail(t.Context(), limited)))
 		for i := 1; i < 3; i++ {
 			p.fail(t, i, limited)
 		}
@@ -664,7 +666,7 @@ func testIncidentLimits(t *testing.T, e engine) {
 		}
 		p.clock.Advance(time.Second)
 		for _, lease := range leases {
-			require.NoError(t, lease.Fail(t.Context(), retryAfter(limited, 60)))
+			require.NoError(t, errOf(lease.Fail(t.Context(), retryAfter(limited, 60))))
 		}
 		for _, v := range p.explain(t, 1)[3:] {
 			require.NotEqual(t, registry.KeyCooling, v.Reason)
@@ -677,7 +679,7 @@ func testIncidentLimits(t *testing.T, e engine) {
 		p.fail(t, 0, f)
 		lease := p.acquire(t, 1)
 		lease.ObserveHeaders(f.Header)
-		require.NoError(t, lease.Fail(t.Context(), f))
+		require.NoError(t, errOf(lease.Fail(t.Context(), f)))
 		p.acquire(t, 1)
 	})
 	t.Run("counted by class, and auth within its bound", func(t *testing.T) {
@@ -691,11 +693,11 @@ func testIncidentLimits(t *testing.T, e engine) {
 		p.within(t, 0, 10*time.Minute)
 		p.clock.Advance(time.Hour)
 		probe := p.acquire(t, 1)
-		require.NoError(t, probe.Fail(t.Context(), retryAfter(limited, 60)))
+		require.NoError(t, errOf(probe.Fail(t.Context(), retryAfter(limited, 60))))
 		p.clock.Advance(time.Minute)
 		probe = p.acquire(t, 1)
 		require.True(t, probe.Probe, "it has still to be tried")
-		require.NoError(t, probe.Fail(t.Context(), retryAfter(denied, 2400*3600)))
+		require.NoError(t, errOf(probe.Fail(t.Context(), retryAfter(denied, 2400*3600))))
 		require.LessOrEqual(t, p.explain(t, 1)[0].Until.Sub(p.clock.Now()), mostDegraded)
 	})
 }

@@ -152,11 +152,11 @@ func (g *gateway) attempt(ctx context.Context, lease *registry.Lease, body []byt
 		return response, lease.Settle(end, used)
 	}
 	failure := registry.Failure{Status: response.status, Header: response.header, Body: response.body, Err: err, Usage: used}
-	failed := &providerError{lease.Diagnose(failure), response}
-	if err := lease.Fail(end, failure); err != nil { // it takes the headers, too
+	diagnosis, err := lease.Fail(end, failure) // it takes the headers, too
+	if err != nil {
 		return response, err
 	}
-	return response, failed
+	return response, &providerError{diagnosis, response}
 }
 
 // call sends a request, and returns the answer with the tokens that it reports. A stream has been passed on to w.
