@@ -57,7 +57,7 @@ type Failure struct {
 type Diagnosis struct {
 	Class  FailureClass
 	Until  time.Time // when the provider says the key may be used again; zero: it does not say
-	Reason string    // for people, up to 1,024 characters; it is stored, and must not hold a secret
+	Reason string    // for people; it is stored, cleaned and cut as [Registry.DegradeKey] does, and must not hold a secret
 }
 
 // Classifier tells what a failure says of a key. It must be safe for concurrent use.
@@ -87,7 +87,6 @@ func (d Diagnosis) faults() faults {
 	var f faults
 	_, known := backoffs[d.Class]
 	f.check(known || d.Class == ServerFailed || d.Class == TimedOut || d.Class == BadRequest, "the failure's class is not one of the six")
-	f.prose("reason", d.Reason, maxReason)
 	return f
 }
 

@@ -391,12 +391,12 @@ const (
 )
 
 // DegradeKey takes a live key out of use for a while; it is usable again by itself after that.
-// Of two degradations the one that ends later counts. It returns [ErrInvalidData] for a duration that is
-// not positive or above ten years, or a reason of over 1,024 characters; or [ErrNotFound].
+// Of two degradations the one that ends later counts. The reason is for people, and may be any text, such as a provider's
+// message: what cannot be printed is left out, and all after 1,024 characters. It returns [ErrInvalidData] for a
+// duration that is not positive or above ten years, or [ErrNotFound].
 func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason string, duration time.Duration) error {
 	op := fmt.Sprintf("degrade key %s", keyID)
 	var f faults
-	f.prose("reason", reason, maxReason)
 	f.check(duration > 0 && duration <= maxDegradation, "duration %s is not within 1ns and %s", duration, maxDegradation)
 	if err := f.err(); err != nil {
 		return translate(ctx, op, err)
@@ -411,7 +411,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 		if old.DegradedUntil != nil && old.DegradedUntil.After(until) {
 			return nil
 		}
-		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(reason).SetDegradedBy("").
+		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(cleaned(reason, maxReason)).SetDegradedBy("").
 			ClearDegradedAt().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err

@@ -672,7 +672,6 @@ func TestPostgresText(t *testing.T) {
 			"key":             openSecond(reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1) + bad})),
 			"label":           openSecond(reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{Label: &bad})),
 			"find key":        openSecond(reg.FindAPIKey(ctx, p.ID, secret(1)+bad)),
-			"reason":          reg.DegradeKey(ctx, k.ID, bad, time.Hour),
 			"tier":            reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ServiceTier: bad}),
 			"price":           openSecond(reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{ServiceTier: bad, Rates: money.Rates{meter.Input: 1}})),
 			"setting":         reg.SetSetting(ctx, bad, "x"),

@@ -128,6 +128,17 @@ func okProse(s string, most int) bool {
 	return utf8.ValidString(s) && utf8.RuneCountInString(s) <= most
 }
 
+// cleanText is what is stored of a text that may hold anything.
+func cleanText(s string, most int) string {
+	var clean []rune
+	for _, r := range strings.ToValidUTF8(s, "\ufffd") {
+		if r != '\r' && okProse(string(r), 1) && len(clean) < most {
+			clean = append(clean, r)
+		}
+	}
+	return string(clean)
+}
+
 func okSlug(s string) bool {
 	for i, c := range []byte(s) {
 		letter := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
@@ -743,14 +754,14 @@ func (w *world) getLeastUsedKey(providerID uuid.UUID) (*ent.APIKey, error) {
 func usedEarlier(a, b *time.Time) bool { return b != nil && (a == nil || a.Before(*b)) }
 
 func (w *world) degradeKey(id uuid.UUID, reason string, duration time.Duration) error {
-	if !okProse(reason, 1024) || duration <= 0 || duration > 3650*24*time.Hour {
+	if duration <= 0 || duration > 3650*24*time.Hour {
 		return registry.ErrInvalidData
 	}
 	k := w.liveKey(id)
 	if k == nil {
 		return registry.ErrNotFound
 	}
-	until := micro(w.now.Add(duration))
+	until, reason := micro(w.now.Add(duration)), cleanText(reason, 1024)
 	if k.DegradedUntil == nil || !k.DegradedUntil.After(until) {
 		k.Degraded, k.DegradedUntil, k.DegradedReason, k.UpdatedAt = true, &until, reason, w.now
 	}
