@@ -87,6 +87,10 @@ type APIKey struct {
 	DegradedAt *time.Time `json:"degraded_at,omitempty"`
 	// failures of one class after the other, by which the next degradation is longer
 	Failures int `json:"failures,omitempty"`
+	// class of the failures that are counted; empty: there was none since a request succeeded
+	CountedClass string `json:"counted_class,omitempty"`
+	// when the last of them was, UTC; NULL: there was none since a request succeeded
+	CountedAt *time.Time `json:"counted_at,omitempty"`
 	// class of the last failure; empty: there was none since a request succeeded
 	FailureClass string `json:"failure_class,omitempty"`
 	// when the last failure was, UTC; NULL: there was none since a request succeeded
@@ -211,9 +215,9 @@ func (*APIKey) scanValues(columns []string) ([]any, error) {
 			values[i] = new(sql.NullBool)
 		case apikey.FieldRequestsPerMinute, apikey.FieldTokensPerMinute, apikey.FieldRequestsPerDay, apikey.FieldTokensPerDay, apikey.FieldConcurrency, apikey.FieldCostPerDay, apikey.FieldRequestsThisMinute, apikey.FieldTokensThisMinute, apikey.FieldRequestsToday, apikey.FieldTokensToday, apikey.FieldCostToday, apikey.FieldUsageCount, apikey.FieldTokenCount, apikey.FieldExtraRequests, apikey.FieldExtraTokens, apikey.FieldFailures, apikey.FieldPass, apikey.FieldWeight, apikey.FieldPriority:
 			values[i] = new(sql.NullInt64)
-		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason, apikey.FieldDegradedBy, apikey.FieldFailureClass:
+		case apikey.FieldKeyHash, apikey.FieldKeyPrefix, apikey.FieldLabel, apikey.FieldDegradedReason, apikey.FieldDegradedBy, apikey.FieldCountedClass, apikey.FieldFailureClass:
 			values[i] = new(sql.NullString)
-		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldMinute, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldDegradedAt, apikey.FieldFailedAt, apikey.FieldSucceededAt, apikey.FieldLastUsedAt, apikey.FieldExpiresAt:
+		case apikey.FieldCreatedAt, apikey.FieldUpdatedAt, apikey.FieldDeletedAt, apikey.FieldMinute, apikey.FieldLastReset, apikey.FieldDegradedUntil, apikey.FieldDegradedAt, apikey.FieldCountedAt, apikey.FieldFailedAt, apikey.FieldSucceededAt, apikey.FieldLastUsedAt, apikey.FieldExpiresAt:
 			values[i] = new(sql.NullTime)
 		case apikey.FieldID, apikey.FieldProviderID:
 			values[i] = new(uuid.UUID)
@@ -435,6 +439,19 @@ func (_m *APIKey) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field failures", values[i])
 			} else if value.Valid {
 				_m.Failures = int(value.Int64)
+			}
+		case apikey.FieldCountedClass:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field counted_class", values[i])
+			} else if value.Valid {
+				_m.CountedClass = value.String
+			}
+		case apikey.FieldCountedAt:
+			if value, ok := values[i].(*sql.NullTime); !ok {
+				return fmt.Errorf("unexpected type %T for field counted_at", values[i])
+			} else if value.Valid {
+				_m.CountedAt = new(time.Time)
+				*_m.CountedAt = value.Time
 			}
 		case apikey.FieldFailureClass:
 			if value, ok := values[i].(*sql.NullString); !ok {
@@ -692,6 +709,14 @@ func (_m *APIKey) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("failures=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Failures))
+	builder.WriteString(", ")
+	builder.WriteString("counted_class=")
+	builder.WriteString(_m.CountedClass)
+	builder.WriteString(", ")
+	if v := _m.CountedAt; v != nil {
+		builder.WriteString("counted_at=")
+		builder.WriteString(v.Format(time.ANSIC))
+	}
 	builder.WriteString(", ")
 	builder.WriteString("failure_class=")
 	builder.WriteString(_m.FailureClass)

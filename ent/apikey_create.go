@@ -424,6 +424,34 @@ func (_c *APIKeyCreate) SetNillableFailures(v *int) *APIKeyCreate {
 	return _c
 }
 
+// SetCountedClass sets the "counted_class" field.
+func (_c *APIKeyCreate) SetCountedClass(v string) *APIKeyCreate {
+	_c.mutation.SetCountedClass(v)
+	return _c
+}
+
+// SetNillableCountedClass sets the "counted_class" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableCountedClass(v *string) *APIKeyCreate {
+	if v != nil {
+		_c.SetCountedClass(*v)
+	}
+	return _c
+}
+
+// SetCountedAt sets the "counted_at" field.
+func (_c *APIKeyCreate) SetCountedAt(v time.Time) *APIKeyCreate {
+	_c.mutation.SetCountedAt(v)
+	return _c
+}
+
+// SetNillableCountedAt sets the "counted_at" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableCountedAt(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetCountedAt(*v)
+	}
+	return _c
+}
+
 // SetFailureClass sets the "failure_class" field.
 func (_c *APIKeyCreate) SetFailureClass(v string) *APIKeyCreate {
 	_c.mutation.SetFailureClass(v)
@@ -775,6 +803,10 @@ func (_c *APIKeyCreate) defaults() {
 		v := apikey.DefaultFailures
 		_c.mutation.SetFailures(v)
 	}
+	if _, ok := _c.mutation.CountedClass(); !ok {
+		v := apikey.DefaultCountedClass
+		_c.mutation.SetCountedClass(v)
+	}
 	if _, ok := _c.mutation.FailureClass(); !ok {
 		v := apikey.DefaultFailureClass
 		_c.mutation.SetFailureClass(v)
@@ -879,6 +911,9 @@ func (_c *APIKeyCreate) check() error {
 	}
 	if _, ok := _c.mutation.Failures(); !ok {
 		return &ValidationError{Name: "failures", err: errors.New(`ent: missing required field "APIKey.failures"`)}
+	}
+	if _, ok := _c.mutation.CountedClass(); !ok {
+		return &ValidationError{Name: "counted_class", err: errors.New(`ent: missing required field "APIKey.counted_class"`)}
 	}
 	if _, ok := _c.mutation.FailureClass(); !ok {
 		return &ValidationError{Name: "failure_class", err: errors.New(`ent: missing required field "APIKey.failure_class"`)}
@@ -1054,6 +1089,14 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.Failures(); ok {
 		_spec.SetField(apikey.FieldFailures, field.TypeInt, value)
 		_node.Failures = value
+	}
+	if value, ok := _c.mutation.CountedClass(); ok {
+		_spec.SetField(apikey.FieldCountedClass, field.TypeString, value)
+		_node.CountedClass = value
+	}
+	if value, ok := _c.mutation.CountedAt(); ok {
+		_spec.SetField(apikey.FieldCountedAt, field.TypeTime, value)
+		_node.CountedAt = &value
 	}
 	if value, ok := _c.mutation.FailureClass(); ok {
 		_spec.SetField(apikey.FieldFailureClass, field.TypeString, value)
@@ -1721,6 +1764,36 @@ func (u *APIKeyUpsert) UpdateFailures() *APIKeyUpsert {
 // AddFailures adds v to the "failures" field.
 func (u *APIKeyUpsert) AddFailures(v int) *APIKeyUpsert {
 	u.Add(apikey.FieldFailures, v)
+	return u
+}
+
+// SetCountedClass sets the "counted_class" field.
+func (u *APIKeyUpsert) SetCountedClass(v string) *APIKeyUpsert {
+	u.Set(apikey.FieldCountedClass, v)
+	return u
+}
+
+// UpdateCountedClass sets the "counted_class" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateCountedClass() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldCountedClass)
+	return u
+}
+
+// SetCountedAt sets the "counted_at" field.
+func (u *APIKeyUpsert) SetCountedAt(v time.Time) *APIKeyUpsert {
+	u.Set(apikey.FieldCountedAt, v)
+	return u
+}
+
+// UpdateCountedAt sets the "counted_at" field to the value that was provided on create.
+func (u *APIKeyUpsert) UpdateCountedAt() *APIKeyUpsert {
+	u.SetExcluded(apikey.FieldCountedAt)
+	return u
+}
+
+// ClearCountedAt clears the value of the "counted_at" field.
+func (u *APIKeyUpsert) ClearCountedAt() *APIKeyUpsert {
+	u.SetNull(apikey.FieldCountedAt)
 	return u
 }
 
@@ -2559,6 +2632,41 @@ func (u *APIKeyUpsertOne) AddFailures(v int) *APIKeyUpsertOne {
 func (u *APIKeyUpsertOne) UpdateFailures() *APIKeyUpsertOne {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateFailures()
+	})
+}
+
+// SetCountedClass sets the "counted_class" field.
+func (u *APIKeyUpsertOne) SetCountedClass(v string) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCountedClass(v)
+	})
+}
+
+// UpdateCountedClass sets the "counted_class" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateCountedClass() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCountedClass()
+	})
+}
+
+// SetCountedAt sets the "counted_at" field.
+func (u *APIKeyUpsertOne) SetCountedAt(v time.Time) *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCountedAt(v)
+	})
+}
+
+// UpdateCountedAt sets the "counted_at" field to the value that was provided on create.
+func (u *APIKeyUpsertOne) UpdateCountedAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCountedAt()
+	})
+}
+
+// ClearCountedAt clears the value of the "counted_at" field.
+func (u *APIKeyUpsertOne) ClearCountedAt() *APIKeyUpsertOne {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearCountedAt()
 	})
 }
 
@@ -3602,6 +3710,41 @@ func (u *APIKeyUpsertBulk) AddFailures(v int) *APIKeyUpsertBulk {
 func (u *APIKeyUpsertBulk) UpdateFailures() *APIKeyUpsertBulk {
 	return u.Update(func(s *APIKeyUpsert) {
 		s.UpdateFailures()
+	})
+}
+
+// SetCountedClass sets the "counted_class" field.
+func (u *APIKeyUpsertBulk) SetCountedClass(v string) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCountedClass(v)
+	})
+}
+
+// UpdateCountedClass sets the "counted_class" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateCountedClass() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCountedClass()
+	})
+}
+
+// SetCountedAt sets the "counted_at" field.
+func (u *APIKeyUpsertBulk) SetCountedAt(v time.Time) *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.SetCountedAt(v)
+	})
+}
+
+// UpdateCountedAt sets the "counted_at" field to the value that was provided on create.
+func (u *APIKeyUpsertBulk) UpdateCountedAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.UpdateCountedAt()
+	})
+}
+
+// ClearCountedAt clears the value of the "counted_at" field.
+func (u *APIKeyUpsertBulk) ClearCountedAt() *APIKeyUpsertBulk {
+	return u.Update(func(s *APIKeyUpsert) {
+		s.ClearCountedAt()
 	})
 }
 

@@ -585,6 +585,40 @@ func (_u *APIKeyUpdate) AddFailures(v int) *APIKeyUpdate {
 	return _u
 }
 
+// SetCountedClass sets the "counted_class" field.
+func (_u *APIKeyUpdate) SetCountedClass(v string) *APIKeyUpdate {
+	_u.mutation.SetCountedClass(v)
+	return _u
+}
+
+// SetNillableCountedClass sets the "counted_class" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableCountedClass(v *string) *APIKeyUpdate {
+	if v != nil {
+		_u.SetCountedClass(*v)
+	}
+	return _u
+}
+
+// SetCountedAt sets the "counted_at" field.
+func (_u *APIKeyUpdate) SetCountedAt(v time.Time) *APIKeyUpdate {
+	_u.mutation.SetCountedAt(v)
+	return _u
+}
+
+// SetNillableCountedAt sets the "counted_at" field if the given value is not nil.
+func (_u *APIKeyUpdate) SetNillableCountedAt(v *time.Time) *APIKeyUpdate {
+	if v != nil {
+		_u.SetCountedAt(*v)
+	}
+	return _u
+}
+
+// ClearCountedAt clears the value of the "counted_at" field.
+func (_u *APIKeyUpdate) ClearCountedAt() *APIKeyUpdate {
+	_u.mutation.ClearCountedAt()
+	return _u
+}
+
 // SetFailureClass sets the "failure_class" field.
 func (_u *APIKeyUpdate) SetFailureClass(v string) *APIKeyUpdate {
 	_u.mutation.SetFailureClass(v)
@@ -1180,6 +1214,15 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if value, ok := _u.mutation.AddedFailures(); ok {
 		_spec.AddField(apikey.FieldFailures, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.CountedClass(); ok {
+		_spec.SetField(apikey.FieldCountedClass, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.CountedAt(); ok {
+		_spec.SetField(apikey.FieldCountedAt, field.TypeTime, value)
+	}
+	if _u.mutation.CountedAtCleared() {
+		_spec.ClearField(apikey.FieldCountedAt, field.TypeTime)
 	}
 	if value, ok := _u.mutation.FailureClass(); ok {
 		_spec.SetField(apikey.FieldFailureClass, field.TypeString, value)
@@ -2044,6 +2087,40 @@ func (_u *APIKeyUpdateOne) AddFailures(v int) *APIKeyUpdateOne {
 	return _u
 }
 
+// SetCountedClass sets the "counted_class" field.
+func (_u *APIKeyUpdateOne) SetCountedClass(v string) *APIKeyUpdateOne {
+	_u.mutation.SetCountedClass(v)
+	return _u
+}
+
+// SetNillableCountedClass sets the "counted_class" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableCountedClass(v *string) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetCountedClass(*v)
+	}
+	return _u
+}
+
+// SetCountedAt sets the "counted_at" field.
+func (_u *APIKeyUpdateOne) SetCountedAt(v time.Time) *APIKeyUpdateOne {
+	_u.mutation.SetCountedAt(v)
+	return _u
+}
+
+// SetNillableCountedAt sets the "counted_at" field if the given value is not nil.
+func (_u *APIKeyUpdateOne) SetNillableCountedAt(v *time.Time) *APIKeyUpdateOne {
+	if v != nil {
+		_u.SetCountedAt(*v)
+	}
+	return _u
+}
+
+// ClearCountedAt clears the value of the "counted_at" field.
+func (_u *APIKeyUpdateOne) ClearCountedAt() *APIKeyUpdateOne {
+	_u.mutation.ClearCountedAt()
+	return _u
+}
+
 // SetFailureClass sets the "failure_class" field.
 func (_u *APIKeyUpdateOne) SetFailureClass(v string) *APIKeyUpdateOne {
 	_u.mutation.SetFailureClass(v)
@@ -2669,6 +2746,15 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 	}
 	if value, ok := _u.mutation.AddedFailures(); ok {
 		_spec.AddField(apikey.FieldFailures, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.CountedClass(); ok {
+		_spec.SetField(apikey.FieldCountedClass, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.CountedAt(); ok {
+		_spec.SetField(apikey.FieldCountedAt, field.TypeTime, value)
+	}
+	if _u.mutation.CountedAtCleared() {
+		_spec.ClearField(apikey.FieldCountedAt, field.TypeTime)
 	}
 	if value, ok := _u.mutation.FailureClass(); ok {
 		_spec.SetField(apikey.FieldFailureClass, field.TypeString, value)

@@ -116,6 +116,8 @@ type APIKeyMutation struct {
 	degraded_at             *time.Time
 	failures                *int
 	addfailures             *int
+	counted_class           *string
+	counted_at              *time.Time
 	failure_class           *string
 	failed_at               *time.Time
 	succeeded_at            *time.Time
@@ -1810,6 +1812,91 @@ func (m *APIKeyMutation) ResetFailures() {
 	m.addfailures = nil
 }
 
+// SetCountedClass sets the "counted_class" field.
+func (m *APIKeyMutation) SetCountedClass(s string) {
+	m.counted_class = &s
+}
+
+// CountedClass returns the value of the "counted_class" field in the mutation.
+func (m *APIKeyMutation) CountedClass() (r string, exists bool) {
+	v := m.counted_class
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCountedClass returns the old "counted_class" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldCountedClass(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCountedClass is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCountedClass requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCountedClass: %w", err)
+	}
+	return oldValue.CountedClass, nil
+}
+
+// ResetCountedClass resets all changes to the "counted_class" field.
+func (m *APIKeyMutation) ResetCountedClass() {
+	m.counted_class = nil
+}
+
+// SetCountedAt sets the "counted_at" field.
+func (m *APIKeyMutation) SetCountedAt(t time.Time) {
+	m.counted_at = &t
+}
+
+// CountedAt returns the value of the "counted_at" field in the mutation.
+func (m *APIKeyMutation) CountedAt() (r time.Time, exists bool) {
+	v := m.counted_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCountedAt returns the old "counted_at" field's value of the APIKey entity.
+// If the APIKey object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *APIKeyMutation) OldCountedAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCountedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCountedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCountedAt: %w", err)
+	}
+	return oldValue.CountedAt, nil
+}
+
+// ClearCountedAt clears the value of the "counted_at" field.
+func (m *APIKeyMutation) ClearCountedAt() {
+	m.counted_at = nil
+	m.clearedFields[apikey.FieldCountedAt] = struct{}{}
+}
+
+// CountedAtCleared returns if the "counted_at" field was cleared in this mutation.
+func (m *APIKeyMutation) CountedAtCleared() bool {
+	_, ok := m.clearedFields[apikey.FieldCountedAt]
+	return ok
+}
+
+// ResetCountedAt resets all changes to the "counted_at" field.
+func (m *APIKeyMutation) ResetCountedAt() {
+	m.counted_at = nil
+	delete(m.clearedFields, apikey.FieldCountedAt)
+}
+
 // SetFailureClass sets the "failure_class" field.
 func (m *APIKeyMutation) SetFailureClass(s string) {
 	m.failure_class = &s
@@ -2764,7 +2851,7 @@ func (m *APIKeyMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *APIKeyMutation) Fields() []string {
-	fields := make([]string, 0, 45)
+	fields := make([]string, 0, 47)
 	if m.created_at != nil {
 		fields = append(fields, apikey.FieldCreatedAt)
 	}
@@ -2860,6 +2947,12 @@ func (m *APIKeyMutation) Fields() []string {
 	}
 	if m.failures != nil {
 		fields = append(fields, apikey.FieldFailures)
+	}
+	if m.counted_class != nil {
+		fields = append(fields, apikey.FieldCountedClass)
+	}
+	if m.counted_at != nil {
+		fields = append(fields, apikey.FieldCountedAt)
 	}
 	if m.failure_class != nil {
 		fields = append(fields, apikey.FieldFailureClass)
@@ -2972,6 +3065,10 @@ func (m *APIKeyMutation) Field(name string) (ent.Value, bool) {
 		return m.DegradedAt()
 	case apikey.FieldFailures:
 		return m.Failures()
+	case apikey.FieldCountedClass:
+		return m.CountedClass()
+	case apikey.FieldCountedAt:
+		return m.CountedAt()
 	case apikey.FieldFailureClass:
 		return m.FailureClass()
 	case apikey.FieldFailedAt:
@@ -3071,6 +3168,10 @@ func (m *APIKeyMutation) OldField(ctx context.Context, name string) (ent.Value, 
 		return m.OldDegradedAt(ctx)
 	case apikey.FieldFailures:
 		return m.OldFailures(ctx)
+	case apikey.FieldCountedClass:
+		return m.OldCountedClass(ctx)
+	case apikey.FieldCountedAt:
+		return m.OldCountedAt(ctx)
 	case apikey.FieldFailureClass:
 		return m.OldFailureClass(ctx)
 	case apikey.FieldFailedAt:
@@ -3329,6 +3430,20 @@ func (m *APIKeyMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetFailures(v)
+		return nil
+	case apikey.FieldCountedClass:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCountedClass(v)
+		return nil
+	case apikey.FieldCountedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCountedAt(v)
 		return nil
 	case apikey.FieldFailureClass:
 		v, ok := value.(string)
@@ -3697,6 +3812,9 @@ func (m *APIKeyMutation) ClearedFields() []string {
 	if m.FieldCleared(apikey.FieldDegradedAt) {
 		fields = append(fields, apikey.FieldDegradedAt)
 	}
+	if m.FieldCleared(apikey.FieldCountedAt) {
+		fields = append(fields, apikey.FieldCountedAt)
+	}
 	if m.FieldCleared(apikey.FieldFailedAt) {
 		fields = append(fields, apikey.FieldFailedAt)
 	}
@@ -3752,6 +3870,9 @@ func (m *APIKeyMutation) ClearField(name string) error {
 		return nil
 	case apikey.FieldDegradedAt:
 		m.ClearDegradedAt()
+		return nil
+	case apikey.FieldCountedAt:
+		m.ClearCountedAt()
 		return nil
 	case apikey.FieldFailedAt:
 		m.ClearFailedAt()
@@ -3883,6 +4004,12 @@ func (m *APIKeyMutation) ResetField(name string) error {
 		return nil
 	case apikey.FieldFailures:
 		m.ResetFailures()
+		return nil
+	case apikey.FieldCountedClass:
+		m.ResetCountedClass()
+		return nil
+	case apikey.FieldCountedAt:
+		m.ResetCountedAt()
 		return nil
 	case apikey.FieldFailureClass:
 		m.ResetFailureClass()

@@ -118,20 +118,24 @@ func init() {
 	apikeyDescFailures := apikeyFields[14].Descriptor()
 	// apikey.DefaultFailures holds the default value on creation for the failures field.
 	apikey.DefaultFailures = apikeyDescFailures.Default.(int)
+	// apikeyDescCountedClass is the schema descriptor for counted_class field.
+	apikeyDescCountedClass := apikeyFields[15].Descriptor()
+	// apikey.DefaultCountedClass holds the default value on creation for the counted_class field.
+	apikey.DefaultCountedClass = apikeyDescCountedClass.Default.(string)
 	// apikeyDescFailureClass is the schema descriptor for failure_class field.
-	apikeyDescFailureClass := apikeyFields[15].Descriptor()
+	apikeyDescFailureClass := apikeyFields[17].Descriptor()
 	// apikey.DefaultFailureClass holds the default value on creation for the failure_class field.
 	apikey.DefaultFailureClass = apikeyDescFailureClass.Default.(string)
 	// apikeyDescPass is the schema descriptor for pass field.
-	apikeyDescPass := apikeyFields[18].Descriptor()
+	apikeyDescPass := apikeyFields[20].Descriptor()
 	// apikey.DefaultPass holds the default value on creation for the pass field.
 	apikey.DefaultPass = apikeyDescPass.Default.(int64)
 	// apikeyDescWeight is the schema descriptor for weight field.
-	apikeyDescWeight := apikeyFields[19].Descriptor()
+	apikeyDescWeight := apikeyFields[21].Descriptor()
 	// apikey.DefaultWeight holds the default value on creation for the weight field.
 	apikey.DefaultWeight = apikeyDescWeight.Default.(int)
 	// apikeyDescPriority is the schema descriptor for priority field.
-	apikeyDescPriority := apikeyFields[20].Descriptor()
+	apikeyDescPriority := apikeyFields[22].Descriptor()
 	// apikey.DefaultPriority holds the default value on creation for the priority field.
 	apikey.DefaultPriority = apikeyDescPriority.Default.(int)
 	// apikeyDescID is the schema descriptor for id field.

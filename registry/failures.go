@@ -130,8 +130,11 @@ func (k *poolKey) noteSuccess(o leaseOutcome, p *poolProvider) (entries []auditE
 		k.changed |= changedUses
 	}
 	if k.failedAt != nil && !o.acquired.Before(*k.failedAt) {
-		k.failures, k.failureClass, k.failedAt = 0, "", nil
+		k.failureClass, k.failedAt = "", nil
 		k.changed |= changedState
+	}
+	if k.countedAt != nil && !o.acquired.Before(*k.countedAt) {
+		k.forgetFailures()
 	}
 	if k.onProbation() && !k.degradedUntil.After(o.now) && !o.acquired.Before(*k.degradedUntil) {
 		entries = append(entries, k.restore("a request succeeded"))
@@ -145,30 +148,23 @@ func (k *poolKey) noteSuccess(o leaseOutcome, p *poolProvider) (entries []auditE
 // noteFailure takes into the states of the key and its provider that a request has failed, and returns what there is to
 // record of that.
 func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry {
-	// Of requests that were under way together, the first failure counts.
-	fresh := k.failedAt == nil || !o.acquired.Before(*k.failedAt)
-	same := k.failureClass == d.Class
 	k.failedAt, k.failureClass = &o.now, d.Class
 	k.changed |= changedState
 	if p.isIncident(d.Class, o.now) || p.cools(o.now) && p.coolingReason == d.Class {
 		return p.coolDown(d, o.now)
 	}
 	rest, counts := backoffs[d.Class]
-	switch {
-	case !counts:
+	if !counts {
 		return nil
-	case fresh && same:
-		k.failures = min(k.failures+1, 1_000_000)
-	case fresh:
-		k.failures = 1
 	}
+	n, fresh := k.countFailure(d.Class, o)
 	isOut := k.degradedUntil != nil && k.degradedUntil.After(o.now)
 	until := d.Until
 	if !until.After(o.now) {
 		if !fresh && isOut {
 			return nil
 		}
-		until = rest.after(o.now, k.failures)
+		until = rest.after(o.now, n)
 	}
 	until = minTime(store.Time(until), o.now.Add(maxDegradation))
 	if d.Class == AuthFailed {
@@ -181,6 +177,26 @@ func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry
 		return nil // it never moves back
 	}
 	return k.degrade(d, until, fresh, o.now)
+}
+
+// countFailure counts a failure of a class that puts keys out, and returns how many of that class have followed each other.
+// Of requests that were under way together, only the first failure is fresh and counts.
+func (k *poolKey) countFailure(class FailureClass, o leaseOutcome) (n int, fresh bool) {
+	fresh = k.countedAt == nil || !o.acquired.Before(*k.countedAt)
+	if k.countedClass == class {
+		n = k.failures
+	}
+	if fresh {
+		n = min(n+1, 1_000_000)
+		k.failures, k.countedClass, k.countedAt = n, class, &o.now
+	}
+	return n, fresh
+}
+
+// forgetFailures has the next failure be the first one.
+func (k *poolKey) forgetFailures() {
+	k.failures, k.countedClass, k.countedAt = 0, "", nil
+	k.changed |= changedState
 }
 
 // degrade takes the key out until an instant.
@@ -253,8 +269,11 @@ func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
 		if k.degradedUntil != nil && k.degradedBy == d.Class && k.degradedAt != nil && k.degradedAt.After(since) {
 			entries = append(entries, k.restore("it is the provider's incident"))
 		}
-		k.failures, k.failureClass, k.failedAt = 0, "", nil
+		k.failureClass, k.failedAt = "", nil
 		k.changed |= changedState
+		if k.countedClass == d.Class {
+			k.forgetFailures()
+		}
 		for _, q := range k.quotas() { // what the answers of this incident said is not the account's
 			q.observed, q.held.observed = nil, amount{}
 		}

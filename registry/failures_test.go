@@ -484,3 +484,91 @@ func testObserveHeaders(t *testing.T, e engine) {
 		require.ErrorIs(t, p.ObserveHeaders(t.Context(), uuid.New(), header("1")), registry.ErrNotFound)
 	})
 }
+
+// TestBackoffAmongOtherFailures has failures that do not count come between those that do.
+func TestBackoffAmongOtherFailures(t *testing.T) { eachEngine(t, testBackoffAmongOtherFailures) }
+
+func testBackoffAmongOtherFailures(t *testing.T, e engine) {
+	t.Run("in turn", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		for _, rest := range []time.Duration{2, 4, 8, 16, 32} {
+			p.fail(t, 0, limited)
+			p.within(t, 0, rest*time.Second)
+			p.clock.Advance(time.Minute)
+			p.fail(t, 0, registry.Failure{Status: 503})
+			require.Empty(t, p.explain(t, 1)[0].Reason)
+			p.clock.Advance(time.Minute)
+		}
+		require.NoError(t, p.acquire(t, 1).Settle(t.Context(), used(1)))
+		p.clock.Advance(time.Second)
+		p.fail(t, 0, limited)
+		p.within(t, 0, 2*time.Second)
+	})
+	t.Run("under way together", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		for _, rest := range []time.Duration{2, 4, 8} {
+			first, second := p.acquire(t, 1), p.acquire(t, 1)
+			p.clock.Advance(time.Second)
+			require.NoError(t, errOf(first.Fail(t.Context(), registry.Failure{Status: 503})))
+			p.clock.Advance(time.Second)
+			require.NoError(t, errOf(second.Fail(t.Context(), limited)))
+			p.within(t, 0, rest*time.Second)
+			p.clock.Advance(time.Minute)
+		}
+	})
+	t.Run("of another class", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		for range 3 {
+			p.fail(t, 0, limited)
+			p.clock.Advance(time.Minute)
+		}
+		other := p.acquire(t, 1)
+		p.clock.Advance(time.Second)
+		p.fail(t, 0, limited)
+		p.clock.Advance(time.Minute)
+		require.NoError(t, errOf(other.Fail(t.Context(), denied)))
+		p.within(t, 0, 10*time.Minute)
+	})
+	t.Run("an incident", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 3))
+		p.fail(t, 0, limited)
+		p.clock.Advance(time.Minute)
+		for i := range 3 {
+			p.fail(t, i, registry.Failure{Status: 503})
+		}
+		p.clock.Advance(time.Minute)
+		p.fail(t, 0, limited)
+		p.within(t, 0, 4*time.Second)
+	})
+}
+
+// TestProbeHeldByOldLeases: only what began when a key was back counts as the request that tries it.
+func TestProbeHeldByOldLeases(t *testing.T) { eachEngine(t, testProbeHeldByOldLeases) }
+
+func testProbeHeldByOldLeases(t *testing.T, e engine) {
+	for name, failure := range map[string]registry.Failure{"auth": denied, "quota exhausted": exhausted} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+			in := p.want(1)
+			in.TTL = 12 * time.Hour
+			crashed, err := p.AcquireKey(t.Context(), in)
+			require.NoError(t, err)
+			p.fail(t, 0, failure)
+			p.clock.Set(p.refused(t, in).OpensAt)
+			require.Empty(t, p.explain(t, 1)[0].Reason)
+			probe := p.acquire(t, 1)
+			require.True(t, probe.Probe)
+			require.Equal(t, registry.KeyProbed, p.refused(t, in).Keys[0].Reason)
+			require.NoError(t, errOf(probe.Fail(t.Context(), registry.Failure{Status: 500})))
+			require.Empty(t, p.explain(t, 1)[0].Reason, "the next one tries it")
+			require.NoError(t, p.acquire(t, 1).Settle(t.Context(), used(1)))
+			require.False(t, p.acquire(t, 1).Probe)
+			require.NoError(t, crashed.Release(t.Context()))
+		})
+	}
+}

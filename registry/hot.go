@@ -29,7 +29,7 @@ type hot struct {
 // stops at the first usable key.
 const leastUsedKeySQL = "SELECT id, created_at, updated_at, deleted_at, provider_id, key_hash, key_prefix, label," +
 	" usage_count, token_count, extra_requests, extra_tokens, disabled, degraded, degraded_until, degraded_at, degraded_reason, degraded_by," +
-	" failures, failure_class, failed_at, succeeded_at, pass, weight, priority, allowed_models, denied_models, quota_group_id," +
+	" failures, counted_class, counted_at, failure_class, failed_at, succeeded_at, pass, weight, priority, allowed_models, denied_models, quota_group_id," +
 	" requests_per_minute, tokens_per_minute, requests_per_day, tokens_per_day, concurrency, cost_per_day, minute, requests_this_minute," +
 	" tokens_this_minute, requests_today, tokens_today, cost_today, last_reset, observed, last_used_at, expires_at, sealed, data_key_id" +
 	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
@@ -77,11 +77,11 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	}
 	k := *h.key.Load()
 	k.DeletedAt, k.DegradedUntil, k.LastUsedAt, k.ExpiresAt, k.Sealed, k.DataKeyID = nil, nil, nil, nil, nil, nil
-	k.DegradedAt, k.FailedAt, k.SucceededAt, k.QuotaGroupID, k.Minute, k.Observed, k.AllowedModels, k.DeniedModels = nil, nil, nil, nil, nil, nil, nil, nil
+	k.CountedAt, k.DegradedAt, k.FailedAt, k.SucceededAt, k.QuotaGroupID, k.Minute, k.Observed, k.AllowedModels, k.DeniedModels = nil, nil, nil, nil, nil, nil, nil, nil, nil
 	var allowed, denied []byte
 	err = rows.Scan(&k.ID, &k.CreatedAt, &k.UpdatedAt, &k.DeletedAt, &k.ProviderID, &k.KeyHash, &k.KeyPrefix, &k.Label,
 		&k.UsageCount, &k.TokenCount, &k.ExtraRequests, &k.ExtraTokens, &k.Disabled, &k.Degraded, &k.DegradedUntil, &k.DegradedAt, &k.DegradedReason, &k.DegradedBy,
-		&k.Failures, &k.FailureClass, &k.FailedAt, &k.SucceededAt, &k.Pass, &k.Weight, &k.Priority, &allowed, &denied, &k.QuotaGroupID,
+		&k.Failures, &k.CountedClass, &k.CountedAt, &k.FailureClass, &k.FailedAt, &k.SucceededAt, &k.Pass, &k.Weight, &k.Priority, &allowed, &denied, &k.QuotaGroupID,
 		&k.RequestsPerMinute, &k.TokensPerMinute, &k.RequestsPerDay, &k.TokensPerDay, &k.Concurrency, &k.CostPerDay, &k.Minute, &k.RequestsThisMinute,
 		&k.TokensThisMinute, &k.RequestsToday, &k.TokensToday, &k.CostToday, &k.LastReset, (*[]byte)(&k.Observed), &k.LastUsedAt, &k.ExpiresAt,
 		&k.Sealed, &k.DataKeyID)

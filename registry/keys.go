@@ -431,7 +431,7 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 		now := r.now()
 		key, err := old.Update().
 			SetDegraded(false).ClearDegradedUntil().ClearDegradedAt().SetDegradedReason("").SetDegradedBy("").
-			SetFailures(0).SetFailureClass("").ClearFailedAt().ClearObserved().SetUpdatedAt(now).Save(ctx)
+			SetFailures(0).SetCountedClass("").ClearCountedAt().SetFailureClass("").ClearFailedAt().ClearObserved().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,9 @@ type poolKey struct {
 	degradedReason string
 	degradedBy     FailureClass
 	failures       int
-	failureClass   FailureClass
+	countedClass   FailureClass // of those failures
+	countedAt      *time.Time   // when the last of them was
+	failureClass   FailureClass // of the last failure, whether it counts or not
 	failedAt       *time.Time
 	succeededAt    *time.Time
 	changed        change
@@ -245,7 +247,7 @@ func (k *poolKey) blocked(want wanted, now time.Time) (KeyReason, time.Time) {
 	case k.degradedUntil != nil && k.degradedUntil.After(now):
 		_, opens := k.limited(want.amount, now)
 		return KeyDegraded, maxTime(*k.degradedUntil, opens)
-	case k.onProbation() && k.inFlight() > 0:
+	case k.onProbation() && k.isTried():
 		return KeyProbed, time.Time{}
 	}
 	reason, opens := k.limited(want.amount, now)
@@ -282,6 +284,16 @@ func (k *poolKey) limited(want amount, now time.Time) (reason KeyReason, opens t
 // and others follow when that has succeeded.
 func (k *poolKey) onProbation() bool {
 	return k.degradedUntil != nil && (k.degradedBy == AuthFailed || k.degradedBy == QuotaExhausted)
+}
+
+// isTried tells that a request is under way that tries the key. What began before the key was back does not.
+func (k *poolKey) isTried() bool {
+	for _, l := range k.open {
+		if !l.acquired.Before(*k.degradedUntil) {
+			return true
+		}
+	}
+	return false
 }
 
 // lease takes the key for a request. It begins now, or as late as what another process has noted whose clock is ahead: the minute

@@ -32,7 +32,8 @@ type column struct {
 var keyColumns = []string{
 	"id", "provider_id", "quota_group_id", "key_prefix", "label", "usage_count", "token_count", "extra_requests", "extra_tokens", "last_used_at",
 	"weight", "priority", "pass", "allowed_models", "denied_models", "deleted_at", "disabled", "expires_at",
-	"degraded_until", "degraded_at", "degraded_reason", "degraded_by", "failures", "failure_class", "failed_at", "succeeded_at",
+	"degraded_until", "degraded_at", "degraded_reason", "degraded_by", "failures", "counted_class", "counted_at",
+	"failure_class", "failed_at", "succeeded_at",
 }
 
 var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, quotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
@@ -107,7 +108,8 @@ func scanKey(scan func(...any) error) (*poolKey, error) {
 	err := scan(append([]any{
 		&k.id, &k.provider, &k.group, &k.prefix, &k.label, &k.uses, &k.tokens, &k.extraRequests, &k.extraTokens, &k.lastUsed,
 		&k.weight, &k.priority, &k.pass, &allowed, &denied, &deleted, &k.disabled, &k.expires,
-		&k.degradedUntil, &k.degradedAt, &k.degradedReason, (*string)(&k.degradedBy), &k.failures, (*string)(&k.failureClass), &k.failedAt, &k.succeededAt,
+		&k.degradedUntil, &k.degradedAt, &k.degradedReason, (*string)(&k.degradedBy), &k.failures, (*string)(&k.countedClass), &k.countedAt,
+		(*string)(&k.failureClass), &k.failedAt, &k.succeededAt,
 	}, k.cells(&observed)...)...)
 	if err != nil {
 		return nil, err
@@ -386,7 +388,8 @@ var (
 	writeUses     = newRowUpdate(apikey.Table, byID, slices.Concat(counterColumns, []column{{name: "pass", postgres: "bigint"}}, useColumns)...)
 	writeStates   = newRowUpdate(apikey.Table, byID,
 		column{name: "degraded", postgres: "boolean"}, column{name: "degraded_until", postgres: "timestamptz"}, column{name: "degraded_at", postgres: "timestamptz"}, column{name: "degraded_reason", postgres: "text"}, column{name: "degraded_by", postgres: "text"},
-		column{name: "failures", postgres: "bigint"}, column{name: "failure_class", postgres: "text"}, column{name: "failed_at", postgres: "timestamptz"}, updatedAt)
+		column{name: "failures", postgres: "bigint"}, column{name: "counted_class", postgres: "text"}, column{name: "counted_at", postgres: "timestamptz"},
+		column{name: "failure_class", postgres: "text"}, column{name: "failed_at", postgres: "timestamptz"}, updatedAt)
 	writeGroups    = newRowUpdate(quotagroup.Table, byID, append(slices.Clone(counterColumns), updatedAt)...)
 	writeProviders = newRowUpdate(provider.Table, byID,
 		column{name: "cooling_until", postgres: "timestamptz"}, column{name: "cooling_reason", postgres: "text"}, column{name: "incidents", postgres: "bigint"}, updatedAt)
@@ -410,7 +413,8 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 		}
 		if k.changed&changedState != 0 {
 			states = append(states, []any{
-				k.degradedUntil != nil, k.degradedUntil, k.degradedAt, k.degradedReason, string(k.degradedBy), k.failures, string(k.failureClass), k.failedAt, b.now, k.id,
+				k.degradedUntil != nil, k.degradedUntil, k.degradedAt, k.degradedReason, string(k.degradedBy), k.failures,
+				string(k.countedClass), k.countedAt, string(k.failureClass), k.failedAt, b.now, k.id,
 			})
 		}
 		k.changed = 0

@@ -78,6 +78,10 @@ const (
 	FieldDegradedAt = "degraded_at"
 	// FieldFailures holds the string denoting the failures field in the database.
 	FieldFailures = "failures"
+	// FieldCountedClass holds the string denoting the counted_class field in the database.
+	FieldCountedClass = "counted_class"
+	// FieldCountedAt holds the string denoting the counted_at field in the database.
+	FieldCountedAt = "counted_at"
 	// FieldFailureClass holds the string denoting the failure_class field in the database.
 	FieldFailureClass = "failure_class"
 	// FieldFailedAt holds the string denoting the failed_at field in the database.
@@ -197,6 +201,8 @@ var Columns = []string{
 	FieldDegradedBy,
 	FieldDegradedAt,
 	FieldFailures,
+	FieldCountedClass,
+	FieldCountedAt,
 	FieldFailureClass,
 	FieldFailedAt,
 	FieldSucceededAt,
@@ -265,6 +271,8 @@ var (
 	DefaultDegradedBy string
 	// DefaultFailures holds the default value on creation for the "failures" field.
 	DefaultFailures int
+	// DefaultCountedClass holds the default value on creation for the "counted_class" field.
+	DefaultCountedClass string
 	// DefaultFailureClass holds the default value on creation for the "failure_class" field.
 	DefaultFailureClass string
 	// DefaultPass holds the default value on creation for the "pass" field.
@@ -438,6 +446,16 @@ func ByDegradedAt(opts ...sql.OrderTermOption) OrderOption {
 // ByFailures orders the results by the failures field.
 func ByFailures(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldFailures, opts...).ToFunc()
+}
+
+// ByCountedClass orders the results by the counted_class field.
+func ByCountedClass(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCountedClass, opts...).ToFunc()
+}
+
+// ByCountedAt orders the results by the counted_at field.
+func ByCountedAt(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCountedAt, opts...).ToFunc()
 }
 
 // ByFailureClass orders the results by the failure_class field.

@@ -209,6 +209,16 @@ func Failures(v int) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldFailures, v))
 }
 
+// CountedClass applies equality check predicate on the "counted_class" field. It's identical to CountedClassEQ.
+func CountedClass(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldCountedClass, v))
+}
+
+// CountedAt applies equality check predicate on the "counted_at" field. It's identical to CountedAtEQ.
+func CountedAt(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldCountedAt, v))
+}
+
 // FailureClass applies equality check predicate on the "failure_class" field. It's identical to FailureClassEQ.
 func FailureClass(v string) predicate.APIKey {
 	return predicate.APIKey(sql.FieldEQ(FieldFailureClass, v))
@@ -1625,6 +1635,121 @@ func FailuresLT(v int) predicate.APIKey {
 // FailuresLTE applies the LTE predicate on the "failures" field.
 func FailuresLTE(v int) predicate.APIKey {
 	return predicate.APIKey(sql.FieldLTE(FieldFailures, v))
+}
+
+// CountedClassEQ applies the EQ predicate on the "counted_class" field.
+func CountedClassEQ(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldCountedClass, v))
+}
+
+// CountedClassNEQ applies the NEQ predicate on the "counted_class" field.
+func CountedClassNEQ(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldCountedClass, v))
+}
+
+// CountedClassIn applies the In predicate on the "counted_class" field.
+func CountedClassIn(vs ...string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldCountedClass, vs...))
+}
+
+// CountedClassNotIn applies the NotIn predicate on the "counted_class" field.
+func CountedClassNotIn(vs ...string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldCountedClass, vs...))
+}
+
+// CountedClassGT applies the GT predicate on the "counted_class" field.
+func CountedClassGT(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldCountedClass, v))
+}
+
+// CountedClassGTE applies the GTE predicate on the "counted_class" field.
+func CountedClassGTE(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldCountedClass, v))
+}
+
+// CountedClassLT applies the LT predicate on the "counted_class" field.
+func CountedClassLT(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldCountedClass, v))
+}
+
+// CountedClassLTE applies the LTE predicate on the "counted_class" field.
+func CountedClassLTE(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldCountedClass, v))
+}
+
+// CountedClassContains applies the Contains predicate on the "counted_class" field.
+func CountedClassContains(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldContains(FieldCountedClass, v))
+}
+
+// CountedClassHasPrefix applies the HasPrefix predicate on the "counted_class" field.
+func CountedClassHasPrefix(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldHasPrefix(FieldCountedClass, v))
+}
+
+// CountedClassHasSuffix applies the HasSuffix predicate on the "counted_class" field.
+func CountedClassHasSuffix(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldHasSuffix(FieldCountedClass, v))
+}
+
+// CountedClassEqualFold applies the EqualFold predicate on the "counted_class" field.
+func CountedClassEqualFold(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEqualFold(FieldCountedClass, v))
+}
+
+// CountedClassContainsFold applies the ContainsFold predicate on the "counted_class" field.
+func CountedClassContainsFold(v string) predicate.APIKey {
+	return predicate.APIKey(sql.FieldContainsFold(FieldCountedClass, v))
+}
+
+// CountedAtEQ applies the EQ predicate on the "counted_at" field.
+func CountedAtEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldEQ(FieldCountedAt, v))
+}
+
+// CountedAtNEQ applies the NEQ predicate on the "counted_at" field.
+func CountedAtNEQ(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNEQ(FieldCountedAt, v))
+}
+
+// CountedAtIn applies the In predicate on the "counted_at" field.
+func CountedAtIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldIn(FieldCountedAt, vs...))
+}
+
+// CountedAtNotIn applies the NotIn predicate on the "counted_at" field.
+func CountedAtNotIn(vs ...time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotIn(FieldCountedAt, vs...))
+}
+
+// CountedAtGT applies the GT predicate on the "counted_at" field.
+func CountedAtGT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGT(FieldCountedAt, v))
+}
+
+// CountedAtGTE applies the GTE predicate on the "counted_at" field.
+func CountedAtGTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldGTE(FieldCountedAt, v))
+}
+
+// CountedAtLT applies the LT predicate on the "counted_at" field.
+func CountedAtLT(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLT(FieldCountedAt, v))
+}
+
+// CountedAtLTE applies the LTE predicate on the "counted_at" field.
+func CountedAtLTE(v time.Time) predicate.APIKey {
+	return predicate.APIKey(sql.FieldLTE(FieldCountedAt, v))
+}
+
+// CountedAtIsNil applies the IsNil predicate on the "counted_at" field.
+func CountedAtIsNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldIsNull(FieldCountedAt))
+}
+
+// CountedAtNotNil applies the NotNil predicate on the "counted_at" field.
+func CountedAtNotNil() predicate.APIKey {
+	return predicate.APIKey(sql.FieldNotNull(FieldCountedAt))
 }
 
 // FailureClassEQ applies the EQ predicate on the "failure_class" field.

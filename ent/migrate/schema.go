@@ -43,6 +43,8 @@ var (
 		{Name: "degraded_by", Type: field.TypeString, Default: ""},
 		{Name: "degraded_at", Type: field.TypeTime, Nullable: true},
 		{Name: "failures", Type: field.TypeInt, Default: 0},
+		{Name: "counted_class", Type: field.TypeString, Default: ""},
+		{Name: "counted_at", Type: field.TypeTime, Nullable: true},
 		{Name: "failure_class", Type: field.TypeString, Default: ""},
 		{Name: "failed_at", Type: field.TypeTime, Nullable: true},
 		{Name: "succeeded_at", Type: field.TypeTime, Nullable: true},
@@ -66,19 +68,19 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "api_keys_data_keys_keys",
-				Columns:    []*schema.Column{APIKeysColumns[43]},
+				Columns:    []*schema.Column{APIKeysColumns[45]},
 				RefColumns: []*schema.Column{DataKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "api_keys_providers_keys",
-				Columns:    []*schema.Column{APIKeysColumns[44]},
+				Columns:    []*schema.Column{APIKeysColumns[46]},
 				RefColumns: []*schema.Column{ProvidersColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
 			{
 				Symbol:     "api_keys_quota_groups_keys",
-				Columns:    []*schema.Column{APIKeysColumns[45]},
+				Columns:    []*schema.Column{APIKeysColumns[47]},
 				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
@@ -87,7 +89,7 @@ var (
 			{
 				Name:    "apikey_provider_id_key_hash",
 				Unique:  true,
-				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[18]},
+				Columns: []*schema.Column{APIKeysColumns[46], APIKeysColumns[18]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -95,7 +97,7 @@ var (
 			{
 				Name:    "apikey_provider_id_usage_count_last_used_at_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[44], APIKeysColumns[21], APIKeysColumns[40], APIKeysColumns[0]},
+				Columns: []*schema.Column{APIKeysColumns[46], APIKeysColumns[21], APIKeysColumns[42], APIKeysColumns[0]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "deleted_at IS NULL",
 				},
@@ -103,17 +105,17 @@ var (
 			{
 				Name:    "apikey_provider_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[44]},
+				Columns: []*schema.Column{APIKeysColumns[46]},
 			},
 			{
 				Name:    "apikey_data_key_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[43]},
+				Columns: []*schema.Column{APIKeysColumns[45]},
 			},
 			{
 				Name:    "apikey_quota_group_id",
 				Unique:  false,
-				Columns: []*schema.Column{APIKeysColumns[45]},
+				Columns: []*schema.Column{APIKeysColumns[47]},
 			},
 		},
 	}

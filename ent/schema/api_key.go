@@ -36,6 +36,8 @@ func (APIKey) Fields() []ent.Field {
 		field.String("degraded_by").Default("").Comment("the class of the failure that degraded it; empty: none did"),
 		field.Time("degraded_at").Optional().Nillable().Comment("when it was degraded, having not been, UTC; NULL: it is not"),
 		field.Int("failures").Default(0).Comment("failures of one class after the other, by which the next degradation is longer"),
+		field.String("counted_class").Default("").Comment("class of the failures that are counted; empty: there was none since a request succeeded"),
+		field.Time("counted_at").Optional().Nillable().Comment("when the last of them was, UTC; NULL: there was none since a request succeeded"),
 		field.String("failure_class").Default("").Comment("class of the last failure; empty: there was none since a request succeeded"),
 		field.Time("failed_at").Optional().Nillable().Comment("when the last failure was, UTC; NULL: there was none since a request succeeded"),
 		field.Time("succeeded_at").Optional().Nillable().Comment("when the last lease ended well, UTC; NULL: none did"),
