@@ -65,7 +65,8 @@ type NoKeyError struct {
 	// Sooner tells that a key may open before, whenever a request ends: it is busy, or tried.
 	Sooner bool
 
-	passes bool // it is worth waiting
+	passes   bool      // it is worth waiting
+	earliest time.Time // no key that is worth waiting for opens before
 }
 
 // Error says how many keys there are and when the first one opens.
@@ -112,9 +113,28 @@ func (e *NoKeyError) add(v KeyVerdict) {
 func (p *pool) noKey(want wanted, now time.Time) *NoKeyError {
 	why := &NoKeyError{ProviderID: p.id}
 	for _, k := range p.keys {
-		why.add(p.verdict(k, want, now))
+		v := p.verdict(k, want, now)
+		why.add(v)
+		if v.Excluded || !v.Reason.passes() {
+			continue
+		}
+		if at := k.earliest(v, now); why.earliest.IsZero() || at.Before(why.earliest) {
+			why.earliest = at
+		}
 	}
 	return why
+}
+
+// earliest is when a key that is closed may open at the earliest: the end of a request can give back what closes a limit.
+func (k *poolKey) earliest(v KeyVerdict, now time.Time) time.Time {
+	inUse := k.inFlight() > 0 || k.account != nil && k.account.inFlight() > 0
+	switch {
+	case inUse && v.Reason == KeyDegraded:
+		return *k.degradedUntil
+	case inUse && v.Reason == KeyLimited, v.Until.IsZero():
+		return now
+	}
+	return v.Until
 }
 
 // verdict says whether a key may be used now.

@@ -23,8 +23,9 @@ import (
 //	server, timeout, bad_request   not at all
 //
 // Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure of the
-// same class that follows the last one's end, until a request succeeds. Where it does, it can be up to a year: [Registry.RestoreKey]
-// ends it. A quota group is out with its key, but for auth.
+// same class that follows the last one's end, until a request succeeds. Failures of other classes in between do not end the
+// counting. Where the provider does say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota
+// group is out with its key, but for auth.
 //
 // When at least three accounts, and at least half of those that are in use, fail alike within ten seconds and none has succeeded
 // since, it is the provider's incident: the provider cools down for 5 s, up to 5 min and a quarter more, and no key is out for it. A key
@@ -65,10 +66,36 @@ type Classifier func(f Failure, now time.Time) Diagnosis
 
 // Classify is the [Classifier] that is used unless [WithClassifier] sets another: by status, headers, and the error codes of
 // OpenAI, Anthropic, Google, AWS and those that speak like them. Its Reason holds the status and the code, and nothing else of
-// the answer: providers repeat keys in their messages.
+// the answer: providers repeat keys in their messages. Its Until is at most a day ahead; [WithMaxRetryAfter] changes that for the registry.
 func Classify(f Failure, now time.Time) Diagnosis {
-	d := upstream.Diagnose(upstream.Answer{Status: f.Status, Header: f.Header, Body: f.Body, Err: f.Err}, now)
-	return Diagnosis{Class: FailureClass(d.Class), Until: d.Until, Reason: d.Reason}
+	return classifyWithin(maxRetryAfter)(f, now)
+}
+
+// classifyWithin is Classify for answers that take a key out for no longer than most.
+func classifyWithin(most time.Duration) Classifier {
+	return func(f Failure, now time.Time) Diagnosis {
+		d := upstream.Diagnose(upstream.Answer{Status: f.Status, Header: f.Header, Body: f.Body, Err: f.Err}, now)
+		until := minTime(d.Until, now.Add(most)) // zero stays zero
+		return Diagnosis{Class: FailureClass(d.Class), Until: until, Reason: d.Reason}
+	}
+}
+
+// maxRetryAfter is the default of WithMaxRetryAfter, and longestRetryAfter what it takes at the most.
+const (
+	maxRetryAfter     = day
+	longestRetryAfter = 365 * day
+)
+
+// WithMaxRetryAfter sets for how long at the most a provider's answer takes a key out of use, whatever its Retry-After and other
+// headers and its body say: a second to 365 days. It does not bound what a [Classifier] of yours returns. Defaults to a day.
+func WithMaxRetryAfter(most time.Duration) Option {
+	return func(c *config) error {
+		if most < time.Second || most > longestRetryAfter {
+			return fmt.Errorf("WithMaxRetryAfter: %s is not within 1s and %s", most, longestRetryAfter)
+		}
+		c.mostRetryAfter = most
+		return nil
+	}
 }
 
 // WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does not

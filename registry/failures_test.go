@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
 var (
@@ -470,6 +471,49 @@ func testObserveHeaders(t *testing.T, e engine) {
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, http.Header{"Retry-After": {"7"}}))
 		require.Equal(t, p.clock.Now().Add(7*time.Second), p.refused(t, p.want(1)).OpensAt)
+	})
+	t.Run("updated_at", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		for _, change := range []func() error{
+			func() error { return p.ObserveHeaders(t.Context(), p.keys[0].ID, header("2")) },
+			func() error { return p.acquire(t, 1).Release(t.Context()) },
+			func() error { return errOf(p.acquire(t, 1).Fail(t.Context(), registry.Failure{Status: 400})) },
+		} {
+			p.clock.Advance(time.Second)
+			require.NoError(t, change())
+			require.Equal(t, p.clock.Now(), p.key(t, 0).UpdatedAt)
+		}
+	})
+	t.Run("for a day at the most", func(t *testing.T) {
+		t.Parallel()
+		absurd := http.Header{"Retry-After": {"100000000000"}}
+		resets := http.Header{"X-Ratelimit-Remaining-Requests": {"0"}, "X-Ratelimit-Reset-Requests": {"8000000s"}}
+		for most, options := range map[time.Duration][]registry.Option{
+			24 * time.Hour: nil, time.Hour: {registry.WithMaxRetryAfter(time.Hour)}, 365 * 24 * time.Hour: {registry.WithMaxRetryAfter(365 * 24 * time.Hour)},
+		} {
+			p := e.newPoolTest(t, make([]registry.KeyInput, 1), options...)
+			for name, said := range map[string]func(){
+				"Retry-After of a failure": func() { p.fail(t, 0, registry.Failure{Status: 429, Header: absurd}) },
+				"resets of a failure":      func() { p.fail(t, 0, registry.Failure{Status: 500, Header: resets}) },
+				"Retry-After":              func() { require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, absurd)) },
+				"resets":                   func() { require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, resets)) },
+			} {
+				said()
+				rest := p.refused(t, p.want(1)).OpensAt.Sub(p.clock.Now())
+				if name == "resets" || name == "resets of a failure" {
+					require.Equal(t, min(most, 8_000_000*time.Second), rest, name)
+				} else {
+					require.Equal(t, most, rest, name)
+				}
+				require.NoError(t, p.RestoreKey(t.Context(), p.keys[0].ID))
+			}
+		}
+		for _, wrong := range []time.Duration{0, -1, time.Second - 1, 366 * 24 * time.Hour} {
+			_, err := registry.Open(t.Context(), ":memory:", registry.WithMaxRetryAfter(wrong))
+			require.ErrorIs(t, err, registry.ErrInvalidData, wrong)
+		}
+		require.Equal(t, registrytest.Start.Add(24*time.Hour), registry.Classify(registry.Failure{Status: 429, Header: absurd}, registrytest.Start).Until)
 	})
 	t.Run("nothing", func(t *testing.T) {
 		t.Parallel()

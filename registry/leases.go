@@ -39,7 +39,7 @@ type AcquireInput struct {
 
 	Exclude []uuid.UUID // keys that the caller does not want, such as those that failed him, up to 100
 	// Wait waits until a key can be used, or the context ends; it is not for transactions. It does not wait for what
-	// does not come by itself, such as a key that is disabled.
+	// does not come by itself, such as a key that is disabled, nor when no key can open before the context's deadline.
 	Wait bool
 	// TTL is after what time the lease expires and what it reserved is free again, a millisecond to twelve hours: longer than the
 	// slowest request. It must be given: too short, and more is under way than the limits say; too long, and what a crashed
@@ -142,6 +142,10 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 			}
 			return lease, err
 		}
+		if deadline, ok := ctx.Deadline(); ok && none.earliest.Sub(r.now()) > time.Until(deadline) {
+			r.waiters.leave(in.ProviderID, wake, false)
+			return nil, fmt.Errorf("%w: none of those asked for can open before the context's deadline", none)
+		}
 		last = none
 		wait := r.waiters.poll
 		if !none.OpensAt.IsZero() {
@@ -198,7 +202,7 @@ func (l *Lease) Reveal(ctx context.Context) (Secret, error) { return l.reg.Revea
 // ObserveHeaders takes the limits that the headers of an answer tell. They are stored with Settle or Fail. See
 // [Registry.ObserveHeaders].
 func (l *Lease) ObserveHeaders(header http.Header) {
-	said := quotasOf(header, l.reg.now())
+	said := l.reg.quotasOf(header, l.reg.now())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said = append(l.said, said...)
@@ -233,7 +237,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	}
 	if failure.Header != nil { // of which a Retry-After is the diagnosis'
 		l.mu.Lock()
-		l.said = upstream.Quotas(failure.Header, l.reg.now())
+		l.said = l.reg.limitsSaid(failure.Header, l.reg.now())
 		l.mu.Unlock()
 	}
 	return d, l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
@@ -323,7 +327,7 @@ func (r *Registry) do(ctx context.Context, w work) error {
 func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header http.Header) error {
 	op := fmt.Sprintf("observe headers of key %s", keyID)
 	now := r.now()
-	said := quotasOf(header, now)
+	said := r.quotasOf(header, now)
 	if len(said) == 0 {
 		return nil
 	}
@@ -331,10 +335,20 @@ func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header h
 	return translate(ctx, op, r.do(ctx, work{record: record{now: now}, end: e, actor: r.actor}))
 }
 
-// quotasOf reads the provider's limits. A Retry-After is one of which nothing is left.
-func quotasOf(header http.Header, now time.Time) []upstream.Quota {
+// limitsSaid reads the provider's limits.
+func (r *Registry) limitsSaid(header http.Header, now time.Time) []upstream.Quota {
 	said := upstream.Quotas(header, now)
+	for i := range said {
+		said[i].Reset = minTime(said[i].Reset, now.Add(r.mostRetryAfter)) // zero stays zero
+	}
+	return said
+}
+
+// quotasOf reads the provider's limits. A Retry-After is one of which nothing is left.
+func (r *Registry) quotasOf(header http.Header, now time.Time) []upstream.Quota {
+	said := r.limitsSaid(header, now)
 	until, ok := upstream.RetryAfter(header, now)
+	until = minTime(until, now.Add(r.mostRetryAfter))
 	if !ok || !until.After(now) {
 		return said
 	}

@@ -19,7 +19,9 @@ type config struct {
 	keyring    Keyring
 	resolve    func(ctx context.Context, key *ent.APIKey) (Secret, error)
 	strategy   KeyStrategy
-	classify   Classifier
+	classify   Classifier // nil: Classify, within mostRetryAfter
+
+	mostRetryAfter time.Duration
 
 	replica  string
 	pooler   bool

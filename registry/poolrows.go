@@ -384,7 +384,7 @@ var (
 		{name: "last_used_at", postgres: "timestamptz"}, {name: "succeeded_at", postgres: "timestamptz"}, updatedAt,
 	}
 	// What changes no index is written apart from what does.
-	writeCounters = newRowUpdate(apikey.Table, byID, append(slices.Clone(counterColumns), column{name: "pass", postgres: "bigint"})...)
+	writeCounters = newRowUpdate(apikey.Table, byID, append(slices.Clone(counterColumns), column{name: "pass", postgres: "bigint"}, updatedAt)...)
 	writeUses     = newRowUpdate(apikey.Table, byID, slices.Concat(counterColumns, []column{{name: "pass", postgres: "bigint"}}, useColumns)...)
 	writeStates   = newRowUpdate(apikey.Table, byID,
 		column{name: "degraded", postgres: "boolean"}, column{name: "degraded_until", postgres: "timestamptz"}, column{name: "degraded_at", postgres: "timestamptz"}, column{name: "degraded_reason", postgres: "text"}, column{name: "degraded_by", postgres: "text"},
@@ -409,7 +409,7 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 		case k.changed&changedUses != 0:
 			uses = append(uses, append(row, k.uses, k.tokens, k.extraRequests, k.extraTokens, k.lastUsed, k.succeededAt, b.now, k.id))
 		case k.changed&changedCounters != 0:
-			counters = append(counters, append(row, k.id))
+			counters = append(counters, append(row, b.now, k.id))
 		}
 		if k.changed&changedState != 0 {
 			states = append(states, []any{

@@ -38,6 +38,8 @@ type Registry struct {
 	names      *modelNames
 	strategy   KeyStrategy
 	classify   Classifier
+
+	mostRetryAfter time.Duration
 }
 
 // Open opens the database of that name and brings it up to date.
@@ -70,7 +72,8 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 		return nil, translate(ctx, "open registry", err)
 	}
 	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
-		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, expiries: new(expiries), names: new(modelNames), strategy: cfg.strategy, classify: cfg.classify}
+		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, expiries: new(expiries), names: new(modelNames), strategy: cfg.strategy, classify: cfg.classify,
+		mostRetryAfter: cfg.mostRetryAfter}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
@@ -83,7 +86,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 }
 
 func configure(options []Option) (config, error) {
-	cfg := config{clock: time.Now, migrate: true, classify: Classify}
+	cfg := config{clock: time.Now, migrate: true, mostRetryAfter: maxRetryAfter}
 	for _, option := range options {
 		if option == nil {
 			return config{}, fmt.Errorf("%w: an option is nil", ErrInvalidData)
@@ -91,6 +94,9 @@ func configure(options []Option) (config, error) {
 		if err := option(&cfg); err != nil {
 			return config{}, fmt.Errorf("%w: %w", ErrInvalidData, err)
 		}
+	}
+	if cfg.classify == nil {
+		cfg.classify = classifyWithin(cfg.mostRetryAfter)
 	}
 	return cfg, nil
 }
@@ -216,7 +222,8 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 	var torn error
 	client := tx.Client()
 	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault,
-		waiters: r.waiters, expiries: r.expiries, names: r.names, strategy: r.strategy, classify: r.classify})
+		waiters: r.waiters, expiries: r.expiries, names: r.names, strategy: r.strategy, classify: r.classify,
+		mostRetryAfter: r.mostRetryAfter})
 	open = false
 	if err == nil {
 		err = torn

@@ -124,6 +124,8 @@ func classify(status int, f fault) Class {
 		// Groq calls a request that is larger than a minute's tokens rate_limit_exceeded. No wait
 		// makes it smaller.
 		return BadRequest
+	case f.deniesModel():
+		return BadRequest
 	case byCode != "":
 		return byCode
 	case byPhrase != "":
@@ -132,6 +134,15 @@ func classify(status int, f fault) Class {
 		return BadRequest
 	}
 	return classOfStatus(status)
+}
+
+// modelDenied are what Bedrock says of a model that the account has no access to, with the code of keys that are not accepted.
+var modelDenied = []string{"access to the model with the specified model id", "model access is denied"}
+
+// deniesModel reports whether the key is fine, but not for this model.
+func (f fault) deniesModel() bool {
+	isDenied := func(code string) bool { return strings.EqualFold(code, "AccessDeniedException") }
+	return slices.ContainsFunc(f.codes, isDenied) && f.has(modelDenied)
 }
 
 // classOfCode is the class of the most telling code that has one, or "".

@@ -207,6 +207,21 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.Auth, never, "403 UnrecognizedClientException",
 		},
 		{
+			"Bedrock, a model without access", 403, headers("X-Amzn-Errortype", "AccessDeniedException:http://internal.amazon.com/"),
+			`{"message":"You don't have access to the model with the specified model ID."}`,
+			upstream.BadRequest, never, "403 AccessDeniedException",
+		},
+		{
+			"Bedrock, a model without a subscription", 403, headers("X-Amzn-Errortype", "AccessDeniedException"),
+			`{"message":"Model access is denied due to IAM user or service role is not authorized to perform the required AWS Marketplace actions"}`,
+			upstream.BadRequest, never, "403 AccessDeniedException",
+		},
+		{
+			"Bedrock, a user without permission", 403, headers("X-Amzn-Errortype", "AccessDeniedException"),
+			`{"Message":"User: arn:aws:iam::123456789012:user/x is not authorized to perform: bedrock:InvokeModel on resource: *"}`,
+			upstream.Auth, never, "403 AccessDeniedException",
+		},
+		{
 			"AWS denied", 400, headers("X-Amzn-Errortype", "AccessDeniedException"), `{}`,
 			upstream.Auth, never, "400 AccessDeniedException",
 		},
