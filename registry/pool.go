@@ -303,9 +303,7 @@ func (p *pool) lease(k *poolKey, l *openLease, now time.Time) {
 	for _, q := range k.quotas() {
 		q.roll(now)
 		l.acquired = maxTime(l.acquired, *q.minute)
-		if !q.lastReset.After(now.Add(maxMinuteAhead)) {
-			l.acquired = maxTime(l.acquired, q.lastReset)
-		}
+		l.acquired = maxTime(l.acquired, q.lastReset)
 		for _, o := range q.observed {
 			if !o.Seen.After(now.Add(maxMinuteAhead)) {
 				l.acquired = maxTime(l.acquired, o.Seen)
@@ -313,7 +311,7 @@ func (p *pool) lease(k *poolKey, l *openLease, now time.Time) {
 		}
 	}
 	for _, q := range k.quotas() {
-		q.roll(l.acquired)
+		q.rollTo(l.acquired, now)
 		q.reserve(l)
 	}
 	turn := p.turns[k.priority]

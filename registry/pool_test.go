@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -131,6 +132,67 @@ func TestLeaseClockBehind(t *testing.T) {
 			}))
 			two("the provider has two left")
 		})
+	}
+}
+
+// TestDayLimitsOfClocksBehind has a process lease keys whose clock is behind that of who began the day: none is leased more
+// often than its limits say, and its minutes are counted too.
+func TestDayLimitsOfClocksBehind(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []string{"sqlite", "postgres"} {
+		for _, behindBy := range []time.Duration{4 * time.Minute, 6 * time.Minute, 30 * time.Minute, time.Hour} {
+			for begun, at := range map[string]time.Time{"reset": registrytest.Start, "midnight": registrytest.Start.Add(12 * time.Hour)} {
+				t.Run(fmt.Sprintf("%s/%s/%s", engine, begun, behindBy), func(t *testing.T) {
+					t.Parallel()
+					open := openByClocks(t, engine)
+					ahead, clock := open(at.Add(-2 * time.Hour))
+					behind, behindClock := open(at.Add(-behindBy))
+					p := mustProvider(t, ahead, "p")
+					m := mustModel(t, ahead, p.ID, "m", gpt4())
+					_, err := ahead.AddAPIKey(t.Context(), registry.KeyInput{
+						ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{RequestsPerDay: 6, TokensPerMinute: 45},
+					})
+					require.NoError(t, err)
+					in := registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 10, TTL: time.Hour}
+					lease := func(reg *registry.Registry) *registry.Lease {
+						t.Helper()
+						lease, err := reg.AcquireKey(t.Context(), in)
+						require.NoError(t, err)
+						return lease
+					}
+					refused := func(reg *registry.Registry, limit registry.LimitName) {
+						t.Helper()
+						_, err := reg.AcquireKey(t.Context(), in)
+						var none *registry.NoKeyError
+						require.ErrorAs(t, err, &none)
+						require.Equal(t, string(limit), none.Keys[0].Detail)
+					}
+					require.NoError(t, lease(ahead).Settle(t.Context(), used(1)))
+					clock.Set(at)
+					if begun == "reset" {
+						_, err := ahead.ResetDailyUsage(t.Context())
+						require.NoError(t, err)
+					}
+					require.NoError(t, lease(ahead).Settle(t.Context(), used(1))) // one of six
+					clock.Advance(time.Minute)
+					behindClock.Advance(time.Minute)
+					var held []*registry.Lease
+					for range 4 {
+						held = append(held, lease(behind))
+					}
+					refused(behind, registry.TokensPerMinute)
+					for _, l := range held[:2] { // what is under way counts, and what has ended
+						require.NoError(t, l.Settle(t.Context(), used(10)))
+					}
+					refused(behind, registry.TokensPerMinute)
+					clock.Advance(6 * time.Minute)
+					behindClock.Advance(6 * time.Minute)
+					require.NoError(t, lease(behind).Settle(t.Context(), used(1))) // the sixth
+					refused(behind, registry.RequestsPerDay)
+					refused(ahead, registry.RequestsPerDay)
+				})
+			}
+		}
 	}
 }
 

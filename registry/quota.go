@@ -121,7 +121,9 @@ type amount struct {
 	cost             money.USD
 }
 
-// How far the windows that are counted may be ahead of the clock, for clocks that differ: beyond that, one was wrong.
+// How far the windows that are counted may be ahead of the clock, for clocks that differ: beyond that, one was wrong. What a
+// process begins whose clock is behind counts in those windows. Limits of a day must not be lost to a clock that is wrong by
+// more than minutes; and nobody is to wait an hour for a minute to end.
 const (
 	maxMinuteAhead = 5 * time.Minute
 	maxDayAhead    = time.Hour
@@ -129,30 +131,48 @@ const (
 
 // roll begins the windows of now, unless those of later are counted already: by another process, whose clock is ahead.
 func (q *quota) roll(now time.Time) {
-	minute, rolled := now.Truncate(time.Minute), false
-	if q.minute == nil || q.minute.Before(minute) || q.minute.After(now.Add(maxMinuteAhead)) {
-		begun := minute
-		q.minute, q.minuteRequests, q.minuteTokens, rolled = &begun, 0, 0, true
-	}
-	if today := startOfDay(now); q.lastReset.Before(today) || q.lastReset.After(now.Add(maxDayAhead)) {
-		q.lastReset, q.dayRequests, q.dayTokens, q.dayCost, rolled = today, 0, 0, 0, true
-	}
-	if rolled {
+	minute, day := q.rollMinute(now), q.rollDay(now)
+	if minute || day {
 		q.recount()
 	}
+}
+
+func (q *quota) rollMinute(now time.Time) bool {
+	minute := now.Truncate(time.Minute)
+	if q.minute != nil && !q.minute.Before(minute) && !q.minute.After(now.Add(maxMinuteAhead)) {
+		return false
+	}
+	begun := minute // which needs no memory otherwise
+	q.minute, q.minuteRequests, q.minuteTokens = &begun, 0, 0
+	return true
+}
+
+func (q *quota) rollDay(now time.Time) bool {
+	today := startOfDay(now)
+	if !q.lastReset.Before(today) && !q.lastReset.After(now.Add(maxDayAhead)) {
+		return false
+	}
+	q.lastReset, q.dayRequests, q.dayTokens, q.dayCost = today, 0, 0, 0
+	return true
 }
 
 // rollTo begins the windows of now, or those of an instant after it, at which a process began something whose clock is ahead.
 func (q *quota) rollTo(at, now time.Time) {
 	q.roll(now)
-	if at.After(now) && !at.After(now.Add(maxMinuteAhead)) {
-		q.roll(at)
+	if !at.After(now) {
+		return
+	}
+	minute := !at.After(now.Add(maxMinuteAhead)) && q.rollMinute(at)
+	day := !at.After(now.Add(maxDayAhead)) && q.rollDay(at)
+	if minute || day {
+		q.recount()
 	}
 }
 
-// inMinute and inDay tell whether an instant is in the windows that are counted now.
+// inMinute and inDay tell whether an instant is in the windows that are counted now. A lease that begins in a later minute, to
+// count in a day that another process began, counts in this minute too.
 func (q *quota) inMinute(at time.Time) bool {
-	return q.minute != nil && q.minute.Equal(at.Truncate(time.Minute))
+	return q.minute != nil && !at.Before(*q.minute) && at.Before(q.minute.Add(time.Minute+maxDayAhead))
 }
 
 func (q *quota) inDay(at time.Time) bool { return startOfDay(q.lastReset).Equal(startOfDay(at)) }
