@@ -379,7 +379,7 @@ func testAuditOfNothing(t *testing.T, e engine) {
 		},
 		"setting": func(r *registry.Registry) error { return r.DeleteSetting(ctx, "k") },
 		"price": func(r *registry.Registry) error {
-			_, err := r.UpdateModelPricing(ctx, p.ID, registry.PriceInput{})
+			_, err := r.UpdateModelPricing(ctx, p.ID, registry.PriceInput{Unknown: true})
 			return err
 		},
 		"models": func(r *registry.Registry) error {

@@ -322,7 +322,7 @@ func testDeprecateAndDeleteModel(t *testing.T, e engine) {
 	require.NoError(t, reg.DeleteModel(t.Context(), m.ID))
 	require.ErrorIs(t, reg.DeleteModel(t.Context(), m.ID), registry.ErrNotFound)
 	require.ErrorIs(t, reg.DeprecateModel(t.Context(), m.ID, sunset), registry.ErrNotFound)
-	_, err = reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{})
+	_, err = reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Unknown: true})
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	_, err = reg.FindModel(t.Context(), p.ID, "gpt-4")
 	require.ErrorIs(t, err, registry.ErrNotFound)

@@ -28,8 +28,10 @@ var beginning = time.Unix(0, 0).UTC()
 
 // PriceInput describes a price of a model.
 type PriceInput struct {
-	// Rates are USD per one million tokens by meter name, none negative. Nil: not known any more.
+	// Rates are USD per one million tokens by meter name, none negative. A free model has rates of 0.
 	Rates money.Rates
+	// Unknown says that the rates are not known any more, and Rates are empty: usage is counted without a cost.
+	Unknown bool
 	// ServiceTier is the tier the rates are for, such as batch or priority, up to 64 characters.
 	// Defaults to StandardTier.
 	ServiceTier string
@@ -61,6 +63,9 @@ func (in PriceInput) faults(now time.Time) faults {
 		f.check(!in.EffectiveFrom.After(now), "effective_from is in the future")
 	}
 	f.rates(in.Rates)
+	f.check(in.Unknown || len(in.Rates) > 0,
+		"rates are empty: give rates, of 0 if the model is free, or set Unknown to remove the price")
+	f.check(!in.Unknown || len(in.Rates) == 0, "rates are given for a price that is set to Unknown")
 	f.text("service_tier", in.ServiceTier, 1, maxTier)
 	f.check(in.MinContextTokens >= 0 && in.MinContextTokens <= meter.MaxTokens,
 		"min_context_tokens %d is not within 0 and %d", in.MinContextTokens, int64(meter.MaxTokens))
@@ -98,7 +103,8 @@ func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate
 
 // UpdateModelPricing gives a live model another price from an instant on, and returns it. The price that the model
 // had ends there and stays in the history, as does the usage that was recorded at it. Rates that the model has
-// then already change nothing but the source, and return the price in effect.
+// then already change nothing but the source, and return the price in effect. Without rates it returns [ErrInvalidData];
+// to remove the price of a tier, set Unknown.
 //
 // Without an effective time the price holds from now on. A tier has at most one price a microsecond, and no such price
 // begins before the one it follows: a second change within one microsecond, or after the clock went back, takes effect

@@ -102,13 +102,59 @@ func testUpdateModelPricing(t *testing.T, e engine) {
 			"context":     {MinContextTokens: -1},
 			"source":      {Source: "\xff"},
 		} {
+			in.Unknown = in.Rates == nil
 			_, err := reg.UpdateModelPricing(t.Context(), m.ID, in)
 			require.ErrorIs(t, err, registry.ErrInvalidData, name)
 		}
-		_, err := reg.UpdateModelPricing(t.Context(), uuid.New(), registry.PriceInput{})
+		_, err := reg.UpdateModelPricing(t.Context(), uuid.New(), registry.PriceInput{Unknown: true})
 		require.ErrorIs(t, err, registry.ErrNotFound)
 		_, err = reg.PriceAt(t.Context(), uuid.New(), clock.Now())
 		require.ErrorIs(t, err, registry.ErrNotFound)
+	})
+}
+
+// TestUnknownPrice takes a model's price away, which has to be asked for by name.
+func TestUnknownPrice(t *testing.T) { eachEngine(t, testUnknownPrice) }
+
+func testUnknownPrice(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	p := mustProvider(t, reg, "openai")
+	m := mustModel(t, reg, p.ID, "gpt-4", gpt4())
+	k := mustKey(t, reg, p.ID, 1)
+
+	t.Run("Err", func(t *testing.T) {
+		for name, in := range map[string]registry.PriceInput{
+			"nothing":      {},
+			"nil":          {ServiceTier: "batch", Source: "list"},
+			"empty":        {Rates: money.Rates{}},
+			"of the past":  {EffectiveFrom: clock.Now().Add(-time.Hour)},
+			"of a context": {MinContextTokens: 1000},
+		} {
+			_, err := reg.UpdateModelPricing(t.Context(), m.ID, in)
+			require.ErrorIs(t, err, registry.ErrInvalidData, name)
+			require.ErrorContains(t, err, "set Unknown", name)
+		}
+		_, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: gpt4(), Unknown: true})
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+		history, err := reg.PriceHistory(t.Context(), m.ID)
+		require.NoError(t, err)
+		require.Len(t, history, 1)
+		require.Equal(t, gpt4(), history[0].Rates)
+	})
+	t.Run("OK", func(t *testing.T) {
+		clock.Advance(time.Hour)
+		none, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Unknown: true})
+		require.NoError(t, err)
+		require.Empty(t, none.Rates)
+		got, err := reg.GetModel(t.Context(), m.ID)
+		require.NoError(t, err)
+		require.Nil(t, got.CostPer1mInput)
+		require.Nil(t, got.CostPer1mOutput)
+		record(t, reg, m, k, 10, 10)
+		stats, err := reg.GetUsageStats(t.Context(), m.ID, clock.Now(), clock.Now().Add(time.Minute))
+		require.NoError(t, err)
+		require.EqualValues(t, 1, stats.UnpricedRequests)
 	})
 }
 

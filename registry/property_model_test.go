@@ -556,7 +556,7 @@ func (w *world) purgeModel(id uuid.UUID) error {
 
 func (w *world) updateModelPricing(id uuid.UUID, in registry.PriceInput) (*ent.Price, error) {
 	tier := cmp.Or(in.ServiceTier, "standard")
-	if !okRates(in.Rates) || !okText(tier, 1, 64) || !okTokens(in.MinContextTokens) || !okText(in.Source, 0, 128) {
+	if !okRates(in.Rates) || in.Unknown != (len(in.Rates) == 0) || !okText(tier, 1, 64) || !okTokens(in.MinContextTokens) || !okText(in.Source, 0, 128) {
 		return nil, registry.ErrInvalidData
 	}
 	m := w.liveModel(id)

@@ -595,8 +595,9 @@ var operations = map[string]func(in inputs) op{
 	"DeleteModel":    func(in inputs) op { return do1((*reg).DeleteModel, (*world).deleteModel, in.model()) },
 	"PurgeModel":     func(in inputs) op { return do1((*reg).PurgeModel, (*world).purgeModel, in.model()) },
 	"UpdateModelPricing": func(in inputs) op {
+		rates := in.rates()
 		return op2((*reg).UpdateModelPricing, (*world).updateModelPricing, in.model(), registry.PriceInput{
-			Rates: in.rates(), ServiceTier: in.tier(), MinContextTokens: draw[int64](in.T, "min context", 0, 0, 0, 0, 0, 0, 100, 100, 200_000, 200_000, -1, 1_000_000_000_001),
+			Rates: rates, Unknown: (len(rates) == 0) != in.rarely("wrong unknown"), ServiceTier: in.tier(), MinContextTokens: draw[int64](in.T, "min context", 0, 0, 0, 0, 0, 0, 100, 100, 200_000, 200_000, -1, 1_000_000_000_001),
 			Source: in.text(),
 		})
 	},

@@ -178,7 +178,7 @@ func testPriceAtPastTime(t *testing.T, e engine) {
 	require.Equal(t, batch.EffectiveFrom, *earlier.EffectiveTo)
 
 	for name, when := range map[string]time.Time{"future": clock.Now().Add(time.Microsecond), "before 1970": time.Unix(-1, 0)} {
-		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{}, EffectiveFrom: when})
+		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Unknown: true, EffectiveFrom: when})
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
 	_, err = reg.PriceHistory(ctx, uuid.New())

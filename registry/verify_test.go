@@ -51,7 +51,7 @@ func newBooks(t *testing.T, e engine) *books {
 	b.record(t, 150)
 	_, err := b.UpdateModelPricing(t.Context(), b.models[4].ID, registry.PriceInput{Rates: money.Rates{meter.Input: 778, meter.Output: 3}})
 	require.NoError(t, err)
-	_, err = b.UpdateModelPricing(t.Context(), b.models[4].ID, registry.PriceInput{ServiceTier: "unused"})
+	_, err = b.UpdateModelPricing(t.Context(), b.models[4].ID, registry.PriceInput{ServiceTier: "unused", Unknown: true})
 	require.NoError(t, err)
 	require.NoError(t, b.IncrementUsage(t.Context(), b.keys[0].ID, 100, 200))
 	b.clock.Advance(24 * time.Hour)
