@@ -61,7 +61,7 @@ type APIKey struct {
 	ProviderID uuid.UUID `json:"provider_id,omitempty"`
 	// SHA-256 of the key in lower-case hex; of the empty string for a keyless key
 	KeyHash string `json:"-"`
-	// first 8 characters; empty: a keyless key
+	// first 8 characters, at most half of it; empty: a keyless key, or one of 1 character
 	KeyPrefix string `json:"key_prefix,omitempty"`
 	// name for people
 	Label string `json:"label,omitempty"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
@@ -108,6 +109,7 @@ func (f *faults) result(data any) (message string, found json.RawMessage) {
 	}
 	found, err := json.Marshal(data)
 	f.check(err == nil, "data is no JSON: %v", err)
+	f.check(utf8.Valid(found), "data is no JSON: it is not valid UTF-8")
 	f.check(len(found) <= maxData, "data has %d bytes, more than %d", len(found), maxData)
 	return "", found
 }

@@ -30,6 +30,14 @@
 // [Registry.PruneUsage]; days for ever. Answers come from periods. A request id counts once, as long as its
 // event is kept. [Registry.VerifyLedger] proves that all of it adds up.
 //
+// # Texts
+//
+// Names that identify something, such as slugs, model ids, request ids and keys of settings, have no control characters and no
+// invisible ones. Texts for people, such as labels, descriptions, test results and values of settings, are any Unicode text but
+// NUL, which PostgreSQL cannot store. They are stored as they are: with terminal codes, markup, and characters that turn
+// text around. To show them safely is up to the program that shows them. What is not valid UTF-8 is [ErrInvalidData], in
+// JSON too. Reasons and texts of errors, which others write, are cleaned and cut instead.
+//
 // # Deletes
 //
 // Deleting a provider, a model or a key hides it from lists and frees its name; the ledger

@@ -154,11 +154,17 @@ func (f *faults) check(ok bool, format string, args ...any) {
 	}
 }
 
-// text notes a fault unless value is valid UTF-8 of at least least and at most most characters
-// that can be seen: control characters, line separators and invisible ones, which can turn text
-// around, are none. It never repeats the value.
+// text notes a fault unless value can be a name that identifies something: a label in which every character can be seen.
+// Control characters, line separators and invisible characters, which can turn text around, are not allowed: names that
+// look the same are the same. It never repeats the value.
 func (f *faults) text(field, value string, least, most int) {
-	f.printable(field, value, false)
+	f.label(field, value, least, most)
+	f.check(strings.IndexFunc(value, unsightly) < 0, "%s has control characters or invisible ones", field)
+}
+
+// label notes a fault unless value can be a name for people, in any language: of at least least and at most most characters.
+func (f *faults) label(field, value string, least, most int) {
+	f.unicode(field, value)
 	n := utf8.RuneCountInString(value)
 	switch {
 	case n < least && n == 0:
@@ -170,18 +176,17 @@ func (f *faults) text(field, value string, least, most int) {
 	}
 }
 
-// prose is text for more than one line.
+// prose notes a fault unless value can be a text for people, in any language, of at most most characters.
 func (f *faults) prose(field, value string, most int) {
-	f.printable(field, value, true)
+	f.unicode(field, value)
 	n := utf8.RuneCountInString(value)
 	f.check(n <= most, "%s has %d characters, more than %d", field, n, most)
 }
 
-func (f *faults) printable(field, value string, lines bool) {
+// unicode notes a fault unless both engines store value as it is: SQLite takes all bytes, PostgreSQL valid UTF-8 without NUL.
+func (f *faults) unicode(field, value string) {
 	f.check(utf8.ValidString(value), "%s is not valid UTF-8", field)
-	f.check(strings.IndexFunc(value, func(r rune) bool {
-		return unsightly(r) && (!lines || r != '\n' && r != '\t' && r != '\r')
-	}) < 0, "%s has control characters or invisible ones", field)
+	f.check(!strings.ContainsRune(value, 0), "%s has a NUL character, which PostgreSQL cannot store", field)
 }
 
 // unsightly tells whether a character is a control, a format, a line or a paragraph character. The

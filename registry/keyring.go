@@ -344,7 +344,7 @@ func (r *Registry) RevealAPIKey(ctx context.Context, id uuid.UUID) (Secret, erro
 
 func (r *Registry) reveal(ctx context.Context, key *ent.APIKey) (secret Secret, err error) {
 	switch {
-	case key.KeyPrefix == "":
+	case isKeyless(key):
 		return Secret{}, nil
 	case key.Sealed != nil:
 		text, err := r.unseal(ctx, r.fresh, key)

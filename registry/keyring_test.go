@@ -565,7 +565,7 @@ func TestRotateAPIKey(t *testing.T) {
 			require.Equal(t, map[uuid.UUID]bool{next.ID: true}, usable())
 
 			for why, in := range map[string]registry.KeyRotation{
-				"short": {APIKey: "short"}, "empty": {}, "negative": {APIKey: secret(4), Overlap: -1}, "long": {APIKey: secret(4), Overlap: 91 * 24 * time.Hour},
+				"spaced": {APIKey: "a key"}, "empty": {}, "negative": {APIKey: secret(4), Overlap: -1}, "long": {APIKey: secret(4), Overlap: 91 * 24 * time.Hour},
 			} {
 				_, err := reg.RotateAPIKey(t.Context(), next.ID, in)
 				require.ErrorIs(t, err, registry.ErrInvalidData, why)

@@ -25,7 +25,6 @@ const (
 	// MaxKeysPerProvider is how many live keys a provider may have.
 	MaxKeysPerProvider = 100
 
-	minKeyLength = 16
 	maxKeyLength = 4096
 	prefixLength = 8
 )
@@ -33,8 +32,9 @@ const (
 // KeyInput describes an API key to be added.
 type KeyInput struct {
 	ProviderID uuid.UUID // a live provider
-	// APIKey is the key itself: 16 to 4,096 printable ASCII characters without spaces. Its SHA-256 and its first 8
-	// characters are stored, and the key only [WithKeyring], sealed.
+	// APIKey is the key itself: 1 to 4,096 printable ASCII characters without spaces. Its SHA-256 and its first 8 characters,
+	// at most half of it, are stored, and the key only [WithKeyring], sealed. The SHA-256 of a key that can be guessed
+	// protects nothing, and a short key can be: who reads the database tries them all.
 	APIKey string
 	// Keyless adds a stand-in for a provider that takes no key, such as a local server, so that
 	// usage can be recorded there too. APIKey must be empty. A provider has at most one.
@@ -76,7 +76,7 @@ func (in KeyInput) faults() faults {
 	} else {
 		f.apiKey(in.APIKey)
 	}
-	f.text("label", in.Label, 0, maxName)
+	f.label("label", in.Label, 0, maxName)
 	f = append(f, in.Limits.faults()...)
 	f.choice(in.Priority, cmp.Or(in.Weight, 1))
 	f.names("allowed models", in.AllowedModels)
@@ -119,9 +119,14 @@ func (f *faults) apiKey(key string) {
 			break
 		}
 	}
-	f.check(len(key) >= minKeyLength && len(key) <= maxKeyLength,
-		"the API key has not %d to %d characters", minKeyLength, maxKeyLength)
+	f.check(len(key) <= maxKeyLength, "the API key has %d characters, more than %d", len(key), maxKeyLength)
 }
+
+// prefixOf returns what is stored of a key to tell it from others: its first characters, at most half of it.
+func prefixOf(key string) string { return key[:min(prefixLength, len(key)/2)] }
+
+// isKeyless tells whether it stands in for no key.
+func isKeyless(key *ent.APIKey) bool { return key.KeyHash == hash("") }
 
 // hash returns the SHA-256 of a key in lower-case hex.
 func hash(key string) string {
@@ -168,7 +173,7 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 	create := tx.APIKey.Create().SetID(id).
 		SetPriority(in.Priority).SetWeight(cmp.Or(in.Weight, 1)).
 		SetProviderID(in.ProviderID).SetLabel(in.Label).
-		SetKeyHash(hash).SetKeyPrefix(in.APIKey[:min(prefixLength, len(in.APIKey))]).
+		SetKeyHash(hash).SetKeyPrefix(prefixOf(in.APIKey)).
 		SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
 	in.Limits.set(create.Mutation())
 	if in.QuotaGroupID != uuid.Nil {
@@ -226,7 +231,7 @@ func (r *Registry) ListAPIKeys(ctx context.Context, providerID uuid.UUID) ([]*en
 func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("update API key %s", id)
 	var f faults
-	f.text("label", value(up.Label), 0, maxName)
+	f.label("label", value(up.Label), 0, maxName)
 	if up.APIKey != nil {
 		f.apiKey(*up.APIKey)
 		f.check(r.vault.ring != nil, "the API key cannot be kept without a keyring")

@@ -86,7 +86,7 @@ func (in ModelInput) withDefaults() ModelInput {
 func (in ModelInput) faults() faults {
 	var f faults
 	f.text("model_id", in.ModelID, 1, maxModelID)
-	f.text("name", in.Name, min(1, len(in.ModelID)), maxName)
+	f.label("name", in.Name, min(1, len(in.ModelID)), maxName)
 	f.prose("description", in.Description, maxDescription)
 	f.rates(in.Rates)
 	f.text("price source", in.PriceSource, 0, maxName)
@@ -337,7 +337,7 @@ type ModelFilter struct {
 
 func (fl ModelFilter) faults() faults {
 	var f faults
-	f.text("search", fl.Search, 0, maxModelID)
+	f.label("search", fl.Search, 0, maxModelID)
 	f.check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
 	f.check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
 	f.check(fl.Limit >= 0 && fl.Limit <= MaxLimit, "limit %d is not within 0 and %d", fl.Limit, MaxLimit)

@@ -118,7 +118,7 @@ func testCreateModel(t *testing.T, e engine) {
 		}
 		for name, text := range badTexts {
 			inputs["model_id "+name] = registry.ModelInput{ModelID: text}
-			if text != "" {
+			if name == "NUL" || name == "over-long" || name == "invalid UTF-8" { // the others are texts for people
 				inputs["name "+name] = registry.ModelInput{ModelID: "x", Name: text}
 			}
 		}

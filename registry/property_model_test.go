@@ -112,20 +112,23 @@ var (
 
 func within(t, from, to time.Time) bool { return !t.Before(from) && !t.After(to) }
 
-// okText tells whether a text may stand in one line.
+// okText tells whether a text may be a name that identifies something.
 func okText(s string, least, most int) bool {
-	n := utf8.RuneCountInString(s)
-	return okProse(s, most) && !strings.ContainsAny(s, "\n\t\r") && n >= least && (least == 0 || strings.TrimSpace(s) != "")
-}
-
-func okProse(s string, most int) bool {
 	for _, r := range s {
-		hidden := unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029'
-		if hidden && !strings.ContainsRune("\n\t\r\u200d", r) {
+		if r != '\u200d' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029') {
 			return false
 		}
 	}
-	return utf8.ValidString(s) && utf8.RuneCountInString(s) <= most
+	return okLabel(s, least, most)
+}
+
+// okLabel tells whether a text may be a name for people.
+func okLabel(s string, least, most int) bool {
+	return okProse(s, most) && utf8.RuneCountInString(s) >= least && (least == 0 || strings.TrimSpace(s) != "")
+}
+
+func okProse(s string, most int) bool {
+	return utf8.ValidString(s) && !strings.Contains(s, "\x00") && utf8.RuneCountInString(s) <= most
 }
 
 // cleanText is what is stored of a text that may hold anything.
@@ -187,7 +190,7 @@ func okAuth(method provider.AuthMethod) bool {
 func (w *world) createProvider(in registry.ProviderInput) (*ent.Provider, error) {
 	in.DisplayName = cmp.Or(in.DisplayName, in.Name)
 	in.AuthMethod = cmp.Or(in.AuthMethod, "bearer")
-	if !okText(in.Name, 1, 128) || !okSlug(in.Name) || !okText(in.DisplayName, 1, 128) || !urls[in.BaseURL] ||
+	if !okText(in.Name, 1, 128) || !okSlug(in.Name) || !okLabel(in.DisplayName, 1, 128) || !urls[in.BaseURL] ||
 		!okAuth(in.AuthMethod) || !okProse(in.Description, 4096) {
 		return nil, registry.ErrInvalidData
 	}
@@ -204,7 +207,7 @@ func (w *world) createProvider(in registry.ProviderInput) (*ent.Provider, error)
 
 func (w *world) updateProvider(id uuid.UUID, up registry.ProviderUpdate) (*ent.Provider, error) {
 	if up.Name != nil && (!okText(*up.Name, 1, 128) || !okSlug(*up.Name)) ||
-		up.DisplayName != nil && !okText(*up.DisplayName, 1, 128) ||
+		up.DisplayName != nil && !okLabel(*up.DisplayName, 1, 128) ||
 		up.BaseURL != nil && !urls[*up.BaseURL] ||
 		up.AuthMethod != nil && !okAuth(*up.AuthMethod) ||
 		up.Description != nil && !okProse(*up.Description, 4096) {
@@ -343,7 +346,7 @@ func (w *world) createModels(inputs []registry.ModelInput) (created []*ent.Model
 			runes := []rune(in.ModelID)
 			inputs[i].Name = string(runes[:min(128, len(runes))])
 		}
-		if !okText(in.ModelID, 1, 256) || !okText(inputs[i].Name, 1, 128) || !okProse(in.Description, 4096) || !okRates(in.Rates) ||
+		if !okText(in.ModelID, 1, 256) || !okLabel(inputs[i].Name, 1, 128) || !okProse(in.Description, 4096) || !okRates(in.Rates) ||
 			!okText(in.PriceSource, 0, 128) || !okTokens(in.ContextWindow, in.MaxOutputTokens) {
 			return nil, registry.ErrInvalidData
 		}
@@ -417,7 +420,7 @@ func (w *world) getModelsByProvider(providerID uuid.UUID) ([]*ent.Model, error) 
 }
 
 func (w *world) listModels(f registry.ModelFilter) ([]*ent.Model, error) {
-	if !okText(f.Search, 0, 256) || f.MinContextWindow < 0 || f.Order < 0 || f.Order > 3 ||
+	if !okLabel(f.Search, 0, 256) || f.MinContextWindow < 0 || f.Order < 0 || f.Order > 3 ||
 		f.Limit < 0 || f.Limit > 1000 || f.Offset < 0 {
 		return nil, registry.ErrInvalidData
 	}
@@ -476,7 +479,7 @@ func count(is bool) int64 {
 }
 
 func (w *world) updateModel(id uuid.UUID, up registry.ModelUpdate) (*ent.Model, error) {
-	if up.Name != nil && !okText(*up.Name, 1, 128) || up.Description != nil && !okProse(*up.Description, 4096) ||
+	if up.Name != nil && !okLabel(*up.Name, 1, 128) || up.Description != nil && !okProse(*up.Description, 4096) ||
 		up.ContextWindow != nil && !okTokens(*up.ContextWindow) || up.MaxOutputTokens != nil && !okTokens(*up.MaxOutputTokens) {
 		return nil, registry.ErrInvalidData
 	}
@@ -618,13 +621,13 @@ func (w *world) liveKeys(providerID uuid.UUID) []*ent.APIKey {
 }
 
 func okKey(key string) bool {
-	return len(key) >= 16 && len(key) <= 4096 && strings.IndexFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+	return key != "" && len(key) <= 4096 && strings.IndexFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }
 
 func hashOf(key string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(key))) }
 
 func (w *world) addAPIKey(in registry.KeyInput) (*ent.APIKey, error) {
-	if in.Keyless != (in.APIKey == "") || !in.Keyless && !okKey(in.APIKey) || !okText(in.Label, 0, 128) {
+	if in.Keyless != (in.APIKey == "") || !in.Keyless && !okKey(in.APIKey) || !okLabel(in.Label, 0, 128) {
 		return nil, registry.ErrInvalidData
 	}
 	if w.liveProvider(in.ProviderID) == nil {
@@ -642,7 +645,7 @@ func (w *world) addAPIKey(in registry.KeyInput) (*ent.APIKey, error) {
 		Weight: 1, LastReset: w.now, CreatedAt: w.now, UpdatedAt: w.now,
 	}
 	if !in.Keyless {
-		k.KeyPrefix = in.APIKey[:8]
+		k.KeyPrefix = in.APIKey[:min(8, len(in.APIKey)/2)]
 	}
 	w.keys = append(w.keys, k)
 	return k, nil
@@ -691,7 +694,7 @@ func (w *world) listAPIKeys(providerID uuid.UUID) (all []*ent.APIKey, err error)
 }
 
 func (w *world) updateAPIKey(id uuid.UUID, up registry.KeyUpdate) (*ent.APIKey, error) {
-	if up.Label != nil && !okText(*up.Label, 0, 128) {
+	if up.Label != nil && !okLabel(*up.Label, 0, 128) {
 		return nil, registry.ErrInvalidData
 	}
 	k := w.liveKey(id)

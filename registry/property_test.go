@@ -906,9 +906,9 @@ func (in inputs) tier() string {
 
 func (in inputs) secret() string {
 	if in.rarely("bad key") {
-		return draw(in.T, "key", "too-short", strings.Repeat("x", 4097), "sk-0123456789 abcdef", "sk-0123456789\x00abcdef", "sk-0123456789éabcdef")
+		return draw(in.T, "key", "sk 1234", strings.Repeat("x", 4097), "sk-0123456789 abcdef", "sk-0123456789\x00abcdef", "sk-0123456789éabcdef")
 	}
-	return draw(in.T, "key", "", secret(0), secret(1), secret(2), secret(3), strings.Repeat("x", 16), strings.Repeat("~", 4096))
+	return draw(in.T, "key", "", secret(0), secret(1), secret(2), secret(3), strings.Repeat("x", 16), strings.Repeat("~", 4096), "x", "sk-1234")
 }
 
 func (in inputs) quantity(label string) int64 {

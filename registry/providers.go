@@ -53,7 +53,7 @@ func (in ProviderInput) faults() faults {
 	var f faults
 	f.text("name", in.Name, 1, maxName)
 	f.check(in.Name == "" || slug.MatchString(in.Name), "name is not a slug such as openai or z.ai")
-	f.text("display_name", in.DisplayName, min(1, len(in.Name)), maxName)
+	f.label("display_name", in.DisplayName, min(1, len(in.Name)), maxName)
 	f.url("base_url", in.BaseURL)
 	if err := provider.AuthMethodValidator(in.AuthMethod); err != nil {
 		f.check(false, "auth_method is not one of bearer, header, query, oauth, aws_sigv4, none")

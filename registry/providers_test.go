@@ -64,7 +64,7 @@ func testCreateProvider(t *testing.T, e engine) {
 			"auth method":     {Name: "x", AuthMethod: "basic"},
 			"long display":    {Name: "x", DisplayName: strings.Repeat("x", 129)},
 			"bad display":     {Name: "x", DisplayName: "a\x00"},
-			"bad description": {Name: "x", Description: "a\x07"},
+			"bad description": {Name: "x", Description: "a\x00"},
 			"ftp":             {Name: "x", BaseURL: "ftp://example.com"},
 			"no scheme":       {Name: "x", BaseURL: "example.com/v1"},
 			"no host":         {Name: "x", BaseURL: "https:///v1"},
@@ -156,7 +156,7 @@ func testUpdateProvider(t *testing.T, e engine) {
 	})
 	t.Run("ErrInvalidData", func(t *testing.T) {
 		for _, up := range []registry.ProviderUpdate{
-			{Name: ptr("")}, {BaseURL: ptr("gopher://x")}, {AuthMethod: ptr(provider.AuthMethod("no"))}, {DisplayName: ptr("\x01")}, {DisplayName: ptr("")},
+			{Name: ptr("")}, {BaseURL: ptr("gopher://x")}, {AuthMethod: ptr(provider.AuthMethod("no"))}, {DisplayName: ptr("\x00")}, {DisplayName: ptr("")},
 		} {
 			_, err := reg.UpdateProvider(t.Context(), p.ID, up)
 			require.ErrorIs(t, err, registry.ErrInvalidData)

@@ -43,7 +43,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 		if err != nil {
 			return err
 		}
-		if old.KeyPrefix == "" {
+		if isKeyless(old) {
 			return fmt.Errorf("%w: it is keyless", ErrInvalidData)
 		}
 		now := r.now()

@@ -756,7 +756,7 @@ func init() {
 		"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
 		"api_keys_failures":   "failures BETWEEN 0 AND 1000000 AND (failed_at IS NULL) = (failure_class = '')",
 		"api_keys_key_hash":   "length(key_hash) = 64",
-		"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
+		"api_keys_key_prefix": "length(key_prefix) <= 8",
 		"api_keys_limits":     "requests_per_minute BETWEEN 0 AND 9000000000000000000 AND tokens_per_minute BETWEEN 0 AND 9000000000000000000 AND requests_per_day BETWEEN 0 AND 9000000000000000000 AND tokens_per_day BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000 AND cost_per_day BETWEEN 0 AND 9000000000000000000",
 		"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
 		"api_keys_windows":    "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000",

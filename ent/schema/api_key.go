@@ -22,7 +22,7 @@ func (APIKey) Fields() []ent.Field {
 		id("provider_id", "the provider that issued it"),
 		field.String("key_hash").Immutable().Sensitive().
 			Comment("SHA-256 of the key in lower-case hex; of the empty string for a keyless key"),
-		field.String("key_prefix").Immutable().Comment("first 8 characters; empty: a keyless key"),
+		field.String("key_prefix").Immutable().Comment("first 8 characters, at most half of it; empty: a keyless key, or one of 1 character"),
 		field.String("label").Default("").Comment("name for people"),
 		field.Int64("usage_count").Default(0).Comment("requests ever recorded"),
 		field.Int64("token_count").Default(0).Comment("tokens ever recorded, all meters"),
@@ -92,7 +92,7 @@ func (APIKey) Annotations() []schema.Annotation {
 		entsql.Annotation{Table: "api_keys"},
 		entsql.Checks(quotaChecks("api_keys", map[string]string{
 			"api_keys_key_hash":   "length(key_hash) = 64",
-			"api_keys_key_prefix": "length(key_prefix) IN (0, 8)",
+			"api_keys_key_prefix": "length(key_prefix) <= 8",
 			"api_keys_counters":   amounts("usage_count", "token_count"),
 			"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
 			"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/cipher"
 	"fmt"
+	"strings"
+	"unicode/utf8"
 )
 
 // Keyring holds the owner's keys. An adapter for a key management service wraps and unwraps there, and never sees
@@ -29,13 +31,13 @@ type StaticKeyring struct {
 var _ Keyring = (*StaticKeyring)(nil)
 
 // NewStaticKeyring returns a keyring of keys by their ids. Each key is [KeySize] random bytes, not a passphrase. It
-// returns [ErrInvalid] for a key of another length or one that is all the same byte, for an id that is empty or longer
-// than [MaxKeyID], and [ErrKey] if the current key is not among them.
+// returns [ErrInvalid] for a key of another length or one that is all the same byte, for an id that is empty, longer
+// than [MaxKeyID] or not valid UTF-8 without NUL, and [ErrKey] if the current key is not among them.
 func NewStaticKeyring(current string, keys map[string][]byte) (*StaticKeyring, error) {
 	r := &StaticKeyring{current, make(map[string]cipher.AEAD, len(keys))}
 	for id, key := range keys {
-		if id == "" || len(id) > MaxKeyID {
-			return nil, fmt.Errorf("%w: an id of %d bytes", ErrInvalid, len(id))
+		if err := checkID(id); err != nil {
+			return nil, err
 		}
 		aead, err := newAEAD(key)
 		if err != nil {
@@ -50,6 +52,17 @@ func NewStaticKeyring(current string, keys map[string][]byte) (*StaticKeyring, e
 		return nil, fmt.Errorf("current key %.40q: %w", current, ErrKey)
 	}
 	return r, nil
+}
+
+// checkID returns an error unless a database can hold an id.
+func checkID(id string) error {
+	if id == "" || len(id) > MaxKeyID {
+		return fmt.Errorf("%w: an id of %d bytes", ErrInvalid, len(id))
+	}
+	if !utf8.ValidString(id) || strings.ContainsRune(id, 0) {
+		return fmt.Errorf("%w: the id %q is not valid UTF-8 without NUL", ErrInvalid, id)
+	}
+	return nil
 }
 
 // uniform tells whether a key is one byte again and again, as one that nobody has set.

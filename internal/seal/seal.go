@@ -94,6 +94,9 @@ func NewDataKey(ctx context.Context, id uuid.UUID, ring Keyring, to Binding) (k 
 		return nil, "", nil, err
 	}
 	by = ring.CurrentID()
+	if err := checkID(by); err != nil {
+		return nil, "", nil, err
+	}
 	if wrapped, err = ring.Wrap(ctx, by, key, wrapping(id, by, to)); err != nil {
 		return nil, "", nil, err
 	}
@@ -125,6 +128,9 @@ func RewrapDataKey(ctx context.Context, id uuid.UUID, ring Keyring, by string, w
 	}
 	defer clear(key)
 	newBy = ring.CurrentID()
+	if err := checkID(newBy); err != nil {
+		return "", nil, err
+	}
 	rewrapped, err = ring.Wrap(ctx, newBy, key, wrapping(id, newBy, to))
 	return newBy, rewrapped, err
 }

@@ -1,0 +1,373 @@
+package registry_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// peoplesTexts are texts for people that are not names.
+var peoplesTexts = map[string]string{
+	"a zero-width non-joiner":  "می\u200cخواهم",
+	"a soft hyphen":            "Sprach\u00admodell",
+	"a right-to-left mark":     "שלום\u200f!",
+	"an isolated run":          "\u2067עברית\u2069 and English",
+	"a flag of tag characters": "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+	"a byte order mark":        "\ufefftext",
+	"separators of lines":      "one\u2028two\u2029three\r\nfour\vfive\u0085six",
+	"terminal codes":           "\x1b[31mred\x1b[0m\x07\x7f",
+	"noncharacters":            "\ufffe\uffff\U0010ffff",
+}
+
+// unstorable are texts that no column takes.
+var unstorable = map[string]string{
+	"NUL": "a\x00b", "a lone byte": "a\xffb", "a surrogate": "a\xed\xa0\x80b", "an overlong form": "a\xc0\xafb", "half a character": "a\xe2\x82",
+}
+
+// texts are the rows that texts are written to.
+type texts struct {
+	*registry.Registry
+	n        int
+	provider *ent.Provider
+	model    *ent.Model
+	key      *ent.APIKey
+	group    *ent.QuotaGroup
+	log      *ent.DiscoveryLog
+}
+
+// unique returns a name that is not taken.
+func (x *texts) unique() string {
+	x.n++
+	return fmt.Sprint("n", x.n)
+}
+
+// textInput is an operation that writes a text, and returns what is stored of it.
+type textInput struct {
+	column string
+	prose  bool // it is for people
+	write  func(t *testing.T, x *texts, text string) (stored string, err error)
+}
+
+// of returns what is stored of a row, if it could be written.
+func of[T any](row *T, err error, column func(*T) string) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	return column(row), nil
+}
+
+var catalogTexts = []textInput{
+	{"providers.name", false, func(t *testing.T, x *texts, text string) (string, error) {
+		p, err := x.CreateProvider(t.Context(), registry.ProviderInput{Name: text})
+		return of(p, err, func(p *ent.Provider) string { return p.Name })
+	}},
+	{"providers.display_name", true, func(t *testing.T, x *texts, text string) (string, error) {
+		p, err := x.CreateProvider(t.Context(), registry.ProviderInput{Name: x.unique(), DisplayName: text})
+		return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
+	}},
+	{"providers.display_name", true, func(t *testing.T, x *texts, text string) (string, error) {
+		p, err := x.UpdateProvider(t.Context(), x.provider.ID, registry.ProviderUpdate{DisplayName: &text})
+		return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
+	}},
+	{"providers.base_url", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateProvider(t.Context(), x.provider.ID, registry.ProviderUpdate{BaseURL: ptr("https://x.example/" + text)})
+		return "", err
+	}},
+	{"providers.description", true, func(t *testing.T, x *texts, text string) (string, error) {
+		p, err := x.UpdateProvider(t.Context(), x.provider.ID, registry.ProviderUpdate{Description: &text})
+		return of(p, err, func(p *ent.Provider) string { return p.Description })
+	}},
+	{"providers.name", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{Name: text}}}, nil)
+		return "", err
+	}},
+	{"prices.source", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: text}, nil)
+		return "", err
+	}},
+	{"models.name", true, func(t *testing.T, x *texts, text string) (string, error) {
+		id := x.unique()
+		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
+			Name: x.provider.Name, Models: []catalog.Model{{ModelID: id, Name: text}},
+		}}}, nil)
+		if err != nil {
+			return "", err
+		}
+		m, err := x.FindModel(t.Context(), x.provider.ID, id)
+		return of(m, err, func(m *ent.Model) string { return m.Name })
+	}},
+	{"model_families.name", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
+			Name: x.provider.Name, Models: []catalog.Model{{ModelID: x.unique(), Family: text}},
+		}}}, nil)
+		return "", err
+	}},
+	{"model_families.name", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: x.provider.ID, Name: text})
+		return "", err
+	}},
+	{"model_families.description", true, func(t *testing.T, x *texts, text string) (string, error) {
+		f, err := x.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text})
+		return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
+	}},
+	{"models.model_id", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateModel(t.Context(), registry.ModelInput{ProviderID: x.provider.ID, ModelID: text})
+		return "", err
+	}},
+	{"models.name", true, func(t *testing.T, x *texts, text string) (string, error) {
+		m, err := x.CreateModel(t.Context(), registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), Name: text})
+		return of(m, err, func(m *ent.Model) string { return m.Name })
+	}},
+	{"models.description", true, func(t *testing.T, x *texts, text string) (string, error) {
+		m, err := x.UpdateModel(t.Context(), x.model.ID, registry.ModelUpdate{Name: &text, Description: &text})
+		return of(m, err, func(m *ent.Model) string { return m.Description })
+	}},
+	{"prices.source", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateModel(t.Context(), registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), PriceSource: text})
+		return "", err
+	}},
+	{"prices.source", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateModelPricing(t.Context(), x.model.ID, registry.PriceInput{Rates: gpt4(), Source: text})
+		return "", err
+	}},
+	{"prices.service_tier", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateModelPricing(t.Context(), x.model.ID, registry.PriceInput{Rates: gpt4(), ServiceTier: text})
+		return "", err
+	}},
+	{"prices.rates", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateModelPricing(t.Context(), x.model.ID, registry.PriceInput{Rates: money.Rates{text: 1}})
+		return "", err
+	}},
+}
+
+var keyTexts = []textInput{
+	{"quota_groups.name", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: x.provider.ID, Name: text})
+		return "", err
+	}},
+	{"quota_groups.name", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateQuotaGroup(t.Context(), x.group.ID, registry.QuotaGroupUpdate{Name: &text})
+		return "", err
+	}},
+	{"api_keys.label", true, func(t *testing.T, x *texts, text string) (string, error) {
+		k, err := x.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), Label: text})
+		return of(k, err, func(k *ent.APIKey) string { return k.Label })
+	}},
+	{"api_keys.label", true, func(t *testing.T, x *texts, text string) (string, error) {
+		k, err := x.UpdateAPIKey(t.Context(), x.key.ID, registry.KeyUpdate{Label: &text})
+		return of(k, err, func(k *ent.APIKey) string { return k.Label })
+	}},
+	{"api_keys.allowed_models", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateAPIKey(t.Context(), x.key.ID, registry.KeyUpdate{AllowedModels: &[]string{text}})
+		return "", err
+	}},
+	{"api_keys.denied_models", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), DeniedModels: []string{text}})
+		return "", err
+	}},
+	{"api_keys.key_prefix", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: x.provider.ID, APIKey: text})
+		return "", err
+	}},
+	{"api_keys.key_prefix", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.RotateAPIKey(t.Context(), x.key.ID, registry.KeyRotation{APIKey: text})
+		return "", err
+	}},
+}
+
+var otherTexts = []textInput{
+	{"discovery_logs.identifier", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: text})
+		return "", err
+	}},
+	{"discovery_logs.source", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x", Source: text})
+		return "", err
+	}},
+	{"discovery_logs.llm_model", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x", LLMModel: text})
+		return "", err
+	}},
+	{"discovery_logs.discovered_data", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateDiscoveryResult(t.Context(), x.log.ID, json.RawMessage(`{"x": "`+text+`}`), discoverylog.StatusSuccess)
+		return "", err
+	}},
+	{"sdk_versions.version", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: text})
+		return "", err
+	}},
+	{"sdk_versions.sdk_path", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text})
+		return "", err
+	}},
+	{"sdk_versions.test_results", true, func(t *testing.T, x *texts, text string) (string, error) {
+		s, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text})
+		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
+	}},
+	{"sdk_versions.code_hash", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text})
+		return "", err
+	}},
+	{"settings.key", false, func(t *testing.T, x *texts, text string) (string, error) {
+		return "", x.SetSetting(t.Context(), text, "v")
+	}},
+	{"settings.value", true, func(t *testing.T, x *texts, text string) (string, error) {
+		if err := x.SetSetting(t.Context(), "k", text); err != nil {
+			return "", err
+		}
+		return x.GetSetting(t.Context(), "k")
+	}},
+	{"usage_events.request_id", false, func(t *testing.T, x *texts, text string) (string, error) {
+		return "", x.RecordUsage(t.Context(), registry.UsageInput{ModelID: x.model.ID, APIKeyID: x.key.ID, RequestID: text})
+	}},
+	{"usage_events.request_id", false, func(t *testing.T, x *texts, text string) (string, error) {
+		return "", x.RecordUsageBatch(t.Context(), []registry.UsageInput{{ModelID: x.model.ID, APIKeyID: x.key.ID, ServiceTier: text}})
+	}},
+	{"usage_events.error_class", false, func(t *testing.T, x *texts, text string) (string, error) {
+		lease, err := x.AcquireKey(t.Context(), registry.AcquireInput{ProviderID: x.provider.ID, ModelID: x.model.ID, TTL: time.Minute})
+		require.NoError(t, err)
+		return "", lease.Settle(t.Context(), registry.UsageInput{Failed: true, ErrorClass: text})
+	}},
+	{"audit_log.actor", false, func(t *testing.T, x *texts, text string) (string, error) {
+		return "", x.As(text).SetSetting(t.Context(), x.unique(), "v")
+	}},
+}
+
+// filterTexts are those that are looked for.
+var filterTexts = []textInput{
+	{"actor", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.ListAudit(t.Context(), registry.AuditFilter{Actor: text})
+		return "", err
+	}},
+	{"entity_id", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.ListAudit(t.Context(), registry.AuditFilter{EntityID: text})
+		return "", err
+	}},
+	{"request_id", false, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.ListUsageEvents(t.Context(), registry.EventFilter{RequestID: text})
+		return "", err
+	}},
+	{"search", true, func(t *testing.T, x *texts, text string) (string, error) {
+		_, err := x.UpdateModel(t.Context(), x.model.ID, registry.ModelUpdate{Name: ptr("<" + text + ">")})
+		if err != nil {
+			return "", err
+		}
+		found, err := x.ListModels(t.Context(), registry.ModelFilter{Search: "<" + text + ">"})
+		if err != nil {
+			return "", err
+		}
+		require.Len(t, found, 1)
+		return text, nil
+	}},
+}
+
+// TestTexts writes texts of people's languages, and what a database cannot hold, to every column of texts by every
+// operation: both engines store, or refuse, the same.
+func TestTexts(t *testing.T) { eachEngine(t, testTexts) }
+
+func testTexts(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	x := &texts{Registry: reg, provider: mustProvider(t, reg, "openai")}
+	x.model, x.key = mustModel(t, reg, x.provider.ID, "m", gpt4()), mustKey(t, reg, x.provider.ID, 1)
+	var err error
+	x.group, err = reg.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: x.provider.ID, Name: "g"})
+	require.NoError(t, err)
+	x.log, err = reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x"})
+	require.NoError(t, err)
+
+	for _, inputs := range [][]textInput{catalogTexts, keyTexts, otherTexts, filterTexts} {
+		for _, in := range inputs {
+			for name, text := range unstorable {
+				_, err := in.write(t, x, text)
+				require.ErrorIs(t, err, registry.ErrInvalidData, "%s with %s", in.column, name)
+				require.NotContains(t, err.Error(), text)
+			}
+			for name, text := range peoplesTexts {
+				if !in.prose && name == "noncharacters" { // which are no worse than others
+					continue
+				}
+				stored, err := in.write(t, x, text)
+				if !in.prose {
+					require.ErrorIs(t, err, registry.ErrInvalidData, "%s with %s", in.column, name)
+					continue
+				}
+				require.NoError(t, err, "%s with %s", in.column, name)
+				require.Equal(t, text, stored, in.column)
+			}
+		}
+	}
+}
+
+// marshaler is a value that says for itself what it is in JSON.
+type marshaler string
+
+func (m marshaler) MarshalJSON() ([]byte, error) { return []byte(m), nil }
+
+// TestJSON stores JSON that is valid, and no other.
+func TestJSON(t *testing.T) { eachEngine(t, testJSON) }
+
+func testJSON(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	log, err := reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x"})
+	require.NoError(t, err)
+	for name, text := range map[string]string{
+		"invalid UTF-8": "\"\xff\"", "an invalid key": "{\"\xff\": 1}", "a surrogate": "\"\xed\xa0\x80\"", "NUL": "\"\x00\"", "half": "\"\xe2\x82\"",
+	} {
+		for _, data := range []any{json.RawMessage(text), []byte(text), marshaler(text), map[string]any{"x": json.RawMessage(text)}} {
+			_, err := reg.UpdateDiscoveryResult(t.Context(), log.ID, data, discoverylog.StatusSuccess)
+			require.ErrorIs(t, err, registry.ErrInvalidData, "%s as %T", name, data)
+		}
+	}
+	for name, text := range map[string]string{
+		"escapes": `"\u0000\ud800"`, "people's": `"` + peoplesTexts["a flag of tag characters"] + "\u200c\ufffe" + `"`,
+		"deep": strings.Repeat("[", 9000) + strings.Repeat("]", 9000), "the same key": `{"a":1,"a":2}`, "a large number": "1e999999",
+	} {
+		log, err := reg.UpdateDiscoveryResult(t.Context(), log.ID, json.RawMessage(text), discoverylog.StatusSuccess)
+		require.NoError(t, err, name)
+		require.Equal(t, text, string(log.DiscoveredData), name)
+	}
+}
+
+// TestShortAPIKeys adds keys of servers of one's own, of which at most half is stored.
+func TestShortAPIKeys(t *testing.T) { eachEngine(t, testShortAPIKeys) }
+
+func testShortAPIKeys(t *testing.T, e engine) {
+	t.Parallel()
+	reg := e.new(t, registry.WithKeyring(ring(t, "a")))
+	p := mustProvider(t, reg, "local")
+	for key, prefix := range map[string]string{
+		"x": "", "xy": "x", "sk-1234": "sk-", "token-abc123": "token-", "fifteen-letters": "fifteen",
+		"sixteen-letters-": "sixteen-", strings.Repeat("x", 4096): "xxxxxxxx",
+	} {
+		k, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: key})
+		require.NoError(t, err, key)
+		require.Equal(t, prefix, k.KeyPrefix)
+		found, err := reg.FindAPIKey(t.Context(), p.ID, key)
+		require.NoError(t, err)
+		require.Equal(t, k.ID, found.ID)
+		requireReveals(t, reg, k.ID, key)
+		_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: key})
+		require.ErrorIs(t, err, registry.ErrConflict)
+	}
+	one, err := reg.FindAPIKey(t.Context(), p.ID, "x")
+	require.NoError(t, err)
+	next, err := reg.RotateAPIKey(t.Context(), one.ID, registry.KeyRotation{APIKey: "z"})
+	require.NoError(t, err, "it is not keyless")
+	requireReveals(t, reg, next.ID, "z")
+	_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, Keyless: true})
+	require.NoError(t, err)
+	_, err = reg.FindAPIKey(t.Context(), p.ID, strings.Repeat("x", 4097))
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+}
