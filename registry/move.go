@@ -46,16 +46,21 @@ const moveRows = 20_000
 // the end both are read as a whole and compared, table by table.
 //
 // Both are names as for [Open]; options that are for PostgreSQL alone are for whichever of the two it is.
-// The source is not changed, and must be up to date and at rest: stop the services that write to it
-// first. The target is created and migrated as by Open. Until the move is complete, Open refuses it with
-// [ErrSchema].
+// The source must be up to date. Stop the services that write to it first, and start them again with the target. The
+// target is created and migrated as by Open. Until the move is complete, Open refuses it with [ErrSchema].
 //
-// A move that was interrupted is taken up where it was by calling Move again. One that has copied a
-// source which changed meanwhile returns [ErrConflict], and starts over when it is called again.
+// The source is not changed. Writers to it are not kept waiting, and Move notices what they wrote: it returns
+// [ErrConflict], and starts over when it is called again. At its end it holds writers off while it looks whether anything
+// was written: in a file for an instant; on PostgreSQL by locks on all tables, for which the role must be allowed to
+// UPDATE them, and for as long as it takes to read the source once more. What is written to the source after Move has
+// returned is not in the target.
+//
+// A move that was interrupted is taken up where it was by calling Move again.
 //
 // Progress may be nil. Move returns [ErrConflict] too when the target has rows in it, or when another
-// move into it was begun; [ErrUncertain] when the connection was lost with a commit, after which Open
-// tells whether the move was complete; else the errors of Open, of both databases.
+// move into it was begun; [ErrBusy] when a transaction on the source does not end; [ErrUncertain] when the
+// connection was lost with a commit, after which Open tells whether the move was complete; else the errors
+// of Open, of both databases.
 func Move(ctx context.Context, from, to string, progress MoveProgress, options ...Option) (report MoveReport, err error) {
 	const op = "move"
 	cfg, err := configure(options)
@@ -109,11 +114,8 @@ func (m *mover) run(ctx context.Context) (report MoveReport, err error) {
 		return MoveReport{}, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	snapshot := "BEGIN"
-	if m.source.Dialect() == dialect.Postgres {
-		snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-	}
-	if _, err := conn.ExecContext(ctx, snapshot); err != nil {
+	version, err := m.snapshot(ctx, conn)
+	if err != nil {
 		return MoveReport{}, err
 	}
 	defer func() {
@@ -138,7 +140,10 @@ func (m *mover) run(ctx context.Context) (report MoveReport, err error) {
 			return MoveReport{}, err
 		}
 	}
-	return report, m.end(ctx)
+	if err := m.hold(ctx, conn, tables, report.Tables, version); err != nil {
+		return MoveReport{}, err
+	}
+	return report, m.end(ctx, conn)
 }
 
 // begin marks an empty target, or takes over one that is marked already.
@@ -206,19 +211,16 @@ func refuseMoving(ctx context.Context, db store.DB) error {
 	return err
 }
 
-// end takes the mark away.
-func (m *mover) end(ctx context.Context) error {
-	if m.target.Dialect() == dialect.Postgres {
-		// The planner knows nothing yet of what was copied.
-		if _, err := m.target.Writer().ExecContext(ctx, "ANALYZE"); err != nil {
-			return err
-		}
-	}
+// end takes the mark away, while the source is held.
+func (m *mover) end(ctx context.Context, source *sql.Conn) error {
 	return m.inTx(ctx, func(tx *sql.Conn) error {
 		if err := m.stillOurs(ctx, tx); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "DROP TABLE "+moveTable)
+		if _, err := tx.ExecContext(ctx, "DROP TABLE "+moveTable); err != nil {
+			return err
+		}
+		_, err := source.ExecContext(ctx, "SELECT 1") // the connection that holds it is there
 		return err
 	})
 }
@@ -242,11 +244,12 @@ func (m *mover) inTx(ctx context.Context, body func(tx *sql.Conn) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	begin := "BEGIN"
 	if m.target.Dialect() == dialect.SQLite {
-		begin = "BEGIN IMMEDIATE"
+		err = store.BeginImmediate(ctx, conn)
+	} else {
+		_, err = conn.ExecContext(ctx, "BEGIN")
 	}
-	if _, err := conn.ExecContext(ctx, begin); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := body(conn); err != nil {
@@ -373,9 +376,8 @@ func (m *mover) verify(ctx context.Context, t movedTable, want MovedTable) (err 
 	if err = errors.Join(err, conn.Close()); err != nil || got == want {
 		return err
 	}
-	return errors.Join(fmt.Errorf("%w: table %s has %d rows with digest %s in the source, %d with %s in the target:"+
-		" the source changed while it was moved; stop what writes to it and call Move again, which starts over",
-		ErrConflict, t.name, want.Rows, want.Digest, got.Rows, got.Digest), m.differ(ctx))
+	return errors.Join(fmt.Errorf("%w: table %s has %d rows with digest %s in the source, %d with %s in the target: %s",
+		ErrConflict, t.name, want.Rows, want.Digest, got.Rows, got.Digest, sourceChanged), m.differ(ctx))
 }
 
 // differ notes that the target is to be emptied first when Move is called again.

@@ -211,6 +211,14 @@ func patiently(ctx context.Context, call func() error) error {
 	return busy.Wait(ctx, patience, call)
 }
 
+// BeginImmediate begins a transaction that keeps others from writing, on a connection of [SQLite.Writer].
+func BeginImmediate(ctx context.Context, conn *sql.Conn) error {
+	return patiently(ctx, func() error {
+		_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+		return err
+	})
+}
+
 // expect are the pragmas that a connection must have, by name.
 type expect map[string]int64
 

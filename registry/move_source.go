@@ -1,0 +1,104 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"entgo.io/ent/dialect"
+
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+)
+
+const sourceChanged = "the source changed while it was moved;" +
+	" stop what writes to it and call Move again, which starts over"
+
+// beginSource begins a transaction that reads one state. A server must not end it while the target is written or read.
+const beginSource = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0"
+
+// snapshot begins to read one state of the source. It returns the version of that state, of a file.
+func (m *mover) snapshot(ctx context.Context, source *sql.Conn) (version int64, err error) {
+	if m.source.Dialect() == dialect.Postgres {
+		_, err = source.ExecContext(ctx, beginSource)
+		return 0, err
+	}
+	if _, err := source.ExecContext(ctx, "BEGIN"); err != nil {
+		return 0, err
+	}
+	return dataVersion(ctx, source)
+}
+
+// dataVersion returns a number that changes when another connection writes to the file.
+func dataVersion(ctx context.Context, source *sql.Conn) (version int64, err error) {
+	err = source.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version)
+	return version, err
+}
+
+// hold ends the snapshot, and keeps others from writing to the source until the transaction ends that it begins. If
+// anything was written since the snapshot, it returns ErrConflict.
+func (m *mover) hold(
+	ctx context.Context, source *sql.Conn, tables []movedTable, want []MovedTable, version int64,
+) (err error) {
+	if m.target.Dialect() == dialect.Postgres {
+		// The planner knows nothing yet of what was copied.
+		if _, err := m.target.Writer().ExecContext(ctx, "ANALYZE"); err != nil {
+			return err
+		}
+	}
+	if _, err := source.ExecContext(ctx, "ROLLBACK"); err != nil {
+		return err
+	}
+	var changed bool
+	if m.source.Dialect() == dialect.Postgres {
+		changed, err = m.holdTables(ctx, source, tables, want)
+	} else {
+		changed, err = holdFile(ctx, source, version)
+	}
+	if err == nil && changed {
+		err = errors.Join(fmt.Errorf("%w: %s", ErrConflict, sourceChanged), m.differ(ctx))
+	}
+	return err
+}
+
+func holdFile(ctx context.Context, source *sql.Conn, version int64) (changed bool, err error) {
+	if err := store.BeginImmediate(ctx, source); err != nil {
+		return false, err
+	}
+	now, err := dataVersion(ctx, source)
+	return now != version, err
+}
+
+// holdTables locks the tables and reads them again: PostgreSQL does not say whether something was written.
+func (m *mover) holdTables(
+	ctx context.Context, source *sql.Conn, tables []movedTable, want []MovedTable,
+) (changed bool, err error) {
+	names := make([]string, 0, len(tables))
+	for _, t := range tables {
+		if t.name == usageevent.Table {
+			names = append(names, "ONLY "+t.name) // nobody writes to its partitions past it
+			continue
+		}
+		names = append(names, t.name)
+	}
+	lock := beginSource + "; SET LOCAL lock_timeout = '10s'; LOCK TABLE " + strings.Join(names, ", ") + " IN SHARE MODE"
+	err = m.source.Retry(ctx, func() error { // somebody may wait for Move as Move waits for him
+		_, err := source.ExecContext(ctx, lock)
+		if err != nil {
+			_, _ = source.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // it fails where the connection is lost
+		}
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	for i, t := range tables {
+		got, err := digestTable(ctx, source, t, func(row) error { return nil })
+		if err != nil || got != want[i] {
+			return true, err
+		}
+	}
+	return false, nil
+}
