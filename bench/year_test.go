@@ -151,7 +151,7 @@ func reopen(b *testing.B) (d database) {
 	for i := range yearProviders {
 		p, err := reg.FindProvider(b.Context(), fmt.Sprint("p", i))
 		require.NoError(b, err)
-		keys, err := reg.ListAPIKeys(b.Context(), p.ID)
+		keys, err := reg.ListAPIKeys(b.Context(), registry.KeyFilter{ProviderID: p.ID})
 		require.NoError(b, err)
 		for m := range yearModels {
 			model, err := reg.FindModel(b.Context(), p.ID, fmt.Sprint("m", m))

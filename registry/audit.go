@@ -21,7 +21,8 @@ import (
 const (
 	ActionCreate   = "create"
 	ActionUpdate   = "update"    // of a price: one ends and the next begins, unless the rates are the same
-	ActionDelete   = "delete"    // hidden, its name free again; of a setting: removed
+	ActionDelete   = "delete"    // hidden, its name free again; of a family, a quota group or a setting: removed
+	ActionUndelete = "undelete"  // live again
 	ActionPurge    = "purge"     // removed for good
 	ActionDisable  = "disable"   // a key, by a person
 	ActionEnable   = "enable"    // a key, by a person
@@ -74,8 +75,13 @@ type AuditFilter struct {
 	Start    time.Time // the first instant
 	End      time.Time // the first instant after it
 
-	Limit  int       // up to MaxLimit. Defaults to DefaultLimit
-	Before uuid.UUID // the last entry of the page before; zero: from the newest
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last entry of the page before, all that follow are older; zero: from the newest
+}
+
+func (fl AuditFilter) next(last *ent.AuditEntry) (AuditFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
 }
 
 func (fl AuditFilter) faults() faults {
@@ -88,46 +94,33 @@ func (fl AuditFilter) faults() faults {
 		start, end := clamp(fl.Start), clamp(fl.End)
 		f.check(end.After(start), "end %s is not after start %s", end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
 	}
-	f.check(fl.Limit >= 0 && fl.Limit <= MaxLimit, "limit %d is not within 0 and %d", fl.Limit, MaxLimit)
 	return f
 }
 
 // ListAudit returns a page of the audit trail, newest first: who changed which provider, family,
-// model, price, API key or setting, when, from what to what. For the next page, ask again with
-// Before set to the id of the last entry.
+// model, price, API key or setting, when, from what to what.
 //
-// Before and After are the row in JSON, without fields that are zero; nil: there was none, or it is
+// An entry's Before and After are the row in JSON, without fields that are zero; nil: there was none, or it is
 // gone; of what AcquireKey and the ends of leases do to keys and providers, what they changed, and why. They never hold an API key or its hash, but values of settings as they are. A change that
 // changes nothing but the row's updated_at has no entry; neither have recorded usage, discovery logs
 // and SDK versions. A change of the standard price is one of the price: the model's current costs
 // follow it without an entry.
 //
 // It returns [ErrInvalidData], also when the end is not after the start, or [ErrNotFound] for an
-// unknown Before.
+// entry of filter.After that is not there.
 func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.AuditEntry, error) {
-	f := filter.faults()
-	if err := f.err(); err != nil {
-		return nil, translate(ctx, "list audit", err)
-	}
-	client, where := r.client, filter.predicates()
-	if filter.Before != uuid.Nil {
-		client = r.fresh // a replica could lack that entry, which was the primary's, or some before it
-		last, err := client.AuditEntry.Get(ctx, filter.Before)
-		if err != nil {
-			return nil, translate(ctx, "list audit", err)
-		}
-		// At most the time, and of that time the ids below: in this form both databases read the index
-		// on the time from there on.
-		where = append(where, auditentry.AtLTE(last.At),
-			auditentry.Or(auditentry.AtLT(last.At), auditentry.IDLT(last.ID)))
-	}
-	limit := filter.Limit
-	if limit == 0 {
-		limit = DefaultLimit
-	}
-	page, err := client.AuditEntry.Query().Where(where...).
-		Order(auditentry.ByAt(sql.OrderDesc()), auditentry.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
-	return allTied(r, page), translate(ctx, "list audit", err)
+	return listing[*ent.AuditEntry, uuid.UUID]{
+		order: newestFirst(auditentry.FieldAt, auditentry.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.AuditEntry, error) {
+			return c.AuditEntry.Get(ctx, id)
+		},
+		place: func(e *ent.AuditEntry) []any { return []any{e.At, e.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.AuditEntry, error) {
+			query := c.AuditEntry.Query().Where(filter.predicates()...)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "list audit", filter.faults(), filter.Limit, filter.After)
 }
 
 func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {

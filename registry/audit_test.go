@@ -471,7 +471,7 @@ func testAs(t *testing.T, e engine) {
 			require.ErrorContains(t, err, ": actor ", name)
 		}
 		require.Equal(t, before, dump(t, reg), name)
-		_, err := as.ListProviders(ctx)
+		_, err := as.ListProviders(ctx, registry.ProviderFilter{})
 		require.NoError(t, err, "what is not audited goes on")
 		record(t, as, m, k, 0, 0)
 		clearAllOf(t, reg, "usage_tracking", "usage_totals")
@@ -583,7 +583,7 @@ func testListAudit(t *testing.T, e engine) {
 				for _, e := range page {
 					got = append(got, e.ID)
 				}
-				filter.Before = got[len(got)-1]
+				filter.After = got[len(got)-1]
 			}
 			require.Equal(t, want, got, "%s, %d a page", name, limit)
 		}
@@ -604,7 +604,7 @@ func testListAudit(t *testing.T, e engine) {
 		_, err := reg.ListAudit(ctx, bad)
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
-	_, err := reg.ListAudit(ctx, registry.AuditFilter{Before: uuid.New()})
+	_, err := reg.ListAudit(ctx, registry.AuditFilter{After: uuid.New()})
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	require.ErrorIs(t, reg.InTx(ctx, func(tx *registry.Registry) error {
 		require.NoError(t, tx.SetSetting(ctx, "in", "tx"))

@@ -40,7 +40,7 @@ func testImportCatwalk(t *testing.T, e engine) {
 		provider, err := reg.FindProvider(t.Context(), p.Name)
 		require.NoError(t, err)
 		require.Equal(t, p.BaseURL, provider.BaseURL)
-		models, err := reg.GetModelsByProvider(t.Context(), provider.ID)
+		models, err := reg.GetModelsByProvider(t.Context(), provider.ID, registry.Page{Limit: registry.MaxLimit})
 		require.NoError(t, err)
 		require.Len(t, models, len(p.Models))
 	}
@@ -199,7 +199,7 @@ func testImportCatalog(t *testing.T, e engine) {
 			require.ErrorIs(t, err, registry.ErrInvalidData, name)
 			require.Less(t, len(err.Error()), 4000, name)
 		}
-		all, err := reg.ListProviders(t.Context())
+		all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 		require.NoError(t, err)
 		require.Empty(t, all)
 	})
@@ -213,7 +213,7 @@ func testImportCatalog(t *testing.T, e engine) {
 			}
 		})
 		require.ErrorIs(t, err, context.Canceled)
-		all, err := reg.ListProviders(t.Context())
+		all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 		require.NoError(t, err)
 		require.Empty(t, all, "all or nothing")
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 )
 
 const (
@@ -62,16 +63,23 @@ func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (l
 	return log.Unwrap(), nil
 }
 
-// UpdateDiscoveryResult notes the result of an attempt, which counts it, and returns the log.
-// Data is what was found, stored as JSON of up to 1 MiB; nil: nothing; bytes are JSON already. If
-// data is an error, its text, without control characters, becomes the error message instead. A status other than pending completes the discovery.
-// It returns [ErrInvalidData] for an unknown status or data that is no JSON, or [ErrNotFound].
+// DiscoveryResult is the result of an attempt that found something and failed, too.
+type DiscoveryResult struct {
+	Data any   // what was found, as for UpdateDiscoveryResult
+	Err  error // what went wrong; nil: nothing
+}
+
+// UpdateDiscoveryResult notes the result of an attempt, in place of the one before, which counts it, and returns the
+// log. Data is what was found, stored as JSON of up to 1 MiB; nil: nothing; bytes are JSON already. If data is an
+// error, its text, without control characters, becomes the error message instead; a [DiscoveryResult] has both. A
+// status other than pending completes the discovery. It returns [ErrInvalidData] for an unknown status or data that
+// is no JSON, or [ErrNotFound].
 func (r *Registry) UpdateDiscoveryResult(
 	ctx context.Context, id uuid.UUID, data any, status discoverylog.Status,
 ) (log *ent.DiscoveryLog, err error) {
 	op := fmt.Sprintf("update discovery %s", id)
 	var f faults
-	f.check(discoverylog.StatusValidator(status) == nil, "status is not one of pending, success, failed")
+	f.check(discoverylog.StatusValidator(status) == nil, badDiscoveryStatus)
 	message, found := f.result(data)
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
@@ -104,6 +112,14 @@ func (f *faults) result(data any) (message string, found json.RawMessage) {
 		return "", nil
 	case error:
 		return cleaned(d.Error(), maxMessage), nil
+	case DiscoveryResult:
+		if d.Err != nil {
+			message = cleaned(d.Err.Error(), maxMessage)
+		}
+		_, isError := d.Data.(error)
+		f.check(!isError, "the data of a DiscoveryResult is an error, which belongs into its Err")
+		_, found = f.result(d.Data)
+		return message, found
 	case []byte:
 		data = json.RawMessage(d)
 	}
@@ -114,19 +130,70 @@ func (f *faults) result(data any) (message string, found json.RawMessage) {
 	return "", found
 }
 
-// GetRecentDiscoveries returns the newest discoveries, newest first: up to limit, which is 1 to
-// [MaxLimit], or 0 for [DefaultLimit]. It returns [ErrInvalidData] for another limit.
-func (r *Registry) GetRecentDiscoveries(ctx context.Context, limit int) ([]*ent.DiscoveryLog, error) {
+const badDiscoveryStatus = "status is not one of pending, success, failed"
+
+// GetDiscoveryLog returns a discovery log, or [ErrNotFound]. Several logs may have one identifier:
+// GetRecentDiscoveries lists them.
+func (r *Registry) GetDiscoveryLog(ctx context.Context, id uuid.UUID) (*ent.DiscoveryLog, error) {
+	log, err := r.client.DiscoveryLog.Get(ctx, id)
+	return tied(r, log), translate(ctx, fmt.Sprintf("get discovery %s", id), err)
+}
+
+// DeleteDiscoveryLog removes a discovery log for good. It returns [ErrNotFound].
+func (r *Registry) DeleteDiscoveryLog(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("delete discovery %s", id), func(tx *ent.Client) error {
+		return tx.DiscoveryLog.DeleteOneID(id).Exec(ctx)
+	})
+}
+
+// DiscoveryFilter selects discovery logs. Conditions that are zero are none; the others must all hold.
+type DiscoveryFilter struct {
+	ProviderID uuid.UUID
+	Identifier string // the whole one
+	Status     discoverylog.Status
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last log of the page before; zero: from the newest
+}
+
+func (fl DiscoveryFilter) next(last *ent.DiscoveryLog) (DiscoveryFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+func (fl DiscoveryFilter) faults() faults {
 	var f faults
-	f.check(limit >= 0 && limit <= MaxLimit, "limit %d is not within 0 and %d", limit, MaxLimit)
-	if err := f.err(); err != nil {
-		return nil, translate(ctx, "get recent discoveries", err)
+	f.text("identifier", fl.Identifier, 0, maxIdentifier)
+	f.check(fl.Status == "" || discoverylog.StatusValidator(fl.Status) == nil, badDiscoveryStatus)
+	return f
+}
+
+func (fl DiscoveryFilter) predicates() (where []predicate.DiscoveryLog) {
+	if fl.ProviderID != uuid.Nil {
+		where = append(where, discoverylog.ProviderID(fl.ProviderID))
 	}
-	if limit == 0 {
-		limit = DefaultLimit
+	if fl.Identifier != "" {
+		where = append(where, discoverylog.Identifier(fl.Identifier))
 	}
-	logs, err := r.client.DiscoveryLog.Query().
-		Order(discoverylog.ByStartedAt(sql.OrderDesc()), discoverylog.ByID(sql.OrderDesc())).
-		Limit(limit).All(ctx)
-	return allTied(r, logs), translate(ctx, "get recent discoveries", err)
+	if fl.Status != "" {
+		where = append(where, discoverylog.StatusEQ(fl.Status))
+	}
+	return where
+}
+
+// GetRecentDiscoveries returns a page of the discovery logs that the filter selects, those first that began last. It
+// returns [ErrInvalidData], or [ErrNotFound] for an After that was deleted.
+func (r *Registry) GetRecentDiscoveries(ctx context.Context, filter DiscoveryFilter) ([]*ent.DiscoveryLog, error) {
+	return listing[*ent.DiscoveryLog, uuid.UUID]{
+		order: newestFirst(discoverylog.FieldStartedAt, discoverylog.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.DiscoveryLog, error) {
+			return c.DiscoveryLog.Get(ctx, id)
+		},
+		place: func(l *ent.DiscoveryLog) []any { return []any{l.StartedAt, l.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.DiscoveryLog, error) {
+			query := c.DiscoveryLog.Query().Where(filter.predicates()...)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "get recent discoveries", filter.faults(), filter.Limit, filter.After)
 }

@@ -40,8 +40,16 @@
 //
 // # Deletes
 //
-// Deleting a provider, a model or a key hides it from lists and frees its name; the ledger
-// keeps pointing at it. Purging removes it for good, and is refused while there is usage.
+// Deleting a provider, a model or a key hides it and frees its name; the ledger keeps pointing at it. What is deleted
+// can be read by its id: GetProvider, GetModel and the like return it, and its DeletedAt tells. Find and List show
+// what is live, updates refuse what is deleted, Undelete takes a deletion back. Purging removes for good, and is
+// refused while there is usage. The other entities are removed for good when they are deleted; docs/entities.md says
+// of each what can be done with it, and why something can't.
+//
+// # Lists
+//
+// Every list is a page of up to Limit rows, 100 unless its filter says otherwise, and After is the last row of the page
+// before. [All] goes through all pages.
 //
 // # Audit trail
 //

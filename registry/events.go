@@ -83,8 +83,13 @@ type EventFilter struct {
 	Failed    bool      // only requests that ended with an error
 	Unpriced  bool      // only requests whose cost is not known
 
-	Limit  int       // up to MaxLimit. Defaults to DefaultLimit
-	Before uuid.UUID // the last event of the page before; zero: from the newest
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last event of the page before, all that follow are older; zero: from the newest
+}
+
+func (fl EventFilter) next(last *ent.UsageEvent) (EventFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
 }
 
 func (fl EventFilter) faults() faults {
@@ -93,7 +98,7 @@ func (fl EventFilter) faults() faults {
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
 		f.span(clamp(fl.Start), clamp(fl.End))
 	}
-	f.check(fl.Limit >= 0 && fl.Limit <= MaxLimit, "limit %d is not within 0 and %d", fl.Limit, MaxLimit)
+	f.limit(fl.Limit)
 	return f
 }
 
@@ -109,7 +114,7 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 		{!fl.End.IsZero(), usageevent.IDLT(firstEventID(clamp(fl.End)))},
 		{fl.Failed, usageevent.Success(false)},
 		{fl.Unpriced, usageevent.CostIsNil()},
-		{fl.Before != uuid.Nil, usageevent.IDLT(fl.Before)},
+		{fl.After != uuid.Nil, usageevent.IDLT(fl.After)},
 	} {
 		if condition.wanted {
 			where = append(where, condition.is)
@@ -120,17 +125,14 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 
 // ListUsageEvents returns a page of the requests that were recorded, newest first, as long as PruneUsage
 // has not removed them. Those of a key are found by the quarters of an hour in which it was
-// used, as long as those are kept. For the next page, ask again with Before set to the id of the last event; whether
-// that is still there does not matter. It returns [ErrInvalidData], also when the end is not after the start.
+// used, as long as those are kept. Whether the event that After names is still there does not matter. It returns
+// [ErrInvalidData], also when the end is not after the start.
 func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*ent.UsageEvent, error) {
 	f := filter.faults()
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, "list usage events", err)
 	}
-	limit := filter.Limit
-	if limit == 0 {
-		limit = DefaultLimit
-	}
+	limit := pageSize(filter.Limit)
 	var page []*ent.UsageEvent
 	var err error
 	if filter.APIKeyID != uuid.Nil && filter.RequestID == "" {
@@ -190,7 +192,7 @@ func (fl EventFilter) quarters() (where []predicate.Usage) {
 		{!fl.End.IsZero(), usage.PeriodStartLT(clamp(fl.End))},
 		{fl.Failed, usage.ErrorCountGT(0)},
 		{fl.Unpriced, usage.UnpricedCountGT(0)},
-		{fl.Before != uuid.Nil, usage.PeriodStartLTE(clamp(eventTime(fl.Before)))},
+		{fl.After != uuid.Nil, usage.PeriodStartLTE(clamp(eventTime(fl.After)))},
 	} {
 		if condition.wanted {
 			where = append(where, condition.is)

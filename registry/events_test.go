@@ -50,7 +50,7 @@ func testListUsageEvents(t *testing.T, e engine) {
 			if len(events) < size {
 				return ids
 			}
-			filter.Before = events[len(events)-1].ID
+			filter.After = events[len(events)-1].ID
 		}
 	}
 	for name, test := range map[string]struct {
@@ -91,7 +91,7 @@ func testListUsageEvents(t *testing.T, e engine) {
 
 	// The event that a page ended with may be gone.
 	require.Equal(t, 1, must(reg.Client().UsageEvent.Delete().Where(usageevent.ID(all[49].ID)).Exec(ctx)))
-	rest, err := reg.ListUsageEvents(ctx, registry.EventFilter{Before: all[49].ID, Limit: registry.MaxLimit})
+	rest, err := reg.ListUsageEvents(ctx, registry.EventFilter{After: all[49].ID, Limit: registry.MaxLimit})
 	require.NoError(t, err)
 	require.Equal(t, all[50].ID, rest[0].ID)
 	require.Len(t, rest, requests-50)
@@ -134,7 +134,7 @@ func testEventsOfKey(t *testing.T, e engine) {
 	require.Len(t, events, 1)
 	require.Equal(t, "both", events[0].RequestID)
 	var all int
-	for filter := (registry.EventFilter{APIKeyID: k.ID, Limit: registry.MaxLimit}); ; filter.Before = events[len(events)-1].ID {
+	for filter := (registry.EventFilter{APIKeyID: k.ID, Limit: registry.MaxLimit}); ; filter.After = events[len(events)-1].ID {
 		events, err = reg.ListUsageEvents(t.Context(), filter)
 		require.NoError(t, err)
 		if all += len(events); len(events) < registry.MaxLimit {
@@ -142,7 +142,7 @@ func testEventsOfKey(t *testing.T, e engine) {
 		}
 	}
 	require.Equal(t, 2*quarters+1, all)
-	events, err = reg.ListUsageEvents(t.Context(), registry.EventFilter{APIKeyID: k.ID, Before: uuid.Max})
+	events, err = reg.ListUsageEvents(t.Context(), registry.EventFilter{APIKeyID: k.ID, After: uuid.Max})
 	require.NoError(t, err)
 	require.Len(t, events, registry.DefaultLimit)
 }

@@ -300,7 +300,7 @@ func (l *failoverLoad) compare(t *testing.T) failoverReport {
 // settings returns which writes left a setting.
 func (l *failoverLoad) settings(t *testing.T) map[int]bool {
 	t.Helper()
-	all, err := l.reg.ListSettings(t.Context())
+	all, err := collect(registry.All(t.Context(), l.reg.ListSettings, registry.SettingFilter{}))
 	require.NoError(t, err)
 	set := map[int]bool{}
 	for _, s := range all {
@@ -777,7 +777,7 @@ func TestDeadlock(t *testing.T) {
 	require.ErrorIs(t, errs[0], registry.ErrBusy)
 	require.NotErrorIs(t, errs[0], registry.ErrUncertain)
 	require.NoError(t, errs[1])
-	keys, err := reg.ListAPIKeys(t.Context(), l.model.ProviderID)
+	keys, err := reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: l.model.ProviderID})
 	require.NoError(t, err)
 	for _, k := range keys[:2] {
 		require.EqualValues(t, 1, k.UsageCount)

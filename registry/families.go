@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 )
 
@@ -16,6 +19,12 @@ type FamilyInput struct {
 	ProviderID  uuid.UUID // a live provider
 	Name        string    // such as claude-3, 1 to 128 characters; unique in its provider
 	Description string    // up to 4,096 characters
+}
+
+// FamilyUpdate changes the fields of a family that are not nil, under the rules of [FamilyInput].
+type FamilyUpdate struct {
+	Name        *string
+	Description *string
 }
 
 func (in FamilyInput) faults() faults {
@@ -60,10 +69,117 @@ func requireProvider(ctx context.Context, client *ent.Client, id uuid.UUID) erro
 	return err
 }
 
-// ListFamilies returns the families of a live provider by name. Another provider has none.
-func (r *Registry) ListFamilies(ctx context.Context, providerID uuid.UUID) ([]*ent.ModelFamily, error) {
-	all, err := r.client.ModelFamily.Query().
-		Where(modelfamily.ProviderID(providerID), modelfamily.HasProviderWith(provider.DeletedAtIsNil())).
-		Order(modelfamily.ByName()).All(ctx)
-	return allTied(r, all), translate(ctx, "list families", err)
+// GetFamily returns a family, also of a deleted provider. It returns [ErrNotFound].
+func (r *Registry) GetFamily(ctx context.Context, id uuid.UUID) (*ent.ModelFamily, error) {
+	family, err := r.client.ModelFamily.Get(ctx, id)
+	return tied(r, family), translate(ctx, fmt.Sprintf("get family %s", id), err)
+}
+
+// FindFamily returns the family of that name of a live provider, or [ErrNotFound].
+func (r *Registry) FindFamily(ctx context.Context, providerID uuid.UUID, name string) (*ent.ModelFamily, error) {
+	op := fmt.Sprintf("find family %.*q of provider %s", maxName, name, providerID)
+	if !storable(name) {
+		return nil, translate(ctx, op, ErrNotFound)
+	}
+	family, err := r.client.ModelFamily.Query().
+		Where(modelfamily.ProviderID(providerID), modelfamily.Name(name), familyIsShown).Only(ctx)
+	return tied(r, family), translate(ctx, op, err)
+}
+
+// familyIsShown is for families of live providers.
+var familyIsShown = modelfamily.HasProviderWith(provider.DeletedAtIsNil())
+
+// FamilyFilter selects families of live providers.
+type FamilyFilter struct {
+	ProviderID uuid.UUID // zero: of all of them
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last family of the page before; zero: from the first
+}
+
+func (fl FamilyFilter) next(last *ent.ModelFamily) (FamilyFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// ListFamilies returns a page of the families that the filter selects, by name. It returns [ErrInvalidData] for a
+// limit that is out of range, or [ErrNotFound] for an After that was deleted.
+func (r *Registry) ListFamilies(ctx context.Context, filter FamilyFilter) ([]*ent.ModelFamily, error) {
+	return listing[*ent.ModelFamily, uuid.UUID]{
+		order: ascending(modelfamily.FieldName, modelfamily.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.ModelFamily, error) {
+			return c.ModelFamily.Get(ctx, id)
+		},
+		place: func(f *ent.ModelFamily) []any { return []any{f.Name, f.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.ModelFamily, error) {
+			which := []predicate.ModelFamily{familyIsShown}
+			if filter.ProviderID != uuid.Nil {
+				which = append(which, modelfamily.ProviderID(filter.ProviderID))
+			}
+			query := c.ModelFamily.Query().Where(which...)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "list families", nil, filter.Limit, filter.After)
+}
+
+// UpdateFamily changes a family of a live provider and returns it. Its models stay in it. It returns [ErrInvalidData],
+// [ErrConflict] for a name that another family of the provider has, or [ErrNotFound].
+func (r *Registry) UpdateFamily(
+	ctx context.Context, id uuid.UUID, up FamilyUpdate,
+) (family *ent.ModelFamily, err error) {
+	op := fmt.Sprintf("update family %s", id)
+	in := FamilyInput{Name: "valid"}
+	set(&in.Name, up.Name)
+	set(&in.Description, up.Description)
+	f := in.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		old, err := tx.ModelFamily.Query().Where(modelfamily.ID(id), familyIsShown).Only(ctx)
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		family, err = old.Update().SetNillableName(up.Name).SetNillableDescription(up.Description).
+			SetUpdatedAt(now).Save(ctx)
+		if err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, auditFamily(ActionUpdate, old, family))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return family.Unwrap(), nil
+}
+
+// DeleteFamily removes a family of a live provider for good: a family is a label, and its models, deleted ones too,
+// lose it and nothing else. The audit trail keeps which ones they were. It returns [ErrNotFound].
+func (r *Registry) DeleteFamily(ctx context.Context, id uuid.UUID) error {
+	return r.writeAlone(ctx, fmt.Sprintf("delete family %s", id), func(tx *ent.Client) error {
+		family, err := tx.ModelFamily.Query().Where(modelfamily.ID(id), familyIsShown).Only(ctx)
+		if err != nil {
+			return err
+		}
+		models, err := tx.Model.Query().Where(model.FamilyID(id)).Order(model.ByID()).All(ctx)
+		if err != nil {
+			return err
+		}
+		now := r.now()
+		entries := []auditEntry{auditFamily(ActionDelete, family, nil)}
+		for _, m := range models {
+			without := *m
+			without.FamilyID, without.UpdatedAt = nil, now
+			entries = append(entries, auditModel(ActionUpdate, m, &without))
+		}
+		if err := tx.Model.Update().Where(model.FamilyID(id)).ClearFamilyID().SetUpdatedAt(now).Exec(ctx); err != nil {
+			return err
+		}
+		if err := tx.ModelFamily.DeleteOne(family).Exec(ctx); err != nil {
+			return err
+		}
+		return r.audit(ctx, tx, now, entries...)
+	})
 }

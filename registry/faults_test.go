@@ -79,7 +79,7 @@ func faultPut(ctx context.Context, reg *registry.Registry, modelID, keyID uuid.U
 // faultSum returns how many settings there are, after it has seen that the ledger and the
 // counters of the key say the same.
 func faultSum(ctx context.Context, reg *registry.Registry) (n int64, err error) {
-	all, err := reg.ListSettings(ctx)
+	all, err := collect(registry.All(ctx, reg.ListSettings, registry.SettingFilter{}))
 	if err != nil {
 		return 0, err
 	}
@@ -699,7 +699,7 @@ func TestNestedContextEnds(t *testing.T) {
 		}))
 		return nil
 	}))
-	all, err := reg.ListSettings(t.Context())
+	all, err := reg.ListSettings(t.Context(), registry.SettingFilter{})
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.Equal(t, "1 kept", all[0].ID)
@@ -782,24 +782,24 @@ func faultAnswers(t *testing.T, path string) (answers string, err error) {
 		all = append(all, rows)
 		errs = append(errs, err)
 	}
-	providers, err := reg.ListProviders(ctx)
+	providers, err := reg.ListProviders(ctx, registry.ProviderFilter{})
 	add(providers, err)
 	for _, p := range providers {
 		for _, read := range []func() (any, error){
-			func() (any, error) { return reg.GetModelsByProvider(ctx, p.ID) },
-			func() (any, error) { return reg.ListAPIKeys(ctx, p.ID) },
-			func() (any, error) { return reg.ListFamilies(ctx, p.ID) },
-			func() (any, error) { return reg.ListSDKVersions(ctx, p.ID) },
+			func() (any, error) { return reg.GetModelsByProvider(ctx, p.ID, registry.Page{}) },
+			func() (any, error) { return reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID}) },
+			func() (any, error) { return reg.ListFamilies(ctx, registry.FamilyFilter{ProviderID: p.ID}) },
+			func() (any, error) { return reg.ListSDKVersions(ctx, registry.SDKFilter{ProviderID: p.ID}) },
 			func() (any, error) { return reg.GetCostBreakdown(ctx, p.ID) },
 		} {
 			add(read())
 		}
 	}
 	add(reg.ListModels(ctx, registry.ModelFilter{Order: registry.ByInputCost}))
-	add(reg.ListSettings(ctx))
-	add(reg.GetRecentDiscoveries(ctx, 0))
+	add(reg.ListSettings(ctx, registry.SettingFilter{}))
+	add(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{}))
 	for _, p := range providers {
-		models, err := reg.GetModelsByProvider(ctx, p.ID)
+		models, err := reg.GetModelsByProvider(ctx, p.ID, registry.Page{})
 		add(nil, err)
 		for _, m := range models {
 			add(reg.GetUsageStats(ctx, m.ID, time.Unix(0, 0), time.Unix(1<<33, 0)))

@@ -105,11 +105,11 @@ func TestPlans(t *testing.T) {
 			return err
 		}, []string{"t USING INDEX usage_api_key_id_grain_period_start (api_key_id=? AND grain=? AND period_start>? AND period_start<?)"}},
 		"ListUsageEvents": {func(r *Registry) error {
-			_, err := r.ListUsageEvents(t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), Before: p.ID})
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), After: p.ID})
 			return err
 		}, []string{"usage_events USING PRIMARY KEY (id>? AND id<?)"}},
 		"ListUsageEvents, of a model": {func(r *Registry) error {
-			_, err := r.ListUsageEvents(t.Context(), EventFilter{ModelID: m.ID, Before: p.ID})
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{ModelID: m.ID, After: p.ID})
 			return err
 		}, []string{"usage_events USING INDEX usageevent_model_id_id (model_id=? AND id<?)"}},
 		"ListUsageEvents, of a key": {func(r *Registry) error {
@@ -137,7 +137,7 @@ func TestPlans(t *testing.T) {
 			return err
 		}, []string{"prices USING INDEX price_model_id_service_tier_min_context_tokens_effective_from (model_id=?"}},
 		"GetRecentDiscoveries": {func(r *Registry) error {
-			_, err := r.GetRecentDiscoveries(t.Context(), 5)
+			_, err := r.GetRecentDiscoveries(t.Context(), DiscoveryFilter{Limit: 5})
 			return err
 		}, []string{"discovery_logs USING INDEX discoverylog_started_at"}},
 		"ListAudit": {func(r *Registry) error {
@@ -147,14 +147,14 @@ func TestPlans(t *testing.T) {
 		"ListAudit, the next page": {func(r *Registry) error {
 			page, err := r.ListAudit(t.Context(), AuditFilter{})
 			if err == nil {
-				_, err = r.ListAudit(t.Context(), AuditFilter{Before: page[len(page)-1].ID})
+				_, err = r.ListAudit(t.Context(), AuditFilter{After: page[len(page)-1].ID})
 			}
 			return err
 		}, []string{"audit_log USING INDEX auditentry_at (at<?)"}},
 		"ListAudit, the history of one thing": {func(r *Registry) error {
 			page, err := r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String()})
 			if err == nil {
-				_, err = r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String(), Before: page[0].ID})
+				_, err = r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String(), After: page[0].ID})
 			}
 			return err
 		}, []string{

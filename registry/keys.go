@@ -160,14 +160,8 @@ func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey,
 
 // createKey creates a key of a live provider.
 func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, now time.Time) (*ent.APIKey, error) {
-	// A key that expires is on its way out: another one follows it.
-	live, err := tx.APIKey.Query().
-		Where(apikey.ProviderID(in.ProviderID), apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil()).Count(ctx)
-	if err != nil {
+	if err := requireRoom(ctx, tx, in.ProviderID); err != nil {
 		return nil, err
-	}
-	if live >= MaxKeysPerProvider {
-		return nil, fmt.Errorf("%w: the provider has %d keys already, which is the most", ErrInvalidData, live)
 	}
 	id, hash := apikey.DefaultID(), hash(in.APIKey)
 	create := tx.APIKey.Create().SetID(id).
@@ -198,32 +192,6 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 		}
 	}
 	return create.Save(ctx)
-}
-
-// FindAPIKey returns the live key of a provider with this text, as it is now. It returns
-// [ErrInvalidData] for a text that cannot be a key, or [ErrNotFound].
-func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey string) (*ent.APIKey, error) {
-	var f faults
-	f.apiKey(apiKey)
-	if err := f.err(); err != nil {
-		return nil, translate(ctx, "find API key", err)
-	}
-	key, err := r.client.APIKey.Query().Where(
-		apikey.ProviderID(providerID), apikey.KeyHash(hash(apiKey)), apikey.DeletedAtIsNil(),
-	).Only(ctx)
-	return tied(r, asOf(key, r.now())), translate(ctx, "find API key", err)
-}
-
-// ListAPIKeys returns the live keys of a provider as they are now, in the order they were
-// added. An unknown provider has none.
-func (r *Registry) ListAPIKeys(ctx context.Context, providerID uuid.UUID) ([]*ent.APIKey, error) {
-	all, err := r.client.APIKey.Query().
-		Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).Order(apikey.ByID()).All(ctx)
-	now := r.now()
-	for _, key := range all {
-		asOf(key, now)
-	}
-	return allTied(r, all), translate(ctx, "list API keys", err)
 }
 
 // UpdateAPIKey changes a live key and returns it as it is now. It returns [ErrInvalidData], also for an API key that is
@@ -336,7 +304,7 @@ func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey,
 }
 
 // DeleteAPIKey deletes a live key: it is gone from lists and may be added again, while the
-// ledger keeps pointing at it. It returns [ErrNotFound].
+// ledger keeps pointing at it. [Registry.UndeleteAPIKey] takes it back. It returns [ErrNotFound].
 func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("delete API key %s", id), func(tx *ent.Client) error {
 		old, err := lockedKey(ctx, tx, id)

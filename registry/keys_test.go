@@ -103,7 +103,7 @@ func testMaxKeysPerProvider(t *testing.T, e engine) {
 	}))
 	_, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(100)})
 	require.ErrorIs(t, err, registry.ErrInvalidData)
-	all, err := reg.ListAPIKeys(t.Context(), p.ID)
+	all, err := reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.Len(t, all, registry.MaxKeysPerProvider)
 
@@ -211,7 +211,7 @@ func testGetLeastUsedKey(t *testing.T, e engine) {
 				}
 			}
 		}
-		all, err := reg.ListProviders(t.Context())
+		all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 		require.NoError(t, err)
 		for range 20 {
 			for _, p := range all {

@@ -83,7 +83,7 @@ func testLeaseProcesses(t *testing.T, database string) {
 	lease, err := reg.AcquireKey(t.Context(), registry.AcquireInput{ProviderID: pools.Equal, TTL: time.Hour})
 	require.NoError(t, err)
 	require.NoError(t, lease.Release(t.Context()))
-	keys, err := reg.ListAPIKeys(t.Context(), pools.Equal)
+	keys, err := reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: pools.Equal})
 	require.NoError(t, err)
 	var requests int64
 	for _, k := range keys {

@@ -169,13 +169,13 @@ func (l *load) read(ctx context.Context, m *ent.Model) error {
 	_, statsErr := l.reg.GetUsageStats(ctx, m.ID, m.CreatedAt.Add(-time.Hour), m.CreatedAt.Add(time.Hour))
 	_, costErr := l.reg.GetCostBreakdown(ctx, l.provider.ID)
 	_, listErr := l.reg.ListModels(ctx, registry.ModelFilter{Order: registry.ByInputCost})
-	_, logErr := l.reg.GetRecentDiscoveries(ctx, 10)
+	_, logErr := l.reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Limit: 10})
 	return errors.Join(err, statsErr, costErr, listErr, logErr)
 }
 
 func (l *load) check(t *testing.T) {
 	t.Helper()
-	keys, err := l.reg.ListAPIKeys(t.Context(), l.provider.ID)
+	keys, err := l.reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: l.provider.ID})
 	require.NoError(t, err)
 	var count, tokens int64
 	for _, k := range keys {

@@ -5,17 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
-	"entgo.io/ent/dialect"
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
-	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -244,9 +240,9 @@ func newModel(tx *ent.Client, in ModelInput, now time.Time) *ent.ModelCreate {
 	return create
 }
 
-// GetModel returns a live model, or [ErrNotFound].
+// GetModel returns a model, live or deleted, which deleted_at tells. It returns [ErrNotFound].
 func (r *Registry) GetModel(ctx context.Context, id uuid.UUID) (*ent.Model, error) {
-	m, err := liveModel(ctx, r.client, id)
+	m, err := r.client.Model.Get(ctx, id)
 	return tied(r, m), translate(ctx, fmt.Sprintf("get model %s", id), err)
 }
 
@@ -254,151 +250,15 @@ func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Mode
 	return client.Model.Query().Where(model.ID(id), model.DeletedAtIsNil()).Only(ctx)
 }
 
-// containsFold tells whether a column has a text in it, ASCII letters in any case. Ent's ContainsFold
-// folds the text beyond ASCII, which the databases do not do with the column.
-func containsFold(column, text string) predicate.Model {
-	return func(s *sql.Selector) {
-		position := "INSTR"
-		if s.Dialect() == dialect.Postgres {
-			position = "STRPOS"
-		}
-		s.Where(sql.P(func(b *sql.Builder) {
-			b.WriteString(position + "(LOWER(").Ident(s.C(column)).WriteString("), ").Arg(lowerASCII(text)).WriteString(") > 0")
-		}))
-	}
-}
-
-func lowerASCII(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'A' && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, text)
-}
-
 // FindModel returns the live model that the provider calls modelID, or [ErrNotFound].
 func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
+	op := fmt.Sprintf("find model %.*q of provider %s", maxModelID, modelID, providerID)
 	if !storable(modelID) {
-		return nil, translate(ctx, "find model", ErrNotFound)
+		return nil, translate(ctx, op, ErrNotFound)
 	}
 	m, err := r.client.Model.Query().
 		Where(model.ProviderID(providerID), model.ModelID(modelID), model.DeletedAtIsNil()).Only(ctx)
-	return tied(r, m), translate(ctx, "find model", err)
-}
-
-// GetModelsByProvider returns all live models of a provider by model_id. An unknown provider
-// has none.
-func (r *Registry) GetModelsByProvider(ctx context.Context, providerID uuid.UUID) ([]*ent.Model, error) {
-	all, err := r.client.Model.Query().
-		Where(model.ProviderID(providerID), model.DeletedAtIsNil()).Order(model.ByModelID()).All(ctx)
-	return allTied(r, all), translate(ctx, "get models by provider", err)
-}
-
-// ModelOrder is an order of models.
-type ModelOrder int
-
-// The orders. Within each, models follow by model_id and then by id; models whose value is not
-// known come last.
-const (
-	ByModelID       ModelOrder = iota
-	ByInputCost                // cheapest input first
-	ByOutputCost               // cheapest output first
-	ByContextWindow            // largest first
-)
-
-// The page sizes of [ModelFilter].
-const (
-	DefaultLimit = 100
-	MaxLimit     = 1000
-)
-
-// ModelFilter selects live models. Conditions that are zero are none; the others must all hold.
-type ModelFilter struct {
-	ProviderID uuid.UUID
-	FamilyID   uuid.UUID
-	Search     string // a part of model_id or name; ASCII letters in any case
-
-	SupportsImages           bool
-	SupportsAudio            bool
-	SupportsTools            bool
-	SupportsStructuredOutput bool
-	CanReason                bool
-	CanStream                bool
-	MinContextWindow         int64      // tokens
-	MaxInputCost             *money.USD // per 1M tokens; leaves out models whose price is not known
-	MaxOutputCost            *money.USD // per 1M tokens; leaves out models whose price is not known
-	WithDeprecated           bool       // deprecated models too
-
-	Order  ModelOrder // Defaults to ByModelID
-	Limit  int        // up to MaxLimit. Defaults to DefaultLimit
-	Offset int        // how many to pass over
-}
-
-func (fl ModelFilter) faults() faults {
-	var f faults
-	f.label("search", fl.Search, 0, maxModelID)
-	f.check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
-	f.check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
-	f.check(fl.Limit >= 0 && fl.Limit <= MaxLimit, "limit %d is not within 0 and %d", fl.Limit, MaxLimit)
-	f.check(fl.Offset >= 0, "offset %d is negative", fl.Offset)
-	return f
-}
-
-// ListModels returns a page of the live models that the filter selects, or [ErrInvalidData].
-func (r *Registry) ListModels(ctx context.Context, filter ModelFilter) ([]*ent.Model, error) {
-	f := filter.faults()
-	if err := f.err(); err != nil {
-		return nil, translate(ctx, "list models", err)
-	}
-	limit := filter.Limit
-	if limit == 0 {
-		limit = DefaultLimit
-	}
-	page, err := r.client.Model.Query().
-		Where(filter.predicates()...).Order(filter.order()...).
-		Limit(limit).Offset(filter.Offset).All(ctx)
-	return allTied(r, page), translate(ctx, "list models", err)
-}
-
-func (fl ModelFilter) predicates() []predicate.Model {
-	where := []predicate.Model{model.DeletedAtIsNil()}
-	for _, flag := range []struct {
-		wanted bool
-		is     predicate.Model
-	}{
-		{fl.ProviderID != uuid.Nil, model.ProviderID(fl.ProviderID)},
-		{fl.FamilyID != uuid.Nil, model.FamilyID(fl.FamilyID)},
-		{fl.Search != "", model.Or(containsFold(model.FieldModelID, fl.Search), containsFold(model.FieldName, fl.Search))},
-		{fl.SupportsImages, model.SupportsImages(true)},
-		{fl.SupportsAudio, model.SupportsAudio(true)},
-		{fl.SupportsTools, model.SupportsTools(true)},
-		{fl.SupportsStructuredOutput, model.SupportsStructuredOutput(true)},
-		{fl.CanReason, model.CanReason(true)},
-		{fl.CanStream, model.CanStream(true)},
-		{fl.MinContextWindow > 0, model.ContextWindowGTE(fl.MinContextWindow)},
-		{fl.MaxInputCost != nil, model.CostPer1mInputLTE(value(fl.MaxInputCost))},
-		{fl.MaxOutputCost != nil, model.CostPer1mOutputLTE(value(fl.MaxOutputCost))},
-		{!fl.WithDeprecated, model.Deprecated(false)},
-	} {
-		if flag.wanted {
-			where = append(where, flag.is)
-		}
-	}
-	return where
-}
-
-func (fl ModelFilter) order() []model.OrderOption {
-	order := []model.OrderOption{model.ByModelID(), model.ByID()}
-	switch fl.Order {
-	case ByInputCost:
-		return append([]model.OrderOption{model.ByCostPer1mInput(sql.OrderNullsLast())}, order...)
-	case ByOutputCost:
-		return append([]model.OrderOption{model.ByCostPer1mOutput(sql.OrderNullsLast())}, order...)
-	case ByContextWindow:
-		return append([]model.OrderOption{model.ByContextWindow(sql.OrderDesc())}, order...)
-	}
-	return order
+	return tied(r, m), translate(ctx, op, err)
 }
 
 // UpdateModel changes a live model and returns it. It returns [ErrInvalidData], also for a
@@ -510,7 +370,7 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 }
 
 // DeleteModel deletes a live model: it is gone from lists and its name is free again, while
-// the ledger keeps pointing at it. It returns [ErrNotFound].
+// the ledger keeps pointing at it. [Registry.UndeleteModel] takes it back. It returns [ErrNotFound].
 func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete model %s", id), func(tx *ent.Client) error {
 		old, err := liveModel(ctx, tx, id)

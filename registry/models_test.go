@@ -41,7 +41,7 @@ func testCreateFamily(t *testing.T, e engine) {
 
 	_, err = reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "a"})
 	require.NoError(t, err)
-	all, err := reg.ListFamilies(t.Context(), p.ID)
+	all, err := reg.ListFamilies(t.Context(), registry.FamilyFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.Equal(t, "a", all[0].Name)
@@ -152,7 +152,7 @@ func testCreateModels(t *testing.T, e engine) {
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 		require.ErrorContains(t, err, "model 7: model_id")
 		require.ErrorContains(t, err, "model 9: context_window")
-		all, err := reg.GetModelsByProvider(t.Context(), p.ID)
+		all, err := reg.GetModelsByProvider(t.Context(), p.ID, registry.Page{})
 		require.NoError(t, err)
 		require.Empty(t, all)
 	})
@@ -163,7 +163,7 @@ func testCreateModels(t *testing.T, e engine) {
 		for i, m := range models {
 			require.Equal(t, inputs[i].ModelID, m.ModelID, "in the order of the inputs")
 		}
-		all, err := reg.GetModelsByProvider(t.Context(), p.ID)
+		all, err := collect(registry.All(t.Context(), reg.ListModels, registry.ModelFilter{ProviderID: p.ID}))
 		require.NoError(t, err)
 		require.Len(t, all, len(inputs))
 		prices, err := reg.Client().Price.Query().Count(t.Context())
@@ -223,14 +223,15 @@ func testListModels(t *testing.T, e engine) {
 		"output order":        {registry.ModelFilter{Order: registry.ByOutputCost}, "a d c b"},
 		"context order":       {registry.ModelFilter{Order: registry.ByContextWindow}, "b c a d"},
 		"first page":          {registry.ModelFilter{Limit: 2}, "a b"},
-		"second page":         {registry.ModelFilter{Limit: 2, Offset: 2}, "c d"},
+		"second page":         {registry.ModelFilter{Limit: 2, After: models[1].ID}, "c d"},
+		"deleted":             {registry.ModelFilter{Deleted: true}, "deleted"},
 	} {
 		got, err := reg.ListModels(t.Context(), test.filter)
 		require.NoError(t, err, name)
 		require.Equal(t, test.want, strings.Join(modelIDs(got), " "), name)
 	}
 	for name, filter := range map[string]registry.ModelFilter{
-		"limit": {Limit: registry.MaxLimit + 1}, "negative limit": {Limit: -1}, "offset": {Offset: -1},
+		"limit": {Limit: registry.MaxLimit + 1}, "negative limit": {Limit: -1},
 		"order": {Order: 9}, "context": {MinContextWindow: -1}, "search": {Search: "\x00"},
 	} {
 		_, err := reg.ListModels(t.Context(), filter)

@@ -303,7 +303,7 @@ func TestMoveRefuses(t *testing.T) {
 		require.Error(t, err, "the second has taken over and ended")
 		reg, err := registry.Open(t.Context(), to)
 		require.NoError(t, err)
-		all, err := reg.ListProviders(t.Context())
+		all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 		require.NoError(t, err)
 		require.Len(t, all, 1)
 		require.NoError(t, reg.Close())

@@ -384,7 +384,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		groups = append(groups, group.ID)
 	}
 
-	return map[string]func(context.Context, *registry.Registry) error{
+	return withEntities(t, reg, groups[0], map[string]func(context.Context, *registry.Registry) error{
 		"AcquireKey": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.AcquireKey(ctx, acquire))
 		},
@@ -397,7 +397,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		},
 		"GetLease": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.GetLease(ctx, open.ID)) },
 		"ListQuotaGroups": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListQuotaGroups(ctx, provider.ID))
+			return openSecond(reg.ListQuotaGroups(ctx, registry.QuotaGroupFilter{ProviderID: provider.ID}))
 		},
 		"ObserveHeaders": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.ObserveHeaders(ctx, keys[0], http.Header{"Retry-After": {"1"}})
@@ -463,13 +463,13 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.GetModel(ctx, models[0]))
 		},
 		"GetModelsByProvider": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetModelsByProvider(ctx, provider.ID))
+			return openSecond(reg.GetModelsByProvider(ctx, provider.ID, registry.Page{}))
 		},
 		"GetProvider": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.GetProvider(ctx, provider.ID))
 		},
 		"GetRecentDiscoveries": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetRecentDiscoveries(ctx, 0))
+			return openSecond(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{}))
 		},
 		"GetSetting": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.GetSetting(ctx, "kept"))
@@ -489,30 +489,34 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.LatestSDKVersion(ctx, provider.ID))
 		},
 		"ListAPIKeys": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListAPIKeys(ctx, provider.ID))
+			return openSecond(reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: provider.ID}))
 		},
 		"ListAudit": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ListAudit(ctx, registry.AuditFilter{}))
 		},
 		"ListFamilies": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListFamilies(ctx, provider.ID))
+			return openSecond(reg.ListFamilies(ctx, registry.FamilyFilter{ProviderID: provider.ID}))
 		},
 		"ListModels": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ListModels(ctx, registry.ModelFilter{}))
 		},
-		"ListProviders": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.ListProviders(ctx)) },
+		"ListProviders": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListProviders(ctx, registry.ProviderFilter{}))
+		},
 		"ListSDKVersions": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListSDKVersions(ctx, provider.ID))
+			return openSecond(reg.ListSDKVersions(ctx, registry.SDKFilter{ProviderID: provider.ID}))
 		},
 		"ListUsageEvents": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ListUsageEvents(ctx, registry.EventFilter{}))
 		},
-		"ListSettings": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.ListSettings(ctx)) },
+		"ListSettings": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListSettings(ctx, registry.SettingFilter{}))
+		},
 		"PriceAt": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.PriceAt(ctx, models[0], registrytest.Start))
 		},
 		"PriceHistory": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.PriceHistory(ctx, models[0]))
+			return openSecond(reg.PriceHistory(ctx, registry.PriceFilter{ModelID: models[0]}))
 		},
 		"Reprice": func(ctx context.Context, reg *registry.Registry) error {
 			_, err := reg.UpdateModelPricing(ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)})
@@ -570,7 +574,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.UpdateProvider(ctx, provider.ID, registry.ProviderUpdate{DisplayName: ptr("New")}))
 		},
 		"VerifyLedger": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.VerifyLedger(ctx)) },
-	}
+	})
 }
 
 // openSecond returns the error of an operation, or what is wrong with the rows it returned.
@@ -692,7 +696,7 @@ func testInTx(t *testing.T, e engine) {
 	t.Parallel()
 	settings := func(t *testing.T, reg *registry.Registry) []string {
 		t.Helper()
-		all, err := reg.ListSettings(t.Context())
+		all, err := reg.ListSettings(t.Context(), registry.SettingFilter{})
 		require.NoError(t, err)
 		keys := []string{}
 		for _, s := range all {
@@ -708,7 +712,7 @@ func testInTx(t *testing.T, e engine) {
 			k := mustKey(t, tx, p.ID, 1)
 			record(t, tx, mustModel(t, tx, p.ID, "gpt-4", gpt4()), k, 1, 1)
 			// Others do not see it, and do not wait.
-			all, err := reg.ListProviders(t.Context())
+			all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 			require.NoError(t, err)
 			require.Empty(t, all)
 			used, err := tx.GetLeastUsedKey(t.Context(), p.ID)

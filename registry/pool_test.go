@@ -256,7 +256,7 @@ func testQuotaGroups(t *testing.T, e engine) {
 	}
 	require.Equal(t, p.keys[0].ID, lease.KeyID)
 	requireCounted(2, 0)
-	groups, err := p.ListQuotaGroups(ctx, p.provider.ID)
+	groups, err := p.ListQuotaGroups(ctx, registry.QuotaGroupFilter{ProviderID: p.provider.ID})
 	require.NoError(t, err)
 	require.Equal(t, []string{"one", "two"}, []string{groups[0].Name, groups[1].Name})
 	require.NoError(t, lease.Settle(ctx, used(1)))
@@ -382,7 +382,7 @@ func testGroupAtOnce(t *testing.T, e engine) {
 		})
 	}
 	all.Wait()
-	groups, err := p.ListQuotaGroups(t.Context(), p.provider.ID)
+	groups, err := p.ListQuotaGroups(t.Context(), registry.QuotaGroupFilter{ProviderID: p.provider.ID})
 	require.NoError(t, err)
 	require.EqualValues(t, []int64{4 * rounds, 8 * rounds}, []int64{groups[0].RequestsToday, groups[0].TokensToday})
 }
@@ -443,7 +443,7 @@ func TestLeaseCommitLost(t *testing.T) {
 	count := func() (leases int, requests, tokens int64) {
 		leases, err := reg.Client().KeyLease.Query().Count(t.Context())
 		require.NoError(t, err)
-		keys, err := reg.ListAPIKeys(t.Context(), provider.ID)
+		keys, err := reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: provider.ID})
 		require.NoError(t, err)
 		return leases, keys[0].RequestsToday, keys[0].TokensToday
 	}

@@ -740,7 +740,7 @@ func TestWithMaxConns(t *testing.T) {
 			}
 			require.NoError(t, errors.Join(errs...))
 			require.Equal(t, limit, most)
-			stats := must(reg.ListAPIKeys(t.Context(), p.ID))
+			stats := must(reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: p.ID}))
 			require.EqualValues(t, 64*8, stats[0].UsageCount)
 		})
 	}

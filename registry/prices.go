@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -245,15 +246,49 @@ func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time
 	return nil, ErrNotFound
 }
 
-// PriceHistory returns all prices of a model, live or deleted: in the order of their service tiers, of the contexts they
+// GetPrice returns a price, also one that has ended or was superseded, such as the one of a request's event. Prices
+// are neither changed nor deleted, for usage points at them: UpdateModelPricing ends one and begins the next, and
+// PurgeModel removes them with their model. It returns [ErrNotFound].
+func (r *Registry) GetPrice(ctx context.Context, id uuid.UUID) (*ent.Price, error) {
+	p, err := r.client.Price.Get(ctx, id)
+	return tied(r, p), translate(ctx, fmt.Sprintf("get price %s", id), err)
+}
+
+// PriceFilter selects prices of a model.
+type PriceFilter struct {
+	ModelID uuid.UUID // live or deleted
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last price of the page before; zero: from the first
+}
+
+func (fl PriceFilter) next(last *ent.Price) (PriceFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// PriceHistory returns a page of the prices of a model: in the order of their service tiers, of the contexts they
 // begin at, and of the times they took effect. Those that were superseded are among them, at their old place;
-// superseded_at tells. It returns [ErrNotFound].
-func (r *Registry) PriceHistory(ctx context.Context, modelID uuid.UUID) ([]*ent.Price, error) {
-	op := fmt.Sprintf("price history of model %s", modelID)
-	all, err := r.client.Price.Query().Where(price.ModelID(modelID)).Order(price.ByServiceTier(), price.ByMinContextTokens(),
-		price.ByEffectiveFrom(), price.ByRecordedAt(), price.ByID()).All(ctx)
-	if err == nil && len(all) == 0 { // a model has a price from its beginning
-		err = ErrNotFound
+// superseded_at tells. It returns [ErrInvalidData] for a limit that is out of range, or [ErrNotFound].
+func (r *Registry) PriceHistory(ctx context.Context, filter PriceFilter) ([]*ent.Price, error) {
+	op := fmt.Sprintf("price history of model %s", filter.ModelID)
+	page, err := listing[*ent.Price, uuid.UUID]{
+		order: ascending(price.FieldServiceTier, price.FieldMinContextTokens, price.FieldEffectiveFrom,
+			price.FieldRecordedAt, price.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.Price, error) {
+			return c.Price.Get(ctx, id)
+		},
+		place: func(p *ent.Price) []any {
+			return []any{p.ServiceTier, p.MinContextTokens, p.EffectiveFrom, p.RecordedAt, p.ID}
+		},
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.Price, error) {
+			query := c.Price.Query().Where(price.ModelID(filter.ModelID))
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, op, nil, filter.Limit, filter.After)
+	if err == nil && len(page) == 0 && filter.After == uuid.Nil { // a model has a price from its beginning
+		err = translate(ctx, op, ErrNotFound)
 	}
-	return allTied(r, all), translate(ctx, op, err)
+	return page, err
 }

@@ -137,7 +137,7 @@ func testUnknownPrice(t *testing.T, e engine) {
 		}
 		_, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: gpt4(), Unknown: true})
 		require.ErrorIs(t, err, registry.ErrInvalidData)
-		history, err := reg.PriceHistory(t.Context(), m.ID)
+		history, err := reg.PriceHistory(t.Context(), registry.PriceFilter{ModelID: m.ID})
 		require.NoError(t, err)
 		require.Len(t, history, 1)
 		require.Equal(t, gpt4(), history[0].Rates)

@@ -233,7 +233,7 @@ func warm(ctx context.Context, reg *registry.Registry) error {
 	var all sync.WaitGroup
 	var errs [processGoroutines]error
 	for i := range errs {
-		all.Go(func() { _, errs[i] = reg.ListProviders(ctx) })
+		all.Go(func() { _, errs[i] = reg.ListProviders(ctx, registry.ProviderFilter{}) })
 	}
 	all.Wait()
 	return errors.Join(errs[:]...)
@@ -377,7 +377,7 @@ func checkShared(t *testing.T, reg *registry.Registry, rows shared, all acked) {
 	require.Equal(t, all.Inputs+all.Tokens, tokens)
 
 	// The keys: as many as there may be, and of two degradations the one that ends later.
-	keys, err := reg.ListAPIKeys(ctx, rows.Crowd)
+	keys, err := reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: rows.Crowd})
 	require.NoError(t, err)
 	require.Len(t, keys, registry.MaxKeysPerProvider)
 	require.EqualValues(t, registry.MaxKeysPerProvider, all.Added)

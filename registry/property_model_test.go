@@ -237,7 +237,11 @@ func put[T any](field, value *T) {
 	}
 }
 
-func (w *world) getProvider(id uuid.UUID) (*ent.Provider, error) { return one(w.liveProvider(id)) }
+func (w *world) provider(id uuid.UUID) *ent.Provider {
+	return first(w.providers, func(p *ent.Provider) bool { return p.ID == id })
+}
+
+func (w *world) getProvider(id uuid.UUID) (*ent.Provider, error) { return one(w.provider(id)) }
 
 func (w *world) findProvider(name string) (*ent.Provider, error) { return one(w.providerNamed(name)) }
 
@@ -308,11 +312,8 @@ func (w *world) createFamily(in registry.FamilyInput) (*ent.ModelFamily, error) 
 }
 
 func (w *world) listFamilies(providerID uuid.UUID) ([]*ent.ModelFamily, error) {
-	if w.liveProvider(providerID) == nil {
-		return nil, nil
-	}
-	all := where(w.families, func(f *ent.ModelFamily) bool { return f.ProviderID == providerID })
-	slices.SortFunc(all, func(a, b *ent.ModelFamily) int { return strings.Compare(a.Name, b.Name) })
+	all := where(w.families, func(f *ent.ModelFamily) bool { return w.listed(f.ProviderID, providerID) })
+	slices.SortStableFunc(all, func(a, b *ent.ModelFamily) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
@@ -407,7 +408,7 @@ func (w *world) checkFamily(id, providerID uuid.UUID) error {
 	return nil
 }
 
-func (w *world) getModel(id uuid.UUID) (*ent.Model, error) { return one(w.liveModel(id)) }
+func (w *world) getModel(id uuid.UUID) (*ent.Model, error) { return one(w.model(id)) }
 
 func (w *world) findModel(providerID uuid.UUID, modelID string) (*ent.Model, error) {
 	return one(w.modelNamed(providerID, modelID))
@@ -421,13 +422,17 @@ func (w *world) getModelsByProvider(providerID uuid.UUID) ([]*ent.Model, error) 
 
 func (w *world) listModels(f registry.ModelFilter) ([]*ent.Model, error) {
 	if !okLabel(f.Search, 0, 256) || f.MinContextWindow < 0 || f.Order < 0 || f.Order > 3 ||
-		f.Limit < 0 || f.Limit > 1000 || f.Offset < 0 {
+		f.Limit < 0 || f.Limit > 1000 {
 		return nil, registry.ErrInvalidData
+	}
+	last := w.model(f.After)
+	if f.After != uuid.Nil && last == nil {
+		return nil, registry.ErrNotFound
 	}
 	contains := func(text string) bool { return strings.Contains(lowerASCII(text), lowerASCII(f.Search)) }
 	atMost := func(usd, limit *money.USD) bool { return limit == nil || usd != nil && *usd <= *limit }
 	page := where(w.models, func(m *ent.Model) bool {
-		return m.DeletedAt == nil &&
+		return (m.DeletedAt != nil) == f.Deleted &&
 			(f.ProviderID == uuid.Nil || m.ProviderID == f.ProviderID) &&
 			(f.FamilyID == uuid.Nil || m.FamilyID != nil && *m.FamilyID == f.FamilyID) &&
 			(contains(m.ModelID) || contains(m.Name)) &&
@@ -444,7 +449,7 @@ func (w *world) listModels(f registry.ModelFilter) ([]*ent.Model, error) {
 		}
 		return cmp.Compare(*a, *b)
 	}
-	slices.SortStableFunc(page, func(a, b *ent.Model) int {
+	order := func(a, b *ent.Model) int {
 		var first int
 		switch f.Order {
 		case registry.ByInputCost:
@@ -456,8 +461,11 @@ func (w *world) listModels(f registry.ModelFilter) ([]*ent.Model, error) {
 		case registry.ByModelID:
 		}
 		return cmp.Or(first, strings.Compare(a.ModelID, b.ModelID), bytes.Compare(a.ID[:], b.ID[:]))
-	})
-	page = page[min(f.Offset, len(page)):]
+	}
+	slices.SortFunc(page, order)
+	if last != nil {
+		page = where(page, func(m *ent.Model) bool { return order(m, last) > 0 })
+	}
 	return page[:min(cmp.Or(f.Limit, 100), len(page))], nil
 }
 
@@ -687,8 +695,10 @@ func (w *world) findAPIKey(providerID uuid.UUID, key string) (*ent.APIKey, error
 }
 
 func (w *world) listAPIKeys(providerID uuid.UUID) (all []*ent.APIKey, err error) {
-	for _, k := range w.liveKeys(providerID) {
-		all = append(all, w.today(k))
+	for _, k := range w.keys {
+		if k.DeletedAt == nil && w.listed(k.ProviderID, providerID) {
+			all = append(all, w.today(k))
+		}
 	}
 	return all, nil
 }
@@ -1155,16 +1165,16 @@ func (w *world) createSDKVersion(in registry.SDKInput) (*ent.SDKVersion, error) 
 }
 
 func (w *world) listSDKVersions(providerID uuid.UUID) ([]*ent.SDKVersion, error) {
-	if w.liveProvider(providerID) == nil {
-		return nil, nil
-	}
-	all := where(w.sdks, func(s *ent.SDKVersion) bool { return s.ProviderID == providerID })
+	all := where(w.sdks, func(s *ent.SDKVersion) bool { return w.listed(s.ProviderID, providerID) })
 	slices.Reverse(all)
 	slices.SortStableFunc(all, func(a, b *ent.SDKVersion) int { return b.GeneratedAt.Compare(a.GeneratedAt) })
 	return all, nil
 }
 
 func (w *world) latestSDKVersion(providerID uuid.UUID) (*ent.SDKVersion, error) {
+	if providerID == uuid.Nil {
+		return nil, registry.ErrNotFound
+	}
 	all, err := w.listSDKVersions(providerID)
 	if len(all) == 0 {
 		return nil, cmp.Or(err, registry.ErrNotFound)

@@ -547,7 +547,11 @@ var operations = map[string]func(in inputs) op{
 	"CreateProvider": func(in inputs) op { return op1((*reg).CreateProvider, (*world).createProvider, in.newProvider()) },
 	"GetProvider":    func(in inputs) op { return op1((*reg).GetProvider, (*world).getProvider, in.provider()) },
 	"FindProvider":   func(in inputs) op { return op1((*reg).FindProvider, (*world).findProvider, in.lookup()) },
-	"ListProviders":  func(inputs) op { return op0((*reg).ListProviders, (*world).listProviders) },
+	"ListProviders": func(inputs) op {
+		return op0(func(r *reg, ctx context.Context) ([]*ent.Provider, error) {
+			return r.ListProviders(ctx, registry.ProviderFilter{Limit: registry.MaxLimit})
+		}, (*world).listProviders)
+	},
 	"UpdateProvider": func(in inputs) op {
 		p := in.newProvider()
 		return op2((*reg).UpdateProvider, (*world).updateProvider, in.provider(), registry.ProviderUpdate{
@@ -556,12 +560,19 @@ var operations = map[string]func(in inputs) op{
 		})
 	},
 	"DeleteProvider": func(in inputs) op { return do1((*reg).DeleteProvider, (*world).deleteProvider, in.provider()) },
-	"PurgeProvider":  func(in inputs) op { return do1((*reg).PurgeProvider, (*world).purgeProvider, in.provider()) },
+	"UndeleteProvider": func(in inputs) op {
+		return op1((*reg).UndeleteProvider, (*world).undeleteProvider, in.provider())
+	},
+	"PurgeProvider": func(in inputs) op { return do1((*reg).PurgeProvider, (*world).purgeProvider, in.provider()) },
 	"CreateFamily": func(in inputs) op {
 		return op1((*reg).CreateFamily, (*world).createFamily,
 			registry.FamilyInput{ProviderID: in.provider(), Name: in.name(), Description: in.prose()})
 	},
-	"ListFamilies": func(in inputs) op { return op1((*reg).ListFamilies, (*world).listFamilies, in.provider()) },
+	"ListFamilies": func(in inputs) op {
+		return op1(func(r *reg, ctx context.Context, id uuid.UUID) ([]*ent.ModelFamily, error) {
+			return r.ListFamilies(ctx, registry.FamilyFilter{ProviderID: id, Limit: registry.MaxLimit})
+		}, (*world).listFamilies, in.provider())
+	},
 
 	"CreateModel": func(in inputs) op { return op1((*reg).CreateModel, (*world).createModel, in.newModel()) },
 	"CreateModels": func(in inputs) op {
@@ -576,7 +587,9 @@ var operations = map[string]func(in inputs) op{
 		return op2((*reg).FindModel, (*world).findModel, in.provider(), in.lookup())
 	},
 	"GetModelsByProvider": func(in inputs) op {
-		return op1((*reg).GetModelsByProvider, (*world).getModelsByProvider, in.provider())
+		return op1(func(r *reg, ctx context.Context, id uuid.UUID) ([]*ent.Model, error) {
+			return r.GetModelsByProvider(ctx, id, registry.Page{Limit: registry.MaxLimit})
+		}, (*world).getModelsByProvider, in.provider())
 	},
 	"ListModels": func(in inputs) op { return op1((*reg).ListModels, (*world).listModels, in.filter()) },
 	"UpdateModel": func(in inputs) op {
@@ -593,6 +606,7 @@ var operations = map[string]func(in inputs) op{
 	},
 	"DeprecateModel": func(in inputs) op { return do2((*reg).DeprecateModel, (*world).deprecateModel, in.model(), in.time()) },
 	"DeleteModel":    func(in inputs) op { return do1((*reg).DeleteModel, (*world).deleteModel, in.model()) },
+	"UndeleteModel":  func(in inputs) op { return op1((*reg).UndeleteModel, (*world).undeleteModel, in.model()) },
 	"PurgeModel":     func(in inputs) op { return do1((*reg).PurgeModel, (*world).purgeModel, in.model()) },
 	"UpdateModelPricing": func(in inputs) op {
 		rates := in.rates()
@@ -609,14 +623,20 @@ var operations = map[string]func(in inputs) op{
 			ProviderID: in.provider(), APIKey: key, Keyless: (key == "") != in.rarely("wrong keyless"), Label: in.text(),
 		})
 	},
-	"FindAPIKey":  func(in inputs) op { return op2((*reg).FindAPIKey, (*world).findAPIKey, in.provider(), in.secret()) },
-	"ListAPIKeys": func(in inputs) op { return op1((*reg).ListAPIKeys, (*world).listAPIKeys, in.provider()) },
+	"FindAPIKey": func(in inputs) op { return op2((*reg).FindAPIKey, (*world).findAPIKey, in.provider(), in.secret()) },
+	"ListAPIKeys": func(in inputs) op {
+		return op1(func(r *reg, ctx context.Context, id uuid.UUID) ([]*ent.APIKey, error) {
+			return r.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: id, Limit: registry.MaxLimit})
+		}, (*world).listAPIKeys, in.provider())
+	},
 	"UpdateAPIKey": func(in inputs) op {
 		return op2((*reg).UpdateAPIKey, (*world).updateAPIKey, in.key(), registry.KeyUpdate{
 			Label: maybe(in, "label", in.text()), Disabled: maybe(in, "disabled", in.bool("is disabled")),
 		})
 	},
 	"DeleteAPIKey":    func(in inputs) op { return do1((*reg).DeleteAPIKey, (*world).deleteAPIKey, in.key()) },
+	"GetAPIKey":       func(in inputs) op { return op1((*reg).GetAPIKey, (*world).getAPIKey, in.key()) },
+	"UndeleteAPIKey":  func(in inputs) op { return op1((*reg).UndeleteAPIKey, (*world).undeleteAPIKey, in.key()) },
 	"PurgeAPIKey":     func(in inputs) op { return do1((*reg).PurgeAPIKey, (*world).purgeAPIKey, in.key()) },
 	"GetLeastUsedKey": func(in inputs) op { return op1((*reg).GetLeastUsedKey, (*world).getLeastUsedKey, in.provider()) },
 	"DegradeKey": func(in inputs) op {
@@ -656,7 +676,9 @@ var operations = map[string]func(in inputs) op{
 		}, in.log(), draw(in.T, "result", 0, 1, 2, 3, 4, 5, 6, 7, 8, 9), draw[discoverylog.Status](in.T, "status", "success", "success", "failed", "failed", "pending", "unknown"))
 	},
 	"GetRecentDiscoveries": func(in inputs) op {
-		return op1((*reg).GetRecentDiscoveries, (*world).getRecentDiscoveries, draw(in.T, "limit", 0, 1, 2, 1000, -1, 1001))
+		return op1(func(r *reg, ctx context.Context, limit int) ([]*ent.DiscoveryLog, error) {
+			return r.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Limit: limit})
+		}, (*world).getRecentDiscoveries, draw(in.T, "limit", 0, 1, 2, 1000, -1, 1001))
 	},
 	"CreateSDKVersion": func(in inputs) op {
 		return op1((*reg).CreateSDKVersion, (*world).createSDKVersion, registry.SDKInput{
@@ -665,12 +687,20 @@ var operations = map[string]func(in inputs) op{
 			CodeHash:          draw(in.T, "hash", "", "", hashOf("x"), hashOf("x"), hashOf("y"), hashOf("y"), strings.ToUpper(hashOf("x")), "f00"),
 		})
 	},
-	"ListSDKVersions":  func(in inputs) op { return op1((*reg).ListSDKVersions, (*world).listSDKVersions, in.provider()) },
+	"ListSDKVersions": func(in inputs) op {
+		return op1(func(r *reg, ctx context.Context, id uuid.UUID) ([]*ent.SDKVersion, error) {
+			return r.ListSDKVersions(ctx, registry.SDKFilter{ProviderID: id, Limit: registry.MaxLimit})
+		}, (*world).listSDKVersions, in.provider())
+	},
 	"LatestSDKVersion": func(in inputs) op { return op1((*reg).LatestSDKVersion, (*world).latestSDKVersion, in.provider()) },
 	"GetSetting":       func(in inputs) op { return op1((*reg).GetSetting, (*world).getSetting, in.lookup()) },
 	"SetSetting":       func(in inputs) op { return do2((*reg).SetSetting, (*world).setSetting, in.name(), in.prose()) },
 	"DeleteSetting":    func(in inputs) op { return do1((*reg).DeleteSetting, (*world).deleteSetting, in.lookup()) },
-	"ListSettings":     func(inputs) op { return op0((*reg).ListSettings, (*world).listSettings) },
+	"ListSettings": func(inputs) op {
+		return op0(func(r *reg, ctx context.Context) ([]*ent.Setting, error) {
+			return r.ListSettings(ctx, registry.SettingFilter{Limit: registry.MaxLimit})
+		}, (*world).listSettings)
+	},
 }
 
 // results of discoveries.
@@ -970,9 +1000,13 @@ func (in inputs) usage() registry.UsageInput {
 
 func (in inputs) filter() registry.ModelFilter {
 	f := registry.ModelFilter{
-		Order: draw(in.T, "order", registry.ByModelID, registry.ByInputCost, registry.ByOutputCost, registry.ByContextWindow),
-		Limit: draw(in.T, "limit", 0, 0, 1, 2, 1000), Offset: draw(in.T, "offset", 0, 0, 0, 1, 2),
+		Order:          draw(in.T, "order", registry.ByModelID, registry.ByInputCost, registry.ByOutputCost, registry.ByContextWindow),
+		Limit:          draw(in.T, "limit", 0, 0, 1, 2, 1000),
 		WithDeprecated: in.bool("deprecated"),
+		Deleted:        in.rarely("deleted"),
+	}
+	if in.bool("not the first page") {
+		f.After = in.model()
 	}
 	if in.bool("by flags") {
 		for _, flag := range []*bool{
@@ -997,7 +1031,7 @@ func (in inputs) filter() registry.ModelFilter {
 	}
 	if in.rarely("bad filter") {
 		return draw(in.T, "filter", registry.ModelFilter{Search: "a\x00b"}, registry.ModelFilter{MinContextWindow: -1},
-			registry.ModelFilter{Order: 4}, registry.ModelFilter{Limit: 1001}, registry.ModelFilter{Limit: -1}, registry.ModelFilter{Offset: -1})
+			registry.ModelFilter{Order: 4}, registry.ModelFilter{Limit: 1001}, registry.ModelFilter{Limit: -1})
 	}
 	return f
 }

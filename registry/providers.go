@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -122,9 +123,9 @@ func newProvider(tx *ent.Client, in ProviderInput, now time.Time) *ent.ProviderC
 		SetCreatedAt(now).SetUpdatedAt(now)
 }
 
-// GetProvider returns a live provider, or [ErrNotFound].
+// GetProvider returns a provider, live or deleted, which deleted_at tells. It returns [ErrNotFound].
 func (r *Registry) GetProvider(ctx context.Context, id uuid.UUID) (*ent.Provider, error) {
-	p, err := liveProvider(ctx, r.client, id)
+	p, err := r.client.Provider.Get(ctx, id)
 	return tied(r, p), translate(ctx, fmt.Sprintf("get provider %s", id), err)
 }
 
@@ -134,18 +135,46 @@ func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.P
 
 // FindProvider returns the live provider of that name, or [ErrNotFound].
 func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
+	op := fmt.Sprintf("find provider %.*q", maxName, name)
 	if !storable(name) {
-		return nil, translate(ctx, "find provider", ErrNotFound)
+		return nil, translate(ctx, op, ErrNotFound)
 	}
 	p, err := r.client.Provider.Query().Where(provider.Name(name), provider.DeletedAtIsNil()).Only(ctx)
-	return tied(r, p), translate(ctx, "find provider", err)
+	return tied(r, p), translate(ctx, op, err)
 }
 
-// ListProviders returns the live providers by name.
-func (r *Registry) ListProviders(ctx context.Context) ([]*ent.Provider, error) {
-	all, err := r.client.Provider.Query().Where(provider.DeletedAtIsNil()).
-		Order(provider.ByName()).All(ctx)
-	return allTied(r, all), translate(ctx, "list providers", err)
+// ProviderFilter selects providers.
+type ProviderFilter struct {
+	Deleted bool // the deleted ones instead of the live ones
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last provider of the page before; zero: from the first
+}
+
+func (fl ProviderFilter) next(last *ent.Provider) (ProviderFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// ListProviders returns a page of the providers that the filter selects, by name. It returns [ErrInvalidData] for a
+// limit that is out of range, or [ErrNotFound] for an After that was purged.
+func (r *Registry) ListProviders(ctx context.Context, filter ProviderFilter) ([]*ent.Provider, error) {
+	return listing[*ent.Provider, uuid.UUID]{
+		order: ascending(provider.FieldName, provider.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.Provider, error) {
+			return c.Provider.Get(ctx, id)
+		},
+		place: func(p *ent.Provider) []any { return []any{p.Name, p.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.Provider, error) {
+			which := provider.DeletedAtIsNil()
+			if filter.Deleted {
+				which = provider.DeletedAtNotNil()
+			}
+			query := c.Provider.Query().Where(which)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "list providers", nil, filter.Limit, filter.After)
 }
 
 // UpdateProvider changes a live provider and returns it. It returns [ErrInvalidData],
@@ -191,8 +220,8 @@ func set[T any](field, update *T) {
 }
 
 // DeleteProvider deletes a live provider with its models and keys: they are gone from lists
-// and their names are free again, while the ledger keeps pointing at them. It returns
-// [ErrNotFound].
+// and their names are free again, while the ledger keeps pointing at them. [Registry.UndeleteProvider] takes it back.
+// It returns [ErrNotFound].
 func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
 		p, err := liveProvider(ctx, tx, id)

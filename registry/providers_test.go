@@ -90,7 +90,7 @@ func testCreateProvider(t *testing.T, e engine) {
 			require.ErrorIs(t, err, registry.ErrInvalidData, name)
 			require.NotContains(t, err.Error(), "hunter2")
 		}
-		all, err := reg.ListProviders(t.Context())
+		all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 		require.NoError(t, err)
 		require.Len(t, all, 2, "nothing was created")
 	})
@@ -121,7 +121,7 @@ func testFindProvider(t *testing.T, e engine) {
 	_, err = reg.GetProvider(t.Context(), uuid.New())
 	require.ErrorIs(t, err, registry.ErrNotFound)
 
-	all, err := reg.ListProviders(t.Context())
+	all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 	require.NoError(t, err)
 	var names []string
 	for _, p := range all {
@@ -189,17 +189,20 @@ func testDeleteProvider(t *testing.T, e engine) {
 	require.NoError(t, reg.DeleteProvider(t.Context(), p.ID))
 	require.ErrorIs(t, reg.DeleteProvider(t.Context(), p.ID), registry.ErrNotFound, "it is gone already")
 
-	_, err = reg.GetProvider(t.Context(), p.ID)
+	deleted, err := reg.GetProvider(t.Context(), p.ID)
+	require.NoError(t, err)
+	require.NotNil(t, deleted.DeletedAt, "it can be read by its id")
+	_, err = reg.FindProvider(t.Context(), "openai")
 	require.ErrorIs(t, err, registry.ErrNotFound)
-	families, err := reg.ListFamilies(t.Context(), p.ID)
+	families, err := reg.ListFamilies(t.Context(), registry.FamilyFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.Empty(t, families)
-	sdks, err := reg.ListSDKVersions(t.Context(), p.ID)
+	sdks, err := reg.ListSDKVersions(t.Context(), registry.SDKFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.Empty(t, sdks)
 	_, err = reg.LatestSDKVersion(t.Context(), p.ID)
 	require.ErrorIs(t, err, registry.ErrNotFound)
-	_, err = reg.GetModel(t.Context(), m.ID)
+	_, err = reg.FindModel(t.Context(), p.ID, "gpt-4")
 	require.ErrorIs(t, err, registry.ErrNotFound, "its models go with it")
 	_, err = reg.FindAPIKey(t.Context(), p.ID, secret(1))
 	require.ErrorIs(t, err, registry.ErrNotFound, "and its keys")

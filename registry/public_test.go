@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPublic reads the packages that users import: what they see must be declared there, for go doc shows nothing of what an
-// internal package declares.
+// TestPublic reads the packages that users import: what they see must be declared there, for go doc shows nothing of
+// what an internal package declares.
 func TestPublic(t *testing.T) {
 	t.Parallel()
 	declarations := 0

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 )
 
@@ -51,11 +54,60 @@ func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (gr
 	return group.Unwrap(), nil
 }
 
-// ListQuotaGroups returns the quota groups of a provider by name. Their counters are those of their last windows, which may be
-// over. An unknown provider has none.
-func (r *Registry) ListQuotaGroups(ctx context.Context, providerID uuid.UUID) ([]*ent.QuotaGroup, error) {
-	all, err := r.client.QuotaGroup.Query().Where(quotagroup.ProviderID(providerID)).Order(quotagroup.ByName()).All(ctx)
-	return allTied(r, all), translate(ctx, "list quota groups", err)
+// GetQuotaGroup returns a quota group, also of a deleted provider. Its counters are those of its last windows, which
+// may be over. It returns [ErrNotFound].
+func (r *Registry) GetQuotaGroup(ctx context.Context, id uuid.UUID) (*ent.QuotaGroup, error) {
+	group, err := r.client.QuotaGroup.Get(ctx, id)
+	return tied(r, group), translate(ctx, fmt.Sprintf("get quota group %s", id), err)
+}
+
+// FindQuotaGroup returns the quota group of that name of a live provider, or [ErrNotFound].
+func (r *Registry) FindQuotaGroup(ctx context.Context, providerID uuid.UUID, name string) (*ent.QuotaGroup, error) {
+	op := fmt.Sprintf("find quota group %.*q of provider %s", maxName, name, providerID)
+	if !storable(name) {
+		return nil, translate(ctx, op, ErrNotFound)
+	}
+	group, err := r.client.QuotaGroup.Query().
+		Where(quotagroup.ProviderID(providerID), quotagroup.Name(name), groupIsShown).Only(ctx)
+	return tied(r, group), translate(ctx, op, err)
+}
+
+// groupIsShown is for groups of live providers.
+var groupIsShown = quotagroup.HasProviderWith(provider.DeletedAtIsNil())
+
+// QuotaGroupFilter selects quota groups of live providers.
+type QuotaGroupFilter struct {
+	ProviderID uuid.UUID // zero: of all of them
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last group of the page before; zero: from the first
+}
+
+func (fl QuotaGroupFilter) next(last *ent.QuotaGroup) (QuotaGroupFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// ListQuotaGroups returns a page of the quota groups that the filter selects, by name. Their counters are those of
+// their last windows, which may be over. It returns [ErrInvalidData] for a limit that is out of range, or
+// [ErrNotFound] for an After that was deleted.
+func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter) ([]*ent.QuotaGroup, error) {
+	return listing[*ent.QuotaGroup, uuid.UUID]{
+		order: ascending(quotagroup.FieldName, quotagroup.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.QuotaGroup, error) {
+			return c.QuotaGroup.Get(ctx, id)
+		},
+		place: func(g *ent.QuotaGroup) []any { return []any{g.Name, g.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.QuotaGroup, error) {
+			which := []predicate.QuotaGroup{groupIsShown}
+			if filter.ProviderID != uuid.Nil {
+				which = append(which, quotagroup.ProviderID(filter.ProviderID))
+			}
+			query := c.QuotaGroup.Query().Where(which...)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "list quota groups", nil, filter.Limit, filter.After)
 }
 
 // UpdateQuotaGroup changes a quota group and returns it. It returns [ErrInvalidData], [ErrConflict] for a name that another
@@ -70,7 +122,7 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 		return nil, translate(ctx, op, err)
 	}
 	err = r.write(ctx, op, func(tx *ent.Client) error {
-		old, err := lockedGroup(ctx, tx, id)
+		old, err := lockedGroup(ctx, tx, id, groupIsShown)
 		if err != nil {
 			return err
 		}
@@ -90,12 +142,12 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 	return group.Unwrap(), nil
 }
 
-// DeleteQuotaGroup removes a quota group. It returns [ErrNotFound], or [ErrForeignKey], changing nothing, while live keys
-// are in it.
+// DeleteQuotaGroup removes a quota group for good; the ledger does not point at groups. It returns [ErrNotFound], or
+// [ErrForeignKey], changing nothing, while live keys are in it.
 func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 	op := fmt.Sprintf("delete quota group %s", id)
 	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		old, err := lockedGroup(ctx, tx, id)
+		old, err := lockedGroup(ctx, tx, id, groupIsShown)
 		if err != nil {
 			return err
 		}
@@ -114,8 +166,10 @@ func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 }
 
 // lockedGroup returns a quota group, which nobody else changes until the transaction ends.
-func lockedGroup(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.QuotaGroup, error) {
-	query := tx.QuotaGroup.Query().Where(quotagroup.ID(id))
+func lockedGroup(
+	ctx context.Context, tx *ent.Client, id uuid.UUID, also ...predicate.QuotaGroup,
+) (*ent.QuotaGroup, error) {
+	query := tx.QuotaGroup.Query().Where(quotagroup.ID(id)).Where(also...)
 	query.Modify(forUpdate)
 	return query.Only(ctx)
 }

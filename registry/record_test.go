@@ -65,7 +65,7 @@ func testRecordTogether(t *testing.T, e engine) {
 	all.Wait()
 	require.EqualValues(t, 1, once.Load())
 
-	keys, err := reg.ListAPIKeys(t.Context(), p.ID)
+	keys, err := reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.EqualValues(t, 2*each+1, keys[0].UsageCount)
 	require.EqualValues(t, 11*each+8_000_000_000, keys[0].TokenCount)
@@ -131,7 +131,7 @@ func TestRecordAndClose(t *testing.T) {
 			all.Wait()
 			reg, err = registry.Open(t.Context(), path)
 			require.NoError(t, err)
-			keys, err := reg.ListAPIKeys(t.Context(), p.ID)
+			keys, err := reg.ListAPIKeys(t.Context(), registry.KeyFilter{ProviderID: p.ID})
 			require.NoError(t, err)
 			require.Equal(t, acked.Load(), keys[0].UsageCount)
 			require.NoError(t, reg.Close())

@@ -158,10 +158,10 @@ func testPriceAtPastTime(t *testing.T, e engine) {
 	require.Equal(t, []money.USD{4, 5}, []money.USD{at(9), at(10)})
 	set(6, time.Unix(0, 0))
 	require.Equal(t, []money.USD{6, 6, 4}, []money.USD{at(-100000), at(4), at(5)})
-	n := len(must(reg.PriceHistory(ctx, m.ID)))
+	n := len(must(reg.PriceHistory(ctx, registry.PriceFilter{ModelID: m.ID})))
 	same := set(4, hour(7))
 	require.Equal(t, hour(5), same.EffectiveFrom, "the same rates")
-	history, err := reg.PriceHistory(ctx, m.ID)
+	history, err := reg.PriceHistory(ctx, registry.PriceFilter{ModelID: m.ID})
 	require.NoError(t, err)
 	require.Len(t, history, n)
 	var rates []money.USD
@@ -181,7 +181,7 @@ func testPriceAtPastTime(t *testing.T, e engine) {
 		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Unknown: true, EffectiveFrom: when})
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
-	_, err = reg.PriceHistory(ctx, uuid.New())
+	_, err = reg.PriceHistory(ctx, registry.PriceFilter{ModelID: uuid.New()})
 	require.ErrorIs(t, err, registry.ErrNotFound)
 }
 

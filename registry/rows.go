@@ -7,8 +7,8 @@ import (
 	"entgo.io/ent/dialect"
 )
 
-// rowDriver is the driver of the rows that the operations of one transaction return: the transaction until that has ended,
-// the database from then on. One can walk on from a row at any time, and from a copy of it.
+// rowDriver is the driver of the rows that the operations of one transaction return: the transaction until that has
+// ended, the database from then on. One can walk on from a row at any time, and from a copy of it.
 type rowDriver struct {
 	dialect.Driver            // the database's
 	tx             dialect.Tx // nil until it has begun

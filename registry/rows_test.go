@@ -11,8 +11,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// rowsUntied returns an error for a row in v, or in the edges of one, that can't be walked on from once the transaction that read it
-// has ended.
+// rowsUntied returns an error for a row in v, or in the edges of one, that can't be walked on from once the transaction
+// that read it has ended.
 func rowsUntied(v reflect.Value) error {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -25,7 +25,8 @@ func rowsUntied(v reflect.Value) error {
 		}
 	case reflect.Struct:
 		if v.Type().PkgPath() == reflect.TypeFor[ent.Client]().PkgPath() {
-			if driver := v.FieldByName("driver"); driver.IsValid() && !driver.IsNil() && driver.Elem().Type().String() == "*ent.txDriver" {
+			driver := v.FieldByName("driver")
+			if driver.IsValid() && !driver.IsNil() && driver.Elem().Type().String() == "*ent.txDriver" {
 				return fmt.Errorf("a %s is tied to its transaction", v.Type())
 			}
 		}
@@ -60,7 +61,9 @@ func testRows(t *testing.T, e engine) {
 			if name == "PruneUsage" { // which is no part of a transaction
 				continue
 			}
-			require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error { return operate(t.Context(), tx) }), name)
+			require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+				return operate(t.Context(), tx)
+			}), name)
 		}
 	})
 	t.Run("OK_after_a_write", func(t *testing.T) {
@@ -82,7 +85,8 @@ func testRows(t *testing.T, e engine) {
 			p = mustProvider(t, tx, "openai")
 			found = must(tx.FindProvider(t.Context(), "openai"))
 			mustModel(t, tx, p.ID, "gpt-4", gpt4())
-			for _, row := range []*ent.Provider{p, found, must(tx.ListProviders(t.Context()))[0]} {
+			listed := must(tx.ListProviders(t.Context(), registry.ProviderFilter{}))[0]
+			for _, row := range []*ent.Provider{p, found, listed} {
 				require.Equal(t, 1, must(row.QueryModels().Count(t.Context())), "what is not committed yet")
 			}
 			must(p.Update().SetDescription("x").Save(t.Context())) // Ent begins a transaction for it

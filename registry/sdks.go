@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
@@ -26,14 +27,15 @@ type SDKInput struct {
 	CodeHash          string                       // SHA-256 of the code in lower-case hex; empty: not known
 }
 
+const badCompilationStatus = "compilation_status is not one of pending, success, failed"
+
 var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (in SDKInput) faults() faults {
 	var f faults
 	f.text("version", in.Version, 1, maxName)
 	f.text("sdk_path", in.SDKPath, 0, maxURL)
-	f.check(sdkversion.CompilationStatusValidator(in.CompilationStatus) == nil,
-		"compilation_status is not one of pending, success, failed")
+	f.check(sdkversion.CompilationStatusValidator(in.CompilationStatus) == nil, badCompilationStatus)
 	f.time("generated_at", in.GeneratedAt)
 	f.prose("test_results", in.TestResults, maxData)
 	f.check(in.CodeHash == "" || sha256Hex.MatchString(in.CodeHash), "code_hash is not a SHA-256 in lower-case hex")
@@ -70,22 +72,110 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 	return sdk.Unwrap(), nil
 }
 
-// ListSDKVersions returns the SDK versions of a live provider, newest first. Another provider has
-// none.
-func (r *Registry) ListSDKVersions(ctx context.Context, providerID uuid.UUID) ([]*ent.SDKVersion, error) {
-	all, err := newestSDKs(r.client, providerID).All(ctx)
-	return allTied(r, all), translate(ctx, "list SDK versions", err)
+// SDKUpdate changes the fields of an SDK version that are not nil, under the rules of [SDKInput].
+type SDKUpdate struct {
+	SDKPath           *string
+	CompilationStatus *sdkversion.CompilationStatus
+	TestResults       *string
+	CodeHash          *string
+}
+
+// UpdateSDKVersion changes an SDK version of a live provider, such as by how its compilation and its tests ended, and
+// returns it. It returns [ErrInvalidData] or [ErrNotFound].
+func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKUpdate) (sdk *ent.SDKVersion, err error) {
+	op := fmt.Sprintf("update SDK version %s", id)
+	in := SDKInput{Version: "valid", GeneratedAt: beginning, CompilationStatus: sdkversion.DefaultCompilationStatus}
+	set(&in.SDKPath, up.SDKPath)
+	set(&in.CompilationStatus, up.CompilationStatus)
+	set(&in.TestResults, up.TestResults)
+	set(&in.CodeHash, up.CodeHash)
+	f := in.faults()
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	err = r.write(ctx, op, func(tx *ent.Client) error {
+		sdk, err = tx.SDKVersion.UpdateOneID(id).Where(sdkIsShown).
+			SetNillableSdkPath(up.SDKPath).SetNillableCompilationStatus(up.CompilationStatus).
+			SetNillableTestResults(up.TestResults).SetNillableCodeHash(up.CodeHash).Save(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return sdk.Unwrap(), nil
+}
+
+// DeleteSDKVersion removes an SDK version of a live provider for good. It returns [ErrNotFound].
+func (r *Registry) DeleteSDKVersion(ctx context.Context, id uuid.UUID) error {
+	return r.write(ctx, fmt.Sprintf("delete SDK version %s", id), func(tx *ent.Client) error {
+		return tx.SDKVersion.DeleteOneID(id).Where(sdkIsShown).Exec(ctx)
+	})
+}
+
+// GetSDKVersion returns an SDK version, also of a deleted provider. It returns [ErrNotFound].
+func (r *Registry) GetSDKVersion(ctx context.Context, id uuid.UUID) (*ent.SDKVersion, error) {
+	sdk, err := r.client.SDKVersion.Get(ctx, id)
+	return tied(r, sdk), translate(ctx, fmt.Sprintf("get SDK version %s", id), err)
+}
+
+// FindSDKVersion returns that version of the SDK of a live provider, or [ErrNotFound].
+func (r *Registry) FindSDKVersion(ctx context.Context, providerID uuid.UUID, version string) (*ent.SDKVersion, error) {
+	op := fmt.Sprintf("find SDK version %.*q of provider %s", maxName, version, providerID)
+	if !storable(version) {
+		return nil, translate(ctx, op, ErrNotFound)
+	}
+	sdk, err := r.client.SDKVersion.Query().
+		Where(sdkversion.ProviderID(providerID), sdkversion.Version(version), sdkIsShown).Only(ctx)
+	return tied(r, sdk), translate(ctx, op, err)
+}
+
+// sdkIsShown is for SDK versions of live providers.
+var sdkIsShown = sdkversion.HasProviderWith(provider.DeletedAtIsNil())
+
+// SDKFilter selects SDK versions of live providers. Conditions that are zero are none; the others must all hold.
+type SDKFilter struct {
+	ProviderID        uuid.UUID
+	CompilationStatus sdkversion.CompilationStatus
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last SDK version of the page before; zero: from the newest
+}
+
+func (fl SDKFilter) next(last *ent.SDKVersion) (SDKFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// ListSDKVersions returns a page of the SDK versions that the filter selects, those first that were generated last.
+// It returns [ErrInvalidData], or [ErrNotFound] for an After that was deleted.
+func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKFilter) ([]*ent.SDKVersion, error) {
+	var f faults
+	which := []predicate.SDKVersion{sdkIsShown}
+	if filter.ProviderID != uuid.Nil {
+		which = append(which, sdkversion.ProviderID(filter.ProviderID))
+	}
+	if status := filter.CompilationStatus; status != "" {
+		f.check(sdkversion.CompilationStatusValidator(status) == nil, badCompilationStatus)
+		which = append(which, sdkversion.CompilationStatusEQ(status))
+	}
+	return listing[*ent.SDKVersion, uuid.UUID]{
+		order: newestFirst(sdkversion.FieldGeneratedAt, sdkversion.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.SDKVersion, error) {
+			return c.SDKVersion.Get(ctx, id)
+		},
+		place: func(s *ent.SDKVersion) []any { return []any{s.GeneratedAt, s.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.SDKVersion, error) {
+			query := c.SDKVersion.Query().Where(which...)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "list SDK versions", f, filter.Limit, filter.After)
 }
 
 // LatestSDKVersion returns the SDK version of a live provider that was generated last, or
 // [ErrNotFound].
 func (r *Registry) LatestSDKVersion(ctx context.Context, providerID uuid.UUID) (*ent.SDKVersion, error) {
-	sdk, err := newestSDKs(r.client, providerID).First(ctx)
-	return tied(r, sdk), translate(ctx, "latest SDK version", err)
-}
-
-func newestSDKs(client *ent.Client, providerID uuid.UUID) *ent.SDKVersionQuery {
-	return client.SDKVersion.Query().
-		Where(sdkversion.ProviderID(providerID), sdkversion.HasProviderWith(provider.DeletedAtIsNil())).
-		Order(sdkversion.ByGeneratedAt(sql.OrderDesc()), sdkversion.ByID(sql.OrderDesc()))
+	sdk, err := r.client.SDKVersion.Query().Where(sdkversion.ProviderID(providerID), sdkIsShown).
+		Order(sdkversion.ByGeneratedAt(sql.OrderDesc()), sdkversion.ByID(sql.OrderDesc())).First(ctx)
+	return tied(r, sdk), translate(ctx, fmt.Sprintf("latest SDK version of provider %s", providerID), err)
 }

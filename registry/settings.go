@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	entsql "entgo.io/ent/dialect/sql"
+
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 )
@@ -17,12 +19,13 @@ const (
 
 // GetSetting returns the value of a setting, or [ErrNotFound].
 func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
+	op := fmt.Sprintf("get setting %.*q", maxSettingKey, key)
 	if !storable(key) {
-		return "", translate(ctx, "get setting", ErrNotFound)
+		return "", translate(ctx, op, ErrNotFound)
 	}
 	s, err := r.client.Setting.Get(ctx, key)
 	if err != nil {
-		return "", translate(ctx, "get setting", err)
+		return "", translate(ctx, op, err)
 	}
 	return s.Value, nil
 }
@@ -69,12 +72,13 @@ func lockedSetting(ctx context.Context, tx *ent.Client, key string) (*ent.Settin
 	return query.Only(ctx)
 }
 
-// DeleteSetting deletes a setting, or returns [ErrNotFound]. The audit trail keeps its value.
+// DeleteSetting removes a setting for good, or returns [ErrNotFound]. The audit trail keeps its value.
 func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
+	op := fmt.Sprintf("delete setting %.*q", maxSettingKey, key)
 	if !storable(key) {
-		return translate(ctx, "delete setting", ErrNotFound)
+		return translate(ctx, op, ErrNotFound)
 	}
-	return r.write(ctx, "delete setting", func(tx *ent.Client) error {
+	return r.write(ctx, op, func(tx *ent.Client) error {
 		old, err := lockedSetting(ctx, tx, key)
 		if err != nil {
 			return err
@@ -86,8 +90,32 @@ func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 	})
 }
 
-// ListSettings returns all settings by key. An [ent.Setting]'s ID is its key.
-func (r *Registry) ListSettings(ctx context.Context) ([]*ent.Setting, error) {
-	all, err := r.client.Setting.Query().Order(setting.ByID()).All(ctx)
-	return allTied(r, all), translate(ctx, "list settings", err)
+// SettingFilter selects settings: all of them.
+type SettingFilter struct {
+	Limit int    // up to MaxLimit. Defaults to DefaultLimit
+	After string // the key of the last setting of the page before; empty: from the first
+}
+
+func (fl SettingFilter) next(last *ent.Setting) (SettingFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// ListSettings returns a page of the settings, by key. An [ent.Setting]'s ID is its key. Whether the setting that
+// After names is still there does not matter. It returns [ErrInvalidData] for a limit that is out of range.
+func (r *Registry) ListSettings(ctx context.Context, filter SettingFilter) ([]*ent.Setting, error) {
+	var f faults
+	f.text("after", filter.After, 0, maxSettingKey)
+	return listing[*ent.Setting, string]{
+		order: ascending(setting.FieldID),
+		get: func(_ context.Context, _ *ent.Client, key string) (*ent.Setting, error) {
+			return &ent.Setting{ID: key}, nil // its place is its key
+		},
+		place: func(s *ent.Setting) []any { return []any{s.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*entsql.Selector)) ([]*ent.Setting, error) {
+			query := c.Setting.Query()
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "list settings", f, filter.Limit, filter.After)
 }

@@ -32,7 +32,7 @@ func TestContextsAndMemory(t *testing.T) {
 		cancel()
 	}
 	t.Logf("%d of 300 writes came through", written)
-	all, err := reg.ListProviders(t.Context())
+	all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 }
@@ -58,7 +58,7 @@ func testInTxInterrupted(t *testing.T, e engine) {
 			return nil
 		})
 		require.True(t, interrupted)
-		all, listErr := reg.ListProviders(t.Context())
+		all, listErr := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 		require.NoError(t, listErr)
 		if err != nil {
 			require.Empty(t, all, "all or nothing")
@@ -97,7 +97,7 @@ func testInTxCancelledAtTheEnd(t *testing.T, e engine) {
 		mustProvider(t, tx, "kept")
 		return nil
 	}))
-	all, err := reg.ListProviders(t.Context())
+	all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	require.Equal(t, "kept", all[0].Name)
@@ -127,7 +127,7 @@ func testInTxNotUndone(t *testing.T, e engine) {
 			return nil
 		})
 		require.Error(t, err, name)
-		all, err := reg.ListProviders(t.Context())
+		all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 		require.NoError(t, err)
 		require.Empty(t, all, name)
 	}
@@ -144,13 +144,13 @@ func testInTxOfAnEndedContext(t *testing.T, e engine) {
 		mustProvider(t, tx, "gone")
 		cancel()
 		for {
-			if _, err := tx.ListProviders(t.Context()); err != nil {
+			if _, err := tx.ListProviders(t.Context(), registry.ProviderFilter{}); err != nil {
 				return err
 			}
 		}
 	})
 	require.ErrorIs(t, err, context.Canceled)
-	all, err := reg.ListProviders(t.Context())
+	all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
 	require.NoError(t, err)
 	require.Empty(t, all)
 }

@@ -171,7 +171,7 @@ func TestLastKey(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, faults{broken: 1})
 	ctx := t.Context()
-	keys, err := f.reg.ListAPIKeys(ctx, f.routes["openai/gpt-5.4"].ProviderID)
+	keys, err := f.reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: f.routes["openai/gpt-5.4"].ProviderID})
 	require.NoError(t, err)
 	for _, key := range keys[1:] {
 		require.NoError(t, f.reg.DegradeKey(ctx, key.ID, "by hand", time.Hour))
@@ -203,7 +203,7 @@ func TestBusy(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, faults{})
 	ctx := t.Context()
-	keys, err := f.reg.ListAPIKeys(ctx, f.routes["openai/gpt-5.4"].ProviderID)
+	keys, err := f.reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: f.routes["openai/gpt-5.4"].ProviderID})
 	require.NoError(t, err)
 	require.NoError(t, f.reg.DegradeKey(ctx, keys[0].ID, "by hand", time.Hour))
 	in := registry.AcquireInput{ProviderID: keys[0].ProviderID, TTL: time.Hour}

@@ -26,7 +26,7 @@ func printKeys(ctx context.Context, reg *registry.Registry, out io.Writer) error
 			return err
 		}
 		counters := map[uuid.UUID]*ent.APIKey{}
-		keys, err := reg.ListAPIKeys(ctx, p.ID)
+		keys, err := reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID, Limit: registry.MaxLimit})
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func eventNames(ctx context.Context, reg *registry.Registry) (map[string]string,
 			return nil, err
 		}
 		names[p.ID.String()] = name
-		keys, err := reg.ListAPIKeys(ctx, p.ID)
+		keys, err := reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID, Limit: registry.MaxLimit})
 		if err != nil {
 			return nil, err
 		}

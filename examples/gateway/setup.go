@@ -114,16 +114,14 @@ func (g *gateway) setUpAccount(ctx context.Context, providerID uuid.UUID, name s
 	if name == "" {
 		return uuid.Nil, nil
 	}
-	groups, err := g.reg.ListQuotaGroups(ctx, providerID)
-	if err != nil {
+	group, err := g.reg.FindQuotaGroup(ctx, providerID, name)
+	if err == nil {
+		return group.ID, nil
+	}
+	if !errors.Is(err, registry.ErrNotFound) {
 		return uuid.Nil, err
 	}
-	for _, group := range groups {
-		if group.Name == name {
-			return group.ID, nil
-		}
-	}
-	group, err := g.reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: providerID, Name: name, Limits: accountLimits})
+	group, err = g.reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: providerID, Name: name, Limits: accountLimits})
 	if err != nil {
 		return uuid.Nil, err
 	}

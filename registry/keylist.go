@@ -1,0 +1,97 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+)
+
+// GetAPIKey returns a key as it is now, live or deleted, which deleted_at tells. It returns [ErrNotFound].
+func (r *Registry) GetAPIKey(ctx context.Context, id uuid.UUID) (*ent.APIKey, error) {
+	key, err := r.client.APIKey.Get(ctx, id)
+	return tied(r, asOf(key, r.now())), translate(ctx, fmt.Sprintf("get API key %s", id), err)
+}
+
+// FindAPIKey returns the live key of a provider with this text, as it is now. It returns
+// [ErrInvalidData] for a text that cannot be a key, or [ErrNotFound].
+func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey string) (*ent.APIKey, error) {
+	op := fmt.Sprintf("find API key of provider %s", providerID)
+	var f faults
+	f.apiKey(apiKey)
+	if err := f.err(); err != nil {
+		return nil, translate(ctx, op, err)
+	}
+	key, err := r.client.APIKey.Query().Where(
+		apikey.ProviderID(providerID), apikey.KeyHash(hash(apiKey)), apikey.DeletedAtIsNil(),
+	).Only(ctx)
+	return tied(r, asOf(key, r.now())), translate(ctx, op, err)
+}
+
+// KeyFilter selects API keys. Conditions that are zero are none; the others must all hold.
+type KeyFilter struct {
+	ProviderID   uuid.UUID
+	QuotaGroupID uuid.UUID
+	Deleted      bool // the deleted keys instead of the live ones
+
+	Limit int       // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID // the last key of the page before; zero: from the first
+}
+
+func (fl KeyFilter) next(last *ent.APIKey) (KeyFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+// ListAPIKeys returns a page of the keys that the filter selects as they are now, in the order they were added. It
+// returns [ErrInvalidData] for a limit that is out of range, or [ErrNotFound] for an After that was purged.
+func (r *Registry) ListAPIKeys(ctx context.Context, filter KeyFilter) ([]*ent.APIKey, error) {
+	page, err := listing[*ent.APIKey, uuid.UUID]{
+		order: ascending(apikey.FieldID),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.APIKey, error) {
+			return c.APIKey.Get(ctx, id)
+		},
+		place: func(k *ent.APIKey) []any { return []any{k.ID} },
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.APIKey, error) {
+			query := c.APIKey.Query().Where(filter.predicates()...)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, "list API keys", nil, filter.Limit, filter.After)
+	now := r.now()
+	for _, key := range page {
+		asOf(key, now)
+	}
+	return page, err
+}
+
+func (fl KeyFilter) predicates() []predicate.APIKey {
+	where := []predicate.APIKey{apikey.DeletedAtIsNil()}
+	if fl.Deleted {
+		where[0] = apikey.DeletedAtNotNil()
+	}
+	if fl.ProviderID != uuid.Nil {
+		where = append(where, apikey.ProviderID(fl.ProviderID))
+	}
+	if fl.QuotaGroupID != uuid.Nil {
+		where = append(where, apikey.QuotaGroupID(fl.QuotaGroupID))
+	}
+	return where
+}
+
+// requireRoom returns an error when a provider may have no further key. One that expires is on its way out: another one
+// follows it.
+func requireRoom(ctx context.Context, tx *ent.Client, providerID uuid.UUID) error {
+	live, err := tx.APIKey.Query().
+		Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil()).Count(ctx)
+	if err == nil && live >= MaxKeysPerProvider {
+		err = fmt.Errorf("%w: the provider has %d keys already, which is the most: delete one first",
+			ErrInvalidData, live)
+	}
+	return err
+}

@@ -1,0 +1,316 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+// collect returns all rows of a list.
+func collect[R any](all iter.Seq2[R, error]) (rows []R, err error) {
+	for row, err := range all {
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// idsOf returns the ids of rows as text.
+func idsOf[R any](rows []R, err error) ([]string, error) {
+	var ids []string
+	for _, row := range rows {
+		ids = append(ids, fmt.Sprint(reflect.ValueOf(row).Elem().FieldByName("ID")))
+	}
+	return ids, err
+}
+
+// aList reads a page of a list, or the whole list in pages of a size.
+type aList struct {
+	page func(limit int, after string) ([]string, error)
+	all  func(limit int) ([]string, error)
+	more func(n int) // creates one more row
+}
+
+// afterID returns the id of a text, zero for none.
+func afterID(text string) uuid.UUID {
+	if text == "" {
+		return uuid.Nil
+	}
+	return uuid.MustParse(text)
+}
+
+// lists returns every list, with a provider and a model of which more can be made.
+func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) map[string]aList {
+	ctx := t.Context()
+	log := func(n int) {
+		l := must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: fmt.Sprint("x", n%2)}))
+		must(reg.UpdateDiscoveryResult(ctx, l.ID, nil, discoverylog.StatusFailed))
+	}
+	made := 0 // by several lists
+	costly := func(n int) {
+		made++
+		rates := gpt4()
+		if n%3 == 0 {
+			rates = nil // comes last
+		}
+		must(reg.CreateModel(ctx, registry.ModelInput{
+			ProviderID: p.ID, ModelID: fmt.Sprintf("%d-%d", made*7919%1000, made), Rates: rates, ContextWindow: int64(n % 4),
+		}))
+	}
+	price := func(n int) {
+		must(reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{
+			Rates: money.Rates{"input": money.USD(n)}, ServiceTier: fmt.Sprint("tier", n%3),
+		}))
+	}
+	models := func(order registry.ModelOrder) aList {
+		filter := registry.ModelFilter{Order: order}
+		return aList{
+			func(limit int, after string) ([]string, error) {
+				filter := filter
+				filter.Limit, filter.After = limit, afterID(after)
+				return idsOf(reg.ListModels(ctx, filter))
+			},
+			func(limit int) ([]string, error) {
+				filter := filter
+				filter.Limit = limit
+				return idsOf(collect(registry.All(ctx, reg.ListModels, filter)))
+			}, costly,
+		}
+	}
+	return map[string]aList{
+		"ListProviders": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListProviders(ctx, registry.ProviderFilter{Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListProviders, registry.ProviderFilter{Limit: limit})))
+			},
+			func(n int) { mustProvider(t, reg, fmt.Sprint("p", n*7919%1000, "-", n)) },
+		},
+		"ListFamilies": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListFamilies(ctx,
+					registry.FamilyFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListFamilies,
+					registry.FamilyFilter{ProviderID: p.ID, Limit: limit})))
+			},
+			func(n int) {
+				must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: fmt.Sprint(n*7919%1000, "-", n)}))
+			},
+		},
+		"ListModels": models(registry.ByModelID), "ListModels by input cost": models(registry.ByInputCost),
+		"ListModels by output cost": models(registry.ByOutputCost), "ListModels by window": models(registry.ByContextWindow),
+		"GetModelsByProvider": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.GetModelsByProvider(ctx, p.ID, registry.Page{Limit: limit, After: afterID(after)}))
+			}, nil, costly,
+		},
+		"PriceHistory": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.PriceHistory(ctx,
+					registry.PriceFilter{ModelID: m.ID, Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.PriceHistory,
+					registry.PriceFilter{ModelID: m.ID, Limit: limit})))
+			}, price,
+		},
+		"ListAPIKeys": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListAPIKeys(ctx,
+					registry.KeyFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListAPIKeys,
+					registry.KeyFilter{ProviderID: p.ID, Limit: limit})))
+			},
+			func(n int) { mustKey(t, reg, p.ID, n) },
+		},
+		"ListQuotaGroups": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListQuotaGroups(ctx,
+					registry.QuotaGroupFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListQuotaGroups,
+					registry.QuotaGroupFilter{ProviderID: p.ID, Limit: limit})))
+			},
+			func(n int) {
+				must(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: fmt.Sprint(n*7919%1000, "-", n)}))
+			},
+		},
+		"ListSDKVersions": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListSDKVersions(ctx,
+					registry.SDKFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListSDKVersions,
+					registry.SDKFilter{ProviderID: p.ID, Limit: limit})))
+			},
+			func(n int) {
+				must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: fmt.Sprint(n)}))
+			},
+		},
+		"GetRecentDiscoveries": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.GetRecentDiscoveries(ctx,
+					registry.DiscoveryFilter{Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.GetRecentDiscoveries,
+					registry.DiscoveryFilter{Limit: limit})))
+			}, log,
+		},
+		"ListSettings": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListSettings(ctx, registry.SettingFilter{Limit: limit, After: after}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListSettings, registry.SettingFilter{Limit: limit})))
+			},
+			func(n int) { require.NoError(t, reg.SetSetting(ctx, fmt.Sprint(n*7919%1000, "-", n), "")) },
+		},
+		"ListAudit": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListAudit(ctx, registry.AuditFilter{Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListAudit, registry.AuditFilter{Limit: limit})))
+			},
+			func(n int) { require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("audited ", n), "")) },
+		},
+		"ListUsageEvents": {
+			func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListUsageEvents(ctx, registry.EventFilter{Limit: limit, After: afterID(after)}))
+			},
+			func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListUsageEvents, registry.EventFilter{Limit: limit})))
+			},
+			func(int) {
+				record(t, reg, m, must(reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID}))[0], 1, 1)
+			},
+		},
+	}
+}
+
+// TestLists pages through every list while rows are created.
+func TestLists(t *testing.T) { eachEngine(t, testLists) }
+
+func testLists(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	p := mustProvider(t, reg, "openai")
+	m := mustModel(t, reg, p.ID, "gpt-4", gpt4())
+	mustKey(t, reg, p.ID, 0)
+	all := lists(t, reg, p, m)
+	var names []string
+	for method := range reflect.TypeFor[*registry.Registry]().Methods() {
+		if out := method.Type; out.NumOut() == 2 && out.Out(0).Kind() == reflect.Slice && out.Out(0).Elem().Kind() == reflect.Pointer {
+			if method.Name != "CreateModels" {
+				names = append(names, method.Name)
+			}
+		}
+	}
+	for _, name := range names {
+		require.Contains(t, all, name, "every list is a page")
+	}
+	for name, list := range all {
+		for n := range 8 {
+			if n%3 == 1 { // some share an instant
+				clock.Advance(time.Second)
+			}
+			list.more(n + 1)
+		}
+		whole, err := list.page(registry.MaxLimit, "")
+		require.NoError(t, err, name)
+		require.GreaterOrEqual(t, len(whole), 8, name)
+		for _, limit := range []int{1, 3, 1000} {
+			if list.all != nil {
+				require.Equal(t, whole, must(list.all(limit)), "%s by %d", name, limit)
+			}
+		}
+		// Rows are created between two pages: those of before come once each, in their order.
+		var got []string
+		for n, after := 0, ""; ; n++ {
+			page := must(list.page(3, after))
+			require.LessOrEqual(t, len(page), 3, name)
+			if len(page) == 0 {
+				break
+			}
+			got, after = append(got, page...), page[len(page)-1]
+			if n < 3 {
+				list.more(100 + n)
+			}
+		}
+		require.Len(t, slices.Compact(slices.Sorted(slices.Values(got))), len(got), "%s: none twice", name)
+		require.Equal(t, whole, slices.DeleteFunc(got, func(id string) bool { return !slices.Contains(whole, id) }), name)
+
+		for _, limit := range []int{-1, registry.MaxLimit + 1} {
+			_, err := list.page(limit, "")
+			require.ErrorIs(t, err, registry.ErrInvalidData, name)
+		}
+		if name != "ListSettings" && name != "ListUsageEvents" { // whose ids are their places
+			_, err = list.page(1, uuid.NewString())
+			require.ErrorIs(t, err, registry.ErrNotFound, name)
+			require.ErrorContains(t, err, "begin again without After", name)
+		}
+	}
+
+	t.Run("OK_default", func(t *testing.T) {
+		inputs := make([]registry.ModelInput, registry.DefaultLimit+1)
+		for i := range inputs {
+			inputs[i] = registry.ModelInput{ProviderID: p.ID, ModelID: fmt.Sprintf("z%04d", i)}
+		}
+		must(reg.CreateModels(t.Context(), inputs))
+		require.Len(t, must(reg.GetModelsByProvider(t.Context(), p.ID, registry.Page{})), registry.DefaultLimit)
+	})
+	t.Run("OK_after_a_deleted_row", func(t *testing.T) {
+		page := must(reg.GetModelsByProvider(t.Context(), p.ID, registry.Page{Limit: 2}))
+		require.NoError(t, reg.DeleteModel(t.Context(), page[1].ID))
+		next := must(reg.GetModelsByProvider(t.Context(), p.ID, registry.Page{Limit: 1, After: page[1].ID}))
+		require.Equal(t, 1, strings.Compare(next[0].ModelID, page[1].ModelID))
+	})
+	t.Run("Err_of_a_page", func(t *testing.T) {
+		failed := errors.New("failed")
+		calls := 0
+		list := func(context.Context, registry.SettingFilter) ([]*ent.Setting, error) {
+			if calls++; calls == 2 {
+				return nil, failed
+			}
+			return []*ent.Setting{{ID: "a"}}, nil
+		}
+		seen := 0
+		for s, err := range registry.All(t.Context(), list, registry.SettingFilter{Limit: 1}) {
+			if err != nil {
+				require.ErrorIs(t, err, failed)
+				continue
+			}
+			require.Equal(t, "a", s.ID)
+			seen++
+		}
+		require.Equal(t, []int{1, 2}, []int{seen, calls})
+		for range registry.All(t.Context(), list, registry.SettingFilter{Limit: 1}) {
+			break
+		}
+		require.Equal(t, 3, calls)
+	})
+}

@@ -1,0 +1,185 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"entgo.io/ent/dialect"
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// ModelOrder is an order of models.
+type ModelOrder int
+
+// The orders. Within each, models follow by model_id and then by id; models whose value is not
+// known come last.
+const (
+	ByModelID       ModelOrder = iota
+	ByInputCost                // cheapest input first
+	ByOutputCost               // cheapest output first
+	ByContextWindow            // largest first
+)
+
+// ModelFilter selects models. Conditions that are zero are none; the others must all hold.
+type ModelFilter struct {
+	ProviderID uuid.UUID
+	FamilyID   uuid.UUID
+	Search     string // a part of model_id or name; ASCII letters in any case
+
+	SupportsImages           bool
+	SupportsAudio            bool
+	SupportsTools            bool
+	SupportsStructuredOutput bool
+	CanReason                bool
+	CanStream                bool
+	MinContextWindow         int64      // tokens
+	MaxInputCost             *money.USD // per 1M tokens; leaves out models whose price is not known
+	MaxOutputCost            *money.USD // per 1M tokens; leaves out models whose price is not known
+	WithDeprecated           bool       // deprecated models too
+
+	Deleted bool // the deleted models instead of the live ones
+
+	Order ModelOrder // Defaults to ByModelID
+	Limit int        // up to MaxLimit. Defaults to DefaultLimit
+	After uuid.UUID  // the last model of the page before, in the same order; zero: from the first
+}
+
+func (fl ModelFilter) next(last *ent.Model) (ModelFilter, int) {
+	fl.After = last.ID
+	return fl, pageSize(fl.Limit)
+}
+
+func (fl ModelFilter) faults() faults {
+	var f faults
+	f.label("search", fl.Search, 0, maxModelID)
+	f.check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
+	f.check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
+	return f
+}
+
+// ListModels returns a page of the models that the filter selects. It returns [ErrInvalidData], or [ErrNotFound] for an
+// After that was purged.
+func (r *Registry) ListModels(ctx context.Context, filter ModelFilter) ([]*ent.Model, error) {
+	return r.listModels(ctx, "list models", filter)
+}
+
+// GetModelsByProvider returns a page of the live models of a provider, deprecated ones too, by model_id. An unknown
+// provider has none. [Registry.ListModels] does the same, and more. It returns [ErrInvalidData] for a limit that is
+// out of range, or [ErrNotFound] for an After that was purged.
+func (r *Registry) GetModelsByProvider(ctx context.Context, providerID uuid.UUID, page Page) ([]*ent.Model, error) {
+	return r.listModels(ctx, fmt.Sprintf("get models of provider %s", providerID), ModelFilter{
+		ProviderID: providerID, WithDeprecated: true, Limit: page.Limit, After: page.After,
+	}, model.ProviderID(providerID)) // a zero id is no condition of the filter
+}
+
+func (r *Registry) listModels(
+	ctx context.Context, op string, filter ModelFilter, also ...predicate.Model,
+) ([]*ent.Model, error) {
+	return listing[*ent.Model, uuid.UUID]{
+		order: filter.order(),
+		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.Model, error) {
+			return c.Model.Get(ctx, id)
+		},
+		place: filter.place,
+		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.Model, error) {
+			query := c.Model.Query().Where(filter.predicates()...).Where(also...)
+			query.Modify(page)
+			return query.All(ctx)
+		},
+	}.page(ctx, r, op, filter.faults(), filter.Limit, filter.After)
+}
+
+func (fl ModelFilter) predicates() []predicate.Model {
+	where := []predicate.Model{model.DeletedAtIsNil()}
+	if fl.Deleted {
+		where[0] = model.DeletedAtNotNil()
+	}
+	for _, flag := range []struct {
+		wanted bool
+		is     predicate.Model
+	}{
+		{fl.ProviderID != uuid.Nil, model.ProviderID(fl.ProviderID)},
+		{fl.FamilyID != uuid.Nil, model.FamilyID(fl.FamilyID)},
+		{fl.Search != "", model.Or(containsFold(model.FieldModelID, fl.Search), containsFold(model.FieldName, fl.Search))},
+		{fl.SupportsImages, model.SupportsImages(true)},
+		{fl.SupportsAudio, model.SupportsAudio(true)},
+		{fl.SupportsTools, model.SupportsTools(true)},
+		{fl.SupportsStructuredOutput, model.SupportsStructuredOutput(true)},
+		{fl.CanReason, model.CanReason(true)},
+		{fl.CanStream, model.CanStream(true)},
+		{fl.MinContextWindow > 0, model.ContextWindowGTE(fl.MinContextWindow)},
+		{fl.MaxInputCost != nil, model.CostPer1mInputLTE(value(fl.MaxInputCost))},
+		{fl.MaxOutputCost != nil, model.CostPer1mOutputLTE(value(fl.MaxOutputCost))},
+		{!fl.WithDeprecated, model.Deprecated(false)},
+	} {
+		if flag.wanted {
+			where = append(where, flag.is)
+		}
+	}
+	return where
+}
+
+func (fl ModelFilter) order() []sortColumn {
+	order := ascending(model.FieldModelID, model.FieldID)
+	switch fl.Order {
+	case ByInputCost:
+		return append([]sortColumn{{name: model.FieldCostPer1mInput, lastNil: true}}, order...)
+	case ByOutputCost:
+		return append([]sortColumn{{name: model.FieldCostPer1mOutput, lastNil: true}}, order...)
+	case ByContextWindow:
+		return append([]sortColumn{{name: model.FieldContextWindow, newest: true}}, order...)
+	}
+	return order
+}
+
+// place returns the values of a model in the order.
+func (fl ModelFilter) place(m *ent.Model) []any {
+	place := []any{m.ModelID, m.ID}
+	switch fl.Order {
+	case ByInputCost:
+		return append([]any{known(m.CostPer1mInput)}, place...)
+	case ByOutputCost:
+		return append([]any{known(m.CostPer1mOutput)}, place...)
+	case ByContextWindow:
+		return append([]any{m.ContextWindow}, place...)
+	}
+	return place
+}
+
+// known returns what p points to, or nil.
+func known[T any](p *T) any {
+	if p == nil {
+		return nil
+	}
+	return *p
+}
+
+// containsFold tells whether a column has a text in it, ASCII letters in any case. Ent's ContainsFold
+// folds the text beyond ASCII, which the databases do not do with the column.
+func containsFold(column, text string) predicate.Model {
+	return func(s *sql.Selector) {
+		position := "INSTR"
+		if s.Dialect() == dialect.Postgres {
+			position = "STRPOS"
+		}
+		s.Where(sql.P(func(b *sql.Builder) {
+			b.WriteString(position + "(LOWER(").Ident(s.C(column)).WriteString("), ").Arg(lowerASCII(text)).WriteString(") > 0")
+		}))
+	}
+}
+
+func lowerASCII(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,318 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+type operation = func(context.Context, *registry.Registry) error
+
+// withEntities adds operations of docs/entities.md to those of openOperations, with rows of their own.
+func withEntities(
+	t *testing.T, reg *registry.Registry, group uuid.UUID, operations map[string]operation,
+) map[string]operation {
+	t.Helper()
+	ctx := t.Context()
+	p, deleted := mustProvider(t, reg, "entities"), mustProvider(t, reg, "undeleted")
+	m, gone := mustModel(t, reg, p.ID, "kept", gpt4()), mustModel(t, reg, p.ID, "undeleted", gpt4())
+	key, goneKey := mustKey(t, reg, p.ID, 700), mustKey(t, reg, p.ID, 701)
+	require.NoError(t, reg.DeleteProvider(ctx, deleted.ID))
+	require.NoError(t, reg.DeleteModel(ctx, gone.ID))
+	require.NoError(t, reg.DeleteAPIKey(ctx, goneKey.ID))
+	price := must(reg.PriceHistory(ctx, registry.PriceFilter{ModelID: m.ID}))[0]
+	var families, sdks, logs []uuid.UUID
+	for _, name := range []string{"kept", "doomed"} {
+		families = append(families, must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name})).ID)
+		sdks = append(sdks, must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: name})).ID)
+		logs = append(logs, must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: name})).ID)
+	}
+	maps.Copy(operations, map[string]operation{
+		"GetAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetAPIKey(ctx, key.ID))
+		},
+		"GetPrice": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetPrice(ctx, price.ID))
+		},
+		"GetFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetFamily(ctx, families[0]))
+		},
+		"FindFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.FindFamily(ctx, p.ID, "kept"))
+		},
+		"UpdateFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateFamily(ctx, families[0], registry.FamilyUpdate{Description: ptr("new")}))
+		},
+		"DeleteFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteFamily(ctx, families[1])
+		},
+		"GetQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetQuotaGroup(ctx, group))
+		},
+		"FindQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			kept, err := reg.FindProvider(ctx, "kept")
+			if err != nil {
+				return err
+			}
+			return openSecond(reg.FindQuotaGroup(ctx, kept.ID, "group 0"))
+		},
+		"GetSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetSDKVersion(ctx, sdks[0]))
+		},
+		"FindSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.FindSDKVersion(ctx, p.ID, "kept"))
+		},
+		"UpdateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateSDKVersion(ctx, sdks[0], registry.SDKUpdate{TestResults: ptr("ok")}))
+		},
+		"DeleteSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteSDKVersion(ctx, sdks[1])
+		},
+		"GetDiscoveryLog": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetDiscoveryLog(ctx, logs[0]))
+		},
+		"DeleteDiscoveryLog": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteDiscoveryLog(ctx, logs[1])
+		},
+		"UndeleteProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UndeleteProvider(ctx, deleted.ID))
+		},
+		"UndeleteModel": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UndeleteModel(ctx, gone.ID))
+		},
+		"UndeleteAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UndeleteAPIKey(ctx, goneKey.ID))
+		},
+	})
+	return operations
+}
+
+func TestUndelete(t *testing.T) { eachEngine(t, testUndelete) }
+
+func testUndelete(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "openai")
+	m, before := mustModel(t, reg, p.ID, "gpt-4", gpt4()), mustModel(t, reg, p.ID, "gpt-3", gpt4())
+	k, other := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
+	record(t, reg, m, k, 1, 1)
+	require.NoError(t, reg.DeleteModel(ctx, before.ID))
+	clock.Advance(time.Hour)
+
+	t.Run("OK_provider", func(t *testing.T) {
+		was := must(reg.GetProvider(ctx, p.ID)).String()
+		require.NoError(t, reg.DeleteProvider(ctx, p.ID))
+		require.NotNil(t, must(reg.GetModel(ctx, m.ID)).DeletedAt)
+		require.NotNil(t, must(reg.GetAPIKey(ctx, k.ID)).DeletedAt)
+		require.Len(t, must(reg.ListProviders(ctx, registry.ProviderFilter{Deleted: true})), 1)
+		require.Len(t, must(reg.ListModels(ctx, registry.ModelFilter{Deleted: true})), 2)
+		require.Len(t, must(reg.ListAPIKeys(ctx, registry.KeyFilter{Deleted: true})), 2)
+		live, err := reg.As("alice").UndeleteProvider(ctx, p.ID)
+		require.NoError(t, err)
+		live.UpdatedAt = p.UpdatedAt
+		require.Equal(t, was, live.String())
+		require.Nil(t, must(reg.GetModel(ctx, m.ID)).DeletedAt)
+		require.NotNil(t, must(reg.GetModel(ctx, before.ID)).DeletedAt, "it was deleted before")
+		require.Nil(t, must(reg.GetAPIKey(ctx, k.ID)).DeletedAt)
+		entries := must(reg.ListAudit(ctx, registry.AuditFilter{Action: registry.ActionUndelete, Actor: "alice"}))
+		require.Len(t, entries, 4, "the provider, a model and two keys")
+		record(t, reg, m, k, 1, 1)
+		again := must(reg.UndeleteProvider(ctx, p.ID))
+		require.Equal(t, must(reg.GetProvider(ctx, p.ID)).String(), again.String(), "a live one stays as it is")
+	})
+	t.Run("OK_model", func(t *testing.T) {
+		live := must(reg.UndeleteModel(ctx, before.ID))
+		require.Nil(t, live.DeletedAt)
+		require.Equal(t, before.ID, must(reg.FindModel(ctx, p.ID, "gpt-3")).ID)
+		require.Len(t, must(reg.ListAudit(ctx, registry.AuditFilter{Action: registry.ActionUndelete, EntityID: before.ID.String()})), 1)
+	})
+	t.Run("OK_key", func(t *testing.T) {
+		require.NoError(t, reg.DegradeKey(ctx, other.ID, "429", time.Hour))
+		require.NoError(t, reg.DeleteAPIKey(ctx, other.ID))
+		live := must(reg.UndeleteAPIKey(ctx, other.ID))
+		require.Nil(t, live.DeletedAt)
+		require.True(t, live.Degraded, "as it was")
+		require.Equal(t, other.ID, must(reg.FindAPIKey(ctx, p.ID, secret(2))).ID)
+		clock.Advance(2 * time.Hour)
+		require.False(t, must(reg.GetAPIKey(ctx, other.ID)).Degraded, "as it is now")
+	})
+	t.Run("ErrConflict", func(t *testing.T) {
+		require.NoError(t, reg.DeleteModel(ctx, m.ID))
+		require.NoError(t, reg.DeleteAPIKey(ctx, k.ID))
+		mustModel(t, reg, p.ID, "gpt-4", nil)
+		mustKey(t, reg, p.ID, 1)
+		_, err := reg.UndeleteModel(ctx, m.ID)
+		require.ErrorIs(t, err, registry.ErrConflict)
+		require.ErrorContains(t, err, `is called "gpt-4" now: delete that one first`)
+		_, err = reg.UndeleteAPIKey(ctx, k.ID)
+		require.ErrorIs(t, err, registry.ErrConflict)
+		require.NoError(t, reg.DeleteProvider(ctx, p.ID))
+		mustProvider(t, reg, "openai")
+		_, err = reg.UndeleteProvider(ctx, p.ID)
+		require.ErrorIs(t, err, registry.ErrConflict)
+		require.ErrorContains(t, err, `is called "openai" now: rename that one first`)
+		require.NotNil(t, must(reg.GetProvider(ctx, p.ID)).DeletedAt)
+	})
+	t.Run("ErrForeignKey_of_a_deleted_provider", func(t *testing.T) {
+		_, err := reg.UndeleteModel(ctx, m.ID)
+		require.ErrorIs(t, err, registry.ErrForeignKey)
+		require.ErrorContains(t, err, "undelete the provider first")
+		_, err = reg.UndeleteAPIKey(ctx, k.ID)
+		require.ErrorIs(t, err, registry.ErrForeignKey)
+	})
+	t.Run("ErrInvalidData_of_too_many_keys", func(t *testing.T) {
+		full := mustProvider(t, reg, "full")
+		first := mustKey(t, reg, full.ID, 0)
+		require.NoError(t, reg.DeleteAPIKey(ctx, first.ID))
+		for n := range registry.MaxKeysPerProvider {
+			mustKey(t, reg, full.ID, 1+n)
+		}
+		_, err := reg.UndeleteAPIKey(ctx, first.ID)
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+	})
+	t.Run("ErrNotFound", func(t *testing.T) {
+		for name, undelete := range map[string]func() error{
+			"provider": func() error { return openSecond(reg.UndeleteProvider(ctx, uuid.New())) },
+			"model":    func() error { return openSecond(reg.UndeleteModel(ctx, uuid.New())) },
+			"key":      func() error { return openSecond(reg.UndeleteAPIKey(ctx, uuid.New())) },
+			"get key":  func() error { return openSecond(reg.GetAPIKey(ctx, uuid.New())) },
+		} {
+			require.ErrorIs(t, undelete(), registry.ErrNotFound, name)
+		}
+		_, err := reg.FindProvider(ctx, "nobody")
+		require.EqualError(t, err, `find provider "nobody": not found`)
+	})
+}
+
+func TestFamilies(t *testing.T) { eachEngine(t, testFamilies) }
+
+func testFamilies(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "openai")
+	var families []*ent.ModelFamily
+	for i := range 2 {
+		families = append(families, must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: fmt.Sprint("f", i)})))
+	}
+	m := must(reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, FamilyID: families[0].ID, ModelID: "gpt-4"}))
+	clock.Advance(time.Minute)
+
+	t.Run("OK_rename", func(t *testing.T) {
+		up := must(reg.UpdateFamily(ctx, families[0].ID, registry.FamilyUpdate{Name: ptr("gpt")}))
+		require.Equal(t, "gpt", up.Name)
+		require.Equal(t, clock.Now(), up.UpdatedAt)
+		require.Equal(t, families[0].ID, must(reg.FindFamily(ctx, p.ID, "gpt")).ID)
+		require.Equal(t, "gpt", must(reg.GetFamily(ctx, families[0].ID)).Name)
+		require.Equal(t, families[0].ID, *must(reg.GetModel(ctx, m.ID)).FamilyID)
+		require.Len(t, must(reg.ListAudit(ctx, registry.AuditFilter{Entity: registry.EntityFamily, Action: registry.ActionUpdate})), 1)
+	})
+	t.Run("Err", func(t *testing.T) {
+		_, err := reg.UpdateFamily(ctx, families[0].ID, registry.FamilyUpdate{Name: ptr("f1")})
+		require.ErrorIs(t, err, registry.ErrConflict)
+		_, err = reg.UpdateFamily(ctx, families[0].ID, registry.FamilyUpdate{Name: ptr("")})
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+		_, err = reg.UpdateFamily(ctx, uuid.New(), registry.FamilyUpdate{})
+		require.ErrorIs(t, err, registry.ErrNotFound)
+		_, err = reg.FindFamily(ctx, p.ID, "f9")
+		require.ErrorIs(t, err, registry.ErrNotFound)
+		require.ErrorContains(t, err, `find family "f9" of provider `+p.ID.String())
+		require.ErrorIs(t, reg.DeleteFamily(ctx, uuid.New()), registry.ErrNotFound)
+	})
+	t.Run("OK_delete", func(t *testing.T) {
+		require.NoError(t, reg.DeleteFamily(ctx, families[0].ID))
+		require.Nil(t, must(reg.GetModel(ctx, m.ID)).FamilyID)
+		_, err := reg.GetFamily(ctx, families[0].ID)
+		require.ErrorIs(t, err, registry.ErrNotFound)
+		entries := must(reg.ListAudit(ctx, registry.AuditFilter{Entity: registry.EntityModel, Action: registry.ActionUpdate, EntityID: m.ID.String()}))
+		require.Len(t, entries, 1)
+		require.Contains(t, string(entries[0].Before), families[0].ID.String(), "which models had it")
+	})
+	t.Run("ErrNotFound_of_a_deleted_provider", func(t *testing.T) {
+		group := must(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: "g"}))
+		sdk := must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: "1"}))
+		require.NoError(t, reg.DeleteProvider(ctx, p.ID))
+		for name, err := range map[string]error{
+			"find family":   openSecond(reg.FindFamily(ctx, p.ID, "f1")),
+			"update family": openSecond(reg.UpdateFamily(ctx, families[1].ID, registry.FamilyUpdate{})),
+			"delete family": reg.DeleteFamily(ctx, families[1].ID),
+			"find group":    openSecond(reg.FindQuotaGroup(ctx, p.ID, "g")),
+			"update group":  openSecond(reg.UpdateQuotaGroup(ctx, group.ID, registry.QuotaGroupUpdate{})),
+			"delete group":  reg.DeleteQuotaGroup(ctx, group.ID),
+			"find SDK":      openSecond(reg.FindSDKVersion(ctx, p.ID, "1")),
+			"update SDK":    openSecond(reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKUpdate{TestResults: ptr("x")})),
+			"delete SDK":    reg.DeleteSDKVersion(ctx, sdk.ID),
+		} {
+			require.ErrorIs(t, err, registry.ErrNotFound, name)
+		}
+		require.Empty(t, must(reg.ListQuotaGroups(ctx, registry.QuotaGroupFilter{ProviderID: p.ID})))
+		require.Equal(t, "f1", must(reg.GetFamily(ctx, families[1].ID)).Name, "by their ids they can be read")
+		require.Equal(t, "g", must(reg.GetQuotaGroup(ctx, group.ID)).Name)
+		require.Equal(t, "1", must(reg.GetSDKVersion(ctx, sdk.ID)).Version)
+	})
+}
+
+func TestUpdateSDKVersion(t *testing.T) { eachEngine(t, testUpdateSDKVersion) }
+
+func testUpdateSDKVersion(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "openai")
+	sdk := must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: "1", SDKPath: "sdks/1"}))
+	failed := sdkversion.CompilationStatusFailed
+	up := must(reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKUpdate{CompilationStatus: &failed, TestResults: ptr("2 failed")}))
+	require.Equal(t, []any{failed, "2 failed", "sdks/1"}, []any{up.CompilationStatus, up.TestResults, up.SdkPath})
+	require.Equal(t, up.String(), must(reg.FindSDKVersion(ctx, p.ID, "1")).String())
+	require.Len(t, must(reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: failed})), 1)
+	require.Empty(t, must(reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: sdkversion.CompilationStatusPending})))
+	_, err := reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: "no"})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+	_, err = reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKUpdate{CompilationStatus: ptr(sdkversion.CompilationStatus("no"))})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+	_, err = reg.UpdateSDKVersion(ctx, uuid.New(), registry.SDKUpdate{CompilationStatus: &failed})
+	require.ErrorIs(t, err, registry.ErrNotFound)
+	require.NoError(t, reg.DeleteSDKVersion(ctx, sdk.ID))
+	require.ErrorIs(t, reg.DeleteSDKVersion(ctx, sdk.ID), registry.ErrNotFound)
+}
+
+func TestDiscoveryResult(t *testing.T) { eachEngine(t, testDiscoveryResult) }
+
+func testDiscoveryResult(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	ctx := t.Context()
+	log := must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "openai"}))
+	both, err := reg.UpdateDiscoveryResult(ctx, log.ID, registry.DiscoveryResult{
+		Data: map[string]int{"models": 7}, Err: errors.New("page 2: timeout"),
+	}, discoverylog.StatusFailed)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"models": 7}`, string(both.DiscoveredData))
+	require.Equal(t, "page 2: timeout", both.ErrorMessage)
+	require.Equal(t, both.String(), must(reg.GetDiscoveryLog(ctx, log.ID)).String())
+	one := must(reg.UpdateDiscoveryResult(ctx, log.ID, registry.DiscoveryResult{Data: []byte(`{}`)}, discoverylog.StatusSuccess))
+	require.Equal(t, []any{"{}", ""}, []any{string(one.DiscoveredData), one.ErrorMessage})
+	for name, bad := range map[string]registry.DiscoveryResult{"no JSON": {Data: []byte("{")}, "an error": {Data: errors.New("x")}} {
+		_, err := reg.UpdateDiscoveryResult(ctx, log.ID, bad, discoverylog.StatusSuccess)
+		require.ErrorIs(t, err, registry.ErrInvalidData, name)
+	}
+	must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "other", ProviderID: mustProvider(t, reg, "other").ID}))
+	require.Len(t, must(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Identifier: "openai"})), 1)
+	require.Len(t, must(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Status: discoverylog.StatusPending})), 1)
+	_, err = reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Status: "no"})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+	require.NoError(t, reg.DeleteDiscoveryLog(ctx, log.ID))
+	require.ErrorIs(t, reg.DeleteDiscoveryLog(ctx, log.ID), registry.ErrNotFound)
+}
