@@ -258,6 +258,22 @@ var (
 				Unique:  false,
 				Columns: []*schema.Column{KeyLeasesColumns[7], KeyLeasesColumns[6]},
 			},
+			{
+				Name:    "keylease_model_id",
+				Unique:  false,
+				Columns: []*schema.Column{KeyLeasesColumns[8]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "model_id IS NOT NULL",
+				},
+			},
+			{
+				Name:    "keylease_quota_group_id",
+				Unique:  false,
+				Columns: []*schema.Column{KeyLeasesColumns[9]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "quota_group_id IS NOT NULL",
+				},
+			},
 		},
 	}
 	// ModelsColumns holds the columns for the "models" table.

@@ -48,9 +48,11 @@ func (KeyLease) Edges() []ent.Edge {
 // Indexes of the KeyLease.
 func (KeyLease) Indexes() []ent.Index {
 	return []ent.Index{
-		// AcquireKey: the leases of keys, and those that have expired; and the foreign key. Those of the model and the group
-		// have none: the table holds what is under way alone.
+		// AcquireKey: the leases of keys, and those that have expired; and the foreign key.
 		index.Fields("api_key_id", "expires_at"),
+		// The foreign keys: PurgeModel and DeleteQuotaGroup would read all leases for each row that goes.
+		index.Fields("model_id").Annotations(entsql.IndexWhere("model_id IS NOT NULL")),
+		index.Fields("quota_group_id").Annotations(entsql.IndexWhere("quota_group_id IS NOT NULL")),
 	}
 }
 
