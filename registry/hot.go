@@ -1,10 +1,13 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,33 +23,39 @@ import (
 
 // hot is what leastUsedKey needs.
 type hot struct {
-	// key is a copy of a row that Ent made, never changed. Rows copied from it are tied to the client as Ent's are, so that
-	// a caller can walk on from them.
-	key atomic.Pointer[ent.APIKey]
+	// blank is a row that Ent made, never changed, without its values. Copies of it are tied to the client as Ent's rows
+	// are, so that a caller can walk on from them, and hold nothing of another key.
+	blank atomic.Pointer[ent.APIKey]
 }
 
 // leastUsedKeySQL reads the index (provider_id, usage_count, last_used_at, id) in its order and
 // stops at the first usable key.
-const leastUsedKeySQL = "SELECT id, created_at, updated_at, deleted_at, provider_id, key_hash, key_prefix, label," +
-	" usage_count, token_count, extra_requests, extra_tokens, disabled, degraded, degraded_until, degraded_at, degraded_reason, degraded_by," +
-	" failures, counted_class, counted_at, failure_class, failed_at, succeeded_at, pass, weight, priority, allowed_models, denied_models, quota_group_id," +
-	" requests_per_minute, tokens_per_minute, requests_per_day, tokens_per_day, concurrency, cost_per_day, minute, requests_this_minute," +
-	" tokens_this_minute, requests_today, tokens_today, cost_today, last_reset, observed, last_used_at, expires_at, sealed, data_key_id" +
+var leastUsedKeySQL = "SELECT " + strings.Join(apikey.Columns, ", ") +
 	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
 	" AND (degraded_until IS NULL OR degraded_until <= $2) AND (expires_at IS NULL OR expires_at > $2)" +
 	" ORDER BY usage_count, last_used_at NULLS FIRST, id LIMIT 1"
 
 // leastUsedKey returns the key that GetLeastUsedKey is to return, or Ent's NotFoundError.
 func (r *Registry) leastUsedKey(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
-	if r.hot == nil || r.hot.key.Load() == nil {
+	if r.hot == nil || r.hot.blank.Load() == nil {
 		key, err := leastUsed(r.fresh, providerID, now).First(ctx)
 		if err == nil && r.hot != nil {
-			own := *key
-			r.hot.key.Store(&own)
+			r.hot.blank.Store(blankOf(key))
 		}
 		return key, err
 	}
 	return r.hot.leastUsedKey(ctx, r.fresh, providerID, now)
+}
+
+// blankOf returns a copy of a row with the zero value in every column.
+func blankOf(key *ent.APIKey) *ent.APIKey {
+	blank := *key
+	for _, field := range reflect.ValueOf(&blank).Elem().Fields() {
+		if field.CanSet() { // what ties it to the client is not exported
+			field.SetZero()
+		}
+	}
+	return &blank
 }
 
 // leastUsed is leastUsedKeySQL in Ent.
@@ -75,20 +84,53 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	if !rows.Next() {
 		return nil, errors.Join(rows.Err(), new(ent.NotFoundError))
 	}
-	k := *h.key.Load()
-	k.DeletedAt, k.DegradedUntil, k.LastUsedAt, k.ExpiresAt, k.Sealed, k.DataKeyID = nil, nil, nil, nil, nil, nil
-	k.CountedAt, k.DegradedAt, k.FailedAt, k.SucceededAt, k.QuotaGroupID, k.Minute, k.Observed, k.AllowedModels, k.DeniedModels = nil, nil, nil, nil, nil, nil, nil, nil, nil
-	var allowed, denied []byte
-	err = rows.Scan(&k.ID, &k.CreatedAt, &k.UpdatedAt, &k.DeletedAt, &k.ProviderID, &k.KeyHash, &k.KeyPrefix, &k.Label,
-		&k.UsageCount, &k.TokenCount, &k.ExtraRequests, &k.ExtraTokens, &k.Disabled, &k.Degraded, &k.DegradedUntil, &k.DegradedAt, &k.DegradedReason, &k.DegradedBy,
-		&k.Failures, &k.CountedClass, &k.CountedAt, &k.FailureClass, &k.FailedAt, &k.SucceededAt, &k.Pass, &k.Weight, &k.Priority, &allowed, &denied, &k.QuotaGroupID,
-		&k.RequestsPerMinute, &k.TokensPerMinute, &k.RequestsPerDay, &k.TokensPerDay, &k.Concurrency, &k.CostPerDay, &k.Minute, &k.RequestsThisMinute,
-		&k.TokensThisMinute, &k.RequestsToday, &k.TokensToday, &k.CostToday, &k.LastReset, (*[]byte)(&k.Observed), &k.LastUsedAt, &k.ExpiresAt,
-		&k.Sealed, &k.DataKeyID)
-	if err != nil {
+	key := *h.blank.Load()
+	if err := rows.Scan(cellsOf(&key)...); err != nil {
 		return nil, err
 	}
-	return &k, errors.Join(readNames(allowed, &k.AllowedModels), readNames(denied, &k.DeniedModels))
+	return &key, nil
+}
+
+// cellsOf returns what the columns of a key are scanned into, in the order of apikey.Columns: Ent gives the fields the same
+// order.
+func cellsOf(key *ent.APIKey) []any {
+	cells := make([]any, 0, len(apikey.Columns))
+	for _, field := range reflect.ValueOf(key).Elem().Fields() {
+		switch {
+		case !field.CanSet() || len(cells) == len(apikey.Columns): // what ties it to the client, and its edges
+		case field.Kind() == reflect.Slice:
+			cells = append(cells, sliceCell{field})
+		default:
+			cells = append(cells, field.Addr().Interface())
+		}
+	}
+	return cells
+}
+
+// sliceCell is scanned into a slice: bytes as they are, anything else from JSON.
+type sliceCell struct{ reflect.Value }
+
+// Scan implements database/sql's Scanner.
+func (c sliceCell) Scan(value any) error {
+	var text []byte
+	switch v := value.(type) {
+	case nil:
+		return nil
+	case string:
+		text = []byte(v)
+	case []byte:
+		text = bytes.Clone(v)
+	default:
+		return fmt.Errorf("%T is no text", value)
+	}
+	if c.Type().Elem().Kind() == reflect.Uint8 {
+		c.SetBytes(text)
+		return nil
+	}
+	if err := json.Unmarshal(text, c.Addr().Interface()); err != nil {
+		return fmt.Errorf("%w: list of a key: %w", ErrCorrupt, err)
+	}
+	return nil
 }
 
 // readNames reads a list of models.
