@@ -48,8 +48,9 @@ var (
 	// ErrSchema is returned when the database is not at a schema this program can use. The
 	// error also matches one of package migrate that says why.
 	ErrSchema error = &sentinel{text: "unusable schema"}
-	// ErrBusy is returned when another process held the database for longer than ten seconds, or,
-	// on PostgreSQL, when transactions were in each other's way: nothing was done, and it can be tried again.
+	// ErrBusy is returned when others, of this process or another one, held what was needed for longer than
+	// [WithBusyTimeout] says, or, on PostgreSQL, when transactions were in each other's way: nothing was done, and it can be
+	// tried again. Within [Registry.InTx], it is what every registry but the transaction's gets.
 	ErrBusy error = &sentinel{text: "database busy"}
 	// ErrReadOnly is returned when the file, its folder or its file system cannot be written, or when
 	// no server of the name can: they are standbys.
@@ -113,6 +114,8 @@ func translate(ctx context.Context, op string, err error) error {
 		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
 	case errors.Is(err, batch.ErrClosed):
 		return fmt.Errorf("%s: %w: %w", op, ErrClosed, err)
+	case errors.Is(err, batch.ErrBusy):
+		return fmt.Errorf("%s: %w: %w; %s", op, ErrBusy, err, store.Mistake)
 	case errors.Is(err, batch.ErrUncertain):
 		return fmt.Errorf("%s: %w: %w", op, ErrUncertain, err)
 	case errors.Is(err, store.ErrName):

@@ -150,6 +150,14 @@ func TestReadOnly(t *testing.T) {
 	syscall.ForkLock.RUnlock()
 	require.NoError(t, err)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "data"), 0o700))
+	for _, name := range []string{"of-root.db", "beside-root.db"} {
+		openOnce(t, filepath.Join(dir, "data", name))
+	}
+	require.NoError(t, os.Chmod(filepath.Join(dir, "data", "of-root.db"), 0o644))
+	require.NoError(t, os.Chown(filepath.Join(dir, "data", "beside-root.db"), nobody, nobody))
+	for _, suffix := range []string{"-wal", "-shm"} { // as a process of root's leaves them that is killed
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "data", "beside-root.db"+suffix), nil, 0o644))
+	}
 	require.NoError(t, os.Chown(filepath.Join(dir, "data"), nobody, nobody))
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -174,8 +182,14 @@ func faultReadOnly(ctx context.Context, args ...string) error {
 	if err := faultError("a new file in a read-only folder", err, registry.ErrReadOnly); err != nil {
 		return err
 	}
+	for _, name := range []string{"of-root.db", "beside-root.db"} {
+		if err := faultOfAnother(ctx, filepath.Join(parent, name)); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
 	for what, modes := range map[string][2]os.FileMode{
 		"a read-only folder":              {0o500, 0o600},
+		"a file that others may write":    {0o700, 0o466},
 		"a read-only file":                {0o700, 0o400},
 		"a read-only file and folder":     {0o500, 0o400},
 		"a file that cannot be read":      {0o700, 0o000},
@@ -192,6 +206,27 @@ func faultReadOnly(ctx context.Context, args ...string) error {
 		}
 	}
 	return nil
+}
+
+// faultOfAnother opens a database that everybody may read and only another user may write, if there is one.
+func faultOfAnother(ctx context.Context, path string) error {
+	before, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, options := range [][]registry.Option{nil, {registry.WithoutMigration()}} {
+		_, open := registry.Open(ctx, path, options...)
+		err = errors.Join(err, faultError("a file of another user", open, registry.ErrReadOnly))
+	}
+	after, read := os.ReadFile(path)
+	if !bytes.Equal(before, after) {
+		err = errors.Join(err, errors.New("a file of another user was changed"))
+	}
+	beside, glob := filepath.Glob(path + "-*")
+	if len(beside) > 0 && filepath.Base(path) == "of-root.db" {
+		err = errors.Join(err, fmt.Errorf("left beside a file of another user: %s", beside))
+	}
+	return errors.Join(err, read, glob)
 }
 
 // faultWithModes opens a database in a folder of some mode.

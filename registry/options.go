@@ -23,6 +23,8 @@ type config struct {
 
 	mostRetryAfter time.Duration
 
+	busyTimeout time.Duration // 0: as the name says, or the default
+
 	replica  string
 	pooler   bool
 	maxConns int
@@ -76,6 +78,23 @@ func WithDurability(d Durability) Option {
 func WithoutMigration() Option {
 	return func(c *config) error {
 		c.migrate = false
+		return nil
+	}
+}
+
+// WithBusyTimeout sets how long an operation waits for what others hold, before it returns [ErrBusy]. A context that ends
+// earlier wins. Defaults to ten seconds; 0 does not wait.
+//
+// On SQLite it is the wait for the one transaction at a time that may write, in this process and again in all others.
+// Requests that are recorded, and keys that are leased, wait for their batch that long and as long again for the batch's turn.
+// On PostgreSQL it is the wait for a lock, after a deadlock too, and for a connection where [WithMaxConns] are in use.
+// Migrations wait a minute for each other.
+func WithBusyTimeout(d time.Duration) Option {
+	return func(c *config) error {
+		if d < 0 {
+			return errors.New("WithBusyTimeout: less than 0")
+		}
+		c.busyTimeout = max(1, d)
 		return nil
 	}
 }

@@ -46,7 +46,7 @@ type work struct {
 }
 
 func newQueue(r *Registry) *batch.Queue[work] {
-	return batch.New(maxBatch, maxQueue, r.commitWorks)
+	return batch.New(maxBatch, maxQueue, r.db.TurnTimeout(), r.commitWorks)
 }
 
 // commitWorks does a batch in one transaction and returns an error, or nil, for each work. A commit

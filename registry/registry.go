@@ -47,17 +47,24 @@ type Registry struct {
 // The name is the path of a SQLite file, "file:" and such a path with percent escapes, ":memory:"
 // for a private database that is gone after Close, or the URL of a PostgreSQL database:
 //
+//	modelscan.db
+//	file:/var/lib/gateway/what%3f.db
 //	postgres://user:password@host:5432/database
 //	postgres://user:password@host1,host2/database?target_session_attrs=read-write
+//
+// After a SQLite name and a "?" may come parameters that ask for what is done anyway: _fk=1 (or _foreign_keys),
+// _journal=WAL (or _journal_mode), _txlock=immediate, mode=rwc and cache=private. Two more change something:
+// with cache=shared, all of this process that open ":memory:" so have one database; _busy_timeout is
+// [WithBusyTimeout] in milliseconds, unless that is given too.
 //
 // A SQLite file is created if there is none, readable by its owner alone; several processes may
 // open one file at once. A PostgreSQL database must exist, on a server of version 15 or newer; its
 // tables are made in the first schema of the search_path. Of several hosts the one that can be
 // written to is used, also after it has changed.
 //
-// It returns [ErrInvalidData] for a name that is none, such as a directory, a path whose folder
-// does not exist or a database that the server does not have, and for a file that does not exist
-// [WithoutMigration]; [ErrSchema] for a database that is newer than this program, belongs
+// It returns [ErrInvalidData] for an invalid name: a directory, a path whose folder does not exist, a database that the
+// server does not have, other parameters, control characters, or the keyword form host=... dbname=...; and for a file
+// that does not exist [WithoutMigration]; [ErrSchema] for a database that is newer than this program, belongs
 // to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly],
 // [ErrDiskFull], [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]; and [ErrKeyring] if the keyring of
 // [WithKeyring] is not that of the database. A database that is refused is not changed, but for migrations where the keyring
@@ -107,15 +114,18 @@ func openDB(ctx context.Context, name string, cfg config) (db store.DB, err erro
 	if store.IsPostgres(name) {
 		db, err = store.OpenPostgres(ctx, store.PostgresConfig{
 			URL: name, Replica: cfg.replica, Pooler: cfg.pooler,
-			Durability: store.Durability(cfg.durability), MaxConns: cfg.maxConns,
+			Durability: store.Durability(cfg.durability), MaxConns: cfg.maxConns, BusyTimeout: cfg.busyTimeout,
 		})
 	} else {
-		path, bad := store.ParseName(name)
+		parsed, bad := store.ParseName(name)
 		if bad != nil {
 			return nil, bad // it may hold a password
 		}
+		if parsed.BusyTimeout != nil && cfg.busyTimeout == 0 {
+			cfg.busyTimeout = max(1, *parsed.BusyTimeout)
+		}
 		shown, d = fmt.Sprintf("%q", name), migrate.SQLite
-		db, err = openSQLite(ctx, path, cfg)
+		db, err = openSQLite(ctx, parsed, cfg)
 	}
 	if err == nil {
 		if err = bringUpToDate(ctx, db, d, cfg); err != nil {
@@ -128,13 +138,15 @@ func openDB(ctx context.Context, name string, cfg config) (db store.DB, err erro
 	return db, nil
 }
 
-func openSQLite(ctx context.Context, path string, cfg config) (store.DB, error) {
+func openSQLite(ctx context.Context, name store.Name, cfg config) (store.DB, error) {
 	if cfg.postgres != "" && !cfg.moving {
 		return nil, fmt.Errorf("%w: %s is for PostgreSQL", ErrInvalidData, cfg.postgres)
 	}
 	return store.OpenSQLite(ctx, store.Config{
-		Path:          path,
+		Path:          name.Path,
+		Shared:        name.Shared,
 		Durability:    store.Durability(cfg.durability),
+		BusyTimeout:   cfg.busyTimeout,
 		ApplicationID: migrate.ApplicationID,
 		Existing:      !cfg.migrate,
 		Inspect: func(ctx context.Context, db *sql.DB) error {
@@ -189,8 +201,9 @@ func (r *Registry) Client() *ent.Client { return r.client }
 
 // InTx runs fn in one transaction: what fn does through tx is committed together when fn
 // returns nil, and undone when it returns an error or panics. Within fn use tx and nothing
-// else of the registry: a write through r, and in memory a read too, would wait for the transaction
-// that it is called in. tx is not for several goroutines, and is of no use after fn. Rows that tx
+// else of the registry: on SQLite a write through r, and in memory a read too, waits for the transaction
+// that it is called in, and returns [ErrBusy] after [WithBusyTimeout]; on PostgreSQL, where it needs a row that the
+// transaction has changed. tx is not for several goroutines, and is of no use after fn. Rows that tx
 // returned can be walked on from: within fn they see the transaction, after it the database.
 //
 // Called on tx, InTx runs fn within the same transaction, and undoes only what that fn did.

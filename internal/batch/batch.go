@@ -19,6 +19,8 @@ var (
 	// ErrUncertain is returned, with the context's error, when the context has ended and the batch that
 	// the item is in has not.
 	ErrUncertain = errors.New("batch: the commit is under way: it may come to pass")
+	// ErrBusy is returned when an item's batch has not begun in time. Nothing was done.
+	ErrBusy = errors.New("batch: those before have not ended in time")
 )
 
 // grace is how long Do waits beyond the end of its context for a batch that has begun. Most end in
@@ -28,6 +30,7 @@ const grace = 150 * time.Millisecond
 // Queue collects items of concurrent callers. Its zero value is not usable; see [New].
 type Queue[T any] struct {
 	most   int
+	wait   time.Duration // for a batch to begin; 0: without a limit
 	commit func(ctx context.Context, items []T) []error
 	slots  chan struct{} // holds a token for each caller that is in the queue
 
@@ -51,26 +54,36 @@ type group struct {
 }
 
 // New returns a queue that commits up to most items at a time and holds up to limit of them, those of
-// the batch under way included; further callers wait. Commit is called from one goroutine at a time
+// the batch under way included; further callers wait. An item waits that long at the most for its batch to begin; 0: there
+// is no limit. Commit is called from one goroutine at a time
 // and returns an error, or nil, for each item; its context ends when nobody waits for the batch any more.
 // There is a goroutine only while there is work.
-func New[T any](most, limit int, commit func(ctx context.Context, items []T) []error) *Queue[T] {
-	q := &Queue[T]{most: most, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{})}
+func New[T any](most, limit int, wait time.Duration, commit func(ctx context.Context, items []T) []error) *Queue[T] {
+	q := &Queue[T]{most: most, wait: wait, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{})}
 	q.idle.L = &q.mu
 	return q
 }
 
 // Do puts an item into the next batch and returns what became of it. When the context ends first, the
 // item is taken back, if its batch has not begun, and the context's error is returned. If it has begun,
-// Do waits a little longer, and returns [ErrUncertain] then. It returns [ErrClosed] after Close.
+// Do waits a little longer, and returns [ErrUncertain] then. It returns [ErrBusy] when the batch has not begun in time,
+// and [ErrClosed] after Close.
 func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	var tooLong <-chan time.Time
+	if q.wait > 0 {
+		timer := time.NewTimer(q.wait)
+		defer timer.Stop()
+		tooLong = timer.C
 	}
 	select {
 	case q.slots <- struct{}{}:
 	case <-q.closing:
 		return ErrClosed
+	case <-tooLong:
+		return ErrBusy
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -79,14 +92,25 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	if !q.enter(e) {
 		return ErrClosed
 	}
-	select {
-	case err := <-e.done:
-		return err
-	case <-ctx.Done():
-		if q.takeBack(e) {
-			return ctx.Err()
+	for {
+		select {
+		case err := <-e.done:
+			return err
+		case <-tooLong: // once; what has begun has its own limits
+			if q.takeBack(e) {
+				return ErrBusy
+			}
+		case <-ctx.Done():
+			if q.takeBack(e) {
+				return ctx.Err()
+			}
+			return q.lateAnswer(ctx, e)
 		}
 	}
+}
+
+// lateAnswer waits a little for the end of a batch.
+func (q *Queue[T]) lateAnswer(ctx context.Context, e *entry[T]) error {
 	late := time.NewTimer(grace)
 	defer late.Stop()
 	select {

@@ -23,7 +23,7 @@ func TestDo(t *testing.T) {
 	t.Run("OK_one", func(t *testing.T) {
 		t.Parallel()
 		var got [][]int
-		q := batch.New(10, 10, func(_ context.Context, items []int) []error { got = append(got, items); return ok(items) })
+		q := batch.New(10, 10, 0, func(_ context.Context, items []int) []error { got = append(got, items); return ok(items) })
 		require.NoError(t, q.Do(t.Context(), 1))
 		require.NoError(t, q.Do(t.Context(), 2))
 		require.Equal(t, [][]int{{1}, {2}}, got)
@@ -33,7 +33,7 @@ func TestDo(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var sizes []int
 			begin := make(chan struct{})
-			q := batch.New(4, 100, func(_ context.Context, items []int) []error {
+			q := batch.New(4, 100, 0, func(_ context.Context, items []int) []error {
 				<-begin
 				sizes = append(sizes, len(items))
 				return ok(items)
@@ -54,7 +54,7 @@ func TestDo(t *testing.T) {
 	t.Run("OK_each_its_own_verdict", func(t *testing.T) {
 		t.Parallel()
 		odd := errors.New("odd")
-		q := batch.New(16, 64, func(_ context.Context, items []int) []error {
+		q := batch.New(16, 64, 0, func(_ context.Context, items []int) []error {
 			errs := ok(items)
 			for i, n := range items {
 				if n%2 == 1 {
@@ -78,7 +78,7 @@ func TestDo(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
-			q := batch.New(4, 4, func(_ context.Context, items []int) []error { <-commit; return ok(items) })
+			q := batch.New(4, 4, 0, func(_ context.Context, items []int) []error { <-commit; return ok(items) })
 			var answered atomic.Int64
 			for range 4 {
 				go func() {
@@ -97,7 +97,7 @@ func TestDo(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
-			q := batch.New(2, 3, func(_ context.Context, items []int) []error { <-commit; return ok(items) })
+			q := batch.New(2, 3, 0, func(_ context.Context, items []int) []error { <-commit; return ok(items) })
 			for range 3 {
 				go func() { _ = q.Do(t.Context(), 0) }()
 			}
@@ -112,7 +112,7 @@ func TestDo(t *testing.T) {
 	})
 	t.Run("OK_no_goroutine_when_idle", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			q := batch.New(2, 3, func(_ context.Context, items []int) []error { return ok(items) })
+			q := batch.New(2, 3, 0, func(_ context.Context, items []int) []error { return ok(items) })
 			require.NoError(t, q.Do(t.Context(), 1))
 			synctest.Wait() // and the bubble would complain about one that is left
 			require.NoError(t, q.Do(t.Context(), 1))
@@ -123,7 +123,7 @@ func TestDo(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
 			var got []int
-			q := batch.New(10, 10, func(_ context.Context, items []int) []error { <-commit; got = append(got, items...); return ok(items) })
+			q := batch.New(10, 10, 0, func(_ context.Context, items []int) []error { <-commit; got = append(got, items...); return ok(items) })
 			ctx, cancel := context.WithCancel(t.Context())
 			errs := make([]error, 4)
 			for i, ctx := range []context.Context{ctx, t.Context(), ctx, t.Context()} {
@@ -145,7 +145,7 @@ func TestDo(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
-			q := batch.New(10, 1, func(_ context.Context, items []int) []error { <-commit; return ok(items) })
+			q := batch.New(10, 1, 0, func(_ context.Context, items []int) []error { <-commit; return ok(items) })
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			start := time.Now()
@@ -161,7 +161,7 @@ func TestDo(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			var committed []int
-			q := batch.New(10, 10, func(ctx context.Context, items []int) []error {
+			q := batch.New(10, 10, 0, func(ctx context.Context, items []int) []error {
 				if items[0] == 0 { // a server that does not answer
 					<-ctx.Done()
 				}
@@ -187,7 +187,7 @@ func TestDo(t *testing.T) {
 	})
 	t.Run("ErrCanceled_before", func(t *testing.T) {
 		t.Parallel()
-		q := batch.New(1, 1, func(_ context.Context, items []int) []error { t.Error("it is committed"); return ok(items) })
+		q := batch.New(1, 1, 0, func(_ context.Context, items []int) []error { t.Error("it is committed"); return ok(items) })
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.ErrorIs(t, q.Do(ctx, 1), context.Canceled)
@@ -207,7 +207,7 @@ func TestDoOnBusyMachine(t *testing.T) {
 		})
 	}
 	var batches atomic.Int64
-	q := batch.New(100, 100, func(_ context.Context, items []int) []error { batches.Add(1); return ok(items) })
+	q := batch.New(100, 100, 0, func(_ context.Context, items []int) []error { batches.Add(1); return ok(items) })
 	for range 8 {
 		callers.Go(func() {
 			for i := range 3 {
@@ -235,7 +235,7 @@ func TestClose(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
 			committed := 0
-			q := batch.New(2, 10, func(_ context.Context, items []int) []error { <-commit; committed += len(items); return ok(items) })
+			q := batch.New(2, 10, 0, func(_ context.Context, items []int) []error { <-commit; committed += len(items); return ok(items) })
 			var acked atomic.Int64
 			for range 7 {
 				go func() {
@@ -265,7 +265,7 @@ func TestClose(t *testing.T) {
 	t.Run("OK_under_load", func(t *testing.T) {
 		t.Parallel()
 		var committed, acked atomic.Int64
-		q := batch.New(8, 16, func(_ context.Context, items []int) []error {
+		q := batch.New(8, 16, 0, func(_ context.Context, items []int) []error {
 			committed.Add(int64(len(items)))
 			runtime.Gosched()
 			return ok(items)
@@ -301,7 +301,7 @@ func TestCancelAnywhere(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	times := map[int]int{}
-	q := batch.New(8, 16, func(_ context.Context, items []int) []error {
+	q := batch.New(8, 16, 0, func(_ context.Context, items []int) []error {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, n := range items {

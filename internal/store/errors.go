@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/mattn/go-sqlite3"
@@ -54,6 +55,18 @@ var (
 	ErrUnsupported = errors.New("store: unsupported server")
 )
 
+// ErrHeld is returned when others have held for too long what a call needs: the connection that writes, or all
+// connections.
+var ErrHeld = errors.New("held by other transactions")
+
+// Mistake is what makes a transaction wait for itself, and the way out.
+const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one waits for the" +
+	" transaction to end"
+
+func heldFor(d time.Duration) error {
+	return fmt.Errorf("%w for %s; %s", ErrHeld, d, Mistake)
+}
+
 // errSilent is the error of a connection on which a transaction could not be begun in time.
 var errSilent = errors.New("store: the server does not answer")
 
@@ -83,7 +96,7 @@ func Classify(err error) Kind {
 		return Unsupported
 	case errors.Is(err, ErrStandby):
 		return ReadOnly
-	case busy.Is(err):
+	case busy.Is(err), errors.Is(err, ErrHeld):
 		return Busy
 	case errors.As(err, &sqliteErr):
 		return classifySQLite(sqliteErr)

@@ -12,7 +12,9 @@ var (
 )
 
 // WriterParams are the driver's parameters of the writer connection.
-func WriterParams(d Durability) url.Values { return writerParams(d) }
+func WriterParams(d Durability) url.Values {
+	return writerParams(Config{Durability: d, BusyTimeout: DefaultBusyTimeout})
+}
 
 // Readers returns the pool of the reader connections.
 func (d *SQLite) Readers() *sql.DB { return d.readers }

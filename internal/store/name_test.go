@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -29,84 +30,166 @@ func TestParseName(t *testing.T) {
 			"/tmp/a.db":                     "/tmp/a.db",
 			"/tmp//a.db":                    "/tmp/a.db",
 			"/tmp/with space.db":            "/tmp/with space.db",
-			"/tmp/what?.db":                 "/tmp/what?.db",
-			"/tmp/a.db?mode=memory":         "/tmp/a.db?mode=memory",
 			"/tmp/#1.db":                    "/tmp/#1.db",
 			"/tmp/100%.db":                  "/tmp/100%.db",
 			"/tmp/%41.db":                   "/tmp/%41.db",
 			"/tmp/Größe 数据 🙂.db":            "/tmp/Größe 数据 🙂.db",
 			`/tmp/it's "quoted".db`:         `/tmp/it's "quoted".db`,
 			`/tmp/back\slash.db`:            `/tmp/back\slash.db`,
-			"/tmp/new\nline.db":             "/tmp/new\nline.db",
+			"/tmp/user:me@here.db":          "/tmp/user:me@here.db",
 			"-rf":                           here + "/-rf",
 			"--help":                        here + "/--help",
 			"c:a.db":                        here + "/c:a.db",
+			"c:me@here.db":                  here + "/c:me@here.db",
 			"sqlite:a.db":                   here + "/sqlite:a.db",
+			"hosts=1":                       here + "/hosts=1",
+			"a host=b":                      here + "/a host=b",
 			"file:a.db":                     here + "/a.db",
 			"file:/tmp/a.db":                "/tmp/a.db",
 			"file:///tmp/a.db":              "/tmp/a.db",
 			"file://localhost/tmp/a.db":     "/tmp/a.db",
 			"file:/tmp/a%20b%3f%23%25.db":   "/tmp/a b?#%.db",
+			"file:/tmp/a%3Fmode=memory":     "/tmp/a?mode=memory",
 			"file:/tmp/a%2Fb.db":            "/tmp/a/b.db",
 			"file:/tmp/a+b.db":              "/tmp/a+b.db",
 			"file:/tmp/with space.db":       "/tmp/with space.db",
+			"file:/tmp/new%0Aline.db":       "/tmp/new\nline.db",
 			"file:/tmp/Gr%C3%B6%C3%9Fe.db":  "/tmp/Größe.db",
 			"file:///tmp/%2e%2e/etc/passwd": "/etc/passwd",
 			"file:%3Amemory%3A":             here + "/:memory:",
+			"file:host=h dbname=gw":         here + "/host=h dbname=gw",
+			"file:user:me@here":             here + "/user:me@here",
 		} {
-			path, err := store.ParseName(name)
+			parsed, err := store.ParseName(name)
 			require.NoError(t, err, "%q", name)
-			require.Equal(t, want, path, "%q", name)
+			require.Equal(t, store.Name{Path: want}, parsed, "%q", name)
 		}
+	})
+
+	// Each asks for what is done anyway.
+	t.Run("OK_parameters", func(t *testing.T) {
+		t.Parallel()
+		for _, parameters := range []string{
+			"_fk=1", "_fk=true", "_fk=ON", "_foreign_keys=yes", "_journal=WAL", "_journal_mode=wal", "mode=rwc", "cache=private",
+			"_txlock=immediate", "_journal=WAL&_fk=true", "_fk=1&_fk=1&mode=rwc&cache=private",
+		} {
+			for name, want := range map[string]string{
+				"a.db": here + "/a.db", "/tmp/%41.db": "/tmp/%41.db", "file:/tmp/%41.db": "/tmp/A.db", ":memory:": "", "file::memory:": "",
+			} {
+				parsed, err := store.ParseName(name + "?" + parameters)
+				require.NoError(t, err, "%s?%s", name, parameters)
+				require.Equal(t, store.Name{Path: want}, parsed, "%s?%s", name, parameters)
+			}
+		}
+		parsed, err := store.ParseName("a.db?_busy_timeout=5000&cache=shared")
+		require.NoError(t, err)
+		require.Equal(t, here+"/a.db", parsed.Path)
+		require.False(t, parsed.Shared, "every file is")
+		require.Equal(t, 5*time.Second, *parsed.BusyTimeout)
+		parsed, err = store.ParseName("file::memory:?cache=shared&_timeout=0")
+		require.NoError(t, err)
+		require.True(t, parsed.Shared)
+		require.Zero(t, *parsed.BusyTimeout)
 	})
 
 	t.Run("ErrName", func(t *testing.T) {
 		t.Parallel()
 		for name, says := range map[string]string{
-			"":                                  "empty",
-			"file:":                             "empty",
-			"\x00":                              "NUL",
-			"a\x00b":                            "NUL",
-			"file:a\x00b":                       "NUL",
-			"file:a%00b":                        "escape",
-			"file:a%zz":                         "escape",
-			"file:a%2":                          "escape",
-			"file:a.db?mode=ro":                 "no parameters",
-			"file:a.db?":                        "no parameters",
-			"file:a.db#top":                     "no parameters",
-			"file:a.db?_auth_pass=hunter2":      "no parameters",
-			"file::memory:?cache=shared":        "no parameters",
-			"file://elsewhere/a.db":             "another host",
-			"file://user:hunter2@host/a.db":     "another host",
-			"postgres://user:hunter2@host/db":   "postgres://",
-			"mysql://user:hunter2@host:3306/db": "mysql://",
-			"https://user:hunter2@host/a.db":    "https://",
-			"libsql://host?authToken=hunter2":   "libsql://",
+			"":                                   "empty",
+			"file:":                              "empty",
+			"?_fk=1":                             "empty",
+			"\x00":                               "control character",
+			"a\x00b":                             "control character",
+			"file:a\x00b":                        "control character",
+			"modelscan.db\n":                     "control character",
+			"a\tb":                               "control character",
+			"a\u0085b":                           "control character",
+			"a\x7f":                              "percent escapes",
+			"file:a%00b":                         "escape",
+			"file:a%zz":                          "escape",
+			"file:a%2":                           "escape",
+			"file:a.db#top":                      "%23",
+			"what?.db":                           "%3f",
+			"file:what?.db":                      "%3f",
+			"a.db?":                              "%3f",
+			"file:a.db?":                         "%3f",
+			"a.db?hunter2":                       "%3f",
+			"a.db?hunter2=1":                     "%3f",
+			"a.db?_fk=1;x=2":                     "%3f",
+			"a.db?_fk=%zz":                       "%3f",
+			"a.db?_pragma=foreign_keys(1)":       "_journal_mode",
+			"a.db?_auth_pass=hunter2":            "it takes _fk",
+			"file:a.db?_auth_pass=hunter2":       "it takes _fk",
+			"a.db?_fk=0":                         "_fk: foreign keys are always on",
+			"a.db?_fk=1&_fk=hunter2":             "_fk: foreign keys are always on",
+			"a.db?_journal=DELETE":               "_journal: the journal mode is always WAL",
+			":memory:?_journal_mode=MEMORY":      "always WAL",
+			"a.db?_busy_timeout=5s":              "milliseconds",
+			"a.db?_busy_timeout=-1":              "milliseconds",
+			"a.db?_busy_timeout=99999999999":     "milliseconds",
+			"a.db?_txlock=deferred":              "immediate",
+			"a.db?_synchronous=NORMAL":           "WithDurability",
+			"a.db?cache=hunter2":                 "private or shared",
+			"file:a.db?mode=ro":                  "leave it out",
+			"a.db?mode=rw":                       "WithoutMigration",
+			"file:a?mode=memory":                 ":memory:",
+			"host=127.0.0.1 dbname=gw":           "postgres://user:password@host:5432/database",
+			" host = h":                          "postgres://",
+			"dbname=gw":                          "postgres://",
+			"user=me password=hunter2":           "postgres://",
+			"user=me pass word password=hunter2": "postgres://",
+			"HOST=h":                             "postgres://",
+			"sslmode=disable host=h":             "postgres://",
+			"service=gw":                         "postgres://",
+			"postgres:gw":                        "postgres://",
+			"user:hunter2@host:5432/db":          "postgres://",
+			"user:hunter2@tcp(host:3306)/gw":     "postgres://",
+			"file://elsewhere/a.db":              "another host",
+			"file://user:hunter2@host/a.db":      "another host",
+			"postgres://user:hunter2@host/db":    "postgres://",
+			"mysql://user:hunter2@host:3306/db":  "mysql://",
+			"https://user:hunter2@host/a.db":     "https://",
+			"libsql://host?authToken=hunter2":    "libsql://",
 		} {
-			path, err := store.ParseName(name)
+			parsed, err := store.ParseName(name)
 			require.ErrorIs(t, err, store.ErrName, "%q", name)
 			require.ErrorContains(t, err, says, "%q", name)
 			require.NotContains(t, err.Error(), "hunter2", "%q", name)
-			require.Empty(t, path, "%q", name)
+			require.Zero(t, parsed, "%q", name)
 		}
+	})
+
+	// A file that was made when parameters were taken for a part of the name is not silently left behind.
+	t.Run("ErrName_file_with_parameters", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "a.db?_fk=1")
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		_, err := store.ParseName(path)
+		require.ErrorIs(t, err, store.ErrName)
+		require.ErrorContains(t, err, "rename it")
+		parsed, err := store.ParseName(strings.Replace("file:"+path, "?", "%3f", 1))
+		require.NoError(t, err)
+		require.Equal(t, path, parsed.Path)
 	})
 }
 
 func FuzzParseName(f *testing.F) {
 	for _, name := range []string{
 		"", ":memory:", "a.db", "/a b", "file:a%20b", "file://localhost/a", "file://host/a", "file:a?b", "a\x00",
+		"a?_fk=1", "file:a?mode=rwc&cache=shared", ":memory:?_fk=1", "a?b", "host=h", "u:p@h", "a\n", "file:%0a",
 		"postgres://user:hunter2@host/db", "file:%", "file:%00", "..", "file:..", "://", "file://",
 	} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		path, err := store.ParseName(name)
+		parsed, err := store.ParseName(name)
 		if err != nil {
 			require.ErrorIs(t, err, store.ErrName)
-			require.Empty(t, path)
+			require.Zero(t, parsed)
 			return
 		}
-		if name == ":memory:" || name == "file::memory:" {
+		path := parsed.Path
+		if bare, _, _ := strings.Cut(name, "?"); bare == ":memory:" || bare == "file::memory:" {
 			require.Empty(t, path)
 			return
 		}
@@ -115,7 +198,7 @@ func FuzzParseName(f *testing.F) {
 		require.NotContains(t, path, "\x00")
 		again, err := store.ParseName(store.FileURI(path))
 		require.NoError(t, err)
-		require.Equal(t, path, again, "the path's URI means another one")
+		require.Equal(t, path, again.Path, "the path's URI means another one")
 	})
 }
 
@@ -135,9 +218,9 @@ func FuzzFileURI(f *testing.F) {
 		}
 		dir := t.TempDir()
 		path := filepath.Join(dir, name)
-		parsed, err := store.ParseName(path)
+		parsed, err := store.ParseName(store.FileURI(path))
 		require.NoError(t, err)
-		require.Equal(t, path, parsed)
+		require.Equal(t, path, parsed.Path)
 
 		db, err := store.OpenSQLite(t.Context(), store.Config{Path: path})
 		require.NoError(t, err)

@@ -27,6 +27,8 @@ type PostgresConfig struct {
 	Pooler     bool   // a transaction pooler is in between
 	Durability Durability
 	MaxConns   int // open connections at most, to each of the two. Defaults to DefaultConns
+	// BusyTimeout is how long to wait for a lock, and for a connection. Defaults to DefaultBusyTimeout.
+	BusyTimeout time.Duration
 }
 
 const (
@@ -82,7 +84,7 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err err
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = DefaultConns
 	}
-	db := newPostgres(openPool(newConnector(config), cfg.MaxConns), cfg.Durability)
+	db := newPostgres(openPool(newConnector(config), cfg.MaxConns), cfg)
 	if err := db.Retry(ctx, func() error { return checkServer(ctx, db.primary, cfg.Durability) }); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -294,8 +296,15 @@ func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval, wait.RandomizationFactor = 5*time.Millisecond, 500*time.Millisecond, 1
 	var err, last error
+	began := time.Now()
 	_, stopped := backoff.Retry(ctx, func() (struct{}, error) {
 		if err = call(); err != nil && !passes(err) {
+			return struct{}{}, backoff.Permanent(err)
+		}
+		if IsLockTimeout(err) && d.busyTimeout > 0 && time.Since(began) >= d.busyTimeout {
+			err = fmt.Errorf("%w: %w", heldFor(d.busyTimeout), err)
+		}
+		if errors.Is(err, ErrHeld) {
 			return struct{}{}, backoff.Permanent(err)
 		}
 		if last == nil || !isOver(ctx) { // else it may say no more than that the context has ended

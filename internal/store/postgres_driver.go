@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
@@ -23,6 +24,8 @@ type Postgres struct {
 	replica *replica // nil: none
 	begin   string   // what begins a transaction
 
+	busyTimeout time.Duration // for a lock, and for a connection
+
 	mu     sync.Mutex
 	idle   sync.Cond // signalled when active falls to zero
 	active int       // transactions and writes under way
@@ -32,9 +35,12 @@ type Postgres struct {
 
 var _ DB = (*Postgres)(nil)
 
-func newPostgres(primary *sql.DB, durability Durability) *Postgres {
-	d := &Postgres{primary: primary, begin: fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", patience.Milliseconds())}
-	if durability == Relaxed {
+func newPostgres(primary *sql.DB, cfg PostgresConfig) *Postgres {
+	timeout := cmp.Or(cfg.BusyTimeout, DefaultBusyTimeout)
+	d := &Postgres{primary: primary, busyTimeout: timeout}
+	// To the server, no milliseconds are no limit.
+	d.begin = fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", max(1, timeout.Milliseconds()))
+	if cfg.Durability == Relaxed {
 		d.begin += "; SET LOCAL synchronous_commit = off"
 	}
 	d.idle.L = &d.mu
@@ -105,6 +111,9 @@ func (d *Postgres) enter() (leave func(), err error) {
 	}), nil
 }
 
+// TurnTimeout implements DB: transactions do not wait for each other, and may outlast a failover.
+func (*Postgres) TurnTimeout() time.Duration { return 0 }
+
 // State implements DB: other machines write too.
 func (*Postgres) State(context.Context, entsql.ExecQuerier) (State, bool, error) {
 	return State{}, false, nil
@@ -120,6 +129,26 @@ func (d *Postgres) Query(ctx context.Context, query string, args, v any) error {
 	return entsql.Conn{ExecQuerier: d}.Query(ctx, query, args, v)
 }
 
+// connection takes a connection out of the pool. When all have been in use for too long it returns [ErrHeld]: those who
+// have them may be waiting for this call to return.
+func (d *Postgres) connection(ctx context.Context) (*sql.Conn, error) {
+	if !d.full() {
+		return d.primary.Conn(ctx)
+	}
+	waiting, cancel := context.WithTimeoutCause(ctx, d.busyTimeout, ErrHeld)
+	defer cancel()
+	conn, err := d.primary.Conn(waiting)
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(waiting), ErrHeld) {
+		return nil, fmt.Errorf("all %d connections: %w", d.primary.Stats().MaxOpenConnections, heldFor(d.busyTimeout))
+	}
+	return conn, err
+}
+
+func (d *Postgres) full() bool {
+	stats := d.primary.Stats()
+	return stats.InUse == stats.MaxOpenConnections
+}
+
 // ExecContext runs a statement of its own. It is repeated if it was not sent.
 func (d *Postgres) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	leave, err := d.enter()
@@ -130,7 +159,7 @@ func (d *Postgres) ExecContext(ctx context.Context, query string, args ...any) (
 	var res sql.Result
 	err = d.Retry(ctx, func() error {
 		// On a connection of its own, because the pool would repeat the statement by itself.
-		conn, err := d.primary.Conn(ctx)
+		conn, err := d.connection(ctx)
 		if err != nil {
 			return err
 		}
@@ -163,6 +192,15 @@ func (d *Postgres) query(ctx context.Context, query string, args []any) (*sql.Ro
 	defer leave()
 	var rows *sql.Rows
 	err = d.Retry(ctx, func() (err error) {
+		if d.full() { // the pool itself would wait without a limit
+			conn, err := d.connection(ctx)
+			if err == nil {
+				err = conn.Close()
+			}
+			if err != nil {
+				return err
+			}
+		}
 		rows, err = normalizing{d.primary}.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller's
 		if isSelect(query) {
 			return err
@@ -216,7 +254,7 @@ func (d *Postgres) beginBy(ctx context.Context, begin string) (*postgresTx, erro
 		// A connection that does not answer is not waited for until the context ends.
 		soon, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
-		if conn, err = d.primary.Conn(ctx); err != nil {
+		if conn, err = d.connection(ctx); err != nil {
 			return err
 		}
 		if _, err = conn.ExecContext(soon, begin); err != nil {

@@ -2,6 +2,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -10,11 +11,8 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,10 +32,12 @@ const (
 
 // Config says what to open.
 type Config struct {
-	Path          string // absolute path of the file; empty: a private database in memory
+	Path          string // absolute path of the file; empty: a database in memory
+	Shared        bool   // in memory: one database for all of this process that ask for a shared one
 	Durability    Durability
-	ApplicationID int32 // marks a new file as ours
-	Existing      bool  // do not create or initialize a file
+	BusyTimeout   time.Duration // how long to wait for other writers, of any process. Defaults to DefaultBusyTimeout
+	ApplicationID int32         // marks a new file as ours
+	Existing      bool          // do not create or initialize a file
 	// Inspect looks at an existing file before anything is written. Its error is returned,
 	// and the file is as it was.
 	Inspect func(ctx context.Context, db *sql.DB) error
@@ -47,8 +47,6 @@ const (
 	// oldest is the first SQLite without the WAL-reset bug, which damages a database that two
 	// connections write to and checkpoint at once: sqlite.org/wal.html, "WAL-reset bug".
 	oldest = 3_051_003
-	// patience is how long a statement waits for another process, on either engine.
-	patience = 10 * time.Second
 	// cachedStatements is how many prepared statements a connection keeps.
 	cachedStatements = 256
 	// walLimit is the size, in bytes, at which the write-ahead log is copied into the file, and that it is cut back
@@ -64,14 +62,17 @@ const (
 
 // OpenSQLite opens the database, and creates the file, readable by its owner alone, if there is none.
 func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
+	cfg.BusyTimeout = cmp.Or(cfg.BusyTimeout, DefaultBusyTimeout)
 	name, number, _ := sqlite3.Version()
 	if err := checkVersion(name, number); err != nil {
 		return nil, err
 	}
+	if cfg.Path == "" && cfg.Shared {
+		return shared.open(cfg), nil
+	}
 	if cfg.Path == "" {
-		writer := open(cfg, "file::memory:", writerParams(cfg.Durability), expectWriter(cfg.Durability))
-		writer.SetMaxOpenConns(1) // a database in memory is its connection
-		return newSQLite(writer, writer), nil
+		writer := openMemory(cfg)
+		return newSQLite(cfg, writer, writer, newLine()), nil
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -80,17 +81,23 @@ func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
 		return nil, err
 	}
 	uri := fileURI(cfg.Path)
-	writer := open(cfg, uri, writerParams(cfg.Durability), expectWriter(cfg.Durability))
+	writer := open(cfg, uri, writerParams(cfg), expectWriter(cfg))
 	writer.SetMaxOpenConns(1)
-	err = patiently(ctx, func() error { return initialize(ctx, writer, cfg.ApplicationID) })
+	err = busy.Wait(ctx, cfg.BusyTimeout, func() error { return initialize(ctx, writer, cfg.ApplicationID) })
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	readers := open(cfg, uri, params("mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1})
+	readers := open(cfg, uri, params(cfg, "mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1})
 	n := max(4, runtime.NumCPU())
 	readers.SetMaxOpenConns(n)
 	readers.SetMaxIdleConns(n)
-	return newSQLite(writer, readers), nil
+	return newSQLite(cfg, writer, readers, newLine()), nil
+}
+
+func openMemory(cfg Config) *sql.DB {
+	writer := open(cfg, "file::memory:", writerParams(cfg), expectWriter(cfg))
+	writer.SetMaxOpenConns(1) // a database in memory is its connection
+	return writer
 }
 
 func checkVersion(name string, number int) error {
@@ -113,18 +120,18 @@ func prepareFile(ctx context.Context, cfg Config) error {
 	if log, err := os.Stat(cfg.Path + "-wal"); err == nil && log.Size() > 0 {
 		mode = "ro"
 	}
-	err = patiently(ctx, func() error { return inspect(ctx, cfg, mode) })
+	err = busy.Wait(ctx, cfg.BusyTimeout, func() error { return inspect(ctx, cfg, mode) })
 	var sqliteErr sqlite3.Error
 	if errors.As(err, &sqliteErr) && (sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRollback ||
 		sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRecovery) {
 		// A crash left a journal behind that only a writer may roll back, as any SQLite would.
-		err = patiently(ctx, func() error { return inspect(ctx, cfg, "rw") })
+		err = busy.Wait(ctx, cfg.BusyTimeout, func() error { return inspect(ctx, cfg, "rw") })
 	}
 	return err
 }
 
 func inspect(ctx context.Context, cfg Config, mode string) error {
-	db := open(cfg, fileURI(cfg.Path), params("mode", mode, "_query_only", "1"), expect{"query_only": 1})
+	db := open(cfg, fileURI(cfg.Path), params(cfg, "mode", mode, "_query_only", "1"), expect{"query_only": 1})
 	db.SetMaxOpenConns(1)
 	return errors.Join(cfg.Inspect(ctx, db), db.Close())
 }
@@ -154,6 +161,9 @@ func findOrCreate(cfg Config) (size int64, err error) {
 		return refuse(fs.ErrPermission) // before SQLite puts files of the same mode beside it
 	case info.Size() == 1:
 		return refuse(sqlite3.Error{Code: sqlite3.ErrNotADB}) // which SQLite takes for an empty file
+	}
+	if err := mayWrite(cfg.Path); err != nil {
+		return refuse(err)
 	}
 	return info.Size(), nil
 }
@@ -203,12 +213,17 @@ func initialize(ctx context.Context, db *sql.DB, applicationID int32) (err error
 	if mode != "wal" {
 		return fmt.Errorf("SQLite stays in journal mode %s: the file system has no shared memory", mode)
 	}
-	return nil
+	return requireWritable(ctx, conn)
 }
 
-// patiently waits for other processes that hold the database.
-func patiently(ctx context.Context, call func() error) error {
-	return busy.Wait(ctx, patience, call)
+// requireWritable returns an error if SQLite has opened the file to read alone, as it does when it may not write: the
+// first write would fail.
+func requireWritable(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE; PRAGMA user_version = 0; ROLLBACK")
+	if busy.Is(err) {
+		return nil // somebody else is writing
+	}
+	return err
 }
 
 // BeginImmediate begins a transaction that keeps others from writing, on a connection of [SQLite.Writer].
@@ -222,9 +237,12 @@ func BeginImmediate(ctx context.Context, conn *sql.Conn) error {
 // expect are the pragmas that a connection must have, by name.
 type expect map[string]int64
 
-func expectWriter(d Durability) expect {
-	return expect{"foreign_keys": 1, "busy_timeout": busy.Step.Milliseconds(), "synchronous": synchronous(d)}
+func expectWriter(cfg Config) expect {
+	return expect{"foreign_keys": 1, "busy_timeout": step(cfg), "synchronous": synchronous(cfg.Durability)}
 }
+
+// step is the busy_timeout of the writer, in milliseconds.
+func step(cfg Config) int64 { return min(busy.Step, cfg.BusyTimeout).Milliseconds() }
 
 func synchronous(d Durability) int64 {
 	if d == Relaxed {
@@ -233,17 +251,17 @@ func synchronous(d Durability) int64 {
 	return 2 // FULL
 }
 
-func writerParams(d Durability) url.Values {
-	return params("_txlock", "immediate",
-		"_busy_timeout", strconv.FormatInt(busy.Step.Milliseconds(), 10),
-		"_sync", strconv.FormatInt(synchronous(d), 10))
+func writerParams(cfg Config) url.Values {
+	return params(cfg, "_txlock", "immediate",
+		"_busy_timeout", strconv.FormatInt(step(cfg), 10),
+		"_sync", strconv.FormatInt(synchronous(cfg.Durability), 10))
 }
 
 // params returns the driver's parameters for every connection, and more.
-func params(more ...string) url.Values {
+func params(cfg Config, more ...string) url.Values {
 	v := url.Values{
 		"_fk":              {"1"},
-		"_busy_timeout":    {strconv.FormatInt(patience.Milliseconds(), 10)},
+		"_busy_timeout":    {strconv.FormatInt(cfg.BusyTimeout.Milliseconds(), 10)},
 		"_stmt_cache_size": {strconv.Itoa(cachedStatements)},
 	}
 	for i := 0; i < len(more); i += 2 {
@@ -288,66 +306,3 @@ func (e expect) assert(conn *sqlite3.SQLiteConn) error {
 
 // fileURI returns the SQLite URI of exactly this path.
 func fileURI(path string) string { return "file:" + (&url.URL{Path: path}).EscapedPath() }
-
-// Errors of names that cannot be opened, for errors.Is.
-var (
-	// ErrName is returned for a data source name that is none.
-	ErrName       = errors.New("not a database name")
-	errIsDir      = fmt.Errorf("%w: it is a directory", ErrName)
-	errNotRegular = fmt.Errorf("%w: it is not a regular file", ErrName)
-)
-
-var scheme = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*$`)
-
-// ParseName returns the absolute path that a data source name means: a path, file:PATH with
-// percent escapes, or ":memory:" (and then ""). It returns [ErrName] otherwise, and repeats no
-// more of the name than its scheme: there may be a password in it.
-func ParseName(name string) (path string, err error) {
-	switch {
-	case name == ":memory:" || name == "file::memory:":
-		return "", nil
-	case strings.ContainsRune(name, 0):
-		return "", fmt.Errorf("%w: it has a NUL byte", ErrName)
-	case strings.HasPrefix(name, "file:"):
-		path, err = parseFileURI(strings.TrimPrefix(name, "file:"))
-		if err != nil {
-			return "", err
-		}
-	default:
-		if before, _, ok := strings.Cut(name, "://"); ok {
-			if !scheme.MatchString(before) {
-				before = "that kind of name, with "
-			}
-			return "", fmt.Errorf("%w: no support for %s://", ErrName, before)
-		}
-		if strings.HasPrefix(name, "postgres:") || strings.HasPrefix(name, "postgresql:") {
-			return "", fmt.Errorf("%w: a PostgreSQL database is postgres://user:password@host:5432/database", ErrName)
-		}
-		if strings.Contains(name, "password=") {
-			return "", fmt.Errorf("%w: it has a password in it", ErrName)
-		}
-		path = name
-	}
-	if path == "" {
-		return "", fmt.Errorf("%w: it is empty", ErrName)
-	}
-	return filepath.Abs(path)
-}
-
-func parseFileURI(rest string) (string, error) {
-	if strings.ContainsAny(rest, "?#") {
-		return "", fmt.Errorf("%w: file: takes no parameters; in a path, write %%3f for ? and %%23 for #", ErrName)
-	}
-	if authority, ok := strings.CutPrefix(rest, "//"); ok {
-		host, path, _ := strings.Cut(authority, "/")
-		if host != "" && host != "localhost" {
-			return "", fmt.Errorf("%w: file: of another host", ErrName)
-		}
-		rest = "/" + path
-	}
-	path, err := url.PathUnescape(rest)
-	if err != nil || strings.ContainsRune(path, 0) {
-		return "", fmt.Errorf("%w: bad percent escape", ErrName)
-	}
-	return path, nil
-}

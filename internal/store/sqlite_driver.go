@@ -6,9 +6,12 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"time"
 
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
+
+	"github.com/jeffersonwarrior/modelscan/internal/busy"
 )
 
 // SQLite is an open SQLite database. Reads go to a pool of read-only connections; everything else
@@ -16,18 +19,61 @@ import (
 type SQLite struct {
 	writer, readers *sql.DB
 
-	turn    chan struct{} // holds a token while somebody writes; waiters are served in order
-	turns   uint64        // that there have been; whoever has the turn may read and write it
+	*line
+	busyTimeout time.Duration
+
 	reading sync.RWMutex  // held while a snapshot is open, and for ever by Close
 	closing chan struct{} // closed by Close
 	once    sync.Once
-	err     error // what Close returned
+	shared  *sharedMemory // nil: the pools are this one's own
+	err     error         // what Close returned
 }
 
 var _ DB = (*SQLite)(nil)
 
-func newSQLite(writer, readers *sql.DB) *SQLite {
-	return &SQLite{writer: writer, readers: readers, turn: make(chan struct{}, 1), closing: make(chan struct{})}
+func newSQLite(cfg Config, writer, readers *sql.DB, l *line) *SQLite {
+	return &SQLite{writer: writer, readers: readers, line: l, busyTimeout: cfg.BusyTimeout, closing: make(chan struct{})}
+}
+
+// line is where writers wait for the one connection that may write.
+type line struct {
+	turn  chan struct{} // holds a token while somebody writes; waiters are served in order
+	turns uint64        // that writers have had; whoever has the turn may read and write it
+}
+
+func newLine() *line { return &line{turn: make(chan struct{}, 1)} }
+
+// sharedMemory is the database in memory that all of a process use who ask for a shared one. It is gone when the last of
+// them has closed it.
+type sharedMemory struct {
+	mu     sync.Mutex
+	users  int
+	writer *sql.DB
+	line   *line
+}
+
+var shared sharedMemory
+
+func (m *sharedMemory) open(cfg Config) *SQLite {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.users == 0 {
+		m.writer, m.line = openMemory(cfg), newLine()
+	}
+	m.users++
+	d := newSQLite(cfg, m.writer, m.writer, m.line)
+	d.shared = m
+	return d
+}
+
+// close closes the database for one of its users.
+func (m *sharedMemory) close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.users--; m.users > 0 {
+		return nil
+	}
+	return m.writer.Close()
 }
 
 // Writer implements DB.
@@ -44,6 +90,9 @@ func (*SQLite) Linger(ctx context.Context) (context.Context, context.CancelFunc)
 
 // Retry implements DB: waiting for other processes is done statement by statement.
 func (*SQLite) Retry(_ context.Context, call func() error) error { return call() }
+
+// TurnTimeout implements DB.
+func (d *SQLite) TurnTimeout() time.Duration { return d.busyTimeout }
 
 // State implements DB. It is for the transaction that has the turn.
 func (d *SQLite) State(ctx context.Context, tx entsql.ExecQuerier) (_ State, ok bool, err error) {
@@ -71,31 +120,61 @@ func (d *SQLite) Close() error {
 		close(d.closing)
 		d.turn <- struct{}{}
 		d.reading.Lock()
-		d.err = d.readers.Close()
-		if d.writer != d.readers {
-			d.err = errors.Join(d.err, d.writer.Close())
-		}
+		d.err = d.closePools()
 		<-d.turn
 	})
 	return d.err
 }
 
-// acquire waits for the writer connection; release hands it on.
-func (d *SQLite) acquire(ctx context.Context) (release func(), err error) {
+func (d *SQLite) closePools() error {
+	switch {
+	case d.shared != nil:
+		return d.shared.close()
+	case d.writer == d.readers:
+		return d.writer.Close()
+	}
+	return errors.Join(d.readers.Close(), d.writer.Close())
+}
+
+// acquire waits for the writer connection, to write or else to read; release hands it on. It returns [ErrHeld] when that
+// takes too long: whoever has the connection may be waiting for this call to return.
+func (d *SQLite) acquire(ctx context.Context, writes bool) (release func(), err error) {
 	select {
 	case <-d.closing:
 		return nil, ErrClosed
 	default:
 	}
 	select {
-	case d.turn <- struct{}{}:
-		d.turns++
-		return sync.OnceFunc(func() { <-d.turn }), nil
-	case <-d.closing:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case d.turn <- struct{}{}: // nobody waits
+	default:
+		if err := d.queue(ctx); err != nil {
+			return nil, err
+		}
 	}
+	if writes {
+		d.turns++
+	}
+	return sync.OnceFunc(func() { <-d.turn }), nil
+}
+
+func (d *SQLite) queue(ctx context.Context) error {
+	late := time.NewTimer(d.busyTimeout)
+	defer late.Stop()
+	select {
+	case d.turn <- struct{}{}:
+		return nil
+	case <-d.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		return heldFor(d.busyTimeout)
+	}
+}
+
+// patiently waits for other processes that hold the database.
+func (d *SQLite) patiently(ctx context.Context, call func() error) error {
+	return busy.Wait(ctx, d.busyTimeout, call)
 }
 
 // closed replaces the nameless error of a closed pool by ErrClosed.
@@ -123,13 +202,13 @@ func (d *SQLite) Query(ctx context.Context, query string, args, v any) error {
 
 // ExecContext runs a statement on the writer connection.
 func (d *SQLite) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	release, err := d.acquire(ctx)
+	release, err := d.acquire(ctx, true)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	var res sql.Result
-	err = patiently(ctx, func() (err error) {
+	err = d.patiently(ctx, func() (err error) {
 		res, err = normalizing{d.writer}.ExecContext(ctx, query, args...)
 		return err
 	})
@@ -137,19 +216,20 @@ func (d *SQLite) ExecContext(ctx context.Context, query string, args ...any) (sq
 }
 
 // QueryContext runs a SELECT on a reader connection, and anything else on the writer's. What
-// writes in spite of its name fails there: readers are read-only.
+// writes in spite of its name fails there: readers are read-only. In memory there are no readers.
 func (d *SQLite) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if strings.HasPrefix(query, "SELECT ") {
+	reads := strings.HasPrefix(query, "SELECT ")
+	if reads && d.readers != d.writer {
 		rows, err := normalizing{d.readers}.QueryContext(ctx, query, args...)
 		return rows, d.closed(err)
 	}
-	release, err := d.acquire(ctx)
+	release, err := d.acquire(ctx, !reads)
 	if err != nil {
 		return nil, err
 	}
 	defer release() // until the rows are closed, the next writer waits for the connection itself
 	var rows *sql.Rows
-	err = patiently(ctx, func() (err error) {
+	err = d.patiently(ctx, func() (err error) {
 		rows, err = normalizing{d.writer}.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller's
 		return err
 	})
@@ -161,12 +241,12 @@ func (d *SQLite) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(
 
 // BeginTx is [SQLite.Tx]. It is the form that Ent asks for; SQLite has no further options.
 func (d *SQLite) BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error) {
-	release, err := d.acquire(ctx)
+	release, err := d.acquire(ctx, true)
 	if err != nil {
 		return nil, err
 	}
 	var t *sql.Tx
-	err = patiently(ctx, func() (err error) {
+	err = d.patiently(ctx, func() (err error) {
 		t, err = d.writer.BeginTx(ctx, opts)
 		return err
 	})

@@ -26,12 +26,17 @@ type DB interface {
 	// State tells, within a transaction, what state the database was in when that began; ok is false where it cannot
 	// be told, and something may have changed.
 	State(ctx context.Context, tx entsql.ExecQuerier) (state State, ok bool, err error)
+	// TurnTimeout is how long a caller may wait for a transaction before his own; 0: without a limit.
+	TurnTimeout() time.Duration
 	// Writer returns the pool that may write, for migrations.
 	Writer() *sql.DB
 	// Retry repeats a call that failed for a reason which passes, if the repetition cannot do
 	// anything twice. A call is a whole transaction.
 	Retry(ctx context.Context, call func() error) error
 }
+
+// DefaultBusyTimeout is how long a call waits for what others hold, unless the configuration says otherwise.
+const DefaultBusyTimeout = 10 * time.Second
 
 // State is a state of a database. See [State.Follows].
 type State struct {
