@@ -88,7 +88,7 @@ func WithoutMigration() Option {
 // On SQLite it is the wait for the one transaction at a time that may write, in this process and again in all others.
 // Requests that are recorded, and keys that are leased, wait for their batch that long and as long again for the batch's turn.
 // On PostgreSQL it is the wait for a lock, after a deadlock too, and for a connection where [WithMaxConns] are in use.
-// Migrations wait a minute for each other.
+// Open waits for other processes whatever it says, and up to a minute where they migrate.
 func WithBusyTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < 0 {

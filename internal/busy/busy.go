@@ -3,21 +3,12 @@ package busy
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"github.com/mattn/go-sqlite3"
 )
 
 // Step is how long SQLite itself should wait for a lock at a time (its busy_timeout): it looks at
 // no context meanwhile.
 const Step = 100 * time.Millisecond
-
-// Is tells whether an error says that somebody else holds the database.
-func Is(err error) bool {
-	var sqliteErr sqlite3.Error
-	return errors.As(err, &sqliteErr) && (sqliteErr.Code == sqlite3.ErrBusy || sqliteErr.Code == sqlite3.ErrLocked)
-}
 
 // Wait repeats a call that found the database held by somebody else, until the context ends or
 // the patience does. It returns what the last call did, or the context's error.

@@ -1,8 +1,11 @@
+//go:build cgo
+
 package store
 
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"sync/atomic"
 
 	"github.com/mattn/go-sqlite3"
@@ -24,6 +27,7 @@ func (d *countingDriver) Open(dsn string) (driver.Conn, error) {
 type connector struct {
 	dsn    string
 	driver driver.Driver
+	file   *openFile // which the connections are to; nil: none
 }
 
 func (c connector) Driver() driver.Driver { return c.driver }
@@ -32,6 +36,11 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 	opened, err := c.driver.Open(c.dsn)
 	if err != nil {
 		return nil, err
+	}
+	if c.file != nil {
+		if err := c.file.look(); err != nil { // it is connected to another file, perhaps
+			return nil, errors.Join(err, opened.Close())
+		}
 	}
 	return &conn{SQLiteConn: opened.(*sqlite3.SQLiteConn)}, nil
 }

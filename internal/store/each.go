@@ -1,3 +1,5 @@
+//go:build cgo
+
 package store
 
 import (
@@ -8,11 +10,6 @@ import (
 
 	"github.com/google/uuid"
 )
-
-// Each is the one argument of a statement that SQLite runs once for each of its rows, which are the statement's
-// arguments. That is two thirds of the work of as many calls, for database/sql is passed once. The result counts the rows of the
-// database that were affected. Without a transaction, what was done before a row that fails stays done.
-type Each [][]any
 
 var _ driver.NamedValueChecker = (*conn)(nil)
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/mattn/go-sqlite3"
 
 	"github.com/jeffersonwarrior/modelscan/internal/busy"
 )
@@ -51,13 +50,18 @@ var (
 	ErrUncertain = errors.New("store: the answer to a commit was lost: it may have happened")
 	// ErrStandby is returned when a server accepts no writes.
 	ErrStandby = errors.New("store: the server is a standby or read-only")
-	// ErrUnsupported is returned for a server that cannot be worked with.
-	ErrUnsupported = errors.New("store: unsupported server")
+	// ErrUnsupported is returned for a database that cannot be worked with.
+	ErrUnsupported = errors.New("it cannot be used")
 )
 
 // ErrHeld is returned when others have held for too long what a call needs: the connection that writes, or all
 // connections.
 var ErrHeld = errors.New("held by other transactions")
+
+// ErrReplaced is returned when the name of the file that is open means nothing any more, or another file: what is written
+// would be lost.
+var ErrReplaced = errors.New("the database file was removed or replaced while it was open: close the registry, put the" +
+	" file in its place, and open it again")
 
 // Mistake is what makes a transaction wait for itself, and the way out.
 const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one waits for the" +
@@ -74,10 +78,10 @@ var errSilent = errors.New("store: the server does not answer")
 // system, never by its text.
 func Classify(err error) Kind {
 	var (
-		sqliteErr   sqlite3.Error
 		postgresErr *pgconn.PgError
 		repeated    *gaveUpError
 	)
+	sqlite, isSQLite := sqliteKind(err)
 	switch {
 	case err == nil:
 		return Unknown
@@ -85,7 +89,7 @@ func Classify(err error) Kind {
 		return Uncertain
 	case errors.As(err, &repeated):
 		return Classify(repeated.last)
-	case errors.Is(err, errSilent), isConnectTimeout(err):
+	case errors.Is(err, errSilent), errors.Is(err, ErrReplaced), isConnectTimeout(err):
 		return Unavailable
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return Canceled
@@ -98,8 +102,8 @@ func Classify(err error) Kind {
 		return ReadOnly
 	case busy.Is(err), errors.Is(err, ErrHeld):
 		return Busy
-	case errors.As(err, &sqliteErr):
-		return classifySQLite(sqliteErr)
+	case isSQLite:
+		return sqlite
 	case errors.As(err, &postgresErr):
 		return classifyPostgres(postgresErr)
 	case isMisunderstood(err):
@@ -222,34 +226,6 @@ func isConnectionLoss(err error) bool {
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed)
-}
-
-func classifySQLite(err sqlite3.Error) Kind {
-	switch err.ExtendedCode {
-	case sqlite3.ErrConstraintUnique, sqlite3.ErrConstraintPrimaryKey, sqlite3.ErrConstraintRowID:
-		return Conflict
-	case sqlite3.ErrConstraintForeignKey,
-		sqlite3.ErrConstraintTrigger: // ON DELETE RESTRICT is a trigger inside SQLite, and we have no other
-		return ForeignKey
-	}
-	switch err.Code {
-	case sqlite3.ErrConstraint, sqlite3.ErrTooBig, sqlite3.ErrMismatch:
-		return Invalid
-	case sqlite3.ErrReadonly:
-		return ReadOnly
-	case sqlite3.ErrFull:
-		return DiskFull
-	case sqlite3.ErrCorrupt, sqlite3.ErrNotADB:
-		return Corrupt
-	case sqlite3.ErrInterrupt:
-		return Canceled
-	case sqlite3.ErrPerm, sqlite3.ErrAuth:
-		return ReadOnly
-	}
-	if err.SystemErrno != 0 {
-		return classifyErrno(err.SystemErrno)
-	}
-	return Unknown
 }
 
 func classifyErrno(err error) Kind {

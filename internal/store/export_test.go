@@ -21,5 +21,5 @@ func (d *SQLite) Readers() *sql.DB { return d.readers }
 
 // Open returns a pool for a file, whose connections must have a pragma.
 func Open(path string, params url.Values, pragma string, want int64) *sql.DB {
-	return open(Config{Path: path}, fileURI(path), params, expect{pragma: want})
+	return open(Config{Path: path}, nil, fileURI(path), params, expect{pragma: want})
 }

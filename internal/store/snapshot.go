@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"sync"
 
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
@@ -36,36 +35,6 @@ var errSnapshot = errors.New("a snapshot has no transactions")
 
 // Tx implements dialect.Driver. It returns an error.
 func (*Snapshot) Tx(context.Context) (dialect.Tx, error) { return nil, errSnapshot }
-
-// Snapshot implements DB. The log of a file grows while one is open, for what is read from it stays.
-func (d *SQLite) Snapshot(ctx context.Context) (*Snapshot, error) {
-	if d.writer == d.readers {
-		t, err := d.BeginTx(ctx, nil)
-		if err != nil {
-			return nil, err
-		}
-		return &Snapshot{t.(*tx).Conn, d.Dialect(), t.Rollback}, nil
-	}
-	if !d.reading.TryRLock() { // Close waits
-		return nil, ErrClosed
-	}
-	t, err := d.readers.BeginTx(ctx, nil)
-	if err == nil {
-		// The first read says which state it is.
-		if _, err = t.ExecContext(ctx, "SELECT count(*) FROM sqlite_master"); err != nil {
-			err = errors.Join(err, t.Rollback())
-		}
-	}
-	if err != nil {
-		d.reading.RUnlock()
-		return nil, d.closed(err)
-	}
-	leave := sync.OnceFunc(d.reading.RUnlock)
-	return &Snapshot{entsql.Conn{ExecQuerier: normalizing{t}}, d.Dialect(), func() error {
-		defer leave()
-		return t.Rollback()
-	}}, nil
-}
 
 // Snapshot implements DB. It reads at the primary.
 func (d *Postgres) Snapshot(ctx context.Context) (*Snapshot, error) {

@@ -1,4 +1,5 @@
-// Package store opens databases and classifies their errors.
+//go:build cgo
+
 package store
 
 import (
@@ -14,34 +15,11 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/jeffersonwarrior/modelscan/internal/busy"
 )
-
-// Durability is what an acknowledged write survives.
-type Durability int
-
-// The durabilities.
-const (
-	Full    Durability = iota // a power cut: every commit is synced to disk
-	Relaxed                   // the end of the process, but not a power cut
-)
-
-// Config says what to open.
-type Config struct {
-	Path          string // absolute path of the file; empty: a database in memory
-	Shared        bool   // in memory: one database for all of this process that ask for a shared one
-	Durability    Durability
-	BusyTimeout   time.Duration // how long to wait for other writers, of any process. Defaults to DefaultBusyTimeout
-	ApplicationID int32         // marks a new file as ours
-	Existing      bool          // do not create or initialize a file
-	// Inspect looks at an existing file before anything is written. Its error is returned,
-	// and the file is as it was.
-	Inspect func(ctx context.Context, db *sql.DB) error
-}
 
 const (
 	// oldest is the first SQLite without the WAL-reset bug, which damages a database that two
@@ -80,22 +58,28 @@ func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
 	if err := prepareFile(ctx, cfg); err != nil {
 		return nil, err
 	}
+	file, err := watchFile(cfg.Path)
+	if err != nil {
+		return nil, err
+	}
 	uri := fileURI(cfg.Path)
-	writer := open(cfg, uri, writerParams(cfg), expectWriter(cfg))
+	writer := open(cfg, file, uri, writerParams(cfg), expectWriter(cfg))
 	writer.SetMaxOpenConns(1)
-	err = busy.Wait(ctx, cfg.BusyTimeout, func() error { return initialize(ctx, writer, cfg.ApplicationID) })
+	err = busy.Wait(ctx, DefaultBusyTimeout, func() error { return initialize(ctx, writer, cfg.ApplicationID) })
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	readers := open(cfg, uri, params(cfg, "mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1})
+	readers := open(cfg, file, uri, params("mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1})
 	n := max(4, runtime.NumCPU())
 	readers.SetMaxOpenConns(n)
 	readers.SetMaxIdleConns(n)
-	return newSQLite(cfg, writer, readers, newLine()), nil
+	db := newSQLite(cfg, writer, readers, newLine())
+	db.file = file
+	return db, nil
 }
 
 func openMemory(cfg Config) *sql.DB {
-	writer := open(cfg, "file::memory:", writerParams(cfg), expectWriter(cfg))
+	writer := open(cfg, nil, "file::memory:", writerParams(cfg), expectWriter(cfg))
 	writer.SetMaxOpenConns(1) // a database in memory is its connection
 	return writer
 }
@@ -120,18 +104,18 @@ func prepareFile(ctx context.Context, cfg Config) error {
 	if log, err := os.Stat(cfg.Path + "-wal"); err == nil && log.Size() > 0 {
 		mode = "ro"
 	}
-	err = busy.Wait(ctx, cfg.BusyTimeout, func() error { return inspect(ctx, cfg, mode) })
+	err = busy.Wait(ctx, DefaultBusyTimeout, func() error { return inspect(ctx, cfg, mode) })
 	var sqliteErr sqlite3.Error
 	if errors.As(err, &sqliteErr) && (sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRollback ||
 		sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRecovery) {
 		// A crash left a journal behind that only a writer may roll back, as any SQLite would.
-		err = busy.Wait(ctx, cfg.BusyTimeout, func() error { return inspect(ctx, cfg, "rw") })
+		err = busy.Wait(ctx, DefaultBusyTimeout, func() error { return inspect(ctx, cfg, "rw") })
 	}
 	return err
 }
 
 func inspect(ctx context.Context, cfg Config, mode string) error {
-	db := open(cfg, fileURI(cfg.Path), params(cfg, "mode", mode, "_query_only", "1"), expect{"query_only": 1})
+	db := open(cfg, nil, fileURI(cfg.Path), params("mode", mode, "_query_only", "1"), expect{"query_only": 1})
 	db.SetMaxOpenConns(1)
 	return errors.Join(cfg.Inspect(ctx, db), db.Close())
 }
@@ -226,14 +210,6 @@ func requireWritable(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// BeginImmediate begins a transaction that keeps others from writing, on a connection of [SQLite.Writer].
-func BeginImmediate(ctx context.Context, conn *sql.Conn) error {
-	return patiently(ctx, func() error {
-		_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
-		return err
-	})
-}
-
 // expect are the pragmas that a connection must have, by name.
 type expect map[string]int64
 
@@ -252,16 +228,16 @@ func synchronous(d Durability) int64 {
 }
 
 func writerParams(cfg Config) url.Values {
-	return params(cfg, "_txlock", "immediate",
+	return params("_txlock", "immediate",
 		"_busy_timeout", strconv.FormatInt(step(cfg), 10),
 		"_sync", strconv.FormatInt(synchronous(cfg.Durability), 10))
 }
 
 // params returns the driver's parameters for every connection, and more.
-func params(cfg Config, more ...string) url.Values {
+func params(more ...string) url.Values {
 	v := url.Values{
 		"_fk":              {"1"},
-		"_busy_timeout":    {strconv.FormatInt(cfg.BusyTimeout.Milliseconds(), 10)},
+		"_busy_timeout":    {strconv.FormatInt(DefaultBusyTimeout.Milliseconds(), 10)},
 		"_stmt_cache_size": {strconv.Itoa(cachedStatements)},
 	}
 	for i := 0; i < len(more); i += 2 {
@@ -271,9 +247,10 @@ func params(cfg Config, more ...string) url.Values {
 }
 
 // open returns a pool whose connections have been seen to have the expected pragmas.
-func open(cfg Config, uri string, params url.Values, expected expect) *sql.DB {
+func open(cfg Config, file *openFile, uri string, params url.Values, expected expect) *sql.DB {
 	return sql.OpenDB(connector{
-		dsn: uri + "?" + params.Encode(),
+		file: file,
+		dsn:  uri + "?" + params.Encode(),
 		driver: &countingDriver{SQLiteDriver: sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
 			if cfg.Path != "" && params.Get("_txlock") != "" {
 				_, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = %d; PRAGMA cache_size = -%d",

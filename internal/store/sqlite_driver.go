@@ -1,3 +1,5 @@
+//go:build cgo
+
 package store
 
 import (
@@ -18,6 +20,7 @@ import (
 // goes to the one writer connection, in the order of arrival.
 type SQLite struct {
 	writer, readers *sql.DB
+	file            *openFile // nil: in memory
 
 	*line
 	busyTimeout time.Duration
@@ -152,6 +155,10 @@ func (d *SQLite) acquire(ctx context.Context, writes bool) (release func(), err 
 		}
 	}
 	if writes {
+		if err := d.file.check(); err != nil {
+			<-d.turn
+			return nil, err
+		}
 		d.turns++
 	}
 	return sync.OnceFunc(func() { <-d.turn }), nil
@@ -254,18 +261,52 @@ func (d *SQLite) BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, 
 		release()
 		return nil, d.closed(err)
 	}
-	return &tx{Conn: entsql.Conn{ExecQuerier: normalizing{t}}, tx: t, release: release}, nil
+	return &tx{Conn: entsql.Conn{ExecQuerier: normalizing{t}}, tx: t, file: d.file, release: release}, nil
+}
+
+// Snapshot implements DB. The log of a file grows while one is open, for what is read from it stays.
+func (d *SQLite) Snapshot(ctx context.Context) (*Snapshot, error) {
+	if d.writer == d.readers {
+		t, err := d.BeginTx(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		return &Snapshot{t.(*tx).Conn, d.Dialect(), t.Rollback}, nil
+	}
+	if !d.reading.TryRLock() { // Close waits
+		return nil, ErrClosed
+	}
+	t, err := d.readers.BeginTx(ctx, nil)
+	if err == nil {
+		// The first read says which state it is.
+		if _, err = t.ExecContext(ctx, "SELECT count(*) FROM sqlite_master"); err != nil {
+			err = errors.Join(err, t.Rollback())
+		}
+	}
+	if err != nil {
+		d.reading.RUnlock()
+		return nil, d.closed(err)
+	}
+	leave := sync.OnceFunc(d.reading.RUnlock)
+	return &Snapshot{entsql.Conn{ExecQuerier: normalizing{t}}, d.Dialect(), func() error {
+		defer leave()
+		return t.Rollback()
+	}}, nil
 }
 
 // tx is a transaction that passes the turn on when it ends.
 type tx struct {
 	entsql.Conn
 	tx      *sql.Tx
+	file    *openFile
 	release func()
 }
 
 func (t *tx) Commit() error {
 	defer t.release()
+	if err := t.file.check(); err != nil { // it may have been open for long
+		return errors.Join(err, t.tx.Rollback())
+	}
 	return t.tx.Commit()
 }
 

@@ -1,3 +1,4 @@
+// Package store opens databases and classifies their errors.
 package store
 
 import (
@@ -8,7 +9,31 @@ import (
 
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
+
+	"github.com/jeffersonwarrior/modelscan/internal/busy"
 )
+
+// Durability is what an acknowledged write survives.
+type Durability int
+
+// The durabilities.
+const (
+	Full    Durability = iota // a power cut: every commit is synced to disk
+	Relaxed                   // the end of the process, but not a power cut
+)
+
+// Config says what to open.
+type Config struct {
+	Path          string // absolute path of the file; empty: a database in memory
+	Shared        bool   // in memory: one database for all of this process that ask for a shared one
+	Durability    Durability
+	BusyTimeout   time.Duration // how long to wait for other writers, of any process. Defaults to DefaultBusyTimeout
+	ApplicationID int32         // marks a new file as ours
+	Existing      bool          // do not create or initialize a file
+	// Inspect looks at an existing file before anything is written. Its error is returned,
+	// and the file is as it was.
+	Inspect func(ctx context.Context, db *sql.DB) error
+}
 
 // DB is an open database behind Ent's driver interface.
 type DB interface {
@@ -84,3 +109,16 @@ func normalize(args []any) []any {
 
 // Time returns t as it is stored: in UTC, cut to microseconds.
 func Time(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// Each is the one argument of a statement that SQLite runs once for each of its rows, which are the statement's
+// arguments. That is two thirds of the work of as many calls, for database/sql is passed once. The result counts the rows of the
+// database that were affected. Without a transaction, what was done before a row that fails stays done.
+type Each [][]any
+
+// BeginImmediate begins a transaction that keeps others from writing, on a connection of SQLite's [DB.Writer].
+func BeginImmediate(ctx context.Context, conn *sql.Conn) error {
+	return busy.Wait(ctx, DefaultBusyTimeout, func() error {
+		_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE")
+		return err
+	})
+}

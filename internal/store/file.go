@@ -1,0 +1,59 @@
+//go:build cgo
+
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+)
+
+// lookAtFile is how long it is taken for granted that the file that is open is still the one of its name.
+const lookAtFile = time.Second
+
+// openFile is a file that is open.
+type openFile struct {
+	path string
+	info os.FileInfo
+
+	mu     sync.Mutex
+	looked time.Time // when it was last seen in its place
+}
+
+// watchFile returns the file of a name, which is to be opened.
+func watchFile(path string) (*openFile, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	return &openFile{path: path, info: info}, nil
+}
+
+// check returns [ErrReplaced] if the file is not in its place. It looks at most once a second while it is.
+func (f *openFile) check() error {
+	if f == nil { // in memory
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if now.Sub(f.looked) < lookAtFile {
+		return nil
+	}
+	if err := f.look(); err != nil {
+		return err
+	}
+	f.looked = now
+	return nil
+}
+
+// look is check without a limit. Where it cannot see the file, because a folder cannot be entered any more, it trusts in it.
+func (f *openFile) look() error {
+	info, err := os.Stat(f.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, f.info) {
+		return ErrReplaced
+	}
+	return nil
+}
