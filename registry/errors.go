@@ -62,15 +62,17 @@ var (
 	ErrCorrupt error = &sentinel{text: "corrupt database"}
 	// ErrUnavailable is returned when the server cannot be reached, has no connection to spare, or is
 	// starting or stopping, after half a minute of trying unless the context ended earlier; and when a SQLite file was
-	// removed or replaced while it is open, which is noticed within a second. What was to be done has not been done.
+	// removed or replaced while it is open, which is noticed within a second, or cannot be read or written: I/O errors, no file descriptors. What was to be done has not
+	// been done.
 	ErrUnavailable error = &sentinel{text: "database unavailable"}
 	// ErrDenied is returned when the server refuses the user, the password or a permission.
 	ErrDenied error = &sentinel{text: "access denied"}
 	// ErrUnsupported is returned for a server that cannot be worked with: its version, its encoding,
 	// or settings by which it would lose what it has confirmed. And for SQLite, in a program that was built without cgo.
 	ErrUnsupported error = &sentinel{text: "unsupported database"}
-	// ErrUncertain is returned when the connection to a server was lost, or the context ended,
-	// while a commit was under way: what was to be done may have been done or not.
+	// ErrUncertain is returned when the connection to a server was lost, or the context ended, while a commit was under way,
+	// and when a SQLite file could not be synced: what was to be done may have been done or not, and may turn up after a
+	// crash. A request is recorded once, whatever happened, if it is recorded again by its id.
 	ErrUncertain error = &sentinel{text: "uncertain whether it was committed"}
 	// ErrKeyring is returned when API keys are sealed and the keyring is missing, has not the key that is needed,
 	// or has another one of the same id.

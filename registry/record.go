@@ -49,13 +49,18 @@ func newQueue(r *Registry) *batch.Queue[work] {
 	return batch.New(maxBatch, maxQueue, r.db.TurnTimeout(), r.commitWorks)
 }
 
+// maxSyncs is how often a commit is tried that a disk cannot sync. A server is tried until the batch's time is over.
+const maxSyncs = 3
+
 // commitWorks does a batch in one transaction and returns an error, or nil, for each work. A commit
-// whose answer was lost is repeated: ids of requests and leases tell what was done.
+// of which nobody knows whether it happened is repeated: ids of requests and leases tell what was done.
 func (r *Registry) commitWorks(ctx context.Context, works []work) []error {
 	ctx, cancel := context.WithTimeout(ctx, batchPatience)
 	defer cancel()
 	errs, err := r.doOnce(ctx, works)
-	for errors.Is(err, ErrUncertain) && ctx.Err() == nil {
+	uncertain := false
+	for n := 1; errors.Is(err, ErrUncertain) && ctx.Err() == nil && (n < maxSyncs || r.db.Dialect() != dialect.SQLite); n++ {
+		uncertain = true
 		for i := range works {
 			works[i].repeated()
 		}
@@ -63,6 +68,9 @@ func (r *Registry) commitWorks(ctx context.Context, works []work) []error {
 	}
 	if err == nil {
 		return errs
+	}
+	if uncertain && !isFault(err) && !errors.Is(err, ErrUncertain) { // of the first attempt nobody knows yet
+		err = fmt.Errorf("%w: %w", ErrUncertain, err)
 	}
 	if errors.Is(err, ErrForeignKey) {
 		r.names.forget()

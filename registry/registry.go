@@ -214,8 +214,7 @@ func (r *Registry) Client() *ent.Client { return r.client }
 // each other are no standstill: one of them gets [ErrBusy], with nothing done, and may be run again.
 // It is not run again by itself, because fn may do more than use the database.
 //
-// It returns the error of fn as it is, or that of the commit, which on PostgreSQL can be
-// [ErrUncertain]; when ctx has ended, the error matches that of ctx too.
+// It returns the error of fn as it is, or that of the commit, which can be [ErrUncertain]; when ctx has ended, the error matches that of ctx too.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
 	if r.inTx {
 		return r.savepoint(ctx, fn)

@@ -32,10 +32,10 @@ const (
 	Corrupt          // the file is damaged or is not a database
 	Closed           // the database was closed
 	Canceled         // the context ended
-	Unavailable      // the server cannot be reached, or the connection to it was lost
+	Unavailable      // the server or the file cannot be reached, or the connection was lost
 	Denied           // the server refuses the user, the password or the permission
 	Unsupported      // the server cannot be worked with
-	Uncertain        // the answer to a commit was lost
+	Uncertain        // the answer to a commit was lost, or it could not be synced
 )
 
 // Errors for errors.Is.
@@ -46,8 +46,8 @@ var (
 	// itself: SQLite when the disk is full or a statement is interrupted, PostgreSQL when any
 	// statement failed.
 	ErrRolledBack = errors.New("store: the transaction was rolled back")
-	// ErrUncertain is returned when the answer to a commit was lost.
-	ErrUncertain = errors.New("store: the answer to a commit was lost: it may have happened")
+	// ErrUncertain is returned when the answer to a commit was lost, or the commit could not be synced.
+	ErrUncertain = errors.New("a commit may have happened or not")
 	// ErrStandby is returned when a server accepts no writes.
 	ErrStandby = errors.New("store: the server is a standby or read-only")
 	// ErrUnsupported is returned for a database that cannot be worked with.
@@ -234,6 +234,8 @@ func classifyErrno(err error) Kind {
 		return DiskFull
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
 		return ReadOnly
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
+		return Unavailable // the device, or what this process and this machine may have open
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrNotExist),
 		errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
 		return Invalid

@@ -4,6 +4,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -39,8 +40,32 @@ func classifySQLite(err sqlite3.Error) Kind {
 	case sqlite3.ErrPerm, sqlite3.ErrAuth:
 		return ReadOnly
 	}
-	if err.SystemErrno != 0 {
-		return classifyErrno(err.SystemErrno)
+	switch err.ExtendedCode {
+	case errIoErrData, errIoErrCorruptFS:
+		return Corrupt
+	}
+	if kind := classifyErrno(err.SystemErrno); kind != Unknown {
+		return kind
+	}
+	switch err.Code {
+	case sqlite3.ErrIoErr, sqlite3.ErrCantOpen, sqlite3.ErrNomem:
+		return Unavailable
 	}
 	return Unknown
+}
+
+// Codes of I/O errors that the driver has no names for.
+var (
+	errIoErrData      = sqlite3.ErrIoErr.Extend(32) // a checksum is wrong
+	errIoErrCorruptFS = sqlite3.ErrIoErr.Extend(33)
+)
+
+// uncertainSync marks an error of a commit that could not be written or synced: what reached the log may be found there after
+// a crash. A full disk leaves no whole commit.
+func uncertainSync(err error) error {
+	var sqliteErr sqlite3.Error
+	if errors.As(err, &sqliteErr) && sqliteErr.Code == sqlite3.ErrIoErr && classifySQLite(sqliteErr) != DiskFull {
+		return fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	return err
 }

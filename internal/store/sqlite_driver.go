@@ -217,7 +217,7 @@ func (d *SQLite) ExecContext(ctx context.Context, query string, args ...any) (sq
 	var res sql.Result
 	err = d.patiently(ctx, func() (err error) {
 		res, err = normalizing{d.writer}.ExecContext(ctx, query, args...)
-		return err
+		return uncertainSync(err)
 	})
 	return res, d.closed(err)
 }
@@ -307,7 +307,7 @@ func (t *tx) Commit() error {
 	if err := t.file.check(); err != nil { // it may have been open for long
 		return errors.Join(err, t.tx.Rollback())
 	}
-	return t.tx.Commit()
+	return uncertainSync(t.tx.Commit())
 }
 
 func (t *tx) Rollback() error {
