@@ -95,6 +95,9 @@ func TestPostgres(t *testing.T) {
 		_, err = migrate.Apply(t.Context(), ours, migrate.Postgres)
 		require.NoError(t, err)
 		require.NotZero(t, one[int](t, ours, "SELECT count(*) FROM pg_tables WHERE schemaname = 'registry'"))
+		// The functions are of this schema, wherever who calls them looks.
+		require.Equal(t, 1, one[int](t, db, "SELECT registry.usage_events_make_partitions('{2026-01-01}')"))
+		require.Equal(t, 1, one[int](t, ours, "SELECT count(*) FROM pg_tables WHERE schemaname = 'registry' AND tablename = 'usage_events_20260101'"))
 		require.Equal(t, []string{"of_somebody_else"}, column[string](t, ours, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
 	})
 	t.Run("OK/beside an extension", func(t *testing.T) {

@@ -1,11 +1,13 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -27,6 +29,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -42,8 +45,47 @@ type engine struct {
 
 var (
 	onSQLite   = engine{"sqlite", registrytest.New}
-	onPostgres = engine{"postgres", registrytest.NewPostgres}
+	onPostgres = engine{"postgres", newService}
 )
+
+// newService is registrytest.NewPostgres for a registry that opens as a service does whose migrations somebody else
+// applies: by a role that may do to rows what it likes, and nothing else.
+func newService(tb testing.TB, options ...registry.Option) *registry.Registry {
+	tb.Helper()
+	options = append([]registry.Option{
+		registry.WithClock(func() time.Time { return registrytest.Start }), registry.WithoutMigration(),
+	}, options...)
+	reg, err := registry.Open(tb.Context(), serviceURL(tb), options...)
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, reg.Close()) })
+	return reg
+}
+
+// serviceURL returns the URL of a migrated database of the test's own for a service's role.
+func serviceURL(tb testing.TB) string {
+	tb.Helper()
+	url := pgtest.Database(tb, "service", func(ctx context.Context, url string) error {
+		reg, err := registry.Open(ctx, url)
+		if err != nil {
+			return err
+		}
+		for _, statement := range []string{
+			// Roles are the server's, where another run of the tests may have made it. Tests ask the server who waits.
+			"DO $$ BEGIN CREATE ROLE " + serviceRole + " IN ROLE pg_read_all_stats; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$",
+			"REVOKE ALL ON SCHEMA public FROM PUBLIC",
+			"GRANT USAGE ON SCHEMA public TO " + serviceRole,
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + serviceRole,
+		} {
+			if _, err := reg.Client().ExecContext(ctx, statement); err != nil {
+				return errors.Join(err, reg.Close())
+			}
+		}
+		return reg.Close()
+	})
+	return url + "&role=" + serviceRole
+}
+
+const serviceRole = "modelscan_test_service"
 
 // eachEngine runs a test on each database. The test is parallel.
 func eachEngine(t *testing.T, test func(*testing.T, engine)) {

@@ -73,8 +73,8 @@ func WithDurability(d Durability) Option {
 
 // WithoutMigration makes [Open] refuse a database that is not up to date, with [ErrSchema], and
 // one that does not exist, with [ErrInvalidData], instead of migrating or creating it. It is for
-// services whose migrations are applied in a step of their own, such as `atlas migrate apply`.
-// Defaults to migrating.
+// services whose migrations are applied in a step of their own, such as `atlas migrate apply`. On PostgreSQL their role
+// needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables. Defaults to migrating.
 func WithoutMigration() Option {
 	return func(c *config) error {
 		c.migrate = false

@@ -68,7 +68,7 @@ type Registry struct {
 // to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly],
 // [ErrDiskFull], [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]; and [ErrKeyring] if the keyring of
 // [WithKeyring] is not that of the database. A database that is refused is not changed, but for migrations where the keyring
-// is the reason. No error holds a password.
+// is the reason. ErrDenied of a role names all that it lacks, as GRANTs. No error holds a password.
 func Open(ctx context.Context, name string, options ...Option) (*Registry, error) {
 	cfg, err := configure(options)
 	if err != nil {
@@ -158,6 +158,11 @@ func openSQLite(ctx context.Context, name store.Name, cfg config) (store.DB, err
 // bringUpToDate migrates a database, if it may, and returns why it cannot be used otherwise.
 func bringUpToDate(ctx context.Context, db store.DB, d migrate.Dialect, cfg config) error {
 	return db.Retry(ctx, func() (err error) {
+		if d == migrate.Postgres && !cfg.moving {
+			if err := checkPrivileges(ctx, db); err != nil {
+				return err
+			}
+		}
 		if cfg.migrate {
 			_, err = migrate.Apply(ctx, db.Writer(), d)
 		} else {

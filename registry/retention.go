@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -86,9 +87,10 @@ func (report *PruneReport) add(more PruneReport) {
 // never taken back: when retention is lengthened later, it shows in what is kept from then on. What is recorded
 // late, for a day that was removed, is counted in its day, and its event and quarter are removed the next time.
 //
-// On PostgreSQL events are dropped by whole days, which leaves no dead rows behind. A lock that others hold is
-// waited for in moments, between which they go on, until the budget ends. A SQLite file shrinks if it was created
-// by this library.
+// On PostgreSQL events are dropped by whole days, which leaves no dead rows behind, as long as there are no more than 40
+// days of them; where they are kept longer, or are recorded for many days that are past, they are removed row by row. A
+// lock that others hold is waited for in moments, between which they go on, until the budget ends. A SQLite file shrinks
+// if it was created by this library.
 //
 // When it returns nil, the report says what is left, and calling it again goes on there. It returns
 // [ErrInvalidData] for a retention that breaks the rules, and within a transaction: it needs several of its own.
@@ -275,12 +277,16 @@ func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 // eventSteps are the steps that remove events.
 func (p *pruner) eventSteps(ctx context.Context) ([]step, error) {
 	if p.r.db.Dialect() == dialect.SQLite {
-		return []step{p.deleteEvents}, nil
+		return []step{p.deleteEvents(uuid.Nil)}, nil
 	}
 	old, err := partitionsBefore(ctx, p.r.fresh, p.events)
-	steps := make([]step, 0, len(old))
+	steps, first := make([]step, 0, len(old)), firstEventID(p.events)
 	for _, part := range old {
-		steps = append(steps, p.dropPartition(part))
+		if bytes.Compare(part.to[:], first[:]) <= 0 {
+			steps = append(steps, p.dropPartition(part))
+		} else { // a month or a year, of which a part is to be kept
+			steps = append(steps, p.deleteEvents(part.from))
+		}
 	}
 	return steps, err
 }
@@ -304,20 +310,23 @@ func (p *pruner) dropPartition(part partition) step {
 	}
 }
 
-func (p *pruner) deleteEvents(ctx context.Context) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
-		some, result := usageevent.IDLT(firstEventID(p.events)), finished
-		last, err := tx.UsageEvent.Query().Where(some).Order(usageevent.ByID()).Offset(pruneRows - 1).FirstID(ctx)
-		switch {
-		case err == nil:
-			some, result = usageevent.IDLTE(last), unfinished
-		case !ent.IsNotFound(err):
-			return held, err
-		}
-		n, err := tx.UsageEvent.Delete().Where(some).Exec(ctx)
-		done.Events = int64(n)
-		return result, err
-	})
+// deleteEvents removes old events row by row, from an id on.
+func (p *pruner) deleteEvents(from uuid.UUID) step {
+	return func(ctx context.Context) (outcome, error) {
+		return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
+			some, result := usageevent.And(usageevent.IDGTE(from), usageevent.IDLT(firstEventID(p.events))), finished
+			last, err := tx.UsageEvent.Query().Where(some).Order(usageevent.ByID()).Offset(pruneRows - 1).FirstID(ctx)
+			switch {
+			case err == nil:
+				some, result = usageevent.And(usageevent.IDGTE(from), usageevent.IDLTE(last)), unfinished
+			case !ent.IsNotFound(err):
+				return held, err
+			}
+			n, err := tx.UsageEvent.Delete().Where(some).Exec(ctx)
+			done.Events = int64(n)
+			return result, err
+		})
+	}
 }
 
 // oldQuartersSQL finds the models that have quarters before an instant, by looking into the index for each model.

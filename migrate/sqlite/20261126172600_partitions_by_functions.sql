@@ -1,0 +1,1 @@
+-- SQLite has neither partitions nor roles: this file goes with that of PostgreSQL
