@@ -32,7 +32,9 @@ type AuditEntry struct {
 	// the row as it was, without secrets; NULL: there was none
 	Before json.RawMessage `json:"before,omitempty"`
 	// the row as it became, or what was done to the ledger; NULL: it is gone
-	After        json.RawMessage `json:"after,omitempty"`
+	After json.RawMessage `json:"after,omitempty"`
+	// the key pool did it by itself, as failures and successes of requests say; such entries age
+	Automatic    bool `json:"automatic,omitempty"`
 	selectValues sql.SelectValues
 }
 
@@ -43,6 +45,8 @@ func (*AuditEntry) scanValues(columns []string) ([]any, error) {
 		switch columns[i] {
 		case auditentry.FieldBefore, auditentry.FieldAfter:
 			values[i] = new([]byte)
+		case auditentry.FieldAutomatic:
+			values[i] = new(sql.NullBool)
 		case auditentry.FieldActor, auditentry.FieldAction, auditentry.FieldEntity, auditentry.FieldEntityID:
 			values[i] = new(sql.NullString)
 		case auditentry.FieldAt:
@@ -116,6 +120,12 @@ func (_m *AuditEntry) assignValues(columns []string, values []any) error {
 					return fmt.Errorf("unmarshal field after: %w", err)
 				}
 			}
+		case auditentry.FieldAutomatic:
+			if value, ok := values[i].(*sql.NullBool); !ok {
+				return fmt.Errorf("unexpected type %T for field automatic", values[i])
+			} else if value.Valid {
+				_m.Automatic = value.Bool
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -172,6 +182,9 @@ func (_m *AuditEntry) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("after=")
 	builder.WriteString(fmt.Sprintf("%v", _m.After))
+	builder.WriteString(", ")
+	builder.WriteString("automatic=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Automatic))
 	builder.WriteByte(')')
 	return builder.String()
 }

@@ -83,6 +83,20 @@ func (_c *AuditEntryCreate) SetAfter(v json.RawMessage) *AuditEntryCreate {
 	return _c
 }
 
+// SetAutomatic sets the "automatic" field.
+func (_c *AuditEntryCreate) SetAutomatic(v bool) *AuditEntryCreate {
+	_c.mutation.SetAutomatic(v)
+	return _c
+}
+
+// SetNillableAutomatic sets the "automatic" field if the given value is not nil.
+func (_c *AuditEntryCreate) SetNillableAutomatic(v *bool) *AuditEntryCreate {
+	if v != nil {
+		_c.SetAutomatic(*v)
+	}
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *AuditEntryCreate) SetID(v uuid.UUID) *AuditEntryCreate {
 	_c.mutation.SetID(v)
@@ -140,6 +154,10 @@ func (_c *AuditEntryCreate) defaults() {
 		v := auditentry.DefaultEntityID
 		_c.mutation.SetEntityID(v)
 	}
+	if _, ok := _c.mutation.Automatic(); !ok {
+		v := auditentry.DefaultAutomatic
+		_c.mutation.SetAutomatic(v)
+	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := auditentry.DefaultID()
 		_c.mutation.SetID(v)
@@ -162,6 +180,9 @@ func (_c *AuditEntryCreate) check() error {
 	}
 	if _, ok := _c.mutation.EntityID(); !ok {
 		return &ValidationError{Name: "entity_id", err: errors.New(`ent: missing required field "AuditEntry.entity_id"`)}
+	}
+	if _, ok := _c.mutation.Automatic(); !ok {
+		return &ValidationError{Name: "automatic", err: errors.New(`ent: missing required field "AuditEntry.automatic"`)}
 	}
 	return nil
 }
@@ -226,6 +247,10 @@ func (_c *AuditEntryCreate) createSpec() (*AuditEntry, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.After(); ok {
 		_spec.SetField(auditentry.FieldAfter, field.TypeJSON, value)
 		_node.After = value
+	}
+	if value, ok := _c.mutation.Automatic(); ok {
+		_spec.SetField(auditentry.FieldAutomatic, field.TypeBool, value)
+		_node.Automatic = value
 	}
 	return _node, _spec
 }
@@ -316,6 +341,9 @@ func (u *AuditEntryUpsertOne) UpdateNewValues() *AuditEntryUpsertOne {
 		}
 		if _, exists := u.create.mutation.After(); exists {
 			s.SetIgnore(auditentry.FieldAfter)
+		}
+		if _, exists := u.create.mutation.Automatic(); exists {
+			s.SetIgnore(auditentry.FieldAutomatic)
 		}
 	}))
 	return u
@@ -551,6 +579,9 @@ func (u *AuditEntryUpsertBulk) UpdateNewValues() *AuditEntryUpsertBulk {
 			}
 			if _, exists := b.mutation.After(); exists {
 				s.SetIgnore(auditentry.FieldAfter)
+			}
+			if _, exists := b.mutation.Automatic(); exists {
+				s.SetIgnore(auditentry.FieldAutomatic)
 			}
 		}
 	}))

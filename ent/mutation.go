@@ -4259,6 +4259,7 @@ type AuditEntryMutation struct {
 	appendbefore  json.RawMessage
 	after         *json.RawMessage
 	appendafter   json.RawMessage
+	automatic     *bool
 	clearedFields map[string]struct{}
 	done          bool
 	oldValue      func(context.Context) (*AuditEntry, error)
@@ -4679,6 +4680,42 @@ func (m *AuditEntryMutation) ResetAfter() {
 	delete(m.clearedFields, auditentry.FieldAfter)
 }
 
+// SetAutomatic sets the "automatic" field.
+func (m *AuditEntryMutation) SetAutomatic(b bool) {
+	m.automatic = &b
+}
+
+// Automatic returns the value of the "automatic" field in the mutation.
+func (m *AuditEntryMutation) Automatic() (r bool, exists bool) {
+	v := m.automatic
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAutomatic returns the old "automatic" field's value of the AuditEntry entity.
+// If the AuditEntry object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *AuditEntryMutation) OldAutomatic(ctx context.Context) (v bool, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAutomatic is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAutomatic requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAutomatic: %w", err)
+	}
+	return oldValue.Automatic, nil
+}
+
+// ResetAutomatic resets all changes to the "automatic" field.
+func (m *AuditEntryMutation) ResetAutomatic() {
+	m.automatic = nil
+}
+
 // Where appends a list predicates to the AuditEntryMutation builder.
 func (m *AuditEntryMutation) Where(ps ...predicate.AuditEntry) {
 	m.predicates = append(m.predicates, ps...)
@@ -4713,7 +4750,7 @@ func (m *AuditEntryMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *AuditEntryMutation) Fields() []string {
-	fields := make([]string, 0, 7)
+	fields := make([]string, 0, 8)
 	if m.at != nil {
 		fields = append(fields, auditentry.FieldAt)
 	}
@@ -4734,6 +4771,9 @@ func (m *AuditEntryMutation) Fields() []string {
 	}
 	if m.after != nil {
 		fields = append(fields, auditentry.FieldAfter)
+	}
+	if m.automatic != nil {
+		fields = append(fields, auditentry.FieldAutomatic)
 	}
 	return fields
 }
@@ -4757,6 +4797,8 @@ func (m *AuditEntryMutation) Field(name string) (ent.Value, bool) {
 		return m.Before()
 	case auditentry.FieldAfter:
 		return m.After()
+	case auditentry.FieldAutomatic:
+		return m.Automatic()
 	}
 	return nil, false
 }
@@ -4780,6 +4822,8 @@ func (m *AuditEntryMutation) OldField(ctx context.Context, name string) (ent.Val
 		return m.OldBefore(ctx)
 	case auditentry.FieldAfter:
 		return m.OldAfter(ctx)
+	case auditentry.FieldAutomatic:
+		return m.OldAutomatic(ctx)
 	}
 	return nil, fmt.Errorf("unknown AuditEntry field %s", name)
 }
@@ -4837,6 +4881,13 @@ func (m *AuditEntryMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetAfter(v)
+		return nil
+	case auditentry.FieldAutomatic:
+		v, ok := value.(bool)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAutomatic(v)
 		return nil
 	}
 	return fmt.Errorf("unknown AuditEntry field %s", name)
@@ -4922,6 +4973,9 @@ func (m *AuditEntryMutation) ResetField(name string) error {
 		return nil
 	case auditentry.FieldAfter:
 		m.ResetAfter()
+		return nil
+	case auditentry.FieldAutomatic:
+		m.ResetAutomatic()
 		return nil
 	}
 	return fmt.Errorf("unknown AuditEntry field %s", name)

@@ -155,6 +155,10 @@ func init() {
 	auditentryDescEntityID := auditentryFields[4].Descriptor()
 	// auditentry.DefaultEntityID holds the default value on creation for the entity_id field.
 	auditentry.DefaultEntityID = auditentryDescEntityID.Default.(string)
+	// auditentryDescAutomatic is the schema descriptor for automatic field.
+	auditentryDescAutomatic := auditentryFields[7].Descriptor()
+	// auditentry.DefaultAutomatic holds the default value on creation for the automatic field.
+	auditentry.DefaultAutomatic = auditentryDescAutomatic.Default.(bool)
 	// auditentryDescID is the schema descriptor for id field.
 	auditentryDescID := auditentryMixinFields0[0].Descriptor()
 	// auditentry.DefaultID holds the default value on creation for the id field.

@@ -106,8 +106,13 @@ func (fl AuditFilter) faults() faults {
 // and SDK versions. A change of the standard price is one of the price: the model's current costs
 // follow it without an entry.
 //
+// What people do is kept for ever. Automatic entries are those of the key pool, which takes keys out, tries them and takes
+// them back; [Registry.Prune] removes them when they are old. Of failures that follow each other while a key is
+// rate-limited, the first, second, fourth, eighth and so on have an entry; and none says that such a limit is over, because
+// the entry that took the key out says until when.
+//
 // It returns [ErrInvalidData], also when the end is not after the start, or [ErrNotFound] for an
-// entry of filter.After that is not there.
+// entry of filter.After that is not there, such as one that has been removed since.
 func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.AuditEntry, error) {
 	return listing[*ent.AuditEntry, uuid.UUID]{
 		order: newestFirst(auditentry.FieldAt, auditentry.FieldID),
@@ -147,6 +152,7 @@ type auditEntry struct {
 	action, entity string
 	id             string // empty: not one alone
 	before, after  any    // Ent's row, or what else says it in JSON; nil: none
+	automatic      bool   // the key pool did it by itself
 }
 
 // audit records changes in their order, in the transaction that makes them. It leaves out those by
@@ -178,7 +184,7 @@ func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, ent
 			continue
 		}
 		row := tx.AuditEntry.Create().SetAt(now).SetActor(r.actor).
-			SetAction(e.action).SetEntity(e.entity).SetEntityID(e.id)
+			SetAction(e.action).SetEntity(e.entity).SetEntityID(e.id).SetAutomatic(e.automatic)
 		if before != nil {
 			row.SetBefore(before)
 		}

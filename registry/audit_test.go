@@ -684,7 +684,7 @@ func testAuditHoldsNoSecret(t *testing.T, e engine) {
 		defer func() { require.NoError(t, rows.Close()) }()
 		var b strings.Builder
 		for rows.Next() {
-			values := make([]any, 8)
+			values := make([]any, len(must(rows.Columns())))
 			for i := range values {
 				values[i] = new(any)
 			}

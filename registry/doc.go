@@ -27,7 +27,7 @@
 //
 // A request that is recorded becomes an event and is counted in periods: a quarter of an hour and a UTC
 // day, by model, key and price, and by model alone. Events are kept for some days and quarters for some weeks, see
-// [Registry.PruneUsage]; days for ever. Answers come from periods. A request id counts once, as long as its
+// [Registry.Prune]; days for ever. Answers come from periods. A request id counts once, as long as its
 // event is kept. [Registry.VerifyLedger] proves that all of it adds up.
 //
 // # Texts
@@ -60,7 +60,7 @@
 //
 // All errors are told apart with errors.Is by the variables of this package. When a context
 // ends, the error matches context.Canceled or context.DeadlineExceeded. An operation that
-// returned an error has changed nothing, but for [ErrUncertain], and for PruneUsage, RepairLedger and Move, which work
+// returned an error has changed nothing, but for [ErrUncertain], and for Prune, RepairLedger and Move, which work
 // in several transactions.
 //
 // # Engines

@@ -123,7 +123,7 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 	return where
 }
 
-// ListUsageEvents returns a page of the requests that were recorded, newest first, as long as PruneUsage
+// ListUsageEvents returns a page of the requests that were recorded, newest first, as long as Prune
 // has not removed them. Those of a key are found by the quarters of an hour in which it was
 // used, as long as those are kept. Whether the event that After names is still there does not matter. It returns
 // [ErrInvalidData], also when the end is not after the start.

@@ -242,8 +242,11 @@ func (k *poolKey) degrade(d Diagnosis, until time.Time, fresh bool, now time.Tim
 		}
 	}
 	k.degradedUntil = &until
-	if longer > 0 && longer < time.Second {
+	switch {
+	case longer > 0 && longer < time.Second:
 		return nil // all that were under way together are told the same: once is enough
+	case fresh && d.Class == RateLimited && k.failures&(k.failures-1) != 0:
+		return nil // of a key that is tried every second and refused, the 1st, 2nd, 4th, 8th time and so on are
 	}
 	return []auditEntry{{action: ActionDegrade, entity: EntityAPIKey, id: k.id.String(), before: before, after: k.state()}}
 }
@@ -338,6 +341,7 @@ func (p *poolProvider) state() map[string]any {
 
 // begin notes that a key is leased: a degradation that is over ends, or is tried.
 func (k *poolKey) begin(lease uuid.UUID) (probe bool, entries []auditEntry) {
+	limited := k.degradedBy == RateLimited
 	switch {
 	case k.degradedUntil == nil:
 	case k.onProbation():
@@ -345,7 +349,11 @@ func (k *poolKey) begin(lease uuid.UUID) (probe bool, entries []auditEntry) {
 		after["lease"] = lease
 		return true, []auditEntry{{action: ActionProbe, entity: EntityAPIKey, id: k.id.String(), before: k.state(), after: after}}
 	default:
-		entries = append(entries, k.restore("its time is over"))
+		over := k.restore("its time is over")
+		if limited {
+			break // what took it out said until when
+		}
+		entries = append(entries, over)
 	}
 	return false, entries
 }

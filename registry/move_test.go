@@ -119,7 +119,7 @@ func TestMove(t *testing.T) {
 	require.Equal(t, there, again)
 }
 
-// TestMoveEvents moves events of several days, and what PruneUsage has left of them, there and back.
+// TestMoveEvents moves events of several days, and what Prune has left of them, there and back.
 func TestMoveEvents(t *testing.T) {
 	t.Parallel()
 	clock := registrytest.NewClock(registrytest.Start)
@@ -178,7 +178,7 @@ func TestMoveEvents(t *testing.T) {
 	// Both remove the same, and what is left can be moved again.
 	two = open(server)
 	for _, r := range []retained{two, three} {
-		report, err := r.PruneUsage(t.Context(), registry.UsageRetention{})
+		report, err := r.Prune(t.Context(), registry.Retention{})
 		require.NoError(t, err)
 		require.EqualValues(t, 9, report.Events)
 		require.EqualValues(t, 6*2, report.Quarters)

@@ -529,8 +529,8 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return err
 		},
 		"UnpricedUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.UnpricedUsage(ctx)) },
-		"PruneUsage": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.PruneUsage(ctx, registry.UsageRetention{}))
+		"Prune": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.Prune(ctx, registry.Retention{}))
 		},
 		"PurgeAPIKey":   func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeAPIKey(ctx, keys[4]) },
 		"PurgeModel":    func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeModel(ctx, models[3]) },

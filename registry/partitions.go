@@ -11,7 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 )
 
-// On PostgreSQL the events of a UTC day are a partition, so that PruneUsage can drop a day as a whole. It is
+// On PostgreSQL the events of a UTC day are a partition, so that Prune can drop a day as a whole. It is
 // made with the first event of the day; that of tomorrow is made with the first of today, so that midnight
 // finds it. When there are many, a new one is of a month or a year: what looks into all of them, as the search for
 // a request id does, must not cost more and more. Functions of the migrations make and drop them, for a role that

@@ -336,7 +336,11 @@ type actorEntries struct {
 	entries []auditEntry
 }
 
+// audit adds what the pool did by itself.
 func (e *entries) audit(actor string, entries []auditEntry) {
+	for i := range entries {
+		entries[i].automatic = true
+	}
 	if len(entries) > 0 {
 		e.audits = append(e.audits, actorEntries{actor, entries})
 	}

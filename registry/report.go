@@ -94,7 +94,7 @@ func (in ReportInput) faults() faults {
 //
 // The range is widened to whole quarters of an hour; a row's Start and End say what it covers, the first and
 // the last of them perhaps less than a step. A quarter counts in the step in which it begins: where a step does not
-// begin with a quarter of UTC, as in Monrovia until 1972, it begins with the next one. Where PruneUsage has removed
+// begin with a quarter of UTC, as in Monrovia until 1972, it begins with the next one. Where Prune has removed
 // the quarters, whole UTC days are counted:
 // in the step that noon of the day lies in, and Start and End say which days those are. Steps that are shorter
 // than a day cannot be had there.

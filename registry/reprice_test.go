@@ -288,7 +288,7 @@ func testReprice(t *testing.T, e engine) {
 	})
 }
 
-// forget removes events, or quarters too, as PruneUsage does, that lie before a horizon.
+// forget removes events, or quarters too, as Prune does, that lie before a horizon.
 func forget(tb testing.TB, reg *registry.Registry, events, quarters bool, horizon time.Time) {
 	tb.Helper()
 	ctx, c := tb.Context(), reg.Client()

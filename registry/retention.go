@@ -2,8 +2,10 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -17,56 +19,69 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// UsageRetention says how long parts of the ledger are kept. Days are kept for ever.
-type UsageRetention struct {
+// Retention says how long what ages is kept. Days of the ledger, and what people have changed, are kept for ever.
+type Retention struct {
 	// Events is how long single requests are kept, and with them their request ids, from one day to 36,500.
 	// Defaults to 7 days.
 	Events time.Duration
 	// Quarters is how long quarters of an hour are kept: at least as long as the events that prove them, and up to
 	// 36,500 days. Defaults to 35 days, or to Events if that is longer.
 	Quarters time.Duration
+	// KeyEvents is how long the audit trail keeps what the key pool did by itself (keys that were degraded, tried and
+	// restored, providers that cooled down), from one day to 36,500. Defaults to 30 days.
+	KeyEvents time.Duration
+	// Discoveries is how long discovery logs are kept after they began, from one day to 36,500. Defaults to 90 days.
+	Discoveries time.Duration
 	// Budget is how long a call may take, up to a day: nothing is begun after it. Defaults to a minute.
 	Budget time.Duration
 }
 
 const (
-	keepEvents    = 7 * day
-	keepQuarters  = 35 * day
-	longestKept   = 36_500 * day
-	pruneBudget   = time.Minute
-	longestBudget = day
+	keepEvents      = 7 * day
+	keepQuarters    = 35 * day
+	keepKeyEvents   = 30 * day
+	keepDiscoveries = 90 * day
+	longestKept     = 36_500 * day
+	pruneBudget     = time.Minute
+	longestBudget   = day
 )
 
-func (keep UsageRetention) withDefaults() UsageRetention {
+func (keep Retention) withDefaults() Retention {
 	if keep.Events == 0 {
 		keep.Events = keepEvents
 	}
 	if keep.Quarters == 0 {
 		keep.Quarters = max(keepQuarters, keep.Events)
 	}
-	if keep.Budget == 0 {
-		keep.Budget = pruneBudget
-	}
+	keep.KeyEvents = cmp.Or(keep.KeyEvents, keepKeyEvents)
+	keep.Discoveries = cmp.Or(keep.Discoveries, keepDiscoveries)
+	keep.Budget = cmp.Or(keep.Budget, pruneBudget)
 	return keep
 }
 
-func (keep UsageRetention) faults() faults {
+func (keep Retention) faults() faults {
 	var f faults
-	f.check(keep.Events >= day && keep.Events <= longestKept, "events %s are not within %s and %s", keep.Events, day, longestKept)
-	f.check(keep.Quarters >= day && keep.Quarters <= longestKept, "quarters %s are not within %s and %s", keep.Quarters, day, longestKept)
+	for _, of := range []struct {
+		what string
+		kept time.Duration
+	}{{"events", keep.Events}, {"quarters", keep.Quarters}, {"key events", keep.KeyEvents}, {"discoveries", keep.Discoveries}} {
+		f.check(of.kept >= day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, day, longestKept)
+	}
 	f.check(keep.Quarters >= keep.Events, "quarters %s are kept shorter than events %s", keep.Quarters, keep.Events)
 	f.check(keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not within 1ns and %s", keep.Budget, longestBudget)
 	return f
 }
 
-// PruneReport is what PruneUsage has removed, and what is there.
+// PruneReport is what Prune has removed, and what is there.
 type PruneReport struct {
-	Events   int64 // requests that were removed
-	Quarters int64 // rows of quarters of an hour that were removed: by key and price, and by model
-	Freed    int64 // bytes that were given back to the file system
+	Events      int64 // requests that were removed
+	Quarters    int64 // rows of quarters of an hour that were removed: by key and price, and by model
+	KeyEvents   int64 // entries of the audit trail that were removed
+	Discoveries int64 // discovery logs that were removed
+	Freed       int64 // bytes that were given back to the file system
 
 	// Rows past their time that are still there, because the budget ended or others held them.
-	EventsLeft, QuartersLeft int64
+	EventsLeft, QuartersLeft, KeyEventsLeft, DiscoveriesLeft int64
 
 	EventsFrom   time.Time // nothing that happened from then on is missing among the events
 	QuartersFrom time.Time // likewise among the quarters; 1970 if nothing ever was
@@ -75,15 +90,18 @@ type PruneReport struct {
 func (report *PruneReport) add(more PruneReport) {
 	report.Events += more.Events
 	report.Quarters += more.Quarters
+	report.KeyEvents += more.KeyEvents
+	report.Discoveries += more.Discoveries
 	report.Freed += more.Freed
 }
 
-// PruneUsage removes the events and the quarters of an hour of whole UTC days that ended longer ago than they
-// are to be kept. Days, totals by day and the keys' counters stay as they are. It is for a job that runs once a
-// day or more often; others may record meanwhile, and are kept waiting for some milliseconds at a time. Two at
-// once share the work.
+// Prune removes all that ages: the events and the quarters of an hour of whole UTC days that ended longer ago than they
+// are to be kept; the entries of the audit trail that the key pool made; and
+// discovery logs. Days, totals by day, the keys' counters and what people changed stay as they are. It is for a job that
+// runs once a day or more often; others may record meanwhile, and are kept waiting for some milliseconds at a time. Two
+// at once share the work.
 //
-// Before anything is removed, the ledger notes from when on it is complete, in a transaction of its own. That is
+// Before anything of the ledger is removed, it notes from when on it is complete, in a transaction of its own. That is
 // never taken back: when retention is lengthened later, it shows in what is kept from then on. What is recorded
 // late, for a day that was removed, is counted in its day, and its event and quarter are removed the next time.
 //
@@ -95,8 +113,8 @@ func (report *PruneReport) add(more PruneReport) {
 // When it returns nil, the report says what is left, and calling it again goes on there. It returns
 // [ErrInvalidData] for a retention that breaks the rules, and within a transaction: it needs several of its own.
 // After an error, what was removed until then stays removed.
-func (r *Registry) PruneUsage(ctx context.Context, keep UsageRetention) (PruneReport, error) {
-	const op = "prune usage"
+func (r *Registry) Prune(ctx context.Context, keep Retention) (PruneReport, error) {
+	const op = "prune"
 	keep = keep.withDefaults()
 	f := keep.faults()
 	if err := f.err(); err != nil {
@@ -113,6 +131,7 @@ func (r *Registry) PruneUsage(ctx context.Context, keep UsageRetention) (PruneRe
 	p := pruner{
 		r: r, budget: budget, until: now.Add(keep.Budget),
 		events: startOfDay(clamp(now.Add(-keep.Events))), quarters: startOfDay(clamp(now.Add(-keep.Quarters))),
+		keyEvents: clamp(now.Add(-keep.KeyEvents)), discoveries: clamp(now.Add(-keep.Discoveries)),
 	}
 	if err := p.run(ctx); err != nil {
 		return PruneReport{}, translate(ctx, op, err)
@@ -124,16 +143,16 @@ const (
 	pruneRows  = 250 // that are removed in a transaction, about
 	prunePages = 250 // of a SQLite file that are given back in a transaction
 
-	// pruneLockTimeout is how long others may be kept waiting behind PruneUsage when it waits for a lock on
+	// pruneLockTimeout is how long others may be kept waiting behind Prune when it waits for a lock on
 	// PostgreSQL.
 	pruneLockTimeout = 25 * time.Millisecond
 )
 
-// pruner is one run of PruneUsage.
+// pruner is one run of Prune.
 type pruner struct {
-	r                *Registry
-	events, quarters time.Time // the first instants that are kept
-	report           PruneReport
+	r                                        *Registry
+	events, quarters, keyEvents, discoveries time.Time // the first instants that are kept
+	report                                   PruneReport
 
 	// The budget ends when the registry's clock says so, or the machine's: a clock that stands still must not keep
 	// it waiting for a lock for ever.
@@ -181,7 +200,8 @@ func (p *pruner) remove(ctx context.Context) (left []step, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if left, err = p.work(ctx, append(quarters, events...)); err != nil {
+	steps := slices.Concat(quarters, events, []step{p.deleteKeyEvents, p.deleteDiscoveries})
+	if left, err = p.work(ctx, steps); err != nil {
 		return nil, err
 	}
 	if p.r.db.Dialect() == dialect.SQLite {
@@ -385,6 +405,8 @@ func (p *pruner) countLeft(ctx context.Context) error {
 		{&p.report.EventsLeft, "SELECT count(*) FROM usage_events WHERE id < $1", firstEventID(p.events)},
 		{&p.report.QuartersLeft, "SELECT (SELECT count(*) FROM usage_tracking WHERE grain = 'quarter' AND period_start < $1)" +
 			" + (SELECT count(*) FROM usage_totals WHERE grain = 'quarter' AND period_start < $1)", p.quarters},
+		{&p.report.KeyEventsLeft, "SELECT count(*) FROM audit_log WHERE automatic AND at < $1", p.keyEvents},
+		{&p.report.DiscoveriesLeft, "SELECT count(*) FROM discovery_logs WHERE started_at < $1", p.discoveries},
 	} {
 		if err := scanRows(ctx, p.r.fresh, left.query, []any{left.until}, func(scan func(...any) error) error {
 			return scan(left.count)

@@ -23,12 +23,12 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-// pruneEventsEnv says how many events BenchmarkPruneUsage removes. Defaults to 200,000.
+// pruneEventsEnv says how many events BenchmarkPrune removes. Defaults to 200,000.
 const pruneEventsEnv = "MODELSCAN_PRUNE_EVENTS"
 
-// BenchmarkPruneUsage removes the events of ten days, and some quarters, while eight goroutines record. Its metrics
+// BenchmarkPrune removes the events of ten days, and some quarters, while eight goroutines record. Its metrics
 // are the longest call of RecordUsage in milliseconds before, while and after that, and the size of the table of events, or of the file, before and after in megabytes.
-func BenchmarkPruneUsage(b *testing.B) {
+func BenchmarkPrune(b *testing.B) {
 	events := 200_000
 	if text := os.Getenv(pruneEventsEnv); text != "" {
 		events = must(strconv.Atoi(text))
@@ -48,7 +48,7 @@ func BenchmarkPruneUsage(b *testing.B) {
 				l.waitFor(2000)
 				l.phase.Store(1)
 				b.StartTimer()
-				report, err := reg.PruneUsage(b.Context(), registry.UsageRetention{Events: day, Budget: 10 * time.Minute})
+				report, err := reg.Prune(b.Context(), registry.Retention{Events: day, Budget: 10 * time.Minute})
 				b.StopTimer()
 				l.phase.Store(2)
 				require.NoError(b, err)

@@ -127,26 +127,26 @@ func (r retained) checkWhole(t *testing.T) {
 	}
 }
 
-func TestPruneUsage(t *testing.T) { eachEngine(t, testPruneUsage) }
+func TestPrune(t *testing.T) { eachEngine(t, testPrune) }
 
-func testPruneUsage(t *testing.T, e engine) {
+func testPrune(t *testing.T, e engine) {
 	t.Parallel()
 	first := func(days int) time.Time { return today.AddDate(0, 0, -days) } // that is kept
 	last := func(days int) time.Time { return first(days).Add(-time.Microsecond) }
 	for name, test := range map[string]struct {
 		now              time.Time
-		keep             registry.UsageRetention
+		keep             registry.Retention
 		events, quarters int // days that are kept whole, and of today and then what there is
 	}{
-		"by default":               {registrytest.Start, registry.UsageRetention{}, 7, 35},
-		"at the end of the day":    {today.Add(day - time.Microsecond), registry.UsageRetention{}, 7, 35},
-		"at its beginning":         {today, registry.UsageRetention{}, 7, 35},
-		"a moment before it":       {today.Add(-time.Microsecond), registry.UsageRetention{}, 8, 36},
-		"the least":                {registrytest.Start, registry.UsageRetention{Events: day, Quarters: day}, 1, 1},
-		"quarters of long events":  {registrytest.Start, registry.UsageRetention{Events: 50 * day}, 50, 50},
-		"not only whole days":      {registrytest.Start, registry.UsageRetention{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1}, 1, 2},
-		"over noon":                {registrytest.Start, registry.UsageRetention{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1}, 3, 4},
-		"longer than there is any": {registrytest.Start, registry.UsageRetention{Events: 36_500 * day}, 0, 0},
+		"by default":               {registrytest.Start, registry.Retention{}, 7, 35},
+		"at the end of the day":    {today.Add(day - time.Microsecond), registry.Retention{}, 7, 35},
+		"at its beginning":         {today, registry.Retention{}, 7, 35},
+		"a moment before it":       {today.Add(-time.Microsecond), registry.Retention{}, 8, 36},
+		"the least":                {registrytest.Start, registry.Retention{Events: day, Quarters: day}, 1, 1},
+		"quarters of long events":  {registrytest.Start, registry.Retention{Events: 50 * day}, 50, 50},
+		"not only whole days":      {registrytest.Start, registry.Retention{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1}, 1, 2},
+		"over noon":                {registrytest.Start, registry.Retention{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1}, 3, 4},
+		"longer than there is any": {registrytest.Start, registry.Retention{Events: 36_500 * day}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -158,7 +158,7 @@ func testPruneUsage(t *testing.T, e engine) {
 			}
 			r.recordAt(t, times...)
 			usageBefore, costs := days(t, reg), must(reg.GetCostBreakdown(t.Context(), r.models[0].ProviderID))
-			report, err := reg.PruneUsage(t.Context(), test.keep)
+			report, err := reg.Prune(t.Context(), test.keep)
 			require.NoError(t, err)
 
 			from := func(days int) time.Time {
@@ -188,7 +188,7 @@ func testPruneUsage(t *testing.T, e engine) {
 			require.Equal(t, costs, must(reg.GetCostBreakdown(t.Context(), r.models[0].ProviderID)))
 			r.checkWhole(t)
 
-			again, err := reg.PruneUsage(t.Context(), test.keep)
+			again, err := reg.Prune(t.Context(), test.keep)
 			require.NoError(t, err)
 			require.Equal(t, registry.PruneReport{EventsFrom: report.EventsFrom, QuartersFrom: report.QuartersFrom}, again)
 		})
@@ -207,15 +207,15 @@ func days(t *testing.T, reg *registry.Registry) (rows []string) {
 	return rows
 }
 
-func TestPruneUsageRefuses(t *testing.T) { eachEngine(t, testPruneUsageRefuses) }
+func TestPruneRefuses(t *testing.T) { eachEngine(t, testPruneRefuses) }
 
-func testPruneUsageRefuses(t *testing.T, e engine) {
+func testPruneRefuses(t *testing.T, e engine) {
 	t.Parallel()
 	reg, clock := e.setup(t)
 	r := newRetained(t, reg, clock)
 	r.recordAt(t, today.AddDate(-1, 0, 0), today)
 	before := dump(t, reg)
-	for name, keep := range map[string]registry.UsageRetention{
+	for name, keep := range map[string]registry.Retention{
 		"negative events":          {Events: -day},
 		"events below a day":       {Events: day - 1},
 		"events above 36,500 days": {Events: 36_501 * day},
@@ -223,14 +223,18 @@ func testPruneUsageRefuses(t *testing.T, e engine) {
 		"quarters below a day":     {Events: day, Quarters: day - 1},
 		"quarters above":           {Quarters: 36_501 * day},
 		"quarters before events":   {Events: 8 * day, Quarters: 8*day - 1},
+		"key events below a day":   {KeyEvents: day - 1},
+		"key events above":         {KeyEvents: 36_501 * day},
+		"negative discoveries":     {Discoveries: -day},
+		"discoveries above":        {Discoveries: 36_501 * day},
 		"negative budget":          {Budget: -1},
 		"budget above a day":       {Budget: day + 1},
 	} {
-		_, err := reg.PruneUsage(t.Context(), keep)
+		_, err := reg.Prune(t.Context(), keep)
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
-		_, err := tx.PruneUsage(t.Context(), registry.UsageRetention{})
+		_, err := tx.Prune(t.Context(), registry.Retention{})
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 		require.ErrorContains(t, err, "inside of a transaction")
 		return nil
@@ -247,7 +251,7 @@ func testPruneHorizons(t *testing.T, e engine) {
 	r := newRetained(t, reg, clock)
 	ago := func(days int) time.Time { return today.AddDate(0, 0, -days) }
 	prune := func(events, quarters time.Duration) registry.PruneReport {
-		report, err := reg.PruneUsage(t.Context(), registry.UsageRetention{Events: events, Quarters: quarters})
+		report, err := reg.Prune(t.Context(), registry.Retention{Events: events, Quarters: quarters})
 		require.NoError(t, err)
 		return report
 	}
@@ -307,7 +311,7 @@ func TestPruneLate(t *testing.T) {
 				counted := int64(2 + i/2)
 				require.Equal(t, once+counted, must(r.Client().APIKey.Get(t.Context(), r.keys[0].ID)).UsageCount, "the named one counts once")
 
-				report, err := other.PruneUsage(t.Context(), registry.UsageRetention{})
+				report, err := other.Prune(t.Context(), registry.Retention{})
 				require.NoError(t, err)
 				require.Equal(t, counted, report.Events)
 				require.EqualValues(t, 4, report.Quarters)
@@ -315,7 +319,7 @@ func TestPruneLate(t *testing.T) {
 				events, quarters := r.kept(t)
 				require.Equal(t, []time.Time{old}, events)
 				require.Equal(t, []time.Time{old}, quarters)
-				report, err = other.PruneUsage(t.Context(), registry.UsageRetention{})
+				report, err = other.Prune(t.Context(), registry.Retention{})
 				require.NoError(t, err)
 				require.EqualValues(t, 1, report.Events)
 				require.EqualValues(t, 2, report.Quarters)
@@ -358,7 +362,7 @@ func testPruneBudget(t *testing.T, e engine) {
 		haveEvents, haveQuarters := r.rows(t, ago(7), ago(35))
 		for left := int64(1); left > 0; {
 			jump.Store(steps)
-			report, err := reg.PruneUsage(t.Context(), registry.UsageRetention{})
+			report, err := reg.Prune(t.Context(), registry.Retention{})
 			require.NoError(t, err)
 			events += report.Events
 			quarters += report.Quarters
@@ -377,7 +381,7 @@ func testPruneBudget(t *testing.T, e engine) {
 				steps++ // it ended before the first step
 			}
 		}
-		require.Equal(t, ago(7), must(reg.PruneUsage(t.Context(), registry.UsageRetention{})).EventsFrom)
+		require.Equal(t, ago(7), must(reg.Prune(t.Context(), registry.Retention{})).EventsFrom)
 		if steps > 10 {
 			break
 		}
@@ -386,7 +390,7 @@ func testPruneBudget(t *testing.T, e engine) {
 	// The machine's clock ends it too.
 	jump.Store(1 << 40)
 	fill()
-	report, err := reg.PruneUsage(t.Context(), registry.UsageRetention{Budget: 1})
+	report, err := reg.Prune(t.Context(), registry.Retention{Budget: 1})
 	require.NoError(t, err)
 	require.Zero(t, report.Events+report.Quarters)
 	require.EqualValues(t, 18, report.EventsLeft)
@@ -415,7 +419,7 @@ func testPruneCanceled(t *testing.T, e engine) {
 		ctx, stop := context.WithCancel(t.Context())
 		cancel.Store(&stop)
 		calls.Store(after)
-		_, err := reg.PruneUsage(ctx, registry.UsageRetention{})
+		_, err := reg.Prune(ctx, registry.Retention{})
 		if calls.Load() <= 0 {
 			require.ErrorIs(t, err, context.Canceled, after)
 		} else {
@@ -425,7 +429,7 @@ func testPruneCanceled(t *testing.T, e engine) {
 		stop()
 		r.checkWhole(t)
 	}
-	_, err := reg.PruneUsage(t.Context(), registry.UsageRetention{})
+	_, err := reg.Prune(t.Context(), registry.Retention{})
 	require.NoError(t, err)
 	events, quarters := r.rows(t, today, today)
 	require.Zero(t, events+quarters)
@@ -473,7 +477,7 @@ func testPruneUnderLoad(t *testing.T, e engine) {
 	for range 2 {
 		runs.Go(func() {
 			for n := acked.Load(); acked.Load() < n+1000 && failed.Load() == 0; {
-				report, err := reg.PruneUsage(t.Context(), registry.UsageRetention{})
+				report, err := reg.Prune(t.Context(), registry.Retention{})
 				if err != nil {
 					failed.Add(1)
 					t.Errorf("prune: %v", err)
@@ -490,7 +494,7 @@ func testPruneUnderLoad(t *testing.T, e engine) {
 	require.NotZero(t, removed[0].Load())
 	require.NotZero(t, removed[1].Load())
 	for {
-		report, err := reg.PruneUsage(t.Context(), registry.UsageRetention{})
+		report, err := reg.Prune(t.Context(), registry.Retention{})
 		require.NoError(t, err)
 		removed[0].Add(report.Events)
 		if report.EventsLeft+report.QuartersLeft == 0 {
@@ -518,11 +522,11 @@ func TestPruneHeld(t *testing.T) {
 	r := newRetained(t, reg, clock)
 	ago := func(days int) time.Time { return today.AddDate(0, 0, -days) }
 	r.recordAt(t, ago(100), ago(50), ago(10), today)
-	brief := registry.UsageRetention{Budget: 200 * time.Millisecond}
+	brief := registry.Retention{Budget: 200 * time.Millisecond}
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 		// Who has read from when on the ledger is complete may rely on it to his end.
 		require.NoError(t, openSecond(tx.Client().UsageHorizon.Query().All(t.Context())))
-		report, err := reg.PruneUsage(t.Context(), brief)
+		report, err := reg.Prune(t.Context(), brief)
 		require.NoError(t, err)
 		ever := time.Unix(0, 0).UTC()
 		require.Equal(t, registry.PruneReport{EventsLeft: 3, QuartersLeft: 4, EventsFrom: ever, QuartersFrom: ever}, report)
@@ -543,7 +547,7 @@ func TestPruneHeld(t *testing.T) {
 				}
 			}
 		})
-		report, err := reg.PruneUsage(t.Context(), registry.UsageRetention{Budget: 2 * time.Second})
+		report, err := reg.Prune(t.Context(), registry.Retention{Budget: 2 * time.Second})
 		stop()
 		all.Wait()
 		require.NoError(t, err)
@@ -552,7 +556,7 @@ func TestPruneHeld(t *testing.T) {
 		return nil
 	}))
 	require.Greater(t, recorded, 5, "others went on")
-	report, err := reg.PruneUsage(t.Context(), registry.UsageRetention{})
+	report, err := reg.Prune(t.Context(), registry.Retention{})
 	require.NoError(t, err)
 	require.NotZero(t, report.Freed)
 	require.Equal(t, registry.PruneReport{Events: 3, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(35)}, report)
@@ -596,7 +600,7 @@ func TestPruneShrinks(t *testing.T) {
 			size := func() int64 { return must(os.Stat(path)).Size() }
 			reopen()
 			before := size()
-			report, err := r.PruneUsage(t.Context(), registry.UsageRetention{})
+			report, err := r.Prune(t.Context(), registry.Retention{})
 			require.NoError(t, err)
 			events, quarters := r.rows(t, today.AddDate(0, 0, -7), today.AddDate(0, 0, -35))
 			require.Zero(t, events+quarters)

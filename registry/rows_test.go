@@ -58,7 +58,7 @@ func testRows(t *testing.T, e engine) {
 		t.Parallel()
 		reg := e.new(t, registry.WithKeyring(ring(t, "a")))
 		for name, operate := range openOperations(t, reg) {
-			if name == "PruneUsage" { // which is no part of a transaction
+			if name == "Prune" { // which is no part of a transaction
 				continue
 			}
 			require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {

@@ -55,7 +55,7 @@ type UsageStats struct {
 
 // GetUsageStats returns what was used of a model, live or deleted, from start until before end.
 // Usage is kept by quarters of an hour, so the range is widened to whole ones; to whole UTC days where
-// PruneUsage has removed the quarters. The answer says to which. It returns [ErrInvalidData] unless start is
+// Prune has removed the quarters. The answer says to which. It returns [ErrInvalidData] unless start is
 // before end, and for a sum that does not fit; or [ErrNotFound].
 func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, end time.Time) (UsageStats, error) {
 	op := fmt.Sprintf("usage stats of model %s", modelID)

@@ -91,7 +91,7 @@ func newRecord(in UsageInput, now time.Time) (record, faults) {
 //
 // A request id that was recorded before is not counted again, whatever else is said of the request: RecordUsage
 // returns nil. So it may be called again by whoever did not learn how it ended, in another process too, as
-// long as PruneUsage has not removed the event.
+// long as Prune has not removed the event.
 //
 // Its cost is that of the price in effect at its time: of its service tier, or of the standard
 // tier if the model has no price in that; for the largest context that its total input reaches.

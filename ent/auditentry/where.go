@@ -80,6 +80,11 @@ func EntityID(v string) predicate.AuditEntry {
 	return predicate.AuditEntry(sql.FieldEQ(FieldEntityID, v))
 }
 
+// Automatic applies equality check predicate on the "automatic" field. It's identical to AutomaticEQ.
+func Automatic(v bool) predicate.AuditEntry {
+	return predicate.AuditEntry(sql.FieldEQ(FieldAutomatic, v))
+}
+
 // AtEQ applies the EQ predicate on the "at" field.
 func AtEQ(v time.Time) predicate.AuditEntry {
 	return predicate.AuditEntry(sql.FieldEQ(FieldAt, v))
@@ -398,6 +403,16 @@ func AfterIsNil() predicate.AuditEntry {
 // AfterNotNil applies the NotNil predicate on the "after" field.
 func AfterNotNil() predicate.AuditEntry {
 	return predicate.AuditEntry(sql.FieldNotNull(FieldAfter))
+}
+
+// AutomaticEQ applies the EQ predicate on the "automatic" field.
+func AutomaticEQ(v bool) predicate.AuditEntry {
+	return predicate.AuditEntry(sql.FieldEQ(FieldAutomatic, v))
+}
+
+// AutomaticNEQ applies the NEQ predicate on the "automatic" field.
+func AutomaticNEQ(v bool) predicate.AuditEntry {
+	return predicate.AuditEntry(sql.FieldNEQ(FieldAutomatic, v))
 }
 
 // And groups predicates with the AND operator between them.

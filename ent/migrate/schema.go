@@ -129,6 +129,7 @@ var (
 		{Name: "entity_id", Type: field.TypeString, Default: ""},
 		{Name: "before", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
 		{Name: "after", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "automatic", Type: field.TypeBool, Default: false},
 	}
 	// AuditLogTable holds the schema information for the "audit_log" table.
 	AuditLogTable = &schema.Table{
@@ -145,6 +146,14 @@ var (
 				Name:    "auditentry_entity_entity_id_at",
 				Unique:  false,
 				Columns: []*schema.Column{AuditLogColumns[4], AuditLogColumns[5], AuditLogColumns[1]},
+			},
+			{
+				Name:    "auditentry_automatic_at",
+				Unique:  false,
+				Columns: []*schema.Column{AuditLogColumns[1]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "automatic",
+				},
 			},
 		},
 	}

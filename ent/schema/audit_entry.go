@@ -29,6 +29,8 @@ func (AuditEntry) Fields() []ent.Field {
 			Comment("the row as it was, without secrets; NULL: there was none"),
 		field.JSON("after", json.RawMessage{}).Optional().Immutable().SchemaType(jsonText).
 			Comment("the row as it became, or what was done to the ledger; NULL: it is gone"),
+		field.Bool("automatic").Default(false).Immutable().
+			Comment("the key pool did it by itself, as failures and successes of requests say; such entries age"),
 	}
 }
 
@@ -38,6 +40,8 @@ func (AuditEntry) Indexes() []ent.Index {
 		// ListAudit: by time, and the history of one thing.
 		index.Fields("at"),
 		index.Fields("entity", "entity_id", "at"),
+		// Prune: entries that age, oldest first.
+		index.Fields("at").StorageKey("auditentry_automatic_at").Annotations(entsql.IndexWhere("automatic")),
 	}
 }
 

@@ -87,7 +87,7 @@ func (Usage) Indexes() []ent.Index {
 		// RecordUsage adds to the row it finds here. The price says which model. It also serves the
 		// foreign key of the price, and UnpricedUsage.
 		index.Fields("price_id", "api_key_id", "grain", "period_start").Unique(),
-		// A model's periods in a range: Reprice, VerifyLedger, PruneUsage; and the foreign key.
+		// A model's periods in a range: Reprice, VerifyLedger, Prune; and the foreign key.
 		index.Fields("model_id", "grain", "period_start"),
 		// UsageReport: a key's periods in a range; and the foreign key.
 		index.Fields("api_key_id", "grain", "period_start"),
