@@ -133,13 +133,15 @@ type APIKeyEdges struct {
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// Leases holds the value of the leases edge.
 	Leases []*KeyLease `json:"leases,omitempty"`
+	// ExpiredLeases holds the value of the expired_leases edge.
+	ExpiredLeases []*ExpiredLease `json:"expired_leases,omitempty"`
 	// QuotaGroup holds the value of the quota_group edge.
 	QuotaGroup *QuotaGroup `json:"quota_group,omitempty"`
 	// DataKey holds the value of the data_key edge.
 	DataKey *DataKey `json:"data_key,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [6]bool
+	loadedTypes [7]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -180,12 +182,21 @@ func (e APIKeyEdges) LeasesOrErr() ([]*KeyLease, error) {
 	return nil, &NotLoadedError{edge: "leases"}
 }
 
+// ExpiredLeasesOrErr returns the ExpiredLeases value or an error if the edge
+// was not loaded in eager-loading.
+func (e APIKeyEdges) ExpiredLeasesOrErr() ([]*ExpiredLease, error) {
+	if e.loadedTypes[4] {
+		return e.ExpiredLeases, nil
+	}
+	return nil, &NotLoadedError{edge: "expired_leases"}
+}
+
 // QuotaGroupOrErr returns the QuotaGroup value or an error if the edge
 // was not loaded in eager-loading, or loaded but was not found.
 func (e APIKeyEdges) QuotaGroupOrErr() (*QuotaGroup, error) {
 	if e.QuotaGroup != nil {
 		return e.QuotaGroup, nil
-	} else if e.loadedTypes[4] {
+	} else if e.loadedTypes[5] {
 		return nil, &NotFoundError{label: quotagroup.Label}
 	}
 	return nil, &NotLoadedError{edge: "quota_group"}
@@ -196,7 +207,7 @@ func (e APIKeyEdges) QuotaGroupOrErr() (*QuotaGroup, error) {
 func (e APIKeyEdges) DataKeyOrErr() (*DataKey, error) {
 	if e.DataKey != nil {
 		return e.DataKey, nil
-	} else if e.loadedTypes[5] {
+	} else if e.loadedTypes[6] {
 		return nil, &NotFoundError{label: datakey.Label}
 	}
 	return nil, &NotLoadedError{edge: "data_key"}
@@ -572,6 +583,11 @@ func (_m *APIKey) QueryUsageEvents() *UsageEventQuery {
 // QueryLeases queries the "leases" edge of the APIKey entity.
 func (_m *APIKey) QueryLeases() *KeyLeaseQuery {
 	return NewAPIKeyClient(_m.config).QueryLeases(_m)
+}
+
+// QueryExpiredLeases queries the "expired_leases" edge of the APIKey entity.
+func (_m *APIKey) QueryExpiredLeases() *ExpiredLeaseQuery {
+	return NewAPIKeyClient(_m.config).QueryExpiredLeases(_m)
 }
 
 // QueryQuotaGroup queries the "quota_group" edge of the APIKey entity.

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -674,6 +675,21 @@ func (_c *APIKeyCreate) AddLeases(v ...*KeyLease) *APIKeyCreate {
 	return _c.AddLeaseIDs(ids...)
 }
 
+// AddExpiredLeaseIDs adds the "expired_leases" edge to the ExpiredLease entity by IDs.
+func (_c *APIKeyCreate) AddExpiredLeaseIDs(ids ...uuid.UUID) *APIKeyCreate {
+	_c.mutation.AddExpiredLeaseIDs(ids...)
+	return _c
+}
+
+// AddExpiredLeases adds the "expired_leases" edges to the ExpiredLease entity.
+func (_c *APIKeyCreate) AddExpiredLeases(v ...*ExpiredLease) *APIKeyCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddExpiredLeaseIDs(ids...)
+}
+
 // SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
 func (_c *APIKeyCreate) SetQuotaGroup(v *QuotaGroup) *APIKeyCreate {
 	return _c.SetQuotaGroupID(v.ID)
@@ -1200,6 +1216,22 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.ExpiredLeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.ExpiredLeasesTable,
+			Columns: []string{apikey.ExpiredLeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(expiredlease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
@@ -26,17 +27,18 @@ import (
 // APIKeyQuery is the builder for querying APIKey entities.
 type APIKeyQuery struct {
 	config
-	ctx             *QueryContext
-	order           []apikey.OrderOption
-	inters          []Interceptor
-	predicates      []predicate.APIKey
-	withProvider    *ProviderQuery
-	withUsage       *UsageQuery
-	withUsageEvents *UsageEventQuery
-	withLeases      *KeyLeaseQuery
-	withQuotaGroup  *QuotaGroupQuery
-	withDataKey     *DataKeyQuery
-	modifiers       []func(*sql.Selector)
+	ctx               *QueryContext
+	order             []apikey.OrderOption
+	inters            []Interceptor
+	predicates        []predicate.APIKey
+	withProvider      *ProviderQuery
+	withUsage         *UsageQuery
+	withUsageEvents   *UsageEventQuery
+	withLeases        *KeyLeaseQuery
+	withExpiredLeases *ExpiredLeaseQuery
+	withQuotaGroup    *QuotaGroupQuery
+	withDataKey       *DataKeyQuery
+	modifiers         []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -154,6 +156,28 @@ func (_q *APIKeyQuery) QueryLeases() *KeyLeaseQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
 			sqlgraph.To(keylease.Table, keylease.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.LeasesTable, apikey.LeasesColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryExpiredLeases chains the current query on the "expired_leases" edge.
+func (_q *APIKeyQuery) QueryExpiredLeases() *ExpiredLeaseQuery {
+	query := (&ExpiredLeaseClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
+			sqlgraph.To(expiredlease.Table, expiredlease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.ExpiredLeasesTable, apikey.ExpiredLeasesColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -392,17 +416,18 @@ func (_q *APIKeyQuery) Clone() *APIKeyQuery {
 		return nil
 	}
 	return &APIKeyQuery{
-		config:          _q.config,
-		ctx:             _q.ctx.Clone(),
-		order:           append([]apikey.OrderOption{}, _q.order...),
-		inters:          append([]Interceptor{}, _q.inters...),
-		predicates:      append([]predicate.APIKey{}, _q.predicates...),
-		withProvider:    _q.withProvider.Clone(),
-		withUsage:       _q.withUsage.Clone(),
-		withUsageEvents: _q.withUsageEvents.Clone(),
-		withLeases:      _q.withLeases.Clone(),
-		withQuotaGroup:  _q.withQuotaGroup.Clone(),
-		withDataKey:     _q.withDataKey.Clone(),
+		config:            _q.config,
+		ctx:               _q.ctx.Clone(),
+		order:             append([]apikey.OrderOption{}, _q.order...),
+		inters:            append([]Interceptor{}, _q.inters...),
+		predicates:        append([]predicate.APIKey{}, _q.predicates...),
+		withProvider:      _q.withProvider.Clone(),
+		withUsage:         _q.withUsage.Clone(),
+		withUsageEvents:   _q.withUsageEvents.Clone(),
+		withLeases:        _q.withLeases.Clone(),
+		withExpiredLeases: _q.withExpiredLeases.Clone(),
+		withQuotaGroup:    _q.withQuotaGroup.Clone(),
+		withDataKey:       _q.withDataKey.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -451,6 +476,17 @@ func (_q *APIKeyQuery) WithLeases(opts ...func(*KeyLeaseQuery)) *APIKeyQuery {
 		opt(query)
 	}
 	_q.withLeases = query
+	return _q
+}
+
+// WithExpiredLeases tells the query-builder to eager-load the nodes that are connected to
+// the "expired_leases" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *APIKeyQuery) WithExpiredLeases(opts ...func(*ExpiredLeaseQuery)) *APIKeyQuery {
+	query := (&ExpiredLeaseClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withExpiredLeases = query
 	return _q
 }
 
@@ -554,11 +590,12 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 	var (
 		nodes       = []*APIKey{}
 		_spec       = _q.querySpec()
-		loadedTypes = [6]bool{
+		loadedTypes = [7]bool{
 			_q.withProvider != nil,
 			_q.withUsage != nil,
 			_q.withUsageEvents != nil,
 			_q.withLeases != nil,
+			_q.withExpiredLeases != nil,
 			_q.withQuotaGroup != nil,
 			_q.withDataKey != nil,
 		}
@@ -608,6 +645,13 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 		if err := _q.loadLeases(ctx, query, nodes,
 			func(n *APIKey) { n.Edges.Leases = []*KeyLease{} },
 			func(n *APIKey, e *KeyLease) { n.Edges.Leases = append(n.Edges.Leases, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withExpiredLeases; query != nil {
+		if err := _q.loadExpiredLeases(ctx, query, nodes,
+			func(n *APIKey) { n.Edges.ExpiredLeases = []*ExpiredLease{} },
+			func(n *APIKey, e *ExpiredLease) { n.Edges.ExpiredLeases = append(n.Edges.ExpiredLeases, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -730,6 +774,36 @@ func (_q *APIKeyQuery) loadLeases(ctx context.Context, query *KeyLeaseQuery, nod
 	}
 	query.Where(predicate.KeyLease(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(apikey.LeasesColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.APIKeyID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "api_key_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *APIKeyQuery) loadExpiredLeases(ctx context.Context, query *ExpiredLeaseQuery, nodes []*APIKey, init func(*APIKey), assign func(*APIKey, *ExpiredLease)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*APIKey)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(expiredlease.FieldAPIKeyID)
+	}
+	query.Where(predicate.ExpiredLease(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(apikey.ExpiredLeasesColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
@@ -914,6 +915,21 @@ func (_u *APIKeyUpdate) AddLeases(v ...*KeyLease) *APIKeyUpdate {
 	return _u.AddLeaseIDs(ids...)
 }
 
+// AddExpiredLeaseIDs adds the "expired_leases" edge to the ExpiredLease entity by IDs.
+func (_u *APIKeyUpdate) AddExpiredLeaseIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.AddExpiredLeaseIDs(ids...)
+	return _u
+}
+
+// AddExpiredLeases adds the "expired_leases" edges to the ExpiredLease entity.
+func (_u *APIKeyUpdate) AddExpiredLeases(v ...*ExpiredLease) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddExpiredLeaseIDs(ids...)
+}
+
 // SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
 func (_u *APIKeyUpdate) SetQuotaGroup(v *QuotaGroup) *APIKeyUpdate {
 	return _u.SetQuotaGroupID(v.ID)
@@ -996,6 +1012,27 @@ func (_u *APIKeyUpdate) RemoveLeases(v ...*KeyLease) *APIKeyUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearExpiredLeases clears all "expired_leases" edges to the ExpiredLease entity.
+func (_u *APIKeyUpdate) ClearExpiredLeases() *APIKeyUpdate {
+	_u.mutation.ClearExpiredLeases()
+	return _u
+}
+
+// RemoveExpiredLeaseIDs removes the "expired_leases" edge to ExpiredLease entities by IDs.
+func (_u *APIKeyUpdate) RemoveExpiredLeaseIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.RemoveExpiredLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveExpiredLeases removes "expired_leases" edges to ExpiredLease entities.
+func (_u *APIKeyUpdate) RemoveExpiredLeases(v ...*ExpiredLease) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveExpiredLeaseIDs(ids...)
 }
 
 // ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
@@ -1454,6 +1491,51 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.ExpiredLeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.ExpiredLeasesTable,
+			Columns: []string{apikey.ExpiredLeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(expiredlease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedExpiredLeasesIDs(); len(nodes) > 0 && !_u.mutation.ExpiredLeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.ExpiredLeasesTable,
+			Columns: []string{apikey.ExpiredLeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(expiredlease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.ExpiredLeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.ExpiredLeasesTable,
+			Columns: []string{apikey.ExpiredLeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(expiredlease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -2416,6 +2498,21 @@ func (_u *APIKeyUpdateOne) AddLeases(v ...*KeyLease) *APIKeyUpdateOne {
 	return _u.AddLeaseIDs(ids...)
 }
 
+// AddExpiredLeaseIDs adds the "expired_leases" edge to the ExpiredLease entity by IDs.
+func (_u *APIKeyUpdateOne) AddExpiredLeaseIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.AddExpiredLeaseIDs(ids...)
+	return _u
+}
+
+// AddExpiredLeases adds the "expired_leases" edges to the ExpiredLease entity.
+func (_u *APIKeyUpdateOne) AddExpiredLeases(v ...*ExpiredLease) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddExpiredLeaseIDs(ids...)
+}
+
 // SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
 func (_u *APIKeyUpdateOne) SetQuotaGroup(v *QuotaGroup) *APIKeyUpdateOne {
 	return _u.SetQuotaGroupID(v.ID)
@@ -2498,6 +2595,27 @@ func (_u *APIKeyUpdateOne) RemoveLeases(v ...*KeyLease) *APIKeyUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearExpiredLeases clears all "expired_leases" edges to the ExpiredLease entity.
+func (_u *APIKeyUpdateOne) ClearExpiredLeases() *APIKeyUpdateOne {
+	_u.mutation.ClearExpiredLeases()
+	return _u
+}
+
+// RemoveExpiredLeaseIDs removes the "expired_leases" edge to ExpiredLease entities by IDs.
+func (_u *APIKeyUpdateOne) RemoveExpiredLeaseIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.RemoveExpiredLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveExpiredLeases removes "expired_leases" edges to ExpiredLease entities.
+func (_u *APIKeyUpdateOne) RemoveExpiredLeases(v ...*ExpiredLease) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveExpiredLeaseIDs(ids...)
 }
 
 // ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
@@ -2986,6 +3104,51 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.ExpiredLeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.ExpiredLeasesTable,
+			Columns: []string{apikey.ExpiredLeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(expiredlease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedExpiredLeasesIDs(); len(nodes) > 0 && !_u.mutation.ExpiredLeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.ExpiredLeasesTable,
+			Columns: []string{apikey.ExpiredLeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(expiredlease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.ExpiredLeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.ExpiredLeasesTable,
+			Columns: []string{apikey.ExpiredLeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(expiredlease.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
@@ -50,6 +51,8 @@ type Client struct {
 	DataKey *DataKeyClient
 	// DiscoveryLog is the client for interacting with the DiscoveryLog builders.
 	DiscoveryLog *DiscoveryLogClient
+	// ExpiredLease is the client for interacting with the ExpiredLease builders.
+	ExpiredLease *ExpiredLeaseClient
 	// Installation is the client for interacting with the Installation builders.
 	Installation *InstallationClient
 	// KeyLease is the client for interacting with the KeyLease builders.
@@ -91,6 +94,7 @@ func (c *Client) init() {
 	c.AuditEntry = NewAuditEntryClient(c.config)
 	c.DataKey = NewDataKeyClient(c.config)
 	c.DiscoveryLog = NewDiscoveryLogClient(c.config)
+	c.ExpiredLease = NewExpiredLeaseClient(c.config)
 	c.Installation = NewInstallationClient(c.config)
 	c.KeyLease = NewKeyLeaseClient(c.config)
 	c.Model = NewModelClient(c.config)
@@ -200,6 +204,7 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		AuditEntry:   NewAuditEntryClient(cfg),
 		DataKey:      NewDataKeyClient(cfg),
 		DiscoveryLog: NewDiscoveryLogClient(cfg),
+		ExpiredLease: NewExpiredLeaseClient(cfg),
 		Installation: NewInstallationClient(cfg),
 		KeyLease:     NewKeyLeaseClient(cfg),
 		Model:        NewModelClient(cfg),
@@ -236,6 +241,7 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		AuditEntry:   NewAuditEntryClient(cfg),
 		DataKey:      NewDataKeyClient(cfg),
 		DiscoveryLog: NewDiscoveryLogClient(cfg),
+		ExpiredLease: NewExpiredLeaseClient(cfg),
 		Installation: NewInstallationClient(cfg),
 		KeyLease:     NewKeyLeaseClient(cfg),
 		Model:        NewModelClient(cfg),
@@ -278,9 +284,10 @@ func (c *Client) Close() error {
 // In order to add hooks to a specific client, call: `client.Node.Use(...)`.
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
-		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.KeyLease,
-		c.Model, c.ModelFamily, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
-		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageTotal,
+		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
+		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.Price, c.Provider,
+		c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon,
+		c.UsageTotal,
 	} {
 		n.Use(hooks...)
 	}
@@ -290,9 +297,10 @@ func (c *Client) Use(hooks ...Hook) {
 // In order to add interceptors to a specific client, call: `client.Node.Intercept(...)`.
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
-		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.KeyLease,
-		c.Model, c.ModelFamily, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
-		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageTotal,
+		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
+		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.Price, c.Provider,
+		c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon,
+		c.UsageTotal,
 	} {
 		n.Intercept(interceptors...)
 	}
@@ -309,6 +317,8 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.DataKey.mutate(ctx, m)
 	case *DiscoveryLogMutation:
 		return c.DiscoveryLog.mutate(ctx, m)
+	case *ExpiredLeaseMutation:
+		return c.ExpiredLease.mutate(ctx, m)
 	case *InstallationMutation:
 		return c.Installation.mutate(ctx, m)
 	case *KeyLeaseMutation:
@@ -505,6 +515,22 @@ func (c *APIKeyClient) QueryLeases(_m *APIKey) *KeyLeaseQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, id),
 			sqlgraph.To(keylease.Table, keylease.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.LeasesTable, apikey.LeasesColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryExpiredLeases queries the expired_leases edge of a APIKey.
+func (c *APIKeyClient) QueryExpiredLeases(_m *APIKey) *ExpiredLeaseQuery {
+	query := (&ExpiredLeaseClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, id),
+			sqlgraph.To(expiredlease.Table, expiredlease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.ExpiredLeasesTable, apikey.ExpiredLeasesColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -997,6 +1023,155 @@ func (c *DiscoveryLogClient) mutate(ctx context.Context, m *DiscoveryLogMutation
 		return (&DiscoveryLogDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
 	default:
 		return nil, fmt.Errorf("ent: unknown DiscoveryLog mutation op: %q", m.Op())
+	}
+}
+
+// ExpiredLeaseClient is a client for the ExpiredLease schema.
+type ExpiredLeaseClient struct {
+	config
+}
+
+// NewExpiredLeaseClient returns a client for the ExpiredLease from the given config.
+func NewExpiredLeaseClient(c config) *ExpiredLeaseClient {
+	return &ExpiredLeaseClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `expiredlease.Hooks(f(g(h())))`.
+func (c *ExpiredLeaseClient) Use(hooks ...Hook) {
+	c.hooks.ExpiredLease = append(c.hooks.ExpiredLease, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `expiredlease.Intercept(f(g(h())))`.
+func (c *ExpiredLeaseClient) Intercept(interceptors ...Interceptor) {
+	c.inters.ExpiredLease = append(c.inters.ExpiredLease, interceptors...)
+}
+
+// Create returns a builder for creating a ExpiredLease entity.
+func (c *ExpiredLeaseClient) Create() *ExpiredLeaseCreate {
+	mutation := newExpiredLeaseMutation(c.config, OpCreate)
+	return &ExpiredLeaseCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of ExpiredLease entities.
+func (c *ExpiredLeaseClient) CreateBulk(builders ...*ExpiredLeaseCreate) *ExpiredLeaseCreateBulk {
+	return &ExpiredLeaseCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *ExpiredLeaseClient) MapCreateBulk(slice any, setFunc func(*ExpiredLeaseCreate, int)) *ExpiredLeaseCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &ExpiredLeaseCreateBulk{err: fmt.Errorf("calling to ExpiredLeaseClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*ExpiredLeaseCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &ExpiredLeaseCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for ExpiredLease.
+func (c *ExpiredLeaseClient) Update() *ExpiredLeaseUpdate {
+	mutation := newExpiredLeaseMutation(c.config, OpUpdate)
+	return &ExpiredLeaseUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *ExpiredLeaseClient) UpdateOne(_m *ExpiredLease) *ExpiredLeaseUpdateOne {
+	mutation := newExpiredLeaseMutation(c.config, OpUpdateOne, withExpiredLease(_m))
+	return &ExpiredLeaseUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *ExpiredLeaseClient) UpdateOneID(id uuid.UUID) *ExpiredLeaseUpdateOne {
+	mutation := newExpiredLeaseMutation(c.config, OpUpdateOne, withExpiredLeaseID(id))
+	return &ExpiredLeaseUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for ExpiredLease.
+func (c *ExpiredLeaseClient) Delete() *ExpiredLeaseDelete {
+	mutation := newExpiredLeaseMutation(c.config, OpDelete)
+	return &ExpiredLeaseDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *ExpiredLeaseClient) DeleteOne(_m *ExpiredLease) *ExpiredLeaseDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *ExpiredLeaseClient) DeleteOneID(id uuid.UUID) *ExpiredLeaseDeleteOne {
+	builder := c.Delete().Where(expiredlease.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &ExpiredLeaseDeleteOne{builder}
+}
+
+// Query returns a query builder for ExpiredLease.
+func (c *ExpiredLeaseClient) Query() *ExpiredLeaseQuery {
+	return &ExpiredLeaseQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeExpiredLease},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a ExpiredLease entity by its id.
+func (c *ExpiredLeaseClient) Get(ctx context.Context, id uuid.UUID) (*ExpiredLease, error) {
+	return c.Query().Where(expiredlease.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *ExpiredLeaseClient) GetX(ctx context.Context, id uuid.UUID) *ExpiredLease {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryKey queries the key edge of a ExpiredLease.
+func (c *ExpiredLeaseClient) QueryKey(_m *ExpiredLease) *APIKeyQuery {
+	query := (&APIKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(expiredlease.Table, expiredlease.FieldID, id),
+			sqlgraph.To(apikey.Table, apikey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, expiredlease.KeyTable, expiredlease.KeyColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *ExpiredLeaseClient) Hooks() []Hook {
+	return c.hooks.ExpiredLease
+}
+
+// Interceptors returns the client interceptors.
+func (c *ExpiredLeaseClient) Interceptors() []Interceptor {
+	return c.inters.ExpiredLease
+}
+
+func (c *ExpiredLeaseClient) mutate(ctx context.Context, m *ExpiredLeaseMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&ExpiredLeaseCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&ExpiredLeaseUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&ExpiredLeaseUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&ExpiredLeaseDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown ExpiredLease mutation op: %q", m.Op())
 	}
 }
 
@@ -3244,13 +3419,13 @@ func (c *UsageTotalClient) mutate(ctx context.Context, m *UsageTotalMutation) (V
 // hooks and interceptors per client, for fast access.
 type (
 	hooks struct {
-		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, KeyLease, Model,
-		ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
+		APIKey, AuditEntry, DataKey, DiscoveryLog, ExpiredLease, Installation, KeyLease,
+		Model, ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
 		UsageEvent, UsageHorizon, UsageTotal []ent.Hook
 	}
 	inters struct {
-		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, KeyLease, Model,
-		ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
+		APIKey, AuditEntry, DataKey, DiscoveryLog, ExpiredLease, Installation, KeyLease,
+		Model, ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
 		UsageEvent, UsageHorizon, UsageTotal []ent.Interceptor
 	}
 )

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
@@ -93,6 +94,7 @@ func checkColumn(t, c string) error {
 			auditentry.Table:   auditentry.ValidColumn,
 			datakey.Table:      datakey.ValidColumn,
 			discoverylog.Table: discoverylog.ValidColumn,
+			expiredlease.Table: expiredlease.ValidColumn,
 			installation.Table: installation.ValidColumn,
 			keylease.Table:     keylease.ValidColumn,
 			model.Table:        model.ValidColumn,

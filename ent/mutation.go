@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
@@ -47,6 +48,7 @@ const (
 	TypeAuditEntry   = "AuditEntry"
 	TypeDataKey      = "DataKey"
 	TypeDiscoveryLog = "DiscoveryLog"
+	TypeExpiredLease = "ExpiredLease"
 	TypeInstallation = "Installation"
 	TypeKeyLease     = "KeyLease"
 	TypeModel        = "Model"
@@ -146,6 +148,9 @@ type APIKeyMutation struct {
 	leases                  map[uuid.UUID]struct{}
 	removedleases           map[uuid.UUID]struct{}
 	clearedleases           bool
+	expired_leases          map[uuid.UUID]struct{}
+	removedexpired_leases   map[uuid.UUID]struct{}
+	clearedexpired_leases   bool
 	quota_group             *uuid.UUID
 	clearedquota_group      bool
 	data_key                *uuid.UUID
@@ -2763,6 +2768,60 @@ func (m *APIKeyMutation) ResetLeases() {
 	m.removedleases = nil
 }
 
+// AddExpiredLeaseIDs adds the "expired_leases" edge to the ExpiredLease entity by ids.
+func (m *APIKeyMutation) AddExpiredLeaseIDs(ids ...uuid.UUID) {
+	if m.expired_leases == nil {
+		m.expired_leases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.expired_leases[ids[i]] = struct{}{}
+	}
+}
+
+// ClearExpiredLeases clears the "expired_leases" edge to the ExpiredLease entity.
+func (m *APIKeyMutation) ClearExpiredLeases() {
+	m.clearedexpired_leases = true
+}
+
+// ExpiredLeasesCleared reports if the "expired_leases" edge to the ExpiredLease entity was cleared.
+func (m *APIKeyMutation) ExpiredLeasesCleared() bool {
+	return m.clearedexpired_leases
+}
+
+// RemoveExpiredLeaseIDs removes the "expired_leases" edge to the ExpiredLease entity by IDs.
+func (m *APIKeyMutation) RemoveExpiredLeaseIDs(ids ...uuid.UUID) {
+	if m.removedexpired_leases == nil {
+		m.removedexpired_leases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.expired_leases, ids[i])
+		m.removedexpired_leases[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedExpiredLeases returns the removed IDs of the "expired_leases" edge to the ExpiredLease entity.
+func (m *APIKeyMutation) RemovedExpiredLeasesIDs() (ids []uuid.UUID) {
+	for id := range m.removedexpired_leases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ExpiredLeasesIDs returns the "expired_leases" edge IDs in the mutation.
+func (m *APIKeyMutation) ExpiredLeasesIDs() (ids []uuid.UUID) {
+	for id := range m.expired_leases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetExpiredLeases resets all changes to the "expired_leases" edge.
+func (m *APIKeyMutation) ResetExpiredLeases() {
+	m.expired_leases = nil
+	m.clearedexpired_leases = false
+	m.removedexpired_leases = nil
+}
+
 // ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
 func (m *APIKeyMutation) ClearQuotaGroup() {
 	m.clearedquota_group = true
@@ -4056,7 +4115,7 @@ func (m *APIKeyMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *APIKeyMutation) AddedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.provider != nil {
 		edges = append(edges, apikey.EdgeProvider)
 	}
@@ -4068,6 +4127,9 @@ func (m *APIKeyMutation) AddedEdges() []string {
 	}
 	if m.leases != nil {
 		edges = append(edges, apikey.EdgeLeases)
+	}
+	if m.expired_leases != nil {
+		edges = append(edges, apikey.EdgeExpiredLeases)
 	}
 	if m.quota_group != nil {
 		edges = append(edges, apikey.EdgeQuotaGroup)
@@ -4104,6 +4166,12 @@ func (m *APIKeyMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case apikey.EdgeExpiredLeases:
+		ids := make([]ent.Value, 0, len(m.expired_leases))
+		for id := range m.expired_leases {
+			ids = append(ids, id)
+		}
+		return ids
 	case apikey.EdgeQuotaGroup:
 		if id := m.quota_group; id != nil {
 			return []ent.Value{*id}
@@ -4118,7 +4186,7 @@ func (m *APIKeyMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *APIKeyMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.removedusage != nil {
 		edges = append(edges, apikey.EdgeUsage)
 	}
@@ -4127,6 +4195,9 @@ func (m *APIKeyMutation) RemovedEdges() []string {
 	}
 	if m.removedleases != nil {
 		edges = append(edges, apikey.EdgeLeases)
+	}
+	if m.removedexpired_leases != nil {
+		edges = append(edges, apikey.EdgeExpiredLeases)
 	}
 	return edges
 }
@@ -4153,13 +4224,19 @@ func (m *APIKeyMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case apikey.EdgeExpiredLeases:
+		ids := make([]ent.Value, 0, len(m.removedexpired_leases))
+		for id := range m.removedexpired_leases {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *APIKeyMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.clearedprovider {
 		edges = append(edges, apikey.EdgeProvider)
 	}
@@ -4171,6 +4248,9 @@ func (m *APIKeyMutation) ClearedEdges() []string {
 	}
 	if m.clearedleases {
 		edges = append(edges, apikey.EdgeLeases)
+	}
+	if m.clearedexpired_leases {
+		edges = append(edges, apikey.EdgeExpiredLeases)
 	}
 	if m.clearedquota_group {
 		edges = append(edges, apikey.EdgeQuotaGroup)
@@ -4193,6 +4273,8 @@ func (m *APIKeyMutation) EdgeCleared(name string) bool {
 		return m.clearedusage_events
 	case apikey.EdgeLeases:
 		return m.clearedleases
+	case apikey.EdgeExpiredLeases:
+		return m.clearedexpired_leases
 	case apikey.EdgeQuotaGroup:
 		return m.clearedquota_group
 	case apikey.EdgeDataKey:
@@ -4233,6 +4315,9 @@ func (m *APIKeyMutation) ResetEdge(name string) error {
 		return nil
 	case apikey.EdgeLeases:
 		m.ResetLeases()
+		return nil
+	case apikey.EdgeExpiredLeases:
+		m.ResetExpiredLeases()
 		return nil
 	case apikey.EdgeQuotaGroup:
 		m.ResetQuotaGroup()
@@ -6599,6 +6684,459 @@ func (m *DiscoveryLogMutation) ResetEdge(name string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown DiscoveryLog edge %s", name)
+}
+
+// ExpiredLeaseMutation represents an operation that mutates the ExpiredLease nodes in the graph.
+type ExpiredLeaseMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *uuid.UUID
+	expires_at    *time.Time
+	clearedFields map[string]struct{}
+	key           *uuid.UUID
+	clearedkey    bool
+	done          bool
+	oldValue      func(context.Context) (*ExpiredLease, error)
+	predicates    []predicate.ExpiredLease
+}
+
+var _ ent.Mutation = (*ExpiredLeaseMutation)(nil)
+
+// expiredleaseOption allows management of the mutation configuration using functional options.
+type expiredleaseOption func(*ExpiredLeaseMutation)
+
+// newExpiredLeaseMutation creates new mutation for the ExpiredLease entity.
+func newExpiredLeaseMutation(c config, op Op, opts ...expiredleaseOption) *ExpiredLeaseMutation {
+	m := &ExpiredLeaseMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeExpiredLease,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withExpiredLeaseID sets the ID field of the mutation.
+func withExpiredLeaseID(id uuid.UUID) expiredleaseOption {
+	return func(m *ExpiredLeaseMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *ExpiredLease
+		)
+		m.oldValue = func(ctx context.Context) (*ExpiredLease, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().ExpiredLease.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withExpiredLease sets the old ExpiredLease of the mutation.
+func withExpiredLease(node *ExpiredLease) expiredleaseOption {
+	return func(m *ExpiredLeaseMutation) {
+		m.oldValue = func(context.Context) (*ExpiredLease, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m ExpiredLeaseMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m ExpiredLeaseMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of ExpiredLease entities.
+func (m *ExpiredLeaseMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *ExpiredLeaseMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *ExpiredLeaseMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().ExpiredLease.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (m *ExpiredLeaseMutation) SetAPIKeyID(u uuid.UUID) {
+	m.key = &u
+}
+
+// APIKeyID returns the value of the "api_key_id" field in the mutation.
+func (m *ExpiredLeaseMutation) APIKeyID() (r uuid.UUID, exists bool) {
+	v := m.key
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAPIKeyID returns the old "api_key_id" field's value of the ExpiredLease entity.
+// If the ExpiredLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ExpiredLeaseMutation) OldAPIKeyID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAPIKeyID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAPIKeyID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAPIKeyID: %w", err)
+	}
+	return oldValue.APIKeyID, nil
+}
+
+// ResetAPIKeyID resets all changes to the "api_key_id" field.
+func (m *ExpiredLeaseMutation) ResetAPIKeyID() {
+	m.key = nil
+}
+
+// SetExpiresAt sets the "expires_at" field.
+func (m *ExpiredLeaseMutation) SetExpiresAt(t time.Time) {
+	m.expires_at = &t
+}
+
+// ExpiresAt returns the value of the "expires_at" field in the mutation.
+func (m *ExpiredLeaseMutation) ExpiresAt() (r time.Time, exists bool) {
+	v := m.expires_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldExpiresAt returns the old "expires_at" field's value of the ExpiredLease entity.
+// If the ExpiredLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *ExpiredLeaseMutation) OldExpiresAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldExpiresAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldExpiresAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldExpiresAt: %w", err)
+	}
+	return oldValue.ExpiresAt, nil
+}
+
+// ResetExpiresAt resets all changes to the "expires_at" field.
+func (m *ExpiredLeaseMutation) ResetExpiresAt() {
+	m.expires_at = nil
+}
+
+// SetKeyID sets the "key" edge to the APIKey entity by id.
+func (m *ExpiredLeaseMutation) SetKeyID(id uuid.UUID) {
+	m.key = &id
+}
+
+// ClearKey clears the "key" edge to the APIKey entity.
+func (m *ExpiredLeaseMutation) ClearKey() {
+	m.clearedkey = true
+	m.clearedFields[expiredlease.FieldAPIKeyID] = struct{}{}
+}
+
+// KeyCleared reports if the "key" edge to the APIKey entity was cleared.
+func (m *ExpiredLeaseMutation) KeyCleared() bool {
+	return m.clearedkey
+}
+
+// KeyID returns the "key" edge ID in the mutation.
+func (m *ExpiredLeaseMutation) KeyID() (id uuid.UUID, exists bool) {
+	if m.key != nil {
+		return *m.key, true
+	}
+	return
+}
+
+// KeyIDs returns the "key" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// KeyID instead. It exists only for internal usage by the builders.
+func (m *ExpiredLeaseMutation) KeyIDs() (ids []uuid.UUID) {
+	if id := m.key; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetKey resets all changes to the "key" edge.
+func (m *ExpiredLeaseMutation) ResetKey() {
+	m.key = nil
+	m.clearedkey = false
+}
+
+// Where appends a list predicates to the ExpiredLeaseMutation builder.
+func (m *ExpiredLeaseMutation) Where(ps ...predicate.ExpiredLease) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the ExpiredLeaseMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *ExpiredLeaseMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.ExpiredLease, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *ExpiredLeaseMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *ExpiredLeaseMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (ExpiredLease).
+func (m *ExpiredLeaseMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *ExpiredLeaseMutation) Fields() []string {
+	fields := make([]string, 0, 2)
+	if m.key != nil {
+		fields = append(fields, expiredlease.FieldAPIKeyID)
+	}
+	if m.expires_at != nil {
+		fields = append(fields, expiredlease.FieldExpiresAt)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *ExpiredLeaseMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case expiredlease.FieldAPIKeyID:
+		return m.APIKeyID()
+	case expiredlease.FieldExpiresAt:
+		return m.ExpiresAt()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *ExpiredLeaseMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case expiredlease.FieldAPIKeyID:
+		return m.OldAPIKeyID(ctx)
+	case expiredlease.FieldExpiresAt:
+		return m.OldExpiresAt(ctx)
+	}
+	return nil, fmt.Errorf("unknown ExpiredLease field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *ExpiredLeaseMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case expiredlease.FieldAPIKeyID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAPIKeyID(v)
+		return nil
+	case expiredlease.FieldExpiresAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetExpiresAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown ExpiredLease field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *ExpiredLeaseMutation) AddedFields() []string {
+	return nil
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *ExpiredLeaseMutation) AddedField(name string) (ent.Value, bool) {
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *ExpiredLeaseMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	}
+	return fmt.Errorf("unknown ExpiredLease numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *ExpiredLeaseMutation) ClearedFields() []string {
+	return nil
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *ExpiredLeaseMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *ExpiredLeaseMutation) ClearField(name string) error {
+	return fmt.Errorf("unknown ExpiredLease nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *ExpiredLeaseMutation) ResetField(name string) error {
+	switch name {
+	case expiredlease.FieldAPIKeyID:
+		m.ResetAPIKeyID()
+		return nil
+	case expiredlease.FieldExpiresAt:
+		m.ResetExpiresAt()
+		return nil
+	}
+	return fmt.Errorf("unknown ExpiredLease field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *ExpiredLeaseMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.key != nil {
+		edges = append(edges, expiredlease.EdgeKey)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *ExpiredLeaseMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case expiredlease.EdgeKey:
+		if id := m.key; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *ExpiredLeaseMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *ExpiredLeaseMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *ExpiredLeaseMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.clearedkey {
+		edges = append(edges, expiredlease.EdgeKey)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *ExpiredLeaseMutation) EdgeCleared(name string) bool {
+	switch name {
+	case expiredlease.EdgeKey:
+		return m.clearedkey
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *ExpiredLeaseMutation) ClearEdge(name string) error {
+	switch name {
+	case expiredlease.EdgeKey:
+		m.ClearKey()
+		return nil
+	}
+	return fmt.Errorf("unknown ExpiredLease unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *ExpiredLeaseMutation) ResetEdge(name string) error {
+	switch name {
+	case expiredlease.EdgeKey:
+		m.ResetKey()
+		return nil
+	}
+	return fmt.Errorf("unknown ExpiredLease edge %s", name)
 }
 
 // InstallationMutation represents an operation that mutates the Installation nodes in the graph.

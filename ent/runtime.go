@@ -8,6 +8,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
@@ -201,6 +202,15 @@ func init() {
 	discoverylogDescID := discoverylogMixinFields0[0].Descriptor()
 	// discoverylog.DefaultID holds the default value on creation for the id field.
 	discoverylog.DefaultID = discoverylogDescID.Default.(func() uuid.UUID)
+	expiredleaseMixin := schema.ExpiredLease{}.Mixin()
+	expiredleaseMixinFields0 := expiredleaseMixin[0].Fields()
+	_ = expiredleaseMixinFields0
+	expiredleaseFields := schema.ExpiredLease{}.Fields()
+	_ = expiredleaseFields
+	// expiredleaseDescID is the schema descriptor for id field.
+	expiredleaseDescID := expiredleaseMixinFields0[0].Descriptor()
+	// expiredlease.DefaultID holds the default value on creation for the id field.
+	expiredlease.DefaultID = expiredleaseDescID.Default.(func() uuid.UUID)
 	installationMixin := schema.Installation{}.Mixin()
 	installationMixinFields0 := installationMixin[0].Fields()
 	_ = installationMixinFields0

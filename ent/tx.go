@@ -22,6 +22,8 @@ type Tx struct {
 	DataKey *DataKeyClient
 	// DiscoveryLog is the client for interacting with the DiscoveryLog builders.
 	DiscoveryLog *DiscoveryLogClient
+	// ExpiredLease is the client for interacting with the ExpiredLease builders.
+	ExpiredLease *ExpiredLeaseClient
 	// Installation is the client for interacting with the Installation builders.
 	Installation *InstallationClient
 	// KeyLease is the client for interacting with the KeyLease builders.
@@ -183,6 +185,7 @@ func (tx *Tx) init() {
 	tx.AuditEntry = NewAuditEntryClient(tx.config)
 	tx.DataKey = NewDataKeyClient(tx.config)
 	tx.DiscoveryLog = NewDiscoveryLogClient(tx.config)
+	tx.ExpiredLease = NewExpiredLeaseClient(tx.config)
 	tx.Installation = NewInstallationClient(tx.config)
 	tx.KeyLease = NewKeyLeaseClient(tx.config)
 	tx.Model = NewModelClient(tx.config)

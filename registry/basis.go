@@ -34,6 +34,7 @@ type basis struct {
 	now      time.Time                // the latest of its works
 	recorded map[string]bool          // request ids
 	leases   map[uuid.UUID]*openLease // that end, or that were acquired by an attempt whose answer was lost
+	expired  map[uuid.UUID]*openLease // that end and have expired: of those there are but their ids, keys and ends
 	names    map[uuid.UUID]namedModel // of models, without their prices
 	looked   map[uuid.UUID]bool       // pools in which no lease counts that has expired
 }
@@ -121,7 +122,7 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		b.state, b.certain = state, ok
 	}
 	b.recorded, b.leases, b.looked = map[string]bool{}, map[uuid.UUID]*openLease{}, map[uuid.UUID]bool{}
-	b.names = map[uuid.UUID]namedModel{}
+	b.names, b.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*openLease{}
 	return b, nil
 }
 

@@ -41,7 +41,8 @@ var (
 	// ErrNoKeyAvailable is returned when no API key of a provider may be used now; the error
 	// is a [*NoKeyError].
 	ErrNoKeyAvailable error = &sentinel{text: "no API key available"}
-	// ErrLeaseEnded is returned for a lease that has been settled, failed or released already.
+	// ErrLeaseEnded is returned for a lease that has been settled, failed or released already, through whatever handle and by
+	// whatever process, or that expired a day ago: RecordUsage can still record its request.
 	ErrLeaseEnded error = &sentinel{text: "lease ended already"}
 	// ErrClosed is returned after Close, and by a transaction's registry after its end.
 	ErrClosed error = &sentinel{text: "registry closed"}

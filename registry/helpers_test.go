@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
@@ -171,6 +172,7 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.QuotaGroup.Query().Order(quotagroup.ByID()).All(ctx))
 	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
 	add(c.KeyLease.Query().Order(keylease.ByID()).All(ctx))
+	add(c.ExpiredLease.Query().Order(expiredlease.ByID()).All(ctx))
 	add(c.Usage.Query().Order(usage.ByID()).All(ctx))
 	add(c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx))
 	add(c.UsageEvent.Query().Order(usageevent.ByID()).All(ctx))

@@ -90,10 +90,12 @@ type Lease struct {
 	// Probe tells that the key was out of use and this request tries it: others wait for how it ends.
 	Probe bool
 
-	reg   *Registry
-	state atomic.Int32
-	mu    sync.Mutex
-	said  []upstream.Quota // by the provider's headers
+	state  atomic.Int32
+	unsure atomic.Bool // an attempt to end it may have ended it
+
+	mu   sync.Mutex
+	reg  *Registry        // see registry
+	said []upstream.Quota // by the provider's headers
 }
 
 // The states of a Lease.
@@ -102,6 +104,17 @@ const (
 	leaseEnding
 	leaseEnded
 )
+
+// registry is that which the lease is of: within InTx the transaction's, and after it the one that was given there.
+func (l *Lease) registry() *Registry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.reg; r.inTx && r.over.Load() {
+		l.reg = r.outer.As(r.actor)
+		l.state.CompareAndSwap(leaseEnded, leaseOpen) // if the transaction was undone, it has not ended
+	}
+	return l.reg
+}
 
 // AcquireKey reserves a key of a provider for a request, in one transaction with what others ask for at the same time: no
 // key is used beyond its limits, from any number of goroutines or processes. Among the keys that may be used it takes those of
@@ -179,7 +192,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 }
 
 // GetLease returns a lease that is open, for a process that is to end what another one has begun. It returns [ErrNotFound]
-// for one that has ended, or has expired and is gone.
+// for one that has ended, or has expired and reserves nothing any more.
 func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 	op := fmt.Sprintf("get lease %s", id)
 	row, err := r.fresh.KeyLease.Get(ctx, id)
@@ -197,12 +210,15 @@ func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 }
 
 // Reveal returns the API key itself, as [Registry.RevealAPIKey] does.
-func (l *Lease) Reveal(ctx context.Context) (Secret, error) { return l.reg.RevealAPIKey(ctx, l.KeyID) }
+func (l *Lease) Reveal(ctx context.Context) (Secret, error) {
+	return l.registry().RevealAPIKey(ctx, l.KeyID)
+}
 
 // ObserveHeaders takes the limits that the headers of an answer tell. They are stored with Settle or Fail. See
 // [Registry.ObserveHeaders].
 func (l *Lease) ObserveHeaders(header http.Header) {
-	said := l.reg.quotasOf(header, l.reg.now())
+	r := l.registry()
+	said := r.quotasOf(header, r.now())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said = append(l.said, said...)
@@ -210,10 +226,11 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 
 // Settle ends the lease and records the request, in one transaction: as RecordUsage does, and what was used takes the place
 // of what was reserved. The model and the key default to those of the lease, the request id to the lease's id. It counts
-// once, however often it is tried: after an error it may be called again. A lease that has expired is recorded too. Under
-// a request id that was recorded before, by another attempt say, the lease ends and nothing is recorded.
+// once, however often it is tried: after an error it may be called again. A lease that has expired can be ended for a day, and is
+// recorded too. Under a request id that was recorded before, by another attempt say, the lease ends and nothing is recorded.
 //
-// It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, and the errors of RecordUsage.
+// It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, through whatever handle and by whatever process,
+// unless the request is recorded; and the errors of RecordUsage.
 func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 	return l.end(ctx, "settle lease", in, func(e *leaseEnd) faults {
 		e.succeeded = !in.Failed
@@ -228,8 +245,9 @@ func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 //
 // It returns the diagnosis with an error too: those of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
 func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
-	in := failure.Usage
-	d := l.reg.classify(failure, l.reg.now())
+	r, in := l.registry(), failure.Usage
+	now := r.now()
+	d := r.classify(failure, now)
 	d.Reason = cleaned(d.Reason, maxReason)
 	in.Failed, in.ErrorClass = true, string(d.Class)
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
@@ -237,7 +255,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	}
 	if failure.Header != nil { // of which a Retry-After is the diagnosis'
 		l.mu.Lock()
-		l.said = l.reg.limitsSaid(failure.Header, l.reg.now())
+		l.said = r.limitsSaid(failure.Header, now)
 		l.mu.Unlock()
 	}
 	return d, l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
@@ -247,7 +265,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 }
 
 // Release ends the lease of a request that was not made: nothing is recorded, and what was reserved is free again. It
-// returns [ErrLeaseEnded] as Settle does.
+// returns [ErrLeaseEnded] as Settle does. After [ErrUncertain] it may be called again.
 func (l *Lease) Release(ctx context.Context) error {
 	return l.end(ctx, "release lease", UsageInput{}, func(e *leaseEnd) faults {
 		e.release = true
@@ -258,6 +276,7 @@ func (l *Lease) Release(ctx context.Context) error {
 // end ends the lease once.
 func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*leaseEnd) faults) (err error) {
 	op += " " + l.ID.String()
+	r := l.registry()
 	if !l.state.CompareAndSwap(leaseOpen, leaseEnding) {
 		return translate(ctx, op, ErrLeaseEnded)
 	}
@@ -268,9 +287,8 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 			l.state.Store(leaseEnded)
 		}
 	}()
-	r := l.reg
 	now := r.now()
-	e := &leaseEnd{id: l.ID, key: l.KeyID, provider: l.ProviderID, acquired: l.AcquiredAt}
+	e := &leaseEnd{id: l.ID, key: l.KeyID, provider: l.ProviderID, acquired: l.AcquiredAt, repeated: l.unsure.Load()}
 	l.mu.Lock()
 	e.said = l.said
 	l.mu.Unlock()
@@ -303,11 +321,14 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	if err := f.err(); err != nil {
 		return translate(ctx, op, err)
 	}
-	err = r.do(ctx, w)
-	if err == nil {
+	err = translate(ctx, op, r.do(ctx, w))
+	switch {
+	case err == nil:
 		r.waiters.wake(l.ProviderID)
+	case errors.Is(err, ErrUncertain):
+		l.unsure.Store(true)
 	}
-	return translate(ctx, op, err)
+	return err
 }
 
 // do has a work done with those of others, or within the registry's transaction.

@@ -287,10 +287,9 @@ func testLease(t *testing.T, e engine) {
 			lease, err = tx.AcquireKey(t.Context(), p.want(1))
 			return err
 		}))
-		require.ErrorIs(t, lease.Settle(t.Context(), used(5)), registry.ErrClosed, "the transaction is over")
-		lease, err := p.GetLease(t.Context(), lease.ID)
-		require.NoError(t, err)
-		require.NoError(t, lease.Settle(t.Context(), used(5)))
+		require.NoError(t, lease.Settle(t.Context(), used(5)), "after the commit")
+		require.EqualValues(t, 1, p.key(t, 0).UsageCount)
+		require.ErrorIs(t, lease.Release(t.Context()), registry.ErrLeaseEnded)
 	})
 }
 

@@ -473,6 +473,27 @@ func TestLeaseCommitLost(t *testing.T) {
 			}
 		}
 	}
+	// A caller who did not wait for the answer asks again.
+	for name, end := range leaseEnds {
+		in.ModelID = model.ID
+		lease, err := reg.AcquireKey(t.Context(), in)
+		require.NoError(t, err)
+		other, err := reg.GetLease(t.Context(), lease.ID)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := proxy.lose(faultSnag{is: commitAnswer, fromServer: true, how: func(w *faultWire) { w.silence(); cancel() }})
+		err = end(ctx, lease)
+		require.ErrorIs(t, err, registry.ErrUncertain, name)
+		require.True(t, done())
+		if name == "Settle under another id" {
+			continue // it was one of its own each time
+		}
+		require.NoError(t, end(t.Context(), lease), name)
+		require.ErrorIs(t, other.Release(t.Context()), registry.ErrLeaseEnded, name)
+		if name == "Fail" {
+			require.NoError(t, reg.RestoreKey(t.Context(), lease.KeyID))
+		}
+	}
 	report, err := reg.VerifyLedger(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, report.Differences)

@@ -38,8 +38,9 @@ func (b *basis) finish(w *work, e *entries) error {
 	if end == nil {
 		return b.add(&w.record, nil, e)
 	}
-	lease := b.leases[end.id]
+	lease, expired := b.leases[end.id], b.expired[end.id]
 	delete(b.leases, end.id)
+	delete(b.expired, end.id)
 	if end.key == uuid.Nil { // nobody knows the lease, and it may not have come to be
 		if lease != nil {
 			b.free(lease)
@@ -50,25 +51,26 @@ func (b *basis) finish(w *work, e *entries) error {
 	if !ok || end.observation && k.deleted {
 		return missing("API key", end.key)
 	}
+	recorded := w.records() && b.recorded[w.RequestID]
 	switch {
 	case end.observation:
-	case w.records() && b.recorded[w.RequestID]: // before, by an attempt whose answer was lost, or under another lease
-		if lease == nil {
-			return nil
+	case lease == nil && expired == nil:
+		return end.again(w.records(), recorded)
+	case recorded: // under another lease
+		if lease != nil {
+			b.free(lease)
 		}
-		b.free(lease)
 	case w.records():
-		if err := b.add(&w.record, lease, e); err != nil {
-			if lease != nil { // it stays open, unless somebody else ends it
+		if err := b.add(&w.record, lease, e); err != nil { // it stays open, unless somebody else ends it
+			if lease != nil {
 				b.leases[lease.id] = lease
-				e.refused = append(e.refused, lease.id)
+			} else {
+				b.expired[expired.id] = expired
 			}
+			e.refused = append(e.refused, end.id)
 			return err
 		}
-	case lease == nil:
-		if end.repeated || end.release {
-			return nil
-		}
+	case lease == nil: // what it reserved is free already
 	case end.release:
 		b.free(lease)
 	default:
@@ -85,6 +87,15 @@ func (b *basis) finish(w *work, e *entries) error {
 		e.audit(w.actor, b.pools[k.provider].noteFailure(k, *end.failed, o))
 	}
 	return nil
+}
+
+// again is what becomes of the end of a lease that has ended. It is acknowledged if an attempt whose answer was lost has ended it,
+// or may have; and so is a Settle whose request is recorded.
+func (end *leaseEnd) again(records, recorded bool) error {
+	if recorded && (end.repeated || end.failed == nil) || end.repeated && !records {
+		return nil
+	}
+	return ErrLeaseEnded
 }
 
 // acquire leases a key, or returns why there is none.

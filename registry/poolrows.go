@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -210,20 +211,21 @@ func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works [
 			asked = append(asked, w.acquire.id)
 		}
 	}
-	for _, read := range []struct {
-		ids []uuid.UUID
-		sql string
-	}{
-		{ending, "DELETE FROM " + keylease.Table + " WHERE id IN %s RETURNING " + leaseColumns},
-		{asked, "SELECT " + leaseColumns + " FROM " + keylease.Table + " WHERE id IN %s"},
-	} {
-		err := chunks(read.ids, func(some []uuid.UUID) error {
+	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
+		return chunks(ids, func(some []uuid.UUID) error {
 			list, args := inList(some)
-			return scanRows(ctx, tx, fmt.Sprintf(read.sql, list), args, b.keepLease)
+			return scanRows(ctx, tx, fmt.Sprintf(sql, list), args, keep)
 		})
-		if err != nil {
-			return err
-		}
+	}
+	if err := read(ending, "DELETE FROM "+keylease.Table+" WHERE id IN %s RETURNING "+leaseColumns, b.keepLease); err != nil {
+		return err
+	}
+	isOpen := func(id uuid.UUID) bool { return b.leases[id] != nil }
+	if err := read(slices.DeleteFunc(ending, isOpen), "DELETE FROM "+expiredlease.Table+" WHERE id IN %s RETURNING "+expiredColumns, b.keepExpired); err != nil {
+		return err
+	}
+	if err := read(asked, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN %s", b.keepLease); err != nil {
+		return err
 	}
 	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
 	for _, l := range b.leases {
@@ -252,32 +254,6 @@ func (b *basis) keepLease(scan func(...any) error) error {
 func scanLease(scan func(...any) error) (*openLease, error) {
 	l := new(openLease)
 	return l, scan(&l.id, &l.key, &l.model, &l.group, &l.tokens, (*int64)(&l.cost), &l.pass, &l.probe, &l.acquired, &l.expires)
-}
-
-// takeExpired takes the leases of a provider's keys that have expired out of the table, those of keys that are deleted too, and
-// frees what they have reserved.
-func (r *Registry) takeExpired(ctx context.Context, tx querier, b *basis, p *pool) error {
-	b.looked[p.id] = true
-	var expired []*openLease
-	groups := map[uuid.UUID]bool{}
-	err := scanRows(ctx, tx, "DELETE"+leasesOfSQL+" AND expires_at <= $2 RETURNING "+leaseColumns, []any{p.id, b.now}, func(scan func(...any) error) error {
-		l, err := scanLease(scan)
-		expired = append(expired, l)
-		if l.group != nil {
-			groups[*l.group] = true
-		}
-		return err
-	})
-	if err == nil {
-		err = b.loadGroups(ctx, tx, unknown(groups, b.groups), r.db.Dialect() == dialect.Postgres)
-	}
-	if err != nil {
-		return err
-	}
-	for _, l := range expired {
-		b.free(l)
-	}
-	return nil
 }
 
 // leasesOfSQL are those of all keys of a provider.

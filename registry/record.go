@@ -189,6 +189,9 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 		if lease := b.leases[id]; lease != nil {
 			e.leases = append(e.leases, lease)
 			delete(b.leases, id)
+		} else if lease := b.expired[id]; lease != nil {
+			e.expired = append(e.expired, lease)
+			delete(b.expired, id)
 		}
 	}
 	for i := range works {
@@ -262,6 +265,9 @@ func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e
 	if err := insertLeases(ctx, to, e.leases); err != nil {
 		return err
 	}
+	if err := insertExpired(ctx, tx, e.expired); err != nil {
+		return err
+	}
 	if err := r.writePool(ctx, tx, to, b); err != nil {
 		return err
 	}
@@ -326,6 +332,7 @@ type entries struct {
 	added   []period        // those that are new, in their order
 	changed []period        // the others
 	leases  []*openLease    // to be inserted
+	expired []*openLease    // likewise, among those that have expired
 	refused []uuid.UUID     // leases whose end was refused
 	audits  []actorEntries
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -24,10 +25,12 @@ type Registry struct {
 	client *ent.Client
 	fresh  *ent.Client // reads at the primary alone; else the same as client
 	clock  func() time.Time
-	inTx   bool   // client belongs to a transaction
-	torn   *error // of a transaction: why it must not commit: a part of it could be neither kept nor undone
-	hot    *hot   // nil within a transaction
-	actor  string // as given: audit checks it
+	inTx   bool         // client belongs to a transaction
+	outer  *Registry    // of a transaction: on which it was begun
+	over   *atomic.Bool // of a transaction: it has ended
+	torn   *error       // of a transaction: why it must not commit: a part of it could be neither kept nor undone
+	hot    *hot         // nil within a transaction
+	actor  string       // as given: audit checks it
 	// works queues what is to be recorded, acquired and ended together; nil within a transaction.
 	works      *batch.Queue[work]
 	memory     *memory // nil within a transaction
@@ -238,7 +241,7 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 	}()
 	var torn error
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault,
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, outer: r, over: &rows.ended, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault,
 		waiters: r.waiters, expiries: r.expiries, names: r.names, strategy: r.strategy, classify: r.classify,
 		mostRetryAfter: r.mostRetryAfter})
 	open = false

@@ -116,6 +116,8 @@ const (
 	EdgeUsageEvents = "usage_events"
 	// EdgeLeases holds the string denoting the leases edge name in mutations.
 	EdgeLeases = "leases"
+	// EdgeExpiredLeases holds the string denoting the expired_leases edge name in mutations.
+	EdgeExpiredLeases = "expired_leases"
 	// EdgeQuotaGroup holds the string denoting the quota_group edge name in mutations.
 	EdgeQuotaGroup = "quota_group"
 	// EdgeDataKey holds the string denoting the data_key edge name in mutations.
@@ -150,6 +152,13 @@ const (
 	LeasesInverseTable = "key_leases"
 	// LeasesColumn is the table column denoting the leases relation/edge.
 	LeasesColumn = "api_key_id"
+	// ExpiredLeasesTable is the table that holds the expired_leases relation/edge.
+	ExpiredLeasesTable = "expired_leases"
+	// ExpiredLeasesInverseTable is the table name for the ExpiredLease entity.
+	// It exists in this package in order to avoid circular dependency with the "expiredlease" package.
+	ExpiredLeasesInverseTable = "expired_leases"
+	// ExpiredLeasesColumn is the table column denoting the expired_leases relation/edge.
+	ExpiredLeasesColumn = "api_key_id"
 	// QuotaGroupTable is the table that holds the quota_group relation/edge.
 	QuotaGroupTable = "api_keys"
 	// QuotaGroupInverseTable is the table name for the QuotaGroup entity.
@@ -557,6 +566,20 @@ func ByLeases(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	}
 }
 
+// ByExpiredLeasesCount orders the results by expired_leases count.
+func ByExpiredLeasesCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newExpiredLeasesStep(), opts...)
+	}
+}
+
+// ByExpiredLeases orders the results by expired_leases terms.
+func ByExpiredLeases(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newExpiredLeasesStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
 // ByQuotaGroupField orders the results by quota_group field.
 func ByQuotaGroupField(field string, opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -596,6 +619,13 @@ func newLeasesStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(LeasesInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+	)
+}
+func newExpiredLeasesStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(ExpiredLeasesInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, ExpiredLeasesTable, ExpiredLeasesColumn),
 	)
 }
 func newQuotaGroupStep() *sqlgraph.Step {

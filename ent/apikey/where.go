@@ -2359,6 +2359,29 @@ func HasLeasesWith(preds ...predicate.KeyLease) predicate.APIKey {
 	})
 }
 
+// HasExpiredLeases applies the HasEdge predicate on the "expired_leases" edge.
+func HasExpiredLeases() predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, ExpiredLeasesTable, ExpiredLeasesColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasExpiredLeasesWith applies the HasEdge predicate on the "expired_leases" edge with a given conditions (other predicates).
+func HasExpiredLeasesWith(preds ...predicate.ExpiredLease) predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := newExpiredLeasesStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasQuotaGroup applies the HasEdge predicate on the "quota_group" edge.
 func HasQuotaGroup() predicate.APIKey {
 	return predicate.APIKey(func(s *sql.Selector) {

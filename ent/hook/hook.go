@@ -57,6 +57,18 @@ func (f DiscoveryLogFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.DiscoveryLogMutation", m)
 }
 
+// The ExpiredLeaseFunc type is an adapter to allow the use of ordinary
+// function as ExpiredLease mutator.
+type ExpiredLeaseFunc func(context.Context, *ent.ExpiredLeaseMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f ExpiredLeaseFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.ExpiredLeaseMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.ExpiredLeaseMutation", m)
+}
+
 // The InstallationFunc type is an adapter to allow the use of ordinary
 // function as Installation mutator.
 type InstallationFunc func(context.Context, *ent.InstallationMutation) (ent.Value, error)

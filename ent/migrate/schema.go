@@ -211,6 +211,33 @@ var (
 			},
 		},
 	}
+	// ExpiredLeasesColumns holds the columns for the "expired_leases" table.
+	ExpiredLeasesColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "expires_at", Type: field.TypeTime},
+		{Name: "api_key_id", Type: field.TypeUUID},
+	}
+	// ExpiredLeasesTable holds the schema information for the "expired_leases" table.
+	ExpiredLeasesTable = &schema.Table{
+		Name:       "expired_leases",
+		Columns:    ExpiredLeasesColumns,
+		PrimaryKey: []*schema.Column{ExpiredLeasesColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "expired_leases_api_keys_expired_leases",
+				Columns:    []*schema.Column{ExpiredLeasesColumns[2]},
+				RefColumns: []*schema.Column{APIKeysColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "expiredlease_api_key_id_expires_at",
+				Unique:  false,
+				Columns: []*schema.Column{ExpiredLeasesColumns[2], ExpiredLeasesColumns[1]},
+			},
+		},
+	}
 	// InstallationsColumns holds the columns for the "installations" table.
 	InstallationsColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -751,6 +778,7 @@ var (
 		AuditLogTable,
 		DataKeysTable,
 		DiscoveryLogsTable,
+		ExpiredLeasesTable,
 		InstallationsTable,
 		KeyLeasesTable,
 		ModelsTable,
@@ -807,6 +835,10 @@ func init() {
 	DiscoveryLogsTable.Annotation.Checks = map[string]string{
 		"discovery_logs_attempt_count": "attempt_count >= 0",
 		"discovery_logs_identifier":    "length(identifier) BETWEEN 1 AND 2048",
+	}
+	ExpiredLeasesTable.ForeignKeys[0].RefTable = APIKeysTable
+	ExpiredLeasesTable.Annotation = &entsql.Annotation{
+		Table: "expired_leases",
 	}
 	InstallationsTable.Annotation = &entsql.Annotation{
 		Table: "installations",

@@ -18,6 +18,9 @@ type DataKey func(*sql.Selector)
 // DiscoveryLog is the predicate function for discoverylog builders.
 type DiscoveryLog func(*sql.Selector)
 
+// ExpiredLease is the predicate function for expiredlease builders.
+type ExpiredLease func(*sql.Selector)
+
 // Installation is the predicate function for installation builders.
 type Installation func(*sql.Selector)
 

@@ -65,6 +65,7 @@ func (APIKey) Edges() []ent.Edge {
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type), // without an index: ListUsageEvents knows where to look
 		edge.To("leases", KeyLease.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("expired_leases", ExpiredLease.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.From("quota_group", QuotaGroup.Type).Ref("keys").Field("quota_group_id").Unique(),
 		edge.From("data_key", DataKey.Type).Ref("keys").Field("data_key_id").Unique(),
 	}

@@ -1,0 +1,79 @@
+package registry
+
+import (
+	"context"
+	"slices"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
+)
+
+// A lease has ended when it is neither among those that are open nor among those that have expired: what ends one, removes its
+// row. That its row is gone tells every handle and process that it has ended.
+
+const expiredColumns = "id, api_key_id, expires_at"
+
+// takeExpired takes the leases of a provider's keys that have expired out of the table, those of keys that are deleted too, and
+// frees what they have reserved. That they expired, and have not been ended, is remembered for a day.
+func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p *pool) error {
+	b.looked[p.id] = true
+	var expired []*openLease
+	groups := map[uuid.UUID]bool{}
+	err := scanRows(ctx, tx, "DELETE"+leasesOfSQL+" AND expires_at <= $2 RETURNING "+leaseColumns, []any{p.id, b.now}, func(scan func(...any) error) error {
+		l, err := scanLease(scan)
+		expired = append(expired, l)
+		if l.group != nil {
+			groups[*l.group] = true
+		}
+		return err
+	})
+	if err == nil {
+		err = b.loadGroups(ctx, tx, unknown(groups, b.groups), r.db.Dialect() == dialect.Postgres)
+	}
+	if err != nil || len(expired) == 0 {
+		return err
+	}
+	for _, l := range expired {
+		b.free(l)
+	}
+	if err := insertExpired(ctx, tx, expired); err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, removeExpiredSQL, p.id, b.now.Add(-keptExpired))
+	return err
+}
+
+// keptExpired is how long at least a lease that has expired can still be ended.
+const keptExpired = day
+
+var removeExpiredSQL = "DELETE FROM " + expiredlease.Table +
+	" WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1) AND expires_at <= $2"
+
+// keepExpired reads a row of expiredColumns.
+func (b *basis) keepExpired(scan func(...any) error) error {
+	l := new(openLease)
+	err := scan(&l.id, &l.key, &l.expires)
+	if err == nil {
+		b.expired[l.id] = l
+	}
+	return err
+}
+
+var insertExpiredSQL = statements(func(n int) string {
+	return "INSERT INTO " + expiredlease.Table + " (" + expiredColumns + ") VALUES " + placeholders(n, slices.Repeat([]string{"$%d"}, 3)...)
+})
+
+func insertExpired(ctx context.Context, tx execer, leases []*openLease) error {
+	return chunks(leases, func(some []*openLease) error {
+		args := make([]any, 0, 3*len(some))
+		for _, l := range some {
+			args = append(args, l.id, l.key, l.expires)
+		}
+		_, err := tx.ExecContext(ctx, insertExpiredSQL(len(some)), args...)
+		return err
+	})
+}
