@@ -285,9 +285,9 @@ func ExampleRegistry_UsageReport() {
 	})
 	check(err)
 	for _, row := range rows {
-		fmt.Println(row.Start.Format(time.DateOnly), row.Requests, "requests", row.TotalCost, "dollars", row.P95)
+		fmt.Println(row.Start.Format(time.DateOnly), row.Provider, row.Requests, "requests", row.TotalCost, "dollars", row.P95)
 	}
 	// Output:
-	// 2026-06-14 1 requests 0.03 dollars 25ms
-	// 2026-06-15 1 requests 0.03 dollars 25ms
+	// 2026-06-14 openai 1 requests 0.03 dollars 25ms
+	// 2026-06-15 openai 1 requests 0.03 dollars 25ms
 }

@@ -67,6 +67,7 @@ type ReportRow struct {
 	Start, End time.Time // what the row covers, in the report's location
 	// By what the report is grouped; zero for the rest, and for the family of a model that has none.
 	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
+	ReportNames
 	UsageFigures
 }
 
@@ -90,7 +91,7 @@ func (in ReportInput) faults() faults {
 }
 
 // UsageReport returns what was used in a range of time, in rows that are ordered by time and then by the ids they are
-// of. Rows without usage are left out unless gaps are to be filled.
+// of. They carry the names that go with their ids, of what is deleted too. Rows without usage are left out unless gaps are to be filled.
 //
 // The range is widened to whole quarters of an hour; a row's Start and End say what it covers, the first and
 // the last of them perhaps less than a step. A quarter counts in the step in which it begins: where a step does not
@@ -150,7 +151,11 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h horizons) (_ []
 	if err := r.eachPeriod(ctx, q, parts(p.start, p.end, p.cuts), p.add); err != nil {
 		return nil, err
 	}
-	return p.rows(ctx)
+	rows, err := p.rows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return rows, r.nameRows(ctx, rows)
 }
 
 // reportModels returns the groups of models by their ids as text, without the parts that a report is not grouped by.

@@ -323,7 +323,8 @@ func updateEventsText(values string) string {
 type UnpricedModel struct {
 	ModelID     uuid.UUID
 	ProviderID  uuid.UUID
-	Name        string    // the provider's name for it, model_id
+	Provider    string    // its name
+	Name        string    // the provider's name for the model, model_id
 	Requests    int64     // whose cost is not known
 	First, Last time.Time // first instant of the first UTC day with such a request, and first instant after the last
 }
@@ -333,11 +334,12 @@ type UnpricedModel struct {
 func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	var rows []UnpricedModel
 	// A CROSS JOIN, because SQLite then goes by models, and so by the index.
-	err := scanRows(ctx, r.client, "SELECT m.id, m.provider_id, m.model_id, t.period_start, t.period_end, t.unpriced_count"+
+	err := scanRows(ctx, r.client, "SELECT m.id, m.provider_id,"+
+		" (SELECT p.name FROM providers AS p WHERE p.id = m.provider_id), m.model_id, t.period_start, t.period_end, t.unpriced_count"+
 		" FROM models AS m CROSS JOIN usage_totals AS t WHERE t.model_id = m.id AND t.grain = 'day' AND t.unpriced_count > 0"+
 		" ORDER BY m.id, t.period_start", nil, func(scan func(...any) error) error {
 		var u UnpricedModel
-		if err := scan(&u.ModelID, &u.ProviderID, &u.Name, &u.First, &u.Last, &u.Requests); err != nil {
+		if err := scan(&u.ModelID, &u.ProviderID, &u.Provider, &u.Name, &u.First, &u.Last, &u.Requests); err != nil {
 			return err
 		}
 		if n := len(rows); n > 0 && rows[n-1].ModelID == u.ModelID {

@@ -323,7 +323,7 @@ func testBackfill(t *testing.T, e engine) {
 	unpriced, err := reg.UnpricedUsage(ctx)
 	require.NoError(t, err)
 	require.Equal(t, []registry.UnpricedModel{{
-		ModelID: m.ID, ProviderID: p.ID, Name: "m", Requests: 11,
+		ModelID: m.ID, ProviderID: p.ID, Provider: "p", Name: "m", Requests: 11,
 		First: start.Truncate(24 * time.Hour), Last: clock.Now().Truncate(24*time.Hour).AddDate(0, 0, 1),
 	}}, unpriced)
 

@@ -111,11 +111,7 @@ func printCosts(ctx context.Context, reg *registry.Registry, out io.Writer) erro
 	}
 	var total money.USD
 	for _, row := range rows {
-		m, err := reg.GetModel(ctx, row.ModelID)
-		if err != nil {
-			return err
-		}
-		t.AppendRow(table.Row{m.ModelID, row.Requests, row.Errors, row.P50, row.P95, row.TotalCost})
+		t.AppendRow(table.Row{row.Model, row.Requests, row.Errors, row.P50, row.P95, row.TotalCost})
 		if total, err = money.Sum(total, row.TotalCost); err != nil {
 			return err
 		}
