@@ -22,6 +22,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 )
 
 // APIKeyQuery is the builder for querying APIKey entities.
@@ -33,6 +34,7 @@ type APIKeyQuery struct {
 	predicates        []predicate.APIKey
 	withProvider      *ProviderQuery
 	withUsage         *UsageQuery
+	withUsageQuarters *UsageQuarterQuery
 	withUsageEvents   *UsageEventQuery
 	withLeases        *KeyLeaseQuery
 	withExpiredLeases *ExpiredLeaseQuery
@@ -112,6 +114,28 @@ func (_q *APIKeyQuery) QueryUsage() *UsageQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageTable, apikey.UsageColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageQuarters chains the current query on the "usage_quarters" edge.
+func (_q *APIKeyQuery) QueryUsageQuarters() *UsageQuarterQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
+			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageQuartersTable, apikey.UsageQuartersColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -423,6 +447,7 @@ func (_q *APIKeyQuery) Clone() *APIKeyQuery {
 		predicates:        append([]predicate.APIKey{}, _q.predicates...),
 		withProvider:      _q.withProvider.Clone(),
 		withUsage:         _q.withUsage.Clone(),
+		withUsageQuarters: _q.withUsageQuarters.Clone(),
 		withUsageEvents:   _q.withUsageEvents.Clone(),
 		withLeases:        _q.withLeases.Clone(),
 		withExpiredLeases: _q.withExpiredLeases.Clone(),
@@ -454,6 +479,17 @@ func (_q *APIKeyQuery) WithUsage(opts ...func(*UsageQuery)) *APIKeyQuery {
 		opt(query)
 	}
 	_q.withUsage = query
+	return _q
+}
+
+// WithUsageQuarters tells the query-builder to eager-load the nodes that are connected to
+// the "usage_quarters" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *APIKeyQuery) WithUsageQuarters(opts ...func(*UsageQuarterQuery)) *APIKeyQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageQuarters = query
 	return _q
 }
 
@@ -590,9 +626,10 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 	var (
 		nodes       = []*APIKey{}
 		_spec       = _q.querySpec()
-		loadedTypes = [7]bool{
+		loadedTypes = [8]bool{
 			_q.withProvider != nil,
 			_q.withUsage != nil,
+			_q.withUsageQuarters != nil,
 			_q.withUsageEvents != nil,
 			_q.withLeases != nil,
 			_q.withExpiredLeases != nil,
@@ -631,6 +668,13 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 		if err := _q.loadUsage(ctx, query, nodes,
 			func(n *APIKey) { n.Edges.Usage = []*Usage{} },
 			func(n *APIKey, e *Usage) { n.Edges.Usage = append(n.Edges.Usage, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageQuarters; query != nil {
+		if err := _q.loadUsageQuarters(ctx, query, nodes,
+			func(n *APIKey) { n.Edges.UsageQuarters = []*UsageQuarter{} },
+			func(n *APIKey, e *UsageQuarter) { n.Edges.UsageQuarters = append(n.Edges.UsageQuarters, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -714,6 +758,36 @@ func (_q *APIKeyQuery) loadUsage(ctx context.Context, query *UsageQuery, nodes [
 	}
 	query.Where(predicate.Usage(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(apikey.UsageColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.APIKeyID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "api_key_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *APIKeyQuery) loadUsageQuarters(ctx context.Context, query *UsageQuarterQuery, nodes []*APIKey, init func(*APIKey), assign func(*APIKey, *UsageQuarter)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*APIKey)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagequarter.FieldAPIKeyID)
+	}
+	query.Where(predicate.UsageQuarter(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(apikey.UsageQuartersColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -76,7 +76,7 @@ func unsyncedChild(ctx context.Context, args ...string) error {
 			fmt.Println("uncertain")
 			if args[3] == "once" {
 				err := faultError("a transaction", reg.SetSetting(ctx, "a", "b"), registry.ErrUncertain)
-				if _, read := reg.ListProviders(ctx); err == nil {
+				if _, read := reg.ListProviders(ctx, registry.ProviderFilter{}); err == nil {
 					err = read
 				}
 				if err == nil {
