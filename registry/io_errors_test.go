@@ -160,7 +160,7 @@ func unreadChild(ctx context.Context, args ...string) error {
 	for {
 		reg, err := registry.Open(ctx, args[0])
 		if err == nil {
-			_, err = reg.ListSettings(ctx)
+			_, err = reg.ListSettings(ctx, registry.SettingFilter{})
 			err = errors.Join(err, reg.Close())
 		}
 		if err != nil {
