@@ -88,7 +88,7 @@ func TestOpenSharedMemory(t *testing.T) {
 	require.NoError(t, two.Close())
 
 	three := mustOpen(t, "file::memory:?cache=shared")
-	providers, err := three.ListProviders(t.Context())
+	providers, err := three.ListProviders(t.Context(), registry.ProviderFilter{})
 	require.NoError(t, err)
 	require.Empty(t, providers)
 	require.NoError(t, three.Close())
