@@ -9,6 +9,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
+
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
@@ -116,11 +118,11 @@ func translate(ctx context.Context, op string, err error) error {
 	case ent.IsValidationError(err):
 		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
 	case errors.Is(err, batch.ErrClosed):
-		return fmt.Errorf("%s: %w: %w", op, ErrClosed, err)
+		return &driverError{op, ErrClosed, err}
 	case errors.Is(err, batch.ErrBusy):
 		return fmt.Errorf("%s: %w: %w; %s", op, ErrBusy, err, store.Mistake)
 	case errors.Is(err, batch.ErrUncertain):
-		return fmt.Errorf("%s: %w: %w", op, ErrUncertain, err)
+		return &driverError{op, ErrUncertain, err}
 	case errors.Is(err, store.ErrName):
 		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
 	}
@@ -136,10 +138,29 @@ func translate(ctx context.Context, op string, err error) error {
 		return fmt.Errorf("%s: %w: a pooler is in between: open the registry WithPooler: %w", op, ErrUnsupported, err)
 	}
 	if kind, ok := kinds[store.Classify(err)]; ok {
-		return fmt.Errorf("%s: %w: %w", op, kind, err)
+		return &driverError{op, kind, err}
 	}
 	return fmt.Errorf("%s: %w", op, err)
 }
+
+// driverError is an error from below by its kind. What Ent and this module's own packages put around the driver's text says
+// nothing to a caller and is left out of the text; errors.As finds it.
+type driverError struct {
+	op          string
+	kind, cause error
+}
+
+func (e *driverError) Error() string {
+	switch e.kind {
+	case ErrConflict, ErrClosed: // the operation and the kind say it all
+		return fmt.Sprintf("%s: %s", e.op, e.kind)
+	case ErrForeignKey:
+		return fmt.Sprintf("%s: %s: usage or other rows refer to it, or a row that it refers to is gone", e.op, e.kind)
+	}
+	return fmt.Sprintf("%s: %s: %s", e.op, e.kind, store.Text(e.cause))
+}
+
+func (e *driverError) Unwrap() []error { return []error{e.kind, e.cause} }
 
 // ended makes an error match the context's when the context has ended: a transaction that was
 // rolled back for that reason says no more than that it is over.
@@ -241,6 +262,9 @@ func (f *faults) err() error {
 }
 
 // missing is the error for a reference to a row that is not there.
-func missing(what string, id fmt.Stringer) error {
+func missing(what string, id uuid.UUID) error {
+	if id == uuid.Nil {
+		return fmt.Errorf("%w: no %s is given: its id is zero: %w", ErrForeignKey, what, ErrNotFound)
+	}
 	return fmt.Errorf("%w: %s %s: %w", ErrForeignKey, what, id, ErrNotFound)
 }

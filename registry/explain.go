@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
 )
 
 // KeyReason says why a key may not be used.
@@ -65,12 +66,21 @@ type NoKeyError struct {
 	// Sooner tells that a key may open before, whenever a request ends: it is busy, or tried.
 	Sooner bool
 
-	passes   bool      // it is worth waiting
-	earliest time.Time // no key that is worth waiting for opens before
+	passes     bool      // it is worth waiting
+	earliest   time.Time // no key that is worth waiting for opens before
+	noProvider bool      // there is none of that id
 }
 
 // Error says how many keys there are and when the first one opens.
 func (e *NoKeyError) Error() string {
+	switch {
+	case e.ProviderID == uuid.Nil:
+		return fmt.Sprintf("%s: no provider is given: ProviderID is zero", ErrNoKeyAvailable)
+	case e.noProvider:
+		return fmt.Sprintf("%s: there is no provider %s, or it is deleted", ErrNoKeyAvailable, e.ProviderID)
+	case len(e.Keys) == 0:
+		return fmt.Sprintf("%s: provider %s has no keys: AddAPIKey adds one", ErrNoKeyAvailable, e.ProviderID)
+	}
 	text := fmt.Sprintf("%s: provider %s has %d keys", ErrNoKeyAvailable, e.ProviderID, len(e.Keys))
 	if reasons := e.reasons(); reasons != "" {
 		text += " (" + reasons + ")"
@@ -107,6 +117,20 @@ func (e *NoKeyError) add(v KeyVerdict) {
 	if !v.Until.IsZero() && (e.OpensAt.IsZero() || v.Until.Before(e.OpensAt)) {
 		e.OpensAt = v.Until
 	}
+}
+
+// sayProvider notes in a NoKeyError without keys whether there is such a provider.
+func (r *Registry) sayProvider(ctx context.Context, err error) error {
+	var none *NoKeyError
+	if !errors.As(err, &none) || len(none.Keys) > 0 {
+		return err
+	}
+	exists, failed := r.fresh.Provider.Query().Where(provider.ID(none.ProviderID), provider.DeletedAtIsNil()).Exist(ctx)
+	if failed != nil {
+		return fmt.Errorf("%w: %w", err, failed)
+	}
+	none.noProvider = !exists
+	return err
 }
 
 // noKey says why a pool has no key to hand out.

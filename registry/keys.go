@@ -351,6 +351,7 @@ func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*
 	key, err := r.leastUsedKey(ctx, providerID, now)
 	if ent.IsNotFound(err) {
 		key, err = r.explain(ctx, providerID, now)
+		err = r.sayProvider(ctx, err)
 	}
 	if err != nil {
 		return nil, translate(ctx, "get least used key", err)

@@ -133,12 +133,12 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	if !in.Wait {
-		lease, err := r.acquireOnce(ctx, in)
-		return lease, translate(ctx, op, err)
+	acquire := r.acquireOnce
+	if in.Wait {
+		acquire = r.acquireOrWait
 	}
-	lease, err := r.acquireOrWait(ctx, in)
-	return lease, translate(ctx, op, err)
+	lease, err := acquire(ctx, in)
+	return lease, translate(ctx, op, r.sayProvider(ctx, err))
 }
 
 // acquireOrWait tries until there is a key, none is worth waiting for, or the context ends.

@@ -73,14 +73,14 @@ func Move(ctx context.Context, from, to string, progress MoveProgress, options .
 	cfg.replica, cfg.moving = "", true
 	target := cfg
 	cfg.migrate = false
-	source, err := openDB(ctx, from, cfg)
+	source, err := openDB(ctx, op+" from", from, cfg)
 	if err != nil {
-		return MoveReport{}, translate(ctx, op+" from", err)
+		return MoveReport{}, err
 	}
 	defer func() { err = errors.Join(err, translate(ctx, op, source.Close())) }()
-	db, err := openDB(ctx, to, target)
+	db, err := openDB(ctx, op+" to", to, target)
 	if err != nil {
-		return MoveReport{}, translate(ctx, op+" to", err)
+		return MoveReport{}, err
 	}
 	defer func() { err = errors.Join(err, translate(ctx, op, db.Close())) }()
 

@@ -77,9 +77,9 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if err != nil {
 		return nil, translate(ctx, "open registry", err)
 	}
-	db, err := openDB(ctx, name, cfg)
+	db, err := openDB(ctx, "open registry", name, cfg)
 	if err != nil {
-		return nil, translate(ctx, "open registry", err)
+		return nil, err
 	}
 	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
 		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, expiries: new(expiries), names: new(modelNames), strategy: cfg.strategy, classify: cfg.classify,
@@ -111,8 +111,8 @@ func configure(options []Option) (config, error) {
 	return cfg, nil
 }
 
-// openDB opens a database that is up to date, or has been brought there.
-func openDB(ctx context.Context, name string, cfg config) (db store.DB, err error) {
+// openDB opens a database that is up to date, or has been brought there, for an operation.
+func openDB(ctx context.Context, op, name string, cfg config) (db store.DB, err error) {
 	shown, d := store.RedactURL(name), migrate.Postgres
 	if store.IsPostgres(name) {
 		db, err = store.OpenPostgres(ctx, store.PostgresConfig{
@@ -122,7 +122,7 @@ func openDB(ctx context.Context, name string, cfg config) (db store.DB, err erro
 	} else {
 		parsed, bad := store.ParseName(name)
 		if bad != nil {
-			return nil, bad // it may hold a password
+			return nil, translate(ctx, op, bad) // the name may hold a password
 		}
 		if parsed.BusyTimeout != nil && cfg.busyTimeout == 0 {
 			cfg.busyTimeout = max(1, *parsed.BusyTimeout)
@@ -136,7 +136,7 @@ func openDB(ctx context.Context, name string, cfg config) (db store.DB, err erro
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", shown, err)
+		return nil, translate(ctx, op+" "+shown, err)
 	}
 	return db, nil
 }

@@ -15,12 +15,12 @@ import (
 // Errors of Do.
 var (
 	// ErrClosed is returned after Close.
-	ErrClosed = errors.New("batch: the queue is closed")
+	ErrClosed = errors.New("the queue is closed")
 	// ErrUncertain is returned, with the context's error, when the context has ended and the batch that
 	// the item is in has not.
-	ErrUncertain = errors.New("batch: the commit is under way: it may come to pass")
+	ErrUncertain = errors.New("the context ended while the commit was under way")
 	// ErrBusy is returned when an item's batch has not begun in time. Nothing was done.
-	ErrBusy = errors.New("batch: those before have not ended in time")
+	ErrBusy = errors.New("those before have not ended in time")
 )
 
 // grace is how long Do waits beyond the end of its context for a batch that has begun. Most end in

@@ -21,9 +21,9 @@ const Max = 7 * 24 * 60 * 60 * 1000
 // Errors of this package, for errors.Is.
 var (
 	// ErrRange is returned when a histogram would hold more than 9e18 values, or less than none.
-	ErrRange = errors.New("latency: too many values, or too few")
+	ErrRange = errors.New("too many latencies, or too few")
 	// ErrFormat is returned for bytes that are no histogram, or one in another form than the canonical.
-	ErrFormat = errors.New("latency: not an encoded histogram")
+	ErrFormat = errors.New("not an encoded histogram of latencies")
 )
 
 const (

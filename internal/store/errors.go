@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -41,15 +42,15 @@ const (
 // Errors for errors.Is.
 var (
 	// ErrClosed is returned by every call after Close.
-	ErrClosed = errors.New("store: the database is closed")
+	ErrClosed = errors.New("the database is closed")
 	// ErrRolledBack is returned by everything in a transaction that the database has rolled back by
 	// itself: SQLite when the disk is full or a statement is interrupted, PostgreSQL when any
 	// statement failed.
-	ErrRolledBack = errors.New("store: the transaction was rolled back")
+	ErrRolledBack = errors.New("the transaction was rolled back")
 	// ErrUncertain is returned when the answer to a commit was lost, or the commit could not be synced.
 	ErrUncertain = errors.New("a commit may have happened or not")
 	// ErrStandby is returned when a server accepts no writes.
-	ErrStandby = errors.New("store: the server is a standby or read-only")
+	ErrStandby = errors.New("the server is a standby or read-only")
 	// ErrUnsupported is returned for a database that cannot be worked with.
 	ErrUnsupported = errors.New("it cannot be used")
 )
@@ -72,7 +73,7 @@ func heldFor(d time.Duration) error {
 }
 
 // errSilent is the error of a connection on which a transaction could not be begun in time.
-var errSilent = errors.New("store: the server does not answer")
+var errSilent = errors.New("the server does not answer")
 
 // Classify returns the kind of an error by the codes of the driver and of the operating
 // system, never by its text.
@@ -112,6 +113,19 @@ func Classify(err error) Kind {
 		return Unavailable
 	}
 	return classifyErrno(err)
+}
+
+// Text returns the text of an error without what Ent puts before it, on one line.
+func Text(err error) string {
+	for strings.HasPrefix(err.Error(), "ent: ") {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			break
+		}
+		err = inner
+	}
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\t' })
+	return strings.Join(lines, " ")
 }
 
 // gaveUpError is the error of a call that was repeated until the context ended: the context's, and the
@@ -195,8 +209,8 @@ func classifyPostgres(err *pgconn.PgError) Kind {
 		return Uncertain
 	case "42501":
 		return Denied // a permission
-	case "3D000":
-		return Invalid // no such database
+	case "3D000", "42704":
+		return Invalid // no such database, or no such parameter, as of the URL
 	case "42P05", "26000":
 		return Unsupported // a prepared statement is of another connection: a pooler is in between
 	case "53100":
