@@ -497,6 +497,7 @@ func failoverPause(t *testing.T, standby *pgtest.Cluster, db *sql.DB) (resume fu
 
 // All connections are ended by the server, again and again.
 func TestTerminated(t *testing.T) {
+	long(t, "connections are terminated again and again")
 	t.Parallel()
 	url := registrytest.PostgresURL(t)
 	l := newFailoverLoad(t, failoverOpen(t, url), "terminated")
@@ -519,6 +520,7 @@ func TestTerminated(t *testing.T) {
 
 // The network between the registry and the server fails. Every other write has a deadline.
 func TestNetwork(t *testing.T) {
+	long(t, "connections stall")
 	t.Parallel()
 	direct := registrytest.PostgresURL
 	for fault, strike := range map[string]func(*testing.T, *faultProxy, *failoverLoad){
@@ -568,6 +570,7 @@ func TestNetwork(t *testing.T) {
 
 // From some moment on a call hears nothing: it returns soon after its deadline.
 func TestSilence(t *testing.T) {
+	long(t, "servers do not answer")
 	t.Parallel()
 	p, through := newFaultProxy(t, registrytest.PostgresURL(t))
 	reg := failoverOpen(t, through, registry.WithMaxConns(1))
@@ -670,6 +673,7 @@ func TestSilence(t *testing.T) {
 // happened, but what was done can be seen by the id of a request: RecordUsage repeats the commit by itself, and its
 // callers may repeat RecordUsage.
 func TestCommitLost(t *testing.T) {
+	long(t, "connections are cut at each message")
 	t.Parallel()
 	url := registrytest.PostgresURL(t)
 	p, through := newFaultProxy(t, url)
@@ -718,6 +722,7 @@ func TestCommitLost(t *testing.T) {
 
 // A connection is lost at the first message of a write, at the second, and so on to the last.
 func TestEachMessageLost(t *testing.T) {
+	long(t, "connections are cut at each message")
 	t.Parallel()
 	for _, fromServer := range []bool{false, true} {
 		for how, do := range map[string]func(*faultWire){"closed": (*faultWire).hangUp, "reset": (*faultWire).reset} {

@@ -693,6 +693,7 @@ func faultRetry(ctx context.Context, args ...string) error {
 
 // A deadline that passes anywhere in an operation leaves all of it or nothing.
 func TestDeadlineAnywhere(t *testing.T) {
+	long(t, "a context ends at each moment")
 	t.Parallel()
 	reg := registrytest.New(t)
 	m, k, err := faultFixture(t.Context(), reg)
@@ -853,6 +854,7 @@ func faultAnswers(t *testing.T, path string) (answers string, err error) {
 
 // A damaged file gives the right answers or ErrCorrupt.
 func TestCorruptFile(t *testing.T) {
+	long(t, "a file is damaged in many ways")
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "registry.db")

@@ -106,6 +106,14 @@ func (e engine) setup(tb testing.TB) (*registry.Registry, *registrytest.Clock) {
 	return e.new(tb, registry.WithClock(clock.Now)), clock
 }
 
+// long skips a test under -short, and says why.
+func long(tb testing.TB, why string) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: " + why)
+	}
+}
+
 func mustProvider(tb testing.TB, reg *registry.Registry, name string) *ent.Provider {
 	tb.Helper()
 	p, err := reg.CreateProvider(tb.Context(), registry.ProviderInput{Name: name, BaseURL: "https://" + name + ".example/v1"})

@@ -200,6 +200,7 @@ func TestParseKeyring(t *testing.T) {
 
 // TestSealedTampered changes what is sealed in every way: each gives an error, none a key.
 func TestSealedTampered(t *testing.T) {
+	long(t, "every bit is changed")
 	t.Parallel()
 	type world struct {
 		reg  *registry.Registry
@@ -277,6 +278,7 @@ func TestSealedTampered(t *testing.T) {
 
 // TestDataKeyTampered changes a wrapped data key: the database does not open with a keyring.
 func TestDataKeyTampered(t *testing.T) {
+	long(t, "every bit is changed")
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "keyring.db")
 	reg := openWith(t, path, registry.WithKeyring(ring(t, "a", "b")))

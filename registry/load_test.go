@@ -232,6 +232,7 @@ func testImportUnderLoad(t *testing.T, e engine) {
 // TestNoDeadlocks records two models with the same keys, at once: nobody waits for a key of somebody who waits for his. A
 // deadlock would be repeated, and be seen by nobody but the server.
 func TestNoDeadlocks(t *testing.T) {
+	long(t, "many transactions wait for each other")
 	t.Parallel()
 	name := registrytest.PostgresURL(t)
 	reg, err := registry.Open(t.Context(), name)

@@ -30,9 +30,7 @@ func TestMain(m *testing.M) {
 // processes waits for them.
 func faultChild(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: the test starts processes")
-	}
+	long(t, "the test starts processes")
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, args...)

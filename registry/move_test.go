@@ -122,6 +122,7 @@ func TestMove(t *testing.T) {
 
 // TestMoveEvents moves events of several days, and what Prune has left of them, there and back.
 func TestMoveEvents(t *testing.T) {
+	long(t, "many days of events")
 	t.Parallel()
 	clock := registrytest.NewClock(registrytest.Start)
 	open := func(name string) retained {
@@ -370,6 +371,7 @@ func usageRows(tb testing.TB, path string, n int) {
 
 // TestMoveKilled kills a process that moves, again and again, until one comes through.
 func TestMoveKilled(t *testing.T) {
+	long(t, "the test starts processes")
 	t.Parallel()
 	from, to := filepath.Join(t.TempDir(), "a.db"), pgtest.Database(t, "", nil)
 	const rows = 60_000

@@ -33,9 +33,7 @@ import (
 // hands a connection of its four to another client after each transaction.
 func pgBouncer(t *testing.T, server string) (through func(name string) string) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: the test starts PgBouncer")
-	}
+	long(t, "the test starts PgBouncer")
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		program = "/usr/sbin/pgbouncer" // which is on the $PATH of root alone

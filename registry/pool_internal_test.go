@@ -17,6 +17,9 @@ import (
 
 // TestPoolMemory compares, after each of many operations, what a batch keeps of the pool for the next one with what the database has.
 func TestPoolMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: thousands of random steps")
+	}
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Log("seed", seed)

@@ -432,6 +432,7 @@ func testPoolHealth(t *testing.T, e engine) {
 
 // TestLeaseCommitLost loses the answer to the commit in which a lease begins or ends, on its way.
 func TestLeaseCommitLost(t *testing.T) {
+	long(t, "connections are cut at each message")
 	t.Parallel()
 	proxy, through := newFaultProxy(t, registrytest.PostgresURL(t))
 	reg := failoverOpen(t, through)

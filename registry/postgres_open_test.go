@@ -585,6 +585,7 @@ func TestOpenPostgresRefuses(t *testing.T) {
 // A network that is lost in the middle: every call ends by its deadline with an error that has a
 // name, and works again when the network is back.
 func TestPostgresLostNetwork(t *testing.T) {
+	long(t, "connections stall")
 	t.Parallel()
 	name := pgAs(t, registrytest.PostgresURL(t), "postgres") // its owner is asked for no password
 	proxy := pgProxyTo(t, pgHost(t, name))

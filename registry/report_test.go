@@ -292,19 +292,26 @@ func testUsageReport(t *testing.T, e engine) {
 
 // TestUsageReportTooLarge has as many rows as a report may have, and then one more.
 func TestUsageReportTooLarge(t *testing.T) {
+	long(t, "100,000 requests")
 	t.Parallel()
 	reg, clock := onSQLite.setup(t)
 	ctx := t.Context()
 	p := mustProvider(t, reg, "p")
 	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
-	record(t, reg, m, k, 1, 1)
-	in := registry.ReportInput{End: clock.Now().Add(15 * time.Minute), Step: registry.StepQuarter, FillGaps: true}
-	in.Start = in.End.Truncate(15 * time.Minute).Add(-registry.MaxReportRows * 15 * time.Minute)
-	in.End = in.End.Truncate(15 * time.Minute)
+	quarter := func(i int) time.Time { return reportEpoch.AddDate(-5, 0, 0).Add(time.Duration(i) * 15 * time.Minute) }
+	clock.Set(quarter(registry.MaxReportRows + 100))
+	for from := 0; from < registry.MaxReportRows; from += registry.MaxUsageBatch {
+		batch := make([]registry.UsageInput, registry.MaxUsageBatch)
+		for i := range batch {
+			batch[i] = registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: quarter(from + i)}
+		}
+		require.NoError(t, reg.RecordUsageBatch(ctx, batch))
+	}
+	in := registry.ReportInput{Start: quarter(0), End: clock.Now(), Step: registry.StepQuarter}
 	rows, err := reg.UsageReport(ctx, in)
 	require.NoError(t, err)
 	require.Len(t, rows, registry.MaxReportRows)
-	in.Start = in.Start.Add(-time.Nanosecond)
+	require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: quarter(registry.MaxReportRows)}))
 	_, err = reg.UsageReport(ctx, in)
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 	require.ErrorContains(t, err, "more than 100000 rows")
