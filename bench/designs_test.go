@@ -174,15 +174,15 @@ type price struct {
 	rates money.Rates
 }
 
-const usageSQL = `INSERT INTO usage_tracking (id, model_id, api_key_id, price_id, grain, period_start, period_end,
+const usageSQL = `INSERT INTO %[1]s (id, model_id, api_key_id, price_id, period_start, period_end,
  request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
- total_cost, latency_ms_sum, average_latency_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, 0, 0, $8, $9, $10, $11, $12, $13, $14, $15)
- ON CONFLICT (price_id, api_key_id, grain, period_start) DO UPDATE SET ` + sets
+ total_cost, latency_ms_sum, average_latency_ms) VALUES ($1, $2, $3, $4, $5, $6, 1, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14)
+ ON CONFLICT (price_id, api_key_id, period_start) DO UPDATE SET ` + sets
 
-const totalSQL = `INSERT INTO usage_totals (id, model_id, grain, period_start, period_end,
+const totalSQL = `INSERT INTO %[1]s (id, model_id, period_start, period_end,
  request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
- total_cost, latency_ms_sum, average_latency_ms) VALUES ($1, $2, $3, $4, $5, 1, 0, 0, $6, $7, $8, $9, $10, $11, $12, $13)
- ON CONFLICT (model_id, grain, period_start) DO UPDATE SET `
+ total_cost, latency_ms_sum, average_latency_ms) VALUES ($1, $2, $3, $4, 1, 0, 0, $5, $6, $7, $8, $9, $10, $11, $12)
+ ON CONFLICT (model_id, period_start) DO UPDATE SET `
 
 const sets = `request_count = T.request_count + 1, input_tokens = T.input_tokens + excluded.input_tokens,
  output_tokens = T.output_tokens + excluded.output_tokens, cache_read_tokens = T.cache_read_tokens + excluded.cache_read_tokens,
@@ -191,8 +191,16 @@ const sets = `request_count = T.request_count + 1, input_tokens = T.input_tokens
  average_latency_ms = CAST(T.latency_ms_sum + excluded.latency_ms_sum AS double precision) / (T.request_count + 1)`
 
 var (
-	upsertUsage = strings.ReplaceAll(usageSQL, "T.", "usage_tracking.")
-	upsertTotal = totalSQL + strings.ReplaceAll(sets, "T.", "usage_totals.")
+	upsertUsage = func(table string) string { return strings.ReplaceAll(fmt.Sprintf(usageSQL, table), "T.", table+".") }
+	upsertTotal = func(table string) string { return strings.ReplaceAll(fmt.Sprintf(totalSQL+sets, table), "T.", table+".") }
+	// The statements of both lengths of periods.
+	upserts = []struct {
+		usage, total string
+		length       time.Duration
+	}{
+		{upsertUsage("usage_quarters"), upsertTotal("usage_total_quarters"), 15 * time.Minute},
+		{upsertUsage("usage_tracking"), upsertTotal("usage_totals"), 24 * time.Hour},
+	}
 )
 
 // write does what recording a request writes, in hand-written SQL.
@@ -251,16 +259,13 @@ func writeLedger(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUI
 	if err != nil {
 		return 0, err
 	}
-	for _, g := range []struct {
-		grain  string
-		length time.Duration
-	}{{"quarter", 15 * time.Minute}, {"day", 24 * time.Hour}} {
+	for _, g := range upserts {
 		start := r.at.Truncate(g.length)
-		if _, err := tx.ExecContext(ctx, upsertUsage, uuid.Must(uuid.NewV7()), r.model, r.key, p.id, g.grain, start, start.Add(g.length),
+		if _, err := tx.ExecContext(ctx, g.usage, uuid.Must(uuid.NewV7()), r.model, r.key, p.id, start, start.Add(g.length),
 			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms, float64(ms)); err != nil {
 			return 0, err
 		}
-		if _, err := tx.ExecContext(ctx, upsertTotal, uuid.Must(uuid.NewV7()), r.model, g.grain, start, start.Add(g.length),
+		if _, err := tx.ExecContext(ctx, g.total, uuid.Must(uuid.NewV7()), r.model, start, start.Add(g.length),
 			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms, float64(ms)); err != nil {
 			return 0, err
 		}

@@ -129,6 +129,8 @@ type APIKeyEdges struct {
 	Provider *Provider `json:"provider,omitempty"`
 	// Usage holds the value of the usage edge.
 	Usage []*Usage `json:"usage,omitempty"`
+	// UsageQuarters holds the value of the usage_quarters edge.
+	UsageQuarters []*UsageQuarter `json:"usage_quarters,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// Leases holds the value of the leases edge.
@@ -139,7 +141,7 @@ type APIKeyEdges struct {
 	DataKey *DataKey `json:"data_key,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [6]bool
+	loadedTypes [7]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -162,10 +164,19 @@ func (e APIKeyEdges) UsageOrErr() ([]*Usage, error) {
 	return nil, &NotLoadedError{edge: "usage"}
 }
 
+// UsageQuartersOrErr returns the UsageQuarters value or an error if the edge
+// was not loaded in eager-loading.
+func (e APIKeyEdges) UsageQuartersOrErr() ([]*UsageQuarter, error) {
+	if e.loadedTypes[2] {
+		return e.UsageQuarters, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_quarters"}
+}
+
 // UsageEventsOrErr returns the UsageEvents value or an error if the edge
 // was not loaded in eager-loading.
 func (e APIKeyEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
-	if e.loadedTypes[2] {
+	if e.loadedTypes[3] {
 		return e.UsageEvents, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_events"}
@@ -174,7 +185,7 @@ func (e APIKeyEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
 // LeasesOrErr returns the Leases value or an error if the edge
 // was not loaded in eager-loading.
 func (e APIKeyEdges) LeasesOrErr() ([]*KeyLease, error) {
-	if e.loadedTypes[3] {
+	if e.loadedTypes[4] {
 		return e.Leases, nil
 	}
 	return nil, &NotLoadedError{edge: "leases"}
@@ -185,7 +196,7 @@ func (e APIKeyEdges) LeasesOrErr() ([]*KeyLease, error) {
 func (e APIKeyEdges) QuotaGroupOrErr() (*QuotaGroup, error) {
 	if e.QuotaGroup != nil {
 		return e.QuotaGroup, nil
-	} else if e.loadedTypes[4] {
+	} else if e.loadedTypes[5] {
 		return nil, &NotFoundError{label: quotagroup.Label}
 	}
 	return nil, &NotLoadedError{edge: "quota_group"}
@@ -196,7 +207,7 @@ func (e APIKeyEdges) QuotaGroupOrErr() (*QuotaGroup, error) {
 func (e APIKeyEdges) DataKeyOrErr() (*DataKey, error) {
 	if e.DataKey != nil {
 		return e.DataKey, nil
-	} else if e.loadedTypes[5] {
+	} else if e.loadedTypes[6] {
 		return nil, &NotFoundError{label: datakey.Label}
 	}
 	return nil, &NotLoadedError{edge: "data_key"}
@@ -562,6 +573,11 @@ func (_m *APIKey) QueryProvider() *ProviderQuery {
 // QueryUsage queries the "usage" edge of the APIKey entity.
 func (_m *APIKey) QueryUsage() *UsageQuery {
 	return NewAPIKeyClient(_m.config).QueryUsage(_m)
+}
+
+// QueryUsageQuarters queries the "usage_quarters" edge of the APIKey entity.
+func (_m *APIKey) QueryUsageQuarters() *UsageQuarterQuery {
+	return NewAPIKeyClient(_m.config).QueryUsageQuarters(_m)
 }
 
 // QueryUsageEvents queries the "usage_events" edge of the APIKey entity.

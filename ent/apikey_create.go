@@ -21,6 +21,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -644,6 +645,21 @@ func (_c *APIKeyCreate) AddUsage(v ...*Usage) *APIKeyCreate {
 	return _c.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_c *APIKeyCreate) AddUsageQuarterIDs(ids ...uuid.UUID) *APIKeyCreate {
+	_c.mutation.AddUsageQuarterIDs(ids...)
+	return _c
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_c *APIKeyCreate) AddUsageQuarters(v ...*UsageQuarter) *APIKeyCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_c *APIKeyCreate) AddUsageEventIDs(ids ...uuid.UUID) *APIKeyCreate {
 	_c.mutation.AddUsageEventIDs(ids...)
@@ -1168,6 +1184,22 @@ func (_c *APIKeyCreate) createSpec() (*APIKey, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageQuartersTable,
+			Columns: []string{apikey.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -21,22 +21,24 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 )
 
 // APIKeyQuery is the builder for querying APIKey entities.
 type APIKeyQuery struct {
 	config
-	ctx             *QueryContext
-	order           []apikey.OrderOption
-	inters          []Interceptor
-	predicates      []predicate.APIKey
-	withProvider    *ProviderQuery
-	withUsage       *UsageQuery
-	withUsageEvents *UsageEventQuery
-	withLeases      *KeyLeaseQuery
-	withQuotaGroup  *QuotaGroupQuery
-	withDataKey     *DataKeyQuery
-	modifiers       []func(*sql.Selector)
+	ctx               *QueryContext
+	order             []apikey.OrderOption
+	inters            []Interceptor
+	predicates        []predicate.APIKey
+	withProvider      *ProviderQuery
+	withUsage         *UsageQuery
+	withUsageQuarters *UsageQuarterQuery
+	withUsageEvents   *UsageEventQuery
+	withLeases        *KeyLeaseQuery
+	withQuotaGroup    *QuotaGroupQuery
+	withDataKey       *DataKeyQuery
+	modifiers         []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -110,6 +112,28 @@ func (_q *APIKeyQuery) QueryUsage() *UsageQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageTable, apikey.UsageColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageQuarters chains the current query on the "usage_quarters" edge.
+func (_q *APIKeyQuery) QueryUsageQuarters() *UsageQuarterQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, selector),
+			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageQuartersTable, apikey.UsageQuartersColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -392,17 +416,18 @@ func (_q *APIKeyQuery) Clone() *APIKeyQuery {
 		return nil
 	}
 	return &APIKeyQuery{
-		config:          _q.config,
-		ctx:             _q.ctx.Clone(),
-		order:           append([]apikey.OrderOption{}, _q.order...),
-		inters:          append([]Interceptor{}, _q.inters...),
-		predicates:      append([]predicate.APIKey{}, _q.predicates...),
-		withProvider:    _q.withProvider.Clone(),
-		withUsage:       _q.withUsage.Clone(),
-		withUsageEvents: _q.withUsageEvents.Clone(),
-		withLeases:      _q.withLeases.Clone(),
-		withQuotaGroup:  _q.withQuotaGroup.Clone(),
-		withDataKey:     _q.withDataKey.Clone(),
+		config:            _q.config,
+		ctx:               _q.ctx.Clone(),
+		order:             append([]apikey.OrderOption{}, _q.order...),
+		inters:            append([]Interceptor{}, _q.inters...),
+		predicates:        append([]predicate.APIKey{}, _q.predicates...),
+		withProvider:      _q.withProvider.Clone(),
+		withUsage:         _q.withUsage.Clone(),
+		withUsageQuarters: _q.withUsageQuarters.Clone(),
+		withUsageEvents:   _q.withUsageEvents.Clone(),
+		withLeases:        _q.withLeases.Clone(),
+		withQuotaGroup:    _q.withQuotaGroup.Clone(),
+		withDataKey:       _q.withDataKey.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -429,6 +454,17 @@ func (_q *APIKeyQuery) WithUsage(opts ...func(*UsageQuery)) *APIKeyQuery {
 		opt(query)
 	}
 	_q.withUsage = query
+	return _q
+}
+
+// WithUsageQuarters tells the query-builder to eager-load the nodes that are connected to
+// the "usage_quarters" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *APIKeyQuery) WithUsageQuarters(opts ...func(*UsageQuarterQuery)) *APIKeyQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageQuarters = query
 	return _q
 }
 
@@ -554,9 +590,10 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 	var (
 		nodes       = []*APIKey{}
 		_spec       = _q.querySpec()
-		loadedTypes = [6]bool{
+		loadedTypes = [7]bool{
 			_q.withProvider != nil,
 			_q.withUsage != nil,
+			_q.withUsageQuarters != nil,
 			_q.withUsageEvents != nil,
 			_q.withLeases != nil,
 			_q.withQuotaGroup != nil,
@@ -594,6 +631,13 @@ func (_q *APIKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*APIKe
 		if err := _q.loadUsage(ctx, query, nodes,
 			func(n *APIKey) { n.Edges.Usage = []*Usage{} },
 			func(n *APIKey, e *Usage) { n.Edges.Usage = append(n.Edges.Usage, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageQuarters; query != nil {
+		if err := _q.loadUsageQuarters(ctx, query, nodes,
+			func(n *APIKey) { n.Edges.UsageQuarters = []*UsageQuarter{} },
+			func(n *APIKey, e *UsageQuarter) { n.Edges.UsageQuarters = append(n.Edges.UsageQuarters, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -670,6 +714,36 @@ func (_q *APIKeyQuery) loadUsage(ctx context.Context, query *UsageQuery, nodes [
 	}
 	query.Where(predicate.Usage(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(apikey.UsageColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.APIKeyID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "api_key_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *APIKeyQuery) loadUsageQuarters(ctx context.Context, query *UsageQuarterQuery, nodes []*APIKey, init func(*APIKey), assign func(*APIKey, *UsageQuarter)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*APIKey)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagequarter.FieldAPIKeyID)
+	}
+	query.Where(predicate.UsageQuarter(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(apikey.UsageQuartersColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -884,6 +885,21 @@ func (_u *APIKeyUpdate) AddUsage(v ...*Usage) *APIKeyUpdate {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_u *APIKeyUpdate) AddUsageQuarterIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.AddUsageQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_u *APIKeyUpdate) AddUsageQuarters(v ...*UsageQuarter) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *APIKeyUpdate) AddUsageEventIDs(ids ...uuid.UUID) *APIKeyUpdate {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -954,6 +970,27 @@ func (_u *APIKeyUpdate) RemoveUsage(v ...*Usage) *APIKeyUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageQuarters clears all "usage_quarters" edges to the UsageQuarter entity.
+func (_u *APIKeyUpdate) ClearUsageQuarters() *APIKeyUpdate {
+	_u.mutation.ClearUsageQuarters()
+	return _u
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to UsageQuarter entities by IDs.
+func (_u *APIKeyUpdate) RemoveUsageQuarterIDs(ids ...uuid.UUID) *APIKeyUpdate {
+	_u.mutation.RemoveUsageQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageQuarters removes "usage_quarters" edges to UsageQuarter entities.
+func (_u *APIKeyUpdate) RemoveUsageQuarters(v ...*UsageQuarter) *APIKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -1364,6 +1401,51 @@ func (_u *APIKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageQuartersTable,
+			Columns: []string{apikey.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageQuartersTable,
+			Columns: []string{apikey.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageQuartersTable,
+			Columns: []string{apikey.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -2386,6 +2468,21 @@ func (_u *APIKeyUpdateOne) AddUsage(v ...*Usage) *APIKeyUpdateOne {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_u *APIKeyUpdateOne) AddUsageQuarterIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.AddUsageQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_u *APIKeyUpdateOne) AddUsageQuarters(v ...*UsageQuarter) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *APIKeyUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -2456,6 +2553,27 @@ func (_u *APIKeyUpdateOne) RemoveUsage(v ...*Usage) *APIKeyUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageQuarters clears all "usage_quarters" edges to the UsageQuarter entity.
+func (_u *APIKeyUpdateOne) ClearUsageQuarters() *APIKeyUpdateOne {
+	_u.mutation.ClearUsageQuarters()
+	return _u
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to UsageQuarter entities by IDs.
+func (_u *APIKeyUpdateOne) RemoveUsageQuarterIDs(ids ...uuid.UUID) *APIKeyUpdateOne {
+	_u.mutation.RemoveUsageQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageQuarters removes "usage_quarters" edges to UsageQuarter entities.
+func (_u *APIKeyUpdateOne) RemoveUsageQuarters(v ...*UsageQuarter) *APIKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -2896,6 +3014,51 @@ func (_u *APIKeyUpdateOne) sqlSave(ctx context.Context) (_node *APIKey, err erro
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageQuartersTable,
+			Columns: []string{apikey.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageQuartersTable,
+			Columns: []string{apikey.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   apikey.UsageQuartersTable,
+			Columns: []string{apikey.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -32,7 +32,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 
 	stdsql "database/sql"
 )
@@ -74,8 +76,12 @@ type Client struct {
 	UsageEvent *UsageEventClient
 	// UsageHorizon is the client for interacting with the UsageHorizon builders.
 	UsageHorizon *UsageHorizonClient
+	// UsageQuarter is the client for interacting with the UsageQuarter builders.
+	UsageQuarter *UsageQuarterClient
 	// UsageTotal is the client for interacting with the UsageTotal builders.
 	UsageTotal *UsageTotalClient
+	// UsageTotalQuarter is the client for interacting with the UsageTotalQuarter builders.
+	UsageTotalQuarter *UsageTotalQuarterClient
 }
 
 // NewClient creates a new client configured with the given options.
@@ -103,7 +109,9 @@ func (c *Client) init() {
 	c.Usage = NewUsageClient(c.config)
 	c.UsageEvent = NewUsageEventClient(c.config)
 	c.UsageHorizon = NewUsageHorizonClient(c.config)
+	c.UsageQuarter = NewUsageQuarterClient(c.config)
 	c.UsageTotal = NewUsageTotalClient(c.config)
+	c.UsageTotalQuarter = NewUsageTotalQuarterClient(c.config)
 }
 
 type (
@@ -194,25 +202,27 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 	cfg := c.config
 	cfg.driver = tx
 	return &Tx{
-		ctx:          ctx,
-		config:       cfg,
-		APIKey:       NewAPIKeyClient(cfg),
-		AuditEntry:   NewAuditEntryClient(cfg),
-		DataKey:      NewDataKeyClient(cfg),
-		DiscoveryLog: NewDiscoveryLogClient(cfg),
-		Installation: NewInstallationClient(cfg),
-		KeyLease:     NewKeyLeaseClient(cfg),
-		Model:        NewModelClient(cfg),
-		ModelFamily:  NewModelFamilyClient(cfg),
-		Price:        NewPriceClient(cfg),
-		Provider:     NewProviderClient(cfg),
-		QuotaGroup:   NewQuotaGroupClient(cfg),
-		SDKVersion:   NewSDKVersionClient(cfg),
-		Setting:      NewSettingClient(cfg),
-		Usage:        NewUsageClient(cfg),
-		UsageEvent:   NewUsageEventClient(cfg),
-		UsageHorizon: NewUsageHorizonClient(cfg),
-		UsageTotal:   NewUsageTotalClient(cfg),
+		ctx:               ctx,
+		config:            cfg,
+		APIKey:            NewAPIKeyClient(cfg),
+		AuditEntry:        NewAuditEntryClient(cfg),
+		DataKey:           NewDataKeyClient(cfg),
+		DiscoveryLog:      NewDiscoveryLogClient(cfg),
+		Installation:      NewInstallationClient(cfg),
+		KeyLease:          NewKeyLeaseClient(cfg),
+		Model:             NewModelClient(cfg),
+		ModelFamily:       NewModelFamilyClient(cfg),
+		Price:             NewPriceClient(cfg),
+		Provider:          NewProviderClient(cfg),
+		QuotaGroup:        NewQuotaGroupClient(cfg),
+		SDKVersion:        NewSDKVersionClient(cfg),
+		Setting:           NewSettingClient(cfg),
+		Usage:             NewUsageClient(cfg),
+		UsageEvent:        NewUsageEventClient(cfg),
+		UsageHorizon:      NewUsageHorizonClient(cfg),
+		UsageQuarter:      NewUsageQuarterClient(cfg),
+		UsageTotal:        NewUsageTotalClient(cfg),
+		UsageTotalQuarter: NewUsageTotalQuarterClient(cfg),
 	}, nil
 }
 
@@ -230,25 +240,27 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 	cfg := c.config
 	cfg.driver = &txDriver{tx: tx, drv: c.driver}
 	return &Tx{
-		ctx:          ctx,
-		config:       cfg,
-		APIKey:       NewAPIKeyClient(cfg),
-		AuditEntry:   NewAuditEntryClient(cfg),
-		DataKey:      NewDataKeyClient(cfg),
-		DiscoveryLog: NewDiscoveryLogClient(cfg),
-		Installation: NewInstallationClient(cfg),
-		KeyLease:     NewKeyLeaseClient(cfg),
-		Model:        NewModelClient(cfg),
-		ModelFamily:  NewModelFamilyClient(cfg),
-		Price:        NewPriceClient(cfg),
-		Provider:     NewProviderClient(cfg),
-		QuotaGroup:   NewQuotaGroupClient(cfg),
-		SDKVersion:   NewSDKVersionClient(cfg),
-		Setting:      NewSettingClient(cfg),
-		Usage:        NewUsageClient(cfg),
-		UsageEvent:   NewUsageEventClient(cfg),
-		UsageHorizon: NewUsageHorizonClient(cfg),
-		UsageTotal:   NewUsageTotalClient(cfg),
+		ctx:               ctx,
+		config:            cfg,
+		APIKey:            NewAPIKeyClient(cfg),
+		AuditEntry:        NewAuditEntryClient(cfg),
+		DataKey:           NewDataKeyClient(cfg),
+		DiscoveryLog:      NewDiscoveryLogClient(cfg),
+		Installation:      NewInstallationClient(cfg),
+		KeyLease:          NewKeyLeaseClient(cfg),
+		Model:             NewModelClient(cfg),
+		ModelFamily:       NewModelFamilyClient(cfg),
+		Price:             NewPriceClient(cfg),
+		Provider:          NewProviderClient(cfg),
+		QuotaGroup:        NewQuotaGroupClient(cfg),
+		SDKVersion:        NewSDKVersionClient(cfg),
+		Setting:           NewSettingClient(cfg),
+		Usage:             NewUsageClient(cfg),
+		UsageEvent:        NewUsageEventClient(cfg),
+		UsageHorizon:      NewUsageHorizonClient(cfg),
+		UsageQuarter:      NewUsageQuarterClient(cfg),
+		UsageTotal:        NewUsageTotalClient(cfg),
+		UsageTotalQuarter: NewUsageTotalQuarterClient(cfg),
 	}, nil
 }
 
@@ -280,7 +292,8 @@ func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
 		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.KeyLease,
 		c.Model, c.ModelFamily, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
-		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageTotal,
+		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.UsageTotalQuarter,
 	} {
 		n.Use(hooks...)
 	}
@@ -292,7 +305,8 @@ func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
 		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.Installation, c.KeyLease,
 		c.Model, c.ModelFamily, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
-		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageTotal,
+		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.UsageTotalQuarter,
 	} {
 		n.Intercept(interceptors...)
 	}
@@ -333,8 +347,12 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.UsageEvent.mutate(ctx, m)
 	case *UsageHorizonMutation:
 		return c.UsageHorizon.mutate(ctx, m)
+	case *UsageQuarterMutation:
+		return c.UsageQuarter.mutate(ctx, m)
 	case *UsageTotalMutation:
 		return c.UsageTotal.mutate(ctx, m)
+	case *UsageTotalQuarterMutation:
+		return c.UsageTotalQuarter.mutate(ctx, m)
 	default:
 		return nil, fmt.Errorf("ent: unknown mutation type %T", m)
 	}
@@ -473,6 +491,22 @@ func (c *APIKeyClient) QueryUsage(_m *APIKey) *UsageQuery {
 			sqlgraph.From(apikey.Table, apikey.FieldID, id),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageTable, apikey.UsageColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageQuarters queries the usage_quarters edge of a APIKey.
+func (c *APIKeyClient) QueryUsageQuarters(_m *APIKey) *UsageQuarterQuery {
+	query := (&UsageQuarterClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(apikey.Table, apikey.FieldID, id),
+			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, apikey.UsageQuartersTable, apikey.UsageQuartersColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -1502,6 +1536,22 @@ func (c *ModelClient) QueryUsage(_m *Model) *UsageQuery {
 	return query
 }
 
+// QueryUsageQuarters queries the usage_quarters edge of a Model.
+func (c *ModelClient) QueryUsageQuarters(_m *Model) *UsageQuarterQuery {
+	query := (&UsageQuarterClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageQuartersTable, model.UsageQuartersColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // QueryUsageTotals queries the usage_totals edge of a Model.
 func (c *ModelClient) QueryUsageTotals(_m *Model) *UsageTotalQuery {
 	query := (&UsageTotalClient{config: c.config}).Query()
@@ -1511,6 +1561,22 @@ func (c *ModelClient) QueryUsageTotals(_m *Model) *UsageTotalQuery {
 			sqlgraph.From(model.Table, model.FieldID, id),
 			sqlgraph.To(usagetotal.Table, usagetotal.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTotalsTable, model.UsageTotalsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageTotalQuarters queries the usage_total_quarters edge of a Model.
+func (c *ModelClient) QueryUsageTotalQuarters(_m *Model) *UsageTotalQuarterQuery {
+	query := (&UsageTotalQuarterClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(usagetotalquarter.Table, usagetotalquarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTotalQuartersTable, model.UsageTotalQuartersColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -1857,6 +1923,22 @@ func (c *PriceClient) QueryUsage(_m *Price) *UsageQuery {
 			sqlgraph.From(price.Table, price.FieldID, id),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageTable, price.UsageColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageQuarters queries the usage_quarters edge of a Price.
+func (c *PriceClient) QueryUsageQuarters(_m *Price) *UsageQuarterQuery {
+	query := (&UsageQuarterClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, id),
+			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageQuartersTable, price.UsageQuartersColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -3092,6 +3174,187 @@ func (c *UsageHorizonClient) mutate(ctx context.Context, m *UsageHorizonMutation
 	}
 }
 
+// UsageQuarterClient is a client for the UsageQuarter schema.
+type UsageQuarterClient struct {
+	config
+}
+
+// NewUsageQuarterClient returns a client for the UsageQuarter from the given config.
+func NewUsageQuarterClient(c config) *UsageQuarterClient {
+	return &UsageQuarterClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usagequarter.Hooks(f(g(h())))`.
+func (c *UsageQuarterClient) Use(hooks ...Hook) {
+	c.hooks.UsageQuarter = append(c.hooks.UsageQuarter, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usagequarter.Intercept(f(g(h())))`.
+func (c *UsageQuarterClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageQuarter = append(c.inters.UsageQuarter, interceptors...)
+}
+
+// Create returns a builder for creating a UsageQuarter entity.
+func (c *UsageQuarterClient) Create() *UsageQuarterCreate {
+	mutation := newUsageQuarterMutation(c.config, OpCreate)
+	return &UsageQuarterCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageQuarter entities.
+func (c *UsageQuarterClient) CreateBulk(builders ...*UsageQuarterCreate) *UsageQuarterCreateBulk {
+	return &UsageQuarterCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageQuarterClient) MapCreateBulk(slice any, setFunc func(*UsageQuarterCreate, int)) *UsageQuarterCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageQuarterCreateBulk{err: fmt.Errorf("calling to UsageQuarterClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageQuarterCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageQuarterCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageQuarter.
+func (c *UsageQuarterClient) Update() *UsageQuarterUpdate {
+	mutation := newUsageQuarterMutation(c.config, OpUpdate)
+	return &UsageQuarterUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageQuarterClient) UpdateOne(_m *UsageQuarter) *UsageQuarterUpdateOne {
+	mutation := newUsageQuarterMutation(c.config, OpUpdateOne, withUsageQuarter(_m))
+	return &UsageQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageQuarterClient) UpdateOneID(id uuid.UUID) *UsageQuarterUpdateOne {
+	mutation := newUsageQuarterMutation(c.config, OpUpdateOne, withUsageQuarterID(id))
+	return &UsageQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageQuarter.
+func (c *UsageQuarterClient) Delete() *UsageQuarterDelete {
+	mutation := newUsageQuarterMutation(c.config, OpDelete)
+	return &UsageQuarterDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageQuarterClient) DeleteOne(_m *UsageQuarter) *UsageQuarterDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageQuarterClient) DeleteOneID(id uuid.UUID) *UsageQuarterDeleteOne {
+	builder := c.Delete().Where(usagequarter.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageQuarterDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageQuarter.
+func (c *UsageQuarterClient) Query() *UsageQuarterQuery {
+	return &UsageQuarterQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageQuarter},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageQuarter entity by its id.
+func (c *UsageQuarterClient) Get(ctx context.Context, id uuid.UUID) (*UsageQuarter, error) {
+	return c.Query().Where(usagequarter.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageQuarterClient) GetX(ctx context.Context, id uuid.UUID) *UsageQuarter {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryModel queries the model edge of a UsageQuarter.
+func (c *UsageQuarterClient) QueryModel(_m *UsageQuarter) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagequarter.Table, usagequarter.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagequarter.ModelTable, usagequarter.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryKey queries the key edge of a UsageQuarter.
+func (c *UsageQuarterClient) QueryKey(_m *UsageQuarter) *APIKeyQuery {
+	query := (&APIKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagequarter.Table, usagequarter.FieldID, id),
+			sqlgraph.To(apikey.Table, apikey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagequarter.KeyTable, usagequarter.KeyColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryPrice queries the price edge of a UsageQuarter.
+func (c *UsageQuarterClient) QueryPrice(_m *UsageQuarter) *PriceQuery {
+	query := (&PriceClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagequarter.Table, usagequarter.FieldID, id),
+			sqlgraph.To(price.Table, price.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagequarter.PriceTable, usagequarter.PriceColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *UsageQuarterClient) Hooks() []Hook {
+	return c.hooks.UsageQuarter
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageQuarterClient) Interceptors() []Interceptor {
+	return c.inters.UsageQuarter
+}
+
+func (c *UsageQuarterClient) mutate(ctx context.Context, m *UsageQuarterMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageQuarterCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageQuarterUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageQuarterDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageQuarter mutation op: %q", m.Op())
+	}
+}
+
 // UsageTotalClient is a client for the UsageTotal schema.
 type UsageTotalClient struct {
 	config
@@ -3241,17 +3504,168 @@ func (c *UsageTotalClient) mutate(ctx context.Context, m *UsageTotalMutation) (V
 	}
 }
 
+// UsageTotalQuarterClient is a client for the UsageTotalQuarter schema.
+type UsageTotalQuarterClient struct {
+	config
+}
+
+// NewUsageTotalQuarterClient returns a client for the UsageTotalQuarter from the given config.
+func NewUsageTotalQuarterClient(c config) *UsageTotalQuarterClient {
+	return &UsageTotalQuarterClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usagetotalquarter.Hooks(f(g(h())))`.
+func (c *UsageTotalQuarterClient) Use(hooks ...Hook) {
+	c.hooks.UsageTotalQuarter = append(c.hooks.UsageTotalQuarter, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usagetotalquarter.Intercept(f(g(h())))`.
+func (c *UsageTotalQuarterClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageTotalQuarter = append(c.inters.UsageTotalQuarter, interceptors...)
+}
+
+// Create returns a builder for creating a UsageTotalQuarter entity.
+func (c *UsageTotalQuarterClient) Create() *UsageTotalQuarterCreate {
+	mutation := newUsageTotalQuarterMutation(c.config, OpCreate)
+	return &UsageTotalQuarterCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageTotalQuarter entities.
+func (c *UsageTotalQuarterClient) CreateBulk(builders ...*UsageTotalQuarterCreate) *UsageTotalQuarterCreateBulk {
+	return &UsageTotalQuarterCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageTotalQuarterClient) MapCreateBulk(slice any, setFunc func(*UsageTotalQuarterCreate, int)) *UsageTotalQuarterCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageTotalQuarterCreateBulk{err: fmt.Errorf("calling to UsageTotalQuarterClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageTotalQuarterCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageTotalQuarterCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageTotalQuarter.
+func (c *UsageTotalQuarterClient) Update() *UsageTotalQuarterUpdate {
+	mutation := newUsageTotalQuarterMutation(c.config, OpUpdate)
+	return &UsageTotalQuarterUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageTotalQuarterClient) UpdateOne(_m *UsageTotalQuarter) *UsageTotalQuarterUpdateOne {
+	mutation := newUsageTotalQuarterMutation(c.config, OpUpdateOne, withUsageTotalQuarter(_m))
+	return &UsageTotalQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageTotalQuarterClient) UpdateOneID(id uuid.UUID) *UsageTotalQuarterUpdateOne {
+	mutation := newUsageTotalQuarterMutation(c.config, OpUpdateOne, withUsageTotalQuarterID(id))
+	return &UsageTotalQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageTotalQuarter.
+func (c *UsageTotalQuarterClient) Delete() *UsageTotalQuarterDelete {
+	mutation := newUsageTotalQuarterMutation(c.config, OpDelete)
+	return &UsageTotalQuarterDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageTotalQuarterClient) DeleteOne(_m *UsageTotalQuarter) *UsageTotalQuarterDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageTotalQuarterClient) DeleteOneID(id uuid.UUID) *UsageTotalQuarterDeleteOne {
+	builder := c.Delete().Where(usagetotalquarter.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageTotalQuarterDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageTotalQuarter.
+func (c *UsageTotalQuarterClient) Query() *UsageTotalQuarterQuery {
+	return &UsageTotalQuarterQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageTotalQuarter},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageTotalQuarter entity by its id.
+func (c *UsageTotalQuarterClient) Get(ctx context.Context, id uuid.UUID) (*UsageTotalQuarter, error) {
+	return c.Query().Where(usagetotalquarter.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageTotalQuarterClient) GetX(ctx context.Context, id uuid.UUID) *UsageTotalQuarter {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryModel queries the model edge of a UsageTotalQuarter.
+func (c *UsageTotalQuarterClient) QueryModel(_m *UsageTotalQuarter) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagetotalquarter.Table, usagetotalquarter.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagetotalquarter.ModelTable, usagetotalquarter.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *UsageTotalQuarterClient) Hooks() []Hook {
+	return c.hooks.UsageTotalQuarter
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageTotalQuarterClient) Interceptors() []Interceptor {
+	return c.inters.UsageTotalQuarter
+}
+
+func (c *UsageTotalQuarterClient) mutate(ctx context.Context, m *UsageTotalQuarterMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageTotalQuarterCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageTotalQuarterUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageTotalQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageTotalQuarterDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageTotalQuarter mutation op: %q", m.Op())
+	}
+}
+
 // hooks and interceptors per client, for fast access.
 type (
 	hooks struct {
 		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, KeyLease, Model,
 		ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
-		UsageEvent, UsageHorizon, UsageTotal []ent.Hook
+		UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
+		UsageTotalQuarter []ent.Hook
 	}
 	inters struct {
 		APIKey, AuditEntry, DataKey, DiscoveryLog, Installation, KeyLease, Model,
 		ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
-		UsageEvent, UsageHorizon, UsageTotal []ent.Interceptor
+		UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
+		UsageTotalQuarter []ent.Interceptor
 	}
 )
 

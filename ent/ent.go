@@ -28,7 +28,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 )
 
 // ent aliases to avoid import conflicts in user's code.
@@ -89,23 +91,25 @@ var (
 func checkColumn(t, c string) error {
 	initCheck.Do(func() {
 		columnCheck = sql.NewColumnCheck(map[string]func(string) bool{
-			apikey.Table:       apikey.ValidColumn,
-			auditentry.Table:   auditentry.ValidColumn,
-			datakey.Table:      datakey.ValidColumn,
-			discoverylog.Table: discoverylog.ValidColumn,
-			installation.Table: installation.ValidColumn,
-			keylease.Table:     keylease.ValidColumn,
-			model.Table:        model.ValidColumn,
-			modelfamily.Table:  modelfamily.ValidColumn,
-			price.Table:        price.ValidColumn,
-			provider.Table:     provider.ValidColumn,
-			quotagroup.Table:   quotagroup.ValidColumn,
-			sdkversion.Table:   sdkversion.ValidColumn,
-			setting.Table:      setting.ValidColumn,
-			usage.Table:        usage.ValidColumn,
-			usageevent.Table:   usageevent.ValidColumn,
-			usagehorizon.Table: usagehorizon.ValidColumn,
-			usagetotal.Table:   usagetotal.ValidColumn,
+			apikey.Table:            apikey.ValidColumn,
+			auditentry.Table:        auditentry.ValidColumn,
+			datakey.Table:           datakey.ValidColumn,
+			discoverylog.Table:      discoverylog.ValidColumn,
+			installation.Table:      installation.ValidColumn,
+			keylease.Table:          keylease.ValidColumn,
+			model.Table:             model.ValidColumn,
+			modelfamily.Table:       modelfamily.ValidColumn,
+			price.Table:             price.ValidColumn,
+			provider.Table:          provider.ValidColumn,
+			quotagroup.Table:        quotagroup.ValidColumn,
+			sdkversion.Table:        sdkversion.ValidColumn,
+			setting.Table:           setting.ValidColumn,
+			usage.Table:             usage.ValidColumn,
+			usageevent.Table:        usageevent.ValidColumn,
+			usagehorizon.Table:      usagehorizon.ValidColumn,
+			usagequarter.Table:      usagequarter.ValidColumn,
+			usagetotal.Table:        usagetotal.ValidColumn,
+			usagetotalquarter.Table: usagetotalquarter.ValidColumn,
 		})
 	})
 	return columnCheck(t, c)

@@ -79,13 +79,17 @@ type ModelEdges struct {
 	Prices []*Price `json:"prices,omitempty"`
 	// Usage holds the value of the usage edge.
 	Usage []*Usage `json:"usage,omitempty"`
+	// UsageQuarters holds the value of the usage_quarters edge.
+	UsageQuarters []*UsageQuarter `json:"usage_quarters,omitempty"`
 	// UsageTotals holds the value of the usage_totals edge.
 	UsageTotals []*UsageTotal `json:"usage_totals,omitempty"`
+	// UsageTotalQuarters holds the value of the usage_total_quarters edge.
+	UsageTotalQuarters []*UsageTotalQuarter `json:"usage_total_quarters,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [7]bool
+	loadedTypes [9]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -137,19 +141,37 @@ func (e ModelEdges) UsageOrErr() ([]*Usage, error) {
 	return nil, &NotLoadedError{edge: "usage"}
 }
 
+// UsageQuartersOrErr returns the UsageQuarters value or an error if the edge
+// was not loaded in eager-loading.
+func (e ModelEdges) UsageQuartersOrErr() ([]*UsageQuarter, error) {
+	if e.loadedTypes[5] {
+		return e.UsageQuarters, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_quarters"}
+}
+
 // UsageTotalsOrErr returns the UsageTotals value or an error if the edge
 // was not loaded in eager-loading.
 func (e ModelEdges) UsageTotalsOrErr() ([]*UsageTotal, error) {
-	if e.loadedTypes[5] {
+	if e.loadedTypes[6] {
 		return e.UsageTotals, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_totals"}
 }
 
+// UsageTotalQuartersOrErr returns the UsageTotalQuarters value or an error if the edge
+// was not loaded in eager-loading.
+func (e ModelEdges) UsageTotalQuartersOrErr() ([]*UsageTotalQuarter, error) {
+	if e.loadedTypes[7] {
+		return e.UsageTotalQuarters, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_total_quarters"}
+}
+
 // UsageEventsOrErr returns the UsageEvents value or an error if the edge
 // was not loaded in eager-loading.
 func (e ModelEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
-	if e.loadedTypes[6] {
+	if e.loadedTypes[8] {
 		return e.UsageEvents, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_events"}
@@ -356,9 +378,19 @@ func (_m *Model) QueryUsage() *UsageQuery {
 	return NewModelClient(_m.config).QueryUsage(_m)
 }
 
+// QueryUsageQuarters queries the "usage_quarters" edge of the Model entity.
+func (_m *Model) QueryUsageQuarters() *UsageQuarterQuery {
+	return NewModelClient(_m.config).QueryUsageQuarters(_m)
+}
+
 // QueryUsageTotals queries the "usage_totals" edge of the Model entity.
 func (_m *Model) QueryUsageTotals() *UsageTotalQuery {
 	return NewModelClient(_m.config).QueryUsageTotals(_m)
+}
+
+// QueryUsageTotalQuarters queries the "usage_total_quarters" edge of the Model entity.
+func (_m *Model) QueryUsageTotalQuarters() *UsageTotalQuarterQuery {
+	return NewModelClient(_m.config).QueryUsageTotalQuarters(_m)
 }
 
 // QueryUsageEvents queries the "usage_events" edge of the Model entity.

@@ -20,7 +20,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -349,6 +351,21 @@ func (_c *ModelCreate) AddUsage(v ...*Usage) *ModelCreate {
 	return _c.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_c *ModelCreate) AddUsageQuarterIDs(ids ...uuid.UUID) *ModelCreate {
+	_c.mutation.AddUsageQuarterIDs(ids...)
+	return _c
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_c *ModelCreate) AddUsageQuarters(v ...*UsageQuarter) *ModelCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageTotalIDs adds the "usage_totals" edge to the UsageTotal entity by IDs.
 func (_c *ModelCreate) AddUsageTotalIDs(ids ...uuid.UUID) *ModelCreate {
 	_c.mutation.AddUsageTotalIDs(ids...)
@@ -362,6 +379,21 @@ func (_c *ModelCreate) AddUsageTotals(v ...*UsageTotal) *ModelCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddUsageTotalIDs(ids...)
+}
+
+// AddUsageTotalQuarterIDs adds the "usage_total_quarters" edge to the UsageTotalQuarter entity by IDs.
+func (_c *ModelCreate) AddUsageTotalQuarterIDs(ids ...uuid.UUID) *ModelCreate {
+	_c.mutation.AddUsageTotalQuarterIDs(ids...)
+	return _c
+}
+
+// AddUsageTotalQuarters adds the "usage_total_quarters" edges to the UsageTotalQuarter entity.
+func (_c *ModelCreate) AddUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageTotalQuarterIDs(ids...)
 }
 
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
@@ -704,6 +736,22 @@ func (_c *ModelCreate) createSpec() (*Model, *sqlgraph.CreateSpec) {
 		}
 		_spec.Edges = append(_spec.Edges, edge)
 	}
+	if nodes := _c.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageQuartersTable,
+			Columns: []string{model.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
 	if nodes := _c.mutation.UsageTotalsIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.O2M,
@@ -713,6 +761,22 @@ func (_c *ModelCreate) createSpec() (*Model, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagetotal.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageTotalQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalQuartersTable,
+			Columns: []string{model.UsageTotalQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

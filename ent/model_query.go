@@ -21,24 +21,28 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 )
 
 // ModelQuery is the builder for querying Model entities.
 type ModelQuery struct {
 	config
-	ctx             *QueryContext
-	order           []model.OrderOption
-	inters          []Interceptor
-	predicates      []predicate.Model
-	withProvider    *ProviderQuery
-	withFamily      *ModelFamilyQuery
-	withLeases      *KeyLeaseQuery
-	withPrices      *PriceQuery
-	withUsage       *UsageQuery
-	withUsageTotals *UsageTotalQuery
-	withUsageEvents *UsageEventQuery
-	modifiers       []func(*sql.Selector)
+	ctx                    *QueryContext
+	order                  []model.OrderOption
+	inters                 []Interceptor
+	predicates             []predicate.Model
+	withProvider           *ProviderQuery
+	withFamily             *ModelFamilyQuery
+	withLeases             *KeyLeaseQuery
+	withPrices             *PriceQuery
+	withUsage              *UsageQuery
+	withUsageQuarters      *UsageQuarterQuery
+	withUsageTotals        *UsageTotalQuery
+	withUsageTotalQuarters *UsageTotalQuarterQuery
+	withUsageEvents        *UsageEventQuery
+	modifiers              []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -185,6 +189,28 @@ func (_q *ModelQuery) QueryUsage() *UsageQuery {
 	return query
 }
 
+// QueryUsageQuarters chains the current query on the "usage_quarters" edge.
+func (_q *ModelQuery) QueryUsageQuarters() *UsageQuarterQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageQuartersTable, model.UsageQuartersColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
 // QueryUsageTotals chains the current query on the "usage_totals" edge.
 func (_q *ModelQuery) QueryUsageTotals() *UsageTotalQuery {
 	query := (&UsageTotalClient{config: _q.config}).Query()
@@ -200,6 +226,28 @@ func (_q *ModelQuery) QueryUsageTotals() *UsageTotalQuery {
 			sqlgraph.From(model.Table, model.FieldID, selector),
 			sqlgraph.To(usagetotal.Table, usagetotal.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTotalsTable, model.UsageTotalsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageTotalQuarters chains the current query on the "usage_total_quarters" edge.
+func (_q *ModelQuery) QueryUsageTotalQuarters() *UsageTotalQuarterQuery {
+	query := (&UsageTotalQuarterClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(usagetotalquarter.Table, usagetotalquarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTotalQuartersTable, model.UsageTotalQuartersColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -416,18 +464,20 @@ func (_q *ModelQuery) Clone() *ModelQuery {
 		return nil
 	}
 	return &ModelQuery{
-		config:          _q.config,
-		ctx:             _q.ctx.Clone(),
-		order:           append([]model.OrderOption{}, _q.order...),
-		inters:          append([]Interceptor{}, _q.inters...),
-		predicates:      append([]predicate.Model{}, _q.predicates...),
-		withProvider:    _q.withProvider.Clone(),
-		withFamily:      _q.withFamily.Clone(),
-		withLeases:      _q.withLeases.Clone(),
-		withPrices:      _q.withPrices.Clone(),
-		withUsage:       _q.withUsage.Clone(),
-		withUsageTotals: _q.withUsageTotals.Clone(),
-		withUsageEvents: _q.withUsageEvents.Clone(),
+		config:                 _q.config,
+		ctx:                    _q.ctx.Clone(),
+		order:                  append([]model.OrderOption{}, _q.order...),
+		inters:                 append([]Interceptor{}, _q.inters...),
+		predicates:             append([]predicate.Model{}, _q.predicates...),
+		withProvider:           _q.withProvider.Clone(),
+		withFamily:             _q.withFamily.Clone(),
+		withLeases:             _q.withLeases.Clone(),
+		withPrices:             _q.withPrices.Clone(),
+		withUsage:              _q.withUsage.Clone(),
+		withUsageQuarters:      _q.withUsageQuarters.Clone(),
+		withUsageTotals:        _q.withUsageTotals.Clone(),
+		withUsageTotalQuarters: _q.withUsageTotalQuarters.Clone(),
+		withUsageEvents:        _q.withUsageEvents.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -490,6 +540,17 @@ func (_q *ModelQuery) WithUsage(opts ...func(*UsageQuery)) *ModelQuery {
 	return _q
 }
 
+// WithUsageQuarters tells the query-builder to eager-load the nodes that are connected to
+// the "usage_quarters" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithUsageQuarters(opts ...func(*UsageQuarterQuery)) *ModelQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageQuarters = query
+	return _q
+}
+
 // WithUsageTotals tells the query-builder to eager-load the nodes that are connected to
 // the "usage_totals" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *ModelQuery) WithUsageTotals(opts ...func(*UsageTotalQuery)) *ModelQuery {
@@ -498,6 +559,17 @@ func (_q *ModelQuery) WithUsageTotals(opts ...func(*UsageTotalQuery)) *ModelQuer
 		opt(query)
 	}
 	_q.withUsageTotals = query
+	return _q
+}
+
+// WithUsageTotalQuarters tells the query-builder to eager-load the nodes that are connected to
+// the "usage_total_quarters" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithUsageTotalQuarters(opts ...func(*UsageTotalQuarterQuery)) *ModelQuery {
+	query := (&UsageTotalQuarterClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageTotalQuarters = query
 	return _q
 }
 
@@ -590,13 +662,15 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 	var (
 		nodes       = []*Model{}
 		_spec       = _q.querySpec()
-		loadedTypes = [7]bool{
+		loadedTypes = [9]bool{
 			_q.withProvider != nil,
 			_q.withFamily != nil,
 			_q.withLeases != nil,
 			_q.withPrices != nil,
 			_q.withUsage != nil,
+			_q.withUsageQuarters != nil,
 			_q.withUsageTotals != nil,
+			_q.withUsageTotalQuarters != nil,
 			_q.withUsageEvents != nil,
 		}
 	)
@@ -654,10 +728,26 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 			return nil, err
 		}
 	}
+	if query := _q.withUsageQuarters; query != nil {
+		if err := _q.loadUsageQuarters(ctx, query, nodes,
+			func(n *Model) { n.Edges.UsageQuarters = []*UsageQuarter{} },
+			func(n *Model, e *UsageQuarter) { n.Edges.UsageQuarters = append(n.Edges.UsageQuarters, e) }); err != nil {
+			return nil, err
+		}
+	}
 	if query := _q.withUsageTotals; query != nil {
 		if err := _q.loadUsageTotals(ctx, query, nodes,
 			func(n *Model) { n.Edges.UsageTotals = []*UsageTotal{} },
 			func(n *Model, e *UsageTotal) { n.Edges.UsageTotals = append(n.Edges.UsageTotals, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageTotalQuarters; query != nil {
+		if err := _q.loadUsageTotalQuarters(ctx, query, nodes,
+			func(n *Model) { n.Edges.UsageTotalQuarters = []*UsageTotalQuarter{} },
+			func(n *Model, e *UsageTotalQuarter) {
+				n.Edges.UsageTotalQuarters = append(n.Edges.UsageTotalQuarters, e)
+			}); err != nil {
 			return nil, err
 		}
 	}
@@ -825,6 +915,36 @@ func (_q *ModelQuery) loadUsage(ctx context.Context, query *UsageQuery, nodes []
 	}
 	return nil
 }
+func (_q *ModelQuery) loadUsageQuarters(ctx context.Context, query *UsageQuarterQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageQuarter)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagequarter.FieldModelID)
+	}
+	query.Where(predicate.UsageQuarter(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.UsageQuartersColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
 func (_q *ModelQuery) loadUsageTotals(ctx context.Context, query *UsageTotalQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageTotal)) error {
 	fks := make([]driver.Value, 0, len(nodes))
 	nodeids := make(map[uuid.UUID]*Model)
@@ -840,6 +960,36 @@ func (_q *ModelQuery) loadUsageTotals(ctx context.Context, query *UsageTotalQuer
 	}
 	query.Where(predicate.UsageTotal(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(model.UsageTotalsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ModelQuery) loadUsageTotalQuarters(ctx context.Context, query *UsageTotalQuarterQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageTotalQuarter)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagetotalquarter.FieldModelID)
+	}
+	query.Where(predicate.UsageTotalQuarter(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.UsageTotalQuartersColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -20,7 +20,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -417,6 +419,21 @@ func (_u *ModelUpdate) AddUsage(v ...*Usage) *ModelUpdate {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_u *ModelUpdate) AddUsageQuarterIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.AddUsageQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_u *ModelUpdate) AddUsageQuarters(v ...*UsageQuarter) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageTotalIDs adds the "usage_totals" edge to the UsageTotal entity by IDs.
 func (_u *ModelUpdate) AddUsageTotalIDs(ids ...uuid.UUID) *ModelUpdate {
 	_u.mutation.AddUsageTotalIDs(ids...)
@@ -430,6 +447,21 @@ func (_u *ModelUpdate) AddUsageTotals(v ...*UsageTotal) *ModelUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.AddUsageTotalIDs(ids...)
+}
+
+// AddUsageTotalQuarterIDs adds the "usage_total_quarters" edge to the UsageTotalQuarter entity by IDs.
+func (_u *ModelUpdate) AddUsageTotalQuarterIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.AddUsageTotalQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageTotalQuarters adds the "usage_total_quarters" edges to the UsageTotalQuarter entity.
+func (_u *ModelUpdate) AddUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageTotalQuarterIDs(ids...)
 }
 
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
@@ -527,6 +559,27 @@ func (_u *ModelUpdate) RemoveUsage(v ...*Usage) *ModelUpdate {
 	return _u.RemoveUsageIDs(ids...)
 }
 
+// ClearUsageQuarters clears all "usage_quarters" edges to the UsageQuarter entity.
+func (_u *ModelUpdate) ClearUsageQuarters() *ModelUpdate {
+	_u.mutation.ClearUsageQuarters()
+	return _u
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to UsageQuarter entities by IDs.
+func (_u *ModelUpdate) RemoveUsageQuarterIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.RemoveUsageQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageQuarters removes "usage_quarters" edges to UsageQuarter entities.
+func (_u *ModelUpdate) RemoveUsageQuarters(v ...*UsageQuarter) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageQuarterIDs(ids...)
+}
+
 // ClearUsageTotals clears all "usage_totals" edges to the UsageTotal entity.
 func (_u *ModelUpdate) ClearUsageTotals() *ModelUpdate {
 	_u.mutation.ClearUsageTotals()
@@ -546,6 +599,27 @@ func (_u *ModelUpdate) RemoveUsageTotals(v ...*UsageTotal) *ModelUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageTotalIDs(ids...)
+}
+
+// ClearUsageTotalQuarters clears all "usage_total_quarters" edges to the UsageTotalQuarter entity.
+func (_u *ModelUpdate) ClearUsageTotalQuarters() *ModelUpdate {
+	_u.mutation.ClearUsageTotalQuarters()
+	return _u
+}
+
+// RemoveUsageTotalQuarterIDs removes the "usage_total_quarters" edge to UsageTotalQuarter entities by IDs.
+func (_u *ModelUpdate) RemoveUsageTotalQuarterIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.RemoveUsageTotalQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageTotalQuarters removes "usage_total_quarters" edges to UsageTotalQuarter entities.
+func (_u *ModelUpdate) RemoveUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageTotalQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -890,6 +964,51 @@ func (_u *ModelUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 		}
 		_spec.Edges.Add = append(_spec.Edges.Add, edge)
 	}
+	if _u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageQuartersTable,
+			Columns: []string{model.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageQuartersTable,
+			Columns: []string{model.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageQuartersTable,
+			Columns: []string{model.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
 	if _u.mutation.UsageTotalsCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.O2M,
@@ -928,6 +1047,51 @@ func (_u *ModelUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagetotal.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageTotalQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalQuartersTable,
+			Columns: []string{model.UsageTotalQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageTotalQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageTotalQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalQuartersTable,
+			Columns: []string{model.UsageTotalQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageTotalQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalQuartersTable,
+			Columns: []string{model.UsageTotalQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -1381,6 +1545,21 @@ func (_u *ModelUpdateOne) AddUsage(v ...*Usage) *ModelUpdateOne {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_u *ModelUpdateOne) AddUsageQuarterIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.AddUsageQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_u *ModelUpdateOne) AddUsageQuarters(v ...*UsageQuarter) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageTotalIDs adds the "usage_totals" edge to the UsageTotal entity by IDs.
 func (_u *ModelUpdateOne) AddUsageTotalIDs(ids ...uuid.UUID) *ModelUpdateOne {
 	_u.mutation.AddUsageTotalIDs(ids...)
@@ -1394,6 +1573,21 @@ func (_u *ModelUpdateOne) AddUsageTotals(v ...*UsageTotal) *ModelUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.AddUsageTotalIDs(ids...)
+}
+
+// AddUsageTotalQuarterIDs adds the "usage_total_quarters" edge to the UsageTotalQuarter entity by IDs.
+func (_u *ModelUpdateOne) AddUsageTotalQuarterIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.AddUsageTotalQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageTotalQuarters adds the "usage_total_quarters" edges to the UsageTotalQuarter entity.
+func (_u *ModelUpdateOne) AddUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageTotalQuarterIDs(ids...)
 }
 
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
@@ -1491,6 +1685,27 @@ func (_u *ModelUpdateOne) RemoveUsage(v ...*Usage) *ModelUpdateOne {
 	return _u.RemoveUsageIDs(ids...)
 }
 
+// ClearUsageQuarters clears all "usage_quarters" edges to the UsageQuarter entity.
+func (_u *ModelUpdateOne) ClearUsageQuarters() *ModelUpdateOne {
+	_u.mutation.ClearUsageQuarters()
+	return _u
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to UsageQuarter entities by IDs.
+func (_u *ModelUpdateOne) RemoveUsageQuarterIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.RemoveUsageQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageQuarters removes "usage_quarters" edges to UsageQuarter entities.
+func (_u *ModelUpdateOne) RemoveUsageQuarters(v ...*UsageQuarter) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageQuarterIDs(ids...)
+}
+
 // ClearUsageTotals clears all "usage_totals" edges to the UsageTotal entity.
 func (_u *ModelUpdateOne) ClearUsageTotals() *ModelUpdateOne {
 	_u.mutation.ClearUsageTotals()
@@ -1510,6 +1725,27 @@ func (_u *ModelUpdateOne) RemoveUsageTotals(v ...*UsageTotal) *ModelUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageTotalIDs(ids...)
+}
+
+// ClearUsageTotalQuarters clears all "usage_total_quarters" edges to the UsageTotalQuarter entity.
+func (_u *ModelUpdateOne) ClearUsageTotalQuarters() *ModelUpdateOne {
+	_u.mutation.ClearUsageTotalQuarters()
+	return _u
+}
+
+// RemoveUsageTotalQuarterIDs removes the "usage_total_quarters" edge to UsageTotalQuarter entities by IDs.
+func (_u *ModelUpdateOne) RemoveUsageTotalQuarterIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.RemoveUsageTotalQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageTotalQuarters removes "usage_total_quarters" edges to UsageTotalQuarter entities.
+func (_u *ModelUpdateOne) RemoveUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageTotalQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -1884,6 +2120,51 @@ func (_u *ModelUpdateOne) sqlSave(ctx context.Context) (_node *Model, err error)
 		}
 		_spec.Edges.Add = append(_spec.Edges.Add, edge)
 	}
+	if _u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageQuartersTable,
+			Columns: []string{model.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageQuartersTable,
+			Columns: []string{model.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageQuartersTable,
+			Columns: []string{model.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
 	if _u.mutation.UsageTotalsCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.O2M,
@@ -1922,6 +2203,51 @@ func (_u *ModelUpdateOne) sqlSave(ctx context.Context) (_node *Model, err error)
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagetotal.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageTotalQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalQuartersTable,
+			Columns: []string{model.UsageTotalQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageTotalQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageTotalQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalQuartersTable,
+			Columns: []string{model.UsageTotalQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageTotalQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageTotalQuartersTable,
+			Columns: []string{model.UsageTotalQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

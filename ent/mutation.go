@@ -30,7 +30,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -43,23 +45,25 @@ const (
 	OpUpdateOne = ent.OpUpdateOne
 
 	// Node types.
-	TypeAPIKey       = "APIKey"
-	TypeAuditEntry   = "AuditEntry"
-	TypeDataKey      = "DataKey"
-	TypeDiscoveryLog = "DiscoveryLog"
-	TypeInstallation = "Installation"
-	TypeKeyLease     = "KeyLease"
-	TypeModel        = "Model"
-	TypeModelFamily  = "ModelFamily"
-	TypePrice        = "Price"
-	TypeProvider     = "Provider"
-	TypeQuotaGroup   = "QuotaGroup"
-	TypeSDKVersion   = "SDKVersion"
-	TypeSetting      = "Setting"
-	TypeUsage        = "Usage"
-	TypeUsageEvent   = "UsageEvent"
-	TypeUsageHorizon = "UsageHorizon"
-	TypeUsageTotal   = "UsageTotal"
+	TypeAPIKey            = "APIKey"
+	TypeAuditEntry        = "AuditEntry"
+	TypeDataKey           = "DataKey"
+	TypeDiscoveryLog      = "DiscoveryLog"
+	TypeInstallation      = "Installation"
+	TypeKeyLease          = "KeyLease"
+	TypeModel             = "Model"
+	TypeModelFamily       = "ModelFamily"
+	TypePrice             = "Price"
+	TypeProvider          = "Provider"
+	TypeQuotaGroup        = "QuotaGroup"
+	TypeSDKVersion        = "SDKVersion"
+	TypeSetting           = "Setting"
+	TypeUsage             = "Usage"
+	TypeUsageEvent        = "UsageEvent"
+	TypeUsageHorizon      = "UsageHorizon"
+	TypeUsageQuarter      = "UsageQuarter"
+	TypeUsageTotal        = "UsageTotal"
+	TypeUsageTotalQuarter = "UsageTotalQuarter"
 )
 
 // APIKeyMutation represents an operation that mutates the APIKey nodes in the graph.
@@ -140,6 +144,9 @@ type APIKeyMutation struct {
 	usage                   map[uuid.UUID]struct{}
 	removedusage            map[uuid.UUID]struct{}
 	clearedusage            bool
+	usage_quarters          map[uuid.UUID]struct{}
+	removedusage_quarters   map[uuid.UUID]struct{}
+	clearedusage_quarters   bool
 	usage_events            map[uuid.UUID]struct{}
 	removedusage_events     map[uuid.UUID]struct{}
 	clearedusage_events     bool
@@ -2655,6 +2662,60 @@ func (m *APIKeyMutation) ResetUsage() {
 	m.removedusage = nil
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by ids.
+func (m *APIKeyMutation) AddUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.usage_quarters == nil {
+		m.usage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageQuarters clears the "usage_quarters" edge to the UsageQuarter entity.
+func (m *APIKeyMutation) ClearUsageQuarters() {
+	m.clearedusage_quarters = true
+}
+
+// UsageQuartersCleared reports if the "usage_quarters" edge to the UsageQuarter entity was cleared.
+func (m *APIKeyMutation) UsageQuartersCleared() bool {
+	return m.clearedusage_quarters
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (m *APIKeyMutation) RemoveUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.removedusage_quarters == nil {
+		m.removedusage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_quarters, ids[i])
+		m.removedusage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageQuarters returns the removed IDs of the "usage_quarters" edge to the UsageQuarter entity.
+func (m *APIKeyMutation) RemovedUsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageQuartersIDs returns the "usage_quarters" edge IDs in the mutation.
+func (m *APIKeyMutation) UsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.usage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageQuarters resets all changes to the "usage_quarters" edge.
+func (m *APIKeyMutation) ResetUsageQuarters() {
+	m.usage_quarters = nil
+	m.clearedusage_quarters = false
+	m.removedusage_quarters = nil
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
 func (m *APIKeyMutation) AddUsageEventIDs(ids ...uuid.UUID) {
 	if m.usage_events == nil {
@@ -4056,12 +4117,15 @@ func (m *APIKeyMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *APIKeyMutation) AddedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.provider != nil {
 		edges = append(edges, apikey.EdgeProvider)
 	}
 	if m.usage != nil {
 		edges = append(edges, apikey.EdgeUsage)
+	}
+	if m.usage_quarters != nil {
+		edges = append(edges, apikey.EdgeUsageQuarters)
 	}
 	if m.usage_events != nil {
 		edges = append(edges, apikey.EdgeUsageEvents)
@@ -4092,6 +4156,12 @@ func (m *APIKeyMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case apikey.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.usage_quarters))
+		for id := range m.usage_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case apikey.EdgeUsageEvents:
 		ids := make([]ent.Value, 0, len(m.usage_events))
 		for id := range m.usage_events {
@@ -4118,9 +4188,12 @@ func (m *APIKeyMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *APIKeyMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.removedusage != nil {
 		edges = append(edges, apikey.EdgeUsage)
+	}
+	if m.removedusage_quarters != nil {
+		edges = append(edges, apikey.EdgeUsageQuarters)
 	}
 	if m.removedusage_events != nil {
 		edges = append(edges, apikey.EdgeUsageEvents)
@@ -4138,6 +4211,12 @@ func (m *APIKeyMutation) RemovedIDs(name string) []ent.Value {
 	case apikey.EdgeUsage:
 		ids := make([]ent.Value, 0, len(m.removedusage))
 		for id := range m.removedusage {
+			ids = append(ids, id)
+		}
+		return ids
+	case apikey.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.removedusage_quarters))
+		for id := range m.removedusage_quarters {
 			ids = append(ids, id)
 		}
 		return ids
@@ -4159,12 +4238,15 @@ func (m *APIKeyMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *APIKeyMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.clearedprovider {
 		edges = append(edges, apikey.EdgeProvider)
 	}
 	if m.clearedusage {
 		edges = append(edges, apikey.EdgeUsage)
+	}
+	if m.clearedusage_quarters {
+		edges = append(edges, apikey.EdgeUsageQuarters)
 	}
 	if m.clearedusage_events {
 		edges = append(edges, apikey.EdgeUsageEvents)
@@ -4189,6 +4271,8 @@ func (m *APIKeyMutation) EdgeCleared(name string) bool {
 		return m.clearedprovider
 	case apikey.EdgeUsage:
 		return m.clearedusage
+	case apikey.EdgeUsageQuarters:
+		return m.clearedusage_quarters
 	case apikey.EdgeUsageEvents:
 		return m.clearedusage_events
 	case apikey.EdgeLeases:
@@ -4227,6 +4311,9 @@ func (m *APIKeyMutation) ResetEdge(name string) error {
 		return nil
 	case apikey.EdgeUsage:
 		m.ResetUsage()
+		return nil
+	case apikey.EdgeUsageQuarters:
+		m.ResetUsageQuarters()
 		return nil
 	case apikey.EdgeUsageEvents:
 		m.ResetUsageEvents()
@@ -8038,54 +8125,60 @@ func (m *KeyLeaseMutation) ResetEdge(name string) error {
 // ModelMutation represents an operation that mutates the Model nodes in the graph.
 type ModelMutation struct {
 	config
-	op                         Op
-	typ                        string
-	id                         *uuid.UUID
-	created_at                 *time.Time
-	updated_at                 *time.Time
-	deleted_at                 *time.Time
-	model_id                   *string
-	name                       *string
-	description                *string
-	cost_per_1m_input          *money.USD
-	addcost_per_1m_input       *money.USD
-	cost_per_1m_output         *money.USD
-	addcost_per_1m_output      *money.USD
-	context_window             *int64
-	addcontext_window          *int64
-	max_output_tokens          *int64
-	addmax_output_tokens       *int64
-	supports_images            *bool
-	supports_audio             *bool
-	supports_tools             *bool
-	supports_structured_output *bool
-	can_reason                 *bool
-	can_stream                 *bool
-	deprecated                 *bool
-	deprecated_at              *time.Time
-	clearedFields              map[string]struct{}
-	provider                   *uuid.UUID
-	clearedprovider            bool
-	family                     *uuid.UUID
-	clearedfamily              bool
-	leases                     map[uuid.UUID]struct{}
-	removedleases              map[uuid.UUID]struct{}
-	clearedleases              bool
-	prices                     map[uuid.UUID]struct{}
-	removedprices              map[uuid.UUID]struct{}
-	clearedprices              bool
-	usage                      map[uuid.UUID]struct{}
-	removedusage               map[uuid.UUID]struct{}
-	clearedusage               bool
-	usage_totals               map[uuid.UUID]struct{}
-	removedusage_totals        map[uuid.UUID]struct{}
-	clearedusage_totals        bool
-	usage_events               map[uuid.UUID]struct{}
-	removedusage_events        map[uuid.UUID]struct{}
-	clearedusage_events        bool
-	done                       bool
-	oldValue                   func(context.Context) (*Model, error)
-	predicates                 []predicate.Model
+	op                          Op
+	typ                         string
+	id                          *uuid.UUID
+	created_at                  *time.Time
+	updated_at                  *time.Time
+	deleted_at                  *time.Time
+	model_id                    *string
+	name                        *string
+	description                 *string
+	cost_per_1m_input           *money.USD
+	addcost_per_1m_input        *money.USD
+	cost_per_1m_output          *money.USD
+	addcost_per_1m_output       *money.USD
+	context_window              *int64
+	addcontext_window           *int64
+	max_output_tokens           *int64
+	addmax_output_tokens        *int64
+	supports_images             *bool
+	supports_audio              *bool
+	supports_tools              *bool
+	supports_structured_output  *bool
+	can_reason                  *bool
+	can_stream                  *bool
+	deprecated                  *bool
+	deprecated_at               *time.Time
+	clearedFields               map[string]struct{}
+	provider                    *uuid.UUID
+	clearedprovider             bool
+	family                      *uuid.UUID
+	clearedfamily               bool
+	leases                      map[uuid.UUID]struct{}
+	removedleases               map[uuid.UUID]struct{}
+	clearedleases               bool
+	prices                      map[uuid.UUID]struct{}
+	removedprices               map[uuid.UUID]struct{}
+	clearedprices               bool
+	usage                       map[uuid.UUID]struct{}
+	removedusage                map[uuid.UUID]struct{}
+	clearedusage                bool
+	usage_quarters              map[uuid.UUID]struct{}
+	removedusage_quarters       map[uuid.UUID]struct{}
+	clearedusage_quarters       bool
+	usage_totals                map[uuid.UUID]struct{}
+	removedusage_totals         map[uuid.UUID]struct{}
+	clearedusage_totals         bool
+	usage_total_quarters        map[uuid.UUID]struct{}
+	removedusage_total_quarters map[uuid.UUID]struct{}
+	clearedusage_total_quarters bool
+	usage_events                map[uuid.UUID]struct{}
+	removedusage_events         map[uuid.UUID]struct{}
+	clearedusage_events         bool
+	done                        bool
+	oldValue                    func(context.Context) (*Model, error)
+	predicates                  []predicate.Model
 }
 
 var _ ent.Mutation = (*ModelMutation)(nil)
@@ -9275,6 +9368,60 @@ func (m *ModelMutation) ResetUsage() {
 	m.removedusage = nil
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by ids.
+func (m *ModelMutation) AddUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.usage_quarters == nil {
+		m.usage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageQuarters clears the "usage_quarters" edge to the UsageQuarter entity.
+func (m *ModelMutation) ClearUsageQuarters() {
+	m.clearedusage_quarters = true
+}
+
+// UsageQuartersCleared reports if the "usage_quarters" edge to the UsageQuarter entity was cleared.
+func (m *ModelMutation) UsageQuartersCleared() bool {
+	return m.clearedusage_quarters
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (m *ModelMutation) RemoveUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.removedusage_quarters == nil {
+		m.removedusage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_quarters, ids[i])
+		m.removedusage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageQuarters returns the removed IDs of the "usage_quarters" edge to the UsageQuarter entity.
+func (m *ModelMutation) RemovedUsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageQuartersIDs returns the "usage_quarters" edge IDs in the mutation.
+func (m *ModelMutation) UsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.usage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageQuarters resets all changes to the "usage_quarters" edge.
+func (m *ModelMutation) ResetUsageQuarters() {
+	m.usage_quarters = nil
+	m.clearedusage_quarters = false
+	m.removedusage_quarters = nil
+}
+
 // AddUsageTotalIDs adds the "usage_totals" edge to the UsageTotal entity by ids.
 func (m *ModelMutation) AddUsageTotalIDs(ids ...uuid.UUID) {
 	if m.usage_totals == nil {
@@ -9327,6 +9474,60 @@ func (m *ModelMutation) ResetUsageTotals() {
 	m.usage_totals = nil
 	m.clearedusage_totals = false
 	m.removedusage_totals = nil
+}
+
+// AddUsageTotalQuarterIDs adds the "usage_total_quarters" edge to the UsageTotalQuarter entity by ids.
+func (m *ModelMutation) AddUsageTotalQuarterIDs(ids ...uuid.UUID) {
+	if m.usage_total_quarters == nil {
+		m.usage_total_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_total_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageTotalQuarters clears the "usage_total_quarters" edge to the UsageTotalQuarter entity.
+func (m *ModelMutation) ClearUsageTotalQuarters() {
+	m.clearedusage_total_quarters = true
+}
+
+// UsageTotalQuartersCleared reports if the "usage_total_quarters" edge to the UsageTotalQuarter entity was cleared.
+func (m *ModelMutation) UsageTotalQuartersCleared() bool {
+	return m.clearedusage_total_quarters
+}
+
+// RemoveUsageTotalQuarterIDs removes the "usage_total_quarters" edge to the UsageTotalQuarter entity by IDs.
+func (m *ModelMutation) RemoveUsageTotalQuarterIDs(ids ...uuid.UUID) {
+	if m.removedusage_total_quarters == nil {
+		m.removedusage_total_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_total_quarters, ids[i])
+		m.removedusage_total_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageTotalQuarters returns the removed IDs of the "usage_total_quarters" edge to the UsageTotalQuarter entity.
+func (m *ModelMutation) RemovedUsageTotalQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_total_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageTotalQuartersIDs returns the "usage_total_quarters" edge IDs in the mutation.
+func (m *ModelMutation) UsageTotalQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.usage_total_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageTotalQuarters resets all changes to the "usage_total_quarters" edge.
+func (m *ModelMutation) ResetUsageTotalQuarters() {
+	m.usage_total_quarters = nil
+	m.clearedusage_total_quarters = false
+	m.removedusage_total_quarters = nil
 }
 
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
@@ -9923,7 +10124,7 @@ func (m *ModelMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ModelMutation) AddedEdges() []string {
-	edges := make([]string, 0, 7)
+	edges := make([]string, 0, 9)
 	if m.provider != nil {
 		edges = append(edges, model.EdgeProvider)
 	}
@@ -9939,8 +10140,14 @@ func (m *ModelMutation) AddedEdges() []string {
 	if m.usage != nil {
 		edges = append(edges, model.EdgeUsage)
 	}
+	if m.usage_quarters != nil {
+		edges = append(edges, model.EdgeUsageQuarters)
+	}
 	if m.usage_totals != nil {
 		edges = append(edges, model.EdgeUsageTotals)
+	}
+	if m.usage_total_quarters != nil {
+		edges = append(edges, model.EdgeUsageTotalQuarters)
 	}
 	if m.usage_events != nil {
 		edges = append(edges, model.EdgeUsageEvents)
@@ -9978,9 +10185,21 @@ func (m *ModelMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case model.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.usage_quarters))
+		for id := range m.usage_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case model.EdgeUsageTotals:
 		ids := make([]ent.Value, 0, len(m.usage_totals))
 		for id := range m.usage_totals {
+			ids = append(ids, id)
+		}
+		return ids
+	case model.EdgeUsageTotalQuarters:
+		ids := make([]ent.Value, 0, len(m.usage_total_quarters))
+		for id := range m.usage_total_quarters {
 			ids = append(ids, id)
 		}
 		return ids
@@ -9996,7 +10215,7 @@ func (m *ModelMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ModelMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 7)
+	edges := make([]string, 0, 9)
 	if m.removedleases != nil {
 		edges = append(edges, model.EdgeLeases)
 	}
@@ -10006,8 +10225,14 @@ func (m *ModelMutation) RemovedEdges() []string {
 	if m.removedusage != nil {
 		edges = append(edges, model.EdgeUsage)
 	}
+	if m.removedusage_quarters != nil {
+		edges = append(edges, model.EdgeUsageQuarters)
+	}
 	if m.removedusage_totals != nil {
 		edges = append(edges, model.EdgeUsageTotals)
+	}
+	if m.removedusage_total_quarters != nil {
+		edges = append(edges, model.EdgeUsageTotalQuarters)
 	}
 	if m.removedusage_events != nil {
 		edges = append(edges, model.EdgeUsageEvents)
@@ -10037,9 +10262,21 @@ func (m *ModelMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case model.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.removedusage_quarters))
+		for id := range m.removedusage_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case model.EdgeUsageTotals:
 		ids := make([]ent.Value, 0, len(m.removedusage_totals))
 		for id := range m.removedusage_totals {
+			ids = append(ids, id)
+		}
+		return ids
+	case model.EdgeUsageTotalQuarters:
+		ids := make([]ent.Value, 0, len(m.removedusage_total_quarters))
+		for id := range m.removedusage_total_quarters {
 			ids = append(ids, id)
 		}
 		return ids
@@ -10055,7 +10292,7 @@ func (m *ModelMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ModelMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 7)
+	edges := make([]string, 0, 9)
 	if m.clearedprovider {
 		edges = append(edges, model.EdgeProvider)
 	}
@@ -10071,8 +10308,14 @@ func (m *ModelMutation) ClearedEdges() []string {
 	if m.clearedusage {
 		edges = append(edges, model.EdgeUsage)
 	}
+	if m.clearedusage_quarters {
+		edges = append(edges, model.EdgeUsageQuarters)
+	}
 	if m.clearedusage_totals {
 		edges = append(edges, model.EdgeUsageTotals)
+	}
+	if m.clearedusage_total_quarters {
+		edges = append(edges, model.EdgeUsageTotalQuarters)
 	}
 	if m.clearedusage_events {
 		edges = append(edges, model.EdgeUsageEvents)
@@ -10094,8 +10337,12 @@ func (m *ModelMutation) EdgeCleared(name string) bool {
 		return m.clearedprices
 	case model.EdgeUsage:
 		return m.clearedusage
+	case model.EdgeUsageQuarters:
+		return m.clearedusage_quarters
 	case model.EdgeUsageTotals:
 		return m.clearedusage_totals
+	case model.EdgeUsageTotalQuarters:
+		return m.clearedusage_total_quarters
 	case model.EdgeUsageEvents:
 		return m.clearedusage_events
 	}
@@ -10135,8 +10382,14 @@ func (m *ModelMutation) ResetEdge(name string) error {
 	case model.EdgeUsage:
 		m.ResetUsage()
 		return nil
+	case model.EdgeUsageQuarters:
+		m.ResetUsageQuarters()
+		return nil
 	case model.EdgeUsageTotals:
 		m.ResetUsageTotals()
+		return nil
+	case model.EdgeUsageTotalQuarters:
+		m.ResetUsageTotalQuarters()
 		return nil
 	case model.EdgeUsageEvents:
 		m.ResetUsageEvents()
@@ -10853,6 +11106,9 @@ type PriceMutation struct {
 	usage                 map[uuid.UUID]struct{}
 	removedusage          map[uuid.UUID]struct{}
 	clearedusage          bool
+	usage_quarters        map[uuid.UUID]struct{}
+	removedusage_quarters map[uuid.UUID]struct{}
+	clearedusage_quarters bool
 	usage_events          map[uuid.UUID]struct{}
 	removedusage_events   map[uuid.UUID]struct{}
 	clearedusage_events   bool
@@ -11416,6 +11672,60 @@ func (m *PriceMutation) ResetUsage() {
 	m.removedusage = nil
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by ids.
+func (m *PriceMutation) AddUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.usage_quarters == nil {
+		m.usage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageQuarters clears the "usage_quarters" edge to the UsageQuarter entity.
+func (m *PriceMutation) ClearUsageQuarters() {
+	m.clearedusage_quarters = true
+}
+
+// UsageQuartersCleared reports if the "usage_quarters" edge to the UsageQuarter entity was cleared.
+func (m *PriceMutation) UsageQuartersCleared() bool {
+	return m.clearedusage_quarters
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (m *PriceMutation) RemoveUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.removedusage_quarters == nil {
+		m.removedusage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_quarters, ids[i])
+		m.removedusage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageQuarters returns the removed IDs of the "usage_quarters" edge to the UsageQuarter entity.
+func (m *PriceMutation) RemovedUsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageQuartersIDs returns the "usage_quarters" edge IDs in the mutation.
+func (m *PriceMutation) UsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.usage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageQuarters resets all changes to the "usage_quarters" edge.
+func (m *PriceMutation) ResetUsageQuarters() {
+	m.usage_quarters = nil
+	m.clearedusage_quarters = false
+	m.removedusage_quarters = nil
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
 func (m *PriceMutation) AddUsageEventIDs(ids ...uuid.UUID) {
 	if m.usage_events == nil {
@@ -11769,12 +12079,15 @@ func (m *PriceMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *PriceMutation) AddedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 4)
 	if m.model != nil {
 		edges = append(edges, price.EdgeModel)
 	}
 	if m.usage != nil {
 		edges = append(edges, price.EdgeUsage)
+	}
+	if m.usage_quarters != nil {
+		edges = append(edges, price.EdgeUsageQuarters)
 	}
 	if m.usage_events != nil {
 		edges = append(edges, price.EdgeUsageEvents)
@@ -11796,6 +12109,12 @@ func (m *PriceMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case price.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.usage_quarters))
+		for id := range m.usage_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case price.EdgeUsageEvents:
 		ids := make([]ent.Value, 0, len(m.usage_events))
 		for id := range m.usage_events {
@@ -11808,9 +12127,12 @@ func (m *PriceMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *PriceMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 4)
 	if m.removedusage != nil {
 		edges = append(edges, price.EdgeUsage)
+	}
+	if m.removedusage_quarters != nil {
+		edges = append(edges, price.EdgeUsageQuarters)
 	}
 	if m.removedusage_events != nil {
 		edges = append(edges, price.EdgeUsageEvents)
@@ -11828,6 +12150,12 @@ func (m *PriceMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case price.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.removedusage_quarters))
+		for id := range m.removedusage_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case price.EdgeUsageEvents:
 		ids := make([]ent.Value, 0, len(m.removedusage_events))
 		for id := range m.removedusage_events {
@@ -11840,12 +12168,15 @@ func (m *PriceMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *PriceMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 4)
 	if m.clearedmodel {
 		edges = append(edges, price.EdgeModel)
 	}
 	if m.clearedusage {
 		edges = append(edges, price.EdgeUsage)
+	}
+	if m.clearedusage_quarters {
+		edges = append(edges, price.EdgeUsageQuarters)
 	}
 	if m.clearedusage_events {
 		edges = append(edges, price.EdgeUsageEvents)
@@ -11861,6 +12192,8 @@ func (m *PriceMutation) EdgeCleared(name string) bool {
 		return m.clearedmodel
 	case price.EdgeUsage:
 		return m.clearedusage
+	case price.EdgeUsageQuarters:
+		return m.clearedusage_quarters
 	case price.EdgeUsageEvents:
 		return m.clearedusage_events
 	}
@@ -11887,6 +12220,9 @@ func (m *PriceMutation) ResetEdge(name string) error {
 		return nil
 	case price.EdgeUsage:
 		m.ResetUsage()
+		return nil
+	case price.EdgeUsageQuarters:
+		m.ResetUsageQuarters()
 		return nil
 	case price.EdgeUsageEvents:
 		m.ResetUsageEvents()
@@ -16350,7 +16686,6 @@ type UsageMutation struct {
 	op                    Op
 	typ                   string
 	id                    *uuid.UUID
-	grain                 *usage.Grain
 	period_start          *time.Time
 	period_end            *time.Time
 	request_count         *int64
@@ -16492,42 +16827,6 @@ func (m *UsageMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	default:
 		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
 	}
-}
-
-// SetGrain sets the "grain" field.
-func (m *UsageMutation) SetGrain(u usage.Grain) {
-	m.grain = &u
-}
-
-// Grain returns the value of the "grain" field in the mutation.
-func (m *UsageMutation) Grain() (r usage.Grain, exists bool) {
-	v := m.grain
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldGrain returns the old "grain" field's value of the Usage entity.
-// If the Usage object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UsageMutation) OldGrain(ctx context.Context) (v usage.Grain, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldGrain is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldGrain requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldGrain: %w", err)
-	}
-	return oldValue.Grain, nil
-}
-
-// ResetGrain resets all changes to the "grain" field.
-func (m *UsageMutation) ResetGrain() {
-	m.grain = nil
 }
 
 // SetPeriodStart sets the "period_start" field.
@@ -17587,10 +17886,7 @@ func (m *UsageMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageMutation) Fields() []string {
-	fields := make([]string, 0, 19)
-	if m.grain != nil {
-		fields = append(fields, usage.FieldGrain)
-	}
+	fields := make([]string, 0, 18)
 	if m.period_start != nil {
 		fields = append(fields, usage.FieldPeriodStart)
 	}
@@ -17653,8 +17949,6 @@ func (m *UsageMutation) Fields() []string {
 // schema.
 func (m *UsageMutation) Field(name string) (ent.Value, bool) {
 	switch name {
-	case usage.FieldGrain:
-		return m.Grain()
 	case usage.FieldPeriodStart:
 		return m.PeriodStart()
 	case usage.FieldPeriodEnd:
@@ -17700,8 +17994,6 @@ func (m *UsageMutation) Field(name string) (ent.Value, bool) {
 // database failed.
 func (m *UsageMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
 	switch name {
-	case usage.FieldGrain:
-		return m.OldGrain(ctx)
 	case usage.FieldPeriodStart:
 		return m.OldPeriodStart(ctx)
 	case usage.FieldPeriodEnd:
@@ -17747,13 +18039,6 @@ func (m *UsageMutation) OldField(ctx context.Context, name string) (ent.Value, e
 // type.
 func (m *UsageMutation) SetField(name string, value ent.Value) error {
 	switch name {
-	case usage.FieldGrain:
-		v, ok := value.(usage.Grain)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetGrain(v)
-		return nil
 	case usage.FieldPeriodStart:
 		v, ok := value.(time.Time)
 		if !ok {
@@ -18097,9 +18382,6 @@ func (m *UsageMutation) ClearField(name string) error {
 // It returns an error if the field is not defined in the schema.
 func (m *UsageMutation) ResetField(name string) error {
 	switch name {
-	case usage.FieldGrain:
-		m.ResetGrain()
-		return nil
 	case usage.FieldPeriodStart:
 		m.ResetPeriodStart()
 		return nil
@@ -20191,13 +20473,1882 @@ func (m *UsageHorizonMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown UsageHorizon edge %s", name)
 }
 
+// UsageQuarterMutation represents an operation that mutates the UsageQuarter nodes in the graph.
+type UsageQuarterMutation struct {
+	config
+	op                    Op
+	typ                   string
+	id                    *uuid.UUID
+	period_start          *time.Time
+	period_end            *time.Time
+	request_count         *int64
+	addrequest_count      *int64
+	error_count           *int64
+	adderror_count        *int64
+	unpriced_count        *int64
+	addunpriced_count     *int64
+	input_tokens          *int64
+	addinput_tokens       *int64
+	output_tokens         *int64
+	addoutput_tokens      *int64
+	cache_read_tokens     *int64
+	addcache_read_tokens  *int64
+	cache_write_tokens    *int64
+	addcache_write_tokens *int64
+	reasoning_tokens      *int64
+	addreasoning_tokens   *int64
+	total_cost            *money.USD
+	addtotal_cost         *money.USD
+	latency_ms_sum        *int64
+	addlatency_ms_sum     *int64
+	average_latency_ms    *float64
+	addaverage_latency_ms *float64
+	latency_histogram     *[]byte
+	digest                *int64
+	adddigest             *int64
+	clearedFields         map[string]struct{}
+	model                 *uuid.UUID
+	clearedmodel          bool
+	key                   *uuid.UUID
+	clearedkey            bool
+	price                 *uuid.UUID
+	clearedprice          bool
+	done                  bool
+	oldValue              func(context.Context) (*UsageQuarter, error)
+	predicates            []predicate.UsageQuarter
+}
+
+var _ ent.Mutation = (*UsageQuarterMutation)(nil)
+
+// usagequarterOption allows management of the mutation configuration using functional options.
+type usagequarterOption func(*UsageQuarterMutation)
+
+// newUsageQuarterMutation creates new mutation for the UsageQuarter entity.
+func newUsageQuarterMutation(c config, op Op, opts ...usagequarterOption) *UsageQuarterMutation {
+	m := &UsageQuarterMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageQuarter,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageQuarterID sets the ID field of the mutation.
+func withUsageQuarterID(id uuid.UUID) usagequarterOption {
+	return func(m *UsageQuarterMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageQuarter
+		)
+		m.oldValue = func(ctx context.Context) (*UsageQuarter, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageQuarter.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageQuarter sets the old UsageQuarter of the mutation.
+func withUsageQuarter(node *UsageQuarter) usagequarterOption {
+	return func(m *UsageQuarterMutation) {
+		m.oldValue = func(context.Context) (*UsageQuarter, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageQuarterMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageQuarterMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageQuarter entities.
+func (m *UsageQuarterMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageQuarterMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageQuarterMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageQuarter.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetPeriodStart sets the "period_start" field.
+func (m *UsageQuarterMutation) SetPeriodStart(t time.Time) {
+	m.period_start = &t
+}
+
+// PeriodStart returns the value of the "period_start" field in the mutation.
+func (m *UsageQuarterMutation) PeriodStart() (r time.Time, exists bool) {
+	v := m.period_start
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodStart returns the old "period_start" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldPeriodStart(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodStart is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodStart requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodStart: %w", err)
+	}
+	return oldValue.PeriodStart, nil
+}
+
+// ResetPeriodStart resets all changes to the "period_start" field.
+func (m *UsageQuarterMutation) ResetPeriodStart() {
+	m.period_start = nil
+}
+
+// SetPeriodEnd sets the "period_end" field.
+func (m *UsageQuarterMutation) SetPeriodEnd(t time.Time) {
+	m.period_end = &t
+}
+
+// PeriodEnd returns the value of the "period_end" field in the mutation.
+func (m *UsageQuarterMutation) PeriodEnd() (r time.Time, exists bool) {
+	v := m.period_end
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodEnd returns the old "period_end" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldPeriodEnd(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodEnd is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodEnd requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodEnd: %w", err)
+	}
+	return oldValue.PeriodEnd, nil
+}
+
+// ResetPeriodEnd resets all changes to the "period_end" field.
+func (m *UsageQuarterMutation) ResetPeriodEnd() {
+	m.period_end = nil
+}
+
+// SetRequestCount sets the "request_count" field.
+func (m *UsageQuarterMutation) SetRequestCount(i int64) {
+	m.request_count = &i
+	m.addrequest_count = nil
+}
+
+// RequestCount returns the value of the "request_count" field in the mutation.
+func (m *UsageQuarterMutation) RequestCount() (r int64, exists bool) {
+	v := m.request_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestCount returns the old "request_count" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldRequestCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestCount: %w", err)
+	}
+	return oldValue.RequestCount, nil
+}
+
+// AddRequestCount adds i to the "request_count" field.
+func (m *UsageQuarterMutation) AddRequestCount(i int64) {
+	if m.addrequest_count != nil {
+		*m.addrequest_count += i
+	} else {
+		m.addrequest_count = &i
+	}
+}
+
+// AddedRequestCount returns the value that was added to the "request_count" field in this mutation.
+func (m *UsageQuarterMutation) AddedRequestCount() (r int64, exists bool) {
+	v := m.addrequest_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestCount resets all changes to the "request_count" field.
+func (m *UsageQuarterMutation) ResetRequestCount() {
+	m.request_count = nil
+	m.addrequest_count = nil
+}
+
+// SetErrorCount sets the "error_count" field.
+func (m *UsageQuarterMutation) SetErrorCount(i int64) {
+	m.error_count = &i
+	m.adderror_count = nil
+}
+
+// ErrorCount returns the value of the "error_count" field in the mutation.
+func (m *UsageQuarterMutation) ErrorCount() (r int64, exists bool) {
+	v := m.error_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldErrorCount returns the old "error_count" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldErrorCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldErrorCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldErrorCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldErrorCount: %w", err)
+	}
+	return oldValue.ErrorCount, nil
+}
+
+// AddErrorCount adds i to the "error_count" field.
+func (m *UsageQuarterMutation) AddErrorCount(i int64) {
+	if m.adderror_count != nil {
+		*m.adderror_count += i
+	} else {
+		m.adderror_count = &i
+	}
+}
+
+// AddedErrorCount returns the value that was added to the "error_count" field in this mutation.
+func (m *UsageQuarterMutation) AddedErrorCount() (r int64, exists bool) {
+	v := m.adderror_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetErrorCount resets all changes to the "error_count" field.
+func (m *UsageQuarterMutation) ResetErrorCount() {
+	m.error_count = nil
+	m.adderror_count = nil
+}
+
+// SetUnpricedCount sets the "unpriced_count" field.
+func (m *UsageQuarterMutation) SetUnpricedCount(i int64) {
+	m.unpriced_count = &i
+	m.addunpriced_count = nil
+}
+
+// UnpricedCount returns the value of the "unpriced_count" field in the mutation.
+func (m *UsageQuarterMutation) UnpricedCount() (r int64, exists bool) {
+	v := m.unpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnpricedCount returns the old "unpriced_count" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldUnpricedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnpricedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnpricedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnpricedCount: %w", err)
+	}
+	return oldValue.UnpricedCount, nil
+}
+
+// AddUnpricedCount adds i to the "unpriced_count" field.
+func (m *UsageQuarterMutation) AddUnpricedCount(i int64) {
+	if m.addunpriced_count != nil {
+		*m.addunpriced_count += i
+	} else {
+		m.addunpriced_count = &i
+	}
+}
+
+// AddedUnpricedCount returns the value that was added to the "unpriced_count" field in this mutation.
+func (m *UsageQuarterMutation) AddedUnpricedCount() (r int64, exists bool) {
+	v := m.addunpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnpricedCount resets all changes to the "unpriced_count" field.
+func (m *UsageQuarterMutation) ResetUnpricedCount() {
+	m.unpriced_count = nil
+	m.addunpriced_count = nil
+}
+
+// SetInputTokens sets the "input_tokens" field.
+func (m *UsageQuarterMutation) SetInputTokens(i int64) {
+	m.input_tokens = &i
+	m.addinput_tokens = nil
+}
+
+// InputTokens returns the value of the "input_tokens" field in the mutation.
+func (m *UsageQuarterMutation) InputTokens() (r int64, exists bool) {
+	v := m.input_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInputTokens returns the old "input_tokens" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldInputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInputTokens: %w", err)
+	}
+	return oldValue.InputTokens, nil
+}
+
+// AddInputTokens adds i to the "input_tokens" field.
+func (m *UsageQuarterMutation) AddInputTokens(i int64) {
+	if m.addinput_tokens != nil {
+		*m.addinput_tokens += i
+	} else {
+		m.addinput_tokens = &i
+	}
+}
+
+// AddedInputTokens returns the value that was added to the "input_tokens" field in this mutation.
+func (m *UsageQuarterMutation) AddedInputTokens() (r int64, exists bool) {
+	v := m.addinput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInputTokens resets all changes to the "input_tokens" field.
+func (m *UsageQuarterMutation) ResetInputTokens() {
+	m.input_tokens = nil
+	m.addinput_tokens = nil
+}
+
+// SetOutputTokens sets the "output_tokens" field.
+func (m *UsageQuarterMutation) SetOutputTokens(i int64) {
+	m.output_tokens = &i
+	m.addoutput_tokens = nil
+}
+
+// OutputTokens returns the value of the "output_tokens" field in the mutation.
+func (m *UsageQuarterMutation) OutputTokens() (r int64, exists bool) {
+	v := m.output_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOutputTokens returns the old "output_tokens" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldOutputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOutputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOutputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOutputTokens: %w", err)
+	}
+	return oldValue.OutputTokens, nil
+}
+
+// AddOutputTokens adds i to the "output_tokens" field.
+func (m *UsageQuarterMutation) AddOutputTokens(i int64) {
+	if m.addoutput_tokens != nil {
+		*m.addoutput_tokens += i
+	} else {
+		m.addoutput_tokens = &i
+	}
+}
+
+// AddedOutputTokens returns the value that was added to the "output_tokens" field in this mutation.
+func (m *UsageQuarterMutation) AddedOutputTokens() (r int64, exists bool) {
+	v := m.addoutput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetOutputTokens resets all changes to the "output_tokens" field.
+func (m *UsageQuarterMutation) ResetOutputTokens() {
+	m.output_tokens = nil
+	m.addoutput_tokens = nil
+}
+
+// SetCacheReadTokens sets the "cache_read_tokens" field.
+func (m *UsageQuarterMutation) SetCacheReadTokens(i int64) {
+	m.cache_read_tokens = &i
+	m.addcache_read_tokens = nil
+}
+
+// CacheReadTokens returns the value of the "cache_read_tokens" field in the mutation.
+func (m *UsageQuarterMutation) CacheReadTokens() (r int64, exists bool) {
+	v := m.cache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheReadTokens returns the old "cache_read_tokens" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldCacheReadTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheReadTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheReadTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheReadTokens: %w", err)
+	}
+	return oldValue.CacheReadTokens, nil
+}
+
+// AddCacheReadTokens adds i to the "cache_read_tokens" field.
+func (m *UsageQuarterMutation) AddCacheReadTokens(i int64) {
+	if m.addcache_read_tokens != nil {
+		*m.addcache_read_tokens += i
+	} else {
+		m.addcache_read_tokens = &i
+	}
+}
+
+// AddedCacheReadTokens returns the value that was added to the "cache_read_tokens" field in this mutation.
+func (m *UsageQuarterMutation) AddedCacheReadTokens() (r int64, exists bool) {
+	v := m.addcache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheReadTokens resets all changes to the "cache_read_tokens" field.
+func (m *UsageQuarterMutation) ResetCacheReadTokens() {
+	m.cache_read_tokens = nil
+	m.addcache_read_tokens = nil
+}
+
+// SetCacheWriteTokens sets the "cache_write_tokens" field.
+func (m *UsageQuarterMutation) SetCacheWriteTokens(i int64) {
+	m.cache_write_tokens = &i
+	m.addcache_write_tokens = nil
+}
+
+// CacheWriteTokens returns the value of the "cache_write_tokens" field in the mutation.
+func (m *UsageQuarterMutation) CacheWriteTokens() (r int64, exists bool) {
+	v := m.cache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheWriteTokens returns the old "cache_write_tokens" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldCacheWriteTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheWriteTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheWriteTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheWriteTokens: %w", err)
+	}
+	return oldValue.CacheWriteTokens, nil
+}
+
+// AddCacheWriteTokens adds i to the "cache_write_tokens" field.
+func (m *UsageQuarterMutation) AddCacheWriteTokens(i int64) {
+	if m.addcache_write_tokens != nil {
+		*m.addcache_write_tokens += i
+	} else {
+		m.addcache_write_tokens = &i
+	}
+}
+
+// AddedCacheWriteTokens returns the value that was added to the "cache_write_tokens" field in this mutation.
+func (m *UsageQuarterMutation) AddedCacheWriteTokens() (r int64, exists bool) {
+	v := m.addcache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheWriteTokens resets all changes to the "cache_write_tokens" field.
+func (m *UsageQuarterMutation) ResetCacheWriteTokens() {
+	m.cache_write_tokens = nil
+	m.addcache_write_tokens = nil
+}
+
+// SetReasoningTokens sets the "reasoning_tokens" field.
+func (m *UsageQuarterMutation) SetReasoningTokens(i int64) {
+	m.reasoning_tokens = &i
+	m.addreasoning_tokens = nil
+}
+
+// ReasoningTokens returns the value of the "reasoning_tokens" field in the mutation.
+func (m *UsageQuarterMutation) ReasoningTokens() (r int64, exists bool) {
+	v := m.reasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReasoningTokens returns the old "reasoning_tokens" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldReasoningTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReasoningTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReasoningTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReasoningTokens: %w", err)
+	}
+	return oldValue.ReasoningTokens, nil
+}
+
+// AddReasoningTokens adds i to the "reasoning_tokens" field.
+func (m *UsageQuarterMutation) AddReasoningTokens(i int64) {
+	if m.addreasoning_tokens != nil {
+		*m.addreasoning_tokens += i
+	} else {
+		m.addreasoning_tokens = &i
+	}
+}
+
+// AddedReasoningTokens returns the value that was added to the "reasoning_tokens" field in this mutation.
+func (m *UsageQuarterMutation) AddedReasoningTokens() (r int64, exists bool) {
+	v := m.addreasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReasoningTokens resets all changes to the "reasoning_tokens" field.
+func (m *UsageQuarterMutation) ResetReasoningTokens() {
+	m.reasoning_tokens = nil
+	m.addreasoning_tokens = nil
+}
+
+// SetTotalCost sets the "total_cost" field.
+func (m *UsageQuarterMutation) SetTotalCost(value money.USD) {
+	m.total_cost = &value
+	m.addtotal_cost = nil
+}
+
+// TotalCost returns the value of the "total_cost" field in the mutation.
+func (m *UsageQuarterMutation) TotalCost() (r money.USD, exists bool) {
+	v := m.total_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTotalCost returns the old "total_cost" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldTotalCost(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTotalCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTotalCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTotalCost: %w", err)
+	}
+	return oldValue.TotalCost, nil
+}
+
+// AddTotalCost adds value to the "total_cost" field.
+func (m *UsageQuarterMutation) AddTotalCost(value money.USD) {
+	if m.addtotal_cost != nil {
+		*m.addtotal_cost += value
+	} else {
+		m.addtotal_cost = &value
+	}
+}
+
+// AddedTotalCost returns the value that was added to the "total_cost" field in this mutation.
+func (m *UsageQuarterMutation) AddedTotalCost() (r money.USD, exists bool) {
+	v := m.addtotal_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearTotalCost clears the value of the "total_cost" field.
+func (m *UsageQuarterMutation) ClearTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	m.clearedFields[usagequarter.FieldTotalCost] = struct{}{}
+}
+
+// TotalCostCleared returns if the "total_cost" field was cleared in this mutation.
+func (m *UsageQuarterMutation) TotalCostCleared() bool {
+	_, ok := m.clearedFields[usagequarter.FieldTotalCost]
+	return ok
+}
+
+// ResetTotalCost resets all changes to the "total_cost" field.
+func (m *UsageQuarterMutation) ResetTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	delete(m.clearedFields, usagequarter.FieldTotalCost)
+}
+
+// SetLatencyMsSum sets the "latency_ms_sum" field.
+func (m *UsageQuarterMutation) SetLatencyMsSum(i int64) {
+	m.latency_ms_sum = &i
+	m.addlatency_ms_sum = nil
+}
+
+// LatencyMsSum returns the value of the "latency_ms_sum" field in the mutation.
+func (m *UsageQuarterMutation) LatencyMsSum() (r int64, exists bool) {
+	v := m.latency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyMsSum returns the old "latency_ms_sum" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldLatencyMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyMsSum: %w", err)
+	}
+	return oldValue.LatencyMsSum, nil
+}
+
+// AddLatencyMsSum adds i to the "latency_ms_sum" field.
+func (m *UsageQuarterMutation) AddLatencyMsSum(i int64) {
+	if m.addlatency_ms_sum != nil {
+		*m.addlatency_ms_sum += i
+	} else {
+		m.addlatency_ms_sum = &i
+	}
+}
+
+// AddedLatencyMsSum returns the value that was added to the "latency_ms_sum" field in this mutation.
+func (m *UsageQuarterMutation) AddedLatencyMsSum() (r int64, exists bool) {
+	v := m.addlatency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetLatencyMsSum resets all changes to the "latency_ms_sum" field.
+func (m *UsageQuarterMutation) ResetLatencyMsSum() {
+	m.latency_ms_sum = nil
+	m.addlatency_ms_sum = nil
+}
+
+// SetAverageLatencyMs sets the "average_latency_ms" field.
+func (m *UsageQuarterMutation) SetAverageLatencyMs(f float64) {
+	m.average_latency_ms = &f
+	m.addaverage_latency_ms = nil
+}
+
+// AverageLatencyMs returns the value of the "average_latency_ms" field in the mutation.
+func (m *UsageQuarterMutation) AverageLatencyMs() (r float64, exists bool) {
+	v := m.average_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAverageLatencyMs returns the old "average_latency_ms" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldAverageLatencyMs(ctx context.Context) (v float64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAverageLatencyMs is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAverageLatencyMs requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAverageLatencyMs: %w", err)
+	}
+	return oldValue.AverageLatencyMs, nil
+}
+
+// AddAverageLatencyMs adds f to the "average_latency_ms" field.
+func (m *UsageQuarterMutation) AddAverageLatencyMs(f float64) {
+	if m.addaverage_latency_ms != nil {
+		*m.addaverage_latency_ms += f
+	} else {
+		m.addaverage_latency_ms = &f
+	}
+}
+
+// AddedAverageLatencyMs returns the value that was added to the "average_latency_ms" field in this mutation.
+func (m *UsageQuarterMutation) AddedAverageLatencyMs() (r float64, exists bool) {
+	v := m.addaverage_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAverageLatencyMs resets all changes to the "average_latency_ms" field.
+func (m *UsageQuarterMutation) ResetAverageLatencyMs() {
+	m.average_latency_ms = nil
+	m.addaverage_latency_ms = nil
+}
+
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (m *UsageQuarterMutation) SetLatencyHistogram(b []byte) {
+	m.latency_histogram = &b
+}
+
+// LatencyHistogram returns the value of the "latency_histogram" field in the mutation.
+func (m *UsageQuarterMutation) LatencyHistogram() (r []byte, exists bool) {
+	v := m.latency_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyHistogram returns the old "latency_histogram" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldLatencyHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyHistogram: %w", err)
+	}
+	return oldValue.LatencyHistogram, nil
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (m *UsageQuarterMutation) ClearLatencyHistogram() {
+	m.latency_histogram = nil
+	m.clearedFields[usagequarter.FieldLatencyHistogram] = struct{}{}
+}
+
+// LatencyHistogramCleared returns if the "latency_histogram" field was cleared in this mutation.
+func (m *UsageQuarterMutation) LatencyHistogramCleared() bool {
+	_, ok := m.clearedFields[usagequarter.FieldLatencyHistogram]
+	return ok
+}
+
+// ResetLatencyHistogram resets all changes to the "latency_histogram" field.
+func (m *UsageQuarterMutation) ResetLatencyHistogram() {
+	m.latency_histogram = nil
+	delete(m.clearedFields, usagequarter.FieldLatencyHistogram)
+}
+
+// SetDigest sets the "digest" field.
+func (m *UsageQuarterMutation) SetDigest(i int64) {
+	m.digest = &i
+	m.adddigest = nil
+}
+
+// Digest returns the value of the "digest" field in the mutation.
+func (m *UsageQuarterMutation) Digest() (r int64, exists bool) {
+	v := m.digest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDigest returns the old "digest" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldDigest(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDigest is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDigest requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDigest: %w", err)
+	}
+	return oldValue.Digest, nil
+}
+
+// AddDigest adds i to the "digest" field.
+func (m *UsageQuarterMutation) AddDigest(i int64) {
+	if m.adddigest != nil {
+		*m.adddigest += i
+	} else {
+		m.adddigest = &i
+	}
+}
+
+// AddedDigest returns the value that was added to the "digest" field in this mutation.
+func (m *UsageQuarterMutation) AddedDigest() (r int64, exists bool) {
+	v := m.adddigest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (m *UsageQuarterMutation) ClearDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	m.clearedFields[usagequarter.FieldDigest] = struct{}{}
+}
+
+// DigestCleared returns if the "digest" field was cleared in this mutation.
+func (m *UsageQuarterMutation) DigestCleared() bool {
+	_, ok := m.clearedFields[usagequarter.FieldDigest]
+	return ok
+}
+
+// ResetDigest resets all changes to the "digest" field.
+func (m *UsageQuarterMutation) ResetDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	delete(m.clearedFields, usagequarter.FieldDigest)
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageQuarterMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageQuarterMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageQuarterMutation) ResetModelID() {
+	m.model = nil
+}
+
+// SetAPIKeyID sets the "api_key_id" field.
+func (m *UsageQuarterMutation) SetAPIKeyID(u uuid.UUID) {
+	m.key = &u
+}
+
+// APIKeyID returns the value of the "api_key_id" field in the mutation.
+func (m *UsageQuarterMutation) APIKeyID() (r uuid.UUID, exists bool) {
+	v := m.key
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAPIKeyID returns the old "api_key_id" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldAPIKeyID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAPIKeyID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAPIKeyID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAPIKeyID: %w", err)
+	}
+	return oldValue.APIKeyID, nil
+}
+
+// ResetAPIKeyID resets all changes to the "api_key_id" field.
+func (m *UsageQuarterMutation) ResetAPIKeyID() {
+	m.key = nil
+}
+
+// SetPriceID sets the "price_id" field.
+func (m *UsageQuarterMutation) SetPriceID(u uuid.UUID) {
+	m.price = &u
+}
+
+// PriceID returns the value of the "price_id" field in the mutation.
+func (m *UsageQuarterMutation) PriceID() (r uuid.UUID, exists bool) {
+	v := m.price
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPriceID returns the old "price_id" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldPriceID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPriceID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPriceID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPriceID: %w", err)
+	}
+	return oldValue.PriceID, nil
+}
+
+// ResetPriceID resets all changes to the "price_id" field.
+func (m *UsageQuarterMutation) ResetPriceID() {
+	m.price = nil
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *UsageQuarterMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[usagequarter.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *UsageQuarterMutation) ModelCleared() bool {
+	return m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *UsageQuarterMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *UsageQuarterMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// SetKeyID sets the "key" edge to the APIKey entity by id.
+func (m *UsageQuarterMutation) SetKeyID(id uuid.UUID) {
+	m.key = &id
+}
+
+// ClearKey clears the "key" edge to the APIKey entity.
+func (m *UsageQuarterMutation) ClearKey() {
+	m.clearedkey = true
+	m.clearedFields[usagequarter.FieldAPIKeyID] = struct{}{}
+}
+
+// KeyCleared reports if the "key" edge to the APIKey entity was cleared.
+func (m *UsageQuarterMutation) KeyCleared() bool {
+	return m.clearedkey
+}
+
+// KeyID returns the "key" edge ID in the mutation.
+func (m *UsageQuarterMutation) KeyID() (id uuid.UUID, exists bool) {
+	if m.key != nil {
+		return *m.key, true
+	}
+	return
+}
+
+// KeyIDs returns the "key" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// KeyID instead. It exists only for internal usage by the builders.
+func (m *UsageQuarterMutation) KeyIDs() (ids []uuid.UUID) {
+	if id := m.key; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetKey resets all changes to the "key" edge.
+func (m *UsageQuarterMutation) ResetKey() {
+	m.key = nil
+	m.clearedkey = false
+}
+
+// ClearPrice clears the "price" edge to the Price entity.
+func (m *UsageQuarterMutation) ClearPrice() {
+	m.clearedprice = true
+	m.clearedFields[usagequarter.FieldPriceID] = struct{}{}
+}
+
+// PriceCleared reports if the "price" edge to the Price entity was cleared.
+func (m *UsageQuarterMutation) PriceCleared() bool {
+	return m.clearedprice
+}
+
+// PriceIDs returns the "price" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// PriceID instead. It exists only for internal usage by the builders.
+func (m *UsageQuarterMutation) PriceIDs() (ids []uuid.UUID) {
+	if id := m.price; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetPrice resets all changes to the "price" edge.
+func (m *UsageQuarterMutation) ResetPrice() {
+	m.price = nil
+	m.clearedprice = false
+}
+
+// Where appends a list predicates to the UsageQuarterMutation builder.
+func (m *UsageQuarterMutation) Where(ps ...predicate.UsageQuarter) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageQuarterMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageQuarterMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageQuarter, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageQuarterMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageQuarterMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageQuarter).
+func (m *UsageQuarterMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageQuarterMutation) Fields() []string {
+	fields := make([]string, 0, 18)
+	if m.period_start != nil {
+		fields = append(fields, usagequarter.FieldPeriodStart)
+	}
+	if m.period_end != nil {
+		fields = append(fields, usagequarter.FieldPeriodEnd)
+	}
+	if m.request_count != nil {
+		fields = append(fields, usagequarter.FieldRequestCount)
+	}
+	if m.error_count != nil {
+		fields = append(fields, usagequarter.FieldErrorCount)
+	}
+	if m.unpriced_count != nil {
+		fields = append(fields, usagequarter.FieldUnpricedCount)
+	}
+	if m.input_tokens != nil {
+		fields = append(fields, usagequarter.FieldInputTokens)
+	}
+	if m.output_tokens != nil {
+		fields = append(fields, usagequarter.FieldOutputTokens)
+	}
+	if m.cache_read_tokens != nil {
+		fields = append(fields, usagequarter.FieldCacheReadTokens)
+	}
+	if m.cache_write_tokens != nil {
+		fields = append(fields, usagequarter.FieldCacheWriteTokens)
+	}
+	if m.reasoning_tokens != nil {
+		fields = append(fields, usagequarter.FieldReasoningTokens)
+	}
+	if m.total_cost != nil {
+		fields = append(fields, usagequarter.FieldTotalCost)
+	}
+	if m.latency_ms_sum != nil {
+		fields = append(fields, usagequarter.FieldLatencyMsSum)
+	}
+	if m.average_latency_ms != nil {
+		fields = append(fields, usagequarter.FieldAverageLatencyMs)
+	}
+	if m.latency_histogram != nil {
+		fields = append(fields, usagequarter.FieldLatencyHistogram)
+	}
+	if m.digest != nil {
+		fields = append(fields, usagequarter.FieldDigest)
+	}
+	if m.model != nil {
+		fields = append(fields, usagequarter.FieldModelID)
+	}
+	if m.key != nil {
+		fields = append(fields, usagequarter.FieldAPIKeyID)
+	}
+	if m.price != nil {
+		fields = append(fields, usagequarter.FieldPriceID)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageQuarterMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usagequarter.FieldPeriodStart:
+		return m.PeriodStart()
+	case usagequarter.FieldPeriodEnd:
+		return m.PeriodEnd()
+	case usagequarter.FieldRequestCount:
+		return m.RequestCount()
+	case usagequarter.FieldErrorCount:
+		return m.ErrorCount()
+	case usagequarter.FieldUnpricedCount:
+		return m.UnpricedCount()
+	case usagequarter.FieldInputTokens:
+		return m.InputTokens()
+	case usagequarter.FieldOutputTokens:
+		return m.OutputTokens()
+	case usagequarter.FieldCacheReadTokens:
+		return m.CacheReadTokens()
+	case usagequarter.FieldCacheWriteTokens:
+		return m.CacheWriteTokens()
+	case usagequarter.FieldReasoningTokens:
+		return m.ReasoningTokens()
+	case usagequarter.FieldTotalCost:
+		return m.TotalCost()
+	case usagequarter.FieldLatencyMsSum:
+		return m.LatencyMsSum()
+	case usagequarter.FieldAverageLatencyMs:
+		return m.AverageLatencyMs()
+	case usagequarter.FieldLatencyHistogram:
+		return m.LatencyHistogram()
+	case usagequarter.FieldDigest:
+		return m.Digest()
+	case usagequarter.FieldModelID:
+		return m.ModelID()
+	case usagequarter.FieldAPIKeyID:
+		return m.APIKeyID()
+	case usagequarter.FieldPriceID:
+		return m.PriceID()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageQuarterMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usagequarter.FieldPeriodStart:
+		return m.OldPeriodStart(ctx)
+	case usagequarter.FieldPeriodEnd:
+		return m.OldPeriodEnd(ctx)
+	case usagequarter.FieldRequestCount:
+		return m.OldRequestCount(ctx)
+	case usagequarter.FieldErrorCount:
+		return m.OldErrorCount(ctx)
+	case usagequarter.FieldUnpricedCount:
+		return m.OldUnpricedCount(ctx)
+	case usagequarter.FieldInputTokens:
+		return m.OldInputTokens(ctx)
+	case usagequarter.FieldOutputTokens:
+		return m.OldOutputTokens(ctx)
+	case usagequarter.FieldCacheReadTokens:
+		return m.OldCacheReadTokens(ctx)
+	case usagequarter.FieldCacheWriteTokens:
+		return m.OldCacheWriteTokens(ctx)
+	case usagequarter.FieldReasoningTokens:
+		return m.OldReasoningTokens(ctx)
+	case usagequarter.FieldTotalCost:
+		return m.OldTotalCost(ctx)
+	case usagequarter.FieldLatencyMsSum:
+		return m.OldLatencyMsSum(ctx)
+	case usagequarter.FieldAverageLatencyMs:
+		return m.OldAverageLatencyMs(ctx)
+	case usagequarter.FieldLatencyHistogram:
+		return m.OldLatencyHistogram(ctx)
+	case usagequarter.FieldDigest:
+		return m.OldDigest(ctx)
+	case usagequarter.FieldModelID:
+		return m.OldModelID(ctx)
+	case usagequarter.FieldAPIKeyID:
+		return m.OldAPIKeyID(ctx)
+	case usagequarter.FieldPriceID:
+		return m.OldPriceID(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageQuarter field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageQuarterMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usagequarter.FieldPeriodStart:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodStart(v)
+		return nil
+	case usagequarter.FieldPeriodEnd:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodEnd(v)
+		return nil
+	case usagequarter.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestCount(v)
+		return nil
+	case usagequarter.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetErrorCount(v)
+		return nil
+	case usagequarter.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnpricedCount(v)
+		return nil
+	case usagequarter.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInputTokens(v)
+		return nil
+	case usagequarter.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOutputTokens(v)
+		return nil
+	case usagequarter.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheReadTokens(v)
+		return nil
+	case usagequarter.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheWriteTokens(v)
+		return nil
+	case usagequarter.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReasoningTokens(v)
+		return nil
+	case usagequarter.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTotalCost(v)
+		return nil
+	case usagequarter.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyMsSum(v)
+		return nil
+	case usagequarter.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAverageLatencyMs(v)
+		return nil
+	case usagequarter.FieldLatencyHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyHistogram(v)
+		return nil
+	case usagequarter.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDigest(v)
+		return nil
+	case usagequarter.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	case usagequarter.FieldAPIKeyID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAPIKeyID(v)
+		return nil
+	case usagequarter.FieldPriceID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPriceID(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageQuarter field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageQuarterMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequest_count != nil {
+		fields = append(fields, usagequarter.FieldRequestCount)
+	}
+	if m.adderror_count != nil {
+		fields = append(fields, usagequarter.FieldErrorCount)
+	}
+	if m.addunpriced_count != nil {
+		fields = append(fields, usagequarter.FieldUnpricedCount)
+	}
+	if m.addinput_tokens != nil {
+		fields = append(fields, usagequarter.FieldInputTokens)
+	}
+	if m.addoutput_tokens != nil {
+		fields = append(fields, usagequarter.FieldOutputTokens)
+	}
+	if m.addcache_read_tokens != nil {
+		fields = append(fields, usagequarter.FieldCacheReadTokens)
+	}
+	if m.addcache_write_tokens != nil {
+		fields = append(fields, usagequarter.FieldCacheWriteTokens)
+	}
+	if m.addreasoning_tokens != nil {
+		fields = append(fields, usagequarter.FieldReasoningTokens)
+	}
+	if m.addtotal_cost != nil {
+		fields = append(fields, usagequarter.FieldTotalCost)
+	}
+	if m.addlatency_ms_sum != nil {
+		fields = append(fields, usagequarter.FieldLatencyMsSum)
+	}
+	if m.addaverage_latency_ms != nil {
+		fields = append(fields, usagequarter.FieldAverageLatencyMs)
+	}
+	if m.adddigest != nil {
+		fields = append(fields, usagequarter.FieldDigest)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageQuarterMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case usagequarter.FieldRequestCount:
+		return m.AddedRequestCount()
+	case usagequarter.FieldErrorCount:
+		return m.AddedErrorCount()
+	case usagequarter.FieldUnpricedCount:
+		return m.AddedUnpricedCount()
+	case usagequarter.FieldInputTokens:
+		return m.AddedInputTokens()
+	case usagequarter.FieldOutputTokens:
+		return m.AddedOutputTokens()
+	case usagequarter.FieldCacheReadTokens:
+		return m.AddedCacheReadTokens()
+	case usagequarter.FieldCacheWriteTokens:
+		return m.AddedCacheWriteTokens()
+	case usagequarter.FieldReasoningTokens:
+		return m.AddedReasoningTokens()
+	case usagequarter.FieldTotalCost:
+		return m.AddedTotalCost()
+	case usagequarter.FieldLatencyMsSum:
+		return m.AddedLatencyMsSum()
+	case usagequarter.FieldAverageLatencyMs:
+		return m.AddedAverageLatencyMs()
+	case usagequarter.FieldDigest:
+		return m.AddedDigest()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageQuarterMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case usagequarter.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestCount(v)
+		return nil
+	case usagequarter.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddErrorCount(v)
+		return nil
+	case usagequarter.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnpricedCount(v)
+		return nil
+	case usagequarter.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInputTokens(v)
+		return nil
+	case usagequarter.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddOutputTokens(v)
+		return nil
+	case usagequarter.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheReadTokens(v)
+		return nil
+	case usagequarter.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheWriteTokens(v)
+		return nil
+	case usagequarter.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReasoningTokens(v)
+		return nil
+	case usagequarter.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTotalCost(v)
+		return nil
+	case usagequarter.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddLatencyMsSum(v)
+		return nil
+	case usagequarter.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAverageLatencyMs(v)
+		return nil
+	case usagequarter.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddDigest(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageQuarter numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageQuarterMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(usagequarter.FieldTotalCost) {
+		fields = append(fields, usagequarter.FieldTotalCost)
+	}
+	if m.FieldCleared(usagequarter.FieldLatencyHistogram) {
+		fields = append(fields, usagequarter.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagequarter.FieldDigest) {
+		fields = append(fields, usagequarter.FieldDigest)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageQuarterMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageQuarterMutation) ClearField(name string) error {
+	switch name {
+	case usagequarter.FieldTotalCost:
+		m.ClearTotalCost()
+		return nil
+	case usagequarter.FieldLatencyHistogram:
+		m.ClearLatencyHistogram()
+		return nil
+	case usagequarter.FieldDigest:
+		m.ClearDigest()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageQuarter nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageQuarterMutation) ResetField(name string) error {
+	switch name {
+	case usagequarter.FieldPeriodStart:
+		m.ResetPeriodStart()
+		return nil
+	case usagequarter.FieldPeriodEnd:
+		m.ResetPeriodEnd()
+		return nil
+	case usagequarter.FieldRequestCount:
+		m.ResetRequestCount()
+		return nil
+	case usagequarter.FieldErrorCount:
+		m.ResetErrorCount()
+		return nil
+	case usagequarter.FieldUnpricedCount:
+		m.ResetUnpricedCount()
+		return nil
+	case usagequarter.FieldInputTokens:
+		m.ResetInputTokens()
+		return nil
+	case usagequarter.FieldOutputTokens:
+		m.ResetOutputTokens()
+		return nil
+	case usagequarter.FieldCacheReadTokens:
+		m.ResetCacheReadTokens()
+		return nil
+	case usagequarter.FieldCacheWriteTokens:
+		m.ResetCacheWriteTokens()
+		return nil
+	case usagequarter.FieldReasoningTokens:
+		m.ResetReasoningTokens()
+		return nil
+	case usagequarter.FieldTotalCost:
+		m.ResetTotalCost()
+		return nil
+	case usagequarter.FieldLatencyMsSum:
+		m.ResetLatencyMsSum()
+		return nil
+	case usagequarter.FieldAverageLatencyMs:
+		m.ResetAverageLatencyMs()
+		return nil
+	case usagequarter.FieldLatencyHistogram:
+		m.ResetLatencyHistogram()
+		return nil
+	case usagequarter.FieldDigest:
+		m.ResetDigest()
+		return nil
+	case usagequarter.FieldModelID:
+		m.ResetModelID()
+		return nil
+	case usagequarter.FieldAPIKeyID:
+		m.ResetAPIKeyID()
+		return nil
+	case usagequarter.FieldPriceID:
+		m.ResetPriceID()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageQuarter field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageQuarterMutation) AddedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.model != nil {
+		edges = append(edges, usagequarter.EdgeModel)
+	}
+	if m.key != nil {
+		edges = append(edges, usagequarter.EdgeKey)
+	}
+	if m.price != nil {
+		edges = append(edges, usagequarter.EdgePrice)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageQuarterMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case usagequarter.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	case usagequarter.EdgeKey:
+		if id := m.key; id != nil {
+			return []ent.Value{*id}
+		}
+	case usagequarter.EdgePrice:
+		if id := m.price; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageQuarterMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 3)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageQuarterMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageQuarterMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.clearedmodel {
+		edges = append(edges, usagequarter.EdgeModel)
+	}
+	if m.clearedkey {
+		edges = append(edges, usagequarter.EdgeKey)
+	}
+	if m.clearedprice {
+		edges = append(edges, usagequarter.EdgePrice)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageQuarterMutation) EdgeCleared(name string) bool {
+	switch name {
+	case usagequarter.EdgeModel:
+		return m.clearedmodel
+	case usagequarter.EdgeKey:
+		return m.clearedkey
+	case usagequarter.EdgePrice:
+		return m.clearedprice
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageQuarterMutation) ClearEdge(name string) error {
+	switch name {
+	case usagequarter.EdgeModel:
+		m.ClearModel()
+		return nil
+	case usagequarter.EdgeKey:
+		m.ClearKey()
+		return nil
+	case usagequarter.EdgePrice:
+		m.ClearPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageQuarter unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageQuarterMutation) ResetEdge(name string) error {
+	switch name {
+	case usagequarter.EdgeModel:
+		m.ResetModel()
+		return nil
+	case usagequarter.EdgeKey:
+		m.ResetKey()
+		return nil
+	case usagequarter.EdgePrice:
+		m.ResetPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageQuarter edge %s", name)
+}
+
 // UsageTotalMutation represents an operation that mutates the UsageTotal nodes in the graph.
 type UsageTotalMutation struct {
 	config
 	op                    Op
 	typ                   string
 	id                    *uuid.UUID
-	grain                 *usagetotal.Grain
 	period_start          *time.Time
 	period_end            *time.Time
 	request_count         *int64
@@ -20335,42 +22486,6 @@ func (m *UsageTotalMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
 	default:
 		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
 	}
-}
-
-// SetGrain sets the "grain" field.
-func (m *UsageTotalMutation) SetGrain(u usagetotal.Grain) {
-	m.grain = &u
-}
-
-// Grain returns the value of the "grain" field in the mutation.
-func (m *UsageTotalMutation) Grain() (r usagetotal.Grain, exists bool) {
-	v := m.grain
-	if v == nil {
-		return
-	}
-	return *v, true
-}
-
-// OldGrain returns the old "grain" field's value of the UsageTotal entity.
-// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
-// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *UsageTotalMutation) OldGrain(ctx context.Context) (v usagetotal.Grain, err error) {
-	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldGrain is only allowed on UpdateOne operations")
-	}
-	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldGrain requires an ID field in the mutation")
-	}
-	oldValue, err := m.oldValue(ctx)
-	if err != nil {
-		return v, fmt.Errorf("querying old value for OldGrain: %w", err)
-	}
-	return oldValue.Grain, nil
-}
-
-// ResetGrain resets all changes to the "grain" field.
-func (m *UsageTotalMutation) ResetGrain() {
-	m.grain = nil
 }
 
 // SetPeriodStart sets the "period_start" field.
@@ -21291,10 +23406,7 @@ func (m *UsageTotalMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageTotalMutation) Fields() []string {
-	fields := make([]string, 0, 17)
-	if m.grain != nil {
-		fields = append(fields, usagetotal.FieldGrain)
-	}
+	fields := make([]string, 0, 16)
 	if m.period_start != nil {
 		fields = append(fields, usagetotal.FieldPeriodStart)
 	}
@@ -21351,8 +23463,6 @@ func (m *UsageTotalMutation) Fields() []string {
 // schema.
 func (m *UsageTotalMutation) Field(name string) (ent.Value, bool) {
 	switch name {
-	case usagetotal.FieldGrain:
-		return m.Grain()
 	case usagetotal.FieldPeriodStart:
 		return m.PeriodStart()
 	case usagetotal.FieldPeriodEnd:
@@ -21394,8 +23504,6 @@ func (m *UsageTotalMutation) Field(name string) (ent.Value, bool) {
 // database failed.
 func (m *UsageTotalMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
 	switch name {
-	case usagetotal.FieldGrain:
-		return m.OldGrain(ctx)
 	case usagetotal.FieldPeriodStart:
 		return m.OldPeriodStart(ctx)
 	case usagetotal.FieldPeriodEnd:
@@ -21437,13 +23545,6 @@ func (m *UsageTotalMutation) OldField(ctx context.Context, name string) (ent.Val
 // type.
 func (m *UsageTotalMutation) SetField(name string, value ent.Value) error {
 	switch name {
-	case usagetotal.FieldGrain:
-		v, ok := value.(usagetotal.Grain)
-		if !ok {
-			return fmt.Errorf("unexpected type %T for field %s", value, name)
-		}
-		m.SetGrain(v)
-		return nil
 	case usagetotal.FieldPeriodStart:
 		v, ok := value.(time.Time)
 		if !ok {
@@ -21773,9 +23874,6 @@ func (m *UsageTotalMutation) ClearField(name string) error {
 // It returns an error if the field is not defined in the schema.
 func (m *UsageTotalMutation) ResetField(name string) error {
 	switch name {
-	case usagetotal.FieldGrain:
-		m.ResetGrain()
-		return nil
 	case usagetotal.FieldPeriodStart:
 		m.ResetPeriodStart()
 		return nil
@@ -21900,4 +23998,1661 @@ func (m *UsageTotalMutation) ResetEdge(name string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown UsageTotal edge %s", name)
+}
+
+// UsageTotalQuarterMutation represents an operation that mutates the UsageTotalQuarter nodes in the graph.
+type UsageTotalQuarterMutation struct {
+	config
+	op                    Op
+	typ                   string
+	id                    *uuid.UUID
+	period_start          *time.Time
+	period_end            *time.Time
+	request_count         *int64
+	addrequest_count      *int64
+	error_count           *int64
+	adderror_count        *int64
+	unpriced_count        *int64
+	addunpriced_count     *int64
+	input_tokens          *int64
+	addinput_tokens       *int64
+	output_tokens         *int64
+	addoutput_tokens      *int64
+	cache_read_tokens     *int64
+	addcache_read_tokens  *int64
+	cache_write_tokens    *int64
+	addcache_write_tokens *int64
+	reasoning_tokens      *int64
+	addreasoning_tokens   *int64
+	total_cost            *money.USD
+	addtotal_cost         *money.USD
+	latency_ms_sum        *int64
+	addlatency_ms_sum     *int64
+	average_latency_ms    *float64
+	addaverage_latency_ms *float64
+	latency_histogram     *[]byte
+	digest                *int64
+	adddigest             *int64
+	clearedFields         map[string]struct{}
+	model                 *uuid.UUID
+	clearedmodel          bool
+	done                  bool
+	oldValue              func(context.Context) (*UsageTotalQuarter, error)
+	predicates            []predicate.UsageTotalQuarter
+}
+
+var _ ent.Mutation = (*UsageTotalQuarterMutation)(nil)
+
+// usagetotalquarterOption allows management of the mutation configuration using functional options.
+type usagetotalquarterOption func(*UsageTotalQuarterMutation)
+
+// newUsageTotalQuarterMutation creates new mutation for the UsageTotalQuarter entity.
+func newUsageTotalQuarterMutation(c config, op Op, opts ...usagetotalquarterOption) *UsageTotalQuarterMutation {
+	m := &UsageTotalQuarterMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageTotalQuarter,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageTotalQuarterID sets the ID field of the mutation.
+func withUsageTotalQuarterID(id uuid.UUID) usagetotalquarterOption {
+	return func(m *UsageTotalQuarterMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageTotalQuarter
+		)
+		m.oldValue = func(ctx context.Context) (*UsageTotalQuarter, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageTotalQuarter.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageTotalQuarter sets the old UsageTotalQuarter of the mutation.
+func withUsageTotalQuarter(node *UsageTotalQuarter) usagetotalquarterOption {
+	return func(m *UsageTotalQuarterMutation) {
+		m.oldValue = func(context.Context) (*UsageTotalQuarter, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageTotalQuarterMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageTotalQuarterMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageTotalQuarter entities.
+func (m *UsageTotalQuarterMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageTotalQuarterMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageTotalQuarterMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageTotalQuarter.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetPeriodStart sets the "period_start" field.
+func (m *UsageTotalQuarterMutation) SetPeriodStart(t time.Time) {
+	m.period_start = &t
+}
+
+// PeriodStart returns the value of the "period_start" field in the mutation.
+func (m *UsageTotalQuarterMutation) PeriodStart() (r time.Time, exists bool) {
+	v := m.period_start
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodStart returns the old "period_start" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldPeriodStart(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodStart is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodStart requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodStart: %w", err)
+	}
+	return oldValue.PeriodStart, nil
+}
+
+// ResetPeriodStart resets all changes to the "period_start" field.
+func (m *UsageTotalQuarterMutation) ResetPeriodStart() {
+	m.period_start = nil
+}
+
+// SetPeriodEnd sets the "period_end" field.
+func (m *UsageTotalQuarterMutation) SetPeriodEnd(t time.Time) {
+	m.period_end = &t
+}
+
+// PeriodEnd returns the value of the "period_end" field in the mutation.
+func (m *UsageTotalQuarterMutation) PeriodEnd() (r time.Time, exists bool) {
+	v := m.period_end
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodEnd returns the old "period_end" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldPeriodEnd(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodEnd is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodEnd requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodEnd: %w", err)
+	}
+	return oldValue.PeriodEnd, nil
+}
+
+// ResetPeriodEnd resets all changes to the "period_end" field.
+func (m *UsageTotalQuarterMutation) ResetPeriodEnd() {
+	m.period_end = nil
+}
+
+// SetRequestCount sets the "request_count" field.
+func (m *UsageTotalQuarterMutation) SetRequestCount(i int64) {
+	m.request_count = &i
+	m.addrequest_count = nil
+}
+
+// RequestCount returns the value of the "request_count" field in the mutation.
+func (m *UsageTotalQuarterMutation) RequestCount() (r int64, exists bool) {
+	v := m.request_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestCount returns the old "request_count" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldRequestCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestCount: %w", err)
+	}
+	return oldValue.RequestCount, nil
+}
+
+// AddRequestCount adds i to the "request_count" field.
+func (m *UsageTotalQuarterMutation) AddRequestCount(i int64) {
+	if m.addrequest_count != nil {
+		*m.addrequest_count += i
+	} else {
+		m.addrequest_count = &i
+	}
+}
+
+// AddedRequestCount returns the value that was added to the "request_count" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedRequestCount() (r int64, exists bool) {
+	v := m.addrequest_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestCount resets all changes to the "request_count" field.
+func (m *UsageTotalQuarterMutation) ResetRequestCount() {
+	m.request_count = nil
+	m.addrequest_count = nil
+}
+
+// SetErrorCount sets the "error_count" field.
+func (m *UsageTotalQuarterMutation) SetErrorCount(i int64) {
+	m.error_count = &i
+	m.adderror_count = nil
+}
+
+// ErrorCount returns the value of the "error_count" field in the mutation.
+func (m *UsageTotalQuarterMutation) ErrorCount() (r int64, exists bool) {
+	v := m.error_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldErrorCount returns the old "error_count" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldErrorCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldErrorCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldErrorCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldErrorCount: %w", err)
+	}
+	return oldValue.ErrorCount, nil
+}
+
+// AddErrorCount adds i to the "error_count" field.
+func (m *UsageTotalQuarterMutation) AddErrorCount(i int64) {
+	if m.adderror_count != nil {
+		*m.adderror_count += i
+	} else {
+		m.adderror_count = &i
+	}
+}
+
+// AddedErrorCount returns the value that was added to the "error_count" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedErrorCount() (r int64, exists bool) {
+	v := m.adderror_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetErrorCount resets all changes to the "error_count" field.
+func (m *UsageTotalQuarterMutation) ResetErrorCount() {
+	m.error_count = nil
+	m.adderror_count = nil
+}
+
+// SetUnpricedCount sets the "unpriced_count" field.
+func (m *UsageTotalQuarterMutation) SetUnpricedCount(i int64) {
+	m.unpriced_count = &i
+	m.addunpriced_count = nil
+}
+
+// UnpricedCount returns the value of the "unpriced_count" field in the mutation.
+func (m *UsageTotalQuarterMutation) UnpricedCount() (r int64, exists bool) {
+	v := m.unpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnpricedCount returns the old "unpriced_count" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldUnpricedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnpricedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnpricedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnpricedCount: %w", err)
+	}
+	return oldValue.UnpricedCount, nil
+}
+
+// AddUnpricedCount adds i to the "unpriced_count" field.
+func (m *UsageTotalQuarterMutation) AddUnpricedCount(i int64) {
+	if m.addunpriced_count != nil {
+		*m.addunpriced_count += i
+	} else {
+		m.addunpriced_count = &i
+	}
+}
+
+// AddedUnpricedCount returns the value that was added to the "unpriced_count" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedUnpricedCount() (r int64, exists bool) {
+	v := m.addunpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnpricedCount resets all changes to the "unpriced_count" field.
+func (m *UsageTotalQuarterMutation) ResetUnpricedCount() {
+	m.unpriced_count = nil
+	m.addunpriced_count = nil
+}
+
+// SetInputTokens sets the "input_tokens" field.
+func (m *UsageTotalQuarterMutation) SetInputTokens(i int64) {
+	m.input_tokens = &i
+	m.addinput_tokens = nil
+}
+
+// InputTokens returns the value of the "input_tokens" field in the mutation.
+func (m *UsageTotalQuarterMutation) InputTokens() (r int64, exists bool) {
+	v := m.input_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInputTokens returns the old "input_tokens" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldInputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInputTokens: %w", err)
+	}
+	return oldValue.InputTokens, nil
+}
+
+// AddInputTokens adds i to the "input_tokens" field.
+func (m *UsageTotalQuarterMutation) AddInputTokens(i int64) {
+	if m.addinput_tokens != nil {
+		*m.addinput_tokens += i
+	} else {
+		m.addinput_tokens = &i
+	}
+}
+
+// AddedInputTokens returns the value that was added to the "input_tokens" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedInputTokens() (r int64, exists bool) {
+	v := m.addinput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInputTokens resets all changes to the "input_tokens" field.
+func (m *UsageTotalQuarterMutation) ResetInputTokens() {
+	m.input_tokens = nil
+	m.addinput_tokens = nil
+}
+
+// SetOutputTokens sets the "output_tokens" field.
+func (m *UsageTotalQuarterMutation) SetOutputTokens(i int64) {
+	m.output_tokens = &i
+	m.addoutput_tokens = nil
+}
+
+// OutputTokens returns the value of the "output_tokens" field in the mutation.
+func (m *UsageTotalQuarterMutation) OutputTokens() (r int64, exists bool) {
+	v := m.output_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOutputTokens returns the old "output_tokens" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldOutputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOutputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOutputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOutputTokens: %w", err)
+	}
+	return oldValue.OutputTokens, nil
+}
+
+// AddOutputTokens adds i to the "output_tokens" field.
+func (m *UsageTotalQuarterMutation) AddOutputTokens(i int64) {
+	if m.addoutput_tokens != nil {
+		*m.addoutput_tokens += i
+	} else {
+		m.addoutput_tokens = &i
+	}
+}
+
+// AddedOutputTokens returns the value that was added to the "output_tokens" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedOutputTokens() (r int64, exists bool) {
+	v := m.addoutput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetOutputTokens resets all changes to the "output_tokens" field.
+func (m *UsageTotalQuarterMutation) ResetOutputTokens() {
+	m.output_tokens = nil
+	m.addoutput_tokens = nil
+}
+
+// SetCacheReadTokens sets the "cache_read_tokens" field.
+func (m *UsageTotalQuarterMutation) SetCacheReadTokens(i int64) {
+	m.cache_read_tokens = &i
+	m.addcache_read_tokens = nil
+}
+
+// CacheReadTokens returns the value of the "cache_read_tokens" field in the mutation.
+func (m *UsageTotalQuarterMutation) CacheReadTokens() (r int64, exists bool) {
+	v := m.cache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheReadTokens returns the old "cache_read_tokens" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldCacheReadTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheReadTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheReadTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheReadTokens: %w", err)
+	}
+	return oldValue.CacheReadTokens, nil
+}
+
+// AddCacheReadTokens adds i to the "cache_read_tokens" field.
+func (m *UsageTotalQuarterMutation) AddCacheReadTokens(i int64) {
+	if m.addcache_read_tokens != nil {
+		*m.addcache_read_tokens += i
+	} else {
+		m.addcache_read_tokens = &i
+	}
+}
+
+// AddedCacheReadTokens returns the value that was added to the "cache_read_tokens" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedCacheReadTokens() (r int64, exists bool) {
+	v := m.addcache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheReadTokens resets all changes to the "cache_read_tokens" field.
+func (m *UsageTotalQuarterMutation) ResetCacheReadTokens() {
+	m.cache_read_tokens = nil
+	m.addcache_read_tokens = nil
+}
+
+// SetCacheWriteTokens sets the "cache_write_tokens" field.
+func (m *UsageTotalQuarterMutation) SetCacheWriteTokens(i int64) {
+	m.cache_write_tokens = &i
+	m.addcache_write_tokens = nil
+}
+
+// CacheWriteTokens returns the value of the "cache_write_tokens" field in the mutation.
+func (m *UsageTotalQuarterMutation) CacheWriteTokens() (r int64, exists bool) {
+	v := m.cache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheWriteTokens returns the old "cache_write_tokens" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldCacheWriteTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheWriteTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheWriteTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheWriteTokens: %w", err)
+	}
+	return oldValue.CacheWriteTokens, nil
+}
+
+// AddCacheWriteTokens adds i to the "cache_write_tokens" field.
+func (m *UsageTotalQuarterMutation) AddCacheWriteTokens(i int64) {
+	if m.addcache_write_tokens != nil {
+		*m.addcache_write_tokens += i
+	} else {
+		m.addcache_write_tokens = &i
+	}
+}
+
+// AddedCacheWriteTokens returns the value that was added to the "cache_write_tokens" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedCacheWriteTokens() (r int64, exists bool) {
+	v := m.addcache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheWriteTokens resets all changes to the "cache_write_tokens" field.
+func (m *UsageTotalQuarterMutation) ResetCacheWriteTokens() {
+	m.cache_write_tokens = nil
+	m.addcache_write_tokens = nil
+}
+
+// SetReasoningTokens sets the "reasoning_tokens" field.
+func (m *UsageTotalQuarterMutation) SetReasoningTokens(i int64) {
+	m.reasoning_tokens = &i
+	m.addreasoning_tokens = nil
+}
+
+// ReasoningTokens returns the value of the "reasoning_tokens" field in the mutation.
+func (m *UsageTotalQuarterMutation) ReasoningTokens() (r int64, exists bool) {
+	v := m.reasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReasoningTokens returns the old "reasoning_tokens" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldReasoningTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReasoningTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReasoningTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReasoningTokens: %w", err)
+	}
+	return oldValue.ReasoningTokens, nil
+}
+
+// AddReasoningTokens adds i to the "reasoning_tokens" field.
+func (m *UsageTotalQuarterMutation) AddReasoningTokens(i int64) {
+	if m.addreasoning_tokens != nil {
+		*m.addreasoning_tokens += i
+	} else {
+		m.addreasoning_tokens = &i
+	}
+}
+
+// AddedReasoningTokens returns the value that was added to the "reasoning_tokens" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedReasoningTokens() (r int64, exists bool) {
+	v := m.addreasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReasoningTokens resets all changes to the "reasoning_tokens" field.
+func (m *UsageTotalQuarterMutation) ResetReasoningTokens() {
+	m.reasoning_tokens = nil
+	m.addreasoning_tokens = nil
+}
+
+// SetTotalCost sets the "total_cost" field.
+func (m *UsageTotalQuarterMutation) SetTotalCost(value money.USD) {
+	m.total_cost = &value
+	m.addtotal_cost = nil
+}
+
+// TotalCost returns the value of the "total_cost" field in the mutation.
+func (m *UsageTotalQuarterMutation) TotalCost() (r money.USD, exists bool) {
+	v := m.total_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTotalCost returns the old "total_cost" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldTotalCost(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTotalCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTotalCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTotalCost: %w", err)
+	}
+	return oldValue.TotalCost, nil
+}
+
+// AddTotalCost adds value to the "total_cost" field.
+func (m *UsageTotalQuarterMutation) AddTotalCost(value money.USD) {
+	if m.addtotal_cost != nil {
+		*m.addtotal_cost += value
+	} else {
+		m.addtotal_cost = &value
+	}
+}
+
+// AddedTotalCost returns the value that was added to the "total_cost" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedTotalCost() (r money.USD, exists bool) {
+	v := m.addtotal_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearTotalCost clears the value of the "total_cost" field.
+func (m *UsageTotalQuarterMutation) ClearTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	m.clearedFields[usagetotalquarter.FieldTotalCost] = struct{}{}
+}
+
+// TotalCostCleared returns if the "total_cost" field was cleared in this mutation.
+func (m *UsageTotalQuarterMutation) TotalCostCleared() bool {
+	_, ok := m.clearedFields[usagetotalquarter.FieldTotalCost]
+	return ok
+}
+
+// ResetTotalCost resets all changes to the "total_cost" field.
+func (m *UsageTotalQuarterMutation) ResetTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	delete(m.clearedFields, usagetotalquarter.FieldTotalCost)
+}
+
+// SetLatencyMsSum sets the "latency_ms_sum" field.
+func (m *UsageTotalQuarterMutation) SetLatencyMsSum(i int64) {
+	m.latency_ms_sum = &i
+	m.addlatency_ms_sum = nil
+}
+
+// LatencyMsSum returns the value of the "latency_ms_sum" field in the mutation.
+func (m *UsageTotalQuarterMutation) LatencyMsSum() (r int64, exists bool) {
+	v := m.latency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyMsSum returns the old "latency_ms_sum" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldLatencyMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyMsSum: %w", err)
+	}
+	return oldValue.LatencyMsSum, nil
+}
+
+// AddLatencyMsSum adds i to the "latency_ms_sum" field.
+func (m *UsageTotalQuarterMutation) AddLatencyMsSum(i int64) {
+	if m.addlatency_ms_sum != nil {
+		*m.addlatency_ms_sum += i
+	} else {
+		m.addlatency_ms_sum = &i
+	}
+}
+
+// AddedLatencyMsSum returns the value that was added to the "latency_ms_sum" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedLatencyMsSum() (r int64, exists bool) {
+	v := m.addlatency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetLatencyMsSum resets all changes to the "latency_ms_sum" field.
+func (m *UsageTotalQuarterMutation) ResetLatencyMsSum() {
+	m.latency_ms_sum = nil
+	m.addlatency_ms_sum = nil
+}
+
+// SetAverageLatencyMs sets the "average_latency_ms" field.
+func (m *UsageTotalQuarterMutation) SetAverageLatencyMs(f float64) {
+	m.average_latency_ms = &f
+	m.addaverage_latency_ms = nil
+}
+
+// AverageLatencyMs returns the value of the "average_latency_ms" field in the mutation.
+func (m *UsageTotalQuarterMutation) AverageLatencyMs() (r float64, exists bool) {
+	v := m.average_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAverageLatencyMs returns the old "average_latency_ms" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldAverageLatencyMs(ctx context.Context) (v float64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAverageLatencyMs is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAverageLatencyMs requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAverageLatencyMs: %w", err)
+	}
+	return oldValue.AverageLatencyMs, nil
+}
+
+// AddAverageLatencyMs adds f to the "average_latency_ms" field.
+func (m *UsageTotalQuarterMutation) AddAverageLatencyMs(f float64) {
+	if m.addaverage_latency_ms != nil {
+		*m.addaverage_latency_ms += f
+	} else {
+		m.addaverage_latency_ms = &f
+	}
+}
+
+// AddedAverageLatencyMs returns the value that was added to the "average_latency_ms" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedAverageLatencyMs() (r float64, exists bool) {
+	v := m.addaverage_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAverageLatencyMs resets all changes to the "average_latency_ms" field.
+func (m *UsageTotalQuarterMutation) ResetAverageLatencyMs() {
+	m.average_latency_ms = nil
+	m.addaverage_latency_ms = nil
+}
+
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (m *UsageTotalQuarterMutation) SetLatencyHistogram(b []byte) {
+	m.latency_histogram = &b
+}
+
+// LatencyHistogram returns the value of the "latency_histogram" field in the mutation.
+func (m *UsageTotalQuarterMutation) LatencyHistogram() (r []byte, exists bool) {
+	v := m.latency_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyHistogram returns the old "latency_histogram" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldLatencyHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyHistogram: %w", err)
+	}
+	return oldValue.LatencyHistogram, nil
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (m *UsageTotalQuarterMutation) ClearLatencyHistogram() {
+	m.latency_histogram = nil
+	m.clearedFields[usagetotalquarter.FieldLatencyHistogram] = struct{}{}
+}
+
+// LatencyHistogramCleared returns if the "latency_histogram" field was cleared in this mutation.
+func (m *UsageTotalQuarterMutation) LatencyHistogramCleared() bool {
+	_, ok := m.clearedFields[usagetotalquarter.FieldLatencyHistogram]
+	return ok
+}
+
+// ResetLatencyHistogram resets all changes to the "latency_histogram" field.
+func (m *UsageTotalQuarterMutation) ResetLatencyHistogram() {
+	m.latency_histogram = nil
+	delete(m.clearedFields, usagetotalquarter.FieldLatencyHistogram)
+}
+
+// SetDigest sets the "digest" field.
+func (m *UsageTotalQuarterMutation) SetDigest(i int64) {
+	m.digest = &i
+	m.adddigest = nil
+}
+
+// Digest returns the value of the "digest" field in the mutation.
+func (m *UsageTotalQuarterMutation) Digest() (r int64, exists bool) {
+	v := m.digest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDigest returns the old "digest" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldDigest(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDigest is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDigest requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDigest: %w", err)
+	}
+	return oldValue.Digest, nil
+}
+
+// AddDigest adds i to the "digest" field.
+func (m *UsageTotalQuarterMutation) AddDigest(i int64) {
+	if m.adddigest != nil {
+		*m.adddigest += i
+	} else {
+		m.adddigest = &i
+	}
+}
+
+// AddedDigest returns the value that was added to the "digest" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedDigest() (r int64, exists bool) {
+	v := m.adddigest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (m *UsageTotalQuarterMutation) ClearDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	m.clearedFields[usagetotalquarter.FieldDigest] = struct{}{}
+}
+
+// DigestCleared returns if the "digest" field was cleared in this mutation.
+func (m *UsageTotalQuarterMutation) DigestCleared() bool {
+	_, ok := m.clearedFields[usagetotalquarter.FieldDigest]
+	return ok
+}
+
+// ResetDigest resets all changes to the "digest" field.
+func (m *UsageTotalQuarterMutation) ResetDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	delete(m.clearedFields, usagetotalquarter.FieldDigest)
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageTotalQuarterMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageTotalQuarterMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageTotalQuarterMutation) ResetModelID() {
+	m.model = nil
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *UsageTotalQuarterMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[usagetotalquarter.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *UsageTotalQuarterMutation) ModelCleared() bool {
+	return m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *UsageTotalQuarterMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *UsageTotalQuarterMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// Where appends a list predicates to the UsageTotalQuarterMutation builder.
+func (m *UsageTotalQuarterMutation) Where(ps ...predicate.UsageTotalQuarter) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageTotalQuarterMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageTotalQuarterMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageTotalQuarter, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageTotalQuarterMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageTotalQuarterMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageTotalQuarter).
+func (m *UsageTotalQuarterMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageTotalQuarterMutation) Fields() []string {
+	fields := make([]string, 0, 16)
+	if m.period_start != nil {
+		fields = append(fields, usagetotalquarter.FieldPeriodStart)
+	}
+	if m.period_end != nil {
+		fields = append(fields, usagetotalquarter.FieldPeriodEnd)
+	}
+	if m.request_count != nil {
+		fields = append(fields, usagetotalquarter.FieldRequestCount)
+	}
+	if m.error_count != nil {
+		fields = append(fields, usagetotalquarter.FieldErrorCount)
+	}
+	if m.unpriced_count != nil {
+		fields = append(fields, usagetotalquarter.FieldUnpricedCount)
+	}
+	if m.input_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldInputTokens)
+	}
+	if m.output_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldOutputTokens)
+	}
+	if m.cache_read_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldCacheReadTokens)
+	}
+	if m.cache_write_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldCacheWriteTokens)
+	}
+	if m.reasoning_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldReasoningTokens)
+	}
+	if m.total_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldTotalCost)
+	}
+	if m.latency_ms_sum != nil {
+		fields = append(fields, usagetotalquarter.FieldLatencyMsSum)
+	}
+	if m.average_latency_ms != nil {
+		fields = append(fields, usagetotalquarter.FieldAverageLatencyMs)
+	}
+	if m.latency_histogram != nil {
+		fields = append(fields, usagetotalquarter.FieldLatencyHistogram)
+	}
+	if m.digest != nil {
+		fields = append(fields, usagetotalquarter.FieldDigest)
+	}
+	if m.model != nil {
+		fields = append(fields, usagetotalquarter.FieldModelID)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageTotalQuarterMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usagetotalquarter.FieldPeriodStart:
+		return m.PeriodStart()
+	case usagetotalquarter.FieldPeriodEnd:
+		return m.PeriodEnd()
+	case usagetotalquarter.FieldRequestCount:
+		return m.RequestCount()
+	case usagetotalquarter.FieldErrorCount:
+		return m.ErrorCount()
+	case usagetotalquarter.FieldUnpricedCount:
+		return m.UnpricedCount()
+	case usagetotalquarter.FieldInputTokens:
+		return m.InputTokens()
+	case usagetotalquarter.FieldOutputTokens:
+		return m.OutputTokens()
+	case usagetotalquarter.FieldCacheReadTokens:
+		return m.CacheReadTokens()
+	case usagetotalquarter.FieldCacheWriteTokens:
+		return m.CacheWriteTokens()
+	case usagetotalquarter.FieldReasoningTokens:
+		return m.ReasoningTokens()
+	case usagetotalquarter.FieldTotalCost:
+		return m.TotalCost()
+	case usagetotalquarter.FieldLatencyMsSum:
+		return m.LatencyMsSum()
+	case usagetotalquarter.FieldAverageLatencyMs:
+		return m.AverageLatencyMs()
+	case usagetotalquarter.FieldLatencyHistogram:
+		return m.LatencyHistogram()
+	case usagetotalquarter.FieldDigest:
+		return m.Digest()
+	case usagetotalquarter.FieldModelID:
+		return m.ModelID()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageTotalQuarterMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usagetotalquarter.FieldPeriodStart:
+		return m.OldPeriodStart(ctx)
+	case usagetotalquarter.FieldPeriodEnd:
+		return m.OldPeriodEnd(ctx)
+	case usagetotalquarter.FieldRequestCount:
+		return m.OldRequestCount(ctx)
+	case usagetotalquarter.FieldErrorCount:
+		return m.OldErrorCount(ctx)
+	case usagetotalquarter.FieldUnpricedCount:
+		return m.OldUnpricedCount(ctx)
+	case usagetotalquarter.FieldInputTokens:
+		return m.OldInputTokens(ctx)
+	case usagetotalquarter.FieldOutputTokens:
+		return m.OldOutputTokens(ctx)
+	case usagetotalquarter.FieldCacheReadTokens:
+		return m.OldCacheReadTokens(ctx)
+	case usagetotalquarter.FieldCacheWriteTokens:
+		return m.OldCacheWriteTokens(ctx)
+	case usagetotalquarter.FieldReasoningTokens:
+		return m.OldReasoningTokens(ctx)
+	case usagetotalquarter.FieldTotalCost:
+		return m.OldTotalCost(ctx)
+	case usagetotalquarter.FieldLatencyMsSum:
+		return m.OldLatencyMsSum(ctx)
+	case usagetotalquarter.FieldAverageLatencyMs:
+		return m.OldAverageLatencyMs(ctx)
+	case usagetotalquarter.FieldLatencyHistogram:
+		return m.OldLatencyHistogram(ctx)
+	case usagetotalquarter.FieldDigest:
+		return m.OldDigest(ctx)
+	case usagetotalquarter.FieldModelID:
+		return m.OldModelID(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageTotalQuarter field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageTotalQuarterMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usagetotalquarter.FieldPeriodStart:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodStart(v)
+		return nil
+	case usagetotalquarter.FieldPeriodEnd:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodEnd(v)
+		return nil
+	case usagetotalquarter.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestCount(v)
+		return nil
+	case usagetotalquarter.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetErrorCount(v)
+		return nil
+	case usagetotalquarter.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnpricedCount(v)
+		return nil
+	case usagetotalquarter.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInputTokens(v)
+		return nil
+	case usagetotalquarter.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOutputTokens(v)
+		return nil
+	case usagetotalquarter.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheReadTokens(v)
+		return nil
+	case usagetotalquarter.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheWriteTokens(v)
+		return nil
+	case usagetotalquarter.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReasoningTokens(v)
+		return nil
+	case usagetotalquarter.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTotalCost(v)
+		return nil
+	case usagetotalquarter.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyMsSum(v)
+		return nil
+	case usagetotalquarter.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAverageLatencyMs(v)
+		return nil
+	case usagetotalquarter.FieldLatencyHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyHistogram(v)
+		return nil
+	case usagetotalquarter.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDigest(v)
+		return nil
+	case usagetotalquarter.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotalQuarter field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageTotalQuarterMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequest_count != nil {
+		fields = append(fields, usagetotalquarter.FieldRequestCount)
+	}
+	if m.adderror_count != nil {
+		fields = append(fields, usagetotalquarter.FieldErrorCount)
+	}
+	if m.addunpriced_count != nil {
+		fields = append(fields, usagetotalquarter.FieldUnpricedCount)
+	}
+	if m.addinput_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldInputTokens)
+	}
+	if m.addoutput_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldOutputTokens)
+	}
+	if m.addcache_read_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldCacheReadTokens)
+	}
+	if m.addcache_write_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldCacheWriteTokens)
+	}
+	if m.addreasoning_tokens != nil {
+		fields = append(fields, usagetotalquarter.FieldReasoningTokens)
+	}
+	if m.addtotal_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldTotalCost)
+	}
+	if m.addlatency_ms_sum != nil {
+		fields = append(fields, usagetotalquarter.FieldLatencyMsSum)
+	}
+	if m.addaverage_latency_ms != nil {
+		fields = append(fields, usagetotalquarter.FieldAverageLatencyMs)
+	}
+	if m.adddigest != nil {
+		fields = append(fields, usagetotalquarter.FieldDigest)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageTotalQuarterMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case usagetotalquarter.FieldRequestCount:
+		return m.AddedRequestCount()
+	case usagetotalquarter.FieldErrorCount:
+		return m.AddedErrorCount()
+	case usagetotalquarter.FieldUnpricedCount:
+		return m.AddedUnpricedCount()
+	case usagetotalquarter.FieldInputTokens:
+		return m.AddedInputTokens()
+	case usagetotalquarter.FieldOutputTokens:
+		return m.AddedOutputTokens()
+	case usagetotalquarter.FieldCacheReadTokens:
+		return m.AddedCacheReadTokens()
+	case usagetotalquarter.FieldCacheWriteTokens:
+		return m.AddedCacheWriteTokens()
+	case usagetotalquarter.FieldReasoningTokens:
+		return m.AddedReasoningTokens()
+	case usagetotalquarter.FieldTotalCost:
+		return m.AddedTotalCost()
+	case usagetotalquarter.FieldLatencyMsSum:
+		return m.AddedLatencyMsSum()
+	case usagetotalquarter.FieldAverageLatencyMs:
+		return m.AddedAverageLatencyMs()
+	case usagetotalquarter.FieldDigest:
+		return m.AddedDigest()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageTotalQuarterMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case usagetotalquarter.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestCount(v)
+		return nil
+	case usagetotalquarter.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddErrorCount(v)
+		return nil
+	case usagetotalquarter.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnpricedCount(v)
+		return nil
+	case usagetotalquarter.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInputTokens(v)
+		return nil
+	case usagetotalquarter.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddOutputTokens(v)
+		return nil
+	case usagetotalquarter.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheReadTokens(v)
+		return nil
+	case usagetotalquarter.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheWriteTokens(v)
+		return nil
+	case usagetotalquarter.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReasoningTokens(v)
+		return nil
+	case usagetotalquarter.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTotalCost(v)
+		return nil
+	case usagetotalquarter.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddLatencyMsSum(v)
+		return nil
+	case usagetotalquarter.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAverageLatencyMs(v)
+		return nil
+	case usagetotalquarter.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddDigest(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotalQuarter numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageTotalQuarterMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(usagetotalquarter.FieldTotalCost) {
+		fields = append(fields, usagetotalquarter.FieldTotalCost)
+	}
+	if m.FieldCleared(usagetotalquarter.FieldLatencyHistogram) {
+		fields = append(fields, usagetotalquarter.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagetotalquarter.FieldDigest) {
+		fields = append(fields, usagetotalquarter.FieldDigest)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageTotalQuarterMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageTotalQuarterMutation) ClearField(name string) error {
+	switch name {
+	case usagetotalquarter.FieldTotalCost:
+		m.ClearTotalCost()
+		return nil
+	case usagetotalquarter.FieldLatencyHistogram:
+		m.ClearLatencyHistogram()
+		return nil
+	case usagetotalquarter.FieldDigest:
+		m.ClearDigest()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotalQuarter nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageTotalQuarterMutation) ResetField(name string) error {
+	switch name {
+	case usagetotalquarter.FieldPeriodStart:
+		m.ResetPeriodStart()
+		return nil
+	case usagetotalquarter.FieldPeriodEnd:
+		m.ResetPeriodEnd()
+		return nil
+	case usagetotalquarter.FieldRequestCount:
+		m.ResetRequestCount()
+		return nil
+	case usagetotalquarter.FieldErrorCount:
+		m.ResetErrorCount()
+		return nil
+	case usagetotalquarter.FieldUnpricedCount:
+		m.ResetUnpricedCount()
+		return nil
+	case usagetotalquarter.FieldInputTokens:
+		m.ResetInputTokens()
+		return nil
+	case usagetotalquarter.FieldOutputTokens:
+		m.ResetOutputTokens()
+		return nil
+	case usagetotalquarter.FieldCacheReadTokens:
+		m.ResetCacheReadTokens()
+		return nil
+	case usagetotalquarter.FieldCacheWriteTokens:
+		m.ResetCacheWriteTokens()
+		return nil
+	case usagetotalquarter.FieldReasoningTokens:
+		m.ResetReasoningTokens()
+		return nil
+	case usagetotalquarter.FieldTotalCost:
+		m.ResetTotalCost()
+		return nil
+	case usagetotalquarter.FieldLatencyMsSum:
+		m.ResetLatencyMsSum()
+		return nil
+	case usagetotalquarter.FieldAverageLatencyMs:
+		m.ResetAverageLatencyMs()
+		return nil
+	case usagetotalquarter.FieldLatencyHistogram:
+		m.ResetLatencyHistogram()
+		return nil
+	case usagetotalquarter.FieldDigest:
+		m.ResetDigest()
+		return nil
+	case usagetotalquarter.FieldModelID:
+		m.ResetModelID()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotalQuarter field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageTotalQuarterMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.model != nil {
+		edges = append(edges, usagetotalquarter.EdgeModel)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageTotalQuarterMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case usagetotalquarter.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageTotalQuarterMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageTotalQuarterMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageTotalQuarterMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.clearedmodel {
+		edges = append(edges, usagetotalquarter.EdgeModel)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageTotalQuarterMutation) EdgeCleared(name string) bool {
+	switch name {
+	case usagetotalquarter.EdgeModel:
+		return m.clearedmodel
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageTotalQuarterMutation) ClearEdge(name string) error {
+	switch name {
+	case usagetotalquarter.EdgeModel:
+		m.ClearModel()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotalQuarter unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageTotalQuarterMutation) ResetEdge(name string) error {
+	switch name {
+	case usagetotalquarter.EdgeModel:
+		m.ResetModel()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageTotalQuarter edge %s", name)
 }

@@ -51,11 +51,13 @@ type PriceEdges struct {
 	Model *Model `json:"model,omitempty"`
 	// Usage holds the value of the usage edge.
 	Usage []*Usage `json:"usage,omitempty"`
+	// UsageQuarters holds the value of the usage_quarters edge.
+	UsageQuarters []*UsageQuarter `json:"usage_quarters,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [3]bool
+	loadedTypes [4]bool
 }
 
 // ModelOrErr returns the Model value or an error if the edge
@@ -78,10 +80,19 @@ func (e PriceEdges) UsageOrErr() ([]*Usage, error) {
 	return nil, &NotLoadedError{edge: "usage"}
 }
 
+// UsageQuartersOrErr returns the UsageQuarters value or an error if the edge
+// was not loaded in eager-loading.
+func (e PriceEdges) UsageQuartersOrErr() ([]*UsageQuarter, error) {
+	if e.loadedTypes[2] {
+		return e.UsageQuarters, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_quarters"}
+}
+
 // UsageEventsOrErr returns the UsageEvents value or an error if the edge
 // was not loaded in eager-loading.
 func (e PriceEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
-	if e.loadedTypes[2] {
+	if e.loadedTypes[3] {
 		return e.UsageEvents, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_events"}
@@ -202,6 +213,11 @@ func (_m *Price) QueryModel() *ModelQuery {
 // QueryUsage queries the "usage" edge of the Price entity.
 func (_m *Price) QueryUsage() *UsageQuery {
 	return NewPriceClient(_m.config).QueryUsage(_m)
+}
+
+// QueryUsageQuarters queries the "usage_quarters" edge of the Price entity.
+func (_m *Price) QueryUsageQuarters() *UsageQuarterQuery {
+	return NewPriceClient(_m.config).QueryUsageQuarters(_m)
 }
 
 // QueryUsageEvents queries the "usage_events" edge of the Price entity.

@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -154,6 +155,21 @@ func (_c *PriceCreate) AddUsage(v ...*Usage) *PriceCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddUsageIDs(ids...)
+}
+
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_c *PriceCreate) AddUsageQuarterIDs(ids ...uuid.UUID) *PriceCreate {
+	_c.mutation.AddUsageQuarterIDs(ids...)
+	return _c
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_c *PriceCreate) AddUsageQuarters(v ...*UsageQuarter) *PriceCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageQuarterIDs(ids...)
 }
 
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
@@ -344,6 +360,22 @@ func (_c *PriceCreate) createSpec() (*Price, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageQuartersTable,
+			Columns: []string{price.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -18,19 +18,21 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 )
 
 // PriceQuery is the builder for querying Price entities.
 type PriceQuery struct {
 	config
-	ctx             *QueryContext
-	order           []price.OrderOption
-	inters          []Interceptor
-	predicates      []predicate.Price
-	withModel       *ModelQuery
-	withUsage       *UsageQuery
-	withUsageEvents *UsageEventQuery
-	modifiers       []func(*sql.Selector)
+	ctx               *QueryContext
+	order             []price.OrderOption
+	inters            []Interceptor
+	predicates        []predicate.Price
+	withModel         *ModelQuery
+	withUsage         *UsageQuery
+	withUsageQuarters *UsageQuarterQuery
+	withUsageEvents   *UsageEventQuery
+	modifiers         []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -104,6 +106,28 @@ func (_q *PriceQuery) QueryUsage() *UsageQuery {
 			sqlgraph.From(price.Table, price.FieldID, selector),
 			sqlgraph.To(usage.Table, usage.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageTable, price.UsageColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageQuarters chains the current query on the "usage_quarters" edge.
+func (_q *PriceQuery) QueryUsageQuarters() *UsageQuarterQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, selector),
+			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageQuartersTable, price.UsageQuartersColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -320,14 +344,15 @@ func (_q *PriceQuery) Clone() *PriceQuery {
 		return nil
 	}
 	return &PriceQuery{
-		config:          _q.config,
-		ctx:             _q.ctx.Clone(),
-		order:           append([]price.OrderOption{}, _q.order...),
-		inters:          append([]Interceptor{}, _q.inters...),
-		predicates:      append([]predicate.Price{}, _q.predicates...),
-		withModel:       _q.withModel.Clone(),
-		withUsage:       _q.withUsage.Clone(),
-		withUsageEvents: _q.withUsageEvents.Clone(),
+		config:            _q.config,
+		ctx:               _q.ctx.Clone(),
+		order:             append([]price.OrderOption{}, _q.order...),
+		inters:            append([]Interceptor{}, _q.inters...),
+		predicates:        append([]predicate.Price{}, _q.predicates...),
+		withModel:         _q.withModel.Clone(),
+		withUsage:         _q.withUsage.Clone(),
+		withUsageQuarters: _q.withUsageQuarters.Clone(),
+		withUsageEvents:   _q.withUsageEvents.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -354,6 +379,17 @@ func (_q *PriceQuery) WithUsage(opts ...func(*UsageQuery)) *PriceQuery {
 		opt(query)
 	}
 	_q.withUsage = query
+	return _q
+}
+
+// WithUsageQuarters tells the query-builder to eager-load the nodes that are connected to
+// the "usage_quarters" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *PriceQuery) WithUsageQuarters(opts ...func(*UsageQuarterQuery)) *PriceQuery {
+	query := (&UsageQuarterClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageQuarters = query
 	return _q
 }
 
@@ -446,9 +482,10 @@ func (_q *PriceQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Price,
 	var (
 		nodes       = []*Price{}
 		_spec       = _q.querySpec()
-		loadedTypes = [3]bool{
+		loadedTypes = [4]bool{
 			_q.withModel != nil,
 			_q.withUsage != nil,
+			_q.withUsageQuarters != nil,
 			_q.withUsageEvents != nil,
 		}
 	)
@@ -483,6 +520,13 @@ func (_q *PriceQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Price,
 		if err := _q.loadUsage(ctx, query, nodes,
 			func(n *Price) { n.Edges.Usage = []*Usage{} },
 			func(n *Price, e *Usage) { n.Edges.Usage = append(n.Edges.Usage, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageQuarters; query != nil {
+		if err := _q.loadUsageQuarters(ctx, query, nodes,
+			func(n *Price) { n.Edges.UsageQuarters = []*UsageQuarter{} },
+			func(n *Price, e *UsageQuarter) { n.Edges.UsageQuarters = append(n.Edges.UsageQuarters, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -540,6 +584,36 @@ func (_q *PriceQuery) loadUsage(ctx context.Context, query *UsageQuery, nodes []
 	}
 	query.Where(predicate.Usage(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(price.UsageColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.PriceID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "price_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *PriceQuery) loadUsageQuarters(ctx context.Context, query *UsageQuarterQuery, nodes []*Price, init func(*Price), assign func(*Price, *UsageQuarter)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Price)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagequarter.FieldPriceID)
+	}
+	query.Where(predicate.UsageQuarter(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(price.UsageQuartersColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

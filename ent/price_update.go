@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -177,6 +178,21 @@ func (_u *PriceUpdate) AddUsage(v ...*Usage) *PriceUpdate {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_u *PriceUpdate) AddUsageQuarterIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.AddUsageQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_u *PriceUpdate) AddUsageQuarters(v ...*UsageQuarter) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *PriceUpdate) AddUsageEventIDs(ids ...uuid.UUID) *PriceUpdate {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -222,6 +238,27 @@ func (_u *PriceUpdate) RemoveUsage(v ...*Usage) *PriceUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageQuarters clears all "usage_quarters" edges to the UsageQuarter entity.
+func (_u *PriceUpdate) ClearUsageQuarters() *PriceUpdate {
+	_u.mutation.ClearUsageQuarters()
+	return _u
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to UsageQuarter entities by IDs.
+func (_u *PriceUpdate) RemoveUsageQuarterIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.RemoveUsageQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageQuarters removes "usage_quarters" edges to UsageQuarter entities.
+func (_u *PriceUpdate) RemoveUsageQuarters(v ...*UsageQuarter) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -395,6 +432,51 @@ func (_u *PriceUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageQuartersTable,
+			Columns: []string{price.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageQuartersTable,
+			Columns: []string{price.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageQuartersTable,
+			Columns: []string{price.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -612,6 +694,21 @@ func (_u *PriceUpdateOne) AddUsage(v ...*Usage) *PriceUpdateOne {
 	return _u.AddUsageIDs(ids...)
 }
 
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageQuarter entity by IDs.
+func (_u *PriceUpdateOne) AddUsageQuarterIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.AddUsageQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageQuarters adds the "usage_quarters" edges to the UsageQuarter entity.
+func (_u *PriceUpdateOne) AddUsageQuarters(v ...*UsageQuarter) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageQuarterIDs(ids...)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *PriceUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *PriceUpdateOne {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -657,6 +754,27 @@ func (_u *PriceUpdateOne) RemoveUsage(v ...*Usage) *PriceUpdateOne {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageIDs(ids...)
+}
+
+// ClearUsageQuarters clears all "usage_quarters" edges to the UsageQuarter entity.
+func (_u *PriceUpdateOne) ClearUsageQuarters() *PriceUpdateOne {
+	_u.mutation.ClearUsageQuarters()
+	return _u
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to UsageQuarter entities by IDs.
+func (_u *PriceUpdateOne) RemoveUsageQuarterIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.RemoveUsageQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageQuarters removes "usage_quarters" edges to UsageQuarter entities.
+func (_u *PriceUpdateOne) RemoveUsageQuarters(v ...*UsageQuarter) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -860,6 +978,51 @@ func (_u *PriceUpdateOne) sqlSave(ctx context.Context) (_node *Price, err error)
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usage.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageQuartersTable,
+			Columns: []string{price.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageQuartersTable,
+			Columns: []string{price.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageQuartersTable,
+			Columns: []string{price.UsageQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

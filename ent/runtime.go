@@ -19,7 +19,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -431,43 +433,43 @@ func init() {
 	usageFields := schema.Usage{}.Fields()
 	_ = usageFields
 	// usageDescRequestCount is the schema descriptor for request_count field.
-	usageDescRequestCount := usageMixinFields1[3].Descriptor()
+	usageDescRequestCount := usageMixinFields1[2].Descriptor()
 	// usage.DefaultRequestCount holds the default value on creation for the request_count field.
 	usage.DefaultRequestCount = usageDescRequestCount.Default.(int64)
 	// usageDescErrorCount is the schema descriptor for error_count field.
-	usageDescErrorCount := usageMixinFields1[4].Descriptor()
+	usageDescErrorCount := usageMixinFields1[3].Descriptor()
 	// usage.DefaultErrorCount holds the default value on creation for the error_count field.
 	usage.DefaultErrorCount = usageDescErrorCount.Default.(int64)
 	// usageDescUnpricedCount is the schema descriptor for unpriced_count field.
-	usageDescUnpricedCount := usageMixinFields1[5].Descriptor()
+	usageDescUnpricedCount := usageMixinFields1[4].Descriptor()
 	// usage.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
 	usage.DefaultUnpricedCount = usageDescUnpricedCount.Default.(int64)
 	// usageDescInputTokens is the schema descriptor for input_tokens field.
-	usageDescInputTokens := usageMixinFields1[6].Descriptor()
+	usageDescInputTokens := usageMixinFields1[5].Descriptor()
 	// usage.DefaultInputTokens holds the default value on creation for the input_tokens field.
 	usage.DefaultInputTokens = usageDescInputTokens.Default.(int64)
 	// usageDescOutputTokens is the schema descriptor for output_tokens field.
-	usageDescOutputTokens := usageMixinFields1[7].Descriptor()
+	usageDescOutputTokens := usageMixinFields1[6].Descriptor()
 	// usage.DefaultOutputTokens holds the default value on creation for the output_tokens field.
 	usage.DefaultOutputTokens = usageDescOutputTokens.Default.(int64)
 	// usageDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
-	usageDescCacheReadTokens := usageMixinFields1[8].Descriptor()
+	usageDescCacheReadTokens := usageMixinFields1[7].Descriptor()
 	// usage.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
 	usage.DefaultCacheReadTokens = usageDescCacheReadTokens.Default.(int64)
 	// usageDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
-	usageDescCacheWriteTokens := usageMixinFields1[9].Descriptor()
+	usageDescCacheWriteTokens := usageMixinFields1[8].Descriptor()
 	// usage.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
 	usage.DefaultCacheWriteTokens = usageDescCacheWriteTokens.Default.(int64)
 	// usageDescReasoningTokens is the schema descriptor for reasoning_tokens field.
-	usageDescReasoningTokens := usageMixinFields1[10].Descriptor()
+	usageDescReasoningTokens := usageMixinFields1[9].Descriptor()
 	// usage.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
 	usage.DefaultReasoningTokens = usageDescReasoningTokens.Default.(int64)
 	// usageDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
-	usageDescLatencyMsSum := usageMixinFields1[12].Descriptor()
+	usageDescLatencyMsSum := usageMixinFields1[11].Descriptor()
 	// usage.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
 	usage.DefaultLatencyMsSum = usageDescLatencyMsSum.Default.(int64)
 	// usageDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
-	usageDescAverageLatencyMs := usageMixinFields1[13].Descriptor()
+	usageDescAverageLatencyMs := usageMixinFields1[12].Descriptor()
 	// usage.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
 	usage.DefaultAverageLatencyMs = usageDescAverageLatencyMs.Default.(float64)
 	// usageDescID is the schema descriptor for id field.
@@ -512,6 +514,57 @@ func init() {
 	usageeventDescHTTPStatus := usageeventFields[16].Descriptor()
 	// usageevent.DefaultHTTPStatus holds the default value on creation for the http_status field.
 	usageevent.DefaultHTTPStatus = usageeventDescHTTPStatus.Default.(int)
+	usagequarterMixin := schema.UsageQuarter{}.Mixin()
+	usagequarterMixinFields0 := usagequarterMixin[0].Fields()
+	_ = usagequarterMixinFields0
+	usagequarterMixinFields1 := usagequarterMixin[1].Fields()
+	_ = usagequarterMixinFields1
+	usagequarterFields := schema.UsageQuarter{}.Fields()
+	_ = usagequarterFields
+	// usagequarterDescRequestCount is the schema descriptor for request_count field.
+	usagequarterDescRequestCount := usagequarterMixinFields1[2].Descriptor()
+	// usagequarter.DefaultRequestCount holds the default value on creation for the request_count field.
+	usagequarter.DefaultRequestCount = usagequarterDescRequestCount.Default.(int64)
+	// usagequarterDescErrorCount is the schema descriptor for error_count field.
+	usagequarterDescErrorCount := usagequarterMixinFields1[3].Descriptor()
+	// usagequarter.DefaultErrorCount holds the default value on creation for the error_count field.
+	usagequarter.DefaultErrorCount = usagequarterDescErrorCount.Default.(int64)
+	// usagequarterDescUnpricedCount is the schema descriptor for unpriced_count field.
+	usagequarterDescUnpricedCount := usagequarterMixinFields1[4].Descriptor()
+	// usagequarter.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
+	usagequarter.DefaultUnpricedCount = usagequarterDescUnpricedCount.Default.(int64)
+	// usagequarterDescInputTokens is the schema descriptor for input_tokens field.
+	usagequarterDescInputTokens := usagequarterMixinFields1[5].Descriptor()
+	// usagequarter.DefaultInputTokens holds the default value on creation for the input_tokens field.
+	usagequarter.DefaultInputTokens = usagequarterDescInputTokens.Default.(int64)
+	// usagequarterDescOutputTokens is the schema descriptor for output_tokens field.
+	usagequarterDescOutputTokens := usagequarterMixinFields1[6].Descriptor()
+	// usagequarter.DefaultOutputTokens holds the default value on creation for the output_tokens field.
+	usagequarter.DefaultOutputTokens = usagequarterDescOutputTokens.Default.(int64)
+	// usagequarterDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
+	usagequarterDescCacheReadTokens := usagequarterMixinFields1[7].Descriptor()
+	// usagequarter.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
+	usagequarter.DefaultCacheReadTokens = usagequarterDescCacheReadTokens.Default.(int64)
+	// usagequarterDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
+	usagequarterDescCacheWriteTokens := usagequarterMixinFields1[8].Descriptor()
+	// usagequarter.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
+	usagequarter.DefaultCacheWriteTokens = usagequarterDescCacheWriteTokens.Default.(int64)
+	// usagequarterDescReasoningTokens is the schema descriptor for reasoning_tokens field.
+	usagequarterDescReasoningTokens := usagequarterMixinFields1[9].Descriptor()
+	// usagequarter.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
+	usagequarter.DefaultReasoningTokens = usagequarterDescReasoningTokens.Default.(int64)
+	// usagequarterDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
+	usagequarterDescLatencyMsSum := usagequarterMixinFields1[11].Descriptor()
+	// usagequarter.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
+	usagequarter.DefaultLatencyMsSum = usagequarterDescLatencyMsSum.Default.(int64)
+	// usagequarterDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
+	usagequarterDescAverageLatencyMs := usagequarterMixinFields1[12].Descriptor()
+	// usagequarter.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
+	usagequarter.DefaultAverageLatencyMs = usagequarterDescAverageLatencyMs.Default.(float64)
+	// usagequarterDescID is the schema descriptor for id field.
+	usagequarterDescID := usagequarterMixinFields0[0].Descriptor()
+	// usagequarter.DefaultID holds the default value on creation for the id field.
+	usagequarter.DefaultID = usagequarterDescID.Default.(func() uuid.UUID)
 	usagetotalMixin := schema.UsageTotal{}.Mixin()
 	usagetotalMixinFields0 := usagetotalMixin[0].Fields()
 	_ = usagetotalMixinFields0
@@ -520,47 +573,98 @@ func init() {
 	usagetotalFields := schema.UsageTotal{}.Fields()
 	_ = usagetotalFields
 	// usagetotalDescRequestCount is the schema descriptor for request_count field.
-	usagetotalDescRequestCount := usagetotalMixinFields1[3].Descriptor()
+	usagetotalDescRequestCount := usagetotalMixinFields1[2].Descriptor()
 	// usagetotal.DefaultRequestCount holds the default value on creation for the request_count field.
 	usagetotal.DefaultRequestCount = usagetotalDescRequestCount.Default.(int64)
 	// usagetotalDescErrorCount is the schema descriptor for error_count field.
-	usagetotalDescErrorCount := usagetotalMixinFields1[4].Descriptor()
+	usagetotalDescErrorCount := usagetotalMixinFields1[3].Descriptor()
 	// usagetotal.DefaultErrorCount holds the default value on creation for the error_count field.
 	usagetotal.DefaultErrorCount = usagetotalDescErrorCount.Default.(int64)
 	// usagetotalDescUnpricedCount is the schema descriptor for unpriced_count field.
-	usagetotalDescUnpricedCount := usagetotalMixinFields1[5].Descriptor()
+	usagetotalDescUnpricedCount := usagetotalMixinFields1[4].Descriptor()
 	// usagetotal.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
 	usagetotal.DefaultUnpricedCount = usagetotalDescUnpricedCount.Default.(int64)
 	// usagetotalDescInputTokens is the schema descriptor for input_tokens field.
-	usagetotalDescInputTokens := usagetotalMixinFields1[6].Descriptor()
+	usagetotalDescInputTokens := usagetotalMixinFields1[5].Descriptor()
 	// usagetotal.DefaultInputTokens holds the default value on creation for the input_tokens field.
 	usagetotal.DefaultInputTokens = usagetotalDescInputTokens.Default.(int64)
 	// usagetotalDescOutputTokens is the schema descriptor for output_tokens field.
-	usagetotalDescOutputTokens := usagetotalMixinFields1[7].Descriptor()
+	usagetotalDescOutputTokens := usagetotalMixinFields1[6].Descriptor()
 	// usagetotal.DefaultOutputTokens holds the default value on creation for the output_tokens field.
 	usagetotal.DefaultOutputTokens = usagetotalDescOutputTokens.Default.(int64)
 	// usagetotalDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
-	usagetotalDescCacheReadTokens := usagetotalMixinFields1[8].Descriptor()
+	usagetotalDescCacheReadTokens := usagetotalMixinFields1[7].Descriptor()
 	// usagetotal.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
 	usagetotal.DefaultCacheReadTokens = usagetotalDescCacheReadTokens.Default.(int64)
 	// usagetotalDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
-	usagetotalDescCacheWriteTokens := usagetotalMixinFields1[9].Descriptor()
+	usagetotalDescCacheWriteTokens := usagetotalMixinFields1[8].Descriptor()
 	// usagetotal.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
 	usagetotal.DefaultCacheWriteTokens = usagetotalDescCacheWriteTokens.Default.(int64)
 	// usagetotalDescReasoningTokens is the schema descriptor for reasoning_tokens field.
-	usagetotalDescReasoningTokens := usagetotalMixinFields1[10].Descriptor()
+	usagetotalDescReasoningTokens := usagetotalMixinFields1[9].Descriptor()
 	// usagetotal.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
 	usagetotal.DefaultReasoningTokens = usagetotalDescReasoningTokens.Default.(int64)
 	// usagetotalDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
-	usagetotalDescLatencyMsSum := usagetotalMixinFields1[12].Descriptor()
+	usagetotalDescLatencyMsSum := usagetotalMixinFields1[11].Descriptor()
 	// usagetotal.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
 	usagetotal.DefaultLatencyMsSum = usagetotalDescLatencyMsSum.Default.(int64)
 	// usagetotalDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
-	usagetotalDescAverageLatencyMs := usagetotalMixinFields1[13].Descriptor()
+	usagetotalDescAverageLatencyMs := usagetotalMixinFields1[12].Descriptor()
 	// usagetotal.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
 	usagetotal.DefaultAverageLatencyMs = usagetotalDescAverageLatencyMs.Default.(float64)
 	// usagetotalDescID is the schema descriptor for id field.
 	usagetotalDescID := usagetotalMixinFields0[0].Descriptor()
 	// usagetotal.DefaultID holds the default value on creation for the id field.
 	usagetotal.DefaultID = usagetotalDescID.Default.(func() uuid.UUID)
+	usagetotalquarterMixin := schema.UsageTotalQuarter{}.Mixin()
+	usagetotalquarterMixinFields0 := usagetotalquarterMixin[0].Fields()
+	_ = usagetotalquarterMixinFields0
+	usagetotalquarterMixinFields1 := usagetotalquarterMixin[1].Fields()
+	_ = usagetotalquarterMixinFields1
+	usagetotalquarterFields := schema.UsageTotalQuarter{}.Fields()
+	_ = usagetotalquarterFields
+	// usagetotalquarterDescRequestCount is the schema descriptor for request_count field.
+	usagetotalquarterDescRequestCount := usagetotalquarterMixinFields1[2].Descriptor()
+	// usagetotalquarter.DefaultRequestCount holds the default value on creation for the request_count field.
+	usagetotalquarter.DefaultRequestCount = usagetotalquarterDescRequestCount.Default.(int64)
+	// usagetotalquarterDescErrorCount is the schema descriptor for error_count field.
+	usagetotalquarterDescErrorCount := usagetotalquarterMixinFields1[3].Descriptor()
+	// usagetotalquarter.DefaultErrorCount holds the default value on creation for the error_count field.
+	usagetotalquarter.DefaultErrorCount = usagetotalquarterDescErrorCount.Default.(int64)
+	// usagetotalquarterDescUnpricedCount is the schema descriptor for unpriced_count field.
+	usagetotalquarterDescUnpricedCount := usagetotalquarterMixinFields1[4].Descriptor()
+	// usagetotalquarter.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
+	usagetotalquarter.DefaultUnpricedCount = usagetotalquarterDescUnpricedCount.Default.(int64)
+	// usagetotalquarterDescInputTokens is the schema descriptor for input_tokens field.
+	usagetotalquarterDescInputTokens := usagetotalquarterMixinFields1[5].Descriptor()
+	// usagetotalquarter.DefaultInputTokens holds the default value on creation for the input_tokens field.
+	usagetotalquarter.DefaultInputTokens = usagetotalquarterDescInputTokens.Default.(int64)
+	// usagetotalquarterDescOutputTokens is the schema descriptor for output_tokens field.
+	usagetotalquarterDescOutputTokens := usagetotalquarterMixinFields1[6].Descriptor()
+	// usagetotalquarter.DefaultOutputTokens holds the default value on creation for the output_tokens field.
+	usagetotalquarter.DefaultOutputTokens = usagetotalquarterDescOutputTokens.Default.(int64)
+	// usagetotalquarterDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
+	usagetotalquarterDescCacheReadTokens := usagetotalquarterMixinFields1[7].Descriptor()
+	// usagetotalquarter.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
+	usagetotalquarter.DefaultCacheReadTokens = usagetotalquarterDescCacheReadTokens.Default.(int64)
+	// usagetotalquarterDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
+	usagetotalquarterDescCacheWriteTokens := usagetotalquarterMixinFields1[8].Descriptor()
+	// usagetotalquarter.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
+	usagetotalquarter.DefaultCacheWriteTokens = usagetotalquarterDescCacheWriteTokens.Default.(int64)
+	// usagetotalquarterDescReasoningTokens is the schema descriptor for reasoning_tokens field.
+	usagetotalquarterDescReasoningTokens := usagetotalquarterMixinFields1[9].Descriptor()
+	// usagetotalquarter.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
+	usagetotalquarter.DefaultReasoningTokens = usagetotalquarterDescReasoningTokens.Default.(int64)
+	// usagetotalquarterDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
+	usagetotalquarterDescLatencyMsSum := usagetotalquarterMixinFields1[11].Descriptor()
+	// usagetotalquarter.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
+	usagetotalquarter.DefaultLatencyMsSum = usagetotalquarterDescLatencyMsSum.Default.(int64)
+	// usagetotalquarterDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
+	usagetotalquarterDescAverageLatencyMs := usagetotalquarterMixinFields1[12].Descriptor()
+	// usagetotalquarter.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
+	usagetotalquarter.DefaultAverageLatencyMs = usagetotalquarterDescAverageLatencyMs.Default.(float64)
+	// usagetotalquarterDescID is the schema descriptor for id field.
+	usagetotalquarterDescID := usagetotalquarterMixinFields0[0].Descriptor()
+	// usagetotalquarter.DefaultID holds the default value on creation for the id field.
+	usagetotalquarter.DefaultID = usagetotalquarterDescID.Default.(func() uuid.UUID)
 }

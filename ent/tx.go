@@ -46,8 +46,12 @@ type Tx struct {
 	UsageEvent *UsageEventClient
 	// UsageHorizon is the client for interacting with the UsageHorizon builders.
 	UsageHorizon *UsageHorizonClient
+	// UsageQuarter is the client for interacting with the UsageQuarter builders.
+	UsageQuarter *UsageQuarterClient
 	// UsageTotal is the client for interacting with the UsageTotal builders.
 	UsageTotal *UsageTotalClient
+	// UsageTotalQuarter is the client for interacting with the UsageTotalQuarter builders.
+	UsageTotalQuarter *UsageTotalQuarterClient
 
 	// lazily loaded.
 	client     *Client
@@ -195,7 +199,9 @@ func (tx *Tx) init() {
 	tx.Usage = NewUsageClient(tx.config)
 	tx.UsageEvent = NewUsageEventClient(tx.config)
 	tx.UsageHorizon = NewUsageHorizonClient(tx.config)
+	tx.UsageQuarter = NewUsageQuarterClient(tx.config)
 	tx.UsageTotal = NewUsageTotalClient(tx.config)
+	tx.UsageTotalQuarter = NewUsageTotalQuarterClient(tx.config)
 }
 
 // txDriver wraps the given dialect.Tx with a nop dialect.Driver implementation.

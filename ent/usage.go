@@ -22,8 +22,6 @@ type Usage struct {
 	config `json:"-"`
 	// ID of the ent.
 	ID uuid.UUID `json:"id,omitempty"`
-	// length of the period: 15 minutes or one UTC day
-	Grain usage.Grain `json:"grain,omitempty"`
 	// first instant of the period, UTC
 	PeriodStart time.Time `json:"period_start,omitempty"`
 	// first instant after it, UTC
@@ -123,8 +121,6 @@ func (*Usage) scanValues(columns []string) ([]any, error) {
 			values[i] = new(sql.NullFloat64)
 		case usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldInputTokens, usage.FieldOutputTokens, usage.FieldCacheReadTokens, usage.FieldCacheWriteTokens, usage.FieldReasoningTokens, usage.FieldTotalCost, usage.FieldLatencyMsSum, usage.FieldDigest:
 			values[i] = new(sql.NullInt64)
-		case usage.FieldGrain:
-			values[i] = new(sql.NullString)
 		case usage.FieldPeriodStart, usage.FieldPeriodEnd:
 			values[i] = new(sql.NullTime)
 		case usage.FieldID, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID:
@@ -149,12 +145,6 @@ func (_m *Usage) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field id", values[i])
 			} else if value != nil {
 				_m.ID = *value
-			}
-		case usage.FieldGrain:
-			if value, ok := values[i].(*sql.NullString); !ok {
-				return fmt.Errorf("unexpected type %T for field grain", values[i])
-			} else if value.Valid {
-				_m.Grain = usage.Grain(value.String)
 			}
 		case usage.FieldPeriodStart:
 			if value, ok := values[i].(*sql.NullTime); !ok {
@@ -317,9 +307,6 @@ func (_m *Usage) String() string {
 	var builder strings.Builder
 	builder.WriteString("Usage(")
 	builder.WriteString(fmt.Sprintf("id=%v, ", _m.ID))
-	builder.WriteString("grain=")
-	builder.WriteString(fmt.Sprintf("%v", _m.Grain))
-	builder.WriteString(", ")
 	builder.WriteString("period_start=")
 	builder.WriteString(_m.PeriodStart.Format(time.ANSIC))
 	builder.WriteString(", ")

@@ -28,12 +28,6 @@ type UsageCreate struct {
 	conflict []sql.ConflictOption
 }
 
-// SetGrain sets the "grain" field.
-func (_c *UsageCreate) SetGrain(v usage.Grain) *UsageCreate {
-	_c.mutation.SetGrain(v)
-	return _c
-}
-
 // SetPeriodStart sets the "period_start" field.
 func (_c *UsageCreate) SetPeriodStart(v time.Time) *UsageCreate {
 	_c.mutation.SetPeriodStart(v)
@@ -356,14 +350,6 @@ func (_c *UsageCreate) defaults() {
 
 // check runs all checks and user-defined validators on the builder.
 func (_c *UsageCreate) check() error {
-	if _, ok := _c.mutation.Grain(); !ok {
-		return &ValidationError{Name: "grain", err: errors.New(`ent: missing required field "Usage.grain"`)}
-	}
-	if v, ok := _c.mutation.Grain(); ok {
-		if err := usage.GrainValidator(v); err != nil {
-			return &ValidationError{Name: "grain", err: fmt.Errorf(`ent: validator failed for field "Usage.grain": %w`, err)}
-		}
-	}
 	if _, ok := _c.mutation.PeriodStart(); !ok {
 		return &ValidationError{Name: "period_start", err: errors.New(`ent: missing required field "Usage.period_start"`)}
 	}
@@ -453,10 +439,6 @@ func (_c *UsageCreate) createSpec() (*Usage, *sqlgraph.CreateSpec) {
 	if id, ok := _c.mutation.ID(); ok {
 		_node.ID = id
 		_spec.ID.Value = &id
-	}
-	if value, ok := _c.mutation.Grain(); ok {
-		_spec.SetField(usage.FieldGrain, field.TypeEnum, value)
-		_node.Grain = value
 	}
 	if value, ok := _c.mutation.PeriodStart(); ok {
 		_spec.SetField(usage.FieldPeriodStart, field.TypeTime, value)
@@ -576,7 +558,7 @@ func (_c *UsageCreate) createSpec() (*Usage, *sqlgraph.CreateSpec) {
 // of the `INSERT` statement. For example:
 //
 //	client.Usage.Create().
-//		SetGrain(v).
+//		SetPeriodStart(v).
 //		OnConflict(
 //			// Update the row with the new values
 //			// the was proposed for insertion.
@@ -585,7 +567,7 @@ func (_c *UsageCreate) createSpec() (*Usage, *sqlgraph.CreateSpec) {
 //		// Override some of the fields with custom
 //		// update values.
 //		Update(func(u *ent.UsageUpsert) {
-//			SetGrain(v+v).
+//			SetPeriodStart(v+v).
 //		}).
 //		Exec(ctx)
 func (_c *UsageCreate) OnConflict(opts ...sql.ConflictOption) *UsageUpsertOne {
@@ -620,18 +602,6 @@ type (
 		*sql.UpdateSet
 	}
 )
-
-// SetGrain sets the "grain" field.
-func (u *UsageUpsert) SetGrain(v usage.Grain) *UsageUpsert {
-	u.Set(usage.FieldGrain, v)
-	return u
-}
-
-// UpdateGrain sets the "grain" field to the value that was provided on create.
-func (u *UsageUpsert) UpdateGrain() *UsageUpsert {
-	u.SetExcluded(usage.FieldGrain)
-	return u
-}
 
 // SetPeriodStart sets the "period_start" field.
 func (u *UsageUpsert) SetPeriodStart(v time.Time) *UsageUpsert {
@@ -985,20 +955,6 @@ func (u *UsageUpsertOne) Update(set func(*UsageUpsert)) *UsageUpsertOne {
 		set(&UsageUpsert{UpdateSet: update})
 	}))
 	return u
-}
-
-// SetGrain sets the "grain" field.
-func (u *UsageUpsertOne) SetGrain(v usage.Grain) *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetGrain(v)
-	})
-}
-
-// UpdateGrain sets the "grain" field to the value that was provided on create.
-func (u *UsageUpsertOne) UpdateGrain() *UsageUpsertOne {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdateGrain()
-	})
 }
 
 // SetPeriodStart sets the "period_start" field.
@@ -1494,7 +1450,7 @@ func (_c *UsageCreateBulk) ExecX(ctx context.Context) {
 //		// Override some of the fields with custom
 //		// update values.
 //		Update(func(u *ent.UsageUpsert) {
-//			SetGrain(v+v).
+//			SetPeriodStart(v+v).
 //		}).
 //		Exec(ctx)
 func (_c *UsageCreateBulk) OnConflict(opts ...sql.ConflictOption) *UsageUpsertBulk {
@@ -1571,20 +1527,6 @@ func (u *UsageUpsertBulk) Update(set func(*UsageUpsert)) *UsageUpsertBulk {
 		set(&UsageUpsert{UpdateSet: update})
 	}))
 	return u
-}
-
-// SetGrain sets the "grain" field.
-func (u *UsageUpsertBulk) SetGrain(v usage.Grain) *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.SetGrain(v)
-	})
-}
-
-// UpdateGrain sets the "grain" field to the value that was provided on create.
-func (u *UsageUpsertBulk) UpdateGrain() *UsageUpsertBulk {
-	return u.Update(func(s *UsageUpsert) {
-		s.UpdateGrain()
-	})
 }
 
 // SetPeriodStart sets the "period_start" field.

@@ -373,12 +373,12 @@ func (_q *UsageQuery) WithPrice(opts ...func(*PriceQuery)) *UsageQuery {
 // Example:
 //
 //	var v []struct {
-//		Grain usage.Grain `json:"grain,omitempty"`
+//		PeriodStart time.Time `json:"period_start,omitempty"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
 //	client.Usage.Query().
-//		GroupBy(usage.FieldGrain).
+//		GroupBy(usage.FieldPeriodStart).
 //		Aggregate(ent.Count()).
 //		Scan(ctx, &v)
 func (_q *UsageQuery) GroupBy(field string, fields ...string) *UsageGroupBy {
@@ -396,11 +396,11 @@ func (_q *UsageQuery) GroupBy(field string, fields ...string) *UsageGroupBy {
 // Example:
 //
 //	var v []struct {
-//		Grain usage.Grain `json:"grain,omitempty"`
+//		PeriodStart time.Time `json:"period_start,omitempty"`
 //	}
 //
 //	client.Usage.Query().
-//		Select(usage.FieldGrain).
+//		Select(usage.FieldPeriodStart).
 //		Scan(ctx, &v)
 func (_q *UsageQuery) Select(fields ...string) *UsageSelect {
 	_q.ctx.Fields = append(_q.ctx.Fields, fields...)

@@ -34,20 +34,6 @@ func (_u *UsageUpdate) Where(ps ...predicate.Usage) *UsageUpdate {
 	return _u
 }
 
-// SetGrain sets the "grain" field.
-func (_u *UsageUpdate) SetGrain(v usage.Grain) *UsageUpdate {
-	_u.mutation.SetGrain(v)
-	return _u
-}
-
-// SetNillableGrain sets the "grain" field if the given value is not nil.
-func (_u *UsageUpdate) SetNillableGrain(v *usage.Grain) *UsageUpdate {
-	if v != nil {
-		_u.SetGrain(*v)
-	}
-	return _u
-}
-
 // SetPeriodStart sets the "period_start" field.
 func (_u *UsageUpdate) SetPeriodStart(v time.Time) *UsageUpdate {
 	_u.mutation.SetPeriodStart(v)
@@ -467,11 +453,6 @@ func (_u *UsageUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *UsageUpdate) check() error {
-	if v, ok := _u.mutation.Grain(); ok {
-		if err := usage.GrainValidator(v); err != nil {
-			return &ValidationError{Name: "grain", err: fmt.Errorf(`ent: validator failed for field "Usage.grain": %w`, err)}
-		}
-	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "Usage.model"`)
 	}
@@ -501,9 +482,6 @@ func (_u *UsageUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 				ps[i](selector)
 			}
 		}
-	}
-	if value, ok := _u.mutation.Grain(); ok {
-		_spec.SetField(usage.FieldGrain, field.TypeEnum, value)
 	}
 	if value, ok := _u.mutation.PeriodStart(); ok {
 		_spec.SetField(usage.FieldPeriodStart, field.TypeTime, value)
@@ -702,20 +680,6 @@ type UsageUpdateOne struct {
 	hooks     []Hook
 	mutation  *UsageMutation
 	modifiers []func(*sql.UpdateBuilder)
-}
-
-// SetGrain sets the "grain" field.
-func (_u *UsageUpdateOne) SetGrain(v usage.Grain) *UsageUpdateOne {
-	_u.mutation.SetGrain(v)
-	return _u
-}
-
-// SetNillableGrain sets the "grain" field if the given value is not nil.
-func (_u *UsageUpdateOne) SetNillableGrain(v *usage.Grain) *UsageUpdateOne {
-	if v != nil {
-		_u.SetGrain(*v)
-	}
-	return _u
 }
 
 // SetPeriodStart sets the "period_start" field.
@@ -1150,11 +1114,6 @@ func (_u *UsageUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *UsageUpdateOne) check() error {
-	if v, ok := _u.mutation.Grain(); ok {
-		if err := usage.GrainValidator(v); err != nil {
-			return &ValidationError{Name: "grain", err: fmt.Errorf(`ent: validator failed for field "Usage.grain": %w`, err)}
-		}
-	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "Usage.model"`)
 	}
@@ -1201,9 +1160,6 @@ func (_u *UsageUpdateOne) sqlSave(ctx context.Context) (_node *Usage, err error)
 				ps[i](selector)
 			}
 		}
-	}
-	if value, ok := _u.mutation.Grain(); ok {
-		_spec.SetField(usage.FieldGrain, field.TypeEnum, value)
 	}
 	if value, ok := _u.mutation.PeriodStart(); ok {
 		_spec.SetField(usage.FieldPeriodStart, field.TypeTime, value)

@@ -20,8 +20,6 @@ type UsageTotal struct {
 	config `json:"-"`
 	// ID of the ent.
 	ID uuid.UUID `json:"id,omitempty"`
-	// length of the period: 15 minutes or one UTC day
-	Grain usagetotal.Grain `json:"grain,omitempty"`
 	// first instant of the period, UTC
 	PeriodStart time.Time `json:"period_start,omitempty"`
 	// first instant after it, UTC
@@ -91,8 +89,6 @@ func (*UsageTotal) scanValues(columns []string) ([]any, error) {
 			values[i] = new(sql.NullFloat64)
 		case usagetotal.FieldRequestCount, usagetotal.FieldErrorCount, usagetotal.FieldUnpricedCount, usagetotal.FieldInputTokens, usagetotal.FieldOutputTokens, usagetotal.FieldCacheReadTokens, usagetotal.FieldCacheWriteTokens, usagetotal.FieldReasoningTokens, usagetotal.FieldTotalCost, usagetotal.FieldLatencyMsSum, usagetotal.FieldDigest:
 			values[i] = new(sql.NullInt64)
-		case usagetotal.FieldGrain:
-			values[i] = new(sql.NullString)
 		case usagetotal.FieldPeriodStart, usagetotal.FieldPeriodEnd:
 			values[i] = new(sql.NullTime)
 		case usagetotal.FieldID, usagetotal.FieldModelID:
@@ -117,12 +113,6 @@ func (_m *UsageTotal) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field id", values[i])
 			} else if value != nil {
 				_m.ID = *value
-			}
-		case usagetotal.FieldGrain:
-			if value, ok := values[i].(*sql.NullString); !ok {
-				return fmt.Errorf("unexpected type %T for field grain", values[i])
-			} else if value.Valid {
-				_m.Grain = usagetotal.Grain(value.String)
 			}
 		case usagetotal.FieldPeriodStart:
 			if value, ok := values[i].(*sql.NullTime); !ok {
@@ -263,9 +253,6 @@ func (_m *UsageTotal) String() string {
 	var builder strings.Builder
 	builder.WriteString("UsageTotal(")
 	builder.WriteString(fmt.Sprintf("id=%v, ", _m.ID))
-	builder.WriteString("grain=")
-	builder.WriteString(fmt.Sprintf("%v", _m.Grain))
-	builder.WriteString(", ")
 	builder.WriteString("period_start=")
 	builder.WriteString(_m.PeriodStart.Format(time.ANSIC))
 	builder.WriteString(", ")

@@ -26,12 +26,6 @@ type UsageTotalCreate struct {
 	conflict []sql.ConflictOption
 }
 
-// SetGrain sets the "grain" field.
-func (_c *UsageTotalCreate) SetGrain(v usagetotal.Grain) *UsageTotalCreate {
-	_c.mutation.SetGrain(v)
-	return _c
-}
-
 // SetPeriodStart sets the "period_start" field.
 func (_c *UsageTotalCreate) SetPeriodStart(v time.Time) *UsageTotalCreate {
 	_c.mutation.SetPeriodStart(v)
@@ -326,14 +320,6 @@ func (_c *UsageTotalCreate) defaults() {
 
 // check runs all checks and user-defined validators on the builder.
 func (_c *UsageTotalCreate) check() error {
-	if _, ok := _c.mutation.Grain(); !ok {
-		return &ValidationError{Name: "grain", err: errors.New(`ent: missing required field "UsageTotal.grain"`)}
-	}
-	if v, ok := _c.mutation.Grain(); ok {
-		if err := usagetotal.GrainValidator(v); err != nil {
-			return &ValidationError{Name: "grain", err: fmt.Errorf(`ent: validator failed for field "UsageTotal.grain": %w`, err)}
-		}
-	}
 	if _, ok := _c.mutation.PeriodStart(); !ok {
 		return &ValidationError{Name: "period_start", err: errors.New(`ent: missing required field "UsageTotal.period_start"`)}
 	}
@@ -411,10 +397,6 @@ func (_c *UsageTotalCreate) createSpec() (*UsageTotal, *sqlgraph.CreateSpec) {
 	if id, ok := _c.mutation.ID(); ok {
 		_node.ID = id
 		_spec.ID.Value = &id
-	}
-	if value, ok := _c.mutation.Grain(); ok {
-		_spec.SetField(usagetotal.FieldGrain, field.TypeEnum, value)
-		_node.Grain = value
 	}
 	if value, ok := _c.mutation.PeriodStart(); ok {
 		_spec.SetField(usagetotal.FieldPeriodStart, field.TypeTime, value)
@@ -500,7 +482,7 @@ func (_c *UsageTotalCreate) createSpec() (*UsageTotal, *sqlgraph.CreateSpec) {
 // of the `INSERT` statement. For example:
 //
 //	client.UsageTotal.Create().
-//		SetGrain(v).
+//		SetPeriodStart(v).
 //		OnConflict(
 //			// Update the row with the new values
 //			// the was proposed for insertion.
@@ -509,7 +491,7 @@ func (_c *UsageTotalCreate) createSpec() (*UsageTotal, *sqlgraph.CreateSpec) {
 //		// Override some of the fields with custom
 //		// update values.
 //		Update(func(u *ent.UsageTotalUpsert) {
-//			SetGrain(v+v).
+//			SetPeriodStart(v+v).
 //		}).
 //		Exec(ctx)
 func (_c *UsageTotalCreate) OnConflict(opts ...sql.ConflictOption) *UsageTotalUpsertOne {
@@ -544,18 +526,6 @@ type (
 		*sql.UpdateSet
 	}
 )
-
-// SetGrain sets the "grain" field.
-func (u *UsageTotalUpsert) SetGrain(v usagetotal.Grain) *UsageTotalUpsert {
-	u.Set(usagetotal.FieldGrain, v)
-	return u
-}
-
-// UpdateGrain sets the "grain" field to the value that was provided on create.
-func (u *UsageTotalUpsert) UpdateGrain() *UsageTotalUpsert {
-	u.SetExcluded(usagetotal.FieldGrain)
-	return u
-}
 
 // SetPeriodStart sets the "period_start" field.
 func (u *UsageTotalUpsert) SetPeriodStart(v time.Time) *UsageTotalUpsert {
@@ -885,20 +855,6 @@ func (u *UsageTotalUpsertOne) Update(set func(*UsageTotalUpsert)) *UsageTotalUps
 		set(&UsageTotalUpsert{UpdateSet: update})
 	}))
 	return u
-}
-
-// SetGrain sets the "grain" field.
-func (u *UsageTotalUpsertOne) SetGrain(v usagetotal.Grain) *UsageTotalUpsertOne {
-	return u.Update(func(s *UsageTotalUpsert) {
-		s.SetGrain(v)
-	})
-}
-
-// UpdateGrain sets the "grain" field to the value that was provided on create.
-func (u *UsageTotalUpsertOne) UpdateGrain() *UsageTotalUpsertOne {
-	return u.Update(func(s *UsageTotalUpsert) {
-		s.UpdateGrain()
-	})
 }
 
 // SetPeriodStart sets the "period_start" field.
@@ -1366,7 +1322,7 @@ func (_c *UsageTotalCreateBulk) ExecX(ctx context.Context) {
 //		// Override some of the fields with custom
 //		// update values.
 //		Update(func(u *ent.UsageTotalUpsert) {
-//			SetGrain(v+v).
+//			SetPeriodStart(v+v).
 //		}).
 //		Exec(ctx)
 func (_c *UsageTotalCreateBulk) OnConflict(opts ...sql.ConflictOption) *UsageTotalUpsertBulk {
@@ -1443,20 +1399,6 @@ func (u *UsageTotalUpsertBulk) Update(set func(*UsageTotalUpsert)) *UsageTotalUp
 		set(&UsageTotalUpsert{UpdateSet: update})
 	}))
 	return u
-}
-
-// SetGrain sets the "grain" field.
-func (u *UsageTotalUpsertBulk) SetGrain(v usagetotal.Grain) *UsageTotalUpsertBulk {
-	return u.Update(func(s *UsageTotalUpsert) {
-		s.SetGrain(v)
-	})
-}
-
-// UpdateGrain sets the "grain" field to the value that was provided on create.
-func (u *UsageTotalUpsertBulk) UpdateGrain() *UsageTotalUpsertBulk {
-	return u.Update(func(s *UsageTotalUpsert) {
-		s.UpdateGrain()
-	})
 }
 
 // SetPeriodStart sets the "period_start" field.

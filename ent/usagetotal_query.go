@@ -301,12 +301,12 @@ func (_q *UsageTotalQuery) WithModel(opts ...func(*ModelQuery)) *UsageTotalQuery
 // Example:
 //
 //	var v []struct {
-//		Grain usagetotal.Grain `json:"grain,omitempty"`
+//		PeriodStart time.Time `json:"period_start,omitempty"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
 //	client.UsageTotal.Query().
-//		GroupBy(usagetotal.FieldGrain).
+//		GroupBy(usagetotal.FieldPeriodStart).
 //		Aggregate(ent.Count()).
 //		Scan(ctx, &v)
 func (_q *UsageTotalQuery) GroupBy(field string, fields ...string) *UsageTotalGroupBy {
@@ -324,11 +324,11 @@ func (_q *UsageTotalQuery) GroupBy(field string, fields ...string) *UsageTotalGr
 // Example:
 //
 //	var v []struct {
-//		Grain usagetotal.Grain `json:"grain,omitempty"`
+//		PeriodStart time.Time `json:"period_start,omitempty"`
 //	}
 //
 //	client.UsageTotal.Query().
-//		Select(usagetotal.FieldGrain).
+//		Select(usagetotal.FieldPeriodStart).
 //		Scan(ctx, &v)
 func (_q *UsageTotalQuery) Select(fields ...string) *UsageTotalSelect {
 	_q.ctx.Fields = append(_q.ctx.Fields, fields...)

@@ -32,20 +32,6 @@ func (_u *UsageTotalUpdate) Where(ps ...predicate.UsageTotal) *UsageTotalUpdate 
 	return _u
 }
 
-// SetGrain sets the "grain" field.
-func (_u *UsageTotalUpdate) SetGrain(v usagetotal.Grain) *UsageTotalUpdate {
-	_u.mutation.SetGrain(v)
-	return _u
-}
-
-// SetNillableGrain sets the "grain" field if the given value is not nil.
-func (_u *UsageTotalUpdate) SetNillableGrain(v *usagetotal.Grain) *UsageTotalUpdate {
-	if v != nil {
-		_u.SetGrain(*v)
-	}
-	return _u
-}
-
 // SetPeriodStart sets the "period_start" field.
 func (_u *UsageTotalUpdate) SetPeriodStart(v time.Time) *UsageTotalUpdate {
 	_u.mutation.SetPeriodStart(v)
@@ -409,11 +395,6 @@ func (_u *UsageTotalUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *UsageTotalUpdate) check() error {
-	if v, ok := _u.mutation.Grain(); ok {
-		if err := usagetotal.GrainValidator(v); err != nil {
-			return &ValidationError{Name: "grain", err: fmt.Errorf(`ent: validator failed for field "UsageTotal.grain": %w`, err)}
-		}
-	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "UsageTotal.model"`)
 	}
@@ -437,9 +418,6 @@ func (_u *UsageTotalUpdate) sqlSave(ctx context.Context) (_node int, err error) 
 				ps[i](selector)
 			}
 		}
-	}
-	if value, ok := _u.mutation.Grain(); ok {
-		_spec.SetField(usagetotal.FieldGrain, field.TypeEnum, value)
 	}
 	if value, ok := _u.mutation.PeriodStart(); ok {
 		_spec.SetField(usagetotal.FieldPeriodStart, field.TypeTime, value)
@@ -580,20 +558,6 @@ type UsageTotalUpdateOne struct {
 	hooks     []Hook
 	mutation  *UsageTotalMutation
 	modifiers []func(*sql.UpdateBuilder)
-}
-
-// SetGrain sets the "grain" field.
-func (_u *UsageTotalUpdateOne) SetGrain(v usagetotal.Grain) *UsageTotalUpdateOne {
-	_u.mutation.SetGrain(v)
-	return _u
-}
-
-// SetNillableGrain sets the "grain" field if the given value is not nil.
-func (_u *UsageTotalUpdateOne) SetNillableGrain(v *usagetotal.Grain) *UsageTotalUpdateOne {
-	if v != nil {
-		_u.SetGrain(*v)
-	}
-	return _u
 }
 
 // SetPeriodStart sets the "period_start" field.
@@ -972,11 +936,6 @@ func (_u *UsageTotalUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *UsageTotalUpdateOne) check() error {
-	if v, ok := _u.mutation.Grain(); ok {
-		if err := usagetotal.GrainValidator(v); err != nil {
-			return &ValidationError{Name: "grain", err: fmt.Errorf(`ent: validator failed for field "UsageTotal.grain": %w`, err)}
-		}
-	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "UsageTotal.model"`)
 	}
@@ -1017,9 +976,6 @@ func (_u *UsageTotalUpdateOne) sqlSave(ctx context.Context) (_node *UsageTotal, 
 				ps[i](selector)
 			}
 		}
-	}
-	if value, ok := _u.mutation.Grain(); ok {
-		_spec.SetField(usagetotal.FieldGrain, field.TypeEnum, value)
 	}
 	if value, ok := _u.mutation.PeriodStart(); ok {
 		_spec.SetField(usagetotal.FieldPeriodStart, field.TypeTime, value)

@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -13,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -128,7 +129,7 @@ func testLedger(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 		average                           float64
 	}
 	var totals []row
-	for _, u := range c.UsageTotal.Query().Order(ent.Asc("grain", "period_start")).AllX(ctx) {
+	add := func(grain string, u *ent.UsageTotal) {
 		require.Equal(t, oldModel, u.ModelID.String())
 		require.Nil(t, u.LatencyHistogram)
 		require.Nil(t, u.Digest)
@@ -138,9 +139,19 @@ func testLedger(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 		}
 		const minute = "2006-01-02 15:04"
 		totals = append(totals, row{
-			string(u.Grain), u.PeriodStart.UTC().Format(minute), u.PeriodEnd.UTC().Format(minute), u.RequestCount, u.ErrorCount,
+			grain, u.PeriodStart.UTC().Format(minute), u.PeriodEnd.UTC().Format(minute), u.RequestCount, u.ErrorCount,
 			u.UnpricedCount, u.InputTokens, u.OutputTokens, cost, u.LatencyMsSum, u.AverageLatencyMs,
 		})
+	}
+	for _, u := range c.UsageTotal.Query().Order(ent.Asc("period_start")).AllX(ctx) {
+		add("day", u)
+	}
+	var quarters []*ent.UsageTotal // the columns are the same
+	text, err := json.Marshal(c.UsageTotalQuarter.Query().Order(ent.Asc("period_start")).AllX(ctx))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &quarters))
+	for _, u := range quarters {
+		add("quarter", u)
 	}
 	require.Equal(t, []row{
 		{"day", "2026-11-01 00:00", "2026-11-02 00:00", 6, 1, 0, 145, 14, 173_000, 1060, 1060.0 / 6},
@@ -184,8 +195,8 @@ func requireOldLedgerWorks(t *testing.T, reg *registry.Registry, horizon time.Ti
 	require.Zero(t, repaired)
 
 	// Without a digest, a row and the sums of it contradict each other, and nobody can tell which of them is right.
-	damaged, err := reg.Client().Usage.Update().Where(
-		usage.APIKeyID(uuid.MustParse(oldOtherKey)), usage.GrainEQ(usage.GrainQuarter), usage.PriceID(uuid.MustParse(oldPrice)),
+	damaged, err := reg.Client().UsageQuarter.Update().Where(
+		usagequarter.APIKeyID(uuid.MustParse(oldOtherKey)), usagequarter.PriceID(uuid.MustParse(oldPrice)),
 	).AddInputTokens(1).Save(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, damaged)

@@ -317,7 +317,7 @@ func testAudit(t *testing.T, e engine) {
 			}
 		}
 		follow(t, name, before, entries, rows(t, reg))
-		clearAllOf(t, reg, "usage_tracking", "usage_totals", "providers", "settings")
+		clearAllOf(t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals", "providers", "settings")
 	}
 
 	// A key's row is not what is returned.
@@ -474,7 +474,7 @@ func testAs(t *testing.T, e engine) {
 		_, err := as.ListProviders(ctx, registry.ProviderFilter{})
 		require.NoError(t, err, "what is not audited goes on")
 		record(t, as, m, k, 0, 0)
-		clearAllOf(t, reg, "usage_tracking", "usage_totals")
+		clearAllOf(t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals")
 	}
 
 	// One is closed with the other.

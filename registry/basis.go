@@ -266,23 +266,26 @@ func (b *basis) readRequests(ctx context.Context, tx *ent.Client, ids []string) 
 	})
 }
 
-// readPeriods reads those of the periods that there are and that are not known. Each statement reads both tables.
+// readPeriods reads those of the periods that there are and that are not known. Each statement reads all tables.
 func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, periods []period) error {
-	var usages, totals []period
+	var unread [len(ledgerTables)][]period
 	for _, p := range periods {
-		switch _, known := b.periods[p]; {
-		case known:
-		case p.isTotal():
-			totals = append(totals, p)
-		default:
-			usages = append(usages, p)
+		if _, known := b.periods[p]; !known {
+			unread[p.table()] = append(unread[p.table()], p)
 		}
 	}
-	for len(usages)+len(totals) > 0 {
-		n := chunkSizes{chunkSize(len(usages)), chunkSize(len(totals))}
-		some := slices.Concat(usages[:n.usages], totals[:n.totals])
-		usages, totals = usages[n.usages:], totals[n.totals:]
-		args := make([]any, 0, 5*len(some))
+	for {
+		var n chunkSizes
+		var some []period
+		for i, of := range unread {
+			n[i] = chunkSize(len(of))
+			some = append(some, of[:n[i]]...)
+			unread[i] = of[n[i]:]
+		}
+		if len(some) == 0 {
+			return nil
+		}
+		args := make([]any, 0, 4*len(some))
 		for i, p := range some {
 			args = append(args, i)
 			if p.isTotal() {
@@ -290,7 +293,7 @@ func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, pe
 			} else {
 				args = append(args, p.key, p.price)
 			}
-			args = append(args, string(p.grain), p.start)
+			args = append(args, p.start)
 		}
 		var i int
 		cells := newSumCells(&i)
@@ -305,5 +308,4 @@ func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, pe
 			return err
 		}
 	}
-	return nil
 }

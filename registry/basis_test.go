@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -115,7 +114,7 @@ type recordAfter struct {
 // requests is the sum of the days.
 func (th recordAfter) requests(t *testing.T) (n int64) {
 	t.Helper()
-	rows, err := th.reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).All(t.Context())
+	rows, err := th.reg.Client().Usage.Query().All(t.Context())
 	require.NoError(t, err)
 	for _, row := range rows {
 		n += row.RequestCount

@@ -14,8 +14,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -156,8 +156,8 @@ const quartersAtOnce = 1000
 // between two stretches of such quarters nothing is read.
 func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit int) (page []*ent.UsageEvent, err error) {
 	for until := endOfTime; ; {
-		quarters, err := r.client.Usage.Query().Where(filter.quarters()...).Where(usage.PeriodStartLTE(until)).
-			Order(usage.ByPeriodStart(sql.OrderDesc())).Limit(quartersAtOnce).Select(usage.FieldPeriodStart).All(ctx)
+		quarters, err := r.client.UsageQuarter.Query().Where(filter.quarters()...).Where(usagequarter.PeriodStartLTE(until)).
+			Order(usagequarter.ByPeriodStart(sql.OrderDesc())).Limit(quartersAtOnce).Select(usagequarter.FieldPeriodStart).All(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -180,19 +180,18 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 }
 
 // quarters are those in which there are such requests of the key.
-func (fl EventFilter) quarters() (where []predicate.Usage) {
+func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 	for _, condition := range []struct {
 		wanted bool
-		is     predicate.Usage
+		is     predicate.UsageQuarter
 	}{
-		{true, usage.APIKeyID(fl.APIKeyID)},
-		{true, usage.GrainEQ(usage.GrainQuarter)},
-		{fl.ModelID != uuid.Nil, usage.ModelID(fl.ModelID)},
-		{!fl.Start.IsZero(), usage.PeriodStartGT(clamp(fl.Start).Add(-quarter))},
-		{!fl.End.IsZero(), usage.PeriodStartLT(clamp(fl.End))},
-		{fl.Failed, usage.ErrorCountGT(0)},
-		{fl.Unpriced, usage.UnpricedCountGT(0)},
-		{fl.After != uuid.Nil, usage.PeriodStartLTE(clamp(eventTime(fl.After)))},
+		{true, usagequarter.APIKeyID(fl.APIKeyID)},
+		{fl.ModelID != uuid.Nil, usagequarter.ModelID(fl.ModelID)},
+		{!fl.Start.IsZero(), usagequarter.PeriodStartGT(clamp(fl.Start).Add(-quarter))},
+		{!fl.End.IsZero(), usagequarter.PeriodStartLT(clamp(fl.End))},
+		{fl.Failed, usagequarter.ErrorCountGT(0)},
+		{fl.Unpriced, usagequarter.UnpricedCountGT(0)},
+		{fl.After != uuid.Nil, usagequarter.PeriodStartLTE(clamp(eventTime(fl.After)))},
 	} {
 		if condition.wanted {
 			where = append(where, condition.is)

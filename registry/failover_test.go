@@ -20,7 +20,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -336,11 +338,17 @@ func (l *failoverLoad) requests(t *testing.T, wrong func(string, ...any)) map[in
 	add := func(what string, requests, tokens int64) {
 		counted[what] = sums{counted[what].requests + requests, counted[what].tokens + tokens}
 	}
+	for _, u := range c.UsageQuarter.Query().Where(usagequarter.ModelID(l.model.ID)).AllX(ctx) {
+		add("quarter", u.RequestCount, u.InputTokens)
+	}
 	for _, u := range c.Usage.Query().Where(usage.ModelID(l.model.ID)).AllX(ctx) {
-		add(string(u.Grain), u.RequestCount, u.InputTokens)
+		add("day", u.RequestCount, u.InputTokens)
+	}
+	for _, u := range c.UsageTotalQuarter.Query().Where(usagetotalquarter.ModelID(l.model.ID)).AllX(ctx) {
+		add("total quarter", u.RequestCount, u.InputTokens)
 	}
 	for _, u := range c.UsageTotal.Query().Where(usagetotal.ModelID(l.model.ID)).AllX(ctx) {
-		add("total "+string(u.Grain), u.RequestCount, u.InputTokens)
+		add("total day", u.RequestCount, u.InputTokens)
 	}
 	for _, what := range []string{"quarter", "day", "total quarter", "total day"} {
 		if counted[what] != all {

@@ -24,7 +24,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
@@ -84,22 +83,30 @@ func faultSum(ctx context.Context, reg *registry.Registry) (n int64, err error) 
 		return 0, err
 	}
 	n = int64(len(all))
-	periods, err := reg.Client().Usage.Query().All(ctx)
+	quarters, err := reg.Client().UsageQuarter.Query().All(ctx)
 	if err != nil {
 		return 0, err
 	}
-	requests, tokens := map[usage.Grain]int64{}, map[usage.Grain]int64{}
-	for _, u := range periods {
-		requests[u.Grain] += u.RequestCount
-		tokens[u.Grain] += u.InputTokens + u.OutputTokens
+	days, err := reg.Client().Usage.Query().All(ctx)
+	if err != nil {
+		return 0, err
+	}
+	requests, tokens := map[string]int64{}, map[string]int64{}
+	for _, u := range quarters {
+		requests["quarters"] += u.RequestCount
+		tokens["quarters"] += u.InputTokens + u.OutputTokens
+	}
+	for _, u := range days {
+		requests["days"] += u.RequestCount
+		tokens["days"] += u.InputTokens + u.OutputTokens
 	}
 	key, err := reg.Client().APIKey.Query().Only(ctx)
 	if err != nil {
 		return 0, err
 	}
 	for what, sum := range map[string]int64{
-		"requests by quarters": requests[usage.GrainQuarter], "requests by days": requests[usage.GrainDay],
-		"tokens by quarters": tokens[usage.GrainQuarter] / 4, "tokens by days": tokens[usage.GrainDay] / 4,
+		"requests by quarters": requests["quarters"], "requests by days": requests["days"],
+		"tokens by quarters": tokens["quarters"] / 4, "tokens by days": tokens["days"] / 4,
 		"requests of the key": key.UsageCount, "tokens of the key": key.TokenCount / 4,
 	} {
 		if sum != n {
@@ -597,7 +604,7 @@ func (l *killed) check(t *testing.T) {
 		require.True(t, events[id], "%s was acknowledged and is lost", id)
 	}
 	var requests int64
-	for _, u := range reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).AllX(ctx) {
+	for _, u := range reg.Client().Usage.Query().AllX(ctx) {
 		requests += u.RequestCount
 	}
 	require.EqualValues(t, len(events), requests)

@@ -26,7 +26,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -130,7 +132,9 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
 	add(c.KeyLease.Query().Order(keylease.ByID()).All(ctx))
 	add(c.Usage.Query().Order(usage.ByID()).All(ctx))
+	add(c.UsageQuarter.Query().Order(usagequarter.ByID()).All(ctx))
 	add(c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx))
+	add(c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByID()).All(ctx))
 	add(c.UsageEvent.Query().Order(usageevent.ByID()).All(ctx))
 	add(c.UsageHorizon.Query().Order(usagehorizon.ByID()).All(ctx))
 	add(c.DiscoveryLog.Query().Order(discoverylog.ByID()).All(ctx))
@@ -140,6 +144,34 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	text, err := json.Marshal(all)
 	require.NoError(tb, err)
 	return string(text)
+}
+
+// like returns rows as those of another table with the same columns.
+func like[T any](t require.TestingT, rows any) (all []*T) {
+	text, err := json.Marshal(rows)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &all))
+	return all
+}
+
+// byGrain returns what was used by key and price, "quarter" and "day".
+func byGrain(tb testing.TB, reg *registry.Registry) map[string][]*ent.Usage {
+	tb.Helper()
+	ctx, c := tb.Context(), reg.Client()
+	return map[string][]*ent.Usage{
+		"quarter": like[ent.Usage](tb, must(c.UsageQuarter.Query().Order(usagequarter.ByPeriodStart()).All(ctx))),
+		"day":     must(c.Usage.Query().Order(usage.ByPeriodStart()).All(ctx)),
+	}
+}
+
+// totalsByGrain returns what was used by model, "quarter" and "day".
+func totalsByGrain(tb testing.TB, reg *registry.Registry) map[string][]*ent.UsageTotal {
+	tb.Helper()
+	ctx, c := tb.Context(), reg.Client()
+	return map[string][]*ent.UsageTotal{
+		"quarter": like[ent.UsageTotal](tb, must(c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByPeriodStart()).All(ctx))),
+		"day":     must(c.UsageTotal.Query().Order(usagetotal.ByPeriodStart()).All(ctx)),
+	}
 }
 
 func ptr[T any](v T) *T { return &v }

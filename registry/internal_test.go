@@ -18,7 +18,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -87,23 +87,23 @@ func TestPlans(t *testing.T) {
 		"GetUsageStats": {func(r *Registry) error {
 			_, err := r.GetUsageStats(t.Context(), m.ID, start, start.AddDate(0, 1, 0))
 			return err
-		}, []string{"t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		}, []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
 		"GetCostBreakdown": {func(r *Registry) error {
 			_, err := r.GetCostBreakdown(t.Context(), p.ID)
 			return err
-		}, []string{"usage_totals USING PRIMARY KEY (model_id=? AND grain=?)"}},
+		}, []string{"usage_totals USING PRIMARY KEY (model_id=?)"}},
 		"UsageReport": {func(r *Registry) error {
 			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay})
 			return err
-		}, []string{"t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		}, []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
 		"UsageReport, by key": {func(r *Registry) error {
 			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}})
 			return err
-		}, []string{"t USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		}, []string{"t USING INDEX usage_model_id_period_start (model_id=? AND period_start>? AND period_start<?)"}},
 		"UsageReport, of a key": {func(r *Registry) error {
 			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), APIKeyID: p.ID})
 			return err
-		}, []string{"t USING INDEX usage_api_key_id_grain_period_start (api_key_id=? AND grain=? AND period_start>? AND period_start<?)"}},
+		}, []string{"t USING INDEX usage_api_key_id_period_start (api_key_id=? AND period_start>? AND period_start<?)"}},
 		"ListUsageEvents": {func(r *Registry) error {
 			_, err := r.ListUsageEvents(t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), After: p.ID})
 			return err
@@ -116,7 +116,7 @@ func TestPlans(t *testing.T) {
 			_, err := r.ListUsageEvents(t.Context(), EventFilter{APIKeyID: k.ID})
 			return err
 		}, []string{
-			"usage_tracking USING INDEX usage_api_key_id_grain_period_start (api_key_id=? AND grain=? AND period_start<?)",
+			"usage_quarters USING INDEX usagequarter_api_key_id_period_start (api_key_id=? AND period_start<?)",
 			"usage_events USING PRIMARY KEY (id>? AND id<?)",
 		}},
 		"ListUsageEvents, of a request": {func(r *Registry) error {
@@ -321,13 +321,13 @@ func TestMemoryWrong(t *testing.T) {
 	require.NoError(t, reg.RecordUsage(t.Context(), in))
 	now = now.Add(quarter)
 	for p := range maps.Clone(reg.memory.last.periods) {
-		if p.grain == usage.GrainQuarter {
+		if p.grain == grainQuarter {
 			p.start = p.start.Add(quarter)
 			reg.memory.last.periods[p] = sums{requests: 7}
 		}
 	}
 	require.NoError(t, reg.RecordUsage(t.Context(), in))
-	rows, err := reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainQuarter), usage.PeriodStart(now)).All(t.Context())
+	rows, err := reg.Client().UsageQuarter.Query().Where(usagequarter.PeriodStart(now)).All(t.Context())
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
 	require.EqualValues(t, 1, rows[0].RequestCount)

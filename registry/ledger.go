@@ -18,7 +18,9 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -27,20 +29,39 @@ import (
 // The ledger's periods are read, changed here and written as a whole: histograms cannot be added in SQL, and
 // a digest is of all columns. What keeps others from changing them meanwhile is lockLedger.
 
-// period names a row of usage_tracking, or, without key and price, one of usage_totals.
+// grain is the length of a period. Each has its own tables, and the digests of their rows begin with it.
+type grain string
+
+const (
+	grainQuarter grain = "quarter" // of an hour
+	grainDay     grain = "day"     // of UTC
+)
+
+// period names a row of usage_quarters or usage_tracking; or, without key and price, one of their totals.
 type period struct {
 	model, key, price uuid.UUID
-	grain             usage.Grain
+	grain             grain
 	start             time.Time
 }
 
 func (p period) isTotal() bool { return p.key == uuid.Nil }
 
-// total returns the period of usage_totals that this one is summed in.
+// table returns the index of the period's table among ledgerTables.
+func (p period) table() (i int) {
+	if p.grain == grainDay {
+		i++
+	}
+	if p.isTotal() {
+		i += 2
+	}
+	return i
+}
+
+// total returns the period of the model that this one is summed in.
 func (p period) total() period { return period{model: p.model, grain: p.grain, start: p.start} }
 
 func (p period) end() time.Time {
-	if p.grain == usage.GrainDay {
+	if p.grain == grainDay {
 		return p.start.Add(day)
 	}
 	return p.start.Add(quarter)
@@ -221,8 +242,8 @@ func (c *sumCells) addTo(s *sums) error {
 	return s.mergeNumbers(&c.sums)
 }
 
-// chunkSizes are how many periods of each table a statement reads.
-type chunkSizes struct{ usages, totals int }
+// chunkSizes are how many periods of each of ledgerTables a statement reads.
+type chunkSizes [len(ledgerTables)]int
 
 var readPeriodsSQL = map[string]func(chunkSizes) string{
 	dialect.SQLite:   statements(func(n chunkSizes) string { return readPeriodsText(n, nil) }),
@@ -232,13 +253,13 @@ var readPeriodsSQL = map[string]func(chunkSizes) string{
 // periodTypes are what PostgreSQL has to be told of the columns that name a period.
 var periodTypes = map[string]string{
 	usage.FieldModelID: "uuid", usage.FieldAPIKeyID: "uuid", usage.FieldPriceID: "uuid",
-	usage.FieldGrain: "text", usage.FieldPeriodStart: "timestamptz",
+	usage.FieldPeriodStart: "timestamptz",
 }
 
 func readPeriodsText(n chunkSizes, types map[string]string) string {
 	var selects []string
 	first := 1
-	for i, rows := range []int{n.usages, n.totals} {
+	for i, rows := range n {
 		t := ledgerTables[i]
 		columns, on := []string{"$%d"}, make([]string, len(t.key))
 		if types != nil {
@@ -262,8 +283,8 @@ func readPeriodsText(n chunkSizes, types map[string]string) string {
 
 // writePeriods writes periods, in their order, as they are to be, over what is there.
 func writePeriods(ctx context.Context, tx execer, sorted []period, periods map[period]sums) error {
-	for _, t := range ledgerTables {
-		err := chunks(t.among(sorted), func(some []period) error {
+	for i, t := range ledgerTables {
+		err := chunks(among(i, sorted), func(some []period) error {
 			args := make([]any, 0, len(some)*len(t.columns))
 			for _, p := range some {
 				s := periods[p]
@@ -271,7 +292,7 @@ func writePeriods(ctx context.Context, tx execer, sorted []period, periods map[p
 				if !p.isTotal() {
 					args = append(args, p.key, p.price)
 				}
-				args = append(args, string(p.grain), p.start, p.end())
+				args = append(args, p.start, p.end())
 				args = s.appendCells(args, p)
 			}
 			_, err := tx.ExecContext(ctx, t.write(len(some)), args...)
@@ -286,26 +307,52 @@ func writePeriods(ctx context.Context, tx execer, sorted []period, periods map[p
 
 // updatePeriods writes periods, in their order, that are there.
 func updatePeriods(ctx context.Context, tx execer, engine string, sorted []period, periods map[period]sums) error {
-	for _, t := range ledgerTables {
-		rows := make([][]any, 0, len(sorted))
-		for _, p := range sorted {
-			if p.isTotal() != t.totals {
-				continue
-			}
-			s := periods[p]
-			row := s.appendCells(make([]any, 0, len(t.columns)), p)
-			if p.isTotal() {
-				row = append(row, p.model)
-			} else {
-				row = append(row, p.key, p.price)
-			}
-			rows = append(rows, append(row, string(p.grain), p.start))
+	var rows [len(ledgerTables)][][]any
+	for _, p := range sorted {
+		s, i := periods[p], p.table()
+		row := s.appendCells(make([]any, 0, len(ledgerTables[i].columns)), p)
+		if p.isTotal() {
+			row = append(row, p.model)
+		} else {
+			row = append(row, p.key, p.price)
 		}
-		if err := t.update.run(ctx, tx, engine, rows); err != nil {
+		rows[i] = append(rows[i], append(row, p.start))
+	}
+	for i, t := range ledgerTables {
+		if engine == dialect.Postgres && t.grain == grainQuarter {
+			if err := updateBoth(ctx, tx, i, &rows); err != nil {
+				return err
+			}
+		}
+		if err := t.update.run(ctx, tx, engine, rows[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// updateBoth writes quarters, and as many days, in one statement each: PostgreSQL takes as many round trips as for one
+// table. What is left is in rows. The rows were read in this transaction, under the locks of their models.
+func updateBoth(ctx context.Context, tx execer, quarters int, rows *[len(ledgerTables)][][]any) error {
+	if _, collects := tx.(*together); collects { // everything goes to the server at once
+		return nil
+	}
+	for {
+		n := chunkSize(min(len(rows[quarters]), len(rows[quarters+1])))
+		if n == 0 {
+			return nil
+		}
+		var both together
+		for i := quarters; i <= quarters+1; i++ {
+			if err := ledgerTables[i].update.run(ctx, &both, dialect.Postgres, rows[i][:n]); err != nil {
+				return err
+			}
+			rows[i] = rows[i][n:]
+		}
+		if err := both.flush(ctx, tx); err != nil {
+			return err
+		}
+	}
 }
 
 // appendCells appends the average, the digest and sumColumns of the row of a period.
@@ -325,6 +372,7 @@ func (s *sums) appendCells(args []any, p period) []any {
 // ledgerTable is a table of periods.
 type ledgerTable struct {
 	name    string
+	grain   grain
 	totals  bool
 	columns []string
 	key     []string // the columns that name a row
@@ -332,23 +380,26 @@ type ledgerTable struct {
 	update  rowUpdate
 }
 
-var ledgerTables = []*ledgerTable{
-	newLedgerTable(usage.Table, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
-	newLedgerTable(usagetotal.Table, usagetotal.FieldModelID),
+// ledgerTables are in the order of period.table: quarters before their days.
+var ledgerTables = [...]*ledgerTable{
+	newLedgerTable(usagequarter.Table, grainQuarter, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
+	newLedgerTable(usage.Table, grainDay, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
+	newLedgerTable(usagetotalquarter.Table, grainQuarter, usagetotal.FieldModelID),
+	newLedgerTable(usagetotal.Table, grainDay, usagetotal.FieldModelID),
 }
 
-func newLedgerTable(name string, of ...string) *ledgerTable {
-	t := &ledgerTable{name: name, totals: len(of) == 1}
-	t.key = append(slices.Clone(of), usage.FieldGrain, usage.FieldPeriodStart)
+func newLedgerTable(name string, of grain, by ...string) *ledgerTable {
+	t := &ledgerTable{name: name, grain: of, totals: len(by) == 1}
+	t.key = append(slices.Clone(by), usage.FieldPeriodStart)
 	if !t.totals {
 		t.key = t.key[1:] // the price says which model
 	}
-	t.columns = slices.Concat([]string{usage.FieldID}, of, []string{
-		usage.FieldGrain, usage.FieldPeriodStart, usage.FieldPeriodEnd, usage.FieldAverageLatencyMs, usage.FieldDigest,
+	t.columns = slices.Concat([]string{usage.FieldID}, by, []string{
+		usage.FieldPeriodStart, usage.FieldPeriodEnd, usage.FieldAverageLatencyMs, usage.FieldDigest,
 	}, sumColumns)
 	t.write = statements(func(n int) string {
 		var sets []string
-		for _, column := range t.columns[len(of)+4:] {
+		for _, column := range t.columns[len(by)+3:] {
 			sets = append(sets, column+" = excluded."+column)
 		}
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s", name, strings.Join(t.columns, ", "),
@@ -356,7 +407,7 @@ func newLedgerTable(name string, of ...string) *ledgerTable {
 	})
 	var key, sums []column
 	for _, name := range t.key {
-		key = append(key, column{name, periodTypes[name], name == usage.FieldGrain}) // there is an index of days alone
+		key = append(key, column{name: name, postgres: periodTypes[name]})
 	}
 	for _, name := range t.columns[len(t.columns)-len(sumColumns)-2:] {
 		sums = append(sums, column{name: name, postgres: cmp.Or(map[string]string{
@@ -367,11 +418,11 @@ func newLedgerTable(name string, of ...string) *ledgerTable {
 	return t
 }
 
-// among returns those of the periods that are in the table.
-func (t *ledgerTable) among(periods []period) []period {
+// among returns those of the periods that are in the table of an index.
+func among(table int, periods []period) []period {
 	var some []period
 	for _, p := range periods {
-		if p.isTotal() == t.totals {
+		if p.table() == table {
 			some = append(some, p)
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -184,9 +183,7 @@ func (l *load) check(t *testing.T) {
 	}
 	require.Equal(t, l.recorded.Load()+l.incremented.Load(), count)
 	require.Equal(t, l.tokens.Load(), tokens)
-	for _, grain := range []usage.Grain{usage.GrainQuarter, usage.GrainDay} {
-		rows, err := l.reg.Client().Usage.Query().Where(usage.GrainEQ(grain)).All(t.Context())
-		require.NoError(t, err)
+	for _, rows := range byGrain(t, l.reg) {
 		var requests, inputs int64
 		var cost money.USD
 		for _, row := range rows {

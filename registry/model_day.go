@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -31,30 +32,38 @@ func (d *modelDay) clone() *modelDay {
 // readDay reads the periods of a model and a UTC day.
 func (r *Registry) readDay(ctx context.Context, tx *ent.Client, model uuid.UUID, start time.Time) (*modelDay, error) {
 	d := &modelDay{model: model, start: start, quarters: map[period]sums{}, days: map[period]sums{}}
-	for grain, to := range map[usage.Grain]map[period]sums{usage.GrainQuarter: d.quarters, usage.GrainDay: d.days} {
-		rows, err := tx.Usage.Query().Where(usage.ModelID(model), usage.GrainEQ(grain),
-			usage.PeriodStartGTE(start), usage.PeriodStartLT(start.Add(day))).All(ctx)
+	for i, to := range []map[period]sums{d.quarters, d.days} {
+		t := ledgerTables[i]
+		p := period{model: model, grain: t.grain}
+		cells := newSumCells(&p.key, &p.price, &p.start)
+		err := scanRows(ctx, tx, modelPeriodsSQL(t), []any{model, start, start.Add(day)}, func(scan func(...any) error) (err error) {
+			if err := scan(cells.addresses...); err != nil {
+				return err
+			}
+			p.start = store.Time(p.start)
+			to[p], err = cells.read()
+			return err
+		})
 		if err != nil {
 			return nil, err
-		}
-		for _, u := range rows {
-			s, err := usageSums(u)
-			if err != nil {
-				return nil, err
-			}
-			to[period{u.ModelID, u.APIKeyID, u.PriceID, u.Grain, u.PeriodStart}] = s
 		}
 	}
 	return d, nil
 }
 
+// modelPeriodsSQL reads the periods of a model, by key and price, that begin in a range.
+func modelPeriodsSQL(t *ledgerTable) string {
+	return "SELECT api_key_id, price_id, period_start, " + strings.Join(sumColumns, ", ") +
+		" FROM " + t.name + " WHERE model_id = $1 AND period_start >= $2 AND period_start < $3"
+}
+
 // replaceDay writes the periods that differ from what they were, and their totals.
 func (r *Registry) replaceDay(ctx context.Context, tx *ent.Client, before, after *modelDay) error {
 	write := map[period]sums{}
-	for _, grain := range []struct{ was, is map[period]sums }{{before.quarters, after.quarters}, {before.days, after.days}} {
+	for _, all := range []struct{ was, is map[period]sums }{{before.quarters, after.quarters}, {before.days, after.days}} {
 		changed := map[time.Time]bool{}
-		for p := range grain.was {
-			if _, ok := grain.is[p]; ok {
+		for p := range all.was {
+			if _, ok := all.is[p]; ok {
 				continue
 			}
 			changed[p.start] = true
@@ -62,13 +71,13 @@ func (r *Registry) replaceDay(ctx context.Context, tx *ent.Client, before, after
 				return err
 			}
 		}
-		for p, s := range grain.is {
-			if was, ok := grain.was[p]; !ok || !was.equal(&s) {
+		for p, s := range all.is {
+			if was, ok := all.was[p]; !ok || !was.equal(&s) {
 				changed[p.start] = true
 				write[p] = s
 			}
 		}
-		totals, err := coarser(grain.is, period.total)
+		totals, err := coarser(all.is, period.total)
 		if err != nil {
 			return err
 		}
@@ -82,7 +91,8 @@ func (r *Registry) replaceDay(ctx context.Context, tx *ent.Client, before, after
 }
 
 func deletePeriod(ctx context.Context, tx *ent.Client, p period) error {
-	_, err := tx.Usage.Delete().Where(usage.PriceID(p.price), usage.APIKeyID(p.key), usage.GrainEQ(p.grain), usage.PeriodStart(p.start)).Exec(ctx)
+	_, err := tx.ExecContext(ctx, "DELETE FROM "+ledgerTables[p.table()].name+
+		" WHERE price_id = $1 AND api_key_id = $2 AND period_start = $3", p.price, p.key, p.start)
 	return err
 }
 
@@ -109,18 +119,6 @@ func (s *sums) equal(o *sums) bool {
 	return s.requests == o.requests && s.errors == o.errors && s.unpriced == o.unpriced && s.tokens == o.tokens &&
 		s.cost == o.cost && s.latency == o.latency &&
 		slices.Equal(s.histogram.AppendBinary(nil), o.histogram.AppendBinary(nil))
-}
-
-// usageSums are the sums that a row says.
-func usageSums(u *ent.Usage) (sums, error) {
-	s := sums{
-		requests: u.RequestCount, errors: u.ErrorCount, unpriced: u.UnpricedCount, cost: value(u.TotalCost), latency: u.LatencyMsSum,
-		tokens: [5]int64{u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens},
-	}
-	if err := s.histogram.MergeBinary(u.LatencyHistogram); err != nil {
-		return sums{}, fmt.Errorf("%w: latency_histogram: %w", ErrCorrupt, err)
-	}
-	return s, nil
 }
 
 // eventSums are an event as the sums of a period with nothing else.

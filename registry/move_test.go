@@ -93,7 +93,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 17)
+	require.Len(t, there.Tables, 19)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)
@@ -351,9 +351,9 @@ func usageRows(tb testing.TB, path string, n int) {
 	require.NoError(tb, err)
 	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(tb, err)
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO usage_tracking (id, model_id, api_key_id, price_id, grain, period_start, period_end,
+	insert, err := tx.PrepareContext(ctx, `INSERT INTO usage_quarters (id, model_id, api_key_id, price_id, period_start, period_end,
 		request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
-		total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, 'quarter', ?, ?, ?, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?)`)
+		total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?)`)
 	require.NoError(tb, err)
 	for i := range n {
 		m, k := models[i%len(models)], keys[i/len(models)%len(keys)]
@@ -390,7 +390,7 @@ func TestMoveKilled(t *testing.T) {
 			)
 			_, err := fmt.Sscan(lines.Text(), &table, &done, &total)
 			require.NoError(t, err, lines.Text())
-			if table == "usage_tracking" && done >= at && done < total && !killed {
+			if table == "usage_quarters" && done >= at && done < total && !killed {
 				require.NoError(t, cmd.Process.Kill())
 				killed = true
 				kills++

@@ -9,27 +9,25 @@ import (
 
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
-
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 )
 
 // part is a stretch of time whose usage is read from periods of one grain.
 type part struct {
-	grain    usage.Grain
+	grain    grain
 	from, to time.Time
 }
 
 // parts divides a range of whole quarters into whole days, and quarters where days are cut: by the ends of the
 // range and at the given instants, which ascend. No request is in two of them.
 func parts(start, end time.Time, cuts []time.Time) (all []part) {
-	add := func(grain usage.Grain, from, to time.Time) {
+	add := func(length grain, from, to time.Time) {
 		last := len(all) - 1
 		switch {
 		case !from.Before(to):
-		case last >= 0 && all[last].grain == grain && all[last].to.Equal(from):
+		case last >= 0 && all[last].grain == length && all[last].to.Equal(from):
 			all[last].to = to
 		default:
-			all = append(all, part{grain, from, to})
+			all = append(all, part{length, from, to})
 		}
 	}
 	at := start
@@ -39,13 +37,13 @@ func parts(start, end time.Time, cuts []time.Time) (all []part) {
 			continue
 		}
 		if from.After(at) {
-			add(usage.GrainDay, at, from)
+			add(grainDay, at, from)
 			at = from
 		}
-		add(usage.GrainQuarter, at, minTime(to, end))
+		add(grainQuarter, at, minTime(to, end))
 		at = maxTime(at, minTime(to, end))
 	}
-	add(usage.GrainDay, at, end)
+	add(grainDay, at, end)
 	return all
 }
 
@@ -63,17 +61,17 @@ func maxTime(a, b time.Time) time.Time {
 	return a
 }
 
-// periodQuery says whose periods are read, and from which table. What is zero is no condition; models are always
-// named, since the indexes begin with them or with a key.
+// periodQuery says whose periods are read, and whether by key and price or the models' totals. What is zero is no
+// condition; models are always named, since the indexes begin with them or with a key.
 type periodQuery struct {
-	by                           string
+	totals                       bool
 	model, provider, family, key uuid.UUID
 }
 
 // periodRow is a row that is read.
 type periodRow struct {
 	*sumCells
-	grain      usage.Grain
+	grain      grain
 	start      time.Time
 	model, key string // ids
 }
@@ -103,13 +101,22 @@ func (r *Registry) eachPeriod(ctx context.Context, q periodQuery, all []part, ea
 	return nil
 }
 
+// table returns the index of the table of a grain.
+func (q periodQuery) table(of grain) int {
+	p := period{grain: of}
+	if !q.totals {
+		p.key[0] = 1 // of any
+	}
+	return p.table()
+}
+
 // statement reads the parts' periods. Seconds are cheaper to read than times.
 func (q periodQuery) statement(engine string, parts []part) (string, []any) {
 	seconds, key := "CAST(EXTRACT(EPOCH FROM t.period_start) AS bigint)", "''"
 	if engine == dialect.SQLite {
 		seconds = "unixepoch(t.period_start)"
 	}
-	if q.by == usage.Table {
+	if !q.totals {
 		key = "CAST(t.api_key_id AS text)"
 	}
 	var (
@@ -122,10 +129,11 @@ func (q periodQuery) statement(engine string, parts []part) (string, []any) {
 	}
 	for _, p := range parts {
 		// Of a CROSS JOIN, SQLite reads the left side first: the few models, or the key.
-		from := "models AS m CROSS JOIN " + q.by + " AS t"
+		table := ledgerTables[q.table(p.grain)].name
+		from := "models AS m CROSS JOIN " + table + " AS t"
 		conditions := ""
 		if q.key != uuid.Nil {
-			from = q.by + " AS t CROSS JOIN models AS m"
+			from = table + " AS t CROSS JOIN models AS m"
 			conditions += where("t.api_key_id =", q.key)
 		}
 		for _, c := range []struct {
@@ -136,10 +144,9 @@ func (q periodQuery) statement(engine string, parts []part) (string, []any) {
 				conditions += where(c.column, c.id)
 			}
 		}
-		// The grain is a constant, lest a plan that is kept does without the index of the days.
-		conditions += fmt.Sprintf(" AND t.grain = '%s'", p.grain) + where("t.period_start >=", p.from) + where("t.period_start <", p.to)
-		selects = append(selects, fmt.Sprintf("SELECT t.grain, %s, CAST(t.model_id AS text), %s, t.%s FROM %s WHERE t.model_id = m.id%s",
-			seconds, key, strings.Join(sumColumns, ", t."), from, conditions))
+		conditions += where("t.period_start >=", p.from) + where("t.period_start <", p.to)
+		selects = append(selects, fmt.Sprintf("SELECT '%s', %s, CAST(t.model_id AS text), %s, t.%s FROM %s WHERE t.model_id = m.id%s",
+			p.grain, seconds, key, strings.Join(sumColumns, ", t."), from, conditions))
 	}
 	return strings.Join(selects, " UNION ALL "), args
 }

@@ -21,12 +21,7 @@ import (
 )
 
 // column is one that is written, and its type on PostgreSQL.
-type column struct {
-	name, postgres string
-	// opaque: SQLite must not look at the value when it plans, because an index is of rows with one value alone. It would
-	// plan the statement anew for each value.
-	opaque bool
-}
+type column struct{ name, postgres string }
 
 // keyColumns are those of a poolKey beside its quota.
 var keyColumns = []string{
@@ -334,9 +329,7 @@ func newRowUpdate(table string, key []column, columns ...column) rowUpdate {
 		}
 		return "UPDATE " + table + " SET " + strings.Join(sets, ", ") + from + " WHERE " + strings.Join(is, " AND ")
 	}
-	one := text(func(i int, c column) string {
-		return strings.Repeat("+", int(count(c.opaque))) + fmt.Sprintf("$%d", i+1)
-	}, "")
+	one := text(func(i int, _ column) string { return fmt.Sprintf("$%d", i+1) }, "")
 	var casts []string
 	for _, c := range slices.Concat(columns, key) {
 		casts = append(casts, "CAST($%d AS "+c.postgres+")")

@@ -26,7 +26,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -351,10 +350,10 @@ func checkShared(t *testing.T, reg *registry.Registry, rows shared, all acked) {
 	require.Equal(t, snapshot.Models()+len(rows.Models)+1, c.Model.Query().CountX(ctx))
 
 	// The ledger, in both grains, and the counters.
-	for _, grain := range []usage.Grain{usage.GrainQuarter, usage.GrainDay} {
+	for grain, rowsOf := range byGrain(t, reg) {
 		var sum acked
 		var cost money.USD
-		for _, u := range c.Usage.Query().Where(usage.GrainEQ(grain)).AllX(ctx) {
+		for _, u := range rowsOf {
 			sum.Requests += u.RequestCount
 			sum.Inputs += u.InputTokens
 			if u.ModelID == rows.Priced {

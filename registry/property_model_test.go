@@ -20,8 +20,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -41,10 +39,13 @@ type world struct {
 	keys      []*ent.APIKey
 	usage     []*ent.Usage
 	totals    []*ent.UsageTotal
-	events    []*ent.UsageEvent
-	logs      []*ent.DiscoveryLog
-	sdks      []*ent.SDKVersion
-	settings  []*ent.Setting
+	// Those of quarters of an hour, in the same columns.
+	quarters      []*ent.Usage
+	totalQuarters []*ent.UsageTotal
+	events        []*ent.UsageEvent
+	logs          []*ent.DiscoveryLog
+	sdks          []*ent.SDKVersion
+	settings      []*ent.Setting
 }
 
 func (w *world) clone() *world {
@@ -52,6 +53,7 @@ func (w *world) clone() *world {
 	c.providers, c.families, c.models = copies(w.providers), copies(w.families), copies(w.models)
 	c.prices, c.keys, c.usage = copies(w.prices), copies(w.keys), copies(w.usage)
 	c.totals, c.events = copies(w.totals), copies(w.events)
+	c.quarters, c.totalQuarters = copies(w.quarters), copies(w.totalQuarters)
 	c.logs, c.sdks, c.settings = copies(w.logs), copies(w.sdks), copies(w.settings)
 	return &c
 }
@@ -60,7 +62,7 @@ func (w *world) clone() *world {
 func (w *world) dump() string {
 	settings := slices.SortedFunc(slices.Values(w.settings), func(a, b *ent.Setting) int { return strings.Compare(a.ID, b.ID) })
 	events := slices.SortedFunc(slices.Values(w.events), compareEvents)
-	return render([]any{w.providers, w.families, w.models, w.prices, w.keys, w.usage, w.totals, events, w.logs, w.sdks, settings})
+	return render([]any{w.providers, w.families, w.models, w.prices, w.keys, w.quarters, w.usage, w.totalQuarters, w.totals, events, w.logs, w.sdks, settings})
 }
 
 func copies[T any](rows []*T) []*T {
@@ -892,17 +894,18 @@ func (w *world) recordUsage(in registry.UsageInput) error {
 	w.events = append(w.events, event)
 	for _, total := range []bool{false, true} {
 		for _, period := range []struct {
-			grain      usage.Grain
+			usage      *[]*ent.Usage
+			totals     *[]*ent.UsageTotal
 			start, end time.Time
 		}{
-			{"quarter", quarterOf(at), quarterOf(at).Add(15 * time.Minute)},
-			{"day", dayOf(at), dayOf(at).AddDate(0, 0, 1)},
+			{&w.quarters, &w.totalQuarters, quarterOf(at), quarterOf(at).Add(15 * time.Minute)},
+			{&w.usage, &w.totals, dayOf(at), dayOf(at).AddDate(0, 0, 1)},
 		} {
 			u := ent.Usage{
 				ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID,
-				Grain: period.grain, PeriodStart: period.start, PeriodEnd: period.end,
+				PeriodStart: period.start, PeriodEnd: period.end,
 			}
-			if err := w.addTo(u, event, total); err != nil {
+			if err := w.addTo(period.usage, period.totals, u, event, total); err != nil {
 				return err
 			}
 		}
@@ -912,25 +915,25 @@ func (w *world) recordUsage(in registry.UsageInput) error {
 }
 
 // addTo adds an event to the row for a period, or to the total of all keys and prices.
-func (w *world) addTo(u ent.Usage, e *ent.UsageEvent, total bool) error {
-	row := first(w.usage, func(o *ent.Usage) bool {
-		return o.ModelID == u.ModelID && o.APIKeyID == u.APIKeyID && o.PriceID == u.PriceID && o.Grain == u.Grain && o.PeriodStart.Equal(u.PeriodStart)
+func (w *world) addTo(rows *[]*ent.Usage, totals *[]*ent.UsageTotal, u ent.Usage, e *ent.UsageEvent, total bool) error {
+	row := first(*rows, func(o *ent.Usage) bool {
+		return o.ModelID == u.ModelID && o.APIKeyID == u.APIKeyID && o.PriceID == u.PriceID && o.PeriodStart.Equal(u.PeriodStart)
 	})
-	sum := first(w.totals, func(o *ent.UsageTotal) bool {
-		return o.ModelID == u.ModelID && string(o.Grain) == string(u.Grain) && o.PeriodStart.Equal(u.PeriodStart)
+	sum := first(*totals, func(o *ent.UsageTotal) bool {
+		return o.ModelID == u.ModelID && o.PeriodStart.Equal(u.PeriodStart)
 	})
 	switch {
 	case !total && row == nil:
 		row = &u
 		row.ID = w.newID()
-		w.usage = append(w.usage, row)
+		*rows = append(*rows, row)
 	case total && sum == nil:
 		row = &u
 		row.ID = w.newID()
 		sum = &ent.UsageTotal{ID: row.ID}
-		w.totals = append(w.totals, sum)
+		*totals = append(*totals, sum)
 	case total: // the same columns
-		row = &ent.Usage{ID: sum.ID, ModelID: sum.ModelID, Grain: usage.Grain(sum.Grain), PeriodStart: sum.PeriodStart, PeriodEnd: sum.PeriodEnd,
+		row = &ent.Usage{ID: sum.ID, ModelID: sum.ModelID, PeriodStart: sum.PeriodStart, PeriodEnd: sum.PeriodEnd,
 			RequestCount: sum.RequestCount, ErrorCount: sum.ErrorCount, UnpricedCount: sum.UnpricedCount, InputTokens: sum.InputTokens,
 			OutputTokens: sum.OutputTokens, CacheReadTokens: sum.CacheReadTokens, CacheWriteTokens: sum.CacheWriteTokens,
 			ReasoningTokens: sum.ReasoningTokens, TotalCost: sum.TotalCost, LatencyMsSum: sum.LatencyMsSum}
@@ -954,7 +957,7 @@ func (w *world) addTo(u ent.Usage, e *ent.UsageEvent, total bool) error {
 	row.LatencyMsSum += e.LatencyMs
 	row.AverageLatencyMs = float64(row.LatencyMsSum) / float64(row.RequestCount)
 	if total {
-		*sum = ent.UsageTotal{ID: row.ID, ModelID: row.ModelID, Grain: usagetotal.Grain(row.Grain), PeriodStart: row.PeriodStart, PeriodEnd: row.PeriodEnd,
+		*sum = ent.UsageTotal{ID: row.ID, ModelID: row.ModelID, PeriodStart: row.PeriodStart, PeriodEnd: row.PeriodEnd,
 			RequestCount: row.RequestCount, ErrorCount: row.ErrorCount, UnpricedCount: row.UnpricedCount, InputTokens: row.InputTokens,
 			OutputTokens: row.OutputTokens, CacheReadTokens: row.CacheReadTokens, CacheWriteTokens: row.CacheWriteTokens,
 			ReasoningTokens: row.ReasoningTokens, TotalCost: row.TotalCost, LatencyMsSum: row.LatencyMsSum, AverageLatencyMs: row.AverageLatencyMs}
@@ -1027,8 +1030,8 @@ func (w *world) getUsageStats(modelID uuid.UUID, start, end time.Time) (stats re
 	}
 	var took int64
 	cost := new(big.Int)
-	for _, u := range w.usage {
-		if u.ModelID != modelID || u.Grain != usage.GrainQuarter || u.PeriodStart.Before(stats.Start) || !u.PeriodStart.Before(stats.End) {
+	for _, u := range w.quarters {
+		if u.ModelID != modelID || u.PeriodStart.Before(stats.Start) || !u.PeriodStart.Before(stats.End) {
 			continue
 		}
 		stats.Requests += u.RequestCount
@@ -1067,7 +1070,7 @@ func (w *world) getCostBreakdown(providerID uuid.UUID) (map[string]money.USD, er
 	sums := map[string]*big.Int{}
 	for _, u := range w.usage {
 		m := w.model(u.ModelID)
-		if m.ProviderID != providerID || u.Grain != usage.GrainQuarter || u.TotalCost == nil {
+		if m.ProviderID != providerID || u.TotalCost == nil {
 			continue
 		}
 		if sums[m.ModelID] == nil {

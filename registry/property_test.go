@@ -33,7 +33,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -307,7 +309,7 @@ func clearAll(t *rapid.T, reg *registry.Registry) {
 	for _, table := range []interface {
 		Exec(context.Context) (int, error)
 	}{
-		c.UsageEvent.Delete(), c.UsageTotal.Delete(), c.Usage.Delete(), c.Price.Delete(), c.Model.Delete(), c.ModelFamily.Delete(), c.APIKey.Delete(),
+		c.UsageEvent.Delete(), c.UsageTotal.Delete(), c.UsageTotalQuarter.Delete(), c.Usage.Delete(), c.UsageQuarter.Delete(), c.Price.Delete(), c.Model.Delete(), c.ModelFamily.Delete(), c.APIKey.Delete(),
 		c.SDKVersion.Delete(), c.DiscoveryLog.Delete(), c.Provider.Delete(), c.Setting.Delete(), c.AuditEntry.Delete(),
 	} {
 		_, err := table.Exec(ctx)
@@ -322,7 +324,13 @@ func dumpSeals(t *rapid.T, reg *registry.Registry) string {
 	require.NoError(t, err)
 	totals, err := c.UsageTotal.Query().Order(usagetotal.ByID()).Select(usagetotal.FieldID, usagetotal.FieldLatencyHistogram, usagetotal.FieldDigest).All(ctx)
 	require.NoError(t, err)
-	return render([]any{periods, totals})
+	quarters, err := c.UsageQuarter.Query().Order(usagequarter.ByID()).
+		Select(usagequarter.FieldID, usagequarter.FieldLatencyHistogram, usagequarter.FieldDigest).All(ctx)
+	require.NoError(t, err)
+	sums, err := c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByID()).
+		Select(usagetotalquarter.FieldID, usagetotalquarter.FieldLatencyHistogram, usagetotalquarter.FieldDigest).All(ctx)
+	require.NoError(t, err)
+	return render([]any{periods, totals, quarters, sums})
 }
 
 // dumpRows returns all columns of all rows as text, one row a line; of what is random in events, and of histograms and
@@ -339,16 +347,24 @@ func dumpRows(t *rapid.T, reg *registry.Registry) string {
 	add(c.Model.Query().Order(model.ByID()).All(ctx))
 	add(c.Price.Query().Order(price.ByID()).All(ctx))
 	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
-	periods, err := c.Usage.Query().Order(usage.ByID()).All(ctx)
-	for _, u := range periods { // which the model does not have
-		u.LatencyHistogram, u.Digest = nil, nil
+	periods := func(rows []*ent.Usage, err error) {
+		for _, u := range rows { // which the model does not have
+			u.LatencyHistogram, u.Digest = nil, nil
+		}
+		add(rows, err)
 	}
-	add(periods, err)
-	totals, err := c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx)
-	for _, u := range totals {
-		u.LatencyHistogram, u.Digest = nil, nil
+	totals := func(rows []*ent.UsageTotal, err error) {
+		for _, u := range rows {
+			u.LatencyHistogram, u.Digest = nil, nil
+		}
+		add(rows, err)
 	}
-	add(totals, err)
+	quarters, err := c.UsageQuarter.Query().Order(usagequarter.ByID()).All(ctx)
+	periods(like[ent.Usage](t, quarters), err)
+	periods(c.Usage.Query().Order(usage.ByID()).All(ctx))
+	sums, err := c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByID()).All(ctx)
+	totals(like[ent.UsageTotal](t, sums), err)
+	totals(c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx))
 	events, err := c.UsageEvent.Query().All(ctx)
 	for _, e := range events {
 		if e.RequestID == e.ID.String() {
@@ -992,7 +1008,7 @@ func (in inputs) usage() registry.UsageInput {
 		u.APIKeyID = in.key()
 	}
 	if len(in.world.usage) > 0 && in.bool("in a period that there is") {
-		period := draw(in.T, "period", in.world.usage...)
+		period := draw(in.T, "period", slices.Concat(in.world.quarters, in.world.usage)...)
 		u.ModelID, u.APIKeyID, u.At = period.ModelID, period.APIKeyID, period.PeriodStart.Add(time.Minute)
 	}
 	return u

@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
@@ -395,9 +394,9 @@ func (k *poolKey) addUse(took amount, at time.Time) {
 // addToPeriods adds an event to the four periods that it is counted in.
 func (e *entries) addToPeriods(added event) error {
 	one := added.sums()
-	quarterly := period{added.ModelID, added.APIKeyID, added.price, usage.GrainQuarter, added.At.Truncate(quarter)}
+	quarterly := period{added.ModelID, added.APIKeyID, added.price, grainQuarter, added.At.Truncate(quarter)}
 	daily := quarterly
-	daily.grain, daily.start = usage.GrainDay, added.At.Truncate(day)
+	daily.grain, daily.start = grainDay, added.At.Truncate(day)
 	for _, p := range []period{quarterly, daily, quarterly.total(), daily.total()} {
 		s := e.periods[p]
 		if err := s.merge(one); err != nil {

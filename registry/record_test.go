@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -70,9 +69,7 @@ func testRecordTogether(t *testing.T, e engine) {
 	require.EqualValues(t, 2*each+1, keys[0].UsageCount)
 	require.EqualValues(t, 11*each+8_000_000_000, keys[0].TokenCount)
 	require.EqualValues(t, each+1, keys[0].RequestsToday, "those of yesterday do not count")
-	for _, grain := range []usage.Grain{usage.GrainQuarter, usage.GrainDay} {
-		rows, err := reg.Client().Usage.Query().Where(usage.GrainEQ(grain)).All(t.Context())
-		require.NoError(t, err)
+	for _, rows := range byGrain(t, reg) {
 		require.Len(t, rows, 3)
 		var requests, failed int64
 		for _, row := range rows {

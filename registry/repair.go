@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 )
 
 // LedgerRepair is what RepairLedger has done.
@@ -75,7 +76,7 @@ func (done *repair) leave(left ...Difference) {
 	done.left.add(left...)
 	for _, x := range left {
 		switch {
-		case x.Grain != usage.GrainDay || x.Kind == WrongCost:
+		case x.Table != usage.Table && x.Table != usagetotal.Table || x.Kind == WrongCost: // not of a day
 		case x.APIKeyID == uuid.Nil:
 			done.all = true
 		default:
@@ -103,7 +104,7 @@ func mend(d *ledgerDay) mending {
 			return
 		}
 		if row := d.rows[p]; row != nil {
-			t := tableOf(p)
+			t := ledgerTables[p.table()]
 			m.remove[t] = append(m.remove[t], row.id)
 		}
 		if v.want.requests > 0 {
@@ -112,7 +113,7 @@ func mend(d *ledgerDay) mending {
 		switch {
 		case p.isTotal():
 			m.Totals++
-		case p.grain == usage.GrainDay:
+		case p.grain == grainDay:
 			m.Days++
 		default:
 			m.Quarters++
@@ -123,15 +124,6 @@ func mend(d *ledgerDay) mending {
 		}
 	})
 	return m
-}
-
-func tableOf(p period) *ledgerTable {
-	for _, t := range ledgerTables {
-		if t.totals == p.isTotal() {
-			return t
-		}
-	}
-	return nil
 }
 
 // day mends a day that has been read, and is read again under locks if there is something to mend.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -15,7 +14,7 @@ import (
 func (b *books) someEvents(t *testing.T) (busy, alone string) {
 	t.Helper()
 	events := b.Client().UsageEvent.Query().AllX(t.Context())
-	for _, u := range b.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainQuarter)).AllX(t.Context()) {
+	for _, u := range b.Client().UsageQuarter.Query().AllX(t.Context()) {
 		for _, event := range events {
 			if event.ModelID != u.ModelID || event.APIKeyID != u.APIKeyID || event.PriceID != u.PriceID ||
 				event.At.Before(u.PeriodStart) || !event.At.Before(u.PeriodEnd) || event.InputTokens == 0 || !event.Success {
@@ -76,7 +75,7 @@ func (b *books) eventDamages(t *testing.T) []eventDamage {
 		{damage{"deleted, the only one", func(t *testing.T, b *books) {
 			t.Helper()
 			b.exec(t, "DELETE FROM usage_events WHERE id = $1", alone)
-		}, registry.SurplusRow, "usage_tracking", ""}, 1},
+		}, registry.SurplusRow, "usage_quarters", ""}, 1},
 	}
 }
 
@@ -100,7 +99,7 @@ func testRepairLedgerEvents(t *testing.T, e engine) {
 			require.Equal(t, repaired.Unrepaired, b.verify(t), x.name)
 			if x.left > 0 {
 				require.Equal(t, damaged, b.rows(t), "%s: nothing is made up", x.name)
-				b.exec(t, "UPDATE usage_tracking SET total_cost = total_cost + 1 WHERE id = "+busiest("usage_tracking", "day"))
+				b.exec(t, "UPDATE usage_tracking SET total_cost = total_cost + 1 WHERE id = "+busiest("usage_tracking"))
 				repaired, err = b.RepairLedger(t.Context())
 				require.NoError(t, err)
 				require.Len(t, repaired.Unrepaired, x.left, "%s: what it does not touch is mended", x.name)
@@ -126,10 +125,10 @@ func testVerifyLedgerCosts(t *testing.T, e engine) {
 	for _, d := range found {
 		require.Equal(t, registry.WrongCost, d.Kind)
 		require.Equal(t, b.models[0].ID, d.ModelID)
-		kinds[d.Table+" "+string(d.Grain)]++
+		kinds[d.Table]++
 	}
-	require.Positive(t, kinds["usage_events "])
-	require.Positive(t, kinds["usage_tracking day"])
+	require.Positive(t, kinds["usage_events"])
+	require.Positive(t, kinds["usage_tracking"])
 	before := b.rows(t)
 	repaired, err := b.RepairLedger(t.Context())
 	require.NoError(t, err)

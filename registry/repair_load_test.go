@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -39,7 +40,7 @@ var wounds = []string{
 const deepWounds = 4 // those at the end of wounds, of more than what a row says
 
 func (w wound) inflict(ctx context.Context, t require.TestingT, b *books) {
-	table := []string{"usage_tracking", "usage_totals"}[w.Table]
+	table := periodTables[w.Table]
 	statement, args := "DELETE FROM "+table, []any(nil)
 	if op := wounds[w.Op]; op != "" {
 		statement = "UPDATE " + table + " SET " + op
@@ -50,20 +51,20 @@ func (w wound) inflict(ctx context.Context, t require.TestingT, b *books) {
 			args = append(args, w.N)
 		}
 	}
-	n, err := b.Client().Usage.Query().Count(ctx)
-	if w.Table == 1 {
-		n, err = b.Client().UsageTotal.Query().Count(ctx)
-	}
+	c := b.Client()
+	n, err := []interface {
+		Count(ctx context.Context) (int, error)
+	}{c.Usage.Query(), c.UsageQuarter.Query(), c.UsageTotal.Query(), c.UsageTotalQuarter.Query()}[w.Table].Count(ctx)
 	require.NoError(t, err)
 	_, err = b.Client().ExecContext(ctx, statement+fmt.Sprintf(
-		" WHERE id = (SELECT id FROM %s ORDER BY grain, period_start, id LIMIT 1 OFFSET %d)", table, w.Row%n), args...)
+		" WHERE id = (SELECT id FROM %s ORDER BY period_start, id LIMIT 1 OFFSET %d)", table, w.Row%n), args...)
 	require.NoError(t, err)
 }
 
 func drawWound(ops int) *rapid.Generator[wound] {
 	return rapid.Custom(func(t *rapid.T) wound {
 		return wound{
-			Table: rapid.IntRange(0, 1).Draw(t, "table"), Row: rapid.IntRange(0, 1000).Draw(t, "row"), Op: rapid.IntRange(0, ops-1).Draw(t, "op"),
+			Table: rapid.IntRange(0, len(periodTables)-1).Draw(t, "table"), Row: rapid.IntRange(0, 1000).Draw(t, "row"), Op: rapid.IntRange(0, ops-1).Draw(t, "op"),
 			N: rapid.Int64Range(1, 1_000_000).Draw(t, "n"), Bytes: rapid.SliceOf(rapid.Byte()).Draw(t, "bytes"),
 		}
 	})
@@ -150,8 +151,9 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 			return nil
 		}))
 	}
-	_, err := reg.Client().Usage.Update().Where(usage.PeriodStartLT(time.Now().Add(-90 * time.Hour))).AddErrorCount(1).Save(t.Context())
-	require.NoError(t, err)
+	old := time.Now().Add(-90 * time.Hour)
+	require.NoError(t, reg.Client().UsageQuarter.Update().Where(usagequarter.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
+	require.NoError(t, reg.Client().Usage.Update().Where(usage.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
 	require.Len(t, verified(t, reg).Differences, 4, "a quarter and a day, and their digests")
 	repaired, err := reg.RepairLedger(t.Context())
 	require.NoError(t, err)

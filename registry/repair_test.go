@@ -2,12 +2,12 @@ package registry_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -29,19 +29,19 @@ func (x damage) in(found []registry.Difference) bool {
 	return false
 }
 
-// busiest selects the row of a table with the most requests among those with a cost, of one grain.
-func busiest(table, grain string) string {
-	return fmt.Sprintf("(SELECT id FROM %s WHERE grain = '%s' AND total_cost > 0 AND error_count < request_count AND"+
-		" unpriced_count < request_count ORDER BY request_count DESC, id LIMIT 1)", table, grain)
+// busiest selects the row of a table with the most requests among those with a cost.
+func busiest(table string) string {
+	return fmt.Sprintf("(SELECT id FROM %s WHERE total_cost > 0 AND error_count < request_count AND"+
+		" unpriced_count < request_count ORDER BY request_count DESC, id LIMIT 1)", table)
 }
 
 // periodDamages are all kinds of damage to the rows of a table.
-func periodDamages(table, grain string) (all []damage) {
-	name := table + " " + grain + " "
+func periodDamages(table string) (all []damage) {
+	name := table + " "
 	update := func(what string, args ...any) func(*testing.T, *books) {
 		return func(t *testing.T, b *books) {
 			t.Helper()
-			b.exec(t, "UPDATE "+table+" SET "+what+" WHERE id = "+busiest(table, grain), args...)
+			b.exec(t, "UPDATE "+table+" SET "+what+" WHERE id = "+busiest(table), args...)
 		}
 	}
 	for _, column := range []string{
@@ -64,25 +64,25 @@ func periodDamages(table, grain string) (all []damage) {
 		damage{name + "moved from its time", update("period_start = $1", at.Add(time.Microsecond)), registry.MissingRow, table, ""},
 		damage{name + "missing", func(t *testing.T, b *books) {
 			t.Helper()
-			b.exec(t, "DELETE FROM "+table+" WHERE id = "+busiest(table, grain))
+			b.exec(t, "DELETE FROM "+table+" WHERE id = "+busiest(table))
 		}, registry.MissingRow, table, ""},
 		damage{name + "all missing", func(t *testing.T, b *books) {
 			t.Helper()
-			_, err := b.Client().ExecContext(t.Context(), "DELETE FROM "+table+" WHERE grain = '"+grain+"'")
+			_, err := b.Client().ExecContext(t.Context(), "DELETE FROM "+table)
 			require.NoError(t, err)
 		}, registry.MissingRow, table, ""},
 		damage{name + "surplus", func(t *testing.T, b *books) {
 			t.Helper()
 			columns := "period_end, request_count, digest"
 			others := ", model_id"
-			if table == usage.Table {
+			if !strings.Contains(table, "total") {
 				others += ", api_key_id, price_id"
 			}
-			b.exec(t, "INSERT INTO "+table+" (id, grain, period_start, "+columns+others+") SELECT $1, grain, $2, "+columns+others+
-				" FROM "+table+" WHERE id = "+busiest(table, grain), "01980000-0000-7000-8000-000000000001", at)
+			b.exec(t, "INSERT INTO "+table+" (id, period_start, "+columns+others+") SELECT $1, $2, "+columns+others+
+				" FROM "+table+" WHERE id = "+busiest(table), "01980000-0000-7000-8000-000000000001", at)
 		}, registry.SurplusRow, table, ""},
 	)
-	if table != usage.Table {
+	if strings.Contains(table, "total") {
 		return all
 	}
 	return append(all,
@@ -101,12 +101,13 @@ func periodDamages(table, grain string) (all []damage) {
 	)
 }
 
+// periodTables are the tables of periods, in the order of their rows by grain.
+var periodTables = []string{"usage_tracking", "usage_quarters", "usage_totals", "usage_total_quarters"}
+
 // allDamages are those that are mended as long as there are events.
 func allDamages() (all []damage) {
-	for _, table := range []string{"usage_tracking", "usage_totals"} {
-		for _, grain := range []string{"quarter", "day"} {
-			all = append(all, periodDamages(table, grain)...)
-		}
+	for _, table := range periodTables {
+		all = append(all, periodDamages(table)...)
 	}
 	for _, column := range []string{"usage_count", "token_count"} {
 		for _, sign := range []string{"+", "-"} {
@@ -171,7 +172,7 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 	b.closed(t)
 	require.Empty(t, b.verify(t))
 	before := b.rows(t)
-	const old = " WHERE id = (SELECT id FROM %s WHERE grain = 'day' AND total_cost > 0 AND model_id = $1 ORDER BY period_start, id LIMIT 1)"
+	const old = " WHERE id = (SELECT id FROM %s WHERE total_cost > 0 AND model_id = $1 ORDER BY period_start, id LIMIT 1)"
 	update := func(table, what string) {
 		b.exec(t, "UPDATE "+table+" SET "+what+fmt.Sprintf(old, table), b.models[0].ID)
 	}
@@ -183,7 +184,7 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 	for _, table := range []string{"usage_tracking", "usage_totals"} {
 		for _, what := range []string{
 			"total_cost = total_cost + 1", "request_count = request_count + 1", "input_tokens = 0", "latency_histogram = NULL",
-			"latency_histogram = (SELECT latency_histogram FROM usage_totals WHERE grain = 'quarter' LIMIT 1)", "average_latency_ms = 0",
+			"latency_histogram = (SELECT latency_histogram FROM usage_total_quarters LIMIT 1)", "average_latency_ms = 0",
 		} {
 			update(table, what)
 			intact()

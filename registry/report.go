@@ -14,8 +14,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/calendar"
 )
 
@@ -143,9 +141,9 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h horizons) (_ []
 	if p.models, err = r.reportModels(ctx, in); err != nil {
 		return nil, err
 	}
-	q := periodQuery{by: usagetotal.Table, model: in.ModelID, provider: in.ProviderID, family: in.FamilyID, key: in.APIKeyID}
-	if in.APIKeyID != uuid.Nil || slices.Contains(in.By, ByKey) {
-		q.by = usage.Table
+	q := periodQuery{
+		totals: in.APIKeyID == uuid.Nil && !slices.Contains(in.By, ByKey),
+		model:  in.ModelID, provider: in.ProviderID, family: in.FamilyID, key: in.APIKeyID,
 	}
 	if err := r.eachPeriod(ctx, q, parts(p.start, p.end, p.cuts), p.add); err != nil {
 		return nil, err
@@ -217,7 +215,7 @@ type report struct {
 	byKey  bool
 	keys   map[string]uuid.UUID
 	cached struct { // the step of the last row, which is often that of the next
-		grain      usage.Grain
+		grain      grain
 		from, step time.Time
 	}
 }
@@ -293,7 +291,7 @@ func (p *report) add(row periodRow) error {
 	}
 	if p.cached.grain != row.grain || !p.cached.from.Equal(row.start) {
 		at := row.start
-		if row.grain == usage.GrainDay && at.Before(p.quarters) {
+		if row.grain == grainDay && at.Before(p.quarters) {
 			at = at.Add(day / 2)
 		}
 		p.cached.grain, p.cached.from = row.grain, row.start

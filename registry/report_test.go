@@ -10,8 +10,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -233,8 +233,8 @@ func testUsageReport(t *testing.T, e engine) {
 	t.Run("quarters that are gone", func(t *testing.T) {
 		horizon := reportEpoch.AddDate(0, 0, 6)
 		require.NoError(t, reg.Client().UsageHorizon.Create().SetID("quarters").SetCompleteFrom(horizon).Exec(ctx))
-		must(reg.Client().Usage.Delete().Where(usage.GrainEQ("quarter"), usage.PeriodStartLT(horizon)).Exec(ctx))
-		must(reg.Client().UsageTotal.Delete().Where(usagetotal.GrainEQ("quarter"), usagetotal.PeriodStartLT(horizon)).Exec(ctx))
+		must(reg.Client().UsageQuarter.Delete().Where(usagequarter.PeriodStartLT(horizon)).Exec(ctx))
+		must(reg.Client().UsageTotalQuarter.Delete().Where(usagetotalquarter.PeriodStartLT(horizon)).Exec(ctx))
 		refused := 0
 		for range 150 {
 			in := input()

@@ -13,7 +13,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -121,7 +120,7 @@ func (r *Registry) reprice(ctx context.Context, tx *ent.Client, p repricing, now
 	for _, q := range all {
 		p.prices[q.ID] = q
 	}
-	days, err := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model), usagetotal.GrainEQ(usagetotal.GrainDay),
+	days, err := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model),
 		usagetotal.PeriodStartGTE(p.start.Truncate(day)), usagetotal.PeriodStartLT(p.end)).
 		Order(usagetotal.ByPeriodStart()).Select(usagetotal.FieldID, usagetotal.FieldPeriodStart).All(ctx)
 	if err != nil {
@@ -204,7 +203,7 @@ func (r *Registry) repriceDay(ctx context.Context, tx *ent.Client, p *repricing,
 			return err
 		}
 		if d.days, err = coarser(d.quarters, func(q period) period {
-			q.grain, q.start = usage.GrainDay, start
+			q.grain, q.start = grainDay, start
 			return q
 		}); err != nil {
 			return err
@@ -269,7 +268,7 @@ func (r *Registry) moveEvents(ctx context.Context, tx *ent.Client, p *repricing,
 			changed = append(changed, e)
 			touched[e.At.Truncate(quarter)] = true
 		}
-		q := period{e.ModelID, e.APIKeyID, e.PriceID, usage.GrainQuarter, e.At.Truncate(quarter)}
+		q := period{e.ModelID, e.APIKeyID, e.PriceID, grainQuarter, e.At.Truncate(quarter)}
 		sum := anew[q]
 		if err := sum.merge(s); err != nil {
 			return err
@@ -334,7 +333,7 @@ func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	var rows []UnpricedModel
 	// A CROSS JOIN, because SQLite then goes by models, and so by the index.
 	err := scanRows(ctx, r.client, "SELECT m.id, m.provider_id, m.model_id, t.period_start, t.period_end, t.unpriced_count"+
-		" FROM models AS m CROSS JOIN usage_totals AS t WHERE t.model_id = m.id AND t.grain = 'day' AND t.unpriced_count > 0"+
+		" FROM models AS m CROSS JOIN usage_totals AS t WHERE t.model_id = m.id AND t.unpriced_count > 0"+
 		" ORDER BY m.id, t.period_start", nil, func(scan func(...any) error) error {
 		var u UnpricedModel
 		if err := scan(&u.ModelID, &u.ProviderID, &u.Name, &u.First, &u.Last, &u.Requests); err != nil {

@@ -13,9 +13,9 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -88,13 +88,13 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		}
 		add(fromEvents, row{e.ModelID, e.APIKeyID, e.PriceID, "quarter", e.At.Truncate(15 * time.Minute)}, s)
 	}
-	for _, u := range must(c.Usage.Query().All(ctx)) {
-		at := row{u.ModelID, u.APIKeyID, u.PriceID, string(u.Grain), u.PeriodStart}
+	useOf := func(grain string, u *ent.Usage) {
+		at := row{u.ModelID, u.APIKeyID, u.PriceID, grain, u.PeriodStart}
 		require.Equal(tb, u.UnpricedCount == u.RequestCount, u.TotalCost == nil, "%v", u)
 		require.NotZero(tb, u.RequestCount)
 		s := sum{u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram)}
 		switch {
-		case u.Grain == usage.GrainDay:
+		case grain == "day":
 			if !u.PeriodStart.Before(horizon["quarters"]) {
 				days[at] = s
 			}
@@ -109,8 +109,18 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		at.key, at.price = uuid.Nil, uuid.Nil
 		add(fromDays, at, s)
 	}
-	for _, u := range must(c.UsageTotal.Query().All(ctx)) {
-		totals[row{model: u.ModelID, grain: string(u.Grain), start: u.PeriodStart}] = sum{u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram)}
+	for grain, rows := range byGrain(tb, reg) {
+		for _, u := range rows {
+			useOf(grain, u)
+		}
+	}
+	totalOf := func(grain string, u *ent.UsageTotal) {
+		totals[row{model: u.ModelID, grain: grain, start: u.PeriodStart}] = sum{u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram)}
+	}
+	for grain, rows := range totalsByGrain(tb, reg) {
+		for _, u := range rows {
+			totalOf(grain, u)
+		}
 	}
 	require.Equal(tb, fromEvents, quarters, "quarters")
 	require.Equal(tb, fromQuarters, days, "days")
@@ -297,8 +307,8 @@ func forget(tb testing.TB, reg *registry.Registry, events, quarters bool, horizo
 		require.NoError(tb, c.UsageHorizon.Create().SetID("events").SetCompleteFrom(horizon).Exec(ctx))
 	}
 	if !quarters {
-		must(c.Usage.Delete().Where(usage.GrainEQ(usage.GrainQuarter), usage.PeriodStartLT(horizon)).Exec(ctx))
-		must(c.UsageTotal.Delete().Where(usagetotal.GrainEQ(usagetotal.GrainQuarter), usagetotal.PeriodStartLT(horizon)).Exec(ctx))
+		must(c.UsageQuarter.Delete().Where(usagequarter.PeriodStartLT(horizon)).Exec(ctx))
+		must(c.UsageTotalQuarter.Delete().Where(usagetotalquarter.PeriodStartLT(horizon)).Exec(ctx))
 		require.NoError(tb, c.UsageHorizon.Create().SetID("quarters").SetCompleteFrom(horizon).Exec(ctx))
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -30,13 +29,11 @@ func recorded(tb testing.TB, reg *registry.Registry) int64 {
 	events, err := c.UsageEvent.Query().Count(ctx)
 	require.NoError(tb, err)
 	var days, totals, counters int64
-	for _, u := range must(c.Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).All(ctx)) {
+	for _, u := range must(c.Usage.Query().All(ctx)) {
 		days += u.RequestCount
 	}
 	for _, u := range must(c.UsageTotal.Query().All(ctx)) {
-		if u.Grain == "day" {
-			totals += u.RequestCount
-		}
+		totals += u.RequestCount
 	}
 	for _, k := range must(c.APIKey.Query().All(ctx)) {
 		counters += k.UsageCount

@@ -10,9 +10,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -322,8 +322,8 @@ func (p *pruner) deleteEvents(ctx context.Context) (outcome, error) {
 
 // oldQuartersSQL finds the models that have quarters before an instant, by looking into the index for each model.
 const oldQuartersSQL = "SELECT m.id FROM models AS m WHERE" +
-	" EXISTS (SELECT 1 FROM usage_tracking AS u WHERE u.model_id = m.id AND u.grain = 'quarter' AND u.period_start < $1) OR" +
-	" EXISTS (SELECT 1 FROM usage_totals AS t WHERE t.model_id = m.id AND t.grain = 'quarter' AND t.period_start < $1)" +
+	" EXISTS (SELECT 1 FROM usage_quarters AS u WHERE u.model_id = m.id AND u.period_start < $1) OR" +
+	" EXISTS (SELECT 1 FROM usage_total_quarters AS t WHERE t.model_id = m.id AND t.period_start < $1)" +
 	" ORDER BY m.id"
 
 // quarterSteps are the steps that remove quarters: one for each model that has old ones.
@@ -346,21 +346,21 @@ func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, 
 				return held, err
 			}
 		}
-		quarters := usage.And(usage.ModelID(model), usage.GrainEQ(usage.GrainQuarter), usage.PeriodStartLT(p.quarters))
+		quarters := usagequarter.And(usagequarter.ModelID(model), usagequarter.PeriodStartLT(p.quarters))
 		last, result := p.quarters.Add(-time.Microsecond), finished
-		row, err := tx.Usage.Query().Where(quarters).Order(usage.ByPeriodStart()).Offset(pruneRows - 1).First(ctx)
+		row, err := tx.UsageQuarter.Query().Where(quarters).Order(usagequarter.ByPeriodStart()).Offset(pruneRows - 1).First(ctx)
 		switch {
 		case err == nil:
 			last, result = row.PeriodStart, unfinished
 		case !ent.IsNotFound(err):
 			return held, err
 		}
-		n, err := tx.Usage.Delete().Where(quarters, usage.PeriodStartLTE(last)).Exec(ctx)
+		n, err := tx.UsageQuarter.Delete().Where(quarters, usagequarter.PeriodStartLTE(last)).Exec(ctx)
 		if err != nil {
 			return held, err
 		}
-		totals, err := tx.UsageTotal.Delete().Where(usagetotal.ModelID(model),
-			usagetotal.GrainEQ(usagetotal.GrainQuarter), usagetotal.PeriodStartLTE(last)).Exec(ctx)
+		totals, err := tx.UsageTotalQuarter.Delete().Where(
+			usagetotalquarter.ModelID(model), usagetotalquarter.PeriodStartLTE(last)).Exec(ctx)
 		done.Quarters = int64(n + totals)
 		return result, err
 	})
@@ -374,8 +374,8 @@ func (p *pruner) countLeft(ctx context.Context) error {
 		until any
 	}{
 		{&p.report.EventsLeft, "SELECT count(*) FROM usage_events WHERE id < $1", firstEventID(p.events)},
-		{&p.report.QuartersLeft, "SELECT (SELECT count(*) FROM usage_tracking WHERE grain = 'quarter' AND period_start < $1)" +
-			" + (SELECT count(*) FROM usage_totals WHERE grain = 'quarter' AND period_start < $1)", p.quarters},
+		{&p.report.QuartersLeft, "SELECT (SELECT count(*) FROM usage_quarters WHERE period_start < $1)" +
+			" + (SELECT count(*) FROM usage_total_quarters WHERE period_start < $1)", p.quarters},
 	} {
 		if err := scanRows(ctx, p.r.fresh, left.query, []any{left.until}, func(scan func(...any) error) error {
 			return scan(left.count)

@@ -159,8 +159,8 @@ type pruned struct {
 
 const (
 	eventColumnsSQL   = "(id, request_id, at, model_id, api_key_id, price_id, input_tokens, output_tokens, cost, cost_status, latency_ms, http_status)"
-	quarterColumnsSQL = "(id, model_id, api_key_id, price_id, grain, period_start, period_end, request_count, input_tokens, total_cost)"
-	totalColumnsSQL   = "(id, model_id, grain, period_start, period_end, request_count, input_tokens, total_cost)"
+	quarterColumnsSQL = "(id, model_id, api_key_id, price_id, period_start, period_end, request_count, input_tokens, total_cost)"
+	totalColumnsSQL   = "(id, model_id, period_start, period_end, request_count, input_tokens, total_cost)"
 )
 
 var prunedSQLite = pruned{
@@ -173,7 +173,7 @@ var prunedSQLite = pruned{
 	events: "INSERT INTO usage_events " + eventColumnsSQL + ` %s SELECT printf('%%08x-%%04x-7%%03x-8%%03x-%%012x', us / 1000 >> 16, us / 1000 & 65535, us %% 1000, i & 4095, i),
 		lower(hex(randomblob(16))), strftime('%%Y-%%m-%%d %%H:%%M:%%S', us / 1000000, 'unixepoch') || printf('.%%06d+00:00', us %% 1000000),
 		?3, ?4, ?5, 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT i, ?1 + i * ?2 AS us FROM n)`,
-	quarters: "INSERT INTO usage_tracking " + quarterColumnsSQL + ` %s SELECT lower(hex(randomblob(16))), ?3, ?4, ?5, 'quarter', strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000, 'unixepoch'),
+	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL + ` %s SELECT lower(hex(randomblob(16))), ?3, ?4, ?5, strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000, 'unixepoch'),
 		strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000 + 900, 'unixepoch'), 10, 1500, 93000000 FROM (SELECT i, ?1 + i * ?2 AS us FROM n)`,
 	settle: []string{"PRAGMA wal_checkpoint(TRUNCATE)"},
 	size: func(b *testing.B, name string) float64 {
@@ -191,7 +191,7 @@ var prunedPostgres = pruned{
 	events: "INSERT INTO usage_events " + eventColumnsSQL + ` %s SELECT CAST(lpad(to_hex(us / 1000), 12, '0') || '7' || lpad(to_hex(us %% 1000), 3, '0') || '8' || lpad(to_hex(i), 15, '0') AS uuid),
 		replace(CAST(gen_random_uuid() AS text), '-', ''), timestamptz 'epoch' + us * interval '1 microsecond',
 		CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT i, CAST($1 AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
-	quarters: "INSERT INTO usage_tracking " + quarterColumnsSQL + ` %s SELECT gen_random_uuid(), CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), 'quarter', timestamptz 'epoch' + us * interval '1 microsecond',
+	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL + ` %s SELECT gen_random_uuid(), CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), timestamptz 'epoch' + us * interval '1 microsecond',
 		timestamptz 'epoch' + (us + 900000000) * interval '1 microsecond', 10, 1500, 93000000 FROM (SELECT i, CAST($1 AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
 	settle: []string{"ANALYZE", "CHECKPOINT"},
 	size: func(b *testing.B, name string) float64 {
@@ -239,8 +239,8 @@ func (e pruned) fill(b *testing.B, name string, l *pruneLoad, events int) {
 			exec(fmt.Sprintf(e.quarters, e.series((quarters45-15)*96)), start, (15 * time.Minute).Microseconds(), l.models[m].ID, l.keys[k].ID, l.prices[m])
 		}
 	}
-	exec("INSERT INTO usage_totals " + totalColumnsSQL + " SELECT id, model_id, grain, period_start, period_end, request_count, input_tokens, total_cost" +
-		" FROM usage_tracking WHERE grain = 'quarter' AND latency_histogram IS NULL AND api_key_id = (SELECT api_key_id FROM usage_tracking ORDER BY api_key_id LIMIT 1)")
+	exec("INSERT INTO usage_total_quarters " + totalColumnsSQL + " SELECT id, model_id, period_start, period_end, request_count, input_tokens, total_cost" +
+		" FROM usage_quarters WHERE latency_histogram IS NULL AND api_key_id = (SELECT api_key_id FROM usage_quarters ORDER BY api_key_id LIMIT 1)")
 	for _, statement := range e.settle {
 		exec(statement)
 	}

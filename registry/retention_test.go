@@ -17,7 +17,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -70,7 +72,7 @@ func (r retained) kept(t *testing.T) (events, quarters []time.Time) {
 	for _, e := range must(r.Client().UsageEvent.Query().Order(usageevent.ByID()).All(t.Context())) {
 		events = append(events, e.At)
 	}
-	for _, u := range must(r.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainQuarter)).Order(usage.ByPeriodStart()).All(t.Context())) {
+	for _, u := range must(r.Client().UsageQuarter.Query().Order(usagequarter.ByPeriodStart()).All(t.Context())) {
 		quarters = append(quarters, u.PeriodStart)
 	}
 	return events, quarters
@@ -80,8 +82,8 @@ func (r retained) kept(t *testing.T) (events, quarters []time.Time) {
 func (r retained) rows(t *testing.T, events, quarters time.Time) (n, m int64) {
 	t.Helper()
 	n = int64(must(r.Client().UsageEvent.Query().Where(usageevent.AtLT(events)).Count(t.Context())))
-	m = int64(must(r.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainQuarter), usage.PeriodStartLT(quarters)).Count(t.Context())))
-	m += int64(must(r.Client().UsageTotal.Query().Where(usagetotal.GrainEQ(usagetotal.GrainQuarter), usagetotal.PeriodStartLT(quarters)).Count(t.Context())))
+	m = int64(must(r.Client().UsageQuarter.Query().Where(usagequarter.PeriodStartLT(quarters)).Count(t.Context())))
+	m += int64(must(r.Client().UsageTotalQuarter.Query().Where(usagetotalquarter.PeriodStartLT(quarters)).Count(t.Context())))
 	return n, m
 }
 
@@ -100,26 +102,30 @@ func (r retained) checkWhole(t *testing.T) {
 	}
 	periods, keys := map[period]sums{}, map[uuid.UUID]int64{}
 	days := map[[4]string]bool{}
-	all := must(r.Client().Usage.Query().Order(usage.ByPeriodEnd()).All(t.Context()))
 	name := func(u *ent.Usage) [4]string {
 		return [4]string{u.ModelID.String(), u.APIKeyID.String(), u.PriceID.String(), u.PeriodStart.Truncate(day).String()}
 	}
-	for _, u := range all {
-		of := period{u.ModelID, string(u.Grain), u.PeriodStart}
-		s := periods[of]
-		periods[of] = sums{s.requests + u.RequestCount, s.tokens + u.InputTokens, s.cost + *u.TotalCost}
-		if u.Grain == usage.GrainDay {
-			days[name(u)] = true
-			keys[u.APIKeyID] += u.RequestCount
+	all := byGrain(t, r.Registry)
+	for grain, rows := range all {
+		for _, u := range rows {
+			of := period{u.ModelID, grain, u.PeriodStart}
+			s := periods[of]
+			periods[of] = sums{s.requests + u.RequestCount, s.tokens + u.InputTokens, s.cost + *u.TotalCost}
+			if grain == "day" {
+				days[name(u)] = true
+				keys[u.APIKeyID] += u.RequestCount
+			}
 		}
 	}
-	for _, u := range all {
+	for _, u := range all["quarter"] {
 		require.True(t, days[name(u)], "a quarter of %s has no day", u.PeriodStart)
 	}
-	for _, total := range must(r.Client().UsageTotal.Query().All(t.Context())) {
-		of := period{total.ModelID, string(total.Grain), total.PeriodStart}
-		require.Equal(t, periods[of], sums{total.RequestCount, total.InputTokens, *total.TotalCost}, of)
-		delete(periods, of)
+	for grain, totals := range totalsByGrain(t, r.Registry) {
+		for _, total := range totals {
+			of := period{total.ModelID, grain, total.PeriodStart}
+			require.Equal(t, periods[of], sums{total.RequestCount, total.InputTokens, *total.TotalCost}, of)
+			delete(periods, of)
+		}
 	}
 	require.Empty(t, periods, "rows without a total")
 	for _, k := range must(r.Client().APIKey.Query().All(t.Context())) {
@@ -198,10 +204,10 @@ func testPruneUsage(t *testing.T, e engine) {
 // days returns all rows by day.
 func days(t *testing.T, reg *registry.Registry) (rows []string) {
 	t.Helper()
-	for _, u := range must(reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).Order(usage.ByID()).All(t.Context())) {
+	for _, u := range must(reg.Client().Usage.Query().Order(usage.ByID()).All(t.Context())) {
 		rows = append(rows, u.String())
 	}
-	for _, u := range must(reg.Client().UsageTotal.Query().Where(usagetotal.GrainEQ(usagetotal.GrainDay)).Order(usagetotal.ByID()).All(t.Context())) {
+	for _, u := range must(reg.Client().UsageTotal.Query().Order(usagetotal.ByID()).All(t.Context())) {
 		rows = append(rows, u.String())
 	}
 	return rows
@@ -498,7 +504,7 @@ func testPruneUnderLoad(t *testing.T, e engine) {
 		}
 	}
 	var requests int64
-	for _, u := range must(reg.Client().Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).All(t.Context())) {
+	for _, u := range must(reg.Client().Usage.Query().All(t.Context())) {
 		requests += u.RequestCount
 	}
 	require.Equal(t, acked.Load(), requests)

@@ -72,7 +72,7 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 	err := r.steadily(ctx, func(h horizons) error {
 		var all sums
 		stats = UsageStats{Start: h.widen(start, floor), End: h.widen(end, ceil)}
-		q := periodQuery{by: usagetotal.Table, model: modelID}
+		q := periodQuery{totals: true, model: modelID}
 		err := r.eachPeriod(ctx, q, parts(stats.Start, stats.End, nil), func(row periodRow) error { return row.addTo(&all) })
 		stats.UsageFigures = all.figures()
 		return err
@@ -113,7 +113,7 @@ func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (
 		Nanos   int64  `sql:"nanos"`
 	}
 	err := r.client.UsageTotal.Query().
-		Where(usagetotal.GrainEQ(usagetotal.GrainDay), usagetotal.TotalCostNotNil()).
+		Where(usagetotal.TotalCostNotNil()).
 		Modify(func(s *sql.Selector) {
 			models := sql.Table(model.Table)
 			s.Join(models).On(s.C(usagetotal.FieldModelID), models.C(model.FieldID)).

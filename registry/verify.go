@@ -14,7 +14,6 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 )
 
 // DifferenceKind says what is wrong at a place in the ledger.
@@ -35,12 +34,11 @@ const (
 // Difference is where the ledger is not what it must be. What does not apply is zero.
 type Difference struct {
 	Kind        DifferenceKind
-	Table       string
+	Table       string    // of periods, usage_quarters or usage_tracking (UTC days), or their totals; else usage_events or api_keys
 	EventID     uuid.UUID // of one in usage_events
 	ModelID     uuid.UUID
 	APIKeyID    uuid.UUID
 	PriceID     uuid.UUID
-	Grain       usage.Grain
 	PeriodStart time.Time
 	Field       string // the column; empty: the row
 	Want, Have  string // histograms in hex, their first 64 bytes
@@ -162,22 +160,16 @@ func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Tim
 		}
 	}
 	for _, t := range ledgerTables {
-		for _, grain := range []usage.Grain{usage.GrainQuarter, usage.GrainDay} {
-			start := from
-			if grain == usage.GrainQuarter && h.quarters.After(from) {
-				start = h.quarters
+		err := scanRows(ctx, client, firstPeriodsSQL(t), []any{h.completeFrom(t, from)}, func(scan func(...any) error) error {
+			var at *time.Time
+			if err := scan(&at); err != nil || at == nil {
+				return err
 			}
-			err := scanRows(ctx, client, firstPeriodsSQL(t), []any{string(grain), start}, func(scan func(...any) error) error {
-				var at *time.Time
-				if err := scan(&at); err != nil || at == nil {
-					return err
-				}
-				note(*at)
-				return nil
-			})
-			if err != nil {
-				return first, false, err
-			}
+			note(*at)
+			return nil
+		})
+		if err != nil {
+			return first, false, err
 		}
 	}
 	if h.events.After(from) {
@@ -195,9 +187,17 @@ func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Tim
 	return startOfDay(first), ok, err
 }
 
+// completeFrom returns the instant from which on a table has all of its periods, not before another one.
+func (h horizons) completeFrom(t *ledgerTable, from time.Time) time.Time {
+	if t.grain == grainQuarter {
+		return maxTime(h.quarters, from)
+	}
+	return from
+}
+
 // firstPeriodsSQL returns the first period of each model from an instant on, NULL for none.
 func firstPeriodsSQL(t *ledgerTable) string {
-	return "SELECT (SELECT t.period_start FROM " + t.name + " AS t WHERE t.model_id = m.id AND t.grain = $1 AND t.period_start >= $2" +
+	return "SELECT (SELECT t.period_start FROM " + t.name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1" +
 		" ORDER BY t.period_start LIMIT 1) FROM models AS m"
 }
 
@@ -283,7 +283,7 @@ func keyCountersSQL(where string) string {
 	}
 	return "SELECT k.id, k.usage_count, k.token_count, k.extra_requests, k.extra_tokens, " + strings.Join([]string{
 		sum("u.request_count%[1]s", "/"), sum("u.request_count%[1]s", "%"), sum(tokens, "/"), sum(tokens, "%"),
-	}, ", ") + " FROM api_keys AS k LEFT JOIN usage_tracking AS u ON u.api_key_id = k.id AND u.grain = 'day'" +
+	}, ", ") + " FROM api_keys AS k LEFT JOIN usage_tracking AS u ON u.api_key_id = k.id" +
 		where + " GROUP BY k.id"
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -24,7 +23,7 @@ import (
 type ledgerDay struct {
 	horizons
 	start    time.Time
-	rows     map[period]*ledgerRow // of both tables and grains
+	rows     map[period]*ledgerRow // of all tables
 	recorded map[period]*sums      // quarters, by the events of the day
 	doubtful map[time.Time]bool    // quarters of events that cannot be right
 	dubious  bool                  // all quarters are doubtful
@@ -36,7 +35,7 @@ type ledgerDay struct {
 
 func (d *ledgerDay) empty() bool { return len(d.rows) == 0 && d.numEvents == 0 && len(d.found) == 0 }
 
-// ledgerRow is a row of usage_tracking or usage_totals as it stands.
+// ledgerRow is a row of one of ledgerTables as it stands.
 type ledgerRow struct {
 	sums
 	id         uuid.UUID
@@ -59,16 +58,9 @@ func (l *ledgerReader) load(ctx context.Context, client *ent.Client, start time.
 		doubtful: map[time.Time]bool{}, prices: l.prices,
 	}
 	for _, t := range ledgerTables {
-		if err := d.readRows(ctx, client, t, usage.GrainDay, start); err != nil {
+		if err := d.readRows(ctx, client, t, h.completeFrom(t, start)); err != nil {
 			return nil, err
 		}
-		if h.quarters.After(start) {
-			start = h.quarters
-		}
-		if err := d.readRows(ctx, client, t, usage.GrainQuarter, start); err != nil {
-			return nil, err
-		}
-		start = d.start
 	}
 	prices := map[uuid.UUID]bool{}
 	for p := range d.rows {
@@ -82,7 +74,7 @@ func (l *ledgerReader) load(ctx context.Context, client *ent.Client, start time.
 	return d, l.readEvents(ctx, client, d)
 }
 
-// ledgerRowsSQL reads a table's rows of one grain that begin in a range.
+// ledgerRowsSQL reads a table's rows that begin in a range.
 func ledgerRowsSQL(t *ledgerTable) string {
 	place := "t.model_id, "
 	if !t.totals {
@@ -90,12 +82,12 @@ func ledgerRowsSQL(t *ledgerTable) string {
 	}
 	// SQLite reads the left side of a CROSS JOIN first.
 	return "SELECT t.id, " + place + "t.period_start, t.period_end, t.average_latency_ms, t.digest, t." + strings.Join(sumColumns, ", t.") +
-		" FROM models AS m CROSS JOIN " + t.name + " AS t WHERE t.model_id = m.id AND t.grain = $1 AND t.period_start >= $2 AND t.period_start < $3"
+		" FROM models AS m CROSS JOIN " + t.name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1 AND t.period_start < $2"
 }
 
-func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerTable, grain usage.Grain, from time.Time) error {
-	return scanRows(ctx, client, ledgerRowsSQL(t), []any{string(grain), from, d.start.Add(day)}, func(scan func(...any) error) error {
-		p, row := period{grain: grain}, new(ledgerRow)
+func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerTable, from time.Time) error {
+	return scanRows(ctx, client, ledgerRowsSQL(t), []any{from, d.start.Add(day)}, func(scan func(...any) error) error {
+		p, row := period{grain: t.grain}, new(ledgerRow)
 		place := []any{&row.id, &p.model}
 		if !t.totals {
 			place = append(place, &p.key, &p.price)
@@ -108,14 +100,14 @@ func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerT
 		}
 		if p.start.Before(from) { // not even that could be read
 			d.found = append(d.found, Difference{
-				Kind: UnreadableRow, Table: t.name, ModelID: p.model, Grain: grain, PeriodStart: d.start, Have: row.unreadable.Error(),
+				Kind: UnreadableRow, Table: t.name, ModelID: p.model, PeriodStart: d.start, Have: row.unreadable.Error(),
 			})
 			return nil
 		}
 		d.rows[p] = row
 		switch {
 		case t.totals:
-		case grain == usage.GrainDay:
+		case t.grain == grainDay:
 			d.numDays++
 		default:
 			d.numQuarters++
@@ -271,7 +263,7 @@ func (l *ledgerReader) addEvent(d *ledgerDay, e *ledgerEvent) {
 	wrong := l.judgeEvent(e)
 	if wrong == nil {
 		e.at = store.Time(e.at)
-		p := period{e.model, e.key, e.price, usage.GrainQuarter, e.at.Truncate(quarter)}
+		p := period{e.model, e.key, e.price, grainQuarter, e.at.Truncate(quarter)}
 		s := d.recorded[p]
 		if s == nil {
 			s = new(sums)

@@ -24,16 +24,16 @@ func TestLedgerPlans(t *testing.T) {
 		query recorded
 		want  string
 	}{
-		{recorded{ledgerRowsSQL(ledgerTables[0]), []any{"day", at, at}},
-			"SEARCH t USING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>? AND period_start<?)"},
-		{recorded{ledgerRowsSQL(ledgerTables[1]), []any{"day", at, at}},
-			"SEARCH t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>? AND period_start<?)"},
-		{recorded{firstPeriodsSQL(ledgerTables[0]), []any{"day", at}},
-			"SEARCH t USING COVERING INDEX usage_model_id_grain_period_start (model_id=? AND grain=? AND period_start>?)"},
-		{recorded{firstPeriodsSQL(ledgerTables[1]), []any{"day", at}},
-			"SEARCH t USING PRIMARY KEY (model_id=? AND grain=? AND period_start>?)"},
+		{recorded{ledgerRowsSQL(ledgerTables[0]), []any{at, at}},
+			"SEARCH t USING INDEX usagequarter_model_id_period_start (model_id=? AND period_start>? AND period_start<?)"},
+		{recorded{ledgerRowsSQL(ledgerTables[3]), []any{at, at}},
+			"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"},
+		{recorded{firstPeriodsSQL(ledgerTables[1]), []any{at}},
+			"SEARCH t USING COVERING INDEX usage_model_id_period_start (model_id=? AND period_start>?)"},
+		{recorded{firstPeriodsSQL(ledgerTables[2]), []any{at}},
+			"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>?)"},
 		{recorded{ledgerEventsSQL, []any{firstEventID(at), firstEventID(at)}}, "SEARCH usage_events USING PRIMARY KEY (id>? AND id<?)"},
-		{recorded{keyCountersSQL(""), nil}, "SEARCH u USING INDEX usage_api_key_id_grain_period_start (api_key_id=? AND grain=?) LEFT-JOIN"},
+		{recorded{keyCountersSQL(""), nil}, "SEARCH u USING INDEX usage_api_key_id_period_start (api_key_id=?) LEFT-JOIN"},
 	} {
 		plan := explain(t, reg, test.query)
 		require.Contains(t, plan, test.want)

@@ -12,7 +12,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -75,18 +74,18 @@ func (d *ledgerDay) judge(each func(period, verdict)) {
 			on(p).must = *s
 		}
 	}
-	rows(func(p period) bool { return !p.isTotal() && p.grain == usage.GrainQuarter })
+	rows(func(p period) bool { return !p.isTotal() && p.grain == grainQuarter })
 	for p, below := range maps.Clone(piles) {
 		v := d.settle(p, below, d.backed(p))
 		verdicts[p] = v
 		on(p.total()).add(v, d.rows[p])
 		if d.hasQuarters() {
-			on(period{p.model, p.key, p.price, usage.GrainDay, d.start}).add(v, d.rows[p])
+			on(period{p.model, p.key, p.price, grainDay, d.start}).add(v, d.rows[p])
 		}
 	}
-	rows(func(p period) bool { return !p.isTotal() && p.grain == usage.GrainDay })
+	rows(func(p period) bool { return !p.isTotal() && p.grain == grainDay })
 	for p, below := range maps.Clone(piles) {
-		if p.isTotal() || p.grain == usage.GrainQuarter {
+		if p.isTotal() || p.grain == grainQuarter {
 			continue
 		}
 		v := d.settle(p, below, d.hasQuarters())
@@ -252,11 +251,8 @@ func (d *ledgerDay) compare(p period, v verdict) (mendable, left []Difference) {
 
 // place says in which row a difference is.
 func (*ledgerDay) place(x *Difference, p period) {
-	x.Table = usage.Table
-	if p.isTotal() {
-		x.Table = usagetotal.Table
-	}
-	x.ModelID, x.APIKeyID, x.PriceID, x.Grain, x.PeriodStart = p.model, p.key, p.price, p.grain, p.start
+	x.Table = ledgerTables[p.table()].name
+	x.ModelID, x.APIKeyID, x.PriceID, x.PeriodStart = p.model, p.key, p.price, p.start
 }
 
 func (d *ledgerDay) differences(p period, row *ledgerRow, v verdict) (wrong []Difference) {

@@ -13,10 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -143,9 +143,9 @@ func (b *books) prune(t *testing.T, part string, from time.Time) {
 		require.NoError(t, err)
 		return
 	}
-	_, err = c.Usage.Delete().Where(usage.GrainEQ(usage.GrainQuarter), usage.PeriodStartLT(from)).Exec(ctx)
+	_, err = c.UsageQuarter.Delete().Where(usagequarter.PeriodStartLT(from)).Exec(ctx)
 	require.NoError(t, err)
-	_, err = c.UsageTotal.Delete().Where(usagetotal.GrainEQ(usagetotal.GrainQuarter), usagetotal.PeriodStartLT(from)).Exec(ctx)
+	_, err = c.UsageTotalQuarter.Delete().Where(usagetotalquarter.PeriodStartLT(from)).Exec(ctx)
 	require.NoError(t, err)
 }
 
@@ -163,7 +163,15 @@ func (b *books) rows(t *testing.T) string {
 		u.ID = uuid.Nil
 		add(u)
 	}
+	for _, u := range c.UsageQuarter.Query().AllX(ctx) {
+		u.ID = uuid.Nil
+		add(u)
+	}
 	for _, u := range c.UsageTotal.Query().AllX(ctx) {
+		u.ID = uuid.Nil
+		add(u)
+	}
+	for _, u := range c.UsageTotalQuarter.Query().AllX(ctx) {
 		u.ID = uuid.Nil
 		add(u)
 	}
@@ -193,8 +201,7 @@ func testVerifyLedger(t *testing.T, e engine) {
 	count := func() registry.LedgerReport {
 		return registry.LedgerReport{
 			Events:   int64(c.UsageEvent.Query().CountX(ctx)),
-			Quarters: int64(c.Usage.Query().Where(usage.GrainEQ(usage.GrainQuarter)).CountX(ctx)),
-			Days:     int64(c.Usage.Query().Where(usage.GrainEQ(usage.GrainDay)).CountX(ctx)), Keys: 4,
+			Quarters: int64(c.UsageQuarter.Query().CountX(ctx)), Days: int64(c.Usage.Query().CountX(ctx)), Keys: 4,
 			EventsFrom: time.Unix(0, 0).UTC(), QuartersFrom: time.Unix(0, 0).UTC(),
 		}
 	}
@@ -268,8 +275,8 @@ func TestVerifyLedgerListsSome(t *testing.T) {
 		})
 	}
 	require.NoError(t, reg.RecordUsageBatch(t.Context(), inputs))
-	_, err := reg.Client().ExecContext(t.Context(), "UPDATE usage_tracking SET input_tokens = 1, output_tokens = 1,"+
-		" reasoning_tokens = 1, cache_read_tokens = 1, cache_write_tokens = 1 WHERE grain = 'quarter'")
+	_, err := reg.Client().ExecContext(t.Context(), "UPDATE usage_quarters SET input_tokens = 1, output_tokens = 1,"+
+		" reasoning_tokens = 1, cache_read_tokens = 1, cache_write_tokens = 1")
 	require.NoError(t, err)
 	report, err := reg.VerifyLedger(t.Context())
 	require.NoError(t, err)

@@ -187,20 +187,26 @@ func refineSQLite(s *schema.Schema) {
 	if events, ok := s.Table("usage_events"); ok {
 		events.AddAttrs(&sqlite.WithoutRowID{})
 	}
-	totals, ok := s.Table("usage_totals")
+	inOrderOf(s, "usage_totals", "usagetotal_model_id_period_start")
+	inOrderOf(s, "usage_total_quarters", "usagetotalquarter_model_id_period_start")
+}
+
+// inOrderOf keeps a table in the order of an index, which becomes its key.
+func inOrderOf(s *schema.Schema, name, index string) {
+	table, ok := s.Table(name)
 	if !ok {
 		return
 	}
-	if periods, ok := totals.Index("usagetotal_model_id_grain_period_start"); ok {
+	if order, ok := table.Index(index); ok {
 		var key []*schema.Column
-		for _, part := range periods.Parts {
+		for _, part := range order.Parts {
 			key = append(key, part.C)
 		}
-		totals.SetPrimaryKey(schema.NewPrimaryKey(key...))
+		table.SetPrimaryKey(schema.NewPrimaryKey(key...))
 		// Atlas reads a key in the order of the table's columns.
-		slices.SortStableFunc(totals.Columns, func(a, b *schema.Column) int { return rank(key, a) - rank(key, b) })
-		totals.AddAttrs(&sqlite.WithoutRowID{})
-		totals.Indexes = nil
+		slices.SortStableFunc(table.Columns, func(a, b *schema.Column) int { return rank(key, a) - rank(key, b) })
+		table.AddAttrs(&sqlite.WithoutRowID{})
+		table.Indexes = nil
 	}
 }
 

@@ -112,6 +112,8 @@ const (
 	EdgeProvider = "provider"
 	// EdgeUsage holds the string denoting the usage edge name in mutations.
 	EdgeUsage = "usage"
+	// EdgeUsageQuarters holds the string denoting the usage_quarters edge name in mutations.
+	EdgeUsageQuarters = "usage_quarters"
 	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
 	EdgeUsageEvents = "usage_events"
 	// EdgeLeases holds the string denoting the leases edge name in mutations.
@@ -136,6 +138,13 @@ const (
 	UsageInverseTable = "usage_tracking"
 	// UsageColumn is the table column denoting the usage relation/edge.
 	UsageColumn = "api_key_id"
+	// UsageQuartersTable is the table that holds the usage_quarters relation/edge.
+	UsageQuartersTable = "usage_quarters"
+	// UsageQuartersInverseTable is the table name for the UsageQuarter entity.
+	// It exists in this package in order to avoid circular dependency with the "usagequarter" package.
+	UsageQuartersInverseTable = "usage_quarters"
+	// UsageQuartersColumn is the table column denoting the usage_quarters relation/edge.
+	UsageQuartersColumn = "api_key_id"
 	// UsageEventsTable is the table that holds the usage_events relation/edge.
 	UsageEventsTable = "usage_events"
 	// UsageEventsInverseTable is the table name for the UsageEvent entity.
@@ -529,6 +538,20 @@ func ByUsage(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	}
 }
 
+// ByUsageQuartersCount orders the results by usage_quarters count.
+func ByUsageQuartersCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageQuartersStep(), opts...)
+	}
+}
+
+// ByUsageQuarters orders the results by usage_quarters terms.
+func ByUsageQuarters(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageQuartersStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
 // ByUsageEventsCount orders the results by usage_events count.
 func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -582,6 +605,13 @@ func newUsageStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageTable, UsageColumn),
+	)
+}
+func newUsageQuartersStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageQuartersInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageQuartersTable, UsageQuartersColumn),
 	)
 }
 func newUsageEventsStep() *sqlgraph.Step {

@@ -2313,6 +2313,29 @@ func HasUsageWith(preds ...predicate.Usage) predicate.APIKey {
 	})
 }
 
+// HasUsageQuarters applies the HasEdge predicate on the "usage_quarters" edge.
+func HasUsageQuarters() predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageQuartersTable, UsageQuartersColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageQuartersWith applies the HasEdge predicate on the "usage_quarters" edge with a given conditions (other predicates).
+func HasUsageQuartersWith(preds ...predicate.UsageQuarter) predicate.APIKey {
+	return predicate.APIKey(func(s *sql.Selector) {
+		step := newUsageQuartersStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
 func HasUsageEvents() predicate.APIKey {
 	return predicate.APIKey(func(s *sql.Selector) {

@@ -201,6 +201,18 @@ func (f UsageHorizonFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageHorizonMutation", m)
 }
 
+// The UsageQuarterFunc type is an adapter to allow the use of ordinary
+// function as UsageQuarter mutator.
+type UsageQuarterFunc func(context.Context, *ent.UsageQuarterMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f UsageQuarterFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.UsageQuarterMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageQuarterMutation", m)
+}
+
 // The UsageTotalFunc type is an adapter to allow the use of ordinary
 // function as UsageTotal mutator.
 type UsageTotalFunc func(context.Context, *ent.UsageTotalMutation) (ent.Value, error)
@@ -211,6 +223,18 @@ func (f UsageTotalFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, 
 		return f(ctx, mv)
 	}
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageTotalMutation", m)
+}
+
+// The UsageTotalQuarterFunc type is an adapter to allow the use of ordinary
+// function as UsageTotalQuarter mutator.
+type UsageTotalQuarterFunc func(context.Context, *ent.UsageTotalQuarterMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f UsageTotalQuarterFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.UsageTotalQuarterMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageTotalQuarterMutation", m)
 }
 
 // Condition is a hook condition function.

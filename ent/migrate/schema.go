@@ -546,7 +546,6 @@ var (
 	// UsageTrackingColumns holds the columns for the "usage_tracking" table.
 	UsageTrackingColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
-		{Name: "grain", Type: field.TypeEnum, Enums: []string{"quarter", "day"}},
 		{Name: "period_start", Type: field.TypeTime},
 		{Name: "period_end", Type: field.TypeTime},
 		{Name: "request_count", Type: field.TypeInt64, Default: 0},
@@ -574,46 +573,38 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_tracking_api_keys_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[17]},
+				Columns:    []*schema.Column{UsageTrackingColumns[16]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_tracking_models_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[18]},
+				Columns:    []*schema.Column{UsageTrackingColumns[17]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_tracking_prices_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[19]},
+				Columns:    []*schema.Column{UsageTrackingColumns[18]},
 				RefColumns: []*schema.Column{PricesColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 		},
 		Indexes: []*schema.Index{
 			{
-				Name:    "usage_price_id_api_key_id_grain_period_start",
+				Name:    "usage_price_id_api_key_id_period_start",
 				Unique:  true,
-				Columns: []*schema.Column{UsageTrackingColumns[19], UsageTrackingColumns[17], UsageTrackingColumns[1], UsageTrackingColumns[2]},
-			},
-			{
-				Name:    "usage_model_id_grain_period_start",
-				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[18], UsageTrackingColumns[1], UsageTrackingColumns[2]},
-			},
-			{
-				Name:    "usage_api_key_id_grain_period_start",
-				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[17], UsageTrackingColumns[1], UsageTrackingColumns[2]},
+				Columns: []*schema.Column{UsageTrackingColumns[18], UsageTrackingColumns[16], UsageTrackingColumns[1]},
 			},
 			{
 				Name:    "usage_model_id_period_start",
 				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[18], UsageTrackingColumns[2]},
-				Annotation: &entsql.IndexAnnotation{
-					Where: "grain = 'day'",
-				},
+				Columns: []*schema.Column{UsageTrackingColumns[17], UsageTrackingColumns[1]},
+			},
+			{
+				Name:    "usage_api_key_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageTrackingColumns[16], UsageTrackingColumns[1]},
 			},
 		},
 	}
@@ -686,10 +677,74 @@ var (
 		Columns:    UsageHorizonsColumns,
 		PrimaryKey: []*schema.Column{UsageHorizonsColumns[0]},
 	}
+	// UsageQuartersColumns holds the columns for the "usage_quarters" table.
+	UsageQuartersColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "period_start", Type: field.TypeTime},
+		{Name: "period_end", Type: field.TypeTime},
+		{Name: "request_count", Type: field.TypeInt64, Default: 0},
+		{Name: "error_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unpriced_count", Type: field.TypeInt64, Default: 0},
+		{Name: "input_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "output_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_read_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_write_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reasoning_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "total_cost", Type: field.TypeInt64, Nullable: true},
+		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
+		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "digest", Type: field.TypeInt64, Nullable: true},
+		{Name: "api_key_id", Type: field.TypeUUID},
+		{Name: "model_id", Type: field.TypeUUID},
+		{Name: "price_id", Type: field.TypeUUID},
+	}
+	// UsageQuartersTable holds the schema information for the "usage_quarters" table.
+	UsageQuartersTable = &schema.Table{
+		Name:       "usage_quarters",
+		Columns:    UsageQuartersColumns,
+		PrimaryKey: []*schema.Column{UsageQuartersColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "usage_quarters_api_keys_usage_quarters",
+				Columns:    []*schema.Column{UsageQuartersColumns[16]},
+				RefColumns: []*schema.Column{APIKeysColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
+				Symbol:     "usage_quarters_models_usage_quarters",
+				Columns:    []*schema.Column{UsageQuartersColumns[17]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
+				Symbol:     "usage_quarters_prices_usage_quarters",
+				Columns:    []*schema.Column{UsageQuartersColumns[18]},
+				RefColumns: []*schema.Column{PricesColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "usagequarter_price_id_api_key_id_period_start",
+				Unique:  true,
+				Columns: []*schema.Column{UsageQuartersColumns[18], UsageQuartersColumns[16], UsageQuartersColumns[1]},
+			},
+			{
+				Name:    "usagequarter_model_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageQuartersColumns[17], UsageQuartersColumns[1]},
+			},
+			{
+				Name:    "usagequarter_api_key_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageQuartersColumns[16], UsageQuartersColumns[1]},
+			},
+		},
+	}
 	// UsageTotalsColumns holds the columns for the "usage_totals" table.
 	UsageTotalsColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
-		{Name: "grain", Type: field.TypeEnum, Enums: []string{"quarter", "day"}},
 		{Name: "period_start", Type: field.TypeTime},
 		{Name: "period_end", Type: field.TypeTime},
 		{Name: "request_count", Type: field.TypeInt64, Default: 0},
@@ -715,24 +770,57 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_totals_models_usage_totals",
-				Columns:    []*schema.Column{UsageTotalsColumns[17]},
+				Columns:    []*schema.Column{UsageTotalsColumns[16]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 		},
 		Indexes: []*schema.Index{
 			{
-				Name:    "usagetotal_model_id_grain_period_start",
-				Unique:  true,
-				Columns: []*schema.Column{UsageTotalsColumns[17], UsageTotalsColumns[1], UsageTotalsColumns[2]},
-			},
-			{
 				Name:    "usagetotal_model_id_period_start",
-				Unique:  false,
-				Columns: []*schema.Column{UsageTotalsColumns[17], UsageTotalsColumns[2]},
-				Annotation: &entsql.IndexAnnotation{
-					Where: "grain = 'day'",
-				},
+				Unique:  true,
+				Columns: []*schema.Column{UsageTotalsColumns[16], UsageTotalsColumns[1]},
+			},
+		},
+	}
+	// UsageTotalQuartersColumns holds the columns for the "usage_total_quarters" table.
+	UsageTotalQuartersColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "period_start", Type: field.TypeTime},
+		{Name: "period_end", Type: field.TypeTime},
+		{Name: "request_count", Type: field.TypeInt64, Default: 0},
+		{Name: "error_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unpriced_count", Type: field.TypeInt64, Default: 0},
+		{Name: "input_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "output_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_read_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_write_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reasoning_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "total_cost", Type: field.TypeInt64, Nullable: true},
+		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
+		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "digest", Type: field.TypeInt64, Nullable: true},
+		{Name: "model_id", Type: field.TypeUUID},
+	}
+	// UsageTotalQuartersTable holds the schema information for the "usage_total_quarters" table.
+	UsageTotalQuartersTable = &schema.Table{
+		Name:       "usage_total_quarters",
+		Columns:    UsageTotalQuartersColumns,
+		PrimaryKey: []*schema.Column{UsageTotalQuartersColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "usage_total_quarters_models_usage_total_quarters",
+				Columns:    []*schema.Column{UsageTotalQuartersColumns[16]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "usagetotalquarter_model_id_period_start",
+				Unique:  true,
+				Columns: []*schema.Column{UsageTotalQuartersColumns[16], UsageTotalQuartersColumns[1]},
 			},
 		},
 	}
@@ -754,7 +842,9 @@ var (
 		UsageTrackingTable,
 		UsageEventsTable,
 		UsageHorizonsTable,
+		UsageQuartersTable,
 		UsageTotalsTable,
+		UsageTotalQuartersTable,
 	}
 )
 
@@ -882,7 +972,6 @@ func init() {
 	UsageTrackingTable.Annotation.Checks = map[string]string{
 		"usage_tracking_cost":    "total_cost BETWEEN 0 AND 9000000000000000000",
 		"usage_tracking_counts":  "request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
-		"usage_tracking_grain":   "grain IN ('quarter', 'day')",
 		"usage_tracking_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
 		"usage_tracking_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
 		"usage_tracking_period":  "period_end > period_start",
@@ -908,6 +997,19 @@ func init() {
 	UsageHorizonsTable.Annotation.Checks = map[string]string{
 		"usage_horizons_part": "part IN ('events', 'quarters')",
 	}
+	UsageQuartersTable.ForeignKeys[0].RefTable = APIKeysTable
+	UsageQuartersTable.ForeignKeys[1].RefTable = ModelsTable
+	UsageQuartersTable.ForeignKeys[2].RefTable = PricesTable
+	UsageQuartersTable.Annotation = &entsql.Annotation{
+		Table: "usage_quarters",
+	}
+	UsageQuartersTable.Annotation.Checks = map[string]string{
+		"usage_quarters_cost":    "total_cost BETWEEN 0 AND 9000000000000000000",
+		"usage_quarters_counts":  "request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
+		"usage_quarters_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
+		"usage_quarters_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
+		"usage_quarters_period":  "period_end > period_start",
+	}
 	UsageTotalsTable.ForeignKeys[0].RefTable = ModelsTable
 	UsageTotalsTable.Annotation = &entsql.Annotation{
 		Table: "usage_totals",
@@ -915,9 +1017,19 @@ func init() {
 	UsageTotalsTable.Annotation.Checks = map[string]string{
 		"usage_totals_cost":    "total_cost BETWEEN 0 AND 9000000000000000000",
 		"usage_totals_counts":  "request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
-		"usage_totals_grain":   "grain IN ('quarter', 'day')",
 		"usage_totals_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
 		"usage_totals_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
 		"usage_totals_period":  "period_end > period_start",
+	}
+	UsageTotalQuartersTable.ForeignKeys[0].RefTable = ModelsTable
+	UsageTotalQuartersTable.Annotation = &entsql.Annotation{
+		Table: "usage_total_quarters",
+	}
+	UsageTotalQuartersTable.Annotation.Checks = map[string]string{
+		"usage_total_quarters_cost":    "total_cost BETWEEN 0 AND 9000000000000000000",
+		"usage_total_quarters_counts":  "request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
+		"usage_total_quarters_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
+		"usage_total_quarters_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
+		"usage_total_quarters_period":  "period_end > period_start",
 	}
 }

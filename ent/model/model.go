@@ -63,8 +63,12 @@ const (
 	EdgePrices = "prices"
 	// EdgeUsage holds the string denoting the usage edge name in mutations.
 	EdgeUsage = "usage"
+	// EdgeUsageQuarters holds the string denoting the usage_quarters edge name in mutations.
+	EdgeUsageQuarters = "usage_quarters"
 	// EdgeUsageTotals holds the string denoting the usage_totals edge name in mutations.
 	EdgeUsageTotals = "usage_totals"
+	// EdgeUsageTotalQuarters holds the string denoting the usage_total_quarters edge name in mutations.
+	EdgeUsageTotalQuarters = "usage_total_quarters"
 	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
 	EdgeUsageEvents = "usage_events"
 	// Table holds the table name of the model in the database.
@@ -104,6 +108,13 @@ const (
 	UsageInverseTable = "usage_tracking"
 	// UsageColumn is the table column denoting the usage relation/edge.
 	UsageColumn = "model_id"
+	// UsageQuartersTable is the table that holds the usage_quarters relation/edge.
+	UsageQuartersTable = "usage_quarters"
+	// UsageQuartersInverseTable is the table name for the UsageQuarter entity.
+	// It exists in this package in order to avoid circular dependency with the "usagequarter" package.
+	UsageQuartersInverseTable = "usage_quarters"
+	// UsageQuartersColumn is the table column denoting the usage_quarters relation/edge.
+	UsageQuartersColumn = "model_id"
 	// UsageTotalsTable is the table that holds the usage_totals relation/edge.
 	UsageTotalsTable = "usage_totals"
 	// UsageTotalsInverseTable is the table name for the UsageTotal entity.
@@ -111,6 +122,13 @@ const (
 	UsageTotalsInverseTable = "usage_totals"
 	// UsageTotalsColumn is the table column denoting the usage_totals relation/edge.
 	UsageTotalsColumn = "model_id"
+	// UsageTotalQuartersTable is the table that holds the usage_total_quarters relation/edge.
+	UsageTotalQuartersTable = "usage_total_quarters"
+	// UsageTotalQuartersInverseTable is the table name for the UsageTotalQuarter entity.
+	// It exists in this package in order to avoid circular dependency with the "usagetotalquarter" package.
+	UsageTotalQuartersInverseTable = "usage_total_quarters"
+	// UsageTotalQuartersColumn is the table column denoting the usage_total_quarters relation/edge.
+	UsageTotalQuartersColumn = "model_id"
 	// UsageEventsTable is the table that holds the usage_events relation/edge.
 	UsageEventsTable = "usage_events"
 	// UsageEventsInverseTable is the table name for the UsageEvent entity.
@@ -346,6 +364,20 @@ func ByUsage(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	}
 }
 
+// ByUsageQuartersCount orders the results by usage_quarters count.
+func ByUsageQuartersCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageQuartersStep(), opts...)
+	}
+}
+
+// ByUsageQuarters orders the results by usage_quarters terms.
+func ByUsageQuarters(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageQuartersStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
 // ByUsageTotalsCount orders the results by usage_totals count.
 func ByUsageTotalsCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -357,6 +389,20 @@ func ByUsageTotalsCount(opts ...sql.OrderTermOption) OrderOption {
 func ByUsageTotals(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	return func(s *sql.Selector) {
 		sqlgraph.OrderByNeighborTerms(s, newUsageTotalsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByUsageTotalQuartersCount orders the results by usage_total_quarters count.
+func ByUsageTotalQuartersCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageTotalQuartersStep(), opts...)
+	}
+}
+
+// ByUsageTotalQuarters orders the results by usage_total_quarters terms.
+func ByUsageTotalQuarters(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageTotalQuartersStep(), append([]sql.OrderTerm{term}, terms...)...)
 	}
 }
 
@@ -408,11 +454,25 @@ func newUsageStep() *sqlgraph.Step {
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageTable, UsageColumn),
 	)
 }
+func newUsageQuartersStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageQuartersInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageQuartersTable, UsageQuartersColumn),
+	)
+}
 func newUsageTotalsStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageTotalsInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageTotalsTable, UsageTotalsColumn),
+	)
+}
+func newUsageTotalQuartersStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageTotalQuartersInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageTotalQuartersTable, UsageTotalQuartersColumn),
 	)
 }
 func newUsageEventsStep() *sqlgraph.Step {

@@ -977,6 +977,29 @@ func HasUsageWith(preds ...predicate.Usage) predicate.Model {
 	})
 }
 
+// HasUsageQuarters applies the HasEdge predicate on the "usage_quarters" edge.
+func HasUsageQuarters() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageQuartersTable, UsageQuartersColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageQuartersWith applies the HasEdge predicate on the "usage_quarters" edge with a given conditions (other predicates).
+func HasUsageQuartersWith(preds ...predicate.UsageQuarter) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newUsageQuartersStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasUsageTotals applies the HasEdge predicate on the "usage_totals" edge.
 func HasUsageTotals() predicate.Model {
 	return predicate.Model(func(s *sql.Selector) {
@@ -992,6 +1015,29 @@ func HasUsageTotals() predicate.Model {
 func HasUsageTotalsWith(preds ...predicate.UsageTotal) predicate.Model {
 	return predicate.Model(func(s *sql.Selector) {
 		step := newUsageTotalsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageTotalQuarters applies the HasEdge predicate on the "usage_total_quarters" edge.
+func HasUsageTotalQuarters() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageTotalQuartersTable, UsageTotalQuartersColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageTotalQuartersWith applies the HasEdge predicate on the "usage_total_quarters" edge with a given conditions (other predicates).
+func HasUsageTotalQuartersWith(preds ...predicate.UsageTotalQuarter) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newUsageTotalQuartersStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

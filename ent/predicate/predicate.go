@@ -54,5 +54,11 @@ type UsageEvent func(*sql.Selector)
 // UsageHorizon is the predicate function for usagehorizon builders.
 type UsageHorizon func(*sql.Selector)
 
+// UsageQuarter is the predicate function for usagequarter builders.
+type UsageQuarter func(*sql.Selector)
+
 // UsageTotal is the predicate function for usagetotal builders.
 type UsageTotal func(*sql.Selector)
+
+// UsageTotalQuarter is the predicate function for usagetotalquarter builders.
+type UsageTotalQuarter func(*sql.Selector)

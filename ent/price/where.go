@@ -512,6 +512,29 @@ func HasUsageWith(preds ...predicate.Usage) predicate.Price {
 	})
 }
 
+// HasUsageQuarters applies the HasEdge predicate on the "usage_quarters" edge.
+func HasUsageQuarters() predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageQuartersTable, UsageQuartersColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageQuartersWith applies the HasEdge predicate on the "usage_quarters" edge with a given conditions (other predicates).
+func HasUsageQuartersWith(preds ...predicate.UsageQuarter) predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := newUsageQuartersStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
 func HasUsageEvents() predicate.Price {
 	return predicate.Price(func(s *sql.Selector) {

@@ -63,6 +63,7 @@ func (APIKey) Edges() []ent.Edge {
 		edge.From("provider", Provider.Type).Ref("keys").Field("provider_id").Unique().Required(),
 		// The ledger is never deleted with a key.
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_quarters", UsageQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type), // without an index: ListUsageEvents knows where to look
 		edge.To("leases", KeyLease.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.From("quota_group", QuotaGroup.Type).Ref("keys").Field("quota_group_id").Unique(),

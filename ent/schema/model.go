@@ -54,7 +54,9 @@ func (Model) Edges() []ent.Edge {
 		edge.To("prices", Price.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		// The ledger is never deleted with the catalogue.
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_quarters", UsageQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_totals", UsageTotal.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_total_quarters", UsageTotalQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type),
 	}
 }

@@ -42,6 +42,7 @@ func (Price) Edges() []ent.Edge {
 	return []ent.Edge{
 		edge.From("model", Model.Type).Ref("prices").Field("model_id").Unique().Required(),
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_quarters", UsageQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type),
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Sums gives an entity the sums over the requests of a period: a quarter of an hour or a UTC day.
+// Sums gives an entity the sums over the requests of a period. The table says how long that is: a UTC day or a quarter
+// of an hour. Every request is counted in both, so that the rows of one table sum to all requests, once each.
 type Sums struct{ mixin.Schema }
 
 // Fields of the Sums mixin.
@@ -21,7 +22,6 @@ func (Sums) Fields() []ent.Field {
 		return field.Int64(name).Default(0).Comment(comment)
 	}
 	return []ent.Field{
-		field.Enum("grain").Values("quarter", "day").Comment("length of the period: 15 minutes or one UTC day"),
 		field.Time("period_start").Comment("first instant of the period, UTC"),
 		field.Time("period_end").Comment("first instant after it, UTC"),
 		count("request_count", "requests, failed ones included"),
@@ -46,7 +46,6 @@ func (Sums) Fields() []ent.Field {
 // sumChecks are the CHECKs of the Sums mixin.
 func sumChecks(table string) entsql.Annotation {
 	return *entsql.Checks(map[string]string{
-		table + "_grain":   "grain IN ('quarter', 'day')",
 		table + "_period":  "period_end > period_start",
 		table + "_counts":  amounts("request_count") + " AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
 		table + "_meters":  amounts("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
@@ -55,22 +54,37 @@ func sumChecks(table string) entsql.Annotation {
 	})
 }
 
-// Usage holds the schema definition for the Usage entity: what one key used of one model at
-// one price during one period. Every request is counted in two of them, a quarter of an hour
-// and a UTC day.
-type Usage struct{ ent.Schema }
+// UsageOf gives an entity what one key used of one model at one price during one period.
+type UsageOf struct{ mixin.Schema }
 
-// Mixin of the Usage.
-func (Usage) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Sums{}} }
-
-// Fields of the Usage.
-func (Usage) Fields() []ent.Field {
+// Fields of the UsageOf mixin.
+func (UsageOf) Fields() []ent.Field {
 	return []ent.Field{
 		id("model_id", "the model that was used"),
 		id("api_key_id", "the key that was used; of the model's provider"),
 		id("price_id", "the price that was applied; of the model"),
 	}
 }
+
+// Indexes of the UsageOf mixin.
+func (UsageOf) Indexes() []ent.Index {
+	return []ent.Index{
+		// RecordUsage adds to the row it finds here. The price says which model. It also serves the
+		// foreign key of the price.
+		index.Fields("price_id", "api_key_id", "period_start").Unique(),
+		// A model's periods in a range: UsageReport, Reprice, VerifyLedger, Prune; and the foreign key.
+		index.Fields("model_id", "period_start"),
+		// A key's periods in a range: UsageReport, ListUsageEvents; and the foreign key.
+		index.Fields("api_key_id", "period_start"),
+	}
+}
+
+// Usage holds the schema definition for the Usage entity: what one key used of one model at
+// one price on one UTC day.
+type Usage struct{ ent.Schema }
+
+// Mixin of the Usage.
+func (Usage) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Sums{}, UsageOf{}} }
 
 // Edges of the Usage.
 func (Usage) Edges() []ent.Edge {
@@ -81,30 +95,10 @@ func (Usage) Edges() []ent.Edge {
 	}
 }
 
-// Indexes of the Usage.
-func (Usage) Indexes() []ent.Index {
-	return []ent.Index{
-		// RecordUsage adds to the row it finds here. The price says which model. It also serves the
-		// foreign key of the price, and UnpricedUsage.
-		index.Fields("price_id", "api_key_id", "grain", "period_start").Unique(),
-		// A model's periods in a range: Reprice, VerifyLedger, PruneUsage; and the foreign key.
-		index.Fields("model_id", "grain", "period_start"),
-		// UsageReport: a key's periods in a range; and the foreign key.
-		index.Fields("api_key_id", "grain", "period_start"),
-		daysIndex(),
-	}
-}
-
 // Annotations of the Usage.
 func (Usage) Annotations() []schema.Annotation {
 	return []schema.Annotation{
 		entsql.Annotation{Table: "usage_tracking"},
 		sumChecks("usage_tracking"),
 	}
-}
-
-// daysIndex finds the days of all models, of which there are few among the quarters. Without it PostgreSQL reads the
-// whole table for a report of a year.
-func daysIndex() ent.Index {
-	return index.Fields("model_id", "period_start").Annotations(entsql.IndexWhere("grain = 'day'"))
 }

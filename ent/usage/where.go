@@ -148,26 +148,6 @@ func PriceID(v uuid.UUID) predicate.Usage {
 	return predicate.Usage(sql.FieldEQ(FieldPriceID, v))
 }
 
-// GrainEQ applies the EQ predicate on the "grain" field.
-func GrainEQ(v Grain) predicate.Usage {
-	return predicate.Usage(sql.FieldEQ(FieldGrain, v))
-}
-
-// GrainNEQ applies the NEQ predicate on the "grain" field.
-func GrainNEQ(v Grain) predicate.Usage {
-	return predicate.Usage(sql.FieldNEQ(FieldGrain, v))
-}
-
-// GrainIn applies the In predicate on the "grain" field.
-func GrainIn(vs ...Grain) predicate.Usage {
-	return predicate.Usage(sql.FieldIn(FieldGrain, vs...))
-}
-
-// GrainNotIn applies the NotIn predicate on the "grain" field.
-func GrainNotIn(vs ...Grain) predicate.Usage {
-	return predicate.Usage(sql.FieldNotIn(FieldGrain, vs...))
-}
-
 // PeriodStartEQ applies the EQ predicate on the "period_start" field.
 func PeriodStartEQ(v time.Time) predicate.Usage {
 	return predicate.Usage(sql.FieldEQ(FieldPeriodStart, v))

@@ -3,8 +3,6 @@
 package usagetotal
 
 import (
-	"fmt"
-
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/google/uuid"
@@ -15,8 +13,6 @@ const (
 	Label = "usage_total"
 	// FieldID holds the string denoting the id field in the database.
 	FieldID = "id"
-	// FieldGrain holds the string denoting the grain field in the database.
-	FieldGrain = "grain"
 	// FieldPeriodStart holds the string denoting the period_start field in the database.
 	FieldPeriodStart = "period_start"
 	// FieldPeriodEnd holds the string denoting the period_end field in the database.
@@ -65,7 +61,6 @@ const (
 // Columns holds all SQL columns for usagetotal fields.
 var Columns = []string{
 	FieldID,
-	FieldGrain,
 	FieldPeriodStart,
 	FieldPeriodEnd,
 	FieldRequestCount,
@@ -119,40 +114,12 @@ var (
 	DefaultID func() uuid.UUID
 )
 
-// Grain defines the type for the "grain" enum field.
-type Grain string
-
-// Grain values.
-const (
-	GrainQuarter Grain = "quarter"
-	GrainDay     Grain = "day"
-)
-
-func (gr Grain) String() string {
-	return string(gr)
-}
-
-// GrainValidator is a validator for the "grain" field enum values. It is called by the builders before save.
-func GrainValidator(gr Grain) error {
-	switch gr {
-	case GrainQuarter, GrainDay:
-		return nil
-	default:
-		return fmt.Errorf("usagetotal: invalid enum value for grain field: %q", gr)
-	}
-}
-
 // OrderOption defines the ordering options for the UsageTotal queries.
 type OrderOption func(*sql.Selector)
 
 // ByID orders the results by the id field.
 func ByID(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldID, opts...).ToFunc()
-}
-
-// ByGrain orders the results by the grain field.
-func ByGrain(opts ...sql.OrderTermOption) OrderOption {
-	return sql.OrderByField(FieldGrain, opts...).ToFunc()
 }
 
 // ByPeriodStart orders the results by the period_start field.

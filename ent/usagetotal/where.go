@@ -138,26 +138,6 @@ func ModelID(v uuid.UUID) predicate.UsageTotal {
 	return predicate.UsageTotal(sql.FieldEQ(FieldModelID, v))
 }
 
-// GrainEQ applies the EQ predicate on the "grain" field.
-func GrainEQ(v Grain) predicate.UsageTotal {
-	return predicate.UsageTotal(sql.FieldEQ(FieldGrain, v))
-}
-
-// GrainNEQ applies the NEQ predicate on the "grain" field.
-func GrainNEQ(v Grain) predicate.UsageTotal {
-	return predicate.UsageTotal(sql.FieldNEQ(FieldGrain, v))
-}
-
-// GrainIn applies the In predicate on the "grain" field.
-func GrainIn(vs ...Grain) predicate.UsageTotal {
-	return predicate.UsageTotal(sql.FieldIn(FieldGrain, vs...))
-}
-
-// GrainNotIn applies the NotIn predicate on the "grain" field.
-func GrainNotIn(vs ...Grain) predicate.UsageTotal {
-	return predicate.UsageTotal(sql.FieldNotIn(FieldGrain, vs...))
-}
-
 // PeriodStartEQ applies the EQ predicate on the "period_start" field.
 func PeriodStartEQ(v time.Time) predicate.UsageTotal {
 	return predicate.UsageTotal(sql.FieldEQ(FieldPeriodStart, v))

@@ -16,7 +16,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -127,7 +126,7 @@ func printCosts(ctx context.Context, reg *registry.Registry, out io.Writer) erro
 
 // printGraph walks the graph from providers over families and models to usage, in Ent.
 func printGraph(ctx context.Context, reg *registry.Registry, out io.Writer) error {
-	used := model.HasUsageWith(usage.GrainEQ(usage.GrainDay))
+	used := model.HasUsage()
 	providers, err := reg.Client().Provider.Query().
 		Where(provider.HasModelsWith(used)).
 		Order(provider.ByName()).
@@ -135,7 +134,7 @@ func printGraph(ctx context.Context, reg *registry.Registry, out io.Writer) erro
 			q.Where(modelfamily.HasModelsWith(used)).Order(modelfamily.ByName())
 			q.WithModels(func(q *ent.ModelQuery) {
 				q.Where(used).Order(model.ByModelID())
-				q.WithUsage(func(q *ent.UsageQuery) { q.Where(usage.GrainEQ(usage.GrainDay)).WithKey() })
+				q.WithUsage(func(q *ent.UsageQuery) { q.WithKey() })
 			})
 		}).All(ctx)
 	if err != nil {
