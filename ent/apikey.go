@@ -22,101 +22,101 @@ import (
 type APIKey struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// when the row was created, UTC
-	CreatedAt time.Time `json:"created_at,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
 	// when the row last changed, UTC
-	UpdatedAt time.Time `json:"updated_at,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
 	// when the row was deleted, UTC; NULL: it is live
-	DeletedAt *time.Time `json:"deleted_at,omitempty"`
+	DeletedAt *time.Time `json:"deleted_at"`
 	// the most requests in a UTC minute; 0: no limit
-	RequestsPerMinute int64 `json:"requests_per_minute,omitempty"`
+	RequestsPerMinute int64 `json:"requests_per_minute"`
 	// the most tokens in a UTC minute, all meters; 0: no limit
-	TokensPerMinute int64 `json:"tokens_per_minute,omitempty"`
+	TokensPerMinute int64 `json:"tokens_per_minute"`
 	// the most requests on a UTC day; 0: no limit
-	RequestsPerDay int64 `json:"requests_per_day,omitempty"`
+	RequestsPerDay int64 `json:"requests_per_day"`
 	// the most tokens on a UTC day, all meters; 0: no limit
-	TokensPerDay int64 `json:"tokens_per_day,omitempty"`
+	TokensPerDay int64 `json:"tokens_per_day"`
 	// the most requests at once; 0: no limit
-	Concurrency int64 `json:"concurrency,omitempty"`
+	Concurrency int64 `json:"concurrency"`
 	// nano-USD, the most on a UTC day; 0: no limit
-	CostPerDay money.USD `json:"cost_per_day,omitempty"`
+	CostPerDay money.USD `json:"cost_per_day_usd"`
 	// the UTC minute that the counters of a minute are for; NULL: none yet
-	Minute *time.Time `json:"minute,omitempty"`
+	Minute *time.Time `json:"minute"`
 	// requests that began in that minute and have ended
-	RequestsThisMinute int64 `json:"requests_this_minute,omitempty"`
+	RequestsThisMinute int64 `json:"requests_this_minute"`
 	// tokens of those requests, all meters
-	TokensThisMinute int64 `json:"tokens_this_minute,omitempty"`
+	TokensThisMinute int64 `json:"tokens_this_minute"`
 	// requests that began on the UTC day of last_reset and have ended
-	RequestsToday int64 `json:"requests_today,omitempty"`
+	RequestsToday int64 `json:"requests_today"`
 	// tokens of those requests, all meters
-	TokensToday int64 `json:"tokens_today,omitempty"`
+	TokensToday int64 `json:"tokens_today"`
 	// nano-USD of those requests
-	CostToday money.USD `json:"cost_today,omitempty"`
+	CostToday money.USD `json:"cost_today_usd"`
 	// the daily counters count since then and only for its UTC day
-	LastReset time.Time `json:"last_reset,omitempty"`
+	LastReset time.Time `json:"last_reset"`
 	// what the provider's answers last said of its own limits; NULL: nothing
-	Observed json.RawMessage `json:"observed,omitempty"`
+	Observed json.RawMessage `json:"observed"`
 	// the provider that issued it
-	ProviderID uuid.UUID `json:"provider_id,omitempty"`
+	ProviderID uuid.UUID `json:"provider_id"`
 	// SHA-256 of the key in lower-case hex; of the empty string for a keyless key
 	KeyHash string `json:"-"`
 	// first 8 characters, at most half of it; empty: a keyless key, or one of 1 character
-	KeyPrefix string `json:"key_prefix,omitempty"`
+	KeyPrefix string `json:"key_prefix"`
 	// name for people
-	Label string `json:"label,omitempty"`
+	Label string `json:"label"`
 	// requests ever recorded
-	UsageCount int64 `json:"usage_count,omitempty"`
+	UsageCount int64 `json:"usage_count"`
 	// tokens ever recorded, all meters
-	TokenCount int64 `json:"token_count,omitempty"`
+	TokenCount int64 `json:"token_count"`
 	// those of usage_count that IncrementUsage counted, which are not in the ledger
-	ExtraRequests int64 `json:"extra_requests,omitempty"`
+	ExtraRequests int64 `json:"extra_requests"`
 	// those of token_count that IncrementUsage counted
-	ExtraTokens int64 `json:"extra_tokens,omitempty"`
+	ExtraTokens int64 `json:"extra_tokens"`
 	// taken out by a person; only a person puts it back
-	Disabled bool `json:"disabled,omitempty"`
+	Disabled bool `json:"disabled"`
 	// out of use until degraded_until
-	Degraded bool `json:"degraded,omitempty"`
+	Degraded bool `json:"degraded"`
 	// first instant it may be used again, UTC; NULL: it is not degraded
-	DegradedUntil *time.Time `json:"degraded_until,omitempty"`
+	DegradedUntil *time.Time `json:"degraded_until"`
 	// DegradedReason holds the value of the "degraded_reason" field.
-	DegradedReason string `json:"degraded_reason,omitempty"`
+	DegradedReason string `json:"degraded_reason"`
 	// the class of the failure that degraded it; empty: none did
-	DegradedBy string `json:"degraded_by,omitempty"`
+	DegradedBy string `json:"degraded_by"`
 	// when it was degraded, having not been, UTC; NULL: it is not
-	DegradedAt *time.Time `json:"degraded_at,omitempty"`
+	DegradedAt *time.Time `json:"degraded_at"`
 	// failures of one class after the other, by which the next degradation is longer
-	Failures int `json:"failures,omitempty"`
+	Failures int `json:"failures"`
 	// class of the failures that are counted; empty: there was none since a request succeeded
-	CountedClass string `json:"counted_class,omitempty"`
+	CountedClass string `json:"counted_class"`
 	// when the last of them was, UTC; NULL: there was none since a request succeeded
-	CountedAt *time.Time `json:"counted_at,omitempty"`
+	CountedAt *time.Time `json:"counted_at"`
 	// class of the last failure; empty: there was none since a request succeeded
-	FailureClass string `json:"failure_class,omitempty"`
+	FailureClass string `json:"failure_class"`
 	// when the last failure was, UTC; NULL: there was none since a request succeeded
-	FailedAt *time.Time `json:"failed_at,omitempty"`
+	FailedAt *time.Time `json:"failed_at"`
 	// when the last lease ended well, UTC; NULL: none did
-	SucceededAt *time.Time `json:"succeeded_at,omitempty"`
+	SucceededAt *time.Time `json:"succeeded_at"`
 	// where in the pool's rotation it was last leased, as in stride scheduling
-	Pass int64 `json:"pass,omitempty"`
+	Pass int64 `json:"pass"`
 	// its share of the requests, beside keys of the same priority
-	Weight int `json:"weight,omitempty"`
+	Weight int `json:"weight"`
 	// keys of a higher one are leased first
-	Priority int `json:"priority,omitempty"`
+	Priority int `json:"priority"`
 	// the provider's names of the models that it is for, * at the end: any rest; NULL: all
-	AllowedModels []string `json:"allowed_models,omitempty"`
+	AllowedModels []string `json:"allowed_models"`
 	// the models that it is not for, likewise; NULL: none
-	DeniedModels []string `json:"denied_models,omitempty"`
+	DeniedModels []string `json:"denied_models"`
 	// the account whose limits it shares; NULL: none
-	QuotaGroupID *uuid.UUID `json:"quota_group_id,omitempty"`
+	QuotaGroupID *uuid.UUID `json:"quota_group_id"`
 	// when usage last happened, UTC; NULL: never
-	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	LastUsedAt *time.Time `json:"last_used_at"`
 	// first instant it is not used any more, UTC; NULL: it does not expire
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	ExpiresAt *time.Time `json:"expires_at"`
 	// the key, sealed by the data key; NULL: it is not kept
 	Sealed []byte `json:"-"`
 	// the data key that sealed it; NULL: none
-	DataKeyID *uuid.UUID `json:"data_key_id,omitempty"`
+	DataKeyID *uuid.UUID `json:"data_key_id"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the APIKeyQuery when eager-loading is set.
 	Edges        APIKeyEdges `json:"edges"`

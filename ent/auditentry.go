@@ -18,23 +18,23 @@ import (
 type AuditEntry struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// when, UTC
-	At time.Time `json:"at,omitempty"`
+	At time.Time `json:"at"`
 	// by whom; empty: nobody was named
-	Actor string `json:"actor,omitempty"`
+	Actor string `json:"actor"`
 	// what was done, such as create or update
-	Action string `json:"action,omitempty"`
+	Action string `json:"action"`
 	// to what kind of thing, such as provider
-	Entity string `json:"entity,omitempty"`
+	Entity string `json:"entity"`
 	// which one; empty: not one alone
-	EntityID string `json:"entity_id,omitempty"`
+	EntityID string `json:"entity_id"`
 	// the row as it was, without secrets; NULL: there was none
-	Before json.RawMessage `json:"before,omitempty"`
+	Before json.RawMessage `json:"before"`
 	// the row as it became, or what was done to the ledger; NULL: it is gone
-	After json.RawMessage `json:"after,omitempty"`
+	After json.RawMessage `json:"after"`
 	// the key pool did it by itself, as failures and successes of requests say; such entries age
-	Automatic    bool `json:"automatic,omitempty"`
+	Automatic    bool `json:"automatic"`
 	selectValues sql.SelectValues
 }
 

@@ -265,7 +265,7 @@ func (_q *AuditEntryQuery) Clone() *AuditEntryQuery {
 // Example:
 //
 //	var v []struct {
-//		At time.Time `json:"at,omitempty"`
+//		At time.Time `json:"at"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -288,7 +288,7 @@ func (_q *AuditEntryQuery) GroupBy(field string, fields ...string) *AuditEntryGr
 // Example:
 //
 //	var v []struct {
-//		At time.Time `json:"at,omitempty"`
+//		At time.Time `json:"at"`
 //	}
 //
 //	client.AuditEntry.Query().

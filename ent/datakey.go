@@ -17,13 +17,13 @@ import (
 type DataKey struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// id of the key of the owner's keyring that wraps it
-	WrappedBy string `json:"wrapped_by,omitempty"`
+	WrappedBy string `json:"wrapped_by"`
 	// the key as the owner's keyring wrapped it
 	Wrapped []byte `json:"-"`
 	// when it was made, UTC
-	CreatedAt time.Time `json:"created_at,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the DataKeyQuery when eager-loading is set.
 	Edges        DataKeyEdges `json:"edges"`

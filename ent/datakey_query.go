@@ -302,7 +302,7 @@ func (_q *DataKeyQuery) WithKeys(opts ...func(*APIKeyQuery)) *DataKeyQuery {
 // Example:
 //
 //	var v []struct {
-//		WrappedBy string `json:"wrapped_by,omitempty"`
+//		WrappedBy string `json:"wrapped_by"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -325,7 +325,7 @@ func (_q *DataKeyQuery) GroupBy(field string, fields ...string) *DataKeyGroupBy 
 // Example:
 //
 //	var v []struct {
-//		WrappedBy string `json:"wrapped_by,omitempty"`
+//		WrappedBy string `json:"wrapped_by"`
 //	}
 //
 //	client.DataKey.Query().

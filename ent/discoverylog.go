@@ -19,29 +19,29 @@ import (
 type DiscoveryLog struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// the provider it found; NULL: none yet, or purged
-	ProviderID *uuid.UUID `json:"provider_id,omitempty"`
+	ProviderID *uuid.UUID `json:"provider_id"`
 	// what was looked for, such as a provider's name or URL
-	Identifier string `json:"identifier,omitempty"`
+	Identifier string `json:"identifier"`
 	// Status holds the value of the "status" field.
-	Status discoverylog.Status `json:"status,omitempty"`
+	Status discoverylog.Status `json:"status"`
 	// results reported so far
-	AttemptCount int64 `json:"attempt_count,omitempty"`
+	AttemptCount int64 `json:"attempt_count"`
 	// what was found, JSON; NULL: nothing
-	DiscoveredData json.RawMessage `json:"discovered_data,omitempty"`
+	DiscoveredData json.RawMessage `json:"discovered_data"`
 	// ErrorMessage holds the value of the "error_message" field.
-	ErrorMessage string `json:"error_message,omitempty"`
+	ErrorMessage string `json:"error_message"`
 	// where it was looked for, such as models.dev
-	Source string `json:"source,omitempty"`
+	Source string `json:"source"`
 	// the model that read the source, if one did
-	LlmModel string `json:"llm_model,omitempty"`
+	LlmModel string `json:"llm_model"`
 	// CacheHit holds the value of the "cache_hit" field.
-	CacheHit bool `json:"cache_hit,omitempty"`
+	CacheHit bool `json:"cache_hit"`
 	// UTC
-	StartedAt time.Time `json:"started_at,omitempty"`
+	StartedAt time.Time `json:"started_at"`
 	// UTC; NULL: pending
-	CompletedAt *time.Time `json:"completed_at,omitempty"`
+	CompletedAt *time.Time `json:"completed_at"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the DiscoveryLogQuery when eager-loading is set.
 	Edges        DiscoveryLogEdges `json:"edges"`

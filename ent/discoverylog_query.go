@@ -301,7 +301,7 @@ func (_q *DiscoveryLogQuery) WithProvider(opts ...func(*ProviderQuery)) *Discove
 // Example:
 //
 //	var v []struct {
-//		ProviderID uuid.UUID `json:"provider_id,omitempty"`
+//		ProviderID uuid.UUID `json:"provider_id"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -324,7 +324,7 @@ func (_q *DiscoveryLogQuery) GroupBy(field string, fields ...string) *DiscoveryL
 // Example:
 //
 //	var v []struct {
-//		ProviderID uuid.UUID `json:"provider_id,omitempty"`
+//		ProviderID uuid.UUID `json:"provider_id"`
 //	}
 //
 //	client.DiscoveryLog.Query().

@@ -18,11 +18,11 @@ import (
 type ExpiredLease struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// the key that was used
-	APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+	APIKeyID uuid.UUID `json:"api_key_id"`
 	// when it expired, UTC; a day later it can be removed
-	ExpiresAt time.Time `json:"expires_at,omitempty"`
+	ExpiresAt time.Time `json:"expires_at"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the ExpiredLeaseQuery when eager-loading is set.
 	Edges        ExpiredLeaseEdges `json:"edges"`

@@ -301,7 +301,7 @@ func (_q *ExpiredLeaseQuery) WithKey(opts ...func(*APIKeyQuery)) *ExpiredLeaseQu
 // Example:
 //
 //	var v []struct {
-//		APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+//		APIKeyID uuid.UUID `json:"api_key_id"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -324,7 +324,7 @@ func (_q *ExpiredLeaseQuery) GroupBy(field string, fields ...string) *ExpiredLea
 // Example:
 //
 //	var v []struct {
-//		APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+//		APIKeyID uuid.UUID `json:"api_key_id"`
 //	}
 //
 //	client.ExpiredLease.Query().

@@ -17,11 +17,11 @@ import (
 type Installation struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// always 1: there is one row
-	Number int `json:"number,omitempty"`
+	Number int `json:"number"`
 	// UTC
-	CreatedAt    time.Time `json:"created_at,omitempty"`
+	CreatedAt    time.Time `json:"created_at"`
 	selectValues sql.SelectValues
 }
 

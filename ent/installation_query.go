@@ -265,7 +265,7 @@ func (_q *InstallationQuery) Clone() *InstallationQuery {
 // Example:
 //
 //	var v []struct {
-//		Number int `json:"number,omitempty"`
+//		Number int `json:"number"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -288,7 +288,7 @@ func (_q *InstallationQuery) GroupBy(field string, fields ...string) *Installati
 // Example:
 //
 //	var v []struct {
-//		Number int `json:"number,omitempty"`
+//		Number int `json:"number"`
 //	}
 //
 //	client.Installation.Query().

@@ -21,25 +21,25 @@ import (
 type KeyLease struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// the key that is used
-	APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+	APIKeyID uuid.UUID `json:"api_key_id"`
 	// the model that it is used for; NULL: it was not said
-	ModelID *uuid.UUID `json:"model_id,omitempty"`
+	ModelID *uuid.UUID `json:"model_id"`
 	// the group that it counts in, wherever the key has gone since; NULL: none
-	QuotaGroupID *uuid.UUID `json:"quota_group_id,omitempty"`
+	QuotaGroupID *uuid.UUID `json:"quota_group_id"`
 	// tokens that count in the windows of the key and the group until it is known how many they were
-	ReservedTokens int64 `json:"reserved_tokens,omitempty"`
+	ReservedTokens int64 `json:"reserved_tokens"`
 	// nano-USD that are counted likewise
-	ReservedCost money.USD `json:"reserved_cost,omitempty"`
+	ReservedCost money.USD `json:"reserved_cost_usd"`
 	// start tag of the key's turn
-	Pass int64 `json:"pass,omitempty"`
+	Pass int64 `json:"pass"`
 	// it is the one request by which a key that was out is tried
-	Probe bool `json:"probe,omitempty"`
+	Probe bool `json:"probe"`
 	// when it began, UTC; its request counts in the windows of then
-	AcquiredAt time.Time `json:"acquired_at,omitempty"`
+	AcquiredAt time.Time `json:"acquired_at"`
 	// first instant at which what it reserves is free again, UTC
-	ExpiresAt time.Time `json:"expires_at,omitempty"`
+	ExpiresAt time.Time `json:"expires_at"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the KeyLeaseQuery when eager-loading is set.
 	Edges        KeyLeaseEdges `json:"edges"`

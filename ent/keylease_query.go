@@ -373,7 +373,7 @@ func (_q *KeyLeaseQuery) WithQuotaGroup(opts ...func(*QuotaGroupQuery)) *KeyLeas
 // Example:
 //
 //	var v []struct {
-//		APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+//		APIKeyID uuid.UUID `json:"api_key_id"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -396,7 +396,7 @@ func (_q *KeyLeaseQuery) GroupBy(field string, fields ...string) *KeyLeaseGroupB
 // Example:
 //
 //	var v []struct {
-//		APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+//		APIKeyID uuid.UUID `json:"api_key_id"`
 //	}
 //
 //	client.KeyLease.Query().

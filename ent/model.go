@@ -20,47 +20,47 @@ import (
 type Model struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// when the row was created, UTC
-	CreatedAt time.Time `json:"created_at,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
 	// when the row last changed, UTC
-	UpdatedAt time.Time `json:"updated_at,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
 	// when the row was deleted, UTC; NULL: it is live
-	DeletedAt *time.Time `json:"deleted_at,omitempty"`
+	DeletedAt *time.Time `json:"deleted_at"`
 	// the provider that serves it
-	ProviderID uuid.UUID `json:"provider_id,omitempty"`
+	ProviderID uuid.UUID `json:"provider_id"`
 	// a family of the same provider; NULL: none known
-	FamilyID *uuid.UUID `json:"family_id,omitempty"`
+	FamilyID *uuid.UUID `json:"family_id"`
 	// the provider's own name for it, as a request carries it
-	ModelID string `json:"model_id,omitempty"`
+	ModelID string `json:"model_id"`
 	// name for people
-	Name string `json:"name,omitempty"`
+	Name string `json:"name"`
 	// Description holds the value of the "description" field.
-	Description string `json:"description,omitempty"`
+	Description string `json:"description"`
 	// current standard rate, nano-USD per 1M input tokens; NULL: not known; prices has the history
-	CostPer1mInput *money.USD `json:"cost_per_1m_input,omitempty"`
+	CostPer1mInput *money.USD `json:"cost_per_1m_input_usd"`
 	// current standard rate, nano-USD per 1M output tokens; NULL: not known
-	CostPer1mOutput *money.USD `json:"cost_per_1m_output,omitempty"`
+	CostPer1mOutput *money.USD `json:"cost_per_1m_output_usd"`
 	// tokens; 0: not known
-	ContextWindow int64 `json:"context_window,omitempty"`
+	ContextWindow int64 `json:"context_window"`
 	// tokens; 0: not known
-	MaxOutputTokens int64 `json:"max_output_tokens,omitempty"`
+	MaxOutputTokens int64 `json:"max_output_tokens"`
 	// takes images as input; false: no, or not known, as in all that follow
-	SupportsImages bool `json:"supports_images,omitempty"`
+	SupportsImages bool `json:"supports_images"`
 	// takes audio as input
-	SupportsAudio bool `json:"supports_audio,omitempty"`
+	SupportsAudio bool `json:"supports_audio"`
 	// calls tools
-	SupportsTools bool `json:"supports_tools,omitempty"`
+	SupportsTools bool `json:"supports_tools"`
 	// answers in a given JSON schema
-	SupportsStructuredOutput bool `json:"supports_structured_output,omitempty"`
+	SupportsStructuredOutput bool `json:"supports_structured_output"`
 	// CanReason holds the value of the "can_reason" field.
-	CanReason bool `json:"can_reason,omitempty"`
+	CanReason bool `json:"can_reason"`
 	// CanStream holds the value of the "can_stream" field.
-	CanStream bool `json:"can_stream,omitempty"`
+	CanStream bool `json:"can_stream"`
 	// Deprecated holds the value of the "deprecated" field.
-	Deprecated bool `json:"deprecated,omitempty"`
+	Deprecated bool `json:"deprecated"`
 	// when it is or was deprecated, UTC; NULL: it is not
-	DeprecatedAt *time.Time `json:"deprecated_at,omitempty"`
+	DeprecatedAt *time.Time `json:"deprecated_at"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the ModelQuery when eager-loading is set.
 	Edges        ModelEdges `json:"edges"`

@@ -590,7 +590,7 @@ func (_q *ModelQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *ModelQuer
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -613,7 +613,7 @@ func (_q *ModelQuery) GroupBy(field string, fields ...string) *ModelGroupBy {
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //	}
 //
 //	client.Model.Query().

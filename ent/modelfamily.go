@@ -18,17 +18,17 @@ import (
 type ModelFamily struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// when the row was created, UTC
-	CreatedAt time.Time `json:"created_at,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
 	// when the row last changed, UTC
-	UpdatedAt time.Time `json:"updated_at,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
 	// the provider whose models these are
-	ProviderID uuid.UUID `json:"provider_id,omitempty"`
+	ProviderID uuid.UUID `json:"provider_id"`
 	// such as claude-3; unique in its provider
-	Name string `json:"name,omitempty"`
+	Name string `json:"name"`
 	// Description holds the value of the "description" field.
-	Description string `json:"description,omitempty"`
+	Description string `json:"description"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the ModelFamilyQuery when eager-loading is set.
 	Edges        ModelFamilyEdges `json:"edges"`

@@ -338,7 +338,7 @@ func (_q *ModelFamilyQuery) WithModels(opts ...func(*ModelQuery)) *ModelFamilyQu
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -361,7 +361,7 @@ func (_q *ModelFamilyQuery) GroupBy(field string, fields ...string) *ModelFamily
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //	}
 //
 //	client.ModelFamily.Query().

@@ -11680,33 +11680,42 @@ func (m *ModelFamilyMutation) ResetEdge(name string) error {
 // PriceMutation represents an operation that mutates the Price nodes in the graph.
 type PriceMutation struct {
 	config
-	op                    Op
-	typ                   string
-	id                    *uuid.UUID
-	service_tier          *string
-	min_context_tokens    *int64
-	addmin_context_tokens *int64
-	rates                 *money.Rates
-	effective_from        *time.Time
-	effective_to          *time.Time
-	source                *string
-	recorded_at           *time.Time
-	superseded_at         *time.Time
-	clearedFields         map[string]struct{}
-	model                 *uuid.UUID
-	clearedmodel          bool
-	usage                 map[uuid.UUID]struct{}
-	removedusage          map[uuid.UUID]struct{}
-	clearedusage          bool
-	usage_quarters        map[uuid.UUID]struct{}
-	removedusage_quarters map[uuid.UUID]struct{}
-	clearedusage_quarters bool
-	usage_events          map[uuid.UUID]struct{}
-	removedusage_events   map[uuid.UUID]struct{}
-	clearedusage_events   bool
-	done                  bool
-	oldValue              func(context.Context) (*Price, error)
-	predicates            []predicate.Price
+	op                         Op
+	typ                        string
+	id                         *uuid.UUID
+	service_tier               *string
+	min_context_tokens         *int64
+	addmin_context_tokens      *int64
+	cost_per_1m_input          *money.USD
+	addcost_per_1m_input       *money.USD
+	cost_per_1m_output         *money.USD
+	addcost_per_1m_output      *money.USD
+	cost_per_1m_cache_read     *money.USD
+	addcost_per_1m_cache_read  *money.USD
+	cost_per_1m_cache_write    *money.USD
+	addcost_per_1m_cache_write *money.USD
+	cost_per_1m_reasoning      *money.USD
+	addcost_per_1m_reasoning   *money.USD
+	effective_from             *time.Time
+	effective_to               *time.Time
+	source                     *string
+	recorded_at                *time.Time
+	superseded_at              *time.Time
+	clearedFields              map[string]struct{}
+	model                      *uuid.UUID
+	clearedmodel               bool
+	usage                      map[uuid.UUID]struct{}
+	removedusage               map[uuid.UUID]struct{}
+	clearedusage               bool
+	usage_quarters             map[uuid.UUID]struct{}
+	removedusage_quarters      map[uuid.UUID]struct{}
+	clearedusage_quarters      bool
+	usage_events               map[uuid.UUID]struct{}
+	removedusage_events        map[uuid.UUID]struct{}
+	clearedusage_events        bool
+	done                       bool
+	oldValue                   func(context.Context) (*Price, error)
+	predicates                 []predicate.Price
 }
 
 var _ ent.Mutation = (*PriceMutation)(nil)
@@ -11941,40 +11950,354 @@ func (m *PriceMutation) ResetMinContextTokens() {
 	m.addmin_context_tokens = nil
 }
 
-// SetRates sets the "rates" field.
-func (m *PriceMutation) SetRates(value money.Rates) {
-	m.rates = &value
+// SetCostPer1mInput sets the "cost_per_1m_input" field.
+func (m *PriceMutation) SetCostPer1mInput(value money.USD) {
+	m.cost_per_1m_input = &value
+	m.addcost_per_1m_input = nil
 }
 
-// Rates returns the value of the "rates" field in the mutation.
-func (m *PriceMutation) Rates() (r money.Rates, exists bool) {
-	v := m.rates
+// CostPer1mInput returns the value of the "cost_per_1m_input" field in the mutation.
+func (m *PriceMutation) CostPer1mInput() (r money.USD, exists bool) {
+	v := m.cost_per_1m_input
 	if v == nil {
 		return
 	}
 	return *v, true
 }
 
-// OldRates returns the old "rates" field's value of the Price entity.
+// OldCostPer1mInput returns the old "cost_per_1m_input" field's value of the Price entity.
 // If the Price object wasn't provided to the builder, the object is fetched from the database.
 // An error is returned if the mutation operation is not UpdateOne, or the database query fails.
-func (m *PriceMutation) OldRates(ctx context.Context) (v money.Rates, err error) {
+func (m *PriceMutation) OldCostPer1mInput(ctx context.Context) (v *money.USD, err error) {
 	if !m.op.Is(OpUpdateOne) {
-		return v, errors.New("OldRates is only allowed on UpdateOne operations")
+		return v, errors.New("OldCostPer1mInput is only allowed on UpdateOne operations")
 	}
 	if m.id == nil || m.oldValue == nil {
-		return v, errors.New("OldRates requires an ID field in the mutation")
+		return v, errors.New("OldCostPer1mInput requires an ID field in the mutation")
 	}
 	oldValue, err := m.oldValue(ctx)
 	if err != nil {
-		return v, fmt.Errorf("querying old value for OldRates: %w", err)
+		return v, fmt.Errorf("querying old value for OldCostPer1mInput: %w", err)
 	}
-	return oldValue.Rates, nil
+	return oldValue.CostPer1mInput, nil
 }
 
-// ResetRates resets all changes to the "rates" field.
-func (m *PriceMutation) ResetRates() {
-	m.rates = nil
+// AddCostPer1mInput adds value to the "cost_per_1m_input" field.
+func (m *PriceMutation) AddCostPer1mInput(value money.USD) {
+	if m.addcost_per_1m_input != nil {
+		*m.addcost_per_1m_input += value
+	} else {
+		m.addcost_per_1m_input = &value
+	}
+}
+
+// AddedCostPer1mInput returns the value that was added to the "cost_per_1m_input" field in this mutation.
+func (m *PriceMutation) AddedCostPer1mInput() (r money.USD, exists bool) {
+	v := m.addcost_per_1m_input
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearCostPer1mInput clears the value of the "cost_per_1m_input" field.
+func (m *PriceMutation) ClearCostPer1mInput() {
+	m.cost_per_1m_input = nil
+	m.addcost_per_1m_input = nil
+	m.clearedFields[price.FieldCostPer1mInput] = struct{}{}
+}
+
+// CostPer1mInputCleared returns if the "cost_per_1m_input" field was cleared in this mutation.
+func (m *PriceMutation) CostPer1mInputCleared() bool {
+	_, ok := m.clearedFields[price.FieldCostPer1mInput]
+	return ok
+}
+
+// ResetCostPer1mInput resets all changes to the "cost_per_1m_input" field.
+func (m *PriceMutation) ResetCostPer1mInput() {
+	m.cost_per_1m_input = nil
+	m.addcost_per_1m_input = nil
+	delete(m.clearedFields, price.FieldCostPer1mInput)
+}
+
+// SetCostPer1mOutput sets the "cost_per_1m_output" field.
+func (m *PriceMutation) SetCostPer1mOutput(value money.USD) {
+	m.cost_per_1m_output = &value
+	m.addcost_per_1m_output = nil
+}
+
+// CostPer1mOutput returns the value of the "cost_per_1m_output" field in the mutation.
+func (m *PriceMutation) CostPer1mOutput() (r money.USD, exists bool) {
+	v := m.cost_per_1m_output
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostPer1mOutput returns the old "cost_per_1m_output" field's value of the Price entity.
+// If the Price object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PriceMutation) OldCostPer1mOutput(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostPer1mOutput is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostPer1mOutput requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostPer1mOutput: %w", err)
+	}
+	return oldValue.CostPer1mOutput, nil
+}
+
+// AddCostPer1mOutput adds value to the "cost_per_1m_output" field.
+func (m *PriceMutation) AddCostPer1mOutput(value money.USD) {
+	if m.addcost_per_1m_output != nil {
+		*m.addcost_per_1m_output += value
+	} else {
+		m.addcost_per_1m_output = &value
+	}
+}
+
+// AddedCostPer1mOutput returns the value that was added to the "cost_per_1m_output" field in this mutation.
+func (m *PriceMutation) AddedCostPer1mOutput() (r money.USD, exists bool) {
+	v := m.addcost_per_1m_output
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearCostPer1mOutput clears the value of the "cost_per_1m_output" field.
+func (m *PriceMutation) ClearCostPer1mOutput() {
+	m.cost_per_1m_output = nil
+	m.addcost_per_1m_output = nil
+	m.clearedFields[price.FieldCostPer1mOutput] = struct{}{}
+}
+
+// CostPer1mOutputCleared returns if the "cost_per_1m_output" field was cleared in this mutation.
+func (m *PriceMutation) CostPer1mOutputCleared() bool {
+	_, ok := m.clearedFields[price.FieldCostPer1mOutput]
+	return ok
+}
+
+// ResetCostPer1mOutput resets all changes to the "cost_per_1m_output" field.
+func (m *PriceMutation) ResetCostPer1mOutput() {
+	m.cost_per_1m_output = nil
+	m.addcost_per_1m_output = nil
+	delete(m.clearedFields, price.FieldCostPer1mOutput)
+}
+
+// SetCostPer1mCacheRead sets the "cost_per_1m_cache_read" field.
+func (m *PriceMutation) SetCostPer1mCacheRead(value money.USD) {
+	m.cost_per_1m_cache_read = &value
+	m.addcost_per_1m_cache_read = nil
+}
+
+// CostPer1mCacheRead returns the value of the "cost_per_1m_cache_read" field in the mutation.
+func (m *PriceMutation) CostPer1mCacheRead() (r money.USD, exists bool) {
+	v := m.cost_per_1m_cache_read
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostPer1mCacheRead returns the old "cost_per_1m_cache_read" field's value of the Price entity.
+// If the Price object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PriceMutation) OldCostPer1mCacheRead(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostPer1mCacheRead is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostPer1mCacheRead requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostPer1mCacheRead: %w", err)
+	}
+	return oldValue.CostPer1mCacheRead, nil
+}
+
+// AddCostPer1mCacheRead adds value to the "cost_per_1m_cache_read" field.
+func (m *PriceMutation) AddCostPer1mCacheRead(value money.USD) {
+	if m.addcost_per_1m_cache_read != nil {
+		*m.addcost_per_1m_cache_read += value
+	} else {
+		m.addcost_per_1m_cache_read = &value
+	}
+}
+
+// AddedCostPer1mCacheRead returns the value that was added to the "cost_per_1m_cache_read" field in this mutation.
+func (m *PriceMutation) AddedCostPer1mCacheRead() (r money.USD, exists bool) {
+	v := m.addcost_per_1m_cache_read
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearCostPer1mCacheRead clears the value of the "cost_per_1m_cache_read" field.
+func (m *PriceMutation) ClearCostPer1mCacheRead() {
+	m.cost_per_1m_cache_read = nil
+	m.addcost_per_1m_cache_read = nil
+	m.clearedFields[price.FieldCostPer1mCacheRead] = struct{}{}
+}
+
+// CostPer1mCacheReadCleared returns if the "cost_per_1m_cache_read" field was cleared in this mutation.
+func (m *PriceMutation) CostPer1mCacheReadCleared() bool {
+	_, ok := m.clearedFields[price.FieldCostPer1mCacheRead]
+	return ok
+}
+
+// ResetCostPer1mCacheRead resets all changes to the "cost_per_1m_cache_read" field.
+func (m *PriceMutation) ResetCostPer1mCacheRead() {
+	m.cost_per_1m_cache_read = nil
+	m.addcost_per_1m_cache_read = nil
+	delete(m.clearedFields, price.FieldCostPer1mCacheRead)
+}
+
+// SetCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field.
+func (m *PriceMutation) SetCostPer1mCacheWrite(value money.USD) {
+	m.cost_per_1m_cache_write = &value
+	m.addcost_per_1m_cache_write = nil
+}
+
+// CostPer1mCacheWrite returns the value of the "cost_per_1m_cache_write" field in the mutation.
+func (m *PriceMutation) CostPer1mCacheWrite() (r money.USD, exists bool) {
+	v := m.cost_per_1m_cache_write
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostPer1mCacheWrite returns the old "cost_per_1m_cache_write" field's value of the Price entity.
+// If the Price object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PriceMutation) OldCostPer1mCacheWrite(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostPer1mCacheWrite is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostPer1mCacheWrite requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostPer1mCacheWrite: %w", err)
+	}
+	return oldValue.CostPer1mCacheWrite, nil
+}
+
+// AddCostPer1mCacheWrite adds value to the "cost_per_1m_cache_write" field.
+func (m *PriceMutation) AddCostPer1mCacheWrite(value money.USD) {
+	if m.addcost_per_1m_cache_write != nil {
+		*m.addcost_per_1m_cache_write += value
+	} else {
+		m.addcost_per_1m_cache_write = &value
+	}
+}
+
+// AddedCostPer1mCacheWrite returns the value that was added to the "cost_per_1m_cache_write" field in this mutation.
+func (m *PriceMutation) AddedCostPer1mCacheWrite() (r money.USD, exists bool) {
+	v := m.addcost_per_1m_cache_write
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearCostPer1mCacheWrite clears the value of the "cost_per_1m_cache_write" field.
+func (m *PriceMutation) ClearCostPer1mCacheWrite() {
+	m.cost_per_1m_cache_write = nil
+	m.addcost_per_1m_cache_write = nil
+	m.clearedFields[price.FieldCostPer1mCacheWrite] = struct{}{}
+}
+
+// CostPer1mCacheWriteCleared returns if the "cost_per_1m_cache_write" field was cleared in this mutation.
+func (m *PriceMutation) CostPer1mCacheWriteCleared() bool {
+	_, ok := m.clearedFields[price.FieldCostPer1mCacheWrite]
+	return ok
+}
+
+// ResetCostPer1mCacheWrite resets all changes to the "cost_per_1m_cache_write" field.
+func (m *PriceMutation) ResetCostPer1mCacheWrite() {
+	m.cost_per_1m_cache_write = nil
+	m.addcost_per_1m_cache_write = nil
+	delete(m.clearedFields, price.FieldCostPer1mCacheWrite)
+}
+
+// SetCostPer1mReasoning sets the "cost_per_1m_reasoning" field.
+func (m *PriceMutation) SetCostPer1mReasoning(value money.USD) {
+	m.cost_per_1m_reasoning = &value
+	m.addcost_per_1m_reasoning = nil
+}
+
+// CostPer1mReasoning returns the value of the "cost_per_1m_reasoning" field in the mutation.
+func (m *PriceMutation) CostPer1mReasoning() (r money.USD, exists bool) {
+	v := m.cost_per_1m_reasoning
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCostPer1mReasoning returns the old "cost_per_1m_reasoning" field's value of the Price entity.
+// If the Price object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PriceMutation) OldCostPer1mReasoning(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCostPer1mReasoning is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCostPer1mReasoning requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCostPer1mReasoning: %w", err)
+	}
+	return oldValue.CostPer1mReasoning, nil
+}
+
+// AddCostPer1mReasoning adds value to the "cost_per_1m_reasoning" field.
+func (m *PriceMutation) AddCostPer1mReasoning(value money.USD) {
+	if m.addcost_per_1m_reasoning != nil {
+		*m.addcost_per_1m_reasoning += value
+	} else {
+		m.addcost_per_1m_reasoning = &value
+	}
+}
+
+// AddedCostPer1mReasoning returns the value that was added to the "cost_per_1m_reasoning" field in this mutation.
+func (m *PriceMutation) AddedCostPer1mReasoning() (r money.USD, exists bool) {
+	v := m.addcost_per_1m_reasoning
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearCostPer1mReasoning clears the value of the "cost_per_1m_reasoning" field.
+func (m *PriceMutation) ClearCostPer1mReasoning() {
+	m.cost_per_1m_reasoning = nil
+	m.addcost_per_1m_reasoning = nil
+	m.clearedFields[price.FieldCostPer1mReasoning] = struct{}{}
+}
+
+// CostPer1mReasoningCleared returns if the "cost_per_1m_reasoning" field was cleared in this mutation.
+func (m *PriceMutation) CostPer1mReasoningCleared() bool {
+	_, ok := m.clearedFields[price.FieldCostPer1mReasoning]
+	return ok
+}
+
+// ResetCostPer1mReasoning resets all changes to the "cost_per_1m_reasoning" field.
+func (m *PriceMutation) ResetCostPer1mReasoning() {
+	m.cost_per_1m_reasoning = nil
+	m.addcost_per_1m_reasoning = nil
+	delete(m.clearedFields, price.FieldCostPer1mReasoning)
 }
 
 // SetEffectiveFrom sets the "effective_from" field.
@@ -12406,7 +12729,7 @@ func (m *PriceMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *PriceMutation) Fields() []string {
-	fields := make([]string, 0, 9)
+	fields := make([]string, 0, 13)
 	if m.model != nil {
 		fields = append(fields, price.FieldModelID)
 	}
@@ -12416,8 +12739,20 @@ func (m *PriceMutation) Fields() []string {
 	if m.min_context_tokens != nil {
 		fields = append(fields, price.FieldMinContextTokens)
 	}
-	if m.rates != nil {
-		fields = append(fields, price.FieldRates)
+	if m.cost_per_1m_input != nil {
+		fields = append(fields, price.FieldCostPer1mInput)
+	}
+	if m.cost_per_1m_output != nil {
+		fields = append(fields, price.FieldCostPer1mOutput)
+	}
+	if m.cost_per_1m_cache_read != nil {
+		fields = append(fields, price.FieldCostPer1mCacheRead)
+	}
+	if m.cost_per_1m_cache_write != nil {
+		fields = append(fields, price.FieldCostPer1mCacheWrite)
+	}
+	if m.cost_per_1m_reasoning != nil {
+		fields = append(fields, price.FieldCostPer1mReasoning)
 	}
 	if m.effective_from != nil {
 		fields = append(fields, price.FieldEffectiveFrom)
@@ -12448,8 +12783,16 @@ func (m *PriceMutation) Field(name string) (ent.Value, bool) {
 		return m.ServiceTier()
 	case price.FieldMinContextTokens:
 		return m.MinContextTokens()
-	case price.FieldRates:
-		return m.Rates()
+	case price.FieldCostPer1mInput:
+		return m.CostPer1mInput()
+	case price.FieldCostPer1mOutput:
+		return m.CostPer1mOutput()
+	case price.FieldCostPer1mCacheRead:
+		return m.CostPer1mCacheRead()
+	case price.FieldCostPer1mCacheWrite:
+		return m.CostPer1mCacheWrite()
+	case price.FieldCostPer1mReasoning:
+		return m.CostPer1mReasoning()
 	case price.FieldEffectiveFrom:
 		return m.EffectiveFrom()
 	case price.FieldEffectiveTo:
@@ -12475,8 +12818,16 @@ func (m *PriceMutation) OldField(ctx context.Context, name string) (ent.Value, e
 		return m.OldServiceTier(ctx)
 	case price.FieldMinContextTokens:
 		return m.OldMinContextTokens(ctx)
-	case price.FieldRates:
-		return m.OldRates(ctx)
+	case price.FieldCostPer1mInput:
+		return m.OldCostPer1mInput(ctx)
+	case price.FieldCostPer1mOutput:
+		return m.OldCostPer1mOutput(ctx)
+	case price.FieldCostPer1mCacheRead:
+		return m.OldCostPer1mCacheRead(ctx)
+	case price.FieldCostPer1mCacheWrite:
+		return m.OldCostPer1mCacheWrite(ctx)
+	case price.FieldCostPer1mReasoning:
+		return m.OldCostPer1mReasoning(ctx)
 	case price.FieldEffectiveFrom:
 		return m.OldEffectiveFrom(ctx)
 	case price.FieldEffectiveTo:
@@ -12517,12 +12868,40 @@ func (m *PriceMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetMinContextTokens(v)
 		return nil
-	case price.FieldRates:
-		v, ok := value.(money.Rates)
+	case price.FieldCostPer1mInput:
+		v, ok := value.(money.USD)
 		if !ok {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
-		m.SetRates(v)
+		m.SetCostPer1mInput(v)
+		return nil
+	case price.FieldCostPer1mOutput:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostPer1mOutput(v)
+		return nil
+	case price.FieldCostPer1mCacheRead:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostPer1mCacheRead(v)
+		return nil
+	case price.FieldCostPer1mCacheWrite:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostPer1mCacheWrite(v)
+		return nil
+	case price.FieldCostPer1mReasoning:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCostPer1mReasoning(v)
 		return nil
 	case price.FieldEffectiveFrom:
 		v, ok := value.(time.Time)
@@ -12570,6 +12949,21 @@ func (m *PriceMutation) AddedFields() []string {
 	if m.addmin_context_tokens != nil {
 		fields = append(fields, price.FieldMinContextTokens)
 	}
+	if m.addcost_per_1m_input != nil {
+		fields = append(fields, price.FieldCostPer1mInput)
+	}
+	if m.addcost_per_1m_output != nil {
+		fields = append(fields, price.FieldCostPer1mOutput)
+	}
+	if m.addcost_per_1m_cache_read != nil {
+		fields = append(fields, price.FieldCostPer1mCacheRead)
+	}
+	if m.addcost_per_1m_cache_write != nil {
+		fields = append(fields, price.FieldCostPer1mCacheWrite)
+	}
+	if m.addcost_per_1m_reasoning != nil {
+		fields = append(fields, price.FieldCostPer1mReasoning)
+	}
 	return fields
 }
 
@@ -12580,6 +12974,16 @@ func (m *PriceMutation) AddedField(name string) (ent.Value, bool) {
 	switch name {
 	case price.FieldMinContextTokens:
 		return m.AddedMinContextTokens()
+	case price.FieldCostPer1mInput:
+		return m.AddedCostPer1mInput()
+	case price.FieldCostPer1mOutput:
+		return m.AddedCostPer1mOutput()
+	case price.FieldCostPer1mCacheRead:
+		return m.AddedCostPer1mCacheRead()
+	case price.FieldCostPer1mCacheWrite:
+		return m.AddedCostPer1mCacheWrite()
+	case price.FieldCostPer1mReasoning:
+		return m.AddedCostPer1mReasoning()
 	}
 	return nil, false
 }
@@ -12596,6 +13000,41 @@ func (m *PriceMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddMinContextTokens(v)
 		return nil
+	case price.FieldCostPer1mInput:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostPer1mInput(v)
+		return nil
+	case price.FieldCostPer1mOutput:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostPer1mOutput(v)
+		return nil
+	case price.FieldCostPer1mCacheRead:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostPer1mCacheRead(v)
+		return nil
+	case price.FieldCostPer1mCacheWrite:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostPer1mCacheWrite(v)
+		return nil
+	case price.FieldCostPer1mReasoning:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCostPer1mReasoning(v)
+		return nil
 	}
 	return fmt.Errorf("unknown Price numeric field %s", name)
 }
@@ -12604,6 +13043,21 @@ func (m *PriceMutation) AddField(name string, value ent.Value) error {
 // mutation.
 func (m *PriceMutation) ClearedFields() []string {
 	var fields []string
+	if m.FieldCleared(price.FieldCostPer1mInput) {
+		fields = append(fields, price.FieldCostPer1mInput)
+	}
+	if m.FieldCleared(price.FieldCostPer1mOutput) {
+		fields = append(fields, price.FieldCostPer1mOutput)
+	}
+	if m.FieldCleared(price.FieldCostPer1mCacheRead) {
+		fields = append(fields, price.FieldCostPer1mCacheRead)
+	}
+	if m.FieldCleared(price.FieldCostPer1mCacheWrite) {
+		fields = append(fields, price.FieldCostPer1mCacheWrite)
+	}
+	if m.FieldCleared(price.FieldCostPer1mReasoning) {
+		fields = append(fields, price.FieldCostPer1mReasoning)
+	}
 	if m.FieldCleared(price.FieldEffectiveTo) {
 		fields = append(fields, price.FieldEffectiveTo)
 	}
@@ -12624,6 +13078,21 @@ func (m *PriceMutation) FieldCleared(name string) bool {
 // error if the field is not defined in the schema.
 func (m *PriceMutation) ClearField(name string) error {
 	switch name {
+	case price.FieldCostPer1mInput:
+		m.ClearCostPer1mInput()
+		return nil
+	case price.FieldCostPer1mOutput:
+		m.ClearCostPer1mOutput()
+		return nil
+	case price.FieldCostPer1mCacheRead:
+		m.ClearCostPer1mCacheRead()
+		return nil
+	case price.FieldCostPer1mCacheWrite:
+		m.ClearCostPer1mCacheWrite()
+		return nil
+	case price.FieldCostPer1mReasoning:
+		m.ClearCostPer1mReasoning()
+		return nil
 	case price.FieldEffectiveTo:
 		m.ClearEffectiveTo()
 		return nil
@@ -12647,8 +13116,20 @@ func (m *PriceMutation) ResetField(name string) error {
 	case price.FieldMinContextTokens:
 		m.ResetMinContextTokens()
 		return nil
-	case price.FieldRates:
-		m.ResetRates()
+	case price.FieldCostPer1mInput:
+		m.ResetCostPer1mInput()
+		return nil
+	case price.FieldCostPer1mOutput:
+		m.ResetCostPer1mOutput()
+		return nil
+	case price.FieldCostPer1mCacheRead:
+		m.ResetCostPer1mCacheRead()
+		return nil
+	case price.FieldCostPer1mCacheWrite:
+		m.ResetCostPer1mCacheWrite()
+		return nil
+	case price.FieldCostPer1mReasoning:
+		m.ResetCostPer1mReasoning()
 		return nil
 	case price.FieldEffectiveFrom:
 		m.ResetEffectiveFrom()

@@ -3,7 +3,6 @@
 package ent
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -20,25 +19,33 @@ import (
 type Price struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// the model
-	ModelID uuid.UUID `json:"model_id,omitempty"`
+	ModelID uuid.UUID `json:"model_id"`
 	// such as standard, batch, flex, priority
-	ServiceTier string `json:"service_tier,omitempty"`
+	ServiceTier string `json:"service_tier"`
 	// the rates hold for whole requests with at least this many input tokens, cached ones included
-	MinContextTokens int64 `json:"min_context_tokens,omitempty"`
-	// meter name to nano-USD per 1M units; a meter without an entry has no known price
-	Rates money.Rates `json:"rates,omitempty"`
+	MinContextTokens int64 `json:"min_context_tokens"`
+	// nano-USD per 1M tokens of input; NULL: not known
+	CostPer1mInput *money.USD `json:"cost_per_1m_input_usd"`
+	// nano-USD per 1M tokens of output; NULL: not known
+	CostPer1mOutput *money.USD `json:"cost_per_1m_output_usd"`
+	// nano-USD per 1M tokens of cache_read; NULL: not known
+	CostPer1mCacheRead *money.USD `json:"cost_per_1m_cache_read_usd"`
+	// nano-USD per 1M tokens of cache_write; NULL: not known
+	CostPer1mCacheWrite *money.USD `json:"cost_per_1m_cache_write_usd"`
+	// nano-USD per 1M tokens of reasoning; NULL: not known
+	CostPer1mReasoning *money.USD `json:"cost_per_1m_reasoning_usd"`
 	// first instant the rates hold, UTC
-	EffectiveFrom time.Time `json:"effective_from,omitempty"`
+	EffectiveFrom time.Time `json:"effective_from"`
 	// first instant they no longer hold, UTC; NULL: current
-	EffectiveTo *time.Time `json:"effective_to,omitempty"`
+	EffectiveTo *time.Time `json:"effective_to"`
 	// where the rates come from, such as catwalk; empty: set by hand
-	Source string `json:"source,omitempty"`
+	Source string `json:"source"`
 	// when the row was written, UTC
-	RecordedAt time.Time `json:"recorded_at,omitempty"`
+	RecordedAt time.Time `json:"recorded_at"`
 	// when another price took its whole interval over, UTC; it stays for the usage it was applied to; NULL: in force
-	SupersededAt *time.Time `json:"superseded_at,omitempty"`
+	SupersededAt *time.Time `json:"superseded_at"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the PriceQuery when eager-loading is set.
 	Edges        PriceEdges `json:"edges"`
@@ -103,9 +110,7 @@ func (*Price) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
-		case price.FieldRates:
-			values[i] = new([]byte)
-		case price.FieldMinContextTokens:
+		case price.FieldMinContextTokens, price.FieldCostPer1mInput, price.FieldCostPer1mOutput, price.FieldCostPer1mCacheRead, price.FieldCostPer1mCacheWrite, price.FieldCostPer1mReasoning:
 			values[i] = new(sql.NullInt64)
 		case price.FieldServiceTier, price.FieldSource:
 			values[i] = new(sql.NullString)
@@ -152,13 +157,40 @@ func (_m *Price) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.MinContextTokens = value.Int64
 			}
-		case price.FieldRates:
-			if value, ok := values[i].(*[]byte); !ok {
-				return fmt.Errorf("unexpected type %T for field rates", values[i])
-			} else if value != nil && len(*value) > 0 {
-				if err := json.Unmarshal(*value, &_m.Rates); err != nil {
-					return fmt.Errorf("unmarshal field rates: %w", err)
-				}
+		case price.FieldCostPer1mInput:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field cost_per_1m_input", values[i])
+			} else if value.Valid {
+				_m.CostPer1mInput = new(money.USD)
+				*_m.CostPer1mInput = money.USD(value.Int64)
+			}
+		case price.FieldCostPer1mOutput:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field cost_per_1m_output", values[i])
+			} else if value.Valid {
+				_m.CostPer1mOutput = new(money.USD)
+				*_m.CostPer1mOutput = money.USD(value.Int64)
+			}
+		case price.FieldCostPer1mCacheRead:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field cost_per_1m_cache_read", values[i])
+			} else if value.Valid {
+				_m.CostPer1mCacheRead = new(money.USD)
+				*_m.CostPer1mCacheRead = money.USD(value.Int64)
+			}
+		case price.FieldCostPer1mCacheWrite:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field cost_per_1m_cache_write", values[i])
+			} else if value.Valid {
+				_m.CostPer1mCacheWrite = new(money.USD)
+				*_m.CostPer1mCacheWrite = money.USD(value.Int64)
+			}
+		case price.FieldCostPer1mReasoning:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field cost_per_1m_reasoning", values[i])
+			} else if value.Valid {
+				_m.CostPer1mReasoning = new(money.USD)
+				*_m.CostPer1mReasoning = money.USD(value.Int64)
 			}
 		case price.FieldEffectiveFrom:
 			if value, ok := values[i].(*sql.NullTime); !ok {
@@ -257,8 +289,30 @@ func (_m *Price) String() string {
 	builder.WriteString("min_context_tokens=")
 	builder.WriteString(fmt.Sprintf("%v", _m.MinContextTokens))
 	builder.WriteString(", ")
-	builder.WriteString("rates=")
-	builder.WriteString(fmt.Sprintf("%v", _m.Rates))
+	if v := _m.CostPer1mInput; v != nil {
+		builder.WriteString("cost_per_1m_input=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	if v := _m.CostPer1mOutput; v != nil {
+		builder.WriteString("cost_per_1m_output=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	if v := _m.CostPer1mCacheRead; v != nil {
+		builder.WriteString("cost_per_1m_cache_read=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	if v := _m.CostPer1mCacheWrite; v != nil {
+		builder.WriteString("cost_per_1m_cache_write=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	if v := _m.CostPer1mReasoning; v != nil {
+		builder.WriteString("cost_per_1m_reasoning=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
 	builder.WriteString(", ")
 	builder.WriteString("effective_from=")
 	builder.WriteString(_m.EffectiveFrom.Format(time.ANSIC))

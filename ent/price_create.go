@@ -63,9 +63,73 @@ func (_c *PriceCreate) SetNillableMinContextTokens(v *int64) *PriceCreate {
 	return _c
 }
 
-// SetRates sets the "rates" field.
-func (_c *PriceCreate) SetRates(v money.Rates) *PriceCreate {
-	_c.mutation.SetRates(v)
+// SetCostPer1mInput sets the "cost_per_1m_input" field.
+func (_c *PriceCreate) SetCostPer1mInput(v money.USD) *PriceCreate {
+	_c.mutation.SetCostPer1mInput(v)
+	return _c
+}
+
+// SetNillableCostPer1mInput sets the "cost_per_1m_input" field if the given value is not nil.
+func (_c *PriceCreate) SetNillableCostPer1mInput(v *money.USD) *PriceCreate {
+	if v != nil {
+		_c.SetCostPer1mInput(*v)
+	}
+	return _c
+}
+
+// SetCostPer1mOutput sets the "cost_per_1m_output" field.
+func (_c *PriceCreate) SetCostPer1mOutput(v money.USD) *PriceCreate {
+	_c.mutation.SetCostPer1mOutput(v)
+	return _c
+}
+
+// SetNillableCostPer1mOutput sets the "cost_per_1m_output" field if the given value is not nil.
+func (_c *PriceCreate) SetNillableCostPer1mOutput(v *money.USD) *PriceCreate {
+	if v != nil {
+		_c.SetCostPer1mOutput(*v)
+	}
+	return _c
+}
+
+// SetCostPer1mCacheRead sets the "cost_per_1m_cache_read" field.
+func (_c *PriceCreate) SetCostPer1mCacheRead(v money.USD) *PriceCreate {
+	_c.mutation.SetCostPer1mCacheRead(v)
+	return _c
+}
+
+// SetNillableCostPer1mCacheRead sets the "cost_per_1m_cache_read" field if the given value is not nil.
+func (_c *PriceCreate) SetNillableCostPer1mCacheRead(v *money.USD) *PriceCreate {
+	if v != nil {
+		_c.SetCostPer1mCacheRead(*v)
+	}
+	return _c
+}
+
+// SetCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field.
+func (_c *PriceCreate) SetCostPer1mCacheWrite(v money.USD) *PriceCreate {
+	_c.mutation.SetCostPer1mCacheWrite(v)
+	return _c
+}
+
+// SetNillableCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field if the given value is not nil.
+func (_c *PriceCreate) SetNillableCostPer1mCacheWrite(v *money.USD) *PriceCreate {
+	if v != nil {
+		_c.SetCostPer1mCacheWrite(*v)
+	}
+	return _c
+}
+
+// SetCostPer1mReasoning sets the "cost_per_1m_reasoning" field.
+func (_c *PriceCreate) SetCostPer1mReasoning(v money.USD) *PriceCreate {
+	_c.mutation.SetCostPer1mReasoning(v)
+	return _c
+}
+
+// SetNillableCostPer1mReasoning sets the "cost_per_1m_reasoning" field if the given value is not nil.
+func (_c *PriceCreate) SetNillableCostPer1mReasoning(v *money.USD) *PriceCreate {
+	if v != nil {
+		_c.SetCostPer1mReasoning(*v)
+	}
 	return _c
 }
 
@@ -251,9 +315,6 @@ func (_c *PriceCreate) check() error {
 	if _, ok := _c.mutation.MinContextTokens(); !ok {
 		return &ValidationError{Name: "min_context_tokens", err: errors.New(`ent: missing required field "Price.min_context_tokens"`)}
 	}
-	if _, ok := _c.mutation.Rates(); !ok {
-		return &ValidationError{Name: "rates", err: errors.New(`ent: missing required field "Price.rates"`)}
-	}
 	if _, ok := _c.mutation.EffectiveFrom(); !ok {
 		return &ValidationError{Name: "effective_from", err: errors.New(`ent: missing required field "Price.effective_from"`)}
 	}
@@ -310,9 +371,25 @@ func (_c *PriceCreate) createSpec() (*Price, *sqlgraph.CreateSpec) {
 		_spec.SetField(price.FieldMinContextTokens, field.TypeInt64, value)
 		_node.MinContextTokens = value
 	}
-	if value, ok := _c.mutation.Rates(); ok {
-		_spec.SetField(price.FieldRates, field.TypeJSON, value)
-		_node.Rates = value
+	if value, ok := _c.mutation.CostPer1mInput(); ok {
+		_spec.SetField(price.FieldCostPer1mInput, field.TypeInt64, value)
+		_node.CostPer1mInput = &value
+	}
+	if value, ok := _c.mutation.CostPer1mOutput(); ok {
+		_spec.SetField(price.FieldCostPer1mOutput, field.TypeInt64, value)
+		_node.CostPer1mOutput = &value
+	}
+	if value, ok := _c.mutation.CostPer1mCacheRead(); ok {
+		_spec.SetField(price.FieldCostPer1mCacheRead, field.TypeInt64, value)
+		_node.CostPer1mCacheRead = &value
+	}
+	if value, ok := _c.mutation.CostPer1mCacheWrite(); ok {
+		_spec.SetField(price.FieldCostPer1mCacheWrite, field.TypeInt64, value)
+		_node.CostPer1mCacheWrite = &value
+	}
+	if value, ok := _c.mutation.CostPer1mReasoning(); ok {
+		_spec.SetField(price.FieldCostPer1mReasoning, field.TypeInt64, value)
+		_node.CostPer1mReasoning = &value
 	}
 	if value, ok := _c.mutation.EffectiveFrom(); ok {
 		_spec.SetField(price.FieldEffectiveFrom, field.TypeTime, value)
@@ -493,15 +570,123 @@ func (u *PriceUpsert) AddMinContextTokens(v int64) *PriceUpsert {
 	return u
 }
 
-// SetRates sets the "rates" field.
-func (u *PriceUpsert) SetRates(v money.Rates) *PriceUpsert {
-	u.Set(price.FieldRates, v)
+// SetCostPer1mInput sets the "cost_per_1m_input" field.
+func (u *PriceUpsert) SetCostPer1mInput(v money.USD) *PriceUpsert {
+	u.Set(price.FieldCostPer1mInput, v)
 	return u
 }
 
-// UpdateRates sets the "rates" field to the value that was provided on create.
-func (u *PriceUpsert) UpdateRates() *PriceUpsert {
-	u.SetExcluded(price.FieldRates)
+// UpdateCostPer1mInput sets the "cost_per_1m_input" field to the value that was provided on create.
+func (u *PriceUpsert) UpdateCostPer1mInput() *PriceUpsert {
+	u.SetExcluded(price.FieldCostPer1mInput)
+	return u
+}
+
+// AddCostPer1mInput adds v to the "cost_per_1m_input" field.
+func (u *PriceUpsert) AddCostPer1mInput(v money.USD) *PriceUpsert {
+	u.Add(price.FieldCostPer1mInput, v)
+	return u
+}
+
+// ClearCostPer1mInput clears the value of the "cost_per_1m_input" field.
+func (u *PriceUpsert) ClearCostPer1mInput() *PriceUpsert {
+	u.SetNull(price.FieldCostPer1mInput)
+	return u
+}
+
+// SetCostPer1mOutput sets the "cost_per_1m_output" field.
+func (u *PriceUpsert) SetCostPer1mOutput(v money.USD) *PriceUpsert {
+	u.Set(price.FieldCostPer1mOutput, v)
+	return u
+}
+
+// UpdateCostPer1mOutput sets the "cost_per_1m_output" field to the value that was provided on create.
+func (u *PriceUpsert) UpdateCostPer1mOutput() *PriceUpsert {
+	u.SetExcluded(price.FieldCostPer1mOutput)
+	return u
+}
+
+// AddCostPer1mOutput adds v to the "cost_per_1m_output" field.
+func (u *PriceUpsert) AddCostPer1mOutput(v money.USD) *PriceUpsert {
+	u.Add(price.FieldCostPer1mOutput, v)
+	return u
+}
+
+// ClearCostPer1mOutput clears the value of the "cost_per_1m_output" field.
+func (u *PriceUpsert) ClearCostPer1mOutput() *PriceUpsert {
+	u.SetNull(price.FieldCostPer1mOutput)
+	return u
+}
+
+// SetCostPer1mCacheRead sets the "cost_per_1m_cache_read" field.
+func (u *PriceUpsert) SetCostPer1mCacheRead(v money.USD) *PriceUpsert {
+	u.Set(price.FieldCostPer1mCacheRead, v)
+	return u
+}
+
+// UpdateCostPer1mCacheRead sets the "cost_per_1m_cache_read" field to the value that was provided on create.
+func (u *PriceUpsert) UpdateCostPer1mCacheRead() *PriceUpsert {
+	u.SetExcluded(price.FieldCostPer1mCacheRead)
+	return u
+}
+
+// AddCostPer1mCacheRead adds v to the "cost_per_1m_cache_read" field.
+func (u *PriceUpsert) AddCostPer1mCacheRead(v money.USD) *PriceUpsert {
+	u.Add(price.FieldCostPer1mCacheRead, v)
+	return u
+}
+
+// ClearCostPer1mCacheRead clears the value of the "cost_per_1m_cache_read" field.
+func (u *PriceUpsert) ClearCostPer1mCacheRead() *PriceUpsert {
+	u.SetNull(price.FieldCostPer1mCacheRead)
+	return u
+}
+
+// SetCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field.
+func (u *PriceUpsert) SetCostPer1mCacheWrite(v money.USD) *PriceUpsert {
+	u.Set(price.FieldCostPer1mCacheWrite, v)
+	return u
+}
+
+// UpdateCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field to the value that was provided on create.
+func (u *PriceUpsert) UpdateCostPer1mCacheWrite() *PriceUpsert {
+	u.SetExcluded(price.FieldCostPer1mCacheWrite)
+	return u
+}
+
+// AddCostPer1mCacheWrite adds v to the "cost_per_1m_cache_write" field.
+func (u *PriceUpsert) AddCostPer1mCacheWrite(v money.USD) *PriceUpsert {
+	u.Add(price.FieldCostPer1mCacheWrite, v)
+	return u
+}
+
+// ClearCostPer1mCacheWrite clears the value of the "cost_per_1m_cache_write" field.
+func (u *PriceUpsert) ClearCostPer1mCacheWrite() *PriceUpsert {
+	u.SetNull(price.FieldCostPer1mCacheWrite)
+	return u
+}
+
+// SetCostPer1mReasoning sets the "cost_per_1m_reasoning" field.
+func (u *PriceUpsert) SetCostPer1mReasoning(v money.USD) *PriceUpsert {
+	u.Set(price.FieldCostPer1mReasoning, v)
+	return u
+}
+
+// UpdateCostPer1mReasoning sets the "cost_per_1m_reasoning" field to the value that was provided on create.
+func (u *PriceUpsert) UpdateCostPer1mReasoning() *PriceUpsert {
+	u.SetExcluded(price.FieldCostPer1mReasoning)
+	return u
+}
+
+// AddCostPer1mReasoning adds v to the "cost_per_1m_reasoning" field.
+func (u *PriceUpsert) AddCostPer1mReasoning(v money.USD) *PriceUpsert {
+	u.Add(price.FieldCostPer1mReasoning, v)
+	return u
+}
+
+// ClearCostPer1mReasoning clears the value of the "cost_per_1m_reasoning" field.
+func (u *PriceUpsert) ClearCostPer1mReasoning() *PriceUpsert {
+	u.SetNull(price.FieldCostPer1mReasoning)
 	return u
 }
 
@@ -665,17 +850,143 @@ func (u *PriceUpsertOne) UpdateMinContextTokens() *PriceUpsertOne {
 	})
 }
 
-// SetRates sets the "rates" field.
-func (u *PriceUpsertOne) SetRates(v money.Rates) *PriceUpsertOne {
+// SetCostPer1mInput sets the "cost_per_1m_input" field.
+func (u *PriceUpsertOne) SetCostPer1mInput(v money.USD) *PriceUpsertOne {
 	return u.Update(func(s *PriceUpsert) {
-		s.SetRates(v)
+		s.SetCostPer1mInput(v)
 	})
 }
 
-// UpdateRates sets the "rates" field to the value that was provided on create.
-func (u *PriceUpsertOne) UpdateRates() *PriceUpsertOne {
+// AddCostPer1mInput adds v to the "cost_per_1m_input" field.
+func (u *PriceUpsertOne) AddCostPer1mInput(v money.USD) *PriceUpsertOne {
 	return u.Update(func(s *PriceUpsert) {
-		s.UpdateRates()
+		s.AddCostPer1mInput(v)
+	})
+}
+
+// UpdateCostPer1mInput sets the "cost_per_1m_input" field to the value that was provided on create.
+func (u *PriceUpsertOne) UpdateCostPer1mInput() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mInput()
+	})
+}
+
+// ClearCostPer1mInput clears the value of the "cost_per_1m_input" field.
+func (u *PriceUpsertOne) ClearCostPer1mInput() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mInput()
+	})
+}
+
+// SetCostPer1mOutput sets the "cost_per_1m_output" field.
+func (u *PriceUpsertOne) SetCostPer1mOutput(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mOutput(v)
+	})
+}
+
+// AddCostPer1mOutput adds v to the "cost_per_1m_output" field.
+func (u *PriceUpsertOne) AddCostPer1mOutput(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mOutput(v)
+	})
+}
+
+// UpdateCostPer1mOutput sets the "cost_per_1m_output" field to the value that was provided on create.
+func (u *PriceUpsertOne) UpdateCostPer1mOutput() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mOutput()
+	})
+}
+
+// ClearCostPer1mOutput clears the value of the "cost_per_1m_output" field.
+func (u *PriceUpsertOne) ClearCostPer1mOutput() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mOutput()
+	})
+}
+
+// SetCostPer1mCacheRead sets the "cost_per_1m_cache_read" field.
+func (u *PriceUpsertOne) SetCostPer1mCacheRead(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mCacheRead(v)
+	})
+}
+
+// AddCostPer1mCacheRead adds v to the "cost_per_1m_cache_read" field.
+func (u *PriceUpsertOne) AddCostPer1mCacheRead(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mCacheRead(v)
+	})
+}
+
+// UpdateCostPer1mCacheRead sets the "cost_per_1m_cache_read" field to the value that was provided on create.
+func (u *PriceUpsertOne) UpdateCostPer1mCacheRead() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mCacheRead()
+	})
+}
+
+// ClearCostPer1mCacheRead clears the value of the "cost_per_1m_cache_read" field.
+func (u *PriceUpsertOne) ClearCostPer1mCacheRead() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mCacheRead()
+	})
+}
+
+// SetCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field.
+func (u *PriceUpsertOne) SetCostPer1mCacheWrite(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mCacheWrite(v)
+	})
+}
+
+// AddCostPer1mCacheWrite adds v to the "cost_per_1m_cache_write" field.
+func (u *PriceUpsertOne) AddCostPer1mCacheWrite(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mCacheWrite(v)
+	})
+}
+
+// UpdateCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field to the value that was provided on create.
+func (u *PriceUpsertOne) UpdateCostPer1mCacheWrite() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mCacheWrite()
+	})
+}
+
+// ClearCostPer1mCacheWrite clears the value of the "cost_per_1m_cache_write" field.
+func (u *PriceUpsertOne) ClearCostPer1mCacheWrite() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mCacheWrite()
+	})
+}
+
+// SetCostPer1mReasoning sets the "cost_per_1m_reasoning" field.
+func (u *PriceUpsertOne) SetCostPer1mReasoning(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mReasoning(v)
+	})
+}
+
+// AddCostPer1mReasoning adds v to the "cost_per_1m_reasoning" field.
+func (u *PriceUpsertOne) AddCostPer1mReasoning(v money.USD) *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mReasoning(v)
+	})
+}
+
+// UpdateCostPer1mReasoning sets the "cost_per_1m_reasoning" field to the value that was provided on create.
+func (u *PriceUpsertOne) UpdateCostPer1mReasoning() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mReasoning()
+	})
+}
+
+// ClearCostPer1mReasoning clears the value of the "cost_per_1m_reasoning" field.
+func (u *PriceUpsertOne) ClearCostPer1mReasoning() *PriceUpsertOne {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mReasoning()
 	})
 }
 
@@ -1016,17 +1327,143 @@ func (u *PriceUpsertBulk) UpdateMinContextTokens() *PriceUpsertBulk {
 	})
 }
 
-// SetRates sets the "rates" field.
-func (u *PriceUpsertBulk) SetRates(v money.Rates) *PriceUpsertBulk {
+// SetCostPer1mInput sets the "cost_per_1m_input" field.
+func (u *PriceUpsertBulk) SetCostPer1mInput(v money.USD) *PriceUpsertBulk {
 	return u.Update(func(s *PriceUpsert) {
-		s.SetRates(v)
+		s.SetCostPer1mInput(v)
 	})
 }
 
-// UpdateRates sets the "rates" field to the value that was provided on create.
-func (u *PriceUpsertBulk) UpdateRates() *PriceUpsertBulk {
+// AddCostPer1mInput adds v to the "cost_per_1m_input" field.
+func (u *PriceUpsertBulk) AddCostPer1mInput(v money.USD) *PriceUpsertBulk {
 	return u.Update(func(s *PriceUpsert) {
-		s.UpdateRates()
+		s.AddCostPer1mInput(v)
+	})
+}
+
+// UpdateCostPer1mInput sets the "cost_per_1m_input" field to the value that was provided on create.
+func (u *PriceUpsertBulk) UpdateCostPer1mInput() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mInput()
+	})
+}
+
+// ClearCostPer1mInput clears the value of the "cost_per_1m_input" field.
+func (u *PriceUpsertBulk) ClearCostPer1mInput() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mInput()
+	})
+}
+
+// SetCostPer1mOutput sets the "cost_per_1m_output" field.
+func (u *PriceUpsertBulk) SetCostPer1mOutput(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mOutput(v)
+	})
+}
+
+// AddCostPer1mOutput adds v to the "cost_per_1m_output" field.
+func (u *PriceUpsertBulk) AddCostPer1mOutput(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mOutput(v)
+	})
+}
+
+// UpdateCostPer1mOutput sets the "cost_per_1m_output" field to the value that was provided on create.
+func (u *PriceUpsertBulk) UpdateCostPer1mOutput() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mOutput()
+	})
+}
+
+// ClearCostPer1mOutput clears the value of the "cost_per_1m_output" field.
+func (u *PriceUpsertBulk) ClearCostPer1mOutput() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mOutput()
+	})
+}
+
+// SetCostPer1mCacheRead sets the "cost_per_1m_cache_read" field.
+func (u *PriceUpsertBulk) SetCostPer1mCacheRead(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mCacheRead(v)
+	})
+}
+
+// AddCostPer1mCacheRead adds v to the "cost_per_1m_cache_read" field.
+func (u *PriceUpsertBulk) AddCostPer1mCacheRead(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mCacheRead(v)
+	})
+}
+
+// UpdateCostPer1mCacheRead sets the "cost_per_1m_cache_read" field to the value that was provided on create.
+func (u *PriceUpsertBulk) UpdateCostPer1mCacheRead() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mCacheRead()
+	})
+}
+
+// ClearCostPer1mCacheRead clears the value of the "cost_per_1m_cache_read" field.
+func (u *PriceUpsertBulk) ClearCostPer1mCacheRead() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mCacheRead()
+	})
+}
+
+// SetCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field.
+func (u *PriceUpsertBulk) SetCostPer1mCacheWrite(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mCacheWrite(v)
+	})
+}
+
+// AddCostPer1mCacheWrite adds v to the "cost_per_1m_cache_write" field.
+func (u *PriceUpsertBulk) AddCostPer1mCacheWrite(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mCacheWrite(v)
+	})
+}
+
+// UpdateCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field to the value that was provided on create.
+func (u *PriceUpsertBulk) UpdateCostPer1mCacheWrite() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mCacheWrite()
+	})
+}
+
+// ClearCostPer1mCacheWrite clears the value of the "cost_per_1m_cache_write" field.
+func (u *PriceUpsertBulk) ClearCostPer1mCacheWrite() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mCacheWrite()
+	})
+}
+
+// SetCostPer1mReasoning sets the "cost_per_1m_reasoning" field.
+func (u *PriceUpsertBulk) SetCostPer1mReasoning(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.SetCostPer1mReasoning(v)
+	})
+}
+
+// AddCostPer1mReasoning adds v to the "cost_per_1m_reasoning" field.
+func (u *PriceUpsertBulk) AddCostPer1mReasoning(v money.USD) *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.AddCostPer1mReasoning(v)
+	})
+}
+
+// UpdateCostPer1mReasoning sets the "cost_per_1m_reasoning" field to the value that was provided on create.
+func (u *PriceUpsertBulk) UpdateCostPer1mReasoning() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.UpdateCostPer1mReasoning()
+	})
+}
+
+// ClearCostPer1mReasoning clears the value of the "cost_per_1m_reasoning" field.
+func (u *PriceUpsertBulk) ClearCostPer1mReasoning() *PriceUpsertBulk {
+	return u.Update(func(s *PriceUpsert) {
+		s.ClearCostPer1mReasoning()
 	})
 }
 

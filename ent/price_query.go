@@ -410,7 +410,7 @@ func (_q *PriceQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *PriceQuer
 // Example:
 //
 //	var v []struct {
-//		ModelID uuid.UUID `json:"model_id,omitempty"`
+//		ModelID uuid.UUID `json:"model_id"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -433,7 +433,7 @@ func (_q *PriceQuery) GroupBy(field string, fields ...string) *PriceGroupBy {
 // Example:
 //
 //	var v []struct {
-//		ModelID uuid.UUID `json:"model_id,omitempty"`
+//		ModelID uuid.UUID `json:"model_id"`
 //	}
 //
 //	client.Price.Query().

@@ -84,9 +84,138 @@ func (_u *PriceUpdate) AddMinContextTokens(v int64) *PriceUpdate {
 	return _u
 }
 
-// SetRates sets the "rates" field.
-func (_u *PriceUpdate) SetRates(v money.Rates) *PriceUpdate {
-	_u.mutation.SetRates(v)
+// SetCostPer1mInput sets the "cost_per_1m_input" field.
+func (_u *PriceUpdate) SetCostPer1mInput(v money.USD) *PriceUpdate {
+	_u.mutation.ResetCostPer1mInput()
+	_u.mutation.SetCostPer1mInput(v)
+	return _u
+}
+
+// SetNillableCostPer1mInput sets the "cost_per_1m_input" field if the given value is not nil.
+func (_u *PriceUpdate) SetNillableCostPer1mInput(v *money.USD) *PriceUpdate {
+	if v != nil {
+		_u.SetCostPer1mInput(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mInput adds value to the "cost_per_1m_input" field.
+func (_u *PriceUpdate) AddCostPer1mInput(v money.USD) *PriceUpdate {
+	_u.mutation.AddCostPer1mInput(v)
+	return _u
+}
+
+// ClearCostPer1mInput clears the value of the "cost_per_1m_input" field.
+func (_u *PriceUpdate) ClearCostPer1mInput() *PriceUpdate {
+	_u.mutation.ClearCostPer1mInput()
+	return _u
+}
+
+// SetCostPer1mOutput sets the "cost_per_1m_output" field.
+func (_u *PriceUpdate) SetCostPer1mOutput(v money.USD) *PriceUpdate {
+	_u.mutation.ResetCostPer1mOutput()
+	_u.mutation.SetCostPer1mOutput(v)
+	return _u
+}
+
+// SetNillableCostPer1mOutput sets the "cost_per_1m_output" field if the given value is not nil.
+func (_u *PriceUpdate) SetNillableCostPer1mOutput(v *money.USD) *PriceUpdate {
+	if v != nil {
+		_u.SetCostPer1mOutput(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mOutput adds value to the "cost_per_1m_output" field.
+func (_u *PriceUpdate) AddCostPer1mOutput(v money.USD) *PriceUpdate {
+	_u.mutation.AddCostPer1mOutput(v)
+	return _u
+}
+
+// ClearCostPer1mOutput clears the value of the "cost_per_1m_output" field.
+func (_u *PriceUpdate) ClearCostPer1mOutput() *PriceUpdate {
+	_u.mutation.ClearCostPer1mOutput()
+	return _u
+}
+
+// SetCostPer1mCacheRead sets the "cost_per_1m_cache_read" field.
+func (_u *PriceUpdate) SetCostPer1mCacheRead(v money.USD) *PriceUpdate {
+	_u.mutation.ResetCostPer1mCacheRead()
+	_u.mutation.SetCostPer1mCacheRead(v)
+	return _u
+}
+
+// SetNillableCostPer1mCacheRead sets the "cost_per_1m_cache_read" field if the given value is not nil.
+func (_u *PriceUpdate) SetNillableCostPer1mCacheRead(v *money.USD) *PriceUpdate {
+	if v != nil {
+		_u.SetCostPer1mCacheRead(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mCacheRead adds value to the "cost_per_1m_cache_read" field.
+func (_u *PriceUpdate) AddCostPer1mCacheRead(v money.USD) *PriceUpdate {
+	_u.mutation.AddCostPer1mCacheRead(v)
+	return _u
+}
+
+// ClearCostPer1mCacheRead clears the value of the "cost_per_1m_cache_read" field.
+func (_u *PriceUpdate) ClearCostPer1mCacheRead() *PriceUpdate {
+	_u.mutation.ClearCostPer1mCacheRead()
+	return _u
+}
+
+// SetCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field.
+func (_u *PriceUpdate) SetCostPer1mCacheWrite(v money.USD) *PriceUpdate {
+	_u.mutation.ResetCostPer1mCacheWrite()
+	_u.mutation.SetCostPer1mCacheWrite(v)
+	return _u
+}
+
+// SetNillableCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field if the given value is not nil.
+func (_u *PriceUpdate) SetNillableCostPer1mCacheWrite(v *money.USD) *PriceUpdate {
+	if v != nil {
+		_u.SetCostPer1mCacheWrite(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mCacheWrite adds value to the "cost_per_1m_cache_write" field.
+func (_u *PriceUpdate) AddCostPer1mCacheWrite(v money.USD) *PriceUpdate {
+	_u.mutation.AddCostPer1mCacheWrite(v)
+	return _u
+}
+
+// ClearCostPer1mCacheWrite clears the value of the "cost_per_1m_cache_write" field.
+func (_u *PriceUpdate) ClearCostPer1mCacheWrite() *PriceUpdate {
+	_u.mutation.ClearCostPer1mCacheWrite()
+	return _u
+}
+
+// SetCostPer1mReasoning sets the "cost_per_1m_reasoning" field.
+func (_u *PriceUpdate) SetCostPer1mReasoning(v money.USD) *PriceUpdate {
+	_u.mutation.ResetCostPer1mReasoning()
+	_u.mutation.SetCostPer1mReasoning(v)
+	return _u
+}
+
+// SetNillableCostPer1mReasoning sets the "cost_per_1m_reasoning" field if the given value is not nil.
+func (_u *PriceUpdate) SetNillableCostPer1mReasoning(v *money.USD) *PriceUpdate {
+	if v != nil {
+		_u.SetCostPer1mReasoning(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mReasoning adds value to the "cost_per_1m_reasoning" field.
+func (_u *PriceUpdate) AddCostPer1mReasoning(v money.USD) *PriceUpdate {
+	_u.mutation.AddCostPer1mReasoning(v)
+	return _u
+}
+
+// ClearCostPer1mReasoning clears the value of the "cost_per_1m_reasoning" field.
+func (_u *PriceUpdate) ClearCostPer1mReasoning() *PriceUpdate {
+	_u.mutation.ClearCostPer1mReasoning()
 	return _u
 }
 
@@ -344,8 +473,50 @@ func (_u *PriceUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if value, ok := _u.mutation.AddedMinContextTokens(); ok {
 		_spec.AddField(price.FieldMinContextTokens, field.TypeInt64, value)
 	}
-	if value, ok := _u.mutation.Rates(); ok {
-		_spec.SetField(price.FieldRates, field.TypeJSON, value)
+	if value, ok := _u.mutation.CostPer1mInput(); ok {
+		_spec.SetField(price.FieldCostPer1mInput, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mInput(); ok {
+		_spec.AddField(price.FieldCostPer1mInput, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mInputCleared() {
+		_spec.ClearField(price.FieldCostPer1mInput, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mOutput(); ok {
+		_spec.SetField(price.FieldCostPer1mOutput, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mOutput(); ok {
+		_spec.AddField(price.FieldCostPer1mOutput, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mOutputCleared() {
+		_spec.ClearField(price.FieldCostPer1mOutput, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mCacheRead(); ok {
+		_spec.SetField(price.FieldCostPer1mCacheRead, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mCacheRead(); ok {
+		_spec.AddField(price.FieldCostPer1mCacheRead, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mCacheReadCleared() {
+		_spec.ClearField(price.FieldCostPer1mCacheRead, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mCacheWrite(); ok {
+		_spec.SetField(price.FieldCostPer1mCacheWrite, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mCacheWrite(); ok {
+		_spec.AddField(price.FieldCostPer1mCacheWrite, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mCacheWriteCleared() {
+		_spec.ClearField(price.FieldCostPer1mCacheWrite, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mReasoning(); ok {
+		_spec.SetField(price.FieldCostPer1mReasoning, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mReasoning(); ok {
+		_spec.AddField(price.FieldCostPer1mReasoning, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mReasoningCleared() {
+		_spec.ClearField(price.FieldCostPer1mReasoning, field.TypeInt64)
 	}
 	if value, ok := _u.mutation.EffectiveFrom(); ok {
 		_spec.SetField(price.FieldEffectiveFrom, field.TypeTime, value)
@@ -600,9 +771,138 @@ func (_u *PriceUpdateOne) AddMinContextTokens(v int64) *PriceUpdateOne {
 	return _u
 }
 
-// SetRates sets the "rates" field.
-func (_u *PriceUpdateOne) SetRates(v money.Rates) *PriceUpdateOne {
-	_u.mutation.SetRates(v)
+// SetCostPer1mInput sets the "cost_per_1m_input" field.
+func (_u *PriceUpdateOne) SetCostPer1mInput(v money.USD) *PriceUpdateOne {
+	_u.mutation.ResetCostPer1mInput()
+	_u.mutation.SetCostPer1mInput(v)
+	return _u
+}
+
+// SetNillableCostPer1mInput sets the "cost_per_1m_input" field if the given value is not nil.
+func (_u *PriceUpdateOne) SetNillableCostPer1mInput(v *money.USD) *PriceUpdateOne {
+	if v != nil {
+		_u.SetCostPer1mInput(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mInput adds value to the "cost_per_1m_input" field.
+func (_u *PriceUpdateOne) AddCostPer1mInput(v money.USD) *PriceUpdateOne {
+	_u.mutation.AddCostPer1mInput(v)
+	return _u
+}
+
+// ClearCostPer1mInput clears the value of the "cost_per_1m_input" field.
+func (_u *PriceUpdateOne) ClearCostPer1mInput() *PriceUpdateOne {
+	_u.mutation.ClearCostPer1mInput()
+	return _u
+}
+
+// SetCostPer1mOutput sets the "cost_per_1m_output" field.
+func (_u *PriceUpdateOne) SetCostPer1mOutput(v money.USD) *PriceUpdateOne {
+	_u.mutation.ResetCostPer1mOutput()
+	_u.mutation.SetCostPer1mOutput(v)
+	return _u
+}
+
+// SetNillableCostPer1mOutput sets the "cost_per_1m_output" field if the given value is not nil.
+func (_u *PriceUpdateOne) SetNillableCostPer1mOutput(v *money.USD) *PriceUpdateOne {
+	if v != nil {
+		_u.SetCostPer1mOutput(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mOutput adds value to the "cost_per_1m_output" field.
+func (_u *PriceUpdateOne) AddCostPer1mOutput(v money.USD) *PriceUpdateOne {
+	_u.mutation.AddCostPer1mOutput(v)
+	return _u
+}
+
+// ClearCostPer1mOutput clears the value of the "cost_per_1m_output" field.
+func (_u *PriceUpdateOne) ClearCostPer1mOutput() *PriceUpdateOne {
+	_u.mutation.ClearCostPer1mOutput()
+	return _u
+}
+
+// SetCostPer1mCacheRead sets the "cost_per_1m_cache_read" field.
+func (_u *PriceUpdateOne) SetCostPer1mCacheRead(v money.USD) *PriceUpdateOne {
+	_u.mutation.ResetCostPer1mCacheRead()
+	_u.mutation.SetCostPer1mCacheRead(v)
+	return _u
+}
+
+// SetNillableCostPer1mCacheRead sets the "cost_per_1m_cache_read" field if the given value is not nil.
+func (_u *PriceUpdateOne) SetNillableCostPer1mCacheRead(v *money.USD) *PriceUpdateOne {
+	if v != nil {
+		_u.SetCostPer1mCacheRead(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mCacheRead adds value to the "cost_per_1m_cache_read" field.
+func (_u *PriceUpdateOne) AddCostPer1mCacheRead(v money.USD) *PriceUpdateOne {
+	_u.mutation.AddCostPer1mCacheRead(v)
+	return _u
+}
+
+// ClearCostPer1mCacheRead clears the value of the "cost_per_1m_cache_read" field.
+func (_u *PriceUpdateOne) ClearCostPer1mCacheRead() *PriceUpdateOne {
+	_u.mutation.ClearCostPer1mCacheRead()
+	return _u
+}
+
+// SetCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field.
+func (_u *PriceUpdateOne) SetCostPer1mCacheWrite(v money.USD) *PriceUpdateOne {
+	_u.mutation.ResetCostPer1mCacheWrite()
+	_u.mutation.SetCostPer1mCacheWrite(v)
+	return _u
+}
+
+// SetNillableCostPer1mCacheWrite sets the "cost_per_1m_cache_write" field if the given value is not nil.
+func (_u *PriceUpdateOne) SetNillableCostPer1mCacheWrite(v *money.USD) *PriceUpdateOne {
+	if v != nil {
+		_u.SetCostPer1mCacheWrite(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mCacheWrite adds value to the "cost_per_1m_cache_write" field.
+func (_u *PriceUpdateOne) AddCostPer1mCacheWrite(v money.USD) *PriceUpdateOne {
+	_u.mutation.AddCostPer1mCacheWrite(v)
+	return _u
+}
+
+// ClearCostPer1mCacheWrite clears the value of the "cost_per_1m_cache_write" field.
+func (_u *PriceUpdateOne) ClearCostPer1mCacheWrite() *PriceUpdateOne {
+	_u.mutation.ClearCostPer1mCacheWrite()
+	return _u
+}
+
+// SetCostPer1mReasoning sets the "cost_per_1m_reasoning" field.
+func (_u *PriceUpdateOne) SetCostPer1mReasoning(v money.USD) *PriceUpdateOne {
+	_u.mutation.ResetCostPer1mReasoning()
+	_u.mutation.SetCostPer1mReasoning(v)
+	return _u
+}
+
+// SetNillableCostPer1mReasoning sets the "cost_per_1m_reasoning" field if the given value is not nil.
+func (_u *PriceUpdateOne) SetNillableCostPer1mReasoning(v *money.USD) *PriceUpdateOne {
+	if v != nil {
+		_u.SetCostPer1mReasoning(*v)
+	}
+	return _u
+}
+
+// AddCostPer1mReasoning adds value to the "cost_per_1m_reasoning" field.
+func (_u *PriceUpdateOne) AddCostPer1mReasoning(v money.USD) *PriceUpdateOne {
+	_u.mutation.AddCostPer1mReasoning(v)
+	return _u
+}
+
+// ClearCostPer1mReasoning clears the value of the "cost_per_1m_reasoning" field.
+func (_u *PriceUpdateOne) ClearCostPer1mReasoning() *PriceUpdateOne {
+	_u.mutation.ClearCostPer1mReasoning()
 	return _u
 }
 
@@ -890,8 +1190,50 @@ func (_u *PriceUpdateOne) sqlSave(ctx context.Context) (_node *Price, err error)
 	if value, ok := _u.mutation.AddedMinContextTokens(); ok {
 		_spec.AddField(price.FieldMinContextTokens, field.TypeInt64, value)
 	}
-	if value, ok := _u.mutation.Rates(); ok {
-		_spec.SetField(price.FieldRates, field.TypeJSON, value)
+	if value, ok := _u.mutation.CostPer1mInput(); ok {
+		_spec.SetField(price.FieldCostPer1mInput, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mInput(); ok {
+		_spec.AddField(price.FieldCostPer1mInput, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mInputCleared() {
+		_spec.ClearField(price.FieldCostPer1mInput, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mOutput(); ok {
+		_spec.SetField(price.FieldCostPer1mOutput, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mOutput(); ok {
+		_spec.AddField(price.FieldCostPer1mOutput, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mOutputCleared() {
+		_spec.ClearField(price.FieldCostPer1mOutput, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mCacheRead(); ok {
+		_spec.SetField(price.FieldCostPer1mCacheRead, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mCacheRead(); ok {
+		_spec.AddField(price.FieldCostPer1mCacheRead, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mCacheReadCleared() {
+		_spec.ClearField(price.FieldCostPer1mCacheRead, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mCacheWrite(); ok {
+		_spec.SetField(price.FieldCostPer1mCacheWrite, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mCacheWrite(); ok {
+		_spec.AddField(price.FieldCostPer1mCacheWrite, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mCacheWriteCleared() {
+		_spec.ClearField(price.FieldCostPer1mCacheWrite, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.CostPer1mReasoning(); ok {
+		_spec.SetField(price.FieldCostPer1mReasoning, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedCostPer1mReasoning(); ok {
+		_spec.AddField(price.FieldCostPer1mReasoning, field.TypeInt64, value)
+	}
+	if _u.mutation.CostPer1mReasoningCleared() {
+		_spec.ClearField(price.FieldCostPer1mReasoning, field.TypeInt64)
 	}
 	if value, ok := _u.mutation.EffectiveFrom(); ok {
 		_spec.SetField(price.FieldEffectiveFrom, field.TypeTime, value)

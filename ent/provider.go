@@ -17,29 +17,29 @@ import (
 type Provider struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// when the row was created, UTC
-	CreatedAt time.Time `json:"created_at,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
 	// when the row last changed, UTC
-	UpdatedAt time.Time `json:"updated_at,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
 	// when the row was deleted, UTC; NULL: it is live
-	DeletedAt *time.Time `json:"deleted_at,omitempty"`
+	DeletedAt *time.Time `json:"deleted_at"`
 	// slug, such as openai; unique among live providers
-	Name string `json:"name,omitempty"`
+	Name string `json:"name"`
 	// name for people, such as OpenAI
-	DisplayName string `json:"display_name,omitempty"`
+	DisplayName string `json:"display_name"`
 	// http(s) URL of the API without credentials; empty: not known
-	BaseURL string `json:"base_url,omitempty"`
+	BaseURL string `json:"base_url"`
 	// how a request carries the key
-	AuthMethod provider.AuthMethod `json:"auth_method,omitempty"`
+	AuthMethod provider.AuthMethod `json:"auth_method"`
 	// Description holds the value of the "description" field.
-	Description string `json:"description,omitempty"`
+	Description string `json:"description"`
 	// first instant its keys may be leased again after an incident of its own, UTC; NULL: there was none
-	CoolingUntil *time.Time `json:"cooling_until,omitempty"`
+	CoolingUntil *time.Time `json:"cooling_until"`
 	// the class of the failures of many keys at once
-	CoolingReason string `json:"cooling_reason,omitempty"`
+	CoolingReason string `json:"cooling_reason"`
 	// incidents since a request succeeded, by which the next cooling is longer
-	Incidents int `json:"incidents,omitempty"`
+	Incidents int `json:"incidents"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the ProviderQuery when eager-loading is set.
 	Edges        ProviderEdges `json:"edges"`

@@ -482,7 +482,7 @@ func (_q *ProviderQuery) WithDiscoveryLogs(opts ...func(*DiscoveryLogQuery)) *Pr
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -505,7 +505,7 @@ func (_q *ProviderQuery) GroupBy(field string, fields ...string) *ProviderGroupB
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //	}
 //
 //	client.Provider.Query().

@@ -20,43 +20,43 @@ import (
 type QuotaGroup struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// when the row was created, UTC
-	CreatedAt time.Time `json:"created_at,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
 	// when the row last changed, UTC
-	UpdatedAt time.Time `json:"updated_at,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
 	// the most requests in a UTC minute; 0: no limit
-	RequestsPerMinute int64 `json:"requests_per_minute,omitempty"`
+	RequestsPerMinute int64 `json:"requests_per_minute"`
 	// the most tokens in a UTC minute, all meters; 0: no limit
-	TokensPerMinute int64 `json:"tokens_per_minute,omitempty"`
+	TokensPerMinute int64 `json:"tokens_per_minute"`
 	// the most requests on a UTC day; 0: no limit
-	RequestsPerDay int64 `json:"requests_per_day,omitempty"`
+	RequestsPerDay int64 `json:"requests_per_day"`
 	// the most tokens on a UTC day, all meters; 0: no limit
-	TokensPerDay int64 `json:"tokens_per_day,omitempty"`
+	TokensPerDay int64 `json:"tokens_per_day"`
 	// the most requests at once; 0: no limit
-	Concurrency int64 `json:"concurrency,omitempty"`
+	Concurrency int64 `json:"concurrency"`
 	// nano-USD, the most on a UTC day; 0: no limit
-	CostPerDay money.USD `json:"cost_per_day,omitempty"`
+	CostPerDay money.USD `json:"cost_per_day_usd"`
 	// the UTC minute that the counters of a minute are for; NULL: none yet
-	Minute *time.Time `json:"minute,omitempty"`
+	Minute *time.Time `json:"minute"`
 	// requests that began in that minute and have ended
-	RequestsThisMinute int64 `json:"requests_this_minute,omitempty"`
+	RequestsThisMinute int64 `json:"requests_this_minute"`
 	// tokens of those requests, all meters
-	TokensThisMinute int64 `json:"tokens_this_minute,omitempty"`
+	TokensThisMinute int64 `json:"tokens_this_minute"`
 	// requests that began on the UTC day of last_reset and have ended
-	RequestsToday int64 `json:"requests_today,omitempty"`
+	RequestsToday int64 `json:"requests_today"`
 	// tokens of those requests, all meters
-	TokensToday int64 `json:"tokens_today,omitempty"`
+	TokensToday int64 `json:"tokens_today"`
 	// nano-USD of those requests
-	CostToday money.USD `json:"cost_today,omitempty"`
+	CostToday money.USD `json:"cost_today_usd"`
 	// the daily counters count since then and only for its UTC day
-	LastReset time.Time `json:"last_reset,omitempty"`
+	LastReset time.Time `json:"last_reset"`
 	// what the provider's answers last said of its own limits; NULL: nothing
-	Observed json.RawMessage `json:"observed,omitempty"`
+	Observed json.RawMessage `json:"observed"`
 	// the provider that the account is with
-	ProviderID uuid.UUID `json:"provider_id,omitempty"`
+	ProviderID uuid.UUID `json:"provider_id"`
 	// name for people; unique among those of the provider
-	Name string `json:"name,omitempty"`
+	Name string `json:"name"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the QuotaGroupQuery when eager-loading is set.
 	Edges        QuotaGroupEdges `json:"edges"`

@@ -374,7 +374,7 @@ func (_q *QuotaGroupQuery) WithLeases(opts ...func(*KeyLeaseQuery)) *QuotaGroupQ
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -397,7 +397,7 @@ func (_q *QuotaGroupQuery) GroupBy(field string, fields ...string) *QuotaGroupGr
 // Example:
 //
 //	var v []struct {
-//		CreatedAt time.Time `json:"created_at,omitempty"`
+//		CreatedAt time.Time `json:"created_at"`
 //	}
 //
 //	client.QuotaGroup.Query().

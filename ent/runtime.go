@@ -327,7 +327,7 @@ func init() {
 	// price.DefaultMinContextTokens holds the default value on creation for the min_context_tokens field.
 	price.DefaultMinContextTokens = priceDescMinContextTokens.Default.(int64)
 	// priceDescSource is the schema descriptor for source field.
-	priceDescSource := priceFields[6].Descriptor()
+	priceDescSource := priceFields[10].Descriptor()
 	// price.DefaultSource holds the default value on creation for the source field.
 	price.DefaultSource = priceDescSource.Default.(string)
 	// priceDescID is the schema descriptor for id field.

@@ -18,21 +18,21 @@ import (
 type SDKVersion struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// the provider whose API it speaks
-	ProviderID uuid.UUID `json:"provider_id,omitempty"`
+	ProviderID uuid.UUID `json:"provider_id"`
 	// unique in its provider
-	Version string `json:"version,omitempty"`
+	Version string `json:"version"`
 	// where the generated code lies
-	SdkPath string `json:"sdk_path,omitempty"`
+	SdkPath string `json:"sdk_path"`
 	// UTC
-	GeneratedAt time.Time `json:"generated_at,omitempty"`
+	GeneratedAt time.Time `json:"generated_at"`
 	// CompilationStatus holds the value of the "compilation_status" field.
-	CompilationStatus sdkversion.CompilationStatus `json:"compilation_status,omitempty"`
+	CompilationStatus sdkversion.CompilationStatus `json:"compilation_status"`
 	// free text or JSON
-	TestResults string `json:"test_results,omitempty"`
+	TestResults string `json:"test_results"`
 	// SHA-256 of the code in lower-case hex; empty: not known
-	CodeHash string `json:"code_hash,omitempty"`
+	CodeHash string `json:"code_hash"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the SDKVersionQuery when eager-loading is set.
 	Edges        SDKVersionEdges `json:"edges"`

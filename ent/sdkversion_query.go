@@ -301,7 +301,7 @@ func (_q *SDKVersionQuery) WithProvider(opts ...func(*ProviderQuery)) *SDKVersio
 // Example:
 //
 //	var v []struct {
-//		ProviderID uuid.UUID `json:"provider_id,omitempty"`
+//		ProviderID uuid.UUID `json:"provider_id"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -324,7 +324,7 @@ func (_q *SDKVersionQuery) GroupBy(field string, fields ...string) *SDKVersionGr
 // Example:
 //
 //	var v []struct {
-//		ProviderID uuid.UUID `json:"provider_id,omitempty"`
+//		ProviderID uuid.UUID `json:"provider_id"`
 //	}
 //
 //	client.SDKVersion.Query().

@@ -16,11 +16,11 @@ import (
 type Setting struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID string `json:"id,omitempty"`
+	ID string `json:"id"`
 	// Value holds the value of the "value" field.
-	Value string `json:"value,omitempty"`
+	Value string `json:"value"`
 	// UTC
-	UpdatedAt    time.Time `json:"updated_at,omitempty"`
+	UpdatedAt    time.Time `json:"updated_at"`
 	selectValues sql.SelectValues
 }
 

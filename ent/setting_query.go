@@ -264,7 +264,7 @@ func (_q *SettingQuery) Clone() *SettingQuery {
 // Example:
 //
 //	var v []struct {
-//		Value string `json:"value,omitempty"`
+//		Value string `json:"value"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -287,7 +287,7 @@ func (_q *SettingQuery) GroupBy(field string, fields ...string) *SettingGroupBy 
 // Example:
 //
 //	var v []struct {
-//		Value string `json:"value,omitempty"`
+//		Value string `json:"value"`
 //	}
 //
 //	client.Setting.Query().

@@ -21,43 +21,43 @@ import (
 type Usage struct {
 	config `json:"-"`
 	// ID of the ent.
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// first instant of the period, UTC
-	PeriodStart time.Time `json:"period_start,omitempty"`
+	PeriodStart time.Time `json:"period_start"`
 	// first instant after it, UTC
-	PeriodEnd time.Time `json:"period_end,omitempty"`
+	PeriodEnd time.Time `json:"period_end"`
 	// requests, failed ones included
-	RequestCount int64 `json:"request_count,omitempty"`
+	RequestCount int64 `json:"request_count"`
 	// requests that failed
-	ErrorCount int64 `json:"error_count,omitempty"`
+	ErrorCount int64 `json:"error_count"`
 	// requests whose cost is not known and not in total_cost
-	UnpricedCount int64 `json:"unpriced_count,omitempty"`
+	UnpricedCount int64 `json:"unpriced_count"`
 	// input tokens outside of any cache
-	InputTokens int64 `json:"input_tokens,omitempty"`
+	InputTokens int64 `json:"input_tokens"`
 	// output tokens other than reasoning
-	OutputTokens int64 `json:"output_tokens,omitempty"`
+	OutputTokens int64 `json:"output_tokens"`
 	// input tokens read from a cache
-	CacheReadTokens int64 `json:"cache_read_tokens,omitempty"`
+	CacheReadTokens int64 `json:"cache_read_tokens"`
 	// input tokens written to a cache
-	CacheWriteTokens int64 `json:"cache_write_tokens,omitempty"`
+	CacheWriteTokens int64 `json:"cache_write_tokens"`
 	// output tokens spent on reasoning
-	ReasoningTokens int64 `json:"reasoning_tokens,omitempty"`
+	ReasoningTokens int64 `json:"reasoning_tokens"`
 	// nano-USD; NULL: no request of the period has a known cost
-	TotalCost *money.USD `json:"total_cost,omitempty"`
+	TotalCost *money.USD `json:"total_cost_usd"`
 	// latency of all requests together, milliseconds
-	LatencyMsSum int64 `json:"latency_ms_sum,omitempty"`
+	LatencyMsSum int64 `json:"latency_ms_sum"`
 	// latency_ms_sum / request_count, milliseconds
-	AverageLatencyMs float64 `json:"average_latency_ms,omitempty"`
+	AverageLatencyMs float64 `json:"average_latency_ms"`
 	// how many requests took how long, as internal/latency encodes it; NULL: from before histograms were kept
-	LatencyHistogram []byte `json:"latency_histogram,omitempty"`
+	LatencyHistogram []byte `json:"latency_histogram"`
 	// of all other columns but the id: a changed one is noticed; NULL: from before digests were kept
-	Digest *int64 `json:"digest,omitempty"`
+	Digest *int64 `json:"digest"`
 	// the model that was used
-	ModelID uuid.UUID `json:"model_id,omitempty"`
+	ModelID uuid.UUID `json:"model_id"`
 	// the key that was used; of the model's provider
-	APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+	APIKeyID uuid.UUID `json:"api_key_id"`
 	// the price that was applied; of the model
-	PriceID uuid.UUID `json:"price_id,omitempty"`
+	PriceID uuid.UUID `json:"price_id"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the UsageQuery when eager-loading is set.
 	Edges        UsageEdges `json:"edges"`

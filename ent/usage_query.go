@@ -373,7 +373,7 @@ func (_q *UsageQuery) WithPrice(opts ...func(*PriceQuery)) *UsageQuery {
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -396,7 +396,7 @@ func (_q *UsageQuery) GroupBy(field string, fields ...string) *UsageGroupBy {
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //	}
 //
 //	client.Usage.Query().

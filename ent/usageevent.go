@@ -22,39 +22,39 @@ type UsageEvent struct {
 	config `json:"-"`
 	// ID of the ent.
 	// a UUIDv7 of the time of the request
-	ID uuid.UUID `json:"id,omitempty"`
+	ID uuid.UUID `json:"id"`
 	// the caller's idempotency key; else the id
-	RequestID string `json:"request_id,omitempty"`
+	RequestID string `json:"request_id"`
 	// when the request happened, UTC
-	At time.Time `json:"at,omitempty"`
+	At time.Time `json:"at"`
 	// the model that was used
-	ModelID uuid.UUID `json:"model_id,omitempty"`
+	ModelID uuid.UUID `json:"model_id"`
 	// the key that was used; of the model's provider
-	APIKeyID uuid.UUID `json:"api_key_id,omitempty"`
+	APIKeyID uuid.UUID `json:"api_key_id"`
 	// the price that was applied; of the model
-	PriceID uuid.UUID `json:"price_id,omitempty"`
+	PriceID uuid.UUID `json:"price_id"`
 	// input tokens outside of any cache
-	InputTokens int64 `json:"input_tokens,omitempty"`
+	InputTokens int64 `json:"input_tokens"`
 	// output tokens other than reasoning
-	OutputTokens int64 `json:"output_tokens,omitempty"`
+	OutputTokens int64 `json:"output_tokens"`
 	// input tokens read from a cache
-	CacheReadTokens int64 `json:"cache_read_tokens,omitempty"`
+	CacheReadTokens int64 `json:"cache_read_tokens"`
 	// input tokens written to a cache
-	CacheWriteTokens int64 `json:"cache_write_tokens,omitempty"`
+	CacheWriteTokens int64 `json:"cache_write_tokens"`
 	// output tokens spent on reasoning
-	ReasoningTokens int64 `json:"reasoning_tokens,omitempty"`
+	ReasoningTokens int64 `json:"reasoning_tokens"`
 	// nano-USD; NULL: not known
-	Cost *money.USD `json:"cost,omitempty"`
+	Cost *money.USD `json:"cost_usd"`
 	// priced when it was recorded; its cost is not known; or priced, again or for the first time, later
-	CostStatus usageevent.CostStatus `json:"cost_status,omitempty"`
+	CostStatus usageevent.CostStatus `json:"cost_status"`
 	// milliseconds
-	LatencyMs int64 `json:"latency_ms,omitempty"`
+	LatencyMs int64 `json:"latency_ms"`
 	// it did not end with an error
-	Success bool `json:"success,omitempty"`
+	Success bool `json:"success"`
 	// what kind of error, such as rate_limited; empty: none, or not known
-	ErrorClass string `json:"error_class,omitempty"`
+	ErrorClass string `json:"error_class"`
 	// status of the provider's answer; 0: none, or not known
-	HTTPStatus int `json:"http_status,omitempty"`
+	HTTPStatus int `json:"http_status"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the UsageEventQuery when eager-loading is set.
 	Edges        UsageEventEdges `json:"edges"`

@@ -373,7 +373,7 @@ func (_q *UsageEventQuery) WithPrice(opts ...func(*PriceQuery)) *UsageEventQuery
 // Example:
 //
 //	var v []struct {
-//		RequestID string `json:"request_id,omitempty"`
+//		RequestID string `json:"request_id"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -396,7 +396,7 @@ func (_q *UsageEventQuery) GroupBy(field string, fields ...string) *UsageEventGr
 // Example:
 //
 //	var v []struct {
-//		RequestID string `json:"request_id,omitempty"`
+//		RequestID string `json:"request_id"`
 //	}
 //
 //	client.UsageEvent.Query().

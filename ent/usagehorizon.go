@@ -17,9 +17,9 @@ type UsageHorizon struct {
 	config `json:"-"`
 	// ID of the ent.
 	// events or quarters
-	ID string `json:"id,omitempty"`
+	ID string `json:"id"`
 	// nothing from this instant on is missing, UTC; what lies before is being removed
-	CompleteFrom time.Time `json:"complete_from,omitempty"`
+	CompleteFrom time.Time `json:"complete_from"`
 	selectValues sql.SelectValues
 }
 

@@ -264,7 +264,7 @@ func (_q *UsageHorizonQuery) Clone() *UsageHorizonQuery {
 // Example:
 //
 //	var v []struct {
-//		CompleteFrom time.Time `json:"complete_from,omitempty"`
+//		CompleteFrom time.Time `json:"complete_from"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -287,7 +287,7 @@ func (_q *UsageHorizonQuery) GroupBy(field string, fields ...string) *UsageHoriz
 // Example:
 //
 //	var v []struct {
-//		CompleteFrom time.Time `json:"complete_from,omitempty"`
+//		CompleteFrom time.Time `json:"complete_from"`
 //	}
 //
 //	client.UsageHorizon.Query().

@@ -373,7 +373,7 @@ func (_q *UsageQuarterQuery) WithPrice(opts ...func(*PriceQuery)) *UsageQuarterQ
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -396,7 +396,7 @@ func (_q *UsageQuarterQuery) GroupBy(field string, fields ...string) *UsageQuart
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //	}
 //
 //	client.UsageQuarter.Query().

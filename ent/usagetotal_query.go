@@ -301,7 +301,7 @@ func (_q *UsageTotalQuery) WithModel(opts ...func(*ModelQuery)) *UsageTotalQuery
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -324,7 +324,7 @@ func (_q *UsageTotalQuery) GroupBy(field string, fields ...string) *UsageTotalGr
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //	}
 //
 //	client.UsageTotal.Query().

@@ -301,7 +301,7 @@ func (_q *UsageTotalQuarterQuery) WithModel(opts ...func(*ModelQuery)) *UsageTot
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //		Count int `json:"count,omitempty"`
 //	}
 //
@@ -324,7 +324,7 @@ func (_q *UsageTotalQuarterQuery) GroupBy(field string, fields ...string) *Usage
 // Example:
 //
 //	var v []struct {
-//		PeriodStart time.Time `json:"period_start,omitempty"`
+//		PeriodStart time.Time `json:"period_start"`
 //	}
 //
 //	client.UsageTotalQuarter.Query().

@@ -73,5 +73,5 @@ func ExampleRates() {
 	rates := money.Rates{"input": 3 * money.Dollar, "output": 15 * money.Dollar}
 	data, err := json.Marshal(rates)
 	fmt.Println(string(data), err)
-	// Output: {"input":3000000000,"output":15000000000} <nil>
+	// Output: {"input":3,"output":15} <nil>
 }

@@ -3,7 +3,6 @@ package money
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
 )
 
 // MarshalJSON writes the amount as a JSON number of dollars with all its digits: 0.0375.
@@ -46,33 +45,33 @@ func (u *USD) UnmarshalText(text []byte) error {
 // absent has no known price; a rate of 0 is free. Package meter names the meters and says
 // which rate stands in for an absent one.
 //
-// The JSON form, which is also how rates are stored, holds whole nano-dollars:
-// {"input": 3000000000} is 3 USD per million.
+// The JSON form holds dollars, as that of [USD] does: {"input": 3} is 3 USD per million.
 type Rates map[string]USD
 
-// MarshalJSON writes whole nano-dollars; nil rates are {}.
+// MarshalJSON writes dollars with all their digits; nil rates are {}.
 func (r Rates) MarshalJSON() ([]byte, error) {
-	nanos := make(map[string]int64, len(r))
-	for name, rate := range r {
-		nanos[name] = int64(rate)
+	if r == nil {
+		return []byte("{}"), nil
 	}
-	return json.Marshal(nanos)
+	return json.Marshal(map[string]USD(r))
 }
 
-// UnmarshalJSON reads whole nano-dollars. It returns [ErrRange] for a number that is none or
-// does not fit.
+// UnmarshalJSON reads dollars as [USD.UnmarshalJSON] does. A rate that is null is an error: one that is not known is absent.
 func (r *Rates) UnmarshalJSON(data []byte) error {
-	var nanos map[string]json.RawMessage
-	if err := json.Unmarshal(data, &nanos); err != nil || nanos == nil {
+	var dollars map[string]json.RawMessage
+	if err := json.Unmarshal(data, &dollars); err != nil || dollars == nil {
 		return err
 	}
-	rates := make(Rates, len(nanos))
-	for name, n := range nanos {
-		nano, err := strconv.ParseInt(string(n), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%w: the rate of %q is not a whole number of nano-dollars", ErrRange, name)
+	rates := make(Rates, len(dollars))
+	for name, text := range dollars {
+		if string(text) == "null" {
+			return fmt.Errorf("%w: the rate of %q is null", ErrSyntax, name)
 		}
-		rates[name] = USD(nano)
+		var rate USD
+		if err := rate.UnmarshalJSON(text); err != nil {
+			return fmt.Errorf("the rate of %q: %w", name, err)
+		}
+		rates[name] = rate
 	}
 	*r = rates
 	return nil

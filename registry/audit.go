@@ -100,8 +100,9 @@ func (fl AuditFilter) faults() faults {
 // ListAudit returns a page of the audit trail, newest first: who changed which provider, family,
 // model, price, API key or setting, when, from what to what.
 //
-// An entry's Before and After are the row in JSON, without fields that are zero; nil: there was none, or it is
-// gone; of what AcquireKey and the ends of leases do to keys and providers, what they changed, and why. They never hold an API key or its hash, but values of settings as they are. A change that
+// An entry's Before and After are the row in JSON, with all its columns but secrets; amounts of money are dollars, and their
+// names end with _usd. Nil: there was none, or it is gone. Of what AcquireKey and the ends of leases do to keys and providers,
+// they are what changed, and why. They never hold an API key or its hash, but values of settings as they are. A change that
 // changes nothing but the row's updated_at has no entry; neither have recorded usage, discovery logs
 // and SDK versions. A change of the standard price is one of the price: the model's current costs
 // follow it without an entry.

@@ -112,7 +112,7 @@ func follow(tb testing.TB, name string, from map[string]string, entries []*ent.A
 			_, fields := fieldsOf(tb, json.RawMessage(row))
 			for _, counter := range []string{
 				"updated_at", "usage_count", "token_count", "extra_requests", "extra_tokens", "requests_today", "tokens_today",
-				"last_reset", "last_used_at", "minute", "requests_this_minute", "tokens_this_minute", "cost_today",
+				"last_reset", "last_used_at", "minute", "requests_this_minute", "tokens_this_minute", "cost_today_usd",
 			} {
 				delete(fields, counter)
 			}

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -220,7 +219,7 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 }
 
 // Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
-const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.service_tier, ''), COALESCE(p.min_context_tokens, 0), p.rates," +
+const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.service_tier, ''), COALESCE(p.min_context_tokens, 0), " + rateColumns + "," +
 	" p.effective_from, p.effective_to FROM (SELECT id, provider_id, model_id FROM models WHERE id IN %s) AS m" +
 	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
@@ -234,12 +233,11 @@ func (b *basis) readModels(ctx context.Context, tx querier, models []uuid.UUID) 
 		var (
 			model, provider, id uuid.UUID
 			name                string
-			rates               []byte
 			p                   ent.Price
 			effectiveFrom       *time.Time // NULL: there is no price
 		)
-		err := scan(&model, &provider, &name, &id, &p.ServiceTier, &p.MinContextTokens, &rates, &effectiveFrom, &p.EffectiveTo)
-		if err != nil {
+		cells := append([]any{&model, &provider, &name, &id, &p.ServiceTier, &p.MinContextTokens}, rateCells(&p)...)
+		if err := scan(append(cells, &effectiveFrom, &p.EffectiveTo)...); err != nil {
 			return err
 		}
 		b.models[model] = namedModel{provider, name}
@@ -248,7 +246,7 @@ func (b *basis) readModels(ctx context.Context, tx querier, models []uuid.UUID) 
 		}
 		p.ID, p.ModelID, p.EffectiveFrom = id, model, *effectiveFrom
 		b.prices[model] = append(b.prices[model], &p)
-		return json.Unmarshal(rates, &p.Rates)
+		return nil
 	})
 }
 

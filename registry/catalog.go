@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -314,10 +315,10 @@ func (im *importer) updateModel(ctx context.Context, old *ent.Model, families ma
 
 func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current *ent.Price, m catalog.Model) error {
 	switch {
-	case m.Rates == nil || current != nil && sameRates(current.Rates, m.Rates):
+	case m.Rates == nil || current != nil && maps.Equal(RatesOf(current), m.Rates):
 		im.report.Prices.Unchanged++
 		return nil
-	case current != nil && current.Source != im.source && len(current.Rates) > 0:
+	case current != nil && current.Source != im.source && len(RatesOf(current)) > 0:
 		im.report.Prices.Skipped++
 		return nil
 	}

@@ -113,7 +113,7 @@ func testImportCatalog(t *testing.T, e engine) {
 		require.NotEqual(t, *a.FamilyID, *got.FamilyID)
 		old, err := reg.PriceAt(t.Context(), a.ID, clock.Now().Add(-time.Minute))
 		require.NoError(t, err)
-		require.Equal(t, gpt4(), old.Rates, "the history stays")
+		require.Equal(t, gpt4(), registry.RatesOf(old), "the history stays")
 		c, err := reg.FindModel(t.Context(), p.ID, "c")
 		require.NoError(t, err)
 		require.EqualValues(t, 1, *c.CostPer1mInput)

@@ -21,7 +21,9 @@
 //
 // Prices and costs are money.USD, whole nano-dollars. A price is USD per one million tokens. A
 // request costs the sum of its meters times their rates, rounded once, half to even. What is
-// not known is nil or absent, never zero: a free model has rates of 0.
+// not known is nil or absent, never zero: a free model has rates of 0. In JSON, of rows, the audit trail, rates and reports, money
+// is a number of dollars with all its digits, under a name that ends with _usd or USD, but for the rates of a money.Rates, which go
+// by their meters.
 //
 // # Usage
 //

@@ -123,7 +123,7 @@ func ExampleRegistry_ImportCatalog() {
 		QueryModels().Where(model.ModelID("claude-opus-4-5-20251101")).
 		WithFamily().WithPrices().Only(ctx)
 	check(err)
-	fmt.Println(opus.Name, "of", opus.Edges.Family.Name, "reads its cache at", opus.Edges.Prices[0].Rates[meter.CacheRead])
+	fmt.Println(opus.Name, "of", opus.Edges.Family.Name, "reads its cache at", *opus.Edges.Prices[0].CostPer1mCacheRead)
 	// Output:
 	// 40 providers, 1506 models
 	// Claude Opus 4.5 of claude-opus-4 reads its cache at 0.5
@@ -223,7 +223,7 @@ func ExampleRegistry_UpdateModelPricing() {
 	for _, at := range []time.Time{now.Add(-time.Second), now} {
 		price, err := reg.PriceAt(ctx, m.ID, at)
 		check(err)
-		fmt.Println(at.Format(time.DateTime), price.Rates[meter.Input])
+		fmt.Println(at.Format(time.DateTime), registry.RatesOf(price)[meter.Input])
 	}
 	// Output:
 	// 2026-08-15 11:59:59 30

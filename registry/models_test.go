@@ -76,7 +76,7 @@ func testCreateModel(t *testing.T, e engine) {
 			got.SupportsStructuredOutput && got.CanReason && got.CanStream)
 		price, err := reg.PriceAt(t.Context(), m.ID, registrytest.Start)
 		require.NoError(t, err)
-		require.Equal(t, gpt4(), price.Rates)
+		require.Equal(t, gpt4(), registry.RatesOf(price))
 		require.Equal(t, "list", price.Source)
 	})
 	t.Run("without a price", func(t *testing.T) {
@@ -85,7 +85,7 @@ func testCreateModel(t *testing.T, e engine) {
 		require.Nil(t, m.CostPer1mInput)
 		price, err := reg.PriceAt(t.Context(), m.ID, registrytest.Start)
 		require.NoError(t, err)
-		require.Empty(t, price.Rates)
+		require.Empty(t, registry.RatesOf(price))
 	})
 	t.Run("free is not unknown", func(t *testing.T) {
 		m := mustModel(t, reg, p.ID, "free", money.Rates{meter.Input: 0, meter.Output: 0})

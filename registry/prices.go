@@ -99,7 +99,35 @@ func rate(rates money.Rates, name string) *money.USD {
 func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate {
 	return tx.Price.Create().SetModelID(modelID).
 		SetServiceTier(in.ServiceTier).SetMinContextTokens(in.MinContextTokens).
-		SetRates(in.Rates).SetSource(in.Source)
+		SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).
+		SetNillableCostPer1mOutput(rate(in.Rates, meter.Output)).
+		SetNillableCostPer1mCacheRead(rate(in.Rates, meter.CacheRead)).
+		SetNillableCostPer1mCacheWrite(rate(in.Rates, meter.CacheWrite)).
+		SetNillableCostPer1mReasoning(rate(in.Rates, meter.Reasoning)).
+		SetSource(in.Source)
+}
+
+// RatesOf returns the rates of a price, USD per one million tokens by meter name. It is empty where no rate is known.
+func RatesOf(p *ent.Price) money.Rates {
+	rates := make(money.Rates, 5)
+	for i, usd := range [...]*money.USD{
+		p.CostPer1mInput, p.CostPer1mOutput, p.CostPer1mCacheRead, p.CostPer1mCacheWrite, p.CostPer1mReasoning,
+	} {
+		if usd != nil {
+			rates[meterNames[i]] = *usd
+		}
+	}
+	return rates
+}
+
+// meterNames are the meters in the order of a price's columns.
+var meterNames = [...]string{meter.Input, meter.Output, meter.CacheRead, meter.CacheWrite, meter.Reasoning}
+
+// rateColumns are the rates of a price as rateCells reads them.
+const rateColumns = "p.cost_per_1m_input, p.cost_per_1m_output, p.cost_per_1m_cache_read, p.cost_per_1m_cache_write, p.cost_per_1m_reasoning"
+
+func rateCells(p *ent.Price) []any {
+	return []any{&p.CostPer1mInput, &p.CostPer1mOutput, &p.CostPer1mCacheRead, &p.CostPer1mCacheWrite, &p.CostPer1mReasoning}
 }
 
 // UpdateModelPricing gives a live model another price from an instant on, and returns it. The price that the model
@@ -172,7 +200,7 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 	action := ActionCreate
 	if current != nil {
 		action = ActionUpdate
-		if sameRates(current.Rates, in.Rates) {
+		if maps.Equal(RatesOf(current), in.Rates) {
 			same, err := current.Update().SetSource(in.Source).Save(ctx)
 			return same, auditPrice(ActionUpdate, current, same), err
 		}
@@ -204,18 +232,6 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 		update.ClearCostPer1mOutput()
 	}
 	return next, entry, update.Exec(ctx)
-}
-
-func sameRates(a, b money.Rates) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for name, usd := range a {
-		if other, ok := b[name]; !ok || other != usd {
-			return false
-		}
-	}
-	return true
 }
 
 // PriceAt returns the standard price of a model, live or deleted, at an instant. Its rates are

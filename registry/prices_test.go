@@ -4,9 +4,11 @@ import (
 	"testing"
 	"time"
 
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -32,11 +34,11 @@ func testUpdateModelPricing(t *testing.T, e engine) {
 
 		before, err := reg.PriceAt(t.Context(), m.ID, clock.Now().Add(-time.Microsecond))
 		require.NoError(t, err)
-		require.Equal(t, gpt4(), before.Rates, "history stays")
+		require.Equal(t, gpt4(), registry.RatesOf(before), "history stays")
 		require.Equal(t, clock.Now(), *before.EffectiveTo)
 		after, err := reg.PriceAt(t.Context(), m.ID, clock.Now())
 		require.NoError(t, err)
-		require.Equal(t, cheaper, after.Rates)
+		require.Equal(t, cheaper, registry.RatesOf(after))
 		require.Equal(t, "list", after.Source)
 		got, err := reg.GetModel(t.Context(), m.ID)
 		require.NoError(t, err)
@@ -47,7 +49,7 @@ func testUpdateModelPricing(t *testing.T, e engine) {
 	t.Run("the first price held before", func(t *testing.T) {
 		first, err := reg.PriceAt(t.Context(), m.ID, registrytest.Start.AddDate(-10, 0, 0))
 		require.NoError(t, err)
-		require.Equal(t, gpt4(), first.Rates)
+		require.Equal(t, gpt4(), registry.RatesOf(first))
 		for _, at := range []time.Time{time.Unix(-1, 0), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)} {
 			_, err = reg.PriceAt(t.Context(), m.ID, at)
 			require.ErrorIs(t, err, registry.ErrInvalidData)
@@ -73,7 +75,7 @@ func testUpdateModelPricing(t *testing.T, e engine) {
 		require.Equal(t, 10*money.Dollar, *got.CostPer1mInput)
 		at, err := reg.PriceAt(t.Context(), m.ID, clock.Now())
 		require.NoError(t, err)
-		require.Equal(t, cheaper, at.Rates)
+		require.Equal(t, cheaper, registry.RatesOf(at))
 	})
 	t.Run("twice at one instant, and when the clock goes back", func(t *testing.T) {
 		for i := range 3 {
@@ -140,13 +142,13 @@ func testUnknownPrice(t *testing.T, e engine) {
 		history, err := reg.PriceHistory(t.Context(), registry.PriceFilter{ModelID: m.ID})
 		require.NoError(t, err)
 		require.Len(t, history, 1)
-		require.Equal(t, gpt4(), history[0].Rates)
+		require.Equal(t, gpt4(), registry.RatesOf(history[0]))
 	})
 	t.Run("OK", func(t *testing.T) {
 		clock.Advance(time.Hour)
 		none, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Unknown: true})
 		require.NoError(t, err)
-		require.Empty(t, none.Rates)
+		require.Empty(t, registry.RatesOf(none))
 		got, err := reg.GetModel(t.Context(), m.ID)
 		require.NoError(t, err)
 		require.Nil(t, got.CostPer1mInput)
@@ -200,4 +202,42 @@ func testPriceOfARequest(t *testing.T, e engine) {
 		require.Equal(t, test.want, stats.TotalCost-total, "%s %+v", test.tier, test.tokens)
 		total = stats.TotalCost
 	}
+}
+
+// TestPricesByRate asks for prices by their rates, and sorts them, in Ent.
+func TestPricesByRate(t *testing.T) { eachEngine(t, testPricesByRate) }
+
+func testPricesByRate(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	p := mustProvider(t, reg, "openai")
+	all := money.Rates{
+		meter.Input: 37_500_000_000, meter.Output: 5, meter.CacheRead: 4, meter.CacheWrite: 1_000_000 * money.Dollar, meter.Reasoning: 0,
+	}
+	for id, rates := range map[string]money.Rates{
+		"all": all, "cheap": {meter.Input: 1, meter.Output: 7}, "dear": {meter.Input: 100 * money.Dollar}, "free": {meter.Input: 0}, "unknown": nil,
+	} {
+		mustModel(t, reg, p.ID, id, rates)
+	}
+	names := func(where ...predicate.Price) (list []string) {
+		prices, err := reg.Client().Price.Query().Where(where...).WithModel().
+			Order(price.ByCostPer1mInput(sql.OrderNullsLast()), price.ByID()).All(t.Context())
+		require.NoError(t, err)
+		for _, p := range prices {
+			list = append(list, p.Edges.Model.ModelID)
+		}
+		return list
+	}
+	require.Equal(t, []string{"free", "cheap", "all", "dear", "unknown"}, names())
+	require.Equal(t, []string{"all", "dear"}, names(price.CostPer1mInputGTE(37_500_000_000)))
+	require.Equal(t, []string{"unknown"}, names(price.CostPer1mInputIsNil()))
+	require.Equal(t, []string{"all"}, names(price.CostPer1mOutputLT(6)))
+	require.Equal(t, []string{"all"}, names(price.CostPer1mCacheRead(4)))
+	require.Equal(t, []string{"all"}, names(price.CostPer1mCacheWriteGT(999_999*money.Dollar)))
+	require.Equal(t, []string{"all"}, names(price.CostPer1mReasoning(0)))
+	require.Equal(t, all, registry.RatesOf(reg.Client().Price.Query().Where(price.CostPer1mOutput(5)).OnlyX(t.Context())))
+
+	m, err := reg.FindModel(t.Context(), p.ID, "all")
+	require.NoError(t, err)
+	require.Error(t, reg.Client().Price.Update().Where(price.ModelID(m.ID)).SetCostPer1mReasoning(-1).Exec(t.Context()))
 }

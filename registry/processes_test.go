@@ -408,5 +408,5 @@ func checkHistory(t *testing.T, c *ent.Client, modelID uuid.UUID, changes int64)
 	}
 	current := prices[len(prices)-1]
 	require.Nil(t, current.EffectiveTo)
-	require.Equal(t, current.Rates[meter.Input], *c.Model.Query().Where(model.ID(modelID)).OnlyX(t.Context()).CostPer1mInput)
+	require.Equal(t, registry.RatesOf(current)[meter.Input], *c.Model.Query().Where(model.ID(modelID)).OnlyX(t.Context()).CostPer1mInput)
 }

@@ -381,12 +381,18 @@ func (w *world) createModels(inputs []registry.ModelInput) (created []*ent.Model
 		created = append(created, m)
 	}
 	for i, in := range inputs { // their ids come after those of the models
-		w.prices = append(w.prices, &ent.Price{
-			ID: w.newID(), ModelID: created[i].ID, ServiceTier: "standard", Rates: in.Rates, Source: in.PriceSource,
+		w.prices = append(w.prices, withRates(&ent.Price{
+			ID: w.newID(), ModelID: created[i].ID, ServiceTier: "standard", Source: in.PriceSource,
 			EffectiveFrom: firstTime, RecordedAt: w.now,
-		})
+		}, in.Rates))
 	}
 	return created, nil
+}
+
+func withRates(p *ent.Price, rates money.Rates) *ent.Price {
+	p.CostPer1mInput, p.CostPer1mOutput, p.CostPer1mReasoning = known(rates, "input"), known(rates, "output"), known(rates, "reasoning")
+	p.CostPer1mCacheRead, p.CostPer1mCacheWrite = known(rates, "cache_read"), known(rates, "cache_write")
+	return p
 }
 
 func known(rates money.Rates, name string) *money.USD {
@@ -581,7 +587,7 @@ func (w *world) updateModelPricing(id uuid.UUID, in registry.PriceInput) (*ent.P
 		return p.ModelID == id && p.ServiceTier == tier && p.MinContextTokens == in.MinContextTokens && p.EffectiveTo == nil
 	})
 	if current != nil {
-		if render(current.Rates) == render(in.Rates) {
+		if render(registry.RatesOf(current)) == render(in.Rates) {
 			current.Source = in.Source
 			return current, nil
 		}
@@ -590,10 +596,10 @@ func (w *world) updateModelPricing(id uuid.UUID, in registry.PriceInput) (*ent.P
 		}
 		current.EffectiveTo = &from
 	}
-	p := &ent.Price{
-		ID: w.newID(), ModelID: id, ServiceTier: tier, MinContextTokens: in.MinContextTokens, Rates: in.Rates,
+	p := withRates(&ent.Price{
+		ID: w.newID(), ModelID: id, ServiceTier: tier, MinContextTokens: in.MinContextTokens,
 		EffectiveFrom: from, Source: in.Source, RecordedAt: w.now,
-	}
+	}, in.Rates)
 	w.prices = append(w.prices, p)
 	if tier == "standard" && in.MinContextTokens == 0 {
 		m.CostPer1mInput, m.CostPer1mOutput, m.UpdatedAt = known(in.Rates, "input"), known(in.Rates, "output"), w.now
@@ -877,7 +883,7 @@ func (w *world) recordUsage(in registry.UsageInput) error {
 	}
 	input := in.InputTokens + in.CacheReadTokens + in.CacheWriteTokens
 	p := cmp.Or(w.priceOf(m.ID, tier, input, at), w.priceOf(m.ID, "standard", input, at))
-	cost, priced := costOf(in, p.Rates)
+	cost, priced := costOf(in, registry.RatesOf(p))
 	event := &ent.UsageEvent{
 		RequestID: in.RequestID, At: at, ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID, CostStatus: "unpriced",
 		InputTokens: in.InputTokens, OutputTokens: in.OutputTokens, CacheReadTokens: in.CacheReadTokens,

@@ -21,7 +21,7 @@ type Limits struct {
 	RequestsPerDay    int64     // on a UTC day
 	TokensPerDay      int64     // on a UTC day, all meters
 	Concurrency       int64     // requests at once
-	CostPerDay        money.USD // on a UTC day
+	CostPerDay        money.USD `json:"CostPerDayUSD"` // on a UTC day
 }
 
 func (l Limits) faults() faults {
@@ -80,6 +80,19 @@ type LimitState struct {
 	Used    int64     // in the window of now, with the estimates of what is under way
 	Closed  bool      // what is asked for does not fit
 	OpensAt time.Time // when it fits, of one that is closed; zero: never, or when another request ends
+}
+
+// MarshalJSON shows the amounts of CostPerDay as LimitUSD and UsedUSD, in dollars, as money is shown everywhere.
+func (s LimitState) MarshalJSON() ([]byte, error) {
+	type plain LimitState
+	if s.Name != CostPerDay {
+		return json.Marshal(plain(s))
+	}
+	return json.Marshal(struct {
+		plain
+		Limit, Used       *struct{} `json:",omitempty"` // in the places of the plain ones
+		LimitUSD, UsedUSD money.USD
+	}{plain: plain(s), LimitUSD: money.USD(s.Limit), UsedUSD: money.USD(s.Used)})
 }
 
 // quota are limits, and what they are compared with: counters of what has ended, as the row has them, and leases.

@@ -373,7 +373,7 @@ func (b *basis) add(rec *record, lease *openLease, e *entries) error {
 	if p == nil {
 		return missing("price of model", rec.ModelID)
 	}
-	cost, err := costOf(rec.Tokens, p.Rates)
+	cost, err := costOf(rec.Tokens, RatesOf(p))
 	if err != nil {
 		return err
 	}

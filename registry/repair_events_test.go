@@ -119,7 +119,7 @@ func testVerifyLedgerCosts(t *testing.T, e engine) {
 	t.Parallel()
 	b := newBooks(t, e)
 	b.closed(t)
-	b.exec(t, `UPDATE prices SET rates = '{"input": 31000000000, "output": 60000000000}' WHERE model_id = $1`, b.models[0].ID)
+	b.exec(t, `UPDATE prices SET cost_per_1m_input = 31000000000 WHERE model_id = $1`, b.models[0].ID)
 	found := b.verify(t)
 	kinds := map[string]int{}
 	for _, d := range found {

@@ -29,7 +29,8 @@ type RepriceInput struct {
 type RepriceReport struct {
 	Start, End    time.Time // the range that was looked at, in whole quarters of an hour, or days, UTC
 	Requests      int64     // whose price changed
-	Before, After money.USD // what they cost, as far as that was known
+	Before        money.USD `json:"BeforeUSD"` // what they cost, as far as that was known
+	After         money.USD `json:"AfterUSD"`
 	Priced        int64     // those of them whose cost was not known
 	StillUnpriced int64     // requests whose cost is not known even so; they were left as they are
 }
@@ -164,7 +165,7 @@ func (p *repricing) move(from uuid.UUID, start, end time.Time, s sums) (to uuid.
 		p.report.StillUnpriced += s.unpriced
 		return uuid.Nil, 0, false, nil
 	}
-	known, err := costOf(s.meters(), q.Rates)
+	known, err := costOf(s.meters(), RatesOf(q))
 	if err != nil {
 		return uuid.Nil, 0, false, err
 	}

@@ -68,7 +68,7 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 	quarters, days, totals := map[row]sum{}, map[row]sum{}, map[row]sum{}
 	for _, e := range must(c.UsageEvent.Query().All(ctx)) {
 		usd, err := meter.Tokens{InputTokens: e.InputTokens, OutputTokens: e.OutputTokens, CacheReadTokens: e.CacheReadTokens,
-			CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens}.Cost(prices[e.PriceID].Rates)
+			CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens}.Cost(registry.RatesOf(prices[e.PriceID]))
 		if err != nil {
 			require.Nil(tb, e.Cost)
 		} else {
@@ -145,7 +145,7 @@ func testPriceAtPastTime(t *testing.T, e engine) {
 		p, err := reg.PriceAt(ctx, m.ID, hour(h))
 		require.NoError(t, err)
 		require.Nil(t, p.SupersededAt)
-		return p.Rates[meter.Input] / money.Dollar
+		return registry.RatesOf(p)[meter.Input] / money.Dollar
 	}
 	clock.Set(hour(10))
 	set(2, time.Time{}) // from hour 10
@@ -176,7 +176,7 @@ func testPriceAtPastTime(t *testing.T, e engine) {
 	require.Len(t, history, n)
 	var rates []money.USD
 	for _, p := range history {
-		rates = append(rates, p.Rates[meter.Input]/money.Dollar)
+		rates = append(rates, registry.RatesOf(p)[meter.Input]/money.Dollar)
 	}
 	require.Equal(t, []money.USD{1, 6, 3, 4, 2, 5}, rates)
 
@@ -412,7 +412,7 @@ func testRepriceAnything(t *testing.T, e engine) {
 				price.MinContextTokens(own.MinContextTokens), price.SupersededAtIsNil(), price.EffectiveFromLTE(e.At),
 				price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(e.At))).All(ctx))
 			require.LessOrEqual(t, len(inForce), 1)
-			if len(inForce) == 1 && len(inForce[0].Rates) > 0 {
+			if len(inForce) == 1 && len(registry.RatesOf(inForce[0])) > 0 {
 				require.Equal(t, inForce[0].ID, own.ID, fmt.Sprint(seed))
 			}
 		}

@@ -22,7 +22,7 @@ type UsageFigures struct {
 	Errors           int64 // requests that failed
 	UnpricedRequests int64 // requests whose cost is not known and not in TotalCost
 	meter.Tokens
-	TotalCost      money.USD
+	TotalCost      money.USD `json:"TotalCostUSD"`
 	AverageLatency time.Duration
 	// P50, P95 and P99 are the latencies that so many percent of the requests did not exceed, by nearest rank. They are
 	// exact below 32 milliseconds, and less than 1/32 away from what they stand for above. Requests that

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -234,13 +233,10 @@ func unknown[T any](ids map[uuid.UUID]bool, in map[uuid.UUID]T) (some []uuid.UUI
 func (l *ledgerReader) learnPrices(ctx context.Context, client *ent.Client, ids map[uuid.UUID]bool) error {
 	return chunks(unknown(ids, l.prices), func(some []uuid.UUID) error {
 		list, args := inList(some)
-		return scanRows(ctx, client, "SELECT id, model_id, rates FROM prices WHERE id IN "+list, args, func(scan func(...any) error) error {
-			p, rates := new(ent.Price), []byte(nil)
-			if err := scan(&p.ID, &p.ModelID, &rates); err != nil {
+		return scanRows(ctx, client, "SELECT p.id, p.model_id, "+rateColumns+" FROM prices AS p WHERE p.id IN "+list, args, func(scan func(...any) error) error {
+			p := new(ent.Price)
+			if err := scan(append([]any{&p.ID, &p.ModelID}, rateCells(p)...)...); err != nil {
 				return err
-			}
-			if err := json.Unmarshal(rates, &p.Rates); err != nil {
-				return fmt.Errorf("%w: rates of price %s: %w", ErrCorrupt, p.ID, err)
 			}
 			l.prices[p.ID] = p
 			return nil
@@ -298,7 +294,7 @@ func (l *ledgerReader) judgeEvent(e *ledgerEvent) *Difference {
 	case price == nil || price.ModelID != e.model:
 		return &Difference{Kind: WrongEvent, Field: usageevent.FieldPriceID, Have: e.price.String()}
 	}
-	cost, err := costOf(e.meters(), price.Rates)
+	cost, err := costOf(e.meters(), RatesOf(price))
 	switch {
 	case err != nil:
 		return &Difference{Kind: WrongCost, Field: usageevent.FieldCost, Want: err.Error(), Have: dollars(e.cost)}

@@ -294,7 +294,7 @@ func (d *ledgerDay) plausible(p period, s sums) (want string, ok bool) {
 	if price == nil || price.ModelID != p.model {
 		return "no price of the model", false
 	}
-	cost, err := s.meters().Cost(price.Rates)
+	cost, err := s.meters().Cost(RatesOf(price))
 	if err != nil {
 		return err.Error(), false
 	}

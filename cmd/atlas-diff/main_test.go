@@ -285,7 +285,7 @@ func postgresDrifts(*testing.T) map[string]drift {
 		"a CHECK is too many":  {alter("settings", "ADD CONSTRAINT extra CHECK (value <> '')"), "DROP CONSTRAINT `extra`"},
 		"a column may be NULL": {alter("settings", "ALTER value DROP NOT NULL"), "ALTER COLUMN `value` SET NOT NULL"},
 		"a type is changed":    {alter("models", "ALTER max_output_tokens TYPE integer"), "ALTER COLUMN `max_output_tokens` TYPE bigint"},
-		"a type is jsonb":      {alter("prices", "ALTER rates TYPE jsonb"), "ALTER COLUMN `rates` TYPE json"},
+		"a type is jsonb":      {alter("discovery_logs", "ALTER discovered_data TYPE jsonb"), "ALTER COLUMN `discovered_data` TYPE json"},
 		"a default is changed": {alter("model_families", "ALTER description SET DEFAULT 'x'"), "ALTER COLUMN `description` SET DEFAULT ''"},
 		"a default is missing": {alter("model_families", "ALTER description DROP DEFAULT"), "ALTER COLUMN `description` SET DEFAULT ''"},
 		"a foreign key restricts": {alter("model_families", "DROP CONSTRAINT model_families_providers_families", families+" ON DELETE RESTRICT"),

@@ -419,7 +419,11 @@ var (
 		{Name: "id", Type: field.TypeUUID},
 		{Name: "service_tier", Type: field.TypeString, Default: "standard"},
 		{Name: "min_context_tokens", Type: field.TypeInt64, Default: 0},
-		{Name: "rates", Type: field.TypeJSON, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "cost_per_1m_input", Type: field.TypeInt64, Nullable: true},
+		{Name: "cost_per_1m_output", Type: field.TypeInt64, Nullable: true},
+		{Name: "cost_per_1m_cache_read", Type: field.TypeInt64, Nullable: true},
+		{Name: "cost_per_1m_cache_write", Type: field.TypeInt64, Nullable: true},
+		{Name: "cost_per_1m_reasoning", Type: field.TypeInt64, Nullable: true},
 		{Name: "effective_from", Type: field.TypeTime},
 		{Name: "effective_to", Type: field.TypeTime, Nullable: true},
 		{Name: "source", Type: field.TypeString, Default: ""},
@@ -435,7 +439,7 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "prices_models_prices",
-				Columns:    []*schema.Column{PricesColumns[9]},
+				Columns:    []*schema.Column{PricesColumns[13]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
@@ -444,7 +448,7 @@ var (
 			{
 				Name:    "price_model_id_service_tier_min_context_tokens_effective_from",
 				Unique:  true,
-				Columns: []*schema.Column{PricesColumns[9], PricesColumns[1], PricesColumns[2], PricesColumns[4]},
+				Columns: []*schema.Column{PricesColumns[13], PricesColumns[1], PricesColumns[2], PricesColumns[8]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "superseded_at IS NULL",
 				},
@@ -452,7 +456,7 @@ var (
 			{
 				Name:    "price_model_id",
 				Unique:  false,
-				Columns: []*schema.Column{PricesColumns[9]},
+				Columns: []*schema.Column{PricesColumns[13]},
 			},
 		},
 	}
@@ -972,6 +976,7 @@ func init() {
 	PricesTable.Annotation.Checks = map[string]string{
 		"prices_interval":           "effective_to IS NULL OR effective_to > effective_from",
 		"prices_min_context_tokens": "min_context_tokens >= 0",
+		"prices_rates":              "cost_per_1m_input BETWEEN 0 AND 9000000000000000000 AND cost_per_1m_output BETWEEN 0 AND 9000000000000000000 AND cost_per_1m_cache_read BETWEEN 0 AND 9000000000000000000 AND cost_per_1m_cache_write BETWEEN 0 AND 9000000000000000000 AND cost_per_1m_reasoning BETWEEN 0 AND 9000000000000000000",
 		"prices_service_tier":       "length(service_tier) BETWEEN 1 AND 64",
 	}
 	ProvidersTable.Annotation = &entsql.Annotation{

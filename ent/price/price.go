@@ -19,8 +19,16 @@ const (
 	FieldServiceTier = "service_tier"
 	// FieldMinContextTokens holds the string denoting the min_context_tokens field in the database.
 	FieldMinContextTokens = "min_context_tokens"
-	// FieldRates holds the string denoting the rates field in the database.
-	FieldRates = "rates"
+	// FieldCostPer1mInput holds the string denoting the cost_per_1m_input field in the database.
+	FieldCostPer1mInput = "cost_per_1m_input"
+	// FieldCostPer1mOutput holds the string denoting the cost_per_1m_output field in the database.
+	FieldCostPer1mOutput = "cost_per_1m_output"
+	// FieldCostPer1mCacheRead holds the string denoting the cost_per_1m_cache_read field in the database.
+	FieldCostPer1mCacheRead = "cost_per_1m_cache_read"
+	// FieldCostPer1mCacheWrite holds the string denoting the cost_per_1m_cache_write field in the database.
+	FieldCostPer1mCacheWrite = "cost_per_1m_cache_write"
+	// FieldCostPer1mReasoning holds the string denoting the cost_per_1m_reasoning field in the database.
+	FieldCostPer1mReasoning = "cost_per_1m_reasoning"
 	// FieldEffectiveFrom holds the string denoting the effective_from field in the database.
 	FieldEffectiveFrom = "effective_from"
 	// FieldEffectiveTo holds the string denoting the effective_to field in the database.
@@ -77,7 +85,11 @@ var Columns = []string{
 	FieldModelID,
 	FieldServiceTier,
 	FieldMinContextTokens,
-	FieldRates,
+	FieldCostPer1mInput,
+	FieldCostPer1mOutput,
+	FieldCostPer1mCacheRead,
+	FieldCostPer1mCacheWrite,
+	FieldCostPer1mReasoning,
 	FieldEffectiveFrom,
 	FieldEffectiveTo,
 	FieldSource,
@@ -127,6 +139,31 @@ func ByServiceTier(opts ...sql.OrderTermOption) OrderOption {
 // ByMinContextTokens orders the results by the min_context_tokens field.
 func ByMinContextTokens(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldMinContextTokens, opts...).ToFunc()
+}
+
+// ByCostPer1mInput orders the results by the cost_per_1m_input field.
+func ByCostPer1mInput(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCostPer1mInput, opts...).ToFunc()
+}
+
+// ByCostPer1mOutput orders the results by the cost_per_1m_output field.
+func ByCostPer1mOutput(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCostPer1mOutput, opts...).ToFunc()
+}
+
+// ByCostPer1mCacheRead orders the results by the cost_per_1m_cache_read field.
+func ByCostPer1mCacheRead(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCostPer1mCacheRead, opts...).ToFunc()
+}
+
+// ByCostPer1mCacheWrite orders the results by the cost_per_1m_cache_write field.
+func ByCostPer1mCacheWrite(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCostPer1mCacheWrite, opts...).ToFunc()
+}
+
+// ByCostPer1mReasoning orders the results by the cost_per_1m_reasoning field.
+func ByCostPer1mReasoning(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldCostPer1mReasoning, opts...).ToFunc()
 }
 
 // ByEffectiveFrom orders the results by the effective_from field.

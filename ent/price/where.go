@@ -9,6 +9,7 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // ID filters vertices based on their ID field.
@@ -69,6 +70,36 @@ func ServiceTier(v string) predicate.Price {
 // MinContextTokens applies equality check predicate on the "min_context_tokens" field. It's identical to MinContextTokensEQ.
 func MinContextTokens(v int64) predicate.Price {
 	return predicate.Price(sql.FieldEQ(FieldMinContextTokens, v))
+}
+
+// CostPer1mInput applies equality check predicate on the "cost_per_1m_input" field. It's identical to CostPer1mInputEQ.
+func CostPer1mInput(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mInput, vc))
+}
+
+// CostPer1mOutput applies equality check predicate on the "cost_per_1m_output" field. It's identical to CostPer1mOutputEQ.
+func CostPer1mOutput(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mOutput, vc))
+}
+
+// CostPer1mCacheRead applies equality check predicate on the "cost_per_1m_cache_read" field. It's identical to CostPer1mCacheReadEQ.
+func CostPer1mCacheRead(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mCacheRead, vc))
+}
+
+// CostPer1mCacheWrite applies equality check predicate on the "cost_per_1m_cache_write" field. It's identical to CostPer1mCacheWriteEQ.
+func CostPer1mCacheWrite(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mCacheWrite, vc))
+}
+
+// CostPer1mReasoning applies equality check predicate on the "cost_per_1m_reasoning" field. It's identical to CostPer1mReasoningEQ.
+func CostPer1mReasoning(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mReasoning, vc))
 }
 
 // EffectiveFrom applies equality check predicate on the "effective_from" field. It's identical to EffectiveFromEQ.
@@ -219,6 +250,326 @@ func MinContextTokensLT(v int64) predicate.Price {
 // MinContextTokensLTE applies the LTE predicate on the "min_context_tokens" field.
 func MinContextTokensLTE(v int64) predicate.Price {
 	return predicate.Price(sql.FieldLTE(FieldMinContextTokens, v))
+}
+
+// CostPer1mInputEQ applies the EQ predicate on the "cost_per_1m_input" field.
+func CostPer1mInputEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mInput, vc))
+}
+
+// CostPer1mInputNEQ applies the NEQ predicate on the "cost_per_1m_input" field.
+func CostPer1mInputNEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldNEQ(FieldCostPer1mInput, vc))
+}
+
+// CostPer1mInputIn applies the In predicate on the "cost_per_1m_input" field.
+func CostPer1mInputIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldIn(FieldCostPer1mInput, v...))
+}
+
+// CostPer1mInputNotIn applies the NotIn predicate on the "cost_per_1m_input" field.
+func CostPer1mInputNotIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldNotIn(FieldCostPer1mInput, v...))
+}
+
+// CostPer1mInputGT applies the GT predicate on the "cost_per_1m_input" field.
+func CostPer1mInputGT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGT(FieldCostPer1mInput, vc))
+}
+
+// CostPer1mInputGTE applies the GTE predicate on the "cost_per_1m_input" field.
+func CostPer1mInputGTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGTE(FieldCostPer1mInput, vc))
+}
+
+// CostPer1mInputLT applies the LT predicate on the "cost_per_1m_input" field.
+func CostPer1mInputLT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLT(FieldCostPer1mInput, vc))
+}
+
+// CostPer1mInputLTE applies the LTE predicate on the "cost_per_1m_input" field.
+func CostPer1mInputLTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLTE(FieldCostPer1mInput, vc))
+}
+
+// CostPer1mInputIsNil applies the IsNil predicate on the "cost_per_1m_input" field.
+func CostPer1mInputIsNil() predicate.Price {
+	return predicate.Price(sql.FieldIsNull(FieldCostPer1mInput))
+}
+
+// CostPer1mInputNotNil applies the NotNil predicate on the "cost_per_1m_input" field.
+func CostPer1mInputNotNil() predicate.Price {
+	return predicate.Price(sql.FieldNotNull(FieldCostPer1mInput))
+}
+
+// CostPer1mOutputEQ applies the EQ predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mOutput, vc))
+}
+
+// CostPer1mOutputNEQ applies the NEQ predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputNEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldNEQ(FieldCostPer1mOutput, vc))
+}
+
+// CostPer1mOutputIn applies the In predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldIn(FieldCostPer1mOutput, v...))
+}
+
+// CostPer1mOutputNotIn applies the NotIn predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputNotIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldNotIn(FieldCostPer1mOutput, v...))
+}
+
+// CostPer1mOutputGT applies the GT predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputGT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGT(FieldCostPer1mOutput, vc))
+}
+
+// CostPer1mOutputGTE applies the GTE predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputGTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGTE(FieldCostPer1mOutput, vc))
+}
+
+// CostPer1mOutputLT applies the LT predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputLT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLT(FieldCostPer1mOutput, vc))
+}
+
+// CostPer1mOutputLTE applies the LTE predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputLTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLTE(FieldCostPer1mOutput, vc))
+}
+
+// CostPer1mOutputIsNil applies the IsNil predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputIsNil() predicate.Price {
+	return predicate.Price(sql.FieldIsNull(FieldCostPer1mOutput))
+}
+
+// CostPer1mOutputNotNil applies the NotNil predicate on the "cost_per_1m_output" field.
+func CostPer1mOutputNotNil() predicate.Price {
+	return predicate.Price(sql.FieldNotNull(FieldCostPer1mOutput))
+}
+
+// CostPer1mCacheReadEQ applies the EQ predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mCacheRead, vc))
+}
+
+// CostPer1mCacheReadNEQ applies the NEQ predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadNEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldNEQ(FieldCostPer1mCacheRead, vc))
+}
+
+// CostPer1mCacheReadIn applies the In predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldIn(FieldCostPer1mCacheRead, v...))
+}
+
+// CostPer1mCacheReadNotIn applies the NotIn predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadNotIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldNotIn(FieldCostPer1mCacheRead, v...))
+}
+
+// CostPer1mCacheReadGT applies the GT predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadGT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGT(FieldCostPer1mCacheRead, vc))
+}
+
+// CostPer1mCacheReadGTE applies the GTE predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadGTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGTE(FieldCostPer1mCacheRead, vc))
+}
+
+// CostPer1mCacheReadLT applies the LT predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadLT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLT(FieldCostPer1mCacheRead, vc))
+}
+
+// CostPer1mCacheReadLTE applies the LTE predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadLTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLTE(FieldCostPer1mCacheRead, vc))
+}
+
+// CostPer1mCacheReadIsNil applies the IsNil predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadIsNil() predicate.Price {
+	return predicate.Price(sql.FieldIsNull(FieldCostPer1mCacheRead))
+}
+
+// CostPer1mCacheReadNotNil applies the NotNil predicate on the "cost_per_1m_cache_read" field.
+func CostPer1mCacheReadNotNil() predicate.Price {
+	return predicate.Price(sql.FieldNotNull(FieldCostPer1mCacheRead))
+}
+
+// CostPer1mCacheWriteEQ applies the EQ predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mCacheWrite, vc))
+}
+
+// CostPer1mCacheWriteNEQ applies the NEQ predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteNEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldNEQ(FieldCostPer1mCacheWrite, vc))
+}
+
+// CostPer1mCacheWriteIn applies the In predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldIn(FieldCostPer1mCacheWrite, v...))
+}
+
+// CostPer1mCacheWriteNotIn applies the NotIn predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteNotIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldNotIn(FieldCostPer1mCacheWrite, v...))
+}
+
+// CostPer1mCacheWriteGT applies the GT predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteGT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGT(FieldCostPer1mCacheWrite, vc))
+}
+
+// CostPer1mCacheWriteGTE applies the GTE predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteGTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGTE(FieldCostPer1mCacheWrite, vc))
+}
+
+// CostPer1mCacheWriteLT applies the LT predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteLT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLT(FieldCostPer1mCacheWrite, vc))
+}
+
+// CostPer1mCacheWriteLTE applies the LTE predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteLTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLTE(FieldCostPer1mCacheWrite, vc))
+}
+
+// CostPer1mCacheWriteIsNil applies the IsNil predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteIsNil() predicate.Price {
+	return predicate.Price(sql.FieldIsNull(FieldCostPer1mCacheWrite))
+}
+
+// CostPer1mCacheWriteNotNil applies the NotNil predicate on the "cost_per_1m_cache_write" field.
+func CostPer1mCacheWriteNotNil() predicate.Price {
+	return predicate.Price(sql.FieldNotNull(FieldCostPer1mCacheWrite))
+}
+
+// CostPer1mReasoningEQ applies the EQ predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldEQ(FieldCostPer1mReasoning, vc))
+}
+
+// CostPer1mReasoningNEQ applies the NEQ predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningNEQ(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldNEQ(FieldCostPer1mReasoning, vc))
+}
+
+// CostPer1mReasoningIn applies the In predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldIn(FieldCostPer1mReasoning, v...))
+}
+
+// CostPer1mReasoningNotIn applies the NotIn predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningNotIn(vs ...money.USD) predicate.Price {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.Price(sql.FieldNotIn(FieldCostPer1mReasoning, v...))
+}
+
+// CostPer1mReasoningGT applies the GT predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningGT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGT(FieldCostPer1mReasoning, vc))
+}
+
+// CostPer1mReasoningGTE applies the GTE predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningGTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldGTE(FieldCostPer1mReasoning, vc))
+}
+
+// CostPer1mReasoningLT applies the LT predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningLT(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLT(FieldCostPer1mReasoning, vc))
+}
+
+// CostPer1mReasoningLTE applies the LTE predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningLTE(v money.USD) predicate.Price {
+	vc := int64(v)
+	return predicate.Price(sql.FieldLTE(FieldCostPer1mReasoning, vc))
+}
+
+// CostPer1mReasoningIsNil applies the IsNil predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningIsNil() predicate.Price {
+	return predicate.Price(sql.FieldIsNull(FieldCostPer1mReasoning))
+}
+
+// CostPer1mReasoningNotNil applies the NotNil predicate on the "cost_per_1m_reasoning" field.
+func CostPer1mReasoningNotNil() predicate.Price {
+	return predicate.Price(sql.FieldNotNull(FieldCostPer1mReasoning))
 }
 
 // EffectiveFromEQ applies the EQ predicate on the "effective_from" field.

@@ -18,15 +18,18 @@ type Price struct{ ent.Schema }
 // Mixin of the Price.
 func (Price) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
 
-// Fields of the Price.
+// Fields of the Price. Each meter has its rate in a column of its own, so that rates can be asked for and sorted by.
 func (Price) Fields() []ent.Field {
+	rate := func(meter string) ent.Field {
+		return field.Int64("cost_per_1m_" + meter).GoType(money.USD(0)).Optional().Nillable().
+			Comment("nano-USD per 1M tokens of " + meter + "; NULL: not known")
+	}
 	return []ent.Field{
 		id("model_id", "the model"),
 		field.String("service_tier").Default("standard").Comment("such as standard, batch, flex, priority"),
 		field.Int64("min_context_tokens").Default(0).
 			Comment("the rates hold for whole requests with at least this many input tokens, cached ones included"),
-		field.JSON("rates", money.Rates{}).SchemaType(jsonText).
-			Comment("meter name to nano-USD per 1M units; a meter without an entry has no known price"),
+		rate("input"), rate("output"), rate("cache_read"), rate("cache_write"), rate("reasoning"),
 		field.Time("effective_from").Comment("first instant the rates hold, UTC"),
 		field.Time("effective_to").Optional().Nillable().
 			Comment("first instant they no longer hold, UTC; NULL: current"),
@@ -65,7 +68,9 @@ func (Price) Annotations() []schema.Annotation {
 		entsql.Checks(map[string]string{
 			"prices_service_tier":       "length(service_tier) BETWEEN 1 AND 64",
 			"prices_min_context_tokens": "min_context_tokens >= 0",
-			"prices_interval":           "effective_to IS NULL OR effective_to > effective_from",
+			"prices_rates": amounts("cost_per_1m_input", "cost_per_1m_output", "cost_per_1m_cache_read", "cost_per_1m_cache_write",
+				"cost_per_1m_reasoning"),
+			"prices_interval": "effective_to IS NULL OR effective_to > effective_from",
 		}),
 	}
 }
