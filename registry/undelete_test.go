@@ -136,7 +136,8 @@ func testUndelete(t *testing.T, e engine) {
 		live := must(reg.UndeleteModel(ctx, before.ID))
 		require.Nil(t, live.DeletedAt)
 		require.Equal(t, before.ID, must(reg.FindModel(ctx, p.ID, "gpt-3")).ID)
-		require.Len(t, must(reg.ListAudit(ctx, registry.AuditFilter{Action: registry.ActionUndelete, EntityID: before.ID.String()})), 1)
+		filter := registry.AuditFilter{Action: registry.ActionUndelete, EntityID: before.ID.String()}
+		require.Len(t, must(reg.ListAudit(ctx, filter)), 1)
 	})
 	t.Run("OK_key", func(t *testing.T) {
 		require.NoError(t, reg.DegradeKey(ctx, other.ID, "429", time.Hour))
@@ -205,7 +206,8 @@ func testFamilies(t *testing.T, e engine) {
 	p := mustProvider(t, reg, "openai")
 	var families []*ent.ModelFamily
 	for i := range 2 {
-		families = append(families, must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: fmt.Sprint("f", i)})))
+		in := registry.FamilyInput{ProviderID: p.ID, Name: fmt.Sprint("f", i)}
+		families = append(families, must(reg.CreateFamily(ctx, in)))
 	}
 	m := must(reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, FamilyID: families[0].ID, ModelID: "gpt-4"}))
 	clock.Advance(time.Minute)
@@ -217,7 +219,8 @@ func testFamilies(t *testing.T, e engine) {
 		require.Equal(t, families[0].ID, must(reg.FindFamily(ctx, p.ID, "gpt")).ID)
 		require.Equal(t, "gpt", must(reg.GetFamily(ctx, families[0].ID)).Name)
 		require.Equal(t, families[0].ID, *must(reg.GetModel(ctx, m.ID)).FamilyID)
-		require.Len(t, must(reg.ListAudit(ctx, registry.AuditFilter{Entity: registry.EntityFamily, Action: registry.ActionUpdate})), 1)
+		filter := registry.AuditFilter{Entity: registry.EntityFamily, Action: registry.ActionUpdate}
+		require.Len(t, must(reg.ListAudit(ctx, filter)), 1)
 	})
 	t.Run("Err", func(t *testing.T) {
 		_, err := reg.UpdateFamily(ctx, families[0].ID, registry.FamilyUpdate{Name: ptr("f1")})
@@ -236,7 +239,9 @@ func testFamilies(t *testing.T, e engine) {
 		require.Nil(t, must(reg.GetModel(ctx, m.ID)).FamilyID)
 		_, err := reg.GetFamily(ctx, families[0].ID)
 		require.ErrorIs(t, err, registry.ErrNotFound)
-		entries := must(reg.ListAudit(ctx, registry.AuditFilter{Entity: registry.EntityModel, Action: registry.ActionUpdate, EntityID: m.ID.String()}))
+		entries := must(reg.ListAudit(ctx, registry.AuditFilter{
+			Entity: registry.EntityModel, Action: registry.ActionUpdate, EntityID: m.ID.String(),
+		}))
 		require.Len(t, entries, 1)
 		require.Contains(t, string(entries[0].Before), families[0].ID.String(), "which models had it")
 	})
@@ -273,14 +278,17 @@ func testUpdateSDKVersion(t *testing.T, e engine) {
 	p := mustProvider(t, reg, "openai")
 	sdk := must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: "1", SDKPath: "sdks/1"}))
 	failed := sdkversion.CompilationStatusFailed
-	up := must(reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKUpdate{CompilationStatus: &failed, TestResults: ptr("2 failed")}))
+	in := registry.SDKUpdate{CompilationStatus: &failed, TestResults: ptr("2 failed")}
+	up := must(reg.UpdateSDKVersion(ctx, sdk.ID, in))
 	require.Equal(t, []any{failed, "2 failed", "sdks/1"}, []any{up.CompilationStatus, up.TestResults, up.SdkPath})
 	require.Equal(t, up.String(), must(reg.FindSDKVersion(ctx, p.ID, "1")).String())
 	require.Len(t, must(reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: failed})), 1)
-	require.Empty(t, must(reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: sdkversion.CompilationStatusPending})))
+	pending := registry.SDKFilter{CompilationStatus: sdkversion.CompilationStatusPending}
+	require.Empty(t, must(reg.ListSDKVersions(ctx, pending)))
 	_, err := reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: "no"})
 	require.ErrorIs(t, err, registry.ErrInvalidData)
-	_, err = reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKUpdate{CompilationStatus: ptr(sdkversion.CompilationStatus("no"))})
+	in.CompilationStatus = ptr(sdkversion.CompilationStatus("no"))
+	_, err = reg.UpdateSDKVersion(ctx, sdk.ID, in)
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 	_, err = reg.UpdateSDKVersion(ctx, uuid.New(), registry.SDKUpdate{CompilationStatus: &failed})
 	require.ErrorIs(t, err, registry.ErrNotFound)
@@ -302,13 +310,17 @@ func testDiscoveryResult(t *testing.T, e engine) {
 	require.JSONEq(t, `{"models": 7}`, string(both.DiscoveredData))
 	require.Equal(t, "page 2: timeout", both.ErrorMessage)
 	require.Equal(t, both.String(), must(reg.GetDiscoveryLog(ctx, log.ID)).String())
-	one := must(reg.UpdateDiscoveryResult(ctx, log.ID, registry.DiscoveryResult{Data: []byte(`{}`)}, discoverylog.StatusSuccess))
+	found := registry.DiscoveryResult{Data: []byte(`{}`)}
+	one := must(reg.UpdateDiscoveryResult(ctx, log.ID, found, discoverylog.StatusSuccess))
 	require.Equal(t, []any{"{}", ""}, []any{string(one.DiscoveredData), one.ErrorMessage})
-	for name, bad := range map[string]registry.DiscoveryResult{"no JSON": {Data: []byte("{")}, "an error": {Data: errors.New("x")}} {
+	for name, bad := range map[string]registry.DiscoveryResult{
+		"no JSON": {Data: []byte("{")}, "an error": {Data: errors.New("x")},
+	} {
 		_, err := reg.UpdateDiscoveryResult(ctx, log.ID, bad, discoverylog.StatusSuccess)
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
-	must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "other", ProviderID: mustProvider(t, reg, "other").ID}))
+	other := mustProvider(t, reg, "other")
+	must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "other", ProviderID: other.ID}))
 	require.Len(t, must(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Identifier: "openai"})), 1)
 	require.Len(t, must(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Status: discoverylog.StatusPending})), 1)
 	_, err = reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Status: "no"})
