@@ -22,7 +22,7 @@ func TestRates(t *testing.T) {
 
 func testRates(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	t.Helper()
-	applyBefore(t, db, d, "rate_columns")
+	applyBefore(t, db, d, "usage_quarters") // the last one before which the old ledger fits
 	insertOldLedger(t, db)
 	id := func(n int) string { return fmt.Sprintf("01920000-0000-7000-8000-%012d", n) }
 	for n, rates := range []string{

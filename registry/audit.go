@@ -79,7 +79,8 @@ type AuditFilter struct {
 	After uuid.UUID // the last entry of the page before, all that follow are older; zero: from the newest
 }
 
-func (fl AuditFilter) next(last *ent.AuditEntry) (AuditFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl AuditFilter) Next(last *ent.AuditEntry) (AuditFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

@@ -156,7 +156,8 @@ type DiscoveryFilter struct {
 	After uuid.UUID // the last log of the page before; zero: from the newest
 }
 
-func (fl DiscoveryFilter) next(last *ent.DiscoveryLog) (DiscoveryFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl DiscoveryFilter) Next(last *ent.DiscoveryLog) (DiscoveryFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

@@ -61,7 +61,8 @@ var (
 	// ErrDiskFull is returned when the disk is full, or a quota is reached. Reads still work. In
 	// WAL mode even a DELETE needs space: free some outside of the database.
 	ErrDiskFull error = &sentinel{text: "disk full"}
-	// ErrCorrupt is returned when the file is damaged or is not a database.
+	// ErrCorrupt is returned when the file is damaged or is not a database. SQLite also takes some disks that cannot read
+	// for damaged files.
 	ErrCorrupt error = &sentinel{text: "corrupt database"}
 	// ErrUnavailable is returned when the server cannot be reached, has no connection to spare, or is
 	// starting or stopping, after half a minute of trying unless the context ended earlier; and when a SQLite file was
@@ -151,10 +152,10 @@ type driverError struct {
 }
 
 func (e *driverError) Error() string {
-	switch e.kind {
-	case ErrConflict, ErrClosed: // the operation and the kind say it all
+	switch {
+	case errors.Is(e.kind, ErrConflict), errors.Is(e.kind, ErrClosed): // the operation and the kind say it all
 		return fmt.Sprintf("%s: %s", e.op, e.kind)
-	case ErrForeignKey:
+	case errors.Is(e.kind, ErrForeignKey):
 		return fmt.Sprintf("%s: %s: usage or other rows refer to it, or a row that it refers to is gone", e.op, e.kind)
 	}
 	return fmt.Sprintf("%s: %s: %s", e.op, e.kind, store.Text(e.cause))

@@ -87,7 +87,8 @@ type EventFilter struct {
 	After uuid.UUID // the last event of the page before, all that follow are older; zero: from the newest
 }
 
-func (fl EventFilter) next(last *ent.UsageEvent) (EventFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl EventFilter) Next(last *ent.UsageEvent) (EventFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

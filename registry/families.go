@@ -97,7 +97,8 @@ type FamilyFilter struct {
 	After uuid.UUID // the last family of the page before; zero: from the first
 }
 
-func (fl FamilyFilter) next(last *ent.ModelFamily) (FamilyFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl FamilyFilter) Next(last *ent.ModelFamily) (FamilyFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

@@ -43,7 +43,8 @@ type KeyFilter struct {
 	After uuid.UUID // the last key of the page before; zero: from the first
 }
 
-func (fl KeyFilter) next(last *ent.APIKey) (KeyFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl KeyFilter) Next(last *ent.APIKey) (KeyFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

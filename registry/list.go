@@ -36,7 +36,7 @@ type Page struct {
 //
 // It ends after an error of the list. Rows that are created meanwhile are among them if they come after those that were
 // read. R and F are the list's own: each of the registry's filters will do.
-func All[F interface{ next(R) (F, int) }, R any](
+func All[F interface{ Next(R) (F, int) }, R any](
 	ctx context.Context, list func(context.Context, F) ([]R, error), filter F,
 ) iter.Seq2[R, error] {
 	return func(yield func(R, error) bool) {
@@ -55,7 +55,7 @@ func All[F interface{ next(R) (F, int) }, R any](
 			if len(page) == 0 {
 				return
 			}
-			following, size := filter.next(page[len(page)-1])
+			following, size := filter.Next(page[len(page)-1])
 			if len(page) < size {
 				return
 			}

@@ -57,6 +57,7 @@ func afterID(text string) uuid.UUID {
 
 // lists returns every list, with a provider and a model of which more can be made.
 func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) map[string]aList {
+	t.Helper()
 	ctx := t.Context()
 	log := func(n int) {
 		l := must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: fmt.Sprint("x", n%2)}))
@@ -314,7 +315,8 @@ func testLists(t *testing.T, e engine) {
 			seen++
 		}
 		require.Equal(t, []int{1, 2}, []int{seen, calls})
-		for range registry.All(t.Context(), list, registry.SettingFilter{Limit: 1}) {
+		for _, err := range registry.All(t.Context(), list, registry.SettingFilter{Limit: 1}) {
+			require.NoError(t, err)
 			break
 		}
 		require.Equal(t, 3, calls)

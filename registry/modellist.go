@@ -51,7 +51,8 @@ type ModelFilter struct {
 	After uuid.UUID  // the last model of the page before, in the same order; zero: from the first
 }
 
-func (fl ModelFilter) next(last *ent.Model) (ModelFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl ModelFilter) Next(last *ent.Model) (ModelFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

@@ -278,7 +278,8 @@ type PriceFilter struct {
 	After uuid.UUID // the last price of the page before; zero: from the first
 }
 
-func (fl PriceFilter) next(last *ent.Price) (PriceFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl PriceFilter) Next(last *ent.Price) (PriceFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

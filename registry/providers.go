@@ -151,7 +151,8 @@ type ProviderFilter struct {
 	After uuid.UUID // the last provider of the page before; zero: from the first
 }
 
-func (fl ProviderFilter) next(last *ent.Provider) (ProviderFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl ProviderFilter) Next(last *ent.Provider) (ProviderFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

@@ -83,7 +83,8 @@ type QuotaGroupFilter struct {
 	After uuid.UUID // the last group of the page before; zero: from the first
 }
 
-func (fl QuotaGroupFilter) next(last *ent.QuotaGroup) (QuotaGroupFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl QuotaGroupFilter) Next(last *ent.QuotaGroup) (QuotaGroupFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

@@ -66,7 +66,7 @@ func testReportNames(t *testing.T, e engine) {
 	rows, err = reg.UsageReport(ctx, in)
 	require.NoError(t, err)
 	for _, row := range rows {
-		require.Empty(t, row.ReportNames.Provider, "names go with ids")
+		require.Empty(t, row.Provider, "names go with ids")
 		require.Contains(t, []string{"m", "bare"}, row.Model)
 	}
 	in.By = nil

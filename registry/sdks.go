@@ -141,7 +141,8 @@ type SDKFilter struct {
 	After uuid.UUID // the last SDK version of the page before; zero: from the newest
 }
 
-func (fl SDKFilter) next(last *ent.SDKVersion) (SDKFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl SDKFilter) Next(last *ent.SDKVersion) (SDKFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

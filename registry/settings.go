@@ -96,7 +96,8 @@ type SettingFilter struct {
 	After string // the key of the last setting of the page before; empty: from the first
 }
 
-func (fl SettingFilter) next(last *ent.Setting) (SettingFilter, int) {
+// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+func (fl SettingFilter) Next(last *ent.Setting) (SettingFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -37,6 +38,7 @@ var unstorable = map[string]string{
 // texts are the rows that texts are written to.
 type texts struct {
 	*registry.Registry
+	t        *testing.T
 	n        int
 	provider *ent.Provider
 	model    *ent.Model
@@ -55,7 +57,7 @@ func (x *texts) unique() string {
 type textInput struct {
 	column string
 	prose  bool // it is for people
-	write  func(t *testing.T, x *texts, text string) (stored string, err error)
+	write  func(ctx context.Context, x *texts, text string) (stored string, err error)
 }
 
 // of returns what is stored of a row, if it could be written.
@@ -67,206 +69,206 @@ func of[T any](row *T, err error, column func(*T) string) (string, error) {
 }
 
 var catalogTexts = []textInput{
-	{"providers.name", false, func(t *testing.T, x *texts, text string) (string, error) {
-		p, err := x.CreateProvider(t.Context(), registry.ProviderInput{Name: text})
+	{"providers.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		p, err := x.CreateProvider(ctx, registry.ProviderInput{Name: text})
 		return of(p, err, func(p *ent.Provider) string { return p.Name })
 	}},
-	{"providers.display_name", true, func(t *testing.T, x *texts, text string) (string, error) {
-		p, err := x.CreateProvider(t.Context(), registry.ProviderInput{Name: x.unique(), DisplayName: text})
+	{"providers.display_name", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		p, err := x.CreateProvider(ctx, registry.ProviderInput{Name: x.unique(), DisplayName: text})
 		return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
 	}},
-	{"providers.display_name", true, func(t *testing.T, x *texts, text string) (string, error) {
-		p, err := x.UpdateProvider(t.Context(), x.provider.ID, registry.ProviderUpdate{DisplayName: &text})
+	{"providers.display_name", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		p, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{DisplayName: &text})
 		return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
 	}},
-	{"providers.base_url", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateProvider(t.Context(), x.provider.ID, registry.ProviderUpdate{BaseURL: ptr("https://x.example/" + text)})
+	{"providers.base_url", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{BaseURL: ptr("https://x.example/" + text)})
 		return "", err
 	}},
-	{"providers.description", true, func(t *testing.T, x *texts, text string) (string, error) {
-		p, err := x.UpdateProvider(t.Context(), x.provider.ID, registry.ProviderUpdate{Description: &text})
+	{"providers.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		p, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{Description: &text})
 		return of(p, err, func(p *ent.Provider) string { return p.Description })
 	}},
-	{"providers.name", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{Name: text}}}, nil)
+	{"providers.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{Name: text}}}, nil)
 		return "", err
 	}},
-	{"prices.source", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: text}, nil)
+	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: text}, nil)
 		return "", err
 	}},
-	{"models.name", true, func(t *testing.T, x *texts, text string) (string, error) {
+	{"models.name", true, func(ctx context.Context, x *texts, text string) (string, error) {
 		id := x.unique()
-		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
+		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
 			Name: x.provider.Name, Models: []catalog.Model{{ModelID: id, Name: text}},
 		}}}, nil)
 		if err != nil {
 			return "", err
 		}
-		m, err := x.FindModel(t.Context(), x.provider.ID, id)
+		m, err := x.FindModel(ctx, x.provider.ID, id)
 		return of(m, err, func(m *ent.Model) string { return m.Name })
 	}},
-	{"model_families.name", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.ImportCatalog(t.Context(), catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
+	{"model_families.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
 			Name: x.provider.Name, Models: []catalog.Model{{ModelID: x.unique(), Family: text}},
 		}}}, nil)
 		return "", err
 	}},
-	{"model_families.name", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: x.provider.ID, Name: text})
+	{"model_families.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateFamily(ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: text})
 		return "", err
 	}},
-	{"model_families.description", true, func(t *testing.T, x *texts, text string) (string, error) {
-		f, err := x.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text})
+	{"model_families.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		f, err := x.CreateFamily(ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text})
 		return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
 	}},
-	{"models.model_id", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateModel(t.Context(), registry.ModelInput{ProviderID: x.provider.ID, ModelID: text})
+	{"models.model_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateModel(ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: text})
 		return "", err
 	}},
-	{"models.name", true, func(t *testing.T, x *texts, text string) (string, error) {
-		m, err := x.CreateModel(t.Context(), registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), Name: text})
+	{"models.name", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		m, err := x.CreateModel(ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), Name: text})
 		return of(m, err, func(m *ent.Model) string { return m.Name })
 	}},
-	{"models.description", true, func(t *testing.T, x *texts, text string) (string, error) {
-		m, err := x.UpdateModel(t.Context(), x.model.ID, registry.ModelUpdate{Name: &text, Description: &text})
+	{"models.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		m, err := x.UpdateModel(ctx, x.model.ID, registry.ModelUpdate{Name: &text, Description: &text})
 		return of(m, err, func(m *ent.Model) string { return m.Description })
 	}},
-	{"prices.source", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateModel(t.Context(), registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), PriceSource: text})
+	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateModel(ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), PriceSource: text})
 		return "", err
 	}},
-	{"prices.source", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateModelPricing(t.Context(), x.model.ID, registry.PriceInput{Rates: gpt4(), Source: text})
+	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateModelPricing(ctx, x.model.ID, registry.PriceInput{Rates: gpt4(), Source: text})
 		return "", err
 	}},
-	{"prices.service_tier", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateModelPricing(t.Context(), x.model.ID, registry.PriceInput{Rates: gpt4(), ServiceTier: text})
+	{"prices.service_tier", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateModelPricing(ctx, x.model.ID, registry.PriceInput{Rates: gpt4(), ServiceTier: text})
 		return "", err
 	}},
-	{"prices.rates", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateModelPricing(t.Context(), x.model.ID, registry.PriceInput{Rates: money.Rates{text: 1}})
+	{"prices.rates", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateModelPricing(ctx, x.model.ID, registry.PriceInput{Rates: money.Rates{text: 1}})
 		return "", err
 	}},
 }
 
 var keyTexts = []textInput{
-	{"quota_groups.name", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: x.provider.ID, Name: text})
+	{"quota_groups.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: x.provider.ID, Name: text})
 		return "", err
 	}},
-	{"quota_groups.name", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateQuotaGroup(t.Context(), x.group.ID, registry.QuotaGroupUpdate{Name: &text})
+	{"quota_groups.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateQuotaGroup(ctx, x.group.ID, registry.QuotaGroupUpdate{Name: &text})
 		return "", err
 	}},
-	{"api_keys.label", true, func(t *testing.T, x *texts, text string) (string, error) {
-		k, err := x.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), Label: text})
+	{"api_keys.label", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		k, err := x.AddAPIKey(ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), Label: text})
 		return of(k, err, func(k *ent.APIKey) string { return k.Label })
 	}},
-	{"api_keys.label", true, func(t *testing.T, x *texts, text string) (string, error) {
-		k, err := x.UpdateAPIKey(t.Context(), x.key.ID, registry.KeyUpdate{Label: &text})
+	{"api_keys.label", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		k, err := x.UpdateAPIKey(ctx, x.key.ID, registry.KeyUpdate{Label: &text})
 		return of(k, err, func(k *ent.APIKey) string { return k.Label })
 	}},
-	{"api_keys.allowed_models", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateAPIKey(t.Context(), x.key.ID, registry.KeyUpdate{AllowedModels: &[]string{text}})
+	{"api_keys.allowed_models", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateAPIKey(ctx, x.key.ID, registry.KeyUpdate{AllowedModels: &[]string{text}})
 		return "", err
 	}},
-	{"api_keys.denied_models", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), DeniedModels: []string{text}})
+	{"api_keys.denied_models", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.AddAPIKey(ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), DeniedModels: []string{text}})
 		return "", err
 	}},
-	{"api_keys.key_prefix", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: x.provider.ID, APIKey: text})
+	{"api_keys.key_prefix", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.AddAPIKey(ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: text})
 		return "", err
 	}},
-	{"api_keys.key_prefix", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.RotateAPIKey(t.Context(), x.key.ID, registry.KeyRotation{APIKey: text})
+	{"api_keys.key_prefix", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.RotateAPIKey(ctx, x.key.ID, registry.KeyRotation{APIKey: text})
 		return "", err
 	}},
 }
 
 var otherTexts = []textInput{
-	{"discovery_logs.identifier", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: text})
+	{"discovery_logs.identifier", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: text})
 		return "", err
 	}},
-	{"discovery_logs.source", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x", Source: text})
+	{"discovery_logs.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "x", Source: text})
 		return "", err
 	}},
-	{"discovery_logs.llm_model", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x", LLMModel: text})
+	{"discovery_logs.llm_model", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "x", LLMModel: text})
 		return "", err
 	}},
-	{"discovery_logs.discovered_data", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateDiscoveryResult(t.Context(), x.log.ID, json.RawMessage(`{"x": "`+text+`}`), discoverylog.StatusSuccess)
+	{"discovery_logs.discovered_data", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateDiscoveryResult(ctx, x.log.ID, json.RawMessage(`{"x": "`+text+`}`), discoverylog.StatusSuccess)
 		return "", err
 	}},
-	{"sdk_versions.version", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: text})
+	{"sdk_versions.version", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: text})
 		return "", err
 	}},
-	{"sdk_versions.sdk_path", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text})
+	{"sdk_versions.sdk_path", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text})
 		return "", err
 	}},
-	{"sdk_versions.test_results", true, func(t *testing.T, x *texts, text string) (string, error) {
-		s, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text})
+	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		s, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text})
 		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
 	}},
-	{"sdk_versions.code_hash", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text})
+	{"sdk_versions.code_hash", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text})
 		return "", err
 	}},
-	{"settings.key", false, func(t *testing.T, x *texts, text string) (string, error) {
-		return "", x.SetSetting(t.Context(), text, "v")
+	{"settings.key", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		return "", x.SetSetting(ctx, text, "v")
 	}},
-	{"settings.value", true, func(t *testing.T, x *texts, text string) (string, error) {
-		if err := x.SetSetting(t.Context(), "k", text); err != nil {
+	{"settings.value", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		if err := x.SetSetting(ctx, "k", text); err != nil {
 			return "", err
 		}
-		return x.GetSetting(t.Context(), "k")
+		return x.GetSetting(ctx, "k")
 	}},
-	{"usage_events.request_id", false, func(t *testing.T, x *texts, text string) (string, error) {
-		return "", x.RecordUsage(t.Context(), registry.UsageInput{ModelID: x.model.ID, APIKeyID: x.key.ID, RequestID: text})
+	{"usage_events.request_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		return "", x.RecordUsage(ctx, registry.UsageInput{ModelID: x.model.ID, APIKeyID: x.key.ID, RequestID: text})
 	}},
-	{"usage_events.request_id", false, func(t *testing.T, x *texts, text string) (string, error) {
-		return "", x.RecordUsageBatch(t.Context(), []registry.UsageInput{{ModelID: x.model.ID, APIKeyID: x.key.ID, ServiceTier: text}})
+	{"usage_events.request_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		return "", x.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: x.model.ID, APIKeyID: x.key.ID, ServiceTier: text}})
 	}},
-	{"usage_events.error_class", false, func(t *testing.T, x *texts, text string) (string, error) {
-		lease, err := x.AcquireKey(t.Context(), registry.AcquireInput{ProviderID: x.provider.ID, ModelID: x.model.ID, TTL: time.Minute})
-		require.NoError(t, err)
-		return "", lease.Settle(t.Context(), registry.UsageInput{Failed: true, ErrorClass: text})
+	{"usage_events.error_class", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		lease, err := x.AcquireKey(ctx, registry.AcquireInput{ProviderID: x.provider.ID, ModelID: x.model.ID, TTL: time.Minute})
+		require.NoError(x.t, err)
+		return "", lease.Settle(ctx, registry.UsageInput{Failed: true, ErrorClass: text})
 	}},
-	{"audit_log.actor", false, func(t *testing.T, x *texts, text string) (string, error) {
-		return "", x.As(text).SetSetting(t.Context(), x.unique(), "v")
+	{"audit_log.actor", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		return "", x.As(text).SetSetting(ctx, x.unique(), "v")
 	}},
 }
 
 // filterTexts are those that are looked for.
 var filterTexts = []textInput{
-	{"actor", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.ListAudit(t.Context(), registry.AuditFilter{Actor: text})
+	{"actor", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.ListAudit(ctx, registry.AuditFilter{Actor: text})
 		return "", err
 	}},
-	{"entity_id", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.ListAudit(t.Context(), registry.AuditFilter{EntityID: text})
+	{"entity_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.ListAudit(ctx, registry.AuditFilter{EntityID: text})
 		return "", err
 	}},
-	{"request_id", false, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.ListUsageEvents(t.Context(), registry.EventFilter{RequestID: text})
+	{"request_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.ListUsageEvents(ctx, registry.EventFilter{RequestID: text})
 		return "", err
 	}},
-	{"search", true, func(t *testing.T, x *texts, text string) (string, error) {
-		_, err := x.UpdateModel(t.Context(), x.model.ID, registry.ModelUpdate{Name: ptr("<" + text + ">")})
+	{"search", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateModel(ctx, x.model.ID, registry.ModelUpdate{Name: ptr("<" + text + ">")})
 		if err != nil {
 			return "", err
 		}
-		found, err := x.ListModels(t.Context(), registry.ModelFilter{Search: "<" + text + ">"})
+		found, err := x.ListModels(ctx, registry.ModelFilter{Search: "<" + text + ">"})
 		if err != nil {
 			return "", err
 		}
-		require.Len(t, found, 1)
+		require.Len(x.t, found, 1)
 		return text, nil
 	}},
 }
@@ -278,7 +280,7 @@ func TestTexts(t *testing.T) { eachEngine(t, testTexts) }
 func testTexts(t *testing.T, e engine) {
 	t.Parallel()
 	reg, _ := e.setup(t)
-	x := &texts{Registry: reg, provider: mustProvider(t, reg, "openai")}
+	x := &texts{Registry: reg, t: t, provider: mustProvider(t, reg, "openai")}
 	x.model, x.key = mustModel(t, reg, x.provider.ID, "m", gpt4()), mustKey(t, reg, x.provider.ID, 1)
 	var err error
 	x.group, err = reg.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: x.provider.ID, Name: "g"})
@@ -289,7 +291,7 @@ func testTexts(t *testing.T, e engine) {
 	for _, inputs := range [][]textInput{catalogTexts, keyTexts, otherTexts, filterTexts} {
 		for _, in := range inputs {
 			for name, text := range unstorable {
-				_, err := in.write(t, x, text)
+				_, err := in.write(t.Context(), x, text)
 				require.ErrorIs(t, err, registry.ErrInvalidData, "%s with %s", in.column, name)
 				require.NotContains(t, err.Error(), text)
 			}
@@ -297,7 +299,7 @@ func testTexts(t *testing.T, e engine) {
 				if !in.prose && name == "noncharacters" { // which are no worse than others
 					continue
 				}
-				stored, err := in.write(t, x, text)
+				stored, err := in.write(t.Context(), x, text)
 				if !in.prose {
 					require.ErrorIs(t, err, registry.ErrInvalidData, "%s with %s", in.column, name)
 					continue

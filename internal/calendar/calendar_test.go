@@ -49,7 +49,7 @@ func zones(t *testing.T) map[string]*time.Location {
 func zonesIn(t *testing.T, database fs.FS) map[string]*time.Location {
 	t.Helper()
 	all, seen := map[string]*time.Location{}, map[string]bool{}
-	_ = fs.WalkDir(database, ".", func(name string, entry fs.DirEntry, err error) error { //nolint:errcheck // there may be none
+	_ = fs.WalkDir(database, ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
