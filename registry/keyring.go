@@ -72,6 +72,9 @@ const KeyringKeySize = seal.KeySize
 // [KeyringKeySize] random bytes, such as those of `openssl rand 32`, and not a passphrase; an id has up to 128
 // characters. It returns [ErrInvalidData].
 func NewKeyring(current string, keys map[string][]byte) (Keyring, error) {
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("new keyring: %w: there is no key in it: is the file or the variable of the environment empty?", ErrInvalidData)
+	}
 	ring, err := seal.NewStaticKeyring(current, keys)
 	if err != nil {
 		return nil, fmt.Errorf("new keyring: %w: %w", ErrInvalidData, err)
@@ -353,7 +356,8 @@ func (r *Registry) reveal(ctx context.Context, key *ent.APIKey) (secret Secret, 
 		}
 		return secretOf(text), nil // the hash is a part of what it is bound to
 	case r.vault.resolve == nil:
-		return Secret{}, fmt.Errorf("%w: only the hash is kept", ErrNoSecret)
+		return Secret{}, fmt.Errorf("%w: it was added to a registry without a keyring: open it WithKeyring, and give the key again"+
+			" with UpdateAPIKey; or open it with ResolveSecret", ErrNoSecret)
 	}
 	if secret, err = r.vault.resolve(ctx, tied(r, asOf(key, r.now()))); err != nil {
 		return Secret{}, err

@@ -138,11 +138,12 @@ func hash(key string) string {
 // [MaxKeysPerProvider]; [ErrForeignKey] for an unknown provider; or [ErrConflict] when the
 // provider has the key already; or [ErrKeyring] where API keys are sealed and the keyring is missing or lacks its key.
 func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey, err error) {
+	op := fmt.Sprintf("add API key to provider %s", in.ProviderID)
 	f := in.faults()
 	if err := f.err(); err != nil {
-		return nil, translate(ctx, "add API key", err)
+		return nil, translate(ctx, op, err)
 	}
-	err = r.writeAlone(ctx, "add API key", func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}

@@ -124,6 +124,9 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
+	if len(inputs) == 1 {
+		op = fmt.Sprintf("create model %q", inputs[0].ModelID)
+	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		if err := checkOwners(ctx, tx, complete); err != nil {
 			return err

@@ -30,12 +30,13 @@ type QuotaGroupUpdate struct {
 // CreateQuotaGroup creates a quota group. Keys join it with [KeyInput] or [KeyUpdate]; AcquireKey holds its limits
 // beside those of the keys themselves. It returns [ErrInvalidData], [ErrForeignKey] for an unknown provider, or [ErrConflict].
 func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (group *ent.QuotaGroup, err error) {
-	const op = "create quota group"
+	op := "create quota group"
 	f := in.Limits.faults()
 	f.text("name", in.Name, 1, maxName)
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
+	op = fmt.Sprintf("%s %q", op, in.Name)
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err

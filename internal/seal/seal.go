@@ -25,13 +25,13 @@ import (
 // Errors. None of them says anything of a secret or a key.
 var (
 	// ErrFormat is returned for what is no sealed blob, or one of a later version.
-	ErrFormat = errors.New("seal: not a sealed secret")
+	ErrFormat = errors.New("not a sealed secret")
 	// ErrKey is returned for a key that is not there: missing, or retired.
-	ErrKey = errors.New("seal: no such key")
+	ErrKey = errors.New("the keyring has no such key")
 	// ErrAuthentic is returned for what was changed, belongs to something else, or was made with another key.
-	ErrAuthentic = errors.New("seal: changed, of another row, or of another key")
+	ErrAuthentic = errors.New("changed, of another row, or of another key")
 	// ErrInvalid is returned for a key or an id that cannot be used.
-	ErrInvalid = errors.New("seal: invalid key")
+	ErrInvalid = errors.New("invalid key")
 )
 
 // KeySize is the length of every key, in bytes: that of AES-256.
