@@ -41,7 +41,7 @@ func classifySQLite(err sqlite3.Error) Kind {
 		return ReadOnly
 	}
 	switch err.ExtendedCode {
-	case ioErrData, ioErrCorruptFS:
+	case errChecksum, errFileSystem:
 		return Corrupt
 	}
 	if kind := classifyErrno(err.SystemErrno); kind != Unknown {
@@ -56,8 +56,8 @@ func classifySQLite(err sqlite3.Error) Kind {
 
 // Codes of I/O errors that the driver has no names for.
 var (
-	ioErrData      = sqlite3.ErrIoErr.Extend(32) // a checksum is wrong
-	ioErrCorruptFS = sqlite3.ErrIoErr.Extend(33)
+	errChecksum   = sqlite3.ErrIoErr.Extend(32) // a checksum is wrong
+	errFileSystem = sqlite3.ErrIoErr.Extend(33)
 )
 
 // uncertainSync marks an error of a commit that could not be written or synced: what reached the log may be found there after
