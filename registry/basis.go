@@ -33,7 +33,7 @@ type basis struct {
 	now      time.Time                // the latest of its works
 	recorded map[string]bool          // request ids
 	leases   map[uuid.UUID]*openLease // that end, or that were acquired by an attempt whose answer was lost
-	expired  map[uuid.UUID]*openLease // that end and have expired: of those there are but their ids, keys and ends
+	expired  map[uuid.UUID]*openLease // that end, and had expired: only id, key and expires are known
 	names    map[uuid.UUID]namedModel // of models, without their prices
 	looked   map[uuid.UUID]bool       // pools in which no lease counts that has expired
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 )
 
-// A lease has ended when it is neither among those that are open nor among those that have expired: what ends one, removes its
-// row. That its row is gone tells every handle and process that it has ended.
+// A lease is open while it is in key_leases. When it has expired, and its reservation is given to others, it moves to
+// expired_leases, from which it can still be ended. Whoever ends it removes its row, so that all others see that it has ended.
 
 const expiredColumns = "id, api_key_id, expires_at"
 

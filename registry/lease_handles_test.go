@@ -3,6 +3,7 @@ package registry_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -154,4 +155,56 @@ func testExpiredLease(t *testing.T, e engine) {
 		require.ErrorIs(t, lease.Release(t.Context()), registry.ErrLeaseEnded)
 		require.EqualValues(t, 2, p.key(t, 0).TokenCount)
 	})
+}
+
+// TestLeaseEndedAtOnce ends a lease through handles of two processes at once: one of them ends it.
+func TestLeaseEndedAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			open := openByClocks(t, engine)
+			here, clock := open(registrytest.Start)
+			there, other := open(registrytest.Start)
+			p := mustProvider(t, here, "p")
+			m := mustModel(t, here, p.ID, "m", gpt4())
+			mustKey(t, here, p.ID, 1)
+			for round := range 4 {
+				lease, err := here.AcquireKey(t.Context(), registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, TTL: time.Minute})
+				require.NoError(t, err)
+				var handles []*registry.Lease
+				for i := range 8 {
+					handle, err := []*registry.Registry{here, there}[i%2].GetLease(t.Context(), lease.ID)
+					require.NoError(t, err)
+					handles = append(handles, handle)
+				}
+				if round%2 == 1 { // it has expired
+					clock.Advance(time.Hour)
+					other.Advance(time.Hour)
+				}
+				var all sync.WaitGroup
+				errs := make([]error, len(handles))
+				for i, handle := range handles {
+					all.Go(func() {
+						in := used(1)
+						in.RequestID = uuid.NewString()
+						errs[i] = handle.Settle(t.Context(), in)
+					})
+				}
+				all.Wait()
+				ended := 0
+				for _, err := range errs {
+					if err == nil {
+						ended++
+						continue
+					}
+					require.ErrorIs(t, err, registry.ErrLeaseEnded)
+				}
+				require.Equal(t, 1, ended)
+				events, err := here.ListUsageEvents(t.Context(), registry.EventFilter{})
+				require.NoError(t, err)
+				require.Len(t, events, round+1)
+			}
+		})
+	}
 }

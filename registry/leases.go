@@ -105,7 +105,7 @@ const (
 	leaseEnded
 )
 
-// registry is that which the lease is of: within InTx the transaction's, and after it the one that was given there.
+// registry returns the registry that ends the lease: within InTx the transaction's, and after it the one that InTx was called on.
 func (l *Lease) registry() *Registry {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -89,8 +89,8 @@ func (b *basis) finish(w *work, e *entries) error {
 	return nil
 }
 
-// again is what becomes of the end of a lease that has ended. It is acknowledged if an attempt whose answer was lost has ended it,
-// or may have; and so is a Settle whose request is recorded.
+// again ends a lease that has ended already. That is acknowledged after an attempt whose answer was lost, and for a Settle whose
+// request is recorded.
 func (end *leaseEnd) again(records, recorded bool) error {
 	if recorded && (end.repeated || end.failed == nil) || end.repeated && !records {
 		return nil
