@@ -142,7 +142,8 @@ func rateCells(p *ent.Price) []any {
 // With an effective time the price is put into the history: it holds until the next one that is there
 // already. A price that begins at the same instant is superseded. Usage whose cost was not known, and whose
 // price is no longer that of its time, is priced anew, as by [Registry.Reprice]; usage that had a cost keeps it until
-// Reprice is called. It returns [ErrInvalidData], also for an effective time in the future, or [ErrNotFound].
+// Reprice is called. Where there is much such usage, the price is set first, with some thousand requests, and the rest follows
+// in pieces. After an error among those the price is set: the same call again goes on. It returns [ErrInvalidData], also for an effective time in the future, or [ErrNotFound].
 func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (p *ent.Price, err error) {
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
@@ -150,6 +151,7 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
+	backfill := repricing{done: true}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 		if _, err := liveModel(ctx, tx, id); err != nil {
 			return err
@@ -162,9 +164,14 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 		if err := r.audit(ctx, tx, now, entry); err != nil || in.EffectiveFrom.IsZero() {
 			return err
 		}
-		_, err := r.reprice(ctx, tx, repricing{model: id, start: in.EffectiveFrom, end: now.Add(maxAhead), unpricedAlone: true}, now)
-		return err
+		backfill = repricing{model: id, start: in.EffectiveFrom, end: now.Add(maxAhead), unpricedAlone: true}
+		return r.repricePiece(ctx, tx, &backfill)
 	})
+	if err == nil && !backfill.done {
+		if err = r.reprice(ctx, op, &backfill); err != nil {
+			err = fmt.Errorf("%w; the price is set, and the same call again prices the rest of the usage", err)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

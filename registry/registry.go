@@ -43,6 +43,9 @@ type Registry struct {
 	classify   Classifier
 
 	mostRetryAfter time.Duration
+
+	pieceRows int                         // see there
+	between   func(context.Context) error // stands for the pauses between the pieces of long operations; nil but in tests
 }
 
 // Open opens the database of that name and brings it up to date.
@@ -83,7 +86,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	}
 	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
 		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, expiries: new(expiries), names: new(modelNames), strategy: cfg.strategy, classify: cfg.classify,
-		mostRetryAfter: cfg.mostRetryAfter}
+		pieceRows: pieceRows, mostRetryAfter: cfg.mostRetryAfter}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
@@ -243,7 +246,7 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 	client := tx.Client()
 	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, outer: r, over: &rows.ended, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault,
 		waiters: r.waiters, expiries: r.expiries, names: r.names, strategy: r.strategy, classify: r.classify,
-		mostRetryAfter: r.mostRetryAfter})
+		pieceRows: r.pieceRows, mostRetryAfter: r.mostRetryAfter})
 	open = false
 	if err == nil {
 		err = torn

@@ -1,20 +1,16 @@
 package registry
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/price"
-	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -35,107 +31,41 @@ type RepriceReport struct {
 	StillUnpriced int64     // requests whose cost is not known even so; they were left as they are
 }
 
-var errDryRun = errors.New("dry run")
-
 // Reprice prices the past usage of a model anew where its price is no longer the one of its time: where that
 // was superseded, or shortened, by a price with an earlier effective time. Usage stays in its service tier and
 // context size. Usage whose price is still in effect is left alone, and so is usage for which the price of its
-// time lacks a rate. Reprice leaves an entry of the difference in the audit trail.
+// time lacks a rate.
 //
 // A request that has its event still is priced by its own time and rounded by itself. Where events are gone, a quarter of
 // an hour is priced as a whole, by the price in effect at its beginning, and where quarters are gone, a UTC day:
 // its tokens at that price's rates, rounded once. A period in which its own price is in effect at least for a
 // part stays at that.
 //
-// It is one transaction: whoever records usage of the model waits for it, and on SQLite all who write. It returns
-// [ErrInvalidData], also for a cost that does not fit, or [ErrNotFound].
-func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (report RepriceReport, err error) {
+// It goes through the usage by time, in pieces of some thousand requests. Each piece is a transaction that moves events,
+// periods and totals together, and leaves an entry of its difference in the audit trail. Others read and record between
+// two pieces: they see what lies before at the new price, and what lies after at the old one, in a ledger without
+// differences. After an error, what was done stays done and is in the report, and another call goes on there. Within
+// a transaction it is one piece, and all is undone on an error. A dry run writes nothing and keeps no writer waiting.
+//
+// It returns [ErrInvalidData], also for a cost that does not fit; [ErrNotFound]; or [ErrCorrupt] for quarters that
+// are not the sum of their events.
+func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceReport, error) {
 	op := fmt.Sprintf("reprice usage of model %s", in.ModelID)
-	now := r.now()
-	p := repricing{model: in.ModelID, start: clamp(in.Start), end: clamp(in.End)}
+	p := repricing{model: in.ModelID, start: clamp(in.Start), end: clamp(in.End), dry: in.DryRun}
 	if in.End.IsZero() {
-		p.end = now.Add(maxAhead)
+		p.end = r.now().Add(maxAhead)
 	}
 	var f faults
 	f.span(p.start, p.end)
 	if err := f.err(); err != nil {
 		return RepriceReport{}, translate(ctx, op, err)
 	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		if exists, err := tx.Model.Query().Where(model.ID(in.ModelID)).Exist(ctx); err != nil || !exists {
-			if err == nil {
-				err = ErrNotFound
-			}
-			return err
-		}
-		if report, err = r.reprice(ctx, tx, p, now); err == nil && in.DryRun {
-			err = errDryRun
-		}
-		return err
-	})
-	if err != nil && !isDryRun(err) {
-		return RepriceReport{}, err
+	exists, err := r.fresh.Model.Query().Where(model.ID(in.ModelID)).Exist(ctx)
+	if err != nil || !exists {
+		return RepriceReport{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
 	}
-	return report, nil
-}
-
-// isDryRun tells whether an error is that of a dry run alone. One that could not be undone has others beside it.
-func isDryRun(err error) bool {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if err == errDryRun { //nolint:errorlint // the chain is walked
-			return true
-		}
-	}
-	return false
-}
-
-// repricing is what is to be priced anew, and how far that has come.
-type repricing struct {
-	model         uuid.UUID
-	start, end    time.Time
-	unpricedAlone bool // leave usage that has a cost
-
-	horizons
-	prices map[uuid.UUID]*ent.Price // of the model
-	report RepriceReport
-}
-
-// reprice prices usage anew, day by day, and records in the audit trail what became of it.
-func (r *Registry) reprice(ctx context.Context, tx *ent.Client, p repricing, now time.Time) (RepriceReport, error) {
-	if r.db.Dialect() == dialect.Postgres {
-		if err := lockModels(ctx, tx, []uuid.UUID{p.model}); err != nil {
-			return RepriceReport{}, err
-		}
-	}
-	var err error
-	if p.horizons, err = readHorizons(ctx, tx); err != nil {
-		return RepriceReport{}, err
-	}
-	p.start, p.end = p.widen(p.start, floor), p.widen(p.end, ceil)
-	p.report.Start, p.report.End = p.start, p.end
-	all, err := tx.Price.Query().Where(price.ModelID(p.model)).All(ctx)
-	if err != nil {
-		return RepriceReport{}, err
-	}
-	p.prices = map[uuid.UUID]*ent.Price{}
-	for _, q := range all {
-		p.prices[q.ID] = q
-	}
-	days, err := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model),
-		usagetotal.PeriodStartGTE(p.start.Truncate(day)), usagetotal.PeriodStartLT(p.end)).
-		Order(usagetotal.ByPeriodStart()).Select(usagetotal.FieldID, usagetotal.FieldPeriodStart).All(ctx)
-	if err != nil {
-		return RepriceReport{}, err
-	}
-	for _, d := range days {
-		if err := r.repriceDay(ctx, tx, &p, d.PeriodStart); err != nil {
-			return RepriceReport{}, err
-		}
-	}
-	if p.report.Requests == 0 {
-		return p.report, nil
-	}
-	return p.report, r.audit(ctx, tx, now, auditEntry{action: ActionReprice, entity: EntityModel, id: p.model.String(), after: p.report})
+	err = r.reprice(ctx, op, &p)
+	return p.report, err
 }
 
 // target returns the price that usage of a stretch of time moves to: none if its own is in effect then, or if there is no
@@ -162,7 +92,7 @@ func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price)
 func (p *repricing) move(from uuid.UUID, start, end time.Time, s sums) (to uuid.UUID, cost money.USD, moved bool, err error) {
 	q := p.target(from, start, end)
 	if q == nil || p.unpricedAlone && s.unpriced == 0 {
-		p.report.StillUnpriced += s.unpriced
+		p.piece.StillUnpriced += s.unpriced
 		return uuid.Nil, 0, false, nil
 	}
 	known, err := costOf(s.meters(), RatesOf(q))
@@ -170,153 +100,18 @@ func (p *repricing) move(from uuid.UUID, start, end time.Time, s sums) (to uuid.
 		return uuid.Nil, 0, false, err
 	}
 	if known == nil {
-		p.report.StillUnpriced += s.unpriced
+		p.piece.StillUnpriced += s.unpriced
 		return uuid.Nil, 0, false, nil
 	}
-	p.report.Requests += s.requests
-	p.report.Priced += s.unpriced
-	if p.report.Before, err = money.Sum(p.report.Before, s.cost); err == nil {
-		p.report.After, err = money.Sum(p.report.After, *known)
+	p.piece.Requests += s.requests
+	p.piece.Priced += s.unpriced
+	if p.piece.Before, err = money.Sum(p.piece.Before, s.cost); err == nil {
+		p.piece.After, err = money.Sum(p.piece.After, *known)
 	}
 	if err != nil {
 		return uuid.Nil, 0, false, fmt.Errorf("%w: %w", errOverflow, err)
 	}
 	return q.ID, *known, true, nil
-}
-
-// repriceDay prices the usage of a UTC day anew, from the finest that there is: events, quarters or the day.
-func (r *Registry) repriceDay(ctx context.Context, tx *ent.Client, p *repricing, start time.Time) error {
-	moved := p.report.Requests
-	d, err := r.readDay(ctx, tx, p.model, start)
-	if err != nil {
-		return err
-	}
-	before := d.clone()
-	if start.Before(p.quarters) {
-		if err := p.movePeriods(d.days, time.Time{}); err != nil {
-			return err
-		}
-	} else {
-		if err := r.moveEvents(ctx, tx, p, d); err != nil {
-			return err
-		}
-		if err := p.movePeriods(d.quarters, p.events); err != nil {
-			return err
-		}
-		if d.days, err = coarser(d.quarters, func(q period) period {
-			q.grain, q.start = grainDay, start
-			return q
-		}); err != nil {
-			return err
-		}
-	}
-	if p.report.Requests == moved {
-		return nil
-	}
-	return r.replaceDay(ctx, tx, before, d)
-}
-
-// movePeriods moves periods of one grain in the range, but those from an instant on, which events have moved.
-func (p *repricing) movePeriods(all map[period]sums, until time.Time) error {
-	for _, q := range sortedPeriods(all) {
-		if q.start.Before(p.start) || !q.start.Before(p.end) || !until.IsZero() && !q.start.Before(until) {
-			continue
-		}
-		s := all[q]
-		to, cost, moved, err := p.move(q.price, q.start, q.end(), s)
-		if err != nil {
-			return err
-		}
-		if !moved {
-			continue
-		}
-		delete(all, q)
-		q.price, s.cost, s.unpriced = to, cost, 0
-		merged := all[q]
-		if err := merged.merge(s); err != nil {
-			return err
-		}
-		all[q] = merged
-	}
-	return nil
-}
-
-// moveEvents moves the events of a day that are in the range and complete, and makes anew the quarters in which one did.
-func (r *Registry) moveEvents(ctx context.Context, tx *ent.Client, p *repricing, d *modelDay) error {
-	from, until := maxTime(maxTime(d.start, p.events), p.start), minTime(d.start.Add(day), p.end)
-	if !from.Before(until) {
-		return nil
-	}
-	events, err := tx.UsageEvent.Query().Where(usageevent.ModelID(p.model),
-		usageevent.IDGTE(firstEventID(from)), usageevent.IDLT(firstEventID(until))).Order(usageevent.ByID()).All(ctx)
-	if err != nil {
-		return err
-	}
-	var changed []*ent.UsageEvent
-	touched, anew := map[time.Time]bool{}, map[period]sums{}
-	for _, e := range events {
-		s, err := eventSums(e)
-		if err != nil {
-			return err
-		}
-		to, cost, moved, err := p.move(e.PriceID, e.At, e.At.Add(time.Microsecond), s)
-		if err != nil {
-			return err
-		}
-		if moved {
-			e.PriceID, e.Cost, e.CostStatus = to, &cost, usageevent.CostStatusRepriced
-			s.cost, s.unpriced = cost, 0
-			changed = append(changed, e)
-			touched[e.At.Truncate(quarter)] = true
-		}
-		q := period{e.ModelID, e.APIKeyID, e.PriceID, grainQuarter, e.At.Truncate(quarter)}
-		sum := anew[q]
-		if err := sum.merge(s); err != nil {
-			return err
-		}
-		anew[q] = sum
-	}
-	var was, is sums // what changes nothing but prices and costs
-	for q, s := range d.quarters {
-		if touched[q.start] {
-			delete(d.quarters, q)
-			was.requests, was.tokens[0], was.latency = was.requests+s.requests, was.tokens[0]+s.tokens[0], was.latency+s.latency
-		}
-	}
-	for q, s := range anew {
-		if touched[q.start] {
-			d.quarters[q] = s
-			is.requests, is.tokens[0], is.latency = is.requests+s.requests, is.tokens[0]+s.tokens[0], is.latency+s.latency
-		}
-	}
-	if !was.equal(&is) {
-		return fmt.Errorf("%w: quarters of %s are not the sum of their events: see VerifyLedger", ErrCorrupt, d.start.Format(time.DateOnly))
-	}
-	return r.updateEvents(ctx, tx, changed)
-}
-
-// updateEvents writes the price and the cost of events.
-func (r *Registry) updateEvents(ctx context.Context, tx *ent.Client, events []*ent.UsageEvent) error {
-	return chunks(events, func(some []*ent.UsageEvent) error {
-		args := make([]any, 0, 3*len(some))
-		for _, e := range some {
-			args = append(args, e.ID, e.PriceID, int64(*e.Cost))
-		}
-		_, err := tx.ExecContext(ctx, updateEventsSQL[r.db.Dialect()](len(some)), args...)
-		return err
-	})
-}
-
-var updateEventsSQL = map[string]func(n int) string{
-	dialect.SQLite: statements(func(n int) string { return updateEventsText(placeholders(n, "$%d", "$%d", "$%d")) }),
-	dialect.Postgres: statements(func(n int) string {
-		return updateEventsText(placeholders(n, "CAST($%d AS uuid)", "CAST($%d AS uuid)", "CAST($%d AS bigint)"))
-	}),
-}
-
-func updateEventsText(values string) string {
-	return "UPDATE usage_events SET price_id = v.column2, cost = v.column3, cost_status = 'repriced'" +
-		" FROM (VALUES " + values + ") AS v WHERE usage_events.id = v.column1"
 }
 
 // UnpricedModel is a model that was used without a known cost.

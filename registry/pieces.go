@@ -1,0 +1,31 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"entgo.io/ent/dialect"
+)
+
+// pieceRows is of how many events and periods a piece of a long operation is, about: others who write wait for that
+// long, some tenths of a second.
+const pieceRows = 5000
+
+// longestPause is between two pieces on SQLite, where a process that waits for the writer looks for it this often.
+const longestPause = 25 * time.Millisecond
+
+// pause lets others write between two pieces of a long operation.
+func (r *Registry) pause(ctx context.Context, held time.Duration) error {
+	if r.between != nil {
+		return r.between(ctx)
+	}
+	if r.inTx || r.db.Dialect() == dialect.Postgres { // where those who wait stand in a queue
+		return ctx.Err()
+	}
+	select {
+	case <-time.After(min(held, longestPause)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,400 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// repricing is what is to be priced anew, and how far that has come.
+type repricing struct {
+	model         uuid.UUID
+	start, end    time.Time
+	unpricedAlone bool // leave usage that has a cost
+	dry           bool // write nothing
+
+	at     time.Time // what lies before is done
+	after  uuid.UUID // and so are events up to this one; zero: none
+	done   bool
+	report RepriceReport
+
+	// Of the piece that is under way:
+
+	piece RepriceReport
+	most  int // rows of the piece
+	horizons
+	prices map[uuid.UUID]*ent.Price // of the model
+}
+
+// reprice prices usage anew, piece by piece, or the rest of it.
+func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
+	for began := time.Now(); !p.done; {
+		if begun := !p.report.End.IsZero(); begun {
+			if err := r.pause(ctx, time.Since(began)); err != nil {
+				return translate(ctx, op, err)
+			}
+		}
+		began = time.Now()
+		before := *p
+		err := r.repriceOnce(ctx, op, p.dry, func(tx *ent.Client) error {
+			*p = before // of an attempt that was undone
+			return r.repricePiece(ctx, tx, p)
+		})
+		if err != nil {
+			*p = before
+			return err
+		}
+	}
+	return nil
+}
+
+// repriceOnce runs a piece in a transaction; a dry one in a snapshot, which keeps nobody waiting.
+func (r *Registry) repriceOnce(ctx context.Context, op string, dry bool, piece func(tx *ent.Client) error) error {
+	switch {
+	case !dry:
+		return r.writeAlone(ctx, op, piece)
+	case r.inTx:
+		return translate(ctx, op, piece(r.client))
+	}
+	return translate(ctx, op, r.db.Retry(ctx, func() error {
+		s, err := r.db.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		return errors.Join(piece(ent.NewClient(ent.Driver(s))), s.Close())
+	}))
+}
+
+// repricePiece prices some thousand events and periods anew, and records in the audit trail what became of them.
+func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricing) (err error) {
+	if r.db.Dialect() == dialect.Postgres && !p.dry {
+		if err := lockModels(ctx, tx, []uuid.UUID{p.model}); err != nil {
+			return err
+		}
+	}
+	if p.horizons, err = readHorizons(ctx, tx); err != nil {
+		return err
+	}
+	all, err := tx.Price.Query().Where(price.ModelID(p.model)).All(ctx)
+	if err != nil {
+		return err
+	}
+	p.prices = make(map[uuid.UUID]*ent.Price, len(all))
+	for _, q := range all {
+		p.prices[q.ID] = q
+	}
+	p.at = maxTime(p.at, p.widen(p.start, floor))
+	if p.report.End.IsZero() {
+		p.report.Start, p.report.End = p.at, p.widen(p.end, ceil)
+	}
+	p.piece = RepriceReport{Start: p.at}
+	p.most = r.pieceRows
+	if r.inTx { // it cannot be resumed
+		p.most = math.MaxInt
+	}
+	for rows := 0; rows < p.most && !p.done; {
+		n, err := r.repriceStep(ctx, tx, p)
+		if err != nil {
+			return err
+		}
+		rows += n
+	}
+	p.piece.End = p.at
+	if p.done {
+		p.piece.End = p.report.End
+	}
+	if err := p.report.add(p.piece); err != nil || p.dry || p.piece.Requests == 0 {
+		return err
+	}
+	return r.audit(ctx, tx, r.now(), auditEntry{
+		action: ActionReprice, entity: EntityModel, id: p.model.String(), after: p.piece,
+	})
+}
+
+// add adds what became of a piece.
+func (report *RepriceReport) add(piece RepriceReport) (err error) {
+	report.Requests += piece.Requests
+	report.Priced += piece.Priced
+	report.StillUnpriced += piece.StillUnpriced
+	if report.Before, err = money.Sum(report.Before, piece.Before); err == nil {
+		report.After, err = money.Sum(report.After, piece.After)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errOverflow, err)
+	}
+	return err
+}
+
+// repriceStep prices what comes next on one UTC day anew, from the finest that there is: events, quarters or the day.
+func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing) (rows int, err error) {
+	end := p.widen(p.end, ceil)
+	days := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model),
+		usagetotal.PeriodStartGTE(startOfDay(p.at)), usagetotal.PeriodStartLT(end))
+	if p.unpricedAlone {
+		days.Where(usagetotal.UnpricedCountGT(0))
+	}
+	first, err := days.Order(usagetotal.ByPeriodStart()).
+		Select(usagetotal.FieldID, usagetotal.FieldPeriodStart).First(ctx)
+	switch {
+	case !p.at.Before(end) || ent.IsNotFound(err):
+		p.done = true
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	start := first.PeriodStart
+	if start.After(p.at) {
+		p.at, p.after = start, uuid.Nil
+	}
+	until, m := minTime(start.Add(day), end), newMoves()
+	switch {
+	case start.Before(p.quarters):
+		p.at = start
+		rows, err = p.moveRows(ctx, tx, m, ledgerTables[dayTable], start.Add(day))
+	case p.at.Before(p.events):
+		rows, err = p.moveQuarters(ctx, tx, m, minTime(until, p.events))
+	default:
+		rows, err = p.moveEvents(ctx, tx, m, until)
+	}
+	if err != nil || len(m.more) == 0 {
+		return rows, err
+	}
+	return rows, r.apply(ctx, tx, m, p.dry)
+}
+
+const (
+	quarterTable = 0 // of ledgerTables
+	dayTable     = 1
+)
+
+// moves are usage that moves from one price to another.
+type moves struct {
+	less, more map[period]sums // what is taken from periods, and what is added to them
+	whole      map[period]sums // what some of those must be before, but for histograms
+	events     [][]any         // price, cost, status and id
+}
+
+func newMoves() *moves {
+	return &moves{less: map[period]sums{}, more: map[period]sums{}, whole: map[period]sums{}}
+}
+
+// move moves usage out of a period into that of another price, and likewise within their totals.
+func (m *moves) move(from period, was sums, to uuid.UUID, is sums) error {
+	p := from
+	p.price = to
+	for _, one := range []struct {
+		of map[period]sums
+		period
+		sums
+	}{{m.less, from, was}, {m.less, from.total(), was}, {m.more, p, is}, {m.more, p.total(), is}} {
+		s := one.of[one.period]
+		if err := s.merge(one.sums); err != nil {
+			return err
+		}
+		one.of[one.period] = s
+	}
+	return nil
+}
+
+// ofModelIn selects the periods of a model that begin in a range.
+const ofModelIn = " WHERE model_id = $1 AND period_start >= $2 AND period_start < $3"
+
+// moveQuarters moves the next quarters that begin before an instant.
+func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
+	t := ledgerTables[quarterTable]
+	query := "SELECT period_start FROM " + t.name + ofModelIn + " ORDER BY period_start LIMIT 1 OFFSET $4"
+	args := []any{p.model, p.at, until, min(p.most, pieceRows)}
+	err := scanRows(ctx, tx, query, args, func(scan func(...any) error) error {
+		var next time.Time
+		if err := scan(&next); err != nil {
+			return err
+		}
+		until = maxTime(store.Time(next), p.at.Add(quarter))
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return p.moveRows(ctx, tx, m, t, until)
+}
+
+// moveRows moves the periods of a table that begin before an instant. Quarters are in their days as well.
+func (p *repricing) moveRows(
+	ctx context.Context, tx *ent.Client, m *moves, t *ledgerTable, until time.Time,
+) (rows int, err error) {
+	of := period{model: p.model, grain: t.grain}
+	cells := newSumCells(&of.key, &of.price, &of.start)
+	query := "SELECT api_key_id, price_id, period_start, " + strings.Join(sumColumns, ", ") + " FROM " + t.name + ofModelIn
+	err = scanRows(ctx, tx, query, []any{p.model, p.at, until}, func(scan func(...any) error) error {
+		if err := scan(cells.addresses...); err != nil {
+			return err
+		}
+		rows++
+		of.start = store.Time(of.start)
+		was, err := cells.read()
+		if err != nil {
+			return err
+		}
+		to, cost, moved, err := p.move(of.price, of.start, of.end(), was)
+		if err != nil || !moved {
+			return err
+		}
+		is := was
+		is.cost, is.unpriced = cost, 0
+		if err := m.move(of, was, to, is); err != nil || t.grain == grainDay {
+			return err
+		}
+		return m.move(of.day(), was, to, is)
+	})
+	p.at = until
+	return rows, err
+}
+
+// day returns the UTC day of a quarter.
+func (p period) day() period {
+	p.grain, p.start = grainDay, startOfDay(p.start)
+	return p
+}
+
+// moveEvents moves the next events before an instant: those of whole quarters, unless there are very many in one.
+func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
+	page := tx.UsageEvent.Query().Where(usageevent.ModelID(p.model), usageevent.IDLT(firstEventID(until)))
+	whole := p.after == uuid.Nil
+	if whole {
+		page.Where(usageevent.IDGTE(firstEventID(p.at)))
+	} else {
+		page.Where(usageevent.IDGT(p.after))
+	}
+	events, err := page.Order(usageevent.ByID()).Limit(min(p.most, pieceRows)).All(ctx)
+	if err != nil {
+		return 0, err
+	}
+	rest := p.at.Truncate(quarter) // of which some events are done
+	p.at, p.after = until, uuid.Nil
+	if n := len(events); n == min(p.most, pieceRows) {
+		last := events[n-1]
+		p.at = last.At.Truncate(quarter)
+		for n > 0 && !events[n-1].At.Before(p.at) {
+			n--
+		}
+		if n == 0 {
+			whole, rest, p.at, p.after = false, p.at, last.At, last.ID
+		} else {
+			events = events[:n]
+		}
+	}
+	for _, e := range events {
+		if err := p.moveEvent(m, e, whole || !e.At.Truncate(quarter).Equal(rest)); err != nil {
+			return 0, err
+		}
+	}
+	return len(events), nil
+}
+
+// moveEvent moves an event, if its price is not that of its time. If it is one of a whole quarter, what that must be is
+// noted.
+func (p *repricing) moveEvent(m *moves, e *ent.UsageEvent, whole bool) error {
+	was, err := eventSums(e)
+	if err != nil {
+		return err
+	}
+	of := period{e.ModelID, e.APIKeyID, e.PriceID, grainQuarter, e.At.Truncate(quarter)}
+	if whole {
+		for _, q := range []period{of, of.total()} {
+			s := m.whole[q]
+			if err := s.mergeNumbers(&was); err != nil {
+				return err
+			}
+			m.whole[q] = s
+		}
+	}
+	to, cost, moved, err := p.move(e.PriceID, e.At, e.At.Add(time.Microsecond), was)
+	if err != nil || !moved {
+		return err
+	}
+	is := was
+	is.cost, is.unpriced = cost, 0
+	m.events = append(m.events, []any{to, int64(cost), string(usageevent.CostStatusRepriced), e.ID})
+	if err := m.move(of, was, to, is); err != nil {
+		return err
+	}
+	return m.move(of.day(), was, to, is)
+}
+
+// eventSums are an event as the sums of a period with nothing else.
+func eventSums(e *ent.UsageEvent) (sums, error) {
+	if e.LatencyMs < 0 || e.LatencyMs > latency.Max {
+		return sums{}, fmt.Errorf("%w: latency_ms", ErrCorrupt)
+	}
+	s := sums{
+		requests: 1, errors: count(!e.Success), unpriced: count(e.Cost == nil),
+		cost: value[money.USD](e.Cost), latency: e.LatencyMs,
+		tokens: [5]int64{e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens},
+	}
+	s.histogram.Add(e.LatencyMs)
+	return s, nil
+}
+
+// eventPrices writes the price and the cost of events.
+var eventPrices = newRowUpdate(usageevent.Table, byID, column{usageevent.FieldPriceID, "uuid"},
+	column{usageevent.FieldCost, "bigint"}, column{usageevent.FieldCostStatus, "text"})
+
+// apply writes what moves, unless it is to be seen only whether that can be done.
+func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
+	touched := make(map[period]sums, len(m.less)+len(m.more))
+	for p := range m.less {
+		touched[p] = sums{}
+	}
+	for p := range m.more {
+		touched[p] = sums{}
+	}
+	b, sorted := newBasis(time.Time{}), sortedPeriods(touched)
+	if err := r.readPeriods(ctx, tx, b, sorted); err != nil {
+		return err
+	}
+	write := make(map[period]sums, len(sorted))
+	var gone []period
+	for _, p := range sorted {
+		s := b.periods[p]
+		must, known := m.whole[p]
+		if known && (s.amounts() != must.amounts() || s.cost != must.cost) || !s.subtract(m.less[p]) {
+			return fmt.Errorf("%w: the usage of %s is not the sum of its requests: see VerifyLedger",
+				ErrCorrupt, p.start.Format(time.RFC3339))
+		}
+		if err := s.merge(m.more[p]); err != nil {
+			return err
+		}
+		if write[p] = s; s.requests == 0 {
+			delete(write, p)
+			gone = append(gone, p)
+		}
+	}
+	if dry {
+		return nil
+	}
+	for _, p := range gone {
+		_, err := tx.ExecContext(ctx, "DELETE FROM "+ledgerTables[p.table()].name+
+			" WHERE price_id = $1 AND api_key_id = $2 AND period_start = $3", p.price, p.key, p.start)
+		if err != nil {
+			return err
+		}
+	}
+	if err := writePeriods(ctx, tx, sortedPeriods(write), write); err != nil {
+		return err
+	}
+	return eventPrices.run(ctx, tx, r.db.Dialect(), m.events)
+}
