@@ -28,6 +28,7 @@ func TestErrBusy(t *testing.T) {
 			synctest.Wait()
 		}
 		<-time.After(time.Minute + time.Second)
+		synctest.Wait()
 		require.NoError(t, errs[0], "it has not been answered")
 		require.ErrorIs(t, errs[1], batch.ErrBusy)
 		require.ErrorIs(t, errs[2], batch.ErrBusy)
