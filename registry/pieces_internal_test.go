@@ -154,6 +154,7 @@ func (l *piecesLedger) usage(t *testing.T) (periods []string, repriced RepriceRe
 // sound; one that is interrupted and called again ends as one that is not.
 func TestRepriceInPieces(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {
+		t.Helper()
 		reg, other := open(t)
 		l := newPiecesLedger(t, reg, other, money.Rates{meter.Input: money.Dollar})
 		price := func(dollars money.USD) {
@@ -209,6 +210,7 @@ func TestRepriceInPieces(t *testing.T) {
 // TestBackfillInPieces sets a price for the past of many requests without one, is interrupted, and sets it again.
 func TestBackfillInPieces(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {
+		t.Helper()
 		reg, other := open(t)
 		l := newPiecesLedger(t, reg, other, nil)
 		in := PriceInput{Rates: money.Rates{meter.Input: 3 * money.Dollar}, EffectiveFrom: l.now.Add(-240 * time.Hour)}
