@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,10 +82,14 @@ func insertOldLedger(tb testing.TB, db *sql.DB) {
 		fmt.Sprintf("INSERT INTO providers (id, created_at, updated_at, name) VALUES ('%s', '%s', '%[2]s', 'openai')", oldProvider, now),
 		fmt.Sprintf("INSERT INTO models (id, created_at, updated_at, provider_id, model_id) VALUES ('%s', '%s', '%[2]s', '%s', 'm')",
 			oldModel, now, oldProvider),
-		fmt.Sprintf("INSERT INTO prices (id, model_id, rates, effective_from, effective_to, recorded_at) VALUES"+
-			" ('%s', '%s', '{\"input\":1000000000,\"output\":2000000000}', '1970-01-01 00:00:00+00:00', '2026-11-02 00:00:00+00:00', '%s'),"+
-			" ('%s', '%[2]s', '{}', '2026-11-02 00:00:00+00:00', NULL, '%[3]s')", oldPrice, oldModel, now, oldNextPrice),
 	)
+	rates, both, none := "rates", `'{"input":1000000000,"output":2000000000}'`, "'{}'"
+	if !slices.Contains(columnNames(tb, db, "prices"), rates) {
+		rates, both, none = "cost_per_1m_input, cost_per_1m_output", "1000000000, 2000000000", "NULL, NULL"
+	}
+	run(tb, db, fmt.Sprintf("INSERT INTO prices (id, model_id, effective_from, effective_to, recorded_at, "+rates+") VALUES"+
+		" ('%s', '%s', '1970-01-01 00:00:00+00:00', '2026-11-02 00:00:00+00:00', '%s', "+both+"),"+
+		" ('%s', '%[2]s', '2026-11-02 00:00:00+00:00', NULL, '%[3]s', "+none+")", oldPrice, oldModel, now, oldNextPrice))
 	for _, k := range []struct {
 		id               string
 		requests, tokens int64
@@ -222,6 +227,18 @@ func eachOld(t *testing.T, test func(t *testing.T, db *sql.DB, d migrate.Dialect
 		url, db := emptyPostgres(t)
 		test(t, db, migrate.Postgres, url)
 	})
+}
+
+// columnNames returns the names of a table's columns.
+func columnNames(tb testing.TB, db *sql.DB, table string) []string {
+	tb.Helper()
+	rows, err := db.QueryContext(tb.Context(), "SELECT * FROM "+table+" WHERE 1 = 0")
+	require.NoError(tb, err)
+	defer func() { require.NoError(tb, rows.Close()) }()
+	columns, err := rows.Columns()
+	require.NoError(tb, err)
+	require.NoError(tb, rows.Err())
+	return columns
 }
 
 // rowsOf returns some columns of all rows of a table.

@@ -32,18 +32,12 @@ func testShortKeys(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 			" degraded_until = "+now+", degraded_reason = '429', degraded_by = 'auth', degraded_at = "+now+", failures = 12, failure_class = 'auth',"+
 			" failed_at = "+now+", counted_class = 'auth', counted_at = "+now+", succeeded_at = "+now+", pass = 13, weight = 14, priority = 15, allowed_models = '[\"a\"]', denied_models = '[\"b\"]',"+
 			" last_used_at = "+now+", expires_at = "+now+", sealed = '1234', data_key_id = '"+id+"', quota_group_id = '"+id+"' WHERE id = '"+oldOtherKey+"'")
-	rows, err := db.QueryContext(t.Context(), "SELECT * FROM api_keys WHERE 1 = 0")
-	require.NoError(t, err)
-	columns, err := rows.Columns()
-	require.NoError(t, err)
-	require.NoError(t, rows.Err())
-	require.NoError(t, rows.Close())
-
+	columns := columnNames(t, db, "api_keys")
 	before, leases := rowsOf(t, db, "api_keys", columns...), rowsOf(t, db, "key_leases", "api_key_id")
 	for i, c := range columns {
 		require.NotNil(t, before[1][i], c)
 	}
-	_, err = migrate.Apply(t.Context(), db, d)
+	_, err := migrate.Apply(t.Context(), db, d)
 	require.NoError(t, err)
 	require.Equal(t, before, rowsOf(t, db, "api_keys", columns...))
 	require.Equal(t, leases, rowsOf(t, db, "key_leases", "api_key_id"))

@@ -45,6 +45,8 @@ type texts struct {
 	key      *ent.APIKey
 	group    *ent.QuotaGroup
 	log      *ent.DiscoveryLog
+	family   *ent.ModelFamily
+	sdk      *ent.SDKVersion
 }
 
 // unique returns a name that is not taken.
@@ -120,6 +122,14 @@ var catalogTexts = []textInput{
 	}},
 	{"model_families.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
 		f, err := x.CreateFamily(ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text})
+		return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
+	}},
+	{"model_families.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateFamily(ctx, x.family.ID, registry.FamilyUpdate{Name: &text})
+		return "", err
+	}},
+	{"model_families.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		f, err := x.UpdateFamily(ctx, x.family.ID, registry.FamilyUpdate{Description: &text})
 		return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
 	}},
 	{"models.model_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -216,6 +226,10 @@ var otherTexts = []textInput{
 		s, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text})
 		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
 	}},
+	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
+		s, err := x.UpdateSDKVersion(ctx, x.sdk.ID, registry.SDKUpdate{TestResults: &text})
+		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
+	}},
 	{"sdk_versions.code_hash", false, func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text})
 		return "", err
@@ -284,6 +298,10 @@ func testTexts(t *testing.T, e engine) {
 	x.model, x.key = mustModel(t, reg, x.provider.ID, "m", gpt4()), mustKey(t, reg, x.provider.ID, 1)
 	var err error
 	x.group, err = reg.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: x.provider.ID, Name: "g"})
+	require.NoError(t, err)
+	x.family, err = reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: x.provider.ID, Name: "f"})
+	require.NoError(t, err)
+	x.sdk, err = reg.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: "1"})
 	require.NoError(t, err)
 	x.log, err = reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x"})
 	require.NoError(t, err)
