@@ -192,7 +192,9 @@ const sets = `request_count = T.request_count + 1, input_tokens = T.input_tokens
 
 var (
 	upsertUsage = func(table string) string { return strings.ReplaceAll(fmt.Sprintf(usageSQL, table), "T.", table+".") }
-	upsertTotal = func(table string) string { return strings.ReplaceAll(fmt.Sprintf(totalSQL+sets, table), "T.", table+".") }
+	upsertTotal = func(table string) string {
+		return strings.ReplaceAll(fmt.Sprintf(totalSQL+sets, table), "T.", table+".")
+	}
 	// The statements of both lengths of periods.
 	upserts = []struct {
 		usage, total string

@@ -137,7 +137,8 @@ func okProse(s string, most int) bool {
 func cleanText(s string, most int) string {
 	var clean []rune
 	for _, r := range strings.ToValidUTF8(s, "\ufffd") {
-		if r != '\r' && okProse(string(r), 1) && len(clean) < most {
+		hidden := r != '\n' && r != '\t' && r != '\u200d' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
+		if !hidden && len(clean) < most {
 			clean = append(clean, r)
 		}
 	}
