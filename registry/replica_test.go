@@ -162,7 +162,7 @@ func (r replicas) testReads(t *testing.T) {
 			" WHERE application_name = $1 AND query NOT LIKE '%pg_last_wal_replay_lsn%'", mark)
 	}
 	tables := map[string]string{
-		"FindAPIKey": "api_keys", "FindModel": "models", "FindProvider": "providers", "GetModel": "models", "GetProvider": "providers",
+		"FindAPIKey": "api_keys", "GetAPIKey": "api_keys", "FindModel": "models", "FindProvider": "providers", "GetModel": "models", "GetProvider": "providers",
 		"GetCostBreakdown": "usage_totals", "ListUsageEvents": "usage_events", "PriceHistory": "prices", "UnpricedUsage": "usage_totals", "UsageReport": "usage_horizons",
 		"GetModelsByProvider": "models", "GetRecentDiscoveries": "discovery_logs",
 		"GetSetting": "settings", "GetUsageStats": "usage_horizons", "ListModels": "models", "ListAPIKeys": "api_keys",
@@ -175,7 +175,12 @@ func (r replicas) testReads(t *testing.T) {
 		table, known := tables[name]
 		require.Eventually(t, func() bool {
 			// On a goroutine of its own, which may outlive the test when the machine is busy: an error is another try.
-			if openSecond(pgQuery[int](t.Context(), reg, "SELECT 1 AS nothing")) != nil || operate(t.Context(), reg) != nil {
+			err := openSecond(pgQuery[int](t.Context(), reg, "SELECT 1 AS nothing"))
+			if err == nil {
+				err = operate(t.Context(), reg)
+			}
+			if err != nil {
+				t.Logf("%s: %v", name, err)
 				return false
 			}
 			seen := last()
