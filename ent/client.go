@@ -25,6 +25,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -63,6 +64,8 @@ type Client struct {
 	Model *ModelClient
 	// ModelFamily is the client for interacting with the ModelFamily builders.
 	ModelFamily *ModelFamilyClient
+	// PoolState is the client for interacting with the PoolState builders.
+	PoolState *PoolStateClient
 	// Price is the client for interacting with the Price builders.
 	Price *PriceClient
 	// Provider is the client for interacting with the Provider builders.
@@ -105,6 +108,7 @@ func (c *Client) init() {
 	c.KeyLease = NewKeyLeaseClient(c.config)
 	c.Model = NewModelClient(c.config)
 	c.ModelFamily = NewModelFamilyClient(c.config)
+	c.PoolState = NewPoolStateClient(c.config)
 	c.Price = NewPriceClient(c.config)
 	c.Provider = NewProviderClient(c.config)
 	c.QuotaGroup = NewQuotaGroupClient(c.config)
@@ -217,6 +221,7 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		KeyLease:          NewKeyLeaseClient(cfg),
 		Model:             NewModelClient(cfg),
 		ModelFamily:       NewModelFamilyClient(cfg),
+		PoolState:         NewPoolStateClient(cfg),
 		Price:             NewPriceClient(cfg),
 		Provider:          NewProviderClient(cfg),
 		QuotaGroup:        NewQuotaGroupClient(cfg),
@@ -256,6 +261,7 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		KeyLease:          NewKeyLeaseClient(cfg),
 		Model:             NewModelClient(cfg),
 		ModelFamily:       NewModelFamilyClient(cfg),
+		PoolState:         NewPoolStateClient(cfg),
 		Price:             NewPriceClient(cfg),
 		Provider:          NewProviderClient(cfg),
 		QuotaGroup:        NewQuotaGroupClient(cfg),
@@ -297,9 +303,9 @@ func (c *Client) Close() error {
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
 		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
-		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.Price, c.Provider,
-		c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon,
-		c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
+		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PoolState, c.Price,
+		c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent,
+		c.UsageHorizon, c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
 	} {
 		n.Use(hooks...)
 	}
@@ -310,9 +316,9 @@ func (c *Client) Use(hooks ...Hook) {
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
 		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
-		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.Price, c.Provider,
-		c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon,
-		c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
+		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PoolState, c.Price,
+		c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent,
+		c.UsageHorizon, c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
 	} {
 		n.Intercept(interceptors...)
 	}
@@ -339,6 +345,8 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.Model.mutate(ctx, m)
 	case *ModelFamilyMutation:
 		return c.ModelFamily.mutate(ctx, m)
+	case *PoolStateMutation:
+		return c.PoolState.mutate(ctx, m)
 	case *PriceMutation:
 		return c.Price.mutate(ctx, m)
 	case *ProviderMutation:
@@ -1963,6 +1971,155 @@ func (c *ModelFamilyClient) mutate(ctx context.Context, m *ModelFamilyMutation) 
 	}
 }
 
+// PoolStateClient is a client for the PoolState schema.
+type PoolStateClient struct {
+	config
+}
+
+// NewPoolStateClient returns a client for the PoolState from the given config.
+func NewPoolStateClient(c config) *PoolStateClient {
+	return &PoolStateClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `poolstate.Hooks(f(g(h())))`.
+func (c *PoolStateClient) Use(hooks ...Hook) {
+	c.hooks.PoolState = append(c.hooks.PoolState, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `poolstate.Intercept(f(g(h())))`.
+func (c *PoolStateClient) Intercept(interceptors ...Interceptor) {
+	c.inters.PoolState = append(c.inters.PoolState, interceptors...)
+}
+
+// Create returns a builder for creating a PoolState entity.
+func (c *PoolStateClient) Create() *PoolStateCreate {
+	mutation := newPoolStateMutation(c.config, OpCreate)
+	return &PoolStateCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of PoolState entities.
+func (c *PoolStateClient) CreateBulk(builders ...*PoolStateCreate) *PoolStateCreateBulk {
+	return &PoolStateCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *PoolStateClient) MapCreateBulk(slice any, setFunc func(*PoolStateCreate, int)) *PoolStateCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &PoolStateCreateBulk{err: fmt.Errorf("calling to PoolStateClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*PoolStateCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &PoolStateCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for PoolState.
+func (c *PoolStateClient) Update() *PoolStateUpdate {
+	mutation := newPoolStateMutation(c.config, OpUpdate)
+	return &PoolStateUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *PoolStateClient) UpdateOne(_m *PoolState) *PoolStateUpdateOne {
+	mutation := newPoolStateMutation(c.config, OpUpdateOne, withPoolState(_m))
+	return &PoolStateUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *PoolStateClient) UpdateOneID(id uuid.UUID) *PoolStateUpdateOne {
+	mutation := newPoolStateMutation(c.config, OpUpdateOne, withPoolStateID(id))
+	return &PoolStateUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for PoolState.
+func (c *PoolStateClient) Delete() *PoolStateDelete {
+	mutation := newPoolStateMutation(c.config, OpDelete)
+	return &PoolStateDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *PoolStateClient) DeleteOne(_m *PoolState) *PoolStateDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *PoolStateClient) DeleteOneID(id uuid.UUID) *PoolStateDeleteOne {
+	builder := c.Delete().Where(poolstate.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &PoolStateDeleteOne{builder}
+}
+
+// Query returns a query builder for PoolState.
+func (c *PoolStateClient) Query() *PoolStateQuery {
+	return &PoolStateQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypePoolState},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a PoolState entity by its id.
+func (c *PoolStateClient) Get(ctx context.Context, id uuid.UUID) (*PoolState, error) {
+	return c.Query().Where(poolstate.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *PoolStateClient) GetX(ctx context.Context, id uuid.UUID) *PoolState {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryProvider queries the provider edge of a PoolState.
+func (c *PoolStateClient) QueryProvider(_m *PoolState) *ProviderQuery {
+	query := (&ProviderClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(poolstate.Table, poolstate.FieldID, id),
+			sqlgraph.To(provider.Table, provider.FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, true, poolstate.ProviderTable, poolstate.ProviderColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *PoolStateClient) Hooks() []Hook {
+	return c.hooks.PoolState
+}
+
+// Interceptors returns the client interceptors.
+func (c *PoolStateClient) Interceptors() []Interceptor {
+	return c.inters.PoolState
+}
+
+func (c *PoolStateClient) mutate(ctx context.Context, m *PoolStateMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&PoolStateCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&PoolStateUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&PoolStateUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&PoolStateDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown PoolState mutation op: %q", m.Op())
+	}
+}
+
 // PriceClient is a client for the Price schema.
 type PriceClient struct {
 	config
@@ -2325,6 +2482,22 @@ func (c *ProviderClient) QueryQuotaGroups(_m *Provider) *QuotaGroupQuery {
 			sqlgraph.From(provider.Table, provider.FieldID, id),
 			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, provider.QuotaGroupsTable, provider.QuotaGroupsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryPoolState queries the pool_state edge of a Provider.
+func (c *ProviderClient) QueryPoolState(_m *Provider) *PoolStateQuery {
+	query := (&PoolStateClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(provider.Table, provider.FieldID, id),
+			sqlgraph.To(poolstate.Table, poolstate.FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, false, provider.PoolStateTable, provider.PoolStateColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -3830,14 +4003,14 @@ func (c *UsageTotalQuarterClient) mutate(ctx context.Context, m *UsageTotalQuart
 type (
 	hooks struct {
 		APIKey, AuditEntry, DataKey, DiscoveryLog, ExpiredLease, Installation, KeyLease,
-		Model, ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
-		UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
+		Model, ModelFamily, PoolState, Price, Provider, QuotaGroup, SDKVersion,
+		Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
 		UsageTotalQuarter []ent.Hook
 	}
 	inters struct {
 		APIKey, AuditEntry, DataKey, DiscoveryLog, ExpiredLease, Installation, KeyLease,
-		Model, ModelFamily, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
-		UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
+		Model, ModelFamily, PoolState, Price, Provider, QuotaGroup, SDKVersion,
+		Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
 		UsageTotalQuarter []ent.Interceptor
 	}
 )

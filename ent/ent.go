@@ -21,6 +21,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -101,6 +102,7 @@ func checkColumn(t, c string) error {
 			keylease.Table:          keylease.ValidColumn,
 			model.Table:             model.ValidColumn,
 			modelfamily.Table:       modelfamily.ValidColumn,
+			poolstate.Table:         poolstate.ValidColumn,
 			price.Table:             price.ValidColumn,
 			provider.Table:          provider.ValidColumn,
 			quotagroup.Table:        quotagroup.ValidColumn,

@@ -22,6 +22,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
@@ -55,6 +56,7 @@ const (
 	TypeKeyLease          = "KeyLease"
 	TypeModel             = "Model"
 	TypeModelFamily       = "ModelFamily"
+	TypePoolState         = "PoolState"
 	TypePrice             = "Price"
 	TypeProvider          = "Provider"
 	TypeQuotaGroup        = "QuotaGroup"
@@ -11677,6 +11679,541 @@ func (m *ModelFamilyMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown ModelFamily edge %s", name)
 }
 
+// PoolStateMutation represents an operation that mutates the PoolState nodes in the graph.
+type PoolStateMutation struct {
+	config
+	op              Op
+	typ             string
+	id              *uuid.UUID
+	state           *uuid.UUID
+	previous        *uuid.UUID
+	clearedFields   map[string]struct{}
+	provider        *uuid.UUID
+	clearedprovider bool
+	done            bool
+	oldValue        func(context.Context) (*PoolState, error)
+	predicates      []predicate.PoolState
+}
+
+var _ ent.Mutation = (*PoolStateMutation)(nil)
+
+// poolstateOption allows management of the mutation configuration using functional options.
+type poolstateOption func(*PoolStateMutation)
+
+// newPoolStateMutation creates new mutation for the PoolState entity.
+func newPoolStateMutation(c config, op Op, opts ...poolstateOption) *PoolStateMutation {
+	m := &PoolStateMutation{
+		config:        c,
+		op:            op,
+		typ:           TypePoolState,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withPoolStateID sets the ID field of the mutation.
+func withPoolStateID(id uuid.UUID) poolstateOption {
+	return func(m *PoolStateMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *PoolState
+		)
+		m.oldValue = func(ctx context.Context) (*PoolState, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().PoolState.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withPoolState sets the old PoolState of the mutation.
+func withPoolState(node *PoolState) poolstateOption {
+	return func(m *PoolStateMutation) {
+		m.oldValue = func(context.Context) (*PoolState, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m PoolStateMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m PoolStateMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of PoolState entities.
+func (m *PoolStateMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *PoolStateMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *PoolStateMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().PoolState.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetProviderID sets the "provider_id" field.
+func (m *PoolStateMutation) SetProviderID(u uuid.UUID) {
+	m.provider = &u
+}
+
+// ProviderID returns the value of the "provider_id" field in the mutation.
+func (m *PoolStateMutation) ProviderID() (r uuid.UUID, exists bool) {
+	v := m.provider
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderID returns the old "provider_id" field's value of the PoolState entity.
+// If the PoolState object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PoolStateMutation) OldProviderID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderID: %w", err)
+	}
+	return oldValue.ProviderID, nil
+}
+
+// ResetProviderID resets all changes to the "provider_id" field.
+func (m *PoolStateMutation) ResetProviderID() {
+	m.provider = nil
+}
+
+// SetState sets the "state" field.
+func (m *PoolStateMutation) SetState(u uuid.UUID) {
+	m.state = &u
+}
+
+// State returns the value of the "state" field in the mutation.
+func (m *PoolStateMutation) State() (r uuid.UUID, exists bool) {
+	v := m.state
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldState returns the old "state" field's value of the PoolState entity.
+// If the PoolState object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PoolStateMutation) OldState(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldState is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldState requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldState: %w", err)
+	}
+	return oldValue.State, nil
+}
+
+// ClearState clears the value of the "state" field.
+func (m *PoolStateMutation) ClearState() {
+	m.state = nil
+	m.clearedFields[poolstate.FieldState] = struct{}{}
+}
+
+// StateCleared returns if the "state" field was cleared in this mutation.
+func (m *PoolStateMutation) StateCleared() bool {
+	_, ok := m.clearedFields[poolstate.FieldState]
+	return ok
+}
+
+// ResetState resets all changes to the "state" field.
+func (m *PoolStateMutation) ResetState() {
+	m.state = nil
+	delete(m.clearedFields, poolstate.FieldState)
+}
+
+// SetPrevious sets the "previous" field.
+func (m *PoolStateMutation) SetPrevious(u uuid.UUID) {
+	m.previous = &u
+}
+
+// Previous returns the value of the "previous" field in the mutation.
+func (m *PoolStateMutation) Previous() (r uuid.UUID, exists bool) {
+	v := m.previous
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPrevious returns the old "previous" field's value of the PoolState entity.
+// If the PoolState object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *PoolStateMutation) OldPrevious(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPrevious is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPrevious requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPrevious: %w", err)
+	}
+	return oldValue.Previous, nil
+}
+
+// ClearPrevious clears the value of the "previous" field.
+func (m *PoolStateMutation) ClearPrevious() {
+	m.previous = nil
+	m.clearedFields[poolstate.FieldPrevious] = struct{}{}
+}
+
+// PreviousCleared returns if the "previous" field was cleared in this mutation.
+func (m *PoolStateMutation) PreviousCleared() bool {
+	_, ok := m.clearedFields[poolstate.FieldPrevious]
+	return ok
+}
+
+// ResetPrevious resets all changes to the "previous" field.
+func (m *PoolStateMutation) ResetPrevious() {
+	m.previous = nil
+	delete(m.clearedFields, poolstate.FieldPrevious)
+}
+
+// ClearProvider clears the "provider" edge to the Provider entity.
+func (m *PoolStateMutation) ClearProvider() {
+	m.clearedprovider = true
+	m.clearedFields[poolstate.FieldProviderID] = struct{}{}
+}
+
+// ProviderCleared reports if the "provider" edge to the Provider entity was cleared.
+func (m *PoolStateMutation) ProviderCleared() bool {
+	return m.clearedprovider
+}
+
+// ProviderIDs returns the "provider" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ProviderID instead. It exists only for internal usage by the builders.
+func (m *PoolStateMutation) ProviderIDs() (ids []uuid.UUID) {
+	if id := m.provider; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetProvider resets all changes to the "provider" edge.
+func (m *PoolStateMutation) ResetProvider() {
+	m.provider = nil
+	m.clearedprovider = false
+}
+
+// Where appends a list predicates to the PoolStateMutation builder.
+func (m *PoolStateMutation) Where(ps ...predicate.PoolState) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the PoolStateMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *PoolStateMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.PoolState, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *PoolStateMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *PoolStateMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (PoolState).
+func (m *PoolStateMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *PoolStateMutation) Fields() []string {
+	fields := make([]string, 0, 3)
+	if m.provider != nil {
+		fields = append(fields, poolstate.FieldProviderID)
+	}
+	if m.state != nil {
+		fields = append(fields, poolstate.FieldState)
+	}
+	if m.previous != nil {
+		fields = append(fields, poolstate.FieldPrevious)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *PoolStateMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case poolstate.FieldProviderID:
+		return m.ProviderID()
+	case poolstate.FieldState:
+		return m.State()
+	case poolstate.FieldPrevious:
+		return m.Previous()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *PoolStateMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case poolstate.FieldProviderID:
+		return m.OldProviderID(ctx)
+	case poolstate.FieldState:
+		return m.OldState(ctx)
+	case poolstate.FieldPrevious:
+		return m.OldPrevious(ctx)
+	}
+	return nil, fmt.Errorf("unknown PoolState field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *PoolStateMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case poolstate.FieldProviderID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderID(v)
+		return nil
+	case poolstate.FieldState:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetState(v)
+		return nil
+	case poolstate.FieldPrevious:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPrevious(v)
+		return nil
+	}
+	return fmt.Errorf("unknown PoolState field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *PoolStateMutation) AddedFields() []string {
+	return nil
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *PoolStateMutation) AddedField(name string) (ent.Value, bool) {
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *PoolStateMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	}
+	return fmt.Errorf("unknown PoolState numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *PoolStateMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(poolstate.FieldState) {
+		fields = append(fields, poolstate.FieldState)
+	}
+	if m.FieldCleared(poolstate.FieldPrevious) {
+		fields = append(fields, poolstate.FieldPrevious)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *PoolStateMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *PoolStateMutation) ClearField(name string) error {
+	switch name {
+	case poolstate.FieldState:
+		m.ClearState()
+		return nil
+	case poolstate.FieldPrevious:
+		m.ClearPrevious()
+		return nil
+	}
+	return fmt.Errorf("unknown PoolState nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *PoolStateMutation) ResetField(name string) error {
+	switch name {
+	case poolstate.FieldProviderID:
+		m.ResetProviderID()
+		return nil
+	case poolstate.FieldState:
+		m.ResetState()
+		return nil
+	case poolstate.FieldPrevious:
+		m.ResetPrevious()
+		return nil
+	}
+	return fmt.Errorf("unknown PoolState field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *PoolStateMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.provider != nil {
+		edges = append(edges, poolstate.EdgeProvider)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *PoolStateMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case poolstate.EdgeProvider:
+		if id := m.provider; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *PoolStateMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *PoolStateMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *PoolStateMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.clearedprovider {
+		edges = append(edges, poolstate.EdgeProvider)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *PoolStateMutation) EdgeCleared(name string) bool {
+	switch name {
+	case poolstate.EdgeProvider:
+		return m.clearedprovider
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *PoolStateMutation) ClearEdge(name string) error {
+	switch name {
+	case poolstate.EdgeProvider:
+		m.ClearProvider()
+		return nil
+	}
+	return fmt.Errorf("unknown PoolState unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *PoolStateMutation) ResetEdge(name string) error {
+	switch name {
+	case poolstate.EdgeProvider:
+		m.ResetProvider()
+		return nil
+	}
+	return fmt.Errorf("unknown PoolState edge %s", name)
+}
+
 // PriceMutation represents an operation that mutates the Price nodes in the graph.
 type PriceMutation struct {
 	config
@@ -13335,6 +13872,8 @@ type ProviderMutation struct {
 	quota_groups          map[uuid.UUID]struct{}
 	removedquota_groups   map[uuid.UUID]struct{}
 	clearedquota_groups   bool
+	pool_state            *uuid.UUID
+	clearedpool_state     bool
 	sdk_versions          map[uuid.UUID]struct{}
 	removedsdk_versions   map[uuid.UUID]struct{}
 	clearedsdk_versions   bool
@@ -14108,6 +14647,45 @@ func (m *ProviderMutation) ResetQuotaGroups() {
 	m.removedquota_groups = nil
 }
 
+// SetPoolStateID sets the "pool_state" edge to the PoolState entity by id.
+func (m *ProviderMutation) SetPoolStateID(id uuid.UUID) {
+	m.pool_state = &id
+}
+
+// ClearPoolState clears the "pool_state" edge to the PoolState entity.
+func (m *ProviderMutation) ClearPoolState() {
+	m.clearedpool_state = true
+}
+
+// PoolStateCleared reports if the "pool_state" edge to the PoolState entity was cleared.
+func (m *ProviderMutation) PoolStateCleared() bool {
+	return m.clearedpool_state
+}
+
+// PoolStateID returns the "pool_state" edge ID in the mutation.
+func (m *ProviderMutation) PoolStateID() (id uuid.UUID, exists bool) {
+	if m.pool_state != nil {
+		return *m.pool_state, true
+	}
+	return
+}
+
+// PoolStateIDs returns the "pool_state" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// PoolStateID instead. It exists only for internal usage by the builders.
+func (m *ProviderMutation) PoolStateIDs() (ids []uuid.UUID) {
+	if id := m.pool_state; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetPoolState resets all changes to the "pool_state" edge.
+func (m *ProviderMutation) ResetPoolState() {
+	m.pool_state = nil
+	m.clearedpool_state = false
+}
+
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by ids.
 func (m *ProviderMutation) AddSdkVersionIDs(ids ...uuid.UUID) {
 	if m.sdk_versions == nil {
@@ -14549,7 +15127,7 @@ func (m *ProviderMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ProviderMutation) AddedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.families != nil {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -14561,6 +15139,9 @@ func (m *ProviderMutation) AddedEdges() []string {
 	}
 	if m.quota_groups != nil {
 		edges = append(edges, provider.EdgeQuotaGroups)
+	}
+	if m.pool_state != nil {
+		edges = append(edges, provider.EdgePoolState)
 	}
 	if m.sdk_versions != nil {
 		edges = append(edges, provider.EdgeSdkVersions)
@@ -14599,6 +15180,10 @@ func (m *ProviderMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case provider.EdgePoolState:
+		if id := m.pool_state; id != nil {
+			return []ent.Value{*id}
+		}
 	case provider.EdgeSdkVersions:
 		ids := make([]ent.Value, 0, len(m.sdk_versions))
 		for id := range m.sdk_versions {
@@ -14617,7 +15202,7 @@ func (m *ProviderMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ProviderMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.removedfamilies != nil {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -14685,7 +15270,7 @@ func (m *ProviderMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ProviderMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 6)
+	edges := make([]string, 0, 7)
 	if m.clearedfamilies {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -14697,6 +15282,9 @@ func (m *ProviderMutation) ClearedEdges() []string {
 	}
 	if m.clearedquota_groups {
 		edges = append(edges, provider.EdgeQuotaGroups)
+	}
+	if m.clearedpool_state {
+		edges = append(edges, provider.EdgePoolState)
 	}
 	if m.clearedsdk_versions {
 		edges = append(edges, provider.EdgeSdkVersions)
@@ -14719,6 +15307,8 @@ func (m *ProviderMutation) EdgeCleared(name string) bool {
 		return m.clearedkeys
 	case provider.EdgeQuotaGroups:
 		return m.clearedquota_groups
+	case provider.EdgePoolState:
+		return m.clearedpool_state
 	case provider.EdgeSdkVersions:
 		return m.clearedsdk_versions
 	case provider.EdgeDiscoveryLogs:
@@ -14731,6 +15321,9 @@ func (m *ProviderMutation) EdgeCleared(name string) bool {
 // if that edge is not defined in the schema.
 func (m *ProviderMutation) ClearEdge(name string) error {
 	switch name {
+	case provider.EdgePoolState:
+		m.ClearPoolState()
+		return nil
 	}
 	return fmt.Errorf("unknown Provider unique edge %s", name)
 }
@@ -14750,6 +15343,9 @@ func (m *ProviderMutation) ResetEdge(name string) error {
 		return nil
 	case provider.EdgeQuotaGroups:
 		m.ResetQuotaGroups()
+		return nil
+	case provider.EdgePoolState:
+		m.ResetPoolState()
 		return nil
 	case provider.EdgeSdkVersions:
 		m.ResetSdkVersions()

@@ -10,6 +10,7 @@ import (
 	"entgo.io/ent"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 )
 
@@ -56,13 +57,15 @@ type ProviderEdges struct {
 	Keys []*APIKey `json:"keys,omitempty"`
 	// QuotaGroups holds the value of the quota_groups edge.
 	QuotaGroups []*QuotaGroup `json:"quota_groups,omitempty"`
+	// PoolState holds the value of the pool_state edge.
+	PoolState *PoolState `json:"pool_state,omitempty"`
 	// SdkVersions holds the value of the sdk_versions edge.
 	SdkVersions []*SDKVersion `json:"sdk_versions,omitempty"`
 	// DiscoveryLogs holds the value of the discovery_logs edge.
 	DiscoveryLogs []*DiscoveryLog `json:"discovery_logs,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [6]bool
+	loadedTypes [7]bool
 }
 
 // FamiliesOrErr returns the Families value or an error if the edge
@@ -101,10 +104,21 @@ func (e ProviderEdges) QuotaGroupsOrErr() ([]*QuotaGroup, error) {
 	return nil, &NotLoadedError{edge: "quota_groups"}
 }
 
+// PoolStateOrErr returns the PoolState value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e ProviderEdges) PoolStateOrErr() (*PoolState, error) {
+	if e.PoolState != nil {
+		return e.PoolState, nil
+	} else if e.loadedTypes[4] {
+		return nil, &NotFoundError{label: poolstate.Label}
+	}
+	return nil, &NotLoadedError{edge: "pool_state"}
+}
+
 // SdkVersionsOrErr returns the SdkVersions value or an error if the edge
 // was not loaded in eager-loading.
 func (e ProviderEdges) SdkVersionsOrErr() ([]*SDKVersion, error) {
-	if e.loadedTypes[4] {
+	if e.loadedTypes[5] {
 		return e.SdkVersions, nil
 	}
 	return nil, &NotLoadedError{edge: "sdk_versions"}
@@ -113,7 +127,7 @@ func (e ProviderEdges) SdkVersionsOrErr() ([]*SDKVersion, error) {
 // DiscoveryLogsOrErr returns the DiscoveryLogs value or an error if the edge
 // was not loaded in eager-loading.
 func (e ProviderEdges) DiscoveryLogsOrErr() ([]*DiscoveryLog, error) {
-	if e.loadedTypes[5] {
+	if e.loadedTypes[6] {
 		return e.DiscoveryLogs, nil
 	}
 	return nil, &NotLoadedError{edge: "discovery_logs"}
@@ -252,6 +266,11 @@ func (_m *Provider) QueryKeys() *APIKeyQuery {
 // QueryQuotaGroups queries the "quota_groups" edge of the Provider entity.
 func (_m *Provider) QueryQuotaGroups() *QuotaGroupQuery {
 	return NewProviderClient(_m.config).QueryQuotaGroups(_m)
+}
+
+// QueryPoolState queries the "pool_state" edge of the Provider entity.
+func (_m *Provider) QueryPoolState() *PoolStateQuery {
+	return NewProviderClient(_m.config).QueryPoolState(_m)
 }
 
 // QuerySdkVersions queries the "sdk_versions" edge of the Provider entity.

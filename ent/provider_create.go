@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
@@ -232,6 +233,25 @@ func (_c *ProviderCreate) AddQuotaGroups(v ...*QuotaGroup) *ProviderCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddQuotaGroupIDs(ids...)
+}
+
+// SetPoolStateID sets the "pool_state" edge to the PoolState entity by ID.
+func (_c *ProviderCreate) SetPoolStateID(id uuid.UUID) *ProviderCreate {
+	_c.mutation.SetPoolStateID(id)
+	return _c
+}
+
+// SetNillablePoolStateID sets the "pool_state" edge to the PoolState entity by ID if the given value is not nil.
+func (_c *ProviderCreate) SetNillablePoolStateID(id *uuid.UUID) *ProviderCreate {
+	if id != nil {
+		_c = _c.SetPoolStateID(*id)
+	}
+	return _c
+}
+
+// SetPoolState sets the "pool_state" edge to the PoolState entity.
+func (_c *ProviderCreate) SetPoolState(v *PoolState) *ProviderCreate {
+	return _c.SetPoolStateID(v.ID)
 }
 
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by IDs.
@@ -500,6 +520,22 @@ func (_c *ProviderCreate) createSpec() (*Provider, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.PoolStateIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   provider.PoolStateTable,
+			Columns: []string{provider.PoolStateColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(poolstate.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

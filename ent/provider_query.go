@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -34,6 +35,7 @@ type ProviderQuery struct {
 	withModels        *ModelQuery
 	withKeys          *APIKeyQuery
 	withQuotaGroups   *QuotaGroupQuery
+	withPoolState     *PoolStateQuery
 	withSdkVersions   *SDKVersionQuery
 	withDiscoveryLogs *DiscoveryLogQuery
 	modifiers         []func(*sql.Selector)
@@ -154,6 +156,28 @@ func (_q *ProviderQuery) QueryQuotaGroups() *QuotaGroupQuery {
 			sqlgraph.From(provider.Table, provider.FieldID, selector),
 			sqlgraph.To(quotagroup.Table, quotagroup.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, provider.QuotaGroupsTable, provider.QuotaGroupsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryPoolState chains the current query on the "pool_state" edge.
+func (_q *ProviderQuery) QueryPoolState() *PoolStateQuery {
+	query := (&PoolStateClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(provider.Table, provider.FieldID, selector),
+			sqlgraph.To(poolstate.Table, poolstate.FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, false, provider.PoolStateTable, provider.PoolStateColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -401,6 +425,7 @@ func (_q *ProviderQuery) Clone() *ProviderQuery {
 		withModels:        _q.withModels.Clone(),
 		withKeys:          _q.withKeys.Clone(),
 		withQuotaGroups:   _q.withQuotaGroups.Clone(),
+		withPoolState:     _q.withPoolState.Clone(),
 		withSdkVersions:   _q.withSdkVersions.Clone(),
 		withDiscoveryLogs: _q.withDiscoveryLogs.Clone(),
 		// clone intermediate query.
@@ -451,6 +476,17 @@ func (_q *ProviderQuery) WithQuotaGroups(opts ...func(*QuotaGroupQuery)) *Provid
 		opt(query)
 	}
 	_q.withQuotaGroups = query
+	return _q
+}
+
+// WithPoolState tells the query-builder to eager-load the nodes that are connected to
+// the "pool_state" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ProviderQuery) WithPoolState(opts ...func(*PoolStateQuery)) *ProviderQuery {
+	query := (&PoolStateClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withPoolState = query
 	return _q
 }
 
@@ -554,11 +590,12 @@ func (_q *ProviderQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Pro
 	var (
 		nodes       = []*Provider{}
 		_spec       = _q.querySpec()
-		loadedTypes = [6]bool{
+		loadedTypes = [7]bool{
 			_q.withFamilies != nil,
 			_q.withModels != nil,
 			_q.withKeys != nil,
 			_q.withQuotaGroups != nil,
+			_q.withPoolState != nil,
 			_q.withSdkVersions != nil,
 			_q.withDiscoveryLogs != nil,
 		}
@@ -609,6 +646,12 @@ func (_q *ProviderQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Pro
 		if err := _q.loadQuotaGroups(ctx, query, nodes,
 			func(n *Provider) { n.Edges.QuotaGroups = []*QuotaGroup{} },
 			func(n *Provider, e *QuotaGroup) { n.Edges.QuotaGroups = append(n.Edges.QuotaGroups, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withPoolState; query != nil {
+		if err := _q.loadPoolState(ctx, query, nodes, nil,
+			func(n *Provider, e *PoolState) { n.Edges.PoolState = e }); err != nil {
 			return nil, err
 		}
 	}
@@ -734,6 +777,33 @@ func (_q *ProviderQuery) loadQuotaGroups(ctx context.Context, query *QuotaGroupQ
 	}
 	query.Where(predicate.QuotaGroup(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(provider.QuotaGroupsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ProviderID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "provider_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ProviderQuery) loadPoolState(ctx context.Context, query *PoolStateQuery, nodes []*Provider, init func(*Provider), assign func(*Provider, *PoolState)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Provider)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(poolstate.FieldProviderID)
+	}
+	query.Where(predicate.PoolState(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(provider.PoolStateColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -255,6 +256,25 @@ func (_u *ProviderUpdate) AddQuotaGroups(v ...*QuotaGroup) *ProviderUpdate {
 	return _u.AddQuotaGroupIDs(ids...)
 }
 
+// SetPoolStateID sets the "pool_state" edge to the PoolState entity by ID.
+func (_u *ProviderUpdate) SetPoolStateID(id uuid.UUID) *ProviderUpdate {
+	_u.mutation.SetPoolStateID(id)
+	return _u
+}
+
+// SetNillablePoolStateID sets the "pool_state" edge to the PoolState entity by ID if the given value is not nil.
+func (_u *ProviderUpdate) SetNillablePoolStateID(id *uuid.UUID) *ProviderUpdate {
+	if id != nil {
+		_u = _u.SetPoolStateID(*id)
+	}
+	return _u
+}
+
+// SetPoolState sets the "pool_state" edge to the PoolState entity.
+func (_u *ProviderUpdate) SetPoolState(v *PoolState) *ProviderUpdate {
+	return _u.SetPoolStateID(v.ID)
+}
+
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by IDs.
 func (_u *ProviderUpdate) AddSdkVersionIDs(ids ...uuid.UUID) *ProviderUpdate {
 	_u.mutation.AddSdkVersionIDs(ids...)
@@ -372,6 +392,12 @@ func (_u *ProviderUpdate) RemoveQuotaGroups(v ...*QuotaGroup) *ProviderUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveQuotaGroupIDs(ids...)
+}
+
+// ClearPoolState clears the "pool_state" edge to the PoolState entity.
+func (_u *ProviderUpdate) ClearPoolState() *ProviderUpdate {
+	_u.mutation.ClearPoolState()
+	return _u
 }
 
 // ClearSdkVersions clears all "sdk_versions" edges to the SDKVersion entity.
@@ -683,6 +709,35 @@ func (_u *ProviderUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.PoolStateCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   provider.PoolStateTable,
+			Columns: []string{provider.PoolStateColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(poolstate.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.PoolStateIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   provider.PoolStateTable,
+			Columns: []string{provider.PoolStateColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(poolstate.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -1021,6 +1076,25 @@ func (_u *ProviderUpdateOne) AddQuotaGroups(v ...*QuotaGroup) *ProviderUpdateOne
 	return _u.AddQuotaGroupIDs(ids...)
 }
 
+// SetPoolStateID sets the "pool_state" edge to the PoolState entity by ID.
+func (_u *ProviderUpdateOne) SetPoolStateID(id uuid.UUID) *ProviderUpdateOne {
+	_u.mutation.SetPoolStateID(id)
+	return _u
+}
+
+// SetNillablePoolStateID sets the "pool_state" edge to the PoolState entity by ID if the given value is not nil.
+func (_u *ProviderUpdateOne) SetNillablePoolStateID(id *uuid.UUID) *ProviderUpdateOne {
+	if id != nil {
+		_u = _u.SetPoolStateID(*id)
+	}
+	return _u
+}
+
+// SetPoolState sets the "pool_state" edge to the PoolState entity.
+func (_u *ProviderUpdateOne) SetPoolState(v *PoolState) *ProviderUpdateOne {
+	return _u.SetPoolStateID(v.ID)
+}
+
 // AddSdkVersionIDs adds the "sdk_versions" edge to the SDKVersion entity by IDs.
 func (_u *ProviderUpdateOne) AddSdkVersionIDs(ids ...uuid.UUID) *ProviderUpdateOne {
 	_u.mutation.AddSdkVersionIDs(ids...)
@@ -1138,6 +1212,12 @@ func (_u *ProviderUpdateOne) RemoveQuotaGroups(v ...*QuotaGroup) *ProviderUpdate
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveQuotaGroupIDs(ids...)
+}
+
+// ClearPoolState clears the "pool_state" edge to the PoolState entity.
+func (_u *ProviderUpdateOne) ClearPoolState() *ProviderUpdateOne {
+	_u.mutation.ClearPoolState()
+	return _u
 }
 
 // ClearSdkVersions clears all "sdk_versions" edges to the SDKVersion entity.
@@ -1479,6 +1559,35 @@ func (_u *ProviderUpdateOne) sqlSave(ctx context.Context) (_node *Provider, err 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(quotagroup.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.PoolStateCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   provider.PoolStateTable,
+			Columns: []string{provider.PoolStateColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(poolstate.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.PoolStateIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   provider.PoolStateTable,
+			Columns: []string{provider.PoolStateColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(poolstate.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -313,6 +314,15 @@ func init() {
 	modelfamilyDescID := modelfamilyMixinFields0[0].Descriptor()
 	// modelfamily.DefaultID holds the default value on creation for the id field.
 	modelfamily.DefaultID = modelfamilyDescID.Default.(func() uuid.UUID)
+	poolstateMixin := schema.PoolState{}.Mixin()
+	poolstateMixinFields0 := poolstateMixin[0].Fields()
+	_ = poolstateMixinFields0
+	poolstateFields := schema.PoolState{}.Fields()
+	_ = poolstateFields
+	// poolstateDescID is the schema descriptor for id field.
+	poolstateDescID := poolstateMixinFields0[0].Descriptor()
+	// poolstate.DefaultID holds the default value on creation for the id field.
+	poolstate.DefaultID = poolstateDescID.Default.(func() uuid.UUID)
 	priceMixin := schema.Price{}.Mixin()
 	priceMixinFields0 := priceMixin[0].Fields()
 	_ = priceMixinFields0

@@ -32,6 +32,8 @@ type Tx struct {
 	Model *ModelClient
 	// ModelFamily is the client for interacting with the ModelFamily builders.
 	ModelFamily *ModelFamilyClient
+	// PoolState is the client for interacting with the PoolState builders.
+	PoolState *PoolStateClient
 	// Price is the client for interacting with the Price builders.
 	Price *PriceClient
 	// Provider is the client for interacting with the Provider builders.
@@ -194,6 +196,7 @@ func (tx *Tx) init() {
 	tx.KeyLease = NewKeyLeaseClient(tx.config)
 	tx.Model = NewModelClient(tx.config)
 	tx.ModelFamily = NewModelFamilyClient(tx.config)
+	tx.PoolState = NewPoolStateClient(tx.config)
 	tx.Price = NewPriceClient(tx.config)
 	tx.Provider = NewProviderClient(tx.config)
 	tx.QuotaGroup = NewQuotaGroupClient(tx.config)

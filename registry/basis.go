@@ -3,8 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +14,7 @@ import (
 
 // basis is what the database says of that which the works of a batch refer to.
 type basis struct {
-	state   store.State // of the database, when the batch's transaction began
-	certain bool        // the state could be told
+	state store.State // of a SQLite database, when the batch's transaction began
 
 	models    map[uuid.UUID]namedModel // with their prices
 	prices    map[uuid.UUID][]*ent.Price
@@ -27,6 +24,7 @@ type basis struct {
 	groups    map[uuid.UUID]*poolGroup
 	pools     map[uuid.UUID]*pool // by provider
 	providers map[uuid.UUID]*poolProvider
+	states    map[uuid.UUID]uuid.UUID // of the pools on PostgreSQL, in which they were left; see pool_states
 
 	// Of this batch:
 
@@ -85,8 +83,9 @@ func (m *modelNames) learn(models []uuid.UUID, from map[uuid.UUID]namedModel) {
 	}
 }
 
-// memory keeps the basis of the last batch for the next one, which then reads only what is new: a file that this
-// process alone writes to is as it was left. Whether it is, the database tells; the least doubt, and all is read.
+// memory keeps the basis of the last batch for the next one, which then reads only what is new. A file that this
+// process alone writes to is as it was left, and SQLite tells; the least doubt, and all is read. On PostgreSQL only
+// pools are remembered, and lockLedger forgets those that others have changed.
 type memory struct {
 	mu   sync.Mutex
 	last *basis
@@ -100,6 +99,7 @@ func newBasis(now time.Time) *basis {
 	return &basis{
 		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*poolKey{},
 		groups: map[uuid.UUID]*poolGroup{}, pools: map[uuid.UUID]*pool{}, providers: map[uuid.UUID]*poolProvider{}, looked: map[uuid.UUID]bool{}, now: now,
+		states: map[uuid.UUID]uuid.UUID{},
 	}
 }
 
@@ -115,10 +115,16 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		if err != nil {
 			return nil, err
 		}
-		if ok && last != nil && state.Follows(last.state) && len(last.periods)+len(last.models)+len(last.keys) <= maxRemembered {
+		fits := last != nil && len(last.periods)+len(last.models)+len(last.keys) <= maxRemembered
+		if fits && (!ok || state.Follows(last.state)) {
 			b = last
 		}
-		b.state, b.certain = state, ok
+		if !ok { // PostgreSQL
+			clear(b.models)
+			clear(b.prices)
+			clear(b.periods)
+		}
+		b.state = state
 	}
 	b.recorded, b.leases, b.looked = map[string]bool{}, map[uuid.UUID]*openLease{}, map[uuid.UUID]bool{}
 	b.names, b.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*openLease{}
@@ -127,7 +133,7 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 
 // keep remembers the basis of a batch that has been committed.
 func (m *memory) keep(b *basis) {
-	if m == nil || !b.certain {
+	if m == nil {
 		return
 	}
 	m.mu.Lock()
@@ -140,8 +146,8 @@ type needs struct {
 	models, ledger map[uuid.UUID]bool // those that are named, and those that requests are recorded of
 	keys           map[uuid.UUID]bool
 	pools          map[uuid.UUID]bool // by provider, of which all keys are needed
-	providers      map[uuid.UUID]bool
-	from           time.Time // the earliest request
+	providers      map[uuid.UUID]bool // whose incidents are needed
+	from           time.Time          // the earliest request
 }
 
 func needsOf(works []work) needs {
@@ -162,14 +168,14 @@ func needsOf(works []work) needs {
 			}
 		}
 		if end := w.end; end != nil {
-			if end.key != uuid.Nil {
-				n.keys[end.key] = true
-			}
 			switch {
 			case end.failed != nil: // which other keys failed alike
 				n.pools[end.provider] = true
-			case end.succeeded:
+			case end.provider != uuid.Nil:
 				n.providers[end.provider] = true
+			}
+			if end.key != uuid.Nil {
+				n.keys[end.key] = true
 			}
 		}
 	}
@@ -179,8 +185,11 @@ func needsOf(works []work) needs {
 // readBasis locks the ledger and the pool, and reads of them what the works refer to and is not known.
 func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, works []work) error {
 	n := needsOf(works)
-	pools := unknown(n.pools, b.pools)
-	if err := r.lockLedger(ctx, tx, b, slices.Collect(maps.Keys(n.ledger)), n.keys, n.pools); err != nil {
+	if err := r.lockLedger(ctx, tx, b, n); err != nil {
+		return err
+	}
+	keys, pools := unknown(n.keys, b.keys), unknown(n.pools, b.pools)
+	if err := r.readPool(ctx, tx, b, keys, pools); err != nil {
 		return err
 	}
 	b.now = r.now() // what was waited for is over

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -32,7 +31,7 @@ func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p 
 		return err
 	})
 	if err == nil {
-		err = b.loadGroups(ctx, tx, unknown(groups, b.groups), r.db.Dialect() == dialect.Postgres)
+		err = b.loadGroups(ctx, tx, unknown(groups, b.groups))
 	}
 	if err != nil || len(expired) == 0 {
 		return err

@@ -246,7 +246,7 @@ func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) (
 		defer func() { err = errors.Join(err, s.Close()) }()
 		from = s
 	}
-	if err := r.readPool(ctx, from, b, false, nil, nil, providers); err != nil {
+	if err := r.readPool(ctx, from, b, nil, providers); err != nil {
 		return err
 	}
 	return b.readOpen(ctx, from, providers)

@@ -167,7 +167,7 @@ func (k *poolKey) noteSuccess(o leaseOutcome, p *poolProvider) (entries []auditE
 		entries = append(entries, k.restore("a request succeeded"))
 	}
 	if p.coolingUntil != nil && !p.coolingUntil.After(o.acquired) && !p.coolingUntil.After(o.now) {
-		p.coolingUntil, p.coolingReason, p.incidents, p.over = nil, "", 0, true
+		p.coolingUntil, p.coolingReason, p.incidents, p.changed = nil, "", 0, true
 	}
 	return entries
 }

@@ -26,7 +26,7 @@ func TestRowsInJSON(t *testing.T) {
 		"prices": ent.Price{}, "providers": ent.Provider{}, "quota_groups": ent.QuotaGroup{}, "sdk_versions": ent.SDKVersion{},
 		"settings": ent.Setting{}, "usage_tracking": ent.Usage{}, "usage_events": ent.UsageEvent{}, "usage_horizons": ent.UsageHorizon{},
 		"usage_totals": ent.UsageTotal{}, "usage_quarters": ent.UsageQuarter{}, "usage_total_quarters": ent.UsageTotalQuarter{},
-		"expired_leases": ent.ExpiredLease{},
+		"expired_leases": ent.ExpiredLease{}, "pool_states": ent.PoolState{},
 	}
 	for _, table := range entmigrate.Tables {
 		require.Contains(t, slices.Collect(maps.Keys(rows)), table.Name, "a new table is to be listed above")

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
@@ -215,7 +214,7 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		write = r.writeAlone
 	}
 	err = write(ctx, op, func(tx *ent.Client) error {
-		old, err := lockedKey(ctx, tx, id)
+		old, err := r.lockedKey(ctx, tx, id, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
@@ -308,7 +307,7 @@ func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey,
 // ledger keeps pointing at it. [Registry.UndeleteAPIKey] takes it back. It returns [ErrNotFound].
 func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("delete API key %s", id), func(tx *ent.Client) error {
-		old, err := lockedKey(ctx, tx, id)
+		old, err := r.lockedKey(ctx, tx, id, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
@@ -325,17 +324,14 @@ func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 // [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("purge API key %s", id), func(tx *ent.Client) error {
-		keys, err := lockedKeys(ctx, tx, apikey.ID(id))
+		key, err := r.lockedKey(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if len(keys) == 0 {
-			return ErrNotFound
-		}
-		if err := tx.APIKey.DeleteOne(keys[0]).Exec(ctx); err != nil {
+		if err := tx.APIKey.DeleteOne(key).Exec(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, r.now(), auditKey(ActionPurge, keys[0], nil))
+		return r.audit(ctx, tx, r.now(), auditKey(ActionPurge, key, nil))
 	})
 }
 
@@ -379,7 +375,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 	return r.write(ctx, op, func(tx *ent.Client) error {
 		now := r.now()
 		until := now.Add(duration)
-		old, err := lockedKey(ctx, tx, keyID)
+		old, err := r.lockedKey(ctx, tx, keyID, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
@@ -399,7 +395,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 // limits, or of those of its quota group. It leaves a disabled key disabled. It returns [ErrNotFound].
 func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
-		old, err := lockedKey(ctx, tx, keyID)
+		old, err := r.lockedKey(ctx, tx, keyID, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
@@ -412,7 +408,7 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 		}
 		entries := []auditEntry{auditKey(ActionRestore, old, key)}
 		if id := old.QuotaGroupID; id != nil {
-			group, err := lockedGroup(ctx, tx, *id)
+			group, err := tx.QuotaGroup.Get(ctx, *id)
 			if err != nil {
 				return err
 			}
@@ -438,7 +434,10 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 	return r.write(ctx, op, func(tx *ent.Client) error {
 		now := r.now()
 		b := newBasis(now)
-		if err := r.readPool(ctx, tx, b, true, nil, []uuid.UUID{keyID}, nil); err != nil {
+		if err := r.holdPools(ctx, tx, poolOfKey, keyID); err != nil {
+			return err
+		}
+		if err := r.readPool(ctx, tx, b, []uuid.UUID{keyID}, nil); err != nil {
 			return err
 		}
 		k := b.keys[keyID]
@@ -460,13 +459,13 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 // had something to reset. Limits of a day are whole again then. Nobody has to call it: counters of an earlier day count as zero.
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
+		if err := r.holdPools(ctx, tx, allPools); err != nil {
+			return err
+		}
 		now := r.now()
 		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeasesWith(countedToday(now, apikey.Table)), apikey.And(
 			apikey.LastResetGTE(startOfDay(now)), apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
 		)))
-		if _, err := lockedKeys(ctx, tx, used); err != nil {
-			return err
-		}
 		n, err = tx.APIKey.Update().Where(used).
 			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
 		if err != nil {
@@ -476,11 +475,6 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 			quotagroup.LastResetGTE(startOfDay(now)),
 			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
 		))
-		query := tx.QuotaGroup.Query().Where(usedGroups).Order(quotagroup.ByID())
-		query.Modify(forUpdate)
-		if _, err := query.All(ctx); err != nil {
-			return err
-		}
 		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
 		if err != nil || n+groups == 0 {
 			return err
@@ -501,26 +495,14 @@ func countedToday(now time.Time, of string) predicate.KeyLease {
 	})
 }
 
-// lockedKey returns a live key, which nobody else changes until the transaction ends.
-func lockedKey(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.APIKey, error) {
-	query := tx.APIKey.Query().Where(apikey.ID(id), apikey.DeletedAtIsNil())
-	query.Modify(forUpdate)
-	return query.Only(ctx)
-}
-
-// lockedKeys returns keys, which it locks in the order of their ids until the transaction ends: whoever locks
-// several in another order could wait for somebody who waits for him.
-func lockedKeys(ctx context.Context, tx *ent.Client, which ...predicate.APIKey) ([]*ent.APIKey, error) {
-	query := tx.APIKey.Query().Where(which...).Order(apikey.ByID())
-	query.Modify(forUpdate)
-	return query.All(ctx)
-}
-
-// forUpdate locks the rows that are selected. SQLite has locked everything.
-func forUpdate(s *sql.Selector) {
-	if s.Dialect() == dialect.Postgres {
-		s.For(sql.LockNoKeyUpdate) // rows that refer to these may still be inserted
+// lockedKey returns a key, which nobody else changes until the transaction ends.
+func (r *Registry) lockedKey(
+	ctx context.Context, tx *ent.Client, id uuid.UUID, also ...predicate.APIKey,
+) (*ent.APIKey, error) {
+	if err := r.holdPools(ctx, tx, poolOfKey, id); err != nil {
+		return nil, err
 	}
+	return tx.APIKey.Query().Where(apikey.ID(id)).Where(also...).Only(ctx)
 }
 
 // asOf returns the key as it is at an instant: counters of an earlier minute or day are zero, and a

@@ -58,10 +58,11 @@ func (in AcquireInput) faults(inTx bool) faults {
 }
 
 // abandon ends a lease whose caller did not wait to learn whether he has it. If that fails too, the lease expires.
-func (r *Registry) abandon(ctx context.Context, id uuid.UUID) {
+func (r *Registry) abandon(ctx context.Context, provider, id uuid.UUID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchPatience)
 	defer cancel()
-	_ = r.works.Do(ctx, work{end: &leaseEnd{id: id, release: true}, record: record{now: r.now()}, actor: r.actor}) // else it expires
+	end := &leaseEnd{id: id, provider: provider, release: true}
+	_ = r.works.Do(ctx, work{end: end, record: record{now: r.now()}, actor: r.actor}) // else it expires
 }
 
 // wanted is what the pool has to know of the input, but for the model's name.
@@ -183,7 +184,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 	a := &acquisition{id: uuid.Must(uuid.NewV7()), provider: in.ProviderID, model: in.ModelID, ttl: in.TTL, want: in.wanted()}
 	if err := r.do(ctx, work{acquire: a, record: record{now: r.now()}, actor: r.actor}); err != nil {
 		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) { // nobody would know of the lease
-			go r.abandon(ctx, a.id)
+			go r.abandon(ctx, a.provider, a.id)
 		}
 		return nil, err
 	}

@@ -177,29 +177,15 @@ func digestOf(p period, s *sums, histogram []byte) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // the bits
 }
 
-// lockLedger keeps others from changing the periods of models, and keys, until the transaction ends; and from
-// leasing keys of the providers. Models come first, by locks that nothing else takes, so that the catalogue may change
-// meanwhile; then the rows of the keys and those of their groups: whoever takes several waits for nobody who waits for
-// him. It reads into the basis those keys and pools that it does not know.
-func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, models []uuid.UUID, keys, providers map[uuid.UUID]bool) error {
-	// Where there are locks to take, nothing is known before.
-	some, pools := unknown(keys, b.keys), unknown(providers, b.pools)
-	if len(some)+len(pools) > 0 {
-		return r.readPool(ctx, tx, b, true, models, some, pools)
-	}
-	if r.db.Dialect() == dialect.SQLite || len(models) == 0 {
-		return nil
-	}
-	return lockModels(ctx, tx, models)
-}
-
 // lockModels locks models by advisory locks, in the order of the locks' numbers.
 func lockModels(ctx context.Context, tx *ent.Client, models []uuid.UUID) error {
-	_, err := tx.ExecContext(ctx, lockModelsSQL, modelLocks(models))
+	_, err := tx.ExecContext(ctx, lockModelsSQL("$1"), modelLocks(models))
 	return err
 }
 
-const lockModelsSQL = "SELECT count(pg_advisory_xact_lock(number)) FROM unnest(CAST($1 AS bigint[])) AS number"
+func lockModelsSQL(numbers string) string {
+	return "SELECT count(pg_advisory_xact_lock(number)) FROM unnest(CAST(" + numbers + " AS bigint[])) AS number"
+}
 
 func modelLocks(models []uuid.UUID) []int64 {
 	numbers := make([]int64, 0, len(models))

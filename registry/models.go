@@ -393,6 +393,9 @@ func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 // [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
+		if err := r.holdPools(ctx, tx, poolOfModel, id); err != nil {
+			return err
+		}
 		m, err := tx.Model.Get(ctx, id)
 		if err != nil {
 			return err

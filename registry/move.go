@@ -18,6 +18,7 @@ import (
 	entschema "entgo.io/ent/dialect/sql/schema"
 
 	entmigrate "github.com/jeffersonwarrior/modelscan/ent/migrate"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
@@ -450,7 +451,8 @@ func (d *digest) row() {
 
 func (d *digest) sum() string { return hex.EncodeToString(d.Sum(nil)) }
 
-// inOrder returns the tables so that each comes after those that it refers to.
+// inOrder returns the tables so that each comes after those that it refers to. States of pools stay behind: they are of
+// processes that have the source open.
 func inOrder(tables []*entschema.Table) []movedTable {
 	var (
 		ordered []movedTable
@@ -458,7 +460,7 @@ func inOrder(tables []*entschema.Table) []movedTable {
 		visit   func(*entschema.Table)
 	)
 	visit = func(t *entschema.Table) {
-		if seen[t] {
+		if seen[t] || t.Name == poolstate.Table {
 			return
 		}
 		seen[t] = true

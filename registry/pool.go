@@ -77,16 +77,15 @@ type poolGroup struct {
 
 // poolProvider is what the pool has to know of a provider.
 type poolProvider struct {
+	id            uuid.UUID
 	coolingUntil  *time.Time
 	coolingReason FailureClass
 	incidents     int
 	changed       bool
-	over          bool // the incident is, and that is to be written
 }
 
 // pool are the live keys of a provider, in the order of their ids.
 type pool struct {
-	id   uuid.UUID
 	keys []*poolKey
 	*poolProvider
 	strategy KeyStrategy

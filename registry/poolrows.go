@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -34,23 +33,15 @@ var keyColumns = []string{
 
 var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, quotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
 
-// readPool reads keys, and pools as wholes, with their groups and providers. With lock, the keys stay as they are until the
-// transaction ends; and on PostgreSQL models are locked before.
-func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool, models, keys, providers []uuid.UUID) error {
+// readPool reads keys, and pools as wholes, with their groups and providers.
+func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, keys, providers []uuid.UUID) error {
+	if len(keys)+len(providers) == 0 {
+		return nil
+	}
 	var (
 		args  []any
 		where []string
-		rest  string
 	)
-	lock = lock && r.db.Dialect() == dialect.Postgres
-	if lock {
-		rest = " ORDER BY id FOR NO KEY UPDATE" // rows that refer to these may still be inserted
-		if len(models) > 0 {
-			// The locks of the models are taken before the first row is looked at. What is read of it never changes.
-			args = append(args, modelLocks(models))
-			rest = " AND (" + lockModelsSQL + ") >= 0" + rest
-		}
-	}
 	for _, in := range []struct {
 		ids  []uuid.UUID
 		text string
@@ -64,7 +55,7 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool
 	for _, id := range providers {
 		found[id] = nil
 	}
-	err := scanRows(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+")"+rest, args, func(scan func(...any) error) error {
+	err := scanRows(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+")", args, func(scan func(...any) error) error {
 		k, err := scanKey(scan)
 		if err != nil {
 			return err
@@ -81,7 +72,7 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool
 	if err != nil {
 		return err
 	}
-	if err := r.readGroups(ctx, tx, b, lock); err != nil {
+	if err := b.readGroups(ctx, tx); err != nil {
 		return err
 	}
 	if err := b.readProviders(ctx, tx, providers); err != nil {
@@ -89,7 +80,7 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, lock bool
 	}
 	for id, keys := range found {
 		slices.SortFunc(keys, func(a, b *poolKey) int { return bytes.Compare(a.id[:], b.id[:]) })
-		b.pools[id] = &pool{id: id, keys: keys, poolProvider: b.providers[id], strategy: r.strategy, turns: map[int]int64{}}
+		b.pools[id] = &pool{keys: keys, poolProvider: b.providers[id], strategy: r.strategy, turns: map[int]int64{}}
 	}
 	return nil
 }
@@ -115,14 +106,14 @@ func scanKey(scan func(...any) error) (*poolKey, error) {
 }
 
 // readGroups reads the groups of the keys, and ties both together.
-func (r *Registry) readGroups(ctx context.Context, tx querier, b *basis, lock bool) error {
+func (b *basis) readGroups(ctx context.Context, tx querier) error {
 	wanted := map[uuid.UUID]bool{}
 	for _, k := range b.keys {
 		if k.group != nil && k.account == nil {
 			wanted[*k.group] = true
 		}
 	}
-	if err := b.loadGroups(ctx, tx, unknown(wanted, b.groups), lock); err != nil {
+	if err := b.loadGroups(ctx, tx, unknown(wanted, b.groups)); err != nil {
 		return err
 	}
 	for _, k := range b.keys {
@@ -134,15 +125,12 @@ func (r *Registry) readGroups(ctx context.Context, tx querier, b *basis, lock bo
 }
 
 // loadGroups reads groups by their ids.
-func (b *basis) loadGroups(ctx context.Context, tx querier, ids []uuid.UUID, lock bool) error {
+func (b *basis) loadGroups(ctx context.Context, tx querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	list, args := inList(ids)
 	query := "SELECT id, provider_id, name, " + strings.Join(quotaColumns, ", ") + " FROM " + quotagroup.Table + " WHERE id IN " + list
-	if lock {
-		query += " ORDER BY id FOR NO KEY UPDATE"
-	}
 	return scanRows(ctx, tx, query, args, func(scan func(...any) error) error {
 		var g poolGroup
 		var observed []byte
@@ -154,22 +142,21 @@ func (b *basis) loadGroups(ctx context.Context, tx querier, ids []uuid.UUID, loc
 	})
 }
 
-// readProviders reads the incidents of providers. One begins or goes on by who has all keys of the provider locked.
+// readProviders reads the incidents of providers.
 func (b *basis) readProviders(ctx context.Context, tx querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	for _, id := range ids {
-		b.providers[id] = new(poolProvider) // of one that there is not, too
+		b.providers[id] = &poolProvider{id: id} // of one that there is not, too
 	}
 	list, args := inList(ids)
 	return scanRows(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
-		var id uuid.UUID
 		var p poolProvider
-		if err := scan(&id, &p.coolingUntil, (*string)(&p.coolingReason), &p.incidents); err != nil {
+		if err := scan(&p.id, &p.coolingUntil, (*string)(&p.coolingReason), &p.incidents); err != nil {
 			return err
 		}
-		*b.providers[id] = p
+		*b.providers[p.id] = p
 		return nil
 	})
 }
@@ -229,12 +216,10 @@ func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works [
 			groups[*l.group] = true
 		}
 	}
-	if some := unknown(keys, b.keys); len(some) > 0 {
-		if err := r.readPool(ctx, tx, b, true, nil, some, nil); err != nil {
-			return err
-		}
+	if err := r.readPool(ctx, tx, b, unknown(keys, b.keys), nil); err != nil {
+		return err
 	}
-	return b.loadGroups(ctx, tx, unknown(groups, b.groups), r.db.Dialect() == dialect.Postgres)
+	return b.loadGroups(ctx, tx, unknown(groups, b.groups))
 }
 
 // keepLease reads a row of leaseColumns.
@@ -396,17 +381,9 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 		groups = append(groups, append(row, b.now, g.id))
 		g.changed = 0
 	}
-	for _, p := range changedRows(b.pools, func(p *pool) bool { return p.changed }) {
+	for _, p := range changedRows(b.providers, func(p *poolProvider) bool { return p.changed }) {
 		providers = append(providers, []any{p.coolingUntil, string(p.coolingReason), p.incidents, b.now, p.id})
 		p.changed = false
-	}
-	for _, id := range slices.SortedFunc(maps.Keys(b.providers), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }) {
-		if p := b.providers[id]; p.over {
-			if _, err := tx.ExecContext(ctx, endIncidentSQL, b.now, id); err != nil {
-				return err
-			}
-			p.over = false
-		}
 	}
 	for _, w := range []struct {
 		rowUpdate
@@ -419,11 +396,6 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 	}
 	return nil
 }
-
-// endIncidentSQL ends the incident of a provider, unless another one has begun since it was read: who lets a lease end
-// has not locked the provider.
-const endIncidentSQL = "UPDATE " + provider.Table + " SET cooling_until = NULL, cooling_reason = '', incidents = 0, updated_at = $1" +
-	" WHERE id = $2 AND cooling_until <= $1"
 
 // changedRows returns those of some rows that are to be written, in the order of their ids.
 func changedRows[T any](rows map[uuid.UUID]T, changed func(T) bool) (some []T) {

@@ -225,6 +225,9 @@ func set[T any](field, update *T) {
 // It returns [ErrNotFound].
 func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
+		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {
+			return err
+		}
 		p, err := liveProvider(ctx, tx, id)
 		if err != nil {
 			return err
@@ -249,7 +252,7 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		keys, err := lockedKeys(ctx, tx, apikey.ProviderID(id), apikey.DeletedAtIsNil())
+		keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).Order(apikey.ByID()).All(ctx)
 		if err != nil {
 			return err
 		}
@@ -272,6 +275,9 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 // returns [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
+		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {
+			return err
+		}
 		entries, err := purgedWith(ctx, tx, id)
 		if err != nil {
 			return err
@@ -283,7 +289,7 @@ func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// purgedWith returns the entries of a provider and of what is purged with it. It locks the keys.
+// purgedWith returns the entries of a provider and of what is purged with it.
 func purgedWith(ctx context.Context, tx *ent.Client, id uuid.UUID) ([]auditEntry, error) {
 	p, err := tx.Provider.Get(ctx, id)
 	if err != nil {
@@ -311,7 +317,7 @@ func purgedWith(ctx context.Context, tx *ent.Client, id uuid.UUID) ([]auditEntry
 	for _, p := range prices {
 		entries = append(entries, auditPrice(ActionPurge, p, nil))
 	}
-	keys, err := lockedKeys(ctx, tx, apikey.ProviderID(id))
+	keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id)).Order(apikey.ByID()).All(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 		return nil, translate(ctx, op, err)
 	}
 	err = r.write(ctx, op, func(tx *ent.Client) error {
-		old, err := lockedGroup(ctx, tx, id, groupIsShown)
+		old, err := r.lockedGroup(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 	op := fmt.Sprintf("delete quota group %s", id)
 	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		old, err := lockedGroup(ctx, tx, id, groupIsShown)
+		old, err := r.lockedGroup(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -168,12 +168,11 @@ func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 }
 
 // lockedGroup returns a quota group, which nobody else changes until the transaction ends.
-func lockedGroup(
-	ctx context.Context, tx *ent.Client, id uuid.UUID, also ...predicate.QuotaGroup,
-) (*ent.QuotaGroup, error) {
-	query := tx.QuotaGroup.Query().Where(quotagroup.ID(id)).Where(also...)
-	query.Modify(forUpdate)
-	return query.Only(ctx)
+func (r *Registry) lockedGroup(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.QuotaGroup, error) {
+	if err := r.holdPools(ctx, tx, poolOfGroup, id); err != nil {
+		return nil, err
+	}
+	return tx.QuotaGroup.Query().Where(quotagroup.ID(id), groupIsShown).Only(ctx)
 }
 
 // requireGroup returns why a key of a provider cannot be in a group.

@@ -214,8 +214,9 @@ func (r *Registry) Client() *ent.Client { return r.client }
 // returns nil, and undone when it returns an error or panics. Within fn use tx and nothing
 // else of the registry: on SQLite a write through r, and in memory a read too, waits for the transaction
 // that it is called in, and returns [ErrBusy] after [WithBusyTimeout]; on PostgreSQL, where it needs a row that the
-// transaction has changed. tx is not for several goroutines, and is of no use after fn. Rows that tx
-// returned can be walked on from: within fn they see the transaction, after it the database.
+// transaction has changed, or uses, leases or changes keys of a provider of which the transaction has done so. tx is
+// not for several goroutines, and is of no use after fn. Rows that tx returned can be walked on from: within fn they
+// see the transaction, after it the database.
 //
 // Called on tx, InTx runs fn within the same transaction, and undoes only what that fn did.
 //

@@ -192,7 +192,7 @@ func (done *repair) counter(ctx context.Context, id uuid.UUID) error {
 	var wrong []Difference
 	var fits bool
 	err := r.write(ctx, fmt.Sprintf("key %s", id), func(tx *ent.Client) error {
-		if _, err := lockedKeys(ctx, tx, apikey.ID(id)); err != nil {
+		if err := r.holdPools(ctx, tx, poolOfKey, id); err != nil {
 			return err
 		}
 		wrong, fits = nil, false

@@ -540,14 +540,17 @@ func TestPruneHeld(t *testing.T) {
 	}))
 
 	var recorded int
+	p := mustProvider(t, reg, "another")
+	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 0)
+	others := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: today}
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
-		// It holds the events, of which it has recorded one today, and the periods of a model.
+		// It holds the events, of which it has recorded one today, the pool of a provider, and the periods of a model.
 		require.NoError(t, tx.RecordUsage(t.Context(), r.input(0, today)))
 		var all sync.WaitGroup
 		ctx, stop := context.WithCancel(t.Context())
 		all.Go(func() {
 			for ; ctx.Err() == nil; recorded++ {
-				if err := reg.RecordUsage(t.Context(), r.input(4, today)); err != nil {
+				if err := reg.RecordUsage(t.Context(), others); err != nil {
 					t.Errorf("record: %v", err)
 					return
 				}

@@ -39,7 +39,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 		return nil, translate(ctx, op, err)
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		old, err := lockedKey(ctx, tx, id)
+		old, err := r.lockedKey(ctx, tx, id, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
@@ -181,8 +181,10 @@ func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringRepo
 			if err != nil || newest.ID != by { // another rotation has begun since, and does the rest
 				return err
 			}
+			if err := r.holdPools(ctx, tx, allPools); err != nil {
+				return err
+			}
 			query := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(last)).Order(apikey.ByID()).Limit(resealBatch)
-			query.Modify(forUpdate)
 			if keys, err = query.All(ctx); err != nil {
 				return err
 			}

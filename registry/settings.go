@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -68,7 +69,11 @@ func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 // lockedSetting returns a setting, which nobody else changes until the transaction ends.
 func lockedSetting(ctx context.Context, tx *ent.Client, key string) (*ent.Setting, error) {
 	query := tx.Setting.Query().Where(setting.ID(key))
-	query.Modify(forUpdate)
+	query.Modify(func(s *entsql.Selector) {
+		if s.Dialect() == dialect.Postgres { // SQLite has locked everything
+			s.For(entsql.LockNoKeyUpdate)
+		}
+	})
 	return query.Only(ctx)
 }
 

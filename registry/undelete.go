@@ -19,6 +19,9 @@ import (
 // [ErrConflict], changing nothing, when another live provider has the name, or [ErrNotFound].
 func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (p *ent.Provider, err error) {
 	err = r.writeAlone(ctx, fmt.Sprintf("undelete provider %s", id), func(tx *ent.Client) error {
+		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {
+			return err
+		}
 		if p, err = tx.Provider.Get(ctx, id); err != nil || p.DeletedAt == nil {
 			return err
 		}
@@ -67,7 +70,7 @@ func undeleteWith(
 			return nil, err
 		}
 	}
-	keys, err := lockedKeys(ctx, tx, apikey.ProviderID(id), apikey.DeletedAt(deleted))
+	keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id), apikey.DeletedAt(deleted)).Order(apikey.ByID()).All(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -141,15 +144,11 @@ func (r *Registry) UndeleteModel(ctx context.Context, id uuid.UUID) (m *ent.Mode
 // the provider has [MaxKeysPerProvider] others, [ErrForeignKey] when the provider is deleted, or [ErrNotFound].
 func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (key *ent.APIKey, err error) {
 	err = r.writeAlone(ctx, fmt.Sprintf("undelete API key %s", id), func(tx *ent.Client) error {
-		keys, err := lockedKeys(ctx, tx, apikey.ID(id))
-		if err != nil {
+		if key, err = r.lockedKey(ctx, tx, id); err != nil {
 			return err
 		}
-		if len(keys) == 0 {
-			return ErrNotFound
-		}
 		now := r.now()
-		if key = keys[0]; key.DeletedAt == nil {
+		if key.DeletedAt == nil {
 			asOf(key, now)
 			return nil
 		}

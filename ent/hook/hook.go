@@ -117,6 +117,18 @@ func (f ModelFamilyFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value,
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.ModelFamilyMutation", m)
 }
 
+// The PoolStateFunc type is an adapter to allow the use of ordinary
+// function as PoolState mutator.
+type PoolStateFunc func(context.Context, *ent.PoolStateMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f PoolStateFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.PoolStateMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.PoolStateMutation", m)
+}
+
 // The PriceFunc type is an adapter to allow the use of ordinary
 // function as Price mutator.
 type PriceFunc func(context.Context, *ent.PriceMutation) (ent.Value, error)

@@ -414,6 +414,27 @@ var (
 			},
 		},
 	}
+	// PoolStatesColumns holds the columns for the "pool_states" table.
+	PoolStatesColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "state", Type: field.TypeUUID, Nullable: true},
+		{Name: "previous", Type: field.TypeUUID, Nullable: true},
+		{Name: "provider_id", Type: field.TypeUUID, Unique: true},
+	}
+	// PoolStatesTable holds the schema information for the "pool_states" table.
+	PoolStatesTable = &schema.Table{
+		Name:       "pool_states",
+		Columns:    PoolStatesColumns,
+		PrimaryKey: []*schema.Column{PoolStatesColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "pool_states_providers_pool_state",
+				Columns:    []*schema.Column{PoolStatesColumns[3]},
+				RefColumns: []*schema.Column{ProvidersColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+		},
+	}
 	// PricesColumns holds the columns for the "prices" table.
 	PricesColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -875,6 +896,7 @@ var (
 		KeyLeasesTable,
 		ModelsTable,
 		ModelFamiliesTable,
+		PoolStatesTable,
 		PricesTable,
 		ProvidersTable,
 		QuotaGroupsTable,
@@ -968,6 +990,10 @@ func init() {
 	}
 	ModelFamiliesTable.Annotation.Checks = map[string]string{
 		"model_families_name": "length(name) BETWEEN 1 AND 128",
+	}
+	PoolStatesTable.ForeignKeys[0].RefTable = ProvidersTable
+	PoolStatesTable.Annotation = &entsql.Annotation{
+		Table: "pool_states",
 	}
 	PricesTable.ForeignKeys[0].RefTable = ModelsTable
 	PricesTable.Annotation = &entsql.Annotation{

@@ -33,6 +33,9 @@ type Model func(*sql.Selector)
 // ModelFamily is the predicate function for modelfamily builders.
 type ModelFamily func(*sql.Selector)
 
+// PoolState is the predicate function for poolstate builders.
+type PoolState func(*sql.Selector)
+
 // Price is the predicate function for price builders.
 type Price func(*sql.Selector)
 

@@ -45,6 +45,8 @@ const (
 	EdgeKeys = "keys"
 	// EdgeQuotaGroups holds the string denoting the quota_groups edge name in mutations.
 	EdgeQuotaGroups = "quota_groups"
+	// EdgePoolState holds the string denoting the pool_state edge name in mutations.
+	EdgePoolState = "pool_state"
 	// EdgeSdkVersions holds the string denoting the sdk_versions edge name in mutations.
 	EdgeSdkVersions = "sdk_versions"
 	// EdgeDiscoveryLogs holds the string denoting the discovery_logs edge name in mutations.
@@ -79,6 +81,13 @@ const (
 	QuotaGroupsInverseTable = "quota_groups"
 	// QuotaGroupsColumn is the table column denoting the quota_groups relation/edge.
 	QuotaGroupsColumn = "provider_id"
+	// PoolStateTable is the table that holds the pool_state relation/edge.
+	PoolStateTable = "pool_states"
+	// PoolStateInverseTable is the table name for the PoolState entity.
+	// It exists in this package in order to avoid circular dependency with the "poolstate" package.
+	PoolStateInverseTable = "pool_states"
+	// PoolStateColumn is the table column denoting the pool_state relation/edge.
+	PoolStateColumn = "provider_id"
 	// SdkVersionsTable is the table that holds the sdk_versions relation/edge.
 	SdkVersionsTable = "sdk_versions"
 	// SdkVersionsInverseTable is the table name for the SDKVersion entity.
@@ -285,6 +294,13 @@ func ByQuotaGroups(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	}
 }
 
+// ByPoolStateField orders the results by pool_state field.
+func ByPoolStateField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newPoolStateStep(), sql.OrderByField(field, opts...))
+	}
+}
+
 // BySdkVersionsCount orders the results by sdk_versions count.
 func BySdkVersionsCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -338,6 +354,13 @@ func newQuotaGroupsStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(QuotaGroupsInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, QuotaGroupsTable, QuotaGroupsColumn),
+	)
+}
+func newPoolStateStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(PoolStateInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2O, false, PoolStateTable, PoolStateColumn),
 	)
 }
 func newSdkVersionsStep() *sqlgraph.Step {

@@ -763,6 +763,29 @@ func HasQuotaGroupsWith(preds ...predicate.QuotaGroup) predicate.Provider {
 	})
 }
 
+// HasPoolState applies the HasEdge predicate on the "pool_state" edge.
+func HasPoolState() predicate.Provider {
+	return predicate.Provider(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, false, PoolStateTable, PoolStateColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasPoolStateWith applies the HasEdge predicate on the "pool_state" edge with a given conditions (other predicates).
+func HasPoolStateWith(preds ...predicate.PoolState) predicate.Provider {
+	return predicate.Provider(func(s *sql.Selector) {
+		step := newPoolStateStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasSdkVersions applies the HasEdge predicate on the "sdk_versions" edge.
 func HasSdkVersions() predicate.Provider {
 	return predicate.Provider(func(s *sql.Selector) {

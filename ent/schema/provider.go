@@ -40,6 +40,7 @@ func (Provider) Edges() []ent.Edge {
 		edge.To("models", Model.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("keys", APIKey.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("quota_groups", QuotaGroup.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("pool_state", PoolState.Type).Unique().Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("sdk_versions", SDKVersion.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		// A log outlives what it was about.
 		edge.To("discovery_logs", DiscoveryLog.Type).Annotations(entsql.OnDelete(entsql.SetNull)),

@@ -1,0 +1,99 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
+	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+)
+
+// A pool is a provider's keys, quota groups, open leases and incident. On PostgreSQL its lock is the provider's row in
+// pool_states, and nobody changes the pool without it: operations take it by holdPools, batches by lockLedger, and
+// everybody else by triggers. A batch leaves the name of a new state in the row, and remembers the pool under that
+// name. Everybody else leaves no name. As long as the name is there, the pool is as the batch has left it.
+
+// holdSQL takes the pools of some providers, in the order of their ids lest two wait for each other, and leaves a
+// state.
+const holdSQL = "INSERT INTO " + poolstate.Table + " AS p (id, provider_id, state)" +
+	" SELECT id, id, CAST(%s AS uuid) FROM " + provider.Table + " WHERE %s ORDER BY id" +
+	" ON CONFLICT (provider_id) DO UPDATE SET previous = p.state, state = excluded.state"
+
+// The pools for holdPools.
+const (
+	allPools    = "true"
+	poolOf      = "id = $1" // of a provider
+	poolOfKey   = "id IN (SELECT provider_id FROM " + apikey.Table + " WHERE id = $1)"
+	poolOfGroup = "id IN (SELECT provider_id FROM " + quotagroup.Table + " WHERE id = $1)"
+	poolOfModel = "id IN (SELECT provider_id FROM " + model.Table + " WHERE id = $1)"
+)
+
+// holdPools keeps others from changing pools until the transaction ends. Take them before any row of theirs: a batch
+// that holds a pool waits for no row in it.
+func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which string, args ...any) error {
+	if r.db.Dialect() != dialect.Postgres {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, fmt.Sprintf(holdSQL, "NULL", which), args...)
+	return err
+}
+
+// lockLedgerSQL takes the locks of models, then the pools of providers and those of keys. It tells the triggers that
+// this transaction takes pools by itself.
+var lockLedgerSQL = fmt.Sprintf(holdSQL, "$1", "("+lockModelsSQL("$2")+") >= 0"+
+	" AND (SELECT set_config('modelscan.pools', $3, true)) IS NOT NULL"+
+	" AND (id = ANY(CAST($4 AS uuid[]))"+
+	" OR id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST($5 AS uuid[]))))") +
+	" RETURNING provider_id, previous"
+
+// lockLedger keeps others from changing the periods of the models that requests are recorded of, and the pools that
+// the works need, until the transaction ends. Models have locks of their own, so that the catalogue may change
+// meanwhile. The basis forgets the pools that somebody else has changed. SQLite has locked everything.
+func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n needs) error {
+	if r.db.Dialect() != dialect.Postgres {
+		return nil
+	}
+	held, keys := maps.Clone(n.pools), []uuid.UUID{}
+	maps.Copy(held, n.providers)
+	for id := range n.keys {
+		if k := b.keys[id]; k != nil {
+			held[k.provider] = true
+		} else {
+			keys = append(keys, id)
+		}
+	}
+	state, setting := uuid.New(), "held"
+	if r.inTx { // others than batches may follow, and change other pools
+		setting = ""
+	}
+	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, slices.Collect(maps.Keys(held)), keys}
+	return scanRows(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
+		var id uuid.UUID
+		var found *uuid.UUID
+		if err := scan(&id, &found); err != nil {
+			return err
+		}
+		if found == nil || b.states[id] != *found {
+			b.forgetPool(id)
+		}
+		b.states[id] = state
+		return nil
+	})
+}
+
+// forgetPool has the pool of a provider read again.
+func (b *basis) forgetPool(id uuid.UUID) {
+	maps.DeleteFunc(b.keys, func(_ uuid.UUID, k *poolKey) bool { return k.provider == id })
+	maps.DeleteFunc(b.groups, func(_ uuid.UUID, g *poolGroup) bool { return g.provider == id })
+	delete(b.pools, id)
+	delete(b.providers, id)
+}

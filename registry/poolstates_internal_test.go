@@ -1,0 +1,315 @@
+package registry
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// remembering are registries on one PostgreSQL database, as of many processes, with a provider.
+type remembering struct {
+	*Registry
+	name     string
+	other    *Registry
+	provider *ent.Provider
+	model    *ent.Model
+	group    *ent.QuotaGroup
+	key      *ent.APIKey // in the group
+	keys     int         // that were added
+}
+
+func newRemembering(t *testing.T) *remembering {
+	t.Helper()
+	ctx, name := t.Context(), pgtest.Database(t, "", nil)
+	open := func() *Registry {
+		reg, err := Open(ctx, name)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, reg.Close()) })
+		return reg
+	}
+	r := &remembering{Registry: open(), other: open(), name: name}
+	var err error
+	r.provider, err = r.CreateProvider(ctx, ProviderInput{Name: "p"})
+	require.NoError(t, err)
+	in := ModelInput{ProviderID: r.provider.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}}
+	r.model, err = r.CreateModel(ctx, in)
+	require.NoError(t, err)
+	r.group, err = r.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: r.provider.ID, Name: "g"})
+	require.NoError(t, err)
+	r.key = r.add(t, r.group.ID)
+	return r
+}
+
+func (r *remembering) add(t *testing.T, group uuid.UUID) *ent.APIKey {
+	t.Helper()
+	r.keys++
+	in := KeyInput{ProviderID: r.provider.ID, APIKey: fmt.Sprintf("sk-test-%012d", r.keys), QuotaGroupID: group}
+	key, err := r.AddAPIKey(t.Context(), in)
+	require.NoError(t, err)
+	return key
+}
+
+// elsewhere adds a key of another provider.
+func (r *remembering) elsewhere(t *testing.T) *ent.APIKey {
+	t.Helper()
+	p, err := r.CreateProvider(t.Context(), ProviderInput{Name: "elsewhere"})
+	require.NoError(t, err)
+	key, err := r.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-test-elsewhere"})
+	require.NoError(t, err)
+	return key
+}
+
+// lease leases a key, after which the pool is remembered.
+func (r *remembering) lease(t *testing.T) *Lease {
+	t.Helper()
+	lease, err := r.AcquireKey(t.Context(), AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour})
+	require.NoError(t, err)
+	require.True(t, r.remembers(t))
+	return lease
+}
+
+// remembers tells whether what is remembered of the pool is still true.
+func (r *remembering) remembers(t *testing.T) bool {
+	t.Helper()
+	s, err := r.client.PoolState.Query().Where(poolstate.ProviderID(r.provider.ID)).Only(t.Context())
+	require.NoError(t, err)
+	require.NotNil(t, r.memory.last)
+	return s.State != nil && *s.State == r.memory.last.states[r.provider.ID]
+}
+
+func (r *remembering) exec(ctx context.Context, query string, args ...any) error {
+	_, err := r.client.ExecContext(ctx, query, args...)
+	return err
+}
+
+// TestPoolIsRemembered: what does not change the keys, groups and leases of a provider leaves a process what it
+// remembers of them, and the next batch goes by that.
+func TestPoolIsRemembered(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	ctx := t.Context()
+	its := r.elsewhere(t)
+	for name, change := range map[string]func() error{
+		"nothing": func() error { return nil },
+		"UpdateProvider": func() error {
+			_, err := r.UpdateProvider(ctx, r.provider.ID, ProviderUpdate{Description: new("x")})
+			return err
+		},
+		"CreateModel": func() error {
+			_, err := r.CreateModel(ctx, ModelInput{ProviderID: r.provider.ID, ModelID: "n"})
+			return err
+		},
+		"ExplainKeys":  func() error { _, err := r.ExplainKeys(ctx, AcquireInput{ProviderID: r.provider.ID}); return err },
+		"another pool": func() error { return r.other.DegradeKey(ctx, its.ID, "x", time.Hour) },
+		"rolled back": func() error {
+			err := r.other.InTx(ctx, func(tx *Registry) error {
+				return errors.Join(tx.DegradeKey(ctx, r.key.ID, "x", time.Hour), errors.ErrUnsupported)
+			})
+			if !errors.Is(err, errors.ErrUnsupported) {
+				return err
+			}
+			return nil
+		},
+	} {
+		lease := r.lease(t)
+		pool := r.memory.last.pools[r.provider.ID]
+		require.NoError(t, change(), name)
+		require.True(t, r.remembers(t), name)
+		require.NoError(t, lease.Release(ctx))
+		require.Same(t, pool, r.memory.last.pools[r.provider.ID], "%s: it was read again", name)
+	}
+}
+
+// TestPoolIsForgotten: whatever changes keys, groups or leases of a provider, through the registry or past it, has
+// other processes forget what they remember of them.
+func TestPoolIsForgotten(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	ctx, id := t.Context(), r.key.ID
+	its := r.elsewhere(t)
+	in := AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour}
+	used := UsageInput{ModelID: r.model.ID, APIKeyID: id, Tokens: meter.Tokens{InputTokens: 5}}
+	spare := r.add(t, uuid.Nil)
+	var made *ent.QuotaGroup
+	ignore := func(_ any, err error) error { return err }
+	within := func(do func(tx *Registry) error) error { return r.other.InTx(ctx, do) }
+	for _, c := range []struct {
+		name   string
+		change func() error
+	}{
+		{"UpdateAPIKey", func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Weight: new(2)})) }},
+		{"disable", func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Disabled: new(true)})) }},
+		{"enable", func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Disabled: new(false)})) }},
+		{"DegradeKey", func() error { return r.other.DegradeKey(ctx, id, "x", time.Hour) }},
+		{"RestoreKey", func() error { return r.other.RestoreKey(ctx, id) }},
+		{"IncrementUsage", func() error { return r.other.IncrementUsage(ctx, id, 1, 1) }},
+		{"RecordUsage", func() error { return r.other.RecordUsage(ctx, used) }},
+		{"RecordUsageBatch", func() error { return r.other.RecordUsageBatch(ctx, []UsageInput{used, used}) }},
+		{"ObserveHeaders", func() error { return r.other.ObserveHeaders(ctx, id, http.Header{"Retry-After": {"1"}}) }},
+		{"ResetDailyUsage", func() error { return ignore(r.other.ResetDailyUsage(ctx)) }},
+		{"AddAPIKey", func() error {
+			return ignore(r.other.AddAPIKey(ctx, KeyInput{ProviderID: r.provider.ID, APIKey: "sk-test-another-one"}))
+		}},
+		{"RotateAPIKey", func() error {
+			return ignore(r.other.RotateAPIKey(ctx, spare.ID, KeyRotation{APIKey: "sk-test-rotated"}))
+		}},
+		{"DeleteAPIKey", func() error { return r.other.DeleteAPIKey(ctx, spare.ID) }},
+		{"UndeleteAPIKey", func() error { return ignore(r.other.UndeleteAPIKey(ctx, spare.ID)) }},
+		{"PurgeAPIKey", func() error { return r.other.PurgeAPIKey(ctx, spare.ID) }},
+		{"CreateQuotaGroup", func() (err error) {
+			made, err = r.other.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: r.provider.ID, Name: "h"})
+			return err
+		}},
+		{"UpdateQuotaGroup", func() error {
+			return ignore(r.other.UpdateQuotaGroup(ctx, made.ID, QuotaGroupUpdate{Limits: &Limits{Concurrency: 9}}))
+		}},
+		{"DeleteQuotaGroup", func() error { return r.other.DeleteQuotaGroup(ctx, made.ID) }},
+		{"AcquireKey", func() error { return ignore(r.other.AcquireKey(ctx, in)) }},
+		{"AcquireKey in a transaction", func() error {
+			return within(func(tx *Registry) error { return ignore(tx.AcquireKey(ctx, in)) })
+		}},
+		{"RecordUsage in a transaction", func() error {
+			return within(func(tx *Registry) error { return tx.RecordUsage(ctx, used) })
+		}},
+		{"AcquireKey in a transaction of its own", func() error {
+			return r.InTx(ctx, func(tx *Registry) error { return ignore(tx.AcquireKey(ctx, in)) })
+		}},
+		{"Ent, after a request of another provider", func() error {
+			return within(func(tx *Registry) error {
+				if err := tx.ObserveHeaders(ctx, its.ID, http.Header{"Retry-After": {"1"}}); err != nil {
+					return err
+				}
+				return tx.client.APIKey.UpdateOneID(id).SetLabel("after").Exec(ctx)
+			})
+		}},
+		{"PurgeModel", func() error {
+			m, err := r.CreateModel(ctx, ModelInput{ProviderID: r.provider.ID, ModelID: "gone"})
+			if err == nil {
+				err = r.other.PurgeModel(ctx, m.ID)
+			}
+			return errors.Join(err, r.client.APIKey.UpdateOneID(id).SetLabel("none of its leases was open").Exec(ctx))
+		}},
+		{"DeleteProvider", func() error { return r.other.DeleteProvider(ctx, r.provider.ID) }},
+		{"UndeleteProvider", func() error { return ignore(r.other.UndeleteProvider(ctx, r.provider.ID)) }},
+		{"Ent", func() error { return r.client.APIKey.UpdateOneID(id).SetLabel("label").Exec(ctx) }},
+		{"Ent, of a group", func() error { return r.client.QuotaGroup.UpdateOne(r.group).SetConcurrency(50).Exec(ctx) }},
+		{"Ent, of the incident", func() error {
+			update := r.client.Provider.UpdateOneID(r.provider.ID)
+			return update.SetCoolingUntil(time.Now().Add(-time.Hour)).SetCoolingReason("server").Exec(ctx)
+		}},
+		{"SQL, of keys", func() error { return r.exec(ctx, "UPDATE api_keys SET requests_today = 0") }},
+		{"SQL, of a lease", func() error { return r.exec(ctx, "UPDATE key_leases SET reserved_tokens = 1") }},
+		{"SQL, a lease less", func() error {
+			return r.exec(ctx, "DELETE FROM key_leases WHERE id IN (SELECT id FROM key_leases LIMIT 1)")
+		}},
+		{"SQL, a lease more", func() error {
+			return r.exec(ctx, "INSERT INTO key_leases (id, api_key_id, acquired_at, expires_at)"+
+				" VALUES ($1, $2, now(), now() + interval '1 hour')", uuid.New(), id)
+		}},
+		{"SQL, no lease", func() error { return r.exec(ctx, "TRUNCATE key_leases") }},
+	} {
+		if c.name == "UndeleteProvider" { // there is nothing to lease before
+			require.NoError(t, c.change(), c.name)
+			continue
+		}
+		r.lease(t)
+		require.NoError(t, c.change(), c.name)
+		require.False(t, r.remembers(t), c.name)
+	}
+	r.lease(t)
+	compareMemory(t, r.Registry, r.now())
+	require.NoError(t, r.client.APIKey.Update().Where(apikey.ID(id)).SetConcurrency(1).SetDisabled(false).Exec(ctx))
+}
+
+// TestPoolMemoryOfMany has several processes lease, record and change keys at once: what each of them remembers in the
+// end, if it is said to be true, is what the database has, and nobody waited for somebody who waited for him.
+func TestPoolMemoryOfMany(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	ctx := t.Context()
+	second, err := r.CreateProvider(ctx, ProviderInput{Name: "q"})
+	require.NoError(t, err)
+	keys := []uuid.UUID{r.key.ID, r.add(t, r.group.ID).ID, r.add(t, uuid.Nil).ID}
+	for i := range 3 {
+		key, err := r.AddAPIKey(ctx, KeyInput{ProviderID: second.ID, APIKey: fmt.Sprintf("sk-test-second-%d", i)})
+		require.NoError(t, err)
+		keys = append(keys, key.ID)
+	}
+	pools := []uuid.UUID{r.provider.ID, second.ID}
+	var all sync.WaitGroup
+	for i, reg := range []*Registry{r.Registry, r.Registry, r.other, r.other} {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 0)) //nolint:gosec // not for secrets
+			for range 30 {
+				if err := reg.anything(ctx, random, pools, keys, r.model.ID); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, reg := range []*Registry{r.Registry, r.other} {
+		for _, id := range pools { // one of both processes has held it last
+			if lease, err := reg.AcquireKey(ctx, AcquireInput{ProviderID: id, TTL: time.Hour}); err == nil {
+				require.NoError(t, lease.Release(ctx))
+			}
+		}
+		require.Equal(t, 1, compareMemory(t, reg, reg.now()))
+	}
+	require.NoError(t, errors.Join(r.Close(), r.other.Close())) // then servers tell what they counted
+	db, err := sql.Open("pgx", r.name)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	var deadlocks int
+	const asked = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+	require.NoError(t, db.QueryRowContext(ctx, asked).Scan(&deadlocks))
+	require.Zero(t, deadlocks)
+}
+
+// anything does one of the things that change pools.
+func (r *Registry) anything(ctx context.Context, random *rand.Rand, pools, keys []uuid.UUID, model uuid.UUID) error {
+	i := random.IntN(len(keys))
+	pool, key := pools[i/3], keys[i]
+	switch random.IntN(10) {
+	case 0:
+		return r.IncrementUsage(ctx, key, 1, 1)
+	case 1:
+		_, err := r.UpdateAPIKey(ctx, key, KeyUpdate{Weight: new(1 + random.IntN(5)), Priority: new(random.IntN(2))})
+		return err
+	case 2:
+		return errors.Join(r.DegradeKey(ctx, key, "x", time.Hour), r.RestoreKey(ctx, key))
+	case 3:
+		_, err := r.ResetDailyUsage(ctx)
+		return err
+	case 4:
+		return r.RecordUsageBatch(ctx, []UsageInput{{ModelID: model, APIKeyID: keys[1]}, {ModelID: model, APIKeyID: keys[0]}})
+	}
+	lease, err := r.AcquireKey(ctx, AcquireInput{ProviderID: pool, TTL: time.Hour})
+	if err != nil {
+		if errors.Is(err, ErrNoKeyAvailable) {
+			return nil
+		}
+		return err
+	}
+	if random.IntN(3) == 0 {
+		_, err := lease.Fail(ctx, Failure{Status: http.StatusTooManyRequests})
+		return err
+	}
+	return lease.Release(ctx)
+}
