@@ -3,7 +3,6 @@ package bench_test
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -228,15 +227,24 @@ func priceOf(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUID]pr
 	if ok {
 		return p, nil
 	}
-	var rates []byte
-	err := tx.QueryRowContext(ctx, `SELECT id, rates FROM prices WHERE model_id = $1 AND service_tier = 'standard' AND superseded_at IS NULL
- AND min_context_tokens <= $2 AND effective_from <= $3 AND (effective_to IS NULL OR effective_to > $3) ORDER BY min_context_tokens DESC LIMIT 1`,
-		r.model, r.tokens.TotalInput(), r.at).Scan(&p.id, &rates)
-	if err == nil {
-		err = json.Unmarshal(rates, &p.rates)
+	names := []string{meter.Input, meter.Output, meter.CacheRead, meter.CacheWrite, meter.Reasoning}
+	rates, cells := make([]*int64, len(names)), []any{&p.id}
+	for i := range rates {
+		cells = append(cells, &rates[i])
 	}
+	err := tx.QueryRowContext(ctx, `SELECT id, cost_per_1m_input, cost_per_1m_output, cost_per_1m_cache_read,
+ cost_per_1m_cache_write, cost_per_1m_reasoning
+ FROM prices WHERE model_id = $1 AND service_tier = 'standard' AND superseded_at IS NULL
+ AND min_context_tokens <= $2 AND effective_from <= $3 AND (effective_to IS NULL OR effective_to > $3) ORDER BY min_context_tokens DESC LIMIT 1`,
+		r.model, r.tokens.TotalInput(), r.at).Scan(cells...)
 	if err != nil {
 		return price{}, err
+	}
+	p.rates = money.Rates{}
+	for i, rate := range rates {
+		if rate != nil {
+			p.rates[names[i]] = money.USD(*rate)
+		}
 	}
 	prices[r.model] = p
 	return p, nil

@@ -59,6 +59,11 @@ func BenchmarkLeaseProcesses(b *testing.B) {
 	}
 	settled := 0
 	phase := func(pair string, lasts time.Duration) (perSecond float64) {
+		triggers := "ENABLE"
+		if strings.HasPrefix(pair, "update-") {
+			triggers = "DISABLE"
+		}
+		d.setTriggers(b, triggers)
 		d.vacuum(b)
 		for _, c := range children {
 			require.NoError(b, c.stdin.Encode(phaseInput{pair, lasts}))
@@ -104,7 +109,8 @@ func BenchmarkLeaseProcesses(b *testing.B) {
 func (d leaseDatabase) vacuum(b *testing.B) {
 	b.Helper()
 	db := d.raw(b, 1)
-	_, err := db.ExecContext(b.Context(), "VACUUM (ANALYZE) api_keys, key_leases, usage_tracking, usage_totals")
+	_, err := db.ExecContext(b.Context(), "VACUUM (ANALYZE) api_keys, key_leases, pool_states, usage_tracking, usage_totals,"+
+		" usage_quarters, usage_total_quarters")
 	require.NoError(b, errors.Join(err, db.Close()))
 }
 
