@@ -51,8 +51,8 @@ func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which string, 
 // this transaction takes pools by itself.
 var lockLedgerSQL = fmt.Sprintf(holdSQL, "$1", "("+lockModelsSQL("$2")+") >= 0"+
 	" AND (SELECT set_config('modelscan.pools', $3, true)) IS NOT NULL"+
-	" AND (id = ANY(CAST($4 AS uuid[]))"+
-	" OR id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST($5 AS uuid[]))))") +
+	" AND (id = ANY(CAST(CAST($4 AS text[]) AS uuid[]))"+
+	" OR id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($5 AS text[]) AS uuid[]))))") +
 	" RETURNING provider_id, previous"
 
 // lockLedger keeps others from changing the periods of the models that requests are recorded of, and the pools that
@@ -62,20 +62,20 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 	if r.db.Dialect() != dialect.Postgres {
 		return nil
 	}
-	held, keys := maps.Clone(n.pools), []uuid.UUID{}
+	held, keys := maps.Clone(n.pools), map[uuid.UUID]bool{}
 	maps.Copy(held, n.providers)
 	for id := range n.keys {
 		if k := b.keys[id]; k != nil {
 			held[k.provider] = true
 		} else {
-			keys = append(keys, id)
+			keys[id] = true
 		}
 	}
 	state, setting := uuid.New(), "held"
 	if r.inTx { // others than batches may follow, and change other pools
 		setting = ""
 	}
-	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, slices.Collect(maps.Keys(held)), keys}
+	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys)}
 	return scanRows(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var found *uuid.UUID
@@ -88,6 +88,15 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 		b.states[id] = state
 		return nil
 	})
+}
+
+// texts returns ids in a form that can be sent to a server, or a pooler, that does not know yet what they are.
+func texts(ids map[uuid.UUID]bool) []string {
+	all := make([]string, 0, len(ids))
+	for id := range ids {
+		all = append(all, id.String())
+	}
+	return all
 }
 
 // forgetPool has the pool of a provider read again.
