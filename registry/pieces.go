@@ -14,6 +14,20 @@ const pieceRows = 5000
 // longestPause is between two pieces on SQLite, where a process that waits for the writer looks for it this often.
 const longestPause = 25 * time.Millisecond
 
+// pieces calls next for one piece of a long operation after the other, and lets others write in between.
+func (r *Registry) pieces(ctx context.Context, op string, next func() (more bool, err error)) error {
+	for {
+		began := time.Now()
+		more, err := next()
+		if err != nil || !more {
+			return err
+		}
+		if err := r.pause(ctx, time.Since(began)); err != nil {
+			return translate(ctx, op, err)
+		}
+	}
+}
+
 // pause lets others write between two pieces of a long operation.
 func (r *Registry) pause(ctx context.Context, held time.Duration) error {
 	if r.between != nil {

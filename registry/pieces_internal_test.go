@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -205,6 +206,105 @@ func TestRepriceInPieces(t *testing.T) {
 		after, _ := l.usage(t)
 		require.Equal(t, periods, after)
 	})
+}
+
+// TestRepairInPieces damages rows of two models, which others change after they have been read and before they are mended:
+// nothing is lost, and nothing is counted twice.
+func TestRepairInPieces(t *testing.T) {
+	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {
+		t.Helper()
+		reg, other := open(t)
+		l := newPiecesLedger(t, reg, other, money.Rates{meter.Input: money.Dollar})
+		ctx := t.Context()
+		second, err := reg.CreateModel(ctx, ModelInput{ProviderID: l.model.ProviderID, ModelID: "n", Rates: money.Rates{meter.Input: 1}})
+		require.NoError(t, err)
+		key, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: l.model.ProviderID, APIKey: "sk-test-000000000002"})
+		require.NoError(t, err)
+		l.pieceRows = 1
+		exec := func(statement string) func() error {
+			return func() error {
+				_, err := other.Client().ExecContext(ctx, statement)
+				return err
+			}
+		}
+		recordAt := func(ages ...time.Duration) error {
+			var all []UsageInput
+			for i := range 4 * len(ages) {
+				in := l.input(l.now.Add(-ages[i/4]))
+				in.ModelID = []uuid.UUID{l.model.ID, second.ID}[i%2]
+				in.APIKeyID = []uuid.UUID{l.key.ID, key.ID}[i/2%2]
+				all = append(all, in)
+			}
+			return other.RecordUsageBatch(ctx, all)
+		}
+		record := func() error { return recordAt(0, 24*time.Hour, 25*time.Hour) }
+		require.NoError(t, record())
+		mend := func() error {
+			_, err := other.RepairLedger(ctx)
+			return err
+		}
+		nonsense := map[string]string{"sqlite3": "nonsense", "postgres": "infinity"}[reg.db.Dialect()]
+		for _, damage := range []string{
+			"UPDATE usage_quarters SET input_tokens = input_tokens + 7", "UPDATE usage_tracking SET input_tokens = input_tokens - 1",
+			"UPDATE usage_totals SET latency_histogram = NULL", "UPDATE usage_quarters SET period_end = '" + nonsense + "'",
+			"UPDATE usage_quarters SET model_id = '" + second.ID.String() + "'", "DELETE FROM usage_total_quarters", "DELETE FROM usage_tracking",
+		} {
+			l.betweenRepair(t, damage, record)
+			l.betweenRepair(t, damage, mend)
+			l.betweenRepair(t, damage, func() error { return errors.Join(record(), mend(), record()) })
+		}
+		for engine, unreadable := range map[string]string{"sqlite3": "x'ff'", "postgres": "'\\xff'"} {
+			if engine == reg.db.Dialect() {
+				l.betweenRepair(t, "UPDATE usage_totals SET latency_histogram = "+unreadable, mend)
+				readable := exec("UPDATE usage_totals SET latency_histogram = NULL")
+				l.betweenRepair(t, "UPDATE usage_totals SET latency_histogram = "+unreadable, func() error { return errors.Join(readable(), record()) })
+			}
+		}
+
+		// A row that names another model is of the model of its price: by that, those find it who record.
+		misplaced := other.Client().UsageQuarter.Query().Where(usagequarter.ModelID(l.model.ID)).FirstX(ctx)
+		midnight := startOfDay(l.now)
+		_, err = other.Client().ExecContext(ctx, "UPDATE usage_quarters SET model_id = $1, period_start = $2, period_end = $3 WHERE id = $4",
+			second.ID, midnight, midnight.Add(quarter), misplaced.ID)
+		require.NoError(t, err)
+		d, err := newLedgerReader(l.Registry).day(ctx, midnight)
+		require.NoError(t, err)
+		for _, piece := range newMending(d, 1).pieces {
+			require.Equal(t, l.model.ID, piece.model)
+		}
+		require.NoError(t, mend())
+
+		// What is before a horizon is not written again.
+		require.NoError(t, recordAt(72*time.Hour))
+		l.betweenRepair(t, "DELETE FROM usage_quarters", func() error {
+			_, err := other.Prune(ctx, Retention{Events: day, Quarters: day})
+			return err
+		})
+		h, err := readHorizons(ctx, reg.client)
+		require.NoError(t, err)
+		require.Zero(t, reg.Client().UsageQuarter.Query().Where(usagequarter.PeriodStartLT(h.quarters)).CountX(ctx))
+	})
+}
+
+// betweenRepair damages the ledger and repairs it; in the first pause something else is done.
+func (l *piecesLedger) betweenRepair(t *testing.T, damage string, do func() error) {
+	t.Helper()
+	_, err := l.Client().ExecContext(t.Context(), damage)
+	require.NoError(t, err)
+	pauses := 0
+	l.between = func(context.Context) error {
+		if pauses++; pauses == 1 {
+			return do()
+		}
+		return nil
+	}
+	repaired, err := l.RepairLedger(t.Context())
+	require.NoError(t, err, damage)
+	require.Positive(t, pauses, damage)
+	require.Empty(t, repaired.Unrepaired, damage)
+	report, err := l.VerifyLedger(t.Context())
+	require.NoError(t, err, damage)
+	require.Empty(t, report.Differences, damage)
 }
 
 // TestBackfillInPieces sets a price for the past of many requests without one, is interrupted, and sets it again.

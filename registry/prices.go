@@ -168,7 +168,10 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 		return r.repricePiece(ctx, tx, &backfill)
 	})
 	if err == nil && !backfill.done {
-		if err = r.reprice(ctx, op, &backfill); err != nil {
+		if err = translate(ctx, op, r.pause(ctx, longestPause)); err == nil {
+			err = r.reprice(ctx, op, &backfill)
+		}
+		if err != nil {
 			err = fmt.Errorf("%w; the price is set, and the same call again prices the rest of the usage", err)
 		}
 	}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -32,10 +35,11 @@ type LedgerRepair struct {
 // below it, although the digests are right, unless there are events for all of it; a row for which there is no
 // event at all; the counters of keys of which such a row may be.
 //
-// It works while others record. Each day is a transaction, which other recorders of the same models wait
-// for, and so is each key: after an error, what was mended until then stays, and it can be called again. One entry of the
-// audit trail says how many rows were changed, unless none was. It returns [ErrInvalidData] for an actor that
-// breaks the rules.
+// It works while others record. A day is read in one state, and its rows are mended in transactions of some thousand rows
+// of a model: other recorders of the model wait for those alone, on SQLite all who write. So is each key: after an error, what was mended
+// until then stays, and it can be called again. One entry of the audit trail says how many rows were changed, unless none
+// was. It returns [ErrInvalidData] for an actor that breaks the rules, and [ErrBusy] if others keep changing what is to be
+// mended, as two repairs at once do.
 func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
 	const op = "repair ledger"
 	var f faults
@@ -85,83 +89,208 @@ func (done *repair) leave(left ...Difference) {
 	}
 }
 
-// mending is what is to be written and what is left of a day.
+// mend is a row that is not what it must be.
+type mend struct {
+	period
+	was  *ledgerRow // in its place; nil: it is missing
+	want sums       // without requests: there must be no row
+}
+
+// mending is what is to be mended, in pieces, and what is left of a day.
 type mending struct {
-	LedgerRepair
-	write  map[period]sums
-	remove map[*ledgerTable][]uuid.UUID // ids of rows
-	models []uuid.UUID
+	pieces []mendingPiece
 	left   []Difference
 }
 
-func mend(d *ledgerDay) mending {
-	m := mending{write: map[period]sums{}, remove: map[*ledgerTable][]uuid.UUID{}, left: d.found}
-	seen := map[uuid.UUID]bool{}
+// mendingPiece is a part of what is to be mended: each row can be mended alone.
+type mendingPiece struct {
+	model uuid.UUID // whose lock its rows need
+	mends []mend
+}
+
+// place names a row as its table does: the price says of which model it is, and who records goes by that.
+func (p period) place() period {
+	if !p.isTotal() {
+		p.model = uuid.Nil
+	}
+	return p
+}
+
+// newMending returns what is to be done about a day, in pieces of up to some rows.
+func newMending(d *ledgerDay, most int) mending {
+	m := mending{left: d.found}
+	there := make(map[period]*ledgerRow, len(d.rows))
+	for p, row := range d.rows {
+		there[p.place()] = row
+	}
+	mends := map[period]mend{}
 	d.judge(func(p period, v verdict) {
 		mendable, left := d.compare(p, v)
 		m.left = append(m.left, left...)
-		if len(mendable) == 0 {
-			return
-		}
-		if row := d.rows[p]; row != nil {
-			t := ledgerTables[p.table()]
-			m.remove[t] = append(m.remove[t], row.id)
-		}
-		if v.want.requests > 0 {
-			m.write[p] = v.want
-		}
-		switch {
-		case p.isTotal():
-			m.Totals++
-		case p.grain == grainDay:
-			m.Days++
-		default:
-			m.Quarters++
-		}
-		if !seen[p.model] {
-			seen[p.model] = true
-			m.models = append(m.models, p.model)
+		// In one place a row can be missing, and another one be that names another model.
+		if at := p.place(); len(mendable) > 0 && v.want.requests >= mends[at].want.requests {
+			mends[at] = mend{p, there[at], v.want}
 		}
 	})
+	byModel := map[uuid.UUID][]mend{}
+	for _, x := range mends {
+		of := x.model
+		if price := d.prices[x.price]; price != nil {
+			of = price.ModelID
+		}
+		byModel[of] = append(byModel[of], x)
+	}
+	for of, mends := range byModel {
+		for some := range slices.Chunk(mends, most) {
+			m.pieces = append(m.pieces, mendingPiece{of, some})
+		}
+	}
 	return m
 }
 
-// day mends a day that has been read, and is read again under locks if there is something to mend.
+// repairAttempts is how often a day is read in which others change rows otherwise than by recording.
+const repairAttempts = 10
+
+// day mends a day that has been read. It is read again if others have changed what is to be mended.
 func (done *repair) day(ctx context.Context, d *ledgerDay) error {
-	m := mend(d)
-	if len(m.models) > 0 {
-		err := done.l.r.write(ctx, "day "+d.start.Format(time.DateOnly), func(tx *ent.Client) error {
-			locked, err := done.l.lockedDay(ctx, tx, d.start, m.models)
+	for attempt := 1; ; attempt++ {
+		m := newMending(d, done.l.r.pieceRows)
+		changed, err := done.mend(ctx, d, m.pieces)
+		switch {
+		case err != nil:
+			return err
+		case !changed:
+			done.leave(m.left...)
+			return nil
+		case attempt == repairAttempts:
+			return fmt.Errorf("%w: others keep changing the ledger of %s", ErrBusy, d.start.Format(time.DateOnly))
+		}
+		if d, err = done.l.day(ctx, d.start); err != nil {
+			return err
+		}
+	}
+}
+
+// mend mends a day, each piece in a transaction: others wait for that, but not for the day to be read. Changed says that
+// others had changed some.
+func (done *repair) mend(ctx context.Context, d *ledgerDay, pieces []mendingPiece) (changed bool, err error) {
+	if len(pieces) == 0 {
+		return false, nil
+	}
+	op := "day " + d.start.Format(time.DateOnly)
+	err = done.l.r.pieces(ctx, op, func() (more bool, err error) {
+		piece := pieces[0]
+		pieces = pieces[1:]
+		err = done.l.r.write(ctx, op, func(tx *ent.Client) error { return done.piece(ctx, tx, d, piece) })
+		switch {
+		case err == nil:
+			done.count(piece.mends)
+		case errors.Is(err, errStale):
+			changed, err = true, nil
+		}
+		return len(pieces) > 0, err
+	})
+	return changed, err
+}
+
+// piece mends rows of a model and a day, or returns errStale.
+func (done *repair) piece(ctx context.Context, tx *ent.Client, d *ledgerDay, piece mendingPiece) error {
+	if done.l.r.db.Dialect() == dialect.Postgres {
+		if err := lockModels(ctx, tx, []uuid.UUID{piece.model}); err != nil {
+			return err
+		}
+	}
+	h, err := readHorizons(ctx, tx) // from now on they are not moved
+	if err != nil {
+		return err
+	}
+	if !h.events.Equal(d.events) || !h.quarters.Equal(d.quarters) {
+		return errStale
+	}
+	now, err := done.now(ctx, tx, piece.mends)
+	if err != nil {
+		return err
+	}
+	write := map[period]sums{}
+	for _, x := range piece.mends {
+		s, there := now[x.period]
+		if s, ok := x.onto(s, there); !ok {
+			return errStale
+		} else if s.requests > 0 {
+			write[x.period] = s
+		}
+	}
+	// The columns that name a row may be wrong too: it is removed, and written anew. So another repair sees that it was.
+	if err := removeRows(ctx, tx, piece.mends); err != nil {
+		return err
+	}
+	return writePeriods(ctx, tx, sortedPeriods(write), write)
+}
+
+// now reads what is in the places of rows, as far as it can be read: as those do who record.
+func (done *repair) now(ctx context.Context, tx *ent.Client, mends []mend) (map[period]sums, error) {
+	b, periods := newBasis(time.Time{}), make([]period, 0, len(mends))
+	for _, x := range mends {
+		if x.was == nil || !x.was.lost {
+			periods = append(periods, x.period)
+			continue
+		}
+		// What fails otherwise than by what is in the row fails again.
+		if one := newBasis(time.Time{}); done.l.r.readPeriods(ctx, tx, one, []period{x.period}) == nil {
+			maps.Copy(b.periods, one.periods)
+		}
+	}
+	return b.periods, done.l.r.readPeriods(ctx, tx, b, periods)
+}
+
+// onto returns what a row must be, given what it is now: what was recorded since it was read is added. It is not ok if
+// the row was changed in another way.
+func (x mend) onto(now sums, there bool) (s sums, ok bool) {
+	if x.was == nil || x.was.lost { // nobody can have added to it
+		return x.want, !there
+	}
+	return now, there && now.subtract(x.was.sums) && now.merge(x.want) == nil
+}
+
+// removeRows removes rows that were read, or returns errStale if one is gone.
+func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
+	for i, t := range ledgerTables {
+		var ids []uuid.UUID
+		for _, x := range mends {
+			if x.was != nil && x.table() == i {
+				ids = append(ids, x.was.id)
+			}
+		}
+		err := chunks(ids, func(some []uuid.UUID) error {
+			list, args := inList(some)
+			result, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE id IN "+list, args...)
 			if err != nil {
 				return err
 			}
-			m = mend(locked)
-			return m.apply(ctx, tx)
+			if n, err := result.RowsAffected(); err != nil || n == int64(len(some)) {
+				return err
+			}
+			return errStale
 		})
 		if err != nil {
 			return err
 		}
 	}
-	done.leave(m.left...)
-	done.Quarters += m.Quarters
-	done.Days += m.Days
-	done.Totals += m.Totals
 	return nil
 }
 
-// apply removes the rows that are wrong and writes what they must be: the columns that name a row may be wrong too.
-func (m mending) apply(ctx context.Context, tx *ent.Client) error {
-	for t, ids := range m.remove {
-		err := chunks(ids, func(some []uuid.UUID) error {
-			list, args := inList(some)
-			_, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE id IN "+list, args...)
-			return err
-		})
-		if err != nil {
-			return err
+// count counts rows that were mended.
+func (done *repair) count(mends []mend) {
+	for _, x := range mends {
+		switch {
+		case x.isTotal():
+			done.Totals++
+		case x.grain == grainDay:
+			done.Days++
+		default:
+			done.Quarters++
 		}
 	}
-	return writePeriods(ctx, tx, sortedPeriods(m.write), m.write)
 }
 
 // counters mends the counters of keys whose days are known.

@@ -42,24 +42,17 @@ type repricing struct {
 
 // reprice prices usage anew, piece by piece, or the rest of it.
 func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
-	for began := time.Now(); !p.done; {
-		if begun := !p.report.End.IsZero(); begun {
-			if err := r.pause(ctx, time.Since(began)); err != nil {
-				return translate(ctx, op, err)
-			}
-		}
-		began = time.Now()
+	return r.pieces(ctx, op, func() (more bool, err error) {
 		before := *p
-		err := r.repriceOnce(ctx, op, p.dry, func(tx *ent.Client) error {
+		err = r.repriceOnce(ctx, op, p.dry, func(tx *ent.Client) error {
 			*p = before // of an attempt that was undone
 			return r.repricePiece(ctx, tx, p)
 		})
 		if err != nil {
 			*p = before
-			return err
 		}
-	}
-	return nil
+		return !p.done, err
+	})
 }
 
 // repriceOnce runs a piece in a transaction; a dry one in a snapshot, which keeps nobody waiting.

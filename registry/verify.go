@@ -204,7 +204,7 @@ func firstPeriodsSQL(t *ledgerTable) string {
 // day reads a UTC day in one state.
 func (l *ledgerReader) day(ctx context.Context, start time.Time) (*ledgerDay, error) {
 	if l.r.inTx {
-		return l.lockedDay(ctx, l.r.client, start, nil)
+		return l.lockedDay(ctx, l.r.client, start)
 	}
 	return settled(ctx, l.r.fresh, func() (d *ledgerDay, err error) {
 		return d, l.r.db.Retry(ctx, func() error {
@@ -233,11 +233,12 @@ func settled(ctx context.Context, client *ent.Client, load func() (*ledgerDay, e
 	}
 }
 
-// lockedDay reads a UTC day in a transaction that holds the locks of models, and locks further models with
-// differences until it knows that those are true: on PostgreSQL others may record between two of its statements.
-func (l *ledgerReader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time, models []uuid.UUID) (*ledgerDay, error) {
+// lockedDay reads a UTC day in a transaction of the caller's, and locks all models: on PostgreSQL others may record between
+// two of its statements. A model with differences that was created meanwhile is locked too, and the day is read again.
+func (l *ledgerReader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time) (*ledgerDay, error) {
 	locked := map[uuid.UUID]bool{}
-	if models == nil && l.r.db.Dialect() == dialect.Postgres { // of a transaction that may have no snapshot: any of them
+	var models []uuid.UUID
+	if l.r.db.Dialect() == dialect.Postgres {
 		var err error
 		if models, err = tx.Model.Query().IDs(ctx); err != nil {
 			return nil, err

@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -44,6 +46,7 @@ type ledgerRow struct {
 	encoded    []byte // latency_histogram
 	digest     *int64
 	unreadable error // why it cannot be read; the place of a row is known even so
+	lost       bool  // not even its sums can be read
 }
 
 // load reads a day in the state that a client sees.
@@ -84,6 +87,18 @@ func ledgerRowsSQL(t *ledgerTable) string {
 		" FROM models AS m CROSS JOIN " + t.name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1 AND t.period_start < $2"
 }
 
+// loose is a cell that can be scanned whatever is in it.
+type loose[T any] struct {
+	value sql.Null[T]
+	err   error // why it is no T
+}
+
+// Scan implements sql.Scanner.
+func (c *loose[T]) Scan(cell any) error {
+	c.err = c.value.Scan(cell)
+	return nil
+}
+
 func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerTable, from time.Time) error {
 	return scanRows(ctx, client, ledgerRowsSQL(t), []any{from, d.start.Add(day)}, func(scan func(...any) error) error {
 		p, row := period{grain: t.grain}, new(ledgerRow)
@@ -91,11 +106,20 @@ func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerT
 		if !t.totals {
 			place = append(place, &p.key, &p.price)
 		}
-		cells := newSumCells(append(place, &p.start, &row.end, &row.average, &row.digest)...)
+		var end loose[time.Time]
+		var average loose[float64]
+		var digest loose[int64]
+		cells := newSumCells(append(place, &p.start, &end, &average, &digest)...)
 		row.unreadable = scan(cells.addresses...)
-		p.start, row.end, row.total, row.encoded = store.Time(p.start), store.Time(row.end), cells.total, cells.encoded
 		if row.unreadable == nil {
 			row.sums, row.unreadable = cells.read()
+		}
+		row.lost = row.unreadable != nil
+		row.unreadable = cmp.Or(row.unreadable, end.err, average.err, digest.err)
+		p.start, row.end, row.average = store.Time(p.start), store.Time(end.value.V), average.value.V
+		row.total, row.encoded = cells.total, cells.encoded
+		if digest.value.Valid {
+			row.digest = &digest.value.V
 		}
 		if p.start.Before(from) { // not even that could be read
 			d.found = append(d.found, Difference{
