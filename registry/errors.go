@@ -69,6 +69,10 @@ var (
 	// removed or replaced while it is open, which is noticed within a second, or cannot be read or written: I/O errors, no file descriptors. What was to be done has not
 	// been done.
 	ErrUnavailable error = &sentinel{text: "database unavailable"}
+	// ErrExhausted is returned when the server has too few locks for a transaction beside those of others, or too little memory.
+	// Nothing was done. Tried again at once, it would ask for as much: the server's max_locks_per_transaction is to be raised,
+	// or its memory; or what is done at once made smaller. The text has the server's advice.
+	ErrExhausted error = &sentinel{text: "server out of locks or memory"}
 	// ErrDenied is returned when the server refuses the user, the password or a permission.
 	ErrDenied error = &sentinel{text: "access denied"}
 	// ErrUnsupported is returned for a server that cannot be worked with: its version, its encoding,
@@ -99,6 +103,7 @@ var kinds = map[store.Kind]error{
 	store.Denied:      ErrDenied,
 	store.Unsupported: ErrUnsupported,
 	store.Uncertain:   ErrUncertain,
+	store.Exhausted:   ErrExhausted,
 }
 
 // translate is the one place where errors from below become this package's. It puts the
@@ -158,7 +163,11 @@ func (e *driverError) Error() string {
 	case errors.Is(e.kind, ErrForeignKey):
 		return fmt.Sprintf("%s: %s: usage or other rows refer to it, or a row that it refers to is gone", e.op, e.kind)
 	}
-	return fmt.Sprintf("%s: %s: %s", e.op, e.kind, store.Text(e.cause))
+	text := fmt.Sprintf("%s: %s: %s", e.op, e.kind, store.Text(e.cause))
+	if hint := store.Hint(e.cause); hint != "" && errors.Is(e.kind, ErrExhausted) {
+		text += ": " + hint
+	}
+	return text
 }
 
 func (e *driverError) Unwrap() []error { return []error{e.kind, e.cause} }

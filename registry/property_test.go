@@ -453,7 +453,7 @@ var classes = []error{
 	registry.ErrNotFound, registry.ErrConflict, registry.ErrInvalidData, registry.ErrForeignKey,
 	registry.ErrNoKeyAvailable, registry.ErrClosed, registry.ErrSchema, registry.ErrBusy, registry.ErrReadOnly,
 	registry.ErrDiskFull, registry.ErrCorrupt, registry.ErrUnavailable, registry.ErrDenied,
-	registry.ErrUnsupported, registry.ErrUncertain, context.Canceled, context.DeadlineExceeded,
+	registry.ErrUnsupported, registry.ErrUncertain, registry.ErrExhausted, context.Canceled, context.DeadlineExceeded,
 }
 
 func outcomeOf(value any, err error) outcome {

@@ -1,9 +1,11 @@
 package registry_test
 
 import (
+	"database/sql"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,4 +38,27 @@ func TestOpenRefusesAndLeavesNothing(t *testing.T) {
 			require.Equal(t, before, openState(t, dir))
 		})
 	}
+}
+
+// TestExhausted takes all locks that a server has: others are told which of its settings is too low.
+func TestExhausted(t *testing.T) {
+	t.Parallel()
+	c := pgCluster(t, "max_locks_per_transaction = 10", "max_connections = 20")
+	reg := must(registry.Open(t.Context(), c.URL("postgres"), registry.WithMaxConns(4)))
+	defer func() { require.NoError(t, reg.Close()) }()
+	p := mustProvider(t, reg, "p")
+	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
+	record(t, reg, m, k, 1, 1)
+	db := must(sql.Open("pgx", c.URL("postgres")))
+	_, err := db.ExecContext(t.Context(), "SELECT count(pg_advisory_lock(n)) FROM generate_series(1, 1000000) AS n")
+	require.ErrorContains(t, err, "53200") // they stay locked
+	err = reg.RecordUsage(t.Context(), registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID})
+	require.ErrorIs(t, err, registry.ErrExhausted)
+	require.NotErrorIs(t, err, registry.ErrUnavailable)
+	require.ErrorContains(t, err, "max_locks_per_transaction")
+	require.NoError(t, db.Close())
+	require.Eventually(t, func() bool {
+		return reg.RecordUsage(t.Context(), registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}) == nil
+	}, 20*time.Second, 50*time.Millisecond)
+	require.EqualValues(t, 2, recorded(t, reg))
 }

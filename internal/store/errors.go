@@ -37,6 +37,7 @@ const (
 	Denied           // the server refuses the user, the password or the permission
 	Unsupported      // the server cannot be worked with
 	Uncertain        // the answer to a commit was lost, or it could not be synced
+	Exhausted        // the server has too little memory for it, or too few locks
 )
 
 // Errors for errors.Is.
@@ -128,6 +129,15 @@ func Text(err error) string {
 	return strings.Join(lines, " ")
 }
 
+// Hint returns what PostgreSQL advises to do about an error, or "".
+func Hint(err error) string {
+	var postgresErr *pgconn.PgError
+	if errors.As(err, &postgresErr) {
+		return postgresErr.Hint
+	}
+	return ""
+}
+
 // gaveUpError is the error of a call that was repeated until the context ended: the context's, and the
 // last one before that.
 type gaveUpError struct{ ended, last error }
@@ -215,6 +225,8 @@ func classifyPostgres(err *pgconn.PgError) Kind {
 		return Unsupported // a prepared statement is of another connection: a pooler is in between
 	case "53100":
 		return DiskFull
+	case "53200":
+		return Exhausted // most often of locks, of which a statement that is repeated takes as many again
 	case "57014":
 		return Canceled
 	case "XX001", "XX002":

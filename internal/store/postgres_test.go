@@ -329,7 +329,7 @@ func TestClassifyPostgresCodes(t *testing.T) {
 	for code, want := range map[string]store.Kind{
 		"23001": store.ForeignKey, "23000": store.Invalid, "22021": store.Invalid, "54011": store.Invalid,
 		"28000": store.Denied, "28P01": store.Denied, "42501": store.Denied,
-		"53100": store.DiskFull, "53200": store.Unavailable, "53300": store.Unavailable,
+		"53100": store.DiskFull, "53200": store.Exhausted, "53300": store.Unavailable,
 		"57P01": store.Unavailable, "57P02": store.Unavailable, "57P03": store.Unavailable,
 		"08000": store.Unavailable, "08006": store.Unavailable, "08P01": store.Unavailable,
 		"40003": store.Uncertain, "XX001": store.Corrupt, "XX002": store.Corrupt, "XX000": store.Unknown,
@@ -780,7 +780,7 @@ func TestPostgresRetry(t *testing.T) {
 		t.Parallel()
 		for _, stays := range []error{
 			code("23505"), code("23503"), code("22003"), code("28P01"), code("3D000"), code("42501"), code("25006"),
-			code("53100"), code("42P01"), code("40003"), code("57014"), store.ErrClosed, store.ErrUnsupported, store.ErrRolledBack,
+			code("53100"), code("53200"), code("42P01"), code("40003"), code("57014"), store.ErrClosed, store.ErrUnsupported, store.ErrRolledBack,
 			errors.Join(store.ErrUncertain, io.ErrUnexpectedEOF), errors.Join(store.ErrUncertain, code("40001")),
 			context.Canceled, context.DeadlineExceeded, &net.DNSError{IsNotFound: true}, errors.New("something else"),
 		} {
