@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -41,8 +42,11 @@ type Changes struct {
 }
 
 // ImportCatalog creates the providers, families and models of a catalogue that are missing and
-// updates those that differ, all in one transaction. Importing the same catalogue again changes
-// nothing.
+// updates those that differ. Importing the same catalogue again changes nothing.
+//
+// It works in pieces of whole providers with some hundred models, between which others write: each is a transaction with its
+// entries in the audit trail. After an error the report says what was done, and that stays; importing the catalogue again
+// does the rest. Within [Registry.InTx] all is done or nothing, while others wait: some 0.6 ms for each model that differs.
 //
 // The catalogue's word counts against what is stored, but what it does not know it leaves
 // alone, and so it does with descriptions, with models that it does not list, with known prices
@@ -60,25 +64,32 @@ func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot,
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	var im importer
-	err := r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		im = importer{tx: tx, now: r.now(), source: snapshot.Source, report: ImportReport{Source: snapshot.Source, Notes: snapshot.Notes}}
-		done, total := 0, snapshot.Models()
-		progress(done, total)
-		for _, p := range snapshot.Providers {
-			if err := im.provider(ctx, p); err != nil {
-				return fmt.Errorf("provider %q: %w", p.Name, err)
-			}
-			done += len(p.Models)
-			progress(done, total)
-		}
-		return r.audit(ctx, tx, im.now, im.entries...)
-	})
-	if err != nil {
-		return ImportReport{}, err
+	most := r.pieceRows / importWeight
+	if r.inTx { // it is undone as a whole
+		most = math.MaxInt
 	}
-	return im.report, nil
+	progress(0, snapshot.Models())
+	im := importer{snapshot: snapshot, report: ImportReport{Source: snapshot.Source, Notes: snapshot.Notes}}
+	err := r.pieces(ctx, op, func() (more bool, err error) {
+		before := im
+		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+			im = before // of an attempt that was undone
+			im.tx, im.now, im.entries = tx, r.now(), nil
+			if err := im.piece(ctx, most, progress); err != nil {
+				return err
+			}
+			return r.audit(ctx, tx, im.now, im.entries...)
+		})
+		if err != nil {
+			im = before
+		}
+		return im.at < len(snapshot.Providers), err
+	})
+	return im.report, err
 }
+
+// importWeight is how many events take as long as a model that is imported.
+const importWeight = 20
 
 // maxFaults is how many faults of a catalogue are named.
 const maxFaults = 20
@@ -138,12 +149,30 @@ func merge(in *ModelInput, m catalog.Model) {
 
 // importer is the state of one import.
 type importer struct {
-	tx     *ent.Client
-	now    time.Time
-	source string
-	report ImportReport
+	snapshot catalog.Snapshot
+	at       int // providers that are done
+	done     int // their models
+	report   ImportReport
 
+	// Of the piece that is under way:
+
+	tx      *ent.Client
+	now     time.Time
 	entries []auditEntry // of what was changed so far
+}
+
+// piece imports providers of up to some models, or one of more.
+func (im *importer) piece(ctx context.Context, most int, progress Progress) error {
+	for n := 0; n < most && im.at < len(im.snapshot.Providers); im.at++ {
+		p := im.snapshot.Providers[im.at]
+		if err := im.provider(ctx, p); err != nil {
+			return fmt.Errorf("provider %q: %w", p.Name, err)
+		}
+		n += 1 + len(p.Models)
+		im.done += len(p.Models)
+		progress(im.done, im.snapshot.Models())
+	}
+	return nil
 }
 
 func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
@@ -261,7 +290,7 @@ func (im *importer) models(ctx context.Context, providerID uuid.UUID, families m
 		default:
 			in := ModelInput{
 				ProviderID: providerID, FamilyID: families[m.Family], ModelID: m.ModelID,
-				Rates: m.Rates, PriceSource: im.source,
+				Rates: m.Rates, PriceSource: im.snapshot.Source,
 			}
 			merge(&in, m)
 			fresh = append(fresh, in.withDefaults())
@@ -318,12 +347,12 @@ func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current 
 	case m.Rates == nil || current != nil && maps.Equal(RatesOf(current), m.Rates):
 		im.report.Prices.Unchanged++
 		return nil
-	case current != nil && current.Source != im.source && len(RatesOf(current)) > 0:
+	case current != nil && current.Source != im.snapshot.Source && len(RatesOf(current)) > 0:
 		im.report.Prices.Skipped++
 		return nil
 	}
 	im.report.Prices.Updated++
-	in := PriceInput{Rates: m.Rates, Source: im.source}.withDefaults()
+	in := PriceInput{Rates: m.Rates, Source: im.snapshot.Source}.withDefaults()
 	_, entry, err := changePrice(ctx, im.tx, modelID, in, im.now)
 	im.entries = append(im.entries, entry)
 	return err

@@ -207,14 +207,20 @@ func testImportCatalog(t *testing.T, e engine) {
 		t.Parallel()
 		reg, _ := e.setup(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		_, err := reg.ImportCatalog(ctx, catalog.Catwalk(), func(done, total int) {
+		first, err := reg.ImportCatalog(ctx, catalog.Catwalk(), func(done, total int) {
 			if done > total/2 {
 				cancel()
 			}
 		})
 		require.ErrorIs(t, err, context.Canceled)
-		all, err := reg.ListProviders(t.Context(), registry.ProviderFilter{})
+		require.Equal(t, first.Models.Created, reg.Client().Model.Query().CountX(t.Context()), "what the report says stays")
+		require.Positive(t, first.Models.Created)
+		second, err := reg.ImportCatalog(t.Context(), catalog.Catwalk(), nil)
 		require.NoError(t, err)
-		require.Empty(t, all, "all or nothing")
+		require.Equal(t, registry.Changes{Created: 1506 - first.Models.Created, Unchanged: first.Models.Created}, second.Models)
+		require.Equal(t, registry.Changes{Created: 40 - first.Providers.Created, Unchanged: first.Providers.Created}, second.Providers)
+		created, err := reg.ListAudit(t.Context(), registry.AuditFilter{Action: registry.ActionCreate, Entity: registry.EntityProvider, Limit: registry.MaxLimit})
+		require.NoError(t, err)
+		require.Len(t, created, 40)
 	})
 }
