@@ -14,17 +14,22 @@ const pieceRows = 5000
 // longestPause is between two pieces on SQLite, where a process that waits for the writer looks for it this often.
 const longestPause = 25 * time.Millisecond
 
-// pieces calls next for one piece of a long operation after the other, and lets others write in between.
+// pieces calls next for one piece of a long operation after the other, and lets others write in between: after each, or
+// after several that are short.
 func (r *Registry) pieces(ctx context.Context, op string, next func() (more bool, err error)) error {
-	for {
+	for held := time.Duration(0); ; {
 		began := time.Now()
 		more, err := next()
 		if err != nil || !more {
 			return err
 		}
-		if err := r.pause(ctx, time.Since(began)); err != nil {
+		if held += time.Since(began); held < 2*longestPause && r.between == nil {
+			continue
+		}
+		if err := r.pause(ctx, held); err != nil {
 			return translate(ctx, op, err)
 		}
+		held = 0
 	}
 }
 

@@ -215,11 +215,15 @@ func (p *pruner) remove(ctx context.Context) (left []step, err error) {
 func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = pruneLockTimeout, 20*pruneLockTimeout
-	for len(steps) > 0 && p.budget.Err() == nil && p.r.clock().Before(p.until) {
+	more := func() bool { return len(steps) > 0 && p.budget.Err() == nil && p.r.clock().Before(p.until) }
+	if !more() {
+		return steps, ctx.Err()
+	}
+	err := p.r.pieces(ctx, "between two steps", func() (bool, error) {
 		next := steps[0]
 		result, err := next(ctx)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		steps = steps[1:]
 		if result != finished {
@@ -227,12 +231,16 @@ func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 		}
 		if result != held {
 			wait.Reset()
-			continue
+			return more(), nil
 		}
 		select { // with jitter, so that it meets others at other moments
 		case <-time.After(wait.NextBackOff()):
 		case <-p.budget.Done():
 		}
+		return more(), nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return steps, ctx.Err()
 }

@@ -170,12 +170,13 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 
 // reseal seals API keys by a data key that others have sealed. It returns why some do not open.
 func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
+	const op = "seal API keys"
 	last := uuid.Nil
-	for {
+	err = r.pieces(ctx, op, func() (more bool, err error) {
 		var keys []*ent.APIKey
 		var wrong []error
 		done := 0
-		err := r.writeAlone(ctx, "seal API keys", func(tx *ent.Client) (err error) {
+		err = r.writeAlone(ctx, op, func(tx *ent.Client) (err error) {
 			done, wrong, keys = 0, nil, nil
 			newest, err := newestDataKey(ctx, tx)
 			if err != nil || newest.ID != by { // another rotation has begun since, and does the rest
@@ -211,13 +212,15 @@ func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringRepo
 			return r.auditRotation(ctx, tx, "resealed", done)
 		})
 		if err != nil {
-			return failed, err
+			return false, err
 		}
 		failed = append(failed, wrong...)
 		report.Resealed += done
 		if len(keys) < resealBatch {
-			return failed, nil
+			return false, nil
 		}
 		last = keys[len(keys)-1].ID
-	}
+		return true, nil
+	})
+	return failed, err
 }
