@@ -32,7 +32,7 @@ func keyringKey(n byte) []byte {
 }
 
 // ring returns a keyring of keys, of which the first is current.
-func ring(t *testing.T, ids ...string) registry.Keyring {
+func ring(t testing.TB, ids ...string) registry.Keyring {
 	t.Helper()
 	keys := map[string][]byte{}
 	for _, id := range ids {

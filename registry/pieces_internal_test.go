@@ -34,6 +34,8 @@ func onEach(t *testing.T, test func(t *testing.T, open func(t *testing.T) (reg, 
 	t.Helper()
 	t.Parallel()
 	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	ring, err := NewKeyring("a", map[string][]byte{"a": slices.Repeat([]byte{'a', 'b'}, KeyringKeySize/2)})
+	require.NoError(t, err)
 	for engine, name := range map[string]func(*testing.T) string{
 		"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "registry.db") },
 		"postgres": func(t *testing.T) string { t.Helper(); return pgtest.Database(t, "", nil) },
@@ -46,7 +48,7 @@ func onEach(t *testing.T, test func(t *testing.T, open func(t *testing.T) (reg, 
 				all := make([]*Registry, 2)
 				for i := range all {
 					var err error
-					all[i], err = Open(t.Context(), database, WithClock(func() time.Time { return now }))
+					all[i], err = Open(t.Context(), database, WithClock(func() time.Time { return now }), WithKeyring(ring))
 					require.NoError(t, err)
 					t.Cleanup(func() { require.NoError(t, all[i].Close()) })
 				}
