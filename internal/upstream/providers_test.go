@@ -217,6 +217,10 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.BadRequest, never, "403 AccessDeniedException",
 		},
 		{
+			"the words of Bedrock without its code", 403, nil, `{"message":"You don't have access to the model with the specified model ID."}`,
+			upstream.Auth, never, "403",
+		},
+		{
 			"Bedrock, a user without permission", 403, headers("X-Amzn-Errortype", "AccessDeniedException"),
 			`{"Message":"User: arn:aws:iam::123456789012:user/x is not authorized to perform: bedrock:InvokeModel on resource: *"}`,
 			upstream.Auth, never, "403 AccessDeniedException",
