@@ -44,9 +44,10 @@ type Changes struct {
 // ImportCatalog creates the providers, families and models of a catalogue that are missing and
 // updates those that differ. Importing the same catalogue again changes nothing.
 //
-// It works in pieces of whole providers with some hundred models, between which others write: each is a transaction with its
-// entries in the audit trail. After an error the report says what was done, and that stays; importing the catalogue again
-// does the rest. Within [Registry.InTx] all is done or nothing, while others wait: some 0.6 ms for each model that differs.
+// It works in pieces of whole providers with some hundred models, between which others write: each is a transaction
+// with its entries in the audit trail. After an error the report says what was done, and that stays; importing the
+// catalogue again does the rest. Within [Registry.InTx] all is done or nothing, while others wait: some 0.6 ms for each
+// model that differs.
 //
 // The catalogue's word counts against what is stored, but what it does not know it leaves
 // alone, and so it does with descriptions, with models that it does not list, with known prices

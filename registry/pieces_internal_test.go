@@ -210,17 +210,18 @@ func TestRepriceInPieces(t *testing.T) {
 	})
 }
 
-// TestRepairInPieces damages rows of two models, which others change after they have been read and before they are mended:
-// nothing is lost, and nothing is counted twice.
+// TestRepairInPieces damages rows of two models, which others change after they have been read and before they are
+// mended: nothing is lost, and nothing is counted twice.
 func TestRepairInPieces(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {
 		t.Helper()
 		reg, other := open(t)
 		l := newPiecesLedger(t, reg, other, money.Rates{meter.Input: money.Dollar})
 		ctx := t.Context()
-		second, err := reg.CreateModel(ctx, ModelInput{ProviderID: l.model.ProviderID, ModelID: "n", Rates: money.Rates{meter.Input: 1}})
+		of := l.model.ProviderID
+		second, err := reg.CreateModel(ctx, ModelInput{ProviderID: of, ModelID: "n", Rates: money.Rates{meter.Input: 1}})
 		require.NoError(t, err)
-		key, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: l.model.ProviderID, APIKey: "sk-test-000000000002"})
+		key, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: of, APIKey: "sk-test-000000000002"})
 		require.NoError(t, err)
 		l.pieceRows = 1
 		exec := func(statement string) func() error {
@@ -247,9 +248,11 @@ func TestRepairInPieces(t *testing.T) {
 		}
 		nonsense := map[string]string{"sqlite3": "nonsense", "postgres": "infinity"}[reg.db.Dialect()]
 		for _, damage := range []string{
-			"UPDATE usage_quarters SET input_tokens = input_tokens + 7", "UPDATE usage_tracking SET input_tokens = input_tokens - 1",
+			"UPDATE usage_quarters SET input_tokens = input_tokens + 7",
+			"UPDATE usage_tracking SET input_tokens = input_tokens - 1",
 			"UPDATE usage_totals SET latency_histogram = NULL", "UPDATE usage_quarters SET period_end = '" + nonsense + "'",
-			"UPDATE usage_quarters SET model_id = '" + second.ID.String() + "'", "DELETE FROM usage_total_quarters", "DELETE FROM usage_tracking",
+			"UPDATE usage_quarters SET model_id = '" + second.ID.String() + "'",
+			"DELETE FROM usage_total_quarters", "DELETE FROM usage_tracking",
 		} {
 			l.betweenRepair(t, damage, record)
 			l.betweenRepair(t, damage, mend)
@@ -257,17 +260,18 @@ func TestRepairInPieces(t *testing.T) {
 		}
 		for engine, unreadable := range map[string]string{"sqlite3": "x'ff'", "postgres": "'\\xff'"} {
 			if engine == reg.db.Dialect() {
-				l.betweenRepair(t, "UPDATE usage_totals SET latency_histogram = "+unreadable, mend)
+				damage := "UPDATE usage_totals SET latency_histogram = " + unreadable
+				l.betweenRepair(t, damage, mend)
 				readable := exec("UPDATE usage_totals SET latency_histogram = NULL")
-				l.betweenRepair(t, "UPDATE usage_totals SET latency_histogram = "+unreadable, func() error { return errors.Join(readable(), record()) })
+				l.betweenRepair(t, damage, func() error { return errors.Join(readable(), record()) })
 			}
 		}
 
 		// A row that names another model is of the model of its price: by that, those find it who record.
 		misplaced := other.Client().UsageQuarter.Query().Where(usagequarter.ModelID(l.model.ID)).FirstX(ctx)
 		midnight := startOfDay(l.now)
-		_, err = other.Client().ExecContext(ctx, "UPDATE usage_quarters SET model_id = $1, period_start = $2, period_end = $3 WHERE id = $4",
-			second.ID, midnight, midnight.Add(quarter), misplaced.ID)
+		_, err = other.Client().ExecContext(ctx, "UPDATE usage_quarters"+
+			" SET model_id = $1, period_start = $2, period_end = $3 WHERE id = $4", second.ID, midnight, midnight.Add(quarter), misplaced.ID)
 		require.NoError(t, err)
 		d, err := newLedgerReader(l.Registry).day(ctx, midnight)
 		require.NoError(t, err)

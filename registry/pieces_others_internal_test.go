@@ -14,7 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 )
 
-// TestImportInPieces imports a catalogue while others write: no piece is of more models than it may be, or of more than one
+// TestImportInPieces imports a catalogue while others write: no piece is of more models than it may be, or those of one
 // provider. Within a transaction there are no pieces.
 func TestImportInPieces(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {

@@ -35,11 +35,11 @@ type LedgerRepair struct {
 // below it, although the digests are right, unless there are events for all of it; a row for which there is no
 // event at all; the counters of keys of which such a row may be.
 //
-// It works while others record. A day is read in one state, and its rows are mended in transactions of some thousand rows
-// of a model: other recorders of the model wait for those alone, on SQLite all who write. So is each key: after an error, what was mended
-// until then stays, and it can be called again. One entry of the audit trail says how many rows were changed, unless none
-// was. It returns [ErrInvalidData] for an actor that breaks the rules, and [ErrBusy] if others keep changing what is to be
-// mended, as two repairs at once do.
+// It works while others record. A day is read in one state, and its rows are mended in transactions of some thousand
+// rows of a model: other recorders of the model wait for those alone, on SQLite all who write. So is each key: after an
+// error, what was mended until then stays, and it can be called again. One entry of the audit trail says how many rows
+// were changed, unless none was. It returns [ErrInvalidData] for an actor that breaks the rules, and [ErrBusy] if others
+// keep changing what is to be mended otherwise than by recording.
 func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
 	const op = "repair ledger"
 	var f faults
@@ -171,8 +171,8 @@ func (done *repair) day(ctx context.Context, d *ledgerDay) error {
 	}
 }
 
-// mend mends a day, each piece in a transaction: others wait for that, but not for the day to be read. Changed says that
-// others had changed some.
+// mend mends a day, each piece in a transaction: others wait for that, but not for the day to be read. Changed says
+// that others had changed some.
 func (done *repair) mend(ctx context.Context, d *ledgerDay, pieces []mendingPiece) (changed bool, err error) {
 	if len(pieces) == 0 {
 		return false, nil
@@ -307,12 +307,14 @@ func (done *repair) counters(ctx context.Context) error {
 		}
 		return nil
 	})
-	for _, id := range wrong {
-		if err == nil {
-			err = done.counter(ctx, id)
-		}
+	if err != nil || len(wrong) == 0 {
+		return err
 	}
-	return err
+	return r.pieces(ctx, "counters", func() (more bool, err error) {
+		id := wrong[0]
+		wrong = wrong[1:]
+		return len(wrong) > 0, done.counter(ctx, id)
+	})
 }
 
 // counter mends the counters of a key, which are read again under its lock.
