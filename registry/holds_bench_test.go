@@ -45,9 +45,10 @@ type holder struct {
 	name string
 }
 
-func openHolder(b *testing.B, name string) *registry.Registry {
+func openHolder(b *testing.B, name string, options ...registry.Option) *registry.Registry {
 	b.Helper()
-	reg, err := registry.Open(b.Context(), name, registry.WithBusyTimeout(time.Hour), registry.WithKeyring(ring(b, "a")))
+	options = append(options, registry.WithBusyTimeout(time.Hour), registry.WithKeyring(ring(b, "a")))
+	reg, err := registry.Open(b.Context(), name, options...)
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, reg.Close()) })
 	return reg
@@ -83,10 +84,10 @@ var holds = []struct {
 	name    string
 	prepare func(*testing.B, holder) (do func())
 }{
-	{"RepairLedger/a day", func(b *testing.B, h holder) func() { return h.repair(b, 1_000_000, 24*time.Hour, 8, 1) }},
-	{"RepairLedger/a quarter", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, 15*time.Minute, 8, 1) }},
-	{"RepairLedger/many days", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, 100*24*time.Hour, 8, 8) }},
-	{"RepairLedger/many rows", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, 24*time.Hour, 20, 50) }},
+	{"RepairLedger/a day", func(b *testing.B, h holder) func() { return h.repair(b, 1_000_000, day, 8, 1) }},
+	{"RepairLedger/a quarter", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, day/96, 8, 1) }},
+	{"RepairLedger/many days", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, 100*day, 8, 8) }},
+	{"RepairLedger/many rows", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, day, 20, 50) }},
 	{"ImportCatalog/new", func(b *testing.B, h holder) func() {
 		return h.run(b, func(ctx context.Context) error {
 			_, err := h.ImportCatalog(ctx, bigCatalogue(1), nil)
@@ -128,22 +129,58 @@ var holds = []struct {
 	{"PurgeModel", func(b *testing.B, h holder) func() {
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
-		h.leases(b, p, m, 50_000)
+		h.leases(b, p, m, 50_000, time.Hour)
 		return h.run(b, func(ctx context.Context) error { return h.Registry.PurgeModel(ctx, m) })
 	}},
 	{"PurgeAPIKey", func(b *testing.B, h holder) func() {
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
-		h.leases(b, p, m, 50_000)
+		h.leases(b, p, m, 50_000, time.Hour)
 		k := must(h.Client().Provider.QueryKeys(p).FirstID(b.Context()))
 		return h.run(b, func(ctx context.Context) error { return h.Registry.PurgeAPIKey(ctx, k) })
 	}},
 	{"ResetDailyUsage", func(b *testing.B, h holder) func() {
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
-		h.leases(b, p, m, 50_000)
+		h.leases(b, p, m, 50_000, time.Hour)
 		return h.run(b, func(ctx context.Context) error {
 			_, err := h.Registry.ResetDailyUsage(ctx)
+			return err
+		})
+	}},
+	{"ResetDailyUsage/many keys", func(b *testing.B, h holder) func() {
+		for range 50 {
+			p := h.provider(b, 1)
+			h.leases(b, p, must(h.Client().Provider.QueryModels(p).FirstID(b.Context())), 200, time.Hour)
+		}
+		return h.run(b, func(ctx context.Context) error {
+			n, err := h.Registry.ResetDailyUsage(ctx)
+			b.Log(n)
+			return err
+		})
+	}},
+	{"CreateModels", func(b *testing.B, h holder) func() {
+		p, inputs := h.provider(b, 1), make([]registry.ModelInput, 5000)
+		for i := range inputs {
+			inputs[i] = registry.ModelInput{ProviderID: p.ID, ModelID: fmt.Sprint("new", i), Rates: gpt4()}
+		}
+		return h.run(b, func(ctx context.Context) error {
+			_, err := h.Registry.CreateModels(ctx, inputs)
+			return err
+		})
+	}},
+	{"RecordUsageBatch/an hour", func(b *testing.B, h holder) func() {
+		return func() { h.requests(b, registry.MaxUsageBatch, time.Hour, 8, 8) }
+	}},
+	{"RecordUsageBatch/many days", func(b *testing.B, h holder) func() {
+		return func() { h.requests(b, registry.MaxUsageBatch, 1000*day, 8, 8) }
+	}},
+	{"AcquireKey/expired leases", func(b *testing.B, h holder) func() {
+		p := h.provider(b, 1)
+		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
+		h.leases(b, p, m, 100_000, time.Millisecond)
+		return h.run(b, func(ctx context.Context) error {
+			_, err := h.Registry.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, ModelID: m, TTL: time.Minute})
 			return err
 		})
 	}},
@@ -157,11 +194,9 @@ var holds = []struct {
 		})
 	}},
 	{"Prune", func(b *testing.B, h holder) func() {
-		h.requests(b, 300_000, 24*time.Hour, 8, 1)
+		h.requests(b, 300_000, day, 8, 1)
 		h.logs(b, 200_000)
-		later := must(registry.Open(b.Context(), h.name, registry.WithBusyTimeout(time.Hour), registry.WithKeyring(ring(b, "a")),
-			registry.WithClock(func() time.Time { return time.Now().AddDate(1, 0, 0) })))
-		b.Cleanup(func() { require.NoError(b, later.Close()) })
+		later := openHolder(b, h.name, registry.WithClock(func() time.Time { return time.Now().AddDate(1, 0, 0) }))
 		return h.run(b, func(ctx context.Context) error {
 			report, err := later.Prune(ctx, registry.Retention{Budget: time.Hour})
 			b.Logf("%+v", report)
@@ -169,10 +204,11 @@ var holds = []struct {
 		})
 	}},
 	{"Move", func(b *testing.B, h holder) func() {
-		h.requests(b, 300_000, 24*time.Hour, 8, 1)
+		h.requests(b, 300_000, day, 8, 1)
 		return h.run(b, func(ctx context.Context) error {
-			_, err := registry.Move(ctx, h.name, filepath.Join(b.TempDir(), "target.db"), nil, registry.WithBusyTimeout(time.Hour))
-			b.Log(err)
+			to := filepath.Join(b.TempDir(), "target.db")
+			_, err := registry.Move(ctx, h.name, to, nil, registry.WithBusyTimeout(time.Hour))
+			require.ErrorIs(b, err, registry.ErrConflict) // somebody writes
 			return nil
 		})
 	}},
@@ -257,14 +293,15 @@ func (h holder) provider(b *testing.B, models int) (p *ent.Provider) {
 	return p
 }
 
-// leases are open leases of the provider's keys for a model.
-func (h holder) leases(b *testing.B, p *ent.Provider, m uuid.UUID, n int) {
+// leases are leases of the provider's keys for a model.
+func (h holder) leases(b *testing.B, p *ent.Provider, m uuid.UUID, n int, ttl time.Duration) {
 	b.Helper()
 	keys, now := must(h.Client().Provider.QueryKeys(p).All(b.Context())), time.Now().UTC()
 	require.NoError(b, h.InTx(b.Context(), func(tx *registry.Registry) error {
 		for i := range n {
-			_, err := tx.Client().ExecContext(b.Context(), "INSERT INTO key_leases (id, api_key_id, model_id, acquired_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
-				uuid.Must(uuid.NewV7()), keys[i%len(keys)].ID, m, now, now.Add(time.Hour))
+			_, err := tx.Client().ExecContext(b.Context(), "INSERT INTO key_leases"+
+				" (id, api_key_id, model_id, acquired_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
+				uuid.Must(uuid.NewV7()), keys[i%len(keys)].ID, m, now, now.Add(ttl))
 			if err != nil {
 				return err
 			}
