@@ -25,11 +25,11 @@ func BenchmarkHold(b *testing.B) {
 	for _, hold := range holds {
 		b.Run(hold.name, func(b *testing.B) {
 			name := filepath.Join(b.TempDir(), "registry.db")
-			h := holder{Registry: openHolder(b, name), name: name}
+			h := holder{openHolder(b, name), b, name}
 			other := openHolder(b, name)
 			for b.Loop() {
 				b.StopTimer()
-				do := hold.prepare(b, h)
+				do := hold.prepare(h)
 				longest := waiting(b, other)
 				b.StartTimer()
 				do()
@@ -42,6 +42,7 @@ func BenchmarkHold(b *testing.B) {
 // holder is a registry on a file.
 type holder struct {
 	*registry.Registry
+	b    *testing.B
 	name string
 }
 
@@ -82,19 +83,21 @@ func waiting(b *testing.B, reg *registry.Registry) (longest func() time.Duration
 // holds are long operations, and what there must be for them.
 var holds = []struct {
 	name    string
-	prepare func(*testing.B, holder) (do func())
+	prepare func(holder) (do func())
 }{
-	{"RepairLedger/a day", func(b *testing.B, h holder) func() { return h.repair(b, 1_000_000, day, 8, 1) }},
-	{"RepairLedger/a quarter", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, day/96, 8, 1) }},
-	{"RepairLedger/many days", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, 100*day, 8, 8) }},
-	{"RepairLedger/many rows", func(b *testing.B, h holder) func() { return h.repair(b, 300_000, day, 20, 50) }},
-	{"ImportCatalog/new", func(b *testing.B, h holder) func() {
+	{"RepairLedger/a day", func(h holder) func() { return h.repair(h.b, 1_000_000, day, 8, 1) }},
+	{"RepairLedger/a quarter", func(h holder) func() { return h.repair(h.b, 300_000, day/96, 8, 1) }},
+	{"RepairLedger/many days", func(h holder) func() { return h.repair(h.b, 300_000, 100*day, 8, 8) }},
+	{"RepairLedger/many rows", func(h holder) func() { return h.repair(h.b, 300_000, day, 20, 50) }},
+	{"ImportCatalog/new", func(h holder) func() {
+		b := h.b
 		return h.run(b, func(ctx context.Context) error {
 			_, err := h.ImportCatalog(ctx, bigCatalogue(1), nil)
 			return err
 		})
 	}},
-	{"ImportCatalog/changed", func(b *testing.B, h holder) func() {
+	{"ImportCatalog/changed", func(h holder) func() {
+		b := h.b
 		_, err := h.ImportCatalog(b.Context(), bigCatalogue(1), nil)
 		require.NoError(b, err)
 		return h.run(b, func(ctx context.Context) error {
@@ -102,7 +105,8 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"ImportCatalog/same", func(b *testing.B, h holder) func() {
+	{"ImportCatalog/same", func(h holder) func() {
+		b := h.b
 		_, err := h.ImportCatalog(b.Context(), bigCatalogue(1), nil)
 		require.NoError(b, err)
 		return h.run(b, func(ctx context.Context) error {
@@ -110,90 +114,103 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"DeleteProvider", func(b *testing.B, h holder) func() {
+	{"DeleteProvider", func(h holder) func() {
+		b := h.b
 		p := h.provider(b, 5000)
-		return h.run(b, func(ctx context.Context) error { return h.Registry.DeleteProvider(ctx, p.ID) })
+		return h.run(b, func(ctx context.Context) error { return h.DeleteProvider(ctx, p.ID) })
 	}},
-	{"UndeleteProvider", func(b *testing.B, h holder) func() {
+	{"UndeleteProvider", func(h holder) func() {
+		b := h.b
 		p := h.provider(b, 5000)
-		require.NoError(b, h.Registry.DeleteProvider(b.Context(), p.ID))
+		require.NoError(b, h.DeleteProvider(b.Context(), p.ID))
 		return h.run(b, func(ctx context.Context) error {
-			_, err := h.Registry.UndeleteProvider(ctx, p.ID)
+			_, err := h.UndeleteProvider(ctx, p.ID)
 			return err
 		})
 	}},
-	{"PurgeProvider", func(b *testing.B, h holder) func() {
+	{"PurgeProvider", func(h holder) func() {
+		b := h.b
 		p := h.provider(b, 5000)
-		return h.run(b, func(ctx context.Context) error { return h.Registry.PurgeProvider(ctx, p.ID) })
+		return h.run(b, func(ctx context.Context) error { return h.PurgeProvider(ctx, p.ID) })
 	}},
-	{"PurgeModel", func(b *testing.B, h holder) func() {
+	{"PurgeModel", func(h holder) func() {
+		b := h.b
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
 		h.leases(b, p, m, 50_000, time.Hour)
-		return h.run(b, func(ctx context.Context) error { return h.Registry.PurgeModel(ctx, m) })
+		return h.run(b, func(ctx context.Context) error { return h.PurgeModel(ctx, m) })
 	}},
-	{"PurgeAPIKey", func(b *testing.B, h holder) func() {
+	{"PurgeAPIKey", func(h holder) func() {
+		b := h.b
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
 		h.leases(b, p, m, 50_000, time.Hour)
 		k := must(h.Client().Provider.QueryKeys(p).FirstID(b.Context()))
-		return h.run(b, func(ctx context.Context) error { return h.Registry.PurgeAPIKey(ctx, k) })
+		return h.run(b, func(ctx context.Context) error { return h.PurgeAPIKey(ctx, k) })
 	}},
-	{"ResetDailyUsage", func(b *testing.B, h holder) func() {
+	{"ResetDailyUsage", func(h holder) func() {
+		b := h.b
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
 		h.leases(b, p, m, 50_000, time.Hour)
 		return h.run(b, func(ctx context.Context) error {
-			_, err := h.Registry.ResetDailyUsage(ctx)
+			_, err := h.ResetDailyUsage(ctx)
 			return err
 		})
 	}},
-	{"ResetDailyUsage/many keys", func(b *testing.B, h holder) func() {
+	{"ResetDailyUsage/many keys", func(h holder) func() {
+		b := h.b
 		for range 50 {
 			p := h.provider(b, 1)
 			h.leases(b, p, must(h.Client().Provider.QueryModels(p).FirstID(b.Context())), 200, time.Hour)
 		}
 		return h.run(b, func(ctx context.Context) error {
-			n, err := h.Registry.ResetDailyUsage(ctx)
+			n, err := h.ResetDailyUsage(ctx)
 			b.Log(n)
 			return err
 		})
 	}},
-	{"CreateModels", func(b *testing.B, h holder) func() {
+	{"CreateModels", func(h holder) func() {
+		b := h.b
 		p, inputs := h.provider(b, 1), make([]registry.ModelInput, 5000)
 		for i := range inputs {
 			inputs[i] = registry.ModelInput{ProviderID: p.ID, ModelID: fmt.Sprint("new", i), Rates: gpt4()}
 		}
 		return h.run(b, func(ctx context.Context) error {
-			_, err := h.Registry.CreateModels(ctx, inputs)
+			_, err := h.CreateModels(ctx, inputs)
 			return err
 		})
 	}},
-	{"RecordUsageBatch/an hour", func(b *testing.B, h holder) func() {
+	{"RecordUsageBatch/an hour", func(h holder) func() {
+		b := h.b
 		return func() { h.requests(b, registry.MaxUsageBatch, time.Hour, 8, 8) }
 	}},
-	{"RecordUsageBatch/many days", func(b *testing.B, h holder) func() {
+	{"RecordUsageBatch/many days", func(h holder) func() {
+		b := h.b
 		return func() { h.requests(b, registry.MaxUsageBatch, 1000*day, 8, 8) }
 	}},
-	{"AcquireKey/expired leases", func(b *testing.B, h holder) func() {
+	{"AcquireKey/expired leases", func(h holder) func() {
+		b := h.b
 		p := h.provider(b, 1)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
 		h.leases(b, p, m, 100_000, time.Millisecond)
 		return h.run(b, func(ctx context.Context) error {
-			_, err := h.Registry.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, ModelID: m, TTL: time.Minute})
+			_, err := h.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, ModelID: m, TTL: time.Minute})
 			return err
 		})
 	}},
-	{"RotateKeyring", func(b *testing.B, h holder) func() {
+	{"RotateKeyring", func(h holder) func() {
+		b := h.b
 		for range 50 {
 			h.provider(b, 1)
 		}
 		return h.run(b, func(ctx context.Context) error {
-			_, err := h.Registry.RotateKeyring(ctx, registry.KeyringRotation{DataKey: true})
+			_, err := h.RotateKeyring(ctx, registry.KeyringRotation{DataKey: true})
 			return err
 		})
 	}},
-	{"Prune", func(b *testing.B, h holder) func() {
+	{"Prune", func(h holder) func() {
+		b := h.b
 		h.requests(b, 300_000, day, 8, 1)
 		h.logs(b, 200_000)
 		later := openHolder(b, h.name, registry.WithClock(func() time.Time { return time.Now().AddDate(1, 0, 0) }))
@@ -203,7 +220,8 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"Move", func(b *testing.B, h holder) func() {
+	{"Move", func(h holder) func() {
+		b := h.b
 		h.requests(b, 300_000, day, 8, 1)
 		return h.run(b, func(ctx context.Context) error {
 			to := filepath.Join(b.TempDir(), "target.db")

@@ -32,14 +32,14 @@ func keyringKey(n byte) []byte {
 }
 
 // ring returns a keyring of keys, of which the first is current.
-func ring(t testing.TB, ids ...string) registry.Keyring {
-	t.Helper()
+func ring(tb testing.TB, ids ...string) registry.Keyring {
+	tb.Helper()
 	keys := map[string][]byte{}
 	for _, id := range ids {
 		keys[id] = keyringKey(id[0])
 	}
 	r, err := registry.NewKeyring(ids[0], keys)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return r
 }
 

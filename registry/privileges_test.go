@@ -14,7 +14,7 @@ import (
 )
 
 // TestPrivileges has roles log in that may not do everything. That every operation works with no more privileges than
-// Open asks for, the other tests show: on PostgreSQL they run by such a role.
+// Open asks for, TestOperations shows, and so do the other tests: on PostgreSQL they run by such a role.
 func TestPrivileges(t *testing.T) {
 	t.Parallel()
 	c := pgCluster(t)
@@ -115,4 +115,21 @@ func pgTry(t *testing.T, url, statements string) (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	_, err = db.ExecContext(t.Context(), statements)
 	return err
+}
+
+// requireService demands that a registry's role may do to rows what it likes, and nothing else.
+func requireService(t *testing.T, reg *registry.Registry) {
+	t.Helper()
+	rows, err := reg.Client().QueryContext(t.Context(), "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication"+
+		" OR has_schema_privilege('public', 'CREATE') OR has_database_privilege(current_database(), 'CREATE')"+
+		" OR EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace) AND (pg_has_role(relowner, 'MEMBER')"+
+		" OR relkind IN ('r', 'p') AND has_table_privilege(oid, 'TRUNCATE, REFERENCES, TRIGGER')))"+
+		" FROM pg_roles WHERE rolname = current_user")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	require.True(t, rows.Next())
+	var more bool
+	require.NoError(t, rows.Scan(&more))
+	require.False(t, more, "the role may do more than a service has to")
+	require.NoError(t, rows.Err())
 }

@@ -109,6 +109,8 @@ func testUndelete(t *testing.T, e engine) {
 	k, other := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
 	record(t, reg, m, k, 1, 1)
 	require.NoError(t, reg.DeleteModel(ctx, before.ID))
+	keyBefore := mustKey(t, reg, p.ID, 3)
+	require.NoError(t, reg.DeleteAPIKey(ctx, keyBefore.ID))
 	clock.Advance(time.Hour)
 
 	t.Run("OK_provider", func(t *testing.T) {
@@ -118,7 +120,7 @@ func testUndelete(t *testing.T, e engine) {
 		require.NotNil(t, must(reg.GetAPIKey(ctx, k.ID)).DeletedAt)
 		require.Len(t, must(reg.ListProviders(ctx, registry.ProviderFilter{Deleted: true})), 1)
 		require.Len(t, must(reg.ListModels(ctx, registry.ModelFilter{Deleted: true})), 2)
-		require.Len(t, must(reg.ListAPIKeys(ctx, registry.KeyFilter{Deleted: true})), 2)
+		require.Len(t, must(reg.ListAPIKeys(ctx, registry.KeyFilter{Deleted: true})), 3)
 		live, err := reg.As("alice").UndeleteProvider(ctx, p.ID)
 		require.NoError(t, err)
 		live.UpdatedAt = p.UpdatedAt
@@ -126,6 +128,7 @@ func testUndelete(t *testing.T, e engine) {
 		require.Nil(t, must(reg.GetModel(ctx, m.ID)).DeletedAt)
 		require.NotNil(t, must(reg.GetModel(ctx, before.ID)).DeletedAt, "it was deleted before")
 		require.Nil(t, must(reg.GetAPIKey(ctx, k.ID)).DeletedAt)
+		require.NotNil(t, must(reg.GetAPIKey(ctx, keyBefore.ID)).DeletedAt, "it was deleted before")
 		entries := must(reg.ListAudit(ctx, registry.AuditFilter{Action: registry.ActionUndelete, Actor: "alice"}))
 		require.Len(t, entries, 4, "the provider, a model and two keys")
 		record(t, reg, m, k, 1, 1)
@@ -148,6 +151,24 @@ func testUndelete(t *testing.T, e engine) {
 		require.Equal(t, other.ID, must(reg.FindAPIKey(ctx, p.ID, secret(2))).ID)
 		clock.Advance(2 * time.Hour)
 		require.False(t, must(reg.GetAPIKey(ctx, other.ID)).Degraded, "as it is now")
+	})
+	t.Run("OK_all_in_one_instant", func(t *testing.T) {
+		twice := mustProvider(t, reg, "twice")
+		var models, keys []uuid.UUID
+		for range 2 {
+			m, k := mustModel(t, reg, twice.ID, "m", nil), mustKey(t, reg, twice.ID, 1)
+			models, keys = append(models, m.ID), append(keys, k.ID)
+			if len(models) == 1 {
+				require.NoError(t, reg.DeleteModel(ctx, m.ID))
+				require.NoError(t, reg.DeleteAPIKey(ctx, k.ID))
+			}
+		}
+		require.NoError(t, reg.DeleteProvider(ctx, twice.ID))
+		must(reg.UndeleteProvider(ctx, twice.ID))
+		for i := range 2 { // the last of each name
+			require.Equal(t, i == 1, must(reg.GetModel(ctx, models[i])).DeletedAt == nil)
+			require.Equal(t, i == 1, must(reg.GetAPIKey(ctx, keys[i])).DeletedAt == nil)
+		}
 	})
 	t.Run("ErrConflict", func(t *testing.T) {
 		require.NoError(t, reg.DeleteModel(ctx, m.ID))
@@ -182,6 +203,13 @@ func testUndelete(t *testing.T, e engine) {
 		}
 		_, err := reg.UndeleteAPIKey(ctx, first.ID)
 		require.ErrorIs(t, err, registry.ErrInvalidData)
+		require.ErrorContains(t, err, "the provider has 100 keys already")
+		require.NotNil(t, must(reg.GetAPIKey(ctx, first.ID)).DeletedAt)
+
+		expiring := must(reg.FindAPIKey(ctx, full.ID, secret(1)))
+		must(reg.RotateAPIKey(ctx, expiring.ID, registry.KeyRotation{APIKey: secret(1000), Overlap: time.Hour}))
+		require.NoError(t, reg.DeleteAPIKey(ctx, expiring.ID))
+		must(reg.UndeleteAPIKey(ctx, expiring.ID)) // it does not count among them
 	})
 	t.Run("ErrNotFound", func(t *testing.T) {
 		for name, undelete := range map[string]func() error{
