@@ -9,6 +9,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 )
 
 // A lease is open while it is in key_leases. When it has expired, and its reservation is given to others, it moves to
@@ -16,13 +17,13 @@ import (
 
 const expiredColumns = "id, api_key_id, expires_at"
 
-// takeExpired takes the leases of a provider's keys that have expired out of the table, those of keys that are deleted too, and
-// frees what they have reserved. That they expired, and have not been ended, is remembered for a day.
+// takeExpired takes leases of a provider's keys that have expired out of the table, those of keys that are deleted too,
+// and frees what they have reserved. That they expired, and have not been ended, is remembered for a day. It takes some
+// thousand, and notes when those are all: more would keep others waiting.
 func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p *pool) error {
-	b.looked[p.id] = true
 	var expired []*openLease
 	groups := map[uuid.UUID]bool{}
-	err := scanRows(ctx, tx, "DELETE"+leasesOfSQL+" AND expires_at <= $2 RETURNING "+leaseColumns, []any{p.id, b.now}, func(scan func(...any) error) error {
+	err := scanRows(ctx, tx, takeExpiredSQL, []any{p.id, b.now, r.pieceRows}, func(scan func(...any) error) error {
 		l, err := scanLease(scan)
 		expired = append(expired, l)
 		if l.group != nil {
@@ -30,6 +31,7 @@ func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p 
 		}
 		return err
 	})
+	b.looked[p.id] = len(expired) < r.pieceRows
 	if err == nil {
 		err = b.loadGroups(ctx, tx, unknown(groups, b.groups))
 	}
@@ -45,6 +47,9 @@ func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p 
 	_, err = tx.ExecContext(ctx, removeExpiredSQL, p.id, b.now.Add(-keptExpired))
 	return err
 }
+
+const takeExpiredSQL = "DELETE FROM " + keylease.Table + " WHERE id IN (SELECT id" + leasesOfSQL +
+	" AND expires_at <= $2 ORDER BY expires_at LIMIT $3) RETURNING " + leaseColumns
 
 // keptExpired is how long at least a lease that has expired can still be ended.
 const keptExpired = day

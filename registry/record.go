@@ -230,14 +230,15 @@ func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *
 			return nil, err
 		}
 	}
-	verdict = b.acquire(w, e)
-	if b.looked[p.id] || !errors.Is(verdict, ErrNoKeyAvailable) {
-		return verdict, nil
+	for {
+		verdict = b.acquire(w, e)
+		if b.looked[p.id] || !errors.Is(verdict, ErrNoKeyAvailable) {
+			return verdict, nil
+		}
+		if err := r.takeExpired(ctx, tx, b, p); err != nil {
+			return nil, err
+		}
 	}
-	if err := r.takeExpired(ctx, tx, b, p); err != nil {
-		return nil, err
-	}
-	return b.acquire(w, e), nil
 }
 
 // writeEntries writes what a batch changes. A single record's statements go to the server as one: its caller
