@@ -3,7 +3,9 @@ package registry_test
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"net/url"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,6 +105,17 @@ func testPartitionFunctions(t *testing.T, server string) {
 		}
 		require.ErrorContains(t, err, call.want, name)
 	}
+	// Several processes that make the same partitions, of months too, are not in each other's way.
+	var all sync.WaitGroup
+	for i := range 6 {
+		all.Go(func() {
+			days := fmt.Sprintf("SELECT usage_events_make_partitions(array_agg(DATE '2010-01-01' + (n * %d) %% 99)) FROM generate_series(0, 98) AS n", 1+i*2)
+			if err := pgTry(t, as("writer"), days); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 	require.EqualValues(t, 1, recorded(t, reg))
 	require.Len(t, must(reg.ListModels(t.Context(), registry.ModelFilter{})), 1)
 }
