@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,8 +86,11 @@ func newFailoverLoad(t *testing.T, reg *registry.Registry, name string) *failove
 	return l
 }
 
-// failoverWriters is how many goroutines write.
-const failoverWriters = 8
+const (
+	failoverWriters = 8 // goroutines that write
+	// failoverSome is how many writes are acknowledged before a fault and after it: several of each goroutine and kind.
+	failoverSome = 80
+)
 
 // start writes until finish is called. It returns when some writes have been acknowledged.
 func (l *failoverLoad) start(t *testing.T) {
@@ -102,7 +106,7 @@ func (l *failoverLoad) start(t *testing.T) {
 			}
 		})
 	}
-	l.more(t, 200)
+	l.more(t, failoverSome)
 }
 
 // more waits for acknowledgements.
@@ -419,7 +423,7 @@ func TestRestart(t *testing.T) {
 			l := newFailoverLoad(t, failoverOpen(t, c.URL("postgres")), string(mode))
 			l.start(t)
 			require.NoError(t, c.Restart(t.Context(), mode))
-			l.more(t, 200)
+			l.more(t, failoverSome)
 			require.Zero(t, l.check(t, string(mode)+" restart", c.URL("postgres")).lost)
 		})
 	}
@@ -444,7 +448,7 @@ func TestFailover(t *testing.T) {
 		require.Zero(t, l.check(t, "failover to a synchronous standby", standby.URL("postgres")).lost)
 	})
 	t.Run("asynchronous", func(t *testing.T) {
-		const more = 300
+		const more = 100
 		l, standby := testFailover(t, "", func(l *failoverLoad, _ *sql.DB) { l.more(t, more) })
 		require.GreaterOrEqual(t, l.check(t, "failover to an asynchronous standby", standby.URL("postgres")).lost, more)
 	})
@@ -475,7 +479,7 @@ func testFailover(t *testing.T, settings string, while func(*failoverLoad, *sql.
 	failoverUntil(t, second, "SELECT status = 'stopping' FROM pg_stat_wal_receiver")
 	require.NoError(t, resume())
 	require.NoError(t, <-promoted)
-	l.more(t, 200)
+	l.more(t, failoverSome)
 	return l, standby
 }
 
@@ -548,7 +552,7 @@ func TestNetwork(t *testing.T) {
 		"a byte at a time": func(t *testing.T, p *faultProxy, l *failoverLoad) {
 			t.Helper()
 			p.chunk.Store(1)
-			l.more(t, 200)
+			l.more(t, failoverSome)
 		},
 	} {
 		t.Run(fault, func(t *testing.T) {
@@ -720,41 +724,42 @@ func TestCommitLost(t *testing.T) {
 	require.Len(t, want, r.acked)
 }
 
-// A connection is lost at the first message of a write, at the second, and so on to the last.
+// A connection is lost at the first message of a write, at the second, and so on to the last. It is closed and reset in
+// turns, so that each message is lost in both ways, by another kind of write.
 func TestEachMessageLost(t *testing.T) {
 	long(t, "connections are cut at each message")
 	t.Parallel()
 	for _, fromServer := range []bool{false, true} {
-		for how, do := range map[string]func(*faultWire){"closed": (*faultWire).hangUp, "reset": (*faultWire).reset} {
-			name := fmt.Sprintf("%s, from server %t", how, fromServer)
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				url := registrytest.PostgresURL(t)
-				p, through := newFaultProxy(t, url)
-				l := newFailoverLoad(t, failoverOpen(t, through, registry.WithMaxConns(1)), "message")
-				t.Cleanup(p.close) // first
-				cuts := 0
-				for n, cut := int64(1), true; cut; n++ {
-					cut = false
-					for range 3 { // kinds of writes, each on a new connection
-						p.each((*faultWire).hangUp)
-						lost := p.lose(faultSnag{fromServer: fromServer, is: nth(n), how: do})
-						n, err := l.write(t.Context(), 0)
-						if lost() {
-							cut = true
-							cuts++
-						}
-						l.repeat(t.Context(), n, 0, err)
+		t.Run(fmt.Sprintf("from server %t", fromServer), func(t *testing.T) {
+			t.Parallel()
+			url := registrytest.PostgresURL(t)
+			p, through := newFaultProxy(t, url)
+			l := newFailoverLoad(t, failoverOpen(t, through, registry.WithMaxConns(1)), "message")
+			t.Cleanup(p.close) // first
+			cuts, turn := 0, rand.IntN(2)
+			t.Log("turn", turn)
+			for n, cut := int64(1), true; cut; n++ {
+				cut = false
+				for range 3 { // kinds of writes, each on a new connection
+					turn++
+					p.each((*faultWire).hangUp)
+					how := []func(*faultWire){(*faultWire).hangUp, (*faultWire).reset}[turn%2]
+					lost := p.lose(faultSnag{fromServer: fromServer, is: nth(n), how: how})
+					n, err := l.write(t.Context(), 0)
+					if lost() {
+						cut = true
+						cuts++
 					}
+					l.repeat(t.Context(), n, 0, err)
 				}
-				require.Greater(t, cuts, 30)
-				p.close()
-				r := l.check(t, fmt.Sprintf("each of %d messages lost, %s", cuts, name), url)
-				require.Zero(t, r.lost)
-				require.Zero(t, r.uncertain+r.refused)
-				require.Positive(t, l.repeated[failoverUncertain], "commits were among them")
-			})
-		}
+			}
+			require.Greater(t, cuts, 30)
+			p.close()
+			r := l.check(t, fmt.Sprintf("each of %d messages lost, from server %t", cuts, fromServer), url)
+			require.Zero(t, r.lost)
+			require.Zero(t, r.uncertain+r.refused)
+			require.Positive(t, l.repeated[failoverUncertain], "commits were among them")
+		})
 	}
 }
 
@@ -813,7 +818,7 @@ func TestIsolation(t *testing.T) {
 			reg := failoverOpen(t, url)
 			l := newFailoverLoad(t, reg, strings.ReplaceAll(level, " ", "-"))
 			l.start(t)
-			l.more(t, 300)
+			l.more(t, failoverSome)
 			l.finish()
 			one, two := mustProvider(t, reg, "one"), failoverOpen(t, url)
 			_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: one.ID, APIKey: secret(1), Limits: registry.Limits{Concurrency: 1}})
