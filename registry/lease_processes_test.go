@@ -25,8 +25,8 @@ import (
 
 func init() { faultChildren["lease"] = leaseChild }
 
-// leaseCount is how many leases TestLeaseProcesses takes on each database.
-var leaseCount = flag.Int("leases", 20_000, "leases of TestLeaseProcesses")
+// leaseCount is how many leases TestLeaseProcesses takes on each database: some tens of each goroutine, so that all meet.
+var leaseCount = flag.Int("leases", 6400, "leases of TestLeaseProcesses")
 
 const (
 	leaseGoroutines = 64 // of each process

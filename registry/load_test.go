@@ -77,7 +77,7 @@ func newLoad(t *testing.T, reg *registry.Registry) *load {
 
 func (l *load) run(t *testing.T) {
 	t.Helper()
-	const goroutines, rounds = 64, 40
+	const goroutines, rounds = 64, 20
 	var all sync.WaitGroup
 	errs := make(chan error, goroutines)
 	begin := make(chan struct{})

@@ -374,12 +374,12 @@ func TestMoveKilled(t *testing.T) {
 	long(t, "the test starts processes")
 	t.Parallel()
 	from, to := filepath.Join(t.TempDir(), "a.db"), pgtest.Database(t, "", nil)
-	const rows = 60_000
+	const rows = 24_000
 	usageRows(t, from, rows)
 	clean, err := registry.Move(t.Context(), from, filepath.Join(t.TempDir(), "b.db"), nil)
 	require.NoError(t, err)
 	kills := 0
-	for at := int64(1); ; at += 20_000 {
+	for at := int64(1); ; at += 8000 {
 		cmd := faultChild(t, "move", from, to)
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)

@@ -163,7 +163,7 @@ func TestPgBouncer(t *testing.T) {
 		reg := must(registry.Open(t.Context(), through(name), registry.WithPooler()))
 		defer func() { require.NoError(t, reg.Close()) }()
 		l := newLoad(t, reg)
-		calls, errs := pgMixedLoad(t, l, 3*time.Second, func(error) bool { return true })
+		calls, errs := pgMixedLoad(t, l, time.Second, func(error) bool { return true })
 		require.Empty(t, errs)
 		l.check(t)
 		// Autovacuum works in the database too, but nobody has connected for it.

@@ -42,9 +42,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-// Unless the command line says otherwise: runs, and operations of one on average.
+// Unless the command line says otherwise: runs, and operations of one on average. Each run of the tests has other ones.
 const (
-	propertyChecks = 40
+	propertyChecks = 20
 	propertySteps  = 60
 )
 
