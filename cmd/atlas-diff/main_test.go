@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"database/sql"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -176,24 +177,31 @@ func TestCheck(t *testing.T) {
 			})
 			for name, d := range drifts(t, e) {
 				t.Run("ErrDrift/"+name, func(t *testing.T) {
+					if raceDetector && rand.IntN(4) > 0 {
+						t.Skip("with the race detector there is a sample: a plan is made by one goroutine")
+					}
 					t.Parallel()
 					folder := t.TempDir()
 					if d.statements != nil {
 						folder = e.copied(t, d.statements...)
 					}
-					before := contents(t, folder)
 					command := e.command(t)
-					code, stdout, stderr := command("-check", "-dir", folder)
-					require.Equal(t, 1, code, stdout+stderr)
-					require.Empty(t, stderr)
-					require.Regexp(t, "^"+e.name+": the migration files lack, against ent/schema:\n", stdout)
-					require.Contains(t, stdout, e.sql(d.planned))
-					require.Equal(t, before, contents(t, folder))
+					// What -check prints is what -name writes. A plan takes half a second, so that some drifts show it for all.
+					if reported[name] {
+						before := contents(t, folder)
+						code, stdout, stderr := command("-check", "-dir", folder)
+						require.Equal(t, 1, code, stdout+stderr)
+						require.Empty(t, stderr)
+						require.Regexp(t, "^"+e.name+": the migration files lack, against ent/schema:\n", stdout)
+						require.Contains(t, stdout, e.sql(d.planned))
+						require.Equal(t, before, contents(t, folder))
+					}
 
 					// What is planned is what brings them together.
-					code, stdout, stderr = command("-name", "mend", "-dir", folder)
+					code, stdout, stderr := command("-name", "mend", "-dir", folder)
 					require.Zero(t, code, stderr)
-					require.Contains(t, stdout, "_mend.sql\n")
+					require.Regexp(t, `_mend\.sql\n$`, stdout)
+					require.Contains(t, contents(t, folder)[filepath.Base(strings.TrimSpace(stdout))], e.sql(d.planned))
 					code, stdout, _ = command("-check", "-dir", folder)
 					require.Zero(t, code, stdout)
 				})
@@ -201,6 +209,9 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+// reported are the drifts with which -check is tried before they are mended.
+var reported = map[string]bool{"there are no files": true, "a table is missing": true, "a CHECK is changed": true, "a collation is missing": true}
 
 // drift is what files have on top of the committed ones, and what is planned then.
 type drift struct {
