@@ -82,7 +82,7 @@ func start(ctx context.Context, life int, note string, more ...string) (_ *Clust
 
 // newCluster makes the folder of a server, and sees to it that it does not stay.
 func newCluster(bin string, life int, note string) (*Cluster, error) {
-	dir, err := os.MkdirTemp(home(note), "pgtest")
+	dir, err := os.MkdirTemp(home(), "pgtest")
 	if err != nil {
 		return nil, err
 	}
@@ -94,12 +94,12 @@ func newCluster(bin string, life int, note string) (*Cluster, error) {
 	return c, err
 }
 
-// home returns where the folder of a server is made; empty: where temporary files are. The shared one
-// is in memory, if there is room, because file systems take most of the time that its hundreds of
-// databases take. Benchmarks are to see the disk, and so are servers that are started to be killed.
-func home(note string) string {
+// home returns where the folder of a server is made; empty: where temporary files are. It is in memory, if there is room,
+// because file systems take most of the time that new databases take. A server that is killed finds its files again there,
+// as it does on a disk, for the machine goes on. Benchmarks are to see the disk.
+func home() string {
 	bench := flag.Lookup("test.bench")
-	if note == "" || bench != nil && bench.Value.String() != "" || !inMemory() {
+	if bench != nil && bench.Value.String() != "" || !inMemory() {
 		return ""
 	}
 	return memory
