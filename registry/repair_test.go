@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,8 @@ func allDamages() (all []damage) {
 	return all
 }
 
-// TestRepairLedger plants each kind of damage: it is found, and mended, so that all is as it was before.
+// TestRepairLedger plants each kind of damage: it is found, and mended, so that all is as it was before. On PostgreSQL, where it
+// takes longer, it is every other kind, by chance: what mends them is the same, and what differs is a part of each of them.
 func TestRepairLedger(t *testing.T) { eachEngine(t, testRepairLedger) }
 
 func testRepairLedger(t *testing.T, e engine) {
@@ -129,6 +131,16 @@ func testRepairLedger(t *testing.T, e engine) {
 	b.Registry = b.As("auditor")
 	before := b.rows(t)
 	all := allDamages()
+	if e.name == onPostgres.name {
+		turn := rand.IntN(2)
+		t.Log("turn", turn)
+		for i := range all {
+			if i%2 == turn {
+				all[i/2] = all[i]
+			}
+		}
+		all = all[:len(all)/2]
+	}
 	for _, x := range all {
 		x.do(t, b)
 		found := b.verify(t)

@@ -85,7 +85,7 @@ func (r replicas) pause(t *testing.T) (resume func()) {
 	return func() { pgRun(t, url, "SELECT pg_wal_replay_resume()") }
 }
 
-// replicaLoad reads settings from several goroutines until stop, which returns how many reads there
+// replicaLoad reads settings from several goroutines, every millisecond, until stop, which returns how many reads there
 // were and how long the longest took. None may fail.
 func replicaLoad(t *testing.T, reg *registry.Registry) (stop func() (reads int64, longest time.Duration)) {
 	t.Helper()
@@ -99,7 +99,7 @@ func replicaLoad(t *testing.T, reg *registry.Registry) (stop func() (reads int64
 	)
 	for range 4 {
 		all.Go(func() {
-			for ctx.Err() == nil {
+			for tick := time.NewTicker(time.Millisecond); ctx.Err() == nil; <-tick.C {
 				begin := time.Now()
 				_, err := reg.GetSetting(t.Context(), "kept")
 				took := time.Since(begin)
@@ -304,16 +304,18 @@ func (r replicas) testAge(t *testing.T) {
 		reads     int
 	)
 	all.Go(func() {
+		tick := time.NewTicker(time.Millisecond)
 		for n := 1; ctx.Err() == nil; n++ {
 			err := reg.SetSetting(t.Context(), "kept", strconv.Itoa(n))
 			mu.Lock()
 			committed, fails = append(committed, time.Now()), errors.Join(fails, err)
 			mu.Unlock()
+			<-tick.C
 		}
 	})
 	for range 2 {
 		all.Go(func() {
-			for ctx.Err() == nil {
+			for tick := time.NewTicker(time.Millisecond); ctx.Err() == nil; <-tick.C {
 				begin := time.Now()
 				text, err := reg.GetSetting(t.Context(), "kept")
 				var n int
@@ -531,12 +533,12 @@ func (r replicas) testLeak(t *testing.T) {
 // replicaLeak fails if a goroutine is left when registries are closed.
 func replicaLeak(ctx context.Context, args ...string) error {
 	before := runtime.NumGoroutine()
-	for i := range 60 {
+	for i := range 20 { // closed early and late
 		reg, err := registry.Open(ctx, args[0], registry.WithReadReplica(args[1]))
 		if err != nil {
 			return err
 		}
-		for range i {
+		for range 3 * i {
 			_, err = reg.GetSetting(ctx, "opened")
 			if err != nil {
 				return errors.Join(err, reg.Close())
