@@ -54,7 +54,11 @@ const (
 //
 // It is not parallel, because it replaces the generators of ids.
 func TestProperty(t *testing.T) {
-	defaultFlag(t, "rapid.checks", strconv.Itoa(propertyChecks))
+	checks := propertyChecks
+	if registry.RaceDetector { // which finds nothing in one goroutine
+		checks /= 4
+	}
+	defaultFlag(t, "rapid.checks", strconv.Itoa(checks))
 	defaultFlag(t, "rapid.steps", strconv.Itoa(propertySteps))
 	defaultFlag(t, "rapid.nofailfile", "true") // a failure tells its seed
 	m := &machine{clock: registrytest.NewClock(registrytest.Start)}

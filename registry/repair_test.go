@@ -122,7 +122,7 @@ func allDamages() (all []damage) {
 }
 
 // TestRepairLedger plants each kind of damage: it is found, and mended, so that all is as it was before. On PostgreSQL, where it
-// takes longer, it is every other kind, by chance: what mends them is the same, and what differs is a part of each of them.
+// takes longer, it is half of the kinds, by chance: what mends them is the same, and what differs is a part of each of them.
 func TestRepairLedger(t *testing.T) { eachEngine(t, testRepairLedger) }
 
 func testRepairLedger(t *testing.T, e engine) {
@@ -131,15 +131,17 @@ func testRepairLedger(t *testing.T, e engine) {
 	b.Registry = b.As("auditor")
 	before := b.rows(t)
 	all := allDamages()
+	every := 1
 	if e.name == onPostgres.name {
-		turn := rand.IntN(2)
-		t.Log("turn", turn)
-		for i := range all {
-			if i%2 == turn {
-				all[i/2] = all[i]
-			}
-		}
-		all = all[:len(all)/2]
+		every = 2
+	}
+	if registry.RaceDetector { // which finds nothing in one goroutine
+		every *= 4
+	}
+	if every > 1 {
+		rand.Shuffle(len(all)-1, func(i, j int) { all[i], all[j] = all[j], all[i] })
+		all = all[len(all)-1-len(all)/every:] // the last one, of a key, stays there
+		t.Logf("%d of the damages", len(all))
 	}
 	for _, x := range all {
 		x.do(t, b)
