@@ -21,7 +21,7 @@ func TestWithoutCgo(t *testing.T) {
 	database := registrytest.PostgresURL(t)
 	dir := t.TempDir()
 	program, file := filepath.Join(dir, "nocgo"), filepath.Join(dir, "registry.db")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./testdata/nocgo")
+	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", program, "./testdata/nocgo")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
