@@ -26,6 +26,7 @@ import (
 // TestLoad mixes all operations from 64 goroutines, on a file, in memory and on PostgreSQL. No call may
 // fail, and in the end the keys' counters and the ledger say what was recorded.
 func TestLoad(t *testing.T) {
+	long(t, "64 goroutines call everything")
 	eachDatabase(t, func(t *testing.T, reg *registry.Registry) {
 		t.Helper()
 		newLoad(t, reg).run(t)

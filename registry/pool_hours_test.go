@@ -29,7 +29,7 @@ func TestPoolHours(t *testing.T) {
 	t.Parallel()
 	hours := 4000
 	if testing.Short() || registry.RaceDetector { // which finds nothing in one goroutine
-		hours = 1000
+		hours = 500
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d, %d hours", seed, hours)

@@ -96,7 +96,7 @@ func testRepairLedgerWounds(t *testing.T, e engine) {
 		if e.name == onPostgres.name {
 			n = 10 // each takes longer
 		}
-		if registry.RaceDetector { // which finds nothing in one goroutine
+		if registry.RaceDetector || testing.Short() { // the one finds nothing in one goroutine
 			n = 5
 		}
 		for range n {
@@ -114,7 +114,10 @@ func testRepairLedgerWounds(t *testing.T, e engine) {
 
 // TestVerifyLedgerUnderLoad verifies and repairs while others record: there is nothing to be found and
 // nothing to be done, but for what was planted.
-func TestVerifyLedgerUnderLoad(t *testing.T) { eachDatabase(t, testVerifyLedgerUnderLoad) }
+func TestVerifyLedgerUnderLoad(t *testing.T) {
+	long(t, "hundreds of requests are recorded meanwhile")
+	eachDatabase(t, testVerifyLedgerUnderLoad)
+}
 
 func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 	t.Helper()

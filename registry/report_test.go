@@ -189,7 +189,11 @@ func testUsageReport(t *testing.T, e engine) {
 		}
 		return in
 	}
-	for range 80 {
+	inputs := 80
+	if testing.Short() {
+		inputs = 20
+	}
+	for range inputs {
 		in := input()
 		rows, err := reg.UsageReport(ctx, in)
 		require.NoError(t, err, "%+v", in)

@@ -363,7 +363,10 @@ func testBackfill(t *testing.T, e engine) {
 
 // TestRepriceAnything changes prices and records at random, and then demands of every event that its price is the one in
 // force at its time.
-func TestRepriceAnything(t *testing.T) { eachEngine(t, testRepriceAnything) }
+func TestRepriceAnything(t *testing.T) {
+	long(t, "hundreds of random steps")
+	eachEngine(t, testRepriceAnything)
+}
 
 func testRepriceAnything(t *testing.T, e engine) {
 	t.Parallel()

@@ -574,6 +574,7 @@ func TestPruneHeld(t *testing.T) {
 
 // TestPruneShrinks measures the file.
 func TestPruneShrinks(t *testing.T) {
+	long(t, "files grow and shrink")
 	t.Parallel()
 	for name, test := range map[string]struct {
 		before  string // is done to the file

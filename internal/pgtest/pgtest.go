@@ -16,12 +16,15 @@ import (
 )
 
 // Database creates a database for a test, drops it after the test, and returns its URL. The test
-// is skipped when there is no PostgreSQL.
+// is skipped when there is no PostgreSQL, and under -short, because most of what tests wait for are servers.
 //
 // The database is a copy of one that fill filled, once for a key and a `go test`: fill gets its
 // URL, and must have closed its connections when it returns. Without fill the database is empty.
 func Database(tb testing.TB, key string, fill func(ctx context.Context, url string) error) (url string) {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: the test needs a PostgreSQL server")
+	}
 	url, remove, err := database(tb.Context(), key, fill)
 	if errors.Is(err, ErrNotFound) {
 		tb.Skip(err)

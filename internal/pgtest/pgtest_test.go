@@ -360,6 +360,10 @@ func TestFind(t *testing.T) {
 	}
 	pgtest.SetLife(t, -1)
 	tb := observe("", nil)
+	if testing.Short() {
+		require.Equal(t, "-short: the test needs a PostgreSQL server", tb.skipped)
+		t.Skip("-short: what is said when there is no server")
+	}
 	require.Equal(t, "no PostgreSQL 15 or newer was found: install it (Debian, Ubuntu: apt-get install postgresql), "+
 		"or set MODELSCAN_TEST_POSTGRES to the postgres:// URL of a server on which databases may be created", tb.skipped)
 	require.Empty(t, tb.failed)

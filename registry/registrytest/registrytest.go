@@ -40,7 +40,7 @@ func New(tb testing.TB, options ...registry.Option) *registry.Registry {
 // NewPostgres is [New] on a PostgreSQL database. It is a database of the test's own on the server
 // that the environment variable MODELSCAN_TEST_POSTGRES names by a postgres:// URL; or else on a
 // throw-away server, started from an installed PostgreSQL of version 15 or newer, that all tests of one
-// `go test` share. Without any the test is skipped, and says how to get one.
+// `go test` share. Without any the test is skipped, and says how to get one. It is skipped under -short, too.
 func NewPostgres(tb testing.TB, options ...registry.Option) *registry.Registry {
 	tb.Helper()
 	return open(tb, PostgresURL(tb), options)
