@@ -176,37 +176,51 @@ func (q *Queue[T]) runOnce() (more bool) {
 	if len(items) == 0 {
 		return false
 	}
-	for i, err := range q.commit(ctx, items) {
+	began := time.Now() //nolint:forbidigo // how long the machine takes
+	errs := q.commit(ctx, items)
+	took := time.Since(began)
+	waiting := q.waits()
+	for i, err := range errs {
 		batch[i].done <- err
 	}
-	q.gather(len(items))
+	if len(items) == 1 { // who is not waited for
+		runtime.Gosched()
+	} else {
+		q.gather(waiting+len(items), took)
+	}
 	return true
 }
 
-// How long gather waits at the most, where a commit takes hundreds of microseconds: so long, and while others ran so often.
-// Either alone is not enough: on a busy machine letting others run takes a while, and in a test time may stand still.
+// How long gather waits for the next one who comes back, where a commit takes hundreds of microseconds: so long, and while
+// others ran so often. Either alone is not enough: on a busy machine letting others run takes a while, and in a test time
+// may stand still.
 const (
 	patience = 100 * time.Microsecond
 	rounds   = 500
 )
 
-// gather waits for those who were answered, as many come back at once: batches are larger then, and fewer. One alone is
-// not waited for.
-func (q *Queue[T]) gather(answered int) {
+// gather waits until so many wait: those who were answered, as many come back at once, and those who came meanwhile.
+// Batches are larger then, and fewer. It waits while they come, but no longer than a quarter of what the commit took.
+func (q *Queue[T]) gather(expected int, took time.Duration) {
 	began := time.Now() //nolint:forbidigo // how long the machine takes
-	runtime.Gosched()
-	if answered == 1 {
-		return
-	}
+	came, last := 0, began
 	for range rounds {
-		q.mu.Lock()
-		n := len(q.waiting)
-		q.mu.Unlock()
-		if n >= answered || time.Since(began) >= patience {
+		runtime.Gosched()
+		n, now := q.waits(), time.Now() //nolint:forbidigo // likewise
+		if n > came {
+			came, last = n, now
+		}
+		if n >= expected || now.Sub(last) >= patience || now.Sub(began) >= max(patience, took/4) {
 			return
 		}
-		runtime.Gosched()
 	}
+}
+
+// waits returns how many wait.
+func (q *Queue[T]) waits() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
 }
 
 func (q *Queue[T]) next(cancel context.CancelFunc) []*entry[T] {
