@@ -1025,3 +1025,17 @@ func TestPostgresReplica(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrStandby)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
+
+// TestPrefetch: the server reads many pages at once, unless somebody has said how many.
+func TestPrefetch(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t, "", nil)
+	for option, want := range map[string]string{"": "64", "&effective_io_concurrency=7": "7"} {
+		db, err := store.OpenPostgres(t.Context(), store.PostgresConfig{URL: url + option})
+		require.NoError(t, err)
+		var got string
+		require.NoError(t, db.Writer().QueryRowContext(t.Context(), "SHOW effective_io_concurrency").Scan(&got))
+		require.Equal(t, want, got)
+		require.NoError(t, db.Close())
+	}
+}
