@@ -43,8 +43,8 @@ var (
 	// ErrNoKeyAvailable is returned when no API key of a provider may be used now; the error
 	// is a [*NoKeyError].
 	ErrNoKeyAvailable error = &sentinel{text: "no API key available"}
-	// ErrLeaseEnded is returned for a lease that has been settled, failed or released already, through whatever handle and by
-	// whatever process, or that expired a day ago: RecordUsage can still record its request.
+	// ErrLeaseEnded is returned for a lease that has been settled, failed or released already, through whatever handle
+	// and by whatever process, or that expired a day ago: RecordUsage can still record its request.
 	ErrLeaseEnded error = &sentinel{text: "lease ended already"}
 	// ErrClosed is returned after Close, and by a transaction's registry after its end.
 	ErrClosed error = &sentinel{text: "registry closed"}
@@ -52,8 +52,8 @@ var (
 	// error also matches one of package migrate that says why.
 	ErrSchema error = &sentinel{text: "unusable schema"}
 	// ErrBusy is returned when others, of this process or another one, held what was needed for longer than
-	// [WithBusyTimeout] says, or, on PostgreSQL, when transactions were in each other's way: nothing was done, and it can be
-	// tried again. Within [Registry.InTx], it is what every registry but the transaction's gets.
+	// [WithBusyTimeout] says, or, on PostgreSQL, when transactions were in each other's way: nothing was done, and it
+	// can be tried again. Within [Registry.InTx], it is what every registry but the transaction's gets.
 	ErrBusy error = &sentinel{text: "database busy"}
 	// ErrReadOnly is returned when the file, its folder or its file system cannot be written, or when
 	// no server of the name can: they are standbys.
@@ -64,23 +64,24 @@ var (
 	// ErrCorrupt is returned when the file is damaged or is not a database. SQLite also takes some disks that cannot read
 	// for damaged files.
 	ErrCorrupt error = &sentinel{text: "corrupt database"}
-	// ErrUnavailable is returned when the server cannot be reached, has no connection to spare, or is
-	// starting or stopping, after half a minute of trying unless the context ended earlier; and when a SQLite file was
-	// removed or replaced while it is open, which is noticed within a second, or cannot be read or written: I/O errors, no file descriptors. What was to be done has not
-	// been done.
+	// ErrUnavailable is returned when the server cannot be reached, has no connection to spare, or is starting or
+	// stopping, after half a minute of trying unless the context ended earlier; and when a SQLite file was removed or
+	// replaced while it is open, which is noticed within a second, or cannot be read or written: I/O errors, no file
+	// descriptors. What was to be done has not been done.
 	ErrUnavailable error = &sentinel{text: "database unavailable"}
-	// ErrExhausted is returned when the server has too few locks for a transaction beside those of others, or too little memory.
-	// Nothing was done. Tried again at once, it would ask for as much: the server's max_locks_per_transaction is to be raised,
-	// or its memory; or what is done at once made smaller. The text has the server's advice.
+	// ErrExhausted is returned when the server has too few locks for a transaction beside those of others, or too
+	// little memory. Nothing was done. Tried again at once, it would ask for as much: the server's
+	// max_locks_per_transaction is to be raised, or its memory; or what is done at once made smaller. The text has the
+	// server's advice.
 	ErrExhausted error = &sentinel{text: "server out of locks or memory"}
 	// ErrDenied is returned when the server refuses the user, the password or a permission.
 	ErrDenied error = &sentinel{text: "access denied"}
 	// ErrUnsupported is returned for a server that cannot be worked with: its version, its encoding,
 	// or settings by which it would lose what it has confirmed. And for SQLite, in a program that was built without cgo.
 	ErrUnsupported error = &sentinel{text: "unsupported database"}
-	// ErrUncertain is returned when the connection to a server was lost, or the context ended, while a commit was under way,
-	// and when a SQLite file could not be synced: what was to be done may have been done or not, and may turn up after a
-	// crash. A request is recorded once, whatever happened, if it is recorded again by its id.
+	// ErrUncertain is returned when the connection to a server was lost, or the context ended, while a commit was
+	// under way, and when a SQLite file could not be synced: what was to be done may have been done or not, and may
+	// turn up after a crash. A request is recorded once, whatever happened, if it is recorded again by its id.
 	ErrUncertain error = &sentinel{text: "uncertain whether it was committed"}
 	// ErrKeyring is returned when API keys are sealed and the keyring is missing, has not the key that is needed,
 	// or has another one of the same id.
@@ -149,8 +150,8 @@ func translate(ctx context.Context, op string, err error) error {
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// driverError is an error from below by its kind. What Ent and this module's own packages put around the driver's text says
-// nothing to a caller and is left out of the text; errors.As finds it.
+// driverError is an error from below by its kind. What Ent and this module's own packages put around the driver's text
+// says nothing to a caller and is left out of the text; errors.As finds it.
 type driverError struct {
 	op          string
 	kind, cause error
@@ -191,15 +192,16 @@ func (f *faults) check(ok bool, format string, args ...any) {
 	}
 }
 
-// text notes a fault unless value can be a name that identifies something: a label in which every character can be seen.
-// Control characters, line separators and invisible characters, which can turn text around, are not allowed: names that
-// look the same are the same. It never repeats the value.
+// text notes a fault unless value can be a name that identifies something: a label in which every character can be
+// seen. Control characters, line separators and invisible characters, which can turn text around, are not allowed:
+// names that look the same are the same. It never repeats the value.
 func (f *faults) text(field, value string, least, most int) {
 	f.label(field, value, least, most)
 	f.check(strings.IndexFunc(value, unsightly) < 0, "%s has control characters or invisible ones", field)
 }
 
-// label notes a fault unless value can be a name for people, in any language: of at least least and at most most characters.
+// label notes a fault unless value can be a name for people, in any language: of at least least and at most most
+// characters.
 func (f *faults) label(field, value string, least, most int) {
 	f.unicode(field, value)
 	n := utf8.RuneCountInString(value)
@@ -220,7 +222,8 @@ func (f *faults) prose(field, value string, most int) {
 	f.check(n <= most, "%s has %d characters, more than %d", field, n, most)
 }
 
-// unicode notes a fault unless both engines store value as it is: SQLite takes all bytes, PostgreSQL valid UTF-8 without NUL.
+// unicode notes a fault unless both engines store value as it is: SQLite takes all bytes, PostgreSQL valid UTF-8
+// without NUL.
 func (f *faults) unicode(field, value string) {
 	f.check(utf8.ValidString(value), "%s is not valid UTF-8", field)
 	f.check(!strings.ContainsRune(value, 0), "%s has a NUL character, which PostgreSQL cannot store", field)
@@ -233,8 +236,8 @@ func unsightly(r rune) bool {
 	return r != zeroWidthJoiner && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// cleaned returns the first characters of a text that somebody else wrote, up to most, without what cannot be printed, so that
-// it can be stored whatever it is.
+// cleaned returns the first characters of a text that somebody else wrote, up to most, without what cannot be printed,
+// so that it can be stored whatever it is.
 func cleaned(text string, most int) string {
 	return truncated(strings.Map(func(r rune) rune {
 		if unsightly(r) && r != '\n' && r != '\t' {

@@ -25,7 +25,8 @@ import (
 
 func init() { faultChildren["lease"] = leaseChild }
 
-// leaseCount is how many leases TestLeaseProcesses takes on each database: some tens of each goroutine, so that all meet.
+// leaseCount is how many leases TestLeaseProcesses takes on each database: some tens of each goroutine, so that all
+// meet.
 var leaseCount = flag.Int("leases", 6400, "leases of TestLeaseProcesses")
 
 const (
@@ -49,8 +50,8 @@ type held struct {
 }
 
 // TestLeaseProcesses has processes of many goroutines lease keys of one database. What they held is checked as a queue
-// is: no key is held more often at once, or in a day, than its limits say; equal keys are leased equally; no lease is lost, and
-// none is counted twice. Leases that are left open when the processes end are free again when they expire.
+// is: no key is held more often at once, or in a day, than its limits say; equal keys are leased equally; no lease is
+// lost, and none is counted twice. Leases that are left open when the processes end are free again when they expire.
 func TestLeaseProcesses(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) { testLeaseProcesses(t, filepath.Join(t.TempDir(), "registry.db")) })
@@ -199,8 +200,9 @@ func leaseChild(ctx context.Context, args ...string) (err error) {
 	return out.Encode(slices.Concat(own[:]...))
 }
 
-// holdLeases holds a lease of the pool with limits while it takes and settles one of the equal pool, again and again until the
-// process has had its share of the one and the other has none. It leaves its last lease of the equal pool open.
+// holdLeases holds a lease of the pool with limits while it takes and settles one of the equal pool, again and again
+// until the process has had its share of the one and the other has none. It leaves its last lease of the equal pool
+// open.
 func holdLeases(ctx context.Context, reg *registry.Registry, pools leasePools, next *atomic.Int64) (all []held, err error) {
 	equal := registry.AcquireInput{ProviderID: pools.Equal, ModelID: pools.EqualModel, EstimatedTokens: 10, TTL: time.Hour}
 	limited := registry.AcquireInput{ProviderID: pools.Limited, ModelID: pools.LimitedModel, TTL: time.Hour}

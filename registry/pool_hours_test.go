@@ -14,8 +14,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// The bounds that FailureClass documents, with the quarter that chance adds, for a provider that never asks for more than
-// most.
+// The bounds that FailureClass documents, with the quarter that chance adds, for a provider that never asks for more
+// than most.
 const (
 	mostAsked    = 2 * time.Hour // by the provider in a Retry-After
 	mostDegraded = 6 * time.Hour * 5 / 4
@@ -23,8 +23,9 @@ const (
 	simulatedTTL = 10 * time.Minute
 )
 
-// TestPoolHours simulates thousands of hours of failures at random on a fake clock, other ones in each run of the tests. At no time is a key in an automatic state
-// that has no end within its bound; and when the failures are over, every key is usable again within it.
+// TestPoolHours simulates thousands of hours of failures at random on a fake clock, other ones in each run of the
+// tests. At no time is a key in an automatic state that has no end within its bound; and when the failures are over,
+// every key is usable again within it.
 func TestPoolHours(t *testing.T) {
 	t.Parallel()
 	hours := 4000
@@ -125,7 +126,8 @@ func (s *simulation) step(t *testing.T) {
 	}
 }
 
-// finish ends a lease as the weather has it, or forgets it, as a process that crashed. One that expired a day ago can't be ended.
+// finish ends a lease as the weather has it, or forgets it, as a process that crashed. One that expired a day ago
+// can't be ended.
 func (s *simulation) finish(t *testing.T, lease *registry.Lease) {
 	t.Helper()
 	if s.random.IntN(30) == 0 || s.clock.Now().Sub(lease.ExpiresAt) >= 24*time.Hour {
@@ -191,8 +193,8 @@ func (s *simulation) check(t *testing.T) {
 	}
 }
 
-// recover lets all leases expire and the longest bound go by: each key is usable then, and back in all respects after one
-// request.
+// recover lets all leases expire and the longest bound go by: each key is usable then, and back in all respects after
+// one request.
 func (s *simulation) recover(t *testing.T) {
 	t.Helper()
 	s.clock.Advance(max(mostDegraded, mostAsked, mostCooling, simulatedTTL))

@@ -271,10 +271,10 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// PurgeProvider removes a provider, live or deleted, and everything of it from the database:
-// families, models, prices, keys and SDK versions. Its discovery logs stay without it. That is one transaction, because a
-// usage of any of its models keeps all of it; of a provider with 5,000 models, others wait to write for some 0.7 s. It
-// returns [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
+// PurgeProvider removes a provider, live or deleted, and everything of it from the database: families, models, prices,
+// keys and SDK versions. Its discovery logs stay without it. That is one transaction, because a usage of any of its
+// models keeps all of it; of a provider with 5,000 models, others wait to write for some 0.7 s. It returns
+// [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {

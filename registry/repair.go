@@ -25,8 +25,8 @@ type LedgerRepair struct {
 	Unlisted   int64        // differences that were left beyond those
 }
 
-// RepairLedger mends what VerifyLedger finds, from below: quarters are rebuilt from events, days from quarters,
-// totals from the rows of keys and prices, and the counters of keys from days and what IncrementUsage counted. Events are
+// RepairLedger mends what VerifyLedger finds, from below: quarters are rebuilt from events, days from quarters, totals
+// from the rows of keys and prices, and the counters of keys from days and what IncrementUsage counted. Events are
 // never changed: what they amount to is what was recorded, as far back as they are complete. A damaged row without
 // anything below it is restored if what the model's total leaves for it has the row's digest.
 //
@@ -36,10 +36,10 @@ type LedgerRepair struct {
 // event at all; the counters of keys of which such a row may be.
 //
 // It works while others record. A day is read in one state, and its rows are mended in transactions of some thousand
-// rows of a model: other recorders of the model wait for those alone, on SQLite all who write. So is each key: after an
-// error, what was mended until then stays, and it can be called again. One entry of the audit trail says how many rows
-// were changed, unless none was. It returns [ErrInvalidData] for an actor that breaks the rules, and [ErrBusy] if others
-// keep changing what is to be mended otherwise than by recording.
+// rows of a model: other recorders of the model wait for those alone, on SQLite all who write. So is each key: after
+// an error, what was mended until then stays, and it can be called again. One entry of the audit trail says how many
+// rows were changed, unless none was. It returns [ErrInvalidData] for an actor that breaks the rules, and [ErrBusy] if
+// others keep changing what is to be mended otherwise than by recording.
 func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
 	const op = "repair ledger"
 	var f faults

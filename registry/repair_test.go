@@ -121,8 +121,9 @@ func allDamages() (all []damage) {
 	return all
 }
 
-// TestRepairLedger plants each kind of damage: it is found, and mended, so that all is as it was before. On PostgreSQL, where it
-// takes longer, it is half of the kinds, by chance: what mends them is the same, and what differs is a part of each of them.
+// TestRepairLedger plants each kind of damage: it is found, and mended, so that all is as it was before. On
+// PostgreSQL, where it takes longer, it is half of the kinds, by chance: what mends them is the same, and what differs
+// is a part of each of them.
 func TestRepairLedger(t *testing.T) { eachEngine(t, testRepairLedger) }
 
 func testRepairLedger(t *testing.T, e engine) {

@@ -112,10 +112,10 @@ func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 // MaxUsageBatch is how many requests RecordUsageBatch takes.
 const MaxUsageBatch = 10_000
 
-// RecordUsageBatch records up to [MaxUsageBatch] requests in one transaction of their own: all of them, or
-// none. It is for what was collected elsewhere: with request ids, it can be called again after an error, and goes on where
-// it was. On SQLite others wait to write meanwhile: half a second for 10,000 requests of an hour, but three seconds if each
-// is of another day; smaller batches keep them waiting for less. It returns the errors of [Registry.RecordUsage], which
+// RecordUsageBatch records up to [MaxUsageBatch] requests in one transaction of their own: all of them, or none. It is
+// for what was collected elsewhere: with request ids, it can be called again after an error, and goes on where it was.
+// On SQLite others wait to write meanwhile: half a second for 10,000 requests of an hour, but three seconds if each is
+// of another day; smaller batches keep them waiting for less. It returns the errors of [Registry.RecordUsage], which
 // name the first faulty request by its index.
 func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) error {
 	const op = "record usage batch"

@@ -233,8 +233,9 @@ func settled(ctx context.Context, client *ent.Client, load func() (*ledgerDay, e
 	}
 }
 
-// lockedDay reads a UTC day in a transaction of the caller's, and locks all models: on PostgreSQL others may record between
-// two of its statements. A model with differences that was created meanwhile is locked too, and the day is read again.
+// lockedDay reads a UTC day in a transaction of the caller's, and locks all models: on PostgreSQL others may record
+// between two of its statements. A model with differences that was created meanwhile is locked too, and the day is
+// read again.
 func (l *ledgerReader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time) (*ledgerDay, error) {
 	locked := map[uuid.UUID]bool{}
 	var models []uuid.UUID

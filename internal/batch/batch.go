@@ -53,11 +53,10 @@ type group struct {
 	cancel  context.CancelFunc
 }
 
-// New returns a queue that commits up to most items at a time and holds up to limit of them, those of
-// the batch under way included; further callers wait. An item waits that long at the most for its batch to begin; 0: there
-// is no limit. Commit is called from one goroutine at a time
-// and returns an error, or nil, for each item; its context ends when nobody waits for the batch any more.
-// There is a goroutine only while there is work.
+// New returns a queue that commits up to most items at a time and holds up to limit of them, those of the batch under
+// way included; further callers wait. An item waits that long at the most for its batch to begin; 0: there is no
+// limit. Commit is called from one goroutine at a time and returns an error, or nil, for each item; its context ends
+// when nobody waits for the batch any more. There is a goroutine only while there is work.
 func New[T any](most, limit int, wait time.Duration, commit func(ctx context.Context, items []T) []error) *Queue[T] {
 	q := &Queue[T]{most: most, wait: wait, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{})}
 	q.idle.L = &q.mu
@@ -191,9 +190,9 @@ func (q *Queue[T]) runOnce() (more bool) {
 	return true
 }
 
-// How long gather waits for the next one who comes back, where a commit takes hundreds of microseconds: so long, and while
-// others ran so often. Either alone is not enough: on a busy machine letting others run takes a while, and in a test time
-// may stand still.
+// How long gather waits for the next one who comes back, where a commit takes hundreds of microseconds: so long, and
+// while others ran so often. Either alone is not enough: on a busy machine letting others run takes a while, and in a
+// test time may stand still.
 const (
 	patience = 100 * time.Microsecond
 	rounds   = 500

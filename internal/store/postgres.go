@@ -98,8 +98,8 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err err
 	return db, nil
 }
 
-// prefetchSQL has the server read many pages of a table at once, where it can, and nobody has set that otherwise: the days
-// of a year lie on as many pages.
+// prefetchSQL has the server read many pages of a table at once, where it can, and nobody has set that otherwise: the
+// days of a year lie on as many pages.
 const prefetchSQL = "SELECT set_config('effective_io_concurrency', '64', false) FROM pg_settings" +
 	" WHERE name = 'effective_io_concurrency' AND setting = boot_val AND setting <> '0'"
 
@@ -330,7 +330,8 @@ func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 	return err
 }
 
-// isOver tells whether a context has ended, or is about to: a connection's own timer can be the first to see the deadline.
+// isOver tells whether a context has ended, or is about to: a connection's own timer can be the first to see the
+// deadline.
 func isOver(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
