@@ -14,11 +14,11 @@ demo: compiler ## Run the gateway example on gateway.db; a second run continues
 
 test: compiler ## Run all tests
 	@# The longest package comes first, and the others run beside it. Vet is one of the linters.
-	@# Ten tests at a time, because many wait for servers.
-	go test -vet=off -parallel 10 -timeout 20m ./registry ./...
+	@# Six tests at a time, because many wait for servers.
+	go test -vet=off -parallel 6 -timeout 20m ./registry ./...
 
 race: compiler ## Run all tests with the race detector, and demand that they cover 85 % of each package that users call
-	@go test -race -vet=off -parallel 10 -timeout 40m -cover -covermode atomic ./registry ./... | awk '{ print } /^FAIL/ { bad = 1 } \
+	@go test -race -timeout 40m -cover -covermode atomic ./registry ./... | awk '{ print } /^FAIL/ { bad = 1 } \
 		/modelscan\/(money|meter|catalog|migrate|internal\/store|internal\/latency|registry)\t.*coverage:/ { \
 		sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1; seen++ } END { exit bad || seen != 7 }'
 

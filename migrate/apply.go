@@ -56,7 +56,12 @@ func apply(ctx context.Context, db *sql.DB, e engine, dir atlas.Dir) (applied []
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	restore, err := e.prepare(ctx, conn)
-	defer func() { err = errors.Join(err, restore()) }()
+	defer func() {
+		if ended := ctx.Err(); err != nil && ended != nil && !errors.Is(err, ended) { // the driver tells of the connection alone
+			err = fmt.Errorf("%w: %w", ended, err)
+		}
+		err = errors.Join(err, restore())
+	}()
 	for err == nil {
 		var name string
 		if name, err = applyNext(ctx, conn, e, dir); err != nil || name == "" {
