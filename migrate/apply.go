@@ -57,7 +57,8 @@ func apply(ctx context.Context, db *sql.DB, e engine, dir atlas.Dir) (applied []
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	restore, err := e.prepare(ctx, conn)
 	defer func() {
-		if ended := ctx.Err(); err != nil && ended != nil && !errors.Is(err, ended) { // the driver tells of the connection alone
+		// The driver names the lost connection, and not the context that ended.
+		if ended := ctx.Err(); err != nil && ended != nil && !errors.Is(err, ended) {
 			err = fmt.Errorf("%w: %w", ended, err)
 		}
 		err = errors.Join(err, restore())

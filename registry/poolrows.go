@@ -148,7 +148,7 @@ func (b *basis) readProviders(ctx context.Context, tx querier, ids []uuid.UUID) 
 		return nil
 	}
 	for _, id := range ids {
-		b.providers[id] = &poolProvider{id: id} // of one that there is not, too
+		b.providers[id] = &poolProvider{id: id} // also for an unknown provider
 	}
 	list, args := inList(ids)
 	return scanRows(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {

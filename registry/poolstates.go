@@ -23,9 +23,9 @@ import (
 // name. Everybody else leaves no name. As long as the name is there, the pool is as the batch has left it.
 
 // holdSQL takes the pools of some providers, in the order of their ids lest two wait for each other, and leaves a
-// state.
+// state. The ids are new ones: of two who insert a row at once, the second must find that provider_id is taken, not id.
 const holdSQL = "INSERT INTO " + poolstate.Table + " AS p (id, provider_id, state)" +
-	" SELECT id, id, CAST(%s AS uuid) FROM " + provider.Table + " WHERE %s ORDER BY id" +
+	" SELECT gen_random_uuid(), id, CAST(%s AS uuid) FROM " + provider.Table + " WHERE %s ORDER BY id" +
 	" ON CONFLICT (provider_id) DO UPDATE SET previous = p.state, state = excluded.state"
 
 // The pools for holdPools.

@@ -84,7 +84,7 @@ func (r *remembering) lease(t *testing.T) *Lease {
 	return lease
 }
 
-// remembers tells whether what is remembered of the pool is still true.
+// remembers reports whether the process may still use its memory of the pool.
 func (r *remembering) remembers(t *testing.T) bool {
 	t.Helper()
 	s, err := r.client.PoolState.Query().Where(poolstate.ProviderID(r.provider.ID)).Only(t.Context())
@@ -235,6 +235,30 @@ func TestPoolIsForgotten(t *testing.T) {
 	r.lease(t)
 	compareMemory(t, r.Registry, r.now())
 	require.NoError(t, r.client.APIKey.Update().Where(apikey.ID(id)).SetConcurrency(1).SetDisabled(false).Exec(ctx))
+}
+
+// TestPoolAtOnce has processes lease the first keys of providers at once.
+func TestPoolAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	for i := range 60 {
+		p, err := r.CreateProvider(t.Context(), ProviderInput{Name: fmt.Sprint("at-once-", i)})
+		require.NoError(t, err)
+		begin := make(chan struct{})
+		var all sync.WaitGroup
+		for _, reg := range []*Registry{r.Registry, r.other} {
+			all.Go(func() {
+				<-begin
+				_, err := reg.AcquireKey(t.Context(), AcquireInput{ProviderID: p.ID, TTL: time.Hour})
+				var none *NoKeyError
+				if !errors.As(err, &none) {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		close(begin)
+		all.Wait()
+	}
 }
 
 // TestPoolMemoryOfMany has several processes lease, record and change keys at once: what each of them remembers in the

@@ -544,7 +544,7 @@ func TestPruneHeld(t *testing.T) {
 	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 0)
 	others := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: today}
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
-		// It holds the events, of which it has recorded one today, the pool of a provider, and the periods of a model.
+		// It holds today's events, the pool of a provider and the periods of a model.
 		require.NoError(t, tx.RecordUsage(t.Context(), r.input(0, today)))
 		var all sync.WaitGroup
 		ctx, stop := context.WithCancel(t.Context())

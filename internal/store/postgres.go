@@ -330,7 +330,7 @@ func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 	return err
 }
 
-// isOver tells whether a context has ended, or is about to: a connection's own timer can be the first to see the
+// isOver reports whether a context has ended or is about to: a connection's own timer may be the first to see the
 // deadline.
 func isOver(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()

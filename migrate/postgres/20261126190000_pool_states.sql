@@ -24,7 +24,7 @@ BEGIN
   ELSE
     SELECT array_agg(DISTINCT provider_id) INTO pools FROM changed;
   END IF;
-  INSERT INTO pool_states (id, provider_id) SELECT id, id FROM providers WHERE id = ANY (pools) ORDER BY id
+  INSERT INTO pool_states (id, provider_id) SELECT gen_random_uuid(), id FROM providers WHERE id = ANY (pools) ORDER BY id
     ON CONFLICT (provider_id) DO UPDATE SET state = NULL, previous = NULL;
   RETURN NULL;
 END
