@@ -14,8 +14,8 @@ demo: compiler ## Run the gateway example on gateway.db; a second run continues
 
 test: compiler ## Run all tests
 	@# The longest package comes first, and the others run beside it. Vet is one of the linters.
-	@# Six tests at a time, because many wait for servers.
-	go test -vet=off -parallel 6 -timeout 20m ./registry ./...
+	@# Eight tests at a time, because many wait for servers; memory is there, so that garbage can wait.
+	GOGC=400 go test -vet=off -parallel 8 -timeout 20m ./registry ./...
 
 race: compiler ## Run all tests with the race detector, and demand that they cover 85 % of each package that users call
 	@go test -race -timeout 40m -cover -covermode atomic ./registry ./... | awk '{ print } /^FAIL/ { bad = 1 } \

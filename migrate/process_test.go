@@ -18,6 +18,9 @@ import (
 	"github.com/mattn/go-sqlite3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -33,7 +36,7 @@ var roles = map[string]func(ctx context.Context, ask func(question string) strin
 func TestMain(m *testing.M) {
 	role, ok := roles[os.Getenv(roleVariable)]
 	if !ok {
-		os.Exit(m.Run())
+		os.Exit(pgtest.Main(m))
 	}
 	in := bufio.NewScanner(os.Stdin)
 	err := role(context.Background(), func(question string) string {
@@ -341,7 +344,7 @@ func TestKill(t *testing.T) {
 // TestKillAnywhere kills a process at some time while it makes a new file.
 func TestKillAnywhere(t *testing.T) {
 	t.Parallel()
-	const rounds = 20
+	rounds := sample.Of(40)
 	fresh, steps := freshSchema(t), schemaSteps(t)
 	p := start(t, "open")
 	require.Equal(t, "ready", p.hear(t))
@@ -356,7 +359,7 @@ func TestKillAnywhere(t *testing.T) {
 		p := start(t, "open")
 		require.Equal(t, "ready", p.hear(t))
 		p.say(t, path)
-		<-time.After(whole * time.Duration(i) / (rounds - 4)) // up to a bit longer than it takes
+		<-time.After(whole * time.Duration(i) / time.Duration(rounds-1) * 5 / 4) // up to a bit longer than it takes
 		p.kill()
 
 		db := database(t, path)

@@ -212,18 +212,16 @@ func TestPostgresPlans(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close()) }()
 	var providers []uuid.UUID
-	require.NoError(t, reg.InTx(t.Context(), func(tx *Registry) error {
-		for i := range 10 {
-			p, err := tx.CreateProvider(t.Context(), ProviderInput{Name: fmt.Sprint("p", i)})
-			require.NoError(t, err)
-			providers = append(providers, p.ID)
-			for k := range 100 {
-				_, err := tx.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: fmt.Sprintf("sk-%020d", k)})
-				require.NoError(t, err)
-			}
-		}
-		return nil
-	}))
+	for i := range 10 {
+		p, err := reg.CreateProvider(t.Context(), ProviderInput{Name: fmt.Sprint("p", i)})
+		require.NoError(t, err)
+		providers = append(providers, p.ID)
+		err = reg.client.APIKey.MapCreateBulk(make([]struct{}, 100), func(create *ent.APIKeyCreate, k int) {
+			create.SetProviderID(p.ID).SetKeyHash(strings.Repeat("0", 61) + fmt.Sprintf("%03d", k)).SetKeyPrefix("sk").
+				SetLastReset(reg.now()).SetCreatedAt(reg.now()).SetUpdatedAt(reg.now())
+		}).Exec(t.Context())
+		require.NoError(t, err)
+	}
 	_, err = reg.db.ExecContext(t.Context(), "ANALYZE")
 	require.NoError(t, err)
 	rows, err := reg.db.QueryContext(t.Context(), "EXPLAIN "+leastUsedKeySQL, providers[7], time.Now())

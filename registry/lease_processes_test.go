@@ -27,7 +27,7 @@ func init() { faultChildren["lease"] = leaseChild }
 
 // leaseCount is how many leases TestLeaseProcesses takes on each database: some tens of each goroutine, so that all
 // meet.
-var leaseCount = flag.Int("leases", 6400, "leases of TestLeaseProcesses")
+var leaseCount = flag.Int("leases", 3200, "leases of TestLeaseProcesses")
 
 const (
 	leaseGoroutines = 64 // of each process

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 )
 
 const faultChildEnv = "REGISTRY_TEST_CHILD"
@@ -17,7 +19,7 @@ const faultChildEnv = "REGISTRY_TEST_CHILD"
 func TestMain(m *testing.M) {
 	name := os.Getenv(faultChildEnv)
 	if name == "" {
-		os.Exit(m.Run())
+		os.Exit(pgtest.Main(m))
 	}
 	if err := faultChildren[name](context.Background(), os.Args[1:]...); err != nil {
 		fmt.Fprintln(os.Stderr, err)

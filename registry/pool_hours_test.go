@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -28,10 +29,7 @@ const (
 // every key is usable again within it.
 func TestPoolHours(t *testing.T) {
 	t.Parallel()
-	hours := 4000
-	if testing.Short() || registry.RaceDetector { // which finds nothing in one goroutine
-		hours = 500
-	}
+	hours := sample.Of(6000)
 	seed := rand.Uint64()
 	t.Logf("seed %d, %d hours", seed, hours)
 	s := newSimulation(t, rand.New(rand.NewPCG(seed, 0))) //nolint:gosec // not for secrets
@@ -41,7 +39,9 @@ func TestPoolHours(t *testing.T) {
 	}
 	t.Logf("%d leases, %d of them probes; %d failed, %d expired; states: %v", s.leased, s.probes, s.failed, s.expired, s.seen)
 	for _, state := range []registry.KeyReason{registry.KeyDegraded, registry.KeyProbed, registry.KeyLimited, registry.KeyBusy, registry.KeyCooling} {
-		require.NotZero(t, s.seen[state], "no key was ever %s", state)
+		if hours >= 2000 { // in fewer chance may leave one out
+			require.NotZero(t, s.seen[state], "no key was ever %s", state)
+		}
 	}
 	s.recover(t)
 }

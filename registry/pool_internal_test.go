@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -62,9 +63,7 @@ func testPoolMemory(t *testing.T, name string, operations int) {
 	var open []*Lease
 	failures := []Failure{{Status: 429}, {Status: 401}, {Status: 500}, {Status: 402}, {Status: 400}, {Status: 429, Header: http.Header{"Retry-After": {"20"}}}}
 	compared := 0
-	if RaceDetector {
-		operations /= 5
-	}
+	operations = sample.Of(operations)
 	for range operations {
 		now = now.Add(time.Duration(random.Int64N(int64(3 * time.Second)))).Truncate(time.Microsecond)
 		if random.IntN(300) == 0 {

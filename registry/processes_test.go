@@ -38,7 +38,7 @@ func init() { faultChildren["process"] = processChild }
 const (
 	processes         = 4
 	processGoroutines = 3
-	processRounds     = 100 // of each goroutine
+	processRounds     = 30 // of each goroutine
 )
 
 // TestProcesses has several processes write to one database at once, all of them at one instant of

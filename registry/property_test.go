@@ -36,6 +36,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -44,7 +45,7 @@ import (
 
 // Unless the command line says otherwise: runs, and operations of one on average. Each run of the tests has other ones.
 const (
-	propertyChecks = 20
+	propertyChecks = 24
 	propertySteps  = 60
 )
 
@@ -54,11 +55,7 @@ const (
 //
 // It is not parallel, because it replaces the generators of ids.
 func TestProperty(t *testing.T) {
-	checks := propertyChecks
-	if registry.RaceDetector { // which finds nothing in one goroutine
-		checks /= 4
-	}
-	defaultFlag(t, "rapid.checks", strconv.Itoa(checks))
+	defaultFlag(t, "rapid.checks", strconv.Itoa(sample.Of(propertyChecks)))
 	defaultFlag(t, "rapid.steps", strconv.Itoa(propertySteps))
 	defaultFlag(t, "rapid.nofailfile", "true") // a failure tells its seed
 	m := &machine{clock: registrytest.NewClock(registrytest.Start)}

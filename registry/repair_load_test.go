@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -92,14 +93,7 @@ func testRepairLedgerWounds(t *testing.T, e engine) {
 			require.NoError(t, err)
 			require.Empty(t, report.Differences)
 		}
-		n := 25 // other ones in each run of the tests
-		if e.name == onPostgres.name {
-			n = 10 // each takes longer
-		}
-		if registry.RaceDetector || testing.Short() { // the one finds nothing in one goroutine
-			n = 5
-		}
-		for range n {
+		for range sample.Of(25) { // other ones in each run of the tests
 			seed := rand.Int()
 			t.Log("seed", seed)
 			check(wounds.Example(seed))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -121,9 +122,8 @@ func allDamages() (all []damage) {
 	return all
 }
 
-// TestRepairLedger plants each kind of damage: it is found, and mended, so that all is as it was before. On
-// PostgreSQL, where it takes longer, it is half of the kinds, by chance: what mends them is the same, and what differs
-// is a part of each of them.
+// TestRepairLedger plants each kind of damage: it is found, and mended, so that all is as it was before. A
+// run takes a part of the kinds, by chance.
 func TestRepairLedger(t *testing.T) { eachEngine(t, testRepairLedger) }
 
 func testRepairLedger(t *testing.T, e engine) {
@@ -132,18 +132,9 @@ func testRepairLedger(t *testing.T, e engine) {
 	b.Registry = b.As("auditor")
 	before := b.rows(t)
 	all := allDamages()
-	every := 1
-	if e.name == onPostgres.name {
-		every = 2
-	}
-	if registry.RaceDetector || testing.Short() { // the one finds nothing in one goroutine
-		every *= 4
-	}
-	if every > 1 {
-		rand.Shuffle(len(all)-1, func(i, j int) { all[i], all[j] = all[j], all[i] })
-		all = all[len(all)-1-len(all)/every:] // the last one, of a key, stays there
-		t.Logf("%d of the damages", len(all))
-	}
+	rand.Shuffle(len(all)-1, func(i, j int) { all[i], all[j] = all[j], all[i] })
+	all = all[len(all)-sample.Of(len(all)):] // the last one, of a key, stays there
+	t.Logf("%d of the damages", len(all))
 	for _, x := range all {
 		x.do(t, b)
 		found := b.verify(t)

@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -370,10 +371,12 @@ func TestRepriceAnything(t *testing.T) {
 
 func testRepriceAnything(t *testing.T, e engine) {
 	t.Parallel()
-	for seed := range uint64(4) {
+	for range sample.Of(6) {
+		seed := rand.Uint64()
+		t.Log("seed", seed)
 		reg, clock := e.setup(t)
 		ctx := t.Context()
-		random := rand.New(rand.NewPCG(seed, 9)) //nolint:gosec // the same in each run
+		random := rand.New(rand.NewPCG(seed, 9)) //nolint:gosec // not for secrets
 		p := mustProvider(t, reg, "p")
 		m := mustModel(t, reg, p.ID, "m", nil)
 		keys := []*ent.APIKey{mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)}

@@ -482,7 +482,7 @@ func testPruneUnderLoad(t *testing.T, e engine) {
 	var runs sync.WaitGroup
 	for range 2 {
 		runs.Go(func() {
-			for n := acked.Load(); acked.Load() < n+1000 && failed.Load() == 0; {
+			for n := acked.Load(); acked.Load() < n+400 && failed.Load() == 0; {
 				report, err := reg.Prune(t.Context(), registry.Retention{})
 				if err != nil {
 					failed.Add(1)

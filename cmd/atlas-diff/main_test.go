@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"database/sql"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,7 @@ import (
 
 	main "github.com/jeffersonwarrior/modelscan/cmd/atlas-diff"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 )
 
 // engine is a dialect under test.
@@ -153,17 +153,6 @@ func TestPairs(t *testing.T) {
 	require.ElementsMatch(t, names(sqliteEngine), names(postgresEngine))
 }
 
-// sample is of how many drifts one is planned: fewer with the race detector, for a plan is made by one goroutine.
-func (e engine) sample() int {
-	switch {
-	case raceDetector:
-		return 4
-	case e.name == "postgres":
-		return 2
-	}
-	return 1
-}
-
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for _, e := range engines {
@@ -188,8 +177,8 @@ func TestCheck(t *testing.T) {
 			})
 			for name, d := range drifts(t, e) {
 				t.Run("ErrDrift/"+name, func(t *testing.T) {
-					if rand.IntN(e.sample()) > 0 {
-						t.Skip("there is a sample, another one each time: a server takes a second for each")
+					if !sample.Chance() {
+						t.Skip("a run takes a part of the drifts: " + sample.Whole + " is not set")
 					}
 					t.Parallel()
 					folder := t.TempDir()

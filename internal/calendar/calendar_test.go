@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/calendar"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 )
 
 var steps = map[string]calendar.Bounds{
@@ -83,7 +84,7 @@ func TestAllZones(t *testing.T) {
 	t.Parallel()
 	all, checked, skipped := zones(t), map[change]bool{}, 0
 	for name, zone := range all {
-		if (testing.Short() || raceDetector) && rand.IntN(10) > 0 { //nolint:gosec // a sample
+		if (testing.Short() || sample.Race) && rand.IntN(10) > 0 { //nolint:gosec // a sample
 			skipped++
 			continue
 		}

@@ -101,5 +101,8 @@ func share(ctx context.Context, life int) (_ string, err error) {
 }
 
 func notePath(life int) string {
-	return filepath.Join(os.TempDir(), fmt.Sprintf("modelscan-pgtest-%d-%d", os.Getuid(), life))
+	return filepath.Join(temporary, fmt.Sprintf("modelscan-pgtest-%d-%d", os.Getuid(), life))
 }
+
+// temporary is where temporary files are, of all packages under test, whatever [Main] does.
+var temporary = os.TempDir()

@@ -1,0 +1,30 @@
+// Package sample says how much of a long test a run takes, so that all tests together take minutes. Chance chooses the
+// part: what one run leaves out another takes.
+package sample
+
+import (
+	"math/rand/v2"
+	"os"
+	"testing"
+)
+
+// Whole is the environment variable that has long tests run whole, if it is not empty.
+const Whole = "MODELSCAN_TEST_WHOLE"
+
+// Of returns how many of n steps to take, at least one: a third, or all with [Whole]. It is a twelfth with -short, and
+// with the race detector, which finds nothing in the one goroutine of such a test.
+func Of(n int) int {
+	switch {
+	case os.Getenv(Whole) != "":
+		return n
+	case Race || testing.Short():
+		return max(1, n/12)
+	}
+	return max(1, n/3)
+}
+
+// Chance says whether to take one of many steps, so that about [Of] all of them are taken.
+func Chance() bool {
+	const many = 1200
+	return rand.IntN(many) < Of(many) //nolint:gosec // not for secrets
+}

@@ -1,6 +1,0 @@
-//go:build !race
-
-package registry
-
-// RaceDetector is not set: all steps are taken.
-const RaceDetector = false
