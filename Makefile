@@ -18,7 +18,7 @@ test: compiler ## Run all tests
 	GOGC=400 go test -vet=off -parallel 8 -timeout 20m ./registry ./...
 
 race: compiler ## Run all tests with the race detector, and demand that they cover 85 % of each package that users call
-	@go test -race -timeout 40m -cover -covermode atomic ./registry ./... | awk '{ print } /^FAIL/ { bad = 1 } \
+	@GOGC=400 go test -race -parallel 4 -timeout 40m -cover -covermode atomic ./registry ./... | awk '{ print } /^FAIL/ { bad = 1 } \
 		/modelscan\/(money|meter|catalog|migrate|internal\/store|internal\/latency|registry)\t.*coverage:/ { \
 		sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1; seen++ } END { exit bad || seen != 7 }'
 
