@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -91,7 +92,7 @@ type memory struct {
 	last *basis
 }
 
-// maxRemembered is how many periods, models and keys are kept for the next batch; with more, all is forgotten.
+// maxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
 const maxRemembered = 2048
 
 // newBasis knows nothing.
@@ -115,7 +116,8 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		if err != nil {
 			return nil, err
 		}
-		fits := last != nil && len(last.periods)+len(last.models)+len(last.keys) <= maxRemembered
+		fits := last != nil &&
+			len(last.periods)+len(last.models)+len(last.keys)+len(last.pools)+len(last.providers)+len(last.states) <= maxRemembered
 		if fits && (!ok || state.Follows(last.state)) {
 			b = last
 		}
@@ -185,12 +187,21 @@ func needsOf(works []work) needs {
 // readBasis locks the ledger and the pool, and reads of them what the works refer to and is not known.
 func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, works []work) error {
 	n := needsOf(works)
-	if err := r.lockLedger(ctx, tx, b, n); err != nil {
-		return err
+	var held map[uuid.UUID]bool
+	if r.db.Dialect() == dialect.Postgres {
+		var err error
+		if held, err = r.lockLedger(ctx, tx, b, n); err != nil {
+			return err
+		}
 	}
 	keys, pools := unknown(n.keys, b.keys), unknown(n.pools, b.pools)
 	if err := r.readPool(ctx, tx, b, keys, pools); err != nil {
 		return err
+	}
+	for id := range n.keys {
+		if k := b.keys[id]; held != nil && k != nil && !held[k.provider] {
+			return errStale // it was another provider's when the pools were taken
+		}
 	}
 	b.now = r.now() // what was waited for is over
 	for i := range works {

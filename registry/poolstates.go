@@ -48,20 +48,40 @@ func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which string, 
 }
 
 // lockLedgerSQL takes the locks of models, then the pools of providers and those of keys. It tells the triggers that
-// this transaction takes pools by itself.
-var lockLedgerSQL = fmt.Sprintf(holdSQL, "$1", "("+lockModelsSQL("$2")+") >= 0"+
+// this transaction takes pools by itself. When all are held, it has the transaction wait no longer than that for rows.
+var lockLedgerSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+lockModelsSQL("$2")+") >= 0"+
 	" AND (SELECT set_config('modelscan.pools', $3, true)) IS NOT NULL"+
 	" AND (id = ANY(CAST(CAST($4 AS text[]) AS uuid[]))"+
 	" OR id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($5 AS text[]) AS uuid[]))))") +
-	" RETURNING provider_id, previous"
+	" RETURNING provider_id, previous)" +
+	" SELECT provider_id, previous, patience FROM held, (SELECT set_config('lock_timeout'," +
+	" COALESCE($6, current_setting('lock_timeout')), true) AS patience FROM (SELECT count(*) FROM held) AS all_of_them) AS rows"
+
+// rowPatience is how long a batch waits for a row of a pool that it holds. Whoever has the row without the pool, such as
+// an update through Ent, takes the pool next: the batch gives way, and begins anew with lockRows.
+const rowPatience = "20ms"
+
+// lockRows takes the rows of the pools that works need before the pools themselves, as those do who change rows past
+// the registry: the batch waits in one line with them.
+func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, works []work) error {
+	n := needsOf(works)
+	maps.Copy(n.pools, n.providers)
+	for _, table := range []string{apikey.Table, quotagroup.Table} {
+		_, err := tx.ExecContext(ctx, "SELECT 1 FROM "+table+" WHERE provider_id = ANY(CAST(CAST($1 AS text[]) AS uuid[]))"+
+			" OR provider_id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($2 AS text[]) AS uuid[])))"+
+			" ORDER BY id FOR NO KEY UPDATE", texts(n.pools), texts(n.keys))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // lockLedger keeps others from changing the periods of the models that requests are recorded of, and the pools that
 // the works need, until the transaction ends. Models have locks of their own, so that the catalogue may change
-// meanwhile. The basis forgets the pools that somebody else has changed. SQLite has locked everything.
-func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n needs) error {
-	if r.db.Dialect() != dialect.Postgres {
-		return nil
-	}
+// meanwhile. The basis forgets the pools that somebody else has changed, and those of providers that are gone. It returns
+// the providers whose pools are held. SQLite has locked everything.
+func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n needs) (map[uuid.UUID]bool, error) {
 	held, keys := maps.Clone(n.pools), map[uuid.UUID]bool{}
 	maps.Copy(held, n.providers)
 	for id := range n.keys {
@@ -71,23 +91,32 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 			keys[id] = true
 		}
 	}
-	state, setting := uuid.New(), "held"
+	state, setting, patience := uuid.New(), "held", new(rowPatience)
 	if r.inTx { // others than batches may follow, and change other pools
-		setting = ""
+		setting, patience = "", nil
 	}
-	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys)}
-	return scanRows(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
+	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys), patience}
+	taken := map[uuid.UUID]bool{}
+	err := scanRows(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var found *uuid.UUID
-		if err := scan(&id, &found); err != nil {
+		var patience string
+		if err := scan(&id, &found, &patience); err != nil {
 			return err
 		}
 		if found == nil || b.states[id] != *found {
 			b.forgetPool(id)
 		}
-		b.states[id] = state
+		b.states[id], taken[id] = state, true
 		return nil
 	})
+	for id := range held {
+		if !taken[id] {
+			b.forgetPool(id)
+			delete(b.states, id)
+		}
+	}
+	return taken, err
 }
 
 // texts returns ids in a form that can be sent to a server, or a pooler, that does not know yet what they are.

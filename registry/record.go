@@ -123,9 +123,14 @@ func (r *Registry) doWhole(ctx context.Context, works []work) error {
 // no partition, because another process dropped it since it was last seen; when a row is gone that was remembered; and
 // when another process has recorded a request meanwhile, which the next attempt then finds.
 func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
-	for stale, overtaken := false, 0; ; {
+	for stale, overtaken, attempts := false, 0, 0; ; {
 		var b *basis
 		err := r.write(ctx, "commit", func(tx *ent.Client) (err error) {
+			if attempts++; attempts > 1 && r.db.Dialect() == dialect.Postgres {
+				if err := r.lockRows(ctx, tx, works); err != nil {
+					return err
+				}
+			}
 			within := ctx
 			if r.db.Dialect() == dialect.SQLite {
 				// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its own.

@@ -202,12 +202,19 @@ func IsLockTimeout(err error) bool {
 	return errors.As(err, &postgresErr) && postgresErr.Code == "55P03"
 }
 
+// providerOfPool is the foreign key that refuses the lock of a pool when its provider was purged while it was waited for:
+// whoever looks again does not see the provider.
+const providerOfPool = "pool_states_providers_pool_state"
+
 // classifyPostgres goes by the codes of postgresql.org/docs/current/errcodes-appendix.html.
 func classifyPostgres(err *pgconn.PgError) Kind {
 	switch err.Code {
 	case "23505", "23P01":
 		return Conflict
 	case "23503", "23001":
+		if err.ConstraintName == providerOfPool {
+			return Busy
+		}
 		return ForeignKey
 	case "25006":
 		return ReadOnly
