@@ -17,10 +17,8 @@ test: compiler ## Run all tests
 	@# Eight tests at a time, because many wait for servers; memory is there, so that garbage can wait.
 	GOGC=400 go test -vet=off -parallel 8 -timeout 20m ./registry ./...
 
-race: compiler ## Run all tests with the race detector, and demand that they cover 85 % of each package that users call
-	@GOGC=400 go test -race -parallel 4 -timeout 40m -cover -covermode atomic ./registry ./... | awk '{ print } /^FAIL/ { bad = 1 } \
-		/modelscan\/(money|meter|catalog|migrate|internal\/store|internal\/latency|registry)\t.*coverage:/ { \
-		sub(/.*coverage: /, ""); if ($$1 + 0 < 85) bad = 1; seen++ } END { exit bad || seen != 7 }'
+race: compiler ## Run the tests with the race detector
+	GOGC=400 go test -race -vet=off -parallel 4 -timeout 40m ./registry ./...
 
 lint: ## Run the linters
 	$(LINT) run ./...

@@ -708,7 +708,7 @@ func testAuditHoldsNoSecret(t *testing.T, e engine) {
 
 // TestAuditTogether changes the same rows from many goroutines: of each row, every entry begins with
 // what another one ended with.
-func TestAuditTogether(t *testing.T) { eachEngine(t, testAuditTogether) }
+func TestAuditTogether(t *testing.T) { eachEngineAtOnce(t, testAuditTogether) }
 
 func testAuditTogether(t *testing.T, e engine) {
 	t.Parallel()

@@ -92,16 +92,30 @@ func serviceURL(tb testing.TB) string {
 
 const serviceRole = "modelscan_test_service"
 
-// eachEngine runs a test on each database, or with the race detector on one of them: what it looks for is the same. The
-// test is parallel.
+// eachEngine runs a test of one goroutine on each database. With the race detector a run takes a quarter of such tests,
+// on one of the databases. The test is parallel.
 func eachEngine(t *testing.T, test func(*testing.T, engine)) {
 	t.Helper()
-	t.Parallel()
 	engines := []engine{onSQLite, onPostgres}
 	if sample.Race {
+		if rand.IntN(4) > 0 { //nolint:gosec // not for secrets
+			t.Skip("race detector: one goroutine, and a run takes a quarter of such tests")
+		}
 		i := rand.IntN(len(engines)) //nolint:gosec // not for secrets
 		engines = engines[i : i+1]
 	}
+	eachOf(t, engines, test)
+}
+
+// eachEngineAtOnce runs a test in which goroutines meet on each database. The test is parallel.
+func eachEngineAtOnce(t *testing.T, test func(*testing.T, engine)) {
+	t.Helper()
+	eachOf(t, []engine{onSQLite, onPostgres}, test)
+}
+
+func eachOf(t *testing.T, engines []engine, test func(*testing.T, engine)) {
+	t.Helper()
+	t.Parallel()
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) { test(t, e) })
 	}

@@ -409,7 +409,7 @@ func testClockAhead(t *testing.T, e engine) {
 
 // TestNoKeyRace asks for a key while the only one goes in and out of use: an error always says
 // why for that key.
-func TestNoKeyRace(t *testing.T) { eachEngine(t, testNoKeyRace) }
+func TestNoKeyRace(t *testing.T) { eachEngineAtOnce(t, testNoKeyRace) }
 
 func testNoKeyRace(t *testing.T, e engine) {
 	t.Parallel()

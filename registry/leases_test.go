@@ -534,7 +534,7 @@ func testLeaseChoice(t *testing.T, e engine) {
 }
 
 // TestLeaseWait waits for keys.
-func TestLeaseWait(t *testing.T) { eachEngine(t, testLeaseWait) }
+func TestLeaseWait(t *testing.T) { eachEngineAtOnce(t, testLeaseWait) }
 
 func testLeaseWait(t *testing.T, e engine) {
 	limits := []registry.KeyInput{{Limits: registry.Limits{Concurrency: 1, RequestsPerMinute: 2}}}

@@ -200,7 +200,7 @@ func (l *load) check(t *testing.T) {
 }
 
 // TestImportUnderLoad imports a catalogue while usage is recorded: both get through.
-func TestImportUnderLoad(t *testing.T) { eachEngine(t, testImportUnderLoad) }
+func TestImportUnderLoad(t *testing.T) { eachEngineAtOnce(t, testImportUnderLoad) }
 
 func testImportUnderLoad(t *testing.T, e engine) {
 	t.Parallel()

@@ -699,7 +699,7 @@ func TestClosed(t *testing.T) {
 	})
 }
 
-func TestInTx(t *testing.T) { eachEngine(t, testInTx) }
+func TestInTx(t *testing.T) { eachEngineAtOnce(t, testInTx) }
 
 func testInTx(t *testing.T, e engine) {
 	t.Parallel()

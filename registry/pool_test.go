@@ -197,7 +197,7 @@ func TestDayLimitsOfClocksBehind(t *testing.T) {
 }
 
 // TestExplainAtOnce looks at a key while others lease it: what it was used for never falls.
-func TestExplainAtOnce(t *testing.T) { eachEngine(t, testExplainAtOnce) }
+func TestExplainAtOnce(t *testing.T) { eachEngineAtOnce(t, testExplainAtOnce) }
 
 func testExplainAtOnce(t *testing.T, e engine) {
 	t.Parallel()
@@ -348,7 +348,7 @@ func testPoolInput(t *testing.T, e engine) {
 }
 
 // TestGroupAtOnce records usage of two keys of a group at once, and leases them.
-func TestGroupAtOnce(t *testing.T) { eachEngine(t, testGroupAtOnce) }
+func TestGroupAtOnce(t *testing.T) { eachEngineAtOnce(t, testGroupAtOnce) }
 
 func testGroupAtOnce(t *testing.T, e engine) {
 	t.Parallel()
@@ -501,7 +501,7 @@ func TestLeaseCommitLost(t *testing.T) {
 }
 
 // TestLeaseEdges are cases in which a lease and what it counts in go different ways.
-func TestLeaseEdges(t *testing.T) { eachEngine(t, testLeaseEdges) }
+func TestLeaseEdges(t *testing.T) { eachEngineAtOnce(t, testLeaseEdges) }
 
 func testLeaseEdges(t *testing.T, e engine) {
 	// inGroup adds a group with limits, and a key of it.

@@ -18,7 +18,7 @@ import (
 
 // TestRecordTogether records good and bad requests at the same time, so that they share transactions:
 // each gets its own verdict, and the bad ones leave nothing behind.
-func TestRecordTogether(t *testing.T) { eachEngine(t, testRecordTogether) }
+func TestRecordTogether(t *testing.T) { eachEngineAtOnce(t, testRecordTogether) }
 
 func testRecordTogether(t *testing.T, e engine) {
 	t.Parallel()

@@ -426,7 +426,7 @@ func testRepriceAnything(t *testing.T, e engine) {
 }
 
 // TestRepriceUnderLoad prices anew while others record.
-func TestRepriceUnderLoad(t *testing.T) { eachEngine(t, testRepriceUnderLoad) }
+func TestRepriceUnderLoad(t *testing.T) { eachEngineAtOnce(t, testRepriceUnderLoad) }
 
 func testRepriceUnderLoad(t *testing.T, e engine) {
 	t.Parallel()

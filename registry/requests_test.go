@@ -236,7 +236,7 @@ func plain(e *ent.UsageEvent) ent.UsageEvent {
 }
 
 // TestRecordRefused names what cannot be recorded, in a batch whose other records are.
-func TestRecordRefused(t *testing.T) { eachEngine(t, testRecordRefused) }
+func TestRecordRefused(t *testing.T) { eachEngineAtOnce(t, testRecordRefused) }
 
 func testRecordRefused(t *testing.T, e engine) {
 	t.Parallel()

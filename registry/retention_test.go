@@ -443,7 +443,7 @@ func testPruneCanceled(t *testing.T, e engine) {
 
 // TestPruneUnderLoad prunes, twice at once, while requests are recorded, early and late ones: none is lost or
 // counted twice.
-func TestPruneUnderLoad(t *testing.T) { eachEngine(t, testPruneUnderLoad) }
+func TestPruneUnderLoad(t *testing.T) { eachEngineAtOnce(t, testPruneUnderLoad) }
 
 func testPruneUnderLoad(t *testing.T, e engine) {
 	t.Parallel()
