@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	stdsql "database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,43 +95,77 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 // cellsOf returns what the columns of a key are scanned into, in the order of apikey.Columns: Ent gives the fields the same
 // order.
 func cellsOf(key *ent.APIKey) []any {
-	cells := make([]any, 0, len(apikey.Columns))
+	cells, fields := make([]any, 0, len(apikey.Columns)), make([]fieldCell, len(apikey.Columns))
 	for _, field := range reflect.ValueOf(key).Elem().Fields() {
-		switch {
-		case !field.CanSet() || len(cells) == len(apikey.Columns): // what ties it to the client, and its edges
-		case field.Kind() == reflect.Slice:
-			cells = append(cells, sliceCell{field})
-		default:
-			cells = append(cells, field.Addr().Interface())
+		if !field.CanSet() || len(cells) == len(apikey.Columns) { // what ties it to the client, and its edges
+			continue
 		}
+		_, scans := field.Addr().Interface().(stdsql.Scanner)
+		if scans || field.Kind() == reflect.Pointer { // they take NULL by themselves
+			cells = append(cells, field.Addr().Interface())
+			continue
+		}
+		cell := &fields[len(cells)]
+		cell.Value = field
+		cells = append(cells, cell)
 	}
 	return cells
 }
 
-// sliceCell is scanned into a slice: bytes as they are, anything else from JSON.
-type sliceCell struct{ reflect.Value }
+// fieldCell is scanned into a field as Ent does it: NULL is the zero value, bytes are as they are, and what is no column's
+// type is JSON.
+type fieldCell struct{ reflect.Value }
 
 // Scan implements database/sql's Scanner.
-func (c sliceCell) Scan(value any) error {
-	var text []byte
-	switch v := value.(type) {
-	case nil:
+func (c *fieldCell) Scan(value any) error {
+	switch {
+	case value == nil:
+		c.SetZero()
 		return nil
-	case string:
-		text = []byte(v)
-	case []byte:
-		text = bytes.Clone(v)
-	default:
-		return fmt.Errorf("%T is no text", value)
+	case c.Kind() == reflect.String:
+		return scanAs(value, c.SetString)
+	case c.Kind() == reflect.Bool:
+		return scanAs(value, c.SetBool)
+	case c.CanInt():
+		return scanAs(value, c.SetInt)
+	case c.CanUint():
+		return scanAs(value, c.SetUint)
+	case c.CanFloat():
+		return scanAs(value, c.SetFloat)
+	case c.Type() == reflect.TypeFor[time.Time]():
+		return scanAs(value, func(v time.Time) { c.Set(reflect.ValueOf(v)) })
 	}
-	if c.Type().Elem().Kind() == reflect.Uint8 {
-		c.SetBytes(text)
+	text, err := scanned[[]byte](value)
+	switch {
+	case err != nil:
+		return err
+	case c.Kind() == reflect.Slice && c.Type().Elem().Kind() == reflect.Uint8:
+		c.SetBytes(bytes.Clone(text)) // they are the driver's
 		return nil
 	}
 	if err := json.Unmarshal(text, c.Addr().Interface()); err != nil {
 		return fmt.Errorf("%w: list of a key: %w", ErrCorrupt, err)
 	}
 	return nil
+}
+
+// scanAs scans a value that is not NULL.
+func scanAs[T any](value any, set func(T)) error {
+	v, err := scanned[T](value)
+	if err == nil {
+		set(v)
+	}
+	return err
+}
+
+// scanned returns a value that is not NULL as a T.
+func scanned[T any](value any) (T, error) {
+	if v, ok := value.(T); ok { // without the allocation of what follows
+		return v, nil
+	}
+	var v stdsql.Null[T]
+	err := v.Scan(value)
+	return v.V, err
 }
 
 // readNames reads a list of models.

@@ -44,10 +44,22 @@ func TestLeastUsedKey(t *testing.T) {
 			for _, field := range defaultFields(full, bare) {
 				require.Contains(t, []string{"DeletedAt", "Disabled", "Edges"}, field, "a row with its default here tests nothing")
 			}
+			requireNullIsZero(t, reg, full)
 			provider, err := reg.hot.blank.Load().QueryProvider().Only(t.Context())
 			require.True(t, ent.IsNotFound(err), "%v %v", provider, err)
 		})
 	}
+}
+
+// requireNullIsZero scans a row in which every column is NULL over a key: a new column may be NULL whose field is no pointer.
+func requireNullIsZero(t *testing.T, reg *Registry, over *ent.APIKey) {
+	t.Helper()
+	row := "SELECT NULL" + strings.Repeat(", NULL", len(apikey.Columns)-1)
+	got := *over
+	err := scanRows(t.Context(), reg.client, row, nil, func(scan func(...any) error) error { return scan(cellsOf(&got)...) })
+	require.NoError(t, err)
+	got.ID, got.ProviderID = uuid.Nil, uuid.Nil // a uuid.UUID lets NULL be
+	requireSameFields(t, new(ent.APIKey), &got)
 }
 
 // fullAndBareKey returns, as Ent reads them, a key in which nothing has its default but what keeps a key from being used, and the
