@@ -71,9 +71,9 @@ type DiscoveryResult struct {
 
 // UpdateDiscoveryResult notes the result of an attempt, in place of the one before, which counts it, and returns the
 // log. Data is what was found, stored as JSON of up to 1 MiB; nil: nothing; bytes are JSON already. If data is an
-// error, its text, without control characters, becomes the error message instead; a [DiscoveryResult] has both. A
-// status other than pending completes the discovery. It returns [ErrInvalidData] for an unknown status or data that
-// is no JSON, or [ErrNotFound].
+// error, its text, without control characters, becomes the error message instead; a [DiscoveryResult], or a pointer to
+// one, has both. A status other than pending completes the discovery. It returns [ErrInvalidData] for an unknown status
+// or data that is no JSON, or [ErrNotFound].
 func (r *Registry) UpdateDiscoveryResult(
 	ctx context.Context, id uuid.UUID, data any, status discoverylog.Status,
 ) (log *ent.DiscoveryLog, err error) {
@@ -112,6 +112,11 @@ func (f *faults) result(data any) (message string, found json.RawMessage) {
 		return "", nil
 	case error:
 		return cleaned(d.Error(), maxMessage), nil
+	case *DiscoveryResult:
+		if d == nil {
+			return "", nil
+		}
+		return f.result(*d)
 	case DiscoveryResult:
 		if d.Err != nil {
 			message = cleaned(d.Err.Error(), maxMessage)

@@ -341,8 +341,16 @@ func testDiscoveryResult(t *testing.T, e engine) {
 	found := registry.DiscoveryResult{Data: []byte(`{}`)}
 	one := must(reg.UpdateDiscoveryResult(ctx, log.ID, found, discoverylog.StatusSuccess))
 	require.Equal(t, []any{"{}", ""}, []any{string(one.DiscoveredData), one.ErrorMessage})
-	for name, bad := range map[string]registry.DiscoveryResult{
-		"no JSON": {Data: []byte("{")}, "an error": {Data: errors.New("x")},
+	pointer := &registry.DiscoveryResult{Data: 1, Err: errors.New("page 3: timeout")}
+	one = must(reg.UpdateDiscoveryResult(ctx, log.ID, pointer, discoverylog.StatusFailed))
+	require.Equal(t, []any{"1", "page 3: timeout"}, []any{string(one.DiscoveredData), one.ErrorMessage})
+	pointer = nil
+	one = must(reg.UpdateDiscoveryResult(ctx, log.ID, pointer, discoverylog.StatusSuccess))
+	require.Equal(t, []any{"", ""}, []any{string(one.DiscoveredData), one.ErrorMessage})
+	for name, bad := range map[string]any{
+		"no JSON":    registry.DiscoveryResult{Data: []byte("{")},
+		"an error":   registry.DiscoveryResult{Data: errors.New("x")},
+		"by pointer": &registry.DiscoveryResult{Data: errors.New("x")},
 	} {
 		_, err := reg.UpdateDiscoveryResult(ctx, log.ID, bad, discoverylog.StatusSuccess)
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
