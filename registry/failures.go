@@ -23,8 +23,10 @@ import (
 //	server, timeout, bad_request   not at all
 //
 // Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure of the
-// same class that follows the last one's end, until a request succeeds. Failures of other classes in between do not end the
-// counting. Where the provider does say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota
+// same class that follows the last one's end, until a request succeeds. Failures in between of the classes that do not count,
+// which are server, timeout and bad_request, do not end the counting. One of another class that counts does, and begins its
+// own: keys count for one class at a time. A key that one request tries is out for the others until that has ended, or its
+// lease expires. Where the provider does say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota
 // group is out with its key, but for auth.
 //
 // When at least three accounts, and at least half of those that are in use, fail alike within ten seconds and none has succeeded

@@ -577,6 +577,20 @@ func testBackoffAmongOtherFailures(t *testing.T, e engine) {
 		require.NoError(t, errOf(other.Fail(t.Context(), denied)))
 		p.within(t, 0, 10*time.Minute)
 	})
+	t.Run("in turn with a class that counts", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+		for range 3 { // a key counts for one class at a time
+			p.fail(t, 0, limited)
+			p.within(t, 0, 2*time.Second)
+			p.clock.Advance(time.Minute)
+			p.fail(t, 0, denied)
+			p.within(t, 0, 10*time.Minute)
+			p.clock.Advance(time.Hour)
+		}
+		p.fail(t, 0, denied)
+		p.within(t, 0, 20*time.Minute)
+	})
 	t.Run("an incident", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 3))
@@ -589,6 +603,25 @@ func testBackoffAmongOtherFailures(t *testing.T, e engine) {
 		p.fail(t, 0, limited)
 		p.within(t, 0, 4*time.Second)
 	})
+}
+
+// TestProbeExpires: a process that crashes while it tries a key keeps it from the others until its lease expires.
+func TestProbeExpires(t *testing.T) { eachEngine(t, testProbeExpires) }
+
+func testProbeExpires(t *testing.T, e engine) {
+	t.Parallel()
+	p := e.newPoolTest(t, make([]registry.KeyInput, 1))
+	p.fail(t, 0, denied)
+	p.clock.Set(p.refused(t, p.want(1)).OpensAt)
+	in := p.want(1)
+	in.TTL = 12 * time.Hour
+	probe, err := p.AcquireKey(t.Context(), in)
+	require.NoError(t, err)
+	require.True(t, probe.Probe)
+	p.clock.Set(probe.ExpiresAt.Add(-time.Microsecond))
+	require.Equal(t, registry.KeyProbed, p.refused(t, p.want(1)).Keys[0].Reason)
+	p.clock.Advance(time.Microsecond)
+	require.True(t, p.acquire(t, 1).Probe, "the next one tries it")
 }
 
 // TestProbeHeldByOldLeases: only what began when a key was back counts as the request that tries it.
