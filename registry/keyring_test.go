@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -608,4 +609,46 @@ func TestKeyringOutage(t *testing.T) {
 	_, err := registry.Open(t.Context(), path, registry.WithKeyring(outage{ring(t, "a")}))
 	require.ErrorContains(t, err, "no answer")
 	require.NotErrorIs(t, err, registry.ErrKeyring)
+}
+
+// slowService is a keyring whose service takes its time to unwrap once, when it is told to.
+type slowService struct {
+	registry.Keyring
+	slow          atomic.Bool
+	asked, answer chan struct{}
+}
+
+func (s *slowService) Unwrap(ctx context.Context, id string, wrapped []byte, to registry.KeyringBinding) ([]byte, error) {
+	if s.slow.CompareAndSwap(true, false) {
+		close(s.asked)
+		<-s.answer
+	}
+	return s.Keyring.Unwrap(ctx, id, wrapped, to)
+}
+
+// TestRotateKeyringAtService leases a key in another process while a rotation waits for the keyring's service.
+func TestRotateKeyringAtService(t *testing.T) { eachName(t, testRotateKeyringAtService) }
+
+func testRotateKeyringAtService(t *testing.T, name string) {
+	slow := &slowService{Keyring: ring(t, "a"), asked: make(chan struct{}), answer: make(chan struct{})}
+	rotating := openWith(t, name, registry.WithKeyring(slow))
+	other := openWith(t, name, registry.WithKeyring(ring(t, "a")))
+	p := mustProvider(t, other, "openai")
+	key := mustKey(t, other, p.ID, 1)
+	slow.slow.Store(true)
+	var all sync.WaitGroup
+	var report registry.KeyringReport
+	var err error
+	all.Go(func() { report, err = rotating.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true}) })
+	<-slow.asked
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	lease, leaseErr := other.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, TTL: time.Minute})
+	close(slow.answer)
+	all.Wait()
+	require.NoError(t, leaseErr)
+	require.NoError(t, lease.Release(t.Context()))
+	require.NoError(t, err)
+	require.Equal(t, registry.KeyringReport{Resealed: 1, Removed: 1}, report)
+	requireReveals(t, other, key.ID, secret(1))
 }

@@ -91,7 +91,9 @@ const resealBatch = 100
 // RotateKeyring wraps the data keys with the keyring's current key, so that its other keys are needed no more; give all
 // processes the new keyring before. With DataKey it also seals the API keys anew, in small transactions, by a new data key,
 // or, if an earlier call was interrupted, by the one it had made: call it again until Left is 0. Everything else goes on
-// meanwhile, in other processes too.
+// meanwhile, in other processes too: while the keyring unwraps data keys nobody waits; while it wraps one again or a new one, those
+// who change the catalogue or keys do, on SQLite all who write. A transaction that seals holds back those who use keys of its
+// providers.
 //
 // It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API key
 // that does not open, which is left as it is; the report says what was done before an error.
@@ -168,59 +170,100 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 	return r.audit(ctx, tx, r.now(), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
 }
 
+// poolsOfKeys are those of some keys, for holdPools.
+const poolsOfKeys = "id IN (SELECT provider_id FROM " + apikey.Table + " WHERE id = ANY(CAST(CAST($1 AS text[]) AS uuid[])))"
+
 // reseal seals API keys by a data key that others have sealed. It returns why some do not open.
 func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
 	const op = "seal API keys"
+	if err := r.unwrapBefore(ctx, by); err != nil {
+		return nil, translate(ctx, op, err)
+	}
 	last := uuid.Nil
 	err = r.pieces(ctx, op, func() (more bool, err error) {
-		var keys []*ent.APIKey
-		var wrong []error
-		done := 0
-		err = r.writeAlone(ctx, op, func(tx *ent.Client) (err error) {
-			done, wrong, keys = 0, nil, nil
+		var p resealed
+		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+			p = resealed{}
 			newest, err := newestDataKey(ctx, tx)
 			if err != nil || newest.ID != by { // another rotation has begun since, and does the rest
 				return err
 			}
-			if err := r.holdPools(ctx, tx, allPools); err != nil {
+			if p, err = r.resealPiece(ctx, tx, by, last); err != nil {
 				return err
 			}
-			query := tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(last)).Order(apikey.ByID()).Limit(resealBatch)
-			if keys, err = query.All(ctx); err != nil {
-				return err
-			}
-			dataKey, err := r.vault.dataKey(ctx, tx, by)
-			if err != nil {
-				return err
-			}
-			for _, key := range keys {
-				text, err := r.unseal(ctx, tx, key)
-				if errors.Is(err, ErrCorrupt) {
-					wrong = append(wrong, fmt.Errorf("API key %s: %w", key.ID, err))
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				blob := dataKey.Seal(text, r.vault.bindingOf(key))
-				clear(text)
-				if err := tx.APIKey.UpdateOne(key).SetSealed(blob).SetDataKeyID(by).Exec(ctx); err != nil {
-					return err
-				}
-				done++
-			}
-			return r.auditRotation(ctx, tx, "resealed", done)
+			return r.auditRotation(ctx, tx, "resealed", p.done)
 		})
 		if err != nil {
 			return false, err
 		}
-		failed = append(failed, wrong...)
-		report.Resealed += done
-		if len(keys) < resealBatch {
+		failed = append(failed, p.wrong...)
+		report.Resealed += p.done
+		if len(p.ids) < resealBatch {
 			return false, nil
 		}
-		last = keys[len(keys)-1].ID
+		last = p.ids[len(p.ids)-1]
 		return true, nil
 	})
 	return failed, err
+}
+
+// unwrapBefore unwraps the data keys that reseal needs, so that it asks no service while others wait for it.
+func (r *Registry) unwrapBefore(ctx context.Context, by uuid.UUID) error {
+	ids, err := r.fresh.DataKey.Query().Where(datakey.Or(datakey.ID(by), datakey.HasKeys())).IDs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if _, err := r.vault.dataKey(ctx, r.fresh, id); err != nil && !ent.IsNotFound(err) { // another rotation has removed it
+			return err
+		}
+	}
+	return nil
+}
+
+// resealed is a piece of what reseal does.
+type resealed struct {
+	ids   []uuid.UUID // of the API keys, in their order
+	done  int
+	wrong []error // why others do not open
+}
+
+// resealPiece seals API keys after an id. It keeps others from the pools of these keys alone.
+func (r *Registry) resealPiece(ctx context.Context, tx *ent.Client, by, after uuid.UUID) (p resealed, err error) {
+	p.ids, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(after)).Order(apikey.ByID()).Limit(resealBatch).IDs(ctx)
+	if err != nil || len(p.ids) == 0 {
+		return p, err
+	}
+	ids := make(map[uuid.UUID]bool, len(p.ids))
+	for _, id := range p.ids {
+		ids[id] = true
+	}
+	if err := r.holdPools(ctx, tx, poolsOfKeys, texts(ids)); err != nil {
+		return p, err
+	}
+	keys, err := tx.APIKey.Query().Where(apikey.IDIn(p.ids...), apikey.DataKeyIDNEQ(by)).Order(apikey.ByID()).All(ctx)
+	if err != nil {
+		return p, err
+	}
+	dataKey, err := r.vault.dataKey(ctx, tx, by)
+	if err != nil {
+		return p, err
+	}
+	for _, key := range keys {
+		text, err := r.unseal(ctx, tx, key)
+		if errors.Is(err, ErrCorrupt) {
+			p.wrong = append(p.wrong, fmt.Errorf("API key %s: %w", key.ID, err))
+			continue
+		}
+		if err != nil {
+			return p, err
+		}
+		blob := dataKey.Seal(text, r.vault.bindingOf(key))
+		clear(text)
+		if err := tx.APIKey.UpdateOne(key).SetSealed(blob).SetDataKeyID(by).Exec(ctx); err != nil {
+			return p, err
+		}
+		p.done++
+	}
+	return p, nil
 }
