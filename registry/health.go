@@ -27,7 +27,14 @@ type ProviderHealth struct {
 	CoolingUntil  time.Time    // of an incident; zero: there is none
 	CoolingReason FailureClass // of the incident
 	// Unreadable are keys that are sealed and do not open, [WithKeyring]: RevealAPIKey returns [ErrCorrupt] for them.
-	Unreadable []uuid.UUID
+	Unreadable []UnreadableKey
+}
+
+// UnreadableKey names a key that does not open.
+type UnreadableKey struct {
+	ID     uuid.UUID
+	Label  string
+	Prefix string
 }
 
 // Alert tells that somebody should look: there are keys, and none of them is usable or will be by itself; or some
@@ -90,8 +97,8 @@ func (p *pool) health(now time.Time) ProviderHealth {
 }
 
 // unreadable returns the live keys of providers that are sealed and do not open. Without a keyring there is nothing to try.
-func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[uuid.UUID][]uuid.UUID, error) {
-	found := map[uuid.UUID][]uuid.UUID{}
+func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[uuid.UUID][]UnreadableKey, error) {
+	found := map[uuid.UUID][]UnreadableKey{}
 	if r.vault.ring == nil {
 		return found, nil
 	}
@@ -105,7 +112,7 @@ func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[u
 		clear(text)
 		switch {
 		case errors.Is(err, ErrCorrupt):
-			found[key.ProviderID] = append(found[key.ProviderID], key.ID)
+			found[key.ProviderID] = append(found[key.ProviderID], UnreadableKey{key.ID, key.Label, key.KeyPrefix})
 		case err != nil:
 			return nil, err
 		}

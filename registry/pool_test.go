@@ -426,7 +426,7 @@ func testPoolHealth(t *testing.T, e engine) {
 	_, err = p.Client().ExecContext(ctx, "UPDATE api_keys SET sealed = (SELECT sealed FROM api_keys WHERE id = $1) WHERE id = $2", p.keys[0].ID, p.keys[3].ID)
 	require.NoError(t, err)
 	h = health()
-	require.Equal(t, []uuid.UUID{p.keys[3].ID}, h.Unreadable)
+	require.Equal(t, []registry.UnreadableKey{{ID: p.keys[3].ID, Label: p.keys[3].Label, Prefix: "sk-test-"}}, h.Unreadable)
 	require.True(t, h.Alert())
 }
 

@@ -52,6 +52,9 @@ func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
 	if err == nil {
 		err = done.counters(ctx)
 	}
+	if err == nil {
+		err = r.nameDifferences(ctx, done.left.list)
+	}
 	report := done.LedgerRepair
 	report.Unrepaired, report.Unlisted = done.left.list, done.left.more
 	if changed := done.LedgerRepair; changed.Quarters+changed.Days+changed.Totals+changed.Keys > 0 {

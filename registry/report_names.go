@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -28,28 +29,14 @@ const namesAtOnce = 1000
 // nameRows adds the names of what rows are of.
 func (r *Registry) nameRows(ctx context.Context, rows []ReportRow) error {
 	names := map[uuid.UUID]ReportNames{}
-	for _, of := range []struct {
-		id   func(*ReportRow) uuid.UUID
-		read func(context.Context, []uuid.UUID, map[uuid.UUID]ReportNames) error
-	}{
-		{func(row *ReportRow) uuid.UUID { return row.ProviderID }, r.nameProviders},
-		{func(row *ReportRow) uuid.UUID { return row.FamilyID }, r.nameFamilies},
-		{func(row *ReportRow) uuid.UUID { return row.ModelID }, r.nameModels},
-		{func(row *ReportRow) uuid.UUID { return row.APIKeyID }, r.nameKeys},
-	} {
-		var ids []uuid.UUID
-		for i := range rows {
-			id := of.id(&rows[i])
-			if _, ok := names[id]; !ok && id != uuid.Nil {
-				names[id] = ReportNames{}
-				ids = append(ids, id)
-			}
-		}
-		for some := range slices.Chunk(ids, namesAtOnce) {
-			if err := of.read(ctx, some, names); err != nil {
-				return err
-			}
-		}
+	err := cmp.Or(
+		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.ProviderID }, r.nameProviders, names),
+		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.FamilyID }, r.nameFamilies, names),
+		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.ModelID }, r.nameModels, names),
+		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.APIKeyID }, r.nameKeys, names),
+	)
+	if err != nil {
+		return err
 	}
 	for i := range rows {
 		row := &rows[i]
@@ -57,6 +44,41 @@ func (r *Registry) nameRows(ctx context.Context, rows []ReportRow) error {
 		row.ReportNames = ReportNames{
 			Provider: names[row.ProviderID].Provider, Family: names[row.FamilyID].Family, Model: names[row.ModelID].Model,
 			KeyLabel: key.KeyLabel, KeyPrefix: key.KeyPrefix,
+		}
+	}
+	return nil
+}
+
+// nameDifferences adds the names of the models and keys that differences are at.
+func (r *Registry) nameDifferences(ctx context.Context, all []Difference) error {
+	names := map[uuid.UUID]ReportNames{}
+	err := cmp.Or(
+		readNamesOf(ctx, all, func(d *Difference) uuid.UUID { return d.ModelID }, r.nameModels, names),
+		readNamesOf(ctx, all, func(d *Difference) uuid.UUID { return d.APIKeyID }, r.nameKeys, names),
+	)
+	for i := range all {
+		d := &all[i]
+		d.Model, d.KeyLabel, d.KeyPrefix = names[d.ModelID].Model, names[d.APIKeyID].KeyLabel, names[d.APIKeyID].KeyPrefix
+	}
+	return err
+}
+
+// readNamesOf reads the names that go with an id of rows, once each.
+func readNamesOf[Row any](
+	ctx context.Context, rows []Row, id func(*Row) uuid.UUID,
+	read func(context.Context, []uuid.UUID, map[uuid.UUID]ReportNames) error, names map[uuid.UUID]ReportNames,
+) error {
+	var ids []uuid.UUID
+	for i := range rows {
+		id := id(&rows[i])
+		if _, ok := names[id]; !ok && id != uuid.Nil {
+			names[id] = ReportNames{}
+			ids = append(ids, id)
+		}
+	}
+	for some := range slices.Chunk(ids, namesAtOnce) {
+		if err := read(ctx, some, names); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -74,3 +74,43 @@ func testReportNames(t *testing.T, e engine) {
 	require.NoError(t, err)
 	require.Zero(t, rows[0].ReportNames)
 }
+
+// TestDifferenceNames shows that differences of the ledger carry names, also of what is deleted.
+func TestDifferenceNames(t *testing.T) { eachEngine(t, testDifferenceNames) }
+
+func testDifferenceNames(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "p")
+	m := mustModel(t, reg, p.ID, "m", gpt4())
+	k, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Label: "label"})
+	require.NoError(t, err)
+	record(t, reg, m, k, 1, 1)
+	require.NoError(t, reg.DeleteAPIKey(ctx, k.ID))
+	require.NoError(t, reg.DeleteModel(ctx, m.ID))
+	_, err = reg.Client().ExecContext(ctx, "UPDATE usage_events SET cost = cost + 1")
+	require.NoError(t, err)
+	_, err = reg.Client().ExecContext(ctx, "UPDATE api_keys SET usage_count = 7")
+	require.NoError(t, err)
+	report := verified(t, reg)
+	repaired, err := reg.RepairLedger(ctx)
+	require.NoError(t, err)
+	for name, found := range map[string][]registry.Difference{"verify": report.Differences, "repair": repaired.Unrepaired} {
+		require.NotEmpty(t, found, name)
+		for _, d := range found {
+			model, label, prefix := "", "", ""
+			if d.ModelID != uuid.Nil {
+				model = "m"
+			}
+			if d.APIKeyID != uuid.Nil {
+				label, prefix = "label", k.KeyPrefix
+			}
+			require.Equal(t, []string{model, label, prefix}, []string{d.Model, d.KeyLabel, d.KeyPrefix}, "%s: %v", name, d)
+		}
+	}
+	require.Contains(t, report.Differences, registry.Difference{
+		Kind: registry.WrongKeyCounter, Table: "api_keys", APIKeyID: k.ID, Field: "usage_count", Want: "1", Have: "7",
+		KeyLabel: "label", KeyPrefix: k.KeyPrefix,
+	})
+}

@@ -42,6 +42,9 @@ type Difference struct {
 	PeriodStart time.Time
 	Field       string // the column; empty: the row
 	Want, Have  string // histograms in hex, their first 64 bytes
+
+	Model               string // the provider's name for the model, deleted or not; empty where there is none
+	KeyLabel, KeyPrefix string // of the key, deleted or not; empty likewise
 }
 
 // MaxDifferences is how many differences are listed.
@@ -109,6 +112,9 @@ func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 		var h horizons
 		h, err = readHorizons(ctx, r.fresh)
 		report.EventsFrom, report.QuartersFrom = h.events, h.quarters
+	}
+	if err == nil {
+		err = r.nameDifferences(ctx, found.list)
 	}
 	if err != nil {
 		return LedgerReport{}, translate(ctx, "verify ledger", err)
