@@ -125,7 +125,9 @@ type UnpricedModel struct {
 }
 
 // UnpricedUsage returns the models, live or deleted, that were used without a price for what was used: those with the most
-// such requests first. To price them, set their price with an effective time: [Registry.UpdateModelPricing].
+// such requests first. To price them, set their price with an effective time: [Registry.UpdateModelPricing]. It is a report
+// and no page: it has a row for each such model at the most, few beside the days that it adds up, and its order is known
+// when all have been.
 func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	var rows []UnpricedModel
 	// A CROSS JOIN, because SQLite then goes by models, and so by the index.
