@@ -34,6 +34,14 @@ func TestOpenParameters(t *testing.T) {
 		require.Len(t, entries, 1)
 		require.Equal(t, "modelscan.db", entries[0].Name())
 	})
+	t.Run("OK_no_keywords", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		for _, name := range []string{"my file a=b.db", "of host=a port=b.db", "a;b=c.db"} {
+			openOnce(t, filepath.Join(dir, name))
+			require.FileExists(t, filepath.Join(dir, name))
+		}
+	})
 	t.Run("OK_private_memory", func(t *testing.T) {
 		t.Parallel()
 		one, two := mustOpen(t, ":memory:?_fk=true"), mustOpen(t, ":memory:?_fk=true")
@@ -54,11 +62,25 @@ func TestOpenParameters(t *testing.T) {
 			require.NotContains(t, err.Error(), "hunter2")
 		}
 		require.Empty(t, openState(t, dir))
-		for _, name := range []string{"host=127.0.0.1 dbname=gw", "user=me password=hunter2", "me:hunter2@tcp(host:3306)/gw"} {
+		for _, name := range []string{
+			"host=127.0.0.1 dbname=gw", "user=me password=hunter2", "me:hunter2@tcp(host:3306)/gw",
+			"statement_timeout=5000 host=127.0.0.1 dbname=gw", "default_query_exec_mode=exec host=x dbname=gw",
+			"pool_max_conns=10 host=x", "work_mem=4MB dbname=x", "foo=bar host=x dbname=gw", "hostname=x port=5432",
+			"server=localhost;database=gw", "foo=hunter2;host=x",
+		} {
 			_, err := registry.Open(t.Context(), name)
 			require.ErrorIs(t, err, registry.ErrInvalidData, "%q", name)
 			require.ErrorContains(t, err, "postgres://user:password@host:5432/database")
 			require.NotContains(t, err.Error(), "hunter2")
+			require.NoFileExists(t, name)
+		}
+		for name, says := range map[string]string{
+			":memory: ": ":memory:", " :memory:": ":memory:", ":MEMORY:": ":memory:", "FILE:x.db": "file:", "sqlite:x.db": "file:PATH",
+			"a\u2028b.db": "control character", "a\u2029b.db": "control character", "a\u0085b.db": "control character",
+		} {
+			_, err := registry.Open(t.Context(), name)
+			require.ErrorIs(t, err, registry.ErrInvalidData, "%q", name)
+			require.ErrorContains(t, err, says)
 			require.NoFileExists(t, name)
 		}
 	})

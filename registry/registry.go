@@ -69,7 +69,7 @@ type Registry struct {
 // written to is used, also after it has changed.
 //
 // It returns [ErrInvalidData] for an invalid name: a directory, a path whose folder does not exist, a database that the
-// server does not have, other parameters, control characters, or the keyword form host=... dbname=...; and for a file
+// server does not have, other parameters, control characters, the keyword form host=... dbname=..., or sqlite:...; and for a file
 // that does not exist [WithoutMigration]; [ErrSchema] for a database that is newer than this program, belongs
 // to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly],
 // [ErrDiskFull], [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]; and [ErrKeyring] if the keyring of

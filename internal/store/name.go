@@ -38,11 +38,18 @@ const (
 
 var (
 	scheme = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*$`)
-	// keywords begin the keyword form of libpq: host=127.0.0.1 dbname=gw.
-	keywords = regexp.MustCompile(`(?i)^\s*(host|hostaddr|port|dbname|database|user|password|passfile|service|servicefile|` +
+	// keywords are those of the keyword form of libpq, host=127.0.0.1 dbname=gw, and of its relatives. One counts at the
+	// beginning and after a blank or a semicolon; where a folder comes before it, only if the name begins with word=.
+	keywords = regexp.MustCompile(`(?i)^(|[^/\\]*[\s;]|\s*\w+\s*=.*[\s;])(host|hostaddr|hostname|server|data source|` +
+		`port|dbname|database|user|username|user id|uid|password|pwd|passfile|service|servicefile|` +
 		`options|application_name|fallback_application_name|connect_timeout|client_encoding|target_session_attrs|` +
 		`require_auth|channel_binding|keepalives\w*|load_balance_hosts|replication|gss\w+|krbsrvname|ssl\w+|` +
-		`tcp_user_timeout|min_protocol_version|max_protocol_version|search_path|timezone)\s*=`)
+		`tcp_user_timeout|min_protocol_version|max_protocol_version|search_path|timezone|statement_timeout|lock_timeout|` +
+		`default_query_exec_mode|statement_cache_capacity|description_cache_capacity|pool_\w+)\s*=`)
+	// memory is how one might write :memory:, too.
+	memory = regexp.MustCompile(`(?i)^\s*(file:)?\s*:memory:\s*$`)
+	// misnamed begins names of other libraries for a SQLite file.
+	misnamed = regexp.MustCompile(`(?i)^(jdbc:)?sqlite3?:`)
 	// credentials begin user:password@host/db and user:password@tcp(host)/db. A drive, C:, is no user.
 	credentials = regexp.MustCompile(`^[^/\\]{2,}:[^/\\]*@`)
 )
@@ -51,12 +58,16 @@ var (
 // or without parameters. It returns [ErrName] otherwise, and repeats no more of the name than its scheme and the names
 // of known parameters: there may be a password in it.
 func ParseName(name string) (Name, error) {
-	if strings.IndexFunc(name, unicode.IsControl) >= 0 {
+	if strings.IndexFunc(name, breaksLine) >= 0 {
 		return Name{}, fmt.Errorf("%w: it has a control character, such as NUL or a line break; remove it, or if it"+
 			" belongs there: %s", ErrName, filesOfThatName)
 	}
 	path, query, parameters := strings.Cut(name, "?")
 	inMemory := path == ":memory:" || path == "file::memory:"
+	if !inMemory && memory.MatchString(path) {
+		return Name{}, fmt.Errorf("%w: a database in memory is :memory:, in small letters and without blanks; %s",
+			ErrName, filesOfThatName)
+	}
 	var err error
 	if rest, uri := strings.CutPrefix(path, "file:"); uri && !inMemory {
 		path, err = parseFileURI(rest)
@@ -82,6 +93,9 @@ func ParseName(name string) (Name, error) {
 	return n, err
 }
 
+// breaksLine tells whether a character is a control character or separates lines.
+func breaksLine(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }
+
 // refusePath returns an error for a name that means a server and that SQLite would take for a path.
 func refusePath(name string, parameters bool) error {
 	if before, _, ok := strings.Cut(name, "://"); ok {
@@ -93,6 +107,10 @@ func refusePath(name string, parameters bool) error {
 	switch {
 	case strings.HasPrefix(name, "postgres:"), strings.HasPrefix(name, "postgresql:"):
 		return fmt.Errorf("%w: %s", ErrName, postgresURL)
+	case len(name) >= len("file:") && strings.EqualFold(name[:len("file:")], "file:"):
+		return fmt.Errorf("%w: write file: in small letters", ErrName)
+	case misnamed.MatchString(name):
+		return fmt.Errorf("%w: it begins with sqlite: and a SQLite file is its path alone, or file:PATH", ErrName)
 	case keywords.MatchString(name), strings.Contains(name, "password="):
 		return fmt.Errorf("%w: it is of the form keyword=value, which is not supported: %s; %s",
 			ErrName, postgresURL, filesOfThatName)
