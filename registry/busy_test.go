@@ -81,6 +81,84 @@ func TestRegistryWithinInTx(t *testing.T) {
 	})
 }
 
+// Close within InTx waits for itself, too, and so does a write while rows that were read are left open.
+func TestCloseWithinInTx(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(t *testing.T, options ...registry.Option) *registry.Registry{
+		"file": func(t *testing.T, options ...registry.Option) *registry.Registry {
+			t.Helper()
+			return mustOpen(t, filepath.Join(t.TempDir(), "registry.db"), options...)
+		},
+		"memory": func(t *testing.T, options ...registry.Option) *registry.Registry {
+			t.Helper()
+			return mustOpen(t, ":memory:", options...)
+		},
+		"PostgreSQL": func(t *testing.T, options ...registry.Option) *registry.Registry {
+			t.Helper()
+			return registrytest.NewPostgres(t, options...)
+		},
+	} {
+		t.Run("ErrBusy_"+name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			reg := open(t, registry.WithBusyTimeout(100*time.Millisecond))
+			m, k, err := faultFixture(ctx, reg)
+			require.NoError(t, err)
+			require.NoError(t, reg.InTx(ctx, func(tx *registry.Registry) error {
+				for range 2 {
+					err := reg.Close()
+					require.ErrorIs(t, err, registry.ErrBusy)
+					require.NotErrorIs(t, err, registry.ErrClosed)
+					require.ErrorContains(t, err, "close registry: database busy: held by other transactions for 100ms")
+					require.ErrorContains(t, err, "within InTx use the registry that it gives to its function")
+				}
+				return tx.SetSetting(ctx, "a", "b")
+			}))
+			require.NoError(t, reg.SetSetting(ctx, "and", "is open"))
+			require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
+			got, err := reg.GetSetting(ctx, "a")
+			require.NoError(t, err)
+			require.Equal(t, "b", got)
+			require.NoError(t, reg.Close())
+			require.NoError(t, reg.Close())
+			require.ErrorIs(t, reg.SetSetting(ctx, "a", "b"), registry.ErrClosed)
+			require.ErrorIs(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}), registry.ErrClosed)
+		})
+	}
+}
+
+func TestRowsLeftOpen(t *testing.T) {
+	t.Parallel()
+	const returning = "INSERT INTO settings (key, value, updated_at) VALUES ('x', '', '2026-01-01'), ('y', '', '2026-01-01') RETURNING key"
+	for what, of := range map[string]struct{ name, query string }{
+		"read_in_memory":    {":memory:", "SELECT 1"},
+		"written_in_memory": {":memory:", returning},
+		"written_in_a_file": {filepath.Join(t.TempDir(), "registry.db"), returning},
+	} {
+		t.Run("ErrBusy_"+what, func(t *testing.T) {
+			t.Parallel()
+			ctx := context.WithoutCancel(t.Context()) // which has no deadline
+			reg := mustOpen(t, of.name, registry.WithBusyTimeout(100*time.Millisecond))
+			m, k, err := faultFixture(ctx, reg)
+			require.NoError(t, err)
+			rows, err := reg.Client().QueryContext(ctx, of.query)
+			require.NoError(t, err)
+			require.True(t, rows.Next())
+			for _, err := range []error{
+				reg.SetSetting(ctx, "a", "b"),
+				reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}),
+				reg.InTx(ctx, func(*registry.Registry) error { return nil }),
+			} {
+				require.ErrorIs(t, err, registry.ErrBusy)
+				require.ErrorContains(t, err, "rows that nobody has closed")
+			}
+			require.NoError(t, errors.Join(rows.Close(), rows.Err()))
+			require.NoError(t, reg.SetSetting(ctx, "a", "b"))
+			require.NoError(t, reg.Close())
+		})
+	}
+}
+
 func TestWithBusyTimeout(t *testing.T) {
 	t.Parallel()
 	holding := func(t *testing.T, reg *registry.Registry, do func()) {

@@ -29,8 +29,9 @@ type Postgres struct {
 	mu     sync.Mutex
 	idle   sync.Cond // signalled when active falls to zero
 	active int       // transactions and writes under way
-	closed bool
-	err    error // what Close returned
+	closed bool      // nothing more may begin
+	ended  bool      // Close has closed all connections
+	err    error     // what Close returned then
 }
 
 var _ DB = (*Postgres)(nil)
@@ -72,21 +73,31 @@ func (d fresh) QueryContext(ctx context.Context, query string, args ...any) (*sq
 // Dialect implements dialect.Driver.
 func (*Postgres) Dialect() string { return dialect.Postgres }
 
-// Close waits for the writes that are under way and closes all connections. Further calls return
-// what the first one did.
+// Close waits for the writes that are under way and closes all connections. When they do not end in time, the database
+// stays open, and the error is [ErrHeld]: one may be waiting for Close to return. Calls after one that closed the
+// database return what that did.
 func (d *Postgres) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
-		for d.active > 0 {
-			d.idle.Wait()
-		}
-		return d.err
-	}
-	d.closed = true
-	for d.active > 0 {
+	late := false
+	timer := time.AfterFunc(d.busyTimeout, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		late = true
+		d.idle.Broadcast()
+	})
+	defer timer.Stop()
+	for d.closed = true; d.active > 0 && !late; {
 		d.idle.Wait()
 	}
+	switch {
+	case d.ended:
+		return d.err
+	case d.active > 0:
+		d.closed = false
+		return stillHeld(d.busyTimeout)
+	}
+	d.closed, d.ended = true, true
 	d.err = d.primary.Close()
 	if d.replica != nil {
 		d.err = errors.Join(d.err, d.replica.Close())
@@ -129,24 +140,16 @@ func (d *Postgres) Query(ctx context.Context, query string, args, v any) error {
 	return entsql.Conn{ExecQuerier: d}.Query(ctx, query, args, v)
 }
 
-// connection takes a connection out of the pool. When all have been in use for too long it returns [ErrHeld]: those who
-// have them may be waiting for this call to return.
+// connection takes a connection out of the pool.
 func (d *Postgres) connection(ctx context.Context) (*sql.Conn, error) {
-	if !d.full() {
+	if !isFull(d.primary) {
 		return d.primary.Conn(ctx)
 	}
-	waiting, cancel := context.WithTimeoutCause(ctx, d.busyTimeout, ErrHeld)
-	defer cancel()
-	conn, err := d.primary.Conn(waiting)
-	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(waiting), ErrHeld) {
-		return nil, fmt.Errorf("all %d connections: %w", d.primary.Stats().MaxOpenConnections, heldFor(d.busyTimeout))
+	conn, err := connection(ctx, d.primary, d.busyTimeout)
+	if errors.Is(err, ErrHeld) {
+		err = fmt.Errorf("all %d connections: %w", d.primary.Stats().MaxOpenConnections, err)
 	}
 	return conn, err
-}
-
-func (d *Postgres) full() bool {
-	stats := d.primary.Stats()
-	return stats.InUse == stats.MaxOpenConnections
 }
 
 // ExecContext runs a statement of its own. It is repeated if it was not sent.
@@ -192,7 +195,7 @@ func (d *Postgres) query(ctx context.Context, query string, args []any) (*sql.Ro
 	defer leave()
 	var rows *sql.Rows
 	err = d.Retry(ctx, func() (err error) {
-		if d.full() { // the pool itself would wait without a limit
+		if isFull(d.primary) { // the pool itself would wait without a limit
 			conn, err := d.connection(ctx)
 			if err == nil {
 				err = conn.Close()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -26,10 +27,14 @@ type SQLite struct {
 	busyTimeout time.Duration
 
 	reading sync.RWMutex  // held while a snapshot is open, and for ever by Close
-	closing chan struct{} // closed by Close
-	once    sync.Once
 	shared  *sharedMemory // nil: the pools are this one's own
-	err     error         // what Close returned
+
+	mu      sync.Mutex
+	closing chan struct{} // closed while Close waits, and for ever when it has closed the database
+
+	ending sync.Mutex // held by Close
+	ended  bool       // Close has closed the database
+	err    error      // what Close returned then
 }
 
 var _ DB = (*SQLite)(nil)
@@ -117,16 +122,55 @@ func (d *SQLite) State(ctx context.Context, tx entsql.ExecQuerier) (_ State, ok 
 func (*SQLite) Dialect() string { return dialect.SQLite }
 
 // Close waits for the transaction and the snapshots that are open and closes the database. Whoever
-// waits for its turn gets [ErrClosed]. Further calls return what the first one did.
+// waits for its turn gets [ErrClosed]. When the transaction does not end in time, the database stays open, and the
+// error is [ErrHeld]: it may be waiting for Close to return. Calls after one that closed the database return what that
+// did.
 func (d *SQLite) Close() error {
-	d.once.Do(func() {
-		close(d.closing)
-		d.turn <- struct{}{}
-		d.reading.Lock()
-		d.err = d.closePools()
-		<-d.turn
-	})
+	d.ending.Lock()
+	defer d.ending.Unlock()
+	if d.ended {
+		return d.err
+	}
+	close(d.leaving())
+	if !d.lastTurn() {
+		d.stay()
+		return stillHeld(d.busyTimeout)
+	}
+	d.reading.Lock()
+	d.ended, d.err = true, d.closePools()
+	<-d.turn
 	return d.err
+}
+
+// leaving returns a channel that Close closes.
+func (d *SQLite) leaving() chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closing
+}
+
+// stay takes back that the database is being closed.
+func (d *SQLite) stay() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closing = make(chan struct{})
+}
+
+// lastTurn waits for the turn, and tells whether it came in time.
+func (d *SQLite) lastTurn() bool {
+	select {
+	case d.turn <- struct{}{}:
+		return true
+	default:
+	}
+	late := time.NewTimer(d.busyTimeout)
+	defer late.Stop()
+	select {
+	case d.turn <- struct{}{}:
+		return true
+	case <-late.C:
+		return false
+	}
 }
 
 func (d *SQLite) closePools() error {
@@ -142,35 +186,57 @@ func (d *SQLite) closePools() error {
 // acquire waits for the writer connection, to write or else to read; release hands it on. It returns [ErrHeld] when that
 // takes too long: whoever has the connection may be waiting for this call to return.
 func (d *SQLite) acquire(ctx context.Context, writes bool) (release func(), err error) {
+	leaving := d.leaving()
 	select {
-	case <-d.closing:
+	case <-leaving:
 		return nil, ErrClosed
 	default:
 	}
 	select {
 	case d.turn <- struct{}{}: // nobody waits
 	default:
-		if err := d.queue(ctx); err != nil {
+		if err := d.queue(ctx, leaving); err != nil {
 			return nil, err
 		}
 	}
-	if writes {
-		if err := d.file.check(); err != nil {
-			<-d.turn
-			return nil, err
-		}
-		d.turns++
+	if err := d.prepare(ctx, writes); err != nil {
+		<-d.turn
+		return nil, err
 	}
 	return sync.OnceFunc(func() { <-d.turn }), nil
 }
 
-func (d *SQLite) queue(ctx context.Context) error {
+// prepare makes sure, for whoever has the turn, that the connection can be used, and counts turns to write.
+func (d *SQLite) prepare(ctx context.Context, writes bool) error {
+	if isFull(d.writer) { // with rows that are not closed; the pool itself would wait without a limit
+		conn, err := connection(ctx, d.writer, d.busyTimeout)
+		if errors.Is(err, ErrHeld) {
+			err = fmt.Errorf("by rows that nobody has closed, or %w", err)
+		}
+		if err == nil {
+			err = conn.Close() // nobody else takes it without the turn
+		}
+		if err != nil {
+			return d.closed(err)
+		}
+	}
+	if !writes {
+		return nil
+	}
+	if err := d.file.check(); err != nil {
+		return err
+	}
+	d.turns++
+	return nil
+}
+
+func (d *SQLite) queue(ctx context.Context, leaving <-chan struct{}) error {
 	late := time.NewTimer(d.busyTimeout)
 	defer late.Stop()
 	select {
 	case d.turn <- struct{}{}:
 		return nil
-	case <-d.closing:
+	case <-leaving:
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
@@ -190,7 +256,7 @@ func (d *SQLite) closed(err error) error {
 		return nil
 	}
 	select {
-	case <-d.closing:
+	case <-d.leaving():
 		return errors.Join(ErrClosed, err)
 	default:
 		return err
@@ -234,7 +300,7 @@ func (d *SQLite) QueryContext(ctx context.Context, query string, args ...any) (*
 	if err != nil {
 		return nil, err
 	}
-	defer release() // until the rows are closed, the next writer waits for the connection itself
+	defer release() // until the rows are closed, the next writer waits for the connection itself: see prepare
 	var rows *sql.Rows
 	err = d.patiently(ctx, func() (err error) {
 		rows, err = normalizing{d.writer}.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller's

@@ -4,6 +4,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 	"time"
 
@@ -37,7 +38,7 @@ type Config struct {
 
 // DB is an open database behind Ent's driver interface.
 type DB interface {
-	dialect.Driver // Close waits for the transactions that are under way
+	dialect.Driver // Close waits for the transactions that are under way; [ErrHeld]: in vain, and it is open as before
 	entsql.ExecQuerier
 	// BeginTx is Tx in the form that Ent asks for.
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error)
@@ -114,6 +115,24 @@ func Time(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 // arguments. That is two thirds of the work of as many calls, for database/sql is passed once. The result counts the rows of the
 // database that were affected. Without a transaction, what was done before a row that fails stays done.
 type Each [][]any
+
+// connection takes a connection out of a pool. When all have been in use for too long it returns [ErrHeld]: those who
+// have them may be waiting for this call to return.
+func connection(ctx context.Context, pool *sql.DB, patience time.Duration) (*sql.Conn, error) {
+	waiting, cancel := context.WithTimeoutCause(ctx, patience, ErrHeld)
+	defer cancel()
+	conn, err := pool.Conn(waiting)
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(waiting), ErrHeld) {
+		return nil, heldFor(patience)
+	}
+	return conn, err
+}
+
+// isFull tells whether all connections of a pool are in use.
+func isFull(pool *sql.DB) bool {
+	stats := pool.Stats()
+	return stats.InUse == stats.MaxOpenConnections
+}
 
 // BeginImmediate begins a transaction that keeps others from writing, on a connection of SQLite's [DB.Writer].
 func BeginImmediate(ctx context.Context, conn *sql.Conn) error {
