@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ func testErrorTexts(t *testing.T, e engine) {
 		return err
 	}
 	of := func(_ any, err error) error { return err }
+	other := mustModel(t, reg, keyless.ID, "llama", nil)
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
 	record(t, reg, m, k, 1, 1)
 	for text, err := range map[string]error{
 		`create provider "openai": already exists`: of(reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})),
@@ -35,6 +39,15 @@ func testErrorTexts(t *testing.T, e engine) {
 		"add API key to provider " + p.ID.String() + ": already exists": of(reg.AddAPIKey(ctx, registry.KeyInput{
 			ProviderID: p.ID, APIKey: secret(1),
 		})),
+		`create provider "x": context canceled`: of(reg.CreateProvider(canceled, registry.ProviderInput{Name: "x"})),
+		`set setting "x": context canceled`:     reg.SetSetting(canceled, "x", ""),
+		"record usage batch: context canceled": reg.RecordUsageBatch(canceled, []registry.UsageInput{
+			{ModelID: m.ID, APIKeyID: k.ID},
+		}),
+		"record usage batch: request 1: foreign key violation: model " + unknown.String() + ": not found": reg.RecordUsageBatch(ctx,
+			[]registry.UsageInput{{ModelID: m.ID, APIKeyID: k.ID}, {ModelID: unknown, APIKeyID: k.ID}}),
+		"acquire key: invalid data: model " + other.ID.String() + `, "llama", is another provider's`: of(reg.AcquireKey(ctx,
+			registry.AcquireInput{ProviderID: p.ID, ModelID: other.ID, TTL: time.Minute})),
 		`find provider "nope": not found`: of(reg.FindProvider(ctx, "nope")),
 		`get setting "nope": not found`:   of(reg.GetSetting(ctx, "nope")),
 		"record usage: foreign key violation: no model is given: its id is zero: not found": reg.RecordUsage(ctx,
@@ -50,13 +63,89 @@ func testErrorTexts(t *testing.T, e engine) {
 	} {
 		require.EqualError(t, err, text)
 	}
+	require.ErrorIs(t, of(reg.CreateProvider(canceled, registry.ProviderInput{Name: "x"})), context.Canceled)
 	err := of(reg.RevealAPIKey(ctx, k.ID))
 	require.ErrorIs(t, err, registry.ErrNoSecret)
 	require.ErrorContains(t, err, "WithKeyring")
 
+	var gone *registry.Registry // of a transaction that has ended
+	require.NoError(t, reg.InTx(ctx, func(tx *registry.Registry) error {
+		gone = tx
+		return nil
+	}))
 	require.NoError(t, reg.Close())
 	require.EqualError(t, of(reg.FindProvider(ctx, "openai")), `find provider "openai": registry closed`)
 	require.EqualError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}), "record usage: registry closed")
+	require.EqualError(t, reg.SetSetting(ctx, "a", "b"), `set setting "a": registry closed`)
+	require.EqualError(t, reg.InTx(ctx, func(*registry.Registry) error { return nil }), "begin transaction: registry closed")
+	require.EqualError(t, gone.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}), "record usage: registry closed")
+}
+
+// TestURLTexts names the parameters of a URL that make no sense, and never a value.
+func TestURLTexts(t *testing.T) {
+	t.Parallel()
+	for url, says := range map[string]string{
+		"postgres://h/db?sslmode=hunter2":                                   "the value of sslmode cannot be understood",
+		"postgres://u:hunter2@h/db?connect_timeout=hunter2&sslmode=disable": "the value of connect_timeout cannot be understood",
+		"postgres://h/db?sslmode=hunter2&connect_timeout=hunter2":           "the value of connect_timeout and of sslmode cannot",
+		"postgres://h/db?sslmode=require&sslrootcert=/hunter2":              "sslrootcert cannot be understood, or is a file",
+		"postgres://h:port/db?sslmode=hunter2":                              "not a URL such as postgres://",
+	} {
+		_, err := registry.Open(t.Context(), url)
+		require.ErrorIs(t, err, registry.ErrInvalidData, url)
+		require.ErrorContains(t, err, says)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+// TestTakenTexts reads what is said of a name that is taken already.
+func TestTakenTexts(t *testing.T) { eachEngine(t, testTakenTexts) }
+
+func testTakenTexts(t *testing.T, e engine) {
+	reg, _ := e.setup(t)
+	ctx := t.Context()
+	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "local")
+	mustModel(t, reg, p.ID, "gpt-4", nil)
+	mustKey(t, reg, p.ID, 1)
+	of := func(_ any, err error) error { return err }
+	family := func(name string) uuid.UUID {
+		return must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name})).ID
+	}
+	group := func(name string) uuid.UUID {
+		return must(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: name})).ID
+	}
+	two := func(first, second string) error {
+		_, err := reg.CreateModels(ctx, []registry.ModelInput{
+			{ProviderID: p.ID, ModelID: first}, {ProviderID: p.ID, ModelID: second},
+		})
+		return err
+	}
+	renamed, f, g := "openai", family("GPT"), group("account")
+	family("o")
+	group("other")
+	sibling := mustKey(t, reg, p.ID, 2)
+	for text, err := range map[string]error{
+		"create 2 models: already exists: model 1: \"gpt-4\" of provider " + p.ID.String():              two("new", "gpt-4"),
+		"create 2 models: already exists: models 0 and 1 are both \"new\" of provider " + p.ID.String(): two("new", "new"),
+		"update provider " + other.ID.String() + `: already exists: another provider is called "openai"`: of(reg.UpdateProvider(
+			ctx, other.ID, registry.ProviderUpdate{Name: &renamed})),
+		"update family " + f.String() + `: already exists: another family of the provider is called "o"`: of(reg.UpdateFamily(
+			ctx, f, registry.FamilyUpdate{Name: ptr("o")})),
+		"update quota group " + g.String() + `: already exists: another quota group of the provider is called "other"`: of(
+			reg.UpdateQuotaGroup(ctx, g, registry.QuotaGroupUpdate{Name: ptr("other")})),
+		"rotate API key " + sibling.ID.String() + ": already exists: the provider has the new key already": of(reg.RotateAPIKey(
+			ctx, sibling.ID, registry.KeyRotation{APIKey: secret(1)})),
+	} {
+		require.EqualError(t, err, text)
+	}
+	require.ErrorIs(t, two("new", "gpt-4"), registry.ErrConflict)
+	require.NoError(t, reg.InTx(ctx, func(tx *registry.Registry) error {
+		_, err := tx.CreateModels(ctx, []registry.ModelInput{{ProviderID: p.ID, ModelID: "gpt-4"}, {ProviderID: p.ID, ModelID: "new"}})
+		require.EqualError(t, err, "create 2 models: already exists: model 0: \"gpt-4\" of provider "+p.ID.String())
+		_, err = tx.UpdateProvider(ctx, other.ID, registry.ProviderUpdate{Name: &renamed})
+		require.ErrorIs(t, err, registry.ErrConflict)
+		return nil
+	}))
 }
 
 // TestKeyringTexts says what is missing where a variable of the environment is not set.

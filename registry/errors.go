@@ -109,7 +109,7 @@ var kinds = map[store.Kind]error{
 
 // translate is the one place where errors from below become this package's. It puts the
 // operation before the text and keeps the cause; an error that is ours already stays as it is. When
-// the context has ended, the error matches the context's too.
+// the context has ended, the error matches the context's too. Without an operation, that of a caller is to come before it.
 func translate(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil
@@ -117,54 +117,74 @@ func translate(ctx context.Context, op string, err error) error {
 	err = ended(ctx, err)
 	var ours *sentinel
 	if errors.As(err, &ours) {
-		return fmt.Errorf("%s: %w", op, err)
+		return under(op, err)
 	}
 	switch {
 	case ent.IsNotFound(err):
-		return fmt.Errorf("%s: %w", op, ErrNotFound)
+		return under(op, ErrNotFound)
 	case ent.IsValidationError(err):
-		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
+		return under(op, fmt.Errorf("%w: %w", ErrInvalidData, err))
 	case errors.Is(err, batch.ErrClosed):
-		return &driverError{op, ErrClosed, err}
+		return under(op, &driverError{ErrClosed, err})
 	case errors.Is(err, batch.ErrBusy):
-		return fmt.Errorf("%s: %w: %w; %s", op, ErrBusy, err, store.Mistake)
+		return under(op, fmt.Errorf("%w: %w; %s", ErrBusy, err, store.Mistake))
 	case errors.Is(err, batch.ErrUncertain):
-		return &driverError{op, ErrUncertain, err}
+		return under(op, &driverError{ErrUncertain, err})
 	case errors.Is(err, store.ErrName):
-		return fmt.Errorf("%s: %w: %w", op, ErrInvalidData, err)
+		return under(op, fmt.Errorf("%w: %w", ErrInvalidData, err))
 	}
 	for _, schema := range []error{
 		migrate.ErrChecksum, migrate.ErrEdited, migrate.ErrForeign,
 		migrate.ErrForeignKeys, migrate.ErrHistory, migrate.ErrNewer,
 	} {
 		if errors.Is(err, schema) {
-			return fmt.Errorf("%s: %w: %w", op, ErrSchema, err)
+			return under(op, fmt.Errorf("%w: %w", ErrSchema, err))
 		}
 	}
 	if store.IsPoolerTrouble(err) {
-		return fmt.Errorf("%s: %w: a pooler is in between: open the registry WithPooler: %w", op, ErrUnsupported, err)
+		return under(op, fmt.Errorf("%w: a pooler is in between: open the registry WithPooler: %w", ErrUnsupported, err))
 	}
 	if kind, ok := kinds[store.Classify(err)]; ok {
-		return &driverError{op, kind, err}
+		return under(op, &driverError{kind, err})
+	}
+	return under(op, &plainError{err})
+}
+
+// under puts an operation before the text of an error.
+func under(op string, err error) error {
+	if op == "" {
+		return err
 	}
 	return fmt.Errorf("%s: %w", op, err)
 }
 
+// plainError is an error without the names of packages before its text, on one line.
+type plainError struct{ cause error }
+
+func (e *plainError) Error() string {
+	text := store.Text(e.cause)
+	for _, name := range []string{"money: ", "meter: "} {
+		text = strings.TrimPrefix(text, name)
+	}
+	return text
+}
+
+func (e *plainError) Unwrap() error { return e.cause }
+
 // driverError is an error from below by its kind. What Ent and this module's own packages put around the driver's text
 // says nothing to a caller and is left out of the text; errors.As finds it.
 type driverError struct {
-	op          string
 	kind, cause error
 }
 
 func (e *driverError) Error() string {
 	switch {
 	case errors.Is(e.kind, ErrConflict), errors.Is(e.kind, ErrClosed): // the operation and the kind say it all
-		return fmt.Sprintf("%s: %s", e.op, e.kind)
+		return e.kind.Error()
 	case errors.Is(e.kind, ErrForeignKey):
-		return fmt.Sprintf("%s: %s: usage or other rows refer to it, or a row that it refers to is gone", e.op, e.kind)
+		return fmt.Sprintf("%s: usage or other rows refer to it, or a row that it refers to is gone", e.kind)
 	}
-	text := fmt.Sprintf("%s: %s: %s", e.op, e.kind, store.Text(e.cause))
+	text := fmt.Sprintf("%s: %s", e.kind, store.Text(e.cause))
 	if hint := store.Hint(e.cause); hint != "" && errors.Is(e.kind, ErrExhausted) {
 		text += ": " + hint
 	}
@@ -177,10 +197,26 @@ func (e *driverError) Unwrap() []error { return []error{e.kind, e.cause} }
 // rolled back for that reason says no more than that it is over.
 func ended(ctx context.Context, err error) error {
 	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
+		return fmt.Errorf("%w: %w", cause, &plainError{err})
 	}
 	return err
 }
+
+// taken says of an error of a unique index what is taken. Any other error stays as it is.
+func taken(err error, format string, args ...any) error {
+	if store.Classify(err) != store.Conflict {
+		return err
+	}
+	return &takenError{fmt.Sprintf(format, args...), err}
+}
+
+type takenError struct {
+	what  string
+	cause error
+}
+
+func (e *takenError) Error() string   { return fmt.Sprintf("%s: %s", ErrConflict, e.what) }
+func (e *takenError) Unwrap() []error { return []error{ErrConflict, e.cause} }
 
 // faults collects what is wrong with an input.
 type faults []string

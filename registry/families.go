@@ -146,7 +146,7 @@ func (r *Registry) UpdateFamily(
 		family, err = old.Update().SetNillableName(up.Name).SetNillableDescription(up.Description).
 			SetUpdatedAt(now).Save(ctx)
 		if err != nil {
-			return err
+			return taken(err, "another family of the provider is called %q", value(up.Name))
 		}
 		return r.audit(ctx, tx, now, auditFamily(ActionUpdate, old, family))
 	})

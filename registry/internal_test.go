@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -332,4 +333,13 @@ func TestMemoryWrong(t *testing.T) {
 	report, err := reg.VerifyLedger(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, report.Differences)
+}
+
+// A sum that does not fit names no other package.
+func TestCostSum(t *testing.T) {
+	t.Parallel()
+	_, err := costSum(math.MaxInt64, 0)
+	require.ErrorIs(t, err, ErrInvalidData)
+	require.ErrorIs(t, err, money.ErrRange)
+	require.EqualError(t, err, "invalid data: sum of costs: amount out of range")
 }

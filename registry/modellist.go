@@ -2,7 +2,9 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"entgo.io/ent/dialect"
@@ -183,4 +185,40 @@ func lowerASCII(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// nameTaken says, of several models that could not be created, which one exists already: it is asked for when that is
+// known, so that creating models takes no longer. Any other error stays as it is.
+func (r *Registry) nameTaken(ctx context.Context, err error, inputs []ModelInput) error {
+	if !errors.Is(err, ErrConflict) || len(inputs) == 1 {
+		return err
+	}
+	type name struct {
+		provider uuid.UUID
+		model    string
+	}
+	seen := make(map[name]int, len(inputs))
+	for i, in := range inputs {
+		n := name{in.ProviderID, in.ModelID}
+		if first, twice := seen[n]; twice {
+			return fmt.Errorf("%w: models %d and %d are both %q of provider %s", err, first, i, in.ModelID, in.ProviderID)
+		}
+		seen[n] = i
+	}
+	for some := range slices.Chunk(inputs, chunk) {
+		names := make([]string, len(some))
+		for i, in := range some {
+			names[i] = in.ModelID
+		}
+		rows, failed := r.fresh.Model.Query().Where(model.ModelIDIn(names...), model.DeletedAtIsNil()).All(ctx)
+		if failed != nil {
+			return err
+		}
+		for _, m := range rows {
+			if i, ok := seen[name{m.ProviderID, m.ModelID}]; ok {
+				return fmt.Errorf("%w: model %d: %q of provider %s", err, i, m.ModelID, m.ProviderID)
+			}
+		}
+	}
+	return err // another process has deleted it meanwhile
 }

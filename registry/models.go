@@ -140,7 +140,7 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 		return r.audit(ctx, tx, now, entries...)
 	})
 	if err != nil {
-		return nil, err
+		return nil, r.nameTaken(ctx, err, complete)
 	}
 	for _, m := range models {
 		m.Unwrap()

@@ -148,7 +148,7 @@ func (b *basis) modelName(id, provider uuid.UUID) (string, error) {
 		return "", missing("model", id)
 	}
 	if m.provider != provider {
-		return "", fmt.Errorf("%w: the model is another provider's", ErrInvalidData)
+		return "", fmt.Errorf("%w: model %s, %q, is another provider's", ErrInvalidData, id, m.name)
 	}
 	return m.name, nil
 }

@@ -203,7 +203,7 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 			SetNillableAuthMethod(up.AuthMethod).SetNillableDescription(up.Description).
 			SetUpdatedAt(now).Save(ctx)
 		if err != nil {
-			return err
+			return taken(err, "another provider is called %q", value(up.Name))
 		}
 		return r.audit(ctx, tx, now, auditProvider(ActionUpdate, old, p))
 	})

@@ -134,7 +134,7 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 			l.set(update.Mutation())
 		}
 		if group, err = update.Save(ctx); err != nil {
-			return err
+			return taken(err, "another quota group of the provider is called %q", value(up.Name))
 		}
 		return r.audit(ctx, tx, now, auditGroup(ActionUpdate, old, group))
 	})

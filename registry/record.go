@@ -125,7 +125,7 @@ func (r *Registry) doWhole(ctx context.Context, works []work) error {
 func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
 	for stale, overtaken, attempts := false, 0, 0; ; {
 		var b *basis
-		err := r.write(ctx, "commit", func(tx *ent.Client) (err error) {
+		err := r.write(ctx, "", func(tx *ent.Client) (err error) {
 			if attempts++; attempts > 1 && r.db.Dialect() == dialect.Postgres {
 				if err := r.lockRows(ctx, tx, works); err != nil {
 					return err

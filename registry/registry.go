@@ -235,13 +235,22 @@ func (r *Registry) Client() *ent.Client { return r.client }
 //
 // It returns the error of fn as it is, or that of the commit, which can be [ErrUncertain]; when ctx has ended, the error matches that of ctx too.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
+	return r.transact(ctx, steps{"begin transaction", "commit"}, fn)
+}
+
+// steps are what the beginning and the end of a transaction are called in errors; nothing where an operation has a name
+// of its own.
+type steps struct{ begin, commit string }
+
+// transact is InTx.
+func (r *Registry) transact(ctx context.Context, named steps, fn func(tx *Registry) error) error {
 	if r.inTx {
-		return r.savepoint(ctx, fn)
+		return r.savepoint(ctx, named, fn)
 	}
 	rows := &rowDriver{Driver: r.db}
 	tx, err := ent.NewClient(ent.Driver(rows)).Tx(ctx)
 	if err != nil {
-		return translate(ctx, "begin transaction", err)
+		return translate(ctx, named.begin, err)
 	}
 	defer rows.ended.Store(true)
 	open := true
@@ -265,17 +274,17 @@ func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error 
 		}
 		return ended(ctx, err)
 	}
-	return translate(ctx, "commit", tx.Commit())
+	return translate(ctx, named.commit, tx.Commit())
 }
 
 // savepoint is a transaction within a transaction.
-func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) error {
+func (r *Registry) savepoint(ctx context.Context, named steps, fn func(tx *Registry) error) error {
 	exec := func(ctx context.Context, statement string) error {
 		_, err := r.client.ExecContext(ctx, statement)
 		return err
 	}
 	if err := exec(ctx, "SAVEPOINT op"); err != nil {
-		return translate(ctx, "begin transaction", err)
+		return translate(ctx, named.begin, err)
 	}
 	open := true
 	end := func(statements ...string) error {
@@ -298,7 +307,7 @@ func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) e
 	}()
 	err := fn(r)
 	if err == nil {
-		err = translate(ctx, "commit", ctx.Err())
+		err = translate(ctx, named.commit, ctx.Err())
 	}
 	if err != nil {
 		if rollback := undo(); rollback != nil && store.Classify(rollback) != store.Closed {
@@ -306,14 +315,14 @@ func (r *Registry) savepoint(ctx context.Context, fn func(tx *Registry) error) e
 		}
 		return err
 	}
-	return translate(ctx, "commit", end("RELEASE op"))
+	return translate(ctx, named.commit, end("RELEASE op"))
 }
 
 // write runs the body of an operation in a transaction and translates its error. On PostgreSQL the
 // body may run several times, each time in a new transaction after the last one was undone.
 func (r *Registry) write(ctx context.Context, op string, body func(tx *ent.Client) error) error {
 	once := func() error {
-		return r.InTx(ctx, func(tx *Registry) error { return body(tx.client) })
+		return r.transact(ctx, steps{}, func(tx *Registry) error { return body(tx.client) })
 	}
 	if r.inTx {
 		return translate(ctx, op, once())

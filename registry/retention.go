@@ -121,7 +121,7 @@ func (r *Registry) Prune(ctx context.Context, keep Retention) (PruneReport, erro
 		return PruneReport{}, translate(ctx, op, err)
 	}
 	if r.inTx {
-		return PruneReport{}, translate(ctx, op, r.InTx(ctx, func(*Registry) error {
+		return PruneReport{}, translate(ctx, op, r.transact(ctx, steps{}, func(*Registry) error {
 			return fmt.Errorf("%w: inside of a transaction", ErrInvalidData)
 		}))
 	}
@@ -250,7 +250,7 @@ func (p *pruner) transact(ctx context.Context, body func(tx *ent.Client, done *P
 	var done PruneReport
 	err = p.r.db.Retry(ctx, func() error {
 		done = PruneReport{}
-		err := p.r.InTx(ctx, func(tx *Registry) (err error) {
+		err := p.r.transact(ctx, steps{}, func(tx *Registry) (err error) {
 			if tx.db.Dialect() == dialect.Postgres {
 				timeout := fmt.Sprintf("SET LOCAL lock_timeout = %d", pruneLockTimeout.Milliseconds())
 				if _, err := tx.client.ExecContext(ctx, timeout); err != nil {

@@ -62,7 +62,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 			ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label, Limits: limitsOf(old), QuotaGroupID: value(old.QuotaGroupID),
 			Priority: old.Priority, Weight: old.Weight, AllowedModels: old.AllowedModels, DeniedModels: old.DeniedModels,
 		}, now); err != nil {
-			return err
+			return taken(err, "the provider has the new key already")
 		}
 		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
 	})

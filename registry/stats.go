@@ -149,7 +149,7 @@ func costSum(dollars, nanos int64) (money.USD, error) {
 		money.Usage{Quantity: nanos, Rate: million * money.NanoDollar},
 	)
 	if err != nil {
-		return 0, fmt.Errorf("%w: sum of costs: %w", ErrInvalidData, err)
+		return 0, fmt.Errorf("%w: sum of costs: %w", ErrInvalidData, &plainError{err})
 	}
 	return usd, nil
 }

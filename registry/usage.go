@@ -142,7 +142,7 @@ func costOf(tokens meter.Tokens, rates money.Rates) (*money.USD, error) {
 	case errors.Is(err, meter.ErrUnpriced):
 		return nil, nil //nolint:nilnil // an unknown cost is no error
 	case err != nil:
-		return nil, fmt.Errorf("%w: cost: %w", ErrInvalidData, err)
+		return nil, fmt.Errorf("%w: cost: %w", ErrInvalidData, &plainError{err})
 	}
 	return &cost, nil
 }

@@ -136,8 +136,7 @@ func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
 	}
 	config, err := pgx.ParseConfig(name)
 	if _, ok := placeOf(name); err != nil || !ok {
-		return nil, fmt.Errorf("%w: not a URL such as postgres://user:password@host:5432/database"+
-			" (in a password, write %%23 for #, %%2F for /, %%3A for :, %%3F for ? and %%40 for @)", ErrName)
+		return nil, errURL(name)
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
