@@ -89,7 +89,9 @@ func TestPoolPurged(t *testing.T) {
 		}, ErrNoKeyAvailable},
 		"DegradeKey":      {func() error { return r.DegradeKey(ctx, key.ID, "x", time.Hour) }, ErrNotFound},
 		"ResetDailyUsage": {func() error { _, err := r.ResetDailyUsage(ctx); return err }, nil},
-		"UPDATE":          {func() error { return r.exec(ctx, "UPDATE api_keys SET label = 'x' WHERE provider_id = $1", r.provider.ID) }, nil},
+		"UPDATE": {func() error {
+			return r.exec(ctx, "UPDATE api_keys SET label = 'x' WHERE provider_id = $1", r.provider.ID)
+		}, nil},
 	}
 	var all sync.WaitGroup
 	var errs sync.Map

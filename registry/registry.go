@@ -198,18 +198,13 @@ func upToDate(ctx context.Context, db *sql.DB, d migrate.Dialect, mayMigrate boo
 // are called later, or that still wait for their turn to write, return [ErrClosed]. A second
 // Close does nothing. The registry of a transaction cannot be closed: [ErrInvalidData].
 //
-// If the transaction does not end within [WithBusyTimeout], Close returns [ErrBusy] and the registry stays open: call
-// Close again. This is what happens within the function of [Registry.InTx], which Close would wait for.
+// It waits as long as that takes: within the function of [Registry.InTx] it would wait for itself.
 func (r *Registry) Close() error {
 	if r.inTx {
 		return fmt.Errorf("close registry: %w: inside of a transaction", ErrInvalidData)
 	}
 	r.works.Close()
-	err := r.db.Close()
-	if errors.Is(err, store.ErrHeld) {
-		r.works.Reopen()
-	}
-	return translate(context.Background(), "close registry", err)
+	return translate(context.Background(), "close registry", r.db.Close())
 }
 
 // Client returns the Ent client, for walking the graph. It sees everything there is: deleted

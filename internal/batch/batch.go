@@ -79,7 +79,7 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	}
 	select {
 	case q.slots <- struct{}{}:
-	case <-q.closed():
+	case <-q.closing:
 		return ErrClosed
 	case <-tooLong:
 		return ErrBusy
@@ -238,24 +238,6 @@ func (q *Queue[T]) next(cancel context.CancelFunc) []*entry[T] {
 		e.group = g
 	}
 	return batch
-}
-
-// closed returns a channel that Close closes.
-func (q *Queue[T]) closed() <-chan struct{} {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.closing
-}
-
-// Reopen has the queue take items again after Close.
-func (q *Queue[T]) Reopen() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	select {
-	case <-q.closing:
-		q.closing = make(chan struct{})
-	default:
-	}
 }
 
 // Close refuses new items and waits until those that are in the queue have been committed. A second

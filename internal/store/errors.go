@@ -73,11 +73,6 @@ func heldFor(d time.Duration) error {
 	return fmt.Errorf("%w for %s; %s", ErrHeld, d, Mistake)
 }
 
-// stillHeld is heldFor for Close.
-func stillHeld(d time.Duration) error {
-	return fmt.Errorf("%w: call Close after that", heldFor(d))
-}
-
 // errSilent is the error of a connection on which a transaction could not be begun in time.
 var errSilent = errors.New("the server does not answer")
 

@@ -29,9 +29,8 @@ type Postgres struct {
 	mu     sync.Mutex
 	idle   sync.Cond // signalled when active falls to zero
 	active int       // transactions and writes under way
-	closed bool      // nothing more may begin
-	ended  bool      // Close has closed all connections
-	err    error     // what Close returned then
+	closed bool
+	err    error // what Close returned
 }
 
 var _ DB = (*Postgres)(nil)
@@ -73,31 +72,21 @@ func (d fresh) QueryContext(ctx context.Context, query string, args ...any) (*sq
 // Dialect implements dialect.Driver.
 func (*Postgres) Dialect() string { return dialect.Postgres }
 
-// Close waits for the writes that are under way and closes all connections. When they do not end in time, the database
-// stays open, and the error is [ErrHeld]: one may be waiting for Close to return. Calls after one that closed the
-// database return what that did.
+// Close waits for the writes that are under way and closes all connections. Further calls return
+// what the first one did.
 func (d *Postgres) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	late := false
-	timer := time.AfterFunc(d.busyTimeout, func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		late = true
-		d.idle.Broadcast()
-	})
-	defer timer.Stop()
-	for d.closed = true; d.active > 0 && !late; {
+	if d.closed {
+		for d.active > 0 {
+			d.idle.Wait()
+		}
+		return d.err
+	}
+	d.closed = true
+	for d.active > 0 {
 		d.idle.Wait()
 	}
-	switch {
-	case d.ended:
-		return d.err
-	case d.active > 0:
-		d.closed = false
-		return stillHeld(d.busyTimeout)
-	}
-	d.closed, d.ended = true, true
 	d.err = d.primary.Close()
 	if d.replica != nil {
 		d.err = errors.Join(d.err, d.replica.Close())

@@ -27,14 +27,10 @@ type SQLite struct {
 	busyTimeout time.Duration
 
 	reading sync.RWMutex  // held while a snapshot is open, and for ever by Close
+	closing chan struct{} // closed by Close
+	once    sync.Once
 	shared  *sharedMemory // nil: the pools are this one's own
-
-	mu      sync.Mutex
-	closing chan struct{} // closed while Close waits, and for ever when it has closed the database
-
-	ending sync.Mutex // held by Close
-	ended  bool       // Close has closed the database
-	err    error      // what Close returned then
+	err     error         // what Close returned
 }
 
 var _ DB = (*SQLite)(nil)
@@ -122,55 +118,16 @@ func (d *SQLite) State(ctx context.Context, tx entsql.ExecQuerier) (_ State, ok 
 func (*SQLite) Dialect() string { return dialect.SQLite }
 
 // Close waits for the transaction and the snapshots that are open and closes the database. Whoever
-// waits for its turn gets [ErrClosed]. When the transaction does not end in time, the database stays open, and the
-// error is [ErrHeld]: it may be waiting for Close to return. Calls after one that closed the database return what that
-// did.
+// waits for its turn gets [ErrClosed]. Further calls return what the first one did.
 func (d *SQLite) Close() error {
-	d.ending.Lock()
-	defer d.ending.Unlock()
-	if d.ended {
-		return d.err
-	}
-	close(d.leaving())
-	if !d.lastTurn() {
-		d.stay()
-		return stillHeld(d.busyTimeout)
-	}
-	d.reading.Lock()
-	d.ended, d.err = true, d.closePools()
-	<-d.turn
+	d.once.Do(func() {
+		close(d.closing)
+		d.turn <- struct{}{}
+		d.reading.Lock()
+		d.err = d.closePools()
+		<-d.turn
+	})
 	return d.err
-}
-
-// leaving returns a channel that Close closes.
-func (d *SQLite) leaving() chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closing
-}
-
-// stay takes back that the database is being closed.
-func (d *SQLite) stay() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.closing = make(chan struct{})
-}
-
-// lastTurn waits for the turn, and tells whether it came in time.
-func (d *SQLite) lastTurn() bool {
-	select {
-	case d.turn <- struct{}{}:
-		return true
-	default:
-	}
-	late := time.NewTimer(d.busyTimeout)
-	defer late.Stop()
-	select {
-	case d.turn <- struct{}{}:
-		return true
-	case <-late.C:
-		return false
-	}
 }
 
 func (d *SQLite) closePools() error {
@@ -186,16 +143,15 @@ func (d *SQLite) closePools() error {
 // acquire waits for the writer connection, to write or else to read; release hands it on. It returns [ErrHeld] when that
 // takes too long: whoever has the connection may be waiting for this call to return.
 func (d *SQLite) acquire(ctx context.Context, writes bool) (release func(), err error) {
-	leaving := d.leaving()
 	select {
-	case <-leaving:
+	case <-d.closing:
 		return nil, ErrClosed
 	default:
 	}
 	select {
 	case d.turn <- struct{}{}: // nobody waits
 	default:
-		if err := d.queue(ctx, leaving); err != nil {
+		if err := d.queue(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -230,13 +186,13 @@ func (d *SQLite) prepare(ctx context.Context, writes bool) error {
 	return nil
 }
 
-func (d *SQLite) queue(ctx context.Context, leaving <-chan struct{}) error {
+func (d *SQLite) queue(ctx context.Context) error {
 	late := time.NewTimer(d.busyTimeout)
 	defer late.Stop()
 	select {
 	case d.turn <- struct{}{}:
 		return nil
-	case <-leaving:
+	case <-d.closing:
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
@@ -256,7 +212,7 @@ func (d *SQLite) closed(err error) error {
 		return nil
 	}
 	select {
-	case <-d.leaving():
+	case <-d.closing:
 		return errors.Join(ErrClosed, err)
 	default:
 		return err

@@ -38,7 +38,7 @@ type Config struct {
 
 // DB is an open database behind Ent's driver interface.
 type DB interface {
-	dialect.Driver // Close waits for the transactions that are under way; [ErrHeld]: in vain, and it is open as before
+	dialect.Driver // Close waits for the transactions that are under way
 	entsql.ExecQuerier
 	// BeginTx is Tx in the form that Ent asks for.
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error)
