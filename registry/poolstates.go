@@ -57,12 +57,13 @@ var lockLedgerSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+lockModels
 	" SELECT provider_id, previous, patience FROM held, (SELECT set_config('lock_timeout'," +
 	" COALESCE($6, current_setting('lock_timeout')), true) AS patience FROM (SELECT count(*) FROM held) AS all_of_them) AS rows"
 
-// rowPatience is how long a batch waits for a row of a pool that it holds. Whoever has the row without the pool, such as
-// an update through Ent, takes the pool next: the batch gives way, and begins anew with lockRows.
+// rowPatience is how long a batch waits for a row of a pool that it holds, or for a pool of which it holds rows. Whoever
+// has the row without the pool, such as an update through Ent, takes the pool next: the batch gives way, and begins anew
+// with lockRows.
 const rowPatience = "20ms"
 
 // lockRows takes the rows of the pools that works need before the pools themselves, as those do who change rows past
-// the registry: the batch waits in one line with them.
+// the registry: the batch waits in one line with them. Every other attempt does so: a transaction takes the pool first.
 func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, works []work) error {
 	n := needsOf(works)
 	maps.Copy(n.pools, n.providers)
@@ -74,7 +75,8 @@ func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, works []work) e
 			return err
 		}
 	}
-	return nil
+	_, err := tx.ExecContext(ctx, "SELECT set_config('lock_timeout', $1, true)", rowPatience)
+	return err
 }
 
 // lockLedger keeps others from changing the periods of the models that requests are recorded of, and the pools that

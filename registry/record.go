@@ -126,7 +126,7 @@ func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts [
 	for stale, overtaken, attempts := false, 0, 0; ; {
 		var b *basis
 		err := r.write(ctx, "", func(tx *ent.Client) (err error) {
-			if attempts++; attempts > 1 && r.db.Dialect() == dialect.Postgres {
+			if attempts++; attempts%2 == 0 && !r.inTx && r.db.Dialect() == dialect.Postgres {
 				if err := r.lockRows(ctx, tx, works); err != nil {
 					return err
 				}

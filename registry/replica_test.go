@@ -481,24 +481,12 @@ func (r replicas) testNotThere(t *testing.T) {
 		"another one's":  r.primary.URL("postgres"),
 		"other database": r.standby.URL(other),
 	} {
-		begin := time.Now()
-		reg, err := registry.Open(t.Context(), r.primary.URL(database), registry.WithReadReplica(replica))
-		require.NoError(t, err, name)
-		for range 30 {
-			at, err := replicaReads(t.Context(), reg)
-			require.NoError(t, err)
-			require.False(t, at, name)
-			<-time.After(20 * time.Millisecond)
+		opened, closed := time.Hour, time.Hour
+		for try := 0; try < 3 && (opened >= 4*replicaAge || closed >= replicaAge); try++ { // on a machine that is busy
+			opened, closed = r.useWithout(t, database, replica)
 		}
-		for i := range 20 {
-			value := fmt.Sprint(i)
-			require.NoError(t, reg.SetSetting(t.Context(), "kept", value), name)
-			require.Equal(t, value, must(reg.GetSetting(t.Context(), "kept")), name)
-		}
-		require.Less(t, time.Since(begin), 4*replicaAge, "%s: something waits for the replica", name)
-		begin = time.Now()
-		require.NoError(t, reg.Close(), name)
-		require.Less(t, time.Since(begin), replicaAge, "%s: Close waits for the replica", name)
+		require.Less(t, opened, 4*replicaAge, "%s: something waits for the replica", name)
+		require.Less(t, closed, replicaAge, "%s: Close waits for the replica", name)
 	}
 	// It comes later: it is found.
 	proxy := pgProxyTo(t, pgHost(t, r.standby.URL(database)))
@@ -512,6 +500,28 @@ func (r replicas) testNotThere(t *testing.T) {
 	replicaUsed(t, reg, true)
 	require.NoError(t, reg.Close())
 	require.ErrorIs(t, openSecond(reg.GetSetting(t.Context(), "kept")), registry.ErrClosed)
+}
+
+// useWithout reads and writes while there is no replica, and returns how long that took, and Close.
+func (r replicas) useWithout(t *testing.T, database, replica string) (used, closed time.Duration) {
+	t.Helper()
+	begin := time.Now()
+	reg, err := registry.Open(t.Context(), r.primary.URL(database), registry.WithReadReplica(replica))
+	require.NoError(t, err)
+	for range 30 {
+		at, err := replicaReads(t.Context(), reg)
+		require.NoError(t, err)
+		require.False(t, at)
+		<-time.After(20 * time.Millisecond)
+	}
+	for i := range 20 {
+		value := fmt.Sprint(i)
+		require.NoError(t, reg.SetSetting(t.Context(), "kept", value))
+		require.Equal(t, value, must(reg.GetSetting(t.Context(), "kept")))
+	}
+	used, begin = time.Since(begin), time.Now()
+	require.NoError(t, reg.Close())
+	return used, time.Since(begin)
 }
 
 // testLeak opens and closes registries in a process of its own, where nothing else runs.
