@@ -618,6 +618,7 @@ func testListAudit(t *testing.T, e engine) {
 func TestAuditImport(t *testing.T) { eachEngine(t, testAuditImport) }
 
 func testAuditImport(t *testing.T, e engine) {
+	long(t, "the whole catalogue, again and again")
 	t.Parallel()
 	reg, clock := e.setup(t)
 	ctx := t.Context()

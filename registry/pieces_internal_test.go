@@ -32,6 +32,9 @@ type piecesLedger struct {
 // onEach runs a test on a database of each kind that two registries have opened.
 func onEach(t *testing.T, test func(t *testing.T, open func(t *testing.T) (reg, other *Registry))) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: thousands of rows")
+	}
 	t.Parallel()
 	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
 	ring, err := NewKeyring("a", map[string][]byte{"a": slices.Repeat([]byte{'a', 'b'}, KeyringKeySize/2)})

@@ -15,6 +15,7 @@ import (
 func TestUsageReportZones(t *testing.T) { eachEngine(t, testUsageReportZones) }
 
 func testUsageReportZones(t *testing.T, e engine) {
+	long(t, "thousands of requests around changes of clocks")
 	t.Parallel()
 	reg, clock := e.setup(t)
 	ctx := t.Context()

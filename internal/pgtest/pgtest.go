@@ -12,19 +12,29 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 )
 
 // Main runs the tests of a package, for its TestMain, with the temporary files of tests in memory if there is room: a file
-// system takes a quarter of the time that tests of SQLite take. Benchmarks are to see the disk.
+// system takes a quarter of the time that tests of SQLite take. Benchmarks are to see the disk. Unless -parallel says
+// otherwise, four tests run for each processor, because most wait for a server or for a commit.
 func Main(m *testing.M) (code int) {
 	flag.Parse()
+	var err error
 	if dir := home(); dir != "" {
-		if err := os.Setenv("TMPDIR", dir); err != nil {
-			fmt.Fprintln(os.Stderr, "pgtest:", err)
-			return 1
-		}
+		err = os.Setenv("TMPDIR", dir)
+	}
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		err = errors.Join(err, flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0))))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+		return 1
 	}
 	return m.Run()
 }
