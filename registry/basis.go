@@ -116,8 +116,8 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		if err != nil {
 			return nil, err
 		}
-		fits := last != nil &&
-			len(last.periods)+len(last.models)+len(last.keys)+len(last.pools)+len(last.providers)+len(last.states) <= maxRemembered
+		fits := last != nil && len(last.periods)+len(last.models)+len(last.keys)+
+			len(last.pools)+len(last.providers)+len(last.states) <= maxRemembered
 		if fits && (!ok || state.Follows(last.state)) {
 			b = last
 		}

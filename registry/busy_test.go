@@ -84,7 +84,8 @@ func TestRegistryWithinInTx(t *testing.T) {
 // TestRowsLeftOpen writes while rows that were read are left open: the write would wait for their connection for ever.
 func TestRowsLeftOpen(t *testing.T) {
 	t.Parallel()
-	const returning = "INSERT INTO settings (key, value, updated_at) VALUES ('x', '', '2026-01-01'), ('y', '', '2026-01-01') RETURNING key"
+	const returning = "INSERT INTO settings (key, value, updated_at)" +
+		" VALUES ('x', '', '2026-01-01'), ('y', '', '2026-01-01') RETURNING key"
 	for what, of := range map[string]struct{ name, query string }{
 		"read_in_memory":    {":memory:", "SELECT 1"},
 		"written_in_memory": {":memory:", returning},

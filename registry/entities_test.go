@@ -61,8 +61,8 @@ func TestEntities(t *testing.T) {
 	require.Equal(t, methods, slices.Compact(listed))
 }
 
-// TestEntitiesNamed compares the tables of docs/entities.md with the entities of the schema, and what reads and writes those that
-// the registry writes alone with the methods there are.
+// TestEntitiesNamed compares the tables of docs/entities.md with the entities of the schema, and what reads and writes
+// those that the registry writes alone with the methods there are.
 func TestEntitiesNamed(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../docs/entities.md")
@@ -80,7 +80,8 @@ func TestEntitiesNamed(t *testing.T) {
 	for _, file := range files {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, match := range regexp.MustCompile(`(?m)^type (\w+) struct\{ ent\.Schema \}`).FindAllStringSubmatch(string(source), -1) {
+		entity := regexp.MustCompile(`(?m)^type (\w+) struct\{ ent\.Schema \}`)
+		for _, match := range entity.FindAllStringSubmatch(string(source), -1) {
 			entity := strings.ToLower(match[1])
 			if entity == "modelfamily" {
 				entity = "family"

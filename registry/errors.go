@@ -107,9 +107,9 @@ var kinds = map[store.Kind]error{
 	store.Exhausted:   ErrExhausted,
 }
 
-// translate is the one place where errors from below become this package's. It puts the
-// operation before the text and keeps the cause; an error that is ours already stays as it is. When
-// the context has ended, the error matches the context's too. Without an operation, that of a caller is to come before it.
+// translate is the one place where errors from below become this package's. It puts the operation before the text and
+// keeps the cause; an error that is ours already stays as it is. When the context has ended, the error matches the
+// context's too. Without an operation, that of a caller is to come before it.
 func translate(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil

@@ -22,16 +22,16 @@ import (
 //	                  tries it, likewise
 //	server, timeout, bad_request   not at all
 //
-// Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure of the
-// same class that follows the last one's end, until a request succeeds. Failures in between of the classes that do not count,
-// which are server, timeout and bad_request, do not end the counting. One of another class that counts does, and begins its
-// own: keys count for one class at a time. A key that one request tries is out for the others until that has ended, or its
-// lease expires. Where the provider does say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota
-// group is out with its key, but for auth.
+// Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure
+// of the same class that follows the last one's end, until a request succeeds. A failure of server, timeout or
+// bad_request in between does not end the counting. A failure of another class that counts begins a new one. A key
+// that one request tries is out for all others until that request has ended or its lease expires. Where the provider
+// does say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota group is out with
+// its key, but for auth.
 //
-// When at least three accounts, and at least half of those that are in use, fail alike within ten seconds and none has succeeded
-// since, it is the provider's incident: the provider cools down for 5 s, up to 5 min and a quarter more, and no key is out for it. A key
-// without a group is an account.
+// When at least three accounts, and at least half of those that are in use, fail alike within ten seconds and none has
+// succeeded since, it is the provider's incident: the provider cools down for 5 s, up to 5 min and a quarter more, and
+// no key is out for it. A key without a group is an account.
 type FailureClass string
 
 // The classes.
@@ -66,9 +66,10 @@ type Diagnosis struct {
 // Classifier tells what a failure says of a key. It must be safe for concurrent use.
 type Classifier func(f Failure, now time.Time) Diagnosis
 
-// Classify is the [Classifier] that is used unless [WithClassifier] sets another: by status, headers, and the error codes of
-// OpenAI, Anthropic, Google, AWS and those that speak like them. Its Reason holds the status and the code, and nothing else of
-// the answer: providers repeat keys in their messages. Its Until is at most a day ahead; [WithMaxRetryAfter] changes that for the registry.
+// Classify is the [Classifier] that is used unless [WithClassifier] sets another: by status, headers, and the error
+// codes of OpenAI, Anthropic, Google, AWS and those that speak like them. Its Reason holds the status and the code,
+// and nothing else of the answer: providers repeat keys in their messages. Its Until is at most a day ahead;
+// [WithMaxRetryAfter] changes that for the registry.
 func Classify(f Failure, now time.Time) Diagnosis {
 	return classifyWithin(maxRetryAfter)(f, now)
 }
@@ -88,8 +89,9 @@ const (
 	longestRetryAfter = 365 * day
 )
 
-// WithMaxRetryAfter sets for how long at the most a provider's answer takes a key out of use, whatever its Retry-After and other
-// headers and its body say: a second to 365 days. It does not bound what a [Classifier] of yours returns. Defaults to a day.
+// WithMaxRetryAfter sets for how long at the most a provider's answer takes a key out of use, whatever its Retry-After
+// and other headers and its body say: a second to 365 days. It does not bound what a [Classifier] of yours returns.
+// Defaults to a day.
 func WithMaxRetryAfter(most time.Duration) Option {
 	return func(c *config) error {
 		if most < time.Second || most > longestRetryAfter {
@@ -100,8 +102,8 @@ func WithMaxRetryAfter(most time.Duration) Option {
 	}
 }
 
-// WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does not
-// know. What it returns is refused with [ErrInvalidData] unless the class is one of the six.
+// WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does
+// not know. What it returns is refused with [ErrInvalidData] unless the class is one of the six.
 func WithClassifier(classify Classifier) Option {
 	return func(c *config) error {
 		if classify == nil {
@@ -208,8 +210,8 @@ func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry
 	return k.degrade(d, until, fresh, o.now)
 }
 
-// countFailure counts a failure of a class that puts keys out, and returns how many of that class have followed each other.
-// Of requests that were under way together, only the first failure is fresh and counts.
+// countFailure counts a failure of a class that puts keys out, and returns how many of that class have followed each
+// other. Of requests that were under way together, only the first failure is fresh and counts.
 func (k *poolKey) countFailure(class FailureClass, o leaseOutcome) (n int, fresh bool) {
 	fresh = k.countedAt == nil || !o.acquired.Before(*k.countedAt)
 	if k.countedClass == class {
@@ -253,8 +255,8 @@ func (k *poolKey) degrade(d Diagnosis, until time.Time, fresh bool, now time.Tim
 	return []auditEntry{{action: ActionDegrade, entity: EntityAPIKey, id: k.id.String(), before: before, after: k.state()}}
 }
 
-// isIncident tells whether so many accounts have failed alike that it is none of them: all failures since the last success
-// of any key count. Keys of a group are one account.
+// isIncident tells whether so many accounts have failed alike that it is none of them: all failures since the last
+// success of any key count. Keys of a group are one account.
 func (p *pool) isIncident(class FailureClass, now time.Time) bool {
 	since := now.Add(-incidentWithin)
 	for _, k := range p.keys {
@@ -279,8 +281,8 @@ func (p *pool) isIncident(class FailureClass, now time.Time) bool {
 	return len(alike) >= incidentAccounts && 2*len(alike) >= len(inUse)
 }
 
-// coolDown begins the provider's incident, or goes on with it, and takes back what the failures did to keys. What was before
-// stays.
+// coolDown begins the provider's incident, or goes on with it, and takes back what the failures did to keys. What was
+// before stays.
 func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
 	until := minTime(store.Time(d.Until), now.Add(cooling.most+cooling.most/4))
 	if !p.cools(now) {

@@ -157,8 +157,8 @@ func (r *Registry) UpdateFamily(
 }
 
 // DeleteFamily removes a family of a live provider for good: a family is a label, and its models, deleted ones too,
-// lose it and nothing else. The audit trail keeps which ones they were. That is one transaction, in which others wait to
-// write; of a family of 5,000 models, for some 0.7 s. It returns [ErrNotFound].
+// lose it and nothing else. The audit trail keeps which ones they were. That is one transaction, in which others wait
+// to write; of a family of 5,000 models, for some 0.7 s. It returns [ErrNotFound].
 func (r *Registry) DeleteFamily(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete family %s", id), func(tx *ent.Client) error {
 		family, err := tx.ModelFamily.Query().Where(modelfamily.ID(id), familyIsShown).Only(ctx)

@@ -43,8 +43,8 @@ func (h ProviderHealth) Alert() bool {
 	return h.Keys > 0 && h.Usable == 0 && h.OpensAt.IsZero() && h.Unusable[KeyBusy]+h.Unusable[KeyProbed] == 0 || len(h.Unreadable) > 0
 }
 
-// PoolHealth returns how the pools of all live providers are now, by name. It changes nothing. It is a report and no page: it
-// has a row for each live provider, and is read as a whole, to see whether any of them needs somebody.
+// PoolHealth returns how the pools of all live providers are now, by name. It changes nothing. It is a report and no
+// page: it has a row for each live provider, and is read as a whole, to see whether any of them needs somebody.
 func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 	const op = "pool health"
 	providers, err := r.fresh.Provider.Query().Where(provider.DeletedAtIsNil()).Order(provider.ByName()).All(ctx)
@@ -97,7 +97,8 @@ func (p *pool) health(now time.Time) ProviderHealth {
 	return h
 }
 
-// unreadable returns the live keys of providers that are sealed and do not open. Without a keyring there is nothing to try.
+// unreadable returns the live keys of providers that are sealed and do not open. Without a keyring there is nothing to
+// try.
 func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[uuid.UUID][]UnreadableKey, error) {
 	found := map[uuid.UUID][]UnreadableKey{}
 	if r.vault.ring == nil {

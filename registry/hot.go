@@ -19,8 +19,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 )
 
-// Here, in ledger.go, basis.go and poolrows.go is the SQL that is written by hand, because Ent, which builds a statement anew for
-// each call, was measurably in the way: the choice of a key, and what a batch of usage and leases reads and writes.
+// Here, in ledger.go, basis.go and poolrows.go is the SQL that is written by hand, because Ent, which builds a
+// statement anew for each call, was measurably in the way: the choice of a key, and what a batch of usage and leases
+// reads and writes.
 
 // hot is what leastUsedKey needs.
 type hot struct {
@@ -92,8 +93,8 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	return &key, nil
 }
 
-// cellsOf returns what the columns of a key are scanned into, in the order of apikey.Columns: Ent gives the fields the same
-// order.
+// cellsOf returns what the columns of a key are scanned into, in the order of apikey.Columns: Ent gives the fields the
+// same order.
 func cellsOf(key *ent.APIKey) []any {
 	cells, fields := make([]any, 0, len(apikey.Columns)), make([]fieldCell, len(apikey.Columns))
 	for _, field := range reflect.ValueOf(key).Elem().Fields() {
@@ -112,8 +113,8 @@ func cellsOf(key *ent.APIKey) []any {
 	return cells
 }
 
-// fieldCell is scanned into a field as Ent does it: NULL is the zero value, bytes are as they are, and what is no column's
-// type is JSON.
+// fieldCell is scanned into a field as Ent does it: NULL is the zero value, bytes are as they are, and what is no
+// column's type is JSON.
 type fieldCell struct{ reflect.Value }
 
 // Scan implements database/sql's Scanner.

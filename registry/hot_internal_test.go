@@ -17,8 +17,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// TestLeastUsedKey compares the row that hot.go reads with Ent's, field by field, where no column has its default, a new one
-// neither.
+// TestLeastUsedKey compares the row that hot.go reads with Ent's, field by field, where no column has its default, a
+// new one neither.
 func TestLeastUsedKey(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) string{
@@ -51,7 +51,8 @@ func TestLeastUsedKey(t *testing.T) {
 	}
 }
 
-// requireNullIsZero scans a row in which every column is NULL over a key: a new column may be NULL whose field is no pointer.
+// requireNullIsZero scans a row in which every column is NULL over a key: a new column may be NULL whose field is no
+// pointer.
 func requireNullIsZero(t *testing.T, reg *Registry, over *ent.APIKey) {
 	t.Helper()
 	row := "SELECT NULL" + strings.Repeat(", NULL", len(apikey.Columns)-1)
@@ -62,8 +63,8 @@ func requireNullIsZero(t *testing.T, reg *Registry, over *ent.APIKey) {
 	requireSameFields(t, new(ent.APIKey), &got)
 }
 
-// fullAndBareKey returns, as Ent reads them, a key in which nothing has its default but what keeps a key from being used, and the
-// only key of another provider, in which all has.
+// fullAndBareKey returns, as Ent reads them, a key in which nothing has its default but what keeps a key from being
+// used, and the only key of another provider, in which all has.
 func fullAndBareKey(t *testing.T, reg *Registry) (full, bare *ent.APIKey) {
 	t.Helper()
 	ctx := t.Context()

@@ -104,8 +104,8 @@ func (r *Registry) CreateModel(ctx context.Context, in ModelInput) (*ent.Model, 
 	return models[0], nil
 }
 
-// CreateModels creates all models, in their order, or none of them: on SQLite others wait to write meanwhile, some
-// 0.3 ms for each. [Registry.ImportCatalog] keeps nobody waiting so long. Its errors are those of [Registry.CreateModel];
+// CreateModels creates all models, in their order, or none of them: on SQLite others wait to write meanwhile, some 0.3
+// ms for each. [Registry.ImportCatalog] keeps nobody waiting so long. Its errors are those of [Registry.CreateModel];
 // the faults of all inputs are named at once.
 func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (models []*ent.Model, err error) {
 	var f faults

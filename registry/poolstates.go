@@ -55,11 +55,11 @@ var lockLedgerSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+lockModels
 	" OR id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($5 AS text[]) AS uuid[]))))") +
 	" RETURNING provider_id, previous)" +
 	" SELECT provider_id, previous, patience FROM held, (SELECT set_config('lock_timeout'," +
-	" COALESCE($6, current_setting('lock_timeout')), true) AS patience FROM (SELECT count(*) FROM held) AS all_of_them) AS rows"
+	" COALESCE($6, current_setting('lock_timeout')), true) AS patience" +
+	" FROM (SELECT count(*) FROM held) AS all_of_them) AS rows"
 
-// rowPatience is how long a batch waits for a row of a pool that it holds, or for a pool of which it holds rows. Whoever
-// has the row without the pool, such as an update through Ent, takes the pool next: the batch gives way, and begins anew
-// with lockRows.
+// rowPatience bounds two waits of a batch: for a row while it holds the pool, and for the pool while it holds rows. An
+// update through Ent takes the row first, and then the pool. The batch gives way to it and begins anew with lockRows.
 const rowPatience = "20ms"
 
 // lockRows takes the rows of the pools that works need before the pools themselves, as those do who change rows past
@@ -68,8 +68,9 @@ func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, works []work) e
 	n := needsOf(works)
 	maps.Copy(n.pools, n.providers)
 	for _, table := range []string{apikey.Table, quotagroup.Table} {
-		_, err := tx.ExecContext(ctx, "SELECT 1 FROM "+table+" WHERE provider_id = ANY(CAST(CAST($1 AS text[]) AS uuid[]))"+
-			" OR provider_id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($2 AS text[]) AS uuid[])))"+
+		_, err := tx.ExecContext(ctx, "SELECT 1 FROM "+table+
+			" WHERE provider_id = ANY(CAST(CAST($1 AS text[]) AS uuid[])) OR provider_id IN"+
+			" (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($2 AS text[]) AS uuid[])))"+
 			" ORDER BY id FOR NO KEY UPDATE", texts(n.pools), texts(n.keys))
 		if err != nil {
 			return err
@@ -81,8 +82,8 @@ func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, works []work) e
 
 // lockLedger keeps others from changing the periods of the models that requests are recorded of, and the pools that
 // the works need, until the transaction ends. Models have locks of their own, so that the catalogue may change
-// meanwhile. The basis forgets the pools that somebody else has changed, and those of providers that are gone. It returns
-// the providers whose pools are held. SQLite has locked everything.
+// meanwhile. The basis forgets the pools that somebody else has changed, and those of providers that are gone. It
+// returns the providers whose pools are held. SQLite has locked everything.
 func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n needs) (map[uuid.UUID]bool, error) {
 	held, keys := maps.Clone(n.pools), map[uuid.UUID]bool{}
 	maps.Copy(held, n.providers)
@@ -98,7 +99,7 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 		setting, patience = "", nil
 	}
 	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys), patience}
-	taken := map[uuid.UUID]bool{}
+	got := map[uuid.UUID]bool{}
 	err := scanRows(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var found *uuid.UUID
@@ -109,16 +110,16 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 		if found == nil || b.states[id] != *found {
 			b.forgetPool(id)
 		}
-		b.states[id], taken[id] = state, true
+		b.states[id], got[id] = state, true
 		return nil
 	})
 	for id := range held {
-		if !taken[id] {
+		if !got[id] {
 			b.forgetPool(id)
 			delete(b.states, id)
 		}
 	}
-	return taken, err
+	return got, err
 }
 
 // texts returns ids in a form that can be sent to a server, or a pooler, that does not know yet what they are.

@@ -29,7 +29,8 @@ func TestPoolMoved(t *testing.T) {
 			return r.exec(ctx, "UPDATE quota_groups SET provider_id = $1", to.ProviderID)
 		},
 		"leases": func(r *remembering, to *ent.APIKey, lease *Lease) error {
-			return r.exec(ctx, "UPDATE key_leases SET api_key_id = $1, quota_group_id = NULL WHERE id = $2", to.ID, lease.ID)
+			const update = "UPDATE key_leases SET api_key_id = $1, quota_group_id = NULL WHERE id = $2"
+			return r.exec(ctx, update, to.ID, lease.ID)
 		},
 	} {
 		r := newRemembering(t)
@@ -42,7 +43,8 @@ func TestPoolMoved(t *testing.T) {
 	its := r.elsewhere(t)
 	moved := AcquireInput{ProviderID: its.ProviderID, Exclude: []uuid.UUID{its.ID}, TTL: time.Hour}
 	r.lease(t)
-	require.NoError(t, r.exec(ctx, "UPDATE api_keys SET provider_id = $1, quota_group_id = NULL WHERE id = $2", its.ProviderID, r.key.ID))
+	const update = "UPDATE api_keys SET provider_id = $1, quota_group_id = NULL WHERE id = $2"
+	require.NoError(t, r.exec(ctx, update, its.ProviderID, r.key.ID))
 	_, err := r.other.AcquireKey(ctx, moved)
 	require.NoError(t, err)
 	require.NoError(t, r.ObserveHeaders(ctx, r.key.ID, http.Header{"Retry-After": {"60"}}))
@@ -103,7 +105,8 @@ func TestPoolPurged(t *testing.T) {
 			all.Go(func() { errs.Store(name, c.call()) })
 		}
 		require.Eventually(t, func() bool {
-			rows, err := r.client.QueryContext(ctx, "SELECT 1 FROM pg_locks WHERE NOT granted")
+			rows, err := r.client.QueryContext(ctx, "SELECT 1 FROM pg_stat_activity"+
+				" WHERE datname = current_database() AND wait_event_type = 'Lock'")
 			require.NoError(t, err)
 			n := 0
 			for ; rows.Next(); n++ {
@@ -121,8 +124,8 @@ func TestPoolPurged(t *testing.T) {
 	}
 }
 
-// TestPoolBesideEnt leases keys that somebody updates through Ent's client meanwhile, who takes the row before the pool:
-// neither waits for the other in vain.
+// TestPoolBesideEnt leases keys that somebody updates through Ent's client meanwhile, who takes the row before the
+// pool: neither waits for the other in vain.
 func TestPoolBesideEnt(t *testing.T) {
 	t.Parallel()
 	r := newRemembering(t)
@@ -155,21 +158,23 @@ func TestPoolTrigger(t *testing.T) {
 	r := newRemembering(t)
 	ctx := t.Context()
 	require.NoError(t, r.exec(ctx, "CREATE TABLE mine (provider_id uuid)"))
-	require.NoError(t, r.exec(ctx, "CREATE TRIGGER mine AFTER TRUNCATE ON mine FOR EACH STATEMENT EXECUTE FUNCTION pool_changed()"))
+	require.NoError(t, r.exec(ctx, "CREATE TRIGGER mine AFTER TRUNCATE ON mine"+
+		" FOR EACH STATEMENT EXECUTE FUNCTION pool_changed()"))
 	require.ErrorContains(t, r.exec(ctx, "TRUNCATE mine"), "pool_changed is not for table mine")
 	require.ErrorIs(t, r.InTx(ctx, func(tx *Registry) error {
 		_, err := tx.client.ExecContext(ctx, "SET LOCAL ROLE pg_monitor") // one that has no rights here
 		require.NoError(t, err)
 		_, err = tx.client.ExecContext(ctx, "CREATE TEMP TABLE mine (provider_id uuid)")
 		require.NoError(t, err)
-		const trigger = "CREATE TRIGGER mine AFTER TRUNCATE ON pg_temp.mine FOR EACH STATEMENT EXECUTE FUNCTION public.pool_changed()"
+		const trigger = "CREATE TRIGGER mine AFTER TRUNCATE ON pg_temp.mine" +
+			" FOR EACH STATEMENT EXECUTE FUNCTION public.pool_changed()"
 		_, err = tx.client.ExecContext(ctx, trigger)
 		require.ErrorContains(t, err, "permission denied for function public.pool_changed")
 		return errors.ErrUnsupported
 	}), errors.ErrUnsupported)
 }
 
-// TestMemoryIsBounded asks for keys of providers that there are not, again and again.
+// TestMemoryIsBounded asks again and again for keys of unknown providers.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	reg, err := Open(t.Context(), ":memory:")

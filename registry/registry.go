@@ -68,13 +68,13 @@ type Registry struct {
 // tables are made in the first schema of the search_path. Of several hosts the one that can be
 // written to is used, also after it has changed.
 //
-// It returns [ErrInvalidData] for an invalid name: a directory, a path whose folder does not exist, a database that the
-// server does not have, other parameters, control characters, the keyword form host=... dbname=..., or sqlite:...; and for a file
-// that does not exist [WithoutMigration]; [ErrSchema] for a database that is newer than this program, belongs
-// to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly],
-// [ErrDiskFull], [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]; and [ErrKeyring] if the keyring of
-// [WithKeyring] is not that of the database. A database that is refused is not changed, but for migrations where the keyring
-// is the reason. ErrDenied of a role names all that it lacks, as GRANTs. No error holds a password.
+// It returns [ErrInvalidData] for an invalid name: a directory, a path whose folder does not exist, a database that
+// the server does not have, other parameters, control characters, the keyword form host=... dbname=..., or sqlite:...;
+// and for a file that does not exist [WithoutMigration]; [ErrSchema] for a database that is newer than this program,
+// belongs to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly], [ErrDiskFull],
+// [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]; and [ErrKeyring] if the keyring of [WithKeyring] is
+// not that of the database. A database that is refused is not changed, but for migrations where the keyring is the
+// reason. ErrDenied of a role names all that it lacks, as GRANTs. No error holds a password.
 func Open(ctx context.Context, name string, options ...Option) (*Registry, error) {
 	cfg, err := configure(options)
 	if err != nil {
@@ -228,7 +228,8 @@ func (r *Registry) Client() *ent.Client { return r.client }
 // each other are no standstill: one of them gets [ErrBusy], with nothing done, and may be run again.
 // It is not run again by itself, because fn may do more than use the database.
 //
-// It returns the error of fn as it is, or that of the commit, which can be [ErrUncertain]; when ctx has ended, the error matches that of ctx too.
+// It returns the error of fn as it is, or that of the commit, which can be [ErrUncertain]; when ctx has ended, the
+// error matches that of ctx too.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
 	return r.transact(ctx, steps{"begin transaction", "commit"}, fn)
 }

@@ -85,8 +85,8 @@ func (r replicas) pause(t *testing.T) (resume func()) {
 	return func() { pgRun(t, url, "SELECT pg_wal_replay_resume()") }
 }
 
-// replicaLoad reads settings from several goroutines, every five milliseconds, until stop, which returns how many reads there
-// were and how long the longest took. None may fail.
+// replicaLoad reads settings from several goroutines, every five milliseconds, until stop, which returns how many
+// reads there were and how long the longest took. None may fail.
 func replicaLoad(t *testing.T, reg *registry.Registry) (stop func() (reads int64, longest time.Duration)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

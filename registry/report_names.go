@@ -58,7 +58,8 @@ func (r *Registry) nameDifferences(ctx context.Context, all []Difference) error 
 	)
 	for i := range all {
 		d := &all[i]
-		d.Model, d.KeyLabel, d.KeyPrefix = names[d.ModelID].Model, names[d.APIKeyID].KeyLabel, names[d.APIKeyID].KeyPrefix
+		key := names[d.APIKeyID]
+		d.Model, d.KeyLabel, d.KeyPrefix = names[d.ModelID].Model, key.KeyLabel, key.KeyPrefix
 	}
 	return err
 }

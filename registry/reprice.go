@@ -36,16 +36,17 @@ type RepriceReport struct {
 // context size. Usage whose price is still in effect is left alone, and so is usage for which the price of its
 // time lacks a rate.
 //
-// A request that has its event still is priced by its own time and rounded by itself. Where events are gone, a quarter of
-// an hour is priced as a whole, by the price in effect at its beginning, and where quarters are gone, a UTC day:
-// its tokens at that price's rates, rounded once. A period in which its own price is in effect at least for a
-// part stays at that.
+// A request that has its event still is priced by its own time and rounded by itself. Where events are gone, a quarter
+// of an hour is priced as a whole, by the price in effect at its beginning, and where quarters are gone, a UTC day:
+// its tokens at that price's rates, rounded once. A period in which its own price is in effect at least for a part
+// stays at that.
 //
-// It goes through the usage by time, in pieces of some thousand requests. Each piece is a transaction that moves events,
-// periods and totals together, and leaves an entry of its difference in the audit trail. Others read and record between
-// two pieces: they see what lies before at the new price, and what lies after at the old one, in a ledger without
-// differences. After an error, what was done stays done and is in the report, and another call goes on there. Within
-// a transaction it is one piece, and all is undone on an error. A dry run writes nothing and keeps no writer waiting.
+// It goes through the usage by time, in pieces of some thousand requests. Each piece is a transaction that moves
+// events, periods and totals together, and leaves an entry of its difference in the audit trail. Others read and
+// record between two pieces: they see what lies before at the new price, and what lies after at the old one, in a
+// ledger without differences. After an error, what was done stays done and is in the report, and another call goes on
+// there. Within a transaction it is one piece, and all is undone on an error. A dry run writes nothing and keeps no
+// writer waiting.
 //
 // It returns [ErrInvalidData], also for a cost that does not fit; [ErrNotFound]; or [ErrCorrupt] for quarters that
 // are not the sum of their events.
@@ -68,8 +69,8 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceReport,
 	return p.report, err
 }
 
-// target returns the price that usage of a stretch of time moves to: none if its own is in effect then, or if there is no
-// other.
+// target returns the price that usage of a stretch of time moves to: none if its own is in effect then, or if there is
+// no other.
 func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price) {
 	own := p.prices[from]
 	if own == nil {
@@ -124,10 +125,10 @@ type UnpricedModel struct {
 	First, Last time.Time // first instant of the first UTC day with such a request, and first instant after the last
 }
 
-// UnpricedUsage returns the models, live or deleted, that were used without a price for what was used: those with the most
-// such requests first. To price them, set their price with an effective time: [Registry.UpdateModelPricing]. It is a report
-// and no page: it has a row for each such model at the most, few beside the days that it adds up, and its order is known
-// when all have been.
+// UnpricedUsage returns the models, live or deleted, that were used without a price for what was used: those with the
+// most such requests first. To price them, set their price with an effective time: [Registry.UpdateModelPricing]. It
+// is a report and no page: it has a row for each such model at the most, few beside the days that it adds up, and its
+// order is known when all have been.
 func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	var rows []UnpricedModel
 	// A CROSS JOIN, because SQLite then goes by models, and so by the index.

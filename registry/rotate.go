@@ -24,12 +24,13 @@ type KeyRotation struct {
 	Overlap time.Duration
 }
 
-// RotateAPIKey replaces a live key by another one of the same provider, label, limits, group, priority, weight and models, and returns that. The old key expires when
-// the overlap is over: it stays in lists, and calls that were made with it are recorded as its own. A key that expires already is
-// replaced too, and expires at the earlier instant of the two; it does not count among the [MaxKeysPerProvider].
+// RotateAPIKey replaces a live key by another one of the same provider, label, limits, group, priority, weight and
+// models, and returns that. The old key expires when the overlap is over: it stays in lists, and calls that were made
+// with it are recorded as its own. A key that expires already is replaced too, and expires at the earlier instant of
+// the two; it does not count among the [MaxKeysPerProvider].
 //
-// It returns [ErrNotFound], and the errors of AddAPIKey; [ErrInvalidData] also for a keyless key and for an overlap that is
-// negative or too long.
+// It returns [ErrNotFound], and the errors of AddAPIKey; [ErrInvalidData] also for a keyless key and for an overlap
+// that is negative or too long.
 func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotation) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("rotate API key %s", id)
 	var f faults
@@ -88,15 +89,15 @@ type KeyringReport struct {
 // resealBatch is how many API keys a transaction of RotateKeyring seals.
 const resealBatch = 100
 
-// RotateKeyring wraps the data keys with the keyring's current key, so that its other keys are needed no more; give all
-// processes the new keyring before. With DataKey it also seals the API keys anew, in small transactions, by a new data key,
-// or, if an earlier call was interrupted, by the one it had made: call it again until Left is 0. Everything else goes on
-// meanwhile, in other processes too: while the keyring unwraps data keys nobody waits; while it wraps one again or a new one, those
-// who change the catalogue or keys do, on SQLite all who write. A transaction that seals holds back those who use keys of its
-// providers.
+// RotateKeyring wraps the data keys with the keyring's current key, so that its other keys are needed no more; give
+// all processes the new keyring before. With DataKey it also seals the API keys anew, in small transactions, by a new
+// data key, or, if an earlier call was interrupted, by the one it had made: call it again until Left is 0. Everything
+// else goes on meanwhile, in other processes too: while the keyring unwraps data keys nobody waits; while it wraps one
+// again or a new one, those who change the catalogue or keys do, on SQLite all who write. A transaction that seals
+// holds back those who use keys of its providers.
 //
-// It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API key
-// that does not open, which is left as it is; the report says what was done before an error.
+// It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API
+// key that does not open, which is left as it is; the report says what was done before an error.
 func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotation) (report KeyringReport, err error) {
 	const op = "rotate keyring"
 	var newest uuid.UUID
@@ -171,7 +172,8 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 }
 
 // poolsOfKeys are those of some keys, for holdPools.
-const poolsOfKeys = "id IN (SELECT provider_id FROM " + apikey.Table + " WHERE id = ANY(CAST(CAST($1 AS text[]) AS uuid[])))"
+const poolsOfKeys = "id IN (SELECT provider_id FROM " + apikey.Table +
+	" WHERE id = ANY(CAST(CAST($1 AS text[]) AS uuid[])))"
 
 // reseal seals API keys by a data key that others have sealed. It returns why some do not open.
 func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
@@ -230,7 +232,8 @@ type resealed struct {
 
 // resealPiece seals API keys after an id. It keeps others from the pools of these keys alone.
 func (r *Registry) resealPiece(ctx context.Context, tx *ent.Client, by, after uuid.UUID) (p resealed, err error) {
-	p.ids, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(after)).Order(apikey.ByID()).Limit(resealBatch).IDs(ctx)
+	p.ids, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(after)).
+		Order(apikey.ByID()).Limit(resealBatch).IDs(ctx)
 	if err != nil || len(p.ids) == 0 {
 		return p, err
 	}

@@ -15,9 +15,9 @@ import (
 )
 
 // UndeleteProvider takes DeleteProvider back, together with the models and keys that were deleted with it, at the same
-// instant, and returns the provider. What was deleted before stays deleted. A live provider stays as it is. That is one
-// transaction, in which others wait to write; of a provider with 5,000 models, for some 0.7 s. It returns [ErrConflict],
-// changing nothing, when another live provider has the name, or [ErrNotFound].
+// instant, and returns the provider. What was deleted before stays deleted. A live provider stays as it is. That is
+// one transaction, in which others wait to write; of a provider with 5,000 models, for some 0.7 s. It returns
+// [ErrConflict], changing nothing, when another live provider has the name, or [ErrNotFound].
 func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (p *ent.Provider, err error) {
 	err = r.writeAlone(ctx, fmt.Sprintf("undelete provider %s", id), func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {

@@ -43,7 +43,7 @@ type Difference struct {
 	Field       string // the column; empty: the row
 	Want, Have  string // histograms in hex, their first 64 bytes
 
-	Model               string // the provider's name for the model, deleted or not; empty where there is none
+	Model               string // the provider's name for it, also of a deleted one; empty without ModelID
 	KeyLabel, KeyPrefix string // of the key, deleted or not; empty likewise
 }
 

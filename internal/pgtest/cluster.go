@@ -95,8 +95,8 @@ func newCluster(bin string, life int, note string) (*Cluster, error) {
 }
 
 // home returns where databases are made; empty: where temporary files are. It is in memory, if there is room, because
-// file systems take most of the time that new databases take. A process that is killed leaves its files there as it does
-// on a disk, for the machine goes on. Benchmarks are to see the disk.
+// file systems take most of the time that new databases take. A process that is killed leaves its files there as it
+// does on a disk, for the machine goes on. Benchmarks are to see the disk.
 func home() string {
 	bench := flag.Lookup("test.bench")
 	if bench != nil && bench.Value.String() != "" || !inMemory() {

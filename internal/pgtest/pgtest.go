@@ -18,9 +18,9 @@ import (
 	"testing"
 )
 
-// Main runs the tests of a package, for its TestMain, with the temporary files of tests in memory if there is room: a file
-// system takes a quarter of the time that tests of SQLite take. Benchmarks are to see the disk. Unless -parallel says
-// otherwise, four tests run for each processor, because most wait for a server or for a commit.
+// Main runs the tests of a package, for its TestMain, with the temporary files of tests in memory if there is room: a
+// file system takes a quarter of the time that tests of SQLite take. Benchmarks are to see the disk. Unless -parallel
+// says otherwise, four tests run for each processor, because most wait for a server or for a commit.
 func Main(m *testing.M) (code int) {
 	flag.Parse()
 	var err error
@@ -64,8 +64,8 @@ func Database(tb testing.TB, key string, fill func(ctx context.Context, url stri
 	return url
 }
 
-// Server returns a server of the test's own, which is gone after the test. The test is skipped when there is no PostgreSQL,
-// and under -short, because it takes seconds to start a server and to stop it.
+// Server returns a server of the test's own, which is gone after the test. The test is skipped when there is no
+// PostgreSQL, and under -short, because it takes seconds to start a server and to stop it.
 func Server(tb testing.TB, settings ...string) *Cluster {
 	tb.Helper()
 	if testing.Short() {

@@ -202,8 +202,8 @@ func IsLockTimeout(err error) bool {
 	return errors.As(err, &postgresErr) && postgresErr.Code == "55P03"
 }
 
-// providerOfPool is the foreign key that refuses the lock of a pool when its provider was purged while it was waited for:
-// whoever looks again does not see the provider.
+// providerOfPool is the foreign key of a pool's lock. It refuses the lock when the provider was purged during the wait;
+// another attempt no longer sees the provider.
 const providerOfPool = "pool_states_providers_pool_state"
 
 // classifyPostgres goes by the codes of postgresql.org/docs/current/errcodes-appendix.html.

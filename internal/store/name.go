@@ -93,7 +93,7 @@ func ParseName(name string) (Name, error) {
 	return n, err
 }
 
-// breaksLine tells whether a character is a control character or separates lines.
+// breaksLine reports control characters and separators of lines.
 func breaksLine(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }
 
 // refusePath returns an error for a name that means a server and that SQLite would take for a path.

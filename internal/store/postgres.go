@@ -256,7 +256,7 @@ func (c *canceler) HandleUnwatchAfterCancel() {
 	if !<-c.passed {
 		c.conn.CustomData()[lateCancel] = true
 	}
-	_ = c.conn.Conn().SetDeadline(time.Time{})
+	_ = c.conn.Conn().SetDeadline(time.Time{}) // it fails where the connection is closed
 }
 
 // cancelAnswer is the key of a context value: where the error goes that reading the answer to a request to cancel

@@ -25,8 +25,8 @@ func errURL(name string) error {
 		return fmt.Errorf("%w: not a URL such as postgres://user:password@host:5432/database"+
 			" (in a password, write %%23 for #, %%2F for /, %%3A for :, %%3F for ? and %%40 for @)", ErrName)
 	}
-	return fmt.Errorf("%w: in the URL, after the ?, the value of %s cannot be understood, or is a file that cannot be read",
-		ErrName, strings.Join(bad, " and of "))
+	return fmt.Errorf("%w: in the URL, after the ?, the value of %s cannot be understood,"+
+		" or is a file that cannot be read", ErrName, strings.Join(bad, " and of "))
 }
 
 // misunderstood returns the parameters of a URL but for which it could be parsed.

@@ -128,7 +128,7 @@ func connection(ctx context.Context, pool *sql.DB, patience time.Duration) (*sql
 	return conn, err
 }
 
-// isFull tells whether all connections of a pool are in use.
+// isFull reports that all connections of a pool are in use.
 func isFull(pool *sql.DB) bool {
 	stats := pool.Stats()
 	return stats.InUse == stats.MaxOpenConnections
