@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -139,25 +140,33 @@ func (s server) url(name string) string {
 	return u.String()
 }
 
-func (s server) do(f func(db *sql.DB) error) (err error) {
+// administrators are the connections over which databases are created and dropped, by server. They stay open until the
+// process ends: a connection takes the server longer than what is done over it.
+var administrators sync.Map
+
+func (s server) administrator() (*sql.DB, error) {
 	db, err := sql.Open("pgx", string(s))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	db.SetMaxOpenConns(1)
-	return f(db)
+	db.SetMaxIdleConns(2)
+	if known, ok := administrators.LoadOrStore(s, db); ok {
+		return known.(*sql.DB), db.Close()
+	}
+	return db, nil
 }
 
 func (s server) exec(ctx context.Context, statements ...string) error {
-	return s.do(func(db *sql.DB) error {
-		for _, statement := range statements {
-			if _, err := db.ExecContext(ctx, statement); err != nil {
-				return fmt.Errorf("%s: %w", statement, err)
-			}
+	db, err := s.administrator()
+	if err != nil {
+		return err
+	}
+	for _, statement := range statements {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // empty is the template that is the same on every server.
@@ -180,28 +189,30 @@ func (s server) drop(ctx context.Context, name string) error {
 func (s server) template(ctx context.Context, key string, fill func(ctx context.Context, url string) error) (name string, err error) {
 	sum := sha256.Sum256([]byte(key))
 	name = fmt.Sprintf("template_%x", sum[:8])
-	return name, s.do(func(db *sql.DB) error {
-		// It is held until the connection is closed.
-		if _, err := db.ExecContext(ctx, "SELECT pg_advisory_lock(hashtext($1))", name); err != nil {
-			return err
-		}
-		var exists bool
-		err := db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists)
-		if err != nil || exists {
-			return err
-		}
-		draft, err := s.create(ctx, empty)
-		if err != nil {
-			return err
-		}
-		err = fill(ctx, s.url(draft))
-		if err == nil { // it gets the name when it is whole, and stays as it is
-			err = s.exec(ctx, "ALTER DATABASE "+draft+" ALLOW_CONNECTIONS false",
-				"ALTER DATABASE "+draft+" RENAME TO "+name)
-		}
-		if err != nil {
-			return errors.Join(err, s.drop(ctx, draft))
-		}
-		return nil
-	})
+	db, err := sql.Open("pgx", string(s))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }() // and the lock goes with the connection
+	db.SetMaxOpenConns(1)
+	if _, err := db.ExecContext(ctx, "SELECT pg_advisory_lock(hashtext($1))", name); err != nil {
+		return "", err
+	}
+	var exists bool
+	err = db.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&exists)
+	if err != nil || exists {
+		return name, err
+	}
+	draft, err := s.create(ctx, empty)
+	if err != nil {
+		return "", err
+	}
+	err = fill(ctx, s.url(draft))
+	if err == nil { // it gets the name when it is whole, and stays as it is
+		err = s.exec(ctx, "ALTER DATABASE "+draft+" ALLOW_CONNECTIONS false", "ALTER DATABASE "+draft+" RENAME TO "+name)
+	}
+	if err != nil {
+		return "", errors.Join(err, s.drop(ctx, draft))
+	}
+	return name, nil
 }

@@ -40,6 +40,9 @@ func newPostgres(primary *sql.DB, cfg PostgresConfig) *Postgres {
 	d := &Postgres{primary: primary, busyTimeout: timeout}
 	// To the server, no milliseconds are no limit.
 	d.begin = fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", max(1, timeout.Milliseconds()))
+	if !cfg.Pooler { // statements stay prepared: plan them once, and not anew for the rows of each batch
+		d.begin += "; SET LOCAL plan_cache_mode = force_generic_plan"
+	}
 	if cfg.Durability == Relaxed {
 		d.begin += "; SET LOCAL synchronous_commit = off"
 	}
