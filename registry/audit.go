@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // What was done, as an [ent.AuditEntry] says it.
@@ -92,7 +93,7 @@ func (fl AuditFilter) faults() faults {
 	f.text("entity", fl.Entity, 0, maxWord)
 	f.text("entity_id", fl.EntityID, 0, maxSettingKey)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
-		start, end := clamp(fl.Start), clamp(fl.End)
+		start, end := utc.Clamp(fl.Start), utc.Clamp(fl.End)
 		f.check(end.After(start), "end %s is not after start %s", end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
 	}
 	return f
@@ -139,8 +140,8 @@ func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {
 		{fl.Action != "", auditentry.Action(fl.Action)},
 		{fl.Entity != "", auditentry.Entity(fl.Entity)},
 		{fl.EntityID != "", auditentry.EntityID(fl.EntityID)},
-		{!fl.Start.IsZero(), auditentry.AtGTE(clamp(fl.Start))},
-		{!fl.End.IsZero(), auditentry.AtLT(clamp(fl.End))},
+		{!fl.Start.IsZero(), auditentry.AtGTE(utc.Clamp(fl.Start))},
+		{!fl.End.IsZero(), auditentry.AtLT(utc.Clamp(fl.End))},
 	} {
 		if condition.wanted {
 			where = append(where, condition.is)

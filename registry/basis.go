@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // basis is what the database says of that which the works of a batch refer to.
@@ -161,7 +162,7 @@ func needsOf(works []work) needs {
 		w := &works[i]
 		if w.records() {
 			n.ledger[w.ModelID], n.keys[w.APIKeyID] = true, true
-			n.from = minTime(n.from, w.At)
+			n.from = utc.Min(n.from, w.At)
 		}
 		if a := w.acquire; a != nil {
 			n.pools[a.provider] = true
@@ -205,7 +206,7 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 	}
 	b.now = r.now() // what was waited for is over
 	for i := range works {
-		b.now = maxTime(b.now, works[i].now)
+		b.now = utc.Max(b.now, works[i].now)
 	}
 	if err := b.readOpen(ctx, tx, pools); err != nil {
 		return err

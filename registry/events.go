@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -97,7 +98,7 @@ func (fl EventFilter) faults() faults {
 	var f faults
 	f.text("request_id", fl.RequestID, 0, maxRequestID)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
-		f.span(clamp(fl.Start), clamp(fl.End))
+		f.span(utc.Clamp(fl.Start), utc.Clamp(fl.End))
 	}
 	f.limit(fl.Limit)
 	return f
@@ -111,8 +112,8 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 		{fl.ModelID != uuid.Nil, usageevent.ModelID(fl.ModelID)},
 		{fl.APIKeyID != uuid.Nil, usageevent.APIKeyID(fl.APIKeyID)},
 		{fl.RequestID != "", usageevent.RequestID(fl.RequestID)},
-		{!fl.Start.IsZero(), usageevent.IDGTE(firstEventID(clamp(fl.Start)))},
-		{!fl.End.IsZero(), usageevent.IDLT(firstEventID(clamp(fl.End)))},
+		{!fl.Start.IsZero(), usageevent.IDGTE(firstEventID(utc.Clamp(fl.Start)))},
+		{!fl.End.IsZero(), usageevent.IDLT(firstEventID(utc.Clamp(fl.End)))},
 		{fl.Failed, usageevent.Success(false)},
 		{fl.Unpriced, usageevent.CostIsNil()},
 		{fl.After != uuid.Nil, usageevent.IDLT(fl.After)},
@@ -156,15 +157,15 @@ const quartersAtOnce = 1000
 // eventsOfKey reads events of a key. There is no index of those: the quarters in which the key was used say where they are, and
 // between two stretches of such quarters nothing is read.
 func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit int) (page []*ent.UsageEvent, err error) {
-	for until := endOfTime; ; {
+	for until := utc.End; ; {
 		quarters, err := r.client.UsageQuarter.Query().Where(filter.quarters()...).Where(usagequarter.PeriodStartLTE(until)).
 			Order(usagequarter.ByPeriodStart(sql.OrderDesc())).Limit(quartersAtOnce).Select(usagequarter.FieldPeriodStart).All(ctx)
 		if err != nil {
 			return nil, err
 		}
 		for i := 0; i < len(quarters) && len(page) < limit; {
-			from, to := quarters[i].PeriodStart, quarters[i].PeriodStart.Add(quarter)
-			for ; i < len(quarters) && !quarters[i].PeriodStart.Before(from.Add(-quarter)); i++ {
+			from, to := quarters[i].PeriodStart, quarters[i].PeriodStart.Add(utc.Quarter)
+			for ; i < len(quarters) && !quarters[i].PeriodStart.Before(from.Add(-utc.Quarter)); i++ {
 				from = quarters[i].PeriodStart
 			}
 			some, err := r.listEvents(ctx, filter, limit-len(page), usageevent.IDGTE(firstEventID(from)), usageevent.IDLT(firstEventID(to)))
@@ -176,7 +177,7 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 		if len(quarters) < quartersAtOnce || len(page) == limit {
 			return page, nil
 		}
-		until = quarters[len(quarters)-1].PeriodStart.Add(-quarter)
+		until = quarters[len(quarters)-1].PeriodStart.Add(-utc.Quarter)
 	}
 }
 
@@ -188,11 +189,11 @@ func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 	}{
 		{true, usagequarter.APIKeyID(fl.APIKeyID)},
 		{fl.ModelID != uuid.Nil, usagequarter.ModelID(fl.ModelID)},
-		{!fl.Start.IsZero(), usagequarter.PeriodStartGT(clamp(fl.Start).Add(-quarter))},
-		{!fl.End.IsZero(), usagequarter.PeriodStartLT(clamp(fl.End))},
+		{!fl.Start.IsZero(), usagequarter.PeriodStartGT(utc.Clamp(fl.Start).Add(-utc.Quarter))},
+		{!fl.End.IsZero(), usagequarter.PeriodStartLT(utc.Clamp(fl.End))},
 		{fl.Failed, usagequarter.ErrorCountGT(0)},
 		{fl.Unpriced, usagequarter.UnpricedCountGT(0)},
-		{fl.After != uuid.Nil, usagequarter.PeriodStartLTE(clamp(eventTime(fl.After)))},
+		{fl.After != uuid.Nil, usagequarter.PeriodStartLTE(utc.Clamp(eventTime(fl.After)))},
 	} {
 		if condition.wanted {
 			where = append(where, condition.is)
@@ -210,7 +211,7 @@ func (f *faults) span(start, end time.Time) {
 func eventDays(works []work) (days []time.Time) {
 	for i := range works {
 		if works[i].records() {
-			days = append(days, startOfDay(works[i].At))
+			days = append(days, utc.StartOfDay(works[i].At))
 		}
 	}
 	slices.SortFunc(days, time.Time.Compare)

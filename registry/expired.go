@@ -10,6 +10,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // A lease is open while it is in key_leases. When it has expired, and its reservation is given to others, it moves to
@@ -52,7 +53,7 @@ const takeExpiredSQL = "DELETE FROM " + keylease.Table + " WHERE id IN (SELECT i
 	" AND expires_at <= $2 ORDER BY expires_at LIMIT $3) RETURNING " + leaseColumns
 
 // keptExpired is how long at least a lease that has expired can still be ended.
-const keptExpired = day
+const keptExpired = utc.Day
 
 var removeExpiredSQL = "DELETE FROM " + expiredlease.Table +
 	" WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1) AND expires_at <= $2"

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // KeyReason says why a key may not be used.
@@ -173,7 +174,7 @@ func (p *pool) verdict(k *poolKey, want wanted, now time.Time) KeyVerdict {
 	case v.Reason == "":
 		v.Reason, v.Until, v.Detail = KeyCooling, *p.coolingUntil, string(p.coolingReason)
 	case !v.Until.IsZero():
-		v.Until = maxTime(v.Until, *p.coolingUntil)
+		v.Until = utc.Max(v.Until, *p.coolingUntil)
 	}
 	if v.Reason == KeyDegraded {
 		v.Detail = k.degradedReason

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // FailureClass says whose fault it is that a call failed, and how long a key is out of use for it:
@@ -78,15 +78,15 @@ func Classify(f Failure, now time.Time) Diagnosis {
 func classifyWithin(most time.Duration) Classifier {
 	return func(f Failure, now time.Time) Diagnosis {
 		d := upstream.Diagnose(upstream.Answer{Status: f.Status, Header: f.Header, Body: f.Body, Err: f.Err}, now)
-		until := minTime(d.Until, now.Add(most)) // zero stays zero
+		until := utc.Min(d.Until, now.Add(most)) // zero stays zero
 		return Diagnosis{Class: FailureClass(d.Class), Until: until, Reason: d.Reason}
 	}
 }
 
 // maxRetryAfter is the default of WithMaxRetryAfter, and longestRetryAfter what it takes at the most.
 const (
-	maxRetryAfter     = day
-	longestRetryAfter = 365 * day
+	maxRetryAfter     = utc.Day
+	longestRetryAfter = 365 * utc.Day
 )
 
 // WithMaxRetryAfter sets for how long at the most a provider's answer takes a key out of use, whatever its Retry-After
@@ -147,7 +147,7 @@ func (b restPeriod) after(now time.Time, n int) time.Time {
 	if n = max(1, n); n < 20 {
 		d = min(b.most, b.first<<(n-1))
 	}
-	return store.Time(now.Add(d + rand.N(d/4+1)))
+	return utc.Of(now.Add(d + rand.N(d/4+1)))
 }
 
 // leaseOutcome is when the use of a key under a lease began and ended.
@@ -197,9 +197,9 @@ func (p *pool) noteFailure(k *poolKey, d Diagnosis, o leaseOutcome) []auditEntry
 		}
 		until = rest.after(o.now, n)
 	}
-	until = minTime(store.Time(until), o.now.Add(maxDegradation))
+	until = utc.Min(utc.Of(until), o.now.Add(maxDegradation))
 	if d.Class == AuthFailed {
-		until = minTime(until, o.now.Add(rest.most+rest.most/4))
+		until = utc.Min(until, o.now.Add(rest.most+rest.most/4))
 	} else if g := k.account; g != nil { // the account is out, with all its keys
 		g.observe([]upstream.Quota{{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until}}, o.now)
 		g.changed |= changedCounters
@@ -284,10 +284,10 @@ func (p *pool) isIncident(class FailureClass, now time.Time) bool {
 // coolDown begins the provider's incident, or goes on with it, and takes back what the failures did to keys. What was
 // before stays.
 func (p *pool) coolDown(d Diagnosis, now time.Time) (entries []auditEntry) {
-	until := minTime(store.Time(d.Until), now.Add(cooling.most+cooling.most/4))
+	until := utc.Min(utc.Of(d.Until), now.Add(cooling.most+cooling.most/4))
 	if !p.cools(now) {
 		p.incidents = min(p.incidents+1, 1_000_000)
-		until = maxTime(until, cooling.after(now, p.incidents))
+		until = utc.Max(until, cooling.after(now, p.incidents))
 	}
 	if p.coolingUntil == nil || p.coolingUntil.Before(until) {
 		before := p.state()

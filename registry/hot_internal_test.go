@@ -14,7 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // TestLeastUsedKey compares the row that hot.go reads with Ent's, field by field, where no column has its default, a
@@ -78,7 +78,7 @@ func fullAndBareKey(t *testing.T, reg *Registry) (full, bare *ent.APIKey) {
 	full, bare = add("full"), add("bare")
 	g, err := reg.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: full.ProviderID, Name: "g"})
 	require.NoError(t, err)
-	then := store.Time(time.Now().Add(-time.Hour))
+	then := utc.Of(time.Now().Add(-time.Hour))
 	dataKey := reg.client.DataKey.Create().SetWrappedBy("x").SetWrapped([]byte("12345678")).SetCreatedAt(then).SaveX(ctx)
 	reg.client.APIKey.UpdateOneID(full.ID).
 		SetLabel("label").SetUsageCount(12).SetTokenCount(13).SetExtraRequests(2).SetExtraTokens(3).

@@ -22,6 +22,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -299,7 +300,7 @@ func TestPartitionsUndone(t *testing.T) {
 		}
 		return undone
 	}), undone)
-	require.False(t, reg.partitions.has(startOfDay(reg.now())))
+	require.False(t, reg.partitions.has(utc.StartOfDay(reg.now())))
 	require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
 }
 
@@ -318,10 +319,10 @@ func TestMemoryWrong(t *testing.T) {
 	require.NoError(t, err)
 	in := UsageInput{ModelID: m.ID, APIKeyID: k.ID}
 	require.NoError(t, reg.RecordUsage(t.Context(), in))
-	now = now.Add(quarter)
+	now = now.Add(utc.Quarter)
 	for p := range maps.Clone(reg.memory.last.periods) {
 		if p.grain == grainQuarter {
-			p.start = p.start.Add(quarter)
+			p.start = p.start.Add(utc.Quarter)
 			reg.memory.last.periods[p] = sums{requests: 7}
 		}
 	}

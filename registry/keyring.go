@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/internal/seal"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Keyring holds the owner's keys, outside of the database. They wrap the data keys, by which API keys are sealed; the
@@ -254,7 +255,7 @@ func (r *Registry) newDataKey(ctx context.Context, tx *ent.Client) (uuid.UUID, e
 	last, err := newestDataKey(ctx, tx)
 	switch {
 	case err == nil:
-		now = maxTime(now, last.CreatedAt.Add(time.Microsecond))
+		now = utc.Max(now, last.CreatedAt.Add(time.Microsecond))
 	case !ent.IsNotFound(err):
 		return uuid.Nil, err
 	}

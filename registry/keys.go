@@ -16,7 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 )
 
@@ -358,7 +358,7 @@ func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*
 
 const (
 	maxReason      = 1024 // characters
-	maxDegradation = 10 * 365 * day
+	maxDegradation = 10 * 365 * utc.Day
 )
 
 // DegradeKey takes a live key out of use for a while; it is usable again by itself after that.
@@ -464,7 +464,7 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		}
 		now := r.now()
 		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeasesWith(countedToday(now, apikey.Table)), apikey.And(
-			apikey.LastResetGTE(startOfDay(now)), apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
+			apikey.LastResetGTE(utc.StartOfDay(now)), apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
 		)))
 		n, err = tx.APIKey.Update().Where(used).
 			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
@@ -472,7 +472,7 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 			return err
 		}
 		usedGroups := quotagroup.Or(quotagroup.HasLeasesWith(countedToday(now, quotagroup.Table)), quotagroup.And(
-			quotagroup.LastResetGTE(startOfDay(now)),
+			quotagroup.LastResetGTE(utc.StartOfDay(now)),
 			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
 		))
 		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
@@ -490,7 +490,7 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 
 // countedToday are leases that count in the day of the key, or group, of which they are asked for.
 func countedToday(now time.Time, of string) predicate.KeyLease {
-	return keylease.And(keylease.ExpiresAtGT(now), keylease.AcquiredAtGTE(startOfDay(now)), func(s *sql.Selector) {
+	return keylease.And(keylease.ExpiresAtGT(now), keylease.AcquiredAtGTE(utc.StartOfDay(now)), func(s *sql.Selector) {
 		s.Where(sql.ColumnsGTE(s.C(keylease.FieldAcquiredAt), sql.Table(of).C(apikey.FieldLastReset)))
 	})
 }
@@ -511,8 +511,8 @@ func asOf(key *ent.APIKey, now time.Time) *ent.APIKey {
 	if key == nil {
 		return nil
 	}
-	if key.LastReset.Before(startOfDay(now)) {
-		key.RequestsToday, key.TokensToday, key.CostToday, key.LastReset = 0, 0, 0, startOfDay(now)
+	if key.LastReset.Before(utc.StartOfDay(now)) {
+		key.RequestsToday, key.TokensToday, key.CostToday, key.LastReset = 0, 0, 0, utc.StartOfDay(now)
 	}
 	if key.Minute != nil && key.Minute.Before(now.Truncate(time.Minute)) {
 		key.Minute, key.RequestsThisMinute, key.TokensThisMinute = nil, 0, 0
@@ -522,6 +522,3 @@ func asOf(key *ent.APIKey, now time.Time) *ent.APIKey {
 	}
 	return key
 }
-
-// startOfDay returns the first instant of the UTC day.
-func startOfDay(t time.Time) time.Time { return store.Time(t).Truncate(24 * time.Hour) }

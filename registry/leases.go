@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -361,7 +362,7 @@ func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header h
 func (r *Registry) limitsSaid(header http.Header, now time.Time) []upstream.Quota {
 	said := upstream.Quotas(header, now)
 	for i := range said {
-		said[i].Reset = minTime(said[i].Reset, now.Add(r.mostRetryAfter)) // zero stays zero
+		said[i].Reset = utc.Min(said[i].Reset, now.Add(r.mostRetryAfter)) // zero stays zero
 	}
 	return said
 }
@@ -370,7 +371,7 @@ func (r *Registry) limitsSaid(header http.Header, now time.Time) []upstream.Quot
 func (r *Registry) quotasOf(header http.Header, now time.Time) []upstream.Quota {
 	said := r.limitsSaid(header, now)
 	until, ok := upstream.RetryAfter(header, now)
-	until = minTime(until, now.Add(r.mostRetryAfter))
+	until = utc.Min(until, now.Add(r.mostRetryAfter))
 	if !ok || !until.After(now) {
 		return said
 	}
@@ -379,7 +380,7 @@ func (r *Registry) quotasOf(header http.Header, now time.Time) []upstream.Quota 
 			continue
 		}
 		if said[i].Remaining == 0 {
-			until = maxTime(until, said[i].Reset)
+			until = utc.Max(until, said[i].Reset)
 		}
 		said[i].Remaining, said[i].Reset = 0, until
 		return said

@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -60,9 +61,9 @@ func (p period) total() period { return period{model: p.model, grain: p.grain, s
 
 func (p period) end() time.Time {
 	if p.grain == grainDay {
-		return p.start.Add(day)
+		return p.start.Add(utc.Day)
 	}
-	return p.start.Add(quarter)
+	return p.start.Add(utc.Quarter)
 }
 
 // comparePeriods is an order of all periods.
@@ -282,7 +283,7 @@ const (
 
 func readHorizons(ctx context.Context, client *ent.Client) (horizons, error) {
 	rows, err := client.UsageHorizon.Query().All(ctx)
-	h := horizons{beginning, beginning}
+	h := horizons{utc.Beginning, utc.Beginning}
 	for _, row := range rows {
 		switch row.ID {
 		case eventsPart:

@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -214,7 +215,7 @@ func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now 
 		prices := make([]*ent.PriceCreate, len(some))
 		for i, in := range some {
 			prices[i] = newPrice(tx, created[i].ID, PriceInput{Rates: in.Rates, Source: in.PriceSource}.withDefaults()).
-				SetEffectiveFrom(beginning).SetRecordedAt(now)
+				SetEffectiveFrom(utc.Beginning).SetRecordedAt(now)
 		}
 		priced, err := tx.Price.CreateBulk(prices...).Save(ctx)
 		if err != nil {

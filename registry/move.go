@@ -21,6 +21,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // MoveProgress is told how many rows of a table are copied, of how many. It is called from one
@@ -360,7 +361,7 @@ func (m *mover) ensurePartitions(ctx context.Context, tx *sql.Conn, t movedTable
 	at := slices.Index(t.columnNames(), usageevent.FieldAt)
 	var days []time.Time
 	for _, r := range batch { // in the order of time
-		if day := startOfDay(r[at].(time.Time)); len(days) == 0 || !days[len(days)-1].Equal(day) {
+		if day := utc.StartOfDay(r[at].(time.Time)); len(days) == 0 || !days[len(days)-1].Equal(day) {
 			days = append(days, day)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // cell takes a value from a database, and gives it to another.
@@ -59,7 +59,7 @@ func (c *timeCell) write(to *bytes.Buffer) any {
 	if !c.Valid {
 		return writeNull(to)
 	}
-	t := store.Time(c.Time)
+	t := utc.Of(c.Time)
 	writeInt(to, uint64(t.UnixMicro())) //nolint:gosec // the bits
 	return t
 }

@@ -9,6 +9,8 @@ import (
 
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // part is a stretch of time whose usage is read from periods of one grain.
@@ -32,7 +34,7 @@ func parts(start, end time.Time, cuts []time.Time) (all []part) {
 	}
 	at := start
 	for _, cut := range append([]time.Time{start}, append(cuts, end)...) {
-		from, to := cut.Truncate(day), ceil(cut, day)
+		from, to := cut.Truncate(utc.Day), utc.Ceil(cut, utc.Day)
 		if from.Equal(to) || to.Before(at) || from.After(end) { // a day begins there
 			continue
 		}
@@ -40,25 +42,11 @@ func parts(start, end time.Time, cuts []time.Time) (all []part) {
 			add(grainDay, at, from)
 			at = from
 		}
-		add(grainQuarter, at, minTime(to, end))
-		at = maxTime(at, minTime(to, end))
+		add(grainQuarter, at, utc.Min(to, end))
+		at = utc.Max(at, utc.Min(to, end))
 	}
 	add(grainDay, at, end)
 	return all
-}
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-func maxTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
 }
 
 // periodQuery says whose periods are read, and whether by key and price or the models' totals. What is zero is no

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -272,9 +273,9 @@ func TestRepairInPieces(t *testing.T) {
 
 		// A row that names another model is of the model of its price: by that, those find it who record.
 		misplaced := other.Client().UsageQuarter.Query().Where(usagequarter.ModelID(l.model.ID)).FirstX(ctx)
-		midnight := startOfDay(l.now)
+		midnight := utc.StartOfDay(l.now)
 		_, err = other.Client().ExecContext(ctx, "UPDATE usage_quarters"+
-			" SET model_id = $1, period_start = $2, period_end = $3 WHERE id = $4", second.ID, midnight, midnight.Add(quarter), misplaced.ID)
+			" SET model_id = $1, period_start = $2, period_end = $3 WHERE id = $4", second.ID, midnight, midnight.Add(utc.Quarter), misplaced.ID)
 		require.NoError(t, err)
 		d, err := newLedgerReader(l.Registry).day(ctx, midnight)
 		require.NoError(t, err)
@@ -286,7 +287,7 @@ func TestRepairInPieces(t *testing.T) {
 		// What is before a horizon is not written again.
 		require.NoError(t, recordAt(72*time.Hour))
 		l.betweenRepair(t, "DELETE FROM usage_quarters", func() error {
-			_, err := other.Prune(ctx, Retention{Events: day, Quarters: day})
+			_, err := other.Prune(ctx, Retention{Events: utc.Day, Quarters: utc.Day})
 			return err
 		})
 		h, err := readHorizons(ctx, reg.client)

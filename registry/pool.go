@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -245,7 +246,7 @@ func (k *poolKey) blocked(want wanted, now time.Time) (KeyReason, time.Time) {
 		return KeyDenied, time.Time{}
 	case k.degradedUntil != nil && k.degradedUntil.After(now):
 		_, opens := k.limited(want.amount, now)
-		return KeyDegraded, maxTime(*k.degradedUntil, opens)
+		return KeyDegraded, utc.Max(*k.degradedUntil, opens)
 	case k.onProbation() && k.isTried():
 		return KeyProbed, time.Time{}
 	}
@@ -301,11 +302,11 @@ func (p *pool) lease(k *poolKey, l *openLease, now time.Time) {
 	l.acquired = now
 	for _, q := range k.quotas() {
 		q.roll(now)
-		l.acquired = maxTime(l.acquired, *q.minute)
-		l.acquired = maxTime(l.acquired, q.lastReset)
+		l.acquired = utc.Max(l.acquired, *q.minute)
+		l.acquired = utc.Max(l.acquired, q.lastReset)
 		for _, o := range q.observed {
 			if !o.Seen.After(now.Add(maxMinuteAhead)) {
-				l.acquired = maxTime(l.acquired, o.Seen)
+				l.acquired = utc.Max(l.acquired, o.Seen)
 			}
 		}
 	}

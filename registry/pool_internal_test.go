@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -180,7 +181,7 @@ func quotaText(q quota, now time.Time) string {
 	}
 	q.open = open
 	q.recount()
-	text := fmt.Sprint(q.Limits, q.minute.UnixMicro(), q.minuteRequests, q.minuteTokens, startOfDay(q.lastReset), q.dayRequests, q.dayTokens, q.dayCost,
+	text := fmt.Sprint(q.Limits, q.minute.UnixMicro(), q.minuteRequests, q.minuteTokens, utc.StartOfDay(q.lastReset), q.dayRequests, q.dayTokens, q.dayCost,
 		len(open), asSet(open), q.held, same)
 	for _, o := range q.observed { // there is one
 		text += fmt.Sprint(o.Limit, o.Remaining, o.Reset.UnixMicro(), o.Seen.UnixMicro())

@@ -13,7 +13,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -22,10 +22,6 @@ import (
 const StandardTier = "standard"
 
 const maxTier = 64
-
-// beginning is when the first price of a model takes effect: what is known when the model is
-// created is taken to have held before.
-var beginning = time.Unix(0, 0).UTC()
 
 // PriceInput describes a price of a model.
 type PriceInput struct {
@@ -52,7 +48,7 @@ func (in PriceInput) withDefaults() PriceInput {
 		in.Rates = money.Rates{}
 	}
 	if !in.EffectiveFrom.IsZero() {
-		in.EffectiveFrom = store.Time(in.EffectiveFrom)
+		in.EffectiveFrom = utc.Of(in.EffectiveFrom)
 	}
 	return in
 }
@@ -60,7 +56,7 @@ func (in PriceInput) withDefaults() PriceInput {
 func (in PriceInput) faults(now time.Time) faults {
 	var f faults
 	if !in.EffectiveFrom.IsZero() {
-		f.check(!in.EffectiveFrom.Before(beginning), "effective_from is before 1970")
+		f.check(!in.EffectiveFrom.Before(utc.Beginning), "effective_from is before 1970")
 		f.check(!in.EffectiveFrom.After(now), "effective_from is in the future")
 	}
 	f.rates(in.Rates)
@@ -253,7 +249,7 @@ func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time)
 	if err := f.err(); err != nil {
 		return nil, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 	}
-	p, err := priceAt(ctx, r.client, modelID, store.Time(at))
+	p, err := priceAt(ctx, r.client, modelID, utc.Of(at))
 	return tied(r, p), translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -161,7 +162,7 @@ func (q *quota) rollMinute(now time.Time) bool {
 }
 
 func (q *quota) rollDay(now time.Time) bool {
-	today := startOfDay(now)
+	today := utc.StartOfDay(now)
 	if !q.lastReset.Before(today) && !q.lastReset.After(now.Add(maxDayAhead)) {
 		return false
 	}
@@ -188,7 +189,9 @@ func (q *quota) inMinute(at time.Time) bool {
 	return q.minute != nil && !at.Before(*q.minute) && at.Before(q.minute.Add(time.Minute+maxDayAhead))
 }
 
-func (q *quota) inDay(at time.Time) bool { return startOfDay(q.lastReset).Equal(startOfDay(at)) }
+func (q *quota) inDay(at time.Time) bool {
+	return utc.StartOfDay(q.lastReset).Equal(utc.StartOfDay(at))
+}
 
 // countMinute and countDay add what was used at an instant, if it is in the window that is counted now.
 func (q *quota) countMinute(at time.Time, a amount) {
@@ -327,7 +330,7 @@ func (w window) opens() time.Time {
 // windows returns the limits that there are. The quota has been rolled. Those that were observed count what remains
 // as a limit of which nothing is used.
 func (q *quota) windows(a amount, now time.Time, all []window) []window {
-	nextDay, nextMinute := startOfDay(q.lastReset).Add(day), now
+	nextDay, nextMinute := utc.StartOfDay(q.lastReset).Add(utc.Day), now
 	if q.minute != nil {
 		nextMinute = q.minute.Add(time.Minute)
 	}

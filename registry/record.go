@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 const (
@@ -302,18 +303,18 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, works []wo
 		return nil
 	}
 	now := works[0].now
-	today := startOfDay(now)
+	today := utc.StartOfDay(now)
 	if slices.ContainsFunc(days, today.Equal) {
-		days = append(days, today.Add(day))
+		days = append(days, today.Add(utc.Day))
 	}
 	if err := r.partitions.ensure(ctx, tx, days, r.inTx); err != nil {
 		return err
 	}
-	named, alone := false, !startOfDay(now.Add(-midnight)).Equal(startOfDay(now.Add(midnight)))
+	named, alone := false, !utc.StartOfDay(now.Add(-midnight)).Equal(utc.StartOfDay(now.Add(midnight)))
 	for i := range works {
 		if w := &works[i]; w.records() {
 			named = named || w.named
-			alone = alone || w.named && !startOfDay(w.At).Equal(today)
+			alone = alone || w.named && !utc.StartOfDay(w.At).Equal(today)
 		}
 	}
 	switch {
@@ -419,9 +420,9 @@ func (k *poolKey) addUse(took amount, at time.Time) {
 // addToPeriods adds an event to the four periods that it is counted in.
 func (e *entries) addToPeriods(added event) error {
 	one := added.sums()
-	quarterly := period{added.ModelID, added.APIKeyID, added.price, grainQuarter, added.At.Truncate(quarter)}
+	quarterly := period{added.ModelID, added.APIKeyID, added.price, grainQuarter, added.At.Truncate(utc.Quarter)}
 	daily := quarterly
-	daily.grain, daily.start = grainDay, added.At.Truncate(day)
+	daily.grain, daily.start = grainDay, added.At.Truncate(utc.Day)
 	for _, p := range []period{quarterly, daily, quarterly.total(), daily.total()} {
 		s := e.periods[p]
 		if err := s.merge(one); err != nil {

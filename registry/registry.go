@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
 
@@ -343,7 +344,7 @@ func (r *Registry) writeAlone(ctx context.Context, op string, body func(tx *ent.
 }
 
 // now returns the time of an operation; each operation asks once.
-func (r *Registry) now() time.Time { return store.Time(r.clock()) }
+func (r *Registry) now() time.Time { return utc.Of(r.clock()) }
 
 // value returns what p points to, or the zero value.
 func value[T any](p *T) (v T) {

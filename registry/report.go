@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/calendar"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Dimension is what the rows of a report are of.
@@ -73,7 +74,7 @@ func (in ReportInput) withDefaults() ReportInput {
 	if in.Location == nil {
 		in.Location = time.UTC
 	}
-	in.Start, in.End = clamp(in.Start), clamp(in.End)
+	in.Start, in.End = utc.Clamp(in.Start), utc.Clamp(in.End)
 	return in
 }
 
@@ -232,7 +233,7 @@ type reportCell struct {
 
 func newReport(ctx context.Context, in ReportInput, h horizons, now time.Time) (*report, error) {
 	p := &report{
-		ReportInput: in, horizons: h, start: h.widen(in.Start, floor), end: h.widen(in.End, ceil),
+		ReportInput: in, horizons: h, start: h.widen(in.Start, utc.Floor), end: h.widen(in.End, utc.Ceil),
 		sums: map[reportCell]*sums{}, keys: map[string]uuid.UUID{}, byKey: slices.Contains(in.By, ByKey),
 	}
 	if in.Step == "" {
@@ -244,10 +245,10 @@ func newReport(ctx context.Context, in ReportInput, h horizons, now time.Time) (
 		return end
 	}
 	if in.Step == StepQuarter || in.Step == StepHour {
-		next = func(at time.Time) time.Time { return at.Add(day / 2).Truncate(day).Add(day / 2) } // noon
+		next = func(at time.Time) time.Time { return at.Add(utc.Day / 2).Truncate(utc.Day).Add(utc.Day / 2) } // noon
 	}
-	until := minTime(p.end, ceil(now.Add(maxAhead+day), day))
-	for at := next(maxTime(p.start, h.quarters)); at.Before(until); at = next(at) {
+	until := utc.Min(p.end, utc.Ceil(now.Add(maxAhead+utc.Day), utc.Day))
+	for at := next(utc.Max(p.start, h.quarters)); at.Before(until); at = next(at) {
 		p.cuts = append(p.cuts, at)
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -274,9 +275,9 @@ func (p *report) step(t time.Time) (begin, end time.Time) {
 // there is nothing else, those whose noon lies in it.
 func (p *report) covered(step time.Time) time.Time {
 	if step.Before(p.quarters) {
-		step = ceil(step.Add(-day/2), day)
+		step = utc.Ceil(step.Add(-utc.Day/2), utc.Day)
 	}
-	return minTime(maxTime(step, p.start), p.end)
+	return utc.Min(utc.Max(step, p.start), p.end)
 }
 
 // add counts a row.
@@ -297,7 +298,7 @@ func (p *report) add(row periodRow) error {
 	if p.cached.grain != row.grain || !p.cached.from.Equal(row.start) {
 		at := row.start
 		if row.grain == grainDay && at.Before(p.quarters) {
-			at = at.Add(day / 2)
+			at = at.Add(utc.Day / 2)
 		}
 		p.cached.grain, p.cached.from = row.grain, row.start
 		p.cached.step, _ = p.step(at)

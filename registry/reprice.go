@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -52,7 +53,7 @@ type RepriceReport struct {
 // are not the sum of their events.
 func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceReport, error) {
 	op := fmt.Sprintf("reprice usage of model %s", in.ModelID)
-	p := repricing{model: in.ModelID, start: clamp(in.Start), end: clamp(in.End), dry: in.DryRun}
+	p := repricing{model: in.ModelID, start: utc.Clamp(in.Start), end: utc.Clamp(in.End), dry: in.DryRun}
 	if in.End.IsZero() {
 		p.end = r.now().Add(maxAhead)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -90,9 +90,9 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	for _, q := range all {
 		p.prices[q.ID] = q
 	}
-	p.at = maxTime(p.at, p.widen(p.start, floor))
+	p.at = utc.Max(p.at, p.widen(p.start, utc.Floor))
 	if p.report.End.IsZero() {
-		p.report.Start, p.report.End = p.at, p.widen(p.end, ceil)
+		p.report.Start, p.report.End = p.at, p.widen(p.end, utc.Ceil)
 	}
 	p.piece = RepriceReport{Start: p.at}
 	p.most = r.pieceRows
@@ -134,9 +134,9 @@ func (report *RepriceReport) add(piece RepriceReport) (err error) {
 
 // repriceStep prices what comes next on one UTC day anew, from the finest that there is: events, quarters or the day.
 func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing) (rows int, err error) {
-	end := p.widen(p.end, ceil)
+	end := p.widen(p.end, utc.Ceil)
 	days := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model),
-		usagetotal.PeriodStartGTE(startOfDay(p.at)), usagetotal.PeriodStartLT(end))
+		usagetotal.PeriodStartGTE(utc.StartOfDay(p.at)), usagetotal.PeriodStartLT(end))
 	if p.unpricedAlone {
 		days.Where(usagetotal.UnpricedCountGT(0))
 	}
@@ -153,13 +153,13 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 	if start.After(p.at) {
 		p.at, p.after = start, uuid.Nil
 	}
-	until, m := minTime(start.Add(day), end), newMoves()
+	until, m := utc.Min(start.Add(utc.Day), end), newMoves()
 	switch {
 	case start.Before(p.quarters):
 		p.at = start
-		rows, err = p.moveRows(ctx, tx, m, ledgerTables[dayTable], start.Add(day))
+		rows, err = p.moveRows(ctx, tx, m, ledgerTables[dayTable], start.Add(utc.Day))
 	case p.at.Before(p.events):
-		rows, err = p.moveQuarters(ctx, tx, m, minTime(until, p.events))
+		rows, err = p.moveQuarters(ctx, tx, m, utc.Min(until, p.events))
 	default:
 		rows, err = p.moveEvents(ctx, tx, m, until)
 	}
@@ -216,7 +216,7 @@ func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, 
 		if err := scan(&next); err != nil {
 			return err
 		}
-		until = maxTime(store.Time(next), p.at.Add(quarter))
+		until = utc.Max(utc.Of(next), p.at.Add(utc.Quarter))
 		return nil
 	})
 	if err != nil {
@@ -237,7 +237,7 @@ func (p *repricing) moveRows(
 			return err
 		}
 		rows++
-		of.start = store.Time(of.start)
+		of.start = utc.Of(of.start)
 		was, err := cells.read()
 		if err != nil {
 			return err
@@ -257,9 +257,9 @@ func (p *repricing) moveRows(
 	return rows, err
 }
 
-// day returns the UTC day of a quarter.
+// Day returns the UTC day of a quarter.
 func (p period) day() period {
-	p.grain, p.start = grainDay, startOfDay(p.start)
+	p.grain, p.start = grainDay, utc.StartOfDay(p.start)
 	return p
 }
 
@@ -276,11 +276,11 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 	if err != nil {
 		return 0, err
 	}
-	rest := p.at.Truncate(quarter) // of which some events are done
+	rest := p.at.Truncate(utc.Quarter) // of which some events are done
 	p.at, p.after = until, uuid.Nil
 	if n := len(events); n == min(p.most, pieceRows) {
 		last := events[n-1]
-		p.at = last.At.Truncate(quarter)
+		p.at = last.At.Truncate(utc.Quarter)
 		for n > 0 && !events[n-1].At.Before(p.at) {
 			n--
 		}
@@ -291,7 +291,7 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 		}
 	}
 	for _, e := range events {
-		if err := p.moveEvent(m, e, whole || !e.At.Truncate(quarter).Equal(rest)); err != nil {
+		if err := p.moveEvent(m, e, whole || !e.At.Truncate(utc.Quarter).Equal(rest)); err != nil {
 			return 0, err
 		}
 	}
@@ -305,7 +305,7 @@ func (p *repricing) moveEvent(m *moves, e *ent.UsageEvent, whole bool) error {
 	if err != nil {
 		return err
 	}
-	of := period{e.ModelID, e.APIKeyID, e.PriceID, grainQuarter, e.At.Truncate(quarter)}
+	of := period{e.ModelID, e.APIKeyID, e.PriceID, grainQuarter, e.At.Truncate(utc.Quarter)}
 	if whole {
 		for _, q := range []period{of, of.total()} {
 			s := m.whole[q]

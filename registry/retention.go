@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Retention says how long what ages is kept. Days of the ledger, and what people have changed, are kept for ever.
@@ -37,13 +38,13 @@ type Retention struct {
 }
 
 const (
-	keepEvents      = 7 * day
-	keepQuarters    = 35 * day
-	keepKeyEvents   = 30 * day
-	keepDiscoveries = 90 * day
-	longestKept     = 36_500 * day
+	keepEvents      = 7 * utc.Day
+	keepQuarters    = 35 * utc.Day
+	keepKeyEvents   = 30 * utc.Day
+	keepDiscoveries = 90 * utc.Day
+	longestKept     = 36_500 * utc.Day
 	pruneBudget     = time.Minute
-	longestBudget   = day
+	longestBudget   = utc.Day
 )
 
 func (keep Retention) withDefaults() Retention {
@@ -65,7 +66,7 @@ func (keep Retention) faults() faults {
 		what string
 		kept time.Duration
 	}{{"events", keep.Events}, {"quarters", keep.Quarters}, {"key events", keep.KeyEvents}, {"discoveries", keep.Discoveries}} {
-		f.check(of.kept >= day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, day, longestKept)
+		f.check(of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, utc.Day, longestKept)
 	}
 	f.check(keep.Quarters >= keep.Events, "quarters %s are kept shorter than events %s", keep.Quarters, keep.Events)
 	f.check(keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not within 1ns and %s", keep.Budget, longestBudget)
@@ -130,8 +131,8 @@ func (r *Registry) Prune(ctx context.Context, keep Retention) (PruneReport, erro
 	now := r.now()
 	p := pruner{
 		r: r, budget: budget, until: now.Add(keep.Budget),
-		events: startOfDay(clamp(now.Add(-keep.Events))), quarters: startOfDay(clamp(now.Add(-keep.Quarters))),
-		keyEvents: clamp(now.Add(-keep.KeyEvents)), discoveries: clamp(now.Add(-keep.Discoveries)),
+		events: utc.StartOfDay(utc.Clamp(now.Add(-keep.Events))), quarters: utc.StartOfDay(utc.Clamp(now.Add(-keep.Quarters))),
+		keyEvents: utc.Clamp(now.Add(-keep.KeyEvents)), discoveries: utc.Clamp(now.Add(-keep.Discoveries)),
 	}
 	if err := p.run(ctx); err != nil {
 		return PruneReport{}, translate(ctx, op, err)

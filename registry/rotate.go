@@ -12,10 +12,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/internal/seal"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // maxOverlap is how long a key that is rotated may stay in use.
-const maxOverlap = 90 * day
+const maxOverlap = 90 * utc.Day
 
 // KeyRotation describes the key that follows another one.
 type KeyRotation struct {
@@ -50,7 +51,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 		now := r.now()
 		expires := now.Add(in.Overlap)
 		if old.ExpiresAt != nil {
-			expires = minTime(expires, *old.ExpiresAt)
+			expires = utc.Min(expires, *old.ExpiresAt)
 		}
 		expiring, err := old.Update().SetExpiresAt(expires).SetUpdatedAt(now).Save(ctx)
 		if err != nil {

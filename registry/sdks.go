@@ -13,7 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // SDKInput describes a version of a generated SDK.
@@ -48,7 +48,7 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 	if in.GeneratedAt.IsZero() {
 		in.GeneratedAt = r.now()
 	}
-	in.GeneratedAt = store.Time(in.GeneratedAt)
+	in.GeneratedAt = utc.Of(in.GeneratedAt)
 	if in.CompilationStatus == "" {
 		in.CompilationStatus = sdkversion.DefaultCompilationStatus
 	}
@@ -84,7 +84,7 @@ type SDKUpdate struct {
 // returns it. It returns [ErrInvalidData] or [ErrNotFound].
 func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKUpdate) (sdk *ent.SDKVersion, err error) {
 	op := fmt.Sprintf("update SDK version %s", id)
-	in := SDKInput{Version: "valid", GeneratedAt: beginning, CompilationStatus: sdkversion.DefaultCompilationStatus}
+	in := SDKInput{Version: "valid", GeneratedAt: utc.Beginning, CompilationStatus: sdkversion.DefaultCompilationStatus}
 	set(&in.SDKPath, up.SDKPath)
 	set(&in.CompilationStatus, up.CompilationStatus)
 	set(&in.TestResults, up.TestResults)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -59,7 +59,7 @@ type UsageStats struct {
 // before end, and for a sum that does not fit; or [ErrNotFound].
 func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, end time.Time) (UsageStats, error) {
 	op := fmt.Sprintf("usage stats of model %s", modelID)
-	start, end = clamp(start), clamp(end)
+	start, end = utc.Clamp(start), utc.Clamp(end)
 	var f faults
 	f.span(start, end)
 	if err := f.err(); err != nil {
@@ -71,7 +71,7 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 	var stats UsageStats
 	err := r.steadily(ctx, func(h horizons) error {
 		var all sums
-		stats = UsageStats{Start: h.widen(start, floor), End: h.widen(end, ceil)}
+		stats = UsageStats{Start: h.widen(start, utc.Floor), End: h.widen(end, utc.Ceil)}
 		q := periodQuery{totals: true, model: modelID}
 		err := r.eachPeriod(ctx, q, parts(stats.Start, stats.End, nil), func(row periodRow) error { return row.addTo(&all) })
 		stats.UsageFigures = all.figures()
@@ -83,23 +83,12 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 	return stats, nil
 }
 
-// floor returns the last multiple of a length at or before t.
-func floor(t time.Time, length time.Duration) time.Time { return t.Truncate(length) }
-
-// ceil returns the first multiple of a length at or after t.
-func ceil(t time.Time, length time.Duration) time.Time {
-	if floor := t.Truncate(length); floor.Before(t) {
-		return floor.Add(length)
-	}
-	return t
-}
-
 // widen rounds the bound of a range to a quarter of an hour; to a day where there are no quarters.
 func (h horizons) widen(t time.Time, round func(time.Time, time.Duration) time.Time) time.Time {
 	if t.Before(h.quarters) {
-		return round(t, day)
+		return round(t, utc.Day)
 	}
-	return round(t, quarter)
+	return round(t, utc.Quarter)
 }
 
 // GetCostBreakdown returns what each model of a provider has cost since the beginning, by
@@ -154,23 +143,7 @@ func costSum(dollars, nanos int64) (money.USD, error) {
 	return usd, nil
 }
 
-// endOfTime is the last day that can be stored: times are text that sorts, which ends with the
-// year 9999.
-var endOfTime = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
-
-// clamp returns the bound of a range as a time that can be compared with stored ones.
-func clamp(t time.Time) time.Time {
-	t = store.Time(t)
-	switch {
-	case t.Before(beginning):
-		return beginning
-	case t.After(endOfTime):
-		return endOfTime
-	}
-	return t
-}
-
 // time notes a fault unless t can be stored.
 func (f *faults) time(field string, t time.Time) {
-	f.check(!t.Before(beginning) && !t.After(endOfTime), "%s is not within 1970 and 9999", field)
+	f.check(!t.Before(utc.Beginning) && !t.After(utc.End), "%s is not within 1970 and 9999", field)
 }

@@ -9,15 +9,12 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 const (
-	quarter = 15 * time.Minute
-	day     = 24 * time.Hour
-
 	maxLatency    = latency.Max * time.Millisecond // of one request: a week
 	maxRequestID  = 128                            // characters
 	maxErrorClass = 64                             // characters
@@ -47,7 +44,7 @@ func (in UsageInput) withDefaults(now time.Time) UsageInput {
 	if in.At.IsZero() {
 		in.At = now
 	}
-	in.At = store.Time(in.At)
+	in.At = utc.Of(in.At)
 	if in.ServiceTier == "" {
 		in.ServiceTier = StandardTier
 	}
@@ -59,7 +56,7 @@ func (in UsageInput) faults(now time.Time) faults {
 	if err := in.Validate(); err != nil {
 		f.check(false, "%s", err)
 	}
-	f.check(!in.At.Before(beginning), "at %s is before 1970", in.At.Format(time.RFC3339))
+	f.check(!in.At.Before(utc.Beginning), "at %s is before 1970", in.At.Format(time.RFC3339))
 	f.check(!in.At.After(now.Add(maxAhead)), "at %s is in the future", in.At.Format(time.RFC3339))
 	f.check(in.Latency >= 0 && in.Latency <= maxLatency, "latency %s is not within 0 and %s", in.Latency, maxLatency)
 	f.text("service_tier", in.ServiceTier, 1, maxTier)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // DifferenceKind says what is wrong at a place in the ledger.
@@ -146,7 +147,7 @@ func (l *ledgerReader) each(ctx context.Context, visit func(*ledgerDay) error) e
 		if err = visit(d); err != nil {
 			return err
 		}
-		if start = start.Add(day); d.empty() { // else the next day is likely to have something
+		if start = start.Add(utc.Day); d.empty() { // else the next day is likely to have something
 			start, ok, err = l.next(ctx, start)
 		}
 	}
@@ -190,13 +191,13 @@ func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Tim
 			note(eventTime(id))
 			return nil
 		})
-	return startOfDay(first), ok, err
+	return utc.StartOfDay(first), ok, err
 }
 
 // completeFrom returns the instant from which on a table has all of its periods, not before another one.
 func (h horizons) completeFrom(t *ledgerTable, from time.Time) time.Time {
 	if t.grain == grainQuarter {
-		return maxTime(h.quarters, from)
+		return utc.Max(h.quarters, from)
 	}
 	return from
 }
@@ -207,7 +208,7 @@ func firstPeriodsSQL(t *ledgerTable) string {
 		" ORDER BY t.period_start LIMIT 1) FROM models AS m"
 }
 
-// day reads a UTC day in one state.
+// Day reads a UTC day in one state.
 func (l *ledgerReader) day(ctx context.Context, start time.Time) (*ledgerDay, error) {
 	if l.r.inTx {
 		return l.lockedDay(ctx, l.r.client, start)

@@ -15,7 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -100,7 +100,7 @@ func (c *loose[T]) Scan(cell any) error {
 }
 
 func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerTable, from time.Time) error {
-	return scanRows(ctx, client, ledgerRowsSQL(t), []any{from, d.start.Add(day)}, func(scan func(...any) error) error {
+	return scanRows(ctx, client, ledgerRowsSQL(t), []any{from, d.start.Add(utc.Day)}, func(scan func(...any) error) error {
 		p, row := period{grain: t.grain}, new(ledgerRow)
 		place := []any{&row.id, &p.model}
 		if !t.totals {
@@ -116,7 +116,7 @@ func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerT
 		}
 		row.lost = row.unreadable != nil
 		row.unreadable = cmp.Or(row.unreadable, end.err, average.err, digest.err)
-		p.start, row.end, row.average = store.Time(p.start), store.Time(end.value.V), average.value.V
+		p.start, row.end, row.average = utc.Of(p.start), utc.Of(end.value.V), average.value.V
 		row.total, row.encoded = cells.total, cells.encoded
 		if digest.value.Valid {
 			row.digest = &digest.value.V
@@ -163,7 +163,7 @@ var ledgerEventsSQL = "SELECT id, at, model_id, api_key_id, price_id, cost, late
 
 // readEvents reads the events of a day from their horizon on.
 func (l *ledgerReader) readEvents(ctx context.Context, client *ent.Client, d *ledgerDay) error {
-	from, end := d.start, d.start.Add(day)
+	from, end := d.start, d.start.Add(utc.Day)
 	if d.events.After(from) {
 		from = d.events
 	}
@@ -282,8 +282,8 @@ func (l *ledgerReader) addEvent(d *ledgerDay, e *ledgerEvent) {
 	}
 	wrong := l.judgeEvent(e)
 	if wrong == nil {
-		e.at = store.Time(e.at)
-		p := period{e.model, e.key, e.price, grainQuarter, e.at.Truncate(quarter)}
+		e.at = utc.Of(e.at)
+		p := period{e.model, e.key, e.price, grainQuarter, e.at.Truncate(utc.Quarter)}
 		s := d.recorded[p]
 		if s == nil {
 			s = new(sums)
@@ -296,10 +296,10 @@ func (l *ledgerReader) addEvent(d *ledgerDay, e *ledgerEvent) {
 		wrong = &Difference{Kind: WrongSum, Have: err.Error()}
 	}
 	for _, at := range []time.Time{eventTime(e.id), e.at} {
-		d.doubtful[store.Time(at).Truncate(quarter)] = true
+		d.doubtful[utc.Of(at).Truncate(utc.Quarter)] = true
 	}
 	wrong.Table, wrong.EventID, wrong.ModelID, wrong.APIKeyID, wrong.PriceID = usageevent.Table, e.id, e.model, e.key, e.price
-	wrong.PeriodStart = eventTime(e.id).Truncate(quarter)
+	wrong.PeriodStart = eventTime(e.id).Truncate(utc.Quarter)
 	d.found = append(d.found, *wrong)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -47,11 +48,11 @@ func TestLedgerPlans(t *testing.T) {
 // TestEventTime: an id begins with the time that it was made of.
 func TestEventTime(t *testing.T) {
 	t.Parallel()
-	for _, at := range []time.Time{beginning, time.Date(2026, 7, 15, 12, 0, 0, 999_999_000, time.UTC), endOfTime} {
+	for _, at := range []time.Time{utc.Beginning, time.Date(2026, 7, 15, 12, 0, 0, 999_999_000, time.UTC), utc.End} {
 		require.Equal(t, at, eventTime(newEventID(at)))
 		require.Equal(t, at, eventTime(firstEventID(at)))
 	}
-	require.Equal(t, beginning, eventTime(uuid.Nil))
+	require.Equal(t, utc.Beginning, eventTime(uuid.Nil))
 }
 
 // TestLedgerPartitionGone takes the partition of a day away from under the snapshot that is to verify it, after its
@@ -81,12 +82,12 @@ func TestLedgerPartitionGone(t *testing.T) {
 		if loads > 1 {
 			return l.load(ctx, ent.NewClient(ent.Driver(s)), start)
 		}
-		require.NoError(t, reg.client.UsageHorizon.Create().SetID(eventsPart).SetCompleteFrom(start.Add(day)).Exec(ctx))
+		require.NoError(t, reg.client.UsageHorizon.Create().SetID(eventsPart).SetCompleteFrom(start.Add(utc.Day)).Exec(ctx))
 		_, err = reg.client.ExecContext(ctx, "DROP TABLE "+partitionName(start))
 		require.NoError(t, err)
 		d, err := l.load(ctx, ent.NewClient(ent.Driver(s)), start)
 		require.NoError(t, err)
-		require.Equal(t, beginning, d.events)
+		require.Equal(t, utc.Beginning, d.events)
 		require.NotEmpty(t, d.faulty(), "its events are missing")
 		return d, nil
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // The tests in a bubble know that a goroutine stands in line when synctest.Wait returns, which
@@ -468,7 +469,7 @@ func TestTimes(t *testing.T) {
 	want := make([]time.Time, len(given))
 	for i, at := range given {
 		want[i] = at.UTC().Truncate(time.Microsecond)
-		require.Equal(t, want[i], store.Time(at))
+		require.Equal(t, want[i], utc.Of(at))
 	}
 	t.Run("OK_equal_in_UTC", func(t *testing.T) {
 		t.Parallel()

@@ -12,6 +12,7 @@ import (
 	entsql "entgo.io/ent/dialect/sql"
 
 	"github.com/jeffersonwarrior/modelscan/internal/busy"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Durability is what an acknowledged write survives.
@@ -103,13 +104,10 @@ func normalize(args []any) []any {
 		if &normalized[0] == &args[0] {
 			normalized = slices.Clone(args)
 		}
-		normalized[i] = Time(t)
+		normalized[i] = utc.Of(t)
 	}
 	return normalized
 }
-
-// Time returns t as it is stored: in UTC, cut to microseconds.
-func Time(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // Each is the one argument of a statement that SQLite runs once for each of its rows, which are the statement's
 // arguments. That is two thirds of the work of as many calls, for database/sql is passed once. The result counts the rows of the
