@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -86,15 +87,15 @@ func (fl AuditFilter) Next(last *ent.AuditEntry) (AuditFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl AuditFilter) faults() faults {
-	var f faults
-	f.text("actor", fl.Actor, 0, maxName)
-	f.text("action", fl.Action, 0, maxWord)
-	f.text("entity", fl.Entity, 0, maxWord)
-	f.text("entity_id", fl.EntityID, 0, maxSettingKey)
+func (fl AuditFilter) faults() fault.List {
+	var f fault.List
+	f.Text("actor", fl.Actor, 0, maxName)
+	f.Text("action", fl.Action, 0, maxWord)
+	f.Text("entity", fl.Entity, 0, maxWord)
+	f.Text("entity_id", fl.EntityID, 0, maxSettingKey)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
 		start, end := utc.Clamp(fl.Start), utc.Clamp(fl.End)
-		f.check(end.After(start), "end %s is not after start %s", end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
+		f.Check(end.After(start), "end %s is not after start %s", end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
 	}
 	return f
 }
@@ -165,9 +166,9 @@ func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, ent
 	if len(entries) == 0 {
 		return nil
 	}
-	var f faults
-	f.text("actor", r.actor, 0, maxName)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Text("actor", r.actor, 0, maxName)
+	if err := f.Err(); err != nil {
 		return err
 	}
 	rows := make([]*ent.AuditEntryCreate, 0, len(entries))

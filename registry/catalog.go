@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // Progress is told how many of how many models are done. It is called from the goroutine that
@@ -59,7 +60,7 @@ type Changes struct {
 func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot, progress Progress) (ImportReport, error) {
 	op := fmt.Sprintf("import catalogue %q", snapshot.Source)
 	f := snapshotFaults(snapshot)
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return ImportReport{}, translate(ctx, op, err)
 	}
 	if progress == nil {
@@ -95,13 +96,13 @@ const importWeight = 20
 // maxFaults is how many faults of a catalogue are named.
 const maxFaults = 20
 
-func snapshotFaults(s catalog.Snapshot) faults {
-	var f faults
-	f.text("source", s.Source, 1, maxName)
+func snapshotFaults(s catalog.Snapshot) fault.List {
+	var f fault.List
+	f.Text("source", s.Source, 1, maxName)
 	names := map[string]bool{}
 	for _, p := range s.Providers {
-		f.in(fmt.Sprintf("provider %.40q: ", p.Name), providerInput(p).faults())
-		f.check(!names[p.Name], "provider %.40q is listed twice", p.Name)
+		f.In(fmt.Sprintf("provider %.40q: ", p.Name), providerInput(p).faults())
+		f.Check(!names[p.Name], "provider %.40q is listed twice", p.Name)
 		names[p.Name] = true
 		models := map[string]bool{}
 		for _, m := range p.Models {
@@ -110,11 +111,11 @@ func snapshotFaults(s catalog.Snapshot) faults {
 			merge(&in, m)
 			in.ModelID = m.ModelID
 			in = in.withDefaults()
-			f.in(prefix, in.faults())
-			f.check(!models[m.ModelID], "%slisted twice", prefix)
+			f.In(prefix, in.faults())
+			f.Check(!models[m.ModelID], "%slisted twice", prefix)
 			models[m.ModelID] = true
 			if m.Family != "" {
-				f.in(prefix, FamilyInput{Name: m.Family}.faults())
+				f.In(prefix, FamilyInput{Name: m.Family}.faults())
 			}
 		}
 		if len(f) > maxFaults {

@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 const (
@@ -29,11 +30,11 @@ type DiscoveryInput struct {
 	CacheHit   bool      // the source was read from a cache
 }
 
-func (in DiscoveryInput) faults() faults {
-	var f faults
-	f.text("identifier", in.Identifier, 1, maxIdentifier)
-	f.text("source", in.Source, 0, maxName)
-	f.text("llm_model", in.LLMModel, 0, maxModelID)
+func (in DiscoveryInput) faults() fault.List {
+	var f fault.List
+	f.Text("identifier", in.Identifier, 1, maxIdentifier)
+	f.Text("source", in.Source, 0, maxName)
+	f.Text("llm_model", in.LLMModel, 0, maxModelID)
 	return f
 }
 
@@ -41,7 +42,7 @@ func (in DiscoveryInput) faults() faults {
 // [ErrForeignKey] for an unknown provider.
 func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (log *ent.DiscoveryLog, err error) {
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create discovery log", err)
 	}
 	err = r.write(ctx, "create discovery log", func(tx *ent.Client) error {
@@ -78,10 +79,10 @@ func (r *Registry) UpdateDiscoveryResult(
 	ctx context.Context, id uuid.UUID, data any, status discoverylog.Status,
 ) (log *ent.DiscoveryLog, err error) {
 	op := fmt.Sprintf("update discovery %s", id)
-	var f faults
-	f.check(discoverylog.StatusValidator(status) == nil, badDiscoveryStatus)
-	message, found := f.result(data)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Check(discoverylog.StatusValidator(status) == nil, badDiscoveryStatus)
+	message, found := discovered(&f, data)
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.write(ctx, op, func(tx *ent.Client) error {
@@ -105,33 +106,33 @@ func (r *Registry) UpdateDiscoveryResult(
 	return log.Unwrap(), nil
 }
 
-// result returns what to store of a discovery's data: an error's text, or JSON.
-func (f *faults) result(data any) (message string, found json.RawMessage) {
+// discovered returns what to store of a discovery's data: an error's text, or JSON.
+func discovered(f *fault.List, data any) (message string, found json.RawMessage) {
 	switch d := data.(type) {
 	case nil:
 		return "", nil
 	case error:
-		return cleaned(d.Error(), maxMessage), nil
+		return fault.Clean(d.Error(), maxMessage), nil
 	case *DiscoveryResult:
 		if d == nil {
 			return "", nil
 		}
-		return f.result(*d)
+		return discovered(f, *d)
 	case DiscoveryResult:
 		if d.Err != nil {
-			message = cleaned(d.Err.Error(), maxMessage)
+			message = fault.Clean(d.Err.Error(), maxMessage)
 		}
 		_, isError := d.Data.(error)
-		f.check(!isError, "the data of a DiscoveryResult is an error, which belongs into its Err")
-		_, found = f.result(d.Data)
+		f.Check(!isError, "the data of a DiscoveryResult is an error, which belongs into its Err")
+		_, found = discovered(f, d.Data)
 		return message, found
 	case []byte:
 		data = json.RawMessage(d)
 	}
 	found, err := json.Marshal(data)
-	f.check(err == nil, "data is no JSON: %v", err)
-	f.check(utf8.Valid(found), "data is no JSON: it is not valid UTF-8")
-	f.check(len(found) <= maxData, "data has %d bytes, more than %d", len(found), maxData)
+	f.Check(err == nil, "data is no JSON: %v", err)
+	f.Check(utf8.Valid(found), "data is no JSON: it is not valid UTF-8")
+	f.Check(len(found) <= maxData, "data has %d bytes, more than %d", len(found), maxData)
 	return "", found
 }
 
@@ -167,10 +168,10 @@ func (fl DiscoveryFilter) Next(last *ent.DiscoveryLog) (DiscoveryFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl DiscoveryFilter) faults() faults {
-	var f faults
-	f.text("identifier", fl.Identifier, 0, maxIdentifier)
-	f.check(fl.Status == "" || discoverylog.StatusValidator(fl.Status) == nil, badDiscoveryStatus)
+func (fl DiscoveryFilter) faults() fault.List {
+	var f fault.List
+	f.Text("identifier", fl.Identifier, 0, maxIdentifier)
+	f.Check(fl.Status == "" || discoverylog.StatusValidator(fl.Status) == nil, badDiscoveryStatus)
 	return f
 }
 

@@ -2,92 +2,79 @@ package registry
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
-	"unicode/utf8"
-
-	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
-
-// sentinel is an error for errors.Is that stands for a second one too.
-type sentinel struct {
-	text string
-	also error
-}
-
-func (s *sentinel) Error() string        { return s.text }
-func (s *sentinel) Is(target error) bool { return s.also != nil && target == s.also }
 
 // Errors that operations return, for errors.Is. Each is wrapped with the operation and, where
 // there is one, the driver's own error.
 var (
 	// ErrNotFound is returned when there is no such row, or it is deleted. It also matches
 	// sql.ErrNoRows.
-	ErrNotFound error = &sentinel{"not found", sql.ErrNoRows}
+	ErrNotFound = fault.ErrNotFound
 	// ErrConflict is returned when what is to be created exists already.
-	ErrConflict error = &sentinel{text: "already exists"}
+	ErrConflict = fault.ErrConflict
 	// ErrInvalidData is returned when the input breaks a rule. The text names every fault at
 	// once and never holds an API key.
-	ErrInvalidData error = &sentinel{text: "invalid data"}
+	ErrInvalidData = fault.ErrInvalidData
 	// ErrForeignKey is returned when a row that is referred to is missing (the error then
 	// matches ErrNotFound too), or when the row to be purged is still referred to.
-	ErrForeignKey error = &sentinel{text: "foreign key violation"}
+	ErrForeignKey = fault.ErrForeignKey
 	// ErrNoKeyAvailable is returned when no API key of a provider may be used now; the error
 	// is a [*NoKeyError].
-	ErrNoKeyAvailable error = &sentinel{text: "no API key available"}
+	ErrNoKeyAvailable = fault.ErrNoKeyAvailable
 	// ErrLeaseEnded is returned for a lease that has been settled, failed or released already, through whatever handle
 	// and by whatever process, or that expired a day ago: RecordUsage can still record its request.
-	ErrLeaseEnded error = &sentinel{text: "lease ended already"}
+	ErrLeaseEnded = fault.ErrLeaseEnded
 	// ErrClosed is returned after Close, and by a transaction's registry after its end.
-	ErrClosed error = &sentinel{text: "registry closed"}
+	ErrClosed = fault.ErrClosed
 	// ErrSchema is returned when the database is not at a schema this program can use. The
 	// error also matches one of package migrate that says why.
-	ErrSchema error = &sentinel{text: "unusable schema"}
+	ErrSchema = fault.ErrSchema
 	// ErrBusy is returned when others, of this process or another one, held what was needed for longer than
 	// [WithBusyTimeout] says, or, on PostgreSQL, when transactions were in each other's way: nothing was done, and it
 	// can be tried again. Within [Registry.InTx], it is what every registry but the transaction's gets.
-	ErrBusy error = &sentinel{text: "database busy"}
+	ErrBusy = fault.ErrBusy
 	// ErrReadOnly is returned when the file, its folder or its file system cannot be written, or when
 	// no server of the name can: they are standbys.
-	ErrReadOnly error = &sentinel{text: "read-only"}
+	ErrReadOnly = fault.ErrReadOnly
 	// ErrDiskFull is returned when the disk is full, or a quota is reached. Reads still work. In
 	// WAL mode even a DELETE needs space: free some outside of the database.
-	ErrDiskFull error = &sentinel{text: "disk full"}
+	ErrDiskFull = fault.ErrDiskFull
 	// ErrCorrupt is returned when the file is damaged or is not a database. SQLite also takes some disks that cannot read
 	// for damaged files.
-	ErrCorrupt error = &sentinel{text: "corrupt database"}
+	ErrCorrupt = fault.ErrCorrupt
 	// ErrUnavailable is returned when the server cannot be reached, has no connection to spare, or is starting or
 	// stopping, after half a minute of trying unless the context ended earlier; and when a SQLite file was removed or
 	// replaced while it is open, which is noticed within a second, or cannot be read or written: I/O errors, no file
 	// descriptors. What was to be done has not been done.
-	ErrUnavailable error = &sentinel{text: "database unavailable"}
+	ErrUnavailable = fault.ErrUnavailable
 	// ErrExhausted is returned when the server has too few locks for a transaction beside those of others, or too
 	// little memory. Nothing was done. Tried again at once, it would ask for as much: the server's
 	// max_locks_per_transaction is to be raised, or its memory; or what is done at once made smaller. The text has the
 	// server's advice.
-	ErrExhausted error = &sentinel{text: "server out of locks or memory"}
+	ErrExhausted = fault.ErrExhausted
 	// ErrDenied is returned when the server refuses the user, the password or a permission.
-	ErrDenied error = &sentinel{text: "access denied"}
+	ErrDenied = fault.ErrDenied
 	// ErrUnsupported is returned for a server that cannot be worked with: its version, its encoding,
 	// or settings by which it would lose what it has confirmed. And for SQLite, in a program that was built without cgo.
-	ErrUnsupported error = &sentinel{text: "unsupported database"}
+	ErrUnsupported = fault.ErrUnsupported
 	// ErrUncertain is returned when the connection to a server was lost, or the context ended, while a commit was
 	// under way, and when a SQLite file could not be synced: what was to be done may have been done or not, and may
 	// turn up after a crash. A request is recorded once, whatever happened, if it is recorded again by its id.
-	ErrUncertain error = &sentinel{text: "uncertain whether it was committed"}
+	ErrUncertain = fault.ErrUncertain
 	// ErrKeyring is returned when API keys are sealed and the keyring is missing, has not the key that is needed,
 	// or has another one of the same id.
-	ErrKeyring error = &sentinel{text: "keyring does not fit"}
+	ErrKeyring = fault.ErrKeyring
 	// ErrNoSecret is returned when an API key is kept nowhere: only its hash is stored.
-	ErrNoSecret error = &sentinel{text: "API key not kept"}
+	ErrNoSecret = fault.ErrNoSecret
 )
 
 var kinds = map[store.Kind]error{
@@ -115,8 +102,7 @@ func translate(ctx context.Context, op string, err error) error {
 		return nil
 	}
 	err = ended(ctx, err)
-	var ours *sentinel
-	if errors.As(err, &ours) {
+	if fault.Is(err) {
 		return under(op, err)
 	}
 	switch {
@@ -217,103 +203,3 @@ type takenError struct {
 
 func (e *takenError) Error() string   { return fmt.Sprintf("%s: %s", ErrConflict, e.what) }
 func (e *takenError) Unwrap() []error { return []error{ErrConflict, e.cause} }
-
-// faults collects what is wrong with an input.
-type faults []string
-
-// check notes a fault unless ok.
-func (f *faults) check(ok bool, format string, args ...any) {
-	if !ok {
-		*f = append(*f, fmt.Sprintf(format, args...))
-	}
-}
-
-// text notes a fault unless value can be a name that identifies something: a label in which every character can be
-// seen. Control characters, line separators and invisible characters, which can turn text around, are not allowed:
-// names that look the same are the same. It never repeats the value.
-func (f *faults) text(field, value string, least, most int) {
-	f.label(field, value, least, most)
-	f.check(strings.IndexFunc(value, unsightly) < 0, "%s has control characters or invisible ones", field)
-}
-
-// label notes a fault unless value can be a name for people, in any language: of at least least and at most most
-// characters.
-func (f *faults) label(field, value string, least, most int) {
-	f.unicode(field, value)
-	n := utf8.RuneCountInString(value)
-	switch {
-	case n < least && n == 0:
-		f.check(false, "%s is empty", field)
-	case least > 0 && strings.TrimSpace(value) == "":
-		f.check(false, "%s is blank", field)
-	case n < least || n > most:
-		f.check(false, "%s has %d characters, not %d to %d", field, n, least, most)
-	}
-}
-
-// prose notes a fault unless value can be a text for people, in any language, of at most most characters.
-func (f *faults) prose(field, value string, most int) {
-	f.unicode(field, value)
-	n := utf8.RuneCountInString(value)
-	f.check(n <= most, "%s has %d characters, more than %d", field, n, most)
-}
-
-// unicode notes a fault unless both engines store value as it is: SQLite takes all bytes, PostgreSQL valid UTF-8
-// without NUL.
-func (f *faults) unicode(field, value string) {
-	f.check(utf8.ValidString(value), "%s is not valid UTF-8", field)
-	f.check(!strings.ContainsRune(value, 0), "%s has a NUL character, which PostgreSQL cannot store", field)
-}
-
-// unsightly tells whether a character is a control, a format, a line or a paragraph character. The
-// joiner that emoji are made with is allowed.
-func unsightly(r rune) bool {
-	const zeroWidthJoiner = '\u200d'
-	return r != zeroWidthJoiner && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
-}
-
-// cleaned returns the first characters of a text that somebody else wrote, up to most, without what cannot be printed,
-// so that it can be stored whatever it is.
-func cleaned(text string, most int) string {
-	return truncated(strings.Map(func(r rune) rune {
-		if unsightly(r) && r != '\n' && r != '\t' {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, "\ufffd")), most)
-}
-
-// truncated cuts a text to its first characters.
-func truncated(text string, most int) string {
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most])
-	}
-	return text
-}
-
-// storable tells whether a database can hold a text. If not, there is no row with it; PostgreSQL
-// would refuse the question.
-func storable(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
-
-// in puts a prefix before every fault of another input.
-func (f *faults) in(prefix string, others faults) {
-	for _, o := range others {
-		*f = append(*f, prefix+o)
-	}
-}
-
-// err returns nil, or ErrInvalidData with every fault.
-func (f *faults) err() error {
-	if len(*f) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w: %s", ErrInvalidData, strings.Join(*f, "; "))
-}
-
-// missing is the error for a reference to a row that is not there.
-func missing(what string, id uuid.UUID) error {
-	if id == uuid.Nil {
-		return fmt.Errorf("%w: no %s is given: its id is zero: %w", ErrForeignKey, what, ErrNotFound)
-	}
-	return fmt.Errorf("%w: %s %s: %w", ErrForeignKey, what, id, ErrNotFound)
-}

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -94,13 +95,13 @@ func (fl EventFilter) Next(last *ent.UsageEvent) (EventFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl EventFilter) faults() faults {
-	var f faults
-	f.text("request_id", fl.RequestID, 0, maxRequestID)
+func (fl EventFilter) faults() fault.List {
+	var f fault.List
+	f.Text("request_id", fl.RequestID, 0, maxRequestID)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
-		f.span(utc.Clamp(fl.Start), utc.Clamp(fl.End))
+		f.Span(utc.Clamp(fl.Start), utc.Clamp(fl.End))
 	}
-	f.limit(fl.Limit)
+	checkLimit(&f, fl.Limit)
 	return f
 }
 
@@ -131,7 +132,7 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 // [ErrInvalidData], also when the end is not after the start.
 func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*ent.UsageEvent, error) {
 	f := filter.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "list usage events", err)
 	}
 	limit := pageSize(filter.Limit)
@@ -200,11 +201,6 @@ func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 		}
 	}
 	return where
-}
-
-// span notes a fault unless start is before end.
-func (f *faults) span(start, end time.Time) {
-	f.check(start.Before(end), "start %s is not before end %s", start.Format(time.RFC3339), end.Format(time.RFC3339))
 }
 
 // eventDays are the UTC days of events, ascending.

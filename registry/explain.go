@@ -207,7 +207,7 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	const op = "explain keys"
 	in.Wait, in.TTL = false, minTTL
 	f := in.faults(r.inTx)
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	b := newBasis(r.now())

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -114,10 +115,10 @@ func WithClassifier(classify Classifier) Option {
 	}
 }
 
-func (d Diagnosis) faults() faults {
-	var f faults
+func (d Diagnosis) faults() fault.List {
+	var f fault.List
 	_, known := backoffs[d.Class]
-	f.check(known || d.Class == ServerFailed || d.Class == TimedOut || d.Class == BadRequest, "the failure's class is not one of the six")
+	f.Check(known || d.Class == ServerFailed || d.Class == TimedOut || d.Class == BadRequest, "the failure's class is not one of the six")
 	return f
 }
 
@@ -242,7 +243,7 @@ func (k *poolKey) degrade(d Diagnosis, until time.Time, fresh bool, now time.Tim
 	if d.Class != RateLimited || !k.onProbation() { // it is still to be tried
 		k.degradedBy, k.degradedReason = d.Class, string(d.Class)
 		if d.Reason != "" {
-			k.degradedReason = truncated(k.degradedReason+": "+d.Reason, maxReason)
+			k.degradedReason = fault.Cut(k.degradedReason+": "+d.Reason, maxReason)
 		}
 	}
 	k.degradedUntil = &until

@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // FamilyInput describes a family of models to be created.
@@ -27,10 +28,10 @@ type FamilyUpdate struct {
 	Description *string
 }
 
-func (in FamilyInput) faults() faults {
-	var f faults
-	f.text("name", in.Name, 1, maxName)
-	f.prose("description", in.Description, maxDescription)
+func (in FamilyInput) faults() fault.List {
+	var f fault.List
+	f.Text("name", in.Name, 1, maxName)
+	f.Prose("description", in.Description, maxDescription)
 	return f
 }
 
@@ -38,7 +39,7 @@ func (in FamilyInput) faults() faults {
 // unknown provider, or [ErrConflict] when the provider has a family of the name.
 func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *ent.ModelFamily, err error) {
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create family", err)
 	}
 	err = r.writeAlone(ctx, fmt.Sprintf("create family %q", in.Name), func(tx *ent.Client) error {
@@ -64,7 +65,7 @@ func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *en
 func requireProvider(ctx context.Context, client *ent.Client, id uuid.UUID) error {
 	_, err := liveProvider(ctx, client, id)
 	if ent.IsNotFound(err) {
-		return missing("provider", id)
+		return fault.Missing("provider", id)
 	}
 	return err
 }
@@ -78,7 +79,7 @@ func (r *Registry) GetFamily(ctx context.Context, id uuid.UUID) (*ent.ModelFamil
 // FindFamily returns the family of that name of a live provider, or [ErrNotFound].
 func (r *Registry) FindFamily(ctx context.Context, providerID uuid.UUID, name string) (*ent.ModelFamily, error) {
 	op := fmt.Sprintf("find family %.*q of provider %s", maxName, name, providerID)
-	if !storable(name) {
+	if !fault.Storable(name) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}
 	family, err := r.client.ModelFamily.Query().
@@ -134,7 +135,7 @@ func (r *Registry) UpdateFamily(
 	set(&in.Name, up.Name)
 	set(&in.Description, up.Description)
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {

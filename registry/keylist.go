@@ -10,6 +10,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // GetAPIKey returns a key as it is now, live or deleted, which deleted_at tells. It returns [ErrNotFound].
@@ -22,9 +23,9 @@ func (r *Registry) GetAPIKey(ctx context.Context, id uuid.UUID) (*ent.APIKey, er
 // [ErrInvalidData] for a text that cannot be a key, or [ErrNotFound].
 func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey string) (*ent.APIKey, error) {
 	op := fmt.Sprintf("find API key of provider %s", providerID)
-	var f faults
-	f.apiKey(apiKey)
-	if err := f.err(); err != nil {
+	var f fault.List
+	checkAPIKey(&f, apiKey)
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	key, err := r.client.APIKey.Query().Where(

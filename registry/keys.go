@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 )
@@ -68,18 +69,18 @@ type KeyUpdate struct {
 	APIKey *string
 }
 
-func (in KeyInput) faults() faults {
-	var f faults
+func (in KeyInput) faults() fault.List {
+	var f fault.List
 	if in.Keyless {
-		f.check(in.APIKey == "", "a keyless key has an API key")
+		f.Check(in.APIKey == "", "a keyless key has an API key")
 	} else {
-		f.apiKey(in.APIKey)
+		checkAPIKey(&f, in.APIKey)
 	}
-	f.label("label", in.Label, 0, maxName)
+	f.Label("label", in.Label, 0, maxName)
 	f = append(f, in.Limits.faults()...)
-	f.choice(in.Priority, cmp.Or(in.Weight, 1))
-	f.names("allowed models", in.AllowedModels)
-	f.names("denied models", in.DeniedModels)
+	checkChoice(&f, in.Priority, cmp.Or(in.Weight, 1))
+	checkNames(&f, "allowed models", in.AllowedModels)
+	checkNames(&f, "denied models", in.DeniedModels)
 	return f
 }
 
@@ -89,36 +90,36 @@ const (
 	maxNames    = 1000 // of models in a list
 )
 
-func (f *faults) choice(priority, weight int) {
-	f.check(priority >= -maxPriority && priority <= maxPriority, "priority %d is not within %d and %[3]d", priority, -maxPriority, maxPriority)
-	f.check(weight >= 1 && weight <= maxWeight, "weight %d is not within 1 and %d", weight, maxWeight)
+func checkChoice(f *fault.List, priority, weight int) {
+	f.Check(priority >= -maxPriority && priority <= maxPriority, "priority %d is not within %d and %[3]d", priority, -maxPriority, maxPriority)
+	f.Check(weight >= 1 && weight <= maxWeight, "weight %d is not within 1 and %d", weight, maxWeight)
 }
 
-// names notes what is wrong with a list of models.
-func (f *faults) names(field string, list []string) {
-	f.check(len(list) <= maxNames, "%d %s are more than %d", len(list), field, maxNames)
+// checkNames notes what is wrong with a list of models.
+func checkNames(f *fault.List, field string, list []string) {
+	f.Check(len(list) <= maxNames, "%d %s are more than %d", len(list), field, maxNames)
 	for _, name := range list {
 		before := len(*f)
-		f.text(field, name, 1, maxModelID)
+		f.Text(field, name, 1, maxModelID)
 		if len(*f) > before {
 			return
 		}
 	}
 }
 
-// apiKey notes what is wrong with an API key, without a character of it.
-func (f *faults) apiKey(key string) {
+// checkAPIKey notes what is wrong with an API key, without a character of it.
+func checkAPIKey(f *fault.List, key string) {
 	if key == "" {
-		f.check(false, "the API key is empty")
+		f.Check(false, "the API key is empty")
 		return
 	}
 	for _, c := range []byte(key) {
 		if c <= ' ' || c > '~' {
-			f.check(false, "the API key has characters other than printable ASCII, or spaces")
+			f.Check(false, "the API key has characters other than printable ASCII, or spaces")
 			break
 		}
 	}
-	f.check(len(key) <= maxKeyLength, "the API key has %d characters, more than %d", len(key), maxKeyLength)
+	f.Check(len(key) <= maxKeyLength, "the API key has %d characters, more than %d", len(key), maxKeyLength)
 }
 
 // prefixOf returns what is stored of a key to tell it from others: its first characters, at most half of it.
@@ -139,7 +140,7 @@ func hash(key string) string {
 func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("add API key to provider %s", in.ProviderID)
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
@@ -198,14 +199,14 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 // not the same; [ErrNotFound]; or [ErrKeyring].
 func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("update API key %s", id)
-	var f faults
-	f.label("label", value(up.Label), 0, maxName)
+	var f fault.List
+	f.Label("label", value(up.Label), 0, maxName)
 	if up.APIKey != nil {
-		f.apiKey(*up.APIKey)
-		f.check(r.vault.ring != nil, "the API key cannot be kept without a keyring")
+		checkAPIKey(&f, *up.APIKey)
+		f.Check(r.vault.ring != nil, "the API key cannot be kept without a keyring")
 	}
 	f = append(f, up.faults()...)
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	write := r.write
@@ -254,15 +255,15 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 	return key.Unwrap(), nil
 }
 
-func (up KeyUpdate) faults() faults {
+func (up KeyUpdate) faults() fault.List {
 	f := value(up.Limits).faults()
 	weight := 1
 	if up.Weight != nil {
 		weight = *up.Weight
 	}
-	f.choice(value(up.Priority), weight)
-	f.names("allowed models", value(up.AllowedModels))
-	f.names("denied models", value(up.DeniedModels))
+	checkChoice(&f, value(up.Priority), weight)
+	checkNames(&f, "allowed models", value(up.AllowedModels))
+	checkNames(&f, "denied models", value(up.DeniedModels))
 	return f
 }
 
@@ -367,9 +368,9 @@ const (
 // duration that is not positive or above ten years, or [ErrNotFound].
 func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason string, duration time.Duration) error {
 	op := fmt.Sprintf("degrade key %s", keyID)
-	var f faults
-	f.check(duration > 0 && duration <= maxDegradation, "duration %s is not within 1ns and %s", duration, maxDegradation)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Check(duration > 0 && duration <= maxDegradation, "duration %s is not within 1ns and %s", duration, maxDegradation)
+	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
 	return r.write(ctx, op, func(tx *ent.Client) error {
@@ -382,7 +383,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 		if old.DegradedUntil != nil && old.DegradedUntil.After(until) {
 			return nil
 		}
-		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(cleaned(reason, maxReason)).SetDegradedBy("").
+		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(fault.Clean(reason, maxReason)).SetDegradedBy("").
 			ClearDegradedAt().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err

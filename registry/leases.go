@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -48,13 +49,13 @@ type AcquireInput struct {
 	TTL time.Duration
 }
 
-func (in AcquireInput) faults(inTx bool) faults {
-	var f faults
-	f.check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= maxAmount, "estimated tokens %d are not within 0 and %d", in.EstimatedTokens, int64(maxAmount))
-	f.check(in.EstimatedCost >= 0 && in.EstimatedCost <= maxAmount, "the estimated cost is not within 0 and %d nano-dollars", int64(maxAmount))
-	f.check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
-	f.check(!in.Wait || !inTx, "wait is not for transactions: others could not end their leases")
-	f.check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not within %s and %s", in.TTL, minTTL, maxTTL)
+func (in AcquireInput) faults(inTx bool) fault.List {
+	var f fault.List
+	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= maxAmount, "estimated tokens %d are not within 0 and %d", in.EstimatedTokens, int64(maxAmount))
+	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= maxAmount, "the estimated cost is not within 0 and %d nano-dollars", int64(maxAmount))
+	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
+	f.Check(!in.Wait || !inTx, "wait is not for transactions: others could not end their leases")
+	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not within %s and %s", in.TTL, minTTL, maxTTL)
 	return f
 }
 
@@ -131,8 +132,8 @@ func (l *Lease) registry() *Registry {
 func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, error) {
 	const op = "acquire key"
 	f := in.faults(r.inTx)
-	f.text("actor", r.actor, 0, maxName)
-	if err := f.err(); err != nil {
+	f.Text("actor", r.actor, 0, maxName)
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	acquire := r.acquireOnce
@@ -234,7 +235,7 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 // It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, through whatever handle and by whatever process,
 // unless the request is recorded; and the errors of RecordUsage.
 func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
-	return l.end(ctx, "settle lease", in, func(e *leaseEnd) faults {
+	return l.end(ctx, "settle lease", in, func(e *leaseEnd) fault.List {
 		e.succeeded = !in.Failed
 		return nil
 	})
@@ -250,7 +251,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	r, in := l.registry(), failure.Usage
 	now := r.now()
 	d := r.classify(failure, now)
-	d.Reason = cleaned(d.Reason, maxReason)
+	d.Reason = fault.Clean(d.Reason, maxReason)
 	in.Failed, in.ErrorClass = true, string(d.Class)
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status
@@ -260,7 +261,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 		l.said = r.limitsSaid(failure.Header, now)
 		l.mu.Unlock()
 	}
-	return d, l.end(ctx, "fail lease", in, func(e *leaseEnd) faults {
+	return d, l.end(ctx, "fail lease", in, func(e *leaseEnd) fault.List {
 		e.failed = &d
 		return d.faults()
 	})
@@ -269,14 +270,14 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 // Release ends the lease of a request that was not made: nothing is recorded, and what was reserved is free again. It
 // returns [ErrLeaseEnded] as Settle does. After [ErrUncertain] it may be called again.
 func (l *Lease) Release(ctx context.Context) error {
-	return l.end(ctx, "release lease", UsageInput{}, func(e *leaseEnd) faults {
+	return l.end(ctx, "release lease", UsageInput{}, func(e *leaseEnd) fault.List {
 		e.release = true
 		return nil
 	})
 }
 
 // end ends the lease once.
-func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*leaseEnd) faults) (err error) {
+func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*leaseEnd) fault.List) (err error) {
 	op += " " + l.ID.String()
 	r := l.registry()
 	if !l.state.CompareAndSwap(leaseOpen, leaseEnding) {
@@ -295,7 +296,7 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	e.said = l.said
 	l.mu.Unlock()
 	f := how(e)
-	f.text("actor", r.actor, 0, maxName)
+	f.Text("actor", r.actor, 0, maxName)
 	w := work{record: record{now: now}, end: e, actor: r.actor}
 	if in.ModelID == uuid.Nil {
 		in.ModelID = l.ModelID
@@ -303,12 +304,12 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	if in.APIKeyID == uuid.Nil {
 		in.APIKeyID = l.KeyID
 	}
-	f.check(in.APIKeyID == l.KeyID, "the key is another one than the lease's")
+	f.Check(in.APIKeyID == l.KeyID, "the key is another one than the lease's")
 	switch {
 	case e.release:
 	case in.ModelID == uuid.Nil && e.failed != nil: // nothing to record it under
 		if err := in.Validate(); err != nil {
-			f.check(false, "%s", err)
+			f.Check(false, "%s", err)
 		}
 		e.took = in.Total()
 	default:
@@ -320,7 +321,7 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 		rec.named = true
 		w.record = rec
 	}
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
 	err = translate(ctx, op, r.do(ctx, w))

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // The sizes of pages, in rows. Every list is a page: a filter's Limit says how long it is at most, and After, the
@@ -64,8 +65,8 @@ func All[F interface{ Next(R) (F, int) }, R any](
 	}
 }
 
-func (f *faults) limit(limit int) {
-	f.check(limit >= 0 && limit <= MaxLimit, "limit %d is not within 0 and %d", limit, MaxLimit)
+func checkLimit(f *fault.List, limit int) {
+	f.Check(limit >= 0 && limit <= MaxLimit, "limit %d is not within 0 and %d", limit, MaxLimit)
 }
 
 // pageSize is how many rows a page has at most.
@@ -92,9 +93,9 @@ type listing[T entRow[T], ID comparable] struct {
 }
 
 // page returns a page, after the row of an id that is not zero.
-func (l listing[T, ID]) page(ctx context.Context, r *Registry, op string, f faults, limit int, after ID) ([]T, error) {
-	f.limit(limit)
-	if err := f.err(); err != nil {
+func (l listing[T, ID]) page(ctx context.Context, r *Registry, op string, f fault.List, limit int, after ID) ([]T, error) {
+	checkLimit(&f, limit)
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	client, begin := r.client, []any(nil)

@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -59,11 +60,11 @@ func (fl ModelFilter) Next(last *ent.Model) (ModelFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl ModelFilter) faults() faults {
-	var f faults
-	f.label("search", fl.Search, 0, maxModelID)
-	f.check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
-	f.check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
+func (fl ModelFilter) faults() fault.List {
+	var f fault.List
+	f.Label("search", fl.Search, 0, maxModelID)
+	f.Check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
+	f.Check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
 	return f
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -80,16 +81,16 @@ func (in ModelInput) withDefaults() ModelInput {
 	return in
 }
 
-func (in ModelInput) faults() faults {
-	var f faults
-	f.text("model_id", in.ModelID, 1, maxModelID)
-	f.label("name", in.Name, min(1, len(in.ModelID)), maxName)
-	f.prose("description", in.Description, maxDescription)
-	f.rates(in.Rates)
-	f.text("price source", in.PriceSource, 0, maxName)
-	f.check(in.ContextWindow >= 0 && in.ContextWindow <= meter.MaxTokens,
+func (in ModelInput) faults() fault.List {
+	var f fault.List
+	f.Text("model_id", in.ModelID, 1, maxModelID)
+	f.Label("name", in.Name, min(1, len(in.ModelID)), maxName)
+	f.Prose("description", in.Description, maxDescription)
+	checkRates(&f, in.Rates)
+	f.Text("price source", in.PriceSource, 0, maxName)
+	f.Check(in.ContextWindow >= 0 && in.ContextWindow <= meter.MaxTokens,
 		"context_window %d is not within 0 and %d", in.ContextWindow, int64(meter.MaxTokens))
-	f.check(in.MaxOutputTokens >= 0 && in.MaxOutputTokens <= meter.MaxTokens,
+	f.Check(in.MaxOutputTokens >= 0 && in.MaxOutputTokens <= meter.MaxTokens,
 		"max_output_tokens %d is not within 0 and %d", in.MaxOutputTokens, int64(meter.MaxTokens))
 	return f
 }
@@ -109,7 +110,7 @@ func (r *Registry) CreateModel(ctx context.Context, in ModelInput) (*ent.Model, 
 // ms for each. [Registry.ImportCatalog] keeps nobody waiting so long. Its errors are those of [Registry.CreateModel];
 // the faults of all inputs are named at once.
 func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (models []*ent.Model, err error) {
-	var f faults
+	var f fault.List
 	complete := make([]ModelInput, len(inputs))
 	for i, in := range inputs {
 		complete[i] = in.withDefaults()
@@ -117,13 +118,13 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 		if len(inputs) > 1 {
 			prefix = fmt.Sprintf("model %d: ", i)
 		}
-		f.in(prefix, complete[i].faults())
+		f.In(prefix, complete[i].faults())
 	}
 	op := fmt.Sprintf("create %d models", len(inputs))
 	if len(inputs) == 1 {
 		op = "create model"
 	}
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	if len(inputs) == 1 {
@@ -178,7 +179,7 @@ func checkOwners(ctx context.Context, tx *ent.Client, inputs []ModelInput) error
 	}
 	for _, in := range inputs {
 		if !providers[in.ProviderID] {
-			return missing("provider", in.ProviderID)
+			return fault.Missing("provider", in.ProviderID)
 		}
 		if err := checkFamily(in.FamilyID, families[in.FamilyID], in.ProviderID); err != nil {
 			return err
@@ -194,7 +195,7 @@ func checkFamily(family, owner, providerID uuid.UUID) error {
 	case family == uuid.Nil || owner == providerID:
 		return nil
 	case owner == uuid.Nil:
-		return missing("family", family)
+		return fault.Missing("family", family)
 	default:
 		return fmt.Errorf("%w: family %s belongs to another provider", ErrInvalidData, family)
 	}
@@ -258,7 +259,7 @@ func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Mode
 // FindModel returns the live model that the provider calls modelID, or [ErrNotFound].
 func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
 	op := fmt.Sprintf("find model %.*q of provider %s", maxModelID, modelID, providerID)
-	if !storable(modelID) {
+	if !fault.Storable(modelID) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}
 	m, err := r.client.Model.Query().
@@ -273,7 +274,7 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 	valid := ModelInput{ModelID: "valid", Name: "valid"}
 	up.apply(&valid)
 	f := valid.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
@@ -356,9 +357,9 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 	if at.IsZero() {
 		at = now
 	}
-	var f faults
-	f.time("at", at)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Time("at", at)
+	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
 	return r.writeAlone(ctx, op, func(tx *ent.Client) error {

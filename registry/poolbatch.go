@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 )
 
@@ -49,7 +50,7 @@ func (b *basis) finish(w *work, e *entries) error {
 	}
 	k, ok := b.keys[end.key]
 	if !ok || end.observation && k.deleted {
-		return missing("API key", end.key)
+		return fault.Missing("API key", end.key)
 	}
 	recorded := w.records() && b.recorded[w.RequestID]
 	switch {
@@ -145,7 +146,7 @@ func (b *basis) modelName(id, provider uuid.UUID) (string, error) {
 		m, ok = b.models[id]
 	}
 	if !ok {
-		return "", missing("model", id)
+		return "", fault.Missing("model", id)
 	}
 	if m.provider != provider {
 		return "", fmt.Errorf("%w: model %s, %q, is another provider's", ErrInvalidData, id, m.name)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -53,33 +54,33 @@ func (in PriceInput) withDefaults() PriceInput {
 	return in
 }
 
-func (in PriceInput) faults(now time.Time) faults {
-	var f faults
+func (in PriceInput) faults(now time.Time) fault.List {
+	var f fault.List
 	if !in.EffectiveFrom.IsZero() {
-		f.check(!in.EffectiveFrom.Before(utc.Beginning), "effective_from is before 1970")
-		f.check(!in.EffectiveFrom.After(now), "effective_from is in the future")
+		f.Check(!in.EffectiveFrom.Before(utc.Beginning), "effective_from is before 1970")
+		f.Check(!in.EffectiveFrom.After(now), "effective_from is in the future")
 	}
-	f.rates(in.Rates)
-	f.check(in.Unknown || len(in.Rates) > 0,
+	checkRates(&f, in.Rates)
+	f.Check(in.Unknown || len(in.Rates) > 0,
 		"rates are empty: give rates, of 0 if the model is free, or set Unknown to remove the price")
-	f.check(!in.Unknown || len(in.Rates) == 0, "rates are given for a price that is set to Unknown")
-	f.text("service_tier", in.ServiceTier, 1, maxTier)
-	f.check(in.MinContextTokens >= 0 && in.MinContextTokens <= meter.MaxTokens,
+	f.Check(!in.Unknown || len(in.Rates) == 0, "rates are given for a price that is set to Unknown")
+	f.Text("service_tier", in.ServiceTier, 1, maxTier)
+	f.Check(in.MinContextTokens >= 0 && in.MinContextTokens <= meter.MaxTokens,
 		"min_context_tokens %d is not within 0 and %d", in.MinContextTokens, int64(meter.MaxTokens))
-	f.text("source", in.Source, 0, maxName)
+	f.Text("source", in.Source, 0, maxName)
 	return f
 }
 
 // maxRate is the highest price per one million tokens: a dollar a token.
 const maxRate = 1_000_000 * money.Dollar
 
-func (f *faults) rates(rates money.Rates) {
+func checkRates(f *fault.List, rates money.Rates) {
 	for _, name := range slices.Sorted(maps.Keys(rates)) {
 		if !meter.Known(name) {
-			f.check(false, "rate of %.40q: there is no such meter", name)
+			f.Check(false, "rate of %.40q: there is no such meter", name)
 			continue
 		}
-		f.check(rates[name] >= 0 && rates[name] <= maxRate,
+		f.Check(rates[name] >= 0 && rates[name] <= maxRate,
 			"rate of %s %s is not within 0 and %s", name, rates[name], maxRate)
 	}
 }
@@ -144,7 +145,7 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
 	f := in.faults(r.now())
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	backfill := repricing{done: true}
@@ -244,9 +245,9 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 // empty where no price is known. The price at the model's creation is taken to have held before
 // it. It returns [ErrInvalidData] for a time outside of the years 1970 to 9999, or [ErrNotFound].
 func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
-	var f faults
-	f.time("at", at)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Time("at", at)
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 	}
 	p, err := priceAt(ctx, r.client, modelID, utc.Of(at))

@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // Lengths of texts, in characters.
@@ -50,39 +51,39 @@ type ProviderUpdate struct {
 
 var slug = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
 
-func (in ProviderInput) faults() faults {
-	var f faults
-	f.text("name", in.Name, 1, maxName)
-	f.check(in.Name == "" || slug.MatchString(in.Name), "name is not a slug such as openai or z.ai")
-	f.label("display_name", in.DisplayName, min(1, len(in.Name)), maxName)
-	f.url("base_url", in.BaseURL)
+func (in ProviderInput) faults() fault.List {
+	var f fault.List
+	f.Text("name", in.Name, 1, maxName)
+	f.Check(in.Name == "" || slug.MatchString(in.Name), "name is not a slug such as openai or z.ai")
+	f.Label("display_name", in.DisplayName, min(1, len(in.Name)), maxName)
+	checkURL(&f, "base_url", in.BaseURL)
 	if err := provider.AuthMethodValidator(in.AuthMethod); err != nil {
-		f.check(false, "auth_method is not one of bearer, header, query, oauth, aws_sigv4, none")
+		f.Check(false, "auth_method is not one of bearer, header, query, oauth, aws_sigv4, none")
 	}
-	f.prose("description", in.Description, maxDescription)
+	f.Prose("description", in.Description, maxDescription)
 	return f
 }
 
 // hostname is a name or an IPv4 address; url.Parse has checked an IPv6 address.
 var hostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$`)
 
-// url notes a fault unless value is empty or an absolute http(s) URL of an API: a host, perhaps a
+// checkURL notes a fault unless value is empty or an absolute http(s) URL of an API: a host, perhaps a
 // port and a path, and nothing that could carry a credential.
-func (f *faults) url(field, value string) {
+func checkURL(f *fault.List, field, value string) {
 	if value == "" {
 		return
 	}
-	f.text(field, value, 0, maxURL)
+	f.Text(field, value, 0, maxURL)
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || strings.ContainsRune(value, ' ') {
-		f.check(false, "%s is not an absolute http or https URL", field)
+		f.Check(false, "%s is not an absolute http or https URL", field)
 		return
 	}
 	port, err := strconv.Atoi(cmp.Or(u.Port(), "443"))
-	f.check(err == nil && port >= 1 && port <= 65535, "%s has a bad port", field)
-	f.check(hostname.MatchString(u.Hostname()) || strings.Contains(u.Hostname(), ":"), "%s has no host", field)
-	f.check(u.User == nil, "%s has credentials in it", field)
-	f.check(u.RawQuery == "" && !u.ForceQuery && u.Fragment == "", "%s has a query or a fragment", field)
+	f.Check(err == nil && port >= 1 && port <= 65535, "%s has a bad port", field)
+	f.Check(hostname.MatchString(u.Hostname()) || strings.Contains(u.Hostname(), ":"), "%s has no host", field)
+	f.Check(u.User == nil, "%s has credentials in it", field)
+	f.Check(u.RawQuery == "" && !u.ForceQuery && u.Fragment == "", "%s has a query or a fragment", field)
 }
 
 func (in ProviderInput) withDefaults() ProviderInput {
@@ -100,7 +101,7 @@ func (in ProviderInput) withDefaults() ProviderInput {
 func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent.Provider, err error) {
 	in = in.withDefaults()
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create provider", err)
 	}
 	err = r.writeAlone(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
@@ -136,7 +137,7 @@ func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.P
 // FindProvider returns the live provider of that name, or [ErrNotFound].
 func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
 	op := fmt.Sprintf("find provider %.*q", maxName, name)
-	if !storable(name) {
+	if !fault.Storable(name) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}
 	p, err := r.client.Provider.Query().Where(provider.Name(name), provider.DeletedAtIsNil()).Only(ctx)
@@ -189,7 +190,7 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 	set(&in.AuthMethod, up.AuthMethod)
 	set(&in.Description, up.Description)
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -25,8 +26,8 @@ type Limits struct {
 	CostPerDay        money.USD `json:"CostPerDayUSD"` // on a UTC day
 }
 
-func (l Limits) faults() faults {
-	var f faults
+func (l Limits) faults() fault.List {
+	var f fault.List
 	for _, limit := range []struct {
 		name LimitName
 		n    int64
@@ -34,7 +35,7 @@ func (l Limits) faults() faults {
 		{RequestsPerMinute, l.RequestsPerMinute}, {TokensPerMinute, l.TokensPerMinute}, {RequestsPerDay, l.RequestsPerDay},
 		{TokensPerDay, l.TokensPerDay}, {Concurrency, l.Concurrency}, {CostPerDay, int64(l.CostPerDay)},
 	} {
-		f.check(limit.n >= 0 && limit.n <= maxAmount, "the limit of %s is not within 0 and %d", limit.name, int64(maxAmount))
+		f.Check(limit.n >= 0 && limit.n <= maxAmount, "the limit of %s is not within 0 and %d", limit.name, int64(maxAmount))
 	}
 	return f
 }

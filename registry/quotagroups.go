@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // QuotaGroupInput describes an account at a provider, whose keys share its limits.
@@ -32,8 +33,8 @@ type QuotaGroupUpdate struct {
 func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (group *ent.QuotaGroup, err error) {
 	op := "create quota group"
 	f := in.Limits.faults()
-	f.text("name", in.Name, 1, maxName)
-	if err := f.err(); err != nil {
+	f.Text("name", in.Name, 1, maxName)
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	op = fmt.Sprintf("%s %q", op, in.Name)
@@ -65,7 +66,7 @@ func (r *Registry) GetQuotaGroup(ctx context.Context, id uuid.UUID) (*ent.QuotaG
 // FindQuotaGroup returns the quota group of that name of a live provider, or [ErrNotFound].
 func (r *Registry) FindQuotaGroup(ctx context.Context, providerID uuid.UUID, name string) (*ent.QuotaGroup, error) {
 	op := fmt.Sprintf("find quota group %.*q of provider %s", maxName, name, providerID)
-	if !storable(name) {
+	if !fault.Storable(name) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}
 	group, err := r.client.QuotaGroup.Query().
@@ -118,9 +119,9 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 	op := fmt.Sprintf("update quota group %s", id)
 	f := value(up.Limits).faults()
 	if up.Name != nil {
-		f.text("name", *up.Name, 1, maxName)
+		f.Text("name", *up.Name, 1, maxName)
 	}
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.write(ctx, op, func(tx *ent.Client) error {
@@ -180,7 +181,7 @@ func requireGroup(ctx context.Context, tx *ent.Client, providerID, id uuid.UUID)
 	group, err := tx.QuotaGroup.Get(ctx, id)
 	switch {
 	case ent.IsNotFound(err):
-		return missing("quota group", id)
+		return fault.Missing("quota group", id)
 	case err != nil:
 		return err
 	case group.ProviderID != providerID:

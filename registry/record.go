@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -364,11 +365,11 @@ func (e *entries) audit(actor string, entries []auditEntry) {
 func (b *basis) add(rec *record, lease *openLease, e *entries) error {
 	of, ok := b.models[rec.ModelID]
 	if !ok {
-		return missing("model", rec.ModelID)
+		return fault.Missing("model", rec.ModelID)
 	}
 	k, ok := b.keys[rec.APIKeyID]
 	if !ok {
-		return missing("API key", rec.APIKeyID)
+		return fault.Missing("API key", rec.APIKeyID)
 	}
 	if of.provider != k.provider {
 		return fmt.Errorf("%w: the key belongs to another provider than the model", ErrInvalidData)
@@ -378,7 +379,7 @@ func (b *basis) add(rec *record, lease *openLease, e *entries) error {
 	}
 	p := bestPrice(b.prices[rec.ModelID], rec.At, rec.ServiceTier, rec.TotalInput())
 	if p == nil {
-		return missing("price of model", rec.ModelID)
+		return fault.Missing("price of model", rec.ModelID)
 	}
 	cost, err := costOf(rec.Tokens, RatesOf(p))
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // LedgerRepair is what RepairLedger has done.
@@ -42,9 +43,9 @@ type LedgerRepair struct {
 // others keep changing what is to be mended otherwise than by recording.
 func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
 	const op = "repair ledger"
-	var f faults
-	f.text("actor", r.actor, 0, maxName)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Text("actor", r.actor, 0, maxName)
+	if err := f.Err(); err != nil {
 		return LedgerRepair{}, translate(ctx, op, err)
 	}
 	done := &repair{l: newLedgerReader(r), keys: map[uuid.UUID]bool{}}

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/calendar"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -78,13 +79,13 @@ func (in ReportInput) withDefaults() ReportInput {
 	return in
 }
 
-func (in ReportInput) faults() faults {
-	var f faults
-	f.span(in.Start, in.End)
-	f.check(slices.Contains([]Step{"", StepQuarter, StepHour, StepDay, StepWeek, StepMonth}, in.Step), "there is no step %.40q", in.Step)
+func (in ReportInput) faults() fault.List {
+	var f fault.List
+	f.Span(in.Start, in.End)
+	f.Check(slices.Contains([]Step{"", StepQuarter, StepHour, StepDay, StepWeek, StepMonth}, in.Step), "there is no step %.40q", in.Step)
 	for i, d := range in.By {
-		f.check(slices.Contains([]Dimension{ByProvider, ByFamily, ByModel, ByKey}, d), "there is no dimension %.40q", d)
-		f.check(!slices.Contains(in.By[:i], d), "dimension %.40q is given twice", d)
+		f.Check(slices.Contains([]Dimension{ByProvider, ByFamily, ByModel, ByKey}, d), "there is no dimension %.40q", d)
+		f.Check(!slices.Contains(in.By[:i], d), "dimension %.40q is given twice", d)
 	}
 	return f
 }
@@ -105,7 +106,7 @@ func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow
 	const op = "usage report"
 	in = in.withDefaults()
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	var rows []ReportRow

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -57,9 +58,9 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceReport,
 	if in.End.IsZero() {
 		p.end = r.now().Add(maxAhead)
 	}
-	var f faults
-	f.span(p.start, p.end)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Span(p.start, p.end)
+	if err := f.Err(); err != nil {
 		return RepriceReport{}, translate(ctx, op, err)
 	}
 	exists, err := r.fresh.Model.Query().Where(model.ID(in.ModelID)).Exist(ctx)

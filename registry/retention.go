@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -60,16 +61,16 @@ func (keep Retention) withDefaults() Retention {
 	return keep
 }
 
-func (keep Retention) faults() faults {
-	var f faults
+func (keep Retention) faults() fault.List {
+	var f fault.List
 	for _, of := range []struct {
 		what string
 		kept time.Duration
 	}{{"events", keep.Events}, {"quarters", keep.Quarters}, {"key events", keep.KeyEvents}, {"discoveries", keep.Discoveries}} {
-		f.check(of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, utc.Day, longestKept)
+		f.Check(of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, utc.Day, longestKept)
 	}
-	f.check(keep.Quarters >= keep.Events, "quarters %s are kept shorter than events %s", keep.Quarters, keep.Events)
-	f.check(keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not within 1ns and %s", keep.Budget, longestBudget)
+	f.Check(keep.Quarters >= keep.Events, "quarters %s are kept shorter than events %s", keep.Quarters, keep.Events)
+	f.Check(keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not within 1ns and %s", keep.Budget, longestBudget)
 	return f
 }
 
@@ -118,7 +119,7 @@ func (r *Registry) Prune(ctx context.Context, keep Retention) (PruneReport, erro
 	const op = "prune"
 	keep = keep.withDefaults()
 	f := keep.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return PruneReport{}, translate(ctx, op, err)
 	}
 	if r.inTx {

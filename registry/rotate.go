@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/seal"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -34,10 +35,10 @@ type KeyRotation struct {
 // that is negative or too long.
 func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotation) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("rotate API key %s", id)
-	var f faults
-	f.apiKey(in.APIKey)
-	f.check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not within 0 and %s", in.Overlap, maxOverlap)
-	if err := f.err(); err != nil {
+	var f fault.List
+	checkAPIKey(&f, in.APIKey)
+	f.Check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not within 0 and %s", in.Overlap, maxOverlap)
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {

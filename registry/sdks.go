@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -31,14 +32,14 @@ const badCompilationStatus = "compilation_status is not one of pending, success,
 
 var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-func (in SDKInput) faults() faults {
-	var f faults
-	f.text("version", in.Version, 1, maxName)
-	f.text("sdk_path", in.SDKPath, 0, maxURL)
-	f.check(sdkversion.CompilationStatusValidator(in.CompilationStatus) == nil, badCompilationStatus)
-	f.time("generated_at", in.GeneratedAt)
-	f.prose("test_results", in.TestResults, maxData)
-	f.check(in.CodeHash == "" || sha256Hex.MatchString(in.CodeHash), "code_hash is not a SHA-256 in lower-case hex")
+func (in SDKInput) faults() fault.List {
+	var f fault.List
+	f.Text("version", in.Version, 1, maxName)
+	f.Text("sdk_path", in.SDKPath, 0, maxURL)
+	f.Check(sdkversion.CompilationStatusValidator(in.CompilationStatus) == nil, badCompilationStatus)
+	f.Time("generated_at", in.GeneratedAt)
+	f.Prose("test_results", in.TestResults, maxData)
+	f.Check(in.CodeHash == "" || sha256Hex.MatchString(in.CodeHash), "code_hash is not a SHA-256 in lower-case hex")
 	return f
 }
 
@@ -53,7 +54,7 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 		in.CompilationStatus = sdkversion.DefaultCompilationStatus
 	}
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create SDK version", err)
 	}
 	err = r.writeAlone(ctx, fmt.Sprintf("create SDK version %q", in.Version), func(tx *ent.Client) error {
@@ -90,7 +91,7 @@ func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKUpd
 	set(&in.TestResults, up.TestResults)
 	set(&in.CodeHash, up.CodeHash)
 	f := in.faults()
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.write(ctx, op, func(tx *ent.Client) error {
@@ -121,7 +122,7 @@ func (r *Registry) GetSDKVersion(ctx context.Context, id uuid.UUID) (*ent.SDKVer
 // FindSDKVersion returns that version of the SDK of a live provider, or [ErrNotFound].
 func (r *Registry) FindSDKVersion(ctx context.Context, providerID uuid.UUID, version string) (*ent.SDKVersion, error) {
 	op := fmt.Sprintf("find SDK version %.*q of provider %s", maxName, version, providerID)
-	if !storable(version) {
+	if !fault.Storable(version) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}
 	sdk, err := r.client.SDKVersion.Query().
@@ -150,13 +151,13 @@ func (fl SDKFilter) Next(last *ent.SDKVersion) (SDKFilter, int) {
 // ListSDKVersions returns a page of the SDK versions that the filter selects, those first that were generated last.
 // It returns [ErrInvalidData], or [ErrNotFound] for an After that was deleted.
 func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKFilter) ([]*ent.SDKVersion, error) {
-	var f faults
+	var f fault.List
 	which := []predicate.SDKVersion{sdkIsShown}
 	if filter.ProviderID != uuid.Nil {
 		which = append(which, sdkversion.ProviderID(filter.ProviderID))
 	}
 	if status := filter.CompilationStatus; status != "" {
-		f.check(sdkversion.CompilationStatusValidator(status) == nil, badCompilationStatus)
+		f.Check(sdkversion.CompilationStatusValidator(status) == nil, badCompilationStatus)
 		which = append(which, sdkversion.CompilationStatusEQ(status))
 	}
 	return listing[*ent.SDKVersion, uuid.UUID]{

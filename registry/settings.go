@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 // GetSetting returns the value of a setting, or [ErrNotFound].
 func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 	op := fmt.Sprintf("get setting %.*q", maxSettingKey, key)
-	if !storable(key) {
+	if !fault.Storable(key) {
 		return "", translate(ctx, op, ErrNotFound)
 	}
 	s, err := r.client.Setting.Get(ctx, key)
@@ -35,10 +36,10 @@ func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 // secret that is put here stays in there. It returns [ErrInvalidData] unless the key has 1 to 256
 // characters and the value at most 1,048,576.
 func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
-	var f faults
-	f.text("key", key, 1, maxSettingKey)
-	f.prose("value", value, maxSettingValue)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Text("key", key, 1, maxSettingKey)
+	f.Prose("value", value, maxSettingValue)
+	if err := f.Err(); err != nil {
 		return translate(ctx, "set setting", err)
 	}
 	return r.write(ctx, fmt.Sprintf("set setting %q", key), func(tx *ent.Client) error {
@@ -80,7 +81,7 @@ func lockedSetting(ctx context.Context, tx *ent.Client, key string) (*ent.Settin
 // DeleteSetting removes a setting for good, or returns [ErrNotFound]. The audit trail keeps its value.
 func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 	op := fmt.Sprintf("delete setting %.*q", maxSettingKey, key)
-	if !storable(key) {
+	if !fault.Storable(key) {
 		return translate(ctx, op, ErrNotFound)
 	}
 	return r.write(ctx, op, func(tx *ent.Client) error {
@@ -110,8 +111,8 @@ func (fl SettingFilter) Next(last *ent.Setting) (SettingFilter, int) {
 // ListSettings returns a page of the settings, by key. An [ent.Setting]'s ID is its key. Whether the setting that
 // After names is still there does not matter. It returns [ErrInvalidData] for a limit that is out of range.
 func (r *Registry) ListSettings(ctx context.Context, filter SettingFilter) ([]*ent.Setting, error) {
-	var f faults
-	f.text("after", filter.After, 0, maxSettingKey)
+	var f fault.List
+	f.Text("after", filter.After, 0, maxSettingKey)
 	return listing[*ent.Setting, string]{
 		order: ascending(setting.FieldID),
 		get: func(_ context.Context, _ *ent.Client, key string) (*ent.Setting, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -60,9 +61,9 @@ type UsageStats struct {
 func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, end time.Time) (UsageStats, error) {
 	op := fmt.Sprintf("usage stats of model %s", modelID)
 	start, end = utc.Clamp(start), utc.Clamp(end)
-	var f faults
-	f.span(start, end)
-	if err := f.err(); err != nil {
+	var f fault.List
+	f.Span(start, end)
+	if err := f.Err(); err != nil {
 		return UsageStats{}, translate(ctx, op, err)
 	}
 	if exists, err := r.client.Model.Query().Where(model.ID(modelID)).Exist(ctx); err != nil || !exists {
@@ -141,9 +142,4 @@ func costSum(dollars, nanos int64) (money.USD, error) {
 		return 0, fmt.Errorf("%w: sum of costs: %w", ErrInvalidData, &plainError{err})
 	}
 	return usd, nil
-}
-
-// time notes a fault unless t can be stored.
-func (f *faults) time(field string, t time.Time) {
-	f.check(!t.Before(utc.Beginning) && !t.After(utc.End), "%s is not within 1970 and 9999", field)
 }

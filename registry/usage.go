@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -51,24 +52,24 @@ func (in UsageInput) withDefaults(now time.Time) UsageInput {
 	return in
 }
 
-func (in UsageInput) faults(now time.Time) faults {
-	var f faults
+func (in UsageInput) faults(now time.Time) fault.List {
+	var f fault.List
 	if err := in.Validate(); err != nil {
-		f.check(false, "%s", err)
+		f.Check(false, "%s", err)
 	}
-	f.check(!in.At.Before(utc.Beginning), "at %s is before 1970", in.At.Format(time.RFC3339))
-	f.check(!in.At.After(now.Add(maxAhead)), "at %s is in the future", in.At.Format(time.RFC3339))
-	f.check(in.Latency >= 0 && in.Latency <= maxLatency, "latency %s is not within 0 and %s", in.Latency, maxLatency)
-	f.text("service_tier", in.ServiceTier, 1, maxTier)
-	f.text("request_id", in.RequestID, 0, maxRequestID)
-	f.text("error_class", in.ErrorClass, 0, maxErrorClass)
-	f.check(in.Failed || in.ErrorClass == "", "error_class is given of a request that did not fail")
-	f.check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not within 100 and 599", in.HTTPStatus)
+	f.Check(!in.At.Before(utc.Beginning), "at %s is before 1970", in.At.Format(time.RFC3339))
+	f.Check(!in.At.After(now.Add(maxAhead)), "at %s is in the future", in.At.Format(time.RFC3339))
+	f.Check(in.Latency >= 0 && in.Latency <= maxLatency, "latency %s is not within 0 and %s", in.Latency, maxLatency)
+	f.Text("service_tier", in.ServiceTier, 1, maxTier)
+	f.Text("request_id", in.RequestID, 0, maxRequestID)
+	f.Text("error_class", in.ErrorClass, 0, maxErrorClass)
+	f.Check(in.Failed || in.ErrorClass == "", "error_class is given of a request that did not fail")
+	f.Check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not within 100 and 599", in.HTTPStatus)
 	return f
 }
 
 // newRecord returns a request that can be recorded, or what is wrong with it.
-func newRecord(in UsageInput, now time.Time) (record, faults) {
+func newRecord(in UsageInput, now time.Time) (record, fault.List) {
 	rec := record{UsageInput: in.withDefaults(now), named: in.RequestID != "", now: now}
 	f := rec.faults(now)
 	if len(f) > 0 {
@@ -100,7 +101,7 @@ func newRecord(in UsageInput, now time.Time) (record, faults) {
 // transaction was under way and did not end soon.
 func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	rec, f := newRecord(in, r.now())
-	if err := f.err(); err != nil {
+	if err := f.Err(); err != nil {
 		return translate(ctx, "record usage", err)
 	}
 	return translate(ctx, "record usage", r.do(ctx, work{record: rec}))
@@ -116,17 +117,17 @@ const MaxUsageBatch = 10_000
 // name the first faulty request by its index.
 func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) error {
 	const op = "record usage batch"
-	var f faults
-	f.check(len(inputs) <= MaxUsageBatch, "%d requests are more than %d", len(inputs), MaxUsageBatch)
+	var f fault.List
+	f.Check(len(inputs) <= MaxUsageBatch, "%d requests are more than %d", len(inputs), MaxUsageBatch)
 	now, records := r.now(), make([]work, len(inputs))
 	for i := range min(len(inputs), MaxUsageBatch) {
-		var wrong faults
+		var wrong fault.List
 		if records[i].record, wrong = newRecord(inputs[i], now); len(wrong) > 0 {
-			f.in(fmt.Sprintf("request %d: ", i), wrong)
+			f.In(fmt.Sprintf("request %d: ", i), wrong)
 			break
 		}
 	}
-	if err := f.err(); err != nil || len(inputs) == 0 {
+	if err := f.Err(); err != nil || len(inputs) == 0 {
 		return translate(ctx, op, err)
 	}
 	return translate(ctx, op, r.doWhole(ctx, records))

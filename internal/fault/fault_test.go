@@ -1,0 +1,92 @@
+package fault_test
+
+import (
+	"database/sql"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+)
+
+func TestIs(t *testing.T) {
+	t.Parallel()
+	require.True(t, fault.Is(fmt.Errorf("get model: %w", fault.ErrNotFound)))
+	require.ErrorIs(t, fault.ErrNotFound, sql.ErrNoRows)
+	require.NotErrorIs(t, fault.ErrConflict, sql.ErrNoRows)
+	require.False(t, fault.Is(sql.ErrNoRows))
+	require.False(t, fault.Is(nil))
+}
+
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	id := uuid.New()
+	for _, err := range []error{fault.Missing("model", id), fault.Missing("model", uuid.Nil)} {
+		require.ErrorIs(t, err, fault.ErrForeignKey)
+		require.ErrorIs(t, err, fault.ErrNotFound)
+	}
+	require.ErrorContains(t, fault.Missing("model", id), id.String())
+	require.ErrorContains(t, fault.Missing("model", uuid.Nil), "no model is given")
+}
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	const joined, turned = "\U0001F469\u200d\U0001F4BB", "a\u202eb"
+	for name, c := range map[string]struct {
+		note func(f *fault.List)
+		want []string
+	}{
+		"check":            {func(f *fault.List) { f.Check(true, "x"); f.Check(false, "%d", 3) }, []string{"3"}},
+		"text":             {func(f *fault.List) { f.Text("name", "gpt-5"+joined, 1, 9) }, nil},
+		"text, empty":      {func(f *fault.List) { f.Text("name", "", 1, 9) }, []string{"name is empty"}},
+		"text, allowed":    {func(f *fault.List) { f.Text("name", "", 0, 9) }, nil},
+		"text, long":       {func(f *fault.List) { f.Text("name", "äöüß", 1, 3) }, []string{"name has 4 characters, not 1 to 3"}},
+		"text, turned":     {func(f *fault.List) { f.Text("name", turned, 1, 9) }, []string{"name has control characters or invisible ones"}},
+		"label, turned":    {func(f *fault.List) { f.Label("name", turned, 1, 9) }, nil},
+		"label, blank":     {func(f *fault.List) { f.Label("name", " \t", 1, 9) }, []string{"name is blank"}},
+		"prose":            {func(f *fault.List) { f.Prose("note", "ab", 1) }, []string{"note has 2 characters, more than 1"}},
+		"unicode, invalid": {func(f *fault.List) { f.Unicode("note", "\xff") }, []string{"note is not valid UTF-8"}},
+		"unicode, NUL": {
+			func(f *fault.List) { f.Unicode("note", "a\x00") },
+			[]string{"note has a NUL character, which PostgreSQL cannot store"},
+		},
+		"time": {func(f *fault.List) { f.Time("at", time.Unix(-1, 0)) }, []string{"at is not within 1970 and 9999"}},
+		"in":   {func(f *fault.List) { f.In("price 2: ", fault.List{"a", "b"}) }, []string{"price 2: a", "price 2: b"}},
+		"span": {func(f *fault.List) { f.Span(time.Unix(0, 0), time.Unix(1, 0)) }, nil},
+		"span, not": {func(f *fault.List) { f.Span(time.Unix(1, 0).UTC(), time.Unix(1, 0).UTC()) }, []string{
+			"start 1970-01-01T00:00:01Z is not before end 1970-01-01T00:00:01Z",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var f fault.List
+			c.note(&f)
+			require.Equal(t, c.want, []string(f))
+			if c.want == nil {
+				require.NoError(t, f.Err())
+				return
+			}
+			require.ErrorIs(t, f.Err(), fault.ErrInvalidData)
+			require.EqualError(t, f.Err(), "invalid data: "+strings.Join(c.want, "; "))
+		})
+	}
+}
+
+func TestClean(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "[31mred\n\t\ufffd", fault.Clean("\x1b[31mred\r\n\t\xff", 99))
+	require.Equal(t, "äö", fault.Clean("ä\u200eöü", 2))
+	require.Equal(t, "äö", fault.Cut("äöü", 2))
+	require.Equal(t, "äö", fault.Cut("äö", 2))
+}
+
+func TestStorable(t *testing.T) {
+	t.Parallel()
+	require.True(t, fault.Storable("\u202e\x1b"))
+	require.False(t, fault.Storable("\xff"))
+	require.False(t, fault.Storable("\x00"))
+}
