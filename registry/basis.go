@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -195,13 +196,13 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 			return err
 		}
 	}
-	keys, pools := unknown(n.keys, b.keys), unknown(n.pools, b.pools)
+	keys, pools := bulk.Unknown(n.keys, b.keys), bulk.Unknown(n.pools, b.pools)
 	if err := r.readPool(ctx, tx, b, keys, pools); err != nil {
 		return err
 	}
 	for id := range n.keys {
 		if k := b.keys[id]; held != nil && k != nil && !held[k.provider] {
-			return errStale // it was another provider's when the pools were taken
+			return bulk.ErrStale // it was another provider's when the pools were taken
 		}
 	}
 	b.now = r.now() // what was waited for is over
@@ -211,7 +212,7 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 	if err := b.readOpen(ctx, tx, pools); err != nil {
 		return err
 	}
-	if err := b.readProviders(ctx, tx, unknown(n.providers, b.providers)); err != nil {
+	if err := b.readProviders(ctx, tx, bulk.Unknown(n.providers, b.providers)); err != nil {
 		return err
 	}
 	if err := r.readLeases(ctx, tx, b, works); err != nil {
@@ -225,7 +226,7 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 	for _, id := range r.names.of(n.models, b.names) {
 		n.ledger[id] = true
 	}
-	models := unknown(n.ledger, b.models)
+	models := bulk.Unknown(n.ledger, b.models)
 	if err := b.readModels(ctx, tx, models); err != nil {
 		return err
 	}
@@ -245,12 +246,12 @@ const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.
 	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
 // readModels reads models and their prices in force.
-func (b *basis) readModels(ctx context.Context, tx querier, models []uuid.UUID) error {
+func (b *basis) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
 	if len(models) == 0 {
 		return nil
 	}
-	list, args := inList(models)
-	return scanRows(ctx, tx, fmt.Sprintf(readModelsSQL, list, len(args)+1), append(args, b.from), func(scan func(...any) error) error {
+	list, args := bulk.In(models)
+	return bulk.Scan(ctx, tx, fmt.Sprintf(readModelsSQL, list, len(args)+1), append(args, b.from), func(scan func(...any) error) error {
 		var (
 			model, provider, id uuid.UUID
 			name                string
@@ -273,9 +274,9 @@ func (b *basis) readModels(ctx context.Context, tx querier, models []uuid.UUID) 
 
 // readRequests reads which of the request ids have been recorded, as far back as events are kept.
 func (b *basis) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
-	return chunks(ids, func(some []string) error {
-		list, args := inList(some)
-		return scanRows(ctx, tx, "SELECT request_id FROM usage_events WHERE request_id IN "+list, args, func(scan func(...any) error) error {
+	return bulk.Chunks(ids, func(some []string) error {
+		list, args := bulk.In(some)
+		return bulk.Scan(ctx, tx, "SELECT request_id FROM usage_events WHERE request_id IN "+list, args, func(scan func(...any) error) error {
 			var id string
 			if err := scan(&id); err != nil {
 				return err
@@ -298,7 +299,7 @@ func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, pe
 		var n chunkSizes
 		var some []period
 		for i, of := range unread {
-			n[i] = chunkSize(len(of))
+			n[i] = bulk.ChunkSize(len(of))
 			some = append(some, of[:n[i]]...)
 			unread[i] = of[n[i]:]
 		}
@@ -317,7 +318,7 @@ func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, pe
 		}
 		var i int
 		cells := newSumCells(&i)
-		err := scanRows(ctx, tx, readPeriodsSQL[r.db.Dialect()](n), args, func(scan func(...any) error) (err error) {
+		err := bulk.Scan(ctx, tx, readPeriodsSQL[r.db.Dialect()](n), args, func(scan func(...any) error) (err error) {
 			if err := scan(cells.addresses...); err != nil {
 				return err
 			}

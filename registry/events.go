@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -49,13 +50,13 @@ var eventColumns = slices.Concat([]string{
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
 }, tokenColumns)
 
-var insertEventsSQL = statements(func(n int) string {
+var insertEventsSQL = bulk.Statements(func(n int) string {
 	return "INSERT INTO " + usageevent.Table + " (" + strings.Join(eventColumns, ", ") + ") VALUES " +
-		placeholders(n, slices.Repeat([]string{"$%d"}, len(eventColumns))...)
+		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, len(eventColumns))...)
 })
 
-func insertEvents(ctx context.Context, tx execer, events []event) error {
-	return chunks(events, func(some []event) error {
+func insertEvents(ctx context.Context, tx bulk.Execer, events []event) error {
+	return bulk.Chunks(events, func(some []event) error {
 		args := make([]any, 0, len(some)*len(eventColumns))
 		for _, e := range some {
 			var cost any

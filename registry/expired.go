@@ -10,6 +10,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -24,7 +25,7 @@ const expiredColumns = "id, api_key_id, expires_at"
 func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p *pool) error {
 	var expired []*openLease
 	groups := map[uuid.UUID]bool{}
-	err := scanRows(ctx, tx, takeExpiredSQL, []any{p.id, b.now, r.pieceRows}, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, takeExpiredSQL, []any{p.id, b.now, r.pieceRows}, func(scan func(...any) error) error {
 		l, err := scanLease(scan)
 		expired = append(expired, l)
 		if l.group != nil {
@@ -34,7 +35,7 @@ func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p 
 	})
 	b.looked[p.id] = len(expired) < r.pieceRows
 	if err == nil {
-		err = b.loadGroups(ctx, tx, unknown(groups, b.groups))
+		err = b.loadGroups(ctx, tx, bulk.Unknown(groups, b.groups))
 	}
 	if err != nil || len(expired) == 0 {
 		return err
@@ -68,12 +69,12 @@ func (b *basis) keepExpired(scan func(...any) error) error {
 	return err
 }
 
-var insertExpiredSQL = statements(func(n int) string {
-	return "INSERT INTO " + expiredlease.Table + " (" + expiredColumns + ") VALUES " + placeholders(n, slices.Repeat([]string{"$%d"}, 3)...)
+var insertExpiredSQL = bulk.Statements(func(n int) string {
+	return "INSERT INTO " + expiredlease.Table + " (" + expiredColumns + ") VALUES " + bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 3)...)
 })
 
-func insertExpired(ctx context.Context, tx execer, leases []*openLease) error {
-	return chunks(leases, func(some []*openLease) error {
+func insertExpired(ctx context.Context, tx bulk.Execer, leases []*openLease) error {
+	return bulk.Chunks(leases, func(some []*openLease) error {
 		args := make([]any, 0, 3*len(some))
 		for _, l := range some {
 			args = append(args, l.id, l.key, l.expires)

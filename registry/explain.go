@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -238,7 +239,7 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 // look reads the pools of providers as they are now, in one state: what ends meanwhile would be neither among what has ended nor
 // among what is under way.
 func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) (err error) {
-	var from querier = r.fresh
+	var from bulk.Querier = r.fresh
 	if !r.inTx {
 		s, failed := r.db.Snapshot(ctx)
 		if failed != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -57,7 +58,7 @@ func requireNullIsZero(t *testing.T, reg *Registry, over *ent.APIKey) {
 	t.Helper()
 	row := "SELECT NULL" + strings.Repeat(", NULL", len(apikey.Columns)-1)
 	got := *over
-	err := scanRows(t.Context(), reg.client, row, nil, func(scan func(...any) error) error { return scan(cellsOf(&got)...) })
+	err := bulk.Scan(t.Context(), reg.client, row, nil, func(scan func(...any) error) error { return scan(cellsOf(&got)...) })
 	require.NoError(t, err)
 	got.ID, got.ProviderID = uuid.Nil, uuid.Nil // a uuid.UUID lets NULL be
 	requireSameFields(t, new(ent.APIKey), &got)

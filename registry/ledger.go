@@ -19,6 +19,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -237,8 +238,8 @@ func (c *sumCells) addTo(s *sums) error {
 type chunkSizes [len(ledgerTables)]int
 
 var readPeriodsSQL = map[string]func(chunkSizes) string{
-	dialect.SQLite:   statements(func(n chunkSizes) string { return readPeriodsText(n, nil) }),
-	dialect.Postgres: statements(func(n chunkSizes) string { return readPeriodsText(n, periodTypes) }),
+	dialect.SQLite:   bulk.Statements(func(n chunkSizes) string { return readPeriodsText(n, nil) }),
+	dialect.Postgres: bulk.Statements(func(n chunkSizes) string { return readPeriodsText(n, periodTypes) }),
 }
 
 // periodTypes are what PostgreSQL has to be told of the columns that name a period.
@@ -265,7 +266,7 @@ func readPeriodsText(n chunkSizes, types map[string]string) string {
 		}
 		if rows > 0 { // SQLite reads the left side of a CROSS JOIN first
 			selects = append(selects, fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS t WHERE %s",
-				strings.Join(sumColumns, ", t."), placeholdersFrom(first, rows, columns...), t.name, strings.Join(on, " AND ")))
+				strings.Join(sumColumns, ", t."), bulk.PlaceholdersFrom(first, rows, columns...), t.name, strings.Join(on, " AND ")))
 		}
 		first += rows * len(columns)
 	}

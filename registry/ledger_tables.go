@@ -13,12 +13,13 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 )
 
 // writePeriods writes periods, in their order, as they are to be, over what is there.
-func writePeriods(ctx context.Context, tx execer, sorted []period, periods map[period]sums) error {
+func writePeriods(ctx context.Context, tx bulk.Execer, sorted []period, periods map[period]sums) error {
 	for i, t := range ledgerTables {
-		err := chunks(among(i, sorted), func(some []period) error {
+		err := bulk.Chunks(among(i, sorted), func(some []period) error {
 			args := make([]any, 0, len(some)*len(t.columns))
 			for _, p := range some {
 				s := periods[p]
@@ -40,7 +41,7 @@ func writePeriods(ctx context.Context, tx execer, sorted []period, periods map[p
 }
 
 // updatePeriods writes periods, in their order, that are there.
-func updatePeriods(ctx context.Context, tx execer, engine string, sorted []period, periods map[period]sums) error {
+func updatePeriods(ctx context.Context, tx bulk.Execer, engine string, sorted []period, periods map[period]sums) error {
 	var rows [len(ledgerTables)][][]any
 	for _, p := range sorted {
 		s, i := periods[p], p.table()
@@ -58,7 +59,7 @@ func updatePeriods(ctx context.Context, tx execer, engine string, sorted []perio
 				return err
 			}
 		}
-		if err := t.update.run(ctx, tx, engine, rows[i]); err != nil {
+		if err := t.update.Run(ctx, tx, engine, rows[i]); err != nil {
 			return err
 		}
 	}
@@ -67,23 +68,23 @@ func updatePeriods(ctx context.Context, tx execer, engine string, sorted []perio
 
 // updateBoth writes quarters, and as many days, in one statement each: PostgreSQL takes as many round trips as for one
 // table. What is left is in rows. The rows were read in this transaction, under the locks of their models.
-func updateBoth(ctx context.Context, tx execer, quarters int, rows *[len(ledgerTables)][][]any) error {
-	if _, collects := tx.(*together); collects { // everything goes to the server at once
+func updateBoth(ctx context.Context, tx bulk.Execer, quarters int, rows *[len(ledgerTables)][][]any) error {
+	if _, collects := tx.(*bulk.Together); collects { // everything goes to the server at once
 		return nil
 	}
 	for {
-		n := chunkSize(min(len(rows[quarters]), len(rows[quarters+1])))
+		n := bulk.ChunkSize(min(len(rows[quarters]), len(rows[quarters+1])))
 		if n == 0 {
 			return nil
 		}
-		var both together
+		var both bulk.Together
 		for i := quarters; i <= quarters+1; i++ {
-			if err := ledgerTables[i].update.run(ctx, &both, dialect.Postgres, rows[i][:n]); err != nil {
+			if err := ledgerTables[i].update.Run(ctx, &both, dialect.Postgres, rows[i][:n]); err != nil {
 				return err
 			}
 			rows[i] = rows[i][n:]
 		}
-		if err := both.flush(ctx, tx); err != nil {
+		if err := both.Flush(ctx, tx); err != nil {
 			return err
 		}
 	}
@@ -111,7 +112,7 @@ type ledgerTable struct {
 	columns []string
 	key     []string // the columns that name a row
 	write   func(n int) string
-	update  rowUpdate
+	update  bulk.Update
 }
 
 // ledgerTables are in the order of period.table: quarters before their days.
@@ -131,24 +132,24 @@ func newLedgerTable(name string, of grain, by ...string) *ledgerTable {
 	t.columns = slices.Concat([]string{usage.FieldID}, by, []string{
 		usage.FieldPeriodStart, usage.FieldPeriodEnd, usage.FieldAverageLatencyMs, usage.FieldDigest,
 	}, sumColumns)
-	t.write = statements(func(n int) string {
+	t.write = bulk.Statements(func(n int) string {
 		var sets []string
 		for _, column := range t.columns[len(by)+3:] {
 			sets = append(sets, column+" = excluded."+column)
 		}
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s", name, strings.Join(t.columns, ", "),
-			placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...), strings.Join(t.key, ", "), strings.Join(sets, ", "))
+			bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...), strings.Join(t.key, ", "), strings.Join(sets, ", "))
 	})
-	var key, sums []column
+	var key, sums []bulk.Column
 	for _, name := range t.key {
-		key = append(key, column{name: name, postgres: periodTypes[name]})
+		key = append(key, bulk.Column{Name: name, Postgres: periodTypes[name]})
 	}
 	for _, name := range t.columns[len(t.columns)-len(sumColumns)-2:] {
-		sums = append(sums, column{name: name, postgres: cmp.Or(map[string]string{
+		sums = append(sums, bulk.Column{Name: name, Postgres: cmp.Or(map[string]string{
 			usage.FieldAverageLatencyMs: "double precision", usage.FieldLatencyHistogram: "bytea",
 		}[name], "bigint")})
 	}
-	t.update = newRowUpdate(name, key, sums...)
+	t.update = bulk.NewUpdate(name, key, sums...)
 	return t
 }
 

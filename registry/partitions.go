@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 )
 
 // On PostgreSQL the events of a UTC day are a partition, so that Prune can drop a day as a whole. It is
@@ -47,7 +48,7 @@ func (p *partitions) forget() {
 
 // ensure makes the partitions that days lack, in a transaction on PostgreSQL. What the transaction itself
 // makes is not remembered: it may be undone. Of a transaction in which that was called before, nothing is.
-func (p *partitions) ensure(ctx context.Context, tx querier, days []time.Time, before bool) error {
+func (p *partitions) ensure(ctx context.Context, tx bulk.Querier, days []time.Time, before bool) error {
 	unknown := slices.DeleteFunc(slices.Clone(days), p.has)
 	if len(unknown) == 0 {
 		return nil
@@ -57,7 +58,7 @@ func (p *partitions) ensure(ctx context.Context, tx querier, days []time.Time, b
 		texts[i] = day.Format(time.DateOnly)
 	}
 	var made int64
-	err := scanRows(ctx, tx, "SELECT usage_events_make_partitions(CAST(CAST($1 AS text[]) AS date[]))", []any{texts},
+	err := bulk.Scan(ctx, tx, "SELECT usage_events_make_partitions(CAST(CAST($1 AS text[]) AS date[]))", []any{texts},
 		func(scan func(...any) error) error { return scan(&made) })
 	if err == nil && made == 0 && !before {
 		for _, day := range unknown {
@@ -89,7 +90,7 @@ const partitionsBeforeSQL = `SELECT oid, from_id, to_id FROM (
 
 // partitionsBefore returns the partitions that begin before an instant, oldest first.
 func partitionsBefore(ctx context.Context, client *ent.Client, at time.Time) (parts []partition, err error) {
-	err = scanRows(ctx, client, partitionsBeforeSQL, []any{firstEventID(at)}, func(scan func(...any) error) error {
+	err = bulk.Scan(ctx, client, partitionsBeforeSQL, []any{firstEventID(at)}, func(scan func(...any) error) error {
 		var part partition
 		err := scan(&part.oid, &part.from, &part.to)
 		parts = append(parts, part)
@@ -100,7 +101,7 @@ func partitionsBefore(ctx context.Context, client *ent.Client, at time.Time) (pa
 
 // count notes how much there is. It asks for ids and not for the table, which another process may have dropped.
 func (part *partition) count(ctx context.Context, client *ent.Client) error {
-	err := scanRows(ctx, client, "SELECT count(*), (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c WHERE CAST(c.oid AS bigint) = $1)"+
+	err := bulk.Scan(ctx, client, "SELECT count(*), (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c WHERE CAST(c.oid AS bigint) = $1)"+
 		" FROM usage_events WHERE id >= $2 AND id < $3", []any{part.oid, part.from, part.to}, func(scan func(...any) error) error {
 		var bytes *int64
 		err := scan(&part.rows, &bytes)
@@ -112,7 +113,7 @@ func (part *partition) count(ctx context.Context, client *ent.Client) error {
 
 // drop drops the partition, unless somebody has done so.
 func (part *partition) drop(ctx context.Context, tx *ent.Client) (dropped bool, err error) {
-	err = scanRows(ctx, tx, "SELECT usage_events_drop_partition($1)", []any{part.oid},
+	err = bulk.Scan(ctx, tx, "SELECT usage_events_drop_partition($1)", []any{part.oid},
 		func(scan func(...any) error) error { return scan(&dropped) })
 	return dropped, err
 }

@@ -10,6 +10,7 @@ import (
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -75,7 +76,7 @@ func (r *Registry) eachPeriod(ctx context.Context, q periodQuery, all []part, ea
 		var seconds int64
 		row := periodRow{}
 		row.sumCells = newSumCells(&row.grain, &seconds, &row.model, &row.key)
-		err := scanRows(ctx, r.client, query, args, func(scan func(...any) error) error {
+		err := bulk.Scan(ctx, r.client, query, args, func(scan func(...any) error) error {
 			if err := scan(row.addresses...); err != nil {
 				return err
 			}

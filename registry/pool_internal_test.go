@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -119,8 +120,8 @@ func compareMemory(t *testing.T, reg *Registry, now time.Time) int {
 		return 0
 	}
 	b := newBasis(now)
-	pools := unknown(asSet(last.pools), b.pools)
-	require.NoError(t, reg.readPool(t.Context(), reg.fresh, b, unknown(asSet(last.keys), b.keys), pools))
+	pools := bulk.Unknown(asSet(last.pools), b.pools)
+	require.NoError(t, reg.readPool(t.Context(), reg.fresh, b, bulk.Unknown(asSet(last.keys), b.keys), pools))
 	require.NoError(t, b.readOpen(t.Context(), reg.fresh, pools))
 	for id, k := range last.keys {
 		require.Equal(t, keyText(b.keys[id], now), keyText(k, now))

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
@@ -17,11 +16,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 )
-
-// column is one that is written, and its type on PostgreSQL.
-type column struct{ name, postgres string }
 
 // keyColumns are those of a poolKey beside its quota.
 var keyColumns = []string{
@@ -34,7 +30,7 @@ var keyColumns = []string{
 var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, quotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
 
 // readPool reads keys, and pools as wholes, with their groups and providers.
-func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, keys, providers []uuid.UUID) error {
+func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys, providers []uuid.UUID) error {
 	if len(keys)+len(providers) == 0 {
 		return nil
 	}
@@ -47,7 +43,7 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, keys, pro
 		text string
 	}{{keys, "id IN %s"}, {providers, "provider_id IN %s AND deleted_at IS NULL"}} {
 		if len(in.ids) > 0 {
-			list, more := inListFrom(len(args)+1, in.ids)
+			list, more := bulk.InFrom(len(args)+1, in.ids)
 			where, args = append(where, fmt.Sprintf(in.text, list)), append(args, more...)
 		}
 	}
@@ -55,7 +51,7 @@ func (r *Registry) readPool(ctx context.Context, tx querier, b *basis, keys, pro
 	for _, id := range providers {
 		found[id] = nil
 	}
-	err := scanRows(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+")", args, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+")", args, func(scan func(...any) error) error {
 		k, err := scanKey(scan)
 		if err != nil {
 			return err
@@ -106,14 +102,14 @@ func scanKey(scan func(...any) error) (*poolKey, error) {
 }
 
 // readGroups reads the groups of the keys, and ties both together.
-func (b *basis) readGroups(ctx context.Context, tx querier) error {
+func (b *basis) readGroups(ctx context.Context, tx bulk.Querier) error {
 	wanted := map[uuid.UUID]bool{}
 	for _, k := range b.keys {
 		if k.group != nil && k.account == nil {
 			wanted[*k.group] = true
 		}
 	}
-	if err := b.loadGroups(ctx, tx, unknown(wanted, b.groups)); err != nil {
+	if err := b.loadGroups(ctx, tx, bulk.Unknown(wanted, b.groups)); err != nil {
 		return err
 	}
 	for _, k := range b.keys {
@@ -125,13 +121,13 @@ func (b *basis) readGroups(ctx context.Context, tx querier) error {
 }
 
 // loadGroups reads groups by their ids.
-func (b *basis) loadGroups(ctx context.Context, tx querier, ids []uuid.UUID) error {
+func (b *basis) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	list, args := inList(ids)
+	list, args := bulk.In(ids)
 	query := "SELECT id, provider_id, name, " + strings.Join(quotaColumns, ", ") + " FROM " + quotagroup.Table + " WHERE id IN " + list
-	return scanRows(ctx, tx, query, args, func(scan func(...any) error) error {
+	return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
 		var g poolGroup
 		var observed []byte
 		if err := scan(append([]any{&g.id, &g.provider, &g.name}, g.cells(&observed)...)...); err != nil {
@@ -143,15 +139,15 @@ func (b *basis) loadGroups(ctx context.Context, tx querier, ids []uuid.UUID) err
 }
 
 // readProviders reads the incidents of providers.
-func (b *basis) readProviders(ctx context.Context, tx querier, ids []uuid.UUID) error {
+func (b *basis) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	for _, id := range ids {
 		b.providers[id] = &poolProvider{id: id} // also for an unknown provider
 	}
-	list, args := inList(ids)
-	return scanRows(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
+	list, args := bulk.In(ids)
+	return bulk.Scan(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
 		var p poolProvider
 		if err := scan(&p.id, &p.coolingUntil, (*string)(&p.coolingReason), &p.incidents); err != nil {
 			return err
@@ -164,10 +160,10 @@ func (b *basis) readProviders(ctx context.Context, tx querier, ids []uuid.UUID) 
 const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe, acquired_at, expires_at"
 
 // readOpen has leases count in the pools of providers, which have been read.
-func (b *basis) readOpen(ctx context.Context, tx querier, providers []uuid.UUID) error {
+func (b *basis) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
 	for _, id := range providers {
 		var all []*openLease
-		err := scanRows(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
+		err := bulk.Scan(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
 			l, err := scanLease(scan)
 			all = append(all, l)
 			return err
@@ -183,7 +179,7 @@ func (b *basis) readOpen(ctx context.Context, tx querier, providers []uuid.UUID)
 
 // readLeases takes the leases that end out of the table, and reads which of those there are already
 // that are to be acquired; with their keys and groups.
-func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works []work) error {
+func (r *Registry) readLeases(ctx context.Context, tx bulk.Querier, b *basis, works []work) error {
 	var ending, asked []uuid.UUID
 	for i := range works {
 		switch w := &works[i]; {
@@ -194,9 +190,9 @@ func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works [
 		}
 	}
 	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
-		return chunks(ids, func(some []uuid.UUID) error {
-			list, args := inList(some)
-			return scanRows(ctx, tx, fmt.Sprintf(sql, list), args, keep)
+		return bulk.Chunks(ids, func(some []uuid.UUID) error {
+			list, args := bulk.In(some)
+			return bulk.Scan(ctx, tx, fmt.Sprintf(sql, list), args, keep)
 		})
 	}
 	if err := read(ending, "DELETE FROM "+keylease.Table+" WHERE id IN %s RETURNING "+leaseColumns, b.keepLease); err != nil {
@@ -216,10 +212,10 @@ func (r *Registry) readLeases(ctx context.Context, tx querier, b *basis, works [
 			groups[*l.group] = true
 		}
 	}
-	if err := r.readPool(ctx, tx, b, unknown(keys, b.keys), nil); err != nil {
+	if err := r.readPool(ctx, tx, b, bulk.Unknown(keys, b.keys), nil); err != nil {
 		return err
 	}
-	return b.loadGroups(ctx, tx, unknown(groups, b.groups))
+	return b.loadGroups(ctx, tx, bulk.Unknown(groups, b.groups))
 }
 
 // keepLease reads a row of leaseColumns.
@@ -259,13 +255,13 @@ func (b *basis) release(l *openLease, took amount) {
 	}
 }
 
-var insertLeasesSQL = statements(func(n int) string {
+var insertLeasesSQL = bulk.Statements(func(n int) string {
 	return "INSERT INTO " + keylease.Table + " (" + leaseColumns + ") VALUES " +
-		placeholders(n, slices.Repeat([]string{"$%d"}, 10)...)
+		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 10)...)
 })
 
-func insertLeases(ctx context.Context, tx execer, leases []*openLease) error {
-	return chunks(leases, func(some []*openLease) error {
+func insertLeases(ctx context.Context, tx bulk.Execer, leases []*openLease) error {
+	return bulk.Chunks(leases, func(some []*openLease) error {
 		args := make([]any, 0, 10*len(some))
 		for _, l := range some {
 			args = append(args, l.id, l.key, l.model, l.group, l.tokens, int64(l.cost), l.pass, l.probe, l.acquired, l.expires)
@@ -275,83 +271,26 @@ func insertLeases(ctx context.Context, tx execer, leases []*openLease) error {
 	})
 }
 
-// rowUpdate are the statements that write some columns of n rows that are there, by dialect.
-type rowUpdate map[string]func(n int) string
-
-// newRowUpdate names rows by a key.
-func newRowUpdate(table string, key []column, columns ...column) rowUpdate {
-	text := func(value func(i int, c column) string, from string) string {
-		var sets, is []string
-		for i, c := range columns {
-			sets = append(sets, c.name+" = "+value(i, c))
-		}
-		for i, c := range key {
-			is = append(is, table+"."+c.name+" = "+value(len(columns)+i, c))
-		}
-		return "UPDATE " + table + " SET " + strings.Join(sets, ", ") + from + " WHERE " + strings.Join(is, " AND ")
-	}
-	one := text(func(i int, _ column) string { return fmt.Sprintf("$%d", i+1) }, "")
-	var casts []string
-	for _, c := range slices.Concat(columns, key) {
-		casts = append(casts, "CAST($%d AS "+c.postgres+")")
-	}
-	return rowUpdate{
-		// Joined with VALUES, SQLite takes five times as long, for it copies the rows first.
-		dialect.SQLite: func(int) string { return one },
-		dialect.Postgres: statements(func(n int) string {
-			return text(func(i int, _ column) string { return fmt.Sprintf("v.column%d", i+1) }, " FROM (VALUES "+placeholders(n, casts...)+") AS v")
-		}),
-	}
-}
-
-// errStale is returned when a row is gone that was there: what was known of the database is wrong.
-var errStale = errors.New("a row is gone that was there")
-
-// run writes rows: the values of the columns, and of the key.
-func (u rowUpdate) run(ctx context.Context, tx execer, engine string, rows [][]any) error {
-	write := func(some [][]any, args ...any) error {
-		result, err := tx.ExecContext(ctx, u[engine](len(some)), args...)
-		if err != nil || result == nil { // it is executed later
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == int64(len(some)) {
-			return err
-		}
-		return errStale
-	}
-	switch {
-	case engine == dialect.Postgres:
-		return chunks(rows, func(some [][]any) error { return write(some, slices.Concat(some...)...) })
-	case len(rows) == 0:
-		return nil
-	}
-	return write(rows, store.Each(rows))
-}
-
-// byID is the key of rows that are named by their ids.
-var byID = []column{{name: "id", postgres: "uuid"}}
-
 var (
-	updatedAt  = column{name: "updated_at", postgres: "timestamptz"}
-	useColumns = []column{
-		{name: "usage_count", postgres: "bigint"}, {name: "token_count", postgres: "bigint"}, {name: "extra_requests", postgres: "bigint"}, {name: "extra_tokens", postgres: "bigint"},
-		{name: "last_used_at", postgres: "timestamptz"}, {name: "succeeded_at", postgres: "timestamptz"}, updatedAt,
+	useColumns = []bulk.Column{
+		{Name: "usage_count", Postgres: "bigint"}, {Name: "token_count", Postgres: "bigint"}, {Name: "extra_requests", Postgres: "bigint"}, {Name: "extra_tokens", Postgres: "bigint"},
+		{Name: "last_used_at", Postgres: "timestamptz"}, {Name: "succeeded_at", Postgres: "timestamptz"}, bulk.UpdatedAt,
 	}
 	// What changes no index is written apart from what does.
-	writeCounters = newRowUpdate(apikey.Table, byID, append(slices.Clone(counterColumns), column{name: "pass", postgres: "bigint"}, updatedAt)...)
-	writeUses     = newRowUpdate(apikey.Table, byID, slices.Concat(counterColumns, []column{{name: "pass", postgres: "bigint"}}, useColumns)...)
-	writeStates   = newRowUpdate(apikey.Table, byID,
-		column{name: "degraded", postgres: "boolean"}, column{name: "degraded_until", postgres: "timestamptz"}, column{name: "degraded_at", postgres: "timestamptz"}, column{name: "degraded_reason", postgres: "text"}, column{name: "degraded_by", postgres: "text"},
-		column{name: "failures", postgres: "bigint"}, column{name: "counted_class", postgres: "text"}, column{name: "counted_at", postgres: "timestamptz"},
-		column{name: "failure_class", postgres: "text"}, column{name: "failed_at", postgres: "timestamptz"}, updatedAt)
-	writeGroups    = newRowUpdate(quotagroup.Table, byID, append(slices.Clone(counterColumns), updatedAt)...)
-	writeProviders = newRowUpdate(provider.Table, byID,
-		column{name: "cooling_until", postgres: "timestamptz"}, column{name: "cooling_reason", postgres: "text"}, column{name: "incidents", postgres: "bigint"}, updatedAt)
+	writeCounters = bulk.NewUpdate(apikey.Table, bulk.ByID, append(slices.Clone(counterColumns), bulk.Column{Name: "pass", Postgres: "bigint"}, bulk.UpdatedAt)...)
+	writeUses     = bulk.NewUpdate(apikey.Table, bulk.ByID, slices.Concat(counterColumns, []bulk.Column{{Name: "pass", Postgres: "bigint"}}, useColumns)...)
+	writeStates   = bulk.NewUpdate(apikey.Table, bulk.ByID,
+		bulk.Column{Name: "degraded", Postgres: "boolean"}, bulk.Column{Name: "degraded_until", Postgres: "timestamptz"}, bulk.Column{Name: "degraded_at", Postgres: "timestamptz"}, bulk.Column{Name: "degraded_reason", Postgres: "text"}, bulk.Column{Name: "degraded_by", Postgres: "text"},
+		bulk.Column{Name: "failures", Postgres: "bigint"}, bulk.Column{Name: "counted_class", Postgres: "text"}, bulk.Column{Name: "counted_at", Postgres: "timestamptz"},
+		bulk.Column{Name: "failure_class", Postgres: "text"}, bulk.Column{Name: "failed_at", Postgres: "timestamptz"}, bulk.UpdatedAt)
+	writeGroups    = bulk.NewUpdate(quotagroup.Table, bulk.ByID, append(slices.Clone(counterColumns), bulk.UpdatedAt)...)
+	writeProviders = bulk.NewUpdate(provider.Table, bulk.ByID,
+		bulk.Column{Name: "cooling_until", Postgres: "timestamptz"}, bulk.Column{Name: "cooling_reason", Postgres: "text"}, bulk.Column{Name: "incidents", Postgres: "bigint"}, bulk.UpdatedAt)
 )
 
 // writePool writes the rows that the batch has changed, in the order of their ids. To is tx, or what executes statements
 // together: one of those cannot change a row that another one changes.
-func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error {
+func (r *Registry) writePool(ctx context.Context, tx, to bulk.Execer, b *basis) error {
 	var counters, uses, states, groups, providers [][]any
 	for _, k := range changedRows(b.keys, func(k *poolKey) bool { return k.changed != 0 }) {
 		row, err := k.counters()
@@ -386,11 +325,11 @@ func (r *Registry) writePool(ctx context.Context, tx, to execer, b *basis) error
 		p.changed = false
 	}
 	for _, w := range []struct {
-		rowUpdate
+		bulk.Update
 		rows [][]any
-		to   execer
+		to   bulk.Execer
 	}{{writeStates, states, tx}, {writeCounters, counters, to}, {writeUses, uses, to}, {writeGroups, groups, to}, {writeProviders, providers, to}} {
-		if err := w.run(ctx, w.to, r.db.Dialect(), w.rows); err != nil {
+		if err := w.Run(ctx, w.to, r.db.Dialect(), w.rows); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 )
 
 // A pool is a provider's keys, quota groups, open leases and incident. On PostgreSQL its lock is the provider's row in
@@ -100,7 +101,7 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 	}
 	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys), patience}
 	got := map[uuid.UUID]bool{}
-	err := scanRows(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var found *uuid.UUID
 		var patience string

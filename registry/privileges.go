@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	entmigrate "github.com/jeffersonwarrior/modelscan/ent/migrate"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -48,7 +49,7 @@ func checkPrivileges(ctx context.Context, db store.DB) error {
 		tables = append(tables, t.Name)
 	}
 	var grants []string
-	err := scanRows(ctx, db.Writer(), lackingSQL, []any{tables, revisions, functions}, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, db.Writer(), lackingSQL, []any{tables, revisions, functions}, func(scan func(...any) error) error {
 		var grant string
 		err := scan(&grant)
 		grants = append(grants, grant)

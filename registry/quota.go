@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -401,10 +402,10 @@ func (q *quota) read(observed []byte) error {
 }
 
 // counterColumns are what leases change when they end.
-var counterColumns = []column{
-	{name: "minute", postgres: "timestamptz"}, {name: "requests_this_minute", postgres: "bigint"},
-	{name: "tokens_this_minute", postgres: "bigint"}, {name: "requests_today", postgres: "bigint"},
-	{name: "tokens_today", postgres: "bigint"}, {name: "cost_today", postgres: "bigint"}, {name: "last_reset", postgres: "timestamptz"}, {name: "observed", postgres: "json"},
+var counterColumns = []bulk.Column{
+	{Name: "minute", Postgres: "timestamptz"}, {Name: "requests_this_minute", Postgres: "bigint"},
+	{Name: "tokens_this_minute", Postgres: "bigint"}, {Name: "requests_today", Postgres: "bigint"},
+	{Name: "tokens_today", Postgres: "bigint"}, {Name: "cost_today", Postgres: "bigint"}, {Name: "last_reset", Postgres: "timestamptz"}, {Name: "observed", Postgres: "json"},
 }
 
 func (q *quota) counters() ([]any, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -150,7 +151,7 @@ func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts [
 		if err == nil {
 			r.memory.keep(b)
 		}
-		if errors.Is(err, errStale) && !stale {
+		if errors.Is(err, bulk.ErrStale) && !stale {
 			stale = true
 			continue
 		}
@@ -251,8 +252,8 @@ func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *
 // writeEntries writes what a batch changes. A single record's statements go to the server as one: its caller
 // waits for one round trip rather than four. Those of larger batches would make too many different ones to prepare.
 func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e entries) error {
-	var to execer = tx
-	var one together
+	var to bulk.Execer = tx
+	var one bulk.Together
 	if r.db.Dialect() == dialect.Postgres {
 		if len(e.events)+len(e.leases) == 1 {
 			to = &one
@@ -278,7 +279,7 @@ func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e
 	if err := r.writePool(ctx, tx, to, b); err != nil {
 		return err
 	}
-	if err := one.flush(ctx, tx); err != nil {
+	if err := one.Flush(ctx, tx); err != nil {
 		return err
 	}
 	for _, a := range e.audits {

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
@@ -189,7 +190,7 @@ func (done *repair) mend(ctx context.Context, d *ledgerDay, pieces []mendingPiec
 		switch {
 		case err == nil:
 			done.count(piece.mends)
-		case errors.Is(err, errStale):
+		case errors.Is(err, bulk.ErrStale):
 			changed, err = true, nil
 		}
 		return len(pieces) > 0, err
@@ -209,7 +210,7 @@ func (done *repair) piece(ctx context.Context, tx *ent.Client, d *ledgerDay, pie
 		return err
 	}
 	if !h.events.Equal(d.events) || !h.quarters.Equal(d.quarters) {
-		return errStale
+		return bulk.ErrStale
 	}
 	now, err := done.now(ctx, tx, piece.mends)
 	if err != nil {
@@ -219,7 +220,7 @@ func (done *repair) piece(ctx context.Context, tx *ent.Client, d *ledgerDay, pie
 	for _, x := range piece.mends {
 		s, there := now[x.period]
 		if s, ok := x.onto(s, there); !ok {
-			return errStale
+			return bulk.ErrStale
 		} else if s.requests > 0 {
 			write[x.period] = s
 		}
@@ -265,8 +266,8 @@ func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
 				ids = append(ids, x.was.id)
 			}
 		}
-		err := chunks(ids, func(some []uuid.UUID) error {
-			list, args := inList(some)
+		err := bulk.Chunks(ids, func(some []uuid.UUID) error {
+			list, args := bulk.In(some)
 			result, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE id IN "+list, args...)
 			if err != nil {
 				return err
@@ -274,7 +275,7 @@ func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
 			if n, err := result.RowsAffected(); err != nil || n == int64(len(some)) {
 				return err
 			}
-			return errStale
+			return bulk.ErrStale
 		})
 		if err != nil {
 			return err

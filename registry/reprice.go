@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -134,7 +135,7 @@ type UnpricedModel struct {
 func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	var rows []UnpricedModel
 	// A CROSS JOIN, because SQLite then goes by models, and so by the index.
-	err := scanRows(ctx, r.client, "SELECT m.id, m.provider_id,"+
+	err := bulk.Scan(ctx, r.client, "SELECT m.id, m.provider_id,"+
 		" (SELECT p.name FROM providers AS p WHERE p.id = m.provider_id), m.model_id, t.period_start, t.period_end, t.unpriced_count"+
 		" FROM models AS m CROSS JOIN usage_totals AS t WHERE t.model_id = m.id AND t.unpriced_count > 0"+
 		" ORDER BY m.id, t.period_start", nil, func(scan func(...any) error) error {

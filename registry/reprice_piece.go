@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -211,7 +212,7 @@ func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, 
 	t := ledgerTables[quarterTable]
 	query := "SELECT period_start FROM " + t.name + ofModelIn + " ORDER BY period_start LIMIT 1 OFFSET $4"
 	args := []any{p.model, p.at, until, min(p.most, pieceRows)}
-	err := scanRows(ctx, tx, query, args, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
 		var next time.Time
 		if err := scan(&next); err != nil {
 			return err
@@ -232,7 +233,7 @@ func (p *repricing) moveRows(
 	of := period{model: p.model, grain: t.grain}
 	cells := newSumCells(&of.key, &of.price, &of.start)
 	query := "SELECT api_key_id, price_id, period_start, " + strings.Join(sumColumns, ", ") + " FROM " + t.name + ofModelIn
-	err = scanRows(ctx, tx, query, []any{p.model, p.at, until}, func(scan func(...any) error) error {
+	err = bulk.Scan(ctx, tx, query, []any{p.model, p.at, until}, func(scan func(...any) error) error {
 		if err := scan(cells.addresses...); err != nil {
 			return err
 		}
@@ -343,8 +344,10 @@ func eventSums(e *ent.UsageEvent) (sums, error) {
 }
 
 // eventPrices writes the price and the cost of events.
-var eventPrices = newRowUpdate(usageevent.Table, byID, column{usageevent.FieldPriceID, "uuid"},
-	column{usageevent.FieldCost, "bigint"}, column{usageevent.FieldCostStatus, "text"})
+var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID,
+	bulk.Column{Name: usageevent.FieldPriceID, Postgres: "uuid"},
+	bulk.Column{Name: usageevent.FieldCost, Postgres: "bigint"},
+	bulk.Column{Name: usageevent.FieldCostStatus, Postgres: "text"})
 
 // apply writes what moves, unless it is to be seen only whether that can be done.
 func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
@@ -389,5 +392,5 @@ func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool
 	if err := writePeriods(ctx, tx, sortedPeriods(write), write); err != nil {
 		return err
 	}
-	return eventPrices.run(ctx, tx, r.db.Dialect(), m.events)
+	return eventPrices.Run(ctx, tx, r.db.Dialect(), m.events)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -367,7 +368,7 @@ const oldQuartersSQL = "SELECT m.id FROM models AS m WHERE" +
 
 // quarterSteps are the steps that remove quarters: one for each model that has old ones.
 func (p *pruner) quarterSteps(ctx context.Context) (steps []step, err error) {
-	err = scanRows(ctx, p.r.fresh, oldQuartersSQL, []any{p.quarters}, func(scan func(...any) error) error {
+	err = bulk.Scan(ctx, p.r.fresh, oldQuartersSQL, []any{p.quarters}, func(scan func(...any) error) error {
 		var model uuid.UUID
 		err := scan(&model)
 		steps = append(steps, func(ctx context.Context) (outcome, error) { return p.deleteQuarters(ctx, model) })
@@ -418,7 +419,7 @@ func (p *pruner) countLeft(ctx context.Context) error {
 		{&p.report.KeyEventsLeft, "SELECT count(*) FROM audit_log WHERE automatic AND at < $1", p.keyEvents},
 		{&p.report.DiscoveriesLeft, "SELECT count(*) FROM discovery_logs WHERE started_at < $1", p.discoveries},
 	} {
-		if err := scanRows(ctx, p.r.fresh, left.query, []any{left.until}, func(scan func(...any) error) error {
+		if err := bulk.Scan(ctx, p.r.fresh, left.query, []any{left.until}, func(scan func(...any) error) error {
 			return scan(left.count)
 		}); err != nil {
 			return err
@@ -437,14 +438,14 @@ func (p *pruner) shrink(ctx context.Context) error {
 	}
 	// The file itself is cut when all of the log has been copied into it. This waits for nobody: if somebody still
 	// reads what was there before, a later commit does it.
-	return scanRows(ctx, p.r.client, "PRAGMA wal_checkpoint(PASSIVE)", nil, func(func(...any) error) error { return nil })
+	return bulk.Scan(ctx, p.r.client, "PRAGMA wal_checkpoint(PASSIVE)", nil, func(func(...any) error) error { return nil })
 }
 
 func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
 	return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
 		var before, after, size int64
 		pragma := func(name string, value *int64) error {
-			return scanRows(ctx, tx, "PRAGMA "+name, nil, func(scan func(...any) error) error {
+			return bulk.Scan(ctx, tx, "PRAGMA "+name, nil, func(scan func(...any) error) error {
 				if value == nil {
 					return nil // a row for each page: it is freed by asking for the next
 				}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -167,7 +168,7 @@ func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Tim
 		}
 	}
 	for _, t := range ledgerTables {
-		err := scanRows(ctx, client, firstPeriodsSQL(t), []any{h.completeFrom(t, from)}, func(scan func(...any) error) error {
+		err := bulk.Scan(ctx, client, firstPeriodsSQL(t), []any{h.completeFrom(t, from)}, func(scan func(...any) error) error {
 			var at *time.Time
 			if err := scan(&at); err != nil || at == nil {
 				return err
@@ -182,7 +183,7 @@ func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Tim
 	if h.events.After(from) {
 		from = h.events
 	}
-	err = scanRows(ctx, client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{firstEventID(from)},
+	err = bulk.Scan(ctx, client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{firstEventID(from)},
 		func(scan func(...any) error) error {
 			var id uuid.UUID
 			if err := scan(&id); err != nil {
@@ -300,10 +301,10 @@ func keyCountersSQL(where string) string {
 func keyCounters(ctx context.Context, client *ent.Client, some []uuid.UUID, each func(keyCounter) error) error {
 	where, args := "", []any(nil)
 	if some != nil {
-		where, args = inList(some)
+		where, args = bulk.In(some)
 		where = " WHERE k.id IN " + where
 	}
-	return scanRows(ctx, client, keyCountersSQL(where), args, func(scan func(...any) error) error {
+	return bulk.Scan(ctx, client, keyCountersSQL(where), args, func(scan func(...any) error) error {
 		var c keyCounter
 		if err := scan(&c.id, &c.have[0], &c.have[1], &c.extra[0], &c.extra[1], &c.days[0], &c.days[1], &c.days[2], &c.days[3]); err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -100,7 +101,7 @@ func (c *loose[T]) Scan(cell any) error {
 }
 
 func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerTable, from time.Time) error {
-	return scanRows(ctx, client, ledgerRowsSQL(t), []any{from, d.start.Add(utc.Day)}, func(scan func(...any) error) error {
+	return bulk.Scan(ctx, client, ledgerRowsSQL(t), []any{from, d.start.Add(utc.Day)}, func(scan func(...any) error) error {
 		p, row := period{grain: t.grain}, new(ledgerRow)
 		place := []any{&row.id, &p.model}
 		if !t.totals {
@@ -173,7 +174,7 @@ func (l *ledgerReader) readEvents(ctx context.Context, client *ent.Client, d *le
 	page := make([]ledgerEvent, 0, ledgerPage)
 	for after := firstEventID(from); ; { // which is the id of no event
 		page = page[:0]
-		err := scanRows(ctx, client, ledgerEventsSQL, []any{after, firstEventID(end)}, func(scan func(...any) error) error {
+		err := bulk.Scan(ctx, client, ledgerEventsSQL, []any{after, firstEventID(end)}, func(scan func(...any) error) error {
 			var e ledgerEvent
 			t := &e.tokens
 			e.unreadable = scan(&e.id, &e.at, &e.model, &e.key, &e.price, &e.cost, &e.latency, &e.success, &t[0], &t[1], &t[2], &t[3], &t[4])
@@ -215,7 +216,7 @@ func (l *ledgerReader) learn(ctx context.Context, client *ent.Client, page []led
 		ids  map[uuid.UUID]bool
 		to   map[uuid.UUID]uuid.UUID
 	}{{model.Table, models, l.models}, {apikey.Table, keys, l.keys}} {
-		err := chunks(unknown(table.ids, table.to), func(some []uuid.UUID) error {
+		err := bulk.Chunks(bulk.Unknown(table.ids, table.to), func(some []uuid.UUID) error {
 			found, err := owners(ctx, client, table.name, some)
 			for id, provider := range found {
 				table.to[id] = provider
@@ -232,8 +233,8 @@ func (l *ledgerReader) learn(ctx context.Context, client *ent.Client, page []led
 // owners returns the providers of rows by their ids.
 func owners(ctx context.Context, client *ent.Client, table string, ids []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
 	found := make(map[uuid.UUID]uuid.UUID, len(ids))
-	list, args := inList(ids)
-	err := scanRows(ctx, client, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
+	list, args := bulk.In(ids)
+	err := bulk.Scan(ctx, client, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
 		var id, provider uuid.UUID
 		if err := scan(&id, &provider); err != nil {
 			return err
@@ -244,20 +245,10 @@ func owners(ctx context.Context, client *ent.Client, table string, ids []uuid.UU
 	return found, err
 }
 
-// unknown returns those of some ids that are not in a map.
-func unknown[T any](ids map[uuid.UUID]bool, in map[uuid.UUID]T) (some []uuid.UUID) {
-	for id := range ids {
-		if _, ok := in[id]; !ok {
-			some = append(some, id)
-		}
-	}
-	return some
-}
-
 func (l *ledgerReader) learnPrices(ctx context.Context, client *ent.Client, ids map[uuid.UUID]bool) error {
-	return chunks(unknown(ids, l.prices), func(some []uuid.UUID) error {
-		list, args := inList(some)
-		return scanRows(ctx, client, "SELECT p.id, p.model_id, "+rateColumns+" FROM prices AS p WHERE p.id IN "+list, args, func(scan func(...any) error) error {
+	return bulk.Chunks(bulk.Unknown(ids, l.prices), func(some []uuid.UUID) error {
+		list, args := bulk.In(some)
+		return bulk.Scan(ctx, client, "SELECT p.id, p.model_id, "+rateColumns+" FROM prices AS p WHERE p.id IN "+list, args, func(scan func(...any) error) error {
 			p := new(ent.Price)
 			if err := scan(append([]any{&p.ID, &p.ModelID}, rateCells(p)...)...); err != nil {
 				return err

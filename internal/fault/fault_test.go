@@ -40,12 +40,18 @@ func TestList(t *testing.T) {
 		note func(f *fault.List)
 		want []string
 	}{
-		"check":            {func(f *fault.List) { f.Check(true, "x"); f.Check(false, "%d", 3) }, []string{"3"}},
-		"text":             {func(f *fault.List) { f.Text("name", "gpt-5"+joined, 1, 9) }, nil},
-		"text, empty":      {func(f *fault.List) { f.Text("name", "", 1, 9) }, []string{"name is empty"}},
-		"text, allowed":    {func(f *fault.List) { f.Text("name", "", 0, 9) }, nil},
-		"text, long":       {func(f *fault.List) { f.Text("name", "äöüß", 1, 3) }, []string{"name has 4 characters, not 1 to 3"}},
-		"text, turned":     {func(f *fault.List) { f.Text("name", turned, 1, 9) }, []string{"name has control characters or invisible ones"}},
+		"check":         {func(f *fault.List) { f.Check(true, "x"); f.Check(false, "%d", 3) }, []string{"3"}},
+		"text":          {func(f *fault.List) { f.Text("name", "gpt-5"+joined, 1, 9) }, nil},
+		"text, empty":   {func(f *fault.List) { f.Text("name", "", 1, 9) }, []string{"name is empty"}},
+		"text, allowed": {func(f *fault.List) { f.Text("name", "", 0, 9) }, nil},
+		"text, long": {
+			func(f *fault.List) { f.Text("name", "äöüß", 1, 3) },
+			[]string{"name has 4 characters, not 1 to 3"},
+		},
+		"text, turned": {
+			func(f *fault.List) { f.Text("name", turned, 1, 9) },
+			[]string{"name has control characters or invisible ones"},
+		},
 		"label, turned":    {func(f *fault.List) { f.Label("name", turned, 1, 9) }, nil},
 		"label, blank":     {func(f *fault.List) { f.Label("name", " \t", 1, 9) }, []string{"name is blank"}},
 		"prose":            {func(f *fault.List) { f.Prose("note", "ab", 1) }, []string{"note has 2 characters, more than 1"}},
@@ -54,7 +60,10 @@ func TestList(t *testing.T) {
 			func(f *fault.List) { f.Unicode("note", "a\x00") },
 			[]string{"note has a NUL character, which PostgreSQL cannot store"},
 		},
-		"time": {func(f *fault.List) { f.Time("at", time.Unix(-1, 0)) }, []string{"at is not within 1970 and 9999"}},
+		"time": {
+			func(f *fault.List) { f.Time("at", time.Unix(-1, 0)) },
+			[]string{"at is not within 1970 and 9999"},
+		},
 		"in":   {func(f *fault.List) { f.In("price 2: ", fault.List{"a", "b"}) }, []string{"price 2: a", "price 2: b"}},
 		"span": {func(f *fault.List) { f.Span(time.Unix(0, 0), time.Unix(1, 0)) }, nil},
 		"span, not": {func(f *fault.List) { f.Span(time.Unix(1, 0).UTC(), time.Unix(1, 0).UTC()) }, []string{

@@ -1,0 +1,131 @@
+// Package bulk writes SQL for many rows: lists, chunks of few sizes, updates of many rows at once, and statements that
+// go to the server together. Of each size there is one text, which connections keep prepared.
+package bulk
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/bits"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// Execer is the part of a transaction that writes.
+type Execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// Querier is a transaction: Ent's or database/sql's.
+type Querier interface {
+	Execer
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// In returns the right side of IN for values, of few different lengths: the last value is repeated. Each length
+// is a statement, which connections keep prepared.
+func In[T any](values []T) (list string, args []any) { return InFrom(1, values) }
+
+// InFrom is In with the number of the first placeholder.
+func InFrom[T any](first int, values []T) (list string, args []any) {
+	n := 1
+	for n < len(values) {
+		n *= 2
+	}
+	args = make([]any, n)
+	for i := range args {
+		args[i] = values[min(i, len(values)-1)]
+	}
+	return inListSQL(listSize{first, n}), args
+}
+
+type listSize struct{ first, n int }
+
+var inListSQL = Statements(func(size listSize) string {
+	return "(" + strings.NewReplacer("(", "", ")", "").Replace(PlaceholdersFrom(size.first, size.n, "$%d")) + ")"
+})
+
+// Scan runs a query and calls each for its rows.
+func Scan(
+	ctx context.Context, tx Querier, query string, args []any, each func(scan func(...any) error) error,
+) (err error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := each(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Chunks calls write for rows in chunks of few different sizes: each size is a statement, which connections
+// keep prepared.
+func Chunks[T any](rows []T, write func([]T) error) error {
+	for len(rows) > 0 {
+		n := ChunkSize(len(rows))
+		if err := write(rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// ChunkSize returns how many of n rows the next chunk takes: a power of two, up to 64.
+func ChunkSize(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return min(64, 1<<(bits.Len(uint(n))-1)) //nolint:gosec // a length
+}
+
+// Placeholders returns n rows of VALUES, whose columns are written by column: its argument is the number of the
+// placeholder.
+func Placeholders(n int, columns ...string) string { return PlaceholdersFrom(1, n, columns...) }
+
+// PlaceholdersFrom is Placeholders with the number of the first one.
+func PlaceholdersFrom(first, n int, columns ...string) string {
+	var b strings.Builder
+	number := first - 1
+	for row := range n {
+		if row > 0 {
+			b.WriteString(", ")
+		}
+		for i, column := range columns {
+			number++
+			b.WriteString([]string{"(", ", "}[min(i, 1)])
+			fmt.Fprintf(&b, column, number)
+		}
+		b.WriteString(")")
+	}
+	return b.String()
+}
+
+// Statements keeps the text of each size: write is called once for it.
+func Statements[N comparable](write func(n N) string) func(n N) string {
+	var kept sync.Map
+	return func(n N) string {
+		text, ok := kept.Load(n)
+		if !ok {
+			text, _ = kept.LoadOrStore(n, write(n))
+		}
+		return text.(string)
+	}
+}
+
+// Unknown returns those of some ids that are not in a map.
+func Unknown[T any](ids map[uuid.UUID]bool, in map[uuid.UUID]T) (some []uuid.UUID) {
+	for id := range ids {
+		if _, ok := in[id]; !ok {
+			some = append(some, id)
+		}
+	}
+	return some
+}
