@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
@@ -234,6 +236,22 @@ func sameButTime(before, after json.RawMessage) (bool, error) {
 		delete(fields[i], "updated_at")
 	}
 	return maps.EqualFunc(fields[0], fields[1], func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }), nil
+}
+
+// auditPool is what the pool did to a key or a provider by itself.
+func auditPool(event pool.Event) auditEntry {
+	e := auditEntry{entity: EntityAPIKey, id: event.ID.String(), before: event.Before, after: event.After, automatic: true}
+	switch event.Kind {
+	case pool.KeyDegraded:
+		e.action = ActionDegrade
+	case pool.KeyRestored:
+		e.action = ActionRestore
+	case pool.KeyProbed:
+		e.action = ActionProbe
+	case pool.ProviderCoolsDown:
+		e.action, e.entity = ActionCoolDown, EntityProvider
+	}
+	return e
 }
 
 func auditProvider(action string, before, after *ent.Provider) auditEntry {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -23,20 +24,20 @@ type basis struct {
 	prices    map[uuid.UUID][]*ent.Price
 	from      time.Time // prices are those of the models that are in effect then or later
 	periods   map[period]sums
-	keys      map[uuid.UUID]*poolKey
-	groups    map[uuid.UUID]*poolGroup
-	pools     map[uuid.UUID]*pool // by provider
-	providers map[uuid.UUID]*poolProvider
+	keys      map[uuid.UUID]*pool.Key
+	groups    map[uuid.UUID]*pool.Group
+	pools     map[uuid.UUID]*pool.Pool // by provider
+	providers map[uuid.UUID]*pool.Provider
 	states    map[uuid.UUID]uuid.UUID // of the pools on PostgreSQL, in which they were left; see pool_states
 
 	// Of this batch:
 
-	now      time.Time                // the latest of its works
-	recorded map[string]bool          // request ids
-	leases   map[uuid.UUID]*openLease // that end, or that were acquired by an attempt whose answer was lost
-	expired  map[uuid.UUID]*openLease // that end, and had expired: only id, key and expires are known
-	names    map[uuid.UUID]namedModel // of models, without their prices
-	looked   map[uuid.UUID]bool       // pools in which no lease counts that has expired
+	now      time.Time                 // the latest of its works
+	recorded map[string]bool           // request ids
+	leases   map[uuid.UUID]*pool.Lease // that end, or that were acquired by an attempt whose answer was lost
+	expired  map[uuid.UUID]*pool.Lease // that end, and had expired: only id, key and expires are known
+	names    map[uuid.UUID]namedModel  // of models, without their prices
+	looked   map[uuid.UUID]bool        // pools in which no lease counts that has expired
 }
 
 // namedModel is what the pool and the ledger have to know of a model.
@@ -100,8 +101,8 @@ const maxRemembered = 2048
 // newBasis knows nothing.
 func newBasis(now time.Time) *basis {
 	return &basis{
-		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*poolKey{},
-		groups: map[uuid.UUID]*poolGroup{}, pools: map[uuid.UUID]*pool{}, providers: map[uuid.UUID]*poolProvider{}, looked: map[uuid.UUID]bool{}, now: now,
+		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*pool.Key{},
+		groups: map[uuid.UUID]*pool.Group{}, pools: map[uuid.UUID]*pool.Pool{}, providers: map[uuid.UUID]*pool.Provider{}, looked: map[uuid.UUID]bool{}, now: now,
 		states: map[uuid.UUID]uuid.UUID{},
 	}
 }
@@ -130,8 +131,8 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		}
 		b.state = state
 	}
-	b.recorded, b.leases, b.looked = map[string]bool{}, map[uuid.UUID]*openLease{}, map[uuid.UUID]bool{}
-	b.names, b.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*openLease{}
+	b.recorded, b.leases, b.looked = map[string]bool{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
+	b.names, b.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*pool.Lease{}
 	return b, nil
 }
 
@@ -201,7 +202,7 @@ func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, work
 		return err
 	}
 	for id := range n.keys {
-		if k := b.keys[id]; held != nil && k != nil && !held[k.provider] {
+		if k := b.keys[id]; held != nil && k != nil && !held[k.Provider] {
 			return bulk.ErrStale // it was another provider's when the pools were taken
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -22,18 +23,18 @@ const expiredColumns = "id, api_key_id, expires_at"
 // takeExpired takes leases of a provider's keys that have expired out of the table, those of keys that are deleted too,
 // and frees what they have reserved. That they expired, and have not been ended, is remembered for a day. It takes some
 // thousand, and notes when those are all: more would keep others waiting.
-func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p *pool) error {
-	var expired []*openLease
+func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p *pool.Pool) error {
+	var expired []*pool.Lease
 	groups := map[uuid.UUID]bool{}
-	err := bulk.Scan(ctx, tx, takeExpiredSQL, []any{p.id, b.now, r.pieceRows}, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, takeExpiredSQL, []any{p.ID, b.now, r.pieceRows}, func(scan func(...any) error) error {
 		l, err := scanLease(scan)
 		expired = append(expired, l)
-		if l.group != nil {
-			groups[*l.group] = true
+		if l.Group != nil {
+			groups[*l.Group] = true
 		}
 		return err
 	})
-	b.looked[p.id] = len(expired) < r.pieceRows
+	b.looked[p.ID] = len(expired) < r.pieceRows
 	if err == nil {
 		err = b.loadGroups(ctx, tx, bulk.Unknown(groups, b.groups))
 	}
@@ -46,7 +47,7 @@ func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p 
 	if err := insertExpired(ctx, tx, expired); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, removeExpiredSQL, p.id, b.now.Add(-keptExpired))
+	_, err = tx.ExecContext(ctx, removeExpiredSQL, p.ID, b.now.Add(-keptExpired))
 	return err
 }
 
@@ -61,10 +62,10 @@ var removeExpiredSQL = "DELETE FROM " + expiredlease.Table +
 
 // keepExpired reads a row of expiredColumns.
 func (b *basis) keepExpired(scan func(...any) error) error {
-	l := new(openLease)
-	err := scan(&l.id, &l.key, &l.expires)
+	l := new(pool.Lease)
+	err := scan(&l.ID, &l.Key, &l.Expires)
 	if err == nil {
-		b.expired[l.id] = l
+		b.expired[l.ID] = l
 	}
 	return err
 }
@@ -73,11 +74,11 @@ var insertExpiredSQL = bulk.Statements(func(n int) string {
 	return "INSERT INTO " + expiredlease.Table + " (" + expiredColumns + ") VALUES " + bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 3)...)
 })
 
-func insertExpired(ctx context.Context, tx bulk.Execer, leases []*openLease) error {
-	return bulk.Chunks(leases, func(some []*openLease) error {
+func insertExpired(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) error {
+	return bulk.Chunks(leases, func(some []*pool.Lease) error {
 		args := make([]any, 0, 3*len(some))
 		for _, l := range some {
-			args = append(args, l.id, l.key, l.expires)
+			args = append(args, l.ID, l.Key, l.Expires)
 		}
 		_, err := tx.ExecContext(ctx, insertExpiredSQL(len(some)), args...)
 		return err

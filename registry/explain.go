@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -24,22 +26,17 @@ type KeyReason string
 
 // The reasons. Who waits for a key waits for those that pass.
 const (
-	KeyDisabled KeyReason = "disabled"
-	KeyExpired  KeyReason = "expired"      // another key follows it: see RotateAPIKey
-	KeyExcluded KeyReason = "excluded"     // by the caller, and for nothing else
-	KeyDenied   KeyReason = "model_denied" // it is not for the model
-	KeyTooSmall KeyReason = "too_small"    // one of its limits is below what the request asks for
-	KeyDegraded KeyReason = "degraded"     // passes: by a person, or for a failure
-	KeyProbed   KeyReason = "probed"       // passes: it was out, and the request that tries it has not ended
-	KeyLimited  KeyReason = "limited"      // passes: a limit is reached
-	KeyBusy     KeyReason = "busy"         // passes: as many requests as it may have are under way
-	KeyCooling  KeyReason = "cooling"      // passes: the provider has an incident
+	KeyDisabled           = KeyReason(pool.Disabled)
+	KeyExpired  KeyReason = "expired"                // another key follows it: see RotateAPIKey
+	KeyExcluded           = KeyReason(pool.Excluded) // by the caller, and for nothing else
+	KeyDenied   KeyReason = "model_denied"           // it is not for the model
+	KeyTooSmall           = KeyReason(pool.TooSmall) // one of its limits is below what the request asks for
+	KeyDegraded           = KeyReason(pool.Degraded) // passes: by a person, or for a failure
+	KeyProbed   KeyReason = "probed"                 // passes: it was out, and the request that tries it has not ended
+	KeyLimited  KeyReason = "limited"                // passes: a limit is reached
+	KeyBusy     KeyReason = "busy"                   // passes: as many requests as it may have are under way
+	KeyCooling  KeyReason = "cooling"                // passes: the provider has an incident
 )
-
-// passes tells that time, or the end of a lease, changes it.
-func (r KeyReason) passes() bool {
-	return r == KeyDegraded || r == KeyProbed || r == KeyLimited || r == KeyBusy || r == KeyCooling
-}
 
 // KeyVerdict says whether a key may be used now, and why not.
 type KeyVerdict struct {
@@ -114,7 +111,7 @@ func (e *NoKeyError) Unwrap() error { return ErrNoKeyAvailable }
 // add adds a verdict on a key that may not be used.
 func (e *NoKeyError) add(v KeyVerdict) {
 	e.Keys = append(e.Keys, v)
-	e.passes = e.passes || v.Reason.passes() && !v.Excluded
+	e.passes = e.passes || pool.Reason(v.Reason).Passes() && !v.Excluded
 	e.Sooner = e.Sooner || v.Reason == KeyBusy || v.Reason == KeyProbed
 	if !v.Until.IsZero() && (e.OpensAt.IsZero() || v.Until.Before(e.OpensAt)) {
 		e.OpensAt = v.Until
@@ -136,15 +133,15 @@ func (r *Registry) sayProvider(ctx context.Context, err error) error {
 }
 
 // noKey says why a pool has no key to hand out.
-func (p *pool) noKey(want wanted, now time.Time) *NoKeyError {
-	why := &NoKeyError{ProviderID: p.id}
-	for _, k := range p.keys {
-		v := p.verdict(k, want, now)
+func noKey(p *pool.Pool, want pool.Want, now time.Time) *NoKeyError {
+	why := &NoKeyError{ProviderID: p.ID}
+	for _, k := range p.Keys {
+		v := verdictOn(p, k, want, now)
 		why.add(v)
-		if v.Excluded || !v.Reason.passes() {
+		if v.Excluded || !pool.Reason(v.Reason).Passes() {
 			continue
 		}
-		if at := k.earliest(v, now); why.earliest.IsZero() || at.Before(why.earliest) {
+		if at := earliest(k, v, now); why.earliest.IsZero() || at.Before(why.earliest) {
 			why.earliest = at
 		}
 	}
@@ -152,43 +149,44 @@ func (p *pool) noKey(want wanted, now time.Time) *NoKeyError {
 }
 
 // earliest is when a key that is closed may open at the earliest: the end of a request can give back what closes a limit.
-func (k *poolKey) earliest(v KeyVerdict, now time.Time) time.Time {
-	inUse := k.inFlight() > 0 || k.account != nil && k.account.inFlight() > 0
+func earliest(k *pool.Key, v KeyVerdict, now time.Time) time.Time {
+	inUse := k.InFlight() > 0 || k.Account != nil && k.Account.InFlight() > 0
 	switch {
 	case inUse && v.Reason == KeyDegraded:
-		return *k.degradedUntil
+		return *k.DegradedUntil
 	case inUse && v.Reason == KeyLimited, v.Until.IsZero():
 		return now
 	}
 	return v.Until
 }
 
-// verdict says whether a key may be used now.
-func (p *pool) verdict(k *poolKey, want wanted, now time.Time) KeyVerdict {
+// verdictOn says whether a key may be used now.
+func verdictOn(p *pool.Pool, k *pool.Key, want pool.Want, now time.Time) KeyVerdict {
 	v := KeyVerdict{
-		ID: k.id, Prefix: k.prefix, Label: k.label, Priority: k.priority, Weight: k.weight, InFlight: k.inFlight(),
-		Excluded: want.exclude[k.id], Probation: k.onProbation(),
+		ID: k.ID, Prefix: k.Prefix, Label: k.Label, Priority: k.Priority, Weight: k.Weight, InFlight: k.InFlight(),
+		Excluded: want.Exclude[k.ID], Probation: k.OnProbation(),
 	}
-	v.Reason, v.Until = k.blocked(want, now)
+	reason, until := k.Blocked(want, now)
+	v.Reason, v.Until = KeyReason(reason), until
 	switch {
-	case !p.cools(now):
+	case !p.Cools(now):
 	case v.Reason == "":
-		v.Reason, v.Until, v.Detail = KeyCooling, *p.coolingUntil, string(p.coolingReason)
+		v.Reason, v.Until, v.Detail = KeyCooling, *p.CoolingUntil, string(p.CoolingReason)
 	case !v.Until.IsZero():
-		v.Until = utc.Max(v.Until, *p.coolingUntil)
+		v.Until = utc.Max(v.Until, *p.CoolingUntil)
 	}
 	if v.Reason == KeyDegraded {
-		v.Detail = k.degradedReason
+		v.Detail = k.DegradedReason
 	}
-	own := len(k.windows(want.amount, now, nil))
+	own := len(k.Windows(want.Amount, now, nil))
 	var closed []string
-	for i, w := range k.allWindows(want.amount, now, nil) {
-		s := LimitState{Name: w.name, Limit: w.limit, Used: w.used, Closed: w.closed()}
+	for i, w := range k.AllWindows(want.Amount, now, nil) {
+		s := LimitState{Name: LimitName(w.Name), Limit: w.Limit, Used: w.Used, Closed: w.Closed()}
 		if i >= own {
-			s.Group = k.account.name
+			s.Group = k.Account.Name
 		}
 		if s.Closed {
-			s.OpensAt = w.opens()
+			s.OpensAt = w.Opens()
 			closed = append(closed, strings.TrimSpace(s.Group+" "+string(s.Name)))
 		}
 		v.Limits = append(v.Limits, s)
@@ -222,14 +220,14 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 			return nil, translate(ctx, op, err)
 		}
 		var err error
-		if want.model, err = b.modelName(in.ModelID, in.ProviderID); err != nil {
+		if want.Model, err = b.modelName(in.ModelID, in.ProviderID); err != nil {
 			return nil, translate(ctx, op, err)
 		}
 	}
-	next := p.choose(want, b.now)
-	verdicts := make([]KeyVerdict, 0, len(p.keys))
-	for _, k := range p.keys {
-		v := p.verdict(k, want, b.now)
+	next := p.Choose(want, b.now)
+	verdicts := make([]KeyVerdict, 0, len(p.Keys))
+	for _, k := range p.Keys {
+		v := verdictOn(p, k, want, b.now)
 		v.Next = k == next
 		verdicts = append(verdicts, v)
 	}

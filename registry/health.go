@@ -10,6 +10,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
 // ProviderHealth is how a provider's pool of keys is now.
@@ -66,7 +67,7 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 			return nil, translate(ctx, op, err)
 		}
 		for _, p := range some {
-			h := b.pools[p.ID].health(now)
+			h := healthOf(b.pools[p.ID], now)
 			h.ProviderID, h.Name, h.Unreadable = p.ID, p.Name, unreadable[p.ID]
 			all = append(all, h)
 		}
@@ -74,14 +75,14 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 	return all, nil
 }
 
-func (p *pool) health(now time.Time) ProviderHealth {
-	h := ProviderHealth{Keys: len(p.keys), Unusable: map[KeyReason]int{}}
-	if p.cools(now) {
-		h.CoolingUntil, h.CoolingReason = *p.coolingUntil, p.coolingReason
+func healthOf(p *pool.Pool, now time.Time) ProviderHealth {
+	h := ProviderHealth{Keys: len(p.Keys), Unusable: map[KeyReason]int{}}
+	if p.Cools(now) {
+		h.CoolingUntil, h.CoolingReason = *p.CoolingUntil, FailureClass(p.CoolingReason)
 	}
 	var why NoKeyError
-	for _, k := range p.keys {
-		v := p.verdict(k, wanted{amount: amount{requests: 1}}, now)
+	for _, k := range p.Keys {
+		v := verdictOn(p, k, pool.Want{Amount: pool.Amount{Requests: 1}}, now)
 		h.InFlight += v.InFlight
 		h.Probation += int(count(v.Probation))
 		if v.Reason == "" {

@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 )
@@ -267,7 +268,7 @@ func (up KeyUpdate) faults() fault.List {
 	return f
 }
 
-// change sets what AcquireKey goes by. What is under way when a key changes its group counts in the old one to its end.
+// Change sets what AcquireKey goes by. What is under way when a key changes its group counts in the old one to its end.
 func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey, update *ent.APIKeyUpdateOne) error {
 	update.SetNillablePriority(up.Priority).SetNillableWeight(up.Weight)
 	if up.Priority != nil && *up.Priority != old.Priority {
@@ -357,11 +358,6 @@ func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*
 	return tied(r, asOf(key, now)), nil
 }
 
-const (
-	maxReason      = 1024 // characters
-	maxDegradation = 10 * 365 * utc.Day
-)
-
 // DegradeKey takes a live key out of use for a while; it is usable again by itself after that.
 // Of two degradations the one that ends later counts. The reason is for people, and may be any text, such as a provider's
 // message: what cannot be printed is left out, and all after 1,024 characters. It returns [ErrInvalidData] for a
@@ -369,7 +365,7 @@ const (
 func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason string, duration time.Duration) error {
 	op := fmt.Sprintf("degrade key %s", keyID)
 	var f fault.List
-	f.Check(duration > 0 && duration <= maxDegradation, "duration %s is not within 1ns and %s", duration, maxDegradation)
+	f.Check(duration > 0 && duration <= pool.MaxDegradation, "duration %s is not within 1ns and %s", duration, pool.MaxDegradation)
 	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
@@ -383,7 +379,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 		if old.DegradedUntil != nil && old.DegradedUntil.After(until) {
 			return nil
 		}
-		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(fault.Clean(reason, maxReason)).SetDegradedBy("").
+		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(fault.Clean(reason, pool.MaxReason)).SetDegradedBy("").
 			ClearDegradedAt().SetUpdatedAt(now).Save(ctx)
 		if err != nil {
 			return err
@@ -442,16 +438,16 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 			return err
 		}
 		k := b.keys[keyID]
-		if k == nil || k.deleted {
+		if k == nil || k.Deleted {
 			return ErrNotFound
 		}
-		took := amount{requests: 1, tokens: tokens.Total()}
-		if k.uses >= maxAmount || k.tokens > maxAmount-took.tokens {
-			return errOverflow
+		took := pool.Amount{Requests: 1, Tokens: tokens.Total()}
+		if k.Uses >= fault.MaxAmount || k.Tokens > fault.MaxAmount-took.Tokens {
+			return fault.ErrOverflow
 		}
-		k.addUse(took, now)
-		k.extraRequests, k.extraTokens = k.extraRequests+took.requests, k.extraTokens+took.tokens
-		k.use(now, now, took)
+		k.AddUse(took, now)
+		k.ExtraRequests, k.ExtraTokens = k.ExtraRequests+took.Requests, k.ExtraTokens+took.Tokens
+		k.Use(now, now, took)
 		return r.writePool(ctx, tx, tx, b)
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -51,8 +52,8 @@ type AcquireInput struct {
 
 func (in AcquireInput) faults(inTx bool) fault.List {
 	var f fault.List
-	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= maxAmount, "estimated tokens %d are not within 0 and %d", in.EstimatedTokens, int64(maxAmount))
-	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= maxAmount, "the estimated cost is not within 0 and %d nano-dollars", int64(maxAmount))
+	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount, "estimated tokens %d are not within 0 and %d", in.EstimatedTokens, int64(fault.MaxAmount))
+	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount, "the estimated cost is not within 0 and %d nano-dollars", int64(fault.MaxAmount))
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
 	f.Check(!in.Wait || !inTx, "wait is not for transactions: others could not end their leases")
 	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not within %s and %s", in.TTL, minTTL, maxTTL)
@@ -68,12 +69,12 @@ func (r *Registry) abandon(ctx context.Context, provider, id uuid.UUID) {
 }
 
 // wanted is what the pool has to know of the input, but for the model's name.
-func (in AcquireInput) wanted() wanted {
-	w := wanted{amount: amount{1, in.EstimatedTokens, in.EstimatedCost}}
+func (in AcquireInput) wanted() pool.Want {
+	w := pool.Want{Amount: pool.Amount{Requests: 1, Tokens: in.EstimatedTokens, Cost: in.EstimatedCost}}
 	if len(in.Exclude) > 0 {
-		w.exclude = make(map[uuid.UUID]bool, len(in.Exclude))
+		w.Exclude = make(map[uuid.UUID]bool, len(in.Exclude))
 		for _, id := range in.Exclude {
-			w.exclude[id] = true
+			w.Exclude[id] = true
 		}
 	}
 	return w
@@ -251,7 +252,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	r, in := l.registry(), failure.Usage
 	now := r.now()
 	d := r.classify(failure, now)
-	d.Reason = fault.Clean(d.Reason, maxReason)
+	d.Reason = fault.Clean(d.Reason, pool.MaxReason)
 	in.Failed, in.ErrorClass = true, string(d.Class)
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status
@@ -262,7 +263,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 		l.mu.Unlock()
 	}
 	return d, l.end(ctx, "fail lease", in, func(e *leaseEnd) fault.List {
-		e.failed = &d
+		e.failed = &pool.Diagnosis{Class: upstream.Class(d.Class), Until: d.Until, Reason: d.Reason}
 		return d.faults()
 	})
 }

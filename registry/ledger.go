@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -79,9 +80,6 @@ func sortedPeriods(all map[period]sums) []period {
 	return sorted
 }
 
-// maxAmount is the largest sum that a column takes.
-const maxAmount = 9_000_000_000_000_000_000
-
 // sums are what the requests of a period amount to.
 type sums struct {
 	requests, errors, unpriced int64
@@ -91,12 +89,10 @@ type sums struct {
 	histogram                  latency.Histogram
 }
 
-var errOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)
-
 // merge adds other sums, or returns errOverflow.
 func (s *sums) merge(o sums) error {
 	if err := s.histogram.Merge(o.histogram); err != nil {
-		return fmt.Errorf("%w: %w", errOverflow, err)
+		return fmt.Errorf("%w: %w", fault.ErrOverflow, err)
 	}
 	return s.mergeNumbers(&o)
 }
@@ -106,7 +102,7 @@ func (s *sums) mergeNumbers(o *sums) error {
 	fits := true
 	add := func(to *int64, n int64) {
 		*to += n
-		fits = fits && *to >= 0 && *to <= maxAmount // two amounts overflow to a negative number
+		fits = fits && *to >= 0 && *to <= fault.MaxAmount // two amounts overflow to a negative number
 	}
 	add(&s.requests, o.requests)
 	add(&s.errors, o.errors)
@@ -117,7 +113,7 @@ func (s *sums) mergeNumbers(o *sums) error {
 	}
 	add((*int64)(&s.cost), int64(o.cost))
 	if !fits {
-		return errOverflow
+		return fault.ErrOverflow
 	}
 	return nil
 }
@@ -227,7 +223,7 @@ func (c *sumCells) addTo(s *sums) error {
 	c.cost = money.USD(value(c.total))
 	switch err := s.histogram.MergeBinary(c.encoded); {
 	case errors.Is(err, latency.ErrRange):
-		return errOverflow
+		return fault.ErrOverflow
 	case err != nil:
 		return fmt.Errorf("%w: latency_histogram: %w", ErrCorrupt, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -150,3 +151,18 @@ func WithKeyStrategy(s KeyStrategy) Option {
 		return nil
 	}
 }
+
+// KeyStrategy is how AcquireKey chooses among the keys of the highest priority that may be used.
+type KeyStrategy int
+
+// The strategies.
+const (
+	// LeastUsed hands out keys in turn, each as often as its weight says. A key that was away, or is new, does not
+	// make up for what it missed: it takes its turns from then on.
+	LeastUsed = KeyStrategy(pool.LeastUsed)
+	// RoundRobin hands out the key that was handed out longest ago, whatever its weight.
+	RoundRobin = KeyStrategy(pool.RoundRobin)
+	// MostHeadroom hands out the key whose scarcest limit is the least used, as a fraction of the limit; among equals as
+	// LeastUsed.
+	MostHeadroom = KeyStrategy(pool.MostHeadroom)
+)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -127,11 +128,11 @@ func compareMemory(t *testing.T, reg *Registry, now time.Time) int {
 		require.Equal(t, keyText(b.keys[id], now), keyText(k, now))
 	}
 	for id, g := range last.groups {
-		require.Equal(t, quotaText(b.groups[id].quota, now), quotaText(g.quota, now))
+		require.Equal(t, quotaText(b.groups[id].Quota, now), quotaText(g.Quota, now))
 	}
 	for id, p := range last.pools {
-		require.Len(t, p.keys, len(b.pools[id].keys))
-		require.Equal(t, fmt.Sprint(b.pools[id].state(), b.pools[id].turns), fmt.Sprint(p.state(), p.turns))
+		require.Len(t, p.Keys, len(b.pools[id].Keys))
+		require.Equal(t, providerText(b.pools[id]), providerText(p))
 	}
 	return 1
 }
@@ -163,28 +164,32 @@ func asSet[T any](rows map[uuid.UUID]T) map[uuid.UUID]bool {
 }
 
 // keyText is all of a key, but that its windows are those of now.
-func keyText(k *poolKey, now time.Time) string {
-	return fmt.Sprint(quotaText(k.quota, now), k.id, value(k.group), k.uses, k.tokens, k.extraRequests, k.extraTokens, value(k.lastUsed).UnixMicro(),
-		k.weight, k.priority, k.pass, k.disabled, value(k.degradedUntil).UnixMicro(), value(k.degradedAt).UnixMicro(), k.degradedReason, k.degradedBy,
-		k.failures, k.failureClass, value(k.failedAt).UnixMicro(), value(k.succeededAt).UnixMicro())
+func keyText(k *pool.Key, now time.Time) string {
+	return fmt.Sprint(quotaText(k.Quota, now), k.ID, value(k.Group), k.Uses, k.Tokens, k.ExtraRequests, k.ExtraTokens, value(k.LastUsed).UnixMicro(),
+		k.Weight, k.Priority, k.Pass, k.Disabled, value(k.DegradedUntil).UnixMicro(), value(k.DegradedAt).UnixMicro(), k.DegradedReason, k.DegradedBy,
+		k.Failures, k.FailureClass, value(k.FailedAt).UnixMicro(), value(k.SucceededAt).UnixMicro())
 }
 
-func quotaText(q quota, now time.Time) string {
-	q.roll(now)
-	counted := q.held
-	q.recount()
-	same := counted == q.held
-	open := map[uuid.UUID]*openLease{} // but for those that have expired and are still to be taken
-	for id, l := range q.open {
-		if l.expires.After(now) {
+func providerText(p *pool.Pool) string {
+	return fmt.Sprint(value(p.CoolingUntil).UnixMicro(), p.CoolingReason, p.Incidents, p.Turns)
+}
+
+func quotaText(q pool.Quota, now time.Time) string {
+	q.Roll(now)
+	counted := q.Held
+	q.Recount()
+	same := counted == q.Held
+	open := map[uuid.UUID]*pool.Lease{} // but for those that have expired and are still to be taken
+	for id, l := range q.Open {
+		if l.Expires.After(now) {
 			open[id] = l
 		}
 	}
-	q.open = open
-	q.recount()
-	text := fmt.Sprint(q.Limits, q.minute.UnixMicro(), q.minuteRequests, q.minuteTokens, utc.StartOfDay(q.lastReset), q.dayRequests, q.dayTokens, q.dayCost,
-		len(open), asSet(open), q.held, same)
-	for _, o := range q.observed { // there is one
+	q.Open = open
+	q.Recount()
+	text := fmt.Sprint(q.Limits, q.Minute.UnixMicro(), q.MinuteRequests, q.MinuteTokens, utc.StartOfDay(q.LastReset), q.DayRequests, q.DayTokens, q.DayCost,
+		len(open), asSet(open), q.Held, same)
+	for _, o := range q.Observed { // there is one
 		text += fmt.Sprint(o.Limit, o.Remaining, o.Reset.UnixMicro(), o.Seen.UnixMicro())
 	}
 	return text
@@ -258,32 +263,4 @@ func TestLeaseBatches(t *testing.T) {
 	require.Equal(t, l.KeyID, again.lease.KeyID)
 	require.NoError(t, l.Release(ctx))
 	requireOpen(t, reg, 0)
-}
-
-// TestIncidentAhead: a request that began by a clock that is ahead ends no incident that is not over by this one.
-func TestIncidentAhead(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
-	for until, over := range map[time.Duration]bool{-time.Second: true, time.Second: false} {
-		cooling := now.Add(until)
-		p := &poolProvider{coolingUntil: &cooling, coolingReason: RateLimited, incidents: 1}
-		new(poolKey).noteSuccess(leaseOutcome{acquired: now.Add(time.Minute), now: now}, p)
-		require.Equal(t, over, p.coolingUntil == nil)
-	}
-}
-
-// TestReservedSaturated: sums of leases that do not fit are right again when one of them ends.
-func TestReservedSaturated(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
-	q := quota{open: map[uuid.UUID]*openLease{}}
-	q.roll(now)
-	large := &openLease{id: uuid.New(), tokens: maxAmount - 1, cost: maxAmount, acquired: now}
-	small := &openLease{id: uuid.New(), tokens: 5, cost: 7, acquired: now}
-	q.reserve(large)
-	q.reserve(small)
-	require.Equal(t, amount{2, maxAmount, maxAmount}, q.held.day)
-	q.release(large, amount{}, now)
-	require.Equal(t, amount{1, 5, 7}, q.held.day)
-	require.Equal(t, amount{1, 5, 7}, q.held.minute)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
@@ -14,7 +16,7 @@ import (
 type acquisition struct {
 	id              uuid.UUID // of the lease
 	provider, model uuid.UUID
-	want            wanted
+	want            pool.Want
 	ttl             time.Duration
 	repeated        bool   // an attempt whose answer was lost may have acquired it
 	lease           *Lease // what came of it
@@ -25,7 +27,7 @@ type leaseEnd struct {
 	id, key, provider uuid.UUID
 	acquired          time.Time
 	said              []upstream.Quota
-	failed            *Diagnosis
+	failed            *pool.Diagnosis
 	succeeded         bool
 	release           bool  // nothing was done with it
 	observation       bool  // there is no lease
@@ -49,7 +51,7 @@ func (b *basis) finish(w *work, e *entries) error {
 		return nil
 	}
 	k, ok := b.keys[end.key]
-	if !ok || end.observation && k.deleted {
+	if !ok || end.observation && k.Deleted {
 		return fault.Missing("API key", end.key)
 	}
 	recorded := w.records() && b.recorded[w.RequestID]
@@ -64,9 +66,9 @@ func (b *basis) finish(w *work, e *entries) error {
 	case w.records():
 		if err := b.add(&w.record, lease, e); err != nil { // it stays open, unless somebody else ends it
 			if lease != nil {
-				b.leases[lease.id] = lease
+				b.leases[lease.ID] = lease
 			} else {
-				b.expired[expired.id] = expired
+				b.expired[expired.ID] = expired
 			}
 			e.refused = append(e.refused, end.id)
 			return err
@@ -75,17 +77,17 @@ func (b *basis) finish(w *work, e *entries) error {
 	case end.release:
 		b.free(lease)
 	default:
-		b.release(lease, amount{1, end.took, 0})
+		b.release(lease, pool.Amount{Requests: 1, Tokens: end.took})
 	}
 	if len(end.said) > 0 {
-		k.observes(end.said, b.now)
+		k.Observes(end.said, b.now)
 	}
-	o := leaseOutcome{acquired: end.acquired, now: b.now}
+	o := pool.Outcome{Acquired: end.acquired, Now: b.now}
 	switch {
 	case end.succeeded:
-		e.audit(w.actor, k.noteSuccess(o, b.providers[k.provider]))
-	case end.failed != nil && end.failed.Class != BadRequest:
-		e.audit(w.actor, b.pools[k.provider].noteFailure(k, *end.failed, o))
+		e.audit(w.actor, k.NoteSuccess(o, b.providers[k.Provider]))
+	case end.failed != nil && end.failed.Class != upstream.BadRequest:
+		e.audit(w.actor, b.pools[k.Provider].NoteFailure(k, *end.failed, o))
 	}
 	return nil
 }
@@ -105,26 +107,26 @@ func (b *basis) acquire(w *work, e *entries) error {
 	a.lease = nil // of an attempt that was undone
 	if a.model != uuid.Nil {
 		var err error
-		if a.want.model, err = b.modelName(a.model, a.provider); err != nil {
+		if a.want.Model, err = b.modelName(a.model, a.provider); err != nil {
 			return err
 		}
 	}
 	if l := b.leases[a.id]; l != nil { // the attempt whose answer was lost
-		a.lease = newHandle(a, b.keys[l.key], l)
+		a.lease = newHandle(a, b.keys[l.Key], l)
 		return nil
 	}
-	k := p.choose(a.want, b.now)
+	k := p.Choose(a.want, b.now)
 	if k == nil {
-		return p.noKey(a.want, b.now)
+		return noKey(p, a.want, b.now)
 	}
-	l := &openLease{id: a.id, key: k.id, group: k.group, tokens: a.want.tokens, cost: a.want.cost}
-	var entries []auditEntry
-	l.probe, entries = k.begin(a.id)
-	e.audit(w.actor, entries)
-	p.lease(k, l, b.now)
-	l.expires = l.acquired.Add(a.ttl)
+	l := &pool.Lease{ID: a.id, Key: k.ID, Group: k.Group, Tokens: a.want.Tokens, Cost: a.want.Cost}
+	var events []pool.Event
+	l.Probe, events = k.Begin(a.id)
+	e.audit(w.actor, events)
+	p.Lease(k, l, b.now)
+	l.Expires = l.Acquired.Add(a.ttl)
 	if a.model != uuid.Nil {
-		l.model = &a.model
+		l.Model = &a.model
 	}
 	e.leases = append(e.leases, l)
 	a.lease = newHandle(a, k, l)
@@ -132,10 +134,10 @@ func (b *basis) acquire(w *work, e *entries) error {
 }
 
 // newHandle is a lease for its caller.
-func newHandle(a *acquisition, k *poolKey, l *openLease) *Lease {
+func newHandle(a *acquisition, k *pool.Key, l *pool.Lease) *Lease {
 	return &Lease{
-		ID: l.id, ProviderID: a.provider, ModelID: a.model, KeyID: k.id, KeyPrefix: k.prefix, KeyLabel: k.label,
-		AcquiredAt: l.acquired, ExpiresAt: l.expires, Probe: l.probe,
+		ID: l.ID, ProviderID: a.provider, ModelID: a.model, KeyID: k.ID, KeyPrefix: k.Prefix, KeyLabel: k.Label,
+		AcquiredAt: l.Acquired, ExpiresAt: l.Expires, Probe: l.Probe,
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
 // keyColumns are those of a poolKey beside its quota.
@@ -27,7 +28,7 @@ var keyColumns = []string{
 	"failure_class", "failed_at", "succeeded_at",
 }
 
-var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, quotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
+var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, pool.QuotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
 
 // readPool reads keys, and pools as wholes, with their groups and providers.
 func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys, providers []uuid.UUID) error {
@@ -47,7 +48,7 @@ func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys
 			where, args = append(where, fmt.Sprintf(in.text, list)), append(args, more...)
 		}
 	}
-	found := make(map[uuid.UUID][]*poolKey, len(providers))
+	found := make(map[uuid.UUID][]*pool.Key, len(providers))
 	for _, id := range providers {
 		found[id] = nil
 	}
@@ -56,12 +57,12 @@ func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys
 		if err != nil {
 			return err
 		}
-		if known, ok := b.keys[k.id]; ok {
+		if known, ok := b.keys[k.ID]; ok {
 			k = known // it may have been changed since
 		}
-		b.keys[k.id] = k
-		if _, wanted := found[k.provider]; wanted && !k.deleted {
-			found[k.provider] = append(found[k.provider], k)
+		b.keys[k.ID] = k
+		if _, wanted := found[k.Provider]; wanted && !k.Deleted {
+			found[k.Provider] = append(found[k.Provider], k)
 		}
 		return nil
 	})
@@ -75,46 +76,46 @@ func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys
 		return err
 	}
 	for id, keys := range found {
-		slices.SortFunc(keys, func(a, b *poolKey) int { return bytes.Compare(a.id[:], b.id[:]) })
-		b.pools[id] = &pool{keys: keys, poolProvider: b.providers[id], strategy: r.strategy, turns: map[int]int64{}}
+		slices.SortFunc(keys, func(a, b *pool.Key) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+		b.pools[id] = &pool.Pool{Keys: keys, Provider: b.providers[id], Strategy: pool.Strategy(r.strategy), Turns: map[int]int64{}}
 	}
 	return nil
 }
 
 // scanKey reads a row of readKeysSQL.
-func scanKey(scan func(...any) error) (*poolKey, error) {
+func scanKey(scan func(...any) error) (*pool.Key, error) {
 	var (
-		k                         poolKey
+		k                         pool.Key
 		deleted                   *time.Time
 		allowed, denied, observed []byte
 	)
 	err := scan(append([]any{
-		&k.id, &k.provider, &k.group, &k.prefix, &k.label, &k.uses, &k.tokens, &k.extraRequests, &k.extraTokens, &k.lastUsed,
-		&k.weight, &k.priority, &k.pass, &allowed, &denied, &deleted, &k.disabled, &k.expires,
-		&k.degradedUntil, &k.degradedAt, &k.degradedReason, (*string)(&k.degradedBy), &k.failures, (*string)(&k.countedClass), &k.countedAt,
-		(*string)(&k.failureClass), &k.failedAt, &k.succeededAt,
-	}, k.cells(&observed)...)...)
+		&k.ID, &k.Provider, &k.Group, &k.Prefix, &k.Label, &k.Uses, &k.Tokens, &k.ExtraRequests, &k.ExtraTokens, &k.LastUsed,
+		&k.Weight, &k.Priority, &k.Pass, &allowed, &denied, &deleted, &k.Disabled, &k.Expires,
+		&k.DegradedUntil, &k.DegradedAt, &k.DegradedReason, (*string)(&k.DegradedBy), &k.Failures, (*string)(&k.CountedClass), &k.CountedAt,
+		(*string)(&k.FailureClass), &k.FailedAt, &k.SucceededAt,
+	}, k.Cells(&observed)...)...)
 	if err != nil {
 		return nil, err
 	}
-	k.deleted = deleted != nil
-	return &k, errors.Join(readNames(allowed, &k.allowed), readNames(denied, &k.denied), k.read(observed))
+	k.Deleted = deleted != nil
+	return &k, errors.Join(readNames(allowed, &k.Allowed), readNames(denied, &k.Denied), k.Read(observed))
 }
 
 // readGroups reads the groups of the keys, and ties both together.
 func (b *basis) readGroups(ctx context.Context, tx bulk.Querier) error {
 	wanted := map[uuid.UUID]bool{}
 	for _, k := range b.keys {
-		if k.group != nil && k.account == nil {
-			wanted[*k.group] = true
+		if k.Group != nil && k.Account == nil {
+			wanted[*k.Group] = true
 		}
 	}
 	if err := b.loadGroups(ctx, tx, bulk.Unknown(wanted, b.groups)); err != nil {
 		return err
 	}
 	for _, k := range b.keys {
-		if k.group != nil {
-			k.account = b.groups[*k.group]
+		if k.Group != nil {
+			k.Account = b.groups[*k.Group]
 		}
 	}
 	return nil
@@ -126,15 +127,15 @@ func (b *basis) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID
 		return nil
 	}
 	list, args := bulk.In(ids)
-	query := "SELECT id, provider_id, name, " + strings.Join(quotaColumns, ", ") + " FROM " + quotagroup.Table + " WHERE id IN " + list
+	query := "SELECT id, provider_id, name, " + strings.Join(pool.QuotaColumns, ", ") + " FROM " + quotagroup.Table + " WHERE id IN " + list
 	return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
-		var g poolGroup
+		var g pool.Group
 		var observed []byte
-		if err := scan(append([]any{&g.id, &g.provider, &g.name}, g.cells(&observed)...)...); err != nil {
+		if err := scan(append([]any{&g.ID, &g.Provider, &g.Name}, g.Cells(&observed)...)...); err != nil {
 			return err
 		}
-		b.groups[g.id] = &g
-		return g.read(observed)
+		b.groups[g.ID] = &g
+		return g.Read(observed)
 	})
 }
 
@@ -144,15 +145,15 @@ func (b *basis) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.U
 		return nil
 	}
 	for _, id := range ids {
-		b.providers[id] = &poolProvider{id: id} // also for an unknown provider
+		b.providers[id] = &pool.Provider{ID: id} // also for an unknown provider
 	}
 	list, args := bulk.In(ids)
 	return bulk.Scan(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
-		var p poolProvider
-		if err := scan(&p.id, &p.coolingUntil, (*string)(&p.coolingReason), &p.incidents); err != nil {
+		var p pool.Provider
+		if err := scan(&p.ID, &p.CoolingUntil, (*string)(&p.CoolingReason), &p.Incidents); err != nil {
 			return err
 		}
-		*b.providers[p.id] = p
+		*b.providers[p.ID] = p
 		return nil
 	})
 }
@@ -162,7 +163,7 @@ const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens,
 // readOpen has leases count in the pools of providers, which have been read.
 func (b *basis) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
 	for _, id := range providers {
-		var all []*openLease
+		var all []*pool.Lease
 		err := bulk.Scan(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
 			l, err := scanLease(scan)
 			all = append(all, l)
@@ -171,7 +172,7 @@ func (b *basis) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.
 		if err != nil {
 			return err
 		}
-		b.pools[id].open(all, b.groups, b.now)
+		b.pools[id].Open(all, b.groups, b.now)
 		b.looked[id] = true
 	}
 	return nil
@@ -207,9 +208,9 @@ func (r *Registry) readLeases(ctx context.Context, tx bulk.Querier, b *basis, wo
 	}
 	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
 	for _, l := range b.leases {
-		keys[l.key] = true
-		if l.group != nil {
-			groups[*l.group] = true
+		keys[l.Key] = true
+		if l.Group != nil {
+			groups[*l.Group] = true
 		}
 	}
 	if err := r.readPool(ctx, tx, b, bulk.Unknown(keys, b.keys), nil); err != nil {
@@ -222,36 +223,36 @@ func (r *Registry) readLeases(ctx context.Context, tx bulk.Querier, b *basis, wo
 func (b *basis) keepLease(scan func(...any) error) error {
 	l, err := scanLease(scan)
 	if err == nil {
-		b.leases[l.id] = l
+		b.leases[l.ID] = l
 	}
 	return err
 }
 
-func scanLease(scan func(...any) error) (*openLease, error) {
-	l := new(openLease)
-	return l, scan(&l.id, &l.key, &l.model, &l.group, &l.tokens, (*int64)(&l.cost), &l.pass, &l.probe, &l.acquired, &l.expires)
+func scanLease(scan func(...any) error) (*pool.Lease, error) {
+	l := new(pool.Lease)
+	return l, scan(&l.ID, &l.Key, &l.Model, &l.Group, &l.Tokens, (*int64)(&l.Cost), &l.Pass, &l.Probe, &l.Acquired, &l.Expires)
 }
 
 // leasesOfSQL are those of all keys of a provider.
 const leasesOfSQL = " FROM " + keylease.Table + " WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1)"
 
 // free gives back what a lease has reserved.
-func (b *basis) free(l *openLease) { b.release(l, amount{}) }
+func (b *basis) free(l *pool.Lease) { b.release(l, pool.Amount{}) }
 
-// release ends a lease: what was reserved counts no more, what was taken instead does. It counts in the group in which it
+// Release ends a lease: what was reserved counts no more, what was taken instead does. It counts in the group in which it
 // began.
-func (b *basis) release(l *openLease, took amount) {
-	if k := b.keys[l.key]; k != nil { // else it is deleted, and its counters are of no use
-		k.release(l, took, b.now)
-		k.pass = max(k.pass, l.pass)
-		k.changed |= changedCounters
+func (b *basis) release(l *pool.Lease, took pool.Amount) {
+	if k := b.keys[l.Key]; k != nil { // else it is deleted, and its counters are of no use
+		k.Release(l, took, b.now)
+		k.Pass = max(k.Pass, l.Pass)
+		k.Changed |= pool.ChangedCounters
 	}
-	if l.group == nil {
+	if l.Group == nil {
 		return
 	}
-	if g := b.groups[*l.group]; g != nil {
-		g.release(l, took, b.now)
-		g.changed |= changedCounters
+	if g := b.groups[*l.Group]; g != nil {
+		g.Release(l, took, b.now)
+		g.Changed |= pool.ChangedCounters
 	}
 }
 
@@ -260,11 +261,11 @@ var insertLeasesSQL = bulk.Statements(func(n int) string {
 		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 10)...)
 })
 
-func insertLeases(ctx context.Context, tx bulk.Execer, leases []*openLease) error {
-	return bulk.Chunks(leases, func(some []*openLease) error {
+func insertLeases(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) error {
+	return bulk.Chunks(leases, func(some []*pool.Lease) error {
 		args := make([]any, 0, 10*len(some))
 		for _, l := range some {
-			args = append(args, l.id, l.key, l.model, l.group, l.tokens, int64(l.cost), l.pass, l.probe, l.acquired, l.expires)
+			args = append(args, l.ID, l.Key, l.Model, l.Group, l.Tokens, int64(l.Cost), l.Pass, l.Probe, l.Acquired, l.Expires)
 		}
 		_, err := tx.ExecContext(ctx, insertLeasesSQL(len(some)), args...)
 		return err
@@ -277,13 +278,13 @@ var (
 		{Name: "last_used_at", Postgres: "timestamptz"}, {Name: "succeeded_at", Postgres: "timestamptz"}, bulk.UpdatedAt,
 	}
 	// What changes no index is written apart from what does.
-	writeCounters = bulk.NewUpdate(apikey.Table, bulk.ByID, append(slices.Clone(counterColumns), bulk.Column{Name: "pass", Postgres: "bigint"}, bulk.UpdatedAt)...)
-	writeUses     = bulk.NewUpdate(apikey.Table, bulk.ByID, slices.Concat(counterColumns, []bulk.Column{{Name: "pass", Postgres: "bigint"}}, useColumns)...)
+	writeCounters = bulk.NewUpdate(apikey.Table, bulk.ByID, append(slices.Clone(pool.CounterColumns), bulk.Column{Name: "pass", Postgres: "bigint"}, bulk.UpdatedAt)...)
+	writeUses     = bulk.NewUpdate(apikey.Table, bulk.ByID, slices.Concat(pool.CounterColumns, []bulk.Column{{Name: "pass", Postgres: "bigint"}}, useColumns)...)
 	writeStates   = bulk.NewUpdate(apikey.Table, bulk.ByID,
 		bulk.Column{Name: "degraded", Postgres: "boolean"}, bulk.Column{Name: "degraded_until", Postgres: "timestamptz"}, bulk.Column{Name: "degraded_at", Postgres: "timestamptz"}, bulk.Column{Name: "degraded_reason", Postgres: "text"}, bulk.Column{Name: "degraded_by", Postgres: "text"},
 		bulk.Column{Name: "failures", Postgres: "bigint"}, bulk.Column{Name: "counted_class", Postgres: "text"}, bulk.Column{Name: "counted_at", Postgres: "timestamptz"},
 		bulk.Column{Name: "failure_class", Postgres: "text"}, bulk.Column{Name: "failed_at", Postgres: "timestamptz"}, bulk.UpdatedAt)
-	writeGroups    = bulk.NewUpdate(quotagroup.Table, bulk.ByID, append(slices.Clone(counterColumns), bulk.UpdatedAt)...)
+	writeGroups    = bulk.NewUpdate(quotagroup.Table, bulk.ByID, append(slices.Clone(pool.CounterColumns), bulk.UpdatedAt)...)
 	writeProviders = bulk.NewUpdate(provider.Table, bulk.ByID,
 		bulk.Column{Name: "cooling_until", Postgres: "timestamptz"}, bulk.Column{Name: "cooling_reason", Postgres: "text"}, bulk.Column{Name: "incidents", Postgres: "bigint"}, bulk.UpdatedAt)
 )
@@ -292,37 +293,37 @@ var (
 // together: one of those cannot change a row that another one changes.
 func (r *Registry) writePool(ctx context.Context, tx, to bulk.Execer, b *basis) error {
 	var counters, uses, states, groups, providers [][]any
-	for _, k := range changedRows(b.keys, func(k *poolKey) bool { return k.changed != 0 }) {
-		row, err := k.counters()
+	for _, k := range changedRows(b.keys, func(k *pool.Key) bool { return k.Changed != 0 }) {
+		row, err := k.Counters()
 		if err != nil {
 			return err
 		}
-		row = append(row, k.pass)
+		row = append(row, k.Pass)
 		switch {
-		case k.changed&changedUses != 0:
-			uses = append(uses, append(row, k.uses, k.tokens, k.extraRequests, k.extraTokens, k.lastUsed, k.succeededAt, b.now, k.id))
-		case k.changed&changedCounters != 0:
-			counters = append(counters, append(row, b.now, k.id))
+		case k.Changed&pool.ChangedUses != 0:
+			uses = append(uses, append(row, k.Uses, k.Tokens, k.ExtraRequests, k.ExtraTokens, k.LastUsed, k.SucceededAt, b.now, k.ID))
+		case k.Changed&pool.ChangedCounters != 0:
+			counters = append(counters, append(row, b.now, k.ID))
 		}
-		if k.changed&changedState != 0 {
+		if k.Changed&pool.ChangedState != 0 {
 			states = append(states, []any{
-				k.degradedUntil != nil, k.degradedUntil, k.degradedAt, k.degradedReason, string(k.degradedBy), k.failures,
-				string(k.countedClass), k.countedAt, string(k.failureClass), k.failedAt, b.now, k.id,
+				k.DegradedUntil != nil, k.DegradedUntil, k.DegradedAt, k.DegradedReason, string(k.DegradedBy), k.Failures,
+				string(k.CountedClass), k.CountedAt, string(k.FailureClass), k.FailedAt, b.now, k.ID,
 			})
 		}
-		k.changed = 0
+		k.Changed = 0
 	}
-	for _, g := range changedRows(b.groups, func(g *poolGroup) bool { return g.changed != 0 }) {
-		row, err := g.counters()
+	for _, g := range changedRows(b.groups, func(g *pool.Group) bool { return g.Changed != 0 }) {
+		row, err := g.Counters()
 		if err != nil {
 			return err
 		}
-		groups = append(groups, append(row, b.now, g.id))
-		g.changed = 0
+		groups = append(groups, append(row, b.now, g.ID))
+		g.Changed = 0
 	}
-	for _, p := range changedRows(b.providers, func(p *poolProvider) bool { return p.changed }) {
-		providers = append(providers, []any{p.coolingUntil, string(p.coolingReason), p.incidents, b.now, p.id})
-		p.changed = false
+	for _, p := range changedRows(b.providers, func(p *pool.Provider) bool { return p.Changed }) {
+		providers = append(providers, []any{p.CoolingUntil, string(p.CoolingReason), p.Incidents, b.now, p.ID})
+		p.Changed = false
 	}
 	for _, w := range []struct {
 		bulk.Update

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
 // A pool is a provider's keys, quota groups, open leases and incident. On PostgreSQL its lock is the provider's row in
@@ -90,7 +91,7 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 	maps.Copy(held, n.providers)
 	for id := range n.keys {
 		if k := b.keys[id]; k != nil {
-			held[k.provider] = true
+			held[k.Provider] = true
 		} else {
 			keys[id] = true
 		}
@@ -134,8 +135,8 @@ func texts(ids map[uuid.UUID]bool) []string {
 
 // forgetPool has the pool of a provider read again.
 func (b *basis) forgetPool(id uuid.UUID) {
-	maps.DeleteFunc(b.keys, func(_ uuid.UUID, k *poolKey) bool { return k.provider == id })
-	maps.DeleteFunc(b.groups, func(_ uuid.UUID, g *poolGroup) bool { return g.provider == id })
+	maps.DeleteFunc(b.keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == id })
+	maps.DeleteFunc(b.groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == id })
 	delete(b.pools, id)
 	delete(b.providers, id)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
@@ -188,7 +190,7 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 		if works[i].acquire != nil { // what ends gives way to what begins
 			continue
 		}
-		if errs[i] = b.finish(&works[i], &e); errors.Is(errs[i], errOverflow) && len(works) > 1 {
+		if errs[i] = b.finish(&works[i], &e); errors.Is(errs[i], fault.ErrOverflow) && len(works) > 1 {
 			return nil, errs[i] // of sums, which each record alone does not have
 		}
 	}
@@ -233,14 +235,14 @@ func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []
 // caller is turned away.
 func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *work, e *entries) (verdict, err error) {
 	p := b.pools[w.acquire.provider]
-	if r.expiries.due(p.id, b.now) {
+	if r.expiries.due(p.ID, b.now) {
 		if err := r.takeExpired(ctx, tx, b, p); err != nil {
 			return nil, err
 		}
 	}
 	for {
 		verdict = b.acquire(w, e)
-		if b.looked[p.id] || !errors.Is(verdict, ErrNoKeyAvailable) {
+		if b.looked[p.ID] || !errors.Is(verdict, ErrNoKeyAvailable) {
 			return verdict, nil
 		}
 		if err := r.takeExpired(ctx, tx, b, p); err != nil {
@@ -339,8 +341,8 @@ type entries struct {
 	periods map[period]sums // what is added to them
 	added   []period        // those that are new, in their order
 	changed []period        // the others
-	leases  []*openLease    // to be inserted
-	expired []*openLease    // likewise, among those that have expired
+	leases  []*pool.Lease   // to be inserted
+	expired []*pool.Lease   // likewise, among those that have expired
 	refused []uuid.UUID     // leases whose end was refused
 	audits  []actorEntries
 }
@@ -352,18 +354,20 @@ type actorEntries struct {
 }
 
 // audit adds what the pool did by itself.
-func (e *entries) audit(actor string, entries []auditEntry) {
-	for i := range entries {
-		entries[i].automatic = true
+func (e *entries) audit(actor string, events []pool.Event) {
+	if len(events) == 0 {
+		return
 	}
-	if len(entries) > 0 {
-		e.audits = append(e.audits, actorEntries{actor, entries})
+	entries := make([]auditEntry, len(events))
+	for i, event := range events {
+		entries[i] = auditPool(event)
 	}
+	e.audits = append(e.audits, actorEntries{actor, entries})
 }
 
 // add adds a record to the entries, or returns why it cannot be recorded. Of a lease that ends, it counts in the lease's
 // stead.
-func (b *basis) add(rec *record, lease *openLease, e *entries) error {
+func (b *basis) add(rec *record, lease *pool.Lease, e *entries) error {
 	of, ok := b.models[rec.ModelID]
 	if !ok {
 		return fault.Missing("model", rec.ModelID)
@@ -372,7 +376,7 @@ func (b *basis) add(rec *record, lease *openLease, e *entries) error {
 	if !ok {
 		return fault.Missing("API key", rec.APIKeyID)
 	}
-	if of.provider != k.provider {
+	if of.provider != k.Provider {
 		return fmt.Errorf("%w: the key belongs to another provider than the model", ErrInvalidData)
 	}
 	if b.recorded[rec.RequestID] {
@@ -390,33 +394,23 @@ func (b *basis) add(rec *record, lease *openLease, e *entries) error {
 	if at.After(rec.now) { // a clock that is ahead must not begin the key's next day too early
 		at = rec.now
 	}
-	if k.uses >= maxAmount || k.tokens > maxAmount-rec.Total() {
-		return errOverflow
+	if k.Uses >= fault.MaxAmount || k.Tokens > fault.MaxAmount-rec.Total() {
+		return fault.ErrOverflow
 	}
 	added := event{*rec, p.ID, cost}
 	if err := e.addToPeriods(added); err != nil {
 		return err
 	}
-	took := amount{1, rec.Total(), value(cost)}
-	k.addUse(took, at)
+	took := pool.Amount{Requests: 1, Tokens: rec.Total(), Cost: value(cost)}
+	k.AddUse(took, at)
 	if lease != nil {
 		b.release(lease, took)
 	} else {
-		k.use(at, b.now, took)
+		k.Use(at, b.now, took)
 	}
 	e.events = append(e.events, added)
 	b.recorded[rec.RequestID] = true
 	return nil
-}
-
-// addUse adds to what the key has ever been used for.
-func (k *poolKey) addUse(took amount, at time.Time) {
-	k.uses += took.requests
-	k.tokens += took.tokens
-	if k.lastUsed == nil || k.lastUsed.Before(at) {
-		k.lastUsed = &at
-	}
-	k.changed |= changedUses
 }
 
 // addToPeriods adds an event to the four periods that it is counted in.

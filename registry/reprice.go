@@ -113,7 +113,7 @@ func (p *repricing) move(from uuid.UUID, start, end time.Time, s sums) (to uuid.
 		p.piece.After, err = money.Sum(p.piece.After, *known)
 	}
 	if err != nil {
-		return uuid.Nil, 0, false, fmt.Errorf("%w: %w", errOverflow, err)
+		return uuid.Nil, 0, false, fmt.Errorf("%w: %w", fault.ErrOverflow, err)
 	}
 	return q.ID, *known, true, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -128,7 +129,7 @@ func (report *RepriceReport) add(piece RepriceReport) (err error) {
 		report.After, err = money.Sum(report.After, piece.After)
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: %w", errOverflow, err)
+		err = fmt.Errorf("%w: %w", fault.ErrOverflow, err)
 	}
 	return err
 }

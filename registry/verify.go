@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -313,7 +314,7 @@ func keyCounters(ctx context.Context, client *ent.Client, some []uuid.UUID, each
 		for i := range c.want {
 			billions, rest := c.days[2*i]+c.days[2*i+1]/billion, c.days[2*i+1]%billion
 			c.want[i] = billions*billion + rest + c.extra[i]
-			c.fits = c.fits && billions < maxAmount/billion && c.want[i] <= maxAmount
+			c.fits = c.fits && billions < fault.MaxAmount/billion && c.want[i] <= fault.MaxAmount
 		}
 		return each(c)
 	})
@@ -326,7 +327,7 @@ func (c keyCounter) differences() (all []Difference) {
 		}
 		want := strconv.FormatInt(c.want[i], 10)
 		if !c.fits {
-			want = errOverflow.Error()
+			want = fault.ErrOverflow.Error()
 		}
 		all = append(all, Difference{
 			Kind: WrongKeyCounter, Table: apikey.Table, APIKeyID: c.id, Field: field, Want: want, Have: strconv.FormatInt(c.have[i], 10),

@@ -54,3 +54,9 @@ func Missing(what string, id uuid.UUID) error {
 	}
 	return fmt.Errorf("%w: %s %s: %w", ErrForeignKey, what, id, ErrNotFound)
 }
+
+// MaxAmount is the largest sum that a column takes.
+const MaxAmount = 9_000_000_000_000_000_000
+
+// ErrOverflow is returned when a sum would be more than MaxAmount.
+var ErrOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)

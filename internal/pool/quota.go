@@ -1,0 +1,359 @@
+package pool
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// Quota are limits, and what they are compared with: counters of what has ended, as the row has them, and leases.
+type Quota struct {
+	Limits
+
+	Minute                 *time.Time
+	MinuteRequests         int64
+	MinuteTokens           int64
+	LastReset              time.Time
+	DayRequests, DayTokens int64
+	DayCost                money.USD
+	Observed               observations
+
+	Open map[uuid.UUID]*Lease // those that count in it; nil: they have not been read
+	Held reserved             // what they reserve
+}
+
+// reserved is what leases reserve of the windows that are counted now.
+type reserved struct {
+	Minute, Day Amount
+	observed    Amount // since the provider said what was left
+}
+
+// observation is what a provider last said of one of its own limits. What was used since is taken off.
+type observation struct {
+	Limit     int64     `json:"limit"`     // -1: it did not say
+	Remaining int64     `json:"remaining"` // -1: it did not say
+	Reset     time.Time `json:"reset"`     // when it is whole again; zero: it did not say
+	Seen      time.Time `json:"seen"`      // when it said so
+}
+
+// observations are by what is limited. They are never changed, but replaced.
+type observations map[upstream.Meter]observation
+
+// Amount is what a request asks of a quota, or what it turned out to take.
+type Amount struct {
+	Requests, Tokens int64
+	Cost             money.USD
+}
+
+// How far the windows that are counted may be ahead of the clock, for clocks that differ: beyond that, one was wrong.
+// What a process begins whose clock is behind counts in those windows. Limits of a day must not be lost to a clock that
+// is wrong by more than minutes; and nobody is to wait an hour for a minute to end.
+const (
+	maxMinuteAhead = 5 * time.Minute
+	maxDayAhead    = time.Hour
+)
+
+// Roll begins the windows of now, unless those of later are counted already: by another process, whose clock is ahead.
+func (q *Quota) Roll(now time.Time) {
+	minute, day := q.rollMinute(now), q.rollDay(now)
+	if minute || day {
+		q.Recount()
+	}
+}
+
+func (q *Quota) rollMinute(now time.Time) bool {
+	minute := now.Truncate(time.Minute)
+	if q.Minute != nil && !q.Minute.Before(minute) && !q.Minute.After(now.Add(maxMinuteAhead)) {
+		return false
+	}
+	begun := minute // which needs no memory otherwise
+	q.Minute, q.MinuteRequests, q.MinuteTokens = &begun, 0, 0
+	return true
+}
+
+func (q *Quota) rollDay(now time.Time) bool {
+	today := utc.StartOfDay(now)
+	if !q.LastReset.Before(today) && !q.LastReset.After(now.Add(maxDayAhead)) {
+		return false
+	}
+	q.LastReset, q.DayRequests, q.DayTokens, q.DayCost = today, 0, 0, 0
+	return true
+}
+
+// rollTo begins the windows of now, or those of an instant after it, at which a process began something whose clock is
+// ahead.
+func (q *Quota) rollTo(at, now time.Time) {
+	q.Roll(now)
+	if !at.After(now) {
+		return
+	}
+	minute := !at.After(now.Add(maxMinuteAhead)) && q.rollMinute(at)
+	day := !at.After(now.Add(maxDayAhead)) && q.rollDay(at)
+	if minute || day {
+		q.Recount()
+	}
+}
+
+// inMinute and inDay report whether an instant is in the windows that are counted now. A lease that begins in a later
+// minute, to count in a day that another process began, counts in this minute too.
+func (q *Quota) inMinute(at time.Time) bool {
+	return q.Minute != nil && !at.Before(*q.Minute) && at.Before(q.Minute.Add(time.Minute+maxDayAhead))
+}
+
+func (q *Quota) inDay(at time.Time) bool {
+	return utc.StartOfDay(q.LastReset).Equal(utc.StartOfDay(at))
+}
+
+// countMinute and countDay add what was used at an instant, if it is in the window that is counted now.
+func (q *Quota) countMinute(at time.Time, a Amount) {
+	if q.inMinute(at) {
+		q.MinuteRequests = saturated(q.MinuteRequests, a.Requests)
+		q.MinuteTokens = saturated(q.MinuteTokens, a.Tokens)
+	}
+}
+
+func (q *Quota) countDay(at time.Time, a Amount) {
+	if q.inDay(at) {
+		q.DayRequests = saturated(q.DayRequests, a.Requests)
+		q.DayTokens = saturated(q.DayTokens, a.Tokens)
+		q.DayCost = money.USD(saturated(int64(q.DayCost), int64(a.Cost)))
+	}
+}
+
+// saturated is a sum within what a column takes.
+func saturated(a, b int64) int64 {
+	if b > 0 && a > fault.MaxAmount-b {
+		return fault.MaxAmount
+	}
+	return max(0, a+b)
+}
+
+// reserve has a lease count.
+func (q *Quota) reserve(l *Lease) {
+	q.Open[l.ID] = l
+	q.hold(l, 1)
+}
+
+// Release has a lease count no more, but what it took.
+func (q *Quota) Release(l *Lease, took Amount, now time.Time) {
+	q.rollTo(l.Acquired, now)
+	if own := q.Open[l.ID]; own != nil {
+		delete(q.Open, l.ID)
+		if q.Held.saturated() {
+			q.Recount()
+		} else {
+			q.hold(own, -1)
+		}
+	}
+	q.countMinute(l.Acquired, took)
+	if !l.Acquired.Before(q.LastReset) { // else the day was begun anew meanwhile, without the request
+		q.countDay(l.Acquired, took)
+	}
+	q.takeObserved(l.Acquired, took)
+}
+
+// saturated reports whether the sums are less than what is reserved.
+func (h *reserved) saturated() bool {
+	return max(h.Minute.Tokens, h.Day.Tokens, int64(h.Day.Cost), h.observed.Tokens) == fault.MaxAmount
+}
+
+// hold adds what a lease reserves, or takes it off.
+func (q *Quota) hold(l *Lease, sign int64) {
+	a := Amount{sign, sign * l.Tokens, money.USD(sign) * l.Cost}
+	if q.inMinute(l.Acquired) {
+		q.Held.Minute = q.Held.Minute.plus(a)
+	}
+	if q.inDay(l.Acquired) && !l.Acquired.Before(q.LastReset) {
+		q.Held.Day = q.Held.Day.plus(a)
+	}
+	if o, ok := q.Observed[upstream.Requests]; ok && !o.Seen.After(l.Acquired) {
+		q.Held.observed.Requests += a.Requests
+	}
+	if o, ok := q.Observed[upstream.Tokens]; ok && !o.Seen.After(l.Acquired) {
+		q.Held.observed.Tokens = saturated(q.Held.observed.Tokens, a.Tokens)
+	}
+}
+
+// Recount holds what all leases reserve now.
+func (q *Quota) Recount() {
+	q.Held = reserved{}
+	for _, l := range q.Open {
+		q.hold(l, 1)
+	}
+}
+
+// takeObserved takes off what is left of the provider's limits, if that was said before an instant.
+func (q *Quota) takeObserved(at time.Time, a Amount) {
+	if len(q.Observed) == 0 {
+		return
+	}
+	left := make(observations, len(q.Observed))
+	for meter, o := range q.Observed {
+		if o.Remaining >= 0 && !o.Seen.After(at) {
+			o.Remaining = max(0, saturated(o.Remaining, -a.of(meter)))
+		}
+		left[meter] = o
+	}
+	q.Observed = left
+}
+
+// observe notes what the provider says.
+func (q *Quota) observe(said []upstream.Quota, now time.Time) {
+	all := make(observations, len(q.Observed)+len(said))
+	maps.Copy(all, q.Observed)
+	for _, s := range said {
+		all[s.Meter] = observation{s.Limit, s.Remaining, s.Reset, now}
+	}
+	q.Observed = all
+	q.Recount()
+}
+
+// plus is a sum of two amounts, within what a column takes.
+func (a Amount) plus(b Amount) Amount {
+	cost := saturated(int64(a.Cost), int64(b.Cost))
+	return Amount{a.Requests + b.Requests, saturated(a.Tokens, b.Tokens), money.USD(cost)}
+}
+
+func (a Amount) of(meter upstream.Meter) int64 {
+	if meter == upstream.Tokens {
+		return a.Tokens
+	}
+	return a.Requests
+}
+
+// Window is a limit, what it has been used for, and when its window ends; zero: it has none.
+type Window struct {
+	Name            LimitName
+	Limit, Used, of int64 // of: what a request asks for
+	end             time.Time
+}
+
+// Closed reports whether a request does not fit.
+func (w Window) Closed() bool { return w.Used > w.Limit-w.of || w.of > w.Limit }
+
+// Opens returns when a request fits that does not fit now, zero: it is not known, or never.
+func (w Window) Opens() time.Time {
+	if w.of > w.Limit {
+		return time.Time{}
+	}
+	return w.end
+}
+
+// Windows returns the limits that there are. The quota has been rolled. Those that were observed count what remains
+// as a limit of which nothing is used.
+func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
+	nextDay, nextMinute := utc.StartOfDay(q.LastReset).Add(utc.Day), now
+	if q.Minute != nil {
+		nextMinute = q.Minute.Add(time.Minute)
+	}
+	spent := saturated(int64(q.DayCost), int64(q.Held.Day.Cost))
+	for _, w := range [...]Window{
+		{Concurrency, q.Concurrency, q.InFlight(), 1, time.Time{}},
+		{RequestsPerMinute, q.RequestsPerMinute, saturated(q.MinuteRequests, q.Held.Minute.Requests), a.Requests, nextMinute},
+		{TokensPerMinute, q.TokensPerMinute, saturated(q.MinuteTokens, q.Held.Minute.Tokens), max(1, a.Tokens), nextMinute},
+		{RequestsPerDay, q.RequestsPerDay, saturated(q.DayRequests, q.Held.Day.Requests), a.Requests, nextDay},
+		{TokensPerDay, q.TokensPerDay, saturated(q.DayTokens, q.Held.Day.Tokens), max(1, a.Tokens), nextDay},
+		{CostPerDay, int64(q.CostPerDay), spent, max(1, int64(a.Cost)), nextDay},
+	} {
+		if w.Limit > 0 {
+			all = append(all, w)
+		}
+	}
+	if len(q.Observed) == 0 {
+		return all
+	}
+	for _, o := range [...]struct {
+		name  LimitName
+		meter upstream.Meter
+	}{{ObservedRequests, upstream.Requests}, {ObservedTokens, upstream.Tokens}} {
+		seen, ok := q.Observed[o.meter]
+		if !ok || seen.Remaining < 0 || !seen.Reset.After(now) {
+			continue
+		}
+		of, limit := max(1, a.of(o.meter)), max(seen.Limit, seen.Remaining)
+		if limit > 0 {
+			of = min(of, limit) // an estimate may be above what the provider ever grants
+		}
+		limit = max(limit, of)
+		left := saturated(seen.Remaining, -q.Held.observed.of(o.meter))
+		all = append(all, Window{o.name, limit, limit - left, of, seen.Reset})
+	}
+	return all
+}
+
+// InFlight is how many leases are open.
+func (q *Quota) InFlight() int64 { return int64(len(q.Open)) }
+
+// noLimits reports whether nothing of the quota can close it.
+func (q *Quota) noLimits() bool { return q.Limits == Limits{} && len(q.Observed) == 0 }
+
+// QuotaColumns are those of a quota as they are read, in the order of Cells.
+var QuotaColumns = []string{
+	"requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day",
+	"minute", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today", "last_reset",
+	"observed",
+}
+
+// Cells are where QuotaColumns are scanned to; Read takes the observations, which are JSON.
+func (q *Quota) Cells(observed *[]byte) []any {
+	return []any{
+		&q.RequestsPerMinute, &q.TokensPerMinute, &q.RequestsPerDay, &q.TokensPerDay, &q.Concurrency, (*int64)(&q.CostPerDay),
+		&q.Minute, &q.MinuteRequests, &q.MinuteTokens, &q.DayRequests, &q.DayTokens, (*int64)(&q.DayCost), &q.LastReset,
+		observed,
+	}
+}
+
+// Read takes the observations that were scanned, or returns fault.ErrCorrupt.
+func (q *Quota) Read(observed []byte) error {
+	q.Observed = nil
+	if len(observed) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(observed, &q.Observed); err != nil {
+		return fmt.Errorf("%w: observed: %w", fault.ErrCorrupt, err)
+	}
+	return nil
+}
+
+// CounterColumns are what leases change when they end.
+var CounterColumns = []bulk.Column{
+	{Name: "minute", Postgres: "timestamptz"}, {Name: "requests_this_minute", Postgres: "bigint"},
+	{Name: "tokens_this_minute", Postgres: "bigint"}, {Name: "requests_today", Postgres: "bigint"},
+	{Name: "tokens_today", Postgres: "bigint"}, {Name: "cost_today", Postgres: "bigint"},
+	{Name: "last_reset", Postgres: "timestamptz"}, {Name: "observed", Postgres: "json"},
+}
+
+// Counters are the values of CounterColumns.
+func (q *Quota) Counters() ([]any, error) {
+	var observed any
+	if len(q.Observed) > 0 {
+		text, err := json.Marshal(q.Observed)
+		if err != nil {
+			return nil, err
+		}
+		observed = string(text)
+	}
+	return []any{
+		q.Minute, q.MinuteRequests, q.MinuteTokens, q.DayRequests, q.DayTokens, int64(q.DayCost), q.LastReset, observed,
+	}, nil
+}
+
+// matchesModel reports whether a model is in a list of names. A name that ends with * stands for all that begin so.
+func matchesModel(list []string, model string) bool {
+	return slices.ContainsFunc(list, func(name string) bool {
+		if n := len(name) - 1; n >= 0 && name[n] == '*' {
+			return len(model) >= n && model[:n] == name[:n]
+		}
+		return name == model
+	})
+}
