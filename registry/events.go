@@ -205,10 +205,10 @@ func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 }
 
 // eventDays are the UTC days of events, ascending.
-func eventDays(works []work) (days []time.Time) {
-	for i := range works {
-		if works[i].records() {
-			days = append(days, utc.StartOfDay(works[i].At))
+func eventDays(calls []call) (days []time.Time) {
+	for i := range calls {
+		if calls[i].records() {
+			days = append(days, utc.StartOfDay(calls[i].At))
 		}
 	}
 	slices.SortFunc(days, time.Time.Compare)

@@ -16,17 +16,18 @@ import (
 )
 
 // A lease is open while it is in key_leases. When it has expired, and its reservation is given to others, it moves to
-// expired_leases, from which it can still be ended. Whoever ends it removes its row, so that all others see that it has ended.
+// expired_leases, from which it can still be ended. Whoever ends it removes its row, so that all others see that it has
+// ended.
 
 const expiredColumns = "id, api_key_id, expires_at"
 
 // takeExpired takes leases of a provider's keys that have expired out of the table, those of keys that are deleted too,
 // and frees what they have reserved. That they expired, and have not been ended, is remembered for a day. It takes some
 // thousand, and notes when those are all: more would keep others waiting.
-func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p *pool.Pool) error {
+func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, s *snapshot, p *pool.Pool) error {
 	var expired []*pool.Lease
 	groups := map[uuid.UUID]bool{}
-	err := bulk.Scan(ctx, tx, takeExpiredSQL, []any{p.ID, b.now, r.pieceRows}, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, takeExpiredSQL, []any{p.ID, s.now, r.pieceRows}, func(scan func(...any) error) error {
 		l, err := scanLease(scan)
 		expired = append(expired, l)
 		if l.Group != nil {
@@ -34,20 +35,20 @@ func (r *Registry) takeExpired(ctx context.Context, tx *ent.Client, b *basis, p 
 		}
 		return err
 	})
-	b.looked[p.ID] = len(expired) < r.pieceRows
+	s.looked[p.ID] = len(expired) < r.pieceRows
 	if err == nil {
-		err = b.loadGroups(ctx, tx, bulk.Unknown(groups, b.groups))
+		err = s.loadGroups(ctx, tx, bulk.Unknown(groups, s.groups))
 	}
 	if err != nil || len(expired) == 0 {
 		return err
 	}
 	for _, l := range expired {
-		b.free(l)
+		s.release(l, pool.Amount{})
 	}
 	if err := insertExpired(ctx, tx, expired); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, removeExpiredSQL, p.ID, b.now.Add(-keptExpired))
+	_, err = tx.ExecContext(ctx, removeExpiredSQL, p.ID, s.now.Add(-keptExpired))
 	return err
 }
 
@@ -61,11 +62,11 @@ var removeExpiredSQL = "DELETE FROM " + expiredlease.Table +
 	" WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1) AND expires_at <= $2"
 
 // keepExpired reads a row of expiredColumns.
-func (b *basis) keepExpired(scan func(...any) error) error {
+func (s *snapshot) keepExpired(scan func(...any) error) error {
 	l := new(pool.Lease)
 	err := scan(&l.ID, &l.Key, &l.Expires)
 	if err == nil {
-		b.expired[l.ID] = l
+		s.expired[l.ID] = l
 	}
 	return err
 }

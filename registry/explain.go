@@ -209,25 +209,25 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	b := newBasis(r.now())
-	if err := r.look(ctx, b, in.ProviderID); err != nil {
+	s := newSnapshot(r.now())
+	if err := r.look(ctx, s, in.ProviderID); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	p, want := b.pools[in.ProviderID], in.wanted()
+	p, want := s.pools[in.ProviderID], in.wanted()
 	if in.ModelID != uuid.Nil {
-		b.from = b.now
-		if err := b.readModels(ctx, r.fresh, []uuid.UUID{in.ModelID}); err != nil {
+		s.from = s.now
+		if err := s.readModels(ctx, r.fresh, []uuid.UUID{in.ModelID}); err != nil {
 			return nil, translate(ctx, op, err)
 		}
 		var err error
-		if want.Model, err = b.modelName(in.ModelID, in.ProviderID); err != nil {
+		if want.Model, err = s.modelName(in.ModelID, in.ProviderID); err != nil {
 			return nil, translate(ctx, op, err)
 		}
 	}
-	next := p.Choose(want, b.now)
+	next := p.Choose(want, s.now)
 	verdicts := make([]KeyVerdict, 0, len(p.Keys))
 	for _, k := range p.Keys {
-		v := verdictOn(p, k, want, b.now)
+		v := verdictOn(p, k, want, s.now)
 		v.Next = k == next
 		verdicts = append(verdicts, v)
 	}
@@ -236,7 +236,7 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 
 // look reads the pools of providers as they are now, in one state: what ends meanwhile would be neither among what has ended nor
 // among what is under way.
-func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) (err error) {
+func (r *Registry) look(ctx context.Context, s *snapshot, providers ...uuid.UUID) (err error) {
 	var from bulk.Querier = r.fresh
 	if !r.inTx {
 		s, failed := r.db.Snapshot(ctx)
@@ -246,10 +246,10 @@ func (r *Registry) look(ctx context.Context, b *basis, providers ...uuid.UUID) (
 		defer func() { err = errors.Join(err, s.Close()) }()
 		from = s
 	}
-	if err := r.readPool(ctx, from, b, nil, providers); err != nil {
+	if err := r.readPool(ctx, from, s, nil, providers); err != nil {
 		return err
 	}
-	return b.readOpen(ctx, from, providers)
+	return s.readOpen(ctx, from, providers)
 }
 
 // explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.

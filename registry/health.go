@@ -58,8 +58,8 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 		for i, p := range some {
 			ids[i] = p.ID
 		}
-		b := newBasis(now)
-		if err := r.look(ctx, b, ids...); err != nil {
+		s := newSnapshot(now)
+		if err := r.look(ctx, s, ids...); err != nil {
 			return nil, translate(ctx, op, err)
 		}
 		unreadable, err := r.unreadable(ctx, ids)
@@ -67,7 +67,7 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 			return nil, translate(ctx, op, err)
 		}
 		for _, p := range some {
-			h := healthOf(b.pools[p.ID], now)
+			h := healthOf(s.pools[p.ID], now)
 			h.ProviderID, h.Name, h.Unreadable = p.ID, p.Name, unreadable[p.ID]
 			all = append(all, h)
 		}

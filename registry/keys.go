@@ -268,7 +268,7 @@ func (up KeyUpdate) faults() fault.List {
 	return f
 }
 
-// Change sets what AcquireKey goes by. What is under way when a key changes its group counts in the old one to its end.
+// change sets what AcquireKey goes by. What is under way when a key changes its group counts in the old one to its end.
 func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey, update *ent.APIKeyUpdateOne) error {
 	update.SetNillablePriority(up.Priority).SetNillableWeight(up.Weight)
 	if up.Priority != nil && *up.Priority != old.Priority {
@@ -430,14 +430,14 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 	}
 	return r.write(ctx, op, func(tx *ent.Client) error {
 		now := r.now()
-		b := newBasis(now)
+		s := newSnapshot(now)
 		if err := r.holdPools(ctx, tx, poolOfKey, keyID); err != nil {
 			return err
 		}
-		if err := r.readPool(ctx, tx, b, []uuid.UUID{keyID}, nil); err != nil {
+		if err := r.readPool(ctx, tx, s, []uuid.UUID{keyID}, nil); err != nil {
 			return err
 		}
-		k := b.keys[keyID]
+		k := s.keys[keyID]
 		if k == nil || k.Deleted {
 			return ErrNotFound
 		}
@@ -448,7 +448,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 		k.AddUse(took, now)
 		k.ExtraRequests, k.ExtraTokens = k.ExtraRequests+took.Requests, k.ExtraTokens+took.Tokens
 		k.Use(now, now, took)
-		return r.writePool(ctx, tx, tx, b)
+		return r.writePool(ctx, tx, tx, s)
 	})
 }
 

@@ -44,9 +44,9 @@ type AcquireInput struct {
 	// Wait waits until a key can be used, or the context ends; it is not for transactions. It does not wait for what
 	// does not come by itself, such as a key that is disabled, nor when no key can open before the context's deadline.
 	Wait bool
-	// TTL is after what time the lease expires and what it reserved is free again, a millisecond to twelve hours: longer than the
-	// slowest request. It must be given: too short, and more is under way than the limits say; too long, and what a crashed
-	// process held is gone for that long.
+	// TTL is after what time the lease expires and what it reserved is free again, a millisecond to twelve hours:
+	// longer than the slowest request. It must be given: too short, and more is under way than the limits say; too
+	// long, and what a crashed process held is gone for that long.
 	TTL time.Duration
 }
 
@@ -60,12 +60,13 @@ func (in AcquireInput) faults(inTx bool) fault.List {
 	return f
 }
 
-// abandon ends a lease whose caller did not wait to learn whether he has it. If that fails too, the lease expires.
-func (r *Registry) abandon(ctx context.Context, provider, id uuid.UUID) {
+// releaseUnclaimed ends a lease whose caller did not wait to learn whether he has it. If that fails too, the lease
+// expires.
+func (r *Registry) releaseUnclaimed(ctx context.Context, provider, id uuid.UUID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchPatience)
 	defer cancel()
 	end := &leaseEnd{id: id, provider: provider, release: true}
-	_ = r.works.Do(ctx, work{end: end, record: record{now: r.now()}, actor: r.actor}) // else it expires
+	_ = r.calls.Do(ctx, call{end: end, record: record{now: r.now()}, actor: r.actor}) // else it expires
 }
 
 // wanted is what the pool has to know of the input, but for the model's name.
@@ -109,7 +110,8 @@ const (
 	leaseEnded
 )
 
-// registry returns the registry that ends the lease: within InTx the transaction's, and after it the one that InTx was called on.
+// registry returns the registry that ends the lease: within InTx the transaction's, and after it the one that InTx was
+// called on.
 func (l *Lease) registry() *Registry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,13 +122,13 @@ func (l *Lease) registry() *Registry {
 	return l.reg
 }
 
-// AcquireKey reserves a key of a provider for a request, in one transaction with what others ask for at the same time: no
-// key is used beyond its limits, from any number of goroutines or processes. Among the keys that may be used it takes those of
-// the highest priority, and among them by the registry's [KeyStrategy]. Counters are of UTC minutes and days; the request and
-// its estimates count in those of now, whenever it ends.
+// AcquireKey reserves a key of a provider for a request, in one transaction with what others ask for at the same time:
+// no key is used beyond its limits, from any number of goroutines or processes. Among the keys that may be used it
+// takes those of the highest priority, and among them by the registry's [KeyStrategy]. Counters are of UTC minutes and
+// days; the request and its estimates count in those of now, whenever it ends.
 //
-// End the lease: with [Lease.Settle] when the request has succeeded, [Lease.Fail] when not, [Lease.Release] when it was not
-// made. One that is not ended expires, and what it reserved is free again.
+// End the lease: with [Lease.Settle] when the request has succeeded, [Lease.Fail] when not, [Lease.Release] when it was
+// not made. One that is not ended expires, and what it reserved is free again.
 //
 // It returns [ErrInvalidData], [ErrForeignKey] for an unknown model, [ErrUncertain] as RecordUsage does, or
 // [ErrNoKeyAvailable], as a [*NoKeyError] that says why for each key; for an unknown provider too, which has no key.
@@ -185,9 +187,9 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
 	a := &acquisition{id: uuid.Must(uuid.NewV7()), provider: in.ProviderID, model: in.ModelID, ttl: in.TTL, want: in.wanted()}
-	if err := r.do(ctx, work{acquire: a, record: record{now: r.now()}, actor: r.actor}); err != nil {
+	if err := r.commit(ctx, call{acquire: a, record: record{now: r.now()}, actor: r.actor}); err != nil {
 		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) { // nobody would know of the lease
-			go r.abandon(ctx, a.provider, a.id)
+			go r.releaseUnclaimed(ctx, a.provider, a.id)
 		}
 		return nil, err
 	}
@@ -195,8 +197,8 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 	return a.lease, nil
 }
 
-// GetLease returns a lease that is open, for a process that is to end what another one has begun. It returns [ErrNotFound]
-// for one that has ended, or has expired and reserves nothing any more.
+// GetLease returns a lease that is open, for a process that is to end what another one has begun. It returns
+// [ErrNotFound] for one that has ended, or has expired and reserves nothing any more.
 func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 	op := fmt.Sprintf("get lease %s", id)
 	row, err := r.fresh.KeyLease.Get(ctx, id)
@@ -228,13 +230,14 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 	l.said = append(l.said, said...)
 }
 
-// Settle ends the lease and records the request, in one transaction: as RecordUsage does, and what was used takes the place
-// of what was reserved. The model and the key default to those of the lease, the request id to the lease's id. It counts
-// once, however often it is tried: after an error it may be called again. A lease that has expired can be ended for a day, and is
-// recorded too. Under a request id that was recorded before, by another attempt say, the lease ends and nothing is recorded.
+// Settle ends the lease and records the request, in one transaction: as RecordUsage does, and what was used takes the
+// place of what was reserved. The model and the key default to those of the lease, the request id to the lease's id. It
+// counts once, however often it is tried: after an error it may be called again. A lease that has expired can be ended
+// for a day, and is recorded too. Under a request id that was recorded before, by another attempt say, the lease ends
+// and nothing is recorded.
 //
-// It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, through whatever handle and by whatever process,
-// unless the request is recorded; and the errors of RecordUsage.
+// It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, through whatever handle and by whatever
+// process, unless the request is recorded; and the errors of RecordUsage.
 func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 	return l.end(ctx, "settle lease", in, func(e *leaseEnd) fault.List {
 		e.succeeded = !in.Failed
@@ -242,12 +245,13 @@ func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 	})
 }
 
-// Fail ends the lease of a call that failed, and returns what it made of the failure, by which a caller decides whether to try
-// another key. The failure is classified, the key is out of use or not as [FailureClass] says, and the request is recorded, as in
-// Settle, as one that failed: by its class and its status. A lease without a model records nothing unless Usage has one. The
-// limits that its headers tell are stored, in place of what ObserveHeaders took.
+// Fail ends the lease of a call that failed, and returns what it made of the failure, by which a caller decides whether
+// to try another key. The failure is classified, the key is out of use or not as [FailureClass] says, and the request
+// is recorded, as in Settle, as one that failed: by its class and its status. A lease without a model records nothing
+// unless Usage has one. The limits that its headers tell are stored, in place of what ObserveHeaders took.
 //
-// It returns the diagnosis with an error too: those of Settle, and [ErrInvalidData] for what a [Classifier] may not return.
+// It returns the diagnosis with an error too: those of Settle, and [ErrInvalidData] for what a [Classifier] may not
+// return.
 func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	r, in := l.registry(), failure.Usage
 	now := r.now()
@@ -298,7 +302,7 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	l.mu.Unlock()
 	f := how(e)
 	f.Text("actor", r.actor, 0, maxName)
-	w := work{record: record{now: now}, end: e, actor: r.actor}
+	c := call{record: record{now: now}, end: e, actor: r.actor}
 	if in.ModelID == uuid.Nil {
 		in.ModelID = l.ModelID
 	}
@@ -320,12 +324,12 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 			rec.RequestID = l.ID.String()
 		}
 		rec.named = true
-		w.record = rec
+		c.record = rec
 	}
 	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
-	err = translate(ctx, op, r.do(ctx, w))
+	err = translate(ctx, op, r.commit(ctx, c))
 	switch {
 	case err == nil:
 		r.waiters.wake(l.ProviderID)
@@ -335,18 +339,18 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	return err
 }
 
-// do has a work done with those of others, or within the registry's transaction.
-func (r *Registry) do(ctx context.Context, w work) error {
+// commit does a call in one batch with those of others, or within the registry's transaction.
+func (r *Registry) commit(ctx context.Context, c call) error {
 	if r.inTx {
-		return r.doWhole(ctx, []work{w})
+		return r.commitWhole(ctx, []call{c})
 	}
-	return r.works.Do(ctx, w)
+	return r.calls.Do(ctx, c)
 }
 
 // ObserveHeaders learns from the headers of a provider's answer what its own limits are and what is left of them:
-// x-ratelimit-*, ratelimit-*, anthropic-ratelimit-* and Retry-After. AcquireKey passes over a key of which nothing is left until
-// the provider says that it is whole again, and [KeyVerdict] shows it. Keys of a quota group share what is learnt.
-// [Lease.ObserveHeaders] does it with the end of the lease, in one transaction.
+// x-ratelimit-*, ratelimit-*, anthropic-ratelimit-* and Retry-After. AcquireKey passes over a key of which nothing is
+// left until the provider says that it is whole again, and [KeyVerdict] shows it. Keys of a quota group share what is
+// learnt. [Lease.ObserveHeaders] does it with the end of the lease, in one transaction.
 //
 // It returns [ErrNotFound]. Headers that say nothing, or that cannot be read, change nothing.
 func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header http.Header) error {
@@ -357,7 +361,7 @@ func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header h
 		return nil
 	}
 	e := &leaseEnd{key: keyID, said: said, observation: true}
-	return translate(ctx, op, r.do(ctx, work{record: record{now: now}, end: e, actor: r.actor}))
+	return translate(ctx, op, r.commit(ctx, call{record: record{now: now}, end: e, actor: r.actor}))
 }
 
 // limitsSaid reads the provider's limits.

@@ -120,25 +120,25 @@ func compareMemory(t *testing.T, reg *Registry, now time.Time) int {
 	if last == nil {
 		return 0
 	}
-	b := newBasis(now)
-	pools := bulk.Unknown(asSet(last.pools), b.pools)
-	require.NoError(t, reg.readPool(t.Context(), reg.fresh, b, bulk.Unknown(asSet(last.keys), b.keys), pools))
-	require.NoError(t, b.readOpen(t.Context(), reg.fresh, pools))
+	s := newSnapshot(now)
+	pools := bulk.Unknown(asSet(last.pools), s.pools)
+	require.NoError(t, reg.readPool(t.Context(), reg.fresh, s, bulk.Unknown(asSet(last.keys), s.keys), pools))
+	require.NoError(t, s.readOpen(t.Context(), reg.fresh, pools))
 	for id, k := range last.keys {
-		require.Equal(t, keyText(b.keys[id], now), keyText(k, now))
+		require.Equal(t, keyText(s.keys[id], now), keyText(k, now))
 	}
 	for id, g := range last.groups {
-		require.Equal(t, quotaText(b.groups[id].Quota, now), quotaText(g.Quota, now))
+		require.Equal(t, quotaText(s.groups[id].Quota, now), quotaText(g.Quota, now))
 	}
 	for id, p := range last.pools {
-		require.Len(t, p.Keys, len(b.pools[id].Keys))
-		require.Equal(t, providerText(b.pools[id]), providerText(p))
+		require.Len(t, p.Keys, len(s.pools[id].Keys))
+		require.Equal(t, providerText(s.pools[id]), providerText(p))
 	}
 	return 1
 }
 
 // lastKnown is what the next batch goes by, nil if that is nothing.
-func lastKnown(t *testing.T, reg *Registry) *basis {
+func lastKnown(t *testing.T, reg *Registry) *snapshot {
 	t.Helper()
 	if reg.db.Dialect() == dialect.SQLite {
 		return reg.memory.last
@@ -204,7 +204,7 @@ func requireOpen(t *testing.T, reg *Registry, want int) {
 	compareMemory(t, reg, reg.now())
 }
 
-// TestLeaseBatches has works for one lease in one batch, and works that are done again.
+// TestLeaseBatches has calls for one lease in one batch, and calls that are done again.
 func TestLeaseBatches(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -225,20 +225,20 @@ func TestLeaseBatches(t *testing.T) {
 		require.NoError(t, err)
 		return l
 	}
-	settle := func(l *Lease, model uuid.UUID) work {
+	settle := func(l *Lease, model uuid.UUID) call {
 		rec, f := newRecord(UsageInput{ModelID: model, APIKeyID: l.KeyID, RequestID: l.ID.String()}, reg.now())
 		require.Empty(t, f)
-		return work{record: rec, end: &leaseEnd{id: l.ID, key: l.KeyID, provider: p.ID, acquired: l.AcquiredAt, succeeded: true}}
+		return call{record: rec, end: &leaseEnd{id: l.ID, key: l.KeyID, provider: p.ID, acquired: l.AcquiredAt, succeeded: true}}
 	}
 
 	l := lease()
-	errs, err := reg.doOnce(ctx, []work{settle(l, uuid.New()), settle(l, m.ID)})
+	errs, err := reg.commitOnce(ctx, []call{settle(l, uuid.New()), settle(l, m.ID)})
 	require.NoError(t, err)
 	require.ErrorIs(t, errs[0], ErrForeignKey)
 	require.NoError(t, errs[1], "the one that is refused leaves the lease to the other")
 	requireOpen(t, reg, 0)
 	l = lease()
-	errs, err = reg.doOnce(ctx, []work{settle(l, m.ID), settle(l, uuid.New()), settle(l, m.ID)})
+	errs, err = reg.commitOnce(ctx, []call{settle(l, m.ID), settle(l, uuid.New()), settle(l, m.ID)})
 	require.NoError(t, err)
 	require.NoError(t, errors.Join(errs...), "what is recorded is not asked about again")
 	requireOpen(t, reg, 0)
@@ -248,8 +248,8 @@ func TestLeaseBatches(t *testing.T) {
 
 	// A caller who did not wait for the answer has no lease.
 	l = lease()
-	reg.abandon(ctx, p.ID, l.ID)
-	reg.abandon(ctx, p.ID, uuid.New())
+	reg.releaseUnclaimed(ctx, p.ID, l.ID)
+	reg.releaseUnclaimed(ctx, p.ID, uuid.New())
 	requireOpen(t, reg, 0)
 	_, err = reg.GetLease(ctx, l.ID)
 	require.ErrorIs(t, err, ErrNotFound)
@@ -258,7 +258,7 @@ func TestLeaseBatches(t *testing.T) {
 	l = lease()
 	require.NoError(t, reg.DeleteAPIKey(ctx, k.ID))
 	again := &acquisition{id: l.ID, provider: p.ID, model: m.ID, ttl: time.Hour, want: in.wanted(), repeated: true}
-	errs, err = reg.doOnce(ctx, []work{{acquire: again, record: record{now: reg.now()}}})
+	errs, err = reg.commitOnce(ctx, []call{{acquire: again, record: record{now: reg.now()}}})
 	require.NoError(t, errors.Join(append(errs, err)...))
 	require.Equal(t, l.KeyID, again.lease.KeyID)
 	require.NoError(t, l.Release(ctx))

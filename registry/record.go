@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	maxBatch = 256  // works that are committed together
-	maxQueue = 4096 // works that wait; callers beyond them wait before theirs does
+	maxBatch = 256  // calls that are committed together
+	maxQueue = 4096 // calls that wait; callers beyond them wait before theirs does
 
 	// batchPatience is how long a batch may take, for callers without a deadline. It is for servers that
 	// do not answer: what waits for locks, or is repeated, is given up before.
@@ -40,35 +40,35 @@ type record struct {
 	now   time.Time // of the call
 }
 
-// work is what a caller wants of the next transaction of the ledger and the key pool: to record a request, to acquire a
+// call is what a caller wants of the next transaction of the ledger and the key pool: to record a request, to acquire a
 // key, or to end a lease, which may record a request too.
-type work struct {
+type call struct {
 	record
 	acquire *acquisition
 	end     *leaseEnd
 	actor   string
 }
 
-func newQueue(r *Registry) *batch.Queue[work] {
-	return batch.New(maxBatch, maxQueue, r.db.TurnTimeout(), r.commitWorks)
+func newQueue(r *Registry) *batch.Queue[call] {
+	return batch.New(maxBatch, maxQueue, r.db.TurnTimeout(), r.commitBatch)
 }
 
 // maxSyncs is how often a commit is tried that a disk cannot sync. A server is tried until the batch's time is over.
 const maxSyncs = 3
 
-// commitWorks does a batch in one transaction and returns an error, or nil, for each work. A commit
+// commitBatch does a batch in one transaction and returns an error, or nil, for each call. A commit
 // of which nobody knows whether it happened is repeated: ids of requests and leases tell what was done.
-func (r *Registry) commitWorks(ctx context.Context, works []work) []error {
+func (r *Registry) commitBatch(ctx context.Context, calls []call) []error {
 	ctx, cancel := context.WithTimeout(ctx, batchPatience)
 	defer cancel()
-	errs, err := r.doOnce(ctx, works)
+	errs, err := r.commitOnce(ctx, calls)
 	uncertain := false
 	for n := 1; errors.Is(err, ErrUncertain) && ctx.Err() == nil && (n < maxSyncs || r.db.Dialect() != dialect.SQLite); n++ {
 		uncertain = true
-		for i := range works {
-			works[i].repeated()
+		for i := range calls {
+			calls[i].repeated()
 		}
-		errs, err = r.doOnce(ctx, works)
+		errs, err = r.commitOnce(ctx, calls)
 	}
 	if err == nil {
 		return errs
@@ -79,41 +79,41 @@ func (r *Registry) commitWorks(ctx context.Context, works []work) []error {
 	if errors.Is(err, ErrForeignKey) {
 		r.names.forget()
 	}
-	errs = make([]error, len(works))
-	for i := range works {
+	errs = make([]error, len(calls))
+	for i := range calls {
 		errs[i] = err
-		if len(works) > 1 && isFault(err) {
-			errs[i] = r.commitWorks(ctx, works[i:i+1])[0]
+		if len(calls) > 1 && isFault(err) {
+			errs[i] = r.commitBatch(ctx, calls[i:i+1])[0]
 		}
 	}
 	return errs
 }
 
-// repeated notes that the work may have been done already.
-func (w *work) repeated() {
-	w.named = true
+// repeated notes that the call may have been done already.
+func (c *call) repeated() {
+	c.named = true
 	switch {
-	case w.acquire != nil:
-		w.acquire.repeated = true
-	case w.end != nil:
-		w.end.repeated = true
+	case c.acquire != nil:
+		c.acquire.repeated = true
+	case c.end != nil:
+		c.end.repeated = true
 	}
 }
 
-// doOnce does in one transaction, or within the registry's, those of the works that can be done.
-func (r *Registry) doOnce(ctx context.Context, works []work) (errs []error, err error) {
-	err = r.doTx(ctx, works, func(verdicts []error) error {
+// commitOnce does those of the calls that can be done, in one transaction or within the registry's.
+func (r *Registry) commitOnce(ctx context.Context, calls []call) (errs []error, err error) {
+	err = r.commitTx(ctx, calls, func(verdicts []error) error {
 		errs = verdicts
 		return nil
 	})
 	return errs, err
 }
 
-// doWhole does all of the works in one transaction, or none.
-func (r *Registry) doWhole(ctx context.Context, works []work) error {
-	return r.doTx(ctx, works, func(verdicts []error) error {
+// commitWhole does all of the calls in one transaction, or none.
+func (r *Registry) commitWhole(ctx context.Context, calls []call) error {
+	return r.commitTx(ctx, calls, func(verdicts []error) error {
 		for i, err := range verdicts {
-			if err != nil && len(works) > 1 {
+			if err != nil && len(calls) > 1 {
 				err = fmt.Errorf("request %d: %w", i, err)
 			}
 			if err != nil {
@@ -124,40 +124,41 @@ func (r *Registry) doWhole(ctx context.Context, works []work) error {
 	})
 }
 
-// doTx does works in a transaction, which judge may undo. It does so again, with nothing remembered, when an event has
-// no partition, because another process dropped it since it was last seen; when a row is gone that was remembered; and
-// when another process has recorded a request meanwhile, which the next attempt then finds.
-func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts []error) error) error {
+// commitTx does calls in a transaction, which judge may undo. It does so again, with nothing remembered, when an event
+// has no partition, because another process dropped it since it was last seen; when a row is gone that was remembered;
+// and when another process has recorded a request meanwhile, which the next attempt then finds.
+func (r *Registry) commitTx(ctx context.Context, calls []call, judge func(verdicts []error) error) error {
 	for stale, overtaken, attempts := false, 0, 0; ; {
-		var b *basis
+		var s *snapshot
 		err := r.write(ctx, "", func(tx *ent.Client) (err error) {
 			if attempts++; attempts%2 == 0 && !r.inTx && r.db.Dialect() == dialect.Postgres {
-				if err := r.lockRows(ctx, tx, works); err != nil {
+				if err := r.lockRows(ctx, tx, calls); err != nil {
 					return err
 				}
 			}
 			within := ctx
 			if r.db.Dialect() == dialect.SQLite {
-				// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its own.
+				// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of
+				// its own.
 				within = context.WithoutCancel(ctx)
 			}
-			if b, err = r.memory.recall(within, r.db, tx); err != nil {
+			if s, err = r.memory.recall(within, r.db, tx); err != nil {
 				return err
 			}
-			verdicts, err := r.doAll(within, tx, b, works)
+			verdicts, err := r.applyAll(within, tx, s, calls)
 			if err != nil {
 				return err
 			}
 			return judge(verdicts)
 		})
 		if err == nil {
-			r.memory.keep(b)
+			r.memory.keep(s)
 		}
 		if errors.Is(err, bulk.ErrStale) && !stale {
 			stale = true
 			continue
 		}
-		if overtaken < len(works) && strings.HasSuffix(store.DuplicateOf(err), requestIndex) {
+		if overtaken < len(calls) && strings.HasSuffix(store.DuplicateOf(err), requestIndex) {
 			overtaken++ // each attempt finds at least one request more
 			continue
 		}
@@ -168,92 +169,92 @@ func (r *Registry) doTx(ctx context.Context, works []work, judge func(verdicts [
 	}
 }
 
-// isFault tells whether an error can be the fault of one work of a batch, such as a sum that does
+// isFault reports whether an error can be the fault of one call of a batch, such as a sum that does
 // not fit, so that the others are better off without it.
 func isFault(err error) bool {
 	return errors.Is(err, ErrInvalidData) || errors.Is(err, ErrForeignKey) || errors.Is(err, ErrConflict)
 }
 
-// doAll does those of the works that can be done, and says of the others why not. A request that was
-// recorded before is one that can be, and is left out.
-func (r *Registry) doAll(ctx context.Context, tx *ent.Client, b *basis, works []work) ([]error, error) {
+// applyAll does those of the calls that can be done, and says of the others why not. A request that was recorded before
+// is one that can be, and is left out.
+func (r *Registry) applyAll(ctx context.Context, tx *ent.Client, s *snapshot, calls []call) ([]error, error) {
 	if r.db.Dialect() == dialect.Postgres {
-		if err := r.prepareEvents(ctx, tx, works); err != nil {
+		if err := r.prepareEvents(ctx, tx, calls); err != nil {
 			return nil, err
 		}
 	}
-	if err := r.readBasis(ctx, tx, b, works); err != nil {
+	if err := r.readSnapshot(ctx, tx, s, calls); err != nil {
 		return nil, err
 	}
-	errs, e := make([]error, len(works)), entries{periods: make(map[period]sums, 2*len(works)+2)}
-	for i := range works {
-		if works[i].acquire != nil { // what ends gives way to what begins
+	errs, e := make([]error, len(calls)), changes{periods: make(map[period]sums, 2*len(calls)+2)}
+	for i := range calls {
+		if calls[i].acquire != nil { // what ends gives way to what begins
 			continue
 		}
-		if errs[i] = b.finish(&works[i], &e); errors.Is(errs[i], fault.ErrOverflow) && len(works) > 1 {
+		if errs[i] = s.apply(&calls[i], &e); errors.Is(errs[i], fault.ErrOverflow) && len(calls) > 1 {
 			return nil, errs[i] // of sums, which each record alone does not have
 		}
 	}
 	for _, id := range e.refused {
-		if lease := b.leases[id]; lease != nil {
+		if lease := s.leases[id]; lease != nil {
 			e.leases = append(e.leases, lease)
-			delete(b.leases, id)
-		} else if lease := b.expired[id]; lease != nil {
+			delete(s.leases, id)
+		} else if lease := s.expired[id]; lease != nil {
 			e.expired = append(e.expired, lease)
-			delete(b.expired, id)
+			delete(s.expired, id)
 		}
 	}
-	for i := range works {
-		if works[i].acquire == nil {
+	for i := range calls {
+		if calls[i].acquire == nil {
 			continue
 		}
 		var err error
-		if errs[i], err = r.acquireOne(ctx, tx, b, &works[i], &e); err != nil {
+		if errs[i], err = r.acquireOne(ctx, tx, s, &calls[i], &e); err != nil {
 			return nil, err
 		}
 	}
 	all := sortedPeriods(e.periods)
-	if err := r.readPeriods(ctx, tx, b, all); err != nil {
+	if err := r.readPeriods(ctx, tx, s, all); err != nil {
 		return nil, err
 	}
 	for _, p := range all {
-		s, known := b.periods[p] // zero: it is new
-		if err := s.merge(e.periods[p]); err != nil {
+		total, known := s.periods[p] // zero: it is new
+		if err := total.merge(e.periods[p]); err != nil {
 			return nil, err
 		}
-		b.periods[p] = s
+		s.periods[p] = total
 		if known {
 			e.changed = append(e.changed, p)
 		} else {
 			e.added = append(e.added, p)
 		}
 	}
-	return errs, r.writeEntries(ctx, tx, b, e)
+	return errs, r.writeChanges(ctx, tx, s, e)
 }
 
-// acquireOne leases a key, or says why there is none. Leases that have expired are looked for once a second, and before a
-// caller is turned away.
-func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, b *basis, w *work, e *entries) (verdict, err error) {
-	p := b.pools[w.acquire.provider]
-	if r.expiries.due(p.ID, b.now) {
-		if err := r.takeExpired(ctx, tx, b, p); err != nil {
+// acquireOne leases a key, or says why there is none. Leases that have expired are looked for once a second, and before
+// a caller is turned away.
+func (r *Registry) acquireOne(ctx context.Context, tx *ent.Client, s *snapshot, c *call, e *changes) (verdict, err error) {
+	p := s.pools[c.acquire.provider]
+	if r.expiries.due(p.ID, s.now) {
+		if err := r.takeExpired(ctx, tx, s, p); err != nil {
 			return nil, err
 		}
 	}
 	for {
-		verdict = b.acquire(w, e)
-		if b.looked[p.ID] || !errors.Is(verdict, ErrNoKeyAvailable) {
+		verdict = s.acquire(c, e)
+		if s.looked[p.ID] || !errors.Is(verdict, ErrNoKeyAvailable) {
 			return verdict, nil
 		}
-		if err := r.takeExpired(ctx, tx, b, p); err != nil {
+		if err := r.takeExpired(ctx, tx, s, p); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// writeEntries writes what a batch changes. A single record's statements go to the server as one: its caller
+// writeChanges writes what a batch changes. A single record's statements go to the server as one: its caller
 // waits for one round trip rather than four. Those of larger batches would make too many different ones to prepare.
-func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e entries) error {
+func (r *Registry) writeChanges(ctx context.Context, tx *ent.Client, s *snapshot, e changes) error {
 	var to bulk.Execer = tx
 	var one bulk.Together
 	if r.db.Dialect() == dialect.Postgres {
@@ -266,10 +267,10 @@ func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e
 	if err := insertEvents(ctx, to, e.events); err != nil {
 		return err
 	}
-	if err := writePeriods(ctx, to, e.added, b.periods); err != nil {
+	if err := writePeriods(ctx, to, e.added, s.periods); err != nil {
 		return err
 	}
-	if err := updatePeriods(ctx, to, r.db.Dialect(), e.changed, b.periods); err != nil {
+	if err := updatePeriods(ctx, to, r.db.Dialect(), e.changed, s.periods); err != nil {
 		return err
 	}
 	if err := insertLeases(ctx, to, e.leases); err != nil {
@@ -278,14 +279,14 @@ func (r *Registry) writeEntries(ctx context.Context, tx *ent.Client, b *basis, e
 	if err := insertExpired(ctx, tx, e.expired); err != nil {
 		return err
 	}
-	if err := r.writePool(ctx, tx, to, b); err != nil {
+	if err := r.writePool(ctx, tx, to, s); err != nil {
 		return err
 	}
 	if err := one.Flush(ctx, tx); err != nil {
 		return err
 	}
 	for _, a := range e.audits {
-		if err := r.As(a.actor).audit(ctx, tx, b.now, a.entries...); err != nil {
+		if err := r.As(a.actor).audit(ctx, tx, s.now, a.entries...); err != nil {
 			return err
 		}
 	}
@@ -298,15 +299,15 @@ const requestLock = 0x4d537271
 // midnight is how far two machines' clocks may be apart.
 const midnight = time.Minute
 
-// prepareEvents makes the partitions for events. Each partition keeps its request ids unique, and nothing keeps the same
-// request from being recorded twice at once in two of them. Therefore whoever records a named request of another day
-// than today does so alone.
-func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, works []work) error {
-	days := eventDays(works)
+// prepareEvents makes the partitions for events. Each partition keeps its request ids unique, and nothing keeps the
+// same request from being recorded twice at once in two of them. Therefore whoever records a named request of another
+// day than today does so alone.
+func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, calls []call) error {
+	days := eventDays(calls)
 	if len(days) == 0 {
 		return nil
 	}
-	now := works[0].now
+	now := calls[0].now
 	today := utc.StartOfDay(now)
 	if slices.ContainsFunc(days, today.Equal) {
 		days = append(days, today.Add(utc.Day))
@@ -315,10 +316,10 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, works []wo
 		return err
 	}
 	named, alone := false, !utc.StartOfDay(now.Add(-midnight)).Equal(utc.StartOfDay(now.Add(midnight)))
-	for i := range works {
-		if w := &works[i]; w.records() {
-			named = named || w.named
-			alone = alone || w.named && !utc.StartOfDay(w.At).Equal(today)
+	for i := range calls {
+		if c := &calls[i]; c.records() {
+			named = named || c.named
+			alone = alone || c.named && !utc.StartOfDay(c.At).Equal(today)
 		}
 	}
 	switch {
@@ -335,8 +336,8 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, works []wo
 // records tells that there is a request to be recorded.
 func (r *record) records() bool { return r.id != uuid.Nil }
 
-// entries are what works add to the ledger and the pool.
-type entries struct {
+// changes are what the calls of a batch add to the ledger and the pool.
+type changes struct {
 	events  []event
 	periods map[period]sums // what is added to them
 	added   []period        // those that are new, in their order
@@ -354,7 +355,7 @@ type actorEntries struct {
 }
 
 // audit adds what the pool did by itself.
-func (e *entries) audit(actor string, events []pool.Event) {
+func (e *changes) audit(actor string, events []pool.Event) {
 	if len(events) == 0 {
 		return
 	}
@@ -365,24 +366,24 @@ func (e *entries) audit(actor string, events []pool.Event) {
 	e.audits = append(e.audits, actorEntries{actor, entries})
 }
 
-// add adds a record to the entries, or returns why it cannot be recorded. Of a lease that ends, it counts in the lease's
-// stead.
-func (b *basis) add(rec *record, lease *pool.Lease, e *entries) error {
-	of, ok := b.models[rec.ModelID]
+// record adds a request to the changes, or returns why it cannot be recorded. Of a lease that ends, it counts in the
+// lease's stead.
+func (s *snapshot) record(rec *record, lease *pool.Lease, e *changes) error {
+	of, ok := s.models[rec.ModelID]
 	if !ok {
 		return fault.Missing("model", rec.ModelID)
 	}
-	k, ok := b.keys[rec.APIKeyID]
+	k, ok := s.keys[rec.APIKeyID]
 	if !ok {
 		return fault.Missing("API key", rec.APIKeyID)
 	}
 	if of.provider != k.Provider {
 		return fmt.Errorf("%w: the key belongs to another provider than the model", ErrInvalidData)
 	}
-	if b.recorded[rec.RequestID] {
+	if s.recorded[rec.RequestID] {
 		return nil
 	}
-	p := bestPrice(b.prices[rec.ModelID], rec.At, rec.ServiceTier, rec.TotalInput())
+	p := bestPrice(s.prices[rec.ModelID], rec.At, rec.ServiceTier, rec.TotalInput())
 	if p == nil {
 		return fault.Missing("price of model", rec.ModelID)
 	}
@@ -404,17 +405,17 @@ func (b *basis) add(rec *record, lease *pool.Lease, e *entries) error {
 	took := pool.Amount{Requests: 1, Tokens: rec.Total(), Cost: value(cost)}
 	k.AddUse(took, at)
 	if lease != nil {
-		b.release(lease, took)
+		s.release(lease, took)
 	} else {
-		k.Use(at, b.now, took)
+		k.Use(at, s.now, took)
 	}
 	e.events = append(e.events, added)
-	b.recorded[rec.RequestID] = true
+	s.recorded[rec.RequestID] = true
 	return nil
 }
 
 // addToPeriods adds an event to the four periods that it is counted in.
-func (e *entries) addToPeriods(added event) error {
+func (e *changes) addToPeriods(added event) error {
 	one := added.sums()
 	quarterly := period{added.ModelID, added.APIKeyID, added.price, grainQuarter, added.At.Truncate(utc.Quarter)}
 	daily := quarterly

@@ -32,8 +32,8 @@ type Registry struct {
 	torn   *error       // of a transaction: why it must not commit: a part of it could be neither kept nor undone
 	hot    *hot         // nil within a transaction
 	actor  string       // as given: audit checks it
-	// works queues what is to be recorded, acquired and ended together; nil within a transaction.
-	works      *batch.Queue[work]
+	// calls queues what is to be recorded, acquired and ended together; nil within a transaction.
+	calls      *batch.Queue[call]
 	memory     *memory // nil within a transaction
 	partitions *partitions
 	vault      *vault
@@ -92,7 +92,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
 	}
-	r.works = newQueue(r)
+	r.calls = newQueue(r)
 	if err := r.openVault(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -204,7 +204,7 @@ func (r *Registry) Close() error {
 	if r.inTx {
 		return fmt.Errorf("close registry: %w: inside of a transaction", ErrInvalidData)
 	}
-	r.works.Close()
+	r.calls.Close()
 	return translate(context.Background(), "close registry", r.db.Close())
 }
 

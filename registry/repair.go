@@ -234,18 +234,18 @@ func (done *repair) piece(ctx context.Context, tx *ent.Client, d *ledgerDay, pie
 
 // now reads what is in the places of rows, as far as it can be read: as those do who record.
 func (done *repair) now(ctx context.Context, tx *ent.Client, mends []mend) (map[period]sums, error) {
-	b, periods := newBasis(time.Time{}), make([]period, 0, len(mends))
+	s, periods := newSnapshot(time.Time{}), make([]period, 0, len(mends))
 	for _, x := range mends {
 		if x.was == nil || !x.was.lost {
 			periods = append(periods, x.period)
 			continue
 		}
 		// What fails otherwise than by what is in the row fails again.
-		if one := newBasis(time.Time{}); done.l.r.readPeriods(ctx, tx, one, []period{x.period}) == nil {
-			maps.Copy(b.periods, one.periods)
+		if one := newSnapshot(time.Time{}); done.l.r.readPeriods(ctx, tx, one, []period{x.period}) == nil {
+			maps.Copy(s.periods, one.periods)
 		}
 	}
-	return b.periods, done.l.r.readPeriods(ctx, tx, b, periods)
+	return s.periods, done.l.r.readPeriods(ctx, tx, s, periods)
 }
 
 // onto returns what a row must be, given what it is now: what was recorded since it was read is added. It is not ok if

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -259,7 +260,7 @@ func (p *repricing) moveRows(
 	return rows, err
 }
 
-// Day returns the UTC day of a quarter.
+// day returns the UTC day of a quarter.
 func (p period) day() period {
 	p.grain, p.start = grainDay, utc.StartOfDay(p.start)
 	return p
@@ -345,10 +346,9 @@ func eventSums(e *ent.UsageEvent) (sums, error) {
 }
 
 // eventPrices writes the price and the cost of events.
-var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID,
-	bulk.Column{Name: usageevent.FieldPriceID, Postgres: "uuid"},
-	bulk.Column{Name: usageevent.FieldCost, Postgres: "bigint"},
-	bulk.Column{Name: usageevent.FieldCostStatus, Postgres: "text"})
+var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID, slices.Concat(
+	bulk.Columns("uuid", usageevent.FieldPriceID), bulk.Columns("bigint", usageevent.FieldCost),
+	bulk.Columns("text", usageevent.FieldCostStatus))...)
 
 // apply writes what moves, unless it is to be seen only whether that can be done.
 func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
@@ -359,14 +359,14 @@ func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool
 	for p := range m.more {
 		touched[p] = sums{}
 	}
-	b, sorted := newBasis(time.Time{}), sortedPeriods(touched)
-	if err := r.readPeriods(ctx, tx, b, sorted); err != nil {
+	s, sorted := newSnapshot(time.Time{}), sortedPeriods(touched)
+	if err := r.readPeriods(ctx, tx, s, sorted); err != nil {
 		return err
 	}
 	write := make(map[period]sums, len(sorted))
 	var gone []period
 	for _, p := range sorted {
-		s := b.periods[p]
+		s := s.periods[p]
 		must, known := m.whole[p]
 		if known && (s.amounts() != must.amounts() || s.cost != must.cost) || !s.subtract(m.less[p]) {
 			return fmt.Errorf("%w: the usage of %s is not the sum of its requests: see VerifyLedger",

@@ -104,7 +104,7 @@ func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	if err := f.Err(); err != nil {
 		return translate(ctx, "record usage", err)
 	}
-	return translate(ctx, "record usage", r.do(ctx, work{record: rec}))
+	return translate(ctx, "record usage", r.commit(ctx, call{record: rec}))
 }
 
 // MaxUsageBatch is how many requests RecordUsageBatch takes.
@@ -119,7 +119,7 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	const op = "record usage batch"
 	var f fault.List
 	f.Check(len(inputs) <= MaxUsageBatch, "%d requests are more than %d", len(inputs), MaxUsageBatch)
-	now, records := r.now(), make([]work, len(inputs))
+	now, records := r.now(), make([]call, len(inputs))
 	for i := range min(len(inputs), MaxUsageBatch) {
 		var wrong fault.List
 		if records[i].record, wrong = newRecord(inputs[i], now); len(wrong) > 0 {
@@ -130,7 +130,7 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	if err := f.Err(); err != nil || len(inputs) == 0 {
 		return translate(ctx, op, err)
 	}
-	return translate(ctx, op, r.doWhole(ctx, records))
+	return translate(ctx, op, r.commitWhole(ctx, records))
 }
 
 // costOf returns the cost at the rates, nil if it is not known.

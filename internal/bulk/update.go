@@ -21,6 +21,15 @@ type Column struct {
 	Postgres string // its type there
 }
 
+// Columns returns columns of one type.
+func Columns(postgres string, names ...string) []Column {
+	columns := make([]Column, len(names))
+	for i, name := range names {
+		columns[i] = Column{Name: name, Postgres: postgres}
+	}
+	return columns
+}
+
 // Update is an UPDATE of some columns of n rows, by dialect.
 type Update map[string]func(n int) string
 
@@ -72,9 +81,5 @@ func (u Update) Run(ctx context.Context, tx Execer, engine string, rows [][]any)
 	return write(rows, store.Each(rows))
 }
 
-var (
-	// ByID is the key of rows that are named by their ids.
-	ByID = []Column{{Name: "id", Postgres: "uuid"}}
-	// UpdatedAt is when a row was changed.
-	UpdatedAt = Column{Name: "updated_at", Postgres: "timestamptz"}
-)
+// ByID is the key of rows that are named by their ids.
+var ByID = Columns("uuid", "id")

@@ -326,12 +326,11 @@ func (q *Quota) Read(observed []byte) error {
 }
 
 // CounterColumns are what leases change when they end.
-var CounterColumns = []bulk.Column{
-	{Name: "minute", Postgres: "timestamptz"}, {Name: "requests_this_minute", Postgres: "bigint"},
-	{Name: "tokens_this_minute", Postgres: "bigint"}, {Name: "requests_today", Postgres: "bigint"},
-	{Name: "tokens_today", Postgres: "bigint"}, {Name: "cost_today", Postgres: "bigint"},
-	{Name: "last_reset", Postgres: "timestamptz"}, {Name: "observed", Postgres: "json"},
-}
+var CounterColumns = slices.Concat(
+	bulk.Columns("timestamptz", "minute"),
+	bulk.Columns("bigint", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today"),
+	bulk.Columns("timestamptz", "last_reset"), bulk.Columns("json", "observed"),
+)
 
 // Counters are the values of CounterColumns.
 func (q *Quota) Counters() ([]any, error) {

@@ -35,65 +35,65 @@ type leaseEnd struct {
 	took              int64 // tokens, where nothing is recorded
 }
 
-// finish does a work that acquires nothing, or returns why it cannot be done.
-func (b *basis) finish(w *work, e *entries) error {
-	end := w.end
+// apply does a call that acquires nothing, or returns why it cannot be done.
+func (s *snapshot) apply(c *call, e *changes) error {
+	end := c.end
 	if end == nil {
-		return b.add(&w.record, nil, e)
+		return s.record(&c.record, nil, e)
 	}
-	lease, expired := b.leases[end.id], b.expired[end.id]
-	delete(b.leases, end.id)
-	delete(b.expired, end.id)
+	lease, expired := s.leases[end.id], s.expired[end.id]
+	delete(s.leases, end.id)
+	delete(s.expired, end.id)
 	if end.key == uuid.Nil { // nobody knows the lease, and it may not have come to be
 		if lease != nil {
-			b.free(lease)
+			s.release(lease, pool.Amount{})
 		}
 		return nil
 	}
-	k, ok := b.keys[end.key]
+	k, ok := s.keys[end.key]
 	if !ok || end.observation && k.Deleted {
 		return fault.Missing("API key", end.key)
 	}
-	recorded := w.records() && b.recorded[w.RequestID]
+	recorded := c.records() && s.recorded[c.RequestID]
 	switch {
 	case end.observation:
 	case lease == nil && expired == nil:
-		return end.again(w.records(), recorded)
+		return end.again(c.records(), recorded)
 	case recorded: // under another lease
 		if lease != nil {
-			b.free(lease)
+			s.release(lease, pool.Amount{})
 		}
-	case w.records():
-		if err := b.add(&w.record, lease, e); err != nil { // it stays open, unless somebody else ends it
+	case c.records():
+		if err := s.record(&c.record, lease, e); err != nil { // it stays open, unless somebody else ends it
 			if lease != nil {
-				b.leases[lease.ID] = lease
+				s.leases[lease.ID] = lease
 			} else {
-				b.expired[expired.ID] = expired
+				s.expired[expired.ID] = expired
 			}
 			e.refused = append(e.refused, end.id)
 			return err
 		}
 	case lease == nil: // what it reserved is free already
 	case end.release:
-		b.free(lease)
+		s.release(lease, pool.Amount{})
 	default:
-		b.release(lease, pool.Amount{Requests: 1, Tokens: end.took})
+		s.release(lease, pool.Amount{Requests: 1, Tokens: end.took})
 	}
 	if len(end.said) > 0 {
-		k.Observes(end.said, b.now)
+		k.Observes(end.said, s.now)
 	}
-	o := pool.Outcome{Acquired: end.acquired, Now: b.now}
+	o := pool.Outcome{Acquired: end.acquired, Now: s.now}
 	switch {
 	case end.succeeded:
-		e.audit(w.actor, k.NoteSuccess(o, b.providers[k.Provider]))
+		e.audit(c.actor, k.NoteSuccess(o, s.providers[k.Provider]))
 	case end.failed != nil && end.failed.Class != upstream.BadRequest:
-		e.audit(w.actor, b.pools[k.Provider].NoteFailure(k, *end.failed, o))
+		e.audit(c.actor, s.pools[k.Provider].NoteFailure(k, *end.failed, o))
 	}
 	return nil
 }
 
-// again ends a lease that has ended already. That is acknowledged after an attempt whose answer was lost, and for a Settle whose
-// request is recorded.
+// again ends a lease that has ended already. That is acknowledged after an attempt whose answer was lost, and for a
+// Settle whose request is recorded.
 func (end *leaseEnd) again(records, recorded bool) error {
 	if recorded && (end.repeated || end.failed == nil) || end.repeated && !records {
 		return nil
@@ -102,28 +102,28 @@ func (end *leaseEnd) again(records, recorded bool) error {
 }
 
 // acquire leases a key, or returns why there is none.
-func (b *basis) acquire(w *work, e *entries) error {
-	a, p := w.acquire, b.pools[w.acquire.provider]
+func (s *snapshot) acquire(c *call, e *changes) error {
+	a, p := c.acquire, s.pools[c.acquire.provider]
 	a.lease = nil // of an attempt that was undone
 	if a.model != uuid.Nil {
 		var err error
-		if a.want.Model, err = b.modelName(a.model, a.provider); err != nil {
+		if a.want.Model, err = s.modelName(a.model, a.provider); err != nil {
 			return err
 		}
 	}
-	if l := b.leases[a.id]; l != nil { // the attempt whose answer was lost
-		a.lease = newHandle(a, b.keys[l.Key], l)
+	if l := s.leases[a.id]; l != nil { // the attempt whose answer was lost
+		a.lease = newHandle(a, s.keys[l.Key], l)
 		return nil
 	}
-	k := p.Choose(a.want, b.now)
+	k := p.Choose(a.want, s.now)
 	if k == nil {
-		return noKey(p, a.want, b.now)
+		return noKey(p, a.want, s.now)
 	}
 	l := &pool.Lease{ID: a.id, Key: k.ID, Group: k.Group, Tokens: a.want.Tokens, Cost: a.want.Cost}
 	var events []pool.Event
 	l.Probe, events = k.Begin(a.id)
-	e.audit(w.actor, events)
-	p.Lease(k, l, b.now)
+	e.audit(c.actor, events)
+	p.Lease(k, l, s.now)
 	l.Expires = l.Acquired.Add(a.ttl)
 	if a.model != uuid.Nil {
 		l.Model = &a.model
@@ -142,10 +142,10 @@ func newHandle(a *acquisition, k *pool.Key, l *pool.Lease) *Lease {
 }
 
 // modelName returns the provider's name of a model.
-func (b *basis) modelName(id, provider uuid.UUID) (string, error) {
-	m, ok := b.names[id]
+func (s *snapshot) modelName(id, provider uuid.UUID) (string, error) {
+	m, ok := s.names[id]
 	if !ok {
-		m, ok = b.models[id]
+		m, ok = s.models[id]
 	}
 	if !ok {
 		return "", fault.Missing("model", id)

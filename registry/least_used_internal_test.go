@@ -18,7 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// TestLeastUsedKey compares the row that hot.go reads with Ent's, field by field, where no column has its default, a
+// TestLeastUsedKey compares the row that least_used.go reads with Ent's, field by field, where no column has its default, a
 // new one neither.
 func TestLeastUsedKey(t *testing.T) {
 	t.Parallel()
@@ -33,7 +33,7 @@ func TestLeastUsedKey(t *testing.T) {
 			defer func() { require.NoError(t, reg.Close()) }()
 			full, bare := fullAndBareKey(t, reg)
 			now := reg.now()
-			for range 2 { // the first row is Ent's, from which hot.go takes nothing but the client
+			for range 2 { // the first row is Ent's, from which least_used.go takes nothing but the client
 				_, err := reg.leastUsedKey(t.Context(), full.ProviderID, now)
 				require.NoError(t, err)
 			}
@@ -137,7 +137,7 @@ func requireSameFields(t *testing.T, want, got *ent.APIKey) {
 	}
 }
 
-// BenchmarkLeastUsedKey compares the statement of hot.go with Ent's.
+// BenchmarkLeastUsedKey compares the statement of least_used.go with Ent's.
 //
 //	go test -run '^$' -bench LeastUsedKey$ -count 6 ./registry
 func BenchmarkLeastUsedKey(b *testing.B) {

@@ -31,7 +31,7 @@ var keyColumns = []string{
 var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, pool.QuotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
 
 // readPool reads keys, and pools as wholes, with their groups and providers.
-func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys, providers []uuid.UUID) error {
+func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, s *snapshot, keys, providers []uuid.UUID) error {
 	if len(keys)+len(providers) == 0 {
 		return nil
 	}
@@ -57,10 +57,10 @@ func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys
 		if err != nil {
 			return err
 		}
-		if known, ok := b.keys[k.ID]; ok {
+		if known, ok := s.keys[k.ID]; ok {
 			k = known // it may have been changed since
 		}
-		b.keys[k.ID] = k
+		s.keys[k.ID] = k
 		if _, wanted := found[k.Provider]; wanted && !k.Deleted {
 			found[k.Provider] = append(found[k.Provider], k)
 		}
@@ -69,15 +69,15 @@ func (r *Registry) readPool(ctx context.Context, tx bulk.Querier, b *basis, keys
 	if err != nil {
 		return err
 	}
-	if err := b.readGroups(ctx, tx); err != nil {
+	if err := s.readGroups(ctx, tx); err != nil {
 		return err
 	}
-	if err := b.readProviders(ctx, tx, providers); err != nil {
+	if err := s.readProviders(ctx, tx, providers); err != nil {
 		return err
 	}
 	for id, keys := range found {
 		slices.SortFunc(keys, func(a, b *pool.Key) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-		b.pools[id] = &pool.Pool{Keys: keys, Provider: b.providers[id], Strategy: pool.Strategy(r.strategy), Turns: map[int]int64{}}
+		s.pools[id] = &pool.Pool{Keys: keys, Provider: s.providers[id], Strategy: pool.Strategy(r.strategy), Turns: map[int]int64{}}
 	}
 	return nil
 }
@@ -103,26 +103,26 @@ func scanKey(scan func(...any) error) (*pool.Key, error) {
 }
 
 // readGroups reads the groups of the keys, and ties both together.
-func (b *basis) readGroups(ctx context.Context, tx bulk.Querier) error {
+func (s *snapshot) readGroups(ctx context.Context, tx bulk.Querier) error {
 	wanted := map[uuid.UUID]bool{}
-	for _, k := range b.keys {
+	for _, k := range s.keys {
 		if k.Group != nil && k.Account == nil {
 			wanted[*k.Group] = true
 		}
 	}
-	if err := b.loadGroups(ctx, tx, bulk.Unknown(wanted, b.groups)); err != nil {
+	if err := s.loadGroups(ctx, tx, bulk.Unknown(wanted, s.groups)); err != nil {
 		return err
 	}
-	for _, k := range b.keys {
+	for _, k := range s.keys {
 		if k.Group != nil {
-			k.Account = b.groups[*k.Group]
+			k.Account = s.groups[*k.Group]
 		}
 	}
 	return nil
 }
 
 // loadGroups reads groups by their ids.
-func (b *basis) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
+func (s *snapshot) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -134,18 +134,18 @@ func (b *basis) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID
 		if err := scan(append([]any{&g.ID, &g.Provider, &g.Name}, g.Cells(&observed)...)...); err != nil {
 			return err
 		}
-		b.groups[g.ID] = &g
+		s.groups[g.ID] = &g
 		return g.Read(observed)
 	})
 }
 
 // readProviders reads the incidents of providers.
-func (b *basis) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
+func (s *snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	for _, id := range ids {
-		b.providers[id] = &pool.Provider{ID: id} // also for an unknown provider
+		s.providers[id] = &pool.Provider{ID: id} // also for an unknown provider
 	}
 	list, args := bulk.In(ids)
 	return bulk.Scan(ctx, tx, "SELECT id, cooling_until, cooling_reason, incidents FROM "+provider.Table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
@@ -153,7 +153,7 @@ func (b *basis) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.U
 		if err := scan(&p.ID, &p.CoolingUntil, (*string)(&p.CoolingReason), &p.Incidents); err != nil {
 			return err
 		}
-		*b.providers[p.ID] = p
+		*s.providers[p.ID] = p
 		return nil
 	})
 }
@@ -161,7 +161,7 @@ func (b *basis) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.U
 const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe, acquired_at, expires_at"
 
 // readOpen has leases count in the pools of providers, which have been read.
-func (b *basis) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
+func (s *snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
 	for _, id := range providers {
 		var all []*pool.Lease
 		err := bulk.Scan(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
@@ -172,22 +172,22 @@ func (b *basis) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.
 		if err != nil {
 			return err
 		}
-		b.pools[id].Open(all, b.groups, b.now)
-		b.looked[id] = true
+		s.pools[id].Open(all, s.groups, s.now)
+		s.looked[id] = true
 	}
 	return nil
 }
 
 // readLeases takes the leases that end out of the table, and reads which of those there are already
 // that are to be acquired; with their keys and groups.
-func (r *Registry) readLeases(ctx context.Context, tx bulk.Querier, b *basis, works []work) error {
+func (r *Registry) readLeases(ctx context.Context, tx bulk.Querier, s *snapshot, calls []call) error {
 	var ending, asked []uuid.UUID
-	for i := range works {
-		switch w := &works[i]; {
-		case w.end != nil && !w.end.observation:
-			ending = append(ending, w.end.id)
-		case w.acquire != nil && w.acquire.repeated:
-			asked = append(asked, w.acquire.id)
+	for i := range calls {
+		switch c := &calls[i]; {
+		case c.end != nil && !c.end.observation:
+			ending = append(ending, c.end.id)
+		case c.acquire != nil && c.acquire.repeated:
+			asked = append(asked, c.acquire.id)
 		}
 	}
 	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
@@ -196,34 +196,34 @@ func (r *Registry) readLeases(ctx context.Context, tx bulk.Querier, b *basis, wo
 			return bulk.Scan(ctx, tx, fmt.Sprintf(sql, list), args, keep)
 		})
 	}
-	if err := read(ending, "DELETE FROM "+keylease.Table+" WHERE id IN %s RETURNING "+leaseColumns, b.keepLease); err != nil {
+	if err := read(ending, "DELETE FROM "+keylease.Table+" WHERE id IN %s RETURNING "+leaseColumns, s.keepLease); err != nil {
 		return err
 	}
-	isOpen := func(id uuid.UUID) bool { return b.leases[id] != nil }
-	if err := read(slices.DeleteFunc(ending, isOpen), "DELETE FROM "+expiredlease.Table+" WHERE id IN %s RETURNING "+expiredColumns, b.keepExpired); err != nil {
+	isOpen := func(id uuid.UUID) bool { return s.leases[id] != nil }
+	if err := read(slices.DeleteFunc(ending, isOpen), "DELETE FROM "+expiredlease.Table+" WHERE id IN %s RETURNING "+expiredColumns, s.keepExpired); err != nil {
 		return err
 	}
-	if err := read(asked, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN %s", b.keepLease); err != nil {
+	if err := read(asked, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN %s", s.keepLease); err != nil {
 		return err
 	}
 	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
-	for _, l := range b.leases {
+	for _, l := range s.leases {
 		keys[l.Key] = true
 		if l.Group != nil {
 			groups[*l.Group] = true
 		}
 	}
-	if err := r.readPool(ctx, tx, b, bulk.Unknown(keys, b.keys), nil); err != nil {
+	if err := r.readPool(ctx, tx, s, bulk.Unknown(keys, s.keys), nil); err != nil {
 		return err
 	}
-	return b.loadGroups(ctx, tx, bulk.Unknown(groups, b.groups))
+	return s.loadGroups(ctx, tx, bulk.Unknown(groups, s.groups))
 }
 
 // keepLease reads a row of leaseColumns.
-func (b *basis) keepLease(scan func(...any) error) error {
+func (s *snapshot) keepLease(scan func(...any) error) error {
 	l, err := scanLease(scan)
 	if err == nil {
-		b.leases[l.ID] = l
+		s.leases[l.ID] = l
 	}
 	return err
 }
@@ -236,22 +236,19 @@ func scanLease(scan func(...any) error) (*pool.Lease, error) {
 // leasesOfSQL are those of all keys of a provider.
 const leasesOfSQL = " FROM " + keylease.Table + " WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1)"
 
-// free gives back what a lease has reserved.
-func (b *basis) free(l *pool.Lease) { b.release(l, pool.Amount{}) }
-
-// Release ends a lease: what was reserved counts no more, what was taken instead does. It counts in the group in which it
-// began.
-func (b *basis) release(l *pool.Lease, took pool.Amount) {
-	if k := b.keys[l.Key]; k != nil { // else it is deleted, and its counters are of no use
-		k.Release(l, took, b.now)
+// release ends a lease: what was reserved counts no more, what was taken instead does. It counts in the group in which
+// it began.
+func (s *snapshot) release(l *pool.Lease, took pool.Amount) {
+	if k := s.keys[l.Key]; k != nil { // else it is deleted, and its counters are of no use
+		k.Release(l, took, s.now)
 		k.Pass = max(k.Pass, l.Pass)
 		k.Changed |= pool.ChangedCounters
 	}
 	if l.Group == nil {
 		return
 	}
-	if g := b.groups[*l.Group]; g != nil {
-		g.Release(l, took, b.now)
+	if g := s.groups[*l.Group]; g != nil {
+		g.Release(l, took, s.now)
 		g.Changed |= pool.ChangedCounters
 	}
 }
@@ -273,27 +270,40 @@ func insertLeases(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) err
 }
 
 var (
-	useColumns = []bulk.Column{
-		{Name: "usage_count", Postgres: "bigint"}, {Name: "token_count", Postgres: "bigint"}, {Name: "extra_requests", Postgres: "bigint"}, {Name: "extra_tokens", Postgres: "bigint"},
-		{Name: "last_used_at", Postgres: "timestamptz"}, {Name: "succeeded_at", Postgres: "timestamptz"}, bulk.UpdatedAt,
-	}
+	passColumn  = bulk.Columns("bigint", "pass")
+	lastColumns = bulk.Columns("timestamptz", "updated_at")
+	useColumns  = slices.Concat(
+		bulk.Columns("bigint", "usage_count", "token_count", "extra_requests", "extra_tokens"),
+		bulk.Columns("timestamptz", "last_used_at", "succeeded_at"),
+	)
+	stateColumns = slices.Concat(
+		bulk.Columns("boolean", "degraded"), bulk.Columns("timestamptz", "degraded_until", "degraded_at"),
+		bulk.Columns("text", "degraded_reason", "degraded_by"), bulk.Columns("bigint", "failures"),
+		bulk.Columns("text", "counted_class"), bulk.Columns("timestamptz", "counted_at"),
+		bulk.Columns("text", "failure_class"), bulk.Columns("timestamptz", "failed_at"),
+	)
+	coolingColumns = slices.Concat(
+		bulk.Columns("timestamptz", "cooling_until"), bulk.Columns("text", "cooling_reason"), bulk.Columns("bigint", "incidents"),
+	)
+
 	// What changes no index is written apart from what does.
-	writeCounters = bulk.NewUpdate(apikey.Table, bulk.ByID, append(slices.Clone(pool.CounterColumns), bulk.Column{Name: "pass", Postgres: "bigint"}, bulk.UpdatedAt)...)
-	writeUses     = bulk.NewUpdate(apikey.Table, bulk.ByID, slices.Concat(pool.CounterColumns, []bulk.Column{{Name: "pass", Postgres: "bigint"}}, useColumns)...)
-	writeStates   = bulk.NewUpdate(apikey.Table, bulk.ByID,
-		bulk.Column{Name: "degraded", Postgres: "boolean"}, bulk.Column{Name: "degraded_until", Postgres: "timestamptz"}, bulk.Column{Name: "degraded_at", Postgres: "timestamptz"}, bulk.Column{Name: "degraded_reason", Postgres: "text"}, bulk.Column{Name: "degraded_by", Postgres: "text"},
-		bulk.Column{Name: "failures", Postgres: "bigint"}, bulk.Column{Name: "counted_class", Postgres: "text"}, bulk.Column{Name: "counted_at", Postgres: "timestamptz"},
-		bulk.Column{Name: "failure_class", Postgres: "text"}, bulk.Column{Name: "failed_at", Postgres: "timestamptz"}, bulk.UpdatedAt)
-	writeGroups    = bulk.NewUpdate(quotagroup.Table, bulk.ByID, append(slices.Clone(pool.CounterColumns), bulk.UpdatedAt)...)
-	writeProviders = bulk.NewUpdate(provider.Table, bulk.ByID,
-		bulk.Column{Name: "cooling_until", Postgres: "timestamptz"}, bulk.Column{Name: "cooling_reason", Postgres: "text"}, bulk.Column{Name: "incidents", Postgres: "bigint"}, bulk.UpdatedAt)
+	writeCounters  = updateByID(apikey.Table, pool.CounterColumns, passColumn)
+	writeUses      = updateByID(apikey.Table, pool.CounterColumns, passColumn, useColumns)
+	writeStates    = updateByID(apikey.Table, stateColumns)
+	writeGroups    = updateByID(quotagroup.Table, pool.CounterColumns)
+	writeProviders = updateByID(provider.Table, coolingColumns)
 )
 
-// writePool writes the rows that the batch has changed, in the order of their ids. To is tx, or what executes statements
-// together: one of those cannot change a row that another one changes.
-func (r *Registry) writePool(ctx context.Context, tx, to bulk.Execer, b *basis) error {
+// updateByID writes columns, and updated_at after them.
+func updateByID(table string, columns ...[]bulk.Column) bulk.Update {
+	return bulk.NewUpdate(table, bulk.ByID, slices.Concat(append(columns, lastColumns)...)...)
+}
+
+// writePool writes the rows that the batch has changed, in the order of their ids. To is tx, or what executes
+// statements together: one of those cannot change a row that another one changes.
+func (r *Registry) writePool(ctx context.Context, tx, to bulk.Execer, s *snapshot) error {
 	var counters, uses, states, groups, providers [][]any
-	for _, k := range changedRows(b.keys, func(k *pool.Key) bool { return k.Changed != 0 }) {
+	for _, k := range changedRows(s.keys, func(k *pool.Key) bool { return k.Changed != 0 }) {
 		row, err := k.Counters()
 		if err != nil {
 			return err
@@ -301,28 +311,28 @@ func (r *Registry) writePool(ctx context.Context, tx, to bulk.Execer, b *basis) 
 		row = append(row, k.Pass)
 		switch {
 		case k.Changed&pool.ChangedUses != 0:
-			uses = append(uses, append(row, k.Uses, k.Tokens, k.ExtraRequests, k.ExtraTokens, k.LastUsed, k.SucceededAt, b.now, k.ID))
+			uses = append(uses, append(row, k.Uses, k.Tokens, k.ExtraRequests, k.ExtraTokens, k.LastUsed, k.SucceededAt, s.now, k.ID))
 		case k.Changed&pool.ChangedCounters != 0:
-			counters = append(counters, append(row, b.now, k.ID))
+			counters = append(counters, append(row, s.now, k.ID))
 		}
 		if k.Changed&pool.ChangedState != 0 {
 			states = append(states, []any{
 				k.DegradedUntil != nil, k.DegradedUntil, k.DegradedAt, k.DegradedReason, string(k.DegradedBy), k.Failures,
-				string(k.CountedClass), k.CountedAt, string(k.FailureClass), k.FailedAt, b.now, k.ID,
+				string(k.CountedClass), k.CountedAt, string(k.FailureClass), k.FailedAt, s.now, k.ID,
 			})
 		}
 		k.Changed = 0
 	}
-	for _, g := range changedRows(b.groups, func(g *pool.Group) bool { return g.Changed != 0 }) {
+	for _, g := range changedRows(s.groups, func(g *pool.Group) bool { return g.Changed != 0 }) {
 		row, err := g.Counters()
 		if err != nil {
 			return err
 		}
-		groups = append(groups, append(row, b.now, g.ID))
+		groups = append(groups, append(row, s.now, g.ID))
 		g.Changed = 0
 	}
-	for _, p := range changedRows(b.providers, func(p *pool.Provider) bool { return p.Changed }) {
-		providers = append(providers, []any{p.CoolingUntil, string(p.CoolingReason), p.Incidents, b.now, p.ID})
+	for _, p := range changedRows(s.providers, func(p *pool.Provider) bool { return p.Changed }) {
+		providers = append(providers, []any{p.CoolingUntil, string(p.CoolingReason), p.Incidents, s.now, p.ID})
 		p.Changed = false
 	}
 	for _, w := range []struct {

@@ -16,8 +16,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// basis is what the database says of that which the works of a batch refer to.
-type basis struct {
+// snapshot holds the rows that one batch needs, as they were read, and as the batch changes them.
+type snapshot struct {
 	state store.State // of a SQLite database, when the batch's transaction began
 
 	models    map[uuid.UUID]namedModel // with their prices
@@ -32,7 +32,7 @@ type basis struct {
 
 	// Of this batch:
 
-	now      time.Time                 // the latest of its works
+	now      time.Time                 // the latest of its calls
 	recorded map[string]bool           // request ids
 	leases   map[uuid.UUID]*pool.Lease // that end, or that were acquired by an attempt whose answer was lost
 	expired  map[uuid.UUID]*pool.Lease // that end, and had expired: only id, key and expires are known
@@ -87,29 +87,29 @@ func (m *modelNames) learn(models []uuid.UUID, from map[uuid.UUID]namedModel) {
 	}
 }
 
-// memory keeps the basis of the last batch for the next one, which then reads only what is new. A file that this
+// memory keeps the snapshot of the last batch for the next one, which then reads only what is new. A file that this
 // process alone writes to is as it was left, and SQLite tells; the least doubt, and all is read. On PostgreSQL only
 // pools are remembered, and lockLedger forgets those that others have changed.
 type memory struct {
 	mu   sync.Mutex
-	last *basis
+	last *snapshot
 }
 
 // maxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
 const maxRemembered = 2048
 
-// newBasis knows nothing.
-func newBasis(now time.Time) *basis {
-	return &basis{
+// newSnapshot knows nothing.
+func newSnapshot(now time.Time) *snapshot {
+	return &snapshot{
 		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*pool.Key{},
 		groups: map[uuid.UUID]*pool.Group{}, pools: map[uuid.UUID]*pool.Pool{}, providers: map[uuid.UUID]*pool.Provider{}, looked: map[uuid.UUID]bool{}, now: now,
 		states: map[uuid.UUID]uuid.UUID{},
 	}
 }
 
-// recall returns the basis for the batch whose transaction has just begun. A nil memory has none.
-func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basis, error) {
-	b := newBasis(time.Time{})
+// recall returns the snapshot for the batch whose transaction has just begun. A nil memory has none.
+func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*snapshot, error) {
+	s := newSnapshot(time.Time{})
 	if m != nil {
 		m.mu.Lock()
 		last := m.last
@@ -122,31 +122,31 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client) (*basi
 		fits := last != nil && len(last.periods)+len(last.models)+len(last.keys)+
 			len(last.pools)+len(last.providers)+len(last.states) <= maxRemembered
 		if fits && (!ok || state.Follows(last.state)) {
-			b = last
+			s = last
 		}
 		if !ok { // PostgreSQL
-			clear(b.models)
-			clear(b.prices)
-			clear(b.periods)
+			clear(s.models)
+			clear(s.prices)
+			clear(s.periods)
 		}
-		b.state = state
+		s.state = state
 	}
-	b.recorded, b.leases, b.looked = map[string]bool{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
-	b.names, b.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*pool.Lease{}
-	return b, nil
+	s.recorded, s.leases, s.looked = map[string]bool{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
+	s.names, s.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*pool.Lease{}
+	return s, nil
 }
 
-// keep remembers the basis of a batch that has been committed.
-func (m *memory) keep(b *basis) {
+// keep remembers the snapshot of a batch that has been committed.
+func (m *memory) keep(s *snapshot) {
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.last = b
+	m.last = s
 }
 
-// needs are what works refer to.
+// needs are what calls refer to.
 type needs struct {
 	models, ledger map[uuid.UUID]bool // those that are named, and those that requests are recorded of
 	keys           map[uuid.UUID]bool
@@ -155,24 +155,24 @@ type needs struct {
 	from           time.Time          // the earliest request
 }
 
-func needsOf(works []work) needs {
+func needsOf(calls []call) needs {
 	n := needs{
 		models: map[uuid.UUID]bool{}, ledger: map[uuid.UUID]bool{}, keys: map[uuid.UUID]bool{}, pools: map[uuid.UUID]bool{},
-		providers: map[uuid.UUID]bool{}, from: works[0].now,
+		providers: map[uuid.UUID]bool{}, from: calls[0].now,
 	}
-	for i := range works {
-		w := &works[i]
-		if w.records() {
-			n.ledger[w.ModelID], n.keys[w.APIKeyID] = true, true
-			n.from = utc.Min(n.from, w.At)
+	for i := range calls {
+		c := &calls[i]
+		if c.records() {
+			n.ledger[c.ModelID], n.keys[c.APIKeyID] = true, true
+			n.from = utc.Min(n.from, c.At)
 		}
-		if a := w.acquire; a != nil {
+		if a := c.acquire; a != nil {
 			n.pools[a.provider] = true
 			if a.model != uuid.Nil {
 				n.models[a.model] = true
 			}
 		}
-		if end := w.end; end != nil {
+		if end := c.end; end != nil {
 			switch {
 			case end.failed != nil: // which other keys failed alike
 				n.pools[end.provider] = true
@@ -187,58 +187,58 @@ func needsOf(works []work) needs {
 	return n
 }
 
-// readBasis locks the ledger and the pool, and reads of them what the works refer to and is not known.
-func (r *Registry) readBasis(ctx context.Context, tx *ent.Client, b *basis, works []work) error {
-	n := needsOf(works)
+// readSnapshot locks the ledger and the pool, and reads of them what the calls refer to and is not known.
+func (r *Registry) readSnapshot(ctx context.Context, tx *ent.Client, s *snapshot, calls []call) error {
+	n := needsOf(calls)
 	var held map[uuid.UUID]bool
 	if r.db.Dialect() == dialect.Postgres {
 		var err error
-		if held, err = r.lockLedger(ctx, tx, b, n); err != nil {
+		if held, err = r.lockLedger(ctx, tx, s, n); err != nil {
 			return err
 		}
 	}
-	keys, pools := bulk.Unknown(n.keys, b.keys), bulk.Unknown(n.pools, b.pools)
-	if err := r.readPool(ctx, tx, b, keys, pools); err != nil {
+	keys, pools := bulk.Unknown(n.keys, s.keys), bulk.Unknown(n.pools, s.pools)
+	if err := r.readPool(ctx, tx, s, keys, pools); err != nil {
 		return err
 	}
 	for id := range n.keys {
-		if k := b.keys[id]; held != nil && k != nil && !held[k.Provider] {
+		if k := s.keys[id]; held != nil && k != nil && !held[k.Provider] {
 			return bulk.ErrStale // it was another provider's when the pools were taken
 		}
 	}
-	b.now = r.now() // what was waited for is over
-	for i := range works {
-		b.now = utc.Max(b.now, works[i].now)
+	s.now = r.now() // what was waited for is over
+	for i := range calls {
+		s.now = utc.Max(s.now, calls[i].now)
 	}
-	if err := b.readOpen(ctx, tx, pools); err != nil {
+	if err := s.readOpen(ctx, tx, pools); err != nil {
 		return err
 	}
-	if err := b.readProviders(ctx, tx, bulk.Unknown(n.providers, b.providers)); err != nil {
+	if err := s.readProviders(ctx, tx, bulk.Unknown(n.providers, s.providers)); err != nil {
 		return err
 	}
-	if err := r.readLeases(ctx, tx, b, works); err != nil {
+	if err := r.readLeases(ctx, tx, s, calls); err != nil {
 		return err
 	}
-	if len(b.models) == 0 || n.from.Before(b.from) {
-		clear(b.models)
-		clear(b.prices)
-		b.from = n.from
+	if len(s.models) == 0 || n.from.Before(s.from) {
+		clear(s.models)
+		clear(s.prices)
+		s.from = n.from
 	}
-	for _, id := range r.names.of(n.models, b.names) {
+	for _, id := range r.names.of(n.models, s.names) {
 		n.ledger[id] = true
 	}
-	models := bulk.Unknown(n.ledger, b.models)
-	if err := b.readModels(ctx, tx, models); err != nil {
+	models := bulk.Unknown(n.ledger, s.models)
+	if err := s.readModels(ctx, tx, models); err != nil {
 		return err
 	}
-	r.names.learn(models, b.models)
+	r.names.learn(models, s.models)
 	var requests []string
-	for i := range works {
-		if w := &works[i]; w.records() && w.named {
-			requests = append(requests, w.RequestID)
+	for i := range calls {
+		if c := &calls[i]; c.records() && c.named {
+			requests = append(requests, c.RequestID)
 		}
 	}
-	return b.readRequests(ctx, tx, requests)
+	return s.readRequests(ctx, tx, requests)
 }
 
 // Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
@@ -247,12 +247,12 @@ const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.
 	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
 // readModels reads models and their prices in force.
-func (b *basis) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
+func (s *snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
 	if len(models) == 0 {
 		return nil
 	}
 	list, args := bulk.In(models)
-	return bulk.Scan(ctx, tx, fmt.Sprintf(readModelsSQL, list, len(args)+1), append(args, b.from), func(scan func(...any) error) error {
+	return bulk.Scan(ctx, tx, fmt.Sprintf(readModelsSQL, list, len(args)+1), append(args, s.from), func(scan func(...any) error) error {
 		var (
 			model, provider, id uuid.UUID
 			name                string
@@ -263,18 +263,18 @@ func (b *basis) readModels(ctx context.Context, tx bulk.Querier, models []uuid.U
 		if err := scan(append(cells, &effectiveFrom, &p.EffectiveTo)...); err != nil {
 			return err
 		}
-		b.models[model] = namedModel{provider, name}
+		s.models[model] = namedModel{provider, name}
 		if effectiveFrom == nil {
 			return nil
 		}
 		p.ID, p.ModelID, p.EffectiveFrom = id, model, *effectiveFrom
-		b.prices[model] = append(b.prices[model], &p)
+		s.prices[model] = append(s.prices[model], &p)
 		return nil
 	})
 }
 
 // readRequests reads which of the request ids have been recorded, as far back as events are kept.
-func (b *basis) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
+func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
 	return bulk.Chunks(ids, func(some []string) error {
 		list, args := bulk.In(some)
 		return bulk.Scan(ctx, tx, "SELECT request_id FROM usage_events WHERE request_id IN "+list, args, func(scan func(...any) error) error {
@@ -282,17 +282,17 @@ func (b *basis) readRequests(ctx context.Context, tx *ent.Client, ids []string) 
 			if err := scan(&id); err != nil {
 				return err
 			}
-			b.recorded[id] = true
+			s.recorded[id] = true
 			return nil
 		})
 	})
 }
 
 // readPeriods reads those of the periods that there are and that are not known. Each statement reads all tables.
-func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, periods []period) error {
+func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, s *snapshot, periods []period) error {
 	var unread [len(ledgerTables)][]period
 	for _, p := range periods {
-		if _, known := b.periods[p]; !known {
+		if _, known := s.periods[p]; !known {
 			unread[p.table()] = append(unread[p.table()], p)
 		}
 	}
@@ -323,7 +323,7 @@ func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, b *basis, pe
 			if err := scan(cells.addresses...); err != nil {
 				return err
 			}
-			b.periods[some[i]], err = cells.read()
+			s.periods[some[i]], err = cells.read()
 			return err
 		})
 		if err != nil {

@@ -64,10 +64,10 @@ var lockLedgerSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+lockModels
 // update through Ent takes the row first, and then the pool. The batch gives way to it and begins anew with lockRows.
 const rowPatience = "20ms"
 
-// lockRows takes the rows of the pools that works need before the pools themselves, as those do who change rows past
+// lockRows takes the rows of the pools that calls need before the pools themselves, as those do who change rows past
 // the registry: the batch waits in one line with them. Every other attempt does so: a transaction takes the pool first.
-func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, works []work) error {
-	n := needsOf(works)
+func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, calls []call) error {
+	n := needsOf(calls)
 	maps.Copy(n.pools, n.providers)
 	for _, table := range []string{apikey.Table, quotagroup.Table} {
 		_, err := tx.ExecContext(ctx, "SELECT 1 FROM "+table+
@@ -83,14 +83,14 @@ func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, works []work) e
 }
 
 // lockLedger keeps others from changing the periods of the models that requests are recorded of, and the pools that
-// the works need, until the transaction ends. Models have locks of their own, so that the catalogue may change
-// meanwhile. The basis forgets the pools that somebody else has changed, and those of providers that are gone. It
+// the calls need, until the transaction ends. Models have locks of their own, so that the catalogue may change
+// meanwhile. The snapshot forgets the pools that somebody else has changed, and those of providers that are gone. It
 // returns the providers whose pools are held. SQLite has locked everything.
-func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n needs) (map[uuid.UUID]bool, error) {
+func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, s *snapshot, n needs) (map[uuid.UUID]bool, error) {
 	held, keys := maps.Clone(n.pools), map[uuid.UUID]bool{}
 	maps.Copy(held, n.providers)
 	for id := range n.keys {
-		if k := b.keys[id]; k != nil {
+		if k := s.keys[id]; k != nil {
 			held[k.Provider] = true
 		} else {
 			keys[id] = true
@@ -109,16 +109,16 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, b *basis, n n
 		if err := scan(&id, &found, &patience); err != nil {
 			return err
 		}
-		if found == nil || b.states[id] != *found {
-			b.forgetPool(id)
+		if found == nil || s.states[id] != *found {
+			s.forgetPool(id)
 		}
-		b.states[id], got[id] = state, true
+		s.states[id], got[id] = state, true
 		return nil
 	})
 	for id := range held {
 		if !got[id] {
-			b.forgetPool(id)
-			delete(b.states, id)
+			s.forgetPool(id)
+			delete(s.states, id)
 		}
 	}
 	return got, err
@@ -134,9 +134,9 @@ func texts(ids map[uuid.UUID]bool) []string {
 }
 
 // forgetPool has the pool of a provider read again.
-func (b *basis) forgetPool(id uuid.UUID) {
-	maps.DeleteFunc(b.keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == id })
-	maps.DeleteFunc(b.groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == id })
-	delete(b.pools, id)
-	delete(b.providers, id)
+func (s *snapshot) forgetPool(id uuid.UUID) {
+	maps.DeleteFunc(s.keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == id })
+	maps.DeleteFunc(s.groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == id })
+	delete(s.pools, id)
+	delete(s.providers, id)
 }
