@@ -339,14 +339,6 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 	return err
 }
 
-// commit does a call in one batch with those of others, or within the registry's transaction.
-func (r *Registry) commit(ctx context.Context, c call) error {
-	if r.inTx {
-		return r.commitWhole(ctx, []call{c})
-	}
-	return r.calls.Do(ctx, c)
-}
-
 // ObserveHeaders learns from the headers of a provider's answer what its own limits are and what is left of them:
 // x-ratelimit-*, ratelimit-*, anthropic-ratelimit-* and Retry-After. AcquireKey passes over a key of which nothing is
 // left until the provider says that it is whole again, and [KeyVerdict] shows it. Keys of a quota group share what is

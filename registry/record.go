@@ -53,6 +53,14 @@ func newQueue(r *Registry) *batch.Queue[call] {
 	return batch.New(maxBatch, maxQueue, r.db.TurnTimeout(), r.commitBatch)
 }
 
+// commit does a call in one batch with those of others, or within the registry's transaction.
+func (r *Registry) commit(ctx context.Context, c call) error {
+	if r.inTx {
+		return r.commitWhole(ctx, []call{c})
+	}
+	return r.calls.Do(ctx, c)
+}
+
 // maxSyncs is how often a commit is tried that a disk cannot sync. A server is tried until the batch's time is over.
 const maxSyncs = 3
 
