@@ -2,9 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -18,24 +15,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
-
-// newEventID returns a UUIDv7 of a request at an instant: its first 48 bits are the milliseconds and the 12 bits
-// after its version the microseconds within them, so that ids are in the order of time; the rest is random.
-func newEventID(at time.Time) uuid.UUID {
-	id := firstEventID(at)
-	binary.BigEndian.PutUint64(id[8:], rand.Uint64()>>2|1<<63) //nolint:gosec // it is no secret
-	return id
-}
-
-// firstEventID returns the least id of a request at an instant, or after it.
-func firstEventID(at time.Time) (id uuid.UUID) {
-	micros := at.UnixMicro()
-	binary.BigEndian.PutUint64(id[:], uint64(micros/1000)<<16|7<<12|uint64(micros%1000)) //nolint:gosec // from 1970 on
-	return id
-}
 
 // event is a row of usage_events.
 type event struct {
@@ -48,7 +31,7 @@ var eventColumns = slices.Concat([]string{
 	usageevent.FieldID, usageevent.FieldRequestID, usageevent.FieldAt, usageevent.FieldModelID, usageevent.FieldAPIKeyID,
 	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
-}, tokenColumns)
+}, ledger.TokenColumns)
 
 var insertEventsSQL = bulk.Statements(func(n int) string {
 	return "INSERT INTO " + usageevent.Table + " (" + strings.Join(eventColumns, ", ") + ") VALUES " +
@@ -66,7 +49,7 @@ func insertEvents(ctx context.Context, tx bulk.Execer, events []event) error {
 			}
 			args = append(args, e.id, e.RequestID, e.At, e.ModelID, e.APIKeyID, e.price, cost, string(status),
 				e.Latency.Milliseconds(), !e.Failed, e.ErrorClass, e.HTTPStatus)
-			for _, n := range inColumns(e.Tokens) {
+			for _, n := range ledger.InColumns(e.Tokens) {
 				args = append(args, n)
 			}
 		}
@@ -114,8 +97,8 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 		{fl.ModelID != uuid.Nil, usageevent.ModelID(fl.ModelID)},
 		{fl.APIKeyID != uuid.Nil, usageevent.APIKeyID(fl.APIKeyID)},
 		{fl.RequestID != "", usageevent.RequestID(fl.RequestID)},
-		{!fl.Start.IsZero(), usageevent.IDGTE(firstEventID(utc.Clamp(fl.Start)))},
-		{!fl.End.IsZero(), usageevent.IDLT(firstEventID(utc.Clamp(fl.End)))},
+		{!fl.Start.IsZero(), usageevent.IDGTE(ledger.FirstEventID(utc.Clamp(fl.Start)))},
+		{!fl.End.IsZero(), usageevent.IDLT(ledger.FirstEventID(utc.Clamp(fl.End)))},
 		{fl.Failed, usageevent.Success(false)},
 		{fl.Unpriced, usageevent.CostIsNil()},
 		{fl.After != uuid.Nil, usageevent.IDLT(fl.After)},
@@ -170,7 +153,7 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 			for ; i < len(quarters) && !quarters[i].PeriodStart.Before(from.Add(-utc.Quarter)); i++ {
 				from = quarters[i].PeriodStart
 			}
-			some, err := r.listEvents(ctx, filter, limit-len(page), usageevent.IDGTE(firstEventID(from)), usageevent.IDLT(firstEventID(to)))
+			some, err := r.listEvents(ctx, filter, limit-len(page), usageevent.IDGTE(ledger.FirstEventID(from)), usageevent.IDLT(ledger.FirstEventID(to)))
 			if err != nil {
 				return nil, err
 			}
@@ -183,7 +166,7 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 	}
 }
 
-// quarters are those in which there are such requests of the key.
+// Quarters are those in which there are such requests of the key.
 func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 	for _, condition := range []struct {
 		wanted bool
@@ -195,7 +178,7 @@ func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 		{!fl.End.IsZero(), usagequarter.PeriodStartLT(utc.Clamp(fl.End))},
 		{fl.Failed, usagequarter.ErrorCountGT(0)},
 		{fl.Unpriced, usagequarter.UnpricedCountGT(0)},
-		{fl.After != uuid.Nil, usagequarter.PeriodStartLTE(utc.Clamp(eventTime(fl.After)))},
+		{fl.After != uuid.Nil, usagequarter.PeriodStartLTE(utc.Clamp(ledger.EventTime(fl.After)))},
 	} {
 		if condition.wanted {
 			where = append(where, condition.is)
@@ -213,9 +196,4 @@ func eventDays(calls []call) (days []time.Time) {
 	}
 	slices.SortFunc(days, time.Time.Compare)
 	return slices.CompactFunc(days, time.Time.Equal)
-}
-
-// partitionName is the partition of a UTC day on PostgreSQL.
-func partitionName(day time.Time) string {
-	return fmt.Sprintf("%s_%s", usageevent.Table, day.Format("20060102"))
 }

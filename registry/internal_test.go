@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -300,7 +301,7 @@ func TestPartitionsUndone(t *testing.T) {
 		}
 		return undone
 	}), undone)
-	require.False(t, reg.partitions.has(utc.StartOfDay(reg.now())))
+	require.False(t, reg.partitions.Has(utc.StartOfDay(reg.now())))
 	require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
 }
 
@@ -321,9 +322,9 @@ func TestMemoryWrong(t *testing.T) {
 	require.NoError(t, reg.RecordUsage(t.Context(), in))
 	now = now.Add(utc.Quarter)
 	for p := range maps.Clone(reg.memory.last.periods) {
-		if p.grain == grainQuarter {
-			p.start = p.start.Add(utc.Quarter)
-			reg.memory.last.periods[p] = sums{requests: 7}
+		if p.Grain == ledger.QuarterGrain {
+			p.Start = p.Start.Add(utc.Quarter)
+			reg.memory.last.periods[p] = ledger.Sums{Requests: 7}
 		}
 	}
 	require.NoError(t, reg.RecordUsage(t.Context(), in))

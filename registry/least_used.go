@@ -19,7 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 )
 
-// Here, in period.go, snapshot.go and pool_rows.go is the SQL that is written by hand, because Ent, which builds a
+// Here, in snapshot.go, pool_rows.go and package ledger is the SQL that is written by hand, because Ent, which builds a
 // statement anew for each call, was measurably in the way: the choice of a key, and what a batch of usage and leases
 // reads and writes.
 

@@ -20,6 +20,7 @@ import (
 	entmigrate "github.com/jeffersonwarrior/modelscan/ent/migrate"
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -99,7 +100,7 @@ type mover struct {
 	source, target store.DB
 	owner          string // of the target's moveTable: whoever comes later puts its own there
 	progress       MoveProgress
-	partitions     partitions
+	partitions     ledger.Partitions
 }
 
 // moveTable marks a database that a move goes into. It has one row: the run that is at work, and
@@ -213,7 +214,7 @@ func refuseMoving(ctx context.Context, db store.DB) error {
 	return err
 }
 
-// end takes the mark away, while the source is held.
+// End takes the mark away, while the source is held.
 func (m *mover) end(ctx context.Context, source *sql.Conn) error {
 	return m.inTx(ctx, func(tx *sql.Conn) error {
 		if err := m.stillOurs(ctx, tx); err != nil {
@@ -365,7 +366,7 @@ func (m *mover) ensurePartitions(ctx context.Context, tx *sql.Conn, t movedTable
 			days = append(days, day)
 		}
 	}
-	return m.partitions.ensure(ctx, tx, days, false)
+	return m.partitions.Ensure(ctx, tx, days, false)
 }
 
 // verify reads a table of the target as a whole.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -290,9 +291,9 @@ func TestRepairInPieces(t *testing.T) {
 			_, err := other.Prune(ctx, Retention{Events: utc.Day, Quarters: utc.Day})
 			return err
 		})
-		h, err := readHorizons(ctx, reg.client)
+		h, err := ledger.ReadHorizons(ctx, reg.client)
 		require.NoError(t, err)
-		require.Zero(t, reg.Client().UsageQuarter.Query().Where(usagequarter.PeriodStartLT(h.quarters)).CountX(ctx))
+		require.Zero(t, reg.Client().UsageQuarter.Query().Where(usagequarter.PeriodStartLT(h.Quarters)).CountX(ctx))
 	})
 }
 

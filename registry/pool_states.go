@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
@@ -51,7 +52,7 @@ func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which string, 
 
 // lockLedgerSQL takes the locks of models, then the pools of providers and those of keys. It tells the triggers that
 // this transaction takes pools by itself. When all are held, it has the transaction wait no longer than that for rows.
-var lockLedgerSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+lockModelsSQL("$2")+") >= 0"+
+var lockLedgerSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+ledger.LockModelsSQL("$2")+") >= 0"+
 	" AND (SELECT set_config('modelscan.pools', $3, true)) IS NOT NULL"+
 	" AND (id = ANY(CAST(CAST($4 AS text[]) AS uuid[]))"+
 	" OR id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($5 AS text[]) AS uuid[]))))") +
@@ -100,7 +101,7 @@ func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, s *snapshot, 
 	if r.inTx { // others than batches may follow, and change other pools
 		setting, patience = "", nil
 	}
-	args := []any{state, modelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys), patience}
+	args := []any{state, ledger.ModelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys), patience}
 	got := map[uuid.UUID]bool{}
 	err := bulk.Scan(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
 		var id uuid.UUID

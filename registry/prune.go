@@ -18,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -182,11 +183,11 @@ func (p *pruner) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h, err := readHorizons(ctx, p.r.fresh)
+	h, err := ledger.ReadHorizons(ctx, p.r.fresh)
 	if err != nil {
 		return err
 	}
-	p.report.EventsFrom, p.report.QuartersFrom = h.events, h.quarters
+	p.report.EventsFrom, p.report.QuartersFrom = h.Events, h.Quarters
 	if len(left) == 0 {
 		return nil
 	}
@@ -283,8 +284,8 @@ const moveHorizonSQL = "INSERT INTO usage_horizons (part, complete_from) VALUES 
 // state of its beginning throughout must take that lock first, by LOCK TABLE usage_horizons IN ACCESS SHARE MODE.
 // SQLite shows each transaction both the horizons and the rows of one state.
 func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
-	h, err := readHorizons(ctx, p.r.fresh)
-	if err != nil || !h.events.Before(p.events) && !h.quarters.Before(p.quarters) {
+	h, err := ledger.ReadHorizons(ctx, p.r.fresh)
+	if err != nil || !h.Events.Before(p.events) && !h.Quarters.Before(p.quarters) {
 		return finished, err
 	}
 	return p.transact(ctx, func(tx *ent.Client, _ *PruneReport) (outcome, error) {
@@ -296,7 +297,7 @@ func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 		for _, to := range []struct {
 			part string
 			from time.Time
-		}{{eventsPart, p.events}, {quartersPart, p.quarters}} {
+		}{{ledger.EventsPart, p.events}, {ledger.QuartersPart, p.quarters}} {
 			if _, err := tx.ExecContext(ctx, moveHorizonSQL, to.part, to.from); err != nil {
 				return held, err
 			}
@@ -310,31 +311,31 @@ func (p *pruner) eventSteps(ctx context.Context) ([]step, error) {
 	if p.r.db.Dialect() == dialect.SQLite {
 		return []step{p.deleteEvents(uuid.Nil)}, nil
 	}
-	old, err := partitionsBefore(ctx, p.r.fresh, p.events)
-	steps, first := make([]step, 0, len(old)), firstEventID(p.events)
+	old, err := ledger.PartitionsBefore(ctx, p.r.fresh, p.events)
+	steps, first := make([]step, 0, len(old)), ledger.FirstEventID(p.events)
 	for _, part := range old {
-		if bytes.Compare(part.to[:], first[:]) <= 0 {
+		if bytes.Compare(part.To[:], first[:]) <= 0 {
 			steps = append(steps, p.dropPartition(part))
 		} else { // a month or a year, of which a part is to be kept
-			steps = append(steps, p.deleteEvents(part.from))
+			steps = append(steps, p.deleteEvents(part.From))
 		}
 	}
 	return steps, err
 }
 
-func (p *pruner) dropPartition(part partition) step {
+func (p *pruner) dropPartition(part ledger.Partition) step {
 	counted := false
 	return func(ctx context.Context) (outcome, error) {
 		if !counted { // not under the lock that keeps everybody waiting
-			if err := part.count(ctx, p.r.fresh); err != nil {
+			if err := part.Count(ctx, p.r.fresh); err != nil {
 				return held, err
 			}
 			counted = true
 		}
 		return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
-			dropped, err := part.drop(ctx, tx)
+			dropped, err := part.Drop(ctx, tx)
 			if dropped { // else another run was faster, and has counted it
-				done.Events, done.Freed = part.rows, part.bytes
+				done.Events, done.Freed = part.Rows, part.Bytes
 			}
 			return finished, err
 		})
@@ -345,7 +346,7 @@ func (p *pruner) dropPartition(part partition) step {
 func (p *pruner) deleteEvents(from uuid.UUID) step {
 	return func(ctx context.Context) (outcome, error) {
 		return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
-			some, result := usageevent.And(usageevent.IDGTE(from), usageevent.IDLT(firstEventID(p.events))), finished
+			some, result := usageevent.And(usageevent.IDGTE(from), usageevent.IDLT(ledger.FirstEventID(p.events))), finished
 			last, err := tx.UsageEvent.Query().Where(some).Order(usageevent.ByID()).Offset(pruneRows - 1).FirstID(ctx)
 			switch {
 			case err == nil:
@@ -382,7 +383,7 @@ func (p *pruner) quarterSteps(ctx context.Context) (steps []step, err error) {
 func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, error) {
 	return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
 		if p.r.db.Dialect() == dialect.Postgres { // the part of lockLedger that keeps others from a model's periods
-			if err := lockModels(ctx, tx, []uuid.UUID{model}); err != nil {
+			if err := ledger.LockModels(ctx, tx, []uuid.UUID{model}); err != nil {
 				return held, err
 			}
 		}
@@ -413,7 +414,7 @@ func (p *pruner) countLeft(ctx context.Context) error {
 		query string
 		until any
 	}{
-		{&p.report.EventsLeft, "SELECT count(*) FROM usage_events WHERE id < $1", firstEventID(p.events)},
+		{&p.report.EventsLeft, "SELECT count(*) FROM usage_events WHERE id < $1", ledger.FirstEventID(p.events)},
 		{&p.report.QuartersLeft, "SELECT (SELECT count(*) FROM usage_quarters WHERE period_start < $1)" +
 			" + (SELECT count(*) FROM usage_total_quarters WHERE period_start < $1)", p.quarters},
 		{&p.report.KeyEventsLeft, "SELECT count(*) FROM audit_log WHERE automatic AND at < $1", p.keyEvents},

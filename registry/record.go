@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 
 	"entgo.io/ent/dialect"
@@ -166,14 +167,14 @@ func (r *Registry) commitTx(ctx context.Context, calls []call, judge func(verdic
 			stale = true
 			continue
 		}
-		if overtaken < len(calls) && strings.HasSuffix(store.DuplicateOf(err), requestIndex) {
+		if overtaken < len(calls) && strings.HasSuffix(store.DuplicateOf(err), ledger.RequestIndex) {
 			overtaken++ // each attempt finds at least one request more
 			continue
 		}
 		if !store.IsNoPartition(err) {
 			return err
 		}
-		r.partitions.forget()
+		r.partitions.Forget()
 	}
 }
 
@@ -194,7 +195,7 @@ func (r *Registry) applyAll(ctx context.Context, tx *ent.Client, s *snapshot, ca
 	if err := r.readSnapshot(ctx, tx, s, calls); err != nil {
 		return nil, err
 	}
-	errs, e := make([]error, len(calls)), changes{periods: make(map[period]sums, 2*len(calls)+2)}
+	errs, e := make([]error, len(calls)), changes{periods: make(map[ledger.Period]ledger.Sums, 2*len(calls)+2)}
 	for i := range calls {
 		if calls[i].acquire != nil { // what ends gives way to what begins
 			continue
@@ -221,13 +222,13 @@ func (r *Registry) applyAll(ctx context.Context, tx *ent.Client, s *snapshot, ca
 			return nil, err
 		}
 	}
-	all := sortedPeriods(e.periods)
-	if err := r.readPeriods(ctx, tx, s, all); err != nil {
+	all := ledger.Sorted(e.periods)
+	if err := ledger.Read(ctx, tx, r.db.Dialect(), all, s.periods); err != nil {
 		return nil, err
 	}
 	for _, p := range all {
 		total, known := s.periods[p] // zero: it is new
-		if err := total.merge(e.periods[p]); err != nil {
+		if err := total.Merge(e.periods[p]); err != nil {
 			return nil, err
 		}
 		s.periods[p] = total
@@ -275,10 +276,10 @@ func (r *Registry) writeChanges(ctx context.Context, tx *ent.Client, s *snapshot
 	if err := insertEvents(ctx, to, e.events); err != nil {
 		return err
 	}
-	if err := writePeriods(ctx, to, e.added, s.periods); err != nil {
+	if err := ledger.Write(ctx, to, e.added, s.periods); err != nil {
 		return err
 	}
-	if err := updatePeriods(ctx, to, r.db.Dialect(), e.changed, s.periods); err != nil {
+	if err := ledger.Update(ctx, to, r.db.Dialect(), e.changed, s.periods); err != nil {
 		return err
 	}
 	if err := insertLeases(ctx, to, e.leases); err != nil {
@@ -320,7 +321,7 @@ func (r *Registry) prepareEvents(ctx context.Context, tx *ent.Client, calls []ca
 	if slices.ContainsFunc(days, today.Equal) {
 		days = append(days, today.Add(utc.Day))
 	}
-	if err := r.partitions.ensure(ctx, tx, days, r.inTx); err != nil {
+	if err := r.partitions.Ensure(ctx, tx, days, r.inTx); err != nil {
 		return err
 	}
 	named, alone := false, !utc.StartOfDay(now.Add(-midnight)).Equal(utc.StartOfDay(now.Add(midnight)))
@@ -347,12 +348,12 @@ func (r *record) records() bool { return r.id != uuid.Nil }
 // changes are what the calls of a batch add to the ledger and the pool.
 type changes struct {
 	events  []event
-	periods map[period]sums // what is added to them
-	added   []period        // those that are new, in their order
-	changed []period        // the others
-	leases  []*pool.Lease   // to be inserted
-	expired []*pool.Lease   // likewise, among those that have expired
-	refused []uuid.UUID     // leases whose end was refused
+	periods map[ledger.Period]ledger.Sums // what is added to them
+	added   []ledger.Period               // those that are new, in their order
+	changed []ledger.Period               // the others
+	leases  []*pool.Lease                 // to be inserted
+	expired []*pool.Lease                 // likewise, among those that have expired
+	refused []uuid.UUID                   // leases whose end was refused
 	audits  []actorEntries
 }
 
@@ -425,12 +426,11 @@ func (s *snapshot) record(rec *record, lease *pool.Lease, e *changes) error {
 // addToPeriods adds an event to the four periods that it is counted in.
 func (e *changes) addToPeriods(added event) error {
 	one := added.sums()
-	quarterly := period{added.ModelID, added.APIKeyID, added.price, grainQuarter, added.At.Truncate(utc.Quarter)}
-	daily := quarterly
-	daily.grain, daily.start = grainDay, added.At.Truncate(utc.Day)
-	for _, p := range []period{quarterly, daily, quarterly.total(), daily.total()} {
+	quarterly := ledger.QuarterOf(added.ModelID, added.APIKeyID, added.price, added.At)
+	daily := quarterly.Day()
+	for _, p := range []ledger.Period{quarterly, daily, quarterly.Total(), daily.Total()} {
 		s := e.periods[p]
-		if err := s.merge(one); err != nil {
+		if err := s.Merge(one); err != nil {
 			return err
 		}
 		e.periods[p] = s
@@ -438,13 +438,13 @@ func (e *changes) addToPeriods(added event) error {
 	return nil
 }
 
-// sums are the event as the sums of a period with nothing else.
-func (e event) sums() sums {
-	s := sums{
-		requests: 1, errors: count(e.Failed), unpriced: count(e.cost == nil),
-		tokens: inColumns(e.Tokens), cost: value(e.cost), latency: e.Latency.Milliseconds(),
+// Sums are the event as the sums of a period with nothing else.
+func (e event) sums() ledger.Sums {
+	s := ledger.Sums{
+		Requests: 1, Errors: count(e.Failed), Unpriced: count(e.cost == nil),
+		Tokens: ledger.InColumns(e.Tokens), Cost: value(e.cost), Latency: e.Latency.Milliseconds(),
 	}
-	s.histogram.Add(s.latency)
+	s.Histogram.Add(s.Latency)
 	return s
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/migrate"
@@ -35,7 +36,7 @@ type Registry struct {
 	// calls queues what is to be recorded, acquired and ended together; nil within a transaction.
 	calls      *batch.Queue[call]
 	memory     *memory // nil within a transaction
-	partitions *partitions
+	partitions *ledger.Partitions
 	vault      *vault
 	waiters    *waiters
 	expiries   *expiries
@@ -85,7 +86,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(partitions),
+	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(ledger.Partitions),
 		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, expiries: new(expiries), names: new(modelNames), strategy: cfg.strategy, classify: cfg.classify,
 		pieceRows: pieceRows, mostRetryAfter: cfg.mostRetryAfter}
 	r.fresh = r.client

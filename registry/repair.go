@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 )
 
 // LedgerRepair is what RepairLedger has done.
@@ -96,9 +97,9 @@ func (done *repair) leave(left ...Difference) {
 
 // mend is a row that is not what it must be.
 type mend struct {
-	period
-	was  *ledgerRow // in its place; nil: it is missing
-	want sums       // without requests: there must be no row
+	ledger.Period
+	was  *ledgerRow  // in its place; nil: it is missing
+	want ledger.Sums // without requests: there must be no row
 }
 
 // mending is what is to be mended, in pieces, and what is left of a day.
@@ -113,34 +114,26 @@ type mendingPiece struct {
 	mends []mend
 }
 
-// place names a row as its table does: the price says of which model it is, and who records goes by that.
-func (p period) place() period {
-	if !p.isTotal() {
-		p.model = uuid.Nil
-	}
-	return p
-}
-
 // newMending returns what is to be done about a day, in pieces of up to some rows.
 func newMending(d *ledgerDay, most int) mending {
 	m := mending{left: d.found}
-	there := make(map[period]*ledgerRow, len(d.rows))
+	there := make(map[ledger.Period]*ledgerRow, len(d.rows))
 	for p, row := range d.rows {
-		there[p.place()] = row
+		there[p.Place()] = row
 	}
-	mends := map[period]mend{}
-	d.judge(func(p period, v verdict) {
+	mends := map[ledger.Period]mend{}
+	d.judge(func(p ledger.Period, v verdict) {
 		mendable, left := d.compare(p, v)
 		m.left = append(m.left, left...)
 		// In one place a row can be missing, and another one be that names another model.
-		if at := p.place(); len(mendable) > 0 && v.want.requests >= mends[at].want.requests {
+		if at := p.Place(); len(mendable) > 0 && v.want.Requests >= mends[at].want.Requests {
 			mends[at] = mend{p, there[at], v.want}
 		}
 	})
 	byModel := map[uuid.UUID][]mend{}
 	for _, x := range mends {
-		of := x.model
-		if price := d.prices[x.price]; price != nil {
+		of := x.Model
+		if price := d.prices[x.Price]; price != nil {
 			of = price.ModelID
 		}
 		byModel[of] = append(byModel[of], x)
@@ -156,7 +149,7 @@ func newMending(d *ledgerDay, most int) mending {
 // repairAttempts is how often a day is read in which others change rows otherwise than by recording.
 const repairAttempts = 10
 
-// day mends a day that has been read. It is read again if others have changed what is to be mended.
+// Day mends a day that has been read. It is read again if others have changed what is to be mended.
 func (done *repair) day(ctx context.Context, d *ledgerDay) error {
 	for attempt := 1; ; attempt++ {
 		m := newMending(d, done.l.r.pieceRows)
@@ -201,74 +194,75 @@ func (done *repair) mend(ctx context.Context, d *ledgerDay, pieces []mendingPiec
 // piece mends rows of a model and a day, or returns errStale.
 func (done *repair) piece(ctx context.Context, tx *ent.Client, d *ledgerDay, piece mendingPiece) error {
 	if done.l.r.db.Dialect() == dialect.Postgres {
-		if err := lockModels(ctx, tx, []uuid.UUID{piece.model}); err != nil {
+		if err := ledger.LockModels(ctx, tx, []uuid.UUID{piece.model}); err != nil {
 			return err
 		}
 	}
-	h, err := readHorizons(ctx, tx) // from now on they are not moved
+	h, err := ledger.ReadHorizons(ctx, tx) // from now on they are not moved
 	if err != nil {
 		return err
 	}
-	if !h.events.Equal(d.events) || !h.quarters.Equal(d.quarters) {
+	if !h.Events.Equal(d.Events) || !h.Quarters.Equal(d.Quarters) {
 		return bulk.ErrStale
 	}
 	now, err := done.now(ctx, tx, piece.mends)
 	if err != nil {
 		return err
 	}
-	write := map[period]sums{}
+	write := map[ledger.Period]ledger.Sums{}
 	for _, x := range piece.mends {
-		s, there := now[x.period]
+		s, there := now[x.Period]
 		if s, ok := x.onto(s, there); !ok {
 			return bulk.ErrStale
-		} else if s.requests > 0 {
-			write[x.period] = s
+		} else if s.Requests > 0 {
+			write[x.Period] = s
 		}
 	}
 	// The columns that name a row may be wrong too: it is removed, and written anew. So another repair sees that it was.
 	if err := removeRows(ctx, tx, piece.mends); err != nil {
 		return err
 	}
-	return writePeriods(ctx, tx, sortedPeriods(write), write)
+	return ledger.Write(ctx, tx, ledger.Sorted(write), write)
 }
 
 // now reads what is in the places of rows, as far as it can be read: as those do who record.
-func (done *repair) now(ctx context.Context, tx *ent.Client, mends []mend) (map[period]sums, error) {
-	s, periods := newSnapshot(time.Time{}), make([]period, 0, len(mends))
+func (done *repair) now(ctx context.Context, tx *ent.Client, mends []mend) (map[ledger.Period]ledger.Sums, error) {
+	engine, found, periods := done.l.r.db.Dialect(), map[ledger.Period]ledger.Sums{}, make([]ledger.Period, 0, len(mends))
 	for _, x := range mends {
 		if x.was == nil || !x.was.lost {
-			periods = append(periods, x.period)
+			periods = append(periods, x.Period)
 			continue
 		}
 		// What fails otherwise than by what is in the row fails again.
-		if one := newSnapshot(time.Time{}); done.l.r.readPeriods(ctx, tx, one, []period{x.period}) == nil {
-			maps.Copy(s.periods, one.periods)
+		one := map[ledger.Period]ledger.Sums{}
+		if ledger.Read(ctx, tx, engine, []ledger.Period{x.Period}, one) == nil {
+			maps.Copy(found, one)
 		}
 	}
-	return s.periods, done.l.r.readPeriods(ctx, tx, s, periods)
+	return found, ledger.Read(ctx, tx, engine, periods, found)
 }
 
 // onto returns what a row must be, given what it is now: what was recorded since it was read is added. It is not ok if
 // the row was changed in another way.
-func (x mend) onto(now sums, there bool) (s sums, ok bool) {
+func (x mend) onto(now ledger.Sums, there bool) (s ledger.Sums, ok bool) {
 	if x.was == nil || x.was.lost { // nobody can have added to it
 		return x.want, !there
 	}
-	return now, there && now.subtract(x.was.sums) && now.merge(x.want) == nil
+	return now, there && now.Subtract(x.was.Sums) && now.Merge(x.want) == nil
 }
 
 // removeRows removes rows that were read, or returns errStale if one is gone.
 func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
-	for i, t := range ledgerTables {
+	for i, t := range ledger.Tables {
 		var ids []uuid.UUID
 		for _, x := range mends {
-			if x.was != nil && x.table() == i {
+			if x.was != nil && x.Table() == i {
 				ids = append(ids, x.was.id)
 			}
 		}
 		err := bulk.Chunks(ids, func(some []uuid.UUID) error {
 			list, args := bulk.In(some)
-			result, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE id IN "+list, args...)
+			result, err := tx.ExecContext(ctx, "DELETE FROM "+t.Name+" WHERE id IN "+list, args...)
 			if err != nil {
 				return err
 			}
@@ -284,13 +278,13 @@ func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
 	return nil
 }
 
-// count counts rows that were mended.
+// Count counts rows that were mended.
 func (done *repair) count(mends []mend) {
 	for _, x := range mends {
 		switch {
-		case x.isTotal():
+		case x.IsTotal():
 			done.Totals++
-		case x.grain == grainDay:
+		case x.Grain == ledger.DayGrain:
 			done.Days++
 		default:
 			done.Quarters++

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/calendar"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -110,7 +111,7 @@ func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow
 		return nil, translate(ctx, op, err)
 	}
 	var rows []ReportRow
-	err := r.steadily(ctx, func(h horizons) (err error) {
+	err := r.steadily(ctx, func(h ledger.Horizons) (err error) {
 		rows, err = r.report(ctx, in, h)
 		return err
 	})
@@ -119,36 +120,36 @@ func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow
 
 // steadily calls read until the horizons that it goes by are those at its end: whoever removes quarters moves them
 // first.
-func (r *Registry) steadily(ctx context.Context, read func(horizons) error) error {
-	h, err := readHorizons(ctx, r.client)
+func (r *Registry) steadily(ctx context.Context, read func(ledger.Horizons) error) error {
+	h, err := ledger.ReadHorizons(ctx, r.client)
 	for err == nil {
 		if err = read(h); err != nil {
 			break
 		}
 		before := h
-		if h, err = readHorizons(ctx, r.client); err == nil && h.quarters.Equal(before.quarters) {
+		if h, err = ledger.ReadHorizons(ctx, r.client); err == nil && h.Quarters.Equal(before.Quarters) {
 			return nil
 		}
 	}
 	return err
 }
 
-func (r *Registry) report(ctx context.Context, in ReportInput, h horizons) (_ []ReportRow, err error) {
+func (r *Registry) report(ctx context.Context, in ReportInput, h ledger.Horizons) (_ []ReportRow, err error) {
 	p, err := newReport(ctx, in, h, r.now())
 	if err != nil {
 		return nil, err
 	}
-	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.quarters) {
-		return nil, fmt.Errorf("%w: before %s there are only days", ErrInvalidData, h.quarters.Format(time.RFC3339))
+	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.Quarters) {
+		return nil, fmt.Errorf("%w: before %s there are only days", ErrInvalidData, h.Quarters.Format(time.RFC3339))
 	}
 	if p.models, err = r.reportModels(ctx, in); err != nil {
 		return nil, err
 	}
-	q := periodQuery{
-		totals: in.APIKeyID == uuid.Nil && !slices.Contains(in.By, ByKey),
-		model:  in.ModelID, provider: in.ProviderID, family: in.FamilyID, key: in.APIKeyID,
+	q := ledger.Query{
+		Totals: in.APIKeyID == uuid.Nil && !slices.Contains(in.By, ByKey),
+		Model:  in.ModelID, Provider: in.ProviderID, Family: in.FamilyID, Key: in.APIKeyID,
 	}
-	if err := r.eachPeriod(ctx, q, parts(p.start, p.end, p.cuts), p.add); err != nil {
+	if err := ledger.Each(ctx, r.client, r.db.Dialect(), q, ledger.Parts(p.start, p.end, p.cuts), p.add); err != nil {
 		return nil, err
 	}
 	rows, err := p.rows(ctx)
@@ -213,16 +214,16 @@ func compareGroups(a, b group) int {
 // report is a report that is being made.
 type report struct {
 	ReportInput
-	horizons
+	ledger.Horizons
 	start, end time.Time
 	cuts       []time.Time
 	models     map[string]group
 
-	sums   map[reportCell]*sums
+	sums   map[reportCell]*ledger.Sums
 	byKey  bool
 	keys   map[string]uuid.UUID
 	cached struct { // the step of the last row, which is often that of the next
-		grain      grain
+		grain      ledger.Grain
 		from, step time.Time
 	}
 }
@@ -232,10 +233,10 @@ type reportCell struct {
 	group
 }
 
-func newReport(ctx context.Context, in ReportInput, h horizons, now time.Time) (*report, error) {
+func newReport(ctx context.Context, in ReportInput, h ledger.Horizons, now time.Time) (*report, error) {
 	p := &report{
-		ReportInput: in, horizons: h, start: h.widen(in.Start, utc.Floor), end: h.widen(in.End, utc.Ceil),
-		sums: map[reportCell]*sums{}, keys: map[string]uuid.UUID{}, byKey: slices.Contains(in.By, ByKey),
+		ReportInput: in, Horizons: h, start: h.Widen(in.Start, utc.Floor), end: h.Widen(in.End, utc.Ceil),
+		sums: map[reportCell]*ledger.Sums{}, keys: map[string]uuid.UUID{}, byKey: slices.Contains(in.By, ByKey),
 	}
 	if in.Step == "" {
 		return p, nil
@@ -249,7 +250,7 @@ func newReport(ctx context.Context, in ReportInput, h horizons, now time.Time) (
 		next = func(at time.Time) time.Time { return at.Add(utc.Day / 2).Truncate(utc.Day).Add(utc.Day / 2) } // noon
 	}
 	until := utc.Min(p.end, utc.Ceil(now.Add(maxAhead+utc.Day), utc.Day))
-	for at := next(utc.Max(p.start, h.quarters)); at.Before(until); at = next(at) {
+	for at := next(utc.Max(p.start, h.Quarters)); at.Before(until); at = next(at) {
 		p.cuts = append(p.cuts, at)
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -275,33 +276,33 @@ func (p *report) step(t time.Time) (begin, end time.Time) {
 // covered returns the instant from which on what is counted in a step begins, given the step's: of whole days, where
 // there is nothing else, those whose noon lies in it.
 func (p *report) covered(step time.Time) time.Time {
-	if step.Before(p.quarters) {
+	if step.Before(p.Quarters) {
 		step = utc.Ceil(step.Add(-utc.Day/2), utc.Day)
 	}
 	return utc.Min(utc.Max(step, p.start), p.end)
 }
 
 // add counts a row.
-func (p *report) add(row periodRow) error {
-	g, ok := p.models[row.model]
+func (p *report) add(row ledger.Row) error {
+	g, ok := p.models[row.Model]
 	if !ok {
 		return nil // it was created since
 	}
 	if p.byKey {
-		if g.key, ok = p.keys[row.key]; !ok {
-			id, err := uuid.Parse(row.key)
+		if g.key, ok = p.keys[row.Key]; !ok {
+			id, err := uuid.Parse(row.Key)
 			if err != nil {
 				return fmt.Errorf("%w: api_key_id: %w", ErrCorrupt, err)
 			}
-			g.key, p.keys[row.key] = id, id
+			g.key, p.keys[row.Key] = id, id
 		}
 	}
-	if p.cached.grain != row.grain || !p.cached.from.Equal(row.start) {
-		at := row.start
-		if row.grain == grainDay && at.Before(p.quarters) {
+	if p.cached.grain != row.Grain || !p.cached.from.Equal(row.Start) {
+		at := row.Start
+		if row.Grain == ledger.DayGrain && at.Before(p.Quarters) {
 			at = at.Add(utc.Day / 2)
 		}
-		p.cached.grain, p.cached.from = row.grain, row.start
+		p.cached.grain, p.cached.from = row.Grain, row.Start
 		p.cached.step, _ = p.step(at)
 	}
 	cell := reportCell{p.cached.step.Unix(), g}
@@ -310,17 +311,17 @@ func (p *report) add(row periodRow) error {
 		if len(p.sums) == MaxReportRows {
 			return tooManyRows()
 		}
-		s = new(sums)
+		s = new(ledger.Sums)
 		p.sums[cell] = s
 	}
-	return row.addTo(s)
+	return row.AddTo(s)
 }
 
 func tooManyRows() error {
 	return fmt.Errorf("%w: the report would have more than %d rows", ErrInvalidData, MaxReportRows)
 }
 
-// rows returns what was counted, in order.
+// Rows returns what was counted, in order.
 func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 	if p.FillGaps {
 		if err := p.fill(ctx); err != nil {
@@ -340,7 +341,7 @@ func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 		rows = append(rows, ReportRow{
 			Start: p.covered(begin).In(p.Location), End: p.covered(end).In(p.Location),
 			ProviderID: c.provider, FamilyID: c.family, ModelID: c.model, APIKeyID: c.key,
-			UsageFigures: p.sums[c].figures(),
+			UsageFigures: figuresOf(p.sums[c]),
 		})
 	}
 	return rows, nil
@@ -370,7 +371,7 @@ func (p *report) fill(ctx context.Context) error {
 		}
 		for g := range groups {
 			if c := (reportCell{begin.Unix(), g}); p.sums[c] == nil {
-				p.sums[c] = new(sums)
+				p.sums[c] = new(ledger.Sums)
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -93,23 +94,23 @@ func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price)
 }
 
 // move prices usage at the price of its time. Moved is false when it stays as it is.
-func (p *repricing) move(from uuid.UUID, start, end time.Time, s sums) (to uuid.UUID, cost money.USD, moved bool, err error) {
+func (p *repricing) move(from uuid.UUID, start, end time.Time, s ledger.Sums) (to uuid.UUID, cost money.USD, moved bool, err error) {
 	q := p.target(from, start, end)
-	if q == nil || p.unpricedAlone && s.unpriced == 0 {
-		p.piece.StillUnpriced += s.unpriced
+	if q == nil || p.unpricedAlone && s.Unpriced == 0 {
+		p.piece.StillUnpriced += s.Unpriced
 		return uuid.Nil, 0, false, nil
 	}
-	known, err := costOf(s.meters(), RatesOf(q))
+	known, err := costOf(s.Meters(), RatesOf(q))
 	if err != nil {
 		return uuid.Nil, 0, false, err
 	}
 	if known == nil {
-		p.piece.StillUnpriced += s.unpriced
+		p.piece.StillUnpriced += s.Unpriced
 		return uuid.Nil, 0, false, nil
 	}
-	p.piece.Requests += s.requests
-	p.piece.Priced += s.unpriced
-	if p.piece.Before, err = money.Sum(p.piece.Before, s.cost); err == nil {
+	p.piece.Requests += s.Requests
+	p.piece.Priced += s.Unpriced
+	if p.piece.Before, err = money.Sum(p.piece.Before, s.Cost); err == nil {
 		p.piece.After, err = money.Sum(p.piece.After, *known)
 	}
 	if err != nil {

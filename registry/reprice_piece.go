@@ -19,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -39,7 +40,7 @@ type repricing struct {
 
 	piece RepriceReport
 	most  int // rows of the piece
-	horizons
+	ledger.Horizons
 	prices map[uuid.UUID]*ent.Price // of the model
 }
 
@@ -78,11 +79,11 @@ func (r *Registry) repriceOnce(ctx context.Context, op string, dry bool, piece f
 // repricePiece prices some thousand events and periods anew, and records in the audit trail what became of them.
 func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricing) (err error) {
 	if r.db.Dialect() == dialect.Postgres && !p.dry {
-		if err := lockModels(ctx, tx, []uuid.UUID{p.model}); err != nil {
+		if err := ledger.LockModels(ctx, tx, []uuid.UUID{p.model}); err != nil {
 			return err
 		}
 	}
-	if p.horizons, err = readHorizons(ctx, tx); err != nil {
+	if p.Horizons, err = ledger.ReadHorizons(ctx, tx); err != nil {
 		return err
 	}
 	all, err := tx.Price.Query().Where(price.ModelID(p.model)).All(ctx)
@@ -93,9 +94,9 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	for _, q := range all {
 		p.prices[q.ID] = q
 	}
-	p.at = utc.Max(p.at, p.widen(p.start, utc.Floor))
+	p.at = utc.Max(p.at, p.Widen(p.start, utc.Floor))
 	if p.report.End.IsZero() {
-		p.report.Start, p.report.End = p.at, p.widen(p.end, utc.Ceil)
+		p.report.Start, p.report.End = p.at, p.Widen(p.end, utc.Ceil)
 	}
 	p.piece = RepriceReport{Start: p.at}
 	p.most = r.pieceRows
@@ -137,7 +138,7 @@ func (report *RepriceReport) add(piece RepriceReport) (err error) {
 
 // repriceStep prices what comes next on one UTC day anew, from the finest that there is: events, quarters or the day.
 func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing) (rows int, err error) {
-	end := p.widen(p.end, utc.Ceil)
+	end := p.Widen(p.end, utc.Ceil)
 	days := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model),
 		usagetotal.PeriodStartGTE(utc.StartOfDay(p.at)), usagetotal.PeriodStartLT(end))
 	if p.unpricedAlone {
@@ -158,11 +159,11 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 	}
 	until, m := utc.Min(start.Add(utc.Day), end), newMoves()
 	switch {
-	case start.Before(p.quarters):
+	case start.Before(p.Quarters):
 		p.at = start
-		rows, err = p.moveRows(ctx, tx, m, ledgerTables[dayTable], start.Add(utc.Day))
-	case p.at.Before(p.events):
-		rows, err = p.moveQuarters(ctx, tx, m, utc.Min(until, p.events))
+		rows, err = p.moveRows(ctx, tx, m, ledger.Tables[dayTable], start.Add(utc.Day))
+	case p.at.Before(p.Events):
+		rows, err = p.moveQuarters(ctx, tx, m, utc.Min(until, p.Events))
 	default:
 		rows, err = p.moveEvents(ctx, tx, m, until)
 	}
@@ -173,35 +174,35 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 }
 
 const (
-	quarterTable = 0 // of ledgerTables
+	quarterTable = 0 // of ledger.Tables
 	dayTable     = 1
 )
 
 // moves are usage that moves from one price to another.
 type moves struct {
-	less, more map[period]sums // what is taken from periods, and what is added to them
-	whole      map[period]sums // what some of those must be before, but for histograms
-	events     [][]any         // price, cost, status and id
+	less, more map[ledger.Period]ledger.Sums // what is taken from periods, and what is added to them
+	whole      map[ledger.Period]ledger.Sums // what some of those must be before, but for histograms
+	events     [][]any                       // price, cost, status and id
 }
 
 func newMoves() *moves {
-	return &moves{less: map[period]sums{}, more: map[period]sums{}, whole: map[period]sums{}}
+	return &moves{less: map[ledger.Period]ledger.Sums{}, more: map[ledger.Period]ledger.Sums{}, whole: map[ledger.Period]ledger.Sums{}}
 }
 
 // move moves usage out of a period into that of another price, and likewise within their totals.
-func (m *moves) move(from period, was sums, to uuid.UUID, is sums) error {
+func (m *moves) move(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
 	p := from
-	p.price = to
+	p.Price = to
 	for _, one := range []struct {
-		of map[period]sums
-		period
-		sums
-	}{{m.less, from, was}, {m.less, from.total(), was}, {m.more, p, is}, {m.more, p.total(), is}} {
-		s := one.of[one.period]
-		if err := s.merge(one.sums); err != nil {
+		of map[ledger.Period]ledger.Sums
+		ledger.Period
+		ledger.Sums
+	}{{m.less, from, was}, {m.less, from.Total(), was}, {m.more, p, is}, {m.more, p.Total(), is}} {
+		s := one.of[one.Period]
+		if err := s.Merge(one.Sums); err != nil {
 			return err
 		}
-		one.of[one.period] = s
+		one.of[one.Period] = s
 	}
 	return nil
 }
@@ -211,8 +212,8 @@ const ofModelIn = " WHERE model_id = $1 AND period_start >= $2 AND period_start 
 
 // moveQuarters moves the next quarters that begin before an instant.
 func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
-	t := ledgerTables[quarterTable]
-	query := "SELECT period_start FROM " + t.name + ofModelIn + " ORDER BY period_start LIMIT 1 OFFSET $4"
+	t := ledger.Tables[quarterTable]
+	query := "SELECT period_start FROM " + t.Name + ofModelIn + " ORDER BY period_start LIMIT 1 OFFSET $4"
 	args := []any{p.model, p.at, until, min(p.most, pieceRows)}
 	err := bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
 		var next time.Time
@@ -230,48 +231,42 @@ func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, 
 
 // moveRows moves the periods of a table that begin before an instant. Quarters are in their days as well.
 func (p *repricing) moveRows(
-	ctx context.Context, tx *ent.Client, m *moves, t *ledgerTable, until time.Time,
+	ctx context.Context, tx *ent.Client, m *moves, t *ledger.Table, until time.Time,
 ) (rows int, err error) {
-	of := period{model: p.model, grain: t.grain}
-	cells := newSumCells(&of.key, &of.price, &of.start)
-	query := "SELECT api_key_id, price_id, period_start, " + strings.Join(sumColumns, ", ") + " FROM " + t.name + ofModelIn
+	of := ledger.Period{Model: p.model, Grain: t.Grain}
+	cells := ledger.NewCells(&of.Key, &of.Price, &of.Start)
+	query := "SELECT api_key_id, price_id, period_start, " + strings.Join(ledger.SumColumns, ", ") + " FROM " + t.Name + ofModelIn
 	err = bulk.Scan(ctx, tx, query, []any{p.model, p.at, until}, func(scan func(...any) error) error {
-		if err := scan(cells.addresses...); err != nil {
+		if err := scan(cells.Addresses...); err != nil {
 			return err
 		}
 		rows++
-		of.start = utc.Of(of.start)
-		was, err := cells.read()
+		of.Start = utc.Of(of.Start)
+		was, err := cells.Read()
 		if err != nil {
 			return err
 		}
-		to, cost, moved, err := p.move(of.price, of.start, of.end(), was)
+		to, cost, moved, err := p.move(of.Price, of.Start, of.End(), was)
 		if err != nil || !moved {
 			return err
 		}
 		is := was
-		is.cost, is.unpriced = cost, 0
-		if err := m.move(of, was, to, is); err != nil || t.grain == grainDay {
+		is.Cost, is.Unpriced = cost, 0
+		if err := m.move(of, was, to, is); err != nil || t.Grain == ledger.DayGrain {
 			return err
 		}
-		return m.move(of.day(), was, to, is)
+		return m.move(of.Day(), was, to, is)
 	})
 	p.at = until
 	return rows, err
 }
 
-// day returns the UTC day of a quarter.
-func (p period) day() period {
-	p.grain, p.start = grainDay, utc.StartOfDay(p.start)
-	return p
-}
-
 // moveEvents moves the next events before an instant: those of whole quarters, unless there are very many in one.
 func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
-	page := tx.UsageEvent.Query().Where(usageevent.ModelID(p.model), usageevent.IDLT(firstEventID(until)))
+	page := tx.UsageEvent.Query().Where(usageevent.ModelID(p.model), usageevent.IDLT(ledger.FirstEventID(until)))
 	whole := p.after == uuid.Nil
 	if whole {
-		page.Where(usageevent.IDGTE(firstEventID(p.at)))
+		page.Where(usageevent.IDGTE(ledger.FirstEventID(p.at)))
 	} else {
 		page.Where(usageevent.IDGT(p.after))
 	}
@@ -308,11 +303,11 @@ func (p *repricing) moveEvent(m *moves, e *ent.UsageEvent, whole bool) error {
 	if err != nil {
 		return err
 	}
-	of := period{e.ModelID, e.APIKeyID, e.PriceID, grainQuarter, e.At.Truncate(utc.Quarter)}
+	of := ledger.QuarterOf(e.ModelID, e.APIKeyID, e.PriceID, e.At)
 	if whole {
-		for _, q := range []period{of, of.total()} {
+		for _, q := range []ledger.Period{of, of.Total()} {
 			s := m.whole[q]
-			if err := s.mergeNumbers(&was); err != nil {
+			if err := s.MergeNumbers(&was); err != nil {
 				return err
 			}
 			m.whole[q] = s
@@ -323,25 +318,25 @@ func (p *repricing) moveEvent(m *moves, e *ent.UsageEvent, whole bool) error {
 		return err
 	}
 	is := was
-	is.cost, is.unpriced = cost, 0
+	is.Cost, is.Unpriced = cost, 0
 	m.events = append(m.events, []any{to, int64(cost), string(usageevent.CostStatusRepriced), e.ID})
 	if err := m.move(of, was, to, is); err != nil {
 		return err
 	}
-	return m.move(of.day(), was, to, is)
+	return m.move(of.Day(), was, to, is)
 }
 
 // eventSums are an event as the sums of a period with nothing else.
-func eventSums(e *ent.UsageEvent) (sums, error) {
+func eventSums(e *ent.UsageEvent) (ledger.Sums, error) {
 	if e.LatencyMs < 0 || e.LatencyMs > latency.Max {
-		return sums{}, fmt.Errorf("%w: latency_ms", ErrCorrupt)
+		return ledger.Sums{}, fmt.Errorf("%w: latency_ms", ErrCorrupt)
 	}
-	s := sums{
-		requests: 1, errors: count(!e.Success), unpriced: count(e.Cost == nil),
-		cost: value[money.USD](e.Cost), latency: e.LatencyMs,
-		tokens: [5]int64{e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens},
+	s := ledger.Sums{
+		Requests: 1, Errors: count(!e.Success), Unpriced: count(e.Cost == nil),
+		Cost: value[money.USD](e.Cost), Latency: e.LatencyMs,
+		Tokens: [5]int64{e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens},
 	}
-	s.histogram.Add(e.LatencyMs)
+	s.Histogram.Add(e.LatencyMs)
 	return s, nil
 }
 
@@ -352,30 +347,30 @@ var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID, slices.Concat(
 
 // apply writes what moves, unless it is to be seen only whether that can be done.
 func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
-	touched := make(map[period]sums, len(m.less)+len(m.more))
+	touched := make(map[ledger.Period]ledger.Sums, len(m.less)+len(m.more))
 	for p := range m.less {
-		touched[p] = sums{}
+		touched[p] = ledger.Sums{}
 	}
 	for p := range m.more {
-		touched[p] = sums{}
+		touched[p] = ledger.Sums{}
 	}
-	s, sorted := newSnapshot(time.Time{}), sortedPeriods(touched)
-	if err := r.readPeriods(ctx, tx, s, sorted); err != nil {
+	now, sorted := map[ledger.Period]ledger.Sums{}, ledger.Sorted(touched)
+	if err := ledger.Read(ctx, tx, r.db.Dialect(), sorted, now); err != nil {
 		return err
 	}
-	write := make(map[period]sums, len(sorted))
-	var gone []period
+	write := make(map[ledger.Period]ledger.Sums, len(sorted))
+	var gone []ledger.Period
 	for _, p := range sorted {
-		s := s.periods[p]
+		s := now[p]
 		must, known := m.whole[p]
-		if known && (s.amounts() != must.amounts() || s.cost != must.cost) || !s.subtract(m.less[p]) {
+		if known && (s.Amounts() != must.Amounts() || s.Cost != must.Cost) || !s.Subtract(m.less[p]) {
 			return fmt.Errorf("%w: the usage of %s is not the sum of its requests: see VerifyLedger",
-				ErrCorrupt, p.start.Format(time.RFC3339))
+				ErrCorrupt, p.Start.Format(time.RFC3339))
 		}
-		if err := s.merge(m.more[p]); err != nil {
+		if err := s.Merge(m.more[p]); err != nil {
 			return err
 		}
-		if write[p] = s; s.requests == 0 {
+		if write[p] = s; s.Requests == 0 {
 			delete(write, p)
 			gone = append(gone, p)
 		}
@@ -384,13 +379,13 @@ func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool
 		return nil
 	}
 	for _, p := range gone {
-		_, err := tx.ExecContext(ctx, "DELETE FROM "+ledgerTables[p.table()].name+
-			" WHERE price_id = $1 AND api_key_id = $2 AND period_start = $3", p.price, p.key, p.start)
+		_, err := tx.ExecContext(ctx, "DELETE FROM "+ledger.Tables[p.Table()].Name+
+			" WHERE price_id = $1 AND api_key_id = $2 AND period_start = $3", p.Price, p.Key, p.Start)
 		if err != nil {
 			return err
 		}
 	}
-	if err := writePeriods(ctx, tx, sortedPeriods(write), write); err != nil {
+	if err := ledger.Write(ctx, tx, ledger.Sorted(write), write); err != nil {
 		return err
 	}
 	return eventPrices.Run(ctx, tx, r.db.Dialect(), m.events)

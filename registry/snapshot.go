@@ -11,6 +11,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -23,7 +24,7 @@ type snapshot struct {
 	models    map[uuid.UUID]namedModel // with their prices
 	prices    map[uuid.UUID][]*ent.Price
 	from      time.Time // prices are those of the models that are in effect then or later
-	periods   map[period]sums
+	periods   map[ledger.Period]ledger.Sums
 	keys      map[uuid.UUID]*pool.Key
 	groups    map[uuid.UUID]*pool.Group
 	pools     map[uuid.UUID]*pool.Pool // by provider
@@ -66,7 +67,7 @@ func (m *modelNames) of(models map[uuid.UUID]bool, to map[uuid.UUID]namedModel) 
 	return unknown
 }
 
-// forget forgets all: one may have been purged.
+// Forget forgets all: one may have been purged.
 func (m *modelNames) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -101,7 +102,7 @@ const maxRemembered = 2048
 // newSnapshot knows nothing.
 func newSnapshot(now time.Time) *snapshot {
 	return &snapshot{
-		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[period]sums{}, keys: map[uuid.UUID]*pool.Key{},
+		models: map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, periods: map[ledger.Period]ledger.Sums{}, keys: map[uuid.UUID]*pool.Key{},
 		groups: map[uuid.UUID]*pool.Group{}, pools: map[uuid.UUID]*pool.Pool{}, providers: map[uuid.UUID]*pool.Provider{}, looked: map[uuid.UUID]bool{}, now: now,
 		states: map[uuid.UUID]uuid.UUID{},
 	}
@@ -286,48 +287,4 @@ func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []strin
 			return nil
 		})
 	})
-}
-
-// readPeriods reads those of the periods that there are and that are not known. Each statement reads all tables.
-func (r *Registry) readPeriods(ctx context.Context, tx *ent.Client, s *snapshot, periods []period) error {
-	var unread [len(ledgerTables)][]period
-	for _, p := range periods {
-		if _, known := s.periods[p]; !known {
-			unread[p.table()] = append(unread[p.table()], p)
-		}
-	}
-	for {
-		var n chunkSizes
-		var some []period
-		for i, of := range unread {
-			n[i] = bulk.ChunkSize(len(of))
-			some = append(some, of[:n[i]]...)
-			unread[i] = of[n[i]:]
-		}
-		if len(some) == 0 {
-			return nil
-		}
-		args := make([]any, 0, 4*len(some))
-		for i, p := range some {
-			args = append(args, i)
-			if p.isTotal() {
-				args = append(args, p.model)
-			} else {
-				args = append(args, p.key, p.price)
-			}
-			args = append(args, p.start)
-		}
-		var i int
-		cells := newSumCells(&i)
-		err := bulk.Scan(ctx, tx, readPeriodsSQL[r.db.Dialect()](n), args, func(scan func(...any) error) (err error) {
-			if err := scan(cells.addresses...); err != nil {
-				return err
-			}
-			s.periods[some[i]], err = cells.read()
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -39,11 +40,12 @@ func (s UsageFigures) ErrorRate() float64 {
 	return float64(s.Errors) / float64(s.Requests)
 }
 
-func (s *sums) figures() UsageFigures {
-	quantile := func(q float64) time.Duration { return time.Duration(s.histogram.Quantile(q)) * time.Millisecond }
+// figuresOf shows sums to users.
+func figuresOf(s *ledger.Sums) UsageFigures {
+	quantile := func(q float64) time.Duration { return time.Duration(s.Histogram.Quantile(q)) * time.Millisecond }
 	return UsageFigures{
-		Requests: s.requests, Errors: s.errors, UnpricedRequests: s.unpriced, Tokens: s.meters(), TotalCost: s.cost,
-		AverageLatency: time.Duration(s.averageLatency() * float64(time.Millisecond)),
+		Requests: s.Requests, Errors: s.Errors, UnpricedRequests: s.Unpriced, Tokens: s.Meters(), TotalCost: s.Cost,
+		AverageLatency: time.Duration(s.AverageLatency() * float64(time.Millisecond)),
 		P50:            quantile(0.50), P95: quantile(0.95), P99: quantile(0.99),
 	}
 }
@@ -70,26 +72,18 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 		return UsageStats{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
 	}
 	var stats UsageStats
-	err := r.steadily(ctx, func(h horizons) error {
-		var all sums
-		stats = UsageStats{Start: h.widen(start, utc.Floor), End: h.widen(end, utc.Ceil)}
-		q := periodQuery{totals: true, model: modelID}
-		err := r.eachPeriod(ctx, q, parts(stats.Start, stats.End, nil), func(row periodRow) error { return row.addTo(&all) })
-		stats.UsageFigures = all.figures()
+	err := r.steadily(ctx, func(h ledger.Horizons) error {
+		var all ledger.Sums
+		stats = UsageStats{Start: h.Widen(start, utc.Floor), End: h.Widen(end, utc.Ceil)}
+		q := ledger.Query{Totals: true, Model: modelID}
+		err := ledger.Each(ctx, r.client, r.db.Dialect(), q, ledger.Parts(stats.Start, stats.End, nil), func(row ledger.Row) error { return row.AddTo(&all) })
+		stats.UsageFigures = figuresOf(&all)
 		return err
 	})
 	if err != nil {
 		return UsageStats{}, translate(ctx, op, err)
 	}
 	return stats, nil
-}
-
-// widen rounds the bound of a range to a quarter of an hour; to a day where there are no quarters.
-func (h horizons) widen(t time.Time, round func(time.Time, time.Duration) time.Time) time.Time {
-	if t.Before(h.quarters) {
-		return round(t, utc.Day)
-	}
-	return round(t, utc.Quarter)
 }
 
 // GetCostBreakdown returns what each model of a provider has cost since the beginning, by

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -75,7 +76,7 @@ func newRecord(in UsageInput, now time.Time) (record, fault.List) {
 	if len(f) > 0 {
 		return record{}, f
 	}
-	rec.id = newEventID(rec.At)
+	rec.id = ledger.NewEventID(rec.At)
 	if !rec.named {
 		rec.RequestID = rec.id.String()
 	}

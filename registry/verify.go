@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -95,9 +96,9 @@ func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 		report.Events += d.numEvents
 		report.Quarters += d.numQuarters
 		report.Days += d.numDays
-		report.EventsFrom, report.QuartersFrom = d.events, d.quarters
+		report.EventsFrom, report.QuartersFrom = d.Events, d.Quarters
 		found.add(d.found...)
-		d.judge(func(p period, v verdict) {
+		d.judge(func(p ledger.Period, v verdict) {
 			mendable, left := d.compare(p, v)
 			found.add(mendable...)
 			found.add(left...)
@@ -112,9 +113,9 @@ func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 		})
 	}
 	if err == nil && report.EventsFrom.IsZero() { // there was no day
-		var h horizons
-		h, err = readHorizons(ctx, r.fresh)
-		report.EventsFrom, report.QuartersFrom = h.events, h.quarters
+		var h ledger.Horizons
+		h, err = ledger.ReadHorizons(ctx, r.fresh)
+		report.EventsFrom, report.QuartersFrom = h.Events, h.Quarters
 	}
 	if err == nil {
 		err = r.nameDifferences(ctx, found.list)
@@ -159,7 +160,7 @@ func (l *ledgerReader) each(ctx context.Context, visit func(*ledgerDay) error) e
 // next returns the first UTC day from an instant on that has something.
 func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Time, ok bool, err error) {
 	client := l.r.fresh
-	h, err := readHorizons(ctx, client)
+	h, err := ledger.ReadHorizons(ctx, client)
 	if err != nil {
 		return first, false, err
 	}
@@ -168,8 +169,8 @@ func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Tim
 			first, ok = t, true
 		}
 	}
-	for _, t := range ledgerTables {
-		err := bulk.Scan(ctx, client, firstPeriodsSQL(t), []any{h.completeFrom(t, from)}, func(scan func(...any) error) error {
+	for _, t := range ledger.Tables {
+		err := bulk.Scan(ctx, client, firstPeriodsSQL(t), []any{h.CompleteFrom(t, from)}, func(scan func(...any) error) error {
 			var at *time.Time
 			if err := scan(&at); err != nil || at == nil {
 				return err
@@ -181,36 +182,28 @@ func (l *ledgerReader) next(ctx context.Context, from time.Time) (first time.Tim
 			return first, false, err
 		}
 	}
-	if h.events.After(from) {
-		from = h.events
+	if h.Events.After(from) {
+		from = h.Events
 	}
-	err = bulk.Scan(ctx, client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{firstEventID(from)},
+	err = bulk.Scan(ctx, client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{ledger.FirstEventID(from)},
 		func(scan func(...any) error) error {
 			var id uuid.UUID
 			if err := scan(&id); err != nil {
 				return err
 			}
-			note(eventTime(id))
+			note(ledger.EventTime(id))
 			return nil
 		})
 	return utc.StartOfDay(first), ok, err
 }
 
-// completeFrom returns the instant from which on a table has all of its periods, not before another one.
-func (h horizons) completeFrom(t *ledgerTable, from time.Time) time.Time {
-	if t.grain == grainQuarter {
-		return utc.Max(h.quarters, from)
-	}
-	return from
-}
-
 // firstPeriodsSQL returns the first period of each model from an instant on, NULL for none.
-func firstPeriodsSQL(t *ledgerTable) string {
-	return "SELECT (SELECT t.period_start FROM " + t.name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1" +
+func firstPeriodsSQL(t *ledger.Table) string {
+	return "SELECT (SELECT t.period_start FROM " + t.Name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1" +
 		" ORDER BY t.period_start LIMIT 1) FROM models AS m"
 }
 
-// day reads a UTC day in one state.
+// Day reads a UTC day in one state.
 func (l *ledgerReader) day(ctx context.Context, start time.Time) (*ledgerDay, error) {
 	if l.r.inTx {
 		return l.lockedDay(ctx, l.r.client, start)
@@ -235,8 +228,8 @@ func settled(ctx context.Context, client *ent.Client, load func() (*ledgerDay, e
 		if err != nil {
 			return nil, err
 		}
-		h, err := readHorizons(ctx, client)
-		if err != nil || h.events.Equal(d.events) && h.quarters.Equal(d.quarters) {
+		h, err := ledger.ReadHorizons(ctx, client)
+		if err != nil || h.Events.Equal(d.Events) && h.Quarters.Equal(d.Quarters) {
 			return d, err
 		}
 	}
@@ -256,7 +249,7 @@ func (l *ledgerReader) lockedDay(ctx context.Context, tx *ent.Client, start time
 	}
 	for {
 		if l.r.db.Dialect() == dialect.Postgres {
-			if err := lockModels(ctx, tx, models); err != nil {
+			if err := ledger.LockModels(ctx, tx, models); err != nil {
 				return nil, err
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/binary"
 	"fmt"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -23,13 +23,13 @@ import (
 
 // ledgerDay is a UTC day of the ledger as it stands.
 type ledgerDay struct {
-	horizons
+	ledger.Horizons
 	start    time.Time
-	rows     map[period]*ledgerRow // of all tables
-	recorded map[period]*sums      // quarters, by the events of the day
-	doubtful map[time.Time]bool    // quarters of events that cannot be right
-	dubious  bool                  // all quarters are doubtful
-	found    []Difference          // of events, and of rows that have no place
+	rows     map[ledger.Period]*ledgerRow   // of all tables
+	recorded map[ledger.Period]*ledger.Sums // quarters, by the events of the day
+	doubtful map[time.Time]bool             // quarters of events that cannot be right
+	dubious  bool                           // all quarters are doubtful
+	found    []Difference                   // of events, and of rows that have no place
 	prices   map[uuid.UUID]*ent.Price
 
 	numEvents, numQuarters, numDays int64
@@ -37,9 +37,9 @@ type ledgerDay struct {
 
 func (d *ledgerDay) empty() bool { return len(d.rows) == 0 && d.numEvents == 0 && len(d.found) == 0 }
 
-// ledgerRow is a row of one of ledgerTables as it stands.
+// ledgerRow is a row of one of ledger.Tables as it stands.
 type ledgerRow struct {
-	sums
+	ledger.Sums
 	id         uuid.UUID
 	end        time.Time
 	average    float64
@@ -52,23 +52,23 @@ type ledgerRow struct {
 
 // load reads a day in the state that a client sees.
 func (l *ledgerReader) load(ctx context.Context, client *ent.Client, start time.Time) (*ledgerDay, error) {
-	h, err := readHorizons(ctx, client)
+	h, err := ledger.ReadHorizons(ctx, client)
 	if err != nil {
 		return nil, err
 	}
 	d := &ledgerDay{
-		horizons: h, start: start, rows: map[period]*ledgerRow{}, recorded: map[period]*sums{},
+		Horizons: h, start: start, rows: map[ledger.Period]*ledgerRow{}, recorded: map[ledger.Period]*ledger.Sums{},
 		doubtful: map[time.Time]bool{}, prices: l.prices,
 	}
-	for _, t := range ledgerTables {
-		if err := d.readRows(ctx, client, t, h.completeFrom(t, start)); err != nil {
+	for _, t := range ledger.Tables {
+		if err := d.readRows(ctx, client, t, h.CompleteFrom(t, start)); err != nil {
 			return nil, err
 		}
 	}
 	prices := map[uuid.UUID]bool{}
 	for p := range d.rows {
-		if !p.isTotal() {
-			prices[p.price] = true
+		if !p.IsTotal() {
+			prices[p.Price] = true
 		}
 	}
 	if err := l.learnPrices(ctx, client, prices); err != nil {
@@ -78,14 +78,14 @@ func (l *ledgerReader) load(ctx context.Context, client *ent.Client, start time.
 }
 
 // ledgerRowsSQL reads a table's rows that begin in a range.
-func ledgerRowsSQL(t *ledgerTable) string {
+func ledgerRowsSQL(t *ledger.Table) string {
 	place := "t.model_id, "
-	if !t.totals {
+	if !t.Totals {
 		place += "t.api_key_id, t.price_id, "
 	}
 	// SQLite reads the left side of a CROSS JOIN first.
-	return "SELECT t.id, " + place + "t.period_start, t.period_end, t.average_latency_ms, t.digest, t." + strings.Join(sumColumns, ", t.") +
-		" FROM models AS m CROSS JOIN " + t.name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1 AND t.period_start < $2"
+	return "SELECT t.id, " + place + "t.period_start, t.period_end, t.average_latency_ms, t.digest, t." + strings.Join(ledger.SumColumns, ", t.") +
+		" FROM models AS m CROSS JOIN " + t.Name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1 AND t.period_start < $2"
 }
 
 // loose is a cell that can be scanned whatever is in it.
@@ -100,38 +100,38 @@ func (c *loose[T]) Scan(cell any) error {
 	return nil
 }
 
-func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledgerTable, from time.Time) error {
+func (d *ledgerDay) readRows(ctx context.Context, client *ent.Client, t *ledger.Table, from time.Time) error {
 	return bulk.Scan(ctx, client, ledgerRowsSQL(t), []any{from, d.start.Add(utc.Day)}, func(scan func(...any) error) error {
-		p, row := period{grain: t.grain}, new(ledgerRow)
-		place := []any{&row.id, &p.model}
-		if !t.totals {
-			place = append(place, &p.key, &p.price)
+		p, row := ledger.Period{Grain: t.Grain}, new(ledgerRow)
+		place := []any{&row.id, &p.Model}
+		if !t.Totals {
+			place = append(place, &p.Key, &p.Price)
 		}
 		var end loose[time.Time]
 		var average loose[float64]
 		var digest loose[int64]
-		cells := newSumCells(append(place, &p.start, &end, &average, &digest)...)
-		row.unreadable = scan(cells.addresses...)
+		cells := ledger.NewCells(append(place, &p.Start, &end, &average, &digest)...)
+		row.unreadable = scan(cells.Addresses...)
 		if row.unreadable == nil {
-			row.sums, row.unreadable = cells.read()
+			row.Sums, row.unreadable = cells.Read()
 		}
 		row.lost = row.unreadable != nil
 		row.unreadable = cmp.Or(row.unreadable, end.err, average.err, digest.err)
-		p.start, row.end, row.average = utc.Of(p.start), utc.Of(end.value.V), average.value.V
-		row.total, row.encoded = cells.total, cells.encoded
+		p.Start, row.end, row.average = utc.Of(p.Start), utc.Of(end.value.V), average.value.V
+		row.total, row.encoded = cells.Total, cells.Encoded
 		if digest.value.Valid {
 			row.digest = &digest.value.V
 		}
-		if p.start.Before(from) { // not even that could be read
+		if p.Start.Before(from) { // not even that could be read
 			d.found = append(d.found, Difference{
-				Kind: UnreadableRow, Table: t.name, ModelID: p.model, PeriodStart: d.start, Have: row.unreadable.Error(),
+				Kind: UnreadableRow, Table: t.Name, ModelID: p.Model, PeriodStart: d.start, Have: row.unreadable.Error(),
 			})
 			return nil
 		}
 		d.rows[p] = row
 		switch {
-		case t.totals:
-		case t.grain == grainDay:
+		case t.Totals:
+		case t.Grain == ledger.DayGrain:
 			d.numDays++
 		default:
 			d.numQuarters++
@@ -152,29 +152,29 @@ type ledgerEvent struct {
 }
 
 func (e *ledgerEvent) meters() meter.Tokens {
-	s := sums{tokens: e.tokens}
-	return s.meters()
+	s := ledger.Sums{Tokens: e.tokens}
+	return s.Meters()
 }
 
 // ledgerPage is how many events are read at once.
 const ledgerPage = 4096
 
-var ledgerEventsSQL = "SELECT id, at, model_id, api_key_id, price_id, cost, latency_ms, success, " + strings.Join(tokenColumns, ", ") +
+var ledgerEventsSQL = "SELECT id, at, model_id, api_key_id, price_id, cost, latency_ms, success, " + strings.Join(ledger.TokenColumns, ", ") +
 	fmt.Sprintf(" FROM %s WHERE id > $1 AND id < $2 ORDER BY id LIMIT %d", usageevent.Table, ledgerPage)
 
 // readEvents reads the events of a day from their horizon on.
 func (l *ledgerReader) readEvents(ctx context.Context, client *ent.Client, d *ledgerDay) error {
 	from, end := d.start, d.start.Add(utc.Day)
-	if d.events.After(from) {
-		from = d.events
+	if d.Events.After(from) {
+		from = d.Events
 	}
 	if !from.Before(end) {
 		return nil
 	}
 	page := make([]ledgerEvent, 0, ledgerPage)
-	for after := firstEventID(from); ; { // which is the id of no event
+	for after := ledger.FirstEventID(from); ; { // which is the id of no event
 		page = page[:0]
-		err := bulk.Scan(ctx, client, ledgerEventsSQL, []any{after, firstEventID(end)}, func(scan func(...any) error) error {
+		err := bulk.Scan(ctx, client, ledgerEventsSQL, []any{after, ledger.FirstEventID(end)}, func(scan func(...any) error) error {
 			var e ledgerEvent
 			t := &e.tokens
 			e.unreadable = scan(&e.id, &e.at, &e.model, &e.key, &e.price, &e.cost, &e.latency, &e.success, &t[0], &t[1], &t[2], &t[3], &t[4])
@@ -259,12 +259,6 @@ func (l *ledgerReader) learnPrices(ctx context.Context, client *ent.Client, ids 
 	})
 }
 
-// eventTime returns the time that an event's id begins with.
-func eventTime(id uuid.UUID) time.Time {
-	bits := binary.BigEndian.Uint64(id[:])
-	return time.UnixMicro(int64(bits>>16)*1000 + int64(bits&0xfff)).UTC() //nolint:gosec // 48 bits
-}
-
 // addEvent adds an event to its quarter. One that cannot be right makes its quarter doubtful.
 func (l *ledgerReader) addEvent(d *ledgerDay, e *ledgerEvent) {
 	d.numEvents++
@@ -274,23 +268,23 @@ func (l *ledgerReader) addEvent(d *ledgerDay, e *ledgerEvent) {
 	wrong := l.judgeEvent(e)
 	if wrong == nil {
 		e.at = utc.Of(e.at)
-		p := period{e.model, e.key, e.price, grainQuarter, e.at.Truncate(utc.Quarter)}
+		p := ledger.QuarterOf(e.model, e.key, e.price, e.at)
 		s := d.recorded[p]
 		if s == nil {
-			s = new(sums)
+			s = new(ledger.Sums)
 			d.recorded[p] = s
 		}
-		err := s.merge(e.sums())
+		err := s.Merge(e.sums())
 		if err == nil {
 			return
 		}
 		wrong = &Difference{Kind: WrongSum, Have: err.Error()}
 	}
-	for _, at := range []time.Time{eventTime(e.id), e.at} {
+	for _, at := range []time.Time{ledger.EventTime(e.id), e.at} {
 		d.doubtful[utc.Of(at).Truncate(utc.Quarter)] = true
 	}
 	wrong.Table, wrong.EventID, wrong.ModelID, wrong.APIKeyID, wrong.PriceID = usageevent.Table, e.id, e.model, e.key, e.price
-	wrong.PeriodStart = eventTime(e.id).Truncate(utc.Quarter)
+	wrong.PeriodStart = ledger.EventTime(e.id).Truncate(utc.Quarter)
 	d.found = append(d.found, *wrong)
 }
 
@@ -300,8 +294,8 @@ func (l *ledgerReader) judgeEvent(e *ledgerEvent) *Difference {
 	switch {
 	case e.unreadable != nil:
 		return &Difference{Kind: UnreadableRow, Have: e.unreadable.Error()}
-	case !e.at.Equal(eventTime(e.id)):
-		return &Difference{Kind: WrongEvent, Field: usageevent.FieldAt, Want: stamp(eventTime(e.id)), Have: stamp(e.at)}
+	case !e.at.Equal(ledger.EventTime(e.id)):
+		return &Difference{Kind: WrongEvent, Field: usageevent.FieldAt, Want: stamp(ledger.EventTime(e.id)), Have: stamp(e.at)}
 	case l.models[e.model] == uuid.Nil:
 		return &Difference{Kind: WrongEvent, Field: usageevent.FieldModelID, Have: e.model.String()}
 	case l.keys[e.key] != l.models[e.model]:
@@ -319,12 +313,12 @@ func (l *ledgerReader) judgeEvent(e *ledgerEvent) *Difference {
 	return nil
 }
 
-// sums are the event as the sums of a period with nothing else.
-func (e *ledgerEvent) sums() sums {
-	s := sums{
-		requests: 1, errors: count(!e.success), unpriced: count(e.cost == nil),
-		tokens: e.tokens, cost: value(e.cost), latency: e.latency,
+// Sums are the event as the sums of a period with nothing else.
+func (e *ledgerEvent) sums() ledger.Sums {
+	s := ledger.Sums{
+		Requests: 1, Errors: count(!e.success), Unpriced: count(e.cost == nil),
+		Tokens: e.tokens, Cost: value(e.cost), Latency: e.latency,
 	}
-	s.histogram.Add(s.latency)
+	s.Histogram.Add(s.Latency)
 	return s
 }

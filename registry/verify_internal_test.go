@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -25,15 +25,15 @@ func TestLedgerPlans(t *testing.T) {
 		query recorded
 		want  string
 	}{
-		{recorded{ledgerRowsSQL(ledgerTables[0]), []any{at, at}},
+		{recorded{ledgerRowsSQL(ledger.Tables[0]), []any{at, at}},
 			"SEARCH t USING INDEX usagequarter_model_id_period_start (model_id=? AND period_start>? AND period_start<?)"},
-		{recorded{ledgerRowsSQL(ledgerTables[3]), []any{at, at}},
+		{recorded{ledgerRowsSQL(ledger.Tables[3]), []any{at, at}},
 			"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"},
-		{recorded{firstPeriodsSQL(ledgerTables[1]), []any{at}},
+		{recorded{firstPeriodsSQL(ledger.Tables[1]), []any{at}},
 			"SEARCH t USING COVERING INDEX usage_model_id_period_start (model_id=? AND period_start>?)"},
-		{recorded{firstPeriodsSQL(ledgerTables[2]), []any{at}},
+		{recorded{firstPeriodsSQL(ledger.Tables[2]), []any{at}},
 			"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>?)"},
-		{recorded{ledgerEventsSQL, []any{firstEventID(at), firstEventID(at)}}, "SEARCH usage_events USING PRIMARY KEY (id>? AND id<?)"},
+		{recorded{ledgerEventsSQL, []any{ledger.FirstEventID(at), ledger.FirstEventID(at)}}, "SEARCH usage_events USING PRIMARY KEY (id>? AND id<?)"},
 		{recorded{keyCountersSQL(""), nil}, "SEARCH u USING INDEX usage_api_key_id_period_start (api_key_id=?) LEFT-JOIN"},
 	} {
 		plan := explain(t, reg, test.query)
@@ -43,16 +43,6 @@ func TestLedgerPlans(t *testing.T) {
 			require.NotContains(t, line, "TEMP B-TREE")
 		}
 	}
-}
-
-// TestEventTime: an id begins with the time that it was made of.
-func TestEventTime(t *testing.T) {
-	t.Parallel()
-	for _, at := range []time.Time{utc.Beginning, time.Date(2026, 7, 15, 12, 0, 0, 999_999_000, time.UTC), utc.End} {
-		require.Equal(t, at, eventTime(newEventID(at)))
-		require.Equal(t, at, eventTime(firstEventID(at)))
-	}
-	require.Equal(t, utc.Beginning, eventTime(uuid.Nil))
 }
 
 // TestLedgerPartitionGone takes the partition of a day away from under the snapshot that is to verify it, after its
@@ -82,12 +72,12 @@ func TestLedgerPartitionGone(t *testing.T) {
 		if loads > 1 {
 			return l.load(ctx, ent.NewClient(ent.Driver(s)), start)
 		}
-		require.NoError(t, reg.client.UsageHorizon.Create().SetID(eventsPart).SetCompleteFrom(start.Add(utc.Day)).Exec(ctx))
-		_, err = reg.client.ExecContext(ctx, "DROP TABLE "+partitionName(start))
+		require.NoError(t, reg.client.UsageHorizon.Create().SetID(ledger.EventsPart).SetCompleteFrom(start.Add(utc.Day)).Exec(ctx))
+		_, err = reg.client.ExecContext(ctx, "DROP TABLE usage_events_"+start.Format("20060102"))
 		require.NoError(t, err)
 		d, err := l.load(ctx, ent.NewClient(ent.Driver(s)), start)
 		require.NoError(t, err)
-		require.Equal(t, utc.Beginning, d.events)
+		require.Equal(t, utc.Beginning, d.Events)
 		require.NotEmpty(t, d.faulty(), "its events are missing")
 		return d, nil
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -20,8 +21,8 @@ import (
 
 // verdict is what a row must be.
 type verdict struct {
-	want  sums // without requests: there must be no row
-	known bool // want is what it must be
+	want  ledger.Sums // without requests: there must be no row
+	known bool        // want is what it must be
 	// contested says that the row contradicts what is below it although its digest is right: nobody can tell
 	// which of them is damaged.
 	contested bool
@@ -29,24 +30,24 @@ type verdict struct {
 
 // pile is the sum of the rows below one.
 type pile struct {
-	must, are sums // what they must amount to, and what they do
-	unknown   bool // what one of them must be is not known
+	must, are ledger.Sums // what they must amount to, and what they do
+	unknown   bool        // what one of them must be is not known
 }
 
 func (b *pile) add(v verdict, row *ledgerRow) {
-	b.unknown = b.unknown || !v.known || v.contested || b.must.merge(v.want) != nil
+	b.unknown = b.unknown || !v.known || v.contested || b.must.Merge(v.want) != nil
 	if row != nil && row.unreadable == nil {
-		b.unknown = b.unknown || b.are.merge(row.sums) != nil
+		b.unknown = b.unknown || b.are.Merge(row.Sums) != nil
 	}
 }
 
 // backed tells whether there are the events of all that a period says.
-func (d *ledgerDay) backed(p period) bool {
-	if p.start.Before(d.events) || p.start.Before(d.quarters) || d.dubious {
+func (d *ledgerDay) backed(p ledger.Period) bool {
+	if p.Start.Before(d.Events) || p.Start.Before(d.Quarters) || d.dubious {
 		return false
 	}
 	for at := range d.doubtful {
-		if !at.Before(p.start) && at.Before(p.end()) {
+		if !at.Before(p.Start) && at.Before(p.End()) {
 			return false
 		}
 	}
@@ -54,15 +55,15 @@ func (d *ledgerDay) backed(p period) bool {
 }
 
 // judge calls each for all rows that there are or must be, in their order.
-func (d *ledgerDay) judge(each func(period, verdict)) {
-	verdicts, piles := map[period]verdict{}, map[period]*pile{}
-	on := func(p period) *pile {
+func (d *ledgerDay) judge(each func(ledger.Period, verdict)) {
+	verdicts, piles := map[ledger.Period]verdict{}, map[ledger.Period]*pile{}
+	on := func(p ledger.Period) *pile {
 		if piles[p] == nil {
 			piles[p] = new(pile)
 		}
 		return piles[p]
 	}
-	rows := func(of func(period) bool) {
+	rows := func(of func(ledger.Period) bool) {
 		for p := range d.rows {
 			if of(p) {
 				on(p)
@@ -74,50 +75,50 @@ func (d *ledgerDay) judge(each func(period, verdict)) {
 			on(p).must = *s
 		}
 	}
-	rows(func(p period) bool { return !p.isTotal() && p.grain == grainQuarter })
+	rows(func(p ledger.Period) bool { return !p.IsTotal() && p.Grain == ledger.QuarterGrain })
 	for p, below := range maps.Clone(piles) {
 		v := d.settle(p, below, d.backed(p))
 		verdicts[p] = v
-		on(p.total()).add(v, d.rows[p])
+		on(p.Total()).add(v, d.rows[p])
 		if d.hasQuarters() {
-			on(period{p.model, p.key, p.price, grainDay, d.start}).add(v, d.rows[p])
+			on(p.Day()).add(v, d.rows[p])
 		}
 	}
-	rows(func(p period) bool { return !p.isTotal() && p.grain == grainDay })
+	rows(func(p ledger.Period) bool { return !p.IsTotal() && p.Grain == ledger.DayGrain })
 	for p, below := range maps.Clone(piles) {
-		if p.isTotal() || p.grain == grainQuarter {
+		if p.IsTotal() || p.Grain == ledger.QuarterGrain {
 			continue
 		}
 		v := d.settle(p, below, d.hasQuarters())
 		verdicts[p] = v
-		on(p.total()).add(v, d.rows[p])
+		on(p.Total()).add(v, d.rows[p])
 	}
-	rows(period.isTotal)
+	rows(ledger.Period.IsTotal)
 	for p, below := range piles {
-		if p.isTotal() {
+		if p.IsTotal() {
 			verdicts[p] = d.settle(p, below, true)
 		}
 	}
-	for _, p := range slices.SortedFunc(maps.Keys(verdicts), comparePeriods) {
+	for _, p := range slices.SortedFunc(maps.Keys(verdicts), ledger.ComparePeriods) {
 		each(p, verdicts[p])
 	}
 }
 
 // hasQuarters tells whether the day has all of its quarters.
-func (d *ledgerDay) hasQuarters() bool { return !d.start.Before(d.quarters) }
+func (d *ledgerDay) hasQuarters() bool { return !d.start.Before(d.Quarters) }
 
 // settle returns what a row must be, given what is below it, if that is all there.
-func (d *ledgerDay) settle(p period, below *pile, complete bool) verdict {
+func (d *ledgerDay) settle(p ledger.Period, below *pile, complete bool) verdict {
 	row, backed := d.rows[p], d.backed(p)
 	sound := row != nil && row.unreadable == nil && row.digestFault(p, backed) == nil
 	switch {
 	case complete && !below.unknown:
 		v := verdict{want: below.must, known: true}
-		v.contested = sound && !row.same(&v.want) && (v.want.requests == 0 || !backed && !row.same(&below.are))
+		v.contested = sound && !row.Same(&v.want) && (v.want.Requests == 0 || !backed && !row.Same(&below.are))
 		return v
 	case sound:
-		return verdict{want: row.sums, known: true}
-	case row != nil && !p.isTotal():
+		return verdict{want: row.Sums, known: true}
+	case row != nil && !p.IsTotal():
 		return d.rest(p, row)
 	}
 	return verdict{}
@@ -125,80 +126,45 @@ func (d *ledgerDay) settle(p period, below *pile, complete bool) verdict {
 
 // rest returns what the total of a model leaves for a damaged row beside the others, if that has the row's
 // digest: then it is what was damaged.
-func (d *ledgerDay) rest(p period, row *ledgerRow) verdict {
-	total := d.rows[p.total()]
+func (d *ledgerDay) rest(p ledger.Period, row *ledgerRow) verdict {
+	total := d.rows[p.Total()]
 	if row.digest == nil || total == nil || total.unreadable != nil {
 		return verdict{}
 	}
-	left := total.sums
-	left.histogram = left.histogram.Clone()
+	left := total.Sums
+	left.Histogram = left.Histogram.Clone()
 	for q, other := range d.rows {
-		if q == p || q.isTotal() || q.total() != p.total() {
+		if q == p || q.IsTotal() || q.Total() != p.Total() {
 			continue
 		}
-		if other.unreadable != nil || !left.subtract(other.sums) {
+		if other.unreadable != nil || !left.Subtract(other.Sums) {
 			return verdict{}
 		}
 	}
-	return verdict{want: left, known: digestOf(p, &left, left.histogram.AppendBinary(nil)) == *row.digest}
-}
-
-// subtract takes other sums away, if they are part of these.
-func (s *sums) subtract(o sums) bool {
-	fits := s.histogram.Subtract(o.histogram) == nil
-	take := func(from *int64, n int64) {
-		*from -= n
-		fits = fits && *from >= 0
-	}
-	take(&s.requests, o.requests)
-	take(&s.errors, o.errors)
-	take(&s.unpriced, o.unpriced)
-	take(&s.latency, o.latency)
-	for i, n := range o.tokens {
-		take(&s.tokens[i], n)
-	}
-	take((*int64)(&s.cost), int64(o.cost))
-	return fits
-}
-
-// amounts are the columns of sums that are whole numbers, by amountColumns.
-func (s *sums) amounts() [9]int64 {
-	return [9]int64{
-		s.requests, s.errors, s.unpriced, s.latency,
-		s.tokens[0], s.tokens[1], s.tokens[2], s.tokens[3], s.tokens[4],
-	}
+	return verdict{want: left, known: ledger.DigestOf(p, &left, left.Histogram.AppendBinary(nil)) == *row.digest}
 }
 
 var amountColumns = append([]string{
 	usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldLatencyMsSum,
-}, tokenColumns...)
-
-// full tells whether the histogram has all requests: those from before histograms were kept are not in it.
-func (s *sums) full() bool { return s.histogram.Count() == s.requests }
-
-// same tells whether two sums are the same, but for histograms that are not full.
-func (s *sums) same(o *sums) bool {
-	return s.amounts() == o.amounts() && s.cost == o.cost &&
-		(!s.full() && !o.full() || bytes.Equal(s.histogram.AppendBinary(nil), o.histogram.AppendBinary(nil)))
-}
+}, ledger.TokenColumns...)
 
 // against returns the columns in which a row that can be read is not what it must be.
-func (row *ledgerRow) against(want sums) (wrong []Difference) {
+func (row *ledgerRow) against(want ledger.Sums) (wrong []Difference) {
 	note := func(field, want, have string) {
 		wrong = append(wrong, Difference{Kind: WrongSum, Field: field, Want: want, Have: have})
 	}
-	must, have := want.amounts(), row.amounts()
+	must, have := want.Amounts(), row.Amounts()
 	for i, column := range amountColumns {
 		if must[i] != have[i] {
 			note(column, strconv.FormatInt(must[i], 10), strconv.FormatInt(have[i], 10))
 		}
 	}
-	cost, total := want.knownCost(), (*money.USD)(row.total)
+	cost, total := want.KnownCost(), (*money.USD)(row.total)
 	if (cost == nil) != (total == nil) || value(cost) != value(total) {
 		note(usage.FieldTotalCost, dollars(cost), dollars(total))
 	}
-	if want.full() || row.full() {
-		if must := want.histogram.AppendBinary(nil); !bytes.Equal(must, row.encoded) {
+	if want.Full() || row.Full() {
+		if must := want.Histogram.AppendBinary(nil); !bytes.Equal(must, row.encoded) {
 			note(usage.FieldLatencyHistogram, fmt.Sprintf("%.64x", must), fmt.Sprintf("%.64x", row.encoded))
 		}
 	}
@@ -207,11 +173,11 @@ func (row *ledgerRow) against(want sums) (wrong []Difference) {
 
 // digestFault returns what is wrong with a row's digest, nil for nothing. Where there are events, there is a
 // digest.
-func (row *ledgerRow) digestFault(p period, backed bool) *Difference {
+func (row *ledgerRow) digestFault(p ledger.Period, backed bool) *Difference {
 	if row.digest == nil && row.encoded == nil && !backed {
 		return nil // from before there were any
 	}
-	want, have := digestOf(p, &row.sums, row.encoded), "NULL"
+	want, have := ledger.DigestOf(p, &row.Sums, row.encoded), "NULL"
 	if row.digest != nil {
 		if *row.digest == want {
 			return nil
@@ -223,7 +189,7 @@ func (row *ledgerRow) digestFault(p period, backed bool) *Difference {
 
 // compare returns the differences between a row and what it must be: those that are mended by writing it
 // anew, and those that are left.
-func (d *ledgerDay) compare(p period, v verdict) (mendable, left []Difference) {
+func (d *ledgerDay) compare(p ledger.Period, v verdict) (mendable, left []Difference) {
 	row := d.rows[p]
 	wrong := d.differences(p, row, v)
 	for i := range wrong {
@@ -236,44 +202,44 @@ func (d *ledgerDay) compare(p period, v verdict) (mendable, left []Difference) {
 	}
 	must := v.want
 	if !v.known && row != nil {
-		must = row.sums
+		must = row.Sums
 	}
-	if p.isTotal() || d.backed(p) || must.requests == 0 {
+	if p.IsTotal() || d.backed(p) || must.Requests == 0 {
 		return mendable, left
 	}
 	if want, ok := d.plausible(p, must); !ok {
-		implausible := Difference{Kind: WrongCost, Field: usage.FieldTotalCost, Want: want, Have: dollars(must.knownCost())}
+		implausible := Difference{Kind: WrongCost, Field: usage.FieldTotalCost, Want: want, Have: dollars(must.KnownCost())}
 		d.place(&implausible, p)
 		left = append(left, implausible)
 	}
 	return mendable, left
 }
 
-// place says in which row a difference is.
-func (*ledgerDay) place(x *Difference, p period) {
-	x.Table = ledgerTables[p.table()].name
-	x.ModelID, x.APIKeyID, x.PriceID, x.PeriodStart = p.model, p.key, p.price, p.start
+// Place says in which row a difference is.
+func (*ledgerDay) place(x *Difference, p ledger.Period) {
+	x.Table = ledger.Tables[p.Table()].Name
+	x.ModelID, x.APIKeyID, x.PriceID, x.PeriodStart = p.Model, p.Key, p.Price, p.Start
 }
 
-func (d *ledgerDay) differences(p period, row *ledgerRow, v verdict) (wrong []Difference) {
+func (d *ledgerDay) differences(p ledger.Period, row *ledgerRow, v verdict) (wrong []Difference) {
 	must := v.want
 	switch {
-	case row == nil && v.known && must.requests > 0:
-		return []Difference{{Kind: MissingRow, Want: fmt.Sprintf("%d requests", must.requests)}}
+	case row == nil && v.known && must.Requests > 0:
+		return []Difference{{Kind: MissingRow, Want: fmt.Sprintf("%d requests", must.Requests)}}
 	case row == nil:
 		return nil
 	case row.unreadable != nil:
 		return []Difference{{Kind: UnreadableRow, Have: row.unreadable.Error()}}
-	case v.known && must.requests == 0:
-		return []Difference{{Kind: SurplusRow, Have: fmt.Sprintf("%d requests", row.requests)}}
+	case v.known && must.Requests == 0:
+		return []Difference{{Kind: SurplusRow, Have: fmt.Sprintf("%d requests", row.Requests)}}
 	case !v.known:
-		must = row.sums
+		must = row.Sums
 	}
 	wrong = row.against(must)
-	if !row.end.Equal(p.end()) {
-		wrong = append(wrong, Difference{Kind: WrongSum, Field: usage.FieldPeriodEnd, Want: stamp(p.end()), Have: stamp(row.end)})
+	if !row.end.Equal(p.End()) {
+		wrong = append(wrong, Difference{Kind: WrongSum, Field: usage.FieldPeriodEnd, Want: stamp(p.End()), Have: stamp(row.end)})
 	}
-	if average := must.averageLatency(); cmp.Compare(average, row.average) != 0 {
+	if average := must.AverageLatency(); cmp.Compare(average, row.average) != 0 {
 		wrong = append(wrong, Difference{
 			Kind: WrongSum, Field: usage.FieldAverageLatencyMs, Want: fmt.Sprint(average), Have: fmt.Sprint(row.average),
 		})
@@ -286,31 +252,31 @@ func (d *ledgerDay) differences(p period, row *ledgerRow, v verdict) (wrong []Di
 
 // plausible tells whether the cost of a period's requests is within half a nano-dollar each of their tokens
 // at the rates of its price, and if not, what those come to.
-func (d *ledgerDay) plausible(p period, s sums) (want string, ok bool) {
-	price := d.prices[p.price]
-	if s.unpriced > 0 {
+func (d *ledgerDay) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
+	price := d.prices[p.Price]
+	if s.Unpriced > 0 {
 		return "", true
 	}
-	if price == nil || price.ModelID != p.model {
+	if price == nil || price.ModelID != p.Model {
 		return "no price of the model", false
 	}
-	cost, err := s.meters().Cost(RatesOf(price))
+	cost, err := s.Meters().Cost(RatesOf(price))
 	if err != nil {
 		return err.Error(), false
 	}
 	// The cost of the tokens together is rounded too.
-	off := max(cost-s.cost, s.cost-cost)
-	return dollars(&cost), int64(off) <= s.requests/2+s.requests%2
+	off := max(cost-s.Cost, s.Cost-cost)
+	return dollars(&cost), int64(off) <= s.Requests/2+s.Requests%2
 }
 
 // faulty returns the models that have rows with differences.
 func (d *ledgerDay) faulty() (models []uuid.UUID) {
 	seen := map[uuid.UUID]bool{}
-	d.judge(func(p period, v verdict) {
+	d.judge(func(p ledger.Period, v verdict) {
 		mendable, left := d.compare(p, v)
-		if len(mendable)+len(left) > 0 && !seen[p.model] {
-			seen[p.model] = true
-			models = append(models, p.model)
+		if len(mendable)+len(left) > 0 && !seen[p.Model] {
+			seen[p.Model] = true
+			models = append(models, p.Model)
 		}
 	})
 	return models

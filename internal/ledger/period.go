@@ -1,0 +1,131 @@
+// Package ledger has the periods of what was used: how they are named, added up, read and written; and the ids and
+// partitions of events. A period is read, changed in memory and written as a whole: histograms cannot be added in SQL,
+// and a digest is of all columns. Whoever does so must keep others from changing it meanwhile: see LockModels.
+package ledger
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// Grain is the length of a period. Each has its own tables, and the digests of their rows begin with it.
+type Grain string
+
+// The grains.
+const (
+	QuarterGrain Grain = "quarter" // of an hour
+	DayGrain     Grain = "day"     // of UTC
+)
+
+// Period names a row of usage_quarters or usage_tracking; or, without key and price, one of their totals.
+type Period struct {
+	Model, Key, Price uuid.UUID
+	Grain             Grain
+	Start             time.Time
+}
+
+// QuarterOf returns the quarter of an hour in which a request is counted.
+func QuarterOf(model, key, price uuid.UUID, at time.Time) Period {
+	return Period{Model: model, Key: key, Price: price, Grain: QuarterGrain, Start: at.Truncate(utc.Quarter)}
+}
+
+// IsTotal reports whether it sums up all keys and prices of a model.
+func (p Period) IsTotal() bool { return p.Key == uuid.Nil }
+
+// Table returns the index of the period's table among Tables.
+func (p Period) Table() (i int) {
+	if p.Grain == DayGrain {
+		i++
+	}
+	if p.IsTotal() {
+		i += 2
+	}
+	return i
+}
+
+// Total returns the period of the model that this one is summed in.
+func (p Period) Total() Period { return Period{Model: p.Model, Grain: p.Grain, Start: p.Start} }
+
+// End returns the first instant after the period.
+func (p Period) End() time.Time {
+	if p.Grain == DayGrain {
+		return p.Start.Add(utc.Day)
+	}
+	return p.Start.Add(utc.Quarter)
+}
+
+// ComparePeriods is an order of all periods.
+func ComparePeriods(a, b Period) int {
+	return cmp.Or(bytes.Compare(a.Model[:], b.Model[:]), bytes.Compare(a.Key[:], b.Key[:]),
+		bytes.Compare(a.Price[:], b.Price[:]), cmp.Compare(b.Grain, a.Grain), a.Start.Compare(b.Start))
+}
+
+// Sorted returns the periods in their order, in which they are written.
+func Sorted(all map[Period]Sums) []Period {
+	sorted := slices.AppendSeq(make([]Period, 0, len(all)), maps.Keys(all))
+	slices.SortFunc(sorted, ComparePeriods)
+	return sorted
+}
+
+// Horizons say from when on the parts of the ledger are complete; what lies before is being removed.
+type Horizons struct{ Events, Quarters time.Time }
+
+// The parts that have a horizon.
+const (
+	EventsPart   = "events"
+	QuartersPart = "quarters"
+)
+
+// ReadHorizons reads both horizons. A part without one is complete from the beginning.
+func ReadHorizons(ctx context.Context, client *ent.Client) (Horizons, error) {
+	rows, err := client.UsageHorizon.Query().All(ctx)
+	h := Horizons{Events: utc.Beginning, Quarters: utc.Beginning}
+	for _, row := range rows {
+		switch row.ID {
+		case EventsPart:
+			h.Events = row.CompleteFrom
+		case QuartersPart:
+			h.Quarters = row.CompleteFrom
+		}
+	}
+	return h, err
+}
+
+// CompleteFrom returns the instant from which on a table has all of its periods, not before another one.
+func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {
+	if t.Grain == QuarterGrain {
+		return utc.Max(h.Quarters, from)
+	}
+	return from
+}
+
+// Place names a row as its table does: the price says of which model it is, and who records goes by that.
+func (p Period) Place() Period {
+	if !p.IsTotal() {
+		p.Model = uuid.Nil
+	}
+	return p
+}
+
+// Day returns the UTC day of a quarter.
+func (p Period) Day() Period {
+	p.Grain, p.Start = DayGrain, utc.StartOfDay(p.Start)
+	return p
+}
+
+// Widen rounds the bound of a range to a quarter of an hour; to a day where there are no quarters.
+func (h Horizons) Widen(t time.Time, round func(time.Time, time.Duration) time.Time) time.Time {
+	if t.Before(h.Quarters) {
+		return round(t, utc.Day)
+	}
+	return round(t, utc.Quarter)
+}

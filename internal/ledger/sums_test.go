@@ -1,0 +1,73 @@
+package ledger
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/meter"
+)
+
+// one is a request.
+func one(latency, tokens int64) (s Sums) {
+	used := meter.Tokens{InputTokens: tokens, ReasoningTokens: 2}
+	s = Sums{Requests: 1, Latency: latency, Cost: 7, Tokens: InColumns(used)}
+	s.Histogram.Add(latency)
+	return s
+}
+
+func TestSums(t *testing.T) {
+	t.Parallel()
+	var s Sums
+	require.Nil(t, s.KnownCost(), "of no request is the cost known")
+	require.Zero(t, s.AverageLatency())
+	require.NoError(t, s.Merge(one(10, 3)))
+	require.NoError(t, s.Merge(one(20, 5)))
+	require.EqualValues(t, 14, *s.KnownCost())
+	require.InDelta(t, 15.0, s.AverageLatency(), 0)
+	require.Equal(t, meter.Tokens{InputTokens: 8, ReasoningTokens: 4}, s.Meters())
+	require.True(t, s.Full())
+
+	first := one(10, 3)
+	require.True(t, s.Subtract(one(20, 5)))
+	require.True(t, s.Same(&first))
+	require.False(t, s.Subtract(one(20, 3)), "it is not part of the sums")
+}
+
+func TestSumsOverflow(t *testing.T) {
+	t.Parallel()
+	for name, large := range map[string]Sums{
+		"requests": {Requests: fault.MaxAmount}, "latency": {Latency: fault.MaxAmount}, "cost": {Cost: fault.MaxAmount},
+		"tokens": {Tokens: [5]int64{fault.MaxAmount}},
+	} {
+		s := one(1, 1)
+		require.ErrorIs(t, s.Merge(large), fault.ErrOverflow, name)
+	}
+}
+
+// TestDigest: a digest changes with everything that a row says.
+func TestDigest(t *testing.T) {
+	t.Parallel()
+	p := QuarterOf(model, key, price, noon)
+	digest := func(p Period, s Sums) int64 { return DigestOf(p, &s, s.Histogram.AppendBinary(nil)) }
+	seen := map[int64]bool{digest(p, one(1, 1)): true}
+	require.True(t, seen[digest(p, one(1, 1))])
+	changed := []Sums{one(2, 1), one(1, 2)}
+	for _, change := range []func(s *Sums){
+		func(s *Sums) { s.Requests++ }, func(s *Sums) { s.Errors++ }, func(s *Sums) { s.Unpriced++ },
+		func(s *Sums) { s.Cost++ }, func(s *Sums) { s.Latency++ }, func(s *Sums) { s.Tokens[4]++ }, func(s *Sums) { s.Histogram.Add(3) },
+	} {
+		s := one(1, 1)
+		change(&s)
+		changed = append(changed, s)
+	}
+	for i, s := range changed {
+		require.False(t, seen[digest(p, s)], i)
+		seen[digest(p, s)] = true
+	}
+	for _, of := range []Period{p.Day(), p.Total(), QuarterOf(model, price, key, noon), QuarterOf(key, key, price, noon)} {
+		require.False(t, seen[digest(of, one(1, 1))])
+		seen[digest(of, one(1, 1))] = true
+	}
+}

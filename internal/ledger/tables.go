@@ -1,0 +1,237 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"entgo.io/ent/dialect"
+
+	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+)
+
+// chunkSizes are how many periods of each of Tables a statement reads.
+type chunkSizes [len(Tables)]int
+
+var readSQL = map[string]func(chunkSizes) string{
+	dialect.SQLite:   bulk.Statements(func(n chunkSizes) string { return readText(n, nil) }),
+	dialect.Postgres: bulk.Statements(func(n chunkSizes) string { return readText(n, periodTypes) }),
+}
+
+// periodTypes are what PostgreSQL has to be told of the columns that name a period.
+var periodTypes = map[string]string{
+	usage.FieldModelID: "uuid", usage.FieldAPIKeyID: "uuid", usage.FieldPriceID: "uuid",
+	usage.FieldPeriodStart: "timestamptz",
+}
+
+func readText(n chunkSizes, types map[string]string) string {
+	var selects []string
+	first := 1
+	for i, rows := range n {
+		t := Tables[i]
+		columns, on := []string{"$%d"}, make([]string, len(t.key))
+		if types != nil {
+			columns[0] = "CAST($%d AS bigint)"
+		}
+		for k, c := range t.key { // the columns of VALUES are column1 and so on in both dialects
+			on[k] = fmt.Sprintf("t.%s = v.column%d", c, k+2)
+			columns = append(columns, "$%d")
+			if types != nil {
+				columns[k+1] = "CAST($%d AS " + types[c] + ")"
+			}
+		}
+		if rows > 0 { // SQLite reads the left side of a CROSS JOIN first
+			selects = append(selects, fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS t WHERE %s",
+				strings.Join(SumColumns, ", t."), bulk.PlaceholdersFrom(first, rows, columns...), t.Name,
+				strings.Join(on, " AND ")))
+		}
+		first += rows * len(columns)
+	}
+	return strings.Join(selects, " UNION ALL ")
+}
+
+// Read reads those of the periods that there are and that are not in a map, into the map. Each statement reads all
+// tables.
+func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period, into map[Period]Sums) error {
+	var unread [len(Tables)][]Period
+	for _, p := range periods {
+		if _, known := into[p]; !known {
+			unread[p.Table()] = append(unread[p.Table()], p)
+		}
+	}
+	for {
+		var n chunkSizes
+		var some []Period
+		for i, of := range unread {
+			n[i] = bulk.ChunkSize(len(of))
+			some = append(some, of[:n[i]]...)
+			unread[i] = of[n[i]:]
+		}
+		if len(some) == 0 {
+			return nil
+		}
+		args := make([]any, 0, 4*len(some))
+		for i, p := range some {
+			args = append(args, i)
+			if p.IsTotal() {
+				args = append(args, p.Model)
+			} else {
+				args = append(args, p.Key, p.Price)
+			}
+			args = append(args, p.Start)
+		}
+		var i int
+		cells := NewCells(&i)
+		err := bulk.Scan(ctx, tx, readSQL[engine](n), args, func(scan func(...any) error) (err error) {
+			if err := scan(cells.Addresses...); err != nil {
+				return err
+			}
+			into[some[i]], err = cells.Read()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Write writes periods, in their order, as they are to be, over what is there.
+func Write(ctx context.Context, tx bulk.Execer, sorted []Period, periods map[Period]Sums) error {
+	for i, t := range Tables {
+		err := bulk.Chunks(among(i, sorted), func(some []Period) error {
+			args := make([]any, 0, len(some)*len(t.columns))
+			for _, p := range some {
+				s := periods[p]
+				args = append(args, usage.DefaultID(), p.Model)
+				if !p.IsTotal() {
+					args = append(args, p.Key, p.Price)
+				}
+				args = append(args, p.Start, p.End())
+				args = s.appendCells(args, p)
+			}
+			_, err := tx.ExecContext(ctx, t.write(len(some)), args...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Update writes periods, in their order, that are there.
+func Update(ctx context.Context, tx bulk.Execer, engine string, sorted []Period, periods map[Period]Sums) error {
+	var rows [len(Tables)][][]any
+	for _, p := range sorted {
+		s, i := periods[p], p.Table()
+		row := s.appendCells(make([]any, 0, len(Tables[i].columns)), p)
+		if p.IsTotal() {
+			row = append(row, p.Model)
+		} else {
+			row = append(row, p.Key, p.Price)
+		}
+		rows[i] = append(rows[i], append(row, p.Start))
+	}
+	for i, t := range Tables {
+		if engine == dialect.Postgres && t.Grain == QuarterGrain {
+			if err := updateBoth(ctx, tx, i, &rows); err != nil {
+				return err
+			}
+		}
+		if err := t.update.Run(ctx, tx, engine, rows[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// updateBoth writes quarters, and as many days, in one statement each: PostgreSQL takes as many round trips as for one
+// table. What is left is in rows. The rows were read in this transaction, under the locks of their models.
+func updateBoth(ctx context.Context, tx bulk.Execer, quarters int, rows *[len(Tables)][][]any) error {
+	if _, collects := tx.(*bulk.Together); collects { // everything goes to the server at once
+		return nil
+	}
+	for {
+		n := bulk.ChunkSize(min(len(rows[quarters]), len(rows[quarters+1])))
+		if n == 0 {
+			return nil
+		}
+		var both bulk.Together
+		for i := quarters; i <= quarters+1; i++ {
+			if err := Tables[i].update.Run(ctx, &both, dialect.Postgres, rows[i][:n]); err != nil {
+				return err
+			}
+			rows[i] = rows[i][n:]
+		}
+		if err := both.Flush(ctx, tx); err != nil {
+			return err
+		}
+	}
+}
+
+// Table is a table of periods.
+type Table struct {
+	Name    string
+	Grain   Grain
+	Totals  bool
+	columns []string
+	key     []string // the columns that name a row
+	write   func(n int) string
+	update  bulk.Update
+}
+
+// Tables are in the order of Period.Table: quarters before their days.
+var Tables = [...]*Table{
+	newTable(usagequarter.Table, QuarterGrain, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
+	newTable(usage.Table, DayGrain, usage.FieldModelID, usage.FieldAPIKeyID, usage.FieldPriceID),
+	newTable(usagetotalquarter.Table, QuarterGrain, usagetotal.FieldModelID),
+	newTable(usagetotal.Table, DayGrain, usagetotal.FieldModelID),
+}
+
+func newTable(name string, of Grain, by ...string) *Table {
+	t := &Table{Name: name, Grain: of, Totals: len(by) == 1}
+	t.key = append(slices.Clone(by), usage.FieldPeriodStart)
+	if !t.Totals {
+		t.key = t.key[1:] // the price says which model
+	}
+	t.columns = slices.Concat([]string{usage.FieldID}, by, []string{
+		usage.FieldPeriodStart, usage.FieldPeriodEnd, usage.FieldAverageLatencyMs, usage.FieldDigest,
+	}, SumColumns)
+	t.write = bulk.Statements(func(n int) string {
+		var sets []string
+		for _, column := range t.columns[len(by)+3:] {
+			sets = append(sets, column+" = excluded."+column)
+		}
+		rows := bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...)
+		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s",
+			name, strings.Join(t.columns, ", "), rows, strings.Join(t.key, ", "), strings.Join(sets, ", "))
+	})
+	var key, sums []bulk.Column
+	for _, name := range t.key {
+		key = append(key, bulk.Column{Name: name, Postgres: periodTypes[name]})
+	}
+	for _, name := range t.columns[len(t.columns)-len(SumColumns)-2:] {
+		sums = append(sums, bulk.Column{Name: name, Postgres: cmp.Or(map[string]string{
+			usage.FieldAverageLatencyMs: "double precision", usage.FieldLatencyHistogram: "bytea",
+		}[name], "bigint")})
+	}
+	t.update = bulk.NewUpdate(name, key, sums...)
+	return t
+}
+
+// among returns those of the periods that are in the table of an index.
+func among(table int, periods []Period) []Period {
+	var some []Period
+	for _, p := range periods {
+		if p.Table() == table {
+			some = append(some, p)
+		}
+	}
+	return some
+}

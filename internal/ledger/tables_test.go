@@ -1,0 +1,118 @@
+package ledger
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/migrate"
+)
+
+// newLedger returns a migrated database in memory that asks for no models, keys and prices.
+func newLedger(t *testing.T) *store.SQLite {
+	t.Helper()
+	db, err := store.OpenSQLite(t.Context(), store.Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	_, err = migrate.Apply(t.Context(), db.Writer(), migrate.SQLite)
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), "PRAGMA foreign_keys = OFF")
+	require.NoError(t, err)
+	return db
+}
+
+// TestTables: what is written and updated is read again, of any number of periods in all tables at once.
+func TestTables(t *testing.T) {
+	t.Parallel()
+	db, ctx := newLedger(t), t.Context()
+	all := map[Period]Sums{}
+	for i := range 150 {
+		quarter := QuarterOf(uuid.New(), uuid.New(), uuid.New(), noon.Add(time.Duration(i)*time.Hour))
+		for _, p := range []Period{quarter, quarter.Day(), quarter.Total(), quarter.Day().Total()} {
+			all[p] = one(rand.Int64N(1000), int64(i))
+		}
+	}
+	require.NoError(t, Write(ctx, db, Sorted(all), all))
+	for range 2 {
+		read := map[Period]Sums{}
+		require.NoError(t, Read(ctx, db, dialect.SQLite, append(Sorted(all), QuarterOf(model, key, price, noon)), read))
+		require.Equal(t, all, read)
+		for p, s := range all {
+			require.NoError(t, s.Merge(one(5, 5)))
+			all[p] = s
+		}
+		require.NoError(t, Update(ctx, db, dialect.SQLite, Sorted(all), all))
+	}
+	known := map[Period]Sums{QuarterOf(model, key, price, noon): {Requests: 9}}
+	require.NoError(t, Read(ctx, db, dialect.SQLite, Sorted(known), known))
+	require.EqualValues(t, 9, known[QuarterOf(model, key, price, noon)].Requests, "what is known is not read")
+}
+
+// TestParts: a range is read by days, and by quarters where days are cut; no instant is in two parts.
+func TestParts(t *testing.T) {
+	t.Parallel()
+	day := utc.StartOfDay(noon)
+	next, later := day.Add(utc.Day), day.Add(2*utc.Day)
+	for name, c := range map[string]struct {
+		start, end time.Time
+		cuts       []time.Time
+		want       []Part
+	}{
+		"whole days":     {day, day.Add(3 * utc.Day), nil, []Part{{DayGrain, day, day.Add(3 * utc.Day)}}},
+		"within a day":   {noon, noon.Add(time.Hour), nil, []Part{{QuarterGrain, noon, noon.Add(time.Hour)}}},
+		"from noon on":   {noon, later, nil, []Part{{QuarterGrain, noon, next}, {DayGrain, next, later}}},
+		"until noon":     {day.Add(-utc.Day), noon, nil, []Part{{DayGrain, day.Add(-utc.Day), day}, {QuarterGrain, day, noon}}},
+		"cut at noon":    {day, next, []time.Time{noon}, []Part{{QuarterGrain, day, next}}},
+		"cut at a day":   {day, later, []time.Time{next}, []Part{{DayGrain, day, later}}},
+		"nothing at all": {day, day, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, c.want, Parts(c.start, c.end, c.cuts))
+		})
+	}
+}
+
+// TestEach reads parts of a model's totals, and of its keys.
+func TestEach(t *testing.T) {
+	t.Parallel()
+	db, ctx := newLedger(t), t.Context()
+	_, err := db.ExecContext(ctx, "INSERT INTO models (id, created_at, updated_at, provider_id, model_id, name, context_window)"+
+		" VALUES ($1, $2, $2, $3, 'm', '', 0)", model, noon, uuid.New())
+	require.NoError(t, err)
+	all := map[Period]Sums{}
+	for i := range 8 { // two hours, in two keys
+		quarter := QuarterOf(model, uuid.UUID{15: byte(2 + i%2)}, price, noon.Add(time.Duration(i)*utc.Quarter))
+		for _, p := range []Period{quarter, quarter.Total(), quarter.Day(), quarter.Day().Total()} {
+			s := all[p]
+			require.NoError(t, s.Merge(one(1, 1)))
+			all[p] = s
+		}
+	}
+	require.NoError(t, Write(ctx, db, Sorted(all), all))
+	count := func(q Query, start, end time.Time) (n int64) {
+		require.NoError(t, Each(ctx, db, dialect.SQLite, q, Parts(start, end, nil), func(row Row) error {
+			require.Equal(t, model.String(), row.Model)
+			n += row.Requests
+			return nil
+		}))
+		return n
+	}
+	day := utc.StartOfDay(noon)
+	for _, q := range []Query{{Model: model}, {Model: model, Totals: true}, {Key: uuid.UUID{15: 2}}} {
+		share := int64(1)
+		if q.Key != uuid.Nil {
+			share = 2
+		}
+		require.Equal(t, 8/share, count(q, day, day.Add(utc.Day)))
+		require.Equal(t, 8/share, count(q, noon, noon.Add(2*time.Hour)))
+		require.Equal(t, 4/share, count(q, noon, noon.Add(time.Hour)))
+		require.Zero(t, count(q, day, noon))
+	}
+}
