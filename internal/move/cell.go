@@ -1,4 +1,4 @@
-package registry
+package move
 
 import (
 	"bytes"
@@ -117,8 +117,6 @@ func (c *bytesCell) write(to *bytes.Buffer) any {
 	writeText(to, c.b)
 	return c.b
 }
-
-// A value in a digest begins with a byte that says whether there is one.
 
 func writeNull(to *bytes.Buffer) any {
 	to.WriteByte(0)

@@ -1,4 +1,4 @@
-package registry
+package move
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"entgo.io/ent/dialect"
 
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -19,8 +20,22 @@ const sourceChanged = "the source changed while it was moved;" +
 // beginSource begins a transaction that reads one state. A server must not end it while the target is written or read.
 const beginSource = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0"
 
+// dataVersion returns a number that changes when another connection writes to the file.
+func dataVersion(ctx context.Context, source *sql.Conn) (version int64, err error) {
+	err = source.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version)
+	return version, err
+}
+
+func holdFile(ctx context.Context, source *sql.Conn, version int64) (changed bool, err error) {
+	if err := store.BeginImmediate(ctx, source); err != nil {
+		return false, err
+	}
+	now, err := dataVersion(ctx, source)
+	return now != version, err
+}
+
 // snapshot begins to read one state of the source. It returns the version of that state, of a file.
-func (m *mover) snapshot(ctx context.Context, source *sql.Conn) (version int64, err error) {
+func (m *Mover) snapshot(ctx context.Context, source *sql.Conn) (version int64, err error) {
 	if m.source.Dialect() == dialect.Postgres {
 		_, err = source.ExecContext(ctx, beginSource)
 		return 0, err
@@ -31,16 +46,10 @@ func (m *mover) snapshot(ctx context.Context, source *sql.Conn) (version int64, 
 	return dataVersion(ctx, source)
 }
 
-// dataVersion returns a number that changes when another connection writes to the file.
-func dataVersion(ctx context.Context, source *sql.Conn) (version int64, err error) {
-	err = source.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version)
-	return version, err
-}
-
 // hold ends the snapshot, and keeps others from writing to the source until the transaction ends that it begins. If
 // anything was written since the snapshot, it returns ErrConflict.
-func (m *mover) hold(
-	ctx context.Context, source *sql.Conn, tables []movedTable, want []MovedTable, version int64,
+func (m *Mover) hold(
+	ctx context.Context, source *sql.Conn, tables []table, want []Copied, version int64,
 ) (err error) {
 	if m.target.Dialect() == dialect.Postgres {
 		// The planner knows nothing yet of what was copied.
@@ -58,22 +67,14 @@ func (m *mover) hold(
 		changed, err = holdFile(ctx, source, version)
 	}
 	if err == nil && changed {
-		err = errors.Join(fmt.Errorf("%w: %s", ErrConflict, sourceChanged), m.differ(ctx))
+		err = errors.Join(fmt.Errorf("%w: %s", fault.ErrConflict, sourceChanged), m.differ(ctx))
 	}
 	return err
 }
 
-func holdFile(ctx context.Context, source *sql.Conn, version int64) (changed bool, err error) {
-	if err := store.BeginImmediate(ctx, source); err != nil {
-		return false, err
-	}
-	now, err := dataVersion(ctx, source)
-	return now != version, err
-}
-
 // holdTables locks the tables and reads them again: PostgreSQL does not say whether something was written.
-func (m *mover) holdTables(
-	ctx context.Context, source *sql.Conn, tables []movedTable, want []MovedTable,
+func (m *Mover) holdTables(
+	ctx context.Context, source *sql.Conn, tables []table, want []Copied,
 ) (changed bool, err error) {
 	names := make([]string, 0, len(tables))
 	for _, t := range tables {
@@ -102,3 +103,6 @@ func (m *mover) holdTables(
 	}
 	return false, nil
 }
+
+// moveRows is how many rows are copied in one transaction.
+const moveRows = 20_000
