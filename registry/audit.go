@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jeffersonwarrior/modelscan/internal/pool"
-
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
@@ -18,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 

@@ -166,7 +166,7 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 	}
 }
 
-// Quarters are those in which there are such requests of the key.
+// quarters are those in which there are such requests of the key.
 func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 	for _, condition := range []struct {
 		wanted bool

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jeffersonwarrior/modelscan/internal/pool"
-
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -18,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -26,16 +25,16 @@ type KeyReason string
 
 // The reasons. Who waits for a key waits for those that pass.
 const (
-	KeyDisabled           = KeyReason(pool.Disabled)
-	KeyExpired  KeyReason = "expired"                // another key follows it: see RotateAPIKey
-	KeyExcluded           = KeyReason(pool.Excluded) // by the caller, and for nothing else
-	KeyDenied   KeyReason = "model_denied"           // it is not for the model
-	KeyTooSmall           = KeyReason(pool.TooSmall) // one of its limits is below what the request asks for
-	KeyDegraded           = KeyReason(pool.Degraded) // passes: by a person, or for a failure
-	KeyProbed   KeyReason = "probed"                 // passes: it was out, and the request that tries it has not ended
-	KeyLimited  KeyReason = "limited"                // passes: a limit is reached
-	KeyBusy     KeyReason = "busy"                   // passes: as many requests as it may have are under way
-	KeyCooling  KeyReason = "cooling"                // passes: the provider has an incident
+	KeyDisabled = KeyReason(pool.Disabled)
+	KeyExpired  = KeyReason(pool.Expired)  // another key follows it: see RotateAPIKey
+	KeyExcluded = KeyReason(pool.Excluded) // by the caller, and for nothing else
+	KeyDenied   = KeyReason(pool.Denied)   // it is not for the model
+	KeyTooSmall = KeyReason(pool.TooSmall) // one of its limits is below what the request asks for
+	KeyDegraded = KeyReason(pool.Degraded) // passes: by a person, or for a failure
+	KeyProbed   = KeyReason(pool.Probed)   // passes: it was out, and the request that tries it has not ended
+	KeyLimited  = KeyReason(pool.Limited)  // passes: a limit is reached
+	KeyBusy     = KeyReason(pool.Busy)     // passes: as many requests as it may have are under way
+	KeyCooling  = KeyReason(pool.Cooling)  // passes: the provider has an incident
 )
 
 // KeyVerdict says whether a key may be used now, and why not.
@@ -239,12 +238,12 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 func (r *Registry) look(ctx context.Context, s *snapshot, providers ...uuid.UUID) (err error) {
 	var from bulk.Querier = r.fresh
 	if !r.inTx {
-		s, failed := r.db.Snapshot(ctx)
+		state, failed := r.db.Snapshot(ctx)
 		if failed != nil {
 			return failed
 		}
-		defer func() { err = errors.Join(err, s.Close()) }()
-		from = s
+		defer func() { err = errors.Join(err, state.Close()) }()
+		from = state
 	}
 	if err := r.readPool(ctx, from, s, nil, providers); err != nil {
 		return err

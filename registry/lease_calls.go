@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jeffersonwarrior/modelscan/internal/pool"
-
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 )
 

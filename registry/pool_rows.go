@@ -20,7 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
-// keyColumns are those of a poolKey beside its quota.
+// keyColumns are those of a pool.Key beside its quota.
 var keyColumns = []string{
 	"id", "provider_id", "quota_group_id", "key_prefix", "label", "usage_count", "token_count", "extra_requests", "extra_tokens", "last_used_at",
 	"weight", "priority", "pass", "allowed_models", "denied_models", "deleted_at", "disabled", "expires_at",

@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jeffersonwarrior/modelscan/internal/ledger"
-	"github.com/jeffersonwarrior/modelscan/internal/pool"
-
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
@@ -19,6 +16,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -139,7 +138,7 @@ func (r *Registry) commitWhole(ctx context.Context, calls []call) error {
 func (r *Registry) commitTx(ctx context.Context, calls []call, judge func(verdicts []error) error) error {
 	for stale, overtaken, attempts := false, 0, 0; ; {
 		var s *snapshot
-		err := r.write(ctx, "", func(tx *ent.Client) (err error) {
+		err := r.writeOn(ctx, r.db.Batch(), "", func(tx *ent.Client) (err error) {
 			if attempts++; attempts%2 == 0 && !r.inTx && r.db.Dialect() == dialect.Postgres {
 				if err := r.lockRows(ctx, tx, calls); err != nil {
 					return err
@@ -357,7 +356,7 @@ type changes struct {
 	audits  []actorEntries
 }
 
-// actorEntries are changes that somebody made.
+// actorEntries are entries of the audit trail, by one actor.
 type actorEntries struct {
 	actor   string
 	entries []auditEntry
@@ -438,7 +437,7 @@ func (e *changes) addToPeriods(added event) error {
 	return nil
 }
 
-// Sums are the event as the sums of a period with nothing else.
+// sums are the event as the sums of a period with nothing else.
 func (e event) sums() ledger.Sums {
 	s := ledger.Sums{
 		Requests: 1, Errors: count(e.Failed), Unpriced: count(e.cost == nil),

@@ -242,10 +242,15 @@ type steps struct{ begin, commit string }
 
 // transact is InTx.
 func (r *Registry) transact(ctx context.Context, named steps, fn func(tx *Registry) error) error {
+	return r.transactOn(ctx, r.db, named, fn)
+}
+
+// transactOn is transact with what begins the transaction.
+func (r *Registry) transactOn(ctx context.Context, db dialect.Driver, named steps, fn func(tx *Registry) error) error {
 	if r.inTx {
 		return r.savepoint(ctx, named, fn)
 	}
-	rows := &rowDriver{Driver: r.db}
+	rows := &rowDriver{Driver: db}
 	tx, err := ent.NewClient(ent.Driver(rows)).Tx(ctx)
 	if err != nil {
 		return translate(ctx, named.begin, err)
@@ -319,8 +324,13 @@ func (r *Registry) savepoint(ctx context.Context, named steps, fn func(tx *Regis
 // write runs the body of an operation in a transaction and translates its error. On PostgreSQL the
 // body may run several times, each time in a new transaction after the last one was undone.
 func (r *Registry) write(ctx context.Context, op string, body func(tx *ent.Client) error) error {
+	return r.writeOn(ctx, r.db, op, body)
+}
+
+// writeOn is write with what begins the transaction.
+func (r *Registry) writeOn(ctx context.Context, db dialect.Driver, op string, body func(tx *ent.Client) error) error {
 	once := func() error {
-		return r.transact(ctx, steps{}, func(tx *Registry) error { return body(tx.client) })
+		return r.transactOn(ctx, db, steps{}, func(tx *Registry) error { return body(tx.client) })
 	}
 	if r.inTx {
 		return translate(ctx, op, once())

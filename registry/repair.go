@@ -149,7 +149,7 @@ func newMending(d *ledgerDay, most int) mending {
 // repairAttempts is how often a day is read in which others change rows otherwise than by recording.
 const repairAttempts = 10
 
-// Day mends a day that has been read. It is read again if others have changed what is to be mended.
+// day mends a day that has been read. It is read again if others have changed what is to be mended.
 func (done *repair) day(ctx context.Context, d *ledgerDay) error {
 	for attempt := 1; ; attempt++ {
 		m := newMending(d, done.l.r.pieceRows)
@@ -191,7 +191,7 @@ func (done *repair) mend(ctx context.Context, d *ledgerDay, pieces []mendingPiec
 	return changed, err
 }
 
-// piece mends rows of a model and a day, or returns errStale.
+// piece mends rows of a model and a day, or returns bulk.ErrStale.
 func (done *repair) piece(ctx context.Context, tx *ent.Client, d *ledgerDay, piece mendingPiece) error {
 	if done.l.r.db.Dialect() == dialect.Postgres {
 		if err := ledger.LockModels(ctx, tx, []uuid.UUID{piece.model}); err != nil {
@@ -251,7 +251,7 @@ func (x mend) onto(now ledger.Sums, there bool) (s ledger.Sums, ok bool) {
 	return now, there && now.Subtract(x.was.Sums) && now.Merge(x.want) == nil
 }
 
-// removeRows removes rows that were read, or returns errStale if one is gone.
+// removeRows removes rows that were read, or returns bulk.ErrStale if one is gone.
 func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
 	for i, t := range ledger.Tables {
 		var ids []uuid.UUID
@@ -278,7 +278,7 @@ func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
 	return nil
 }
 
-// Count counts rows that were mended.
+// count counts rows that were mended.
 func (done *repair) count(mends []mend) {
 	for _, x := range mends {
 		switch {

@@ -321,7 +321,7 @@ func tooManyRows() error {
 	return fmt.Errorf("%w: the report would have more than %d rows", ErrInvalidData, MaxReportRows)
 }
 
-// Rows returns what was counted, in order.
+// rows returns what was counted, in order.
 func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 	if p.FillGaps {
 		if err := p.fill(ctx); err != nil {

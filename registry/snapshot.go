@@ -67,7 +67,7 @@ func (m *modelNames) of(models map[uuid.UUID]bool, to map[uuid.UUID]namedModel) 
 	return unknown
 }
 
-// Forget forgets all: one may have been purged.
+// forget forgets all: one may have been purged.
 func (m *modelNames) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -203,7 +203,7 @@ func firstPeriodsSQL(t *ledger.Table) string {
 		" ORDER BY t.period_start LIMIT 1) FROM models AS m"
 }
 
-// Day reads a UTC day in one state.
+// day reads a UTC day in one state.
 func (l *ledgerReader) day(ctx context.Context, start time.Time) (*ledgerDay, error) {
 	if l.r.inTx {
 		return l.lockedDay(ctx, l.r.client, start)

@@ -147,7 +147,7 @@ type ledgerEvent struct {
 	cost                  *money.USD
 	latency               int64
 	success               bool
-	tokens                [5]int64 // in the order of tokenColumns
+	tokens                [5]int64 // in the order of ledger.TokenColumns
 	unreadable            error
 }
 
@@ -313,7 +313,7 @@ func (l *ledgerReader) judgeEvent(e *ledgerEvent) *Difference {
 	return nil
 }
 
-// Sums are the event as the sums of a period with nothing else.
+// sums are the event as the sums of a period with nothing else.
 func (e *ledgerEvent) sums() ledger.Sums {
 	s := ledger.Sums{
 		Requests: 1, Errors: count(!e.success), Unpriced: count(e.cost == nil),

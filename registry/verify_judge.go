@@ -215,7 +215,7 @@ func (d *ledgerDay) compare(p ledger.Period, v verdict) (mendable, left []Differ
 	return mendable, left
 }
 
-// Place says in which row a difference is.
+// place says in which row a difference is.
 func (*ledgerDay) place(x *Difference, p ledger.Period) {
 	x.Table = ledger.Tables[p.Table()].Name
 	x.ModelID, x.APIKeyID, x.PriceID, x.PeriodStart = p.Model, p.Key, p.Price, p.Start

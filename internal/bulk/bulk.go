@@ -25,7 +25,7 @@ type Querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// In returns the right side of IN for values, of few different lengths: the last value is repeated. Each length
+// In returns the right side of IN for one value or more, of few different lengths: the last value is repeated. Each length
 // is a statement, which connections keep prepared.
 func In[T any](values []T) (list string, args []any) { return InFrom(1, values) }
 

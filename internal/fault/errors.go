@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// sentinel is an error for errors.Is that stands for a second one too.
+// sentinel is an error for errors.Is that matches a second one too.
 type sentinel struct {
 	text string
 	also error

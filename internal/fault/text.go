@@ -24,7 +24,7 @@ func Clean(text string, most int) string {
 	}, strings.ToValidUTF8(text, "\ufffd")), most)
 }
 
-// Cut cuts a text to its first characters.
+// Cut cuts a text to its first characters, up to most.
 func Cut(text string, most int) string {
 	if runes := []rune(text); len(runes) > most {
 		return string(runes[:most])
@@ -33,5 +33,5 @@ func Cut(text string, most int) string {
 }
 
 // Storable reports whether a database can hold a text. If not, there is no row with it; PostgreSQL would refuse the
-// question.
+// query.
 func Storable(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }

@@ -16,7 +16,7 @@ func LockModels(ctx context.Context, tx *ent.Client, models []uuid.UUID) error {
 	return err
 }
 
-// LockModelsSQL is the query that takes locks, whose numbers are an expression.
+// LockModelsSQL is a query that takes the locks whose numbers an SQL expression gives.
 func LockModelsSQL(numbers string) string {
 	return "SELECT count(pg_advisory_xact_lock(number)) FROM unnest(CAST(" + numbers + " AS bigint[])) AS number"
 }

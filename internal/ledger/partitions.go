@@ -48,7 +48,8 @@ func (p *Partitions) Forget() {
 }
 
 // Ensure makes the partitions that days lack, in a transaction on PostgreSQL. What the transaction itself
-// makes is not remembered: it may be undone. Of a transaction in which that was called before, nothing is.
+// makes is not remembered: it may be undone. Before says that the
+// transaction may have made some already: then nothing is remembered.
 func (p *Partitions) Ensure(ctx context.Context, tx bulk.Querier, days []time.Time, before bool) error {
 	unknown := slices.DeleteFunc(slices.Clone(days), p.Has)
 	if len(unknown) == 0 {

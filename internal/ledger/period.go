@@ -108,7 +108,7 @@ func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {
 	return from
 }
 
-// Place names a row as its table does: the price says of which model it is, and who records goes by that.
+// Place names a row as its table does: the price says of which model it is, and recording goes by that.
 func (p Period) Place() Period {
 	if !p.IsTotal() {
 		p.Model = uuid.Nil

@@ -92,7 +92,7 @@ func Each(
 	return nil
 }
 
-// Table returns the index of the table of a grain.
+// table returns the index of the table of a grain.
 func (q Query) table(of Grain) int {
 	p := Period{Grain: of}
 	if !q.Totals {

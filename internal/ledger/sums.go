@@ -174,7 +174,7 @@ func (s *Sums) Subtract(o Sums) bool {
 	return fits
 }
 
-// Amounts are the columns of sums that are whole numbers, by amountColumns.
+// Amounts are the columns of sums that are whole numbers: requests, errors, those unpriced, latency, and tokens.
 func (s *Sums) Amounts() [9]int64 {
 	return [9]int64{
 		s.Requests, s.Errors, s.Unpriced, s.Latency,

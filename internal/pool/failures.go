@@ -50,8 +50,7 @@ func (b restPeriod) after(now time.Time, n int) time.Time {
 // Outcome is when the use of a key under a lease began and ended.
 type Outcome struct{ Acquired, Now time.Time }
 
-// NoteSuccess takes into the states of the key and its provider that a request has succeeded, and returns what there is
-// to record of that.
+// NoteSuccess notes a request that has succeeded, in the key and its provider, and returns what happened by that.
 func (k *Key) NoteSuccess(o Outcome, p *Provider) (events []Event) {
 	if k.SucceededAt == nil || k.SucceededAt.Before(o.Now) {
 		k.SucceededAt = &o.Now
@@ -73,8 +72,7 @@ func (k *Key) NoteSuccess(o Outcome, p *Provider) (events []Event) {
 	return events
 }
 
-// NoteFailure takes into the states of the key and its provider that a request has failed, and returns what there is to
-// record of that.
+// NoteFailure notes a request that has failed, in the key and its provider, and returns what happened by that.
 func (p *Pool) NoteFailure(k *Key, d Diagnosis, o Outcome) []Event {
 	k.FailedAt, k.FailureClass = &o.Now, d.Class
 	k.Changed |= ChangedState

@@ -185,7 +185,7 @@ func (k *Key) AllWindows(want Amount, now time.Time, all []Window) []Window {
 	return all
 }
 
-// Want is what an AcquireKey asks for.
+// Want is what a request asks of a key.
 type Want struct {
 	Model   string // the provider's name of it; empty: none was given
 	Exclude map[uuid.UUID]bool

@@ -24,6 +24,8 @@ type Postgres struct {
 	replica *replica // nil: none
 	begin   string   // what begins a transaction
 
+	beginBatch string // likewise, of Batch
+
 	busyTimeout time.Duration // for a lock, and for a connection
 
 	mu     sync.Mutex
@@ -40,11 +42,12 @@ func newPostgres(primary *sql.DB, cfg PostgresConfig) *Postgres {
 	d := &Postgres{primary: primary, busyTimeout: timeout}
 	// To the server, no milliseconds are no limit.
 	d.begin = fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", max(1, timeout.Milliseconds()))
-	if !cfg.Pooler { // statements stay prepared: plan them once, and not anew for the rows of each batch
-		d.begin += "; SET LOCAL plan_cache_mode = force_generic_plan"
-	}
 	if cfg.Durability == Relaxed {
 		d.begin += "; SET LOCAL synchronous_commit = off"
+	}
+	d.beginBatch = d.begin
+	if !cfg.Pooler { // statements stay prepared
+		d.beginBatch += "; SET LOCAL plan_cache_mode = force_generic_plan"
 	}
 	d.idle.L = &d.mu
 	return d
@@ -74,6 +77,18 @@ func (d fresh) QueryContext(ctx context.Context, query string, args ...any) (*sq
 
 // Dialect implements dialect.Driver.
 func (*Postgres) Dialect() string { return dialect.Postgres }
+
+// Batch implements DB. A plan for any rows is as good as one for those of a batch, and takes no time. Elsewhere, the
+// server had better know what is asked: of a range of events, such as Prune removes, it locks those partitions alone.
+func (d *Postgres) Batch() dialect.Driver { return batches{d} }
+
+type batches struct{ *Postgres }
+
+func (d batches) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
+
+func (d batches) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, error) {
+	return d.beginTx(ctx, d.beginBatch)
+}
 
 // Close waits for the writes that are under way and closes all connections. Further calls return
 // what the first one did.
@@ -231,9 +246,13 @@ func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginT
 
 // BeginTx is [Postgres.Tx]. It is the form that Ent asks for; no further options are supported.
 func (d *Postgres) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, error) {
-	t, err := d.beginBy(ctx, d.begin)
+	return d.beginTx(ctx, d.begin)
+}
+
+func (d *Postgres) beginTx(ctx context.Context, begin string) (dialect.Tx, error) {
+	t, err := d.beginBy(ctx, begin)
 	if err != nil {
-		return nil, err
+		return nil, err // and no *postgresTx
 	}
 	return t, nil
 }

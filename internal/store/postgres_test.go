@@ -1040,14 +1040,18 @@ func TestPrefetch(t *testing.T) {
 	}
 }
 
-// TestPlans: the statements of a transaction are planned once, where they stay prepared; those of readers for what they ask.
+// TestPlans: the statements of a batch are planned once, where they stay prepared; all others for what they ask.
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	for pooler, want := range map[bool]string{false: "force_generic_plan", true: "auto"} {
 		db := openPG(t, func(c *store.PostgresConfig) { c.Pooler = pooler })
-		tx := beginPG(t.Context(), t, db)
-		require.Equal(t, []string{want}, queryPG[string](t, tx.(connPG), "SHOW plan_cache_mode"))
-		require.NoError(t, tx.Commit())
+		batch, err := db.Batch().Tx(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{want}, queryPG[string](t, batch.(connPG), "SHOW plan_cache_mode"))
+		require.NoError(t, batch.Commit())
 		require.Equal(t, []string{"auto"}, queryPG[string](t, db, "SHOW plan_cache_mode"), "it stayed")
+		tx := beginPG(t.Context(), t, db)
+		require.Equal(t, []string{"auto"}, queryPG[string](t, tx.(connPG), "SHOW plan_cache_mode"))
+		require.NoError(t, tx.Commit())
 	}
 }

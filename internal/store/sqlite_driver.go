@@ -86,6 +86,9 @@ func (d *SQLite) Writer() *sql.DB { return d.writer }
 // Fresh implements DB: readers see every commit.
 func (d *SQLite) Fresh() dialect.Driver { return d }
 
+// Batch implements DB: SQLite's statements stay as they are prepared.
+func (d *SQLite) Batch() dialect.Driver { return d }
+
 // Linger implements DB. SQLite does not keep anybody waiting, and undoes all of a transaction that is
 // interrupted.
 func (*SQLite) Linger(ctx context.Context) (context.Context, context.CancelFunc) {

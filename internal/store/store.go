@@ -47,6 +47,8 @@ type DB interface {
 	Snapshot(ctx context.Context) (*Snapshot, error)
 	// Fresh returns the same database for reads that must see every commit there is.
 	Fresh() dialect.Driver
+	// Batch returns the same database for transactions whose statements come again and again: a server plans them once.
+	Batch() dialect.Driver
 	// Linger returns a context for what ends a part of a transaction that was begun under ctx: it
 	// outlives ctx, but not for ever.
 	Linger(ctx context.Context) (context.Context, context.CancelFunc)

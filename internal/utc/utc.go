@@ -7,13 +7,13 @@ import "time"
 const (
 	// Quarter is a quarter of an hour.
 	Quarter = 15 * time.Minute
-	// Day is a day: UTC has no other ones.
+	// Day is the length of a day: in UTC all are alike.
 	Day = 24 * time.Hour
 )
 
 var (
-	// Beginning is the first instant that can be stored. The first price of a model takes effect then: what is known when
-	// the model is created is taken to have held before.
+	// Beginning is the first instant that can be stored. The first price of a model takes effect then: what is known
+	// when the model is created is taken to have held before.
 	Beginning = time.Unix(0, 0).UTC()
 	// End is the last instant that can be stored: SQLite keeps times as text that sorts, which ends with the year 9999.
 	End = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
