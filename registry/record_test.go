@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -134,4 +135,25 @@ func TestRecordAndClose(t *testing.T) {
 			require.NoError(t, reg.Close())
 		})
 	}
+}
+
+// TestRecordPlans: PostgreSQL plans the statements of a batch once, and what others read for what they ask.
+func TestRecordPlans(t *testing.T) {
+	t.Parallel()
+	name := pgtest.Database(t, "", nil)
+	reg, err := registry.Open(t.Context(), name)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	p := mustProvider(t, reg, "openai")
+	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
+	pgRun(t, name, `CREATE TABLE planned (at varchar, mode varchar)`,
+		`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO planned VALUES (TG_TABLE_NAME, current_setting('plan_cache_mode')); RETURN NULL; END $$`,
+		`CREATE TRIGGER note AFTER INSERT ON usage_tracking EXECUTE FUNCTION note()`,
+		`CREATE TRIGGER note AFTER UPDATE ON models EXECUTE FUNCTION note()`)
+	require.NoError(t, reg.RecordUsage(t.Context(), registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
+	_, err = reg.UpdateModel(t.Context(), m.ID, registry.ModelUpdate{Name: new("another")})
+	require.NoError(t, err)
+	require.Equal(t, "models auto, usage_tracking force_generic_plan",
+		pgValue[string](t, name, "SELECT string_agg(at || ' ' || mode, ', ' ORDER BY at) FROM planned"))
 }

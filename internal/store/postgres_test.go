@@ -1047,11 +1047,13 @@ func TestPlans(t *testing.T) {
 		db := openPG(t, func(c *store.PostgresConfig) { c.Pooler = pooler })
 		batch, err := db.Batch().Tx(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []string{want}, queryPG[string](t, batch.(connPG), "SHOW plan_cache_mode"))
+		got := queryPG[string](t, batch.(connPG), "SHOW plan_cache_mode")
 		require.NoError(t, batch.Commit())
+		require.Equal(t, []string{want}, got)
 		require.Equal(t, []string{"auto"}, queryPG[string](t, db, "SHOW plan_cache_mode"), "it stayed")
 		tx := beginPG(t.Context(), t, db)
-		require.Equal(t, []string{"auto"}, queryPG[string](t, tx.(connPG), "SHOW plan_cache_mode"))
+		got = queryPG[string](t, tx.(connPG), "SHOW plan_cache_mode")
 		require.NoError(t, tx.Commit())
+		require.Equal(t, []string{"auto"}, got)
 	}
 }
