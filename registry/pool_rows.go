@@ -270,6 +270,12 @@ func insertLeases(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) err
 }
 
 var (
+	// counterColumns are those of Quota.Counters.
+	counterColumns = slices.Concat(
+		bulk.Columns("timestamptz", "minute"),
+		bulk.Columns("bigint", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today"),
+		bulk.Columns("timestamptz", "last_reset"), bulk.Columns("json", "observed"),
+	)
 	passColumn  = bulk.Columns("bigint", "pass")
 	lastColumns = bulk.Columns("timestamptz", "updated_at")
 	useColumns  = slices.Concat(
@@ -287,10 +293,10 @@ var (
 	)
 
 	// What changes no index is written apart from what does.
-	writeCounters  = updateByID(apikey.Table, pool.CounterColumns, passColumn)
-	writeUses      = updateByID(apikey.Table, pool.CounterColumns, passColumn, useColumns)
+	writeCounters  = updateByID(apikey.Table, counterColumns, passColumn)
+	writeUses      = updateByID(apikey.Table, counterColumns, passColumn, useColumns)
 	writeStates    = updateByID(apikey.Table, stateColumns)
-	writeGroups    = updateByID(quotagroup.Table, pool.CounterColumns)
+	writeGroups    = updateByID(quotagroup.Table, counterColumns)
 	writeProviders = updateByID(provider.Table, coolingColumns)
 )
 

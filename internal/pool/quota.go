@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -325,14 +324,7 @@ func (q *Quota) Read(observed []byte) error {
 	return nil
 }
 
-// CounterColumns are what leases change when they end.
-var CounterColumns = slices.Concat(
-	bulk.Columns("timestamptz", "minute"),
-	bulk.Columns("bigint", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today"),
-	bulk.Columns("timestamptz", "last_reset"), bulk.Columns("json", "observed"),
-)
-
-// Counters are the values of CounterColumns.
+// Counters are the values of what leases change when they end: from minute on, the columns of QuotaColumns.
 func (q *Quota) Counters() ([]any, error) {
 	var observed any
 	if len(q.Observed) > 0 {
