@@ -96,7 +96,8 @@ func (fl AuditFilter) faults() fault.List {
 	f.Text("entity_id", fl.EntityID, 0, maxSettingKey)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
 		start, end := utc.Clamp(fl.Start), utc.Clamp(fl.End)
-		f.Check(end.After(start), "end %s is not after start %s", end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
+		f.Check(end.After(start), "end %s is not after start %s",
+			end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
 	}
 	return f
 }

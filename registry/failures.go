@@ -28,9 +28,9 @@ import (
 // does say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota group is out with
 // its key, but for auth.
 //
-// When at least three accounts, and at least half of those that are in use, fail alike within ten seconds and none has
-// succeeded since, it is the provider's incident: the provider cools down for 5 s, up to 5 min and a quarter more, and
-// no key is out for it. A key without a group is an account.
+// An incident is the provider's: at least three accounts, and at least half of those in use, fail alike within ten
+// seconds, and no request succeeds in between. The provider then cools down for 5 s, up to 5 min and a quarter more, and
+// no key is out. A key without a group is an account.
 type FailureClass string
 
 // The classes.

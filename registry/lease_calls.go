@@ -100,7 +100,7 @@ func (end *leaseEnd) again(records, recorded bool) error {
 	return ErrLeaseEnded
 }
 
-// acquire leases a key, or returns why there is none.
+// acquire leases a key. It returns a [*NoKeyError] if no key may be used now.
 func (s *snapshot) acquire(c *call, e *changes) error {
 	a, p := c.acquire, s.pools[c.acquire.provider]
 	a.lease = nil // of an attempt that was undone

@@ -10,7 +10,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Limits bound what is asked of a key, or of a quota group. A limit of zero is none.
+// Limits bound the use of a key or of a quota group. Zero means no limit.
 type Limits struct {
 	RequestsPerMinute int64     // in a UTC minute
 	TokensPerMinute   int64     // in a UTC minute, all meters
@@ -72,8 +72,8 @@ const (
 type LimitState struct {
 	Name    LimitName
 	Group   string    // name of the quota group that it is a limit of; empty: the key's own
-	Limit   int64     // requests, tokens or nano-dollars; of one that is observed, of which the provider did not say it: what was left
-	Used    int64     // in the window of now, with the estimates of what is under way
+	Limit   int64     // requests, tokens or nano-dollars; what was left, if the provider stated no limit
+	Used    int64     // in the current window, estimates of running requests included
 	Closed  bool      // what is asked for does not fit
 	OpensAt time.Time // when it fits, of one that is closed; zero: never, or when another request ends
 }

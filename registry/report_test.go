@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -130,23 +131,9 @@ func (w reportWorld) check(t *testing.T, rows []registry.ReportRow, in registry.
 	all := registry.ReportRow{Start: in.Start.Truncate(15 * time.Minute), End: in.End.Add(15*time.Minute - 1).Truncate(15 * time.Minute)}
 	in.By = nil
 	if len(rows) > 0 { // which may be widened
-		all.Start, all.End = minOf(all.Start, rows[0].Start), maxOf(all.End, rows[len(rows)-1].End)
+		all.Start, all.End = utc.Min(all.Start, rows[0].Start), utc.Max(all.End, rows[len(rows)-1].End)
 	}
 	require.Equal(t, int64(len(w.of(all, in))), counted, "%+v", in)
-}
-
-func minOf(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-func maxOf(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
 }
 
 func TestUsageReport(t *testing.T) { eachEngine(t, testUsageReport) }

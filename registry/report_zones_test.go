@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -41,7 +42,7 @@ func testUsageReportZones(t *testing.T, e engine) {
 		in := registry.ReportInput{
 			Start: change.AddDate(0, 0, -3).Truncate(time.Hour), End: change.AddDate(0, 0, 3).Truncate(time.Hour), Location: zone, FillGaps: true,
 		}
-		clock.Set(maxOf(clock.Now(), in.End))
+		clock.Set(utc.Max(clock.Now(), in.End))
 		var batch []registry.UsageInput
 		for at := in.Start; at.Before(in.End); at = at.Add(5 * time.Minute) {
 			batch = append(batch, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: at})

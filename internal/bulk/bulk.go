@@ -25,8 +25,8 @@ type Querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// In returns the right side of IN for one value or more, of few different lengths: the last value is repeated. Each length
-// is a statement, which connections keep prepared.
+// In returns the right side of IN for one value or more. It repeats the last value to reach one of a few lengths: each
+// length is a statement, which connections keep prepared.
 func In[T any](values []T) (list string, args []any) { return InFrom(1, values) }
 
 // InFrom is In with the number of the first placeholder.

@@ -95,7 +95,8 @@ func TestTogether(t *testing.T) {
 
 func TestUpdate(t *testing.T) {
 	t.Parallel()
-	update := bulk.NewUpdate("t", bulk.ByID, append(bulk.Columns("bigint", "x"), bulk.Columns("timestamptz", "updated_at")...)...)
+	columns := append(bulk.Columns("bigint", "x"), bulk.Columns("timestamptz", "updated_at")...)
+	update := bulk.NewUpdate("t", bulk.ByID, columns...)
 	require.Equal(t, "UPDATE t SET x = $1, updated_at = $2 WHERE t.id = $3", update[dialect.SQLite](2))
 	require.Equal(t, "UPDATE t SET x = v.column1, updated_at = v.column2 FROM (VALUES"+
 		" (CAST($1 AS bigint), CAST($2 AS timestamptz), CAST($3 AS uuid))) AS v WHERE t.id = v.column3",

@@ -52,9 +52,12 @@ func TestList(t *testing.T) {
 			func(f *fault.List) { f.Text("name", turned, 1, 9) },
 			[]string{"name has control characters or invisible ones"},
 		},
-		"label, turned":    {func(f *fault.List) { f.Label("name", turned, 1, 9) }, nil},
-		"label, blank":     {func(f *fault.List) { f.Label("name", " \t", 1, 9) }, []string{"name is blank"}},
-		"prose":            {func(f *fault.List) { f.Prose("note", "ab", 1) }, []string{"note has 2 characters, more than 1"}},
+		"label, turned": {func(f *fault.List) { f.Label("name", turned, 1, 9) }, nil},
+		"label, blank":  {func(f *fault.List) { f.Label("name", " \t", 1, 9) }, []string{"name is blank"}},
+		"prose": {
+			func(f *fault.List) { f.Prose("note", "ab", 1) },
+			[]string{"note has 2 characters, more than 1"},
+		},
 		"unicode, invalid": {func(f *fault.List) { f.Unicode("note", "\xff") }, []string{"note is not valid UTF-8"}},
 		"unicode, NUL": {
 			func(f *fault.List) { f.Unicode("note", "a\x00") },

@@ -41,18 +41,23 @@ func (s *Sums) MergeNumbers(o *Sums) error {
 		*to += n
 		fits = fits && *to >= 0 && *to <= fault.MaxAmount // two amounts overflow to a negative number
 	}
-	add(&s.Requests, o.Requests)
-	add(&s.Errors, o.Errors)
-	add(&s.Unpriced, o.Unpriced)
-	add(&s.Latency, o.Latency)
-	for i, n := range o.Tokens {
-		add(&s.Tokens[i], n)
-	}
-	add((*int64)(&s.Cost), int64(o.Cost))
+	s.each(o, add)
 	if !fits {
 		return fault.ErrOverflow
 	}
 	return nil
+}
+
+// each calls do for each number beside the same one of other sums.
+func (s *Sums) each(o *Sums, do func(number *int64, other int64)) {
+	do(&s.Requests, o.Requests)
+	do(&s.Errors, o.Errors)
+	do(&s.Unpriced, o.Unpriced)
+	do(&s.Latency, o.Latency)
+	for i, n := range o.Tokens {
+		do(&s.Tokens[i], n)
+	}
+	do((*int64)(&s.Cost), int64(o.Cost))
 }
 
 // KnownCost returns the cost, or nil when no request has a known one.
@@ -163,14 +168,7 @@ func (s *Sums) Subtract(o Sums) bool {
 		*from -= n
 		fits = fits && *from >= 0
 	}
-	take(&s.Requests, o.Requests)
-	take(&s.Errors, o.Errors)
-	take(&s.Unpriced, o.Unpriced)
-	take(&s.Latency, o.Latency)
-	for i, n := range o.Tokens {
-		take(&s.Tokens[i], n)
-	}
-	take((*int64)(&s.Cost), int64(o.Cost))
+	s.each(&o, take)
 	return fits
 }
 

@@ -56,7 +56,8 @@ func TestDigest(t *testing.T) {
 	changed := []Sums{one(2, 1), one(1, 2)}
 	for _, change := range []func(s *Sums){
 		func(s *Sums) { s.Requests++ }, func(s *Sums) { s.Errors++ }, func(s *Sums) { s.Unpriced++ },
-		func(s *Sums) { s.Cost++ }, func(s *Sums) { s.Latency++ }, func(s *Sums) { s.Tokens[4]++ }, func(s *Sums) { s.Histogram.Add(3) },
+		func(s *Sums) { s.Cost++ }, func(s *Sums) { s.Latency++ }, func(s *Sums) { s.Tokens[4]++ },
+		func(s *Sums) { s.Histogram.Add(3) },
 	} {
 		s := one(1, 1)
 		change(&s)

@@ -56,7 +56,7 @@ func readText(n chunkSizes, types map[string]string) string {
 	return strings.Join(selects, " UNION ALL ")
 }
 
-// Read reads those of the periods that there are and that are not in a map, into the map. Each statement reads all
+// Read adds the periods that exist to a map. Periods that the map has already are not read. Each statement reads all
 // tables.
 func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period, into map[Period]Sums) error {
 	var unread [len(Tables)][]Period

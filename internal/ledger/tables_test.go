@@ -64,10 +64,12 @@ func TestParts(t *testing.T) {
 		cuts       []time.Time
 		want       []Part
 	}{
-		"whole days":     {day, day.Add(3 * utc.Day), nil, []Part{{DayGrain, day, day.Add(3 * utc.Day)}}},
-		"within a day":   {noon, noon.Add(time.Hour), nil, []Part{{QuarterGrain, noon, noon.Add(time.Hour)}}},
-		"from noon on":   {noon, later, nil, []Part{{QuarterGrain, noon, next}, {DayGrain, next, later}}},
-		"until noon":     {day.Add(-utc.Day), noon, nil, []Part{{DayGrain, day.Add(-utc.Day), day}, {QuarterGrain, day, noon}}},
+		"whole days":   {day, day.Add(3 * utc.Day), nil, []Part{{DayGrain, day, day.Add(3 * utc.Day)}}},
+		"within a day": {noon, noon.Add(time.Hour), nil, []Part{{QuarterGrain, noon, noon.Add(time.Hour)}}},
+		"from noon on": {noon, later, nil, []Part{{QuarterGrain, noon, next}, {DayGrain, next, later}}},
+		"until noon": {
+			day.Add(-utc.Day), noon, nil, []Part{{DayGrain, day.Add(-utc.Day), day}, {QuarterGrain, day, noon}},
+		},
 		"cut at noon":    {day, next, []time.Time{noon}, []Part{{QuarterGrain, day, next}}},
 		"cut at a day":   {day, later, []time.Time{next}, []Part{{DayGrain, day, later}}},
 		"nothing at all": {day, day, nil, nil},
@@ -83,7 +85,8 @@ func TestParts(t *testing.T) {
 func TestEach(t *testing.T) {
 	t.Parallel()
 	db, ctx := newLedger(t), t.Context()
-	_, err := db.ExecContext(ctx, "INSERT INTO models (id, created_at, updated_at, provider_id, model_id, name, context_window)"+
+	_, err := db.ExecContext(ctx, "INSERT INTO models"+
+		" (id, created_at, updated_at, provider_id, model_id, name, context_window)"+
 		" VALUES ($1, $2, $2, $3, 'm', '', 0)", model, noon, uuid.New())
 	require.NoError(t, err)
 	all := map[Period]Sums{}

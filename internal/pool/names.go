@@ -56,7 +56,7 @@ const (
 	ObservedTokens    LimitName = "observed_tokens"
 )
 
-// Limits bound what is asked of a key, or of a group. A limit of zero is none.
+// Limits bound the use of a key or of a group. Zero means no limit.
 type Limits struct {
 	RequestsPerMinute int64
 	TokensPerMinute   int64

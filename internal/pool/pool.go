@@ -85,8 +85,8 @@ type Pool struct {
 // stride is the distance of two turns of a key of weight 1.
 const stride = 1 << 20
 
-// Open has those leases count that have not expired. They are all that there are of the provider's keys, those of keys
-// that are deleted too: they may count in a group.
+// Open counts the leases that have not expired. Leases are all of the provider's, also those of deleted keys, because
+// these may count in a group.
 func (p *Pool) Open(leases []*Lease, groups map[uuid.UUID]*Group, now time.Time) {
 	keys := make(map[uuid.UUID]*Key, len(p.Keys))
 	for _, k := range p.Keys {
@@ -192,7 +192,7 @@ type Want struct {
 	Amount
 }
 
-// Choose returns the key to hand out, nil if there is none.
+// Choose returns the key to hand out, or nil if no key may be used.
 func (p *Pool) Choose(want Want, now time.Time) *Key {
 	if p.Cools(now) {
 		return nil
@@ -257,7 +257,7 @@ func (k *Key) allows(model string) bool {
 	return model == "" || (k.Allowed == nil || matchesModel(k.Allowed, model)) && !matchesModel(k.Denied, model)
 }
 
-// limited is Blocked by limits: of those that are closed, the one that opens last.
+// limited is Blocked by limits alone. If several limits are closed, the one that opens last decides.
 func (k *Key) limited(want Amount, now time.Time) (reason Reason, opens time.Time) {
 	if k.noLimits() && (k.Account == nil || k.Account.noLimits()) {
 		return "", time.Time{}

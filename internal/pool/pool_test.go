@@ -85,7 +85,7 @@ func TestBlocked(t *testing.T) {
 	t.Parallel()
 	past, soon, later := noon, noon.Add(time.Minute), noon.Add(time.Hour)
 	excluded := uuid.UUID{15: 1}
-	limits := func(l Limits) Quota { return Quota{Limits: l} }
+	small, five := Quota{Limits: Limits{TokensPerDay: 4}}, Want{Amount: Amount{Requests: 1, Tokens: 5}}
 	for name, c := range map[string]struct {
 		key  Key
 		want Want
@@ -103,10 +103,9 @@ func TestBlocked(t *testing.T) {
 		"no model is named":   {key: Key{Allowed: []string{}}},
 		"degraded":            {key: Key{DegradedUntil: &later, DegradedBy: upstream.RateLimited}, is: Degraded, till: later},
 		"degraded no more":    {key: Key{DegradedUntil: &past, DegradedBy: upstream.RateLimited}},
-		"too small":           {key: Key{Quota: limits(Limits{TokensPerDay: 4})}, want: Want{Amount: Amount{1, 5, 0}}, is: TooSmall},
+		"too small":           {key: Key{Quota: small}, want: five, is: TooSmall},
 		"of its group": {
-			key: Key{Account: &Group{ID: uuid.New(), Quota: limits(Limits{TokensPerDay: 4})}}, want: Want{Amount: Amount{1, 5, 0}},
-			is: TooSmall,
+			key: Key{Account: &Group{ID: uuid.New(), Quota: small}}, want: five, is: TooSmall,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -248,8 +248,8 @@ func (w Window) Opens() time.Time {
 	return w.end
 }
 
-// Windows returns the limits that there are. The quota has been rolled. Those that were observed count what remains
-// as a limit of which nothing is used.
+// Windows appends a window for each limit that is set. Roll comes first. An observed limit that the provider did not
+// state is what remained of it.
 func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 	nextDay, nextMinute := utc.StartOfDay(q.LastReset).Add(utc.Day), now
 	if q.Minute != nil {

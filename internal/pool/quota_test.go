@@ -117,7 +117,8 @@ func TestCells(t *testing.T) {
 	q.Roll(noon)
 	q.countMinute(noon, Amount{Requests: 1, Tokens: 2, Cost: 3})
 	q.countDay(noon, Amount{Requests: 1, Tokens: 2, Cost: 3})
-	for _, said := range [][]upstream.Quota{nil, {{Meter: upstream.Tokens, Limit: 9, Remaining: 8, Reset: noon.Add(time.Hour)}}} {
+	tokens := upstream.Quota{Meter: upstream.Tokens, Limit: 9, Remaining: 8, Reset: noon.Add(time.Hour)}
+	for _, said := range [][]upstream.Quota{nil, {tokens}} {
 		if said != nil {
 			q.observe(said, noon)
 		}
