@@ -238,20 +238,24 @@ func sameButTime(before, after json.RawMessage) (bool, error) {
 	return maps.EqualFunc(fields[0], fields[1], func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }), nil
 }
 
-// auditPool is what the pool did to a key or a provider by itself.
-func auditPool(event pool.Event) auditEntry {
-	e := auditEntry{entity: EntityAPIKey, id: event.ID.String(), before: event.Before, after: event.After, automatic: true}
-	switch event.Kind {
-	case pool.KeyDegraded:
-		e.action = ActionDegrade
-	case pool.KeyRestored:
-		e.action = ActionRestore
-	case pool.KeyProbed:
-		e.action = ActionProbe
-	case pool.ProviderCoolsDown:
-		e.action, e.entity = ActionCoolDown, EntityProvider
+// auditPool records what the pool did to keys and providers by itself, when an actor called.
+func (r *Registry) auditPool(ctx context.Context, tx *ent.Client, now time.Time, actor string, events []pool.Event) error {
+	entries := make([]auditEntry, len(events))
+	for i, event := range events {
+		e := auditEntry{entity: EntityAPIKey, id: event.ID.String(), before: event.Before, after: event.After, automatic: true}
+		switch event.Kind {
+		case pool.KeyDegraded:
+			e.action = ActionDegrade
+		case pool.KeyRestored:
+			e.action = ActionRestore
+		case pool.KeyProbed:
+			e.action = ActionProbe
+		case pool.ProviderCoolsDown:
+			e.action, e.entity = ActionCoolDown, EntityProvider
+		}
+		entries[i] = e
 	}
-	return e
+	return r.As(actor).audit(ctx, tx, now, entries...)
 }
 
 func auditProvider(action string, before, after *ent.Provider) auditEntry {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
@@ -144,17 +143,10 @@ func under(op string, err error) error {
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// plainError is an error without the names of packages before its text, on one line.
+// plainError is an error without what Ent puts before its text, on one line.
 type plainError struct{ cause error }
 
-func (e *plainError) Error() string {
-	text := store.Text(e.cause)
-	for _, name := range []string{"money: ", "meter: "} {
-		text = strings.TrimPrefix(text, name)
-	}
-	return text
-}
-
+func (e *plainError) Error() string { return store.Text(e.cause) }
 func (e *plainError) Unwrap() error { return e.cause }
 
 // driverError is an error from below by its kind. What Ent and this module's own packages put around the driver's text

@@ -2,8 +2,6 @@ package registry
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
@@ -13,50 +11,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
-	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
-	"github.com/jeffersonwarrior/modelscan/money"
 )
-
-// event is a row of usage_events.
-type event struct {
-	record
-	price uuid.UUID
-	cost  *money.USD
-}
-
-var eventColumns = slices.Concat([]string{
-	usageevent.FieldID, usageevent.FieldRequestID, usageevent.FieldAt, usageevent.FieldModelID, usageevent.FieldAPIKeyID,
-	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
-	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
-}, ledger.TokenColumns)
-
-var insertEventsSQL = bulk.Statements(func(n int) string {
-	return "INSERT INTO " + usageevent.Table + " (" + strings.Join(eventColumns, ", ") + ") VALUES " +
-		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, len(eventColumns))...)
-})
-
-func insertEvents(ctx context.Context, tx bulk.Execer, events []event) error {
-	return bulk.Chunks(events, func(some []event) error {
-		args := make([]any, 0, len(some)*len(eventColumns))
-		for _, e := range some {
-			var cost any
-			status := usageevent.CostStatusUnpriced
-			if e.cost != nil {
-				cost, status = int64(*e.cost), usageevent.CostStatusPriced
-			}
-			args = append(args, e.id, e.RequestID, e.At, e.ModelID, e.APIKeyID, e.price, cost, string(status),
-				e.Latency.Milliseconds(), !e.Failed, e.ErrorClass, e.HTTPStatus)
-			for _, n := range ledger.InColumns(e.Tokens) {
-				args = append(args, n)
-			}
-		}
-		_, err := tx.ExecContext(ctx, insertEventsSQL(len(some)), args...)
-		return err
-	})
-}
 
 // EventFilter selects requests of the ledger. Conditions that are zero are none; the others must all
 // hold.
@@ -185,15 +143,4 @@ func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 		}
 	}
 	return where
-}
-
-// eventDays are the UTC days of events, ascending.
-func eventDays(calls []call) (days []time.Time) {
-	for i := range calls {
-		if calls[i].records() {
-			days = append(days, utc.StartOfDay(calls[i].At))
-		}
-	}
-	slices.SortFunc(days, time.Time.Compare)
-	return slices.CompactFunc(days, time.Time.Equal)
 }

@@ -13,7 +13,7 @@ func TestManyExpired(t *testing.T) {
 		t.Helper()
 		reg, _ := open(t)
 		ctx, now := t.Context(), time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
-		reg.clock, reg.pieceRows = func() time.Time { return now }, 2
+		reg.clock, reg.commits.Expired = func() time.Time { return now }, 2
 		p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
 		require.NoError(t, err)
 		key, err := reg.AddAPIKey(ctx, KeyInput{

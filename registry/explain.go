@@ -15,7 +15,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
-	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -132,7 +133,7 @@ func (r *Registry) sayProvider(ctx context.Context, err error) error {
 }
 
 // noKey says why a pool has no key to hand out.
-func noKey(p *pool.Pool, want pool.Want, now time.Time) *NoKeyError {
+func noKey(p *pool.Pool, want pool.Want, now time.Time) error {
 	why := &NoKeyError{ProviderID: p.ID}
 	for _, k := range p.Keys {
 		v := verdictOn(p, k, want, now)
@@ -208,47 +209,52 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	s := newSnapshot(r.now())
-	if err := r.look(ctx, s, in.ProviderID); err != nil {
+	now := r.now()
+	s, err := r.look(ctx, now, in.ProviderID)
+	if err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	p, want := s.pools[in.ProviderID], in.wanted()
-	if in.ModelID != uuid.Nil {
-		s.from = s.now
-		if err := s.readModels(ctx, r.fresh, []uuid.UUID{in.ModelID}); err != nil {
-			return nil, translate(ctx, op, err)
-		}
-		var err error
-		if want.Model, err = s.modelName(in.ModelID, in.ProviderID); err != nil {
-			return nil, translate(ctx, op, err)
-		}
+	p, want := s.Pools[in.ProviderID], in.wanted()
+	if want.Model, err = r.modelName(ctx, in.ModelID, in.ProviderID); err != nil {
+		return nil, translate(ctx, op, err)
 	}
-	next := p.Choose(want, s.now)
+	next := p.Choose(want, now)
 	verdicts := make([]KeyVerdict, 0, len(p.Keys))
 	for _, k := range p.Keys {
-		v := verdictOn(p, k, want, s.now)
+		v := verdictOn(p, k, want, now)
 		v.Next = k == next
 		verdicts = append(verdicts, v)
 	}
 	return verdicts, nil
 }
 
-// look reads the pools of providers as they are now, in one state: what ends meanwhile would be neither among what has ended nor
-// among what is under way.
-func (r *Registry) look(ctx context.Context, s *snapshot, providers ...uuid.UUID) (err error) {
-	var from bulk.Querier = r.fresh
-	if !r.inTx {
-		state, failed := r.db.Snapshot(ctx)
-		if failed != nil {
-			return failed
-		}
-		defer func() { err = errors.Join(err, state.Close()) }()
-		from = state
+// modelName returns the provider's name of a model; empty for no model.
+func (r *Registry) modelName(ctx context.Context, id, provider uuid.UUID) (string, error) {
+	if id == uuid.Nil {
+		return "", nil
 	}
-	if err := r.readPool(ctx, from, s, nil, providers); err != nil {
-		return err
+	m, err := r.fresh.Model.Get(ctx, id)
+	switch {
+	case ent.IsNotFound(err):
+		return "", fault.Missing("model", id)
+	case err != nil:
+		return "", err
 	}
-	return s.readOpen(ctx, from, providers)
+	return m.ModelID, commit.CheckModel(id, provider, m.ProviderID, m.ModelID)
+}
+
+// look reads the pools of providers as they are now, in one state: what ends meanwhile would be neither among what has
+// ended nor among what is under way.
+func (r *Registry) look(ctx context.Context, now time.Time, providers ...uuid.UUID) (s *commit.Snapshot, err error) {
+	if r.inTx {
+		return r.commits.Look(ctx, r.client, now, nil, providers)
+	}
+	state, err := r.db.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+	return r.commits.Look(ctx, state, now, nil, providers)
 }
 
 // explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.

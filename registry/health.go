@@ -58,8 +58,8 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 		for i, p := range some {
 			ids[i] = p.ID
 		}
-		s := newSnapshot(now)
-		if err := r.look(ctx, s, ids...); err != nil {
+		s, err := r.look(ctx, now, ids...)
+		if err != nil {
 			return nil, translate(ctx, op, err)
 		}
 		unreadable, err := r.unreadable(ctx, ids)
@@ -67,7 +67,7 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 			return nil, translate(ctx, op, err)
 		}
 		for _, p := range some {
-			h := healthOf(s.pools[p.ID], now)
+			h := healthOf(s.Pools[p.ID], now)
 			h.ProviderID, h.Name, h.Unreadable = p.ID, p.Name, unreadable[p.ID]
 			all = append(all, h)
 		}
@@ -84,7 +84,9 @@ func healthOf(p *pool.Pool, now time.Time) ProviderHealth {
 	for _, k := range p.Keys {
 		v := verdictOn(p, k, pool.Want{Amount: pool.Amount{Requests: 1}}, now)
 		h.InFlight += v.InFlight
-		h.Probation += int(count(v.Probation))
+		if v.Probation {
+			h.Probation++
+		}
 		if v.Reason == "" {
 			h.Usable++
 			continue

@@ -301,7 +301,7 @@ func TestPartitionsUndone(t *testing.T) {
 		}
 		return undone
 	}), undone)
-	require.False(t, reg.partitions.Has(utc.StartOfDay(reg.now())))
+	require.False(t, reg.commits.HasPartition(utc.StartOfDay(reg.now())))
 	require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
 }
 
@@ -321,10 +321,10 @@ func TestMemoryWrong(t *testing.T) {
 	in := UsageInput{ModelID: m.ID, APIKeyID: k.ID}
 	require.NoError(t, reg.RecordUsage(t.Context(), in))
 	now = now.Add(utc.Quarter)
-	for p := range maps.Clone(reg.memory.last.periods) {
+	for p := range maps.Clone(reg.commits.Last().Periods) {
 		if p.Grain == ledger.QuarterGrain {
 			p.Start = p.Start.Add(utc.Quarter)
-			reg.memory.last.periods[p] = ledger.Sums{Requests: 7}
+			reg.commits.Last().Periods[p] = ledger.Sums{Requests: 7}
 		}
 	}
 	require.NoError(t, reg.RecordUsage(t.Context(), in))

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -429,26 +430,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 		return translate(ctx, op, fmt.Errorf("%w: %w", ErrInvalidData, err))
 	}
 	return r.write(ctx, op, func(tx *ent.Client) error {
-		now := r.now()
-		s := newSnapshot(now)
-		if err := r.holdPools(ctx, tx, poolOfKey, keyID); err != nil {
-			return err
-		}
-		if err := r.readPool(ctx, tx, s, []uuid.UUID{keyID}, nil); err != nil {
-			return err
-		}
-		k := s.keys[keyID]
-		if k == nil || k.Deleted {
-			return ErrNotFound
-		}
-		took := pool.Amount{Requests: 1, Tokens: tokens.Total()}
-		if k.Uses >= fault.MaxAmount || k.Tokens > fault.MaxAmount-took.Tokens {
-			return fault.ErrOverflow
-		}
-		k.AddUse(took, now)
-		k.ExtraRequests, k.ExtraTokens = k.ExtraRequests+took.Requests, k.ExtraTokens+took.Tokens
-		k.Use(now, now, took)
-		return r.writePool(ctx, tx, tx, s)
+		return r.commits.CountUse(ctx, tx, keyID, pool.Amount{Requests: 1, Tokens: tokens.Total()}, r.now())
 	})
 }
 
@@ -456,7 +438,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 // had something to reset. Limits of a day are whole again then. Nobody has to call it: counters of an earlier day count as zero.
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
-		if err := r.holdPools(ctx, tx, allPools); err != nil {
+		if err := r.holdPools(ctx, tx, commit.AllPools); err != nil {
 			return err
 		}
 		now := r.now()
@@ -496,7 +478,7 @@ func countedToday(now time.Time, of string) predicate.KeyLease {
 func (r *Registry) lockedKey(
 	ctx context.Context, tx *ent.Client, id uuid.UUID, also ...predicate.APIKey,
 ) (*ent.APIKey, error) {
-	if err := r.holdPools(ctx, tx, poolOfKey, id); err != nil {
+	if err := r.holdPools(ctx, tx, commit.PoolOfKey, id); err != nil {
 		return nil, err
 	}
 	return tx.APIKey.Query().Where(apikey.ID(id)).Where(also...).Only(ctx)

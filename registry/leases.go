@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
@@ -63,10 +63,10 @@ func (in AcquireInput) faults(inTx bool) fault.List {
 // releaseUnclaimed ends a lease whose caller did not wait to learn whether he has it. If that fails too, the lease
 // expires.
 func (r *Registry) releaseUnclaimed(ctx context.Context, provider, id uuid.UUID) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commit.Patience)
 	defer cancel()
-	end := &leaseEnd{id: id, provider: provider, release: true}
-	_ = r.calls.Do(ctx, call{end: end, record: record{now: r.now()}, actor: r.actor}) // else it expires
+	end := &commit.End{Lease: id, Provider: provider, Outcome: commit.Released}
+	_ = r.commits.Do(ctx, commit.Call{Now: r.now(), Actor: r.actor, End: end}) // else it expires
 }
 
 // wanted is what the pool has to know of the input, but for the model's name.
@@ -186,15 +186,20 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 }
 
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
-	a := &acquisition{id: uuid.Must(uuid.NewV7()), provider: in.ProviderID, model: in.ModelID, ttl: in.TTL, want: in.wanted()}
-	if err := r.commit(ctx, call{acquire: a, record: record{now: r.now()}, actor: r.actor}); err != nil {
+	a := &commit.Acquire{
+		ID: uuid.Must(uuid.NewV7()), Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: in.wanted(),
+	}
+	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
 		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) { // nobody would know of the lease
-			go r.releaseUnclaimed(ctx, a.provider, a.id)
+			go r.releaseUnclaimed(ctx, a.Provider, a.ID)
 		}
 		return nil, err
 	}
-	a.lease.reg = r
-	return a.lease, nil
+	l := a.Leased
+	return &Lease{
+		ID: l.ID, ProviderID: in.ProviderID, ModelID: in.ModelID, KeyID: l.Key, KeyPrefix: l.Prefix, KeyLabel: l.Label,
+		AcquiredAt: l.Acquired, ExpiresAt: l.Expires, Probe: l.Probe, reg: r,
+	}, nil
 }
 
 // GetLease returns a lease that is open, for a process that is to end what another one has begun. It returns
@@ -239,10 +244,11 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 // It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, through whatever handle and by whatever
 // process, unless the request is recorded; and the errors of RecordUsage.
 func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
-	return l.end(ctx, "settle lease", in, func(e *leaseEnd) fault.List {
-		e.succeeded = !in.Failed
-		return nil
-	})
+	e := commit.End{Outcome: commit.Succeeded}
+	if in.Failed {
+		e.Outcome = commit.Used
+	}
+	return l.end(ctx, "settle lease", e, in, nil)
 }
 
 // Fail ends the lease of a call that failed, and returns what it made of the failure, by which a caller decides whether
@@ -266,23 +272,20 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 		l.said = r.limitsSaid(failure.Header, now)
 		l.mu.Unlock()
 	}
-	return d, l.end(ctx, "fail lease", in, func(e *leaseEnd) fault.List {
-		e.failed = &pool.Diagnosis{Class: upstream.Class(d.Class), Until: d.Until, Reason: d.Reason}
-		return d.faults()
-	})
+	e := commit.End{
+		Outcome: commit.Failed, Failure: pool.Diagnosis{Class: upstream.Class(d.Class), Until: d.Until, Reason: d.Reason},
+	}
+	return d, l.end(ctx, "fail lease", e, in, d.faults())
 }
 
 // Release ends the lease of a request that was not made: nothing is recorded, and what was reserved is free again. It
 // returns [ErrLeaseEnded] as Settle does. After [ErrUncertain] it may be called again.
 func (l *Lease) Release(ctx context.Context) error {
-	return l.end(ctx, "release lease", UsageInput{}, func(e *leaseEnd) fault.List {
-		e.release = true
-		return nil
-	})
+	return l.end(ctx, "release lease", commit.End{Outcome: commit.Released}, UsageInput{}, nil)
 }
 
 // end ends the lease once.
-func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*leaseEnd) fault.List) (err error) {
+func (l *Lease) end(ctx context.Context, op string, e commit.End, in UsageInput, f fault.List) (err error) {
 	op += " " + l.ID.String()
 	r := l.registry()
 	if !l.state.CompareAndSwap(leaseOpen, leaseEnding) {
@@ -295,37 +298,7 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 			l.state.Store(leaseEnded)
 		}
 	}()
-	now := r.now()
-	e := &leaseEnd{id: l.ID, key: l.KeyID, provider: l.ProviderID, acquired: l.AcquiredAt, repeated: l.unsure.Load()}
-	l.mu.Lock()
-	e.said = l.said
-	l.mu.Unlock()
-	f := how(e)
-	f.Text("actor", r.actor, 0, maxName)
-	c := call{record: record{now: now}, end: e, actor: r.actor}
-	if in.ModelID == uuid.Nil {
-		in.ModelID = l.ModelID
-	}
-	if in.APIKeyID == uuid.Nil {
-		in.APIKeyID = l.KeyID
-	}
-	f.Check(in.APIKeyID == l.KeyID, "the key is another one than the lease's")
-	switch {
-	case e.release:
-	case in.ModelID == uuid.Nil && e.failed != nil: // nothing to record it under
-		if err := in.Validate(); err != nil {
-			f.Check(false, "%s", err)
-		}
-		e.took = in.Total()
-	default:
-		rec, wrong := newRecord(in, now)
-		f = append(f, wrong...)
-		if len(wrong) == 0 && !rec.named {
-			rec.RequestID = l.ID.String()
-		}
-		rec.named = true
-		c.record = rec
-	}
+	c, f := l.lastCall(r, e, in, f)
 	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
@@ -337,6 +310,38 @@ func (l *Lease) end(ctx context.Context, op string, in UsageInput, how func(*lea
 		l.unsure.Store(true)
 	}
 	return err
+}
+
+// lastCall is what ends the lease, or what is wrong with it beside what is known.
+func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List) (commit.Call, fault.List) {
+	f.Text("actor", r.actor, 0, maxName)
+	e.Lease, e.Key, e.Provider, e.Acquired, e.Repeated = l.ID, l.KeyID, l.ProviderID, l.AcquiredAt, l.unsure.Load()
+	l.mu.Lock()
+	e.Said = l.said
+	l.mu.Unlock()
+	c := commit.Call{Now: r.now(), Actor: r.actor, End: &e}
+	if in.ModelID == uuid.Nil {
+		in.ModelID = l.ModelID
+	}
+	if in.APIKeyID == uuid.Nil {
+		in.APIKeyID = l.KeyID
+	}
+	f.Check(in.APIKeyID == l.KeyID, "the key is another one than the lease's")
+	switch {
+	case e.Outcome == commit.Released:
+	case in.ModelID == uuid.Nil && e.Outcome == commit.Failed: // nothing to record it under
+		if err := in.Validate(); err != nil {
+			f.Check(false, "%s", err)
+		}
+		e.Tokens = in.Total()
+	default:
+		if in.RequestID == "" {
+			in.RequestID = l.ID.String()
+		}
+		request, wrong := newRequest(in, c.Now)
+		c.Request, f = request, append(f, wrong...)
+	}
+	return c, f
 }
 
 // ObserveHeaders learns from the headers of a provider's answer what its own limits are and what is left of them:
@@ -352,8 +357,8 @@ func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header h
 	if len(said) == 0 {
 		return nil
 	}
-	e := &leaseEnd{key: keyID, said: said, observation: true}
-	return translate(ctx, op, r.commit(ctx, call{record: record{now: now}, end: e, actor: r.actor}))
+	e := &commit.End{Key: keyID, Said: said, Outcome: commit.Observed}
+	return translate(ctx, op, r.commit(ctx, commit.Call{Now: now, Actor: r.actor, End: e}))
 }
 
 // limitsSaid reads the provider's limits.
@@ -384,75 +389,4 @@ func (r *Registry) quotasOf(header http.Header, now time.Time) []upstream.Quota 
 		return said
 	}
 	return append(said, upstream.Quota{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until})
-}
-
-// waiters are the callers of AcquireKey who wait for a key, by provider, in the order in which they came.
-type waiters struct {
-	poll time.Duration
-	mu   sync.Mutex
-	list map[uuid.UUID][]chan struct{}
-}
-
-// enter puts a caller at the end, who is told when a lease of the provider ends from now on.
-func (w *waiters) enter(provider uuid.UUID) chan struct{} {
-	wake := make(chan struct{})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.list == nil {
-		w.list = map[uuid.UUID][]chan struct{}{}
-	}
-	w.list[provider] = append(w.list[provider], wake)
-	return wake
-}
-
-// leave takes a caller away. One who was told and has not used it leaves it to the next one.
-func (w *waiters) leave(provider uuid.UUID, wake chan struct{}, used bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if i := slices.Index(w.list[provider], wake); i >= 0 {
-		w.list[provider] = slices.Delete(w.list[provider], i, i+1)
-		if len(w.list[provider]) == 0 {
-			delete(w.list, provider)
-		}
-	} else if !used {
-		w.wakeOne(provider)
-	}
-}
-
-// wake tells the first caller that a lease of the provider has ended.
-func (w *waiters) wake(provider uuid.UUID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.wakeOne(provider)
-}
-
-func (w *waiters) wakeOne(provider uuid.UUID) {
-	list := w.list[provider]
-	if len(list) == 0 {
-		return
-	}
-	close(list[0])
-	if w.list[provider] = list[1:]; len(list) == 1 {
-		delete(w.list, provider)
-	}
-}
-
-// expiries notes when each pool was last searched for leases that have expired.
-type expiries struct {
-	mu   sync.Mutex
-	last map[uuid.UUID]time.Time
-}
-
-// due tells whether it is time to search a pool, and notes that it is done.
-func (x *expiries) due(provider uuid.UUID, now time.Time) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if last, ok := x.last[provider]; ok && now.Sub(last) < time.Second && !now.Before(last) {
-		return false
-	}
-	if x.last == nil || len(x.last) > maxRemembered {
-		x.last = map[uuid.UUID]time.Time{}
-	}
-	x.last[provider] = now
-	return true
 }

@@ -19,9 +19,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 )
 
-// Here, in snapshot.go, pool_rows.go and package ledger is the SQL that is written by hand, because Ent, which builds a
-// statement anew for each call, was measurably in the way: the choice of a key, and what a batch of usage and leases
-// reads and writes.
+// Here and in packages commit and ledger is SQL that is written by hand. Ent builds a statement anew for each call, which
+// was measurably in the way of the choice of a key, and of what a batch of usage and leases reads and writes.
 
 // hot is what leastUsedKey needs.
 type hot struct {
@@ -167,15 +166,4 @@ func scanned[T any](value any) (T, error) {
 	var v stdsql.Null[T]
 	err := v.Scan(value)
 	return v.V, err
-}
-
-// readNames reads a list of models.
-func readNames(text []byte, to *[]string) error {
-	if len(text) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(text, to); err != nil {
-		return fmt.Errorf("%w: models of a key: %w", ErrCorrupt, err)
-	}
-	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -396,7 +397,7 @@ func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 // [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
-		if err := r.holdPools(ctx, tx, poolOfModel, id); err != nil {
+		if err := r.holdPools(ctx, tx, commit.PoolOfModel, id); err != nil {
 			return err
 		}
 		m, err := tx.Model.Get(ctx, id)

@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/proof"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -278,10 +279,12 @@ func TestRepairInPieces(t *testing.T) {
 		_, err = other.Client().ExecContext(ctx, "UPDATE usage_quarters"+
 			" SET model_id = $1, period_start = $2, period_end = $3 WHERE id = $4", second.ID, midnight, midnight.Add(utc.Quarter), misplaced.ID)
 		require.NoError(t, err)
-		d, err := newLedgerReader(l.Registry).day(ctx, midnight)
+		d, err := proof.NewReader(l.db, l.fresh, false).Day(ctx, midnight)
 		require.NoError(t, err)
-		for _, piece := range newMending(d, 1).pieces {
-			require.Equal(t, l.model.ID, piece.model)
+		pieces, _ := d.Mend(1)
+		require.NotEmpty(t, pieces)
+		for _, piece := range pieces {
+			require.Equal(t, l.model.ID, piece.Model)
 		}
 		require.NoError(t, mend())
 

@@ -3,8 +3,10 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
@@ -120,36 +122,35 @@ func compareMemory(t *testing.T, reg *Registry, now time.Time) int {
 	if last == nil {
 		return 0
 	}
-	s := newSnapshot(now)
-	pools := bulk.Unknown(asSet(last.pools), s.pools)
-	require.NoError(t, reg.readPool(t.Context(), reg.fresh, s, bulk.Unknown(asSet(last.keys), s.keys), pools))
-	require.NoError(t, s.readOpen(t.Context(), reg.fresh, pools))
-	for id, k := range last.keys {
-		require.Equal(t, keyText(s.keys[id], now), keyText(k, now))
+	keys, pools := slices.Collect(maps.Keys(last.Keys)), slices.Collect(maps.Keys(last.Pools))
+	s, err := reg.commits.Look(t.Context(), reg.fresh, now, keys, pools)
+	require.NoError(t, err)
+	for id, k := range last.Keys {
+		require.Equal(t, keyText(s.Keys[id], now), keyText(k, now))
 	}
-	for id, g := range last.groups {
-		require.Equal(t, quotaText(s.groups[id].Quota, now), quotaText(g.Quota, now))
+	for id, g := range last.Groups {
+		require.Equal(t, quotaText(s.Groups[id].Quota, now), quotaText(g.Quota, now))
 	}
-	for id, p := range last.pools {
-		require.Len(t, p.Keys, len(s.pools[id].Keys))
-		require.Equal(t, providerText(s.pools[id]), providerText(p))
+	for id, p := range last.Pools {
+		require.Len(t, p.Keys, len(s.Pools[id].Keys))
+		require.Equal(t, providerText(s.Pools[id]), providerText(p))
 	}
 	return 1
 }
 
 // lastKnown is what the next batch goes by, nil if that is nothing.
-func lastKnown(t *testing.T, reg *Registry) *snapshot {
+func lastKnown(t *testing.T, reg *Registry) *commit.Snapshot {
 	t.Helper()
 	if reg.db.Dialect() == dialect.SQLite {
-		return reg.memory.last
+		return reg.commits.Last()
 	}
-	last := reg.memory.last
+	last := reg.commits.Last()
 	for _, s := range reg.client.PoolState.Query().AllX(t.Context()) {
-		if last != nil && value(s.State) != last.states[s.ProviderID] {
-			last.forgetPool(s.ProviderID)
+		if last != nil && value(s.State) != last.States[s.ProviderID] {
+			last.Forget(s.ProviderID)
 		}
 	}
-	if last == nil || len(last.keys) == 0 {
+	if last == nil || len(last.Keys) == 0 {
 		return nil
 	}
 	return last
@@ -225,20 +226,20 @@ func TestLeaseBatches(t *testing.T) {
 		require.NoError(t, err)
 		return l
 	}
-	settle := func(l *Lease, model uuid.UUID) call {
-		rec, f := newRecord(UsageInput{ModelID: model, APIKeyID: l.KeyID, RequestID: l.ID.String()}, reg.now())
+	settle := func(l *Lease, model uuid.UUID) commit.Call {
+		c, f := l.lastCall(reg, commit.End{Outcome: commit.Succeeded}, UsageInput{ModelID: model}, nil)
 		require.Empty(t, f)
-		return call{record: rec, end: &leaseEnd{id: l.ID, key: l.KeyID, provider: p.ID, acquired: l.AcquiredAt, succeeded: true}}
+		return c
 	}
 
 	l := lease()
-	errs, err := reg.commitOnce(ctx, []call{settle(l, uuid.New()), settle(l, m.ID)})
+	errs, err := reg.commits.Once(ctx, []commit.Call{settle(l, uuid.New()), settle(l, m.ID)})
 	require.NoError(t, err)
 	require.ErrorIs(t, errs[0], ErrForeignKey)
 	require.NoError(t, errs[1], "the one that is refused leaves the lease to the other")
 	requireOpen(t, reg, 0)
 	l = lease()
-	errs, err = reg.commitOnce(ctx, []call{settle(l, m.ID), settle(l, uuid.New()), settle(l, m.ID)})
+	errs, err = reg.commits.Once(ctx, []commit.Call{settle(l, m.ID), settle(l, uuid.New()), settle(l, m.ID)})
 	require.NoError(t, err)
 	require.NoError(t, errors.Join(errs...), "what is recorded is not asked about again")
 	requireOpen(t, reg, 0)
@@ -257,10 +258,12 @@ func TestLeaseBatches(t *testing.T) {
 	// The answer to the commit of an acquisition was lost, and the key has gone since.
 	l = lease()
 	require.NoError(t, reg.DeleteAPIKey(ctx, k.ID))
-	again := &acquisition{id: l.ID, provider: p.ID, model: m.ID, ttl: time.Hour, want: in.wanted(), repeated: true}
-	errs, err = reg.commitOnce(ctx, []call{{acquire: again, record: record{now: reg.now()}}})
+	again := &commit.Acquire{
+		ID: l.ID, Provider: p.ID, Model: m.ID, TTL: time.Hour, Want: in.wanted(), Repeated: true,
+	}
+	errs, err = reg.commits.Once(ctx, []commit.Call{{Now: reg.now(), Acquire: again}})
 	require.NoError(t, errors.Join(append(errs, err)...))
-	require.Equal(t, l.KeyID, again.lease.KeyID)
+	require.Equal(t, l.KeyID, again.Leased.Key)
 	require.NoError(t, l.Release(ctx))
 	requireOpen(t, reg, 0)
 }

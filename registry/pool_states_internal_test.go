@@ -89,8 +89,8 @@ func (r *remembering) remembers(t *testing.T) bool {
 	t.Helper()
 	s, err := r.client.PoolState.Query().Where(poolstate.ProviderID(r.provider.ID)).Only(t.Context())
 	require.NoError(t, err)
-	require.NotNil(t, r.memory.last)
-	return s.State != nil && *s.State == r.memory.last.states[r.provider.ID]
+	require.NotNil(t, r.commits.Last())
+	return s.State != nil && *s.State == r.commits.Last().States[r.provider.ID]
 }
 
 func (r *remembering) exec(ctx context.Context, query string, args ...any) error {
@@ -128,11 +128,11 @@ func TestPoolIsRemembered(t *testing.T) {
 		},
 	} {
 		lease := r.lease(t)
-		pool := r.memory.last.pools[r.provider.ID]
+		pool := r.commits.Last().Pools[r.provider.ID]
 		require.NoError(t, change(), name)
 		require.True(t, r.remembers(t), name)
 		require.NoError(t, lease.Release(ctx))
-		require.Same(t, pool, r.memory.last.pools[r.provider.ID], "%s: it was read again", name)
+		require.Same(t, pool, r.commits.Last().Pools[r.provider.ID], "%s: it was read again", name)
 	}
 }
 

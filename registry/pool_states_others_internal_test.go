@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
 )
 
@@ -180,9 +181,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	reg, err := Open(t.Context(), ":memory:")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close()) }()
-	for range maxRemembered {
+	for range commit.MaxRemembered {
 		_, err := reg.AcquireKey(t.Context(), AcquireInput{ProviderID: uuid.New(), TTL: time.Hour})
 		require.ErrorIs(t, err, ErrNoKeyAvailable)
 	}
-	require.LessOrEqual(t, len(reg.memory.last.pools)+len(reg.memory.last.providers), maxRemembered+2)
+	require.LessOrEqual(t, len(reg.commits.Last().Pools)+len(reg.commits.Last().Providers), commit.MaxRemembered+2)
 }

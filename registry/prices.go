@@ -14,13 +14,14 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // StandardTier is the service tier that every model has a price in.
-const StandardTier = "standard"
+const StandardTier = ledger.StandardTier
 
 const maxTier = 64
 
@@ -105,27 +106,7 @@ func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate
 }
 
 // RatesOf returns the rates of a price, USD per one million tokens by meter name. It is empty where no rate is known.
-func RatesOf(p *ent.Price) money.Rates {
-	rates := make(money.Rates, 5)
-	for i, usd := range [...]*money.USD{
-		p.CostPer1mInput, p.CostPer1mOutput, p.CostPer1mCacheRead, p.CostPer1mCacheWrite, p.CostPer1mReasoning,
-	} {
-		if usd != nil {
-			rates[meterNames[i]] = *usd
-		}
-	}
-	return rates
-}
-
-// meterNames are the meters in the order of a price's columns.
-var meterNames = [...]string{meter.Input, meter.Output, meter.CacheRead, meter.CacheWrite, meter.Reasoning}
-
-// rateColumns are the rates of a price as rateCells reads them.
-const rateColumns = "p.cost_per_1m_input, p.cost_per_1m_output, p.cost_per_1m_cache_read, p.cost_per_1m_cache_write, p.cost_per_1m_reasoning"
-
-func rateCells(p *ent.Price) []any {
-	return []any{&p.CostPer1mInput, &p.CostPer1mOutput, &p.CostPer1mCacheRead, &p.CostPer1mCacheWrite, &p.CostPer1mReasoning}
-}
+func RatesOf(p *ent.Price) money.Rates { return ledger.RatesOf(p) }
 
 // UpdateModelPricing gives a live model another price from an instant on, and returns it. The price that the model
 // had ends there and stays in the history, as does the usage that was recorded at it. Rates that the model has
@@ -263,7 +244,7 @@ func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time
 	if err != nil {
 		return nil, err
 	}
-	if best := bestPrice(candidates, at, StandardTier, 0); best != nil {
+	if best := ledger.BestPrice(candidates, at, StandardTier, 0); best != nil {
 		return best, nil
 	}
 	return nil, ErrNotFound

@@ -20,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
@@ -227,7 +228,7 @@ func set[T any](field, update *T) {
 // with 5,000 models, for some 0.7 s. It returns [ErrNotFound].
 func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
-		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {
+		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
 			return err
 		}
 		p, err := liveProvider(ctx, tx, id)
@@ -278,7 +279,7 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 // [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
 func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
-		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {
+		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
 			return err
 		}
 		entries, err := purgedWith(ctx, tx, id)

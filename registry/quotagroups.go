@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
@@ -170,7 +171,7 @@ func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 
 // lockedGroup returns a quota group, which nobody else changes until the transaction ends.
 func (r *Registry) lockedGroup(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.QuotaGroup, error) {
-	if err := r.holdPools(ctx, tx, poolOfGroup, id); err != nil {
+	if err := r.holdPools(ctx, tx, commit.PoolOfGroup, id); err != nil {
 		return nil, err
 	}
 	return tx.QuotaGroup.Query().Where(quotagroup.ID(id), groupIsShown).Only(ctx)

@@ -13,8 +13,8 @@ import (
 	"entgo.io/ent/dialect"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/internal/batch"
-	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/migrate"
@@ -33,16 +33,11 @@ type Registry struct {
 	torn   *error       // of a transaction: why it must not commit: a part of it could be neither kept nor undone
 	hot    *hot         // nil within a transaction
 	actor  string       // as given: audit checks it
-	// calls queues what is to be recorded, acquired and ended together; nil within a transaction.
-	calls      *batch.Queue[call]
-	memory     *memory // nil within a transaction
-	partitions *ledger.Partitions
-	vault      *vault
-	waiters    *waiters
-	expiries   *expiries
-	names      *modelNames
-	strategy   KeyStrategy
-	classify   Classifier
+	// commits does what is recorded, acquired and ended together.
+	commits  *commit.Committer
+	vault    *vault
+	waiters  *waiters
+	classify Classifier
 
 	mostRetryAfter time.Duration
 
@@ -86,14 +81,17 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot), memory: new(memory), partitions: new(ledger.Partitions),
-		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, expiries: new(expiries), names: new(modelNames), strategy: cfg.strategy, classify: cfg.classify,
+	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, hot: new(hot),
+		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, classify: cfg.classify,
 		pieceRows: pieceRows, mostRetryAfter: cfg.mostRetryAfter}
 	r.fresh = r.client
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = ent.NewClient(ent.Driver(driver))
 	}
-	r.calls = newQueue(r)
+	r.commits = commit.New(commit.Config{
+		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows, Write: r.writeBatch, NoKey: noKey,
+		Audit: r.auditPool,
+	})
 	if err := r.openVault(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -205,7 +203,7 @@ func (r *Registry) Close() error {
 	if r.inTx {
 		return fmt.Errorf("close registry: %w: inside of a transaction", ErrInvalidData)
 	}
-	r.calls.Close()
+	r.commits.Close()
 	return translate(context.Background(), "close registry", r.db.Close())
 }
 
@@ -264,8 +262,8 @@ func (r *Registry) transactOn(ctx context.Context, db dialect.Driver, named step
 	}()
 	var torn error
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, outer: r, over: &rows.ended, torn: &torn, actor: r.actor, partitions: r.partitions, vault: r.vault,
-		waiters: r.waiters, expiries: r.expiries, names: r.names, strategy: r.strategy, classify: r.classify,
+	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, outer: r, over: &rows.ended, torn: &torn, actor: r.actor, vault: r.vault,
+		commits: r.commits, waiters: r.waiters, classify: r.classify,
 		pieceRows: r.pieceRows, mostRetryAfter: r.mostRetryAfter})
 	open = false
 	if err == nil {
@@ -319,6 +317,16 @@ func (r *Registry) savepoint(ctx context.Context, named steps, fn func(tx *Regis
 		return err
 	}
 	return translate(ctx, named.commit, end("RELEASE op"))
+}
+
+// writeBatch runs the body of a batch.
+func (r *Registry) writeBatch(ctx context.Context, body func(tx *ent.Client) error) error {
+	return r.writeOn(ctx, r.db.Batch(), "", body)
+}
+
+// holdPools keeps others from changing pools until the transaction ends. It comes before any row of theirs.
+func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which commit.Pools, args ...any) error {
+	return commit.Hold(ctx, tx, r.db.Dialect(), which, args...)
 }
 
 // write runs the body of an operation in a transaction and translates its error. On PostgreSQL the

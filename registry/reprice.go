@@ -94,13 +94,15 @@ func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price)
 }
 
 // move prices usage at the price of its time. Moved is false when it stays as it is.
-func (p *repricing) move(from uuid.UUID, start, end time.Time, s ledger.Sums) (to uuid.UUID, cost money.USD, moved bool, err error) {
+func (p *repricing) move(
+	from uuid.UUID, start, end time.Time, s ledger.Sums,
+) (to uuid.UUID, cost money.USD, moved bool, err error) {
 	q := p.target(from, start, end)
 	if q == nil || p.unpricedAlone && s.Unpriced == 0 {
 		p.piece.StillUnpriced += s.Unpriced
 		return uuid.Nil, 0, false, nil
 	}
-	known, err := costOf(s.Meters(), RatesOf(q))
+	known, err := ledger.CostAt(q, s.Meters())
 	if err != nil {
 		return uuid.Nil, 0, false, err
 	}

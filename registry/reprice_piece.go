@@ -263,21 +263,26 @@ func (p *repricing) moveRows(
 
 // moveEvents moves the next events before an instant: those of whole quarters, unless there are very many in one.
 func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
-	page := tx.UsageEvent.Query().Where(usageevent.ModelID(p.model), usageevent.IDLT(ledger.FirstEventID(until)))
-	whole := p.after == uuid.Nil
+	whole, after, limit := p.after == uuid.Nil, p.after, min(p.most, pieceRows)
 	if whole {
-		page.Where(usageevent.IDGTE(ledger.FirstEventID(p.at)))
-	} else {
-		page.Where(usageevent.IDGT(p.after))
+		after = ledger.FirstEventID(p.at)
 	}
-	events, err := page.Order(usageevent.ByID()).Limit(min(p.most, pieceRows)).All(ctx)
+	var events []ledger.Event
+	err := ledger.ReadEvents(ctx, tx, p.model, after, ledger.FirstEventID(until), limit, func(e ledger.Event, err error) error {
+		if err == nil && (e.Latency < 0 || e.Latency > latency.Max) {
+			err = fmt.Errorf("%w: latency_ms", ErrCorrupt)
+		}
+		e.At = utc.Of(e.At)
+		events = append(events, e)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}
 	rest := p.at.Truncate(utc.Quarter) // of which some events are done
 	p.at, p.after = until, uuid.Nil
-	if n := len(events); n == min(p.most, pieceRows) {
-		last := events[n-1]
+	if n := len(events); n == limit {
+		last := &events[n-1]
 		p.at = last.At.Truncate(utc.Quarter)
 		for n > 0 && !events[n-1].At.Before(p.at) {
 			n--
@@ -288,7 +293,8 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 			events = events[:n]
 		}
 	}
-	for _, e := range events {
+	for i := range events {
+		e := &events[i]
 		if err := p.moveEvent(m, e, whole || !e.At.Truncate(utc.Quarter).Equal(rest)); err != nil {
 			return 0, err
 		}
@@ -298,12 +304,8 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 
 // moveEvent moves an event, if its price is not that of its time. If it is one of a whole quarter, what that must be is
 // noted.
-func (p *repricing) moveEvent(m *moves, e *ent.UsageEvent, whole bool) error {
-	was, err := eventSums(e)
-	if err != nil {
-		return err
-	}
-	of := ledger.QuarterOf(e.ModelID, e.APIKeyID, e.PriceID, e.At)
+func (p *repricing) moveEvent(m *moves, e *ledger.Event, whole bool) error {
+	of, was := e.Quarter(), e.Sums()
 	if whole {
 		for _, q := range []ledger.Period{of, of.Total()} {
 			s := m.whole[q]
@@ -313,7 +315,7 @@ func (p *repricing) moveEvent(m *moves, e *ent.UsageEvent, whole bool) error {
 			m.whole[q] = s
 		}
 	}
-	to, cost, moved, err := p.move(e.PriceID, e.At, e.At.Add(time.Microsecond), was)
+	to, cost, moved, err := p.move(e.Price, e.At, e.At.Add(time.Microsecond), was)
 	if err != nil || !moved {
 		return err
 	}
@@ -324,20 +326,6 @@ func (p *repricing) moveEvent(m *moves, e *ent.UsageEvent, whole bool) error {
 		return err
 	}
 	return m.move(of.Day(), was, to, is)
-}
-
-// eventSums are an event as the sums of a period with nothing else.
-func eventSums(e *ent.UsageEvent) (ledger.Sums, error) {
-	if e.LatencyMs < 0 || e.LatencyMs > latency.Max {
-		return ledger.Sums{}, fmt.Errorf("%w: latency_ms", ErrCorrupt)
-	}
-	s := ledger.Sums{
-		Requests: 1, Errors: count(!e.Success), Unpriced: count(e.Cost == nil),
-		Cost: value[money.USD](e.Cost), Latency: e.LatencyMs,
-		Tokens: [5]int64{e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens},
-	}
-	s.Histogram.Add(e.LatencyMs)
-	return s, nil
 }
 
 // eventPrices writes the price and the cost of events.

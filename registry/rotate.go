@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/seal"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -173,10 +174,6 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 	return r.audit(ctx, tx, r.now(), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
 }
 
-// poolsOfKeys are those of some keys, for holdPools.
-const poolsOfKeys = "id IN (SELECT provider_id FROM " + apikey.Table +
-	" WHERE id = ANY(CAST(CAST($1 AS text[]) AS uuid[])))"
-
 // reseal seals API keys by a data key that others have sealed. It returns why some do not open.
 func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
 	const op = "seal API keys"
@@ -243,7 +240,7 @@ func (r *Registry) resealPiece(ctx context.Context, tx *ent.Client, by, after uu
 	for _, id := range p.ids {
 		ids[id] = true
 	}
-	if err := r.holdPools(ctx, tx, poolsOfKeys, texts(ids)); err != nil {
+	if err := r.holdPools(ctx, tx, commit.PoolsOfKeys, commit.Texts(ids)); err != nil {
 		return p, err
 	}
 	keys, err := tx.APIKey.Query().Where(apikey.IDIn(p.ids...), apikey.DataKeyIDNEQ(by)).Order(apikey.ByID()).All(ctx)

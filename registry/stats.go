@@ -133,7 +133,7 @@ func costSum(dollars, nanos int64) (money.USD, error) {
 		money.Usage{Quantity: nanos, Rate: million * money.NanoDollar},
 	)
 	if err != nil {
-		return 0, fmt.Errorf("%w: sum of costs: %w", ErrInvalidData, &plainError{err})
+		return 0, fault.OfAmount("sum of costs", err)
 	}
 	return usd, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 )
 
 // UndeleteProvider takes DeleteProvider back, together with the models and keys that were deleted with it, at the same
@@ -20,7 +21,7 @@ import (
 // [ErrConflict], changing nothing, when another live provider has the name, or [ErrNotFound].
 func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (p *ent.Provider, err error) {
 	err = r.writeAlone(ctx, fmt.Sprintf("undelete provider %s", id), func(tx *ent.Client) error {
-		if err := r.holdPools(ctx, tx, poolOf, id); err != nil {
+		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
 			return err
 		}
 		if p, err = tx.Provider.Get(ctx, id); err != nil || p.DeletedAt == nil {

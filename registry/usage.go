@@ -1,19 +1,20 @@
 package registry
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
-	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 const (
@@ -69,18 +70,21 @@ func (in UsageInput) faults(now time.Time) fault.List {
 	return f
 }
 
-// newRecord returns a request that can be recorded, or what is wrong with it.
-func newRecord(in UsageInput, now time.Time) (record, fault.List) {
-	rec := record{UsageInput: in.withDefaults(now), named: in.RequestID != "", now: now}
-	f := rec.faults(now)
-	if len(f) > 0 {
-		return record{}, f
+// newRequest returns a request that can be recorded, or what is wrong with it.
+func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
+	in = in.withDefaults(now)
+	if f := in.faults(now); len(f) > 0 {
+		return commit.Request{}, f
 	}
-	rec.id = ledger.NewEventID(rec.At)
-	if !rec.named {
-		rec.RequestID = rec.id.String()
-	}
-	return rec, nil
+	id := ledger.NewEventID(in.At)
+	return commit.Request{
+		Event: ledger.Event{
+			ID: id, Model: in.ModelID, Key: in.APIKeyID, RequestID: cmp.Or(in.RequestID, id.String()), At: in.At,
+			Tokens: ledger.InColumns(in.Tokens), Latency: in.Latency.Milliseconds(), Success: !in.Failed,
+			ErrorClass: in.ErrorClass, HTTPStatus: in.HTTPStatus,
+		},
+		ServiceTier: in.ServiceTier, Named: in.RequestID != "",
+	}, nil
 }
 
 // RecordUsage records a request: as an event, in the quarter of an hour and the UTC day it falls into, and
@@ -101,11 +105,12 @@ func newRecord(in UsageInput, now time.Time) (record, fault.List) {
 // fit; [ErrForeignKey] for an unknown model or key; or [ErrUncertain] when the context ended while the
 // transaction was under way and did not end soon.
 func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
-	rec, f := newRecord(in, r.now())
+	now := r.now()
+	request, f := newRequest(in, now)
 	if err := f.Err(); err != nil {
 		return translate(ctx, "record usage", err)
 	}
-	return translate(ctx, "record usage", r.commit(ctx, call{record: rec}))
+	return translate(ctx, "record usage", r.commit(ctx, commit.Call{Now: now, Request: request}))
 }
 
 // MaxUsageBatch is how many requests RecordUsageBatch takes.
@@ -120,10 +125,11 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	const op = "record usage batch"
 	var f fault.List
 	f.Check(len(inputs) <= MaxUsageBatch, "%d requests are more than %d", len(inputs), MaxUsageBatch)
-	now, records := r.now(), make([]call, len(inputs))
+	now, calls := r.now(), make([]commit.Call, len(inputs))
 	for i := range min(len(inputs), MaxUsageBatch) {
 		var wrong fault.List
-		if records[i].record, wrong = newRecord(inputs[i], now); len(wrong) > 0 {
+		calls[i].Now = now
+		if calls[i].Request, wrong = newRequest(inputs[i], now); len(wrong) > 0 {
 			f.In(fmt.Sprintf("request %d: ", i), wrong)
 			break
 		}
@@ -131,24 +137,21 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	if err := f.Err(); err != nil || len(inputs) == 0 {
 		return translate(ctx, op, err)
 	}
-	return translate(ctx, op, r.commitWhole(ctx, records))
+	return translate(ctx, op, r.commitAll(ctx, calls))
 }
 
-// costOf returns the cost at the rates, nil if it is not known.
-func costOf(tokens meter.Tokens, rates money.Rates) (*money.USD, error) {
-	cost, err := tokens.Cost(rates)
-	switch {
-	case errors.Is(err, meter.ErrUnpriced):
-		return nil, nil //nolint:nilnil // an unknown cost is no error
-	case err != nil:
-		return nil, fmt.Errorf("%w: cost: %w", ErrInvalidData, &plainError{err})
+// commit does a call in one batch with those of others, or within the registry's transaction.
+func (r *Registry) commit(ctx context.Context, c commit.Call) error {
+	if r.inTx {
+		return r.commitAll(ctx, []commit.Call{c})
 	}
-	return &cost, nil
+	return r.commits.Do(ctx, c)
 }
 
-func count(is bool) int64 {
-	if is {
-		return 1
+// commitAll does calls in one transaction of their own, or within the registry's: all of them, or none.
+func (r *Registry) commitAll(ctx context.Context, calls []commit.Call) error {
+	if !r.inTx {
+		return r.commits.DoAll(ctx, calls)
 	}
-	return 0
+	return r.commits.DoWithin(ctx, func(body func(tx *ent.Client) error) error { return r.write(ctx, "", body) }, calls)
 }

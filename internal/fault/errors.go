@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -60,3 +61,17 @@ const MaxAmount = 9_000_000_000_000_000_000
 
 // ErrOverflow is returned when a sum would be more than MaxAmount.
 var ErrOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)
+
+// OfAmount is the error of package money for an amount of an input.
+func OfAmount(what string, err error) error { return &amountError{what, err} }
+
+type amountError struct {
+	what  string
+	cause error
+}
+
+func (e *amountError) Error() string {
+	return fmt.Sprintf("%s: %s: %s", ErrInvalidData, e.what, strings.TrimPrefix(e.cause.Error(), "money: "))
+}
+
+func (e *amountError) Unwrap() []error { return []error{ErrInvalidData, e.cause} }

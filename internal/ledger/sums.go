@@ -77,10 +77,12 @@ func (s *Sums) AverageLatency() float64 {
 }
 
 // Meters returns the tokens by their names.
-func (s *Sums) Meters() meter.Tokens {
+func (s *Sums) Meters() meter.Tokens { return metersOf(s.Tokens) }
+
+func metersOf(columns [5]int64) meter.Tokens {
 	return meter.Tokens{
-		InputTokens: s.Tokens[0], OutputTokens: s.Tokens[1], CacheReadTokens: s.Tokens[2],
-		CacheWriteTokens: s.Tokens[3], ReasoningTokens: s.Tokens[4],
+		InputTokens: columns[0], OutputTokens: columns[1], CacheReadTokens: columns[2],
+		CacheWriteTokens: columns[3], ReasoningTokens: columns[4],
 	}
 }
 

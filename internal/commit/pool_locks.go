@@ -1,4 +1,4 @@
-package registry
+package commit
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"entgo.io/ent/dialect"
+
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -17,11 +18,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
-	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
 // A pool is a provider's keys, quota groups, open leases and incident. On PostgreSQL its lock is the provider's row in
-// pool_states, and nobody changes the pool without it: operations take it by holdPools, batches by lockLedger, and
+// pool_states, and nobody changes the pool without it: operations take it by Hold, batches by lockPools, and
 // everybody else by triggers. A batch leaves the name of a new state in the row, and remembers the pool under that
 // name. Everybody else leaves no name. As long as the name is there, the pool is as the batch has left it.
 
@@ -31,28 +31,33 @@ const holdSQL = "INSERT INTO " + poolstate.Table + " AS p (id, provider_id, stat
 	" SELECT gen_random_uuid(), id, CAST(%s AS uuid) FROM " + provider.Table + " WHERE %s ORDER BY id" +
 	" ON CONFLICT (provider_id) DO UPDATE SET previous = p.state, state = excluded.state"
 
-// The pools for holdPools.
+// Pools says which pools are held, in SQL with parameters.
+type Pools string
+
+// The pools for Hold.
 const (
-	allPools    = "true"
-	poolOf      = "id = $1" // of a provider
-	poolOfKey   = "id IN (SELECT provider_id FROM " + apikey.Table + " WHERE id = $1)"
-	poolOfGroup = "id IN (SELECT provider_id FROM " + quotagroup.Table + " WHERE id = $1)"
-	poolOfModel = "id IN (SELECT provider_id FROM " + model.Table + " WHERE id = $1)"
+	AllPools    Pools = "true"
+	PoolOf      Pools = "id = $1" // of a provider
+	PoolOfKey   Pools = "id IN (SELECT provider_id FROM " + apikey.Table + " WHERE id = $1)"
+	PoolOfGroup Pools = "id IN (SELECT provider_id FROM " + quotagroup.Table + " WHERE id = $1)"
+	PoolOfModel Pools = "id IN (SELECT provider_id FROM " + model.Table + " WHERE id = $1)"
+	PoolsOfKeys Pools = "id IN (SELECT provider_id FROM " + apikey.Table + // by Texts
+		" WHERE id = ANY(CAST(CAST($1 AS text[]) AS uuid[])))"
 )
 
-// holdPools keeps others from changing pools until the transaction ends. Take them before any row of theirs: a batch
-// that holds a pool waits for no row in it.
-func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which string, args ...any) error {
-	if r.db.Dialect() != dialect.Postgres {
+// Hold keeps others from changing pools until the transaction ends. Hold them before any row of theirs is taken: a batch
+// that holds a pool waits for no row in it. SQLite has locked everything.
+func Hold(ctx context.Context, tx *ent.Client, engine string, which Pools, args ...any) error {
+	if engine != dialect.Postgres {
 		return nil
 	}
 	_, err := tx.ExecContext(ctx, fmt.Sprintf(holdSQL, "NULL", which), args...)
 	return err
 }
 
-// lockLedgerSQL takes the locks of models, then the pools of providers and those of keys. It tells the triggers that
+// lockPoolsSQL takes the locks of models, then the pools of providers and those of keys. It tells the triggers that
 // this transaction takes pools by itself. When all are held, it has the transaction wait no longer than that for rows.
-var lockLedgerSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+ledger.LockModelsSQL("$2")+") >= 0"+
+var lockPoolsSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+ledger.LockModelsSQL("$2")+") >= 0"+
 	" AND (SELECT set_config('modelscan.pools', $3, true)) IS NOT NULL"+
 	" AND (id = ANY(CAST(CAST($4 AS text[]) AS uuid[]))"+
 	" OR id IN (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($5 AS text[]) AS uuid[]))))") +
@@ -67,14 +72,14 @@ const rowPatience = "20ms"
 
 // lockRows takes the rows of the pools that calls need before the pools themselves, as those do who change rows past
 // the registry: the batch waits in one line with them. Every other attempt does so: a transaction takes the pool first.
-func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, calls []call) error {
+func lockRows(ctx context.Context, tx *ent.Client, calls []Call) error {
 	n := needsOf(calls)
 	maps.Copy(n.pools, n.providers)
 	for _, table := range []string{apikey.Table, quotagroup.Table} {
 		_, err := tx.ExecContext(ctx, "SELECT 1 FROM "+table+
 			" WHERE provider_id = ANY(CAST(CAST($1 AS text[]) AS uuid[])) OR provider_id IN"+
 			" (SELECT provider_id FROM "+apikey.Table+" WHERE id = ANY(CAST(CAST($2 AS text[]) AS uuid[])))"+
-			" ORDER BY id FOR NO KEY UPDATE", texts(n.pools), texts(n.keys))
+			" ORDER BY id FOR NO KEY UPDATE", Texts(n.pools), Texts(n.keys))
 		if err != nil {
 			return err
 		}
@@ -83,61 +88,54 @@ func (r *Registry) lockRows(ctx context.Context, tx *ent.Client, calls []call) e
 	return err
 }
 
-// lockLedger keeps others from changing the periods of the models that requests are recorded of, and the pools that
+// lockPools keeps others from changing the periods of the models that requests are recorded of, and the pools that
 // the calls need, until the transaction ends. Models have locks of their own, so that the catalogue may change
 // meanwhile. The snapshot forgets the pools that somebody else has changed, and those of providers that are gone. It
 // returns the providers whose pools are held. SQLite has locked everything.
-func (r *Registry) lockLedger(ctx context.Context, tx *ent.Client, s *snapshot, n needs) (map[uuid.UUID]bool, error) {
+func (b *batch) lockPools(ctx context.Context, n needs) (map[uuid.UUID]bool, error) {
 	held, keys := maps.Clone(n.pools), map[uuid.UUID]bool{}
 	maps.Copy(held, n.providers)
 	for id := range n.keys {
-		if k := s.keys[id]; k != nil {
+		if k := b.Keys[id]; k != nil {
 			held[k.Provider] = true
 		} else {
 			keys[id] = true
 		}
 	}
 	state, setting, patience := uuid.New(), "held", new(rowPatience)
-	if r.inTx { // others than batches may follow, and change other pools
+	if b.inTx { // others than batches may follow, and change other pools
 		setting, patience = "", nil
 	}
-	args := []any{state, ledger.ModelLocks(slices.Collect(maps.Keys(n.ledger))), setting, texts(held), texts(keys), patience}
+	models := ledger.ModelLocks(slices.Collect(maps.Keys(n.ledger)))
+	args := []any{state, models, setting, Texts(held), Texts(keys), patience}
 	got := map[uuid.UUID]bool{}
-	err := bulk.Scan(ctx, tx, lockLedgerSQL, args, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, b.tx, lockPoolsSQL, args, func(scan func(...any) error) error {
 		var id uuid.UUID
 		var found *uuid.UUID
 		var patience string
 		if err := scan(&id, &found, &patience); err != nil {
 			return err
 		}
-		if found == nil || s.states[id] != *found {
-			s.forgetPool(id)
+		if found == nil || b.States[id] != *found {
+			b.Forget(id)
 		}
-		s.states[id], got[id] = state, true
+		b.States[id], got[id] = state, true
 		return nil
 	})
 	for id := range held {
 		if !got[id] {
-			s.forgetPool(id)
-			delete(s.states, id)
+			b.Forget(id)
+			delete(b.States, id)
 		}
 	}
 	return got, err
 }
 
-// texts returns ids in a form that can be sent to a server, or a pooler, that does not know yet what they are.
-func texts(ids map[uuid.UUID]bool) []string {
+// Texts returns ids in a form that can be sent to a server, or a pooler, that does not know yet what they are.
+func Texts(ids map[uuid.UUID]bool) []string {
 	all := make([]string, 0, len(ids))
 	for id := range ids {
 		all = append(all, id.String())
 	}
 	return all
-}
-
-// forgetPool has the pool of a provider read again.
-func (s *snapshot) forgetPool(id uuid.UUID) {
-	maps.DeleteFunc(s.keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == id })
-	maps.DeleteFunc(s.groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == id })
-	delete(s.pools, id)
-	delete(s.providers, id)
 }

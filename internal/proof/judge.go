@@ -1,4 +1,4 @@
-package registry
+package proof
 
 import (
 	"bytes"
@@ -34,7 +34,7 @@ type pile struct {
 	unknown   bool        // what one of them must be is not known
 }
 
-func (b *pile) add(v verdict, row *ledgerRow) {
+func (b *pile) add(v verdict, row *row) {
 	b.unknown = b.unknown || !v.known || v.contested || b.must.Merge(v.want) != nil
 	if row != nil && row.unreadable == nil {
 		b.unknown = b.unknown || b.are.Merge(row.Sums) != nil
@@ -42,7 +42,7 @@ func (b *pile) add(v verdict, row *ledgerRow) {
 }
 
 // backed tells whether there are the events of all that a period says.
-func (d *ledgerDay) backed(p ledger.Period) bool {
+func (d *Day) backed(p ledger.Period) bool {
 	if p.Start.Before(d.Events) || p.Start.Before(d.Quarters) || d.dubious {
 		return false
 	}
@@ -55,7 +55,7 @@ func (d *ledgerDay) backed(p ledger.Period) bool {
 }
 
 // judge calls each for all rows that there are or must be, in their order.
-func (d *ledgerDay) judge(each func(ledger.Period, verdict)) {
+func (d *Day) judge(each func(ledger.Period, verdict)) {
 	verdicts, piles := map[ledger.Period]verdict{}, map[ledger.Period]*pile{}
 	on := func(p ledger.Period) *pile {
 		if piles[p] == nil {
@@ -105,10 +105,10 @@ func (d *ledgerDay) judge(each func(ledger.Period, verdict)) {
 }
 
 // hasQuarters tells whether the day has all of its quarters.
-func (d *ledgerDay) hasQuarters() bool { return !d.start.Before(d.Quarters) }
+func (d *Day) hasQuarters() bool { return !d.Start.Before(d.Quarters) }
 
 // settle returns what a row must be, given what is below it, if that is all there.
-func (d *ledgerDay) settle(p ledger.Period, below *pile, complete bool) verdict {
+func (d *Day) settle(p ledger.Period, below *pile, complete bool) verdict {
 	row, backed := d.rows[p], d.backed(p)
 	sound := row != nil && row.unreadable == nil && row.digestFault(p, backed) == nil
 	switch {
@@ -118,30 +118,8 @@ func (d *ledgerDay) settle(p ledger.Period, below *pile, complete bool) verdict 
 		return v
 	case sound:
 		return verdict{want: row.Sums, known: true}
-	case row != nil && !p.IsTotal():
-		return d.rest(p, row)
 	}
 	return verdict{}
-}
-
-// rest returns what the total of a model leaves for a damaged row beside the others, if that has the row's
-// digest: then it is what was damaged.
-func (d *ledgerDay) rest(p ledger.Period, row *ledgerRow) verdict {
-	total := d.rows[p.Total()]
-	if row.digest == nil || total == nil || total.unreadable != nil {
-		return verdict{}
-	}
-	left := total.Sums
-	left.Histogram = left.Histogram.Clone()
-	for q, other := range d.rows {
-		if q == p || q.IsTotal() || q.Total() != p.Total() {
-			continue
-		}
-		if other.unreadable != nil || !left.Subtract(other.Sums) {
-			return verdict{}
-		}
-	}
-	return verdict{want: left, known: ledger.DigestOf(p, &left, left.Histogram.AppendBinary(nil)) == *row.digest}
 }
 
 var amountColumns = append([]string{
@@ -149,7 +127,7 @@ var amountColumns = append([]string{
 }, ledger.TokenColumns...)
 
 // against returns the columns in which a row that can be read is not what it must be.
-func (row *ledgerRow) against(want ledger.Sums) (wrong []Difference) {
+func (row *row) against(want ledger.Sums) (wrong []Difference) {
 	note := func(field, want, have string) {
 		wrong = append(wrong, Difference{Kind: WrongSum, Field: field, Want: want, Have: have})
 	}
@@ -160,7 +138,7 @@ func (row *ledgerRow) against(want ledger.Sums) (wrong []Difference) {
 		}
 	}
 	cost, total := want.KnownCost(), (*money.USD)(row.total)
-	if (cost == nil) != (total == nil) || value(cost) != value(total) {
+	if !sameCost(cost, total) {
 		note(usage.FieldTotalCost, dollars(cost), dollars(total))
 	}
 	if want.Full() || row.Full() {
@@ -173,7 +151,7 @@ func (row *ledgerRow) against(want ledger.Sums) (wrong []Difference) {
 
 // digestFault returns what is wrong with a row's digest, nil for nothing. Where there are events, there is a
 // digest.
-func (row *ledgerRow) digestFault(p ledger.Period, backed bool) *Difference {
+func (row *row) digestFault(p ledger.Period, backed bool) *Difference {
 	if row.digest == nil && row.encoded == nil && !backed {
 		return nil // from before there were any
 	}
@@ -189,7 +167,7 @@ func (row *ledgerRow) digestFault(p ledger.Period, backed bool) *Difference {
 
 // compare returns the differences between a row and what it must be: those that are mended by writing it
 // anew, and those that are left.
-func (d *ledgerDay) compare(p ledger.Period, v verdict) (mendable, left []Difference) {
+func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) {
 	row := d.rows[p]
 	wrong := d.differences(p, row, v)
 	for i := range wrong {
@@ -215,13 +193,23 @@ func (d *ledgerDay) compare(p ledger.Period, v verdict) (mendable, left []Differ
 	return mendable, left
 }
 
-// place says in which row a difference is.
-func (*ledgerDay) place(x *Difference, p ledger.Period) {
-	x.Table = ledger.Tables[p.Table()].Name
-	x.ModelID, x.APIKeyID, x.PriceID, x.PeriodStart = p.Model, p.Key, p.Price, p.Start
+// Differences adds all that is wrong with the day.
+func (d *Day) Differences(to *Differences) {
+	to.Add(d.Found...)
+	d.judge(func(p ledger.Period, v verdict) {
+		mendable, left := d.compare(p, v)
+		to.Add(mendable...)
+		to.Add(left...)
+	})
 }
 
-func (d *ledgerDay) differences(p ledger.Period, row *ledgerRow, v verdict) (wrong []Difference) {
+// place says in which row a difference is.
+func (*Day) place(x *Difference, p ledger.Period) {
+	x.Table = ledger.Tables[p.Table()].Name
+	x.Model, x.Key, x.Price, x.Start = p.Model, p.Key, p.Price, p.Start
+}
+
+func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Difference) {
 	must := v.want
 	switch {
 	case row == nil && v.known && must.Requests > 0:
@@ -252,7 +240,7 @@ func (d *ledgerDay) differences(p ledger.Period, row *ledgerRow, v verdict) (wro
 
 // plausible tells whether the cost of a period's requests is within half a nano-dollar each of their tokens
 // at the rates of its price, and if not, what those come to.
-func (d *ledgerDay) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
+func (d *Day) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
 	price := d.prices[p.Price]
 	if s.Unpriced > 0 {
 		return "", true
@@ -260,7 +248,7 @@ func (d *ledgerDay) plausible(p ledger.Period, s ledger.Sums) (want string, ok b
 	if price == nil || price.ModelID != p.Model {
 		return "no price of the model", false
 	}
-	cost, err := s.Meters().Cost(RatesOf(price))
+	cost, err := s.Meters().Cost(ledger.RatesOf(price))
 	if err != nil {
 		return err.Error(), false
 	}
@@ -270,7 +258,7 @@ func (d *ledgerDay) plausible(p ledger.Period, s ledger.Sums) (want string, ok b
 }
 
 // faulty returns the models that have rows with differences.
-func (d *ledgerDay) faulty() (models []uuid.UUID) {
+func (d *Day) faulty() (models []uuid.UUID) {
 	seen := map[uuid.UUID]bool{}
 	d.judge(func(p ledger.Period, v verdict) {
 		mendable, left := d.compare(p, v)
@@ -284,6 +272,11 @@ func (d *ledgerDay) faulty() (models []uuid.UUID) {
 
 // stamp returns a time as differences have it.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// sameCost compares costs that may be unknown.
+func sameCost(a, b *money.USD) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
 
 // dollars returns an amount as differences have it.
 func dollars(usd *money.USD) string {

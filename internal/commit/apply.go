@@ -1,0 +1,167 @@
+package commit
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// apply does a call that acquires nothing, or returns why it cannot be done.
+func (b *batch) apply(c *Call) error {
+	end := c.End
+	if end == nil {
+		return b.record(&c.Request, c.Now, nil)
+	}
+	lease, expired := b.leases[end.Lease], b.expired[end.Lease]
+	delete(b.leases, end.Lease)
+	delete(b.expired, end.Lease)
+	if end.Key == uuid.Nil {
+		if lease != nil {
+			b.release(lease, pool.Amount{})
+		}
+		return nil
+	}
+	k, ok := b.Keys[end.Key]
+	if !ok || end.Outcome == Observed && k.Deleted {
+		return fault.Missing("API key", end.Key)
+	}
+	recorded := c.records() && b.recorded[c.Request.RequestID]
+	switch {
+	case end.Outcome == Observed:
+	case lease == nil && expired == nil:
+		return end.again(c.records(), recorded)
+	case recorded: // under another lease
+		if lease != nil {
+			b.release(lease, pool.Amount{})
+		}
+	case c.records():
+		if err := b.record(&c.Request, c.Now, lease); err != nil { // it stays open, unless somebody else ends it
+			if lease != nil {
+				b.leases[lease.ID] = lease
+			} else {
+				b.expired[expired.ID] = expired
+			}
+			b.refused = append(b.refused, end.Lease)
+			return err
+		}
+	case lease == nil: // what it reserved is released already
+	case end.Outcome == Released:
+		b.release(lease, pool.Amount{})
+	default:
+		b.release(lease, pool.Amount{Requests: 1, Tokens: end.Tokens})
+	}
+	b.learnFrom(k, end, c.Actor)
+	return nil
+}
+
+// learnFrom notes what the end of a lease says of its key.
+func (b *batch) learnFrom(k *pool.Key, end *End, actor string) {
+	if len(end.Said) > 0 {
+		k.Observes(end.Said, b.now)
+	}
+	o := pool.Outcome{Acquired: end.Acquired, Now: b.now}
+	switch {
+	case end.Outcome == Succeeded:
+		b.audit(actor, k.NoteSuccess(o, b.Providers[k.Provider]))
+	case end.Outcome == Failed && end.Failure.Class != upstream.BadRequest:
+		b.audit(actor, b.Pools[k.Provider].NoteFailure(k, end.Failure, o))
+	}
+}
+
+// again ends a lease that has ended already. That is acknowledged after an attempt whose answer was lost, and for one
+// whose request is recorded.
+func (end *End) again(records, recorded bool) error {
+	if recorded && (end.Repeated || end.Outcome != Failed) || end.Repeated && !records {
+		return nil
+	}
+	return fault.ErrLeaseEnded
+}
+
+// record adds a request to the changes, or returns why it cannot be recorded. Of a lease that ends, it counts in the
+// lease's stead.
+func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
+	of, ok := b.models[req.Model]
+	if !ok {
+		return fault.Missing("model", req.Model)
+	}
+	k, ok := b.Keys[req.Key]
+	if !ok {
+		return fault.Missing("API key", req.Key)
+	}
+	if of.provider != k.Provider {
+		return fmt.Errorf("%w: the key belongs to another provider than the model", fault.ErrInvalidData)
+	}
+	if b.recorded[req.RequestID] {
+		return nil
+	}
+	tokens := req.Meters()
+	p := ledger.BestPrice(b.prices[req.Model], req.At, req.ServiceTier, tokens.TotalInput())
+	if p == nil {
+		return fault.Missing("price of model", req.Model)
+	}
+	cost, err := ledger.CostAt(p, tokens)
+	if err != nil {
+		return err
+	}
+	if k.Uses >= fault.MaxAmount || k.Tokens > fault.MaxAmount-tokens.Total() {
+		return fault.ErrOverflow
+	}
+	event := req.Event
+	event.Price, event.Cost = p.ID, cost
+	if err := b.addToPeriods(&event); err != nil {
+		return err
+	}
+	at := utc.Min(req.At, now) // a clock that is ahead must not begin the key's next day too early
+	took := pool.Amount{Requests: 1, Tokens: tokens.Total()}
+	if cost != nil {
+		took.Cost = *cost
+	}
+	k.AddUse(took, at)
+	if lease != nil {
+		b.release(lease, took)
+	} else {
+		k.Use(at, b.now, took)
+	}
+	b.events = append(b.events, event)
+	b.recorded[req.RequestID] = true
+	return nil
+}
+
+// acquire leases a key, or returns why none may be used now.
+func (b *batch) acquire(c *Call) error {
+	a, p := c.Acquire, b.Pools[c.Acquire.Provider]
+	a.Leased = nil // of an attempt that was undone
+	if a.Model != uuid.Nil {
+		var err error
+		if a.Want.Model, err = b.modelName(a.Model, a.Provider); err != nil {
+			return err
+		}
+	}
+	if l := b.leases[a.ID]; l != nil { // the attempt whose answer was lost
+		a.Leased = &Leased{*l, b.Keys[l.Key].Prefix, b.Keys[l.Key].Label}
+		return nil
+	}
+	k := p.Choose(a.Want, b.now)
+	if k == nil {
+		return b.NoKey(p, a.Want, b.now)
+	}
+	l := &pool.Lease{ID: a.ID, Key: k.ID, Group: k.Group, Tokens: a.Want.Tokens, Cost: a.Want.Cost}
+	var events []pool.Event
+	l.Probe, events = k.Begin(a.ID)
+	b.audit(c.Actor, events)
+	p.Lease(k, l, b.now)
+	l.Expires = l.Acquired.Add(a.TTL)
+	if a.Model != uuid.Nil {
+		l.Model = &a.Model
+	}
+	b.opened = append(b.opened, l)
+	a.Leased = &Leased{*l, k.Prefix, k.Label}
+	return nil
+}

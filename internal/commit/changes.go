@@ -1,0 +1,117 @@
+package commit
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+)
+
+// changes are what the calls of a batch add to the ledger and the pools.
+type changes struct {
+	events  []ledger.Event
+	periods map[ledger.Period]ledger.Sums // what is added to them
+	opened  []*pool.Lease                 // to be inserted
+	overdue []*pool.Lease                 // likewise, among those that have expired
+	refused []uuid.UUID                   // leases whose end was refused
+	did     []did
+}
+
+// did is what the pool did by itself when somebody called.
+type did struct {
+	actor  string
+	events []pool.Event
+}
+
+// audit adds what the pool did by itself.
+func (e *changes) audit(actor string, events []pool.Event) {
+	if len(events) > 0 {
+		e.did = append(e.did, did{actor, events})
+	}
+}
+
+// addToPeriods adds an event to the four periods that it is counted in.
+func (e *changes) addToPeriods(event *ledger.Event) error {
+	one, quarterly := event.Sums(), event.Quarter()
+	daily := quarterly.Day()
+	for _, p := range []ledger.Period{quarterly, daily, quarterly.Total(), daily.Total()} {
+		s := e.periods[p]
+		if err := s.Merge(one); err != nil {
+			return err
+		}
+		e.periods[p] = s
+	}
+	return nil
+}
+
+// write writes what the batch changes. A single record's statements go to the server as one: its caller waits for one
+// round trip rather than four. Those of larger batches would make too many different ones to prepare.
+func (b *batch) write(ctx context.Context) error {
+	added, changed, err := b.addUp(ctx)
+	if err != nil {
+		return err
+	}
+	var to bulk.Execer = b.tx
+	var one bulk.Together
+	if b.engine == dialect.Postgres {
+		if len(b.events)+len(b.opened) == 1 {
+			to = &one
+		}
+		// In one order, lest two transactions with the same request ids wait for each other.
+		slices.SortFunc(b.events, func(x, y ledger.Event) int { return cmp.Compare(x.RequestID, y.RequestID) })
+	}
+	if err := ledger.InsertEvents(ctx, to, b.events); err != nil {
+		return err
+	}
+	if err := ledger.Write(ctx, to, added, b.Periods); err != nil {
+		return err
+	}
+	if err := ledger.Update(ctx, to, b.engine, changed, b.Periods); err != nil {
+		return err
+	}
+	if err := insertLeases(ctx, to, b.opened); err != nil {
+		return err
+	}
+	if err := insertExpired(ctx, b.tx, b.overdue); err != nil {
+		return err
+	}
+	if err := b.writePools(ctx, b.tx, to, b.engine); err != nil {
+		return err
+	}
+	if err := one.Flush(ctx, b.tx); err != nil {
+		return err
+	}
+	for _, d := range b.did {
+		if err := b.Audit(ctx, b.tx, b.now, d.actor, d.events); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addUp adds what is new to the periods as they are, and returns those that there were not, and those that change.
+func (b *batch) addUp(ctx context.Context) (added, changed []ledger.Period, err error) {
+	all := ledger.Sorted(b.periods)
+	if err := ledger.Read(ctx, b.tx, b.engine, all, b.Periods); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range all {
+		total, known := b.Periods[p] // zero: it is new
+		if err := total.Merge(b.periods[p]); err != nil {
+			return nil, nil, err
+		}
+		b.Periods[p] = total
+		if known {
+			changed = append(changed, p)
+		} else {
+			added = append(added, p)
+		}
+	}
+	return added, changed, nil
+}

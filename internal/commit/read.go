@@ -1,0 +1,122 @@
+package commit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// read locks the ledger and the pools, and reads of them what the calls refer to and is not known.
+func (b *batch) read(ctx context.Context, calls []Call) error {
+	n := needsOf(calls)
+	var held map[uuid.UUID]bool
+	if b.engine == dialect.Postgres {
+		var err error
+		if held, err = b.lockPools(ctx, n); err != nil {
+			return err
+		}
+	}
+	keys, pools := bulk.Unknown(n.keys, b.Keys), bulk.Unknown(n.pools, b.Pools)
+	if err := b.readPools(ctx, b.tx, keys, pools); err != nil {
+		return err
+	}
+	for id := range n.keys {
+		if k := b.Keys[id]; held != nil && k != nil && !held[k.Provider] {
+			return bulk.ErrStale // it was another provider's when the pools were taken
+		}
+	}
+	b.now = utc.Of(b.Clock()) // what was waited for is over
+	for i := range calls {
+		b.now = utc.Max(b.now, calls[i].Now)
+	}
+	if err := b.readOpen(ctx, b.tx, pools); err != nil {
+		return err
+	}
+	if err := b.readProviders(ctx, b.tx, bulk.Unknown(n.providers, b.Providers)); err != nil {
+		return err
+	}
+	if err := b.takeLeases(ctx, b.tx, n.ending, n.asked); err != nil {
+		return err
+	}
+	if err := b.learnModels(ctx, n); err != nil {
+		return err
+	}
+	return b.readRequests(ctx, b.tx, n.requests)
+}
+
+// learnModels reads models that are not known. Of those that are only named, the prices are not needed.
+func (b *batch) learnModels(ctx context.Context, n needs) error {
+	if len(b.models) == 0 || n.from.Before(b.from) {
+		clear(b.models)
+		clear(b.prices)
+		b.from = n.from
+	}
+	for _, id := range b.known.of(n.models, b.names) {
+		n.ledger[id] = true
+	}
+	models := bulk.Unknown(n.ledger, b.models)
+	if err := b.readModels(ctx, b.tx, models); err != nil {
+		return err
+	}
+	b.known.learn(models, b.models)
+	return nil
+}
+
+// Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
+const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.service_tier, '')," +
+	" COALESCE(p.min_context_tokens, 0), " + ledger.RateColumns + "," +
+	" p.effective_from, p.effective_to FROM (SELECT id, provider_id, model_id FROM models WHERE id IN %s) AS m" +
+	" LEFT JOIN prices AS p ON p.model_id = m.id AND p.superseded_at IS NULL" +
+	" AND (p.effective_to IS NULL OR p.effective_to > $%d)"
+
+// readModels reads models and their prices in force.
+func (s *Snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
+	if len(models) == 0 {
+		return nil
+	}
+	list, args := bulk.In(models)
+	query := fmt.Sprintf(readModelsSQL, list, len(args)+1)
+	return bulk.Scan(ctx, tx, query, append(args, s.from), func(scan func(...any) error) error {
+		var (
+			model, provider, id uuid.UUID
+			name                string
+			p                   ent.Price
+			effectiveFrom       *time.Time // NULL: there is no price
+		)
+		cells := append([]any{&model, &provider, &name, &id, &p.ServiceTier, &p.MinContextTokens}, ledger.RateCells(&p)...)
+		if err := scan(append(cells, &effectiveFrom, &p.EffectiveTo)...); err != nil {
+			return err
+		}
+		s.models[model] = namedModel{provider, name}
+		if effectiveFrom == nil {
+			return nil
+		}
+		p.ID, p.ModelID, p.EffectiveFrom = id, model, *effectiveFrom
+		s.prices[model] = append(s.prices[model], &p)
+		return nil
+	})
+}
+
+// readRequests reads which of the request ids have been recorded, as far back as events are kept.
+func (s *Snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
+	return bulk.Chunks(ids, func(some []string) error {
+		list, args := bulk.In(some)
+		query := "SELECT request_id FROM usage_events WHERE request_id IN " + list
+		return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
+			var id string
+			if err := scan(&id); err != nil {
+				return err
+			}
+			s.recorded[id] = true
+			return nil
+		})
+	})
+}

@@ -1,0 +1,149 @@
+package commit
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+)
+
+// Snapshot holds the rows that one batch needs, as they were read, and as the batch changes them.
+type Snapshot struct {
+	state    store.State // of a SQLite database, when the batch's transaction began
+	strategy pool.Strategy
+
+	models    map[uuid.UUID]namedModel // with their prices
+	prices    map[uuid.UUID][]*ent.Price
+	from      time.Time // prices are those of the models that are in effect then or later
+	Periods   map[ledger.Period]ledger.Sums
+	Keys      map[uuid.UUID]*pool.Key
+	Groups    map[uuid.UUID]*pool.Group
+	Pools     map[uuid.UUID]*pool.Pool // by provider
+	Providers map[uuid.UUID]*pool.Provider
+	States    map[uuid.UUID]uuid.UUID // of the pools on PostgreSQL, in which they were left; see pool_states
+
+	// Of this batch:
+
+	now      time.Time                 // the latest of its calls
+	recorded map[string]bool           // request ids
+	leases   map[uuid.UUID]*pool.Lease // that end, or that were acquired by an attempt whose answer was lost
+	expired  map[uuid.UUID]*pool.Lease // that end, and had expired: only id, key and expires are known
+	names    map[uuid.UUID]namedModel  // of models, without their prices
+	looked   map[uuid.UUID]bool        // pools in which no lease counts that has expired
+}
+
+// newSnapshot knows nothing.
+func newSnapshot(strategy pool.Strategy, now time.Time) *Snapshot {
+	return &Snapshot{
+		strategy: strategy,
+		models:   map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, Periods: map[ledger.Period]ledger.Sums{},
+		Keys: map[uuid.UUID]*pool.Key{}, Groups: map[uuid.UUID]*pool.Group{}, Pools: map[uuid.UUID]*pool.Pool{},
+		Providers: map[uuid.UUID]*pool.Provider{}, States: map[uuid.UUID]uuid.UUID{}, looked: map[uuid.UUID]bool{}, now: now,
+	}
+}
+
+// rows is how many rows it holds.
+func (s *Snapshot) rows() int {
+	return len(s.Periods) + len(s.models) + len(s.Keys) + len(s.Pools) + len(s.Providers) + len(s.States)
+}
+
+// Forget has the pool of a provider read again.
+func (s *Snapshot) Forget(provider uuid.UUID) {
+	maps.DeleteFunc(s.Keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == provider })
+	maps.DeleteFunc(s.Groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == provider })
+	delete(s.Pools, provider)
+	delete(s.Providers, provider)
+}
+
+// memory keeps the snapshot of the last batch for the next one, which then reads only what is new. A file that this
+// process alone writes to is as it was left, and SQLite tells; the least doubt, and all is read. On PostgreSQL only
+// pools are remembered, and lockPools forgets those that others have changed.
+type memory struct {
+	mu   sync.Mutex
+	last *Snapshot
+}
+
+// MaxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
+const MaxRemembered = 2048
+
+// recall returns the snapshot for the batch whose transaction has just begun.
+func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strategy pool.Strategy) (*Snapshot, error) {
+	m.mu.Lock()
+	last := m.last
+	m.last = nil // it is changed, and may not be committed
+	m.mu.Unlock()
+	state, ok, err := db.State(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	s := newSnapshot(strategy, time.Time{})
+	if last != nil && last.rows() <= MaxRemembered && (!ok || state.Follows(last.state)) {
+		s = last
+	}
+	if !ok { // PostgreSQL
+		clear(s.models)
+		clear(s.prices)
+		clear(s.Periods)
+	}
+	s.state = state
+	return s, nil
+}
+
+// keep remembers the snapshot of a batch that has been committed.
+func (m *memory) keep(s *Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = s
+}
+
+// begin forgets what was of the batch before.
+func (s *Snapshot) begin() {
+	s.recorded, s.leases, s.looked = map[string]bool{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
+	s.names, s.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*pool.Lease{}
+}
+
+// modelName returns the provider's name of a model.
+func (s *Snapshot) modelName(id, provider uuid.UUID) (string, error) {
+	m, ok := s.names[id]
+	if !ok {
+		m, ok = s.models[id]
+	}
+	if !ok {
+		return "", fault.Missing("model", id)
+	}
+	return m.name, CheckModel(id, provider, m.provider, m.name)
+}
+
+// CheckModel returns an error for a model that is another provider's.
+func CheckModel(id, want, provider uuid.UUID, name string) error {
+	if want != provider {
+		return fmt.Errorf("%w: model %s, %q, is another provider's", fault.ErrInvalidData, id, name)
+	}
+	return nil
+}
+
+// release ends a lease: what was reserved counts no more, what was taken instead does. It counts in the group in which
+// it began.
+func (s *Snapshot) release(l *pool.Lease, took pool.Amount) {
+	if k := s.Keys[l.Key]; k != nil { // else it is deleted, and its counters are of no use
+		k.Release(l, took, s.now)
+		k.Pass = max(k.Pass, l.Pass)
+		k.Changed |= pool.ChangedCounters
+	}
+	if l.Group == nil {
+		return
+	}
+	if g := s.Groups[*l.Group]; g != nil {
+		g.Release(l, took, s.now)
+		g.Changed |= pool.ChangedCounters
+	}
+}

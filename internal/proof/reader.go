@@ -1,0 +1,165 @@
+// Package proof proves the ledger: that each quarter of an hour is the sum of its events, each day that of its quarters,
+// and each total that of its keys and prices. It reads a UTC day as it stands, judges what each row must be by what is
+// below it, and says what is to be written so that they agree.
+package proof
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// Reader reads the ledger day by day. What it knows of prices, models and keys does not change.
+type Reader struct {
+	db     store.DB
+	client *ent.Client // of the database's primary, or of a transaction
+	inTx   bool
+	prices map[uuid.UUID]*ent.Price
+	models map[uuid.UUID]uuid.UUID // providers by model
+	keys   map[uuid.UUID]uuid.UUID // providers by key
+}
+
+// NewReader returns a reader through a client of the database's primary; or of a transaction, whose state it reads.
+func NewReader(db store.DB, client *ent.Client, inTx bool) *Reader {
+	return &Reader{
+		db: db, client: client, inTx: inTx,
+		prices: map[uuid.UUID]*ent.Price{}, models: map[uuid.UUID]uuid.UUID{}, keys: map[uuid.UUID]uuid.UUID{},
+	}
+}
+
+// Each visits all UTC days of the ledger in their order, each in one state.
+func (l *Reader) Each(ctx context.Context, visit func(*Day) error) error {
+	start, ok, err := l.next(ctx, time.Time{})
+	for ok && err == nil {
+		var d *Day
+		if d, err = l.Day(ctx, start); err != nil {
+			return err
+		}
+		if err = visit(d); err != nil {
+			return err
+		}
+		if start = start.Add(utc.Day); d.empty() { // else the next day is likely to have something
+			start, ok, err = l.next(ctx, start)
+		}
+	}
+	return err
+}
+
+// next returns the first UTC day from an instant on that has something.
+func (l *Reader) next(ctx context.Context, from time.Time) (first time.Time, ok bool, err error) {
+	h, err := ledger.ReadHorizons(ctx, l.client)
+	if err != nil {
+		return first, false, err
+	}
+	note := func(t time.Time) {
+		if !ok || t.Before(first) {
+			first, ok = t, true
+		}
+	}
+	for _, t := range ledger.Tables {
+		err := bulk.Scan(ctx, l.client, firstPeriodsSQL(t), []any{h.CompleteFrom(t, from)}, func(scan func(...any) error) error {
+			var at *time.Time
+			if err := scan(&at); err != nil || at == nil {
+				return err
+			}
+			note(*at)
+			return nil
+		})
+		if err != nil {
+			return first, false, err
+		}
+	}
+	if h.Events.After(from) {
+		from = h.Events
+	}
+	err = bulk.Scan(ctx, l.client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{ledger.FirstEventID(from)},
+		func(scan func(...any) error) error {
+			var id uuid.UUID
+			if err := scan(&id); err != nil {
+				return err
+			}
+			note(ledger.EventTime(id))
+			return nil
+		})
+	return utc.StartOfDay(first), ok, err
+}
+
+// firstPeriodsSQL returns the first period of each model from an instant on, NULL for none.
+func firstPeriodsSQL(t *ledger.Table) string {
+	return "SELECT (SELECT t.period_start FROM " + t.Name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1" +
+		" ORDER BY t.period_start LIMIT 1) FROM models AS m"
+}
+
+// Day reads a UTC day in one state.
+func (l *Reader) Day(ctx context.Context, start time.Time) (*Day, error) {
+	if l.inTx {
+		return l.lockedDay(ctx, l.client, start)
+	}
+	return settled(ctx, l.client, func() (d *Day, err error) {
+		return d, l.db.Retry(ctx, func() error {
+			s, err := l.db.Snapshot(ctx)
+			if err != nil {
+				return err
+			}
+			d, err = l.load(ctx, ent.NewClient(ent.Driver(s)), start)
+			return errors.Join(err, s.Close())
+		})
+	})
+}
+
+// settled loads a day until no horizon was moved meanwhile. What is removed lies before a horizon that was
+// moved earlier, and on PostgreSQL a partition is taken away from under a snapshot.
+func settled(ctx context.Context, client *ent.Client, load func() (*Day, error)) (*Day, error) {
+	for {
+		d, err := load()
+		if err != nil {
+			return nil, err
+		}
+		h, err := ledger.ReadHorizons(ctx, client)
+		if err != nil || h.Events.Equal(d.Events) && h.Quarters.Equal(d.Quarters) {
+			return d, err
+		}
+	}
+}
+
+// lockedDay reads a UTC day in a transaction of the caller's, and locks all models: on PostgreSQL others may record
+// between two of its statements. A model with differences that was created meanwhile is locked too, and the day is
+// read again.
+func (l *Reader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time) (*Day, error) {
+	locked := map[uuid.UUID]bool{}
+	var models []uuid.UUID
+	if l.db.Dialect() == dialect.Postgres {
+		var err error
+		if models, err = tx.Model.Query().IDs(ctx); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		if l.db.Dialect() == dialect.Postgres {
+			if err := ledger.LockModels(ctx, tx, models); err != nil {
+				return nil, err
+			}
+		}
+		for _, id := range models {
+			locked[id] = true
+		}
+		d, err := settled(ctx, tx, func() (*Day, error) { return l.load(ctx, tx, start) })
+		if err != nil || l.db.Dialect() == dialect.SQLite {
+			return d, err
+		}
+		models = slices.DeleteFunc(d.faulty(), func(id uuid.UUID) bool { return locked[id] })
+		if len(models) == 0 {
+			return d, nil
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package proof_test
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/proof"
+	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// newLedger returns a registry with three requests on a day.
+func newLedger(t *testing.T, name string) *registry.Registry {
+	t.Helper()
+	ctx := t.Context()
+	reg, err := registry.Open(ctx, name)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, reg.Close()) })
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
+	require.NoError(t, err)
+	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{"input": 1}})
+	require.NoError(t, err)
+	k, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
+	require.NoError(t, err)
+	for i := range 3 {
+		at := start.Add(time.Duration(i) * time.Second)
+		require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: at}))
+	}
+	return reg
+}
+
+// planned notes SQLite's plan of each query.
+type planned struct {
+	store.DB
+	t     *testing.T
+	lines []string
+}
+
+func (p *planned) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	rows, err := p.DB.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, args...)
+	require.NoError(p.t, err)
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		require.NoError(p.t, rows.Scan(&id, &parent, &unused, &detail))
+		p.lines = append(p.lines, detail)
+	}
+	require.NoError(p.t, rows.Err())
+	require.NoError(p.t, rows.Close())
+	return p.DB.QueryContext(ctx, query, args...)
+}
+
+// TestPlans shows that SQLite reads by indexes alone what is verified.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "registry.db")
+	newLedger(t, file)
+	db, err := store.OpenSQLite(t.Context(), store.Config{Path: file, Existing: true})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	p := &planned{DB: db, t: t}
+	client := ent.NewClient(ent.Driver(p))
+	days := 0
+	require.NoError(t, proof.NewReader(p, client, true).Each(t.Context(), func(d *proof.Day) error {
+		if d.NumEvents > 0 {
+			days++
+		}
+		return nil
+	}))
+	require.Equal(t, 1, days)
+	counters := 0
+	require.NoError(t, proof.Counters(t.Context(), client, nil, func(proof.Counter) error { counters++; return nil }))
+	require.Equal(t, 1, counters)
+	for _, want := range []string{
+		"SEARCH t USING INDEX usagequarter_model_id_period_start (model_id=? AND period_start>? AND period_start<?)",
+		"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)",
+		"SEARCH t USING COVERING INDEX usage_model_id_period_start (model_id=? AND period_start>?)",
+		"SEARCH t USING PRIMARY KEY (model_id=? AND period_start>?)",
+		"SEARCH usage_events USING PRIMARY KEY (id>? AND id<?)",
+		"SEARCH u USING INDEX usage_api_key_id_period_start (api_key_id=?) LEFT-JOIN",
+	} {
+		require.Contains(t, p.lines, want)
+	}
+	for _, line := range p.lines {
+		require.False(t, strings.HasPrefix(line, "SCAN t") || strings.HasPrefix(line, "SCAN u"), line)
+		require.NotContains(t, line, "TEMP B-TREE")
+	}
+}
+
+// TestPartitionGone takes the partition of a day away from under the snapshot that is to verify it, after its horizon was
+// moved: the day is read again.
+func TestPartitionGone(t *testing.T) {
+	t.Parallel()
+	ctx, name := t.Context(), pgtest.Database(t, "", nil)
+	newLedger(t, name)
+	db, err := store.OpenPostgres(ctx, store.PostgresConfig{URL: name})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	client := ent.NewClient(ent.Driver(db))
+	reader, loads := proof.NewReader(db, client, false), 0
+	d, err := proof.Settled(ctx, client, func() (*proof.Day, error) {
+		loads++
+		s, err := db.Snapshot(ctx)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, s.Close()) }()
+		if loads > 1 {
+			return proof.Load(reader, ctx, ent.NewClient(ent.Driver(s)), start)
+		}
+		require.NoError(t, client.UsageHorizon.Create().SetID(ledger.EventsPart).SetCompleteFrom(start.Add(utc.Day)).Exec(ctx))
+		_, err = db.ExecContext(ctx, "DROP TABLE usage_events_"+start.Format("20060102"))
+		require.NoError(t, err)
+		d, err := proof.Load(reader, ctx, ent.NewClient(ent.Driver(s)), start)
+		require.NoError(t, err)
+		require.Equal(t, utc.Beginning, d.Events)
+		require.NotEmpty(t, proof.Faulty(d), "its events are missing")
+		return d, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, 2, loads)
+	require.Empty(t, proof.Faulty(d))
+}
