@@ -872,35 +872,90 @@ func (_c *APIKeyCreate) check() error {
 	if _, ok := _c.mutation.RequestsPerMinute(); !ok {
 		return &ValidationError{Name: "requests_per_minute", err: errors.New(`ent: missing required field "APIKey.requests_per_minute"`)}
 	}
+	if v, ok := _c.mutation.RequestsPerMinute(); ok {
+		if err := apikey.RequestsPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_per_minute": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensPerMinute(); !ok {
 		return &ValidationError{Name: "tokens_per_minute", err: errors.New(`ent: missing required field "APIKey.tokens_per_minute"`)}
+	}
+	if v, ok := _c.mutation.TokensPerMinute(); ok {
+		if err := apikey.TokensPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_per_minute": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.RequestsPerDay(); !ok {
 		return &ValidationError{Name: "requests_per_day", err: errors.New(`ent: missing required field "APIKey.requests_per_day"`)}
 	}
+	if v, ok := _c.mutation.RequestsPerDay(); ok {
+		if err := apikey.RequestsPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_per_day": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensPerDay(); !ok {
 		return &ValidationError{Name: "tokens_per_day", err: errors.New(`ent: missing required field "APIKey.tokens_per_day"`)}
+	}
+	if v, ok := _c.mutation.TokensPerDay(); ok {
+		if err := apikey.TokensPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_per_day": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Concurrency(); !ok {
 		return &ValidationError{Name: "concurrency", err: errors.New(`ent: missing required field "APIKey.concurrency"`)}
 	}
+	if v, ok := _c.mutation.Concurrency(); ok {
+		if err := apikey.ConcurrencyValidator(v); err != nil {
+			return &ValidationError{Name: "concurrency", err: fmt.Errorf(`ent: validator failed for field "APIKey.concurrency": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.CostPerDay(); !ok {
 		return &ValidationError{Name: "cost_per_day", err: errors.New(`ent: missing required field "APIKey.cost_per_day"`)}
+	}
+	if v, ok := _c.mutation.CostPerDay(); ok {
+		if err := apikey.CostPerDayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.cost_per_day": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.RequestsThisMinute(); !ok {
 		return &ValidationError{Name: "requests_this_minute", err: errors.New(`ent: missing required field "APIKey.requests_this_minute"`)}
 	}
+	if v, ok := _c.mutation.RequestsThisMinute(); ok {
+		if err := apikey.RequestsThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_this_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_this_minute": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensThisMinute(); !ok {
 		return &ValidationError{Name: "tokens_this_minute", err: errors.New(`ent: missing required field "APIKey.tokens_this_minute"`)}
+	}
+	if v, ok := _c.mutation.TokensThisMinute(); ok {
+		if err := apikey.TokensThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_this_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_this_minute": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.RequestsToday(); !ok {
 		return &ValidationError{Name: "requests_today", err: errors.New(`ent: missing required field "APIKey.requests_today"`)}
 	}
+	if v, ok := _c.mutation.RequestsToday(); ok {
+		if err := apikey.RequestsTodayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_today": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensToday(); !ok {
 		return &ValidationError{Name: "tokens_today", err: errors.New(`ent: missing required field "APIKey.tokens_today"`)}
 	}
+	if v, ok := _c.mutation.TokensToday(); ok {
+		if err := apikey.TokensTodayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_today": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.CostToday(); !ok {
 		return &ValidationError{Name: "cost_today", err: errors.New(`ent: missing required field "APIKey.cost_today"`)}
+	}
+	if v, ok := _c.mutation.CostToday(); ok {
+		if err := apikey.CostTodayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.cost_today": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.LastReset(); !ok {
 		return &ValidationError{Name: "last_reset", err: errors.New(`ent: missing required field "APIKey.last_reset"`)}
@@ -911,23 +966,58 @@ func (_c *APIKeyCreate) check() error {
 	if _, ok := _c.mutation.KeyHash(); !ok {
 		return &ValidationError{Name: "key_hash", err: errors.New(`ent: missing required field "APIKey.key_hash"`)}
 	}
+	if v, ok := _c.mutation.KeyHash(); ok {
+		if err := apikey.KeyHashValidator(v); err != nil {
+			return &ValidationError{Name: "key_hash", err: fmt.Errorf(`ent: validator failed for field "APIKey.key_hash": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.KeyPrefix(); !ok {
 		return &ValidationError{Name: "key_prefix", err: errors.New(`ent: missing required field "APIKey.key_prefix"`)}
+	}
+	if v, ok := _c.mutation.KeyPrefix(); ok {
+		if err := apikey.KeyPrefixValidator(v); err != nil {
+			return &ValidationError{Name: "key_prefix", err: fmt.Errorf(`ent: validator failed for field "APIKey.key_prefix": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Label(); !ok {
 		return &ValidationError{Name: "label", err: errors.New(`ent: missing required field "APIKey.label"`)}
 	}
+	if v, ok := _c.mutation.Label(); ok {
+		if err := apikey.LabelValidator(v); err != nil {
+			return &ValidationError{Name: "label", err: fmt.Errorf(`ent: validator failed for field "APIKey.label": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.UsageCount(); !ok {
 		return &ValidationError{Name: "usage_count", err: errors.New(`ent: missing required field "APIKey.usage_count"`)}
+	}
+	if v, ok := _c.mutation.UsageCount(); ok {
+		if err := apikey.UsageCountValidator(v); err != nil {
+			return &ValidationError{Name: "usage_count", err: fmt.Errorf(`ent: validator failed for field "APIKey.usage_count": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.TokenCount(); !ok {
 		return &ValidationError{Name: "token_count", err: errors.New(`ent: missing required field "APIKey.token_count"`)}
 	}
+	if v, ok := _c.mutation.TokenCount(); ok {
+		if err := apikey.TokenCountValidator(v); err != nil {
+			return &ValidationError{Name: "token_count", err: fmt.Errorf(`ent: validator failed for field "APIKey.token_count": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.ExtraRequests(); !ok {
 		return &ValidationError{Name: "extra_requests", err: errors.New(`ent: missing required field "APIKey.extra_requests"`)}
 	}
+	if v, ok := _c.mutation.ExtraRequests(); ok {
+		if err := apikey.ExtraRequestsValidator(v); err != nil {
+			return &ValidationError{Name: "extra_requests", err: fmt.Errorf(`ent: validator failed for field "APIKey.extra_requests": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.ExtraTokens(); !ok {
 		return &ValidationError{Name: "extra_tokens", err: errors.New(`ent: missing required field "APIKey.extra_tokens"`)}
+	}
+	if v, ok := _c.mutation.ExtraTokens(); ok {
+		if err := apikey.ExtraTokensValidator(v); err != nil {
+			return &ValidationError{Name: "extra_tokens", err: fmt.Errorf(`ent: validator failed for field "APIKey.extra_tokens": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Disabled(); !ok {
 		return &ValidationError{Name: "disabled", err: errors.New(`ent: missing required field "APIKey.disabled"`)}
@@ -938,11 +1028,26 @@ func (_c *APIKeyCreate) check() error {
 	if _, ok := _c.mutation.DegradedReason(); !ok {
 		return &ValidationError{Name: "degraded_reason", err: errors.New(`ent: missing required field "APIKey.degraded_reason"`)}
 	}
+	if v, ok := _c.mutation.DegradedReason(); ok {
+		if err := apikey.DegradedReasonValidator(v); err != nil {
+			return &ValidationError{Name: "degraded_reason", err: fmt.Errorf(`ent: validator failed for field "APIKey.degraded_reason": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.DegradedBy(); !ok {
 		return &ValidationError{Name: "degraded_by", err: errors.New(`ent: missing required field "APIKey.degraded_by"`)}
 	}
+	if v, ok := _c.mutation.DegradedBy(); ok {
+		if err := apikey.DegradedByValidator(v); err != nil {
+			return &ValidationError{Name: "degraded_by", err: fmt.Errorf(`ent: validator failed for field "APIKey.degraded_by": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Failures(); !ok {
 		return &ValidationError{Name: "failures", err: errors.New(`ent: missing required field "APIKey.failures"`)}
+	}
+	if v, ok := _c.mutation.Failures(); ok {
+		if err := apikey.FailuresValidator(v); err != nil {
+			return &ValidationError{Name: "failures", err: fmt.Errorf(`ent: validator failed for field "APIKey.failures": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.CountedClass(); !ok {
 		return &ValidationError{Name: "counted_class", err: errors.New(`ent: missing required field "APIKey.counted_class"`)}
@@ -953,11 +1058,36 @@ func (_c *APIKeyCreate) check() error {
 	if _, ok := _c.mutation.Pass(); !ok {
 		return &ValidationError{Name: "pass", err: errors.New(`ent: missing required field "APIKey.pass"`)}
 	}
+	if v, ok := _c.mutation.Pass(); ok {
+		if err := apikey.PassValidator(v); err != nil {
+			return &ValidationError{Name: "pass", err: fmt.Errorf(`ent: validator failed for field "APIKey.pass": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Weight(); !ok {
 		return &ValidationError{Name: "weight", err: errors.New(`ent: missing required field "APIKey.weight"`)}
 	}
+	if v, ok := _c.mutation.Weight(); ok {
+		if err := apikey.WeightValidator(v); err != nil {
+			return &ValidationError{Name: "weight", err: fmt.Errorf(`ent: validator failed for field "APIKey.weight": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Priority(); !ok {
 		return &ValidationError{Name: "priority", err: errors.New(`ent: missing required field "APIKey.priority"`)}
+	}
+	if v, ok := _c.mutation.Priority(); ok {
+		if err := apikey.PriorityValidator(v); err != nil {
+			return &ValidationError{Name: "priority", err: fmt.Errorf(`ent: validator failed for field "APIKey.priority": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.AllowedModels(); ok {
+		if err := apikey.AllowedModelsValidator(v); err != nil {
+			return &ValidationError{Name: "allowed_models", err: fmt.Errorf(`ent: validator failed for field "APIKey.allowed_models": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.DeniedModels(); ok {
+		if err := apikey.DeniedModelsValidator(v); err != nil {
+			return &ValidationError{Name: "denied_models", err: fmt.Errorf(`ent: validator failed for field "APIKey.denied_models": %w`, err)}
+		}
 	}
 	if len(_c.mutation.ProviderIDs()) == 0 {
 		return &ValidationError{Name: "provider", err: errors.New(`ent: missing required edge "APIKey.provider"`)}

@@ -1113,6 +1113,126 @@ func (_u *APIKeyUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *APIKeyUpdate) check() error {
+	if v, ok := _u.mutation.RequestsPerMinute(); ok {
+		if err := apikey.RequestsPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerMinute(); ok {
+		if err := apikey.TokensPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsPerDay(); ok {
+		if err := apikey.RequestsPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerDay(); ok {
+		if err := apikey.TokensPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Concurrency(); ok {
+		if err := apikey.ConcurrencyValidator(v); err != nil {
+			return &ValidationError{Name: "concurrency", err: fmt.Errorf(`ent: validator failed for field "APIKey.concurrency": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPerDay(); ok {
+		if err := apikey.CostPerDayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.cost_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsThisMinute(); ok {
+		if err := apikey.RequestsThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_this_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensThisMinute(); ok {
+		if err := apikey.TokensThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_this_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsToday(); ok {
+		if err := apikey.RequestsTodayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensToday(); ok {
+		if err := apikey.TokensTodayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostToday(); ok {
+		if err := apikey.CostTodayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.cost_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Label(); ok {
+		if err := apikey.LabelValidator(v); err != nil {
+			return &ValidationError{Name: "label", err: fmt.Errorf(`ent: validator failed for field "APIKey.label": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.UsageCount(); ok {
+		if err := apikey.UsageCountValidator(v); err != nil {
+			return &ValidationError{Name: "usage_count", err: fmt.Errorf(`ent: validator failed for field "APIKey.usage_count": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokenCount(); ok {
+		if err := apikey.TokenCountValidator(v); err != nil {
+			return &ValidationError{Name: "token_count", err: fmt.Errorf(`ent: validator failed for field "APIKey.token_count": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ExtraRequests(); ok {
+		if err := apikey.ExtraRequestsValidator(v); err != nil {
+			return &ValidationError{Name: "extra_requests", err: fmt.Errorf(`ent: validator failed for field "APIKey.extra_requests": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ExtraTokens(); ok {
+		if err := apikey.ExtraTokensValidator(v); err != nil {
+			return &ValidationError{Name: "extra_tokens", err: fmt.Errorf(`ent: validator failed for field "APIKey.extra_tokens": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DegradedReason(); ok {
+		if err := apikey.DegradedReasonValidator(v); err != nil {
+			return &ValidationError{Name: "degraded_reason", err: fmt.Errorf(`ent: validator failed for field "APIKey.degraded_reason": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DegradedBy(); ok {
+		if err := apikey.DegradedByValidator(v); err != nil {
+			return &ValidationError{Name: "degraded_by", err: fmt.Errorf(`ent: validator failed for field "APIKey.degraded_by": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Failures(); ok {
+		if err := apikey.FailuresValidator(v); err != nil {
+			return &ValidationError{Name: "failures", err: fmt.Errorf(`ent: validator failed for field "APIKey.failures": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Pass(); ok {
+		if err := apikey.PassValidator(v); err != nil {
+			return &ValidationError{Name: "pass", err: fmt.Errorf(`ent: validator failed for field "APIKey.pass": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Weight(); ok {
+		if err := apikey.WeightValidator(v); err != nil {
+			return &ValidationError{Name: "weight", err: fmt.Errorf(`ent: validator failed for field "APIKey.weight": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Priority(); ok {
+		if err := apikey.PriorityValidator(v); err != nil {
+			return &ValidationError{Name: "priority", err: fmt.Errorf(`ent: validator failed for field "APIKey.priority": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.AllowedModels(); ok {
+		if err := apikey.AllowedModelsValidator(v); err != nil {
+			return &ValidationError{Name: "allowed_models", err: fmt.Errorf(`ent: validator failed for field "APIKey.allowed_models": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DeniedModels(); ok {
+		if err := apikey.DeniedModelsValidator(v); err != nil {
+			return &ValidationError{Name: "denied_models", err: fmt.Errorf(`ent: validator failed for field "APIKey.denied_models": %w`, err)}
+		}
+	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "APIKey.provider"`)
 	}
@@ -2790,6 +2910,126 @@ func (_u *APIKeyUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *APIKeyUpdateOne) check() error {
+	if v, ok := _u.mutation.RequestsPerMinute(); ok {
+		if err := apikey.RequestsPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerMinute(); ok {
+		if err := apikey.TokensPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsPerDay(); ok {
+		if err := apikey.RequestsPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerDay(); ok {
+		if err := apikey.TokensPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Concurrency(); ok {
+		if err := apikey.ConcurrencyValidator(v); err != nil {
+			return &ValidationError{Name: "concurrency", err: fmt.Errorf(`ent: validator failed for field "APIKey.concurrency": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPerDay(); ok {
+		if err := apikey.CostPerDayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_day", err: fmt.Errorf(`ent: validator failed for field "APIKey.cost_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsThisMinute(); ok {
+		if err := apikey.RequestsThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_this_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensThisMinute(); ok {
+		if err := apikey.TokensThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_this_minute", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsToday(); ok {
+		if err := apikey.RequestsTodayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.requests_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensToday(); ok {
+		if err := apikey.TokensTodayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.tokens_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostToday(); ok {
+		if err := apikey.CostTodayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_today", err: fmt.Errorf(`ent: validator failed for field "APIKey.cost_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Label(); ok {
+		if err := apikey.LabelValidator(v); err != nil {
+			return &ValidationError{Name: "label", err: fmt.Errorf(`ent: validator failed for field "APIKey.label": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.UsageCount(); ok {
+		if err := apikey.UsageCountValidator(v); err != nil {
+			return &ValidationError{Name: "usage_count", err: fmt.Errorf(`ent: validator failed for field "APIKey.usage_count": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokenCount(); ok {
+		if err := apikey.TokenCountValidator(v); err != nil {
+			return &ValidationError{Name: "token_count", err: fmt.Errorf(`ent: validator failed for field "APIKey.token_count": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ExtraRequests(); ok {
+		if err := apikey.ExtraRequestsValidator(v); err != nil {
+			return &ValidationError{Name: "extra_requests", err: fmt.Errorf(`ent: validator failed for field "APIKey.extra_requests": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ExtraTokens(); ok {
+		if err := apikey.ExtraTokensValidator(v); err != nil {
+			return &ValidationError{Name: "extra_tokens", err: fmt.Errorf(`ent: validator failed for field "APIKey.extra_tokens": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DegradedReason(); ok {
+		if err := apikey.DegradedReasonValidator(v); err != nil {
+			return &ValidationError{Name: "degraded_reason", err: fmt.Errorf(`ent: validator failed for field "APIKey.degraded_reason": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DegradedBy(); ok {
+		if err := apikey.DegradedByValidator(v); err != nil {
+			return &ValidationError{Name: "degraded_by", err: fmt.Errorf(`ent: validator failed for field "APIKey.degraded_by": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Failures(); ok {
+		if err := apikey.FailuresValidator(v); err != nil {
+			return &ValidationError{Name: "failures", err: fmt.Errorf(`ent: validator failed for field "APIKey.failures": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Pass(); ok {
+		if err := apikey.PassValidator(v); err != nil {
+			return &ValidationError{Name: "pass", err: fmt.Errorf(`ent: validator failed for field "APIKey.pass": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Weight(); ok {
+		if err := apikey.WeightValidator(v); err != nil {
+			return &ValidationError{Name: "weight", err: fmt.Errorf(`ent: validator failed for field "APIKey.weight": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Priority(); ok {
+		if err := apikey.PriorityValidator(v); err != nil {
+			return &ValidationError{Name: "priority", err: fmt.Errorf(`ent: validator failed for field "APIKey.priority": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.AllowedModels(); ok {
+		if err := apikey.AllowedModelsValidator(v); err != nil {
+			return &ValidationError{Name: "allowed_models", err: fmt.Errorf(`ent: validator failed for field "APIKey.allowed_models": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DeniedModels(); ok {
+		if err := apikey.DeniedModelsValidator(v); err != nil {
+			return &ValidationError{Name: "denied_models", err: fmt.Errorf(`ent: validator failed for field "APIKey.denied_models": %w`, err)}
+		}
+	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "APIKey.provider"`)
 	}

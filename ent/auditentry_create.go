@@ -172,14 +172,34 @@ func (_c *AuditEntryCreate) check() error {
 	if _, ok := _c.mutation.Actor(); !ok {
 		return &ValidationError{Name: "actor", err: errors.New(`ent: missing required field "AuditEntry.actor"`)}
 	}
+	if v, ok := _c.mutation.Actor(); ok {
+		if err := auditentry.ActorValidator(v); err != nil {
+			return &ValidationError{Name: "actor", err: fmt.Errorf(`ent: validator failed for field "AuditEntry.actor": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Action(); !ok {
 		return &ValidationError{Name: "action", err: errors.New(`ent: missing required field "AuditEntry.action"`)}
+	}
+	if v, ok := _c.mutation.Action(); ok {
+		if err := auditentry.ActionValidator(v); err != nil {
+			return &ValidationError{Name: "action", err: fmt.Errorf(`ent: validator failed for field "AuditEntry.action": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Entity(); !ok {
 		return &ValidationError{Name: "entity", err: errors.New(`ent: missing required field "AuditEntry.entity"`)}
 	}
+	if v, ok := _c.mutation.Entity(); ok {
+		if err := auditentry.EntityValidator(v); err != nil {
+			return &ValidationError{Name: "entity", err: fmt.Errorf(`ent: validator failed for field "AuditEntry.entity": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.EntityID(); !ok {
 		return &ValidationError{Name: "entity_id", err: errors.New(`ent: missing required field "AuditEntry.entity_id"`)}
+	}
+	if v, ok := _c.mutation.EntityID(); ok {
+		if err := auditentry.EntityIDValidator(v); err != nil {
+			return &ValidationError{Name: "entity_id", err: fmt.Errorf(`ent: validator failed for field "AuditEntry.entity_id": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Automatic(); !ok {
 		return &ValidationError{Name: "automatic", err: errors.New(`ent: missing required field "AuditEntry.automatic"`)}

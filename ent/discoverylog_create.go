@@ -245,6 +245,11 @@ func (_c *DiscoveryLogCreate) check() error {
 	if _, ok := _c.mutation.Identifier(); !ok {
 		return &ValidationError{Name: "identifier", err: errors.New(`ent: missing required field "DiscoveryLog.identifier"`)}
 	}
+	if v, ok := _c.mutation.Identifier(); ok {
+		if err := discoverylog.IdentifierValidator(v); err != nil {
+			return &ValidationError{Name: "identifier", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.identifier": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Status(); !ok {
 		return &ValidationError{Name: "status", err: errors.New(`ent: missing required field "DiscoveryLog.status"`)}
 	}
@@ -256,14 +261,34 @@ func (_c *DiscoveryLogCreate) check() error {
 	if _, ok := _c.mutation.AttemptCount(); !ok {
 		return &ValidationError{Name: "attempt_count", err: errors.New(`ent: missing required field "DiscoveryLog.attempt_count"`)}
 	}
+	if v, ok := _c.mutation.AttemptCount(); ok {
+		if err := discoverylog.AttemptCountValidator(v); err != nil {
+			return &ValidationError{Name: "attempt_count", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.attempt_count": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.ErrorMessage(); !ok {
 		return &ValidationError{Name: "error_message", err: errors.New(`ent: missing required field "DiscoveryLog.error_message"`)}
+	}
+	if v, ok := _c.mutation.ErrorMessage(); ok {
+		if err := discoverylog.ErrorMessageValidator(v); err != nil {
+			return &ValidationError{Name: "error_message", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.error_message": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Source(); !ok {
 		return &ValidationError{Name: "source", err: errors.New(`ent: missing required field "DiscoveryLog.source"`)}
 	}
+	if v, ok := _c.mutation.Source(); ok {
+		if err := discoverylog.SourceValidator(v); err != nil {
+			return &ValidationError{Name: "source", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.source": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.LlmModel(); !ok {
 		return &ValidationError{Name: "llm_model", err: errors.New(`ent: missing required field "DiscoveryLog.llm_model"`)}
+	}
+	if v, ok := _c.mutation.LlmModel(); ok {
+		if err := discoverylog.LlmModelValidator(v); err != nil {
+			return &ValidationError{Name: "llm_model", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.llm_model": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.CacheHit(); !ok {
 		return &ValidationError{Name: "cache_hit", err: errors.New(`ent: missing required field "DiscoveryLog.cache_hit"`)}

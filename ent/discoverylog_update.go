@@ -255,9 +255,34 @@ func (_u *DiscoveryLogUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *DiscoveryLogUpdate) check() error {
+	if v, ok := _u.mutation.Identifier(); ok {
+		if err := discoverylog.IdentifierValidator(v); err != nil {
+			return &ValidationError{Name: "identifier", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.identifier": %w`, err)}
+		}
+	}
 	if v, ok := _u.mutation.Status(); ok {
 		if err := discoverylog.StatusValidator(v); err != nil {
 			return &ValidationError{Name: "status", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.status": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.AttemptCount(); ok {
+		if err := discoverylog.AttemptCountValidator(v); err != nil {
+			return &ValidationError{Name: "attempt_count", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.attempt_count": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ErrorMessage(); ok {
+		if err := discoverylog.ErrorMessageValidator(v); err != nil {
+			return &ValidationError{Name: "error_message", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.error_message": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Source(); ok {
+		if err := discoverylog.SourceValidator(v); err != nil {
+			return &ValidationError{Name: "source", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.source": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.LlmModel(); ok {
+		if err := discoverylog.LlmModelValidator(v); err != nil {
+			return &ValidationError{Name: "llm_model", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.llm_model": %w`, err)}
 		}
 	}
 	return nil
@@ -611,9 +636,34 @@ func (_u *DiscoveryLogUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *DiscoveryLogUpdateOne) check() error {
+	if v, ok := _u.mutation.Identifier(); ok {
+		if err := discoverylog.IdentifierValidator(v); err != nil {
+			return &ValidationError{Name: "identifier", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.identifier": %w`, err)}
+		}
+	}
 	if v, ok := _u.mutation.Status(); ok {
 		if err := discoverylog.StatusValidator(v); err != nil {
 			return &ValidationError{Name: "status", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.status": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.AttemptCount(); ok {
+		if err := discoverylog.AttemptCountValidator(v); err != nil {
+			return &ValidationError{Name: "attempt_count", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.attempt_count": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ErrorMessage(); ok {
+		if err := discoverylog.ErrorMessageValidator(v); err != nil {
+			return &ValidationError{Name: "error_message", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.error_message": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Source(); ok {
+		if err := discoverylog.SourceValidator(v); err != nil {
+			return &ValidationError{Name: "source", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.source": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.LlmModel(); ok {
+		if err := discoverylog.LlmModelValidator(v); err != nil {
+			return &ValidationError{Name: "llm_model", err: fmt.Errorf(`ent: validator failed for field "DiscoveryLog.llm_model": %w`, err)}
 		}
 	}
 	return nil

@@ -510,17 +510,52 @@ func (_c *ModelCreate) check() error {
 	if _, ok := _c.mutation.ModelID(); !ok {
 		return &ValidationError{Name: "model_id", err: errors.New(`ent: missing required field "Model.model_id"`)}
 	}
+	if v, ok := _c.mutation.ModelID(); ok {
+		if err := model.ModelIDValidator(v); err != nil {
+			return &ValidationError{Name: "model_id", err: fmt.Errorf(`ent: validator failed for field "Model.model_id": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Name(); !ok {
 		return &ValidationError{Name: "name", err: errors.New(`ent: missing required field "Model.name"`)}
+	}
+	if v, ok := _c.mutation.Name(); ok {
+		if err := model.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "Model.name": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Description(); !ok {
 		return &ValidationError{Name: "description", err: errors.New(`ent: missing required field "Model.description"`)}
 	}
+	if v, ok := _c.mutation.Description(); ok {
+		if err := model.DescriptionValidator(v); err != nil {
+			return &ValidationError{Name: "description", err: fmt.Errorf(`ent: validator failed for field "Model.description": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.CostPer1mInput(); ok {
+		if err := model.CostPer1mInputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_input", err: fmt.Errorf(`ent: validator failed for field "Model.cost_per_1m_input": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.CostPer1mOutput(); ok {
+		if err := model.CostPer1mOutputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_output", err: fmt.Errorf(`ent: validator failed for field "Model.cost_per_1m_output": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.ContextWindow(); !ok {
 		return &ValidationError{Name: "context_window", err: errors.New(`ent: missing required field "Model.context_window"`)}
 	}
+	if v, ok := _c.mutation.ContextWindow(); ok {
+		if err := model.ContextWindowValidator(v); err != nil {
+			return &ValidationError{Name: "context_window", err: fmt.Errorf(`ent: validator failed for field "Model.context_window": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.MaxOutputTokens(); !ok {
 		return &ValidationError{Name: "max_output_tokens", err: errors.New(`ent: missing required field "Model.max_output_tokens"`)}
+	}
+	if v, ok := _c.mutation.MaxOutputTokens(); ok {
+		if err := model.MaxOutputTokensValidator(v); err != nil {
+			return &ValidationError{Name: "max_output_tokens", err: fmt.Errorf(`ent: validator failed for field "Model.max_output_tokens": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.SupportsImages(); !ok {
 		return &ValidationError{Name: "supports_images", err: errors.New(`ent: missing required field "Model.supports_images"`)}

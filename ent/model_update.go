@@ -672,6 +672,41 @@ func (_u *ModelUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *ModelUpdate) check() error {
+	if v, ok := _u.mutation.ModelID(); ok {
+		if err := model.ModelIDValidator(v); err != nil {
+			return &ValidationError{Name: "model_id", err: fmt.Errorf(`ent: validator failed for field "Model.model_id": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Name(); ok {
+		if err := model.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "Model.name": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Description(); ok {
+		if err := model.DescriptionValidator(v); err != nil {
+			return &ValidationError{Name: "description", err: fmt.Errorf(`ent: validator failed for field "Model.description": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mInput(); ok {
+		if err := model.CostPer1mInputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_input", err: fmt.Errorf(`ent: validator failed for field "Model.cost_per_1m_input": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mOutput(); ok {
+		if err := model.CostPer1mOutputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_output", err: fmt.Errorf(`ent: validator failed for field "Model.cost_per_1m_output": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ContextWindow(); ok {
+		if err := model.ContextWindowValidator(v); err != nil {
+			return &ValidationError{Name: "context_window", err: fmt.Errorf(`ent: validator failed for field "Model.context_window": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.MaxOutputTokens(); ok {
+		if err := model.MaxOutputTokensValidator(v); err != nil {
+			return &ValidationError{Name: "max_output_tokens", err: fmt.Errorf(`ent: validator failed for field "Model.max_output_tokens": %w`, err)}
+		}
+	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "Model.provider"`)
 	}
@@ -1811,6 +1846,41 @@ func (_u *ModelUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *ModelUpdateOne) check() error {
+	if v, ok := _u.mutation.ModelID(); ok {
+		if err := model.ModelIDValidator(v); err != nil {
+			return &ValidationError{Name: "model_id", err: fmt.Errorf(`ent: validator failed for field "Model.model_id": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Name(); ok {
+		if err := model.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "Model.name": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Description(); ok {
+		if err := model.DescriptionValidator(v); err != nil {
+			return &ValidationError{Name: "description", err: fmt.Errorf(`ent: validator failed for field "Model.description": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mInput(); ok {
+		if err := model.CostPer1mInputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_input", err: fmt.Errorf(`ent: validator failed for field "Model.cost_per_1m_input": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mOutput(); ok {
+		if err := model.CostPer1mOutputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_output", err: fmt.Errorf(`ent: validator failed for field "Model.cost_per_1m_output": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.ContextWindow(); ok {
+		if err := model.ContextWindowValidator(v); err != nil {
+			return &ValidationError{Name: "context_window", err: fmt.Errorf(`ent: validator failed for field "Model.context_window": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.MaxOutputTokens(); ok {
+		if err := model.MaxOutputTokensValidator(v); err != nil {
+			return &ValidationError{Name: "max_output_tokens", err: fmt.Errorf(`ent: validator failed for field "Model.max_output_tokens": %w`, err)}
+		}
+	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "Model.provider"`)
 	}

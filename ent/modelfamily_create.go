@@ -157,8 +157,18 @@ func (_c *ModelFamilyCreate) check() error {
 	if _, ok := _c.mutation.Name(); !ok {
 		return &ValidationError{Name: "name", err: errors.New(`ent: missing required field "ModelFamily.name"`)}
 	}
+	if v, ok := _c.mutation.Name(); ok {
+		if err := modelfamily.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "ModelFamily.name": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Description(); !ok {
 		return &ValidationError{Name: "description", err: errors.New(`ent: missing required field "ModelFamily.description"`)}
+	}
+	if v, ok := _c.mutation.Description(); ok {
+		if err := modelfamily.DescriptionValidator(v); err != nil {
+			return &ValidationError{Name: "description", err: fmt.Errorf(`ent: validator failed for field "ModelFamily.description": %w`, err)}
+		}
 	}
 	if len(_c.mutation.ProviderIDs()) == 0 {
 		return &ValidationError{Name: "provider", err: errors.New(`ent: missing required edge "ModelFamily.provider"`)}

@@ -312,14 +312,54 @@ func (_c *PriceCreate) check() error {
 	if _, ok := _c.mutation.ServiceTier(); !ok {
 		return &ValidationError{Name: "service_tier", err: errors.New(`ent: missing required field "Price.service_tier"`)}
 	}
+	if v, ok := _c.mutation.ServiceTier(); ok {
+		if err := price.ServiceTierValidator(v); err != nil {
+			return &ValidationError{Name: "service_tier", err: fmt.Errorf(`ent: validator failed for field "Price.service_tier": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.MinContextTokens(); !ok {
 		return &ValidationError{Name: "min_context_tokens", err: errors.New(`ent: missing required field "Price.min_context_tokens"`)}
+	}
+	if v, ok := _c.mutation.MinContextTokens(); ok {
+		if err := price.MinContextTokensValidator(v); err != nil {
+			return &ValidationError{Name: "min_context_tokens", err: fmt.Errorf(`ent: validator failed for field "Price.min_context_tokens": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.CostPer1mInput(); ok {
+		if err := price.CostPer1mInputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_input", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_input": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.CostPer1mOutput(); ok {
+		if err := price.CostPer1mOutputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_output", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_output": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.CostPer1mCacheRead(); ok {
+		if err := price.CostPer1mCacheReadValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_cache_read", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_cache_read": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.CostPer1mCacheWrite(); ok {
+		if err := price.CostPer1mCacheWriteValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_cache_write", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_cache_write": %w`, err)}
+		}
+	}
+	if v, ok := _c.mutation.CostPer1mReasoning(); ok {
+		if err := price.CostPer1mReasoningValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_reasoning", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_reasoning": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.EffectiveFrom(); !ok {
 		return &ValidationError{Name: "effective_from", err: errors.New(`ent: missing required field "Price.effective_from"`)}
 	}
 	if _, ok := _c.mutation.Source(); !ok {
 		return &ValidationError{Name: "source", err: errors.New(`ent: missing required field "Price.source"`)}
+	}
+	if v, ok := _c.mutation.Source(); ok {
+		if err := price.SourceValidator(v); err != nil {
+			return &ValidationError{Name: "source", err: fmt.Errorf(`ent: validator failed for field "Price.source": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.RecordedAt(); !ok {
 		return &ValidationError{Name: "recorded_at", err: errors.New(`ent: missing required field "Price.recorded_at"`)}

@@ -440,6 +440,46 @@ func (_u *PriceUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *PriceUpdate) check() error {
+	if v, ok := _u.mutation.ServiceTier(); ok {
+		if err := price.ServiceTierValidator(v); err != nil {
+			return &ValidationError{Name: "service_tier", err: fmt.Errorf(`ent: validator failed for field "Price.service_tier": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.MinContextTokens(); ok {
+		if err := price.MinContextTokensValidator(v); err != nil {
+			return &ValidationError{Name: "min_context_tokens", err: fmt.Errorf(`ent: validator failed for field "Price.min_context_tokens": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mInput(); ok {
+		if err := price.CostPer1mInputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_input", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_input": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mOutput(); ok {
+		if err := price.CostPer1mOutputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_output", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_output": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mCacheRead(); ok {
+		if err := price.CostPer1mCacheReadValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_cache_read", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_cache_read": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mCacheWrite(); ok {
+		if err := price.CostPer1mCacheWriteValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_cache_write", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_cache_write": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mReasoning(); ok {
+		if err := price.CostPer1mReasoningValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_reasoning", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_reasoning": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Source(); ok {
+		if err := price.SourceValidator(v); err != nil {
+			return &ValidationError{Name: "source", err: fmt.Errorf(`ent: validator failed for field "Price.source": %w`, err)}
+		}
+	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "Price.model"`)
 	}
@@ -1140,6 +1180,46 @@ func (_u *PriceUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *PriceUpdateOne) check() error {
+	if v, ok := _u.mutation.ServiceTier(); ok {
+		if err := price.ServiceTierValidator(v); err != nil {
+			return &ValidationError{Name: "service_tier", err: fmt.Errorf(`ent: validator failed for field "Price.service_tier": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.MinContextTokens(); ok {
+		if err := price.MinContextTokensValidator(v); err != nil {
+			return &ValidationError{Name: "min_context_tokens", err: fmt.Errorf(`ent: validator failed for field "Price.min_context_tokens": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mInput(); ok {
+		if err := price.CostPer1mInputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_input", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_input": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mOutput(); ok {
+		if err := price.CostPer1mOutputValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_output", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_output": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mCacheRead(); ok {
+		if err := price.CostPer1mCacheReadValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_cache_read", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_cache_read": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mCacheWrite(); ok {
+		if err := price.CostPer1mCacheWriteValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_cache_write", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_cache_write": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPer1mReasoning(); ok {
+		if err := price.CostPer1mReasoningValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_1m_reasoning", err: fmt.Errorf(`ent: validator failed for field "Price.cost_per_1m_reasoning": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Source(); ok {
+		if err := price.SourceValidator(v); err != nil {
+			return &ValidationError{Name: "source", err: fmt.Errorf(`ent: validator failed for field "Price.source": %w`, err)}
+		}
+	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "Price.model"`)
 	}

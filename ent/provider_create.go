@@ -360,11 +360,26 @@ func (_c *ProviderCreate) check() error {
 	if _, ok := _c.mutation.Name(); !ok {
 		return &ValidationError{Name: "name", err: errors.New(`ent: missing required field "Provider.name"`)}
 	}
+	if v, ok := _c.mutation.Name(); ok {
+		if err := provider.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "Provider.name": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.DisplayName(); !ok {
 		return &ValidationError{Name: "display_name", err: errors.New(`ent: missing required field "Provider.display_name"`)}
 	}
+	if v, ok := _c.mutation.DisplayName(); ok {
+		if err := provider.DisplayNameValidator(v); err != nil {
+			return &ValidationError{Name: "display_name", err: fmt.Errorf(`ent: validator failed for field "Provider.display_name": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.BaseURL(); !ok {
 		return &ValidationError{Name: "base_url", err: errors.New(`ent: missing required field "Provider.base_url"`)}
+	}
+	if v, ok := _c.mutation.BaseURL(); ok {
+		if err := provider.BaseURLValidator(v); err != nil {
+			return &ValidationError{Name: "base_url", err: fmt.Errorf(`ent: validator failed for field "Provider.base_url": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.AuthMethod(); !ok {
 		return &ValidationError{Name: "auth_method", err: errors.New(`ent: missing required field "Provider.auth_method"`)}
@@ -377,11 +392,26 @@ func (_c *ProviderCreate) check() error {
 	if _, ok := _c.mutation.Description(); !ok {
 		return &ValidationError{Name: "description", err: errors.New(`ent: missing required field "Provider.description"`)}
 	}
+	if v, ok := _c.mutation.Description(); ok {
+		if err := provider.DescriptionValidator(v); err != nil {
+			return &ValidationError{Name: "description", err: fmt.Errorf(`ent: validator failed for field "Provider.description": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.CoolingReason(); !ok {
 		return &ValidationError{Name: "cooling_reason", err: errors.New(`ent: missing required field "Provider.cooling_reason"`)}
 	}
+	if v, ok := _c.mutation.CoolingReason(); ok {
+		if err := provider.CoolingReasonValidator(v); err != nil {
+			return &ValidationError{Name: "cooling_reason", err: fmt.Errorf(`ent: validator failed for field "Provider.cooling_reason": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.Incidents(); !ok {
 		return &ValidationError{Name: "incidents", err: errors.New(`ent: missing required field "Provider.incidents"`)}
+	}
+	if v, ok := _c.mutation.Incidents(); ok {
+		if err := provider.IncidentsValidator(v); err != nil {
+			return &ValidationError{Name: "incidents", err: fmt.Errorf(`ent: validator failed for field "Provider.incidents": %w`, err)}
+		}
 	}
 	return nil
 }

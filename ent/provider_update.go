@@ -471,9 +471,39 @@ func (_u *ProviderUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *ProviderUpdate) check() error {
+	if v, ok := _u.mutation.Name(); ok {
+		if err := provider.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "Provider.name": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DisplayName(); ok {
+		if err := provider.DisplayNameValidator(v); err != nil {
+			return &ValidationError{Name: "display_name", err: fmt.Errorf(`ent: validator failed for field "Provider.display_name": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.BaseURL(); ok {
+		if err := provider.BaseURLValidator(v); err != nil {
+			return &ValidationError{Name: "base_url", err: fmt.Errorf(`ent: validator failed for field "Provider.base_url": %w`, err)}
+		}
+	}
 	if v, ok := _u.mutation.AuthMethod(); ok {
 		if err := provider.AuthMethodValidator(v); err != nil {
 			return &ValidationError{Name: "auth_method", err: fmt.Errorf(`ent: validator failed for field "Provider.auth_method": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Description(); ok {
+		if err := provider.DescriptionValidator(v); err != nil {
+			return &ValidationError{Name: "description", err: fmt.Errorf(`ent: validator failed for field "Provider.description": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CoolingReason(); ok {
+		if err := provider.CoolingReasonValidator(v); err != nil {
+			return &ValidationError{Name: "cooling_reason", err: fmt.Errorf(`ent: validator failed for field "Provider.cooling_reason": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Incidents(); ok {
+		if err := provider.IncidentsValidator(v); err != nil {
+			return &ValidationError{Name: "incidents", err: fmt.Errorf(`ent: validator failed for field "Provider.incidents": %w`, err)}
 		}
 	}
 	return nil
@@ -1304,9 +1334,39 @@ func (_u *ProviderUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *ProviderUpdateOne) check() error {
+	if v, ok := _u.mutation.Name(); ok {
+		if err := provider.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "Provider.name": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.DisplayName(); ok {
+		if err := provider.DisplayNameValidator(v); err != nil {
+			return &ValidationError{Name: "display_name", err: fmt.Errorf(`ent: validator failed for field "Provider.display_name": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.BaseURL(); ok {
+		if err := provider.BaseURLValidator(v); err != nil {
+			return &ValidationError{Name: "base_url", err: fmt.Errorf(`ent: validator failed for field "Provider.base_url": %w`, err)}
+		}
+	}
 	if v, ok := _u.mutation.AuthMethod(); ok {
 		if err := provider.AuthMethodValidator(v); err != nil {
 			return &ValidationError{Name: "auth_method", err: fmt.Errorf(`ent: validator failed for field "Provider.auth_method": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Description(); ok {
+		if err := provider.DescriptionValidator(v); err != nil {
+			return &ValidationError{Name: "description", err: fmt.Errorf(`ent: validator failed for field "Provider.description": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CoolingReason(); ok {
+		if err := provider.CoolingReasonValidator(v); err != nil {
+			return &ValidationError{Name: "cooling_reason", err: fmt.Errorf(`ent: validator failed for field "Provider.cooling_reason": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Incidents(); ok {
+		if err := provider.IncidentsValidator(v); err != nil {
+			return &ValidationError{Name: "incidents", err: fmt.Errorf(`ent: validator failed for field "Provider.incidents": %w`, err)}
 		}
 	}
 	return nil

@@ -378,35 +378,90 @@ func (_c *QuotaGroupCreate) check() error {
 	if _, ok := _c.mutation.RequestsPerMinute(); !ok {
 		return &ValidationError{Name: "requests_per_minute", err: errors.New(`ent: missing required field "QuotaGroup.requests_per_minute"`)}
 	}
+	if v, ok := _c.mutation.RequestsPerMinute(); ok {
+		if err := quotagroup.RequestsPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_per_minute": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensPerMinute(); !ok {
 		return &ValidationError{Name: "tokens_per_minute", err: errors.New(`ent: missing required field "QuotaGroup.tokens_per_minute"`)}
+	}
+	if v, ok := _c.mutation.TokensPerMinute(); ok {
+		if err := quotagroup.TokensPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_per_minute": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.RequestsPerDay(); !ok {
 		return &ValidationError{Name: "requests_per_day", err: errors.New(`ent: missing required field "QuotaGroup.requests_per_day"`)}
 	}
+	if v, ok := _c.mutation.RequestsPerDay(); ok {
+		if err := quotagroup.RequestsPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_per_day": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensPerDay(); !ok {
 		return &ValidationError{Name: "tokens_per_day", err: errors.New(`ent: missing required field "QuotaGroup.tokens_per_day"`)}
+	}
+	if v, ok := _c.mutation.TokensPerDay(); ok {
+		if err := quotagroup.TokensPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_per_day": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.Concurrency(); !ok {
 		return &ValidationError{Name: "concurrency", err: errors.New(`ent: missing required field "QuotaGroup.concurrency"`)}
 	}
+	if v, ok := _c.mutation.Concurrency(); ok {
+		if err := quotagroup.ConcurrencyValidator(v); err != nil {
+			return &ValidationError{Name: "concurrency", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.concurrency": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.CostPerDay(); !ok {
 		return &ValidationError{Name: "cost_per_day", err: errors.New(`ent: missing required field "QuotaGroup.cost_per_day"`)}
+	}
+	if v, ok := _c.mutation.CostPerDay(); ok {
+		if err := quotagroup.CostPerDayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.cost_per_day": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.RequestsThisMinute(); !ok {
 		return &ValidationError{Name: "requests_this_minute", err: errors.New(`ent: missing required field "QuotaGroup.requests_this_minute"`)}
 	}
+	if v, ok := _c.mutation.RequestsThisMinute(); ok {
+		if err := quotagroup.RequestsThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_this_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_this_minute": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensThisMinute(); !ok {
 		return &ValidationError{Name: "tokens_this_minute", err: errors.New(`ent: missing required field "QuotaGroup.tokens_this_minute"`)}
+	}
+	if v, ok := _c.mutation.TokensThisMinute(); ok {
+		if err := quotagroup.TokensThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_this_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_this_minute": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.RequestsToday(); !ok {
 		return &ValidationError{Name: "requests_today", err: errors.New(`ent: missing required field "QuotaGroup.requests_today"`)}
 	}
+	if v, ok := _c.mutation.RequestsToday(); ok {
+		if err := quotagroup.RequestsTodayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_today": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.TokensToday(); !ok {
 		return &ValidationError{Name: "tokens_today", err: errors.New(`ent: missing required field "QuotaGroup.tokens_today"`)}
 	}
+	if v, ok := _c.mutation.TokensToday(); ok {
+		if err := quotagroup.TokensTodayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_today": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.CostToday(); !ok {
 		return &ValidationError{Name: "cost_today", err: errors.New(`ent: missing required field "QuotaGroup.cost_today"`)}
+	}
+	if v, ok := _c.mutation.CostToday(); ok {
+		if err := quotagroup.CostTodayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.cost_today": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.LastReset(); !ok {
 		return &ValidationError{Name: "last_reset", err: errors.New(`ent: missing required field "QuotaGroup.last_reset"`)}
@@ -416,6 +471,11 @@ func (_c *QuotaGroupCreate) check() error {
 	}
 	if _, ok := _c.mutation.Name(); !ok {
 		return &ValidationError{Name: "name", err: errors.New(`ent: missing required field "QuotaGroup.name"`)}
+	}
+	if v, ok := _c.mutation.Name(); ok {
+		if err := quotagroup.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.name": %w`, err)}
+		}
 	}
 	if len(_c.mutation.ProviderIDs()) == 0 {
 		return &ValidationError{Name: "provider", err: errors.New(`ent: missing required edge "QuotaGroup.provider"`)}

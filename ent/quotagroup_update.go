@@ -478,6 +478,66 @@ func (_u *QuotaGroupUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *QuotaGroupUpdate) check() error {
+	if v, ok := _u.mutation.RequestsPerMinute(); ok {
+		if err := quotagroup.RequestsPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerMinute(); ok {
+		if err := quotagroup.TokensPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsPerDay(); ok {
+		if err := quotagroup.RequestsPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerDay(); ok {
+		if err := quotagroup.TokensPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Concurrency(); ok {
+		if err := quotagroup.ConcurrencyValidator(v); err != nil {
+			return &ValidationError{Name: "concurrency", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.concurrency": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPerDay(); ok {
+		if err := quotagroup.CostPerDayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.cost_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsThisMinute(); ok {
+		if err := quotagroup.RequestsThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_this_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensThisMinute(); ok {
+		if err := quotagroup.TokensThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_this_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsToday(); ok {
+		if err := quotagroup.RequestsTodayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensToday(); ok {
+		if err := quotagroup.TokensTodayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostToday(); ok {
+		if err := quotagroup.CostTodayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.cost_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Name(); ok {
+		if err := quotagroup.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.name": %w`, err)}
+		}
+	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "QuotaGroup.provider"`)
 	}
@@ -1190,6 +1250,66 @@ func (_u *QuotaGroupUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *QuotaGroupUpdateOne) check() error {
+	if v, ok := _u.mutation.RequestsPerMinute(); ok {
+		if err := quotagroup.RequestsPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerMinute(); ok {
+		if err := quotagroup.TokensPerMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_per_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsPerDay(); ok {
+		if err := quotagroup.RequestsPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensPerDay(); ok {
+		if err := quotagroup.TokensPerDayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Concurrency(); ok {
+		if err := quotagroup.ConcurrencyValidator(v); err != nil {
+			return &ValidationError{Name: "concurrency", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.concurrency": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostPerDay(); ok {
+		if err := quotagroup.CostPerDayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_per_day", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.cost_per_day": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsThisMinute(); ok {
+		if err := quotagroup.RequestsThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "requests_this_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensThisMinute(); ok {
+		if err := quotagroup.TokensThisMinuteValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_this_minute", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_this_minute": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.RequestsToday(); ok {
+		if err := quotagroup.RequestsTodayValidator(v); err != nil {
+			return &ValidationError{Name: "requests_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.requests_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TokensToday(); ok {
+		if err := quotagroup.TokensTodayValidator(v); err != nil {
+			return &ValidationError{Name: "tokens_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.tokens_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CostToday(); ok {
+		if err := quotagroup.CostTodayValidator(int64(v)); err != nil {
+			return &ValidationError{Name: "cost_today", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.cost_today": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.Name(); ok {
+		if err := quotagroup.NameValidator(v); err != nil {
+			return &ValidationError{Name: "name", err: fmt.Errorf(`ent: validator failed for field "QuotaGroup.name": %w`, err)}
+		}
+	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {
 		return errors.New(`ent: clearing a required unique edge "QuotaGroup.provider"`)
 	}

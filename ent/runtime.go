@@ -19,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
+	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
@@ -42,66 +43,106 @@ func init() {
 	apikeyDescRequestsPerMinute := apikeyMixinFields3[0].Descriptor()
 	// apikey.DefaultRequestsPerMinute holds the default value on creation for the requests_per_minute field.
 	apikey.DefaultRequestsPerMinute = apikeyDescRequestsPerMinute.Default.(int64)
+	// apikey.RequestsPerMinuteValidator is a validator for the "requests_per_minute" field. It is called by the builders before save.
+	apikey.RequestsPerMinuteValidator = apikeyDescRequestsPerMinute.Validators[0].(func(int64) error)
 	// apikeyDescTokensPerMinute is the schema descriptor for tokens_per_minute field.
 	apikeyDescTokensPerMinute := apikeyMixinFields3[1].Descriptor()
 	// apikey.DefaultTokensPerMinute holds the default value on creation for the tokens_per_minute field.
 	apikey.DefaultTokensPerMinute = apikeyDescTokensPerMinute.Default.(int64)
+	// apikey.TokensPerMinuteValidator is a validator for the "tokens_per_minute" field. It is called by the builders before save.
+	apikey.TokensPerMinuteValidator = apikeyDescTokensPerMinute.Validators[0].(func(int64) error)
 	// apikeyDescRequestsPerDay is the schema descriptor for requests_per_day field.
 	apikeyDescRequestsPerDay := apikeyMixinFields3[2].Descriptor()
 	// apikey.DefaultRequestsPerDay holds the default value on creation for the requests_per_day field.
 	apikey.DefaultRequestsPerDay = apikeyDescRequestsPerDay.Default.(int64)
+	// apikey.RequestsPerDayValidator is a validator for the "requests_per_day" field. It is called by the builders before save.
+	apikey.RequestsPerDayValidator = apikeyDescRequestsPerDay.Validators[0].(func(int64) error)
 	// apikeyDescTokensPerDay is the schema descriptor for tokens_per_day field.
 	apikeyDescTokensPerDay := apikeyMixinFields3[3].Descriptor()
 	// apikey.DefaultTokensPerDay holds the default value on creation for the tokens_per_day field.
 	apikey.DefaultTokensPerDay = apikeyDescTokensPerDay.Default.(int64)
+	// apikey.TokensPerDayValidator is a validator for the "tokens_per_day" field. It is called by the builders before save.
+	apikey.TokensPerDayValidator = apikeyDescTokensPerDay.Validators[0].(func(int64) error)
 	// apikeyDescConcurrency is the schema descriptor for concurrency field.
 	apikeyDescConcurrency := apikeyMixinFields3[4].Descriptor()
 	// apikey.DefaultConcurrency holds the default value on creation for the concurrency field.
 	apikey.DefaultConcurrency = apikeyDescConcurrency.Default.(int64)
+	// apikey.ConcurrencyValidator is a validator for the "concurrency" field. It is called by the builders before save.
+	apikey.ConcurrencyValidator = apikeyDescConcurrency.Validators[0].(func(int64) error)
 	// apikeyDescCostPerDay is the schema descriptor for cost_per_day field.
 	apikeyDescCostPerDay := apikeyMixinFields3[5].Descriptor()
 	// apikey.DefaultCostPerDay holds the default value on creation for the cost_per_day field.
 	apikey.DefaultCostPerDay = money.USD(apikeyDescCostPerDay.Default.(int64))
+	// apikey.CostPerDayValidator is a validator for the "cost_per_day" field. It is called by the builders before save.
+	apikey.CostPerDayValidator = apikeyDescCostPerDay.Validators[0].(func(int64) error)
 	// apikeyDescRequestsThisMinute is the schema descriptor for requests_this_minute field.
 	apikeyDescRequestsThisMinute := apikeyMixinFields3[7].Descriptor()
 	// apikey.DefaultRequestsThisMinute holds the default value on creation for the requests_this_minute field.
 	apikey.DefaultRequestsThisMinute = apikeyDescRequestsThisMinute.Default.(int64)
+	// apikey.RequestsThisMinuteValidator is a validator for the "requests_this_minute" field. It is called by the builders before save.
+	apikey.RequestsThisMinuteValidator = apikeyDescRequestsThisMinute.Validators[0].(func(int64) error)
 	// apikeyDescTokensThisMinute is the schema descriptor for tokens_this_minute field.
 	apikeyDescTokensThisMinute := apikeyMixinFields3[8].Descriptor()
 	// apikey.DefaultTokensThisMinute holds the default value on creation for the tokens_this_minute field.
 	apikey.DefaultTokensThisMinute = apikeyDescTokensThisMinute.Default.(int64)
+	// apikey.TokensThisMinuteValidator is a validator for the "tokens_this_minute" field. It is called by the builders before save.
+	apikey.TokensThisMinuteValidator = apikeyDescTokensThisMinute.Validators[0].(func(int64) error)
 	// apikeyDescRequestsToday is the schema descriptor for requests_today field.
 	apikeyDescRequestsToday := apikeyMixinFields3[9].Descriptor()
 	// apikey.DefaultRequestsToday holds the default value on creation for the requests_today field.
 	apikey.DefaultRequestsToday = apikeyDescRequestsToday.Default.(int64)
+	// apikey.RequestsTodayValidator is a validator for the "requests_today" field. It is called by the builders before save.
+	apikey.RequestsTodayValidator = apikeyDescRequestsToday.Validators[0].(func(int64) error)
 	// apikeyDescTokensToday is the schema descriptor for tokens_today field.
 	apikeyDescTokensToday := apikeyMixinFields3[10].Descriptor()
 	// apikey.DefaultTokensToday holds the default value on creation for the tokens_today field.
 	apikey.DefaultTokensToday = apikeyDescTokensToday.Default.(int64)
+	// apikey.TokensTodayValidator is a validator for the "tokens_today" field. It is called by the builders before save.
+	apikey.TokensTodayValidator = apikeyDescTokensToday.Validators[0].(func(int64) error)
 	// apikeyDescCostToday is the schema descriptor for cost_today field.
 	apikeyDescCostToday := apikeyMixinFields3[11].Descriptor()
 	// apikey.DefaultCostToday holds the default value on creation for the cost_today field.
 	apikey.DefaultCostToday = money.USD(apikeyDescCostToday.Default.(int64))
+	// apikey.CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
+	apikey.CostTodayValidator = apikeyDescCostToday.Validators[0].(func(int64) error)
+	// apikeyDescKeyHash is the schema descriptor for key_hash field.
+	apikeyDescKeyHash := apikeyFields[1].Descriptor()
+	// apikey.KeyHashValidator is a validator for the "key_hash" field. It is called by the builders before save.
+	apikey.KeyHashValidator = apikeyDescKeyHash.Validators[0].(func(string) error)
+	// apikeyDescKeyPrefix is the schema descriptor for key_prefix field.
+	apikeyDescKeyPrefix := apikeyFields[2].Descriptor()
+	// apikey.KeyPrefixValidator is a validator for the "key_prefix" field. It is called by the builders before save.
+	apikey.KeyPrefixValidator = apikeyDescKeyPrefix.Validators[0].(func(string) error)
 	// apikeyDescLabel is the schema descriptor for label field.
 	apikeyDescLabel := apikeyFields[3].Descriptor()
 	// apikey.DefaultLabel holds the default value on creation for the label field.
 	apikey.DefaultLabel = apikeyDescLabel.Default.(string)
+	// apikey.LabelValidator is a validator for the "label" field. It is called by the builders before save.
+	apikey.LabelValidator = apikeyDescLabel.Validators[0].(func(string) error)
 	// apikeyDescUsageCount is the schema descriptor for usage_count field.
 	apikeyDescUsageCount := apikeyFields[4].Descriptor()
 	// apikey.DefaultUsageCount holds the default value on creation for the usage_count field.
 	apikey.DefaultUsageCount = apikeyDescUsageCount.Default.(int64)
+	// apikey.UsageCountValidator is a validator for the "usage_count" field. It is called by the builders before save.
+	apikey.UsageCountValidator = apikeyDescUsageCount.Validators[0].(func(int64) error)
 	// apikeyDescTokenCount is the schema descriptor for token_count field.
 	apikeyDescTokenCount := apikeyFields[5].Descriptor()
 	// apikey.DefaultTokenCount holds the default value on creation for the token_count field.
 	apikey.DefaultTokenCount = apikeyDescTokenCount.Default.(int64)
+	// apikey.TokenCountValidator is a validator for the "token_count" field. It is called by the builders before save.
+	apikey.TokenCountValidator = apikeyDescTokenCount.Validators[0].(func(int64) error)
 	// apikeyDescExtraRequests is the schema descriptor for extra_requests field.
 	apikeyDescExtraRequests := apikeyFields[6].Descriptor()
 	// apikey.DefaultExtraRequests holds the default value on creation for the extra_requests field.
 	apikey.DefaultExtraRequests = apikeyDescExtraRequests.Default.(int64)
+	// apikey.ExtraRequestsValidator is a validator for the "extra_requests" field. It is called by the builders before save.
+	apikey.ExtraRequestsValidator = apikeyDescExtraRequests.Validators[0].(func(int64) error)
 	// apikeyDescExtraTokens is the schema descriptor for extra_tokens field.
 	apikeyDescExtraTokens := apikeyFields[7].Descriptor()
 	// apikey.DefaultExtraTokens holds the default value on creation for the extra_tokens field.
 	apikey.DefaultExtraTokens = apikeyDescExtraTokens.Default.(int64)
+	// apikey.ExtraTokensValidator is a validator for the "extra_tokens" field. It is called by the builders before save.
+	apikey.ExtraTokensValidator = apikeyDescExtraTokens.Validators[0].(func(int64) error)
 	// apikeyDescDisabled is the schema descriptor for disabled field.
 	apikeyDescDisabled := apikeyFields[8].Descriptor()
 	// apikey.DefaultDisabled holds the default value on creation for the disabled field.
@@ -114,14 +155,20 @@ func init() {
 	apikeyDescDegradedReason := apikeyFields[11].Descriptor()
 	// apikey.DefaultDegradedReason holds the default value on creation for the degraded_reason field.
 	apikey.DefaultDegradedReason = apikeyDescDegradedReason.Default.(string)
+	// apikey.DegradedReasonValidator is a validator for the "degraded_reason" field. It is called by the builders before save.
+	apikey.DegradedReasonValidator = apikeyDescDegradedReason.Validators[0].(func(string) error)
 	// apikeyDescDegradedBy is the schema descriptor for degraded_by field.
 	apikeyDescDegradedBy := apikeyFields[12].Descriptor()
 	// apikey.DefaultDegradedBy holds the default value on creation for the degraded_by field.
 	apikey.DefaultDegradedBy = apikeyDescDegradedBy.Default.(string)
+	// apikey.DegradedByValidator is a validator for the "degraded_by" field. It is called by the builders before save.
+	apikey.DegradedByValidator = apikeyDescDegradedBy.Validators[0].(func(string) error)
 	// apikeyDescFailures is the schema descriptor for failures field.
 	apikeyDescFailures := apikeyFields[14].Descriptor()
 	// apikey.DefaultFailures holds the default value on creation for the failures field.
 	apikey.DefaultFailures = apikeyDescFailures.Default.(int)
+	// apikey.FailuresValidator is a validator for the "failures" field. It is called by the builders before save.
+	apikey.FailuresValidator = apikeyDescFailures.Validators[0].(func(int) error)
 	// apikeyDescCountedClass is the schema descriptor for counted_class field.
 	apikeyDescCountedClass := apikeyFields[15].Descriptor()
 	// apikey.DefaultCountedClass holds the default value on creation for the counted_class field.
@@ -134,14 +181,28 @@ func init() {
 	apikeyDescPass := apikeyFields[20].Descriptor()
 	// apikey.DefaultPass holds the default value on creation for the pass field.
 	apikey.DefaultPass = apikeyDescPass.Default.(int64)
+	// apikey.PassValidator is a validator for the "pass" field. It is called by the builders before save.
+	apikey.PassValidator = apikeyDescPass.Validators[0].(func(int64) error)
 	// apikeyDescWeight is the schema descriptor for weight field.
 	apikeyDescWeight := apikeyFields[21].Descriptor()
 	// apikey.DefaultWeight holds the default value on creation for the weight field.
 	apikey.DefaultWeight = apikeyDescWeight.Default.(int)
+	// apikey.WeightValidator is a validator for the "weight" field. It is called by the builders before save.
+	apikey.WeightValidator = apikeyDescWeight.Validators[0].(func(int) error)
 	// apikeyDescPriority is the schema descriptor for priority field.
 	apikeyDescPriority := apikeyFields[22].Descriptor()
 	// apikey.DefaultPriority holds the default value on creation for the priority field.
 	apikey.DefaultPriority = apikeyDescPriority.Default.(int)
+	// apikey.PriorityValidator is a validator for the "priority" field. It is called by the builders before save.
+	apikey.PriorityValidator = apikeyDescPriority.Validators[0].(func(int) error)
+	// apikeyDescAllowedModels is the schema descriptor for allowed_models field.
+	apikeyDescAllowedModels := apikeyFields[23].Descriptor()
+	// apikey.AllowedModelsValidator is a validator for the "allowed_models" field. It is called by the builders before save.
+	apikey.AllowedModelsValidator = apikeyDescAllowedModels.Validators[0].(func([]string) error)
+	// apikeyDescDeniedModels is the schema descriptor for denied_models field.
+	apikeyDescDeniedModels := apikeyFields[24].Descriptor()
+	// apikey.DeniedModelsValidator is a validator for the "denied_models" field. It is called by the builders before save.
+	apikey.DeniedModelsValidator = apikeyDescDeniedModels.Validators[0].(func([]string) error)
 	// apikeyDescID is the schema descriptor for id field.
 	apikeyDescID := apikeyMixinFields0[0].Descriptor()
 	// apikey.DefaultID holds the default value on creation for the id field.
@@ -155,10 +216,22 @@ func init() {
 	auditentryDescActor := auditentryFields[1].Descriptor()
 	// auditentry.DefaultActor holds the default value on creation for the actor field.
 	auditentry.DefaultActor = auditentryDescActor.Default.(string)
+	// auditentry.ActorValidator is a validator for the "actor" field. It is called by the builders before save.
+	auditentry.ActorValidator = auditentryDescActor.Validators[0].(func(string) error)
+	// auditentryDescAction is the schema descriptor for action field.
+	auditentryDescAction := auditentryFields[2].Descriptor()
+	// auditentry.ActionValidator is a validator for the "action" field. It is called by the builders before save.
+	auditentry.ActionValidator = auditentryDescAction.Validators[0].(func(string) error)
+	// auditentryDescEntity is the schema descriptor for entity field.
+	auditentryDescEntity := auditentryFields[3].Descriptor()
+	// auditentry.EntityValidator is a validator for the "entity" field. It is called by the builders before save.
+	auditentry.EntityValidator = auditentryDescEntity.Validators[0].(func(string) error)
 	// auditentryDescEntityID is the schema descriptor for entity_id field.
 	auditentryDescEntityID := auditentryFields[4].Descriptor()
 	// auditentry.DefaultEntityID holds the default value on creation for the entity_id field.
 	auditentry.DefaultEntityID = auditentryDescEntityID.Default.(string)
+	// auditentry.EntityIDValidator is a validator for the "entity_id" field. It is called by the builders before save.
+	auditentry.EntityIDValidator = auditentryDescEntityID.Validators[0].(func(string) error)
 	// auditentryDescAutomatic is the schema descriptor for automatic field.
 	auditentryDescAutomatic := auditentryFields[7].Descriptor()
 	// auditentry.DefaultAutomatic holds the default value on creation for the automatic field.
@@ -181,22 +254,34 @@ func init() {
 	_ = discoverylogMixinFields0
 	discoverylogFields := schema.DiscoveryLog{}.Fields()
 	_ = discoverylogFields
+	// discoverylogDescIdentifier is the schema descriptor for identifier field.
+	discoverylogDescIdentifier := discoverylogFields[1].Descriptor()
+	// discoverylog.IdentifierValidator is a validator for the "identifier" field. It is called by the builders before save.
+	discoverylog.IdentifierValidator = discoverylogDescIdentifier.Validators[0].(func(string) error)
 	// discoverylogDescAttemptCount is the schema descriptor for attempt_count field.
 	discoverylogDescAttemptCount := discoverylogFields[3].Descriptor()
 	// discoverylog.DefaultAttemptCount holds the default value on creation for the attempt_count field.
 	discoverylog.DefaultAttemptCount = discoverylogDescAttemptCount.Default.(int64)
+	// discoverylog.AttemptCountValidator is a validator for the "attempt_count" field. It is called by the builders before save.
+	discoverylog.AttemptCountValidator = discoverylogDescAttemptCount.Validators[0].(func(int64) error)
 	// discoverylogDescErrorMessage is the schema descriptor for error_message field.
 	discoverylogDescErrorMessage := discoverylogFields[5].Descriptor()
 	// discoverylog.DefaultErrorMessage holds the default value on creation for the error_message field.
 	discoverylog.DefaultErrorMessage = discoverylogDescErrorMessage.Default.(string)
+	// discoverylog.ErrorMessageValidator is a validator for the "error_message" field. It is called by the builders before save.
+	discoverylog.ErrorMessageValidator = discoverylogDescErrorMessage.Validators[0].(func(string) error)
 	// discoverylogDescSource is the schema descriptor for source field.
 	discoverylogDescSource := discoverylogFields[6].Descriptor()
 	// discoverylog.DefaultSource holds the default value on creation for the source field.
 	discoverylog.DefaultSource = discoverylogDescSource.Default.(string)
+	// discoverylog.SourceValidator is a validator for the "source" field. It is called by the builders before save.
+	discoverylog.SourceValidator = discoverylogDescSource.Validators[0].(func(string) error)
 	// discoverylogDescLlmModel is the schema descriptor for llm_model field.
 	discoverylogDescLlmModel := discoverylogFields[7].Descriptor()
 	// discoverylog.DefaultLlmModel holds the default value on creation for the llm_model field.
 	discoverylog.DefaultLlmModel = discoverylogDescLlmModel.Default.(string)
+	// discoverylog.LlmModelValidator is a validator for the "llm_model" field. It is called by the builders before save.
+	discoverylog.LlmModelValidator = discoverylogDescLlmModel.Validators[0].(func(string) error)
 	// discoverylogDescCacheHit is the schema descriptor for cache_hit field.
 	discoverylogDescCacheHit := discoverylogFields[8].Descriptor()
 	// discoverylog.DefaultCacheHit holds the default value on creation for the cache_hit field.
@@ -253,22 +338,42 @@ func init() {
 	_ = modelMixinFields0
 	modelFields := schema.Model{}.Fields()
 	_ = modelFields
+	// modelDescModelID is the schema descriptor for model_id field.
+	modelDescModelID := modelFields[2].Descriptor()
+	// model.ModelIDValidator is a validator for the "model_id" field. It is called by the builders before save.
+	model.ModelIDValidator = modelDescModelID.Validators[0].(func(string) error)
 	// modelDescName is the schema descriptor for name field.
 	modelDescName := modelFields[3].Descriptor()
 	// model.DefaultName holds the default value on creation for the name field.
 	model.DefaultName = modelDescName.Default.(string)
+	// model.NameValidator is a validator for the "name" field. It is called by the builders before save.
+	model.NameValidator = modelDescName.Validators[0].(func(string) error)
 	// modelDescDescription is the schema descriptor for description field.
 	modelDescDescription := modelFields[4].Descriptor()
 	// model.DefaultDescription holds the default value on creation for the description field.
 	model.DefaultDescription = modelDescDescription.Default.(string)
+	// model.DescriptionValidator is a validator for the "description" field. It is called by the builders before save.
+	model.DescriptionValidator = modelDescDescription.Validators[0].(func(string) error)
+	// modelDescCostPer1mInput is the schema descriptor for cost_per_1m_input field.
+	modelDescCostPer1mInput := modelFields[5].Descriptor()
+	// model.CostPer1mInputValidator is a validator for the "cost_per_1m_input" field. It is called by the builders before save.
+	model.CostPer1mInputValidator = modelDescCostPer1mInput.Validators[0].(func(int64) error)
+	// modelDescCostPer1mOutput is the schema descriptor for cost_per_1m_output field.
+	modelDescCostPer1mOutput := modelFields[6].Descriptor()
+	// model.CostPer1mOutputValidator is a validator for the "cost_per_1m_output" field. It is called by the builders before save.
+	model.CostPer1mOutputValidator = modelDescCostPer1mOutput.Validators[0].(func(int64) error)
 	// modelDescContextWindow is the schema descriptor for context_window field.
 	modelDescContextWindow := modelFields[7].Descriptor()
 	// model.DefaultContextWindow holds the default value on creation for the context_window field.
 	model.DefaultContextWindow = modelDescContextWindow.Default.(int64)
+	// model.ContextWindowValidator is a validator for the "context_window" field. It is called by the builders before save.
+	model.ContextWindowValidator = modelDescContextWindow.Validators[0].(func(int64) error)
 	// modelDescMaxOutputTokens is the schema descriptor for max_output_tokens field.
 	modelDescMaxOutputTokens := modelFields[8].Descriptor()
 	// model.DefaultMaxOutputTokens holds the default value on creation for the max_output_tokens field.
 	model.DefaultMaxOutputTokens = modelDescMaxOutputTokens.Default.(int64)
+	// model.MaxOutputTokensValidator is a validator for the "max_output_tokens" field. It is called by the builders before save.
+	model.MaxOutputTokensValidator = modelDescMaxOutputTokens.Validators[0].(func(int64) error)
 	// modelDescSupportsImages is the schema descriptor for supports_images field.
 	modelDescSupportsImages := modelFields[9].Descriptor()
 	// model.DefaultSupportsImages holds the default value on creation for the supports_images field.
@@ -306,10 +411,16 @@ func init() {
 	_ = modelfamilyMixinFields0
 	modelfamilyFields := schema.ModelFamily{}.Fields()
 	_ = modelfamilyFields
+	// modelfamilyDescName is the schema descriptor for name field.
+	modelfamilyDescName := modelfamilyFields[1].Descriptor()
+	// modelfamily.NameValidator is a validator for the "name" field. It is called by the builders before save.
+	modelfamily.NameValidator = modelfamilyDescName.Validators[0].(func(string) error)
 	// modelfamilyDescDescription is the schema descriptor for description field.
 	modelfamilyDescDescription := modelfamilyFields[2].Descriptor()
 	// modelfamily.DefaultDescription holds the default value on creation for the description field.
 	modelfamily.DefaultDescription = modelfamilyDescDescription.Default.(string)
+	// modelfamily.DescriptionValidator is a validator for the "description" field. It is called by the builders before save.
+	modelfamily.DescriptionValidator = modelfamilyDescDescription.Validators[0].(func(string) error)
 	// modelfamilyDescID is the schema descriptor for id field.
 	modelfamilyDescID := modelfamilyMixinFields0[0].Descriptor()
 	// modelfamily.DefaultID holds the default value on creation for the id field.
@@ -332,14 +443,40 @@ func init() {
 	priceDescServiceTier := priceFields[1].Descriptor()
 	// price.DefaultServiceTier holds the default value on creation for the service_tier field.
 	price.DefaultServiceTier = priceDescServiceTier.Default.(string)
+	// price.ServiceTierValidator is a validator for the "service_tier" field. It is called by the builders before save.
+	price.ServiceTierValidator = priceDescServiceTier.Validators[0].(func(string) error)
 	// priceDescMinContextTokens is the schema descriptor for min_context_tokens field.
 	priceDescMinContextTokens := priceFields[2].Descriptor()
 	// price.DefaultMinContextTokens holds the default value on creation for the min_context_tokens field.
 	price.DefaultMinContextTokens = priceDescMinContextTokens.Default.(int64)
+	// price.MinContextTokensValidator is a validator for the "min_context_tokens" field. It is called by the builders before save.
+	price.MinContextTokensValidator = priceDescMinContextTokens.Validators[0].(func(int64) error)
+	// priceDescCostPer1mInput is the schema descriptor for cost_per_1m_input field.
+	priceDescCostPer1mInput := priceFields[3].Descriptor()
+	// price.CostPer1mInputValidator is a validator for the "cost_per_1m_input" field. It is called by the builders before save.
+	price.CostPer1mInputValidator = priceDescCostPer1mInput.Validators[0].(func(int64) error)
+	// priceDescCostPer1mOutput is the schema descriptor for cost_per_1m_output field.
+	priceDescCostPer1mOutput := priceFields[4].Descriptor()
+	// price.CostPer1mOutputValidator is a validator for the "cost_per_1m_output" field. It is called by the builders before save.
+	price.CostPer1mOutputValidator = priceDescCostPer1mOutput.Validators[0].(func(int64) error)
+	// priceDescCostPer1mCacheRead is the schema descriptor for cost_per_1m_cache_read field.
+	priceDescCostPer1mCacheRead := priceFields[5].Descriptor()
+	// price.CostPer1mCacheReadValidator is a validator for the "cost_per_1m_cache_read" field. It is called by the builders before save.
+	price.CostPer1mCacheReadValidator = priceDescCostPer1mCacheRead.Validators[0].(func(int64) error)
+	// priceDescCostPer1mCacheWrite is the schema descriptor for cost_per_1m_cache_write field.
+	priceDescCostPer1mCacheWrite := priceFields[6].Descriptor()
+	// price.CostPer1mCacheWriteValidator is a validator for the "cost_per_1m_cache_write" field. It is called by the builders before save.
+	price.CostPer1mCacheWriteValidator = priceDescCostPer1mCacheWrite.Validators[0].(func(int64) error)
+	// priceDescCostPer1mReasoning is the schema descriptor for cost_per_1m_reasoning field.
+	priceDescCostPer1mReasoning := priceFields[7].Descriptor()
+	// price.CostPer1mReasoningValidator is a validator for the "cost_per_1m_reasoning" field. It is called by the builders before save.
+	price.CostPer1mReasoningValidator = priceDescCostPer1mReasoning.Validators[0].(func(int64) error)
 	// priceDescSource is the schema descriptor for source field.
 	priceDescSource := priceFields[10].Descriptor()
 	// price.DefaultSource holds the default value on creation for the source field.
 	price.DefaultSource = priceDescSource.Default.(string)
+	// price.SourceValidator is a validator for the "source" field. It is called by the builders before save.
+	price.SourceValidator = priceDescSource.Validators[0].(func(string) error)
 	// priceDescID is the schema descriptor for id field.
 	priceDescID := priceMixinFields0[0].Descriptor()
 	// price.DefaultID holds the default value on creation for the id field.
@@ -349,26 +486,40 @@ func init() {
 	_ = providerMixinFields0
 	providerFields := schema.Provider{}.Fields()
 	_ = providerFields
+	// providerDescName is the schema descriptor for name field.
+	providerDescName := providerFields[0].Descriptor()
+	// provider.NameValidator is a validator for the "name" field. It is called by the builders before save.
+	provider.NameValidator = providerDescName.Validators[0].(func(string) error)
 	// providerDescDisplayName is the schema descriptor for display_name field.
 	providerDescDisplayName := providerFields[1].Descriptor()
 	// provider.DefaultDisplayName holds the default value on creation for the display_name field.
 	provider.DefaultDisplayName = providerDescDisplayName.Default.(string)
+	// provider.DisplayNameValidator is a validator for the "display_name" field. It is called by the builders before save.
+	provider.DisplayNameValidator = providerDescDisplayName.Validators[0].(func(string) error)
 	// providerDescBaseURL is the schema descriptor for base_url field.
 	providerDescBaseURL := providerFields[2].Descriptor()
 	// provider.DefaultBaseURL holds the default value on creation for the base_url field.
 	provider.DefaultBaseURL = providerDescBaseURL.Default.(string)
+	// provider.BaseURLValidator is a validator for the "base_url" field. It is called by the builders before save.
+	provider.BaseURLValidator = providerDescBaseURL.Validators[0].(func(string) error)
 	// providerDescDescription is the schema descriptor for description field.
 	providerDescDescription := providerFields[4].Descriptor()
 	// provider.DefaultDescription holds the default value on creation for the description field.
 	provider.DefaultDescription = providerDescDescription.Default.(string)
+	// provider.DescriptionValidator is a validator for the "description" field. It is called by the builders before save.
+	provider.DescriptionValidator = providerDescDescription.Validators[0].(func(string) error)
 	// providerDescCoolingReason is the schema descriptor for cooling_reason field.
 	providerDescCoolingReason := providerFields[6].Descriptor()
 	// provider.DefaultCoolingReason holds the default value on creation for the cooling_reason field.
 	provider.DefaultCoolingReason = providerDescCoolingReason.Default.(string)
+	// provider.CoolingReasonValidator is a validator for the "cooling_reason" field. It is called by the builders before save.
+	provider.CoolingReasonValidator = providerDescCoolingReason.Validators[0].(func(string) error)
 	// providerDescIncidents is the schema descriptor for incidents field.
 	providerDescIncidents := providerFields[7].Descriptor()
 	// provider.DefaultIncidents holds the default value on creation for the incidents field.
 	provider.DefaultIncidents = providerDescIncidents.Default.(int)
+	// provider.IncidentsValidator is a validator for the "incidents" field. It is called by the builders before save.
+	provider.IncidentsValidator = providerDescIncidents.Validators[0].(func(int) error)
 	// providerDescID is the schema descriptor for id field.
 	providerDescID := providerMixinFields0[0].Descriptor()
 	// provider.DefaultID holds the default value on creation for the id field.
@@ -384,46 +535,72 @@ func init() {
 	quotagroupDescRequestsPerMinute := quotagroupMixinFields2[0].Descriptor()
 	// quotagroup.DefaultRequestsPerMinute holds the default value on creation for the requests_per_minute field.
 	quotagroup.DefaultRequestsPerMinute = quotagroupDescRequestsPerMinute.Default.(int64)
+	// quotagroup.RequestsPerMinuteValidator is a validator for the "requests_per_minute" field. It is called by the builders before save.
+	quotagroup.RequestsPerMinuteValidator = quotagroupDescRequestsPerMinute.Validators[0].(func(int64) error)
 	// quotagroupDescTokensPerMinute is the schema descriptor for tokens_per_minute field.
 	quotagroupDescTokensPerMinute := quotagroupMixinFields2[1].Descriptor()
 	// quotagroup.DefaultTokensPerMinute holds the default value on creation for the tokens_per_minute field.
 	quotagroup.DefaultTokensPerMinute = quotagroupDescTokensPerMinute.Default.(int64)
+	// quotagroup.TokensPerMinuteValidator is a validator for the "tokens_per_minute" field. It is called by the builders before save.
+	quotagroup.TokensPerMinuteValidator = quotagroupDescTokensPerMinute.Validators[0].(func(int64) error)
 	// quotagroupDescRequestsPerDay is the schema descriptor for requests_per_day field.
 	quotagroupDescRequestsPerDay := quotagroupMixinFields2[2].Descriptor()
 	// quotagroup.DefaultRequestsPerDay holds the default value on creation for the requests_per_day field.
 	quotagroup.DefaultRequestsPerDay = quotagroupDescRequestsPerDay.Default.(int64)
+	// quotagroup.RequestsPerDayValidator is a validator for the "requests_per_day" field. It is called by the builders before save.
+	quotagroup.RequestsPerDayValidator = quotagroupDescRequestsPerDay.Validators[0].(func(int64) error)
 	// quotagroupDescTokensPerDay is the schema descriptor for tokens_per_day field.
 	quotagroupDescTokensPerDay := quotagroupMixinFields2[3].Descriptor()
 	// quotagroup.DefaultTokensPerDay holds the default value on creation for the tokens_per_day field.
 	quotagroup.DefaultTokensPerDay = quotagroupDescTokensPerDay.Default.(int64)
+	// quotagroup.TokensPerDayValidator is a validator for the "tokens_per_day" field. It is called by the builders before save.
+	quotagroup.TokensPerDayValidator = quotagroupDescTokensPerDay.Validators[0].(func(int64) error)
 	// quotagroupDescConcurrency is the schema descriptor for concurrency field.
 	quotagroupDescConcurrency := quotagroupMixinFields2[4].Descriptor()
 	// quotagroup.DefaultConcurrency holds the default value on creation for the concurrency field.
 	quotagroup.DefaultConcurrency = quotagroupDescConcurrency.Default.(int64)
+	// quotagroup.ConcurrencyValidator is a validator for the "concurrency" field. It is called by the builders before save.
+	quotagroup.ConcurrencyValidator = quotagroupDescConcurrency.Validators[0].(func(int64) error)
 	// quotagroupDescCostPerDay is the schema descriptor for cost_per_day field.
 	quotagroupDescCostPerDay := quotagroupMixinFields2[5].Descriptor()
 	// quotagroup.DefaultCostPerDay holds the default value on creation for the cost_per_day field.
 	quotagroup.DefaultCostPerDay = money.USD(quotagroupDescCostPerDay.Default.(int64))
+	// quotagroup.CostPerDayValidator is a validator for the "cost_per_day" field. It is called by the builders before save.
+	quotagroup.CostPerDayValidator = quotagroupDescCostPerDay.Validators[0].(func(int64) error)
 	// quotagroupDescRequestsThisMinute is the schema descriptor for requests_this_minute field.
 	quotagroupDescRequestsThisMinute := quotagroupMixinFields2[7].Descriptor()
 	// quotagroup.DefaultRequestsThisMinute holds the default value on creation for the requests_this_minute field.
 	quotagroup.DefaultRequestsThisMinute = quotagroupDescRequestsThisMinute.Default.(int64)
+	// quotagroup.RequestsThisMinuteValidator is a validator for the "requests_this_minute" field. It is called by the builders before save.
+	quotagroup.RequestsThisMinuteValidator = quotagroupDescRequestsThisMinute.Validators[0].(func(int64) error)
 	// quotagroupDescTokensThisMinute is the schema descriptor for tokens_this_minute field.
 	quotagroupDescTokensThisMinute := quotagroupMixinFields2[8].Descriptor()
 	// quotagroup.DefaultTokensThisMinute holds the default value on creation for the tokens_this_minute field.
 	quotagroup.DefaultTokensThisMinute = quotagroupDescTokensThisMinute.Default.(int64)
+	// quotagroup.TokensThisMinuteValidator is a validator for the "tokens_this_minute" field. It is called by the builders before save.
+	quotagroup.TokensThisMinuteValidator = quotagroupDescTokensThisMinute.Validators[0].(func(int64) error)
 	// quotagroupDescRequestsToday is the schema descriptor for requests_today field.
 	quotagroupDescRequestsToday := quotagroupMixinFields2[9].Descriptor()
 	// quotagroup.DefaultRequestsToday holds the default value on creation for the requests_today field.
 	quotagroup.DefaultRequestsToday = quotagroupDescRequestsToday.Default.(int64)
+	// quotagroup.RequestsTodayValidator is a validator for the "requests_today" field. It is called by the builders before save.
+	quotagroup.RequestsTodayValidator = quotagroupDescRequestsToday.Validators[0].(func(int64) error)
 	// quotagroupDescTokensToday is the schema descriptor for tokens_today field.
 	quotagroupDescTokensToday := quotagroupMixinFields2[10].Descriptor()
 	// quotagroup.DefaultTokensToday holds the default value on creation for the tokens_today field.
 	quotagroup.DefaultTokensToday = quotagroupDescTokensToday.Default.(int64)
+	// quotagroup.TokensTodayValidator is a validator for the "tokens_today" field. It is called by the builders before save.
+	quotagroup.TokensTodayValidator = quotagroupDescTokensToday.Validators[0].(func(int64) error)
 	// quotagroupDescCostToday is the schema descriptor for cost_today field.
 	quotagroupDescCostToday := quotagroupMixinFields2[11].Descriptor()
 	// quotagroup.DefaultCostToday holds the default value on creation for the cost_today field.
 	quotagroup.DefaultCostToday = money.USD(quotagroupDescCostToday.Default.(int64))
+	// quotagroup.CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
+	quotagroup.CostTodayValidator = quotagroupDescCostToday.Validators[0].(func(int64) error)
+	// quotagroupDescName is the schema descriptor for name field.
+	quotagroupDescName := quotagroupFields[1].Descriptor()
+	// quotagroup.NameValidator is a validator for the "name" field. It is called by the builders before save.
+	quotagroup.NameValidator = quotagroupDescName.Validators[0].(func(string) error)
 	// quotagroupDescID is the schema descriptor for id field.
 	quotagroupDescID := quotagroupMixinFields0[0].Descriptor()
 	// quotagroup.DefaultID holds the default value on creation for the id field.
@@ -433,22 +610,42 @@ func init() {
 	_ = sdkversionMixinFields0
 	sdkversionFields := schema.SDKVersion{}.Fields()
 	_ = sdkversionFields
+	// sdkversionDescVersion is the schema descriptor for version field.
+	sdkversionDescVersion := sdkversionFields[1].Descriptor()
+	// sdkversion.VersionValidator is a validator for the "version" field. It is called by the builders before save.
+	sdkversion.VersionValidator = sdkversionDescVersion.Validators[0].(func(string) error)
 	// sdkversionDescSdkPath is the schema descriptor for sdk_path field.
 	sdkversionDescSdkPath := sdkversionFields[2].Descriptor()
 	// sdkversion.DefaultSdkPath holds the default value on creation for the sdk_path field.
 	sdkversion.DefaultSdkPath = sdkversionDescSdkPath.Default.(string)
+	// sdkversion.SdkPathValidator is a validator for the "sdk_path" field. It is called by the builders before save.
+	sdkversion.SdkPathValidator = sdkversionDescSdkPath.Validators[0].(func(string) error)
 	// sdkversionDescTestResults is the schema descriptor for test_results field.
 	sdkversionDescTestResults := sdkversionFields[5].Descriptor()
 	// sdkversion.DefaultTestResults holds the default value on creation for the test_results field.
 	sdkversion.DefaultTestResults = sdkversionDescTestResults.Default.(string)
+	// sdkversion.TestResultsValidator is a validator for the "test_results" field. It is called by the builders before save.
+	sdkversion.TestResultsValidator = sdkversionDescTestResults.Validators[0].(func(string) error)
 	// sdkversionDescCodeHash is the schema descriptor for code_hash field.
 	sdkversionDescCodeHash := sdkversionFields[6].Descriptor()
 	// sdkversion.DefaultCodeHash holds the default value on creation for the code_hash field.
 	sdkversion.DefaultCodeHash = sdkversionDescCodeHash.Default.(string)
+	// sdkversion.CodeHashValidator is a validator for the "code_hash" field. It is called by the builders before save.
+	sdkversion.CodeHashValidator = sdkversionDescCodeHash.Validators[0].(func(string) error)
 	// sdkversionDescID is the schema descriptor for id field.
 	sdkversionDescID := sdkversionMixinFields0[0].Descriptor()
 	// sdkversion.DefaultID holds the default value on creation for the id field.
 	sdkversion.DefaultID = sdkversionDescID.Default.(func() uuid.UUID)
+	settingFields := schema.Setting{}.Fields()
+	_ = settingFields
+	// settingDescValue is the schema descriptor for value field.
+	settingDescValue := settingFields[1].Descriptor()
+	// setting.ValueValidator is a validator for the "value" field. It is called by the builders before save.
+	setting.ValueValidator = settingDescValue.Validators[0].(func(string) error)
+	// settingDescID is the schema descriptor for id field.
+	settingDescID := settingFields[0].Descriptor()
+	// setting.IDValidator is a validator for the "id" field. It is called by the builders before save.
+	setting.IDValidator = settingDescID.Validators[0].(func(string) error)
 	usageMixin := schema.Usage{}.Mixin()
 	usageMixinFields0 := usageMixin[0].Fields()
 	_ = usageMixinFields0

@@ -183,8 +183,18 @@ func (_c *SDKVersionCreate) check() error {
 	if _, ok := _c.mutation.Version(); !ok {
 		return &ValidationError{Name: "version", err: errors.New(`ent: missing required field "SDKVersion.version"`)}
 	}
+	if v, ok := _c.mutation.Version(); ok {
+		if err := sdkversion.VersionValidator(v); err != nil {
+			return &ValidationError{Name: "version", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.version": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.SdkPath(); !ok {
 		return &ValidationError{Name: "sdk_path", err: errors.New(`ent: missing required field "SDKVersion.sdk_path"`)}
+	}
+	if v, ok := _c.mutation.SdkPath(); ok {
+		if err := sdkversion.SdkPathValidator(v); err != nil {
+			return &ValidationError{Name: "sdk_path", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.sdk_path": %w`, err)}
+		}
 	}
 	if _, ok := _c.mutation.GeneratedAt(); !ok {
 		return &ValidationError{Name: "generated_at", err: errors.New(`ent: missing required field "SDKVersion.generated_at"`)}
@@ -200,8 +210,18 @@ func (_c *SDKVersionCreate) check() error {
 	if _, ok := _c.mutation.TestResults(); !ok {
 		return &ValidationError{Name: "test_results", err: errors.New(`ent: missing required field "SDKVersion.test_results"`)}
 	}
+	if v, ok := _c.mutation.TestResults(); ok {
+		if err := sdkversion.TestResultsValidator(v); err != nil {
+			return &ValidationError{Name: "test_results", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.test_results": %w`, err)}
+		}
+	}
 	if _, ok := _c.mutation.CodeHash(); !ok {
 		return &ValidationError{Name: "code_hash", err: errors.New(`ent: missing required field "SDKVersion.code_hash"`)}
+	}
+	if v, ok := _c.mutation.CodeHash(); ok {
+		if err := sdkversion.CodeHashValidator(v); err != nil {
+			return &ValidationError{Name: "code_hash", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.code_hash": %w`, err)}
+		}
 	}
 	if len(_c.mutation.ProviderIDs()) == 0 {
 		return &ValidationError{Name: "provider", err: errors.New(`ent: missing required edge "SDKVersion.provider"`)}

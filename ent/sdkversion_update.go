@@ -174,9 +174,29 @@ func (_u *SDKVersionUpdate) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *SDKVersionUpdate) check() error {
+	if v, ok := _u.mutation.Version(); ok {
+		if err := sdkversion.VersionValidator(v); err != nil {
+			return &ValidationError{Name: "version", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.version": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.SdkPath(); ok {
+		if err := sdkversion.SdkPathValidator(v); err != nil {
+			return &ValidationError{Name: "sdk_path", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.sdk_path": %w`, err)}
+		}
+	}
 	if v, ok := _u.mutation.CompilationStatus(); ok {
 		if err := sdkversion.CompilationStatusValidator(v); err != nil {
 			return &ValidationError{Name: "compilation_status", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.compilation_status": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TestResults(); ok {
+		if err := sdkversion.TestResultsValidator(v); err != nil {
+			return &ValidationError{Name: "test_results", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.test_results": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CodeHash(); ok {
+		if err := sdkversion.CodeHashValidator(v); err != nil {
+			return &ValidationError{Name: "code_hash", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.code_hash": %w`, err)}
 		}
 	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {
@@ -428,9 +448,29 @@ func (_u *SDKVersionUpdateOne) ExecX(ctx context.Context) {
 
 // check runs all checks and user-defined validators on the builder.
 func (_u *SDKVersionUpdateOne) check() error {
+	if v, ok := _u.mutation.Version(); ok {
+		if err := sdkversion.VersionValidator(v); err != nil {
+			return &ValidationError{Name: "version", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.version": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.SdkPath(); ok {
+		if err := sdkversion.SdkPathValidator(v); err != nil {
+			return &ValidationError{Name: "sdk_path", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.sdk_path": %w`, err)}
+		}
+	}
 	if v, ok := _u.mutation.CompilationStatus(); ok {
 		if err := sdkversion.CompilationStatusValidator(v); err != nil {
 			return &ValidationError{Name: "compilation_status", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.compilation_status": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.TestResults(); ok {
+		if err := sdkversion.TestResultsValidator(v); err != nil {
+			return &ValidationError{Name: "test_results", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.test_results": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.CodeHash(); ok {
+		if err := sdkversion.CodeHashValidator(v); err != nil {
+			return &ValidationError{Name: "code_hash", err: fmt.Errorf(`ent: validator failed for field "SDKVersion.code_hash": %w`, err)}
 		}
 	}
 	if _u.mutation.ProviderCleared() && len(_u.mutation.ProviderIDs()) > 0 {

@@ -89,6 +89,16 @@ func (_u *SettingUpdate) ExecX(ctx context.Context) {
 	}
 }
 
+// check runs all checks and user-defined validators on the builder.
+func (_u *SettingUpdate) check() error {
+	if v, ok := _u.mutation.Value(); ok {
+		if err := setting.ValueValidator(v); err != nil {
+			return &ValidationError{Name: "value", err: fmt.Errorf(`ent: validator failed for field "Setting.value": %w`, err)}
+		}
+	}
+	return nil
+}
+
 // Modify adds a statement modifier for attaching custom logic to the UPDATE statement.
 func (_u *SettingUpdate) Modify(modifiers ...func(u *sql.UpdateBuilder)) *SettingUpdate {
 	_u.modifiers = append(_u.modifiers, modifiers...)
@@ -96,6 +106,9 @@ func (_u *SettingUpdate) Modify(modifiers ...func(u *sql.UpdateBuilder)) *Settin
 }
 
 func (_u *SettingUpdate) sqlSave(ctx context.Context) (_node int, err error) {
+	if err := _u.check(); err != nil {
+		return _node, err
+	}
 	_spec := sqlgraph.NewUpdateSpec(setting.Table, setting.Columns, sqlgraph.NewFieldSpec(setting.FieldID, field.TypeString))
 	if ps := _u.mutation.predicates; len(ps) > 0 {
 		_spec.Predicate = func(selector *sql.Selector) {
@@ -205,6 +218,16 @@ func (_u *SettingUpdateOne) ExecX(ctx context.Context) {
 	}
 }
 
+// check runs all checks and user-defined validators on the builder.
+func (_u *SettingUpdateOne) check() error {
+	if v, ok := _u.mutation.Value(); ok {
+		if err := setting.ValueValidator(v); err != nil {
+			return &ValidationError{Name: "value", err: fmt.Errorf(`ent: validator failed for field "Setting.value": %w`, err)}
+		}
+	}
+	return nil
+}
+
 // Modify adds a statement modifier for attaching custom logic to the UPDATE statement.
 func (_u *SettingUpdateOne) Modify(modifiers ...func(u *sql.UpdateBuilder)) *SettingUpdateOne {
 	_u.modifiers = append(_u.modifiers, modifiers...)
@@ -212,6 +235,9 @@ func (_u *SettingUpdateOne) Modify(modifiers ...func(u *sql.UpdateBuilder)) *Set
 }
 
 func (_u *SettingUpdateOne) sqlSave(ctx context.Context) (_node *Setting, err error) {
+	if err := _u.check(); err != nil {
+		return _node, err
+	}
 	_spec := sqlgraph.NewUpdateSpec(setting.Table, setting.Columns, sqlgraph.NewFieldSpec(setting.FieldID, field.TypeString))
 	id, ok := _u.mutation.ID()
 	if !ok {

@@ -249,56 +249,108 @@ func ValidColumn(column string) bool {
 var (
 	// DefaultRequestsPerMinute holds the default value on creation for the "requests_per_minute" field.
 	DefaultRequestsPerMinute int64
+	// RequestsPerMinuteValidator is a validator for the "requests_per_minute" field. It is called by the builders before save.
+	RequestsPerMinuteValidator func(int64) error
 	// DefaultTokensPerMinute holds the default value on creation for the "tokens_per_minute" field.
 	DefaultTokensPerMinute int64
+	// TokensPerMinuteValidator is a validator for the "tokens_per_minute" field. It is called by the builders before save.
+	TokensPerMinuteValidator func(int64) error
 	// DefaultRequestsPerDay holds the default value on creation for the "requests_per_day" field.
 	DefaultRequestsPerDay int64
+	// RequestsPerDayValidator is a validator for the "requests_per_day" field. It is called by the builders before save.
+	RequestsPerDayValidator func(int64) error
 	// DefaultTokensPerDay holds the default value on creation for the "tokens_per_day" field.
 	DefaultTokensPerDay int64
+	// TokensPerDayValidator is a validator for the "tokens_per_day" field. It is called by the builders before save.
+	TokensPerDayValidator func(int64) error
 	// DefaultConcurrency holds the default value on creation for the "concurrency" field.
 	DefaultConcurrency int64
+	// ConcurrencyValidator is a validator for the "concurrency" field. It is called by the builders before save.
+	ConcurrencyValidator func(int64) error
 	// DefaultCostPerDay holds the default value on creation for the "cost_per_day" field.
 	DefaultCostPerDay money.USD
+	// CostPerDayValidator is a validator for the "cost_per_day" field. It is called by the builders before save.
+	CostPerDayValidator func(int64) error
 	// DefaultRequestsThisMinute holds the default value on creation for the "requests_this_minute" field.
 	DefaultRequestsThisMinute int64
+	// RequestsThisMinuteValidator is a validator for the "requests_this_minute" field. It is called by the builders before save.
+	RequestsThisMinuteValidator func(int64) error
 	// DefaultTokensThisMinute holds the default value on creation for the "tokens_this_minute" field.
 	DefaultTokensThisMinute int64
+	// TokensThisMinuteValidator is a validator for the "tokens_this_minute" field. It is called by the builders before save.
+	TokensThisMinuteValidator func(int64) error
 	// DefaultRequestsToday holds the default value on creation for the "requests_today" field.
 	DefaultRequestsToday int64
+	// RequestsTodayValidator is a validator for the "requests_today" field. It is called by the builders before save.
+	RequestsTodayValidator func(int64) error
 	// DefaultTokensToday holds the default value on creation for the "tokens_today" field.
 	DefaultTokensToday int64
+	// TokensTodayValidator is a validator for the "tokens_today" field. It is called by the builders before save.
+	TokensTodayValidator func(int64) error
 	// DefaultCostToday holds the default value on creation for the "cost_today" field.
 	DefaultCostToday money.USD
+	// CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
+	CostTodayValidator func(int64) error
+	// KeyHashValidator is a validator for the "key_hash" field. It is called by the builders before save.
+	KeyHashValidator func(string) error
+	// KeyPrefixValidator is a validator for the "key_prefix" field. It is called by the builders before save.
+	KeyPrefixValidator func(string) error
 	// DefaultLabel holds the default value on creation for the "label" field.
 	DefaultLabel string
+	// LabelValidator is a validator for the "label" field. It is called by the builders before save.
+	LabelValidator func(string) error
 	// DefaultUsageCount holds the default value on creation for the "usage_count" field.
 	DefaultUsageCount int64
+	// UsageCountValidator is a validator for the "usage_count" field. It is called by the builders before save.
+	UsageCountValidator func(int64) error
 	// DefaultTokenCount holds the default value on creation for the "token_count" field.
 	DefaultTokenCount int64
+	// TokenCountValidator is a validator for the "token_count" field. It is called by the builders before save.
+	TokenCountValidator func(int64) error
 	// DefaultExtraRequests holds the default value on creation for the "extra_requests" field.
 	DefaultExtraRequests int64
+	// ExtraRequestsValidator is a validator for the "extra_requests" field. It is called by the builders before save.
+	ExtraRequestsValidator func(int64) error
 	// DefaultExtraTokens holds the default value on creation for the "extra_tokens" field.
 	DefaultExtraTokens int64
+	// ExtraTokensValidator is a validator for the "extra_tokens" field. It is called by the builders before save.
+	ExtraTokensValidator func(int64) error
 	// DefaultDisabled holds the default value on creation for the "disabled" field.
 	DefaultDisabled bool
 	// DefaultDegraded holds the default value on creation for the "degraded" field.
 	DefaultDegraded bool
 	// DefaultDegradedReason holds the default value on creation for the "degraded_reason" field.
 	DefaultDegradedReason string
+	// DegradedReasonValidator is a validator for the "degraded_reason" field. It is called by the builders before save.
+	DegradedReasonValidator func(string) error
 	// DefaultDegradedBy holds the default value on creation for the "degraded_by" field.
 	DefaultDegradedBy string
+	// DegradedByValidator is a validator for the "degraded_by" field. It is called by the builders before save.
+	DegradedByValidator func(string) error
 	// DefaultFailures holds the default value on creation for the "failures" field.
 	DefaultFailures int
+	// FailuresValidator is a validator for the "failures" field. It is called by the builders before save.
+	FailuresValidator func(int) error
 	// DefaultCountedClass holds the default value on creation for the "counted_class" field.
 	DefaultCountedClass string
 	// DefaultFailureClass holds the default value on creation for the "failure_class" field.
 	DefaultFailureClass string
 	// DefaultPass holds the default value on creation for the "pass" field.
 	DefaultPass int64
+	// PassValidator is a validator for the "pass" field. It is called by the builders before save.
+	PassValidator func(int64) error
 	// DefaultWeight holds the default value on creation for the "weight" field.
 	DefaultWeight int
+	// WeightValidator is a validator for the "weight" field. It is called by the builders before save.
+	WeightValidator func(int) error
 	// DefaultPriority holds the default value on creation for the "priority" field.
 	DefaultPriority int
+	// PriorityValidator is a validator for the "priority" field. It is called by the builders before save.
+	PriorityValidator func(int) error
+	// AllowedModelsValidator is a validator for the "allowed_models" field. It is called by the builders before save.
+	AllowedModelsValidator func([]string) error
+	// DeniedModelsValidator is a validator for the "denied_models" field. It is called by the builders before save.
+	DeniedModelsValidator func([]string) error
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )

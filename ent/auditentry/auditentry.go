@@ -58,8 +58,16 @@ func ValidColumn(column string) bool {
 var (
 	// DefaultActor holds the default value on creation for the "actor" field.
 	DefaultActor string
+	// ActorValidator is a validator for the "actor" field. It is called by the builders before save.
+	ActorValidator func(string) error
+	// ActionValidator is a validator for the "action" field. It is called by the builders before save.
+	ActionValidator func(string) error
+	// EntityValidator is a validator for the "entity" field. It is called by the builders before save.
+	EntityValidator func(string) error
 	// DefaultEntityID holds the default value on creation for the "entity_id" field.
 	DefaultEntityID string
+	// EntityIDValidator is a validator for the "entity_id" field. It is called by the builders before save.
+	EntityIDValidator func(string) error
 	// DefaultAutomatic holds the default value on creation for the "automatic" field.
 	DefaultAutomatic bool
 	// DefaultID holds the default value on creation for the "id" field.

@@ -77,14 +77,24 @@ func ValidColumn(column string) bool {
 }
 
 var (
+	// IdentifierValidator is a validator for the "identifier" field. It is called by the builders before save.
+	IdentifierValidator func(string) error
 	// DefaultAttemptCount holds the default value on creation for the "attempt_count" field.
 	DefaultAttemptCount int64
+	// AttemptCountValidator is a validator for the "attempt_count" field. It is called by the builders before save.
+	AttemptCountValidator func(int64) error
 	// DefaultErrorMessage holds the default value on creation for the "error_message" field.
 	DefaultErrorMessage string
+	// ErrorMessageValidator is a validator for the "error_message" field. It is called by the builders before save.
+	ErrorMessageValidator func(string) error
 	// DefaultSource holds the default value on creation for the "source" field.
 	DefaultSource string
+	// SourceValidator is a validator for the "source" field. It is called by the builders before save.
+	SourceValidator func(string) error
 	// DefaultLlmModel holds the default value on creation for the "llm_model" field.
 	DefaultLlmModel string
+	// LlmModelValidator is a validator for the "llm_model" field. It is called by the builders before save.
+	LlmModelValidator func(string) error
 	// DefaultCacheHit holds the default value on creation for the "cache_hit" field.
 	DefaultCacheHit bool
 	// DefaultID holds the default value on creation for the "id" field.

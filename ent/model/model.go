@@ -174,14 +174,28 @@ func ValidColumn(column string) bool {
 }
 
 var (
+	// ModelIDValidator is a validator for the "model_id" field. It is called by the builders before save.
+	ModelIDValidator func(string) error
 	// DefaultName holds the default value on creation for the "name" field.
 	DefaultName string
+	// NameValidator is a validator for the "name" field. It is called by the builders before save.
+	NameValidator func(string) error
 	// DefaultDescription holds the default value on creation for the "description" field.
 	DefaultDescription string
+	// DescriptionValidator is a validator for the "description" field. It is called by the builders before save.
+	DescriptionValidator func(string) error
+	// CostPer1mInputValidator is a validator for the "cost_per_1m_input" field. It is called by the builders before save.
+	CostPer1mInputValidator func(int64) error
+	// CostPer1mOutputValidator is a validator for the "cost_per_1m_output" field. It is called by the builders before save.
+	CostPer1mOutputValidator func(int64) error
 	// DefaultContextWindow holds the default value on creation for the "context_window" field.
 	DefaultContextWindow int64
+	// ContextWindowValidator is a validator for the "context_window" field. It is called by the builders before save.
+	ContextWindowValidator func(int64) error
 	// DefaultMaxOutputTokens holds the default value on creation for the "max_output_tokens" field.
 	DefaultMaxOutputTokens int64
+	// MaxOutputTokensValidator is a validator for the "max_output_tokens" field. It is called by the builders before save.
+	MaxOutputTokensValidator func(int64) error
 	// DefaultSupportsImages holds the default value on creation for the "supports_images" field.
 	DefaultSupportsImages bool
 	// DefaultSupportsAudio holds the default value on creation for the "supports_audio" field.

@@ -110,10 +110,26 @@ func ValidColumn(column string) bool {
 var (
 	// DefaultServiceTier holds the default value on creation for the "service_tier" field.
 	DefaultServiceTier string
+	// ServiceTierValidator is a validator for the "service_tier" field. It is called by the builders before save.
+	ServiceTierValidator func(string) error
 	// DefaultMinContextTokens holds the default value on creation for the "min_context_tokens" field.
 	DefaultMinContextTokens int64
+	// MinContextTokensValidator is a validator for the "min_context_tokens" field. It is called by the builders before save.
+	MinContextTokensValidator func(int64) error
+	// CostPer1mInputValidator is a validator for the "cost_per_1m_input" field. It is called by the builders before save.
+	CostPer1mInputValidator func(int64) error
+	// CostPer1mOutputValidator is a validator for the "cost_per_1m_output" field. It is called by the builders before save.
+	CostPer1mOutputValidator func(int64) error
+	// CostPer1mCacheReadValidator is a validator for the "cost_per_1m_cache_read" field. It is called by the builders before save.
+	CostPer1mCacheReadValidator func(int64) error
+	// CostPer1mCacheWriteValidator is a validator for the "cost_per_1m_cache_write" field. It is called by the builders before save.
+	CostPer1mCacheWriteValidator func(int64) error
+	// CostPer1mReasoningValidator is a validator for the "cost_per_1m_reasoning" field. It is called by the builders before save.
+	CostPer1mReasoningValidator func(int64) error
 	// DefaultSource holds the default value on creation for the "source" field.
 	DefaultSource string
+	// SourceValidator is a validator for the "source" field. It is called by the builders before save.
+	SourceValidator func(string) error
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )

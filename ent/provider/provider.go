@@ -131,16 +131,28 @@ func ValidColumn(column string) bool {
 }
 
 var (
+	// NameValidator is a validator for the "name" field. It is called by the builders before save.
+	NameValidator func(string) error
 	// DefaultDisplayName holds the default value on creation for the "display_name" field.
 	DefaultDisplayName string
+	// DisplayNameValidator is a validator for the "display_name" field. It is called by the builders before save.
+	DisplayNameValidator func(string) error
 	// DefaultBaseURL holds the default value on creation for the "base_url" field.
 	DefaultBaseURL string
+	// BaseURLValidator is a validator for the "base_url" field. It is called by the builders before save.
+	BaseURLValidator func(string) error
 	// DefaultDescription holds the default value on creation for the "description" field.
 	DefaultDescription string
+	// DescriptionValidator is a validator for the "description" field. It is called by the builders before save.
+	DescriptionValidator func(string) error
 	// DefaultCoolingReason holds the default value on creation for the "cooling_reason" field.
 	DefaultCoolingReason string
+	// CoolingReasonValidator is a validator for the "cooling_reason" field. It is called by the builders before save.
+	CoolingReasonValidator func(string) error
 	// DefaultIncidents holds the default value on creation for the "incidents" field.
 	DefaultIncidents int
+	// IncidentsValidator is a validator for the "incidents" field. It is called by the builders before save.
+	IncidentsValidator func(int) error
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )

@@ -117,26 +117,50 @@ func ValidColumn(column string) bool {
 var (
 	// DefaultRequestsPerMinute holds the default value on creation for the "requests_per_minute" field.
 	DefaultRequestsPerMinute int64
+	// RequestsPerMinuteValidator is a validator for the "requests_per_minute" field. It is called by the builders before save.
+	RequestsPerMinuteValidator func(int64) error
 	// DefaultTokensPerMinute holds the default value on creation for the "tokens_per_minute" field.
 	DefaultTokensPerMinute int64
+	// TokensPerMinuteValidator is a validator for the "tokens_per_minute" field. It is called by the builders before save.
+	TokensPerMinuteValidator func(int64) error
 	// DefaultRequestsPerDay holds the default value on creation for the "requests_per_day" field.
 	DefaultRequestsPerDay int64
+	// RequestsPerDayValidator is a validator for the "requests_per_day" field. It is called by the builders before save.
+	RequestsPerDayValidator func(int64) error
 	// DefaultTokensPerDay holds the default value on creation for the "tokens_per_day" field.
 	DefaultTokensPerDay int64
+	// TokensPerDayValidator is a validator for the "tokens_per_day" field. It is called by the builders before save.
+	TokensPerDayValidator func(int64) error
 	// DefaultConcurrency holds the default value on creation for the "concurrency" field.
 	DefaultConcurrency int64
+	// ConcurrencyValidator is a validator for the "concurrency" field. It is called by the builders before save.
+	ConcurrencyValidator func(int64) error
 	// DefaultCostPerDay holds the default value on creation for the "cost_per_day" field.
 	DefaultCostPerDay money.USD
+	// CostPerDayValidator is a validator for the "cost_per_day" field. It is called by the builders before save.
+	CostPerDayValidator func(int64) error
 	// DefaultRequestsThisMinute holds the default value on creation for the "requests_this_minute" field.
 	DefaultRequestsThisMinute int64
+	// RequestsThisMinuteValidator is a validator for the "requests_this_minute" field. It is called by the builders before save.
+	RequestsThisMinuteValidator func(int64) error
 	// DefaultTokensThisMinute holds the default value on creation for the "tokens_this_minute" field.
 	DefaultTokensThisMinute int64
+	// TokensThisMinuteValidator is a validator for the "tokens_this_minute" field. It is called by the builders before save.
+	TokensThisMinuteValidator func(int64) error
 	// DefaultRequestsToday holds the default value on creation for the "requests_today" field.
 	DefaultRequestsToday int64
+	// RequestsTodayValidator is a validator for the "requests_today" field. It is called by the builders before save.
+	RequestsTodayValidator func(int64) error
 	// DefaultTokensToday holds the default value on creation for the "tokens_today" field.
 	DefaultTokensToday int64
+	// TokensTodayValidator is a validator for the "tokens_today" field. It is called by the builders before save.
+	TokensTodayValidator func(int64) error
 	// DefaultCostToday holds the default value on creation for the "cost_today" field.
 	DefaultCostToday money.USD
+	// CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
+	CostTodayValidator func(int64) error
+	// NameValidator is a validator for the "name" field. It is called by the builders before save.
+	NameValidator func(string) error
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )

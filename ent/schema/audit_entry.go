@@ -8,6 +8,8 @@ import (
 	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // AuditEntry holds the schema definition for the AuditEntry entity: one change, by whom, of what,
@@ -21,10 +23,12 @@ func (AuditEntry) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
 func (AuditEntry) Fields() []ent.Field {
 	return []ent.Field{
 		field.Time("at").Immutable().Comment("when, UTC"),
-		field.String("actor").Default("").Immutable().Comment("by whom; empty: nobody was named"),
-		field.String("action").Immutable().Comment("what was done, such as create or update"),
-		field.String("entity").Immutable().Comment("to what kind of thing, such as provider"),
-		field.String("entity_id").Default("").Immutable().Comment("which one; empty: not one alone"),
+		field.String("actor").Default("").Immutable().Validate(rule.Text(0, rule.MaxName)).
+			Comment("by whom; empty: nobody was named"),
+		field.String("action").Immutable().Validate(rule.Text(1, rule.MaxWord)).Comment("what was done, such as create or update"),
+		field.String("entity").Immutable().Validate(rule.Text(1, rule.MaxWord)).Comment("to what kind of thing, such as provider"),
+		field.String("entity_id").Default("").Immutable().Validate(rule.Text(0, rule.MaxKey)).
+			Comment("which one; empty: not one alone"),
 		field.JSON("before", json.RawMessage{}).Optional().Immutable().SchemaType(jsonText).
 			Comment("the row as it was, without secrets; NULL: there was none"),
 		field.JSON("after", json.RawMessage{}).Optional().Immutable().SchemaType(jsonText).

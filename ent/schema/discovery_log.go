@@ -10,6 +10,8 @@ import (
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
 	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // DiscoveryLog holds the schema definition for the DiscoveryLog entity.
@@ -23,14 +25,16 @@ func (DiscoveryLog) Fields() []ent.Field {
 	return []ent.Field{
 		field.UUID("provider_id", uuid.UUID{}).Optional().Nillable().
 			Comment("the provider it found; NULL: none yet, or purged"),
-		field.String("identifier").Comment("what was looked for, such as a provider's name or URL"),
+		field.String("identifier").Validate(rule.Text(1, rule.MaxURL)).Comment("what was looked for, such as a provider's name or URL"),
 		field.Enum("status").Values("pending", "success", "failed").Default("pending"),
-		field.Int64("attempt_count").Default(0).Comment("results reported so far"),
+		field.Int64("attempt_count").Default(0).Validate(rule.Amount).Comment("results reported so far"),
 		field.JSON("discovered_data", json.RawMessage{}).SchemaType(jsonText).Optional().
 			Comment("what was found, JSON; NULL: nothing"),
-		field.String("error_message").Default(""),
-		field.String("source").Default("").Comment("where it was looked for, such as models.dev"),
-		field.String("llm_model").Default("").Comment("the model that read the source, if one did"),
+		field.String("error_message").Default("").Validate(rule.Prose(rule.MaxProse)),
+		field.String("source").Default("").Validate(rule.Text(0, rule.MaxName)).
+			Comment("where it was looked for, such as models.dev"),
+		field.String("llm_model").Default("").Validate(rule.Text(0, rule.MaxModelID)).
+			Comment("the model that read the source, if one did"),
 		field.Bool("cache_hit").Default(false),
 		field.Time("started_at").Comment("UTC"),
 		field.Time("completed_at").Optional().Nillable().Comment("UTC; NULL: pending"),

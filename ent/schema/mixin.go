@@ -1,5 +1,5 @@
-// Package schema is the graph, one file per entity. It imports nothing of this module but
-// money, so that the client can be generated from an empty ent folder.
+// Package schema is the graph, one file per entity. It imports nothing of this module but money and internal/rule, so
+// that the client can be generated from an empty ent folder.
 package schema
 
 import (
@@ -14,6 +14,7 @@ import (
 	"entgo.io/ent/schema/mixin"
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -61,7 +62,7 @@ type Quota struct{ mixin.Schema }
 // Fields of the Quota mixin.
 func (Quota) Fields() []ent.Field {
 	limit := func(name, comment string) ent.Field {
-		return field.Int64(name).Default(0).Comment(comment + "; 0: no limit")
+		return field.Int64(name).Default(0).Validate(rule.Amount).Comment(comment + "; 0: no limit")
 	}
 	return []ent.Field{
 		limit("requests_per_minute", "the most requests in a UTC minute"),
@@ -69,13 +70,19 @@ func (Quota) Fields() []ent.Field {
 		limit("requests_per_day", "the most requests on a UTC day"),
 		limit("tokens_per_day", "the most tokens on a UTC day, all meters"),
 		limit("concurrency", "the most requests at once"),
-		field.Int64("cost_per_day").GoType(money.USD(0)).Default(0).Comment("nano-USD, the most on a UTC day; 0: no limit"),
+		field.Int64("cost_per_day").GoType(money.USD(0)).Default(0).Validate(rule.Amount).
+			Comment("nano-USD, the most on a UTC day; 0: no limit"),
 		field.Time("minute").Optional().Nillable().Comment("the UTC minute that the counters of a minute are for; NULL: none yet"),
-		field.Int64("requests_this_minute").Default(0).Comment("requests that began in that minute and have ended"),
-		field.Int64("tokens_this_minute").Default(0).Comment("tokens of those requests, all meters"),
-		field.Int64("requests_today").Default(0).Comment("requests that began on the UTC day of last_reset and have ended"),
-		field.Int64("tokens_today").Default(0).Comment("tokens of those requests, all meters"),
-		field.Int64("cost_today").GoType(money.USD(0)).Default(0).Comment("nano-USD of those requests"),
+		field.Int64("requests_this_minute").Default(0).Validate(rule.Amount).
+			Comment("requests that began in that minute and have ended"),
+		field.Int64("tokens_this_minute").Default(0).Validate(rule.Amount).
+			Comment("tokens of those requests, all meters"),
+		field.Int64("requests_today").Default(0).Validate(rule.Amount).
+			Comment("requests that began on the UTC day of last_reset and have ended"),
+		field.Int64("tokens_today").Default(0).Validate(rule.Amount).
+			Comment("tokens of those requests, all meters"),
+		field.Int64("cost_today").GoType(money.USD(0)).Default(0).Validate(rule.Amount).
+			Comment("nano-USD of those requests"),
 		field.Time("last_reset").Comment("the daily counters count since then and only for its UTC day"),
 		field.JSON("observed", json.RawMessage{}).Optional().SchemaType(jsonText).
 			Comment("what the provider's answers last said of its own limits; NULL: nothing"),

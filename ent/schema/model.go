@@ -9,6 +9,7 @@ import (
 	"entgo.io/ent/schema/index"
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -24,15 +25,16 @@ func (Model) Fields() []ent.Field {
 		id("provider_id", "the provider that serves it"),
 		field.UUID("family_id", uuid.UUID{}).Optional().Nillable().
 			Comment("a family of the same provider; NULL: none known"),
-		field.String("model_id").Comment("the provider's own name for it, as a request carries it"),
-		field.String("name").Default("").Comment("name for people"),
-		field.String("description").Default(""),
-		field.Int64("cost_per_1m_input").GoType(money.USD(0)).Optional().Nillable().
+		field.String("model_id").Validate(rule.Text(1, rule.MaxModelID)).
+			Comment("the provider's own name for it, as a request carries it"),
+		field.String("name").Default("").Validate(rule.Title(rule.MaxName)).Comment("name for people"),
+		field.String("description").Default("").Validate(rule.Prose(rule.MaxProse)),
+		field.Int64("cost_per_1m_input").GoType(money.USD(0)).Optional().Nillable().Validate(rule.Range[int64](0, rule.MaxRate)).
 			Comment("current standard rate, nano-USD per 1M input tokens; NULL: not known; prices has the history"),
-		field.Int64("cost_per_1m_output").GoType(money.USD(0)).Optional().Nillable().
+		field.Int64("cost_per_1m_output").GoType(money.USD(0)).Optional().Nillable().Validate(rule.Range[int64](0, rule.MaxRate)).
 			Comment("current standard rate, nano-USD per 1M output tokens; NULL: not known"),
-		field.Int64("context_window").Default(0).Comment("tokens; 0: not known"),
-		field.Int64("max_output_tokens").Default(0).Comment("tokens; 0: not known"),
+		field.Int64("context_window").Default(0).Validate(rule.Range[int64](0, rule.MaxTokens)).Comment("tokens; 0: not known"),
+		field.Int64("max_output_tokens").Default(0).Validate(rule.Range[int64](0, rule.MaxTokens)).Comment("tokens; 0: not known"),
 		field.Bool("supports_images").Default(false).Comment("takes images as input; false: no, or not known, as in all that follow"),
 		field.Bool("supports_audio").Default(false).Comment("takes audio as input"),
 		field.Bool("supports_tools").Default(false).Comment("calls tools"),

@@ -7,6 +7,8 @@ import (
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // ModelFamily holds the schema definition for the ModelFamily entity.
@@ -19,8 +21,8 @@ func (ModelFamily) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}} 
 func (ModelFamily) Fields() []ent.Field {
 	return []ent.Field{
 		id("provider_id", "the provider whose models these are"),
-		field.String("name").Comment("such as claude-3; unique in its provider"),
-		field.String("description").Default(""),
+		field.String("name").Validate(rule.Text(1, rule.MaxName)).Comment("such as claude-3; unique in its provider"),
+		field.String("description").Default("").Validate(rule.Prose(rule.MaxProse)),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
 
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -22,18 +23,21 @@ func (Price) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
 func (Price) Fields() []ent.Field {
 	rate := func(meter string) ent.Field {
 		return field.Int64("cost_per_1m_" + meter).GoType(money.USD(0)).Optional().Nillable().
+			Validate(rule.Range[int64](0, rule.MaxRate)).
 			Comment("nano-USD per 1M tokens of " + meter + "; NULL: not known")
 	}
 	return []ent.Field{
 		id("model_id", "the model"),
-		field.String("service_tier").Default("standard").Comment("such as standard, batch, flex, priority"),
-		field.Int64("min_context_tokens").Default(0).
+		field.String("service_tier").Default("standard").Validate(rule.Text(1, rule.MaxWord)).
+			Comment("such as standard, batch, flex, priority"),
+		field.Int64("min_context_tokens").Default(0).Validate(rule.Range[int64](0, rule.MaxTokens)).
 			Comment("the rates hold for whole requests with at least this many input tokens, cached ones included"),
 		rate("input"), rate("output"), rate("cache_read"), rate("cache_write"), rate("reasoning"),
 		field.Time("effective_from").Comment("first instant the rates hold, UTC"),
 		field.Time("effective_to").Optional().Nillable().
 			Comment("first instant they no longer hold, UTC; NULL: current"),
-		field.String("source").Default("").Comment("where the rates come from, such as catwalk; empty: set by hand"),
+		field.String("source").Default("").Validate(rule.Text(0, rule.MaxName)).
+			Comment("where the rates come from, such as catwalk; empty: set by hand"),
 		field.Time("recorded_at").Immutable().Comment("when the row was written, UTC"),
 		field.Time("superseded_at").Optional().Nillable().
 			Comment("when another price took its whole interval over, UTC; it stays for the usage it was applied to; NULL: in force"),

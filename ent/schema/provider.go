@@ -6,6 +6,8 @@ import (
 	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // Provider holds the schema definition for the Provider entity.
@@ -17,19 +19,22 @@ func (Provider) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}, Sof
 // Fields of the Provider.
 func (Provider) Fields() []ent.Field {
 	return []ent.Field{
-		field.String("name").Comment("slug, such as openai; unique among live providers"),
-		field.String("display_name").Default("").Comment("name for people, such as OpenAI"),
-		field.String("base_url").Default("").
+		field.String("name").Validate(rule.Slug).Comment("slug, such as openai; unique among live providers"),
+		field.String("display_name").Default("").Validate(rule.Title(rule.MaxName)).
+			Comment("name for people, such as OpenAI"),
+		field.String("base_url").Default("").Validate(rule.URL).
 			Comment("http(s) URL of the API without credentials; empty: not known"),
 		field.Enum("auth_method").
 			Values("bearer", "header", "query", "oauth", "aws_sigv4", "none").
 			Default("bearer").
 			Comment("how a request carries the key"),
-		field.String("description").Default(""),
+		field.String("description").Default("").Validate(rule.Prose(rule.MaxProse)),
 		field.Time("cooling_until").Optional().Nillable().
 			Comment("first instant its keys may be leased again after an incident of its own, UTC; NULL: there was none"),
-		field.String("cooling_reason").Default("").Comment("the class of the failures of many keys at once"),
-		field.Int("incidents").Default(0).Comment("incidents since a request succeeded, by which the next cooling is longer"),
+		field.String("cooling_reason").Default("").Validate(rule.Label(0, rule.MaxWord)).
+			Comment("the class of the failures of many keys at once"),
+		field.Int("incidents").Default(0).Validate(rule.Range(0, rule.MaxCount)).
+			Comment("incidents since a request succeeded, by which the next cooling is longer"),
 	}
 }
 

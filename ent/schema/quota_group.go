@@ -7,6 +7,8 @@ import (
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // QuotaGroup holds the schema definition for the QuotaGroup entity: an account at a provider, whose keys share its
@@ -20,7 +22,7 @@ func (QuotaGroup) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}, Q
 func (QuotaGroup) Fields() []ent.Field {
 	return []ent.Field{
 		id("provider_id", "the provider that the account is with"),
-		field.String("name").Comment("name for people; unique among those of the provider"),
+		field.String("name").Validate(rule.Text(1, rule.MaxName)).Comment("name for people; unique among those of the provider"),
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"entgo.io/ent/schema/edge"
 	"entgo.io/ent/schema/field"
 	"entgo.io/ent/schema/index"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // SDKVersion holds the schema definition for the SDKVersion entity.
@@ -19,12 +21,13 @@ func (SDKVersion) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
 func (SDKVersion) Fields() []ent.Field {
 	return []ent.Field{
 		id("provider_id", "the provider whose API it speaks"),
-		field.String("version").Comment("unique in its provider"),
-		field.String("sdk_path").Default("").Comment("where the generated code lies"),
+		field.String("version").Validate(rule.Text(1, rule.MaxName)).Comment("unique in its provider"),
+		field.String("sdk_path").Default("").Validate(rule.Text(0, rule.MaxURL)).Comment("where the generated code lies"),
 		field.Time("generated_at").Comment("UTC"),
 		field.Enum("compilation_status").Values("pending", "success", "failed").Default("pending"),
-		field.String("test_results").Default("").Comment("free text or JSON"),
-		field.String("code_hash").Default("").Comment("SHA-256 of the code in lower-case hex; empty: not known"),
+		field.String("test_results").Default("").Validate(rule.Prose(rule.MaxData)).Comment("free text or JSON"),
+		field.String("code_hash").Default("").Validate(rule.Optional(rule.SHA256)).
+			Comment("SHA-256 of the code in lower-case hex; empty: not known"),
 	}
 }
 

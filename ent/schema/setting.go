@@ -5,6 +5,8 @@ import (
 	"entgo.io/ent/dialect/entsql"
 	"entgo.io/ent/schema"
 	"entgo.io/ent/schema/field"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // Setting holds the schema definition for the Setting entity. Its id is its key.
@@ -13,8 +15,8 @@ type Setting struct{ ent.Schema }
 // Fields of the Setting.
 func (Setting) Fields() []ent.Field {
 	return []ent.Field{
-		field.String("id").StorageKey("key").Immutable(),
-		field.String("value"),
+		field.String("id").StorageKey("key").Immutable().Validate(rule.Text(1, rule.MaxKey)),
+		field.String("value").Validate(rule.Prose(rule.MaxData)),
 		field.Time("updated_at").Comment("UTC"),
 	}
 }

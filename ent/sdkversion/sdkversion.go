@@ -65,12 +65,20 @@ func ValidColumn(column string) bool {
 }
 
 var (
+	// VersionValidator is a validator for the "version" field. It is called by the builders before save.
+	VersionValidator func(string) error
 	// DefaultSdkPath holds the default value on creation for the "sdk_path" field.
 	DefaultSdkPath string
+	// SdkPathValidator is a validator for the "sdk_path" field. It is called by the builders before save.
+	SdkPathValidator func(string) error
 	// DefaultTestResults holds the default value on creation for the "test_results" field.
 	DefaultTestResults string
+	// TestResultsValidator is a validator for the "test_results" field. It is called by the builders before save.
+	TestResultsValidator func(string) error
 	// DefaultCodeHash holds the default value on creation for the "code_hash" field.
 	DefaultCodeHash string
+	// CodeHashValidator is a validator for the "code_hash" field. It is called by the builders before save.
+	CodeHashValidator func(string) error
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )

@@ -36,6 +36,13 @@ func ValidColumn(column string) bool {
 	return false
 }
 
+var (
+	// ValueValidator is a validator for the "value" field. It is called by the builders before save.
+	ValueValidator func(string) error
+	// IDValidator is a validator for the "id" field. It is called by the builders before save.
+	IDValidator func(string) error
+)
+
 // OrderOption defines the ordering options for the Setting queries.
 type OrderOption func(*sql.Selector)
 

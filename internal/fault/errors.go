@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // sentinel is an error for errors.Is that matches a second one too.
@@ -57,7 +59,7 @@ func Missing(what string, id uuid.UUID) error {
 }
 
 // MaxAmount is the largest sum that a column takes.
-const MaxAmount = 9_000_000_000_000_000_000
+const MaxAmount = rule.MaxAmount
 
 // ErrOverflow is returned when a sum would be more than MaxAmount.
 var ErrOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)

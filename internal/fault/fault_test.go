@@ -2,6 +2,7 @@ package fault_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 func TestIs(t *testing.T) {
@@ -54,15 +56,10 @@ func TestList(t *testing.T) {
 		},
 		"label, turned": {func(f *fault.List) { f.Label("name", turned, 1, 9) }, nil},
 		"label, blank":  {func(f *fault.List) { f.Label("name", " \t", 1, 9) }, []string{"name is blank"}},
-		"prose": {
-			func(f *fault.List) { f.Prose("note", "ab", 1) },
-			[]string{"note has 2 characters, more than 1"},
-		},
-		"unicode, invalid": {func(f *fault.List) { f.Unicode("note", "\xff") }, []string{"note is not valid UTF-8"}},
-		"unicode, NUL": {
-			func(f *fault.List) { f.Unicode("note", "a\x00") },
-			[]string{"note has a NUL character, which PostgreSQL cannot store"},
-		},
+		"field":         {func(f *fault.List) { f.Field("note", nil); f.Field("note", errors.New("is odd")) }, []string{"note is odd"}},
+		"field, faults": {func(f *fault.List) { f.Field("note", rule.Prose(1)("a\x00")) }, []string{
+			"note has a NUL character, which PostgreSQL cannot store", "note has 2 characters, more than 1",
+		}},
 		"time": {
 			func(f *fault.List) { f.Time("at", time.Unix(-1, 0)) },
 			[]string{"at is not within 1970 and 9999"},

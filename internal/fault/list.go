@@ -1,11 +1,12 @@
 package fault
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -19,42 +20,31 @@ func (f *List) Check(ok bool, format string, args ...any) {
 	}
 }
 
-// Text notes a fault unless value can be a name that identifies something: a label in which every character can be
-// seen. Control characters, line separators and invisible characters, which can turn text around, are not allowed:
-// names that look the same are the same. It never repeats the value.
-func (f *List) Text(field, value string, least, most int) {
-	f.Label(field, value, least, most)
-	f.Check(strings.IndexFunc(value, invisible) < 0, "%s has control characters or invisible ones", field)
-}
-
-// Label notes a fault unless value can be a name for people, in any language: of at least least and at most most
-// characters.
-func (f *List) Label(field, value string, least, most int) {
-	f.Unicode(field, value)
-	n := utf8.RuneCountInString(value)
+// Field notes what a rule says of a field.
+func (f *List) Field(name string, err error) {
+	var faults rule.ValueErrors
 	switch {
-	case n < least && n == 0:
-		f.Check(false, "%s is empty", field)
-	case least > 0 && strings.TrimSpace(value) == "":
-		f.Check(false, "%s is blank", field)
-	case n < least || n > most:
-		f.Check(false, "%s has %d characters, not %d to %d", field, n, least, most)
+	case errors.As(err, &faults):
+		for _, one := range faults {
+			f.Check(false, "%s %s", name, one)
+		}
+	case err != nil:
+		f.Check(false, "%s %s", name, err)
 	}
 }
 
-// Prose notes a fault unless value can be a text for people, in any language, of at most most characters.
-func (f *List) Prose(field, value string, most int) {
-	f.Unicode(field, value)
-	n := utf8.RuneCountInString(value)
-	f.Check(n <= most, "%s has %d characters, more than %d", field, n, most)
+// Text notes a fault unless value can be a name that identifies something: see [rule.Text].
+func (f *List) Text(field, value string, least, most int) {
+	f.Field(field, rule.Text(least, most)(value))
 }
 
-// Unicode notes a fault unless both engines store value as it is: SQLite takes all bytes, PostgreSQL valid UTF-8
-// without NUL.
-func (f *List) Unicode(field, value string) {
-	f.Check(utf8.ValidString(value), "%s is not valid UTF-8", field)
-	f.Check(!strings.ContainsRune(value, 0), "%s has a NUL character, which PostgreSQL cannot store", field)
+// Label notes a fault unless value can be a name for people: see [rule.Label].
+func (f *List) Label(field, value string, least, most int) {
+	f.Field(field, rule.Label(least, most)(value))
 }
+
+// Prose notes a fault unless value can be a text for people: see [rule.Prose].
+func (f *List) Prose(field, value string, most int) { f.Field(field, rule.Prose(most)(value)) }
 
 // Time notes a fault unless t can be stored.
 func (f *List) Time(field string, t time.Time) {

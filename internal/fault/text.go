@@ -2,22 +2,16 @@ package fault
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
-)
 
-// invisible reports whether a character is a control, a format, a line or a paragraph character. The joiner that emoji
-// are made with is allowed.
-func invisible(r rune) bool {
-	const zeroWidthJoiner = '\u200d'
-	return r != zeroWidthJoiner && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
-}
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
+)
 
 // Clean returns the first characters of a text that somebody else wrote, up to most, without what cannot be printed,
 // so that it can be stored whatever it is.
 func Clean(text string, most int) string {
 	return Cut(strings.Map(func(r rune) rune {
-		if invisible(r) && r != '\n' && r != '\t' {
+		if rule.Invisible(r) && r != '\n' && r != '\t' {
 			return -1
 		}
 		return r

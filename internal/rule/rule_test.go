@@ -1,0 +1,94 @@
+package rule_test
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+func TestTexts(t *testing.T) {
+	t.Parallel()
+	const joined, turned = "\U0001F469\u200d\U0001F4BB", "a\u202eb"
+	for name, c := range map[string]struct {
+		rule  func(string) error
+		value string
+		want  string // empty: allowed
+	}{
+		"text":           {rule.Text(1, 9), "gpt-5" + joined, ""},
+		"text, empty":    {rule.Text(1, 9), "", "is empty"},
+		"text, optional": {rule.Text(0, 9), "", ""},
+		"text, long":     {rule.Text(1, 3), "äöüß", "has 4 characters, not 1 to 3"},
+		"text, turned":   {rule.Text(1, 9), turned, "has control characters or invisible ones"},
+		"text, all": {
+			rule.Text(1, 2), "\xff\x00abc",
+			"is not valid UTF-8; has a NUL character, which PostgreSQL cannot store; has 5 characters, not 1 to 2; " +
+				"has control characters or invisible ones",
+		},
+		"label, turned":     {rule.Label(1, 9), turned, ""},
+		"label, blank":      {rule.Label(1, 9), " \t", "is blank"},
+		"label, optional":   {rule.Label(0, 9), " ", ""},
+		"title, empty":      {rule.Title(9), "", ""},
+		"title, blank":      {rule.Title(9), " ", "is blank"},
+		"title, long":       {rule.Title(1), "ab", "has 2 characters, not 1 to 1"},
+		"prose":             {rule.Prose(2), "\x1b\n", ""},
+		"prose, long":       {rule.Prose(1), "ab", "has 2 characters, more than 1"},
+		"slug":              {rule.Slug, "z.ai", ""},
+		"slug, upper":       {rule.Slug, "OpenAI", "is not a slug such as openai or z.ai"},
+		"slug, empty":       {rule.Slug, "", "is empty"},
+		"URL":               {rule.URL, "https://[::1]:8080/v1", ""},
+		"URL, empty":        {rule.URL, "", ""},
+		"URL, relative":     {rule.URL, "/v1", "is not an absolute http or https URL"},
+		"URL, port":         {rule.URL, "http://a:99999", "has a bad port"},
+		"URL, no host":      {rule.URL, "http:///v1", "has no host"},
+		"URL, credentials":  {rule.URL, "http://u:p@a?key=1", "has credentials in it; has a query or a fragment"},
+		"SHA-256":           {rule.SHA256, strings.Repeat("0a", 32), ""},
+		"SHA-256, upper":    {rule.SHA256, strings.Repeat("0A", 32), "is not a SHA-256 in lower-case hex"},
+		"SHA-256, empty":    {rule.SHA256, "", "is not a SHA-256 in lower-case hex"},
+		"optional, empty":   {rule.Optional(rule.SHA256), "", ""},
+		"optional, refused": {rule.Optional(rule.SHA256), "x", "is not a SHA-256 in lower-case hex"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			requireFault(t, c.rule(c.value), c.want)
+		})
+	}
+}
+
+func requireFault(t *testing.T, err error, want string) {
+	t.Helper()
+	if want == "" {
+		require.NoError(t, err)
+		return
+	}
+	require.EqualError(t, err, want)
+	var faults rule.ValueErrors
+	require.True(t, errors.As(err, &faults))
+}
+
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	requireFault(t, rule.Range(1, 3)(1), "")
+	requireFault(t, rule.Range(1, 3)(3), "")
+	requireFault(t, rule.Range(1, 3)(0), "0 is not within 1 and 3")
+	requireFault(t, rule.Range[int64](-1, 3)(4), "4 is not within -1 and 3")
+	requireFault(t, rule.Amount(rule.MaxAmount), "")
+	requireFault(t, rule.Amount(-1), "is not within 0 and 9000000000000000000")
+	requireFault(t, rule.Amount(math.MaxInt64), "is not within 0 and 9000000000000000000")
+	require.EqualValues(t, meter.MaxTokens, rule.MaxTokens)
+	require.EqualValues(t, 1_000_000*money.Dollar, rule.MaxRate)
+}
+
+func TestModels(t *testing.T) {
+	t.Parallel()
+	requireFault(t, rule.Models(nil), "")
+	requireFault(t, rule.Models([]string{"gpt-4", "claude-*"}), "")
+	requireFault(t, rule.Models([]string{"gpt-4", ""}), "has a name that is empty")
+	requireFault(t, rule.Models(make([]string, rule.MaxModels+1)), "has 1001 names, more than 1000")
+}
