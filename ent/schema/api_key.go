@@ -42,23 +42,31 @@ func (APIKey) Fields() []ent.Field {
 		field.String("degraded_reason").Default("").Validate(rule.Prose(rule.MaxReason)),
 		field.String("degraded_by").Default("").Validate(rule.Label(0, rule.MaxWord)).
 			Comment("the class of the failure that degraded it; empty: none did"),
-		field.Time("degraded_at").Optional().Nillable().Comment("when it was degraded, having not been, UTC; NULL: it is not"),
+		field.Time("degraded_at").Optional().Nillable().
+			Comment("when it was degraded, having not been, UTC; NULL: it is not"),
 		field.Int("failures").Default(0).Validate(rule.Range(0, rule.MaxCount)).
 			Comment("failures of one class after the other, by which the next degradation is longer"),
-		field.String("counted_class").Default("").Comment("class of the failures that are counted; empty: there was none since a request succeeded"),
-		field.Time("counted_at").Optional().Nillable().Comment("when the last of them was, UTC; NULL: there was none since a request succeeded"),
-		field.String("failure_class").Default("").Comment("class of the last failure; empty: there was none since a request succeeded"),
-		field.Time("failed_at").Optional().Nillable().Comment("when the last failure was, UTC; NULL: there was none since a request succeeded"),
+		field.String("counted_class").Default("").
+			Comment("class of the failures that are counted; empty: there was none since a request succeeded"),
+		field.Time("counted_at").Optional().Nillable().
+			Comment("when the last of them was, UTC; NULL: there was none since a request succeeded"),
+		field.String("failure_class").Default("").
+			Comment("class of the last failure; empty: there was none since a request succeeded"),
+		field.Time("failed_at").Optional().Nillable().
+			Comment("when the last failure was, UTC; NULL: there was none since a request succeeded"),
 		field.Time("succeeded_at").Optional().Nillable().Comment("when the last lease ended well, UTC; NULL: none did"),
 		field.Int64("pass").Default(0).Validate(rule.Range[int64](0, math.MaxInt64)).
 			Comment("where in the pool's rotation it was last leased, as in stride scheduling"),
-		field.Int("weight").Default(1).Validate(rule.Range(1, 1000)).Comment("its share of the requests, beside keys of the same priority"),
-		field.Int("priority").Default(0).Validate(rule.Range(-1000, 1000)).Comment("keys of a higher one are leased first"),
+		field.Int("weight").Default(1).Validate(rule.Range(1, 1000)).
+			Comment("its share of the requests, beside keys of the same priority"),
+		field.Int("priority").Default(0).Validate(rule.Range(-1000, 1000)).
+			Comment("keys of a higher one are leased first"),
 		field.Strings("allowed_models").Optional().Validate(rule.Models).SchemaType(jsonText).
 			Comment("the provider's names of the models that it is for, * at the end: any rest; NULL: all"),
 		field.Strings("denied_models").Optional().Validate(rule.Models).SchemaType(jsonText).
 			Comment("the models that it is not for, likewise; NULL: none"),
-		field.UUID("quota_group_id", uuid.UUID{}).Optional().Nillable().Comment("the account whose limits it shares; NULL: none"),
+		field.UUID("quota_group_id", uuid.UUID{}).Optional().Nillable().
+			Comment("the account whose limits it shares; NULL: none"),
 		field.Time("last_used_at").Optional().Nillable().Comment("when usage last happened, UTC; NULL: never"),
 		field.Time("expires_at").Optional().Nillable().
 			Comment("first instant it is not used any more, UTC; NULL: it does not expire"),

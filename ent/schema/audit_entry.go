@@ -25,8 +25,10 @@ func (AuditEntry) Fields() []ent.Field {
 		field.Time("at").Immutable().Comment("when, UTC"),
 		field.String("actor").Default("").Immutable().Validate(rule.Text(0, rule.MaxName)).
 			Comment("by whom; empty: nobody was named"),
-		field.String("action").Immutable().Validate(rule.Text(1, rule.MaxWord)).Comment("what was done, such as create or update"),
-		field.String("entity").Immutable().Validate(rule.Text(1, rule.MaxWord)).Comment("to what kind of thing, such as provider"),
+		field.String("action").Immutable().Validate(rule.Text(1, rule.MaxWord)).
+			Comment("what was done, such as create or update"),
+		field.String("entity").Immutable().Validate(rule.Text(1, rule.MaxWord)).
+			Comment("to what kind of thing, such as provider"),
 		field.String("entity_id").Default("").Immutable().Validate(rule.Text(0, rule.MaxKey)).
 			Comment("which one; empty: not one alone"),
 		field.JSON("before", json.RawMessage{}).Optional().Immutable().SchemaType(jsonText).

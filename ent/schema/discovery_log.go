@@ -25,7 +25,8 @@ func (DiscoveryLog) Fields() []ent.Field {
 	return []ent.Field{
 		field.UUID("provider_id", uuid.UUID{}).Optional().Nillable().
 			Comment("the provider it found; NULL: none yet, or purged"),
-		field.String("identifier").Validate(rule.Text(1, rule.MaxURL)).Comment("what was looked for, such as a provider's name or URL"),
+		field.String("identifier").Validate(rule.Text(1, rule.MaxURL)).
+			Comment("what was looked for, such as a provider's name or URL"),
 		field.Enum("status").Values("pending", "success", "failed").Default("pending"),
 		field.Int64("attempt_count").Default(0).Validate(rule.Amount).Comment("results reported so far"),
 		field.JSON("discovered_data", json.RawMessage{}).SchemaType(jsonText).Optional().

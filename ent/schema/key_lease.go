@@ -24,10 +24,12 @@ func (KeyLease) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
 func (KeyLease) Fields() []ent.Field {
 	return []ent.Field{
 		id("api_key_id", "the key that is used"),
-		field.UUID("model_id", uuid.UUID{}).Optional().Nillable().Comment("the model that it is used for; NULL: it was not said"),
+		field.UUID("model_id", uuid.UUID{}).Optional().Nillable().
+			Comment("the model that it is used for; NULL: it was not said"),
 		field.UUID("quota_group_id", uuid.UUID{}).Optional().Nillable().
 			Comment("the group that it counts in, wherever the key has gone since; NULL: none"),
-		field.Int64("reserved_tokens").Default(0).Comment("tokens that count in the windows of the key and the group until it is known how many they were"),
+		field.Int64("reserved_tokens").Default(0).
+			Comment("tokens that count in the windows of the key and the group until it is known how many they were"),
 		field.Int64("reserved_cost").GoType(money.USD(0)).Default(0).Comment("nano-USD that are counted likewise"),
 		field.Int64("pass").Default(0).Comment("start tag of the key's turn"),
 		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),

@@ -72,7 +72,8 @@ func (Quota) Fields() []ent.Field {
 		limit("concurrency", "the most requests at once"),
 		field.Int64("cost_per_day").GoType(money.USD(0)).Default(0).Validate(rule.Amount).
 			Comment("nano-USD, the most on a UTC day; 0: no limit"),
-		field.Time("minute").Optional().Nillable().Comment("the UTC minute that the counters of a minute are for; NULL: none yet"),
+		field.Time("minute").Optional().Nillable().
+			Comment("the UTC minute that the counters of a minute are for; NULL: none yet"),
 		field.Int64("requests_this_minute").Default(0).Validate(rule.Amount).
 			Comment("requests that began in that minute and have ended"),
 		field.Int64("tokens_this_minute").Default(0).Validate(rule.Amount).

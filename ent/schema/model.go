@@ -29,13 +29,18 @@ func (Model) Fields() []ent.Field {
 			Comment("the provider's own name for it, as a request carries it"),
 		field.String("name").Default("").Validate(rule.Title(rule.MaxName)).Comment("name for people"),
 		field.String("description").Default("").Validate(rule.Prose(rule.MaxProse)),
-		field.Int64("cost_per_1m_input").GoType(money.USD(0)).Optional().Nillable().Validate(rule.Range[int64](0, rule.MaxRate)).
+		field.Int64("cost_per_1m_input").GoType(money.USD(0)).Optional().Nillable().
+			Validate(rule.Range[int64](0, rule.MaxRate)).
 			Comment("current standard rate, nano-USD per 1M input tokens; NULL: not known; prices has the history"),
-		field.Int64("cost_per_1m_output").GoType(money.USD(0)).Optional().Nillable().Validate(rule.Range[int64](0, rule.MaxRate)).
+		field.Int64("cost_per_1m_output").GoType(money.USD(0)).Optional().Nillable().
+			Validate(rule.Range[int64](0, rule.MaxRate)).
 			Comment("current standard rate, nano-USD per 1M output tokens; NULL: not known"),
-		field.Int64("context_window").Default(0).Validate(rule.Range[int64](0, rule.MaxTokens)).Comment("tokens; 0: not known"),
-		field.Int64("max_output_tokens").Default(0).Validate(rule.Range[int64](0, rule.MaxTokens)).Comment("tokens; 0: not known"),
-		field.Bool("supports_images").Default(false).Comment("takes images as input; false: no, or not known, as in all that follow"),
+		field.Int64("context_window").Default(0).Validate(rule.Range[int64](0, rule.MaxTokens)).
+			Comment("tokens; 0: not known"),
+		field.Int64("max_output_tokens").Default(0).Validate(rule.Range[int64](0, rule.MaxTokens)).
+			Comment("tokens; 0: not known"),
+		field.Bool("supports_images").Default(false).
+			Comment("takes images as input; false: no, or not known, as in all that follow"),
 		field.Bool("supports_audio").Default(false).Comment("takes audio as input"),
 		field.Bool("supports_tools").Default(false).Comment("calls tools"),
 		field.Bool("supports_structured_output").Default(false).Comment("answers in a given JSON schema"),

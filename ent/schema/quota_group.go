@@ -22,7 +22,8 @@ func (QuotaGroup) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}, Q
 func (QuotaGroup) Fields() []ent.Field {
 	return []ent.Field{
 		id("provider_id", "the provider that the account is with"),
-		field.String("name").Validate(rule.Text(1, rule.MaxName)).Comment("name for people; unique among those of the provider"),
+		field.String("name").Validate(rule.Text(1, rule.MaxName)).
+			Comment("name for people; unique among those of the provider"),
 	}
 }
 

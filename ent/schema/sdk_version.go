@@ -22,7 +22,8 @@ func (SDKVersion) Fields() []ent.Field {
 	return []ent.Field{
 		id("provider_id", "the provider whose API it speaks"),
 		field.String("version").Validate(rule.Text(1, rule.MaxName)).Comment("unique in its provider"),
-		field.String("sdk_path").Default("").Validate(rule.Text(0, rule.MaxURL)).Comment("where the generated code lies"),
+		field.String("sdk_path").Default("").Validate(rule.Text(0, rule.MaxURL)).
+			Comment("where the generated code lies"),
 		field.Time("generated_at").Comment("UTC"),
 		field.Enum("compilation_status").Values("pending", "success", "failed").Default("pending"),
 		field.String("test_results").Default("").Validate(rule.Prose(rule.MaxData)).Comment("free text or JSON"),

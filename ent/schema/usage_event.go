@@ -45,7 +45,8 @@ func (UsageEvent) Fields() []ent.Field {
 			Comment("priced when it was recorded; its cost is not known; or priced, again or for the first time, later"),
 		field.Int64("latency_ms").Default(0).Comment("milliseconds"),
 		field.Bool("success").Default(true).Comment("it did not end with an error"),
-		field.String("error_class").Default("").Comment("what kind of error, such as rate_limited; empty: none, or not known"),
+		field.String("error_class").Default("").
+			Comment("what kind of error, such as rate_limited; empty: none, or not known"),
 		field.Int("http_status").Default(0).Comment("status of the provider's answer; 0: none, or not known"),
 	}
 }

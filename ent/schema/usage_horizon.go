@@ -15,7 +15,8 @@ type UsageHorizon struct{ ent.Schema }
 func (UsageHorizon) Fields() []ent.Field {
 	return []ent.Field{
 		field.String("id").StorageKey("part").Immutable().Comment("events or quarters"),
-		field.Time("complete_from").Comment("nothing from this instant on is missing, UTC; what lies before is being removed"),
+		field.Time("complete_from").
+			Comment("nothing from this instant on is missing, UTC; what lies before is being removed"),
 	}
 }
 
