@@ -17,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -52,8 +53,6 @@ const (
 	EntityKeyring    = "keyring"
 	EntityQuotaGroup = "quota_group"
 )
-
-const maxWord = 64 // characters of an action or an entity
 
 // As returns the same registry for somebody: the changes made through it are recorded as the
 // actor's, up to 128 characters without control characters or invisible ones. An empty actor is
@@ -91,9 +90,9 @@ func (fl AuditFilter) Next(last *ent.AuditEntry) (AuditFilter, int) {
 func (fl AuditFilter) faults() fault.List {
 	var f fault.List
 	f.Text("actor", fl.Actor, 0, maxName)
-	f.Text("action", fl.Action, 0, maxWord)
-	f.Text("entity", fl.Entity, 0, maxWord)
-	f.Text("entity_id", fl.EntityID, 0, maxSettingKey)
+	f.Text("action", fl.Action, 0, rule.MaxWord)
+	f.Text("entity", fl.Entity, 0, rule.MaxWord)
+	f.Text("entity_id", fl.EntityID, 0, rule.MaxKey)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
 		start, end := utc.Clamp(fl.Start), utc.Clamp(fl.End)
 		f.Check(end.After(start), "end %s is not after start %s",
@@ -135,20 +134,12 @@ func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.Au
 }
 
 func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {
-	for _, condition := range []struct {
-		wanted bool
-		is     predicate.AuditEntry
-	}{
-		{fl.Actor != "", auditentry.Actor(fl.Actor)},
-		{fl.Action != "", auditentry.Action(fl.Action)},
-		{fl.Entity != "", auditentry.Entity(fl.Entity)},
-		{fl.EntityID != "", auditentry.EntityID(fl.EntityID)},
-		{!fl.Start.IsZero(), auditentry.AtGTE(utc.Clamp(fl.Start))},
-		{!fl.End.IsZero(), auditentry.AtLT(utc.Clamp(fl.End))},
-	} {
-		if condition.wanted {
-			where = append(where, condition.is)
-		}
+	where = matching[predicate.AuditEntry]("AuditEntry", fl)
+	if !fl.Start.IsZero() {
+		where = append(where, auditentry.AtGTE(utc.Clamp(fl.Start)))
+	}
+	if !fl.End.IsZero() {
+		where = append(where, auditentry.AtLT(utc.Clamp(fl.End)))
 	}
 	return where
 }

@@ -101,21 +101,19 @@ func snapshotFaults(s catalog.Snapshot) fault.List {
 	f.Text("source", s.Source, 1, maxName)
 	names := map[string]bool{}
 	for _, p := range s.Providers {
-		f.In(fmt.Sprintf("provider %.40q: ", p.Name), providerInput(p).faults())
+		f.In(fmt.Sprintf("provider %.40q: ", p.Name), judge(draft.Provider.Create(), providerInput(p)))
 		f.Check(!names[p.Name], "provider %.40q is listed twice", p.Name)
 		names[p.Name] = true
 		models := map[string]bool{}
 		for _, m := range p.Models {
 			prefix := fmt.Sprintf("model %.40q of %.40q: ", m.ModelID, p.Name)
-			in := ModelInput{Rates: m.Rates}
-			merge(&in, m)
-			in.ModelID = m.ModelID
-			in = in.withDefaults()
-			f.In(prefix, in.faults())
+			var in ModelInput
+			copyFields(&in, m)
+			f.In(prefix, in.withDefaults().faults())
 			f.Check(!models[m.ModelID], "%slisted twice", prefix)
 			models[m.ModelID] = true
 			if m.Family != "" {
-				f.In(prefix, FamilyInput{Name: m.Family}.faults())
+				f.In(prefix, judge(draft.ModelFamily.Create(), FamilyInput{Name: m.Family}))
 			}
 		}
 		if len(f) > maxFaults {
@@ -130,23 +128,6 @@ func providerInput(p catalog.Provider) ProviderInput {
 		Name: p.Name, DisplayName: p.DisplayName, BaseURL: p.BaseURL,
 		AuthMethod: provider.AuthMethod(p.AuthMethod),
 	}.withDefaults()
-}
-
-// merge writes what the catalogue knows of a model over in.
-func merge(in *ModelInput, m catalog.Model) {
-	if m.Name != "" {
-		in.Name = m.Name
-	}
-	if m.ContextWindow != 0 {
-		in.ContextWindow = m.ContextWindow
-	}
-	if m.MaxOutputTokens != 0 {
-		in.MaxOutputTokens = m.MaxOutputTokens
-	}
-	set(&in.SupportsImages, m.SupportsImages)
-	set(&in.SupportsTools, m.SupportsTools)
-	set(&in.CanReason, m.CanReason)
-	set(&in.CanStream, m.CanStream)
 }
 
 // importer is the state of one import.
@@ -190,7 +171,7 @@ func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
 			im.report.Models.Skipped += len(p.Models)
 			return nil
 		}
-		if live, err = newProvider(im.tx, in, im.now).Save(ctx); err != nil {
+		if live, err = filled(im.tx.Provider.Create().SetCreatedAt(im.now).SetUpdatedAt(im.now), in).Save(ctx); err != nil {
 			return err
 		}
 		im.report.Providers.Created++
@@ -290,11 +271,8 @@ func (im *importer) models(ctx context.Context, providerID uuid.UUID, families m
 		case deleted[m.ModelID]:
 			im.report.Models.Skipped++
 		default:
-			in := ModelInput{
-				ProviderID: providerID, FamilyID: families[m.Family], ModelID: m.ModelID,
-				Rates: m.Rates, PriceSource: im.snapshot.Source,
-			}
-			merge(&in, m)
+			in := ModelInput{ProviderID: providerID, FamilyID: families[m.Family], PriceSource: im.snapshot.Source}
+			copyFields(&in, m)
 			fresh = append(fresh, in.withDefaults())
 		}
 	}
@@ -328,18 +306,21 @@ func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (m
 }
 
 func (im *importer) updateModel(ctx context.Context, old *ent.Model, families map[string]uuid.UUID, m catalog.Model) error {
-	was := inputOf(old)
-	in := was
-	merge(&in, m)
+	var was ModelInput
+	var up ModelUpdate
+	copyFields(&was, old)
+	copyFields(&up, m)
 	if id, ok := families[m.Family]; ok && m.Family != "" {
-		in.FamilyID = id
+		up.FamilyID = &id
 	}
-	if reflect.DeepEqual(in, was) {
+	is := was
+	copyFields(&is, up)
+	if reflect.DeepEqual(is, was) {
 		im.report.Models.Unchanged++
 		return nil
 	}
 	im.report.Models.Updated++
-	updated, err := updateModel(old, in).SetUpdatedAt(im.now).Save(ctx)
+	updated, err := filled(old.Update().SetUpdatedAt(im.now), up).Save(ctx)
 	im.entries = append(im.entries, auditModel(ActionUpdate, old, updated))
 	return err
 }

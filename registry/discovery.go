@@ -13,12 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
-)
-
-const (
-	maxIdentifier = 2048
-	maxData       = 1 << 20 // bytes of JSON, and characters of a test's results
-	maxMessage    = 4096    // characters of an error's text; what is longer is cut
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // DiscoveryInput describes a discovery that begins now.
@@ -30,32 +25,20 @@ type DiscoveryInput struct {
 	CacheHit   bool      // the source was read from a cache
 }
 
-func (in DiscoveryInput) faults() fault.List {
-	var f fault.List
-	f.Text("identifier", in.Identifier, 1, maxIdentifier)
-	f.Text("source", in.Source, 0, maxName)
-	f.Text("llm_model", in.LLMModel, 0, maxModelID)
-	return f
-}
-
 // CreateDiscoveryLog logs a discovery that is pending. It returns [ErrInvalidData], or
 // [ErrForeignKey] for an unknown provider.
 func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (log *ent.DiscoveryLog, err error) {
-	f := in.faults()
+	f := judge(draft.DiscoveryLog.Create(), in)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create discovery log", err)
 	}
 	err = r.write(ctx, "create discovery log", func(tx *ent.Client) error {
-		create := tx.DiscoveryLog.Create().
-			SetIdentifier(in.Identifier).SetSource(in.Source).SetLlmModel(in.LLMModel).
-			SetCacheHit(in.CacheHit).SetStartedAt(r.now())
 		if in.ProviderID != uuid.Nil {
 			if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 				return err
 			}
-			create.SetProviderID(in.ProviderID)
 		}
-		log, err = create.Save(ctx)
+		log, err = filled(tx.DiscoveryLog.Create().SetStartedAt(r.now()), in).Save(ctx)
 		return err
 	})
 	if err != nil {
@@ -79,8 +62,7 @@ func (r *Registry) UpdateDiscoveryResult(
 	ctx context.Context, id uuid.UUID, data any, status discoverylog.Status,
 ) (log *ent.DiscoveryLog, err error) {
 	op := fmt.Sprintf("update discovery %s", id)
-	var f fault.List
-	f.Check(discoverylog.StatusValidator(status) == nil, badDiscoveryStatus)
+	f := faultsOf(draft.DiscoveryLog.UpdateOneID(id).SetStatus(status).Mutation())
 	message, found := discovered(&f, data)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
@@ -112,7 +94,7 @@ func discovered(f *fault.List, data any) (message string, found json.RawMessage)
 	case nil:
 		return "", nil
 	case error:
-		return fault.Clean(d.Error(), maxMessage), nil
+		return fault.Clean(d.Error(), rule.MaxProse), nil
 	case *DiscoveryResult:
 		if d == nil {
 			return "", nil
@@ -120,7 +102,7 @@ func discovered(f *fault.List, data any) (message string, found json.RawMessage)
 		return discovered(f, *d)
 	case DiscoveryResult:
 		if d.Err != nil {
-			message = fault.Clean(d.Err.Error(), maxMessage)
+			message = fault.Clean(d.Err.Error(), rule.MaxProse)
 		}
 		_, isError := d.Data.(error)
 		f.Check(!isError, "the data of a DiscoveryResult is an error, which belongs into its Err")
@@ -132,11 +114,9 @@ func discovered(f *fault.List, data any) (message string, found json.RawMessage)
 	found, err := json.Marshal(data)
 	f.Check(err == nil, "data is no JSON: %v", err)
 	f.Check(utf8.Valid(found), "data is no JSON: it is not valid UTF-8")
-	f.Check(len(found) <= maxData, "data has %d bytes, more than %d", len(found), maxData)
+	f.Check(len(found) <= rule.MaxData, "data has %d bytes, more than %d", len(found), rule.MaxData)
 	return "", found
 }
-
-const badDiscoveryStatus = "status is not one of pending, success, failed"
 
 // GetDiscoveryLog returns a discovery log, or [ErrNotFound]. Several logs may have one identifier:
 // GetRecentDiscoveries lists them.
@@ -168,24 +148,12 @@ func (fl DiscoveryFilter) Next(last *ent.DiscoveryLog) (DiscoveryFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl DiscoveryFilter) faults() fault.List {
-	var f fault.List
-	f.Text("identifier", fl.Identifier, 0, maxIdentifier)
-	f.Check(fl.Status == "" || discoverylog.StatusValidator(fl.Status) == nil, badDiscoveryStatus)
-	return f
-}
-
-func (fl DiscoveryFilter) predicates() (where []predicate.DiscoveryLog) {
-	if fl.ProviderID != uuid.Nil {
-		where = append(where, discoverylog.ProviderID(fl.ProviderID))
-	}
-	if fl.Identifier != "" {
-		where = append(where, discoverylog.Identifier(fl.Identifier))
-	}
+func (fl DiscoveryFilter) faults() (f fault.List) {
 	if fl.Status != "" {
-		where = append(where, discoverylog.StatusEQ(fl.Status))
+		f = faultsOf(draft.DiscoveryLog.Create().SetStatus(fl.Status).Mutation())
 	}
-	return where
+	f.Text("identifier", fl.Identifier, 0, rule.MaxURL)
+	return f
 }
 
 // GetRecentDiscoveries returns a page of the discovery logs that the filter selects, those first that began last. It
@@ -198,7 +166,7 @@ func (r *Registry) GetRecentDiscoveries(ctx context.Context, filter DiscoveryFil
 		},
 		place: func(l *ent.DiscoveryLog) []any { return []any{l.StartedAt, l.ID} },
 		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.DiscoveryLog, error) {
-			query := c.DiscoveryLog.Query().Where(filter.predicates()...)
+			query := c.DiscoveryLog.Query().Where(matching[predicate.DiscoveryLog]("DiscoveryLog", filter)...)
 			query.Modify(page)
 			return query.All(ctx)
 		},

@@ -28,17 +28,10 @@ type FamilyUpdate struct {
 	Description *string
 }
 
-func (in FamilyInput) faults() fault.List {
-	var f fault.List
-	f.Text("name", in.Name, 1, maxName)
-	f.Prose("description", in.Description, maxDescription)
-	return f
-}
-
 // CreateFamily creates a family of models. It returns [ErrInvalidData], [ErrForeignKey] for an
 // unknown provider, or [ErrConflict] when the provider has a family of the name.
 func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *ent.ModelFamily, err error) {
-	f := in.faults()
+	f := judge(draft.ModelFamily.Create(), in)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create family", err)
 	}
@@ -47,10 +40,8 @@ func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *en
 			return err
 		}
 		now := r.now()
-		family, err = tx.ModelFamily.Create().
-			SetProviderID(in.ProviderID).SetName(in.Name).SetDescription(in.Description).
-			SetCreatedAt(now).SetUpdatedAt(now).Save(ctx)
-		if err != nil {
+		create := tx.ModelFamily.Create().SetCreatedAt(now).SetUpdatedAt(now)
+		if family, err = filled(create, in).Save(ctx); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, auditFamily(ActionCreate, nil, family))
@@ -114,11 +105,8 @@ func (r *Registry) ListFamilies(ctx context.Context, filter FamilyFilter) ([]*en
 		},
 		place: func(f *ent.ModelFamily) []any { return []any{f.Name, f.ID} },
 		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.ModelFamily, error) {
-			which := []predicate.ModelFamily{familyIsShown}
-			if filter.ProviderID != uuid.Nil {
-				which = append(which, modelfamily.ProviderID(filter.ProviderID))
-			}
-			query := c.ModelFamily.Query().Where(which...)
+			query := c.ModelFamily.Query().Where(familyIsShown).
+				Where(matching[predicate.ModelFamily]("ModelFamily", filter)...)
 			query.Modify(page)
 			return query.All(ctx)
 		},
@@ -131,10 +119,7 @@ func (r *Registry) UpdateFamily(
 	ctx context.Context, id uuid.UUID, up FamilyUpdate,
 ) (family *ent.ModelFamily, err error) {
 	op := fmt.Sprintf("update family %s", id)
-	in := FamilyInput{Name: "valid"}
-	set(&in.Name, up.Name)
-	set(&in.Description, up.Description)
-	f := in.faults()
+	f := judge(draft.ModelFamily.UpdateOneID(id), up)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -144,9 +129,7 @@ func (r *Registry) UpdateFamily(
 			return err
 		}
 		now := r.now()
-		family, err = old.Update().SetNillableName(up.Name).SetNillableDescription(up.Description).
-			SetUpdatedAt(now).Save(ctx)
-		if err != nil {
+		if family, err = filled(old.Update().SetUpdatedAt(now), up).Save(ctx); err != nil {
 			return taken(err, "another family of the provider is called %q", value(up.Name))
 		}
 		return r.audit(ctx, tx, now, auditFamily(ActionUpdate, old, family))

@@ -73,17 +73,11 @@ func (r *Registry) ListAPIKeys(ctx context.Context, filter KeyFilter) ([]*ent.AP
 }
 
 func (fl KeyFilter) predicates() []predicate.APIKey {
-	where := []predicate.APIKey{apikey.DeletedAtIsNil()}
+	live := apikey.DeletedAtIsNil()
 	if fl.Deleted {
-		where[0] = apikey.DeletedAtNotNil()
+		live = apikey.DeletedAtNotNil()
 	}
-	if fl.ProviderID != uuid.Nil {
-		where = append(where, apikey.ProviderID(fl.ProviderID))
-	}
-	if fl.QuotaGroupID != uuid.Nil {
-		where = append(where, apikey.QuotaGroupID(fl.QuotaGroupID))
-	}
-	return where
+	return append(matching[predicate.APIKey]("APIKey", fl), live)
 }
 
 // requireRoom returns an error when a provider may have no further key. One that expires is on its way out: another one

@@ -72,41 +72,13 @@ type KeyUpdate struct {
 }
 
 func (in KeyInput) faults() fault.List {
-	var f fault.List
+	f := judge(draft.APIKey.Create(), in)
 	if in.Keyless {
 		f.Check(in.APIKey == "", "a keyless key has an API key")
 	} else {
 		checkAPIKey(&f, in.APIKey)
 	}
-	f.Label("label", in.Label, 0, maxName)
-	f = append(f, in.Limits.faults()...)
-	checkChoice(&f, in.Priority, cmp.Or(in.Weight, 1))
-	checkNames(&f, "allowed models", in.AllowedModels)
-	checkNames(&f, "denied models", in.DeniedModels)
 	return f
-}
-
-const (
-	maxPriority = 1000
-	maxWeight   = 1000
-	maxNames    = 1000 // of models in a list
-)
-
-func checkChoice(f *fault.List, priority, weight int) {
-	f.Check(priority >= -maxPriority && priority <= maxPriority, "priority %d is not within %d and %[3]d", priority, -maxPriority, maxPriority)
-	f.Check(weight >= 1 && weight <= maxWeight, "weight %d is not within 1 and %d", weight, maxWeight)
-}
-
-// checkNames notes what is wrong with a list of models.
-func checkNames(f *fault.List, field string, list []string) {
-	f.Check(len(list) <= maxNames, "%d %s are more than %d", len(list), field, maxNames)
-	for _, name := range list {
-		before := len(*f)
-		f.Text(field, name, 1, maxModelID)
-		if len(*f) > before {
-			return
-		}
-	}
 }
 
 // checkAPIKey notes what is wrong with an API key, without a character of it.
@@ -141,6 +113,7 @@ func hash(key string) string {
 // provider has the key already; or [ErrKeyring] where API keys are sealed and the keyring is missing or lacks its key.
 func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("add API key to provider %s", in.ProviderID)
+	in.Weight = cmp.Or(in.Weight, 1)
 	f := in.faults()
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
@@ -167,23 +140,13 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 		return nil, err
 	}
 	id, hash := apikey.DefaultID(), hash(in.APIKey)
-	create := tx.APIKey.Create().SetID(id).
-		SetPriority(in.Priority).SetWeight(cmp.Or(in.Weight, 1)).
-		SetProviderID(in.ProviderID).SetLabel(in.Label).
+	create := filled(tx.APIKey.Create().SetID(id), in).
 		SetKeyHash(hash).SetKeyPrefix(prefixOf(in.APIKey)).
 		SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
-	in.Limits.set(create.Mutation())
 	if in.QuotaGroupID != uuid.Nil {
 		if err := requireGroup(ctx, tx, in.ProviderID, in.QuotaGroupID); err != nil {
 			return nil, err
 		}
-		create.SetQuotaGroupID(in.QuotaGroupID)
-	}
-	if len(in.AllowedModels) > 0 {
-		create.SetAllowedModels(in.AllowedModels)
-	}
-	if len(in.DeniedModels) > 0 {
-		create.SetDeniedModels(in.DeniedModels)
 	}
 	if !in.Keyless {
 		s, err := r.sealKey(ctx, tx, &ent.APIKey{ID: id, ProviderID: in.ProviderID, KeyHash: hash}, in.APIKey)
@@ -201,13 +164,11 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 // not the same; [ErrNotFound]; or [ErrKeyring].
 func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("update API key %s", id)
-	var f fault.List
-	f.Label("label", value(up.Label), 0, maxName)
+	f := judge(draft.APIKey.UpdateOneID(id), up)
 	if up.APIKey != nil {
 		checkAPIKey(&f, *up.APIKey)
 		f.Check(r.vault.ring != nil, "the API key cannot be kept without a keyring")
 	}
-	f = append(f, up.faults()...)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -222,7 +183,7 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 			return err
 		}
 		now := r.now()
-		update := old.Update().SetNillableLabel(up.Label).SetNillableDisabled(up.Disabled).SetUpdatedAt(now)
+		update := filled(old.Update().SetUpdatedAt(now), up)
 		if err := up.change(ctx, tx, old, update); err != nil {
 			return err
 		}
@@ -257,53 +218,20 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 	return key.Unwrap(), nil
 }
 
-func (up KeyUpdate) faults() fault.List {
-	f := value(up.Limits).faults()
-	weight := 1
-	if up.Weight != nil {
-		weight = *up.Weight
-	}
-	checkChoice(&f, value(up.Priority), weight)
-	checkNames(&f, "allowed models", value(up.AllowedModels))
-	checkNames(&f, "denied models", value(up.DeniedModels))
-	return f
-}
-
-// change sets what AcquireKey goes by. What is under way when a key changes its group counts in the old one to its end.
+// change checks what the key refers to, and sets what follows from the update. What is under way when a key changes its
+// group counts in the old one to its end.
 func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey, update *ent.APIKeyUpdateOne) error {
-	update.SetNillablePriority(up.Priority).SetNillableWeight(up.Weight)
 	if up.Priority != nil && *up.Priority != old.Priority {
 		update.SetPass(0) // its turns were among others
 		if err := tx.KeyLease.Update().Where(keylease.APIKeyID(old.ID)).SetPass(0).Exec(ctx); err != nil {
 			return err
 		}
 	}
-	if l := up.Limits; l != nil {
-		l.set(update.Mutation())
-	}
-	if list := up.AllowedModels; list != nil {
-		if len(*list) == 0 {
-			update.ClearAllowedModels()
-		} else {
-			update.SetAllowedModels(*list)
-		}
-	}
-	if list := up.DeniedModels; list != nil {
-		if len(*list) == 0 {
-			update.ClearDeniedModels()
-		} else {
-			update.SetDeniedModels(*list)
-		}
-	}
-	if up.QuotaGroupID == nil || value(old.QuotaGroupID) == *up.QuotaGroupID {
+	id := value(up.QuotaGroupID)
+	if id == uuid.Nil || id == value(old.QuotaGroupID) {
 		return nil
 	}
-	if *up.QuotaGroupID == uuid.Nil {
-		update.ClearQuotaGroupID()
-		return nil
-	}
-	update.SetQuotaGroupID(*up.QuotaGroupID)
-	return requireGroup(ctx, tx, old.ProviderID, *up.QuotaGroupID)
+	return requireGroup(ctx, tx, old.ProviderID, id)
 }
 
 // DeleteAPIKey deletes a live key: it is gone from lists and may be added again, while the

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -18,39 +16,6 @@ type Limits struct {
 	TokensPerDay      int64     // on a UTC day, all meters
 	Concurrency       int64     // requests at once
 	CostPerDay        money.USD `json:"CostPerDayUSD"` // on a UTC day
-}
-
-func (l Limits) faults() fault.List {
-	var f fault.List
-	for _, limit := range []struct {
-		name LimitName
-		n    int64
-	}{
-		{RequestsPerMinute, l.RequestsPerMinute}, {TokensPerMinute, l.TokensPerMinute}, {RequestsPerDay, l.RequestsPerDay},
-		{TokensPerDay, l.TokensPerDay}, {Concurrency, l.Concurrency}, {CostPerDay, int64(l.CostPerDay)},
-	} {
-		f.Check(limit.n >= 0 && limit.n <= fault.MaxAmount, "the limit of %s is not within 0 and %d", limit.name, int64(fault.MaxAmount))
-	}
-	return f
-}
-
-// limitSetter is a mutation of a row with limits.
-type limitSetter interface {
-	SetRequestsPerMinute(n int64)
-	SetTokensPerMinute(n int64)
-	SetRequestsPerDay(n int64)
-	SetTokensPerDay(n int64)
-	SetConcurrency(n int64)
-	SetCostPerDay(usd money.USD)
-}
-
-func (l Limits) set(m limitSetter) {
-	m.SetRequestsPerMinute(l.RequestsPerMinute)
-	m.SetTokensPerMinute(l.TokensPerMinute)
-	m.SetRequestsPerDay(l.RequestsPerDay)
-	m.SetTokensPerDay(l.TokensPerDay)
-	m.SetConcurrency(l.Concurrency)
-	m.SetCostPerDay(l.CostPerDay)
 }
 
 // LimitName names a limit.
@@ -89,9 +54,4 @@ func (s LimitState) MarshalJSON() ([]byte, error) {
 		Limit, Used       *struct{} `json:",omitempty"` // in the places of the plain ones
 		LimitUSD, UsedUSD money.USD
 	}{plain: plain(s), LimitUSD: money.USD(s.Limit), UsedUSD: money.USD(s.Used)})
-}
-
-// limitsOf are those of a row that Ent has read.
-func limitsOf(k *ent.APIKey) Limits {
-	return Limits{k.RequestsPerMinute, k.TokensPerMinute, k.RequestsPerDay, k.TokensPerDay, k.Concurrency, k.CostPerDay}
 }

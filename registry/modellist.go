@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -62,7 +63,7 @@ func (fl ModelFilter) Next(last *ent.Model) (ModelFilter, int) {
 
 func (fl ModelFilter) faults() fault.List {
 	var f fault.List
-	f.Label("search", fl.Search, 0, maxModelID)
+	f.Label("search", fl.Search, 0, rule.MaxModelID)
 	f.Check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
 	f.Check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
 	return f
@@ -101,23 +102,16 @@ func (r *Registry) listModels(
 }
 
 func (fl ModelFilter) predicates() []predicate.Model {
-	where := []predicate.Model{model.DeletedAtIsNil()}
+	live := model.DeletedAtIsNil()
 	if fl.Deleted {
-		where[0] = model.DeletedAtNotNil()
+		live = model.DeletedAtNotNil()
 	}
+	where := append(matching[predicate.Model]("Model", fl), live)
 	for _, flag := range []struct {
 		wanted bool
 		is     predicate.Model
 	}{
-		{fl.ProviderID != uuid.Nil, model.ProviderID(fl.ProviderID)},
-		{fl.FamilyID != uuid.Nil, model.FamilyID(fl.FamilyID)},
 		{fl.Search != "", model.Or(containsFold(model.FieldModelID, fl.Search), containsFold(model.FieldName, fl.Search))},
-		{fl.SupportsImages, model.SupportsImages(true)},
-		{fl.SupportsAudio, model.SupportsAudio(true)},
-		{fl.SupportsTools, model.SupportsTools(true)},
-		{fl.SupportsStructuredOutput, model.SupportsStructuredOutput(true)},
-		{fl.CanReason, model.CanReason(true)},
-		{fl.CanStream, model.CanStream(true)},
 		{fl.MinContextWindow > 0, model.ContextWindowGTE(fl.MinContextWindow)},
 		{fl.MaxInputCost != nil, model.CostPer1mInputLTE(value(fl.MaxInputCost))},
 		{fl.MaxOutputCost != nil, model.CostPer1mOutputLTE(value(fl.MaxOutputCost))},

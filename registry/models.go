@@ -16,17 +16,15 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-const (
-	maxModelID = 256
-	// chunk is how many rows one INSERT carries, and how many values one IN list: 32,766
-	// parameters are the most that SQLite takes, and a model has some twenty.
-	chunk = 500
-)
+// chunk is how many rows one INSERT carries, and how many values one IN list: 32,766
+// parameters are the most that SQLite takes, and a model has some twenty.
+const chunk = 500
 
 // ModelInput describes a model to be created.
 type ModelInput struct {
@@ -83,16 +81,9 @@ func (in ModelInput) withDefaults() ModelInput {
 }
 
 func (in ModelInput) faults() fault.List {
-	var f fault.List
-	f.Text("model_id", in.ModelID, 1, maxModelID)
-	f.Label("name", in.Name, min(1, len(in.ModelID)), maxName)
-	f.Prose("description", in.Description, maxDescription)
+	f := judge(draft.Model.Create(), in)
 	checkRates(&f, in.Rates)
 	f.Text("price source", in.PriceSource, 0, maxName)
-	f.Check(in.ContextWindow >= 0 && in.ContextWindow <= meter.MaxTokens,
-		"context_window %d is not within 0 and %d", in.ContextWindow, int64(meter.MaxTokens))
-	f.Check(in.MaxOutputTokens >= 0 && in.MaxOutputTokens <= meter.MaxTokens,
-		"max_output_tokens %d is not within 0 and %d", in.MaxOutputTokens, int64(meter.MaxTokens))
 	return f
 }
 
@@ -208,7 +199,9 @@ func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now 
 	for some := range slices.Chunk(inputs, chunk) {
 		rows := make([]*ent.ModelCreate, len(some))
 		for i, in := range some {
-			rows[i] = newModel(tx, in, now)
+			rows[i] = filled(tx.Model.Create(), in).SetCreatedAt(now).SetUpdatedAt(now).
+				SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).
+				SetNillableCostPer1mOutput(rate(in.Rates, meter.Output))
 		}
 		created, err := tx.Model.CreateBulk(rows...).Save(ctx)
 		if err != nil {
@@ -231,22 +224,6 @@ func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now 
 	return models, entries, nil
 }
 
-func newModel(tx *ent.Client, in ModelInput, now time.Time) *ent.ModelCreate {
-	create := tx.Model.Create().
-		SetProviderID(in.ProviderID).SetModelID(in.ModelID).SetName(in.Name).SetDescription(in.Description).
-		SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).
-		SetNillableCostPer1mOutput(rate(in.Rates, meter.Output)).
-		SetContextWindow(in.ContextWindow).SetMaxOutputTokens(in.MaxOutputTokens).
-		SetSupportsImages(in.SupportsImages).SetSupportsAudio(in.SupportsAudio).
-		SetSupportsTools(in.SupportsTools).SetSupportsStructuredOutput(in.SupportsStructuredOutput).
-		SetCanReason(in.CanReason).SetCanStream(in.CanStream).
-		SetCreatedAt(now).SetUpdatedAt(now)
-	if in.FamilyID != uuid.Nil {
-		create.SetFamilyID(in.FamilyID)
-	}
-	return create
-}
-
 // GetModel returns a model, live or deleted, which deleted_at tells. It returns [ErrNotFound].
 func (r *Registry) GetModel(ctx context.Context, id uuid.UUID) (*ent.Model, error) {
 	m, err := r.client.Model.Get(ctx, id)
@@ -259,7 +236,7 @@ func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Mode
 
 // FindModel returns the live model that the provider calls modelID, or [ErrNotFound].
 func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
-	op := fmt.Sprintf("find model %.*q of provider %s", maxModelID, modelID, providerID)
+	op := fmt.Sprintf("find model %.*q of provider %s", rule.MaxModelID, modelID, providerID)
 	if !fault.Storable(modelID) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}
@@ -272,9 +249,8 @@ func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID 
 // family of another provider; [ErrForeignKey] for an unknown family; or [ErrNotFound].
 func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate) (m *ent.Model, err error) {
 	op := fmt.Sprintf("update model %s", id)
-	valid := ModelInput{ModelID: "valid", Name: "valid"}
-	up.apply(&valid)
-	f := valid.faults()
+	f := judge(draft.Model.UpdateOneID(id), up)
+	f.Check(up.Name == nil || *up.Name != "", "name is empty")
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -283,17 +259,15 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 		if err != nil {
 			return err
 		}
-		in := inputOf(old)
-		up.apply(&in)
 		if up.FamilyID != nil {
+			in := ModelInput{ProviderID: old.ProviderID, FamilyID: *up.FamilyID}
 			if err := checkOwners(ctx, tx, []ModelInput{in}); err != nil {
 				return err
 			}
 		}
 		now := r.now()
-		update := updateModel(old, in).SetUpdatedAt(now)
+		update := filled(old.Update().SetUpdatedAt(now), up)
 		if up.Deprecated != nil {
-			update.SetDeprecated(*up.Deprecated)
 			if *up.Deprecated {
 				update.SetDeprecatedAt(now)
 			} else {
@@ -309,45 +283,6 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 		return nil, err
 	}
 	return m.Unwrap(), nil
-}
-
-func (up ModelUpdate) apply(in *ModelInput) {
-	set(&in.FamilyID, up.FamilyID)
-	set(&in.Name, up.Name)
-	set(&in.Description, up.Description)
-	set(&in.ContextWindow, up.ContextWindow)
-	set(&in.MaxOutputTokens, up.MaxOutputTokens)
-	set(&in.SupportsImages, up.SupportsImages)
-	set(&in.SupportsAudio, up.SupportsAudio)
-	set(&in.SupportsTools, up.SupportsTools)
-	set(&in.SupportsStructuredOutput, up.SupportsStructuredOutput)
-	set(&in.CanReason, up.CanReason)
-	set(&in.CanStream, up.CanStream)
-}
-
-// inputOf returns what would create the model as it is, without its price.
-func inputOf(m *ent.Model) ModelInput {
-	return ModelInput{
-		ProviderID: m.ProviderID, FamilyID: value(m.FamilyID),
-		ModelID: m.ModelID, Name: m.Name, Description: m.Description,
-		ContextWindow: m.ContextWindow, MaxOutputTokens: m.MaxOutputTokens,
-		SupportsImages: m.SupportsImages, SupportsAudio: m.SupportsAudio,
-		SupportsTools: m.SupportsTools, SupportsStructuredOutput: m.SupportsStructuredOutput,
-		CanReason: m.CanReason, CanStream: m.CanStream,
-	}
-}
-
-func updateModel(m *ent.Model, in ModelInput) *ent.ModelUpdateOne {
-	update := m.Update().
-		SetName(in.Name).SetDescription(in.Description).
-		SetContextWindow(in.ContextWindow).SetMaxOutputTokens(in.MaxOutputTokens).
-		SetSupportsImages(in.SupportsImages).SetSupportsAudio(in.SupportsAudio).
-		SetSupportsTools(in.SupportsTools).SetSupportsStructuredOutput(in.SupportsStructuredOutput).
-		SetCanReason(in.CanReason).SetCanStream(in.CanStream)
-	if in.FamilyID == uuid.Nil {
-		return update.ClearFamilyID()
-	}
-	return update.SetFamilyID(in.FamilyID)
 }
 
 // DeprecateModel marks a live model as deprecated from at on; a zero at is now. Lists leave it

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -23,7 +24,7 @@ import (
 // StandardTier is the service tier that every model has a price in.
 const StandardTier = ledger.StandardTier
 
-const maxTier = 64
+const maxTier = rule.MaxWord
 
 // PriceInput describes a price of a model.
 type PriceInput struct {
@@ -56,24 +57,17 @@ func (in PriceInput) withDefaults() PriceInput {
 }
 
 func (in PriceInput) faults(now time.Time) fault.List {
-	var f fault.List
-	if !in.EffectiveFrom.IsZero() {
-		f.Check(!in.EffectiveFrom.Before(utc.Beginning), "effective_from is before 1970")
-		f.Check(!in.EffectiveFrom.After(now), "effective_from is in the future")
-	}
+	f := judge(draft.Price.Create(), in)
+	f.Check(!in.EffectiveFrom.After(now), "effective_from is in the future")
 	checkRates(&f, in.Rates)
 	f.Check(in.Unknown || len(in.Rates) > 0,
 		"rates are empty: give rates, of 0 if the model is free, or set Unknown to remove the price")
 	f.Check(!in.Unknown || len(in.Rates) == 0, "rates are given for a price that is set to Unknown")
-	f.Text("service_tier", in.ServiceTier, 1, maxTier)
-	f.Check(in.MinContextTokens >= 0 && in.MinContextTokens <= meter.MaxTokens,
-		"min_context_tokens %d is not within 0 and %d", in.MinContextTokens, int64(meter.MaxTokens))
-	f.Text("source", in.Source, 0, maxName)
 	return f
 }
 
 // maxRate is the highest price per one million tokens: a dollar a token.
-const maxRate = 1_000_000 * money.Dollar
+const maxRate money.USD = rule.MaxRate
 
 func checkRates(f *fault.List, rates money.Rates) {
 	for _, name := range slices.Sorted(maps.Keys(rates)) {
@@ -95,14 +89,12 @@ func rate(rates money.Rates, name string) *money.USD {
 }
 
 func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate {
-	return tx.Price.Create().SetModelID(modelID).
-		SetServiceTier(in.ServiceTier).SetMinContextTokens(in.MinContextTokens).
+	return filled(tx.Price.Create(), in).SetModelID(modelID).
 		SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).
 		SetNillableCostPer1mOutput(rate(in.Rates, meter.Output)).
 		SetNillableCostPer1mCacheRead(rate(in.Rates, meter.CacheRead)).
 		SetNillableCostPer1mCacheWrite(rate(in.Rates, meter.CacheWrite)).
-		SetNillableCostPer1mReasoning(rate(in.Rates, meter.Reasoning)).
-		SetSource(in.Source)
+		SetNillableCostPer1mReasoning(rate(in.Rates, meter.Reasoning))
 }
 
 // RatesOf returns the rates of a price, USD per one million tokens by meter name. It is empty where no rate is known.

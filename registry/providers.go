@@ -1,14 +1,8 @@
 package registry
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"net/url"
-	"regexp"
-	"strconv"
-	"strings"
-	"time"
 
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
@@ -22,14 +16,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// Lengths of texts, in characters.
-const (
-	maxName        = 128
-	maxURL         = 2048
-	maxDescription = 4096
-)
+const maxName = rule.MaxName
 
 // ProviderInput describes a provider to be created.
 type ProviderInput struct {
@@ -50,43 +40,6 @@ type ProviderUpdate struct {
 	Description *string
 }
 
-var slug = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
-
-func (in ProviderInput) faults() fault.List {
-	var f fault.List
-	f.Text("name", in.Name, 1, maxName)
-	f.Check(in.Name == "" || slug.MatchString(in.Name), "name is not a slug such as openai or z.ai")
-	f.Label("display_name", in.DisplayName, min(1, len(in.Name)), maxName)
-	checkURL(&f, "base_url", in.BaseURL)
-	if err := provider.AuthMethodValidator(in.AuthMethod); err != nil {
-		f.Check(false, "auth_method is not one of bearer, header, query, oauth, aws_sigv4, none")
-	}
-	f.Prose("description", in.Description, maxDescription)
-	return f
-}
-
-// hostname is a name or an IPv4 address; url.Parse has checked an IPv6 address.
-var hostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$`)
-
-// checkURL notes a fault unless value is empty or an absolute http(s) URL of an API: a host, perhaps a
-// port and a path, and nothing that could carry a credential.
-func checkURL(f *fault.List, field, value string) {
-	if value == "" {
-		return
-	}
-	f.Text(field, value, 0, maxURL)
-	u, err := url.Parse(value)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || strings.ContainsRune(value, ' ') {
-		f.Check(false, "%s is not an absolute http or https URL", field)
-		return
-	}
-	port, err := strconv.Atoi(cmp.Or(u.Port(), "443"))
-	f.Check(err == nil && port >= 1 && port <= 65535, "%s has a bad port", field)
-	f.Check(hostname.MatchString(u.Hostname()) || strings.Contains(u.Hostname(), ":"), "%s has no host", field)
-	f.Check(u.User == nil, "%s has credentials in it", field)
-	f.Check(u.RawQuery == "" && !u.ForceQuery && u.Fragment == "", "%s has a query or a fragment", field)
-}
-
 func (in ProviderInput) withDefaults() ProviderInput {
 	if in.DisplayName == "" {
 		in.DisplayName = in.Name
@@ -101,13 +54,13 @@ func (in ProviderInput) withDefaults() ProviderInput {
 // provider has the name.
 func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent.Provider, err error) {
 	in = in.withDefaults()
-	f := in.faults()
+	f := judge(draft.Provider.Create(), in)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create provider", err)
 	}
 	err = r.writeAlone(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
 		now := r.now()
-		if p, err = newProvider(tx, in, now).Save(ctx); err != nil {
+		if p, err = filled(tx.Provider.Create().SetCreatedAt(now).SetUpdatedAt(now), in).Save(ctx); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, auditProvider(ActionCreate, nil, p))
@@ -116,13 +69,6 @@ func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent
 		return nil, err
 	}
 	return p.Unwrap(), nil
-}
-
-func newProvider(tx *ent.Client, in ProviderInput, now time.Time) *ent.ProviderCreate {
-	return tx.Provider.Create().
-		SetName(in.Name).SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).
-		SetAuthMethod(in.AuthMethod).SetDescription(in.Description).
-		SetCreatedAt(now).SetUpdatedAt(now)
 }
 
 // GetProvider returns a provider, live or deleted, which deleted_at tells. It returns [ErrNotFound].
@@ -184,13 +130,8 @@ func (r *Registry) ListProviders(ctx context.Context, filter ProviderFilter) ([]
 // [ErrNotFound], or [ErrConflict] when another live provider has the new name.
 func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up ProviderUpdate) (p *ent.Provider, err error) {
 	op := fmt.Sprintf("update provider %s", id)
-	in := ProviderInput{Name: "valid", DisplayName: "valid"}.withDefaults()
-	set(&in.Name, up.Name)
-	set(&in.DisplayName, up.DisplayName)
-	set(&in.BaseURL, up.BaseURL)
-	set(&in.AuthMethod, up.AuthMethod)
-	set(&in.Description, up.Description)
-	f := in.faults()
+	f := judge(draft.Provider.UpdateOneID(id), up)
+	f.Check(up.DisplayName == nil || *up.DisplayName != "", "display_name is empty")
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -200,11 +141,7 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 			return err
 		}
 		now := r.now()
-		p, err = old.Update().
-			SetNillableName(up.Name).SetNillableDisplayName(up.DisplayName).SetNillableBaseURL(up.BaseURL).
-			SetNillableAuthMethod(up.AuthMethod).SetNillableDescription(up.Description).
-			SetUpdatedAt(now).Save(ctx)
-		if err != nil {
+		if p, err = filled(old.Update().SetUpdatedAt(now), up).Save(ctx); err != nil {
 			return taken(err, "another provider is called %q", value(up.Name))
 		}
 		return r.audit(ctx, tx, now, auditProvider(ActionUpdate, old, p))
@@ -213,13 +150,6 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 		return nil, err
 	}
 	return p.Unwrap(), nil
-}
-
-// set overwrites a field by an update that is not nil.
-func set[T any](field, update *T) {
-	if update != nil {
-		*field = *update
-	}
 }
 
 // DeleteProvider deletes a live provider with its models and keys: they are gone from lists

@@ -33,8 +33,7 @@ type QuotaGroupUpdate struct {
 // beside those of the keys themselves. It returns [ErrInvalidData], [ErrForeignKey] for an unknown provider, or [ErrConflict].
 func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (group *ent.QuotaGroup, err error) {
 	op := "create quota group"
-	f := in.Limits.faults()
-	f.Text("name", in.Name, 1, maxName)
+	f := judge(draft.QuotaGroup.Create(), in)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -44,9 +43,8 @@ func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (gr
 			return err
 		}
 		now := r.now()
-		create := tx.QuotaGroup.Create().SetProviderID(in.ProviderID).SetName(in.Name).SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
-		in.Limits.set(create.Mutation())
-		if group, err = create.Save(ctx); err != nil {
+		create := tx.QuotaGroup.Create().SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+		if group, err = filled(create, in).Save(ctx); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, auditGroup(ActionCreate, nil, group))
@@ -103,11 +101,8 @@ func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter)
 		},
 		place: func(g *ent.QuotaGroup) []any { return []any{g.Name, g.ID} },
 		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.QuotaGroup, error) {
-			which := []predicate.QuotaGroup{groupIsShown}
-			if filter.ProviderID != uuid.Nil {
-				which = append(which, quotagroup.ProviderID(filter.ProviderID))
-			}
-			query := c.QuotaGroup.Query().Where(which...)
+			query := c.QuotaGroup.Query().Where(groupIsShown).
+				Where(matching[predicate.QuotaGroup]("QuotaGroup", filter)...)
 			query.Modify(page)
 			return query.All(ctx)
 		},
@@ -118,10 +113,7 @@ func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter)
 // one of the provider has, or [ErrNotFound].
 func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaGroupUpdate) (group *ent.QuotaGroup, err error) {
 	op := fmt.Sprintf("update quota group %s", id)
-	f := value(up.Limits).faults()
-	if up.Name != nil {
-		f.Text("name", *up.Name, 1, maxName)
-	}
+	f := judge(draft.QuotaGroup.UpdateOneID(id), up)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -131,11 +123,7 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 			return err
 		}
 		now := r.now()
-		update := old.Update().SetNillableName(up.Name).SetUpdatedAt(now)
-		if l := up.Limits; l != nil {
-			l.set(update.Mutation())
-		}
-		if group, err = update.Save(ctx); err != nil {
+		if group, err = filled(old.Update().SetUpdatedAt(now), up).Save(ctx); err != nil {
 			return taken(err, "another quota group of the provider is called %q", value(up.Name))
 		}
 		return r.audit(ctx, tx, now, auditGroup(ActionUpdate, old, group))

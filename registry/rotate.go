@@ -62,10 +62,10 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 		if err := r.audit(ctx, tx, now, auditKey(ActionRotate, old, expiring)); err != nil {
 			return err
 		}
-		if key, err = r.createKey(ctx, tx, KeyInput{
-			ProviderID: old.ProviderID, APIKey: in.APIKey, Label: old.Label, Limits: limitsOf(old), QuotaGroupID: value(old.QuotaGroupID),
-			Priority: old.Priority, Weight: old.Weight, AllowedModels: old.AllowedModels, DeniedModels: old.DeniedModels,
-		}, now); err != nil {
+		next := KeyInput{APIKey: in.APIKey}
+		copyFields(&next, old)
+		copyFields(&next.Limits, old)
+		if key, err = r.createKey(ctx, tx, next, now); err != nil {
 			return taken(err, "the provider has the new key already")
 		}
 		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
@@ -28,21 +27,6 @@ type SDKInput struct {
 	CodeHash          string                       // SHA-256 of the code in lower-case hex; empty: not known
 }
 
-const badCompilationStatus = "compilation_status is not one of pending, success, failed"
-
-var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
-func (in SDKInput) faults() fault.List {
-	var f fault.List
-	f.Text("version", in.Version, 1, maxName)
-	f.Text("sdk_path", in.SDKPath, 0, maxURL)
-	f.Check(sdkversion.CompilationStatusValidator(in.CompilationStatus) == nil, badCompilationStatus)
-	f.Time("generated_at", in.GeneratedAt)
-	f.Prose("test_results", in.TestResults, maxData)
-	f.Check(in.CodeHash == "" || sha256Hex.MatchString(in.CodeHash), "code_hash is not a SHA-256 in lower-case hex")
-	return f
-}
-
 // CreateSDKVersion creates an SDK version. It returns [ErrInvalidData], [ErrForeignKey] for an
 // unknown provider, or [ErrConflict] when the provider has the version.
 func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.SDKVersion, err error) {
@@ -53,7 +37,7 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 	if in.CompilationStatus == "" {
 		in.CompilationStatus = sdkversion.DefaultCompilationStatus
 	}
-	f := in.faults()
+	f := judge(draft.SDKVersion.Create(), in)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, "create SDK version", err)
 	}
@@ -61,10 +45,7 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}
-		sdk, err = tx.SDKVersion.Create().
-			SetProviderID(in.ProviderID).SetVersion(in.Version).SetSdkPath(in.SDKPath).
-			SetGeneratedAt(in.GeneratedAt).SetCompilationStatus(in.CompilationStatus).
-			SetTestResults(in.TestResults).SetCodeHash(in.CodeHash).Save(ctx)
+		sdk, err = filled(tx.SDKVersion.Create(), in).Save(ctx)
 		return err
 	})
 	if err != nil {
@@ -85,19 +66,12 @@ type SDKUpdate struct {
 // returns it. It returns [ErrInvalidData] or [ErrNotFound].
 func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKUpdate) (sdk *ent.SDKVersion, err error) {
 	op := fmt.Sprintf("update SDK version %s", id)
-	in := SDKInput{Version: "valid", GeneratedAt: utc.Beginning, CompilationStatus: sdkversion.DefaultCompilationStatus}
-	set(&in.SDKPath, up.SDKPath)
-	set(&in.CompilationStatus, up.CompilationStatus)
-	set(&in.TestResults, up.TestResults)
-	set(&in.CodeHash, up.CodeHash)
-	f := in.faults()
+	f := judge(draft.SDKVersion.UpdateOneID(id), up)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	err = r.write(ctx, op, func(tx *ent.Client) error {
-		sdk, err = tx.SDKVersion.UpdateOneID(id).Where(sdkIsShown).
-			SetNillableSdkPath(up.SDKPath).SetNillableCompilationStatus(up.CompilationStatus).
-			SetNillableTestResults(up.TestResults).SetNillableCodeHash(up.CodeHash).Save(ctx)
+		sdk, err = filled(tx.SDKVersion.UpdateOneID(id).Where(sdkIsShown), up).Save(ctx)
 		return err
 	})
 	if err != nil {
@@ -152,13 +126,8 @@ func (fl SDKFilter) Next(last *ent.SDKVersion) (SDKFilter, int) {
 // It returns [ErrInvalidData], or [ErrNotFound] for an After that was deleted.
 func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKFilter) ([]*ent.SDKVersion, error) {
 	var f fault.List
-	which := []predicate.SDKVersion{sdkIsShown}
-	if filter.ProviderID != uuid.Nil {
-		which = append(which, sdkversion.ProviderID(filter.ProviderID))
-	}
-	if status := filter.CompilationStatus; status != "" {
-		f.Check(sdkversion.CompilationStatusValidator(status) == nil, badCompilationStatus)
-		which = append(which, sdkversion.CompilationStatusEQ(status))
+	if filter.CompilationStatus != "" {
+		f = faultsOf(draft.SDKVersion.Create().SetCompilationStatus(filter.CompilationStatus).Mutation())
 	}
 	return listing[*ent.SDKVersion, uuid.UUID]{
 		order: newestFirst(sdkversion.FieldGeneratedAt, sdkversion.FieldID),
@@ -167,7 +136,8 @@ func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKFilter) ([]*en
 		},
 		place: func(s *ent.SDKVersion) []any { return []any{s.GeneratedAt, s.ID} },
 		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.SDKVersion, error) {
-			query := c.SDKVersion.Query().Where(which...)
+			query := c.SDKVersion.Query().Where(sdkIsShown).
+				Where(matching[predicate.SDKVersion]("SDKVersion", filter)...)
 			query.Modify(page)
 			return query.All(ctx)
 		},

@@ -12,16 +12,12 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
-)
-
-const (
-	maxSettingKey   = 256
-	maxSettingValue = 1 << 20
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // GetSetting returns the value of a setting, or [ErrNotFound].
 func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
-	op := fmt.Sprintf("get setting %.*q", maxSettingKey, key)
+	op := fmt.Sprintf("get setting %.*q", rule.MaxKey, key)
 	if !fault.Storable(key) {
 		return "", translate(ctx, op, ErrNotFound)
 	}
@@ -36,9 +32,8 @@ func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 // secret that is put here stays in there. It returns [ErrInvalidData] unless the key has 1 to 256
 // characters and the value at most 1,048,576.
 func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
-	var f fault.List
-	f.Text("key", key, 1, maxSettingKey)
-	f.Prose("value", value, maxSettingValue)
+	f := faultsOf(draft.Setting.Create().SetValue(value).Mutation())
+	f.Text("key", key, 1, rule.MaxKey)
 	if err := f.Err(); err != nil {
 		return translate(ctx, "set setting", err)
 	}
@@ -80,7 +75,7 @@ func lockedSetting(ctx context.Context, tx *ent.Client, key string) (*ent.Settin
 
 // DeleteSetting removes a setting for good, or returns [ErrNotFound]. The audit trail keeps its value.
 func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
-	op := fmt.Sprintf("delete setting %.*q", maxSettingKey, key)
+	op := fmt.Sprintf("delete setting %.*q", rule.MaxKey, key)
 	if !fault.Storable(key) {
 		return translate(ctx, op, ErrNotFound)
 	}
@@ -112,7 +107,7 @@ func (fl SettingFilter) Next(last *ent.Setting) (SettingFilter, int) {
 // After names is still there does not matter. It returns [ErrInvalidData] for a limit that is out of range.
 func (r *Registry) ListSettings(ctx context.Context, filter SettingFilter) ([]*ent.Setting, error) {
 	var f fault.List
-	f.Text("after", filter.After, 0, maxSettingKey)
+	f.Text("after", filter.After, 0, rule.MaxKey)
 	return listing[*ent.Setting, string]{
 		order: ascending(setting.FieldID),
 		get: func(_ context.Context, _ *ent.Client, key string) (*ent.Setting, error) {

@@ -43,9 +43,6 @@ func (f *List) Label(field, value string, least, most int) {
 	f.Field(field, rule.Label(least, most)(value))
 }
 
-// Prose notes a fault unless value can be a text for people: see [rule.Prose].
-func (f *List) Prose(field, value string, most int) { f.Field(field, rule.Prose(most)(value)) }
-
 // Time notes a fault unless t can be stored.
 func (f *List) Time(field string, t time.Time) {
 	f.Check(!t.Before(utc.Beginning) && !t.After(utc.End), "%s is not within 1970 and 9999", field)

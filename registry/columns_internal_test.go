@@ -1,0 +1,233 @@
+package registry
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+)
+
+// why is the reason for which a struct has no field for columns.
+type why map[string]string
+
+const (
+	own      = "the registry sets it by itself"
+	fixed    = "it never changes"
+	pricing  = "UpdateModelPricing changes it"
+	counted  = "requests are counted in it"
+	judged   = "the pool sets it as requests end"
+	keyed    = "it is made of the API key"
+	unlisted = "nobody has asked for lists by it"
+	result   = "UpdateDiscoveryResult sets it"
+)
+
+var (
+	rowsOwn = why{"id created_at updated_at": own}
+	hidden  = why{"deleted_at": "Delete and Undelete set it"}
+	keysOwn = why{
+		"usage_count token_count extra_requests extra_tokens last_used_at": counted,
+		"degraded degraded_until degraded_reason degraded_by degraded_at":  judged,
+		"failures counted_class counted_at failure_class":                  judged,
+		"failed_at succeeded_at pass":                                      judged,
+		"key_hash key_prefix sealed data_key_id":                           keyed,
+		"expires_at":                                                       "RotateAPIKey sets it",
+	}
+	quotasOwn = why{
+		"minute requests_this_minute tokens_this_minute":             counted,
+		"requests_today tokens_today cost_today last_reset observed": counted,
+	}
+	limits = why{
+		"requests_per_minute tokens_per_minute requests_per_day tokens_per_day": unlisted,
+		"concurrency cost_per_day": unlisted,
+	}
+	incidents = why{"cooling_until cooling_reason incidents": judged}
+)
+
+// TestColumns names what is missing when an entity has got a column: each is in every struct that shows the entity, or
+// here, with the reason.
+func TestColumns(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		row     ent.Mutation
+		shown   any
+		without []why
+	}{
+		{draft.Provider.Create().Mutation(), ProviderInput{}, []why{rowsOwn, hidden, incidents}},
+		{draft.Provider.Update().Mutation(), ProviderUpdate{}, []why{rowsOwn, hidden, incidents}},
+		{draft.ModelFamily.Create().Mutation(), FamilyInput{}, []why{rowsOwn}},
+		{draft.ModelFamily.Update().Mutation(), FamilyUpdate{}, []why{rowsOwn, {"provider_id": fixed}}},
+		{draft.ModelFamily.Create().Mutation(), FamilyFilter{}, []why{rowsOwn, {"name description": unlisted}}},
+		{draft.Model.Create().Mutation(), ModelInput{}, []why{rowsOwn, hidden, {
+			"cost_per_1m_input cost_per_1m_output": "Rates has it",
+			"deprecated deprecated_at":             "DeprecateModel sets it",
+		}}},
+		{draft.Model.Update().Mutation(), ModelUpdate{}, []why{rowsOwn, hidden, {
+			"provider_id model_id": fixed, "cost_per_1m_input cost_per_1m_output": pricing,
+			"deprecated_at": "Deprecated sets it",
+		}}},
+		{draft.Model.Create().Mutation(), ModelFilter{}, []why{rowsOwn, hidden, {
+			"model_id name":                        "Search has it",
+			"cost_per_1m_input cost_per_1m_output": "MaxInputCost and MaxOutputCost have it",
+			"context_window":                       "MinContextWindow has it", "deprecated": "WithDeprecated has it",
+			"description max_output_tokens deprecated_at": unlisted,
+		}}},
+		{draft.Price.Create().Mutation(), PriceInput{}, []why{{
+			"id recorded_at superseded_at effective_to": own, "model_id": "UpdateModelPricing is told it",
+			"cost_per_1m_input cost_per_1m_output cost_per_1m_cache_read cost_per_1m_cache_write": "Rates has it",
+			"cost_per_1m_reasoning": "Rates has it",
+		}}},
+		{draft.APIKey.Create().Mutation(), KeyInput{}, []why{
+			rowsOwn, hidden, keysOwn, quotasOwn, {"disabled": "UpdateAPIKey sets it"},
+		}},
+		{draft.APIKey.Update().Mutation(), KeyUpdate{}, []why{
+			rowsOwn, hidden, keysOwn, quotasOwn, {"provider_id": fixed},
+		}},
+		{draft.QuotaGroup.Create().Mutation(), QuotaGroupInput{}, []why{rowsOwn, quotasOwn}},
+		{draft.QuotaGroup.Update().Mutation(), QuotaGroupUpdate{}, []why{rowsOwn, quotasOwn, {"provider_id": fixed}}},
+		{draft.QuotaGroup.Create().Mutation(), QuotaGroupFilter{}, []why{
+			rowsOwn, quotasOwn, limits, {"name": unlisted},
+		}},
+		{draft.SDKVersion.Create().Mutation(), SDKInput{}, []why{{"id": own}}},
+		{draft.SDKVersion.Update().Mutation(), SDKUpdate{}, []why{{
+			"id": own, "provider_id version generated_at": fixed,
+		}}},
+		{draft.SDKVersion.Create().Mutation(), SDKFilter{}, []why{{
+			"id version sdk_path generated_at test_results code_hash": unlisted,
+		}}},
+		{draft.DiscoveryLog.Create().Mutation(), DiscoveryInput{}, []why{{
+			"id started_at": own, "status attempt_count discovered_data error_message completed_at": result,
+		}}},
+		{draft.DiscoveryLog.Create().Mutation(), DiscoveryFilter{}, []why{{
+			"id attempt_count discovered_data error_message":     unlisted,
+			"source llm_model cache_hit started_at completed_at": unlisted,
+		}}},
+		{draft.AuditEntry.Create().Mutation(), AuditFilter{}, []why{{
+			"at": "Start and End have it", "id before after automatic": unlisted,
+		}}},
+	} {
+		of := reflect.TypeOf(c.shown)
+		t.Run(of.Name(), func(t *testing.T) {
+			t.Parallel()
+			without := map[string]string{}
+			for _, reasons := range c.without {
+				for names, reason := range reasons {
+					for _, name := range strings.Fields(names) {
+						without[name] = reason
+					}
+				}
+			}
+			has := fieldsOf(of)
+			for _, column := range entities[c.row.Type()].columns {
+				name := strings.ReplaceAll(column.Name, "_", "")
+				if without[column.Name] == "" {
+					require.Contains(t, has, name, "%s.%s: add a field for it to %s, or say here why there is none",
+						c.row.Type(), column.Name, of.Name())
+				}
+				if of.Name() != "AuditFilter" || name != "after" { // the column, and the place in a list
+					require.False(t, without[column.Name] != "" && slices.Contains(has, name),
+						"%s has a field for %s: it is no exception any more", of.Name(), column.Name)
+				}
+				delete(without, column.Name)
+			}
+			require.Empty(t, slices.Sorted(maps.Keys(without)), "exceptions that are no columns")
+			if !strings.HasSuffix(of.Name(), "Filter") {
+				requireFilled(t, c.row, c.shown)
+			}
+		})
+	}
+}
+
+// fieldsOf returns the fields of a struct, and those of its limits, as [entity] names them.
+func fieldsOf(of reflect.Type) (names []string) {
+	for i := range of.NumField() {
+		f := of.Field(i)
+		if f.Type == reflect.TypeFor[Limits]() || f.Type == reflect.TypeFor[*Limits]() {
+			names = append(names, fieldsOf(reflect.TypeFor[Limits]())...)
+		}
+		names = append(names, strings.ToLower(f.Name))
+	}
+	return names
+}
+
+// requireFilled requires that every field for a column reaches it.
+func requireFilled(t *testing.T, m ent.Mutation, in any) {
+	t.Helper()
+	full := reflect.New(reflect.TypeOf(in)).Elem()
+	say(full)
+	fill(m, full.Interface())
+	has := fieldsOf(full.Type())
+	for _, column := range entities[m.Type()].columns {
+		if _, set := m.Field(column.Name); slices.Contains(has, strings.ReplaceAll(column.Name, "_", "")) {
+			require.True(t, set, column.Name)
+		}
+	}
+}
+
+// say puts something into every field of a struct.
+func say(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		say(v.Elem())
+	case reflect.Struct:
+		if _, ok := v.Interface().(time.Time); ok {
+			v.Set(reflect.ValueOf(time.Unix(1, 0)))
+			return
+		}
+		for i := range v.NumField() {
+			say(v.Field(i))
+		}
+	case reflect.Array:
+		say(v.Index(0))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Uint8:
+		v.SetUint(1)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(1)
+	}
+}
+
+func TestFaultsOf(t *testing.T) {
+	t.Parallel()
+	f := faultsOf(draft.Provider.Create().SetName("Open AI").SetBaseURL("ftp://x").SetAuthMethod("magic").
+		SetDescription("\x00").SetDeletedAt(time.Unix(-1, 0)).Mutation())
+	require.Equal(t, []string{
+		"name is not a slug such as openai or z.ai",
+		"base_url is not an absolute http or https URL",
+		"auth_method is not one of bearer, header, query, oauth, aws_sigv4, none",
+		"description has a NUL character, which PostgreSQL cannot store",
+		"deleted_at is not within 1970 and 9999",
+	}, []string(f))
+	require.Empty(t, faultsOf(draft.Provider.Create().SetName("openai").Mutation()))
+	require.Empty(t, faultsOf(draft.Provider.Update().Mutation()), "what is not set is not judged")
+	require.Equal(t, []string{"cost_per_day is not within 0 and 9000000000000000000"},
+		[]string(faultsOf(draft.APIKey.Update().SetCostPerDay(-1).Mutation())))
+}
+
+func TestCopyFields(t *testing.T) {
+	t.Parallel()
+	no, window, name := false, int64(0), "new"
+	in := ModelInput{ModelID: "a", Name: "old", SupportsImages: true, ContextWindow: 8}
+	copyFields(&in, ModelUpdate{Name: &name, SupportsImages: &no, ContextWindow: &window})
+	require.Equal(t, ModelInput{ModelID: "a", Name: "new"}, in, "what is pointed to counts, zero too")
+	copyFields(&in, ModelInput{CanReason: true})
+	require.Equal(t, ModelInput{ModelID: "a", Name: "new", CanReason: true}, in, "zero says nothing")
+	var up ModelUpdate
+	copyFields(&up, in)
+	require.Equal(t, "new", *up.Name)
+	require.True(t, *up.CanReason)
+	require.Nil(t, up.SupportsImages)
+	*up.Name = "other"
+	require.Equal(t, "new", in.Name, "a copy")
+}
