@@ -89,7 +89,7 @@ func (fl AuditFilter) Next(last *ent.AuditEntry) (AuditFilter, int) {
 
 func (fl AuditFilter) faults() fault.List {
 	var f fault.List
-	f.Text("actor", fl.Actor, 0, maxName)
+	f.Text("actor", fl.Actor, 0, rule.MaxName)
 	f.Text("action", fl.Action, 0, rule.MaxWord)
 	f.Text("entity", fl.Entity, 0, rule.MaxWord)
 	f.Text("entity_id", fl.EntityID, 0, rule.MaxKey)
@@ -160,7 +160,7 @@ func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, ent
 		return nil
 	}
 	var f fault.List
-	f.Text("actor", r.actor, 0, maxName)
+	f.Text("actor", r.actor, 0, rule.MaxName)
 	if err := f.Err(); err != nil {
 		return err
 	}

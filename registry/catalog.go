@@ -18,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // Progress is told how many of how many models are done. It is called from the goroutine that
@@ -98,7 +99,7 @@ const maxFaults = 20
 
 func snapshotFaults(s catalog.Snapshot) fault.List {
 	var f fault.List
-	f.Text("source", s.Source, 1, maxName)
+	f.Text("source", s.Source, 1, rule.MaxName)
 	names := map[string]bool{}
 	for _, p := range s.Providers {
 		f.In(fmt.Sprintf("provider %.40q: ", p.Name), judge(draft.Provider.Create(), providerInput(p)))

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -79,37 +78,6 @@ func classifyWithin(most time.Duration) Classifier {
 		d := upstream.Diagnose(upstream.Answer{Status: f.Status, Header: f.Header, Body: f.Body, Err: f.Err}, now)
 		until := utc.Min(d.Until, now.Add(most)) // zero stays zero
 		return Diagnosis{Class: FailureClass(d.Class), Until: until, Reason: d.Reason}
-	}
-}
-
-// maxRetryAfter is the default of WithMaxRetryAfter, and longestRetryAfter what it takes at the most.
-const (
-	maxRetryAfter     = utc.Day
-	longestRetryAfter = 365 * utc.Day
-)
-
-// WithMaxRetryAfter sets for how long at the most a provider's answer takes a key out of use, whatever its Retry-After
-// and other headers and its body say: a second to 365 days. It does not bound what a [Classifier] of yours returns.
-// Defaults to a day.
-func WithMaxRetryAfter(most time.Duration) Option {
-	return func(c *config) error {
-		if most < time.Second || most > longestRetryAfter {
-			return fmt.Errorf("WithMaxRetryAfter: %s is not within 1s and %s", most, longestRetryAfter)
-		}
-		c.mostRetryAfter = most
-		return nil
-	}
-}
-
-// WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does
-// not know. What it returns is refused with [ErrInvalidData] unless the class is one of the six.
-func WithClassifier(classify Classifier) Option {
-	return func(c *config) error {
-		if classify == nil {
-			return fmt.Errorf("WithClassifier: the classifier is nil")
-		}
-		c.classify = classify
-		return nil
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // FamilyInput describes a family of models to be created.
@@ -69,7 +70,7 @@ func (r *Registry) GetFamily(ctx context.Context, id uuid.UUID) (*ent.ModelFamil
 
 // FindFamily returns the family of that name of a live provider, or [ErrNotFound].
 func (r *Registry) FindFamily(ctx context.Context, providerID uuid.UUID, name string) (*ent.ModelFamily, error) {
-	op := fmt.Sprintf("find family %.*q of provider %s", maxName, name, providerID)
+	op := fmt.Sprintf("find family %.*q of provider %s", rule.MaxName, name, providerID)
 	if !fault.Storable(name) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}

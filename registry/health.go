@@ -113,7 +113,7 @@ func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[u
 		return nil, err
 	}
 	for _, key := range keys {
-		text, err := r.unseal(ctx, r.fresh, key)
+		text, err := r.vault.unseal(ctx, r.fresh, key)
 		clear(text)
 		switch {
 		case errors.Is(err, ErrCorrupt):

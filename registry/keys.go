@@ -149,7 +149,7 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 		}
 	}
 	if !in.Keyless {
-		s, err := r.sealKey(ctx, tx, &ent.APIKey{ID: id, ProviderID: in.ProviderID, KeyHash: hash}, in.APIKey)
+		s, err := r.vault.sealKey(ctx, tx, &ent.APIKey{ID: id, ProviderID: in.ProviderID, KeyHash: hash}, in.APIKey)
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +191,7 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 			if !NewSecret(*up.APIKey).is(old) {
 				return fmt.Errorf("%w: it is another API key: RotateAPIKey replaces one", ErrInvalidData)
 			}
-			s, err := r.sealKey(ctx, tx, old, *up.APIKey)
+			s, err := r.vault.sealKey(ctx, tx, old, *up.APIKey)
 			if err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -135,7 +136,7 @@ func (l *Lease) registry() *Registry {
 func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, error) {
 	const op = "acquire key"
 	f := in.faults(r.inTx)
-	f.Text("actor", r.actor, 0, maxName)
+	f.Text("actor", r.actor, 0, rule.MaxName)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
@@ -314,7 +315,7 @@ func (l *Lease) end(ctx context.Context, op string, e commit.End, in UsageInput,
 
 // lastCall is what ends the lease, or what is wrong with it beside what is known.
 func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List) (commit.Call, fault.List) {
-	f.Text("actor", r.actor, 0, maxName)
+	f.Text("actor", r.actor, 0, rule.MaxName)
 	e.Lease, e.Key, e.Provider, e.Acquired, e.Repeated = l.ID, l.KeyID, l.ProviderID, l.AcquiredAt, l.unsure.Load()
 	l.mu.Lock()
 	e.Said = l.said

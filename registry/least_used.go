@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
@@ -22,13 +21,6 @@ import (
 // Here and in packages commit and ledger is SQL that is written by hand. Ent builds a statement anew for each call, which
 // was measurably in the way of the choice of a key, and of what a batch of usage and leases reads and writes.
 
-// hot is what leastUsedKey needs.
-type hot struct {
-	// blank is a row that Ent made, never changed, without its values. Copies of it are tied to the client as Ent's rows
-	// are, so that a caller can walk on from them, and hold nothing of another key.
-	blank atomic.Pointer[ent.APIKey]
-}
-
 // leastUsedKeySQL reads the index (provider_id, usage_count, last_used_at, id) in its order and
 // stops at the first usable key.
 var leastUsedKeySQL = "SELECT " + strings.Join(apikey.Columns, ", ") +
@@ -38,14 +30,15 @@ var leastUsedKeySQL = "SELECT " + strings.Join(apikey.Columns, ", ") +
 
 // leastUsedKey returns the key that GetLeastUsedKey is to return, or Ent's NotFoundError.
 func (r *Registry) leastUsedKey(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
-	if r.hot == nil || r.hot.blank.Load() == nil {
+	if r.blank == nil || r.blank.Load() == nil {
 		key, err := leastUsed(r.fresh, providerID, now).First(ctx)
-		if err == nil && r.hot != nil {
-			r.hot.blank.Store(blankOf(key))
+		if err == nil && r.blank != nil {
+			r.blank.Store(blankOf(key))
 		}
 		return key, err
 	}
-	return r.hot.leastUsedKey(ctx, r.fresh, providerID, now)
+	key := *r.blank.Load()
+	return readLeastUsed(ctx, r.fresh, &key, providerID, now)
 }
 
 // blankOf returns a copy of a row with the zero value in every column.
@@ -76,7 +69,10 @@ func inOrderOfUse() []apikey.OrderOption {
 	}
 }
 
-func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID uuid.UUID, now time.Time) (_ *ent.APIKey, err error) {
+// readLeastUsed reads the key into a blank one.
+func readLeastUsed(
+	ctx context.Context, client *ent.Client, key *ent.APIKey, providerID uuid.UUID, now time.Time,
+) (_ *ent.APIKey, err error) {
 	rows, err := client.QueryContext(ctx, leastUsedKeySQL, providerID, now)
 	if err != nil {
 		return nil, err
@@ -85,11 +81,7 @@ func (h *hot) leastUsedKey(ctx context.Context, client *ent.Client, providerID u
 	if !rows.Next() {
 		return nil, errors.Join(rows.Err(), new(ent.NotFoundError))
 	}
-	key := *h.blank.Load()
-	if err := rows.Scan(cellsOf(&key)...); err != nil {
-		return nil, err
-	}
-	return &key, nil
+	return key, rows.Scan(cellsOf(key)...)
 }
 
 // cellsOf returns what the columns of a key are scanned into, in the order of apikey.Columns: Ent gives the fields the

@@ -38,7 +38,8 @@ func TestLeastUsedKey(t *testing.T) {
 				require.NoError(t, err)
 			}
 			for _, want := range []*ent.APIKey{full, bare} {
-				got, err := reg.hot.leastUsedKey(t.Context(), reg.fresh, want.ProviderID, now)
+				blank := *reg.blank.Load()
+				got, err := readLeastUsed(t.Context(), reg.fresh, &blank, want.ProviderID, now)
 				require.NoError(t, err)
 				requireSameFields(t, want, got)
 			}
@@ -46,7 +47,7 @@ func TestLeastUsedKey(t *testing.T) {
 				require.Contains(t, []string{"DeletedAt", "Disabled", "Edges"}, field, "a row with its default here tests nothing")
 			}
 			requireNullIsZero(t, reg, full)
-			provider, err := reg.hot.blank.Load().QueryProvider().Only(t.Context())
+			provider, err := reg.blank.Load().QueryProvider().Only(t.Context())
 			require.True(t, ent.IsNotFound(err), "%v %v", provider, err)
 		})
 	}

@@ -20,6 +20,10 @@ const (
 	MaxLimit     = 1000
 )
 
+// chunk is how many rows one INSERT carries, and how many values one IN list: 32,766
+// parameters are the most that SQLite takes, and a model has some twenty.
+const chunk = 500
+
 // Page is the part of a list to be returned.
 type Page struct {
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit

@@ -22,10 +22,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// chunk is how many rows one INSERT carries, and how many values one IN list: 32,766
-// parameters are the most that SQLite takes, and a model has some twenty.
-const chunk = 500
-
 // ModelInput describes a model to be created.
 type ModelInput struct {
 	ProviderID  uuid.UUID // a live provider
@@ -73,8 +69,8 @@ type ModelUpdate struct {
 func (in ModelInput) withDefaults() ModelInput {
 	if in.Name == "" {
 		in.Name = in.ModelID
-		if len([]rune(in.Name)) > maxName {
-			in.Name = string([]rune(in.Name)[:maxName])
+		if len([]rune(in.Name)) > rule.MaxName {
+			in.Name = string([]rune(in.Name)[:rule.MaxName])
 		}
 	}
 	return in
@@ -83,7 +79,7 @@ func (in ModelInput) withDefaults() ModelInput {
 func (in ModelInput) faults() fault.List {
 	f := judge(draft.Model.Create(), in)
 	checkRates(&f, in.Rates)
-	f.Text("price source", in.PriceSource, 0, maxName)
+	f.Text("price source", in.PriceSource, 0, rule.MaxName)
 	return f
 }
 

@@ -3,11 +3,13 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // Option changes how [Open] opens a registry.
@@ -166,3 +168,63 @@ const (
 	// LeastUsed.
 	MostHeadroom = KeyStrategy(pool.MostHeadroom)
 )
+
+// WithKeyring keeps API keys, sealed, so that [Registry.RevealAPIKey] can give them back: by AES-256-GCM, with a data
+// key that the keyring has wrapped, and bound to their row. Without it only hashes and prefixes are kept.
+//
+// The first Open of a database with a keyring decides: from then on keys are added to it only with one, and [Open] returns
+// [ErrKeyring] if the keyring is not that of the database. All processes need the same one. What is sealed is safe from
+// who has the file, or a backup, and not the keyring; not from who can read the memory of a process, or has both.
+func WithKeyring(ring Keyring) Option {
+	return func(c *config) error {
+		if ring == nil {
+			return errors.New("WithKeyring: the keyring is nil")
+		}
+		c.keyring = ring
+		return nil
+	}
+}
+
+// ResolveSecret is for API keys that are kept elsewhere, in a vault, say, or a file: [Registry.RevealAPIKey] calls resolve
+// for those that are not sealed in the database. It is called with the row, of which id, provider_id, key_hash and label
+// tell which key is meant, and must be safe for concurrent use.
+func ResolveSecret(resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)) Option {
+	return func(c *config) error {
+		if resolve == nil {
+			return errors.New("ResolveSecret: the function is nil")
+		}
+		c.resolve = resolve
+		return nil
+	}
+}
+
+// maxRetryAfter is the default of WithMaxRetryAfter, and longestRetryAfter what it takes at the most.
+const (
+	maxRetryAfter     = utc.Day
+	longestRetryAfter = 365 * utc.Day
+)
+
+// WithMaxRetryAfter sets for how long at the most a provider's answer takes a key out of use, whatever its Retry-After
+// and other headers and its body say: a second to 365 days. It does not bound what a [Classifier] of yours returns.
+// Defaults to a day.
+func WithMaxRetryAfter(most time.Duration) Option {
+	return func(c *config) error {
+		if most < time.Second || most > longestRetryAfter {
+			return fmt.Errorf("WithMaxRetryAfter: %s is not within 1s and %s", most, longestRetryAfter)
+		}
+		c.mostRetryAfter = most
+		return nil
+	}
+}
+
+// WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does
+// not know. What it returns is refused with [ErrInvalidData] unless the class is one of the six.
+func WithClassifier(classify Classifier) Option {
+	return func(c *config) error {
+		if classify == nil {
+			return fmt.Errorf("WithClassifier: the classifier is nil")
+		}
+		c.classify = classify
+		return nil
+	}
+}

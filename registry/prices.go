@@ -21,11 +21,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// StandardTier is the service tier that every model has a price in.
-const StandardTier = ledger.StandardTier
-
-const maxTier = rule.MaxWord
-
 // PriceInput describes a price of a model.
 type PriceInput struct {
 	// Rates are USD per one million tokens by meter name, none negative. A free model has rates of 0.

@@ -19,8 +19,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-const maxName = rule.MaxName
-
 // ProviderInput describes a provider to be created.
 type ProviderInput struct {
 	Name        string              // slug of lower-case letters, digits and . _ -, 1 to 128 characters; unique among live providers
@@ -83,7 +81,7 @@ func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.P
 
 // FindProvider returns the live provider of that name, or [ErrNotFound].
 func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
-	op := fmt.Sprintf("find provider %.*q", maxName, name)
+	op := fmt.Sprintf("find provider %.*q", rule.MaxName, name)
 	if !fault.Storable(name) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // QuotaGroupInput describes an account at a provider, whose keys share its limits.
@@ -64,7 +65,7 @@ func (r *Registry) GetQuotaGroup(ctx context.Context, id uuid.UUID) (*ent.QuotaG
 
 // FindQuotaGroup returns the quota group of that name of a live provider, or [ErrNotFound].
 func (r *Registry) FindQuotaGroup(ctx context.Context, providerID uuid.UUID, name string) (*ent.QuotaGroup, error) {
-	op := fmt.Sprintf("find quota group %.*q of provider %s", maxName, name, providerID)
+	op := fmt.Sprintf("find quota group %.*q of provider %s", rule.MaxName, name, providerID)
 	if !fault.Storable(name) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/proof"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // LedgerRepair is what RepairLedger has done.
@@ -43,7 +44,7 @@ type LedgerRepair struct {
 func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
 	const op = "repair ledger"
 	var f fault.List
-	f.Text("actor", r.actor, 0, maxName)
+	f.Text("actor", r.actor, 0, rule.MaxName)
 	if err := f.Err(); err != nil {
 		return LedgerRepair{}, translate(ctx, op, err)
 	}

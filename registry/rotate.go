@@ -138,7 +138,7 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotation) (repor
 		if err != nil || older {
 			return err
 		}
-		newest, err = r.newDataKey(ctx, tx)
+		newest, err = r.vault.newDataKey(ctx, tx, r.now())
 		return err
 	})
 	if err != nil {
@@ -252,7 +252,7 @@ func (r *Registry) resealPiece(ctx context.Context, tx *ent.Client, by, after uu
 		return p, err
 	}
 	for _, key := range keys {
-		text, err := r.unseal(ctx, tx, key)
+		text, err := r.vault.unseal(ctx, tx, key)
 		if errors.Is(err, ErrCorrupt) {
 			p.wrong = append(p.wrong, fmt.Errorf("API key %s: %w", key.ID, err))
 			continue

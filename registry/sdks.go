@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -95,7 +96,7 @@ func (r *Registry) GetSDKVersion(ctx context.Context, id uuid.UUID) (*ent.SDKVer
 
 // FindSDKVersion returns that version of the SDK of a live provider, or [ErrNotFound].
 func (r *Registry) FindSDKVersion(ctx context.Context, providerID uuid.UUID, version string) (*ent.SDKVersion, error) {
-	op := fmt.Sprintf("find SDK version %.*q of provider %s", maxName, version, providerID)
+	op := fmt.Sprintf("find SDK version %.*q of provider %s", rule.MaxName, version, providerID)
 	if !fault.Storable(version) {
 		return nil, translate(ctx, op, ErrNotFound)
 	}

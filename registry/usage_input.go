@@ -1,0 +1,89 @@
+package registry
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/meter"
+)
+
+const (
+	maxLatency    = latency.Max * time.Millisecond // of one request: a week
+	maxRequestID  = 128                            // characters
+	maxErrorClass = 64                             // characters
+	maxAhead      = time.Hour                      // how far a request's time may lie before the clock, for skewed clocks
+)
+
+// StandardTier is the service tier that every model has a price in.
+const StandardTier = ledger.StandardTier
+
+// UsageInput describes one request to a model.
+type UsageInput struct {
+	ModelID  uuid.UUID // the model's id, live or deleted
+	APIKeyID uuid.UUID // the id of a key of the model's provider, live or deleted
+
+	// RequestID is the caller's name for the request, up to 128 characters: recorded again under the same name, it
+	// is not counted again, as long as its event is kept. Empty: each call is another request.
+	RequestID string
+
+	meter.Tokens // what it used, by disjoint meters
+
+	At          time.Time     // when it happened, from 1970 up to an hour ahead. Defaults to now
+	Latency     time.Duration // up to a week, kept in whole milliseconds
+	Failed      bool          // it ended with an error
+	ErrorClass  string        // of one that failed: what kind of error, such as rate_limited, up to 64 characters
+	HTTPStatus  int           // status of the provider's answer, 100 to 599; 0: none, or not known
+	ServiceTier string        // the tier it was served in, up to 64 characters. Defaults to StandardTier
+}
+
+func (in UsageInput) withDefaults(now time.Time) UsageInput {
+	if in.At.IsZero() {
+		in.At = now
+	}
+	in.At = utc.Of(in.At)
+	if in.ServiceTier == "" {
+		in.ServiceTier = StandardTier
+	}
+	return in
+}
+
+func (in UsageInput) faults(now time.Time) fault.List {
+	var f fault.List
+	if err := in.Validate(); err != nil {
+		f.Check(false, "%s", err)
+	}
+	f.Check(!in.At.Before(utc.Beginning), "at %s is before 1970", in.At.Format(time.RFC3339))
+	f.Check(!in.At.After(now.Add(maxAhead)), "at %s is in the future", in.At.Format(time.RFC3339))
+	f.Check(in.Latency >= 0 && in.Latency <= maxLatency, "latency %s is not within 0 and %s", in.Latency, maxLatency)
+	f.Text("service_tier", in.ServiceTier, 1, rule.MaxWord)
+	f.Text("request_id", in.RequestID, 0, maxRequestID)
+	f.Text("error_class", in.ErrorClass, 0, maxErrorClass)
+	f.Check(in.Failed || in.ErrorClass == "", "error_class is given of a request that did not fail")
+	f.Check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not within 100 and 599", in.HTTPStatus)
+	return f
+}
+
+// newRequest returns a request that can be recorded, or what is wrong with it.
+func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
+	in = in.withDefaults(now)
+	if f := in.faults(now); len(f) > 0 {
+		return commit.Request{}, f
+	}
+	id := ledger.NewEventID(in.At)
+	return commit.Request{
+		Event: ledger.Event{
+			ID: id, Model: in.ModelID, Key: in.APIKeyID, RequestID: cmp.Or(in.RequestID, id.String()), At: in.At,
+			Tokens: ledger.InColumns(in.Tokens), Latency: in.Latency.Milliseconds(), Success: !in.Failed,
+			ErrorClass: in.ErrorClass, HTTPStatus: in.HTTPStatus,
+		},
+		ServiceTier: in.ServiceTier, Named: in.RequestID != "",
+	}, nil
+}

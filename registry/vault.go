@@ -1,0 +1,183 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"entgo.io/ent/dialect/sql"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/internal/seal"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// vault seals API keys and gives them back.
+type vault struct {
+	ring    Keyring // nil: none
+	resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)
+
+	mu           sync.Mutex
+	installation uuid.UUID
+	keys         map[uuid.UUID]*seal.DataKey // that have been unwrapped
+}
+
+// load unwraps the data keys there are. It returns false if there is none.
+func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
+	row, err := client.Installation.Query().Only(ctx)
+	if ent.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	v.installedAs(row.ID)
+	rows, err := client.DataKey.Query().All(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		if _, err := v.unwrap(ctx, row); err != nil {
+			return false, err
+		}
+	}
+	return len(rows) > 0, nil
+}
+
+func (v *vault) installedAs(id uuid.UUID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.installation = id
+}
+
+// binding is what data keys are bound to.
+func (v *vault) binding() seal.Binding {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return seal.Bind([]byte("modelscan/database"), v.installation[:])
+}
+
+// bindingOf is what a sealed API key is bound to.
+func (v *vault) bindingOf(key *ent.APIKey) seal.Binding {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return seal.Bind([]byte("modelscan/api key"), v.installation[:], key.ProviderID[:], key.ID[:], []byte(key.KeyHash))
+}
+
+func (v *vault) unwrap(ctx context.Context, row *ent.DataKey) (*seal.DataKey, error) {
+	key, err := seal.UnwrapDataKey(ctx, row.ID, v.ring, row.WrappedBy, row.Wrapped, v.binding())
+	if err != nil {
+		return nil, ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
+	}
+	v.learn(key)
+	return key, nil
+}
+
+func (v *vault) learn(key *seal.DataKey) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.keys == nil {
+		v.keys = map[uuid.UUID]*seal.DataKey{}
+	}
+	v.keys[key.ID()] = key
+}
+
+// dataKey returns a data key, which another process may have made since the last one was read.
+func (v *vault) dataKey(ctx context.Context, client *ent.Client, id uuid.UUID) (*seal.DataKey, error) {
+	v.mu.Lock()
+	key := v.keys[id]
+	v.mu.Unlock()
+	if key != nil {
+		return key, nil
+	}
+	row, err := client.DataKey.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return v.unwrap(ctx, row)
+}
+
+// newDataKey makes a data key, which seals from now on: it is the newest, also where a clock went back. It is remembered
+// only when it is read again: the transaction may be undone.
+func (v *vault) newDataKey(ctx context.Context, tx *ent.Client, now time.Time) (uuid.UUID, error) {
+	last, err := newestDataKey(ctx, tx)
+	switch {
+	case err == nil:
+		now = utc.Max(now, last.CreatedAt.Add(time.Microsecond))
+	case !ent.IsNotFound(err):
+		return uuid.Nil, err
+	}
+	id := datakey.DefaultID()
+	_, by, wrapped, err := seal.NewDataKey(ctx, id, v.ring, v.binding())
+	if err != nil {
+		return id, ofKeyring(err)
+	}
+	return id, tx.DataKey.Create().SetID(id).SetWrappedBy(by).SetWrapped(wrapped).SetCreatedAt(now).Exec(ctx)
+}
+
+// newestDataKey returns the data key that seals, or Ent's NotFoundError.
+func newestDataKey(ctx context.Context, client *ent.Client) (*ent.DataKey, error) {
+	return client.DataKey.Query().Order(datakey.ByCreatedAt(sql.OrderDesc())).First(ctx)
+}
+
+// ofKeyring tells errors of the keyring from those of the database.
+func ofKeyring(err error) error {
+	if errors.Is(err, ErrKeyring) {
+		return err
+	}
+	if errors.Is(err, seal.ErrKey) || errors.Is(err, seal.ErrAuthentic) || errors.Is(err, seal.ErrInvalid) {
+		return fmt.Errorf("%w: %w", ErrKeyring, err)
+	}
+	return err
+}
+
+// sealed is what is stored of an API key itself.
+type sealed struct {
+	blob []byte    // nil: nothing is
+	by   uuid.UUID // the data key
+}
+
+// sealKey seals the text of a key, of which id, provider and hash are known, if API keys are kept in this database.
+func (v *vault) sealKey(ctx context.Context, tx *ent.Client, key *ent.APIKey, text string) (sealed, error) {
+	newest, err := newestDataKey(ctx, tx)
+	switch {
+	case ent.IsNotFound(err) && v.ring == nil:
+		return sealed{}, nil
+	case err != nil:
+		return sealed{}, err
+	case v.ring == nil:
+		return sealed{}, fmt.Errorf("%w: API keys of this database are sealed: open it WithKeyring", ErrKeyring)
+	}
+	dataKey, err := v.dataKey(ctx, tx, newest.ID)
+	if err != nil {
+		return sealed{}, err
+	}
+	return sealed{dataKey.Seal([]byte(text), v.bindingOf(key)), newest.ID}, nil
+}
+
+// unseal returns what is sealed in a row. It returns [ErrCorrupt] for what was changed or belongs to another row.
+func (v *vault) unseal(ctx context.Context, client *ent.Client, key *ent.APIKey) ([]byte, error) {
+	if v.ring == nil {
+		return nil, fmt.Errorf("%w: the API key is sealed: open the registry WithKeyring", ErrKeyring)
+	}
+	id, err := seal.KeyID(key.Sealed)
+	if err == nil && id != *key.DataKeyID {
+		err = fmt.Errorf("sealed by data key %s, not %s", id, *key.DataKeyID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	dataKey, err := v.dataKey(ctx, client, id)
+	if err != nil {
+		return nil, err
+	}
+	text, err := dataKey.Open(key.Sealed, v.bindingOf(key))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return text, nil
+}
