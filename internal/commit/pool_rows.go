@@ -13,8 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
-	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
@@ -163,92 +161,6 @@ func (s *Snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uui
 	})
 }
 
-const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe," +
-	" acquired_at, expires_at"
-
-// readOpen has leases count in the pools of providers, which have been read.
-func (s *Snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
-	for _, id := range providers {
-		var all []*pool.Lease
-		err := bulk.Scan(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
-			l, err := scanLease(scan)
-			all = append(all, l)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		s.Pools[id].Open(all, s.Groups, s.now)
-		s.looked[id] = true
-	}
-	return nil
-}
-
-// takeLeases takes leases that end out of the table, and reads those that are there already of the ones that are to be
-// acquired; with their keys and groups.
-func (s *Snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, asked []uuid.UUID) error {
-	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
-		return bulk.Chunks(ids, func(some []uuid.UUID) error {
-			list, args := bulk.In(some)
-			return bulk.Scan(ctx, tx, fmt.Sprintf(sql, list), args, keep)
-		})
-	}
-	const take = "DELETE FROM %s WHERE id IN %%s RETURNING %s"
-	if err := read(ending, fmt.Sprintf(take, keylease.Table, leaseColumns), s.keepLease); err != nil {
-		return err
-	}
-	isOpen := func(id uuid.UUID) bool { return s.leases[id] != nil }
-	ending = slices.DeleteFunc(ending, isOpen)
-	if err := read(ending, fmt.Sprintf(take, expiredlease.Table, expiredColumns), s.keepExpired); err != nil {
-		return err
-	}
-	if err := read(asked, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN %s", s.keepLease); err != nil {
-		return err
-	}
-	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
-	for _, l := range s.leases {
-		keys[l.Key] = true
-		if l.Group != nil {
-			groups[*l.Group] = true
-		}
-	}
-	if err := s.readPools(ctx, tx, bulk.Unknown(keys, s.Keys), nil); err != nil {
-		return err
-	}
-	return s.loadGroups(ctx, tx, bulk.Unknown(groups, s.Groups))
-}
-
-// keepLease reads a row of leaseColumns.
-func (s *Snapshot) keepLease(scan func(...any) error) error {
-	l, err := scanLease(scan)
-	if err == nil {
-		s.leases[l.ID] = l
-	}
-	return err
-}
-
-func scanLease(scan func(...any) error) (*pool.Lease, error) {
-	l := new(pool.Lease)
-	return l, scan(
-		&l.ID, &l.Key, &l.Model, &l.Group, &l.Tokens, (*int64)(&l.Cost), &l.Pass, &l.Probe, &l.Acquired, &l.Expires)
-}
-
-// leasesOfSQL are those of all keys of a provider.
-const leasesOfSQL = " FROM " + keylease.Table +
-	" WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1)"
-
-const expiredColumns = "id, api_key_id, expires_at"
-
-// keepExpired reads a row of expiredColumns.
-func (s *Snapshot) keepExpired(scan func(...any) error) error {
-	l := new(pool.Lease)
-	err := scan(&l.ID, &l.Key, &l.Expires)
-	if err == nil {
-		s.expired[l.ID] = l
-	}
-	return err
-}
-
 // readNames reads a list of models.
 func readNames(text []byte, to *[]string) error {
 	if len(text) == 0 {
@@ -258,4 +170,108 @@ func readNames(text []byte, to *[]string) error {
 		return fmt.Errorf("%w: models of a key: %w", fault.ErrCorrupt, err)
 	}
 	return nil
+}
+
+var (
+	// counterColumns are those of Quota.Counters.
+	counterColumns = slices.Concat(
+		bulk.Columns("timestamptz", "minute"),
+		bulk.Columns("bigint", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today"),
+		bulk.Columns("timestamptz", "last_reset"), bulk.Columns("json", "observed"),
+	)
+	passColumn  = bulk.Columns("bigint", "pass")
+	lastColumns = bulk.Columns("timestamptz", "updated_at")
+	useColumns  = slices.Concat(
+		bulk.Columns("bigint", "usage_count", "token_count", "extra_requests", "extra_tokens"),
+		bulk.Columns("timestamptz", "last_used_at", "succeeded_at"),
+	)
+	stateColumns = slices.Concat(
+		bulk.Columns("boolean", "degraded"), bulk.Columns("timestamptz", "degraded_until", "degraded_at"),
+		bulk.Columns("text", "degraded_reason", "degraded_by"), bulk.Columns("bigint", "failures"),
+		bulk.Columns("text", "counted_class"), bulk.Columns("timestamptz", "counted_at"),
+		bulk.Columns("text", "failure_class"), bulk.Columns("timestamptz", "failed_at"),
+	)
+	coolingColumns = slices.Concat(
+		bulk.Columns("timestamptz", "cooling_until"), bulk.Columns("text", "cooling_reason"),
+		bulk.Columns("bigint", "incidents"),
+	)
+
+	// What changes no index is written apart from what does.
+	writeCounters  = updateByID(apikey.Table, counterColumns, passColumn)
+	writeUses      = updateByID(apikey.Table, counterColumns, passColumn, useColumns)
+	writeStates    = updateByID(apikey.Table, stateColumns)
+	writeGroups    = updateByID(quotagroup.Table, counterColumns)
+	writeProviders = updateByID(provider.Table, coolingColumns)
+)
+
+// updateByID writes columns, and updated_at after them.
+func updateByID(table string, columns ...[]bulk.Column) bulk.Update {
+	return bulk.NewUpdate(table, bulk.ByID, slices.Concat(append(columns, lastColumns)...)...)
+}
+
+// writePools writes the rows that the batch has changed, in the order of their ids. To is tx, or what executes
+// statements together: one of those cannot change a row that another one changes.
+func (s *Snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine string) error {
+	var counters, uses, states, groups, providers [][]any
+	for _, k := range changedRows(s.Keys, func(k *pool.Key) bool { return k.Changed != 0 }) {
+		row, err := k.Counters()
+		if err != nil {
+			return err
+		}
+		row = append(row, k.Pass)
+		switch {
+		case k.Changed&pool.ChangedUses != 0:
+			row = append(row, k.Uses, k.Tokens, k.ExtraRequests, k.ExtraTokens, k.LastUsed, k.SucceededAt)
+			uses = append(uses, append(row, s.now, k.ID))
+		case k.Changed&pool.ChangedCounters != 0:
+			counters = append(counters, append(row, s.now, k.ID))
+		}
+		if k.Changed&pool.ChangedState != 0 {
+			states = append(states, []any{
+				k.DegradedUntil != nil, k.DegradedUntil, k.DegradedAt, k.DegradedReason, string(k.DegradedBy), k.Failures,
+				string(k.CountedClass), k.CountedAt, string(k.FailureClass), k.FailedAt, s.now, k.ID,
+			})
+		}
+		k.Changed = 0
+	}
+	for _, g := range changedRows(s.Groups, func(g *pool.Group) bool { return g.Changed != 0 }) {
+		row, err := g.Counters()
+		if err != nil {
+			return err
+		}
+		groups = append(groups, append(row, s.now, g.ID))
+		g.Changed = 0
+	}
+	for _, p := range changedRows(s.Providers, func(p *pool.Provider) bool { return p.Changed }) {
+		providers = append(providers, []any{p.CoolingUntil, string(p.CoolingReason), p.Incidents, s.now, p.ID})
+		p.Changed = false
+	}
+	for _, w := range []struct {
+		bulk.Update
+		rows [][]any
+		to   bulk.Execer
+	}{
+		{writeStates, states, tx}, {writeCounters, counters, to}, {writeUses, uses, to}, {writeGroups, groups, to},
+		{writeProviders, providers, to},
+	} {
+		if err := w.Run(ctx, w.to, engine, w.rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changedRows returns those of some rows that are to be written, in the order of their ids.
+func changedRows[T any](rows map[uuid.UUID]T, changed func(T) bool) (some []T) {
+	var ids []uuid.UUID
+	for id, row := range rows {
+		if changed(row) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
+	for _, id := range ids {
+		some = append(some, rows[id])
+	}
+	return some
 }

@@ -6,10 +6,12 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -126,4 +128,119 @@ func FirstEventID(at time.Time) (id uuid.UUID) {
 	micros := at.UnixMicro()
 	binary.BigEndian.PutUint64(id[:], uint64(micros/1000)<<16|7<<12|uint64(micros%1000)) //nolint:gosec // from 1970 on
 	return id
+}
+
+// On PostgreSQL the events of a UTC day are a partition, so that Prune can drop a day as a whole. It is made with the
+// first event of the day; that of tomorrow is made with the first of today, so that midnight finds it. When there are
+// many, a new one is of a month or a year: what looks into all of them, as the search for a request id does, must not
+// cost more and more. Functions of the migrations make and drop them, for a role that may do neither.
+
+// Partitions remembers which days have a partition. A day that another process drops meanwhile is noticed
+// when an insert fails, and forgotten.
+type Partitions struct {
+	mu    sync.Mutex
+	known map[time.Time]bool
+}
+
+// Has reports whether a day is known to have a partition.
+func (p *Partitions) Has(day time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known[day]
+}
+
+func (p *Partitions) learn(day time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil {
+		p.known = map[time.Time]bool{}
+	}
+	p.known[day] = true
+}
+
+// Forget forgets all: one was dropped.
+func (p *Partitions) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.known)
+}
+
+// Ensure makes the partitions that days lack, in a transaction on PostgreSQL. What the transaction itself
+// makes is not remembered: it may be undone. Before says that the
+// transaction may have made some already: then nothing is remembered.
+func (p *Partitions) Ensure(ctx context.Context, tx bulk.Querier, days []time.Time, before bool) error {
+	unknown := slices.DeleteFunc(slices.Clone(days), p.Has)
+	if len(unknown) == 0 {
+		return nil
+	}
+	texts := make([]string, len(unknown))
+	for i, day := range unknown {
+		texts[i] = day.Format(time.DateOnly)
+	}
+	var made int64
+	err := bulk.Scan(ctx, tx, "SELECT usage_events_make_partitions(CAST(CAST($1 AS text[]) AS date[]))", []any{texts},
+		func(scan func(...any) error) error { return scan(&made) })
+	if err == nil && made == 0 && !before {
+		for _, day := range unknown {
+			p.learn(day)
+		}
+	}
+	return err
+}
+
+// RequestIndex is how the name of the index ends that keeps the request ids of a partition unique.
+const RequestIndex = "_request_id"
+
+// Partition is a part of usage_events on PostgreSQL.
+type Partition struct {
+	oid         int64
+	From, To    uuid.UUID // its least id, and the first one beyond it
+	Rows, Bytes int64     // as of count
+}
+
+// partitionsBeforeSQL asks the server for the bounds, not the names, and passes over a default partition.
+const partitionsBeforeSQL = `SELECT oid, from_id, to_id FROM (
+	SELECT CAST(oid AS bigint) AS oid, CAST(substring(bounds FROM 'TO \(''([^'']+)''\)') AS uuid) AS to_id,
+		COALESCE(CAST(substring(bounds FROM 'FROM \(''([^'']+)''\)') AS uuid),
+			'00000000-0000-0000-0000-000000000000') AS from_id
+	FROM (
+		SELECT c.oid, pg_get_expr(c.relpartbound, c.oid) AS bounds
+		FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+		WHERE i.inhparent = CAST('usage_events' AS regclass)
+	) AS p
+) AS p WHERE from_id < CAST($1 AS uuid) AND to_id IS NOT NULL ORDER BY to_id`
+
+// PartitionsBefore returns the partitions that begin before an instant, oldest first.
+func PartitionsBefore(ctx context.Context, client *ent.Client, at time.Time) (parts []Partition, err error) {
+	err = bulk.Scan(ctx, client, partitionsBeforeSQL, []any{FirstEventID(at)}, func(scan func(...any) error) error {
+		var part Partition
+		err := scan(&part.oid, &part.From, &part.To)
+		parts = append(parts, part)
+		return err
+	})
+	return parts, err
+}
+
+// Count notes how much there is. It asks for ids and not for the table, which another process may have dropped.
+func (part *Partition) Count(ctx context.Context, client *ent.Client) error {
+	const query = "SELECT count(*)," +
+		" (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c WHERE CAST(c.oid AS bigint) = $1)" +
+		" FROM usage_events WHERE id >= $2 AND id < $3"
+	args := []any{part.oid, part.From, part.To}
+	err := bulk.Scan(ctx, client, query, args, func(scan func(...any) error) error {
+		var bytes *int64
+		err := scan(&part.Rows, &bytes)
+		if bytes != nil {
+			part.Bytes = *bytes
+		}
+		return err
+	})
+	return err
+}
+
+// Drop drops the partition, unless somebody has done so.
+func (part *Partition) Drop(ctx context.Context, tx *ent.Client) (dropped bool, err error) {
+	err = bulk.Scan(ctx, tx, "SELECT usage_events_drop_partition($1)", []any{part.oid},
+		func(scan func(...any) error) error { return scan(&dropped) })
+	return dropped, err
 }

@@ -1,0 +1,179 @@
+package commit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
+
+// A lease is open while it is in key_leases. When it has expired, and its reservation is given to others, it moves to
+// expired_leases, from which it can still be ended. Whoever ends it removes its row, so that all others see that it has
+// ended.
+
+const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe," +
+	" acquired_at, expires_at"
+
+// readOpen has leases count in the pools of providers, which have been read.
+func (s *Snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
+	for _, id := range providers {
+		var all []*pool.Lease
+		err := bulk.Scan(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
+			l, err := scanLease(scan)
+			all = append(all, l)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		s.Pools[id].Open(all, s.Groups, s.now)
+		s.looked[id] = true
+	}
+	return nil
+}
+
+// takeLeases takes leases that end out of the table, and reads those that are there already of the ones that are to be
+// acquired; with their keys and groups.
+func (s *Snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, asked []uuid.UUID) error {
+	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
+		return bulk.Chunks(ids, func(some []uuid.UUID) error {
+			list, args := bulk.In(some)
+			return bulk.Scan(ctx, tx, fmt.Sprintf(sql, list), args, keep)
+		})
+	}
+	const take = "DELETE FROM %s WHERE id IN %%s RETURNING %s"
+	if err := read(ending, fmt.Sprintf(take, keylease.Table, leaseColumns), s.keepLease); err != nil {
+		return err
+	}
+	isOpen := func(id uuid.UUID) bool { return s.leases[id] != nil }
+	ending = slices.DeleteFunc(ending, isOpen)
+	if err := read(ending, fmt.Sprintf(take, expiredlease.Table, expiredColumns), s.keepExpired); err != nil {
+		return err
+	}
+	if err := read(asked, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN %s", s.keepLease); err != nil {
+		return err
+	}
+	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	for _, l := range s.leases {
+		keys[l.Key] = true
+		if l.Group != nil {
+			groups[*l.Group] = true
+		}
+	}
+	if err := s.readPools(ctx, tx, bulk.Unknown(keys, s.Keys), nil); err != nil {
+		return err
+	}
+	return s.loadGroups(ctx, tx, bulk.Unknown(groups, s.Groups))
+}
+
+// keepLease reads a row of leaseColumns.
+func (s *Snapshot) keepLease(scan func(...any) error) error {
+	l, err := scanLease(scan)
+	if err == nil {
+		s.leases[l.ID] = l
+	}
+	return err
+}
+
+func scanLease(scan func(...any) error) (*pool.Lease, error) {
+	l := new(pool.Lease)
+	return l, scan(
+		&l.ID, &l.Key, &l.Model, &l.Group, &l.Tokens, (*int64)(&l.Cost), &l.Pass, &l.Probe, &l.Acquired, &l.Expires)
+}
+
+// leasesOfSQL are those of all keys of a provider.
+const leasesOfSQL = " FROM " + keylease.Table +
+	" WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1)"
+
+const expiredColumns = "id, api_key_id, expires_at"
+
+// keepExpired reads a row of expiredColumns.
+func (s *Snapshot) keepExpired(scan func(...any) error) error {
+	l := new(pool.Lease)
+	err := scan(&l.ID, &l.Key, &l.Expires)
+	if err == nil {
+		s.expired[l.ID] = l
+	}
+	return err
+}
+
+var insertLeasesSQL = bulk.Statements(func(n int) string {
+	return "INSERT INTO " + keylease.Table + " (" + leaseColumns + ") VALUES " +
+		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 10)...)
+})
+
+func insertLeases(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) error {
+	return bulk.Chunks(leases, func(some []*pool.Lease) error {
+		args := make([]any, 0, 10*len(some))
+		for _, l := range some {
+			args = append(args, l.ID, l.Key, l.Model, l.Group, l.Tokens, int64(l.Cost), l.Pass, l.Probe)
+			args = append(args, l.Acquired, l.Expires)
+		}
+		_, err := tx.ExecContext(ctx, insertLeasesSQL(len(some)), args...)
+		return err
+	})
+}
+
+var insertExpiredSQL = bulk.Statements(func(n int) string {
+	return "INSERT INTO " + expiredlease.Table + " (" + expiredColumns + ") VALUES " +
+		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 3)...)
+})
+
+func insertExpired(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) error {
+	return bulk.Chunks(leases, func(some []*pool.Lease) error {
+		args := make([]any, 0, 3*len(some))
+		for _, l := range some {
+			args = append(args, l.ID, l.Key, l.Expires)
+		}
+		_, err := tx.ExecContext(ctx, insertExpiredSQL(len(some)), args...)
+		return err
+	})
+}
+
+// takeExpired takes leases of a provider's keys that have expired out of the table, those of keys that are deleted too,
+// and releases what they have reserved. That they expired, and have not been ended, is remembered for a day. It takes some
+// thousand, and notes when those are all: more would keep others waiting.
+func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
+	var expired []*pool.Lease
+	groups := map[uuid.UUID]bool{}
+	err := bulk.Scan(ctx, b.tx, takeExpiredSQL, []any{p.ID, b.now, b.Expired}, func(scan func(...any) error) error {
+		l, err := scanLease(scan)
+		expired = append(expired, l)
+		if l.Group != nil {
+			groups[*l.Group] = true
+		}
+		return err
+	})
+	b.looked[p.ID] = len(expired) < b.Expired
+	if err == nil {
+		err = b.loadGroups(ctx, b.tx, bulk.Unknown(groups, b.Groups))
+	}
+	if err != nil || len(expired) == 0 {
+		return err
+	}
+	for _, l := range expired {
+		b.release(l, pool.Amount{})
+	}
+	if err := insertExpired(ctx, b.tx, expired); err != nil {
+		return err
+	}
+	_, err = b.tx.ExecContext(ctx, removeExpiredSQL, p.ID, b.now.Add(-keptExpired))
+	return err
+}
+
+const takeExpiredSQL = "DELETE FROM " + keylease.Table + " WHERE id IN (SELECT id" + leasesOfSQL +
+	" AND expires_at <= $2 ORDER BY expires_at LIMIT $3) RETURNING " + leaseColumns
+
+// keptExpired is how long at least a lease that has expired can still be ended.
+const keptExpired = utc.Day
+
+var removeExpiredSQL = "DELETE FROM " + expiredlease.Table +
+	" WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1) AND expires_at <= $2"
