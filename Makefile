@@ -1,7 +1,7 @@
 # Go and a C compiler (SQLite is compiled in) are all that is needed; the tests of PostgreSQL are
 # skipped where it is not installed, and `make check` asks for it.
 export CGO_ENABLED = 1
-LINT = go tool -modfile=tools/go.mod golangci-lint
+LINT = go tool -modfile='$(CURDIR)/tools/go.mod' golangci-lint
 
 .PHONY: help demo test race lint generate check bench compiler
 .DEFAULT_GOAL := help
@@ -10,18 +10,22 @@ help: compiler ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: compiler ## Run the gateway example on gateway.db; a second run continues
-	go run ./examples/gateway
+	go build -C examples/gateway -o ../../bin/gateway .
+	./bin/gateway
 
 test: compiler ## Run all tests
 	@# The longest package comes first, and the others run beside it. Vet is one of the linters.
 	@# Eight tests at a time, because many wait for servers; memory is there, so that garbage can wait.
 	GOGC=400 go test -vet=off -parallel 8 -timeout 20m ./registry ./...
+	cd examples/gateway && go test -vet=off ./...
 
 race: compiler ## Run the tests with the race detector
 	GOGC=400 go test -race -vet=off -parallel 4 -timeout 40m ./registry ./...
+	cd examples/gateway && go test -race -vet=off ./...
 
 lint: ## Run the linters
 	$(LINT) run ./...
+	cd examples/gateway && $(LINT) run ./...
 
 generate: ## Generate ent/ anew from ent/schema
 	find ent -mindepth 1 -maxdepth 1 ! -name schema ! -name generate.go -exec rm -rf {} +
