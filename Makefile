@@ -1,9 +1,11 @@
 # Go and a C compiler (SQLite is compiled in) are all that is needed; the tests of PostgreSQL are
 # skipped where it is not installed, and `make check` asks for it.
 export CGO_ENABLED = 1
-LINT = go tool -modfile='$(CURDIR)/tools/go.mod' golangci-lint
+TOOL = go tool -modfile='$(CURDIR)/tools/go.mod'
+LINT = $(TOOL) golangci-lint
+VULN = $(TOOL) govulncheck
 
-.PHONY: help demo test race lint generate check bench compiler
+.PHONY: help demo test race lint vuln generate check bench compiler
 .DEFAULT_GOAL := help
 
 help: compiler ## List the targets
@@ -26,6 +28,10 @@ race: compiler ## Run the tests with the race detector
 lint: ## Run the linters
 	$(LINT) run ./...
 	cd examples/gateway && $(LINT) run ./...
+
+vuln: ## Look for known vulnerabilities that our code reaches; asks vuln.go.dev
+	$(VULN) ./...
+	cd examples/gateway && $(VULN) ./...
 
 generate: ## Generate ent/ anew from ent/schema
 	find ent -mindepth 1 -maxdepth 1 ! -name schema ! -name generate.go -exec rm -rf {} +
