@@ -5,7 +5,7 @@ TOOL = go tool -modfile='$(CURDIR)/tools/go.mod'
 LINT = $(TOOL) golangci-lint
 VULN = $(TOOL) govulncheck
 
-.PHONY: help demo test race lint vuln generate check bench compiler
+.PHONY: help demo test race fuzz lint vuln generate check bench compiler
 .DEFAULT_GOAL := help
 
 help: compiler ## List the targets
@@ -24,6 +24,9 @@ test: compiler ## Run all tests
 race: compiler ## Run the tests with the race detector
 	GOGC=400 go test -race -vet=off -parallel 4 -timeout 40m ./registry ./...
 	cd examples/gateway && go test -race -vet=off ./...
+
+fuzz: compiler ## Fuzz each target for FUZZTIME (10s)
+	.ci/fuzz
 
 lint: ## Run the linters
 	$(LINT) run ./...
