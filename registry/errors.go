@@ -12,68 +12,80 @@ import (
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
 
-// Errors that operations return, for errors.Is. Each is wrapped with the operation and, where
-// there is one, the driver's own error.
+// Errors that operations return, for errors.Is: the eight that a caller meets. The others are kinds of these: each
+// matches its group too. An error is wrapped with the operation and, if there is one, the driver's own error.
+//
+//	group               kinds                                          what to do
+//	ErrNotFound         ErrNoSecret                                    nothing is there: create it, or tell the user
+//	ErrConflict         ErrLeaseEnded                                  it has been done already, by you or by somebody else
+//	ErrInvalidData                                                     mend the input: the text names each fault
+//	ErrForeignKey                                                      name a row that exists; purge what refers to it
+//	ErrNoKeyAvailable                                                  wait until OpensAt of the NoKeyError, or add keys
+//	ErrBusy                                                            nothing was done: try again
+//	ErrUncertain                                                       look whether it was done; with a request id, try again
+//	ErrUnavailable      ErrClosed, ErrSchema, ErrReadOnly,             nothing was done: have the database looked after,
+//	                    ErrDiskFull, ErrCorrupt, ErrExhausted,         then try again
+//	                    ErrDenied, ErrUnsupported, ErrKeyring
 var (
-	// ErrNotFound is returned when there is no such row, or it is deleted. It also matches
-	// sql.ErrNoRows.
+	// ErrNotFound: there is no such row, or it is deleted. It also matches sql.ErrNoRows.
 	ErrNotFound = fault.ErrNotFound
-	// ErrConflict is returned when what is to be created exists already.
+	// ErrConflict: what is to be created exists already.
 	ErrConflict = fault.ErrConflict
-	// ErrInvalidData is returned when the input breaks a rule. The text names every fault at
-	// once and never holds an API key.
+	// ErrInvalidData: the input breaks a rule. The text names every fault at once and never holds an API key.
 	ErrInvalidData = fault.ErrInvalidData
-	// ErrForeignKey is returned when a row that is referred to is missing (the error then
-	// matches ErrNotFound too), or when the row to be purged is still referred to.
+	// ErrForeignKey: a row that is referred to is missing, and the error matches ErrNotFound too; or the row to be
+	// purged is still referred to.
 	ErrForeignKey = fault.ErrForeignKey
-	// ErrNoKeyAvailable is returned when no API key of a provider may be used now; the error
-	// is a [*NoKeyError].
+	// ErrNoKeyAvailable: no API key of the provider may be used now. The error is a [*NoKeyError].
 	ErrNoKeyAvailable = fault.ErrNoKeyAvailable
-	// ErrLeaseEnded is returned for a lease that has been settled, failed or released already, through whatever handle
-	// and by whatever process, or that expired a day ago: RecordUsage can still record its request.
-	ErrLeaseEnded = fault.ErrLeaseEnded
-	// ErrClosed is returned after Close, and by a transaction's registry after its end.
-	ErrClosed = fault.ErrClosed
-	// ErrSchema is returned when the database is not at a schema this program can use. The
-	// error also matches one of package migrate that says why.
-	ErrSchema = fault.ErrSchema
-	// ErrBusy is returned when others, of this process or another one, held what was needed for longer than
-	// [WithBusyTimeout] says, or, on PostgreSQL, when transactions were in each other's way: nothing was done, and it
-	// can be tried again. Within [Registry.InTx], it is what every registry but the transaction's gets.
+	// ErrBusy: others, of this process or another one, held what was needed for longer than [WithBusyTimeout] says, or
+	// transactions on PostgreSQL were in each other's way. Nothing was done. Within [Registry.InTx], every registry but
+	// the transaction's gets it.
 	ErrBusy = fault.ErrBusy
-	// ErrReadOnly is returned when the file, its folder or its file system cannot be written, or when
-	// no server of the name can: they are standbys.
-	ErrReadOnly = fault.ErrReadOnly
-	// ErrDiskFull is returned when the disk is full, or a quota is reached. Reads still work. In
-	// WAL mode even a DELETE needs space: free some outside of the database.
-	ErrDiskFull = fault.ErrDiskFull
-	// ErrCorrupt is returned when the file is damaged or is not a database. SQLite also takes some disks that cannot read
-	// for damaged files.
-	ErrCorrupt = fault.ErrCorrupt
-	// ErrUnavailable is returned when the server cannot be reached, has no connection to spare, or is starting or
-	// stopping, after half a minute of trying unless the context ended earlier; and when a SQLite file was removed or
-	// replaced while it is open, which is noticed within a second, or cannot be read or written: I/O errors, no file
-	// descriptors. What was to be done has not been done.
-	ErrUnavailable = fault.ErrUnavailable
-	// ErrExhausted is returned when the server has too few locks for a transaction beside those of others, or too
-	// little memory. Nothing was done. Tried again at once, it would ask for as much: the server's
-	// max_locks_per_transaction is to be raised, or its memory; or what is done at once made smaller. The text has the
-	// server's advice.
-	ErrExhausted = fault.ErrExhausted
-	// ErrDenied is returned when the server refuses the user, the password or a permission.
-	ErrDenied = fault.ErrDenied
-	// ErrUnsupported is returned for a server that cannot be worked with: its version, its encoding,
-	// or settings by which it would lose what it has confirmed. And for SQLite, in a program that was built without cgo.
-	ErrUnsupported = fault.ErrUnsupported
-	// ErrUncertain is returned when the connection to a server was lost, or the context ended, while a commit was
-	// under way, and when a SQLite file could not be synced: what was to be done may have been done or not, and may
-	// turn up after a crash. A request is recorded once, whatever happened, if it is recorded again by its id.
+	// ErrUncertain: the connection was lost, or the context ended, while a commit was under way; or a SQLite file could
+	// not be synced. The operation may have been done or not, and may turn up after a crash. A request is recorded
+	// once, whatever happened, if it is recorded again under its id.
 	ErrUncertain = fault.ErrUncertain
-	// ErrKeyring is returned when API keys are sealed and the keyring is missing, has not the key that is needed,
-	// or has another one of the same id.
-	ErrKeyring = fault.ErrKeyring
-	// ErrNoSecret is returned when an API key is kept nowhere: only its hash is stored.
+	// ErrUnavailable: the database cannot be used. Without a kind: the server cannot be reached, has no connection to
+	// spare, or is starting or stopping, after half a minute of trying unless the context ended earlier; or a SQLite
+	// file was removed or replaced while it is open, which is noticed within a second, or cannot be read or written.
+	// Nothing was done.
+	ErrUnavailable = fault.ErrUnavailable
+)
+
+// Kinds of the errors above.
+var (
+	// ErrNoSecret, an [ErrNotFound]: the API key is kept nowhere, only its hash is stored.
 	ErrNoSecret = fault.ErrNoSecret
+	// ErrLeaseEnded, an [ErrConflict]: the lease has been settled, failed or released already, through whatever handle
+	// and by whatever process; or it expired a day ago. RecordUsage can still record its request.
+	ErrLeaseEnded = fault.ErrLeaseEnded
+	// ErrClosed, an [ErrUnavailable]: the registry was closed, or its transaction has ended.
+	ErrClosed = fault.ErrClosed
+	// ErrSchema, an [ErrUnavailable]: this program cannot use the database's schema. The error also matches one of
+	// package migrate that says why.
+	ErrSchema = fault.ErrSchema
+	// ErrReadOnly, an [ErrUnavailable]: the file, its folder or its file system cannot be written; or all servers of
+	// the name are standbys.
+	ErrReadOnly = fault.ErrReadOnly
+	// ErrDiskFull, an [ErrUnavailable]: the disk is full, or a quota is reached. Reads still work. In WAL mode even a
+	// DELETE needs space: free some outside of the database.
+	ErrDiskFull = fault.ErrDiskFull
+	// ErrCorrupt, an [ErrUnavailable]: the file is damaged or is not a database. SQLite also takes some disks that
+	// cannot read for damaged files.
+	ErrCorrupt = fault.ErrCorrupt
+	// ErrExhausted, an [ErrUnavailable]: the server has too few locks for the transaction beside those of others, or
+	// too little memory. Tried again at once, it would ask for as much: raise the server's max_locks_per_transaction,
+	// or its memory; or do less at once. The text has the server's advice.
+	ErrExhausted = fault.ErrExhausted
+	// ErrDenied, an [ErrUnavailable]: the server refuses the user, the password or a permission.
+	ErrDenied = fault.ErrDenied
+	// ErrUnsupported, an [ErrUnavailable]: the server cannot be worked with, because of its version, its encoding, or
+	// settings by which it would lose what it has confirmed. Also for SQLite, in a program that was built without cgo.
+	ErrUnsupported = fault.ErrUnsupported
+	// ErrKeyring, an [ErrUnavailable]: API keys are sealed, and the keyring is missing, lacks the key that is needed, or
+	// has another one of the same id.
+	ErrKeyring = fault.ErrKeyring
 )
 
 var kinds = map[store.Kind]error{

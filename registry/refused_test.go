@@ -54,7 +54,7 @@ func TestExhausted(t *testing.T) {
 	require.ErrorContains(t, err, "53200") // they stay locked
 	err = reg.RecordUsage(t.Context(), registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID})
 	require.ErrorIs(t, err, registry.ErrExhausted)
-	require.NotErrorIs(t, err, registry.ErrUnavailable)
+	require.ErrorIs(t, err, registry.ErrUnavailable)
 	require.ErrorContains(t, err, "max_locks_per_transaction")
 	require.NoError(t, db.Close())
 	require.Eventually(t, func() bool {

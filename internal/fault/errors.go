@@ -12,14 +12,14 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// sentinel is an error for errors.Is that matches a second one too.
+// sentinel is an error for errors.Is that is one of a group, or matches another package's error.
 type sentinel struct {
 	text string
-	also error
+	also error // nil: nothing
 }
 
 func (s *sentinel) Error() string        { return s.text }
-func (s *sentinel) Is(target error) bool { return s.also != nil && target == s.also }
+func (s *sentinel) Is(target error) bool { return s.also != nil && errors.Is(s.also, target) }
 
 // Is reports whether err is, or wraps, one of the errors below.
 func Is(err error) bool {
@@ -34,20 +34,24 @@ var (
 	ErrInvalidData    error = &sentinel{text: "invalid data"}
 	ErrForeignKey     error = &sentinel{text: "foreign key violation"}
 	ErrNoKeyAvailable error = &sentinel{text: "no API key available"}
-	ErrLeaseEnded     error = &sentinel{text: "lease ended already"}
-	ErrClosed         error = &sentinel{text: "registry closed"}
-	ErrSchema         error = &sentinel{text: "unusable schema"}
 	ErrBusy           error = &sentinel{text: "database busy"}
-	ErrReadOnly       error = &sentinel{text: "read-only"}
-	ErrDiskFull       error = &sentinel{text: "disk full"}
-	ErrCorrupt        error = &sentinel{text: "corrupt database"}
-	ErrUnavailable    error = &sentinel{text: "database unavailable"}
-	ErrExhausted      error = &sentinel{text: "server out of locks or memory"}
-	ErrDenied         error = &sentinel{text: "access denied"}
-	ErrUnsupported    error = &sentinel{text: "unsupported database"}
 	ErrUncertain      error = &sentinel{text: "uncertain whether it was committed"}
-	ErrKeyring        error = &sentinel{text: "keyring does not fit"}
-	ErrNoSecret       error = &sentinel{text: "API key not kept"}
+	ErrUnavailable    error = &sentinel{text: "database unavailable"}
+)
+
+// Those that are kinds of others.
+var (
+	ErrNoSecret    error = &sentinel{"API key not kept", ErrNotFound}
+	ErrLeaseEnded  error = &sentinel{"lease ended already", ErrConflict}
+	ErrClosed      error = &sentinel{"registry closed", ErrUnavailable}
+	ErrSchema      error = &sentinel{"unusable schema", ErrUnavailable}
+	ErrReadOnly    error = &sentinel{"read-only", ErrUnavailable}
+	ErrDiskFull    error = &sentinel{"disk full", ErrUnavailable}
+	ErrCorrupt     error = &sentinel{"corrupt database", ErrUnavailable}
+	ErrExhausted   error = &sentinel{"server out of locks or memory", ErrUnavailable}
+	ErrDenied      error = &sentinel{"access denied", ErrUnavailable}
+	ErrUnsupported error = &sentinel{"unsupported database", ErrUnavailable}
+	ErrKeyring     error = &sentinel{"keyring does not fit", ErrUnavailable}
 )
 
 // Missing is the error for a reference to a row that is not there.

@@ -24,6 +24,28 @@ func TestIs(t *testing.T) {
 	require.False(t, fault.Is(nil))
 }
 
+// TestKinds: each kind of error matches its group, and no other one.
+func TestKinds(t *testing.T) {
+	t.Parallel()
+	groups := []error{
+		fault.ErrNotFound, fault.ErrConflict, fault.ErrInvalidData, fault.ErrForeignKey, fault.ErrNoKeyAvailable, fault.ErrBusy,
+		fault.ErrUncertain, fault.ErrUnavailable,
+	}
+	for kind, of := range map[error]error{
+		fault.ErrNoSecret: fault.ErrNotFound, fault.ErrLeaseEnded: fault.ErrConflict, fault.ErrClosed: fault.ErrUnavailable,
+		fault.ErrSchema: fault.ErrUnavailable, fault.ErrReadOnly: fault.ErrUnavailable, fault.ErrDiskFull: fault.ErrUnavailable,
+		fault.ErrCorrupt: fault.ErrUnavailable, fault.ErrExhausted: fault.ErrUnavailable, fault.ErrDenied: fault.ErrUnavailable,
+		fault.ErrUnsupported: fault.ErrUnavailable, fault.ErrKeyring: fault.ErrUnavailable,
+	} {
+		err := fmt.Errorf("operation: %w", kind)
+		require.ErrorIs(t, err, kind)
+		for _, group := range groups {
+			require.Equal(t, errors.Is(of, group), errors.Is(err, group), "%v is a kind of %v", kind, group)
+			require.NotErrorIs(t, group, kind)
+		}
+	}
+}
+
 func TestMissing(t *testing.T) {
 	t.Parallel()
 	id := uuid.New()
