@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/proof"
@@ -134,4 +135,84 @@ func TestPartitionGone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, loads)
 	require.Empty(t, proof.Faulty(d))
+}
+
+// TestWrite mends what is damaged, beside those who record, and nothing that others have changed otherwise.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	for engine, name := range map[string]string{
+		"sqlite": filepath.Join(t.TempDir(), "registry.db"), "postgres": pgtest.Database(t, "", nil),
+	} {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			reg := newLedger(t, name)
+			var db store.DB
+			var err error
+			if engine == "sqlite" {
+				db, err = store.OpenSQLite(ctx, store.Config{Path: name, Existing: true})
+			} else {
+				db, err = store.OpenPostgres(ctx, store.PostgresConfig{URL: name})
+			}
+			require.NoError(t, err)
+			defer func() { require.NoError(t, db.Close()) }()
+			client := ent.NewClient(ent.Driver(db))
+			exec := func(statement string) {
+				_, err := db.ExecContext(ctx, statement)
+				require.NoError(t, err)
+			}
+			mend := func() (d *proof.Day, err error) {
+				d, err = proof.NewReader(db, client, false).Day(ctx, start)
+				require.NoError(t, err)
+				pieces, left := d.Mend(1)
+				require.Empty(t, left)
+				for i := range pieces {
+					tx, failed := client.Tx(ctx)
+					require.NoError(t, failed)
+					if failed := pieces[i].Write(ctx, tx.Client(), db.Dialect()); failed != nil {
+						err = failed
+						require.NoError(t, tx.Rollback())
+						continue
+					}
+					require.NoError(t, tx.Commit())
+				}
+				return d, err
+			}
+			for _, damage := range []string{
+				"DELETE FROM usage_quarters", "UPDATE usage_tracking SET request_count = request_count + 1",
+				"UPDATE usage_totals SET digest = NULL", "UPDATE usage_total_quarters SET average_latency_ms = 7",
+			} {
+				exec(damage)
+				_, err := mend()
+				require.NoError(t, err, damage)
+				d, err := mend()
+				require.NoError(t, err)
+				require.Empty(t, proof.Faulty(d), damage)
+			}
+			exec("UPDATE usage_totals SET request_count = request_count + 1")
+			d, err := proof.NewReader(db, client, false).Day(ctx, start)
+			require.NoError(t, err)
+			pieces, _ := d.Mend(10)
+			require.Len(t, pieces, 1)
+			exec("UPDATE usage_totals SET request_count = request_count - 2")
+			tx, err := client.Tx(ctx)
+			require.NoError(t, err)
+			err = pieces[0].Write(ctx, tx.Client(), db.Dialect())
+			require.NoError(t, tx.Rollback())
+			require.ErrorIs(t, err, bulk.ErrStale, "somebody else has changed it")
+
+			m := reg.Client().Model.Query().OnlyX(ctx)
+			k := reg.Client().APIKey.Query().OnlyX(ctx)
+			at := start.Add(time.Minute)
+			require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: at}))
+			_, err = mend()
+			require.NoError(t, err)
+			tx, err = client.Tx(ctx)
+			require.NoError(t, err)
+			d, err = proof.NewReader(db, tx.Client(), true).Day(ctx, start)
+			require.NoError(t, tx.Rollback())
+			require.NoError(t, err)
+			require.Empty(t, proof.Faulty(d))
+		})
+	}
 }

@@ -1,0 +1,52 @@
+package commit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+)
+
+// TestNeeds: a batch reads what its calls refer to, and nothing else.
+func TestNeeds(t *testing.T) {
+	t.Parallel()
+	var ids [8]uuid.UUID
+	for i := range ids {
+		ids[i][0] = byte(i + 1)
+	}
+	set := func(some ...uuid.UUID) map[uuid.UUID]bool {
+		all := map[uuid.UUID]bool{}
+		for _, id := range some {
+			all[id] = true
+		}
+		return all
+	}
+	calls := []Call{
+		{Now: noon, Request: Request{
+			Event: ledger.Event{ID: uuid.New(), Model: ids[0], Key: ids[1], RequestID: "r", At: noon.Add(-time.Hour)}, Named: true,
+		}},
+		{Now: noon, Acquire: &Acquire{ID: ids[2], Provider: ids[3], Model: ids[4], Repeated: true}},
+		{Now: noon, End: &End{Lease: ids[5], Key: ids[6], Provider: ids[7], Outcome: Succeeded}},
+		{Now: noon, End: &End{Key: ids[1], Outcome: Observed}},
+	}
+	require.Equal(t, needs{
+		models: set(ids[4]), ledger: set(ids[0]), keys: set(ids[1], ids[6]), pools: set(ids[3]), providers: set(ids[7]),
+		from: noon.Add(-time.Hour), requests: []string{"r"}, ending: ids[5:6], asked: ids[2:3],
+	}, needsOf(calls))
+	calls[2].End.Outcome = Failed // which other keys failed alike
+	require.Equal(t, set(ids[3], ids[7]), needsOf(calls).pools)
+}
+
+// TestRepeated: a call that may have been done says so when it is done again.
+func TestRepeated(t *testing.T) {
+	t.Parallel()
+	acquire, end := Call{Acquire: &Acquire{}}, Call{End: &End{}}
+	acquire.repeated()
+	end.repeated()
+	require.True(t, acquire.Acquire.Repeated)
+	require.True(t, end.End.Repeated)
+	require.True(t, end.Request.Named)
+}

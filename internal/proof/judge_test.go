@@ -1,0 +1,149 @@
+package proof
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+var midnight = time.Date(2026, 7, 15, 0, 0, 0, 0, time.UTC)
+
+// newDay is a day of one request of a million tokens at a dollar, of which all rows are right.
+func newDay() (d *Day, quarter ledger.Period) {
+	model, price := uuid.New(), uuid.New()
+	dollar := money.Dollar
+	d = &Day{
+		Horizons: ledger.Horizons{Events: utc.Beginning, Quarters: utc.Beginning}, Start: midnight,
+		rows: map[ledger.Period]*row{}, recorded: map[ledger.Period]*ledger.Sums{}, doubtful: map[time.Time]bool{},
+		prices: map[uuid.UUID]*ent.Price{price: {ID: price, ModelID: model, CostPer1mInput: &dollar}},
+	}
+	e := ledger.Event{
+		ID: uuid.New(), Model: model, Key: uuid.New(), Price: price, At: midnight, Success: true, Cost: &dollar, Latency: 5,
+		Tokens: [5]int64{1_000_000},
+	}
+	s := e.Sums()
+	quarter = e.Quarter()
+	d.recorded[quarter] = &s
+	for _, p := range []ledger.Period{quarter, quarter.Day(), quarter.Total(), quarter.Day().Total()} {
+		d.rows[p] = newRow(p, s)
+	}
+	return d, quarter
+}
+
+func newRow(p ledger.Period, s ledger.Sums) *row {
+	r := &row{Sums: s, id: uuid.New(), end: p.End(), average: s.AverageLatency(), encoded: s.Histogram.AppendBinary(nil)}
+	if cost := s.KnownCost(); cost != nil {
+		r.total = (*int64)(cost)
+	}
+	digest := ledger.DigestOf(p, &r.Sums, r.encoded)
+	r.digest = &digest
+	return r
+}
+
+// prune takes away the events and quarters of the day.
+func (d *Day) prune() {
+	d.Horizons = ledger.Horizons{Events: midnight.Add(utc.Day), Quarters: midnight.Add(utc.Day)}
+	clear(d.recorded)
+	for p := range d.rows {
+		if p.Grain == ledger.QuarterGrain {
+			delete(d.rows, p)
+		}
+	}
+}
+
+// TestJudge damages one row of a day: what is wrong is found in it alone, and can be mended or not.
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		damage   func(d *Day, quarter ledger.Period)
+		kinds    []Kind
+		mendable bool
+	}{
+		"OK": {damage: func(*Day, ledger.Period) {}},
+		"a missing quarter": {
+			func(d *Day, q ledger.Period) { delete(d.rows, q) }, []Kind{MissingRow}, true,
+		},
+		"a missing total": {
+			func(d *Day, q ledger.Period) { delete(d.rows, q.Day().Total()) }, []Kind{MissingRow}, true,
+		},
+		"a surplus row": {
+			func(d *Day, q ledger.Period) { q.Key = uuid.New(); d.rows[q] = d.rows[q.Total()] },
+			[]Kind{SurplusRow}, true,
+		},
+		"a wrong sum": {
+			func(d *Day, q ledger.Period) { d.rows[q.Day()].Tokens[0]++ }, []Kind{WrongSum, WrongDigest}, true,
+		},
+		"a wrong end": {
+			func(d *Day, q ledger.Period) { d.rows[q].end = midnight }, []Kind{WrongSum}, true,
+		},
+		"a wrong average": {
+			func(d *Day, q ledger.Period) { d.rows[q].average = 6 }, []Kind{WrongSum}, true,
+		},
+		"an unreadable row": {
+			func(d *Day, q ledger.Period) { d.rows[q].unreadable = ent.ErrTxStarted }, []Kind{UnreadableRow}, true,
+		},
+		"a damaged row with nothing below it": {
+			func(d *Day, q ledger.Period) { d.prune(); d.rows[q.Day()].Requests++ }, []Kind{WrongDigest}, false,
+		},
+		"a row that contradicts what is below it": {
+			func(d *Day, q ledger.Period) {
+				d.Horizons.Events = midnight.Add(utc.Day)
+				clear(d.recorded)
+				s := d.rows[q].Sums
+				s.Requests++
+				d.rows[q.Day()] = newRow(q.Day(), s)
+			},
+			[]Kind{WrongSum}, false,
+		},
+		"a cost that the tokens do not have": {
+			func(d *Day, q ledger.Period) {
+				d.prune()
+				s := d.rows[q.Day()].Sums
+				s.Cost += 2
+				for _, p := range []ledger.Period{q.Day(), q.Day().Total()} {
+					d.rows[p] = newRow(p, s)
+				}
+			},
+			[]Kind{WrongCost}, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, quarter := newDay()
+			c.damage(d, quarter)
+			var found Differences
+			d.Differences(&found)
+			var kinds []Kind
+			for _, x := range found.List {
+				if kinds = append(kinds, x.Kind); x.Start.IsZero() || x.Model != quarter.Model {
+					t.Errorf("%+v says of no row", x)
+				}
+			}
+			kinds = slices.Compact(kinds)
+			for _, want := range c.kinds {
+				require.Contains(t, kinds, want, "%+v", found.List)
+			}
+			pieces, left := d.Mend(10)
+			require.Equal(t, c.mendable, len(pieces) > 0, "%+v", pieces)
+			require.Equal(t, len(c.kinds) > 0 && !c.mendable, len(left) > 0, "%+v", left)
+		})
+	}
+}
+
+// TestDifferencesMore: what is listed does not fill the memory.
+func TestDifferencesMore(t *testing.T) {
+	t.Parallel()
+	var d Differences
+	d.Add(make([]Difference, MaxDifferences-1)...)
+	d.Add(make([]Difference, 3)...)
+	require.Len(t, d.List, MaxDifferences)
+	require.EqualValues(t, 2, d.More)
+}
