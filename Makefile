@@ -5,7 +5,7 @@ TOOL = go tool -modfile='$(CURDIR)/tools/go.mod'
 LINT = $(TOOL) golangci-lint
 VULN = $(TOOL) govulncheck
 
-.PHONY: help demo test race fuzz lint vuln generate check bench compiler
+.PHONY: help demo test race fuzz lint vuln generate erd check bench compiler
 .DEFAULT_GOAL := help
 
 help: compiler ## List the targets
@@ -38,9 +38,13 @@ vuln: ## Look for known vulnerabilities that our code reaches; asks vuln.go.dev
 	$(VULN) ./...
 	cd examples/gateway && $(VULN) ./...
 
-generate: ## Generate ent/ anew from ent/schema
+generate: ## Generate ent/ and docs/graph.md anew from ent/schema
 	find ent -mindepth 1 -maxdepth 1 ! -name schema ! -name generate.go -exec rm -rf {} +
 	go generate ./ent
+	go run ./cmd/ent-erd docs/graph.md
+
+erd: ## Draw docs/graph.md from ent/schema
+	go run ./cmd/ent-erd docs/graph.md
 
 check: compiler ## Check that ent/schema and the migration files agree
 	go run ./cmd/atlas-diff -check
