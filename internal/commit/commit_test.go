@@ -41,6 +41,7 @@ type database struct {
 
 // onEach runs a test on a database of each engine.
 func onEach(t *testing.T, test func(t *testing.T, d *database)) {
+	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		db, err := store.OpenSQLite(t.Context(), store.Config{Path: filepath.Join(t.TempDir(), "registry.db")})
@@ -264,7 +265,7 @@ func TestCommit(t *testing.T) {
 	onEach(t, func(t *testing.T, d *database) {
 		t.Helper()
 		ctx, lost := t.Context(), 1
-		d.Config.Write = func(ctx context.Context, body func(tx *ent.Client) error) error {
+		d.Write = func(ctx context.Context, body func(tx *ent.Client) error) error {
 			if err := d.write(ctx, body); err != nil || lost == 0 {
 				return err
 			}

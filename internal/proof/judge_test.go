@@ -95,7 +95,7 @@ func TestJudge(t *testing.T) {
 		},
 		"a row that contradicts what is below it": {
 			func(d *Day, q ledger.Period) {
-				d.Horizons.Events = midnight.Add(utc.Day)
+				d.Events = midnight.Add(utc.Day)
 				clear(d.recorded)
 				s := d.rows[q].Sums
 				s.Requests++
