@@ -40,9 +40,25 @@ func (_c *APIKeyCreate) SetCreatedAt(v time.Time) *APIKeyCreate {
 	return _c
 }
 
+// SetNillableCreatedAt sets the "created_at" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableCreatedAt(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetCreatedAt(*v)
+	}
+	return _c
+}
+
 // SetUpdatedAt sets the "updated_at" field.
 func (_c *APIKeyCreate) SetUpdatedAt(v time.Time) *APIKeyCreate {
 	_c.mutation.SetUpdatedAt(v)
+	return _c
+}
+
+// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableUpdatedAt(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetUpdatedAt(*v)
+	}
 	return _c
 }
 
@@ -231,6 +247,14 @@ func (_c *APIKeyCreate) SetNillableCostToday(v *money.USD) *APIKeyCreate {
 // SetLastReset sets the "last_reset" field.
 func (_c *APIKeyCreate) SetLastReset(v time.Time) *APIKeyCreate {
 	_c.mutation.SetLastReset(v)
+	return _c
+}
+
+// SetNillableLastReset sets the "last_reset" field if the given value is not nil.
+func (_c *APIKeyCreate) SetNillableLastReset(v *time.Time) *APIKeyCreate {
+	if v != nil {
+		_c.SetLastReset(*v)
+	}
 	return _c
 }
 
@@ -751,6 +775,14 @@ func (_c *APIKeyCreate) ExecX(ctx context.Context) {
 
 // defaults sets the default values of the builder before save.
 func (_c *APIKeyCreate) defaults() {
+	if _, ok := _c.mutation.CreatedAt(); !ok {
+		v := apikey.DefaultCreatedAt()
+		_c.mutation.SetCreatedAt(v)
+	}
+	if _, ok := _c.mutation.UpdatedAt(); !ok {
+		v := apikey.DefaultUpdatedAt()
+		_c.mutation.SetUpdatedAt(v)
+	}
 	if _, ok := _c.mutation.RequestsPerMinute(); !ok {
 		v := apikey.DefaultRequestsPerMinute
 		_c.mutation.SetRequestsPerMinute(v)
@@ -794,6 +826,10 @@ func (_c *APIKeyCreate) defaults() {
 	if _, ok := _c.mutation.CostToday(); !ok {
 		v := apikey.DefaultCostToday
 		_c.mutation.SetCostToday(v)
+	}
+	if _, ok := _c.mutation.LastReset(); !ok {
+		v := apikey.DefaultLastReset()
+		_c.mutation.SetLastReset(v)
 	}
 	if _, ok := _c.mutation.Label(); !ok {
 		v := apikey.DefaultLabel

@@ -135,6 +135,9 @@ type (
 		hooks *hooks
 		// interceptors to execute on queries.
 		inters *inters
+
+		// scope says who writes, for hooks.
+		scope any
 	}
 	// Option function to configure the client.
 	Option func(*config)

@@ -40,9 +40,25 @@ func (_c *ModelCreate) SetCreatedAt(v time.Time) *ModelCreate {
 	return _c
 }
 
+// SetNillableCreatedAt sets the "created_at" field if the given value is not nil.
+func (_c *ModelCreate) SetNillableCreatedAt(v *time.Time) *ModelCreate {
+	if v != nil {
+		_c.SetCreatedAt(*v)
+	}
+	return _c
+}
+
 // SetUpdatedAt sets the "updated_at" field.
 func (_c *ModelCreate) SetUpdatedAt(v time.Time) *ModelCreate {
 	_c.mutation.SetUpdatedAt(v)
+	return _c
+}
+
+// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
+func (_c *ModelCreate) SetNillableUpdatedAt(v *time.Time) *ModelCreate {
+	if v != nil {
+		_c.SetUpdatedAt(*v)
+	}
 	return _c
 }
 
@@ -446,6 +462,14 @@ func (_c *ModelCreate) ExecX(ctx context.Context) {
 
 // defaults sets the default values of the builder before save.
 func (_c *ModelCreate) defaults() {
+	if _, ok := _c.mutation.CreatedAt(); !ok {
+		v := model.DefaultCreatedAt()
+		_c.mutation.SetCreatedAt(v)
+	}
+	if _, ok := _c.mutation.UpdatedAt(); !ok {
+		v := model.DefaultUpdatedAt()
+		_c.mutation.SetUpdatedAt(v)
+	}
 	if _, ok := _c.mutation.Name(); !ok {
 		v := model.DefaultName
 		_c.mutation.SetName(v)

@@ -46,14 +46,6 @@ func (_u *ModelUpdate) SetUpdatedAt(v time.Time) *ModelUpdate {
 	return _u
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *ModelUpdate) SetNillableUpdatedAt(v *time.Time) *ModelUpdate {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
-	return _u
-}
-
 // SetDeletedAt sets the "deleted_at" field.
 func (_u *ModelUpdate) SetDeletedAt(v time.Time) *ModelUpdate {
 	_u.mutation.SetDeletedAt(v)
@@ -645,6 +637,7 @@ func (_u *ModelUpdate) RemoveUsageEvents(v ...*UsageEvent) *ModelUpdate {
 
 // Save executes the query and returns the number of nodes affected by the update operation.
 func (_u *ModelUpdate) Save(ctx context.Context) (int, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -667,6 +660,14 @@ func (_u *ModelUpdate) Exec(ctx context.Context) error {
 func (_u *ModelUpdate) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *ModelUpdate) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := model.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 
@@ -1204,14 +1205,6 @@ type ModelUpdateOne struct {
 // SetUpdatedAt sets the "updated_at" field.
 func (_u *ModelUpdateOne) SetUpdatedAt(v time.Time) *ModelUpdateOne {
 	_u.mutation.SetUpdatedAt(v)
-	return _u
-}
-
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *ModelUpdateOne) SetNillableUpdatedAt(v *time.Time) *ModelUpdateOne {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
 	return _u
 }
 
@@ -1819,6 +1812,7 @@ func (_u *ModelUpdateOne) Select(field string, fields ...string) *ModelUpdateOne
 
 // Save executes the query and returns the updated Model entity.
 func (_u *ModelUpdateOne) Save(ctx context.Context) (*Model, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -1841,6 +1835,14 @@ func (_u *ModelUpdateOne) Exec(ctx context.Context) error {
 func (_u *ModelUpdateOne) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *ModelUpdateOne) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := model.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 

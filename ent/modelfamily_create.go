@@ -32,9 +32,25 @@ func (_c *ModelFamilyCreate) SetCreatedAt(v time.Time) *ModelFamilyCreate {
 	return _c
 }
 
+// SetNillableCreatedAt sets the "created_at" field if the given value is not nil.
+func (_c *ModelFamilyCreate) SetNillableCreatedAt(v *time.Time) *ModelFamilyCreate {
+	if v != nil {
+		_c.SetCreatedAt(*v)
+	}
+	return _c
+}
+
 // SetUpdatedAt sets the "updated_at" field.
 func (_c *ModelFamilyCreate) SetUpdatedAt(v time.Time) *ModelFamilyCreate {
 	_c.mutation.SetUpdatedAt(v)
+	return _c
+}
+
+// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
+func (_c *ModelFamilyCreate) SetNillableUpdatedAt(v *time.Time) *ModelFamilyCreate {
+	if v != nil {
+		_c.SetUpdatedAt(*v)
+	}
 	return _c
 }
 
@@ -133,6 +149,14 @@ func (_c *ModelFamilyCreate) ExecX(ctx context.Context) {
 
 // defaults sets the default values of the builder before save.
 func (_c *ModelFamilyCreate) defaults() {
+	if _, ok := _c.mutation.CreatedAt(); !ok {
+		v := modelfamily.DefaultCreatedAt()
+		_c.mutation.SetCreatedAt(v)
+	}
+	if _, ok := _c.mutation.UpdatedAt(); !ok {
+		v := modelfamily.DefaultUpdatedAt()
+		_c.mutation.SetUpdatedAt(v)
+	}
 	if _, ok := _c.mutation.Description(); !ok {
 		v := modelfamily.DefaultDescription
 		_c.mutation.SetDescription(v)

@@ -38,14 +38,6 @@ func (_u *ModelFamilyUpdate) SetUpdatedAt(v time.Time) *ModelFamilyUpdate {
 	return _u
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *ModelFamilyUpdate) SetNillableUpdatedAt(v *time.Time) *ModelFamilyUpdate {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
-	return _u
-}
-
 // SetProviderID sets the "provider_id" field.
 func (_u *ModelFamilyUpdate) SetProviderID(v uuid.UUID) *ModelFamilyUpdate {
 	_u.mutation.SetProviderID(v)
@@ -142,6 +134,7 @@ func (_u *ModelFamilyUpdate) RemoveModels(v ...*Model) *ModelFamilyUpdate {
 
 // Save executes the query and returns the number of nodes affected by the update operation.
 func (_u *ModelFamilyUpdate) Save(ctx context.Context) (int, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -164,6 +157,14 @@ func (_u *ModelFamilyUpdate) Exec(ctx context.Context) error {
 func (_u *ModelFamilyUpdate) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *ModelFamilyUpdate) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := modelfamily.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 
@@ -314,14 +315,6 @@ func (_u *ModelFamilyUpdateOne) SetUpdatedAt(v time.Time) *ModelFamilyUpdateOne 
 	return _u
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *ModelFamilyUpdateOne) SetNillableUpdatedAt(v *time.Time) *ModelFamilyUpdateOne {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
-	return _u
-}
-
 // SetProviderID sets the "provider_id" field.
 func (_u *ModelFamilyUpdateOne) SetProviderID(v uuid.UUID) *ModelFamilyUpdateOne {
 	_u.mutation.SetProviderID(v)
@@ -431,6 +424,7 @@ func (_u *ModelFamilyUpdateOne) Select(field string, fields ...string) *ModelFam
 
 // Save executes the query and returns the updated ModelFamily entity.
 func (_u *ModelFamilyUpdateOne) Save(ctx context.Context) (*ModelFamily, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -453,6 +447,14 @@ func (_u *ModelFamilyUpdateOne) Exec(ctx context.Context) error {
 func (_u *ModelFamilyUpdateOne) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *ModelFamilyUpdateOne) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := modelfamily.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 

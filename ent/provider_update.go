@@ -43,14 +43,6 @@ func (_u *ProviderUpdate) SetUpdatedAt(v time.Time) *ProviderUpdate {
 	return _u
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *ProviderUpdate) SetNillableUpdatedAt(v *time.Time) *ProviderUpdate {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
-	return _u
-}
-
 // SetDeletedAt sets the "deleted_at" field.
 func (_u *ProviderUpdate) SetDeletedAt(v time.Time) *ProviderUpdate {
 	_u.mutation.SetDeletedAt(v)
@@ -444,6 +436,7 @@ func (_u *ProviderUpdate) RemoveDiscoveryLogs(v ...*DiscoveryLog) *ProviderUpdat
 
 // Save executes the query and returns the number of nodes affected by the update operation.
 func (_u *ProviderUpdate) Save(ctx context.Context) (int, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -466,6 +459,14 @@ func (_u *ProviderUpdate) Exec(ctx context.Context) error {
 func (_u *ProviderUpdate) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *ProviderUpdate) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := provider.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 
@@ -893,14 +894,6 @@ func (_u *ProviderUpdateOne) SetUpdatedAt(v time.Time) *ProviderUpdateOne {
 	return _u
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *ProviderUpdateOne) SetNillableUpdatedAt(v *time.Time) *ProviderUpdateOne {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
-	return _u
-}
-
 // SetDeletedAt sets the "deleted_at" field.
 func (_u *ProviderUpdateOne) SetDeletedAt(v time.Time) *ProviderUpdateOne {
 	_u.mutation.SetDeletedAt(v)
@@ -1307,6 +1300,7 @@ func (_u *ProviderUpdateOne) Select(field string, fields ...string) *ProviderUpd
 
 // Save executes the query and returns the updated Provider entity.
 func (_u *ProviderUpdateOne) Save(ctx context.Context) (*Provider, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -1329,6 +1323,14 @@ func (_u *ProviderUpdateOne) Exec(ctx context.Context) error {
 func (_u *ProviderUpdateOne) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *ProviderUpdateOne) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := provider.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 

@@ -35,9 +35,25 @@ func (_c *QuotaGroupCreate) SetCreatedAt(v time.Time) *QuotaGroupCreate {
 	return _c
 }
 
+// SetNillableCreatedAt sets the "created_at" field if the given value is not nil.
+func (_c *QuotaGroupCreate) SetNillableCreatedAt(v *time.Time) *QuotaGroupCreate {
+	if v != nil {
+		_c.SetCreatedAt(*v)
+	}
+	return _c
+}
+
 // SetUpdatedAt sets the "updated_at" field.
 func (_c *QuotaGroupCreate) SetUpdatedAt(v time.Time) *QuotaGroupCreate {
 	_c.mutation.SetUpdatedAt(v)
+	return _c
+}
+
+// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
+func (_c *QuotaGroupCreate) SetNillableUpdatedAt(v *time.Time) *QuotaGroupCreate {
+	if v != nil {
+		_c.SetUpdatedAt(*v)
+	}
 	return _c
 }
 
@@ -215,6 +231,14 @@ func (_c *QuotaGroupCreate) SetLastReset(v time.Time) *QuotaGroupCreate {
 	return _c
 }
 
+// SetNillableLastReset sets the "last_reset" field if the given value is not nil.
+func (_c *QuotaGroupCreate) SetNillableLastReset(v *time.Time) *QuotaGroupCreate {
+	if v != nil {
+		_c.SetLastReset(*v)
+	}
+	return _c
+}
+
 // SetObserved sets the "observed" field.
 func (_c *QuotaGroupCreate) SetObserved(v json.RawMessage) *QuotaGroupCreate {
 	_c.mutation.SetObserved(v)
@@ -317,6 +341,14 @@ func (_c *QuotaGroupCreate) ExecX(ctx context.Context) {
 
 // defaults sets the default values of the builder before save.
 func (_c *QuotaGroupCreate) defaults() {
+	if _, ok := _c.mutation.CreatedAt(); !ok {
+		v := quotagroup.DefaultCreatedAt()
+		_c.mutation.SetCreatedAt(v)
+	}
+	if _, ok := _c.mutation.UpdatedAt(); !ok {
+		v := quotagroup.DefaultUpdatedAt()
+		_c.mutation.SetUpdatedAt(v)
+	}
 	if _, ok := _c.mutation.RequestsPerMinute(); !ok {
 		v := quotagroup.DefaultRequestsPerMinute
 		_c.mutation.SetRequestsPerMinute(v)
@@ -360,6 +392,10 @@ func (_c *QuotaGroupCreate) defaults() {
 	if _, ok := _c.mutation.CostToday(); !ok {
 		v := quotagroup.DefaultCostToday
 		_c.mutation.SetCostToday(v)
+	}
+	if _, ok := _c.mutation.LastReset(); !ok {
+		v := quotagroup.DefaultLastReset()
+		_c.mutation.SetLastReset(v)
 	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := quotagroup.DefaultID()

@@ -42,14 +42,6 @@ func (_u *QuotaGroupUpdate) SetUpdatedAt(v time.Time) *QuotaGroupUpdate {
 	return _u
 }
 
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *QuotaGroupUpdate) SetNillableUpdatedAt(v *time.Time) *QuotaGroupUpdate {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
-	return _u
-}
-
 // SetRequestsPerMinute sets the "requests_per_minute" field.
 func (_u *QuotaGroupUpdate) SetRequestsPerMinute(v int64) *QuotaGroupUpdate {
 	_u.mutation.ResetRequestsPerMinute()
@@ -451,6 +443,7 @@ func (_u *QuotaGroupUpdate) RemoveLeases(v ...*KeyLease) *QuotaGroupUpdate {
 
 // Save executes the query and returns the number of nodes affected by the update operation.
 func (_u *QuotaGroupUpdate) Save(ctx context.Context) (int, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -473,6 +466,14 @@ func (_u *QuotaGroupUpdate) Exec(ctx context.Context) error {
 func (_u *QuotaGroupUpdate) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *QuotaGroupUpdate) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := quotagroup.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 
@@ -798,14 +799,6 @@ type QuotaGroupUpdateOne struct {
 // SetUpdatedAt sets the "updated_at" field.
 func (_u *QuotaGroupUpdateOne) SetUpdatedAt(v time.Time) *QuotaGroupUpdateOne {
 	_u.mutation.SetUpdatedAt(v)
-	return _u
-}
-
-// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
-func (_u *QuotaGroupUpdateOne) SetNillableUpdatedAt(v *time.Time) *QuotaGroupUpdateOne {
-	if v != nil {
-		_u.SetUpdatedAt(*v)
-	}
 	return _u
 }
 
@@ -1223,6 +1216,7 @@ func (_u *QuotaGroupUpdateOne) Select(field string, fields ...string) *QuotaGrou
 
 // Save executes the query and returns the updated QuotaGroup entity.
 func (_u *QuotaGroupUpdateOne) Save(ctx context.Context) (*QuotaGroup, error) {
+	_u.defaults()
 	return withHooks(ctx, _u.sqlSave, _u.mutation, _u.hooks)
 }
 
@@ -1245,6 +1239,14 @@ func (_u *QuotaGroupUpdateOne) Exec(ctx context.Context) error {
 func (_u *QuotaGroupUpdateOne) ExecX(ctx context.Context) {
 	if err := _u.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_u *QuotaGroupUpdateOne) defaults() {
+	if _, ok := _u.mutation.UpdatedAt(); !ok {
+		v := quotagroup.UpdateDefaultUpdatedAt()
+		_u.mutation.SetUpdatedAt(v)
 	}
 }
 

@@ -3,6 +3,8 @@
 package ent
 
 import (
+	"time"
+
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
@@ -35,10 +37,22 @@ func init() {
 	apikeyMixin := schema.APIKey{}.Mixin()
 	apikeyMixinFields0 := apikeyMixin[0].Fields()
 	_ = apikeyMixinFields0
+	apikeyMixinFields1 := apikeyMixin[1].Fields()
+	_ = apikeyMixinFields1
 	apikeyMixinFields3 := apikeyMixin[3].Fields()
 	_ = apikeyMixinFields3
 	apikeyFields := schema.APIKey{}.Fields()
 	_ = apikeyFields
+	// apikeyDescCreatedAt is the schema descriptor for created_at field.
+	apikeyDescCreatedAt := apikeyMixinFields1[0].Descriptor()
+	// apikey.DefaultCreatedAt holds the default value on creation for the created_at field.
+	apikey.DefaultCreatedAt = apikeyDescCreatedAt.Default.(func() time.Time)
+	// apikeyDescUpdatedAt is the schema descriptor for updated_at field.
+	apikeyDescUpdatedAt := apikeyMixinFields1[1].Descriptor()
+	// apikey.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	apikey.DefaultUpdatedAt = apikeyDescUpdatedAt.Default.(func() time.Time)
+	// apikey.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	apikey.UpdateDefaultUpdatedAt = apikeyDescUpdatedAt.UpdateDefault.(func() time.Time)
 	// apikeyDescRequestsPerMinute is the schema descriptor for requests_per_minute field.
 	apikeyDescRequestsPerMinute := apikeyMixinFields3[0].Descriptor()
 	// apikey.DefaultRequestsPerMinute holds the default value on creation for the requests_per_minute field.
@@ -105,6 +119,10 @@ func init() {
 	apikey.DefaultCostToday = money.USD(apikeyDescCostToday.Default.(int64))
 	// apikey.CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
 	apikey.CostTodayValidator = apikeyDescCostToday.Validators[0].(func(int64) error)
+	// apikeyDescLastReset is the schema descriptor for last_reset field.
+	apikeyDescLastReset := apikeyMixinFields3[12].Descriptor()
+	// apikey.DefaultLastReset holds the default value on creation for the last_reset field.
+	apikey.DefaultLastReset = apikeyDescLastReset.Default.(func() time.Time)
 	// apikeyDescKeyHash is the schema descriptor for key_hash field.
 	apikeyDescKeyHash := apikeyFields[1].Descriptor()
 	// apikey.KeyHashValidator is a validator for the "key_hash" field. It is called by the builders before save.
@@ -336,8 +354,20 @@ func init() {
 	modelMixin := schema.Model{}.Mixin()
 	modelMixinFields0 := modelMixin[0].Fields()
 	_ = modelMixinFields0
+	modelMixinFields1 := modelMixin[1].Fields()
+	_ = modelMixinFields1
 	modelFields := schema.Model{}.Fields()
 	_ = modelFields
+	// modelDescCreatedAt is the schema descriptor for created_at field.
+	modelDescCreatedAt := modelMixinFields1[0].Descriptor()
+	// model.DefaultCreatedAt holds the default value on creation for the created_at field.
+	model.DefaultCreatedAt = modelDescCreatedAt.Default.(func() time.Time)
+	// modelDescUpdatedAt is the schema descriptor for updated_at field.
+	modelDescUpdatedAt := modelMixinFields1[1].Descriptor()
+	// model.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	model.DefaultUpdatedAt = modelDescUpdatedAt.Default.(func() time.Time)
+	// model.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	model.UpdateDefaultUpdatedAt = modelDescUpdatedAt.UpdateDefault.(func() time.Time)
 	// modelDescModelID is the schema descriptor for model_id field.
 	modelDescModelID := modelFields[2].Descriptor()
 	// model.ModelIDValidator is a validator for the "model_id" field. It is called by the builders before save.
@@ -409,8 +439,20 @@ func init() {
 	modelfamilyMixin := schema.ModelFamily{}.Mixin()
 	modelfamilyMixinFields0 := modelfamilyMixin[0].Fields()
 	_ = modelfamilyMixinFields0
+	modelfamilyMixinFields1 := modelfamilyMixin[1].Fields()
+	_ = modelfamilyMixinFields1
 	modelfamilyFields := schema.ModelFamily{}.Fields()
 	_ = modelfamilyFields
+	// modelfamilyDescCreatedAt is the schema descriptor for created_at field.
+	modelfamilyDescCreatedAt := modelfamilyMixinFields1[0].Descriptor()
+	// modelfamily.DefaultCreatedAt holds the default value on creation for the created_at field.
+	modelfamily.DefaultCreatedAt = modelfamilyDescCreatedAt.Default.(func() time.Time)
+	// modelfamilyDescUpdatedAt is the schema descriptor for updated_at field.
+	modelfamilyDescUpdatedAt := modelfamilyMixinFields1[1].Descriptor()
+	// modelfamily.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	modelfamily.DefaultUpdatedAt = modelfamilyDescUpdatedAt.Default.(func() time.Time)
+	// modelfamily.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	modelfamily.UpdateDefaultUpdatedAt = modelfamilyDescUpdatedAt.UpdateDefault.(func() time.Time)
 	// modelfamilyDescName is the schema descriptor for name field.
 	modelfamilyDescName := modelfamilyFields[1].Descriptor()
 	// modelfamily.NameValidator is a validator for the "name" field. It is called by the builders before save.
@@ -484,8 +526,20 @@ func init() {
 	providerMixin := schema.Provider{}.Mixin()
 	providerMixinFields0 := providerMixin[0].Fields()
 	_ = providerMixinFields0
+	providerMixinFields1 := providerMixin[1].Fields()
+	_ = providerMixinFields1
 	providerFields := schema.Provider{}.Fields()
 	_ = providerFields
+	// providerDescCreatedAt is the schema descriptor for created_at field.
+	providerDescCreatedAt := providerMixinFields1[0].Descriptor()
+	// provider.DefaultCreatedAt holds the default value on creation for the created_at field.
+	provider.DefaultCreatedAt = providerDescCreatedAt.Default.(func() time.Time)
+	// providerDescUpdatedAt is the schema descriptor for updated_at field.
+	providerDescUpdatedAt := providerMixinFields1[1].Descriptor()
+	// provider.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	provider.DefaultUpdatedAt = providerDescUpdatedAt.Default.(func() time.Time)
+	// provider.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	provider.UpdateDefaultUpdatedAt = providerDescUpdatedAt.UpdateDefault.(func() time.Time)
 	// providerDescName is the schema descriptor for name field.
 	providerDescName := providerFields[0].Descriptor()
 	// provider.NameValidator is a validator for the "name" field. It is called by the builders before save.
@@ -527,10 +581,22 @@ func init() {
 	quotagroupMixin := schema.QuotaGroup{}.Mixin()
 	quotagroupMixinFields0 := quotagroupMixin[0].Fields()
 	_ = quotagroupMixinFields0
+	quotagroupMixinFields1 := quotagroupMixin[1].Fields()
+	_ = quotagroupMixinFields1
 	quotagroupMixinFields2 := quotagroupMixin[2].Fields()
 	_ = quotagroupMixinFields2
 	quotagroupFields := schema.QuotaGroup{}.Fields()
 	_ = quotagroupFields
+	// quotagroupDescCreatedAt is the schema descriptor for created_at field.
+	quotagroupDescCreatedAt := quotagroupMixinFields1[0].Descriptor()
+	// quotagroup.DefaultCreatedAt holds the default value on creation for the created_at field.
+	quotagroup.DefaultCreatedAt = quotagroupDescCreatedAt.Default.(func() time.Time)
+	// quotagroupDescUpdatedAt is the schema descriptor for updated_at field.
+	quotagroupDescUpdatedAt := quotagroupMixinFields1[1].Descriptor()
+	// quotagroup.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	quotagroup.DefaultUpdatedAt = quotagroupDescUpdatedAt.Default.(func() time.Time)
+	// quotagroup.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	quotagroup.UpdateDefaultUpdatedAt = quotagroupDescUpdatedAt.UpdateDefault.(func() time.Time)
 	// quotagroupDescRequestsPerMinute is the schema descriptor for requests_per_minute field.
 	quotagroupDescRequestsPerMinute := quotagroupMixinFields2[0].Descriptor()
 	// quotagroup.DefaultRequestsPerMinute holds the default value on creation for the requests_per_minute field.
@@ -597,6 +663,10 @@ func init() {
 	quotagroup.DefaultCostToday = money.USD(quotagroupDescCostToday.Default.(int64))
 	// quotagroup.CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
 	quotagroup.CostTodayValidator = quotagroupDescCostToday.Validators[0].(func(int64) error)
+	// quotagroupDescLastReset is the schema descriptor for last_reset field.
+	quotagroupDescLastReset := quotagroupMixinFields2[12].Descriptor()
+	// quotagroup.DefaultLastReset holds the default value on creation for the last_reset field.
+	quotagroup.DefaultLastReset = quotagroupDescLastReset.Default.(func() time.Time)
 	// quotagroupDescName is the schema descriptor for name field.
 	quotagroupDescName := quotagroupFields[1].Descriptor()
 	// quotagroup.NameValidator is a validator for the "name" field. It is called by the builders before save.
@@ -642,6 +712,12 @@ func init() {
 	settingDescValue := settingFields[1].Descriptor()
 	// setting.ValueValidator is a validator for the "value" field. It is called by the builders before save.
 	setting.ValueValidator = settingDescValue.Validators[0].(func(string) error)
+	// settingDescUpdatedAt is the schema descriptor for updated_at field.
+	settingDescUpdatedAt := settingFields[2].Descriptor()
+	// setting.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	setting.DefaultUpdatedAt = settingDescUpdatedAt.Default.(func() time.Time)
+	// setting.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	setting.UpdateDefaultUpdatedAt = settingDescUpdatedAt.UpdateDefault.(func() time.Time)
 	// settingDescID is the schema descriptor for id field.
 	settingDescID := settingFields[0].Descriptor()
 	// setting.IDValidator is a validator for the "id" field. It is called by the builders before save.

@@ -35,6 +35,14 @@ func (_c *SettingCreate) SetUpdatedAt(v time.Time) *SettingCreate {
 	return _c
 }
 
+// SetNillableUpdatedAt sets the "updated_at" field if the given value is not nil.
+func (_c *SettingCreate) SetNillableUpdatedAt(v *time.Time) *SettingCreate {
+	if v != nil {
+		_c.SetUpdatedAt(*v)
+	}
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *SettingCreate) SetID(v string) *SettingCreate {
 	_c.mutation.SetID(v)
@@ -48,6 +56,7 @@ func (_c *SettingCreate) Mutation() *SettingMutation {
 
 // Save creates the Setting in the database.
 func (_c *SettingCreate) Save(ctx context.Context) (*Setting, error) {
+	_c.defaults()
 	return withHooks(ctx, _c.sqlSave, _c.mutation, _c.hooks)
 }
 
@@ -70,6 +79,14 @@ func (_c *SettingCreate) Exec(ctx context.Context) error {
 func (_c *SettingCreate) ExecX(ctx context.Context) {
 	if err := _c.Exec(ctx); err != nil {
 		panic(err)
+	}
+}
+
+// defaults sets the default values of the builder before save.
+func (_c *SettingCreate) defaults() {
+	if _, ok := _c.mutation.UpdatedAt(); !ok {
+		v := setting.DefaultUpdatedAt()
+		_c.mutation.SetUpdatedAt(v)
 	}
 }
 
@@ -344,6 +361,7 @@ func (_c *SettingCreateBulk) Save(ctx context.Context) ([]*Setting, error) {
 	for i := range _c.builders {
 		func(i int, root context.Context) {
 			builder := _c.builders[i]
+			builder.defaults()
 			var mut Mutator = MutateFunc(func(ctx context.Context, m Mutation) (Value, error) {
 				mutation, ok := m.(*SettingMutation)
 				if !ok {

@@ -95,10 +95,10 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 		note(err)
 		row, err := reg.Client().APIKey.Get(t.Context(), key.ID)
 		require.NoError(t, err)
-		require.NoError(t, reg.Client().APIKey.UpdateOne(row).SetSealed(row.Sealed[:50]).Exec(t.Context()))
+		require.NoError(t, reg.Past().APIKey.UpdateOne(row).SetSealed(row.Sealed[:50]).Exec(t.Context()))
 		_, err = reg.RevealAPIKey(t.Context(), key.ID)
 		note(err)
-		require.NoError(t, reg.Client().APIKey.UpdateOne(row).SetSealed(row.Sealed).Exec(t.Context()))
+		require.NoError(t, reg.Past().APIKey.UpdateOne(row).SetSealed(row.Sealed).Exec(t.Context()))
 		texts = append(texts, dump(t, reg))
 	}
 
@@ -169,7 +169,7 @@ func canaryChild(ctx context.Context, args ...string) error {
 	if err != nil {
 		return err
 	}
-	debug := reg.Client().Debug()
+	debug := reg.Past().Debug()
 	row, err := debug.APIKey.Query().WithProvider().Only(ctx)
 	if err != nil {
 		return err

@@ -77,7 +77,7 @@ func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot,
 		before := im
 		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 			im = before // of an attempt that was undone
-			im.tx, im.now, im.entries = tx, r.now(), nil
+			im.tx, im.now, im.entries = tx, timeOf(tx), nil
 			if err := im.piece(ctx, most, progress); err != nil {
 				return err
 			}
@@ -172,7 +172,7 @@ func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
 			im.report.Models.Skipped += len(p.Models)
 			return nil
 		}
-		if live, err = filled(im.tx.Provider.Create().SetCreatedAt(im.now).SetUpdatedAt(im.now), in).Save(ctx); err != nil {
+		if live, err = filled(im.tx.Provider.Create(), in).Save(ctx); err != nil {
 			return err
 		}
 		im.report.Providers.Created++
@@ -201,7 +201,7 @@ func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in P
 	}
 	im.report.Providers.Updated++
 	p, err := live.Update().SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).SetAuthMethod(in.AuthMethod).
-		SetUpdatedAt(im.now).Save(ctx)
+		Save(ctx)
 	im.entries = append(im.entries, auditProvider(ActionUpdate, live, p))
 	return err
 }
@@ -227,8 +227,7 @@ func (im *importer) families(ctx context.Context, providerID uuid.UUID, models [
 			im.report.Families.Unchanged++
 			continue
 		}
-		rows = append(rows, im.tx.ModelFamily.Create().SetProviderID(providerID).SetName(m.Family).
-			SetCreatedAt(im.now).SetUpdatedAt(im.now))
+		rows = append(rows, im.tx.ModelFamily.Create().SetProviderID(providerID).SetName(m.Family))
 	}
 	created, err := im.tx.ModelFamily.CreateBulk(rows...).Save(ctx)
 	if err != nil {
@@ -321,7 +320,7 @@ func (im *importer) updateModel(ctx context.Context, old *ent.Model, families ma
 		return nil
 	}
 	im.report.Models.Updated++
-	updated, err := filled(old.Update().SetUpdatedAt(im.now), up).Save(ctx)
+	updated, err := filled(old.Update(), up).Save(ctx)
 	im.entries = append(im.entries, auditModel(ActionUpdate, old, updated))
 	return err
 }

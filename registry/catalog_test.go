@@ -162,7 +162,7 @@ func testImportCatalog(t *testing.T, e engine) {
 		p, err := reg.CreateProvider(t.Context(), registry.ProviderInput{Name: "p"})
 		require.NoError(t, err)
 		// Through the client, past the rules.
-		m, err := reg.Client().Model.Create().SetProviderID(p.ID).SetModelID("a").
+		m, err := reg.Past().Model.Create().SetProviderID(p.ID).SetModelID("a").
 			SetCreatedAt(clock.Now()).SetUpdatedAt(clock.Now()).Save(t.Context())
 		require.NoError(t, err)
 		k := mustKey(t, reg, p.ID, 1)

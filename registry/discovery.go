@@ -38,7 +38,7 @@ func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (l
 				return err
 			}
 		}
-		log, err = filled(tx.DiscoveryLog.Create().SetStartedAt(r.now()), in).Save(ctx)
+		log, err = filled(tx.DiscoveryLog.Create().SetStartedAt(timeOf(tx)), in).Save(ctx)
 		return err
 	})
 	if err != nil {
@@ -77,7 +77,7 @@ func (r *Registry) UpdateDiscoveryResult(
 		if status == discoverylog.StatusPending {
 			update.ClearCompletedAt()
 		} else {
-			update.SetCompletedAt(r.now())
+			update.SetCompletedAt(timeOf(tx))
 		}
 		log, err = update.Save(ctx)
 		return err

@@ -9,7 +9,7 @@
 // # Rows
 //
 // Operations return the rows of the graph as package ent generates them. To walk the graph,
-// use [Registry.Client]; to change it, use the registry's methods, which check what the
+// use [Registry.Client], which only reads; to change it, use the registry's methods, which check what the
 // database alone cannot. [Registry.InTx] puts several of them into one transaction.
 //
 // # Time

@@ -66,7 +66,7 @@ var (
 	// package migrate that says why.
 	ErrSchema = fault.ErrSchema
 	// ErrReadOnly, an [ErrUnavailable]: the file, its folder or its file system cannot be written; or all servers of
-	// the name are standbys.
+	// the name are standbys. What would write through [Registry.Client] returns it too.
 	ErrReadOnly = fault.ErrReadOnly
 	// ErrDiskFull, an [ErrUnavailable]: the disk is full, or a quota is reached. Reads still work. In WAL mode even a
 	// DELETE needs space: free some outside of the database.

@@ -40,12 +40,10 @@ func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *en
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}
-		now := r.now()
-		create := tx.ModelFamily.Create().SetCreatedAt(now).SetUpdatedAt(now)
-		if family, err = filled(create, in).Save(ctx); err != nil {
+		if family, err = filled(tx.ModelFamily.Create(), in).Save(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, now, auditFamily(ActionCreate, nil, family))
+		return r.audit(ctx, tx, timeOf(tx), auditFamily(ActionCreate, nil, family))
 	})
 	if err != nil {
 		return nil, err
@@ -129,11 +127,10 @@ func (r *Registry) UpdateFamily(
 		if err != nil {
 			return err
 		}
-		now := r.now()
-		if family, err = filled(old.Update().SetUpdatedAt(now), up).Save(ctx); err != nil {
+		if family, err = filled(old.Update(), up).Save(ctx); err != nil {
 			return taken(err, "another family of the provider is called %q", value(up.Name))
 		}
-		return r.audit(ctx, tx, now, auditFamily(ActionUpdate, old, family))
+		return r.audit(ctx, tx, timeOf(tx), auditFamily(ActionUpdate, old, family))
 	})
 	if err != nil {
 		return nil, err
@@ -154,14 +151,14 @@ func (r *Registry) DeleteFamily(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		now := r.now()
+		now := timeOf(tx)
 		entries := []auditEntry{auditFamily(ActionDelete, family, nil)}
 		for _, m := range models {
 			without := *m
 			without.FamilyID, without.UpdatedAt = nil, now
 			entries = append(entries, auditModel(ActionUpdate, m, &without))
 		}
-		if err := tx.Model.Update().Where(model.FamilyID(id)).ClearFamilyID().SetUpdatedAt(now).Exec(ctx); err != nil {
+		if err := tx.Model.Update().Where(model.FamilyID(id)).ClearFamilyID().Exec(ctx); err != nil {
 			return err
 		}
 		if err := tx.ModelFamily.DeleteOne(family).Exec(ctx); err != nil {

@@ -334,11 +334,11 @@ func (h holder) logs(b *testing.B, n int) {
 	for range n / 1000 {
 		audits, logs := make([]*ent.AuditEntryCreate, 1000), make([]*ent.DiscoveryLogCreate, 1000)
 		for i := range audits {
-			audits[i] = h.Client().AuditEntry.Create().SetAt(time.Now().UTC()).SetAction(registry.ActionProbe).
+			audits[i] = h.Past().AuditEntry.Create().SetAt(time.Now().UTC()).SetAction(registry.ActionProbe).
 				SetEntity(registry.EntityAPIKey).SetEntityID(uuid.NewString()).SetAutomatic(true)
-			logs[i] = h.Client().DiscoveryLog.Create().SetIdentifier(fmt.Sprint(i)).SetStartedAt(time.Now().UTC())
+			logs[i] = h.Past().DiscoveryLog.Create().SetIdentifier(fmt.Sprint(i)).SetStartedAt(time.Now().UTC())
 		}
-		require.NoError(b, h.Client().AuditEntry.CreateBulk(audits...).Exec(b.Context()))
-		require.NoError(b, h.Client().DiscoveryLog.CreateBulk(logs...).Exec(b.Context()))
+		require.NoError(b, h.Past().AuditEntry.CreateBulk(audits...).Exec(b.Context()))
+		require.NoError(b, h.Past().DiscoveryLog.CreateBulk(logs...).Exec(b.Context()))
 	}
 }

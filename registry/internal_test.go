@@ -128,7 +128,7 @@ func TestPlans(t *testing.T) {
 		}, []string{"usage_events USING INDEX usageevent_request_id (request_id=?)"}},
 		"ListModels, cheapest first": {func(r *Registry) error {
 			most := 5 * money.Dollar
-			_, err := r.ListModels(t.Context(), ModelFilter{MaxInputCost: &most, Order: ByInputCost})
+			_, err := r.ListModels(t.Context(), ModelFilter{MaxInputCost: &most, Order: OrderByInputCost})
 			return err
 		}, []string{"models USING INDEX model_cost_per_1m_input_model_id_id (cost_per_1m_input<?)"}},
 		"FindModel": {func(r *Registry) error {
@@ -219,7 +219,7 @@ func TestPostgresPlans(t *testing.T) {
 		p, err := reg.CreateProvider(t.Context(), ProviderInput{Name: fmt.Sprint("p", i)})
 		require.NoError(t, err)
 		providers = append(providers, p.ID)
-		err = reg.client.APIKey.MapCreateBulk(make([]struct{}, 100), func(create *ent.APIKeyCreate, k int) {
+		err = reg.Past().APIKey.MapCreateBulk(make([]struct{}, 100), func(create *ent.APIKeyCreate, k int) {
 			create.SetProviderID(p.ID).SetKeyHash(strings.Repeat("0", 61) + fmt.Sprintf("%03d", k)).SetKeyPrefix("sk").
 				SetLastReset(reg.now()).SetCreatedAt(reg.now()).SetUpdatedAt(reg.now())
 		}).Exec(t.Context())

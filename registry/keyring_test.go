@@ -218,7 +218,7 @@ func TestSealedTampered(t *testing.T) {
 	}
 	w, other := build(), build()
 	set := func(id uuid.UUID, blob []byte) {
-		require.NoError(t, w.reg.Client().APIKey.UpdateOneID(id).SetSealed(blob).Exec(t.Context()))
+		require.NoError(t, w.reg.Past().APIKey.UpdateOneID(id).SetSealed(blob).Exec(t.Context()))
 	}
 	fails := func(id uuid.UUID, want error, why string, args ...any) {
 		t.Helper()
@@ -271,7 +271,7 @@ func TestSealedTampered(t *testing.T) {
 	fails(w.keys[0].ID, registry.ErrCorrupt, "of another database")
 	row, err := other.reg.Client().DataKey.Query().Only(t.Context())
 	require.NoError(t, err)
-	require.NoError(t, w.reg.Client().DataKey.Create().SetID(row.ID).SetWrapped(row.Wrapped).SetWrappedBy(row.WrappedBy).
+	require.NoError(t, w.reg.Past().DataKey.Create().SetID(row.ID).SetWrapped(row.Wrapped).SetWrappedBy(row.WrappedBy).
 		SetCreatedAt(row.CreatedAt).Exec(t.Context()))
 	exec("UPDATE api_keys SET data_key_id = $1 WHERE id = $2", row.ID, w.keys[0].ID)
 	fails(w.keys[0].ID, registry.ErrKeyring, "of another database, with its data key")
@@ -287,7 +287,7 @@ func TestDataKeyTampered(t *testing.T) {
 	require.NoError(t, err)
 	fails := func(wrapped []byte, by string) {
 		t.Helper()
-		require.NoError(t, reg.Client().DataKey.UpdateOne(row).SetWrapped(wrapped).SetWrappedBy(by).Exec(t.Context()))
+		require.NoError(t, reg.Past().DataKey.UpdateOne(row).SetWrapped(wrapped).SetWrappedBy(by).Exec(t.Context()))
 		_, err := registry.Open(t.Context(), path, registry.WithKeyring(ring(t, "a", "b")))
 		require.ErrorIs(t, err, registry.ErrKeyring)
 	}
@@ -299,7 +299,7 @@ func TestDataKeyTampered(t *testing.T) {
 	fails(row.Wrapped[:10], "a")
 	fails(row.Wrapped, "b")
 	fails(row.Wrapped, "c")
-	require.NoError(t, reg.Client().DataKey.UpdateOne(row).SetWrapped(row.Wrapped).SetWrappedBy("a").Exec(t.Context()))
+	require.NoError(t, reg.Past().DataKey.UpdateOne(row).SetWrapped(row.Wrapped).SetWrappedBy("a").Exec(t.Context()))
 	openWith(t, path, registry.WithKeyring(ring(t, "b", "a")))
 }
 
@@ -340,12 +340,12 @@ func testRotateKeyring(t *testing.T, name string) {
 	one := ids[150]
 	row, err := next.Client().APIKey.Get(t.Context(), one)
 	require.NoError(t, err)
-	require.NoError(t, next.Client().APIKey.UpdateOneID(one).SetSealed(row.Sealed[:40]).Exec(t.Context()))
+	require.NoError(t, next.Past().APIKey.UpdateOneID(one).SetSealed(row.Sealed[:40]).Exec(t.Context()))
 	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true})
 	require.ErrorIs(t, err, registry.ErrCorrupt)
 	require.ErrorContains(t, err, one.String())
 	require.Equal(t, registry.KeyringReport{Resealed: len(keys), Left: 1}, report)
-	require.NoError(t, next.Client().APIKey.UpdateOneID(one).SetSealed(row.Sealed).Exec(t.Context()))
+	require.NoError(t, next.Past().APIKey.UpdateOneID(one).SetSealed(row.Sealed).Exec(t.Context()))
 	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true})
 	require.NoError(t, err)
 	require.Equal(t, registry.KeyringReport{Resealed: 1, Removed: 1}, report)

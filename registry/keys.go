@@ -122,7 +122,7 @@ func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey,
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}
-		now := r.now()
+		now := timeOf(tx)
 		if key, err = r.createKey(ctx, tx, in, now); err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 	id, hash := apikey.DefaultID(), hash(in.APIKey)
 	create := filled(tx.APIKey.Create().SetID(id), in).
 		SetKeyHash(hash).SetKeyPrefix(prefixOf(in.APIKey)).
-		SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+		SetLastReset(now)
 	if in.QuotaGroupID != uuid.Nil {
 		if err := requireGroup(ctx, tx, in.ProviderID, in.QuotaGroupID); err != nil {
 			return nil, err
@@ -182,8 +182,8 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		if err != nil {
 			return err
 		}
-		now := r.now()
-		update := filled(old.Update().SetUpdatedAt(now), up)
+		now := timeOf(tx)
+		update := filled(old.Update(), up)
 		if err := up.change(ctx, tx, old, update); err != nil {
 			return err
 		}
@@ -242,8 +242,8 @@ func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		now := r.now()
-		key, err := old.Update().SetDeletedAt(now).SetUpdatedAt(now).Save(ctx)
+		now := timeOf(tx)
+		key, err := old.Update().SetDeletedAt(now).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -262,7 +262,7 @@ func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 		if err := tx.APIKey.DeleteOne(key).Exec(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, r.now(), auditKey(ActionPurge, key, nil))
+		return r.audit(ctx, tx, timeOf(tx), auditKey(ActionPurge, key, nil))
 	})
 }
 
@@ -299,7 +299,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 		return translate(ctx, op, err)
 	}
 	return r.write(ctx, op, func(tx *ent.Client) error {
-		now := r.now()
+		now := timeOf(tx)
 		until := now.Add(duration)
 		old, err := r.lockedKey(ctx, tx, keyID, apikey.DeletedAtIsNil())
 		if err != nil {
@@ -309,7 +309,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 			return nil
 		}
 		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(fault.Clean(reason, pool.MaxReason)).SetDegradedBy("").
-			ClearDegradedAt().SetUpdatedAt(now).Save(ctx)
+			ClearDegradedAt().Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -325,10 +325,9 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		now := r.now()
 		key, err := old.Update().
 			SetDegraded(false).ClearDegradedUntil().ClearDegradedAt().SetDegradedReason("").SetDegradedBy("").
-			SetFailures(0).SetCountedClass("").ClearCountedAt().SetFailureClass("").ClearFailedAt().ClearObserved().SetUpdatedAt(now).Save(ctx)
+			SetFailures(0).SetCountedClass("").ClearCountedAt().SetFailureClass("").ClearFailedAt().ClearObserved().Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -338,13 +337,13 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 			if err != nil {
 				return err
 			}
-			restored, err := group.Update().ClearObserved().SetUpdatedAt(now).Save(ctx)
+			restored, err := group.Update().ClearObserved().Save(ctx)
 			if err != nil {
 				return err
 			}
 			entries = append(entries, auditGroup(ActionRestore, group, restored))
 		}
-		return r.audit(ctx, tx, now, entries...)
+		return r.audit(ctx, tx, timeOf(tx), entries...)
 	})
 }
 
@@ -358,7 +357,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 		return translate(ctx, op, fmt.Errorf("%w: %w", ErrInvalidData, err))
 	}
 	return r.write(ctx, op, func(tx *ent.Client) error {
-		return r.commits.CountUse(ctx, tx, keyID, pool.Amount{Requests: 1, Tokens: tokens.Total()}, r.now())
+		return r.commits.CountUse(ctx, tx, keyID, pool.Amount{Requests: 1, Tokens: tokens.Total()}, timeOf(tx))
 	})
 }
 
@@ -369,12 +368,12 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		if err := r.holdPools(ctx, tx, commit.AllPools); err != nil {
 			return err
 		}
-		now := r.now()
+		now := timeOf(tx)
 		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeasesWith(countedToday(now, apikey.Table)), apikey.And(
 			apikey.LastResetGTE(utc.StartOfDay(now)), apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
 		)))
 		n, err = tx.APIKey.Update().Where(used).
-			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
+			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -382,7 +381,7 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 			quotagroup.LastResetGTE(utc.StartOfDay(now)),
 			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
 		))
-		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).SetUpdatedAt(now).Save(ctx)
+		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).Save(ctx)
 		if err != nil || n+groups == 0 {
 			return err
 		}

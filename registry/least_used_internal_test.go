@@ -81,8 +81,8 @@ func fullAndBareKey(t *testing.T, reg *Registry) (full, bare *ent.APIKey) {
 	g, err := reg.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: full.ProviderID, Name: "g"})
 	require.NoError(t, err)
 	then := utc.Of(time.Now().Add(-time.Hour))
-	dataKey := reg.client.DataKey.Create().SetWrappedBy("x").SetWrapped([]byte("12345678")).SetCreatedAt(then).SaveX(ctx)
-	reg.client.APIKey.UpdateOneID(full.ID).
+	dataKey := reg.Past().DataKey.Create().SetWrappedBy("x").SetWrapped([]byte("12345678")).SetCreatedAt(then).SaveX(ctx)
+	reg.Past().APIKey.UpdateOneID(full.ID).
 		SetLabel("label").SetUsageCount(12).SetTokenCount(13).SetExtraRequests(2).SetExtraTokens(3).
 		SetDegraded(true).SetDegradedUntil(then).SetDegradedReason("reason").SetDegradedBy("auth").SetDegradedAt(then).
 		SetFailures(4).SetCountedClass("auth").SetCountedAt(then).SetFailureClass("auth").SetFailedAt(then).SetSucceededAt(then).

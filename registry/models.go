@@ -122,7 +122,7 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 		if err := checkOwners(ctx, tx, complete); err != nil {
 			return err
 		}
-		now := r.now()
+		now := timeOf(tx)
 		var entries []auditEntry
 		if models, entries, err = insertModels(ctx, tx, complete, now); err != nil {
 			return err
@@ -195,9 +195,8 @@ func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now 
 	for some := range slices.Chunk(inputs, chunk) {
 		rows := make([]*ent.ModelCreate, len(some))
 		for i, in := range some {
-			rows[i] = filled(tx.Model.Create(), in).SetCreatedAt(now).SetUpdatedAt(now).
-				SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).
-				SetNillableCostPer1mOutput(rate(in.Rates, meter.Output))
+			rows[i] = filled(tx.Model.Create(), in).
+				SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).SetNillableCostPer1mOutput(rate(in.Rates, meter.Output))
 		}
 		created, err := tx.Model.CreateBulk(rows...).Save(ctx)
 		if err != nil {
@@ -261,8 +260,8 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 				return err
 			}
 		}
-		now := r.now()
-		update := filled(old.Update().SetUpdatedAt(now), up)
+		now := timeOf(tx)
+		update := filled(old.Update(), up)
 		if up.Deprecated != nil {
 			if *up.Deprecated {
 				update.SetDeprecatedAt(now)
@@ -285,12 +284,11 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 // out from this call on, unless they are asked for deprecated models; UpdateModel takes it back. It
 // returns [ErrInvalidData] for a time outside of the years 1970 to 9999, or [ErrNotFound].
 func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Time) error {
-	op, now := fmt.Sprintf("deprecate model %s", id), r.now()
-	if at.IsZero() {
-		at = now
-	}
+	op := fmt.Sprintf("deprecate model %s", id)
 	var f fault.List
-	f.Time("at", at)
+	if !at.IsZero() {
+		f.Time("at", at)
+	}
 	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
@@ -299,7 +297,11 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 		if err != nil {
 			return err
 		}
-		m, err := old.Update().SetDeprecated(true).SetDeprecatedAt(at).SetUpdatedAt(now).Save(ctx)
+		now, from := timeOf(tx), at
+		if at.IsZero() {
+			from = now
+		}
+		m, err := old.Update().SetDeprecated(true).SetDeprecatedAt(from).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -315,8 +317,8 @@ func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		now := r.now()
-		m, err := old.Update().SetDeletedAt(now).SetUpdatedAt(now).Save(ctx)
+		now := timeOf(tx)
+		m, err := old.Update().SetDeletedAt(now).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -346,6 +348,6 @@ func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
 		if err := tx.Model.DeleteOne(m).Exec(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, r.now(), entries...)
+		return r.audit(ctx, tx, timeOf(tx), entries...)
 	})
 }

@@ -71,8 +71,8 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	for i := range 10 {
 		require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("Key ", i), "tab\tand\nline"))
 	}
-	require.NoError(t, reg.Client().ExpiredLease.Create().SetAPIKeyID(k.ID).SetExpiresAt(registrytest.Start).Exec(ctx))
-	require.NoError(t, reg.Client().UsageHorizon.Create().SetID("events").SetCompleteFrom(registrytest.Start).Exec(ctx))
+	require.NoError(t, reg.Past().ExpiredLease.Create().SetAPIKeyID(k.ID).SetExpiresAt(registrytest.Start).Exec(ctx))
+	require.NoError(t, reg.Past().UsageHorizon.Create().SetID("events").SetCompleteFrom(registrytest.Start).Exec(ctx))
 }
 
 // TestMove moves a database there and back.
@@ -103,8 +103,8 @@ func TestMove(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, dump(t, two), "ids and digits included")
 	later := mustProvider(t, two, "later") // it is an ordinary database
-	require.NoError(t, two.Client().Provider.DeleteOne(later).Exec(t.Context()))
-	must(two.Client().AuditEntry.Delete().Where(auditentry.EntityID(later.ID.String())).Exec(t.Context()))
+	require.NoError(t, two.Past().Provider.DeleteOne(later).Exec(t.Context()))
+	must(two.Past().AuditEntry.Delete().Where(auditentry.EntityID(later.ID.String())).Exec(t.Context()))
 	require.NoError(t, two.Close())
 
 	andBack, err := registry.Move(t.Context(), server, back, nil)

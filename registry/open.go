@@ -54,12 +54,15 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{db: db, client: ent.NewClient(ent.Driver(db)), clock: cfg.clock, blank: new(atomic.Pointer[ent.APIKey]),
-		vault: &vault{ring: cfg.keyring, resolve: cfg.resolve}, waiters: &waiters{poll: poll}, classify: cfg.classify,
-		pieceRows: pieceRows, mostRetryAfter: cfg.mostRetryAfter}
-	r.fresh = r.client
+	client := ent.NewClient(ent.Driver(db))
+	client.Use(guard)
+	r := &Registry{
+		db: db, client: client, shown: client.With(ent.Driver(walking{db})), fresh: client, clock: cfg.clock,
+		blank: new(atomic.Pointer[ent.APIKey]), vault: &vault{ring: cfg.keyring, resolve: cfg.resolve},
+		waiters: &waiters{poll: poll}, classify: cfg.classify, pieceRows: pieceRows, mostRetryAfter: cfg.mostRetryAfter,
+	}
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
-		r.fresh = ent.NewClient(ent.Driver(driver))
+		r.fresh = client.With(ent.Driver(driver))
 	}
 	r.commits = commit.New(commit.Config{
 		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows, Write: r.writeBatch, NoKey: noKey,

@@ -56,7 +56,7 @@ func TestOthersWriteBetween(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {
 		t.Helper()
 		reg, other := open(t)
-		ctx, c, long := t.Context(), reg.Client(), reg.now().AddDate(-1, 0, 0)
+		ctx, c, long := t.Context(), reg.Past(), reg.now().AddDate(-1, 0, 0)
 		for range 3 {
 			logs := make([]*ent.DiscoveryLogCreate, pruneRows)
 			for i := range logs {

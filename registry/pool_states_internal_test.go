@@ -195,7 +195,7 @@ func TestPoolIsForgotten(t *testing.T) {
 				if err := tx.ObserveHeaders(ctx, its.ID, http.Header{"Retry-After": {"1"}}); err != nil {
 					return err
 				}
-				return tx.client.APIKey.UpdateOneID(id).SetLabel("after").Exec(ctx)
+				return tx.Past().APIKey.UpdateOneID(id).SetLabel("after").Exec(ctx)
 			})
 		}},
 		{"PurgeModel", func() error {
@@ -203,14 +203,14 @@ func TestPoolIsForgotten(t *testing.T) {
 			if err == nil {
 				err = r.other.PurgeModel(ctx, m.ID)
 			}
-			return errors.Join(err, r.client.APIKey.UpdateOneID(id).SetLabel("none of its leases was open").Exec(ctx))
+			return errors.Join(err, r.Past().APIKey.UpdateOneID(id).SetLabel("none of its leases was open").Exec(ctx))
 		}},
 		{"DeleteProvider", func() error { return r.other.DeleteProvider(ctx, r.provider.ID) }},
 		{"UndeleteProvider", func() error { return ignore(r.other.UndeleteProvider(ctx, r.provider.ID)) }},
-		{"Ent", func() error { return r.client.APIKey.UpdateOneID(id).SetLabel("label").Exec(ctx) }},
-		{"Ent, of a group", func() error { return r.client.QuotaGroup.UpdateOne(r.group).SetConcurrency(50).Exec(ctx) }},
+		{"Ent", func() error { return r.Past().APIKey.UpdateOneID(id).SetLabel("label").Exec(ctx) }},
+		{"Ent, of a group", func() error { return r.Past().QuotaGroup.UpdateOne(r.group).SetConcurrency(50).Exec(ctx) }},
 		{"Ent, of the incident", func() error {
-			update := r.client.Provider.UpdateOneID(r.provider.ID)
+			update := r.Past().Provider.UpdateOneID(r.provider.ID)
 			return update.SetCoolingUntil(time.Now().Add(-time.Hour)).SetCoolingReason("server").Exec(ctx)
 		}},
 		{"SQL, of keys", func() error { return r.exec(ctx, "UPDATE api_keys SET requests_today = 0") }},
@@ -234,7 +234,7 @@ func TestPoolIsForgotten(t *testing.T) {
 	}
 	r.lease(t)
 	compareMemory(t, r.Registry, r.now())
-	require.NoError(t, r.client.APIKey.Update().Where(apikey.ID(id)).SetConcurrency(1).SetDisabled(false).Exec(ctx))
+	require.NoError(t, r.Past().APIKey.Update().Where(apikey.ID(id)).SetConcurrency(1).SetDisabled(false).Exec(ctx))
 }
 
 // TestPoolAtOnce has processes lease the first keys of providers at once.

@@ -145,7 +145,7 @@ func TestPoolBesideEnt(t *testing.T) {
 		})
 	}
 	for n := range sample.Of(300) {
-		err := r.other.client.APIKey.UpdateOneID(r.key.ID).SetLabel(fmt.Sprint(n)).Exec(ctx)
+		err := r.other.Past().APIKey.UpdateOneID(r.key.ID).SetLabel(fmt.Sprint(n)).Exec(ctx)
 		require.NoError(t, err, "update %d", n)
 	}
 	stop()

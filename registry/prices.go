@@ -121,7 +121,7 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 		if _, err := liveModel(ctx, tx, id); err != nil {
 			return err
 		}
-		now := r.now()
+		now := timeOf(tx)
 		var entry auditEntry
 		if p, entry, err = changePrice(ctx, tx, id, in, now); err != nil {
 			return err
@@ -195,7 +195,7 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 || to != nil {
 		return next, entry, nil
 	}
-	update := tx.Model.UpdateOneID(modelID).SetUpdatedAt(now)
+	update := tx.Model.UpdateOneID(modelID)
 	if usd := rate(in.Rates, meter.Input); usd != nil {
 		update.SetCostPer1mInput(*usd)
 	} else {

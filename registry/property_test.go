@@ -306,7 +306,7 @@ func (m *machine) report(t *testing.T) {
 
 // clearAll deletes all rows.
 func clearAll(t *rapid.T, reg *registry.Registry) {
-	ctx, c := t.Context(), reg.Client()
+	ctx, c := t.Context(), reg.Past()
 	for _, table := range []interface {
 		Exec(context.Context) (int, error)
 	}{

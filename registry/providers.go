@@ -57,11 +57,10 @@ func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent
 		return nil, translate(ctx, "create provider", err)
 	}
 	err = r.writeAlone(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
-		now := r.now()
-		if p, err = filled(tx.Provider.Create().SetCreatedAt(now).SetUpdatedAt(now), in).Save(ctx); err != nil {
+		if p, err = filled(tx.Provider.Create(), in).Save(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, now, auditProvider(ActionCreate, nil, p))
+		return r.audit(ctx, tx, timeOf(tx), auditProvider(ActionCreate, nil, p))
 	})
 	if err != nil {
 		return nil, err
@@ -138,11 +137,10 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 		if err != nil {
 			return err
 		}
-		now := r.now()
-		if p, err = filled(old.Update().SetUpdatedAt(now), up).Save(ctx); err != nil {
+		if p, err = filled(old.Update(), up).Save(ctx); err != nil {
 			return taken(err, "another provider is called %q", value(up.Name))
 		}
-		return r.audit(ctx, tx, now, auditProvider(ActionUpdate, old, p))
+		return r.audit(ctx, tx, timeOf(tx), auditProvider(ActionUpdate, old, p))
 	})
 	if err != nil {
 		return nil, err
@@ -163,8 +161,8 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		now := r.now()
-		deleted, err := p.Update().SetDeletedAt(now).SetUpdatedAt(now).Save(ctx)
+		now := timeOf(tx)
+		deleted, err := p.Update().SetDeletedAt(now).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -179,7 +177,7 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 			entries = append(entries, auditModel(ActionDelete, m, &deleted))
 		}
 		err = tx.Model.Update().Where(model.ProviderID(id), model.DeletedAtIsNil()).
-			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+			SetDeletedAt(now).Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -193,7 +191,7 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 			entries = append(entries, auditKey(ActionDelete, k, &deleted))
 		}
 		err = tx.APIKey.Update().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).
-			SetDeletedAt(now).SetUpdatedAt(now).Exec(ctx)
+			SetDeletedAt(now).Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -217,7 +215,7 @@ func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 		if err := tx.Provider.DeleteOneID(id).Exec(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, r.now(), entries...)
+		return r.audit(ctx, tx, timeOf(tx), entries...)
 	})
 }
 

@@ -125,7 +125,7 @@ func (r *Registry) Prune(ctx context.Context, keep Retention) (PruneReport, erro
 		return PruneReport{}, translate(ctx, op, err)
 	}
 	if r.inTx {
-		return PruneReport{}, translate(ctx, op, r.transact(ctx, steps{}, func(*Registry) error {
+		return PruneReport{}, translate(ctx, op, r.transact(ctx, r.db, nil, steps{}, func(*Registry) error {
 			return fmt.Errorf("%w: inside of a transaction", ErrInvalidData)
 		}))
 	}
@@ -254,14 +254,14 @@ func (p *pruner) transact(ctx context.Context, body func(tx *ent.Client, done *P
 	var done PruneReport
 	err = p.r.db.Retry(ctx, func() error {
 		done = PruneReport{}
-		err := p.r.transact(ctx, steps{}, func(tx *Registry) (err error) {
-			if tx.db.Dialect() == dialect.Postgres {
+		err := p.r.operate(ctx, p.r.db, func(tx *ent.Client) (err error) {
+			if p.r.db.Dialect() == dialect.Postgres {
 				timeout := fmt.Sprintf("SET LOCAL lock_timeout = %d", pruneLockTimeout.Milliseconds())
-				if _, err := tx.client.ExecContext(ctx, timeout); err != nil {
+				if _, err := tx.ExecContext(ctx, timeout); err != nil {
 					return err
 				}
 			}
-			result, err = body(tx.client, &done)
+			result, err = body(tx, &done)
 			return err
 		})
 		if store.IsLockTimeout(err) {

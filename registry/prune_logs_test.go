@@ -30,10 +30,10 @@ func testPruneKeyEvents(t *testing.T, e engine) {
 	last := p.clock.Now()
 	many := make([]*ent.AuditEntryCreate, 600) // more than are removed in one transaction
 	for i := range many {
-		many[i] = p.Client().AuditEntry.Create().SetAt(last.Add(-time.Minute)).SetAction(registry.ActionProbe).
+		many[i] = p.Past().AuditEntry.Create().SetAt(last.Add(-time.Minute)).SetAction(registry.ActionProbe).
 			SetEntity(registry.EntityAPIKey).SetEntityID(key.String()).SetAutomatic(true)
 	}
-	require.NoError(t, p.Client().AuditEntry.CreateBulk(many...).Exec(ctx))
+	require.NoError(t, p.Past().AuditEntry.CreateBulk(many...).Exec(ctx))
 
 	prune := func(keep registry.Retention) (removed, left int64) {
 		t.Helper()
@@ -74,9 +74,9 @@ func testPruneDiscoveries(t *testing.T, e engine) {
 	ctx := t.Context()
 	rows := make([]*ent.DiscoveryLogCreate, 300)
 	for i := range rows {
-		rows[i] = reg.Client().DiscoveryLog.Create().SetIdentifier(fmt.Sprint(i)).SetStartedAt(clock.Now())
+		rows[i] = reg.Past().DiscoveryLog.Create().SetIdentifier(fmt.Sprint(i)).SetStartedAt(clock.Now())
 	}
-	require.NoError(t, reg.Client().DiscoveryLog.CreateBulk(rows...).Exec(ctx))
+	require.NoError(t, reg.Past().DiscoveryLog.CreateBulk(rows...).Exec(ctx))
 	clock.Advance(time.Microsecond)
 	log, err := reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "openai"})
 	require.NoError(t, err)

@@ -43,8 +43,8 @@ func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (gr
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
 			return err
 		}
-		now := r.now()
-		create := tx.QuotaGroup.Create().SetLastReset(now).SetCreatedAt(now).SetUpdatedAt(now)
+		now := timeOf(tx)
+		create := tx.QuotaGroup.Create().SetLastReset(now)
 		if group, err = filled(create, in).Save(ctx); err != nil {
 			return err
 		}
@@ -123,11 +123,10 @@ func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaG
 		if err != nil {
 			return err
 		}
-		now := r.now()
-		if group, err = filled(old.Update().SetUpdatedAt(now), up).Save(ctx); err != nil {
+		if group, err = filled(old.Update(), up).Save(ctx); err != nil {
 			return taken(err, "another quota group of the provider is called %q", value(up.Name))
 		}
-		return r.audit(ctx, tx, now, auditGroup(ActionUpdate, old, group))
+		return r.audit(ctx, tx, timeOf(tx), auditGroup(ActionUpdate, old, group))
 	})
 	if err != nil {
 		return nil, err
@@ -154,7 +153,7 @@ func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 		if err := tx.QuotaGroup.DeleteOne(old).Exec(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, r.now(), auditGroup(ActionDelete, old, nil))
+		return r.audit(ctx, tx, timeOf(tx), auditGroup(ActionDelete, old, nil))
 	})
 }
 

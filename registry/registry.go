@@ -22,6 +22,7 @@ import (
 type Registry struct {
 	db     store.DB
 	client *ent.Client
+	shown  *ent.Client // what Client returns
 	fresh  *ent.Client // reads at the primary alone; else the same as client
 	clock  func() time.Time
 	inTx   bool         // client belongs to a transaction
@@ -59,8 +60,13 @@ func (r *Registry) Close() error {
 
 // Client returns the Ent client, for walking the graph. It sees everything there is: deleted
 // providers, models and keys are told by deleted_at, counters of a day and degradations that
-// are over by their times. Write through the registry's methods, which keep the rules.
-func (r *Registry) Client() *ent.Client { return r.client }
+// are over by their times.
+//
+// It only reads. What would write a row, with a builder of the client or of a row, returns [ErrReadOnly] and names the
+// operations to use: they keep the rules and the audit trail. So do Tx and Schema.Create, and Close does nothing.
+// Within [Registry.InTx], tx.Client() sees the transaction, and only reads too. ExecContext is the way past all that, for
+// tables of your own, for example: in the transaction, with tx.Client().ExecContext.
+func (r *Registry) Client() *ent.Client { return r.shown }
 
 // InTx runs fn in one transaction: what fn does through tx is committed together when fn
 // returns nil, and undone when it returns an error or panics. Within fn use tx and nothing
@@ -81,25 +87,23 @@ func (r *Registry) Client() *ent.Client { return r.client }
 // It returns the error of fn as it is, or that of the commit, which can be [ErrUncertain]; when ctx has ended, the
 // error matches that of ctx too.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
-	return r.transact(ctx, steps{"begin transaction", "commit"}, fn)
+	return r.transact(ctx, r.db, nil, steps{"begin transaction", "commit"}, fn)
 }
 
 // steps are what the beginning and the end of a transaction are called in errors; nothing where an operation has a name
 // of its own.
 type steps struct{ begin, commit string }
 
-// transact is InTx.
-func (r *Registry) transact(ctx context.Context, named steps, fn func(tx *Registry) error) error {
-	return r.transactOn(ctx, r.db, named, fn)
-}
-
-// transactOn is transact with what begins the transaction.
-func (r *Registry) transactOn(ctx context.Context, db dialect.Driver, named steps, fn func(tx *Registry) error) error {
+// transact is InTx with what begins the transaction, and the operation that writes in it; nil: operations of their own
+// do.
+func (r *Registry) transact(
+	ctx context.Context, db dialect.Driver, o *operation, named steps, fn func(tx *Registry) error,
+) error {
 	if r.inTx {
-		return r.savepoint(ctx, named, fn)
+		return r.savepoint(ctx, o, named, fn)
 	}
 	rows := &rowDriver{Driver: db}
-	tx, err := ent.NewClient(ent.Driver(rows)).Tx(ctx)
+	tx, err := r.client.With(ent.Driver(rows), ent.Scope(o)).Tx(ctx)
 	if err != nil {
 		return translate(ctx, named.begin, err)
 	}
@@ -112,9 +116,10 @@ func (r *Registry) transactOn(ctx context.Context, db dialect.Driver, named step
 	}()
 	var torn error
 	client := tx.Client()
-	err = fn(&Registry{db: r.db, client: client, fresh: client, clock: r.clock, inTx: true, outer: r, over: &rows.ended, torn: &torn, actor: r.actor, vault: r.vault,
-		commits: r.commits, waiters: r.waiters, classify: r.classify,
-		pieceRows: r.pieceRows, mostRetryAfter: r.mostRetryAfter})
+	within := *r
+	within.client, within.shown, within.fresh, within.blank, within.between = client, client, client, nil, nil
+	within.inTx, within.outer, within.over, within.torn = true, r, &rows.ended, &torn
+	err = fn(&within)
 	open = false
 	if err == nil {
 		err = torn
@@ -129,7 +134,12 @@ func (r *Registry) transactOn(ctx context.Context, db dialect.Driver, named step
 }
 
 // savepoint is a transaction within a transaction.
-func (r *Registry) savepoint(ctx context.Context, named steps, fn func(tx *Registry) error) error {
+func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn func(tx *Registry) error) error {
+	within := r
+	if o != nil {
+		copied := *r
+		copied.client, within = r.client.With(ent.Scope(o)), &copied
+	}
 	exec := func(ctx context.Context, statement string) error {
 		_, err := r.client.ExecContext(ctx, statement)
 		return err
@@ -156,7 +166,7 @@ func (r *Registry) savepoint(ctx context.Context, named steps, fn func(tx *Regis
 			_ = undo() // the transaction remembers
 		}
 	}()
-	err := fn(r)
+	err := fn(within)
 	if err == nil {
 		err = translate(ctx, named.commit, ctx.Err())
 	}
@@ -187,13 +197,18 @@ func (r *Registry) write(ctx context.Context, op string, body func(tx *ent.Clien
 
 // writeOn is write with what begins the transaction.
 func (r *Registry) writeOn(ctx context.Context, db dialect.Driver, op string, body func(tx *ent.Client) error) error {
-	once := func() error {
-		return r.transactOn(ctx, db, steps{}, func(tx *Registry) error { return body(tx.client) })
-	}
+	once := func() error { return r.operate(ctx, db, body) }
 	if r.inTx {
 		return translate(ctx, op, once())
 	}
 	return translate(ctx, op, r.db.Retry(ctx, once))
+}
+
+// operate is one attempt of an operation.
+func (r *Registry) operate(ctx context.Context, db dialect.Driver, body func(tx *ent.Client) error) error {
+	o := &operation{clock: r.clock}
+	defer o.over.Store(true)
+	return r.transact(ctx, db, o, steps{}, func(tx *Registry) error { return body(tx.client) })
 }
 
 // catalogueLock is the number of PostgreSQL's advisory lock for changes of the catalogue ("MSrc").

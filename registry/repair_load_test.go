@@ -155,8 +155,8 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 		}))
 	}
 	old := time.Now().Add(-90 * time.Hour)
-	require.NoError(t, reg.Client().UsageQuarter.Update().Where(usagequarter.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
-	require.NoError(t, reg.Client().Usage.Update().Where(usage.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
+	require.NoError(t, reg.Past().UsageQuarter.Update().Where(usagequarter.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
+	require.NoError(t, reg.Past().Usage.Update().Where(usage.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
 	require.Len(t, verified(t, reg).Differences, 4, "a quarter and a day, and their digests")
 	repaired, err := reg.RepairLedger(t.Context())
 	require.NoError(t, err)
@@ -165,7 +165,7 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			in := input(0)
 			require.NoError(t, tx.RecordUsage(t.Context(), in))
-			n, err := tx.Client().UsageTotal.Update().Where(usagetotal.PeriodEndGT(in.At)).AddErrorCount(1).Save(t.Context())
+			n, err := tx.Past().UsageTotal.Update().Where(usagetotal.PeriodEndGT(in.At)).AddErrorCount(1).Save(t.Context())
 			require.Positive(t, n)
 			return err
 		}))

@@ -226,9 +226,9 @@ func testUsageReport(t *testing.T, e engine) {
 
 	t.Run("quarters that are gone", func(t *testing.T) {
 		horizon := reportEpoch.AddDate(0, 0, 6)
-		require.NoError(t, reg.Client().UsageHorizon.Create().SetID("quarters").SetCompleteFrom(horizon).Exec(ctx))
-		must(reg.Client().UsageQuarter.Delete().Where(usagequarter.PeriodStartLT(horizon)).Exec(ctx))
-		must(reg.Client().UsageTotalQuarter.Delete().Where(usagetotalquarter.PeriodStartLT(horizon)).Exec(ctx))
+		require.NoError(t, reg.Past().UsageHorizon.Create().SetID("quarters").SetCompleteFrom(horizon).Exec(ctx))
+		must(reg.Past().UsageQuarter.Delete().Where(usagequarter.PeriodStartLT(horizon)).Exec(ctx))
+		must(reg.Past().UsageTotalQuarter.Delete().Where(usagetotalquarter.PeriodStartLT(horizon)).Exec(ctx))
 		refused := 0
 		for range sample.Of(150) {
 			in := input()

@@ -283,7 +283,7 @@ func testReprice(t *testing.T, e engine) {
 		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 1, meter.Output: 1}, EffectiveFrom: clock.Now()})
 		require.NoError(t, err)
 		one := must(reg.ListUsageEvents(ctx, registry.EventFilter{Limit: 1}))[0]
-		require.NoError(t, reg.Client().UsageEvent.DeleteOne(one).Exec(ctx))
+		require.NoError(t, reg.Past().UsageEvent.DeleteOne(one).Exec(ctx))
 		before := dump(t, reg)
 		_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID})
 		require.ErrorIs(t, err, registry.ErrCorrupt)
@@ -302,7 +302,7 @@ func testReprice(t *testing.T, e engine) {
 // forget removes events, or quarters too, as Prune does, that lie before a horizon.
 func forget(tb testing.TB, reg *registry.Registry, events, quarters bool, horizon time.Time) {
 	tb.Helper()
-	ctx, c := tb.Context(), reg.Client()
+	ctx, c := tb.Context(), reg.Past()
 	if !events {
 		must(c.UsageEvent.Delete().Where(usageevent.AtLT(horizon)).Exec(ctx))
 		require.NoError(tb, c.UsageHorizon.Create().SetID("events").SetCompleteFrom(horizon).Exec(ctx))

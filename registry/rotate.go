@@ -50,12 +50,12 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 		if isKeyless(old) {
 			return fmt.Errorf("%w: it is keyless", ErrInvalidData)
 		}
-		now := r.now()
+		now := timeOf(tx)
 		expires := now.Add(in.Overlap)
 		if old.ExpiresAt != nil {
 			expires = utc.Min(expires, *old.ExpiresAt)
 		}
-		expiring, err := old.Update().SetExpiresAt(expires).SetUpdatedAt(now).Save(ctx)
+		expiring, err := old.Update().SetExpiresAt(expires).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 	if n == 0 {
 		return nil
 	}
-	return r.audit(ctx, tx, r.now(), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
+	return r.audit(ctx, tx, timeOf(tx), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
 }
 
 // reseal seals API keys by a data key that others have sealed. It returns why some do not open.

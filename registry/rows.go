@@ -10,39 +10,24 @@ import (
 // rowDriver is the driver of the rows that the operations of one transaction return: the transaction until that has
 // ended, the database from then on. One can walk on from a row at any time, and from a copy of it.
 type rowDriver struct {
-	dialect.Driver            // the database's
-	tx             dialect.Tx // nil until it has begun
+	dialect.Driver // the database's
+	tx             dialect.Tx
 	ended          atomic.Bool
 }
 
-// Tx begins the transaction; what Ent does in a transaction of its own then becomes a part of it.
+// Tx begins the transaction.
 func (d *rowDriver) Tx(ctx context.Context) (dialect.Tx, error) {
-	if d.ended.Load() {
-		return d.Driver.Tx(ctx)
-	}
-	if d.tx != nil {
-		return dialect.NopTx(d), nil
-	}
 	tx, err := d.Driver.Tx(ctx)
 	d.tx = tx
 	return tx, err
 }
 
-// Exec runs a statement.
-func (d *rowDriver) Exec(ctx context.Context, query string, args, v any) error {
-	return d.now().Exec(ctx, query, args, v)
-}
-
-// Query runs a query.
+// Query runs a query. Rows write nothing: guard keeps them from it.
 func (d *rowDriver) Query(ctx context.Context, query string, args, v any) error {
-	return d.now().Query(ctx, query, args, v)
-}
-
-func (d *rowDriver) now() dialect.ExecQuerier {
 	if d.ended.Load() {
-		return d.Driver
+		return d.Driver.Query(ctx, query, args, v)
 	}
-	return d.tx
+	return d.tx.Query(ctx, query, args, v)
 }
 
 // entRow is a row of Ent's.

@@ -38,10 +38,10 @@ func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 		return translate(ctx, "set setting", err)
 	}
 	return r.write(ctx, fmt.Sprintf("set setting %q", key), func(tx *ent.Client) error {
-		now := r.now()
+		now := timeOf(tx)
 		old, err := lockedSetting(ctx, tx, key)
 		for ent.IsNotFound(err) {
-			err = tx.Setting.Create().SetID(key).SetValue(value).SetUpdatedAt(now).
+			err = tx.Setting.Create().SetID(key).SetValue(value).
 				OnConflictColumns(setting.FieldID).DoNothing().Exec(ctx)
 			if err == nil {
 				created := &ent.Setting{ID: key, Value: value, UpdatedAt: now}
@@ -54,7 +54,7 @@ func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 		if err != nil {
 			return err
 		}
-		s, err := old.Update().SetValue(value).SetUpdatedAt(now).Save(ctx)
+		s, err := old.Update().SetValue(value).Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 		if err := tx.Setting.DeleteOne(old).Exec(ctx); err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, r.now(), auditSetting(ActionDelete, old, nil))
+		return r.audit(ctx, tx, timeOf(tx), auditSetting(ActionDelete, old, nil))
 	})
 }
 

@@ -34,13 +34,13 @@ func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (p *ent.P
 		if taken {
 			return fmt.Errorf("%w: another provider is called %q now: rename that one first", ErrConflict, p.Name)
 		}
-		now, deleted := r.now(), *p.DeletedAt
+		now, deleted := timeOf(tx), *p.DeletedAt
 		entries, err := undeleteWith(ctx, tx, id, deleted, now)
 		if err != nil {
 			return err
 		}
 		old := p
-		if p, err = old.Update().ClearDeletedAt().SetUpdatedAt(now).Save(ctx); err != nil {
+		if p, err = old.Update().ClearDeletedAt().Save(ctx); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, append([]auditEntry{auditProvider(ActionUndelete, old, p)}, entries...)...)
@@ -67,7 +67,7 @@ func undeleteWith(
 		entries = append(entries, auditModel(ActionUndelete, m, &live))
 	}
 	for some := range slices.Chunk(ids, chunk) {
-		err := tx.Model.Update().Where(model.IDIn(some...)).ClearDeletedAt().SetUpdatedAt(now).Exec(ctx)
+		err := tx.Model.Update().Where(model.IDIn(some...)).ClearDeletedAt().Exec(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +84,7 @@ func undeleteWith(
 		entries = append(entries, auditKey(ActionUndelete, k, &live))
 	}
 	for some := range slices.Chunk(ids, chunk) {
-		err := tx.APIKey.Update().Where(apikey.IDIn(some...)).ClearDeletedAt().SetUpdatedAt(now).Exec(ctx)
+		err := tx.APIKey.Update().Where(apikey.IDIn(some...)).ClearDeletedAt().Exec(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -128,8 +128,8 @@ func (r *Registry) UndeleteModel(ctx context.Context, id uuid.UUID) (m *ent.Mode
 			return fmt.Errorf("%w: another model of the provider is called %q now: delete that one first",
 				ErrConflict, m.ModelID)
 		}
-		now, old := r.now(), m
-		if m, err = old.Update().ClearDeletedAt().SetUpdatedAt(now).Save(ctx); err != nil {
+		now, old := timeOf(tx), m
+		if m, err = old.Update().ClearDeletedAt().Save(ctx); err != nil {
 			return err
 		}
 		return r.audit(ctx, tx, now, auditModel(ActionUndelete, old, m))
@@ -149,7 +149,7 @@ func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (key *ent.A
 		if key, err = r.lockedKey(ctx, tx, id); err != nil {
 			return err
 		}
-		now := r.now()
+		now := timeOf(tx)
 		if key.DeletedAt == nil {
 			asOf(key, now)
 			return nil
@@ -171,7 +171,7 @@ func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (key *ent.A
 			}
 		}
 		old := key
-		if key, err = old.Update().ClearDeletedAt().SetUpdatedAt(now).Save(ctx); err != nil {
+		if key, err = old.Update().ClearDeletedAt().Save(ctx); err != nil {
 			return err
 		}
 		err = r.audit(ctx, tx, now, auditKey(ActionUndelete, old, key))

@@ -134,7 +134,7 @@ func (b *books) exec(t *testing.T, statement string, args ...any) {
 // prune removes a part of the ledger before an instant, and says so.
 func (b *books) prune(t *testing.T, part string, from time.Time) {
 	t.Helper()
-	ctx, c := t.Context(), b.Client()
+	ctx, c := t.Context(), b.Past()
 	_, err := c.UsageHorizon.Delete().Where(usagehorizon.ID(part)).Exec(ctx)
 	require.NoError(t, err)
 	require.NoError(t, c.UsageHorizon.Create().SetID(part).SetCompleteFrom(from).Exec(ctx))

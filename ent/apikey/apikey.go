@@ -3,6 +3,8 @@
 package apikey
 
 import (
+	"time"
+
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/google/uuid"
@@ -247,6 +249,12 @@ func ValidColumn(column string) bool {
 }
 
 var (
+	// DefaultCreatedAt holds the default value on creation for the "created_at" field.
+	DefaultCreatedAt func() time.Time
+	// DefaultUpdatedAt holds the default value on creation for the "updated_at" field.
+	DefaultUpdatedAt func() time.Time
+	// UpdateDefaultUpdatedAt holds the default value on update for the "updated_at" field.
+	UpdateDefaultUpdatedAt func() time.Time
 	// DefaultRequestsPerMinute holds the default value on creation for the "requests_per_minute" field.
 	DefaultRequestsPerMinute int64
 	// RequestsPerMinuteValidator is a validator for the "requests_per_minute" field. It is called by the builders before save.
@@ -291,6 +299,8 @@ var (
 	DefaultCostToday money.USD
 	// CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
 	CostTodayValidator func(int64) error
+	// DefaultLastReset holds the default value on creation for the "last_reset" field.
+	DefaultLastReset func() time.Time
 	// KeyHashValidator is a validator for the "key_hash" field. It is called by the builders before save.
 	KeyHashValidator func(string) error
 	// KeyPrefixValidator is a validator for the "key_prefix" field. It is called by the builders before save.

@@ -3,6 +3,8 @@
 package quotagroup
 
 import (
+	"time"
+
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/google/uuid"
@@ -115,6 +117,12 @@ func ValidColumn(column string) bool {
 }
 
 var (
+	// DefaultCreatedAt holds the default value on creation for the "created_at" field.
+	DefaultCreatedAt func() time.Time
+	// DefaultUpdatedAt holds the default value on creation for the "updated_at" field.
+	DefaultUpdatedAt func() time.Time
+	// UpdateDefaultUpdatedAt holds the default value on update for the "updated_at" field.
+	UpdateDefaultUpdatedAt func() time.Time
 	// DefaultRequestsPerMinute holds the default value on creation for the "requests_per_minute" field.
 	DefaultRequestsPerMinute int64
 	// RequestsPerMinuteValidator is a validator for the "requests_per_minute" field. It is called by the builders before save.
@@ -159,6 +167,8 @@ var (
 	DefaultCostToday money.USD
 	// CostTodayValidator is a validator for the "cost_today" field. It is called by the builders before save.
 	CostTodayValidator func(int64) error
+	// DefaultLastReset holds the default value on creation for the "last_reset" field.
+	DefaultLastReset func() time.Time
 	// NameValidator is a validator for the "name" field. It is called by the builders before save.
 	NameValidator func(string) error
 	// DefaultID holds the default value on creation for the "id" field.

@@ -5,6 +5,7 @@ package schema
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
 	"entgo.io/ent"
 	"entgo.io/ent/dialect"
@@ -31,17 +32,20 @@ func (ID) Fields() []ent.Field {
 
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
-// Timestamps gives an entity created_at and updated_at. They have no default: the registry
-// sets both from its one clock.
+// Timestamps gives an entity created_at and updated_at. The registry sets both from its one clock; the defaults are for
+// clients of somebody's own.
 type Timestamps struct{ mixin.Schema }
 
 // Fields of the Timestamps mixin.
 func (Timestamps) Fields() []ent.Field {
 	return []ent.Field{
-		field.Time("created_at").Immutable().Comment("when the row was created, UTC"),
-		field.Time("updated_at").Comment("when the row last changed, UTC"),
+		field.Time("created_at").Default(now).Immutable().Comment("when the row was created, UTC"),
+		field.Time("updated_at").Default(now).UpdateDefault(now).Comment("when the row last changed, UTC"),
 	}
 }
+
+// now returns the time as it is stored: SQLite compares times as text, and PostgreSQL keeps microseconds.
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // SoftDelete gives an entity deleted_at. A deleted row is gone from lists and its name is
 // free again, while the ledger still points at it.
@@ -84,7 +88,8 @@ func (Quota) Fields() []ent.Field {
 			Comment("tokens of those requests, all meters"),
 		field.Int64("cost_today").GoType(money.USD(0)).Default(0).Validate(rule.Amount).
 			Comment("nano-USD of those requests"),
-		field.Time("last_reset").Comment("the daily counters count since then and only for its UTC day"),
+		field.Time("last_reset").Default(now).
+			Comment("the daily counters count since then and only for its UTC day"),
 		field.JSON("observed", json.RawMessage{}).Optional().SchemaType(jsonText).
 			Comment("what the provider's answers last said of its own limits; NULL: nothing"),
 	}

@@ -17,7 +17,7 @@ func (Setting) Fields() []ent.Field {
 	return []ent.Field{
 		field.String("id").StorageKey("key").Immutable().Validate(rule.Text(1, rule.MaxKey)),
 		field.String("value").Validate(rule.Prose(rule.MaxData)),
-		field.Time("updated_at").Comment("UTC"),
+		field.Time("updated_at").Default(now).UpdateDefault(now).Comment("UTC"),
 	}
 }
 
