@@ -209,7 +209,7 @@ func requireOldLedgerWorks(t *testing.T, reg *registry.Registry, horizon time.Ti
 	require.NotEmpty(t, report.Differences)
 	repaired, err = reg.RepairLedger(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, registry.LedgerRepair{Unrepaired: report.Differences}, repaired)
+	require.Equal(t, registry.RepairResult{Unrepaired: report.Differences}, repaired)
 }
 
 // eachOld runs a test on an empty database of either kind, of that name.

@@ -243,7 +243,7 @@ func testAudit(t *testing.T, e engine) {
 			return reg.RestoreKey(ctx, th.key.ID)
 		}, nil, nil},
 		"RotateAPIKey": {func(th thing) error {
-			_, err := reg.RotateAPIKey(ctx, th.key.ID, registry.KeyRotation{APIKey: secret(77), Overlap: time.Hour})
+			_, err := reg.RotateAPIKey(ctx, th.key.ID, registry.KeyRotationInput{APIKey: secret(77), Overlap: time.Hour})
 			return err
 		}, []string{"rotate api_key", "create api_key"}, nil},
 		"SetSetting": {func(thing) error {
@@ -275,7 +275,7 @@ func testAudit(t *testing.T, e engine) {
 			require.NoError(t, err)
 			_, err = reg.UpdateDiscoveryResult(ctx, log.ID, 1, "success")
 			require.NoError(t, err)
-			_, err = reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: th.provider.ID, Version: "1"})
+			_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: th.provider.ID, Version: "1"})
 			return err
 		}, nil, nil},
 	} {
@@ -633,12 +633,12 @@ func testAuditImport(t *testing.T, e engine) {
 		}
 		return n
 	}
-	imports := func(s catalog.Snapshot) (report registry.ImportReport) {
+	imports := func(s catalog.Snapshot) (report registry.ImportResult) {
 		report, err := reg.ImportCatalog(ctx, s, nil)
 		require.NoError(t, err)
 		return report
 	}
-	var report registry.ImportReport
+	var report registry.ImportResult
 	n := tally(func() { report = imports(catalog.Catwalk()) })
 	require.NotZero(t, report.Models.Created)
 	require.Equal(t, map[string]int{

@@ -158,9 +158,9 @@ func scanKey(row *sql.Row) (*handKey, error) {
 // PostgreSQL the row of a key is locked until the commit. Its time is that of a sync to disk.
 func BenchmarkRecordUsage(b *testing.B) {
 	for _, e := range []engine{onSQLite, onPostgres} {
-		for _, durability := range []registry.Durability{registry.Full, registry.Relaxed} {
+		for _, durability := range []registry.Durability{registry.DurabilityFull, registry.DurabilityRelaxed} {
 			for _, size := range []struct{ callers, keys int }{{1, 1}, {64, 64}, {64, 1}} {
-				name := fmt.Sprintf("engine=%s/relaxed=%t/callers=%d/keys=%d", e.name, durability == registry.Relaxed, size.callers, size.keys)
+				name := fmt.Sprintf("engine=%s/relaxed=%t/callers=%d/keys=%d", e.name, durability == registry.DurabilityRelaxed, size.callers, size.keys)
 				b.Run(name, func(b *testing.B) {
 					reg := e.new(b, registry.WithDurability(durability))
 					p := mustProvider(b, reg, "p")

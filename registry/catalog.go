@@ -21,22 +21,22 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// Progress is told how many of how many models are done. It is called from the goroutine that
+// ImportProgress is told how many of how many models are done. It is called from the goroutine that
 // works, with the database locked for writing, and should return at once.
-type Progress func(done, total int)
+type ImportProgress func(done, total int)
 
-// ImportReport is what an import did.
-type ImportReport struct {
+// ImportResult is what an import did.
+type ImportResult struct {
 	Source    string
-	Providers Changes
-	Families  Changes
-	Models    Changes
-	Prices    Changes        // standard prices: a change is an update
+	Providers ImportChanges
+	Families  ImportChanges
+	Models    ImportChanges
+	Prices    ImportChanges  // standard prices: a change is an update
 	Notes     []catalog.Note // what the catalogue does not know, or what was repaired in it
 }
 
-// Changes counts rows by what became of them.
-type Changes struct {
+// ImportChanges counts rows by what became of them.
+type ImportChanges struct {
 	Created   int
 	Updated   int
 	Unchanged int
@@ -58,11 +58,11 @@ type Changes struct {
 //
 // Progress may be nil. It returns [ErrInvalidData], naming the faults, for a catalogue that
 // breaks a rule of [ProviderInput] or [ModelInput].
-func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot, progress Progress) (ImportReport, error) {
+func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot, progress ImportProgress) (ImportResult, error) {
 	op := fmt.Sprintf("import catalogue %q", snapshot.Source)
 	f := snapshotFaults(snapshot)
 	if err := f.Err(); err != nil {
-		return ImportReport{}, translate(ctx, op, err)
+		return ImportResult{}, translate(ctx, op, err)
 	}
 	if progress == nil {
 		progress = func(int, int) {}
@@ -72,7 +72,7 @@ func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot,
 		most = math.MaxInt
 	}
 	progress(0, snapshot.Models())
-	im := importer{snapshot: snapshot, report: ImportReport{Source: snapshot.Source, Notes: snapshot.Notes}}
+	im := importer{snapshot: snapshot, report: ImportResult{Source: snapshot.Source, Notes: snapshot.Notes}}
 	err := r.pieces(ctx, op, func() (more bool, err error) {
 		before := im
 		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
@@ -136,7 +136,7 @@ type importer struct {
 	snapshot catalog.Snapshot
 	at       int // providers that are done
 	done     int // their models
-	report   ImportReport
+	report   ImportResult
 
 	// Of the piece that is under way:
 
@@ -146,7 +146,7 @@ type importer struct {
 }
 
 // piece imports providers of up to some models, or one of more.
-func (im *importer) piece(ctx context.Context, most int, progress Progress) error {
+func (im *importer) piece(ctx context.Context, most int, progress ImportProgress) error {
 	for n := 0; n < most && im.at < len(im.snapshot.Providers); im.at++ {
 		p := im.snapshot.Providers[im.at]
 		if err := im.provider(ctx, p); err != nil {

@@ -27,9 +27,9 @@ func testImportCatwalk(t *testing.T, e engine) {
 		done = append(done, n)
 	})
 	require.NoError(t, err)
-	require.Equal(t, registry.Changes{Created: 40}, report.Providers)
-	require.Equal(t, registry.Changes{Created: 1506}, report.Models)
-	require.Equal(t, registry.Changes{Created: 1506}, report.Prices)
+	require.Equal(t, registry.ImportChanges{Created: 40}, report.Providers)
+	require.Equal(t, registry.ImportChanges{Created: 1506}, report.Models)
+	require.Equal(t, registry.ImportChanges{Created: 1506}, report.Prices)
 	require.NotZero(t, report.Families.Created)
 	require.Equal(t, snapshot.Notes, report.Notes)
 	require.Len(t, done, 41)
@@ -49,12 +49,12 @@ func testImportCatwalk(t *testing.T, e engine) {
 	again, err := reg.ImportCatalog(t.Context(), snapshot, nil)
 	require.NoError(t, err)
 	require.Equal(t, before, dump(t, reg), "the second time changes nothing, not even a time")
-	require.Equal(t, registry.ImportReport{
+	require.Equal(t, registry.ImportResult{
 		Source:    catalog.CatwalkSource,
-		Providers: registry.Changes{Unchanged: 40},
-		Families:  registry.Changes{Unchanged: report.Families.Created},
-		Models:    registry.Changes{Unchanged: 1506},
-		Prices:    registry.Changes{Unchanged: 1506},
+		Providers: registry.ImportChanges{Unchanged: 40},
+		Families:  registry.ImportChanges{Unchanged: report.Families.Created},
+		Models:    registry.ImportChanges{Unchanged: 1506},
+		Prices:    registry.ImportChanges{Unchanged: 1506},
 		Notes:     snapshot.Notes,
 	}, again)
 }
@@ -99,10 +99,10 @@ func testImportCatalog(t *testing.T, e engine) {
 		m[2].Rates = nil                         // the catalogue does not know any more: the price stays
 		report, err := reg.ImportCatalog(t.Context(), s, nil)
 		require.NoError(t, err)
-		require.Equal(t, registry.Changes{Updated: 1}, report.Providers)
-		require.Equal(t, registry.Changes{Created: 1, Unchanged: 1}, report.Families)
-		require.Equal(t, registry.Changes{Updated: 1, Unchanged: 2}, report.Models)
-		require.Equal(t, registry.Changes{Updated: 2, Unchanged: 1}, report.Prices)
+		require.Equal(t, registry.ImportChanges{Updated: 1}, report.Providers)
+		require.Equal(t, registry.ImportChanges{Created: 1, Unchanged: 1}, report.Families)
+		require.Equal(t, registry.ImportChanges{Updated: 1, Unchanged: 2}, report.Models)
+		require.Equal(t, registry.ImportChanges{Updated: 2, Unchanged: 1}, report.Prices)
 
 		got, err := reg.GetModel(t.Context(), a.ID)
 		require.NoError(t, err)
@@ -143,9 +143,9 @@ func testImportCatalog(t *testing.T, e engine) {
 
 		report, err := reg.ImportCatalog(t.Context(), s, nil)
 		require.NoError(t, err)
-		require.Equal(t, registry.Changes{Unchanged: 1, Skipped: 1}, report.Providers)
-		require.Equal(t, registry.Changes{Unchanged: 2, Skipped: 2}, report.Models)
-		require.Equal(t, registry.Changes{Unchanged: 1, Skipped: 1}, report.Prices)
+		require.Equal(t, registry.ImportChanges{Unchanged: 1, Skipped: 1}, report.Providers)
+		require.Equal(t, registry.ImportChanges{Unchanged: 2, Skipped: 2}, report.Models)
+		require.Equal(t, registry.ImportChanges{Unchanged: 1, Skipped: 1}, report.Prices)
 		a, err = reg.GetModel(t.Context(), a.ID)
 		require.NoError(t, err)
 		require.EqualValues(t, 5, *a.CostPer1mInput)
@@ -217,8 +217,8 @@ func testImportCatalog(t *testing.T, e engine) {
 		require.Positive(t, first.Models.Created)
 		second, err := reg.ImportCatalog(t.Context(), catalog.Catwalk(), nil)
 		require.NoError(t, err)
-		require.Equal(t, registry.Changes{Created: 1506 - first.Models.Created, Unchanged: first.Models.Created}, second.Models)
-		require.Equal(t, registry.Changes{Created: 40 - first.Providers.Created, Unchanged: first.Providers.Created}, second.Providers)
+		require.Equal(t, registry.ImportChanges{Created: 1506 - first.Models.Created, Unchanged: first.Models.Created}, second.Models)
+		require.Equal(t, registry.ImportChanges{Created: 40 - first.Providers.Created, Unchanged: first.Providers.Created}, second.Providers)
 		created, err := reg.ListAudit(t.Context(), registry.AuditFilter{Action: registry.ActionCreate, Entity: registry.EntityProvider, Limit: registry.MaxLimit})
 		require.NoError(t, err)
 		require.Len(t, created, 40)

@@ -93,11 +93,11 @@ func TestColumns(t *testing.T) {
 		{draft.QuotaGroup.Create().Mutation(), QuotaGroupFilter{}, []why{
 			rowsOwn, quotasOwn, limits, {"name": unlisted},
 		}},
-		{draft.SDKVersion.Create().Mutation(), SDKInput{}, []why{{"id": own}}},
-		{draft.SDKVersion.Update().Mutation(), SDKUpdate{}, []why{{
+		{draft.SDKVersion.Create().Mutation(), SDKVersionInput{}, []why{{"id": own}}},
+		{draft.SDKVersion.Update().Mutation(), SDKVersionUpdate{}, []why{{
 			"id": own, "provider_id version generated_at": fixed,
 		}}},
-		{draft.SDKVersion.Create().Mutation(), SDKFilter{}, []why{{
+		{draft.SDKVersion.Create().Mutation(), SDKVersionFilter{}, []why{{
 			"id version sdk_path generated_at test_results code_hash": unlisted,
 		}}},
 		{draft.DiscoveryLog.Create().Mutation(), DiscoveryInput{}, []why{{

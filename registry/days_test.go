@@ -62,12 +62,12 @@ func TestManyDays(t *testing.T) {
 
 	// What is kept begins within a partition of many days.
 	const kept = 365
-	report, err := reg.Prune(t.Context(), registry.Retention{Events: kept * day, Quarters: 4000 * day})
+	report, err := reg.Prune(t.Context(), registry.PruneInput{Events: kept * day, Quarters: 4000 * day})
 	require.NoError(t, err)
 	require.EqualValues(t, days-kept, report.Events)
 	require.Zero(t, report.EventsLeft)
 	require.Equal(t, kept, must(reg.Client().UsageEvent.Query().Count(t.Context())))
-	report, err = reg.Prune(t.Context(), registry.Retention{Quarters: 4000 * day})
+	report, err = reg.Prune(t.Context(), registry.PruneInput{Quarters: 4000 * day})
 	require.NoError(t, err)
 	require.EqualValues(t, kept-7, report.Events)
 	require.Less(t, parts(), 10)

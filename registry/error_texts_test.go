@@ -134,7 +134,7 @@ func testTakenTexts(t *testing.T, e engine) {
 		"update quota group " + g.String() + `: already exists: another quota group of the provider is called "other"`: of(
 			reg.UpdateQuotaGroup(ctx, g, registry.QuotaGroupUpdate{Name: ptr("other")})),
 		"rotate API key " + sibling.ID.String() + ": already exists: the provider has the new key already": of(reg.RotateAPIKey(
-			ctx, sibling.ID, registry.KeyRotation{APIKey: secret(1)})),
+			ctx, sibling.ID, registry.KeyRotationInput{APIKey: secret(1)})),
 	} {
 		require.EqualError(t, err, text)
 	}

@@ -34,12 +34,12 @@ type FailureClass string
 
 // The classes.
 const (
-	RateLimited    = FailureClass(upstream.RateLimited)
-	QuotaExhausted = FailureClass(upstream.QuotaExhausted)
-	AuthFailed     = FailureClass(upstream.Auth)
-	ServerFailed   = FailureClass(upstream.Server)
-	TimedOut       = FailureClass(upstream.Timeout)
-	BadRequest     = FailureClass(upstream.BadRequest)
+	FailureRateLimited    = FailureClass(upstream.RateLimited)
+	FailureQuotaExhausted = FailureClass(upstream.QuotaExhausted)
+	FailureAuth           = FailureClass(upstream.Auth)
+	FailureServer         = FailureClass(upstream.Server)
+	FailureTimeout        = FailureClass(upstream.Timeout)
+	FailureBadRequest     = FailureClass(upstream.BadRequest)
 )
 
 // Failure describes a call that failed: an HTTP answer, or an error where there was none.
@@ -83,7 +83,7 @@ func classifyWithin(most time.Duration) Classifier {
 
 func (d Diagnosis) faults() fault.List {
 	var f fault.List
-	classes := []FailureClass{RateLimited, QuotaExhausted, AuthFailed, ServerFailed, TimedOut, BadRequest}
+	classes := []FailureClass{FailureRateLimited, FailureQuotaExhausted, FailureAuth, FailureServer, FailureTimeout, FailureBadRequest}
 	f.Check(slices.Contains(classes, d.Class), "the failure's class is not one of the six")
 	return f
 }

@@ -167,8 +167,8 @@ func testFail(t *testing.T, e engine) {
 		rests   []time.Duration
 		class   registry.FailureClass
 	}{
-		"auth":            {denied, []time.Duration{10 * time.Minute, 20 * time.Minute}, registry.AuthFailed},
-		"quota exhausted": {exhausted, []time.Duration{15 * time.Minute, 30 * time.Minute}, registry.QuotaExhausted},
+		"auth":            {denied, []time.Duration{10 * time.Minute, 20 * time.Minute}, registry.FailureAuth},
+		"quota exhausted": {exhausted, []time.Duration{15 * time.Minute, 30 * time.Minute}, registry.FailureQuotaExhausted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -277,7 +277,7 @@ func testFail(t *testing.T, e engine) {
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1), registry.WithClassifier(func(f registry.Failure, now time.Time) registry.Diagnosis {
 			switch f.Status {
 			case 418:
-				return registry.Diagnosis{Class: registry.AuthFailed, Until: now.Add(42 * time.Minute), Reason: "a teapot"}
+				return registry.Diagnosis{Class: registry.FailureAuth, Until: now.Add(42 * time.Minute), Reason: "a teapot"}
 			case 419:
 				return registry.Diagnosis{Class: "unheard of"}
 			}
@@ -287,7 +287,7 @@ func testFail(t *testing.T, e engine) {
 		require.ErrorIs(t, errOf(lease.Fail(t.Context(), registry.Failure{Status: 419})), registry.ErrInvalidData)
 		made, err := lease.Fail(t.Context(), registry.Failure{Status: 418})
 		require.NoError(t, err)
-		require.Equal(t, registry.Diagnosis{Class: registry.AuthFailed, Until: p.clock.Now().Add(42 * time.Minute), Reason: "a teapot"}, made)
+		require.Equal(t, registry.Diagnosis{Class: registry.FailureAuth, Until: p.clock.Now().Add(42 * time.Minute), Reason: "a teapot"}, made)
 		v := p.explain(t, 1)[0]
 		require.Equal(t, []any{p.clock.Now().Add(42 * time.Minute), "auth: a teapot"}, []any{v.Until, v.Detail})
 	})
@@ -420,7 +420,7 @@ func testObserveHeaders(t *testing.T, e engine) {
 		require.NoError(t, lease.Settle(t.Context(), used(1)))
 		now := p.clock.Now()
 		require.Equal(t, []registry.LimitState{
-			{Name: registry.ObservedRequests, Limit: 60, Used: 58}, {Name: registry.ObservedTokens, Limit: 1000, Used: 500},
+			{Name: registry.LimitObservedRequests, Limit: 60, Used: 58}, {Name: registry.LimitObservedTokens, Limit: 1000, Used: 500},
 		}, p.explain(t, 1)[0].Limits)
 		require.Equal(t, now.Add(10*time.Second), p.refused(t, p.want(501)).OpensAt)
 		p.acquire(t, 400)

@@ -832,13 +832,13 @@ func faultAnswers(t *testing.T, path string) (answers string, err error) {
 			func() (any, error) { return reg.GetModelsByProvider(ctx, p.ID, registry.Page{}) },
 			func() (any, error) { return reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID}) },
 			func() (any, error) { return reg.ListFamilies(ctx, registry.FamilyFilter{ProviderID: p.ID}) },
-			func() (any, error) { return reg.ListSDKVersions(ctx, registry.SDKFilter{ProviderID: p.ID}) },
+			func() (any, error) { return reg.ListSDKVersions(ctx, registry.SDKVersionFilter{ProviderID: p.ID}) },
 			func() (any, error) { return reg.GetCostBreakdown(ctx, p.ID) },
 		} {
 			add(read())
 		}
 	}
-	add(reg.ListModels(ctx, registry.ModelFilter{Order: registry.ByInputCost}))
+	add(reg.ListModels(ctx, registry.ModelFilter{Order: registry.OrderByInputCost}))
 	add(reg.ListSettings(ctx, registry.SettingFilter{}))
 	add(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{}))
 	for _, p := range providers {

@@ -205,7 +205,7 @@ var holds = []struct {
 			h.provider(b, 1)
 		}
 		return h.run(b, func(ctx context.Context) error {
-			_, err := h.RotateKeyring(ctx, registry.KeyringRotation{DataKey: true})
+			_, err := h.RotateKeyring(ctx, registry.KeyringRotationInput{DataKey: true})
 			return err
 		})
 	}},
@@ -215,7 +215,7 @@ var holds = []struct {
 		h.logs(b, 200_000)
 		later := openHolder(b, h.name, registry.WithClock(func() time.Time { return time.Now().AddDate(1, 0, 0) }))
 		return h.run(b, func(ctx context.Context) error {
-			report, err := later.Prune(ctx, registry.Retention{Budget: time.Hour})
+			report, err := later.Prune(ctx, registry.PruneInput{Budget: time.Hour})
 			b.Logf("%+v", report)
 			return err
 		})

@@ -87,7 +87,7 @@ func testMoneyInJSON(t *testing.T, e engine) {
 	require.Equal(t, []any{"cost_per_day", json.Number("0.5"), json.Number("0.0375")}, []any{limit["Name"], limit["LimitUSD"], limit["UsedUSD"]})
 	require.NotContains(t, limit, "Limit")
 	require.NotContains(t, limit, "Used")
-	require.Contains(t, inJSON(t, registry.LimitState{Name: registry.Concurrency, Limit: 3}), "Limit")
+	require.Contains(t, inJSON(t, registry.LimitState{Name: registry.LimitConcurrency, Limit: 3}), "Limit")
 
 	entries, err := reg.ListAudit(ctx, registry.AuditFilter{Action: registry.ActionCreate})
 	require.NoError(t, err)

@@ -93,7 +93,7 @@ func requireRoom(ctx context.Context, tx *ent.Client, providerID uuid.UUID) erro
 }
 
 // RevealAPIKey returns a live API key itself, disabled and degraded ones too: as it is sealed in the database, or else
-// what the function of [ResolveSecret] returns, if that has the SHA-256 of the row. That of a keyless key is empty.
+// what the function of [WithSecretResolver] returns, if that has the SHA-256 of the row. That of a keyless key is empty.
 //
 // It returns [ErrNotFound]; [ErrNoSecret] when the key is kept nowhere, or what was resolved is another one; [ErrKeyring]
 // when it is sealed and the keyring is missing or lacks its key; [ErrCorrupt] when what is sealed was changed, or belongs to
@@ -120,7 +120,7 @@ func (r *Registry) reveal(ctx context.Context, key *ent.APIKey) (secret Secret, 
 		return secretOf(text), nil // the hash is a part of what it is bound to
 	case r.vault.resolve == nil:
 		return Secret{}, fmt.Errorf("%w: it was added to a registry without a keyring: open it WithKeyring, and give the key again"+
-			" with UpdateAPIKey; or open it with ResolveSecret", ErrNoSecret)
+			" with UpdateAPIKey; or open it with WithSecretResolver", ErrNoSecret)
 	}
 	if secret, err = r.vault.resolve(ctx, tied(r, asOf(key, r.now()))); err != nil {
 		return Secret{}, err

@@ -103,7 +103,7 @@ func testKeyring(t *testing.T, name string) {
 	require.ErrorIs(t, err, registry.ErrKeyring)
 	_, err = plain.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(3)})
 	require.ErrorIs(t, err, registry.ErrKeyring)
-	_, err = plain.RotateKeyring(t.Context(), registry.KeyringRotation{})
+	_, err = plain.RotateKeyring(t.Context(), registry.KeyringRotationInput{})
 	require.ErrorIs(t, err, registry.ErrKeyring)
 	used, err := plain.GetLeastUsedKey(t.Context(), p.ID)
 	require.NoError(t, err)
@@ -161,7 +161,7 @@ func TestResolveSecret(t *testing.T) {
 		}
 		return registry.NewSecret(text), nil
 	}
-	reg := onSQLite.new(t, registry.ResolveSecret(resolve))
+	reg := onSQLite.new(t, registry.WithSecretResolver(resolve))
 	p := mustProvider(t, reg, "openai")
 	for n, want := range []error{errRollback, nil, registry.ErrNoSecret} {
 		key, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(n), Label: []string{"zero", "one", "two"}[n]})
@@ -170,7 +170,7 @@ func TestResolveSecret(t *testing.T) {
 		require.ErrorIs(t, err, want)
 		require.Equal(t, want == nil, got.Equal(registry.NewSecret(secret(n))))
 	}
-	for _, option := range []registry.Option{registry.ResolveSecret(nil), registry.WithKeyring(nil)} {
+	for _, option := range []registry.Option{registry.WithSecretResolver(nil), registry.WithKeyring(nil)} {
 		_, err := registry.Open(t.Context(), ":memory:", option)
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 	}
@@ -326,10 +326,10 @@ func testRotateKeyring(t *testing.T, name string) {
 
 	// The owner's key: afterwards the old one is not needed any more, nor of use.
 	next := openWith(t, name, registry.WithKeyring(ring(t, "b", "a")))
-	report, err := next.RotateKeyring(t.Context(), registry.KeyringRotation{})
+	report, err := next.RotateKeyring(t.Context(), registry.KeyringRotationInput{})
 	require.NoError(t, err)
-	require.Equal(t, registry.KeyringReport{Rewrapped: 1}, report)
-	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotation{})
+	require.Equal(t, registry.KeyringResult{Rewrapped: 1}, report)
+	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotationInput{})
 	require.NoError(t, err)
 	require.Zero(t, report)
 	_, err = registry.Open(t.Context(), name, registry.WithKeyring(ring(t, "a")))
@@ -341,14 +341,14 @@ func testRotateKeyring(t *testing.T, name string) {
 	row, err := next.Client().APIKey.Get(t.Context(), one)
 	require.NoError(t, err)
 	require.NoError(t, next.Past().APIKey.UpdateOneID(one).SetSealed(row.Sealed[:40]).Exec(t.Context()))
-	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true})
+	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotationInput{DataKey: true})
 	require.ErrorIs(t, err, registry.ErrCorrupt)
 	require.ErrorContains(t, err, one.String())
-	require.Equal(t, registry.KeyringReport{Resealed: len(keys), Left: 1}, report)
+	require.Equal(t, registry.KeyringResult{Resealed: len(keys), Left: 1}, report)
 	require.NoError(t, next.Past().APIKey.UpdateOneID(one).SetSealed(row.Sealed).Exec(t.Context()))
-	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true})
+	report, err = next.RotateKeyring(t.Context(), registry.KeyringRotationInput{DataKey: true})
 	require.NoError(t, err)
-	require.Equal(t, registry.KeyringReport{Resealed: 1, Removed: 1}, report)
+	require.Equal(t, registry.KeyringResult{Resealed: 1, Removed: 1}, report)
 	last := openWith(t, name, registry.WithKeyring(ring(t, "b")))
 	for id, want := range keys {
 		requireReveals(t, last, id, want)
@@ -375,9 +375,9 @@ func TestRotateKeyringClock(t *testing.T) {
 	keys := sealedKeys(t, reg, 1, 3)
 	for range 3 {
 		clock.Advance(-time.Hour)
-		report, err := reg.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true})
+		report, err := reg.RotateKeyring(t.Context(), registry.KeyringRotationInput{DataKey: true})
 		require.NoError(t, err)
-		require.Equal(t, registry.KeyringReport{Resealed: 3, Removed: 1}, report)
+		require.Equal(t, registry.KeyringResult{Resealed: 3, Removed: 1}, report)
 	}
 	for id, want := range keys {
 		requireReveals(t, reg, id, want)
@@ -403,7 +403,7 @@ func testRotateKeyringResumes(t *testing.T, name string) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() {
-			_, err := reg.RotateKeyring(ctx, registry.KeyringRotation{DataKey: true})
+			_, err := reg.RotateKeyring(ctx, registry.KeyringRotationInput{DataKey: true})
 			done <- err
 		}()
 		for ended := false; !ended; {
@@ -423,7 +423,7 @@ func testRotateKeyringResumes(t *testing.T, name string) {
 		}
 	}
 	require.Positive(t, interrupted)
-	report, err := reg.RotateKeyring(t.Context(), registry.KeyringRotation{})
+	report, err := reg.RotateKeyring(t.Context(), registry.KeyringRotationInput{})
 	require.NoError(t, err)
 	require.Zero(t, report.Left)
 	n, err := reg.Client().DataKey.Query().Count(t.Context())
@@ -487,7 +487,7 @@ func testRotateKeyringUnderLoad(t *testing.T, name string) {
 	for _, reg := range rotating {
 		all.Go(func() {
 			for range 10 {
-				if _, err := reg.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true}); err != nil {
+				if _, err := reg.RotateKeyring(t.Context(), registry.KeyringRotationInput{DataKey: true}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -529,7 +529,7 @@ func TestRotateAPIKey(t *testing.T) {
 				_, err := reg.UpdateAPIKey(t.Context(), key.ID, registry.KeyUpdate{Disabled: ptr(true)})
 				require.NoError(t, err)
 			}
-			key, err := reg.RotateAPIKey(t.Context(), old.ID, registry.KeyRotation{APIKey: secret(1000), Overlap: time.Hour})
+			key, err := reg.RotateAPIKey(t.Context(), old.ID, registry.KeyRotationInput{APIKey: secret(1000), Overlap: time.Hour})
 			require.NoError(t, err)
 			require.Equal(t, "main", key.Label)
 			requireReveals(t, reg, key.ID, secret(1000))
@@ -559,37 +559,37 @@ func TestRotateAPIKey(t *testing.T) {
 
 			_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(2000)})
 			require.ErrorIs(t, err, registry.ErrInvalidData, "a 101st")
-			again, err := reg.RotateAPIKey(t.Context(), old.ID, registry.KeyRotation{APIKey: secret(3000), Overlap: 2 * time.Hour})
+			again, err := reg.RotateAPIKey(t.Context(), old.ID, registry.KeyRotationInput{APIKey: secret(3000), Overlap: 2 * time.Hour})
 			require.ErrorIs(t, err, registry.ErrInvalidData, "the key that expires does not count, the one after it does")
 			require.Nil(t, again)
-			next, err := reg.RotateAPIKey(t.Context(), key.ID, registry.KeyRotation{APIKey: secret(3000)})
+			next, err := reg.RotateAPIKey(t.Context(), key.ID, registry.KeyRotationInput{APIKey: secret(3000)})
 			require.NoError(t, err)
 			clock.Advance(time.Minute)
 			require.Equal(t, map[uuid.UUID]bool{next.ID: true}, usable())
 
-			for why, in := range map[string]registry.KeyRotation{
+			for why, in := range map[string]registry.KeyRotationInput{
 				"spaced": {APIKey: "a key"}, "empty": {}, "negative": {APIKey: secret(4), Overlap: -1}, "long": {APIKey: secret(4), Overlap: 91 * 24 * time.Hour},
 			} {
 				_, err := reg.RotateAPIKey(t.Context(), next.ID, in)
 				require.ErrorIs(t, err, registry.ErrInvalidData, why)
 			}
-			_, err = reg.RotateAPIKey(t.Context(), next.ID, registry.KeyRotation{APIKey: secret(3000)})
+			_, err = reg.RotateAPIKey(t.Context(), next.ID, registry.KeyRotationInput{APIKey: secret(3000)})
 			require.ErrorIs(t, err, registry.ErrConflict)
 			row, err := reg.Client().APIKey.Get(t.Context(), next.ID)
 			require.NoError(t, err)
 			require.Nil(t, row.ExpiresAt, "nothing is done")
 			require.NoError(t, reg.DeleteAPIKey(t.Context(), next.ID))
-			_, err = reg.RotateAPIKey(t.Context(), key.ID, registry.KeyRotation{APIKey: secret(4000), Overlap: time.Hour})
+			_, err = reg.RotateAPIKey(t.Context(), key.ID, registry.KeyRotationInput{APIKey: secret(4000), Overlap: time.Hour})
 			require.NoError(t, err)
 			expired, err := reg.Client().APIKey.Get(t.Context(), key.ID)
 			require.NoError(t, err)
 			require.True(t, expired.ExpiresAt.Before(clock.Now()), "an expiry does not move back")
-			_, err = reg.RotateAPIKey(t.Context(), p.ID, registry.KeyRotation{APIKey: secret(5)})
+			_, err = reg.RotateAPIKey(t.Context(), p.ID, registry.KeyRotationInput{APIKey: secret(5)})
 			require.ErrorIs(t, err, registry.ErrNotFound)
 			other := mustProvider(t, reg, "local")
 			keyless, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: other.ID, Keyless: true})
 			require.NoError(t, err)
-			_, err = reg.RotateAPIKey(t.Context(), keyless.ID, registry.KeyRotation{APIKey: secret(5)})
+			_, err = reg.RotateAPIKey(t.Context(), keyless.ID, registry.KeyRotationInput{APIKey: secret(5)})
 			require.ErrorIs(t, err, registry.ErrInvalidData)
 		})
 	}
@@ -637,9 +637,11 @@ func testRotateKeyringAtService(t *testing.T, name string) {
 	key := mustKey(t, other, p.ID, 1)
 	slow.slow.Store(true)
 	var all sync.WaitGroup
-	var report registry.KeyringReport
+	var report registry.KeyringResult
 	var err error
-	all.Go(func() { report, err = rotating.RotateKeyring(t.Context(), registry.KeyringRotation{DataKey: true}) })
+	all.Go(func() {
+		report, err = rotating.RotateKeyring(t.Context(), registry.KeyringRotationInput{DataKey: true})
+	})
 	<-slow.asked
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -649,6 +651,6 @@ func testRotateKeyringAtService(t *testing.T, name string) {
 	require.NoError(t, leaseErr)
 	require.NoError(t, lease.Release(t.Context()))
 	require.NoError(t, err)
-	require.Equal(t, registry.KeyringReport{Resealed: 1, Removed: 1}, report)
+	require.Equal(t, registry.KeyringResult{Resealed: 1, Removed: 1}, report)
 	requireReveals(t, other, key.ID, secret(1))
 }

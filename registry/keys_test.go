@@ -276,7 +276,7 @@ func testDegradeKeyForAnyReason(t *testing.T, e engine) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := e.newPoolTest(t, make([]registry.KeyInput, 1), registry.WithClassifier(func(registry.Failure, time.Time) registry.Diagnosis {
-				return registry.Diagnosis{Class: registry.AuthFailed, Reason: c.reason}
+				return registry.Diagnosis{Class: registry.FailureAuth, Reason: c.reason}
 			}))
 			require.NoError(t, p.DegradeKey(t.Context(), p.keys[0].ID, c.reason, time.Minute))
 			v := p.refused(t, p.want(1)).Keys[0]
@@ -413,7 +413,7 @@ func TestNoKeyRace(t *testing.T) { eachEngineAtOnce(t, testNoKeyRace) }
 
 func testNoKeyRace(t *testing.T, e engine) {
 	t.Parallel()
-	reg := e.new(t, registry.WithDurability(registry.Relaxed))
+	reg := e.new(t, registry.WithDurability(registry.DurabilityRelaxed))
 	p := mustProvider(t, reg, "openai")
 	k := mustKey(t, reg, p.ID, 1)
 	done := make(chan error)

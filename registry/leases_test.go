@@ -124,16 +124,16 @@ func testLease(t *testing.T, e engine) {
 		require.Equal(t, p.clock.Now().Add(time.Minute), lease.ExpiresAt)
 		require.Equal(t, []int64{0, 0, 0, 0, 0, 0}, p.counters(t, 0), "they are of what has ended")
 		require.Equal(t, map[registry.LimitName]int64{
-			registry.RequestsPerMinute: 1, registry.TokensPerMinute: 1000, registry.RequestsPerDay: 1, registry.TokensPerDay: 1000,
-			registry.Concurrency: 1, registry.CostPerDay: int64(5 * money.Cent),
+			registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerMinute: 1000, registry.LimitRequestsPerDay: 1, registry.LimitTokensPerDay: 1000,
+			registry.LimitConcurrency: 1, registry.LimitCostPerDay: int64(5 * money.Cent),
 		}, p.counted(t, 0))
 		require.EqualValues(t, 1, p.explain(t, 0)[0].InFlight)
 		require.NoError(t, lease.Settle(t.Context(), used(1200)))
 		require.Equal(t, []int64{1, 1200, 1, 1200, 1, 1200}, p.counters(t, 0))
 		require.Equal(t, 36*money.Dollar/1000, p.key(t, 0).CostToday)
 		require.Equal(t, map[registry.LimitName]int64{
-			registry.RequestsPerMinute: 1, registry.TokensPerMinute: 1200, registry.RequestsPerDay: 1, registry.TokensPerDay: 1200,
-			registry.Concurrency: 0, registry.CostPerDay: int64(36 * money.Dollar / 1000),
+			registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerMinute: 1200, registry.LimitRequestsPerDay: 1, registry.LimitTokensPerDay: 1200,
+			registry.LimitConcurrency: 0, registry.LimitCostPerDay: int64(36 * money.Dollar / 1000),
 		}, p.counted(t, 0))
 		events, err := p.ListUsageEvents(t.Context(), registry.EventFilter{})
 		require.NoError(t, err)
@@ -168,7 +168,7 @@ func testLease(t *testing.T, e engine) {
 		p.clock.Advance(time.Microsecond)
 		require.Empty(t, p.explain(t, 1000)[0].Reason, "what has expired counts no more")
 		next := p.acquire(t, 1000)
-		require.Equal(t, map[registry.LimitName]int64{registry.Concurrency: 1, registry.TokensPerDay: 1000}, p.counted(t, 0))
+		require.Equal(t, map[registry.LimitName]int64{registry.LimitConcurrency: 1, registry.LimitTokensPerDay: 1000}, p.counted(t, 0))
 		// Its request happened all the same.
 		require.NoError(t, late.Settle(t.Context(), used(300)))
 		require.NoError(t, errOf(crashed.Fail(t.Context(), registry.Failure{Status: 500})))
@@ -305,13 +305,13 @@ func testLeaseLimits(t *testing.T, e engine) {
 		reason registry.KeyReason
 		opens  time.Time
 	}{
-		"requests per minute": {registry.Limits{RequestsPerMinute: 3}, 3, registry.RequestsPerMinute, registry.KeyLimited, minute},
-		"tokens per minute":   {registry.Limits{TokensPerMinute: 399}, 3, registry.TokensPerMinute, registry.KeyLimited, minute},
-		"requests per day":    {registry.Limits{RequestsPerDay: 3}, 3, registry.RequestsPerDay, registry.KeyLimited, midnight},
-		"tokens per day":      {registry.Limits{TokensPerDay: 400}, 4, registry.TokensPerDay, registry.KeyLimited, midnight},
-		"cost per day":        {registry.Limits{CostPerDay: 29 * money.Cent}, 2, registry.CostPerDay, registry.KeyLimited, midnight},
-		"concurrency":         {registry.Limits{Concurrency: 2}, 2, registry.Concurrency, registry.KeyBusy, time.Time{}},
-		"the later one":       {registry.Limits{RequestsPerMinute: 2, RequestsPerDay: 2}, 2, registry.RequestsPerDay, registry.KeyLimited, midnight},
+		"requests per minute": {registry.Limits{RequestsPerMinute: 3}, 3, registry.LimitRequestsPerMinute, registry.KeyLimited, minute},
+		"tokens per minute":   {registry.Limits{TokensPerMinute: 399}, 3, registry.LimitTokensPerMinute, registry.KeyLimited, minute},
+		"requests per day":    {registry.Limits{RequestsPerDay: 3}, 3, registry.LimitRequestsPerDay, registry.KeyLimited, midnight},
+		"tokens per day":      {registry.Limits{TokensPerDay: 400}, 4, registry.LimitTokensPerDay, registry.KeyLimited, midnight},
+		"cost per day":        {registry.Limits{CostPerDay: 29 * money.Cent}, 2, registry.LimitCostPerDay, registry.KeyLimited, midnight},
+		"concurrency":         {registry.Limits{Concurrency: 2}, 2, registry.LimitConcurrency, registry.KeyBusy, time.Time{}},
+		"the later one":       {registry.Limits{RequestsPerMinute: 2, RequestsPerDay: 2}, 2, registry.LimitRequestsPerDay, registry.KeyLimited, midnight},
 	} {
 		for _, shared := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/shared=%v", name, shared), func(t *testing.T) {
@@ -520,7 +520,7 @@ func testLeaseChoice(t *testing.T, e engine) {
 		entries, err := p.ListAudit(t.Context(), registry.AuditFilter{Entity: registry.EntityAPIKey, Limit: 3})
 		require.NoError(t, err)
 		require.Equal(t, []string{"enable", "disable", "disable"}, []string{entries[0].Action, entries[1].Action, entries[2].Action})
-		_, err = p.RotateAPIKey(t.Context(), p.keys[1].ID, registry.KeyRotation{APIKey: secret(50)})
+		_, err = p.RotateAPIKey(t.Context(), p.keys[1].ID, registry.KeyRotationInput{APIKey: secret(50)})
 		require.NoError(t, err)
 		require.NoError(t, p.DeleteAPIKey(t.Context(), p.keys[2].ID))
 		in := p.want(1)

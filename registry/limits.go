@@ -23,14 +23,14 @@ type LimitName string
 
 // The limits. Those that are observed are the provider's own, as its answers tell: see [Registry.ObserveHeaders].
 const (
-	RequestsPerMinute = LimitName(pool.RequestsPerMinute)
-	TokensPerMinute   = LimitName(pool.TokensPerMinute)
-	RequestsPerDay    = LimitName(pool.RequestsPerDay)
-	TokensPerDay      = LimitName(pool.TokensPerDay)
-	Concurrency       = LimitName(pool.Concurrency)
-	CostPerDay        = LimitName(pool.CostPerDay)
-	ObservedRequests  = LimitName(pool.ObservedRequests)
-	ObservedTokens    = LimitName(pool.ObservedTokens)
+	LimitRequestsPerMinute = LimitName(pool.RequestsPerMinute)
+	LimitTokensPerMinute   = LimitName(pool.TokensPerMinute)
+	LimitRequestsPerDay    = LimitName(pool.RequestsPerDay)
+	LimitTokensPerDay      = LimitName(pool.TokensPerDay)
+	LimitConcurrency       = LimitName(pool.Concurrency)
+	LimitCostPerDay        = LimitName(pool.CostPerDay)
+	LimitObservedRequests  = LimitName(pool.ObservedRequests)
+	LimitObservedTokens    = LimitName(pool.ObservedTokens)
 )
 
 // LimitState is a limit and its counter.
@@ -46,7 +46,7 @@ type LimitState struct {
 // MarshalJSON shows the amounts of CostPerDay as LimitUSD and UsedUSD, in dollars, as money is shown everywhere.
 func (s LimitState) MarshalJSON() ([]byte, error) {
 	type plain LimitState
-	if s.Name != CostPerDay {
+	if s.Name != LimitCostPerDay {
 		return json.Marshal(plain(s))
 	}
 	return json.Marshal(struct {

@@ -119,9 +119,9 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 				must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name}))
 			},
 		},
-		"ListModels": models(registry.ByModelID), "ListModels by input cost": models(registry.ByInputCost),
-		"ListModels by output cost": models(registry.ByOutputCost),
-		"ListModels by window":      models(registry.ByContextWindow),
+		"ListModels": models(registry.OrderByModelID), "ListModels by input cost": models(registry.OrderByInputCost),
+		"ListModels by output cost": models(registry.OrderByOutputCost),
+		"ListModels by window":      models(registry.OrderByContextWindow),
 		"GetModelsByProvider": {
 			func(limit int, after string) ([]string, error) {
 				return idsOf(reg.GetModelsByProvider(ctx, p.ID, registry.Page{Limit: limit, After: afterID(after)}))
@@ -165,14 +165,14 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 		"ListSDKVersions": {
 			func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListSDKVersions(ctx,
-					registry.SDKFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
+					registry.SDKVersionFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
 			},
 			func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListSDKVersions,
-					registry.SDKFilter{ProviderID: p.ID, Limit: limit})))
+					registry.SDKVersionFilter{ProviderID: p.ID, Limit: limit})))
 			},
 			func(n int) {
-				must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: fmt.Sprint(n)}))
+				must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: fmt.Sprint(n)}))
 			},
 		},
 		"GetRecentDiscoveries": {

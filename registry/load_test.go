@@ -140,7 +140,7 @@ func (l *load) call(ctx context.Context, random *rand.Rand, n int) error {
 			_, err = reg.UpdateDiscoveryResult(ctx, log.ID, n, discoverylog.StatusSuccess)
 		}
 	case 16:
-		_, err = reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: l.provider.ID, Version: fmt.Sprint(n)})
+		_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: l.provider.ID, Version: fmt.Sprint(n)})
 	case 17:
 		_, err = reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{Label: ptr(fmt.Sprint(n))})
 	default:
@@ -168,7 +168,7 @@ func (l *load) read(ctx context.Context, m *ent.Model) error {
 	}
 	_, statsErr := l.reg.GetUsageStats(ctx, m.ID, m.CreatedAt.Add(-time.Hour), m.CreatedAt.Add(time.Hour))
 	_, costErr := l.reg.GetCostBreakdown(ctx, l.provider.ID)
-	_, listErr := l.reg.ListModels(ctx, registry.ModelFilter{Order: registry.ByInputCost})
+	_, listErr := l.reg.ListModels(ctx, registry.ModelFilter{Order: registry.OrderByInputCost})
 	_, logErr := l.reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{Limit: 10})
 	return errors.Join(err, statsErr, costErr, listErr, logErr)
 }

@@ -111,13 +111,13 @@ func testSDKVersions(t *testing.T, e engine) {
 	_, err := reg.LatestSDKVersion(t.Context(), p.ID)
 	require.ErrorIs(t, err, registry.ErrNotFound)
 
-	first, err := reg.CreateSDKVersion(t.Context(), registry.SDKInput{
+	first, err := reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{
 		ProviderID: p.ID, Version: "1.0.0", SDKPath: "sdks/openai", CompilationStatus: sdkversion.CompilationStatusSuccess,
 		TestResults: "ok\t12", CodeHash: strings.Repeat("0a", 32),
 	})
 	require.NoError(t, err)
 	require.Equal(t, clock.Now(), first.GeneratedAt)
-	older, err := reg.CreateSDKVersion(t.Context(), registry.SDKInput{
+	older, err := reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{
 		ProviderID: p.ID, Version: "0.9.0", GeneratedAt: clock.Now().Add(-time.Hour + 1).In(time.FixedZone("", 3600)),
 	})
 	require.NoError(t, err)
@@ -127,16 +127,16 @@ func testSDKVersions(t *testing.T, e engine) {
 	latest, err := reg.LatestSDKVersion(t.Context(), p.ID)
 	require.NoError(t, err)
 	require.Equal(t, first.ID, latest.ID, "generated last, though not created last")
-	all, err := reg.ListSDKVersions(t.Context(), registry.SDKFilter{ProviderID: p.ID})
+	all, err := reg.ListSDKVersions(t.Context(), registry.SDKVersionFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.Equal(t, older.ID, all[1].ID)
 
-	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: p.ID, Version: "1.0.0"})
+	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{ProviderID: p.ID, Version: "1.0.0"})
 	require.ErrorIs(t, err, registry.ErrConflict)
-	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: uuid.New(), Version: "1"})
+	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{ProviderID: uuid.New(), Version: "1"})
 	require.ErrorIs(t, err, registry.ErrForeignKey)
-	for name, in := range map[string]registry.SDKInput{
+	for name, in := range map[string]registry.SDKVersionInput{
 		"status": {Version: "2", CompilationStatus: "no"}, "hash": {Version: "2", CodeHash: "ABC"},
 		"year": {Version: "2", GeneratedAt: time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC)},
 		"path": {Version: "2", SDKPath: "\x00"}, "results": {Version: "2", TestResults: "\xff"},
@@ -146,7 +146,7 @@ func testSDKVersions(t *testing.T, e engine) {
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
 	for name, text := range badTexts {
-		_, err = reg.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: p.ID, Version: text})
+		_, err = reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{ProviderID: p.ID, Version: text})
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
 }

@@ -25,10 +25,10 @@ type ModelOrder int
 // The orders. Within each, models follow by model_id and then by id; models whose value is not
 // known come last.
 const (
-	ByModelID       ModelOrder = iota
-	ByInputCost                // cheapest input first
-	ByOutputCost               // cheapest output first
-	ByContextWindow            // largest first
+	OrderByModelID       ModelOrder = iota
+	OrderByInputCost                // cheapest input first
+	OrderByOutputCost               // cheapest output first
+	OrderByContextWindow            // largest first
 )
 
 // ModelFilter selects models. Conditions that are zero are none; the others must all hold.
@@ -65,7 +65,7 @@ func (fl ModelFilter) faults() fault.List {
 	var f fault.List
 	f.Label("search", fl.Search, 0, rule.MaxModelID)
 	f.Check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
-	f.Check(fl.Order >= ByModelID && fl.Order <= ByContextWindow, "order %d is not known", fl.Order)
+	f.Check(fl.Order >= OrderByModelID && fl.Order <= OrderByContextWindow, "order %d is not known", fl.Order)
 	return f
 }
 
@@ -127,11 +127,11 @@ func (fl ModelFilter) predicates() []predicate.Model {
 func (fl ModelFilter) order() []sortColumn {
 	order := ascending(model.FieldModelID, model.FieldID)
 	switch fl.Order {
-	case ByInputCost:
+	case OrderByInputCost:
 		return append([]sortColumn{{name: model.FieldCostPer1mInput, lastNil: true}}, order...)
-	case ByOutputCost:
+	case OrderByOutputCost:
 		return append([]sortColumn{{name: model.FieldCostPer1mOutput, lastNil: true}}, order...)
-	case ByContextWindow:
+	case OrderByContextWindow:
 		return append([]sortColumn{{name: model.FieldContextWindow, newest: true}}, order...)
 	}
 	return order
@@ -141,11 +141,11 @@ func (fl ModelFilter) order() []sortColumn {
 func (fl ModelFilter) place(m *ent.Model) []any {
 	place := []any{m.ModelID, m.ID}
 	switch fl.Order {
-	case ByInputCost:
+	case OrderByInputCost:
 		return append([]any{known(m.CostPer1mInput)}, place...)
-	case ByOutputCost:
+	case OrderByOutputCost:
 		return append([]any{known(m.CostPer1mOutput)}, place...)
-	case ByContextWindow:
+	case OrderByContextWindow:
 		return append([]any{m.ContextWindow}, place...)
 	}
 	return place

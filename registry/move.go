@@ -13,8 +13,8 @@ import (
 // goroutine at a time and should return at once.
 type MoveProgress func(table string, done, total int64)
 
-// MoveReport is what a move has copied and compared.
-type MoveReport struct {
+// MoveResult is what a move has copied and compared.
+type MoveResult struct {
 	Tables []MovedTable // in the order in which they were copied
 }
 
@@ -45,11 +45,11 @@ type MovedTable struct {
 // move into it was begun; [ErrBusy] when a transaction on the source does not end; [ErrUncertain] when the
 // connection was lost with a commit, after which Open tells whether the move was complete; else the errors
 // of Open, of both databases.
-func Move(ctx context.Context, from, to string, progress MoveProgress, options ...Option) (report MoveReport, err error) {
+func Move(ctx context.Context, from, to string, progress MoveProgress, options ...Option) (report MoveResult, err error) {
 	const op = "move"
 	cfg, err := configure(options)
 	if err != nil {
-		return MoveReport{}, translate(ctx, op, err)
+		return MoveResult{}, translate(ctx, op, err)
 	}
 	if progress == nil {
 		progress = func(string, int64, int64) {}
@@ -59,18 +59,18 @@ func Move(ctx context.Context, from, to string, progress MoveProgress, options .
 	cfg.migrate = false
 	source, err := openDB(ctx, op+" from", from, cfg)
 	if err != nil {
-		return MoveReport{}, err
+		return MoveResult{}, err
 	}
 	defer func() { err = errors.Join(err, translate(ctx, op, source.Close())) }()
 	db, err := openDB(ctx, op+" to", to, target)
 	if err != nil {
-		return MoveReport{}, err
+		return MoveResult{}, err
 	}
 	defer func() { err = errors.Join(err, translate(ctx, op, db.Close())) }()
 
 	tables, err := move.New(source, db, progress).Run(ctx)
 	if err != nil {
-		return MoveReport{}, translate(ctx, op, err)
+		return MoveResult{}, translate(ctx, op, err)
 	}
 	for _, t := range tables {
 		report.Tables = append(report.Tables, MovedTable(t))

@@ -55,7 +55,7 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	require.NoError(t, err)
 	require.NoError(t, reg.ObserveHeaders(ctx, lease.KeyID, http.Header{"X-Ratelimit-Remaining-Requests": {"3"}, "X-Ratelimit-Reset-Requests": {"1s"}}))
 	require.NoError(t, reg.DegradeKey(ctx, k.ID, "429\nslow down", time.Hour))
-	_, err = reg.RotateAPIKey(ctx, k.ID, registry.KeyRotation{APIKey: secret(3), Overlap: 1000 * time.Hour})
+	_, err = reg.RotateAPIKey(ctx, k.ID, registry.KeyRotationInput{APIKey: secret(3), Overlap: 1000 * time.Hour})
 	require.NoError(t, err)
 	gone := mustKey(t, reg, p.ID, 2)
 	require.NoError(t, reg.DeleteAPIKey(ctx, gone.ID))
@@ -66,7 +66,7 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	require.NoError(t, err)
 	_, err = reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "nobody's"})
 	require.NoError(t, err)
-	_, err = reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: "1.0"})
+	_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: "1.0"})
 	require.NoError(t, err)
 	for i := range 10 {
 		require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("Key ", i), "tab\tand\nline"))
@@ -180,7 +180,7 @@ func TestMoveEvents(t *testing.T) {
 	// Both remove the same, and what is left can be moved again.
 	two = open(server)
 	for _, r := range []retained{two, three} {
-		report, err := r.Prune(t.Context(), registry.Retention{})
+		report, err := r.Prune(t.Context(), registry.PruneInput{})
 		require.NoError(t, err)
 		require.EqualValues(t, 9, report.Events)
 		require.EqualValues(t, 6*2, report.Quarters)

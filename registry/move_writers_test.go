@@ -45,7 +45,7 @@ func newMovedSource(t *testing.T, engine string) *movedSource {
 
 func (s *movedSource) open(t *testing.T) *registry.Registry {
 	t.Helper()
-	reg, err := registry.Open(t.Context(), s.from, registry.WithDurability(registry.Relaxed),
+	reg, err := registry.Open(t.Context(), s.from, registry.WithDurability(registry.DurabilityRelaxed),
 		registry.WithClock(func() time.Time { return registrytest.Start }))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, reg.Close()) })

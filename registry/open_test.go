@@ -173,7 +173,7 @@ func TestOpen(t *testing.T) {
 	})
 	t.Run("OK_durability", func(t *testing.T) {
 		t.Parallel()
-		for durability, want := range map[registry.Durability]int{registry.Full: 2, registry.Relaxed: 1} {
+		for durability, want := range map[registry.Durability]int{registry.DurabilityFull: 2, registry.DurabilityRelaxed: 1} {
 			reg := registrytest.New(t, registry.WithDurability(durability))
 			rows, err := reg.Client().QueryContext(t.Context(), "PRAGMA synchronous")
 			require.NoError(t, err)
@@ -188,10 +188,10 @@ func TestOpen(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		for name, option := range map[string]registry.Option{
-			"an option is nil":                   nil,
-			"clock":                              registry.WithClock(nil),
-			"not one of Full and Relaxed; above": registry.WithDurability(registry.Relaxed + 1),
-			"not one of Full and Relaxed; below": registry.WithDurability(registry.Full - 1),
+			"an option is nil": nil,
+			"clock":            registry.WithClock(nil),
+			"not one of DurabilityFull and DurabilityRelaxed; above": registry.WithDurability(registry.DurabilityRelaxed + 1),
+			"not one of DurabilityFull and DurabilityRelaxed; below": registry.WithDurability(registry.DurabilityFull - 1),
 		} {
 			_, err := registry.Open(t.Context(), filepath.Join(dir, "registry.db"), registry.WithoutMigration(), option)
 			require.ErrorIs(t, err, registry.ErrInvalidData, name)
@@ -375,7 +375,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 	require.NoError(t, reg.SetSetting(ctx, "doomed", "old"))
 	log, err := reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "openai"})
 	require.NoError(t, err)
-	_, err = reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: provider.ID, Version: "1"})
+	_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: provider.ID, Version: "1"})
 	require.NoError(t, err)
 	acquire := registry.AcquireInput{ProviderID: provider.ID, ModelID: models[0], TTL: time.Hour}
 	open, err := reg.AcquireKey(ctx, acquire)
@@ -433,7 +433,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: "new"}))
 		},
 		"CreateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: provider.ID, Version: "2"}))
+			return openSecond(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: provider.ID, Version: "2"}))
 		},
 		"DegradeKey": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.DegradeKey(ctx, keys[2], "500", time.Hour)
@@ -507,7 +507,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.ListProviders(ctx, registry.ProviderFilter{}))
 		},
 		"ListSDKVersions": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListSDKVersions(ctx, registry.SDKFilter{ProviderID: provider.ID}))
+			return openSecond(reg.ListSDKVersions(ctx, registry.SDKVersionFilter{ProviderID: provider.ID}))
 		},
 		"ListUsageEvents": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ListUsageEvents(ctx, registry.EventFilter{}))
@@ -530,7 +530,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		},
 		"UnpricedUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.UnpricedUsage(ctx)) },
 		"Prune": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.Prune(ctx, registry.Retention{}))
+			return openSecond(reg.Prune(ctx, registry.PruneInput{}))
 		},
 		"PurgeAPIKey":   func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeAPIKey(ctx, keys[4]) },
 		"PurgeModel":    func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeModel(ctx, models[3]) },
@@ -551,10 +551,10 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.RevealAPIKey(ctx, keys[0]))
 		},
 		"RotateAPIKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.RotateAPIKey(ctx, keys[5], registry.KeyRotation{APIKey: secret(500)}))
+			return openSecond(reg.RotateAPIKey(ctx, keys[5], registry.KeyRotationInput{APIKey: secret(500)}))
 		},
 		"RotateKeyring": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.RotateKeyring(ctx, registry.KeyringRotation{DataKey: true}))
+			return openSecond(reg.RotateKeyring(ctx, registry.KeyringRotationInput{DataKey: true}))
 		},
 		"RestoreKey": func(ctx context.Context, reg *registry.Registry) error { return reg.RestoreKey(ctx, keys[1]) },
 		"SetSetting": func(ctx context.Context, reg *registry.Registry) error { return reg.SetSetting(ctx, "kept", "new") },

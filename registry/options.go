@@ -52,22 +52,22 @@ type Durability int
 
 // The durabilities.
 const (
-	// Full survives a power cut: each commit is synced to the disk.
-	Full = Durability(store.Full)
-	// Relaxed survives the end of the process, kill -9 included. A power cut can take the
+	// DurabilityFull survives a power cut: each commit is synced to the disk.
+	DurabilityFull = Durability(store.Full)
+	// DurabilityRelaxed survives the end of the process, kill -9 included. A power cut can take the
 	// newest commits, but leaves the database consistent.
-	Relaxed = Durability(store.Relaxed)
+	DurabilityRelaxed = Durability(store.Relaxed)
 )
 
-// WithDurability sets what a write that returned nil survives. Defaults to [Full].
+// WithDurability sets what a write that returned nil survives. Defaults to [DurabilityFull].
 //
-// On PostgreSQL, Full leaves synchronous_commit as the server has it, and refuses a server where it
-// is off; Relaxed switches it off for the registry's transactions. What happens to a write when the
+// On PostgreSQL, DurabilityFull leaves synchronous_commit as the server has it, and refuses a server where it
+// is off; DurabilityRelaxed switches it off for the registry's transactions. What happens to a write when the
 // server is lost and a standby takes over depends on the server's synchronous_standby_names.
 func WithDurability(d Durability) Option {
 	return func(c *config) error {
-		if d != Full && d != Relaxed {
-			return errors.New("WithDurability: not one of Full and Relaxed")
+		if d != DurabilityFull && d != DurabilityRelaxed {
+			return errors.New("WithDurability: not one of DurabilityFull and DurabilityRelaxed")
 		}
 		c.durability = d
 		return nil
@@ -143,10 +143,10 @@ func WithMaxConns(n int) Option {
 }
 
 // WithKeyStrategy sets how AcquireKey chooses among the keys that may be used. Processes that share a database may
-// differ. Defaults to [LeastUsed].
+// differ. Defaults to [FairTurns].
 func WithKeyStrategy(s KeyStrategy) Option {
 	return func(c *config) error {
-		if s != LeastUsed && s != RoundRobin && s != MostHeadroom {
+		if s != FairTurns && s != RoundRobin && s != MostHeadroom {
 			return errors.New("WithKeyStrategy: not one of LeastUsed, RoundRobin and MostHeadroom")
 		}
 		c.strategy = s
@@ -159,9 +159,9 @@ type KeyStrategy int
 
 // The strategies.
 const (
-	// LeastUsed hands out keys in turn, each as often as its weight says. A key that was away, or is new, does not
+	// FairTurns hands out keys in turn, each as often as its weight says. A key that was away, or is new, does not
 	// make up for what it missed: it takes its turns from then on.
-	LeastUsed = KeyStrategy(pool.LeastUsed)
+	FairTurns = KeyStrategy(pool.FairTurns)
 	// RoundRobin hands out the key that was handed out longest ago, whatever its weight.
 	RoundRobin = KeyStrategy(pool.RoundRobin)
 	// MostHeadroom hands out the key whose scarcest limit is the least used, as a fraction of the limit; among equals as
@@ -185,13 +185,13 @@ func WithKeyring(ring Keyring) Option {
 	}
 }
 
-// ResolveSecret is for API keys that are kept elsewhere, in a vault, say, or a file: [Registry.RevealAPIKey] calls resolve
+// WithSecretResolver is for API keys that are kept elsewhere, in a vault, say, or a file: [Registry.RevealAPIKey] calls resolve
 // for those that are not sealed in the database. It is called with the row, of which id, provider_id, key_hash and label
 // tell which key is meant, and must be safe for concurrent use.
-func ResolveSecret(resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)) Option {
+func WithSecretResolver(resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)) Option {
 	return func(c *config) error {
 		if resolve == nil {
-			return errors.New("ResolveSecret: the function is nil")
+			return errors.New("WithSecretResolver: the function is nil")
 		}
 		c.resolve = resolve
 		return nil

@@ -148,7 +148,7 @@ func TestPgBouncer(t *testing.T) {
 
 	t.Run("OK_operations", func(t *testing.T) {
 		t.Parallel()
-		for _, options := range [][]registry.Option{nil, {registry.WithDurability(registry.Relaxed), registry.WithMaxConns(2)}} {
+		for _, options := range [][]registry.Option{nil, {registry.WithDurability(registry.DurabilityRelaxed), registry.WithMaxConns(2)}} {
 			reg := must(registry.Open(t.Context(), through(registrytest.PostgresURL(t)), append(options, registry.WithPooler(), registry.WithKeyring(ring(t, "a")))...))
 			operations := openOperations(t, reg)
 			for _, name := range slices.Sorted(maps.Keys(operations)) {

@@ -127,7 +127,7 @@ func (l *piecesLedger) interrupt(t *testing.T, after int) *int {
 var errInterrupted = errors.New("interrupted")
 
 // usage returns the periods without their ids, and what the audit trail says of repricing.
-func (l *piecesLedger) usage(t *testing.T) (periods []string, repriced RepriceReport) {
+func (l *piecesLedger) usage(t *testing.T) (periods []string, repriced RepriceResult) {
 	t.Helper()
 	ctx, c := t.Context(), l.Client()
 	add := func(row any) {
@@ -149,7 +149,7 @@ func (l *piecesLedger) usage(t *testing.T) (periods []string, repriced RepriceRe
 	entries, err := l.ListAudit(ctx, AuditFilter{Action: ActionReprice, Limit: MaxLimit})
 	require.NoError(t, err)
 	for _, e := range entries {
-		var piece RepriceReport
+		var piece RepriceResult
 		require.NoError(t, json.Unmarshal(e.After, &piece))
 		require.NoError(t, repriced.add(piece))
 	}
@@ -291,7 +291,7 @@ func TestRepairInPieces(t *testing.T) {
 		// What is before a horizon is not written again.
 		require.NoError(t, recordAt(72*time.Hour))
 		l.betweenRepair(t, "DELETE FROM usage_quarters", func() error {
-			_, err := other.Prune(ctx, Retention{Events: utc.Day, Quarters: utc.Day})
+			_, err := other.Prune(ctx, PruneInput{Events: utc.Day, Quarters: utc.Day})
 			return err
 		})
 		h, err := ledger.ReadHorizons(ctx, reg.client)

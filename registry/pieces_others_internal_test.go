@@ -41,12 +41,12 @@ func TestImportInPieces(t *testing.T) {
 		require.ErrorIs(t, reg.InTx(ctx, func(tx *Registry) error {
 			report, err := tx.ImportCatalog(ctx, catalog.Catwalk(), nil)
 			require.NoError(t, err)
-			require.Equal(t, Changes{Created: 1506}, report.Models)
+			require.Equal(t, ImportChanges{Created: 1506}, report.Models)
 			return undone
 		}), undone)
 		report, err := reg.ImportCatalog(ctx, catalog.Catwalk(), nil)
 		require.NoError(t, err)
-		require.Equal(t, Changes{Created: 1506}, report.Models)
+		require.Equal(t, ImportChanges{Created: 1506}, report.Models)
 		require.GreaterOrEqual(t, pauses, 6)
 	})
 }
@@ -71,7 +71,7 @@ func TestOthersWriteBetween(t *testing.T) {
 			defer cancel()
 			return other.SetSetting(within, "pauses", strconv.Itoa(pauses))
 		}
-		report, err := reg.Prune(ctx, Retention{})
+		report, err := reg.Prune(ctx, PruneInput{})
 		require.NoError(t, err)
 		require.EqualValues(t, 3*pruneRows, report.Discoveries)
 		require.GreaterOrEqual(t, pauses, 3)
@@ -85,7 +85,7 @@ func TestOthersWriteBetween(t *testing.T) {
 				require.NoError(t, err)
 			}
 		}
-		rotated, err := reg.RotateKeyring(ctx, KeyringRotation{DataKey: true})
+		rotated, err := reg.RotateKeyring(ctx, KeyringRotationInput{DataKey: true})
 		require.NoError(t, err)
 		require.Equal(t, 2*MaxKeysPerProvider, rotated.Resealed)
 		require.Equal(t, 2, pauses)

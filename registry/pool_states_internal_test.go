@@ -167,7 +167,7 @@ func TestPoolIsForgotten(t *testing.T) {
 			return ignore(r.other.AddAPIKey(ctx, KeyInput{ProviderID: r.provider.ID, APIKey: "sk-test-another-one"}))
 		}},
 		{"RotateAPIKey", func() error {
-			return ignore(r.other.RotateAPIKey(ctx, spare.ID, KeyRotation{APIKey: "sk-test-rotated"}))
+			return ignore(r.other.RotateAPIKey(ctx, spare.ID, KeyRotationInput{APIKey: "sk-test-rotated"}))
 		}},
 		{"DeleteAPIKey", func() error { return r.other.DeleteAPIKey(ctx, spare.ID) }},
 		{"UndeleteAPIKey", func() error { return ignore(r.other.UndeleteAPIKey(ctx, spare.ID)) }},

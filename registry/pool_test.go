@@ -61,7 +61,7 @@ func TestLeaseClocks(t *testing.T) {
 			require.NoError(t, err, "a clock that was wrong closes no key for weeks")
 			verdicts, err := late.ExplainKeys(t.Context(), in)
 			require.NoError(t, err)
-			for i, name := range []registry.LimitName{registry.TokensPerMinute, registry.TokensPerDay} {
+			for i, name := range []registry.LimitName{registry.LimitTokensPerMinute, registry.LimitTokensPerDay} {
 				l := verdicts[0].Limits[i]
 				require.Equal(t, name, l.Name)
 				require.EqualValues(t, 5, l.Used, "and its windows are counted anew")
@@ -180,16 +180,16 @@ func TestDayLimitsOfClocksBehind(t *testing.T) {
 					for range 4 {
 						held = append(held, lease(behind))
 					}
-					refused(behind, registry.TokensPerMinute)
+					refused(behind, registry.LimitTokensPerMinute)
 					for _, l := range held[:2] { // what is under way counts, and what has ended
 						require.NoError(t, l.Settle(t.Context(), used(10)))
 					}
-					refused(behind, registry.TokensPerMinute)
+					refused(behind, registry.LimitTokensPerMinute)
 					clock.Advance(6 * time.Minute)
 					behindClock.Advance(6 * time.Minute)
 					require.NoError(t, lease(behind).Settle(t.Context(), used(1))) // the sixth
-					refused(behind, registry.RequestsPerDay)
-					refused(ahead, registry.RequestsPerDay)
+					refused(behind, registry.LimitRequestsPerDay)
+					refused(ahead, registry.LimitRequestsPerDay)
 				})
 			}
 		}
@@ -221,7 +221,7 @@ func testExplainAtOnce(t *testing.T, e engine) {
 	}
 	looks := 0
 	for before := int64(0); left.Load() > 0; looks++ {
-		now := p.counted(t, 0)[registry.RequestsPerDay]
+		now := p.counted(t, 0)[registry.LimitRequestsPerDay]
 		require.GreaterOrEqual(t, now, before)
 		before = now
 	}
@@ -252,7 +252,7 @@ func testQuotaGroups(t *testing.T, e engine) {
 	require.NoError(t, err)
 	requireCounted := func(first, second int64) {
 		t.Helper()
-		require.Equal(t, []int64{first, second}, []int64{p.counted(t, 1)[registry.Concurrency], p.counted(t, 0)[registry.Concurrency]})
+		require.Equal(t, []int64{first, second}, []int64{p.counted(t, 1)[registry.LimitConcurrency], p.counted(t, 0)[registry.LimitConcurrency]})
 	}
 	require.Equal(t, p.keys[0].ID, lease.KeyID)
 	requireCounted(2, 0)
@@ -665,13 +665,13 @@ func testLeaseEdges(t *testing.T, e engine) {
 		p.clock.Advance(90 * time.Second)
 		lease := p.acquire(t, 10) // in a minute that the row does not know
 		require.NoError(t, lease.Settle(t.Context(), used(20)))
-		require.Equal(t, map[registry.LimitName]int64{registry.RequestsPerMinute: 1, registry.TokensPerDay: 21}, p.counted(t, 0))
+		require.Equal(t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerDay: 21}, p.counted(t, 0))
 		require.Equal(t, []int64{1, 20, 2, 21}, p.counters(t, 0)[:4])
 		open := p.acquire(t, 30)
 		p.clock.Advance(40 * time.Second)
-		require.Equal(t, map[registry.LimitName]int64{registry.RequestsPerMinute: 0, registry.TokensPerDay: 51}, p.counted(t, 0), "it is of the minute before")
+		require.Equal(t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 0, registry.LimitTokensPerDay: 51}, p.counted(t, 0), "it is of the minute before")
 		require.NoError(t, open.Settle(t.Context(), used(40)))
-		require.Equal(t, map[registry.LimitName]int64{registry.RequestsPerMinute: 0, registry.TokensPerDay: 61}, p.counted(t, 0))
+		require.Equal(t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 0, registry.LimitTokensPerDay: 61}, p.counted(t, 0))
 	})
 	t.Run("released before it was observed", func(t *testing.T) {
 		t.Parallel()

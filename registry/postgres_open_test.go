@@ -361,13 +361,13 @@ func TestOpenPostgresNames(t *testing.T) {
 		}
 		require.NoFileExists(t, file)
 		for says, option := range map[string]registry.Option{
-			"WithMaxConns: less than 1":               registry.WithMaxConns(0),
-			"WithMaxConns: less":                      registry.WithMaxConns(-5),
-			"WithReadReplica: the URL does not begin": registry.WithReadReplica("nonsense"),
-			"WithReadReplica: the URL does not":       registry.WithReadReplica(""),
-			"WithReadReplica: the URL":                registry.WithReadReplica("mysql://user:hunter2@host"),
-			"an option is nil":                        nil,
-			"WithDurability: not one of Full and":     registry.WithDurability(7),
+			"WithMaxConns: less than 1":                     registry.WithMaxConns(0),
+			"WithMaxConns: less":                            registry.WithMaxConns(-5),
+			"WithReadReplica: the URL does not begin":       registry.WithReadReplica("nonsense"),
+			"WithReadReplica: the URL does not":             registry.WithReadReplica(""),
+			"WithReadReplica: the URL":                      registry.WithReadReplica("mysql://user:hunter2@host"),
+			"an option is nil":                              nil,
+			"WithDurability: not one of DurabilityFull and": registry.WithDurability(7),
 		} {
 			err := pgRefuses(t, false, name, option)
 			require.ErrorIs(t, err, registry.ErrInvalidData)
@@ -433,7 +433,7 @@ func TestOpenPostgresNames(t *testing.T) {
 	t.Run("ErrUnsupported_old", func(t *testing.T) {
 		t.Parallel()
 		name := "postgres://user:hunter2@" + pgFake(t, pgOld) + "/db?sslmode=disable"
-		for _, options := range [][]registry.Option{nil, {registry.WithPooler()}, {registry.WithDurability(registry.Relaxed)}} {
+		for _, options := range [][]registry.Option{nil, {registry.WithPooler()}, {registry.WithDurability(registry.DurabilityRelaxed)}} {
 			err := pgRefuses(t, false, name, options...)
 			require.ErrorIs(t, err, registry.ErrUnsupported)
 			require.ErrorContains(t, err, "PostgreSQL 13.14; 15 or newer is needed")
@@ -520,7 +520,7 @@ func TestOpenPostgresRefuses(t *testing.T) {
 		err := pgRefuses(t, false, pgEdit(t, c.URL("kept"), func(u *url.URL) { u.RawQuery = "sslmode=require" }))
 		require.ErrorIs(t, err, registry.ErrUnsupported)
 		require.ErrorContains(t, err, "refused TLS")
-		openOnce(t, c.URL("lax"), registry.WithDurability(registry.Relaxed))
+		openOnce(t, c.URL("lax"), registry.WithDurability(registry.DurabilityRelaxed))
 	})
 	t.Run("ErrReadOnly", func(t *testing.T) { // it passes: a standby may be promoted
 		t.Parallel()
@@ -679,7 +679,7 @@ func TestPostgresText(t *testing.T) {
 			"setting's value": reg.SetSetting(ctx, "x", bad),
 			"get setting":     notFoundIsInvalid(openSecond(reg.GetSetting(ctx, bad))),
 			"delete setting":  notFoundIsInvalid(reg.DeleteSetting(ctx, bad)),
-			"SDK version":     openSecond(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: bad})),
+			"SDK version":     openSecond(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: bad})),
 			"discovery":       openSecond(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: bad})),
 			"result":          openSecond(reg.UpdateDiscoveryResult(ctx, log.ID, []byte(bad), "success")),
 		} {

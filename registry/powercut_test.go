@@ -66,7 +66,7 @@ func powerCutChild(ctx context.Context, args ...string) (err error) {
 	path, modelID, keys := args[0], uuid.MustParse(args[2]), args[3:]
 	var options []registry.Option
 	if args[1] == "relaxed" {
-		options = append(options, registry.WithDurability(registry.Relaxed))
+		options = append(options, registry.WithDurability(registry.DurabilityRelaxed))
 	}
 	acks, err := os.Create(filepath.Join(filepath.Dir(path), "acks"))
 	if err != nil {

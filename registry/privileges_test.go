@@ -62,7 +62,7 @@ func testLacking(t *testing.T, server string) {
 	record(t, reg, m, k, 1, 1)
 	clock.Advance(10 * 24 * time.Hour)
 	record(t, reg, m, k, 1, 1)
-	report, err := reg.Prune(t.Context(), registry.Retention{})
+	report, err := reg.Prune(t.Context(), registry.PruneInput{})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.Events)
 }

@@ -109,7 +109,7 @@ func testProcesses(t *testing.T, database string) {
 }
 
 func openShared(ctx context.Context, database string) (*registry.Registry, error) {
-	return registry.Open(ctx, database, registry.WithDurability(registry.Relaxed),
+	return registry.Open(ctx, database, registry.WithDurability(registry.DurabilityRelaxed),
 		registry.WithClock(func() time.Time { return registrytest.Start }))
 }
 
@@ -345,8 +345,8 @@ func checkShared(t *testing.T, reg *registry.Registry, rows shared, all acked) {
 	require.EqualValues(t, snapshot.Models(), all.Prices)
 	again, err := reg.ImportCatalog(ctx, snapshot, nil)
 	require.NoError(t, err)
-	require.Equal(t, registry.Changes{Unchanged: snapshot.Models()}, again.Models)
-	require.Equal(t, registry.Changes{Unchanged: len(snapshot.Providers)}, again.Providers)
+	require.Equal(t, registry.ImportChanges{Unchanged: snapshot.Models()}, again.Models)
+	require.Equal(t, registry.ImportChanges{Unchanged: len(snapshot.Providers)}, again.Providers)
 	require.Equal(t, snapshot.Models()+len(rows.Models)+1, c.Model.Query().CountX(ctx))
 
 	// The ledger, in both grains, and the counters.

@@ -461,13 +461,13 @@ func (w *world) listModels(f registry.ModelFilter) ([]*ent.Model, error) {
 	order := func(a, b *ent.Model) int {
 		var first int
 		switch f.Order {
-		case registry.ByInputCost:
+		case registry.OrderByInputCost:
 			first = cheapest(a.CostPer1mInput, b.CostPer1mInput)
-		case registry.ByOutputCost:
+		case registry.OrderByOutputCost:
 			first = cheapest(a.CostPer1mOutput, b.CostPer1mOutput)
-		case registry.ByContextWindow:
+		case registry.OrderByContextWindow:
 			first = cmp.Compare(b.ContextWindow, a.ContextWindow)
-		case registry.ByModelID:
+		case registry.OrderByModelID:
 		}
 		return cmp.Or(first, strings.Compare(a.ModelID, b.ModelID), bytes.Compare(a.ID[:], b.ID[:]))
 	}
@@ -1149,7 +1149,7 @@ func (w *world) getRecentDiscoveries(limit int) ([]*ent.DiscoveryLog, error) {
 	return all[:min(cmp.Or(limit, 100), len(all))], nil
 }
 
-func (w *world) createSDKVersion(in registry.SDKInput) (*ent.SDKVersion, error) {
+func (w *world) createSDKVersion(in registry.SDKVersionInput) (*ent.SDKVersion, error) {
 	at := micro(in.GeneratedAt)
 	if in.GeneratedAt.IsZero() {
 		at = w.now

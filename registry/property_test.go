@@ -59,7 +59,7 @@ func TestProperty(t *testing.T) {
 	defaultFlag(t, "rapid.steps", strconv.Itoa(propertySteps))
 	defaultFlag(t, "rapid.nofailfile", "true") // a failure tells its seed
 	m := &machine{clock: registrytest.NewClock(registrytest.Start)}
-	options := []registry.Option{registry.WithClock(m.clock.Now), registry.WithDurability(registry.Relaxed)}
+	options := []registry.Option{registry.WithClock(m.clock.Now), registry.WithDurability(registry.DurabilityRelaxed)}
 	for _, e := range []engine{onSQLite, onPostgres} {
 		m.engines = append(m.engines, e)
 		m.registries = append(m.registries, e.new(t, options...))
@@ -698,7 +698,7 @@ var operations = map[string]func(in inputs) op{
 		}, (*world).getRecentDiscoveries, draw(in.T, "limit", 0, 1, 2, 1000, -1, 1001))
 	},
 	"CreateSDKVersion": func(in inputs) op {
-		return op1((*reg).CreateSDKVersion, (*world).createSDKVersion, registry.SDKInput{
+		return op1((*reg).CreateSDKVersion, (*world).createSDKVersion, registry.SDKVersionInput{
 			ProviderID: in.provider(), Version: in.name(), SDKPath: in.text(), GeneratedAt: in.time(), TestResults: in.prose(),
 			CompilationStatus: draw[sdkversion.CompilationStatus](in.T, "status", "", "success", "success", "success", "failed", "failed", "pending", "unknown"),
 			CodeHash:          draw(in.T, "hash", "", "", hashOf("x"), hashOf("x"), hashOf("y"), hashOf("y"), strings.ToUpper(hashOf("x")), "f00"),
@@ -706,7 +706,7 @@ var operations = map[string]func(in inputs) op{
 	},
 	"ListSDKVersions": func(in inputs) op {
 		return op1(func(r *reg, ctx context.Context, id uuid.UUID) ([]*ent.SDKVersion, error) {
-			return r.ListSDKVersions(ctx, registry.SDKFilter{ProviderID: id, Limit: registry.MaxLimit})
+			return r.ListSDKVersions(ctx, registry.SDKVersionFilter{ProviderID: id, Limit: registry.MaxLimit})
 		}, (*world).listSDKVersions, in.provider())
 	},
 	"LatestSDKVersion": func(in inputs) op { return op1((*reg).LatestSDKVersion, (*world).latestSDKVersion, in.provider()) },
@@ -1017,7 +1017,7 @@ func (in inputs) usage() registry.UsageInput {
 
 func (in inputs) filter() registry.ModelFilter {
 	f := registry.ModelFilter{
-		Order:          draw(in.T, "order", registry.ByModelID, registry.ByInputCost, registry.ByOutputCost, registry.ByContextWindow),
+		Order:          draw(in.T, "order", registry.OrderByModelID, registry.OrderByInputCost, registry.OrderByOutputCost, registry.OrderByContextWindow),
 		Limit:          draw(in.T, "limit", 0, 0, 1, 2, 1000),
 		WithDeprecated: in.bool("deprecated"),
 		Deleted:        in.rarely("deleted"),

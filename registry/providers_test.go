@@ -183,7 +183,7 @@ func testDeleteProvider(t *testing.T, e engine) {
 
 	_, err := reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "gpt-4"})
 	require.NoError(t, err)
-	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: p.ID, Version: "1"})
+	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{ProviderID: p.ID, Version: "1"})
 	require.NoError(t, err)
 
 	require.NoError(t, reg.DeleteProvider(t.Context(), p.ID))
@@ -197,7 +197,7 @@ func testDeleteProvider(t *testing.T, e engine) {
 	families, err := reg.ListFamilies(t.Context(), registry.FamilyFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.Empty(t, families)
-	sdks, err := reg.ListSDKVersions(t.Context(), registry.SDKFilter{ProviderID: p.ID})
+	sdks, err := reg.ListSDKVersions(t.Context(), registry.SDKVersionFilter{ProviderID: p.ID})
 	require.NoError(t, err)
 	require.Empty(t, sdks)
 	_, err = reg.LatestSDKVersion(t.Context(), p.ID)
@@ -231,7 +231,7 @@ func testPurgeProvider(t *testing.T, e engine) {
 	m, err := reg.CreateModel(t.Context(), registry.ModelInput{ProviderID: p.ID, FamilyID: family.ID, ModelID: "gpt-4"})
 	require.NoError(t, err)
 	k := mustKey(t, reg, p.ID, 1)
-	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: p.ID, Version: "1"})
+	_, err = reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{ProviderID: p.ID, Version: "1"})
 	require.NoError(t, err)
 	log, err := reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "openai", ProviderID: p.ID})
 	require.NoError(t, err)

@@ -23,8 +23,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Retention says how long what ages is kept. Days of the ledger, and what people have changed, are kept for ever.
-type Retention struct {
+// PruneInput says how long what ages is kept. Days of the ledger, and what people have changed, are kept for ever.
+type PruneInput struct {
 	// Events is how long single requests are kept, and with them their request ids, from one day to 36,500.
 	// Defaults to 7 days.
 	Events time.Duration
@@ -50,7 +50,7 @@ const (
 	longestBudget   = utc.Day
 )
 
-func (keep Retention) withDefaults() Retention {
+func (keep PruneInput) withDefaults() PruneInput {
 	if keep.Events == 0 {
 		keep.Events = keepEvents
 	}
@@ -63,7 +63,7 @@ func (keep Retention) withDefaults() Retention {
 	return keep
 }
 
-func (keep Retention) faults() fault.List {
+func (keep PruneInput) faults() fault.List {
 	var f fault.List
 	for _, of := range []struct {
 		what string
@@ -76,8 +76,8 @@ func (keep Retention) faults() fault.List {
 	return f
 }
 
-// PruneReport is what Prune has removed, and what is there.
-type PruneReport struct {
+// PruneResult is what Prune has removed, and what is there.
+type PruneResult struct {
 	Events      int64 // requests that were removed
 	Quarters    int64 // rows of quarters of an hour that were removed: by key and price, and by model
 	KeyEvents   int64 // entries of the audit trail that were removed
@@ -91,7 +91,7 @@ type PruneReport struct {
 	QuartersFrom time.Time // likewise among the quarters; 1970 if nothing ever was
 }
 
-func (report *PruneReport) add(more PruneReport) {
+func (report *PruneResult) add(more PruneResult) {
 	report.Events += more.Events
 	report.Quarters += more.Quarters
 	report.KeyEvents += more.KeyEvents
@@ -117,15 +117,15 @@ func (report *PruneReport) add(more PruneReport) {
 // When it returns nil, the report says what is left, and calling it again goes on there. It returns
 // [ErrInvalidData] for a retention that breaks the rules, and within a transaction: it needs several of its own.
 // After an error, what was removed until then stays removed.
-func (r *Registry) Prune(ctx context.Context, keep Retention) (PruneReport, error) {
+func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, error) {
 	const op = "prune"
 	keep = keep.withDefaults()
 	f := keep.faults()
 	if err := f.Err(); err != nil {
-		return PruneReport{}, translate(ctx, op, err)
+		return PruneResult{}, translate(ctx, op, err)
 	}
 	if r.inTx {
-		return PruneReport{}, translate(ctx, op, r.transact(ctx, r.db, nil, steps{}, func(*Registry) error {
+		return PruneResult{}, translate(ctx, op, r.transact(ctx, r.db, nil, steps{}, func(*Registry) error {
 			return fmt.Errorf("%w: inside of a transaction", ErrInvalidData)
 		}))
 	}
@@ -138,7 +138,7 @@ func (r *Registry) Prune(ctx context.Context, keep Retention) (PruneReport, erro
 		keyEvents: utc.Clamp(now.Add(-keep.KeyEvents)), discoveries: utc.Clamp(now.Add(-keep.Discoveries)),
 	}
 	if err := p.run(ctx); err != nil {
-		return PruneReport{}, translate(ctx, op, err)
+		return PruneResult{}, translate(ctx, op, err)
 	}
 	return p.report, nil
 }
@@ -156,7 +156,7 @@ const (
 type pruner struct {
 	r                                        *Registry
 	events, quarters, keyEvents, discoveries time.Time // the first instants that are kept
-	report                                   PruneReport
+	report                                   PruneResult
 
 	// The budget ends when the registry's clock says so, or the machine's: a clock that stands still must not keep
 	// it waiting for a lock for ever.
@@ -250,10 +250,10 @@ func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 }
 
 // transact is a step in one transaction. What the body notes is added to the report when it is committed.
-func (p *pruner) transact(ctx context.Context, body func(tx *ent.Client, done *PruneReport) (outcome, error)) (result outcome, err error) {
-	var done PruneReport
+func (p *pruner) transact(ctx context.Context, body func(tx *ent.Client, done *PruneResult) (outcome, error)) (result outcome, err error) {
+	var done PruneResult
 	err = p.r.db.Retry(ctx, func() error {
-		done = PruneReport{}
+		done = PruneResult{}
 		err := p.r.operate(ctx, p.r.db, func(tx *ent.Client) (err error) {
 			if p.r.db.Dialect() == dialect.Postgres {
 				timeout := fmt.Sprintf("SET LOCAL lock_timeout = %d", pruneLockTimeout.Milliseconds())
@@ -265,7 +265,7 @@ func (p *pruner) transact(ctx context.Context, body func(tx *ent.Client, done *P
 			return err
 		})
 		if store.IsLockTimeout(err) {
-			result, done = held, PruneReport{}
+			result, done = held, PruneResult{}
 			return nil
 		}
 		return err
@@ -288,7 +288,7 @@ func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 	if err != nil || !h.Events.Before(p.events) && !h.Quarters.Before(p.quarters) {
 		return finished, err
 	}
-	return p.transact(ctx, func(tx *ent.Client, _ *PruneReport) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client, _ *PruneResult) (outcome, error) {
 		if p.r.db.Dialect() == dialect.Postgres {
 			if _, err := tx.ExecContext(ctx, "LOCK TABLE usage_horizons IN ACCESS EXCLUSIVE MODE"); err != nil {
 				return held, err
@@ -332,7 +332,7 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 			}
 			counted = true
 		}
-		return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
+		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 			dropped, err := part.Drop(ctx, tx)
 			if dropped { // else another run was faster, and has counted it
 				done.Events, done.Freed = part.Rows, part.Bytes
@@ -345,7 +345,7 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 // deleteEvents removes old events row by row, from an id on.
 func (p *pruner) deleteEvents(from uuid.UUID) step {
 	return func(ctx context.Context) (outcome, error) {
-		return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
+		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 			some, result := usageevent.And(usageevent.IDGTE(from), usageevent.IDLT(ledger.FirstEventID(p.events))), finished
 			last, err := tx.UsageEvent.Query().Where(some).Order(usageevent.ByID()).Offset(pruneRows - 1).FirstID(ctx)
 			switch {
@@ -381,7 +381,7 @@ func (p *pruner) quarterSteps(ctx context.Context) (steps []step, err error) {
 // deleteQuarters removes the oldest quarters of a model together with their totals. It is locked meanwhile: who
 // records something late must find both or neither.
 func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 		if p.r.db.Dialect() == dialect.Postgres { // the part of lockLedger that keeps others from a model's periods
 			if err := ledger.LockModels(ctx, tx, []uuid.UUID{model}); err != nil {
 				return held, err
@@ -443,7 +443,7 @@ func (p *pruner) shrink(ctx context.Context) error {
 }
 
 func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 		var before, after, size int64
 		pragma := func(name string, value *int64) error {
 			return bulk.Scan(ctx, tx, "PRAGMA "+name, nil, func(scan func(...any) error) error {

@@ -48,7 +48,7 @@ func BenchmarkPrune(b *testing.B) {
 				l.waitFor(2000)
 				l.phase.Store(1)
 				b.StartTimer()
-				report, err := reg.Prune(b.Context(), registry.Retention{Events: day, Budget: 10 * time.Minute})
+				report, err := reg.Prune(b.Context(), registry.PruneInput{Events: day, Budget: 10 * time.Minute})
 				b.StopTimer()
 				l.phase.Store(2)
 				require.NoError(b, err)

@@ -12,7 +12,7 @@ import (
 
 // deleteKeyEvents removes the oldest entries that the key pool made.
 func (p *pruner) deleteKeyEvents(ctx context.Context) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 		return p.deleteSome(&done.KeyEvents, func() ([]uuid.UUID, error) {
 			return tx.AuditEntry.Query().Where(auditentry.Automatic(true), auditentry.AtLT(p.keyEvents)).
 				Order(auditentry.ByAt()).Limit(pruneRows).IDs(ctx)
@@ -24,7 +24,7 @@ func (p *pruner) deleteKeyEvents(ctx context.Context) (outcome, error) {
 
 // deleteDiscoveries removes the oldest discovery logs.
 func (p *pruner) deleteDiscoveries(ctx context.Context) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneReport) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 		return p.deleteSome(&done.Discoveries, func() ([]uuid.UUID, error) {
 			return tx.DiscoveryLog.Query().Where(discoverylog.StartedAtLT(p.discoveries)).
 				Order(discoverylog.ByStartedAt()).Limit(pruneRows).IDs(ctx)

@@ -35,7 +35,7 @@ func testPruneKeyEvents(t *testing.T, e engine) {
 	}
 	require.NoError(t, p.Past().AuditEntry.CreateBulk(many...).Exec(ctx))
 
-	prune := func(keep registry.Retention) (removed, left int64) {
+	prune := func(keep registry.PruneInput) (removed, left int64) {
 		t.Helper()
 		report, err := p.Prune(ctx, keep)
 		require.NoError(t, err)
@@ -46,17 +46,17 @@ func testPruneKeyEvents(t *testing.T, e engine) {
 		require.Equal(t, []int64{wantRemoved, wantLeft}, []int64{removed, left})
 	}
 	p.clock.Set(last.Add(30 * day))
-	removed, left := prune(registry.Retention{KeyEvents: 31 * day})
+	removed, left := prune(registry.PruneInput{KeyEvents: 31 * day})
 	expect(removed, left, 0, 0)
-	removed, left = prune(registry.Retention{Budget: 1})
+	removed, left = prune(registry.PruneInput{Budget: 1})
 	expect(removed, left, 0, 601)
-	removed, left = prune(registry.Retention{})
+	removed, left = prune(registry.PruneInput{})
 	expect(removed, left, 601, 0) // the probe and the restoring are 30 days old, and not older
 	p.clock.Advance(time.Microsecond)
-	removed, left = prune(registry.Retention{})
+	removed, left = prune(registry.PruneInput{})
 	expect(removed, left, 2, 0)
 	p.clock.Advance(30_000 * day)
-	removed, left = prune(registry.Retention{})
+	removed, left = prune(registry.PruneInput{})
 	expect(removed, left, 0, 0)
 	kept := must(p.Client().AuditEntry.Query().Order(auditentry.ByID()).All(ctx))
 	require.Len(t, kept, len(people))
@@ -84,12 +84,12 @@ func testPruneDiscoveries(t *testing.T, e engine) {
 	require.NoError(t, err)
 	clock.Advance(90 * day)
 	for _, want := range []int64{300, 0} {
-		report, err := reg.Prune(ctx, registry.Retention{})
+		report, err := reg.Prune(ctx, registry.PruneInput{})
 		require.NoError(t, err)
 		require.Equal(t, want, report.Discoveries)
 		require.Zero(t, report.DiscoveriesLeft)
 	}
-	report, err := reg.Prune(ctx, registry.Retention{Discoveries: day, Budget: 1})
+	report, err := reg.Prune(ctx, registry.PruneInput{Discoveries: day, Budget: 1})
 	require.NoError(t, err)
 	require.EqualValues(t, 1, report.DiscoveriesLeft)
 	require.Len(t, must(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{})), 1)

@@ -141,18 +141,18 @@ func testPrune(t *testing.T, e engine) {
 	last := func(days int) time.Time { return first(days).Add(-time.Microsecond) }
 	for name, test := range map[string]struct {
 		now              time.Time
-		keep             registry.Retention
+		keep             registry.PruneInput
 		events, quarters int // days that are kept whole, and of today and then what there is
 	}{
-		"by default":               {registrytest.Start, registry.Retention{}, 7, 35},
-		"at the end of the day":    {today.Add(day - time.Microsecond), registry.Retention{}, 7, 35},
-		"at its beginning":         {today, registry.Retention{}, 7, 35},
-		"a moment before it":       {today.Add(-time.Microsecond), registry.Retention{}, 8, 36},
-		"the least":                {registrytest.Start, registry.Retention{Events: day, Quarters: day}, 1, 1},
-		"quarters of long events":  {registrytest.Start, registry.Retention{Events: 50 * day}, 50, 50},
-		"not only whole days":      {registrytest.Start, registry.Retention{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1}, 1, 2},
-		"over noon":                {registrytest.Start, registry.Retention{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1}, 3, 4},
-		"longer than there is any": {registrytest.Start, registry.Retention{Events: 36_500 * day}, 0, 0},
+		"by default":               {registrytest.Start, registry.PruneInput{}, 7, 35},
+		"at the end of the day":    {today.Add(day - time.Microsecond), registry.PruneInput{}, 7, 35},
+		"at its beginning":         {today, registry.PruneInput{}, 7, 35},
+		"a moment before it":       {today.Add(-time.Microsecond), registry.PruneInput{}, 8, 36},
+		"the least":                {registrytest.Start, registry.PruneInput{Events: day, Quarters: day}, 1, 1},
+		"quarters of long events":  {registrytest.Start, registry.PruneInput{Events: 50 * day}, 50, 50},
+		"not only whole days":      {registrytest.Start, registry.PruneInput{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1}, 1, 2},
+		"over noon":                {registrytest.Start, registry.PruneInput{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1}, 3, 4},
+		"longer than there is any": {registrytest.Start, registry.PruneInput{Events: 36_500 * day}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -196,7 +196,7 @@ func testPrune(t *testing.T, e engine) {
 
 			again, err := reg.Prune(t.Context(), test.keep)
 			require.NoError(t, err)
-			require.Equal(t, registry.PruneReport{EventsFrom: report.EventsFrom, QuartersFrom: report.QuartersFrom}, again)
+			require.Equal(t, registry.PruneResult{EventsFrom: report.EventsFrom, QuartersFrom: report.QuartersFrom}, again)
 		})
 	}
 }
@@ -221,7 +221,7 @@ func testPruneRefuses(t *testing.T, e engine) {
 	r := newRetained(t, reg, clock)
 	r.recordAt(t, today.AddDate(-1, 0, 0), today)
 	before := dump(t, reg)
-	for name, keep := range map[string]registry.Retention{
+	for name, keep := range map[string]registry.PruneInput{
 		"negative events":          {Events: -day},
 		"events below a day":       {Events: day - 1},
 		"events above 36,500 days": {Events: 36_501 * day},
@@ -240,7 +240,7 @@ func testPruneRefuses(t *testing.T, e engine) {
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
-		_, err := tx.Prune(t.Context(), registry.Retention{})
+		_, err := tx.Prune(t.Context(), registry.PruneInput{})
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 		require.ErrorContains(t, err, "inside of a transaction")
 		return nil
@@ -256,26 +256,26 @@ func testPruneHorizons(t *testing.T, e engine) {
 	reg, clock := e.setup(t)
 	r := newRetained(t, reg, clock)
 	ago := func(days int) time.Time { return today.AddDate(0, 0, -days) }
-	prune := func(events, quarters time.Duration) registry.PruneReport {
-		report, err := reg.Prune(t.Context(), registry.Retention{Events: events, Quarters: quarters})
+	prune := func(events, quarters time.Duration) registry.PruneResult {
+		report, err := reg.Prune(t.Context(), registry.PruneInput{Events: events, Quarters: quarters})
 		require.NoError(t, err)
 		return report
 	}
 	r.recordAt(t, ago(40), ago(20), ago(5))
 	report := prune(7*day, 30*day)
-	require.Equal(t, registry.PruneReport{Events: 2, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)}, report)
+	require.Equal(t, registry.PruneResult{Events: 2, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)}, report)
 
 	// Late ones between the old horizon and a longer retention are kept, but the horizon knows that they are not all.
 	r.recordAt(t, ago(25), ago(10))
 	report = prune(21*day, 90*day)
-	require.Equal(t, registry.PruneReport{Events: 1, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)}, report)
+	require.Equal(t, registry.PruneResult{Events: 1, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)}, report)
 	clock.Advance(day) // one day later, the longer retention is not yet reached
-	require.Equal(t, registry.PruneReport{EventsFrom: ago(7), QuartersFrom: ago(30)}, prune(21*day, 90*day))
+	require.Equal(t, registry.PruneResult{EventsFrom: ago(7), QuartersFrom: ago(30)}, prune(21*day, 90*day))
 	clock.Advance(14 * day)
 	report = prune(21*day, 90*day)
-	require.Equal(t, registry.PruneReport{Events: 1, Freed: report.Freed, EventsFrom: ago(6), QuartersFrom: ago(30)}, report)
+	require.Equal(t, registry.PruneResult{Events: 1, Freed: report.Freed, EventsFrom: ago(6), QuartersFrom: ago(30)}, report)
 	clock.Advance(-200 * day) // a clock that went back
-	require.Equal(t, registry.PruneReport{EventsFrom: ago(6), QuartersFrom: ago(30)}, prune(21*day, 90*day))
+	require.Equal(t, registry.PruneResult{EventsFrom: ago(6), QuartersFrom: ago(30)}, prune(21*day, 90*day))
 	r.checkWhole(t)
 }
 
@@ -317,7 +317,7 @@ func TestPruneLate(t *testing.T) {
 				counted := int64(2 + i/2)
 				require.Equal(t, once+counted, must(r.Client().APIKey.Get(t.Context(), r.keys[0].ID)).UsageCount, "the named one counts once")
 
-				report, err := other.Prune(t.Context(), registry.Retention{})
+				report, err := other.Prune(t.Context(), registry.PruneInput{})
 				require.NoError(t, err)
 				require.Equal(t, counted, report.Events)
 				require.EqualValues(t, 4, report.Quarters)
@@ -325,7 +325,7 @@ func TestPruneLate(t *testing.T) {
 				events, quarters := r.kept(t)
 				require.Equal(t, []time.Time{old}, events)
 				require.Equal(t, []time.Time{old}, quarters)
-				report, err = other.Prune(t.Context(), registry.Retention{})
+				report, err = other.Prune(t.Context(), registry.PruneInput{})
 				require.NoError(t, err)
 				require.EqualValues(t, 1, report.Events)
 				require.EqualValues(t, 2, report.Quarters)
@@ -368,7 +368,7 @@ func testPruneBudget(t *testing.T, e engine) {
 		haveEvents, haveQuarters := r.rows(t, ago(7), ago(35))
 		for left := int64(1); left > 0; {
 			jump.Store(steps)
-			report, err := reg.Prune(t.Context(), registry.Retention{})
+			report, err := reg.Prune(t.Context(), registry.PruneInput{})
 			require.NoError(t, err)
 			events += report.Events
 			quarters += report.Quarters
@@ -387,7 +387,7 @@ func testPruneBudget(t *testing.T, e engine) {
 				steps++ // it ended before the first step
 			}
 		}
-		require.Equal(t, ago(7), must(reg.Prune(t.Context(), registry.Retention{})).EventsFrom)
+		require.Equal(t, ago(7), must(reg.Prune(t.Context(), registry.PruneInput{})).EventsFrom)
 		if steps > 10 {
 			break
 		}
@@ -396,7 +396,7 @@ func testPruneBudget(t *testing.T, e engine) {
 	// The machine's clock ends it too.
 	jump.Store(1 << 40)
 	fill()
-	report, err := reg.Prune(t.Context(), registry.Retention{Budget: 1})
+	report, err := reg.Prune(t.Context(), registry.PruneInput{Budget: 1})
 	require.NoError(t, err)
 	require.Zero(t, report.Events+report.Quarters)
 	require.EqualValues(t, 18, report.EventsLeft)
@@ -425,7 +425,7 @@ func testPruneCanceled(t *testing.T, e engine) {
 		ctx, stop := context.WithCancel(t.Context())
 		cancel.Store(&stop)
 		calls.Store(after)
-		_, err := reg.Prune(ctx, registry.Retention{})
+		_, err := reg.Prune(ctx, registry.PruneInput{})
 		if calls.Load() <= 0 {
 			require.ErrorIs(t, err, context.Canceled, after)
 		} else {
@@ -435,7 +435,7 @@ func testPruneCanceled(t *testing.T, e engine) {
 		stop()
 		r.checkWhole(t)
 	}
-	_, err := reg.Prune(t.Context(), registry.Retention{})
+	_, err := reg.Prune(t.Context(), registry.PruneInput{})
 	require.NoError(t, err)
 	events, quarters := r.rows(t, today, today)
 	require.Zero(t, events+quarters)
@@ -483,7 +483,7 @@ func testPruneUnderLoad(t *testing.T, e engine) {
 	for range 2 {
 		runs.Go(func() {
 			for n := acked.Load(); acked.Load() < n+400 && failed.Load() == 0; {
-				report, err := reg.Prune(t.Context(), registry.Retention{})
+				report, err := reg.Prune(t.Context(), registry.PruneInput{})
 				if err != nil {
 					failed.Add(1)
 					t.Errorf("prune: %v", err)
@@ -500,7 +500,7 @@ func testPruneUnderLoad(t *testing.T, e engine) {
 	require.NotZero(t, removed[0].Load())
 	require.NotZero(t, removed[1].Load())
 	for {
-		report, err := reg.Prune(t.Context(), registry.Retention{})
+		report, err := reg.Prune(t.Context(), registry.PruneInput{})
 		require.NoError(t, err)
 		removed[0].Add(report.Events)
 		if report.EventsLeft+report.QuartersLeft == 0 {
@@ -528,14 +528,14 @@ func TestPruneHeld(t *testing.T) {
 	r := newRetained(t, reg, clock)
 	ago := func(days int) time.Time { return today.AddDate(0, 0, -days) }
 	r.recordAt(t, ago(100), ago(50), ago(10), today)
-	brief := registry.Retention{Budget: 200 * time.Millisecond}
+	brief := registry.PruneInput{Budget: 200 * time.Millisecond}
 	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 		// Who has read from when on the ledger is complete may rely on it to his end.
 		require.NoError(t, openSecond(tx.Client().UsageHorizon.Query().All(t.Context())))
 		report, err := reg.Prune(t.Context(), brief)
 		require.NoError(t, err)
 		ever := time.Unix(0, 0).UTC()
-		require.Equal(t, registry.PruneReport{EventsLeft: 3, QuartersLeft: 4, EventsFrom: ever, QuartersFrom: ever}, report)
+		require.Equal(t, registry.PruneResult{EventsLeft: 3, QuartersLeft: 4, EventsFrom: ever, QuartersFrom: ever}, report)
 		return nil
 	}))
 
@@ -556,19 +556,19 @@ func TestPruneHeld(t *testing.T) {
 				}
 			}
 		})
-		report, err := reg.Prune(t.Context(), registry.Retention{Budget: 2 * time.Second})
+		report, err := reg.Prune(t.Context(), registry.PruneInput{Budget: 2 * time.Second})
 		stop()
 		all.Wait()
 		require.NoError(t, err)
 		// Of the two old quarters one is the first model's.
-		require.Equal(t, registry.PruneReport{Quarters: 2, EventsLeft: 3, QuartersLeft: 2, EventsFrom: ago(7), QuartersFrom: ago(35)}, report)
+		require.Equal(t, registry.PruneResult{Quarters: 2, EventsLeft: 3, QuartersLeft: 2, EventsFrom: ago(7), QuartersFrom: ago(35)}, report)
 		return nil
 	}))
 	require.Greater(t, recorded, 5, "others went on")
-	report, err := reg.Prune(t.Context(), registry.Retention{})
+	report, err := reg.Prune(t.Context(), registry.PruneInput{})
 	require.NoError(t, err)
 	require.NotZero(t, report.Freed)
-	require.Equal(t, registry.PruneReport{Events: 3, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(35)}, report)
+	require.Equal(t, registry.PruneResult{Events: 3, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(35)}, report)
 	r.checkWhole(t)
 }
 
@@ -610,7 +610,7 @@ func TestPruneShrinks(t *testing.T) {
 			size := func() int64 { return must(os.Stat(path)).Size() }
 			reopen()
 			before := size()
-			report, err := r.Prune(t.Context(), registry.Retention{})
+			report, err := r.Prune(t.Context(), registry.PruneInput{})
 			require.NoError(t, err)
 			events, quarters := r.rows(t, today.AddDate(0, 0, -7), today.AddDate(0, 0, -35))
 			require.Zero(t, events+quarters)

@@ -19,8 +19,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// LedgerRepair is what RepairLedger has done.
-type LedgerRepair struct {
+// RepairResult is what RepairLedger has done.
+type RepairResult struct {
 	Quarters, Days, Totals, Keys int64 // rows that were changed, written or removed: those of all keys and prices are Totals
 
 	Unrepaired []Difference // up to MaxDifferences, by day
@@ -41,24 +41,24 @@ type LedgerRepair struct {
 // an error, what was mended until then stays, and it can be called again. One entry of the audit trail says how many
 // rows were changed, unless none was. It returns [ErrInvalidData] for an actor that breaks the rules, and [ErrBusy] if
 // others keep changing what is to be mended otherwise than by recording.
-func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
+func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 	const op = "repair ledger"
 	var f fault.List
 	f.Text("actor", r.actor, 0, rule.MaxName)
 	if err := f.Err(); err != nil {
-		return LedgerRepair{}, translate(ctx, op, err)
+		return RepairResult{}, translate(ctx, op, err)
 	}
 	done := &repair{r: r, reader: proof.NewReader(r.db, r.fresh, r.inTx), keys: map[uuid.UUID]bool{}}
 	err := done.reader.Each(ctx, func(d *proof.Day) error { return done.day(ctx, d) })
 	if err == nil {
 		err = done.counters(ctx)
 	}
-	report := done.LedgerRepair
+	report := done.RepairResult
 	if err == nil {
 		report.Unrepaired, err = r.differencesOf(ctx, done.left.List)
 		report.Unlisted = done.left.More
 	}
-	if changed := done.LedgerRepair; changed.Quarters+changed.Days+changed.Totals+changed.Keys > 0 {
+	if changed := done.RepairResult; changed.Quarters+changed.Days+changed.Totals+changed.Keys > 0 {
 		lingering, cancel := r.db.Linger(ctx) // what was changed is told even when the context has ended
 		defer cancel()
 		err = errors.Join(err, r.write(lingering, "audit", func(tx *ent.Client) error {
@@ -72,7 +72,7 @@ func (r *Registry) RepairLedger(ctx context.Context) (LedgerRepair, error) {
 
 // repair is a repair that is under way.
 type repair struct {
-	LedgerRepair
+	RepairResult
 	r      *Registry
 	reader *proof.Reader
 	left   proof.Differences

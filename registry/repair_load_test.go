@@ -160,7 +160,7 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 	require.Len(t, verified(t, reg).Differences, 4, "a quarter and a day, and their digests")
 	repaired, err := reg.RepairLedger(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, registry.LedgerRepair{Quarters: 1, Days: 1}, repaired)
+	require.Equal(t, registry.RepairResult{Quarters: 1, Days: 1}, repaired)
 	for range 5 { // in what others add to, who wait for the transaction that records too
 		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			in := input(0)

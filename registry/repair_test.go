@@ -51,29 +51,29 @@ func periodDamages(table string) (all []damage) {
 		"request_count", "error_count", "unpriced_count", "input_tokens", "output_tokens", "cache_read_tokens",
 		"cache_write_tokens", "reasoning_tokens", "total_cost", "latency_ms_sum", "average_latency_ms",
 	} {
-		all = append(all, damage{name + column, update(column + " = " + column + " + 1"), registry.WrongSum, table, column})
+		all = append(all, damage{name + column, update(column + " = " + column + " + 1"), registry.DifferenceWrongSum, table, column})
 	}
 	at := time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
 	all = append(all,
-		damage{name + "cost NULL", update("total_cost = NULL"), registry.WrongSum, table, "total_cost"},
-		damage{name + "histogram", update("latency_histogram = $1", []byte{1, 1}), registry.WrongSum, table, "latency_histogram"},
-		damage{name + "histogram NULL", update("latency_histogram = NULL"), registry.WrongSum, table, "latency_histogram"},
-		damage{name + "histogram unreadable", update("latency_histogram = $1", []byte{0xff}), registry.UnreadableRow, table, ""},
-		damage{name + "digest", update("digest = digest - 1"), registry.WrongDigest, table, "digest"},
-		damage{name + "digest NULL", update("digest = NULL"), registry.WrongDigest, table, "digest"},
-		damage{name + "digest and histogram NULL", update("digest = NULL, latency_histogram = NULL"), registry.WrongDigest, table, "digest"},
-		damage{name + "period_end", update("period_end = $1", at.AddDate(1, 0, 0)), registry.WrongSum, table, "period_end"},
-		damage{name + "moved in time", update("period_start = $1", at), registry.SurplusRow, table, ""},
-		damage{name + "moved from its time", update("period_start = $1", at.Add(time.Microsecond)), registry.MissingRow, table, ""},
+		damage{name + "cost NULL", update("total_cost = NULL"), registry.DifferenceWrongSum, table, "total_cost"},
+		damage{name + "histogram", update("latency_histogram = $1", []byte{1, 1}), registry.DifferenceWrongSum, table, "latency_histogram"},
+		damage{name + "histogram NULL", update("latency_histogram = NULL"), registry.DifferenceWrongSum, table, "latency_histogram"},
+		damage{name + "histogram unreadable", update("latency_histogram = $1", []byte{0xff}), registry.DifferenceUnreadableRow, table, ""},
+		damage{name + "digest", update("digest = digest - 1"), registry.DifferenceWrongDigest, table, "digest"},
+		damage{name + "digest NULL", update("digest = NULL"), registry.DifferenceWrongDigest, table, "digest"},
+		damage{name + "digest and histogram NULL", update("digest = NULL, latency_histogram = NULL"), registry.DifferenceWrongDigest, table, "digest"},
+		damage{name + "period_end", update("period_end = $1", at.AddDate(1, 0, 0)), registry.DifferenceWrongSum, table, "period_end"},
+		damage{name + "moved in time", update("period_start = $1", at), registry.DifferenceSurplusRow, table, ""},
+		damage{name + "moved from its time", update("period_start = $1", at.Add(time.Microsecond)), registry.DifferenceMissingRow, table, ""},
 		damage{name + "missing", func(t *testing.T, b *books) {
 			t.Helper()
 			b.exec(t, "DELETE FROM "+table+" WHERE id = "+busiest(table))
-		}, registry.MissingRow, table, ""},
+		}, registry.DifferenceMissingRow, table, ""},
 		damage{name + "all missing", func(t *testing.T, b *books) {
 			t.Helper()
 			_, err := b.Client().ExecContext(t.Context(), "DELETE FROM "+table)
 			require.NoError(t, err)
-		}, registry.MissingRow, table, ""},
+		}, registry.DifferenceMissingRow, table, ""},
 		damage{name + "surplus", func(t *testing.T, b *books) {
 			t.Helper()
 			columns := "period_end, request_count, digest"
@@ -83,7 +83,7 @@ func periodDamages(table string) (all []damage) {
 			}
 			b.exec(t, "INSERT INTO "+table+" (id, period_start, "+columns+others+") SELECT $1, $2, "+columns+others+
 				" FROM "+table+" WHERE id = "+busiest(table), "01980000-0000-7000-8000-000000000001", at)
-		}, registry.SurplusRow, table, ""},
+		}, registry.DifferenceSurplusRow, table, ""},
 	)
 	if strings.Contains(table, "total") {
 		return all
@@ -92,15 +92,15 @@ func periodDamages(table string) (all []damage) {
 		damage{name + "of another key", func(t *testing.T, b *books) {
 			t.Helper()
 			update("api_key_id = $1", b.keys[0].ID)(t, b) // the busiest is keys[3]
-		}, registry.SurplusRow, table, ""},
+		}, registry.DifferenceSurplusRow, table, ""},
 		damage{name + "of another price", func(t *testing.T, b *books) {
 			t.Helper()
 			update("price_id = (SELECT id FROM prices WHERE model_id = $1 AND service_tier = 'unused')", b.models[4].ID)(t, b)
-		}, registry.SurplusRow, table, ""},
+		}, registry.DifferenceSurplusRow, table, ""},
 		damage{name + "of another model", func(t *testing.T, b *books) {
 			t.Helper()
 			update("model_id = $1", b.models[0].ID)(t, b)
-		}, registry.MissingRow, table, ""},
+		}, registry.DifferenceMissingRow, table, ""},
 	)
 }
 
@@ -117,7 +117,7 @@ func allDamages() (all []damage) {
 			all = append(all, damage{"key " + column + sign, func(t *testing.T, b *books) {
 				t.Helper()
 				b.exec(t, fmt.Sprintf("UPDATE api_keys SET %s = %[1]s %s 1 WHERE id = $1", column, sign), b.keys[1].ID)
-			}, registry.WrongKeyCounter, "api_keys", column})
+			}, registry.DifferenceWrongKeyCounter, "api_keys", column})
 		}
 	}
 	return all
@@ -196,15 +196,15 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 				if e.name == onSQLite.name {
 					require.NoError(t, faultIntegrity(t.Context(), tx))
 				}
-				x := damage{kind: registry.WrongDigest, table: table, field: "digest"}
+				x := damage{kind: registry.DifferenceWrongDigest, table: table, field: "digest"}
 				if what == "average_latency_ms = 0" {
-					x = damage{kind: registry.WrongSum, table: table, field: "average_latency_ms"}
+					x = damage{kind: registry.DifferenceWrongSum, table: table, field: "average_latency_ms"}
 				}
 				found := b.verify(t)
 				require.True(t, x.in(found), what)
 				repaired, err := b.RepairLedger(t.Context())
 				require.NoError(t, err)
-				if table == "usage_totals" || x.kind == registry.WrongSum { // the average follows from other columns
+				if table == "usage_totals" || x.kind == registry.DifferenceWrongSum { // the average follows from other columns
 					require.Empty(t, repaired.Unrepaired, "%s %s", table, what)
 					require.Equal(t, before, b.rows(t), what)
 				} else {
@@ -226,7 +226,7 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 		require.Equal(t, found, repaired.Unrepaired)
 		require.Equal(t, damaged, b.rows(t))
 	}
-	digest := damage{kind: registry.WrongDigest, table: "usage_tracking", field: "digest"}
+	digest := damage{kind: registry.DifferenceWrongDigest, table: "usage_tracking", field: "digest"}
 	// Of the digest itself nobody can tell.
 	update("usage_tracking", "digest = digest + 1")
 	unrepaired(digest)
@@ -234,9 +234,9 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 	// A row and the total with it: nor can anybody of the counters of the key.
 	update("usage_tracking", "input_tokens = input_tokens + 1")
 	update("usage_totals", "digest = digest + 1, total_cost = total_cost - 1")
-	unrepaired(digest, damage{kind: registry.WrongDigest, table: "usage_totals", field: "digest"},
-		damage{kind: registry.WrongCost, table: "usage_tracking", field: "total_cost"},
-		damage{kind: registry.WrongKeyCounter, table: "api_keys", field: "token_count"})
+	unrepaired(digest, damage{kind: registry.DifferenceWrongDigest, table: "usage_totals", field: "digest"},
+		damage{kind: registry.DifferenceWrongCost, table: "usage_tracking", field: "total_cost"},
+		damage{kind: registry.DifferenceWrongKeyCounter, table: "api_keys", field: "token_count"})
 	update("usage_totals", "digest = digest - 1, total_cost = total_cost + 1")
 	update("usage_tracking", "input_tokens = input_tokens - 1")
 	require.Equal(t, before, b.rows(t))
@@ -248,8 +248,8 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 	require.Equal(t, b.verify(t), repaired.Unrepaired)
 	require.Equal(t, damaged, b.rows(t))
 	for _, x := range []damage{
-		{kind: registry.WrongSum, table: "usage_totals", field: "request_count"},
-		{kind: registry.WrongKeyCounter, table: "api_keys", field: "usage_count"},
+		{kind: registry.DifferenceWrongSum, table: "usage_totals", field: "request_count"},
+		{kind: registry.DifferenceWrongKeyCounter, table: "api_keys", field: "usage_count"},
 	} {
 		require.True(t, x.in(repaired.Unrepaired))
 	}

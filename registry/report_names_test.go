@@ -110,7 +110,7 @@ func testDifferenceNames(t *testing.T, e engine) {
 		}
 	}
 	require.Contains(t, report.Differences, registry.Difference{
-		Kind: registry.WrongKeyCounter, Table: "api_keys", APIKeyID: k.ID, Field: "usage_count", Want: "1", Have: "7",
+		Kind: registry.DifferenceWrongKeyCounter, Table: "api_keys", APIKeyID: k.ID, Field: "usage_count", Want: "1", Have: "7",
 		KeyLabel: "label", KeyPrefix: k.KeyPrefix,
 	})
 }

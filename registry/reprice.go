@@ -25,8 +25,8 @@ type RepriceInput struct {
 	DryRun     bool      // change nothing, only report
 }
 
-// RepriceReport is what became of usage.
-type RepriceReport struct {
+// RepriceResult is what became of usage.
+type RepriceResult struct {
 	Start, End    time.Time // the range that was looked at, in whole quarters of an hour, or days, UTC
 	Requests      int64     // whose price changed
 	Before        money.USD `json:"BeforeUSD"` // what they cost, as far as that was known
@@ -54,7 +54,7 @@ type RepriceReport struct {
 //
 // It returns [ErrInvalidData], also for a cost that does not fit; [ErrNotFound]; or [ErrCorrupt] for quarters that
 // are not the sum of their events.
-func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceReport, error) {
+func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceResult, error) {
 	op := fmt.Sprintf("reprice usage of model %s", in.ModelID)
 	p := repricing{model: in.ModelID, start: utc.Clamp(in.Start), end: utc.Clamp(in.End), dry: in.DryRun}
 	if in.End.IsZero() {
@@ -63,11 +63,11 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceReport,
 	var f fault.List
 	f.Span(p.start, p.end)
 	if err := f.Err(); err != nil {
-		return RepriceReport{}, translate(ctx, op, err)
+		return RepriceResult{}, translate(ctx, op, err)
 	}
 	exists, err := r.fresh.Model.Query().Where(model.ID(in.ModelID)).Exist(ctx)
 	if err != nil || !exists {
-		return RepriceReport{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
+		return RepriceResult{}, translate(ctx, op, cmp.Or(err, ErrNotFound))
 	}
 	err = r.reprice(ctx, op, &p)
 	return p.report, err

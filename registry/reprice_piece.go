@@ -34,11 +34,11 @@ type repricing struct {
 	at     time.Time // what lies before is done
 	after  uuid.UUID // and so are events up to this one; zero: none
 	done   bool
-	report RepriceReport
+	report RepriceResult
 
 	// Of the piece that is under way:
 
-	piece RepriceReport
+	piece RepriceResult
 	most  int // rows of the piece
 	ledger.Horizons
 	prices map[uuid.UUID]*ent.Price // of the model
@@ -98,7 +98,7 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	if p.report.End.IsZero() {
 		p.report.Start, p.report.End = p.at, p.Widen(p.end, utc.Ceil)
 	}
-	p.piece = RepriceReport{Start: p.at}
+	p.piece = RepriceResult{Start: p.at}
 	p.most = r.pieceRows
 	if r.inTx { // it cannot be resumed
 		p.most = math.MaxInt
@@ -123,7 +123,7 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 }
 
 // add adds what became of a piece.
-func (report *RepriceReport) add(piece RepriceReport) (err error) {
+func (report *RepriceResult) add(piece RepriceResult) (err error) {
 	report.Requests += piece.Requests
 	report.Priced += piece.Priced
 	report.StillUnpriced += piece.StillUnpriced

@@ -258,7 +258,7 @@ func testReprice(t *testing.T, e engine) {
 			require.Len(t, trail, entries+1)
 			require.Equal(t, []string{"alice", registry.ActionReprice, registry.EntityModel, m.ID.String()},
 				[]string{trail[0].Actor, trail[0].Action, trail[0].Entity, trail[0].EntityID})
-			var told registry.RepriceReport
+			var told registry.RepriceResult
 			require.NoError(t, json.Unmarshal(trail[0].After, &told))
 			require.Equal(t, wet, told)
 

@@ -47,7 +47,7 @@ func newRoutes(t *testing.T) *routes {
 
 func (r *routes) open(t *testing.T) *registry.Registry {
 	t.Helper()
-	reg, err := registry.Open(t.Context(), r.url, registry.WithDurability(registry.Relaxed),
+	reg, err := registry.Open(t.Context(), r.url, registry.WithDurability(registry.DurabilityRelaxed),
 		registry.WithClock(func() time.Time { return registrytest.Start }))
 	require.NoError(t, err)
 	return reg

@@ -113,7 +113,7 @@ func TestRequestIDAtOnce(t *testing.T) {
 			ctx, url := t.Context(), database(t)
 			var regs []*registry.Registry
 			for range 2 {
-				reg, err := registry.Open(ctx, url, registry.WithDurability(registry.Relaxed),
+				reg, err := registry.Open(ctx, url, registry.WithDurability(registry.DurabilityRelaxed),
 					registry.WithClock(func() time.Time { return registrytest.Start }))
 				require.NoError(t, err)
 				defer func() { require.NoError(t, reg.Close()) }()

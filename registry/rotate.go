@@ -20,8 +20,8 @@ import (
 // maxOverlap is how long a key that is rotated may stay in use.
 const maxOverlap = 90 * utc.Day
 
-// KeyRotation describes the key that follows another one.
-type KeyRotation struct {
+// KeyRotationInput describes the key that follows another one.
+type KeyRotationInput struct {
 	APIKey string // the new key itself, as in KeyInput
 	// Overlap is how long the old key is used beside the new one, up to 90 days. 0: not at all.
 	Overlap time.Duration
@@ -34,7 +34,7 @@ type KeyRotation struct {
 //
 // It returns [ErrNotFound], and the errors of AddAPIKey; [ErrInvalidData] also for a keyless key and for an overlap
 // that is negative or too long.
-func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotation) (key *ent.APIKey, err error) {
+func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotationInput) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("rotate API key %s", id)
 	var f fault.List
 	checkAPIKey(&f, in.APIKey)
@@ -76,13 +76,13 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 	return key.Unwrap(), nil
 }
 
-// KeyringRotation says what RotateKeyring changes beside the owner's key.
-type KeyringRotation struct {
+// KeyringRotationInput says what RotateKeyring changes beside the owner's key.
+type KeyringRotationInput struct {
 	DataKey bool // seal all API keys anew, by another data key
 }
 
-// KeyringReport says what RotateKeyring did.
-type KeyringReport struct {
+// KeyringResult says what RotateKeyring did.
+type KeyringResult struct {
 	Rewrapped int // data keys that were wrapped by another key of the keyring than its current one
 	Resealed  int // API keys that were sealed by another data key than the newest
 	Removed   int // data keys that sealed nothing any more
@@ -101,11 +101,11 @@ const resealBatch = 100
 //
 // It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API
 // key that does not open, which is left as it is; the report says what was done before an error.
-func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotation) (report KeyringReport, err error) {
+func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (report KeyringResult, err error) {
 	const op = "rotate keyring"
 	var newest uuid.UUID
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		report = KeyringReport{}
+		report = KeyringResult{}
 		if r.vault.ring == nil {
 			return fmt.Errorf("%w: open the registry WithKeyring", ErrKeyring)
 		}
@@ -175,7 +175,7 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 }
 
 // reseal seals API keys by a data key that others have sealed. It returns why some do not open.
-func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringReport) (failed []error, err error) {
+func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringResult) (failed []error, err error) {
 	const op = "seal API keys"
 	if err := r.unwrapBefore(ctx, by); err != nil {
 		return nil, translate(ctx, op, err)

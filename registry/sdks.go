@@ -17,8 +17,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// SDKInput describes a version of a generated SDK.
-type SDKInput struct {
+// SDKVersionInput describes a version of a generated SDK.
+type SDKVersionInput struct {
 	ProviderID        uuid.UUID                    // a live provider
 	Version           string                       // 1 to 128 characters; unique in its provider
 	SDKPath           string                       // where the code lies, up to 2,048 characters
@@ -30,7 +30,7 @@ type SDKInput struct {
 
 // CreateSDKVersion creates an SDK version. It returns [ErrInvalidData], [ErrForeignKey] for an
 // unknown provider, or [ErrConflict] when the provider has the version.
-func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.SDKVersion, err error) {
+func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKVersionInput) (sdk *ent.SDKVersion, err error) {
 	if in.GeneratedAt.IsZero() {
 		in.GeneratedAt = r.now()
 	}
@@ -55,8 +55,8 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKInput) (sdk *ent.
 	return sdk.Unwrap(), nil
 }
 
-// SDKUpdate changes the fields of an SDK version that are not nil, under the rules of [SDKInput].
-type SDKUpdate struct {
+// SDKVersionUpdate changes the fields of an SDK version that are not nil, under the rules of [SDKVersionInput].
+type SDKVersionUpdate struct {
 	SDKPath           *string
 	CompilationStatus *sdkversion.CompilationStatus
 	TestResults       *string
@@ -65,7 +65,7 @@ type SDKUpdate struct {
 
 // UpdateSDKVersion changes an SDK version of a live provider, such as by how its compilation and its tests ended, and
 // returns it. It returns [ErrInvalidData] or [ErrNotFound].
-func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKUpdate) (sdk *ent.SDKVersion, err error) {
+func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKVersionUpdate) (sdk *ent.SDKVersion, err error) {
 	op := fmt.Sprintf("update SDK version %s", id)
 	f := judge(draft.SDKVersion.UpdateOneID(id), up)
 	if err := f.Err(); err != nil {
@@ -108,8 +108,8 @@ func (r *Registry) FindSDKVersion(ctx context.Context, providerID uuid.UUID, ver
 // sdkIsShown is for SDK versions of live providers.
 var sdkIsShown = sdkversion.HasProviderWith(provider.DeletedAtIsNil())
 
-// SDKFilter selects SDK versions of live providers. Conditions that are zero are none; the others must all hold.
-type SDKFilter struct {
+// SDKVersionFilter selects SDK versions of live providers. Conditions that are zero are none; the others must all hold.
+type SDKVersionFilter struct {
 	ProviderID        uuid.UUID
 	CompilationStatus sdkversion.CompilationStatus
 
@@ -118,14 +118,14 @@ type SDKFilter struct {
 }
 
 // Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
-func (fl SDKFilter) Next(last *ent.SDKVersion) (SDKFilter, int) {
+func (fl SDKVersionFilter) Next(last *ent.SDKVersion) (SDKVersionFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
 // ListSDKVersions returns a page of the SDK versions that the filter selects, those first that were generated last.
 // It returns [ErrInvalidData], or [ErrNotFound] for an After that was deleted.
-func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKFilter) ([]*ent.SDKVersion, error) {
+func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKVersionFilter) ([]*ent.SDKVersion, error) {
 	var f fault.List
 	if filter.CompilationStatus != "" {
 		f = faultsOf(draft.SDKVersion.Create().SetCompilationStatus(filter.CompilationStatus).Mutation())

@@ -24,7 +24,7 @@ type Secret struct {
 	reveal func() []byte // a closure, because fmt looks into fields that are not exported
 }
 
-// NewSecret returns a secret, for [ResolveSecret].
+// NewSecret returns a secret, for [WithSecretResolver].
 func NewSecret(key string) Secret { return secretOf([]byte(key)) }
 
 func secretOf(key []byte) Secret { return Secret{func() []byte { return key }} }

@@ -192,7 +192,7 @@ var keyTexts = []textInput{
 		return "", err
 	}},
 	{"api_keys.key_prefix", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.RotateAPIKey(ctx, x.key.ID, registry.KeyRotation{APIKey: text})
+		_, err := x.RotateAPIKey(ctx, x.key.ID, registry.KeyRotationInput{APIKey: text})
 		return "", err
 	}},
 }
@@ -215,23 +215,23 @@ var otherTexts = []textInput{
 		return "", err
 	}},
 	{"sdk_versions.version", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: text})
+		_, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: text})
 		return "", err
 	}},
 	{"sdk_versions.sdk_path", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text})
+		_, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text})
 		return "", err
 	}},
 	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		s, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text})
+		s, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text})
 		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
 	}},
 	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		s, err := x.UpdateSDKVersion(ctx, x.sdk.ID, registry.SDKUpdate{TestResults: &text})
+		s, err := x.UpdateSDKVersion(ctx, x.sdk.ID, registry.SDKVersionUpdate{TestResults: &text})
 		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
 	}},
 	{"sdk_versions.code_hash", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text})
+		_, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text})
 		return "", err
 	}},
 	{"settings.key", false, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -301,7 +301,7 @@ func testTexts(t *testing.T, e engine) {
 	require.NoError(t, err)
 	x.family, err = reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: x.provider.ID, Name: "f"})
 	require.NoError(t, err)
-	x.sdk, err = reg.CreateSDKVersion(t.Context(), registry.SDKInput{ProviderID: x.provider.ID, Version: "1"})
+	x.sdk, err = reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{ProviderID: x.provider.ID, Version: "1"})
 	require.NoError(t, err)
 	x.log, err = reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x"})
 	require.NoError(t, err)
@@ -383,7 +383,7 @@ func testShortAPIKeys(t *testing.T, e engine) {
 	}
 	one, err := reg.FindAPIKey(t.Context(), p.ID, "x")
 	require.NoError(t, err)
-	next, err := reg.RotateAPIKey(t.Context(), one.ID, registry.KeyRotation{APIKey: "z"})
+	next, err := reg.RotateAPIKey(t.Context(), one.ID, registry.KeyRotationInput{APIKey: "z"})
 	require.NoError(t, err, "it is not keyless")
 	requireReveals(t, reg, next.ID, "z")
 	_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, Keyless: true})

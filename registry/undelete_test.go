@@ -35,7 +35,7 @@ func withEntities(
 	var families, sdks, logs []uuid.UUID
 	for _, name := range []string{"kept", "doomed"} {
 		families = append(families, must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name})).ID)
-		sdks = append(sdks, must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: name})).ID)
+		sdks = append(sdks, must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: name})).ID)
 		logs = append(logs, must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: name})).ID)
 	}
 	maps.Copy(operations, map[string]operation{
@@ -74,7 +74,7 @@ func withEntities(
 			return openSecond(reg.FindSDKVersion(ctx, p.ID, "kept"))
 		},
 		"UpdateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateSDKVersion(ctx, sdks[0], registry.SDKUpdate{TestResults: ptr("ok")}))
+			return openSecond(reg.UpdateSDKVersion(ctx, sdks[0], registry.SDKVersionUpdate{TestResults: ptr("ok")}))
 		},
 		"DeleteSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.DeleteSDKVersion(ctx, sdks[1])
@@ -207,7 +207,7 @@ func testUndelete(t *testing.T, e engine) {
 		require.NotNil(t, must(reg.GetAPIKey(ctx, first.ID)).DeletedAt)
 
 		expiring := must(reg.FindAPIKey(ctx, full.ID, secret(1)))
-		must(reg.RotateAPIKey(ctx, expiring.ID, registry.KeyRotation{APIKey: secret(1000), Overlap: time.Hour}))
+		must(reg.RotateAPIKey(ctx, expiring.ID, registry.KeyRotationInput{APIKey: secret(1000), Overlap: time.Hour}))
 		require.NoError(t, reg.DeleteAPIKey(ctx, expiring.ID))
 		must(reg.UndeleteAPIKey(ctx, expiring.ID)) // it does not count among them
 	})
@@ -275,7 +275,7 @@ func testFamilies(t *testing.T, e engine) {
 	})
 	t.Run("ErrNotFound_of_a_deleted_provider", func(t *testing.T) {
 		group := must(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: "g"}))
-		sdk := must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: "1"}))
+		sdk := must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: "1"}))
 		require.NoError(t, reg.DeleteProvider(ctx, p.ID))
 		for name, err := range map[string]error{
 			"find family":   openSecond(reg.FindFamily(ctx, p.ID, "f1")),
@@ -285,7 +285,7 @@ func testFamilies(t *testing.T, e engine) {
 			"update group":  openSecond(reg.UpdateQuotaGroup(ctx, group.ID, registry.QuotaGroupUpdate{})),
 			"delete group":  reg.DeleteQuotaGroup(ctx, group.ID),
 			"find SDK":      openSecond(reg.FindSDKVersion(ctx, p.ID, "1")),
-			"update SDK":    openSecond(reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKUpdate{TestResults: ptr("x")})),
+			"update SDK":    openSecond(reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKVersionUpdate{TestResults: ptr("x")})),
 			"delete SDK":    reg.DeleteSDKVersion(ctx, sdk.ID),
 		} {
 			require.ErrorIs(t, err, registry.ErrNotFound, name)
@@ -304,21 +304,21 @@ func testUpdateSDKVersion(t *testing.T, e engine) {
 	reg, _ := e.setup(t)
 	ctx := t.Context()
 	p := mustProvider(t, reg, "openai")
-	sdk := must(reg.CreateSDKVersion(ctx, registry.SDKInput{ProviderID: p.ID, Version: "1", SDKPath: "sdks/1"}))
+	sdk := must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: "1", SDKPath: "sdks/1"}))
 	failed := sdkversion.CompilationStatusFailed
-	in := registry.SDKUpdate{CompilationStatus: &failed, TestResults: ptr("2 failed")}
+	in := registry.SDKVersionUpdate{CompilationStatus: &failed, TestResults: ptr("2 failed")}
 	up := must(reg.UpdateSDKVersion(ctx, sdk.ID, in))
 	require.Equal(t, []any{failed, "2 failed", "sdks/1"}, []any{up.CompilationStatus, up.TestResults, up.SdkPath})
 	require.Equal(t, up.String(), must(reg.FindSDKVersion(ctx, p.ID, "1")).String())
-	require.Len(t, must(reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: failed})), 1)
-	pending := registry.SDKFilter{CompilationStatus: sdkversion.CompilationStatusPending}
+	require.Len(t, must(reg.ListSDKVersions(ctx, registry.SDKVersionFilter{CompilationStatus: failed})), 1)
+	pending := registry.SDKVersionFilter{CompilationStatus: sdkversion.CompilationStatusPending}
 	require.Empty(t, must(reg.ListSDKVersions(ctx, pending)))
-	_, err := reg.ListSDKVersions(ctx, registry.SDKFilter{CompilationStatus: "no"})
+	_, err := reg.ListSDKVersions(ctx, registry.SDKVersionFilter{CompilationStatus: "no"})
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 	in.CompilationStatus = ptr(sdkversion.CompilationStatus("no"))
 	_, err = reg.UpdateSDKVersion(ctx, sdk.ID, in)
 	require.ErrorIs(t, err, registry.ErrInvalidData)
-	_, err = reg.UpdateSDKVersion(ctx, uuid.New(), registry.SDKUpdate{CompilationStatus: &failed})
+	_, err = reg.UpdateSDKVersion(ctx, uuid.New(), registry.SDKVersionUpdate{CompilationStatus: &failed})
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	require.NoError(t, reg.DeleteSDKVersion(ctx, sdk.ID))
 	require.ErrorIs(t, reg.DeleteSDKVersion(ctx, sdk.ID), registry.ErrNotFound)

@@ -93,7 +93,7 @@ func (g *gateway) refusal(err error) answer {
 			refusal.header.Set("Retry-After", strconv.Itoa(int(max(0, seconds))))
 		}
 		return refusal
-	case errors.As(err, &failed) && failed.Class == registry.BadRequest && failed.answer.status != 0:
+	case errors.As(err, &failed) && failed.Class == registry.FailureBadRequest && failed.answer.status != 0:
 		header := http.Header{"Content-Type": failed.answer.header["Content-Type"]}
 		return answer{status: failed.answer.status, header: header, body: failed.answer.body}
 	}
@@ -114,14 +114,14 @@ func (g *gateway) serve(ctx context.Context, in registry.AcquireInput, body []by
 	var failed *providerError
 	for range attempts {
 		lease, err := g.acquire(ctx, in)
-		if errors.Is(err, registry.ErrNoKeyAvailable) && failed != nil && (failed.Class == registry.ServerFailed || failed.Class == registry.TimedOut) {
+		if errors.Is(err, registry.ErrNoKeyAvailable) && failed != nil && (failed.Class == registry.FailureServer || failed.Class == registry.FailureTimeout) {
 			return answer{}, failed // it is the provider's fault, and there is no other key to try
 		}
 		if err != nil {
 			return answer{}, err
 		}
 		response, err := g.attempt(ctx, lease, body, w)
-		if !errors.As(err, &failed) || failed.Class == registry.BadRequest || response.passed {
+		if !errors.As(err, &failed) || failed.Class == registry.FailureBadRequest || response.passed {
 			return response, err // no other key would do better, or it comes too late
 		}
 		in.Exclude = append(in.Exclude, lease.KeyID)

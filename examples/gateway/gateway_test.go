@@ -112,7 +112,7 @@ func TestRevokedKey(t *testing.T) {
 	f := newFixture(t, faults{revoked: "openai 2"})
 	f.requireServed(t, 10)
 	require.Equal(t, tally{answers: map[int]int{http.StatusOK: 10, http.StatusUnauthorized: 1}}, f.provider.counted())
-	require.Equal(t, map[string]int{string(registry.AuthFailed): 1}, f.failures(t))
+	require.Equal(t, map[string]int{string(registry.FailureAuth): 1}, f.failures(t))
 	key := f.verdicts(t)["openai 2"]
 	require.Equal(t, registry.KeyDegraded, key.Reason)
 	require.Equal(t, "auth: 401 invalid_api_key", key.Detail)
@@ -126,7 +126,7 @@ func TestSpentKey(t *testing.T) {
 	f := newFixture(t, faults{spent: "openai 2", spentFor: time.Minute})
 	f.requireServed(t, 10)
 	require.Equal(t, tally{answers: map[int]int{http.StatusOK: 10, http.StatusTooManyRequests: 1}}, f.provider.counted())
-	require.Equal(t, map[string]int{string(registry.QuotaExhausted): 1}, f.failures(t))
+	require.Equal(t, map[string]int{string(registry.FailureQuotaExhausted): 1}, f.failures(t))
 	key := f.verdicts(t)["openai 2"]
 	require.Equal(t, registry.KeyDegraded, key.Reason)
 	require.Equal(t, f.clock.Now().Add(time.Minute), key.Until)
@@ -149,7 +149,7 @@ func TestProviderFails(t *testing.T) {
 	f.requireServed(t, 12)
 	// Of 19 requests, the 3rd, 6th, 9th, 12th, 15th and 18th; the 1st and the 8th.
 	require.Equal(t, tally{answers: map[int]int{http.StatusOK: 12, http.StatusInternalServerError: 6, statusOfLost: 2}}, f.provider.counted())
-	require.Equal(t, map[string]int{string(registry.ServerFailed): 6, string(registry.TimedOut): 2}, f.failures(t))
+	require.Equal(t, map[string]int{string(registry.FailureServer): 6, string(registry.FailureTimeout): 2}, f.failures(t))
 	require.Equal(t, keysPerProvider, f.usable(t))
 }
 
@@ -160,7 +160,7 @@ func TestProviderDown(t *testing.T) {
 	down := f.chat(t.Context(), hello)
 	require.Equal(t, http.StatusBadGateway, down.Code)
 	require.Contains(t, down.Body.String(), "server: 500")
-	require.Equal(t, map[string]int{string(registry.ServerFailed): 3}, f.failures(t))
+	require.Equal(t, map[string]int{string(registry.FailureServer): 3}, f.failures(t))
 	cooling := f.chat(t.Context(), hello)
 	require.Equal(t, http.StatusServiceUnavailable, cooling.Code)
 	requireRetryAfter(t, 5, 7, cooling)
@@ -195,7 +195,7 @@ func TestAllLimited(t *testing.T) {
 		require.Contains(t, answer.Body.String(), "no key available")
 		requireRetryAfter(t, 60, 60, answer)
 	}
-	require.Equal(t, map[string]int{string(registry.RateLimited): 3}, f.failures(t), "the second request finds the provider cooling down")
+	require.Equal(t, map[string]int{string(registry.FailureRateLimited): 3}, f.failures(t), "the second request finds the provider cooling down")
 }
 
 // TestBusy: a request that finds all keys busy is told to come back soon, however long others are out.
@@ -233,7 +233,7 @@ func TestBadRequest(t *testing.T) {
 	require.JSONEq(t, `{"error": {"code": "invalid_request_error", "message": "messages: there are none"}}`, answer.Body.String())
 	require.Empty(t, answer.Header().Get("X-Ratelimit-Limit-Requests"), "whose limits are none of the client's")
 	require.Equal(t, tally{answers: map[int]int{http.StatusBadRequest: 1}}, f.provider.counted())
-	require.Equal(t, map[string]int{string(registry.BadRequest): 1}, f.failures(t))
+	require.Equal(t, map[string]int{string(registry.FailureBadRequest): 1}, f.failures(t))
 	require.Equal(t, keysPerProvider, f.usable(t))
 }
 

@@ -107,7 +107,7 @@ func (g *gateway) serveAll(ctx context.Context, cfg config, out io.Writer) error
 	return nil
 }
 
-func importCatalogue(ctx context.Context, reg *registry.Registry, out io.Writer) (registry.ImportReport, error) {
+func importCatalogue(ctx context.Context, reg *registry.Registry, out io.Writer) (registry.ImportResult, error) {
 	snapshot := catalog.Catwalk()
 	bars, bar := newBar(out, "catalogue", int64(snapshot.Models()))
 	report, err := reg.ImportCatalog(ctx, snapshot, func(done, _ int) { bar.SetCurrent(int64(done)) })

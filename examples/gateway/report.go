@@ -29,11 +29,11 @@ func newTable(out io.Writer, title string, header ...any) table.Writer {
 	return t
 }
 
-func printImport(out io.Writer, report registry.ImportReport) {
+func printImport(out io.Writer, report registry.ImportResult) {
 	t := newTable(out, "Catalogue: "+report.Source, "", "created", "updated", "unchanged", "left alone")
 	for _, row := range []struct {
 		name string
-		registry.Changes
+		registry.ImportChanges
 	}{
 		{"providers", report.Providers}, {"families", report.Families},
 		{"models", report.Models}, {"prices", report.Prices},
@@ -79,7 +79,7 @@ func printModels(ctx context.Context, reg *registry.Registry, out io.Writer) err
 	most := 10 * money.Dollar
 	models, err := reg.ListModels(ctx, registry.ModelFilter{
 		CanReason: true, MinContextWindow: 400_000, MaxInputCost: &most,
-		Order: registry.ByInputCost, Limit: registry.MaxLimit,
+		Order: registry.OrderByInputCost, Limit: registry.MaxLimit,
 	})
 	if err != nil {
 		return err

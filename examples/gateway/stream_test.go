@@ -61,7 +61,7 @@ func TestStreamCut(t *testing.T) {
 	events := f.events(t)
 	require.Len(t, events, 1)
 	require.False(t, events[0].Success)
-	require.Equal(t, string(registry.ServerFailed), events[0].ErrorClass)
+	require.Equal(t, string(registry.FailureServer), events[0].ErrorClass)
 	require.Equal(t, keysPerProvider, f.usable(t))
 }
 

@@ -30,7 +30,7 @@ type known struct {
 func newKnown() *known {
 	k := &known{provider: uuid.New(), model: uuid.New(), price: uuid.New(), other: uuid.New()}
 	k.key = &pool.Key{ID: uuid.New(), Provider: k.provider, Prefix: "sk-", Label: "a", Weight: 1}
-	s := newSnapshot(pool.LeastUsed, noon)
+	s := newSnapshot(pool.FairTurns, noon)
 	s.begin()
 	dollar := money.Dollar
 	s.models = map[uuid.UUID]namedModel{k.model: {k.provider, "m"}, k.other: {uuid.New(), "other"}}

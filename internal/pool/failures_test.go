@@ -31,7 +31,7 @@ func (p *Pool) fail(k *Key, class upstream.Class, now time.Time) []Event {
 func TestBackoff(t *testing.T) {
 	t.Parallel()
 	for class, rest := range backoffs {
-		p := newPool(LeastUsed, &Key{}, &Key{}, &Key{}, &Key{}, &Key{})
+		p := newPool(FairTurns, &Key{}, &Key{}, &Key{}, &Key{}, &Key{})
 		k, now := p.Keys[0], noon
 		for n, want := 1, rest.first; n < 20; n, want = n+1, min(2*want, rest.most) {
 			p.fail(k, class, now)
@@ -50,7 +50,7 @@ func TestBackoff(t *testing.T) {
 // TestNoBackoff: what is no fault of the key does not take it out.
 func TestNoBackoff(t *testing.T) {
 	t.Parallel()
-	p := newPool(LeastUsed, &Key{}, &Key{}, &Key{}, &Key{}, &Key{})
+	p := newPool(FairTurns, &Key{}, &Key{}, &Key{}, &Key{}, &Key{})
 	for _, class := range []upstream.Class{upstream.Server, upstream.Timeout} {
 		require.Empty(t, p.fail(p.Keys[0], class, noon))
 		require.Nil(t, p.Keys[0].DegradedUntil)
@@ -60,7 +60,7 @@ func TestNoBackoff(t *testing.T) {
 // TestProbation: a key that was refused is tried with one request.
 func TestProbation(t *testing.T) {
 	t.Parallel()
-	p := newPool(LeastUsed, &Key{})
+	p := newPool(FairTurns, &Key{})
 	k := p.Keys[0]
 	events := p.fail(k, upstream.Auth, noon)
 	require.Len(t, events, 1)
@@ -83,7 +83,7 @@ func TestProbation(t *testing.T) {
 func TestIncident(t *testing.T) {
 	t.Parallel()
 	group := &Group{ID: uuid.New()}
-	p := newPool(LeastUsed, &Key{Account: group}, &Key{Account: group}, &Key{}, &Key{})
+	p := newPool(FairTurns, &Key{Account: group}, &Key{Account: group}, &Key{}, &Key{})
 	for _, k := range p.Keys[:3] { // two accounts
 		p.fail(k, upstream.RateLimited, noon)
 		require.NotNil(t, k.DegradedUntil)

@@ -14,7 +14,7 @@ type Strategy int
 
 // The strategies.
 const (
-	LeastUsed    Strategy = iota // in turn, each key as often as its weight says
+	FairTurns    Strategy = iota // in turn, each key as often as its weight says
 	RoundRobin                   // the key that was handed out longest ago
 	MostHeadroom                 // the key whose scarcest limit is the least used
 )

@@ -58,10 +58,10 @@ func TestChoose(t *testing.T) {
 		n    int
 		want []int
 	}{
-		"in turn":                 {newPool(LeastUsed, &Key{}, &Key{}, &Key{}), 300, []int{100, 100, 100}},
-		"by weight":               {newPool(LeastUsed, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{100, 300}},
+		"in turn":                 {newPool(FairTurns, &Key{}, &Key{}, &Key{}), 300, []int{100, 100, 100}},
+		"by weight":               {newPool(FairTurns, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{100, 300}},
 		"round robin, any weight": {newPool(RoundRobin, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{200, 200}},
-		"the highest priority":    {newPool(LeastUsed, &Key{Priority: 1}, &Key{}, &Key{Priority: 1}), 10, []int{5, 0, 5}},
+		"the highest priority":    {newPool(FairTurns, &Key{Priority: 1}, &Key{}, &Key{Priority: 1}), 10, []int{5, 0, 5}},
 		"most headroom":           {newPool(MostHeadroom, far, near), 8, []int{2, 6}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestChoose(t *testing.T) {
 // TestAway: a key that was away takes its turns from then on, and makes up for nothing.
 func TestAway(t *testing.T) {
 	t.Parallel()
-	p := newPool(LeastUsed, &Key{}, &Key{})
+	p := newPool(FairTurns, &Key{}, &Key{})
 	p.Keys[1].Disabled = true
 	require.Equal(t, []int{100, 0}, p.shares(100))
 	p.Keys[1].Disabled = false
@@ -110,7 +110,7 @@ func TestBlocked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			newPool(LeastUsed, &c.key)
+			newPool(FairTurns, &c.key)
 			reason, till := c.key.Blocked(c.want, noon)
 			require.Equal(t, c.is, reason)
 			require.Equal(t, c.till, till)
@@ -141,7 +141,7 @@ func TestWindows(t *testing.T) {
 				if shared {
 					key = &Key{Account: &Group{ID: uuid.New(), Quota: key.Quota}}
 				}
-				p := newPool(LeastUsed, key)
+				p := newPool(FairTurns, key)
 				var last *Lease
 				for range 3 {
 					k, l := p.take(noon)

@@ -32,7 +32,7 @@ func TestObserved(t *testing.T) {
 	t.Parallel()
 	for _, meter := range []upstream.Meter{upstream.Requests, upstream.Tokens} {
 		k, reset := &Key{}, noon.Add(time.Minute)
-		p := newPool(LeastUsed, k)
+		p := newPool(FairTurns, k)
 		k.Observes([]upstream.Quota{{Meter: meter, Limit: 100, Remaining: 2, Reset: reset}}, noon)
 		_, one := p.take(noon)
 		k.Release(one, Amount{Requests: 1, Tokens: 1}, noon)
@@ -57,7 +57,7 @@ func TestObserved(t *testing.T) {
 func TestWindowsEnd(t *testing.T) {
 	t.Parallel()
 	k := &Key{}
-	newPool(LeastUsed, k)
+	newPool(FairTurns, k)
 	k.Use(noon, noon, Amount{Requests: 1, Tokens: 2, Cost: 3})
 	k.AddUse(Amount{Requests: 1, Tokens: 2, Cost: 3}, noon)
 	require.Equal(t, ChangedCounters|ChangedUses, k.Changed)
@@ -78,7 +78,7 @@ func TestClockBehind(t *testing.T) {
 	t.Parallel()
 	for ahead, counts := range map[time.Duration]bool{time.Minute: true, maxMinuteAhead + time.Minute: false} {
 		k := &Key{}
-		p := newPool(LeastUsed, k)
+		p := newPool(FairTurns, k)
 		other := noon.Add(ahead)
 		k.Roll(other)
 		_, l := p.take(noon)
@@ -94,7 +94,7 @@ func TestClockBehind(t *testing.T) {
 func TestOpen(t *testing.T) {
 	t.Parallel()
 	a, b := &Key{Account: &Group{ID: uuid.New()}}, &Key{}
-	p := newPool(LeastUsed, a, b)
+	p := newPool(FairTurns, a, b)
 	lease := func(k *Key, tokens, pass int64, expires time.Time) *Lease {
 		return &Lease{ID: uuid.New(), Key: k.ID, Group: k.Group, Tokens: tokens, Pass: pass, Acquired: noon, Expires: expires}
 	}
