@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"reflect"
 	"slices"
 	"time"
 
@@ -306,16 +305,12 @@ func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (m
 }
 
 func (im *importer) updateModel(ctx context.Context, old *ent.Model, families map[string]uuid.UUID, m catalog.Model) error {
-	var was ModelInput
 	var up ModelUpdate
-	copyFields(&was, old)
 	copyFields(&up, m)
 	if id, ok := families[m.Family]; ok && m.Family != "" {
 		up.FamilyID = &id
 	}
-	is := was
-	copyFields(&is, up)
-	if reflect.DeepEqual(is, was) {
+	if !differs(old, up) {
 		im.report.Models.Unchanged++
 		return nil
 	}

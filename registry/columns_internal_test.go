@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -126,7 +127,7 @@ func TestColumns(t *testing.T) {
 			for _, column := range entities[c.row.Type()].columns {
 				name := strings.ReplaceAll(column.Name, "_", "")
 				if without[column.Name] == "" {
-					require.Contains(t, has, name, "%s.%s: add a field for it to %s, or say here why there is none",
+					require.True(t, slices.Contains(has, name), "%s.%s: add a field for it to %s, or say here why there is none",
 						c.row.Type(), column.Name, of.Name())
 				}
 				if of.Name() != "AuditFilter" || name != "after" { // the column, and the place in a list
@@ -230,4 +231,15 @@ func TestCopyFields(t *testing.T) {
 	require.Nil(t, up.SupportsImages)
 	*up.Name = "other"
 	require.Equal(t, "new", in.Name, "a copy")
+}
+
+func TestDiffers(t *testing.T) {
+	t.Parallel()
+	row, no, name := &ent.Model{Name: "a", CanStream: true}, false, "a"
+	require.False(t, differs(row, ModelUpdate{}))
+	require.False(t, differs(row, ModelUpdate{Name: &name, CanReason: &no, FamilyID: &uuid.Nil}))
+	require.True(t, differs(row, ModelUpdate{CanStream: &no}))
+	require.True(t, differs(row, ModelUpdate{FamilyID: &uuid.Max}))
+	row.FamilyID = &uuid.Max
+	require.True(t, differs(row, ModelUpdate{FamilyID: &uuid.Nil}))
 }
