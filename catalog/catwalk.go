@@ -118,7 +118,9 @@ func (s *Snapshot) catwalkModel(provider string, from catwalk.Model, swap bool) 
 // provider has the cached prices the wrong way round.
 func catwalkRates(from catwalk.Model, swap bool) (money.Rates, error) {
 	var prices [4]money.USD
-	for i, dollars := range []float64{from.CostPer1MIn, from.CostPer1MOut, from.CostPer1MInCached, from.CostPer1MOutCached} {
+	for i, dollars := range []float64{
+		from.CostPer1MIn, from.CostPer1MOut, from.CostPer1MInCached, from.CostPer1MOutCached,
+	} {
 		usd, err := money.FromFloat(dollars)
 		if err == nil && usd < 0 {
 			err = fmt.Errorf("%w: %s is negative", money.ErrRange, usd)

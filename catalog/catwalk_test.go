@@ -152,68 +152,90 @@ func TestCatwalk(t *testing.T) {
 	})
 }
 
+// catwalkRates are the rates of models, each an example of how Catwalk writes them.
+var catwalkRates = []struct {
+	name, provider, model string
+	want                  rates // nil: not known
+}{
+	// 5, 25, 6.25, 0.5
+	{"Convention", "anthropic", "claude-opus-5",
+		rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
+	{"ConventionOfVertex", "vertexai", "claude-haiku-4-5-20251001",
+		rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
+	{"ConventionOfOpenAI", "openai", "gpt-5.6-terra",
+		rates{"input": "2.5", "output": "15", "cache_write": "3.125", "cache_read": "0.25"}},
+	// 5, 25, 0.5, 6.25
+	{"Swapped", "opencode-zen", "claude-opus-5",
+		rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
+	{"SwappedHaiku", "opencode-zen", "claude-haiku-4-5",
+		rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
+	{"SwappedMiniMax", "minimax", "MiniMax-M2.7",
+		rates{"input": "0.3", "output": "1.2", "cache_write": "0.375", "cache_read": "0.06"}},
+	// 0.6, 2.4, 0.06, 0.375: swapped, and the write is below the input.
+	{"SwappedBelowInput", "minimax", "MiniMax-M2.7-highspeed",
+		rates{"input": "0.6", "output": "2.4", "cache_write": "0.375", "cache_read": "0.06"}},
+	// 0.14, 0.28, 0.0028, 0
+	{"ReadInInCachedOnly", "deepseek", "deepseek-v4-flash",
+		rates{"input": "0.14", "output": "0.28", "cache_read": "0.0028"}},
+	{"ReadInInCachedOnlyPro", "deepseek", "deepseek-v4-pro",
+		rates{"input": "0.435", "output": "0.87", "cache_read": "0.003625"}},
+	{"ReadInInCachedOnlyOpenAI", "openai", "gpt-5.5", rates{"input": "5", "output": "30", "cache_read": "0.5"}},
+	// 2, 8, 0, 0.5
+	{"ReadInOutCachedOnly", "openai", "o3", rates{"input": "2", "output": "8", "cache_read": "0.5"}},
+	{"ReadInOutCachedOnlyGemini", "gemini", "gemini-2.5-pro",
+		rates{"input": "1.25", "output": "10", "cache_read": "0.125"}},
+	// 1.25, 10, 0.25, 0.25
+	{"BothEqual", "azure", "gpt-5", rates{"input": "1.25", "output": "10", "cache_read": "0.25"}},
+	{"BothEqualNano", "openai", "gpt-5-nano", rates{"input": "0.05", "output": "0.4", "cache_read": "0.005"}},
+	// 0.56, 2.5, 0.56, 2.5
+	{"CopiesOfInputAndOutput", "qiniucloud", "z-ai/glm-5", rates{"input": "0.56", "output": "2.5"}},
+	{"CopiesOfInputAndOutputKimi", "qiniucloud", "moonshotai/kimi-k2-thinking",
+		rates{"input": "0.56", "output": "2.22"}},
+	// 30, 180, 30, 0
+	{"CopyOfInputOnly", "opencode-zen", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
+	// 0.75, 3.75, 0.075, 3.75
+	{"ReadAndCopyOfOutput", "gemini", "gemini-3.7-flash",
+		rates{"input": "0.75", "output": "3.75", "cache_read": "0.075"}},
+	{"ReadAndCopyOfOutputLite", "gemini", "gemini-3.5-flash-lite",
+		rates{"input": "0.3", "output": "2.5", "cache_read": "0.03"}},
+	// 0.3, 2.5, 0.08333, 0.03
+	{"WriteBelowInput", "openrouter", "google/gemini-2.5-flash",
+		rates{"input": "0.3", "output": "2.5", "cache_write": "0.08333", "cache_read": "0.03"}},
+	{"WriteBelowInputPro", "openrouter", "google/gemini-2.5-pro",
+		rates{"input": "1.25", "output": "10", "cache_write": "0.375", "cache_read": "0.125"}},
+	// 1.5, 9, 0.08333, 0.15: the convention, with a read that is dearer than the write. The
+	// other providers of the model have a read of 0.15 and no write.
+	{"ReadAboveWrite", "openrouter", "google/gemini-3.5-flash",
+		rates{"input": "1.5", "output": "9", "cache_write": "0.08333", "cache_read": "0.15"}},
+	{"ReadAboveWriteToo", "openrouter", "google/gemini-3.7-flash",
+		rates{"input": "0.75", "output": "3.75", "cache_write": "0.04167", "cache_read": "0.075"}},
+	// 0.3, 1.8, 0.375, 0
+	{"WriteOnly", "openrouter", "qwen/qwen3.5-plus-20260420",
+		rates{"input": "0.3", "output": "1.8", "cache_write": "0.375"}},
+	// 0.75, 1, 0, 0.75
+	{"ReadAsDearAsInput", "openrouter", "google/gemma-4-31b-it", rates{"input": "0.75", "output": "1"}},
+	// 30, 180, 0, 0
+	{"NoCachedPrices", "openai", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
+	// 0.39999999999999997, 1.5999999999999999, 0, 0.09999999999999999
+	{"FloatNoise", "openai", "gpt-4.1-mini", rates{"input": "0.4", "output": "1.6", "cache_read": "0.1"}},
+	{"FloatNoiseNano", "azure", "gpt-4.1-nano", rates{"input": "0.1", "output": "0.4", "cache_read": "0.025"}},
+	// 0, 0, 0, 0
+	{"FreeByColon", "openrouter", "openai/gpt-oss-20b:free", rates{"input": "0", "output": "0"}},
+	{"FreeByDash", "opencode-zen", "hy3-free", rates{"input": "0", "output": "0"}},
+	{"UnknownBySubscription", "copilot", "gpt-5.5", nil},
+	{"Unknown", "kimi-coding", "kimi-for-coding", nil},
+	{"UnknownAmongPriced", "zai", "glm-5.2", nil},
+}
+
+type rates map[string]string
+
 // TestCatwalkRates has a real model of each way in which the cached prices are filled in. In
 // the comments: input, output, cost_per_1m_in_cached, cost_per_1m_out_cached.
 func TestCatwalkRates(t *testing.T) {
 	t.Parallel()
 
 	snapshot := catalog.Catwalk()
-	type rates map[string]string
-	for _, tt := range []struct {
-		name, provider, model string
-		want                  rates // nil: not known
-	}{
-		// 5, 25, 6.25, 0.5
-		{"Convention", "anthropic", "claude-opus-5", rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
-		{"ConventionOfVertex", "vertexai", "claude-haiku-4-5-20251001", rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
-		{"ConventionOfOpenAI", "openai", "gpt-5.6-terra", rates{"input": "2.5", "output": "15", "cache_write": "3.125", "cache_read": "0.25"}},
-		// 5, 25, 0.5, 6.25
-		{"Swapped", "opencode-zen", "claude-opus-5", rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
-		{"SwappedHaiku", "opencode-zen", "claude-haiku-4-5", rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
-		{"SwappedMiniMax", "minimax", "MiniMax-M2.7", rates{"input": "0.3", "output": "1.2", "cache_write": "0.375", "cache_read": "0.06"}},
-		// 0.6, 2.4, 0.06, 0.375: swapped, and the write is below the input.
-		{"SwappedBelowInput", "minimax", "MiniMax-M2.7-highspeed", rates{"input": "0.6", "output": "2.4", "cache_write": "0.375", "cache_read": "0.06"}},
-		// 0.14, 0.28, 0.0028, 0
-		{"ReadInInCachedOnly", "deepseek", "deepseek-v4-flash", rates{"input": "0.14", "output": "0.28", "cache_read": "0.0028"}},
-		{"ReadInInCachedOnlyPro", "deepseek", "deepseek-v4-pro", rates{"input": "0.435", "output": "0.87", "cache_read": "0.003625"}},
-		{"ReadInInCachedOnlyOpenAI", "openai", "gpt-5.5", rates{"input": "5", "output": "30", "cache_read": "0.5"}},
-		// 2, 8, 0, 0.5
-		{"ReadInOutCachedOnly", "openai", "o3", rates{"input": "2", "output": "8", "cache_read": "0.5"}},
-		{"ReadInOutCachedOnlyGemini", "gemini", "gemini-2.5-pro", rates{"input": "1.25", "output": "10", "cache_read": "0.125"}},
-		// 1.25, 10, 0.25, 0.25
-		{"BothEqual", "azure", "gpt-5", rates{"input": "1.25", "output": "10", "cache_read": "0.25"}},
-		{"BothEqualNano", "openai", "gpt-5-nano", rates{"input": "0.05", "output": "0.4", "cache_read": "0.005"}},
-		// 0.56, 2.5, 0.56, 2.5
-		{"CopiesOfInputAndOutput", "qiniucloud", "z-ai/glm-5", rates{"input": "0.56", "output": "2.5"}},
-		{"CopiesOfInputAndOutputKimi", "qiniucloud", "moonshotai/kimi-k2-thinking", rates{"input": "0.56", "output": "2.22"}},
-		// 30, 180, 30, 0
-		{"CopyOfInputOnly", "opencode-zen", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
-		// 0.75, 3.75, 0.075, 3.75
-		{"ReadAndCopyOfOutput", "gemini", "gemini-3.7-flash", rates{"input": "0.75", "output": "3.75", "cache_read": "0.075"}},
-		{"ReadAndCopyOfOutputLite", "gemini", "gemini-3.5-flash-lite", rates{"input": "0.3", "output": "2.5", "cache_read": "0.03"}},
-		// 0.3, 2.5, 0.08333, 0.03
-		{"WriteBelowInput", "openrouter", "google/gemini-2.5-flash", rates{"input": "0.3", "output": "2.5", "cache_write": "0.08333", "cache_read": "0.03"}},
-		{"WriteBelowInputPro", "openrouter", "google/gemini-2.5-pro", rates{"input": "1.25", "output": "10", "cache_write": "0.375", "cache_read": "0.125"}},
-		// 1.5, 9, 0.08333, 0.15: the convention, with a read that is dearer than the write. The
-		// other providers of the model have a read of 0.15 and no write.
-		{"ReadAboveWrite", "openrouter", "google/gemini-3.5-flash", rates{"input": "1.5", "output": "9", "cache_write": "0.08333", "cache_read": "0.15"}},
-		{"ReadAboveWriteToo", "openrouter", "google/gemini-3.7-flash", rates{"input": "0.75", "output": "3.75", "cache_write": "0.04167", "cache_read": "0.075"}},
-		// 0.3, 1.8, 0.375, 0
-		{"WriteOnly", "openrouter", "qwen/qwen3.5-plus-20260420", rates{"input": "0.3", "output": "1.8", "cache_write": "0.375"}},
-		// 0.75, 1, 0, 0.75
-		{"ReadAsDearAsInput", "openrouter", "google/gemma-4-31b-it", rates{"input": "0.75", "output": "1"}},
-		// 30, 180, 0, 0
-		{"NoCachedPrices", "openai", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
-		// 0.39999999999999997, 1.5999999999999999, 0, 0.09999999999999999
-		{"FloatNoise", "openai", "gpt-4.1-mini", rates{"input": "0.4", "output": "1.6", "cache_read": "0.1"}},
-		{"FloatNoiseNano", "azure", "gpt-4.1-nano", rates{"input": "0.1", "output": "0.4", "cache_read": "0.025"}},
-		// 0, 0, 0, 0
-		{"FreeByColon", "openrouter", "openai/gpt-oss-20b:free", rates{"input": "0", "output": "0"}},
-		{"FreeByDash", "opencode-zen", "hy3-free", rates{"input": "0", "output": "0"}},
-		{"UnknownBySubscription", "copilot", "gpt-5.5", nil},
-		{"Unknown", "kimi-coding", "kimi-for-coding", nil},
-		{"UnknownAmongPriced", "zai", "glm-5.2", nil},
-	} {
+	for _, tt := range catwalkRates {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
@@ -243,7 +265,8 @@ func TestCatwalkRates(t *testing.T) {
 
 		free, unknown := 0, 0
 		each(func(id string, from catwalk.Model, got money.Rates) {
-			zero := from.CostPer1MIn == 0 && from.CostPer1MOut == 0 && from.CostPer1MInCached == 0 && from.CostPer1MOutCached == 0
+			zero := from.CostPer1MIn == 0 && from.CostPer1MOut == 0 && from.CostPer1MInCached == 0 &&
+				from.CostPer1MOutCached == 0
 			switch {
 			case !zero:
 				require.NotNil(t, got, id)
@@ -295,7 +318,8 @@ func TestCatwalkRates(t *testing.T) {
 			for _, name := range []string{meter.CacheRead, meter.CacheWrite} {
 				if rate, ok := got[name]; ok {
 					require.Positive(t, rate, "%s %s: 0 is not known, not free", id, name)
-					require.Contains(t, []money.USD{fromFloat(t, listed[0]), fromFloat(t, listed[1])}, rate, "%s %s", id, name)
+					require.Contains(t, []money.USD{fromFloat(t, listed[0]), fromFloat(t, listed[1])}, rate, "%s %s",
+						id, name)
 				}
 			}
 		})

@@ -23,19 +23,32 @@ func TestFromCatwalkPrices(t *testing.T) {
 		want                         money.Rates
 		note                         string // of the model; empty: none
 	}{
-		"OKInputOnly":       {"m", 3, 0, 0, 0, money.Rates{"input": 3 * dollar, "output": 0}, ""}, // as of an embedding
-		"OKConvention":      {"m", 4, 20, 5, 1, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKSwapped":         {"m", 4, 20, 1, 5, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKReadInCached":    {"m", 4, 20, 1, 0, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKReadOutCached":   {"m", 4, 20, 0, 1, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKWriteInCached":   {"m", 4, 20, 5, 0, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar}, ""},
-		"OKReadAboveInput":  {"m", 4, 20, 0, 5, money.Rates{"input": 4 * dollar, "output": 20 * dollar}, ""},
-		"OKBothEqual":       {"m", 4, 20, 1, 1, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKBothEqualAbove":  {"m", 4, 20, 5, 5, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar}, ""},
-		"OKCopies":          {"m", 4, 20, 4, 20, money.Rates{"input": 4 * dollar, "output": 20 * dollar}, ""},
-		"OKCopyOfInput":     {"m", 4, 20, 4, 1, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKCopyOfOutput":    {"m", 4, 20, 1, 20, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKWriteBelowInput": {"m", 4, 20, 3, 1, money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 3 * dollar, "cache_read": 1 * dollar}, ""},
+		"OKInputOnly": {"m", 3, 0, 0, 0, money.Rates{"input": 3 * dollar, "output": 0}, ""}, // as of an embedding
+		"OKConvention": {"m", 4, 20, 5, 1,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
+				"cache_read": 1 * dollar}, ""},
+		"OKSwapped": {"m", 4, 20, 1, 5,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
+				"cache_read": 1 * dollar}, ""},
+		"OKReadInCached": {"m", 4, 20, 1, 0,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
+		"OKReadOutCached": {"m", 4, 20, 0, 1,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
+		"OKWriteInCached": {"m", 4, 20, 5, 0,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar}, ""},
+		"OKReadAboveInput": {"m", 4, 20, 0, 5, money.Rates{"input": 4 * dollar, "output": 20 * dollar}, ""},
+		"OKBothEqual": {"m", 4, 20, 1, 1,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
+		"OKBothEqualAbove": {"m", 4, 20, 5, 5,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar}, ""},
+		"OKCopies": {"m", 4, 20, 4, 20, money.Rates{"input": 4 * dollar, "output": 20 * dollar}, ""},
+		"OKCopyOfInput": {"m", 4, 20, 4, 1,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
+		"OKCopyOfOutput": {"m", 4, 20, 1, 20,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
+		"OKWriteBelowInput": {"m", 4, 20, 3, 1,
+			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 3 * dollar,
+				"cache_read": 1 * dollar}, ""},
 		"OKFreeColon":       {"a/m:free", 0, 0, 0, 0, money.Rates{"input": 0, "output": 0}, ""},
 		"OKFreeDash":        {"m-free", 0, 0, 0, 0, money.Rates{"input": 0, "output": 0}, ""},
 		"OKFreeRouter":      {"router/free", 0, 0, 0, 0, money.Rates{"input": 0, "output": 0}, ""},
@@ -64,7 +77,8 @@ func TestFromCatwalkPrices(t *testing.T) {
 			t.Parallel()
 
 			s := fromCatwalk([]catwalk.Provider{{ID: "p", APIEndpoint: "https://p.example", Models: []catwalk.Model{{
-				ID: tt.id, CostPer1MIn: tt.in, CostPer1MOut: tt.out, CostPer1MInCached: tt.inCached, CostPer1MOutCached: tt.outCached,
+				ID: tt.id, CostPer1MIn: tt.in, CostPer1MOut: tt.out, CostPer1MInCached: tt.inCached,
+				CostPer1MOutCached: tt.outCached,
 			}}}})
 			require.Len(t, s.Providers, 1)
 			require.Len(t, s.Providers[0].Models, 1, "a model stays, whatever its price")
@@ -136,7 +150,8 @@ func TestFromCatwalkModels(t *testing.T) {
 				{ID: "m", Name: "second"},
 				{ID: "M", CostPer1MIn: 1}, // another model
 			}},
-			{ID: "q", APIEndpoint: "https://q.example", Models: []catwalk.Model{{ID: "m", CostPer1MIn: 1}}}, // of another provider
+			// of another provider
+			{ID: "q", APIEndpoint: "https://q.example", Models: []catwalk.Model{{ID: "m", CostPer1MIn: 1}}},
 		})
 		require.Equal(t, 4, s.Models())
 		require.Len(t, s.Providers[0].Models, 3)

@@ -28,7 +28,8 @@ func ExampleExtract() {
 	}
 	fmt.Printf("%+v\n", tokens)
 
-	cost, err := tokens.Cost(money.Rates{"input": 2 * money.Dollar, "cache_read": money.Dollar / 2, "output": 8 * money.Dollar})
+	cost, err := tokens.Cost(money.Rates{"input": 2 * money.Dollar, "cache_read": money.Dollar / 2,
+		"output": 8 * money.Dollar})
 	fmt.Println(cost, err)
 	// Output:
 	// {InputTokens:600 OutputTokens:51 CacheReadTokens:2000 CacheWriteTokens:0 ReasoningTokens:320}

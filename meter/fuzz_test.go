@@ -15,10 +15,12 @@ func seeds(f *testing.F) [][]byte {
 	f.Helper()
 
 	bodies := [][]byte{
-		nil, []byte("data: [DONE]"), []byte("\uFEFF{}"), []byte("[]"), []byte("[{}"), []byte(`[{"usageMetadata":{"promptTokenCount":1}}`),
+		nil, []byte("data: [DONE]"), []byte("\uFEFF{}"), []byte("[]"), []byte("[{}"),
+		[]byte(`[{"usageMetadata":{"promptTokenCount":1}}`),
 		[]byte("data: {\"usage\":\r\ndata: {\"inputTokens\":5,\r\rdata:\n\n\"outputTokens\":7}}"),
 		[]byte(`{"usage":{"prompt_tokens":1e3,"completion_tokens":-0}}`), []byte(`{"usage":[1]}`),
-		[]byte(`{"type":"message","usage":{"input_tokens":1000000000000,"output_tokens":1,"iterations":[{"type":"compaction","input_tokens":1000000000000,"output_tokens":1}]}}`),
+		[]byte(`{"type":"message","usage":{"input_tokens":1000000000000,"output_tokens":1,` +
+			`"iterations":[{"type":"compaction","input_tokens":1000000000000,"output_tokens":1}]}}`),
 	}
 	for _, tt := range fixtures {
 		body := fixture(f, tt.file)

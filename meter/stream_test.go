@@ -86,142 +86,187 @@ func TestStreamEvent(t *testing.T) {
 		t.Parallel()
 
 		stream := meter.NewStream(meter.BedrockConverse)
-		stream.Event([]byte(`{"usage":{"inputTokens":30,"outputTokens":628,"totalTokens":658},"metrics":{"latencyMs":1275}}`))
+		stream.Event([]byte(`{"usage":{"inputTokens":30,"outputTokens":628,"totalTokens":658},` +
+			`"metrics":{"latencyMs":1275}}`))
 		got, err := stream.Tokens()
 		require.NoError(t, err)
 		require.Equal(t, meter.Tokens{InputTokens: 30, OutputTokens: 628}, got)
 	})
 }
 
+const (
+	start = `{"type":"message_start","message":{"usage":{"input_tokens":50,"cache_read_input_tokens":2400,` +
+		`"cache_creation_input_tokens":120,"cache_creation":{"ephemeral_5m_input_tokens":120},"output_tokens":1}}}`
+	chatChunk = `{"choices":[{"finish_reason":null}],"usage":{"prompt_tokens":5,"completion_tokens":1}}`
+)
+
+// eventSequences are events of streams: what counts in the end, and whether that is final.
+var eventSequences = map[string]struct {
+	format meter.Format
+	events []string
+	want   meter.Tokens
+	err    error
+}{
+	// Anthropic: the later count, never a sum.
+	"OKStartAndDelta": {meter.AnthropicMessages, []string{
+		start,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
+	"OKDeltas": {meter.AnthropicMessages, []string{
+		start,
+		`{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20,` +
+			`"output_tokens_details":{"thinking_tokens":4}}}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 16,
+		ReasoningTokens: 4}, nil},
+	"OKStopTells": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `{"type":"message_stop"}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
+	"OKDoneTells": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `[DONE]`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
+	"OKDeltaOnly": {meter.AnthropicMessages, []string{
+		`{"type":"message_start","message":{}}`,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 9, OutputTokens: 15}, nil},
+	"OKZerosInStart": {meter.AnthropicMessages, []string{
+		`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,` +
+			`"cache_read_input_tokens":8,"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 9, CacheReadTokens: 8, OutputTokens: 15}, nil},
+	"OKZerosInDelta": {meter.AnthropicMessages, []string{
+		start,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,` +
+			`"cache_read_input_tokens":0,"cache_creation_input_tokens":0,"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
+	"OKEstimateInStart": {meter.AnthropicMessages, []string{
+		`{"type":"message_start","message":{"usage":{"input_tokens":4000,"output_tokens":1}}}`,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,` +
+			`"cache_read_input_tokens":3900,"output_tokens":15}}`,
+	}, meter.Tokens{CacheReadTokens: 3900, OutputTokens: 15}, nil},
+	"OKZeroInput": {meter.AnthropicMessages, []string{
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,"output_tokens":15}}`,
+	}, meter.Tokens{OutputTokens: 15}, nil},
+	"OKMoreWritten": {meter.AnthropicMessages, []string{
+		start,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60,` +
+			`"cache_creation_input_tokens":150,"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 60, CacheReadTokens: 2400, CacheWriteTokens: 150, OutputTokens: 15}, nil},
+	"OKOnlyCacheReadInDelta": {meter.AnthropicMessages, []string{
+		start,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":2500,` +
+			`"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2500, CacheWriteTokens: 120, OutputTokens: 15}, nil},
+	"OKCompactionInDelta": {meter.AnthropicMessages, []string{
+		start,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15,` +
+			`"iterations":[{"type":"compaction","input_tokens":1000,"output_tokens":100}]}}`,
+	}, meter.Tokens{InputTokens: 1050, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 115}, nil},
+	"OKBadCountReplaced": {meter.AnthropicMessages, []string{
+		`{"type":"message_start","message":{"usage":{"input_tokens":-1,"output_tokens":1}}}`,
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 9, OutputTokens: 15}, nil},
+	"ErrBadCountInDelta": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":-9,` +
+			`"output_tokens":15}}`,
+	}, meter.Tokens{}, meter.ErrBadUsage},
+	"ErrBadInputInDelta": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":-9,` +
+			`"output_tokens":15}}`,
+	}, meter.Tokens{}, meter.ErrBadUsage},
+	"ErrBadWriteInDelta": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},` +
+			`"usage":{"cache_creation_input_tokens":-9,"output_tokens":15}}`,
+	}, meter.Tokens{}, meter.ErrBadUsage},
+	"ErrPartialDeltaWithoutReason": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15},
+		meter.ErrPartial},
+	"ErrPartialStopWithoutDelta": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_stop"}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
+		meter.ErrPartial},
+	"ErrPartialDeltaWithoutOutput": {meter.AnthropicMessages, []string{
+		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60}}`,
+		`{"type":"message_stop"}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
+		meter.ErrPartial},
+	"ErrPartialError": {meter.AnthropicMessages, []string{
+		start, `{"type":"error","error":{"type":"overloaded_error"},"usage":{"input_tokens":1,"output_tokens":1}}`,
+	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
+		meter.ErrPartial},
+	"ErrNoUsageWithoutStart": {meter.AnthropicMessages, []string{
+		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`,
+		`{"type":"message_stop"}`,
+	}, meter.Tokens{}, meter.ErrNoUsage},
+
+	// OpenAI: the last usage, which is final without choices, with finished ones, or at the end.
+	"OKLastChunk": {meter.OpenAIChat, []string{
+		chatChunk, `{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"OKNoChoices": {meter.OpenAIChat, []string{chatChunk, `{"usage":{"prompt_tokens":5,"completion_tokens":7}}`},
+		meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"OKEnd": {meter.OpenAIChat, []string{chatChunk, "[DONE]\n"}, meter.Tokens{InputTokens: 5, OutputTokens: 1},
+		nil},
+	"OKBadReplaced": {meter.OpenAIChat, []string{
+		`{"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":7}}`,
+		`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"OKUnreadableReplaced": {meter.OpenAIChat, []string{
+		`{"usage":[]}`, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"OKNullsAfterwards": {meter.OpenAIChat, []string{
+		`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`, `{"choices":[],"usage":null}`,
+		`{"choices":[],"usage":{}}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"ErrPartialChunk": {meter.OpenAIChat, []string{chatChunk}, meter.Tokens{InputTokens: 5, OutputTokens: 1},
+		meter.ErrPartial},
+	"ErrPartialOneOfTwoChoices": {meter.OpenAIChat, []string{
+		`{"choices":[{"finish_reason":"stop"},{"finish_reason":null}],"usage":{"prompt_tokens":5,` +
+			`"completion_tokens":7}}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, meter.ErrPartial},
+	"ErrPartialOutdated": {meter.OpenAIChat, []string{chatChunk, `{"usage":[]}`, `[DONE]`},
+		meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
+	"ErrBadUsageLast": {meter.OpenAIChat,
+		[]string{chatChunk, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`}, meter.Tokens{},
+		meter.ErrBadUsage},
+	"ErrBadUsagePartial": {meter.OpenAIChat,
+		[]string{`{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`}, meter.Tokens{},
+		meter.ErrBadUsage},
+	"ErrNoUsageInProgress": {meter.OpenAIResponses,
+		[]string{`{"type":"response.in_progress","response":{"usage":{"input_tokens":5,"output_tokens":0}}}`},
+		meter.Tokens{}, meter.ErrNoUsage},
+	"OKFailedWithUsage": {meter.OpenAIResponses,
+		[]string{`{"type":"response.failed","response":{"usage":{"input_tokens":5,"output_tokens":2}}}`},
+		meter.Tokens{InputTokens: 5, OutputTokens: 2}, nil},
+
+	// Gemini: the last usage, which is final once the answer is finished.
+	"OKBlocked": {meter.GeminiGenerateContent,
+		[]string{`{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":5,` +
+			`"totalTokenCount":5}}`}, meter.Tokens{InputTokens: 5}, nil},
+	"OKUsageAfterFinish": {meter.GeminiGenerateContent,
+		[]string{`{"candidates":[{"finishReason":"STOP"}]}`,
+			`{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`},
+		meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"OKChunkAfterFinish": {meter.GeminiGenerateContent, []string{
+		`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":6}}`,
+		`{"candidates":[{}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"OKOtherMetadata": {meter.GeminiGenerateContent, []string{
+		`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
+		`{"usageMetadata":{"trafficType":"ON_DEMAND"}}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
+	"ErrPartialFinishWithoutUsage": {meter.GeminiGenerateContent, []string{
+		`{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
+		`{"candidates":[{"finishReason":"STOP"}]}`,
+	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, meter.ErrPartial},
+}
+
 // TestStreamEvents has sequences of events: what counts in the end, and whether that is final.
 func TestStreamEvents(t *testing.T) {
 	t.Parallel()
 
-	const (
-		start     = `{"type":"message_start","message":{"usage":{"input_tokens":50,"cache_read_input_tokens":2400,"cache_creation_input_tokens":120,"cache_creation":{"ephemeral_5m_input_tokens":120},"output_tokens":1}}}`
-		chatChunk = `{"choices":[{"finish_reason":null}],"usage":{"prompt_tokens":5,"completion_tokens":1}}`
-	)
-	for name, tt := range map[string]struct {
-		format meter.Format
-		events []string
-		want   meter.Tokens
-		err    error
-	}{
-		// Anthropic: the later count, never a sum.
-		"OKStartAndDelta": {meter.AnthropicMessages, []string{
-			start,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-		"OKDeltas": {meter.AnthropicMessages, []string{
-			start,
-			`{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20,"output_tokens_details":{"thinking_tokens":4}}}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 16, ReasoningTokens: 4}, nil},
-		"OKStopTells": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `{"type":"message_stop"}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-		"OKDoneTells": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `[DONE]`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-		"OKDeltaOnly": {meter.AnthropicMessages, []string{
-			`{"type":"message_start","message":{}}`,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 9, OutputTokens: 15}, nil},
-		"OKZerosInStart": {meter.AnthropicMessages, []string{
-			`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"cache_read_input_tokens":8,"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 9, CacheReadTokens: 8, OutputTokens: 15}, nil},
-		"OKZerosInDelta": {meter.AnthropicMessages, []string{
-			start,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,"cache_read_input_tokens":0,"cache_creation_input_tokens":0,"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-		"OKEstimateInStart": {meter.AnthropicMessages, []string{
-			`{"type":"message_start","message":{"usage":{"input_tokens":4000,"output_tokens":1}}}`,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,"cache_read_input_tokens":3900,"output_tokens":15}}`,
-		}, meter.Tokens{CacheReadTokens: 3900, OutputTokens: 15}, nil},
-		"OKZeroInput": {meter.AnthropicMessages, []string{
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,"output_tokens":15}}`,
-		}, meter.Tokens{OutputTokens: 15}, nil},
-		"OKMoreWritten": {meter.AnthropicMessages, []string{
-			start,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60,"cache_creation_input_tokens":150,"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 60, CacheReadTokens: 2400, CacheWriteTokens: 150, OutputTokens: 15}, nil},
-		"OKOnlyCacheReadInDelta": {meter.AnthropicMessages, []string{
-			start,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":2500,"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2500, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-		"OKCompactionInDelta": {meter.AnthropicMessages, []string{
-			start,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15,"iterations":[{"type":"compaction","input_tokens":1000,"output_tokens":100}]}}`,
-		}, meter.Tokens{InputTokens: 1050, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 115}, nil},
-		"OKBadCountReplaced": {meter.AnthropicMessages, []string{
-			`{"type":"message_start","message":{"usage":{"input_tokens":-1,"output_tokens":1}}}`,
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 9, OutputTokens: 15}, nil},
-		"ErrBadCountInDelta": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":-9,"output_tokens":15}}`,
-		}, meter.Tokens{}, meter.ErrBadUsage},
-		"ErrBadInputInDelta": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":-9,"output_tokens":15}}`,
-		}, meter.Tokens{}, meter.ErrBadUsage},
-		"ErrBadWriteInDelta": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_creation_input_tokens":-9,"output_tokens":15}}`,
-		}, meter.Tokens{}, meter.ErrBadUsage},
-		"ErrPartialDeltaWithoutReason": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, meter.ErrPartial},
-		"ErrPartialStopWithoutDelta": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_stop"}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1}, meter.ErrPartial},
-		"ErrPartialDeltaWithoutOutput": {meter.AnthropicMessages, []string{
-			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60}}`, `{"type":"message_stop"}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1}, meter.ErrPartial},
-		"ErrPartialError": {meter.AnthropicMessages, []string{
-			start, `{"type":"error","error":{"type":"overloaded_error"},"usage":{"input_tokens":1,"output_tokens":1}}`,
-		}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1}, meter.ErrPartial},
-		"ErrNoUsageWithoutStart": {meter.AnthropicMessages, []string{
-			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`, `{"type":"message_stop"}`,
-		}, meter.Tokens{}, meter.ErrNoUsage},
-
-		// OpenAI: the last usage, which is final without choices, with finished ones, or at the end.
-		"OKLastChunk": {meter.OpenAIChat, []string{
-			chatChunk, `{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"OKNoChoices": {meter.OpenAIChat, []string{chatChunk, `{"usage":{"prompt_tokens":5,"completion_tokens":7}}`}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"OKEnd":       {meter.OpenAIChat, []string{chatChunk, "[DONE]\n"}, meter.Tokens{InputTokens: 5, OutputTokens: 1}, nil},
-		"OKBadReplaced": {meter.OpenAIChat, []string{
-			`{"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":7}}`, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"OKUnreadableReplaced": {meter.OpenAIChat, []string{
-			`{"usage":[]}`, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"OKNullsAfterwards": {meter.OpenAIChat, []string{
-			`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`, `{"choices":[],"usage":null}`, `{"choices":[],"usage":{}}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"ErrPartialChunk": {meter.OpenAIChat, []string{chatChunk}, meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
-		"ErrPartialOneOfTwoChoices": {meter.OpenAIChat, []string{
-			`{"choices":[{"finish_reason":"stop"},{"finish_reason":null}],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, meter.ErrPartial},
-		"ErrPartialOutdated":   {meter.OpenAIChat, []string{chatChunk, `{"usage":[]}`, `[DONE]`}, meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
-		"ErrBadUsageLast":      {meter.OpenAIChat, []string{chatChunk, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`}, meter.Tokens{}, meter.ErrBadUsage},
-		"ErrBadUsagePartial":   {meter.OpenAIChat, []string{`{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`}, meter.Tokens{}, meter.ErrBadUsage},
-		"ErrNoUsageInProgress": {meter.OpenAIResponses, []string{`{"type":"response.in_progress","response":{"usage":{"input_tokens":5,"output_tokens":0}}}`}, meter.Tokens{}, meter.ErrNoUsage},
-		"OKFailedWithUsage":    {meter.OpenAIResponses, []string{`{"type":"response.failed","response":{"usage":{"input_tokens":5,"output_tokens":2}}}`}, meter.Tokens{InputTokens: 5, OutputTokens: 2}, nil},
-
-		// Gemini: the last usage, which is final once the answer is finished.
-		"OKBlocked":          {meter.GeminiGenerateContent, []string{`{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":5,"totalTokenCount":5}}`}, meter.Tokens{InputTokens: 5}, nil},
-		"OKUsageAfterFinish": {meter.GeminiGenerateContent, []string{`{"candidates":[{"finishReason":"STOP"}]}`, `{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"OKChunkAfterFinish": {meter.GeminiGenerateContent, []string{
-			`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":6}}`,
-			`{"candidates":[{}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"OKOtherMetadata": {meter.GeminiGenerateContent, []string{
-			`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`, `{"usageMetadata":{"trafficType":"ON_DEMAND"}}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"ErrPartialFinishWithoutUsage": {meter.GeminiGenerateContent, []string{
-			`{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`, `{"candidates":[{"finishReason":"STOP"}]}`,
-		}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, meter.ErrPartial},
-	} {
+	for name, tt := range eventSequences {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
@@ -245,21 +290,28 @@ func TestStreamLines(t *testing.T) {
 
 	want := meter.Tokens{InputTokens: 5, OutputTokens: 7}
 	for name, body := range map[string]string{
-		"OKNoSpace":          "data:{\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
-		"OKTwoSpaces":        "data:  {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
-		"OKManyLines":        "data: {\"usage\":\ndata: {\"inputTokens\":5,\ndata:\ndata\ndata: \"outputTokens\":7}}\n\n",
-		"OKCommentsBetween":  "data: {\"usage\":\n: keep-alive\nid: 7\nretry: 10\ndata: {\"inputTokens\":5,\"outputTokens\":7}}\n\n",
-		"OKOtherFields":      "event: metadata\ndatab: x\nDATA: y\n data: z\ndata: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
-		"OKMixedEnds":        "event: metadata\r\ndata: {\"usage\":\rdata: {\"inputTokens\":5,\"outputTokens\":7}}\n\r\n",
-		"OKManyLinesCRLF":    "data: {\"usage\":\r\ndata: {\"inputTokens\":5,\r\ndata: \"outputTokens\":7}}\r\n\r\n",
-		"OKCRLFAndThenLF":    "data: {\"usage\":{\"inputTokens\":1,\"outputTokens\":1}}\r\n\ndata: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
+		"OKNoSpace":   "data:{\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
+		"OKTwoSpaces": "data:  {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
+		"OKManyLines": "data: {\"usage\":\ndata: {\"inputTokens\":5,\ndata:\ndata\ndata:" +
+			" \"outputTokens\":7}}\n\n",
+		"OKCommentsBetween": "data: {\"usage\":\n: keep-alive\nid: 7\nretry: 10\ndata:" +
+			" {\"inputTokens\":5,\"outputTokens\":7}}\n\n",
+		"OKOtherFields": "event: metadata\ndatab: x\nDATA: y\n data: z\ndata:" +
+			" {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
+		"OKMixedEnds": "event: metadata\r\ndata: {\"usage\":\rdata:" +
+			" {\"inputTokens\":5,\"outputTokens\":7}}\n\r\n",
+		"OKManyLinesCRLF": "data: {\"usage\":\r\ndata: {\"inputTokens\":5,\r\ndata: \"outputTokens\":7}}\r\n\r\n",
+		"OKCRLFAndThenLF": "data: {\"usage\":{\"inputTokens\":1,\"outputTokens\":1}}\r\n\ndata:" +
+			" {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
 		"OKManyEmptyLines":   "\n\n\r\r\n\ndata: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n\n\n",
 		"OKNoEmptyLineAtEnd": "data: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n",
 		"OKNoLineEndAtEnd":   "data: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}",
 		"OKCutAfterwards":    "data: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\ndata: {\"usage\":{\"inp",
-		"OKEventsEndApart":   "data: {\"usage\":{\"inputTokens\":1,\"outputTokens\":1}}\n\ndata: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
-		"OKLineOfMegabytes":  "data: {\"pad\":\"" + strings.Repeat("x", 3<<20) + "\",\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
-		"OKDone":             "data: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\ndata: [DONE]",
+		"OKEventsEndApart": "data: {\"usage\":{\"inputTokens\":1,\"outputTokens\":1}}\n\ndata:" +
+			" {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
+		"OKLineOfMegabytes": "data: {\"pad\":\"" + strings.Repeat("x", 3<<20) +
+			"\",\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\n",
+		"OKDone": "data: {\"usage\":{\"inputTokens\":5,\"outputTokens\":7}}\n\ndata: [DONE]",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -314,8 +366,9 @@ func TestStreamMaxEvent(t *testing.T) {
 	t.Parallel()
 
 	const (
-		chunk = "data: {\"choices\":[{\"finish_reason\":null}],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1}}\n\n"
-		last  = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}\n\n"
+		chunk = "data: {\"choices\":[{\"finish_reason\":null}],\"usage\":{\"prompt_tokens\":5," +
+			"\"completion_tokens\":1}}\n\n"
+		last = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}\n\n"
 	)
 	pad := bytes.Repeat([]byte("x"), 1<<20)
 	long := func(write func(p []byte)) { // writes more than MaxEvent
@@ -329,15 +382,20 @@ func TestStreamMaxEvent(t *testing.T) {
 		want          meter.Tokens
 		err           error
 	}{
-		"OKPassedOver":        {chunk + "data: ", "\n\n" + last, false, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"OKPassedOverInLines": {chunk + "data: ", "\n\n" + last, true, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-		"ErrPartial":          {chunk + "data: ", "\n\ndata: [DONE]\n\n", false, meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
-		"ErrPartialInLines":   {chunk + "data: ", "\n\ndata: [DONE]\n\n", true, meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
+		"OKPassedOver": {chunk + "data: ", "\n\n" + last, false, meter.Tokens{InputTokens: 5, OutputTokens: 7},
+			nil},
+		"OKPassedOverInLines": {chunk + "data: ", "\n\n" + last, true, meter.Tokens{InputTokens: 5, OutputTokens: 7},
+			nil},
+		"ErrPartial": {chunk + "data: ", "\n\ndata: [DONE]\n\n", false,
+			meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
+		"ErrPartialInLines": {chunk + "data: ", "\n\ndata: [DONE]\n\n", true,
+			meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
 		"ErrNoUsage":          {"data: ", "\n\ndata: [DONE]\n\n", false, meter.Tokens{}, meter.ErrNoUsage},
 		"ErrNoUsageAtEnd":     {"data: ", "", false, meter.Tokens{}, meter.ErrNoUsage},
 		"ErrNoUsageInLines":   {"data: ", "", true, meter.Tokens{}, meter.ErrNoUsage},
 		"ErrNoUsageSameEvent": {"data: ", "\n" + last, false, meter.Tokens{}, meter.ErrNoUsage},
-		"ErrNoUsageBody":      {"{\"pad\": \"", "\", " + strings.TrimPrefix(strings.TrimSpace(last), "data: {"), false, meter.Tokens{}, meter.ErrNoUsage},
+		"ErrNoUsageBody": {"{\"pad\": \"", "\", " + strings.TrimPrefix(strings.TrimSpace(last), "data: {"), false,
+			meter.Tokens{}, meter.ErrNoUsage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -370,7 +428,8 @@ func TestStreamMaxEvent(t *testing.T) {
 func BenchmarkStream(b *testing.B) {
 	body := string(fixture(b, "openai_chat_stream.sse"))
 	events := strings.SplitAfter(body, "\n\n")
-	long := []byte(strings.Join(events[:3], "") + strings.Repeat(strings.ReplaceAll(events[2], `,"usage":null`, ""), 1000) + strings.Join(events[3:], ""))
+	long := []byte(strings.Join(events[:3], "") + strings.Repeat(strings.ReplaceAll(events[2], `,"usage":null`, ""),
+		1000) + strings.Join(events[3:], ""))
 	b.SetBytes(int64(len(long)))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -140,7 +140,8 @@ func (u openAIChatUsage) tokens() (Tokens, error) {
 	hit, miss := cs.may("prompt_cache_hit_tokens", u.CacheHit), cs.may("prompt_cache_miss_tokens", u.CacheMiss)
 	if hit > 0 && !u.PromptDetails.Cached.said {
 		if hit+miss != input {
-			cs.bad = append(cs.bad, fmt.Errorf("cache hits %d and misses %d do not add up to prompt_tokens %d", hit, miss, input))
+			err := fmt.Errorf("cache hits %d and misses %d do not add up to prompt_tokens %d", hit, miss, input)
+			cs.bad = append(cs.bad, err)
 		}
 		cached = hit
 	}
@@ -193,7 +194,8 @@ func (u openAIResponsesUsage) tokens() (Tokens, error) {
 	var cs counts
 	return openAI{
 		input: cs.need("input_tokens", u.Input), output: cs.need("output_tokens", u.Output),
-		cached: cs.may("cached_tokens", u.InputDetails.Cached), written: cs.may("cache_write_tokens", u.InputDetails.Written),
+		cached:    cs.may("cached_tokens", u.InputDetails.Cached),
+		written:   cs.may("cache_write_tokens", u.InputDetails.Written),
 		reasoning: cs.may("reasoning_tokens", u.OutputDetails.Reasoning),
 		total:     cs.may("total_tokens", u.Total), hasTotal: u.Total.said,
 	}.tokens(cs)
@@ -333,7 +335,8 @@ func (u anthropicCounts) tokens() (Tokens, error) {
 	var cs counts
 	input, read := cs.need("input_tokens", u.Input), cs.may("cache_read_input_tokens", u.CacheRead)
 	written := cs.may("cache_creation_input_tokens", u.CacheWrite)
-	by := cs.may("ephemeral_5m_input_tokens", u.CacheWriteBy.FiveMinutes) + cs.may("ephemeral_1h_input_tokens", u.CacheWriteBy.OneHour)
+	by := cs.may("ephemeral_5m_input_tokens", u.CacheWriteBy.FiveMinutes) +
+		cs.may("ephemeral_1h_input_tokens", u.CacheWriteBy.OneHour)
 	output, thinking := cs.need("output_tokens", u.Output), cs.may("thinking_tokens", u.OutputDetails.Thinking)
 	if err := cs.err(); err != nil {
 		return Tokens{}, err
@@ -402,8 +405,8 @@ func (u geminiUsage) tokens() (Tokens, error) {
 		return Tokens{}, err
 	}
 	if u.Total.said && total != sum {
-		return Tokens{}, badUsage("totalTokenCount %d: not the sum of prompt %d, tool use %d, candidates %d and thoughts %d",
-			total, prompt, tool, candidates, thoughts)
+		return Tokens{}, badUsage("totalTokenCount %d: not the sum of prompt %d, tool use %d,"+
+			" candidates %d and thoughts %d", total, prompt, tool, candidates, thoughts)
 	}
 	if cached > prompt {
 		return Tokens{}, badUsage("%d cached of %d prompt tokens", cached, prompt)

@@ -16,7 +16,8 @@ import (
 func TestAutomaticRollback(t *testing.T) {
 	t.Parallel()
 	const a = "CREATE TABLE a (id integer PRIMARY KEY, v text);\n" +
-		"INSERT INTO a WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 2000) SELECT n, hex(randomblob(500)) FROM c;\n"
+		"INSERT INTO a WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 2000)" +
+		" SELECT n, hex(randomblob(500)) FROM c;\n"
 	for name, statement := range map[string]string{
 		"update":        "UPDATE a SET v = v || v;",
 		"copy":          "INSERT INTO b SELECT id, v FROM a;",
@@ -26,7 +27,8 @@ func TestAutomaticRollback(t *testing.T) {
 			t.Parallel()
 			path := newPath(t)
 			dir := directory(t, map[string]string{
-				first: a, second: "CREATE TABLE b (id integer, v text);\n" + statement + "\nCREATE TABLE c (id integer);\n",
+				first: a, second: "CREATE TABLE b (id integer, v text);\n" + statement +
+					"\nCREATE TABLE c (id integer);\n",
 			})
 			full := pool(t, connector{dsn: dsn(path), connect: func(conn *sqlite3.SQLiteConn) error {
 				_, err := conn.Exec("PRAGMA max_page_count = 700", nil)
@@ -35,7 +37,8 @@ func TestAutomaticRollback(t *testing.T) {
 			applied, err := migrate.ApplyDir(t.Context(), full, migrate.SQLite, dir)
 			require.Equal(t, []string{first}, applied)
 			require.ErrorContains(t, err, "database or disk is full")
-			require.Equal(t, []string{"20260101000000"}, column[string](t, full, "SELECT version FROM atlas_schema_revisions"))
+			require.Equal(t, []string{"20260101000000"},
+				column[string](t, full, "SELECT version FROM atlas_schema_revisions"))
 
 			db := database(t, path) // there is room again
 			applied, err = migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
@@ -64,7 +67,8 @@ func TestAutomaticRollback(t *testing.T) {
 		_, err := migrate.ApplyDir(ctx, db, migrate.SQLite, dir)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, []string{"CREATE TABLE a (id integer)"}, schemaOf(t, db))
-		require.Equal(t, []string{"20260101000000"}, column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
+		require.Equal(t, []string{"20260101000000"},
+			column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
 	})
 }
 
@@ -107,7 +111,8 @@ func TestPrepareFails(t *testing.T) {
 func TestLaterBaseline(t *testing.T) {
 	t.Parallel()
 	dir := directory(t, map[string]string{
-		first: "CREATE TABLE a (id integer);\n", second: "CREATE TABLE b (id integer);\n", third: "CREATE TABLE c (id integer);\n",
+		first: "CREATE TABLE a (id integer);\n", second: "CREATE TABLE b (id integer);\n",
+		third: "CREATE TABLE c (id integer);\n",
 	})
 	db := database(t, newPath(t))
 	run(t, db, "CREATE TABLE a (id integer)", "CREATE TABLE b (id integer)", createRevisions,

@@ -43,7 +43,8 @@ CREATE TABLE d (id integer);
 
 		require.Equal(t, []string{"CREATE TABLE a (id integer)"}, schemaOf(t, db))
 		require.Equal(t, []int{1}, column[int](t, db, "SELECT id FROM a"))
-		require.Equal(t, []string{"20260101000000", "20260102000000"}, column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
+		require.Equal(t, []string{"20260101000000", "20260102000000"},
+			column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
 		state, err := migrate.StatusDir(t.Context(), db, migrate.SQLite, dir)
 		require.NoError(t, err)
 		require.Len(t, state.Applied, 2)
@@ -72,7 +73,8 @@ CREATE TABLE d (id integer);
 	t.Run("ErrForeignKeys", func(t *testing.T) {
 		t.Parallel()
 		db := database(t, newPath(t))
-		dir := directory(t, map[string]string{first: family, second: "CREATE TABLE c (id integer);\nDELETE FROM parents WHERE id = 2;\n"})
+		dir := directory(t, map[string]string{first: family,
+			second: "CREATE TABLE c (id integer);\nDELETE FROM parents WHERE id = 2;\n"})
 		applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 		requireOnly(t, err, migrate.ErrForeignKeys)
 		require.ErrorContains(t, err, second)
@@ -88,7 +90,8 @@ CREATE TABLE d (id integer);
 		db := database(t, newPath(t))
 		_, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, map[string]string{
 			first: "CREATE TABLE p (id text PRIMARY KEY);\n" +
-				"CREATE TABLE c (id text PRIMARY KEY, p text REFERENCES p (id)) WITHOUT ROWID;\nINSERT INTO c VALUES ('x', 'y');\n",
+				"CREATE TABLE c (id text PRIMARY KEY, p text REFERENCES p (id)) WITHOUT ROWID;\nINSERT INTO c VALUES" +
+				" ('x', 'y');\n",
 		}))
 		requireOnly(t, err, migrate.ErrForeignKeys)
 		require.ErrorContains(t, err, "of c has no p")
@@ -98,7 +101,8 @@ CREATE TABLE d (id integer);
 		t.Parallel()
 		db := database(t, newPath(t))
 		_, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, directory(t, map[string]string{
-			first: "CREATE TABLE p (id text);\nCREATE TABLE c (p text REFERENCES p (id));\nINSERT INTO c VALUES ('x');\n",
+			first: "CREATE TABLE p (id text);\nCREATE TABLE c (p text REFERENCES p (id));\nINSERT INTO c VALUES" +
+				" ('x');\n",
 		}))
 		require.ErrorContains(t, err, "foreign key mismatch")
 		require.Empty(t, schemaOf(t, db))
@@ -108,7 +112,8 @@ CREATE TABLE d (id integer);
 		path := newPath(t)
 		dir := directory(t, map[string]string{
 			first: "CREATE TABLE a (id integer);\n",
-			second: "CREATE TABLE b (id integer);\nWITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 1000000000)" +
+			second: "CREATE TABLE b (id integer);\nWITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c" +
+				" WHERE n < 1000000000)" +
 				" SELECT SUM(stop(n)) FROM c;\n",
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -123,7 +128,8 @@ CREATE TABLE d (id integer);
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, []string{first}, applied)
 		require.Equal(t, []string{"CREATE TABLE a (id integer)"}, schemaOf(t, db))
-		require.Equal(t, []string{"20260101000000"}, column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
+		require.Equal(t, []string{"20260101000000"},
+			column[string](t, db, "SELECT version FROM atlas_schema_revisions"))
 		require.Equal(t, 1, one[int](t, db, "PRAGMA foreign_keys"))
 		require.Equal(t, 60000, one[int](t, db, "PRAGMA busy_timeout"))
 		run(t, db, "BEGIN IMMEDIATE", "ROLLBACK") // no transaction was left open
@@ -137,7 +143,8 @@ func TestRebuild(t *testing.T) {
 	files, err := dir.Files()
 	require.NoError(t, err)
 	require.Len(t, files, 2)
-	for _, statement := range []string{"PRAGMA foreign_keys = off", "INSERT INTO `new_parents`", "DROP TABLE `parents`", "RENAME TO"} {
+	for _, statement := range []string{"PRAGMA foreign_keys = off", "INSERT INTO `new_parents`", "DROP TABLE `parents`",
+		"RENAME TO"} {
 		require.Contains(t, string(files[1].Bytes()), statement) // else it is no rebuild
 	}
 	begun := directory(t, map[string]string{files[0].Name(): string(files[0].Bytes())})
@@ -147,14 +154,18 @@ func TestRebuild(t *testing.T) {
 			db := pool(t, connector{dsn: uri(newPath(t)) + "_fk=" + foreignKeys})
 			db.SetMaxOpenConns(1)
 			applyDir(t, db, begun)
-			run(t, db, "INSERT INTO parents VALUES (1, 'x'), (2, NULL)", "INSERT INTO children VALUES (10, 1), (20, 2), (21, 2)")
+			run(t, db, "INSERT INTO parents VALUES (1, 'x'), (2, NULL)",
+				"INSERT INTO children VALUES (10, 1), (20, 2), (21, 2)")
 			applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 			require.NoError(t, err)
 			require.Equal(t, []string{files[1].Name()}, applied)
 
-			require.Equal(t, []string{"1 x", "2 "}, column[string](t, db, "SELECT id || ' ' || name FROM parents ORDER BY id"))
-			require.Equal(t, []string{"10 1", "20 2", "21 2"}, column[string](t, db, "SELECT id || ' ' || parent_id FROM children ORDER BY id"))
-			require.Contains(t, one[string](t, db, "SELECT sql FROM sqlite_master WHERE name = 'children'"), "REFERENCES `parents`")
+			require.Equal(t, []string{"1 x", "2 "},
+				column[string](t, db, "SELECT id || ' ' || name FROM parents ORDER BY id"))
+			require.Equal(t, []string{"10 1", "20 2", "21 2"},
+				column[string](t, db, "SELECT id || ' ' || parent_id FROM children ORDER BY id"))
+			require.Contains(t, one[string](t, db, "SELECT sql FROM sqlite_master WHERE name = 'children'"),
+				"REFERENCES `parents`")
 			require.Empty(t, column[string](t, db, `SELECT "table" FROM pragma_foreign_key_check`))
 			fresh := database(t, newPath(t))
 			applyDir(t, fresh, dir)
@@ -174,10 +185,12 @@ func TestConnection(t *testing.T) {
 		files map[string]string
 		err   string
 	}{
-		"OK":                   {map[string]string{first: family, second: "CREATE TABLE b (id integer);\n"}, ""},
-		"ErrStatement":         {map[string]string{first: family, second: "DROP TABLE missing;\n"}, "no such table"},
-		"ErrForeignKeys":       {map[string]string{first: family, second: "DELETE FROM parents;\n"}, migrate.ErrForeignKeys.Error()},
-		"OK, a file sets them": {map[string]string{first: "PRAGMA foreign_keys = on;\nPRAGMA busy_timeout = 7;\n" + family}, ""},
+		"OK":           {map[string]string{first: family, second: "CREATE TABLE b (id integer);\n"}, ""},
+		"ErrStatement": {map[string]string{first: family, second: "DROP TABLE missing;\n"}, "no such table"},
+		"ErrForeignKeys": {map[string]string{first: family, second: "DELETE FROM parents;\n"},
+			migrate.ErrForeignKeys.Error()},
+		"OK, a file sets them": {map[string]string{first: "PRAGMA foreign_keys = on;\nPRAGMA busy_timeout = 7;\n" +
+			family}, ""},
 	} {
 		for _, foreignKeys := range []int{0, 1} {
 			t.Run(fmt.Sprintf("%s/foreign_keys %d", name, foreignKeys), func(t *testing.T) {
@@ -201,7 +214,8 @@ func TestConnection(t *testing.T) {
 				}
 				// They are off before the transaction, inside of which the pragma would do nothing.
 				require.GreaterOrEqual(t, len(during), 2)
-				require.Equal(t, []string{"PRAGMA foreign_keys = 0; PRAGMA busy_timeout = 100", "BEGIN IMMEDIATE"}, during[:2])
+				require.Equal(t, []string{"PRAGMA foreign_keys = 0; PRAGMA busy_timeout = 100", "BEGIN IMMEDIATE"},
+					during[:2])
 				require.Equal(t, foreignKeys, one[int](t, db, "PRAGMA foreign_keys"))
 				require.Equal(t, timeout, one[int](t, db, "PRAGMA busy_timeout"))
 				run(t, db, "BEGIN IMMEDIATE", "ROLLBACK")

@@ -33,7 +33,8 @@ func testAuditAutomatic(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) {
 		{"cool_down", "provider", `'{}'`, `'{"cooling_until":"x"}'`},
 	} {
 		run(t, db, fmt.Sprintf("INSERT INTO audit_log (id, at, action, entity, before, after) VALUES"+
-			" ('01900000-0000-7000-8000-0000000000%02d', '2026-07-01 00:00:00+00:00', '%s', '%s', %s, %s)", i, e.action, e.entity, e.before, e.after))
+			" ('01900000-0000-7000-8000-0000000000%02d', '2026-07-01 00:00:00+00:00', '%s', '%s', %s, %s)", i, e.action,
+			e.entity, e.before, e.after))
 	}
 	_, err := migrate.Apply(t.Context(), db, d)
 	require.NoError(t, err)

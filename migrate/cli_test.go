@@ -20,7 +20,8 @@ func newCLI(t *testing.T) cli {
 	t.Helper()
 	binary, err := exec.LookPath("atlas")
 	if err != nil {
-		t.Skip("atlas is not on PATH: install the Atlas CLI, community edition (https://atlasgo.io/docs), to run this test")
+		t.Skip("atlas is not on PATH: install the Atlas CLI, community edition (https://atlasgo.io/docs), to run this" +
+			" test")
 	}
 	path := newPath(t)
 	require.NotContains(t, path, ",", "the CLI takes what follows for another variable")
@@ -29,7 +30,8 @@ func newCLI(t *testing.T) cli {
 
 // run runs `atlas migrate` and returns what it prints.
 func (c cli) run(command string, args ...string) (string, error) {
-	args = append([]string{"migrate", command, "--env", "sqlite", "--var", "url=sqlite://" + c.path + "?_fk=1"}, args...)
+	args = append([]string{"migrate", command, "--env", "sqlite", "--var", "url=sqlite://" + c.path + "?_fk=1"},
+		args...)
 	cmd := exec.Command(c.binary, args...)
 	cmd.Dir = ".."
 	// Its lock is one file in TMPDIR, for all databases of a host.
@@ -65,7 +67,8 @@ func TestCLI(t *testing.T) {
 		c := newCLI(t)
 		c.must(t, "migrating version "+embedded(t)[0].Version(), "apply")
 		db := database(t, c.path)
-		require.Equal(t, createRevisions, one[string](t, db, "SELECT sql FROM sqlite_master WHERE name = 'atlas_schema_revisions'"))
+		require.Equal(t, createRevisions,
+			one[string](t, db, "SELECT sql FROM sqlite_master WHERE name = 'atlas_schema_revisions'"))
 		require.Zero(t, one[int64](t, db, "PRAGMA application_id"))
 		before := history(t, db)
 		state, err := migrate.Status(t.Context(), db, migrate.SQLite)
@@ -137,8 +140,9 @@ func TestCLI(t *testing.T) {
 		c := newCLI(t)
 		db := database(t, c.path)
 		all := folder(t, map[string]string{
-			first:  family,
-			second: "CREATE TABLE c (id integer);\nINSERT INTO c SELECT id FROM missing;\nCREATE TABLE d (id integer);\n",
+			first: family,
+			second: "CREATE TABLE c (id integer);\nINSERT INTO c SELECT id FROM missing;\nCREATE TABLE d (id" +
+				" integer);\n",
 		})
 		out, err := c.run("apply", from(all), "--tx-mode", "none")
 		require.Error(t, err)
@@ -169,7 +173,8 @@ func TestCLI(t *testing.T) {
 		t.Parallel()
 		c := newCLI(t)
 		db := database(t, c.path)
-		all := folder(t, map[string]string{first: "CREATE TABLE a (id integer);\nINSERT INTO a SELECT id FROM missing;\n"})
+		all := folder(t, map[string]string{first: "CREATE TABLE a (id integer);\nINSERT INTO a SELECT id FROM" +
+			" missing;\n"})
 		_, err := c.run("apply", from(all))
 		require.Error(t, err)
 		require.Empty(t, history(t, db))
@@ -241,5 +246,6 @@ func requireTurns(t *testing.T, c cli, db *sql.DB, folder string) {
 	require.Equal(t, history(t, fresh), history(t, db))
 	require.Equal(t, one[string](t, fresh, "SELECT sql FROM sqlite_master WHERE name = 'atlas_schema_revisions'"),
 		one[string](t, db, "SELECT sql FROM sqlite_master WHERE name = 'atlas_schema_revisions'"))
-	require.Len(t, column[string](t, db, "SELECT DISTINCT operator_version FROM atlas_schema_revisions"), 2, fmt.Sprint(history(t, db)))
+	require.Len(t, column[string](t, db, "SELECT DISTINCT operator_version FROM atlas_schema_revisions"), 2,
+		fmt.Sprint(history(t, db)))
 }

@@ -24,9 +24,12 @@ func testCountedFailures(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) 
 		"01": "5, 'rate_limited', '2026-11-02 00:00:00+00:00'", "02": "3, 'server', '2026-11-02 00:00:00+00:00'",
 		"03": "0, 'auth', '2026-11-02 00:00:00+00:00'", "04": "0, '', NULL",
 	} {
-		run(t, db, "INSERT INTO api_keys (id, created_at, updated_at, provider_id, key_hash, key_prefix, last_reset, failures, failure_class, failed_at) VALUES"+
-			" ('01900000-0000-7000-8000-0000000001"+id+"', '2026-11-01 00:00:00+00:00', '2026-11-01 00:00:00+00:00', '01900000-0000-7000-8000-000000000001',"+
-			" '00000000000000000000000000000000000000000000000000000000000000"+id+"', 'sk-test-', '2026-11-01 00:00:00+00:00', "+failed+")")
+		run(t, db, "INSERT INTO api_keys (id, created_at, updated_at, provider_id, key_hash, key_prefix, last_reset,"+
+			" failures, failure_class, failed_at) VALUES"+
+			" ('01900000-0000-7000-8000-0000000001"+id+
+			"', '2026-11-01 00:00:00+00:00', '2026-11-01 00:00:00+00:00', '01900000-0000-7000-8000-000000000001',"+
+			" '00000000000000000000000000000000000000000000000000000000000000"+id+
+			"', 'sk-test-', '2026-11-01 00:00:00+00:00', "+failed+")")
 	}
 	_, err := migrate.Apply(t.Context(), db, d)
 	require.NoError(t, err)

@@ -26,8 +26,9 @@ const (
 )
 
 // createRevisions is the table of revisions as the Atlas CLI makes it, in sqlite_master.
-const createRevisions = "CREATE TABLE `atlas_schema_revisions` (`version` text NOT NULL, `description` text NOT NULL, " +
-	"`type` integer NOT NULL DEFAULT (2), `applied` integer NOT NULL DEFAULT (0), `total` integer NOT NULL DEFAULT (0), " +
+const createRevisions = "CREATE TABLE `atlas_schema_revisions` (" +
+	"`version` text NOT NULL, `description` text NOT NULL, `type` integer NOT NULL DEFAULT (2), " +
+	"`applied` integer NOT NULL DEFAULT (0), `total` integer NOT NULL DEFAULT (0), " +
 	"`executed_at` datetime NOT NULL, `execution_time` integer NOT NULL, `error` text NULL, `error_stmt` text NULL, " +
 	"`hash` text NOT NULL, `partial_hashes` json NULL, `operator_version` text NOT NULL, PRIMARY KEY (`version`))"
 
@@ -139,7 +140,8 @@ func schemaOf(tb testing.TB, db *sql.DB) []string {
 func history(tb testing.TB, db *sql.DB) []string {
 	tb.Helper()
 	return column[string](tb, db, `SELECT printf('%s %s type %d, %d of %d, %s, %s, %s, %s', version, description, type,
-		applied, total, quote(error), quote(error_stmt), hash, quote(partial_hashes)) FROM atlas_schema_revisions ORDER BY version`)
+		applied, total, quote(error), quote(error_stmt), hash, quote(partial_hashes))
+		FROM atlas_schema_revisions ORDER BY version`)
 }
 
 // versions returns the versions that a database has applied.

@@ -21,7 +21,8 @@ func requireOnly(tb testing.TB, err, want error) {
 	tb.Helper()
 	require.ErrorIs(tb, err, want)
 	for _, other := range []error{
-		migrate.ErrChecksum, migrate.ErrEdited, migrate.ErrHistory, migrate.ErrNewer, migrate.ErrForeign, migrate.ErrForeignKeys,
+		migrate.ErrChecksum, migrate.ErrEdited, migrate.ErrHistory, migrate.ErrNewer, migrate.ErrForeign,
+		migrate.ErrForeignKeys,
 	} {
 		if other != want { //nolint:errorlint // the sentinels themselves
 			require.NotErrorIs(tb, err, other)
@@ -106,10 +107,11 @@ func TestRefusal(t *testing.T) {
 			want:   migrate.ErrForeign, text: "no migration",
 		},
 		{
-			name:   "ErrForeign, tables without revisions under our application_id",
-			fresh:  true,
-			change: []string{"CREATE TABLE t (id integer)", fmt.Sprintf("PRAGMA application_id = %d", migrate.ApplicationID)},
-			want:   migrate.ErrForeign, text: "no migration",
+			name:  "ErrForeign, tables without revisions under our application_id",
+			fresh: true,
+			change: []string{"CREATE TABLE t (id integer)",
+				fmt.Sprintf("PRAGMA application_id = %d", migrate.ApplicationID)},
+			want: migrate.ErrForeign, text: "no migration",
 		},
 		{
 			name:   "ErrForeign, a view",
@@ -129,16 +131,18 @@ func TestRefusal(t *testing.T) {
 			want:   migrate.ErrForeign, text: "no migration",
 		},
 		{
-			name:   "ErrForeign, tables with a cloud identifier alone",
-			fresh:  true,
-			change: []string{createRevisions, insertRevision(".atlas_cloud_identifier", "uuid", 2, 0, 0, "", "null"), "CREATE TABLE t (id integer)"},
-			want:   migrate.ErrForeign, text: "no migration",
+			name:  "ErrForeign, tables with a cloud identifier alone",
+			fresh: true,
+			change: []string{createRevisions, insertRevision(".atlas_cloud_identifier", "uuid", 2, 0, 0, "", "null"),
+				"CREATE TABLE t (id integer)"},
+			want: migrate.ErrForeign, text: "no migration",
 		},
 		{
-			name:   "ErrForeign, another application under Atlas",
-			fresh:  true,
-			change: []string{createRevisions, insertRevision("20200101000000", "users", 2, 1, 1, "x", "null"), "CREATE TABLE users (id integer)"},
-			want:   migrate.ErrForeign, text: "20200101000000_users",
+			name:  "ErrForeign, another application under Atlas",
+			fresh: true,
+			change: []string{createRevisions, insertRevision("20200101000000", "users", 2, 1, 1, "x", "null"),
+				"CREATE TABLE users (id integer)"},
+			want: migrate.ErrForeign, text: "20200101000000_users",
 		},
 		{
 			name:   "ErrForeign, another and younger application under Atlas",
@@ -197,7 +201,8 @@ func TestRefusal(t *testing.T) {
 		requireOnly(t, err, migrate.ErrNewer)
 		require.Equal(t, before, digest(t, path))
 		require.Equal(t, log, digest(t, path+"-wal"))
-		require.Equal(t, []string{"99990101000000"}, column[string](t, newer, "SELECT version FROM atlas_schema_revisions WHERE hash = 'x'"))
+		require.Equal(t, []string{"99990101000000"},
+			column[string](t, newer, "SELECT version FROM atlas_schema_revisions WHERE hash = 'x'"))
 	})
 	for _, journal := range journals {
 		t.Run("ErrHistory, a file was skipped/"+journal, func(t *testing.T) {
@@ -205,7 +210,8 @@ func TestRefusal(t *testing.T) {
 			path := newPath(t)
 			db := sql.OpenDB(connector{dsn: dsnIn(path, journal)})
 			all := map[string]string{
-				first: "CREATE TABLE a (id integer);\n", second: "CREATE TABLE b (id integer);\n", third: "CREATE TABLE c (id integer);\n",
+				first: "CREATE TABLE a (id integer);\n", second: "CREATE TABLE b (id integer);\n",
+				third: "CREATE TABLE c (id integer);\n",
 			}
 			dir := directory(t, all)
 			delete(all, second)
@@ -298,12 +304,14 @@ func TestHistory(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, state.Applied, 2)
 		require.Empty(t, state.Pending)
-		require.Equal(t, "b5e3f1c2", one[string](t, db, "SELECT description FROM atlas_schema_revisions WHERE version LIKE '.%'"))
+		require.Equal(t, "b5e3f1c2", one[string](t, db,
+			"SELECT description FROM atlas_schema_revisions WHERE version LIKE '.%'"))
 	})
 	t.Run("OK/a baseline has no hash", func(t *testing.T) {
 		t.Parallel()
 		db := database(t, newPath(t))
-		run(t, db, "CREATE TABLE a (id integer)", createRevisions, insertRevision("20260101000000", "first", 1, 0, 0, "", "null"))
+		run(t, db, "CREATE TABLE a (id integer)", createRevisions,
+			insertRevision("20260101000000", "first", 1, 0, 0, "", "null"))
 		state, err := migrate.StatusDir(t.Context(), db, migrate.SQLite, directory(t, two))
 		require.NoError(t, err)
 		require.Len(t, state.Applied, 1)
@@ -320,7 +328,8 @@ func TestHistory(t *testing.T) {
 		require.NoError(t, err)
 		sum, err := sums.SumByName(first)
 		require.NoError(t, err)
-		run(t, db, "CREATE TABLE a (id integer)", createRevisions, insertRevision("20260101000000", "first", 4, 0, 0, sum, "null"))
+		run(t, db, "CREATE TABLE a (id integer)", createRevisions,
+			insertRevision("20260101000000", "first", 4, 0, 0, sum, "null"))
 		applied, err := migrate.ApplyDir(t.Context(), db, migrate.SQLite, dir)
 		require.NoError(t, err)
 		require.Equal(t, []string{second}, applied)
@@ -349,7 +358,8 @@ func TestHistory(t *testing.T) {
 		done := sha256.Sum256([]byte("CREATE TABLE b (id integer);"))
 		run(t, db, "CREATE TABLE a (id integer)", "CREATE TABLE b (id integer)", createRevisions,
 			insertRevision("20260101000000", "first", 2, 1, 1, sum1, "null"),
-			insertRevision("20260102000000", "second", 2, 1, 3, sum2, `["h1:`+base64.StdEncoding.EncodeToString(done[:])+`"]`))
+			insertRevision("20260102000000", "second", 2, 1, 3, sum2,
+				`["h1:`+base64.StdEncoding.EncodeToString(done[:])+`"]`))
 		state, err := migrate.StatusDir(t.Context(), db, migrate.SQLite, dir)
 		require.NoError(t, err)
 		require.Len(t, state.Applied, 1)

@@ -78,33 +78,43 @@ func insertOldLedger(tb testing.TB, db *sql.DB) {
 	tb.Helper()
 	const now = "2026-11-02 12:00:00+00:00"
 	run(tb, db,
-		fmt.Sprintf("INSERT INTO providers (id, created_at, updated_at, name) VALUES ('%s', '%s', '%[2]s', 'openai')", oldProvider, now),
-		fmt.Sprintf("INSERT INTO models (id, created_at, updated_at, provider_id, model_id) VALUES ('%s', '%s', '%[2]s', '%s', 'm')",
+		fmt.Sprintf("INSERT INTO providers (id, created_at, updated_at, name) VALUES ('%s', '%s', '%[2]s', 'openai')",
+			oldProvider, now),
+		fmt.Sprintf("INSERT INTO models (id, created_at, updated_at, provider_id, model_id) VALUES ('%s', '%s',"+
+			" '%[2]s', '%s', 'm')",
 			oldModel, now, oldProvider),
 	)
 	rates, both, none := "rates", `'{"input":1000000000,"output":2000000000}'`, "'{}'"
 	if !slices.Contains(columnNames(tb, db, "prices"), rates) {
 		rates, both, none = "cost_per_1m_input, cost_per_1m_output", "1000000000, 2000000000", "NULL, NULL"
 	}
-	run(tb, db, fmt.Sprintf("INSERT INTO prices (id, model_id, effective_from, effective_to, recorded_at, "+rates+") VALUES"+
+	run(tb, db, fmt.Sprintf("INSERT INTO prices (id, model_id, effective_from, effective_to, recorded_at, "+rates+
+		") VALUES"+
 		" ('%s', '%s', '1970-01-01 00:00:00+00:00', '2026-11-02 00:00:00+00:00', '%s', "+both+"),"+
-		" ('%s', '%[2]s', '2026-11-02 00:00:00+00:00', NULL, '%[3]s', "+none+")", oldPrice, oldModel, now, oldNextPrice))
+		" ('%s', '%[2]s', '2026-11-02 00:00:00+00:00', NULL, '%[3]s', "+none+
+		")", oldPrice, oldModel, now, oldNextPrice))
 	for _, k := range []struct {
 		id               string
 		requests, tokens int64
 	}{{oldKey, 5 + 10, 117 + 1000}, {oldOtherKey, 4, 58}, {oldIdleKey, 3, 0}} {
-		run(tb, db, fmt.Sprintf("INSERT INTO api_keys (id, created_at, updated_at, provider_id, key_hash, key_prefix, usage_count, token_count, last_reset)"+
-			" VALUES ('%s', '%s', '%[2]s', '%s', '%064s', '', %d, %d, '%[2]s')", k.id, now, oldProvider, k.id, k.requests, k.tokens))
+		run(tb, db, fmt.Sprintf("INSERT INTO api_keys (id, created_at, updated_at, provider_id, key_hash, key_prefix,"+
+			" usage_count, token_count, last_reset)"+
+			" VALUES ('%s', '%s', '%[2]s', '%s', '%064s', '', %d, %d, '%[2]s')", k.id, now, oldProvider, k.id,
+			k.requests, k.tokens))
 	}
 	for i, u := range oldLedger {
 		unpriced, cost := int64(0), fmt.Sprint(u.cost)
 		if u.cost == nil {
 			unpriced, cost = u.requests, "NULL"
 		}
-		run(tb, db, fmt.Sprintf("INSERT INTO usage_tracking (id, model_id, api_key_id, price_id, grain, period_start, period_end, request_count,"+
-			" error_count, unpriced_count, input_tokens, output_tokens, total_cost, latency_ms_sum, average_latency_ms)"+
-			" VALUES ('01910000-0000-7000-8000-%012d', '%s', '%s', '%s', '%s', '%s:00+00:00', '%s:00+00:00', %d, %d, %d, %d, %d, %s, %d, %d / (1.0 * %d))",
-			i, oldModel, u.key, u.price, u.grain, u.start, u.end, u.requests, u.failed, unpriced, u.input, u.output, cost,
+		run(tb, db, fmt.Sprintf("INSERT INTO usage_tracking (id, model_id, api_key_id, price_id, grain, period_start,"+
+			" period_end, request_count,"+
+			" error_count, unpriced_count, input_tokens, output_tokens, total_cost, latency_ms_sum,"+
+			" average_latency_ms)"+
+			" VALUES ('01910000-0000-7000-8000-%012d', '%s', '%s', '%s', '%s', '%s:00+00:00', '%s:00+00:00', %d, %d,"+
+			" %d, %d, %d, %s, %d, %d / (1.0 * %d))",
+			i, oldModel, u.key, u.price, u.grain, u.start, u.end, u.requests, u.failed, unpriced, u.input, u.output,
+			cost,
 			u.latency, u.latency, u.requests))
 	}
 }

@@ -34,7 +34,8 @@ func TestFiles(t *testing.T) {
 
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	dir := directory(t, map[string]string{first: "CREATE TABLE a (id integer);\n", second: "CREATE TABLE b (id integer);\n"})
+	dir := directory(t, map[string]string{first: "CREATE TABLE a (id integer);\n",
+		second: "CREATE TABLE b (id integer);\n"})
 	files, err := dir.Files()
 	require.NoError(t, err)
 	sum, err := dir.Checksum()
@@ -63,15 +64,20 @@ func TestLoad(t *testing.T) {
 		change func(fstest.MapFS)
 		text   string
 	}{
-		"edited":        {func(f fstest.MapFS) { f["sqlite/"+first].Data = []byte("CREATE TABLE c (id integer);\n") }, first + " was edited"},
-		"line ends":     {func(f fstest.MapFS) { f["sqlite/"+second].Data = []byte("CREATE TABLE b (id integer);\r\n") }, second + " was edited"},
+		"edited": {func(f fstest.MapFS) { f["sqlite/"+first].Data = []byte("CREATE TABLE c (id integer);\n") },
+			first + " was edited"},
+		"line ends": {func(f fstest.MapFS) {
+			f["sqlite/"+
+				second].Data = []byte("CREATE TABLE b (id integer);\r\n")
+		}, second + " was edited"},
 		"added before":  {func(f fstest.MapFS) { f["sqlite/0_x.sql"] = &fstest.MapFile{} }, "0_x.sql was added"},
 		"added after":   {func(f fstest.MapFS) { f["sqlite/"+third] = &fstest.MapFile{} }, third + " was added"},
 		"removed":       {func(f fstest.MapFS) { delete(f, "sqlite/"+first) }, first + " was removed"},
 		"removed last":  {func(f fstest.MapFS) { delete(f, "sqlite/"+second) }, second + " was removed"},
 		"no atlas.sum":  {func(f fstest.MapFS) { delete(f, "sqlite/atlas.sum") }, "checksum file not found"},
 		"bad atlas.sum": {func(f fstest.MapFS) { f["sqlite/atlas.sum"].Data = []byte("x") }, "checksum"},
-		"old atlas.sum": {func(f fstest.MapFS) { f["sqlite/atlas.sum"].Data = append([]byte("h1:AAAA"), text[7:]...) }, "checksum"},
+		"old atlas.sum": {func(f fstest.MapFS) { f["sqlite/atlas.sum"].Data = append([]byte("h1:AAAA"), text[7:]...) },
+			"checksum"},
 	} {
 		t.Run("ErrChecksum/"+name, func(t *testing.T) {
 			t.Parallel()
@@ -125,11 +131,15 @@ func TestApply(t *testing.T) {
 		db := database(t, newPath(t))
 		_, err := migrate.Apply(t.Context(), db, migrate.SQLite)
 		require.NoError(t, err)
-		require.Equal(t, createRevisions, one[string](t, db, "SELECT sql FROM sqlite_master WHERE name = 'atlas_schema_revisions'"))
+		require.Equal(t, createRevisions,
+			one[string](t, db, "SELECT sql FROM sqlite_master WHERE name = 'atlas_schema_revisions'"))
 		// What the CLI writes: no NULLs, and the hashes of statements only of an unfinished file.
-		require.Zero(t, one[int](t, db, "SELECT COUNT(*) FROM atlas_schema_revisions WHERE error IS NOT '' OR error_stmt IS NOT ''"+
-			" OR type <> 2 OR applied <> total OR typeof(partial_hashes) <> 'blob' OR CAST(partial_hashes AS text) <> 'null'"))
-		require.Equal(t, []string{"modelscan"}, column[string](t, db, "SELECT DISTINCT operator_version FROM atlas_schema_revisions"))
+		require.Zero(t, one[int](t, db,
+			"SELECT COUNT(*) FROM atlas_schema_revisions WHERE error IS NOT '' OR error_stmt IS NOT ''"+
+				" OR type <> 2 OR applied <> total OR typeof(partial_hashes) <> 'blob' OR CAST(partial_hashes AS"+
+				" text) <> 'null'"))
+		require.Equal(t, []string{"modelscan"},
+			column[string](t, db, "SELECT DISTINCT operator_version FROM atlas_schema_revisions"))
 	})
 	t.Run("OK/in memory", func(t *testing.T) {
 		t.Parallel()

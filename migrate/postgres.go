@@ -20,7 +20,8 @@ const advisoryLock = 2686470616
 
 // createPostgresRevisions makes the table that the Atlas CLI makes, as pg_dump shows it.
 const createPostgresRevisions = `CREATE TABLE IF NOT EXISTS "atlas_schema_revisions" (` +
-	`"version" character varying NOT NULL, "description" character varying NOT NULL, "type" bigint NOT NULL DEFAULT 2, ` +
+	`"version" character varying NOT NULL, "description" character varying NOT NULL, ` +
+	`"type" bigint NOT NULL DEFAULT 2, ` +
 	`"applied" bigint NOT NULL DEFAULT 0, "total" bigint NOT NULL DEFAULT 0, ` +
 	`"executed_at" timestamptz NOT NULL, "execution_time" bigint NOT NULL, "error" text NULL, ` +
 	`"error_stmt" text NULL, "hash" character varying NOT NULL, "partial_hashes" jsonb NULL, ` +
@@ -38,7 +39,8 @@ func (postgresEngine) read(ctx context.Context, q querier) (history, error) {
 		FROM pg_catalog.pg_class c
 		WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
 		  AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+		                  WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
 		                  AND d.objid = c.oid AND d.deptype = 'e')`, revisionsTable).
 		Scan(&h.tables, &recorded, &schema)
 	if err != nil {

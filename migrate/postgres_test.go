@@ -39,9 +39,11 @@ func openPostgres(tb testing.TB, name string) *sql.DB {
 func columnsOf(tb testing.TB, db *sql.DB) []string {
 	tb.Helper()
 	return append(
-		column[string](tb, db, "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable FROM information_schema.columns"+
+		column[string](tb, db, "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable"+
+			" FROM information_schema.columns"+
 			" WHERE table_schema = current_schema() AND table_name <> 'atlas_schema_revisions' ORDER BY 1"),
-		column[string](tb, db, "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename <> 'atlas_schema_revisions' ORDER BY 1")...)
+		column[string](tb, db, "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename <>"+
+			" 'atlas_schema_revisions' ORDER BY 1")...)
 }
 
 func TestPostgres(t *testing.T) {
@@ -65,7 +67,8 @@ func TestPostgres(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, state.Applied)
 		require.Equal(t, names(files), state.Pending)
-		require.Empty(t, column[string](t, db, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "Status only reads")
+		require.Empty(t, column[string](t, db,
+			"SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"), "Status only reads")
 
 		applied, err := migrate.Apply(t.Context(), db, migrate.Postgres)
 		require.NoError(t, err)
@@ -97,8 +100,10 @@ func TestPostgres(t *testing.T) {
 		require.NotZero(t, one[int](t, ours, "SELECT count(*) FROM pg_tables WHERE schemaname = 'registry'"))
 		// The functions are of this schema, wherever who calls them looks.
 		require.Equal(t, 1, one[int](t, db, "SELECT registry.usage_events_make_partitions('{2026-01-01}')"))
-		require.Equal(t, 1, one[int](t, ours, "SELECT count(*) FROM pg_tables WHERE schemaname = 'registry' AND tablename = 'usage_events_20260101'"))
-		require.Equal(t, []string{"of_somebody_else"}, column[string](t, ours, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+		require.Equal(t, 1, one[int](t, ours,
+			"SELECT count(*) FROM pg_tables WHERE schemaname = 'registry' AND tablename = 'usage_events_20260101'"))
+		require.Equal(t, []string{"of_somebody_else"},
+			column[string](t, ours, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
 	})
 	t.Run("OK/beside an extension", func(t *testing.T) {
 		t.Parallel()
@@ -111,7 +116,8 @@ func TestPostgres(t *testing.T) {
 		t.Parallel()
 		_, db := emptyPostgres(t)
 		_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, map[string]string{
-			first: "CREATE FUNCTION twice(n bigint) RETURNS bigint LANGUAGE plpgsql AS $$\nBEGIN\n  n := n * 2;\n  RETURN n;\nEND;\n$$;\n" +
+			first: "CREATE FUNCTION twice(n bigint) RETURNS bigint LANGUAGE plpgsql AS $$\nBEGIN\n  n := n * 2;\n " +
+				" RETURN n;\nEND;\n$$;\n" +
 				"CREATE TABLE a AS SELECT twice(21) AS n;\n",
 		}))
 		require.NoError(t, err)
@@ -131,7 +137,8 @@ func TestPostgres(t *testing.T) {
 		t.Parallel()
 		_, db := emptyPostgres(t)
 		bad := directory(t, map[string]string{
-			first: two[first], second: "CREATE TABLE b (id bigint);\nINSERT INTO a VALUES (1);\nCREATE TABLE c (id bigint);\n",
+			first: two[first], second: "CREATE TABLE b (id bigint);\nINSERT INTO a VALUES (1);\nCREATE TABLE c (id" +
+				" bigint);\n",
 		})
 		applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, bad)
 		var server *pgconn.PgError
@@ -139,7 +146,8 @@ func TestPostgres(t *testing.T) {
 		require.Equal(t, "23505", server.Code, "the first error, not that the transaction is aborted")
 		require.ErrorContains(t, err, second)
 		require.Equal(t, []string{first}, applied)
-		require.Equal(t, []string{"a", "atlas_schema_revisions"}, column[string](t, db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"))
+		require.Equal(t, []string{"a", "atlas_schema_revisions"},
+			column[string](t, db, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"))
 		require.Equal(t, []string{"20260101000000"}, versions(t, db))
 		// The pool's connections are fit for use.
 		applied, err = migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, two))
@@ -169,9 +177,11 @@ func TestPostgres(t *testing.T) {
 		"tables of somebody else": {[]string{"CREATE TABLE users (id integer)"}, migrate.ErrForeign},
 		"a view of somebody else": {[]string{"CREATE VIEW v AS SELECT 1"}, migrate.ErrForeign},
 		"an unknown beginning":    {[]string{"UPDATE atlas_schema_revisions SET version = '1'"}, migrate.ErrForeign},
-		"newer":                   {[]string{"INSERT INTO atlas_schema_revisions SELECT '99990101000000', description, type, applied, total, executed_at, execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM atlas_schema_revisions"}, migrate.ErrNewer},
-		"edited":                  {[]string{"UPDATE atlas_schema_revisions SET hash = 'x'"}, migrate.ErrEdited},
-		"no schema":               {[]string{"DROP SCHEMA public CASCADE"}, migrate.ErrForeign},
+		"newer": {[]string{"INSERT INTO atlas_schema_revisions SELECT '99990101000000'," +
+			" description, type, applied, total, executed_at, execution_time, error, error_stmt, hash," +
+			" partial_hashes, operator_version FROM atlas_schema_revisions"}, migrate.ErrNewer},
+		"edited":    {[]string{"UPDATE atlas_schema_revisions SET hash = 'x'"}, migrate.ErrEdited},
+		"no schema": {[]string{"DROP SCHEMA public CASCADE"}, migrate.ErrForeign},
 	} {
 		t.Run("Err/"+name, func(t *testing.T) {
 			t.Parallel()
@@ -181,14 +191,16 @@ func TestPostgres(t *testing.T) {
 				require.NoError(t, err)
 			}
 			run(t, db, test.before...)
-			before := column[string](t, db, "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') ORDER BY 1")
+			before := column[string](t, db,
+				"SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') ORDER BY 1")
 			dir := directory(t, two)
 			_, err := migrate.StatusDir(t.Context(), db, migrate.Postgres, dir)
 			requireOnly(t, err, test.want)
 			applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, dir)
 			requireOnly(t, err, test.want)
 			require.Empty(t, applied)
-			require.Equal(t, before, column[string](t, db, "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') ORDER BY 1"))
+			require.Equal(t, before, column[string](t, db,
+				"SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') ORDER BY 1"))
 		})
 	}
 }
@@ -231,7 +243,8 @@ func TestPostgresGoroutines(t *testing.T) {
 	t.Parallel()
 	name, _ := emptyPostgres(t)
 	dir := directory(t, map[string]string{
-		first: "CREATE TABLE a (id bigint);\n", second: "ALTER TABLE a ADD COLUMN n bigint;\n", third: "ALTER TABLE a ADD COLUMN m bigint;\n",
+		first: "CREATE TABLE a (id bigint);\n", second: "ALTER TABLE a ADD COLUMN n bigint;\n",
+		third: "ALTER TABLE a ADD COLUMN m bigint;\n",
 	})
 	var (
 		wg      sync.WaitGroup
@@ -264,7 +277,8 @@ func TestPostgresKill(t *testing.T) {
 	_, err = lock.ExecContext(t.Context(), "LOCK TABLE b")
 	require.NoError(t, err)
 
-	files := map[string]string{first: begun[first], second: "ALTER TABLE a ADD COLUMN n bigint;\nALTER TABLE b ADD COLUMN n bigint;\n"}
+	files := map[string]string{first: begun[first],
+		second: "ALTER TABLE a ADD COLUMN n bigint;\nALTER TABLE b ADD COLUMN n bigint;\n"}
 	p := start(t, "apply")
 	require.Equal(t, "name", p.hear(t))
 	p.say(t, name)
@@ -280,7 +294,8 @@ func TestPostgresKill(t *testing.T) {
 	applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, files))
 	require.NoError(t, err, "the server rolls back what it lost the client of, and lets go of the lock")
 	require.Equal(t, []string{second}, applied)
-	require.Equal(t, []string{"a", "b"}, column[string](t, db, "SELECT table_name FROM information_schema.columns WHERE column_name = 'n' ORDER BY 1"))
+	require.Equal(t, []string{"a", "b"},
+		column[string](t, db, "SELECT table_name FROM information_schema.columns WHERE column_name = 'n' ORDER BY 1"))
 }
 
 // TestPostgresCLI takes turns with the Atlas CLI on one database.
@@ -288,7 +303,8 @@ func TestPostgresCLI(t *testing.T) {
 	t.Parallel()
 	binary, err := exec.LookPath("atlas")
 	if err != nil {
-		t.Skip("atlas is not on PATH: install the Atlas CLI, community edition (https://atlasgo.io/docs), to run this test")
+		t.Skip("atlas is not on PATH: install the Atlas CLI, community edition (https://atlasgo.io/docs), to run this" +
+			" test")
 	}
 	two := map[string]string{first: "CREATE TABLE a (id bigint);\n", second: "CREATE TABLE b (id bigint);\n"}
 	cli := func(t *testing.T, name, command string, args ...string) (string, error) {
@@ -298,7 +314,9 @@ func TestPostgresCLI(t *testing.T) {
 		q := u.Query()
 		q.Set("search_path", "public")
 		u.RawQuery = q.Encode()
-		cmd := exec.CommandContext(t.Context(), binary, append([]string{"migrate", command, "--env", "postgres", "--var", "postgres_url=" + u.String()}, args...)...)
+		cmd := exec.CommandContext(t.Context(), binary,
+			append([]string{"migrate", command, "--env", "postgres", "--var", "postgres_url=" + u.String()},
+				args...)...)
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "ATLAS_NO_UPDATE_NOTIFIER=1")
 		out, err := cmd.CombinedOutput()
@@ -322,10 +340,12 @@ func TestPostgresCLI(t *testing.T) {
 		_, ours := emptyPostgres(t)
 		_, err = migrate.Apply(t.Context(), ours, migrate.Postgres)
 		require.NoError(t, err)
-		const revisions = "SELECT column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '-')" +
+		const revisions = "SELECT column_name || ' ' || data_type || ' ' || is_nullable || ' ' ||" +
+			" coalesce(column_default, '-')" +
 			" FROM information_schema.columns WHERE table_name = 'atlas_schema_revisions' ORDER BY ordinal_position"
 		require.Equal(t, column[string](t, db, revisions), column[string](t, ours, revisions))
-		const rows = "SELECT row_to_json(r)::jsonb - 'executed_at' - 'execution_time' - 'operator_version' FROM atlas_schema_revisions r ORDER BY version"
+		const rows = "SELECT row_to_json(r)::jsonb - 'executed_at' - 'execution_time' - 'operator_version' FROM" +
+			" atlas_schema_revisions r ORDER BY version"
 		require.Equal(t, column[string](t, db, rows), column[string](t, ours, rows))
 	})
 	t.Run("OK/turns", func(t *testing.T) {
@@ -339,7 +359,8 @@ func TestPostgresCLI(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, []string{second}, applied)
 			} else {
-				_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, map[string]string{first: two[first]}))
+				_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres,
+					directory(t, map[string]string{first: two[first]}))
 				require.NoError(t, err)
 				must(t, "", name, "apply", from(path))
 			}
@@ -355,7 +376,8 @@ func TestPostgresCLI(t *testing.T) {
 		broken := folder(t, map[string]string{first: "CREATE TABLE a (id bigint);\nCREATE TABLE b (id nothing);\n"})
 		out, err := cli(t, name, "apply", "--tx-mode", "none", from(broken))
 		require.Error(t, err, out)
-		require.Equal(t, 1, one[int](t, db, "SELECT applied FROM atlas_schema_revisions"), "the first of two statements")
+		require.Equal(t, 1, one[int](t, db, "SELECT applied FROM atlas_schema_revisions"),
+			"the first of two statements")
 		state, err := migrate.StatusDir(t.Context(), db, migrate.Postgres, load(t, broken))
 		require.NoError(t, err)
 		require.Equal(t, []string{first}, state.Pending)

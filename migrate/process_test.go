@@ -292,7 +292,8 @@ func TestKill(t *testing.T) {
 	steps = append(steps, "commit")
 	// Enough rows that SQLite's cache spills into the file before the commit.
 	const rows = 1000
-	insert := fmt.Sprintf("INSERT INTO %%s WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < %d) SELECT n, %%s FROM c", rows)
+	insert := fmt.Sprintf("INSERT INTO %%s WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n <"+
+		" %d) SELECT n, %%s FROM c", rows)
 
 	for _, journal := range journals {
 		for i, last := range steps {
@@ -302,7 +303,8 @@ func TestKill(t *testing.T) {
 				file := newPath(t)
 				db := sql.OpenDB(connector{dsn: dsnIn(file, journal)})
 				applyDir(t, db, begun)
-				run(t, db, fmt.Sprintf(insert, "parents", "hex(randomblob(2000))"), fmt.Sprintf(insert, "children", "n"))
+				run(t, db, fmt.Sprintf(insert, "parents", "hex(randomblob(2000))"),
+					fmt.Sprintf(insert, "children", "n"))
 				before, schema := history(t, db), schemaOf(t, db)
 				require.NoError(t, db.Close())
 				unharmed := digest(t, file)
@@ -332,7 +334,8 @@ func TestKill(t *testing.T) {
 				for _, table := range []string{"parents", "children"} {
 					require.Equal(t, rows, one[int](t, db, "SELECT COUNT(*) FROM "+table))
 				}
-				fresh := pool(t, connector{dsn: dsn(newPath(t)), connect: function("step", func(n int64) int64 { return n })})
+				fresh := pool(t, connector{dsn: dsn(newPath(t)),
+					connect: function("step", func(n int64) int64 { return n })})
 				applyDir(t, fresh, dir)
 				require.Equal(t, schemaOf(t, fresh), schemaOf(t, db))
 				require.Equal(t, history(t, fresh), history(t, db))

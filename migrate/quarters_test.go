@@ -28,22 +28,28 @@ func testQuarters(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	t.Helper()
 	applyBefore(t, db, d, "usage_quarters")
 	insertOldLedger(t, db)
-	least := map[migrate.Dialect]string{migrate.SQLite: "MIN(id)", migrate.Postgres: "CAST(MIN(CAST(id AS text)) AS uuid)"}[d]
+	least := map[migrate.Dialect]string{migrate.SQLite: "MIN(id)",
+		migrate.Postgres: "CAST(MIN(CAST(id AS text)) AS uuid)"}[d]
 	const sums = "request_count, error_count, unpriced_count, input_tokens, output_tokens, total_cost, latency_ms_sum"
 	const group = "model_id, grain, period_start, period_end"
 	run(t, db,
-		"INSERT INTO usage_totals (id, "+group+", "+sums+", average_latency_ms) SELECT "+least+", "+group+", SUM(request_count), SUM(error_count),"+
+		"INSERT INTO usage_totals (id, "+group+", "+sums+", average_latency_ms) SELECT "+least+", "+group+
+			", SUM(request_count), SUM(error_count),"+
 			" SUM(unpriced_count), SUM(input_tokens), SUM(output_tokens), SUM(total_cost), SUM(latency_ms_sum),"+
 			" SUM(latency_ms_sum) / (1.0 * SUM(request_count)) FROM usage_tracking GROUP BY "+group,
 		"INSERT INTO usage_horizons (part, complete_from) VALUES ('events', '2026-11-02 09:45:00+00:00')",
 		"UPDATE api_keys SET extra_requests = 10, extra_tokens = 1000 WHERE id = '"+oldKey+"'",
 		"UPDATE api_keys SET extra_requests = 3 WHERE id = '"+oldIdleKey+"'",
-		fmt.Sprintf("UPDATE usage_tracking SET digest = %d, latency_histogram = NULL WHERE id = '01910000-0000-7000-8000-000000000000'", oldQuarterDigest),
-		fmt.Sprintf("UPDATE usage_tracking SET digest = %d WHERE id = '01910000-0000-7000-8000-000000000005'", oldDayDigest),
+		fmt.Sprintf("UPDATE usage_tracking SET digest = %d, latency_histogram = NULL WHERE id ="+
+			" '01910000-0000-7000-8000-000000000000'", oldQuarterDigest),
+		fmt.Sprintf("UPDATE usage_tracking SET digest = %d WHERE id = '01910000-0000-7000-8000-000000000005'",
+			oldDayDigest),
 	)
 	columns := func(of ...string) []string {
-		return append(of, "CAST(id AS text)", "CAST(model_id AS text)", "CAST(period_start AS text)", "CAST(period_end AS text)",
-			"request_count", "error_count", "unpriced_count", "input_tokens", "output_tokens", "total_cost", "latency_ms_sum", "average_latency_ms", "digest")
+		return append(of, "CAST(id AS text)", "CAST(model_id AS text)", "CAST(period_start AS text)",
+			"CAST(period_end AS text)",
+			"request_count", "error_count", "unpriced_count", "input_tokens", "output_tokens", "total_cost",
+			"latency_ms_sum", "average_latency_ms", "digest")
 	}
 	byKey := columns("CAST(api_key_id AS text)", "CAST(price_id AS text)")
 	of := func(grain, table string) string {
@@ -51,7 +57,8 @@ func testQuarters(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	}
 	before := [][][]any{
 		rowsOf(t, db, of("quarter", "usage_tracking"), byKey...), rowsOf(t, db, of("day", "usage_tracking"), byKey...),
-		rowsOf(t, db, of("quarter", "usage_totals"), columns()...), rowsOf(t, db, of("day", "usage_totals"), columns()...),
+		rowsOf(t, db, of("quarter", "usage_totals"), columns()...),
+		rowsOf(t, db, of("day", "usage_totals"), columns()...),
 	}
 	_, err := migrate.Apply(t.Context(), db, d)
 	require.NoError(t, err)

@@ -107,7 +107,8 @@ func TestUSDJSONWithin(t *testing.T) {
 		ByName   map[string]money.USD `json:"by_name"`
 		Counts   map[money.USD]int    `json:"counts"`
 	}
-	const text = `{"total":1234567890.123456789,"discount":-0.5,"lines":[0,0.000000001],"by_name":{"a":3},"counts":{"0.25":2}}`
+	const text = `{"total":1234567890.123456789,"discount":-0.5,"lines":[0,0.000000001],"by_name":{"a":3},` +
+		`"counts":{"0.25":2}}`
 
 	t.Run("OKMarshal", func(t *testing.T) {
 		t.Parallel()
@@ -210,7 +211,8 @@ func TestRatesJSON(t *testing.T) {
 		{"FreeIsNotUnknown", money.Rates{"input": 0}, `{"input":0}`},
 		{"UnknownMeter", money.Rates{"images": 1}, `{"images":0.000000001}`},
 		{"Negative", money.Rates{"input": -1}, `{"input":-0.000000001}`},
-		{"MoreDigitsThanAFloat", money.Rates{"a": math.MaxInt64 - 1, "b": math.MinInt64}, `{"a":9223372036.854775806,"b":-9223372036.854775808}`},
+		{"MoreDigitsThanAFloat", money.Rates{"a": math.MaxInt64 - 1, "b": math.MinInt64},
+			`{"a":9223372036.854775806,"b":-9223372036.854775808}`},
 	} {
 		t.Run("OKMarshal"+tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -95,9 +95,10 @@ func TestSum(t *testing.T) {
 		"OKBackToMaxFromAbove":  {[]money.USD{money.Max, 1, -1}, money.Max, nil},
 		"ErrRangeAboveMax":      {[]money.USD{money.Max, 1}, 0, money.ErrRange},
 		"ErrRangeBelowMin":      {[]money.USD{money.Min, -1}, 0, money.ErrRange},
-		"ErrRangePast64Bits":    {[]money.USD{money.Max, money.Max, 2}, 0, money.ErrRange},     // 2^64
-		"ErrRangePast64BitsNeg": {[]money.USD{money.Min, money.Min}, 0, money.ErrRange},        // -2^64
-		"ErrRangeFarPast":       {slices.Repeat([]money.USD{money.Max}, 9), 0, money.ErrRange}, // wraps to a small amount in 64 bits
+		"ErrRangePast64Bits":    {[]money.USD{money.Max, money.Max, 2}, 0, money.ErrRange}, // 2^64
+		"ErrRangePast64BitsNeg": {[]money.USD{money.Min, money.Min}, 0, money.ErrRange},    // -2^64
+		// wraps to a small amount in 64 bits
+		"ErrRangeFarPast": {slices.Repeat([]money.USD{money.Max}, 9), 0, money.ErrRange},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -157,18 +158,22 @@ func TestCost(t *testing.T) {
 		"OKTieToMin":       {usages{{million, money.Min}, {1, -500_000}}, money.Min, nil}, // Min is even
 		"OKPastMaxAndBack": {usages{{math.MaxInt64, money.Max}, {math.MaxInt64, -money.Max}, {million, 5}}, 5, nil},
 
-		"ErrRangeTieAboveMax":   {usages{{million, money.Max}, {1, 500_000}}, 0, money.ErrRange}, // Max is odd
-		"ErrRangeAboveMax":      {usages{{million, money.Max}, {million, 1}}, 0, money.ErrRange},
-		"ErrRangeBelowMin":      {usages{{million, money.Min}, {1, -500_001}}, 0, money.ErrRange},
-		"ErrRangeLargest":       {usages{{math.MaxInt64, money.Max}}, 0, money.ErrRange},
-		"ErrRangeLowest":        {usages{{math.MaxInt64, money.Min}}, 0, money.ErrRange},
-		"ErrRangePast64Bits":    {usages{{2 * million, money.Max}, {million, 2}}, 0, money.ErrRange},   // 2^64 wraps to 0
-		"ErrRangeRoundsTo64":    {usages{{2 * million, money.Max}, {1_999_999, 1}}, 0, money.ErrRange}, // rounds up to 2^64
+		"ErrRangeTieAboveMax": {usages{{million, money.Max}, {1, 500_000}}, 0, money.ErrRange}, // Max is odd
+		"ErrRangeAboveMax":    {usages{{million, money.Max}, {million, 1}}, 0, money.ErrRange},
+		"ErrRangeBelowMin":    {usages{{million, money.Min}, {1, -500_001}}, 0, money.ErrRange},
+		"ErrRangeLargest":     {usages{{math.MaxInt64, money.Max}}, 0, money.ErrRange},
+		"ErrRangeLowest":      {usages{{math.MaxInt64, money.Min}}, 0, money.ErrRange},
+		// 2^64 wraps to 0
+		"ErrRangePast64Bits": {usages{{2 * million, money.Max}, {million, 2}}, 0, money.ErrRange},
+		// rounds up to 2^64
+		"ErrRangeRoundsTo64":    {usages{{2 * million, money.Max}, {1_999_999, 1}}, 0, money.ErrRange},
 		"ErrRangeNegPast64Bits": {usages{{2 * million, money.Min}}, 0, money.ErrRange},
 
 		// 2^128 + 8, which wraps to 8 in 128 bits, and the same below zero.
-		"ErrRangePast128Bits":    {append(slices.Repeat(usages{{math.MaxInt64, money.Max}}, 4), usages{{math.MaxInt64, 8}, {12, 1}}...), 0, money.ErrRange},
-		"ErrRangeNegPast128Bits": {append(slices.Repeat(usages{{math.MaxInt64, money.Min}}, 4), usages{{math.MaxInt64, -4}, {12, -1}}...), 0, money.ErrRange},
+		"ErrRangePast128Bits": {append(slices.Repeat(usages{{math.MaxInt64, money.Max}}, 4),
+			usages{{math.MaxInt64, 8}, {12, 1}}...), 0, money.ErrRange},
+		"ErrRangeNegPast128Bits": {append(slices.Repeat(usages{{math.MaxInt64, money.Min}}, 4),
+			usages{{math.MaxInt64, -4}, {12, -1}}...), 0, money.ErrRange},
 
 		"ErrRangeNegativeQuantity": {usages{{-1, money.Dollar}}, 0, money.ErrRange},
 		"ErrRangeNegativeLater":    {usages{{1, money.Dollar}, {-1, money.Dollar}}, 0, money.ErrRange},

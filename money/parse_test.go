@@ -10,47 +10,50 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
+// parsed are texts, and what they say.
+var parsed = []struct {
+	name string
+	text string
+	want money.USD
+}{
+	{"OKWhole", "30", 30 * money.Dollar},
+	{"OKFraction", "0.0375", 37_500_000},
+	{"OKNineDecimals", "1234567890.123456789", 1_234_567_890_123_456_789},
+	{"OKNoDigitBeforePoint", ".5", 50 * money.Cent},
+	{"OKNoDigitAfterPoint", "5.", 5 * money.Dollar},
+	{"OKMinus", "-0.0375", -37_500_000},
+	{"OKPlus", "+2", 2 * money.Dollar},
+	{"OKZero", "0", 0},
+	{"OKMinusZero", "-0", 0},
+	{"OKManyZeros", "-000.000", 0},
+	{"OKLeadingZeros", "0007.50", 7_500_000_000},
+	{"OKLeadingZerosPastTheRange", strings.Repeat("0", 300) + "1", money.Dollar},
+	{"OKTrailingZerosBelowANano", "0.0000000010000000", 1},
+	{"OKTenthOfACent", "0.001", 1_000_000},
+
+	{"OKExponent", "7.5e-08", 75},
+	{"OKExponentUpper", "1E+3", 1000 * money.Dollar},
+	{"OKExponentZero", "1e0", money.Dollar},
+	{"OKExponentMinusZero", "1e-0", money.Dollar},
+	{"OKExponentLeadingZeros", "1e" + strings.Repeat("0", 100) + "2", 100 * money.Dollar},
+	{"OKExponentOfAFraction", ".0075e+4", 75 * money.Dollar},
+	{"OKExponentToANano", "1e-9", 1},
+	{"OKExponentUndoesZeros", "0." + strings.Repeat("0", 99) + "1e100", money.Dollar},
+	{"OKExponentUndoesDigits", "1" + strings.Repeat("0", 100) + "e-100", money.Dollar},
+	{"OKExponentPast64Bits", "0e999999999999999999999", 0},
+	{"OKExponentPast64BitsNegative", "0e-999999999999999999999", 0},
+
+	{"OKMax", "9223372036.854775807", money.Max},
+	{"OKMin", "-9223372036.854775808", money.Min},
+	{"OKMaxInNanos", "9223372036854775807e-9", money.Max},
+	{"OKMinInNanos", "-9223372036854775808E-09", money.Min},
+	{"OKLongest", strings.Repeat("0", 398) + ".1", 10 * money.Cent}, // 400 characters
+}
+
 func TestParse(t *testing.T) {
 	t.Parallel()
 
-	for _, tt := range []struct {
-		name string
-		text string
-		want money.USD
-	}{
-		{"OKWhole", "30", 30 * money.Dollar},
-		{"OKFraction", "0.0375", 37_500_000},
-		{"OKNineDecimals", "1234567890.123456789", 1_234_567_890_123_456_789},
-		{"OKNoDigitBeforePoint", ".5", 50 * money.Cent},
-		{"OKNoDigitAfterPoint", "5.", 5 * money.Dollar},
-		{"OKMinus", "-0.0375", -37_500_000},
-		{"OKPlus", "+2", 2 * money.Dollar},
-		{"OKZero", "0", 0},
-		{"OKMinusZero", "-0", 0},
-		{"OKManyZeros", "-000.000", 0},
-		{"OKLeadingZeros", "0007.50", 7_500_000_000},
-		{"OKLeadingZerosPastTheRange", strings.Repeat("0", 300) + "1", money.Dollar},
-		{"OKTrailingZerosBelowANano", "0.0000000010000000", 1},
-		{"OKTenthOfACent", "0.001", 1_000_000},
-
-		{"OKExponent", "7.5e-08", 75},
-		{"OKExponentUpper", "1E+3", 1000 * money.Dollar},
-		{"OKExponentZero", "1e0", money.Dollar},
-		{"OKExponentMinusZero", "1e-0", money.Dollar},
-		{"OKExponentLeadingZeros", "1e" + strings.Repeat("0", 100) + "2", 100 * money.Dollar},
-		{"OKExponentOfAFraction", ".0075e+4", 75 * money.Dollar},
-		{"OKExponentToANano", "1e-9", 1},
-		{"OKExponentUndoesZeros", "0." + strings.Repeat("0", 99) + "1e100", money.Dollar},
-		{"OKExponentUndoesDigits", "1" + strings.Repeat("0", 100) + "e-100", money.Dollar},
-		{"OKExponentPast64Bits", "0e999999999999999999999", 0},
-		{"OKExponentPast64BitsNegative", "0e-999999999999999999999", 0},
-
-		{"OKMax", "9223372036.854775807", money.Max},
-		{"OKMin", "-9223372036.854775808", money.Min},
-		{"OKMaxInNanos", "9223372036854775807e-9", money.Max},
-		{"OKMinInNanos", "-9223372036854775808E-09", money.Min},
-		{"OKLongest", strings.Repeat("0", 398) + ".1", 10 * money.Cent}, // 400 characters
-	} {
+	for _, tt := range parsed {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 

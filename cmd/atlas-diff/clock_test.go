@@ -13,7 +13,8 @@ import (
 func TestClock(t *testing.T) {
 	t.Parallel()
 	folder := sqliteEngine.copied(t)
-	require.NoError(t, os.WriteFile(filepath.Join(folder, "99990101000000_later.sql"), []byte("DROP TABLE settings;\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "99990101000000_later.sql"), []byte("DROP TABLE settings;\n"),
+		0o600))
 	rehash(t, folder)
 	before := contents(t, folder)
 	code, stdout, _ := diff(t, "-dialect", "sqlite", "-check", "-dir", folder)

@@ -229,7 +229,9 @@ func refinePostgres(s *schema.Schema) {
 	}
 	id, _ := events.Column("id")
 	events.AddAttrs(&postgres.Partition{T: postgres.PartitionTypeRange, Parts: []*postgres.PartitionPart{{C: id}}})
-	events.Indexes = slices.DeleteFunc(events.Indexes, func(i *schema.Index) bool { return i.Name == "usageevent_request_id" })
+	events.Indexes = slices.DeleteFunc(events.Indexes, func(i *schema.Index) bool {
+		return i.Name == "usageevent_request_id"
+	})
 	request, _ := events.Column("request_id")
 	request.Indexes = nil
 }

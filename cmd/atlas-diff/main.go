@@ -160,7 +160,8 @@ func writePlans(ctx context.Context, targets []target, name string, stdout io.Wr
 	plans := make([][]migrate.File, len(targets))
 	for i, t := range targets {
 		var err error
-		if plans[i], err = t.plan(ctx, t.dir, t.devURL, version, name, entmigrate.Tables); err == nil && len(plans[i]) > 0 {
+		plans[i], err = t.plan(ctx, t.dir, t.devURL, version, name, entmigrate.Tables)
+		if err == nil && len(plans[i]) > 0 {
 			err = mustFollow(t.dir, version)
 		}
 		if err != nil {

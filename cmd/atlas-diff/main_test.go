@@ -93,7 +93,8 @@ func (e engine) copied(t *testing.T, statements ...string) string {
 		}
 	}
 	if len(statements) > 0 {
-		require.NoError(t, os.WriteFile(filepath.Join(folder, later), []byte(strings.Join(statements, ";\n")+";\n"), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, later), []byte(strings.Join(statements, ";\n")+";\n"),
+			0o600))
 	}
 	rehash(t, folder)
 	return folder
@@ -170,7 +171,8 @@ func TestCheck(t *testing.T) {
 			})
 			t.Run("OK/there and back", func(t *testing.T) {
 				t.Parallel()
-				code, stdout, stderr := e.command(t)("-check", "-dir", e.copied(t, "CREATE TABLE x (id integer)", "DROP TABLE x"))
+				code, stdout, stderr := e.command(t)("-check", "-dir",
+					e.copied(t, "CREATE TABLE x (id integer)", "DROP TABLE x"))
 				require.Equal(t, e.name+": in sync with ent/schema\n", stdout)
 				require.Empty(t, stderr)
 				require.Zero(t, code)
@@ -186,7 +188,8 @@ func TestCheck(t *testing.T) {
 						folder = e.copied(t, d.statements...)
 					}
 					command := e.command(t)
-					// What -check prints is what -name writes. A plan takes half a second, so that some drifts show it for all.
+					// What -check prints is what -name writes. A plan takes half a second, so that some drifts show it
+					// for all.
 					if reported[name] {
 						before := contents(t, folder)
 						code, stdout, stderr := command("-check", "-dir", folder)
@@ -211,7 +214,8 @@ func TestCheck(t *testing.T) {
 }
 
 // reported are the drifts with which -check is tried before they are mended.
-var reported = map[string]bool{"there are no files": true, "a table is missing": true, "a CHECK is changed": true, "a collation is missing": true}
+var reported = map[string]bool{"there are no files": true, "a table is missing": true, "a CHECK is changed": true,
+	"a collation is missing": true}
 
 // drift is what files have on top of the committed ones, and what is planned then.
 type drift struct {
@@ -228,14 +232,17 @@ func drifts(t *testing.T, e engine) map[string]drift {
 		"an index is missing": {[]string{"DROP INDEX provider_name"},
 			"CREATE UNIQUE INDEX `provider_name` ON `providers` (`name`) WHERE deleted_at IS NULL;"},
 		"an index is too many": {[]string{"CREATE INDEX extra ON settings (value)"}, "DROP INDEX `extra`;"},
-		"an index is not one": {index("provider_name", "CREATE INDEX provider_name ON providers (name) WHERE deleted_at IS NULL"),
+		"an index is not one": {index("provider_name",
+			"CREATE INDEX provider_name ON providers (name) WHERE deleted_at IS NULL"),
 			"CREATE UNIQUE INDEX `provider_name`"},
 		"an index is for all": {index("provider_name", "CREATE UNIQUE INDEX provider_name ON providers (name)"),
 			"(`name`) WHERE deleted_at IS NULL;"},
-		"an index is other": {index("provider_name", "CREATE UNIQUE INDEX provider_name ON providers (display_name) WHERE deleted_at IS NULL"),
+		"an index is other": {index("provider_name",
+			"CREATE UNIQUE INDEX provider_name ON providers (display_name) WHERE deleted_at IS NULL"),
 			"ON `providers` (`name`) WHERE"},
 	}
-	maps.Copy(all, map[string]func(t *testing.T) map[string]drift{"sqlite": sqliteDrifts, "postgres": postgresDrifts}[e.name](t))
+	maps.Copy(all, map[string]func(t *testing.T) map[string]drift{"sqlite": sqliteDrifts,
+		"postgres": postgresDrifts}[e.name](t))
 	return all
 }
 
@@ -247,8 +254,9 @@ func sqliteDrifts(t *testing.T) map[string]drift {
 	db, _ := sqliteEngine.replay(t, sqliteEngine.committed())
 	// rebuilt returns statements that make a committed table anew, with another definition.
 	rebuilt := func(table, old, with string) []string {
-		rows, err := db.QueryContext(t.Context(), "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL"+
-			" ORDER BY type DESC", table)
+		rows, err := db.QueryContext(t.Context(),
+			"SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL"+
+				" ORDER BY type DESC", table)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, rows.Close()) }()
 		statements := []string{"DROP TABLE " + table}
@@ -263,18 +271,30 @@ func sqliteDrifts(t *testing.T) map[string]drift {
 		return statements
 	}
 	return map[string]drift{
-		"a column is missing":     {[]string{"ALTER TABLE models DROP COLUMN deprecated_at"}, "ALTER TABLE `models` ADD COLUMN `deprecated_at` datetime NULL;"},
-		"a column is too many":    {[]string{"ALTER TABLE settings ADD COLUMN extra text NULL"}, "INSERT INTO `new_settings` (`key`, `value`, `updated_at`) SELECT"},
-		"a CHECK is changed":      {rebuilt("settings", "BETWEEN 1 AND 256", "BETWEEN 1 AND 9"), "CHECK (length(key) BETWEEN 1 AND 256)"},
-		"a CHECK is missing":      {rebuilt("settings", ",\n  CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)", ""), "CHECK (length(key) BETWEEN 1 AND 256)"},
-		"a CHECK is too many":     {rebuilt("settings", "PRIMARY KEY (`key`)", "PRIMARY KEY (`key`), CONSTRAINT `extra` CHECK (value <> '')"), "CREATE TABLE `new_settings`"},
-		"a column may be NULL":    {rebuilt("settings", "`value` text NOT NULL", "`value` text NULL"), "`value` text NOT NULL"},
-		"a type is changed":       {rebuilt("settings", "`value` text", "`value` integer"), "`value` text NOT NULL"},
-		"a default is changed":    {rebuilt("model_families", "DEFAULT ('')", "DEFAULT ('x')"), "`description` text NOT NULL DEFAULT ('')"},
-		"a foreign key restricts": {rebuilt("model_families", "ON DELETE CASCADE", "ON DELETE RESTRICT"), "REFERENCES `providers` (`id`) ON DELETE CASCADE"},
-		"a foreign key is missing": {rebuilt("model_families", ",\n  CONSTRAINT `model_families_providers_families` FOREIGN KEY (`provider_id`) REFERENCES `providers` (`id`) ON DELETE CASCADE", ""),
+		"a column is missing": {[]string{"ALTER TABLE models DROP COLUMN deprecated_at"},
+			"ALTER TABLE `models` ADD COLUMN `deprecated_at` datetime NULL;"},
+		"a column is too many": {[]string{"ALTER TABLE settings ADD COLUMN extra text NULL"},
+			"INSERT INTO `new_settings` (`key`, `value`, `updated_at`) SELECT"},
+		"a CHECK is changed": {rebuilt("settings", "BETWEEN 1 AND 256", "BETWEEN 1 AND 9"),
+			"CHECK (length(key) BETWEEN 1 AND 256)"},
+		"a CHECK is missing": {rebuilt("settings",
+			",\n  CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)", ""),
+			"CHECK (length(key) BETWEEN 1 AND 256)"},
+		"a CHECK is too many": {rebuilt("settings", "PRIMARY KEY (`key`)",
+			"PRIMARY KEY (`key`), CONSTRAINT `extra` CHECK (value <> '')"), "CREATE TABLE `new_settings`"},
+		"a column may be NULL": {rebuilt("settings", "`value` text NOT NULL", "`value` text NULL"),
+			"`value` text NOT NULL"},
+		"a type is changed": {rebuilt("settings", "`value` text", "`value` integer"), "`value` text NOT NULL"},
+		"a default is changed": {rebuilt("model_families", "DEFAULT ('')", "DEFAULT ('x')"),
+			"`description` text NOT NULL DEFAULT ('')"},
+		"a foreign key restricts": {rebuilt("model_families", "ON DELETE CASCADE", "ON DELETE RESTRICT"),
 			"REFERENCES `providers` (`id`) ON DELETE CASCADE"},
-		"a primary key is other": {rebuilt("settings", "PRIMARY KEY (`key`)", "PRIMARY KEY (`value`)"), "PRIMARY KEY (`key`)"},
+		"a foreign key is missing": {rebuilt("model_families",
+			",\n  CONSTRAINT `model_families_providers_families` FOREIGN KEY (`provider_id`) REFERENCES `providers`"+
+				" (`id`) ON DELETE CASCADE", ""),
+			"REFERENCES `providers` (`id`) ON DELETE CASCADE"},
+		"a primary key is other": {rebuilt("settings", "PRIMARY KEY (`key`)", "PRIMARY KEY (`value`)"),
+			"PRIMARY KEY (`key`)"},
 	}
 }
 
@@ -285,38 +305,56 @@ func postgresDrifts(*testing.T) map[string]drift {
 		}
 		return statements
 	}
-	const families = "ADD CONSTRAINT model_families_providers_families FOREIGN KEY (provider_id) REFERENCES providers (id)"
+	const families = "ADD CONSTRAINT model_families_providers_families FOREIGN KEY (provider_id) REFERENCES providers" +
+		" (id)"
 	return map[string]drift{
-		"a column is missing":  {alter("models", "DROP COLUMN deprecated_at"), "ALTER TABLE `models` ADD COLUMN `deprecated_at` timestamptz NULL;"},
-		"a column is too many": {alter("settings", "ADD COLUMN extra text NULL"), "ALTER TABLE `settings` DROP COLUMN `extra`;"},
-		"a CHECK is changed": {alter("settings", "DROP CONSTRAINT settings_key", "ADD CONSTRAINT settings_key CHECK (length(key) BETWEEN 1 AND 9)"),
+		"a column is missing": {alter("models", "DROP COLUMN deprecated_at"),
+			"ALTER TABLE `models` ADD COLUMN `deprecated_at` timestamptz NULL;"},
+		"a column is too many": {alter("settings", "ADD COLUMN extra text NULL"),
+			"ALTER TABLE `settings` DROP COLUMN `extra`;"},
+		"a CHECK is changed": {alter("settings", "DROP CONSTRAINT settings_key",
+			"ADD CONSTRAINT settings_key CHECK (length(key) BETWEEN 1 AND 9)"),
 			"ADD CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)"},
 		"a CHECK is missing": {alter("settings", "DROP CONSTRAINT settings_key"),
 			"ADD CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)"},
-		"a CHECK is too many":  {alter("settings", "ADD CONSTRAINT extra CHECK (value <> '')"), "DROP CONSTRAINT `extra`"},
+		"a CHECK is too many": {alter("settings", "ADD CONSTRAINT extra CHECK (value <> '')"),
+			"DROP CONSTRAINT `extra`"},
 		"a column may be NULL": {alter("settings", "ALTER value DROP NOT NULL"), "ALTER COLUMN `value` SET NOT NULL"},
-		"a type is changed":    {alter("models", "ALTER max_output_tokens TYPE integer"), "ALTER COLUMN `max_output_tokens` TYPE bigint"},
-		"a type is jsonb":      {alter("discovery_logs", "ALTER discovered_data TYPE jsonb"), "ALTER COLUMN `discovered_data` TYPE json"},
-		"a default is changed": {alter("model_families", "ALTER description SET DEFAULT 'x'"), "ALTER COLUMN `description` SET DEFAULT ''"},
-		"a default is missing": {alter("model_families", "ALTER description DROP DEFAULT"), "ALTER COLUMN `description` SET DEFAULT ''"},
-		"a foreign key restricts": {alter("model_families", "DROP CONSTRAINT model_families_providers_families", families+" ON DELETE RESTRICT"),
+		"a type is changed": {alter("models", "ALTER max_output_tokens TYPE integer"),
+			"ALTER COLUMN `max_output_tokens` TYPE bigint"},
+		"a type is jsonb": {alter("discovery_logs", "ALTER discovered_data TYPE jsonb"),
+			"ALTER COLUMN `discovered_data` TYPE json"},
+		"a default is changed": {alter("model_families", "ALTER description SET DEFAULT 'x'"),
+			"ALTER COLUMN `description` SET DEFAULT ''"},
+		"a default is missing": {alter("model_families", "ALTER description DROP DEFAULT"),
+			"ALTER COLUMN `description` SET DEFAULT ''"},
+		"a foreign key restricts": {alter("model_families", "DROP CONSTRAINT model_families_providers_families",
+			families+" ON DELETE RESTRICT"),
 			"REFERENCES `providers` (`id`) ON UPDATE NO ACTION ON DELETE CASCADE"},
 		"a foreign key is missing": {alter("model_families", "DROP CONSTRAINT model_families_providers_families"),
 			"REFERENCES `providers` (`id`) ON UPDATE NO ACTION ON DELETE CASCADE"},
-		"a primary key is other": {alter("settings", "DROP CONSTRAINT settings_pkey", "ADD PRIMARY KEY (value)"), "ADD PRIMARY KEY (`key`)"},
+		"a primary key is other": {alter("settings", "DROP CONSTRAINT settings_pkey", "ADD PRIMARY KEY (value)"),
+			"ADD PRIMARY KEY (`key`)"},
 		// What the graph does not say.
-		"a collation is missing": {alter("providers", `ALTER name TYPE varchar COLLATE "default"`), "ALTER TABLE `providers` ALTER COLUMN `name` TYPE character varying COLLATE `C`;"},
-		"a collation is other":   {alter("settings", `ALTER value TYPE varchar COLLATE "POSIX"`), "ALTER COLUMN `value` TYPE character varying COLLATE `C`;"},
-		"a collation and a default are other": {alter("model_families", `ALTER description TYPE varchar COLLATE "default"`, "ALTER description SET DEFAULT 'x'"),
-			"ALTER COLUMN `description` TYPE character varying COLLATE `C`, ALTER COLUMN `description` SET DEFAULT '';"},
-		"a collation is missing, beside another change": {alter("settings", `ALTER value TYPE varchar COLLATE "default"`, "ADD COLUMN extra text"),
+		"a collation is missing": {alter("providers", `ALTER name TYPE varchar COLLATE "default"`),
+			"ALTER TABLE `providers` ALTER COLUMN `name` TYPE character varying COLLATE `C`;"},
+		"a collation is other": {alter("settings", `ALTER value TYPE varchar COLLATE "POSIX"`),
+			"ALTER COLUMN `value` TYPE character varying COLLATE `C`;"},
+		"a collation and a default are other": {alter("model_families",
+			`ALTER description TYPE varchar COLLATE "default"`, "ALTER description SET DEFAULT 'x'"),
+			"ALTER COLUMN `description` TYPE character varying COLLATE `C`," +
+				" ALTER COLUMN `description` SET DEFAULT '';"},
+		"a collation is missing, beside another change": {alter("settings",
+			`ALTER value TYPE varchar COLLATE "default"`, "ADD COLUMN extra text"),
 			"DROP COLUMN `extra`, ALTER COLUMN `value` TYPE character varying COLLATE `C`;"},
 		"a new column has no collation": {alter("settings", "DROP COLUMN value", "ADD COLUMN value varchar NOT NULL"),
 			"ALTER COLUMN `value` TYPE character varying COLLATE `C`;"},
 		"an index has NULL last": {index("apikey_provider_id_usage_count_last_used_at_id",
-			"CREATE INDEX apikey_provider_id_usage_count_last_used_at_id ON api_keys (provider_id, usage_count, last_used_at, id) WHERE deleted_at IS NULL"),
+			"CREATE INDEX apikey_provider_id_usage_count_last_used_at_id ON api_keys (provider_id, usage_count,"+
+				" last_used_at, id) WHERE deleted_at IS NULL"),
 			"(`provider_id`, `usage_count`, `last_used_at` NULLS FIRST, `id`) WHERE deleted_at IS NULL;"},
-		"an index has what is never NULL first": {index("model_provider_id", "CREATE INDEX model_provider_id ON models (provider_id NULLS FIRST)"),
+		"an index has what is never NULL first": {index("model_provider_id",
+			"CREATE INDEX model_provider_id ON models (provider_id NULLS FIRST)"),
 			"CREATE INDEX `model_provider_id` ON `models` (`provider_id`);"},
 	}
 }
@@ -415,7 +453,8 @@ func TestHash(t *testing.T) {
 				t.Parallel()
 				command := e.command(t)
 				folder := e.copied(t, "DROP TABLE settings")
-				require.NoError(t, os.WriteFile(filepath.Join(folder, later), []byte("CREATE TABLE x (id integer);\n"), 0o600))
+				require.NoError(t, os.WriteFile(filepath.Join(folder, later), []byte("CREATE TABLE x (id integer);\n"),
+					0o600))
 				before := contents(t, folder)
 				code, stdout, stderr := command("-hash", "-dir", folder)
 				require.Zero(t, code, stderr)
@@ -487,10 +526,12 @@ func TestErr(t *testing.T) {
 		"an argument":      {[]string{"-check", "x"}, "-name add_x"},
 		"unknown flag":     {[]string{"-check", "-x"}, "-x"},
 		"help":             {[]string{"-h"}, "-check"},
-		"unknown dialect":  {[]string{"-check", "-dialect", "mysql"}, `dialect "mysql": not one of: sqlite, postgres, all`},
-		"no dialect":       {[]string{"-check", "-dialect", ""}, `dialect "": not one of: sqlite, postgres, all`},
-		"-dir for all":     {[]string{"-check", "-dialect", "all"}, "give -dialect too"},
-		"-dev-url":         {[]string{"-check", "-dev-url", "postgres://u:secret@localhost/x"}, "-dev-url is for PostgreSQL"},
+		"unknown dialect": {[]string{"-check", "-dialect", "mysql"},
+			`dialect "mysql": not one of: sqlite, postgres, all`},
+		"no dialect":   {[]string{"-check", "-dialect", ""}, `dialect "": not one of: sqlite, postgres, all`},
+		"-dir for all": {[]string{"-check", "-dialect", "all"}, "give -dialect too"},
+		"-dev-url": {[]string{"-check", "-dev-url", "postgres://u:secret@localhost/x"},
+			"-dev-url is for PostgreSQL"},
 	} {
 		t.Run("ErrFlags/"+name, func(t *testing.T) {
 			t.Parallel()
@@ -550,7 +591,8 @@ func TestErr(t *testing.T) {
 	t.Run("ErrNoFolder", func(t *testing.T) {
 		t.Parallel()
 		for _, args := range [][]string{{"-check"}, {"-name", "x"}} {
-			code, stdout, stderr := diff(t, append(args, "-dialect", "sqlite", "-dir", filepath.Join(t.TempDir(), "missing"))...)
+			code, stdout, stderr := diff(t,
+				append(args, "-dialect", "sqlite", "-dir", filepath.Join(t.TempDir(), "missing"))...)
 			require.Equal(t, 2, code)
 			require.Empty(t, stdout)
 			require.Contains(t, stderr, "missing")
@@ -603,7 +645,8 @@ func TestAll(t *testing.T) {
 
 		code, stdout, stderr = diff(t, append(flags, "-name", "nothing")...)
 		require.Zero(t, code, stderr)
-		require.Equal(t, "sqlite: in sync with ent/schema, nothing to plan\npostgres: in sync with ent/schema, nothing to plan\n", stdout)
+		require.Equal(t, "sqlite: in sync with ent/schema, nothing to plan\npostgres: in sync with ent/schema,"+
+			" nothing to plan\n", stdout)
 
 		require.NoError(t, os.Remove(lines[1]))
 		code, stdout, stderr = diff(t, "-hash")
@@ -653,7 +696,8 @@ func TestDevURL(t *testing.T) {
 		}
 		require.Equal(t, before, contents(t, folder))
 		var tables, rows int
-		require.NoError(t, db.QueryRow("SELECT count(*), (SELECT count(*) FROM precious) FROM pg_tables WHERE schemaname = 'public'").
+		require.NoError(t, db.QueryRow("SELECT count(*), (SELECT count(*) FROM precious) FROM pg_tables WHERE"+
+			" schemaname = 'public'").
 			Scan(&tables, &rows))
 		require.Equal(t, [2]int{1, 1}, [2]int{tables, rows})
 	})
@@ -667,7 +711,8 @@ func TestDevURL(t *testing.T) {
 	} {
 		t.Run("Err/"+name, func(t *testing.T) {
 			t.Parallel()
-			code, stdout, stderr := diff(t, "-dialect", "postgres", "-check", "-dir", postgresEngine.copied(t), "-dev-url", url)
+			code, stdout, stderr := diff(t, "-dialect", "postgres", "-check", "-dir", postgresEngine.copied(t),
+				"-dev-url", url)
 			require.Equal(t, 2, code)
 			require.Empty(t, stdout)
 			require.NotEmpty(t, stderr)

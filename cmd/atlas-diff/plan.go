@@ -17,7 +17,9 @@ import (
 //
 // Ent is only asked what the graph looks like. The difference is Atlas's own, because Ent's
 // NamedDiff passes over dropped tables and changed CHECKs.
-func (d dialect) plan(ctx context.Context, dir migrate.Dir, devURL, version, name string, tables []*entschema.Table) (_ []migrate.File, err error) {
+func (d dialect) plan(
+	ctx context.Context, dir migrate.Dir, devURL, version, name string, tables []*entschema.Table,
+) (_ []migrate.File, err error) {
 	if err := validate(dir); err != nil {
 		return nil, err
 	}
@@ -53,7 +55,9 @@ func (d dialect) plan(ctx context.Context, dir migrate.Dir, devURL, version, nam
 }
 
 // desired returns the state that tables describe, in the terms of the database.
-func (d dialect) desired(db *sql.DB, drv migrate.Driver, dir migrate.Dir, tables []*entschema.Table) migrate.StateReader {
+func (d dialect) desired(
+	db *sql.DB, drv migrate.Driver, dir migrate.Dir, tables []*entschema.Table,
+) migrate.StateReader {
 	return migrate.StateReaderFunc(func(ctx context.Context) (*schema.Realm, error) {
 		graph, err := entschema.NewMigrate(entsql.OpenDB(d.ent, db), entschema.WithDir(dir))
 		if err != nil {
@@ -102,7 +106,8 @@ func validate(dir migrate.Dir) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("the files do not match their atlas.sum (edited by hand before it landed? then: go run ./cmd/atlas-diff -hash): %w", err)
+		return fmt.Errorf("the files do not match their atlas.sum"+
+			" (edited by hand before it landed? then: go run ./cmd/atlas-diff -hash): %w", err)
 	}
 	return nil
 }

@@ -37,8 +37,8 @@ func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*
 					return
 				}
 				request := chatRequest{
-					Model: names[i%int64(len(names))], Messages: []chatMessage{{Role: "user", Content: "Say hello."}}, MaxTokens: 500,
-					Stream: i%3 == 0,
+					Model: names[i%int64(len(names))], Messages: []chatMessage{{Role: "user", Content: "Say hello."}},
+					MaxTokens: 500, Stream: i%3 == 0,
 				}
 				if err := chat(ctx, client, url, request); err != nil {
 					cancel(err)
@@ -84,7 +84,8 @@ func chat(ctx context.Context, client *http.Client, url string, call chatRequest
 				return err
 			}
 		default:
-			if last = fmt.Errorf("gateway answered %d: %s", response.status, response.body); response.status != http.StatusBadGateway {
+			last = fmt.Errorf("gateway answered %d: %s", response.status, response.body)
+			if response.status != http.StatusBadGateway {
 				return last
 			}
 			failures++

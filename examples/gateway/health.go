@@ -19,7 +19,8 @@ import (
 
 // printKeys prints whether each key may be used now, and why not, beside what it has been used for.
 func printKeys(ctx context.Context, reg *registry.Registry, out io.Writer) error {
-	t := newTable(out, "Key health", "key", "weight", "requests", "tokens", "in flight", "tightest limit", "state", "detail", "opens in")
+	t := newTable(out, "Key health",
+		"key", "weight", "requests", "tokens", "in flight", "tightest limit", "state", "detail", "opens in")
 	for _, name := range providerNames() {
 		p, err := reg.FindProvider(ctx, name)
 		if err != nil {
@@ -43,7 +44,8 @@ func printKeys(ctx context.Context, reg *registry.Registry, out io.Writer) error
 				continue // it was added this moment, by somebody else
 			}
 			t.AppendRow([]any{
-				v.Label, v.Weight, key.UsageCount, key.TokenCount, v.InFlight, tightest(v.Limits), state(v), v.Detail, until(v.Until),
+				v.Label, v.Weight, key.UsageCount, key.TokenCount, v.InFlight, tightest(v.Limits), state(v), v.Detail,
+				until(v.Until),
 			})
 		}
 		t.AppendSeparator()
@@ -93,7 +95,8 @@ func printPools(ctx context.Context, reg *registry.Registry, out io.Writer) erro
 		if pool.Keys == 0 {
 			continue
 		}
-		fmt.Fprintf(out, "%s: %d of %d keys usable, %d on probation, %d requests in flight", pool.Name, pool.Usable, pool.Keys, pool.Probation, pool.InFlight)
+		fmt.Fprintf(out, "%s: %d of %d keys usable, %d on probation, %d requests in flight",
+			pool.Name, pool.Usable, pool.Keys, pool.Probation, pool.InFlight)
 		if !pool.CoolingUntil.IsZero() {
 			fmt.Fprintf(out, ", cools down for %s: %s", until(pool.CoolingUntil), pool.CoolingReason)
 		}
@@ -132,10 +135,12 @@ type keyEvent struct {
 	why string
 }
 
-// keyEvents returns the newest events since start, newest first. Requests that are under way together fail together, and
-// each of them may put off the end of what the first one began: that is one event here.
+// keyEvents returns the newest events since start, newest first. Requests that are under way together fail together,
+// and each of them may put off the end of what the first one began: that is one event here.
 func keyEvents(ctx context.Context, reg *registry.Registry, start time.Time) (events []keyEvent, err error) {
-	for _, action := range []string{registry.ActionDegrade, registry.ActionRestore, registry.ActionProbe, registry.ActionCoolDown} {
+	for _, action := range []string{
+		registry.ActionDegrade, registry.ActionRestore, registry.ActionProbe, registry.ActionCoolDown,
+	} {
 		entries, err := reg.ListAudit(ctx, registry.AuditFilter{Action: action, Start: start, Limit: 10 * newestEvents})
 		if err != nil {
 			return nil, err

@@ -1,6 +1,6 @@
 // Command gateway shows the registry at work: it imports a real catalogue of providers and
-// models, serves some thousands of chat calls, a third of them streamed, through a small gateway that leases a key for each
-// call, and prints what the registry knows then. The providers' side is a server on the loopback
+// models, serves some thousands of chat calls, a third of them streamed, through a small gateway that leases a key for
+// each call, and prints what the registry knows then. The providers' side is a server on the loopback
 // interface, which fails now and then as providers do; nothing leaves the machine.
 //
 // The database stays, and a second run continues with it.
@@ -103,7 +103,8 @@ func (g *gateway) serveAll(ctx context.Context, cfg config, out io.Writer) error
 	if err := serveCalls(ctx, cfg, front.URL, g.routes, out); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nServed %d calls from %d clients in %s.\n", cfg.calls, cfg.clients, time.Since(start).Round(time.Millisecond))
+	took := time.Since(start).Round(time.Millisecond)
+	fmt.Fprintf(out, "\nServed %d calls from %d clients in %s.\n", cfg.calls, cfg.clients, took)
 	return nil
 }
 

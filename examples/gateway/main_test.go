@@ -19,7 +19,8 @@ func TestRun(t *testing.T) {
 	cfg := config{
 		db: filepath.Join(t.TempDir(), "gateway.db"), calls: 150, clients: 16, timeout: time.Second,
 		faults: faults{
-			limited: 20, rest: time.Second, broken: 50, lost: 100, cut: 20, revoked: "deepseek 2", spent: "openai 3", spentFor: time.Second,
+			limited: 20, rest: time.Second, broken: 50, lost: 100, cut: 20, revoked: "deepseek 2", spent: "openai 3",
+			spentFor: time.Second,
 		},
 	}
 	var served, failed int

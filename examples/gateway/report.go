@@ -54,7 +54,8 @@ func printTally(out io.Writer, t tally) {
 			fmt.Fprintf(out, " %d × %d,", t.answers[status], status)
 		}
 	}
-	fmt.Fprintf(out, " %d × none in time, %d × a stream that broke off. Requests beyond what a key may have at once: %d.\n",
+	fmt.Fprintf(out, " %d × none in time, %d × a stream that broke off."+
+		" Requests beyond what a key may have at once: %d.\n",
 		t.answers[statusOfLost], t.answers[statusOfCut], t.crowded)
 }
 

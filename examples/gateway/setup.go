@@ -30,8 +30,8 @@ const (
 	sharedAccount   = "xai team"
 )
 
-// Limits of each key, and of the account that two of them share. What the provider allows at once must not be exceeded; the
-// others are generous.
+// Limits of each key, and of the account that two of them share. What the provider allows at once must not be exceeded;
+// the others are generous.
 var (
 	keyLimits     = registry.Limits{Concurrency: keyAtOnce, RequestsPerMinute: 6000, TokensPerMinute: 10_000_000}
 	accountLimits = registry.Limits{Concurrency: 6, RequestsPerMinute: 10_000}
@@ -48,7 +48,8 @@ func demoKeys() (keys []demoKey) {
 	for _, name := range providerNames() {
 		for n := range keysPerProvider {
 			key := demoKey{
-				provider: name, label: fmt.Sprintf("%s %d", name, n+1), secret: fmt.Sprintf("sk-%s-demo-%012d", name, n+1), weight: 1,
+				provider: name, label: fmt.Sprintf("%s %d", name, n+1), weight: 1,
+				secret: fmt.Sprintf("sk-%s-demo-%012d", name, n+1),
 			}
 			if n == 0 {
 				key.weight = 2
@@ -62,8 +63,8 @@ func demoKeys() (keys []demoKey) {
 	return keys
 }
 
-// loadKeyring reads the key that API keys are sealed with, and makes one at the first run. A service would keep it away from
-// the database.
+// loadKeyring reads the key that API keys are sealed with, and makes one at the first run. A service would keep it away
+// from the database.
 func loadKeyring(path string) (registry.Keyring, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -121,7 +122,9 @@ func (g *gateway) setUpAccount(ctx context.Context, providerID uuid.UUID, name s
 	if !errors.Is(err, registry.ErrNotFound) {
 		return uuid.Nil, err
 	}
-	group, err = g.reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: providerID, Name: name, Limits: accountLimits})
+	group, err = g.reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{
+		ProviderID: providerID, Name: name, Limits: accountLimits,
+	})
 	if err != nil {
 		return uuid.Nil, err
 	}
@@ -132,7 +135,8 @@ func (g *gateway) setUpKey(ctx context.Context, providerID, account uuid.UUID, k
 	old, err := g.reg.FindAPIKey(ctx, providerID, key.secret)
 	if errors.Is(err, registry.ErrNotFound) {
 		_, err = g.reg.AddAPIKey(ctx, registry.KeyInput{
-			ProviderID: providerID, APIKey: key.secret, Label: key.label, Limits: keyLimits, Weight: key.weight, QuotaGroupID: account,
+			ProviderID: providerID, APIKey: key.secret, Label: key.label, Limits: keyLimits, Weight: key.weight,
+			QuotaGroupID: account,
 		})
 		return err
 	}

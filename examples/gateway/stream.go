@@ -25,9 +25,9 @@ func isStream(response *http.Response) bool {
 		strings.HasPrefix(response.Header.Get("Content-Type"), "text/event-stream")
 }
 
-// passOn sends a stream to the client as it comes, and returns the tokens that it reports on the way. A stream that breaks
-// off is an error, with the tokens that were reported before. A client that has gone is no error: the provider goes on
-// working, and what it reports is recorded.
+// passOn sends a stream to the client as it comes, and returns the tokens that it reports on the way. A stream that
+// breaks off is an error, with the tokens that were reported before. A client that has gone is no error: the provider
+// goes on working, and what it reports is recorded.
 func passOn(w http.ResponseWriter, response *http.Response) (meter.Tokens, error) {
 	answer{status: http.StatusOK, header: http.Header{"Content-Type": response.Header["Content-Type"]}}.write(w)
 	usage := meter.NewStream(meter.OpenAIChat)

@@ -15,7 +15,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-const helloStream = `{"model": "openai/gpt-5.4", "stream": true, "messages": [{"role": "user", "content": "Say hello."}]}`
+const helloStream = `{"model": "openai/gpt-5.4", "stream": true, "messages": [{"role": "user", "content": "Say` +
+	` hello."}]}`
 
 // events returns the requests that were recorded.
 func (f *fixture) events(t *testing.T) []*ent.UsageEvent {
@@ -57,7 +58,8 @@ func TestStreamCut(t *testing.T) {
 	body, err := io.ReadAll(response.Body)
 	require.Error(t, err)
 	require.NotContains(t, string(body), "[DONE]")
-	require.Equal(t, tally{answers: map[int]int{statusOfCut: 1}}, f.provider.counted(), "what was passed on is not asked for again")
+	require.Equal(t, tally{answers: map[int]int{statusOfCut: 1}}, f.provider.counted(),
+		"what was passed on is not asked for again")
 	events := f.events(t)
 	require.Len(t, events, 1)
 	require.False(t, events[0].Success)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// upstream is a provider on the loopback interface. It speaks the shape of OpenAI's chat completions, knows its keys, tells
-// its limits in headers, and fails in all the ways that providers do.
+// upstream is a provider on the loopback interface. It speaks the shape of OpenAI's chat completions, knows its keys,
+// tells its limits in headers, and fails in all the ways that providers do.
 type upstream struct {
 	*httptest.Server
 	faults faults
@@ -69,7 +69,9 @@ const (
 )
 
 func newUpstream(keys []demoKey, f faults, now func() time.Time) *upstream {
-	u := &upstream{faults: f, now: now, keys: make(map[string]*upstreamKey, len(keys)), tally: tally{answers: map[int]int{}}}
+	u := &upstream{
+		faults: f, now: now, keys: make(map[string]*upstreamKey, len(keys)), tally: tally{answers: map[int]int{}},
+	}
 	accounts := map[string]*upstreamAccount{}
 	for i, key := range keys {
 		account := accounts[key.account]
@@ -107,8 +109,8 @@ func (u *upstream) chat(w http.ResponseWriter, r *http.Request) {
 	a.write(w)
 }
 
-// answer does the work of a request. When it returns, the request is no longer one of those that its key has at once: the
-// caller may send the next one as soon as he sees the answer.
+// answer does the work of a request. When it returns, the request is no longer one of those that its key has at once:
+// the caller may send the next one as soon as he sees the answer.
 func (u *upstream) answer(secret string, body []byte) (a answer) {
 	key, failure := u.begin(secret)
 	defer func() { u.end(key, &a) }()
@@ -162,9 +164,11 @@ func (u *upstream) judge(key *upstreamKey, now time.Time) answer {
 		u.tally.crowded++
 		return newError(http.StatusTooManyRequests, "rate_limit_exceeded", "too many requests at once")
 	case key.spentUntil.After(now):
-		return retryAfter(newError(http.StatusTooManyRequests, "insufficient_quota", "you exceeded your current quota"), key.spentUntil.Sub(now))
+		spent := newError(http.StatusTooManyRequests, "insufficient_quota", "you exceeded your current quota")
+		return retryAfter(spent, key.spentUntil.Sub(now))
 	case key.used >= windowLimit:
-		return retryAfter(newError(http.StatusTooManyRequests, "rate_limit_exceeded", "rate limit reached"), key.reset.Sub(now))
+		limited := newError(http.StatusTooManyRequests, "rate_limit_exceeded", "rate limit reached")
+		return retryAfter(limited, key.reset.Sub(now))
 	}
 	key.used++
 	switch {

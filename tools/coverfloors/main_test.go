@@ -35,7 +35,8 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			floorsFile, profileFile := filepath.Join(t.TempDir(), "floors.yaml"), filepath.Join(t.TempDir(), "coverage.out")
+			floorsFile, profileFile := filepath.Join(t.TempDir(), "floors.yaml"), filepath.Join(t.TempDir(),
+				"coverage.out")
 			require.NoError(t, os.WriteFile(floorsFile, []byte(test.floors), 0o600))
 			require.NoError(t, os.WriteFile(profileFile, []byte(test.profile), 0o600))
 			var out bytes.Buffer
