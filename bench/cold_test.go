@@ -12,10 +12,12 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-var chill = flag.String("chill", "", "shell command that restarts the server of the kept year, and has the system forget its files")
+var chill = flag.String(
+	"chill", "", "shell command that restarts the server of the kept year, and has the system forget its files",
+)
 
-// BenchmarkCold asks for a model's usage of a month, and of a year, from cold pages of the kept year: each question is the first
-// one after -chill. It logs the median and the longest.
+// BenchmarkCold asks for a model's usage of a month, and of a year, from cold pages of the kept year: each question is
+// the first one after -chill. It logs the median and the longest.
 //
 //	go test -run '^$' -bench Cold -benchtime 1x -engine postgres -requests 1000000 -kept postgres://... -chill 'pg_ctl restart ...'
 func BenchmarkCold(b *testing.B) {
@@ -31,7 +33,8 @@ func BenchmarkCold(b *testing.B) {
 			const asked = 15
 			var took []time.Duration
 			for i := range asked {
-				out, err := exec.CommandContext(b.Context(), "sh", "-c", *chill).CombinedOutput() //nolint:gosec // the caller's own command
+				//nolint:gosec // the caller's own command
+				out, err := exec.CommandContext(b.Context(), "sh", "-c", *chill).CombinedOutput()
 				require.NoError(b, err, string(out))
 				reg, err := registry.Open(b.Context(), d.name)
 				require.NoError(b, err)

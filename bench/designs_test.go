@@ -66,16 +66,20 @@ func newCatalogue(b *testing.B, engine, name string, providers, models, keys int
 			}
 			var ids []uuid.UUID
 			for k := range keys {
-				key, err := tx.AddAPIKey(b.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: fmt.Sprintf("sk-bench-%04d-%020d", i, k)})
+				key, err := tx.AddAPIKey(
+					b.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: fmt.Sprintf("sk-bench-%04d-%020d", i, k)},
+				)
 				if err != nil {
 					return err
 				}
 				ids = append(ids, key.ID)
 			}
 			for m := range models {
-				model, err := tx.CreateModel(b.Context(), registry.ModelInput{ProviderID: p.ID, ModelID: fmt.Sprint("m", m), Rates: money.Rates{
-					meter.Input: 3 * money.Dollar, meter.Output: 15 * money.Dollar, meter.CacheRead: 30 * money.Cent,
-				}})
+				model, err := tx.CreateModel(b.Context(),
+					registry.ModelInput{ProviderID: p.ID, ModelID: fmt.Sprint("m", m), Rates: money.Rates{
+						meter.Input: 3 * money.Dollar, meter.Output: 15 * money.Dollar,
+						meter.CacheRead: 30 * money.Cent,
+					}})
 				if err != nil {
 					return err
 				}
@@ -93,7 +97,9 @@ func (d database) nth(n int) request {
 	model := n % len(d.models)
 	return request{
 		model: d.models[model], key: d.keys[model][n/len(d.models)%len(d.keys[model])],
-		tokens:  meter.Tokens{InputTokens: int64(100 + n%1900), OutputTokens: int64(20 + n%777), CacheReadTokens: int64(n % 512)},
+		tokens: meter.Tokens{
+			InputTokens: int64(100 + n%1900), OutputTokens: int64(20 + n%777), CacheReadTokens: int64(n % 512),
+		},
 		latency: time.Duration(200+n*7919%30_000) * time.Millisecond,
 	}
 }
@@ -109,7 +115,9 @@ func (d database) ours(b *testing.B) design {
 }
 
 func (o ours) record(ctx context.Context, r request) error {
-	return o.RecordUsage(ctx, registry.UsageInput{ModelID: r.model, APIKeyID: r.key, Tokens: r.tokens, Latency: r.latency, At: r.at})
+	return o.RecordUsage(
+		ctx, registry.UsageInput{ModelID: r.model, APIKeyID: r.key, Tokens: r.tokens, Latency: r.latency, At: r.at},
+	)
 }
 
 func (o ours) close() error { return o.Close() }
@@ -127,7 +135,8 @@ func (d database) raw(b *testing.B, conns int) *sql.DB {
 
 // connect opens the database with a pool of so many connections.
 func (d database) connect(conns int) (*sql.DB, error) {
-	driver, dsn := "sqlite3", "file:"+d.name+"?_journal=WAL&_fk=true&_txlock=immediate&_sync=FULL&_busy_timeout=120000&_stmt_cache_size=64"
+	driver, dsn := "sqlite3", "file:"+d.name+
+		"?_journal=WAL&_fk=true&_txlock=immediate&_sync=FULL&_busy_timeout=120000&_stmt_cache_size=64"
 	if d.engine == "postgres" {
 		driver, dsn = "pgx", d.name
 	}
@@ -262,21 +271,26 @@ func writeLedger(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUI
 	}
 	id := uuid.Must(uuid.NewV7())
 	t, ms := r.tokens, r.latency.Milliseconds()
-	_, err = tx.ExecContext(ctx, `INSERT INTO usage_events (id, request_id, at, model_id, api_key_id, price_id, cost, cost_status, latency_ms, success,
+	_, err = tx.ExecContext(ctx,
+		`INSERT INTO usage_events (id, request_id, at, model_id, api_key_id, price_id, cost, cost_status, latency_ms, success,
  error_class, http_status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
  VALUES ($1, $2, $3, $4, $5, $6, $7, 'priced', $8, true, '', 0, $9, $10, $11, $12, $13)`,
-		id, id.String(), r.at, r.model, r.key, p.id, int64(cost), ms, t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens)
+		id, id.String(), r.at, r.model, r.key, p.id, int64(cost), ms, t.InputTokens, t.OutputTokens, t.CacheReadTokens,
+		t.CacheWriteTokens, t.ReasoningTokens)
 	if err != nil {
 		return 0, err
 	}
 	for _, g := range upserts {
 		start := r.at.Truncate(g.length)
-		if _, err := tx.ExecContext(ctx, g.usage, uuid.Must(uuid.NewV7()), r.model, r.key, p.id, start, start.Add(g.length),
-			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms, float64(ms)); err != nil {
+		if _, err := tx.ExecContext(ctx, g.usage, uuid.Must(uuid.NewV7()), r.model, r.key, p.id, start,
+			start.Add(g.length),
+			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms,
+			float64(ms)); err != nil {
 			return 0, err
 		}
 		if _, err := tx.ExecContext(ctx, g.total, uuid.Must(uuid.NewV7()), r.model, start, start.Add(g.length),
-			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms, float64(ms)); err != nil {
+			t.InputTokens, t.OutputTokens, t.CacheReadTokens, t.CacheWriteTokens, t.ReasoningTokens, int64(cost), ms,
+			float64(ms)); err != nil {
 			return 0, err
 		}
 	}

@@ -42,10 +42,12 @@ func BenchmarkExact(b *testing.B) {
 		batch := make([]registry.UsageInput, min(registry.MaxUsageBatch, *yearRequests-n))
 		for i := range batch {
 			m := random.IntN(len(d.models))
-			batch[i] = registry.UsageInput{ModelID: d.models[m], APIKeyID: d.keys[m][random.IntN(2)], At: at, Tokens: meter.Tokens{
-				InputTokens: random.Int64N(5000), OutputTokens: random.Int64N(3000), CacheReadTokens: random.Int64N(9000),
-				CacheWriteTokens: random.Int64N(2000), ReasoningTokens: random.Int64N(4000),
-			}}
+			batch[i] = registry.UsageInput{ModelID: d.models[m], APIKeyID: d.keys[m][random.IntN(2)], At: at,
+				Tokens: meter.Tokens{
+					InputTokens: random.Int64N(5000), OutputTokens: random.Int64N(3000),
+					CacheReadTokens:  random.Int64N(9000),
+					CacheWriteTokens: random.Int64N(2000), ReasoningTokens: random.Int64N(4000),
+				}}
 			sum := want[fmt.Sprint("m", m)]
 			sum.Add(sum, exactCost(batch[i].Tokens, rates[m]))
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// leaseImpls are the designs of key leases. To record a request they lease a key for it, whatever key the request names,
-// and end the lease with what the request took.
+// leaseImpls are the designs of key leases. To record a request they lease a key for it, whatever key the request
+// names, and end the lease with what the request took.
 var leaseImpls = []struct {
 	name string
 	open func(leaseDatabase, *testing.B) design
@@ -32,7 +32,8 @@ const (
 
 // leaseLimits are such that every key is compared with them, and none ever reaches them.
 var leaseLimits = registry.Limits{
-	RequestsPerMinute: 1_000_000_000, RequestsPerDay: 1_000_000_000, TokensPerMinute: 1_000_000_000_000, Concurrency: 10_000,
+	RequestsPerMinute: 1_000_000_000, RequestsPerDay: 1_000_000_000, TokensPerMinute: 1_000_000_000_000,
+	Concurrency: 10_000,
 }
 
 // leaseDatabase has one provider, with one model and some keys.
@@ -72,8 +73,10 @@ func (d leaseDatabase) requireAtRest(b *testing.B, recorded int) {
 	db := d.raw(b, 1)
 	defer func() { require.NoError(b, db.Close()) }()
 	var inFlight, leases, uses, events int
-	require.NoError(b, db.QueryRowContext(b.Context(), `SELECT CAST(SUM(in_flight) AS bigint), (SELECT COUNT(*) FROM key_leases),
- CAST(SUM(usage_count) AS bigint), (SELECT COUNT(*) FROM usage_events) FROM api_keys`).Scan(&inFlight, &leases, &uses, &events))
+	require.NoError(b,
+		db.QueryRowContext(b.Context(), `SELECT CAST(SUM(in_flight) AS bigint), (SELECT COUNT(*) FROM key_leases),
+ CAST(SUM(usage_count) AS bigint), (SELECT COUNT(*) FROM usage_events) FROM api_keys`).
+			Scan(&inFlight, &leases, &uses, &events))
 	require.Zero(b, inFlight)
 	require.Zero(b, leases)
 	recorded++ // by newWarmDatabase
@@ -95,7 +98,10 @@ func (d leaseDatabase) ours(b *testing.B) design {
 }
 
 func (o ourLeases) acquire(ctx context.Context, r request) (*registry.Lease, error) {
-	return o.AcquireKey(ctx, registry.AcquireInput{ProviderID: o.provider, ModelID: r.model, EstimatedTokens: leaseEstimate, TTL: leaseTTL})
+	return o.AcquireKey(
+		ctx,
+		registry.AcquireInput{ProviderID: o.provider, ModelID: r.model, EstimatedTokens: leaseEstimate, TTL: leaseTTL},
+	)
 }
 
 func (o ourLeases) record(ctx context.Context, r request) error {
@@ -117,8 +123,8 @@ func (o ourLeases) giveBack(ctx context.Context, r request) error {
 
 func (o ourLeases) close() error { return o.Close() }
 
-// perCallLeases has a transaction for each call: one leases a key, one ends the lease. It frees nothing that a lease has
-// reserved which nobody ended.
+// perCallLeases has a transaction for each call: one leases a key, one ends the lease. It frees nothing that a lease
+// has reserved which nobody ended.
 type perCallLeases struct {
 	perCall
 	leaseDatabase
@@ -164,8 +170,8 @@ func (l rawLease) today() time.Time  { return l.at.Truncate(24 * time.Hour) }
 
 // Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
 const (
-	// usableSQL reads the key that may be used and was used least: $1 is the minute, $2 what is reserved, $3 the day, $4 now and
-	// $5 the provider.
+	// usableSQL reads the key that may be used and was used least: $1 is the minute, $2 what is reserved, $3 the day,
+	// $4 now and $5 the provider.
 	usableSQL = `SELECT id FROM api_keys WHERE (requests_per_minute = 0 OR CASE WHEN minute = $1 THEN requests_this_minute ELSE 0 END < requests_per_minute)
  AND (tokens_per_minute = 0 OR CASE WHEN minute = $1 THEN tokens_this_minute ELSE 0 END + $2 <= tokens_per_minute)
  AND (requests_per_day = 0 OR CASE WHEN last_reset >= $3 THEN requests_today ELSE 0 END < requests_per_day)
@@ -187,8 +193,8 @@ const (
 	insertLeaseSQL = `INSERT INTO key_leases (id, api_key_id, model_id, reserved_tokens, reserved_cost, probe, acquired_at, expires_at)
  VALUES ($1, $2, $3, $4, 0, false, $5, $6)`
 
-	// settleSQL has what a request took count in place of what was reserved, in the windows in which that was: $1 is their minute,
-	// $2 the difference and $3 the end of their day.
+	// settleSQL has what a request took count in place of what was reserved, in the windows in which that was: $1 is
+	// their minute, $2 the difference and $3 the end of their day.
 	settleSQL = `UPDATE api_keys SET tokens_this_minute = CASE WHEN minute = $1 THEN tokens_this_minute + $2 ELSE tokens_this_minute END,
  tokens_today = CASE WHEN last_reset < $3 THEN tokens_today + $2 ELSE tokens_today END,
  cost_today = CASE WHEN last_reset < $3 THEN cost_today + $4 ELSE cost_today END, in_flight = in_flight - 1,
@@ -228,16 +234,18 @@ func (p perCallLeases) lease(ctx context.Context, tx *sql.Tx, model uuid.UUID) (
 	if l.key, err = p.choose(ctx, tx, l); err != nil {
 		return l, err
 	}
-	if _, err := tx.ExecContext(ctx, reserveSQL+" WHERE id = $4", l.minute(), leaseEstimate, l.today(), l.key); err != nil {
+	if _, err := tx.ExecContext(
+		ctx, reserveSQL+" WHERE id = $4", l.minute(), leaseEstimate, l.today(), l.key,
+	); err != nil {
 		return l, err
 	}
 	_, err = tx.ExecContext(ctx, insertLeaseSQL, l.id, l.key, model, leaseEstimate, l.at, l.at.Add(leaseTTL))
 	return l, err
 }
 
-// choose reads the first key that may be used. On PostgreSQL that is one which nobody else is about to lease, or, if all
-// are, the one that is free again first. Those who record usage refer to keys, and a plain FOR UPDATE would keep them
-// waiting, or wait for them.
+// choose reads the first key that may be used. On PostgreSQL that is one which nobody else is about to lease, or, if
+// all are, the one that is free again first. Those who record usage refer to keys, and a plain FOR UPDATE would keep
+// them waiting, or wait for them.
 func (p perCallLeases) choose(ctx context.Context, tx *sql.Tx, l rawLease) (key uuid.UUID, err error) {
 	locks := []string{""}
 	if p.engine == "postgres" {
@@ -260,12 +268,14 @@ func (l rawLease) settle(ctx context.Context, tx *sql.Tx, r request, statement s
 		return err
 	}
 	took := r.tokens.Total()
-	_, err = tx.ExecContext(ctx, statement, l.minute(), took-leaseEstimate, l.today().AddDate(0, 0, 1), int64(cost), took, r.at, l.key)
+	_, err = tx.ExecContext(
+		ctx, statement, l.minute(), took-leaseEstimate, l.today().AddDate(0, 0, 1), int64(cost), took, r.at, l.key,
+	)
 	return err
 }
 
-// updates are leases of one statement each, for PostgreSQL: it passes over keys that others write to. There are no rows of
-// leases, and nothing is free again after a crash.
+// updates are leases of one statement each, for PostgreSQL: it passes over keys that others write to. There are no rows
+// of leases, and nothing is free again after a crash.
 type updates struct {
 	db *sql.DB
 	leaseDatabase

@@ -44,11 +44,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// BenchmarkLeaseProcesses has four processes of 64 goroutines lease the 100 keys of one provider of a PostgreSQL database,
-// and end the leases at once. It compares the registry with one UPDATE for each lease, which passes over keys that others
-// write to: each on 16 connections of each process. In "release" nothing is recorded, and the UPDATE is undone by another
-// one; in "settle" a transaction records the request. They take turns of a phase each, -benchtime says how many; the ratios are how
-// many times as many leases the registry acquires.
+// BenchmarkLeaseProcesses has four processes of 64 goroutines lease the 100 keys of one provider of a PostgreSQL
+// database, and end the leases at once. It compares the registry with one UPDATE for each lease, which passes over keys
+// that others write to: each on 16 connections of each process. In "release" nothing is recorded, and the UPDATE is
+// undone by another one; in "settle" a transaction records the request. They take turns of a phase each, -benchtime
+// says how many; the ratios are how many times as many leases the registry acquires.
 //
 //	go test -run '^$' -bench LeaseProcesses -benchtime 3x -count 6 -phase 3s
 func BenchmarkLeaseProcesses(b *testing.B) {
@@ -109,7 +109,8 @@ func BenchmarkLeaseProcesses(b *testing.B) {
 func (d leaseDatabase) vacuum(b *testing.B) {
 	b.Helper()
 	db := d.raw(b, 1)
-	_, err := db.ExecContext(b.Context(), "VACUUM (ANALYZE) api_keys, key_leases, pool_states, usage_tracking, usage_totals,"+
+	_, err := db.ExecContext(b.Context(), "VACUUM (ANALYZE) api_keys, key_leases, pool_states, usage_tracking,"+
+		" usage_totals,"+
 		" usage_quarters, usage_total_quarters")
 	require.NoError(b, errors.Join(err, db.Close()))
 }
@@ -179,7 +180,10 @@ func leaseChild(ctx context.Context, where string) (err error) {
 	if err := json.Unmarshal([]byte(where), &in); err != nil {
 		return err
 	}
-	d := leaseDatabase{database{engine: "postgres", name: in.URL, models: []uuid.UUID{in.Model}, keys: [][]uuid.UUID{{uuid.Nil}}}, in.Provider}
+	d := leaseDatabase{
+		database{engine: "postgres", name: in.URL, models: []uuid.UUID{in.Model}, keys: [][]uuid.UUID{{uuid.Nil}}},
+		in.Provider,
+	}
 	reg, err := registry.Open(ctx, in.URL, registry.WithMaxConns(leaseConns))
 	if err != nil {
 		return err
@@ -192,7 +196,8 @@ func leaseChild(ctx context.Context, where string) (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	ours, theirs := ourLeases{reg, d.provider}, updates{db, d}
 	calls := map[string]func(context.Context, request) error{
-		"registry-release": ours.giveBack, "registry-settle": ours.record, "update-release": theirs.giveBack, "update-settle": theirs.record,
+		"registry-release": ours.giveBack, "registry-settle": ours.record, "update-release": theirs.giveBack,
+		"update-settle": theirs.record,
 	}
 	stdin, stdout := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
@@ -214,7 +219,9 @@ func leaseChild(ctx context.Context, where string) (err error) {
 }
 
 // repeat has all goroutines make calls for a while.
-func repeat(ctx context.Context, d database, call func(context.Context, request) error, lasts time.Duration) (phaseOutput, error) {
+func repeat(
+	ctx context.Context, d database, call func(context.Context, request) error, lasts time.Duration,
+) (phaseOutput, error) {
 	var (
 		all  sync.WaitGroup
 		made [leaseGoroutines]int

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkLease compares, at full durability, leasing a key and settling the lease by the registry with a transaction for
-// each of both calls, on a pool of 25 connections and on one. The times are those of both calls together.
+// BenchmarkLease compares, at full durability, leasing a key and settling the lease by the registry with a transaction
+// for each of both calls, on a pool of 25 connections and on one. The times are those of both calls together.
 //
 //	go test -run '^$' -bench 'Lease$' -count 6 | tee lease.txt; benchstat -col /impl lease.txt
 func BenchmarkLease(b *testing.B) {
@@ -22,7 +22,9 @@ func BenchmarkLease(b *testing.B) {
 		for _, callers := range []int{1, 64} {
 			for _, keys := range []int{1, 100} {
 				for _, impl := range leaseImpls {
-					b.Run(fmt.Sprintf("engine=%s/callers=%d/keys=%d/impl=%s", engine, callers, keys, impl.name), func(b *testing.B) {
+					b.Run(fmt.Sprintf(
+						"engine=%s/callers=%d/keys=%d/impl=%s", engine, callers, keys, impl.name,
+					), func(b *testing.B) {
 						d := newLeaseDatabase(b, engine, keys)
 						benchmarkLease(b, d, impl.open(d, b), callers)
 					})
@@ -48,8 +50,8 @@ func benchmarkLease(b *testing.B, d leaseDatabase, to design, callers int) {
 	b.ReportMetric(quantile(times, 0.99), "p99-us")
 }
 
-// warmUp opens connections and prepares statements: of a few thousand requests, the first one of each caller would be the slowest
-// of a hundred. It returns how many requests it has recorded.
+// warmUp opens connections and prepares statements: of a few thousand requests, the first one of each caller would be
+// the slowest of a hundred. It returns how many requests it has recorded.
 func warmUp(b *testing.B, d database, to design, callers int) int {
 	b.Helper()
 	_, err := recordAll(b.Context(), d, to, callers, 2*callers)
@@ -104,7 +106,10 @@ type contender struct {
 func leaseContenders() (all []*contender) {
 	for _, keys := range []int{100, 1} {
 		for i, impl := range leaseImpls {
-			all = append(all, &contender{name: fmt.Sprintf("%s-%d", impl.name, keys), keys: keys, callers: 64, cycles: 640, impl: i})
+			all = append(
+				all,
+				&contender{name: fmt.Sprintf("%s-%d", impl.name, keys), keys: keys, callers: 64, cycles: 640, impl: i},
+			)
 		}
 		all = append(all, &contender{name: fmt.Sprintf("alone-%d", keys), keys: keys, callers: 1, cycles: 64})
 	}
@@ -126,10 +131,10 @@ func (c *contender) perCycle() float64 {
 	return float64(c.took.Nanoseconds()) / 1e3 / float64(len(c.times))
 }
 
-// BenchmarkLeaseTurns compares the same designs, all of them open at once and taking turns as in BenchmarkLoneCaller: each
-// turn is 640 leases of 64 callers, and 64 of a lone caller of the registry. Names end with the number of keys. It reports how
-// much longer the others take than the registry, the registry with 100 keys than with one, and the slowest of a hundred
-// of 64 callers than a lone caller.
+// BenchmarkLeaseTurns compares the same designs, all of them open at once and taking turns as in BenchmarkLoneCaller:
+// each turn is 640 leases of 64 callers, and 64 of a lone caller of the registry. Names end with the number of keys. It
+// reports how much longer the others take than the registry, the registry with 100 keys than with one, and the slowest
+// of a hundred of 64 callers than a lone caller.
 //
 //	go test -run '^$' -bench LeaseTurns -benchtime 10x -count 6 -timeout 2h
 func BenchmarkLeaseTurns(b *testing.B) {

@@ -27,9 +27,14 @@ var impls = []struct {
 //	go test -run '^$' -bench RecordUsage -count 6 | tee record.txt; benchstat -col /impl record.txt
 func BenchmarkRecordUsage(b *testing.B) {
 	for _, engine := range []string{"sqlite", "postgres"} {
-		for _, size := range []struct{ callers, models, keys int }{{1, 1, 1}, {64, 1, 64}, {64, 1, 1}, {64, 5, 10}, {256, 1, 64}, {256, 5, 10}} {
+		for _, size := range []struct{ callers, models, keys int }{
+			{1, 1, 1}, {64, 1, 64}, {64, 1, 1}, {64, 5, 10}, {256, 1, 64}, {256, 5, 10},
+		} {
 			for _, impl := range impls {
-				b.Run(fmt.Sprintf("engine=%s/callers=%d/models=%d/keys=%d/impl=%s", engine, size.callers, size.models, size.keys, impl.name), func(b *testing.B) {
+				b.Run(fmt.Sprintf(
+					"engine=%s/callers=%d/models=%d/keys=%d/impl=%s", engine, size.callers, size.models, size.keys,
+					impl.name,
+				), func(b *testing.B) {
 					d := newWarmDatabase(b, engine, size.models, size.keys)
 					to := impl.open(d, b)
 					benchmark(b, d, to, size.callers)
@@ -40,9 +45,9 @@ func BenchmarkRecordUsage(b *testing.B) {
 	}
 }
 
-// BenchmarkLoneCaller compares the same designs with a lone caller. What a sync to disk takes changes from one second to
-// the next, by more than the designs differ: therefore all are open at once, and take turns of a few records each. The
-// ratios are how much longer the others take than the registry.
+// BenchmarkLoneCaller compares the same designs with a lone caller. What a sync to disk takes changes from one second
+// to the next, by more than the designs differ: therefore all are open at once, and take turns of a few records each.
+// The ratios are how much longer the others take than the registry.
 //
 //	go test -run '^$' -bench LoneCaller -benchtime 100x -count 6
 func BenchmarkLoneCaller(b *testing.B) {

@@ -15,7 +15,10 @@ import (
 var (
 	yearRequests = flag.Int("requests", 200_000, "how many requests the year of BenchmarkYear has")
 	yearEngine   = flag.String("engine", "sqlite", "where the year is kept: sqlite or postgres")
-	yearKept     = flag.String("kept", "", "SQLite file, or URL of a PostgreSQL database, in which the year is kept for another run (default a new one)")
+	yearKept     = flag.String(
+		"kept", "",
+		"SQLite file, or URL of a PostgreSQL database, in which the year is kept for another run (default a new one)",
+	)
 )
 
 const (
@@ -60,14 +63,19 @@ func year(b *testing.B) (d database, until time.Time) {
 			r := d.nth(n + i)
 			batch[i] = registry.UsageInput{
 				ModelID: r.model, APIKeyID: r.key, Tokens: r.tokens, Latency: r.latency,
-				At: until.AddDate(-1, 0, 0).Add(time.Duration(float64(n+i) / float64(*yearRequests) * float64(365*24*time.Hour))),
+				At: until.AddDate(-1, 0, 0).Add(
+					time.Duration(float64(n+i) / float64(*yearRequests) * float64(365*24*time.Hour)),
+				),
 			}
 		}
 		require.NoError(b, reg.RecordUsageBatch(b.Context(), batch))
 		if n += size; n >= next || n == *yearRequests {
 			next *= 10
 			cost, all := probe(b, d, reg)
-			b.Logf("%d requests after %s: RecordUsage of 64 callers %s a record (%s)", n, time.Since(began).Round(time.Second), cost, all)
+			b.Logf(
+				"%d requests after %s: RecordUsage of 64 callers %s a record (%s)", n,
+				time.Since(began).Round(time.Second), cost, all,
+			)
 		}
 	}
 	require.NoError(b, reg.Close())
@@ -137,7 +145,10 @@ func isFilled(b *testing.B) bool {
 	defer func() { require.NoError(b, reg.Close()) }()
 	events, err := reg.Client().UsageEvent.Query().Count(b.Context())
 	require.NoError(b, err)
-	require.True(b, events == 0 || events >= *yearRequests, "%s has %d requests, neither none nor all of a year", *yearKept, events)
+	require.True(
+		b, events == 0 || events >= *yearRequests, "%s has %d requests, neither none nor all of a year", *yearKept,
+		events,
+	)
 	return events > 0
 }
 
@@ -199,7 +210,12 @@ func questions(b *testing.B, d database, reg *registry.Registry, from, until tim
 	})
 	b.Run("report/day/provider", func(b *testing.B) {
 		for range b.N {
-			rows, err := reg.UsageReport(ctx, registry.ReportInput{Start: from, End: until, By: []registry.Dimension{registry.ByProvider}, Step: registry.StepDay})
+			rows, err := reg.UsageReport(
+				ctx,
+				registry.ReportInput{
+					Start: from, End: until, By: []registry.Dimension{registry.ByProvider}, Step: registry.StepDay,
+				},
+			)
 			require.NoError(b, err)
 			require.Len(b, rows, 365*yearProviders)
 		}
@@ -234,13 +250,19 @@ func questions(b *testing.B, d database, reg *registry.Registry, from, until tim
 	b.Run("raw/report/day/provider", func(b *testing.B) {
 		day := map[string]string{"sqlite": "date(e.at)", "postgres": "date_trunc('day', e.at)"}[d.engine]
 		for range b.N {
-			scan(b, `SELECT m.provider_id, `+day+`, COUNT(*), SUM(e.input_tokens), SUM(e.output_tokens), SUM(e.cache_read_tokens), SUM(e.cost), SUM(e.latency_ms)
+			scan(b, `SELECT m.provider_id, `+day+
+				`, COUNT(*), SUM(e.input_tokens), SUM(e.output_tokens), SUM(e.cache_read_tokens), SUM(e.cost), SUM(e.latency_ms)
  FROM usage_events e JOIN models m ON m.id = e.model_id WHERE e.at >= $1 AND e.at < $2 GROUP BY 1, 2`, from, until)
 		}
 	})
 	b.Run("raw/breakdown", func(b *testing.B) {
 		for range b.N {
-			scan(b, "SELECT m.model_id, SUM(e.cost) FROM usage_events e JOIN models m ON m.id = e.model_id WHERE m.provider_id = $1 GROUP BY m.model_id", model.ProviderID)
+			scan(
+				b,
+				"SELECT m.model_id, SUM(e.cost) FROM usage_events e JOIN models m ON m.id = e.model_id WHERE"+
+					" m.provider_id = $1 GROUP BY m.model_id",
+				model.ProviderID,
+			)
 		}
 	})
 }

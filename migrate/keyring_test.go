@@ -25,9 +25,12 @@ func testKeyring(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	run(t, db, "UPDATE api_keys SET label = 'x', disabled = true, deleted_at = created_at, last_used_at = created_at,"+
 		" degraded = true, degraded_until = created_at, degraded_reason = '429' WHERE id = '"+oldOtherKey+"'")
 	read := func() [][]any {
-		return rowsOf(t, db, "api_keys", "CAST(id AS text)", "CAST(created_at AS text)", "CAST(updated_at AS text)", "CAST(deleted_at AS text)",
-			"CAST(provider_id AS text)", "key_hash", "key_prefix", "label", "usage_count", "token_count", "extra_requests", "extra_tokens", "requests_today",
-			"tokens_today", "CAST(last_reset AS text)", "disabled", "degraded", "CAST(degraded_until AS text)", "degraded_reason", "CAST(last_used_at AS text)")
+		return rowsOf(t, db, "api_keys", "CAST(id AS text)", "CAST(created_at AS text)", "CAST(updated_at AS text)",
+			"CAST(deleted_at AS text)",
+			"CAST(provider_id AS text)", "key_hash", "key_prefix", "label", "usage_count", "token_count",
+			"extra_requests", "extra_tokens", "requests_today",
+			"tokens_today", "CAST(last_reset AS text)", "disabled", "degraded", "CAST(degraded_until AS text)",
+			"degraded_reason", "CAST(last_used_at AS text)")
 	}
 	before := read()
 	require.Len(t, before, 3)
@@ -39,7 +42,8 @@ func testKeyring(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	reg, err := registry.Open(t.Context(), name)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close()) }()
-	n, err := reg.Client().APIKey.Query().Where(apikey.SealedIsNil(), apikey.DataKeyIDIsNil(), apikey.ExpiresAtIsNil()).Count(t.Context())
+	n, err := reg.Client().APIKey.Query().Where(apikey.SealedIsNil(), apikey.DataKeyIDIsNil(), apikey.ExpiresAtIsNil()).
+		Count(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
 	with, err := reg.Client().APIKey.Query().Where(apikey.HasUsage()).Count(t.Context())

@@ -13,8 +13,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// TestShortKeys migrates keys, one of which has something in every column, from before a key could be short. SQLite makes
-// the table anew.
+// TestShortKeys migrates keys, one of which has something in every column, from before a key could be short. SQLite
+// makes the table anew.
 func TestShortKeys(t *testing.T) {
 	t.Parallel()
 	eachOld(t, testShortKeys)
@@ -25,13 +25,21 @@ func testShortKeys(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	applyBefore(t, db, d, "short_keys")
 	insertOldLedger(t, db)
 	const id, now = "01900000-0000-7000-8000-0000000000d1", "'2026-07-01 00:00:00+00:00'"
-	run(t, db, "INSERT INTO data_keys (id, wrapped_by, wrapped, created_at) VALUES ('"+id+"', 'a', '12345678', "+now+")",
-		"INSERT INTO quota_groups (id, created_at, updated_at, provider_id, name, last_reset) VALUES ('"+id+"', "+now+", "+now+", '"+oldProvider+"', 'g', "+now+")",
-		"INSERT INTO key_leases (id, api_key_id, acquired_at, expires_at) VALUES ('"+id+"', '"+oldOtherKey+"', "+now+", '2026-07-02 00:00:00+00:00')",
-		"UPDATE api_keys SET deleted_at = "+now+", requests_per_minute = 1, tokens_per_minute = 2, requests_per_day = 3, tokens_per_day = 4, concurrency = 5,"+
-			" cost_per_day = 6, minute = "+now+", requests_this_minute = 7, tokens_this_minute = 8, requests_today = 9, tokens_today = 10, cost_today = 11,"+
-			" observed = '{}', key_prefix = 'sk-12345', label = 'x', extra_requests = 1, extra_tokens = 2, disabled = true, degraded = true,"+
-			" degraded_until = "+now+", degraded_reason = '429', degraded_by = 'auth', degraded_at = "+now+", failures = 12, failure_class = 'auth',"+
+	run(t, db, "INSERT INTO data_keys (id, wrapped_by, wrapped, created_at) VALUES ('"+id+"', 'a', '12345678', "+now+
+		")",
+		"INSERT INTO quota_groups (id, created_at, updated_at, provider_id, name, last_reset) VALUES ('"+id+"', "+now+
+			", "+now+", '"+oldProvider+"', 'g', "+now+")",
+		"INSERT INTO key_leases (id, api_key_id, acquired_at, expires_at) VALUES ('"+id+"', '"+oldOtherKey+"', "+now+
+			", '2026-07-02 00:00:00+00:00')",
+		"UPDATE api_keys SET deleted_at = "+now+
+			", requests_per_minute = 1, tokens_per_minute = 2, requests_per_day = 3, tokens_per_day = 4,"+
+			" concurrency = 5,"+
+			" cost_per_day = 6, minute = "+now+", requests_this_minute = 7, tokens_this_minute = 8, requests_today"+
+			" = 9, tokens_today = 10, cost_today = 11,"+
+			" observed = '{}', key_prefix = 'sk-12345', label = 'x', extra_requests = 1, extra_tokens = 2, disabled"+
+			" = true, degraded = true,"+
+			" degraded_until = "+now+", degraded_reason = '429', degraded_by = 'auth',"+
+			" degraded_at = "+now+", failures = 12, failure_class = 'auth',"+
 			" failed_at = "+now+", counted_class = 'auth', counted_at = "+now+", succeeded_at = "+now+", pass = 13, weight = 14, priority = 15, allowed_models = '[\"a\"]', denied_models = '[\"b\"]',"+
 			" last_used_at = "+now+", expires_at = "+now+", sealed = '1234', data_key_id = '"+id+"', quota_group_id = '"+id+"' WHERE id = '"+oldOtherKey+"'")
 	columns := columnNames(t, db, "api_keys")

@@ -101,23 +101,23 @@ func (fl AuditFilter) faults() fault.List {
 	return f
 }
 
-// ListAudit returns a page of the audit trail, newest first: who changed which provider, family,
-// model, price, API key or setting, when, from what to what.
+// ListAudit returns a page of the audit trail, newest first: who changed which provider, family, model, price, API key
+// or setting, when, from what to what.
 //
-// An entry's Before and After are the row in JSON, with all its columns but secrets; amounts of money are dollars, and their
-// names end with _usd. Nil: there was none, or it is gone. Of what AcquireKey and the ends of leases do to keys and providers,
-// they are what changed, and why. They never hold an API key or its hash, but values of settings as they are. A change that
-// changes nothing but the row's updated_at has no entry; neither have recorded usage, discovery logs
-// and SDK versions. A change of the standard price is one of the price: the model's current costs
-// follow it without an entry.
+// An entry's Before and After are the row in JSON, with all its columns but secrets; amounts of money are dollars, and
+// their names end with _usd. Nil: there was none, or it is gone. Of what AcquireKey and the ends of leases do to keys
+// and providers, they are what changed, and why. They never hold an API key or its hash, but values of settings as they
+// are. A change that changes nothing but the row's updated_at has no entry; neither have recorded usage, discovery logs
+// and SDK versions. A change of the standard price is one of the price: the model's current costs follow it without an
+// entry.
 //
-// What people do is kept for ever. Automatic entries are those of the key pool, which takes keys out, tries them and takes
-// them back; [Registry.Prune] removes them when they are old. Of failures that follow each other while a key is
-// rate-limited, the first, second, fourth, eighth and so on have an entry; and none says that such a limit is over, because
-// the entry that took the key out says until when.
+// What people do is kept for ever. Automatic entries are those of the key pool, which takes keys out, tries them and
+// takes them back; [Registry.Prune] removes them when they are old. Of failures that follow each other while a key is
+// rate-limited, the first, second, fourth, eighth and so on have an entry; and none says that such a limit is over,
+// because the entry that took the key out says until when.
 //
-// It returns [ErrInvalidData], also when the end is not after the start, or [ErrNotFound] for an
-// entry of filter.After that is not there, such as one that has been removed since.
+// It returns [ErrInvalidData], also when the end is not after the start, or [ErrNotFound] for an entry of filter.After
+// that is not there, such as one that has been removed since.
 func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.AuditEntry, error) {
 	return listing[*ent.AuditEntry, uuid.UUID]{
 		order: newestFirst(auditentry.FieldAt, auditentry.FieldID),
@@ -230,10 +230,14 @@ func sameButTime(before, after json.RawMessage) (bool, error) {
 }
 
 // auditPool records what the pool did to keys and providers by itself, when an actor called.
-func (r *Registry) auditPool(ctx context.Context, tx *ent.Client, now time.Time, actor string, events []pool.Event) error {
+func (r *Registry) auditPool(
+	ctx context.Context, tx *ent.Client, now time.Time, actor string, events []pool.Event,
+) error {
 	entries := make([]auditEntry, len(events))
 	for i, event := range events {
-		e := auditEntry{entity: EntityAPIKey, id: event.ID.String(), before: event.Before, after: event.After, automatic: true}
+		e := auditEntry{
+			entity: EntityAPIKey, id: event.ID.String(), before: event.Before, after: event.After, automatic: true,
+		}
 		switch event.Kind {
 		case pool.KeyDegraded:
 			e.action = ActionDegrade

@@ -111,7 +111,8 @@ func follow(tb testing.TB, name string, from map[string]string, entries []*ent.A
 		for id, row := range all {
 			_, fields := fieldsOf(tb, json.RawMessage(row))
 			for _, counter := range []string{
-				"updated_at", "usage_count", "token_count", "extra_requests", "extra_tokens", "requests_today", "tokens_today",
+				"updated_at", "usage_count", "token_count", "extra_requests", "extra_tokens", "requests_today",
+				"tokens_today",
 				"last_reset", "last_used_at", "minute", "requests_this_minute", "tokens_this_minute", "cost_today_usd",
 			} {
 				delete(fields, counter)
@@ -159,20 +160,31 @@ func testAudit(t *testing.T, e engine) {
 		}, nil, nil},
 		"DeleteProvider": {func(th thing) error {
 			return reg.DeleteProvider(ctx, th.provider.ID)
-		}, []string{"delete provider", "delete model", "delete api_key"}, func(th thing) string { return th.provider.ID.String() }},
+		}, []string{
+			"delete provider", "delete model", "delete api_key",
+		}, func(th thing) string { return th.provider.ID.String() }},
 		"PurgeProvider": {func(th thing) error {
 			return reg.PurgeProvider(ctx, th.provider.ID)
-		}, []string{"purge provider", "purge family", "purge model", "purge price", "purge api_key"}, func(th thing) string { return th.provider.ID.String() }},
+		}, []string{
+			"purge provider", "purge family", "purge model", "purge price", "purge api_key",
+		}, func(th thing) string { return th.provider.ID.String() }},
 		"CreateFamily": {func(th thing) error {
 			_, err := reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: th.provider.ID, Name: "new"})
 			return err
 		}, []string{"create family"}, nil},
 		"CreateModel": {func(th thing) error {
-			_, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: th.provider.ID, ModelID: "new", Rates: gpt4()})
+			_, err := reg.CreateModel(
+				ctx, registry.ModelInput{ProviderID: th.provider.ID, ModelID: "new", Rates: gpt4()},
+			)
 			return err
 		}, []string{"create model", "create price"}, nil},
 		"CreateModels": {func(th thing) error {
-			_, err := reg.CreateModels(ctx, []registry.ModelInput{{ProviderID: th.provider.ID, ModelID: "1"}, {ProviderID: th.provider.ID, ModelID: "2"}})
+			_, err := reg.CreateModels(
+				ctx,
+				[]registry.ModelInput{
+					{ProviderID: th.provider.ID, ModelID: "1"}, {ProviderID: th.provider.ID, ModelID: "2"},
+				},
+			)
 			return err
 		}, []string{"create model", "create price", "create model", "create price"}, nil},
 		"CreateModels of none": {func(thing) error {
@@ -180,7 +192,9 @@ func testAudit(t *testing.T, e engine) {
 			return err
 		}, nil, nil},
 		"UpdateModel": {func(th thing) error {
-			_, err := reg.UpdateModel(ctx, th.model.ID, registry.ModelUpdate{CanReason: ptr(true), FamilyID: ptr(uuid.Nil)})
+			_, err := reg.UpdateModel(
+				ctx, th.model.ID, registry.ModelUpdate{CanReason: ptr(true), FamilyID: ptr(uuid.Nil)},
+			)
 			return err
 		}, []string{"update model"}, func(th thing) string { return th.model.ID.String() }},
 		"UpdateModel to the same": {func(th thing) error {
@@ -243,7 +257,9 @@ func testAudit(t *testing.T, e engine) {
 			return reg.RestoreKey(ctx, th.key.ID)
 		}, nil, nil},
 		"RotateAPIKey": {func(th thing) error {
-			_, err := reg.RotateAPIKey(ctx, th.key.ID, registry.KeyRotationInput{APIKey: secret(77), Overlap: time.Hour})
+			_, err := reg.RotateAPIKey(
+				ctx, th.key.ID, registry.KeyRotationInput{APIKey: secret(77), Overlap: time.Hour},
+			)
 			return err
 		}, []string{"rotate api_key", "create api_key"}, nil},
 		"SetSetting": {func(thing) error {
@@ -284,7 +300,9 @@ func testAudit(t *testing.T, e engine) {
 		var err error
 		th.family, err = reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: th.provider.ID, Name: "f"})
 		require.NoError(t, err)
-		th.model, err = reg.CreateModel(ctx, registry.ModelInput{ProviderID: th.provider.ID, FamilyID: th.family.ID, ModelID: "m", Rates: gpt4()})
+		th.model, err = reg.CreateModel(
+			ctx, registry.ModelInput{ProviderID: th.provider.ID, FamilyID: th.family.ID, ModelID: "m", Rates: gpt4()},
+		)
 		require.NoError(t, err)
 		th.key = mustKey(t, reg, th.provider.ID, 0)
 		require.NoError(t, reg.SetSetting(ctx, th.setting, "value"))
@@ -317,7 +335,9 @@ func testAudit(t *testing.T, e engine) {
 			}
 		}
 		follow(t, name, before, entries, rows(t, reg))
-		clearAllOf(t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals", "providers", "settings")
+		clearAllOf(
+			t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals", "providers", "settings",
+		)
 	}
 
 	// A key's row is not what is returned.
@@ -383,7 +403,9 @@ func testAuditOfNothing(t *testing.T, e engine) {
 			return err
 		},
 		"models": func(r *registry.Registry) error {
-			_, err := r.CreateModels(ctx, []registry.ModelInput{{ProviderID: p.ID, ModelID: "new"}, {ProviderID: p.ID, ModelID: "m"}})
+			_, err := r.CreateModels(
+				ctx, []registry.ModelInput{{ProviderID: p.ID, ModelID: "new"}, {ProviderID: p.ID, ModelID: "m"}},
+			)
 			return err
 		},
 		"rollback": func(r *registry.Registry) error {
@@ -453,8 +475,13 @@ func testAs(t *testing.T, e engine) {
 		before := dump(t, reg)
 		as := reg.As(bad)
 		for what, call := range map[string]func() error{
-			"provider": func() error { _, err := as.CreateProvider(ctx, registry.ProviderInput{Name: "x"}); return err },
-			"model":    func() error { return as.DeleteModel(ctx, m.ID) },
+			"provider": func() error {
+				_, err := as.CreateProvider(
+					ctx, registry.ProviderInput{Name: "x"},
+				)
+				return err
+			},
+			"model": func() error { return as.DeleteModel(ctx, m.ID) },
 			"price": func() error {
 				_, err := as.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: gpt4()})
 				return err
@@ -541,21 +568,41 @@ func testListAudit(t *testing.T, e engine) {
 		keep   func(*ent.AuditEntry) bool
 		count  int
 	}{
-		"all":            {registry.AuditFilter{}, func(*ent.AuditEntry) bool { return true }, 452},
-		"actor":          {registry.AuditFilter{Actor: "bob"}, func(e *ent.AuditEntry) bool { return e.Actor == "bob" }, 149},
-		"action":         {registry.AuditFilter{Action: registry.ActionCreate}, func(e *ent.AuditEntry) bool { return e.Action == "create" }, 40},
-		"entity":         {registry.AuditFilter{Entity: registry.EntitySetting}, func(*ent.AuditEntry) bool { return true }, 452},
-		"another entity": {registry.AuditFilter{Entity: registry.EntityFamily}, func(*ent.AuditEntry) bool { return false }, 0},
+		"all": {registry.AuditFilter{}, func(*ent.AuditEntry) bool { return true }, 452},
+		"actor": {
+			registry.AuditFilter{Actor: "bob"}, func(e *ent.AuditEntry) bool { return e.Actor == "bob" }, 149,
+		},
+		"action": {
+			registry.AuditFilter{Action: registry.ActionCreate},
+			func(e *ent.AuditEntry) bool { return e.Action == "create" }, 40,
+		},
+		"entity": {
+			registry.AuditFilter{Entity: registry.EntitySetting}, func(*ent.AuditEntry) bool { return true }, 452,
+		},
+		"another entity": {
+			registry.AuditFilter{Entity: registry.EntityFamily}, func(*ent.AuditEntry) bool { return false }, 0,
+		},
 		"one setting": {registry.AuditFilter{Entity: registry.EntitySetting, EntityID: "k7"},
 			func(e *ent.AuditEntry) bool { return e.EntityID == "k7" }, 12},
-		"from":  {registry.AuditFilter{Start: second.In(zone)}, func(e *ent.AuditEntry) bool { return !e.At.Before(second) }, 450},
-		"until": {registry.AuditFilter{End: second.In(zone)}, func(e *ent.AuditEntry) bool { return e.At.Before(second) }, 2},
+		"from": {
+			registry.AuditFilter{Start: second.In(zone)}, func(e *ent.AuditEntry) bool { return !e.At.Before(second) },
+			450,
+		},
+		"until": {
+			registry.AuditFilter{End: second.In(zone)}, func(e *ent.AuditEntry) bool { return e.At.Before(second) }, 2,
+		},
 		"one instant": {registry.AuditFilter{Start: second, End: second.Add(time.Microsecond)},
 			func(e *ent.AuditEntry) bool { return e.At.Equal(second) }, 150},
-		"everything": {registry.AuditFilter{Actor: "alice", Action: registry.ActionUpdate, Entity: registry.EntitySetting, EntityID: "k4",
+		"everything": {registry.AuditFilter{Actor: "alice", Action: registry.ActionUpdate,
+			Entity: registry.EntitySetting, EntityID: "k4",
 			Start: start.Add(-time.Hour), End: start.Add(time.Hour)},
-			func(e *ent.AuditEntry) bool { return e.Actor == "alice" && e.EntityID == "k4" && e.Action == "update" }, -1},
-		"far times": {registry.AuditFilter{Start: time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC), End: time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC)},
+			func(e *ent.AuditEntry) bool {
+				return e.Actor == "alice" && e.EntityID == "k4" &&
+					e.Action == "update"
+			}, -1},
+		"far times": {registry.AuditFilter{
+			Start: time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC), End: time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC),
+		},
 			func(*ent.AuditEntry) bool { return true }, 452},
 	} {
 		want := matching(test.keep)
@@ -700,7 +747,9 @@ func testAuditHoldsNoSecret(t *testing.T, e engine) {
 	text := raw()
 	require.Contains(t, text, "label", "the rows are searched")
 	require.Contains(t, text, k.KeyPrefix)
-	for _, form := range []string{secret(0), secret(0)[9:], hashOf(secret(0)), strings.ToUpper(hashOf(secret(0))), "hash"} {
+	for _, form := range []string{
+		secret(0), secret(0)[9:], hashOf(secret(0)), strings.ToUpper(hashOf(secret(0))), "hash",
+	} {
 		require.NotContains(t, text, form)
 	}
 	require.NoError(t, reg.SetSetting(ctx, "leak", secret(0)))

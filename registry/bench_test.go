@@ -119,8 +119,10 @@ func BenchmarkGetLeastUsedKey(b *testing.B) {
 			db, err := sql.Open("sqlite3", "file:"+path+"?mode=ro&_fk=1")
 			require.NoError(b, err)
 			defer func() { require.NoError(b, db.Close()) }()
-			stmt, err := db.Prepare("SELECT `id`, `created_at`, `updated_at`, `deleted_at`, `provider_id`, `key_hash`," +
-				" `key_prefix`, `label`, `usage_count`, `token_count`, `requests_today`, `tokens_today`, `last_reset`," +
+			stmt, err := db.Prepare("SELECT `id`, `created_at`, `updated_at`, `deleted_at`, `provider_id`," +
+				" `key_hash`," +
+				" `key_prefix`, `label`, `usage_count`, `token_count`, `requests_today`, `tokens_today`," +
+				" `last_reset`," +
 				" `disabled`, `degraded`, `degraded_until`, `degraded_reason`, `last_used_at` FROM `api_keys`" +
 				" WHERE `provider_id` = ? AND `deleted_at` IS NULL AND NOT `disabled`" +
 				" AND (`degraded_until` IS NULL OR `degraded_until` <= ?)" +
@@ -160,7 +162,10 @@ func BenchmarkRecordUsage(b *testing.B) {
 	for _, e := range []engine{onSQLite, onPostgres} {
 		for _, durability := range []registry.Durability{registry.DurabilityFull, registry.DurabilityRelaxed} {
 			for _, size := range []struct{ callers, keys int }{{1, 1}, {64, 64}, {64, 1}} {
-				name := fmt.Sprintf("engine=%s/relaxed=%t/callers=%d/keys=%d", e.name, durability == registry.DurabilityRelaxed, size.callers, size.keys)
+				name := fmt.Sprintf(
+					"engine=%s/relaxed=%t/callers=%d/keys=%d", e.name, durability == registry.DurabilityRelaxed,
+					size.callers, size.keys,
+				)
 				b.Run(name, func(b *testing.B) {
 					reg := e.new(b, registry.WithDurability(durability))
 					p := mustProvider(b, reg, "p")

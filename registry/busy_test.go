@@ -180,7 +180,9 @@ func TestWithBusyTimeout(t *testing.T) {
 		other := mustOpen(t, file+"?_busy_timeout=0")
 		holding(t, reg, func() {
 			require.ErrorIs(t, reg.SetSetting(t.Context(), "a", "b"), registry.ErrBusy)
-			require.ErrorIs(t, other.SetSetting(t.Context(), "a", "b"), registry.ErrBusy, "as another process would be told")
+			require.ErrorIs(
+				t, other.SetSetting(t.Context(), "a", "b"), registry.ErrBusy, "as another process would be told",
+			)
 		})
 		require.NoError(t, other.SetSetting(t.Context(), "a", "b"))
 		require.NoError(t, errors.Join(reg.Close(), other.Close()))

@@ -70,8 +70,13 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 	lease, err := reg.AcquireKey(t.Context(), acquire)
 	require.NoError(t, err)
 	failure := registry.Failure{
-		Status: 401, Err: errors.New(canary), Header: http.Header{"Retry-After": {canary}, "X-Ratelimit-Remaining-Requests": {canary}},
-		Body: []byte(`{"error":{"message":"Incorrect API key provided: ` + canary + `","code":"` + canary + `","type":"` + canary + `"}}`),
+		Status: 401, Err: errors.New(canary), Header: http.Header{
+			"Retry-After": {canary}, "X-Ratelimit-Remaining-Requests": {canary},
+		},
+		Body: []byte(
+			`{"error":{"message":"Incorrect API key provided: ` + canary + `","code":"` + canary + `","type":"` +
+				canary + `"}}`,
+		),
 	}
 	texts = append(texts, fmt.Sprintf("%v %+v", registry.Classify(failure, registrytest.Start), lease))
 	require.NoError(t, errOf(lease.Fail(t.Context(), failure)))
@@ -130,7 +135,8 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 	require.NoError(t, reg.Close())
 }
 
-// TestNoPlaintextKeyInLogs searches the output of a process that logs every statement with its arguments, and panics in the end.
+// TestNoPlaintextKeyInLogs searches the output of a process that logs every statement with its arguments, and panics in
+// the end.
 func TestNoPlaintextKeyInLogs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -139,7 +145,9 @@ func TestNoPlaintextKeyInLogs(t *testing.T) {
 	output, err := cmd.CombinedOutput()
 	require.Error(t, err)
 	text := string(output)
-	for _, part := range []string{"sealed", "UPDATE `api_keys`", "key_hash", "panic: ", "goroutine ", "registry_test.canaryChild"} {
+	for _, part := range []string{
+		"sealed", "UPDATE `api_keys`", "key_hash", "panic: ", "goroutine ", "registry_test.canaryChild",
+	} {
 		require.Contains(t, text, part)
 	}
 	for _, form := range forms(canary) {

@@ -57,7 +57,9 @@ type ImportChanges struct {
 //
 // Progress may be nil. It returns [ErrInvalidData], naming the faults, for a catalogue that
 // breaks a rule of [ProviderInput] or [ModelInput].
-func (r *Registry) ImportCatalog(ctx context.Context, snapshot catalog.Snapshot, progress ImportProgress) (ImportResult, error) {
+func (r *Registry) ImportCatalog(
+	ctx context.Context, snapshot catalog.Snapshot, progress ImportProgress,
+) (ImportResult, error) {
 	op := fmt.Sprintf("import catalogue %q", snapshot.Source)
 	f := snapshotFaults(snapshot)
 	if err := f.Err(); err != nil {
@@ -206,7 +208,9 @@ func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in P
 }
 
 // families returns the families of a provider by name, after it created those that models need.
-func (im *importer) families(ctx context.Context, providerID uuid.UUID, models []catalog.Model) (map[string]uuid.UUID, error) {
+func (im *importer) families(
+	ctx context.Context, providerID uuid.UUID, models []catalog.Model,
+) (map[string]uuid.UUID, error) {
 	stored, err := im.tx.ModelFamily.Query().Where(modelfamily.ProviderID(providerID)).All(ctx)
 	if err != nil {
 		return nil, err
@@ -240,7 +244,9 @@ func (im *importer) families(ctx context.Context, providerID uuid.UUID, models [
 	return ids, nil
 }
 
-func (im *importer) models(ctx context.Context, providerID uuid.UUID, families map[string]uuid.UUID, models []catalog.Model) error {
+func (im *importer) models(
+	ctx context.Context, providerID uuid.UUID, families map[string]uuid.UUID, models []catalog.Model,
+) error {
 	stored, err := im.tx.Model.Query().Where(model.ProviderID(providerID)).All(ctx)
 	if err != nil {
 		return err
@@ -304,7 +310,9 @@ func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (m
 	return byModel, nil
 }
 
-func (im *importer) updateModel(ctx context.Context, old *ent.Model, families map[string]uuid.UUID, m catalog.Model) error {
+func (im *importer) updateModel(
+	ctx context.Context, old *ent.Model, families map[string]uuid.UUID, m catalog.Model,
+) error {
 	var up ModelUpdate
 	copyFields(&up, m)
 	if id, ok := families[m.Family]; ok && m.Family != "" {

@@ -122,7 +122,9 @@ func testImportCatalog(t *testing.T, e engine) {
 		t.Parallel()
 		reg, _ := e.setup(t)
 		s := snapshot()
-		s.Providers = append(s.Providers, catalog.Provider{Name: "q", AuthMethod: "bearer", Models: []catalog.Model{{ModelID: "x"}}})
+		s.Providers = append(
+			s.Providers, catalog.Provider{Name: "q", AuthMethod: "bearer", Models: []catalog.Model{{ModelID: "x"}}},
+		)
 		_, err := reg.ImportCatalog(t.Context(), s, nil)
 		require.NoError(t, err)
 		p, err := reg.FindProvider(t.Context(), "p")
@@ -134,7 +136,9 @@ func testImportCatalog(t *testing.T, e engine) {
 		require.NoError(t, err)
 		_, err = reg.UpdateModelPricing(t.Context(), a.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 5}})
 		require.NoError(t, err)
-		_, err = reg.UpdateModel(t.Context(), a.ID, registry.ModelUpdate{Description: ptr("mine"), CanReason: ptr(true)})
+		_, err = reg.UpdateModel(
+			t.Context(), a.ID, registry.ModelUpdate{Description: ptr("mine"), CanReason: ptr(true)},
+		)
 		require.NoError(t, err)
 		b, err := reg.FindModel(t.Context(), p.ID, "b")
 		require.NoError(t, err)
@@ -213,13 +217,26 @@ func testImportCatalog(t *testing.T, e engine) {
 			}
 		})
 		require.ErrorIs(t, err, context.Canceled)
-		require.Equal(t, first.Models.Created, reg.Client().Model.Query().CountX(t.Context()), "what the report says stays")
+		require.Equal(
+			t, first.Models.Created, reg.Client().Model.Query().CountX(t.Context()), "what the report says stays",
+		)
 		require.Positive(t, first.Models.Created)
 		second, err := reg.ImportCatalog(t.Context(), catalog.Catwalk(), nil)
 		require.NoError(t, err)
-		require.Equal(t, registry.ImportChanges{Created: 1506 - first.Models.Created, Unchanged: first.Models.Created}, second.Models)
-		require.Equal(t, registry.ImportChanges{Created: 40 - first.Providers.Created, Unchanged: first.Providers.Created}, second.Providers)
-		created, err := reg.ListAudit(t.Context(), registry.AuditFilter{Action: registry.ActionCreate, Entity: registry.EntityProvider, Limit: registry.MaxLimit})
+		require.Equal(
+			t, registry.ImportChanges{Created: 1506 - first.Models.Created, Unchanged: first.Models.Created},
+			second.Models,
+		)
+		require.Equal(
+			t, registry.ImportChanges{Created: 40 - first.Providers.Created, Unchanged: first.Providers.Created},
+			second.Providers,
+		)
+		created, err := reg.ListAudit(
+			t.Context(),
+			registry.AuditFilter{
+				Action: registry.ActionCreate, Entity: registry.EntityProvider, Limit: registry.MaxLimit,
+			},
+		)
 		require.NoError(t, err)
 		require.Len(t, created, 40)
 	})

@@ -83,7 +83,9 @@ type walking struct{ store.DB }
 func (walking) Close() error { return nil }
 
 func (walking) Tx(context.Context) (dialect.Tx, error) {
-	return nil, fmt.Errorf("%w client: Registry.InTx begins transactions, and Open brings the schema up to date", ErrReadOnly)
+	return nil, fmt.Errorf(
+		"%w client: Registry.InTx begins transactions, and Open brings the schema up to date", ErrReadOnly,
+	)
 }
 
 func (w walking) BeginTx(ctx context.Context, _ *stdsql.TxOptions) (dialect.Tx, error) {

@@ -81,7 +81,8 @@ func requireReadsOnly(ctx context.Context, t *testing.T, c *ent.Client) {
 			results := call(builder, "Exec", ctx)
 			err, _ := results[len(results)-1].Interface().(error)
 			require.ErrorIs(t, err, registry.ErrReadOnly, name)
-			said := regexp.MustCompile(`^read-only client: (\w+) is written by Registry\.(.*)$`).FindStringSubmatch(err.Error())
+			said := regexp.MustCompile(`^read-only client: (\w+) is written by Registry\.(.*)$`).
+				FindStringSubmatch(err.Error())
 			require.Len(t, said, 3, err.Error())
 			require.Equal(t, name, said[1])
 			first := regexp.MustCompile(`^\w+`).FindString(said[2])
@@ -174,7 +175,9 @@ func TestOwnClient(t *testing.T) {
 			url, c := open(t)
 			ctx := t.Context()
 			err := c.Provider.Create().SetName("BAD NAME!").Exec(ctx)
-			require.ErrorContains(t, err, `validator failed for field "Provider.name": is not a slug such as openai or z.ai`)
+			require.ErrorContains(
+				t, err, `validator failed for field "Provider.name": is not a slug such as openai or z.ai`,
+			)
 			require.True(t, ent.IsValidationError(err))
 			p, err := c.Provider.Create().SetName("openai").Save(ctx)
 			require.NoError(t, err)

@@ -127,7 +127,8 @@ func TestColumns(t *testing.T) {
 			for _, column := range entities[c.row.Type()].columns {
 				name := strings.ReplaceAll(column.Name, "_", "")
 				if without[column.Name] == "" {
-					require.True(t, slices.Contains(has, name), "%s.%s: add a field for it to %s, or say here why there is none",
+					require.True(t, slices.Contains(has, name), "%s.%s: add a field for it to %s, or say here why"+
+						" there is none",
 						c.row.Type(), column.Name, of.Name())
 				}
 				if of.Name() != "AuditFilter" || name != "after" { // the column, and the place in a list

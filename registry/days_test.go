@@ -16,7 +16,9 @@ import (
 )
 
 // onManyDays records a request of each of the last days.
-func onManyDays(tb testing.TB, c *pgtest.Cluster, days int, clock *registrytest.Clock) (*registry.Registry, *ent.Model, *ent.APIKey) {
+func onManyDays(
+	tb testing.TB, c *pgtest.Cluster, days int, clock *registrytest.Clock,
+) (*registry.Registry, *ent.Model, *ent.APIKey) {
 	tb.Helper()
 	reg, err := registry.Open(tb.Context(), c.URL("postgres"), registry.WithClock(clock.Now))
 	require.NoError(tb, err)
@@ -47,7 +49,11 @@ func TestManyDays(t *testing.T) {
 	reg, m, k := onManyDays(t, c, days, clock)
 	parts := func() int {
 		t.Helper()
-		return must(pgQuery[int](t.Context(), reg, "SELECT count(*) FROM pg_inherits WHERE inhparent = CAST('usage_events' AS regclass)"))
+		return must(
+			pgQuery[int](
+				t.Context(), reg, "SELECT count(*) FROM pg_inherits WHERE inhparent = CAST('usage_events' AS regclass)",
+			),
+		)
 	}
 	require.LessOrEqual(t, parts(), 70, "what looks at all days costs no more than that")
 	for range 7 { // a connection plans a statement for all partitions when it has been used some times
@@ -56,7 +62,9 @@ func TestManyDays(t *testing.T) {
 			require.NoError(t, reg.RecordUsage(t.Context(), again))
 			require.Len(t, must(reg.ListUsageEvents(t.Context(), registry.EventFilter{RequestID: again.RequestID})), 1)
 		}
-		require.Len(t, must(reg.ListUsageEvents(t.Context(), registry.EventFilter{ModelID: m.ID})), registry.DefaultLimit)
+		require.Len(
+			t, must(reg.ListUsageEvents(t.Context(), registry.EventFilter{ModelID: m.ID})), registry.DefaultLimit,
+		)
 	}
 	require.EqualValues(t, days, recorded(t, reg), "each of them once")
 
@@ -89,7 +97,8 @@ func BenchmarkRecordAfterDays(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					err := reg.RecordUsage(b.Context(), registry.UsageInput{
-						RequestID: fmt.Sprint("r", n.Add(1)), ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 1},
+						RequestID: fmt.Sprint("r", n.Add(1)), ModelID: m.ID, APIKeyID: k.ID,
+						Tokens: meter.Tokens{InputTokens: 1},
 					})
 					if err != nil {
 						b.Error(err)
@@ -98,7 +107,9 @@ func BenchmarkRecordAfterDays(b *testing.B) {
 				}
 			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
-			parts, err := pgQuery[int](b.Context(), reg, "SELECT count(*) FROM pg_inherits WHERE inhparent = CAST('usage_events' AS regclass)")
+			parts, err := pgQuery[int](
+				b.Context(), reg, "SELECT count(*) FROM pg_inherits WHERE inhparent = CAST('usage_events' AS regclass)",
+			)
 			require.NoError(b, err)
 			b.ReportMetric(float64(parts), "partitions")
 			require.NoError(b, reg.Close())

@@ -13,8 +13,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// TestErrorTexts reads errors as a caller does: each is one line, names the thing by the caller's words, and names no inner
-// package.
+// TestErrorTexts reads errors as a caller does: each is one line, names the thing by the caller's words, and names no
+// inner package.
 func TestErrorTexts(t *testing.T) { eachEngine(t, testErrorTexts) }
 
 func testErrorTexts(t *testing.T, e engine) {
@@ -35,7 +35,9 @@ func testErrorTexts(t *testing.T, e engine) {
 	record(t, reg, m, k, 1, 1)
 	for text, err := range map[string]error{
 		`create provider "openai": already exists`: of(reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})),
-		`create model "gpt-4": already exists`:     of(reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4"})),
+		`create model "gpt-4": already exists`: of(
+			reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4"}),
+		),
 		"add API key to provider " + p.ID.String() + ": already exists": of(reg.AddAPIKey(ctx, registry.KeyInput{
 			ProviderID: p.ID, APIKey: secret(1),
 		})),
@@ -44,21 +46,27 @@ func testErrorTexts(t *testing.T, e engine) {
 		"record usage batch: context canceled": reg.RecordUsageBatch(canceled, []registry.UsageInput{
 			{ModelID: m.ID, APIKeyID: k.ID},
 		}),
-		"record usage batch: request 1: foreign key violation: model " + unknown.String() + ": not found": reg.RecordUsageBatch(ctx,
+		"record usage batch: request 1: foreign key violation: model " + unknown.String() +
+			": not found": reg.RecordUsageBatch(ctx,
 			[]registry.UsageInput{{ModelID: m.ID, APIKeyID: k.ID}, {ModelID: unknown, APIKeyID: k.ID}}),
-		"acquire key: invalid data: model " + other.ID.String() + `, "llama", is another provider's`: of(reg.AcquireKey(ctx,
+		"acquire key: invalid data: model " + other.ID.String() +
+			`, "llama", is another provider's`: of(reg.AcquireKey(ctx,
 			registry.AcquireInput{ProviderID: p.ID, ModelID: other.ID, TTL: time.Minute})),
 		`find provider "nope": not found`: of(reg.FindProvider(ctx, "nope")),
 		`get setting "nope": not found`:   of(reg.GetSetting(ctx, "nope")),
 		"record usage: foreign key violation: no model is given: its id is zero: not found": reg.RecordUsage(ctx,
 			registry.UsageInput{APIKeyID: k.ID}),
-		"acquire key: no API key available: no provider is given: ProviderID is zero":                        acquire(uuid.Nil),
-		"acquire key: no API key available: there is no provider " + unknown.String() + ", or it is deleted": acquire(unknown),
-		"acquire key: no API key available: provider " + keyless.ID.String() + " has no keys: AddAPIKey adds one": acquire(
+		"acquire key: no API key available: no provider is given:" +
+			" ProviderID is zero": acquire(uuid.Nil),
+		"acquire key: no API key available: there is no provider " + unknown.String() +
+			", or it is deleted": acquire(unknown),
+		"acquire key: no API key available: provider " + keyless.ID.String() +
+			" has no keys: AddAPIKey adds one": acquire(
 			keyless.ID),
 		"get least used key: no API key available: there is no provider " + unknown.String() + ", or it is deleted": of(
 			reg.GetLeastUsedKey(ctx, unknown)),
-		"purge API key " + k.ID.String() + ": foreign key violation: usage or other rows refer to it, or a row that it refers" +
+		"purge API key " + k.ID.String() +
+			": foreign key violation: usage or other rows refer to it, or a row that it refers" +
 			" to is gone": reg.PurgeAPIKey(ctx, k.ID),
 	} {
 		require.EqualError(t, err, text)
@@ -75,10 +83,16 @@ func testErrorTexts(t *testing.T, e engine) {
 	}))
 	require.NoError(t, reg.Close())
 	require.EqualError(t, of(reg.FindProvider(ctx, "openai")), `find provider "openai": registry closed`)
-	require.EqualError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}), "record usage: registry closed")
+	require.EqualError(
+		t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}), "record usage: registry closed",
+	)
 	require.EqualError(t, reg.SetSetting(ctx, "a", "b"), `set setting "a": registry closed`)
-	require.EqualError(t, reg.InTx(ctx, func(*registry.Registry) error { return nil }), "begin transaction: registry closed")
-	require.EqualError(t, gone.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}), "record usage: registry closed")
+	require.EqualError(
+		t, reg.InTx(ctx, func(*registry.Registry) error { return nil }), "begin transaction: registry closed",
+	)
+	require.EqualError(
+		t, gone.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}), "record usage: registry closed",
+	)
 }
 
 // TestURLTexts names the parameters of a URL that make no sense, and never a value.
@@ -125,22 +139,30 @@ func testTakenTexts(t *testing.T, e engine) {
 	group("other")
 	sibling := mustKey(t, reg, p.ID, 2)
 	for text, err := range map[string]error{
-		"create 2 models: already exists: model 1: \"gpt-4\" of provider " + p.ID.String():              two("new", "gpt-4"),
-		"create 2 models: already exists: models 0 and 1 are both \"new\" of provider " + p.ID.String(): two("new", "new"),
-		"update provider " + other.ID.String() + `: already exists: another provider is called "openai"`: of(reg.UpdateProvider(
+		"create 2 models: already exists: model 1: \"gpt-4\" of provider " +
+			p.ID.String(): two("new", "gpt-4"),
+		"create 2 models: already exists: models 0 and 1 are both \"new\" of provider " +
+			p.ID.String(): two("new", "new"),
+		"update provider " + other.ID.String() +
+			`: already exists: another provider is called "openai"`: of(reg.UpdateProvider(
 			ctx, other.ID, registry.ProviderUpdate{Name: &renamed})),
-		"update family " + f.String() + `: already exists: another family of the provider is called "o"`: of(reg.UpdateFamily(
+		"update family " + f.String() +
+			`: already exists: another family of the provider is called "o"`: of(reg.UpdateFamily(
 			ctx, f, registry.FamilyUpdate{Name: ptr("o")})),
-		"update quota group " + g.String() + `: already exists: another quota group of the provider is called "other"`: of(
+		"update quota group " + g.String() +
+			`: already exists: another quota group of the provider is called "other"`: of(
 			reg.UpdateQuotaGroup(ctx, g, registry.QuotaGroupUpdate{Name: ptr("other")})),
-		"rotate API key " + sibling.ID.String() + ": already exists: the provider has the new key already": of(reg.RotateAPIKey(
+		"rotate API key " + sibling.ID.String() +
+			": already exists: the provider has the new key already": of(reg.RotateAPIKey(
 			ctx, sibling.ID, registry.KeyRotationInput{APIKey: secret(1)})),
 	} {
 		require.EqualError(t, err, text)
 	}
 	require.ErrorIs(t, two("new", "gpt-4"), registry.ErrConflict)
 	require.NoError(t, reg.InTx(ctx, func(tx *registry.Registry) error {
-		_, err := tx.CreateModels(ctx, []registry.ModelInput{{ProviderID: p.ID, ModelID: "gpt-4"}, {ProviderID: p.ID, ModelID: "new"}})
+		_, err := tx.CreateModels(
+			ctx, []registry.ModelInput{{ProviderID: p.ID, ModelID: "gpt-4"}, {ProviderID: p.ID, ModelID: "new"}},
+		)
 		require.EqualError(t, err, "create 2 models: already exists: model 0: \"gpt-4\" of provider "+p.ID.String())
 		_, err = tx.UpdateProvider(ctx, other.ID, registry.ProviderUpdate{Name: &renamed})
 		require.ErrorIs(t, err, registry.ErrConflict)

@@ -83,8 +83,8 @@ var (
 	// ErrUnsupported, an [ErrUnavailable]: the server cannot be worked with, because of its version, its encoding, or
 	// settings by which it would lose what it has confirmed. Also for SQLite, in a program that was built without cgo.
 	ErrUnsupported = fault.ErrUnsupported
-	// ErrKeyring, an [ErrUnavailable]: API keys are sealed, and the keyring is missing, lacks the key that is needed, or
-	// has another one of the same id.
+	// ErrKeyring, an [ErrUnavailable]: API keys are sealed, and the keyring is missing, lacks the key that is needed,
+	// or has another one of the same id.
 	ErrKeyring = fault.ErrKeyring
 )
 
@@ -139,7 +139,9 @@ func translate(ctx context.Context, op string, err error) error {
 		}
 	}
 	if store.IsPoolerTrouble(err) {
-		return under(op, fmt.Errorf("%w: a pooler is in between: open the registry WithPooler: %w", ErrUnsupported, err))
+		return under(
+			op, fmt.Errorf("%w: a pooler is in between: open the registry WithPooler: %w", ErrUnsupported, err),
+		)
 	}
 	if kind, ok := kinds[store.Classify(err)]; ok {
 		return under(op, &driverError{kind, err})

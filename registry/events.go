@@ -89,7 +89,9 @@ func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*
 }
 
 // listEvents reads some events, of a range of ids as well.
-func (r *Registry) listEvents(ctx context.Context, filter EventFilter, limit int, also ...predicate.UsageEvent) ([]*ent.UsageEvent, error) {
+func (r *Registry) listEvents(
+	ctx context.Context, filter EventFilter, limit int, also ...predicate.UsageEvent,
+) ([]*ent.UsageEvent, error) {
 	return r.client.UsageEvent.Query().Where(filter.predicates()...).Where(also...).
 		Order(usageevent.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
 }
@@ -97,12 +99,14 @@ func (r *Registry) listEvents(ctx context.Context, filter EventFilter, limit int
 // quartersAtOnce is of how many rows of quarters eventsOfKey reads the events before it reads more.
 const quartersAtOnce = 1000
 
-// eventsOfKey reads events of a key. There is no index of those: the quarters in which the key was used say where they are, and
-// between two stretches of such quarters nothing is read.
+// eventsOfKey reads events of a key. There is no index of those: the quarters in which the key was used say where they
+// are, and between two stretches of such quarters nothing is read.
 func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit int) (page []*ent.UsageEvent, err error) {
 	for until := utc.End; ; {
-		quarters, err := r.client.UsageQuarter.Query().Where(filter.quarters()...).Where(usagequarter.PeriodStartLTE(until)).
-			Order(usagequarter.ByPeriodStart(sql.OrderDesc())).Limit(quartersAtOnce).Select(usagequarter.FieldPeriodStart).All(ctx)
+		quarters, err := r.client.UsageQuarter.Query().Where(filter.quarters()...).
+			Where(usagequarter.PeriodStartLTE(until)).
+			Order(usagequarter.ByPeriodStart(sql.OrderDesc())).Limit(quartersAtOnce).
+			Select(usagequarter.FieldPeriodStart).All(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +115,10 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 			for ; i < len(quarters) && !quarters[i].PeriodStart.Before(from.Add(-utc.Quarter)); i++ {
 				from = quarters[i].PeriodStart
 			}
-			some, err := r.listEvents(ctx, filter, limit-len(page), usageevent.IDGTE(ledger.FirstEventID(from)), usageevent.IDLT(ledger.FirstEventID(to)))
+			some, err := r.listEvents(
+				ctx, filter, limit-len(page), usageevent.IDGTE(ledger.FirstEventID(from)),
+				usageevent.IDLT(ledger.FirstEventID(to)),
+			)
 			if err != nil {
 				return nil, err
 			}

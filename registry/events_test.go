@@ -28,11 +28,13 @@ func testListUsageEvents(t *testing.T, e engine) {
 	keys := []*ent.APIKey{mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)}
 	start := clock.Now().Add(-72*time.Hour + 7*time.Minute) // within a quarter
 	const requests = 120
-	at := func(i int) time.Time { return start.Add(time.Duration(i/10) * 7 * time.Hour / 2) } // ten at a time, over several days
+	// ten at a time, over several days
+	at := func(i int) time.Time { return start.Add(time.Duration(i/10) * 7 * time.Hour / 2) }
 	var batch []registry.UsageInput
 	for i := range requests {
 		batch = append(batch, registry.UsageInput{
-			RequestID: fmt.Sprint("r", i), ModelID: models[i%2].ID, APIKeyID: keys[i/2%2].ID, At: at(i), Failed: i%5 == 0,
+			RequestID: fmt.Sprint("r", i), ModelID: models[i%2].ID, APIKeyID: keys[i/2%2].ID, At: at(i),
+			Failed: i%5 == 0,
 			Tokens: meter.Tokens{InputTokens: int64(i)},
 		})
 	}
@@ -57,16 +59,25 @@ func testListUsageEvents(t *testing.T, e engine) {
 		filter registry.EventFilter
 		is     func(i int) bool
 	}{
-		"all":                 {registry.EventFilter{}, func(int) bool { return true }},
-		"of a model":          {registry.EventFilter{ModelID: models[0].ID}, func(i int) bool { return i%2 == 0 }},
-		"of a key":            {registry.EventFilter{APIKeyID: keys[1].ID}, func(i int) bool { return i/2%2 == 1 }},
-		"of both":             {registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 }},
-		"failed":              {registry.EventFilter{Failed: true}, func(i int) bool { return i%5 == 0 }},
-		"unpriced":            {registry.EventFilter{Unpriced: true}, func(i int) bool { return i%2 == 1 }},
-		"one request":         {registry.EventFilter{RequestID: "r7"}, func(i int) bool { return i == 7 }},
-		"failed, of a key":    {registry.EventFilter{Failed: true, APIKeyID: keys[0].ID}, func(i int) bool { return i%5 == 0 && i/2%2 == 0 }},
-		"unpriced, of a key":  {registry.EventFilter{Unpriced: true, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 }},
-		"one request of keys": {registry.EventFilter{RequestID: "r7", APIKeyID: keys[1].ID}, func(i int) bool { return i == 7 }},
+		"all":        {registry.EventFilter{}, func(int) bool { return true }},
+		"of a model": {registry.EventFilter{ModelID: models[0].ID}, func(i int) bool { return i%2 == 0 }},
+		"of a key":   {registry.EventFilter{APIKeyID: keys[1].ID}, func(i int) bool { return i/2%2 == 1 }},
+		"of both": {
+			registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 },
+		},
+		"failed":      {registry.EventFilter{Failed: true}, func(i int) bool { return i%5 == 0 }},
+		"unpriced":    {registry.EventFilter{Unpriced: true}, func(i int) bool { return i%2 == 1 }},
+		"one request": {registry.EventFilter{RequestID: "r7"}, func(i int) bool { return i == 7 }},
+		"failed, of a key": {
+			registry.EventFilter{Failed: true, APIKeyID: keys[0].ID},
+			func(i int) bool { return i%5 == 0 && i/2%2 == 0 },
+		},
+		"unpriced, of a key": {
+			registry.EventFilter{Unpriced: true, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 },
+		},
+		"one request of keys": {
+			registry.EventFilter{RequestID: "r7", APIKeyID: keys[1].ID}, func(i int) bool { return i == 7 },
+		},
 		"a range of a key": {
 			registry.EventFilter{Start: at(30), End: at(60).Add(time.Microsecond), APIKeyID: keys[0].ID},
 			func(i int) bool { return i >= 30 && i < 70 && i/2%2 == 0 },
@@ -87,7 +98,9 @@ func testListUsageEvents(t *testing.T, e engine) {
 	}
 	all, err := reg.ListUsageEvents(ctx, registry.EventFilter{Limit: registry.MaxLimit})
 	require.NoError(t, err)
-	require.True(t, slices.IsSortedFunc(all, func(a, b *ent.UsageEvent) int { return b.At.Compare(a.At) }), "newest first")
+	require.True(
+		t, slices.IsSortedFunc(all, func(a, b *ent.UsageEvent) int { return b.At.Compare(a.At) }), "newest first",
+	)
 
 	// The event that a page ended with may be gone.
 	require.Equal(t, 1, must(reg.Past().UsageEvent.Delete().Where(usageevent.ID(all[49].ID)).Exec(ctx)))
@@ -134,7 +147,9 @@ func testEventsOfKey(t *testing.T, e engine) {
 	require.Len(t, events, 1)
 	require.Equal(t, "both", events[0].RequestID)
 	var all int
-	for filter := (registry.EventFilter{APIKeyID: k.ID, Limit: registry.MaxLimit}); ; filter.After = events[len(events)-1].ID {
+	for filter := (registry.EventFilter{
+		APIKeyID: k.ID, Limit: registry.MaxLimit,
+	}); ; filter.After = events[len(events)-1].ID {
 		events, err = reg.ListUsageEvents(t.Context(), filter)
 		require.NoError(t, err)
 		if all += len(events); len(events) < registry.MaxLimit {

@@ -164,10 +164,18 @@ func ExampleRegistry_AcquireKey() {
 	defer reg.Close()
 	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
 	check(err)
-	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar, meter.Output: 60 * money.Dollar}})
+	m, err := reg.CreateModel(
+		ctx,
+		registry.ModelInput{
+			ProviderID: p.ID, ModelID: "gpt-4",
+			Rates: money.Rates{meter.Input: 30 * money.Dollar, meter.Output: 60 * money.Dollar},
+		},
+	)
 	check(err)
 	_, err = reg.AddAPIKey(ctx, registry.KeyInput{
-		ProviderID: p.ID, APIKey: "sk-example-0123456789", Limits: registry.Limits{RequestsPerMinute: 10, TokensPerMinute: 5000},
+		ProviderID: p.ID, APIKey: "sk-example-0123456789", Limits: registry.Limits{
+			RequestsPerMinute: 10, TokensPerMinute: 5000,
+		},
 	})
 	check(err)
 
@@ -209,12 +217,17 @@ func ExampleRegistry_UpdateModelPricing() {
 	check(err)
 	defer os.RemoveAll(dir)
 	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
-	reg, err := registry.Open(ctx, filepath.Join(dir, "modelscan.db"), registry.WithClock(func() time.Time { return now }))
+	reg, err := registry.Open(
+		ctx, filepath.Join(dir, "modelscan.db"), registry.WithClock(func() time.Time { return now }),
+	)
 	check(err)
 	defer reg.Close()
 	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
 	check(err)
-	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar}})
+	m, err := reg.CreateModel(
+		ctx,
+		registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar}},
+	)
 	check(err)
 
 	now = now.AddDate(0, 1, 0)
@@ -259,7 +272,10 @@ func ExampleRegistry_UsageReport() {
 	defer reg.Close()
 	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai", BaseURL: "https://api.openai.com/v1"})
 	check(err)
-	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar}})
+	m, err := reg.CreateModel(
+		ctx,
+		registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: money.Rates{meter.Input: 30 * money.Dollar}},
+	)
 	check(err)
 	k, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: "sk-example-0123456789"})
 	check(err)
@@ -285,7 +301,9 @@ func ExampleRegistry_UsageReport() {
 	})
 	check(err)
 	for _, row := range rows {
-		fmt.Println(row.Start.Format(time.DateOnly), row.Provider, row.Requests, "requests", row.TotalCost, "dollars", row.P95)
+		fmt.Println(
+			row.Start.Format(time.DateOnly), row.Provider, row.Requests, "requests", row.TotalCost, "dollars", row.P95,
+		)
 	}
 	// Output:
 	// 2026-06-14 openai 1 requests 0.03 dollars 25ms

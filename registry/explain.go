@@ -148,7 +148,8 @@ func noKey(p *pool.Pool, want pool.Want, now time.Time) error {
 	return why
 }
 
-// earliest is when a key that is closed may open at the earliest: the end of a request can give back what closes a limit.
+// earliest is when a key that is closed may open at the earliest: the end of a request can give back what closes a
+// limit.
 func earliest(k *pool.Key, v KeyVerdict, now time.Time) time.Time {
 	inUse := k.InFlight() > 0 || k.Account != nil && k.Account.InFlight() > 0
 	switch {
@@ -197,9 +198,9 @@ func verdictOn(p *pool.Pool, k *pool.Key, want pool.Want, now time.Time) KeyVerd
 	return v
 }
 
-// ExplainKeys says of each live key of a provider, in the order they were added, whether AcquireKey may hand it out now, and which it would:
-// each limit with its counter, and when it opens. Leases that have expired count no more. It changes nothing; TTL and Wait say
-// nothing here. An unknown provider has no keys.
+// ExplainKeys says of each live key of a provider, in the order they were added, whether AcquireKey may hand it out
+// now, and which it would: each limit with its counter, and when it opens. Leases that have expired count no more. It
+// changes nothing; TTL and Wait say nothing here. An unknown provider has no keys.
 //
 // It returns [ErrInvalidData], or [ErrForeignKey] for an unknown model.
 func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdict, error) {
@@ -267,7 +268,10 @@ func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.T
 	why := &NoKeyError{ProviderID: providerID}
 	for _, key := range all {
 		asOf(key, now)
-		v := KeyVerdict{ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label, Priority: key.Priority, Weight: key.Weight, InFlight: int64(len(key.Edges.Leases))}
+		v := KeyVerdict{
+			ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label, Priority: key.Priority, Weight: key.Weight,
+			InFlight: int64(len(key.Edges.Leases)),
+		}
 		switch {
 		case key.Disabled:
 			v.Reason = KeyDisabled

@@ -255,7 +255,8 @@ func (l *failoverLoad) check(t *testing.T, fault, url string) failoverReport {
 	l.finish()
 	l.reopen(t, url)
 	r := l.compare(t)
-	t.Logf("fault=%q acked=%d lost=%d uncertain=%d happened=%d refused=%d repeated=%v longest_gap=%dms overrun=%dms", fault,
+	t.Logf("fault=%q acked=%d lost=%d uncertain=%d happened=%d refused=%d repeated=%v longest_gap=%dms"+
+		" overrun=%dms", fault,
 		r.acked, r.lost, r.uncertain, r.happened, r.refused, l.repeated, l.gap.Milliseconds(), l.overrun.Milliseconds())
 	require.Empty(t, r.wrong[:min(20, len(r.wrong))])
 	require.Less(t, l.overrun, failoverOverrun)
@@ -331,7 +332,8 @@ func (l *failoverLoad) requests(t *testing.T, wrong func(string, ...any)) map[in
 	for _, e := range c.UsageEvent.Query().Where(usageevent.ModelID(l.model.ID)).AllX(ctx) {
 		n, err := strconv.Atoi(strings.TrimPrefix(e.RequestID, l.name+"/"))
 		require.NoError(t, err)
-		if recorded[n] || e.InputTokens != int64(n%7+1) || e.APIKeyID != l.keys[n%len(l.keys)].ID || int64(*e.Cost) != e.InputTokens {
+		if recorded[n] || e.InputTokens != int64(n%7+1) || e.APIKeyID != l.keys[n%len(l.keys)].ID ||
+			int64(*e.Cost) != e.InputTokens {
 			wrong("write %d was counted twice or not as it was made: %v", n, e)
 		}
 		recorded[n] = true
@@ -462,8 +464,9 @@ func testFailover(t *testing.T, settings string, while func(*failoverLoad, *sql.
 	standby, err := primary.Standby(t.Context(), "synchronous_standby_names = ''")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, standby.Close()) })
-	l := newFailoverLoad(t, failoverOpen(t, fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable"+
-		"&target_session_attrs=read-write", primary.Port(), standby.Port())), "failover")
+	l := newFailoverLoad(t,
+		failoverOpen(t, fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable"+
+			"&target_session_attrs=read-write", primary.Port(), standby.Port())), "failover")
 	t.Cleanup(func() {
 		if t.Failed() {
 			_ = primary.Kill() // lest Close wait for what waits for the standby
@@ -493,7 +496,8 @@ func failoverPause(t *testing.T, standby *pgtest.Cluster, db *sql.DB) (resume fu
 			return false
 		}
 		var waits bool
-		err = db.QueryRowContext(t.Context(), "SELECT wait_event IS NOT DISTINCT FROM 'WalReceiverMain' FROM pg_stat_activity"+
+		err = db.QueryRowContext(t.Context(), "SELECT wait_event IS NOT DISTINCT FROM 'WalReceiverMain' FROM"+
+			" pg_stat_activity"+
 			" WHERE backend_type = 'walreceiver'").Scan(&waits)
 		return err == nil && waits || resume() != nil
 	}, failoverPatience, time.Millisecond)
@@ -511,7 +515,8 @@ func TestTerminated(t *testing.T) {
 	ended := 0
 	strike := func() {
 		var n int
-		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"+
+		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM"+
+			" pg_stat_activity"+
 			" WHERE datname = current_database() AND pid <> pg_backend_pid()").Scan(&n))
 		ended += n
 	}
@@ -811,8 +816,9 @@ func TestDeadlock(t *testing.T) {
 	}
 }
 
-// TestIsolation has servers whose transactions see the state of their beginning by default, or fail each other. Those of the
-// registry do neither: of two who want the one key that there is, the second sees, when the first is done, that he has it.
+// TestIsolation has servers whose transactions see the state of their beginning by default, or fail each other. Those
+// of the registry do neither: of two who want the one key that there is, the second sees, when the first is done, that
+// he has it.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"serializable", "repeatable read"} {
@@ -822,7 +828,9 @@ func TestIsolation(t *testing.T) {
 			db := failoverDB(t, url)
 			var name string
 			require.NoError(t, db.QueryRowContext(t.Context(), "SELECT current_database()").Scan(&name))
-			_, err := db.ExecContext(t.Context(), "ALTER DATABASE "+name+" SET default_transaction_isolation = '"+level+"'")
+			_, err := db.ExecContext(
+				t.Context(), "ALTER DATABASE "+name+" SET default_transaction_isolation = '"+level+"'",
+			)
 			require.NoError(t, err)
 			reg := failoverOpen(t, url)
 			l := newFailoverLoad(t, reg, strings.ReplaceAll(level, " ", "-"))
@@ -830,7 +838,10 @@ func TestIsolation(t *testing.T) {
 			l.more(t, failoverSome)
 			l.finish()
 			one, two := mustProvider(t, reg, "one"), failoverOpen(t, url)
-			_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: one.ID, APIKey: secret(1), Limits: registry.Limits{Concurrency: 1}})
+			_, err = reg.AddAPIKey(
+				t.Context(),
+				registry.KeyInput{ProviderID: one.ID, APIKey: secret(1), Limits: registry.Limits{Concurrency: 1}},
+			)
 			require.NoError(t, err)
 			in := registry.AcquireInput{ProviderID: one.ID, TTL: time.Minute}
 			second := make(chan error, 1)
@@ -844,7 +855,11 @@ func TestIsolation(t *testing.T) {
 				}()
 				require.Eventually(t, func() bool { // the second waits for the first
 					var waiting int
-					err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&waiting)
+					err := db.QueryRowContext(
+						t.Context(),
+						"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND"+
+							" wait_event_type = 'Lock'",
+					).Scan(&waiting)
 					return err == nil && waiting > 0
 				}, failoverPatience, 10*time.Millisecond)
 				return nil

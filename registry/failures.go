@@ -22,14 +22,14 @@ import (
 //
 // Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure
 // of the same class that follows the last one's end, until a request succeeds. A failure of server, timeout or
-// bad_request in between does not end the counting. A failure of another class that counts begins a new one. A key
-// that one request tries is out for all others until that request has ended or its lease expires. Where the provider
-// does say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota group is out with
-// its key, but for auth.
+// bad_request in between does not end the counting. A failure of another class that counts begins a new one. A key that
+// one request tries is out for all others until that request has ended or its lease expires. Where the provider does
+// say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota group is out with its
+// key, but for auth.
 //
 // An incident is the provider's: at least three accounts, and at least half of those in use, fail alike within ten
-// seconds, and no request succeeds in between. The provider then cools down for 5 s, up to 5 min and a quarter more, and
-// no key is out. A key without a group is an account.
+// seconds, and no request succeeds in between. The provider then cools down for 5 s, up to 5 min and a quarter more,
+// and no key is out. A key without a group is an account.
 type FailureClass string
 
 // The classes.
@@ -83,7 +83,9 @@ func classifyWithin(most time.Duration) Classifier {
 
 func (d Diagnosis) faults() fault.List {
 	var f fault.List
-	classes := []FailureClass{FailureRateLimited, FailureQuotaExhausted, FailureAuth, FailureServer, FailureTimeout, FailureBadRequest}
+	classes := []FailureClass{
+		FailureRateLimited, FailureQuotaExhausted, FailureAuth, FailureServer, FailureTimeout, FailureBadRequest,
+	}
 	f.Check(slices.Contains(classes, d.Class), "the failure's class is not one of the six")
 	return f
 }

@@ -82,7 +82,8 @@ func testFail(t *testing.T, e engine) {
 		p.fail(t, 0, retryAfter(limited, 60))
 		v := p.explain(t, 1)[0]
 		require.Equal(t, registry.KeyVerdict{
-			ID: p.keys[0].ID, Prefix: "sk-test-", Reason: registry.KeyDegraded, Detail: "rate_limited: 429", Until: p.clock.Now().Add(time.Minute),
+			ID: p.keys[0].ID, Prefix: "sk-test-", Reason: registry.KeyDegraded, Detail: "rate_limited: 429",
+			Until:  p.clock.Now().Add(time.Minute),
 			Weight: 1, Limits: v.Limits,
 		}, v)
 		p.clock.Advance(time.Minute - time.Microsecond)
@@ -110,8 +111,12 @@ func testFail(t *testing.T, e engine) {
 		require.Zero(t, p.key(t, 0).Failures)
 		p.fail(t, 0, limited)
 		p.within(t, 0, 2*time.Second)
-		require.Equal(t, slices.Repeat([]string{"bob degrade"}, 6), p.actions(t), "by whom: the 1st, 2nd, 4th, 8th and 16th time, and after a success")
-		events, err := p.Client().UsageEvent.Query().Where(usageevent.ErrorClass("rate_limited"), usageevent.HTTPStatus(429)).Count(t.Context())
+		require.Equal(
+			t, slices.Repeat([]string{"bob degrade"}, 6), p.actions(t),
+			"by whom: the 1st, 2nd, 4th, 8th and 16th time, and after a success",
+		)
+		events, err := p.Client().UsageEvent.Query().
+			Where(usageevent.ErrorClass("rate_limited"), usageevent.HTTPStatus(429)).Count(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 17, events)
 	})
@@ -147,7 +152,9 @@ func testFail(t *testing.T, e engine) {
 			require.NoError(t, errOf(lease.Fail(t.Context(), f)))
 		}
 		require.Equal(t, []string{"degrade", "degrade"}, p.actions(t))
-		require.Equal(t, p.clock.Now().Add(time.Minute-time.Millisecond), p.explain(t, 1)[0].Until, "the last of them counts")
+		require.Equal(
+			t, p.clock.Now().Add(time.Minute-time.Millisecond), p.explain(t, 1)[0].Until, "the last of them counts",
+		)
 	})
 	t.Run("and limited", func(t *testing.T) {
 		t.Parallel()
@@ -167,8 +174,10 @@ func testFail(t *testing.T, e engine) {
 		rests   []time.Duration
 		class   registry.FailureClass
 	}{
-		"auth":            {denied, []time.Duration{10 * time.Minute, 20 * time.Minute}, registry.FailureAuth},
-		"quota exhausted": {exhausted, []time.Duration{15 * time.Minute, 30 * time.Minute}, registry.FailureQuotaExhausted},
+		"auth": {denied, []time.Duration{10 * time.Minute, 20 * time.Minute}, registry.FailureAuth},
+		"quota exhausted": {
+			exhausted, []time.Duration{15 * time.Minute, 30 * time.Minute}, registry.FailureQuotaExhausted,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -193,7 +202,9 @@ func testFail(t *testing.T, e engine) {
 			require.False(t, p.acquire(t, 1).Probe)
 			require.False(t, p.acquire(t, 1).Probe)
 			require.Empty(t, p.key(t, 0).DegradedBy)
-			require.Equal(t, []string{"degrade", "probe", "degrade", "probe", "probe", "probe", "restore"}, p.actions(t))
+			require.Equal(
+				t, []string{"degrade", "probe", "degrade", "probe", "probe", "probe", "restore"}, p.actions(t),
+			)
 		})
 	}
 	t.Run("quota until its reset", func(t *testing.T) {
@@ -206,7 +217,9 @@ func testFail(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		for _, f := range []registry.Failure{
-			{Status: 500}, {Status: 503}, {Status: 529}, {Status: 400}, {Status: 404}, {Status: 504}, {Err: context.DeadlineExceeded}, {Err: errors.New("reset")},
+			{Status: 500}, {Status: 503}, {Status: 529}, {Status: 400}, {Status: 404}, {Status: 504}, {
+				Err: context.DeadlineExceeded,
+			}, {Err: errors.New("reset")},
 		} {
 			for range 20 {
 				p.fail(t, 0, f)
@@ -222,7 +235,10 @@ func testFail(t *testing.T, e engine) {
 		require.NoError(t, err)
 		require.NoError(t, p.DegradeKey(t.Context(), p.keys[1].ID, "by hand", time.Hour))
 		p.clock.Advance(30 * time.Minute)
-		require.Equal(t, []registry.KeyReason{registry.KeyDisabled, registry.KeyDegraded}, []registry.KeyReason{p.explain(t, 1)[0].Reason, p.explain(t, 1)[1].Reason})
+		require.Equal(
+			t, []registry.KeyReason{registry.KeyDisabled, registry.KeyDegraded},
+			[]registry.KeyReason{p.explain(t, 1)[0].Reason, p.explain(t, 1)[1].Reason},
+		)
 		p.clock.Advance(30 * time.Minute)
 		lease := p.acquire(t, 1)
 		require.Equal(t, p.keys[1].ID, lease.KeyID)
@@ -274,20 +290,29 @@ func testFail(t *testing.T, e engine) {
 	})
 	t.Run("classifier", func(t *testing.T) {
 		t.Parallel()
-		p := e.newPoolTest(t, make([]registry.KeyInput, 1), registry.WithClassifier(func(f registry.Failure, now time.Time) registry.Diagnosis {
-			switch f.Status {
-			case 418:
-				return registry.Diagnosis{Class: registry.FailureAuth, Until: now.Add(42 * time.Minute), Reason: "a teapot"}
-			case 419:
-				return registry.Diagnosis{Class: "unheard of"}
-			}
-			return registry.Classify(f, now)
-		}))
+		p := e.newPoolTest(t, make([]registry.KeyInput, 1),
+			registry.WithClassifier(func(f registry.Failure, now time.Time) registry.Diagnosis {
+				switch f.Status {
+				case 418:
+					return registry.Diagnosis{
+						Class: registry.FailureAuth, Until: now.Add(42 * time.Minute), Reason: "a teapot",
+					}
+				case 419:
+					return registry.Diagnosis{Class: "unheard of"}
+				}
+				return registry.Classify(f, now)
+			}))
 		lease := p.acquire(t, 1)
 		require.ErrorIs(t, errOf(lease.Fail(t.Context(), registry.Failure{Status: 419})), registry.ErrInvalidData)
 		made, err := lease.Fail(t.Context(), registry.Failure{Status: 418})
 		require.NoError(t, err)
-		require.Equal(t, registry.Diagnosis{Class: registry.FailureAuth, Until: p.clock.Now().Add(42 * time.Minute), Reason: "a teapot"}, made)
+		require.Equal(
+			t,
+			registry.Diagnosis{
+				Class: registry.FailureAuth, Until: p.clock.Now().Add(42 * time.Minute), Reason: "a teapot",
+			},
+			made,
+		)
 		v := p.explain(t, 1)[0]
 		require.Equal(t, []any{p.clock.Now().Add(42 * time.Minute), "auth: a teapot"}, []any{v.Until, v.Detail})
 	})
@@ -300,7 +325,9 @@ func testIncident(t *testing.T, e engine) {
 	step := 2 * time.Second
 	t.Run("of the provider", func(t *testing.T) {
 		t.Parallel()
-		for _, f := range []registry.Failure{limited, retryAfter(limited, 3), denied, exhausted, {Status: 500}, {Err: context.DeadlineExceeded}} {
+		for _, f := range []registry.Failure{
+			limited, retryAfter(limited, 3), denied, exhausted, {Status: 500}, {Err: context.DeadlineExceeded},
+		} {
 			p := e.newPoolTest(t, make([]registry.KeyInput, 5))
 			for i := range 3 {
 				p.clock.Advance(step)
@@ -408,8 +435,10 @@ func TestObserveHeaders(t *testing.T) { eachEngine(t, testObserveHeaders) }
 func testObserveHeaders(t *testing.T, e engine) {
 	header := func(remaining string) http.Header {
 		return http.Header{
-			"X-Ratelimit-Limit-Requests": {"60"}, "X-Ratelimit-Remaining-Requests": {remaining}, "X-Ratelimit-Reset-Requests": {"30s"},
-			"X-Ratelimit-Limit-Tokens": {"1000"}, "X-Ratelimit-Remaining-Tokens": {"500"}, "X-Ratelimit-Reset-Tokens": {"10s"},
+			"X-Ratelimit-Limit-Requests": {"60"}, "X-Ratelimit-Remaining-Requests": {remaining},
+			"X-Ratelimit-Reset-Requests": {"30s"},
+			"X-Ratelimit-Limit-Tokens":   {"1000"}, "X-Ratelimit-Remaining-Tokens": {"500"},
+			"X-Ratelimit-Reset-Tokens": {"10s"},
 		}
 	}
 	t.Run("of a key", func(t *testing.T) {
@@ -420,11 +449,15 @@ func testObserveHeaders(t *testing.T, e engine) {
 		require.NoError(t, lease.Settle(t.Context(), used(1)))
 		now := p.clock.Now()
 		require.Equal(t, []registry.LimitState{
-			{Name: registry.LimitObservedRequests, Limit: 60, Used: 58}, {Name: registry.LimitObservedTokens, Limit: 1000, Used: 500},
+			{
+				Name: registry.LimitObservedRequests, Limit: 60, Used: 58,
+			}, {Name: registry.LimitObservedTokens, Limit: 1000, Used: 500},
 		}, p.explain(t, 1)[0].Limits)
 		require.Equal(t, now.Add(10*time.Second), p.refused(t, p.want(501)).OpensAt)
 		p.acquire(t, 400)
-		require.Equal(t, registry.KeyLimited, p.refused(t, p.want(101)).Keys[0].Reason, "what was asked for since is taken off")
+		require.Equal(
+			t, registry.KeyLimited, p.refused(t, p.want(101)).Keys[0].Reason, "what was asked for since is taken off",
+		)
 		p.acquire(t, 100)
 		require.Equal(t, now.Add(30*time.Second), p.refused(t, p.want(1)).OpensAt)
 		p.clock.Advance(30 * time.Second)
@@ -436,7 +469,9 @@ func testObserveHeaders(t *testing.T, e engine) {
 		g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "account"})
 		require.NoError(t, err)
 		for i := range 2 {
-			key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(i), QuotaGroupID: g.ID})
+			key, err := p.AddAPIKey(
+				t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(i), QuotaGroupID: g.ID},
+			)
 			require.NoError(t, err)
 			p.keys = append(p.keys, key)
 		}
@@ -447,7 +482,10 @@ func testObserveHeaders(t *testing.T, e engine) {
 		}
 		p.clock.Advance(30 * time.Second)
 		p.fail(t, 0, retryAfter(limited, 60)) // the account is
-		require.Equal(t, []registry.KeyReason{registry.KeyDegraded, registry.KeyLimited}, []registry.KeyReason{p.explain(t, 1)[0].Reason, p.explain(t, 1)[1].Reason})
+		require.Equal(
+			t, []registry.KeyReason{registry.KeyDegraded, registry.KeyLimited},
+			[]registry.KeyReason{p.explain(t, 1)[0].Reason, p.explain(t, 1)[1].Reason},
+		)
 		p.clock.Advance(time.Minute)
 		p.acquire(t, 1)
 		p.fail(t, 0, exhausted) // for hours
@@ -491,14 +529,24 @@ func testObserveHeaders(t *testing.T, e engine) {
 		absurd := http.Header{"Retry-After": {"100000000000"}}
 		resets := http.Header{"X-Ratelimit-Remaining-Requests": {"0"}, "X-Ratelimit-Reset-Requests": {"8000000s"}}
 		for most, options := range map[time.Duration][]registry.Option{
-			24 * time.Hour: nil, time.Hour: {registry.WithMaxRetryAfter(time.Hour)}, 365 * 24 * time.Hour: {registry.WithMaxRetryAfter(365 * 24 * time.Hour)},
+			24 * time.Hour: nil, time.Hour: {registry.WithMaxRetryAfter(time.Hour)}, 365 * 24 * time.Hour: {
+				registry.WithMaxRetryAfter(365 * 24 * time.Hour),
+			},
 		} {
 			p := e.newPoolTest(t, make([]registry.KeyInput, 1), options...)
 			for name, said := range map[string]func(){
 				"Retry-After of a failure": func() { p.fail(t, 0, registry.Failure{Status: 429, Header: absurd}) },
 				"resets of a failure":      func() { p.fail(t, 0, registry.Failure{Status: 500, Header: resets}) },
-				"Retry-After":              func() { require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, absurd)) },
-				"resets":                   func() { require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, resets)) },
+				"Retry-After": func() {
+					require.NoError(
+						t, p.ObserveHeaders(t.Context(), p.keys[0].ID, absurd),
+					)
+				},
+				"resets": func() {
+					require.NoError(
+						t, p.ObserveHeaders(t.Context(), p.keys[0].ID, resets),
+					)
+				},
 			} {
 				said()
 				rest := p.refused(t, p.want(1)).OpensAt.Sub(p.clock.Now())
@@ -514,13 +562,19 @@ func testObserveHeaders(t *testing.T, e engine) {
 			_, err := registry.Open(t.Context(), ":memory:", registry.WithMaxRetryAfter(wrong))
 			require.ErrorIs(t, err, registry.ErrInvalidData, wrong)
 		}
-		require.Equal(t, registrytest.Start.Add(24*time.Hour), registry.Classify(registry.Failure{Status: 429, Header: absurd}, registrytest.Start).Until)
+		require.Equal(
+			t, registrytest.Start.Add(24*time.Hour),
+			registry.Classify(registry.Failure{Status: 429, Header: absurd}, registrytest.Start).Until,
+		)
 	})
 	t.Run("nothing", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		before := dump(t, p.Registry)
-		for _, h := range []http.Header{nil, {}, {"Retry-After": {"soon"}}, {"X-Ratelimit-Remaining-Requests": {"-5"}}, {"X-Ratelimit-Remaining-Requests": {"0"}, "X-Ratelimit-Reset-Requests": {"x"}}} {
+		for _, h := range []http.Header{
+			nil, {}, {"Retry-After": {"soon"}}, {"X-Ratelimit-Remaining-Requests": {"-5"}},
+			{"X-Ratelimit-Remaining-Requests": {"0"}, "X-Ratelimit-Reset-Requests": {"x"}},
+		} {
 			require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, h))
 			p.acquire(t, 1)
 		}

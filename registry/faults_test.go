@@ -57,7 +57,9 @@ func faultFixture(ctx context.Context, reg *registry.Registry) (m *ent.Model, k 
 	if err != nil {
 		return nil, nil, err
 	}
-	if m, err = reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: gpt4()}); err != nil {
+	if m, err = reg.CreateModel(
+		ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4", Rates: gpt4()},
+	); err != nil {
 		return nil, nil, err
 	}
 	k, err = reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1)})
@@ -67,7 +69,9 @@ func faultFixture(ctx context.Context, reg *registry.Registry) (m *ent.Model, k 
 // faultPut records a request, and a setting that stands for it, in one transaction.
 func faultPut(ctx context.Context, reg *registry.Registry, modelID, keyID uuid.UUID, id, value string) error {
 	return reg.InTx(ctx, func(tx *registry.Registry) error {
-		in := registry.UsageInput{ModelID: modelID, APIKeyID: keyID, Tokens: meter.Tokens{InputTokens: 3, OutputTokens: 1}}
+		in := registry.UsageInput{
+			ModelID: modelID, APIKeyID: keyID, Tokens: meter.Tokens{InputTokens: 3, OutputTokens: 1},
+		}
 		if err := tx.RecordUsage(ctx, in); err != nil {
 			return err
 		}
@@ -328,7 +332,9 @@ func faultFull(ctx context.Context, args ...string) (err error) {
 }
 
 // faultFillAndHeal records requests until there is no space, and again after heal made some.
-func faultFillAndHeal(ctx context.Context, reg *registry.Registry, m *ent.Model, k *ent.APIKey, heal func() error) error {
+func faultFillAndHeal(
+	ctx context.Context, reg *registry.Registry, m *ent.Model, k *ent.APIKey, heal func() error,
+) error {
 	var acked int64
 	for ; ; acked++ {
 		err := faultPut(ctx, reg, m.ID, k.ID, fmt.Sprint(acked), strings.Repeat("x", 1000))
@@ -347,7 +353,9 @@ func faultFillAndHeal(ctx context.Context, reg *registry.Registry, m *ent.Model,
 		return err
 	}
 	for range 3 {
-		if err := faultError("more writes", reg.SetSetting(ctx, "big", strings.Repeat("x", 100_000)), registry.ErrDiskFull); err != nil {
+		if err := faultError(
+			"more writes", reg.SetSetting(ctx, "big", strings.Repeat("x", 100_000)), registry.ErrDiskFull,
+		); err != nil {
 			return err
 		}
 		if err := sum(); err != nil {
@@ -569,13 +577,14 @@ func TestKilled(t *testing.T) {
 	l.run(t, 0)
 	require.Empty(t, l.pending)
 	l.check(t)
-	t.Logf("%d processes were killed; %d requests were acknowledged, %d of them not at the first attempt; none was lost and none counted twice",
+	t.Logf("%d processes were killed; %d requests were acknowledged, %d of them not at the first attempt; none was"+
+		" lost and none counted twice",
 		kills, len(l.acked), l.repeated)
 	require.Greater(t, l.repeated, kills/2)
 }
 
-// run starts a process, asks it for what is pending and for more, and kills it after some acknowledgements; 0: it does what
-// is pending, and ends.
+// run starts a process, asks it for what is pending and for more, and kills it after some acknowledgements; 0: it does
+// what is pending, and ends.
 func (l *killed) run(t *testing.T, kill int) {
 	t.Helper()
 	cmd := faultChild(t, "retry", l.path, l.model.String(), l.key.String())
@@ -657,7 +666,9 @@ func faultRetry(ctx context.Context, args ...string) error {
 		return err
 	}
 	in := registry.UsageInput{
-		ModelID: uuid.MustParse(args[1]), APIKeyID: uuid.MustParse(args[2]), Tokens: meter.Tokens{InputTokens: 3, OutputTokens: 1},
+		ModelID: uuid.MustParse(args[1]), APIKeyID: uuid.MustParse(args[2]), Tokens: meter.Tokens{
+			InputTokens: 3, OutputTokens: 1,
+		},
 	}
 	ids, errs := make(chan string), make([]error, 8)
 	var all sync.WaitGroup
@@ -758,7 +769,8 @@ func TestRolledBackBySQLite(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
 		require.ErrorIs(t, tx.InTx(ctx, func(tx *registry.Registry) error {
-			_, err := tx.Client().ExecContext(ctx, "INSERT INTO settings (key, value, updated_at) SELECT i, '', '2026-01-01 00:00:00+00:00' FROM"+
+			_, err := tx.Client().ExecContext(ctx, "INSERT INTO settings (key, value, updated_at) SELECT i, '',"+
+				" '2026-01-01 00:00:00+00:00' FROM"+
 				" (WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c) SELECT i FROM c)")
 			return err
 		}), context.DeadlineExceeded)
@@ -771,7 +783,9 @@ func TestRolledBackBySQLite(t *testing.T) {
 		}
 		require.ErrorIs(t, err, registry.ErrDiskFull)
 	}
-	for name, provoke := range map[string]func(*testing.T, *registry.Registry){"interrupted": interrupted, "full": full} {
+	for name, provoke := range map[string]func(*testing.T, *registry.Registry){
+		"interrupted": interrupted, "full": full,
+	} {
 		t.Run("Err_"+name, func(t *testing.T) {
 			t.Parallel()
 			reg := registrytest.New(t)
@@ -809,8 +823,8 @@ func TestMemoryOutlivesContexts(t *testing.T) {
 	require.NoError(t, reg.Close())
 }
 
-// faultAnswers opens a database, at a time that stands still as some answers are of this minute, and returns all that can be
-// read of it.
+// faultAnswers opens a database, at a time that stands still as some answers are of this minute, and returns all that
+// can be read of it.
 func faultAnswers(t *testing.T, path string) (answers string, err error) {
 	t.Helper()
 	ctx := t.Context()
@@ -849,7 +863,8 @@ func faultAnswers(t *testing.T, path string) (answers string, err error) {
 			add(reg.PriceAt(ctx, m.ID, registrytest.Start))
 		}
 	}
-	return strings.ReplaceAll(fmt.Sprint(all...), ", ", ",\n"), errors.Join(errs...) // in lines, for a difference to be shown
+	// in lines, for a difference to be shown
+	return strings.ReplaceAll(fmt.Sprint(all...), ", ", ",\n"), errors.Join(errs...)
 }
 
 // A damaged file gives the right answers or ErrCorrupt.

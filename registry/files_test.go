@@ -66,7 +66,8 @@ func TestFileCycles(t *testing.T) {
 			if _, is := o.(*types.PkgName); is || o.Pkg() != p.Types || !o.Pos().IsValid() {
 				continue
 			}
-			from, to := filepath.Base(s.fset.Position(id.Pos()).Filename), filepath.Base(s.fset.Position(o.Pos()).Filename)
+			from, to := filepath.Base(s.fset.Position(id.Pos()).Filename), filepath.Base(s.fset.Position(o.Pos()).
+				Filename)
 			if from != to {
 				if needs[from] == nil {
 					needs[from] = map[string]bool{}

@@ -41,7 +41,8 @@ type UnreadableKey struct {
 // Alert tells that somebody should look: there are keys, and none of them is usable or will be by itself; or some
 // cannot be read.
 func (h ProviderHealth) Alert() bool {
-	return h.Keys > 0 && h.Usable == 0 && h.OpensAt.IsZero() && h.Unusable[KeyBusy]+h.Unusable[KeyProbed] == 0 || len(h.Unreadable) > 0
+	return h.Keys > 0 && h.Usable == 0 && h.OpensAt.IsZero() && h.Unusable[KeyBusy]+h.Unusable[KeyProbed] == 0 ||
+		len(h.Unreadable) > 0
 }
 
 // PoolHealth returns how the pools of all live providers are now, by name. It changes nothing. It is a report and no
@@ -108,7 +109,8 @@ func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[u
 		return found, nil
 	}
 	keys, err := r.fresh.APIKey.Query().
-		Where(apikey.ProviderIDIn(providers...), apikey.DeletedAtIsNil(), apikey.SealedNotNil()).Order(apikey.ByID()).All(ctx)
+		Where(apikey.ProviderIDIn(providers...), apikey.DeletedAtIsNil(), apikey.SealedNotNil()).Order(apikey.ByID()).
+		All(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,8 @@ func serviceURL(tb testing.TB) string {
 		}
 		for _, statement := range []string{
 			// Roles are the server's, where another run of the tests may have made it. Tests ask the server who waits.
-			"DO $$ BEGIN CREATE ROLE " + serviceRole + " IN ROLE pg_read_all_stats; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$",
+			"DO $$ BEGIN CREATE ROLE " + serviceRole +
+				" IN ROLE pg_read_all_stats; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$",
 			"REVOKE ALL ON SCHEMA public FROM PUBLIC",
 			"GRANT USAGE ON SCHEMA public TO " + serviceRole,
 			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + serviceRole,
@@ -138,7 +139,9 @@ func long(tb testing.TB, why string) {
 
 func mustProvider(tb testing.TB, reg *registry.Registry, name string) *ent.Provider {
 	tb.Helper()
-	p, err := reg.CreateProvider(tb.Context(), registry.ProviderInput{Name: name, BaseURL: "https://" + name + ".example/v1"})
+	p, err := reg.CreateProvider(
+		tb.Context(), registry.ProviderInput{Name: name, BaseURL: "https://" + name + ".example/v1"},
+	)
 	require.NoError(tb, err)
 	return p
 }
@@ -148,7 +151,9 @@ func gpt4() money.Rates {
 	return money.Rates{meter.Input: 30 * money.Dollar, meter.Output: 60 * money.Dollar}
 }
 
-func mustModel(tb testing.TB, reg *registry.Registry, providerID uuid.UUID, modelID string, rates money.Rates) *ent.Model {
+func mustModel(
+	tb testing.TB, reg *registry.Registry, providerID uuid.UUID, modelID string, rates money.Rates,
+) *ent.Model {
 	tb.Helper()
 	m, err := reg.CreateModel(tb.Context(), registry.ModelInput{ProviderID: providerID, ModelID: modelID, Rates: rates})
 	require.NoError(tb, err)
@@ -243,8 +248,10 @@ func totalsByGrain(tb testing.TB, reg *registry.Registry) map[string][]*ent.Usag
 	tb.Helper()
 	ctx, c := tb.Context(), reg.Client()
 	return map[string][]*ent.UsageTotal{
-		"quarter": like[ent.UsageTotal](tb, must(c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByPeriodStart()).All(ctx))),
-		"day":     must(c.UsageTotal.Query().Order(usagetotal.ByPeriodStart()).All(ctx)),
+		"quarter": like[ent.UsageTotal](
+			tb, must(c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByPeriodStart()).All(ctx)),
+		),
+		"day": must(c.UsageTotal.Query().Order(usagetotal.ByPeriodStart()).All(ctx)),
 	}
 }
 

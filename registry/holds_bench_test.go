@@ -255,8 +255,12 @@ func (h holder) requests(b *testing.B, n int, over time.Duration, models, keys i
 	}
 	for i := range inputs {
 		inputs[i] = registry.UsageInput{
-			ModelID: ms[i%models].ID, APIKeyID: ks[i/models%keys].ID, At: now.Add(-over / time.Duration(n) * time.Duration(i)),
-			Tokens: meter.Tokens{InputTokens: int64(i), OutputTokens: 7}, Latency: time.Duration(i%5000) * time.Millisecond,
+			ModelID: ms[i%models].ID, APIKeyID: ks[i/models%keys].ID, At: now.Add(
+				-over / time.Duration(n) * time.Duration(i),
+			),
+			Tokens: meter.Tokens{
+				InputTokens: int64(i), OutputTokens: 7,
+			}, Latency: time.Duration(i%5000) * time.Millisecond,
 		}
 		if len(inputs[:i+1])%registry.MaxUsageBatch == 0 || i == n-1 {
 			from := i / registry.MaxUsageBatch * registry.MaxUsageBatch

@@ -96,19 +96,27 @@ func TestPlans(t *testing.T) {
 			return err
 		}, []string{"usage_totals USING PRIMARY KEY (model_id=?)"}},
 		"UsageReport": {func(r *Registry) error {
-			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay})
+			_, err := r.UsageReport(
+				t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay},
+			)
 			return err
 		}, []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
 		"UsageReport, by key": {func(r *Registry) error {
-			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}})
+			_, err := r.UsageReport(
+				t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}},
+			)
 			return err
 		}, []string{"t USING INDEX usage_model_id_period_start (model_id=? AND period_start>? AND period_start<?)"}},
 		"UsageReport, of a key": {func(r *Registry) error {
 			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), APIKeyID: p.ID})
 			return err
-		}, []string{"t USING INDEX usage_api_key_id_period_start (api_key_id=? AND period_start>? AND period_start<?)"}},
+		}, []string{
+			"t USING INDEX usage_api_key_id_period_start (api_key_id=? AND period_start>? AND period_start<?)",
+		}},
 		"ListUsageEvents": {func(r *Registry) error {
-			_, err := r.ListUsageEvents(t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), After: p.ID})
+			_, err := r.ListUsageEvents(
+				t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), After: p.ID},
+			)
 			return err
 		}, []string{"usage_events USING PRIMARY KEY (id>? AND id<?)"}},
 		"ListUsageEvents, of a model": {func(r *Registry) error {
@@ -157,7 +165,9 @@ func TestPlans(t *testing.T) {
 		"ListAudit, the history of one thing": {func(r *Registry) error {
 			page, err := r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String()})
 			if err == nil {
-				_, err = r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String(), After: page[0].ID})
+				_, err = r.ListAudit(
+					t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String(), After: page[0].ID},
+				)
 			}
 			return err
 		}, []string{
@@ -178,7 +188,9 @@ func TestPlans(t *testing.T) {
 		for _, line := range plans {
 			whole := line == "SCAN usage_horizons" || // which has two rows
 				name == "UsageReport, by key" && line == "SCAN models" // of all models
-			require.False(t, strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "USING") && !whole, "%s: %s", name, line)
+			require.False(
+				t, strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "USING") && !whole, "%s: %s", name, line,
+			)
 			if name == "GetLeastUsedKey" {
 				require.NotContains(t, line, "TEMP B-TREE", name)
 			}
@@ -253,7 +265,9 @@ func TestWaitersWake(t *testing.T) {
 	reg.waiters.poll = time.Hour
 	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
 	require.NoError(t, err)
-	_, err = reg.AddAPIKey(ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001", Limits: Limits{Concurrency: 1}})
+	_, err = reg.AddAPIKey(
+		ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001", Limits: Limits{Concurrency: 1}},
+	)
 	require.NoError(t, err)
 	in := AcquireInput{ProviderID: p.ID, TTL: time.Hour}
 	lease, err := reg.AcquireKey(ctx, in)
@@ -281,7 +295,8 @@ func TestWaitersWake(t *testing.T) {
 	}
 }
 
-// TestPartitionsUndone: what a transaction has made, and found there when it recorded again, is not remembered when it is undone.
+// TestPartitionsUndone: what a transaction has made, and found there when it recorded again, is not remembered when it
+// is undone.
 func TestPartitionsUndone(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

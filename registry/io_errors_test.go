@@ -28,11 +28,12 @@ func init() {
 
 const unsyncedRequests = 40
 
-// injected runs a function of faultChildren on a database, with system calls that fail as strace is told. It returns what
-// the child has written, how it ended, and how many calls failed.
+// injected runs a function of faultChildren on a database, with system calls that fail as strace is told. It returns
+// what the child has written, how it ended, and how many calls failed.
 func injected(t *testing.T, inject, child, path string, args ...string) (lines []string, failed int, ended error) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "strace", "-f", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "strace", "-f", "-o", os.DevNull, "true").
+		CombinedOutput(); err != nil {
 		t.Skipf("this system does not let us trace a process with strace: %v: %s", err, out)
 	}
 	trace := filepath.Join(t.TempDir(), "trace")
@@ -57,8 +58,8 @@ func injected(t *testing.T, inject, child, path string, args ...string) (lines [
 	return lines, failed, ended
 }
 
-// unsyncedChild records requests by their ids and prints what became of each. The one that is uncertain is recorded again
-// until it is not, or, with "once", the process ends with it, as if it were killed.
+// unsyncedChild records requests by their ids and prints what became of each. The one that is uncertain is recorded
+// again until it is not, or, with "once", the process ends with it, as if it were killed.
 func unsyncedChild(ctx context.Context, args ...string) error {
 	reg, err := registry.Open(ctx, args[0])
 	if err != nil {
@@ -90,8 +91,8 @@ func unsyncedChild(ctx context.Context, args ...string) error {
 	return reg.Close()
 }
 
-// A commit that cannot be synced may turn up after a crash: it is repeated by the ids of its requests, and nobody is told
-// that nothing was done.
+// A commit that cannot be synced may turn up after a crash: it is repeated by the ids of its requests, and nobody is
+// told that nothing was done.
 func TestUnsynced(t *testing.T) {
 	t.Parallel()
 	prepare := func(t *testing.T) (path string, args []string) {
@@ -114,7 +115,8 @@ func TestUnsynced(t *testing.T) {
 		}
 		for n := range unsyncedRequests { // again, of whom nobody knows
 			require.NoError(t, reg.RecordUsage(t.Context(), registry.UsageInput{
-				ModelID: uuid.MustParse(args[0]), APIKeyID: uuid.MustParse(args[1]), Tokens: meter.Tokens{InputTokens: 1},
+				ModelID: uuid.MustParse(args[0]), APIKeyID: uuid.MustParse(args[1]),
+				Tokens:    meter.Tokens{InputTokens: 1},
 				RequestID: fmt.Sprint("request ", n),
 			}))
 		}
@@ -136,7 +138,9 @@ func TestUnsynced(t *testing.T) {
 	t.Run("OK_now_and_then", func(t *testing.T) {
 		t.Parallel()
 		path, args := prepare(t)
-		lines, failed, err := injected(t, "fsync,fdatasync:error=EIO:when=2+5", "unsynced", path, append(args, "again")...)
+		lines, failed, err := injected(
+			t, "fsync,fdatasync:error=EIO:when=2+5", "unsynced", path, append(args, "again")...,
+		)
 		require.NoError(t, err)
 		acked, uncertain := split(lines)
 		require.Len(t, acked, unsyncedRequests)

@@ -17,16 +17,22 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// TestRowsInJSON shows every row with all its columns, whatever is in them, but secrets. Amounts of money say their unit.
+// TestRowsInJSON shows every row with all its columns, whatever is in them, but secrets. Amounts of money say their
+// unit.
 func TestRowsInJSON(t *testing.T) {
 	t.Parallel()
 	rows := map[string]any{
-		"api_keys": ent.APIKey{}, "audit_log": ent.AuditEntry{}, "data_keys": ent.DataKey{}, "discovery_logs": ent.DiscoveryLog{},
-		"installations": ent.Installation{}, "key_leases": ent.KeyLease{}, "models": ent.Model{}, "model_families": ent.ModelFamily{},
-		"prices": ent.Price{}, "providers": ent.Provider{}, "quota_groups": ent.QuotaGroup{}, "sdk_versions": ent.SDKVersion{},
-		"settings": ent.Setting{}, "usage_tracking": ent.Usage{}, "usage_events": ent.UsageEvent{}, "usage_horizons": ent.UsageHorizon{},
-		"usage_totals": ent.UsageTotal{}, "usage_quarters": ent.UsageQuarter{}, "usage_total_quarters": ent.UsageTotalQuarter{},
-		"expired_leases": ent.ExpiredLease{}, "pool_states": ent.PoolState{},
+		"api_keys": ent.APIKey{}, "audit_log": ent.AuditEntry{}, "data_keys": ent.DataKey{},
+		"discovery_logs": ent.DiscoveryLog{},
+		"installations":  ent.Installation{}, "key_leases": ent.KeyLease{}, "models": ent.Model{},
+		"model_families": ent.ModelFamily{},
+		"prices":         ent.Price{}, "providers": ent.Provider{}, "quota_groups": ent.QuotaGroup{},
+		"sdk_versions": ent.SDKVersion{},
+		"settings":     ent.Setting{}, "usage_tracking": ent.Usage{}, "usage_events": ent.UsageEvent{},
+		"usage_horizons": ent.UsageHorizon{},
+		"usage_totals":   ent.UsageTotal{}, "usage_quarters": ent.UsageQuarter{},
+		"usage_total_quarters": ent.UsageTotalQuarter{},
+		"expired_leases":       ent.ExpiredLease{}, "pool_states": ent.PoolState{},
 	}
 	for _, table := range entmigrate.Tables {
 		require.Contains(t, slices.Collect(maps.Keys(rows)), table.Name, "a new table is to be listed above")
@@ -71,20 +77,30 @@ func testMoneyInJSON(t *testing.T, e engine) {
 	p := mustProvider(t, reg, "openai")
 	rates := money.Rates{"input": 37_500_000, "output": 1}
 	m := mustModel(t, reg, p.ID, "gpt-4", rates)
-	k, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{CostPerDay: money.Dollar / 2}})
+	k, err := reg.AddAPIKey(
+		ctx,
+		registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{CostPerDay: money.Dollar / 2}},
+	)
 	require.NoError(t, err)
 	record(t, reg, m, k, 1_000_000, 0)
 
 	require.Equal(t, json.Number("0.0375"), inJSON(t, m)["cost_per_1m_input_usd"])
-	require.Equal(t, map[string]any{"input": json.Number("0.0375"), "output": json.Number("0.000000001")}, inJSON(t, rates))
+	require.Equal(
+		t, map[string]any{"input": json.Number("0.0375"), "output": json.Number("0.000000001")}, inJSON(t, rates),
+	)
 	require.Equal(t, json.Number("0.0375"), inJSON(t, reg.Client().UsageEvent.Query().OnlyX(ctx))["cost_usd"])
-	report, err := reg.UsageReport(ctx, registry.ReportInput{Start: clock.Now().Add(-time.Hour), End: clock.Now().Add(time.Hour)})
+	report, err := reg.UsageReport(
+		ctx, registry.ReportInput{Start: clock.Now().Add(-time.Hour), End: clock.Now().Add(time.Hour)},
+	)
 	require.NoError(t, err)
 	require.Equal(t, json.Number("0.0375"), inJSON(t, report[0])["TotalCostUSD"])
 	verdicts, err := reg.ExplainKeys(ctx, registry.AcquireInput{ProviderID: p.ID, TTL: time.Minute})
 	require.NoError(t, err)
 	limit := inJSON(t, verdicts[0].Limits[0])
-	require.Equal(t, []any{"cost_per_day", json.Number("0.5"), json.Number("0.0375")}, []any{limit["Name"], limit["LimitUSD"], limit["UsedUSD"]})
+	require.Equal(
+		t, []any{"cost_per_day", json.Number("0.5"), json.Number("0.0375")},
+		[]any{limit["Name"], limit["LimitUSD"], limit["UsedUSD"]},
+	)
 	require.NotContains(t, limit, "Limit")
 	require.NotContains(t, limit, "Used")
 	require.Contains(t, inJSON(t, registry.LimitState{Name: registry.LimitConcurrency, Limit: 3}), "Limit")
@@ -107,7 +123,10 @@ func testMoneyInJSON(t *testing.T, e engine) {
 			require.NotContains(t, after, "key_hash")
 		}
 	}
-	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{"input": money.Dollar}, EffectiveFrom: clock.Now().Add(-time.Hour)})
+	_, err = reg.UpdateModelPricing(
+		ctx, m.ID,
+		registry.PriceInput{Rates: money.Rates{"input": money.Dollar}, EffectiveFrom: clock.Now().Add(-time.Hour)},
+	)
 	require.NoError(t, err)
 	_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID})
 	require.NoError(t, err)

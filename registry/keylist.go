@@ -93,11 +93,12 @@ func requireRoom(ctx context.Context, tx *ent.Client, providerID uuid.UUID) erro
 }
 
 // RevealAPIKey returns a live API key itself, disabled and degraded ones too: as it is sealed in the database, or else
-// what the function of [WithSecretResolver] returns, if that has the SHA-256 of the row. That of a keyless key is empty.
+// what the function of [WithSecretResolver] returns, if that has the SHA-256 of the row. That of a keyless key is
+// empty.
 //
-// It returns [ErrNotFound]; [ErrNoSecret] when the key is kept nowhere, or what was resolved is another one; [ErrKeyring]
-// when it is sealed and the keyring is missing or lacks its key; [ErrCorrupt] when what is sealed was changed, or belongs to
-// another key, provider or database; or the error of the function.
+// It returns [ErrNotFound]; [ErrNoSecret] when the key is kept nowhere, or what was resolved is another one;
+// [ErrKeyring] when it is sealed and the keyring is missing or lacks its key; [ErrCorrupt] when what is sealed was
+// changed, or belongs to another key, provider or database; or the error of the function.
 func (r *Registry) RevealAPIKey(ctx context.Context, id uuid.UUID) (Secret, error) {
 	op := fmt.Sprintf("reveal API key %s", id)
 	key, err := r.fresh.APIKey.Query().Where(apikey.ID(id), apikey.DeletedAtIsNil()).Only(ctx)
@@ -119,7 +120,8 @@ func (r *Registry) reveal(ctx context.Context, key *ent.APIKey) (secret Secret, 
 		}
 		return secretOf(text), nil // the hash is a part of what it is bound to
 	case r.vault.resolve == nil:
-		return Secret{}, fmt.Errorf("%w: it was added to a registry without a keyring: open it WithKeyring, and give the key again"+
+		return Secret{}, fmt.Errorf("%w: it was added to a registry without a keyring: open it WithKeyring, and"+
+			" give the key again"+
 			" with UpdateAPIKey; or open it with WithSecretResolver", ErrNoSecret)
 	}
 	if secret, err = r.vault.resolve(ctx, tied(r, asOf(key, r.now()))); err != nil {

@@ -10,9 +10,9 @@ import (
 )
 
 // Keyring holds the owner's keys, outside of the database. They wrap the data keys, by which API keys are sealed; the
-// database keeps a data key wrapped, with the id of the key that wrapped it. [NewKeyring] and [ParseKeyring] return keyrings
-// whose keys are in memory. An adapter for a key management service implements Keyring by two calls of the service, which
-// wraps and unwraps there and never gives its key away:
+// database keeps a data key wrapped, with the id of the key that wrapped it. [NewKeyring] and [ParseKeyring] return
+// keyrings whose keys are in memory. An adapter for a key management service implements Keyring by two calls of the
+// service, which wraps and unwraps there and never gives its key away:
 //
 //	func (k adapter) Wrap(ctx context.Context, id string, dataKey []byte, to registry.KeyringBinding) ([]byte, error) {
 //		return k.service.Encrypt(ctx, id, dataKey, to) // to: additional authenticated data, or an encryption context
@@ -34,9 +34,10 @@ type Keyring interface {
 	Unwrap(ctx context.Context, id string, wrapped []byte, to KeyringBinding) (dataKey []byte, err error)
 }
 
-// KeyringBinding names what a wrapped data key belongs to: its database and its row. A keyring authenticates it, so that a
-// data key that was moved elsewhere does not unwrap, and need not look into it: it is some hundred bytes, not text, and
-// the same at each call for the same data key and id. A service that takes text only can be given its hash or its base64.
+// KeyringBinding names what a wrapped data key belongs to: its database and its row. A keyring authenticates it, so
+// that a data key that was moved elsewhere does not unwrap, and need not look into it: it is some hundred bytes, not
+// text, and the same at each call for the same data key and id. A service that takes text only can be given its hash or
+// its base64.
 type KeyringBinding = []byte
 
 var _ seal.Keyring = Keyring(nil)
@@ -59,12 +60,15 @@ func (k memoryKeyring) Unwrap(ctx context.Context, id string, wrapped []byte, to
 // KeyringKeySize is the length of a key of [NewKeyring], in bytes.
 const KeyringKeySize = seal.KeySize
 
-// NewKeyring returns a keyring of keys by their ids, of which current wraps from now on and the others still unwrap. A key is
-// [KeyringKeySize] random bytes, such as those of `openssl rand 32`, and not a passphrase; an id has up to 128
+// NewKeyring returns a keyring of keys by their ids, of which current wraps from now on and the others still unwrap. A
+// key is [KeyringKeySize] random bytes, such as those of `openssl rand 32`, and not a passphrase; an id has up to 128
 // characters. It returns [ErrInvalidData].
 func NewKeyring(current string, keys map[string][]byte) (Keyring, error) {
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("new keyring: %w: there is no key in it: is the file or the variable of the environment empty?", ErrInvalidData)
+		return nil, fmt.Errorf(
+			"new keyring: %w: there is no key in it: is the file or the variable of the environment empty?",
+			ErrInvalidData,
+		)
 	}
 	ring, err := seal.NewStaticKeyring(current, keys)
 	if err != nil {
@@ -73,9 +77,9 @@ func NewKeyring(current string, keys map[string][]byte) (Keyring, error) {
 	return memoryKeyring{ring}, nil
 }
 
-// ParseKeyring returns the keyring that a text says, such as the content of a file or of a variable of the environment: lines
-// of an id, "=" and the key in base64, of which the first is current. Empty lines and those that begin with # say nothing. It
-// returns [ErrInvalidData].
+// ParseKeyring returns the keyring that a text says, such as the content of a file or of a variable of the environment:
+// lines of an id, "=" and the key in base64, of which the first is current. Empty lines and those that begin with # say
+// nothing. It returns [ErrInvalidData].
 func ParseKeyring(text string) (Keyring, error) {
 	keys, current := map[string][]byte{}, ""
 	for n, line := range strings.Split(text, "\n") {
@@ -87,7 +91,9 @@ func ParseKeyring(text string) (Keyring, error) {
 		id = strings.TrimSpace(id)
 		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
 		if !found || err != nil { // the error of base64 would quote the key
-			return nil, fmt.Errorf("parse keyring: %w: line %d is not an id, = and a key in base64", ErrInvalidData, n+1)
+			return nil, fmt.Errorf(
+				"parse keyring: %w: line %d is not an id, = and a key in base64", ErrInvalidData, n+1,
+			)
 		}
 		if _, twice := keys[id]; twice {
 			return nil, fmt.Errorf("parse keyring: %w: line %d has an id that came before", ErrInvalidData, n+1)

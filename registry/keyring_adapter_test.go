@@ -14,7 +14,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// service is a keyring as an adapter for a key management service makes it: what it has wrapped stays there, by a token.
+// service is a keyring as an adapter for a key management service makes it: what it has wrapped stays there, by a
+// token.
 type service struct {
 	mu   sync.Mutex
 	kept map[string]kept

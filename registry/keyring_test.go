@@ -87,7 +87,9 @@ func testKeyring(t *testing.T, name string) {
 		require.ErrorIs(t, err, want)
 	}
 	// A key that was added without the keyring can be sealed later.
-	for text, want := range map[string]error{secret(2): registry.ErrInvalidData, "short": registry.ErrInvalidData, secret(1): nil} {
+	for text, want := range map[string]error{
+		secret(2): registry.ErrInvalidData, "short": registry.ErrInvalidData, secret(1): nil,
+	} {
 		_, err := plain.UpdateAPIKey(t.Context(), before.ID, registry.KeyUpdate{APIKey: &text})
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 		_, err = reg.UpdateAPIKey(t.Context(), before.ID, registry.KeyUpdate{APIKey: &text})
@@ -164,7 +166,10 @@ func TestResolveSecret(t *testing.T) {
 	reg := onSQLite.new(t, registry.WithSecretResolver(resolve))
 	p := mustProvider(t, reg, "openai")
 	for n, want := range []error{errRollback, nil, registry.ErrNoSecret} {
-		key, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(n), Label: []string{"zero", "one", "two"}[n]})
+		key, err := reg.AddAPIKey(
+			t.Context(),
+			registry.KeyInput{ProviderID: p.ID, APIKey: secret(n), Label: []string{"zero", "one", "two"}[n]},
+		)
 		require.NoError(t, err)
 		got, err := reg.RevealAPIKey(t.Context(), key.ID)
 		require.ErrorIs(t, err, want)
@@ -252,7 +257,10 @@ func TestSealedTampered(t *testing.T) {
 	}
 	exec("UPDATE api_keys SET provider_id = $1 WHERE id = $2", w.keys[2].ProviderID, w.keys[0].ID)
 	fails(w.keys[0].ID, registry.ErrCorrupt, "moved to another provider")
-	exec("UPDATE api_keys SET provider_id = $1, key_hash = $2 WHERE id = $3", w.keys[0].ProviderID, w.keys[2].KeyHash, w.keys[0].ID)
+	exec(
+		"UPDATE api_keys SET provider_id = $1, key_hash = $2 WHERE id = $3", w.keys[0].ProviderID, w.keys[2].KeyHash,
+		w.keys[0].ID,
+	)
 	fails(w.keys[0].ID, registry.ErrCorrupt, "with another hash")
 	exec("UPDATE api_keys SET key_hash = $1 WHERE id = $2", w.keys[0].KeyHash, w.keys[0].ID)
 	requireReveals(t, w.reg, w.keys[0].ID, secret(0))
@@ -477,7 +485,8 @@ func testRotateKeyringUnderLoad(t *testing.T, name string) {
 				}
 				mu.Unlock()
 				for id, want := range some {
-					if got, err := reg.RevealAPIKey(t.Context(), id); err != nil || !got.Equal(registry.NewSecret(want)) {
+					if got, err := reg.RevealAPIKey(t.Context(), id); err != nil ||
+						!got.Equal(registry.NewSecret(want)) {
 						t.Errorf("%s: %v", id, err)
 					}
 				}
@@ -522,14 +531,18 @@ func TestRotateAPIKey(t *testing.T) {
 			clock := registrytest.NewClock(registrytest.Start)
 			reg := e.new(t, registry.WithClock(clock.Now), registry.WithKeyring(ring(t, "a")))
 			p := mustProvider(t, reg, "openai")
-			old, err := reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Label: "main"})
+			old, err := reg.AddAPIKey(
+				t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Label: "main"},
+			)
 			require.NoError(t, err)
 			for n := 2; n <= registry.MaxKeysPerProvider; n++ {
 				key := mustKey(t, reg, p.ID, n)
 				_, err := reg.UpdateAPIKey(t.Context(), key.ID, registry.KeyUpdate{Disabled: ptr(true)})
 				require.NoError(t, err)
 			}
-			key, err := reg.RotateAPIKey(t.Context(), old.ID, registry.KeyRotationInput{APIKey: secret(1000), Overlap: time.Hour})
+			key, err := reg.RotateAPIKey(
+				t.Context(), old.ID, registry.KeyRotationInput{APIKey: secret(1000), Overlap: time.Hour},
+			)
 			require.NoError(t, err)
 			require.Equal(t, "main", key.Label)
 			requireReveals(t, reg, key.ID, secret(1000))
@@ -559,8 +572,12 @@ func TestRotateAPIKey(t *testing.T) {
 
 			_, err = reg.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(2000)})
 			require.ErrorIs(t, err, registry.ErrInvalidData, "a 101st")
-			again, err := reg.RotateAPIKey(t.Context(), old.ID, registry.KeyRotationInput{APIKey: secret(3000), Overlap: 2 * time.Hour})
-			require.ErrorIs(t, err, registry.ErrInvalidData, "the key that expires does not count, the one after it does")
+			again, err := reg.RotateAPIKey(
+				t.Context(), old.ID, registry.KeyRotationInput{APIKey: secret(3000), Overlap: 2 * time.Hour},
+			)
+			require.ErrorIs(
+				t, err, registry.ErrInvalidData, "the key that expires does not count, the one after it does",
+			)
 			require.Nil(t, again)
 			next, err := reg.RotateAPIKey(t.Context(), key.ID, registry.KeyRotationInput{APIKey: secret(3000)})
 			require.NoError(t, err)
@@ -568,7 +585,9 @@ func TestRotateAPIKey(t *testing.T) {
 			require.Equal(t, map[uuid.UUID]bool{next.ID: true}, usable())
 
 			for why, in := range map[string]registry.KeyRotationInput{
-				"spaced": {APIKey: "a key"}, "empty": {}, "negative": {APIKey: secret(4), Overlap: -1}, "long": {APIKey: secret(4), Overlap: 91 * 24 * time.Hour},
+				"spaced": {APIKey: "a key"}, "empty": {}, "negative": {APIKey: secret(4), Overlap: -1}, "long": {
+					APIKey: secret(4), Overlap: 91 * 24 * time.Hour,
+				},
 			} {
 				_, err := reg.RotateAPIKey(t.Context(), next.ID, in)
 				require.ErrorIs(t, err, registry.ErrInvalidData, why)
@@ -579,7 +598,9 @@ func TestRotateAPIKey(t *testing.T) {
 			require.NoError(t, err)
 			require.Nil(t, row.ExpiresAt, "nothing is done")
 			require.NoError(t, reg.DeleteAPIKey(t.Context(), next.ID))
-			_, err = reg.RotateAPIKey(t.Context(), key.ID, registry.KeyRotationInput{APIKey: secret(4000), Overlap: time.Hour})
+			_, err = reg.RotateAPIKey(
+				t.Context(), key.ID, registry.KeyRotationInput{APIKey: secret(4000), Overlap: time.Hour},
+			)
 			require.NoError(t, err)
 			expired, err := reg.Client().APIKey.Get(t.Context(), key.ID)
 			require.NoError(t, err)
@@ -618,7 +639,9 @@ type slowService struct {
 	asked, answer chan struct{}
 }
 
-func (s *slowService) Unwrap(ctx context.Context, id string, wrapped []byte, to registry.KeyringBinding) ([]byte, error) {
+func (s *slowService) Unwrap(
+	ctx context.Context, id string, wrapped []byte, to registry.KeyringBinding,
+) ([]byte, error) {
 	if s.slow.CompareAndSwap(true, false) {
 		close(s.asked)
 		<-s.answer

@@ -34,9 +34,9 @@ const (
 // KeyInput describes an API key to be added.
 type KeyInput struct {
 	ProviderID uuid.UUID // a live provider
-	// APIKey is the key itself: 1 to 4,096 printable ASCII characters without spaces. Its SHA-256 and its first 8 characters,
-	// at most half of it, are stored, and the key only [WithKeyring], sealed. The SHA-256 of a key that can be guessed
-	// protects nothing, and a short key can be: who reads the database tries them all.
+	// APIKey is the key itself: 1 to 4,096 printable ASCII characters without spaces. Its SHA-256 and its first 8
+	// characters, at most half of it, are stored, and the key only [WithKeyring], sealed. The SHA-256 of a key that can
+	// be guessed protects nothing, and a short key can be: who reads the database tries them all.
 	APIKey string
 	// Keyless adds a stand-in for a provider that takes no key, such as a local server, so that
 	// usage can be recorded there too. APIKey must be empty. A provider has at most one.
@@ -49,8 +49,8 @@ type KeyInput struct {
 	QuotaGroupID uuid.UUID // the account at the provider whose limits it shares. Defaults to none
 	Priority     int       // keys of a higher one are used first, -1,000 to 1,000
 	Weight       int       // its share of the requests beside keys of the same priority, 1 to 1,000. Defaults to 1
-	// AllowedModels are the models that it is for, by the provider's names, of which one that ends with * stands for all
-	// that begin so; up to 1,000. Defaults to all.
+	// AllowedModels are the models that it is for, by the provider's names, of which one that ends with * stands for
+	// all that begin so; up to 1,000. Defaults to all.
 	AllowedModels []string
 	DeniedModels  []string // the models that it is not for, likewise
 }
@@ -174,7 +174,8 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 	}
 	write := r.write
 	if up.APIKey != nil || up.QuotaGroupID != nil {
-		// RotateKeyring makes another data key meanwhile, and removes the old one; DeleteQuotaGroup finds nobody in the group.
+		// RotateKeyring makes another data key meanwhile, and removes the old one; DeleteQuotaGroup finds nobody in the
+		// group.
 		write = r.writeAlone
 	}
 	err = write(ctx, op, func(tx *ent.Client) error {
@@ -287,14 +288,17 @@ func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*
 	return tied(r, asOf(key, now)), nil
 }
 
-// DegradeKey takes a live key out of use for a while; it is usable again by itself after that.
-// Of two degradations the one that ends later counts. The reason is for people, and may be any text, such as a provider's
-// message: what cannot be printed is left out, and all after 1,024 characters. It returns [ErrInvalidData] for a
-// duration that is not positive or above ten years, or [ErrNotFound].
+// DegradeKey takes a live key out of use for a while; it is usable again by itself after that. Of two degradations the
+// one that ends later counts. The reason is for people, and may be any text, such as a provider's message: what cannot
+// be printed is left out, and all after 1,024 characters. It returns [ErrInvalidData] for a duration that is not
+// positive or above ten years, or [ErrNotFound].
 func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason string, duration time.Duration) error {
 	op := fmt.Sprintf("degrade key %s", keyID)
 	var f fault.List
-	f.Check(duration > 0 && duration <= pool.MaxDegradation, "duration %s is not within 1ns and %s", duration, pool.MaxDegradation)
+	f.Check(
+		duration > 0 && duration <= pool.MaxDegradation, "duration %s is not within 1ns and %s", duration,
+		pool.MaxDegradation,
+	)
 	if err := f.Err(); err != nil {
 		return translate(ctx, op, err)
 	}
@@ -308,7 +312,8 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 		if old.DegradedUntil != nil && old.DegradedUntil.After(until) {
 			return nil
 		}
-		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).SetDegradedReason(fault.Clean(reason, pool.MaxReason)).SetDegradedBy("").
+		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).
+			SetDegradedReason(fault.Clean(reason, pool.MaxReason)).SetDegradedBy("").
 			ClearDegradedAt().Save(ctx)
 		if err != nil {
 			return err
@@ -317,8 +322,8 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 	})
 }
 
-// RestoreKey ends the degradation of a live key, whatever it was for, and forgets its failures and what the provider said of its
-// limits, or of those of its quota group. It leaves a disabled key disabled. It returns [ErrNotFound].
+// RestoreKey ends the degradation of a live key, whatever it was for, and forgets its failures and what the provider
+// said of its limits, or of those of its quota group. It leaves a disabled key disabled. It returns [ErrNotFound].
 func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
 		old, err := r.lockedKey(ctx, tx, keyID, apikey.DeletedAtIsNil())
@@ -327,7 +332,8 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 		}
 		key, err := old.Update().
 			SetDegraded(false).ClearDegradedUntil().ClearDegradedAt().SetDegradedReason("").SetDegradedBy("").
-			SetFailures(0).SetCountedClass("").ClearCountedAt().SetFailureClass("").ClearFailedAt().ClearObserved().Save(ctx)
+			SetFailures(0).SetCountedClass("").ClearCountedAt().SetFailureClass("").ClearFailedAt().ClearObserved().
+			Save(ctx)
 		if err != nil {
 			return err
 		}
@@ -361,16 +367,21 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 	})
 }
 
-// ResetDailyUsage sets the daily counters of all live keys, and of all quota groups, to zero now, and returns how many keys
-// had something to reset. Limits of a day are whole again then. Nobody has to call it: counters of an earlier day count as zero.
+// ResetDailyUsage sets the daily counters of all live keys, and of all quota groups, to zero now, and returns how many
+// keys had something to reset. Limits of a day are whole again then. Nobody has to call it: counters of an earlier day
+// count as zero.
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.AllPools); err != nil {
 			return err
 		}
 		now := timeOf(tx)
-		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeasesWith(countedToday(now, apikey.Table)), apikey.And(
-			apikey.LastResetGTE(utc.StartOfDay(now)), apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
+		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeasesWith(
+			countedToday(now, apikey.Table),
+		), apikey.And(
+			apikey.LastResetGTE(utc.StartOfDay(now)), apikey.Or(
+				apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0),
+			),
 		)))
 		n, err = tx.APIKey.Update().Where(used).
 			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).Save(ctx)
@@ -381,7 +392,8 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 			quotagroup.LastResetGTE(utc.StartOfDay(now)),
 			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
 		))
-		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).Save(ctx)
+		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).
+			SetLastReset(now).Save(ctx)
 		if err != nil || n+groups == 0 {
 			return err
 		}

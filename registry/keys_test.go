@@ -254,8 +254,14 @@ func testGetLeastUsedKey(t *testing.T, e engine) {
 		require.Equal(t, clock.Now().Add(time.Minute), why.OpensAt)
 		require.Equal(t, []registry.KeyVerdict{
 			{ID: a.ID, Prefix: "sk-test-", Weight: 1, Label: "l", Reason: registry.KeyDisabled},
-			{ID: b.ID, Prefix: "sk-test-", Weight: 1, Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(2 * time.Minute)},
-			{ID: c.ID, Prefix: "sk-test-", Weight: 1, Reason: registry.KeyDegraded, Detail: "429", Until: clock.Now().Add(time.Minute)},
+			{
+				ID: b.ID, Prefix: "sk-test-", Weight: 1, Reason: registry.KeyDegraded, Detail: "429",
+				Until: clock.Now().Add(2 * time.Minute),
+			},
+			{
+				ID: c.ID, Prefix: "sk-test-", Weight: 1, Reason: registry.KeyDegraded, Detail: "429",
+				Until: clock.Now().Add(time.Minute),
+			},
 		}, why.Keys)
 		require.ErrorContains(t, why, "2026-07-15T12:01:00Z")
 	})
@@ -275,9 +281,10 @@ func testDegradeKeyForAnyReason(t *testing.T, e engine) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := e.newPoolTest(t, make([]registry.KeyInput, 1), registry.WithClassifier(func(registry.Failure, time.Time) registry.Diagnosis {
-				return registry.Diagnosis{Class: registry.FailureAuth, Reason: c.reason}
-			}))
+			p := e.newPoolTest(t, make([]registry.KeyInput, 1),
+				registry.WithClassifier(func(registry.Failure, time.Time) registry.Diagnosis {
+					return registry.Diagnosis{Class: registry.FailureAuth, Reason: c.reason}
+				}))
 			require.NoError(t, p.DegradeKey(t.Context(), p.keys[0].ID, c.reason, time.Minute))
 			v := p.refused(t, p.want(1)).Keys[0]
 			require.Equal(t, []any{registry.KeyDegraded, c.stored}, []any{v.Reason, v.Detail})
@@ -356,7 +363,9 @@ func testDailyCounters(t *testing.T, e engine) {
 	require.Equal(t, "3 45 today 1 15", counters())
 
 	// A record of yesterday belongs to yesterday.
-	late := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 100}, At: clock.Now().Add(-time.Second)}
+	late := registry.UsageInput{
+		ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 100}, At: clock.Now().Add(-time.Second),
+	}
 	require.NoError(t, reg.RecordUsage(t.Context(), late))
 	require.Equal(t, "4 145 today 1 15", counters())
 
@@ -465,7 +474,9 @@ func TestLockOrder(t *testing.T) {
 			})
 		}()
 		require.Eventually(t, func() bool {
-			rows, err := reg.Client().QueryContext(ctx, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+			rows, err := reg.Client().QueryContext(
+				ctx, "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+			)
 			require.NoError(t, err)
 			waits := rows.Next()
 			require.NoError(t, errors.Join(rows.Err(), rows.Close()))

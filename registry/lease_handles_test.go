@@ -14,7 +14,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-// leaseEnds are ways to end a lease: of a request that is recorded under the lease's id, under another one, or not at all.
+// leaseEnds are ways to end a lease: of a request that is recorded under the lease's id, under another one, or not at
+// all.
 var leaseEnds = map[string]func(context.Context, *registry.Lease) error{
 	"Settle": func(ctx context.Context, l *registry.Lease) error { return l.Settle(ctx, used(5)) },
 	"Settle under another id": func(ctx context.Context, l *registry.Lease) error {
@@ -26,8 +27,8 @@ var leaseEnds = map[string]func(context.Context, *registry.Lease) error{
 	"Release": func(ctx context.Context, l *registry.Lease) error { return l.Release(ctx) },
 }
 
-// TestLeaseEndedElsewhere ends leases of which other handles, here and in another process, are told that they have ended, and
-// change nothing: open ones, expired ones, and those that have expired and reserve nothing any more.
+// TestLeaseEndedElsewhere ends leases of which other handles, here and in another process, are told that they have
+// ended, and change nothing: open ones, expired ones, and those that have expired and reserve nothing any more.
 func TestLeaseEndedElsewhere(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
@@ -170,7 +171,9 @@ func TestLeaseEndedAtOnce(t *testing.T) {
 			m := mustModel(t, here, p.ID, "m", gpt4())
 			mustKey(t, here, p.ID, 1)
 			for round := range 4 {
-				lease, err := here.AcquireKey(t.Context(), registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, TTL: time.Minute})
+				lease, err := here.AcquireKey(
+					t.Context(), registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, TTL: time.Minute},
+				)
 				require.NoError(t, err)
 				var handles []*registry.Lease
 				for i := range 8 {

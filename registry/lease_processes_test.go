@@ -121,7 +121,9 @@ func newLeasePools(t *testing.T, reg *registry.Registry) (pools leasePools, limi
 	pools.Equal, pools.EqualModel = add("equal", func(int) registry.KeyInput { return registry.KeyInput{} })
 	pools.Limited, pools.LimitedModel = add("limited", func(i int) registry.KeyInput {
 		return registry.KeyInput{ // some are wanted more often than they may be held at once
-			Weight: 1 + i%5*20, Limits: registry.Limits{Concurrency: leaseAtOnce, RequestsPerDay: int64(*leaseCount / 4 / leaseKeys)},
+			Weight: 1 + i%5*20, Limits: registry.Limits{
+				Concurrency: leaseAtOnce, RequestsPerDay: int64(*leaseCount / 4 / leaseKeys),
+			},
 		}
 	})
 	return pools, limits
@@ -203,8 +205,12 @@ func leaseChild(ctx context.Context, args ...string) (err error) {
 // holdLeases holds a lease of the pool with limits while it takes and settles one of the equal pool, again and again
 // until the process has had its share of the one and the other has none. It leaves its last lease of the equal pool
 // open.
-func holdLeases(ctx context.Context, reg *registry.Registry, pools leasePools, next *atomic.Int64) (all []held, err error) {
-	equal := registry.AcquireInput{ProviderID: pools.Equal, ModelID: pools.EqualModel, EstimatedTokens: 10, TTL: time.Hour}
+func holdLeases(
+	ctx context.Context, reg *registry.Registry, pools leasePools, next *atomic.Int64,
+) (all []held, err error) {
+	equal := registry.AcquireInput{
+		ProviderID: pools.Equal, ModelID: pools.EqualModel, EstimatedTokens: 10, TTL: time.Hour,
+	}
 	limited := registry.AcquireInput{ProviderID: pools.Limited, ModelID: pools.LimitedModel, TTL: time.Hour}
 	for left, more := true, true; left || more; {
 		var outer, inner *registry.Lease
@@ -243,7 +249,9 @@ func holdLeases(ctx context.Context, reg *registry.Registry, pools leasePools, n
 }
 
 // acquireUnlessSpent returns a lease, or nil when the keys have had their day.
-func acquireUnlessSpent(ctx context.Context, reg *registry.Registry, in registry.AcquireInput) (*registry.Lease, error) {
+func acquireUnlessSpent(
+	ctx context.Context, reg *registry.Registry, in registry.AcquireInput,
+) (*registry.Lease, error) {
 	for {
 		lease, err := reg.AcquireKey(ctx, in)
 		var none *registry.NoKeyError
@@ -316,7 +324,8 @@ func checkRecorded(t *testing.T, reg *registry.Registry, all []held) {
 			want[h.ID.String()] = h.Key
 		}
 	}
-	events, err := reg.Client().UsageEvent.Query().Select(usageevent.FieldRequestID, usageevent.FieldAPIKeyID).All(t.Context())
+	events, err := reg.Client().UsageEvent.Query().Select(usageevent.FieldRequestID, usageevent.FieldAPIKeyID).
+		All(t.Context())
 	require.NoError(t, err)
 	require.Len(t, events, len(want))
 	for _, e := range events {
@@ -351,8 +360,12 @@ func TestCheckHeld(t *testing.T) {
 	require.Empty(t, checkHeld(good, limits))
 	for name, plant := range map[string]func([]held) []held{
 		"handed out twice": func(all []held) []held { all[3].ID = all[20].ID; return all },
-		"requests of":      func(all []held) []held { return append(all, held{ID: uuid.New(), Key: keys[3], From: 1000, To: 1001}) },
-		"at once":          func(all []held) []held { all[7].To = 100; return all },
+		"requests of": func(all []held) []held {
+			return append(
+				all, held{ID: uuid.New(), Key: keys[3], From: 1000, To: 1001},
+			)
+		},
+		"at once": func(all []held) []held { all[7].To = 100; return all },
 		"equal keys": func(all []held) []held {
 			return slices.DeleteFunc(all, func(h held) bool { return h.Key == keys[0] && h.From < 10 })
 		},

@@ -53,8 +53,14 @@ type AcquireInput struct {
 
 func (in AcquireInput) faults(inTx bool) fault.List {
 	var f fault.List
-	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount, "estimated tokens %d are not within 0 and %d", in.EstimatedTokens, int64(fault.MaxAmount))
-	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount, "the estimated cost is not within 0 and %d nano-dollars", int64(fault.MaxAmount))
+	f.Check(
+		in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount, "estimated tokens %d are not within 0 and %d",
+		in.EstimatedTokens, int64(fault.MaxAmount),
+	)
+	f.Check(
+		in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
+		"the estimated cost is not within 0 and %d nano-dollars", int64(fault.MaxAmount),
+	)
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
 	f.Check(!in.Wait || !inTx, "wait is not for transactions: others could not end their leases")
 	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not within %s and %s", in.TTL, minTTL, maxTTL)
@@ -191,7 +197,8 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 		ID: uuid.Must(uuid.NewV7()), Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: in.wanted(),
 	}
 	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
-		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) { // nobody would know of the lease
+		// nobody would know of the lease
+		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) {
 			go r.releaseUnclaimed(ctx, a.Provider, a.ID)
 		}
 		return nil, err
@@ -216,7 +223,8 @@ func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 		return nil, translate(ctx, op, err)
 	}
 	return &Lease{
-		ID: row.ID, ProviderID: key.ProviderID, ModelID: value(row.ModelID), KeyID: key.ID, KeyPrefix: key.KeyPrefix, KeyLabel: key.Label,
+		ID: row.ID, ProviderID: key.ProviderID, ModelID: value(row.ModelID), KeyID: key.ID, KeyPrefix: key.KeyPrefix,
+		KeyLabel:   key.Label,
 		AcquiredAt: row.AcquiredAt, ExpiresAt: row.ExpiresAt, Probe: row.Probe, reg: r,
 	}, nil
 }
@@ -274,7 +282,9 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 		l.mu.Unlock()
 	}
 	e := commit.End{
-		Outcome: commit.Failed, Failure: pool.Diagnosis{Class: upstream.Class(d.Class), Until: d.Until, Reason: d.Reason},
+		Outcome: commit.Failed, Failure: pool.Diagnosis{
+			Class: upstream.Class(d.Class), Until: d.Until, Reason: d.Reason,
+		},
 	}
 	return d, l.end(ctx, "fail lease", e, in, d.faults())
 }

@@ -51,7 +51,9 @@ func (p *poolTest) acquire(tb testing.TB, tokens int64) *registry.Lease {
 }
 
 func (p *poolTest) want(tokens int64) registry.AcquireInput {
-	return registry.AcquireInput{ProviderID: p.provider.ID, ModelID: p.model.ID, EstimatedTokens: tokens, TTL: time.Minute}
+	return registry.AcquireInput{
+		ProviderID: p.provider.ID, ModelID: p.model.ID, EstimatedTokens: tokens, TTL: time.Minute,
+	}
 }
 
 // refused returns why there is no key.
@@ -91,7 +93,10 @@ func (p *poolTest) openLeases(tb testing.TB, of ...predicate.KeyLease) int {
 func (p *poolTest) counters(tb testing.TB, i int) []int64 {
 	tb.Helper()
 	key := p.key(tb, i)
-	return []int64{key.RequestsThisMinute, key.TokensThisMinute, key.RequestsToday, key.TokensToday, key.UsageCount, key.TokenCount}
+	return []int64{
+		key.RequestsThisMinute, key.TokensThisMinute, key.RequestsToday, key.TokensToday, key.UsageCount,
+		key.TokenCount,
+	}
 }
 
 // counted is what a key's limits count, with what is under way.
@@ -114,7 +119,8 @@ func testLease(t *testing.T, e engine) {
 	t.Run("Settle", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{
-			RequestsPerMinute: 9, TokensPerMinute: 9000, RequestsPerDay: 9, TokensPerDay: 9000, Concurrency: 9, CostPerDay: money.Dollar,
+			RequestsPerMinute: 9, TokensPerMinute: 9000, RequestsPerDay: 9, TokensPerDay: 9000, Concurrency: 9,
+			CostPerDay: money.Dollar,
 		}}})
 		in := p.want(1000)
 		in.EstimatedCost = 5 * money.Cent
@@ -124,16 +130,18 @@ func testLease(t *testing.T, e engine) {
 		require.Equal(t, p.clock.Now().Add(time.Minute), lease.ExpiresAt)
 		require.Equal(t, []int64{0, 0, 0, 0, 0, 0}, p.counters(t, 0), "they are of what has ended")
 		require.Equal(t, map[registry.LimitName]int64{
-			registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerMinute: 1000, registry.LimitRequestsPerDay: 1, registry.LimitTokensPerDay: 1000,
-			registry.LimitConcurrency: 1, registry.LimitCostPerDay: int64(5 * money.Cent),
+			registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerMinute: 1000, registry.LimitRequestsPerDay: 1,
+			registry.LimitTokensPerDay: 1000,
+			registry.LimitConcurrency:  1, registry.LimitCostPerDay: int64(5 * money.Cent),
 		}, p.counted(t, 0))
 		require.EqualValues(t, 1, p.explain(t, 0)[0].InFlight)
 		require.NoError(t, lease.Settle(t.Context(), used(1200)))
 		require.Equal(t, []int64{1, 1200, 1, 1200, 1, 1200}, p.counters(t, 0))
 		require.Equal(t, 36*money.Dollar/1000, p.key(t, 0).CostToday)
 		require.Equal(t, map[registry.LimitName]int64{
-			registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerMinute: 1200, registry.LimitRequestsPerDay: 1, registry.LimitTokensPerDay: 1200,
-			registry.LimitConcurrency: 0, registry.LimitCostPerDay: int64(36 * money.Dollar / 1000),
+			registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerMinute: 1200, registry.LimitRequestsPerDay: 1,
+			registry.LimitTokensPerDay: 1200,
+			registry.LimitConcurrency:  0, registry.LimitCostPerDay: int64(36 * money.Dollar / 1000),
 		}, p.counted(t, 0))
 		events, err := p.ListUsageEvents(t.Context(), registry.EventFilter{})
 		require.NoError(t, err)
@@ -168,7 +176,10 @@ func testLease(t *testing.T, e engine) {
 		p.clock.Advance(time.Microsecond)
 		require.Empty(t, p.explain(t, 1000)[0].Reason, "what has expired counts no more")
 		next := p.acquire(t, 1000)
-		require.Equal(t, map[registry.LimitName]int64{registry.LimitConcurrency: 1, registry.LimitTokensPerDay: 1000}, p.counted(t, 0))
+		require.Equal(
+			t, map[registry.LimitName]int64{registry.LimitConcurrency: 1, registry.LimitTokensPerDay: 1000},
+			p.counted(t, 0),
+		)
 		// Its request happened all the same.
 		require.NoError(t, late.Settle(t.Context(), used(300)))
 		require.NoError(t, errOf(crashed.Fail(t.Context(), registry.Failure{Status: 500})))
@@ -195,8 +206,13 @@ func testLease(t *testing.T, e engine) {
 		lease := p.acquire(t, 10)
 		other, err := p.GetLease(t.Context(), lease.ID)
 		require.NoError(t, err)
-		require.Equal(t, []any{lease.ID, lease.KeyID, lease.ModelID, "sk-test-", "l", lease.AcquiredAt, lease.ExpiresAt},
-			[]any{other.ID, other.KeyID, other.ModelID, other.KeyPrefix, other.KeyLabel, other.AcquiredAt, other.ExpiresAt})
+		require.Equal(t, []any{
+			lease.ID, lease.KeyID, lease.ModelID, "sk-test-", "l", lease.AcquiredAt, lease.ExpiresAt,
+		},
+			[]any{
+				other.ID, other.KeyID, other.ModelID, other.KeyPrefix, other.KeyLabel, other.AcquiredAt,
+				other.ExpiresAt,
+			})
 		require.NoError(t, other.Settle(t.Context(), used(10)))
 		_, err = p.GetLease(t.Context(), lease.ID)
 		require.ErrorIs(t, err, registry.ErrNotFound)
@@ -305,13 +321,28 @@ func testLeaseLimits(t *testing.T, e engine) {
 		reason registry.KeyReason
 		opens  time.Time
 	}{
-		"requests per minute": {registry.Limits{RequestsPerMinute: 3}, 3, registry.LimitRequestsPerMinute, registry.KeyLimited, minute},
-		"tokens per minute":   {registry.Limits{TokensPerMinute: 399}, 3, registry.LimitTokensPerMinute, registry.KeyLimited, minute},
-		"requests per day":    {registry.Limits{RequestsPerDay: 3}, 3, registry.LimitRequestsPerDay, registry.KeyLimited, midnight},
-		"tokens per day":      {registry.Limits{TokensPerDay: 400}, 4, registry.LimitTokensPerDay, registry.KeyLimited, midnight},
-		"cost per day":        {registry.Limits{CostPerDay: 29 * money.Cent}, 2, registry.LimitCostPerDay, registry.KeyLimited, midnight},
-		"concurrency":         {registry.Limits{Concurrency: 2}, 2, registry.LimitConcurrency, registry.KeyBusy, time.Time{}},
-		"the later one":       {registry.Limits{RequestsPerMinute: 2, RequestsPerDay: 2}, 2, registry.LimitRequestsPerDay, registry.KeyLimited, midnight},
+		"requests per minute": {
+			registry.Limits{RequestsPerMinute: 3}, 3, registry.LimitRequestsPerMinute, registry.KeyLimited, minute,
+		},
+		"tokens per minute": {
+			registry.Limits{TokensPerMinute: 399}, 3, registry.LimitTokensPerMinute, registry.KeyLimited, minute,
+		},
+		"requests per day": {
+			registry.Limits{RequestsPerDay: 3}, 3, registry.LimitRequestsPerDay, registry.KeyLimited, midnight,
+		},
+		"tokens per day": {
+			registry.Limits{TokensPerDay: 400}, 4, registry.LimitTokensPerDay, registry.KeyLimited, midnight,
+		},
+		"cost per day": {
+			registry.Limits{CostPerDay: 29 * money.Cent}, 2, registry.LimitCostPerDay, registry.KeyLimited, midnight,
+		},
+		"concurrency": {
+			registry.Limits{Concurrency: 2}, 2, registry.LimitConcurrency, registry.KeyBusy, time.Time{},
+		},
+		"the later one": {
+			registry.Limits{RequestsPerMinute: 2, RequestsPerDay: 2}, 2, registry.LimitRequestsPerDay,
+			registry.KeyLimited, midnight,
+		},
 	} {
 		for _, shared := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/shared=%v", name, shared), func(t *testing.T) {
@@ -319,7 +350,10 @@ func testLeaseLimits(t *testing.T, e engine) {
 				p := e.newPoolTest(t, nil)
 				inputs, group := []registry.KeyInput{{Limits: c.limits}}, ""
 				if shared { // by two keys, which have none of their own
-					g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "account", Limits: c.limits})
+					g, err := p.CreateQuotaGroup(
+						t.Context(),
+						registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "account", Limits: c.limits},
+					)
 					require.NoError(t, err)
 					inputs, group = []registry.KeyInput{{QuotaGroupID: g.ID}, {QuotaGroupID: g.ID}}, "account"
 				}
@@ -379,7 +413,9 @@ func testLeaseLimits(t *testing.T, e engine) {
 		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{RequestsPerDay: 1}}})
 		p.acquire(t, 1)
 		_ = p.refused(t, p.want(1))
-		_, err := p.UpdateAPIKey(t.Context(), p.keys[0].ID, registry.KeyUpdate{Limits: &registry.Limits{RequestsPerDay: 2}})
+		_, err := p.UpdateAPIKey(
+			t.Context(), p.keys[0].ID, registry.KeyUpdate{Limits: &registry.Limits{RequestsPerDay: 2}},
+		)
 		require.NoError(t, err)
 		p.acquire(t, 1)
 		_ = p.refused(t, p.want(1))
@@ -444,9 +480,17 @@ func testLeaseChoice(t *testing.T, e engine) {
 	})
 	t.Run("priority", func(t *testing.T) {
 		t.Parallel()
-		p := e.newPoolTest(t, []registry.KeyInput{{}, {Priority: 5, Limits: registry.Limits{RequestsPerDay: 4}}, {Priority: 5}, {Priority: -1}})
+		p := e.newPoolTest(
+			t,
+			[]registry.KeyInput{
+				{}, {Priority: 5, Limits: registry.Limits{RequestsPerDay: 4}}, {Priority: 5}, {Priority: -1},
+			},
+		)
 		require.Equal(t, []int{0, 4, 6, 0}, served(t, p, 10, nil))
-		require.Equal(t, []int{5, 0, 0, 0}, served(t, p, 5, func(in *registry.AcquireInput) { in.Exclude = []uuid.UUID{p.keys[2].ID} }))
+		require.Equal(
+			t, []int{5, 0, 0, 0},
+			served(t, p, 5, func(in *registry.AcquireInput) { in.Exclude = []uuid.UUID{p.keys[2].ID} }),
+		)
 	})
 	t.Run("new", func(t *testing.T) {
 		t.Parallel()
@@ -478,7 +522,9 @@ func testLeaseChoice(t *testing.T, e engine) {
 	t.Run("models", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{
-			{AllowedModels: []string{"gpt-5"}}, {DeniedModels: []string{"gpt-4"}}, {AllowedModels: []string{"gpt-*"}, DeniedModels: []string{"gpt-4*"}}, {AllowedModels: []string{"gpt-*"}},
+			{AllowedModels: []string{"gpt-5"}}, {DeniedModels: []string{"gpt-4"}}, {
+				AllowedModels: []string{"gpt-*"}, DeniedModels: []string{"gpt-4*"},
+			}, {AllowedModels: []string{"gpt-*"}},
 		})
 		require.Equal(t, []int{0, 0, 0, 5}, served(t, p, 5, nil))
 		for i, v := range p.explain(t, 1)[:3] {
@@ -489,7 +535,9 @@ func testLeaseChoice(t *testing.T, e engine) {
 			require.InDelta(t, 2, n, 1)
 		}
 		for i := range p.keys {
-			_, err := p.UpdateAPIKey(t.Context(), p.keys[i].ID, registry.KeyUpdate{AllowedModels: &[]string{}, DeniedModels: &[]string{"*"}})
+			_, err := p.UpdateAPIKey(
+				t.Context(), p.keys[i].ID, registry.KeyUpdate{AllowedModels: &[]string{}, DeniedModels: &[]string{"*"}},
+			)
 			require.NoError(t, err)
 		}
 		in := p.want(1)
@@ -519,7 +567,10 @@ func testLeaseChoice(t *testing.T, e engine) {
 		require.NoError(t, err)
 		entries, err := p.ListAudit(t.Context(), registry.AuditFilter{Entity: registry.EntityAPIKey, Limit: 3})
 		require.NoError(t, err)
-		require.Equal(t, []string{"enable", "disable", "disable"}, []string{entries[0].Action, entries[1].Action, entries[2].Action})
+		require.Equal(
+			t, []string{"enable", "disable", "disable"},
+			[]string{entries[0].Action, entries[1].Action, entries[2].Action},
+		)
 		_, err = p.RotateAPIKey(t.Context(), p.keys[1].ID, registry.KeyRotationInput{APIKey: secret(50)})
 		require.NoError(t, err)
 		require.NoError(t, p.DeleteAPIKey(t.Context(), p.keys[2].ID))
@@ -580,7 +631,9 @@ func testLeaseWait(t *testing.T, e engine) {
 			"degraded": func() { require.NoError(t, p.DegradeKey(t.Context(), p.keys[0].ID, "", time.Hour)) },
 			"limited": func() {
 				p.clock.Advance(time.Hour)
-				_, err := p.UpdateAPIKey(t.Context(), p.keys[0].ID, registry.KeyUpdate{Limits: &registry.Limits{RequestsPerDay: 1}})
+				_, err := p.UpdateAPIKey(
+					t.Context(), p.keys[0].ID, registry.KeyUpdate{Limits: &registry.Limits{RequestsPerDay: 1}},
+				)
 				require.NoError(t, err)
 				require.NoError(t, p.acquire(t, 1).Settle(t.Context(), used(1)))
 				record(t, p.Registry, p.model, p.keys[0], 1, 1)

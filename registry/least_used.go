@@ -18,8 +18,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 )
 
-// Here and in packages commit and ledger is SQL that is written by hand. Ent builds a statement anew for each call, which
-// was measurably in the way of the choice of a key, and of what a batch of usage and leases reads and writes.
+// Here and in packages commit and ledger is SQL that is written by hand. Ent builds a statement anew for each call,
+// which was measurably in the way of the choice of a key, and of what a batch of usage and leases reads and writes.
 
 // leastUsedKeySQL reads the index (provider_id, usage_count, last_used_at, id) in its order and
 // stops at the first usable key.

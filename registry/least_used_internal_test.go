@@ -18,8 +18,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// TestLeastUsedKey compares the row that least_used.go reads with Ent's, field by field, where no column has its default, a
-// new one neither.
+// TestLeastUsedKey compares the row that least_used.go reads with Ent's, field by field, where no column has its
+// default, a new one neither.
 func TestLeastUsedKey(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) string{
@@ -44,7 +44,9 @@ func TestLeastUsedKey(t *testing.T) {
 				requireSameFields(t, want, got)
 			}
 			for _, field := range defaultFields(full, bare) {
-				require.Contains(t, []string{"DeletedAt", "Disabled", "Edges"}, field, "a row with its default here tests nothing")
+				require.Contains(
+					t, []string{"DeletedAt", "Disabled", "Edges"}, field, "a row with its default here tests nothing",
+				)
 			}
 			requireNullIsZero(t, reg, full)
 			provider, err := reg.blank.Load().QueryProvider().Only(t.Context())
@@ -59,7 +61,9 @@ func requireNullIsZero(t *testing.T, reg *Registry, over *ent.APIKey) {
 	t.Helper()
 	row := "SELECT NULL" + strings.Repeat(", NULL", len(apikey.Columns)-1)
 	got := *over
-	err := bulk.Scan(t.Context(), reg.client, row, nil, func(scan func(...any) error) error { return scan(cellsOf(&got)...) })
+	err := bulk.Scan(
+		t.Context(), reg.client, row, nil, func(scan func(...any) error) error { return scan(cellsOf(&got)...) },
+	)
 	require.NoError(t, err)
 	got.ID, got.ProviderID = uuid.Nil, uuid.Nil // a uuid.UUID lets NULL be
 	requireSameFields(t, new(ent.APIKey), &got)
@@ -81,15 +85,21 @@ func fullAndBareKey(t *testing.T, reg *Registry) (full, bare *ent.APIKey) {
 	g, err := reg.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: full.ProviderID, Name: "g"})
 	require.NoError(t, err)
 	then := utc.Of(time.Now().Add(-time.Hour))
-	dataKey := reg.Past().DataKey.Create().SetWrappedBy("x").SetWrapped([]byte("12345678")).SetCreatedAt(then).SaveX(ctx)
+	dataKey := reg.Past().DataKey.Create().SetWrappedBy("x").SetWrapped([]byte("12345678")).SetCreatedAt(then).
+		SaveX(ctx)
 	reg.Past().APIKey.UpdateOneID(full.ID).
 		SetLabel("label").SetUsageCount(12).SetTokenCount(13).SetExtraRequests(2).SetExtraTokens(3).
 		SetDegraded(true).SetDegradedUntil(then).SetDegradedReason("reason").SetDegradedBy("auth").SetDegradedAt(then).
-		SetFailures(4).SetCountedClass("auth").SetCountedAt(then).SetFailureClass("auth").SetFailedAt(then).SetSucceededAt(then).
-		SetPass(5).SetWeight(6).SetPriority(7).SetAllowedModels([]string{"a"}).SetDeniedModels([]string{"b", "c"}).SetQuotaGroupID(g.ID).
-		SetRequestsPerMinute(21).SetTokensPerMinute(22).SetRequestsPerDay(23).SetTokensPerDay(24).SetConcurrency(25).SetCostPerDay(26).
-		SetMinute(then).SetRequestsThisMinute(31).SetTokensThisMinute(32).SetRequestsToday(33).SetTokensToday(34).SetCostToday(35).
-		SetLastReset(then).SetObserved([]byte(`{"requests":{}}`)).SetLastUsedAt(then).SetExpiresAt(then.AddDate(1, 0, 0)).
+		SetFailures(4).SetCountedClass("auth").SetCountedAt(then).SetFailureClass("auth").SetFailedAt(then).
+		SetSucceededAt(then).
+		SetPass(5).SetWeight(6).SetPriority(7).SetAllowedModels([]string{"a"}).SetDeniedModels([]string{"b", "c"}).
+		SetQuotaGroupID(g.ID).
+		SetRequestsPerMinute(21).SetTokensPerMinute(22).SetRequestsPerDay(23).SetTokensPerDay(24).SetConcurrency(25).
+		SetCostPerDay(26).
+		SetMinute(then).SetRequestsThisMinute(31).SetTokensThisMinute(32).SetRequestsToday(33).SetTokensToday(34).
+		SetCostToday(35).
+		SetLastReset(then).SetObserved([]byte(`{"requests":{}}`)).SetLastUsedAt(then).
+		SetExpiresAt(then.AddDate(1, 0, 0)).
 		SetSealed([]byte("sealed")).SetDataKeyID(dataKey.ID).ExecX(ctx)
 	full, bare = reg.client.APIKey.GetX(ctx, full.ID), reg.client.APIKey.GetX(ctx, bare.ID)
 	for _, name := range defaultFields(full, bare) {
@@ -101,7 +111,9 @@ func fullAndBareKey(t *testing.T, reg *Registry) (full, bare *ent.APIKey) {
 // fillNew gives a field that fullAndBareKey does not know a value that is not the default.
 func fillNew(t *testing.T, reg *Registry, key *ent.APIKey, name string, then time.Time) {
 	t.Helper()
-	column := slices.IndexFunc(apikey.Columns, func(c string) bool { return strings.EqualFold(strings.ReplaceAll(c, "_", ""), name) })
+	column := slices.IndexFunc(
+		apikey.Columns, func(c string) bool { return strings.EqualFold(strings.ReplaceAll(c, "_", ""), name) },
+	)
 	if column < 0 || slices.Contains([]string{"DeletedAt", "Disabled"}, name) {
 		return
 	}
@@ -110,8 +122,12 @@ func fillNew(t *testing.T, reg *Registry, key *ent.APIKey, name string, then tim
 	if kind == reflect.Pointer {
 		kind = f.Type.Elem().Kind()
 	}
-	value := map[reflect.Kind]any{reflect.String: "x", reflect.Int: 1, reflect.Int64: 1, reflect.Bool: true, reflect.Struct: then}[kind]
-	_, err := reg.client.ExecContext(t.Context(), "UPDATE api_keys SET "+apikey.Columns[column]+" = $1 WHERE id = $2", value, key.ID)
+	value := map[reflect.Kind]any{
+		reflect.String: "x", reflect.Int: 1, reflect.Int64: 1, reflect.Bool: true, reflect.Struct: then,
+	}[kind]
+	_, err := reg.client.ExecContext(
+		t.Context(), "UPDATE api_keys SET "+apikey.Columns[column]+" = $1 WHERE id = $2", value, key.ID,
+	)
 	require.NoError(t, err, name)
 }
 
@@ -131,7 +147,10 @@ func valueOf(k *ent.APIKey, f reflect.StructField) any {
 
 func requireSameFields(t *testing.T, want, got *ent.APIKey) {
 	t.Helper()
-	fields := slices.DeleteFunc(reflect.VisibleFields(reflect.TypeFor[ent.APIKey]()), func(f reflect.StructField) bool { return !f.IsExported() })
+	fields := slices.DeleteFunc(
+		reflect.VisibleFields(reflect.TypeFor[ent.APIKey]()),
+		func(f reflect.StructField) bool { return !f.IsExported() },
+	)
 	require.Greater(t, len(fields), 40)
 	for _, f := range fields {
 		require.Equal(t, valueOf(want, f), valueOf(got, f), f.Name)
@@ -148,7 +167,9 @@ func BenchmarkLeastUsedKey(b *testing.B) {
 	p, err := reg.CreateProvider(b.Context(), ProviderInput{Name: "p"})
 	require.NoError(b, err)
 	for i := range 10 {
-		_, err := reg.AddAPIKey(b.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-test-" + uuid.NewString(), Weight: i + 1})
+		_, err := reg.AddAPIKey(
+			b.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-test-" + uuid.NewString(), Weight: i + 1},
+		)
 		require.NoError(b, err)
 	}
 	now := time.Now().UTC()

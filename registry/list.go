@@ -97,7 +97,9 @@ type listing[T entRow[T], ID comparable] struct {
 }
 
 // page returns a page, after the row of an id that is not zero.
-func (l listing[T, ID]) page(ctx context.Context, r *Registry, op string, f fault.List, limit int, after ID) ([]T, error) {
+func (l listing[T, ID]) page(
+	ctx context.Context, r *Registry, op string, f fault.List, limit int, after ID,
+) ([]T, error) {
 	checkLimit(&f, limit)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)

@@ -68,7 +68,9 @@ func newLoad(t *testing.T, reg *registry.Registry) *load {
 	l := &load{reg: reg, provider: mustProvider(t, reg, "load")}
 	for i := range 5 {
 		// A nano-dollar for an input token: the cost is the number of them.
-		l.models = append(l.models, mustModel(t, reg, l.provider.ID, fmt.Sprint("m", i), money.Rates{meter.Input: 1_000_000}))
+		l.models = append(
+			l.models, mustModel(t, reg, l.provider.ID, fmt.Sprint("m", i), money.Rates{meter.Input: 1_000_000}),
+		)
 	}
 	for i := range 10 {
 		l.keys = append(l.keys, mustKey(t, reg, l.provider.ID, i))
@@ -127,7 +129,9 @@ func (l *load) call(ctx context.Context, random *rand.Rand, n int) error {
 	case 11:
 		_, err = reg.CreateProvider(ctx, registry.ProviderInput{Name: fmt.Sprintf("p%d", n)})
 	case 12:
-		_, err = reg.CreateModel(ctx, registry.ModelInput{ProviderID: l.provider.ID, ModelID: fmt.Sprintf("x%d", n), Rates: gpt4()})
+		_, err = reg.CreateModel(
+			ctx, registry.ModelInput{ProviderID: l.provider.ID, ModelID: fmt.Sprintf("x%d", n), Rates: gpt4()},
+		)
 	case 13:
 		_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{
 			ServiceTier: "batch", Rates: money.Rates{meter.Input: money.USD(n)},
@@ -230,8 +234,8 @@ func testImportUnderLoad(t *testing.T, e engine) {
 	l.check(t)
 }
 
-// TestNoDeadlocks records two models with the same keys, at once: nobody waits for a key of somebody who waits for his. A
-// deadlock would be repeated, and be seen by nobody but the server.
+// TestNoDeadlocks records two models with the same keys, at once: nobody waits for a key of somebody who waits for his.
+// A deadlock would be repeated, and be seen by nobody but the server.
 func TestNoDeadlocks(t *testing.T) {
 	long(t, "many transactions wait for each other")
 	t.Parallel()
@@ -260,5 +264,7 @@ func TestNoDeadlocks(t *testing.T) {
 	all.Wait()
 	require.NoError(t, reg.Close()) // then servers tell what they counted
 	require.EqualValues(t, 2*100*16, pgValue[int64](t, name, "SELECT CAST(sum(usage_count) AS bigint) FROM api_keys"))
-	require.Zero(t, pgValue[int64](t, name, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
+	require.Zero(
+		t, pgValue[int64](t, name, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"),
+	)
 }

@@ -34,7 +34,9 @@ func testDiscoveryLogs(t *testing.T, e engine) {
 		require.True(t, log.CacheHit)
 
 		clock.Advance(time.Second)
-		failed, err := reg.UpdateDiscoveryResult(t.Context(), log.ID, errors.New("no such page"), discoverylog.StatusPending)
+		failed, err := reg.UpdateDiscoveryResult(
+			t.Context(), log.ID, errors.New("no such page"), discoverylog.StatusPending,
+		)
 		require.NoError(t, err)
 		require.Equal(t, "no such page", failed.ErrorMessage)
 		require.Nil(t, failed.CompletedAt)
@@ -86,7 +88,8 @@ func testDiscoveryLogs(t *testing.T, e engine) {
 		log, err := reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x"})
 		require.NoError(t, err)
 		for name, data := range map[string]any{
-			"NaN": math.NaN(), "a channel": make(chan int), "too large": strings.Repeat("x", 1<<20), "bad JSON": json.RawMessage("{"),
+			"NaN": math.NaN(), "a channel": make(chan int), "too large": strings.Repeat("x", 1<<20),
+			"bad JSON": json.RawMessage("{"),
 		} {
 			_, err = reg.UpdateDiscoveryResult(t.Context(), log.ID, data, discoverylog.StatusSuccess)
 			require.ErrorIs(t, err, registry.ErrInvalidData, name)
@@ -112,8 +115,9 @@ func testSDKVersions(t *testing.T, e engine) {
 	require.ErrorIs(t, err, registry.ErrNotFound)
 
 	first, err := reg.CreateSDKVersion(t.Context(), registry.SDKVersionInput{
-		ProviderID: p.ID, Version: "1.0.0", SDKPath: "sdks/openai", CompilationStatus: sdkversion.CompilationStatusSuccess,
-		TestResults: "ok\t12", CodeHash: strings.Repeat("0a", 32),
+		ProviderID: p.ID, Version: "1.0.0", SDKPath: "sdks/openai",
+		CompilationStatus: sdkversion.CompilationStatusSuccess,
+		TestResults:       "ok\t12", CodeHash: strings.Repeat("0a", 32),
 	})
 	require.NoError(t, err)
 	require.Equal(t, clock.Now(), first.GeneratedAt)
@@ -192,7 +196,9 @@ func testInjection(t *testing.T, e engine) {
 		value, err := reg.GetSetting(t.Context(), text)
 		require.NoError(t, err)
 		require.Equal(t, text, value)
-		m, err := reg.CreateModel(t.Context(), registry.ModelInput{ProviderID: p.ID, ModelID: text, Name: text, Description: text})
+		m, err := reg.CreateModel(
+			t.Context(), registry.ModelInput{ProviderID: p.ID, ModelID: text, Name: text, Description: text},
+		)
 		require.NoError(t, err)
 		found, err := reg.FindModel(t.Context(), p.ID, text)
 		require.NoError(t, err)

@@ -111,7 +111,10 @@ func (fl ModelFilter) predicates() []predicate.Model {
 		wanted bool
 		is     predicate.Model
 	}{
-		{fl.Search != "", model.Or(containsFold(model.FieldModelID, fl.Search), containsFold(model.FieldName, fl.Search))},
+		{
+			fl.Search != "",
+			model.Or(containsFold(model.FieldModelID, fl.Search), containsFold(model.FieldName, fl.Search)),
+		},
 		{fl.MinContextWindow > 0, model.ContextWindowGTE(fl.MinContextWindow)},
 		{fl.MaxInputCost != nil, model.CostPer1mInputLTE(value(fl.MaxInputCost))},
 		{fl.MaxOutputCost != nil, model.CostPer1mOutputLTE(value(fl.MaxOutputCost))},
@@ -168,7 +171,8 @@ func containsFold(column, text string) predicate.Model {
 			position = "STRPOS"
 		}
 		s.Where(sql.P(func(b *sql.Builder) {
-			b.WriteString(position + "(LOWER(").Ident(s.C(column)).WriteString("), ").Arg(lowerASCII(text)).WriteString(") > 0")
+			b.WriteString(position +
+				"(LOWER(").Ident(s.C(column)).WriteString("), ").Arg(lowerASCII(text)).WriteString(") > 0")
 		}))
 	}
 }
@@ -196,7 +200,9 @@ func (r *Registry) nameTaken(ctx context.Context, err error, inputs []ModelInput
 	for i, in := range inputs {
 		n := name{in.ProviderID, in.ModelID}
 		if first, twice := seen[n]; twice {
-			return fmt.Errorf("%w: models %d and %d are both %q of provider %s", err, first, i, in.ModelID, in.ProviderID)
+			return fmt.Errorf(
+				"%w: models %d and %d are both %q of provider %s", err, first, i, in.ModelID, in.ProviderID,
+			)
 		}
 		seen[n] = i
 	}

@@ -190,13 +190,16 @@ func checkFamily(family, owner, providerID uuid.UUID) error {
 }
 
 // insertModels inserts models with their first prices and returns the models, and the entries of both.
-func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time) ([]*ent.Model, []auditEntry, error) {
+func insertModels(
+	ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time,
+) ([]*ent.Model, []auditEntry, error) {
 	models, entries := make([]*ent.Model, 0, len(inputs)), make([]auditEntry, 0, 2*len(inputs))
 	for some := range slices.Chunk(inputs, chunk) {
 		rows := make([]*ent.ModelCreate, len(some))
 		for i, in := range some {
 			rows[i] = filled(tx.Model.Create(), in).
-				SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).SetNillableCostPer1mOutput(rate(in.Rates, meter.Output))
+				SetNillableCostPer1mInput(rate(in.Rates, meter.Input)).
+				SetNillableCostPer1mOutput(rate(in.Rates, meter.Output))
 		}
 		created, err := tx.Model.CreateBulk(rows...).Save(ctx)
 		if err != nil {

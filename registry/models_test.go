@@ -24,7 +24,9 @@ func testCreateFamily(t *testing.T, e engine) {
 	reg, _ := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
 
-	family, err := reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "gpt-4", Description: "d"})
+	family, err := reg.CreateFamily(
+		t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "gpt-4", Description: "d"},
+	)
 	require.NoError(t, err)
 	require.Equal(t, "gpt-4", family.Name)
 	_, err = reg.CreateFamily(t.Context(), registry.FamilyInput{ProviderID: p.ID, Name: "gpt-4"})
@@ -189,8 +191,14 @@ func testListModels(t *testing.T, e engine) {
 	models, err := reg.CreateModels(t.Context(), []registry.ModelInput{
 		{ProviderID: p.ID, ModelID: "a", Rates: rates(5, 1), ContextWindow: 100, SupportsTools: true},
 		{ProviderID: p.ID, ModelID: "b", Name: "Big Été", ContextWindow: 300, CanReason: true, FamilyID: family.ID},
-		{ProviderID: p.ID, ModelID: "c", Rates: rates(3, 9), ContextWindow: 200, SupportsTools: true, SupportsImages: true},
-		{ProviderID: other.ID, ModelID: "d", Rates: rates(4, 5), CanStream: true, SupportsAudio: true, SupportsStructuredOutput: true},
+		{
+			ProviderID: p.ID, ModelID: "c", Rates: rates(3, 9), ContextWindow: 200, SupportsTools: true,
+			SupportsImages: true,
+		},
+		{
+			ProviderID: other.ID, ModelID: "d", Rates: rates(4, 5), CanStream: true, SupportsAudio: true,
+			SupportsStructuredOutput: true,
+		},
 		{ProviderID: p.ID, ModelID: "old", Rates: rates(1, 1)},
 		{ProviderID: p.ID, ModelID: "deleted", Rates: rates(1, 1)},
 	})
@@ -268,13 +276,18 @@ func testUpdateModel(t *testing.T, e engine) {
 		})
 		require.NoError(t, err)
 		require.Equal(t, family.ID, *up.FamilyID)
-		require.Equal(t, []any{"n", "d", int64(1), int64(2)}, []any{up.Name, up.Description, up.ContextWindow, up.MaxOutputTokens})
+		require.Equal(
+			t, []any{"n", "d", int64(1), int64(2)},
+			[]any{up.Name, up.Description, up.ContextWindow, up.MaxOutputTokens},
+		)
 		require.True(t, up.SupportsImages && up.SupportsAudio && up.SupportsTools &&
 			up.SupportsStructuredOutput && up.CanReason && up.CanStream)
 		require.Equal(t, clock.Now(), up.UpdatedAt)
 		require.Equal(t, 30*money.Dollar, *up.CostPer1mInput, "prices are another matter")
 
-		up, err = reg.UpdateModel(t.Context(), m.ID, registry.ModelUpdate{FamilyID: ptr(uuid.Nil), CanReason: ptr(false)})
+		up, err = reg.UpdateModel(
+			t.Context(), m.ID, registry.ModelUpdate{FamilyID: ptr(uuid.Nil), CanReason: ptr(false)},
+		)
 		require.NoError(t, err)
 		require.Nil(t, up.FamilyID)
 		require.False(t, up.CanReason)
@@ -312,7 +325,9 @@ func testDeprecateAndDeleteModel(t *testing.T, e engine) {
 	got, err = reg.UpdateModel(t.Context(), m.ID, registry.ModelUpdate{Deprecated: ptr(true)})
 	require.NoError(t, err)
 	require.Equal(t, clock.Now(), *got.DeprecatedAt)
-	require.ErrorIs(t, reg.DeprecateModel(t.Context(), m.ID, time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)), registry.ErrInvalidData)
+	require.ErrorIs(
+		t, reg.DeprecateModel(t.Context(), m.ID, time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)), registry.ErrInvalidData,
+	)
 	sunset := time.Date(2027, 1, 1, 2, 0, 0, 0, time.FixedZone("CET", 3600))
 	require.NoError(t, reg.DeprecateModel(t.Context(), m.ID, sunset))
 	got, err = reg.GetModel(t.Context(), m.ID)

@@ -25,27 +25,28 @@ type MovedTable struct {
 	Digest string // SHA-256 over all values of all rows in the order of their keys, lower-case hex
 }
 
-// Move copies everything from one database into another, empty one, of either kind: a SQLite file
-// into PostgreSQL when one machine is not enough, or back. Ids and all else stay as they are. In
-// the end both are read as a whole and compared, table by table.
+// Move copies everything from one database into another, empty one, of either kind: a SQLite file into PostgreSQL when
+// one machine is not enough, or back. Ids and all else stay as they are. In the end both are read as a whole and
+// compared, table by table.
 //
-// Both are names as for [Open]; options that are for PostgreSQL alone are for whichever of the two it is.
-// The source must be up to date. Stop the services that write to it first, and start them again with the target. The
-// target is created and migrated as by Open. Until the move is complete, Open refuses it with [ErrSchema].
+// Both are names as for [Open]; options that are for PostgreSQL alone are for whichever of the two it is. The source
+// must be up to date. Stop the services that write to it first, and start them again with the target. The target is
+// created and migrated as by Open. Until the move is complete, Open refuses it with [ErrSchema].
 //
 // The source is not changed. Writers to it are not kept waiting, and Move notices what they wrote: it returns
-// [ErrConflict], and starts over when it is called again. At its end it holds writers off while it looks whether anything
-// was written: in a file for an instant; on PostgreSQL by locks on all tables, for which the role must be allowed to
-// UPDATE them, and for as long as it takes to read the source once more. What is written to the source after Move has
-// returned is not in the target.
+// [ErrConflict], and starts over when it is called again. At its end it holds writers off while it looks whether
+// anything was written: in a file for an instant; on PostgreSQL by locks on all tables, for which the role must be
+// allowed to UPDATE them, and for as long as it takes to read the source once more. What is written to the source after
+// Move has returned is not in the target.
 //
 // A move that was interrupted is taken up where it was by calling Move again.
 //
-// Progress may be nil. Move returns [ErrConflict] too when the target has rows in it, or when another
-// move into it was begun; [ErrBusy] when a transaction on the source does not end; [ErrUncertain] when the
-// connection was lost with a commit, after which Open tells whether the move was complete; else the errors
-// of Open, of both databases.
-func Move(ctx context.Context, from, to string, progress MoveProgress, options ...Option) (report MoveResult, err error) {
+// Progress may be nil. Move returns [ErrConflict] too when the target has rows in it, or when another move into it was
+// begun; [ErrBusy] when a transaction on the source does not end; [ErrUncertain] when the connection was lost with a
+// commit, after which Open tells whether the move was complete; else the errors of Open, of both databases.
+func Move(
+	ctx context.Context, from, to string, progress MoveProgress, options ...Option,
+) (report MoveResult, err error) {
 	const op = "move"
 	cfg, err := configure(options)
 	if err != nil {

@@ -36,7 +36,9 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	p := mustProvider(t, reg, "lab")
 	family, err := reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: "Größe 🙂"})
 	require.NoError(t, err)
-	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, FamilyID: family.ID, ModelID: "m", Rates: gpt4()})
+	m, err := reg.CreateModel(
+		ctx, registry.ModelInput{ProviderID: p.ID, FamilyID: family.ID, ModelID: "m", Rates: gpt4()},
+	)
 	require.NoError(t, err)
 	unpriced := mustModel(t, reg, p.ID, "unpriced", nil)
 	k := mustKey(t, reg, p.ID, 1)
@@ -44,25 +46,43 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 		clock.Advance(7*time.Hour + 3*time.Microsecond)
 		record(t, reg, m, k, int64(1000+i), 7)
 		record(t, reg, unpriced, k, 3, 3)
-		_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(i + 1), meter.CacheRead: 5}})
+		_, err = reg.UpdateModelPricing(
+			ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(i + 1), meter.CacheRead: 5}},
+		)
 		require.NoError(t, err)
 	}
-	group, err := reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: "account", Limits: registry.Limits{CostPerDay: money.Dollar}})
+	group, err := reg.CreateQuotaGroup(
+		ctx,
+		registry.QuotaGroupInput{ProviderID: p.ID, Name: "account", Limits: registry.Limits{CostPerDay: money.Dollar}},
+	)
 	require.NoError(t, err)
 	_, err = reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{QuotaGroupID: &group.ID, AllowedModels: &[]string{"*"}})
 	require.NoError(t, err)
-	lease, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 7, TTL: time.Hour})
+	lease, err := reg.AcquireKey(
+		ctx, registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 7, TTL: time.Hour},
+	)
 	require.NoError(t, err)
-	require.NoError(t, reg.ObserveHeaders(ctx, lease.KeyID, http.Header{"X-Ratelimit-Remaining-Requests": {"3"}, "X-Ratelimit-Reset-Requests": {"1s"}}))
+	require.NoError(
+		t,
+		reg.ObserveHeaders(
+			ctx, lease.KeyID,
+			http.Header{"X-Ratelimit-Remaining-Requests": {"3"}, "X-Ratelimit-Reset-Requests": {"1s"}},
+		),
+	)
 	require.NoError(t, reg.DegradeKey(ctx, k.ID, "429\nslow down", time.Hour))
 	_, err = reg.RotateAPIKey(ctx, k.ID, registry.KeyRotationInput{APIKey: secret(3), Overlap: 1000 * time.Hour})
 	require.NoError(t, err)
 	gone := mustKey(t, reg, p.ID, 2)
 	require.NoError(t, reg.DeleteAPIKey(ctx, gone.ID))
 	require.NoError(t, reg.DeprecateModel(ctx, unpriced.ID, time.Time{}))
-	log, err := reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "lab", ProviderID: p.ID, CacheHit: true})
+	log, err := reg.CreateDiscoveryLog(
+		ctx, registry.DiscoveryInput{Identifier: "lab", ProviderID: p.ID, CacheHit: true},
+	)
 	require.NoError(t, err)
-	_, err = reg.UpdateDiscoveryResult(ctx, log.ID, []byte(`{"b": 1.10, "a": [12345678901234567890, "\u0000", null], "b": 2}`), discoverylog.StatusSuccess)
+	_, err = reg.UpdateDiscoveryResult(
+		ctx, log.ID, []byte(`{"b": 1.10, "a": [12345678901234567890, "\u0000", null], "b": 2}`),
+		discoverylog.StatusSuccess,
+	)
 	require.NoError(t, err)
 	_, err = reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "nobody's"})
 	require.NoError(t, err)
@@ -139,11 +159,13 @@ func TestMoveEvents(t *testing.T) {
 		want   []string // the partitions
 	)
 	for _, start := range []time.Time{
-		time.Unix(0, 0).UTC(), today.AddDate(-3, 0, 0), today.AddDate(0, 0, -8), today.AddDate(0, 0, -7), today.AddDate(0, 0, -1), today, today.AddDate(0, 0, 1),
+		time.Unix(0, 0).UTC(), today.AddDate(-3, 0, 0), today.AddDate(0, 0, -8), today.AddDate(0, 0, -7),
+		today.AddDate(0, 0, -1), today, today.AddDate(0, 0, 1),
 	} {
 		want = append(want, "usage_events_"+start.Format("20060102"))
 		for i := range 3 {
-			at := start.Add(time.Duration(i) * (day - time.Microsecond) / 2) // the first and the last instant of the day too
+			// the first and the last instant of the day too
+			at := start.Add(time.Duration(i) * (day - time.Microsecond) / 2)
 			if at.After(clock.Now().Add(time.Hour)) {
 				break
 			}
@@ -162,7 +184,8 @@ func TestMoveEvents(t *testing.T) {
 	require.NoError(t, err)
 	two := open(server)
 	require.Equal(t, before, dump(t, two.Registry))
-	partitions := must(pgQuery[string](t.Context(), two.Registry, "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_inherits"+
+	partitions := must(pgQuery[string](t.Context(), two.Registry, "SELECT string_agg(relname, ' ' ORDER BY relname)"+
+		" FROM pg_inherits"+
 		" JOIN pg_class ON oid = inhrelid WHERE inhparent = CAST('usage_events' AS regclass)"))
 	require.Equal(t, strings.Join(want, " "), partitions)
 	for _, in := range inputs { // one that has a name is known
@@ -353,14 +376,16 @@ func usageRows(tb testing.TB, path string, n int) {
 	require.NoError(tb, err)
 	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(tb, err)
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO usage_quarters (id, model_id, api_key_id, price_id, period_start, period_end,
+	insert, err := tx.PrepareContext(ctx,
+		`INSERT INTO usage_quarters (id, model_id, api_key_id, price_id, period_start, period_end,
 		request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
 		total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?)`)
 	require.NoError(tb, err)
 	for i := range n {
 		m, k := models[i%len(models)], keys[i/len(models)%len(keys)]
 		start := registrytest.Start.Add(time.Duration(i/1000) * 15 * time.Minute)
-		_, err := insert.ExecContext(ctx, must(uuid.NewV7()), m.ID, k.ID, prices[m.ID], start, start.Add(15*time.Minute),
+		_, err := insert.ExecContext(ctx, must(uuid.NewV7()), m.ID, k.ID, prices[m.ID], start,
+			start.Add(15*time.Minute),
 			i%97+1, i*13%100_000, i*7%5000, i*31, i%1000, float64(i%1000)/float64(i%97+1))
 		require.NoError(tb, err)
 	}
@@ -413,7 +438,9 @@ func TestMoveKilled(t *testing.T) {
 
 // moving moves, and prints how far it is.
 func moving(ctx context.Context, args ...string) error {
-	_, err := registry.Move(ctx, args[0], args[1], func(table string, done, total int64) { fmt.Println(table, done, total) })
+	_, err := registry.Move(
+		ctx, args[0], args[1], func(table string, done, total int64) { fmt.Println(table, done, total) },
+	)
 	return err
 }
 

@@ -65,7 +65,8 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 		r.fresh = client.With(ent.Driver(driver))
 	}
 	r.commits = commit.New(commit.Config{
-		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows, Write: r.writeBatch, NoKey: noKey,
+		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows, Write: r.writeBatch,
+		NoKey: noKey,
 		Audit: r.auditPool,
 	})
 	if err := r.openVault(ctx); err != nil {

@@ -24,7 +24,8 @@ func TestOpenParameters(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		for _, name := range []string{
-			"modelscan.db", "modelscan.db?_fk=1", "modelscan.db?_journal=WAL&_fk=true", "modelscan.db?mode=rwc&cache=shared&_busy_timeout=5000",
+			"modelscan.db", "modelscan.db?_fk=1", "modelscan.db?_journal=WAL&_fk=true",
+			"modelscan.db?mode=rwc&cache=shared&_busy_timeout=5000",
 		} {
 			openOnce(t, filepath.Join(dir, name))
 			openOnce(t, "file:"+filepath.Join(dir, name))
@@ -55,7 +56,8 @@ func TestOpenParameters(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		for _, name := range []string{
-			"modelscan.db\n", "modelscan.db?_fk=0", "modelscan.db?_journal=DELETE", "modelscan.db?_pass=hunter2", "modelscan.db?", "what?.db",
+			"modelscan.db\n", "modelscan.db?_fk=0", "modelscan.db?_journal=DELETE", "modelscan.db?_pass=hunter2",
+			"modelscan.db?", "what?.db",
 		} {
 			_, err := registry.Open(t.Context(), filepath.Join(dir, name))
 			require.ErrorIs(t, err, registry.ErrInvalidData, "%q", name)
@@ -75,7 +77,8 @@ func TestOpenParameters(t *testing.T) {
 			require.NoFileExists(t, name)
 		}
 		for name, says := range map[string]string{
-			":memory: ": ":memory:", " :memory:": ":memory:", ":MEMORY:": ":memory:", "FILE:x.db": "file:", "sqlite:x.db": "file:PATH",
+			":memory: ": ":memory:", " :memory:": ":memory:", ":MEMORY:": ":memory:", "FILE:x.db": "file:",
+			"sqlite:x.db": "file:PATH",
 			"a\u2028b.db": "control character", "a\u2029b.db": "control character", "a\u0085b.db": "control character",
 		} {
 			_, err := registry.Open(t.Context(), name)

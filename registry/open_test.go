@@ -173,7 +173,9 @@ func TestOpen(t *testing.T) {
 	})
 	t.Run("OK_durability", func(t *testing.T) {
 		t.Parallel()
-		for durability, want := range map[registry.Durability]int{registry.DurabilityFull: 2, registry.DurabilityRelaxed: 1} {
+		for durability, want := range map[registry.Durability]int{
+			registry.DurabilityFull: 2, registry.DurabilityRelaxed: 1,
+		} {
 			reg := registrytest.New(t, registry.WithDurability(durability))
 			rows, err := reg.Client().QueryContext(t.Context(), "PRAGMA synchronous")
 			require.NoError(t, err)
@@ -190,8 +192,12 @@ func TestOpen(t *testing.T) {
 		for name, option := range map[string]registry.Option{
 			"an option is nil": nil,
 			"clock":            registry.WithClock(nil),
-			"not one of DurabilityFull and DurabilityRelaxed; above": registry.WithDurability(registry.DurabilityRelaxed + 1),
-			"not one of DurabilityFull and DurabilityRelaxed; below": registry.WithDurability(registry.DurabilityFull - 1),
+			"not one of DurabilityFull and DurabilityRelaxed; above": registry.WithDurability(
+				registry.DurabilityRelaxed + 1,
+			),
+			"not one of DurabilityFull and DurabilityRelaxed; below": registry.WithDurability(
+				registry.DurabilityFull - 1,
+			),
 		} {
 			_, err := registry.Open(t.Context(), filepath.Join(dir, "registry.db"), registry.WithoutMigration(), option)
 			require.ErrorIs(t, err, registry.ErrInvalidData, name)
@@ -263,8 +269,10 @@ func TestOpenRefuses(t *testing.T) {
 		make func(t *testing.T, path string)
 		want []error
 	}{
-		"random_bytes":        {write(noise), []error{registry.ErrCorrupt}},
-		"text":                {write([]byte(strings.Repeat("This is no database.\n", 100))), []error{registry.ErrCorrupt}},
+		"random_bytes": {write(noise), []error{registry.ErrCorrupt}},
+		"text": {
+			write([]byte(strings.Repeat("This is no database.\n", 100))), []error{registry.ErrCorrupt},
+		},
 		"short_text":          {write([]byte("no")), []error{registry.ErrCorrupt}},
 		"header_alone":        {write([]byte("SQLite format 3\x00")), []error{registry.ErrCorrupt}},
 		"zeroes":              {write(make([]byte, 8192)), []error{registry.ErrCorrupt}},
@@ -272,11 +280,15 @@ func TestOpenRefuses(t *testing.T) {
 		"other_id":            {foreign("PRAGMA application_id = 42"), []error{registry.ErrSchema, migrate.ErrForeign}},
 		"our_tables_other_id": {ours("PRAGMA application_id = 42"), []error{registry.ErrSchema, migrate.ErrForeign}},
 		"newer": {
-			ours("INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type, applied, total, executed_at," +
-				" execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM atlas_schema_revisions LIMIT 1"),
+			ours("INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type, applied, total," +
+				" executed_at," +
+				" execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM" +
+				" atlas_schema_revisions LIMIT 1"),
 			[]error{registry.ErrSchema, migrate.ErrNewer},
 		},
-		"edited":     {ours("UPDATE atlas_schema_revisions SET hash = 'h1:other'"), []error{registry.ErrSchema, migrate.ErrEdited}},
+		"edited": {
+			ours("UPDATE atlas_schema_revisions SET hash = 'h1:other'"), []error{registry.ErrSchema, migrate.ErrEdited},
+		},
 		"no_history": {ours("DELETE FROM atlas_schema_revisions"), []error{registry.ErrSchema, migrate.ErrForeign}},
 	} {
 		t.Run("Err_"+name, func(t *testing.T) {
@@ -356,7 +368,9 @@ func TestOpenRelative(t *testing.T) {
 
 // openOperations returns every operation of a registry by its name. All of them succeed in any
 // order, and those that write change something.
-func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx context.Context, reg *registry.Registry) error {
+func openOperations(
+	t *testing.T, reg *registry.Registry,
+) map[string]func(ctx context.Context, reg *registry.Registry) error {
 	t.Helper()
 	ctx := t.Context()
 	provider, doomed, purged := mustProvider(t, reg, "kept"), mustProvider(t, reg, "doomed"), mustProvider(t, reg, "purged")
@@ -382,7 +396,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 	require.NoError(t, err)
 	var groups []uuid.UUID
 	for i := range 2 {
-		group, err := reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: provider.ID, Name: fmt.Sprint("group ", i)})
+		group, err := reg.CreateQuotaGroup(
+			ctx, registry.QuotaGroupInput{ProviderID: provider.ID, Name: fmt.Sprint("group ", i)},
+		)
 		require.NoError(t, err)
 		groups = append(groups, group.ID)
 	}
@@ -398,7 +414,11 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		"ExplainKeys": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ExplainKeys(ctx, acquire))
 		},
-		"GetLease": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.GetLease(ctx, open.ID)) },
+		"GetLease": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(
+				reg.GetLease(ctx, open.ID),
+			)
+		},
 		"ListQuotaGroups": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ListQuotaGroups(ctx, registry.QuotaGroupFilter{ProviderID: provider.ID}))
 		},
@@ -407,7 +427,11 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		},
 		"PoolHealth": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.PoolHealth(ctx)) },
 		"UpdateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateQuotaGroup(ctx, groups[0], registry.QuotaGroupUpdate{Limits: &registry.Limits{Concurrency: 1}}))
+			return openSecond(
+				reg.UpdateQuotaGroup(
+					ctx, groups[0], registry.QuotaGroupUpdate{Limits: &registry.Limits{Concurrency: 1}},
+				),
+			)
 		},
 		"InTx": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error { return tx.SetSetting(ctx, "in tx", "x") })
@@ -416,7 +440,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: provider.ID, APIKey: secret(99)}))
 		},
 		"CreateDiscoveryLog": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "new", ProviderID: provider.ID}))
+			return openSecond(
+				reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "new", ProviderID: provider.ID}),
+			)
 		},
 		"CreateFamily": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: provider.ID, Name: "new"}))
@@ -433,7 +459,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: "new"}))
 		},
 		"CreateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: provider.ID, Version: "2"}))
+			return openSecond(
+				reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: provider.ID, Version: "2"}),
+			)
 		},
 		"DegradeKey": func(ctx context.Context, reg *registry.Registry) error {
 			return reg.DegradeKey(ctx, keys[2], "500", time.Hour)
@@ -482,7 +510,10 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		},
 		"ImportCatalog": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.ImportCatalog(ctx, catalog.Snapshot{Source: "test", Providers: []catalog.Provider{
-				{Name: "imported", AuthMethod: "bearer", Models: []catalog.Model{{ModelID: "m", Rates: gpt4(), Family: "f"}}},
+				{
+					Name: "imported", AuthMethod: "bearer",
+					Models: []catalog.Model{{ModelID: "m", Rates: gpt4(), Family: "f"}},
+				},
 			}}, nil))
 		},
 		"IncrementUsage": func(ctx context.Context, reg *registry.Registry) error {
@@ -522,7 +553,9 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.PriceHistory(ctx, registry.PriceFilter{ModelID: models[0]}))
 		},
 		"Reprice": func(ctx context.Context, reg *registry.Registry) error {
-			_, err := reg.UpdateModelPricing(ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)})
+			_, err := reg.UpdateModelPricing(
+				ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)},
+			)
 			if err == nil {
 				_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: models[0]})
 			}
@@ -546,7 +579,11 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 		"RepairLedger": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.RepairLedger(ctx)) // of the counters of a key
 		},
-		"ResetDailyUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.ResetDailyUsage(ctx)) },
+		"ResetDailyUsage": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(
+				reg.ResetDailyUsage(ctx),
+			)
+		},
 		"RevealAPIKey": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.RevealAPIKey(ctx, keys[0]))
 		},
@@ -568,10 +605,16 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]func(ctx co
 			return openSecond(reg.UpdateModel(ctx, models[0], registry.ModelUpdate{Name: ptr("new")}))
 		},
 		"UpdateModelPricing": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateModelPricing(ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 1}}))
+			return openSecond(
+				reg.UpdateModelPricing(ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 1}}),
+			)
 		},
 		"UsageReport": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UsageReport(ctx, registry.ReportInput{Start: registrytest.Start, End: registrytest.Start.Add(time.Hour)}))
+			return openSecond(
+				reg.UsageReport(
+					ctx, registry.ReportInput{Start: registrytest.Start, End: registrytest.Start.Add(time.Hour)},
+				),
+			)
 		},
 		"UpdateProvider": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.UpdateProvider(ctx, provider.ID, registry.ProviderUpdate{DisplayName: ptr("New")}))
@@ -590,7 +633,9 @@ func openSecond[T any](returned T, err error) error {
 
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {
-	for _, prefix := range []string{"Explain", "Find", "Get", "Latest", "List", "Pool", "Price", "Reveal", "Unpriced", "UsageReport", "Verify"} {
+	for _, prefix := range []string{
+		"Explain", "Find", "Get", "Latest", "List", "Pool", "Price", "Reveal", "Unpriced", "UsageReport", "Verify",
+	} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
@@ -659,7 +704,9 @@ func testCanceled(t *testing.T, e engine) {
 
 func TestClosed(t *testing.T) {
 	t.Parallel()
-	for name, database := range map[string]string{"file": filepath.Join(t.TempDir(), "registry.db"), "memory": ":memory:"} {
+	for name, database := range map[string]string{
+		"file": filepath.Join(t.TempDir(), "registry.db"), "memory": ":memory:",
+	} {
 		t.Run("ErrClosed_"+name, func(t *testing.T) {
 			t.Parallel()
 			reg, err := registry.Open(t.Context(), database, registry.WithKeyring(ring(t, "a")))
@@ -679,8 +726,14 @@ func TestClosed(t *testing.T) {
 		operations := openOperations(t, reg)
 		before := dump(t, reg)
 		var ended []*registry.Registry
-		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return nil }))
-		require.ErrorIs(t, reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return errRollback }), errRollback)
+		require.NoError(
+			t, reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return nil }),
+		)
+		require.ErrorIs(
+			t,
+			reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return errRollback }),
+			errRollback,
+		)
 		for _, tx := range ended {
 			for name, operate := range operations {
 				require.ErrorIs(t, operate(t.Context(), tx), registry.ErrClosed, name)

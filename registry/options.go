@@ -85,13 +85,13 @@ func WithoutMigration() Option {
 	}
 }
 
-// WithBusyTimeout sets how long an operation waits for what others hold, before it returns [ErrBusy]. A context that ends
-// earlier wins. Defaults to ten seconds; 0 does not wait.
+// WithBusyTimeout sets how long an operation waits for what others hold, before it returns [ErrBusy]. A context that
+// ends earlier wins. Defaults to ten seconds; 0 does not wait.
 //
 // On SQLite it is the wait for the one transaction at a time that may write, in this process and again in all others.
-// Requests that are recorded, and keys that are leased, wait for their batch that long and as long again for the batch's turn.
-// On PostgreSQL it is the wait for a lock, after a deadlock too, and for a connection where [WithMaxConns] are in use.
-// Open waits for other processes whatever it says, and up to a minute where they migrate.
+// Requests that are recorded, and keys that are leased, wait for their batch that long and as long again for the
+// batch's turn. On PostgreSQL it is the wait for a lock, after a deadlock too, and for a connection where
+// [WithMaxConns] are in use. Open waits for other processes whatever it says, and up to a minute where they migrate.
 func WithBusyTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < 0 {
@@ -164,17 +164,18 @@ const (
 	FairTurns = KeyStrategy(pool.FairTurns)
 	// RoundRobin hands out the key that was handed out longest ago, whatever its weight.
 	RoundRobin = KeyStrategy(pool.RoundRobin)
-	// MostHeadroom hands out the key whose scarcest limit is the least used, as a fraction of the limit; among equals as
-	// LeastUsed.
+	// MostHeadroom hands out the key whose scarcest limit is the least used, as a fraction of the limit; among equals
+	// as LeastUsed.
 	MostHeadroom = KeyStrategy(pool.MostHeadroom)
 )
 
 // WithKeyring keeps API keys, sealed, so that [Registry.RevealAPIKey] can give them back: by AES-256-GCM, with a data
 // key that the keyring has wrapped, and bound to their row. Without it only hashes and prefixes are kept.
 //
-// The first Open of a database with a keyring decides: from then on keys are added to it only with one, and [Open] returns
-// [ErrKeyring] if the keyring is not that of the database. All processes need the same one. What is sealed is safe from
-// who has the file, or a backup, and not the keyring; not from who can read the memory of a process, or has both.
+// The first Open of a database with a keyring decides: from then on keys are added to it only with one, and [Open]
+// returns [ErrKeyring] if the keyring is not that of the database. All processes need the same one. What is sealed is
+// safe from who has the file, or a backup, and not the keyring; not from who can read the memory of a process, or has
+// both.
 func WithKeyring(ring Keyring) Option {
 	return func(c *config) error {
 		if ring == nil {
@@ -185,9 +186,9 @@ func WithKeyring(ring Keyring) Option {
 	}
 }
 
-// WithSecretResolver is for API keys that are kept elsewhere, in a vault, say, or a file: [Registry.RevealAPIKey] calls resolve
-// for those that are not sealed in the database. It is called with the row, of which id, provider_id, key_hash and label
-// tell which key is meant, and must be safe for concurrent use.
+// WithSecretResolver is for API keys that are kept elsewhere, in a vault, say, or a file: [Registry.RevealAPIKey] calls
+// resolve for those that are not sealed in the database. It is called with the row, of which id, provider_id, key_hash
+// and label tell which key is meant, and must be safe for concurrent use.
 func WithSecretResolver(resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)) Option {
 	return func(c *config) error {
 		if resolve == nil {

@@ -53,16 +53,20 @@ func pgBouncer(t *testing.T, server string) (through func(name string) string) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"users": fmt.Sprintf("%q %q\n", u.User.Username(), password),
-		"conf": fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr=%s\nlisten_port=%s\nunix_socket_dir=\n"+
+		"conf": fmt.Sprintf("[databases]\n* = host=%s"+
+			" port=%s\n[pgbouncer]\nlisten_addr=%s\nlisten_port=%s\nunix_socket_dir=\n"+
 			"auth_type=trust\nauth_file=%s\npool_mode=transaction\ndefault_pool_size=4\nmax_client_conn=200\n"+
-			"ignore_startup_parameters=extra_float_digits\n", u.Hostname(), u.Port(), host, port, filepath.Join(dir, "users")),
+			"ignore_startup_parameters=extra_float_digits\n", u.Hostname(), u.Port(), host, port,
+			filepath.Join(dir, "users")),
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
 	require.NoError(t, os.Chmod(dir, 0o755))
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
 	// The shell ends it when this process is gone, however it went.
-	cmd := exec.Command("sh", "-c", `"$1" "$2" & pid=$!; cat; kill "$pid"; wait "$pid"`, "sh", program, filepath.Join(dir, "conf"))
+	cmd := exec.Command(
+		"sh", "-c", `"$1" "$2" & pid=$!; cat; kill "$pid"; wait "$pid"`, "sh", program, filepath.Join(dir, "conf"),
+	)
 	cmd.Dir = dir
 	if os.Geteuid() == 0 { // which it refuses
 		nobody, err := user.Lookup("nobody")
@@ -117,7 +121,8 @@ func pgMixedLoad(t *testing.T, l *load, d time.Duration, give func(error) bool) 
 				if err == nil {
 					continue
 				}
-				if strings.Contains(err.Error(), "prepared statement") && (!errors.Is(err, registry.ErrUnsupported) || !strings.Contains(err.Error(), "WithPooler")) {
+				if strings.Contains(err.Error(), "prepared statement") &&
+					(!errors.Is(err, registry.ErrUnsupported) || !strings.Contains(err.Error(), "WithPooler")) {
 					err = fmt.Errorf("not explained: %w", err)
 					t.Error(err)
 				}
@@ -148,8 +153,15 @@ func TestPgBouncer(t *testing.T) {
 
 	t.Run("OK_operations", func(t *testing.T) {
 		t.Parallel()
-		for _, options := range [][]registry.Option{nil, {registry.WithDurability(registry.DurabilityRelaxed), registry.WithMaxConns(2)}} {
-			reg := must(registry.Open(t.Context(), through(registrytest.PostgresURL(t)), append(options, registry.WithPooler(), registry.WithKeyring(ring(t, "a")))...))
+		for _, options := range [][]registry.Option{
+			nil, {registry.WithDurability(registry.DurabilityRelaxed), registry.WithMaxConns(2)},
+		} {
+			reg := must(
+				registry.Open(
+					t.Context(), through(registrytest.PostgresURL(t)),
+					append(options, registry.WithPooler(), registry.WithKeyring(ring(t, "a")))...,
+				),
+			)
 			operations := openOperations(t, reg)
 			for _, name := range slices.Sorted(maps.Keys(operations)) {
 				require.NoError(t, operations[name](t.Context(), reg), name)
@@ -167,21 +179,34 @@ func TestPgBouncer(t *testing.T) {
 		require.Empty(t, errs)
 		l.check(t)
 		// Autovacuum works in the database too, but nobody has connected for it.
-		const connected = " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+		const connected = " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()" +
+			" AND backend_type = 'client backend'"
 		backends := pgValue[int](t, name, "SELECT count(*)"+connected)
 		require.LessOrEqual(t, backends, 4, "it went past the pooler: %s",
-			pgValue[string](t, name, "SELECT coalesce(string_agg(concat_ws(' ', application_name, state, backend_start, query), '; '), '')"+connected))
+			pgValue[string](
+				t, name,
+				"SELECT coalesce(string_agg(concat_ws(' ', application_name, state, backend_start, query), '; '), '')"+
+					connected,
+			))
 		t.Logf("%d calls over %d connections of the pooler", calls, backends)
 	})
-	t.Run("OK_transactions", func(t *testing.T) { // a context that ends, an error, a panic: nothing is left for the next client
+	// a context that ends, an error, a panic: nothing is left for the next client
+	t.Run("OK_transactions", func(t *testing.T) {
 		t.Parallel()
-		reg := must(registry.Open(t.Context(), through(registrytest.PostgresURL(t)), registry.WithPooler(), registry.WithMaxConns(8)))
+		reg := must(
+			registry.Open(
+				t.Context(), through(registrytest.PostgresURL(t)), registry.WithPooler(), registry.WithMaxConns(8),
+			),
+		)
 		defer func() { require.NoError(t, reg.Close()) }()
 		for i := range 20 {
 			// PgBouncer 1.18 would end if the statement were canceled.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*500*time.Microsecond)
 			err := reg.InTx(ctx, func(tx *registry.Registry) error {
-				return errors.Join(tx.SetSetting(ctx, "half", "done"), openSecond(pgQuery[string](ctx, tx, "SELECT pg_sleep(0.05)::text")))
+				return errors.Join(
+					tx.SetSetting(ctx, "half", "done"),
+					openSecond(pgQuery[string](ctx, tx, "SELECT pg_sleep(0.05)::text")),
+				)
 			})
 			cancel()
 			require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -220,7 +245,8 @@ func TestPgBouncer(t *testing.T) {
 		}
 		openOnce(t, name, registry.WithPooler(), registry.WithoutMigration())
 	})
-	t.Run("OK_replica", func(t *testing.T) { // both ways lead through the pooler; the server is no replica, and so it is not used
+	// both ways lead through the pooler; the server is no replica, and so it is not used
+	t.Run("OK_replica", func(t *testing.T) {
 		t.Parallel()
 		name := through(registrytest.PostgresURL(t))
 		reg := must(registry.Open(t.Context(), name, registry.WithPooler(), registry.WithReadReplica(name)))

@@ -54,7 +54,9 @@ func onEach(t *testing.T, test func(t *testing.T, open func(t *testing.T) (reg, 
 				all := make([]*Registry, 2)
 				for i := range all {
 					var err error
-					all[i], err = Open(t.Context(), database, WithClock(func() time.Time { return now }), WithKeyring(ring))
+					all[i], err = Open(
+						t.Context(), database, WithClock(func() time.Time { return now }), WithKeyring(ring),
+					)
 					require.NoError(t, err)
 					t.Cleanup(func() { require.NoError(t, all[i].Close()) })
 				}
@@ -159,8 +161,8 @@ func (l *piecesLedger) usage(t *testing.T) (periods []string, repriced RepriceRe
 	return periods, repriced
 }
 
-// TestRepriceInPieces reprices more requests than a piece takes: others write between two pieces and see a ledger that is
-// sound; one that is interrupted and called again ends as one that is not.
+// TestRepriceInPieces reprices more requests than a piece takes: others write between two pieces and see a ledger that
+// is sound; one that is interrupted and called again ends as one that is not.
 func TestRepriceInPieces(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {
 		t.Helper()
@@ -198,7 +200,9 @@ func TestRepriceInPieces(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, again.Requests)
 		periods, told := l.usage(t)
-		require.Equal(t, []any{dry.Requests, dry.Before, dry.After}, []any{told.Requests, told.Before, told.After}, "audited")
+		require.Equal(
+			t, []any{dry.Requests, dry.Before, dry.After}, []any{told.Requests, told.Before, told.After}, "audited",
+		)
 
 		// In one piece: back and forth within a transaction.
 		l.between = nil
@@ -225,7 +229,9 @@ func TestRepairInPieces(t *testing.T) {
 		l := newPiecesLedger(t, reg, other, money.Rates{meter.Input: money.Dollar})
 		ctx := t.Context()
 		of := l.model.ProviderID
-		second, err := reg.CreateModel(ctx, ModelInput{ProviderID: of, ModelID: "n", Rates: money.Rates{meter.Input: 1}})
+		second, err := reg.CreateModel(
+			ctx, ModelInput{ProviderID: of, ModelID: "n", Rates: money.Rates{meter.Input: 1}},
+		)
 		require.NoError(t, err)
 		key, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: of, APIKey: "sk-test-000000000002"})
 		require.NoError(t, err)
@@ -256,7 +262,8 @@ func TestRepairInPieces(t *testing.T) {
 		for _, damage := range []string{
 			"UPDATE usage_quarters SET input_tokens = input_tokens + 7",
 			"UPDATE usage_tracking SET input_tokens = input_tokens - 1",
-			"UPDATE usage_totals SET latency_histogram = NULL", "UPDATE usage_quarters SET period_end = '" + nonsense + "'",
+			"UPDATE usage_totals SET latency_histogram = NULL", "UPDATE usage_quarters SET period_end = '" + nonsense +
+				"'",
 			"UPDATE usage_quarters SET model_id = '" + second.ID.String() + "'",
 			"DELETE FROM usage_total_quarters", "DELETE FROM usage_tracking",
 		} {
@@ -277,7 +284,8 @@ func TestRepairInPieces(t *testing.T) {
 		misplaced := other.Client().UsageQuarter.Query().Where(usagequarter.ModelID(l.model.ID)).FirstX(ctx)
 		midnight := utc.StartOfDay(l.now)
 		_, err = other.Client().ExecContext(ctx, "UPDATE usage_quarters"+
-			" SET model_id = $1, period_start = $2, period_end = $3 WHERE id = $4", second.ID, midnight, midnight.Add(utc.Quarter), misplaced.ID)
+			" SET model_id = $1, period_start = $2, period_end = $3"+
+			" WHERE id = $4", second.ID, midnight, midnight.Add(utc.Quarter), misplaced.ID)
 		require.NoError(t, err)
 		d, err := proof.NewReader(l.db, l.fresh, false).Day(ctx, midnight)
 		require.NoError(t, err)

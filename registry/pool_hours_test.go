@@ -38,8 +38,13 @@ func TestPoolHours(t *testing.T) {
 	for s.clock.Now().Before(end) {
 		s.step(t)
 	}
-	t.Logf("%d leases, %d of them probes; %d failed, %d expired; states: %v", s.leased, s.probes, s.failed, s.expired, s.seen)
-	for _, state := range []registry.KeyReason{registry.KeyDegraded, registry.KeyProbed, registry.KeyLimited, registry.KeyBusy, registry.KeyCooling} {
+	t.Logf(
+		"%d leases, %d of them probes; %d failed, %d expired; states: %v", s.leased, s.probes, s.failed, s.expired,
+		s.seen,
+	)
+	for _, state := range []registry.KeyReason{
+		registry.KeyDegraded, registry.KeyProbed, registry.KeyLimited, registry.KeyBusy, registry.KeyCooling,
+	} {
 		if hours >= 2000 { // in fewer chance may leave one out
 			require.NotZero(t, s.seen[state], "no key was ever %s", state)
 		}
@@ -69,9 +74,14 @@ func newSimulation(t *testing.T, random *rand.Rand) *simulation {
 		return reg
 	}}
 	p := memory.newPoolTest(t, []registry.KeyInput{
-		{Limits: registry.Limits{RequestsPerMinute: 3, RequestsPerDay: 100}}, {Limits: registry.Limits{Concurrency: 2}}, {Weight: 3}, {}, {Priority: 1}, {},
+		{
+			Limits: registry.Limits{RequestsPerMinute: 3, RequestsPerDay: 100},
+		}, {Limits: registry.Limits{Concurrency: 2}}, {Weight: 3}, {}, {Priority: 1}, {},
 	})
-	g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g", Limits: registry.Limits{TokensPerMinute: 300}})
+	g, err := p.CreateQuotaGroup(
+		t.Context(),
+		registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g", Limits: registry.Limits{TokensPerMinute: 300}},
+	)
 	require.NoError(t, err)
 	for _, i := range []int{2, 3} {
 		_, err := p.UpdateAPIKey(t.Context(), p.keys[i].ID, registry.KeyUpdate{QuotaGroupID: &g.ID})
@@ -79,7 +89,9 @@ func newSimulation(t *testing.T, random *rand.Rand) *simulation {
 	}
 	_, err = p.UpdateAPIKey(t.Context(), p.keys[5].ID, registry.KeyUpdate{Disabled: ptr(true)})
 	require.NoError(t, err)
-	return &simulation{poolTest: p, random: random, seen: map[registry.KeyReason]int{}, minutes: map[uuid.UUID]map[time.Time]int{}}
+	return &simulation{
+		poolTest: p, random: random, seen: map[registry.KeyReason]int{}, minutes: map[uuid.UUID]map[time.Time]int{},
+	}
 }
 
 // step moves the clock, leases some keys and ends some leases.
@@ -150,7 +162,10 @@ func (s *simulation) finish(t *testing.T, lease *registry.Lease) {
 		return
 	}
 	s.failed++
-	failures := []registry.Failure{limited, retryAfter(limited, s.random.IntN(int(mostAsked/time.Second))), exhausted, denied, {Status: 500}, {Err: context.DeadlineExceeded}, {Status: 400}}
+	failures := []registry.Failure{
+		limited, retryAfter(limited, s.random.IntN(int(mostAsked/time.Second))), exhausted, denied, {Status: 500},
+		{Err: context.DeadlineExceeded}, {Status: 400},
+	}
 	f := failures[s.random.IntN(len(failures))]
 	if s.weather == 2 {
 		f = failures[s.bad%len(failures)]
@@ -216,7 +231,9 @@ func (s *simulation) recover(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, lease.Settle(t.Context(), used(1)))
 		key := s.key(t, i)
-		require.Equal(t, []any{false, "", 0, ""}, []any{key.Degraded, key.DegradedBy, key.Failures, key.FailureClass}, i)
+		require.Equal(
+			t, []any{false, "", 0, ""}, []any{key.Degraded, key.DegradedBy, key.Failures, key.FailureClass}, i,
+		)
 	}
 	require.Zero(t, s.openLeases(t))
 	report, err := s.VerifyLedger(t.Context())

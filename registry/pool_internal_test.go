@@ -23,7 +23,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// TestPoolMemory compares, after each of many operations, what a batch keeps of the pool for the next one with what the database has.
+// TestPoolMemory compares, after each of many operations, what a batch keeps of the pool for the next one with what the
+// database has.
 func TestPoolMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: thousands of random steps")
@@ -51,13 +52,20 @@ func testPoolMemory(t *testing.T, name string, operations int) {
 	defer func() { require.NoError(t, reg.Close()) }()
 	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
 	require.NoError(t, err)
-	m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}})
+	m, err := reg.CreateModel(
+		ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}},
+	)
 	require.NoError(t, err)
-	g, err := reg.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: p.ID, Name: "g", Limits: Limits{RequestsPerMinute: 50, Concurrency: 10}})
+	g, err := reg.CreateQuotaGroup(
+		ctx, QuotaGroupInput{ProviderID: p.ID, Name: "g", Limits: Limits{RequestsPerMinute: 50, Concurrency: 10}},
+	)
 	require.NoError(t, err)
 	var keys []uuid.UUID
 	for i := range 5 {
-		in := KeyInput{ProviderID: p.ID, APIKey: fmt.Sprintf("sk-test-%012d", i), Limits: Limits{Concurrency: 3, RequestsPerDay: 500}}
+		in := KeyInput{
+			ProviderID: p.ID, APIKey: fmt.Sprintf("sk-test-%012d", i),
+			Limits: Limits{Concurrency: 3, RequestsPerDay: 500},
+		}
 		if i < 2 {
 			in.QuotaGroupID = g.ID
 		}
@@ -66,7 +74,10 @@ func testPoolMemory(t *testing.T, name string, operations int) {
 		keys = append(keys, key.ID)
 	}
 	var open []*Lease
-	failures := []Failure{{Status: 429}, {Status: 401}, {Status: 500}, {Status: 402}, {Status: 400}, {Status: 429, Header: http.Header{"Retry-After": {"20"}}}}
+	failures := []Failure{
+		{Status: 429}, {Status: 401}, {Status: 500}, {Status: 402}, {Status: 400},
+		{Status: 429, Header: http.Header{"Retry-After": {"20"}}},
+	}
 	compared := 0
 	operations = sample.Of(operations)
 	for range operations {
@@ -92,7 +103,10 @@ func testPoolMemory(t *testing.T, name string, operations int) {
 			used.ModelID, used.APIKeyID, used.RequestID = m.ID, keys[random.IntN(5)], fmt.Sprint(random.IntN(500))
 			require.NoError(t, reg.RecordUsage(ctx, used))
 		case lease == nil:
-			lease, err := reg.AcquireKey(ctx, AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: random.Int64N(100), TTL: time.Minute})
+			lease, err := reg.AcquireKey(
+				ctx,
+				AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: random.Int64N(100), TTL: time.Minute},
+			)
 			if err == nil {
 				open = append(open, lease)
 			} else {
@@ -107,7 +121,12 @@ func testPoolMemory(t *testing.T, name string, operations int) {
 			_, err := lease.Fail(ctx, failures[random.IntN(len(failures))])
 			require.NoError(t, err)
 		default:
-			lease.ObserveHeaders(http.Header{"X-Ratelimit-Remaining-Requests": {fmt.Sprint(random.IntN(9))}, "X-Ratelimit-Reset-Requests": {"5s"}})
+			lease.ObserveHeaders(
+				http.Header{
+					"X-Ratelimit-Remaining-Requests": {fmt.Sprint(random.IntN(9))},
+					"X-Ratelimit-Reset-Requests":     {"5s"},
+				},
+			)
 			require.NoError(t, lease.Settle(ctx, used))
 		}
 		compared += compareMemory(t, reg, now)
@@ -166,8 +185,10 @@ func asSet[T any](rows map[uuid.UUID]T) map[uuid.UUID]bool {
 
 // keyText is all of a key, but that its windows are those of now.
 func keyText(k *pool.Key, now time.Time) string {
-	return fmt.Sprint(quotaText(k.Quota, now), k.ID, value(k.Group), k.Uses, k.Tokens, k.ExtraRequests, k.ExtraTokens, value(k.LastUsed).UnixMicro(),
-		k.Weight, k.Priority, k.Pass, k.Disabled, value(k.DegradedUntil).UnixMicro(), value(k.DegradedAt).UnixMicro(), k.DegradedReason, k.DegradedBy,
+	return fmt.Sprint(quotaText(k.Quota, now), k.ID, value(k.Group), k.Uses, k.Tokens, k.ExtraRequests, k.ExtraTokens,
+		value(k.LastUsed).UnixMicro(),
+		k.Weight, k.Priority, k.Pass, k.Disabled, value(k.DegradedUntil).UnixMicro(), value(k.DegradedAt).
+			UnixMicro(), k.DegradedReason, k.DegradedBy,
 		k.Failures, k.FailureClass, value(k.FailedAt).UnixMicro(), value(k.SucceededAt).UnixMicro())
 }
 
@@ -188,7 +209,8 @@ func quotaText(q pool.Quota, now time.Time) string {
 	}
 	q.Open = open
 	q.Recount()
-	text := fmt.Sprint(q.Limits, q.Minute.UnixMicro(), q.MinuteRequests, q.MinuteTokens, utc.StartOfDay(q.LastReset), q.DayRequests, q.DayTokens, q.DayCost,
+	text := fmt.Sprint(q.Limits, q.Minute.UnixMicro(), q.MinuteRequests, q.MinuteTokens, utc.StartOfDay(q.LastReset),
+		q.DayRequests, q.DayTokens, q.DayCost,
 		len(open), asSet(open), q.Held, same)
 	for _, o := range q.Observed { // there is one
 		text += fmt.Sprint(o.Limit, o.Remaining, o.Reset.UnixMicro(), o.Seen.UnixMicro())
@@ -214,7 +236,9 @@ func TestLeaseBatches(t *testing.T) {
 	defer func() { require.NoError(t, reg.Close()) }()
 	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
 	require.NoError(t, err)
-	m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}})
+	m, err := reg.CreateModel(
+		ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}},
+	)
 	require.NoError(t, err)
 	g, err := reg.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: p.ID, Name: "g"})
 	require.NoError(t, err)

@@ -78,7 +78,9 @@ func (r *remembering) elsewhere(t *testing.T) *ent.APIKey {
 // lease leases a key, after which the pool is remembered.
 func (r *remembering) lease(t *testing.T) *Lease {
 	t.Helper()
-	lease, err := r.AcquireKey(t.Context(), AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour})
+	lease, err := r.AcquireKey(
+		t.Context(), AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour},
+	)
 	require.NoError(t, err)
 	require.True(t, r.remembers(t))
 	return lease
@@ -115,7 +117,12 @@ func TestPoolIsRemembered(t *testing.T) {
 			_, err := r.CreateModel(ctx, ModelInput{ProviderID: r.provider.ID, ModelID: "n"})
 			return err
 		},
-		"ExplainKeys":  func() error { _, err := r.ExplainKeys(ctx, AcquireInput{ProviderID: r.provider.ID}); return err },
+		"ExplainKeys": func() error {
+			_, err := r.ExplainKeys(
+				ctx, AcquireInput{ProviderID: r.provider.ID},
+			)
+			return err
+		},
 		"another pool": func() error { return r.other.DegradeKey(ctx, its.ID, "x", time.Hour) },
 		"rolled back": func() error {
 			err := r.other.InTx(ctx, func(tx *Registry) error {
@@ -208,7 +215,10 @@ func TestPoolIsForgotten(t *testing.T) {
 		{"DeleteProvider", func() error { return r.other.DeleteProvider(ctx, r.provider.ID) }},
 		{"UndeleteProvider", func() error { return ignore(r.other.UndeleteProvider(ctx, r.provider.ID)) }},
 		{"Ent", func() error { return r.Past().APIKey.UpdateOneID(id).SetLabel("label").Exec(ctx) }},
-		{"Ent, of a group", func() error { return r.Past().QuotaGroup.UpdateOne(r.group).SetConcurrency(50).Exec(ctx) }},
+		{
+			"Ent, of a group",
+			func() error { return r.Past().QuotaGroup.UpdateOne(r.group).SetConcurrency(50).Exec(ctx) },
+		},
 		{"Ent, of the incident", func() error {
 			update := r.Past().Provider.UpdateOneID(r.provider.ID)
 			return update.SetCoolingUntil(time.Now().Add(-time.Hour)).SetCoolingReason("server").Exec(ctx)
@@ -322,7 +332,9 @@ func (r *Registry) anything(ctx context.Context, random *rand.Rand, pools, keys 
 		_, err := r.ResetDailyUsage(ctx)
 		return err
 	case 4:
-		return r.RecordUsageBatch(ctx, []UsageInput{{ModelID: model, APIKeyID: keys[1]}, {ModelID: model, APIKeyID: keys[0]}})
+		return r.RecordUsageBatch(
+			ctx, []UsageInput{{ModelID: model, APIKeyID: keys[1]}, {ModelID: model, APIKeyID: keys[0]}},
+		)
 	}
 	lease, err := r.AcquireKey(ctx, AcquireInput{ProviderID: pool, TTL: time.Hour})
 	if err != nil {

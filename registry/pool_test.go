@@ -30,7 +30,13 @@ func TestLeaseClocks(t *testing.T) {
 			early, _ := open(registrytest.Start.Add(time.Minute))
 			p := mustProvider(t, late, "p")
 			m := mustModel(t, late, p.ID, "m", gpt4())
-			_, err := late.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{TokensPerMinute: 10, TokensPerDay: 1000}})
+			_, err := late.AddAPIKey(
+				t.Context(),
+				registry.KeyInput{
+					ProviderID: p.ID, APIKey: secret(1),
+					Limits: registry.Limits{TokensPerMinute: 10, TokensPerDay: 1000},
+				},
+			)
 			require.NoError(t, err)
 			in := registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 5, TTL: time.Minute}
 			_, err = early.AcquireKey(t.Context(), in)
@@ -44,7 +50,10 @@ func TestLeaseClocks(t *testing.T) {
 			key, err := late.FindAPIKey(t.Context(), p.ID, secret(1))
 			require.NoError(t, err)
 			require.Equal(t, registrytest.Start.Add(time.Minute), *key.Minute)
-			require.EqualValues(t, []int64{1, 1}, []int64{key.RequestsThisMinute, key.TokensThisMinute}, "it ends in the minute in which it began")
+			require.EqualValues(
+				t, []int64{1, 1}, []int64{key.RequestsThisMinute, key.TokensThisMinute},
+				"it ends in the minute in which it began",
+			)
 			in.EstimatedTokens = 4
 			lease, err = late.AcquireKey(t.Context(), in)
 			require.NoError(t, err, "what was not used is given back")
@@ -98,7 +107,10 @@ func TestLeaseClockBehind(t *testing.T) {
 			ahead, clock := open(registrytest.Start.Add(10 * time.Second))
 			behind, _ := open(registrytest.Start)
 			p := mustProvider(t, ahead, "p")
-			k, err := ahead.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{RequestsPerDay: 2}})
+			k, err := ahead.AddAPIKey(
+				t.Context(),
+				registry.KeyInput{ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{RequestsPerDay: 2}},
+			)
 			require.NoError(t, err)
 			in := registry.AcquireInput{ProviderID: p.ID, TTL: time.Minute}
 			two := func(what string) {
@@ -135,13 +147,15 @@ func TestLeaseClockBehind(t *testing.T) {
 	}
 }
 
-// TestDayLimitsOfClocksBehind has a process lease keys whose clock is behind that of who began the day: none is leased more
-// often than its limits say, and its minutes are counted too.
+// TestDayLimitsOfClocksBehind has a process lease keys whose clock is behind that of who began the day: none is leased
+// more often than its limits say, and its minutes are counted too.
 func TestDayLimitsOfClocksBehind(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		for _, behindBy := range []time.Duration{4 * time.Minute, 8 * time.Minute, 30 * time.Minute, time.Hour} {
-			for begun, at := range map[string]time.Time{"reset": registrytest.Start, "midnight": registrytest.Start.Add(12 * time.Hour)} {
+			for begun, at := range map[string]time.Time{
+				"reset": registrytest.Start, "midnight": registrytest.Start.Add(12 * time.Hour),
+			} {
 				t.Run(fmt.Sprintf("%s/%s/%s", engine, begun, behindBy), func(t *testing.T) {
 					t.Parallel()
 					open := openByClocks(t, engine)
@@ -150,7 +164,9 @@ func TestDayLimitsOfClocksBehind(t *testing.T) {
 					p := mustProvider(t, ahead, "p")
 					m := mustModel(t, ahead, p.ID, "m", gpt4())
 					_, err := ahead.AddAPIKey(t.Context(), registry.KeyInput{
-						ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{RequestsPerDay: 6, TokensPerMinute: 45},
+						ProviderID: p.ID, APIKey: secret(1), Limits: registry.Limits{
+							RequestsPerDay: 6, TokensPerMinute: 45,
+						},
 					})
 					require.NoError(t, err)
 					in := registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, EstimatedTokens: 10, TTL: time.Hour}
@@ -236,9 +252,13 @@ func testQuotaGroups(t *testing.T, e engine) {
 	t.Parallel()
 	p := e.newPoolTest(t, make([]registry.KeyInput, 2))
 	ctx := t.Context()
-	one, err := p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "one", Limits: registry.Limits{Concurrency: 2}})
+	one, err := p.CreateQuotaGroup(
+		ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "one", Limits: registry.Limits{Concurrency: 2}},
+	)
 	require.NoError(t, err)
-	two, err := p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "two", Limits: registry.Limits{Concurrency: 1}})
+	two, err := p.CreateQuotaGroup(
+		ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "two", Limits: registry.Limits{Concurrency: 1}},
+	)
 	require.NoError(t, err)
 	for _, k := range p.keys {
 		_, err := p.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{QuotaGroupID: &one.ID})
@@ -252,7 +272,10 @@ func testQuotaGroups(t *testing.T, e engine) {
 	require.NoError(t, err)
 	requireCounted := func(first, second int64) {
 		t.Helper()
-		require.Equal(t, []int64{first, second}, []int64{p.counted(t, 1)[registry.LimitConcurrency], p.counted(t, 0)[registry.LimitConcurrency]})
+		require.Equal(
+			t, []int64{first, second},
+			[]int64{p.counted(t, 1)[registry.LimitConcurrency], p.counted(t, 0)[registry.LimitConcurrency]},
+		)
 	}
 	require.Equal(t, p.keys[0].ID, lease.KeyID)
 	requireCounted(2, 0)
@@ -262,7 +285,9 @@ func testQuotaGroups(t *testing.T, e engine) {
 	require.NoError(t, lease.Settle(ctx, used(1)))
 	requireCounted(1, 0)
 
-	changed, err := p.UpdateQuotaGroup(ctx, two.ID, registry.QuotaGroupUpdate{Name: ptr("2"), Limits: &registry.Limits{RequestsPerDay: 1}})
+	changed, err := p.UpdateQuotaGroup(
+		ctx, two.ID, registry.QuotaGroupUpdate{Name: ptr("2"), Limits: &registry.Limits{RequestsPerDay: 1}},
+	)
 	require.NoError(t, err)
 	require.Equal(t, "2", changed.Name)
 	require.EqualValues(t, []int64{1, 0}, []int64{changed.RequestsPerDay, changed.Concurrency})
@@ -319,14 +344,19 @@ func testPoolInput(t *testing.T, e engine) {
 		_, err := p.AddAPIKey(ctx, in)
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 		require.NotContains(t, err.Error(), secret(100)[8:])
-		up := registry.KeyUpdate{Limits: &in.Limits, Priority: &in.Priority, AllowedModels: &in.AllowedModels, DeniedModels: &in.DeniedModels}
+		up := registry.KeyUpdate{
+			Limits: &in.Limits, Priority: &in.Priority, AllowedModels: &in.AllowedModels,
+			DeniedModels: &in.DeniedModels,
+		}
 		if in.Weight != 0 {
 			up.Weight = &in.Weight
 		}
 		_, err = p.UpdateAPIKey(ctx, p.keys[0].ID, up)
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 		if in.Limits != (registry.Limits{}) {
-			_, err = p.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g", Limits: in.Limits})
+			_, err = p.CreateQuotaGroup(
+				ctx, registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g", Limits: in.Limits},
+			)
 			require.ErrorIs(t, err, registry.ErrInvalidData, name)
 		}
 	}
@@ -336,10 +366,14 @@ func testPoolInput(t *testing.T, e engine) {
 	require.NoError(t, err)
 	lease := p.acquire(t, 1)
 	for _, set := range []string{
-		"api_keys SET requests_per_minute = -1", "api_keys SET cost_per_day = -1", "api_keys SET tokens_today = 9000000000000000001",
-		"api_keys SET weight = 0", "api_keys SET priority = 1001", "api_keys SET pass = -1", "api_keys SET failures = -1", "api_keys SET failure_class = 'auth'",
-		"api_keys SET degraded_by = 'auth'", "quota_groups SET concurrency = -1", "quota_groups SET cost_today = -1", "quota_groups SET name = ''",
-		"key_leases SET reserved_tokens = -1", "key_leases SET pass = -1", "key_leases SET expires_at = acquired_at", "providers SET incidents = -1", "providers SET cooling_reason = 'server'",
+		"api_keys SET requests_per_minute = -1", "api_keys SET cost_per_day = -1",
+		"api_keys SET tokens_today = 9000000000000000001",
+		"api_keys SET weight = 0", "api_keys SET priority = 1001", "api_keys SET pass = -1",
+		"api_keys SET failures = -1", "api_keys SET failure_class = 'auth'",
+		"api_keys SET degraded_by = 'auth'", "quota_groups SET concurrency = -1", "quota_groups SET cost_today = -1",
+		"quota_groups SET name = ''",
+		"key_leases SET reserved_tokens = -1", "key_leases SET pass = -1", "key_leases SET expires_at = acquired_at",
+		"providers SET incidents = -1", "providers SET cooling_reason = 'server'",
 	} {
 		_, err := p.Client().ExecContext(ctx, "UPDATE "+set)
 		require.ErrorContains(t, err, "constraint", set)
@@ -353,7 +387,12 @@ func TestGroupAtOnce(t *testing.T) { eachEngineAtOnce(t, testGroupAtOnce) }
 func testGroupAtOnce(t *testing.T, e engine) {
 	t.Parallel()
 	p := e.newPoolTest(t, make([]registry.KeyInput, 4))
-	g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: "g", Limits: registry.Limits{RequestsPerMinute: 1_000_000}})
+	g, err := p.CreateQuotaGroup(
+		t.Context(),
+		registry.QuotaGroupInput{
+			ProviderID: p.provider.ID, Name: "g", Limits: registry.Limits{RequestsPerMinute: 1_000_000},
+		},
+	)
 	require.NoError(t, err)
 	for _, k := range p.keys {
 		_, err := p.UpdateAPIKey(t.Context(), k.ID, registry.KeyUpdate{QuotaGroupID: &g.ID})
@@ -392,7 +431,10 @@ func TestPoolHealth(t *testing.T) { eachEngine(t, testPoolHealth) }
 
 func testPoolHealth(t *testing.T, e engine) {
 	t.Parallel()
-	p := e.newPoolTest(t, []registry.KeyInput{{}, {}, {Limits: registry.Limits{Concurrency: 1}, Priority: 1}, {}}, registry.WithKeyring(ring(t, "a")))
+	p := e.newPoolTest(
+		t, []registry.KeyInput{{}, {}, {Limits: registry.Limits{Concurrency: 1}, Priority: 1}, {}},
+		registry.WithKeyring(ring(t, "a")),
+	)
 	ctx := t.Context()
 	empty := mustProvider(t, p.Registry, "empty")
 	p.acquire(t, 1)
@@ -403,7 +445,10 @@ func testPoolHealth(t *testing.T, e engine) {
 		all, err := p.PoolHealth(ctx)
 		require.NoError(t, err)
 		require.Len(t, all, 2)
-		require.Equal(t, registry.ProviderHealth{ProviderID: empty.ID, Name: "empty", Unusable: map[registry.KeyReason]int{}}, all[0])
+		require.Equal(
+			t, registry.ProviderHealth{ProviderID: empty.ID, Name: "empty", Unusable: map[registry.KeyReason]int{}},
+			all[0],
+		)
 		require.False(t, all[0].Alert())
 		return all[1]
 	}
@@ -423,10 +468,15 @@ func testPoolHealth(t *testing.T, e engine) {
 	_, err = p.UpdateAPIKey(ctx, p.keys[3].ID, registry.KeyUpdate{Disabled: ptr(false)})
 	require.NoError(t, err)
 	require.False(t, health().Alert())
-	_, err = p.Client().ExecContext(ctx, "UPDATE api_keys SET sealed = (SELECT sealed FROM api_keys WHERE id = $1) WHERE id = $2", p.keys[0].ID, p.keys[3].ID)
+	_, err = p.Client().ExecContext(
+		ctx, "UPDATE api_keys SET sealed = (SELECT sealed FROM api_keys WHERE id = $1) WHERE id = $2", p.keys[0].ID,
+		p.keys[3].ID,
+	)
 	require.NoError(t, err)
 	h = health()
-	require.Equal(t, []registry.UnreadableKey{{ID: p.keys[3].ID, Label: p.keys[3].Label, Prefix: "sk-test-"}}, h.Unreadable)
+	require.Equal(
+		t, []registry.UnreadableKey{{ID: p.keys[3].ID, Label: p.keys[3].Label, Prefix: "sk-test-"}}, h.Unreadable,
+	)
 	require.True(t, h.Alert())
 }
 
@@ -482,7 +532,9 @@ func TestLeaseCommitLost(t *testing.T) {
 		other, err := reg.GetLease(t.Context(), lease.ID)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
-		done := proxy.lose(faultSnag{is: commitAnswer, fromServer: true, how: func(w *faultWire) { w.silence(); cancel() }})
+		done := proxy.lose(
+			faultSnag{is: commitAnswer, fromServer: true, how: func(w *faultWire) { w.silence(); cancel() }},
+		)
 		err = end(ctx, lease)
 		require.ErrorIs(t, err, registry.ErrUncertain, name)
 		require.True(t, done())
@@ -507,9 +559,13 @@ func testLeaseEdges(t *testing.T, e engine) {
 	// inGroup adds a group with limits, and a key of it.
 	inGroup := func(t *testing.T, p *poolTest, name string, limits registry.Limits) uuid.UUID {
 		t.Helper()
-		g, err := p.CreateQuotaGroup(t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: name, Limits: limits})
+		g, err := p.CreateQuotaGroup(
+			t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: name, Limits: limits},
+		)
 		require.NoError(t, err)
-		key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(len(p.keys)), QuotaGroupID: g.ID})
+		key, err := p.AddAPIKey(
+			t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(len(p.keys)), QuotaGroupID: g.ID},
+		)
 		require.NoError(t, err)
 		p.keys = append(p.keys, key)
 		return g.ID
@@ -536,8 +592,18 @@ func testLeaseEdges(t *testing.T, e engine) {
 		_ = p.refused(t, p.want(1))
 	})
 	for name, remove := range map[string]func(*testing.T, *poolTest) error{
-		"deleted": func(t *testing.T, p *poolTest) error { t.Helper(); return p.DeleteAPIKey(t.Context(), p.keys[0].ID) },
-		"purged":  func(t *testing.T, p *poolTest) error { t.Helper(); return p.PurgeAPIKey(t.Context(), p.keys[0].ID) },
+		"deleted": func(t *testing.T, p *poolTest) error {
+			t.Helper()
+			return p.DeleteAPIKey(
+				t.Context(), p.keys[0].ID,
+			)
+		},
+		"purged": func(t *testing.T, p *poolTest) error {
+			t.Helper()
+			return p.PurgeAPIKey(
+				t.Context(), p.keys[0].ID,
+			)
+		},
 	} {
 		t.Run("a key that is "+name, func(t *testing.T) {
 			t.Parallel()
@@ -545,7 +611,9 @@ func testLeaseEdges(t *testing.T, e engine) {
 			g := inGroup(t, p, "g", registry.Limits{Concurrency: 1})
 			p.acquire(t, 1) // by a process that crashes
 			require.NoError(t, remove(t, p))
-			key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(9), QuotaGroupID: g})
+			key, err := p.AddAPIKey(
+				t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(9), QuotaGroupID: g},
+			)
 			require.NoError(t, err)
 			p.clock.Advance(time.Minute)
 			require.Empty(t, p.explain(t, 1)[0].Reason)
@@ -565,7 +633,8 @@ func testLeaseEdges(t *testing.T, e engine) {
 		var both sync.WaitGroup
 		both.Go(func() {
 			// Refused, or, after the other one, nothing to do.
-			if err := lease.Settle(t.Context(), registry.UsageInput{ModelID: uuid.New()}); err != nil && !errors.Is(err, registry.ErrForeignKey) {
+			if err := lease.Settle(t.Context(), registry.UsageInput{ModelID: uuid.New()}); err != nil &&
+				!errors.Is(err, registry.ErrForeignKey) {
 				t.Error(err)
 			}
 		})
@@ -582,7 +651,13 @@ func testLeaseEdges(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		lease := p.acquire(t, 5)
-		require.NoError(t, p.RecordUsage(t.Context(), registry.UsageInput{RequestID: lease.ID.String(), ModelID: p.model.ID, APIKeyID: lease.KeyID}))
+		require.NoError(
+			t,
+			p.RecordUsage(
+				t.Context(),
+				registry.UsageInput{RequestID: lease.ID.String(), ModelID: p.model.ID, APIKeyID: lease.KeyID},
+			),
+		)
 		require.NoError(t, lease.Settle(t.Context(), used(5)))
 		key := p.key(t, 0)
 		require.EqualValues(t, []int64{0, 1, 1}, []int64{int64(p.openLeases(t)), key.RequestsToday, key.UsageCount})
@@ -606,7 +681,10 @@ func testLeaseEdges(t *testing.T, e engine) {
 		in.ModelID = uuid.Nil
 		lease, err := p.AcquireKey(t.Context(), in)
 		require.NoError(t, err)
-		require.ErrorIs(t, errOf(lease.Fail(t.Context(), registry.Failure{Status: 500, Usage: used(-800)})), registry.ErrInvalidData)
+		require.ErrorIs(
+			t, errOf(lease.Fail(t.Context(), registry.Failure{Status: 500, Usage: used(-800)})),
+			registry.ErrInvalidData,
+		)
 		require.Equal(t, 1, p.openLeases(t))
 		require.Zero(t, p.key(t, 0).TokensToday)
 	})
@@ -665,13 +743,22 @@ func testLeaseEdges(t *testing.T, e engine) {
 		p.clock.Advance(90 * time.Second)
 		lease := p.acquire(t, 10) // in a minute that the row does not know
 		require.NoError(t, lease.Settle(t.Context(), used(20)))
-		require.Equal(t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerDay: 21}, p.counted(t, 0))
+		require.Equal(
+			t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 1, registry.LimitTokensPerDay: 21},
+			p.counted(t, 0),
+		)
 		require.Equal(t, []int64{1, 20, 2, 21}, p.counters(t, 0)[:4])
 		open := p.acquire(t, 30)
 		p.clock.Advance(40 * time.Second)
-		require.Equal(t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 0, registry.LimitTokensPerDay: 51}, p.counted(t, 0), "it is of the minute before")
+		require.Equal(
+			t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 0, registry.LimitTokensPerDay: 51},
+			p.counted(t, 0), "it is of the minute before",
+		)
 		require.NoError(t, open.Settle(t.Context(), used(40)))
-		require.Equal(t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 0, registry.LimitTokensPerDay: 61}, p.counted(t, 0))
+		require.Equal(
+			t, map[registry.LimitName]int64{registry.LimitRequestsPerMinute: 0, registry.LimitTokensPerDay: 61},
+			p.counted(t, 0),
+		)
 	})
 	t.Run("released before it was observed", func(t *testing.T) {
 		t.Parallel()
@@ -688,7 +775,9 @@ func testLeaseEdges(t *testing.T, e engine) {
 	})
 	t.Run("a lower priority", func(t *testing.T) {
 		t.Parallel()
-		p := e.newPoolTest(t, []registry.KeyInput{{Priority: 1, Limits: registry.Limits{Concurrency: 1}}, {Weight: 1}, {Weight: 3}})
+		p := e.newPoolTest(
+			t, []registry.KeyInput{{Priority: 1, Limits: registry.Limits{Concurrency: 1}}, {Weight: 1}, {Weight: 3}},
+		)
 		counts := map[uuid.UUID]int{}
 		for range 40 {
 			high := p.acquire(t, 1)

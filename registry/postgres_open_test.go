@@ -155,7 +155,12 @@ func pgOld(conn net.Conn) {
 	describe := func(simple bool) {
 		var fields []pgproto3.FieldDescription
 		for i := range answers[simple] {
-			fields = append(fields, pgproto3.FieldDescription{Name: fmt.Append(nil, "c", i), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1})
+			fields = append(
+				fields,
+				pgproto3.FieldDescription{
+					Name: fmt.Append(nil, "c", i), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1,
+				},
+			)
 		}
 		server.Send(&pgproto3.RowDescription{Fields: fields})
 	}
@@ -333,16 +338,23 @@ func TestOpenPostgresNames(t *testing.T) {
 	t.Run("ErrInvalidData", func(t *testing.T) {
 		t.Parallel()
 		for _, name := range []string{
-			"postgres://user:1/hunter2@host/db", "postgres://user:p@hunter2@host/db", "postgres://user:hunter2,5:12/x@host",
-			"postgres://user:hun/hunter2@host/db", "postgres://user:hunter2#x@127.0.0.1:port", "postgres://user:hunter2@host:port/db",
+			"postgres://user:1/hunter2@host/db", "postgres://user:p@hunter2@host/db",
+			"postgres://user:hunter2,5:12/x@host",
+			"postgres://user:hun/hunter2@host/db", "postgres://user:hunter2#x@127.0.0.1:port",
+			"postgres://user:hunter2@host:port/db",
 			"postgres://user:hunter2@host:99999/db", "postgres://user:hunter2%zz@host/db",
-			"postgres://user@host/db?password=hunter2&sslmode=hunter2", "postgres://host/db?password=hunter2&connect_timeout=x",
-			"postgresql://user:hunter2@host/db?sslrootcert=/missing/hunter2", "postgres://user:hunter2@host/db?target_session_attrs=x",
+			"postgres://user@host/db?password=hunter2&sslmode=hunter2",
+			"postgres://host/db?password=hunter2&connect_timeout=x",
+			"postgresql://user:hunter2@host/db?sslrootcert=/missing/hunter2",
+			"postgres://user:hunter2@host/db?target_session_attrs=x",
 			"Postgres://user:hunter2@host/db", "postgresql+x://user:hunter2@host/db",
 		} {
 			require.ErrorIs(t, pgRefuses(t, false, name), registry.ErrInvalidData, name)
 			if strings.HasPrefix(name, "postgres://") {
-				require.ErrorIs(t, pgRefuses(t, false, name, registry.WithoutMigration(), registry.WithPooler()), registry.ErrInvalidData, name)
+				require.ErrorIs(
+					t, pgRefuses(t, false, name, registry.WithoutMigration(), registry.WithPooler()),
+					registry.ErrInvalidData, name,
+				)
 			}
 		}
 	})
@@ -351,7 +363,8 @@ func TestOpenPostgresNames(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "registry.db")
 		name := "postgres://user:hunter2@" + pgRefused(t) + "/db?sslmode=disable"
 		for says, option := range map[string]registry.Option{
-			"WithReadReplica": registry.WithReadReplica(name), "WithPooler": registry.WithPooler(), "WithMaxConns": registry.WithMaxConns(4),
+			"WithReadReplica": registry.WithReadReplica(name), "WithPooler": registry.WithPooler(),
+			"WithMaxConns": registry.WithMaxConns(4),
 		} {
 			for _, name := range []string{file, ":memory:"} {
 				err := pgRefuses(t, false, name, option)
@@ -381,11 +394,13 @@ func TestOpenPostgresNames(t *testing.T) {
 	t.Run("ErrUnavailable_host", func(t *testing.T) { // which does not pass: the name is not known
 		t.Parallel()
 		var lookup *net.DNSError
-		if _, err := net.DefaultResolver.LookupHost(t.Context(), "modelscan.invalid"); !errors.As(err, &lookup) || !lookup.IsNotFound {
+		if _, err := net.DefaultResolver.LookupHost(t.Context(), "modelscan.invalid"); !errors.As(err, &lookup) ||
+			!lookup.IsNotFound {
 			t.Skipf("the resolver does not tell that a name is not known: %v", err)
 		}
 		for _, name := range []string{
-			"postgres://user:hunter2@modelscan.invalid/db", "postgres://modelscan.invalid,also.invalid/db?user=u&password=hunter2",
+			"postgres://user:hunter2@modelscan.invalid/db",
+			"postgres://modelscan.invalid,also.invalid/db?user=u&password=hunter2",
 			"postgres://user:hun?hunter2@modelscan.invalid/db",
 			"postgres://user:hunter2#x@modelscan.invalid", // not that a URL could be read so, but PostgreSQL's own programs do
 		} {
@@ -399,7 +414,8 @@ func TestOpenPostgresNames(t *testing.T) {
 	t.Run("Err_refused", func(t *testing.T) {
 		t.Parallel()
 		for _, name := range []string{
-			"postgres://user:hunter2@" + pgRefused(t) + "/db", "postgres://" + pgRefused(t) + "," + pgRefused(t) + "/db?user=u&password=hunter2",
+			"postgres://user:hunter2@" + pgRefused(t) +
+				"/db", "postgres://" + pgRefused(t) + "," + pgRefused(t) + "/db?user=u&password=hunter2",
 			"postgresql://" + pgRefused(t) + "/db?user=u&pass%77ord=hunter2&sslmode=require",
 		} {
 			err := pgRefuses(t, true, name)
@@ -411,7 +427,9 @@ func TestOpenPostgresNames(t *testing.T) {
 		t.Parallel()
 		hole := pgFake(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 		for _, mode := range []string{"disable", "prefer", "require"} {
-			require.ErrorIs(t, pgRefuses(t, true, "postgres://user:hunter2@"+hole+"/db?sslmode="+mode), registry.ErrUnavailable)
+			require.ErrorIs(
+				t, pgRefuses(t, true, "postgres://user:hunter2@"+hole+"/db?sslmode="+mode), registry.ErrUnavailable,
+			)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
@@ -425,15 +443,23 @@ func TestOpenPostgresNames(t *testing.T) {
 		web := httptest.NewServer(http.NotFoundHandler())
 		defer web.Close()
 		hangsUp := pgFake(t, func(conn net.Conn) { _ = conn.Close() })
-		noise := pgFake(t, func(conn net.Conn) { _, _ = io.Copy(conn, bytes.NewReader(bytes.Repeat([]byte{0xff}, 1<<20))) })
-		require.ErrorIs(t, pgRefuses(t, true, "postgres://user:hunter2@"+hangsUp+"/db?sslmode=disable"), registry.ErrUnavailable)
-		require.ErrorIs(t, pgRefuses(t, false, "postgres://user:hunter2@"+noise+"/db?sslmode=disable"), registry.ErrUnsupported)
+		noise := pgFake(
+			t, func(conn net.Conn) { _, _ = io.Copy(conn, bytes.NewReader(bytes.Repeat([]byte{0xff}, 1<<20))) },
+		)
+		require.ErrorIs(
+			t, pgRefuses(t, true, "postgres://user:hunter2@"+hangsUp+"/db?sslmode=disable"), registry.ErrUnavailable,
+		)
+		require.ErrorIs(
+			t, pgRefuses(t, false, "postgres://user:hunter2@"+noise+"/db?sslmode=disable"), registry.ErrUnsupported,
+		)
 		_ = pgRefuses(t, true, "postgres://user:hunter2@"+web.Listener.Addr().String()+"/db?sslmode=disable")
 	})
 	t.Run("ErrUnsupported_old", func(t *testing.T) {
 		t.Parallel()
 		name := "postgres://user:hunter2@" + pgFake(t, pgOld) + "/db?sslmode=disable"
-		for _, options := range [][]registry.Option{nil, {registry.WithPooler()}, {registry.WithDurability(registry.DurabilityRelaxed)}} {
+		for _, options := range [][]registry.Option{
+			nil, {registry.WithPooler()}, {registry.WithDurability(registry.DurabilityRelaxed)},
+		} {
 			err := pgRefuses(t, false, name, options...)
 			require.ErrorIs(t, err, registry.ErrUnsupported)
 			require.ErrorContains(t, err, "PostgreSQL 13.14; 15 or newer is needed")
@@ -447,7 +473,10 @@ func pgPasswords(t *testing.T, c *pgtest.Cluster) {
 	hba := pgValue[string](t, c.URL("postgres"), "SHOW hba_file")
 	file, err := os.OpenFile(hba, os.O_WRONLY|os.O_TRUNC, 0)
 	require.NoError(t, err)
-	_, err = file.WriteString("host all,replication postgres 127.0.0.1/32 trust\nhost all locked 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 scram-sha-256\n")
+	_, err = file.WriteString(
+		"host all,replication postgres 127.0.0.1/32 trust\nhost all locked 127.0.0.1/32 reject\nhost all all" +
+			" 127.0.0.1/32 scram-sha-256\n",
+	)
 	require.NoError(t, errors.Join(err, file.Close()))
 	pgRun(t, c.URL("postgres"), "SELECT pg_reload_conf()")
 }
@@ -463,7 +492,8 @@ func TestOpenPostgresRefuses(t *testing.T) {
 		"CREATE ROLE locked LOGIN PASSWORD '"+pgPassword+"'", "CREATE ROLE sleeper NOLOGIN PASSWORD '"+pgPassword+"'",
 		"CREATE ROLE few LOGIN PASSWORD '"+pgPassword+"' CONNECTION LIMIT 1",
 		"CREATE DATABASE kept OWNER keeper", "CREATE DATABASE ours OWNER few",
-		"CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0", "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0",
+		"CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE"+
+			" template0", "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0",
 		"CREATE DATABASE lax", "ALTER DATABASE lax SET synchronous_commit = off",
 		"CREATE DATABASE still", "ALTER DATABASE still SET default_transaction_read_only = on",
 		"CREATE DATABASE shut", "ALTER DATABASE shut ALLOW_CONNECTIONS false",
@@ -490,7 +520,9 @@ func TestOpenPostgresRefuses(t *testing.T) {
 		for what, name := range map[string]string{
 			"password": pgAs(t, c.URL("kept"), "other"), "user": pgAs(t, c.URL("kept"), "nobody"),
 			"rejected": pgAs(t, c.URL("kept"), "locked"), "not to log in": pgAs(t, c.URL("kept"), "sleeper"),
-			"parameter":   pgEdit(t, c.URL("kept"), func(u *url.URL) { u.User, u.RawQuery = nil, "user=other&password="+pgPassword }),
+			"parameter": pgEdit(
+				t, c.URL("kept"), func(u *url.URL) { u.User, u.RawQuery = nil, "user=other&password="+pgPassword },
+			),
 			"no password": pgEdit(t, kept, func(u *url.URL) { u.User = url.User("keeper") }),
 			// On schema public nobody but its owner may create, since version 15.
 			"no permission": pgAs(t, c.URL("blank"), "keeper"),
@@ -503,7 +535,9 @@ func TestOpenPostgresRefuses(t *testing.T) {
 	})
 	t.Run("ErrInvalidData_database", func(t *testing.T) {
 		t.Parallel()
-		for _, name := range []string{pgAs(t, c.URL("missing"), "keeper"), pgAs(t, c.URL("with%20space%20%C3%A4"), "keeper")} {
+		for _, name := range []string{
+			pgAs(t, c.URL("missing"), "keeper"), pgAs(t, c.URL("with%20space%20%C3%A4"), "keeper"),
+		} {
 			err := pgRefuses(t, false, name)
 			require.ErrorIs(t, err, registry.ErrInvalidData)
 			require.ErrorContains(t, err, "does not exist")
@@ -511,11 +545,18 @@ func TestOpenPostgresRefuses(t *testing.T) {
 	})
 	t.Run("ErrUnsupported", func(t *testing.T) {
 		t.Parallel()
-		for database, says := range map[string]string{"ascii": "SQL_ASCII", "latin": "LATIN1", "lax": "synchronous_commit is off"} {
+		for database, says := range map[string]string{
+			"ascii": "SQL_ASCII", "latin": "LATIN1", "lax": "synchronous_commit is off",
+		} {
 			err := pgRefuses(t, false, c.URL(database))
 			require.ErrorIs(t, err, registry.ErrUnsupported)
 			require.ErrorContains(t, err, says)
-			require.Zero(t, pgValue[int](t, c.URL(database), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"))
+			require.Zero(
+				t,
+				pgValue[int](
+					t, c.URL(database), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+				),
+			)
 		}
 		err := pgRefuses(t, false, pgEdit(t, c.URL("kept"), func(u *url.URL) { u.RawQuery = "sslmode=require" }))
 		require.ErrorIs(t, err, registry.ErrUnsupported)
@@ -524,7 +565,9 @@ func TestOpenPostgresRefuses(t *testing.T) {
 	})
 	t.Run("ErrReadOnly", func(t *testing.T) { // it passes: a standby may be promoted
 		t.Parallel()
-		for _, name := range []string{standby.URL("postgres"), c.URL("still"), standby.URL("postgres") + "&target_session_attrs=read-write"} {
+		for _, name := range []string{
+			standby.URL("postgres"), c.URL("still"), standby.URL("postgres") + "&target_session_attrs=read-write",
+		} {
 			require.ErrorIs(t, pgRefuses(t, true, name), registry.ErrReadOnly)
 		}
 	})
@@ -550,8 +593,10 @@ func TestOpenPostgresRefuses(t *testing.T) {
 		t.Parallel()
 		pgRun(t, c.URL("foreign_one"), "CREATE TABLE orders (id int)")
 		openOnce(t, c.URL("newer"))
-		pgRun(t, c.URL("newer"), "INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type, applied, total, executed_at,"+
-			" execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM atlas_schema_revisions LIMIT 1")
+		pgRun(t, c.URL("newer"), "INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type,"+
+			" applied, total, executed_at,"+
+			" execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM"+
+			" atlas_schema_revisions LIMIT 1")
 		for database, want := range map[string]error{"foreign_one": migrate.ErrForeign, "newer": migrate.ErrNewer} {
 			for _, options := range [][]registry.Option{nil, {registry.WithoutMigration()}} {
 				err := pgRefuses(t, false, c.URL(database), options...)
@@ -559,11 +604,22 @@ func TestOpenPostgresRefuses(t *testing.T) {
 				require.ErrorIs(t, err, want)
 			}
 		}
-		require.Equal(t, "orders", pgValue[string](t, c.URL("foreign_one"), "SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'public'::regnamespace"))
+		require.Equal(
+			t, "orders",
+			pgValue[string](
+				t, c.URL("foreign_one"),
+				"SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+			),
+		)
 		err := pgRefuses(t, false, c.URL("blank"), registry.WithoutMigration())
 		require.ErrorIs(t, err, registry.ErrSchema)
 		require.ErrorContains(t, err, "_init.sql")
-		require.Zero(t, pgValue[int](t, c.URL("blank"), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"))
+		require.Zero(
+			t,
+			pgValue[int](
+				t, c.URL("blank"), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+			),
+		)
 		err = pgRefuses(t, false, c.URL("blank")+"&search_path=nowhere")
 		require.ErrorIs(t, err, registry.ErrSchema)
 	})
@@ -623,7 +679,10 @@ func TestPostgresLostNetwork(t *testing.T) {
 			late := time.Since(begin) - patience
 			require.Error(t, err, what)
 			require.NotContains(t, err.Error(), pgPassword)
-			require.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, registry.ErrUnavailable), "%s: %v", what, err)
+			require.True(
+				t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, registry.ErrUnavailable), "%s: %v", what,
+				err,
+			)
 			t.Logf("cut %v, %s: %s after the deadline: %v", cut, what, late.Round(time.Millisecond), err)
 			require.Less(t, late, pgSlack, "%s: %v", what, err)
 		}
@@ -662,26 +721,40 @@ func TestPostgresText(t *testing.T) {
 	before := dump(t, reg)
 	for _, bad := range []string{"a\x00b", "\x00", "a\xff\xfeb", "\xc0\x80", "\xed\xa0\x80"} {
 		for what, err := range map[string]error{
-			"provider":        openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: bad})),
-			"base URL":        openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: "x", BaseURL: "https://" + bad})),
+			"provider": openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: bad})),
+			"base URL": openSecond(
+				reg.CreateProvider(ctx, registry.ProviderInput{Name: "x", BaseURL: "https://" + bad}),
+			),
 			"find provider":   notFoundIsInvalid(openSecond(reg.FindProvider(ctx, bad))),
 			"update provider": openSecond(reg.UpdateProvider(ctx, p.ID, registry.ProviderUpdate{Name: &bad})),
 			"model":           openSecond(reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: bad})),
-			"model name":      openSecond(reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "x", Name: bad})),
-			"find model":      notFoundIsInvalid(openSecond(reg.FindModel(ctx, p.ID, bad))),
-			"family":          openSecond(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: bad})),
-			"key":             openSecond(reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1) + bad})),
-			"label":           openSecond(reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{Label: &bad})),
-			"find key":        openSecond(reg.FindAPIKey(ctx, p.ID, secret(1)+bad)),
-			"tier":            reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ServiceTier: bad}),
-			"price":           openSecond(reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{ServiceTier: bad, Rates: money.Rates{meter.Input: 1}})),
+			"model name": openSecond(
+				reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "x", Name: bad}),
+			),
+			"find model": notFoundIsInvalid(openSecond(reg.FindModel(ctx, p.ID, bad))),
+			"family":     openSecond(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: bad})),
+			"key": openSecond(
+				reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1) + bad}),
+			),
+			"label":    openSecond(reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{Label: &bad})),
+			"find key": openSecond(reg.FindAPIKey(ctx, p.ID, secret(1)+bad)),
+			"tier": reg.RecordUsage(
+				ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ServiceTier: bad},
+			),
+			"price": openSecond(
+				reg.UpdateModelPricing(
+					ctx, m.ID, registry.PriceInput{ServiceTier: bad, Rates: money.Rates{meter.Input: 1}},
+				),
+			),
 			"setting":         reg.SetSetting(ctx, bad, "x"),
 			"setting's value": reg.SetSetting(ctx, "x", bad),
 			"get setting":     notFoundIsInvalid(openSecond(reg.GetSetting(ctx, bad))),
 			"delete setting":  notFoundIsInvalid(reg.DeleteSetting(ctx, bad)),
-			"SDK version":     openSecond(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: bad})),
-			"discovery":       openSecond(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: bad})),
-			"result":          openSecond(reg.UpdateDiscoveryResult(ctx, log.ID, []byte(bad), "success")),
+			"SDK version": openSecond(
+				reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: bad}),
+			),
+			"discovery": openSecond(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: bad})),
+			"result":    openSecond(reg.UpdateDiscoveryResult(ctx, log.ID, []byte(bad), "success")),
 		} {
 			require.ErrorIs(t, err, registry.ErrInvalidData, "%s, %q", what, bad)
 		}
@@ -719,7 +792,9 @@ func TestWithMaxConns(t *testing.T) {
 			for i := range errs {
 				all.Go(func() {
 					for range 8 {
-						errs[i] = errors.Join(errs[i], openSecond(reg.GetProvider(t.Context(), p.ID)), reg.RecordUsage(t.Context(), registry.UsageInput{
+						errs[i] = errors.Join(errs[i], openSecond(
+							reg.GetProvider(t.Context(), p.ID),
+						), reg.RecordUsage(t.Context(), registry.UsageInput{
 							ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 1},
 						}))
 					}

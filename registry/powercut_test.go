@@ -38,7 +38,8 @@ const (
 // model can tell.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
-	if out, err := exec.CommandContext(t.Context(), "strace", "-f", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "strace", "-f", "-o", os.DevNull, "true").
+		CombinedOutput(); err != nil {
 		t.Skipf("this system does not let us trace a process with strace: %v: %s", err, out)
 	}
 	t.Run("OK_full", func(t *testing.T) {
@@ -79,7 +80,9 @@ func powerCutChild(ctx context.Context, args ...string) (err error) {
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
 	call := func(caller, records int) error {
-		in := registry.UsageInput{ModelID: modelID, APIKeyID: uuid.MustParse(keys[caller]), Tokens: meter.Tokens{InputTokens: 1}}
+		in := registry.UsageInput{
+			ModelID: modelID, APIKeyID: uuid.MustParse(keys[caller]), Tokens: meter.Tokens{InputTokens: 1},
+		}
 		for n := range records {
 			if err := reg.RecordUsage(ctx, in); err != nil {
 				return err
@@ -90,8 +93,8 @@ func powerCutChild(ctx context.Context, args ...string) (err error) {
 		}
 		return nil
 	}
-	// The log is reset when it has been copied into the file: let that be while the lone caller records, and after 1,000
-	// pages instead of as many as the registry lets it have.
+	// The log is reset when it has been copied into the file: let that be while the lone caller records, and after
+	// 1,000 pages instead of as many as the registry lets it have.
 	if _, err := reg.Client().ExecContext(ctx, "PRAGMA wal_autocheckpoint = 1000"); err != nil {
 		return err
 	}
@@ -122,7 +125,10 @@ func runPowerCut(t *testing.T, durability string) *powerCut {
 	require.NoError(t, err)
 	p := mustProvider(t, reg, "openai")
 	args := []string{path, durability, mustModel(t, reg, p.ID, "gpt-4", gpt4()).ID.String()}
-	cut := &powerCut{dir: dir, image: filepath.Join(t.TempDir(), "registry.db"), running: map[string]func(int64){}, callers: map[uuid.UUID]int{}}
+	cut := &powerCut{
+		dir: dir, image: filepath.Join(t.TempDir(), "registry.db"), running: map[string]func(int64){},
+		callers: map[uuid.UUID]int{},
+	}
 	for i := range 1 + powerCutCallers {
 		k := mustKey(t, reg, p.ID, i)
 		cut.callers[k.ID] = i
@@ -137,7 +143,8 @@ func runPowerCut(t *testing.T, durability string) *powerCut {
 	// Texts in hexadecimal and whole; a page is the longest.
 	cmd := exec.CommandContext(t.Context(), "strace", append([]string{
 		"-f", "-y", "-xx", "-s", "65536", "-o", trace, "-e", "signal=none", "-e",
-		"trace=write,writev,pwrite64,pwritev,?pwritev2,ftruncate,fallocate,fsync,fdatasync,?unlink,unlinkat"}, child.Args...)...)
+		"trace=write,writev,pwrite64,pwritev,?pwritev2,ftruncate,fallocate,fsync,fdatasync,?unlink,unlinkat"},
+		child.Args...)...)
 	cmd.Env = child.Env
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -151,8 +158,10 @@ func runPowerCut(t *testing.T, durability string) *powerCut {
 		cut.line(t, lines.Text())
 	}
 	require.NoError(t, lines.Err())
-	t.Logf("of %d records of a lone caller %d were volatile, of %d of %d callers together %d; %d had bytes in the log that were not synced; "+
-		"%d syncs and %d headers of the log, %d states of the disk", cut.lone.acked, cut.lone.volatile, cut.together.acked, powerCutCallers,
+	t.Logf("of %d records of a lone caller %d were volatile, of %d of %d callers together %d; %d had bytes in the"+
+		" log that were not synced; "+
+		"%d syncs and %d headers of the log, %d states of the disk", cut.lone.acked, cut.lone.volatile,
+		cut.together.acked, powerCutCallers,
 		cut.together.volatile, cut.unsynced, cut.syncs, cut.headers, cut.states)
 	require.Equal(t, powerCutLone, cut.lone.acked)
 	require.Equal(t, powerCutCallers*powerCutEach, cut.together.acked)

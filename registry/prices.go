@@ -95,20 +95,21 @@ func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate
 // RatesOf returns the rates of a price, USD per one million tokens by meter name. It is empty where no rate is known.
 func RatesOf(p *ent.Price) money.Rates { return ledger.RatesOf(p) }
 
-// UpdateModelPricing gives a live model another price from an instant on, and returns it. The price that the model
-// had ends there and stays in the history, as does the usage that was recorded at it. Rates that the model has
-// then already change nothing but the source, and return the price in effect. Without rates it returns [ErrInvalidData];
-// to remove the price of a tier, set Unknown.
+// UpdateModelPricing gives a live model another price from an instant on, and returns it. The price that the model had
+// ends there and stays in the history, as does the usage that was recorded at it. Rates that the model has then already
+// change nothing but the source, and return the price in effect. Without rates it returns [ErrInvalidData]; to remove
+// the price of a tier, set Unknown.
 //
 // Without an effective time the price holds from now on. A tier has at most one price a microsecond, and no such price
 // begins before the one it follows: a second change within one microsecond, or after the clock went back, takes effect
 // one microsecond after the change before it.
 //
-// With an effective time the price is put into the history: it holds until the next one that is there
-// already. A price that begins at the same instant is superseded. Usage whose cost was not known, and whose
-// price is no longer that of its time, is priced anew, as by [Registry.Reprice]; usage that had a cost keeps it until
-// Reprice is called. Where there is much such usage, the price is set first, with some thousand requests, and the rest follows
-// in pieces. After an error among those the price is set: the same call again goes on. It returns [ErrInvalidData], also for an effective time in the future, or [ErrNotFound].
+// With an effective time the price is put into the history: it holds until the next one that is there already. A price
+// that begins at the same instant is superseded. Usage whose cost was not known, and whose price is no longer that of
+// its time, is priced anew, as by [Registry.Reprice]; usage that had a cost keeps it until Reprice is called. Where
+// there is much such usage, the price is set first, with some thousand requests, and the rest follows in pieces. After
+// an error among those the price is set: the same call again goes on. It returns [ErrInvalidData], also for an
+// effective time in the future, or [ErrNotFound].
 func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (p *ent.Price, err error) {
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
@@ -147,11 +148,15 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 }
 
 // changePrice puts a price into the history of its tier, and returns it with the entry of the change.
-func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time) (*ent.Price, auditEntry, error) {
+func changePrice(
+	ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time,
+) (*ent.Price, auditEntry, error) {
 	var none auditEntry
 	history, err := tx.Price.Query().Where(
 		price.ModelID(modelID), price.ServiceTier(in.ServiceTier), price.MinContextTokens(in.MinContextTokens),
-		price.SupersededAtIsNil(), price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(cmp.Or(in.EffectiveFrom, now))),
+		price.SupersededAtIsNil(), price.Or(
+			price.EffectiveToIsNil(), price.EffectiveToGT(cmp.Or(in.EffectiveFrom, now)),
+		),
 	).Order(price.ByEffectiveFrom()).All(ctx)
 	if err != nil {
 		return nil, none, err
@@ -159,7 +164,8 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 	from := in.EffectiveFrom
 	if from.IsZero() {
 		from = now
-		if n := len(history); n > 0 && !from.After(history[n-1].EffectiveFrom) { // the same instant, or the clock went back
+		// the same instant, or the clock went back
+		if n := len(history); n > 0 && !from.After(history[n-1].EffectiveFrom) {
 			from = history[n-1].EffectiveFrom.Add(time.Microsecond)
 		}
 	}
@@ -187,7 +193,8 @@ func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in Pric
 			return nil, none, err
 		}
 	}
-	next, err := newPrice(tx, modelID, in).SetEffectiveFrom(from).SetNillableEffectiveTo(to).SetRecordedAt(now).Save(ctx)
+	next, err := newPrice(tx, modelID, in).SetEffectiveFrom(from).SetNillableEffectiveTo(to).SetRecordedAt(now).
+		Save(ctx)
 	if err != nil {
 		return nil, none, err
 	}

@@ -79,7 +79,9 @@ func testUpdateModelPricing(t *testing.T, e engine) {
 	})
 	t.Run("twice at one instant, and when the clock goes back", func(t *testing.T) {
 		for i := range 3 {
-			_, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(i)}})
+			_, err := reg.UpdateModelPricing(
+				t.Context(), m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(i)}},
+			)
 			require.NoError(t, err)
 		}
 		clock.Advance(-30 * time.Minute)
@@ -212,10 +214,13 @@ func testPricesByRate(t *testing.T, e engine) {
 	reg, _ := e.setup(t)
 	p := mustProvider(t, reg, "openai")
 	all := money.Rates{
-		meter.Input: 37_500_000_000, meter.Output: 5, meter.CacheRead: 4, meter.CacheWrite: 1_000_000 * money.Dollar, meter.Reasoning: 0,
+		meter.Input: 37_500_000_000, meter.Output: 5, meter.CacheRead: 4, meter.CacheWrite: 1_000_000 * money.Dollar,
+		meter.Reasoning: 0,
 	}
 	for id, rates := range map[string]money.Rates{
-		"all": all, "cheap": {meter.Input: 1, meter.Output: 7}, "dear": {meter.Input: 100 * money.Dollar}, "free": {meter.Input: 0}, "unknown": nil,
+		"all": all, "cheap": {
+			meter.Input: 1, meter.Output: 7,
+		}, "dear": {meter.Input: 100 * money.Dollar}, "free": {meter.Input: 0}, "unknown": nil,
 	} {
 		mustModel(t, reg, p.ID, id, rates)
 	}
@@ -235,10 +240,14 @@ func testPricesByRate(t *testing.T, e engine) {
 	require.Equal(t, []string{"all"}, names(price.CostPer1mCacheRead(4)))
 	require.Equal(t, []string{"all"}, names(price.CostPer1mCacheWriteGT(999_999*money.Dollar)))
 	require.Equal(t, []string{"all"}, names(price.CostPer1mReasoning(0)))
-	require.Equal(t, all, registry.RatesOf(reg.Client().Price.Query().Where(price.CostPer1mOutput(5)).OnlyX(t.Context())))
+	require.Equal(
+		t, all, registry.RatesOf(reg.Client().Price.Query().Where(price.CostPer1mOutput(5)).OnlyX(t.Context())),
+	)
 
 	m, err := reg.FindModel(t.Context(), p.ID, "all")
 	require.NoError(t, err)
-	_, err = reg.Client().ExecContext(t.Context(), "UPDATE prices SET cost_per_1m_reasoning = -1 WHERE model_id = $1", m.ID)
+	_, err = reg.Client().ExecContext(
+		t.Context(), "UPDATE prices SET cost_per_1m_reasoning = -1 WHERE model_id = $1", m.ID,
+	)
 	require.ErrorContains(t, err, "prices_rates")
 }

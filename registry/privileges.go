@@ -49,7 +49,9 @@ func checkPrivileges(ctx context.Context, db store.DB) error {
 		tables = append(tables, t.Name)
 	}
 	var grants []string
-	err := bulk.Scan(ctx, db.Writer(), lackingSQL, []any{tables, revisions, functions}, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, db.Writer(), lackingSQL, []any{
+		tables, revisions, functions,
+	}, func(scan func(...any) error) error {
 		var grant string
 		err := scan(&grant)
 		grants = append(grants, grant)
@@ -58,5 +60,8 @@ func checkPrivileges(ctx context.Context, db store.DB) error {
 	if err != nil || len(grants) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w: the role lacks privileges, which the owner of the tables can give: %s", ErrDenied, strings.Join(grants, "; "))
+	return fmt.Errorf(
+		"%w: the role lacks privileges, which the owner of the tables can give: %s", ErrDenied,
+		strings.Join(grants, "; "),
+	)
 }

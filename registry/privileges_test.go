@@ -42,13 +42,18 @@ func testLacking(t *testing.T, server string) {
 		}
 	}
 
-	lacks("GRANT USAGE ON SCHEMA public TO \"the app\"; GRANT SELECT ON public.atlas_schema_revisions TO \"the app\"; " +
+	lacks("GRANT USAGE ON SCHEMA public TO \"the app\"; GRANT SELECT ON public.atlas_schema_revisions TO" +
+		" \"the app\"; " +
 		"GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_keys, public.audit_log, ")
 	lacks("public.usage_tracking TO \"the app\"; GRANT EXECUTE ON FUNCTION " +
-		"public.usage_events_drop_partition(part bigint), public.usage_events_make_partitions(days date[]) TO \"the app\"")
-	pgRun(t, server, "GRANT USAGE ON SCHEMA public TO \"the app\"", "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO \"the app\"",
+		"public.usage_events_drop_partition(part bigint), public.usage_events_make_partitions(days date[]) TO" +
+		" \"the app\"")
+	pgRun(t, server, "GRANT USAGE ON SCHEMA public TO \"the app\"", "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN"+
+		" SCHEMA public TO \"the app\"",
 		"REVOKE INSERT ON usage_events, prices FROM \"the app\"")
-	lacks("GRANT INSERT, DELETE ON public.prices, public.usage_events TO \"the app\"; GRANT DELETE ON public.api_keys, ")
+	lacks(
+		"GRANT INSERT, DELETE ON public.prices, public.usage_events TO \"the app\"; GRANT DELETE ON public.api_keys, ",
+	)
 	pgRun(t, server, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"the app\"")
 	lacks("the owner of the tables can give: GRANT EXECUTE ON FUNCTION ")
 	pgRun(t, server, "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO \"the app\"")
@@ -76,7 +81,8 @@ func testPartitionFunctions(t *testing.T, server string) {
 	p := mustProvider(t, reg, "p")
 	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
 	record(t, reg, m, k, 1, 1)
-	pgRun(t, server, "CREATE ROLE reader LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", "CREATE ROLE writer LOGIN",
+	pgRun(t, server, "CREATE ROLE reader LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader",
+		"CREATE ROLE writer LOGIN",
 		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO writer", "GRANT reader TO writer")
 	as := func(name string) string {
 		return pgEdit(t, server, func(u *url.URL) { u.User = url.User(name) })
@@ -86,17 +92,23 @@ func testPartitionFunctions(t *testing.T, server string) {
 	for name, call := range map[string]struct {
 		url, statement, want string
 	}{
-		"make without INSERT":      {as("reader"), "SELECT usage_events_make_partitions('{2020-01-01}')", "42501"},
-		"drop without DELETE":      {as("reader"), drop, "42501"},
-		"as a role":                {as("writer") + "&role=reader", drop, "42501"},
-		"too early a day":          {as("writer"), "SELECT usage_events_make_partitions('{1969-12-31}')", "22023"},
-		"no day":                   {as("writer"), "SELECT usage_events_make_partitions('{NULL}')", "22023"},
-		"the last moment":          {as("writer"), "SELECT usage_events_make_partitions('{infinity}')", "22023"},
-		"a table of one's own":     {as("writer"), "CREATE TEMP TABLE usage_events (); SELECT usage_events_make_partitions('{2020-01-01}')", ""},
-		"nothing to drop":          {as("writer"), "SELECT usage_events_drop_partition(CAST(CAST('models' AS regclass) AS bigint))", ""},
-		"what is no partition":     {as("writer"), "SELECT usage_events_drop_partition(0)", ""},
-		"a day that is there":      {as("writer"), "SELECT usage_events_make_partitions('{2020-01-01}')", ""},
-		"days that are there, two": {as("writer"), "SELECT usage_events_make_partitions('{2020-01-01, 2020-01-01}')", ""},
+		"make without INSERT": {as("reader"), "SELECT usage_events_make_partitions('{2020-01-01}')", "42501"},
+		"drop without DELETE": {as("reader"), drop, "42501"},
+		"as a role":           {as("writer") + "&role=reader", drop, "42501"},
+		"too early a day":     {as("writer"), "SELECT usage_events_make_partitions('{1969-12-31}')", "22023"},
+		"no day":              {as("writer"), "SELECT usage_events_make_partitions('{NULL}')", "22023"},
+		"the last moment":     {as("writer"), "SELECT usage_events_make_partitions('{infinity}')", "22023"},
+		"a table of one's own": {
+			as("writer"), "CREATE TEMP TABLE usage_events (); SELECT usage_events_make_partitions('{2020-01-01}')", "",
+		},
+		"nothing to drop": {
+			as("writer"), "SELECT usage_events_drop_partition(CAST(CAST('models' AS regclass) AS bigint))", "",
+		},
+		"what is no partition": {as("writer"), "SELECT usage_events_drop_partition(0)", ""},
+		"a day that is there":  {as("writer"), "SELECT usage_events_make_partitions('{2020-01-01}')", ""},
+		"days that are there, two": {
+			as("writer"), "SELECT usage_events_make_partitions('{2020-01-01, 2020-01-01}')", "",
+		},
 	} {
 		err := pgTry(t, call.url, call.statement)
 		if call.want == "" {
@@ -109,7 +121,11 @@ func testPartitionFunctions(t *testing.T, server string) {
 	var all sync.WaitGroup
 	for i := range 6 {
 		all.Go(func() {
-			days := fmt.Sprintf("SELECT usage_events_make_partitions(array_agg(DATE '2010-01-01' + (n * %d) %% 99)) FROM generate_series(0, 98) AS n", 1+i*2)
+			days := fmt.Sprintf(
+				"SELECT usage_events_make_partitions(array_agg(DATE '2010-01-01' + (n * %d) %% 99)) FROM"+
+					" generate_series(0, 98) AS n",
+				1+i*2,
+			)
 			if err := pgTry(t, as("writer"), days); err != nil {
 				t.Error(err)
 			}
@@ -133,9 +149,11 @@ func pgTry(t *testing.T, url, statements string) (err error) {
 // requireService demands that a registry's role may do to rows what it likes, and nothing else.
 func requireService(t *testing.T, reg *registry.Registry) {
 	t.Helper()
-	rows, err := reg.Client().QueryContext(t.Context(), "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication"+
+	rows, err := reg.Client().QueryContext(t.Context(), "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR"+
+		" rolreplication"+
 		" OR has_schema_privilege('public', 'CREATE') OR has_database_privilege(current_database(), 'CREATE')"+
-		" OR EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace) AND (pg_has_role(relowner, 'MEMBER')"+
+		" OR EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = CAST('public' AS regnamespace) AND"+
+		" (pg_has_role(relowner, 'MEMBER')"+
 		" OR relkind IN ('r', 'p') AND has_table_privilege(oid, 'TRUNCATE, REFERENCES, TRIGGER')))"+
 		" FROM pg_roles WHERE rolname = current_user")
 	require.NoError(t, err)

@@ -73,8 +73,12 @@ type acked struct {
 
 func (a *acked) add(b acked) {
 	for _, n := range []struct{ to, from *int64 }{
-		{&a.Models, &b.Models}, {&a.Prices, &b.Prices}, {&a.Requests, &b.Requests}, {&a.Inputs, &b.Inputs}, {&a.Priced, &b.Priced},
-		{&a.Increments, &b.Increments}, {&a.Tokens, &b.Tokens}, {&a.Changes, &b.Changes}, {&a.Added, &b.Added}, {&a.Dup, &b.Dup},
+		{&a.Models, &b.Models}, {&a.Prices, &b.Prices}, {
+			&a.Requests, &b.Requests,
+		}, {&a.Inputs, &b.Inputs}, {&a.Priced, &b.Priced},
+		{
+			&a.Increments, &b.Increments,
+		}, {&a.Tokens, &b.Tokens}, {&a.Changes, &b.Changes}, {&a.Added, &b.Added}, {&a.Dup, &b.Dup},
 		{&a.Refused, &b.Refused}, {&a.Degraded, &b.Degraded}, {&a.Restored, &b.Restored}, {&a.Resets, &b.Resets},
 	} {
 		*n.to += *n.from
@@ -117,7 +121,9 @@ func newShared(t *testing.T, reg *registry.Registry) (rows shared) {
 	t.Helper()
 	p := mustProvider(t, reg, "shared")
 	for i := range 2 {
-		rows.Models = append(rows.Models, mustModel(t, reg, p.ID, fmt.Sprint("m", i), money.Rates{meter.Input: 1_000_000}).ID)
+		rows.Models = append(
+			rows.Models, mustModel(t, reg, p.ID, fmt.Sprint("m", i), money.Rates{meter.Input: 1_000_000}).ID,
+		)
 	}
 	for i := range 3 {
 		rows.Keys = append(rows.Keys, mustKey(t, reg, p.ID, i).ID)
@@ -271,10 +277,17 @@ func (w *writer) call(ctx context.Context, random *rand.Rand, n int) error {
 	switch random.IntN(14) {
 	case 0, 1, 2, 3, 4:
 		m := w.rows.Models[random.IntN(len(w.rows.Models))]
-		err := w.reg.RecordUsage(ctx, registry.UsageInput{ModelID: m, APIKeyID: key, At: at, Tokens: meter.Tokens{InputTokens: tokens}})
+		err := w.reg.RecordUsage(
+			ctx, registry.UsageInput{ModelID: m, APIKeyID: key, At: at, Tokens: meter.Tokens{InputTokens: tokens}},
+		)
 		return told(err, &w.Requests, 1, &w.Inputs, tokens)
 	case 5:
-		err := w.reg.RecordUsage(ctx, registry.UsageInput{ModelID: w.rows.Priced, APIKeyID: key, At: at, Tokens: meter.Tokens{InputTokens: tokens}})
+		err := w.reg.RecordUsage(
+			ctx,
+			registry.UsageInput{
+				ModelID: w.rows.Priced, APIKeyID: key, At: at, Tokens: meter.Tokens{InputTokens: tokens},
+			},
+		)
 		return cmp.Or(told(err, &w.Requests, 1, &w.Inputs, tokens), told(err, &w.Priced, 1))
 	case 6, 7:
 		return told(w.reg.IncrementUsage(ctx, key, tokens, 1), &w.Increments, 1, &w.Tokens, tokens+1)
@@ -283,7 +296,9 @@ func (w *writer) call(ctx context.Context, random *rand.Rand, n int) error {
 	case 9:
 		return told(w.reg.RestoreKey(ctx, key), &w.Restored, 1)
 	case 10, 11, 12:
-		_, err := w.reg.UpdateModelPricing(ctx, w.rows.Priced, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(1 + n)}})
+		_, err := w.reg.UpdateModelPricing(
+			ctx, w.rows.Priced, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(1 + n)}},
+		)
 		return told(err, &w.Changes, 1)
 	default:
 		_, err := w.reg.ResetDailyUsage(ctx)
@@ -304,7 +319,9 @@ func (w *writer) wear(ctx context.Context) error {
 
 // wornFor returns for how long a goroutine degrades a key.
 func wornFor(number, key int) time.Duration {
-	return time.Hour + time.Duration(rand.New(rand.NewPCG(uint64(number), uint64(key))).IntN(1_000_000))*time.Millisecond
+	return time.Hour + time.Duration(
+		rand.New(rand.NewPCG(uint64(number), uint64(key))).IntN(1_000_000),
+	)*time.Millisecond
 }
 
 // addKey adds a key to the crowd.
@@ -408,5 +425,8 @@ func checkHistory(t *testing.T, c *ent.Client, modelID uuid.UUID, changes int64)
 	}
 	current := prices[len(prices)-1]
 	require.Nil(t, current.EffectiveTo)
-	require.Equal(t, registry.RatesOf(current)[meter.Input], *c.Model.Query().Where(model.ID(modelID)).OnlyX(t.Context()).CostPer1mInput)
+	require.Equal(
+		t, registry.RatesOf(current)[meter.Input],
+		*c.Model.Query().Where(model.ID(modelID)).OnlyX(t.Context()).CostPer1mInput,
+	)
 }

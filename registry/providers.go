@@ -181,7 +181,8 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).Order(apikey.ByID()).All(ctx)
+		keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).Order(apikey.ByID()).
+			All(ctx)
 		if err != nil {
 			return err
 		}

@@ -68,11 +68,20 @@ func (keep PruneInput) faults() fault.List {
 	for _, of := range []struct {
 		what string
 		kept time.Duration
-	}{{"events", keep.Events}, {"quarters", keep.Quarters}, {"key events", keep.KeyEvents}, {"discoveries", keep.Discoveries}} {
-		f.Check(of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, utc.Day, longestKept)
+	}{
+		{"events", keep.Events}, {"quarters", keep.Quarters}, {"key events", keep.KeyEvents},
+		{"discoveries", keep.Discoveries},
+	} {
+		f.Check(
+			of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, utc.Day,
+			longestKept,
+		)
 	}
 	f.Check(keep.Quarters >= keep.Events, "quarters %s are kept shorter than events %s", keep.Quarters, keep.Events)
-	f.Check(keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not within 1ns and %s", keep.Budget, longestBudget)
+	f.Check(
+		keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not within 1ns and %s", keep.Budget,
+		longestBudget,
+	)
 	return f
 }
 
@@ -100,23 +109,22 @@ func (report *PruneResult) add(more PruneResult) {
 }
 
 // Prune removes all that ages: the events and the quarters of an hour of whole UTC days that ended longer ago than they
-// are to be kept; the entries of the audit trail that the key pool made; and
-// discovery logs. Days, totals by day, the keys' counters and what people changed stay as they are. It is for a job that
-// runs once a day or more often; others may record meanwhile, and are kept waiting for some milliseconds at a time. Two
-// at once share the work.
+// are to be kept; the entries of the audit trail that the key pool made; and discovery logs. Days, totals by day, the
+// keys' counters and what people changed stay as they are. It is for a job that runs once a day or more often; others
+// may record meanwhile, and are kept waiting for some milliseconds at a time. Two at once share the work.
 //
 // Before anything of the ledger is removed, it notes from when on it is complete, in a transaction of its own. That is
-// never taken back: when retention is lengthened later, it shows in what is kept from then on. What is recorded
-// late, for a day that was removed, is counted in its day, and its event and quarter are removed the next time.
+// never taken back: when retention is lengthened later, it shows in what is kept from then on. What is recorded late,
+// for a day that was removed, is counted in its day, and its event and quarter are removed the next time.
 //
-// On PostgreSQL events are dropped by whole days, which leaves no dead rows behind, as long as there are no more than 40
-// days of them; where they are kept longer, or are recorded for many days that are past, they are removed row by row. A
-// lock that others hold is waited for in moments, between which they go on, until the budget ends. A SQLite file shrinks
-// if it was created by this library.
+// On PostgreSQL events are dropped by whole days, which leaves no dead rows behind, as long as there are no more than
+// 40 days of them; where they are kept longer, or are recorded for many days that are past, they are removed row by
+// row. A lock that others hold is waited for in moments, between which they go on, until the budget ends. A SQLite file
+// shrinks if it was created by this library.
 //
-// When it returns nil, the report says what is left, and calling it again goes on there. It returns
-// [ErrInvalidData] for a retention that breaks the rules, and within a transaction: it needs several of its own.
-// After an error, what was removed until then stays removed.
+// When it returns nil, the report says what is left, and calling it again goes on there. It returns [ErrInvalidData]
+// for a retention that breaks the rules, and within a transaction: it needs several of its own. After an error, what
+// was removed until then stays removed.
 func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, error) {
 	const op = "prune"
 	keep = keep.withDefaults()
@@ -134,7 +142,9 @@ func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, err
 	now := r.now()
 	p := pruner{
 		r: r, budget: budget, until: now.Add(keep.Budget),
-		events: utc.StartOfDay(utc.Clamp(now.Add(-keep.Events))), quarters: utc.StartOfDay(utc.Clamp(now.Add(-keep.Quarters))),
+		events: utc.StartOfDay(
+			utc.Clamp(now.Add(-keep.Events)),
+		), quarters: utc.StartOfDay(utc.Clamp(now.Add(-keep.Quarters))),
 		keyEvents: utc.Clamp(now.Add(-keep.KeyEvents)), discoveries: utc.Clamp(now.Add(-keep.Discoveries)),
 	}
 	if err := p.run(ctx); err != nil {
@@ -250,7 +260,9 @@ func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 }
 
 // transact is a step in one transaction. What the body notes is added to the report when it is committed.
-func (p *pruner) transact(ctx context.Context, body func(tx *ent.Client, done *PruneResult) (outcome, error)) (result outcome, err error) {
+func (p *pruner) transact(
+	ctx context.Context, body func(tx *ent.Client, done *PruneResult) (outcome, error),
+) (result outcome, err error) {
 	var done PruneResult
 	err = p.r.db.Retry(ctx, func() error {
 		done = PruneResult{}
@@ -346,7 +358,9 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 func (p *pruner) deleteEvents(from uuid.UUID) step {
 	return func(ctx context.Context) (outcome, error) {
 		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
-			some, result := usageevent.And(usageevent.IDGTE(from), usageevent.IDLT(ledger.FirstEventID(p.events))), finished
+			some, result := usageevent.And(
+				usageevent.IDGTE(from), usageevent.IDLT(ledger.FirstEventID(p.events)),
+			), finished
 			last, err := tx.UsageEvent.Query().Where(some).Order(usageevent.ByID()).Offset(pruneRows - 1).FirstID(ctx)
 			switch {
 			case err == nil:
@@ -389,7 +403,8 @@ func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, 
 		}
 		quarters := usagequarter.And(usagequarter.ModelID(model), usagequarter.PeriodStartLT(p.quarters))
 		last, result := p.quarters.Add(-time.Microsecond), finished
-		row, err := tx.UsageQuarter.Query().Where(quarters).Order(usagequarter.ByPeriodStart()).Offset(pruneRows - 1).First(ctx)
+		row, err := tx.UsageQuarter.Query().Where(quarters).Order(usagequarter.ByPeriodStart()).Offset(pruneRows - 1).
+			First(ctx)
 		switch {
 		case err == nil:
 			last, result = row.PeriodStart, unfinished
@@ -439,7 +454,9 @@ func (p *pruner) shrink(ctx context.Context) error {
 	}
 	// The file itself is cut when all of the log has been copied into it. This waits for nobody: if somebody still
 	// reads what was there before, a later commit does it.
-	return bulk.Scan(ctx, p.r.client, "PRAGMA wal_checkpoint(PASSIVE)", nil, func(func(...any) error) error { return nil })
+	return bulk.Scan(
+		ctx, p.r.client, "PRAGMA wal_checkpoint(PASSIVE)", nil, func(func(...any) error) error { return nil },
+	)
 }
 
 func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
@@ -457,7 +474,9 @@ func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
 			name  string
 			value *int64
 		}{
-			{"page_size", &size}, {"page_count", &before}, {fmt.Sprintf("incremental_vacuum(%d)", prunePages), nil}, {"page_count", &after},
+			{"page_size", &size}, {"page_count", &before}, {
+				fmt.Sprintf("incremental_vacuum(%d)", prunePages), nil,
+			}, {"page_count", &after},
 		} {
 			if err := pragma(ask.name, ask.value); err != nil {
 				return held, err

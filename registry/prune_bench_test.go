@@ -26,8 +26,9 @@ import (
 // pruneEventsEnv says how many events BenchmarkPrune removes. Defaults to 200,000.
 const pruneEventsEnv = "MODELSCAN_PRUNE_EVENTS"
 
-// BenchmarkPrune removes the events of ten days, and some quarters, while eight goroutines record. Its metrics
-// are the longest call of RecordUsage in milliseconds before, while and after that, and the size of the table of events, or of the file, before and after in megabytes.
+// BenchmarkPrune removes the events of ten days, and some quarters, while eight goroutines record. Its metrics are the
+// longest call of RecordUsage in milliseconds before, while and after that, and the size of the table of events, or of
+// the file, before and after in megabytes.
 func BenchmarkPrune(b *testing.B) {
 	events := 200_000
 	if text := os.Getenv(pruneEventsEnv); text != "" {
@@ -71,7 +72,10 @@ func BenchmarkPrune(b *testing.B) {
 					return float64(took[i][int(part*float64(len(took[i])-1))].Microseconds()) / 1000
 				}
 				b.ReportMetric(ms(1), "max-ms-"+phase)
-				b.Logf("%s: %d calls, median %.1f ms, 99 %% %.1f ms, 99.9 %% %.1f ms, longest %.1f ms", phase, len(took[i]), ms(.5), ms(.99), ms(.999), ms(1))
+				b.Logf(
+					"%s: %d calls, median %.1f ms, 99 %% %.1f ms, 99.9 %% %.1f ms, longest %.1f ms", phase,
+					len(took[i]), ms(.5), ms(.99), ms(.999), ms(1),
+				)
 			}
 			b.ReportMetric(before, "MB-before")
 			b.ReportMetric(after, "MB-after")
@@ -101,7 +105,9 @@ func newPruneLoad(b *testing.B, reg *registry.Registry) *pruneLoad {
 	for i := range 8 {
 		l.models = append(l.models, mustModel(b, reg, p.ID, fmt.Sprint("m", i), gpt4()))
 		l.keys = append(l.keys, mustKey(b, reg, p.ID, i))
-		l.prices = append(l.prices, must(reg.Client().Price.Query().Where(price.ModelID(l.models[i].ID)).Only(b.Context())).ID)
+		l.prices = append(
+			l.prices, must(reg.Client().Price.Query().Where(price.ModelID(l.models[i].ID)).Only(b.Context())).ID,
+		)
 	}
 	return l
 }
@@ -116,7 +122,9 @@ func (l *pruneLoad) start(b *testing.B) {
 			for ctx.Err() == nil {
 				begin := time.Now()
 				err := l.reg.RecordUsage(b.Context(), registry.UsageInput{
-					ModelID: l.models[g].ID, APIKeyID: l.keys[g].ID, RequestID: uuid.NewString(), Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80},
+					ModelID: l.models[g].ID, APIKeyID: l.keys[g].ID, RequestID: uuid.NewString(), Tokens: meter.Tokens{
+						InputTokens: 150, OutputTokens: 80,
+					},
 				})
 				if err != nil {
 					b.Error(err)
@@ -158,9 +166,11 @@ type pruned struct {
 }
 
 const (
-	eventColumnsSQL   = "(id, request_id, at, model_id, api_key_id, price_id, input_tokens, output_tokens, cost, cost_status, latency_ms, http_status)"
-	quarterColumnsSQL = "(id, model_id, api_key_id, price_id, period_start, period_end, request_count, input_tokens, total_cost)"
-	totalColumnsSQL   = "(id, model_id, period_start, period_end, request_count, input_tokens, total_cost)"
+	eventColumnsSQL = "(id, request_id, at, model_id, api_key_id, price_id, input_tokens, output_tokens, cost," +
+		" cost_status, latency_ms, http_status)"
+	quarterColumnsSQL = "(id, model_id, api_key_id, price_id, period_start, period_end, request_count," +
+		" input_tokens, total_cost)"
+	totalColumnsSQL = "(id, model_id, period_start, period_end, request_count, input_tokens, total_cost)"
 )
 
 var prunedSQLite = pruned{
@@ -170,10 +180,12 @@ var prunedSQLite = pruned{
 		return fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < %d) ", n-1)
 	},
 	// us is the microsecond of the request.
-	events: "INSERT INTO usage_events " + eventColumnsSQL + ` %s SELECT printf('%%08x-%%04x-7%%03x-8%%03x-%%012x', us / 1000 >> 16, us / 1000 & 65535, us %% 1000, i & 4095, i),
+	events: "INSERT INTO usage_events " + eventColumnsSQL +
+		` %s SELECT printf('%%08x-%%04x-7%%03x-8%%03x-%%012x', us / 1000 >> 16, us / 1000 & 65535, us %% 1000, i & 4095, i),
 		lower(hex(randomblob(16))), strftime('%%Y-%%m-%%d %%H:%%M:%%S', us / 1000000, 'unixepoch') || printf('.%%06d+00:00', us %% 1000000),
 		?3, ?4, ?5, 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT i, ?1 + i * ?2 AS us FROM n)`,
-	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL + ` %s SELECT lower(hex(randomblob(16))), ?3, ?4, ?5, strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000, 'unixepoch'),
+	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL +
+		` %s SELECT lower(hex(randomblob(16))), ?3, ?4, ?5, strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000, 'unixepoch'),
 		strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000 + 900, 'unixepoch'), 10, 1500, 93000000 FROM (SELECT i, ?1 + i * ?2 AS us FROM n)`,
 	settle: []string{"PRAGMA wal_checkpoint(TRUNCATE)"},
 	size: func(b *testing.B, name string) float64 {
@@ -188,15 +200,21 @@ var prunedPostgres = pruned{
 	series: func(n int) string {
 		return fmt.Sprintf("WITH n AS (SELECT generate_series(CAST(0 AS bigint), %d) AS i) ", n-1)
 	},
-	events: "INSERT INTO usage_events " + eventColumnsSQL + ` %s SELECT CAST(lpad(to_hex(us / 1000), 12, '0') || '7' || lpad(to_hex(us %% 1000), 3, '0') || '8' || lpad(to_hex(i), 15, '0') AS uuid),
+	events: "INSERT INTO usage_events " + eventColumnsSQL +
+		` %s SELECT CAST(lpad(to_hex(us / 1000), 12, '0') || '7' || lpad(to_hex(us %% 1000), 3, '0') || '8' || lpad(to_hex(i), 15, '0') AS uuid),
 		replace(CAST(gen_random_uuid() AS text), '-', ''), timestamptz 'epoch' + us * interval '1 microsecond',
 		CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT i, CAST($1 AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
-	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL + ` %s SELECT gen_random_uuid(), CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), timestamptz 'epoch' + us * interval '1 microsecond',
+	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL +
+		` %s SELECT gen_random_uuid(), CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), timestamptz 'epoch' + us * interval '1 microsecond',
 		timestamptz 'epoch' + (us + 900000000) * interval '1 microsecond', 10, 1500, 93000000 FROM (SELECT i, CAST($1 AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
 	settle: []string{"ANALYZE", "CHECKPOINT"},
 	size: func(b *testing.B, name string) float64 {
 		b.Helper()
-		return pgValueB(b, name, "SELECT sum(pg_total_relation_size(inhrelid)) / 1e6 FROM pg_inherits WHERE inhparent = CAST('usage_events' AS regclass)")
+		return pgValueB(
+			b, name,
+			"SELECT sum(pg_total_relation_size(inhrelid)) / 1e6 FROM pg_inherits WHERE inhparent ="+
+				" CAST('usage_events' AS regclass)",
+		)
 	},
 }
 
@@ -217,7 +235,9 @@ func (e pruned) fill(b *testing.B, name string, l *pruneLoad, events int) {
 	today := time.Now().UTC().Truncate(day)
 	var first []registry.UsageInput // it makes the partitions
 	for i := range events10 {
-		first = append(first, registry.UsageInput{ModelID: l.models[0].ID, APIKeyID: l.keys[0].ID, At: today.AddDate(0, 0, -2-i)})
+		first = append(
+			first, registry.UsageInput{ModelID: l.models[0].ID, APIKeyID: l.keys[0].ID, At: today.AddDate(0, 0, -2-i)},
+		)
 	}
 	require.NoError(b, l.reg.RecordUsageBatch(b.Context(), first))
 	db, err := sql.Open(e.driver, name)
@@ -236,11 +256,16 @@ func (e pruned) fill(b *testing.B, name string, l *pruneLoad, events int) {
 	start := today.AddDate(0, 0, -quarters45).UnixMicro()
 	for m := range l.models {
 		for k := range l.keys {
-			exec(fmt.Sprintf(e.quarters, e.series((quarters45-15)*96)), start, (15 * time.Minute).Microseconds(), l.models[m].ID, l.keys[k].ID, l.prices[m])
+			exec(
+				fmt.Sprintf(e.quarters, e.series((quarters45-15)*96)), start, (15 * time.Minute).Microseconds(),
+				l.models[m].ID, l.keys[k].ID, l.prices[m],
+			)
 		}
 	}
-	exec("INSERT INTO usage_total_quarters " + totalColumnsSQL + " SELECT id, model_id, period_start, period_end, request_count, input_tokens, total_cost" +
-		" FROM usage_quarters WHERE latency_histogram IS NULL AND api_key_id = (SELECT api_key_id FROM usage_quarters ORDER BY api_key_id LIMIT 1)")
+	exec("INSERT INTO usage_total_quarters " + totalColumnsSQL +
+		" SELECT id, model_id, period_start, period_end, request_count, input_tokens, total_cost" +
+		" FROM usage_quarters WHERE latency_histogram IS NULL AND api_key_id = (SELECT api_key_id FROM" +
+		" usage_quarters ORDER BY api_key_id LIMIT 1)")
 	for _, statement := range e.settle {
 		exec(statement)
 	}

@@ -35,7 +35,9 @@ func (p *pruner) deleteDiscoveries(ctx context.Context) (outcome, error) {
 }
 
 // deleteSome removes up to pruneRows rows that are found, and adds to how many that were.
-func (*pruner) deleteSome(done *int64, find func() ([]uuid.UUID, error), remove func([]uuid.UUID) (int, error)) (outcome, error) {
+func (*pruner) deleteSome(
+	done *int64, find func() ([]uuid.UUID, error), remove func([]uuid.UUID) (int, error),
+) (outcome, error) {
 	ids, err := find()
 	if err != nil || len(ids) == 0 {
 		return finished, err

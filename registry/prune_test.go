@@ -83,7 +83,9 @@ func (r retained) rows(t *testing.T, events, quarters time.Time) (n, m int64) {
 	t.Helper()
 	n = int64(must(r.Client().UsageEvent.Query().Where(usageevent.AtLT(events)).Count(t.Context())))
 	m = int64(must(r.Client().UsageQuarter.Query().Where(usagequarter.PeriodStartLT(quarters)).Count(t.Context())))
-	m += int64(must(r.Client().UsageTotalQuarter.Query().Where(usagetotalquarter.PeriodStartLT(quarters)).Count(t.Context())))
+	m += int64(
+		must(r.Client().UsageTotalQuarter.Query().Where(usagetotalquarter.PeriodStartLT(quarters)).Count(t.Context())),
+	)
 	return n, m
 }
 
@@ -103,7 +105,9 @@ func (r retained) checkWhole(t *testing.T) {
 	periods, keys := map[period]sums{}, map[uuid.UUID]int64{}
 	days := map[[4]string]bool{}
 	name := func(u *ent.Usage) [4]string {
-		return [4]string{u.ModelID.String(), u.APIKeyID.String(), u.PriceID.String(), u.PeriodStart.Truncate(day).String()}
+		return [4]string{
+			u.ModelID.String(), u.APIKeyID.String(), u.PriceID.String(), u.PeriodStart.Truncate(day).String(),
+		}
 	}
 	all := byGrain(t, r.Registry)
 	for grain, rows := range all {
@@ -144,14 +148,20 @@ func testPrune(t *testing.T, e engine) {
 		keep             registry.PruneInput
 		events, quarters int // days that are kept whole, and of today and then what there is
 	}{
-		"by default":               {registrytest.Start, registry.PruneInput{}, 7, 35},
-		"at the end of the day":    {today.Add(day - time.Microsecond), registry.PruneInput{}, 7, 35},
-		"at its beginning":         {today, registry.PruneInput{}, 7, 35},
-		"a moment before it":       {today.Add(-time.Microsecond), registry.PruneInput{}, 8, 36},
-		"the least":                {registrytest.Start, registry.PruneInput{Events: day, Quarters: day}, 1, 1},
-		"quarters of long events":  {registrytest.Start, registry.PruneInput{Events: 50 * day}, 50, 50},
-		"not only whole days":      {registrytest.Start, registry.PruneInput{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1}, 1, 2},
-		"over noon":                {registrytest.Start, registry.PruneInput{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1}, 3, 4},
+		"by default":              {registrytest.Start, registry.PruneInput{}, 7, 35},
+		"at the end of the day":   {today.Add(day - time.Microsecond), registry.PruneInput{}, 7, 35},
+		"at its beginning":        {today, registry.PruneInput{}, 7, 35},
+		"a moment before it":      {today.Add(-time.Microsecond), registry.PruneInput{}, 8, 36},
+		"the least":               {registrytest.Start, registry.PruneInput{Events: day, Quarters: day}, 1, 1},
+		"quarters of long events": {registrytest.Start, registry.PruneInput{Events: 50 * day}, 50, 50},
+		"not only whole days": {
+			registrytest.Start, registry.PruneInput{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1},
+			1, 2,
+		},
+		"over noon": {
+			registrytest.Start, registry.PruneInput{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1},
+			3, 4,
+		},
 		"longer than there is any": {registrytest.Start, registry.PruneInput{Events: 36_500 * day}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -160,7 +170,8 @@ func testPrune(t *testing.T, e engine) {
 			r := newRetained(t, reg, clock)
 			clock.Set(test.now)
 			times := []time.Time{
-				time.Unix(0, 0).UTC(), last(400), first(400), last(test.quarters), first(test.quarters), last(test.events), first(test.events), test.now,
+				time.Unix(0, 0).UTC(), last(400), first(400), last(test.quarters), first(test.quarters),
+				last(test.events), first(test.events), test.now,
 			}
 			r.recordAt(t, times...)
 			usageBefore, costs := days(t, reg), must(reg.GetCostBreakdown(t.Context(), r.models[0].ProviderID))
@@ -188,7 +199,9 @@ func testPrune(t *testing.T, e engine) {
 			require.ElementsMatch(t, events, gotEvents)
 			require.ElementsMatch(t, quarters, gotQuarters)
 			require.EqualValues(t, len(times)-len(events), report.Events)
-			require.EqualValues(t, 2*(len(times)-len(quarters)), report.Quarters, "each has a row by key and one by model")
+			require.EqualValues(
+				t, 2*(len(times)-len(quarters)), report.Quarters, "each has a row by key and one by model",
+			)
 			require.Zero(t, report.EventsLeft+report.QuartersLeft)
 			require.Equal(t, usageBefore, days(t, reg), "days stay as they are")
 			require.Equal(t, costs, must(reg.GetCostBreakdown(t.Context(), r.models[0].ProviderID)))
@@ -196,7 +209,9 @@ func testPrune(t *testing.T, e engine) {
 
 			again, err := reg.Prune(t.Context(), test.keep)
 			require.NoError(t, err)
-			require.Equal(t, registry.PruneResult{EventsFrom: report.EventsFrom, QuartersFrom: report.QuartersFrom}, again)
+			require.Equal(
+				t, registry.PruneResult{EventsFrom: report.EventsFrom, QuartersFrom: report.QuartersFrom}, again,
+			)
 		})
 	}
 }
@@ -263,17 +278,24 @@ func testPruneHorizons(t *testing.T, e engine) {
 	}
 	r.recordAt(t, ago(40), ago(20), ago(5))
 	report := prune(7*day, 30*day)
-	require.Equal(t, registry.PruneResult{Events: 2, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)}, report)
+	require.Equal(
+		t, registry.PruneResult{Events: 2, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)},
+		report,
+	)
 
 	// Late ones between the old horizon and a longer retention are kept, but the horizon knows that they are not all.
 	r.recordAt(t, ago(25), ago(10))
 	report = prune(21*day, 90*day)
-	require.Equal(t, registry.PruneResult{Events: 1, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)}, report)
+	require.Equal(
+		t, registry.PruneResult{Events: 1, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(30)}, report,
+	)
 	clock.Advance(day) // one day later, the longer retention is not yet reached
 	require.Equal(t, registry.PruneResult{EventsFrom: ago(7), QuartersFrom: ago(30)}, prune(21*day, 90*day))
 	clock.Advance(14 * day)
 	report = prune(21*day, 90*day)
-	require.Equal(t, registry.PruneResult{Events: 1, Freed: report.Freed, EventsFrom: ago(6), QuartersFrom: ago(30)}, report)
+	require.Equal(
+		t, registry.PruneResult{Events: 1, Freed: report.Freed, EventsFrom: ago(6), QuartersFrom: ago(30)}, report,
+	)
 	clock.Advance(-200 * day) // a clock that went back
 	require.Equal(t, registry.PruneResult{EventsFrom: ago(6), QuartersFrom: ago(30)}, prune(21*day, 90*day))
 	r.checkWhole(t)
@@ -302,10 +324,17 @@ func TestPruneLate(t *testing.T) {
 			named.RequestID = "late"
 			for i, record := range []func(registry.UsageInput) error{
 				func(in registry.UsageInput) error { return r.RecordUsage(t.Context(), in) },
-				func(in registry.UsageInput) error { return r.RecordUsageBatch(t.Context(), []registry.UsageInput{in}) },
+				func(in registry.UsageInput) error {
+					return r.RecordUsageBatch(
+						t.Context(), []registry.UsageInput{in},
+					)
+				},
 				func(in registry.UsageInput) error {
 					return r.InTx(t.Context(), func(tx *registry.Registry) error {
-						return errors.Join(tx.SetSetting(t.Context(), "before", "1"), tx.RecordUsage(t.Context(), in), tx.RecordUsage(t.Context(), in))
+						return errors.Join(
+							tx.SetSetting(t.Context(), "before", "1"), tx.RecordUsage(t.Context(), in),
+							tx.RecordUsage(t.Context(), in),
+						)
 					})
 				},
 			} {
@@ -315,7 +344,10 @@ func TestPruneLate(t *testing.T) {
 				}
 				require.NoError(t, record(unnamed), i)
 				counted := int64(2 + i/2)
-				require.Equal(t, once+counted, must(r.Client().APIKey.Get(t.Context(), r.keys[0].ID)).UsageCount, "the named one counts once")
+				require.Equal(
+					t, once+counted, must(r.Client().APIKey.Get(t.Context(), r.keys[0].ID)).UsageCount,
+					"the named one counts once",
+				)
 
 				report, err := other.Prune(t.Context(), registry.PruneInput{})
 				require.NoError(t, err)
@@ -466,7 +498,9 @@ func testPruneUnderLoad(t *testing.T, e engine) {
 				}
 				var err error
 				if i%10 == 9 {
-					err = reg.InTx(t.Context(), func(tx *registry.Registry) error { return tx.RecordUsage(t.Context(), in) })
+					err = reg.InTx(
+						t.Context(), func(tx *registry.Registry) error { return tx.RecordUsage(t.Context(), in) },
+					)
 				} else {
 					err = reg.RecordUsage(t.Context(), in)
 				}
@@ -535,7 +569,9 @@ func TestPruneHeld(t *testing.T) {
 		report, err := reg.Prune(t.Context(), brief)
 		require.NoError(t, err)
 		ever := time.Unix(0, 0).UTC()
-		require.Equal(t, registry.PruneResult{EventsLeft: 3, QuartersLeft: 4, EventsFrom: ever, QuartersFrom: ever}, report)
+		require.Equal(
+			t, registry.PruneResult{EventsLeft: 3, QuartersLeft: 4, EventsFrom: ever, QuartersFrom: ever}, report,
+		)
 		return nil
 	}))
 
@@ -561,14 +597,23 @@ func TestPruneHeld(t *testing.T) {
 		all.Wait()
 		require.NoError(t, err)
 		// Of the two old quarters one is the first model's.
-		require.Equal(t, registry.PruneResult{Quarters: 2, EventsLeft: 3, QuartersLeft: 2, EventsFrom: ago(7), QuartersFrom: ago(35)}, report)
+		require.Equal(
+			t,
+			registry.PruneResult{
+				Quarters: 2, EventsLeft: 3, QuartersLeft: 2, EventsFrom: ago(7), QuartersFrom: ago(35),
+			},
+			report,
+		)
 		return nil
 	}))
 	require.Greater(t, recorded, 5, "others went on")
 	report, err := reg.Prune(t.Context(), registry.PruneInput{})
 	require.NoError(t, err)
 	require.NotZero(t, report.Freed)
-	require.Equal(t, registry.PruneResult{Events: 3, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(35)}, report)
+	require.Equal(
+		t, registry.PruneResult{Events: 3, Quarters: 2, Freed: report.Freed, EventsFrom: ago(7), QuartersFrom: ago(35)},
+		report,
+	)
 	r.checkWhole(t)
 }
 

@@ -47,7 +47,9 @@ func TestPublic(t *testing.T) {
 		"type A struct { F func(map[string][]x.T) }": 1,
 		"type A struct { F func(m x.T) }":            1,
 	} {
-		file, err := parser.ParseFile(token.NewFileSet(), "", `package p; import x "example.com/internal/y"; `+source, 0)
+		file, err := parser.ParseFile(
+			token.NewFileSet(), "", `package p; import x "example.com/internal/y"; `+source, 0,
+		)
 		require.NoError(t, err)
 		require.Len(t, publicFaults(file), want, source)
 	}
@@ -68,7 +70,8 @@ func publicFaults(file *ast.File) (found []string) {
 	}
 	look := func(of string, node ast.Node) {
 		ast.Inspect(node, func(n ast.Node) bool {
-			if field, ok := n.(*ast.Field); ok && len(field.Names) > 0 && !anyExported(field.Names) && isField(node, field) {
+			if field, ok := n.(*ast.Field); ok && len(field.Names) > 0 && !anyExported(field.Names) &&
+				isField(node, field) {
 				return false
 			}
 			if s, ok := n.(*ast.SelectorExpr); ok {

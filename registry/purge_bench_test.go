@@ -32,7 +32,8 @@ func BenchmarkPurgeProvider(b *testing.B) {
 				key := mustKey(b, reg, mustProvider(b, reg, "stays").ID, 1)
 				model := mustModel(b, reg, key.ProviderID, "m", nil)
 				for i := range 10_000 {
-					exec("INSERT INTO key_leases (id, api_key_id, model_id, acquired_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
+					exec("INSERT INTO key_leases (id, api_key_id, model_id, acquired_at, expires_at) VALUES ($1,"+
+						" $2, $3, $4, $5)",
 						uuid.Must(uuid.NewV7()), key.ID, model.ID, key.CreatedAt, key.CreatedAt.AddDate(0, 0, 1+i%2))
 				}
 				for b.Loop() {

@@ -31,7 +31,8 @@ type QuotaGroupUpdate struct {
 }
 
 // CreateQuotaGroup creates a quota group. Keys join it with [KeyInput] or [KeyUpdate]; AcquireKey holds its limits
-// beside those of the keys themselves. It returns [ErrInvalidData], [ErrForeignKey] for an unknown provider, or [ErrConflict].
+// beside those of the keys themselves. It returns [ErrInvalidData], [ErrForeignKey] for an unknown provider, or
+// [ErrConflict].
 func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (group *ent.QuotaGroup, err error) {
 	op := "create quota group"
 	f := judge(draft.QuotaGroup.Create(), in)
@@ -110,9 +111,11 @@ func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter)
 	}.page(ctx, r, "list quota groups", nil, filter.Limit, filter.After)
 }
 
-// UpdateQuotaGroup changes a quota group and returns it. It returns [ErrInvalidData], [ErrConflict] for a name that another
-// one of the provider has, or [ErrNotFound].
-func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaGroupUpdate) (group *ent.QuotaGroup, err error) {
+// UpdateQuotaGroup changes a quota group and returns it. It returns [ErrInvalidData], [ErrConflict] for a name that
+// another one of the provider has, or [ErrNotFound].
+func (r *Registry) UpdateQuotaGroup(
+	ctx context.Context, id uuid.UUID, up QuotaGroupUpdate,
+) (group *ent.QuotaGroup, err error) {
 	op := fmt.Sprintf("update quota group %s", id)
 	f := judge(draft.QuotaGroup.UpdateOneID(id), up)
 	if err := f.Err(); err != nil {

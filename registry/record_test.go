@@ -25,7 +25,9 @@ func testRecordTogether(t *testing.T, e engine) {
 	t.Parallel()
 	reg, clock := e.setup(t)
 	p, other := mustProvider(t, reg, "openai"), mustProvider(t, reg, "other")
-	m, n := mustModel(t, reg, p.ID, "m", gpt4()), mustModel(t, reg, p.ID, "n", money.Rates{meter.Input: 1_000_000 * money.Dollar})
+	m, n := mustModel(t, reg, p.ID, "m", gpt4()), mustModel(
+		t, reg, p.ID, "n", money.Rates{meter.Input: 1_000_000 * money.Dollar},
+	)
 	k, foreign := mustKey(t, reg, p.ID, 1), mustKey(t, reg, other.ID, 2)
 	yesterday := clock.Now().Add(-24 * 3600e9)
 	inputs := []struct {
@@ -33,7 +35,12 @@ func testRecordTogether(t *testing.T, e engine) {
 		want error
 	}{
 		{registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 10}}, nil},
-		{registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{OutputTokens: 1}, Failed: true, At: yesterday}, nil},
+		{
+			registry.UsageInput{
+				ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{OutputTokens: 1}, Failed: true, At: yesterday,
+			},
+			nil,
+		},
 		{registry.UsageInput{ModelID: uuid.Must(uuid.NewV7()), APIKeyID: k.ID}, registry.ErrForeignKey},
 		{registry.UsageInput{ModelID: m.ID, APIKeyID: uuid.Must(uuid.NewV7())}, registry.ErrForeignKey},
 		{registry.UsageInput{ModelID: m.ID, APIKeyID: foreign.ID}, registry.ErrInvalidData},

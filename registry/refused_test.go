@@ -19,7 +19,9 @@ func TestOpenRefusesAndLeavesNothing(t *testing.T) {
 		make func(path string)
 		want error
 	}{
-		"one_byte": {func(path string) { require.NoError(t, os.WriteFile(path, []byte("x"), 0o600)) }, registry.ErrCorrupt},
+		"one_byte": {
+			func(path string) { require.NoError(t, os.WriteFile(path, []byte("x"), 0o600)) }, registry.ErrCorrupt,
+		},
 		"wal_foreign": {func(path string) {
 			openForeign(t, path, "PRAGMA journal_mode = WAL", "CREATE TABLE t (x)")
 		}, registry.ErrSchema},

@@ -29,8 +29,8 @@ type Registry struct {
 	outer  *Registry    // of a transaction: on which it was begun
 	over   *atomic.Bool // of a transaction: it has ended
 	torn   *error       // of a transaction: why it must not commit: a part of it could be neither kept nor undone
-	// blank is a row that Ent made, never changed, without its values; nil within a transaction. Copies of it are tied to
-	// the client as Ent's rows are, so that a caller can walk on from them, and hold nothing of another key.
+	// blank is a row that Ent made, never changed, without its values; nil within a transaction. Copies of it are tied
+	// to the client as Ent's rows are, so that a caller can walk on from them, and hold nothing of another key.
 	blank *atomic.Pointer[ent.APIKey]
 	actor string // as given: audit checks it
 	// commits does what is recorded, acquired and ended together.
@@ -58,14 +58,13 @@ func (r *Registry) Close() error {
 	return translate(context.Background(), "close registry", r.db.Close())
 }
 
-// Client returns the Ent client, for walking the graph. It sees everything there is: deleted
-// providers, models and keys are told by deleted_at, counters of a day and degradations that
-// are over by their times.
+// Client returns the Ent client, for walking the graph. It sees everything there is: deleted providers, models and keys
+// are told by deleted_at, counters of a day and degradations that are over by their times.
 //
 // It only reads. What would write a row, with a builder of the client or of a row, returns [ErrReadOnly] and names the
 // operations to use: they keep the rules and the audit trail. So do Tx and Schema.Create, and Close does nothing.
-// Within [Registry.InTx], tx.Client() sees the transaction, and only reads too. ExecContext is the way past all that, for
-// tables of your own, for example: in the transaction, with tx.Client().ExecContext.
+// Within [Registry.InTx], tx.Client() sees the transaction, and only reads too. ExecContext is the way past all that,
+// for tables of your own, for example: in the transaction, with tx.Client().ExecContext.
 func (r *Registry) Client() *ent.Client { return r.shown }
 
 // InTx runs fn in one transaction: what fn does through tx is committed together when fn

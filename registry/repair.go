@@ -62,9 +62,10 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 		lingering, cancel := r.db.Linger(ctx) // what was changed is told even when the context has ended
 		defer cancel()
 		err = errors.Join(err, r.write(lingering, "audit", func(tx *ent.Client) error {
-			return r.audit(lingering, tx, r.now(), auditEntry{action: ActionRepair, entity: EntityLedger, after: map[string]int64{
-				"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "keys": changed.Keys,
-			}})
+			return r.audit(lingering, tx, r.now(),
+				auditEntry{action: ActionRepair, entity: EntityLedger, after: map[string]int64{
+					"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "keys": changed.Keys,
+				}})
 		}))
 	}
 	return report, translate(ctx, op, err)

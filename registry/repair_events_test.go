@@ -11,8 +11,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// someEvents returns the ids of two events of requests that did not fail: one of several in its row, which is priced and
-// not of the second key, and one that is the only one.
+// someEvents returns the ids of two events of requests that did not fail: one of several in its row, which is priced
+// and not of the second key, and one that is the only one.
 func (b *books) someEvents(t *testing.T) (busy, alone string) {
 	t.Helper()
 	events := b.Client().UsageEvent.Query().AllX(t.Context())
@@ -47,32 +47,95 @@ func (b *books) eventDamages(t *testing.T) []eventDamage {
 	update := func(what string, args ...any) func(*testing.T, *books) {
 		return func(t *testing.T, b *books) {
 			t.Helper()
-			b.exec(t, fmt.Sprintf("UPDATE usage_events SET %s WHERE id = $%d", what, len(args)+1), append(args, busy)...)
+			b.exec(
+				t, fmt.Sprintf("UPDATE usage_events SET %s WHERE id = $%d", what, len(args)+1), append(args, busy)...,
+			)
 		}
 	}
 	return []eventDamage{
-		{damage{"latency", update("latency_ms = 6000"), registry.DifferenceWrongSum, "usage_tracking", "latency_ms_sum"}, 0},
+		{
+			damage{
+				"latency", update("latency_ms = 6000"), registry.DifferenceWrongSum, "usage_tracking", "latency_ms_sum",
+			},
+			0,
+		},
 		{damage{"success", update("success = false"), registry.DifferenceWrongSum, "usage_totals", "error_count"}, 0},
-		{damage{"another key", update("api_key_id = $1", b.keys[1].ID), registry.DifferenceWrongSum, "usage_tracking", "request_count"}, 0},
+		{
+			damage{
+				"another key", update("api_key_id = $1", b.keys[1].ID), registry.DifferenceWrongSum, "usage_tracking",
+				"request_count",
+			},
+			0,
+		},
 		{damage{"deleted", func(t *testing.T, b *books) {
 			t.Helper()
 			b.exec(t, "DELETE FROM usage_events WHERE id = $1", busy)
 		}, registry.DifferenceWrongSum, "usage_tracking", "request_count"}, 0},
 		{damage{"twice", func(t *testing.T, b *books) {
 			t.Helper()
-			const columns = ", at, cost, cost_status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, model_id, api_key_id, price_id"
-			b.exec(t, "INSERT INTO usage_events (id, request_id"+columns+") SELECT $1, 'x'"+columns+" FROM usage_events WHERE id = $2",
+			const columns = ", at, cost, cost_status, input_tokens, output_tokens, cache_read_tokens," +
+				" cache_write_tokens, reasoning_tokens, model_id, api_key_id, price_id"
+			b.exec(t, "INSERT INTO usage_events (id, request_id"+columns+") SELECT $1, 'x'"+columns+
+				" FROM usage_events WHERE id = $2",
 				busy[:18]+"-8000-000000000000", busy)
 		}, registry.DifferenceWrongSum, "usage_tracking", "request_count"}, 0},
 		{damage{"cost", update("cost = cost + 1"), registry.DifferenceWrongCost, "usage_events", "cost"}, 1},
-		{damage{"cost NULL", update("cost = NULL, cost_status = 'unpriced'"), registry.DifferenceWrongCost, "usage_events", "cost"}, 1},
-		{damage{"tokens", update("input_tokens = input_tokens + 1"), registry.DifferenceWrongCost, "usage_events", "cost"}, 1},
-		{damage{"price", update("price_id = (SELECT id FROM prices WHERE model_id = $1)", b.models[1].ID), registry.DifferenceWrongEvent, "usage_events", "price_id"}, 1},
-		{damage{"no price", update("price_id = $1", b.keys[0].ID), registry.DifferenceWrongEvent, "usage_events", "price_id"}, 1},
-		{damage{"model", update("model_id = $1", b.models[1].ID), registry.DifferenceWrongEvent, "usage_events", "price_id"}, 1},
-		{damage{"no model", update("model_id = $1", b.keys[0].ID), registry.DifferenceWrongEvent, "usage_events", "model_id"}, 1},
-		{damage{"foreign key", update("api_key_id = $1", b.keys[3].ID), registry.DifferenceWrongEvent, "usage_events", "api_key_id"}, 1},
-		{damage{"no key", update("api_key_id = $1", b.models[0].ID), registry.DifferenceWrongEvent, "usage_events", "api_key_id"}, 1},
+		{
+			damage{
+				"cost NULL", update("cost = NULL, cost_status = 'unpriced'"), registry.DifferenceWrongCost,
+				"usage_events", "cost",
+			},
+			1,
+		},
+		{
+			damage{
+				"tokens", update("input_tokens = input_tokens + 1"), registry.DifferenceWrongCost, "usage_events",
+				"cost",
+			},
+			1,
+		},
+		{
+			damage{
+				"price", update("price_id = (SELECT id FROM prices WHERE model_id = $1)", b.models[1].ID),
+				registry.DifferenceWrongEvent, "usage_events", "price_id",
+			},
+			1,
+		},
+		{
+			damage{
+				"no price", update("price_id = $1", b.keys[0].ID), registry.DifferenceWrongEvent, "usage_events",
+				"price_id",
+			},
+			1,
+		},
+		{
+			damage{
+				"model", update("model_id = $1", b.models[1].ID), registry.DifferenceWrongEvent, "usage_events",
+				"price_id",
+			},
+			1,
+		},
+		{
+			damage{
+				"no model", update("model_id = $1", b.keys[0].ID), registry.DifferenceWrongEvent, "usage_events",
+				"model_id",
+			},
+			1,
+		},
+		{
+			damage{
+				"foreign key", update("api_key_id = $1", b.keys[3].ID), registry.DifferenceWrongEvent, "usage_events",
+				"api_key_id",
+			},
+			1,
+		},
+		{
+			damage{
+				"no key", update("api_key_id = $1", b.models[0].ID), registry.DifferenceWrongEvent, "usage_events",
+				"api_key_id",
+			},
+			1,
+		},
 		{damage{"time", update("at = $1", b.clock.Now()), registry.DifferenceWrongEvent, "usage_events", "at"}, 1},
 		{damage{"deleted, the only one", func(t *testing.T, b *books) {
 			t.Helper()

@@ -33,9 +33,12 @@ type wound struct {
 var wounds = []string{
 	"request_count = request_count + $1", "input_tokens = input_tokens + $1", "output_tokens = output_tokens + $1",
 	"cache_read_tokens = cache_read_tokens + $1", "cache_write_tokens = cache_write_tokens + $1",
-	"reasoning_tokens = reasoning_tokens + $1", "total_cost = COALESCE(total_cost, 0) + $1", "latency_ms_sum = latency_ms_sum + $1",
-	"average_latency_ms = average_latency_ms + $1", "latency_histogram = $1", "error_count = request_count - error_count",
-	"unpriced_count = request_count - unpriced_count", "total_cost = NULL", "latency_histogram = NULL", "period_end = '9999-12-31 00:00:00+00:00'",
+	"reasoning_tokens = reasoning_tokens + $1", "total_cost = COALESCE(total_cost, 0) + $1",
+	"latency_ms_sum = latency_ms_sum + $1",
+	"average_latency_ms = average_latency_ms + $1", "latency_histogram = $1",
+	"error_count = request_count - error_count",
+	"unpriced_count = request_count - unpriced_count", "total_cost = NULL", "latency_histogram = NULL",
+	"period_end = '9999-12-31 00:00:00+00:00'",
 	"digest = $1", "digest = NULL", "digest = NULL, latency_histogram = NULL", "",
 }
 
@@ -121,7 +124,8 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
 	input := func(age time.Duration) registry.UsageInput {
 		return registry.UsageInput{
-			ModelID: m.ID, APIKeyID: k.ID, At: time.Now().Add(-age), Latency: age / 1000, Tokens: meter.Tokens{InputTokens: int64(age / time.Millisecond)},
+			ModelID: m.ID, APIKeyID: k.ID, At: time.Now().
+					Add(-age), Latency: age / 1000, Tokens: meter.Tokens{InputTokens: int64(age / time.Millisecond)},
 		}
 	}
 	require.NoError(t, reg.RecordUsage(t.Context(), input(100*time.Hour)))
@@ -138,7 +142,9 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 	}
 	all.Go(func() {
 		for n := money.USD(1); ctx.Err() == nil && errs[8] == nil; n++ {
-			_, err := reg.UpdateModelPricing(t.Context(), m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: n * money.Cent}})
+			_, err := reg.UpdateModelPricing(
+				t.Context(), m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: n * money.Cent}},
+			)
 			errs[8] = errors.Join(err, reg.IncrementUsage(t.Context(), k.ID, 1, 1))
 		}
 	})
@@ -155,7 +161,9 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 		}))
 	}
 	old := time.Now().Add(-90 * time.Hour)
-	require.NoError(t, reg.Past().UsageQuarter.Update().Where(usagequarter.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
+	require.NoError(
+		t, reg.Past().UsageQuarter.Update().Where(usagequarter.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()),
+	)
 	require.NoError(t, reg.Past().Usage.Update().Where(usage.PeriodStartLT(old)).AddErrorCount(1).Exec(t.Context()))
 	require.Len(t, verified(t, reg).Differences, 4, "a quarter and a day, and their digests")
 	repaired, err := reg.RepairLedger(t.Context())
@@ -165,7 +173,8 @@ func testVerifyLedgerUnderLoad(t *testing.T, reg *registry.Registry) {
 		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			in := input(0)
 			require.NoError(t, tx.RecordUsage(t.Context(), in))
-			n, err := tx.Past().UsageTotal.Update().Where(usagetotal.PeriodEndGT(in.At)).AddErrorCount(1).Save(t.Context())
+			n, err := tx.Past().UsageTotal.Update().Where(usagetotal.PeriodEndGT(in.At)).AddErrorCount(1).
+				Save(t.Context())
 			require.Positive(t, n)
 			return err
 		}))

@@ -51,20 +51,41 @@ func periodDamages(table string) (all []damage) {
 		"request_count", "error_count", "unpriced_count", "input_tokens", "output_tokens", "cache_read_tokens",
 		"cache_write_tokens", "reasoning_tokens", "total_cost", "latency_ms_sum", "average_latency_ms",
 	} {
-		all = append(all, damage{name + column, update(column + " = " + column + " + 1"), registry.DifferenceWrongSum, table, column})
+		all = append(
+			all,
+			damage{name + column, update(column + " = " + column + " + 1"), registry.DifferenceWrongSum, table, column},
+		)
 	}
 	at := time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC)
 	all = append(all,
 		damage{name + "cost NULL", update("total_cost = NULL"), registry.DifferenceWrongSum, table, "total_cost"},
-		damage{name + "histogram", update("latency_histogram = $1", []byte{1, 1}), registry.DifferenceWrongSum, table, "latency_histogram"},
-		damage{name + "histogram NULL", update("latency_histogram = NULL"), registry.DifferenceWrongSum, table, "latency_histogram"},
-		damage{name + "histogram unreadable", update("latency_histogram = $1", []byte{0xff}), registry.DifferenceUnreadableRow, table, ""},
+		damage{
+			name + "histogram", update("latency_histogram = $1", []byte{1, 1}), registry.DifferenceWrongSum, table,
+			"latency_histogram",
+		},
+		damage{
+			name + "histogram NULL", update("latency_histogram = NULL"), registry.DifferenceWrongSum, table,
+			"latency_histogram",
+		},
+		damage{
+			name + "histogram unreadable", update("latency_histogram = $1", []byte{0xff}),
+			registry.DifferenceUnreadableRow, table, "",
+		},
 		damage{name + "digest", update("digest = digest - 1"), registry.DifferenceWrongDigest, table, "digest"},
 		damage{name + "digest NULL", update("digest = NULL"), registry.DifferenceWrongDigest, table, "digest"},
-		damage{name + "digest and histogram NULL", update("digest = NULL, latency_histogram = NULL"), registry.DifferenceWrongDigest, table, "digest"},
-		damage{name + "period_end", update("period_end = $1", at.AddDate(1, 0, 0)), registry.DifferenceWrongSum, table, "period_end"},
+		damage{
+			name + "digest and histogram NULL", update("digest = NULL, latency_histogram = NULL"),
+			registry.DifferenceWrongDigest, table, "digest",
+		},
+		damage{
+			name + "period_end", update("period_end = $1", at.AddDate(1, 0, 0)), registry.DifferenceWrongSum, table,
+			"period_end",
+		},
 		damage{name + "moved in time", update("period_start = $1", at), registry.DifferenceSurplusRow, table, ""},
-		damage{name + "moved from its time", update("period_start = $1", at.Add(time.Microsecond)), registry.DifferenceMissingRow, table, ""},
+		damage{
+			name + "moved from its time", update("period_start = $1", at.Add(time.Microsecond)),
+			registry.DifferenceMissingRow, table, "",
+		},
 		damage{name + "missing", func(t *testing.T, b *books) {
 			t.Helper()
 			b.exec(t, "DELETE FROM "+table+" WHERE id = "+busiest(table))
@@ -95,7 +116,9 @@ func periodDamages(table string) (all []damage) {
 		}, registry.DifferenceSurplusRow, table, ""},
 		damage{name + "of another price", func(t *testing.T, b *books) {
 			t.Helper()
-			update("price_id = (SELECT id FROM prices WHERE model_id = $1 AND service_tier = 'unused')", b.models[4].ID)(t, b)
+			update(
+				"price_id = (SELECT id FROM prices WHERE model_id = $1 AND service_tier = 'unused')", b.models[4].ID,
+			)(t, b)
 		}, registry.DifferenceSurplusRow, table, ""},
 		damage{name + "of another model", func(t *testing.T, b *books) {
 			t.Helper()
@@ -147,7 +170,9 @@ func testRepairLedger(t *testing.T, e engine) {
 		require.Equal(t, before, b.rows(t), x.name)
 	}
 	require.Empty(t, b.verify(t))
-	entries, err := b.ListAudit(t.Context(), registry.AuditFilter{Action: registry.ActionRepair, Entity: registry.EntityLedger, Limit: 1000})
+	entries, err := b.ListAudit(
+		t.Context(), registry.AuditFilter{Action: registry.ActionRepair, Entity: registry.EntityLedger, Limit: 1000},
+	)
 	require.NoError(t, err)
 	require.Len(t, entries, len(all))
 	require.Equal(t, "auditor", entries[0].Actor)
@@ -179,7 +204,8 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 	b.closed(t)
 	require.Empty(t, b.verify(t))
 	before := b.rows(t)
-	const old = " WHERE id = (SELECT id FROM %s WHERE total_cost > 0 AND model_id = $1 ORDER BY period_start, id LIMIT 1)"
+	const old = " WHERE id = (SELECT id FROM %s WHERE total_cost > 0 AND model_id = $1 ORDER BY period_start," +
+		" id LIMIT 1)"
 	update := func(table, what string) {
 		b.exec(t, "UPDATE "+table+" SET "+what+fmt.Sprintf(old, table), b.models[0].ID)
 	}
@@ -187,8 +213,10 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 	all := b.Registry
 	for _, table := range []string{"usage_tracking", "usage_totals"} {
 		for _, what := range []string{
-			"total_cost = total_cost + 1", "request_count = request_count + 1", "input_tokens = 0", "latency_histogram = NULL",
-			"latency_histogram = (SELECT latency_histogram FROM usage_total_quarters LIMIT 1)", "average_latency_ms = 0",
+			"total_cost = total_cost + 1", "request_count = request_count + 1", "input_tokens = 0",
+			"latency_histogram = NULL",
+			"latency_histogram = (SELECT latency_histogram FROM" +
+				" usage_total_quarters LIMIT 1)", "average_latency_ms = 0",
 		} {
 			require.ErrorIs(t, all.InTx(t.Context(), func(tx *registry.Registry) error {
 				b.Registry = tx
@@ -204,7 +232,8 @@ func testRepairLedgerClosed(t *testing.T, e engine) {
 				require.True(t, x.in(found), what)
 				repaired, err := b.RepairLedger(t.Context())
 				require.NoError(t, err)
-				if table == "usage_totals" || x.kind == registry.DifferenceWrongSum { // the average follows from other columns
+				// the average follows from other columns
+				if table == "usage_totals" || x.kind == registry.DifferenceWrongSum {
 					require.Empty(t, repaired.Unrepaired, "%s %s", table, what)
 					require.Equal(t, before, b.rows(t), what)
 				} else {

@@ -12,8 +12,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// Nothing is acknowledged that goes to a file which nobody will find again. The tests are in bubbles, whose time moves when
-// everybody waits.
+// Nothing is acknowledged that goes to a file which nobody will find again. The tests are in bubbles, whose time moves
+// when everybody waits.
 func TestFileReplaced(t *testing.T) {
 	t.Parallel()
 	remove := func(t *testing.T, path string) {
@@ -74,7 +74,8 @@ func TestFileReplaced(t *testing.T) {
 		reg := mustOpen(t, path)
 		defer func() { require.NoError(t, reg.Close()) }()
 		replace(t, path)
-		rows, err := reg.Client().QueryContext(t.Context(), "SELECT 1") // takes the connection that is open, if there is one
+		// takes the connection that is open, if there is one
+		rows, err := reg.Client().QueryContext(t.Context(), "SELECT 1")
 		for err == nil {
 			defer func() { require.NoError(t, rows.Close()) }()
 			require.NoError(t, rows.Err())

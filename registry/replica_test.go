@@ -40,10 +40,14 @@ func (r replicas) open(t *testing.T, options ...registry.Option) *registry.Regis
 }
 
 // openAt is open with another way to the replica.
-func (r replicas) openAt(t *testing.T, way func(database string) string, options ...registry.Option) *registry.Registry {
+func (r replicas) openAt(
+	t *testing.T, way func(database string) string, options ...registry.Option,
+) *registry.Registry {
 	t.Helper()
 	database := r.database(t)
-	reg, err := registry.Open(t.Context(), r.primary.URL(database), append(options, registry.WithReadReplica(way(database)))...)
+	reg, err := registry.Open(
+		t.Context(), r.primary.URL(database), append(options, registry.WithReadReplica(way(database)))...,
+	)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, reg.Close()) })
 	replicaUsed(t, reg, true)
@@ -145,7 +149,10 @@ func TestReplica(t *testing.T) {
 func (r replicas) testReads(t *testing.T) {
 	database := r.database(t)
 	mark := "reads_of_" + database
-	reg, err := registry.Open(t.Context(), r.primary.URL(database), registry.WithReadReplica(r.standby.URL(database)+"&application_name="+mark), registry.WithKeyring(ring(t, "a")))
+	reg, err := registry.Open(
+		t.Context(), r.primary.URL(database),
+		registry.WithReadReplica(r.standby.URL(database)+"&application_name="+mark), registry.WithKeyring(ring(t, "a")),
+	)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, reg.Close()) }()
 	operations := openOperations(t, reg)
@@ -158,18 +165,22 @@ func (r replicas) testReads(t *testing.T) {
 	// The last statement of a connection stays to be seen. Each operation brings some to the standby
 	// that a look at its position may hide, and so it is called until one is seen.
 	last := func() string {
-		return pgValue[string](t, r.standby.URL(database), "SELECT coalesce(string_agg(query, ' '), '') FROM pg_stat_activity"+
+		return pgValue[string](t, r.standby.URL(database), "SELECT coalesce(string_agg(query, ' '), '') FROM"+
+			" pg_stat_activity"+
 			" WHERE application_name = $1 AND query NOT LIKE '%pg_last_wal_replay_lsn%'", mark)
 	}
 	tables := map[string]string{
-		"FindAPIKey": "api_keys", "GetAPIKey": "api_keys", "FindModel": "models", "FindProvider": "providers", "GetModel": "models", "GetProvider": "providers",
-		"GetCostBreakdown": "usage_totals", "ListUsageEvents": "usage_events", "PriceHistory": "prices", "UnpricedUsage": "usage_totals", "UsageReport": "usage_horizons",
+		"FindAPIKey": "api_keys", "GetAPIKey": "api_keys", "FindModel": "models", "FindProvider": "providers",
+		"GetModel": "models", "GetProvider": "providers",
+		"GetCostBreakdown": "usage_totals", "ListUsageEvents": "usage_events", "PriceHistory": "prices",
+		"UnpricedUsage": "usage_totals", "UsageReport": "usage_horizons",
 		"GetModelsByProvider": "models", "GetRecentDiscoveries": "discovery_logs",
 		"GetSetting": "settings", "GetUsageStats": "usage_horizons", "ListModels": "models", "ListAPIKeys": "api_keys",
 		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions", "ListAudit": "audit_log",
 	}
 	for name, operate := range operations {
-		if !openReads(name) || slices.Contains([]string{"ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger"}, name) { // which ask the primary
+		if !openReads(name) ||
+			slices.Contains([]string{"ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger"}, name) { // which ask the primary
 			continue
 		}
 		table, known := tables[name]
@@ -184,7 +195,8 @@ func (r replicas) testReads(t *testing.T) {
 				return false
 			}
 			seen := last()
-			return strings.Contains(seen, `"`+table+`"`) || strings.Contains(seen, " "+table+" ") || !known && strings.Contains(seen, `FROM "`)
+			return strings.Contains(seen, `"`+table+`"`) || strings.Contains(seen, " "+table+" ") ||
+				!known && strings.Contains(seen, `FROM "`)
 		}, replicaPatience, time.Millisecond, "%s is not seen at the standby", name)
 	}
 	t.Logf("%d operations read at the standby", len(tables))
@@ -345,7 +357,10 @@ func (r replicas) testAge(t *testing.T) {
 	require.NoError(t, fails)
 	require.LessOrEqual(t, oldest, replicaAge)
 	require.Greater(t, oldest, replicaAge/20, "nothing was read at the standby while it was paused")
-	t.Logf("%d reads of %d values; the oldest answer had been overtaken %s before it was asked for", reads, len(committed), oldest.Round(time.Millisecond))
+	t.Logf(
+		"%d reads of %d values; the oldest answer had been overtaken %s before it was asked for", reads, len(committed),
+		oldest.Round(time.Millisecond),
+	)
 }
 
 // testGone stops the standby in each way there is, and starts it again.
@@ -372,7 +387,10 @@ func (r replicas) testGone(t *testing.T) {
 		replicaUsed(t, reg, true)
 		away := time.Since(begin)
 		reads, longest := finish()
-		t.Logf("%s: %d reads in %s, none failed, the longest took %s", name, reads, away.Round(time.Millisecond), longest.Round(time.Millisecond))
+		t.Logf(
+			"%s: %d reads in %s, none failed, the longest took %s", name, reads, away.Round(time.Millisecond),
+			longest.Round(time.Millisecond),
+		)
 		require.Less(t, longest, 2*replicaAge)
 	}
 }
@@ -414,7 +432,10 @@ func (r replicas) testConflict(t *testing.T) {
 	}, replicaPatience, 10*time.Millisecond)
 	database := must(pgQuery[string](t.Context(), reg, "SELECT current_database()"))
 	conflicts := func() int {
-		return pgValue[int](t, r.standby.URL(database), "SELECT confl_snapshot + confl_lock FROM pg_stat_database_conflicts WHERE datname = $1", database)
+		return pgValue[int](
+			t, r.standby.URL(database),
+			"SELECT confl_snapshot + confl_lock FROM pg_stat_database_conflicts WHERE datname = $1", database,
+		)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -426,7 +447,9 @@ func (r replicas) testConflict(t *testing.T) {
 				if i%2 == 0 {
 					n, errs[i] = pgQuery[int](t.Context(), reg, "SELECT count(*) FROM settings, pg_sleep(0.05)")
 				} else { // canceled when a part of the rows has come
-					n, errs[i] = replicaRows(t.Context(), reg, "SELECT repeat(key, 2000), pg_sleep(0.002) FROM settings")
+					n, errs[i] = replicaRows(
+						t.Context(), reg, "SELECT repeat(key, 2000), pg_sleep(0.002) FROM settings",
+					)
 				}
 				if errs[i] == nil && n < 50 {
 					errs[i] = fmt.Errorf("%d rows", n)
@@ -491,7 +514,9 @@ func (r replicas) testNotThere(t *testing.T) {
 	// It comes later: it is found.
 	proxy := pgProxyTo(t, pgHost(t, r.standby.URL(database)))
 	proxy.set(false, true)
-	reg, err := registry.Open(t.Context(), r.primary.URL(database), registry.WithReadReplica(proxy.url(t, r.standby.URL(database))))
+	reg, err := registry.Open(
+		t.Context(), r.primary.URL(database), registry.WithReadReplica(proxy.url(t, r.standby.URL(database))),
+	)
 	require.NoError(t, err)
 	at, err := replicaReads(t.Context(), reg)
 	require.NoError(t, err)
@@ -530,13 +555,16 @@ func (r replicas) testLeak(t *testing.T) {
 	database := r.database(t)
 	openOnce(t, r.primary.URL(database))
 	for name, replica := range map[string]string{
-		"used": r.standby.URL(database), "refused": "postgres://" + pgRefused(t) + "/db", "black hole": "postgres://" + hole + "/db?sslmode=disable",
+		"used": r.standby.URL(database), "refused": "postgres://" + pgRefused(t) +
+			"/db", "black hole": "postgres://" + hole + "/db?sslmode=disable",
 	} {
 		out, err := faultChild(t, "replica leak", r.primary.URL(database), replica).CombinedOutput()
 		require.NoError(t, err, "%s: %s", name, out)
 	}
 	require.Eventually(t, func() bool {
-		return pgValue[int](t, r.standby.URL("postgres"), "SELECT count(*) FROM pg_stat_activity WHERE datname = $1", database) == 0
+		return pgValue[int](
+			t, r.standby.URL("postgres"), "SELECT count(*) FROM pg_stat_activity WHERE datname = $1", database,
+		) == 0
 	}, replicaPatience, 10*time.Millisecond, "a connection is left")
 }
 
@@ -564,7 +592,10 @@ func replicaLeak(ctx context.Context, args ...string) error {
 		select {
 		case <-deadline.Done():
 			stacks := make([]byte, 1<<20)
-			return fmt.Errorf("%d goroutines are left of %d:\n%s", runtime.NumGoroutine()-before, before, stacks[:runtime.Stack(stacks, true)])
+			return fmt.Errorf(
+				"%d goroutines are left of %d:\n%s", runtime.NumGoroutine()-before, before,
+				stacks[:runtime.Stack(stacks, true)],
+			)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

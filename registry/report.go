@@ -83,7 +83,10 @@ func (in ReportInput) withDefaults() ReportInput {
 func (in ReportInput) faults() fault.List {
 	var f fault.List
 	f.Span(in.Start, in.End)
-	f.Check(slices.Contains([]Step{"", StepQuarter, StepHour, StepDay, StepWeek, StepMonth}, in.Step), "there is no step %.40q", in.Step)
+	f.Check(
+		slices.Contains([]Step{"", StepQuarter, StepHour, StepDay, StepWeek, StepMonth}, in.Step),
+		"there is no step %.40q", in.Step,
+	)
 	for i, d := range in.By {
 		f.Check(slices.Contains([]Dimension{ByProvider, ByFamily, ByModel, ByKey}, d), "there is no dimension %.40q", d)
 		f.Check(!slices.Contains(in.By[:i], d), "dimension %.40q is given twice", d)
@@ -92,14 +95,14 @@ func (in ReportInput) faults() fault.List {
 }
 
 // UsageReport returns what was used in a range of time, in rows that are ordered by time and then by the ids they are
-// of. They carry the names that go with their ids, of what is deleted too. Rows without usage are left out unless gaps are to be filled.
+// of. They carry the names that go with their ids, of what is deleted too. Rows without usage are left out unless gaps
+// are to be filled.
 //
-// The range is widened to whole quarters of an hour; a row's Start and End say what it covers, the first and
-// the last of them perhaps less than a step. A quarter counts in the step in which it begins: where a step does not
-// begin with a quarter of UTC, as in Monrovia until 1972, it begins with the next one. Where Prune has removed
-// the quarters, whole UTC days are counted:
-// in the step that noon of the day lies in, and Start and End say which days those are. Steps that are shorter
-// than a day cannot be had there.
+// The range is widened to whole quarters of an hour; a row's Start and End say what it covers, the first and the last
+// of them perhaps less than a step. A quarter counts in the step in which it begins: where a step does not begin with a
+// quarter of UTC, as in Monrovia until 1972, it begins with the next one. Where Prune has removed the quarters, whole
+// UTC days are counted: in the step that noon of the day lies in, and Start and End say which days those are. Steps
+// that are shorter than a day cannot be had there.
 //
 // It returns [ErrInvalidData], also for more than [MaxReportRows] rows, for steps that cannot be had, and for a sum
 // that does not fit. An unknown provider, family, model or key has no usage.
@@ -199,7 +202,12 @@ func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string
 func ofKey(id uuid.UUID) predicate.Model {
 	return func(s *sql.Selector) {
 		keys := sql.Table(apikey.Table)
-		s.Where(sql.In(s.C(model.FieldProviderID), sql.Select(keys.C(apikey.FieldProviderID)).From(keys).Where(sql.EQ(keys.C(apikey.FieldID), id))))
+		s.Where(
+			sql.In(
+				s.C(model.FieldProviderID),
+				sql.Select(keys.C(apikey.FieldProviderID)).From(keys).Where(sql.EQ(keys.C(apikey.FieldID), id)),
+			),
+		)
 	}
 }
 

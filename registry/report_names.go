@@ -42,7 +42,8 @@ func (r *Registry) nameRows(ctx context.Context, rows []ReportRow) error {
 		row := &rows[i]
 		key := names[row.APIKeyID]
 		row.ReportNames = ReportNames{
-			Provider: names[row.ProviderID].Provider, Family: names[row.FamilyID].Family, Model: names[row.ModelID].Model,
+			Provider: names[row.ProviderID].Provider, Family: names[row.FamilyID].Family,
+			Model:    names[row.ModelID].Model,
 			KeyLabel: key.KeyLabel, KeyPrefix: key.KeyPrefix,
 		}
 	}

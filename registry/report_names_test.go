@@ -24,7 +24,9 @@ func testReportNames(t *testing.T, e engine) {
 		p := mustProvider(t, reg, provider)
 		family, err := reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: "family of " + provider})
 		require.NoError(t, err)
-		k, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(i), Label: "key of " + provider})
+		k, err := reg.AddAPIKey(
+			ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(i), Label: "key of " + provider},
+		)
 		require.NoError(t, err)
 		bare := mustModel(t, reg, p.ID, "bare", gpt4())
 		m, err := reg.CreateModel(ctx, registry.ModelInput{
@@ -47,7 +49,8 @@ func testReportNames(t *testing.T, e engine) {
 	require.NoError(t, reg.DeleteProvider(ctx, gone.provider))
 
 	in := registry.ReportInput{
-		Start: clock.Now().Truncate(24 * time.Hour), End: clock.Now().Add(time.Hour), Step: registry.StepHour, FillGaps: true,
+		Start: clock.Now().Truncate(24 * time.Hour), End: clock.Now().
+			Add(time.Hour), Step: registry.StepHour, FillGaps: true,
 		By: []registry.Dimension{registry.ByKey, registry.ByModel, registry.ByFamily, registry.ByProvider},
 	}
 	rows, err := reg.UsageReport(ctx, in)
@@ -96,7 +99,9 @@ func testDifferenceNames(t *testing.T, e engine) {
 	report := verified(t, reg)
 	repaired, err := reg.RepairLedger(ctx)
 	require.NoError(t, err)
-	for name, found := range map[string][]registry.Difference{"verify": report.Differences, "repair": repaired.Unrepaired} {
+	for name, found := range map[string][]registry.Difference{
+		"verify": report.Differences, "repair": repaired.Unrepaired,
+	} {
 		require.NotEmpty(t, found, name)
 		for _, d := range found {
 			model, label, prefix := "", "", ""
@@ -106,11 +111,14 @@ func testDifferenceNames(t *testing.T, e engine) {
 			if d.APIKeyID != uuid.Nil {
 				label, prefix = "label", k.KeyPrefix
 			}
-			require.Equal(t, []string{model, label, prefix}, []string{d.Model, d.KeyLabel, d.KeyPrefix}, "%s: %v", name, d)
+			require.Equal(
+				t, []string{model, label, prefix}, []string{d.Model, d.KeyLabel, d.KeyPrefix}, "%s: %v", name, d,
+			)
 		}
 	}
 	require.Contains(t, report.Differences, registry.Difference{
-		Kind: registry.DifferenceWrongKeyCounter, Table: "api_keys", APIKeyID: k.ID, Field: "usage_count", Want: "1", Have: "7",
+		Kind: registry.DifferenceWrongKeyCounter, Table: "api_keys", APIKeyID: k.ID, Field: "usage_count", Want: "1",
+		Have:     "7",
 		KeyLabel: "label", KeyPrefix: k.KeyPrefix,
 	})
 }

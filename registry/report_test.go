@@ -37,7 +37,9 @@ const reportDays = 12
 func newReportWorld(t *testing.T, reg *registry.Registry) reportWorld {
 	t.Helper()
 	ctx := t.Context()
-	w := reportWorld{providers: map[uuid.UUID]uuid.UUID{}, families: map[uuid.UUID]uuid.UUID{}, keys: map[uuid.UUID][]uuid.UUID{}}
+	w := reportWorld{
+		providers: map[uuid.UUID]uuid.UUID{}, families: map[uuid.UUID]uuid.UUID{}, keys: map[uuid.UUID][]uuid.UUID{},
+	}
 	for i, name := range []string{"a", "b"} {
 		p := mustProvider(t, reg, name)
 		family, err := reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: "f"})
@@ -59,7 +61,8 @@ func newReportWorld(t *testing.T, reg *registry.Registry) reportWorld {
 		m := w.ids[random.IntN(len(w.ids))]
 		w.requests = append(w.requests, registry.UsageInput{
 			ModelID: m, APIKeyID: w.keys[m][random.IntN(2)], Failed: random.IntN(5) == 0,
-			At:      reportEpoch.Add(time.Duration(random.Int64N(int64(reportDays * 24 * time.Hour)))).Truncate(time.Microsecond),
+			At: reportEpoch.Add(time.Duration(random.Int64N(int64(reportDays * 24 * time.Hour)))).
+				Truncate(time.Microsecond),
 			Latency: time.Duration(random.Int64N(5000)) * time.Millisecond,
 			Tokens:  meter.Tokens{InputTokens: random.Int64N(10_000)},
 		})
@@ -123,12 +126,16 @@ func (w reportWorld) check(t *testing.T, rows []registry.ReportRow, in registry.
 		counted += row.Requests
 		if i > 0 {
 			last := rows[i-1]
-			require.Negative(t, cmp.Or(last.Start.Compare(row.Start), slices.Compare(last.ProviderID[:], row.ProviderID[:]),
+			require.Negative(t, cmp.Or(last.Start.Compare(row.Start), slices.Compare(
+				last.ProviderID[:], row.ProviderID[:],
+			),
 				slices.Compare(last.FamilyID[:], row.FamilyID[:]), slices.Compare(last.ModelID[:], row.ModelID[:]),
 				slices.Compare(last.APIKeyID[:], row.APIKeyID[:])), "%+v: %+v", in, row)
 		}
 	}
-	all := registry.ReportRow{Start: in.Start.Truncate(15 * time.Minute), End: in.End.Add(15*time.Minute - 1).Truncate(15 * time.Minute)}
+	all := registry.ReportRow{
+		Start: in.Start.Truncate(15 * time.Minute), End: in.End.Add(15*time.Minute - 1).Truncate(15 * time.Minute),
+	}
 	in.By = nil
 	if len(rows) > 0 { // which may be widened
 		all.Start, all.End = utc.Min(all.Start, rows[0].Start), utc.Max(all.End, rows[len(rows)-1].End)
@@ -145,19 +152,24 @@ func testUsageReport(t *testing.T, e engine) {
 	clock.Set(reportEpoch.AddDate(0, 0, reportDays))
 	w := newReportWorld(t, reg)
 	var zones []*time.Location
-	for _, name := range []string{"UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati", "Australia/Lord_Howe"} {
+	for _, name := range []string{
+		"UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati", "Australia/Lord_Howe",
+	} {
 		zone, err := time.LoadLocation(name)
 		require.NoError(t, err)
 		zones = append(zones, zone)
 	}
 	dimensions := []registry.Dimension{registry.ByProvider, registry.ByFamily, registry.ByModel, registry.ByKey}
-	steps := []registry.Step{"", registry.StepQuarter, registry.StepHour, registry.StepDay, registry.StepWeek, registry.StepMonth}
+	steps := []registry.Step{
+		"", registry.StepQuarter, registry.StepHour, registry.StepDay, registry.StepWeek, registry.StepMonth,
+	}
 	seed := rand.Uint64()
 	t.Log("seed", seed)
 	random := rand.New(rand.NewPCG(seed, 4)) //nolint:gosec // not for secrets
 	input := func() (in registry.ReportInput) {
 		at := func() time.Time {
-			return reportEpoch.Add(time.Duration(random.Int64N(int64((reportDays + 2) * 24 * time.Hour)))).Add(-24 * time.Hour)
+			return reportEpoch.Add(time.Duration(random.Int64N(int64((reportDays + 2) * 24 * time.Hour)))).
+				Add(-24 * time.Hour)
 		}
 		in = registry.ReportInput{
 			Start: at(), End: at(), Step: steps[random.IntN(len(steps))], Location: zones[random.IntN(len(zones))],
@@ -172,7 +184,9 @@ func testUsageReport(t *testing.T, e engine) {
 			}
 		}
 		m := w.ids[random.IntN(len(w.ids))]
-		for to, id := range map[*uuid.UUID]uuid.UUID{&in.ProviderID: w.providers[m], &in.FamilyID: w.families[m], &in.ModelID: m, &in.APIKeyID: w.keys[m][0]} {
+		for to, id := range map[*uuid.UUID]uuid.UUID{
+			&in.ProviderID: w.providers[m], &in.FamilyID: w.families[m], &in.ModelID: m, &in.APIKeyID: w.keys[m][0],
+		} {
 			if random.IntN(5) == 0 {
 				*to = id
 			}
@@ -195,8 +209,11 @@ func testUsageReport(t *testing.T, e engine) {
 		rows, err := reg.UsageReport(ctx, in)
 		require.NoError(t, err)
 		require.Len(t, rows, 3)
-		require.Equal(t, []time.Duration{12 * time.Hour, 23 * time.Hour, 24 * time.Hour}, // clocks go forward on the 29th
-			[]time.Duration{rows[0].End.Sub(rows[0].Start), rows[1].End.Sub(rows[1].Start), rows[2].End.Sub(rows[2].Start)})
+		// clocks go forward on the 29th
+		require.Equal(t, []time.Duration{12 * time.Hour, 23 * time.Hour, 24 * time.Hour},
+			[]time.Duration{
+				rows[0].End.Sub(rows[0].Start), rows[1].End.Sub(rows[1].Start), rows[2].End.Sub(rows[2].Start),
+			})
 		require.Equal(t, time.Date(2026, 3, 29, 0, 0, 0, 0, berlin), rows[1].Start)
 		in.Step = registry.StepWeek
 		in.Start, in.End = reportEpoch, reportEpoch.AddDate(0, 0, 8)
@@ -212,7 +229,10 @@ func testUsageReport(t *testing.T, e engine) {
 				if !sample.Chance() {
 					continue
 				}
-				in := registry.ReportInput{Start: reportEpoch, End: reportEpoch.AddDate(0, 0, reportDays), Step: step, Location: zone, FillGaps: true}
+				in := registry.ReportInput{
+					Start: reportEpoch, End: reportEpoch.AddDate(0, 0, reportDays), Step: step, Location: zone,
+					FillGaps: true,
+				}
 				rows, err := reg.UsageReport(ctx, in)
 				require.NoError(t, err)
 				w.check(t, rows, in)
@@ -233,7 +253,8 @@ func testUsageReport(t *testing.T, e engine) {
 		for range sample.Of(150) {
 			in := input()
 			rows, err := reg.UsageReport(ctx, in)
-			if short := in.Step == registry.StepQuarter || in.Step == registry.StepHour; short && in.Start.Truncate(15*time.Minute).Before(horizon) {
+			if short := in.Step == registry.StepQuarter || in.Step == registry.StepHour; short &&
+				in.Start.Truncate(15*time.Minute).Before(horizon) {
 				require.ErrorIs(t, err, registry.ErrInvalidData)
 				refused++
 				continue
@@ -242,7 +263,9 @@ func testUsageReport(t *testing.T, e engine) {
 			w.check(t, rows, in)
 			for _, row := range rows {
 				for _, bound := range []time.Time{row.Start, row.End} {
-					require.True(t, !bound.Before(horizon) || bound.Equal(bound.Truncate(24*time.Hour)), "%+v: %+v", in, row)
+					require.True(
+						t, !bound.Before(horizon) || bound.Equal(bound.Truncate(24*time.Hour)), "%+v: %+v", in, row,
+					)
 				}
 			}
 		}
@@ -262,7 +285,11 @@ func testUsageReport(t *testing.T, e engine) {
 			"nothing":           func(in *registry.ReportInput) { in.End = in.Start },
 			"unknown step":      func(in *registry.ReportInput) { in.Step = "year" },
 			"unknown dimension": func(in *registry.ReportInput) { in.By = []registry.Dimension{"colour"} },
-			"dimension twice":   func(in *registry.ReportInput) { in.By = []registry.Dimension{registry.ByKey, registry.ByKey} },
+			"dimension twice": func(in *registry.ReportInput) {
+				in.By = []registry.Dimension{
+					registry.ByKey, registry.ByKey,
+				}
+			},
 			"too many rows": func(in *registry.ReportInput) {
 				in.End, in.Step, in.FillGaps = in.Start.AddDate(300, 0, 0), registry.StepDay, true
 			},
@@ -295,18 +322,24 @@ func TestUsageReportTooLarge(t *testing.T) {
 	quarter := func(i int) time.Time { return reportEpoch.AddDate(-5, 0, 0).Add(time.Duration(i) * 15 * time.Minute) }
 	clock.Set(quarter(registry.MaxReportRows + 100))
 	require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: quarter(0)}))
-	// The others are copies of the row of the first quarter: to record them takes long, and is nothing that is shown here.
+	// The others are copies of the row of the first quarter: to record them takes long, and is nothing that is shown
+	// here.
 	const seconds, at = "strftime('%s', period_start) + 900 * n", "strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', %s, 'unixepoch')"
-	_, err := reg.Client().ExecContext(ctx, "WITH RECURSIVE q (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM q WHERE n + 1 < $1)"+
+	_, err := reg.Client().ExecContext(ctx, "WITH RECURSIVE q (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM q WHERE"+
+		" n + 1 < $1)"+
 		" INSERT INTO usage_total_quarters (id, model_id, period_start, period_end, request_count)"+
-		" SELECT printf('01980000-0000-7000-8000-%012x', n), model_id, "+fmt.Sprintf(at, seconds)+", "+fmt.Sprintf(at, seconds+" + 900")+
+		" SELECT printf('01980000-0000-7000-8000-%012x', n),"+
+		" model_id, "+fmt.Sprintf(at, seconds)+", "+fmt.Sprintf(at, seconds+" + 900")+
 		", 1 FROM usage_total_quarters, q", registry.MaxReportRows)
 	require.NoError(t, err)
 	in := registry.ReportInput{Start: quarter(0), End: clock.Now(), Step: registry.StepQuarter}
 	rows, err := reg.UsageReport(ctx, in)
 	require.NoError(t, err)
 	require.Len(t, rows, registry.MaxReportRows)
-	require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: quarter(registry.MaxReportRows)}))
+	require.NoError(
+		t,
+		reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: quarter(registry.MaxReportRows)}),
+	)
 	_, err = reg.UsageReport(ctx, in)
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 	require.ErrorContains(t, err, "more than 100000 rows")

@@ -11,8 +11,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// TestUsageReportZones asks for reports where the clocks of a zone were set in unusual ways: steps leave nothing out, and
-// begin on their date.
+// TestUsageReportZones asks for reports where the clocks of a zone were set in unusual ways: steps leave nothing out,
+// and begin on their date.
 func TestUsageReportZones(t *testing.T) { eachEngine(t, testUsageReportZones) }
 
 func testUsageReportZones(t *testing.T, e engine) {
@@ -40,7 +40,8 @@ func testUsageReportZones(t *testing.T, e engine) {
 		change, err := time.Parse(time.RFC3339, test.at)
 		require.NoError(t, err)
 		in := registry.ReportInput{
-			Start: change.AddDate(0, 0, -3).Truncate(time.Hour), End: change.AddDate(0, 0, 3).Truncate(time.Hour), Location: zone, FillGaps: true,
+			Start: change.AddDate(0, 0, -3).Truncate(time.Hour), End: change.AddDate(0, 0, 3).
+				Truncate(time.Hour), Location: zone, FillGaps: true,
 		}
 		clock.Set(utc.Max(clock.Now(), in.End))
 		var batch []registry.UsageInput
@@ -48,16 +49,26 @@ func testUsageReportZones(t *testing.T, e engine) {
 			batch = append(batch, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: at})
 		}
 		require.NoError(t, reg.RecordUsageBatch(ctx, batch))
-		for _, in.Step = range []registry.Step{registry.StepQuarter, registry.StepHour, registry.StepDay, registry.StepWeek, registry.StepMonth} {
+		for _, in.Step = range []registry.Step{
+			registry.StepQuarter, registry.StepHour, registry.StepDay, registry.StepWeek, registry.StepMonth,
+		} {
 			rows, err := reg.UsageReport(ctx, in)
 			require.NoError(t, err)
 			at := in.Start
 			for i, row := range rows {
-				require.True(t, row.Start.Equal(at) && row.Start.Before(row.End), "%s of %s: %s begins at %s", in.Step, zone, at, row.Start)
-				require.EqualValues(t, row.End.Sub(row.Start)/(5*time.Minute), row.Requests, "%s of %s: %s", in.Step, zone, at)
+				require.True(
+					t, row.Start.Equal(at) && row.Start.Before(row.End), "%s of %s: %s begins at %s", in.Step, zone, at,
+					row.Start,
+				)
+				require.EqualValues(
+					t, row.End.Sub(row.Start)/(5*time.Minute), row.Requests, "%s of %s: %s", in.Step, zone, at,
+				)
 				if in.Step == registry.StepDay && i > 0 {
 					before := row.Start.Add(-15 * time.Minute)
-					require.Less(t, before.Format(time.DateOnly), row.Start.Format(time.DateOnly), "%s: no day begins at %s", zone, at)
+					require.Less(
+						t, before.Format(time.DateOnly), row.Start.Format(time.DateOnly), "%s: no day begins at %s",
+						zone, at,
+					)
 				}
 				at = row.End
 			}
@@ -68,7 +79,10 @@ func testUsageReportZones(t *testing.T, e engine) {
 	t.Run("ErrCanceled", func(t *testing.T) {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
-		_, err := reg.UsageReport(ended, registry.ReportInput{Start: time.Unix(0, 0), End: clock.Now(), Step: registry.StepDay, FillGaps: true})
+		_, err := reg.UsageReport(
+			ended,
+			registry.ReportInput{Start: time.Unix(0, 0), End: clock.Now(), Step: registry.StepDay, FillGaps: true},
+		)
 		require.ErrorIs(t, err, context.Canceled)
 	})
 }

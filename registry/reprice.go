@@ -139,7 +139,8 @@ func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	var rows []UnpricedModel
 	// A CROSS JOIN, because SQLite then goes by models, and so by the index.
 	err := bulk.Scan(ctx, r.client, "SELECT m.id, m.provider_id,"+
-		" (SELECT p.name FROM providers AS p WHERE p.id = m.provider_id), m.model_id, t.period_start, t.period_end, t.unpriced_count"+
+		" (SELECT p.name FROM providers AS p WHERE p.id = m.provider_id), m.model_id, t.period_start, t.period_end,"+
+		" t.unpriced_count"+
 		" FROM models AS m CROSS JOIN usage_totals AS t WHERE t.model_id = m.id AND t.unpriced_count > 0"+
 		" ORDER BY m.id, t.period_start", nil, func(scan func(...any) error) error {
 		var u UnpricedModel

@@ -186,7 +186,10 @@ type moves struct {
 }
 
 func newMoves() *moves {
-	return &moves{less: map[ledger.Period]ledger.Sums{}, more: map[ledger.Period]ledger.Sums{}, whole: map[ledger.Period]ledger.Sums{}}
+	return &moves{
+		less: map[ledger.Period]ledger.Sums{}, more: map[ledger.Period]ledger.Sums{},
+		whole: map[ledger.Period]ledger.Sums{},
+	}
 }
 
 // move moves usage out of a period into that of another price, and likewise within their totals.
@@ -235,7 +238,8 @@ func (p *repricing) moveRows(
 ) (rows int, err error) {
 	of := ledger.Period{Model: p.model, Grain: t.Grain}
 	cells := ledger.NewCells(&of.Key, &of.Price, &of.Start)
-	query := "SELECT api_key_id, price_id, period_start, " + strings.Join(ledger.SumColumns, ", ") + " FROM " + t.Name + ofModelIn
+	query := "SELECT api_key_id, price_id, period_start, " + strings.Join(ledger.SumColumns, ", ") + " FROM " + t.Name +
+		ofModelIn
 	err = bulk.Scan(ctx, tx, query, []any{p.model, p.at, until}, func(scan func(...any) error) error {
 		if err := scan(cells.Addresses...); err != nil {
 			return err
@@ -268,14 +272,15 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 		after = ledger.FirstEventID(p.at)
 	}
 	var events []ledger.Event
-	err := ledger.ReadEvents(ctx, tx, p.model, after, ledger.FirstEventID(until), limit, func(e ledger.Event, err error) error {
-		if err == nil && (e.Latency < 0 || e.Latency > latency.Max) {
-			err = fmt.Errorf("%w: latency_ms", ErrCorrupt)
-		}
-		e.At = utc.Of(e.At)
-		events = append(events, e)
-		return err
-	})
+	err := ledger.ReadEvents(ctx, tx, p.model, after, ledger.FirstEventID(until), limit,
+		func(e ledger.Event, err error) error {
+			if err == nil && (e.Latency < 0 || e.Latency > latency.Max) {
+				err = fmt.Errorf("%w: latency_ms", ErrCorrupt)
+			}
+			e.At = utc.Of(e.At)
+			events = append(events, e)
+			return err
+		})
 	if err != nil {
 		return 0, err
 	}

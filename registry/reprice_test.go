@@ -24,8 +24,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-// requireLedger demands that quarters are the sums of events, days those of quarters and totals those of keys and prices,
-// as far back as the horizons say; and that a request costs its tokens at its price.
+// requireLedger demands that quarters are the sums of events, days those of quarters and totals those of keys and
+// prices, as far back as the horizons say; and that a request costs its tokens at its price.
 func requireLedger(tb testing.TB, reg *registry.Registry) {
 	tb.Helper()
 	ctx, c := tb.Context(), reg.Client()
@@ -54,8 +54,10 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		require.NoError(tb, both.Merge(a))
 		require.NoError(tb, both.Merge(b))
 		to[at] = sum{
-			have.Requests + s.Requests, have.Errors + s.Errors, have.Unpriced + s.Unpriced, have.Input + s.Input, have.Output + s.Output,
-			have.CacheRead + s.CacheRead, have.CacheWrite + s.CacheWrite, have.Reasoning + s.Reasoning, have.Cost + s.Cost, have.Latency + s.Latency,
+			have.Requests + s.Requests, have.Errors + s.Errors, have.Unpriced + s.Unpriced, have.Input + s.Input,
+			have.Output + s.Output,
+			have.CacheRead + s.CacheRead, have.CacheWrite + s.CacheWrite, have.Reasoning + s.Reasoning,
+			have.Cost + s.Cost, have.Latency + s.Latency,
 			string(both.AppendBinary(nil)),
 		}
 	}
@@ -68,8 +70,11 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 	fromEvents, fromQuarters, fromDays := map[row]sum{}, map[row]sum{}, map[row]sum{}
 	quarters, days, totals := map[row]sum{}, map[row]sum{}, map[row]sum{}
 	for _, e := range must(c.UsageEvent.Query().All(ctx)) {
-		usd, err := meter.Tokens{InputTokens: e.InputTokens, OutputTokens: e.OutputTokens, CacheReadTokens: e.CacheReadTokens,
-			CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens}.Cost(registry.RatesOf(prices[e.PriceID]))
+		usd, err := meter.Tokens{InputTokens: e.InputTokens, OutputTokens: e.OutputTokens,
+			CacheReadTokens:  e.CacheReadTokens,
+			CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens}.Cost(
+			registry.RatesOf(prices[e.PriceID]),
+		)
 		if err != nil {
 			require.Nil(tb, e.Cost)
 		} else {
@@ -80,7 +85,10 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		}
 		var h latency.Histogram
 		h.Add(e.LatencyMs)
-		s := sum{1, 0, 0, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens, cost(e.Cost), e.LatencyMs, string(h.AppendBinary(nil))}
+		s := sum{
+			1, 0, 0, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens,
+			cost(e.Cost), e.LatencyMs, string(h.AppendBinary(nil)),
+		}
 		if !e.Success {
 			s.Errors = 1
 		}
@@ -93,7 +101,10 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		at := row{u.ModelID, u.APIKeyID, u.PriceID, grain, u.PeriodStart}
 		require.Equal(tb, u.UnpricedCount == u.RequestCount, u.TotalCost == nil, "%v", u)
 		require.NotZero(tb, u.RequestCount)
-		s := sum{u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram)}
+		s := sum{
+			u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens,
+			u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram),
+		}
 		switch {
 		case grain == "day":
 			if !u.PeriodStart.Before(horizon["quarters"]) {
@@ -116,7 +127,10 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		}
 	}
 	totalOf := func(grain string, u *ent.UsageTotal) {
-		totals[row{model: u.ModelID, grain: grain, start: u.PeriodStart}] = sum{u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens, u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram)}
+		totals[row{model: u.ModelID, grain: grain, start: u.PeriodStart}] = sum{
+			u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens,
+			u.CacheWriteTokens, u.ReasoningTokens, cost(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram),
+		}
 	}
 	for grain, rows := range totalsByGrain(tb, reg) {
 		for _, u := range rows {
@@ -138,7 +152,9 @@ func testPriceAtPastTime(t *testing.T, e engine) {
 	m := mustModel(t, reg, mustProvider(t, reg, "p").ID, "m", money.Rates{meter.Input: 1 * money.Dollar})
 	hour := func(h int) time.Time { return registrytest.Start.Add(time.Duration(h) * time.Hour) }
 	set := func(dollars money.USD, at time.Time) *ent.Price {
-		p, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: dollars * money.Dollar}, EffectiveFrom: at})
+		p, err := reg.UpdateModelPricing(
+			ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: dollars * money.Dollar}, EffectiveFrom: at},
+		)
 		require.NoError(t, err)
 		return p
 	}
@@ -182,13 +198,21 @@ func testPriceAtPastTime(t *testing.T, e engine) {
 	require.Equal(t, []money.USD{1, 6, 3, 4, 2, 5}, rates)
 
 	// Another tier has no price before its first.
-	batch, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{ServiceTier: "batch", Rates: money.Rates{meter.Input: 1}, EffectiveFrom: hour(8)})
+	batch, err := reg.UpdateModelPricing(
+		ctx, m.ID,
+		registry.PriceInput{ServiceTier: "batch", Rates: money.Rates{meter.Input: 1}, EffectiveFrom: hour(8)},
+	)
 	require.NoError(t, err)
-	earlier, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{ServiceTier: "batch", Rates: money.Rates{meter.Input: 2}, EffectiveFrom: hour(3)})
+	earlier, err := reg.UpdateModelPricing(
+		ctx, m.ID,
+		registry.PriceInput{ServiceTier: "batch", Rates: money.Rates{meter.Input: 2}, EffectiveFrom: hour(3)},
+	)
 	require.NoError(t, err)
 	require.Equal(t, batch.EffectiveFrom, *earlier.EffectiveTo)
 
-	for name, when := range map[string]time.Time{"future": clock.Now().Add(time.Microsecond), "before 1970": time.Unix(-1, 0)} {
+	for name, when := range map[string]time.Time{
+		"future": clock.Now().Add(time.Microsecond), "before 1970": time.Unix(-1, 0),
+	} {
 		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Unknown: true, EffectiveFrom: when})
 		require.ErrorIs(t, err, registry.ErrInvalidData, name)
 	}
@@ -201,19 +225,25 @@ func TestReprice(t *testing.T) { eachEngine(t, testReprice) }
 
 func testReprice(t *testing.T, e engine) {
 	t.Parallel()
-	for name, left := range map[string]struct{ events, quarters bool }{"events": {true, true}, "quarters": {false, true}, "days": {false, false}} {
+	for name, left := range map[string]struct{ events, quarters bool }{
+		"events": {true, true}, "quarters": {false, true}, "days": {false, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			reg, clock := e.setup(t)
 			ctx := t.Context()
 			p := mustProvider(t, reg, "p")
-			m, other := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000}), mustModel(t, reg, p.ID, "other", gpt4())
+			m, other := mustModel(
+				t, reg, p.ID, "m", money.Rates{meter.Input: 1_000_000},
+			), mustModel(t, reg, p.ID, "other", gpt4())
 			keys := []*ent.APIKey{mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)}
 			midnight := registrytest.Start.Truncate(24 * time.Hour)
 			clock.Set(midnight.AddDate(0, 0, 4))
 			for i := range 96 * 3 { // a request a quarter for three days, of a third of a nano-dollar more at the corrected price
 				require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{
-					ModelID: m.ID, APIKeyID: keys[i%2].ID, At: midnight.Add(time.Duration(i)*15*time.Minute + time.Minute),
+					ModelID: m.ID, APIKeyID: keys[i%2].ID, At: midnight.Add(
+						time.Duration(i)*15*time.Minute + time.Minute,
+					),
 					Tokens: meter.Tokens{InputTokens: 100}, Latency: time.Duration(i) * time.Millisecond,
 				}))
 			}
@@ -230,7 +260,9 @@ func testReprice(t *testing.T, e engine) {
 
 			// From the second day on it should have been two and a third nano-dollars a token.
 			day := midnight.AddDate(0, 0, 1)
-			_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 2_333_333}, EffectiveFrom: day})
+			_, err := reg.UpdateModelPricing(
+				ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 2_333_333}, EffectiveFrom: day},
+			)
 			require.NoError(t, err)
 			require.Equal(t, was, stats(), "what had a cost keeps it")
 			before := dump(t, reg)
@@ -267,7 +299,10 @@ func testReprice(t *testing.T, e engine) {
 			require.Zero(t, again.Requests)
 			require.Len(t, must(reg.ListAudit(ctx, registry.AuditFilter{})), entries+1)
 			if left.events {
-				n := must(reg.Client().UsageEvent.Query().Where(usageevent.CostStatusEQ(usageevent.CostStatusRepriced)).Count(ctx))
+				n := must(
+					reg.Client().UsageEvent.Query().Where(usageevent.CostStatusEQ(usageevent.CostStatusRepriced)).
+						Count(ctx),
+				)
 				require.Equal(t, 96*2, n)
 			}
 		})
@@ -280,7 +315,10 @@ func testReprice(t *testing.T, e engine) {
 		m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
 		record(t, reg, m, k, 1, 1)
 		record(t, reg, m, k, 2, 2)
-		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 1, meter.Output: 1}, EffectiveFrom: clock.Now()})
+		_, err := reg.UpdateModelPricing(
+			ctx, m.ID,
+			registry.PriceInput{Rates: money.Rates{meter.Input: 1, meter.Output: 1}, EffectiveFrom: clock.Now()},
+		)
 		require.NoError(t, err)
 		one := must(reg.ListUsageEvents(ctx, registry.EventFilter{Limit: 1}))[0]
 		require.NoError(t, reg.Past().UsageEvent.DeleteOne(one).Exec(ctx))
@@ -294,7 +332,12 @@ func testReprice(t *testing.T, e engine) {
 		reg, _ := e.setup(t)
 		_, err := reg.Reprice(t.Context(), registry.RepriceInput{ModelID: uuid.New()})
 		require.ErrorIs(t, err, registry.ErrNotFound)
-		_, err = reg.Reprice(t.Context(), registry.RepriceInput{ModelID: uuid.New(), Start: registrytest.Start, End: registrytest.Start.Add(-time.Hour)})
+		_, err = reg.Reprice(
+			t.Context(),
+			registry.RepriceInput{
+				ModelID: uuid.New(), Start: registrytest.Start, End: registrytest.Start.Add(-time.Hour),
+			},
+		)
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 	})
 }
@@ -322,7 +365,9 @@ func testBackfill(t *testing.T, e engine) {
 	reg, clock := e.setup(t)
 	ctx := t.Context()
 	p := mustProvider(t, reg, "p")
-	m, free := mustModel(t, reg, p.ID, "m", nil), mustModel(t, reg, p.ID, "free", money.Rates{meter.Input: 0, meter.Output: 0})
+	m, free := mustModel(t, reg, p.ID, "m", nil), mustModel(
+		t, reg, p.ID, "free", money.Rates{meter.Input: 0, meter.Output: 0},
+	)
 	k := mustKey(t, reg, p.ID, 1)
 	start := clock.Now()
 	for range 10 {
@@ -338,7 +383,10 @@ func testBackfill(t *testing.T, e engine) {
 		First: start.Truncate(24 * time.Hour), Last: clock.Now().Truncate(24*time.Hour).AddDate(0, 0, 1),
 	}}, unpriced)
 
-	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.Dollar}, EffectiveFrom: start.Add(7 * time.Hour)})
+	_, err = reg.UpdateModelPricing(
+		ctx, m.ID,
+		registry.PriceInput{Rates: money.Rates{meter.Input: money.Dollar}, EffectiveFrom: start.Add(7 * time.Hour)},
+	)
 	require.NoError(t, err)
 	requireLedger(t, reg)
 	stats, err := reg.GetUsageStats(ctx, m.ID, start, clock.Now().Add(time.Hour))
@@ -352,9 +400,20 @@ func testBackfill(t *testing.T, e engine) {
 	trail := must(reg.ListAudit(ctx, registry.AuditFilter{Action: registry.ActionReprice}))
 	require.Len(t, trail, 1)
 
-	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.Dollar, meter.Output: money.Dollar}, EffectiveFrom: start})
+	_, err = reg.UpdateModelPricing(
+		ctx, m.ID,
+		registry.PriceInput{
+			Rates: money.Rates{meter.Input: money.Dollar, meter.Output: money.Dollar}, EffectiveFrom: start,
+		},
+	)
 	require.NoError(t, err)
-	_, err = reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.Dollar, meter.Output: money.Dollar}, EffectiveFrom: start.Add(7 * time.Hour)})
+	_, err = reg.UpdateModelPricing(
+		ctx, m.ID,
+		registry.PriceInput{
+			Rates:         money.Rates{meter.Input: money.Dollar, meter.Output: money.Dollar},
+			EffectiveFrom: start.Add(7 * time.Hour),
+		},
+	)
 	require.NoError(t, err)
 	unpriced, err = reg.UnpricedUsage(ctx)
 	require.NoError(t, err)
@@ -362,8 +421,8 @@ func testBackfill(t *testing.T, e engine) {
 	requireLedger(t, reg)
 }
 
-// TestRepriceAnything changes prices and records at random, and then demands of every event that its price is the one in
-// force at its time.
+// TestRepriceAnything changes prices and records at random, and then demands of every event that its price is the one
+// in force at its time.
 func TestRepriceAnything(t *testing.T) {
 	long(t, "hundreds of random steps")
 	eachEngine(t, testRepriceAnything)
@@ -386,8 +445,12 @@ func testRepriceAnything(t *testing.T, e engine) {
 			clock.Advance(time.Duration(random.Int64N(int64(90 * time.Minute))))
 			past := start.Add(time.Duration(random.Int64N(int64(clock.Now().Sub(start)) + 1)))
 			if random.IntN(6) == 0 {
-				in := registry.PriceInput{ServiceTier: tiers[random.IntN(2)], MinContextTokens: int64(random.IntN(2)) * 3000, EffectiveFrom: past,
-					Rates: money.Rates{meter.Input: money.USD(random.Int64N(5_000_000)), meter.Output: money.USD(random.Int64N(9_000_000))}}
+				in := registry.PriceInput{ServiceTier: tiers[random.IntN(2)],
+					MinContextTokens: int64(random.IntN(2)) * 3000, EffectiveFrom: past,
+					Rates: money.Rates{
+						meter.Input:  money.USD(random.Int64N(5_000_000)),
+						meter.Output: money.USD(random.Int64N(9_000_000)),
+					}}
 				if random.IntN(3) == 0 {
 					in.EffectiveFrom = time.Time{}
 				}
@@ -398,7 +461,9 @@ func testRepriceAnything(t *testing.T, e engine) {
 			}
 			require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{
 				ModelID: m.ID, APIKeyID: keys[random.IntN(2)].ID, At: past, ServiceTier: tiers[random.IntN(2)],
-				Tokens: meter.Tokens{InputTokens: random.Int64N(6000), OutputTokens: random.Int64N(50)}, Failed: random.IntN(9) == 0,
+				Tokens: meter.Tokens{
+					InputTokens: random.Int64N(6000), OutputTokens: random.Int64N(50),
+				}, Failed: random.IntN(9) == 0,
 			}))
 		}
 		dry, err := reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID, DryRun: true})
@@ -454,7 +519,9 @@ func testRepriceUnderLoad(t *testing.T, e engine) {
 		})
 	}
 	for i := range 10 {
-		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: money.USD(1_000_000 + i)},
+		_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{
+			meter.Input: money.USD(1_000_000 + i),
+		},
 			EffectiveFrom: start.Add(time.Duration(i) * time.Hour)})
 		require.NoError(t, err)
 		_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: m.ID})

@@ -39,7 +39,9 @@ func newRoutes(t *testing.T) *routes {
 	})
 	p := mustProvider(t, r.regs[0], "p")
 	for i := range r.regs {
-		r.models[i], r.keys[i] = mustModel(t, r.regs[0], p.ID, fmt.Sprint("m", i), gpt4()), mustKey(t, r.regs[0], p.ID, i)
+		r.models[i], r.keys[i] = mustModel(
+			t, r.regs[0], p.ID, fmt.Sprint("m", i), gpt4(),
+		), mustKey(t, r.regs[0], p.ID, i)
 	}
 	record(t, r.regs[0], r.models[0], r.keys[0], 1, 1) // makes the day's partition
 	return r
@@ -56,7 +58,8 @@ func (r *routes) open(t *testing.T) *registry.Registry {
 // input is a request as it took a route.
 func (r *routes) input(route int, requestID string) registry.UsageInput {
 	return registry.UsageInput{
-		RequestID: requestID, ModelID: r.models[route].ID, APIKeyID: r.keys[route].ID, Tokens: meter.Tokens{InputTokens: 1},
+		RequestID: requestID, ModelID: r.models[route].ID, APIKeyID: r.keys[route].ID,
+		Tokens: meter.Tokens{InputTokens: 1},
 	}
 }
 
@@ -90,7 +93,8 @@ func TestRequestIDOfTwoRoutes(t *testing.T) {
 			t.Parallel()
 			ctx, r := t.Context(), newRoutes(t)
 			lease, err := r.regs[1].AcquireKey(ctx, registry.AcquireInput{
-				ProviderID: r.models[1].ProviderID, ModelID: r.models[1].ID, Exclude: []uuid.UUID{r.keys[0].ID}, TTL: time.Minute,
+				ProviderID: r.models[1].ProviderID, ModelID: r.models[1].ID, Exclude: []uuid.UUID{r.keys[0].ID},
+				TTL: time.Minute,
 			})
 			require.NoError(t, err)
 			var done atomic.Bool
@@ -116,7 +120,8 @@ func TestRequestIDOfTwoRoutes(t *testing.T) {
 				return nil
 			}))
 			require.NoError(t, <-result)
-			of, err := r.regs[0].Client().UsageEvent.Query().Where(usageevent.RequestID("r")).OnlyX(ctx).QueryModel().Only(ctx)
+			of, err := r.regs[0].Client().UsageEvent.Query().Where(usageevent.RequestID("r")).OnlyX(ctx).QueryModel().
+				Only(ctx)
 			require.NoError(t, err)
 			require.Equal(t, r.models[0].ID, of.ID, "who was first has recorded it")
 			want := map[string]int64{"RecordUsage": 2, "RecordUsageBatch": 4, "InTx": 4, "Settle": 2}[name]
@@ -167,8 +172,11 @@ func TestRequestIDsOfTwoRoutes(t *testing.T) {
 	after := r.open(t)
 	defer func() { require.NoError(t, after.Close()) }()
 	for others := 1; others > 0; {
-		others = must(pgQuery[int](ctx, after, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"+
+		others = must(pgQuery[int](ctx, after, "SELECT count(*) FROM pg_stat_activity WHERE datname ="+
+			" current_database()"+
 			" AND backend_type = 'client backend' AND pid <> pg_backend_pid()"))
 	}
-	require.Zero(t, must(pgQuery[int](ctx, after, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")))
+	require.Zero(
+		t, must(pgQuery[int](ctx, after, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")),
+	)
 }

@@ -64,7 +64,9 @@ func TestRequestID(t *testing.T) {
 			p := mustProvider(t, reg, "p")
 			m := mustModel(t, reg, p.ID, "m", gpt4())
 			k, other := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
-			in := registry.UsageInput{RequestID: "req-1", ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 100}}
+			in := registry.UsageInput{
+				RequestID: "req-1", ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 100},
+			}
 			require.NoError(t, reg.RecordUsage(ctx, in))
 			want := dump(t, reg)
 
@@ -84,8 +86,13 @@ func TestRequestID(t *testing.T) {
 
 			wrong := in
 			wrong.ModelID = uuid.New()
-			require.ErrorIs(t, reg.RecordUsage(ctx, wrong), registry.ErrForeignKey, "it has to be a request all the same")
-			require.ErrorIs(t, reg.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: m.ID, APIKeyID: k.ID}, wrong}), registry.ErrForeignKey)
+			require.ErrorIs(
+				t, reg.RecordUsage(ctx, wrong), registry.ErrForeignKey, "it has to be a request all the same",
+			)
+			require.ErrorIs(
+				t, reg.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: m.ID, APIKeyID: k.ID}, wrong}),
+				registry.ErrForeignKey,
+			)
 			require.Equal(t, want, dump(t, reg), "a batch is recorded as a whole, or not at all")
 
 			// One that failed is not one that was recorded.
@@ -93,8 +100,12 @@ func TestRequestID(t *testing.T) {
 			require.Error(t, reg.RecordUsage(ctx, wrong))
 			wrong.ModelID = m.ID
 			require.NoError(t, reg.RecordUsage(ctx, wrong))
-			require.NoError(t, reg.RecordUsageBatch(ctx, []registry.UsageInput{{RequestID: "req-3", ModelID: m.ID, APIKeyID: k.ID},
-				{RequestID: "req-3", ModelID: m.ID, APIKeyID: other.ID}, {ModelID: m.ID, APIKeyID: k.ID}, {ModelID: m.ID, APIKeyID: k.ID}}))
+			require.NoError(t, reg.RecordUsageBatch(ctx, []registry.UsageInput{{
+				RequestID: "req-3", ModelID: m.ID, APIKeyID: k.ID,
+			},
+				{
+					RequestID: "req-3", ModelID: m.ID, APIKeyID: other.ID,
+				}, {ModelID: m.ID, APIKeyID: k.ID}, {ModelID: m.ID, APIKeyID: k.ID}}))
 			require.EqualValues(t, 5, recorded(t, reg), "those without an id are each another one")
 		})
 	}
@@ -121,7 +132,9 @@ func TestRequestIDAtOnce(t *testing.T) {
 			}
 			p := mustProvider(t, regs[0], "p")
 			m := mustModel(t, regs[0], p.ID, "m", gpt4())
-			keys := []*ent.APIKey{mustKey(t, regs[0], p.ID, 1), mustKey(t, regs[0], p.ID, 2), mustKey(t, regs[0], p.ID, 3)}
+			keys := []*ent.APIKey{
+				mustKey(t, regs[0], p.ID, 1), mustKey(t, regs[0], p.ID, 2), mustKey(t, regs[0], p.ID, 3),
+			}
 			const requests = 300
 			var wg sync.WaitGroup
 			for g := range 8 {
@@ -129,7 +142,8 @@ func TestRequestIDAtOnce(t *testing.T) {
 					for i := range requests {
 						at := registrytest.Start.Add(-time.Duration((i+g)%2) * 24 * time.Hour)
 						err := regs[g%2].RecordUsage(ctx, registry.UsageInput{
-							RequestID: fmt.Sprint("r", i), ModelID: m.ID, APIKeyID: keys[(g+i)%3].ID, At: at, Tokens: meter.Tokens{InputTokens: 1},
+							RequestID: fmt.Sprint("r", i), ModelID: m.ID, APIKeyID: keys[(g+
+								i)%3].ID, At: at, Tokens: meter.Tokens{InputTokens: 1},
 						})
 						if err != nil {
 							t.Errorf("request %d: %v", i, err)
@@ -153,9 +167,12 @@ func TestRequestIDOfTwoDays(t *testing.T) {
 	m, other := mustModel(t, reg, p.ID, "m", gpt4()), mustModel(t, reg, p.ID, "other", gpt4())
 	k, second := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
 	first := registry.UsageInput{RequestID: "r", ModelID: m.ID, APIKeyID: k.ID}
-	again := registry.UsageInput{RequestID: "r", ModelID: other.ID, APIKeyID: second.ID, At: registrytest.Start.Add(-24 * time.Hour)}
+	again := registry.UsageInput{
+		RequestID: "r", ModelID: other.ID, APIKeyID: second.ID, At: registrytest.Start.Add(-24 * time.Hour),
+	}
 	record(t, reg, m, k, 1, 1)
-	require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: other.ID, APIKeyID: second.ID, At: again.At})) // makes the partition
+	// makes the partition
+	require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: other.ID, APIKeyID: second.ID, At: again.At}))
 
 	var done atomic.Bool
 	result := make(chan error, 1)
@@ -195,9 +212,13 @@ func testEvent(t *testing.T, e engine) {
 	k := mustKey(t, reg, p.ID, 1)
 	at := clock.Now().Add(-time.Hour).Add(123456 * time.Microsecond)
 	in := registry.UsageInput{
-		RequestID: "é-1", ModelID: m.ID, APIKeyID: k.ID, At: at.In(time.FixedZone("", 3600)), Latency: 1234*time.Millisecond + 1,
+		RequestID: "é-1", ModelID: m.ID, APIKeyID: k.ID, At: at.In(
+			time.FixedZone("", 3600),
+		), Latency: 1234*time.Millisecond + 1,
 		Failed: true, ErrorClass: "rate_limited", HTTPStatus: 429,
-		Tokens: meter.Tokens{InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWriteTokens: 4, ReasoningTokens: 5},
+		Tokens: meter.Tokens{
+			InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWriteTokens: 4, ReasoningTokens: 5,
+		},
 	}
 	require.NoError(t, reg.RecordUsage(ctx, in))
 	require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: unpriced.ID, APIKeyID: k.ID}))
@@ -213,12 +234,16 @@ func testEvent(t *testing.T, e engine) {
 	require.NoError(t, err)
 	got := events[1]
 	require.EqualValues(t, 7, got.ID.Version())
-	require.Equal(t, at.UnixMilli(), int64(got.ID[0])<<40|int64(got.ID[1])<<32|int64(got.ID[2])<<24|int64(got.ID[3])<<16|int64(got.ID[4])<<8|int64(got.ID[5]))
+	require.Equal(
+		t, at.UnixMilli(),
+		int64(got.ID[0])<<40|int64(got.ID[1])<<32|int64(got.ID[2])<<24|int64(got.ID[3])<<16|int64(got.ID[4])<<8|int64(got.ID[5]),
+	)
 	cost := 30*money.MicroDollar*8 + 60*money.MicroDollar*7
 	require.Equal(t, ent.UsageEvent{
 		ID: got.ID, RequestID: "é-1", At: at, ModelID: m.ID, APIKeyID: k.ID, PriceID: price.ID,
 		InputTokens: 1, OutputTokens: 2, CacheReadTokens: 3, CacheWriteTokens: 4, ReasoningTokens: 5,
-		Cost: &cost, CostStatus: usageevent.CostStatusPriced, LatencyMs: 1234, ErrorClass: "rate_limited", HTTPStatus: 429,
+		Cost: &cost, CostStatus: usageevent.CostStatusPriced, LatencyMs: 1234, ErrorClass: "rate_limited",
+		HTTPStatus: 429,
 	}, plain(got))
 	walked, err := got.QueryModel().QueryUsageEvents().All(ctx)
 	require.NoError(t, err)
@@ -230,8 +255,9 @@ func plain(e *ent.UsageEvent) ent.UsageEvent {
 	return ent.UsageEvent{
 		ID: e.ID, RequestID: e.RequestID, At: e.At, ModelID: e.ModelID, APIKeyID: e.APIKeyID, PriceID: e.PriceID,
 		InputTokens: e.InputTokens, OutputTokens: e.OutputTokens, CacheReadTokens: e.CacheReadTokens,
-		CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens, Cost: e.Cost, CostStatus: e.CostStatus,
-		LatencyMs: e.LatencyMs, Success: e.Success, ErrorClass: e.ErrorClass, HTTPStatus: e.HTTPStatus,
+		CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens, Cost: e.Cost,
+		CostStatus: e.CostStatus,
+		LatencyMs:  e.LatencyMs, Success: e.Success, ErrorClass: e.ErrorClass, HTTPStatus: e.HTTPStatus,
 	}
 }
 
@@ -250,19 +276,28 @@ func testRecordRefused(t *testing.T, e engine) {
 		change func(*registry.UsageInput)
 		want   error
 	}{
-		"long request id":    {func(in *registry.UsageInput) { in.RequestID = strings.Repeat("é", 129) }, registry.ErrInvalidData},
-		"unreadable id":      {func(in *registry.UsageInput) { in.RequestID = "a\x00b" }, registry.ErrInvalidData},
-		"long error class":   {func(in *registry.UsageInput) { in.Failed, in.ErrorClass = true, strings.Repeat("x", 65) }, registry.ErrInvalidData},
+		"long request id": {
+			func(in *registry.UsageInput) { in.RequestID = strings.Repeat("é", 129) }, registry.ErrInvalidData,
+		},
+		"unreadable id": {func(in *registry.UsageInput) { in.RequestID = "a\x00b" }, registry.ErrInvalidData},
+		"long error class": {
+			func(in *registry.UsageInput) { in.Failed, in.ErrorClass = true, strings.Repeat("x", 65) },
+			registry.ErrInvalidData,
+		},
 		"class of a success": {func(in *registry.UsageInput) { in.ErrorClass = "server" }, registry.ErrInvalidData},
 		"status 99":          {func(in *registry.UsageInput) { in.HTTPStatus = 99 }, registry.ErrInvalidData},
 		"status 600":         {func(in *registry.UsageInput) { in.HTTPStatus = 600 }, registry.ErrInvalidData},
 		"negative meter":     {func(in *registry.UsageInput) { in.OutputTokens = -1 }, registry.ErrInvalidData},
-		"huge meter":         {func(in *registry.UsageInput) { in.OutputTokens = meter.MaxTokens + 1 }, registry.ErrInvalidData},
-		"far future":         {func(in *registry.UsageInput) { in.At = clock.Now().AddDate(100, 0, 0) }, registry.ErrInvalidData},
-		"before the epoch":   {func(in *registry.UsageInput) { in.At = time.Unix(-1, 0) }, registry.ErrInvalidData},
-		"foreign key":        {func(in *registry.UsageInput) { in.APIKeyID = foreign.ID }, registry.ErrInvalidData},
-		"unknown key":        {func(in *registry.UsageInput) { in.APIKeyID = uuid.New() }, registry.ErrForeignKey},
-		"unknown model":      {func(in *registry.UsageInput) { in.ModelID = uuid.New() }, registry.ErrForeignKey},
+		"huge meter": {
+			func(in *registry.UsageInput) { in.OutputTokens = meter.MaxTokens + 1 }, registry.ErrInvalidData,
+		},
+		"far future": {
+			func(in *registry.UsageInput) { in.At = clock.Now().AddDate(100, 0, 0) }, registry.ErrInvalidData,
+		},
+		"before the epoch": {func(in *registry.UsageInput) { in.At = time.Unix(-1, 0) }, registry.ErrInvalidData},
+		"foreign key":      {func(in *registry.UsageInput) { in.APIKeyID = foreign.ID }, registry.ErrInvalidData},
+		"unknown key":      {func(in *registry.UsageInput) { in.APIKeyID = uuid.New() }, registry.ErrForeignKey},
+		"unknown model":    {func(in *registry.UsageInput) { in.ModelID = uuid.New() }, registry.ErrForeignKey},
 	}
 	before := dump(t, reg)
 	for name, test := range bad {
@@ -271,7 +306,9 @@ func testRecordRefused(t *testing.T, e engine) {
 		require.ErrorIs(t, reg.RecordUsage(ctx, in), test.want, name)
 		require.ErrorIs(t, reg.RecordUsageBatch(ctx, []registry.UsageInput{ok, in}), test.want, name)
 	}
-	require.ErrorIs(t, reg.RecordUsageBatch(ctx, make([]registry.UsageInput, registry.MaxUsageBatch+1)), registry.ErrInvalidData)
+	require.ErrorIs(
+		t, reg.RecordUsageBatch(ctx, make([]registry.UsageInput, registry.MaxUsageBatch+1)), registry.ErrInvalidData,
+	)
 	require.NoError(t, reg.RecordUsageBatch(ctx, nil))
 	require.Equal(t, before, dump(t, reg), "nothing is written")
 

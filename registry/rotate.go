@@ -117,7 +117,9 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 			if row.WrappedBy == r.vault.ring.CurrentID() {
 				continue
 			}
-			by, wrapped, err := seal.RewrapDataKey(ctx, row.ID, r.vault.ring, row.WrappedBy, row.Wrapped, r.vault.binding())
+			by, wrapped, err := seal.RewrapDataKey(
+				ctx, row.ID, r.vault.ring, row.WrappedBy, row.Wrapped, r.vault.binding(),
+			)
 			if err != nil {
 				return ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
 			}
@@ -155,7 +157,8 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 		if err != nil {
 			return err
 		}
-		if report.Removed, err = tx.DataKey.Delete().Where(datakey.IDNEQ(newest.ID), datakey.Not(datakey.HasKeys())).Exec(ctx); err != nil {
+		if report.Removed, err = tx.DataKey.Delete().Where(datakey.IDNEQ(newest.ID), datakey.Not(datakey.HasKeys())).
+			Exec(ctx); err != nil {
 			return err
 		}
 		if report.Left, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest.ID)).Count(ctx); err != nil {
@@ -171,7 +174,9 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 	if n == 0 {
 		return nil
 	}
-	return r.audit(ctx, tx, timeOf(tx), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
+	return r.audit(
+		ctx, tx, timeOf(tx), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}},
+	)
 }
 
 // reseal seals API keys by a data key that others have sealed. It returns why some do not open.
@@ -215,7 +220,8 @@ func (r *Registry) unwrapBefore(ctx context.Context, by uuid.UUID) error {
 		return err
 	}
 	for _, id := range ids {
-		if _, err := r.vault.dataKey(ctx, r.fresh, id); err != nil && !ent.IsNotFound(err) { // another rotation has removed it
+		// another rotation has removed it
+		if _, err := r.vault.dataKey(ctx, r.fresh, id); err != nil && !ent.IsNotFound(err) {
 			return err
 		}
 	}

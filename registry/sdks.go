@@ -65,7 +65,9 @@ type SDKVersionUpdate struct {
 
 // UpdateSDKVersion changes an SDK version of a live provider, such as by how its compilation and its tests ended, and
 // returns it. It returns [ErrInvalidData] or [ErrNotFound].
-func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKVersionUpdate) (sdk *ent.SDKVersion, err error) {
+func (r *Registry) UpdateSDKVersion(
+	ctx context.Context, id uuid.UUID, up SDKVersionUpdate,
+) (sdk *ent.SDKVersion, err error) {
 	op := fmt.Sprintf("update SDK version %s", id)
 	f := judge(draft.SDKVersion.UpdateOneID(id), up)
 	if err := f.Err(); err != nil {

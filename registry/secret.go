@@ -29,8 +29,8 @@ func NewSecret(key string) Secret { return secretOf([]byte(key)) }
 
 func secretOf(key []byte) Secret { return Secret{func() []byte { return key }} }
 
-// Use calls fn with a copy of the API key, which is cleared when fn returns, and returns the error of fn. Where fn makes a
-// string of it, as a header needs, that stays in memory until it is collected.
+// Use calls fn with a copy of the API key, which is cleared when fn returns, and returns the error of fn. Where fn
+// makes a string of it, as a header needs, that stays in memory until it is collected.
 func (s Secret) Use(fn func(key []byte) error) error {
 	var key []byte
 	if s.reveal != nil {

@@ -121,7 +121,9 @@ func TestSecret(t *testing.T) {
 
 	reg, _ := onSQLite.setup(t)
 	for _, argument := range []any{s, &s} {
-		_, err := reg.Client().ExecContext(t.Context(), "INSERT INTO settings (key, value, updated_at) VALUES ('k', $1, 'now')", argument)
+		_, err := reg.Client().ExecContext(
+			t.Context(), "INSERT INTO settings (key, value, updated_at) VALUES ('k', $1, 'now')", argument,
+		)
 		require.ErrorContains(t, err, "not to be stored")
 	}
 }

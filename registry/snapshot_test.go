@@ -27,7 +27,9 @@ func TestRecordAfterOthers(t *testing.T) {
 		},
 		"a batch": func(t *testing.T, th recordAfter) {
 			t.Helper()
-			require.NoError(t, th.reg.RecordUsageBatch(t.Context(), []registry.UsageInput{{ModelID: th.m.ID, APIKeyID: th.k.ID}}))
+			require.NoError(
+				t, th.reg.RecordUsageBatch(t.Context(), []registry.UsageInput{{ModelID: th.m.ID, APIKeyID: th.k.ID}}),
+			)
 		},
 		"a transaction": func(t *testing.T, th recordAfter) {
 			t.Helper()
@@ -53,7 +55,9 @@ func TestRecordAfterOthers(t *testing.T) {
 		"a corrected price": func(t *testing.T, th recordAfter) {
 			t.Helper()
 			_, err := th.reg.UpdateModelPricing(t.Context(), th.m.ID, registry.PriceInput{
-				Rates: money.Rates{meter.Input: money.Dollar, meter.Output: money.Dollar}, EffectiveFrom: registrytest.Start,
+				Rates: money.Rates{
+					meter.Input: money.Dollar, meter.Output: money.Dollar,
+				}, EffectiveFrom: registrytest.Start,
 			})
 			require.NoError(t, err)
 			_, err = th.reg.Reprice(t.Context(), registry.RepriceInput{ModelID: th.m.ID})
@@ -62,7 +66,8 @@ func TestRecordAfterOthers(t *testing.T) {
 		"the past": func(t *testing.T, th recordAfter) {
 			t.Helper()
 			require.NoError(t, th.reg.RecordUsage(t.Context(), registry.UsageInput{
-				ModelID: th.m.ID, APIKeyID: th.k.ID, Tokens: meter.Tokens{InputTokens: 1}, At: registrytest.Start.Add(-time.Minute),
+				ModelID: th.m.ID, APIKeyID: th.k.ID, Tokens: meter.Tokens{InputTokens: 1},
+				At: registrytest.Start.Add(-time.Minute),
 			}))
 		},
 	} {
@@ -78,7 +83,9 @@ func TestRecordAfterOthers(t *testing.T) {
 			}
 			th := recordAfter{reg: open(), other: open(), clock: clock}
 			p := mustProvider(t, th.reg, "openai")
-			th.m, th.k = mustModel(t, th.reg, p.ID, "m", money.Rates{meter.Input: 2 * money.Dollar, meter.Output: money.Dollar}), mustKey(t, th.reg, p.ID, 1)
+			th.m, th.k = mustModel(
+				t, th.reg, p.ID, "m", money.Rates{meter.Input: 2 * money.Dollar, meter.Output: money.Dollar},
+			), mustKey(t, th.reg, p.ID, 1)
 			clock.Advance(time.Hour) // the past has another price
 			_, err := th.reg.UpdateModelPricing(t.Context(), th.m.ID, registry.PriceInput{Rates: gpt4()})
 			require.NoError(t, err)

@@ -76,7 +76,10 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 		var all ledger.Sums
 		stats = UsageStats{Start: h.Widen(start, utc.Floor), End: h.Widen(end, utc.Ceil)}
 		q := ledger.Query{Totals: true, Model: modelID}
-		err := ledger.Each(ctx, r.client, r.db.Dialect(), q, ledger.Parts(stats.Start, stats.End, nil), func(row ledger.Row) error { return row.AddTo(&all) })
+		err := ledger.Each(
+			ctx, r.client, r.db.Dialect(), q, ledger.Parts(stats.Start, stats.End, nil),
+			func(row ledger.Row) error { return row.AddTo(&all) },
+		)
 		stats.UsageFigures = figuresOf(&all)
 		return err
 	})
@@ -103,7 +106,11 @@ func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (
 			s.Join(models).On(s.C(usagetotal.FieldModelID), models.C(model.FieldID)).
 				Where(sql.EQ(models.C(model.FieldProviderID), providerID)).
 				GroupBy(models.C(model.FieldModelID)).
-				Select(append(sumCosts(s.C(usagetotal.FieldTotalCost)), sql.As(models.C(model.FieldModelID), "model_id"))...)
+				Select(
+					append(
+						sumCosts(s.C(usagetotal.FieldTotalCost)), sql.As(models.C(model.FieldModelID), "model_id"),
+					)...,
+				)
 		}).Scan(ctx, &rows)
 	if err != nil {
 		return nil, translate(ctx, "cost breakdown", err)

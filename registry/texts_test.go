@@ -32,7 +32,8 @@ var peoplesTexts = map[string]string{
 
 // unstorable are texts that no column takes.
 var unstorable = map[string]string{
-	"NUL": "a\x00b", "a lone byte": "a\xffb", "a surrogate": "a\xed\xa0\x80b", "an overlong form": "a\xc0\xafb", "half a character": "a\xe2\x82",
+	"NUL": "a\x00b", "a lone byte": "a\xffb", "a surrogate": "a\xed\xa0\x80b", "an overlong form": "a\xc0\xafb",
+	"half a character": "a\xe2\x82",
 }
 
 // texts are the rows that texts are written to.
@@ -84,7 +85,9 @@ var catalogTexts = []textInput{
 		return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
 	}},
 	{"providers.base_url", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{BaseURL: ptr("https://x.example/" + text)})
+		_, err := x.UpdateProvider(
+			ctx, x.provider.ID, registry.ProviderUpdate{BaseURL: ptr("https://x.example/" + text)},
+		)
 		return "", err
 	}},
 	{"providers.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -121,7 +124,9 @@ var catalogTexts = []textInput{
 		return "", err
 	}},
 	{"model_families.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		f, err := x.CreateFamily(ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text})
+		f, err := x.CreateFamily(
+			ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text},
+		)
 		return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
 	}},
 	{"model_families.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -145,7 +150,9 @@ var catalogTexts = []textInput{
 		return of(m, err, func(m *ent.Model) string { return m.Description })
 	}},
 	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.CreateModel(ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), PriceSource: text})
+		_, err := x.CreateModel(
+			ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), PriceSource: text},
+		)
 		return "", err
 	}},
 	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -184,7 +191,9 @@ var keyTexts = []textInput{
 		return "", err
 	}},
 	{"api_keys.denied_models", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.AddAPIKey(ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), DeniedModels: []string{text}})
+		_, err := x.AddAPIKey(
+			ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), DeniedModels: []string{text}},
+		)
 		return "", err
 	}},
 	{"api_keys.key_prefix", false, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -211,7 +220,9 @@ var otherTexts = []textInput{
 		return "", err
 	}},
 	{"discovery_logs.discovered_data", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.UpdateDiscoveryResult(ctx, x.log.ID, json.RawMessage(`{"x": "`+text+`}`), discoverylog.StatusSuccess)
+		_, err := x.UpdateDiscoveryResult(
+			ctx, x.log.ID, json.RawMessage(`{"x": "`+text+`}`), discoverylog.StatusSuccess,
+		)
 		return "", err
 	}},
 	{"sdk_versions.version", false, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -219,11 +230,15 @@ var otherTexts = []textInput{
 		return "", err
 	}},
 	{"sdk_versions.sdk_path", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text})
+		_, err := x.CreateSDKVersion(
+			ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text},
+		)
 		return "", err
 	}},
 	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		s, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text})
+		s, err := x.CreateSDKVersion(
+			ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text},
+		)
 		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
 	}},
 	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -231,7 +246,9 @@ var otherTexts = []textInput{
 		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
 	}},
 	{"sdk_versions.code_hash", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		_, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text})
+		_, err := x.CreateSDKVersion(
+			ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text},
+		)
 		return "", err
 	}},
 	{"settings.key", false, func(ctx context.Context, x *texts, text string) (string, error) {
@@ -247,10 +264,14 @@ var otherTexts = []textInput{
 		return "", x.RecordUsage(ctx, registry.UsageInput{ModelID: x.model.ID, APIKeyID: x.key.ID, RequestID: text})
 	}},
 	{"usage_events.request_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		return "", x.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: x.model.ID, APIKeyID: x.key.ID, ServiceTier: text}})
+		return "", x.RecordUsageBatch(
+			ctx, []registry.UsageInput{{ModelID: x.model.ID, APIKeyID: x.key.ID, ServiceTier: text}},
+		)
 	}},
 	{"usage_events.error_class", false, func(ctx context.Context, x *texts, text string) (string, error) {
-		lease, err := x.AcquireKey(ctx, registry.AcquireInput{ProviderID: x.provider.ID, ModelID: x.model.ID, TTL: time.Minute})
+		lease, err := x.AcquireKey(
+			ctx, registry.AcquireInput{ProviderID: x.provider.ID, ModelID: x.model.ID, TTL: time.Minute},
+		)
 		require.NoError(x.t, err)
 		return "", lease.Settle(ctx, registry.UsageInput{Failed: true, ErrorClass: text})
 	}},
@@ -343,16 +364,20 @@ func testJSON(t *testing.T, e engine) {
 	log, err := reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x"})
 	require.NoError(t, err)
 	for name, text := range map[string]string{
-		"invalid UTF-8": "\"\xff\"", "an invalid key": "{\"\xff\": 1}", "a surrogate": "\"\xed\xa0\x80\"", "NUL": "\"\x00\"", "half": "\"\xe2\x82\"",
+		"invalid UTF-8": "\"\xff\"", "an invalid key": "{\"\xff\": 1}", "a surrogate": "\"\xed\xa0\x80\"",
+		"NUL": "\"\x00\"", "half": "\"\xe2\x82\"",
 	} {
-		for _, data := range []any{json.RawMessage(text), []byte(text), marshaler(text), map[string]any{"x": json.RawMessage(text)}} {
+		for _, data := range []any{
+			json.RawMessage(text), []byte(text), marshaler(text), map[string]any{"x": json.RawMessage(text)},
+		} {
 			_, err := reg.UpdateDiscoveryResult(t.Context(), log.ID, data, discoverylog.StatusSuccess)
 			require.ErrorIs(t, err, registry.ErrInvalidData, "%s as %T", name, data)
 		}
 	}
 	for name, text := range map[string]string{
 		"escapes": `"\u0000\ud800"`, "people's": `"` + peoplesTexts["a flag of tag characters"] + "\u200c\ufffe" + `"`,
-		"deep": strings.Repeat("[", 9000) + strings.Repeat("]", 9000), "the same key": `{"a":1,"a":2}`, "a large number": "1e999999",
+		"deep": strings.Repeat("[", 9000) +
+			strings.Repeat("]", 9000), "the same key": `{"a":1,"a":2}`, "a large number": "1e999999",
 	} {
 		log, err := reg.UpdateDiscoveryResult(t.Context(), log.ID, json.RawMessage(text), discoverylog.StatusSuccess)
 		require.NoError(t, err, name)

@@ -45,7 +45,9 @@ func TestInTxInterrupted(t *testing.T) { eachEngine(t, testInTxInterrupted) }
 func testInTxInterrupted(t *testing.T, e engine) {
 	t.Parallel()
 	reg, _ := e.setup(t)
-	for _, timeout := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond} {
+	for _, timeout := range []time.Duration{
+		time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond,
+	} {
 		interrupted := false
 		err := reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			mustProvider(t, tx, "before")

@@ -35,7 +35,9 @@ func withEntities(
 	var families, sdks, logs []uuid.UUID
 	for _, name := range []string{"kept", "doomed"} {
 		families = append(families, must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name})).ID)
-		sdks = append(sdks, must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: name})).ID)
+		sdks = append(
+			sdks, must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: name})).ID,
+		)
 		logs = append(logs, must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: name})).ID)
 	}
 	maps.Copy(operations, map[string]operation{
@@ -285,8 +287,10 @@ func testFamilies(t *testing.T, e engine) {
 			"update group":  openSecond(reg.UpdateQuotaGroup(ctx, group.ID, registry.QuotaGroupUpdate{})),
 			"delete group":  reg.DeleteQuotaGroup(ctx, group.ID),
 			"find SDK":      openSecond(reg.FindSDKVersion(ctx, p.ID, "1")),
-			"update SDK":    openSecond(reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKVersionUpdate{TestResults: ptr("x")})),
-			"delete SDK":    reg.DeleteSDKVersion(ctx, sdk.ID),
+			"update SDK": openSecond(
+				reg.UpdateSDKVersion(ctx, sdk.ID, registry.SDKVersionUpdate{TestResults: ptr("x")}),
+			),
+			"delete SDK": reg.DeleteSDKVersion(ctx, sdk.ID),
 		} {
 			require.ErrorIs(t, err, registry.ErrNotFound, name)
 		}

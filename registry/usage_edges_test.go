@@ -26,7 +26,9 @@ func testUsageEdges(t *testing.T, e engine) {
 		if i%3 == 0 {
 			key = other
 		}
-		require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: key.ID, Latency: time.Second}))
+		require.NoError(
+			t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: key.ID, Latency: time.Second}),
+		)
 		clock.Advance(7 * time.Minute)
 	}
 	sum := func(counts []int64, err error) (n int64) {

@@ -67,7 +67,10 @@ func (in UsageInput) faults(now time.Time) fault.List {
 	f.Text("request_id", in.RequestID, 0, maxRequestID)
 	f.Text("error_class", in.ErrorClass, 0, maxErrorClass)
 	f.Check(in.Failed || in.ErrorClass == "", "error_class is given of a request that did not fail")
-	f.Check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not within 100 and 599", in.HTTPStatus)
+	f.Check(
+		in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not within 100 and 599",
+		in.HTTPStatus,
+	)
 	return f
 }
 

@@ -29,7 +29,9 @@ func testRecordUsage(t *testing.T, e engine) {
 	k, foreign := mustKey(t, reg, p.ID, 1), mustKey(t, reg, other.ID, 1)
 	ok := registry.UsageInput{
 		ModelID: m.ID, APIKeyID: k.ID, Latency: 245 * time.Millisecond,
-		Tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80, CacheReadTokens: 1, CacheWriteTokens: 2, ReasoningTokens: 3},
+		Tokens: meter.Tokens{
+			InputTokens: 150, OutputTokens: 80, CacheReadTokens: 1, CacheWriteTokens: 2, ReasoningTokens: 3,
+		},
 	}
 
 	t.Run("both periods and the key", func(t *testing.T) {
@@ -58,7 +60,9 @@ func testRecordUsage(t *testing.T, e engine) {
 		}
 		got, err := reg.FindAPIKey(t.Context(), p.ID, secret(1))
 		require.NoError(t, err)
-		require.Equal(t, []int64{2, 236, 2, 236}, []int64{got.UsageCount, got.TokenCount, got.RequestsToday, got.TokensToday})
+		require.Equal(
+			t, []int64{2, 236, 2, 236}, []int64{got.UsageCount, got.TokenCount, got.RequestsToday, got.TokensToday},
+		)
 		require.Equal(t, clock.Now(), *got.LastUsedAt)
 	})
 	t.Run("unknown is not zero", func(t *testing.T) {
@@ -209,14 +213,26 @@ func testGetUsageStats(t *testing.T, e engine) {
 	hundred := time.Duration(histogram.Quantile(1)) * time.Millisecond
 	plus := func(d time.Duration) time.Time { return start.Add(d) }
 	for name, test := range map[string]struct{ from, to, wantFrom, wantTo time.Time }{
-		"whole days":         {start, plus(48 * time.Hour), start, plus(48 * time.Hour)},
-		"one quarter":        {plus(15 * time.Minute), plus(30 * time.Minute), plus(15 * time.Minute), plus(30 * time.Minute)},
-		"within a quarter":   {plus(16 * time.Minute), plus(17 * time.Minute), plus(15 * time.Minute), plus(30 * time.Minute)},
-		"across midnight":    {plus(23 * time.Hour), plus(25 * time.Hour), plus(23 * time.Hour), plus(25 * time.Hour)},
-		"edges and a day":    {plus(20 * time.Hour), plus(50*time.Hour + time.Second), plus(20 * time.Hour), plus(50*time.Hour + 15*time.Minute)},
-		"everything":         {start.AddDate(-1, 0, 0), start.AddDate(1, 0, 0), start.AddDate(-1, 0, 0), start.AddDate(1, 0, 0)},
-		"nothing":            {start.AddDate(-1, 0, 0), start, start.AddDate(-1, 0, 0), start},
-		"a day of Kathmandu": {plus(18*time.Hour + 15*time.Minute).In(time.FixedZone("+0545", 20700)), plus(42*time.Hour + 15*time.Minute), plus(18*time.Hour + 15*time.Minute), plus(42*time.Hour + 15*time.Minute)},
+		"whole days": {start, plus(48 * time.Hour), start, plus(48 * time.Hour)},
+		"one quarter": {
+			plus(15 * time.Minute), plus(30 * time.Minute), plus(15 * time.Minute), plus(30 * time.Minute),
+		},
+		"within a quarter": {
+			plus(16 * time.Minute), plus(17 * time.Minute), plus(15 * time.Minute), plus(30 * time.Minute),
+		},
+		"across midnight": {plus(23 * time.Hour), plus(25 * time.Hour), plus(23 * time.Hour), plus(25 * time.Hour)},
+		"edges and a day": {
+			plus(20 * time.Hour), plus(50*time.Hour + time.Second), plus(20 * time.Hour),
+			plus(50*time.Hour + 15*time.Minute),
+		},
+		"everything": {
+			start.AddDate(-1, 0, 0), start.AddDate(1, 0, 0), start.AddDate(-1, 0, 0), start.AddDate(1, 0, 0),
+		},
+		"nothing": {start.AddDate(-1, 0, 0), start, start.AddDate(-1, 0, 0), start},
+		"a day of Kathmandu": {
+			plus(18*time.Hour + 15*time.Minute).In(time.FixedZone("+0545", 20700)), plus(42*time.Hour + 15*time.Minute),
+			plus(18*time.Hour + 15*time.Minute), plus(42*time.Hour + 15*time.Minute),
+		},
 	} {
 		var want registry.UsageStats
 		want.Start, want.End = test.wantFrom, test.wantTo
@@ -296,9 +312,12 @@ func testTimeZones(t *testing.T, e engine) {
 	k := mustKey(t, reg, p.ID, 1)
 	// The same instant, told in four ways, is one period.
 	at := registrytest.Start.Add(-time.Hour)
-	for _, zone := range []*time.Location{time.UTC, time.FixedZone("", 2*3600), time.FixedZone("", -9*3600-1800), time.Local} {
+	for _, zone := range []*time.Location{
+		time.UTC, time.FixedZone("", 2*3600), time.FixedZone("", -9*3600-1800), time.Local,
+	} {
 		require.NoError(t, reg.RecordUsage(t.Context(), registry.UsageInput{
-			ModelID: m.ID, APIKeyID: k.ID, At: at.In(zone).Add(999 * time.Nanosecond), Tokens: meter.Tokens{InputTokens: 1},
+			ModelID: m.ID, APIKeyID: k.ID, At: at.In(zone).
+					Add(999 * time.Nanosecond), Tokens: meter.Tokens{InputTokens: 1},
 		}))
 	}
 	n, err := reg.Client().Usage.Query().Count(t.Context())

@@ -101,8 +101,8 @@ func (v *vault) dataKey(ctx context.Context, client *ent.Client, id uuid.UUID) (
 	return v.unwrap(ctx, row)
 }
 
-// newDataKey makes a data key, which seals from now on: it is the newest, also where a clock went back. It is remembered
-// only when it is read again: the transaction may be undone.
+// newDataKey makes a data key, which seals from now on: it is the newest, also where a clock went back. It is
+// remembered only when it is read again: the transaction may be undone.
 func (v *vault) newDataKey(ctx context.Context, tx *ent.Client, now time.Time) (uuid.UUID, error) {
 	last, err := newestDataKey(ctx, tx)
 	switch {

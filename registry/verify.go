@@ -15,14 +15,19 @@ type DifferenceKind string
 
 // The kinds of differences.
 const (
-	DifferenceMissingRow      = DifferenceKind(proof.MissingRow)      // what is below it amounts to a row that is not there
-	DifferenceSurplusRow      = DifferenceKind(proof.SurplusRow)      // nothing is below it
-	DifferenceWrongSum        = DifferenceKind(proof.WrongSum)        // a column is not the sum of what is below it, or does not follow from the others
-	DifferenceWrongCost       = DifferenceKind(proof.WrongCost)       // it is not the tokens at the rates of the price
-	DifferenceWrongDigest     = DifferenceKind(proof.WrongDigest)     // it is not that of what the row says: one of both was damaged
-	DifferenceWrongEvent      = DifferenceKind(proof.WrongEvent)      // it refers to what is not there, or its time is not that of its id
-	DifferenceWrongKeyCounter = DifferenceKind(proof.WrongKeyCounter) // it is not the key's days and what IncrementUsage counted
-	DifferenceUnreadableRow   = DifferenceKind(proof.UnreadableRow)   // a column holds no value of its type
+	// what is below it amounts to a row that is not there
+	DifferenceMissingRow = DifferenceKind(proof.MissingRow)
+	DifferenceSurplusRow = DifferenceKind(proof.SurplusRow) // nothing is below it
+	// a column is not the sum of what is below it, or does not follow from the others
+	DifferenceWrongSum  = DifferenceKind(proof.WrongSum)
+	DifferenceWrongCost = DifferenceKind(proof.WrongCost) // it is not the tokens at the rates of the price
+	// it is not that of what the row says: one of both was damaged
+	DifferenceWrongDigest = DifferenceKind(proof.WrongDigest)
+	// it refers to what is not there, or its time is not that of its id
+	DifferenceWrongEvent = DifferenceKind(proof.WrongEvent)
+	// it is not the key's days and what IncrementUsage counted
+	DifferenceWrongKeyCounter = DifferenceKind(proof.WrongKeyCounter)
+	DifferenceUnreadableRow   = DifferenceKind(proof.UnreadableRow) // a column holds no value of its type
 )
 
 // Difference is where the ledger is not what it must be. What does not apply is zero.

@@ -43,15 +43,21 @@ func newBooks(t *testing.T, e engine) *books {
 	for i, rates := range []money.Rates{gpt4(), {meter.Input: 0, meter.Output: 0}, nil, {meter.Input: 1_234_567}} {
 		b.models = append(b.models, mustModel(t, b.Registry, p.ID, fmt.Sprint("m", i), rates))
 	}
-	b.models = append(b.models, mustModel(t, b.Registry, other.ID, "m", money.Rates{meter.Input: 777, meter.Output: 10_000_001}))
+	b.models = append(
+		b.models, mustModel(t, b.Registry, other.ID, "m", money.Rates{meter.Input: 777, meter.Output: 10_000_001}),
+	)
 	for i := range 3 {
 		b.keys = append(b.keys, mustKey(t, b.Registry, p.ID, i))
 	}
 	b.keys = append(b.keys, mustKey(t, b.Registry, other.ID, 9))
 	b.record(t, 150)
-	_, err := b.UpdateModelPricing(t.Context(), b.models[4].ID, registry.PriceInput{Rates: money.Rates{meter.Input: 778, meter.Output: 3}})
+	_, err := b.UpdateModelPricing(
+		t.Context(), b.models[4].ID, registry.PriceInput{Rates: money.Rates{meter.Input: 778, meter.Output: 3}},
+	)
 	require.NoError(t, err)
-	_, err = b.UpdateModelPricing(t.Context(), b.models[4].ID, registry.PriceInput{ServiceTier: "unused", Unknown: true})
+	_, err = b.UpdateModelPricing(
+		t.Context(), b.models[4].ID, registry.PriceInput{ServiceTier: "unused", Unknown: true},
+	)
 	require.NoError(t, err)
 	require.NoError(t, b.IncrementUsage(t.Context(), b.keys[0].ID, 100, 200))
 	b.clock.Advance(24 * time.Hour)
@@ -91,7 +97,9 @@ func (b *books) input() registry.UsageInput {
 	random := b.random
 	in := registry.UsageInput{
 		ModelID: b.models[4].ID, APIKeyID: b.keys[3].ID, RequestID: fmt.Sprint(random.Uint64()),
-		Tokens:  meter.Tokens{InputTokens: random.Int64N(10_000), CacheReadTokens: random.Int64N(2) * random.Int64N(100)},
+		Tokens: meter.Tokens{
+			InputTokens: random.Int64N(10_000), CacheReadTokens: random.Int64N(2) * random.Int64N(100),
+		},
 		Latency: time.Duration(random.IntN(5000)) * time.Millisecond, Failed: random.IntN(10) == 0,
 		At: b.clock.Now().Add(-time.Duration(random.IntN(3600)) * time.Second),
 	}
@@ -194,7 +202,10 @@ func testVerifyLedger(t *testing.T, e engine) {
 	t.Parallel()
 	reg, _ := e.setup(t)
 	report := verified(t, reg)
-	require.Equal(t, registry.LedgerReport{EventsFrom: time.Unix(0, 0).UTC(), QuartersFrom: time.Unix(0, 0).UTC()}, report, "of nothing")
+	require.Equal(
+		t, registry.LedgerReport{EventsFrom: time.Unix(0, 0).UTC(), QuartersFrom: time.Unix(0, 0).UTC()}, report,
+		"of nothing",
+	)
 
 	b := newBooks(t, e)
 	ctx, c := t.Context(), b.Client()
@@ -271,7 +282,8 @@ func TestVerifyLedgerListsSome(t *testing.T) {
 	var inputs []registry.UsageInput
 	for i := range 2000 {
 		inputs = append(inputs, registry.UsageInput{
-			ModelID: m.ID, APIKeyID: k.ID, At: clock.Now().Add(-time.Duration(i) * 15 * time.Minute), Latency: time.Second,
+			ModelID: m.ID, APIKeyID: k.ID, At: clock.Now().
+					Add(-time.Duration(i) * 15 * time.Minute), Latency: time.Second,
 		})
 	}
 	require.NoError(t, reg.RecordUsageBatch(t.Context(), inputs))

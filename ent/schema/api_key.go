@@ -114,11 +114,14 @@ func (APIKey) Annotations() []schema.Annotation {
 			"api_keys_key_hash":   "length(key_hash) = 64",
 			"api_keys_key_prefix": "length(key_prefix) <= 8",
 			"api_keys_counters":   amounts("usage_count", "token_count"),
-			"api_keys_extra":      "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND token_count",
-			"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
-			"api_keys_degraded":   "degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '' AND degraded_at IS NULL)",
-			"api_keys_failures":   "failures BETWEEN 0 AND 1000000 AND (failed_at IS NULL) = (failure_class = '')",
-			"api_keys_choice":     "pass >= 0 AND weight BETWEEN 1 AND 1000 AND priority BETWEEN -1000 AND 1000",
+			"api_keys_extra": "extra_requests BETWEEN 0 AND usage_count AND extra_tokens BETWEEN 0 AND" +
+				" token_count",
+			"api_keys_sealed": "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536" +
+				" AND data_key_id IS NOT NULL",
+			"api_keys_degraded": "degraded = (degraded_until IS NOT NULL) AND (degraded OR degraded_by = '' AND" +
+				" degraded_at IS NULL)",
+			"api_keys_failures": "failures BETWEEN 0 AND 1000000 AND (failed_at IS NULL) = (failure_class = '')",
+			"api_keys_choice":   "pass >= 0 AND weight BETWEEN 1 AND 1000 AND priority BETWEEN -1000 AND 1000",
 		})),
 	}
 }

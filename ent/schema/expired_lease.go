@@ -9,8 +9,8 @@ import (
 	"entgo.io/ent/schema/index"
 )
 
-// ExpiredLease holds the schema definition for the ExpiredLease entity: a lease that expired and reserves nothing any more, and
-// that nobody has ended. It can still be ended, once. A lease that is neither here nor a KeyLease has ended.
+// ExpiredLease holds the schema definition for the ExpiredLease entity: a lease that expired and reserves nothing any
+// more, and that nobody has ended. It can still be ended, once. A lease that is neither here nor a KeyLease has ended.
 type ExpiredLease struct{ ent.Schema }
 
 // Mixin of the ExpiredLease. Its id is that of the lease.

@@ -13,8 +13,8 @@ import (
 )
 
 // KeyLease holds the schema definition for the KeyLease entity: a key that somebody uses now, and what is reserved for
-// that: until it ends or expires, the row is the reservation. It goes when the lease ends, or, to be an ExpiredLease, when the
-// key is next leased after it has expired.
+// that: until it ends or expires, the row is the reservation. It goes when the lease ends, or, to be an ExpiredLease,
+// when the key is next leased after it has expired.
 type KeyLease struct{ ent.Schema }
 
 // Mixin of the KeyLease.

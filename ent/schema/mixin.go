@@ -97,8 +97,12 @@ func (Quota) Fields() []ent.Field {
 
 // quotaChecks returns the CHECKs of the Quota mixin.
 func quotaChecks(table string, others map[string]string) map[string]string {
-	others[table+"_limits"] = amounts("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day")
-	others[table+"_windows"] = amounts("requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today")
+	others[table+"_limits"] = amounts(
+		"requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day",
+	)
+	others[table+"_windows"] = amounts(
+		"requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today",
+	)
 	return others
 }
 

@@ -40,7 +40,10 @@ func (Price) Fields() []ent.Field {
 			Comment("where the rates come from, such as catwalk; empty: set by hand"),
 		field.Time("recorded_at").Immutable().Comment("when the row was written, UTC"),
 		field.Time("superseded_at").Optional().Nillable().
-			Comment("when another price took its whole interval over, UTC; it stays for the usage it was applied to; NULL: in force"),
+			Comment(
+				"when another price took its whole interval over, UTC; it stays for the usage it was applied to;" +
+					" NULL: in force",
+			),
 	}
 }
 
@@ -72,7 +75,8 @@ func (Price) Annotations() []schema.Annotation {
 		entsql.Checks(map[string]string{
 			"prices_service_tier":       "length(service_tier) BETWEEN 1 AND 64",
 			"prices_min_context_tokens": "min_context_tokens >= 0",
-			"prices_rates": amounts("cost_per_1m_input", "cost_per_1m_output", "cost_per_1m_cache_read", "cost_per_1m_cache_write",
+			"prices_rates": amounts("cost_per_1m_input", "cost_per_1m_output", "cost_per_1m_cache_read",
+				"cost_per_1m_cache_write",
 				"cost_per_1m_reasoning"),
 			"prices_interval": "effective_to IS NULL OR effective_to > effective_from",
 		}),

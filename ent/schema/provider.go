@@ -30,7 +30,9 @@ func (Provider) Fields() []ent.Field {
 			Comment("how a request carries the key"),
 		field.String("description").Default("").Validate(rule.Prose(rule.MaxProse)),
 		field.Time("cooling_until").Optional().Nillable().
-			Comment("first instant its keys may be leased again after an incident of its own, UTC; NULL: there was none"),
+			Comment(
+				"first instant its keys may be leased again after an incident of its own, UTC; NULL: there was none",
+			),
 		field.String("cooling_reason").Default("").Validate(rule.Label(0, rule.MaxWord)).
 			Comment("the class of the failures of many keys at once"),
 		field.Int("incidents").Default(0).Validate(rule.Range(0, rule.MaxCount)).
@@ -65,8 +67,9 @@ func (Provider) Annotations() []schema.Annotation {
 	return []schema.Annotation{
 		entsql.Annotation{Table: "providers"},
 		entsql.Checks(map[string]string{
-			"providers_name":        "length(name) BETWEEN 1 AND 128",
-			"providers_cooling":     "incidents BETWEEN 0 AND 1000000 AND (cooling_until IS NULL) = (cooling_reason = '')",
+			"providers_name": "length(name) BETWEEN 1 AND 128",
+			"providers_cooling": "incidents BETWEEN 0 AND 1000000 AND (cooling_until IS NULL) =" +
+				" (cooling_reason = '')",
 			"providers_auth_method": "auth_method IN ('bearer', 'header', 'query', 'oauth', 'aws_sigv4', 'none')",
 		}),
 	}

@@ -37,7 +37,10 @@ func (Sums) Fields() []ent.Field {
 		count("latency_ms_sum", "latency of all requests together, milliseconds"),
 		field.Float("average_latency_ms").Default(0).Comment("latency_ms_sum / request_count, milliseconds"),
 		field.Bytes("latency_histogram").Optional().
-			Comment("how many requests took how long, as internal/latency encodes it; NULL: from before histograms were kept"),
+			Comment(
+				"how many requests took how long, as internal/latency encodes it; NULL: from before histograms" +
+					" were kept",
+			),
 		field.Int64("digest").Optional().Nillable().
 			Comment("of all other columns but the id: a changed one is noticed; NULL: from before digests were kept"),
 	}
@@ -46,9 +49,12 @@ func (Sums) Fields() []ent.Field {
 // sumChecks are the CHECKs of the Sums mixin.
 func sumChecks(table string) entsql.Annotation {
 	return *entsql.Checks(map[string]string{
-		table + "_period":  "period_end > period_start",
-		table + "_counts":  amounts("request_count") + " AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
-		table + "_meters":  amounts("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
+		table + "_period": "period_end > period_start",
+		table + "_counts": amounts("request_count") + " AND error_count BETWEEN 0 AND request_count AND" +
+			" unpriced_count BETWEEN 0 AND request_count",
+		table + "_meters": amounts(
+			"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens",
+		),
 		table + "_cost":    amounts("total_cost"),
 		table + "_latency": amounts("latency_ms_sum"),
 	})

@@ -42,7 +42,9 @@ func (UsageEvent) Fields() []ent.Field {
 		tokens("reasoning_tokens", "output tokens spent on reasoning"),
 		field.Int64("cost").GoType(money.USD(0)).Optional().Nillable().Comment("nano-USD; NULL: not known"),
 		field.Enum("cost_status").Values("priced", "unpriced", "repriced").
-			Comment("priced when it was recorded; its cost is not known; or priced, again or for the first time, later"),
+			Comment(
+				"priced when it was recorded; its cost is not known; or priced, again or for the first time, later",
+			),
 		field.Int64("latency_ms").Default(0).Comment("milliseconds"),
 		field.Bool("success").Default(true).Comment("it did not end with an error"),
 		field.String("error_class").Default("").
@@ -76,10 +78,13 @@ func (UsageEvent) Annotations() []schema.Annotation {
 	return []schema.Annotation{
 		entsql.Annotation{Table: "usage_events"},
 		entsql.Checks(map[string]string{
-			"usage_events_request_id":  "length(request_id) BETWEEN 1 AND 128",
-			"usage_events_meters":      amounts("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"),
-			"usage_events_cost":        amounts("cost"),
-			"usage_events_cost_status": "cost_status IN ('priced', 'unpriced', 'repriced') AND (cost IS NULL) = (cost_status = 'unpriced')",
+			"usage_events_request_id": "length(request_id) BETWEEN 1 AND 128",
+			"usage_events_meters": amounts(
+				"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens",
+			),
+			"usage_events_cost": amounts("cost"),
+			"usage_events_cost_status": "cost_status IN ('priced', 'unpriced', 'repriced') AND (cost IS NULL) =" +
+				" (cost_status = 'unpriced')",
 			"usage_events_latency":     "latency_ms >= 0",
 			"usage_events_error_class": "length(error_class) <= 64",
 			"usage_events_http_status": "http_status BETWEEN 0 AND 599",

@@ -100,8 +100,8 @@ func (g *gateway) refusal(err error) answer {
 	return newError(http.StatusBadGateway, "", err.Error())
 }
 
-// opens returns when it is worth to ask for a key again, zero: nobody knows. A key that is only busy is free in a moment,
-// however long others are out.
+// opens returns when it is worth to ask for a key again, zero: nobody knows. A key that is only busy is free in a
+// moment, however long others are out.
 func (g *gateway) opens(none *registry.NoKeyError) time.Time {
 	if soon := g.now().Add(time.Second); none.Sooner && (none.OpensAt.IsZero() || none.OpensAt.After(soon)) {
 		return soon
@@ -110,11 +110,14 @@ func (g *gateway) opens(none *registry.NoKeyError) time.Time {
 }
 
 // serve tries keys until one is answered. It passes a stream on to w; any other answer is the caller's to write.
-func (g *gateway) serve(ctx context.Context, in registry.AcquireInput, body []byte, w http.ResponseWriter) (answer, error) {
+func (g *gateway) serve(
+	ctx context.Context, in registry.AcquireInput, body []byte, w http.ResponseWriter,
+) (answer, error) {
 	var failed *providerError
 	for range attempts {
 		lease, err := g.acquire(ctx, in)
-		if errors.Is(err, registry.ErrNoKeyAvailable) && failed != nil && (failed.Class == registry.FailureServer || failed.Class == registry.FailureTimeout) {
+		if errors.Is(err, registry.ErrNoKeyAvailable) && failed != nil &&
+			(failed.Class == registry.FailureServer || failed.Class == registry.FailureTimeout) {
 			return answer{}, failed // it is the provider's fault, and there is no other key to try
 		}
 		if err != nil {
@@ -138,7 +141,9 @@ func (g *gateway) acquire(ctx context.Context, in registry.AcquireInput) (*regis
 }
 
 // attempt calls the provider once and ends the lease.
-func (g *gateway) attempt(ctx context.Context, lease *registry.Lease, body []byte, w http.ResponseWriter) (answer, error) {
+func (g *gateway) attempt(
+	ctx context.Context, lease *registry.Lease, body []byte, w http.ResponseWriter,
+) (answer, error) {
 	end := context.WithoutCancel(ctx) // what happened is recorded even if the client has gone by now
 	request, err := g.newRequest(end, lease, body)
 	if err != nil { // nothing was sent
@@ -151,7 +156,9 @@ func (g *gateway) attempt(ctx context.Context, lease *registry.Lease, body []byt
 		lease.ObserveHeaders(response.header)
 		return response, lease.Settle(end, used)
 	}
-	failure := registry.Failure{Status: response.status, Header: response.header, Body: response.body, Err: err, Usage: used}
+	failure := registry.Failure{
+		Status: response.status, Header: response.header, Body: response.body, Err: err, Usage: used,
+	}
 	diagnosis, err := lease.Fail(end, failure) // it takes the headers, too
 	if err != nil {
 		return response, err
@@ -179,7 +186,9 @@ func (g *gateway) call(request *http.Request, w http.ResponseWriter) (a answer, 
 // newRequest makes the request to the provider. It goes on when the client has gone: the provider reports what it used
 // at the end.
 func (g *gateway) newRequest(ctx context.Context, lease *registry.Lease, body []byte) (*http.Request, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.upstream+"/v1/chat/completions", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(
+		ctx, http.MethodPost, g.upstream+"/v1/chat/completions", bytes.NewReader(body),
+	)
 	if err != nil {
 		return nil, err
 	}

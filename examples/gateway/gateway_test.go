@@ -125,7 +125,9 @@ func TestSpentKey(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, faults{spent: "openai 2", spentFor: time.Minute})
 	f.requireServed(t, 10)
-	require.Equal(t, tally{answers: map[int]int{http.StatusOK: 10, http.StatusTooManyRequests: 1}}, f.provider.counted())
+	require.Equal(
+		t, tally{answers: map[int]int{http.StatusOK: 10, http.StatusTooManyRequests: 1}}, f.provider.counted(),
+	)
 	require.Equal(t, map[string]int{string(registry.FailureQuotaExhausted): 1}, f.failures(t))
 	key := f.verdicts(t)["openai 2"]
 	require.Equal(t, registry.KeyDegraded, key.Reason)
@@ -133,7 +135,9 @@ func TestSpentKey(t *testing.T) {
 
 	f.clock.Advance(time.Minute)
 	f.requireServed(t, 10)
-	require.Equal(t, tally{answers: map[int]int{http.StatusOK: 20, http.StatusTooManyRequests: 1}}, f.provider.counted())
+	require.Equal(
+		t, tally{answers: map[int]int{http.StatusOK: 20, http.StatusTooManyRequests: 1}}, f.provider.counted(),
+	)
 	require.False(t, f.verdicts(t)["openai 2"].Probation)
 	for _, action := range []string{registry.ActionProbe, registry.ActionRestore} {
 		events, err := f.reg.ListAudit(t.Context(), registry.AuditFilter{Action: action, EntityID: key.ID.String()})
@@ -148,8 +152,13 @@ func TestProviderFails(t *testing.T) {
 	f := newFixture(t, faults{broken: 3, lost: 7})
 	f.requireServed(t, 12)
 	// Of 19 requests, the 3rd, 6th, 9th, 12th, 15th and 18th; the 1st and the 8th.
-	require.Equal(t, tally{answers: map[int]int{http.StatusOK: 12, http.StatusInternalServerError: 6, statusOfLost: 2}}, f.provider.counted())
-	require.Equal(t, map[string]int{string(registry.FailureServer): 6, string(registry.FailureTimeout): 2}, f.failures(t))
+	require.Equal(
+		t, tally{answers: map[int]int{http.StatusOK: 12, http.StatusInternalServerError: 6, statusOfLost: 2}},
+		f.provider.counted(),
+	)
+	require.Equal(
+		t, map[string]int{string(registry.FailureServer): 6, string(registry.FailureTimeout): 2}, f.failures(t),
+	)
 	require.Equal(t, keysPerProvider, f.usable(t))
 }
 
@@ -166,7 +175,8 @@ func TestProviderDown(t *testing.T) {
 	requireRetryAfter(t, 5, 7, cooling)
 }
 
-// TestLastKey: a request does not get the key again that the provider failed it with, and says so when there is no other.
+// TestLastKey: a request does not get the key again that the provider failed it with, and says so when there is no
+// other.
 func TestLastKey(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, faults{broken: 1})
@@ -180,7 +190,9 @@ func TestLastKey(t *testing.T) {
 		answer := f.chat(ctx, hello)
 		require.Equal(t, http.StatusBadGateway, answer.Code)
 		require.Contains(t, answer.Body.String(), "server: 500")
-		require.Equal(t, tally{answers: map[int]int{http.StatusInternalServerError: requests + 1}}, f.provider.counted())
+		require.Equal(
+			t, tally{answers: map[int]int{http.StatusInternalServerError: requests + 1}}, f.provider.counted(),
+		)
 	}
 }
 
@@ -195,7 +207,10 @@ func TestAllLimited(t *testing.T) {
 		require.Contains(t, answer.Body.String(), "no key available")
 		requireRetryAfter(t, 60, 60, answer)
 	}
-	require.Equal(t, map[string]int{string(registry.FailureRateLimited): 3}, f.failures(t), "the second request finds the provider cooling down")
+	require.Equal(
+		t, map[string]int{string(registry.FailureRateLimited): 3}, f.failures(t),
+		"the second request finds the provider cooling down",
+	)
 }
 
 // TestBusy: a request that finds all keys busy is told to come back soon, however long others are out.
@@ -230,7 +245,9 @@ func TestBadRequest(t *testing.T) {
 	f := newFixture(t, faults{})
 	answer := f.chat(t.Context(), `{"model": "openai/gpt-5.4", "messages": []}`)
 	require.Equal(t, http.StatusBadRequest, answer.Code)
-	require.JSONEq(t, `{"error": {"code": "invalid_request_error", "message": "messages: there are none"}}`, answer.Body.String())
+	require.JSONEq(
+		t, `{"error": {"code": "invalid_request_error", "message": "messages: there are none"}}`, answer.Body.String(),
+	)
 	require.Empty(t, answer.Header().Get("X-Ratelimit-Limit-Requests"), "whose limits are none of the client's")
 	require.Equal(t, tally{answers: map[int]int{http.StatusBadRequest: 1}}, f.provider.counted())
 	require.Equal(t, map[string]int{string(registry.FailureBadRequest): 1}, f.failures(t))
@@ -257,7 +274,9 @@ func TestEarlierDemo(t *testing.T) {
 	before := f.reg.Client().APIKey.Query().Order(apikey.ByID()).AllX(ctx)
 	none, one := registry.Limits{}, 1
 	for _, key := range before {
-		_, err := f.reg.UpdateAPIKey(ctx, key.ID, registry.KeyUpdate{Limits: &none, Weight: &one, QuotaGroupID: &uuid.Nil})
+		_, err := f.reg.UpdateAPIKey(
+			ctx, key.ID, registry.KeyUpdate{Limits: &none, Weight: &one, QuotaGroupID: &uuid.Nil},
+		)
 		require.NoError(t, err)
 	}
 	_, err := f.reg.Client().ExecContext(ctx, "UPDATE api_keys SET sealed = NULL, data_key_id = NULL")

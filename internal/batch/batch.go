@@ -58,7 +58,9 @@ type group struct {
 // limit. Commit is called from one goroutine at a time and returns an error, or nil, for each item; its context ends
 // when nobody waits for the batch any more. There is a goroutine only while there is work.
 func New[T any](most, limit int, wait time.Duration, commit func(ctx context.Context, items []T) []error) *Queue[T] {
-	q := &Queue[T]{most: most, wait: wait, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{})}
+	q := &Queue[T]{
+		most: most, wait: wait, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{}),
+	}
 	q.idle.L = &q.mu
 	return q
 }

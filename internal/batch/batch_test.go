@@ -23,7 +23,9 @@ func TestDo(t *testing.T) {
 	t.Run("OK_one", func(t *testing.T) {
 		t.Parallel()
 		var got [][]int
-		q := batch.New(10, 10, 0, func(_ context.Context, items []int) []error { got = append(got, items); return ok(items) })
+		q := batch.New(
+			10, 10, 0, func(_ context.Context, items []int) []error { got = append(got, items); return ok(items) },
+		)
 		require.NoError(t, q.Do(t.Context(), 1))
 		require.NoError(t, q.Do(t.Context(), 2))
 		require.Equal(t, [][]int{{1}, {2}}, got)
@@ -123,7 +125,10 @@ func TestDo(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
 			var got []int
-			q := batch.New(10, 10, 0, func(_ context.Context, items []int) []error { <-commit; got = append(got, items...); return ok(items) })
+			q := batch.New(
+				10, 10, 0,
+				func(_ context.Context, items []int) []error { <-commit; got = append(got, items...); return ok(items) },
+			)
 			ctx, cancel := context.WithCancel(t.Context())
 			errs := make([]error, 4)
 			for i, ctx := range []context.Context{ctx, t.Context(), ctx, t.Context()} {
@@ -173,7 +178,8 @@ func TestDo(t *testing.T) {
 				wg.Go(func() {
 					ctx, cancel := context.WithTimeout(t.Context(), wait)
 					defer cancel()
-					if err := q.Do(ctx, 0); !errors.Is(err, batch.ErrUncertain) && !errors.Is(err, context.DeadlineExceeded) {
+					if err := q.Do(ctx, 0); !errors.Is(err, batch.ErrUncertain) &&
+						!errors.Is(err, context.DeadlineExceeded) {
 						t.Error(err)
 					}
 				})
@@ -187,15 +193,17 @@ func TestDo(t *testing.T) {
 	})
 	t.Run("ErrCanceled_before", func(t *testing.T) {
 		t.Parallel()
-		q := batch.New(1, 1, 0, func(_ context.Context, items []int) []error { t.Error("it is committed"); return ok(items) })
+		q := batch.New(
+			1, 1, 0, func(_ context.Context, items []int) []error { t.Error("it is committed"); return ok(items) },
+		)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.ErrorIs(t, q.Do(ctx, 1), context.Canceled)
 	})
 }
 
-// TestDoOnBusyMachine has callers who come back, and more to do for each core than there are callers: waiting for a larger
-// batch ends by the clock, for letting others run once may take as long as all of it should.
+// TestDoOnBusyMachine has callers who come back, and more to do for each core than there are callers: waiting for a
+// larger batch ends by the clock, for letting others run once may take as long as all of it should.
 func TestDoOnBusyMachine(t *testing.T) {
 	var stop atomic.Bool
 	var busy, callers sync.WaitGroup
@@ -235,7 +243,10 @@ func TestClose(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
 			committed := 0
-			q := batch.New(2, 10, 0, func(_ context.Context, items []int) []error { <-commit; committed += len(items); return ok(items) })
+			q := batch.New(
+				2, 10, 0,
+				func(_ context.Context, items []int) []error { <-commit; committed += len(items); return ok(items) },
+			)
 			var acked atomic.Int64
 			for range 7 {
 				go func() {

@@ -1,8 +1,9 @@
 // Package calendar finds the hours, days, weeks and months of a time zone in which whole quarters of an hour lie.
 //
 // A quarter of an hour is one of UTC, and lies in the step in which it begins. A step whose first instant is not at the
-// beginning of a quarter (Monrovia's midnight was at 00:44:30 UTC until 1972) therefore begins with the next one. A step
-// in which no quarter begins (the minute between midnight and 00:01, when St. John's set its clocks back) is left out.
+// beginning of a quarter (Monrovia's midnight was at 00:44:30 UTC until 1972) therefore begins with the next one. A
+// step in which no quarter begins (the minute between midnight and 00:01, when St. John's set its clocks back) is left
+// out.
 package calendar
 
 import "time"

@@ -28,7 +28,9 @@ var steps = map[string]calendar.Bounds{
 func zones(t *testing.T) map[string]*time.Location {
 	t.Helper()
 	var databases []fs.FS
-	for _, folder := range []string{"/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/usr/lib/locale/TZ", "/etc/zoneinfo"} {
+	for _, folder := range []string{
+		"/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/usr/lib/locale/TZ", "/etc/zoneinfo",
+	} {
 		databases = append(databases, os.DirFS(folder))
 	}
 	if root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output(); err == nil {
@@ -90,7 +92,8 @@ func TestAllZones(t *testing.T) {
 		}
 		for _, c := range changes(zone) {
 			at := c.at
-			if c.at = c.at.AddDate(-c.at.Year(), 1-int(c.at.Month()), 1-c.at.Day()); !checked[c] { // alike on every date
+			// alike on every date
+			if c.at = c.at.AddDate(-c.at.Year(), 1-int(c.at.Month()), 1-c.at.Day()); !checked[c] {
 				checkChange(t, name, zone, at)
 			}
 			checked[c] = true
@@ -161,7 +164,8 @@ func checkChange(t *testing.T, name string, zone *time.Location, at time.Time) {
 	for at := begin; at.Before(end); at = at.Add(calendar.Quarter) {
 		local := at.In(zone)
 		_, o := local.Zone()
-		if h := local.Format("2006-01-02 15"); h != shown || o != offset { // clocks set back by an hour show the same twice
+		// clocks set back by an hour show the same twice
+		if h := local.Format("2006-01-02 15"); h != shown || o != offset {
 			require.False(t, at.After(begin) && at.Before(hourEnd), "%s: the hour ends later than %s", name, at)
 			shown, offset, hour, hourEnd = h, o, at, time.Time{}
 		}
@@ -191,15 +195,39 @@ func TestChanges(t *testing.T) {
 		length         string
 		next           string // local: the end of the next step
 	}{
-		{"Asia/Amman", "days", "2014-03-28T12:00", "2014-03-28 01:00", "2014-03-29 00:00", "23h0m0s", "2014-03-30 00:00"},
-		{"America/St_Johns", "days", "2010-11-07T12:00", "2010-11-07 00:00", "2010-11-08 00:00", "25h0m0s", "2010-11-09 00:00"},
-		{"America/St_Johns", "hours", "2010-11-07T02:30", "2010-11-07 00:00", "2010-11-06 23:15", "15m0s", "2010-11-07 00:00"},
+		{
+			"Asia/Amman", "days", "2014-03-28T12:00", "2014-03-28 01:00", "2014-03-29 00:00", "23h0m0s",
+			"2014-03-30 00:00",
+		},
+		{
+			"America/St_Johns", "days", "2010-11-07T12:00", "2010-11-07 00:00", "2010-11-08 00:00", "25h0m0s",
+			"2010-11-09 00:00",
+		},
+		{
+			"America/St_Johns", "hours", "2010-11-07T02:30", "2010-11-07 00:00", "2010-11-06 23:15", "15m0s",
+			"2010-11-07 00:00",
+		},
 		{"Asia/Gaza", "hours", "2011-03-31T22:00", "2011-04-01 00:00", "2011-04-01 01:15", "15m0s", "2011-04-01 02:00"},
-		{"Antarctica/Casey", "days", "2020-10-03T18:00", "2020-10-04 00:00", "2020-10-05 00:00", "21h0m0s", "2020-10-06 00:00"},
-		{"Pacific/Apia", "days", "2011-12-30T00:00", "2011-12-29 00:00", "2011-12-31 00:00", "24h0m0s", "2012-01-01 00:00"},
-		{"Pacific/Kwajalein", "days", "1993-08-21T00:00", "1993-08-20 00:00", "1993-08-22 00:00", "24h0m0s", "1993-08-23 00:00"},
-		{"Africa/Monrovia", "days", "1971-06-01T12:00", "1971-06-01 00:00", "1971-06-02 00:00", "24h0m0s", "1971-06-03 00:00"},
-		{"Australia/Lord_Howe", "hours", "2026-04-04T14:30", "2026-04-05 01:00", "2026-04-05 01:30", "1h0m0s", "2026-04-05 02:00"},
+		{
+			"Antarctica/Casey", "days", "2020-10-03T18:00", "2020-10-04 00:00", "2020-10-05 00:00", "21h0m0s",
+			"2020-10-06 00:00",
+		},
+		{
+			"Pacific/Apia", "days", "2011-12-30T00:00", "2011-12-29 00:00", "2011-12-31 00:00", "24h0m0s",
+			"2012-01-01 00:00",
+		},
+		{
+			"Pacific/Kwajalein", "days", "1993-08-21T00:00", "1993-08-20 00:00", "1993-08-22 00:00", "24h0m0s",
+			"1993-08-23 00:00",
+		},
+		{
+			"Africa/Monrovia", "days", "1971-06-01T12:00", "1971-06-01 00:00", "1971-06-02 00:00", "24h0m0s",
+			"1971-06-03 00:00",
+		},
+		{
+			"Australia/Lord_Howe", "hours", "2026-04-04T14:30", "2026-04-05 01:00", "2026-04-05 01:30", "1h0m0s",
+			"2026-04-05 02:00",
+		},
 	} {
 		zone, err := time.LoadLocation(test.zone)
 		require.NoError(t, err)

@@ -35,7 +35,8 @@ func newKnown() *known {
 	dollar := money.Dollar
 	s.models = map[uuid.UUID]namedModel{k.model: {k.provider, "m"}, k.other: {uuid.New(), "other"}}
 	s.prices = map[uuid.UUID][]*ent.Price{k.model: {{
-		ID: k.price, ModelID: k.model, ServiceTier: ledger.StandardTier, EffectiveFrom: utc.Beginning, CostPer1mInput: &dollar,
+		ID: k.price, ModelID: k.model, ServiceTier: ledger.StandardTier, EffectiveFrom: utc.Beginning,
+		CostPer1mInput: &dollar,
 	}}}
 	s.Keys[k.key.ID] = k.key
 	s.Providers[k.provider] = &pool.Provider{ID: k.provider}
@@ -217,7 +218,9 @@ func TestEnd(t *testing.T) {
 		k := newKnown()
 		l := k.lease(t, 10)
 		for range 2 {
-			require.NoError(t, k.apply(&Call{Now: noon, End: &End{Lease: l.ID, Provider: k.provider, Outcome: Released}}))
+			require.NoError(
+				t, k.apply(&Call{Now: noon, End: &End{Lease: l.ID, Provider: k.provider, Outcome: Released}}),
+			)
 		}
 		require.Zero(t, k.key.InFlight())
 	})

@@ -101,7 +101,8 @@ type needs struct {
 
 func needsOf(calls []Call) needs {
 	n := needs{
-		models: map[uuid.UUID]bool{}, ledger: map[uuid.UUID]bool{}, keys: map[uuid.UUID]bool{}, pools: map[uuid.UUID]bool{},
+		models: map[uuid.UUID]bool{}, ledger: map[uuid.UUID]bool{}, keys: map[uuid.UUID]bool{},
+		pools:     map[uuid.UUID]bool{},
 		providers: map[uuid.UUID]bool{}, from: calls[0].Now,
 	}
 	for i := range calls {

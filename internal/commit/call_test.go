@@ -26,7 +26,9 @@ func TestNeeds(t *testing.T) {
 	}
 	calls := []Call{
 		{Now: noon, Request: Request{
-			Event: ledger.Event{ID: uuid.New(), Model: ids[0], Key: ids[1], RequestID: "r", At: noon.Add(-time.Hour)}, Named: true,
+			Event: ledger.Event{
+				ID: uuid.New(), Model: ids[0], Key: ids[1], RequestID: "r", At: noon.Add(-time.Hour),
+			}, Named: true,
 		}},
 		{Now: noon, Acquire: &Acquire{ID: ids[2], Provider: ids[3], Model: ids[4], Repeated: true}},
 		{Now: noon, End: &End{Lease: ids[5], Key: ids[6], Provider: ids[7], Outcome: Succeeded}},

@@ -53,7 +53,9 @@ func (m *Committer) DoAll(ctx context.Context, calls []Call) error {
 }
 
 // DoWithin does all of the calls, or none, as a part of a caller's transaction: write runs a body within it.
-func (m *Committer) DoWithin(ctx context.Context, write func(body func(tx *ent.Client) error) error, calls []Call) error {
+func (m *Committer) DoWithin(
+	ctx context.Context, write func(body func(tx *ent.Client) error) error, calls []Call,
+) error {
 	return m.transact(ctx, transaction{write, true}, calls, first)
 }
 
@@ -80,7 +82,8 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 	defer cancel()
 	errs, err := m.Once(ctx, calls)
 	uncertain := false
-	for n := 1; errors.Is(err, fault.ErrUncertain) && ctx.Err() == nil && (n < maxSyncs || m.engine != dialect.SQLite); n++ {
+	for n := 1; errors.Is(err, fault.ErrUncertain) && ctx.Err() == nil &&
+		(n < maxSyncs || m.engine != dialect.SQLite); n++ {
 		uncertain = true
 		for i := range calls {
 			calls[i].repeated()
@@ -129,7 +132,9 @@ func (m *Committer) own(ctx context.Context) transaction {
 // transact does calls in a transaction, which judge may undo. It does so again, with nothing remembered, when an event
 // has no partition, because another process dropped it since it was last seen; when a row is gone that was remembered;
 // and when another process has recorded a request meanwhile, which the next attempt then finds.
-func (m *Committer) transact(ctx context.Context, t transaction, calls []Call, judge func(verdicts []error) error) error {
+func (m *Committer) transact(
+	ctx context.Context, t transaction, calls []Call, judge func(verdicts []error) error,
+) error {
 	for stale, overtaken, attempts := false, 0, 0; ; {
 		var s *Snapshot
 		err := t.write(func(tx *ent.Client) (err error) {
@@ -164,7 +169,8 @@ func (m *Committer) attempt(
 	ctx context.Context, tx *ent.Client, inTx bool, calls []Call, judge func(verdicts []error) error,
 ) (s *Snapshot, err error) {
 	if m.engine == dialect.SQLite {
-		// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its own.
+		// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its
+		// own.
 		ctx = context.WithoutCancel(ctx)
 	}
 	if inTx {
@@ -181,8 +187,9 @@ func (m *Committer) attempt(
 	return s, judge(verdicts)
 }
 
-// isFault reports whether an error can be the fault of one call of a batch, such as a sum that does not fit, so that the
-// others are better off without it.
+// isFault reports whether an error can be the fault of one call of a batch, such as a sum that does not fit, so that
+// the others are better off without it.
 func isFault(err error) bool {
-	return errors.Is(err, fault.ErrInvalidData) || errors.Is(err, fault.ErrForeignKey) || errors.Is(err, fault.ErrConflict)
+	return errors.Is(err, fault.ErrInvalidData) || errors.Is(err, fault.ErrForeignKey) ||
+		errors.Is(err, fault.ErrConflict)
 }

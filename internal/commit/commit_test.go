@@ -76,8 +76,10 @@ func newDatabase(t *testing.T, db store.DB, d migrate.Dialect) *database {
 	p := c.Provider.Create().SetName("p").SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
 	m := c.Model.Create().SetProviderID(p.ID).SetModelID("m").SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
 	c.Price.Create().SetModelID(m.ID).SetCostPer1mInput(money.Dollar).SetEffectiveFrom(at).SetRecordedAt(at).SaveX(ctx)
-	g := c.QuotaGroup.Create().SetProviderID(p.ID).SetName("g").SetLastReset(at).SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
-	k := c.APIKey.Create().SetProviderID(p.ID).SetKeyHash(fmt.Sprintf("%064d", 1)).SetKeyPrefix("sk-").SetQuotaGroupID(g.ID).
+	g := c.QuotaGroup.Create().SetProviderID(p.ID).SetName("g").SetLastReset(at).SetCreatedAt(at).SetUpdatedAt(at).
+		SaveX(ctx)
+	k := c.APIKey.Create().SetProviderID(p.ID).SetKeyHash(fmt.Sprintf("%064d", 1)).SetKeyPrefix("sk-").
+		SetQuotaGroupID(g.ID).
 		SetConcurrency(2).SetLastReset(at).SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
 	is.provider, is.model, is.key = p.ID, m.ID, k.ID
 	return is
@@ -138,7 +140,9 @@ func TestDo(t *testing.T) {
 		require.NoError(t, errors.Join(errs...))
 		ctx := t.Context()
 		day := d.client.UsageTotal.Query().OnlyX(ctx)
-		require.EqualValues(t, []int64{callers, callers * int64(money.Dollar)}, []int64{day.RequestCount, int64(*day.TotalCost)})
+		require.EqualValues(
+			t, []int64{callers, callers * int64(money.Dollar)}, []int64{day.RequestCount, int64(*day.TotalCost)},
+		)
 		require.EqualValues(t, callers, d.client.APIKey.GetX(ctx, d.key).UsageCount)
 		require.Equal(t, callers, d.client.UsageEvent.Query().CountX(ctx))
 
@@ -284,7 +288,9 @@ func TestCommit(t *testing.T) {
 		require.Zero(t, d.client.KeyLease.Query().CountX(ctx))
 		lost = 10
 		if d.DB.Dialect() == dialect.SQLite {
-			require.ErrorIs(t, d.commit(ctx, []Call{d.call("c")})[0], fault.ErrUncertain, "a disk is not tried for ever")
+			require.ErrorIs(
+				t, d.commit(ctx, []Call{d.call("c")})[0], fault.ErrUncertain, "a disk is not tried for ever",
+			)
 		}
 		lost = 0
 

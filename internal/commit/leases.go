@@ -139,8 +139,8 @@ func insertExpired(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) er
 }
 
 // takeExpired takes leases of a provider's keys that have expired out of the table, those of keys that are deleted too,
-// and releases what they have reserved. That they expired, and have not been ended, is remembered for a day. It takes some
-// thousand, and notes when those are all: more would keep others waiting.
+// and releases what they have reserved. That they expired, and have not been ended, is remembered for a day. It takes
+// some thousand, and notes when those are all: more would keep others waiting.
 func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
 	var expired []*pool.Lease
 	groups := map[uuid.UUID]bool{}

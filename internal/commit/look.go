@@ -35,7 +35,9 @@ func (m *Committer) HasPartition(day time.Time) bool { return m.partitions.Has(d
 
 // CountUse adds a request to the counters of a live key, in a transaction, and to no period; or returns
 // fault.ErrNotFound.
-func (m *Committer) CountUse(ctx context.Context, tx *ent.Client, key uuid.UUID, took pool.Amount, now time.Time) error {
+func (m *Committer) CountUse(
+	ctx context.Context, tx *ent.Client, key uuid.UUID, took pool.Amount, now time.Time,
+) error {
 	if err := Hold(ctx, tx, m.engine, PoolOfKey, key); err != nil {
 		return err
 	}

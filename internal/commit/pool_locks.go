@@ -45,8 +45,8 @@ const (
 		" WHERE id = ANY(CAST(CAST($1 AS text[]) AS uuid[])))"
 )
 
-// Hold keeps others from changing pools until the transaction ends. Hold them before any row of theirs is taken: a batch
-// that holds a pool waits for no row in it. SQLite has locked everything.
+// Hold keeps others from changing pools until the transaction ends. Hold them before any row of theirs is taken: a
+// batch that holds a pool waits for no row in it. SQLite has locked everything.
 func Hold(ctx context.Context, tx *ent.Client, engine string, which Pools, args ...any) error {
 	if engine != dialect.Postgres {
 		return nil

@@ -29,7 +29,8 @@ var keyColumns = []string{
 	"failure_class", "failed_at", "succeeded_at",
 }
 
-var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, pool.QuotaColumns), ", ") + " FROM " + apikey.Table + " WHERE "
+var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, pool.QuotaColumns), ", ") + " FROM " +
+	apikey.Table + " WHERE "
 
 // readPools reads keys, and pools as wholes, with their groups and providers.
 func (s *Snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, providers []uuid.UUID) error {
@@ -53,7 +54,8 @@ func (s *Snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, provide
 	for _, id := range providers {
 		found[id] = nil
 	}
-	err := bulk.Scan(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+")", args, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+
+		")", args, func(scan func(...any) error) error {
 		k, err := scanKey(scan)
 		if err != nil {
 			return err
@@ -91,7 +93,8 @@ func scanKey(scan func(...any) error) (*pool.Key, error) {
 		allowed, denied, observed []byte
 	)
 	err := scan(append([]any{
-		&k.ID, &k.Provider, &k.Group, &k.Prefix, &k.Label, &k.Uses, &k.Tokens, &k.ExtraRequests, &k.ExtraTokens, &k.LastUsed,
+		&k.ID, &k.Provider, &k.Group, &k.Prefix, &k.Label, &k.Uses, &k.Tokens, &k.ExtraRequests, &k.ExtraTokens,
+		&k.LastUsed,
 		&k.Weight, &k.Priority, &k.Pass, &allowed, &denied, &deleted, &k.Disabled, &k.Expires,
 		&k.DegradedUntil, &k.DegradedAt, &k.DegradedReason, (*string)(&k.DegradedBy), &k.Failures,
 		(*string)(&k.CountedClass), &k.CountedAt, (*string)(&k.FailureClass), &k.FailedAt, &k.SucceededAt,
@@ -176,7 +179,9 @@ var (
 	// counterColumns are those of Quota.Counters.
 	counterColumns = slices.Concat(
 		bulk.Columns("timestamptz", "minute"),
-		bulk.Columns("bigint", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today"),
+		bulk.Columns(
+			"bigint", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today",
+		),
 		bulk.Columns("timestamptz", "last_reset"), bulk.Columns("json", "observed"),
 	)
 	passColumn  = bulk.Columns("bigint", "pass")
@@ -228,7 +233,8 @@ func (s *Snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine st
 		}
 		if k.Changed&pool.ChangedState != 0 {
 			states = append(states, []any{
-				k.DegradedUntil != nil, k.DegradedUntil, k.DegradedAt, k.DegradedReason, string(k.DegradedBy), k.Failures,
+				k.DegradedUntil != nil, k.DegradedUntil, k.DegradedAt, k.DegradedReason, string(k.DegradedBy),
+				k.Failures,
 				string(k.CountedClass), k.CountedAt, string(k.FailureClass), k.FailedAt, s.now, k.ID,
 			})
 		}

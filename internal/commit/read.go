@@ -91,7 +91,9 @@ func (s *Snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uui
 			p                   ent.Price
 			effectiveFrom       *time.Time // NULL: there is no price
 		)
-		cells := append([]any{&model, &provider, &name, &id, &p.ServiceTier, &p.MinContextTokens}, ledger.RateCells(&p)...)
+		cells := append(
+			[]any{&model, &provider, &name, &id, &p.ServiceTier, &p.MinContextTokens}, ledger.RateCells(&p)...,
+		)
 		if err := scan(append(cells, &effectiveFrom, &p.EffectiveTo)...); err != nil {
 			return err
 		}

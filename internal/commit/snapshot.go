@@ -45,9 +45,11 @@ type Snapshot struct {
 func newSnapshot(strategy pool.Strategy, now time.Time) *Snapshot {
 	return &Snapshot{
 		strategy: strategy,
-		models:   map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{}, Periods: map[ledger.Period]ledger.Sums{},
-		Keys: map[uuid.UUID]*pool.Key{}, Groups: map[uuid.UUID]*pool.Group{}, Pools: map[uuid.UUID]*pool.Pool{},
-		Providers: map[uuid.UUID]*pool.Provider{}, States: map[uuid.UUID]uuid.UUID{}, looked: map[uuid.UUID]bool{}, now: now,
+		models:   map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{},
+		Periods: map[ledger.Period]ledger.Sums{},
+		Keys:    map[uuid.UUID]*pool.Key{}, Groups: map[uuid.UUID]*pool.Group{}, Pools: map[uuid.UUID]*pool.Pool{},
+		Providers: map[uuid.UUID]*pool.Provider{}, States: map[uuid.UUID]uuid.UUID{}, looked: map[uuid.UUID]bool{},
+		now: now,
 	}
 }
 

@@ -28,13 +28,17 @@ func TestIs(t *testing.T) {
 func TestKinds(t *testing.T) {
 	t.Parallel()
 	groups := []error{
-		fault.ErrNotFound, fault.ErrConflict, fault.ErrInvalidData, fault.ErrForeignKey, fault.ErrNoKeyAvailable, fault.ErrBusy,
+		fault.ErrNotFound, fault.ErrConflict, fault.ErrInvalidData, fault.ErrForeignKey, fault.ErrNoKeyAvailable,
+		fault.ErrBusy,
 		fault.ErrUncertain, fault.ErrUnavailable,
 	}
 	for kind, of := range map[error]error{
-		fault.ErrNoSecret: fault.ErrNotFound, fault.ErrLeaseEnded: fault.ErrConflict, fault.ErrClosed: fault.ErrUnavailable,
-		fault.ErrSchema: fault.ErrUnavailable, fault.ErrReadOnly: fault.ErrUnavailable, fault.ErrDiskFull: fault.ErrUnavailable,
-		fault.ErrCorrupt: fault.ErrUnavailable, fault.ErrExhausted: fault.ErrUnavailable, fault.ErrDenied: fault.ErrUnavailable,
+		fault.ErrNoSecret: fault.ErrNotFound, fault.ErrLeaseEnded: fault.ErrConflict,
+		fault.ErrClosed: fault.ErrUnavailable,
+		fault.ErrSchema: fault.ErrUnavailable, fault.ErrReadOnly: fault.ErrUnavailable,
+		fault.ErrDiskFull: fault.ErrUnavailable,
+		fault.ErrCorrupt:  fault.ErrUnavailable, fault.ErrExhausted: fault.ErrUnavailable,
+		fault.ErrDenied:      fault.ErrUnavailable,
 		fault.ErrUnsupported: fault.ErrUnavailable, fault.ErrKeyring: fault.ErrUnavailable,
 	} {
 		err := fmt.Errorf("operation: %w", kind)
@@ -78,7 +82,10 @@ func TestList(t *testing.T) {
 		},
 		"label, turned": {func(f *fault.List) { f.Label("name", turned, 1, 9) }, nil},
 		"label, blank":  {func(f *fault.List) { f.Label("name", " \t", 1, 9) }, []string{"name is blank"}},
-		"field":         {func(f *fault.List) { f.Field("note", nil); f.Field("note", errors.New("is odd")) }, []string{"note is odd"}},
+		"field": {
+			func(f *fault.List) { f.Field("note", nil); f.Field("note", errors.New("is odd")) },
+			[]string{"note is odd"},
+		},
 		"field, faults": {func(f *fault.List) { f.Field("note", rule.Prose(1)("a\x00")) }, []string{
 			"note has a NUL character, which PostgreSQL cannot store", "note has 2 characters, more than 1",
 		}},

@@ -184,8 +184,14 @@ func TestQuantileRank(t *testing.T) {
 		for _, n := range []uint64{1_000, 1_000_000, 1_000_000_007, 999_999_999_999} {
 			for p := uint64(2); p < 1000; p++ { // the rank is neither the first nor the last
 				rank := (p*n + 999) / 1000
-				require.Equal(t, int64(1), from(t, pair{1, rank}, pair{2, n - rank}).Quantile(float64(p)/1000), "%d ‰ of %d", p, n)
-				require.Equal(t, int64(2), from(t, pair{1, rank - 1}, pair{2, n - rank + 1}).Quantile(float64(p)/1000), "%d ‰ of %d", p, n)
+				require.Equal(
+					t, int64(1), from(t, pair{1, rank}, pair{2, n - rank}).Quantile(float64(p)/1000), "%d ‰ of %d", p,
+					n,
+				)
+				require.Equal(
+					t, int64(2), from(t, pair{1, rank - 1}, pair{2, n - rank + 1}).Quantile(float64(p)/1000),
+					"%d ‰ of %d", p, n,
+				)
 			}
 		}
 	})
@@ -198,7 +204,11 @@ func TestQuantileError(t *testing.T) {
 		"OK_uniform":   func(random *rand.Rand) int64 { return random.Int64N(latency.Max + 1) },
 		"OK_short":     func(random *rand.Rand) int64 { return random.Int64N(200) },
 		"OK_magnitude": func(random *rand.Rand) int64 { return int64(math.Exp2(random.Float64() * 29.17)) },
-		"OK_requests":  func(random *rand.Rand) int64 { return min(int64(math.Exp(7+1.15*random.NormFloat64())), latency.Max) },
+		"OK_requests": func(random *rand.Rand) int64 {
+			return min(
+				int64(math.Exp(7+1.15*random.NormFloat64())), latency.Max,
+			)
+		},
 		"OK_two_peaks": func(random *rand.Rand) int64 { return 120 + random.Int64N(30) + 30_000*random.Int64N(2) },
 	} {
 		t.Run(name, func(t *testing.T) {

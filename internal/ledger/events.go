@@ -53,7 +53,8 @@ func (e *Event) Sums() Sums {
 }
 
 var eventColumns = slices.Concat([]string{
-	usageevent.FieldID, usageevent.FieldRequestID, usageevent.FieldAt, usageevent.FieldModelID, usageevent.FieldAPIKeyID,
+	usageevent.FieldID, usageevent.FieldRequestID, usageevent.FieldAt, usageevent.FieldModelID,
+	usageevent.FieldAPIKeyID,
 	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
 }, TokenColumns)
@@ -104,7 +105,10 @@ func ReadEvents(
 	return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
 		var e Event
 		t := &e.Tokens
-		err := scan(&e.ID, &e.At, &e.Model, &e.Key, &e.Price, &e.Cost, &e.Latency, &e.Success, &t[0], &t[1], &t[2], &t[3], &t[4])
+		err := scan(
+			&e.ID, &e.At, &e.Model, &e.Key, &e.Price, &e.Cost, &e.Latency, &e.Success, &t[0], &t[1], &t[2], &t[3],
+			&t[4],
+		)
 		return each(e, err)
 	})
 }

@@ -67,7 +67,9 @@ func TestDigest(t *testing.T) {
 		require.False(t, seen[digest(p, s)], i)
 		seen[digest(p, s)] = true
 	}
-	for _, of := range []Period{p.Day(), p.Total(), QuarterOf(model, price, key, noon), QuarterOf(key, key, price, noon)} {
+	for _, of := range []Period{
+		p.Day(), p.Total(), QuarterOf(model, price, key, noon), QuarterOf(key, key, price, noon),
+	} {
 		require.False(t, seen[digest(of, one(1, 1))])
 		seen[digest(of, one(1, 1))] = true
 	}

@@ -51,7 +51,8 @@ func readText(n chunkSizes, types map[string]string) string {
 			}
 		}
 		if rows > 0 { // SQLite reads the left side of a CROSS JOIN first
-			selects = append(selects, fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS t WHERE %s",
+			selects = append(selects, fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS"+
+				" t WHERE %s",
 				strings.Join(SumColumns, ", t."), bulk.PlaceholdersFrom(first, rows, columns...), t.Name,
 				strings.Join(on, " AND ")))
 		}

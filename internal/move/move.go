@@ -108,7 +108,9 @@ func (m *Mover) begin(ctx context.Context, tables []table) error {
 				return fmt.Errorf("%w: the target is not empty: it has %s", fault.ErrConflict, t.name)
 			}
 		}
-		_, err = tx.ExecContext(ctx, "CREATE TABLE "+moveTable+" (owner varchar(32) NOT NULL, differs boolean NOT NULL)")
+		_, err = tx.ExecContext(
+			ctx, "CREATE TABLE "+moveTable+" (owner varchar(32) NOT NULL, differs boolean NOT NULL)",
+		)
 		if err != nil {
 			return err
 		}

@@ -316,7 +316,9 @@ func (c *Cluster) Standby(ctx context.Context, more ...string) (_ *Cluster, err 
 	}
 	defer s.closeIf(&err)
 	slot := filepath.Base(s.dir) // letters and digits, as a slot's name must be
-	err = s.tool(ctx, "pg_basebackup", "-d", c.URL(maintenance), "-D", s.data(), "-R", "-C", "-S", slot, "-c", "fast", "-N")
+	err = s.tool(
+		ctx, "pg_basebackup", "-d", c.URL(maintenance), "-D", s.data(), "-R", "-C", "-S", slot, "-c", "fast", "-N",
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -327,7 +329,8 @@ func (c *Cluster) Standby(ctx context.Context, more ...string) (_ *Cluster, err 
 	defer cancel()
 	return s, until(ctx, func() (bool, error) {
 		return one[bool](ctx, c.URL(maintenance), "SELECT EXISTS (SELECT FROM pg_replication_slots AS s"+
-			" JOIN pg_stat_replication AS r ON r.pid = s.active_pid WHERE s.slot_name = $1 AND r.state = 'streaming')", slot)
+			" JOIN pg_stat_replication AS r ON r.pid = s.active_pid WHERE s.slot_name = $1 AND r.state ="+
+			" 'streaming')", slot)
 	})
 }
 

@@ -14,7 +14,8 @@ import (
 const Variable = "MODELSCAN_TEST_POSTGRES"
 
 // ErrNotFound is returned when there is no PostgreSQL to start. Its text says how to get one.
-var ErrNotFound = errors.New("no PostgreSQL 15 or newer was found: install it (Debian, Ubuntu: apt-get install postgresql), " +
+var ErrNotFound = errors.New("no PostgreSQL 15 or newer was found: install it (Debian, Ubuntu: apt-get install" +
+	" postgresql), " +
 	"or set " + Variable + " to the postgres:// URL of a server on which databases may be created")
 
 // oldest is the first release that works: it copies databases without a checkpoint.

@@ -100,7 +100,9 @@ func Empty(ctx context.Context) (url string, remove func() error, err error) {
 	return c.URL("postgres"), c.Close, nil
 }
 
-func database(ctx context.Context, key string, fill func(ctx context.Context, url string) error) (url string, remove func() error, err error) {
+func database(
+	ctx context.Context, key string, fill func(ctx context.Context, url string) error,
+) (url string, remove func() error, err error) {
 	shared, err := Shared(ctx)
 	if err != nil {
 		return "", nil, err
@@ -186,7 +188,9 @@ func (s server) drop(ctx context.Context, name string) error {
 }
 
 // template makes the template of a key, unless it is there, and returns its name.
-func (s server) template(ctx context.Context, key string, fill func(ctx context.Context, url string) error) (name string, err error) {
+func (s server) template(
+	ctx context.Context, key string, fill func(ctx context.Context, url string) error,
+) (name string, err error) {
 	sum := sha256.Sum256([]byte(key))
 	name = fmt.Sprintf("template_%x", sum[:8])
 	db, err := sql.Open("pgx", string(s))
@@ -209,7 +213,9 @@ func (s server) template(ctx context.Context, key string, fill func(ctx context.
 	}
 	err = fill(ctx, s.url(draft))
 	if err == nil { // it gets the name when it is whole, and stays as it is
-		err = s.exec(ctx, "ALTER DATABASE "+draft+" ALLOW_CONNECTIONS false", "ALTER DATABASE "+draft+" RENAME TO "+name)
+		err = s.exec(
+			ctx, "ALTER DATABASE "+draft+" ALLOW_CONNECTIONS false", "ALTER DATABASE "+draft+" RENAME TO "+name,
+		)
 	}
 	if err != nil {
 		return "", errors.Join(err, s.drop(ctx, draft))

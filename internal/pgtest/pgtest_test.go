@@ -365,7 +365,8 @@ func TestFind(t *testing.T) {
 		t.Skip("-short: what is said when there is no server")
 	}
 	require.Equal(t, "no PostgreSQL 15 or newer was found: install it (Debian, Ubuntu: apt-get install postgresql), "+
-		"or set MODELSCAN_TEST_POSTGRES to the postgres:// URL of a server on which databases may be created", tb.skipped)
+		"or set MODELSCAN_TEST_POSTGRES to the postgres:// URL of a server on which databases may"+
+		" be created", tb.skipped)
 	require.Empty(t, tb.failed)
 	require.NoError(t, os.Remove(pgtest.NotePath(-1)))
 	_, _, err = pgtest.Empty(t.Context())
@@ -397,7 +398,9 @@ func TestVariable(t *testing.T) {
 	before := databases()
 	t.Run("OK", func(t *testing.T) {
 		for range 2 {
-			url := pgtest.Database(t, "x", func(_ context.Context, url string) error { return run(url, "CREATE TABLE a (id int)") })
+			url := pgtest.Database(
+				t, "x", func(_ context.Context, url string) error { return run(url, "CREATE TABLE a (id int)") },
+			)
 			require.Zero(t, one[int](t, url, "SELECT count(*) FROM a"))
 		}
 		require.Equal(t, before+2, databases())
@@ -414,7 +417,9 @@ func TestVariable(t *testing.T) {
 	require.NoError(t, remove())
 	require.Equal(t, before, databases())
 
-	for _, wrong := range []string{"mysql://u:secret@localhost/x", "host=localhost password=secret", "postgres://u:secret@%zz/x"} {
+	for _, wrong := range []string{
+		"mysql://u:secret@localhost/x", "host=localhost password=secret", "postgres://u:secret@%zz/x",
+	} {
 		t.Setenv(pgtest.Variable, wrong)
 		tb := observe("", nil)
 		require.Contains(t, tb.failed, "MODELSCAN_TEST_POSTGRES is not a postgres:// URL")
@@ -467,7 +472,9 @@ func TestShared(t *testing.T) {
 	// A server that went down with the machine.
 	note, err := os.ReadFile(pgtest.NotePath(life))
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(pgtest.NotePath(life), []byte(strings.Replace(string(note), data, "/another", 1)), 0o600))
+	require.NoError(
+		t, os.WriteFile(pgtest.NotePath(life), []byte(strings.Replace(string(note), data, "/another", 1)), 0o600),
+	)
 	second := play(t, fmt.Sprintf("share %d", life)).url(t)
 	require.NotEqual(t, url, second)
 	secondData := one[string](t, second, "SHOW data_directory")

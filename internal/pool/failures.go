@@ -150,8 +150,8 @@ func (k *Key) degrade(d Diagnosis, until time.Time, fresh bool, now time.Time) [
 	return []Event{{Kind: KeyDegraded, ID: k.ID, Before: before, After: k.state()}}
 }
 
-// isIncident reports whether the provider is at fault, because many accounts have failed alike. It counts failures since
-// the last success of any key. Keys of a group are one account.
+// isIncident reports whether the provider is at fault, because many accounts have failed alike. It counts failures
+// since the last success of any key. Keys of a group are one account.
 func (p *Pool) isIncident(class upstream.Class, now time.Time) bool {
 	since := now.Add(-incidentWithin)
 	for _, k := range p.Keys {

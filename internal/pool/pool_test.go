@@ -61,8 +61,10 @@ func TestChoose(t *testing.T) {
 		"in turn":                 {newPool(FairTurns, &Key{}, &Key{}, &Key{}), 300, []int{100, 100, 100}},
 		"by weight":               {newPool(FairTurns, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{100, 300}},
 		"round robin, any weight": {newPool(RoundRobin, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{200, 200}},
-		"the highest priority":    {newPool(FairTurns, &Key{Priority: 1}, &Key{}, &Key{Priority: 1}), 10, []int{5, 0, 5}},
-		"most headroom":           {newPool(MostHeadroom, far, near), 8, []int{2, 6}},
+		"the highest priority": {
+			newPool(FairTurns, &Key{Priority: 1}, &Key{}, &Key{Priority: 1}), 10, []int{5, 0, 5},
+		},
+		"most headroom": {newPool(MostHeadroom, far, near), 8, []int{2, 6}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -101,9 +103,11 @@ func TestBlocked(t *testing.T) {
 		"a model of a prefix": {key: Key{Allowed: []string{"gpt-*"}}, want: Want{Model: "gpt-5"}},
 		"a denied model":      {key: Key{Denied: []string{"gpt-5"}}, want: Want{Model: "gpt-5"}, is: Denied},
 		"no model is named":   {key: Key{Allowed: []string{}}},
-		"degraded":            {key: Key{DegradedUntil: &later, DegradedBy: upstream.RateLimited}, is: Degraded, till: later},
-		"degraded no more":    {key: Key{DegradedUntil: &past, DegradedBy: upstream.RateLimited}},
-		"too small":           {key: Key{Quota: small}, want: five, is: TooSmall},
+		"degraded": {
+			key: Key{DegradedUntil: &later, DegradedBy: upstream.RateLimited}, is: Degraded, till: later,
+		},
+		"degraded no more": {key: Key{DegradedUntil: &past, DegradedBy: upstream.RateLimited}},
+		"too small":        {key: Key{Quota: small}, want: five, is: TooSmall},
 		"of its group": {
 			key: Key{Account: &Group{ID: uuid.New(), Quota: small}}, want: five, is: TooSmall,
 		},

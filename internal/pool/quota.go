@@ -258,8 +258,14 @@ func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 	spent := saturated(int64(q.DayCost), int64(q.Held.Day.Cost))
 	for _, w := range [...]Window{
 		{Concurrency, q.Concurrency, q.InFlight(), 1, time.Time{}},
-		{RequestsPerMinute, q.RequestsPerMinute, saturated(q.MinuteRequests, q.Held.Minute.Requests), a.Requests, nextMinute},
-		{TokensPerMinute, q.TokensPerMinute, saturated(q.MinuteTokens, q.Held.Minute.Tokens), max(1, a.Tokens), nextMinute},
+		{
+			RequestsPerMinute, q.RequestsPerMinute, saturated(q.MinuteRequests, q.Held.Minute.Requests), a.Requests,
+			nextMinute,
+		},
+		{
+			TokensPerMinute, q.TokensPerMinute, saturated(q.MinuteTokens, q.Held.Minute.Tokens), max(1, a.Tokens),
+			nextMinute,
+		},
 		{RequestsPerDay, q.RequestsPerDay, saturated(q.DayRequests, q.Held.Day.Requests), a.Requests, nextDay},
 		{TokensPerDay, q.TokensPerDay, saturated(q.DayTokens, q.Held.Day.Tokens), max(1, a.Tokens), nextDay},
 		{CostPerDay, int64(q.CostPerDay), spent, max(1, int64(a.Cost)), nextDay},
@@ -299,14 +305,16 @@ func (q *Quota) noLimits() bool { return q.Limits == Limits{} && len(q.Observed)
 // QuotaColumns are those of a quota as they are read, in the order of Cells.
 var QuotaColumns = []string{
 	"requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day",
-	"minute", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today", "last_reset",
+	"minute", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today",
+	"last_reset",
 	"observed",
 }
 
 // Cells are where QuotaColumns are scanned to; Read takes the observations, which are JSON.
 func (q *Quota) Cells(observed *[]byte) []any {
 	return []any{
-		&q.RequestsPerMinute, &q.TokensPerMinute, &q.RequestsPerDay, &q.TokensPerDay, &q.Concurrency, (*int64)(&q.CostPerDay),
+		&q.RequestsPerMinute, &q.TokensPerMinute, &q.RequestsPerDay, &q.TokensPerDay, &q.Concurrency,
+		(*int64)(&q.CostPerDay),
 		&q.Minute, &q.MinuteRequests, &q.MinuteTokens, &q.DayRequests, &q.DayTokens, (*int64)(&q.DayCost), &q.LastReset,
 		observed,
 	}

@@ -96,10 +96,14 @@ func TestOpen(t *testing.T) {
 	a, b := &Key{Account: &Group{ID: uuid.New()}}, &Key{}
 	p := newPool(FairTurns, a, b)
 	lease := func(k *Key, tokens, pass int64, expires time.Time) *Lease {
-		return &Lease{ID: uuid.New(), Key: k.ID, Group: k.Group, Tokens: tokens, Pass: pass, Acquired: noon, Expires: expires}
+		return &Lease{
+			ID: uuid.New(), Key: k.ID, Group: k.Group, Tokens: tokens, Pass: pass, Acquired: noon, Expires: expires,
+		}
 	}
 	p.Open([]*Lease{
-		lease(a, 5, 7*stride, noon.Add(time.Hour)), lease(a, 9, 8*stride, noon), lease(b, 3, 2*stride, noon.Add(time.Hour)),
+		lease(
+			a, 5, 7*stride, noon.Add(time.Hour),
+		), lease(a, 9, 8*stride, noon), lease(b, 3, 2*stride, noon.Add(time.Hour)),
 	}, map[uuid.UUID]*Group{a.Account.ID: a.Account}, noon)
 	for _, q := range []*Quota{&a.Quota, &a.Account.Quota} {
 		require.EqualValues(t, []int64{1, 5}, []int64{q.InFlight(), q.Held.Day.Tokens})

@@ -27,7 +27,8 @@ const billion = 1_000_000_000
 
 // countersSQL reads the counters of all keys, deleted ones too, or of those in a list.
 func countersSQL(where string) string {
-	const tokens = "(u.input_tokens%[1]s + u.output_tokens%[1]s + u.cache_read_tokens%[1]s + u.cache_write_tokens%[1]s + u.reasoning_tokens%[1]s)"
+	const tokens = "(u.input_tokens%[1]s + u.output_tokens%[1]s + u.cache_read_tokens%[1]s +" +
+		" u.cache_write_tokens%[1]s + u.reasoning_tokens%[1]s)"
 	sum := func(column, operator string) string {
 		column = strings.ReplaceAll(column, "%[1]s", fmt.Sprintf(" %s %d", operator, billion))
 		return "CAST(COALESCE(SUM(" + column + "), 0) AS bigint)"
@@ -47,7 +48,9 @@ func Counters(ctx context.Context, client *ent.Client, some []uuid.UUID, each fu
 	}
 	return bulk.Scan(ctx, client, countersSQL(where), args, func(scan func(...any) error) error {
 		var c Counter
-		if err := scan(&c.Key, &c.Have[0], &c.Have[1], &c.extra[0], &c.extra[1], &c.days[0], &c.days[1], &c.days[2], &c.days[3]); err != nil {
+		if err := scan(
+			&c.Key, &c.Have[0], &c.Have[1], &c.extra[0], &c.extra[1], &c.days[0], &c.days[1], &c.days[2], &c.days[3],
+		); err != nil {
 			return err
 		}
 		c.Fits = true
@@ -71,7 +74,8 @@ func (c Counter) Differences() (all []Difference) {
 			want = fault.ErrOverflow.Error()
 		}
 		all = append(all, Difference{
-			Kind: WrongKeyCounter, Table: apikey.Table, Key: c.Key, Field: field, Want: want, Have: strconv.FormatInt(c.Have[i], 10),
+			Kind: WrongKeyCounter, Table: apikey.Table, Key: c.Key, Field: field, Want: want,
+			Have: strconv.FormatInt(c.Have[i], 10),
 		})
 	}
 	return all

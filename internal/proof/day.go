@@ -152,10 +152,11 @@ func (l *Reader) readEvents(ctx context.Context, client *ent.Client, d *Day) err
 	events, errs := make([]ledger.Event, 0, page), make([]error, 0, page)
 	for after := ledger.FirstEventID(from); ; { // which is the id of no event
 		events, errs = events[:0], errs[:0]
-		err := ledger.ReadEvents(ctx, client, uuid.Nil, after, ledger.FirstEventID(end), page, func(e ledger.Event, err error) error {
-			events, errs = append(events, e), append(errs, err)
-			return nil
-		})
+		err := ledger.ReadEvents(ctx, client, uuid.Nil, after, ledger.FirstEventID(end), page,
+			func(e ledger.Event, err error) error {
+				events, errs = append(events, e), append(errs, err)
+				return nil
+			})
 		if err != nil {
 			return err
 		}
@@ -209,7 +210,8 @@ func (l *Reader) learn(ctx context.Context, client *ent.Client, events []ledger.
 func owners(ctx context.Context, client *ent.Client, table string, ids []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
 	found := make(map[uuid.UUID]uuid.UUID, len(ids))
 	list, args := bulk.In(ids)
-	err := bulk.Scan(ctx, client, "SELECT id, provider_id FROM "+table+" WHERE id IN "+list, args, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, client, "SELECT id, provider_id FROM "+table+" WHERE id IN "+
+		list, args, func(scan func(...any) error) error {
 		var id, provider uuid.UUID
 		if err := scan(&id, &provider); err != nil {
 			return err
@@ -271,7 +273,9 @@ func (l *Reader) judgeEvent(e *ledger.Event, unreadable error) *Difference {
 	case unreadable != nil:
 		return &Difference{Kind: UnreadableRow, Have: unreadable.Error()}
 	case !e.At.Equal(ledger.EventTime(e.ID)):
-		return &Difference{Kind: WrongEvent, Field: usageevent.FieldAt, Want: stamp(ledger.EventTime(e.ID)), Have: stamp(e.At)}
+		return &Difference{
+			Kind: WrongEvent, Field: usageevent.FieldAt, Want: stamp(ledger.EventTime(e.ID)), Have: stamp(e.At),
+		}
 	case l.models[e.Model] == uuid.Nil:
 		return &Difference{Kind: WrongEvent, Field: usageevent.FieldModelID, Have: e.Model.String()}
 	case l.keys[e.Key] != l.models[e.Model]:

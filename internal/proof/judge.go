@@ -186,7 +186,9 @@ func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) 
 		return mendable, left
 	}
 	if want, ok := d.plausible(p, must); !ok {
-		implausible := Difference{Kind: WrongCost, Field: usage.FieldTotalCost, Want: want, Have: dollars(must.KnownCost())}
+		implausible := Difference{
+			Kind: WrongCost, Field: usage.FieldTotalCost, Want: want, Have: dollars(must.KnownCost()),
+		}
 		d.place(&implausible, p)
 		left = append(left, implausible)
 	}
@@ -225,11 +227,14 @@ func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Differe
 	}
 	wrong = row.against(must)
 	if !row.end.Equal(p.End()) {
-		wrong = append(wrong, Difference{Kind: WrongSum, Field: usage.FieldPeriodEnd, Want: stamp(p.End()), Have: stamp(row.end)})
+		wrong = append(
+			wrong, Difference{Kind: WrongSum, Field: usage.FieldPeriodEnd, Want: stamp(p.End()), Have: stamp(row.end)},
+		)
 	}
 	if average := must.AverageLatency(); cmp.Compare(average, row.average) != 0 {
 		wrong = append(wrong, Difference{
-			Kind: WrongSum, Field: usage.FieldAverageLatencyMs, Want: fmt.Sprint(average), Have: fmt.Sprint(row.average),
+			Kind: WrongSum, Field: usage.FieldAverageLatencyMs, Want: fmt.Sprint(average),
+			Have: fmt.Sprint(row.average),
 		})
 	}
 	if fault := row.digestFault(p, d.backed(p)); fault != nil {

@@ -26,8 +26,9 @@ func newDay() (d *Day, quarter ledger.Period) {
 		prices: map[uuid.UUID]*ent.Price{price: {ID: price, ModelID: model, CostPer1mInput: &dollar}},
 	}
 	e := ledger.Event{
-		ID: uuid.New(), Model: model, Key: uuid.New(), Price: price, At: midnight, Success: true, Cost: &dollar, Latency: 5,
-		Tokens: [5]int64{1_000_000},
+		ID: uuid.New(), Model: model, Key: uuid.New(), Price: price, At: midnight, Success: true, Cost: &dollar,
+		Latency: 5,
+		Tokens:  [5]int64{1_000_000},
 	}
 	s := e.Sums()
 	quarter = e.Quarter()
@@ -39,7 +40,9 @@ func newDay() (d *Day, quarter ledger.Period) {
 }
 
 func newRow(p ledger.Period, s ledger.Sums) *row {
-	r := &row{Sums: s, id: uuid.New(), end: p.End(), average: s.AverageLatency(), encoded: s.Histogram.AppendBinary(nil)}
+	r := &row{
+		Sums: s, id: uuid.New(), end: p.End(), average: s.AverageLatency(), encoded: s.Histogram.AppendBinary(nil),
+	}
 	if cost := s.KnownCost(); cost != nil {
 		r.total = (*int64)(cost)
 	}

@@ -103,7 +103,8 @@ func (p *Piece) Write(ctx context.Context, tx *ent.Client, engine string) error 
 			write[x.Period] = s
 		}
 	}
-	// The columns that name a row may be wrong too: it is removed, and written anew. So another repair sees that it was.
+	// The columns that name a row may be wrong too: it is removed, and written anew. So another repair sees that it
+	// was.
 	if err := removeRows(ctx, tx, p.mends); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
-// Package proof proves the ledger: that each quarter of an hour is the sum of its events, each day that of its quarters,
-// and each total that of its keys and prices. It reads a UTC day as it stands, judges what each row must be by what is
-// below it, and says what is to be written so that they agree.
+// Package proof proves the ledger: that each quarter of an hour is the sum of its events, each day that of its
+// quarters, and each total that of its keys and prices. It reads a UTC day as it stands, judges what each row must be
+// by what is below it, and says what is to be written so that they agree.
 package proof
 
 import (
@@ -67,14 +67,15 @@ func (l *Reader) next(ctx context.Context, from time.Time) (first time.Time, ok 
 		}
 	}
 	for _, t := range ledger.Tables {
-		err := bulk.Scan(ctx, l.client, firstPeriodsSQL(t), []any{h.CompleteFrom(t, from)}, func(scan func(...any) error) error {
-			var at *time.Time
-			if err := scan(&at); err != nil || at == nil {
-				return err
-			}
-			note(*at)
-			return nil
-		})
+		err := bulk.Scan(ctx, l.client, firstPeriodsSQL(t), []any{h.CompleteFrom(t, from)},
+			func(scan func(...any) error) error {
+				var at *time.Time
+				if err := scan(&at); err != nil || at == nil {
+					return err
+				}
+				note(*at)
+				return nil
+			})
 		if err != nil {
 			return first, false, err
 		}
@@ -82,7 +83,9 @@ func (l *Reader) next(ctx context.Context, from time.Time) (first time.Time, ok 
 	if h.Events.After(from) {
 		from = h.Events
 	}
-	err = bulk.Scan(ctx, l.client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{ledger.FirstEventID(from)},
+	err = bulk.Scan(ctx, l.client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{
+		ledger.FirstEventID(from),
+	},
 		func(scan func(...any) error) error {
 			var id uuid.UUID
 			if err := scan(&id); err != nil {

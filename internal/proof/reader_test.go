@@ -104,8 +104,8 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// TestPartitionGone takes the partition of a day away from under the snapshot that is to verify it, after its horizon was
-// moved: the day is read again.
+// TestPartitionGone takes the partition of a day away from under the snapshot that is to verify it, after its horizon
+// was moved: the day is read again.
 func TestPartitionGone(t *testing.T) {
 	t.Parallel()
 	ctx, name := t.Context(), pgtest.Database(t, "", nil)
@@ -123,7 +123,9 @@ func TestPartitionGone(t *testing.T) {
 		if loads > 1 {
 			return proof.Load(reader, ctx, ent.NewClient(ent.Driver(s)), start)
 		}
-		require.NoError(t, client.UsageHorizon.Create().SetID(ledger.EventsPart).SetCompleteFrom(start.Add(utc.Day)).Exec(ctx))
+		require.NoError(
+			t, client.UsageHorizon.Create().SetID(ledger.EventsPart).SetCompleteFrom(start.Add(utc.Day)).Exec(ctx),
+		)
 		_, err = db.ExecContext(ctx, "DROP TABLE usage_events_"+start.Format("20060102"))
 		require.NoError(t, err)
 		d, err := proof.Load(reader, ctx, ent.NewClient(ent.Driver(s)), start)

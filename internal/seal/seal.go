@@ -87,7 +87,9 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 
 // NewDataKey makes a data key, and returns it together with its wrapped form, which is to be stored with the id of
 // the owner's key that it is wrapped by. The binding should name the database.
-func NewDataKey(ctx context.Context, id uuid.UUID, ring Keyring, to Binding) (k *DataKey, by string, wrapped []byte, err error) {
+func NewDataKey(
+	ctx context.Context, id uuid.UUID, ring Keyring, to Binding,
+) (k *DataKey, by string, wrapped []byte, err error) {
 	key := make([]byte, KeySize)
 	defer clear(key)
 	if _, err := rand.Read(key); err != nil {
@@ -106,7 +108,9 @@ func NewDataKey(ctx context.Context, id uuid.UUID, ring Keyring, to Binding) (k 
 
 // UnwrapDataKey returns a data key from its wrapped form. It returns [ErrKey] if the keyring does not have the
 // owner's key, and [ErrAuthentic] if it has another of that id, or if the wrapped form is not that of this key.
-func UnwrapDataKey(ctx context.Context, id uuid.UUID, ring Keyring, by string, wrapped []byte, to Binding) (*DataKey, error) {
+func UnwrapDataKey(
+	ctx context.Context, id uuid.UUID, ring Keyring, by string, wrapped []byte, to Binding,
+) (*DataKey, error) {
 	key, err := ring.Unwrap(ctx, by, wrapped, wrapping(id, by, to))
 	if err != nil {
 		return nil, err
@@ -121,7 +125,9 @@ func UnwrapDataKey(ctx context.Context, id uuid.UUID, ring Keyring, by string, w
 
 // RewrapDataKey returns the wrapped form by the keyring's current key of a data key that another of its keys has
 // wrapped.
-func RewrapDataKey(ctx context.Context, id uuid.UUID, ring Keyring, by string, wrapped []byte, to Binding) (newBy string, rewrapped []byte, err error) {
+func RewrapDataKey(
+	ctx context.Context, id uuid.UUID, ring Keyring, by string, wrapped []byte, to Binding,
+) (newBy string, rewrapped []byte, err error) {
 	key, err := ring.Unwrap(ctx, by, wrapped, wrapping(id, by, to))
 	if err != nil {
 		return "", nil, err

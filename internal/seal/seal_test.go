@@ -206,7 +206,10 @@ func TestNewStaticKeyring(t *testing.T) {
 		{"no_id", "", map[string][]byte{"": random(1)}, seal.ErrInvalid},
 		{"NUL_id", "a", map[string][]byte{"a": random(1), "b\x00": random(2)}, seal.ErrInvalid},
 		{"bytes_id", "a", map[string][]byte{"a": random(1), "b\xff": random(2)}, seal.ErrInvalid},
-		{"long_id", "a", map[string][]byte{"a": random(1), strings.Repeat("x", seal.MaxKeyID+1): random(2)}, seal.ErrInvalid},
+		{
+			"long_id", "a", map[string][]byte{"a": random(1), strings.Repeat("x", seal.MaxKeyID+1): random(2)},
+			seal.ErrInvalid,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

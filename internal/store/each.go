@@ -21,7 +21,8 @@ func (c *conn) CheckNamedValue(arg *driver.NamedValue) error {
 	return driver.ErrSkip
 }
 
-// each runs a statement for each of the rows. It keeps the statement prepared until the connection is closed: there are few.
+// each runs a statement for each of the rows. It keeps the statement prepared until the connection is closed: there are
+// few.
 func (c *conn) each(ctx context.Context, query string, rows Each) (driver.Result, error) {
 	stmt := c.prepared[query]
 	if stmt == nil {

@@ -19,12 +19,18 @@ func TestEach(t *testing.T) {
 	exec1(t, db, "CREATE TABLE b (n INTEGER PRIMARY KEY, v)")
 	at := time.Date(2026, 7, 15, 12, 30, 5, 0, time.UTC)
 	values := []any{
-		nil, int64(-7), 7, 1.5, true, false, "text", "", []byte{0, 255}, []byte{}, []byte(nil), uuid.New(), (*time.Time)(nil), &at,
-		time.Time{}, time.Unix(0, 0), at.Add(time.Nanosecond), at.Add(999_999_999), at.In(time.FixedZone("", -3*3600)), at.AddDate(-2000, 0, 0), at.AddDate(9000, 0, 0),
+		nil, int64(-7), 7, 1.5, true, false, "text", "", []byte{0, 255}, []byte{}, []byte(nil), uuid.New(),
+		(*time.Time)(nil), &at,
+		time.Time{}, time.Unix(0, 0), at.Add(time.Nanosecond), at.Add(999_999_999), at.In(
+			time.FixedZone("", -3*3600),
+		), at.AddDate(-2000, 0, 0), at.AddDate(9000, 0, 0),
 	}
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // not for secrets
 	for range 500 {
-		values = append(values, time.Unix(random.Int64N(1<<33), random.Int64N(1e9)), at.Add(time.Duration(random.IntN(1000))*time.Millisecond))
+		values = append(
+			values, time.Unix(random.Int64N(1<<33), random.Int64N(1e9)),
+			at.Add(time.Duration(random.IntN(1000))*time.Millisecond),
+		)
 	}
 	var rows store.Each
 	for i, v := range values {
@@ -41,7 +47,9 @@ func TestEach(t *testing.T) {
 	require.Equal(t, []int{len(values)}, query1[int](t, db, "SELECT count(*) FROM b"))
 
 	// Again, by the statement that is kept, of which one row meets none.
-	result, err = db.ExecContext(t.Context(), "UPDATE b SET v = $1 WHERE n = $2", store.Each{{"x", 0}, {"y", -1}, {"z", 1}})
+	result, err = db.ExecContext(
+		t.Context(), "UPDATE b SET v = $1 WHERE n = $2", store.Each{{"x", 0}, {"y", -1}, {"z", 1}},
+	)
 	require.NoError(t, err)
 	n, err = result.RowsAffected()
 	require.NoError(t, err)

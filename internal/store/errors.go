@@ -60,13 +60,15 @@ var (
 // connections.
 var ErrHeld = errors.New("held by other transactions")
 
-// ErrReplaced is returned when the name of the file that is open means nothing any more, or another file: what is written
-// would be lost.
-var ErrReplaced = errors.New("the database file was removed or replaced while it was open: close the registry, put the" +
+// ErrReplaced is returned when the name of the file that is open means nothing any more, or another file: what is
+// written would be lost.
+var ErrReplaced = errors.New("the database file was removed or replaced while it was open: close the" +
+	" registry, put the" +
 	" file in its place, and open it again")
 
 // Mistake is what makes a transaction wait for itself, and the way out.
-const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one waits for the" +
+const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one" +
+	" waits for the" +
 	" transaction to end"
 
 func heldFor(d time.Duration) error {

@@ -60,8 +60,8 @@ var (
 	errFileSystem = sqlite3.ErrIoErr.Extend(33)
 )
 
-// uncertainSync marks an error of a commit that could not be written or synced: what reached the log may be found there after
-// a crash. A full disk leaves no whole commit.
+// uncertainSync marks an error of a commit that could not be written or synced: what reached the log may be found there
+// after a crash. A full disk leaves no whole commit.
 func uncertainSync(err error) error {
 	var sqliteErr sqlite3.Error
 	if errors.As(err, &sqliteErr) && sqliteErr.Code == sqlite3.ErrIoErr && classifySQLite(sqliteErr) != DiskFull {

@@ -33,7 +33,8 @@ func TestClassifyStatements(t *testing.T) {
 			sqlite3.ErrConstraintUnique, store.Conflict,
 		},
 		"partial unique index": {
-			"CREATE TABLE t (x, gone); CREATE UNIQUE INDEX i ON t (x) WHERE gone IS NULL; INSERT INTO t VALUES (1, NULL), (1, 2)",
+			"CREATE TABLE t (x, gone); CREATE UNIQUE INDEX i ON t (x) WHERE gone IS NULL; INSERT INTO t VALUES (1," +
+				" NULL), (1, 2)",
 			"INSERT INTO t VALUES (1, NULL)", sqlite3.ErrConstraintUnique, store.Conflict,
 		},
 		"primary key": {
@@ -53,20 +54,24 @@ func TestClassifyStatements(t *testing.T) {
 			sqlite3.ErrConstraintForeignKey, store.ForeignKey,
 		},
 		"delete parent, no action": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
+			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1); INSERT" +
+				" INTO c VALUES (1)",
 			"DELETE FROM p", sqlite3.ErrConstraintForeignKey, store.ForeignKey,
 		},
 		"delete parent, restrict": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE RESTRICT); INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
+			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE RESTRICT); INSERT INTO p" +
+				" VALUES (1); INSERT INTO c VALUES (1)",
 			"DELETE FROM p", sqlite3.ErrConstraintTrigger, store.ForeignKey,
 		},
 		"cascade into restrict": {
 			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (id PRIMARY KEY, p REFERENCES p ON DELETE CASCADE);" +
-				"CREATE TABLE d (c REFERENCES c ON DELETE RESTRICT); INSERT INTO p VALUES (1); INSERT INTO c VALUES (2, 1); INSERT INTO d VALUES (2)",
+				"CREATE TABLE d (c REFERENCES c ON DELETE RESTRICT); INSERT INTO p VALUES (1); INSERT INTO c VALUES" +
+				" (2, 1); INSERT INTO d VALUES (2)",
 			"DELETE FROM p", sqlite3.ErrConstraintTrigger, store.ForeignKey,
 		},
 		"commit without parent": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED); BEGIN; INSERT INTO c VALUES (1)",
+			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED); BEGIN;" +
+				" INSERT INTO c VALUES (1)",
 			"COMMIT", sqlite3.ErrConstraintForeignKey, store.ForeignKey,
 		},
 		"check": {
@@ -85,10 +90,12 @@ func TestClassifyStatements(t *testing.T) {
 			"", "SELECT length(zeroblob(2000000000))", sqlite3.ErrTooBig, store.Invalid,
 		},
 		"full": {
-			"CREATE TABLE t (x); PRAGMA max_page_count = 1", "INSERT INTO t VALUES (zeroblob(100000))", sqlite3.ErrFull, store.DiskFull,
+			"CREATE TABLE t (x); PRAGMA max_page_count = 1", "INSERT INTO t VALUES (zeroblob(100000))", sqlite3.ErrFull,
+			store.DiskFull,
 		},
 		"query only": {
-			"CREATE TABLE t (x); PRAGMA query_only = 1", "INSERT INTO t VALUES (1)", sqlite3.ErrReadonly, store.ReadOnly,
+			"CREATE TABLE t (x); PRAGMA query_only = 1", "INSERT INTO t VALUES (1)", sqlite3.ErrReadonly,
+			store.ReadOnly,
 		},
 		"syntax": {
 			"", "SELECT FROM WHERE", sqlite3.ErrError, store.Unknown,
@@ -105,7 +112,9 @@ func TestClassifyStatements(t *testing.T) {
 			_, err = db.ExecContext(t.Context(), test.fails)
 			requireCode(t, test.code, err)
 			require.Equal(t, test.want, store.Classify(err), "%v", err)
-			require.Equal(t, test.want, store.Classify(fmt.Errorf("wrapped: %w", errors.Join(errors.New("and joined"), err))))
+			require.Equal(
+				t, test.want, store.Classify(fmt.Errorf("wrapped: %w", errors.Join(errors.New("and joined"), err))),
+			)
 		})
 	}
 }
@@ -182,7 +191,9 @@ func TestClassifyRealErrors(t *testing.T) {
 		require.NoError(t, err)
 		defer func() { require.NoError(t, conn.Close()) }()
 		require.NoError(t, conn.Raw(func(c any) error {
-			c.(*sqlite3.SQLiteConn).RegisterAuthorizer(func(int, string, string, string) int { return sqlite3.SQLITE_DENY })
+			c.(*sqlite3.SQLiteConn).RegisterAuthorizer(
+				func(int, string, string, string) int { return sqlite3.SQLITE_DENY },
+			)
 			return nil
 		}))
 		_, err = conn.ExecContext(t.Context(), "CREATE TABLE t (x)")
@@ -366,7 +377,10 @@ func TestClassifyCodes(t *testing.T) {
 		{sqlite3.Error{Code: sqlite3.ErrCorrupt, ExtendedCode: sqlite3.ErrCorruptVTab}, store.Corrupt},
 		{sqlite3.Error{Code: sqlite3.ErrNomem}, store.Unavailable},
 		{sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(32)}, store.Corrupt},
-		{sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(33), SystemErrno: syscall.EIO}, store.Corrupt},
+		{
+			sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(33), SystemErrno: syscall.EIO},
+			store.Corrupt,
+		},
 		{sqlite3.Error{Code: sqlite3.ErrProtocol}, store.Unknown},
 		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, store.ReadOnly},
 		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}, store.ReadOnly},

@@ -49,7 +49,8 @@ func (f *openFile) check() error {
 	return nil
 }
 
-// look is check without a limit. Where it cannot see the file, because a folder cannot be entered any more, it trusts in it.
+// look is check without a limit. Where it cannot see the file, because a folder cannot be entered any more, it trusts
+// in it.
 func (f *openFile) look() error {
 	info, err := os.Stat(f.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, f.info) {

@@ -38,8 +38,9 @@ const (
 
 var (
 	scheme = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*$`)
-	// keywords are those of the keyword form of libpq, host=127.0.0.1 dbname=gw, and of its relatives. One counts at the
-	// beginning and after a blank or a semicolon; where a folder comes before it, only if the name begins with word=.
+	// keywords are those of the keyword form of libpq, host=127.0.0.1 dbname=gw, and of its relatives. One counts at
+	// the beginning and after a blank or a semicolon; where a folder comes before it, only if the name begins with
+	// word=.
 	keywords = regexp.MustCompile(`(?i)^(|[^/\\]*[\s;]|\s*\w+\s*=.*[\s;])(host|hostaddr|hostname|server|data source|` +
 		`port|dbname|database|user|username|user id|uid|password|pwd|passfile|service|servicefile|` +
 		`options|application_name|fallback_application_name|connect_timeout|client_encoding|target_session_attrs|` +
@@ -118,7 +119,9 @@ func refusePath(name string, parameters bool) error {
 		return fmt.Errorf("%w: it begins like user:password@host: %s; %s", ErrName, postgresURL, filesOfThatName)
 	}
 	if _, err := os.Lstat(name); err == nil && parameters {
-		return fmt.Errorf("%w: there is a file with the ? and what follows in its name; rename it, or %s", ErrName, escapedMark)
+		return fmt.Errorf(
+			"%w: there is a file with the ? and what follows in its name; rename it, or %s", ErrName, escapedMark,
+		)
 	}
 	return nil
 }

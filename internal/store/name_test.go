@@ -79,11 +79,13 @@ func TestParseName(t *testing.T) {
 	t.Run("OK_parameters", func(t *testing.T) {
 		t.Parallel()
 		for _, parameters := range []string{
-			"_fk=1", "_fk=true", "_fk=ON", "_foreign_keys=yes", "_journal=WAL", "_journal_mode=wal", "mode=rwc", "cache=private",
+			"_fk=1", "_fk=true", "_fk=ON", "_foreign_keys=yes", "_journal=WAL", "_journal_mode=wal", "mode=rwc",
+			"cache=private",
 			"_txlock=immediate", "_journal=WAL&_fk=true", "_fk=1&_fk=1&mode=rwc&cache=private",
 		} {
 			for name, want := range map[string]string{
-				"a.db": here + "/a.db", "/tmp/%41.db": "/tmp/%41.db", "file:/tmp/%41.db": "/tmp/A.db", ":memory:": "", "file::memory:": "",
+				"a.db": here + "/a.db", "/tmp/%41.db": "/tmp/%41.db", "file:/tmp/%41.db": "/tmp/A.db", ":memory:": "",
+				"file::memory:": "",
 			} {
 				parsed, err := store.ParseName(name + "?" + parameters)
 				require.NoError(t, err, "%s?%s", name, parameters)
@@ -211,7 +213,8 @@ func TestParseName(t *testing.T) {
 func FuzzParseName(f *testing.F) {
 	for _, name := range []string{
 		"", ":memory:", "a.db", "/a b", "file:a%20b", "file://localhost/a", "file://host/a", "file:a?b", "a\x00",
-		"a?_fk=1", "file:a?mode=rwc&cache=shared", ":memory:?_fk=1", "a?b", "host=h", "u:p@h", "a\n", "a=b host=h", "a=b;server=h", "my file a=b.db",
+		"a?_fk=1", "file:a?mode=rwc&cache=shared", ":memory:?_fk=1", "a?b", "host=h", "u:p@h", "a\n", "a=b host=h",
+		"a=b;server=h", "my file a=b.db",
 		":memory: ", ":MEMORY:", "FILE:x.db", "sqlite:x.db", "a\u2028", "a\u2029", "a\u0085", "file:%0a",
 		"postgres://user:hunter2@host/db", "file:%", "file:%00", "..", "file:..", "://", "file://",
 	} {
@@ -241,9 +244,12 @@ func FuzzParseName(f *testing.F) {
 // FuzzFileURI opens a file of any name there can be and finds exactly that file.
 func FuzzFileURI(f *testing.F) {
 	for _, name := range []string{
-		"a.db", "with space", " ", "what?", "a?mode=memory", "a?mode=ro&cache=shared", "#", "a#b", "100%", "%41", "%00", "%zz", "%",
-		"Größe", "数据", "🙂", `it's "quoted"`, `back\slash`, "-rf", "--", "file:a", "file:a?mode=ro", ":memory:", "file::memory:",
-		"a&b=c", "a+b", "a;b", "a:b", "~", "$HOME", "new\nline", "tab\t", "\x01", "\x7f", "\xff\xfe", "a-wal", "a-journal", "...",
+		"a.db", "with space", " ", "what?", "a?mode=memory", "a?mode=ro&cache=shared", "#", "a#b", "100%", "%41", "%00",
+		"%zz", "%",
+		"Größe", "数据", "🙂", `it's "quoted"`, `back\slash`, "-rf", "--", "file:a", "file:a?mode=ro", ":memory:",
+		"file::memory:",
+		"a&b=c", "a+b", "a;b", "a:b", "~", "$HOME", "new\nline", "tab\t", "\x01", "\x7f", "\xff\xfe", "a-wal",
+		"a-journal", "...",
 		strings.Repeat("x", 200), strings.Repeat("ö?", 60),
 	} {
 		f.Add(name)

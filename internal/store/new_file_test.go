@@ -16,7 +16,8 @@ import (
 func TestPasswordInAScheme(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
-		"root:hunter2@tcp(h)/db?x=http://y", "user=x password=hunter2 host=y://", "hunter2://", "postgres+hunter2 x://y",
+		"root:hunter2@tcp(h)/db?x=http://y", "user=x password=hunter2 host=y://", "hunter2://",
+		"postgres+hunter2 x://y",
 		"host=h user=u password=hunter2", "postgres:/user:hunter2@host/db", "postgresql:user:hunter2@host/db",
 	} {
 		_, err := store.ParseName(name)
@@ -50,10 +51,11 @@ func TestOneByte(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "test.db")
 	require.NoError(t, os.WriteFile(path, []byte("x"), 0o600))
-	_, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
-		var n int
-		return db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&n)
-	}})
+	_, err := store.OpenSQLite(t.Context(),
+		store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
+			var n int
+			return db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&n)
+		}})
 	require.Equal(t, store.Corrupt, store.Classify(err), "%v", err)
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -68,10 +70,11 @@ func TestRefusedInWALMode(t *testing.T) {
 	raw(t, path, "PRAGMA journal_mode = WAL; CREATE TABLE t (x)")
 	require.Equal(t, []string{"test.db"}, listing(t, dir))
 	refusal := errors.New("not this one")
-	_, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
-		var n int
-		return errors.Join(db.QueryRowContext(ctx, "SELECT count(*) FROM t").Scan(&n), refusal)
-	}})
+	_, err := store.OpenSQLite(t.Context(),
+		store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
+			var n int
+			return errors.Join(db.QueryRowContext(ctx, "SELECT count(*) FROM t").Scan(&n), refusal)
+		}})
 	require.ErrorIs(t, err, refusal)
 	require.Equal(t, []string{"test.db"}, listing(t, dir))
 }

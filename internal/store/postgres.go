@@ -189,7 +189,8 @@ func checkServer(ctx context.Context, db *sql.DB, durability Durability) error {
 		version                     int
 		name, encoding, commit, syn string
 	)
-	err := db.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"+
+	err := db.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::int,"+
+		" current_setting('server_version'),"+
 		" current_setting('server_encoding'), current_setting('synchronous_commit'), current_setting('fsync')").
 		Scan(&version, &name, &encoding, &commit, &syn)
 	if err != nil {

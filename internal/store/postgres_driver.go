@@ -41,7 +41,9 @@ func newPostgres(primary *sql.DB, cfg PostgresConfig) *Postgres {
 	timeout := cmp.Or(cfg.BusyTimeout, DefaultBusyTimeout)
 	d := &Postgres{primary: primary, busyTimeout: timeout}
 	// To the server, no milliseconds are no limit.
-	d.begin = fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", max(1, timeout.Milliseconds()))
+	d.begin = fmt.Sprintf(
+		"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", max(1, timeout.Milliseconds()),
+	)
 	if cfg.Durability == Relaxed {
 		d.begin += "; SET LOCAL synchronous_commit = off"
 	}
@@ -240,8 +242,8 @@ func uncertain(err error) error {
 	return fmt.Errorf("%w: %w", ErrUncertain, err)
 }
 
-// Tx begins a transaction at the isolation level READ COMMITTED, whatever the server's default is: who has waited for a lock
-// must see what was done meanwhile.
+// Tx begins a transaction at the isolation level READ COMMITTED, whatever the server's default is: who has waited for a
+// lock must see what was done meanwhile.
 func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
 
 // BeginTx is [Postgres.Tx]. It is the form that Ent asks for; no further options are supported.

@@ -146,10 +146,12 @@ func TestClassifyPostgresStatements(t *testing.T) {
 		want   store.Kind
 	}{
 		"unique": {
-			"CREATE TABLE t (x int UNIQUE); INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)", "23505", store.Conflict,
+			"CREATE TABLE t (x int UNIQUE); INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)", "23505",
+			store.Conflict,
 		},
 		"partial unique index": {
-			"CREATE TABLE t (x int, gone int); CREATE UNIQUE INDEX ON t (x) WHERE gone IS NULL; INSERT INTO t VALUES (1, NULL), (1, 2)",
+			"CREATE TABLE t (x int, gone int); CREATE UNIQUE INDEX ON t (x) WHERE gone IS NULL; INSERT INTO t" +
+				" VALUES (1, NULL), (1, 2)",
 			"INSERT INTO t VALUES (1, NULL)", "23505", store.Conflict,
 		},
 		"exclusion": {
@@ -157,14 +159,17 @@ func TestClassifyPostgresStatements(t *testing.T) {
 			"INSERT INTO t VALUES ('[2,4]')", "23P01", store.Conflict,
 		},
 		"insert without parent": {
-			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p)", "INSERT INTO c VALUES (1)", "23503", store.ForeignKey,
+			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int" +
+				" REFERENCES p)", "INSERT INTO c VALUES (1)", "23503", store.ForeignKey,
 		},
 		"delete parent, no action": {
-			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p); INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
+			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p); INSERT INTO p VALUES (1);" +
+				" INSERT INTO c VALUES (1)",
 			"DELETE FROM p", "23503", store.ForeignKey,
 		},
 		"delete parent, restrict": { // 23001 since version 18
-			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p ON DELETE RESTRICT); INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
+			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p ON DELETE RESTRICT); INSERT" +
+				" INTO p VALUES (1); INSERT INTO c VALUES (1)",
 			"DELETE FROM p", "", store.ForeignKey,
 		},
 		"commit without parent": {
@@ -180,10 +185,13 @@ func TestClassifyPostgresStatements(t *testing.T) {
 		"division":      {"", "SELECT 1 / 0", "22012", store.Invalid},
 		"index entry": {
 			"CREATE TABLE t (x text UNIQUE)",
-			"INSERT INTO t SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) AS i", "54000", store.Invalid,
+			"INSERT INTO t SELECT string_agg(md5(i::text), '') FROM generate_series(1," +
+				" 1000) AS i", "54000", store.Invalid,
 		},
-		"read-only transaction": {"CREATE TABLE t (x int)", "BEGIN READ ONLY; INSERT INTO t VALUES (1)", "25006", store.ReadOnly},
-		"statement timeout":     {"SET statement_timeout = 20", "SELECT pg_sleep(10)", "57014", store.Canceled},
+		"read-only transaction": {
+			"CREATE TABLE t (x int)", "BEGIN READ ONLY; INSERT INTO t VALUES (1)", "25006", store.ReadOnly,
+		},
+		"statement timeout": {"SET statement_timeout = 20", "SELECT pg_sleep(10)", "57014", store.Canceled},
 		"permission": {
 			"CREATE TABLE t (x int); SET ROLE pg_monitor", "SELECT * FROM t", "42501", store.Denied,
 		},
@@ -284,8 +292,10 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		}()
 		require.Eventually(t, func() bool {
 			var n int
-			require.NoError(t, two.QueryRowContext(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"+
-				" WHERE application_name = 'victim' AND wait_event = 'PgSleep' AND datname = current_database()").Scan(&n))
+			require.NoError(t, two.QueryRowContext(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM"+
+				" pg_stat_activity"+
+				" WHERE application_name = 'victim' AND wait_event = 'PgSleep' AND datname = current_database()").
+				Scan(&n))
 			return n == 1
 		}, 20*time.Second, 10*time.Millisecond)
 		err := <-other
@@ -299,7 +309,9 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		require.NoError(t, l.Close())
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		_, err = store.OpenPostgres(ctx, store.PostgresConfig{URL: "postgres://u:hunter2@" + l.Addr().String() + "/db?sslmode=disable"})
+		_, err = store.OpenPostgres(
+			ctx, store.PostgresConfig{URL: "postgres://u:hunter2@" + l.Addr().String() + "/db?sslmode=disable"},
+		)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED) // the last one that was repeated
 		require.NotContains(t, err.Error(), "hunter2")
@@ -487,14 +499,19 @@ func TestPostgresTx(t *testing.T) {
 	})
 	t.Run("ErrContext", func(t *testing.T) {
 		t.Parallel()
-		for name, end := range map[string]func(dialect.Tx) error{"commit": dialect.Tx.Commit, "rollback": dialect.Tx.Rollback} {
+		for name, end := range map[string]func(dialect.Tx) error{
+			"commit": dialect.Tx.Commit, "rollback": dialect.Tx.Rollback,
+		} {
 			db := openPGTable(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			tx := beginPG(ctx, t, db)
 			pid := queryPG[int](t, tx.(conn), "SELECT pg_backend_pid()")
 			require.NoError(t, insertPG(ctx, tx, 1))
 			cancel()
-			require.ErrorIs(t, insertPG(t.Context(), tx, 2), context.Canceled, "the statement's context goes on, the transaction's does not")
+			require.ErrorIs(
+				t, insertPG(t.Context(), tx, 2), context.Canceled,
+				"the statement's context goes on, the transaction's does not",
+			)
 			_, err := tryPG[int](t.Context(), tx.(conn), "SELECT x FROM t")
 			require.ErrorIs(t, err, context.Canceled)
 			if err := end(tx); name == "commit" {
@@ -504,7 +521,9 @@ func TestPostgresTx(t *testing.T) {
 				require.NoError(t, err)
 			}
 			require.Empty(t, queryPG[int](t, db, "SELECT x FROM t"), name)
-			require.Equal(t, pid, queryPG[int](t, db, "SELECT pg_backend_pid()"), "the connection was as good as before")
+			require.Equal(
+				t, pid, queryPG[int](t, db, "SELECT pg_backend_pid()"), "the connection was as good as before",
+			)
 			requireIdle(t, db)
 		}
 	})
@@ -538,7 +557,9 @@ func TestPostgresTx(t *testing.T) {
 	})
 	// A request to cancel can arrive late: unless the server is known to have had it, it must not hit the
 	// statement of somebody else.
-	for name, lose := range map[string]bool{"OK_canceled_connection_lives_on": false, "OK_canceled_late_is_not_used_again": true} {
+	for name, lose := range map[string]bool{
+		"OK_canceled_connection_lives_on": false, "OK_canceled_late_is_not_used_again": true,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := openPG(t, func(cfg *store.PostgresConfig) {
@@ -580,7 +601,9 @@ func TestPostgresTx(t *testing.T) {
 	t.Run("ErrDeferred", func(t *testing.T) { // what only the commit finds out
 		t.Parallel()
 		db := openPG(t)
-		require.NoError(t, db.Exec(t.Context(), "CREATE TABLE t (x bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)", []any{}, nil))
+		require.NoError(
+			t, db.Exec(t.Context(), "CREATE TABLE t (x bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)", []any{}, nil),
+		)
 		tx := beginPG(t.Context(), t, db)
 		require.NoError(t, errors.Join(insertPG(t.Context(), tx, 1), insertPG(t.Context(), tx, 1)))
 		err := tx.Commit()
@@ -592,7 +615,9 @@ func TestPostgresTx(t *testing.T) {
 	t.Run("ErrTerminated", func(t *testing.T) {
 		t.Parallel()
 		db := openPGTable(t)
-		for name, end := range map[string]func(dialect.Tx) error{"commit": dialect.Tx.Commit, "rollback": dialect.Tx.Rollback} {
+		for name, end := range map[string]func(dialect.Tx) error{
+			"commit": dialect.Tx.Commit, "rollback": dialect.Tx.Rollback,
+		} {
 			tx := beginPG(t.Context(), t, db).(conn)
 			require.NoError(t, insertPG(t.Context(), tx, 1))
 			pid := queryPG[int](t, tx, "SELECT pg_backend_pid()")[0]
@@ -631,7 +656,10 @@ func TestPostgresTx(t *testing.T) {
 				committed++
 			}
 		}
-		require.Equal(t, []int{0}, queryPG[int](t, db, "SELECT count(*) FROM (SELECT x FROM t GROUP BY x HAVING count(*) <> 2) AS halves"))
+		require.Equal(
+			t, []int{0},
+			queryPG[int](t, db, "SELECT count(*) FROM (SELECT x FROM t GROUP BY x HAVING count(*) <> 2) AS halves"),
+		)
 		stored := queryPG[int](t, db, "SELECT count(DISTINCT x) FROM t")[0]
 		require.GreaterOrEqual(t, stored, committed)
 		require.LessOrEqual(t, stored, committed+uncertain)
@@ -644,9 +672,14 @@ func TestPostgresTx(t *testing.T) {
 			for _, pooler := range []bool{false, true} {
 				db := openPG(t, func(c *store.PostgresConfig) { c.Durability, c.Pooler = durability, pooler })
 				tx := beginPG(t.Context(), t, db)
-				require.Equal(t, []string{want}, queryPG[string](t, tx.(conn), "SELECT current_setting('synchronous_commit')"))
+				require.Equal(
+					t, []string{want}, queryPG[string](t, tx.(conn), "SELECT current_setting('synchronous_commit')"),
+				)
 				require.NoError(t, tx.Commit())
-				require.Equal(t, []string{"on"}, queryPG[string](t, db, "SELECT current_setting('synchronous_commit')"), "it stayed")
+				require.Equal(
+					t, []string{"on"}, queryPG[string](t, db, "SELECT current_setting('synchronous_commit')"),
+					"it stayed",
+				)
 				require.Equal(t, 1, db.Writer().Stats().OpenConnections)
 			}
 		}
@@ -765,7 +798,8 @@ func TestPostgresRetry(t *testing.T) {
 	t.Run("OK_what_passes", func(t *testing.T) {
 		t.Parallel()
 		for _, passes := range []error{
-			code("40001"), code("40P01"), code("55P03"), code("42P07"), code("57P01"), code("57P03"), code("53300"), code("08006"),
+			code("40001"), code("40P01"), code("55P03"), code("42P07"), code("57P01"), code("57P03"), code("53300"),
+			code("08006"),
 			io.ErrUnexpectedEOF, store.ErrStandby, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
 			&net.OpError{Op: "dial", Err: &net.DNSError{IsTemporary: true}},
 		} {
@@ -780,7 +814,8 @@ func TestPostgresRetry(t *testing.T) {
 		t.Parallel()
 		for _, stays := range []error{
 			code("23505"), code("23503"), code("22003"), code("28P01"), code("3D000"), code("42501"), code("25006"),
-			code("53100"), code("53200"), code("42P01"), code("40003"), code("57014"), store.ErrClosed, store.ErrUnsupported, store.ErrRolledBack,
+			code("53100"), code("53200"), code("42P01"), code("40003"), code("57014"), store.ErrClosed,
+			store.ErrUnsupported, store.ErrRolledBack,
 			errors.Join(store.ErrUncertain, io.ErrUnexpectedEOF), errors.Join(store.ErrUncertain, code("40001")),
 			context.Canceled, context.DeadlineExceeded, &net.DNSError{IsNotFound: true}, errors.New("something else"),
 		} {
@@ -852,8 +887,8 @@ func TestPostgresRetryTellsWhy(t *testing.T) {
 	})
 }
 
-// An attempt that the deadline cuts short says less than the one before it, also where the connection's timer is the first
-// to see the deadline, and the context has not ended yet.
+// An attempt that the deadline cuts short says less than the one before it, also where the connection's timer is the
+// first to see the deadline, and the context has not ended yet.
 func TestPostgresRetryTellsWhyAtTheDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -890,7 +925,12 @@ func TestPostgresConnectTimeout(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	_, err = store.OpenPostgres(ctx, store.PostgresConfig{URL: "postgres://u:hunter2@" + hole.Addr().String() + "/db?sslmode=disable&connect_timeout=1"})
+	_, err = store.OpenPostgres(
+		ctx,
+		store.PostgresConfig{
+			URL: "postgres://u:hunter2@" + hole.Addr().String() + "/db?sslmode=disable&connect_timeout=1",
+		},
+	)
 	requireKind(t, store.Unavailable, err)
 	require.Greater(t, time.Since(begin), 2*time.Second, "it was not tried again")
 }
@@ -930,7 +970,8 @@ func TestPostgresURLs(t *testing.T) {
 		"", "postgres", "host=h password=hunter2", "mysql://user:hunter2@host/db", "postgres:hunter2",
 		"postgres://user:hun/hunter2@host/db", "postgres://user:1/hunter2@host/db", "postgres://user:p@hunter2@host/db",
 		"postgres://user:hunter2@host:port/db", "postgres://user:hunter2%zz@host/db",
-		"postgres://host/db?password=hunter2&sslmode=hunter2", "postgres://user:hunter2@host/db?connect_timeout=hunter2",
+		"postgres://host/db?password=hunter2&sslmode=hunter2",
+		"postgres://user:hunter2@host/db?connect_timeout=hunter2",
 		"postgres://user:hunter2@host/db?sslrootcert=/hunter2", "postgres://user:hunter2@host:99999/db",
 	} {
 		_, err := store.ParseURL(name, false)
@@ -988,7 +1029,9 @@ func TestPostgresReplica(t *testing.T) {
 	var rows entsql.Rows
 	require.NoError(t, db.Fresh().Query(t.Context(), "SELECT x FROM t", []any{}, &rows))
 	require.NoError(t, rows.Close())
-	require.Equal(t, []bool{false}, queryPG[bool](t, db, "WITH x AS (SELECT 1) SELECT pg_is_in_recovery()"), "it could write")
+	require.Equal(
+		t, []bool{false}, queryPG[bool](t, db, "WITH x AS (SELECT 1) SELECT pg_is_in_recovery()"), "it could write",
+	)
 	require.Equal(t, []bool{false}, queryPG[bool](t, db, "INSERT INTO t VALUES (1) RETURNING pg_is_in_recovery()"))
 	tx := beginPG(t.Context(), t, db).(entsql.ExecQuerier)
 	require.False(t, onReplica(tx))
@@ -1012,7 +1055,9 @@ func TestPostgresReplica(t *testing.T) {
 	require.NoError(t, db.Close())
 	requireClosedPG(t, db)
 
-	_, err = store.OpenPostgres(t.Context(), store.PostgresConfig{URL: primary.URL("postgres"), Replica: "postgres://h:x/hunter2"})
+	_, err = store.OpenPostgres(
+		t.Context(), store.PostgresConfig{URL: primary.URL("postgres"), Replica: "postgres://h:x/hunter2"},
+	)
 	require.ErrorIs(t, err, store.ErrName)
 	require.NotContains(t, err.Error(), "hunter2")
 	// A standby alone is none that can be written to.

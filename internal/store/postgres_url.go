@@ -14,7 +14,8 @@ import (
 var urlParameters = []string{
 	"channel_binding", "connect_timeout", "default_query_exec_mode", "description_cache_capacity", "host", "krbspn",
 	"max_protocol_version", "min_protocol_version", "passfile", "port", "require_auth", "service", "servicefile",
-	"sslcert", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni", "statement_cache_capacity",
+	"sslcert", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni",
+	"statement_cache_capacity",
 	"target_session_attrs",
 }
 

@@ -81,13 +81,15 @@ func (r *replica) look(ctx context.Context) {
 	defer cancel()
 	at := time.Now()
 	var position, system, database string
-	err := r.primary.QueryRowContext(ctx, "SELECT pg_current_wal_lsn()::text, system_identifier::text, current_database()"+
+	err := r.primary.QueryRowContext(ctx, "SELECT pg_current_wal_lsn()::text, system_identifier::text,"+
+		" current_database()"+
 		" FROM pg_control_system()").Scan(&position, &system, &database)
 	if err != nil {
 		return // without a primary, a replica gets older every moment
 	}
 	var caughtUp sql.NullBool // NULL on a server that is no replica
-	err = r.pool.QueryRowContext(ctx, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn AND system_identifier::text = $2::text"+
+	err = r.pool.QueryRowContext(ctx, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn AND"+
+		" system_identifier::text = $2::text"+
 		" AND current_database() = $3::text FROM pg_control_system()", position, system, database).Scan(&caughtUp)
 	switch {
 	case err != nil && !errors.Is(ctx.Err(), context.Canceled): // which it is when the replica is closed

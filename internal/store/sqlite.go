@@ -69,7 +69,9 @@ func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	readers := open(cfg, file, uri, params("mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1})
+	readers := open(
+		cfg, file, uri, params("mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1},
+	)
 	n := max(4, runtime.NumCPU())
 	readers.SetMaxOpenConns(n)
 	readers.SetMaxIdleConns(n)
@@ -86,7 +88,9 @@ func openMemory(cfg Config) *sql.DB {
 
 func checkVersion(name string, number int) error {
 	if number < oldest {
-		return fmt.Errorf("SQLite %s can damage databases that several connections write to; 3.51.3 or newer is needed", name)
+		return fmt.Errorf(
+			"SQLite %s can damage databases that several connections write to; 3.51.3 or newer is needed", name,
+		)
 	}
 	return nil
 }
@@ -253,7 +257,8 @@ func open(cfg Config, file *openFile, uri string, params url.Values, expected ex
 		dsn:  uri + "?" + params.Encode(),
 		driver: &countingDriver{SQLiteDriver: sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
 			if cfg.Path != "" && params.Get("_txlock") != "" {
-				_, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = %d; PRAGMA cache_size = -%d",
+				_, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = %d;"+
+					" PRAGMA cache_size = -%d",
 					walLimit, walLimit/pageSize, cacheKiB), nil)
 				if err != nil {
 					return err

@@ -36,7 +36,9 @@ type SQLite struct {
 var _ DB = (*SQLite)(nil)
 
 func newSQLite(cfg Config, writer, readers *sql.DB, l *line) *SQLite {
-	return &SQLite{writer: writer, readers: readers, line: l, busyTimeout: cfg.BusyTimeout, closing: make(chan struct{})}
+	return &SQLite{
+		writer: writer, readers: readers, line: l, busyTimeout: cfg.BusyTimeout, closing: make(chan struct{}),
+	}
 }
 
 // line is where writers wait for the one connection that may write.
@@ -47,8 +49,8 @@ type line struct {
 
 func newLine() *line { return &line{turn: make(chan struct{}, 1)} }
 
-// sharedMemory is the database in memory that all of a process use who ask for a shared one. It is gone when the last of
-// them has closed it.
+// sharedMemory is the database in memory that all of a process use who ask for a shared one. It is gone when the last
+// of them has closed it.
 type sharedMemory struct {
 	mu     sync.Mutex
 	users  int
@@ -143,8 +145,8 @@ func (d *SQLite) closePools() error {
 	return errors.Join(d.readers.Close(), d.writer.Close())
 }
 
-// acquire waits for the writer connection, to write or else to read; release hands it on. It returns [ErrHeld] when that
-// takes too long: whoever has the connection may be waiting for this call to return.
+// acquire waits for the writer connection, to write or else to read; release hands it on. It returns [ErrHeld] when
+// that takes too long: whoever has the connection may be waiting for this call to return.
 func (d *SQLite) acquire(ctx context.Context, writes bool) (release func(), err error) {
 	select {
 	case <-d.closing:

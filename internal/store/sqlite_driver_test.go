@@ -66,7 +66,9 @@ func TestDriver(t *testing.T) {
 
 	_, err = db.ExecContext(t.Context(), "INSERT INTO no_such_table VALUES (1)")
 	require.ErrorContains(t, err, "no such table")
-	require.ErrorContains(t, drain(t.Context(), db, "INSERT INTO no_such_table VALUES (1) RETURNING 1"), "no such table")
+	require.ErrorContains(
+		t, drain(t.Context(), db, "INSERT INTO no_such_table VALUES (1) RETURNING 1"), "no such table",
+	)
 	exec1(t, db, "INSERT INTO t VALUES (5)") // neither of them kept the turn
 }
 
@@ -235,7 +237,9 @@ func TestCanceledWhileWaiting(t *testing.T) {
 
 func TestCanceledTransaction(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(dialect.Tx) error{"commit": dialect.Tx.Commit, "rollback": dialect.Tx.Rollback} {
+	for name, end := range map[string]func(dialect.Tx) error{
+		"commit": dialect.Tx.Commit, "rollback": dialect.Tx.Rollback,
+	} {
 		t.Run("Err_"+name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -474,7 +478,10 @@ func TestTimes(t *testing.T) {
 	t.Run("OK_equal_in_UTC", func(t *testing.T) {
 		t.Parallel()
 		require.Equal(t, want, query1[time.Time](t, db, "SELECT x FROM t ORDER BY rowid"))
-		require.Equal(t, []string{"2026-03-29 00:59:59.999999+00:00"}, query1[string](t, db, "SELECT CAST(x AS text) FROM t LIMIT 1"))
+		require.Equal(
+			t, []string{"2026-03-29 00:59:59.999999+00:00"},
+			query1[string](t, db, "SELECT CAST(x AS text) FROM t LIMIT 1"),
+		)
 	})
 	t.Run("OK_ranges_over_zones", func(t *testing.T) {
 		t.Parallel()
@@ -528,7 +535,9 @@ func TestRolledBackBySQLite(t *testing.T) {
 		"full": func(t *testing.T, exec func(context.Context, string) error) {
 			t.Helper()
 			require.NoError(t, exec(t.Context(), "PRAGMA max_page_count = 1"))
-			require.Equal(t, store.DiskFull, store.Classify(exec(t.Context(), "INSERT INTO t VALUES (zeroblob(1000000))")))
+			require.Equal(
+				t, store.DiskFull, store.Classify(exec(t.Context(), "INSERT INTO t VALUES (zeroblob(1000000))")),
+			)
 		},
 		"interrupted": func(t *testing.T, exec func(context.Context, string) error) {
 			t.Helper()

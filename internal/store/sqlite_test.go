@@ -145,7 +145,9 @@ func TestOpenAtOnce(t *testing.T) {
 func pragmas(t *testing.T, conn *sql.Conn) map[string]string {
 	t.Helper()
 	got := map[string]string{}
-	for _, name := range []string{"foreign_keys", "query_only", "synchronous", "busy_timeout", "journal_mode", "auto_vacuum"} {
+	for _, name := range []string{
+		"foreign_keys", "query_only", "synchronous", "busy_timeout", "journal_mode", "auto_vacuum",
+	} {
 		var value string
 		require.NoError(t, conn.QueryRowContext(t.Context(), "PRAGMA "+name).Scan(&value))
 		got[name] = value
@@ -272,7 +274,9 @@ func TestStatementCache(t *testing.T) {
 			run := func(i int) (compiled bool) {
 				asked = 0
 				var n int
-				require.NoError(t, conn.QueryRowContext(t.Context(), fmt.Sprintf("SELECT count(*) + %d FROM t", i)).Scan(&n))
+				require.NoError(
+					t, conn.QueryRowContext(t.Context(), fmt.Sprintf("SELECT count(*) + %d FROM t", i)).Scan(&n),
+				)
 				require.Equal(t, i, n)
 				return asked > 0
 			}
@@ -305,11 +309,12 @@ func TestInspect(t *testing.T) {
 		t.Parallel()
 		path := filepath.Join(t.TempDir(), "test.db")
 		raw(t, path, "CREATE TABLE t (x)")
-		db, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
-			_, err := db.ExecContext(ctx, "DROP TABLE t")
-			require.Equal(t, store.ReadOnly, store.Classify(err))
-			return nil
-		}})
+		db, err := store.OpenSQLite(t.Context(),
+			store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
+				_, err := db.ExecContext(ctx, "DROP TABLE t")
+				require.Equal(t, store.ReadOnly, store.Classify(err))
+				return nil
+			}})
 		require.NoError(t, err)
 		require.NoError(t, db.Close())
 	})
@@ -317,14 +322,15 @@ func TestInspect(t *testing.T) {
 		t.Parallel()
 		path := filepath.Join(t.TempDir(), "test.db")
 		hotJournal(t, path)
-		db, err := store.OpenSQLite(t.Context(), store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
-			var n int
-			if err := db.QueryRowContext(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil {
-				return err
-			}
-			require.Equal(t, 1, n)
-			return nil
-		}})
+		db, err := store.OpenSQLite(t.Context(),
+			store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
+				var n int
+				if err := db.QueryRowContext(ctx, "SELECT count(*) FROM t").Scan(&n); err != nil {
+					return err
+				}
+				require.Equal(t, 1, n)
+				return nil
+			}})
 		require.NoError(t, err)
 		require.Equal(t, []int{1}, query1[int](t, db, "SELECT count(*) FROM t"))
 		require.NoError(t, db.Close())
@@ -353,7 +359,8 @@ func hotJournal(t *testing.T, path string) {
 	raw(t, origin, "CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(100))")
 	db := rawDB(t, store.FileURI(origin))
 	_, err := db.ExecContext(t.Context(), "PRAGMA cache_size = 1; BEGIN;"+
-		" INSERT INTO t WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c LIMIT 1000) SELECT zeroblob(1000) FROM c")
+		" INSERT INTO t WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c LIMIT 1000) SELECT"+
+		" zeroblob(1000) FROM c")
 	require.NoError(t, err)
 	for _, suffix := range []string{"", "-journal"} {
 		b, err := os.ReadFile(origin + suffix)
@@ -375,7 +382,10 @@ func TestExisting(t *testing.T) {
 	require.Empty(t, listing(t, dir))
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	refusal := errors.New("not this one")
-	_, err = store.OpenSQLite(t.Context(), store.Config{Path: path, Existing: true, Inspect: func(context.Context, *sql.DB) error { return refusal }})
+	_, err = store.OpenSQLite(
+		t.Context(),
+		store.Config{Path: path, Existing: true, Inspect: func(context.Context, *sql.DB) error { return refusal }},
+	)
 	require.ErrorIs(t, err, refusal)
 	info, err := os.Stat(path)
 	require.NoError(t, err)

@@ -112,8 +112,8 @@ func normalize(args []any) []any {
 }
 
 // Each is the one argument of a statement that SQLite runs once for each of its rows, which are the statement's
-// arguments. That is two thirds of the work of as many calls, for database/sql is passed once. The result counts the rows of the
-// database that were affected. Without a transaction, what was done before a row that fails stays done.
+// arguments. That is two thirds of the work of as many calls, for database/sql is passed once. The result counts the
+// rows of the database that were affected. Without a transaction, what was done before a row that fails stays done.
 type Each [][]any
 
 // connection takes a connection out of a pool. When all have been in use for too long it returns [ErrHeld]: those who

@@ -136,7 +136,8 @@ func classify(status int, f fault) Class {
 	return classOfStatus(status)
 }
 
-// modelDenied are what Bedrock says of a model that the account has no access to, with the code of keys that are not accepted.
+// modelDenied are what Bedrock says of a model that the account has no access to, with the code of keys that are not
+// accepted.
 var modelDenied = []string{"access to the model with the specified model id", "model access is denied"}
 
 // deniesModel reports whether the key is fine, but not for this model.

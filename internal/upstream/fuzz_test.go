@@ -25,10 +25,21 @@ func requireAhead(t *testing.T, at time.Time) {
 
 // FuzzDiagnose gives any answer, and then the same with a key in its message and its headers.
 func FuzzDiagnose(f *testing.F) {
-	f.Add(429, []byte(`{"error":{"code":"rate_limit_exceeded","message":"try again in 7m12s"}}`), "Retry-After", "20", "")
-	f.Add(429, []byte(`[{"error":{"code":429,"details":[{"retryDelay":"34s"},{"violations":[{"quotaId":"PerDay"}]}]}}]`), "X-Amzn-Errortype", "ThrottlingException:x", "a")
-	f.Add(400, []byte(`{"error":{"message":"You will regain access on 2026-10-01 at 00:00 UTC."}}`), "X-Ratelimit-Reset", "1790000000000", "b")
-	f.Add(200, []byte(`{"error":{"code":429,"metadata":{"headers":{"X-RateLimit-Reset":1e300}}}}`), "Retry-After-Ms", "1e400", "")
+	f.Add(
+		429, []byte(`{"error":{"code":"rate_limit_exceeded","message":"try again in 7m12s"}}`), "Retry-After", "20", "",
+	)
+	f.Add(
+		429, []byte(`[{"error":{"code":429,"details":[{"retryDelay":"34s"},{"violations":[{"quotaId":"PerDay"}]}]}}]`),
+		"X-Amzn-Errortype", "ThrottlingException:x", "a",
+	)
+	f.Add(
+		400, []byte(`{"error":{"message":"You will regain access on 2026-10-01 at 00:00 UTC."}}`), "X-Ratelimit-Reset",
+		"1790000000000", "b",
+	)
+	f.Add(
+		200, []byte(`{"error":{"code":429,"metadata":{"headers":{"X-RateLimit-Reset":1e300}}}}`), "Retry-After-Ms",
+		"1e400", "",
+	)
 	f.Fuzz(func(t *testing.T, status int, body []byte, name, value, problem string) {
 		h := http.Header{name: {value}}
 		h.Set(name, value)
@@ -60,7 +71,8 @@ func checkDiagnosis(t *testing.T, answer upstream.Answer) {
 	t.Helper()
 	got := upstream.Diagnose(answer, now)
 	require.Contains(t, []upstream.Class{
-		upstream.RateLimited, upstream.QuotaExhausted, upstream.Auth, upstream.Server, upstream.Timeout, upstream.BadRequest,
+		upstream.RateLimited, upstream.QuotaExhausted, upstream.Auth, upstream.Server, upstream.Timeout,
+		upstream.BadRequest,
 	}, got.Class)
 	requireAhead(t, got.Until)
 	require.LessOrEqual(t, len(got.Reason), 80)
@@ -76,8 +88,10 @@ func FuzzQuotas(f *testing.F) {
 	f.Add("100, 100;w=60", "-1", "1790000000", "Anthropic-Ratelimit-Tokens-Reset", "2026-09-21T12:00:01Z")
 	f.Add("1e400", "NaN", "33011.382867", "Anthropic-Ratelimit-", "Infd")
 	f.Fuzz(func(t *testing.T, limit, remaining, reset, name, value string) {
-		h := headers("X-Ratelimit-Limit-Requests", limit, "X-Ratelimit-Remaining-Requests", remaining, "X-Ratelimit-Reset-Requests", reset,
-			"Anthropic-Ratelimit-Tokens-Limit", limit, "Anthropic-Ratelimit-Tokens-Remaining", remaining, "Anthropic-Ratelimit-Tokens-Reset", reset)
+		h := headers("X-Ratelimit-Limit-Requests", limit, "X-Ratelimit-Remaining-Requests", remaining,
+			"X-Ratelimit-Reset-Requests", reset,
+			"Anthropic-Ratelimit-Tokens-Limit", limit, "Anthropic-Ratelimit-Tokens-Remaining", remaining,
+			"Anthropic-Ratelimit-Tokens-Reset", reset)
 		h[name] = []string{value}
 		got := upstream.Quotas(h, now)
 

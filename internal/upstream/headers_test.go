@@ -68,29 +68,51 @@ func TestQuotas(t *testing.T) {
 		want   quotas
 	}{
 		{"nothing", nil, nil},
-		{"no limits", headers("Date", "Mon, 21 Sep 2026 12:00:00 GMT", "Ratelimit-Policy", "100;w=60", "X-Ratelimit-Reset-After", "3"), nil},
 		{
-			"OpenAI",
-			headers("x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "59", "x-ratelimit-reset-requests", "1s",
-				"x-ratelimit-limit-tokens", "150000", "x-ratelimit-remaining-tokens", "149984", "x-ratelimit-reset-tokens", "6m0s"),
-			quotas{quota(upstream.Requests, 60, 59, time.Second), quota(upstream.Tokens, 150000, 149984, 6*time.Minute)},
-		},
-		{
-			"Azure, unknown", headers("x-ratelimit-limit-tokens", "-1", "x-ratelimit-remaining-tokens", "-1", "x-ratelimit-reset-tokens", "0"),
+			"no limits",
+			headers(
+				"Date", "Mon, 21 Sep 2026 12:00:00 GMT", "Ratelimit-Policy", "100;w=60", "X-Ratelimit-Reset-After", "3",
+			),
 			nil,
 		},
 		{
-			"Azure, without the limits", headers("x-ratelimit-remaining-requests", "9", "x-ratelimit-remaining-tokens", "900"),
+			"OpenAI",
+			headers("x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "59",
+				"x-ratelimit-reset-requests", "1s",
+				"x-ratelimit-limit-tokens", "150000", "x-ratelimit-remaining-tokens", "149984",
+				"x-ratelimit-reset-tokens", "6m0s"),
+			quotas{
+				quota(upstream.Requests, 60, 59, time.Second), quota(upstream.Tokens, 150000, 149984, 6*time.Minute),
+			},
+		},
+		{
+			"Azure, unknown", headers(
+				"x-ratelimit-limit-tokens", "-1", "x-ratelimit-remaining-tokens", "-1", "x-ratelimit-reset-tokens", "0",
+			),
+			nil,
+		},
+		{
+			"Azure, without the limits", headers(
+				"x-ratelimit-remaining-requests", "9", "x-ratelimit-remaining-tokens", "900",
+			),
 			quotas{quota(upstream.Requests, -1, 9, never), quota(upstream.Tokens, -1, 900, never)},
 		},
 		{
 			"Cerebras",
-			headers("x-ratelimit-limit-requests-day", "14400", "x-ratelimit-remaining-requests-day", "14399", "x-ratelimit-reset-requests-day", "33011.5",
-				"x-ratelimit-limit-tokens-minute", "60000", "x-ratelimit-remaining-tokens-minute", "0", "x-ratelimit-reset-tokens-minute", "11.25"),
-			quotas{quota(upstream.Requests, 14400, 14399, 33011500*time.Millisecond), quota(upstream.Tokens, 60000, 0, 11250*time.Millisecond)},
+			headers("x-ratelimit-limit-requests-day", "14400", "x-ratelimit-remaining-requests-day", "14399",
+				"x-ratelimit-reset-requests-day", "33011.5",
+				"x-ratelimit-limit-tokens-minute", "60000", "x-ratelimit-remaining-tokens-minute", "0",
+				"x-ratelimit-reset-tokens-minute", "11.25"),
+			quotas{
+				quota(upstream.Requests, 14400, 14399, 33011500*time.Millisecond),
+				quota(upstream.Tokens, 60000, 0, 11250*time.Millisecond),
+			},
 		},
 		{
-			"Mistral", headers("x-ratelimit-limit-req-minute", "720", "x-ratelimit-remaining-req-minute", "717", "x-ratelimit-tokens-query-cost", "52"),
+			"Mistral", headers(
+				"x-ratelimit-limit-req-minute", "720", "x-ratelimit-remaining-req-minute", "717",
+				"x-ratelimit-tokens-query-cost", "52",
+			),
 			quotas{quota(upstream.Requests, 720, 717, never)},
 		},
 		{
@@ -101,10 +123,14 @@ func TestQuotas(t *testing.T) {
 		},
 		{
 			"Anthropic",
-			headers("anthropic-ratelimit-requests-limit", "50", "anthropic-ratelimit-requests-remaining", "49", "anthropic-ratelimit-requests-reset", "2026-09-21T12:00:01Z",
-				"anthropic-ratelimit-tokens-limit", "100", "anthropic-ratelimit-tokens-remaining", "50", "anthropic-ratelimit-tokens-reset", "2026-09-21T12:00:02Z",
-				"anthropic-ratelimit-input-tokens-limit", "80", "anthropic-ratelimit-input-tokens-remaining", "79", "anthropic-ratelimit-input-tokens-reset", "2026-09-21T12:00:03Z",
-				"anthropic-ratelimit-output-tokens-limit", "20", "anthropic-ratelimit-output-tokens-remaining", "2", "anthropic-ratelimit-output-tokens-reset", "2026-09-21T14:00:04+02:00",
+			headers("anthropic-ratelimit-requests-limit", "50", "anthropic-ratelimit-requests-remaining", "49",
+				"anthropic-ratelimit-requests-reset", "2026-09-21T12:00:01Z",
+				"anthropic-ratelimit-tokens-limit", "100", "anthropic-ratelimit-tokens-remaining", "50",
+				"anthropic-ratelimit-tokens-reset", "2026-09-21T12:00:02Z",
+				"anthropic-ratelimit-input-tokens-limit", "80", "anthropic-ratelimit-input-tokens-remaining", "79",
+				"anthropic-ratelimit-input-tokens-reset", "2026-09-21T12:00:03Z",
+				"anthropic-ratelimit-output-tokens-limit", "20", "anthropic-ratelimit-output-tokens-remaining", "2",
+				"anthropic-ratelimit-output-tokens-reset", "2026-09-21T14:00:04+02:00",
 				"anthropic-ratelimit-unified-reset", "1790000000", "anthropic-ratelimit-limit", "1"),
 			quotas{quota(upstream.Requests, 50, 49, time.Second), quota(upstream.Tokens, 20, 2, 4*time.Second)},
 		},
@@ -118,27 +144,41 @@ func TestQuotas(t *testing.T) {
 		},
 		{
 			"used up is scarcest, the longest first",
-			headers("x-ratelimit-limit-requests-day", "100", "x-ratelimit-remaining-requests-day", "0", "x-ratelimit-reset-requests-day", "7200",
-				"x-ratelimit-limit-requests-minute", "10", "x-ratelimit-remaining-requests-minute", "0", "x-ratelimit-reset-requests-minute", "20",
-				"x-ratelimit-limit-requests", "1000", "x-ratelimit-remaining-requests", "1", "ratelimit-remaining", "1", "x-ratelimit-limit", "1"),
+			headers("x-ratelimit-limit-requests-day", "100", "x-ratelimit-remaining-requests-day", "0",
+				"x-ratelimit-reset-requests-day", "7200",
+				"x-ratelimit-limit-requests-minute", "10", "x-ratelimit-remaining-requests-minute", "0",
+				"x-ratelimit-reset-requests-minute", "20",
+				"x-ratelimit-limit-requests", "1000", "x-ratelimit-remaining-requests", "1", "ratelimit-remaining", "1",
+				"x-ratelimit-limit", "1"),
 			quotas{quota(upstream.Requests, 100, 0, 2*time.Hour)},
 		},
 		{
 			"the same share, the smaller first",
-			headers("x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "60", "ratelimit-limit", "30", "ratelimit-remaining", "30"),
+			headers(
+				"x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "60", "ratelimit-limit", "30",
+				"ratelimit-remaining", "30",
+			),
 			quotas{quota(upstream.Requests, 30, 30, never)},
 		},
 		{
 			"used up alike, the smaller first",
-			headers("x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "0", "ratelimit-limit", "30", "ratelimit-remaining", "0"),
+			headers(
+				"x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "0", "ratelimit-limit", "30",
+				"ratelimit-remaining", "0",
+			),
 			quotas{quota(upstream.Requests, 30, 0, never)},
 		},
 		{
-			"two families side by side", headers("X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "RateLimit-Limit", "100", "RateLimit-Remaining", "98"),
+			"two families side by side", headers(
+				"X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "RateLimit-Limit", "100",
+				"RateLimit-Remaining", "98",
+			),
 			quotas{quota(upstream.Requests, 50, 10, never)},
 		},
 		{
-			"a known share before a bare number", headers("X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "RateLimit-Remaining", "5"),
+			"a known share before a bare number", headers(
+				"X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "RateLimit-Remaining", "5",
+			),
 			quotas{quota(upstream.Requests, 50, 10, never)},
 		},
 		{
@@ -146,7 +186,9 @@ func TestQuotas(t *testing.T) {
 			quotas{quota(upstream.Requests, -1, 5, never)},
 		},
 		{
-			"nonsense", headers("x-ratelimit-limit", "many", "x-ratelimit-remaining", "1e400", "x-ratelimit-reset", "30"), nil,
+			"nonsense", headers(
+				"x-ratelimit-limit", "many", "x-ratelimit-remaining", "1e400", "x-ratelimit-reset", "30",
+			), nil,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

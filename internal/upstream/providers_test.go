@@ -29,7 +29,9 @@ func TestDiagnoseOpenAI(t *testing.T) {
 			upstream.RateLimited, 6 * time.Minute, "429 rate_limit_exceeded",
 		},
 		{
-			"insufficient quota", 429, headers("X-Ratelimit-Remaining-Requests", "0", "X-Ratelimit-Reset-Requests", "8ms"),
+			"insufficient quota", 429, headers(
+				"X-Ratelimit-Remaining-Requests", "0", "X-Ratelimit-Reset-Requests", "8ms",
+			),
 			`{"error":{"message":"You exceeded your current quota.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`,
 			upstream.QuotaExhausted, never, "429 insufficient_quota",
 		},
@@ -73,11 +75,13 @@ func TestDiagnoseOpenAI(t *testing.T) {
 			upstream.BadRequest, never, "403 content_filter",
 		},
 		{
-			"missing scope", 403, nil, `{"error":{"message":"You have insufficient permissions for this operation.","code":null}}`,
+			"missing scope", 403, nil,
+			`{"error":{"message":"You have insufficient permissions for this operation.","code":null}}`,
 			upstream.Auth, never, "403",
 		},
 		{
-			"Azure quota policy", 403, nil, `{"statusCode":403,"message":"Out of call volume quota. Quota will be replenished in 02:10:00."}`,
+			"Azure quota policy", 403, nil,
+			`{"statusCode":403,"message":"Out of call volume quota. Quota will be replenished in 02:10:00."}`,
 			upstream.QuotaExhausted, never, "403",
 		},
 		{
@@ -91,7 +95,8 @@ func TestDiagnoseAnthropic(t *testing.T) {
 	t.Parallel()
 	runDiagnose(t, []diagnoseTest{
 		{
-			"rate limit", 429, headers("Retry-After", "12"), `{"type":"error","error":{"type":"rate_limit_error","message":"Wait."}}`,
+			"rate limit", 429, headers("Retry-After", "12"),
+			`{"type":"error","error":{"type":"rate_limit_error","message":"Wait."}}`,
 			upstream.RateLimited, 12 * time.Second, "429 rate_limit_error",
 		},
 		{
@@ -103,7 +108,8 @@ func TestDiagnoseAnthropic(t *testing.T) {
 			upstream.RateLimited, never, "200 rate_limit_error",
 		},
 		{
-			"authentication", 401, nil, `{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}`,
+			"authentication", 401, nil,
+			`{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}`,
 			upstream.Auth, never, "401 authentication_error",
 		},
 		{
@@ -115,7 +121,8 @@ func TestDiagnoseAnthropic(t *testing.T) {
 			upstream.QuotaExhausted, never, "402 billing_error",
 		},
 		{
-			"bad request", 400, nil, `{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: Field required"}}`,
+			"bad request", 400, nil,
+			`{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: Field required"}}`,
 			upstream.BadRequest, never, "400 invalid_request_error",
 		},
 		{
@@ -156,29 +163,45 @@ func TestDiagnoseGoogle(t *testing.T) {
 		return `{"error":{"code":429,"message":"You exceeded your current quota. Please retry in 34.07s.","status":"RESOURCE_EXHAUSTED","details":[` + details + `]}}`
 	}
 	runDiagnose(t, []diagnoseTest{
-		{"by the minute", 429, nil, exhausted(perMinute + "," + retryInfo), upstream.RateLimited, 34 * time.Second, "429 RESOURCE_EXHAUSTED"},
-		{"delay in words", 429, nil, exhausted(perMinute), upstream.RateLimited, 34070 * time.Millisecond, "429 RESOURCE_EXHAUSTED"},
-		{"by the day", 429, nil, exhausted(perDay + "," + retryInfo), upstream.QuotaExhausted, never, "429 RESOURCE_EXHAUSTED"},
-		{"in an array", 429, nil, "[" + exhausted(retryInfo+","+perDay) + "]", upstream.QuotaExhausted, never, "429 RESOURCE_EXHAUSTED"},
+		{
+			"by the minute", 429, nil, exhausted(perMinute + "," + retryInfo), upstream.RateLimited, 34 * time.Second,
+			"429 RESOURCE_EXHAUSTED",
+		},
+		{
+			"delay in words", 429, nil, exhausted(perMinute), upstream.RateLimited, 34070 * time.Millisecond,
+			"429 RESOURCE_EXHAUSTED",
+		},
+		{
+			"by the day", 429, nil, exhausted(perDay + "," + retryInfo), upstream.QuotaExhausted, never,
+			"429 RESOURCE_EXHAUSTED",
+		},
+		{
+			"in an array", 429, nil, "[" + exhausted(retryInfo+","+perDay) + "]", upstream.QuotaExhausted, never,
+			"429 RESOURCE_EXHAUSTED",
+		},
 		{
 			"invalid key", 400, nil,
 			`[{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}]`,
 			upstream.Auth, never, "400 API_KEY_INVALID",
 		},
 		{
-			"location", 400, nil, `{"error":{"code":400,"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}`,
+			"location", 400, nil,
+			`{"error":{"code":400,"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}`,
 			upstream.BadRequest, never, "400 FAILED_PRECONDITION",
 		},
 		{
-			"no credits", 402, nil, `{"error":{"code":402,"message":"Your prepayment credits are depleted.","status":"RESOURCE_EXHAUSTED"}}`,
+			"no credits", 402, nil,
+			`{"error":{"code":402,"message":"Your prepayment credits are depleted.","status":"RESOURCE_EXHAUSTED"}}`,
 			upstream.QuotaExhausted, never, "402 RESOURCE_EXHAUSTED",
 		},
 		{
-			"no permission", 403, nil, `{"error":{"code":403,"message":"Your application requires a quota project.","status":"PERMISSION_DENIED"}}`,
+			"no permission", 403, nil,
+			`{"error":{"code":403,"message":"Your application requires a quota project.","status":"PERMISSION_DENIED"}}`,
 			upstream.Auth, never, "403 PERMISSION_DENIED",
 		},
 		{
-			"billing disabled", 403, nil, `{"error":{"code":403,"status":"PERMISSION_DENIED","details":[{"reason":"BILLING_DISABLED"}]}}`,
+			"billing disabled", 403, nil,
+			`{"error":{"code":403,"status":"PERMISSION_DENIED","details":[{"reason":"BILLING_DISABLED"}]}}`,
 			upstream.QuotaExhausted, never, "403 BILLING_DISABLED",
 		},
 	})
@@ -189,7 +212,9 @@ func TestDiagnoseOthers(t *testing.T) {
 	midnight := fmt.Sprint(now.Add(12 * time.Hour).UnixMilli())
 	runDiagnose(t, []diagnoseTest{
 		{
-			"AWS in the header", 429, headers("X-Amzn-Errortype", "ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/"),
+			"AWS in the header", 429, headers(
+				"X-Amzn-Errortype", "ThrottlingException:http://internal.amazon.com/coral/com.amazon.bedrock/",
+			),
 			`{"message":"Too many requests, please wait before trying again."}`,
 			upstream.RateLimited, never, "429 ThrottlingException",
 		},
@@ -199,15 +224,19 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.QuotaExhausted, never, "429 ThrottlingException",
 		},
 		{
-			"AWS in the body, status 400", 400, nil, `{"__type":"com.amazon.coral.service#ThrottlingException","Message":"Rate exceeded"}`,
+			"AWS in the body, status 400", 400, nil,
+			`{"__type":"com.amazon.coral.service#ThrottlingException","Message":"Rate exceeded"}`,
 			upstream.RateLimited, never, "400 ThrottlingException",
 		},
 		{
-			"AWS unknown key", 403, nil, `{"__type":"UnrecognizedClientException","message":"The security token is invalid."}`,
+			"AWS unknown key", 403, nil,
+			`{"__type":"UnrecognizedClientException","message":"The security token is invalid."}`,
 			upstream.Auth, never, "403 UnrecognizedClientException",
 		},
 		{
-			"Bedrock, a model without access", 403, headers("X-Amzn-Errortype", "AccessDeniedException:http://internal.amazon.com/"),
+			"Bedrock, a model without access", 403, headers(
+				"X-Amzn-Errortype", "AccessDeniedException:http://internal.amazon.com/",
+			),
 			`{"message":"You don't have access to the model with the specified model ID."}`,
 			upstream.BadRequest, never, "403 AccessDeniedException",
 		},
@@ -217,7 +246,8 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.BadRequest, never, "403 AccessDeniedException",
 		},
 		{
-			"the words of Bedrock without its code", 403, nil, `{"message":"You don't have access to the model with the specified model ID."}`,
+			"the words of Bedrock without its code", 403, nil,
+			`{"message":"You don't have access to the model with the specified model ID."}`,
 			upstream.Auth, never, "403",
 		},
 		{
@@ -234,11 +264,13 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.Server, never, "429 ModelNotReadyException",
 		},
 		{
-			"OpenRouter no credits", 402, nil, `{"error":{"code":402,"message":"This request requires more credits"},"user_id":"user_1"}`,
+			"OpenRouter no credits", 402, nil,
+			`{"error":{"code":402,"message":"This request requires more credits"},"user_id":"user_1"}`,
 			upstream.QuotaExhausted, never, "402",
 		},
 		{
-			"OpenRouter after the model has begun", 200, nil, `{"error":{"code":402,"message":"This request requires more credits"}}`,
+			"OpenRouter after the model has begun", 200, nil,
+			`{"error":{"code":402,"message":"This request requires more credits"}}`,
 			upstream.QuotaExhausted, never, "402",
 		},
 		{
@@ -248,7 +280,8 @@ func TestDiagnoseOthers(t *testing.T) {
 		},
 		{
 			"OpenRouter reset as a number", 429, nil,
-			`{"error":{"code":429,"metadata":{"headers":{"X-RateLimit-Remaining":0,"X-RateLimit-Reset":` + midnight + `}}}}`,
+			`{"error":{"code":429,"metadata":{"headers":{"X-RateLimit-Remaining":0,"X-RateLimit-Reset":` + midnight +
+				`}}}}`,
 			upstream.QuotaExhausted, 12 * time.Hour, "429",
 		},
 		{
@@ -257,7 +290,8 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.RateLimited, 9 * time.Second, "429",
 		},
 		{
-			"OpenRouter moderation", 403, nil, `{"error":{"code":403,"message":"Flagged.","metadata":{"reasons":["violence"],"flagged_input":"..."}}}`,
+			"OpenRouter moderation", 403, nil,
+			`{"error":{"code":403,"message":"Flagged.","metadata":{"reasons":["violence"],"flagged_input":"..."}}}`,
 			upstream.BadRequest, never, "403",
 		},
 		{
@@ -265,7 +299,8 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.QuotaExhausted, never, "403",
 		},
 		{
-			"DeepSeek", 402, nil, `{"error":{"message":"Insufficient Balance","type":"unknown_error","param":null,"code":"invalid_request_error"}}`,
+			"DeepSeek", 402, nil,
+			`{"error":{"message":"Insufficient Balance","type":"unknown_error","param":null,"code":"invalid_request_error"}}`,
 			upstream.QuotaExhausted, never, "402 invalid_request_error",
 		},
 		{
@@ -274,12 +309,15 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.QuotaExhausted, never, "403",
 		},
 		{
-			"xAI no credits, as a rate limit", 429, headers("X-Ratelimit-Remaining-Requests", "0", "X-Ratelimit-Reset-Requests", "1s"),
+			"xAI no credits, as a rate limit", 429, headers(
+				"X-Ratelimit-Remaining-Requests", "0", "X-Ratelimit-Reset-Requests", "1s",
+			),
 			`{"code":"Some resource has been exhausted","error":"Your team has either used all available credits or reached its monthly spending limit."}`,
 			upstream.QuotaExhausted, never, "429",
 		},
 		{
-			"xAI wrong key", 400, nil, `{"code":"Client specified an invalid argument","error":"Incorrect API key provided: sk***gA."}`,
+			"xAI wrong key", 400, nil,
+			`{"code":"Client specified an invalid argument","error":"Incorrect API key provided: sk***gA."}`,
 			upstream.Auth, never, "400",
 		},
 		{
@@ -293,7 +331,8 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.RateLimited, 9*time.Minute + 38016*time.Millisecond, "429 rate_limit_exceeded",
 		},
 		{
-			"Mistral", 429, nil, `{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}`,
+			"Mistral", 429, nil,
+			`{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}`,
 			upstream.RateLimited, never, "429 rate_limited",
 		},
 		{
@@ -301,11 +340,13 @@ func TestDiagnoseOthers(t *testing.T) {
 			upstream.Server, never, "429 engine_overloaded_error",
 		},
 		{
-			"Fireworks suspended", 412, nil, `{"error":{"message":"Account is suspended, possibly due to reaching the monthly spending limit"}}`,
+			"Fireworks suspended", 412, nil,
+			`{"error":{"message":"Account is suspended, possibly due to reaching the monthly spending limit"}}`,
 			upstream.QuotaExhausted, never, "412",
 		},
 		{
-			"Together too long", 403, nil, `{"error":{"message":"Input token count + max_tokens parameter must be less than the context length"}}`,
+			"Together too long", 403, nil,
+			`{"error":{"message":"Input token count + max_tokens parameter must be less than the context length"}}`,
 			upstream.BadRequest, never, "403",
 		},
 	})

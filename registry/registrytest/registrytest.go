@@ -61,7 +61,9 @@ func PostgresURL(tb testing.TB) string {
 func open(tb testing.TB, name string, options []registry.Option) *registry.Registry {
 	tb.Helper()
 	clock := NewClock(Start)
-	reg, err := registry.Open(tb.Context(), name, append([]registry.Option{registry.WithClock(clock.Now)}, options...)...)
+	reg, err := registry.Open(
+		tb.Context(), name, append([]registry.Option{registry.WithClock(clock.Now)}, options...)...,
+	)
 	if err != nil {
 		tb.Fatalf("registrytest: %v", err)
 	}
