@@ -26,7 +26,7 @@ race: compiler ## Run the tests with the race detector
 	GOGC=400 go test -race -vet=off -parallel 4 -timeout 40m ./registry ./...
 	cd examples/gateway && go test -race -vet=off ./...
 
-fuzz: compiler ## Fuzz each target for FUZZTIME (10s)
+fuzz: compiler ## Fuzz each target for FUZZTIME (30s)
 	.ci/fuzz
 
 lint: ## Run the linters
