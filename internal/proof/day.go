@@ -82,7 +82,8 @@ func rowsSQL(t *ledger.Table) string {
 	}
 	// SQLite reads the left side of a CROSS JOIN first.
 	return "SELECT t.id, " + place + "t.period_start, t.period_end, t.average_latency_ms, t.digest, t." +
-		strings.Join(ledger.SumColumns, ", t.") + " FROM models AS m CROSS JOIN " + t.Name + " AS t WHERE t.model_id = m.id AND t.period_start >= $1 AND t.period_start < $2"
+		strings.Join(ledger.SumColumns, ", t.") + " FROM models AS m CROSS JOIN " + t.Name +
+		" AS t WHERE t.model_id = m.id AND t.period_start >= $1 AND t.period_start < $2"
 }
 
 // loose is a cell that can be scanned whatever is in it.

@@ -45,8 +45,8 @@ var (
 		`port|dbname|database|user|username|user id|uid|password|pwd|passfile|service|servicefile|` +
 		`options|application_name|fallback_application_name|connect_timeout|client_encoding|target_session_attrs|` +
 		`require_auth|channel_binding|keepalives\w*|load_balance_hosts|replication|gss\w+|krbsrvname|ssl\w+|` +
-		`tcp_user_timeout|min_protocol_version|max_protocol_version|search_path|timezone|statement_timeout|lock_timeout|` +
-		`default_query_exec_mode|statement_cache_capacity|description_cache_capacity|pool_\w+)\s*=`)
+		`tcp_user_timeout|min_protocol_version|max_protocol_version|search_path|timezone|statement_timeout|` +
+		`lock_timeout|default_query_exec_mode|statement_cache_capacity|description_cache_capacity|pool_\w+)\s*=`)
 	// memory is how one might write :memory:, too.
 	memory = regexp.MustCompile(`(?i)^\s*(file:)?\s*:memory:\s*$`)
 	// misnamed begins names of other libraries for a SQLite file.
