@@ -238,10 +238,6 @@ func (m *machine) transaction(t *rapid.T, depth int, actions []string) {
 		}
 		return nil
 	})
-	if depth == 0 {
-		// Leases that have expired are looked for once a second, also by a transaction that is undone.
-		m.clock.Advance(time.Second)
-	}
 	if rollback {
 		require.ErrorIs(t, err, errRollback)
 		m.world = before

@@ -234,6 +234,29 @@ func TestLeases(t *testing.T) {
 	})
 }
 
+// TestExpiredUndone: a lease that has expired keeps nobody from a key after a transaction that took it away was undone.
+func TestExpiredUndone(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		ctx, undone := t.Context(), errors.New("undone")
+		d.client.APIKey.UpdateOneID(d.key).SetPriority(1).SetConcurrency(1).ExecX(ctx)
+		d.client.APIKey.Create().SetProviderID(d.provider).SetKeyHash(fmt.Sprintf("%064d", 2)).SetKeyPrefix("sk-").
+			SetLastReset(utc.Beginning).ExecX(ctx)
+		_, err := d.acquire(ctx)
+		require.NoError(t, err)
+		d.now = d.now.Add(time.Minute)
+		require.ErrorIs(t, d.write(ctx, func(tx *ent.Client) error {
+			within := func(body func(tx *ent.Client) error) error { return body(tx) }
+			a := &Acquire{ID: uuid.New(), Provider: d.provider, TTL: time.Minute}
+			return errors.Join(undone, d.DoWithin(ctx, within, []Call{{Now: d.now, Acquire: a}}))
+		}), undone)
+		l, err := d.acquire(ctx)
+		require.NoError(t, err)
+		require.Equal(t, d.key, l.Key, "it has the higher priority, and nothing is under way")
+	})
+}
+
 // TestOthers: a process notices what another one has changed.
 func TestOthers(t *testing.T) {
 	t.Parallel()

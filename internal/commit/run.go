@@ -56,10 +56,10 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 }
 
 // acquireOrExpire leases a key, or says why there is none. Leases that have expired are looked for once a second, and
-// before a caller is turned away.
+// before a caller is turned away; in a caller's transaction always, because it may be undone.
 func (b *batch) acquireOrExpire(ctx context.Context, c *Call) (verdict, err error) {
 	p := b.Pools[c.Acquire.Provider]
-	if b.expiries.due(p.ID, b.now) {
+	if b.inTx || b.expiries.due(p.ID, b.now) {
 		if err := b.takeExpired(ctx, p); err != nil {
 			return nil, err
 		}
