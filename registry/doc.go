@@ -1,70 +1,214 @@
-// Package registry is the system of record inside a service that calls LLM providers: the
-// catalogue of providers, families, models and prices; the pool of API keys; the ledger of
-// usage and cost; discovery logs, SDK versions and settings.
+// Package registry is the system of record inside a service that calls LLM providers. It keeps four things:
+//
+//   - the catalogue of providers, families, models and prices
+//   - the pool of API keys
+//   - the ledger of usage and cost
+//   - discovery logs, SDK versions and settings
+//
+// It stores them in a SQLite file or in PostgreSQL:
 //
 //	reg, err := registry.Open(ctx, "modelscan.db")
 //	if err != nil { ... }
 //	defer reg.Close()
 //
+// # Operations
+//
+// Catalogue: providers, families and models.
+//
+//   - [Registry.CreateProvider] creates a provider
+//   - [Registry.GetProvider] returns a provider by id, also a deleted one
+//   - [Registry.FindProvider] returns a live provider by name
+//   - [Registry.ListProviders] lists live or deleted providers
+//   - [Registry.UpdateProvider] changes a provider
+//   - [Registry.DeleteProvider] hides a provider with its models and keys
+//   - [Registry.UndeleteProvider] brings a deleted provider back
+//   - [Registry.PurgeProvider] removes a provider that has no usage for good
+//   - [Registry.CreateFamily] creates a family of models
+//   - [Registry.GetFamily] returns a family by id
+//   - [Registry.FindFamily] returns a family by provider and name
+//   - [Registry.ListFamilies] lists families
+//   - [Registry.UpdateFamily] changes a family
+//   - [Registry.DeleteFamily] removes a family; its models stay
+//   - [Registry.CreateModel] creates a model with its first price
+//   - [Registry.CreateModels] creates several models, all or none
+//   - [Registry.GetModel] returns a model by id, also a deleted one
+//   - [Registry.FindModel] returns a live model by provider and model id
+//   - [Registry.ListModels] lists models by capability, cost, context window or text
+//   - [Registry.GetModelsByProvider] lists the live models of a provider
+//   - [Registry.UpdateModel] changes a model
+//   - [Registry.DeprecateModel] marks a model as deprecated
+//   - [Registry.DeleteModel] hides a model
+//   - [Registry.UndeleteModel] brings a deleted model back
+//   - [Registry.PurgeModel] removes a model that has no usage for good
+//   - [Registry.ImportCatalog] brings the catalogue up to date with a published one
+//
+// Prices.
+//
+//   - [Registry.UpdateModelPricing] sets a price, from now on or from an earlier time
+//   - [Registry.GetPrice] returns a price by id, also one that has ended
+//   - [Registry.PriceAt] returns the standard price of a model at a time
+//   - [Registry.PriceHistory] lists all prices of a model
+//
+// API keys.
+//
+//   - [Registry.AddAPIKey] adds a key to a provider
+//   - [Registry.GetAPIKey] returns a key by id, also a deleted one
+//   - [Registry.FindAPIKey] returns the row of an API key
+//   - [Registry.ListAPIKeys] lists keys
+//   - [Registry.UpdateAPIKey] changes, disables or enables a key
+//   - [Registry.RotateAPIKey] replaces a key by a new one, with an overlap
+//   - [Registry.RevealAPIKey] returns the API key itself
+//   - [Registry.DeleteAPIKey] hides a key
+//   - [Registry.UndeleteAPIKey] brings a deleted key back
+//   - [Registry.PurgeAPIKey] removes a key that has no usage for good
+//   - [Registry.RotateKeyring] wraps data keys, and seals API keys, anew
+//   - [Registry.CreateQuotaGroup] creates an account whose keys share limits
+//   - [Registry.GetQuotaGroup] returns a quota group by id
+//   - [Registry.FindQuotaGroup] returns a quota group by provider and name
+//   - [Registry.ListQuotaGroups] lists quota groups
+//   - [Registry.UpdateQuotaGroup] changes a quota group
+//   - [Registry.DeleteQuotaGroup] removes a quota group without live keys
+//
+// Key pool: leases. A [Lease] ends with [Lease.Settle], [Lease.Fail] or [Lease.Release].
+//
+//   - [Registry.AcquireKey] leases a key for one request
+//   - [Registry.GetLease] returns an open lease, for another process to end
+//   - [Registry.ExplainKeys] shows for each key whether it can be used, and why not
+//   - [Registry.PoolHealth] summarizes the keys of every provider
+//   - [Registry.ObserveHeaders] learns the provider's limits from the headers of its answer
+//   - [Registry.DegradeKey] takes a key out of use for a while
+//   - [Registry.RestoreKey] puts a degraded key back into use
+//   - [Registry.GetLeastUsedKey] returns the key with the fewest requests and reserves nothing
+//   - [Registry.IncrementUsage] counts a request for a key, outside of the ledger
+//   - [Registry.ResetDailyUsage] sets all daily counters to zero
+//
+// Usage and cost.
+//
+//   - [Registry.RecordUsage] records a request with its cost
+//   - [Registry.RecordUsageBatch] records many requests, all or none
+//   - [Registry.GetUsageStats] sums the usage of a model over a range of time
+//   - [Registry.GetCostBreakdown] sums the cost of a provider by model
+//   - [Registry.UsageReport] groups usage by provider, family, model or key, and by time
+//   - [Registry.ListUsageEvents] lists single requests
+//   - [Registry.UnpricedUsage] lists the models with usage whose cost is unknown
+//
+// Ledger upkeep.
+//
+//   - [Registry.Prune] removes old requests, quarters of an hour and logs
+//   - [Registry.Reprice] prices past usage anew after a price was corrected
+//   - [Registry.VerifyLedger] proves that the ledger adds up
+//   - [Registry.RepairLedger] mends what VerifyLedger finds
+//
+// Audit trail.
+//
+//   - [Registry.As] names the actor of the changes that follow
+//   - [Registry.ListAudit] lists who changed what, and when
+//
+// Discovery logs, SDK versions, settings.
+//
+//   - [Registry.CreateDiscoveryLog] logs that a discovery has begun
+//   - [Registry.UpdateDiscoveryResult] stores the result of an attempt
+//   - [Registry.GetDiscoveryLog] returns a discovery log by id
+//   - [Registry.GetRecentDiscoveries] lists discovery logs
+//   - [Registry.DeleteDiscoveryLog] removes a discovery log
+//   - [Registry.CreateSDKVersion] creates a version of a generated SDK
+//   - [Registry.GetSDKVersion] returns an SDK version by id
+//   - [Registry.FindSDKVersion] returns an SDK version by provider and version
+//   - [Registry.LatestSDKVersion] returns the newest SDK version of a provider
+//   - [Registry.ListSDKVersions] lists SDK versions
+//   - [Registry.UpdateSDKVersion] changes an SDK version
+//   - [Registry.DeleteSDKVersion] removes an SDK version
+//   - [Registry.GetSetting] returns the value of a setting
+//   - [Registry.SetSetting] creates or changes a setting
+//   - [Registry.ListSettings] lists settings
+//   - [Registry.DeleteSetting] removes a setting
+//
+// Transactions and opening.
+//
+//   - [Open] opens a database, creates it if needed, and brings it up to date
+//   - [Registry.Close] closes the database
+//   - [Registry.InTx] runs several operations in one transaction
+//   - [Registry.Client] returns an Ent client for reading
+//   - [All] iterates over all pages of a list
+//   - [Move] copies a database, from SQLite to PostgreSQL for example
+//
 // # Rows
 //
-// Operations return the rows of the graph as package ent generates them. To walk the graph, use [Registry.Client],
-// which only reads; to change it, use the registry's methods, which check what the database alone cannot.
-// [Registry.InTx] puts several of them into one transaction.
+// Operations return rows of the graph, as package ent generates them. [Registry.Client] walks the graph and only reads.
+// To change rows, use the methods of Registry: they check what the database alone cannot. [Registry.InTx] puts several
+// of them into one transaction.
 //
 // # Time
 //
-// Every time is UTC in microseconds and comes from one clock, see [WithClock]. Times in other zones may be given; they
-// are converted. Each operation looks at the clock once.
+// Every time is in UTC, in microseconds, and comes from one clock: see [WithClock]. Times of other zones are converted.
+// Each operation reads the clock once.
 //
 // # Money
 //
-// Prices and costs are money.USD, whole nano-dollars. A price is USD per one million tokens. A request costs the sum of
-// its meters times their rates, rounded once, half to even. What is not known is nil or absent, never zero: a free
-// model has rates of 0. In JSON, of rows, the audit trail, rates and reports, money is a number of dollars with all its
-// digits, under a name that ends with _usd or USD, but for the rates of a money.Rates, which go by their meters.
+// Prices and costs are of type money.USD: whole nano-dollars. A price is USD per one million tokens. The cost of a
+// request is the sum of meter times rate over its meters, rounded once, half to even.
+//
+// An unknown amount is nil or absent, never zero: a free model has rates of 0.
+//
+// JSON shows money as a number of dollars with all its digits, in rows, the audit trail, rates and reports. The names
+// of such fields end with _usd or USD; in a money.Rates they are the names of meters.
 //
 // # Usage
 //
-// A request that is recorded becomes an event and is counted in periods: a quarter of an hour and a UTC day, by model,
-// key and price, and by model alone. Events are kept for some days and quarters for some weeks, see [Registry.Prune];
-// days for ever. Answers come from periods. A request id counts once, as long as its event is kept.
-// [Registry.VerifyLedger] proves that all of it adds up.
+// A recorded request becomes an event. It is also counted in four periods: a quarter of an hour and a UTC day, each by
+// model, key and price, and each by model alone. Statistics and reports read periods. A request id counts once while
+// its event is kept.
+//
+// Events are kept for days, quarters for weeks, days for ever: see [Registry.Prune]. [Registry.VerifyLedger] proves
+// that all of it adds up.
 //
 // # Texts
 //
-// Names that identify something, such as slugs, model ids, request ids and keys of settings, have no control characters
-// and no invisible ones. Texts for people, such as labels, descriptions, test results and values of settings, are any
-// Unicode text but NUL, which PostgreSQL cannot store. They are stored as they are: with terminal codes, markup, and
-// characters that turn text around. To show them safely is up to the program that shows them. What is not valid UTF-8
-// is [ErrInvalidData], in JSON too. Reasons and texts of errors, which others write, are cleaned and cut instead.
+// There are three kinds of text:
+//
+//   - Names that identify something, such as slugs, model ids, request ids and keys of settings, have no control
+//     characters and no invisible characters.
+//   - Texts for people, such as labels, descriptions, test results and values of settings, may be any Unicode text
+//     except NUL, which PostgreSQL cannot store. They are stored unchanged, with terminal codes, markup and characters
+//     that reverse the direction of text: a program that shows them must make them safe.
+//   - Reasons and error texts, which others write, are cleaned and cut to length.
+//
+// Text that is not valid UTF-8 is [ErrInvalidData], in JSON too; reasons and error texts are cleaned instead.
 //
 // # Deletes
 //
-// Deleting a provider, a model or a key hides it and frees its name; the ledger keeps pointing at it. What is deleted
-// can be read by its id: GetProvider, GetModel and the like return it, and its DeletedAt tells. Find and List show what
-// is live, updates refuse what is deleted, Undelete takes a deletion back. Purging removes for good, and is refused
-// while there is usage. The other entities are removed for good when they are deleted; docs/entities.md says of each
-// what can be done with it, and why something can't.
+// Deleting a provider, a model or a key hides it and makes its name available again. The ledger keeps pointing at it:
+//
+//   - Get returns a deleted row, with its DeletedAt set.
+//   - Find and List return live rows. Filters for providers, models and keys can ask for the deleted ones.
+//   - Update refuses a deleted row.
+//   - Undelete takes the deletion back.
+//   - Purge removes a row for good. It is refused if usage was recorded.
+//
+// Deleting any other entity removes it for good. docs/entities.md shows what can be done with each entity, and why
+// something cannot.
 //
 // # Lists
 //
-// Every list is a page of up to Limit rows, 100 unless its filter says otherwise, and After is the last row of the page
-// before. [All] goes through all pages.
+// Every list returns a page. Limit is the most rows of a page, 100 by default; After is the last row of the page
+// before. [All] iterates over all pages.
 //
 // # Audit trail
 //
 // Changes of the catalogue, of keys and of settings are recorded in the transaction that makes them, with the row
-// before and after. [Registry.As] says by whom, [Registry.ListAudit] lists them.
+// before and after. [Registry.As] names the actor; [Registry.ListAudit] lists the entries.
 //
 // # Errors
 //
-// All errors are told apart with errors.Is by the variables of this package. When a context ends, the error matches
-// context.Canceled or context.DeadlineExceeded. An operation that returned an error has changed nothing, but for
-// [ErrUncertain], and for Prune, RepairLedger and Move, which work in several transactions.
+// Tell errors apart with errors.Is and the variables of this package. If the context has ended, the error also matches
+// context.Canceled or context.DeadlineExceeded.
+//
+// An operation that returns an error has changed nothing, with two exceptions: after [ErrUncertain] it may have been
+// done; and operations that work in several transactions, such as Prune, RepairLedger and Move, keep what they have
+// done.
 //
 // # Engines
 //
-// SQLite and PostgreSQL give the same answers. See [Open] for what may be opened and [Move] for the way from one to the
-// other.
+// SQLite and PostgreSQL give the same answers. [Open] says what can be opened; [Move] copies a database from one engine
+// to the other.
 package registry
