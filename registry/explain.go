@@ -21,56 +21,63 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// KeyReason says why a key may not be used.
+// KeyReason says why a key cannot be used.
 type KeyReason string
 
-// The reasons. Who waits for a key waits for those that pass.
+// The reasons that stay until a person, or the caller, changes something.
 const (
-	KeyDisabled = KeyReason(pool.Disabled)
-	KeyExpired  = KeyReason(pool.Expired)  // another key follows it: see RotateAPIKey
-	KeyExcluded = KeyReason(pool.Excluded) // by the caller, and for nothing else
+	KeyDisabled = KeyReason(pool.Disabled) // a person disabled it
+	KeyExpired  = KeyReason(pool.Expired)  // another key has replaced it: see RotateAPIKey
+	KeyExcluded = KeyReason(pool.Excluded) // the caller excluded it; nothing else is in the way
 	KeyDenied   = KeyReason(pool.Denied)   // it is not for the model
-	KeyTooSmall = KeyReason(pool.TooSmall) // one of its limits is below what the request asks for
-	KeyDegraded = KeyReason(pool.Degraded) // passes: by a person, or for a failure
-	KeyProbed   = KeyReason(pool.Probed)   // passes: it was out, and the request that tries it has not ended
-	KeyLimited  = KeyReason(pool.Limited)  // passes: a limit is reached
-	KeyBusy     = KeyReason(pool.Busy)     // passes: as many requests as it may have are under way
-	KeyCooling  = KeyReason(pool.Cooling)  // passes: the provider has an incident
+	KeyTooSmall = KeyReason(pool.TooSmall) // the request asks for more than one of its limits
 )
 
-// KeyVerdict says whether a key may be used now, and why not.
+// The reasons that pass by themselves. AcquireKey with Wait waits for them.
+const (
+	KeyDegraded = KeyReason(pool.Degraded) // a person or a failure took it out of use
+	KeyProbed   = KeyReason(pool.Probed)   // it was out of use, and the request that tries it has not ended
+	KeyLimited  = KeyReason(pool.Limited)  // it has reached a limit
+	KeyBusy     = KeyReason(pool.Busy)     // it has as many requests under way as it may
+	KeyCooling  = KeyReason(pool.Cooling)  // the provider has an incident
+)
+
+// KeyVerdict says whether a key can be used now, and if not, why.
 type KeyVerdict struct {
 	ID     uuid.UUID
 	Prefix string
 	Label  string
-	Reason KeyReason // empty: it may be used
-	Detail string    // why it is degraded, or what limits are closed
+	Reason KeyReason // empty: it can be used
+	Detail string    // why it is degraded, or which limits are closed
 	Until  time.Time // when it opens; zero: not by itself, or when another request ends
 
 	Priority int
 	Weight   int
-	InFlight int64        // leases that are open
-	Limits   []LimitState // those that there are, of the key and of its group; empty for GetLeastUsedKey, which looks at none
-	Excluded bool         // by the caller, whatever else there is
-	// Probation tells that the key was out for a reason that time alone does not mend, until one request has succeeded.
+	InFlight int64 // open leases
+	// Limits has the limits of the key and of its quota group. It is empty for GetLeastUsedKey, which ignores limits.
+	Limits   []LimitState
+	Excluded bool // the caller excluded it, whether or not there is another reason
+	// Probation reports whether the key was out of use for a reason that time alone does not mend, and no request has
+	// succeeded since.
 	Probation bool
 	Next      bool // AcquireKey would hand it out now
 }
 
-// NoKeyError is the [ErrNoKeyAvailable] of a provider.
+// NoKeyError is the error for a provider without a usable key. It matches [ErrNoKeyAvailable].
 type NoKeyError struct {
 	ProviderID uuid.UUID
-	Keys       []KeyVerdict // in the order they were added; empty: the provider has no key
-	OpensAt    time.Time    // when the first of them opens by itself, those too that the caller excluded; zero: none does
-	// Sooner tells that a key may open before, whenever a request ends: it is busy, or tried.
+	Keys       []KeyVerdict // in the order they were added; empty: the provider has no keys
+	// OpensAt is when the first key opens by itself, keys that the caller excluded included. Zero: no key does.
+	OpensAt time.Time
+	// Sooner reports whether a key may open before OpensAt, when a request ends: a key is busy, or being tried.
 	Sooner bool
 
-	passes     bool      // it is worth waiting
-	earliest   time.Time // no key that is worth waiting for opens before
-	noProvider bool      // there is none of that id
+	passes     bool      // waiting makes sense
+	earliest   time.Time // no key that is worth waiting for opens before this
+	noProvider bool      // there is no such provider
 }
 
-// Error says how many keys there are and when the first one opens.
+// Error says how many keys there are, why they cannot be used, and when the first one opens.
 func (e *NoKeyError) Error() string {
 	switch {
 	case e.ProviderID == uuid.Nil:
@@ -90,7 +97,7 @@ func (e *NoKeyError) Error() string {
 	return text
 }
 
-// reasons counts the keys by why they may not be used.
+// reasons counts the keys by reason.
 func (e *NoKeyError) reasons() string {
 	n, order := map[KeyReason]int{}, []KeyReason(nil)
 	for _, k := range e.Keys {
@@ -108,7 +115,7 @@ func (e *NoKeyError) reasons() string {
 // Unwrap returns [ErrNoKeyAvailable].
 func (e *NoKeyError) Unwrap() error { return ErrNoKeyAvailable }
 
-// add adds a verdict on a key that may not be used.
+// add adds the verdict on a key that cannot be used.
 func (e *NoKeyError) add(v KeyVerdict) {
 	e.Keys = append(e.Keys, v)
 	e.passes = e.passes || pool.Reason(v.Reason).Passes() && !v.Excluded
@@ -118,7 +125,7 @@ func (e *NoKeyError) add(v KeyVerdict) {
 	}
 }
 
-// sayProvider notes in a NoKeyError without keys whether there is such a provider.
+// sayProvider completes a NoKeyError without keys: it looks whether the provider exists.
 func (r *Registry) sayProvider(ctx context.Context, err error) error {
 	var none *NoKeyError
 	if !errors.As(err, &none) || len(none.Keys) > 0 {
@@ -132,7 +139,7 @@ func (r *Registry) sayProvider(ctx context.Context, err error) error {
 	return err
 }
 
-// noKey says why a pool has no key to hand out.
+// noKey returns a NoKeyError with the reason for each key of a pool.
 func noKey(p *pool.Pool, want pool.Want, now time.Time) error {
 	why := &NoKeyError{ProviderID: p.ID}
 	for _, k := range p.Keys {
@@ -148,8 +155,8 @@ func noKey(p *pool.Pool, want pool.Want, now time.Time) error {
 	return why
 }
 
-// earliest is when a key that is closed may open at the earliest: the end of a request can give back what closes a
-// limit.
+// earliest returns when a closed key can open at the earliest. It is now if the end of a request can lower what a limit
+// counts.
 func earliest(k *pool.Key, v KeyVerdict, now time.Time) time.Time {
 	inUse := k.InFlight() > 0 || k.Account != nil && k.Account.InFlight() > 0
 	switch {
@@ -161,7 +168,7 @@ func earliest(k *pool.Key, v KeyVerdict, now time.Time) time.Time {
 	return v.Until
 }
 
-// verdictOn says whether a key may be used now.
+// verdictOn judges whether a key can be used now.
 func verdictOn(p *pool.Pool, k *pool.Key, want pool.Want, now time.Time) KeyVerdict {
 	v := KeyVerdict{
 		ID: k.ID, Prefix: k.Prefix, Label: k.Label, Priority: k.Priority, Weight: k.Weight, InFlight: k.InFlight(),
@@ -198,11 +205,14 @@ func verdictOn(p *pool.Pool, k *pool.Key, want pool.Want, now time.Time) KeyVerd
 	return v
 }
 
-// ExplainKeys says of each live key of a provider, in the order they were added, whether AcquireKey may hand it out
-// now, and which it would: each limit with its counter, and when it opens. Leases that have expired count no more. It
-// changes nothing; TTL and Wait say nothing here. An unknown provider has no keys.
+// ExplainKeys shows, for each live key of a provider, whether AcquireKey could hand it out now: the reason if not, each
+// limit with its counter, when it opens, and which key would be next. Keys are in the order they were added. Expired
+// leases do not count. An unknown provider has no keys.
 //
-// It returns [ErrInvalidData], or [ErrForeignKey] for an unknown model.
+// It changes nothing. TTL and Wait are ignored.
+//
+// It returns [ErrInvalidData] if the input breaks a rule or the model belongs to another provider, and [ErrForeignKey]
+// if the model is unknown.
 func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdict, error) {
 	const op = "explain keys"
 	in.Wait, in.TTL = false, minTTL
@@ -229,7 +239,7 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	return verdicts, nil
 }
 
-// modelName returns the provider's name of a model; empty for no model.
+// modelName returns the provider's name of a model, or "" for a zero id.
 func (r *Registry) modelName(ctx context.Context, id, provider uuid.UUID) (string, error) {
 	if id == uuid.Nil {
 		return "", nil
@@ -244,8 +254,8 @@ func (r *Registry) modelName(ctx context.Context, id, provider uuid.UUID) (strin
 	return m.ModelID, commit.CheckModel(id, provider, m.ProviderID, m.ModelID)
 }
 
-// look reads the pools of providers as they are now, in one state: what ends meanwhile would be neither among what has
-// ended nor among what is under way.
+// look reads the pools of providers in one state of the database. Read one after the other, a lease that ends meanwhile
+// would count neither as open nor as ended.
 func (r *Registry) look(ctx context.Context, now time.Time, providers ...uuid.UUID) (s *commit.Snapshot, err error) {
 	if r.inTx {
 		return r.commits.Look(ctx, r.client, now, nil, providers)
@@ -258,7 +268,7 @@ func (r *Registry) look(ctx context.Context, now time.Time, providers ...uuid.UU
 	return r.commits.Look(ctx, state, now, nil, providers)
 }
 
-// explain returns why GetLeastUsedKey has no key; or, if one became usable since we looked, that key.
+// explain returns a NoKeyError for GetLeastUsedKey; or a key, if one has become usable meanwhile.
 func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
 	all, err := r.fresh.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
 		Order(inOrderOfUse()...).WithLeases(func(q *ent.KeyLeaseQuery) { q.Where(keylease.ExpiresAtGT(now)) }).All(ctx)

@@ -10,26 +10,34 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// FailureClass says whose fault it is that a call failed, and how long a key is out of use for it:
+// FailureClass says what kind of failure a call had, and with it how long its key is out of use:
 //
-//	class             the key is out                                            the least and the most, doubling
-//	rate_limited      until the provider's Retry-After; else for                2 s, 5 min
-//	quota_exhausted   until the quota's reset; else for; then one request       15 min, 6 h
-//	                  tries it, and others follow when that has succeeded
-//	auth              for, or a Retry-After within that; then one request       10 min, 6 h
-//	                  tries it, likewise
-//	server, timeout, bad_request   not at all
+//	class             out until the provider's   otherwise out for
+//	rate_limited      Retry-After                2 s, doubling up to 5 min
+//	quota_exhausted   reset of the quota         15 min, doubling up to 6 h; then on probation
+//	auth              Retry-After                10 min, doubling up to 6 h; then on probation
+//	server, timeout, bad_request: not at all
 //
-// Where the provider does not say how long, it is that long and up to a quarter more, twice as long with each failure
-// of the same class that follows the last one's end, until a request succeeds. A failure of server, timeout or
-// bad_request in between does not end the counting. A failure of another class that counts begins a new one. A key that
-// one request tries is out for all others until that request has ended or its lease expires. Where the provider does
-// say, it is a day at the most, see [WithMaxRetryAfter]; [Registry.RestoreKey] ends it. A quota group is out with its
-// key, but for auth.
+// If the provider says how long:
 //
-// An incident is the provider's: at least three accounts, and at least half of those in use, fail alike within ten
-// seconds, and no request succeeds in between. The provider then cools down for 5 s, up to 5 min and a quarter more,
-// and no key is out. A key without a group is an account.
+//   - The key is out for at most a day, see [WithMaxRetryAfter]; for auth, for at most 6 h and a quarter of that.
+//   - [Registry.RestoreKey] ends it.
+//
+// If the provider does not say how long:
+//
+//   - Up to a quarter is added at random.
+//   - The time doubles with each further failure of the same class, if its request began after the last one had failed,
+//     until a request succeeds. A failure of another class in the table begins a new count; a failure of server,
+//     timeout or bad_request does not.
+//
+// A key on probation gets one request, which tries it. Other requests cannot use the key until that one has ended or
+// its lease has expired; if it has succeeded, the key is back in use.
+//
+// A quota group is out together with its key, except for auth.
+//
+// An incident is a failure of the provider: at least three accounts, and at least half of those in use, fail alike
+// within ten seconds, and no request succeeds in between. Then no key is out; the provider cools down for 5 s, doubling
+// up to 5 min, and up to a quarter more. A key without a group counts as an account.
 type FailureClass string
 
 // The classes.
@@ -42,37 +50,39 @@ const (
 	FailureBadRequest     = FailureClass(upstream.BadRequest)
 )
 
-// Failure describes a call that failed: an HTTP answer, or an error where there was none.
+// Failure describes a failed call: by its HTTP answer, or by an error if there was no answer.
 type Failure struct {
 	Status int
 	Header http.Header
-	Body   []byte // of it, the beginning is enough; nothing of it is kept or shown
+	Body   []byte // its beginning is enough; nothing of it is stored or shown
 	Err    error
 
-	// Usage is what is known of the request; as in Settle, but that it is recorded as one that failed, by its class and
-	// status. Defaults to no tokens.
+	// Usage is what is known of the request, as for Settle. It is recorded as failed, with the class and status of the
+	// failure. Defaults to no tokens.
 	Usage UsageInput
 }
 
-// Diagnosis is what a failure says of a key.
+// Diagnosis is what a failure means for a key.
 type Diagnosis struct {
-	Class  FailureClass
-	Until  time.Time // when the provider says the key may be used again; zero: it does not say
-	Reason string    // for people; it is stored, cleaned and cut as [Registry.DegradeKey] does, and must not hold a secret
+	Class FailureClass
+	Until time.Time // when the key can be used again, if the provider says so; else zero
+	// Reason is for people. It is stored, cleaned and cut as by [Registry.DegradeKey], and must not contain a secret.
+	Reason string
 }
 
-// Classifier tells what a failure says of a key. It must be safe for concurrent use.
+// Classifier diagnoses a failure. It must be safe for concurrent use.
 type Classifier func(f Failure, now time.Time) Diagnosis
 
-// Classify is the [Classifier] that is used unless [WithClassifier] sets another: by status, headers, and the error
-// codes of OpenAI, Anthropic, Google, AWS and those that speak like them. Its Reason holds the status and the code,
-// and nothing else of the answer: providers repeat keys in their messages. Its Until is at most a day ahead;
-// [WithMaxRetryAfter] changes that for the registry.
+// Classify is the default [Classifier]; [WithClassifier] sets another one. It goes by status, headers, and the error
+// codes of OpenAI, Anthropic, Google, AWS and of providers with compatible answers.
+//
+// Reason contains the status and the code, and nothing else of the answer, because providers repeat keys in their
+// messages. Until is at most a day ahead; [WithMaxRetryAfter] changes that for a registry.
 func Classify(f Failure, now time.Time) Diagnosis {
 	return classifyWithin(maxRetryAfter)(f, now)
 }
 
-// classifyWithin is Classify for answers that take a key out for no longer than most.
+// classifyWithin returns Classify with most as the longest time that an answer can take a key out of use.
 func classifyWithin(most time.Duration) Classifier {
 	return func(f Failure, now time.Time) Diagnosis {
 		d := upstream.Diagnose(upstream.Answer{Status: f.Status, Header: f.Header, Body: f.Body, Err: f.Err}, now)
@@ -86,6 +96,6 @@ func (d Diagnosis) faults() fault.List {
 	classes := []FailureClass{
 		FailureRateLimited, FailureQuotaExhausted, FailureAuth, FailureServer, FailureTimeout, FailureBadRequest,
 	}
-	f.Check(slices.Contains(classes, d.Class), "the failure's class is not one of the six")
+	f.Check(slices.Contains(classes, d.Class), "the failure's class is not one of the six FailureClass constants")
 	return f
 }

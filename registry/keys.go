@@ -296,7 +296,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 	op := fmt.Sprintf("degrade key %s", keyID)
 	var f fault.List
 	f.Check(
-		duration > 0 && duration <= pool.MaxDegradation, "duration %s is not within 1ns and %s", duration,
+		duration > 0 && duration <= pool.MaxDegradation, "duration %s is not between 1ns and %s", duration,
 		pool.MaxDegradation,
 	)
 	if err := f.Err(); err != nil {

@@ -27,56 +27,57 @@ const (
 
 	maxExclude = MaxKeysPerProvider
 
-	// poll is how long AcquireKey waits before it asks again: other processes end leases too.
+	// poll is how often AcquireKey asks again while it waits: other processes end leases too.
 	poll = 250 * time.Millisecond
 )
 
-// AcquireInput says what a key is wanted for.
+// AcquireInput describes the request that a key is leased for.
 type AcquireInput struct {
 	ProviderID uuid.UUID
-	// ModelID is a model of the provider. Settle records usage of it, and keys that are not for it are passed over.
-	// Zero: keys are not asked what models they are for, and Settle has to be told the model.
+	// ModelID is a model of the provider. Keys that are not for it are passed over, and Settle records usage of it. If
+	// it is zero, the models of keys are ignored, and Settle must be given the model.
 	ModelID uuid.UUID
 
-	EstimatedTokens int64     // what the request may take, all meters; reserved until it is known. Defaults to none
-	EstimatedCost   money.USD // reserved likewise. Defaults to none
+	EstimatedTokens int64     // tokens of all meters, reserved until the lease ends. Defaults to none
+	EstimatedCost   money.USD // reserved until the lease ends. Defaults to none
 
-	Exclude []uuid.UUID // keys that the caller does not want, such as those that failed him, up to 100
-	// Wait waits until a key can be used, or the context ends; it is not for transactions. It does not wait for what
-	// does not come by itself, such as a key that is disabled, nor when no key can open before the context's deadline.
+	Exclude []uuid.UUID // up to 100 keys not to use, such as those that have just failed
+	// Wait makes AcquireKey wait until a key can be used or the context ends. It does not wait for what cannot happen
+	// by itself, such as the enabling of a disabled key, nor if no key can open before the context's deadline. It is
+	// not allowed within a transaction.
 	Wait bool
-	// TTL is after what time the lease expires and what it reserved is free again, a millisecond to twelve hours:
-	// longer than the slowest request. It must be given: too short, and more is under way than the limits say; too
-	// long, and what a crashed process held is gone for that long.
+	// TTL is the lease's lifetime, one millisecond to twelve hours; when the lease expires, its reservation is
+	// released. Required. Make it longer than the slowest request: if it is too short, more requests can be under way
+	// than the limits allow; if it is too long, what a crashed process has reserved stays blocked for that long.
 	TTL time.Duration
 }
 
 func (in AcquireInput) faults(inTx bool) fault.List {
 	var f fault.List
 	f.Check(
-		in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount, "estimated tokens %d are not within 0 and %d",
+		in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount, "estimated tokens %d are not between 0 and %d",
 		in.EstimatedTokens, int64(fault.MaxAmount),
 	)
 	f.Check(
 		in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
-		"the estimated cost is not within 0 and %d nano-dollars", int64(fault.MaxAmount),
+		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount),
 	)
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
-	f.Check(!in.Wait || !inTx, "wait is not for transactions: others could not end their leases")
-	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not within %s and %s", in.TTL, minTTL, maxTTL)
+	f.Check(!in.Wait || !inTx, "Wait is not allowed within a transaction: others could not end their leases")
+	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not between %s and %s", in.TTL, minTTL, maxTTL)
 	return f
 }
 
-// releaseUnclaimed ends a lease whose caller did not wait to learn whether he has it. If that fails too, the lease
-// expires.
+// releaseUnclaimed releases a lease after AcquireKey returned ErrUncertain: its caller does not know the lease. If
+// releasing fails too, the lease expires.
 func (r *Registry) releaseUnclaimed(ctx context.Context, provider, id uuid.UUID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commit.Patience)
 	defer cancel()
 	end := &commit.End{Lease: id, Provider: provider, Outcome: commit.Released}
-	_ = r.commits.Do(ctx, commit.Call{Now: r.now(), Actor: r.actor, End: end}) // else it expires
+	_ = r.commits.Do(ctx, commit.Call{Now: r.now(), Actor: r.actor, End: end})
 }
 
-// wanted is what the pool has to know of the input, but for the model's name.
+// wanted returns what the pool needs to know of the input, except the model's name.
 func (in AcquireInput) wanted() pool.Want {
 	w := pool.Want{Amount: pool.Amount{Requests: 1, Tokens: in.EstimatedTokens, Cost: in.EstimatedCost}}
 	if len(in.Exclude) > 0 {
@@ -88,8 +89,8 @@ func (in AcquireInput) wanted() pool.Want {
 	return w
 }
 
-// Lease is a key that may be used for one request, until it is ended by Settle, Fail or Release, or expires. It is safe
-// for concurrent use; the first end counts.
+// Lease is the right to use a key for one request. It lasts until Settle, Fail or Release ends it, or until it expires.
+// It is safe for concurrent use; the first end counts.
 type Lease struct {
 	ID         uuid.UUID
 	ProviderID uuid.UUID
@@ -99,15 +100,16 @@ type Lease struct {
 	KeyLabel   string
 	AcquiredAt time.Time
 	ExpiresAt  time.Time
-	// Probe tells that the key was out of use and this request tries it: others wait for how it ends.
+	// Probe reports whether the key was out of use and this request tries it. Other requests wait for how this one
+	// ends.
 	Probe bool
 
 	state  atomic.Int32
-	unsure atomic.Bool // an attempt to end it may have ended it
+	unsure atomic.Bool // an attempt to end it returned ErrUncertain
 
 	mu   sync.Mutex
-	reg  *Registry        // see registry
-	said []upstream.Quota // by the provider's headers
+	reg  *Registry        // read it through registry
+	said []upstream.Quota // limits from the provider's headers
 }
 
 // The states of a Lease.
@@ -117,28 +119,41 @@ const (
 	leaseEnded
 )
 
-// registry returns the registry that ends the lease: within InTx the transaction's, and after it the one that InTx was
-// called on.
+// registry returns the registry that ends the lease. Within InTx that is the transaction's, and afterwards the one that
+// InTx was called on.
 func (l *Lease) registry() *Registry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.reg; r.inTx && r.over.Load() {
 		l.reg = r.outer.As(r.actor)
-		l.state.CompareAndSwap(leaseEnded, leaseOpen) // if the transaction was undone, it has not ended
+		l.state.CompareAndSwap(leaseEnded, leaseOpen) // the transaction may have been undone
 	}
 	return l.reg
 }
 
-// AcquireKey reserves a key of a provider for a request, in one transaction with what others ask for at the same time:
-// no key is used beyond its limits, from any number of goroutines or processes. Among the keys that may be used it
-// takes those of the highest priority, and among them by the registry's [KeyStrategy]. Counters are of UTC minutes and
-// days; the request and its estimates count in those of now, whenever it ends.
+// AcquireKey leases a key of a provider for one request. No key is used beyond its limits, from any number of
+// goroutines or processes: a lease reserves one request and the estimates of the input. Callers that ask at the same
+// time share one transaction.
 //
-// End the lease: with [Lease.Settle] when the request has succeeded, [Lease.Fail] when not, [Lease.Release] when it was
-// not made. One that is not ended expires, and what it reserved is free again.
+// Among the usable keys it takes those of the highest priority, and among these it chooses by the registry's
+// [KeyStrategy]. Limits are counted per UTC minute and UTC day; the request and its estimates count in those of now,
+// whenever the request ends.
 //
-// It returns [ErrInvalidData], [ErrForeignKey] for an unknown model, [ErrUncertain] as RecordUsage does, or
-// [ErrNoKeyAvailable], as a [*NoKeyError] that says why for each key; for an unknown provider too, which has no key.
+// End the lease with one of these:
+//
+//   - [Lease.Settle] when the request has succeeded
+//   - [Lease.Fail] when it has failed
+//   - [Lease.Release] when it was not made
+//
+// A lease that is not ended expires, and its reservation is released.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule, or the model belongs to another provider
+//   - [ErrForeignKey]: the model is unknown
+//   - [ErrNoKeyAvailable], as a [*NoKeyError] that gives the reason for each key; also for an unknown provider, which
+//     has no keys
+//   - [ErrUncertain], as for RecordUsage
 func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, error) {
 	const op = "acquire key"
 	f := in.faults(r.inTx)
@@ -154,11 +169,11 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 	return lease, translate(ctx, op, r.sayProvider(ctx, err))
 }
 
-// acquireOrWait tries until there is a key, none is worth waiting for, or the context ends.
+// acquireOrWait tries until it gets a key, no key is worth waiting for, or the context ends.
 func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, error) {
-	var last *NoKeyError // that it waited for
+	var last *NoKeyError // why it waited
 	for {
-		wake := r.waiters.enter(in.ProviderID) // before it looks: a lease may end meanwhile
+		wake := r.waiters.enter(in.ProviderID) // before asking: a lease may end meanwhile
 		lease, err := r.acquireOnce(ctx, in)
 		var none *NoKeyError
 		if !errors.As(err, &none) || !none.passes {
@@ -170,7 +185,7 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 		}
 		if deadline, ok := ctx.Deadline(); ok && none.earliest.Sub(r.now()) > time.Until(deadline) {
 			r.waiters.leave(in.ProviderID, wake, false)
-			return nil, fmt.Errorf("%w: none of those asked for can open before the context's deadline", none)
+			return nil, fmt.Errorf("%w: no key that is worth waiting for can open before the context's deadline", none)
 		}
 		last = none
 		wait := r.waiters.poll
@@ -197,7 +212,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 		ID: uuid.Must(uuid.NewV7()), Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: in.wanted(),
 	}
 	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
-		// nobody would know of the lease
+		// the caller does not know the lease
 		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) {
 			go r.releaseUnclaimed(ctx, a.Provider, a.ID)
 		}
@@ -210,8 +225,8 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 	}, nil
 }
 
-// GetLease returns a lease that is open, for a process that is to end what another one has begun. It returns
-// [ErrNotFound] for one that has ended, or has expired and reserves nothing any more.
+// GetLease returns an open lease, so that a process can end a lease that another one has begun. It returns
+// [ErrNotFound] if the lease has ended, or has expired and reserves nothing any more.
 func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 	op := fmt.Sprintf("get lease %s", id)
 	row, err := r.fresh.KeyLease.Get(ctx, id)
@@ -229,12 +244,12 @@ func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 	}, nil
 }
 
-// Reveal returns the API key itself, as [Registry.RevealAPIKey] does.
+// Reveal returns the API key itself. Its errors are those of [Registry.RevealAPIKey].
 func (l *Lease) Reveal(ctx context.Context) (Secret, error) {
 	return l.registry().RevealAPIKey(ctx, l.KeyID)
 }
 
-// ObserveHeaders takes the limits that the headers of an answer tell. They are stored with Settle or Fail. See
+// ObserveHeaders reads the provider's limits from the headers of an answer. Settle or Fail stores them. See
 // [Registry.ObserveHeaders].
 func (l *Lease) ObserveHeaders(header http.Header) {
 	r := l.registry()
@@ -244,14 +259,16 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 	l.said = append(l.said, said...)
 }
 
-// Settle ends the lease and records the request, in one transaction: as RecordUsage does, and what was used takes the
-// place of what was reserved. The model and the key default to those of the lease, the request id to the lease's id. It
-// counts once, however often it is tried: after an error it may be called again. A lease that has expired can be ended
-// for a day, and is recorded too. Under a request id that was recorded before, by another attempt say, the lease ends
-// and nothing is recorded.
+// Settle ends the lease and records the request, in one transaction. It records as RecordUsage does; actual usage takes
+// the place of the reservation.
 //
-// It returns [ErrLeaseEnded] when the lease has been ended, or is being ended, through whatever handle and by whatever
-// process, unless the request is recorded; and the errors of RecordUsage.
+//   - ModelID and APIKeyID default to the lease's, RequestID to the lease's id.
+//   - The request counts once, however often Settle is called: after an error, call it again.
+//   - A lease that has expired can still be settled for a day; its request is recorded too.
+//   - If the request id was recorded before, by another attempt for example, the lease ends and nothing is recorded.
+//
+// It returns the errors of RecordUsage, and [ErrLeaseEnded] if the lease was ended, or is being ended, through any
+// handle and by any process. It returns nil instead if the request is recorded.
 func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 	e := commit.End{Outcome: commit.Succeeded}
 	if in.Failed {
@@ -260,13 +277,16 @@ func (l *Lease) Settle(ctx context.Context, in UsageInput) error {
 	return l.end(ctx, "settle lease", e, in, nil)
 }
 
-// Fail ends the lease of a call that failed, and returns what it made of the failure, by which a caller decides whether
-// to try another key. The failure is classified, the key is out of use or not as [FailureClass] says, and the request
-// is recorded, as in Settle, as one that failed: by its class and its status. A lease without a model records nothing
-// unless Usage has one. The limits that its headers tell are stored, in place of what ObserveHeaders took.
+// Fail ends the lease of a failed call and returns the diagnosis, from which the caller can decide whether to try
+// another key. In one transaction it does this:
 //
-// It returns the diagnosis with an error too: those of Settle, and [ErrInvalidData] for what a [Classifier] may not
-// return.
+//   - It classifies the failure, and takes the key out of use as [FailureClass] describes.
+//   - It records the request as failed, with its class and status, as Settle does. If the lease has no model, it
+//     records the request only if failure.Usage has one.
+//   - It stores the limits that the failure's headers tell; they replace what ObserveHeaders has read.
+//
+// It returns the errors of Settle, and [ErrInvalidData] if a [Classifier] has returned an invalid diagnosis. The
+// diagnosis is returned with an error too.
 func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	r, in := l.registry(), failure.Usage
 	now := r.now()
@@ -276,21 +296,20 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status
 	}
-	if failure.Header != nil { // of which a Retry-After is the diagnosis'
+	if failure.Header != nil { // without Retry-After, which is part of the diagnosis
 		l.mu.Lock()
 		l.said = r.limitsSaid(failure.Header, now)
 		l.mu.Unlock()
 	}
 	e := commit.End{
-		Outcome: commit.Failed, Failure: pool.Diagnosis{
-			Class: upstream.Class(d.Class), Until: d.Until, Reason: d.Reason,
-		},
+		Outcome: commit.Failed,
+		Failure: pool.Diagnosis{Class: upstream.Class(d.Class), Until: d.Until, Reason: d.Reason},
 	}
 	return d, l.end(ctx, "fail lease", e, in, d.faults())
 }
 
-// Release ends the lease of a request that was not made: nothing is recorded, and what was reserved is free again. It
-// returns [ErrLeaseEnded] as Settle does. After [ErrUncertain] it may be called again.
+// Release ends the lease of a request that was not made. It records nothing and releases the reservation. It returns
+// [ErrLeaseEnded] as Settle does. After [ErrUncertain] it may be called again.
 func (l *Lease) Release(ctx context.Context) error {
 	return l.end(ctx, "release lease", commit.End{Outcome: commit.Released}, UsageInput{}, nil)
 }
@@ -323,7 +342,7 @@ func (l *Lease) end(ctx context.Context, op string, e commit.End, in UsageInput,
 	return err
 }
 
-// lastCall is what ends the lease, or what is wrong with it beside what is known.
+// lastCall returns the call that ends the lease, and its faults added to f.
 func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List) (commit.Call, fault.List) {
 	f.Text("actor", r.actor, 0, rule.MaxName)
 	e.Lease, e.Key, e.Provider, e.Acquired, e.Repeated = l.ID, l.KeyID, l.ProviderID, l.AcquiredAt, l.unsure.Load()
@@ -337,7 +356,7 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 	if in.APIKeyID == uuid.Nil {
 		in.APIKeyID = l.KeyID
 	}
-	f.Check(in.APIKeyID == l.KeyID, "the key is another one than the lease's")
+	f.Check(in.APIKeyID == l.KeyID, "APIKeyID is not the lease's key")
 	switch {
 	case e.Outcome == commit.Released:
 	case in.ModelID == uuid.Nil && e.Outcome == commit.Failed: // nothing to record it under
@@ -355,12 +374,14 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 	return c, f
 }
 
-// ObserveHeaders learns from the headers of a provider's answer what its own limits are and what is left of them:
-// x-ratelimit-*, ratelimit-*, anthropic-ratelimit-* and Retry-After. AcquireKey passes over a key of which nothing is
-// left until the provider says that it is whole again, and [KeyVerdict] shows it. Keys of a quota group share what is
-// learnt. [Lease.ObserveHeaders] does it with the end of the lease, in one transaction.
+// ObserveHeaders learns a provider's own limits, and what is left of them, from the headers of its answer:
+// x-ratelimit-*, ratelimit-*, anthropic-ratelimit-* and Retry-After. If nothing is left for a key, AcquireKey passes
+// over it until the time at which the provider resets the limit. [KeyVerdict] shows what was learned. Keys of a quota
+// group share it.
 //
-// It returns [ErrNotFound]. Headers that say nothing, or that cannot be read, change nothing.
+// [Lease.ObserveHeaders] does the same in the transaction that ends the lease.
+//
+// Headers that say nothing, or cannot be read, change nothing. It returns [ErrNotFound] if there is no such key.
 func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header http.Header) error {
 	op := fmt.Sprintf("observe headers of key %s", keyID)
 	now := r.now()
@@ -372,7 +393,7 @@ func (r *Registry) ObserveHeaders(ctx context.Context, keyID uuid.UUID, header h
 	return translate(ctx, op, r.commit(ctx, commit.Call{Now: now, Actor: r.actor, End: e}))
 }
 
-// limitsSaid reads the provider's limits.
+// limitsSaid reads the provider's limits from headers, except Retry-After.
 func (r *Registry) limitsSaid(header http.Header, now time.Time) []upstream.Quota {
 	said := upstream.Quotas(header, now)
 	for i := range said {
@@ -381,7 +402,7 @@ func (r *Registry) limitsSaid(header http.Header, now time.Time) []upstream.Quot
 	return said
 }
 
-// quotasOf reads the provider's limits. A Retry-After is one of which nothing is left.
+// quotasOf reads the provider's limits from headers. Retry-After counts as a limit of requests with nothing left.
 func (r *Registry) quotasOf(header http.Header, now time.Time) []upstream.Quota {
 	said := r.limitsSaid(header, now)
 	until, ok := upstream.RetryAfter(header, now)

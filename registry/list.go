@@ -70,7 +70,7 @@ func All[F interface{ Next(R) (F, int) }, R any](
 }
 
 func checkLimit(f *fault.List, limit int) {
-	f.Check(limit >= 0 && limit <= MaxLimit, "limit %d is not within 0 and %d", limit, MaxLimit)
+	f.Check(limit >= 0 && limit <= MaxLimit, "limit %d is not between 0 and %d", limit, MaxLimit)
 }
 
 // pageSize is how many rows a page has at most.

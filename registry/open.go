@@ -18,33 +18,48 @@ import (
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
 
-// Open opens the database of that name and brings it up to date.
+// Open opens a database and brings its schema up to date. The name is one of these:
 //
-// The name is the path of a SQLite file, "file:" and such a path with percent escapes, ":memory:"
-// for a private database that is gone after Close, or the URL of a PostgreSQL database:
+//   - the path of a SQLite file
+//   - "file:" and such a path with percent escapes
+//   - ":memory:", for a private database that is gone after Close
+//   - the URL of a PostgreSQL database
+//
+// For example:
 //
 //	modelscan.db
 //	file:/var/lib/gateway/what%3f.db
 //	postgres://user:password@host:5432/database
 //	postgres://user:password@host1,host2/database?target_session_attrs=read-write
 //
-// After a SQLite name and a "?" may come parameters that ask for what is done anyway: _fk=1 (or _foreign_keys),
-// _journal=WAL (or _journal_mode), _txlock=immediate, mode=rwc and cache=private. Two more change something:
-// with cache=shared, all of this process that open ":memory:" so have one database; _busy_timeout is
-// [WithBusyTimeout] in milliseconds, unless that is given too.
+// A SQLite file is created if it does not exist, readable by its owner alone. Several processes may open one file at
+// once.
 //
-// A SQLite file is created if there is none, readable by its owner alone; several processes may
-// open one file at once. A PostgreSQL database must exist, on a server of version 15 or newer; its
-// tables are made in the first schema of the search_path. Of several hosts the one that can be
-// written to is used, also after it has changed.
+// A PostgreSQL database must exist, on a server of version 15 or newer. Its tables are created in the first schema of
+// the search_path. If the URL names several hosts, the one that accepts writes is used, also after that changes.
 //
-// It returns [ErrInvalidData] for an invalid name: a directory, a path whose folder does not exist, a database that
-// the server does not have, other parameters, control characters, the keyword form host=... dbname=..., or sqlite:...;
-// and for a file that does not exist [WithoutMigration]; [ErrSchema] for a database that is newer than this program,
-// belongs to another application or has another history of migrations; [ErrCorrupt], [ErrReadOnly], [ErrDiskFull],
-// [ErrBusy], [ErrUnavailable], [ErrDenied] or [ErrUnsupported]; and [ErrKeyring] if the keyring of [WithKeyring] is
-// not that of the database. A database that is refused is not changed, but for migrations where the keyring is the
-// reason. ErrDenied of a role names all that it lacks, as GRANTs. No error holds a password.
+// A SQLite name may be followed by "?" and parameters. Two of them change something:
+//
+//   - cache=shared lets everything in this process that opens ":memory:" share one database.
+//   - _busy_timeout is [WithBusyTimeout] in milliseconds; the option wins over it.
+//
+// These are accepted because they ask for what Open does anyway: _fk=1 (or _foreign_keys), _journal=WAL (or
+// _journal_mode), _txlock=immediate, mode=rwc and cache=private.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the name is invalid: a directory, a path whose folder does not exist, a database that the
+//     server does not have, other parameters, control characters, the keyword form host=... dbname=..., or sqlite:...;
+//     or an option is invalid; or, [WithoutMigration], the file does not exist
+//   - [ErrSchema]: the database is newer than this program, belongs to another application, or has another history of
+//     migrations
+//   - [ErrKeyring]: the keyring of [WithKeyring] is not the database's
+//   - [ErrDenied]: the server refuses the user, the password or a permission; if the role lacks privileges, the text
+//     names all of them, as GRANTs
+//   - [ErrCorrupt], [ErrReadOnly], [ErrDiskFull], [ErrBusy], [ErrUnavailable] or [ErrUnsupported]
+//
+// A database that Open refuses is left unchanged, except that migrations have run if only the keyring is rejected. No
+// error contains a password.
 func Open(ctx context.Context, name string, options ...Option) (*Registry, error) {
 	cfg, err := configure(options)
 	if err != nil {
@@ -65,9 +80,8 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 		r.fresh = client.With(ent.Driver(driver))
 	}
 	r.commits = commit.New(commit.Config{
-		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows, Write: r.writeBatch,
-		NoKey: noKey,
-		Audit: r.auditPool,
+		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows,
+		Write: r.writeBatch, NoKey: noKey, Audit: r.auditPool,
 	})
 	if err := r.openVault(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -91,7 +105,7 @@ func configure(options []Option) (config, error) {
 	return cfg, nil
 }
 
-// openDB opens a database that is up to date, or has been brought there, for an operation.
+// openDB opens a database for an operation, and brings it up to date or checks that it is.
 func openDB(ctx context.Context, op, name string, cfg config) (db store.DB, err error) {
 	shown, d := store.RedactURL(name), migrate.Postgres
 	if store.IsPostgres(name) {
@@ -138,7 +152,7 @@ func openSQLite(ctx context.Context, name store.Name, cfg config) (store.DB, err
 	})
 }
 
-// bringUpToDate migrates a database, if it may, and returns why it cannot be used otherwise.
+// bringUpToDate migrates a database, if the configuration allows that. It returns why the database cannot be used.
 func bringUpToDate(ctx context.Context, db store.DB, d migrate.Dialect, cfg config) error {
 	return db.Retry(ctx, func() (err error) {
 		if d == migrate.Postgres && !cfg.moving {
@@ -158,8 +172,7 @@ func bringUpToDate(ctx context.Context, db store.DB, d migrate.Dialect, cfg conf
 	})
 }
 
-// upToDate returns why a database cannot be used: where it may be migrated, pending files are
-// no reason.
+// upToDate returns why a database cannot be used. If it may be migrated, pending migrations are no reason.
 func upToDate(ctx context.Context, db *sql.DB, d migrate.Dialect, mayMigrate bool) error {
 	state, err := migrate.Status(ctx, db, d)
 	if err != nil {
@@ -171,7 +184,7 @@ func upToDate(ctx context.Context, db *sql.DB, d migrate.Dialect, mayMigrate boo
 	return nil
 }
 
-// openVault makes the database's identity and its first data key, if there is none, and unwraps all of them.
+// openVault unwraps the data keys. If there is none yet, it creates the database's identity and its first data key.
 func (r *Registry) openVault(ctx context.Context) error {
 	if r.vault.ring == nil {
 		return nil

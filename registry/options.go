@@ -31,12 +31,12 @@ type config struct {
 	replica  string
 	pooler   bool
 	maxConns int
-	moving   bool   // for Move: a target that is not complete is no reason to refuse it
-	postgres string // the option that only PostgreSQL has; empty: none was given
+	moving   bool   // for Move: accept a target that is not complete yet
+	postgres string // an option that was given and is for PostgreSQL only; empty: none
 }
 
-// WithClock sets where every time comes from that the registry writes or compares. It must be
-// safe for concurrent use. Defaults to time.Now.
+// WithClock sets the clock for every time that the registry writes or compares. The function must be safe for
+// concurrent use. The default is time.Now.
 func WithClock(now func() time.Time) Option {
 	return func(c *config) error {
 		if now == nil {
@@ -47,37 +47,38 @@ func WithClock(now func() time.Time) Option {
 	}
 }
 
-// Durability is what a write that returned nil survives.
+// Durability says what a write survives once it has returned nil.
 type Durability int
 
 // The durabilities.
 const (
-	// DurabilityFull survives a power cut: each commit is synced to the disk.
+	// DurabilityFull survives a power cut: each commit is synced to disk.
 	DurabilityFull = Durability(store.Full)
-	// DurabilityRelaxed survives the end of the process, kill -9 included. A power cut can take the
-	// newest commits, but leaves the database consistent.
+	// DurabilityRelaxed survives the end of the process, kill -9 included. A power cut can lose the newest commits, but
+	// leaves the database consistent.
 	DurabilityRelaxed = Durability(store.Relaxed)
 )
 
-// WithDurability sets what a write that returned nil survives. Defaults to [DurabilityFull].
+// WithDurability sets what a write survives once it has returned nil. The default is [DurabilityFull].
 //
-// On PostgreSQL, DurabilityFull leaves synchronous_commit as the server has it, and refuses a server where it
-// is off; DurabilityRelaxed switches it off for the registry's transactions. What happens to a write when the
-// server is lost and a standby takes over depends on the server's synchronous_standby_names.
+// On PostgreSQL, DurabilityFull leaves synchronous_commit as the server has it, and refuses a server where it is off.
+// DurabilityRelaxed switches it off for the registry's transactions. If the server is lost and a standby takes over,
+// the server's synchronous_standby_names decides which writes are kept.
 func WithDurability(d Durability) Option {
 	return func(c *config) error {
 		if d != DurabilityFull && d != DurabilityRelaxed {
-			return errors.New("WithDurability: not one of DurabilityFull and DurabilityRelaxed")
+			return errors.New("WithDurability: neither DurabilityFull nor DurabilityRelaxed")
 		}
 		c.durability = d
 		return nil
 	}
 }
 
-// WithoutMigration makes [Open] refuse a database that is not up to date, with [ErrSchema], and
-// one that does not exist, with [ErrInvalidData], instead of migrating or creating it. It is for
-// services whose migrations are applied in a step of their own, such as `atlas migrate apply`. On PostgreSQL their role
-// needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables. Defaults to migrating.
+// WithoutMigration makes [Open] refuse a database instead of migrating or creating it: with [ErrSchema] if it is not up
+// to date, with [ErrInvalidData] if it does not exist. Use it for services whose migrations run as a separate step,
+// such as `atlas migrate apply`. By default Open migrates.
+//
+// On PostgreSQL the service's role needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables.
 func WithoutMigration() Option {
 	return func(c *config) error {
 		c.migrate = false
@@ -85,30 +86,31 @@ func WithoutMigration() Option {
 	}
 }
 
-// WithBusyTimeout sets how long an operation waits for what others hold, before it returns [ErrBusy]. A context that
-// ends earlier wins. Defaults to ten seconds; 0 does not wait.
+// WithBusyTimeout sets how long an operation waits for what others hold before it returns [ErrBusy]. A context that
+// ends earlier wins. The default is ten seconds; 0 does not wait.
 //
-// On SQLite it is the wait for the one transaction at a time that may write, in this process and again in all others.
-// Requests that are recorded, and keys that are leased, wait for their batch that long and as long again for the
-// batch's turn. On PostgreSQL it is the wait for a lock, after a deadlock too, and for a connection where
-// [WithMaxConns] are in use. Open waits for other processes whatever it says, and up to a minute where they migrate.
+//   - On SQLite, it is the wait for the one transaction that may write: once within this process, and again among all
+//     processes. Recording usage and leasing keys wait that long for their batch, and as long again for the batch's
+//     turn.
+//   - On PostgreSQL, it is the wait for a lock, after a deadlock too, and for a connection when [WithMaxConns] are in
+//     use.
+//
+// Open does not follow it: it waits for other processes, for up to a minute while they migrate.
 func WithBusyTimeout(d time.Duration) Option {
 	return func(c *config) error {
 		if d < 0 {
-			return errors.New("WithBusyTimeout: less than 0")
+			return errors.New("WithBusyTimeout: negative")
 		}
 		c.busyTimeout = max(1, d)
 		return nil
 	}
 }
 
-// WithReadReplica sends reads to a replica of a PostgreSQL database: those outside of transactions
-// on which no write of the registry's own depends. It is the URL of a hot standby, and may name
-// several hosts.
+// WithReadReplica sends reads to a replica of a PostgreSQL database: all reads outside of transactions, except those
+// that a write of the registry depends on. The URL names a hot standby, or several hosts.
 //
-// What is read there can be up to a second old; a program can miss even what it has written itself.
-// Read within [Registry.InTx] what must be as of now. While the replica is further behind, or is
-// gone, reads go to the primary.
+// A replica can be up to a second behind, so a program may not see what it has just written. To read the current state,
+// read within [Registry.InTx]. While the replica is further behind, or gone, reads go to the primary.
 func WithReadReplica(url string) Option {
 	return func(c *config) error {
 		if !store.IsPostgres(url) {
@@ -119,10 +121,9 @@ func WithReadReplica(url string) Option {
 	}
 }
 
-// WithPooler is for a PostgreSQL database behind a pooler that gives a connection to another client
-// after each transaction, such as PgBouncer with pool_mode=transaction. Statements are then sent
-// without being prepared, and one whose context ends costs its connection: PgBouncer 1.18 does not
-// survive that a statement is cancelled.
+// WithPooler is for a PostgreSQL database behind a pooler that gives a connection to another client after each
+// transaction, such as PgBouncer with pool_mode=transaction. Statements are sent without being prepared. A statement
+// whose context ends costs its connection, because PgBouncer 1.18 does not survive the cancelling of a statement.
 func WithPooler() Option {
 	return func(c *config) error {
 		c.pooler, c.postgres = true, "WithPooler"
@@ -130,8 +131,8 @@ func WithPooler() Option {
 	}
 }
 
-// WithMaxConns sets how many connections to a PostgreSQL server the registry opens at most, and as
-// many to a replica. Defaults to 16.
+// WithMaxConns sets the most connections that the registry opens to a PostgreSQL server, and as many to a replica. The
+// default is 16.
 func WithMaxConns(n int) Option {
 	return func(c *config) error {
 		if n < 1 {
@@ -142,40 +143,42 @@ func WithMaxConns(n int) Option {
 	}
 }
 
-// WithKeyStrategy sets how AcquireKey chooses among the keys that may be used. Processes that share a database may
-// differ. Defaults to [FairTurns].
+// WithKeyStrategy sets how AcquireKey chooses among usable keys. Processes that share a database may use different
+// strategies. The default is [FairTurns].
 func WithKeyStrategy(s KeyStrategy) Option {
 	return func(c *config) error {
 		if s != FairTurns && s != RoundRobin && s != MostHeadroom {
-			return errors.New("WithKeyStrategy: not one of LeastUsed, RoundRobin and MostHeadroom")
+			return errors.New("WithKeyStrategy: not one of FairTurns, RoundRobin and MostHeadroom")
 		}
 		c.strategy = s
 		return nil
 	}
 }
 
-// KeyStrategy is how AcquireKey chooses among the keys of the highest priority that may be used.
+// KeyStrategy says how AcquireKey chooses among the usable keys of the highest priority.
 type KeyStrategy int
 
 // The strategies.
 const (
-	// FairTurns hands out keys in turn, each as often as its weight says. A key that was away, or is new, does not
-	// make up for what it missed: it takes its turns from then on.
+	// FairTurns hands out keys in turn, each as often as its weight says. A key that is new, or was out of use, does
+	// not catch up on missed turns.
 	FairTurns = KeyStrategy(pool.FairTurns)
-	// RoundRobin hands out the key that was handed out longest ago, whatever its weight.
+	// RoundRobin hands out the key that was handed out longest ago, regardless of weight.
 	RoundRobin = KeyStrategy(pool.RoundRobin)
-	// MostHeadroom hands out the key whose scarcest limit is the least used, as a fraction of the limit; among equals
-	// as LeastUsed.
+	// MostHeadroom hands out the key with the most room left: of each key, the limit with the largest fraction used
+	// counts. Ties are broken as by FairTurns.
 	MostHeadroom = KeyStrategy(pool.MostHeadroom)
 )
 
-// WithKeyring keeps API keys, sealed, so that [Registry.RevealAPIKey] can give them back: by AES-256-GCM, with a data
-// key that the keyring has wrapped, and bound to their row. Without it only hashes and prefixes are kept.
+// WithKeyring stores API keys sealed, so that [Registry.RevealAPIKey] can return them. They are sealed by AES-256-GCM
+// with a data key that the keyring has wrapped, and bound to their row. Without a keyring only hashes and prefixes are
+// stored.
 //
-// The first Open of a database with a keyring decides: from then on keys are added to it only with one, and [Open]
-// returns [ErrKeyring] if the keyring is not that of the database. All processes need the same one. What is sealed is
-// safe from who has the file, or a backup, and not the keyring; not from who can read the memory of a process, or has
-// both.
+// The first Open of a database with a keyring decides: from then on keys can be added only with a keyring, and [Open]
+// returns [ErrKeyring] if the keyring is not the database's. All processes need the same one.
+//
+// Sealed keys are safe from somebody who has the file or a backup without the keyring. They are not safe from somebody
+// who has both, or who can read the memory of a process.
 func WithKeyring(ring Keyring) Option {
 	return func(c *config) error {
 		if ring == nil {
@@ -186,9 +189,9 @@ func WithKeyring(ring Keyring) Option {
 	}
 }
 
-// WithSecretResolver is for API keys that are kept elsewhere, in a vault, say, or a file: [Registry.RevealAPIKey] calls
-// resolve for those that are not sealed in the database. It is called with the row, of which id, provider_id, key_hash
-// and label tell which key is meant, and must be safe for concurrent use.
+// WithSecretResolver is for API keys that are kept elsewhere, in a vault or a file for example. [Registry.RevealAPIKey]
+// calls resolve for keys that are not sealed in the database. The function gets the key's row: id, provider_id,
+// key_hash and label say which key is meant. It must be safe for concurrent use.
 func WithSecretResolver(resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)) Option {
 	return func(c *config) error {
 		if resolve == nil {
@@ -199,31 +202,31 @@ func WithSecretResolver(resolve func(ctx context.Context, key *ent.APIKey) (Secr
 	}
 }
 
-// maxRetryAfter is the default of WithMaxRetryAfter, and longestRetryAfter what it takes at the most.
+// maxRetryAfter is the default of WithMaxRetryAfter, and longestRetryAfter its upper bound.
 const (
 	maxRetryAfter     = utc.Day
 	longestRetryAfter = 365 * utc.Day
 )
 
-// WithMaxRetryAfter sets for how long at the most a provider's answer takes a key out of use, whatever its Retry-After
-// and other headers and its body say: a second to 365 days. It does not bound what a [Classifier] of yours returns.
-// Defaults to a day.
+// WithMaxRetryAfter limits how long a provider's answer can take a key out of use, whether its Retry-After, another
+// header or its body says so. The limit is between a second and 365 days; the default is a day. It does not apply to
+// what a [Classifier] of your own returns.
 func WithMaxRetryAfter(most time.Duration) Option {
 	return func(c *config) error {
 		if most < time.Second || most > longestRetryAfter {
-			return fmt.Errorf("WithMaxRetryAfter: %s is not within 1s and %s", most, longestRetryAfter)
+			return fmt.Errorf("WithMaxRetryAfter: %s is not between 1s and %s", most, longestRetryAfter)
 		}
 		c.mostRetryAfter = most
 		return nil
 	}
 }
 
-// WithClassifier sets what tells failures apart. Defaults to [Classify], which another one can call for what it does
-// not know. What it returns is refused with [ErrInvalidData] unless the class is one of the six.
+// WithClassifier sets the function that classifies failures. The default is [Classify]; your function can call it for
+// failures that it does not know. Fail returns [ErrInvalidData] for a class that is not one of the six.
 func WithClassifier(classify Classifier) Option {
 	return func(c *config) error {
 		if classify == nil {
-			return fmt.Errorf("WithClassifier: the classifier is nil")
+			return errors.New("WithClassifier: the classifier is nil")
 		}
 		c.classify = classify
 		return nil

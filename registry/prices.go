@@ -71,7 +71,7 @@ func checkRates(f *fault.List, rates money.Rates) {
 			continue
 		}
 		f.Check(rates[name] >= 0 && rates[name] <= maxRate,
-			"rate of %s %s is not within 0 and %s", name, rates[name], maxRate)
+			"rate of %s %s is not between 0 and %s", name, rates[name], maxRate)
 	}
 }
 

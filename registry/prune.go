@@ -73,13 +73,13 @@ func (keep PruneInput) faults() fault.List {
 		{"discoveries", keep.Discoveries},
 	} {
 		f.Check(
-			of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not within %s and %s", of.what, of.kept, utc.Day,
+			of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not between %s and %s", of.what, of.kept, utc.Day,
 			longestKept,
 		)
 	}
 	f.Check(keep.Quarters >= keep.Events, "quarters %s are kept shorter than events %s", keep.Quarters, keep.Events)
 	f.Check(
-		keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not within 1ns and %s", keep.Budget,
+		keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not between 1ns and %s", keep.Budget,
 		longestBudget,
 	)
 	return f

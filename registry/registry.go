@@ -17,23 +17,23 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Registry is an open database of providers, models, prices, API keys and usage. It is safe
-// for concurrent use.
+// Registry is an open database of providers, models, prices, API keys and usage. It is safe for concurrent use.
 type Registry struct {
 	db     store.DB
 	client *ent.Client
 	shown  *ent.Client // what Client returns
 	fresh  *ent.Client // reads at the primary alone; else the same as client
 	clock  func() time.Time
-	inTx   bool         // client belongs to a transaction
-	outer  *Registry    // of a transaction: on which it was begun
-	over   *atomic.Bool // of a transaction: it has ended
-	torn   *error       // of a transaction: why it must not commit: a part of it could be neither kept nor undone
-	// blank is a row that Ent made, never changed, without its values; nil within a transaction. Copies of it are tied
-	// to the client as Ent's rows are, so that a caller can walk on from them, and hold nothing of another key.
+	inTx   bool         // within a transaction, to which client belongs
+	outer  *Registry    // within a transaction: the registry that began it
+	over   *atomic.Bool // within a transaction: set when it has ended
+	torn   *error       // within a transaction: why it must not commit: a savepoint could be neither kept nor undone
+	// blank is a row that Ent made, without its values; it never changes. GetLeastUsedKey copies it: a copy is tied to
+	// the client as Ent's rows are, so that a caller can walk on from it, and holds nothing of another key. It is nil
+	// within a transaction.
 	blank *atomic.Pointer[ent.APIKey]
-	actor string // as given: audit checks it
-	// commits does what is recorded, acquired and ended together.
+	actor string // unchecked: audit checks it
+	// commits records requests and begins and ends leases, many callers' in one transaction.
 	commits  *commit.Committer
 	vault    *vault
 	waiters  *waiters
@@ -41,60 +41,68 @@ type Registry struct {
 
 	mostRetryAfter time.Duration
 
-	pieceRows int                         // see there
-	between   func(context.Context) error // stands for the pauses between the pieces of long operations; nil but in tests
+	pieceRows int                         // see the constant pieceRows
+	between   func(context.Context) error // replaces the pauses of long operations; set in tests only
 }
 
-// Close waits for the transaction that is under way and closes the database. Operations that
-// are called later, or that still wait for their turn to write, return [ErrClosed]. A second
-// Close does nothing. The registry of a transaction cannot be closed: [ErrInvalidData].
+// Close closes the database. It waits for the transaction that is under way, however long that takes; do not call it
+// from within the function of [Registry.InTx]. Operations that are called later, or that still wait for their turn to
+// write, return [ErrClosed].
 //
-// It waits as long as that takes: within the function of [Registry.InTx] it would wait for itself.
+// A second Close does nothing. Close on the registry of a transaction returns [ErrInvalidData].
 func (r *Registry) Close() error {
 	if r.inTx {
-		return fmt.Errorf("close registry: %w: inside of a transaction", ErrInvalidData)
+		return fmt.Errorf("close registry: %w: the registry of a transaction cannot be closed", ErrInvalidData)
 	}
 	r.commits.Close()
 	return translate(context.Background(), "close registry", r.db.Close())
 }
 
-// Client returns the Ent client, for walking the graph. It sees everything there is: deleted providers, models and keys
-// are told by deleted_at, counters of a day and degradations that are over by their times.
+// Client returns an Ent client for walking the graph. It sees everything in the database:
 //
-// It only reads. What would write a row, with a builder of the client or of a row, returns [ErrReadOnly] and names the
-// operations to use: they keep the rules and the audit trail. So do Tx and Schema.Create, and Close does nothing.
-// Within [Registry.InTx], tx.Client() sees the transaction, and only reads too. ExecContext is the way past all that,
-// for tables of your own, for example: in the transaction, with tx.Client().ExecContext.
+//   - Deleted providers, models and keys are included; deleted_at tells them apart.
+//   - Counters and degradations are as stored, also those whose day or time is over.
+//
+// The client only reads. Builders that would write a row, of the client or of a row, return [ErrReadOnly] and name the
+// operations to use instead: those keep the rules and the audit trail. Tx and Schema.Create return [ErrReadOnly] too.
+// Close does nothing.
+//
+// Within [Registry.InTx], tx.Client() sees the transaction, and also only reads. To write past the registry, to tables
+// of your own for example, use ExecContext; in a transaction, tx.Client().ExecContext.
 func (r *Registry) Client() *ent.Client { return r.shown }
 
-// InTx runs fn in one transaction: what fn does through tx is committed together when fn
-// returns nil, and undone when it returns an error or panics. Within fn use tx and nothing
-// else of the registry: on SQLite a write through r, and in memory a read too, waits for the transaction
-// that it is called in, and returns [ErrBusy] after [WithBusyTimeout]; on PostgreSQL, where it needs a row that the
-// transaction has changed, or uses, leases or changes keys of a provider of which the transaction has done so. tx is
-// not for several goroutines, and is of no use after fn. Rows that tx returned can be walked on from: within fn they
-// see the transaction, after it the database.
+// InTx runs fn in one transaction. What fn does through tx is committed when fn returns nil, and undone when it returns
+// an error or panics.
+//
+// Within fn, use tx and nothing else of the registry:
+//
+//   - On SQLite, a write through r waits for the transaction it is called in, and returns [ErrBusy] after
+//     [WithBusyTimeout]. In memory, so does a read.
+//   - On PostgreSQL, the same happens to a write through r that needs a row the transaction has changed, or that uses,
+//     leases or changes keys of a provider whose keys the transaction has used, leased or changed.
+//
+// Use tx from one goroutine, and not after fn has returned. Rows that tx returned stay usable: they see the transaction
+// within fn, and the database afterwards.
 //
 // Called on tx, InTx runs fn within the same transaction, and undoes only what that fn did.
 //
-// On PostgreSQL other transactions go on meanwhile, at the isolation level READ COMMITTED: what fn
-// has read may have changed when it writes, unless it locked the row. A read that fails, for its
-// context has ended, say, ends the transaction; an operation that fails does not. Two transactions that wait for
-// each other are no standstill: one of them gets [ErrBusy], with nothing done, and may be run again.
-// It is not run again by itself, because fn may do more than use the database.
+// On PostgreSQL other transactions go on meanwhile, at the isolation level READ COMMITTED. What fn has read may have
+// changed by the time it writes, unless it locked the row. A failed read (a cancelled context, for example) aborts the
+// transaction; a failed operation does not. If two transactions wait for each other, one of them gets [ErrBusy] with
+// nothing done, and may be run again. InTx does not repeat fn by itself, because fn may do more than use the database.
 //
-// It returns the error of fn as it is, or that of the commit, which can be [ErrUncertain]; when ctx has ended, the
-// error matches that of ctx too.
+// InTx returns the error of fn unchanged, or the error of the commit, which can be [ErrUncertain]. If ctx has ended,
+// the error also matches the context's.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
 	return r.transact(ctx, r.db, nil, steps{"begin transaction", "commit"}, fn)
 }
 
-// steps are what the beginning and the end of a transaction are called in errors; nothing where an operation has a name
-// of its own.
+// steps name the beginning and the end of a transaction in errors. They are empty where an operation has a name of its
+// own.
 type steps struct{ begin, commit string }
 
-// transact is InTx with what begins the transaction, and the operation that writes in it; nil: operations of their own
-// do.
+// transact is InTx with the driver that begins the transaction and the operation that writes in it. Without an
+// operation, fn calls operations of its own.
 func (r *Registry) transact(
 	ctx context.Context, db dialect.Driver, o *operation, named steps, fn func(tx *Registry) error,
 ) error {
@@ -132,7 +140,7 @@ func (r *Registry) transact(
 	return translate(ctx, named.commit, tx.Commit())
 }
 
-// savepoint is a transaction within a transaction.
+// savepoint runs fn as a part of the transaction that is under way.
 func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn func(tx *Registry) error) error {
 	within := r
 	if o != nil {
@@ -149,11 +157,11 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn 
 	open := true
 	end := func(statements ...string) error {
 		open = false
-		lingering, cancel := r.db.Linger(ctx) // from now on: what fn did may have taken long
+		lingering, cancel := r.db.Linger(ctx) // begins now: fn may have taken long
 		defer cancel()
 		for _, statement := range statements {
 			if err := exec(lingering, statement); err != nil {
-				*r.torn = cmp.Or(*r.torn, translate(ctx, "end a part of a transaction", err))
+				*r.torn = cmp.Or(*r.torn, translate(ctx, "end a savepoint", err))
 				return err
 			}
 		}
@@ -162,7 +170,7 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn 
 	undo := func() error { return end("ROLLBACK TO op", "RELEASE op") }
 	defer func() {
 		if open { // fn panicked or ended its goroutine
-			_ = undo() // the transaction remembers
+			_ = undo() // torn keeps its error
 		}
 	}()
 	err := fn(within)
@@ -178,23 +186,23 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn 
 	return translate(ctx, named.commit, end("RELEASE op"))
 }
 
-// writeBatch runs the body of a batch.
+// writeBatch runs the body of a batch in a transaction.
 func (r *Registry) writeBatch(ctx context.Context, body func(tx *ent.Client) error) error {
 	return r.writeOn(ctx, r.db.Batch(), "", body)
 }
 
-// holdPools keeps others from changing pools until the transaction ends. It comes before any row of theirs.
+// holdPools keeps others from changing pools until the transaction ends. Call it before locking any row of a pool.
 func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which commit.Pools, args ...any) error {
 	return commit.Hold(ctx, tx, r.db.Dialect(), which, args...)
 }
 
-// write runs the body of an operation in a transaction and translates its error. On PostgreSQL the
-// body may run several times, each time in a new transaction after the last one was undone.
+// write runs the body of an operation in a transaction and translates its error. On PostgreSQL the body may run several
+// times, each time in a new transaction after the last one was rolled back.
 func (r *Registry) write(ctx context.Context, op string, body func(tx *ent.Client) error) error {
 	return r.writeOn(ctx, r.db, op, body)
 }
 
-// writeOn is write with what begins the transaction.
+// writeOn is write with the driver that begins the transaction.
 func (r *Registry) writeOn(ctx context.Context, db dialect.Driver, op string, body func(tx *ent.Client) error) error {
 	once := func() error { return r.operate(ctx, db, body) }
 	if r.inTx {
@@ -203,7 +211,7 @@ func (r *Registry) writeOn(ctx context.Context, db dialect.Driver, op string, bo
 	return translate(ctx, op, r.db.Retry(ctx, once))
 }
 
-// operate is one attempt of an operation.
+// operate makes one attempt at an operation.
 func (r *Registry) operate(ctx context.Context, db dialect.Driver, body func(tx *ent.Client) error) error {
 	o := &operation{clock: r.clock}
 	defer o.over.Store(true)
@@ -213,8 +221,8 @@ func (r *Registry) operate(ctx context.Context, db dialect.Driver, body func(tx 
 // catalogueLock is the number of PostgreSQL's advisory lock for changes of the catalogue ("MSrc").
 const catalogueLock = 0x4d537263
 
-// writeAlone is write for an operation that reads what others might change before it writes: while
-// it runs, no other such operation does, in any process. SQLite has one writer anyway.
+// writeAlone is write for an operation that reads what others could change before it writes. Such operations run one at
+// a time, across all processes. SQLite has only one writer anyway.
 func (r *Registry) writeAlone(ctx context.Context, op string, body func(tx *ent.Client) error) error {
 	return r.write(ctx, op, func(tx *ent.Client) error {
 		if r.db.Dialect() == dialect.Postgres {
@@ -226,7 +234,7 @@ func (r *Registry) writeAlone(ctx context.Context, op string, body func(tx *ent.
 	})
 }
 
-// now returns the time of an operation; each operation asks once.
+// now returns the time of an operation. Each operation asks once.
 func (r *Registry) now() time.Time { return utc.Of(r.clock()) }
 
 // value returns what p points to, or the zero value.

@@ -38,7 +38,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 	op := fmt.Sprintf("rotate API key %s", id)
 	var f fault.List
 	checkAPIKey(&f, in.APIKey)
-	f.Check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not within 0 and %s", in.Overlap, maxOverlap)
+	f.Check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not between 0 and %s", in.Overlap, maxOverlap)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}

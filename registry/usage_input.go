@@ -62,13 +62,13 @@ func (in UsageInput) faults(now time.Time) fault.List {
 	}
 	f.Check(!in.At.Before(utc.Beginning), "at %s is before 1970", in.At.Format(time.RFC3339))
 	f.Check(!in.At.After(now.Add(maxAhead)), "at %s is in the future", in.At.Format(time.RFC3339))
-	f.Check(in.Latency >= 0 && in.Latency <= maxLatency, "latency %s is not within 0 and %s", in.Latency, maxLatency)
+	f.Check(in.Latency >= 0 && in.Latency <= maxLatency, "latency %s is not between 0 and %s", in.Latency, maxLatency)
 	f.Text("service_tier", in.ServiceTier, 1, rule.MaxWord)
 	f.Text("request_id", in.RequestID, 0, maxRequestID)
 	f.Text("error_class", in.ErrorClass, 0, maxErrorClass)
 	f.Check(in.Failed || in.ErrorClass == "", "error_class is given of a request that did not fail")
 	f.Check(
-		in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not within 100 and 599",
+		in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not between 100 and 599",
 		in.HTTPStatus,
 	)
 	return f
