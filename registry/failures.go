@@ -12,16 +12,14 @@ import (
 
 // FailureClass says what kind of failure a call had, and with it how long its key is out of use:
 //
-//	class             out until the provider's   otherwise out for
-//	rate_limited      Retry-After                2 s, doubling up to 5 min
-//	quota_exhausted   reset of the quota         15 min, doubling up to 6 h; then on probation
-//	auth              Retry-After                10 min, doubling up to 6 h; then on probation
-//	server, timeout, bad_request: not at all
+//	class             out until the provider's   otherwise out for          afterwards
+//	rate_limited      Retry-After                2 s, doubling up to 5 min  in use
+//	quota_exhausted   reset of the quota         15 min, doubling up to 6 h on probation
+//	auth              Retry-After                10 min, doubling up to 6 h on probation
+//	server, timeout, bad_request: not out of use
 //
-// If the provider says how long:
-//
-//   - The key is out for at most a day, see [WithMaxRetryAfter]; for auth, for at most 6 h and a quarter of that.
-//   - [Registry.RestoreKey] ends it.
+// If the provider says how long, the key is out for at most a day, see [WithMaxRetryAfter]; for auth, for at most 6 h
+// and a quarter of that.
 //
 // If the provider does not say how long:
 //
@@ -31,7 +29,8 @@ import (
 //     timeout or bad_request does not.
 //
 // A key on probation gets one request, which tries it. Other requests cannot use the key until that one has ended or
-// its lease has expired; if it has succeeded, the key is back in use.
+// its lease has expired. If it succeeds, the key is back in use. [Registry.RestoreKey] puts a key back into use at
+// once.
 //
 // A quota group is out together with its key, except for auth.
 //

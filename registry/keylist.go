@@ -13,14 +13,15 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
-// GetAPIKey returns a key as it is now, live or deleted, which deleted_at tells. It returns [ErrNotFound].
+// GetAPIKey returns a key as it is now. A deleted key is returned too, with its DeletedAt set. It returns [ErrNotFound]
+// if there is no such key.
 func (r *Registry) GetAPIKey(ctx context.Context, id uuid.UUID) (*ent.APIKey, error) {
 	key, err := r.client.APIKey.Get(ctx, id)
 	return tied(r, asOf(key, r.now())), translate(ctx, fmt.Sprintf("get API key %s", id), err)
 }
 
-// FindAPIKey returns the live key of a provider with this text, as it is now. It returns
-// [ErrInvalidData] for a text that cannot be a key, or [ErrNotFound].
+// FindAPIKey returns the live key of a provider that has this text, as it is now. It returns [ErrInvalidData] if the
+// text cannot be a key, and [ErrNotFound] if the provider does not have the key.
 func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey string) (*ent.APIKey, error) {
 	op := fmt.Sprintf("find API key of provider %s", providerID)
 	var f fault.List
@@ -34,24 +35,24 @@ func (r *Registry) FindAPIKey(ctx context.Context, providerID uuid.UUID, apiKey 
 	return tied(r, asOf(key, r.now())), translate(ctx, op, err)
 }
 
-// KeyFilter selects API keys. Conditions that are zero are none; the others must all hold.
+// KeyFilter selects API keys. All conditions must hold; a zero condition is ignored.
 type KeyFilter struct {
 	ProviderID   uuid.UUID
 	QuotaGroupID uuid.UUID
-	Deleted      bool // the deleted keys instead of the live ones
+	Deleted      bool // select deleted keys instead of live ones
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last key of the page before; zero: from the first
+	After uuid.UUID // the last key of the page before; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl KeyFilter) Next(last *ent.APIKey) (KeyFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
-// ListAPIKeys returns a page of the keys that the filter selects as they are now, in the order they were added. It
-// returns [ErrInvalidData] for a limit that is out of range, or [ErrNotFound] for an After that was purged.
+// ListAPIKeys returns a page of keys as they are now, in the order they were added. It returns [ErrInvalidData] if the
+// limit is out of range, and [ErrNotFound] if the key that After names was purged.
 func (r *Registry) ListAPIKeys(ctx context.Context, filter KeyFilter) ([]*ent.APIKey, error) {
 	page, err := listing[*ent.APIKey, uuid.UUID]{
 		order: ascending(apikey.FieldID),
@@ -80,25 +81,29 @@ func (fl KeyFilter) predicates() []predicate.APIKey {
 	return append(matching[predicate.APIKey]("APIKey", fl), live)
 }
 
-// requireRoom returns an error when a provider may have no further key. One that expires is on its way out: another one
-// follows it.
+// requireRoom returns an error if a provider cannot have another key. Keys that expire do not count: another key has
+// replaced them.
 func requireRoom(ctx context.Context, tx *ent.Client, providerID uuid.UUID) error {
 	live, err := tx.APIKey.Query().
 		Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil()).Count(ctx)
 	if err == nil && live >= MaxKeysPerProvider {
-		err = fmt.Errorf("%w: the provider has %d keys already, which is the most: delete one first",
+		err = fmt.Errorf("%w: the provider has %d keys, the most it may have: delete one first",
 			ErrInvalidData, live)
 	}
 	return err
 }
 
-// RevealAPIKey returns a live API key itself, disabled and degraded ones too: as it is sealed in the database, or else
-// what the function of [WithSecretResolver] returns, if that has the SHA-256 of the row. That of a keyless key is
-// empty.
+// RevealAPIKey returns a live API key itself, also of a disabled or degraded key. It unseals what the database stores;
+// or else it returns the result of the function of [WithSecretResolver], if its SHA-256 is the row's. The secret of a
+// keyless key is empty.
 //
-// It returns [ErrNotFound]; [ErrNoSecret] when the key is kept nowhere, or what was resolved is another one;
-// [ErrKeyring] when it is sealed and the keyring is missing or lacks its key; [ErrCorrupt] when what is sealed was
-// changed, or belongs to another key, provider or database; or the error of the function.
+// Errors:
+//
+//   - [ErrNotFound]: there is no such live key
+//   - [ErrNoSecret]: the key is stored nowhere, or the resolver has returned another key
+//   - [ErrKeyring]: the key is sealed, and the keyring is missing or lacks a key
+//   - [ErrCorrupt]: the sealed text was changed, or belongs to another key, provider or database
+//   - the resolver's error
 func (r *Registry) RevealAPIKey(ctx context.Context, id uuid.UUID) (Secret, error) {
 	op := fmt.Sprintf("reveal API key %s", id)
 	key, err := r.fresh.APIKey.Query().Where(apikey.ID(id), apikey.DeletedAtIsNil()).Only(ctx)
@@ -118,17 +123,16 @@ func (r *Registry) reveal(ctx context.Context, key *ent.APIKey) (secret Secret, 
 		if err != nil {
 			return Secret{}, err
 		}
-		return secretOf(text), nil // the hash is a part of what it is bound to
+		return secretOf(text), nil // it is bound to the hash, which need not be compared
 	case r.vault.resolve == nil:
 		return Secret{}, fmt.Errorf("%w: it was added to a registry without a keyring: open it WithKeyring, and"+
-			" give the key again"+
-			" with UpdateAPIKey; or open it with WithSecretResolver", ErrNoSecret)
+			" give the key again with UpdateAPIKey; or open it with WithSecretResolver", ErrNoSecret)
 	}
 	if secret, err = r.vault.resolve(ctx, tied(r, asOf(key, r.now()))); err != nil {
 		return Secret{}, err
 	}
 	if !secret.is(key) {
-		return Secret{}, fmt.Errorf("%w: what was resolved has another hash", ErrNoSecret)
+		return Secret{}, fmt.Errorf("%w: the resolver has returned another key", ErrNoSecret)
 	}
 	return secret, nil
 }

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// MaxKeysPerProvider is how many live keys a provider may have.
+	// MaxKeysPerProvider is the most live keys that a provider may have. Keys that expire do not count.
 	MaxKeysPerProvider = 100
 
 	maxKeyLength = 4096
@@ -34,25 +34,25 @@ const (
 // KeyInput describes an API key to be added.
 type KeyInput struct {
 	ProviderID uuid.UUID // a live provider
-	// APIKey is the key itself: 1 to 4,096 printable ASCII characters without spaces. Its SHA-256 and its first 8
-	// characters, at most half of it, are stored, and the key only [WithKeyring], sealed. The SHA-256 of a key that can
-	// be guessed protects nothing, and a short key can be: who reads the database tries them all.
+	// APIKey is the key itself: 1 to 4,096 printable ASCII characters without spaces. Stored are its SHA-256 and its
+	// first 8 characters, at most half of it; the key itself only [WithKeyring], sealed. A hash does not protect a key
+	// that can be guessed, such as a short one: whoever reads the database can try all of them.
 	APIKey string
-	// Keyless adds a stand-in for a provider that takes no key, such as a local server, so that
-	// usage can be recorded there too. APIKey must be empty. A provider has at most one.
+	// Keyless adds a stand-in for a provider that takes no key, such as a local server, so that usage can be recorded
+	// there too. APIKey must be empty. A provider has at most one keyless key.
 	Keyless bool
 	Label   string // name for people, up to 128 characters
 
-	// AcquireKey goes by these:
+	// AcquireKey uses the fields below.
 
 	Limits       Limits
-	QuotaGroupID uuid.UUID // the account at the provider whose limits it shares. Defaults to none
-	Priority     int       // keys of a higher one are used first, -1,000 to 1,000
-	Weight       int       // its share of the requests beside keys of the same priority, 1 to 1,000. Defaults to 1
-	// AllowedModels are the models that it is for, by the provider's names, of which one that ends with * stands for
-	// all that begin so; up to 1,000. Defaults to all.
+	QuotaGroupID uuid.UUID // the account whose limits it shares. Defaults to none
+	Priority     int       // keys of a higher priority are used first, -1,000 to 1,000
+	Weight       int       // its share of the requests among keys of its priority, 1 to 1,000. Defaults to 1
+	// AllowedModels are the models that the key is for, by the provider's names, up to 1,000. A name that ends with *
+	// stands for all names that begin like it. Defaults to all models.
 	AllowedModels []string
-	DeniedModels  []string // the models that it is not for, likewise
+	DeniedModels  []string // the models that the key is not for, in the same form
 }
 
 // KeyUpdate changes the fields of a key that are not nil.
@@ -60,28 +60,28 @@ type KeyUpdate struct {
 	Label    *string
 	Disabled *bool // a disabled key is not used until a person enables it
 
-	Limits        *Limits    // all of them
-	QuotaGroupID  *uuid.UUID // the zero UUID: none
+	Limits        *Limits    // replaces all limits
+	QuotaGroupID  *uuid.UUID // zero: no group
 	Priority      *int
 	Weight        *int
-	AllowedModels *[]string // an empty list: all
+	AllowedModels *[]string // empty: all models
 	DeniedModels  *[]string
 
-	// APIKey is the key itself, the same as before, to be sealed where only its hash is kept; WithKeyring alone.
+	// APIKey is the same key as before, to be sealed where only its hash is stored. It needs a keyring.
 	APIKey *string
 }
 
 func (in KeyInput) faults() fault.List {
 	f := judge(draft.APIKey.Create(), in)
 	if in.Keyless {
-		f.Check(in.APIKey == "", "a keyless key has an API key")
+		f.Check(in.APIKey == "", "Keyless is set, but APIKey is not empty")
 	} else {
 		checkAPIKey(&f, in.APIKey)
 	}
 	return f
 }
 
-// checkAPIKey notes what is wrong with an API key, without a character of it.
+// checkAPIKey adds the faults of an API key to f, and shows no character of it.
 func checkAPIKey(f *fault.List, key string) {
 	if key == "" {
 		f.Check(false, "the API key is empty")
@@ -89,17 +89,17 @@ func checkAPIKey(f *fault.List, key string) {
 	}
 	for _, c := range []byte(key) {
 		if c <= ' ' || c > '~' {
-			f.Check(false, "the API key has characters other than printable ASCII, or spaces")
+			f.Check(false, "the API key has spaces, or characters that are not printable ASCII")
 			break
 		}
 	}
 	f.Check(len(key) <= maxKeyLength, "the API key has %d characters, more than %d", len(key), maxKeyLength)
 }
 
-// prefixOf returns what is stored of a key to tell it from others: its first characters, at most half of it.
+// prefixOf returns the part of a key that is stored to tell it from others: its first characters, at most half of it.
 func prefixOf(key string) string { return key[:min(prefixLength, len(key)/2)] }
 
-// isKeyless tells whether it stands in for no key.
+// isKeyless reports whether a key is a stand-in for a provider without keys.
 func isKeyless(key *ent.APIKey) bool { return key.KeyHash == hash("") }
 
 // hash returns the SHA-256 of a key in lower-case hex.
@@ -108,9 +108,15 @@ func hash(key string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// AddAPIKey adds an API key to a provider. It returns [ErrInvalidData], also for the key past
-// [MaxKeysPerProvider]; [ErrForeignKey] for an unknown provider; or [ErrConflict] when the
-// provider has the key already; or [ErrKeyring] where API keys are sealed and the keyring is missing or lacks its key.
+// AddAPIKey adds an API key to a provider and returns its row.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule, the quota group belongs to another provider, or the provider has
+//     [MaxKeysPerProvider] keys already
+//   - [ErrForeignKey]: the provider or the quota group is unknown
+//   - [ErrConflict]: the provider has the key already
+//   - [ErrKeyring]: API keys are sealed in this database, and the keyring is missing or lacks a key
 func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("add API key to provider %s", in.ProviderID)
 	in.Weight = cmp.Or(in.Weight, 1)
@@ -160,22 +166,29 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 	return create.Save(ctx)
 }
 
-// UpdateAPIKey changes a live key and returns it as it is now. It returns [ErrInvalidData], also for an API key that is
-// not the same; [ErrNotFound]; or [ErrKeyring].
+// UpdateAPIKey changes a live key and returns it as it is now.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule, the quota group belongs to another provider, or the API key is not the
+//     key's own
+//   - [ErrForeignKey]: the quota group is unknown
+//   - [ErrNotFound]: there is no such live key
+//   - [ErrKeyring]: the API key cannot be sealed, because the keyring lacks a key
 func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("update API key %s", id)
 	f := judge(draft.APIKey.UpdateOneID(id), up)
 	if up.APIKey != nil {
 		checkAPIKey(&f, *up.APIKey)
-		f.Check(r.vault.ring != nil, "the API key cannot be kept without a keyring")
+		f.Check(r.vault.ring != nil, "the API key cannot be stored without a keyring")
 	}
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	write := r.write
 	if up.APIKey != nil || up.QuotaGroupID != nil {
-		// RotateKeyring makes another data key meanwhile, and removes the old one; DeleteQuotaGroup finds nobody in the
-		// group.
+		// Meanwhile RotateKeyring could make another data key and remove the old one, or DeleteQuotaGroup find the
+		// group without keys.
 		write = r.writeAlone
 	}
 	err = write(ctx, op, func(tx *ent.Client) error {
@@ -190,7 +203,7 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		}
 		if up.APIKey != nil {
 			if !NewSecret(*up.APIKey).is(old) {
-				return fmt.Errorf("%w: it is another API key: RotateAPIKey replaces one", ErrInvalidData)
+				return fmt.Errorf("%w: it is another API key; use RotateAPIKey to replace one", ErrInvalidData)
 			}
 			s, err := r.vault.sealKey(ctx, tx, old, *up.APIKey)
 			if err != nil {
@@ -219,11 +232,11 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 	return key.Unwrap(), nil
 }
 
-// change checks what the key refers to, and sets what follows from the update. What is under way when a key changes its
-// group counts in the old one to its end.
+// change checks the key's new group, and resets its turns if its priority changes. Requests under way count in the old
+// group until they end.
 func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey, update *ent.APIKeyUpdateOne) error {
 	if up.Priority != nil && *up.Priority != old.Priority {
-		update.SetPass(0) // its turns were among others
+		update.SetPass(0) // its turns were among other keys
 		if err := tx.KeyLease.Update().Where(keylease.APIKeyID(old.ID)).SetPass(0).Exec(ctx); err != nil {
 			return err
 		}
@@ -235,8 +248,8 @@ func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey,
 	return requireGroup(ctx, tx, old.ProviderID, id)
 }
 
-// DeleteAPIKey deletes a live key: it is gone from lists and may be added again, while the
-// ledger keeps pointing at it. [Registry.UndeleteAPIKey] takes it back. It returns [ErrNotFound].
+// DeleteAPIKey deletes a live key. It disappears from lists and can be added again; the ledger keeps pointing at it.
+// [Registry.UndeleteAPIKey] takes the deletion back. It returns [ErrNotFound] if there is no such live key.
 func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("delete API key %s", id), func(tx *ent.Client) error {
 		old, err := r.lockedKey(ctx, tx, id, apikey.DeletedAtIsNil())
@@ -252,8 +265,8 @@ func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// PurgeAPIKey removes a key, live or deleted, from the database. It returns [ErrNotFound], or
-// [ErrForeignKey], changing nothing, when usage was ever recorded.
+// PurgeAPIKey removes a key, live or deleted, from the database for good. It returns [ErrNotFound] if there is no such
+// key, and [ErrForeignKey], changing nothing, if usage was ever recorded for it.
 func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("purge API key %s", id), func(tx *ent.Client) error {
 		key, err := r.lockedKey(ctx, tx, id)
@@ -267,14 +280,15 @@ func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// GetLeastUsedKey returns the key of a provider that has served the fewest requests, as it is
-// now. It passes over keys that are disabled or expired, and over keys that are degraded until their
-// degraded_until; among equals the key that was used longest ago comes first, a key that was
-// never used before all others. It reserves nothing: until usage is recorded, the next caller
-// gets the same key.
+// GetLeastUsedKey returns the key of a provider that has served the fewest requests, as it is now. If several have, it
+// returns the one that was used longest ago; a key that was never used comes first.
 //
-// It returns [ErrNoKeyAvailable], as a [*NoKeyError] that says why for each key; for an unknown
-// provider too, which has no key.
+// It passes over keys that are disabled or expired, and over degraded keys until their degraded_until. It ignores
+// limits, and reserves nothing: until usage is recorded, the next caller gets the same key. [Registry.AcquireKey] does
+// both.
+//
+// It returns [ErrNoKeyAvailable], as a [*NoKeyError] that gives the reason for each key; also for an unknown provider,
+// which has no keys.
 func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*ent.APIKey, error) {
 	now := r.now()
 	key, err := r.leastUsedKey(ctx, providerID, now)
@@ -288,10 +302,14 @@ func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*
 	return tied(r, asOf(key, now)), nil
 }
 
-// DegradeKey takes a live key out of use for a while; it is usable again by itself after that. Of two degradations the
-// one that ends later counts. The reason is for people, and may be any text, such as a provider's message: what cannot
-// be printed is left out, and all after 1,024 characters. It returns [ErrInvalidData] for a duration that is not
-// positive or above ten years, or [ErrNotFound].
+// DegradeKey takes a live key out of use for a duration, at most ten years. After that it is usable again by itself. If
+// the key is degraded already, the degradation that ends later counts.
+//
+// The reason is for people. It may be any text, such as a provider's message: characters that cannot be printed are
+// left out, and the text is cut after 1,024 characters.
+//
+// It returns [ErrInvalidData] if the duration is not positive or is too long, and [ErrNotFound] if there is no such
+// live key.
 func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason string, duration time.Duration) error {
 	op := fmt.Sprintf("degrade key %s", keyID)
 	var f fault.List
@@ -322,8 +340,9 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 	})
 }
 
-// RestoreKey ends the degradation of a live key, whatever it was for, and forgets its failures and what the provider
-// said of its limits, or of those of its quota group. It leaves a disabled key disabled. It returns [ErrNotFound].
+// RestoreKey ends the degradation of a live key, for whatever reason it was degraded. It also forgets the key's
+// failures, and what the provider has said of the limits of the key or of its quota group. A disabled key stays
+// disabled. It returns [ErrNotFound] if there is no such live key.
 func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
 		old, err := r.lockedKey(ctx, tx, keyID, apikey.DeletedAtIsNil())
@@ -353,9 +372,9 @@ func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
 	})
 }
 
-// IncrementUsage adds one request and its tokens to the counters of a key, and nothing to the
-// ledger: RecordUsage does both. It returns [ErrInvalidData] for negative or absurd tokens, or
-// [ErrNotFound].
+// IncrementUsage adds one request and its tokens to the counters of a live key, and nothing to the ledger; RecordUsage
+// does both. It returns [ErrInvalidData] if the tokens are negative or absurdly many, or a counter would overflow, and
+// [ErrNotFound] if there is no such live key.
 func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTokens, outputTokens int64) error {
 	op := fmt.Sprintf("increment usage of key %s", keyID)
 	tokens := meter.Tokens{InputTokens: inputTokens, OutputTokens: outputTokens}
@@ -367,9 +386,9 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 	})
 }
 
-// ResetDailyUsage sets the daily counters of all live keys, and of all quota groups, to zero now, and returns how many
-// keys had something to reset. Limits of a day are whole again then. Nobody has to call it: counters of an earlier day
-// count as zero.
+// ResetDailyUsage sets the daily counters of all live keys and of all quota groups to zero now, so that their daily
+// limits have all their room again. It returns how many keys had something to reset. Nobody has to call it: counters of
+// an earlier day count as zero.
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.AllPools); err != nil {
@@ -406,14 +425,15 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// countedToday are leases that count in the day of the key, or group, of which they are asked for.
+// countedToday selects the leases that count in the day of a key or a group: of names the table that the query is
+// about.
 func countedToday(now time.Time, of string) predicate.KeyLease {
 	return keylease.And(keylease.ExpiresAtGT(now), keylease.AcquiredAtGTE(utc.StartOfDay(now)), func(s *sql.Selector) {
 		s.Where(sql.ColumnsGTE(s.C(keylease.FieldAcquiredAt), sql.Table(of).C(apikey.FieldLastReset)))
 	})
 }
 
-// lockedKey returns a key, which nobody else changes until the transaction ends.
+// lockedKey returns a key that nobody else changes until the transaction ends.
 func (r *Registry) lockedKey(
 	ctx context.Context, tx *ent.Client, id uuid.UUID, also ...predicate.APIKey,
 ) (*ent.APIKey, error) {
@@ -423,8 +443,8 @@ func (r *Registry) lockedKey(
 	return tx.APIKey.Query().Where(apikey.ID(id)).Where(also...).Only(ctx)
 }
 
-// asOf returns the key as it is at an instant: counters of an earlier minute or day are zero, and a
-// degradation that is over is none. The row catches up when it is next written.
+// asOf changes a key to what it is at an instant: counters of an earlier minute or day are zero, and a degradation that
+// is over is gone. The database catches up when the row is next written.
 func asOf(key *ent.APIKey, now time.Time) *ent.APIKey {
 	if key == nil {
 		return nil

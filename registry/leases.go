@@ -54,14 +54,10 @@ type AcquireInput struct {
 
 func (in AcquireInput) faults(inTx bool) fault.List {
 	var f fault.List
-	f.Check(
-		in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount, "estimated tokens %d are not between 0 and %d",
-		in.EstimatedTokens, int64(fault.MaxAmount),
-	)
-	f.Check(
-		in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
-		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount),
-	)
+	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount,
+		"estimated tokens %d are not between 0 and %d", in.EstimatedTokens, int64(fault.MaxAmount))
+	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
+		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
 	f.Check(!in.Wait || !inTx, "Wait is not allowed within a transaction: others could not end their leases")
 	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not between %s and %s", in.TTL, minTTL, maxTTL)

@@ -18,17 +18,17 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 )
 
-// Here and in packages commit and ledger is SQL that is written by hand. Ent builds a statement anew for each call,
-// which was measurably in the way of the choice of a key, and of what a batch of usage and leases reads and writes.
+// The SQL here and in packages commit and ledger is written by hand. Ent builds each statement anew at every call; that
+// measurably slowed down the choice of a key, and the reads and writes of a batch.
 
-// leastUsedKeySQL reads the index (provider_id, usage_count, last_used_at, id) in its order and
-// stops at the first usable key.
+// leastUsedKeySQL reads the index (provider_id, usage_count, last_used_at, id) in its order and stops at the first
+// usable key.
 var leastUsedKeySQL = "SELECT " + strings.Join(apikey.Columns, ", ") +
 	" FROM api_keys WHERE provider_id = $1 AND deleted_at IS NULL AND NOT disabled" +
 	" AND (degraded_until IS NULL OR degraded_until <= $2) AND (expires_at IS NULL OR expires_at > $2)" +
 	" ORDER BY usage_count, last_used_at NULLS FIRST, id LIMIT 1"
 
-// leastUsedKey returns the key that GetLeastUsedKey is to return, or Ent's NotFoundError.
+// leastUsedKey returns the key for GetLeastUsedKey, or Ent's NotFoundError.
 func (r *Registry) leastUsedKey(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
 	if r.blank == nil || r.blank.Load() == nil {
 		key, err := leastUsed(r.fresh, providerID, now).First(ctx)
@@ -45,14 +45,14 @@ func (r *Registry) leastUsedKey(ctx context.Context, providerID uuid.UUID, now t
 func blankOf(key *ent.APIKey) *ent.APIKey {
 	blank := *key
 	for _, field := range reflect.ValueOf(&blank).Elem().Fields() {
-		if field.CanSet() { // what ties it to the client is not exported
+		if field.CanSet() { // the fields that tie it to the client are not exported
 			field.SetZero()
 		}
 	}
 	return &blank
 }
 
-// leastUsed is leastUsedKeySQL in Ent.
+// leastUsed builds the query of leastUsedKeySQL with Ent.
 func leastUsed(client *ent.Client, providerID uuid.UUID, now time.Time) *ent.APIKeyQuery {
 	return client.APIKey.Query().Where(
 		apikey.ProviderID(providerID), apikey.DeletedAtIsNil(), apikey.Disabled(false),
@@ -61,8 +61,8 @@ func leastUsed(client *ent.Client, providerID uuid.UUID, now time.Time) *ent.API
 	).Order(inOrderOfUse()...)
 }
 
-// inOrderOfUse is the order in which keys are used. ByUsageCount would count rows of the edge
-// "usage"; ByUsageCountField is the column.
+// inOrderOfUse is the order in which keys are used. ByUsageCount would count rows of the edge "usage";
+// ByUsageCountField orders by the column.
 func inOrderOfUse() []apikey.OrderOption {
 	return []apikey.OrderOption{
 		apikey.ByUsageCountField(), apikey.ByLastUsedAt(sql.OrderNullsFirst()), apikey.ByID(),
@@ -84,12 +84,12 @@ func readLeastUsed(
 	return key, rows.Scan(cellsOf(key)...)
 }
 
-// cellsOf returns what the columns of a key are scanned into, in the order of apikey.Columns: Ent gives the fields the
-// same order.
+// cellsOf returns the destinations for scanning a key, in the order of apikey.Columns. Ent gives the fields the same
+// order.
 func cellsOf(key *ent.APIKey) []any {
 	cells, fields := make([]any, 0, len(apikey.Columns)), make([]fieldCell, len(apikey.Columns))
 	for _, field := range reflect.ValueOf(key).Elem().Fields() {
-		if !field.CanSet() || len(cells) == len(apikey.Columns) { // what ties it to the client, and its edges
+		if !field.CanSet() || len(cells) == len(apikey.Columns) { // the fields that tie it to the client, and the edges
 			continue
 		}
 		_, scans := field.Addr().Interface().(stdsql.Scanner)
@@ -104,8 +104,8 @@ func cellsOf(key *ent.APIKey) []any {
 	return cells
 }
 
-// fieldCell is scanned into a field as Ent does it: NULL is the zero value, bytes are as they are, and what is no
-// column's type is JSON.
+// fieldCell scans a value into a field as Ent does: NULL becomes the zero value, bytes are copied, and a field of any
+// other type is decoded from JSON.
 type fieldCell struct{ reflect.Value }
 
 // Scan implements database/sql's Scanner.
@@ -132,7 +132,7 @@ func (c *fieldCell) Scan(value any) error {
 	case err != nil:
 		return err
 	case c.Kind() == reflect.Slice && c.Type().Elem().Kind() == reflect.Uint8:
-		c.SetBytes(bytes.Clone(text)) // they are the driver's
+		c.SetBytes(bytes.Clone(text)) // the driver owns them
 		return nil
 	}
 	if err := json.Unmarshal(text, c.Addr().Interface()); err != nil {
@@ -141,7 +141,7 @@ func (c *fieldCell) Scan(value any) error {
 	return nil
 }
 
-// scanAs scans a value that is not NULL.
+// scanAs scans a value that is not NULL and passes it to set.
 func scanAs[T any](value any, set func(T)) error {
 	v, err := scanned[T](value)
 	if err == nil {
@@ -152,7 +152,7 @@ func scanAs[T any](value any, set func(T)) error {
 
 // scanned returns a value that is not NULL as a T.
 func scanned[T any](value any) (T, error) {
-	if v, ok := value.(T); ok { // without the allocation of what follows
+	if v, ok := value.(T); ok { // the rest allocates
 		return v, nil
 	}
 	var v stdsql.Null[T]

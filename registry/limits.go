@@ -8,20 +8,20 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Limits bound the use of a key or of a quota group. Zero means no limit.
+// Limits limit the use of a key or of a quota group. Zero means no limit.
 type Limits struct {
 	RequestsPerMinute int64     // in a UTC minute
-	TokensPerMinute   int64     // in a UTC minute, all meters
+	TokensPerMinute   int64     // tokens of all meters in a UTC minute
 	RequestsPerDay    int64     // on a UTC day
-	TokensPerDay      int64     // on a UTC day, all meters
-	Concurrency       int64     // requests at once
+	TokensPerDay      int64     // tokens of all meters on a UTC day
+	Concurrency       int64     // requests under way at once
 	CostPerDay        money.USD `json:"CostPerDayUSD"` // on a UTC day
 }
 
 // LimitName names a limit.
 type LimitName string
 
-// The limits. Those that are observed are the provider's own, as its answers tell: see [Registry.ObserveHeaders].
+// The limits. The observed ones are the provider's own, read from its answers: see [Registry.ObserveHeaders].
 const (
 	LimitRequestsPerMinute = LimitName(pool.RequestsPerMinute)
 	LimitTokensPerMinute   = LimitName(pool.TokensPerMinute)
@@ -36,14 +36,14 @@ const (
 // LimitState is a limit and its counter.
 type LimitState struct {
 	Name    LimitName
-	Group   string    // name of the quota group that it is a limit of; empty: the key's own
-	Limit   int64     // requests, tokens or nano-dollars; what was left, if the provider stated no limit
-	Used    int64     // in the current window, estimates of running requests included
-	Closed  bool      // what is asked for does not fit
-	OpensAt time.Time // when it fits, of one that is closed; zero: never, or when another request ends
+	Group   string    // the name of the quota group that has the limit; empty: the key has it
+	Limit   int64     // requests, tokens or nano-dollars; what was left if the provider has named no limit
+	Used    int64     // in the current window, with the estimates of requests under way
+	Closed  bool      // the request does not fit
+	OpensAt time.Time // when the request fits, if the limit is closed; zero: never, or when another request ends
 }
 
-// MarshalJSON shows the amounts of CostPerDay as LimitUSD and UsedUSD, in dollars, as money is shown everywhere.
+// MarshalJSON shows the amounts of CostPerDay as LimitUSD and UsedUSD, in dollars, as all money is shown.
 func (s LimitState) MarshalJSON() ([]byte, error) {
 	type plain LimitState
 	if s.Name != LimitCostPerDay {
@@ -51,7 +51,7 @@ func (s LimitState) MarshalJSON() ([]byte, error) {
 	}
 	return json.Marshal(struct {
 		plain
-		Limit, Used       *struct{} `json:",omitempty"` // in the places of the plain ones
+		Limit, Used       *struct{} `json:",omitempty"` // hide the plain ones
 		LimitUSD, UsedUSD money.USD
 	}{plain: plain(s), LimitUSD: money.USD(s.Limit), UsedUSD: money.USD(s.Used)})
 }

@@ -17,22 +17,27 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// QuotaGroupInput describes an account at a provider, whose keys share its limits.
+// QuotaGroupInput describes a quota group: an account at a provider, whose keys share its limits.
 type QuotaGroupInput struct {
 	ProviderID uuid.UUID // a live provider
-	Name       string    // name for people, up to 128 characters; unique among those of the provider
-	Limits     Limits    // of all its keys together
+	Name       string    // name for people, up to 128 characters; unique within the provider
+	Limits     Limits    // for all its keys together
 }
 
 // QuotaGroupUpdate changes the fields of a quota group that are not nil.
 type QuotaGroupUpdate struct {
 	Name   *string
-	Limits *Limits // all of them
+	Limits *Limits // replaces all limits
 }
 
-// CreateQuotaGroup creates a quota group. Keys join it with [KeyInput] or [KeyUpdate]; AcquireKey holds its limits
-// beside those of the keys themselves. It returns [ErrInvalidData], [ErrForeignKey] for an unknown provider, or
-// [ErrConflict].
+// CreateQuotaGroup creates a quota group and returns it. Keys join it through [KeyInput] or [KeyUpdate]. AcquireKey
+// keeps to its limits and to those of each key.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule
+//   - [ErrForeignKey]: the provider is unknown
+//   - [ErrConflict]: the provider has a quota group of this name
 func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (group *ent.QuotaGroup, err error) {
 	op := "create quota group"
 	f := judge(draft.QuotaGroup.Create(), in)
@@ -58,13 +63,13 @@ func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (gr
 }
 
 // GetQuotaGroup returns a quota group, also of a deleted provider. Its counters are those of its last windows, which
-// may be over. It returns [ErrNotFound].
+// may be over. It returns [ErrNotFound] if there is no such group.
 func (r *Registry) GetQuotaGroup(ctx context.Context, id uuid.UUID) (*ent.QuotaGroup, error) {
 	group, err := r.client.QuotaGroup.Get(ctx, id)
 	return tied(r, group), translate(ctx, fmt.Sprintf("get quota group %s", id), err)
 }
 
-// FindQuotaGroup returns the quota group of that name of a live provider, or [ErrNotFound].
+// FindQuotaGroup returns the quota group with this name of a live provider. It returns [ErrNotFound] if there is none.
 func (r *Registry) FindQuotaGroup(ctx context.Context, providerID uuid.UUID, name string) (*ent.QuotaGroup, error) {
 	op := fmt.Sprintf("find quota group %.*q of provider %s", rule.MaxName, name, providerID)
 	if !fault.Storable(name) {
@@ -75,26 +80,26 @@ func (r *Registry) FindQuotaGroup(ctx context.Context, providerID uuid.UUID, nam
 	return tied(r, group), translate(ctx, op, err)
 }
 
-// groupIsShown is for groups of live providers.
+// groupIsShown selects groups of live providers.
 var groupIsShown = quotagroup.HasProviderWith(provider.DeletedAtIsNil())
 
 // QuotaGroupFilter selects quota groups of live providers.
 type QuotaGroupFilter struct {
-	ProviderID uuid.UUID // zero: of all of them
+	ProviderID uuid.UUID // zero: all providers
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last group of the page before; zero: from the first
+	After uuid.UUID // the last group of the page before; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl QuotaGroupFilter) Next(last *ent.QuotaGroup) (QuotaGroupFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
-// ListQuotaGroups returns a page of the quota groups that the filter selects, by name. Their counters are those of
-// their last windows, which may be over. It returns [ErrInvalidData] for a limit that is out of range, or
-// [ErrNotFound] for an After that was deleted.
+// ListQuotaGroups returns a page of quota groups, by name. Their counters are those of their last windows, which may be
+// over. It returns [ErrInvalidData] if the limit is out of range, and [ErrNotFound] if the group that After names was
+// deleted.
 func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter) ([]*ent.QuotaGroup, error) {
 	return listing[*ent.QuotaGroup, uuid.UUID]{
 		order: ascending(quotagroup.FieldName, quotagroup.FieldID),
@@ -111,8 +116,13 @@ func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter)
 	}.page(ctx, r, "list quota groups", nil, filter.Limit, filter.After)
 }
 
-// UpdateQuotaGroup changes a quota group and returns it. It returns [ErrInvalidData], [ErrConflict] for a name that
-// another one of the provider has, or [ErrNotFound].
+// UpdateQuotaGroup changes a quota group of a live provider and returns it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the update breaks a rule
+//   - [ErrConflict]: another group of the provider has the new name
+//   - [ErrNotFound]: there is no such group
 func (r *Registry) UpdateQuotaGroup(
 	ctx context.Context, id uuid.UUID, up QuotaGroupUpdate,
 ) (group *ent.QuotaGroup, err error) {
@@ -137,8 +147,8 @@ func (r *Registry) UpdateQuotaGroup(
 	return group.Unwrap(), nil
 }
 
-// DeleteQuotaGroup removes a quota group for good; the ledger does not point at groups. It returns [ErrNotFound], or
-// [ErrForeignKey], changing nothing, while live keys are in it.
+// DeleteQuotaGroup removes a quota group of a live provider for good; the ledger does not point at groups. It returns
+// [ErrNotFound] if there is no such group, and [ErrForeignKey], changing nothing, if live keys are in it.
 func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 	op := fmt.Sprintf("delete quota group %s", id)
 	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
@@ -151,7 +161,7 @@ func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 		if live > 0 {
-			return fmt.Errorf("%w: %d keys are in it", ErrForeignKey, live)
+			return fmt.Errorf("%w: %d live keys are in the group", ErrForeignKey, live)
 		}
 		if err := tx.QuotaGroup.DeleteOne(old).Exec(ctx); err != nil {
 			return err
@@ -160,7 +170,7 @@ func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// lockedGroup returns a quota group, which nobody else changes until the transaction ends.
+// lockedGroup returns a quota group that nobody else changes until the transaction ends.
 func (r *Registry) lockedGroup(ctx context.Context, tx *ent.Client, id uuid.UUID) (*ent.QuotaGroup, error) {
 	if err := r.holdPools(ctx, tx, commit.PoolOfGroup, id); err != nil {
 		return nil, err
@@ -168,7 +178,7 @@ func (r *Registry) lockedGroup(ctx context.Context, tx *ent.Client, id uuid.UUID
 	return tx.QuotaGroup.Query().Where(quotagroup.ID(id), groupIsShown).Only(ctx)
 }
 
-// requireGroup returns why a key of a provider cannot be in a group.
+// requireGroup returns an error if a key of a provider cannot be in a group.
 func requireGroup(ctx context.Context, tx *ent.Client, providerID, id uuid.UUID) error {
 	group, err := tx.QuotaGroup.Get(ctx, id)
 	switch {
@@ -177,7 +187,7 @@ func requireGroup(ctx context.Context, tx *ent.Client, providerID, id uuid.UUID)
 	case err != nil:
 		return err
 	case group.ProviderID != providerID:
-		return fmt.Errorf("%w: the quota group is another provider's", ErrInvalidData)
+		return fmt.Errorf("%w: the quota group belongs to another provider", ErrInvalidData)
 	}
 	return nil
 }

@@ -9,23 +9,28 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
-// RecordUsage records a request: as an event, in the quarter of an hour and the UTC day it falls into, and
-// in the counters of its key. All of that is one transaction, which requests that are recorded at the same
-// time share: it returns nil when that is committed. When the context ends before the transaction has
-// begun, the request is not recorded.
+// RecordUsage records a request: as an event, in the quarter of an hour and the UTC day of its time, and in the
+// counters of its key. All of that is one transaction, shared with the requests that are recorded at the same time;
+// RecordUsage returns nil once it is committed. If the context ends before the transaction has begun, nothing is
+// recorded.
 //
-// A request id that was recorded before is not counted again, whatever else is said of the request: RecordUsage
-// returns nil. So it may be called again by whoever did not learn how it ended, in another process too, as
-// long as Prune has not removed the event.
+// A request id counts once: if it was recorded before, RecordUsage changes nothing and returns nil, whatever else the
+// input says. So after an error, call it again with the same id, from another process if need be. That works until
+// Prune removes the event.
 //
-// Its cost is that of the price in effect at its time: of its service tier, or of the standard
-// tier if the model has no price in that; for the largest context that its total input reaches.
-// It is exact, rounded once to a nano-dollar. Where a rate is missing, the request is counted
-// and its cost stays unknown.
+// The request costs what the price in effect at its time says:
 //
-// It returns [ErrInvalidData], also for a key of another provider and for a sum that does not
-// fit; [ErrForeignKey] for an unknown model or key; or [ErrUncertain] when the context ended while the
-// transaction was under way and did not end soon.
+//   - of its service tier, or of the standard tier if the model has no price in that tier
+//   - of the largest context size that its total input reaches
+//   - exactly, rounded once to a nano-dollar
+//
+// If a rate is missing, the request is counted and its cost stays unknown.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule, the key belongs to another provider, or a sum would overflow
+//   - [ErrForeignKey]: the model or the key is unknown
+//   - [ErrUncertain]: the context ended while the transaction was under way, and the transaction did not end soon after
 func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	now := r.now()
 	request, f := newRequest(in, now)
@@ -35,14 +40,17 @@ func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	return translate(ctx, "record usage", r.commit(ctx, commit.Call{Now: now, Request: request}))
 }
 
-// MaxUsageBatch is how many requests RecordUsageBatch takes.
+// MaxUsageBatch is the most requests that one call of RecordUsageBatch takes.
 const MaxUsageBatch = 10_000
 
-// RecordUsageBatch records up to [MaxUsageBatch] requests in one transaction of their own: all of them, or none. It is
-// for what was collected elsewhere: with request ids, it can be called again after an error, and goes on where it was.
-// On SQLite others wait to write meanwhile: half a second for 10,000 requests of an hour, but three seconds if each is
-// of another day; smaller batches keep them waiting for less. It returns the errors of [Registry.RecordUsage], which
-// name the first faulty request by its index.
+// RecordUsageBatch records up to [MaxUsageBatch] requests in one transaction of their own, all or none. Use it for
+// requests that were collected elsewhere. If they have request ids, it can be called again after an error and records
+// what is missing.
+//
+// On SQLite others wait to write meanwhile: half a second for 10,000 requests of one hour, three seconds if each is of
+// another day. Smaller batches keep them waiting for less.
+//
+// Its errors are those of [Registry.RecordUsage]. For invalid inputs, the text names the first one by its index.
 func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) error {
 	const op = "record usage batch"
 	var f fault.List
@@ -62,7 +70,7 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	return translate(ctx, op, r.commitAll(ctx, calls))
 }
 
-// commit does a call in one batch with those of others, or within the registry's transaction.
+// commit runs a call in a batch, together with the calls of others, or within the registry's transaction.
 func (r *Registry) commit(ctx context.Context, c commit.Call) error {
 	if r.inTx {
 		return r.commitAll(ctx, []commit.Call{c})
@@ -70,7 +78,7 @@ func (r *Registry) commit(ctx context.Context, c commit.Call) error {
 	return r.commits.Do(ctx, c)
 }
 
-// commitAll does calls in one transaction of their own, or within the registry's: all of them, or none.
+// commitAll runs calls, all or none: in a transaction of their own, or within the registry's.
 func (r *Registry) commitAll(ctx context.Context, calls []commit.Call) error {
 	if !r.inTx {
 		return r.commits.DoAll(ctx, calls)

@@ -19,10 +19,10 @@ const (
 	maxLatency    = latency.Max * time.Millisecond // of one request: a week
 	maxRequestID  = 128                            // characters
 	maxErrorClass = 64                             // characters
-	maxAhead      = time.Hour                      // how far a request's time may lie before the clock, for skewed clocks
+	maxAhead      = time.Hour                      // how far ahead a request's time may be, for skewed clocks
 )
 
-// StandardTier is the service tier that every model has a price in.
+// StandardTier is the service tier in which every model has a price.
 const StandardTier = ledger.StandardTier
 
 // UsageInput describes one request to a model.
@@ -30,18 +30,18 @@ type UsageInput struct {
 	ModelID  uuid.UUID // the model's id, live or deleted
 	APIKeyID uuid.UUID // the id of a key of the model's provider, live or deleted
 
-	// RequestID is the caller's name for the request, up to 128 characters: recorded again under the same name, it
-	// is not counted again, as long as its event is kept. Empty: each call is another request.
+	// RequestID is the caller's name for the request, up to 128 characters. A request that is recorded again under the
+	// same id is not counted again, as long as its event is kept. Empty: each call is a new request.
 	RequestID string
 
-	meter.Tokens // what it used, by disjoint meters
+	meter.Tokens // what it used; no token is in two meters
 
-	At          time.Time     // when it happened, from 1970 up to an hour ahead. Defaults to now
-	Latency     time.Duration // up to a week, kept in whole milliseconds
+	At          time.Time     // when it happened, from 1970 to an hour ahead. Defaults to now
+	Latency     time.Duration // up to a week, stored in whole milliseconds
 	Failed      bool          // it ended with an error
-	ErrorClass  string        // of one that failed: what kind of error, such as rate_limited, up to 64 characters
-	HTTPStatus  int           // status of the provider's answer, 100 to 599; 0: none, or not known
-	ServiceTier string        // the tier it was served in, up to 64 characters. Defaults to StandardTier
+	ErrorClass  string        // the kind of error if it failed, such as rate_limited, up to 64 characters
+	HTTPStatus  int           // status of the provider's answer, 100 to 599; 0: no answer, or unknown
+	ServiceTier string        // the tier that served it, up to 64 characters. Defaults to StandardTier
 }
 
 func (in UsageInput) withDefaults(now time.Time) UsageInput {
@@ -66,15 +66,13 @@ func (in UsageInput) faults(now time.Time) fault.List {
 	f.Text("service_tier", in.ServiceTier, 1, rule.MaxWord)
 	f.Text("request_id", in.RequestID, 0, maxRequestID)
 	f.Text("error_class", in.ErrorClass, 0, maxErrorClass)
-	f.Check(in.Failed || in.ErrorClass == "", "error_class is given of a request that did not fail")
-	f.Check(
-		in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599, "http_status %d is not between 100 and 599",
-		in.HTTPStatus,
-	)
+	f.Check(in.Failed || in.ErrorClass == "", "error_class is set, but the request did not fail")
+	f.Check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599,
+		"http_status %d is not between 100 and 599", in.HTTPStatus)
 	return f
 }
 
-// newRequest returns a request that can be recorded, or what is wrong with it.
+// newRequest returns a request to record, or the faults of the input.
 func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
 	in = in.withDefaults(now)
 	if f := in.faults(now); len(f) > 0 {

@@ -8,14 +8,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// waiters are the callers of AcquireKey who wait for a key, by provider, in the order in which they came.
+// waiters are the callers of AcquireKey that wait for a key, by provider, in the order in which they came.
 type waiters struct {
 	poll time.Duration
 	mu   sync.Mutex
 	list map[uuid.UUID][]chan struct{}
 }
 
-// enter puts a caller at the end, who is told when a lease of the provider ends from now on.
+// enter adds a caller at the end. The channel is closed when it is the caller's turn: a lease of the provider has
+// ended.
 func (w *waiters) enter(provider uuid.UUID) chan struct{} {
 	wake := make(chan struct{})
 	w.mu.Lock()
@@ -27,7 +28,7 @@ func (w *waiters) enter(provider uuid.UUID) chan struct{} {
 	return wake
 }
 
-// leave takes a caller away. One who was told and has not used it leaves it to the next one.
+// leave removes a caller. If it was woken and has not used its turn, the next caller is woken.
 func (w *waiters) leave(provider uuid.UUID, wake chan struct{}, used bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -41,7 +42,7 @@ func (w *waiters) leave(provider uuid.UUID, wake chan struct{}, used bool) {
 	}
 }
 
-// wake tells the first caller that a lease of the provider has ended.
+// wake wakes the first caller, because a lease of the provider has ended.
 func (w *waiters) wake(provider uuid.UUID) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
