@@ -19,7 +19,7 @@ import (
 // FamilyInput describes a family of models to be created.
 type FamilyInput struct {
 	ProviderID  uuid.UUID // a live provider
-	Name        string    // such as claude-3, 1 to 128 characters; unique in its provider
+	Name        string    // such as claude-3, 1 to 128 characters; unique within the provider
 	Description string    // up to 4,096 characters
 }
 
@@ -29,8 +29,13 @@ type FamilyUpdate struct {
 	Description *string
 }
 
-// CreateFamily creates a family of models. It returns [ErrInvalidData], [ErrForeignKey] for an
-// unknown provider, or [ErrConflict] when the provider has a family of the name.
+// CreateFamily creates a family of models and returns it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule
+//   - [ErrForeignKey]: the provider is unknown
+//   - [ErrConflict]: the provider has a family of this name
 func (r *Registry) CreateFamily(ctx context.Context, in FamilyInput) (family *ent.ModelFamily, err error) {
 	f := judge(draft.ModelFamily.Create(), in)
 	if err := f.Err(); err != nil {
@@ -60,13 +65,13 @@ func requireProvider(ctx context.Context, client *ent.Client, id uuid.UUID) erro
 	return err
 }
 
-// GetFamily returns a family, also of a deleted provider. It returns [ErrNotFound].
+// GetFamily returns a family, also of a deleted provider. It returns [ErrNotFound] if there is no such family.
 func (r *Registry) GetFamily(ctx context.Context, id uuid.UUID) (*ent.ModelFamily, error) {
 	family, err := r.client.ModelFamily.Get(ctx, id)
 	return tied(r, family), translate(ctx, fmt.Sprintf("get family %s", id), err)
 }
 
-// FindFamily returns the family of that name of a live provider, or [ErrNotFound].
+// FindFamily returns the family with this name of a live provider. It returns [ErrNotFound] if there is none.
 func (r *Registry) FindFamily(ctx context.Context, providerID uuid.UUID, name string) (*ent.ModelFamily, error) {
 	op := fmt.Sprintf("find family %.*q of provider %s", rule.MaxName, name, providerID)
 	if !fault.Storable(name) {
@@ -77,25 +82,25 @@ func (r *Registry) FindFamily(ctx context.Context, providerID uuid.UUID, name st
 	return tied(r, family), translate(ctx, op, err)
 }
 
-// familyIsShown is for families of live providers.
+// familyIsShown selects families of live providers.
 var familyIsShown = modelfamily.HasProviderWith(provider.DeletedAtIsNil())
 
 // FamilyFilter selects families of live providers.
 type FamilyFilter struct {
-	ProviderID uuid.UUID // zero: of all of them
+	ProviderID uuid.UUID // zero: all providers
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last family of the page before; zero: from the first
+	After uuid.UUID // the last family of the page before; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl FamilyFilter) Next(last *ent.ModelFamily) (FamilyFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
-// ListFamilies returns a page of the families that the filter selects, by name. It returns [ErrInvalidData] for a
-// limit that is out of range, or [ErrNotFound] for an After that was deleted.
+// ListFamilies returns a page of families, by name. It returns [ErrInvalidData] if the limit is out of range, and
+// [ErrNotFound] if the family that After names was deleted.
 func (r *Registry) ListFamilies(ctx context.Context, filter FamilyFilter) ([]*ent.ModelFamily, error) {
 	return listing[*ent.ModelFamily, uuid.UUID]{
 		order: ascending(modelfamily.FieldName, modelfamily.FieldID),
@@ -112,8 +117,13 @@ func (r *Registry) ListFamilies(ctx context.Context, filter FamilyFilter) ([]*en
 	}.page(ctx, r, "list families", nil, filter.Limit, filter.After)
 }
 
-// UpdateFamily changes a family of a live provider and returns it. Its models stay in it. It returns [ErrInvalidData],
-// [ErrConflict] for a name that another family of the provider has, or [ErrNotFound].
+// UpdateFamily changes a family of a live provider and returns it. Its models stay in it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the update breaks a rule
+//   - [ErrConflict]: another family of the provider has the new name
+//   - [ErrNotFound]: there is no such family
 func (r *Registry) UpdateFamily(
 	ctx context.Context, id uuid.UUID, up FamilyUpdate,
 ) (family *ent.ModelFamily, err error) {
@@ -138,9 +148,11 @@ func (r *Registry) UpdateFamily(
 	return family.Unwrap(), nil
 }
 
-// DeleteFamily removes a family of a live provider for good: a family is a label, and its models, deleted ones too,
-// lose it and nothing else. The audit trail keeps which ones they were. That is one transaction, in which others wait
-// to write; of a family of 5,000 models, for some 0.7 s. It returns [ErrNotFound].
+// DeleteFamily removes a family of a live provider for good. A family is only a label: its models, deleted ones
+// included, lose it and nothing else. The audit trail keeps which models they were.
+//
+// It is one transaction, in which others wait to write: about 0.7 s for a family of 5,000 models. It returns
+// [ErrNotFound] if there is no such family.
 func (r *Registry) DeleteFamily(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete family %s", id), func(tx *ent.Client) error {
 		family, err := tx.ModelFamily.Query().Where(modelfamily.ID(id), familyIsShown).Only(ctx)

@@ -22,8 +22,7 @@ import (
 // ModelOrder is an order of models.
 type ModelOrder int
 
-// The orders. Within each, models follow by model_id and then by id; models whose value is not
-// known come last.
+// The orders. Ties are broken by model_id, then by id. Models with an unknown value come last.
 const (
 	OrderByModelID       ModelOrder = iota
 	OrderByInputCost                // cheapest input first
@@ -31,11 +30,11 @@ const (
 	OrderByContextWindow            // largest first
 )
 
-// ModelFilter selects models. Conditions that are zero are none; the others must all hold.
+// ModelFilter selects models. All conditions must hold; a zero condition is ignored.
 type ModelFilter struct {
 	ProviderID uuid.UUID
 	FamilyID   uuid.UUID
-	Search     string // a part of model_id or name; ASCII letters in any case
+	Search     string // part of model_id or name; the case of ASCII letters is ignored
 
 	SupportsImages           bool
 	SupportsAudio            bool
@@ -44,18 +43,18 @@ type ModelFilter struct {
 	CanReason                bool
 	CanStream                bool
 	MinContextWindow         int64      // tokens
-	MaxInputCost             *money.USD // per 1M tokens; leaves out models whose price is not known
-	MaxOutputCost            *money.USD // per 1M tokens; leaves out models whose price is not known
-	WithDeprecated           bool       // deprecated models too
+	MaxInputCost             *money.USD // per 1M tokens; leaves out models without a known price
+	MaxOutputCost            *money.USD // per 1M tokens; leaves out models without a known price
+	WithDeprecated           bool       // include deprecated models
 
-	Deleted bool // the deleted models instead of the live ones
+	Deleted bool // select deleted models instead of live ones
 
-	Order ModelOrder // Defaults to ByModelID
+	Order ModelOrder // Defaults to OrderByModelID
 	Limit int        // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID  // the last model of the page before, in the same order; zero: from the first
+	After uuid.UUID  // the last model of the page before, in the same order; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl ModelFilter) Next(last *ent.Model) (ModelFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
@@ -65,23 +64,24 @@ func (fl ModelFilter) faults() fault.List {
 	var f fault.List
 	f.Label("search", fl.Search, 0, rule.MaxModelID)
 	f.Check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
-	f.Check(fl.Order >= OrderByModelID && fl.Order <= OrderByContextWindow, "order %d is not known", fl.Order)
+	f.Check(fl.Order >= OrderByModelID && fl.Order <= OrderByContextWindow, "order %d is unknown", fl.Order)
 	return f
 }
 
-// ListModels returns a page of the models that the filter selects. It returns [ErrInvalidData], or [ErrNotFound] for an
-// After that was purged.
+// ListModels returns a page of models. It returns [ErrInvalidData] if the filter breaks a rule, and [ErrNotFound] if
+// the model that After names was purged.
 func (r *Registry) ListModels(ctx context.Context, filter ModelFilter) ([]*ent.Model, error) {
 	return r.listModels(ctx, "list models", filter)
 }
 
-// GetModelsByProvider returns a page of the live models of a provider, deprecated ones too, by model_id. An unknown
-// provider has none. [Registry.ListModels] does the same, and more. It returns [ErrInvalidData] for a limit that is
-// out of range, or [ErrNotFound] for an After that was purged.
+// GetModelsByProvider returns a page of the live models of a provider, deprecated ones included, by model_id. An
+// unknown provider has no models. [Registry.ListModels] can do the same, and more.
+//
+// It returns [ErrInvalidData] if the limit is out of range, and [ErrNotFound] if the model that After names was purged.
 func (r *Registry) GetModelsByProvider(ctx context.Context, providerID uuid.UUID, page Page) ([]*ent.Model, error) {
 	return r.listModels(ctx, fmt.Sprintf("get models of provider %s", providerID), ModelFilter{
 		ProviderID: providerID, WithDeprecated: true, Limit: page.Limit, After: page.After,
-	}, model.ProviderID(providerID)) // a zero id is no condition of the filter
+	}, model.ProviderID(providerID)) // the filter ignores a zero id
 }
 
 func (r *Registry) listModels(
@@ -140,7 +140,7 @@ func (fl ModelFilter) order() []sortColumn {
 	return order
 }
 
-// place returns the values of a model in the order.
+// place returns the values by which a model is ordered.
 func (fl ModelFilter) place(m *ent.Model) []any {
 	place := []any{m.ModelID, m.ID}
 	switch fl.Order {
@@ -162,8 +162,8 @@ func known[T any](p *T) any {
 	return *p
 }
 
-// containsFold tells whether a column has a text in it, ASCII letters in any case. Ent's ContainsFold
-// folds the text beyond ASCII, which the databases do not do with the column.
+// containsFold matches rows whose column contains a text, ignoring the case of ASCII letters. Ent's ContainsFold also
+// folds letters beyond ASCII in the text, but the databases do not do so in the column.
 func containsFold(column, text string) predicate.Model {
 	return func(s *sql.Selector) {
 		position := "INSTR"
@@ -186,8 +186,8 @@ func lowerASCII(text string) string {
 	}, text)
 }
 
-// nameTaken says, of several models that could not be created, which one exists already: it is asked for when that is
-// known, so that creating models takes no longer. Any other error stays as it is.
+// nameTaken adds to a conflict of several models which of them exists already. It looks only after the failure, so that
+// creating models takes no longer. It returns any other error unchanged.
 func (r *Registry) nameTaken(ctx context.Context, err error, inputs []ModelInput) error {
 	if !errors.Is(err, ErrConflict) || len(inputs) == 1 {
 		return err
@@ -221,5 +221,5 @@ func (r *Registry) nameTaken(ctx context.Context, err error, inputs []ModelInput
 			}
 		}
 	}
-	return err // another process has deleted it meanwhile
+	return err // another process has deleted the model meanwhile
 }

@@ -25,19 +25,18 @@ import (
 // ModelInput describes a model to be created.
 type ModelInput struct {
 	ProviderID  uuid.UUID // a live provider
-	FamilyID    uuid.UUID // a family of the same provider; zero: none
-	ModelID     string    // the provider's own name for it, 1 to 256 characters; unique among the provider's live models
+	FamilyID    uuid.UUID // a family of the provider; zero: no family
+	ModelID     string    // the provider's name for it, 1 to 256 characters; unique among the provider's live models
 	Name        string    // name for people, up to 128 characters. Defaults to ModelID
 	Description string    // up to 4,096 characters
 
-	// Rates are its standard prices, USD per one million tokens by meter name, none negative. Nil:
-	// not known, and usage is counted without a cost. A free model has rates of 0. They hold for
-	// all times until the first UpdateModelPricing.
+	// Rates are the standard rates, USD per one million tokens by meter name, none negative. They hold for all times
+	// until the first UpdateModelPricing. A free model has rates of 0. Nil: unknown; usage is counted without a cost.
 	Rates       money.Rates
 	PriceSource string // where the rates come from, up to 128 characters; empty: set by hand
 
-	ContextWindow   int64 // tokens; 0: not known
-	MaxOutputTokens int64 // tokens; 0: not known
+	ContextWindow   int64 // tokens; 0: unknown
+	MaxOutputTokens int64 // tokens; 0: unknown
 
 	SupportsImages           bool
 	SupportsAudio            bool
@@ -47,11 +46,11 @@ type ModelInput struct {
 	CanStream                bool
 }
 
-// ModelUpdate changes the fields of a model that are not nil, under the rules of [ModelInput].
-// Prices are changed by UpdateModelPricing.
+// ModelUpdate changes the fields of a model that are not nil, under the rules of [ModelInput]. UpdateModelPricing
+// changes prices.
 type ModelUpdate struct {
-	FamilyID    *uuid.UUID // zero: none
-	Deprecated  *bool      // false: not deprecated after all; true: from now on
+	FamilyID    *uuid.UUID // zero: no family
+	Deprecated  *bool      // true: deprecated from now on; false: not deprecated any more
 	Name        *string
 	Description *string
 
@@ -83,9 +82,13 @@ func (in ModelInput) faults() fault.List {
 	return f
 }
 
-// CreateModel creates a model with its price. It returns [ErrInvalidData], also for a family of
-// another provider; [ErrForeignKey] for an unknown provider or family; or [ErrConflict] when the
-// provider has a live model of the name.
+// CreateModel creates a model with its first price and returns it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule, or the family belongs to another provider
+//   - [ErrForeignKey]: the provider or the family is unknown
+//   - [ErrConflict]: the provider has a live model of this name
 func (r *Registry) CreateModel(ctx context.Context, in ModelInput) (*ent.Model, error) {
 	models, err := r.CreateModels(ctx, []ModelInput{in})
 	if err != nil {
@@ -94,9 +97,10 @@ func (r *Registry) CreateModel(ctx context.Context, in ModelInput) (*ent.Model, 
 	return models[0], nil
 }
 
-// CreateModels creates all models, in their order, or none of them: on SQLite others wait to write meanwhile, some 0.3
-// ms for each. [Registry.ImportCatalog] keeps nobody waiting so long. Its errors are those of [Registry.CreateModel];
-// the faults of all inputs are named at once.
+// CreateModels creates models, all or none, and returns them in the order of the inputs. On SQLite others wait to write
+// meanwhile, about 0.3 ms for each model; [Registry.ImportCatalog] does not keep them waiting as long.
+//
+// Its errors are those of [Registry.CreateModel]. [ErrInvalidData] names the faults of all inputs.
 func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (models []*ent.Model, err error) {
 	var f fault.List
 	complete := make([]ModelInput, len(inputs))
@@ -138,7 +142,7 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 	return models, nil
 }
 
-// checkOwners returns an error unless every provider and family exists and they agree.
+// checkOwners returns an error unless each provider and family exists, and each family belongs to its provider.
 func checkOwners(ctx context.Context, tx *ent.Client, inputs []ModelInput) error {
 	providers, families := map[uuid.UUID]bool{}, map[uuid.UUID]uuid.UUID{}
 	for _, in := range inputs {
@@ -176,8 +180,8 @@ func checkOwners(ctx context.Context, tx *ent.Client, inputs []ModelInput) error
 	return nil
 }
 
-// checkFamily returns an error unless a model of the provider may be in the family, whose own
-// provider is owner, zero if there is no such family.
+// checkFamily returns an error unless a model of a provider can be in a family. Owner is the family's provider, or zero
+// if the family does not exist.
 func checkFamily(family, owner, providerID uuid.UUID) error {
 	switch {
 	case family == uuid.Nil || owner == providerID:
@@ -189,7 +193,7 @@ func checkFamily(family, owner, providerID uuid.UUID) error {
 	}
 }
 
-// insertModels inserts models with their first prices and returns the models, and the entries of both.
+// insertModels creates models with their first prices. It returns the models, and the audit entries of both.
 func insertModels(
 	ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time,
 ) ([]*ent.Model, []auditEntry, error) {
@@ -222,7 +226,8 @@ func insertModels(
 	return models, entries, nil
 }
 
-// GetModel returns a model, live or deleted, which deleted_at tells. It returns [ErrNotFound].
+// GetModel returns a model. A deleted model is returned too, with its DeletedAt set. It returns [ErrNotFound] if there
+// is no such model.
 func (r *Registry) GetModel(ctx context.Context, id uuid.UUID) (*ent.Model, error) {
 	m, err := r.client.Model.Get(ctx, id)
 	return tied(r, m), translate(ctx, fmt.Sprintf("get model %s", id), err)
@@ -232,7 +237,7 @@ func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Mode
 	return client.Model.Query().Where(model.ID(id), model.DeletedAtIsNil()).Only(ctx)
 }
 
-// FindModel returns the live model that the provider calls modelID, or [ErrNotFound].
+// FindModel returns the live model that a provider calls modelID. It returns [ErrNotFound] if there is none.
 func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
 	op := fmt.Sprintf("find model %.*q of provider %s", rule.MaxModelID, modelID, providerID)
 	if !fault.Storable(modelID) {
@@ -243,8 +248,13 @@ func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID 
 	return tied(r, m), translate(ctx, op, err)
 }
 
-// UpdateModel changes a live model and returns it. It returns [ErrInvalidData], also for a
-// family of another provider; [ErrForeignKey] for an unknown family; or [ErrNotFound].
+// UpdateModel changes a live model and returns it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the update breaks a rule, or the family belongs to another provider
+//   - [ErrForeignKey]: the family is unknown
+//   - [ErrNotFound]: there is no such live model
 func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate) (m *ent.Model, err error) {
 	op := fmt.Sprintf("update model %s", id)
 	f := judge(draft.Model.UpdateOneID(id), up)
@@ -283,9 +293,12 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 	return m.Unwrap(), nil
 }
 
-// DeprecateModel marks a live model as deprecated from at on; a zero at is now. Lists leave it
-// out from this call on, unless they are asked for deprecated models; UpdateModel takes it back. It
-// returns [ErrInvalidData] for a time outside of the years 1970 to 9999, or [ErrNotFound].
+// DeprecateModel marks a live model as deprecated from a time on; a zero time means now. Lists leave the model out from
+// this call on, even if the time is in the future, unless their filter asks for deprecated models. UpdateModel takes
+// the deprecation back.
+//
+// It returns [ErrInvalidData] if the time is outside of the years 1970 to 9999, and [ErrNotFound] if there is no such
+// live model.
 func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Time) error {
 	op := fmt.Sprintf("deprecate model %s", id)
 	var f fault.List
@@ -312,8 +325,8 @@ func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Tim
 	})
 }
 
-// DeleteModel deletes a live model: it is gone from lists and its name is free again, while
-// the ledger keeps pointing at it. [Registry.UndeleteModel] takes it back. It returns [ErrNotFound].
+// DeleteModel deletes a live model. It disappears from lists, and its name can be used again; the ledger keeps pointing
+// at it. [Registry.UndeleteModel] takes the deletion back. It returns [ErrNotFound] if there is no such live model.
 func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete model %s", id), func(tx *ent.Client) error {
 		old, err := liveModel(ctx, tx, id)
@@ -329,8 +342,8 @@ func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// PurgeModel removes a model, live or deleted, and its prices from the database. It returns
-// [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
+// PurgeModel removes a model, live or deleted, and its prices from the database for good. It returns [ErrNotFound] if
+// there is no such model, and [ErrForeignKey], changing nothing, if usage was ever recorded for it.
 func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOfModel, id); err != nil {

@@ -25,16 +25,17 @@ import (
 type PriceInput struct {
 	// Rates are USD per one million tokens by meter name, none negative. A free model has rates of 0.
 	Rates money.Rates
-	// Unknown says that the rates are not known any more, and Rates are empty: usage is counted without a cost.
+	// Unknown removes the price of a tier: its rates are unknown from now on, and usage is counted without a cost.
+	// Rates must be empty.
 	Unknown bool
-	// ServiceTier is the tier the rates are for, such as batch or priority, up to 64 characters.
-	// Defaults to StandardTier.
+	// ServiceTier is the tier that the rates are for, such as batch or priority, up to 64 characters. Defaults to
+	// StandardTier.
 	ServiceTier string
-	// MinContextTokens is the total input from which on the rates hold, for the whole request.
+	// MinContextTokens is the total input from which on the rates hold. They hold for the whole request.
 	MinContextTokens int64
 	// Source says where the rates come from, up to 128 characters. Empty: set by hand.
 	Source string
-	// EffectiveFrom is when the price takes effect, from 1970 until now. Defaults to now.
+	// EffectiveFrom is when the price takes effect, from 1970 to now. Defaults to now.
 	EffectiveFrom time.Time
 }
 
@@ -57,7 +58,7 @@ func (in PriceInput) faults(now time.Time) fault.List {
 	checkRates(&f, in.Rates)
 	f.Check(in.Unknown || len(in.Rates) > 0,
 		"rates are empty: give rates, of 0 if the model is free, or set Unknown to remove the price")
-	f.Check(!in.Unknown || len(in.Rates) == 0, "rates are given for a price that is set to Unknown")
+	f.Check(!in.Unknown || len(in.Rates) == 0, "Unknown is set, but there are rates")
 	return f
 }
 
@@ -75,7 +76,7 @@ func checkRates(f *fault.List, rates money.Rates) {
 	}
 }
 
-// rate returns the rate of a meter, nil if it is not known.
+// rate returns the rate of a meter, or nil if it is unknown.
 func rate(rates money.Rates, name string) *money.USD {
 	if usd, ok := rates[name]; ok {
 		return &usd
@@ -92,24 +93,26 @@ func newPrice(tx *ent.Client, modelID uuid.UUID, in PriceInput) *ent.PriceCreate
 		SetNillableCostPer1mReasoning(rate(in.Rates, meter.Reasoning))
 }
 
-// RatesOf returns the rates of a price, USD per one million tokens by meter name. It is empty where no rate is known.
+// RatesOf returns the rates of a price, USD per one million tokens by meter name. It is empty if no rate is known.
 func RatesOf(p *ent.Price) money.Rates { return ledger.RatesOf(p) }
 
-// UpdateModelPricing gives a live model another price from an instant on, and returns it. The price that the model had
-// ends there and stays in the history, as does the usage that was recorded at it. Rates that the model has then already
-// change nothing but the source, and return the price in effect. Without rates it returns [ErrInvalidData]; to remove
-// the price of a tier, set Unknown.
+// UpdateModelPricing sets a price of a live model and returns it. The price that was in effect ends when the new one
+// begins. It stays in the history, as does the usage recorded at it. If the rates are the same as before, only the
+// source changes, and the price in effect is returned. Unknown removes the price of a tier.
 //
-// Without an effective time the price holds from now on. A tier has at most one price a microsecond, and no such price
-// begins before the one it follows: a second change within one microsecond, or after the clock went back, takes effect
-// one microsecond after the change before it.
+// Without EffectiveFrom the price holds from now on. A tier has at most one price in a microsecond, and no price begins
+// before the one it follows: a second change within a microsecond, or after the clock went back, takes effect one
+// microsecond after the change before it.
 //
-// With an effective time the price is put into the history: it holds until the next one that is there already. A price
-// that begins at the same instant is superseded. Usage whose cost was not known, and whose price is no longer that of
-// its time, is priced anew, as by [Registry.Reprice]; usage that had a cost keeps it until Reprice is called. Where
-// there is much such usage, the price is set first, with some thousand requests, and the rest follows in pieces. After
-// an error among those the price is set: the same call again goes on. It returns [ErrInvalidData], also for an
-// effective time in the future, or [ErrNotFound].
+// With EffectiveFrom the price is inserted into the history, and holds until the next price there. A price that begins
+// at the same instant is superseded. Then past usage is priced anew, as by [Registry.Reprice], if its cost is unknown
+// and its price is no longer the one of its time. Usage with a cost keeps it until Reprice is called.
+//
+// If there is much such usage, the price is set in one transaction with some thousand requests, and the rest follows in
+// pieces. If one of these fails, the price is set, and calling again continues.
+//
+// It returns [ErrInvalidData] if the input breaks a rule, such as a time in the future or no rates, and [ErrNotFound]
+// if there is no such live model.
 func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (p *ent.Price, err error) {
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
@@ -138,7 +141,7 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 			err = r.reprice(ctx, op, &backfill)
 		}
 		if err != nil {
-			err = fmt.Errorf("%w; the price is set, and the same call again prices the rest of the usage", err)
+			err = fmt.Errorf("%w; the price is set; call again to price the rest of the usage", err)
 		}
 	}
 	if err != nil {
@@ -147,7 +150,7 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	return p.Unwrap(), nil
 }
 
-// changePrice puts a price into the history of its tier, and returns it with the entry of the change.
+// changePrice inserts a price into the history of its tier, and returns it with its audit entry.
 func changePrice(
 	ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time,
 ) (*ent.Price, auditEntry, error) {
@@ -164,12 +167,12 @@ func changePrice(
 	from := in.EffectiveFrom
 	if from.IsZero() {
 		from = now
-		// the same instant, or the clock went back
+		// the same microsecond, or the clock went back
 		if n := len(history); n > 0 && !from.After(history[n-1].EffectiveFrom) {
 			from = history[n-1].EffectiveFrom.Add(time.Microsecond)
 		}
 	}
-	var current *ent.Price // at that instant
+	var current *ent.Price // in effect at that instant
 	var to *time.Time
 	for _, p := range history {
 		if p.EffectiveFrom.After(from) {
@@ -202,23 +205,30 @@ func changePrice(
 	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 || to != nil {
 		return next, entry, nil
 	}
+	return next, entry, setCurrentCosts(ctx, tx, modelID, in.Rates)
+}
+
+// setCurrentCosts copies the rates of the standard price to the model.
+func setCurrentCosts(ctx context.Context, tx *ent.Client, modelID uuid.UUID, rates money.Rates) error {
 	update := tx.Model.UpdateOneID(modelID)
-	if usd := rate(in.Rates, meter.Input); usd != nil {
+	if usd := rate(rates, meter.Input); usd != nil {
 		update.SetCostPer1mInput(*usd)
 	} else {
 		update.ClearCostPer1mInput()
 	}
-	if usd := rate(in.Rates, meter.Output); usd != nil {
+	if usd := rate(rates, meter.Output); usd != nil {
 		update.SetCostPer1mOutput(*usd)
 	} else {
 		update.ClearCostPer1mOutput()
 	}
-	return next, entry, update.Exec(ctx)
+	return update.Exec(ctx)
 }
 
-// PriceAt returns the standard price of a model, live or deleted, at an instant. Its rates are
-// empty where no price is known. The price at the model's creation is taken to have held before
-// it. It returns [ErrInvalidData] for a time outside of the years 1970 to 9999, or [ErrNotFound].
+// PriceAt returns the standard price of a model, live or deleted, at a time. Its rates are empty if no price was known.
+// The first price of a model holds for all times before it.
+//
+// It returns [ErrInvalidData] if the time is outside of the years 1970 to 9999, and [ErrNotFound] if there is no such
+// model.
 func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
 	var f fault.List
 	f.Time("at", at)
@@ -229,7 +239,7 @@ func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time)
 	return tied(r, p), translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
 }
 
-// priceAt returns the standard price of a model at an instant.
+// priceAt returns the standard price of a model at a time.
 func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
 	candidates, err := client.Price.Query().Where(
 		price.ModelID(modelID), price.ServiceTier(StandardTier), price.MinContextTokens(0), price.SupersededAtIsNil(),
@@ -244,31 +254,33 @@ func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time
 	return nil, ErrNotFound
 }
 
-// GetPrice returns a price, also one that has ended or was superseded, such as the one of a request's event. Prices
-// are neither changed nor deleted, for usage points at them: UpdateModelPricing ends one and begins the next, and
-// PurgeModel removes them with their model. It returns [ErrNotFound].
+// GetPrice returns a price, also one that has ended or was superseded, such as the price of a recorded request. Prices
+// are neither changed nor deleted, because usage points at them: UpdateModelPricing ends one and begins the next, and
+// PurgeModel removes them with their model. It returns [ErrNotFound] if there is no such price.
 func (r *Registry) GetPrice(ctx context.Context, id uuid.UUID) (*ent.Price, error) {
 	p, err := r.client.Price.Get(ctx, id)
 	return tied(r, p), translate(ctx, fmt.Sprintf("get price %s", id), err)
 }
 
-// PriceFilter selects prices of a model.
+// PriceFilter selects the prices of a model.
 type PriceFilter struct {
 	ModelID uuid.UUID // live or deleted
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last price of the page before; zero: from the first
+	After uuid.UUID // the last price of the page before; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl PriceFilter) Next(last *ent.Price) (PriceFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
-// PriceHistory returns a page of the prices of a model: in the order of their service tiers, of the contexts they
-// begin at, and of the times they took effect. Those that were superseded are among them, at their old place;
-// superseded_at tells. It returns [ErrInvalidData] for a limit that is out of range, or [ErrNotFound].
+// PriceHistory returns a page of the prices of a model, ordered by service tier, by the context size from which they
+// hold, and by the time they took effect. Superseded prices are included at their place, with superseded_at set.
+//
+// It returns [ErrInvalidData] if the limit is out of range, and [ErrNotFound] if there is no such model, or no price
+// that After names.
 func (r *Registry) PriceHistory(ctx context.Context, filter PriceFilter) ([]*ent.Price, error) {
 	op := fmt.Sprintf("price history of model %s", filter.ModelID)
 	page, err := listing[*ent.Price, uuid.UUID]{
@@ -286,7 +298,7 @@ func (r *Registry) PriceHistory(ctx context.Context, filter PriceFilter) ([]*ent
 			return query.All(ctx)
 		},
 	}.page(ctx, r, op, nil, filter.Limit, filter.After)
-	if err == nil && len(page) == 0 && filter.After == uuid.Nil { // a model has a price from its beginning
+	if err == nil && len(page) == 0 && filter.After == uuid.Nil { // every model has a price from its beginning
 		err = translate(ctx, op, ErrNotFound)
 	}
 	return page, err

@@ -21,15 +21,15 @@ import (
 
 // ProviderInput describes a provider to be created.
 type ProviderInput struct {
-	Name        string              // slug of lower-case letters, digits and . _ -, 1 to 128 characters; unique among live providers
+	// Name is a slug of lower-case letters, digits and . _ -, 1 to 128 characters; unique among live providers.
+	Name        string
 	DisplayName string              // name for people, up to 128 characters. Defaults to Name
-	BaseURL     string              // http or https, a host and perhaps a port and a path; empty: not known
+	BaseURL     string              // http or https, a host, and optionally a port and a path; empty: unknown
 	AuthMethod  provider.AuthMethod // Defaults to provider.AuthMethodBearer
 	Description string              // up to 4,096 characters
 }
 
-// ProviderUpdate changes the fields of a provider that are not nil, under the rules of
-// [ProviderInput].
+// ProviderUpdate changes the fields of a provider that are not nil, under the rules of [ProviderInput].
 type ProviderUpdate struct {
 	Name        *string
 	DisplayName *string
@@ -48,8 +48,8 @@ func (in ProviderInput) withDefaults() ProviderInput {
 	return in
 }
 
-// CreateProvider creates a provider. It returns [ErrInvalidData], or [ErrConflict] when a live
-// provider has the name.
+// CreateProvider creates a provider and returns it. It returns [ErrInvalidData] if the input breaks a rule, and
+// [ErrConflict] if a live provider has the name.
 func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent.Provider, err error) {
 	in = in.withDefaults()
 	f := judge(draft.Provider.Create(), in)
@@ -68,7 +68,8 @@ func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent
 	return p.Unwrap(), nil
 }
 
-// GetProvider returns a provider, live or deleted, which deleted_at tells. It returns [ErrNotFound].
+// GetProvider returns a provider. A deleted provider is returned too, with its DeletedAt set. It returns [ErrNotFound]
+// if there is no such provider.
 func (r *Registry) GetProvider(ctx context.Context, id uuid.UUID) (*ent.Provider, error) {
 	p, err := r.client.Provider.Get(ctx, id)
 	return tied(r, p), translate(ctx, fmt.Sprintf("get provider %s", id), err)
@@ -78,7 +79,7 @@ func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.P
 	return client.Provider.Query().Where(provider.ID(id), provider.DeletedAtIsNil()).Only(ctx)
 }
 
-// FindProvider returns the live provider of that name, or [ErrNotFound].
+// FindProvider returns the live provider with this name. It returns [ErrNotFound] if there is none.
 func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
 	op := fmt.Sprintf("find provider %.*q", rule.MaxName, name)
 	if !fault.Storable(name) {
@@ -90,20 +91,20 @@ func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider
 
 // ProviderFilter selects providers.
 type ProviderFilter struct {
-	Deleted bool // the deleted ones instead of the live ones
+	Deleted bool // select deleted providers instead of live ones
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last provider of the page before; zero: from the first
+	After uuid.UUID // the last provider of the page before; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl ProviderFilter) Next(last *ent.Provider) (ProviderFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
-// ListProviders returns a page of the providers that the filter selects, by name. It returns [ErrInvalidData] for a
-// limit that is out of range, or [ErrNotFound] for an After that was purged.
+// ListProviders returns a page of providers, by name. It returns [ErrInvalidData] if the limit is out of range, and
+// [ErrNotFound] if the provider that After names was purged.
 func (r *Registry) ListProviders(ctx context.Context, filter ProviderFilter) ([]*ent.Provider, error) {
 	return listing[*ent.Provider, uuid.UUID]{
 		order: ascending(provider.FieldName, provider.FieldID),
@@ -123,8 +124,13 @@ func (r *Registry) ListProviders(ctx context.Context, filter ProviderFilter) ([]
 	}.page(ctx, r, "list providers", nil, filter.Limit, filter.After)
 }
 
-// UpdateProvider changes a live provider and returns it. It returns [ErrInvalidData],
-// [ErrNotFound], or [ErrConflict] when another live provider has the new name.
+// UpdateProvider changes a live provider and returns it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the update breaks a rule
+//   - [ErrConflict]: another live provider has the new name
+//   - [ErrNotFound]: there is no such live provider
 func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up ProviderUpdate) (p *ent.Provider, err error) {
 	op := fmt.Sprintf("update provider %s", id)
 	f := judge(draft.Provider.UpdateOneID(id), up)
@@ -148,10 +154,12 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 	return p.Unwrap(), nil
 }
 
-// DeleteProvider deletes a live provider with its models and keys: they are gone from lists
-// and their names are free again, while the ledger keeps pointing at them. [Registry.UndeleteProvider] takes it back:
-// what was deleted at this one instant. Therefore it is one transaction, in which others wait to write; of a provider
-// with 5,000 models, for some 0.7 s. It returns [ErrNotFound].
+// DeleteProvider deletes a live provider together with its models and keys. They disappear from lists, and their names
+// can be used again; the ledger keeps pointing at them. [Registry.UndeleteProvider] brings back everything that was
+// deleted at this instant.
+//
+// It is one transaction, in which others wait to write: about 0.7 s for a provider with 5,000 models. It returns
+// [ErrNotFound] if there is no such live provider.
 func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
@@ -200,10 +208,12 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// PurgeProvider removes a provider, live or deleted, and everything of it from the database: families, models, prices,
-// keys and SDK versions. Its discovery logs stay without it. That is one transaction, because a usage of any of its
-// models keeps all of it; of a provider with 5,000 models, others wait to write for some 0.7 s. It returns
-// [ErrNotFound], or [ErrForeignKey], changing nothing, when usage was ever recorded.
+// PurgeProvider removes a provider, live or deleted, from the database for good, with its families, models, prices,
+// keys, quota groups and SDK versions. Its discovery logs stay, without their provider.
+//
+// It is one transaction, because usage of any model keeps the whole provider; others wait to write, about 0.7 s for a
+// provider with 5,000 models. It returns [ErrNotFound] if there is no such provider, and [ErrForeignKey], changing
+// nothing, if usage was ever recorded for it.
 func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
@@ -220,7 +230,7 @@ func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// purgedWith returns the entries of a provider and of what is purged with it.
+// purgedWith returns the audit entries of a provider and of everything that is purged with it.
 func purgedWith(ctx context.Context, tx *ent.Client, id uuid.UUID) ([]auditEntry, error) {
 	p, err := tx.Provider.Get(ctx, id)
 	if err != nil {
