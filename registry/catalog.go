@@ -20,43 +20,45 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// ImportProgress is told how many of how many models are done. It is called from the goroutine that
-// works, with the database locked for writing, and should return at once.
+// ImportProgress is called with the number of models that are done, and of all models. It runs in the importing
+// goroutine while the database is locked for writing, and should return at once.
 type ImportProgress func(done, total int)
 
-// ImportResult is what an import did.
+// ImportResult says what an import did.
 type ImportResult struct {
 	Source    string
 	Providers ImportChanges
 	Families  ImportChanges
 	Models    ImportChanges
-	Prices    ImportChanges  // standard prices: a change is an update
-	Notes     []catalog.Note // what the catalogue does not know, or what was repaired in it
+	Prices    ImportChanges  // standard prices; a new price of an existing model counts as an update
+	Notes     []catalog.Note // what the catalogue lacks, and what was repaired in it
 }
 
-// ImportChanges counts rows by what became of them.
+// ImportChanges counts rows by what happened to them.
 type ImportChanges struct {
 	Created   int
 	Updated   int
 	Unchanged int
-	Skipped   int // deleted here, or set by hand: the import leaves them alone
+	Skipped   int // left alone, because they were deleted or set by hand
 }
 
-// ImportCatalog creates the providers, families and models of a catalogue that are missing and
-// updates those that differ. Importing the same catalogue again changes nothing.
+// ImportCatalog creates the providers, families and models of a catalogue that are missing, and updates those that
+// differ. A price that differs ends now, and the new one begins. Importing the same catalogue again changes nothing.
 //
-// It works in pieces of whole providers with some hundred models, between which others write: each is a transaction
-// with its entries in the audit trail. After an error the report says what was done, and that stays; importing the
-// catalogue again does the rest. Within [Registry.InTx] all is done or nothing, while others wait: some 0.6 ms for each
-// model that differs.
+// It leaves alone:
 //
-// The catalogue's word counts against what is stored, but what it does not know it leaves
-// alone, and so it does with descriptions, with models that it does not list, with known prices
-// that have another source, such as those set by hand, and with providers and models that were
-// deleted. A price that differs ends now and the new one begins.
+//   - what the catalogue does not know, and models that it does not list
+//   - descriptions
+//   - known prices from another source, such as those set by hand
+//   - deleted providers and models
 //
-// Progress may be nil. It returns [ErrInvalidData], naming the faults, for a catalogue that
-// breaks a rule of [ProviderInput] or [ModelInput].
+// It works in pieces of whole providers with some hundred models, and others write in between. Each piece is a
+// transaction with its audit entries. After an error, the result says what was done, and that stays; import the
+// catalogue again to do the rest. Within [Registry.InTx] everything is done or nothing, while others wait: about 0.6 ms
+// for each model that differs.
+//
+// Progress may be nil. ImportCatalog returns [ErrInvalidData], which names the faults, if the catalogue breaks a rule
+// of [ProviderInput] or [ModelInput].
 func (r *Registry) ImportCatalog(
 	ctx context.Context, snapshot catalog.Snapshot, progress ImportProgress,
 ) (ImportResult, error) {
@@ -69,7 +71,7 @@ func (r *Registry) ImportCatalog(
 		progress = func(int, int) {}
 	}
 	most := r.pieceRows / importWeight
-	if r.inTx { // it is undone as a whole
+	if r.inTx { // an error undoes all of it
 		most = math.MaxInt
 	}
 	progress(0, snapshot.Models())
@@ -77,7 +79,7 @@ func (r *Registry) ImportCatalog(
 	err := r.pieces(ctx, op, func() (more bool, err error) {
 		before := im
 		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-			im = before // of an attempt that was undone
+			im = before // forget an attempt that was rolled back
 			im.tx, im.now, im.entries = tx, timeOf(tx), nil
 			if err := im.piece(ctx, most, progress); err != nil {
 				return err
@@ -92,10 +94,10 @@ func (r *Registry) ImportCatalog(
 	return im.report, err
 }
 
-// importWeight is how many events take as long as a model that is imported.
+// importWeight says how many events take as long as importing one model.
 const importWeight = 20
 
-// maxFaults is how many faults of a catalogue are named.
+// maxFaults is the most faults of a catalogue that an error names.
 const maxFaults = 20
 
 func snapshotFaults(s catalog.Snapshot) fault.List {
@@ -135,18 +137,18 @@ func providerInput(p catalog.Provider) ProviderInput {
 // importer is the state of one import.
 type importer struct {
 	snapshot catalog.Snapshot
-	at       int // providers that are done
-	done     int // their models
+	at       int // number of providers that are done
+	done     int // number of models that are done
 	report   ImportResult
 
-	// Of the piece that is under way:
+	// The piece that is under way:
 
 	tx      *ent.Client
 	now     time.Time
-	entries []auditEntry // of what was changed so far
+	entries []auditEntry // for the changes so far
 }
 
-// piece imports providers of up to some models, or one of more.
+// piece imports providers with about most models, but at least one provider.
 func (im *importer) piece(ctx context.Context, most int, progress ImportProgress) error {
 	for n := 0; n < most && im.at < len(im.snapshot.Providers); im.at++ {
 		p := im.snapshot.Providers[im.at]
@@ -207,7 +209,7 @@ func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in P
 	return err
 }
 
-// families returns the families of a provider by name, after it created those that models need.
+// families creates the families that models need, and returns the provider's families by name.
 func (im *importer) families(
 	ctx context.Context, providerID uuid.UUID, models []catalog.Model,
 ) (map[string]uuid.UUID, error) {
@@ -288,7 +290,7 @@ func (im *importer) models(
 	return err
 }
 
-// prices returns the current standard prices of models by the model's id.
+// prices returns the current standard prices of models, by the model's id.
 func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (map[uuid.UUID]*ent.Price, error) {
 	ids := make([]uuid.UUID, 0, len(models))
 	for _, m := range models {

@@ -16,22 +16,21 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// EventFilter selects requests of the ledger. Conditions that are zero are none; the others must all
-// hold.
+// EventFilter selects recorded requests. All conditions must hold; a zero condition is ignored.
 type EventFilter struct {
 	ModelID   uuid.UUID
 	APIKeyID  uuid.UUID
 	RequestID string
 	Start     time.Time // the first instant
 	End       time.Time // the first instant after it
-	Failed    bool      // only requests that ended with an error
-	Unpriced  bool      // only requests whose cost is not known
+	Failed    bool      // only failed requests
+	Unpriced  bool      // only requests whose cost is unknown
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last event of the page before, all that follow are older; zero: from the newest
+	After uuid.UUID // the last event of the page before; older ones follow. Zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl EventFilter) Next(last *ent.UsageEvent) (EventFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
@@ -68,10 +67,11 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 	return where
 }
 
-// ListUsageEvents returns a page of the requests that were recorded, newest first, as long as Prune
-// has not removed them. Those of a key are found by the quarters of an hour in which it was
-// used, as long as those are kept. Whether the event that After names is still there does not matter. It returns
-// [ErrInvalidData], also when the end is not after the start.
+// ListUsageEvents returns a page of recorded requests that Prune has not removed, newest first. Requests of one key are
+// found through the quarters of an hour in which the key was used, so only as long as those are kept. The event that
+// After names need not exist any more.
+//
+// It returns [ErrInvalidData] if the filter breaks a rule, or its end is not after its start.
 func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*ent.UsageEvent, error) {
 	f := filter.faults()
 	if err := f.Err(); err != nil {
@@ -88,7 +88,7 @@ func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*
 	return allTied(r, page), translate(ctx, "list usage events", err)
 }
 
-// listEvents reads some events, of a range of ids as well.
+// listEvents reads up to limit events that match the filter and further predicates.
 func (r *Registry) listEvents(
 	ctx context.Context, filter EventFilter, limit int, also ...predicate.UsageEvent,
 ) ([]*ent.UsageEvent, error) {
@@ -96,11 +96,11 @@ func (r *Registry) listEvents(
 		Order(usageevent.ByID(sql.OrderDesc())).Limit(limit).All(ctx)
 }
 
-// quartersAtOnce is of how many rows of quarters eventsOfKey reads the events before it reads more.
+// quartersAtOnce is the number of rows of quarters that eventsOfKey reads at a time.
 const quartersAtOnce = 1000
 
-// eventsOfKey reads events of a key. There is no index of those: the quarters in which the key was used say where they
-// are, and between two stretches of such quarters nothing is read.
+// eventsOfKey reads events of one key. There is no index of events by key: the quarters in which the key was used say
+// where to look, and nothing is read in between.
 func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit int) (page []*ent.UsageEvent, err error) {
 	for until := utc.End; ; {
 		quarters, err := r.client.UsageQuarter.Query().Where(filter.quarters()...).
@@ -131,7 +131,7 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 	}
 }
 
-// quarters are those in which there are such requests of the key.
+// quarters selects the quarters in which the key has requests that match the filter.
 func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 	for _, condition := range []struct {
 		wanted bool

@@ -23,20 +23,20 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// PruneInput says how long what ages is kept. Days of the ledger, and what people have changed, are kept for ever.
+// PruneInput says how long to keep what ages. Days of the ledger, and the audit trail of people's changes, are kept for
+// ever.
 type PruneInput struct {
-	// Events is how long single requests are kept, and with them their request ids, from one day to 36,500.
-	// Defaults to 7 days.
+	// Events is how long single requests and their request ids are kept, 1 to 36,500 days. Defaults to 7 days.
 	Events time.Duration
-	// Quarters is how long quarters of an hour are kept: at least as long as the events that prove them, and up to
-	// 36,500 days. Defaults to 35 days, or to Events if that is longer.
+	// Quarters is how long quarters of an hour are kept, up to 36,500 days. They prove events, so they must be kept at
+	// least as long. Defaults to 35 days, or to Events if that is longer.
 	Quarters time.Duration
-	// KeyEvents is how long the audit trail keeps what the key pool did by itself (keys that were degraded, tried and
-	// restored, providers that cooled down), from one day to 36,500. Defaults to 30 days.
+	// KeyEvents is how long audit entries of the key pool are kept, 1 to 36,500 days: keys degraded, tried and
+	// restored, and providers cooling down. Defaults to 30 days.
 	KeyEvents time.Duration
-	// Discoveries is how long discovery logs are kept after they began, from one day to 36,500. Defaults to 90 days.
+	// Discoveries is how long discovery logs are kept after they began, 1 to 36,500 days. Defaults to 90 days.
 	Discoveries time.Duration
-	// Budget is how long a call may take, up to a day: nothing is begun after it. Defaults to a minute.
+	// Budget limits the time of a call, up to a day: when it is over, nothing new is begun. Defaults to a minute.
 	Budget time.Duration
 }
 
@@ -72,32 +72,28 @@ func (keep PruneInput) faults() fault.List {
 		{"events", keep.Events}, {"quarters", keep.Quarters}, {"key events", keep.KeyEvents},
 		{"discoveries", keep.Discoveries},
 	} {
-		f.Check(
-			of.kept >= utc.Day && of.kept <= longestKept, "%s %s are not between %s and %s", of.what, of.kept, utc.Day,
-			longestKept,
-		)
+		f.Check(of.kept >= utc.Day && of.kept <= longestKept,
+			"%s %s are not between %s and %s", of.what, of.kept, utc.Day, longestKept)
 	}
 	f.Check(keep.Quarters >= keep.Events, "quarters %s are kept shorter than events %s", keep.Quarters, keep.Events)
-	f.Check(
-		keep.Budget > 0 && keep.Budget <= longestBudget, "budget %s is not between 1ns and %s", keep.Budget,
-		longestBudget,
-	)
+	f.Check(keep.Budget > 0 && keep.Budget <= longestBudget,
+		"budget %s is not between 1ns and %s", keep.Budget, longestBudget)
 	return f
 }
 
-// PruneResult is what Prune has removed, and what is there.
+// PruneResult says what Prune has removed, and what is left.
 type PruneResult struct {
-	Events      int64 // requests that were removed
-	Quarters    int64 // rows of quarters of an hour that were removed: by key and price, and by model
-	KeyEvents   int64 // entries of the audit trail that were removed
-	Discoveries int64 // discovery logs that were removed
-	Freed       int64 // bytes that were given back to the file system
+	Events      int64 // requests removed
+	Quarters    int64 // rows of quarters of an hour removed, by key and price and by model
+	KeyEvents   int64 // audit entries removed
+	Discoveries int64 // discovery logs removed
+	Freed       int64 // bytes given back to the file system
 
-	// Rows past their time that are still there, because the budget ended or others held them.
+	// Rows past their time that are left, because the budget ended or others held them.
 	EventsLeft, QuartersLeft, KeyEventsLeft, DiscoveriesLeft int64
 
-	EventsFrom   time.Time // nothing that happened from then on is missing among the events
-	QuartersFrom time.Time // likewise among the quarters; 1970 if nothing ever was
+	EventsFrom   time.Time // no event is missing from then on
+	QuartersFrom time.Time // no quarter of an hour is missing from then on; 1970 if none was ever removed
 }
 
 func (report *PruneResult) add(more PruneResult) {
@@ -108,23 +104,29 @@ func (report *PruneResult) add(more PruneResult) {
 	report.Freed += more.Freed
 }
 
-// Prune removes all that ages: the events and the quarters of an hour of whole UTC days that ended longer ago than they
-// are to be kept; the entries of the audit trail that the key pool made; and discovery logs. Days, totals by day, the
-// keys' counters and what people changed stay as they are. It is for a job that runs once a day or more often; others
-// may record meanwhile, and are kept waiting for some milliseconds at a time. Two at once share the work.
+// Prune removes what has aged:
 //
-// Before anything of the ledger is removed, it notes from when on it is complete, in a transaction of its own. That is
-// never taken back: when retention is lengthened later, it shows in what is kept from then on. What is recorded late,
-// for a day that was removed, is counted in its day, and its event and quarter are removed the next time.
+//   - events and quarters of an hour, of whole UTC days that ended before they need to be kept
+//   - audit entries of the key pool
+//   - discovery logs
 //
-// On PostgreSQL events are dropped by whole days, which leaves no dead rows behind, as long as there are no more than
-// 40 days of them; where they are kept longer, or are recorded for many days that are past, they are removed row by
-// row. A lock that others hold is waited for in moments, between which they go on, until the budget ends. A SQLite file
-// shrinks if it was created by this library.
+// Days, totals by day, the keys' counters and the audit trail of people's changes stay. Call Prune from a job, once a
+// day or more often. Others may record meanwhile; they wait for some milliseconds at a time. Two calls at once share
+// the work.
 //
-// When it returns nil, the report says what is left, and calling it again goes on there. It returns [ErrInvalidData]
-// for a retention that breaks the rules, and within a transaction: it needs several of its own. After an error, what
-// was removed until then stays removed.
+// Before it removes anything of the ledger, Prune notes in a transaction of its own from when on the ledger is
+// complete. That is never taken back: a longer retention takes effect for what is kept from then on. Usage that is
+// recorded late, for a day that was pruned, counts in its day; the next Prune removes its event and quarter.
+//
+// On PostgreSQL, events are dropped by whole days, which leaves no dead rows, as long as there are at most 40 days of
+// them. If they are kept for longer, or recorded for many past days, they are removed row by row. Prune waits for locks
+// in short moments, until the budget ends, and lets others go on in between.
+//
+// A SQLite file shrinks if this library created it.
+//
+// When Prune returns nil, the result says what is left; another call continues. After an error, what was removed stays
+// removed. It returns [ErrInvalidData] if the input breaks a rule, or within a transaction, because it needs several of
+// its own.
 func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, error) {
 	const op = "prune"
 	keep = keep.withDefaults()
@@ -134,7 +136,7 @@ func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, err
 	}
 	if r.inTx {
 		return PruneResult{}, translate(ctx, op, r.transact(ctx, r.db, nil, steps{}, func(*Registry) error {
-			return fmt.Errorf("%w: inside of a transaction", ErrInvalidData)
+			return fmt.Errorf("%w: not allowed inside of a transaction", ErrInvalidData)
 		}))
 	}
 	budget, cancel := context.WithTimeout(ctx, keep.Budget)
@@ -142,10 +144,10 @@ func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, err
 	now := r.now()
 	p := pruner{
 		r: r, budget: budget, until: now.Add(keep.Budget),
-		events: utc.StartOfDay(
-			utc.Clamp(now.Add(-keep.Events)),
-		), quarters: utc.StartOfDay(utc.Clamp(now.Add(-keep.Quarters))),
-		keyEvents: utc.Clamp(now.Add(-keep.KeyEvents)), discoveries: utc.Clamp(now.Add(-keep.Discoveries)),
+		events:      utc.StartOfDay(utc.Clamp(now.Add(-keep.Events))),
+		quarters:    utc.StartOfDay(utc.Clamp(now.Add(-keep.Quarters))),
+		keyEvents:   utc.Clamp(now.Add(-keep.KeyEvents)),
+		discoveries: utc.Clamp(now.Add(-keep.Discoveries)),
 	}
 	if err := p.run(ctx); err != nil {
 		return PruneResult{}, translate(ctx, op, err)
@@ -154,11 +156,10 @@ func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, err
 }
 
 const (
-	pruneRows  = 250 // that are removed in a transaction, about
-	prunePages = 250 // of a SQLite file that are given back in a transaction
+	pruneRows  = 250 // rows removed in a transaction, about
+	prunePages = 250 // pages of a SQLite file given back in a transaction
 
-	// pruneLockTimeout is how long others may be kept waiting behind Prune when it waits for a lock on
-	// PostgreSQL.
+	// pruneLockTimeout is how long others may have to wait behind Prune when it waits for a lock on PostgreSQL.
 	pruneLockTimeout = 25 * time.Millisecond
 )
 
@@ -168,13 +169,13 @@ type pruner struct {
 	events, quarters, keyEvents, discoveries time.Time // the first instants that are kept
 	report                                   PruneResult
 
-	// The budget ends when the registry's clock says so, or the machine's: a clock that stands still must not keep
-	// it waiting for a lock for ever.
+	// The budget ends by the registry's clock or by the machine's, whichever is first: a registry's clock that stands
+	// still must not keep Prune waiting for a lock for ever.
 	until  time.Time
-	budget context.Context //nolint:containedctx // it is not what statements run with: what has begun is ended
+	budget context.Context //nolint:containedctx // no statement runs with it: what has begun is finished
 }
 
-// step is a piece of the work, which is called until it is finished.
+// step does a piece of the work. It is called until it is finished.
 type step func(ctx context.Context) (outcome, error)
 
 type outcome int
@@ -182,7 +183,7 @@ type outcome int
 const (
 	finished   outcome = iota
 	unfinished         // there is more to do
-	held               // others hold what it needs; nothing was done
+	held               // others hold what the step needs; nothing was done
 )
 
 func (p *pruner) run(ctx context.Context) error {
@@ -204,7 +205,7 @@ func (p *pruner) run(ctx context.Context) error {
 	return p.countLeft(ctx)
 }
 
-// remove returns the steps that are left.
+// remove runs the steps that remove rows, and returns those that are left.
 func (p *pruner) remove(ctx context.Context) (left []step, err error) {
 	quarters, err := p.quarterSteps(ctx)
 	if err != nil {
@@ -224,8 +225,8 @@ func (p *pruner) remove(ctx context.Context) (left []step, err error) {
 	return left, err
 }
 
-// work takes steps in turns, so that one that is held keeps no other waiting, and returns those that are left
-// when the budget ends.
+// work runs steps in turns, so that a held step does not block the others. It returns the steps that are left when the
+// budget ends.
 func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = pruneLockTimeout, 20*pruneLockTimeout
@@ -247,7 +248,7 @@ func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 			wait.Reset()
 			return more(), nil
 		}
-		select { // with jitter, so that it meets others at other moments
+		select { // with jitter, to meet others at other moments
 		case <-time.After(wait.NextBackOff()):
 		case <-p.budget.Done():
 		}
@@ -259,7 +260,7 @@ func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 	return steps, ctx.Err()
 }
 
-// transact is a step in one transaction. What the body notes is added to the report when it is committed.
+// transact runs a step in one transaction. When it is committed, what the body has counted is added to the report.
 func (p *pruner) transact(
 	ctx context.Context, body func(tx *ent.Client, done *PruneResult) (outcome, error),
 ) (result outcome, err error) {
@@ -291,10 +292,11 @@ func (p *pruner) transact(
 const moveHorizonSQL = "INSERT INTO usage_horizons (part, complete_from) VALUES ($1, $2) ON CONFLICT (part) DO UPDATE" +
 	" SET complete_from = excluded.complete_from WHERE usage_horizons.complete_from < excluded.complete_from"
 
-// moveHorizons moves the horizons forward, after everybody has ended who relies on what lies before them: on
-// PostgreSQL a transaction that has read the horizons holds a lock of their table to its end. One that sees the
-// state of its beginning throughout must take that lock first, by LOCK TABLE usage_horizons IN ACCESS SHARE MODE.
-// SQLite shows each transaction both the horizons and the rows of one state.
+// moveHorizons moves the horizons forward, after everybody who relies on what lies before them has ended.
+//
+// On PostgreSQL a transaction that has read the horizons holds a lock of their table until it ends. A transaction that
+// keeps seeing the state of its beginning must take that lock first, with LOCK TABLE usage_horizons IN ACCESS SHARE
+// MODE. SQLite shows each transaction the horizons and the rows of one state.
 func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 	h, err := ledger.ReadHorizons(ctx, p.r.fresh)
 	if err != nil || !h.Events.Before(p.events) && !h.Quarters.Before(p.quarters) {
@@ -318,7 +320,7 @@ func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 	})
 }
 
-// eventSteps are the steps that remove events.
+// eventSteps returns the steps that remove events.
 func (p *pruner) eventSteps(ctx context.Context) ([]step, error) {
 	if p.r.db.Dialect() == dialect.SQLite {
 		return []step{p.deleteEvents(uuid.Nil)}, nil
@@ -328,7 +330,7 @@ func (p *pruner) eventSteps(ctx context.Context) ([]step, error) {
 	for _, part := range old {
 		if bytes.Compare(part.To[:], first[:]) <= 0 {
 			steps = append(steps, p.dropPartition(part))
-		} else { // a month or a year, of which a part is to be kept
+		} else { // a month or a year, a part of which is kept
 			steps = append(steps, p.deleteEvents(part.From))
 		}
 	}
@@ -338,7 +340,7 @@ func (p *pruner) eventSteps(ctx context.Context) ([]step, error) {
 func (p *pruner) dropPartition(part ledger.Partition) step {
 	counted := false
 	return func(ctx context.Context) (outcome, error) {
-		if !counted { // not under the lock that keeps everybody waiting
+		if !counted { // before taking the lock, which keeps everybody waiting
 			if err := part.Count(ctx, p.r.fresh); err != nil {
 				return held, err
 			}
@@ -346,7 +348,7 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 		}
 		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 			dropped, err := part.Drop(ctx, tx)
-			if dropped { // else another run was faster, and has counted it
+			if dropped { // otherwise another run was faster, and has counted it
 				done.Events, done.Freed = part.Rows, part.Bytes
 			}
 			return finished, err
@@ -354,7 +356,7 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 	}
 }
 
-// deleteEvents removes old events row by row, from an id on.
+// deleteEvents removes old events row by row, beginning with an id.
 func (p *pruner) deleteEvents(from uuid.UUID) step {
 	return func(ctx context.Context) (outcome, error) {
 		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
@@ -375,13 +377,13 @@ func (p *pruner) deleteEvents(from uuid.UUID) step {
 	}
 }
 
-// oldQuartersSQL finds the models that have quarters before an instant, by looking into the index for each model.
+// oldQuartersSQL finds the models that have quarters before an instant. It looks into the index once for each model.
 const oldQuartersSQL = "SELECT m.id FROM models AS m WHERE" +
 	" EXISTS (SELECT 1 FROM usage_quarters AS u WHERE u.model_id = m.id AND u.period_start < $1) OR" +
 	" EXISTS (SELECT 1 FROM usage_total_quarters AS t WHERE t.model_id = m.id AND t.period_start < $1)" +
 	" ORDER BY m.id"
 
-// quarterSteps are the steps that remove quarters: one for each model that has old ones.
+// quarterSteps returns the steps that remove quarters: one for each model with old quarters.
 func (p *pruner) quarterSteps(ctx context.Context) (steps []step, err error) {
 	err = bulk.Scan(ctx, p.r.fresh, oldQuartersSQL, []any{p.quarters}, func(scan func(...any) error) error {
 		var model uuid.UUID
@@ -392,11 +394,11 @@ func (p *pruner) quarterSteps(ctx context.Context) (steps []step, err error) {
 	return steps, err
 }
 
-// deleteQuarters removes the oldest quarters of a model together with their totals. It is locked meanwhile: who
-// records something late must find both or neither.
+// deleteQuarters removes the oldest quarters of a model together with their totals. The model is locked meanwhile:
+// somebody who records late must find both or neither.
 func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, error) {
 	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
-		if p.r.db.Dialect() == dialect.Postgres { // the part of lockLedger that keeps others from a model's periods
+		if p.r.db.Dialect() == dialect.Postgres { // keeps others from the model's periods
 			if err := ledger.LockModels(ctx, tx, []uuid.UUID{model}); err != nil {
 				return held, err
 			}
@@ -422,7 +424,7 @@ func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, 
 	})
 }
 
-// countLeft counts what is past its time.
+// countLeft counts the rows that are past their time.
 func (p *pruner) countLeft(ctx context.Context) error {
 	for _, left := range []struct {
 		count *int64
@@ -444,16 +446,16 @@ func (p *pruner) countLeft(ctx context.Context) error {
 	return nil
 }
 
-// shrink gives pages of a SQLite file that are free back to the file system, in several transactions, so that
-// others may write in between.
+// shrink gives unused pages of a SQLite file back to the file system, in several transactions, so that others can write
+// in between.
 func (p *pruner) shrink(ctx context.Context) error {
 	before := p.report.Freed
 	_, err := p.work(ctx, []step{p.vacuum})
 	if err != nil || p.report.Freed == before {
 		return err
 	}
-	// The file itself is cut when all of the log has been copied into it. This waits for nobody: if somebody still
-	// reads what was there before, a later commit does it.
+	// The file itself is cut when the whole log has been copied into it. This does not wait: if somebody still reads
+	// an earlier state, a later commit does it.
 	return bulk.Scan(
 		ctx, p.r.client, "PRAGMA wal_checkpoint(PASSIVE)", nil, func(func(...any) error) error { return nil },
 	)
@@ -465,7 +467,7 @@ func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
 		pragma := func(name string, value *int64) error {
 			return bulk.Scan(ctx, tx, "PRAGMA "+name, nil, func(scan func(...any) error) error {
 				if value == nil {
-					return nil // a row for each page: it is freed by asking for the next
+					return nil // one row for each page; asking for the next row frees a page
 				}
 				return scan(value)
 			})
@@ -474,9 +476,10 @@ func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
 			name  string
 			value *int64
 		}{
-			{"page_size", &size}, {"page_count", &before}, {
-				fmt.Sprintf("incremental_vacuum(%d)", prunePages), nil,
-			}, {"page_count", &after},
+			{"page_size", &size},
+			{"page_count", &before},
+			{fmt.Sprintf("incremental_vacuum(%d)", prunePages), nil},
+			{"page_count", &after},
 		} {
 			if err := pragma(ask.name, ask.value); err != nil {
 				return held, err

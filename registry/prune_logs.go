@@ -10,7 +10,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 )
 
-// deleteKeyEvents removes the oldest entries that the key pool made.
+// deleteKeyEvents removes the oldest audit entries of the key pool.
 func (p *pruner) deleteKeyEvents(ctx context.Context) (outcome, error) {
 	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
 		return p.deleteSome(&done.KeyEvents, func() ([]uuid.UUID, error) {
@@ -34,7 +34,7 @@ func (p *pruner) deleteDiscoveries(ctx context.Context) (outcome, error) {
 	})
 }
 
-// deleteSome removes up to pruneRows rows that are found, and adds to how many that were.
+// deleteSome removes up to pruneRows of the rows that find returns, and adds their number to done.
 func (*pruner) deleteSome(
 	done *int64, find func() ([]uuid.UUID, error), remove func([]uuid.UUID) (int, error),
 ) (outcome, error) {

@@ -19,28 +19,40 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// RepairResult is what RepairLedger has done.
+// RepairResult says what RepairLedger has done.
 type RepairResult struct {
-	Quarters, Days, Totals, Keys int64 // rows that were changed, written or removed: those of all keys and prices are Totals
+	// Quarters, Days, Totals and Keys count the rows that were changed, written or removed. Totals are the periods of a
+	// model over all keys and prices.
+	Quarters, Days, Totals, Keys int64
 
-	Unrepaired []Difference // up to MaxDifferences, by day
-	Unlisted   int64        // differences that were left beyond those
+	Unrepaired []Difference // differences that were left, up to MaxDifferences, by day
+	Unlisted   int64        // further differences that were left
 }
 
-// RepairLedger mends what VerifyLedger finds, from below: quarters are rebuilt from events, days from quarters, totals
-// from the rows of keys and prices, and the counters of keys from days and what IncrementUsage counted. Events are
-// never changed: what they amount to is what was recorded, as far back as they are complete.
+// RepairLedger mends what VerifyLedger finds, from below:
 //
-// What cannot be proven is left, and is in the report: an event whose cost is not its tokens at the rates of its
-// price, with its quarter of an hour; a damaged row without anything below it; a row that contradicts what is
-// below it, although the digests are right, unless there are events for all of it; a row for which there is no
-// event at all; the counters of keys of which such a row may be.
+//   - quarters of an hour from events
+//   - days from quarters
+//   - totals from the periods of keys and prices
+//   - the counters of keys from days and from what IncrementUsage has counted
 //
-// It works while others record. A day is read in one state, and its rows are mended in transactions of some thousand
-// rows of a model: other recorders of the model wait for those alone, on SQLite all who write. So is each key: after
-// an error, what was mended until then stays, and it can be called again. One entry of the audit trail says how many
-// rows were changed, unless none was. It returns [ErrInvalidData] for an actor that breaks the rules, and [ErrBusy] if
-// others keep changing what is to be mended otherwise than by recording.
+// Events are never changed: they are what was recorded, as far back as they are complete.
+//
+// What cannot be proven is left, and listed in the result:
+//
+//   - an event whose cost is not its tokens at the rates of its price, with its quarter
+//   - a damaged row with nothing below it
+//   - a row that contradicts what is below it although the digests are right, unless there are events for all of it
+//   - a row without any event
+//   - the counters of keys that may be affected by such a row
+//
+// Others may record meanwhile. Each day is read in one state of the database, and mended in transactions of some
+// thousand rows of a model; other writers wait for those transactions alone: on PostgreSQL recorders of that model, on
+// SQLite everybody. Each key is mended in a transaction, too. After an error, what was mended stays, and RepairLedger
+// can be called again. One audit entry says how many rows were changed; if none was, there is no entry.
+//
+// It returns [ErrInvalidData] if the actor breaks a rule, and [ErrBusy] if others keep changing what is to be mended
+// other than by recording.
 func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 	const op = "repair ledger"
 	var f fault.List
@@ -59,7 +71,7 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 		report.Unlisted = done.left.More
 	}
 	if changed := done.RepairResult; changed.Quarters+changed.Days+changed.Totals+changed.Keys > 0 {
-		lingering, cancel := r.db.Linger(ctx) // what was changed is told even when the context has ended
+		lingering, cancel := r.db.Linger(ctx) // audit what was changed even if the context has ended
 		defer cancel()
 		err = errors.Join(err, r.write(lingering, "audit", func(tx *ent.Client) error {
 			return r.audit(lingering, tx, r.now(),
@@ -71,22 +83,22 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 	return report, translate(ctx, op, err)
 }
 
-// repair is a repair that is under way.
+// repair is the state of a repair.
 type repair struct {
 	RepairResult
 	r      *Registry
 	reader *proof.Reader
 	left   proof.Differences
-	keys   map[uuid.UUID]bool // keys whose days are not all known
-	all    bool               // it is not known of which keys days are not known
+	keys   map[uuid.UUID]bool // keys with days that are in doubt
+	all    bool               // the days of any key may be in doubt
 }
 
-// leave notes differences that are left, and the keys whose counters they make doubtful.
+// leave records differences that are left, and the keys whose counters are in doubt for that reason.
 func (done *repair) leave(left ...proof.Difference) {
 	done.left.Add(left...)
 	for _, x := range left {
 		switch {
-		case x.Table != usage.Table && x.Table != usagetotal.Table || x.Kind == proof.WrongCost: // not of a day
+		case x.Table != usage.Table && x.Table != usagetotal.Table || x.Kind == proof.WrongCost: // no day is in doubt
 		case x.Key == uuid.Nil:
 			done.all = true
 		default:
@@ -95,10 +107,10 @@ func (done *repair) leave(left ...proof.Difference) {
 	}
 }
 
-// repairAttempts is how often a day is read in which others change rows otherwise than by recording.
+// repairAttempts is how often a day is read while others change its rows other than by recording.
 const repairAttempts = 10
 
-// day mends a day that has been read. It is read again if others have changed what is to be mended.
+// day mends a day that has been read. It reads the day again if others have changed what is to be mended.
 func (done *repair) day(ctx context.Context, d *proof.Day) error {
 	for attempt := 1; ; attempt++ {
 		pieces, left := d.Mend(done.r.pieceRows)
@@ -118,8 +130,8 @@ func (done *repair) day(ctx context.Context, d *proof.Day) error {
 	}
 }
 
-// mend mends a day, each piece in a transaction: others wait for that, but not for the day to be read. Changed says
-// that others had changed some.
+// mend mends a day, each piece in a transaction of its own; others wait for a piece, not for the day to be read.
+// Changed reports whether others had changed some rows.
 func (done *repair) mend(ctx context.Context, d *proof.Day, pieces []proof.Piece) (changed bool, err error) {
 	if len(pieces) == 0 {
 		return false, nil
@@ -142,7 +154,7 @@ func (done *repair) mend(ctx context.Context, d *proof.Day, pieces []proof.Piece
 	return changed, err
 }
 
-// counters mends the counters of keys whose days are known.
+// counters mends the counters of keys whose days are not in doubt.
 func (done *repair) counters(ctx context.Context) error {
 	r := done.r
 	var wrong []uuid.UUID
@@ -166,7 +178,7 @@ func (done *repair) counters(ctx context.Context) error {
 	})
 }
 
-// counter mends the counters of a key, which are read again under its lock.
+// counter mends the counters of one key. It reads them again under the key's lock.
 func (done *repair) counter(ctx context.Context, id uuid.UUID) error {
 	r, key := done.r, []uuid.UUID{id}
 	var wrong []proof.Difference
@@ -184,8 +196,7 @@ func (done *repair) counter(ctx context.Context, id uuid.UUID) error {
 		if err != nil || len(wrong) == 0 || !fits {
 			return err
 		}
-		return tx.APIKey.Update().Where(apikey.ID(id)).SetUpdatedAt(r.now()).
-			SetUsageCount(want[0]).SetTokenCount(want[1]).Exec(ctx)
+		return tx.APIKey.Update().Where(apikey.ID(id)).SetUsageCount(want[0]).SetTokenCount(want[1]).Exec(ctx)
 	})
 	switch {
 	case err != nil || len(wrong) == 0:

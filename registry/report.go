@@ -20,23 +20,26 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Dimension is what the rows of a report are of.
+// Dimension is what a report is grouped by.
 type Dimension string
 
 // The dimensions.
 const (
 	ByProvider Dimension = "provider"
-	ByFamily   Dimension = "family" // that the model belongs to now
+	ByFamily   Dimension = "family" // the family that the model is in now
 	ByModel    Dimension = "model"
 	ByKey      Dimension = "key"
 )
 
-// Step is the length of time that a row of a report is of.
+// Step is the length of time that a row of a report covers.
 type Step string
 
-// The steps. All but the first begin in the report's location; a week begins on Monday. A day begins with the first
-// instant of its date, at 00:00 or where clocks were set beyond it, and ends where the next date that there is begins.
-// Where clocks are set, an hour ends.
+// The steps. All but StepQuarter follow the clocks of the report's location:
+//
+//   - A week begins on Monday.
+//   - A day begins with the first instant of its date: at 00:00, or later if clocks were set forward over it. It ends
+//     where the next existing date begins.
+//   - An hour also ends where clocks are set.
 const (
 	StepQuarter Step = "quarter" // 15 minutes
 	StepHour    Step = "hour"
@@ -45,28 +48,28 @@ const (
 	StepMonth   Step = "month"
 )
 
-// MaxReportRows is how many rows a report may have.
+// MaxReportRows is the most rows that a report may have.
 const MaxReportRows = 100_000
 
-// ReportInput says what a report is of.
+// ReportInput says what a report covers and how it is grouped.
 type ReportInput struct {
 	Start, End time.Time // from Start until before End
 
-	// Of what, live or deleted. What is zero is no condition; the others must all hold.
+	// What to report, live or deleted. All conditions must hold; a zero condition is ignored.
 	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
 
-	By   []Dimension // a row for each of these together. Defaults to one for all
-	Step Step        // a row for each such step. Defaults to one for the whole range
-	// Location is where days and other steps begin. Defaults to UTC.
+	By   []Dimension // a row for each combination of these. Defaults to one row for everything
+	Step Step        // a row for each step. Defaults to one row for the whole range
+	// Location is the time zone in which days and other steps begin. Defaults to UTC.
 	Location *time.Location
-	// FillGaps adds rows of zeros, so that whoever occurs in the range has a row for each step of it.
+	// FillGaps adds rows of zeros: each combination that has a row in the range gets one for every step.
 	FillGaps bool
 }
 
-// ReportRow is the usage of a step by those it is of.
+// ReportRow is the usage of one combination of dimensions in one step.
 type ReportRow struct {
-	Start, End time.Time // what the row covers, in the report's location
-	// By what the report is grouped; zero for the rest, and for the family of a model that has none.
+	Start, End time.Time // the time that the row covers, in the report's location
+	// The ids that the report is grouped by. The others are zero, and so is the family of a model without one.
 	ProviderID, FamilyID, ModelID, APIKeyID uuid.UUID
 	ReportNames
 	UsageFigures
@@ -94,18 +97,20 @@ func (in ReportInput) faults() fault.List {
 	return f
 }
 
-// UsageReport returns what was used in a range of time, in rows that are ordered by time and then by the ids they are
-// of. They carry the names that go with their ids, of what is deleted too. Rows without usage are left out unless gaps
-// are to be filled.
+// UsageReport returns the usage in a range of time, grouped by the dimensions and steps of the input. Rows are ordered
+// by time, then by their ids. They carry the names that go with the ids, also of deleted rows. Combinations without
+// usage have no row, unless FillGaps is set. An unknown provider, family, model or key has no usage.
 //
-// The range is widened to whole quarters of an hour; a row's Start and End say what it covers, the first and the last
-// of them perhaps less than a step. A quarter counts in the step in which it begins: where a step does not begin with a
-// quarter of UTC, as in Monrovia until 1972, it begins with the next one. Where Prune has removed the quarters, whole
-// UTC days are counted: in the step that noon of the day lies in, and Start and End say which days those are. Steps
-// that are shorter than a day cannot be had there.
+// Start and End of a row say what it covers:
 //
-// It returns [ErrInvalidData], also for more than [MaxReportRows] rows, for steps that cannot be had, and for a sum
-// that does not fit. An unknown provider, family, model or key has no usage.
+//   - The range is widened to whole quarters of an hour. The first and the last row may cover less than a step.
+//   - A quarter counts in the step in which it begins. If a step does not begin with a UTC quarter, as in Monrovia
+//     until 1972, it begins with the next one.
+//   - Where Prune has removed the quarters, whole UTC days are counted, each in the step that contains its noon. Steps
+//     shorter than a day are not available there.
+//
+// It returns [ErrInvalidData] if the input breaks a rule, the report would have more than [MaxReportRows] rows, a step
+// is not available, or a sum would overflow.
 func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow, error) {
 	const op = "usage report"
 	in = in.withDefaults()
@@ -121,8 +126,8 @@ func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow
 	return rows, translate(ctx, op, err)
 }
 
-// steadily calls read until the horizons that it goes by are those at its end: whoever removes quarters moves them
-// first.
+// steadily calls read until the horizons have not changed meanwhile. Prune moves the horizons before it removes
+// quarters.
 func (r *Registry) steadily(ctx context.Context, read func(ledger.Horizons) error) error {
 	h, err := ledger.ReadHorizons(ctx, r.client)
 	for err == nil {
@@ -143,7 +148,8 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h ledger.Horizons
 		return nil, err
 	}
 	if short := in.Step == StepQuarter || in.Step == StepHour; short && p.start.Before(h.Quarters) {
-		return nil, fmt.Errorf("%w: before %s there are only days", ErrInvalidData, h.Quarters.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: before %s only whole days are kept: choose a longer step or a later start",
+			ErrInvalidData, h.Quarters.Format(time.RFC3339))
 	}
 	if p.models, err = r.reportModels(ctx, in); err != nil {
 		return nil, err
@@ -162,7 +168,8 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h ledger.Horizons
 	return rows, r.nameRows(ctx, rows)
 }
 
-// reportModels returns the groups of models by their ids as text, without the parts that a report is not grouped by.
+// reportModels returns the group of each model, by the model's id as text. It sets only the ids that the report is
+// grouped by.
 func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string]group, error) {
 	query := r.client.Model.Query()
 	for _, c := range []struct {
@@ -190,7 +197,7 @@ func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string
 				g.family = value(m.FamilyID)
 			case ByModel:
 				g.model = m.ID
-			case ByKey: // which the model does not say
+			case ByKey: // add sets it: a model has many keys
 			}
 		}
 		groups[m.ID.String()] = g
@@ -211,7 +218,7 @@ func ofKey(id uuid.UUID) predicate.Model {
 	}
 }
 
-// group is what a row is of.
+// group has the ids that a row is grouped by.
 type group struct{ provider, family, model, key uuid.UUID }
 
 func compareGroups(a, b group) int {
@@ -230,7 +237,7 @@ type report struct {
 	sums   map[reportCell]*ledger.Sums
 	byKey  bool
 	keys   map[string]uuid.UUID
-	cached struct { // the step of the last row, which is often that of the next
+	cached struct { // the step of the last row, often the same for the next one
 		grain      ledger.Grain
 		from, step time.Time
 	}
@@ -249,7 +256,7 @@ func newReport(ctx context.Context, in ReportInput, h ledger.Horizons, now time.
 	if in.Step == "" {
 		return p, nil
 	}
-	// Days are cut where steps begin, as far back as there are quarters and up to where there can be usage.
+	// Cut days where steps begin, from where there are quarters to where there can be usage.
 	next := func(at time.Time) time.Time {
 		_, end := p.step(at)
 		return end
@@ -267,13 +274,13 @@ func newReport(ctx context.Context, in ReportInput, h ledger.Horizons, now time.
 	return p, nil
 }
 
-// stepBounds find the steps. What StepDay begins with is the first quarter of an hour of a date.
+// stepBounds find the steps. StepDay begins with the first quarter of an hour of a date.
 var stepBounds = map[Step]calendar.Bounds{
 	StepQuarter: calendar.Quarters, StepHour: calendar.Hours, StepDay: calendar.Days, StepWeek: calendar.Weeks,
 	StepMonth: calendar.Months,
 }
 
-// step returns the beginnings of the step that a quarter of an hour lies in, and of the next one.
+// step returns where the step of a quarter of an hour begins, and where the next one does.
 func (p *report) step(t time.Time) (begin, end time.Time) {
 	if bounds := stepBounds[p.Step]; bounds != nil {
 		return bounds(p.Location, t)
@@ -281,8 +288,8 @@ func (p *report) step(t time.Time) (begin, end time.Time) {
 	return p.start, p.end
 }
 
-// covered returns the instant from which on what is counted in a step begins, given the step's: of whole days, where
-// there is nothing else, those whose noon lies in it.
+// covered returns where the usage that is counted in a step begins, given the step's beginning. Where there are only
+// whole days, it is the first day whose noon lies in the step.
 func (p *report) covered(step time.Time) time.Time {
 	if step.Before(p.Quarters) {
 		step = utc.Ceil(step.Add(-utc.Day/2), utc.Day)
@@ -290,11 +297,11 @@ func (p *report) covered(step time.Time) time.Time {
 	return utc.Min(utc.Max(step, p.start), p.end)
 }
 
-// add counts a row.
+// add adds a period to its row.
 func (p *report) add(row ledger.Row) error {
 	g, ok := p.models[row.Model]
 	if !ok {
-		return nil // it was created since
+		return nil // the model was created meanwhile
 	}
 	if p.byKey {
 		if g.key, ok = p.keys[row.Key]; !ok {
@@ -329,7 +336,7 @@ func tooManyRows() error {
 	return fmt.Errorf("%w: the report would have more than %d rows", ErrInvalidData, MaxReportRows)
 }
 
-// rows returns what was counted, in order.
+// rows returns the rows in order.
 func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 	if p.FillGaps {
 		if err := p.fill(ctx); err != nil {
@@ -355,7 +362,7 @@ func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 	return rows, nil
 }
 
-// fill adds cells without usage.
+// fill adds the rows without usage.
 func (p *report) fill(ctx context.Context) error {
 	groups := map[group]bool{}
 	for c := range p.sums {
@@ -372,7 +379,7 @@ func (p *report) fill(ctx context.Context) error {
 			return err
 		}
 		if !p.covered(begin).Before(p.covered(end)) {
-			continue // no whole day has its noon there
+			continue // the noon of no whole day lies in it
 		}
 		if steps++; steps*len(groups) > MaxReportRows {
 			return tooManyRows()

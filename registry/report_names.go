@@ -13,8 +13,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 )
 
-// ReportNames are the names that go with the ids of a row, as they are now; empty where the id is zero. What is deleted
-// keeps its name, which something live may have by now: ids tell them apart.
+// ReportNames are the current names for the ids of a row. They are empty where the id is zero. A deleted row keeps its
+// name, which a live row may have taken since; the ids tell them apart.
 type ReportNames struct {
 	Provider  string // its name, not the display name
 	Family    string
@@ -23,10 +23,10 @@ type ReportNames struct {
 	KeyPrefix string
 }
 
-// namesAtOnce is how many names a statement reads.
+// namesAtOnce is the most names that one statement reads.
 const namesAtOnce = 1000
 
-// nameRows adds the names of what rows are of.
+// nameRows sets the names of rows.
 func (r *Registry) nameRows(ctx context.Context, rows []ReportRow) error {
 	names := map[uuid.UUID]ReportNames{}
 	err := cmp.Or(
@@ -65,7 +65,7 @@ func (r *Registry) nameDifferences(ctx context.Context, all []Difference) error 
 	return err
 }
 
-// readNamesOf reads the names that go with an id of rows, once each.
+// readNamesOf reads the names for an id of each row, once per id.
 func readNamesOf[Row any](
 	ctx context.Context, rows []Row, id func(*Row) uuid.UUID,
 	read func(context.Context, []uuid.UUID, map[uuid.UUID]ReportNames) error, names map[uuid.UUID]ReportNames,

@@ -21,39 +21,45 @@ import (
 // RepriceInput says which usage to price anew.
 type RepriceInput struct {
 	ModelID    uuid.UUID // the model's id, live or deleted
-	Start, End time.Time // from Start until before End. Default to the beginning and to now
-	DryRun     bool      // change nothing, only report
+	Start, End time.Time // from Start until before End. They default to the beginning and to now
+	DryRun     bool      // report what would change, and change nothing
 }
 
-// RepriceResult is what became of usage.
+// RepriceResult says what repricing has changed.
 type RepriceResult struct {
-	Start, End    time.Time // the range that was looked at, in whole quarters of an hour, or days, UTC
-	Requests      int64     // whose price changed
-	Before        money.USD `json:"BeforeUSD"` // what they cost, as far as that was known
-	After         money.USD `json:"AfterUSD"`
-	Priced        int64     // those of them whose cost was not known
-	StillUnpriced int64     // requests whose cost is not known even so; they were left as they are
+	Start, End    time.Time // the range that was examined, in whole quarters of an hour or whole days, UTC
+	Requests      int64     // requests whose price changed
+	Before        money.USD `json:"BeforeUSD"` // their known cost before
+	After         money.USD `json:"AfterUSD"`  // their cost now
+	Priced        int64     // those of them whose cost was unknown before
+	StillUnpriced int64     // requests whose cost is still unknown; they were left alone
 }
 
-// Reprice prices the past usage of a model anew where its price is no longer the one of its time: where that
-// was superseded, or shortened, by a price with an earlier effective time. Usage stays in its service tier and
-// context size. Usage whose price is still in effect is left alone, and so is usage for which the price of its
-// time lacks a rate.
+// Reprice prices past usage of a model anew where its price is no longer the one of its time, because that price was
+// superseded, or was cut short by a price with an earlier effective time. Usage stays in its service tier and context
+// size. Usage is left alone if its price is still in effect, or if the price of its time lacks a rate.
 //
-// A request that has its event still is priced by its own time and rounded by itself. Where events are gone, a quarter
-// of an hour is priced as a whole, by the price in effect at its beginning, and where quarters are gone, a UTC day:
-// its tokens at that price's rates, rounded once. A period in which its own price is in effect at least for a part
-// stays at that.
+// It uses the finest grain that is kept:
 //
-// It goes through the usage by time, in pieces of some thousand requests. Each piece is a transaction that moves
-// events, periods and totals together, and leaves an entry of its difference in the audit trail. Others read and
-// record between two pieces: they see what lies before at the new price, and what lies after at the old one, in a
-// ledger without differences. After an error, what was done stays done and is in the report, and another call goes on
-// there. Within a transaction it is one piece, and all is undone on an error. A dry run writes nothing and keeps no
-// writer waiting.
+//   - A request with an event is priced by its own time and rounded by itself.
+//   - Where events are gone, a quarter of an hour is priced as a whole: its tokens at the rates in effect at its
+//     beginning, rounded once.
+//   - Where quarters are gone, so is a UTC day.
 //
-// It returns [ErrInvalidData], also for a cost that does not fit; [ErrNotFound]; or [ErrCorrupt] for quarters that
-// are not the sum of their events.
+// A period keeps its price if that is in effect for at least a part of it.
+//
+// Reprice works by time, in pieces of some thousand requests. Each piece is a transaction that changes events, periods
+// and totals together, and records the difference in the audit trail. Between pieces others read and record. They see
+// the new prices before the current point and the old ones after it, in a ledger that adds up.
+//
+// After an error, what was done stays and is in the result; call Reprice again to continue. Within a transaction it is
+// one piece, and an error undoes all of it. A dry run writes nothing and keeps no writer waiting.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the range is empty, or a cost would overflow
+//   - [ErrNotFound]: there is no such model
+//   - [ErrCorrupt]: a quarter is not the sum of its events
 func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceResult, error) {
 	op := fmt.Sprintf("reprice usage of model %s", in.ModelID)
 	p := repricing{model: in.ModelID, start: utc.Clamp(in.Start), end: utc.Clamp(in.End), dry: in.DryRun}
@@ -73,8 +79,8 @@ func (r *Registry) Reprice(ctx context.Context, in RepriceInput) (RepriceResult,
 	return p.report, err
 }
 
-// target returns the price that usage of a stretch of time moves to: none if its own is in effect then, or if there is
-// no other.
+// target returns the price that usage of a stretch of time should have. It is nil if its own price is in effect then,
+// or if there is no other price.
 func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price) {
 	own := p.prices[from]
 	if own == nil {
@@ -93,7 +99,7 @@ func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price)
 	return to
 }
 
-// move prices usage at the price of its time. Moved is false when it stays as it is.
+// move prices usage by the price of its time. Moved is false if it stays as it is.
 func (p *repricing) move(
 	from uuid.UUID, start, end time.Time, s ledger.Sums,
 ) (to uuid.UUID, cost money.USD, moved bool, err error) {
@@ -121,23 +127,24 @@ func (p *repricing) move(
 	return q.ID, *known, true, nil
 }
 
-// UnpricedModel is a model that was used without a known cost.
+// UnpricedModel is a model with usage whose cost is unknown.
 type UnpricedModel struct {
 	ModelID     uuid.UUID
 	ProviderID  uuid.UUID
-	Provider    string    // its name
+	Provider    string    // the provider's name
 	Name        string    // the provider's name for the model, model_id
-	Requests    int64     // whose cost is not known
-	First, Last time.Time // first instant of the first UTC day with such a request, and first instant after the last
+	Requests    int64     // requests whose cost is unknown
+	First, Last time.Time // from the first UTC day with such a request until the end of the last one
 }
 
-// UnpricedUsage returns the models, live or deleted, that were used without a price for what was used: those with the
-// most such requests first. To price them, set their price with an effective time: [Registry.UpdateModelPricing]. It
-// is a report and no page: it has a row for each such model at the most, few beside the days that it adds up, and its
-// order is known when all have been.
+// UnpricedUsage returns the models, live or deleted, with usage whose cost is unknown. The models with the most such
+// requests come first. To price their usage, set their price with an effective time: [Registry.UpdateModelPricing].
+//
+// It is a report, not a list with pages: it has at most one row for each model, and their order is known only when all
+// days have been added up.
 func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	var rows []UnpricedModel
-	// A CROSS JOIN, because SQLite then goes by models, and so by the index.
+	// CROSS JOIN makes SQLite begin with the models, and so use the index.
 	err := bulk.Scan(ctx, r.client, "SELECT m.id, m.provider_id,"+
 		" (SELECT p.name FROM providers AS p WHERE p.id = m.provider_id), m.model_id, t.period_start, t.period_end,"+
 		" t.unpriced_count"+

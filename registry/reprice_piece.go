@@ -24,32 +24,32 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// repricing is what is to be priced anew, and how far that has come.
+// repricing is the state of pricing usage anew.
 type repricing struct {
 	model         uuid.UUID
 	start, end    time.Time
-	unpricedAlone bool // leave usage that has a cost
+	unpricedAlone bool // leave usage with a known cost alone
 	dry           bool // write nothing
 
-	at     time.Time // what lies before is done
-	after  uuid.UUID // and so are events up to this one; zero: none
+	at     time.Time // everything before this is done
+	after  uuid.UUID // and so are events up to this one, unless zero
 	done   bool
 	report RepriceResult
 
-	// Of the piece that is under way:
+	// The piece that is under way:
 
 	piece RepriceResult
-	most  int // rows of the piece
+	most  int // the most rows of the piece
 	ledger.Horizons
-	prices map[uuid.UUID]*ent.Price // of the model
+	prices map[uuid.UUID]*ent.Price // all prices of the model
 }
 
-// reprice prices usage anew, piece by piece, or the rest of it.
+// reprice prices usage anew, piece by piece, from where p is.
 func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
 	return r.pieces(ctx, op, func() (more bool, err error) {
 		before := *p
 		err = r.repriceOnce(ctx, op, p.dry, func(tx *ent.Client) error {
-			*p = before // of an attempt that was undone
+			*p = before // forget an attempt that was rolled back
 			return r.repricePiece(ctx, tx, p)
 		})
 		if err != nil {
@@ -59,7 +59,7 @@ func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
 	})
 }
 
-// repriceOnce runs a piece in a transaction; a dry one in a snapshot, which keeps nobody waiting.
+// repriceOnce runs a piece in a transaction. A dry run reads a snapshot instead, and keeps nobody waiting.
 func (r *Registry) repriceOnce(ctx context.Context, op string, dry bool, piece func(tx *ent.Client) error) error {
 	switch {
 	case !dry:
@@ -76,7 +76,7 @@ func (r *Registry) repriceOnce(ctx context.Context, op string, dry bool, piece f
 	}))
 }
 
-// repricePiece prices some thousand events and periods anew, and records in the audit trail what became of them.
+// repricePiece prices some thousand events and periods anew, and records the result in the audit trail.
 func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricing) (err error) {
 	if r.db.Dialect() == dialect.Postgres && !p.dry {
 		if err := ledger.LockModels(ctx, tx, []uuid.UUID{p.model}); err != nil {
@@ -100,7 +100,7 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	}
 	p.piece = RepriceResult{Start: p.at}
 	p.most = r.pieceRows
-	if r.inTx { // it cannot be resumed
+	if r.inTx { // it cannot be continued
 		p.most = math.MaxInt
 	}
 	for rows := 0; rows < p.most && !p.done; {
@@ -122,7 +122,7 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	})
 }
 
-// add adds what became of a piece.
+// add adds the result of a piece.
 func (report *RepriceResult) add(piece RepriceResult) (err error) {
 	report.Requests += piece.Requests
 	report.Priced += piece.Priced
@@ -136,7 +136,8 @@ func (report *RepriceResult) add(piece RepriceResult) (err error) {
 	return err
 }
 
-// repriceStep prices what comes next on one UTC day anew, from the finest that there is: events, quarters or the day.
+// repriceStep prices the next usage of one UTC day anew, in the finest grain that is kept: events, quarters, or the
+// day.
 func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing) (rows int, err error) {
 	end := p.Widen(p.end, utc.Ceil)
 	days := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model),
@@ -178,11 +179,11 @@ const (
 	dayTable     = 1
 )
 
-// moves are usage that moves from one price to another.
+// moves are the changes of usage that moves from one price to another.
 type moves struct {
-	less, more map[ledger.Period]ledger.Sums // what is taken from periods, and what is added to them
-	whole      map[ledger.Period]ledger.Sums // what some of those must be before, but for histograms
-	events     [][]any                       // price, cost, status and id
+	less, more map[ledger.Period]ledger.Sums // to subtract from periods, and to add to them
+	whole      map[ledger.Period]ledger.Sums // what some periods must be before, without histograms
+	events     [][]any                       // price, cost, status and id of each event
 }
 
 func newMoves() *moves {
@@ -192,7 +193,7 @@ func newMoves() *moves {
 	}
 }
 
-// move moves usage out of a period into that of another price, and likewise within their totals.
+// move moves usage from a period to that of another price, and within their totals.
 func (m *moves) move(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
 	p := from
 	p.Price = to
@@ -210,10 +211,10 @@ func (m *moves) move(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledge
 	return nil
 }
 
-// ofModelIn selects the periods of a model that begin in a range.
+// ofModelIn selects the periods of a model that begin in a range of time.
 const ofModelIn = " WHERE model_id = $1 AND period_start >= $2 AND period_start < $3"
 
-// moveQuarters moves the next quarters that begin before an instant.
+// moveQuarters moves the next quarters that begin before until.
 func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
 	t := ledger.Tables[quarterTable]
 	query := "SELECT period_start FROM " + t.Name + ofModelIn + " ORDER BY period_start LIMIT 1 OFFSET $4"
@@ -232,7 +233,7 @@ func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, 
 	return p.moveRows(ctx, tx, m, t, until)
 }
 
-// moveRows moves the periods of a table that begin before an instant. Quarters are in their days as well.
+// moveRows moves the periods of a table that begin before until. Quarters are moved in their days, too.
 func (p *repricing) moveRows(
 	ctx context.Context, tx *ent.Client, m *moves, t *ledger.Table, until time.Time,
 ) (rows int, err error) {
@@ -265,7 +266,7 @@ func (p *repricing) moveRows(
 	return rows, err
 }
 
-// moveEvents moves the next events before an instant: those of whole quarters, unless there are very many in one.
+// moveEvents moves the next events before until: those of whole quarters, unless a quarter has too many.
 func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
 	whole, after, limit := p.after == uuid.Nil, p.after, min(p.most, pieceRows)
 	if whole {
@@ -284,7 +285,7 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 	if err != nil {
 		return 0, err
 	}
-	rest := p.at.Truncate(utc.Quarter) // of which some events are done
+	rest := p.at.Truncate(utc.Quarter) // a quarter of which some events are done
 	p.at, p.after = until, uuid.Nil
 	if n := len(events); n == limit {
 		last := &events[n-1]
@@ -307,8 +308,8 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 	return len(events), nil
 }
 
-// moveEvent moves an event, if its price is not that of its time. If it is one of a whole quarter, what that must be is
-// noted.
+// moveEvent moves an event, if its price is not the one of its time. For an event of a whole quarter, it also adds up
+// what the quarter must be.
 func (p *repricing) moveEvent(m *moves, e *ledger.Event, whole bool) error {
 	of, was := e.Quarter(), e.Sums()
 	if whole {
@@ -338,7 +339,7 @@ var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID, slices.Concat(
 	bulk.Columns("uuid", usageevent.FieldPriceID), bulk.Columns("bigint", usageevent.FieldCost),
 	bulk.Columns("text", usageevent.FieldCostStatus))...)
 
-// apply writes what moves, unless it is to be seen only whether that can be done.
+// apply checks the moves and writes them. A dry run only checks.
 func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
 	touched := make(map[ledger.Period]ledger.Sums, len(m.less)+len(m.more))
 	for p := range m.less {

@@ -18,21 +18,20 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// UsageFigures are what requests amount to.
+// UsageFigures are sums over requests.
 type UsageFigures struct {
-	Requests         int64 // failed ones included
+	Requests         int64 // all requests, failed ones included
 	Errors           int64 // requests that failed
-	UnpricedRequests int64 // requests whose cost is not known and not in TotalCost
+	UnpricedRequests int64 // requests whose cost is unknown, and not in TotalCost
 	meter.Tokens
 	TotalCost      money.USD `json:"TotalCostUSD"`
 	AverageLatency time.Duration
-	// P50, P95 and P99 are the latencies that so many percent of the requests did not exceed, by nearest rank. They are
-	// exact below 32 milliseconds, and less than 1/32 away from what they stand for above. Requests that
-	// were recorded before percentiles were kept are not in them.
+	// P50, P95 and P99 are percentiles of latency, by nearest rank. They are exact below 32 milliseconds, and off by
+	// less than 1/32 above. Requests that were recorded before percentiles were kept are not included.
 	P50, P95, P99 time.Duration
 }
 
-// ErrorRate returns the share of requests that failed, 0 to 1; 0 for none at all.
+// ErrorRate returns the share of requests that failed, from 0 to 1. It is 0 if there are no requests.
 func (s UsageFigures) ErrorRate() float64 {
 	if s.Requests == 0 {
 		return 0
@@ -40,7 +39,7 @@ func (s UsageFigures) ErrorRate() float64 {
 	return float64(s.Errors) / float64(s.Requests)
 }
 
-// figuresOf shows sums to users.
+// figuresOf converts sums for users.
 func figuresOf(s *ledger.Sums) UsageFigures {
 	quantile := func(q float64) time.Duration { return time.Duration(s.Histogram.Quantile(q)) * time.Millisecond }
 	return UsageFigures{
@@ -50,16 +49,18 @@ func figuresOf(s *ledger.Sums) UsageFigures {
 	}
 }
 
-// UsageStats is what was used of a model.
+// UsageStats is the usage of a model over a range of time.
 type UsageStats struct {
-	Start, End time.Time // the range that was summed, in whole quarters of an hour, or days, UTC
+	Start, End time.Time // the range that was summed, in whole quarters of an hour or whole days, UTC
 	UsageFigures
 }
 
-// GetUsageStats returns what was used of a model, live or deleted, from start until before end.
-// Usage is kept by quarters of an hour, so the range is widened to whole ones; to whole UTC days where
-// Prune has removed the quarters. The answer says to which. It returns [ErrInvalidData] unless start is
-// before end, and for a sum that does not fit; or [ErrNotFound].
+// GetUsageStats returns the usage of a model, live or deleted, from start until before end. Usage is kept by quarters
+// of an hour, so the range is widened to whole quarters; and to whole UTC days where Prune has removed the quarters.
+// Start and End of the result say what was summed.
+//
+// It returns [ErrInvalidData] if start is not before end, or a sum would overflow, and [ErrNotFound] if there is no
+// such model.
 func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, end time.Time) (UsageStats, error) {
 	op := fmt.Sprintf("usage stats of model %s", modelID)
 	start, end = utc.Clamp(start), utc.Clamp(end)
@@ -89,10 +90,11 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 	return stats, nil
 }
 
-// GetCostBreakdown returns what each model of a provider has cost since the beginning, by
-// model_id. Deleted models count too. A model is missing while none of its usage has a known
-// cost. Models of one name, of which all but one are deleted, count together. An unknown provider
-// has none. It returns [ErrInvalidData] for a cost that does not fit into [money.USD].
+// GetCostBreakdown returns the cost of each model of a provider since the beginning, by model_id. Deleted models are
+// included; models with the same model_id, of which at most one is live, are added up. A model is missing if none of
+// its usage has a known cost. An unknown provider has no costs.
+//
+// It returns [ErrInvalidData] if a cost does not fit into [money.USD].
 func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (map[string]money.USD, error) {
 	var rows []struct {
 		ModelID string `sql:"model_id"`
@@ -124,8 +126,8 @@ func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (
 	return costs, nil
 }
 
-// sumCosts returns columns that sum costs in whole dollars and in what each cost has beyond them,
-// so that a sum which does not fit is noticed by costSum and not half-way by the database.
+// sumCosts returns columns that sum whole dollars and the rest of each cost separately. So costSum notices a sum that
+// does not fit, before the database overflows.
 func sumCosts(column string) []string {
 	return []string{
 		sql.As(fmt.Sprintf("COALESCE(SUM(%s / %d), 0)", column, money.Dollar), "dollars"),

@@ -15,63 +15,73 @@ type DifferenceKind string
 
 // The kinds of differences.
 const (
-	// what is below it amounts to a row that is not there
+	// DifferenceMissingRow: a row is missing, but there is usage below it.
 	DifferenceMissingRow = DifferenceKind(proof.MissingRow)
-	DifferenceSurplusRow = DifferenceKind(proof.SurplusRow) // nothing is below it
-	// a column is not the sum of what is below it, or does not follow from the others
-	DifferenceWrongSum  = DifferenceKind(proof.WrongSum)
-	DifferenceWrongCost = DifferenceKind(proof.WrongCost) // it is not the tokens at the rates of the price
-	// it is not that of what the row says: one of both was damaged
+	// DifferenceSurplusRow: there is a row, but no usage below it.
+	DifferenceSurplusRow = DifferenceKind(proof.SurplusRow)
+	// DifferenceWrongSum: a column is not the sum of what is below it, or does not follow from other columns.
+	DifferenceWrongSum = DifferenceKind(proof.WrongSum)
+	// DifferenceWrongCost: the cost is not the tokens at the rates of the price.
+	DifferenceWrongCost = DifferenceKind(proof.WrongCost)
+	// DifferenceWrongDigest: the digest does not match the row; one of them is damaged.
 	DifferenceWrongDigest = DifferenceKind(proof.WrongDigest)
-	// it refers to what is not there, or its time is not that of its id
+	// DifferenceWrongEvent: an event refers to a missing row, or its time is not the time in its id.
 	DifferenceWrongEvent = DifferenceKind(proof.WrongEvent)
-	// it is not the key's days and what IncrementUsage counted
+	// DifferenceWrongKeyCounter: a key's counter is not the sum of its days and of what IncrementUsage has counted.
 	DifferenceWrongKeyCounter = DifferenceKind(proof.WrongKeyCounter)
-	DifferenceUnreadableRow   = DifferenceKind(proof.UnreadableRow) // a column holds no value of its type
+	// DifferenceUnreadableRow: a column holds a value that is not of its type.
+	DifferenceUnreadableRow = DifferenceKind(proof.UnreadableRow)
 )
 
-// Difference is where the ledger is not what it must be. What does not apply is zero.
+// Difference is a place where the ledger is not what it must be. Fields that do not apply are zero.
 type Difference struct {
-	Kind        DifferenceKind
-	Table       string    // of periods, usage_quarters or usage_tracking (UTC days), or their totals; else usage_events or api_keys
-	EventID     uuid.UUID // of one in usage_events
+	Kind DifferenceKind
+	// Table is usage_events; a table of periods: usage_quarters, usage_tracking (UTC days), or that of their totals; or
+	// api_keys.
+	Table       string
+	EventID     uuid.UUID // in usage_events
 	ModelID     uuid.UUID
 	APIKeyID    uuid.UUID
 	PriceID     uuid.UUID
 	PeriodStart time.Time
-	Field       string // the column; empty: the row
-	Want, Have  string // histograms in hex, their first 64 bytes
+	Field       string // the column; empty: the whole row
+	Want, Have  string // of histograms the first 64 bytes, in hex
 
-	Model               string // the provider's name for it, also of a deleted one; empty without ModelID
-	KeyLabel, KeyPrefix string // of the key, deleted or not; empty likewise
+	Model               string // the provider's name for the model, live or deleted
+	KeyLabel, KeyPrefix string // of the key, live or deleted
 }
 
-// MaxDifferences is how many differences are listed.
+// MaxDifferences is the most differences that a report lists.
 const MaxDifferences = proof.MaxDifferences
 
-// LedgerReport is what VerifyLedger has seen.
+// LedgerReport says what VerifyLedger has checked and found.
 type LedgerReport struct {
-	Events, Quarters, Days, Keys int64 // that were looked at
+	Events, Quarters, Days, Keys int64 // rows that were checked
 
-	EventsFrom   time.Time // from then on no event is missing; what is before was not looked at
-	QuartersFrom time.Time // likewise for the quarters of an hour
+	EventsFrom   time.Time // no event is missing from then on; earlier ones were not checked
+	QuartersFrom time.Time // no quarter of an hour is missing from then on; earlier ones were not checked
 
 	Differences []Difference // up to MaxDifferences, by day
-	Unlisted    int64        // differences beyond those
+	Unlisted    int64        // further differences
 }
 
-// VerifyLedger proves the ledger, as far back as its parts are complete: that each quarter of an hour is the
-// sum of its events, each day that of its quarters, and each total of a model that of its keys and prices, in
-// every column; that events cost their tokens at the rates of their price to the nano-dollar, and periods
-// without events within half a nano-dollar a request; that each row's digest is that of what the row says; and
-// that the counters of keys are their days and what IncrementUsage counted. What was recorded before digests and
-// histograms were kept has none.
+// VerifyLedger proves that the ledger adds up, as far back as its parts are complete:
 //
-// Others may record meanwhile: each UTC day is read in one state, and so are the counters. Within a
-// transaction on PostgreSQL, others wait until its end to record for models that seem to have a difference. In memory,
-// others wait while a day is read. A million events take some ten seconds.
+//   - Each quarter of an hour is the sum of its events, in every column.
+//   - Each day is the sum of its quarters.
+//   - Each total of a model is the sum over its keys and prices.
+//   - Each event costs its tokens at the rates of its price, to the nano-dollar. A period without events does so within
+//     half a nano-dollar for each request.
+//   - Each row's digest matches the row.
+//   - The counters of each key are the sums of its days and of what IncrementUsage has counted.
 //
-// A difference is no error: it is in the report, whose rows RepairLedger can mend.
+// Rows that were recorded before digests and histograms were kept have none.
+//
+// Others may record meanwhile: each UTC day is read in one state of the database, and so are the counters. Within a
+// transaction on PostgreSQL, recording for models that seem to have a difference waits until the transaction ends. In
+// memory, others wait while a day is read. A million events take about ten seconds.
+//
+// A difference is not an error: it is listed in the report, and RepairLedger can mend it.
 func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 	var report LedgerReport
 	var found proof.Differences
@@ -105,7 +115,7 @@ func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 	return report, nil
 }
 
-// differencesOf shows differences to users, with the names of the models and keys that they are at.
+// differencesOf converts differences for users, with the names of their models and keys.
 func (r *Registry) differencesOf(ctx context.Context, found []proof.Difference) ([]Difference, error) {
 	var all []Difference
 	for _, d := range found {
