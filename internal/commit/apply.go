@@ -13,7 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// apply does a call that acquires nothing, or returns why it cannot be done.
+// apply does a call that records a request or ends a lease, or returns why it cannot.
 func (b *batch) apply(c *Call) error {
 	end := c.End
 	if end == nil {
@@ -42,7 +42,7 @@ func (b *batch) apply(c *Call) error {
 			b.release(lease, pool.Amount{})
 		}
 	case c.records():
-		if err := b.record(&c.Request, c.Now, lease); err != nil { // it stays open, unless somebody else ends it
+		if err := b.record(&c.Request, c.Now, lease); err != nil { // the lease stays open, unless somebody else ends it
 			if lease != nil {
 				b.leases[lease.ID] = lease
 			} else {
@@ -75,8 +75,8 @@ func (b *batch) learnFrom(k *pool.Key, end *End, actor string) {
 	}
 }
 
-// again ends a lease that has ended already. That is acknowledged after an attempt whose answer was lost, and for one
-// whose request is recorded.
+// again ends a lease that has ended already. It returns nil after an attempt whose answer was lost, and if the request
+// is recorded; otherwise fault.ErrLeaseEnded.
 func (end *End) again(records, recorded bool) error {
 	if recorded && (end.Repeated || end.Outcome != Failed) || end.Repeated && !records {
 		return nil
@@ -84,8 +84,8 @@ func (end *End) again(records, recorded bool) error {
 	return fault.ErrLeaseEnded
 }
 
-// record adds a request to the changes, or returns why it cannot be recorded. Of a lease that ends, it counts in the
-// lease's stead.
+// record adds a request to the changes, or returns why it cannot be recorded. If a lease ends with it, the request
+// counts in place of the reservation.
 func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	of, ok := b.models[req.Model]
 	if !ok {
@@ -137,7 +137,7 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 // acquire leases a key, or returns why none may be used now.
 func (b *batch) acquire(c *Call) error {
 	a, p := c.Acquire, b.Pools[c.Acquire.Provider]
-	a.Leased = nil // of an attempt that was undone
+	a.Leased = nil // left by an attempt that was undone
 	if a.Model != uuid.Nil {
 		var err error
 		if a.Want.Model, err = b.modelName(a.Model, a.Provider); err != nil {

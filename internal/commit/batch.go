@@ -10,21 +10,20 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// Config is what a Committer works with.
+// Config configures a Committer.
 type Config struct {
 	DB       store.DB
 	Clock    func() time.Time
 	Strategy pool.Strategy
 
-	// Write runs the body of a transaction of its own, again if need be, and returns errors of package fault.
+	// Write runs the body in a transaction, again if need be, and returns errors of package fault.
 	Write func(ctx context.Context, body func(tx *ent.Client) error) error
 	// Audit writes what the pool did by itself to the audit trail.
 	Audit func(ctx context.Context, tx *ent.Client, now time.Time, actor string, events []pool.Event) error
 	// NoKey is the error for a pool that has no key to lease: fault.ErrNoKeyAvailable.
 	NoKey func(p *pool.Pool, want pool.Want, now time.Time) error
 
-	// Expired is how many leases that have expired are taken out of the table at once, because more would keep others
-	// waiting.
+	// Expired is how many expired leases are taken out of the table at once. More would keep others waiting.
 	Expired int
 }
 
@@ -42,6 +41,6 @@ type batch struct {
 	*env
 	*Snapshot
 	tx   *ent.Client
-	inTx bool // it is a part of a caller's transaction, in which other calls may follow
+	inTx bool // part of a caller's transaction, in which other calls may follow
 	changes
 }

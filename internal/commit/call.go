@@ -1,6 +1,6 @@
-// Package commit has the one transaction that records requests, leases keys and ends leases: for all callers who come
-// while the last one was under way. It reads a snapshot of what the calls need, decides in memory, by packages pool and
-// ledger, and writes what changed.
+// Package commit has the transaction that records requests, leases keys and ends leases. All calls that arrive while
+// one such transaction is under way share the next. It reads a snapshot of what the calls need, decides in memory with
+// packages pool and ledger, and writes what changed.
 package commit
 
 import (
@@ -19,12 +19,12 @@ import (
 type Call struct {
 	Now     time.Time // of the call
 	Actor   string
-	Request Request // without an id: there is nothing to record
+	Request Request // no id: there is nothing to record
 	Acquire *Acquire
 	End     *End
 }
 
-// records reports whether there is a request to be recorded.
+// records reports whether the call has a request to record.
 func (c *Call) records() bool { return c.Request.ID != uuid.Nil }
 
 // repeated notes that the call may have been done already.
@@ -38,15 +38,15 @@ func (c *Call) repeated() {
 	}
 }
 
-// Request is a request that is to be recorded, without faults that can be seen without the database. The price and the
-// cost of its event are found out.
+// Request is a request to be recorded. It has passed all checks that need no database. The batch fills in the price and
+// the cost of its event.
 type Request struct {
 	ledger.Event
 	ServiceTier string
 	Named       bool // the request id is the caller's: it may have been recorded before
 }
 
-// Acquire is a key that is wanted, for a model of the provider; or for any, if that is zero.
+// Acquire asks for a key for a model of the provider; for any model if Model is zero.
 type Acquire struct {
 	ID              uuid.UUID // of the lease
 	Provider, Model uuid.UUID
@@ -54,7 +54,7 @@ type Acquire struct {
 	TTL             time.Duration
 	Repeated        bool // an attempt whose answer was lost may have acquired it
 
-	// What came of it. Both belong to the batch: copy what is needed before the call returns.
+	// Leased is the result. It belongs to the batch: copy what is needed before the call returns.
 	Leased *Leased
 }
 
@@ -70,7 +70,7 @@ type Outcome int
 // The outcomes.
 const (
 	Released  Outcome = iota // nothing was done with the key
-	Used                     // it was used, and nothing is said of it
+	Used                     // it was used, and nobody says how that ended
 	Succeeded                // a request succeeded
 	Failed                   // a request failed: see Failure
 	Observed                 // there is no lease
@@ -79,24 +79,24 @@ const (
 // End is a lease that ends, or an observation of a key without one.
 type End struct {
 	Lease         uuid.UUID
-	Key, Provider uuid.UUID // zero: nobody knows the lease, and it may not have come to be
+	Key, Provider uuid.UUID // zero: the caller does not know whether the lease exists
 	Acquired      time.Time
 	Outcome       Outcome
 	Failure       pool.Diagnosis
-	Said          []upstream.Quota // by the provider, of its limits
-	Tokens        int64            // that were used, if nothing is recorded
+	Said          []upstream.Quota // what the provider said of its limits
+	Tokens        int64            // used, if nothing is recorded
 	Repeated      bool             // an attempt whose answer was lost may have ended it
 }
 
-// needs are what calls refer to.
+// needs holds what calls refer to.
 type needs struct {
-	models, ledger map[uuid.UUID]bool // those that are named, and those that requests are recorded of
+	models, ledger map[uuid.UUID]bool // models that are named; models for which requests are recorded
 	keys           map[uuid.UUID]bool
-	pools          map[uuid.UUID]bool // by provider, of which all keys are needed
-	providers      map[uuid.UUID]bool // whose incidents are needed
+	pools          map[uuid.UUID]bool // providers of which all keys are needed
+	providers      map[uuid.UUID]bool // providers whose incidents are needed
 	from           time.Time          // the earliest request
 	requests       []string           // ids that may have been recorded before
-	ending, asked  []uuid.UUID        // leases that end, and those that may have been acquired already
+	ending, asked  []uuid.UUID        // leases that end; leases that may exist already
 }
 
 func needsOf(calls []Call) needs {
@@ -133,7 +133,7 @@ func (n *needs) add(c *Call) {
 		return
 	}
 	switch {
-	case end.Outcome == Failed: // which other keys failed alike
+	case end.Outcome == Failed: // to see which other keys failed alike
 		n.pools[end.Provider] = true
 	case end.Provider != uuid.Nil:
 		n.providers[end.Provider] = true

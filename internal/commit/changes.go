@@ -18,7 +18,7 @@ type changes struct {
 	events  []ledger.Event
 	periods map[ledger.Period]ledger.Sums // what is added to them
 	opened  []*pool.Lease                 // to be inserted
-	overdue []*pool.Lease                 // likewise, among those that have expired
+	overdue []*pool.Lease                 // to be inserted among the expired ones
 	refused []uuid.UUID                   // leases whose end was refused
 	did     []did
 }
@@ -50,8 +50,8 @@ func (e *changes) addToPeriods(event *ledger.Event) error {
 	return nil
 }
 
-// write writes what the batch changes. A single record's statements go to the server as one: its caller waits for one
-// round trip rather than four. Those of larger batches would make too many different ones to prepare.
+// write writes what the batch changes. The statements of a single request go to the server as one, so that its caller
+// waits for one round trip and not for four. Larger batches would make too many different statements to prepare.
 func (b *batch) write(ctx context.Context) error {
 	added, changed, err := b.addUp(ctx)
 	if err != nil {
@@ -63,7 +63,7 @@ func (b *batch) write(ctx context.Context) error {
 		if len(b.events)+len(b.opened) == 1 {
 			to = &one
 		}
-		// In one order, lest two transactions with the same request ids wait for each other.
+		// In one order, so that two transactions with the same request ids do not wait for each other.
 		slices.SortFunc(b.events, func(x, y ledger.Event) int { return cmp.Compare(x.RequestID, y.RequestID) })
 	}
 	if err := ledger.InsertEvents(ctx, to, b.events); err != nil {
@@ -95,7 +95,7 @@ func (b *batch) write(ctx context.Context) error {
 	return nil
 }
 
-// addUp adds what is new to the periods as they are, and returns those that there were not, and those that change.
+// addUp adds the batch's sums to the stored periods. It returns the periods to insert and the periods to update.
 func (b *batch) addUp(ctx context.Context) (added, changed []ledger.Period, err error) {
 	all := ledger.Sorted(b.periods)
 	if err := ledger.Read(ctx, b.tx, b.engine, all, b.Periods); err != nil {

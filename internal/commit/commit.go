@@ -20,10 +20,10 @@ import (
 
 const (
 	maxBatch = 256  // calls that are committed together
-	maxQueue = 4096 // calls that wait; callers beyond them wait before theirs does
+	maxQueue = 4096 // calls that wait; further callers wait to enter the queue
 
-	// Patience is how long a batch may take, for callers without a deadline. It is for servers that do not answer: what
-	// waits for locks, or is repeated, is given up before.
+	// Patience bounds a batch whose callers have no deadline. It is for servers that do not answer: waits for locks and
+	// repetitions end earlier.
 	Patience = 40 * time.Second
 )
 
@@ -41,10 +41,10 @@ func New(c Config) *Committer {
 	return m
 }
 
-// Close waits for the calls that are under way, and refuses others.
+// Close refuses new calls and waits for those under way.
 func (m *Committer) Close() { m.queue.Close() }
 
-// Do does a call in one batch with those of others.
+// Do does a call in a batch with others.
 func (m *Committer) Do(ctx context.Context, c Call) error { return m.queue.Do(ctx, c) }
 
 // DoAll does all of the calls in one transaction of their own, or none.
@@ -52,7 +52,7 @@ func (m *Committer) DoAll(ctx context.Context, calls []Call) error {
 	return m.transact(ctx, m.own(ctx), calls, first)
 }
 
-// DoWithin does all of the calls, or none, as a part of a caller's transaction: write runs a body within it.
+// DoWithin does all of the calls, or none, in a caller's transaction: write runs a body within it.
 func (m *Committer) DoWithin(
 	ctx context.Context, write func(body func(tx *ent.Client) error) error, calls []Call,
 ) error {
@@ -72,11 +72,11 @@ func first(verdicts []error) error {
 	return nil
 }
 
-// maxSyncs is how often a commit is tried that a disk cannot sync. A server is tried until the batch's time is over.
+// maxSyncs is how often a commit is tried if the disk cannot sync it. On a server it is tried until Patience is over.
 const maxSyncs = 3
 
-// commit does a batch in one transaction and returns an error, or nil, for each call. A commit of which nobody knows
-// whether it happened is repeated: ids of requests and leases tell what was done.
+// commit does a batch in one transaction and returns an error, or nil, for each call. An uncertain commit is repeated:
+// the ids of requests and leases show what it did. A batch that one call spoils is done call by call.
 func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
@@ -93,7 +93,7 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 	if err == nil {
 		return errs
 	}
-	if uncertain && !isFault(err) && !errors.Is(err, fault.ErrUncertain) { // of the first attempt nobody knows yet
+	if uncertain && !isFault(err) && !errors.Is(err, fault.ErrUncertain) { // the first attempt is still uncertain
 		err = fmt.Errorf("%w: %w", fault.ErrUncertain, err)
 	}
 	if errors.Is(err, fault.ErrForeignKey) {
@@ -109,7 +109,7 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 	return errs
 }
 
-// Once does those of the calls that can be done, in one transaction, and returns an error, or nil, for each.
+// Once does the calls in one transaction, as far as they can be done, and returns an error, or nil, for each.
 func (m *Committer) Once(ctx context.Context, calls []Call) (errs []error, err error) {
 	err = m.transact(ctx, m.own(ctx), calls, func(verdicts []error) error {
 		errs = verdicts
@@ -121,7 +121,7 @@ func (m *Committer) Once(ctx context.Context, calls []Call) (errs []error, err e
 // transaction runs the body of a transaction.
 type transaction struct {
 	write func(body func(tx *ent.Client) error) error
-	inTx  bool // it is a part of another one
+	inTx  bool // part of another one
 }
 
 // own returns transactions of the committer's own.
@@ -129,9 +129,9 @@ func (m *Committer) own(ctx context.Context) transaction {
 	return transaction{func(body func(tx *ent.Client) error) error { return m.Write(ctx, body) }, false}
 }
 
-// transact does calls in a transaction, which judge may undo. It does so again, with nothing remembered, when an event
-// has no partition, because another process dropped it since it was last seen; when a row is gone that was remembered;
-// and when another process has recorded a request meanwhile, which the next attempt then finds.
+// transact does calls in a transaction, which judge may undo. It begins anew, with nothing remembered, if another
+// process has dropped the partition of an event, has removed a remembered row, or has recorded one of the requests
+// meanwhile.
 func (m *Committer) transact(
 	ctx context.Context, t transaction, calls []Call, judge func(verdicts []error) error,
 ) error {
@@ -154,7 +154,7 @@ func (m *Committer) transact(
 			continue
 		}
 		if overtaken < len(calls) && strings.HasSuffix(store.DuplicateOf(err), ledger.RequestIndex) {
-			overtaken++ // each attempt finds at least one request more
+			overtaken++ // each attempt finds at least one more request
 			continue
 		}
 		if !store.IsNoPartition(err) {
@@ -169,8 +169,7 @@ func (m *Committer) attempt(
 	ctx context.Context, tx *ent.Client, inTx bool, calls []Call, judge func(verdicts []error) error,
 ) (s *Snapshot, err error) {
 	if m.engine == dialect.SQLite {
-		// Nothing keeps the statements waiting, and the driver runs one that can be cancelled in a goroutine of its
-		// own.
+		// The statements wait for nothing, and the driver needs a goroutine for each that can be cancelled.
 		ctx = context.WithoutCancel(ctx)
 	}
 	if inTx {
@@ -187,8 +186,8 @@ func (m *Committer) attempt(
 	return s, judge(verdicts)
 }
 
-// isFault reports whether an error can be the fault of one call of a batch, such as a sum that does not fit, so that
-// the others are better off without it.
+// isFault reports whether one call of a batch may have caused an error, such as a sum that does not fit. The others can
+// then be done without it.
 func isFault(err error) bool {
 	return errors.Is(err, fault.ErrInvalidData) || errors.Is(err, fault.ErrForeignKey) ||
 		errors.Is(err, fault.ErrConflict)

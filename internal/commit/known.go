@@ -7,19 +7,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// namedModel is what the pool and the ledger have to know of a model.
+// namedModel is what the pool and the ledger need to know of a model.
 type namedModel struct {
 	provider uuid.UUID
 	name     string
 }
 
-// modelNames remembers models, of which neither the provider nor its name for them ever changes.
+// modelNames remembers the providers and names of models. Neither ever changes.
 type modelNames struct {
 	mu    sync.Mutex
 	known map[uuid.UUID]namedModel
 }
 
-// of copies those of some models that are known, and returns the others.
+// of copies the known models to a map, and returns the unknown ones.
 func (m *modelNames) of(models map[uuid.UUID]bool, to map[uuid.UUID]namedModel) (unknown []uuid.UUID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -60,7 +60,7 @@ type expiries struct {
 	last map[uuid.UUID]time.Time
 }
 
-// due tells whether it is time to search a pool, and notes that it is done.
+// due reports whether it is time to search a pool, and notes that it is searched now.
 func (x *expiries) due(provider uuid.UUID, now time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()

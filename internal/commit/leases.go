@@ -15,14 +15,14 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// A lease is open while it is in key_leases. When it has expired, and its reservation is given to others, it moves to
-// expired_leases, from which it can still be ended. Whoever ends it removes its row, so that all others see that it has
+// A lease is open while it is in key_leases. When it has expired and its reservation is released, it moves to
+// expired_leases, where it can still be ended. Whoever ends it removes its row, so that everybody else sees that it has
 // ended.
 
 const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe," +
 	" acquired_at, expires_at"
 
-// readOpen has leases count in the pools of providers, which have been read.
+// readOpen reads the open leases of providers and counts them in their pools, which have been read.
 func (s *Snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
 	for _, id := range providers {
 		var all []*pool.Lease
@@ -40,8 +40,8 @@ func (s *Snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uu
 	return nil
 }
 
-// takeLeases takes leases that end out of the table, and reads those that are there already of the ones that are to be
-// acquired; with their keys and groups.
+// takeLeases removes the leases that end from the tables, reads the leases that an earlier attempt may have acquired,
+// and reads the keys and groups of both.
 func (s *Snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, asked []uuid.UUID) error {
 	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
 		return bulk.Chunks(ids, func(some []uuid.UUID) error {
@@ -89,7 +89,7 @@ func scanLease(scan func(...any) error) (*pool.Lease, error) {
 		&l.ID, &l.Key, &l.Model, &l.Group, &l.Tokens, (*int64)(&l.Cost), &l.Pass, &l.Probe, &l.Acquired, &l.Expires)
 }
 
-// leasesOfSQL are those of all keys of a provider.
+// leasesOfSQL selects the leases of all keys of a provider.
 const leasesOfSQL = " FROM " + keylease.Table +
 	" WHERE api_key_id IN (SELECT id FROM " + apikey.Table + " WHERE provider_id = $1)"
 
@@ -138,9 +138,9 @@ func insertExpired(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) er
 	})
 }
 
-// takeExpired takes leases of a provider's keys that have expired out of the table, those of keys that are deleted too,
-// and releases what they have reserved. That they expired, and have not been ended, is remembered for a day. It takes
-// some thousand, and notes when those are all: more would keep others waiting.
+// takeExpired releases the expired leases of a provider, including those of deleted keys, and moves them to
+// expired_leases for a day. It takes some thousand at a time, because more would keep others waiting, and notes when
+// none is left.
 func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
 	var expired []*pool.Lease
 	groups := map[uuid.UUID]bool{}
@@ -172,7 +172,7 @@ func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
 const takeExpiredSQL = "DELETE FROM " + keylease.Table + " WHERE id IN (SELECT id" + leasesOfSQL +
 	" AND expires_at <= $2 ORDER BY expires_at LIMIT $3) RETURNING " + leaseColumns
 
-// keptExpired is how long at least a lease that has expired can still be ended.
+// keptExpired is how long, at least, an expired lease can still be ended.
 const keptExpired = utc.Day
 
 var removeExpiredSQL = "DELETE FROM " + expiredlease.Table +

@@ -12,7 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
-// Look returns the pools of providers, and other keys, at an instant, as they are in the state that is read from.
+// Look returns the pools of providers, and other keys, at an instant.
 func (m *Committer) Look(
 	ctx context.Context, from bulk.Querier, now time.Time, keys, providers []uuid.UUID,
 ) (*Snapshot, error) {
@@ -23,7 +23,7 @@ func (m *Committer) Look(
 	return s, s.readOpen(ctx, from, providers)
 }
 
-// Last returns what the next batch goes by, nil if that is nothing. It must not run meanwhile.
+// Last returns the snapshot that the next batch starts from, nil for none. No batch must run meanwhile.
 func (m *Committer) Last() *Snapshot {
 	m.memory.mu.Lock()
 	defer m.memory.mu.Unlock()
@@ -33,8 +33,8 @@ func (m *Committer) Last() *Snapshot {
 // HasPartition reports whether a day is known to have a partition of events.
 func (m *Committer) HasPartition(day time.Time) bool { return m.partitions.Has(day) }
 
-// CountUse adds a request to the counters of a live key, in a transaction, and to no period; or returns
-// fault.ErrNotFound.
+// CountUse adds a request to the counters of a live key, and to no period. It returns fault.ErrNotFound if there is no
+// such key.
 func (m *Committer) CountUse(
 	ctx context.Context, tx *ent.Client, key uuid.UUID, took pool.Amount, now time.Time,
 ) error {

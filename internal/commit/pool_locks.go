@@ -25,8 +25,9 @@ import (
 // everybody else by triggers. A batch leaves the name of a new state in the row, and remembers the pool under that
 // name. Everybody else leaves no name. As long as the name is there, the pool is as the batch has left it.
 
-// holdSQL takes the pools of some providers, in the order of their ids lest two wait for each other, and leaves a
-// state. The ids are new ones: of two who insert a row at once, the second must find that provider_id is taken, not id.
+// holdSQL takes the pools of some providers and leaves a state. It takes them in the order of the providers' ids, so
+// that two transactions do not wait for each other. Row ids are new: if two insert a row at once, the second must find
+// provider_id taken, not id.
 const holdSQL = "INSERT INTO " + poolstate.Table + " AS p (id, provider_id, state)" +
 	" SELECT gen_random_uuid(), id, CAST(%s AS uuid) FROM " + provider.Table + " WHERE %s ORDER BY id" +
 	" ON CONFLICT (provider_id) DO UPDATE SET previous = p.state, state = excluded.state"
@@ -45,8 +46,8 @@ const (
 		" WHERE id = ANY(CAST(CAST($1 AS text[]) AS uuid[])))"
 )
 
-// Hold keeps others from changing pools until the transaction ends. Hold them before any row of theirs is taken: a
-// batch that holds a pool waits for no row in it. SQLite has locked everything.
+// Hold keeps others from changing pools until the transaction ends. Call it before taking any row of theirs: a batch
+// that holds a pool waits for no row in it. On SQLite the transaction has locked everything.
 func Hold(ctx context.Context, tx *ent.Client, engine string, which Pools, args ...any) error {
 	if engine != dialect.Postgres {
 		return nil
@@ -55,8 +56,8 @@ func Hold(ctx context.Context, tx *ent.Client, engine string, which Pools, args 
 	return err
 }
 
-// lockPoolsSQL takes the locks of models, then the pools of providers and those of keys. It tells the triggers that
-// this transaction takes pools by itself. When all are held, it has the transaction wait no longer than that for rows.
+// lockPoolsSQL takes the locks of models, then the pools of providers and keys. It tells the triggers that this
+// transaction takes pools by itself. When all are held, it bounds how long the transaction waits for rows.
 var lockPoolsSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+ledger.LockModelsSQL("$2")+") >= 0"+
 	" AND (SELECT set_config('modelscan.pools', $3, true)) IS NOT NULL"+
 	" AND (id = ANY(CAST(CAST($4 AS text[]) AS uuid[]))"+
@@ -70,8 +71,8 @@ var lockPoolsSQL = "WITH held AS (" + fmt.Sprintf(holdSQL, "$1", "("+ledger.Lock
 // update through Ent takes the row first, and then the pool. The batch gives way to it and begins anew with lockRows.
 const rowPatience = "20ms"
 
-// lockRows takes the rows of the pools that calls need before the pools themselves, as those do who change rows past
-// the registry: the batch waits in one line with them. Every other attempt does so: a transaction takes the pool first.
+// lockRows takes the rows of the pools that calls need before the pools themselves, in the order of a change past the
+// registry, so that the batch queues with it. Every other attempt does so; the rest take the pool first.
 func lockRows(ctx context.Context, tx *ent.Client, calls []Call) error {
 	n := needsOf(calls)
 	maps.Copy(n.pools, n.providers)
@@ -88,10 +89,9 @@ func lockRows(ctx context.Context, tx *ent.Client, calls []Call) error {
 	return err
 }
 
-// lockPools keeps others from changing the periods of the models that requests are recorded of, and the pools that
-// the calls need, until the transaction ends. Models have locks of their own, so that the catalogue may change
-// meanwhile. The snapshot forgets the pools that somebody else has changed, and those of providers that are gone. It
-// returns the providers whose pools are held. SQLite has locked everything.
+// lockPools keeps others from changing the periods and pools that the calls need, until the transaction ends. Models
+// have locks of their own, so that the catalogue may change meanwhile. The snapshot forgets pools that somebody else
+// has changed, and pools of providers that are gone. lockPools returns the providers whose pools are held.
 func (b *batch) lockPools(ctx context.Context, n needs) (map[uuid.UUID]bool, error) {
 	held, keys := maps.Clone(n.pools), map[uuid.UUID]bool{}
 	maps.Copy(held, n.providers)
@@ -103,7 +103,7 @@ func (b *batch) lockPools(ctx context.Context, n needs) (map[uuid.UUID]bool, err
 		}
 	}
 	state, setting, patience := uuid.New(), "held", new(rowPatience)
-	if b.inTx { // others than batches may follow, and change other pools
+	if b.inTx { // other operations may follow, and change other pools
 		setting, patience = "", nil
 	}
 	models := ledger.ModelLocks(slices.Collect(maps.Keys(n.ledger)))
@@ -131,7 +131,7 @@ func (b *batch) lockPools(ctx context.Context, n needs) (map[uuid.UUID]bool, err
 	return got, err
 }
 
-// Texts returns ids in a form that can be sent to a server, or a pooler, that does not know yet what they are.
+// Texts returns ids in a form that needs no type known to the server or a pooler.
 func Texts(ids map[uuid.UUID]bool) []string {
 	all := make([]string, 0, len(ids))
 	for id := range ids {

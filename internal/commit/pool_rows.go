@@ -20,7 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
-// keyColumns are those of a pool.Key beside its quota.
+// keyColumns are the columns of a pool.Key, except those of its quota.
 var keyColumns = []string{
 	"id", "provider_id", "quota_group_id", "key_prefix", "label",
 	"usage_count", "token_count", "extra_requests", "extra_tokens", "last_used_at",
@@ -32,7 +32,7 @@ var keyColumns = []string{
 var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, pool.QuotaColumns), ", ") + " FROM " +
 	apikey.Table + " WHERE "
 
-// readPools reads keys, and pools as wholes, with their groups and providers.
+// readPools reads single keys and whole pools, with their groups and providers.
 func (s *Snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, providers []uuid.UUID) error {
 	if len(keys)+len(providers) == 0 {
 		return nil
@@ -106,7 +106,7 @@ func scanKey(scan func(...any) error) (*pool.Key, error) {
 	return &k, errors.Join(readNames(allowed, &k.Allowed), readNames(denied, &k.Denied), k.Read(observed))
 }
 
-// readGroups reads the groups of the keys, and ties both together.
+// readGroups reads the groups of the keys and links the keys to them.
 func (s *Snapshot) readGroups(ctx context.Context, tx bulk.Querier) error {
 	wanted := map[uuid.UUID]bool{}
 	for _, k := range s.Keys {
@@ -201,7 +201,7 @@ var (
 		bulk.Columns("bigint", "incidents"),
 	)
 
-	// What changes no index is written apart from what does.
+	// Columns without an index are written apart from indexed ones.
 	writeCounters  = updateByID(apikey.Table, counterColumns, passColumn)
 	writeUses      = updateByID(apikey.Table, counterColumns, passColumn, useColumns)
 	writeStates    = updateByID(apikey.Table, stateColumns)
@@ -214,8 +214,8 @@ func updateByID(table string, columns ...[]bulk.Column) bulk.Update {
 	return bulk.NewUpdate(table, bulk.ByID, slices.Concat(append(columns, lastColumns)...)...)
 }
 
-// writePools writes the rows that the batch has changed, in the order of their ids. To is tx, or what executes
-// statements together: one of those cannot change a row that another one changes.
+// writePools writes the rows that the batch has changed, in the order of their ids. To is tx, or collects statements to
+// be executed together, none of which may change a row of another.
 func (s *Snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine string) error {
 	var counters, uses, states, groups, providers [][]any
 	for _, k := range changedRows(s.Keys, func(k *pool.Key) bool { return k.Changed != 0 }) {
@@ -267,7 +267,7 @@ func (s *Snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine st
 	return nil
 }
 
-// changedRows returns those of some rows that are to be written, in the order of their ids.
+// changedRows returns the rows to be written, in the order of their ids.
 func changedRows[T any](rows map[uuid.UUID]T, changed func(T) bool) (some []T) {
 	var ids []uuid.UUID
 	for id, row := range rows {

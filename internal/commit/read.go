@@ -14,7 +14,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// read locks the ledger and the pools, and reads of them what the calls refer to and is not known.
+// read locks the ledger and the pools, and reads what the calls refer to and the snapshot lacks.
 func (b *batch) read(ctx context.Context, calls []Call) error {
 	n := needsOf(calls)
 	var held map[uuid.UUID]bool
@@ -30,10 +30,10 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	}
 	for id := range n.keys {
 		if k := b.Keys[id]; held != nil && k != nil && !held[k.Provider] {
-			return bulk.ErrStale // it was another provider's when the pools were taken
+			return bulk.ErrStale // the key was another provider's when the pools were taken
 		}
 	}
-	b.now = utc.Of(b.Clock()) // what was waited for is over
+	b.now = utc.Of(b.Clock()) // after all waiting
 	for i := range calls {
 		b.now = utc.Max(b.now, calls[i].Now)
 	}
@@ -52,7 +52,7 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	return b.readRequests(ctx, b.tx, n.requests)
 }
 
-// learnModels reads models that are not known. Of those that are only named, the prices are not needed.
+// learnModels reads unknown models. Prices are read only for models that requests are recorded for.
 func (b *batch) learnModels(ctx context.Context, n needs) error {
 	if len(b.models) == 0 || n.from.Before(b.from) {
 		clear(b.models)
@@ -70,7 +70,7 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 	return nil
 }
 
-// Numbers of placeholders ascend, because SQLite takes them for names and counts for itself.
+// The numbers of placeholders ascend, because SQLite takes them for names and counts by itself.
 const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.service_tier, '')," +
 	" COALESCE(p.min_context_tokens, 0), " + ledger.RateColumns + "," +
 	" p.effective_from, p.effective_to FROM (SELECT id, provider_id, model_id FROM models WHERE id IN %s) AS m" +
@@ -107,7 +107,7 @@ func (s *Snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uui
 	})
 }
 
-// readRequests reads which of the request ids have been recorded, as far back as events are kept.
+// readRequests reads which request ids have been recorded, as far back as events are kept.
 func (s *Snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
 	return bulk.Chunks(ids, func(some []string) error {
 		list, args := bulk.In(some)

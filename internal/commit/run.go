@@ -13,8 +13,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// run does those of the calls that can be done, and says of the others why not. A request that was recorded before is
-// one that can be, and is left out.
+// run does the calls that can be done, and returns for each of the others why not. A request that was recorded before
+// is skipped, without an error.
 func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 	if b.engine == dialect.Postgres {
 		if err := b.prepareEvents(ctx, calls); err != nil {
@@ -27,11 +27,11 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 	verdicts := make([]error, len(calls))
 	b.periods = make(map[ledger.Period]ledger.Sums, 2*len(calls)+2)
 	for i := range calls {
-		if calls[i].Acquire != nil { // what ends gives way to what begins
+		if calls[i].Acquire != nil { // leases end before others begin
 			continue
 		}
 		if verdicts[i] = b.apply(&calls[i]); errors.Is(verdicts[i], fault.ErrOverflow) && len(calls) > 1 {
-			return nil, verdicts[i] // of sums, which each record alone does not have
+			return nil, verdicts[i] // the sums do not fit; each request alone may
 		}
 	}
 	for _, id := range b.refused {
@@ -55,8 +55,8 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 	return verdicts, b.write(ctx)
 }
 
-// acquireOrExpire leases a key, or says why there is none. Leases that have expired are looked for once a second, and
-// before a caller is turned away; in a caller's transaction always, because it may be undone.
+// acquireOrExpire leases a key, or returns why there is none. It looks for expired leases once a second, and before it
+// turns a caller away. In a caller's transaction it always looks: what it finds there may be undone.
 func (b *batch) acquireOrExpire(ctx context.Context, c *Call) (verdict, err error) {
 	p := b.Pools[c.Acquire.Provider]
 	if b.inTx || b.expiries.due(p.ID, b.now) {
@@ -78,12 +78,12 @@ func (b *batch) acquireOrExpire(ctx context.Context, c *Call) (verdict, err erro
 // requestLock is the number of the advisory lock for request ids ("MSrq").
 const requestLock = 0x4d537271
 
-// midnight is how far two machines' clocks may be apart.
+// midnight is how far apart the clocks of two machines may be.
 const midnight = time.Minute
 
-// prepareEvents makes the partitions for events. Each partition keeps its request ids unique, and nothing keeps the
-// same request from being recorded twice at once in two of them. Therefore whoever records a named request of another
-// day than today does so alone.
+// prepareEvents makes the partitions for events and takes the lock for request ids. A partition keeps its own request
+// ids unique, but two partitions could record one request at the same time. Therefore a named request of another day
+// than today is recorded alone.
 func (b *batch) prepareEvents(ctx context.Context, calls []Call) error {
 	days := eventDays(calls)
 	if len(days) == 0 {

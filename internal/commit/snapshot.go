@@ -16,32 +16,32 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// Snapshot holds the rows that one batch needs, as they were read, and as the batch changes them.
+// Snapshot holds the rows that one batch needs, as read and then as changed by the batch.
 type Snapshot struct {
 	state    store.State // of a SQLite database, when the batch's transaction began
 	strategy pool.Strategy
 
 	models    map[uuid.UUID]namedModel // with their prices
 	prices    map[uuid.UUID][]*ent.Price
-	from      time.Time // prices are those of the models that are in effect then or later
+	from      time.Time // prices are in effect then or later
 	Periods   map[ledger.Period]ledger.Sums
 	Keys      map[uuid.UUID]*pool.Key
 	Groups    map[uuid.UUID]*pool.Group
 	Pools     map[uuid.UUID]*pool.Pool // by provider
 	Providers map[uuid.UUID]*pool.Provider
-	States    map[uuid.UUID]uuid.UUID // of the pools on PostgreSQL, in which they were left; see pool_states
+	States    map[uuid.UUID]uuid.UUID // by provider, on PostgreSQL: the state in which the pool was left, see pool_states
 
 	// Of this batch:
 
 	now      time.Time                 // the latest of its calls
 	recorded map[string]bool           // request ids
-	leases   map[uuid.UUID]*pool.Lease // that end, or that were acquired by an attempt whose answer was lost
-	expired  map[uuid.UUID]*pool.Lease // that end, and had expired: only id, key and expires are known
+	leases   map[uuid.UUID]*pool.Lease // that end, or that an attempt acquired whose answer was lost
+	expired  map[uuid.UUID]*pool.Lease // that end after they expired: only id, key and expires are known
 	names    map[uuid.UUID]namedModel  // of models, without their prices
-	looked   map[uuid.UUID]bool        // pools in which no lease counts that has expired
+	looked   map[uuid.UUID]bool        // pools without expired leases
 }
 
-// newSnapshot knows nothing.
+// newSnapshot returns an empty snapshot.
 func newSnapshot(strategy pool.Strategy, now time.Time) *Snapshot {
 	return &Snapshot{
 		strategy: strategy,
@@ -53,12 +53,12 @@ func newSnapshot(strategy pool.Strategy, now time.Time) *Snapshot {
 	}
 }
 
-// rows is how many rows it holds.
+// rows returns how many rows the snapshot holds.
 func (s *Snapshot) rows() int {
 	return len(s.Periods) + len(s.models) + len(s.Keys) + len(s.Pools) + len(s.Providers) + len(s.States)
 }
 
-// Forget has the pool of a provider read again.
+// Forget drops the pool of a provider, so that it is read again.
 func (s *Snapshot) Forget(provider uuid.UUID) {
 	maps.DeleteFunc(s.Keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == provider })
 	maps.DeleteFunc(s.Groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == provider })
@@ -66,9 +66,9 @@ func (s *Snapshot) Forget(provider uuid.UUID) {
 	delete(s.Providers, provider)
 }
 
-// memory keeps the snapshot of the last batch for the next one, which then reads only what is new. A file that this
-// process alone writes to is as it was left, and SQLite tells; the least doubt, and all is read. On PostgreSQL only
-// pools are remembered, and lockPools forgets those that others have changed.
+// memory keeps the snapshot of the last batch for the next one, which then reads only what it lacks. On SQLite the
+// snapshot is valid as long as no other connection has written, which db.State reports; in doubt, everything is read.
+// On PostgreSQL only pools are remembered, and lockPools forgets the pools that others have changed.
 type memory struct {
 	mu   sync.Mutex
 	last *Snapshot
@@ -81,7 +81,7 @@ const MaxRemembered = 2048
 func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strategy pool.Strategy) (*Snapshot, error) {
 	m.mu.Lock()
 	last := m.last
-	m.last = nil // it is changed, and may not be committed
+	m.last = nil // the batch changes it, and may fail
 	m.mu.Unlock()
 	state, ok, err := db.State(ctx, tx)
 	if err != nil {
@@ -107,7 +107,7 @@ func (m *memory) keep(s *Snapshot) {
 	m.last = s
 }
 
-// begin forgets what was of the batch before.
+// begin drops what belonged to the batch before.
 func (s *Snapshot) begin() {
 	s.recorded, s.leases, s.looked = map[string]bool{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
 	s.names, s.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*pool.Lease{}
@@ -133,10 +133,9 @@ func CheckModel(id, want, provider uuid.UUID, name string) error {
 	return nil
 }
 
-// release ends a lease: what was reserved counts no more, what was taken instead does. It counts in the group in which
-// it began.
+// release ends a lease: what it took counts in place of what it reserved, in the group in which the lease began.
 func (s *Snapshot) release(l *pool.Lease, took pool.Amount) {
-	if k := s.Keys[l.Key]; k != nil { // else it is deleted, and its counters are of no use
+	if k := s.Keys[l.Key]; k != nil { // else the key is gone, and its counters with it
 		k.Release(l, took, s.now)
 		k.Pass = max(k.Pass, l.Pass)
 		k.Changed |= pool.ChangedCounters
