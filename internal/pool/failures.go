@@ -12,33 +12,33 @@ import (
 )
 
 const (
-	// MaxReason is how long the reason is for which a key is out, in characters.
+	// MaxReason is the longest reason for a key's degradation, in characters.
 	MaxReason = 1024
-	// MaxDegradation is how long a key is out at the most.
+	// MaxDegradation is how long a key can be out of use.
 	MaxDegradation = 10 * 365 * utc.Day
 )
 
-// restPeriod is how long something is out of use: at first, and at the most.
+// restPeriod is how long something is out of use, at first and at most.
 type restPeriod struct{ first, most time.Duration }
 
-// backoffs are those of the classes that count against a key.
+// backoffs has the classes that count against a key.
 var backoffs = map[upstream.Class]restPeriod{
 	upstream.RateLimited:    {2 * time.Second, 5 * time.Minute},
 	upstream.QuotaExhausted: {15 * time.Minute, 6 * time.Hour},
 	upstream.Auth:           {10 * time.Minute, 6 * time.Hour},
 }
 
-// cooling is that of a provider.
+// cooling is a provider's rest period.
 var cooling = restPeriod{5 * time.Second, 5 * time.Minute}
 
-// An incident is when so many keys fail alike within so long.
+// It is an incident if so many accounts fail alike within so long.
 const (
 	incidentAccounts = 3
 	incidentWithin   = 10 * time.Second
 )
 
-// after returns when the n-th of consecutive failures is over: up to a quarter is added at random, so that not all
-// come back at once.
+// after returns when the rest period of the n-th consecutive failure ends. Up to a quarter is added at random, so that
+// not all come back at once.
 func (b restPeriod) after(now time.Time, n int) time.Time {
 	d := b.most
 	if n = max(1, n); n < 20 {
@@ -47,10 +47,10 @@ func (b restPeriod) after(now time.Time, n int) time.Time {
 	return utc.Of(now.Add(d + rand.N(d/4+1)))
 }
 
-// Outcome is when the use of a key under a lease began and ended.
+// Outcome says when the use of a key under a lease began and ended.
 type Outcome struct{ Acquired, Now time.Time }
 
-// NoteSuccess notes a request that has succeeded, in the key and its provider, and returns what happened by that.
+// NoteSuccess notes a successful request in the key and its provider, and returns the resulting events.
 func (k *Key) NoteSuccess(o Outcome, p *Provider) (events []Event) {
 	if k.SucceededAt == nil || k.SucceededAt.Before(o.Now) {
 		k.SucceededAt = &o.Now
@@ -72,7 +72,7 @@ func (k *Key) NoteSuccess(o Outcome, p *Provider) (events []Event) {
 	return events
 }
 
-// NoteFailure notes a request that has failed, in the key and its provider, and returns what happened by that.
+// NoteFailure notes a failed request in the key and its provider, and returns the resulting events.
 func (p *Pool) NoteFailure(k *Key, d Diagnosis, o Outcome) []Event {
 	k.FailedAt, k.FailureClass = &o.Now, d.Class
 	k.Changed |= ChangedState
@@ -105,8 +105,8 @@ func (p *Pool) NoteFailure(k *Key, d Diagnosis, o Outcome) []Event {
 	return k.degrade(d, until, fresh, o.Now)
 }
 
-// countFailure counts a failure of a class that puts keys out, and returns how many of that class have followed each
-// other. Of requests that were under way together, only the first failure is fresh and counts.
+// countFailure counts a failure of a class that puts keys out, and returns how many of that class have come in a row.
+// Of several requests under way together, only the first failure is fresh and counts.
 func (k *Key) countFailure(class upstream.Class, o Outcome) (n int, fresh bool) {
 	fresh = k.CountedAt == nil || !o.Acquired.Before(*k.CountedAt)
 	if k.CountedClass == class {
@@ -119,7 +119,7 @@ func (k *Key) countFailure(class upstream.Class, o Outcome) (n int, fresh bool) 
 	return n, fresh
 }
 
-// forgetFailures has the next failure be the first one.
+// forgetFailures makes the next failure the first one.
 func (k *Key) forgetFailures() {
 	k.Failures, k.CountedClass, k.CountedAt = 0, "", nil
 	k.Changed |= ChangedState
@@ -134,7 +134,7 @@ func (k *Key) degrade(d Diagnosis, until time.Time, fresh bool, now time.Time) [
 	if k.DegradedUntil == nil || !k.DegradedUntil.After(now) {
 		k.DegradedAt = &now
 	}
-	if d.Class != upstream.RateLimited || !k.OnProbation() { // it is still to be tried
+	if d.Class != upstream.RateLimited || !k.OnProbation() { // the key is still to be tried
 		k.DegradedBy, k.DegradedReason = d.Class, string(d.Class)
 		if d.Reason != "" {
 			k.DegradedReason = fault.Cut(k.DegradedReason+": "+d.Reason, MaxReason)
@@ -143,15 +143,15 @@ func (k *Key) degrade(d Diagnosis, until time.Time, fresh bool, now time.Time) [
 	k.DegradedUntil = &until
 	switch {
 	case longer > 0 && longer < time.Second:
-		return nil // all that were under way together are told the same: once is enough
+		return nil // requests under way together are told the same: one event is enough
 	case fresh && d.Class == upstream.RateLimited && k.Failures&(k.Failures-1) != 0:
-		return nil // of a key that is tried every second and refused, the 1st, 2nd, 4th, 8th time and so on are
+		return nil // a key that is refused every second makes events the 1st, 2nd, 4th, 8th time and so on
 	}
 	return []Event{{Kind: KeyDegraded, ID: k.ID, Before: before, After: k.state()}}
 }
 
-// isIncident reports whether the provider is at fault, because many accounts have failed alike. It counts failures
-// since the last success of any key. Keys of a group are one account.
+// isIncident reports whether the provider is at fault: many accounts have failed alike since the last success of any
+// key. The keys of a group are one account.
 func (p *Pool) isIncident(class upstream.Class, now time.Time) bool {
 	since := now.Add(-incidentWithin)
 	for _, k := range p.Keys {
@@ -176,14 +176,14 @@ func (p *Pool) isIncident(class upstream.Class, now time.Time) bool {
 	return len(alike) >= incidentAccounts && 2*len(alike) >= len(inUse)
 }
 
-// inUse reports whether the key is handed out, as far as time says.
+// inUse reports whether the key could be handed out now, apart from limits and probation.
 func (k *Key) inUse(now time.Time) bool {
 	isOut := k.DegradedUntil != nil && k.DegradedUntil.After(now)
 	return !k.Disabled && !isOut && (k.Expires == nil || k.Expires.After(now))
 }
 
-// coolDown begins the provider's incident, or goes on with it, and takes back what the failures did to keys. What was
-// before stays.
+// coolDown begins the provider's incident, or extends it, and undoes what its failures did to keys. Earlier
+// degradations stay.
 func (p *Pool) coolDown(d Diagnosis, now time.Time) (events []Event) {
 	until := utc.Min(utc.Of(d.Until), now.Add(cooling.most+cooling.most/4))
 	if !p.Cools(now) {
@@ -209,7 +209,7 @@ func (p *Pool) coolDown(d Diagnosis, now time.Time) (events []Event) {
 		if k.CountedClass == d.Class {
 			k.forgetFailures()
 		}
-		for _, q := range k.quotas() { // what the answers of this incident said is not the account's
+		for _, q := range k.quotas() { // the answers of an incident say nothing about the account
 			q.Observed, q.Held.observed = nil, Amount{}
 		}
 		k.touch()
@@ -227,7 +227,7 @@ func (k *Key) restore(why string) Event {
 	return Event{Kind: KeyRestored, ID: k.ID, Before: before, After: after}
 }
 
-// state is what the audit trail says of a key.
+// state returns what the audit trail says of a key.
 func (k *Key) state() map[string]any {
 	s := map[string]any{"degraded": k.DegradedUntil != nil}
 	if k.DegradedUntil != nil {
@@ -236,7 +236,7 @@ func (k *Key) state() map[string]any {
 	return s
 }
 
-// state is what the audit trail says of a provider's incident.
+// state returns what the audit trail says of a provider's incident.
 func (p *Provider) state() map[string]any {
 	if p.CoolingUntil == nil {
 		return map[string]any{}
@@ -244,7 +244,7 @@ func (p *Provider) state() map[string]any {
 	return map[string]any{"cooling_until": *p.CoolingUntil, "cooling_reason": p.CoolingReason, "incidents": p.Incidents}
 }
 
-// Begin notes that a key is leased: a degradation that is over ends, or is tried.
+// Begin notes that a key is leased. A degradation whose time is over ends; on probation, the lease becomes the probe.
 func (k *Key) Begin(lease uuid.UUID) (probe bool, events []Event) {
 	limited := k.DegradedBy == upstream.RateLimited
 	switch {
@@ -256,7 +256,7 @@ func (k *Key) Begin(lease uuid.UUID) (probe bool, events []Event) {
 	default:
 		over := k.restore("its time is over")
 		if limited {
-			break // what took it out said until when
+			break // the event that took it out said until when
 		}
 		events = append(events, over)
 	}

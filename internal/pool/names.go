@@ -36,7 +36,7 @@ const (
 	Cooling  Reason = "cooling"
 )
 
-// Passes reports whether time, or the end of a lease, changes it.
+// Passes reports whether the reason ends by time or with a lease.
 func (r Reason) Passes() bool {
 	return r == Degraded || r == Probed || r == Limited || r == Busy || r == Cooling
 }
@@ -44,7 +44,7 @@ func (r Reason) Passes() bool {
 // LimitName names a limit.
 type LimitName string
 
-// The limits. Those that are observed are the provider's own.
+// The limits. Observed limits are the provider's own.
 const (
 	RequestsPerMinute LimitName = "requests_per_minute"
 	TokensPerMinute   LimitName = "tokens_per_minute"
@@ -56,7 +56,7 @@ const (
 	ObservedTokens    LimitName = "observed_tokens"
 )
 
-// Limits bound the use of a key or of a group. Zero means no limit.
+// Limits bound the use of a key or a group. Zero means no limit.
 type Limits struct {
 	RequestsPerMinute int64
 	TokensPerMinute   int64
@@ -84,7 +84,7 @@ const (
 	ProviderCoolsDown EventKind = "provider cools down"
 )
 
-// Event is a change that the pool has made by itself, for the audit trail.
+// Event is a change that the pool made by itself, for the audit trail.
 type Event struct {
 	Kind          EventKind
 	ID            uuid.UUID // of the key or the provider

@@ -1,6 +1,6 @@
 // Package pool decides which key of a provider a request gets, when a key may be used again, and what a failure does to
-// it. It works on rows that were read: it runs no SQL and takes the time as an argument. What is to be written is
-// marked as changed, and what is to be told is returned as events.
+// it. It works on rows that others have read, runs no SQL and takes the time as an argument. It marks rows as changed
+// that must be written, and returns events for the audit trail.
 package pool
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Key is a key as the database has it, with what the choice, the counters and failures need.
+// Key is a row of a key, as far as the choice, the counters and failures need it.
 type Key struct {
 	ID, Provider uuid.UUID
 	Group        *uuid.UUID
@@ -27,19 +27,19 @@ type Key struct {
 	LastUsed                   *time.Time
 
 	Weight, Priority int
-	Pass             int64 // start tag of the last lease, open ones included
+	Pass             int64 // start tag of the last lease, open or ended
 	Allowed, Denied  []string
 
 	Deleted, Disabled bool
 	Expires           *time.Time
 
-	DegradedUntil  *time.Time // nil: it is not
-	DegradedAt     *time.Time // having not been
+	DegradedUntil  *time.Time // nil: not degraded
+	DegradedAt     *time.Time // when it was degraded, having not been
 	DegradedReason string
 	DegradedBy     upstream.Class
 	Failures       int
-	CountedClass   upstream.Class // of those failures
-	CountedAt      *time.Time     // when the last of them was
+	CountedClass   upstream.Class // class of the counted Failures
+	CountedAt      *time.Time     // when the last counted failure was
 	FailureClass   upstream.Class // of the last failure, whether it counts or not
 	FailedAt       *time.Time
 	SucceededAt    *time.Time
@@ -52,8 +52,8 @@ type Change uint8
 
 // The columns that are written together.
 const (
-	ChangedCounters Change = 1 << iota // what was counted of requests that have ended, and the pass
-	ChangedUses                        // what the key was ever used for
+	ChangedCounters Change = 1 << iota // counters of ended requests, and the pass
+	ChangedUses                        // the key's total use
 	ChangedState                       // whether it is out, and why
 )
 
@@ -65,7 +65,7 @@ type Group struct {
 	Changed Change
 }
 
-// Provider is what the pool has to know of a provider.
+// Provider is what the pool needs to know of a provider.
 type Provider struct {
 	ID            uuid.UUID
 	CoolingUntil  *time.Time
@@ -74,7 +74,7 @@ type Provider struct {
 	Changed       bool
 }
 
-// Pool are the live keys of a provider, in the order of their ids.
+// Pool has the live keys of a provider, in the order of their ids.
 type Pool struct {
 	Keys []*Key
 	*Provider
@@ -82,11 +82,11 @@ type Pool struct {
 	Turns    map[int]int64 // by priority: start tag of the last lease of any key
 }
 
-// stride is the distance of two turns of a key of weight 1.
+// stride is the distance between two turns of a key of weight 1.
 const stride = 1 << 20
 
-// Open counts the leases that have not expired. Leases are all of the provider's, also those of deleted keys, because
-// these may count in a group.
+// Open counts the leases that have not expired. It is given all leases of the provider, including leases of deleted
+// keys, which may count in a group.
 func (p *Pool) Open(leases []*Lease, groups map[uuid.UUID]*Group, now time.Time) {
 	keys := make(map[uuid.UUID]*Key, len(p.Keys))
 	for _, k := range p.Keys {
@@ -121,8 +121,8 @@ func (p *Pool) Open(leases []*Lease, groups map[uuid.UUID]*Group, now time.Time)
 	}
 }
 
-// next is the start tag that a key would get now, as in start-time fair queueing (Goyal, Vin, Cheng 1996): its last one
-// and its stride, but not before that of the lease of its priority that began last.
+// next returns the start tag that a key would get now, as in start-time fair queueing (Goyal, Vin, Cheng 1996): its
+// last tag plus its stride, but not before the last tag of its priority.
 func (p *Pool) next(k *Key, turn int64) int64 {
 	if p.Strategy == RoundRobin {
 		return k.Pass
@@ -130,7 +130,7 @@ func (p *Pool) next(k *Key, turn int64) int64 {
 	return max(turn, k.Pass+stride/int64(k.Weight))
 }
 
-// candidate is a key with what it is chosen by.
+// candidate is a key with the values that it is chosen by.
 type candidate struct {
 	*Key
 	headroom float64
@@ -145,7 +145,7 @@ func (a *candidate) before(b *candidate) bool {
 	if a.next != b.next {
 		return a.next < b.next
 	}
-	// Of those that were away, who was away longest.
+	// Among keys that were away, the longest away comes first.
 	return cmp.Or(cmp.Compare(a.Pass, b.Pass), cmp.Compare(a.Uses, b.Uses), compareTimes(a.LastUsed, b.LastUsed),
 		bytes.Compare(a.ID[:], b.ID[:])) < 0
 }
@@ -163,7 +163,7 @@ func compareTimes(a, b *time.Time) int {
 	return a.Compare(*b)
 }
 
-// headroom is the fraction that is free of the scarcest limit.
+// headroom returns the free fraction of the scarcest limit.
 func (k *Key) headroom(want Amount, now time.Time) float64 {
 	for _, q := range k.quotas() {
 		q.Roll(now)
@@ -176,7 +176,7 @@ func (k *Key) headroom(want Amount, now time.Time) float64 {
 	return free
 }
 
-// AllWindows appends those of the key and of its group.
+// AllWindows appends the windows of the key and its group.
 func (k *Key) AllWindows(want Amount, now time.Time, all []Window) []Window {
 	all = k.Windows(want, now, all)
 	if k.Account != nil {
@@ -185,9 +185,9 @@ func (k *Key) AllWindows(want Amount, now time.Time, all []Window) []Window {
 	return all
 }
 
-// Want is what a request asks of a key.
+// Want says what a request asks of a key.
 type Want struct {
-	Model   string // the provider's name of it; empty: none was given
+	Model   string // the provider's name for the model; empty: none was given
 	Exclude map[uuid.UUID]bool
 	Amount
 }
@@ -210,7 +210,7 @@ func (p *Pool) Choose(want Want, now time.Time) *Key {
 		if p.Strategy == MostHeadroom {
 			c.headroom = k.headroom(want.Amount, now)
 		}
-		// Whether it may be used is asked of those alone that would be taken.
+		// Blocked is asked only for keys that would be taken.
 		if best.Key != nil && k.Priority == best.Priority && !c.before(&best) {
 			continue
 		}
@@ -226,8 +226,8 @@ func (p *Provider) Cools(now time.Time) bool {
 	return p.CoolingUntil != nil && p.CoolingUntil.After(now)
 }
 
-// Blocked returns why a key may not be leased, empty if it may, and when it opens by itself; zero: it does not, or when
-// is not known.
+// Blocked returns why a key may not be leased, empty if it may, and when it opens by itself: zero if it does not, or if
+// that is not known.
 func (k *Key) Blocked(want Want, now time.Time) (Reason, time.Time) {
 	for _, q := range k.quotas() {
 		q.Roll(now)
@@ -262,7 +262,7 @@ func (k *Key) limited(want Amount, now time.Time) (reason Reason, opens time.Tim
 	if k.noLimits() && (k.Account == nil || k.Account.noLimits()) {
 		return "", time.Time{}
 	}
-	var buffer [16]Window // for all that there can be
+	var buffer [16]Window // enough for all windows
 	for _, w := range k.AllWindows(want, now, buffer[:0]) {
 		switch {
 		case !w.Closed():
@@ -280,13 +280,13 @@ func (k *Key) limited(want Amount, now time.Time) (reason Reason, opens time.Tim
 	return reason, opens
 }
 
-// OnProbation reports whether the key was out for a reason that time alone does not mend: it is tried with one request,
-// and others follow when that has succeeded.
+// OnProbation reports whether the key was out for a reason that time alone does not mend. One request then tries it,
+// and others follow when that one has succeeded.
 func (k *Key) OnProbation() bool {
 	return k.DegradedUntil != nil && (k.DegradedBy == upstream.Auth || k.DegradedBy == upstream.QuotaExhausted)
 }
 
-// isTried reports whether a request is under way that tries the key. What began before the key was back does not.
+// isTried reports whether a request under way tries the key. Requests that began before the key was back do not.
 func (k *Key) isTried() bool {
 	for _, l := range k.Open {
 		if !l.Acquired.Before(*k.DegradedUntil) {
@@ -296,8 +296,8 @@ func (k *Key) isTried() bool {
 	return false
 }
 
-// Lease takes the key for a request. It begins now, or as late as what another process has noted whose clock is ahead:
-// the minute that is counted, when the day was begun, and when the provider said what is left.
+// Lease takes the key for a request. The lease begins now. If another process has a clock that is ahead, it begins as
+// late as that process's notes: the counted minute, the begin of the day, and the provider's last answer.
 func (p *Pool) Lease(k *Key, l *Lease, now time.Time) {
 	l.Acquired = now
 	for _, q := range k.quotas() {
@@ -323,7 +323,7 @@ func (p *Pool) Lease(k *Key, l *Lease, now time.Time) {
 	k.Pass, p.Turns[k.Priority] = l.Pass, l.Pass
 }
 
-// Use counts what was used at an instant without a lease.
+// Use counts what was used without a lease at an instant.
 func (k *Key) Use(at, now time.Time, a Amount) {
 	for _, q := range k.quotas() {
 		q.Roll(now)
@@ -333,7 +333,7 @@ func (k *Key) Use(at, now time.Time, a Amount) {
 	k.touch()
 }
 
-// AddUse adds to what the key has ever been used for.
+// AddUse adds to the key's total use.
 func (k *Key) AddUse(took Amount, at time.Time) {
 	k.Uses += took.Requests
 	k.Tokens += took.Tokens
@@ -343,7 +343,7 @@ func (k *Key) AddUse(took Amount, at time.Time) {
 	k.Changed |= ChangedUses
 }
 
-// quotas are that of the key and that of its group.
+// quotas returns the quotas of the key and its group.
 func (k *Key) quotas() []*Quota {
 	if k.Account == nil {
 		return []*Quota{&k.Quota}
@@ -351,7 +351,7 @@ func (k *Key) quotas() []*Quota {
 	return []*Quota{&k.Quota, &k.Account.Quota}
 }
 
-// Observes takes what the provider said: of the account, if the key shares one.
+// Observes notes the limits that the provider stated: in the group, if the key has one.
 func (k *Key) Observes(said []upstream.Quota, now time.Time) {
 	q := &k.Quota
 	if k.Account != nil {
@@ -361,7 +361,7 @@ func (k *Key) Observes(said []upstream.Quota, now time.Time) {
 	k.touch()
 }
 
-// touch notes that the counters of the key and of its group are to be written.
+// touch marks the counters of the key and its group as changed.
 func (k *Key) touch() {
 	k.Changed |= ChangedCounters
 	if k.Account != nil {
@@ -373,7 +373,7 @@ func (k *Key) touch() {
 type Lease struct {
 	ID, Key  uuid.UUID
 	Model    *uuid.UUID // nil: none was given
-	Group    *uuid.UUID // in which it counts; nil: none
+	Group    *uuid.UUID // the group in which it counts; nil: none
 	Tokens   int64
 	Cost     money.USD
 	Pass     int64

@@ -15,7 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Quota are limits, and what they are compared with: counters of what has ended, as the row has them, and leases.
+// Quota has limits, and what they are compared with: the row's counters of ended requests, and open leases.
 type Quota struct {
 	Limits
 
@@ -27,25 +27,25 @@ type Quota struct {
 	DayCost                money.USD
 	Observed               observations
 
-	Open map[uuid.UUID]*Lease // those that count in it; nil: they have not been read
+	Open map[uuid.UUID]*Lease // leases that count in it; nil: not read yet
 	Held reserved             // what they reserve
 }
 
-// reserved is what leases reserve of the windows that are counted now.
+// reserved is what leases reserve in the current windows.
 type reserved struct {
 	Minute, Day Amount
-	observed    Amount // since the provider said what was left
+	observed    Amount // since the provider's last statement
 }
 
-// observation is what a provider last said of one of its own limits. What was used since is taken off.
+// observation is a provider's last statement of one of its limits, less what was used since.
 type observation struct {
 	Limit     int64     `json:"limit"`     // -1: it did not say
 	Remaining int64     `json:"remaining"` // -1: it did not say
-	Reset     time.Time `json:"reset"`     // when it is whole again; zero: it did not say
+	Reset     time.Time `json:"reset"`     // when the limit is whole again; zero: it did not say
 	Seen      time.Time `json:"seen"`      // when it said so
 }
 
-// observations are by what is limited. They are never changed, but replaced.
+// observations are by meter. A map of them is never changed, only replaced.
 type observations map[upstream.Meter]observation
 
 // Amount is what a request asks of a quota, or what it turned out to take.
@@ -54,15 +54,15 @@ type Amount struct {
 	Cost             money.USD
 }
 
-// How far the windows that are counted may be ahead of the clock, for clocks that differ: beyond that, one was wrong.
-// What a process begins whose clock is behind counts in those windows. Limits of a day must not be lost to a clock that
-// is wrong by more than minutes; and nobody is to wait an hour for a minute to end.
+// How far the current windows may be ahead of this clock, because clocks differ. Beyond that, one clock was wrong. A
+// process whose clock is behind counts in the windows that it finds. The bound of a day is longer: a limit of a day
+// must not be lost to a clock that is wrong by more than minutes, and nobody should wait an hour for a minute to end.
 const (
 	maxMinuteAhead = 5 * time.Minute
 	maxDayAhead    = time.Hour
 )
 
-// Roll begins the windows of now, unless those of later are counted already: by another process, whose clock is ahead.
+// Roll begins the windows of now, unless another process, whose clock is ahead, has begun later ones.
 func (q *Quota) Roll(now time.Time) {
 	minute, day := q.rollMinute(now), q.rollDay(now)
 	if minute || day {
@@ -75,7 +75,7 @@ func (q *Quota) rollMinute(now time.Time) bool {
 	if q.Minute != nil && !q.Minute.Before(minute) && !q.Minute.After(now.Add(maxMinuteAhead)) {
 		return false
 	}
-	begun := minute // which needs no memory otherwise
+	begun := minute // a copy, so that only this path allocates
 	q.Minute, q.MinuteRequests, q.MinuteTokens = &begun, 0, 0
 	return true
 }
@@ -89,8 +89,7 @@ func (q *Quota) rollDay(now time.Time) bool {
 	return true
 }
 
-// rollTo begins the windows of now, or those of an instant after it, at which a process began something whose clock is
-// ahead.
+// rollTo begins the windows of now, or of a later instant, at which a process whose clock is ahead began something.
 func (q *Quota) rollTo(at, now time.Time) {
 	q.Roll(now)
 	if !at.After(now) {
@@ -103,8 +102,8 @@ func (q *Quota) rollTo(at, now time.Time) {
 	}
 }
 
-// inMinute and inDay report whether an instant is in the windows that are counted now. A lease that begins in a later
-// minute, to count in a day that another process began, counts in this minute too.
+// inMinute and inDay report whether an instant is in the current windows. A lease that begins in a later minute,
+// because another process has begun a new day, counts in this minute too.
 func (q *Quota) inMinute(at time.Time) bool {
 	return q.Minute != nil && !at.Before(*q.Minute) && at.Before(q.Minute.Add(time.Minute+maxDayAhead))
 }
@@ -113,7 +112,7 @@ func (q *Quota) inDay(at time.Time) bool {
 	return utc.StartOfDay(q.LastReset).Equal(utc.StartOfDay(at))
 }
 
-// countMinute and countDay add what was used at an instant, if it is in the window that is counted now.
+// countMinute and countDay add what was used at an instant, if that is in the current window.
 func (q *Quota) countMinute(at time.Time, a Amount) {
 	if q.inMinute(at) {
 		q.MinuteRequests = saturated(q.MinuteRequests, a.Requests)
@@ -129,7 +128,7 @@ func (q *Quota) countDay(at time.Time, a Amount) {
 	}
 }
 
-// saturated is a sum within what a column takes.
+// saturated returns a sum, cut to the range of a column.
 func saturated(a, b int64) int64 {
 	if b > 0 && a > fault.MaxAmount-b {
 		return fault.MaxAmount
@@ -137,13 +136,13 @@ func saturated(a, b int64) int64 {
 	return max(0, a+b)
 }
 
-// reserve has a lease count.
+// reserve counts a lease.
 func (q *Quota) reserve(l *Lease) {
 	q.Open[l.ID] = l
 	q.hold(l, 1)
 }
 
-// Release has a lease count no more, but what it took.
+// Release removes a lease and counts what it took.
 func (q *Quota) Release(l *Lease, took Amount, now time.Time) {
 	q.rollTo(l.Acquired, now)
 	if own := q.Open[l.ID]; own != nil {
@@ -155,18 +154,18 @@ func (q *Quota) Release(l *Lease, took Amount, now time.Time) {
 		}
 	}
 	q.countMinute(l.Acquired, took)
-	if !l.Acquired.Before(q.LastReset) { // else the day was begun anew meanwhile, without the request
+	if !l.Acquired.Before(q.LastReset) { // else the day began anew meanwhile, without the request
 		q.countDay(l.Acquired, took)
 	}
 	q.takeObserved(l.Acquired, took)
 }
 
-// saturated reports whether the sums are less than what is reserved.
+// saturated reports whether a sum was cut, and is less than what is reserved.
 func (h *reserved) saturated() bool {
 	return max(h.Minute.Tokens, h.Day.Tokens, int64(h.Day.Cost), h.observed.Tokens) == fault.MaxAmount
 }
 
-// hold adds what a lease reserves, or takes it off.
+// hold adds what a lease reserves, or with sign -1 subtracts it.
 func (q *Quota) hold(l *Lease, sign int64) {
 	a := Amount{sign, sign * l.Tokens, money.USD(sign) * l.Cost}
 	if q.inMinute(l.Acquired) {
@@ -183,7 +182,7 @@ func (q *Quota) hold(l *Lease, sign int64) {
 	}
 }
 
-// Recount holds what all leases reserve now.
+// Recount adds up what all leases reserve now.
 func (q *Quota) Recount() {
 	q.Held = reserved{}
 	for _, l := range q.Open {
@@ -191,7 +190,8 @@ func (q *Quota) Recount() {
 	}
 }
 
-// takeObserved takes off what is left of the provider's limits, if that was said before an instant.
+// takeObserved subtracts an amount from what is left of the provider's limits, if the provider stated that before an
+// instant.
 func (q *Quota) takeObserved(at time.Time, a Amount) {
 	if len(q.Observed) == 0 {
 		return
@@ -206,7 +206,7 @@ func (q *Quota) takeObserved(at time.Time, a Amount) {
 	q.Observed = left
 }
 
-// observe notes what the provider says.
+// observe notes the limits that the provider states.
 func (q *Quota) observe(said []upstream.Quota, now time.Time) {
 	all := make(observations, len(q.Observed)+len(said))
 	maps.Copy(all, q.Observed)
@@ -217,7 +217,7 @@ func (q *Quota) observe(said []upstream.Quota, now time.Time) {
 	q.Recount()
 }
 
-// plus is a sum of two amounts, within what a column takes.
+// plus returns the sum of two amounts, cut to the range of a column.
 func (a Amount) plus(b Amount) Amount {
 	cost := saturated(int64(a.Cost), int64(b.Cost))
 	return Amount{a.Requests + b.Requests, saturated(a.Tokens, b.Tokens), money.USD(cost)}
@@ -230,7 +230,7 @@ func (a Amount) of(meter upstream.Meter) int64 {
 	return a.Requests
 }
 
-// Window is a limit, what it has been used for, and when its window ends; zero: it has none.
+// Window is a limit, what was used of it, and when its window ends; zero: never.
 type Window struct {
 	Name            LimitName
 	Limit, Used, of int64 // of: what a request asks for
@@ -240,7 +240,7 @@ type Window struct {
 // Closed reports whether a request does not fit.
 func (w Window) Closed() bool { return w.Used > w.Limit-w.of || w.of > w.Limit }
 
-// Opens returns when a request fits that does not fit now, zero: it is not known, or never.
+// Opens returns when a request that does not fit now will fit; zero: never, or not known.
 func (w Window) Opens() time.Time {
 	if w.of > w.Limit {
 		return time.Time{}
@@ -248,8 +248,8 @@ func (w Window) Opens() time.Time {
 	return w.end
 }
 
-// Windows appends a window for each limit that is set. Roll comes first. An observed limit that the provider did not
-// state is what remained of it.
+// Windows appends a window for each limit that is set. Call Roll first. If the provider stated only what remains of a
+// limit, that is the limit.
 func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 	nextDay, nextMinute := utc.StartOfDay(q.LastReset).Add(utc.Day), now
 	if q.Minute != nil {
@@ -287,7 +287,7 @@ func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 		}
 		of, limit := max(1, a.of(o.meter)), max(seen.Limit, seen.Remaining)
 		if limit > 0 {
-			of = min(of, limit) // an estimate may be above what the provider ever grants
+			of = min(of, limit) // an estimate may be more than the provider ever grants
 		}
 		limit = max(limit, of)
 		left := saturated(seen.Remaining, -q.Held.observed.of(o.meter))
@@ -296,13 +296,13 @@ func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 	return all
 }
 
-// InFlight is how many leases are open.
+// InFlight returns how many leases are open.
 func (q *Quota) InFlight() int64 { return int64(len(q.Open)) }
 
-// noLimits reports whether nothing of the quota can close it.
+// noLimits reports whether nothing can close the quota.
 func (q *Quota) noLimits() bool { return q.Limits == Limits{} && len(q.Observed) == 0 }
 
-// QuotaColumns are those of a quota as they are read, in the order of Cells.
+// QuotaColumns are the columns of a quota, in the order of Cells.
 var QuotaColumns = []string{
 	"requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency", "cost_per_day",
 	"minute", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today",
@@ -310,7 +310,7 @@ var QuotaColumns = []string{
 	"observed",
 }
 
-// Cells are where QuotaColumns are scanned to; Read takes the observations, which are JSON.
+// Cells returns where QuotaColumns are scanned to. The observations are JSON, which Read decodes.
 func (q *Quota) Cells(observed *[]byte) []any {
 	return []any{
 		&q.RequestsPerMinute, &q.TokensPerMinute, &q.RequestsPerDay, &q.TokensPerDay, &q.Concurrency,
@@ -320,7 +320,7 @@ func (q *Quota) Cells(observed *[]byte) []any {
 	}
 }
 
-// Read takes the observations that were scanned, or returns fault.ErrCorrupt.
+// Read decodes the observations that were scanned, or returns fault.ErrCorrupt.
 func (q *Quota) Read(observed []byte) error {
 	q.Observed = nil
 	if len(observed) == 0 {
@@ -332,7 +332,7 @@ func (q *Quota) Read(observed []byte) error {
 	return nil
 }
 
-// Counters are the values of what leases change when they end: from minute on, the columns of QuotaColumns.
+// Counters returns the values that change when a lease ends: of QuotaColumns from minute on.
 func (q *Quota) Counters() ([]any, error) {
 	var observed any
 	if len(q.Observed) > 0 {
@@ -347,7 +347,8 @@ func (q *Quota) Counters() ([]any, error) {
 	}, nil
 }
 
-// matchesModel reports whether a model is in a list of names. A name that ends with * stands for all that begin so.
+// matchesModel reports whether a model is in a list of names. A name that ends with * matches every model that begins
+// so.
 func matchesModel(list []string, model string) bool {
 	return slices.ContainsFunc(list, func(name string) bool {
 		if n := len(name) - 1; n >= 0 && name[n] == '*' {
