@@ -37,7 +37,7 @@ func (e *Event) Quarter() Period { return QuarterOf(e.Model, e.Key, e.Price, e.A
 // Meters returns the tokens by their names.
 func (e *Event) Meters() meter.Tokens { return metersOf(e.Tokens) }
 
-// Sums are the event as the sums of a period with nothing else.
+// Sums returns the event as the sums of a period that has nothing else.
 func (e *Event) Sums() Sums {
 	s := Sums{Requests: 1, Tokens: e.Tokens, Latency: e.Latency}
 	if !e.Success {
@@ -93,8 +93,8 @@ var (
 	readEventsOfModel = readEventsSQL + " AND model_id = $3 ORDER BY id LIMIT $4"
 )
 
-// ReadEvents calls each for up to limit events between two ids, in their order: of one model, or of all if it is zero.
-// It reads what is summed. An event that cannot be read comes with the error.
+// ReadEvents calls each for up to limit events between two ids, in their order: of one model, or of all models if model
+// is zero. It reads the columns that are summed. An event that cannot be read comes with its error.
 func ReadEvents(
 	ctx context.Context, tx bulk.Querier, model, after, before uuid.UUID, limit int, each func(Event, error) error,
 ) error {
@@ -113,34 +113,34 @@ func ReadEvents(
 	})
 }
 
-// EventTime returns the time that an event's id begins with.
+// EventTime returns the time in an event's id.
 func EventTime(id uuid.UUID) time.Time {
 	bits := binary.BigEndian.Uint64(id[:])
 	return time.UnixMicro(int64(bits>>16)*1000 + int64(bits&0xfff)).UTC() //nolint:gosec // 48 bits
 }
 
-// NewEventID returns a UUIDv7 of a request at an instant: its first 48 bits are the milliseconds and the 12 bits
-// after its version the microseconds within them, so that ids are in the order of time; the rest is random.
+// NewEventID returns a UUIDv7 for a request at an instant. Its first 48 bits are the milliseconds, the 12 bits after
+// its version are the microseconds within them, so that ids are in the order of time. The rest is random.
 func NewEventID(at time.Time) uuid.UUID {
 	id := FirstEventID(at)
 	binary.BigEndian.PutUint64(id[8:], rand.Uint64()>>2|1<<63) //nolint:gosec // it is no secret
 	return id
 }
 
-// FirstEventID returns the least id of a request at an instant, or after it.
+// FirstEventID returns the least id of a request at or after an instant.
 func FirstEventID(at time.Time) (id uuid.UUID) {
 	micros := at.UnixMicro()
 	binary.BigEndian.PutUint64(id[:], uint64(micros/1000)<<16|7<<12|uint64(micros%1000)) //nolint:gosec // from 1970 on
 	return id
 }
 
-// On PostgreSQL the events of a UTC day are a partition, so that Prune can drop a day as a whole. It is made with the
-// first event of the day; that of tomorrow is made with the first of today, so that midnight finds it. When there are
-// many, a new one is of a month or a year: what looks into all of them, as the search for a request id does, must not
-// cost more and more. Functions of the migrations make and drop them, for a role that may do neither.
+// On PostgreSQL the events of a UTC day are a partition, so that Prune can drop a day as a whole. The first event of a
+// day makes the day's partition and the next day's, so that midnight finds one. If there are many, a new one is of a
+// month or a year: the search for a request id looks into all of them and must not become slow. Functions of the
+// migrations make and drop them, so that the role needs no right to.
 
-// Partitions remembers which days have a partition. A day that another process drops meanwhile is noticed
-// when an insert fails, and forgotten.
+// Partitions remembers which days have a partition. If another process drops one, the next insert fails, and all are
+// forgotten.
 type Partitions struct {
 	mu    sync.Mutex
 	known map[time.Time]bool
@@ -162,16 +162,16 @@ func (p *Partitions) learn(day time.Time) {
 	p.known[day] = true
 }
 
-// Forget forgets all: one was dropped.
+// Forget forgets all partitions, because one was dropped.
 func (p *Partitions) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.known)
 }
 
-// Ensure makes the partitions that days lack, in a transaction on PostgreSQL. What the transaction itself
-// makes is not remembered: it may be undone. Before says that the
-// transaction may have made some already: then nothing is remembered.
+// Ensure makes the partitions that days lack, in a transaction on PostgreSQL. Partitions that the transaction made are
+// not remembered, because it may be undone. If before is true, it may have made some already, and nothing is
+// remembered.
 func (p *Partitions) Ensure(ctx context.Context, tx bulk.Querier, days []time.Time, before bool) error {
 	unknown := slices.DeleteFunc(slices.Clone(days), p.Has)
 	if len(unknown) == 0 {
@@ -192,17 +192,17 @@ func (p *Partitions) Ensure(ctx context.Context, tx bulk.Querier, days []time.Ti
 	return err
 }
 
-// RequestIndex is how the name of the index ends that keeps the request ids of a partition unique.
+// RequestIndex ends the name of the index that keeps the request ids of a partition unique.
 const RequestIndex = "_request_id"
 
 // Partition is a part of usage_events on PostgreSQL.
 type Partition struct {
 	oid         int64
-	From, To    uuid.UUID // its least id, and the first one beyond it
-	Rows, Bytes int64     // as of count
+	From, To    uuid.UUID // its least id, and the first id beyond it
+	Rows, Bytes int64     // set by Count
 }
 
-// partitionsBeforeSQL asks the server for the bounds, not the names, and passes over a default partition.
+// partitionsBeforeSQL goes by the bounds that the server reports, not by names, and skips a default partition.
 const partitionsBeforeSQL = `SELECT oid, from_id, to_id FROM (
 	SELECT CAST(oid AS bigint) AS oid, CAST(substring(bounds FROM 'TO \(''([^'']+)''\)') AS uuid) AS to_id,
 		COALESCE(CAST(substring(bounds FROM 'FROM \(''([^'']+)''\)') AS uuid),
@@ -225,7 +225,7 @@ func PartitionsBefore(ctx context.Context, client *ent.Client, at time.Time) (pa
 	return parts, err
 }
 
-// Count notes how much there is. It asks for ids and not for the table, which another process may have dropped.
+// Count sets Rows and Bytes. It reads by ids and not by the name of the table, which another process may have dropped.
 func (part *Partition) Count(ctx context.Context, client *ent.Client) error {
 	const query = "SELECT count(*)," +
 		" (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c WHERE CAST(c.oid AS bigint) = $1)" +
@@ -242,7 +242,7 @@ func (part *Partition) Count(ctx context.Context, client *ent.Client) error {
 	return err
 }
 
-// Drop drops the partition, unless somebody has done so.
+// Drop drops the partition, unless somebody else has.
 func (part *Partition) Drop(ctx context.Context, tx *ent.Client) (dropped bool, err error) {
 	err = bulk.Scan(ctx, tx, "SELECT usage_events_drop_partition($1)", []any{part.oid},
 		func(scan func(...any) error) error { return scan(&dropped) })

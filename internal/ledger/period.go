@@ -1,6 +1,6 @@
-// Package ledger has the periods of what was used: how they are named, added up, read and written; and the ids and
-// partitions of events. A period is read, changed in memory and written as a whole: histograms cannot be added in SQL,
-// and a digest is of all columns. Whoever does so must keep others from changing it meanwhile: see LockModels.
+// Package ledger has the periods of usage: how they are named, added up, read and written; and the ids and partitions
+// of events. A period is read, changed in memory and written as a whole, because histograms cannot be added in SQL and
+// a digest covers all columns. Keep others from changing it meanwhile: see LockModels.
 package ledger
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Grain is the length of a period. Each has its own tables, and the digests of their rows begin with it.
+// Grain is the length of a period. Each grain has its own tables, and is part of the digests of their rows.
 type Grain string
 
 // The grains.
@@ -38,7 +38,7 @@ func QuarterOf(model, key, price uuid.UUID, at time.Time) Period {
 	return Period{Model: model, Key: key, Price: price, Grain: QuarterGrain, Start: at.Truncate(utc.Quarter)}
 }
 
-// IsTotal reports whether it sums up all keys and prices of a model.
+// IsTotal reports whether the period sums up all keys and prices of a model.
 func (p Period) IsTotal() bool { return p.Key == uuid.Nil }
 
 // Table returns the index of the period's table among Tables.
@@ -52,7 +52,7 @@ func (p Period) Table() (i int) {
 	return i
 }
 
-// Total returns the period of the model that this one is summed in.
+// Total returns the model's period that includes this one.
 func (p Period) Total() Period { return Period{Model: p.Model, Grain: p.Grain, Start: p.Start} }
 
 // End returns the first instant after the period.
@@ -63,20 +63,20 @@ func (p Period) End() time.Time {
 	return p.Start.Add(utc.Quarter)
 }
 
-// ComparePeriods is an order of all periods.
+// ComparePeriods orders periods.
 func ComparePeriods(a, b Period) int {
 	return cmp.Or(bytes.Compare(a.Model[:], b.Model[:]), bytes.Compare(a.Key[:], b.Key[:]),
 		bytes.Compare(a.Price[:], b.Price[:]), cmp.Compare(b.Grain, a.Grain), a.Start.Compare(b.Start))
 }
 
-// Sorted returns the periods in their order, in which they are written.
+// Sorted returns the periods in the order in which they are written.
 func Sorted(all map[Period]Sums) []Period {
 	sorted := slices.AppendSeq(make([]Period, 0, len(all)), maps.Keys(all))
 	slices.SortFunc(sorted, ComparePeriods)
 	return sorted
 }
 
-// Horizons say from when on the parts of the ledger are complete; what lies before is being removed.
+// Horizons says from when on the parts of the ledger are complete. Earlier rows are being removed.
 type Horizons struct{ Events, Quarters time.Time }
 
 // The parts that have a horizon.
@@ -100,7 +100,7 @@ func ReadHorizons(ctx context.Context, client *ent.Client) (Horizons, error) {
 	return h, err
 }
 
-// CompleteFrom returns the instant from which on a table has all of its periods, not before another one.
+// CompleteFrom returns the instant from which on a table has all of its periods, or from if that is later.
 func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {
 	if t.Grain == QuarterGrain {
 		return utc.Max(h.Quarters, from)
@@ -108,7 +108,7 @@ func (h Horizons) CompleteFrom(t *Table, from time.Time) time.Time {
 	return from
 }
 
-// Place names a row as its table does: the price says of which model it is, and recording goes by that.
+// Place names a row by its table's unique columns: the price implies the model.
 func (p Period) Place() Period {
 	if !p.IsTotal() {
 		p.Model = uuid.Nil
@@ -122,7 +122,7 @@ func (p Period) Day() Period {
 	return p
 }
 
-// Widen rounds the bound of a range to a quarter of an hour; to a day where there are no quarters.
+// Widen rounds the bound of a range to a quarter of an hour, or to a day where no quarters are left.
 func (h Horizons) Widen(t time.Time, round func(time.Time, time.Duration) time.Time) time.Time {
 	if t.Before(h.Quarters) {
 		return round(t, utc.Day)

@@ -10,11 +10,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// StandardTier is the service tier whose price applies where a tier has none.
+// StandardTier is the service tier whose price applies to tiers without one.
 const StandardTier = "standard"
 
-// BestPrice returns the price that applies to a request: of its service tier, or of the standard tier if that has none;
-// and in there the one for the largest context that the request reaches.
+// BestPrice returns the price that applies to a request at an instant: of its service tier, or else of the standard
+// tier; and within the tier, for the largest context that the request reaches.
 func BestPrice(prices []*ent.Price, at time.Time, tier string, totalInput int64) (best *ent.Price) {
 	for _, p := range prices {
 		switch {
@@ -29,8 +29,8 @@ func BestPrice(prices []*ent.Price, at time.Time, tier string, totalInput int64)
 	return best
 }
 
-// CostAt returns the cost of tokens at the rates of a price, nil if it is not known; or fault.ErrInvalidData if it does
-// not fit.
+// CostAt returns the cost of tokens at the rates of a price, nil if it is unknown. It returns fault.ErrInvalidData if
+// the cost does not fit.
 func CostAt(p *ent.Price, tokens meter.Tokens) (*money.USD, error) {
 	cost, err := tokens.Cost(RatesOf(p))
 	switch {
@@ -45,7 +45,7 @@ func CostAt(p *ent.Price, tokens meter.Tokens) (*money.USD, error) {
 // meterNames are the meters in the order of a price's columns.
 var meterNames = [...]string{meter.Input, meter.Output, meter.CacheRead, meter.CacheWrite, meter.Reasoning}
 
-// RatesOf returns the rates of a price, USD per one million tokens by meter name. It is empty where no rate is known.
+// RatesOf returns the known rates of a price, USD per one million tokens by meter name.
 func RatesOf(p *ent.Price) money.Rates {
 	rates := make(money.Rates, len(meterNames))
 	for i, usd := range [...]*money.USD{

@@ -14,14 +14,14 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Part is a stretch of time whose usage is read from periods of one grain.
+// Part is a span of time that is read from periods of one grain.
 type Part struct {
 	grain    Grain
 	from, to time.Time
 }
 
-// Parts divides a range of whole quarters into whole days, and quarters where days are cut: by the ends of the
-// range and at the given instants, which ascend. No request is in two of them.
+// Parts divides a range of whole quarters into parts. Whole days are read as days; a day that an end of the range or
+// one of the ascending cuts divides is read as quarters. No request is in two parts.
 func Parts(start, end time.Time, cuts []time.Time) (all []Part) {
 	add := func(length Grain, from, to time.Time) {
 		last := len(all) - 1
@@ -50,14 +50,14 @@ func Parts(start, end time.Time, cuts []time.Time) (all []Part) {
 	return all
 }
 
-// Query says whose periods are read, and whether by key and price or the models' totals. What is zero is no
-// condition; models are always named, since the indexes begin with them or with a key.
+// Query selects the periods to read: by key and price, or the totals of models. A zero id is no condition. Models are
+// always joined, because the indexes begin with a model or a key.
 type Query struct {
 	Totals                       bool
 	Model, Provider, Family, Key uuid.UUID
 }
 
-// Row is a row that is read.
+// Row is a row as read.
 type Row struct {
 	*Cells
 	Grain      Grain
@@ -68,8 +68,8 @@ type Row struct {
 // maxParts is how many parts a statement reads: SQLite has a limit of 500.
 const maxParts = 100
 
-// Each calls each for the periods in parts. It reads them in one statement, and so in one state, unless there
-// are very many parts.
+// Each calls each for the periods in parts. It reads them in one statement, and so in one state, unless there are more
+// than maxParts.
 func Each(
 	ctx context.Context, tx bulk.Querier, engine string, q Query, all []Part, each func(Row) error,
 ) error {
@@ -119,7 +119,7 @@ func (q Query) statement(engine string, parts []Part) (string, []any) {
 		return fmt.Sprintf(" AND %s $%d", condition, len(args))
 	}
 	for _, p := range parts {
-		// Of a CROSS JOIN, SQLite reads the left side first: the few models, or the key.
+		// SQLite reads the left side of a CROSS JOIN first: the few models, or the key.
 		table := Tables[q.table(p.grain)].Name
 		from := "models AS m CROSS JOIN " + table + " AS t"
 		conditions := ""

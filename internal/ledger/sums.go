@@ -17,11 +17,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Sums are what the requests of a period amount to.
+// Sums is what the requests of a period add up to.
 type Sums struct {
 	Requests, Errors, Unpriced int64
 	Tokens                     [5]int64  // in the order of TokenColumns
-	Cost                       money.USD // of the requests that are not unpriced
+	Cost                       money.USD // of the priced requests
 	Latency                    int64     // milliseconds
 	Histogram                  latency.Histogram
 }
@@ -48,7 +48,7 @@ func (s *Sums) MergeNumbers(o *Sums) error {
 	return nil
 }
 
-// each calls do for each number beside the same one of other sums.
+// each calls do for each number, with the same number of other sums.
 func (s *Sums) each(o *Sums, do func(number *int64, other int64)) {
 	do(&s.Requests, o.Requests)
 	do(&s.Errors, o.Errors)
@@ -68,7 +68,7 @@ func (s *Sums) KnownCost() *money.USD {
 	return &s.Cost
 }
 
-// AverageLatency is in milliseconds.
+// AverageLatency returns the average in milliseconds.
 func (s *Sums) AverageLatency() float64 {
 	if s.Requests == 0 {
 		return 0
@@ -97,8 +97,8 @@ var TokenColumns = []string{
 	usage.FieldCacheWriteTokens, usage.FieldReasoningTokens,
 }
 
-// DigestOf is the first 64 bits of a SHA-256 over everything that a row says but its id. It is to find
-// damage, which integrity checks of the database pass over when the damaged value is a possible one.
+// DigestOf returns the first 64 bits of a SHA-256 over all columns of a row except its id. It finds damage that the
+// database's own checks miss because the damaged value is a valid one.
 func DigestOf(p Period, s *Sums, histogram []byte) int64 {
 	var stack [512]byte
 	b := stack[:0]
@@ -127,7 +127,7 @@ var SumColumns = append([]string{
 	usage.FieldLatencyMsSum, usage.FieldLatencyHistogram,
 }, TokenColumns...)
 
-// Cells are what SumColumns are scanned into.
+// Cells is what SumColumns are scanned into.
 type Cells struct {
 	Sums
 	Total     *int64
@@ -135,7 +135,7 @@ type Cells struct {
 	Addresses []any
 }
 
-// NewCells returns cells whose addresses come after those of the columns before.
+// NewCells returns cells. Their addresses follow the addresses of the columns before them.
 func NewCells(before ...any) *Cells {
 	c := new(Cells)
 	c.Addresses = append(before, &c.Requests, &c.Errors, &c.Unpriced, &c.Total, &c.Latency, &c.Encoded)
@@ -163,7 +163,7 @@ func (c *Cells) AddTo(s *Sums) error {
 	return s.MergeNumbers(&c.Sums)
 }
 
-// Subtract takes other sums away, if they are part of these.
+// Subtract subtracts other sums, and reports whether they were part of these.
 func (s *Sums) Subtract(o Sums) bool {
 	fits := s.Histogram.Subtract(o.Histogram) == nil
 	take := func(from *int64, n int64) {
@@ -174,7 +174,7 @@ func (s *Sums) Subtract(o Sums) bool {
 	return fits
 }
 
-// Amounts are the columns of sums that are whole numbers: requests, errors, those unpriced, latency, and tokens.
+// Amounts returns the columns that are whole numbers: requests, errors, unpriced requests, latency, and tokens.
 func (s *Sums) Amounts() [9]int64 {
 	return [9]int64{
 		s.Requests, s.Errors, s.Unpriced, s.Latency,
@@ -182,10 +182,10 @@ func (s *Sums) Amounts() [9]int64 {
 	}
 }
 
-// Full reports whether the histogram has all requests: those from before histograms were kept are not in it.
+// Full reports whether the histogram has all requests. Requests from before there were histograms are not in it.
 func (s *Sums) Full() bool { return s.Histogram.Count() == s.Requests }
 
-// Same reports whether two sums are the same, but for histograms that are not full.
+// Same reports whether two sums are equal. Histograms that are both not full are not compared.
 func (s *Sums) Same(o *Sums) bool {
 	return s.Amounts() == o.Amounts() && s.Cost == o.Cost &&
 		(!s.Full() && !o.Full() || bytes.Equal(s.Histogram.AppendBinary(nil), o.Histogram.AppendBinary(nil)))

@@ -20,7 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 )
 
-// chunkSizes are how many periods of each of Tables a statement reads.
+// chunkSizes says how many periods of each of Tables a statement reads.
 type chunkSizes [len(Tables)]int
 
 var readSQL = map[string]func(chunkSizes) string{
@@ -28,7 +28,7 @@ var readSQL = map[string]func(chunkSizes) string{
 	dialect.Postgres: bulk.Statements(func(n chunkSizes) string { return readText(n, periodTypes) }),
 }
 
-// periodTypes are what PostgreSQL has to be told of the columns that name a period.
+// periodTypes are the types of the columns that name a period, which PostgreSQL has to be told.
 var periodTypes = map[string]string{
 	usage.FieldModelID: "uuid", usage.FieldAPIKeyID: "uuid", usage.FieldPriceID: "uuid",
 	usage.FieldPeriodStart: "timestamptz",
@@ -61,7 +61,7 @@ func readText(n chunkSizes, types map[string]string) string {
 	return strings.Join(selects, " UNION ALL ")
 }
 
-// Read adds the periods that exist to a map. Periods that the map has already are not read. Each statement reads all
+// Read adds the stored periods to a map. It does not read periods that are in the map already. Each statement reads all
 // tables.
 func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period, into map[Period]Sums) error {
 	var unread [len(Tables)][]Period
@@ -106,7 +106,7 @@ func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period,
 	}
 }
 
-// Write writes periods, in their order, as they are to be, over what is there.
+// Write inserts periods, in their order, or overwrites stored ones.
 func Write(ctx context.Context, tx bulk.Execer, sorted []Period, periods map[Period]Sums) error {
 	for i, t := range Tables {
 		err := bulk.Chunks(among(i, sorted), func(some []Period) error {
@@ -130,7 +130,7 @@ func Write(ctx context.Context, tx bulk.Execer, sorted []Period, periods map[Per
 	return nil
 }
 
-// Update writes periods, in their order, that are there.
+// Update overwrites stored periods, in their order.
 func Update(ctx context.Context, tx bulk.Execer, engine string, sorted []Period, periods map[Period]Sums) error {
 	var rows [len(Tables)][][]any
 	for _, p := range sorted {
@@ -156,8 +156,8 @@ func Update(ctx context.Context, tx bulk.Execer, engine string, sorted []Period,
 	return nil
 }
 
-// updateBoth writes quarters, and as many days, in one statement each: PostgreSQL takes as many round trips as for one
-// table. What is left is in rows. The rows were read in this transaction, under the locks of their models.
+// updateBoth writes as many quarters as days in each statement, so that PostgreSQL takes half the round trips. It
+// leaves the rest in rows. The rows were read in this transaction, under the locks of their models.
 func updateBoth(ctx context.Context, tx bulk.Execer, quarters int, rows *[len(Tables)][][]any) error {
 	if _, collects := tx.(*bulk.Together); collects { // everything goes to the server at once
 		return nil
@@ -186,7 +186,7 @@ type Table struct {
 	Grain   Grain
 	Totals  bool
 	columns []string
-	key     []string // the columns that name a row
+	key     []string // the columns that identify a row
 	write   func(n int) string
 	update  bulk.Update
 }
@@ -230,7 +230,7 @@ func newTable(name string, of Grain, by ...string) *Table {
 	return t
 }
 
-// among returns those of the periods that are in the table of an index.
+// among returns the periods of one table.
 func among(table int, periods []Period) []Period {
 	var some []Period
 	for _, p := range periods {
@@ -247,7 +247,7 @@ func LockModels(ctx context.Context, tx *ent.Client, models []uuid.UUID) error {
 	return err
 }
 
-// LockModelsSQL is a query that takes the locks whose numbers an SQL expression gives.
+// LockModelsSQL returns a query that takes the locks whose numbers an SQL expression gives.
 func LockModelsSQL(numbers string) string {
 	return "SELECT count(pg_advisory_xact_lock(number)) FROM unnest(CAST(" + numbers + " AS bigint[])) AS number"
 }
