@@ -14,18 +14,18 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
-// Counter is what a key counts, and what its days amount to.
+// Counter has a key's counters, and what its days add up to.
 type Counter struct {
 	Key        uuid.UUID
 	Have, Want [2]int64 // usage_count and token_count
 	Fits       bool     // Want
-	days       [4]int64 // requests in billions and those beyond, tokens likewise: the sums of damaged rows need not fit
+	days       [4]int64 // requests, in billions and the rest, then tokens likewise: the sums of damaged rows need not fit
 	extra      [2]int64
 }
 
 const billion = 1_000_000_000
 
-// countersSQL reads the counters of all keys, deleted ones too, or of those in a list.
+// countersSQL reads the counters of all keys, including deleted ones, or of the keys in a list.
 func countersSQL(where string) string {
 	const tokens = "(u.input_tokens%[1]s + u.output_tokens%[1]s + u.cache_read_tokens%[1]s +" +
 		" u.cache_write_tokens%[1]s + u.reasoning_tokens%[1]s)"
@@ -39,7 +39,7 @@ func countersSQL(where string) string {
 		where + " GROUP BY k.id"
 }
 
-// Counters calls each for the counters of all keys, which one statement reads in one state; or of some.
+// Counters calls each for the counters of all keys, or of some. One statement reads them in one state.
 func Counters(ctx context.Context, client *ent.Client, some []uuid.UUID, each func(Counter) error) error {
 	where, args := "", []any(nil)
 	if some != nil {

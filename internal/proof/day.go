@@ -26,7 +26,7 @@ type Day struct {
 	recorded map[ledger.Period]*ledger.Sums // quarters, by the events of the day
 	doubtful map[time.Time]bool             // quarters of events that cannot be right
 	dubious  bool                           // all quarters are doubtful
-	Found    []Difference                   // of events, and of rows that have no place
+	Found    []Difference                   // in events, and in rows without a valid place
 	prices   map[uuid.UUID]*ent.Price
 
 	NumEvents, NumQuarters, NumDays int64
@@ -43,11 +43,11 @@ type row struct {
 	total      *int64 // total_cost
 	encoded    []byte // latency_histogram
 	digest     *int64
-	unreadable error // why it cannot be read; the place of a row is known even so
+	unreadable error // why it cannot be read; its place is known all the same
 	lost       bool  // not even its sums can be read
 }
 
-// load reads a day in the state that a client sees.
+// load reads a day through a client, in the client's state.
 func (l *Reader) load(ctx context.Context, client *ent.Client, start time.Time) (*Day, error) {
 	h, err := ledger.ReadHorizons(ctx, client)
 	if err != nil {
@@ -86,10 +86,10 @@ func rowsSQL(t *ledger.Table) string {
 		" AS t WHERE t.model_id = m.id AND t.period_start >= $1 AND t.period_start < $2"
 }
 
-// loose is a cell that can be scanned whatever is in it.
+// loose is a cell that scans any value.
 type loose[T any] struct {
 	value sql.Null[T]
-	err   error // why it is no T
+	err   error // why it is not a T
 }
 
 // Scan implements sql.Scanner.
@@ -120,7 +120,7 @@ func (d *Day) readRows(ctx context.Context, client *ent.Client, t *ledger.Table,
 		if digest.value.Valid {
 			row.digest = &digest.value.V
 		}
-		if p.Start.Before(from) { // not even that could be read
+		if p.Start.Before(from) { // not even the start could be read
 			d.Found = append(d.Found, Difference{
 				Kind: UnreadableRow, Table: t.Name, Model: p.Model, Start: d.Start, Have: row.unreadable.Error(),
 			})
@@ -151,7 +151,7 @@ func (l *Reader) readEvents(ctx context.Context, client *ent.Client, d *Day) err
 		return nil
 	}
 	events, errs := make([]ledger.Event, 0, page), make([]error, 0, page)
-	for after := ledger.FirstEventID(from); ; { // which is the id of no event
+	for after := ledger.FirstEventID(from); ; { // no event has this id
 		events, errs = events[:0], errs[:0]
 		err := ledger.ReadEvents(ctx, client, uuid.Nil, after, ledger.FirstEventID(end), page,
 			func(e ledger.Event, err error) error {
@@ -177,7 +177,7 @@ func (l *Reader) readEvents(ctx context.Context, client *ent.Client, d *Day) err
 	}
 }
 
-// learn reads what events refer to, if it is not known.
+// learn reads the prices, models and keys of events, as far as they are unknown.
 func (l *Reader) learn(ctx context.Context, client *ent.Client, events []ledger.Event) error {
 	prices, models, keys := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
 	for i := range events {
@@ -238,7 +238,7 @@ func (l *Reader) learnPrices(ctx context.Context, client *ent.Client, ids map[uu
 	})
 }
 
-// addEvent adds an event to its quarter. One that cannot be right makes its quarter doubtful.
+// addEvent adds an event to its quarter. An event that cannot be right makes its quarter doubtful.
 func (l *Reader) addEvent(d *Day, e *ledger.Event, unreadable error) {
 	d.NumEvents++
 	if e.ID == uuid.Nil {

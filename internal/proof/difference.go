@@ -21,7 +21,7 @@ const (
 	UnreadableRow   Kind = "unreadable row"
 )
 
-// Difference is where the ledger is not what it must be. What does not apply is zero.
+// Difference is a place where the ledger is wrong. Fields that do not apply are zero.
 type Difference struct {
 	Kind              Kind
 	Table             string
@@ -35,10 +35,10 @@ type Difference struct {
 // MaxDifferences is how many differences are listed.
 const MaxDifferences = 10_000
 
-// Differences are a list that does not grow for ever.
+// Differences is a list of bounded length.
 type Differences struct {
 	List []Difference
-	More int64 // beyond those that are listed
+	More int64 // beyond the listed ones
 }
 
 // Add lists differences, as far as there is room.

@@ -16,22 +16,22 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// What a row must be is proven by what is below it: events are below quarters, quarters below days, and both
-// below the totals of their model. Where nothing is below it any more, its digest is what there is.
+// The rows below a row prove what it must be: events are below quarters, quarters below days, and both below the totals
+// of their model. If the rows below have been removed, its digest alone is left to judge it by.
 
 // verdict is what a row must be.
 type verdict struct {
 	want  ledger.Sums // without requests: there must be no row
 	known bool        // want is what it must be
-	// contested says that the row contradicts what is below it although its digest is right: nobody can tell
-	// which of them is damaged.
+	// contested: the row contradicts the rows below it although its digest is right. Nobody can tell which of them is
+	// damaged.
 	contested bool
 }
 
 // pile is the sum of the rows below one.
 type pile struct {
-	must, are ledger.Sums // what they must amount to, and what they do
-	unknown   bool        // what one of them must be is not known
+	must, are ledger.Sums // what they must add up to, and what they do
+	unknown   bool        // nobody knows what one of them must be
 }
 
 func (b *pile) add(v verdict, row *row) {
@@ -41,7 +41,7 @@ func (b *pile) add(v verdict, row *row) {
 	}
 }
 
-// backed tells whether there are the events of all that a period says.
+// backed reports whether the events of the whole period are there, and right.
 func (d *Day) backed(p ledger.Period) bool {
 	if p.Start.Before(d.Events) || p.Start.Before(d.Quarters) || d.dubious {
 		return false
@@ -54,7 +54,7 @@ func (d *Day) backed(p ledger.Period) bool {
 	return true
 }
 
-// judge calls each for all rows that there are or must be, in their order.
+// judge calls each for every row that is or must be there, in order.
 func (d *Day) judge(each func(ledger.Period, verdict)) {
 	verdicts, piles := map[ledger.Period]verdict{}, map[ledger.Period]*pile{}
 	on := func(p ledger.Period) *pile {
@@ -104,10 +104,10 @@ func (d *Day) judge(each func(ledger.Period, verdict)) {
 	}
 }
 
-// hasQuarters tells whether the day has all of its quarters.
+// hasQuarters reports whether the day has all of its quarters.
 func (d *Day) hasQuarters() bool { return !d.Start.Before(d.Quarters) }
 
-// settle returns what a row must be, given what is below it, if that is all there.
+// settle returns what a row must be, given the rows below it. Complete says that all of these are there.
 func (d *Day) settle(p ledger.Period, below *pile, complete bool) verdict {
 	row, backed := d.rows[p], d.backed(p)
 	sound := row != nil && row.unreadable == nil && row.digestFault(p, backed) == nil
@@ -126,7 +126,7 @@ var amountColumns = append([]string{
 	usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldLatencyMsSum,
 }, ledger.TokenColumns...)
 
-// against returns the columns in which a row that can be read is not what it must be.
+// against returns the columns in which a readable row differs from what it must be.
 func (row *row) against(want ledger.Sums) (wrong []Difference) {
 	note := func(field, want, have string) {
 		wrong = append(wrong, Difference{Kind: WrongSum, Field: field, Want: want, Have: have})
@@ -149,11 +149,10 @@ func (row *row) against(want ledger.Sums) (wrong []Difference) {
 	return wrong
 }
 
-// digestFault returns what is wrong with a row's digest, nil for nothing. Where there are events, there is a
-// digest.
+// digestFault returns what is wrong with a row's digest, or nil. A row whose events are there must have one.
 func (row *row) digestFault(p ledger.Period, backed bool) *Difference {
 	if row.digest == nil && row.encoded == nil && !backed {
-		return nil // from before there were any
+		return nil // older than digests
 	}
 	want, have := ledger.DigestOf(p, &row.Sums, row.encoded), "NULL"
 	if row.digest != nil {
@@ -165,8 +164,7 @@ func (row *row) digestFault(p ledger.Period, backed bool) *Difference {
 	return &Difference{Kind: WrongDigest, Field: usage.FieldDigest, Want: strconv.FormatInt(want, 10), Have: have}
 }
 
-// compare returns the differences between a row and what it must be: those that are mended by writing it
-// anew, and those that are left.
+// compare returns the differences between a row and what it must be: mendable by writing the row anew, or left.
 func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) {
 	row := d.rows[p]
 	wrong := d.differences(p, row, v)
@@ -205,7 +203,7 @@ func (d *Day) Differences(to *Differences) {
 	})
 }
 
-// place says in which row a difference is.
+// place notes in which row a difference is.
 func (*Day) place(x *Difference, p ledger.Period) {
 	x.Table = ledger.Tables[p.Table()].Name
 	x.Model, x.Key, x.Price, x.Start = p.Model, p.Key, p.Price, p.Start
@@ -243,8 +241,8 @@ func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Differe
 	return wrong
 }
 
-// plausible tells whether the cost of a period's requests is within half a nano-dollar each of their tokens
-// at the rates of its price, and if not, what those come to.
+// plausible reports whether the cost of a period is within half a nano-dollar for each request of its tokens at the
+// rates of its price. It also returns that cost.
 func (d *Day) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
 	price := d.prices[p.Price]
 	if s.Unpriced > 0 {
@@ -275,7 +273,7 @@ func (d *Day) faulty() (models []uuid.UUID) {
 	return models
 }
 
-// stamp returns a time as differences have it.
+// stamp formats a time for differences.
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // sameCost compares costs that may be unknown.
@@ -283,7 +281,7 @@ func sameCost(a, b *money.USD) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
-// dollars returns an amount as differences have it.
+// dollars formats an amount for differences.
 func dollars(usd *money.USD) string {
 	if usd == nil {
 		return "NULL"

@@ -13,23 +13,23 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 )
 
-// mend is a row that is not what it must be.
+// mend is a row to be corrected.
 type mend struct {
 	ledger.Period
 	was  *row        // in its place; nil: it is missing
 	want ledger.Sums // without requests: there must be no row
 }
 
-// Piece is a part of what is to be mended of a day, of one model. Each of its rows can be mended alone.
+// Piece is a part of the rows of a day to be mended, all of one model. Each of its rows can be mended alone.
 type Piece struct {
-	Quarters, Days, Totals int64 // how many rows: those of all keys and prices are Totals
+	Quarters, Days, Totals int64 // numbers of rows; Totals are over all keys and prices
 
 	Model uuid.UUID // whose lock the rows need
 	of    ledger.Horizons
 	mends []mend
 }
 
-// Mend returns what is to be done about a day, in pieces of up to some rows, and the differences that are left.
+// Mend returns what is to be mended in a day, in pieces of at most so many rows, and the differences that are left.
 func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 	left = d.Found
 	there := make(map[ledger.Period]*row, len(d.rows))
@@ -40,7 +40,7 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 	d.judge(func(p ledger.Period, v verdict) {
 		mendable, rest := d.compare(p, v)
 		left = append(left, rest...)
-		// In one place a row can be missing, and another one be that names another model.
+		// One place can lack a row and have another row that names another model.
 		if at := p.Place(); len(mendable) > 0 && v.want.Requests >= mends[at].want.Requests {
 			mends[at] = mend{p, there[at], v.want}
 		}
@@ -76,7 +76,7 @@ func newPiece(of ledger.Horizons, model uuid.UUID, mends []mend) Piece {
 	return p
 }
 
-// Write mends the rows in a transaction, or returns bulk.ErrStale if they were changed otherwise than by recording.
+// Write mends the rows in a transaction. It returns bulk.ErrStale if anything but recording has changed them.
 func (p *Piece) Write(ctx context.Context, tx *ent.Client, engine string) error {
 	if engine == dialect.Postgres {
 		if err := ledger.LockModels(ctx, tx, []uuid.UUID{p.Model}); err != nil {
@@ -103,15 +103,15 @@ func (p *Piece) Write(ctx context.Context, tx *ent.Client, engine string) error 
 			write[x.Period] = s
 		}
 	}
-	// The columns that name a row may be wrong too: it is removed, and written anew. So another repair sees that it
-	// was.
+	// The row is removed and written anew, because the columns that name it may be wrong too. So another repair
+	// notices.
 	if err := removeRows(ctx, tx, p.mends); err != nil {
 		return err
 	}
 	return ledger.Write(ctx, tx, ledger.Sorted(write), write)
 }
 
-// now reads what is in the places of the rows, as far as it can be read: as those do who record.
+// now reads the places of the rows as recording does, as far as they can be read.
 func (p *Piece) now(ctx context.Context, tx *ent.Client, engine string) (map[ledger.Period]ledger.Sums, error) {
 	found, periods := map[ledger.Period]ledger.Sums{}, make([]ledger.Period, 0, len(p.mends))
 	for _, x := range p.mends {
@@ -119,7 +119,7 @@ func (p *Piece) now(ctx context.Context, tx *ent.Client, engine string) (map[led
 			periods = append(periods, x.Period)
 			continue
 		}
-		// What fails otherwise than by what is in the row fails again.
+		// If the row's content is not the reason of a failure, the next statement fails too.
 		one := map[ledger.Period]ledger.Sums{}
 		if ledger.Read(ctx, tx, engine, []ledger.Period{x.Period}, one) == nil {
 			maps.Copy(found, one)
@@ -128,7 +128,7 @@ func (p *Piece) now(ctx context.Context, tx *ent.Client, engine string) (map[led
 	return found, ledger.Read(ctx, tx, engine, periods, found)
 }
 
-// onto returns what a row must be, given what it is now: what was recorded since it was read is added. It is not ok if
+// onto returns what a row must be, given what it is now. Requests recorded since it was read are added. It is not ok if
 // the row was changed in another way.
 func (x mend) onto(now ledger.Sums, there bool) (s ledger.Sums, ok bool) {
 	if x.was == nil || x.was.lost { // nobody can have added to it

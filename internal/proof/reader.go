@@ -1,6 +1,6 @@
-// Package proof proves the ledger: that each quarter of an hour is the sum of its events, each day that of its
-// quarters, and each total that of its keys and prices. It reads a UTC day as it stands, judges what each row must be
-// by what is below it, and says what is to be written so that they agree.
+// Package proof proves the ledger: each quarter of an hour is the sum of its events, each day the sum of its quarters,
+// and each total the sum over keys and prices. It reads a UTC day as it stands, judges each row by the rows below it,
+// and says what to write so that they agree.
 package proof
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Reader reads the ledger day by day. What it knows of prices, models and keys does not change.
+// Reader reads the ledger day by day. It remembers prices, models and keys, as far as they never change.
 type Reader struct {
 	db     store.DB
 	client *ent.Client // of the database's primary, or of a transaction
@@ -29,7 +29,7 @@ type Reader struct {
 	keys   map[uuid.UUID]uuid.UUID // providers by key
 }
 
-// NewReader returns a reader through a client of the database's primary; or of a transaction, whose state it reads.
+// NewReader returns a reader through a client of the database's primary, or of a transaction.
 func NewReader(db store.DB, client *ent.Client, inTx bool) *Reader {
 	return &Reader{
 		db: db, client: client, inTx: inTx,
@@ -48,14 +48,14 @@ func (l *Reader) Each(ctx context.Context, visit func(*Day) error) error {
 		if err = visit(d); err != nil {
 			return err
 		}
-		if start = start.Add(utc.Day); d.empty() { // else the next day is likely to have something
+		if start = start.Add(utc.Day); d.empty() { // else the next day probably has something
 			start, ok, err = l.next(ctx, start)
 		}
 	}
 	return err
 }
 
-// next returns the first UTC day from an instant on that has something.
+// next returns the first UTC day from an instant on that has rows or events.
 func (l *Reader) next(ctx context.Context, from time.Time) (first time.Time, ok bool, err error) {
 	h, err := ledger.ReadHorizons(ctx, l.client)
 	if err != nil {
@@ -120,8 +120,8 @@ func (l *Reader) Day(ctx context.Context, start time.Time) (*Day, error) {
 	})
 }
 
-// settled loads a day until no horizon was moved meanwhile. What is removed lies before a horizon that was
-// moved earlier, and on PostgreSQL a partition is taken away from under a snapshot.
+// settled loads a day again until no horizon moved meanwhile. Rows are removed only before a horizon that has moved;
+// and on PostgreSQL a snapshot does not keep a partition from being dropped.
 func settled(ctx context.Context, client *ent.Client, load func() (*Day, error)) (*Day, error) {
 	for {
 		d, err := load()
@@ -135,9 +135,9 @@ func settled(ctx context.Context, client *ent.Client, load func() (*Day, error))
 	}
 }
 
-// lockedDay reads a UTC day in a transaction of the caller's, and locks all models: on PostgreSQL others may record
-// between two of its statements. A model with differences that was created meanwhile is locked too, and the day is
-// read again.
+// lockedDay reads a UTC day in the caller's transaction. On PostgreSQL it locks all models, because others may record
+// between two statements. If a model that was created meanwhile has differences, it locks that too and reads the day
+// again.
 func (l *Reader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time) (*Day, error) {
 	locked := map[uuid.UUID]bool{}
 	var models []uuid.UUID
