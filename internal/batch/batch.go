@@ -1,5 +1,5 @@
-// Package batch commits what many callers do at once together: one transaction and one sync to disk
-// for all that have come while the last one was under way. No caller is answered before the commit.
+// Package batch commits the calls of many callers together: one transaction and one sync to disk for all calls that
+// arrive while the last one is under way. No caller is answered before the commit.
 package batch
 
 import (
@@ -16,15 +16,14 @@ import (
 var (
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the queue is closed")
-	// ErrUncertain is returned, with the context's error, when the context has ended and the batch that
-	// the item is in has not.
+	// ErrUncertain is returned, with the context's error, when the context has ended and the item's batch has not.
 	ErrUncertain = errors.New("the context ended while the commit was under way")
 	// ErrBusy is returned when an item's batch has not begun in time. Nothing was done.
 	ErrBusy = errors.New("those before have not ended in time")
 )
 
-// grace is how long Do waits beyond the end of its context for a batch that has begun. Most end in
-// time, and then their callers know what became of them.
+// grace is how long Do waits for a batch that has begun, after its context has ended. Most batches end in time, and
+// their callers learn the outcome.
 const grace = 150 * time.Millisecond
 
 // Queue collects items of concurrent callers. Its zero value is not usable; see [New].
@@ -44,19 +43,19 @@ type Queue[T any] struct {
 type entry[T any] struct {
 	item  T
 	done  chan error // of capacity 1
-	group *group     // the batch that it is in; nil until that begins
+	group *group     // its batch; nil until that begins
 }
 
-// group is a batch that is under way.
+// group is a batch under way.
 type group struct {
 	callers int // who wait for it
 	cancel  context.CancelFunc
 }
 
-// New returns a queue that commits up to most items at a time and holds up to limit of them, those of the batch under
-// way included; further callers wait. An item waits that long at the most for its batch to begin; 0: there is no
-// limit. Commit is called from one goroutine at a time and returns an error, or nil, for each item; its context ends
-// when nobody waits for the batch any more. There is a goroutine only while there is work.
+// New returns a queue that commits up to most items at a time. It holds up to limit items, including those of the batch
+// under way; further callers wait. An item waits at most that long for its batch to begin; 0 is no limit. Commit is
+// called from one goroutine at a time and returns an error, or nil, for each item. Its context ends when nobody waits
+// for the batch any more. A goroutine runs only while there is work.
 func New[T any](most, limit int, wait time.Duration, commit func(ctx context.Context, items []T) []error) *Queue[T] {
 	q := &Queue[T]{
 		most: most, wait: wait, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{}),
@@ -65,10 +64,9 @@ func New[T any](most, limit int, wait time.Duration, commit func(ctx context.Con
 	return q
 }
 
-// Do puts an item into the next batch and returns what became of it. When the context ends first, the
-// item is taken back, if its batch has not begun, and the context's error is returned. If it has begun,
-// Do waits a little longer, and returns [ErrUncertain] then. It returns [ErrBusy] when the batch has not begun in time,
-// and [ErrClosed] after Close.
+// Do puts an item into the next batch and returns its verdict. If the context ends before the batch begins, the item is
+// taken back and the context's error is returned. If the batch has begun, Do waits a little longer, and then returns
+// [ErrUncertain]. It returns [ErrBusy] if the batch does not begin in time, and [ErrClosed] after Close.
 func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -151,7 +149,7 @@ func (q *Queue[T]) takeBack(e *entry[T]) bool {
 	return true
 }
 
-// leave notes that a caller waits no longer for his batch.
+// leave notes that a caller no longer waits for its batch.
 func (q *Queue[T]) leave(e *entry[T]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -184,7 +182,7 @@ func (q *Queue[T]) runOnce() (more bool) {
 	for i, err := range errs {
 		batch[i].done <- err
 	}
-	if len(items) == 1 { // who is not waited for
+	if len(items) == 1 { // a single caller is not waited for
 		runtime.Gosched()
 	} else {
 		q.gather(waiting+len(items), took)
@@ -192,16 +190,16 @@ func (q *Queue[T]) runOnce() (more bool) {
 	return true
 }
 
-// How long gather waits for the next one who comes back, where a commit takes hundreds of microseconds: so long, and
-// while others ran so often. Either alone is not enough: on a busy machine letting others run takes a while, and in a
-// test time may stand still.
+// gather waits this long, and yields this often, for the next caller to come back. A commit takes hundreds of
+// microseconds. Both bounds are needed: yielding takes a while on a busy machine, and time may stand still in a test.
 const (
 	patience = 100 * time.Microsecond
 	rounds   = 500
 )
 
-// gather waits until so many wait: those who were answered, as many come back at once, and those who came meanwhile.
-// Batches are larger then, and fewer. It waits while they come, but no longer than a quarter of what the commit took.
+// gather waits until the expected number of callers wait: the answered ones, many of whom come back at once, and the
+// ones who arrived meanwhile. This makes batches larger and fewer. It waits while callers arrive, but no longer than a
+// quarter of the commit's time.
 func (q *Queue[T]) gather(expected int, took time.Duration) {
 	began := time.Now() //nolint:forbidigo // how long the machine takes
 	came, last := 0, began
@@ -217,7 +215,7 @@ func (q *Queue[T]) gather(expected int, took time.Duration) {
 	}
 }
 
-// waits returns how many wait.
+// waits returns how many callers wait.
 func (q *Queue[T]) waits() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -242,8 +240,7 @@ func (q *Queue[T]) next(cancel context.CancelFunc) []*entry[T] {
 	return batch
 }
 
-// Close refuses new items and waits until those that are in the queue have been committed. A second
-// Close waits likewise.
+// Close refuses new items and waits until the items in the queue have been committed. A second Close waits too.
 func (q *Queue[T]) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
