@@ -1,5 +1,5 @@
-// Package bulk writes SQL for many rows: lists, chunks of few sizes, updates of many rows at once, and statements that
-// go to the server together. Of each size there is one text, which connections keep prepared.
+// Package bulk writes SQL for many rows: lists, chunks, updates of many rows, and statements that go to the server
+// together. It uses few sizes, so that connections keep the statement of each size prepared.
 package bulk
 
 import (
@@ -25,8 +25,8 @@ type Querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// In returns the right side of IN for one value or more. It repeats the last value to reach one of a few lengths: each
-// length is a statement, which connections keep prepared.
+// In returns the right side of IN for one value or more. It repeats the last value to reach one of a few lengths, so
+// that connections keep the statement of each length prepared.
 func In[T any](values []T) (list string, args []any) { return InFrom(1, values) }
 
 // InFrom is In with the number of the first placeholder.
@@ -65,8 +65,7 @@ func Scan(
 	return rows.Err()
 }
 
-// Chunks calls write for rows in chunks of few different sizes: each size is a statement, which connections
-// keep prepared.
+// Chunks calls write for rows in chunks of few sizes, so that connections keep the statement of each size prepared.
 func Chunks[T any](rows []T, write func([]T) error) error {
 	for len(rows) > 0 {
 		n := ChunkSize(len(rows))
@@ -86,8 +85,7 @@ func ChunkSize(n int) int {
 	return min(64, 1<<(bits.Len(uint(n))-1)) //nolint:gosec // a length
 }
 
-// Placeholders returns n rows of VALUES, whose columns are written by column: its argument is the number of the
-// placeholder.
+// Placeholders returns n rows of VALUES. Each column is a format whose argument is the number of the placeholder.
 func Placeholders(n int, columns ...string) string { return PlaceholdersFrom(1, n, columns...) }
 
 // PlaceholdersFrom is Placeholders with the number of the first one.
@@ -108,7 +106,7 @@ func PlaceholdersFrom(first, n int, columns ...string) string {
 	return b.String()
 }
 
-// Statements keeps the text of each size: write is called once for it.
+// Statements caches the text of each size, for which it calls write once.
 func Statements[N comparable](write func(n N) string) func(n N) string {
 	var kept sync.Map
 	return func(n N) string {
@@ -120,7 +118,7 @@ func Statements[N comparable](write func(n N) string) func(n N) string {
 	}
 }
 
-// Unknown returns those of some ids that are not in a map.
+// Unknown returns the ids that are not in a map.
 func Unknown[T any](ids map[uuid.UUID]bool, in map[uuid.UUID]T) (some []uuid.UUID) {
 	for id := range ids {
 		if _, ok := in[id]; !ok {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Together collects statements of which none needs to see what another one did, and executes them as one. It is for
+// Together collects statements and executes them as one. None of them may need what another one did. It is for
 // PostgreSQL: SQLite has nothing like it, and no round trips.
 type Together struct {
 	texts []string
@@ -43,7 +43,7 @@ type shift struct {
 	by    int
 }
 
-// shifted is a statement whose placeholders have higher numbers.
+// shifted returns a statement with higher numbers of placeholders.
 var shifted = Statements(func(s shift) string {
 	return placeholder.ReplaceAllStringFunc(s.query, func(p string) string {
 		n, _ := strconv.Atoi(p[1:]) // digits

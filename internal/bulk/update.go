@@ -12,7 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// ErrStale is returned when a row is gone that was there: what was known of the database is wrong.
+// ErrStale is returned when a row that was there is gone, so that what was read before is wrong.
 var ErrStale = errors.New("a row is gone that was there")
 
 // Column is a column that is written.
@@ -33,7 +33,7 @@ func Columns(postgres string, names ...string) []Column {
 // Update is an UPDATE of some columns of n rows, by dialect.
 type Update map[string]func(n int) string
 
-// NewUpdate returns the update of a table's columns, for rows that are named by the columns of a key.
+// NewUpdate returns the update of a table's columns, in rows that the columns of a key identify.
 func NewUpdate(table string, key []Column, columns ...Column) Update {
 	text := func(value func(i int, c Column) string, from string) string {
 		var sets, is []string
@@ -51,7 +51,7 @@ func NewUpdate(table string, key []Column, columns ...Column) Update {
 		casts = append(casts, "CAST($%d AS "+c.Postgres+")")
 	}
 	return Update{
-		// Joined with VALUES, SQLite takes five times as long, for it copies the rows first.
+		// A join with VALUES takes SQLite five times as long, because it copies the rows first.
 		dialect.SQLite: func(int) string { return one },
 		dialect.Postgres: Statements(func(n int) string {
 			return text(func(i int, _ Column) string { return fmt.Sprintf("v.column%d", i+1) },
@@ -60,7 +60,7 @@ func NewUpdate(table string, key []Column, columns ...Column) Update {
 	}
 }
 
-// Run writes rows: each has the values of the columns, and then of the key. It returns ErrStale if one is not there.
+// Run writes rows: each has the values of the columns, and then of the key. It returns ErrStale if a row is not there.
 func (u Update) Run(ctx context.Context, tx Execer, engine string, rows [][]any) error {
 	write := func(some [][]any, args ...any) error {
 		result, err := tx.ExecContext(ctx, u[engine](len(some)), args...)
@@ -81,5 +81,5 @@ func (u Update) Run(ctx context.Context, tx Execer, engine string, rows [][]any)
 	return write(rows, store.Each(rows))
 }
 
-// ByID is the key of rows that are named by their ids.
+// ByID is the key of rows identified by their ids.
 var ByID = Columns("uuid", "id")
