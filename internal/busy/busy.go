@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// Step is how long SQLite itself should wait for a lock at a time (its busy_timeout): it looks at
-// no context meanwhile.
+// Step is how long SQLite itself should wait for a lock at a time (its busy_timeout), because it ignores contexts.
 const Step = 100 * time.Millisecond
 
 // Wait repeats a call that found the database held by somebody else, until the context ends or

@@ -2,5 +2,5 @@
 
 package busy
 
-// Is tells whether an error says that somebody else holds the database. Without cgo there is no SQLite.
+// Is reports whether an error says that somebody else holds the database. Without cgo there is no SQLite.
 func Is(error) bool { return false }
