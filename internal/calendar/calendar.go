@@ -29,7 +29,7 @@ func Hours(zone *time.Location, t time.Time) (begin, end time.Time) {
 	local := t.In(zone)
 	past := time.Duration(local.Minute())*time.Minute + time.Duration(local.Second())*time.Second
 	begin, end = local.Add(-past), local.Add(time.Hour-past)
-	// Of what the database of zones notes, some changes leave the clocks as they are.
+	// Some transitions in the database of zones leave the clocks as they are.
 	for at, _ := local.ZoneBounds(); at.After(begin); at, _ = at.Add(-1).ZoneBounds() {
 		if offset(at) != offset(at.Add(-1)) {
 			begin = at
@@ -48,9 +48,9 @@ func offset(t time.Time) int {
 	return seconds
 }
 
-// Days is for the days of a zone: each from the first instant of its date until the first instant of the next date that
-// there is. Where clocks were set back over midnight, what came before midnight again is of the new day. A date that a
-// zone has left out is no day.
+// Days is for the days of a zone. Each lasts from the first instant of its date to the first instant of the next date.
+// Where clocks were set back over midnight, the repeated time before midnight belongs to the new day. A date that a
+// zone skipped has no day.
 func Days(zone *time.Location, t time.Time) (begin, end time.Time) {
 	date, end := dayOf(zone, t)
 	return ceil(first(zone, date)), ceil(end)
