@@ -1,4 +1,5 @@
-// Package fault has the errors that operations return, what is wrong with an input, and texts that others wrote.
+// Package fault has the errors that operations return, lists the faults of an input, and cleans texts that others
+// wrote.
 package fault
 
 import (
@@ -12,7 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// sentinel is an error for errors.Is that is one of a group, or matches another package's error.
+// sentinel is an error for errors.Is. It can also match its group, or another package's error.
 type sentinel struct {
 	text string
 	also error // nil: nothing
@@ -39,7 +40,7 @@ var (
 	ErrUnavailable    error = &sentinel{text: "database unavailable"}
 )
 
-// Those that are kinds of others.
+// Kinds of the errors above.
 var (
 	ErrNoSecret    error = &sentinel{"API key not kept", ErrNotFound}
 	ErrLeaseEnded  error = &sentinel{"lease ended already", ErrConflict}
@@ -54,7 +55,7 @@ var (
 	ErrKeyring     error = &sentinel{"keyring does not fit", ErrUnavailable}
 )
 
-// Missing is the error for a reference to a row that is not there.
+// Missing returns the error for a reference to a missing row.
 func Missing(what string, id uuid.UUID) error {
 	if id == uuid.Nil {
 		return fmt.Errorf("%w: no %s is given: its id is zero: %w", ErrForeignKey, what, ErrNotFound)
@@ -68,7 +69,7 @@ const MaxAmount = rule.MaxAmount
 // ErrOverflow is returned when a sum would be more than MaxAmount.
 var ErrOverflow = fmt.Errorf("%w: a sum of usage does not fit", ErrInvalidData)
 
-// OfAmount is the error of package money for an amount of an input.
+// OfAmount wraps an error of package money for an amount of an input.
 func OfAmount(what string, err error) error { return &amountError{what, err} }
 
 type amountError struct {

@@ -10,7 +10,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// List collects what is wrong with an input.
+// List collects the faults of an input.
 type List []string
 
 // Check notes a fault unless ok.
@@ -20,7 +20,7 @@ func (f *List) Check(ok bool, format string, args ...any) {
 	}
 }
 
-// Field notes what a rule says of a field.
+// Field notes the faults that a rule found in a field.
 func (f *List) Field(name string, err error) {
 	var faults rule.ValueErrors
 	switch {

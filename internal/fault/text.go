@@ -7,8 +7,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// Clean returns the first characters of a text that somebody else wrote, up to most, without what cannot be printed,
-// so that it can be stored whatever it is.
+// Clean returns the first characters of a text, up to most, without unprintable ones. It makes any text of somebody
+// else's storable.
 func Clean(text string, most int) string {
 	return Cut(strings.Map(func(r rune) rune {
 		if rule.Invisible(r) && r != '\n' && r != '\t' {
@@ -26,6 +26,5 @@ func Cut(text string, most int) string {
 	return text
 }
 
-// Storable reports whether a database can hold a text. If not, there is no row with it; PostgreSQL would refuse the
-// query.
+// Storable reports whether a database can hold a text. If not, no row has it, and PostgreSQL would refuse the query.
 func Storable(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
