@@ -1,10 +1,10 @@
 // Package latency counts how long requests took, in whole milliseconds, so that counts of many periods
 // can be merged and asked for quantiles afterwards.
 //
-// The buckets are the same in every [Histogram], and what is merged is exact: in any order and any
-// grouping, the same values give the same histogram and the same bytes. A value below 32 ms has a
-// bucket of its own; above that, each power of two is divided into 16 buckets of equal width. A value
-// is told by the middle of its bucket, which is less than 1/32 (3.2 %) away from it.
+// Every [Histogram] has the same buckets, and merging is exact: in any order and any grouping, the same values give the
+// same histogram and the same bytes. A value below 32 ms has a bucket of its own; above that, each power of two is
+// divided into 16 buckets of equal width. The middle of a bucket stands for its values, and is less than 1/32 (3.2 %)
+// away from each.
 package latency
 
 import (
