@@ -12,10 +12,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// cell takes a value from a database, and gives it to another.
+// cell takes a value from one database and gives it to another.
 type cell interface {
-	// write appends the value to a digest, and returns it as both drivers take it. What it returns
-	// is not touched by the next scan.
+	// write appends the value to a digest, and returns it in a form that both drivers take. The next scan does not
+	// change the result.
 	write(*bytes.Buffer) any
 }
 

@@ -1,4 +1,4 @@
-// Package move copies a whole database into another one, of either engine, and compares both.
+// Package move copies a whole database into another one, of the same or the other engine, and compares both.
 package move
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// Copied is what was copied of a table.
+// Copied says what was copied of a table.
 type Copied struct {
 	Name   string
 	Rows   int64
@@ -41,12 +41,12 @@ func New(source, target store.DB, progress func(table string, done, total int64)
 	return &Mover{source: source, target: target, owner: rand.Text(), progress: progress}
 }
 
-// moveTable marks a database that a move goes into. It has one row: the run that is at work, and
-// whether the target turned out to differ from the source.
+// moveTable marks the target of a move. It has one row: the run at work, and whether the target turned out to differ
+// from the source.
 const moveTable = "modelscan_move"
 
-// Run copies and compares, and returns what the tables have, in the order in which they were copied. It returns
-// fault.ErrConflict if the target is not empty, if another run has taken over, or if the source was changed meanwhile.
+// Run copies and compares, and returns the tables in the order in which they were copied. It returns fault.ErrConflict
+// if the target is not empty, if another run has taken over, or if the source was changed meanwhile.
 func (m *Mover) Run(ctx context.Context) (moved []Copied, err error) {
 	tables := inOrder(entmigrate.Tables)
 	if err := m.begin(ctx, tables); err != nil {
@@ -70,7 +70,7 @@ func (m *Mover) Run(ctx context.Context) (moved []Copied, err error) {
 	for _, t := range tables {
 		copied, err := m.copyTable(ctx, conn, t)
 		switch store.Classify(err) {
-		case store.Conflict, store.ForeignKey: // with what an earlier run has copied
+		case store.Conflict, store.ForeignKey: // conflicts with rows that an earlier run copied
 			err = errors.Join(err, m.differ(ctx))
 		}
 		if err != nil {
@@ -136,7 +136,7 @@ func (m *Mover) takeOver(ctx context.Context, tx *sql.Conn, tables []table) erro
 	return err
 }
 
-// IsUnderWay reports whether a move into a database was begun and not ended.
+// IsUnderWay reports whether a move into a database has begun and not ended.
 func IsUnderWay(ctx context.Context, q interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }, d string) (moving bool, err error) {
@@ -148,7 +148,7 @@ func IsUnderWay(ctx context.Context, q interface {
 	return moving, err
 }
 
-// end takes the mark away, while the source is held.
+// end removes the mark, while the source is held.
 func (m *Mover) end(ctx context.Context, source *sql.Conn) error {
 	return m.inTx(ctx, func(tx *sql.Conn) error {
 		if err := m.stillOurs(ctx, tx); err != nil {
@@ -157,7 +157,7 @@ func (m *Mover) end(ctx context.Context, source *sql.Conn) error {
 		if _, err := tx.ExecContext(ctx, "DROP TABLE "+moveTable); err != nil {
 			return err
 		}
-		_, err := source.ExecContext(ctx, "SELECT 1") // the connection that holds it is there
+		_, err := source.ExecContext(ctx, "SELECT 1") // the connection that holds it is still there
 		return err
 	})
 }
@@ -201,8 +201,8 @@ func (m *Mover) inTx(ctx context.Context, body func(tx *sql.Conn) error) (err er
 	return err
 }
 
-// copyTable reads a table of the source as a whole, for its digest, and copies what the target
-// lacks. The target has a beginning of it, in the order of the keys.
+// copyTable reads a whole table of the source, for its digest, and copies what the target lacks. The target has the
+// first rows of it, in the order of the keys.
 func (m *Mover) copyTable(ctx context.Context, source *sql.Conn, t table) (moved Copied, err error) {
 	var total, done int64
 	if err := source.QueryRowContext(ctx, "SELECT count(*) FROM "+t.name).Scan(&total); err != nil {
@@ -257,7 +257,7 @@ func (m *Mover) copyTable(ctx context.Context, source *sql.Conn, t table) (moved
 	}
 	close(batches)
 	if failed := <-written; failed != nil {
-		return Copied{}, failed // the reader's error is that it was stopped
+		return Copied{}, failed // the reader's own error only says that it was stopped
 	}
 	return moved, err
 }
@@ -317,7 +317,7 @@ func (m *Mover) verify(ctx context.Context, t table, want Copied) (err error) {
 		fault.ErrConflict, t.name, want.Rows, want.Digest, got.Rows, got.Digest, sourceChanged), m.differ(ctx))
 }
 
-// differ notes that the target is to be emptied first when Move is called again.
+// differ notes that the next call of Move must first empty the target.
 func (m *Mover) differ(ctx context.Context) error {
 	return m.inTx(ctx, func(tx *sql.Conn) error {
 		if err := m.stillOurs(ctx, tx); err != nil {

@@ -46,8 +46,8 @@ func (m *Mover) snapshot(ctx context.Context, source *sql.Conn) (version int64, 
 	return dataVersion(ctx, source)
 }
 
-// hold ends the snapshot, and keeps others from writing to the source until the transaction ends that it begins. If
-// anything was written since the snapshot, it returns ErrConflict.
+// hold ends the snapshot and begins a transaction that keeps others from writing to the source. If anything was written
+// since the snapshot, it returns ErrConflict.
 func (m *Mover) hold(
 	ctx context.Context, source *sql.Conn, tables []table, want []Copied, version int64,
 ) (err error) {
@@ -79,13 +79,13 @@ func (m *Mover) holdTables(
 	names := make([]string, 0, len(tables))
 	for _, t := range tables {
 		if t.name == usageevent.Table {
-			names = append(names, "ONLY "+t.name) // nobody writes to its partitions past it
+			names = append(names, "ONLY "+t.name) // nobody writes to its partitions directly
 			continue
 		}
 		names = append(names, t.name)
 	}
 	lock := beginSource + "; SET LOCAL lock_timeout = '10s'; LOCK TABLE " + strings.Join(names, ", ") + " IN SHARE MODE"
-	err = m.source.Retry(ctx, func() error { // somebody may wait for Move as Move waits for him
+	err = m.source.Retry(ctx, func() error { // somebody may wait for Move while Move waits for them
 		_, err := source.ExecContext(ctx, lock)
 		if err != nil {
 			_, _ = source.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // it fails where the connection is lost

@@ -6,8 +6,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 )
 
-// inOrder returns the tables so that each comes after those that it refers to. States of pools stay behind: they are of
-// processes that have the source open.
+// inOrder returns the tables so that each comes after the tables that it refers to. States of pools stay behind: they
+// belong to processes that have the source open.
 func inOrder(tables []*entschema.Table) []table {
 	var (
 		ordered []table
