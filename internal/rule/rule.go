@@ -83,7 +83,7 @@ func label(value string, least, most int) ValueErrors {
 	return f
 }
 
-// Title is the rule of a label that is not blank, or empty: then another field stands for it.
+// Title is the rule of a label that may be empty, but not blank. If it is empty, another field stands for it.
 func Title(most int) func(string) error {
 	return func(value string) error { return label(value, min(1, len(value)), most).err() }
 }
@@ -149,7 +149,7 @@ func URL(value string) error {
 
 var sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// SHA256 is the rule of a digest.
+// SHA256 is the rule of a SHA-256 in hex.
 func SHA256(value string) (err error) {
 	if !sha256Hex.MatchString(value) {
 		err = ValueErrors{"is not a SHA-256 in lower-case hex"}
@@ -177,7 +177,7 @@ func Range[T int | int64](least, most T) func(T) error {
 	}
 }
 
-// Amount is the rule of what is added up: requests, tokens or nano-dollars.
+// Amount is the rule of a number that is added up: requests, tokens or nano-dollars.
 func Amount(n int64) error {
 	if n < 0 || n > MaxAmount {
 		return ValueErrors{fmt.Sprintf("is not within 0 and %d", int64(MaxAmount))}
@@ -185,7 +185,7 @@ func Amount(n int64) error {
 	return nil
 }
 
-// Models is the rule of a list of models, by the names that a provider has for them.
+// Models is the rule of a list of models, by their provider's names.
 func Models(names []string) error {
 	if len(names) > MaxModels {
 		return ValueErrors{fmt.Sprintf("has %d names, more than %d", len(names), MaxModels)}
