@@ -65,7 +65,7 @@ func checkID(id string) error {
 	return nil
 }
 
-// uniform tells whether a key is one byte again and again, as one that nobody has set.
+// uniform reports whether a key is one byte repeated, as if nobody had set it.
 func uniform(key []byte) bool {
 	for _, b := range key {
 		if b != key[0] {

@@ -1,5 +1,5 @@
-// Package seal keeps secrets so that only who holds a key can read them, and only from the row that they were
-// sealed for. It knows no database.
+// Package seal seals secrets. Only the holder of a key can open one, and only for the row that it was sealed for. The
+// package knows no database.
 //
 // A secret is sealed with a data key, by AES-256-GCM with a random nonce:
 //
@@ -22,13 +22,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// Errors. None of them says anything of a secret or a key.
+// Errors. None of them shows a secret or a key.
 var (
-	// ErrFormat is returned for what is no sealed blob, or one of a later version.
+	// ErrFormat is returned for bytes that are not a sealed blob, or one of a later version.
 	ErrFormat = errors.New("not a sealed secret")
-	// ErrKey is returned for a key that is not there: missing, or retired.
+	// ErrKey is returned for a missing or retired key.
 	ErrKey = errors.New("the keyring has no such key")
-	// ErrAuthentic is returned for what was changed, belongs to something else, or was made with another key.
+	// ErrAuthentic is returned for a blob that was changed, belongs to something else, or was made with another key.
 	ErrAuthentic = errors.New("changed, of another row, or of another key")
 	// ErrInvalid is returned for a key or an id that cannot be used.
 	ErrInvalid = errors.New("invalid key")
@@ -44,11 +44,11 @@ const (
 
 var magic = [2]byte{'M', 'S'}
 
-// Binding is what a secret or a data key belongs to: authenticated, but not stored with it.
+// Binding says what a secret or a data key belongs to. It is authenticated, but not stored with it.
 type Binding = []byte
 
-// Bind returns a binding to some names, of which the first says what kind of thing is bound. Each is prefixed by its
-// length, so that no two lists of names are the same binding.
+// Bind returns a binding to some names. The first says what kind of thing is bound. Each name is prefixed by its
+// length, so that different lists are different bindings.
 func Bind(names ...[]byte) Binding {
 	var b Binding
 	for _, name := range names {
@@ -58,7 +58,7 @@ func Bind(names ...[]byte) Binding {
 	return b
 }
 
-// DataKey seals secrets. One must not seal more than 2^32 of them, says [cipher.NewGCMWithRandomNonce].
+// DataKey seals secrets: up to 2^32 of them, see [cipher.NewGCMWithRandomNonce].
 type DataKey struct {
 	id   uuid.UUID
 	aead cipher.AEAD
@@ -106,8 +106,8 @@ func NewDataKey(
 	return &DataKey{id, aead}, by, wrapped, err
 }
 
-// UnwrapDataKey returns a data key from its wrapped form. It returns [ErrKey] if the keyring does not have the
-// owner's key, and [ErrAuthentic] if it has another of that id, or if the wrapped form is not that of this key.
+// UnwrapDataKey returns a data key from its wrapped form. It returns [ErrKey] if the keyring lacks the owner's key, and
+// [ErrAuthentic] if it has another key of that id, or if the wrapped form belongs to another data key.
 func UnwrapDataKey(
 	ctx context.Context, id uuid.UUID, ring Keyring, by string, wrapped []byte, to Binding,
 ) (*DataKey, error) {
@@ -123,8 +123,7 @@ func UnwrapDataKey(
 	return &DataKey{id, aead}, nil
 }
 
-// RewrapDataKey returns the wrapped form by the keyring's current key of a data key that another of its keys has
-// wrapped.
+// RewrapDataKey wraps a data key with the keyring's current key, after it was wrapped by another key of the keyring.
 func RewrapDataKey(
 	ctx context.Context, id uuid.UUID, ring Keyring, by string, wrapped []byte, to Binding,
 ) (newBy string, rewrapped []byte, err error) {
@@ -145,7 +144,7 @@ func wrapping(id uuid.UUID, by string, to Binding) Binding {
 	return Bind([]byte("modelscan/datakey/v1"), to, id[:], []byte(by))
 }
 
-// Seal seals a secret for what it is bound to.
+// Seal seals a secret for a binding.
 func (k *DataKey) Seal(secret []byte, to Binding) []byte {
 	blob := make([]byte, 0, headerSize+len(secret)+k.aead.Overhead())
 	blob = append(blob, magic[0], magic[1], version)
