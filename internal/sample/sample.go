@@ -1,5 +1,5 @@
 // Package sample says how much of a long test a run takes, so that all tests together take minutes. Chance chooses the
-// part: what one run leaves out another takes.
+// part, so other runs take the rest.
 package sample
 
 import (
@@ -23,7 +23,7 @@ func Of(n int) int {
 	return max(1, n/3)
 }
 
-// Chance says whether to take one of many steps, so that about [Of] all of them are taken.
+// Chance reports whether to take one of many steps, so that about [Of] of them are taken.
 func Chance() bool {
 	const many = 1200
 	return rand.IntN(many) < Of(many) //nolint:gosec // not for secrets
