@@ -27,7 +27,7 @@ func (d *countingDriver) Open(dsn string) (driver.Conn, error) {
 type connector struct {
 	dsn    string
 	driver driver.Driver
-	file   *openFile // which the connections are to; nil: none
+	file   *openFile // the file that connections are to; nil: none
 }
 
 func (c connector) Driver() driver.Driver { return c.driver }
@@ -38,15 +38,14 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 		return nil, err
 	}
 	if c.file != nil {
-		if err := c.file.look(); err != nil { // it is connected to another file, perhaps
+		if err := c.file.look(); err != nil { // it may be connected to another file
 			return nil, errors.Join(err, opened.Close())
 		}
 	}
 	return &conn{SQLiteConn: opened.(*sqlite3.SQLiteConn)}, nil
 }
 
-// conn is a connection that outlives the contexts it is used with, and that knows whether its
-// transaction still is one.
+// conn is a connection that outlives the contexts it is used with, and knows whether its transaction is still open.
 type conn struct {
 	*sqlite3.SQLiteConn
 	inTx bool // begun and not ended by us
@@ -64,9 +63,8 @@ var (
 	_ driver.ConnPrepareContext = (*conn)(nil)
 )
 
-// ResetSession makes the connection fit for its next user. Without it, database/sql closes a
-// connection whose transaction's context has ended: with it would go its prepared statements and,
-// in memory, the database.
+// ResetSession prepares the connection for its next user. Without it, database/sql closes a connection whose
+// transaction's context has ended. Its prepared statements would be lost and, in memory, the database.
 func (c *conn) ResetSession(context.Context) error {
 	c.inTx = false
 	if c.AutoCommit() {
@@ -79,8 +77,7 @@ func (c *conn) ResetSession(context.Context) error {
 // IsValid tells database/sql to keep the connection.
 func (c *conn) IsValid() bool { return true }
 
-// over returns ErrRolledBack when SQLite has ended the transaction: what would follow would not
-// be part of it, but be committed at once.
+// over returns ErrRolledBack when SQLite has ended the transaction. A following statement would be committed at once.
 func (c *conn) over() error {
 	if c.inTx && c.AutoCommit() {
 		return ErrRolledBack

@@ -15,7 +15,7 @@ func CopyFrom(ctx context.Context, conn *sql.Conn, table string, columns []strin
 		_, err := c.(*stdlib.Conn).Conn().CopyFrom(ctx, pgx.Identifier{table}, columns,
 			pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) {
 				for n, value := range rows[i] {
-					if id, ok := value.(uuid.UUID); ok { // which pgx would take for its text
+					if id, ok := value.(uuid.UUID); ok { // pgx would take it for its text
 						rows[i][n] = [16]byte(id)
 					}
 				}

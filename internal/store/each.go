@@ -21,8 +21,8 @@ func (c *conn) CheckNamedValue(arg *driver.NamedValue) error {
 	return driver.ErrSkip
 }
 
-// each runs a statement for each of the rows. It keeps the statement prepared until the connection is closed: there are
-// few.
+// each runs a statement for each of the rows. It keeps the statement prepared until the connection is closed, because
+// there are few of them.
 func (c *conn) each(ctx context.Context, query string, rows Each) (driver.Result, error) {
 	stmt := c.prepared[query]
 	if stmt == nil {
@@ -68,7 +68,7 @@ func (c *conn) Close() error {
 	return c.SQLiteConn.Close()
 }
 
-// stored returns a value in the form in which the driver takes it and that database/sql would have given it.
+// stored converts a value for the driver, as database/sql would.
 func stored(arg any) (driver.Value, error) {
 	switch v := arg.(type) {
 	case nil, int64, float64, bool, string, []byte:

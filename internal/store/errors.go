@@ -18,7 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/busy"
 )
 
-// Kind is what went wrong in a database, as far as a caller can act on it.
+// Kind says what went wrong in a database, as far as a caller can act on it.
 type Kind int
 
 // The kinds of errors.
@@ -44,9 +44,8 @@ const (
 var (
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("the database is closed")
-	// ErrRolledBack is returned by everything in a transaction that the database has rolled back by
-	// itself: SQLite when the disk is full or a statement is interrupted, PostgreSQL when any
-	// statement failed.
+	// ErrRolledBack is returned by every call in a transaction that the database has rolled back by itself: SQLite when
+	// the disk is full or a statement is interrupted, PostgreSQL when any statement failed.
 	ErrRolledBack = errors.New("the transaction was rolled back")
 	// ErrUncertain is returned when the answer to a commit was lost, or the commit could not be synced.
 	ErrUncertain = errors.New("a commit may have happened or not")
@@ -56,17 +55,16 @@ var (
 	ErrUnsupported = errors.New("it cannot be used")
 )
 
-// ErrHeld is returned when others have held for too long what a call needs: the connection that writes, or all
-// connections.
+// ErrHeld is returned when others have held the connection that writes, or all connections, for too long.
 var ErrHeld = errors.New("held by other transactions")
 
-// ErrReplaced is returned when the name of the file that is open means nothing any more, or another file: what is
-// written would be lost.
+// ErrReplaced is returned when the name of the open file now means another file, or none. What is written would be
+// lost.
 var ErrReplaced = errors.New("the database file was removed or replaced while it was open: close the" +
 	" registry, put the" +
 	" file in its place, and open it again")
 
-// Mistake is what makes a transaction wait for itself, and the way out.
+// Mistake says why a transaction may wait for itself, and the way out.
 const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one" +
 	" waits for the" +
 	" transaction to end"
@@ -140,22 +138,22 @@ func Hint(err error) string {
 	return ""
 }
 
-// gaveUpError is the error of a call that was repeated until the context ended: the context's, and the
-// last one before that.
+// gaveUpError is the error of a call that was repeated until the context ended: the context's error and the last one
+// before it.
 type gaveUpError struct{ ended, last error }
 
 func (e *gaveUpError) Error() string   { return fmt.Sprintf("%s: %s", e.ended, e.last) }
 func (e *gaveUpError) Unwrap() []error { return []error{e.ended, e.last} }
 
-// isConnectTimeout tells whether no server answered in time. Its deadline can be that of
-// connect_timeout, with which no context of a caller ends.
+// isConnectTimeout reports whether no server answered in time. The deadline can come from connect_timeout, without the
+// end of any caller's context.
 func isConnectTimeout(err error) bool {
 	var connect *pgconn.ConnectError
 	return errors.As(err, &connect) && errors.Is(err, context.DeadlineExceeded) && !answered(err)
 }
 
-// isMisunderstood tells whether a server answers in another way than was asked for: without TLS or
-// with another certificate, or as no PostgreSQL does.
+// isMisunderstood reports whether a server answers in another way than asked: without TLS, with another certificate, or
+// unlike PostgreSQL.
 func isMisunderstood(err error) bool {
 	var (
 		connect *pgconn.ConnectError
@@ -167,13 +165,13 @@ func isMisunderstood(err error) bool {
 		!errors.Is(err, pgconn.ErrConnClosed)
 }
 
-// answered tells whether a server has said why it cannot be used.
+// answered reports whether a server has said why it cannot be used.
 func answered(err error) bool {
 	var postgresErr *pgconn.PgError
 	return errors.As(err, &postgresErr) || errors.Is(err, ErrStandby)
 }
 
-// IsPoolerTrouble tells whether a statement was prepared on another connection than it is used on.
+// IsPoolerTrouble reports whether a statement was prepared on another connection than the one it is used on.
 func IsPoolerTrouble(err error) bool {
 	var postgresErr *pgconn.PgError
 	return errors.As(err, &postgresErr) && (postgresErr.Code == "42P05" || postgresErr.Code == "26000")
@@ -182,8 +180,8 @@ func IsPoolerTrouble(err error) bool {
 // statementCompletionUnknown is the code of a commit whose outcome the server itself does not know.
 const statementCompletionUnknown = "40003"
 
-// IsNoPartition tells whether PostgreSQL refused a row because no partition takes it. The code is that of a
-// violated CHECK, which has a name.
+// IsNoPartition reports whether PostgreSQL refused a row because no partition takes it. A violated CHECK has the same
+// code, and a name.
 func IsNoPartition(err error) bool {
 	var postgresErr *pgconn.PgError
 	return errors.As(err, &postgresErr) && postgresErr.Code == "23514" && postgresErr.ConstraintName == ""
@@ -198,7 +196,7 @@ func DuplicateOf(err error) string {
 	return ""
 }
 
-// IsLockTimeout tells whether PostgreSQL has given up waiting for a lock, as lock_timeout says.
+// IsLockTimeout reports whether PostgreSQL stopped waiting for a lock because of lock_timeout.
 func IsLockTimeout(err error) bool {
 	var postgresErr *pgconn.PgError
 	return errors.As(err, &postgresErr) && postgresErr.Code == "55P03"
@@ -235,7 +233,7 @@ func classifyPostgres(err *pgconn.PgError) Kind {
 	case "53100":
 		return DiskFull
 	case "53200":
-		return Exhausted // most often of locks, of which a statement that is repeated takes as many again
+		return Exhausted // most often of locks; a repeated statement needs as many again
 	case "57014":
 		return Canceled
 	case "XX001", "XX002":
@@ -252,7 +250,7 @@ func classifyPostgres(err *pgconn.PgError) Kind {
 	return Unknown
 }
 
-// isConnectionLoss tells whether a server could not be reached or a connection broke.
+// isConnectionLoss reports whether a server could not be reached or a connection broke.
 func isConnectionLoss(err error) bool {
 	var (
 		connect *pgconn.ConnectError
@@ -279,7 +277,7 @@ func classifyErrno(err error) Kind {
 	return Unknown
 }
 
-// isUnknownHost tells whether nothing is wrong but names that do not exist.
+// isUnknownHost reports whether the only reason is a host name that does not exist.
 func isUnknownHost(err error) bool {
 	var (
 		lookup   *net.DNSError

@@ -9,7 +9,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// sqliteKind returns the kind of an error of SQLite's; ok is false for any other one.
+// sqliteKind returns the kind of an error from SQLite; ok is false for any other error.
 func sqliteKind(err error) (kind Kind, ok bool) {
 	var sqliteErr sqlite3.Error
 	if !errors.As(err, &sqliteErr) {
@@ -60,7 +60,7 @@ var (
 	errFileSystem = sqlite3.ErrIoErr.Extend(33)
 )
 
-// uncertainSync marks an error of a commit that could not be written or synced: what reached the log may be found there
+// uncertainSync marks an error of a commit that could not be written or synced. Whatever reached the log may turn up
 // after a crash. A full disk leaves no whole commit.
 func uncertainSync(err error) error {
 	var sqliteErr sqlite3.Error

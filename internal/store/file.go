@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// lookAtFile is how long it is taken for granted that the file that is open is still the one of its name.
+// lookAtFile is how long check trusts that the name still means the open file.
 const lookAtFile = time.Second
 
-// openFile is a file that is open.
+// openFile is an open file.
 type openFile struct {
 	path string
 	info os.FileInfo
@@ -22,7 +22,7 @@ type openFile struct {
 	looked time.Time // when it was last seen in its place
 }
 
-// watchFile returns the file of a name, which is to be opened.
+// watchFile returns the file of a name, which the caller then opens.
 func watchFile(path string) (*openFile, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -49,8 +49,8 @@ func (f *openFile) check() error {
 	return nil
 }
 
-// look is check without a limit. Where it cannot see the file, because a folder cannot be entered any more, it trusts
-// in it.
+// look is check without the limit of once a second. If it cannot see the file, because a folder can no longer be
+// entered, it trusts it.
 func (f *openFile) look() error {
 	info, err := os.Stat(f.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, f.info) {

@@ -26,7 +26,7 @@ var (
 // Name is a parsed data source name of SQLite.
 type Name struct {
 	Path        string         // absolute path of the file; empty: a database in memory
-	Shared      bool           // in memory: one database for all of this process that ask for a shared one
+	Shared      bool           // in memory: one database for all openers in this process that ask for a shared one
 	BusyTimeout *time.Duration // nil: the name says nothing about it
 }
 
@@ -38,26 +38,25 @@ const (
 
 var (
 	scheme = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*$`)
-	// keywords are those of the keyword form of libpq, host=127.0.0.1 dbname=gw, and of its relatives. One counts at
-	// the beginning and after a blank or a semicolon; where a folder comes before it, only if the name begins with
-	// word=.
+	// keywords belong to the keyword form of libpq, host=127.0.0.1 dbname=gw, and its relatives. A keyword counts at
+	// the beginning and after a blank or a semicolon; after a folder, only if the name begins with word=.
 	keywords = regexp.MustCompile(`(?i)^(|[^/\\]*[\s;]|\s*\w+\s*=.*[\s;])(host|hostaddr|hostname|server|data source|` +
 		`port|dbname|database|user|username|user id|uid|password|pwd|passfile|service|servicefile|` +
 		`options|application_name|fallback_application_name|connect_timeout|client_encoding|target_session_attrs|` +
 		`require_auth|channel_binding|keepalives\w*|load_balance_hosts|replication|gss\w+|krbsrvname|ssl\w+|` +
 		`tcp_user_timeout|min_protocol_version|max_protocol_version|search_path|timezone|statement_timeout|` +
 		`lock_timeout|default_query_exec_mode|statement_cache_capacity|description_cache_capacity|pool_\w+)\s*=`)
-	// memory is how one might write :memory:, too.
+	// memory matches other spellings of :memory:.
 	memory = regexp.MustCompile(`(?i)^\s*(file:)?\s*:memory:\s*$`)
-	// misnamed begins names of other libraries for a SQLite file.
+	// misnamed matches how other libraries begin names of SQLite files.
 	misnamed = regexp.MustCompile(`(?i)^(jdbc:)?sqlite3?:`)
-	// credentials begin user:password@host/db and user:password@tcp(host)/db. A drive, C:, is no user.
+	// credentials matches user:password@host/db and user:password@tcp(host)/db. A drive, C:, is not a user.
 	credentials = regexp.MustCompile(`^[^/\\]{2,}:[^/\\]*@`)
 )
 
-// ParseName returns what a data source name means: a path, file:PATH with percent escapes, or ":memory:", each with
-// or without parameters. It returns [ErrName] otherwise, and repeats no more of the name than its scheme and the names
-// of known parameters: there may be a password in it.
+// ParseName parses a data source name: a path, file:PATH with percent escapes, or ":memory:", each with or without
+// parameters. Otherwise it returns [ErrName], which repeats only the scheme and the names of known parameters, because
+// a name may have a password in it.
 func ParseName(name string) (Name, error) {
 	if strings.IndexFunc(name, breaksLine) >= 0 {
 		return Name{}, fmt.Errorf("%w: it has a control character, such as NUL or a line break; remove it, or if it"+
@@ -94,10 +93,10 @@ func ParseName(name string) (Name, error) {
 	return n, err
 }
 
-// breaksLine reports control characters and separators of lines.
+// breaksLine reports whether a character is a control character or separates lines.
 func breaksLine(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }
 
-// refusePath returns an error for a name that means a server and that SQLite would take for a path.
+// refusePath returns an error for a name that means a server, but that SQLite would take for a path.
 func refusePath(name string, parameters bool) error {
 	if before, _, ok := strings.Cut(name, "://"); ok {
 		if !scheme.MatchString(before) {
@@ -126,8 +125,8 @@ func refusePath(name string, parameters bool) error {
 	return nil
 }
 
-// take reads parameters as they are written for SQLite and its drivers for Go. It takes those that ask for what is
-// done anyway.
+// take reads parameters as written for SQLite and its drivers for Go. It accepts parameters that ask for what is done
+// anyway.
 func (n *Name) take(query string, inMemory bool) error {
 	values, err := url.ParseQuery(query)
 	if err != nil || len(values) == 0 {
@@ -143,8 +142,8 @@ func (n *Name) take(query string, inMemory bool) error {
 	return nil
 }
 
-// parameter takes a parameter. If it cannot, it returns what to do instead, which begins with the parameter's name if
-// that is a known one.
+// parameter takes a parameter. If it cannot, it returns what to do instead; this begins with the parameter's name if
+// that is known.
 func (n *Name) parameter(key, value string, inMemory bool) (instead string) {
 	is := func(values ...string) bool { return slices.Contains(values, strings.ToLower(value)) }
 	switch key {

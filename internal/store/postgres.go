@@ -32,21 +32,21 @@ type PostgresConfig struct {
 }
 
 const (
-	// DefaultConns is how many connections a process opens at the most.
+	// DefaultConns is how many connections a process opens at most.
 	DefaultConns = 16
 	// oldestPostgres is the oldest server that the tests run on.
 	oldestPostgres = 150000
 	// connectTimeout is how long one host may take, unless the URL says connect_timeout.
 	connectTimeout = 5 * time.Second
-	// postgresPatience is how long calls are repeated while the server starts, fails over or
-	// rolls transactions back that get in each other's way.
+	// postgresPatience is how long calls are repeated while the server starts, fails over, or rolls back conflicting
+	// transactions.
 	postgresPatience = 30 * time.Second
-	// farewell is how long a statement may take to end after its context has, and a rollback. The
-	// connection is given up then.
+	// farewell is how long a rollback may take, or a statement whose context has ended. After that the connection is
+	// given up.
 	farewell = 150 * time.Millisecond
 )
 
-// IsPostgres tells whether a data source name is the URL of a PostgreSQL database.
+// IsPostgres reports whether a data source name is the URL of a PostgreSQL database.
 func IsPostgres(name string) bool {
 	return strings.HasPrefix(name, "postgres://") || strings.HasPrefix(name, "postgresql://")
 }
@@ -58,8 +58,8 @@ func RedactURL(name string) string {
 	return scheme + place
 }
 
-// placeOf returns what a URL says of hosts and database, without escapes undone. It is not to be used if
-// it may hold a part of a password, with a character that should have been escaped.
+// placeOf returns the hosts and the database of a URL, with its escapes. It is not ok if a part of a password may be in
+// it, because of a character that should have been escaped.
 func placeOf(name string) (place string, ok bool) {
 	_, place, _ = strings.Cut(name, "://")
 	i := strings.IndexAny(place, "@/")
@@ -98,8 +98,8 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err err
 	return db, nil
 }
 
-// prefetchSQL has the server read many pages of a table at once, where it can, and nobody has set that otherwise: the
-// days of a year lie on as many pages.
+// prefetchSQL makes the server read many pages of a table at once, if it can and nobody has set it otherwise. The days
+// of a year are on as many pages.
 const prefetchSQL = "SELECT set_config('effective_io_concurrency', '64', false) FROM pg_settings" +
 	" WHERE name = 'effective_io_concurrency' AND setting = boot_val AND setting <> '0'"
 
@@ -128,8 +128,8 @@ func openPool(connector driver.Connector, maxConns int) *sql.DB {
 	return pool
 }
 
-// parsePostgres returns what a URL says. The error repeats nothing of it: a password with a character
-// that should have been escaped can turn up as a host or a port.
+// parsePostgres parses a URL. The error repeats nothing of it: a password with a character that should have been
+// escaped can turn up as a host or a port.
 func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
 	if !IsPostgres(name) {
 		return nil, fmt.Errorf("%w: it does not begin with postgres://", ErrName)
@@ -183,7 +183,7 @@ func standby(err error) error {
 	return fmt.Errorf("%w: %w", ErrStandby, err)
 }
 
-// checkServer returns why a server cannot be worked with.
+// checkServer returns an error if the server cannot be used.
 func checkServer(ctx context.Context, db *sql.DB, durability Durability) error {
 	var (
 		version                     int
@@ -212,9 +212,9 @@ func judgeServer(version int, name, encoding, commit, syn string, durability Dur
 	return nil
 }
 
-// watcher ends what a connection does when the context ends. Statements are cancelled, and the
-// connection lives on. What ends a transaction is not, but the connection is given up: while a commit
-// waits for a synchronous standby, a cancelled one succeeds although the standby does not have it.
+// watcher ends what a connection does when the context ends. Statements are cancelled, and the connection lives on. A
+// COMMIT or ROLLBACK is not cancelled, but the connection is given up: a commit that is cancelled while it waits for a
+// synchronous standby succeeds, although the standby does not have it.
 type watcher struct {
 	cancel, hangUp, used ctxwatch.Handler
 }
@@ -230,8 +230,8 @@ func (w *watcher) HandleCancel(ctx context.Context) {
 func (w *watcher) HandleUnwatchAfterCancel() { w.used.HandleUnwatchAfterCancel() }
 
 // canceler asks the server to cancel a statement. The request travels on a connection of its own, which the server
-// closes when it has passed it on; until then a later statement can be hit. Where that was not heard, as pgx's own
-// handler does not tell, the statement's connection is used no more after its transaction.
+// closes when it has passed the request on; until then it can hit a later statement. pgx's own handler does not report
+// that. If the server did not close it in time, the statement's connection is not used again after its transaction.
 type canceler struct {
 	conn   *pgconn.PgConn
 	passed chan bool
@@ -260,8 +260,8 @@ func (c *canceler) HandleUnwatchAfterCancel() {
 	_ = c.conn.Conn().SetDeadline(time.Time{}) // it fails where the connection is closed
 }
 
-// cancelAnswer is the key of a context value: where the error goes that reading the answer to a request to cancel
-// ends with.
+// cancelAnswer is the key of a context value: it takes the error that ends the reading of the answer to a cancel
+// request.
 type cancelAnswer struct{}
 
 func overhear(dial pgconn.DialFunc) pgconn.DialFunc {
@@ -285,7 +285,7 @@ func (o overheard) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// lastWords is the key of a context value that marks what ends a transaction or a part of it.
+// lastWords is the key of a context value that marks a statement that ends a transaction or a part of it.
 type lastWords struct{}
 
 // Linger implements DB.
@@ -316,7 +316,7 @@ func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 		if errors.Is(err, ErrHeld) {
 			return struct{}{}, backoff.Permanent(err)
 		}
-		if last == nil || !isOver(ctx) { // else it may say no more than that the context has ended
+		if last == nil || !isOver(ctx) { // else err may only say that the context has ended
 			last = err
 		}
 		return struct{}{}, err
@@ -337,7 +337,7 @@ func isOver(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// passes tells whether an error is of a kind that passes by itself, and says that nothing was done.
+// passes reports whether an error passes by itself and means that nothing was done.
 func passes(err error) bool {
 	switch Classify(err) {
 	case Busy:
@@ -345,7 +345,7 @@ func passes(err error) bool {
 	case Unavailable:
 		return !isUnknownHost(err)
 	case ReadOnly:
-		return errors.Is(err, ErrStandby) // which is promoted soon, perhaps
+		return errors.Is(err, ErrStandby) // perhaps it is promoted soon
 	}
 	return false
 }

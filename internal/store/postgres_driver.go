@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// Postgres is an open PostgreSQL database. Plain reads go to the replica if there is one that keeps
-// up; everything else goes to the primary.
+// Postgres is an open PostgreSQL database. Plain reads go to the replica, if there is one and it keeps up. Everything
+// else goes to the primary.
 type Postgres struct {
 	primary *sql.DB
 	replica *replica // nil: none
@@ -40,7 +40,7 @@ var _ DB = (*Postgres)(nil)
 func newPostgres(primary *sql.DB, cfg PostgresConfig) *Postgres {
 	timeout := cmp.Or(cfg.BusyTimeout, DefaultBusyTimeout)
 	d := &Postgres{primary: primary, busyTimeout: timeout}
-	// To the server, no milliseconds are no limit.
+	// To the server, 0 milliseconds mean no limit.
 	d.begin = fmt.Sprintf(
 		"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", max(1, timeout.Milliseconds()),
 	)
@@ -66,7 +66,7 @@ func (d *Postgres) Fresh() dialect.Driver {
 	return fresh{d}
 }
 
-// fresh is a database that is read at the primary alone.
+// fresh reads at the primary alone.
 type fresh struct{ *Postgres }
 
 func (d fresh) Query(ctx context.Context, query string, args, v any) error {
@@ -80,8 +80,9 @@ func (d fresh) QueryContext(ctx context.Context, query string, args ...any) (*sq
 // Dialect implements dialect.Driver.
 func (*Postgres) Dialect() string { return dialect.Postgres }
 
-// Batch implements DB. A plan for any rows is as good as one for those of a batch, and takes no time. Elsewhere, the
-// server had better know what is asked: of a range of events, such as Prune removes, it locks those partitions alone.
+// Batch implements DB. Generic plans are good enough for the statements of a batch, and take no time. Other statements
+// are better planned by their values: for a range of events, such as Prune removes, the server then locks only its
+// partitions.
 func (d *Postgres) Batch() dialect.Driver { return batches{d} }
 
 type batches struct{ *Postgres }
@@ -161,7 +162,7 @@ func (d *Postgres) connection(ctx context.Context) (*sql.Conn, error) {
 	return conn, err
 }
 
-// ExecContext runs a statement of its own. It is repeated if it was not sent.
+// ExecContext runs a statement outside of a transaction. It is repeated if it was not sent.
 func (d *Postgres) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	leave, err := d.enter()
 	if err != nil {
@@ -222,8 +223,7 @@ func (d *Postgres) query(ctx context.Context, query string, args []any) (*sql.Ro
 	return rows, err
 }
 
-// uncertain marks an error after which nobody can say whether a statement that was sent has been
-// committed.
+// uncertain marks an error after which nobody knows whether a statement that was sent has been committed.
 func uncertain(err error) error {
 	var (
 		connect *pgconn.ConnectError
@@ -242,8 +242,8 @@ func uncertain(err error) error {
 	return fmt.Errorf("%w: %w", ErrUncertain, err)
 }
 
-// Tx begins a transaction at the isolation level READ COMMITTED, whatever the server's default is: who has waited for a
-// lock must see what was done meanwhile.
+// Tx begins a transaction at READ COMMITTED, whatever the server's default is: after waiting for a lock, a transaction
+// must see what was done meanwhile.
 func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
 
 // BeginTx is [Postgres.Tx]. It is the form that Ent asks for; no further options are supported.
@@ -259,7 +259,7 @@ func (d *Postgres) beginTx(ctx context.Context, begin string) (dialect.Tx, error
 	return t, nil
 }
 
-// beginBy begins a transaction by a statement.
+// beginBy begins a transaction with a statement.
 func (d *Postgres) beginBy(ctx context.Context, begin string) (*postgresTx, error) {
 	leave, err := d.enter()
 	if err != nil {
@@ -347,7 +347,7 @@ func (t *postgresTx) Commit() error {
 	return errors.Join(err, t.conn.Close())
 }
 
-// Rollback undoes the transaction. The server does so by itself if it cannot be told in time.
+// Rollback undoes the transaction. If the server cannot be told in time, it does so by itself.
 func (t *postgresTx) Rollback() error {
 	defer t.leave()
 	ctx, cancel := context.WithTimeout(context.WithValue(context.WithoutCancel(t.ctx), lastWords{}, true), farewell)

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// urlParameters are those that have a meaning here. Any other one is the server's, who judges it.
+// urlParameters have a meaning here. Any other parameter is sent to the server, which judges it.
 var urlParameters = []string{
 	"channel_binding", "connect_timeout", "default_query_exec_mode", "description_cache_capacity", "host", "krbspn",
 	"max_protocol_version", "min_protocol_version", "passfile", "port", "require_auth", "service", "servicefile",
@@ -19,7 +19,7 @@ var urlParameters = []string{
 	"target_session_attrs",
 }
 
-// errURL returns why a URL cannot be parsed. It repeats nothing of it but names of known parameters.
+// errURL returns why a URL cannot be parsed. It repeats only the names of known parameters.
 func errURL(name string) error {
 	bad := misunderstood(name)
 	if _, ok := placeOf(name); len(bad) == 0 || !ok {
@@ -30,7 +30,7 @@ func errURL(name string) error {
 		" or is a file that cannot be read", ErrName, strings.Join(bad, " and of "))
 }
 
-// misunderstood returns the parameters of a URL but for which it could be parsed.
+// misunderstood returns the parameters without which a URL could be parsed.
 func misunderstood(name string) (bad []string) {
 	u, err := url.Parse(name)
 	if err != nil {
@@ -53,7 +53,7 @@ func misunderstood(name string) (bad []string) {
 		}
 		without := maps.Clone(values)
 		delete(without, key)
-		if parses(without) { // it is this one alone: some need each other
+		if parses(without) { // this one alone is at fault: some need each other
 			return []string{key}
 		}
 		if good[key] = values[key]; !parses(good) {

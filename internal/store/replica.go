@@ -23,8 +23,7 @@ const (
 	lookEvery = maxLag / 4
 )
 
-// replica is a server that follows the primary. It is used while it is known to have everything
-// that was committed maxLag ago.
+// replica is a server that follows the primary. It is used while it is known to have every commit older than maxLag.
 type replica struct {
 	pool, primary *sql.DB
 	freshAt       atomic.Pointer[time.Time] // everything committed until then is there; nil: not known
@@ -74,8 +73,7 @@ func (r *replica) watch(ctx context.Context) {
 	}
 }
 
-// look notes how fresh the replica is. One that does not answer loses its connections, so that
-// nobody waits for it.
+// look notes how fresh the replica is. If it does not answer, its connections are closed, so that nobody waits for it.
 func (r *replica) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, maxLag)
 	defer cancel()
@@ -92,14 +90,14 @@ func (r *replica) look(ctx context.Context) {
 		" system_identifier::text = $2::text"+
 		" AND current_database() = $3::text FROM pg_control_system()", position, system, database).Scan(&caughtUp)
 	switch {
-	case err != nil && !errors.Is(ctx.Err(), context.Canceled): // which it is when the replica is closed
+	case err != nil && !errors.Is(ctx.Err(), context.Canceled): // canceled when the replica is closed
 		r.lost()
 	case caughtUp.Bool:
 		r.freshAt.Store(&at)
 	}
 }
 
-// query runs a SELECT on the replica, unless that lags or is gone.
+// query runs a SELECT on the replica, unless it lags or is gone.
 func (r *replica) query(ctx context.Context, query string, args []any) (*sql.Rows, bool) {
 	if at := r.freshAt.Load(); at == nil || time.Since(*at) > maxLag {
 		return nil, false
@@ -108,7 +106,7 @@ func (r *replica) query(ctx context.Context, query string, args []any) (*sql.Row
 	if err == nil {
 		return rows, true
 	}
-	// A bad query fails on the primary too, and there it is told.
+	// A bad query fails on the primary too, which reports it.
 	if rows != nil {
 		err = errors.Join(err, rows.Err(), rows.Close())
 	}
@@ -124,7 +122,7 @@ func (r *replica) lost() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for conn := range r.conns {
-		_ = conn.Close() // whoever reads from it gets an error, which is the purpose
+		_ = conn.Close() // so that whoever reads from it gets an error
 	}
 }
 
@@ -139,8 +137,8 @@ func (r *replica) track(conn net.Conn) net.Conn {
 	}}
 }
 
-// wholeAnswers makes connections whose answers have come whole before the first row of them is seen: an
-// answer that breaks off can still be got from the primary.
+// wholeAnswers makes connections that read a whole answer before they show its first row. If an answer breaks off, the
+// primary can still give it.
 type wholeAnswers struct{ driver.Connector }
 
 func (w wholeAnswers) Connect(ctx context.Context) (driver.Conn, error) {
@@ -170,7 +168,7 @@ func (c wholeConn) QueryContext(ctx context.Context, query string, args []driver
 			all.rows = append(all.rows, row)
 		}
 	}
-	if err == io.EOF { //nolint:errorlint // a lost connection's error, which may wrap it, is not the end
+	if err == io.EOF { //nolint:errorlint // the error of a lost connection may wrap it and is not the end
 		err = nil
 	}
 	return all, errors.Join(err, rows.Close())
@@ -193,7 +191,7 @@ func (w *wholeRows) Next(values []driver.Value) error {
 	return nil
 }
 
-// tracked is a connection that is known while it is open.
+// tracked is a connection that the replica knows while it is open.
 type tracked struct {
 	net.Conn
 	forget func()

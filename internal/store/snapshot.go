@@ -9,8 +9,8 @@ import (
 	entsql "entgo.io/ent/dialect/sql"
 )
 
-// Snapshot is one state of a database, for reads alone. It is a driver that Ent can be given. Others write
-// meanwhile, but in memory, where they wait.
+// Snapshot is one state of a database, for reads alone, as a driver for Ent. Others can write meanwhile; in memory they
+// wait.
 type Snapshot struct {
 	entsql.Conn
 	dialect string

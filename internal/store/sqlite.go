@@ -27,12 +27,12 @@ const (
 	oldest = 3_051_003
 	// cachedStatements is how many prepared statements a connection keeps.
 	cachedStatements = 256
-	// walLimit is the size, in bytes, at which the write-ahead log is copied into the file, and that it is cut back
-	// to after a burst. In a large file the pages of a commit lie far apart, and syncing them takes long: those that
-	// many commits change are copied once. But a commit is synced faster where the log is written over than where it
-	// grows, so that it should not grow for long.
+	// walLimit is the size, in bytes, at which the write-ahead log is copied into the file, and to which it is cut
+	// after a burst. A large log copies a page once that many commits have changed; in a large file, these pages are
+	// far apart and take long to sync. But a growing log syncs more slowly than one that is written over, so it should
+	// not grow for long.
 	walLimit = 16 << 20
-	// pageSize is that of SQLite's new files.
+	// pageSize is the page size of SQLite's new files.
 	pageSize = 4 << 10
 	// cacheKiB is how much of the file the writer keeps in memory.
 	cacheKiB = 64 << 10
@@ -95,15 +95,15 @@ func checkVersion(name string, number int) error {
 	return nil
 }
 
-// prepareFile makes sure that there is a file which may be opened for writing.
+// prepareFile makes sure that there is a file that can be opened for writing.
 func prepareFile(ctx context.Context, cfg Config) error {
 	size, err := findOrCreate(cfg)
 	if err != nil || size == 0 && !cfg.Existing || cfg.Inspect == nil {
 		return err
 	}
-	// A connection that may write takes away the log and the index that it put beside a file in WAL
-	// mode. Where a log with content lies there already, closing such a one would move the content
-	// into the file, so a read-only one has to do.
+	// A connection that may write removes the log and the index that it created beside a file in WAL mode. If a log
+	// with content is there already, closing such a connection would move the content into the file. Then a read-only
+	// connection has to do.
 	mode := "rw"
 	if log, err := os.Stat(cfg.Path + "-wal"); err == nil && log.Size() > 0 {
 		mode = "ro"
@@ -112,7 +112,7 @@ func prepareFile(ctx context.Context, cfg Config) error {
 	var sqliteErr sqlite3.Error
 	if errors.As(err, &sqliteErr) && (sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRollback ||
 		sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRecovery) {
-		// A crash left a journal behind that only a writer may roll back, as any SQLite would.
+		// A crash left a journal, which only a writer may roll back, as any SQLite would.
 		err = busy.Wait(ctx, DefaultBusyTimeout, func() error { return inspect(ctx, cfg, "rw") })
 	}
 	return err
@@ -124,8 +124,8 @@ func inspect(ctx context.Context, cfg Config, mode string) error {
 	return errors.Join(cfg.Inspect(ctx, db), db.Close())
 }
 
-// creating keeps a goroutine from opening a file while another one still holds the descriptor
-// that created it: closing that would drop SQLite's POSIX locks on the file.
+// creating keeps a goroutine from opening a file while another one still holds the descriptor that created it. Closing
+// that descriptor would drop SQLite's POSIX locks on the file.
 var creating sync.Mutex
 
 // findOrCreate returns the size of the file, after it created an empty one if there was none.
@@ -204,8 +204,8 @@ func initialize(ctx context.Context, db *sql.DB, applicationID int32) (err error
 	return requireWritable(ctx, conn)
 }
 
-// requireWritable returns an error if SQLite has opened the file to read alone, as it does when it may not write: the
-// first write would fail.
+// requireWritable returns an error if SQLite has opened the file read-only, as it does when it may not write. The first
+// write would fail.
 func requireWritable(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE; PRAGMA user_version = 0; ROLLBACK")
 	if busy.Is(err) {

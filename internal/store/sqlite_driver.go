@@ -17,8 +17,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/busy"
 )
 
-// SQLite is an open SQLite database. Reads go to a pool of read-only connections; everything else
-// goes to the one writer connection, in the order of arrival.
+// SQLite is an open SQLite database. Reads go to a pool of read-only connections. Everything else goes to the one
+// writer connection, in the order of arrival.
 type SQLite struct {
 	writer, readers *sql.DB
 	file            *openFile // nil: in memory
@@ -49,8 +49,8 @@ type line struct {
 
 func newLine() *line { return &line{turn: make(chan struct{}, 1)} }
 
-// sharedMemory is the database in memory that all of a process use who ask for a shared one. It is gone when the last
-// of them has closed it.
+// sharedMemory is the database in memory for all openers in a process that ask for a shared one. It is gone when the
+// last of them has closed it.
 type sharedMemory struct {
 	mu     sync.Mutex
 	users  int
@@ -91,8 +91,7 @@ func (d *SQLite) Fresh() dialect.Driver { return d }
 // Batch implements DB: SQLite's statements stay as they are prepared.
 func (d *SQLite) Batch() dialect.Driver { return d }
 
-// Linger implements DB. SQLite does not keep anybody waiting, and undoes all of a transaction that is
-// interrupted.
+// Linger implements DB. SQLite keeps nobody waiting, and rolls back a whole transaction that is interrupted.
 func (*SQLite) Linger(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithoutCancel(ctx), func() {}
 }
@@ -145,8 +144,8 @@ func (d *SQLite) closePools() error {
 	return errors.Join(d.readers.Close(), d.writer.Close())
 }
 
-// acquire waits for the writer connection, to write or else to read; release hands it on. It returns [ErrHeld] when
-// that takes too long: whoever has the connection may be waiting for this call to return.
+// acquire waits for the writer connection, to write or to read; release hands it on. It returns [ErrHeld] if that takes
+// too long, because the holder may be waiting for this call to return.
 func (d *SQLite) acquire(ctx context.Context, writes bool) (release func(), err error) {
 	select {
 	case <-d.closing:
@@ -167,9 +166,9 @@ func (d *SQLite) acquire(ctx context.Context, writes bool) (release func(), err 
 	return sync.OnceFunc(func() { <-d.turn }), nil
 }
 
-// prepare makes sure, for whoever has the turn, that the connection can be used, and counts turns to write.
+// prepare makes sure that the connection can be used, and counts turns to write. The caller has the turn.
 func (d *SQLite) prepare(ctx context.Context, writes bool) error {
-	if isFull(d.writer) { // with rows that are not closed; the pool itself would wait without a limit
+	if isFull(d.writer) { // by rows that are not closed; the pool itself would wait without a limit
 		conn, err := connection(ctx, d.writer, d.busyTimeout)
 		if errors.Is(err, ErrHeld) {
 			err = fmt.Errorf("by rows that nobody has closed, or %w", err)
@@ -249,8 +248,8 @@ func (d *SQLite) ExecContext(ctx context.Context, query string, args ...any) (sq
 	return res, d.closed(err)
 }
 
-// QueryContext runs a SELECT on a reader connection, and anything else on the writer's. What
-// writes in spite of its name fails there: readers are read-only. In memory there are no readers.
+// QueryContext runs a SELECT on a reader connection, and anything else on the writer's. A SELECT that writes fails,
+// because readers are read-only. In memory there are no readers.
 func (d *SQLite) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	reads := strings.HasPrefix(query, "SELECT ")
 	if reads && d.readers != d.writer {
@@ -291,7 +290,7 @@ func (d *SQLite) BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, 
 	return &tx{Conn: entsql.Conn{ExecQuerier: normalizing{t}}, tx: t, file: d.file, release: release}, nil
 }
 
-// Snapshot implements DB. The log of a file grows while one is open, for what is read from it stays.
+// Snapshot implements DB. The log of a file grows while a snapshot is open.
 func (d *SQLite) Snapshot(ctx context.Context) (*Snapshot, error) {
 	if d.writer == d.readers {
 		t, err := d.BeginTx(ctx, nil)

@@ -27,7 +27,7 @@ const (
 // Config says what to open.
 type Config struct {
 	Path          string // absolute path of the file; empty: a database in memory
-	Shared        bool   // in memory: one database for all of this process that ask for a shared one
+	Shared        bool   // in memory: one database for all openers in this process that ask for a shared one
 	Durability    Durability
 	BusyTimeout   time.Duration // how long to wait for other writers, of any process. Defaults to DefaultBusyTimeout
 	ApplicationID int32         // marks a new file as ours
@@ -43,24 +43,24 @@ type DB interface {
 	entsql.ExecQuerier
 	// BeginTx is Tx in the form that Ent asks for.
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error)
-	// Snapshot returns the state that every commit there is has led to. It is to be closed.
+	// Snapshot returns the state after all commits so far. Close it.
 	Snapshot(ctx context.Context) (*Snapshot, error)
-	// Fresh returns the same database for reads that must see every commit there is.
+	// Fresh returns the same database for reads that must see all commits so far.
 	Fresh() dialect.Driver
-	// Batch returns the same database for transactions whose statements come again and again: a server plans them once.
+	// Batch returns the same database for transactions that repeat the same statements: a server plans them once.
 	Batch() dialect.Driver
-	// Linger returns a context for what ends a part of a transaction that was begun under ctx: it
-	// outlives ctx, but not for ever.
+	// Linger returns a context for ending a part of a transaction that was begun under ctx. It outlives ctx, but not
+	// for ever.
 	Linger(ctx context.Context) (context.Context, context.CancelFunc)
-	// State tells, within a transaction, what state the database was in when that began; ok is false where it cannot
-	// be told, and something may have changed.
+	// State returns the state of the database when the transaction began. If ok is false, it is unknown, and something
+	// may have changed.
 	State(ctx context.Context, tx entsql.ExecQuerier) (state State, ok bool, err error)
-	// TurnTimeout is how long a caller may wait for a transaction before his own; 0: without a limit.
+	// TurnTimeout is how long a caller may wait for the transactions before its own; 0 is no limit.
 	TurnTimeout() time.Duration
-	// Writer returns the pool that may write, for migrations.
+	// Writer returns the pool of connections that may write, for migrations.
 	Writer() *sql.DB
-	// Retry repeats a call that failed for a reason which passes, if the repetition cannot do
-	// anything twice. A call is a whole transaction.
+	// Retry repeats a call that failed for a passing reason, if nothing can be done twice. A call is a whole
+	// transaction.
 	Retry(ctx context.Context, call func() error) error
 }
 
@@ -70,12 +70,12 @@ const DefaultBusyTimeout = 10 * time.Second
 // State is a state of a database. See [State.Follows].
 type State struct {
 	transaction uint64 // the number of the writer's transaction that begins in it
-	connection  int64  // the number of the writer's connection, for data is by connection
+	connection  int64  // the number of the writer's connection, because data is by connection
 	data        int64  // changes when other connections have written
 }
 
-// Follows tells whether the transaction that saw the state was the next one to write after another, which has
-// been committed: what that one read and wrote still holds.
+// Follows reports whether s comes right after o: the transaction that saw s is the next to write after the one that saw
+// o, which has been committed. Then everything that one read and wrote still holds.
 func (s State) Follows(o State) bool {
 	o.transaction++
 	return s == o
@@ -111,13 +111,13 @@ func normalize(args []any) []any {
 	return normalized
 }
 
-// Each is the one argument of a statement that SQLite runs once for each of its rows, which are the statement's
-// arguments. That is two thirds of the work of as many calls, for database/sql is passed once. The result counts the
-// rows of the database that were affected. Without a transaction, what was done before a row that fails stays done.
+// Each is the only argument of a statement. SQLite runs the statement once with each row as its arguments. This takes
+// two thirds of the work of as many calls, because it passes database/sql once. The result counts all affected rows.
+// Outside of a transaction, the rows before a failing one stay done.
 type Each [][]any
 
-// connection takes a connection out of a pool. When all have been in use for too long it returns [ErrHeld]: those who
-// have them may be waiting for this call to return.
+// connection takes a connection out of a pool. If all are in use for too long it returns [ErrHeld], because their
+// holders may be waiting for this call to return.
 func connection(ctx context.Context, pool *sql.DB, patience time.Duration) (*sql.Conn, error) {
 	waiting, cancel := context.WithTimeoutCause(ctx, patience, ErrHeld)
 	defer cancel()
@@ -128,7 +128,7 @@ func connection(ctx context.Context, pool *sql.DB, patience time.Duration) (*sql
 	return conn, err
 }
 
-// isFull reports that all connections of a pool are in use.
+// isFull reports whether all connections of a pool are in use.
 func isFull(pool *sql.DB) bool {
 	stats := pool.Stats()
 	return stats.InUse == stats.MaxOpenConnections
