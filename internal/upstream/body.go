@@ -15,7 +15,7 @@ import (
 // maxBody is how much of a body is looked at. An error is far shorter.
 const maxBody = 64 << 10
 
-// fault is what the body of an answer says, whoever wrote it.
+// fault is what the body of an answer says, in the form of any provider.
 type fault struct {
 	codes    []string    // error codes and types, from the most telling to the least
 	number   int         // an error code that is a number: the status, for Google and OpenRouter
@@ -60,7 +60,7 @@ func (f *fault) readBody(body []byte) {
 	f.readObject(object)
 }
 
-// readObject reads an error object. All that is of another type than expected is passed over.
+// readObject reads an error object. It skips values of unexpected types.
 func (f *fault) readObject(object map[string]any) {
 	details, _ := object["details"].([]any)
 	for _, detail := range details {
@@ -133,7 +133,7 @@ func (f *fault) addMessage(message string) {
 	}
 }
 
-// text is the string that an object has under a key, or "".
+// text returns the string that an object has under a key, or "".
 func text(object map[string]any, key string) string {
 	value, _ := object[key].(string)
 	return value
@@ -146,10 +146,10 @@ var (
 	regain = regexp.MustCompile(`regain access on ([0-9]{4}-[0-9]{2}-[0-9]{2} at [0-9]{2}:[0-9]{2}) utc`)
 )
 
-// retryTime is when the body says to come back, or zero.
+// retryTime returns when the body says to come back, or zero.
 func (f fault) retryTime(now time.Time) time.Time {
 	if f.perDay {
-		// The delay that Google gives along with a daily quota is not when the day ends.
+		// The delay that Google sends with a daily quota is not the end of the day.
 		return time.Time{}
 	}
 	if seconds, ok := duration(f.delay); ok {
@@ -176,9 +176,9 @@ var (
 	keyMarks = []string{"sk-", "sk_", "gsk_", "xai-", "aiza", "csk-", "hf_", "pplx-", "nvapi-", "akia", "eyj"}
 )
 
-// isSafe reports whether a code can go into a reason. A provider could have put a key where the
-// code belongs. Codes are words: they have letters, and no more than a few digits; keys have many.
-// What only looks like a key is a small loss.
+// isSafe reports whether a code can go into a reason. A provider could have put a key where the code belongs. Codes are
+// words, with letters and at most a few digits; keys have many. To lose a code that only looks like a key matters
+// little.
 func isSafe(code string) bool {
 	if !codeForm.MatchString(code) {
 		return false

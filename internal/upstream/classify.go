@@ -49,7 +49,7 @@ var classes = map[string]Class{
 	"engine_overloaded_error":      Server,
 }
 
-// phrase is a message, in lower case, that says what no code says.
+// phrase matches a message, in lower case, that says what no code says.
 type phrase struct {
 	class    Class
 	statuses []int
@@ -57,8 +57,8 @@ type phrase struct {
 	begins   []string // at its beginning
 }
 
-// phrases are looked up in this order. The message of a 400 can repeat what the caller sent, who is
-// not to be able to put a key out of use: there, only the beginning counts.
+// phrases are looked up in this order. The message of a 400 can repeat what the caller sent, and a caller must not be
+// able to put a key out of use: there, only the beginning counts.
 var phrases = []phrase{
 	{class: QuotaExhausted, statuses: []int{400}, begins: []string{
 		"your credit balance is too low",                   // Anthropic
@@ -95,7 +95,7 @@ var phrases = []phrase{
 	}},
 }
 
-// daily are the messages of limits by the day. Bedrock says no more of them than this.
+// daily are the messages of daily limits. Bedrock says no more about them.
 var daily = []string{"tokens per day", "requests per day", "models-per-day"}
 
 // has reports whether a message has one of the texts in it.
@@ -113,8 +113,8 @@ func (f fault) says(texts []string, matches func(message, text string) bool) boo
 	return false
 }
 
-// classify says what kind of failure an HTTP answer is. What says that a quota is gone goes before
-// all else: many providers say it with the status and the type of a rate limit or a bad request.
+// classify returns the class of an HTTP answer. An exhausted quota goes before all else, because many providers report
+// it with the status and the type of a rate limit or a bad request.
 func classify(status int, f fault) Class {
 	byCode, byPhrase := f.classOfCode(), f.classOfMessage(status)
 	switch {
@@ -136,8 +136,7 @@ func classify(status int, f fault) Class {
 	return classOfStatus(status)
 }
 
-// modelDenied are what Bedrock says of a model that the account has no access to, with the code of keys that are not
-// accepted.
+// modelDenied are Bedrock's messages for a model that the account may not use. Their code is that of a refused key.
 var modelDenied = []string{"access to the model with the specified model id", "model access is denied"}
 
 // deniesModel reports whether the key is fine, but not for this model.
@@ -146,7 +145,7 @@ func (f fault) deniesModel() bool {
 	return slices.ContainsFunc(f.codes, isDenied) && f.has(modelDenied)
 }
 
-// classOfCode is the class of the most telling code that has one, or "".
+// classOfCode returns the class of the most telling code that has one, or "".
 func (f fault) classOfCode() Class {
 	var first Class
 	for _, code := range f.codes {
@@ -161,7 +160,7 @@ func (f fault) classOfCode() Class {
 	return first
 }
 
-// classOfMessage is the class of the first phrase in the message, or "".
+// classOfMessage returns the class of the first phrase that matches the message, or "".
 func (f fault) classOfMessage(status int) Class {
 	for _, p := range phrases {
 		if slices.Contains(p.statuses, status) && (f.has(p.has) || f.says(p.begins, strings.HasPrefix)) {
@@ -171,7 +170,7 @@ func (f fault) classOfMessage(status int) Class {
 	return ""
 }
 
-// classOfStatus is what a status means on its own.
+// classOfStatus returns what a status means on its own.
 func classOfStatus(status int) Class {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:

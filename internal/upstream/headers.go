@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// year is as far ahead as any time that is told. What is further is cut down to it.
+// year is how far ahead a provider's time may be. Later times are cut to it.
 const year = 365 * 24 * time.Hour
 
-// RetryAfter reads when to come back. What makes no sense is passed over; what is past is now; what
-// is more than a year ahead is a year ahead.
+// RetryAfter reads when to come back. It skips values that make no sense. A past time is now, and a time more than a
+// year ahead is a year ahead.
 func RetryAfter(h http.Header, now time.Time) (time.Time, bool) {
 	// Azure and OpenAI send it along with Retry-After, which it makes more exact.
 	if ms, ok := number(h.Get("Retry-After-Ms")); ok {
@@ -30,8 +30,8 @@ func RetryAfter(h http.Header, now time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// Quotas reads the limits that headers tell, at most one for each meter: the one that is scarcest,
-// with the lowest share remaining. Requests come before Tokens.
+// Quotas reads the limits in headers, at most one for each meter: the scarcest, with the lowest share remaining.
+// Requests come before Tokens.
 func Quotas(h http.Header, now time.Time) []Quota {
 	limits := make(map[string]*Quota)
 	for name, values := range h {
@@ -62,8 +62,8 @@ func Quotas(h http.Header, now time.Time) []Quota {
 	return quotas
 }
 
-// limitHeader takes the name of a header apart: what it counts, which limit it is about, and which
-// of "limit", "remaining" and "reset" it tells. The meter is "" for all other headers.
+// limitHeader parses the name of a header: what it counts, which limit it is about, and whether it has "limit",
+// "remaining" or "reset". The meter is "" for all other headers.
 //
 //   - OpenAI, Azure, Groq, xAI: x-ratelimit-remaining-requests, -tokens.
 //   - Cerebras: x-ratelimit-remaining-requests-day, -tokens-minute; Mistral: -req-minute;
@@ -90,8 +90,8 @@ func limitHeader(name string) (meter Meter, limit, field string) {
 	return meterOf(subject), limit, field
 }
 
-// meterOf is what a limit of this name counts, or "". What follows the first word narrows it down to
-// a span of time or a kind of token.
+// meterOf returns what a limit of this name counts, or "". The words after the first narrow it down to a span of time
+// or a kind of token.
 func meterOf(subject string) Meter {
 	if subject == "input-tokens" || subject == "output-tokens" {
 		return Tokens
@@ -106,8 +106,8 @@ func meterOf(subject string) Meter {
 	return ""
 }
 
-// scarcest is the limit of a meter that is nearest its end. Those of which nothing is known but the
-// reset do not count: Azure sends -1 for what it does not know.
+// scarcest returns the limit of a meter that is nearest its end. Limits with only a reset do not count: Azure sends -1
+// for what it does not know.
 func scarcest(limits map[string]*Quota, meter Meter) (Quota, bool) {
 	var least Quota
 	var found bool
@@ -122,8 +122,8 @@ func scarcest(limits map[string]*Quota, meter Meter) (Quota, bool) {
 	return least, found
 }
 
-// scarcer orders limits by the share that remains. Of those that are used up, the one that stays so
-// the longest counts.
+// scarcer orders limits by the share that remains. Among limits that are used up, the one with the latest reset is the
+// scarcest.
 func scarcer(a, b Quota) bool {
 	if shareA, shareB := share(a), share(b); shareA != shareB {
 		return shareA < shareB
@@ -137,7 +137,7 @@ func scarcer(a, b Quota) bool {
 	return a.Limit < b.Limit
 }
 
-// share is how much of a limit remains. Those that do not say come last.
+// share returns how much of a limit remains. Limits without that number come last.
 func share(q Quota) float64 {
 	switch {
 	case q.Remaining == 0:
@@ -150,8 +150,8 @@ func share(q Quota) float64 {
 	return float64(q.Remaining) / float64(q.Limit)
 }
 
-// count reads a limit or what remains of it: -1 where it says nothing. The IETF draft lets policies
-// follow the number: "100, 100;w=60".
+// count reads a limit, or what remains of it; -1 if there is none. The IETF draft lets policies follow the number:
+// "100, 100;w=60".
 func count(value string) int64 {
 	if i := strings.IndexAny(value, ",;"); i >= 0 {
 		value = value[:i]
@@ -214,7 +214,7 @@ func duration(value string) (float64, bool) {
 	return n*24*60*60 + d.Seconds(), true
 }
 
-// number reads a number that is not negative. One that is too large is infinite.
+// number reads a number that is not negative. A number that is too large is infinite.
 func number(value string) (float64, bool) {
 	n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
@@ -223,7 +223,7 @@ func number(value string) (float64, bool) {
 	return n, n >= 0
 }
 
-// after is so many seconds from now, a year at most.
+// after returns the instant so many seconds from now, a year at most.
 func after(now time.Time, seconds float64) time.Time {
 	if seconds >= year.Seconds() {
 		return now.Add(year)
@@ -231,7 +231,7 @@ func after(now time.Time, seconds float64) time.Time {
 	return now.Add(time.Duration(math.Round(seconds * float64(time.Second))))
 }
 
-// within brings a time into the year that begins now.
+// within cuts a time to the year that begins now.
 func within(t, now time.Time) time.Time {
 	if !t.After(now) {
 		return now

@@ -1,5 +1,5 @@
-// Package upstream reads what a provider's answer says of an API key: why a call failed, when it
-// may be tried again, and how much of a quota is left. It makes no calls and keeps no state.
+// Package upstream reads what a provider's answer says about an API key: why a call failed, when to try again, and how
+// much of a quota is left. It makes no calls and keeps no state.
 package upstream
 
 import (
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Class is why a call failed, by what is to be done about it.
+// Class says why a call failed, by what to do about it.
 type Class string
 
 // The classes of failed calls.
@@ -24,7 +24,7 @@ const (
 	QuotaExhausted Class = "quota_exhausted"
 	// Auth says that the provider does not accept the key, or not for this.
 	Auth Class = "auth"
-	// Server says that the provider failed or is overloaded. What cannot be made out is Server too.
+	// Server says that the provider failed or is overloaded, or that the failure is unknown.
 	Server Class = "server"
 	// Timeout says that the answer did not come in time.
 	Timeout Class = "timeout"
@@ -40,14 +40,14 @@ type Answer struct {
 	Err    error
 }
 
-// Diagnosis is what an Answer says.
+// Diagnosis is what an Answer means.
 type Diagnosis struct {
 	Class Class
 	// Until is when the provider says that it may be tried again, between now and a year from now.
 	// Zero: it does not say.
 	Until time.Time
-	// Reason is short, for people and logs: the status and the error code, such as
-	// "429 rate_limit_exceeded". It has no word of the message, which can have parts of the key.
+	// Reason is short, for people and logs: the status and the error code, such as "429 rate_limit_exceeded". It has
+	// nothing of the message, which can have parts of the key.
 	Reason string
 }
 
@@ -68,11 +68,10 @@ type Quota struct {
 	Reset     time.Time // when it is whole again; zero: not said
 }
 
-// lasting is how far ahead the reset of a mere rate limit can be.
+// lasting is how far ahead the reset of a rate limit can be; later ones are exhausted quotas.
 const lasting = time.Hour
 
-// Diagnose says why a call failed. It never panics, whatever the answer. An answer that it cannot
-// make out is Server.
+// Diagnose says why a call failed. It never panics, whatever the answer. An unknown failure is Server.
 func Diagnose(a Answer, now time.Time) Diagnosis {
 	// An error after the header of a success is a body that broke off.
 	if a.Err != nil && a.Status < http.StatusBadRequest {
@@ -93,8 +92,8 @@ func Diagnose(a Answer, now time.Time) Diagnosis {
 
 func isFailure(status int) bool { return status >= 400 && status <= 599 }
 
-// diagnoseError diagnoses a call that got no answer. The text of the error stays out of the reason:
-// it has the URL, and some providers take the key there.
+// diagnoseError diagnoses a call that got no answer. The text of the error stays out of the reason: it has the URL, in
+// which some providers take the key.
 func diagnoseError(err error) (d Diagnosis) {
 	d = Diagnosis{Class: Server, Reason: "connection failed"}
 	// The methods of an error can panic: those of a nil *url.Error do.
@@ -105,8 +104,8 @@ func diagnoseError(err error) (d Diagnosis) {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return Diagnosis{Class: Timeout, Reason: "timeout"}
 	case errors.Is(err, context.Canceled):
-		// The caller went away. That is nobody's fault, and must count against neither the key nor
-		// the provider, as BadRequest does not.
+		// The caller went away. That is nobody's fault, and must not count against the key or the provider. BadRequest
+		// counts against neither.
 		return Diagnosis{Class: BadRequest, Reason: "canceled"}
 	case errors.As(err, &network) && network.Timeout():
 		return Diagnosis{Class: Timeout, Reason: "timeout"}
@@ -114,7 +113,7 @@ func diagnoseError(err error) (d Diagnosis) {
 	return d
 }
 
-// retryTime is when to come back, from what says it best to what only hints at it, or zero.
+// retryTime returns when to come back, or zero. It asks the most exact source first.
 func retryTime(h http.Header, f fault, class Class, now time.Time) time.Time {
 	if t, ok := RetryAfter(h, now); ok {
 		return t
@@ -129,7 +128,7 @@ func retryTime(h http.Header, f fault, class Class, now time.Time) time.Time {
 	if t := f.retryTime(now); !t.IsZero() {
 		return t
 	}
-	// The windows of rate limits tell nothing of an account that has run out of money.
+	// The windows of rate limits say nothing about an account that has run out of money.
 	if class != RateLimited {
 		return time.Time{}
 	}
@@ -142,7 +141,7 @@ func retryTime(h http.Header, f fault, class Class, now time.Time) time.Time {
 	return last
 }
 
-// reason is the status and the first error code that can be shown.
+// reason returns the status and the first error code that can be shown.
 func reason(status int, f fault) string {
 	text := "no status"
 	if status != 0 {
