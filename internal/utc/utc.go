@@ -12,10 +12,10 @@ const (
 )
 
 var (
-	// Beginning is the first instant that can be stored. The first price of a model takes effect then: what is known
-	// when the model is created is taken to have held before.
+	// Beginning is the first instant that can be stored. The first price of a model takes effect then: it is taken to
+	// have held before the model was created.
 	Beginning = time.Unix(0, 0).UTC()
-	// End is the last instant that can be stored: SQLite keeps times as text that sorts, which ends with the year 9999.
+	// End is the last instant that can be stored: SQLite keeps times as sortable text, up to the year 9999.
 	End = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
 )
 
@@ -36,7 +36,7 @@ func Ceil(t time.Time, length time.Duration) time.Time {
 	return t
 }
 
-// Clamp returns the bound of a range as a time that can be compared with stored ones.
+// Clamp returns the bound of a range as a time that can be compared with stored times.
 func Clamp(t time.Time) time.Time { return Max(Beginning, Min(Of(t), End)) }
 
 // Min returns the earlier of two times.
