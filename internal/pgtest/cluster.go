@@ -61,7 +61,7 @@ func Start(ctx context.Context, more ...string) (*Cluster, error) {
 	return start(ctx, os.Getpid(), "", more...)
 }
 
-// start is Start for the time that a process lives. The file note is to go with the server.
+// start is Start for the lifetime of a process. The file note is removed with the server.
 func start(ctx context.Context, life int, note string, more ...string) (_ *Cluster, err error) {
 	bin, err := find()
 	if err != nil {
@@ -80,7 +80,7 @@ func start(ctx context.Context, life int, note string, more ...string) (_ *Clust
 	return c, c.runFirst(ctx, settings, more)
 }
 
-// newCluster makes the folder of a server, and sees to it that it does not stay.
+// newCluster makes the folder of a server, and makes sure that it is removed.
 func newCluster(bin string, life int, note string) (*Cluster, error) {
 	dir, err := os.MkdirTemp(home(), "pgtest")
 	if err != nil {
@@ -95,8 +95,8 @@ func newCluster(bin string, life int, note string) (*Cluster, error) {
 }
 
 // home returns where databases are made; empty: where temporary files are. It is in memory, if there is room, because
-// file systems take most of the time that new databases take. A process that is killed leaves its files there as it
-// does on a disk, for the machine goes on. Benchmarks are to see the disk.
+// most of the time of a new database goes to the file system. A killed process leaves its files there, as on a disk,
+// because the machine goes on. Benchmarks use the disk.
 func home() string {
 	bench := flag.Lookup("test.bench")
 	if bench != nil && bench.Value.String() != "" || !inMemory() {
@@ -105,7 +105,7 @@ func home() string {
 	return memory
 }
 
-// watch starts what stops a server and removes its folder when a process is gone, however it went.
+// watch starts a watcher that stops a server and removes its folder when a process is gone, however it ended.
 func watch(process int, dir, note string) (*exec.Cmd, error) {
 	cmd := exec.Command("sh", "-c", `
 while kill -0 "$1" && [ -d "$2" ]; do sleep 1; done
@@ -247,7 +247,7 @@ func (c *Cluster) tryRun(ctx context.Context) (err error) {
 	return errors.Join(fmt.Errorf("start PostgreSQL: %w\n%s", err, text[max(0, len(text)-4096):]), readErr)
 }
 
-// answers says whether the server takes connections, and is not another one on its port.
+// answers returns an error unless the server takes connections, and is not another one on its port.
 func (c *Cluster) answers(ctx context.Context) bool {
 	folder, err := one[string](ctx, c.URL(maintenance), "SHOW data_directory")
 	return err == nil && folder == c.data()
@@ -334,7 +334,7 @@ func (c *Cluster) Standby(ctx context.Context, more ...string) (_ *Cluster, err 
 	})
 }
 
-// Promote makes a standby a server that takes writes, and waits until it does.
+// Promote makes a standby take writes, and waits until it does.
 func (c *Cluster) Promote(ctx context.Context) error {
 	done, err := one[bool](ctx, c.URL(maintenance), "SELECT pg_promote(true, $1)", int(patience.Seconds()))
 	if err == nil && !done {
@@ -389,7 +389,7 @@ func (c *Cluster) Close() error {
 	// After Kill, the last processes may still write into it.
 	err = errors.Join(err, until(ctx, func() (bool, error) { return os.RemoveAll(c.dir) == nil, nil }))
 	if c.watcher != nil {
-		_ = killSession(c.watcher) // without the folder it also ends by itself
+		_ = killSession(c.watcher) // without the folder it ends by itself too
 		_ = c.watcher.Wait()       // "signal: killed"
 		c.watcher = nil
 	}
@@ -409,7 +409,7 @@ func (c *Cluster) tool(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// prepare makes a command independent of who runs it where.
+// prepare makes a command independent of the user's environment.
 func (c *Cluster) prepare(cmd *exec.Cmd) error {
 	cmd.Dir = c.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"} // and no PGDATA, PGOPTIONS, ...

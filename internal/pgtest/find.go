@@ -30,7 +30,7 @@ var places = []string{
 	"/usr/local/pgsql/bin", // from source
 }
 
-// find returns the folder with PostgreSQL's programs: that on $PATH, or else the newest.
+// find returns the folder with PostgreSQL's programs: the one on $PATH, or else the newest.
 func find() (bin string, err error) {
 	if !supported {
 		return "", ErrNotFound

@@ -7,7 +7,7 @@ const (
 	enough = 4 << 30 // bytes: many databases, and a log of some size
 )
 
-// inMemory tells whether a server has room in a file system that is memory.
+// inMemory reports whether a server has room in a file system in memory.
 func inMemory() bool {
 	var s syscall.Statfs_t
 	const tmpfs = 0x01021994

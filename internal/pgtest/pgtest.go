@@ -1,5 +1,5 @@
-// Package pgtest runs real PostgreSQL servers for tests: one that a whole `go test` shares, with
-// a database for each test, and others to be killed, restarted and followed by standbys.
+// Package pgtest runs real PostgreSQL servers for tests: one that a whole `go test` shares, with a database for each
+// test, and others that tests kill, restart and give standbys.
 package pgtest
 
 import (
@@ -177,7 +177,7 @@ const empty = "template0"
 // create creates a database and returns its name.
 func (s server) create(ctx context.Context, template string) (name string, err error) {
 	name = "modelscan_test_" + strings.ToLower(rand.Text())
-	// To copy the files takes half of what it takes to write the log of them, where a checkpoint is cheap.
+	// Copying the files takes half the time of logging them, where a checkpoint is cheap.
 	return name, s.exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template+" STRATEGY FILE_COPY")
 }
 
