@@ -19,18 +19,17 @@ const patience = time.Minute
 type engine interface {
 	// read returns what the database says of itself, in one snapshot.
 	read(ctx context.Context, q querier) (history, error)
-	// marked tells whether a database that has all files needs nothing else.
+	// marked reports whether a database that has all files needs nothing else.
 	marked(h history) bool
-	// prepare makes a connection fit for migrations. Restore undoes that, and is to be called
-	// whether prepare succeeds or not.
+	// prepare prepares a connection for migrations. Restore undoes that; call it whether prepare succeeds or not.
 	prepare(ctx context.Context, conn *sql.Conn) (restore func() error, err error)
 	// begin begins a transaction that keeps other migrations out until it ends.
 	begin(ctx context.Context, conn *sql.Conn) error
 	// open returns Atlas's driver on a connection.
 	open(conn *untilError) (atlas.Driver, error)
-	// revisions returns the table of revisions, after it was made if there is none.
+	// revisions returns the table of revisions, and creates it if there is none.
 	revisions(ctx context.Context, q querier) (revisions, error)
-	// finish does what is left before the commit.
+	// finish does the rest before the commit.
 	finish(ctx context.Context, q querier, before history) error
 }
 
@@ -57,7 +56,7 @@ func apply(ctx context.Context, db *sql.DB, e engine, dir atlas.Dir) (applied []
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	restore, err := e.prepare(ctx, conn)
 	defer func() {
-		// The driver names the lost connection, and not the context that ended.
+		// The driver reports the lost connection, not the context that ended.
 		if ended := ctx.Err(); err != nil && ended != nil && !errors.Is(err, ended) {
 			err = fmt.Errorf("%w: %w", ended, err)
 		}
@@ -73,9 +72,8 @@ func apply(ctx context.Context, db *sql.DB, e engine, dir atlas.Dir) (applied []
 	return applied, err
 }
 
-// applyNext applies the next file in a transaction of its own and returns its name, or "" when
-// nothing is left. The state is read behind the lock, so that whoever comes second sees what the
-// first one did.
+// applyNext applies the next file in a transaction of its own and returns its name, or "" when nothing is left. It
+// reads the state under the lock, so that the second process sees what the first one did.
 func applyNext(ctx context.Context, conn *sql.Conn, e engine, dir atlas.Dir) (name string, err error) {
 	if err := e.begin(ctx, conn); err != nil {
 		return "", fmt.Errorf("wait for another migration: %w", err)
@@ -107,9 +105,8 @@ func applyNext(ctx context.Context, conn *sql.Conn, e engine, dir atlas.Dir) (na
 	return name, err
 }
 
-// untilError is a connection that executes nothing more once a statement has failed. Some errors
-// make SQLite roll the whole transaction back, and what the executor writes of the failure then
-// would be committed at once.
+// untilError is a connection that executes nothing after a failed statement. Some errors make SQLite roll the whole
+// transaction back, and the executor's note of the failure would then be committed at once.
 type untilError struct {
 	*sql.Conn
 	failed error
@@ -139,7 +136,7 @@ func execute(ctx context.Context, conn *untilError, e engine, dir atlas.Dir, fil
 	}
 	err = executor.Execute(ctx, file)
 	var failed *atlas.StmtExecError
-	if errors.As(err, &failed) { // without what the executor could not write of it
+	if errors.As(err, &failed) { // without the note that the executor could not write
 		return failed
 	}
 	return err

@@ -7,10 +7,9 @@ var (
 	// ErrChecksum is returned when the migration files do not match their atlas.sum: the
 	// program was built from files that were edited, added or removed by hand.
 	ErrChecksum = errors.New("migration files do not match atlas.sum")
-	// ErrEdited is returned when a file that the database has applied has another content now.
+	// ErrEdited is returned when a file has changed since the database applied it.
 	ErrEdited = errors.New("an applied migration file was edited")
-	// ErrHistory is returned when the database skipped a file of this program, or applied one
-	// in between that this program does not have.
+	// ErrHistory is returned when the database skipped a file of this program, or applied another one in between.
 	ErrHistory = errors.New("the database's migrations are not a beginning of this program's")
 	// ErrNewer is returned when the database has applied files that are newer than this program.
 	ErrNewer = errors.New("the database is newer than this program")

@@ -11,7 +11,7 @@ import (
 	atlas "ariga.io/atlas/sql/migrate"
 )
 
-// querier is what *sql.DB, *sql.Conn and *sql.Tx have in common.
+// querier is implemented by *sql.DB, *sql.Conn and *sql.Tx.
 type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
@@ -20,17 +20,17 @@ type querier interface {
 
 const revisionsTable = "atlas_schema_revisions"
 
-// cloudIdentifier is a row that the CLI keeps among the revisions and that is none.
+// cloudIdentifier is a row that the CLI keeps among the revisions, but that is not a revision.
 const cloudIdentifier = ".atlas_cloud_identifier"
 
-// history is what a database says of itself.
+// history is what a database says about itself.
 type history struct {
 	applicationID int64 // always 0 on PostgreSQL
 	tables        int   // besides the revisions table
 	revisions     []*atlas.Revision
 }
 
-// pending returns the files of dir that the database lacks, or why it must not be touched.
+// pending returns the files of dir that the database lacks, or why the database must not be touched.
 func (h history) pending(dir atlas.Dir) ([]atlas.File, error) {
 	if h.applicationID != 0 && h.applicationID != ApplicationID {
 		return nil, fmt.Errorf("%w: its application_id is %#x", ErrForeign, h.applicationID)
@@ -80,7 +80,7 @@ func (h history) pending(dir atlas.Dir) ([]atlas.File, error) {
 // revisions keeps the revisions table as the Atlas CLI does.
 type revisions struct {
 	querier
-	// jsonText tells whether JSON is bound as text, and not as bytes.
+	// jsonText reports whether JSON is bound as text, not as bytes.
 	jsonText bool
 }
 
@@ -141,8 +141,8 @@ func scanRevision(row interface{ Scan(dest ...any) error }) (*atlas.Revision, er
 	return &rev, nil
 }
 
-// WriteRevision implements atlas.RevisionReadWriter. Like the CLI it never changes the
-// description and the time of a row that is there.
+// WriteRevision implements atlas.RevisionReadWriter. Like the CLI, it never changes the description and the time of an
+// existing row.
 func (r revisions) WriteRevision(ctx context.Context, rev *atlas.Revision) error {
 	partial, err := json.Marshal(rev.PartialHashes)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package migrate brings a database to the schema of this program and tells where it stands.
+// Package migrate brings a database to the schema of this program, and says where the database stands.
 //
 // The migrations are Atlas files, embedded here. Progress is kept in the table that the Atlas
 // CLI uses, byte for byte, so that this package and `atlas migrate apply` can take turns on
@@ -63,10 +63,9 @@ func Apply(ctx context.Context, db *sql.DB, d Dialect) ([]string, error) {
 	return apply(ctx, db, e, dir)
 }
 
-// Verify returns nil when what the database has applied is a beginning of this program's
-// files, or all of them; an empty database has applied none. Otherwise it returns
-// [ErrForeign], [ErrNewer], [ErrEdited] or [ErrHistory], or [ErrChecksum] when the program's
-// own files are not in order. It only reads.
+// Verify returns nil if the database has applied the first of this program's files, all of them, or none. Otherwise it
+// returns [ErrForeign], [ErrNewer], [ErrEdited] or [ErrHistory], or [ErrChecksum] if the program's own files are not in
+// order. It only reads.
 func Verify(ctx context.Context, db *sql.DB, d Dialect) error {
 	_, err := Status(ctx, db, d)
 	return err
@@ -103,8 +102,7 @@ func status(ctx context.Context, q querier, e engine, dir atlas.Dir) (State, err
 	return s, nil
 }
 
-// engineOf returns the engine of a dialect, and its embedded files after they were compared with
-// atlas.sum.
+// engineOf returns the engine of a dialect, and its embedded files, after comparing them with atlas.sum.
 func engineOf(d Dialect) (engine, atlas.Dir, error) {
 	switch d {
 	case SQLite:

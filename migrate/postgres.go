@@ -33,7 +33,7 @@ func (postgresEngine) read(ctx context.Context, q querier) (history, error) {
 		recorded bool
 		schema   sql.NullString
 	)
-	// What an extension has put into the schema, such as pg_stat_statements, is nobody's.
+	// Objects of an extension, such as pg_stat_statements, do not count.
 	err := q.QueryRowContext(ctx, `
 		SELECT COUNT(*) FILTER (WHERE c.relname <> $1), COUNT(*) FILTER (WHERE c.relname = $1) > 0, current_schema()
 		FROM pg_catalog.pg_class c

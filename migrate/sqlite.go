@@ -17,8 +17,7 @@ type sqliteEngine struct{}
 
 var _ engine = sqliteEngine{}
 
-// createRevisions is the statement by which the Atlas CLI makes the table, so that sqlite_master
-// reads the same whoever was first.
+// createRevisions creates the table as the Atlas CLI does, so that sqlite_master is the same whoever was first.
 const createRevisions = "CREATE TABLE IF NOT EXISTS `atlas_schema_revisions` (" +
 	"`version` text NOT NULL, `description` text NOT NULL, `type` integer NOT NULL DEFAULT (2), " +
 	"`applied` integer NOT NULL DEFAULT (0), `total` integer NOT NULL DEFAULT (0), " +
@@ -74,7 +73,7 @@ func (sqliteEngine) prepare(ctx context.Context, conn *sql.Conn) (restore func()
 		if err == nil && now == foreignKeys {
 			return nil
 		}
-		// Never hand it back to the pool as it is.
+		// Never return it to the pool in this state.
 		if discard := conn.Raw(func(any) error { return driver.ErrBadConn }); !errors.Is(discard, driver.ErrBadConn) {
 			err = errors.Join(err, discard)
 		}
