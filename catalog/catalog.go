@@ -13,7 +13,7 @@ import (
 type Snapshot struct {
 	Source    string // where it comes from, such as catwalk; prices are marked with it
 	Providers []Provider
-	Notes     []Note // what was repaired, left out or could not be known
+	Notes     []Note // what was repaired, left out or unknown
 }
 
 // Provider is a provider and its models.
@@ -25,7 +25,7 @@ type Provider struct {
 	Models      []Model
 }
 
-// Model is what a catalogue says of a model. What it does not say is empty, 0 or nil.
+// Model is what a catalogue says of a model. Unknown values are empty, 0 or nil.
 type Model struct {
 	ModelID         string // the provider's own name for it
 	Name            string
@@ -46,7 +46,7 @@ type Note struct {
 	Text     string
 }
 
-// Models returns how many models there are.
+// Models returns the number of models.
 func (s Snapshot) Models() int {
 	n := 0
 	for _, p := range s.Providers {
@@ -73,8 +73,7 @@ var (
 //	openai/gpt-oss-120b            gpt-oss
 //	mistral-large-latest           mistral-large
 //
-// It is a guess that puts models together which people would put together. A name without any
-// word gives "".
+// It is a guess, meant to group models as people would. A name without any word gives "".
 func Family(modelID string) string {
 	s := strings.ToLower(modelID)
 	s = s[strings.LastIndexByte(s, '/')+1:]

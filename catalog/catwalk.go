@@ -114,8 +114,8 @@ func (s *Snapshot) catwalkModel(provider string, from catwalk.Model, swap bool) 
 	return m
 }
 
-// catwalkRates returns the rates of a model, nil where they are not known; swap tells that the
-// provider has the cached prices the wrong way round.
+// catwalkRates returns the rates of a model, nil if they are unknown. Swap says that the provider has the cached prices
+// the wrong way round.
 func catwalkRates(from catwalk.Model, swap bool) (money.Rates, error) {
 	var prices [4]money.USD
 	for i, dollars := range []float64{
@@ -152,7 +152,7 @@ func catwalkRates(from catwalk.Model, swap bool) (money.Rates, error) {
 	return rates, nil
 }
 
-// isFree tells whether a model's name says that it costs nothing.
+// isFree reports whether a model's name says that it costs nothing.
 func isFree(modelID string) bool {
 	return strings.HasSuffix(modelID, ":free") || strings.HasSuffix(modelID, "-free") ||
 		strings.HasSuffix(modelID, "/free")
@@ -161,10 +161,9 @@ func isFree(modelID string) bool {
 // cachedPrices are the two cached prices of a model, 0 for none.
 type cachedPrices struct{ read, write money.USD }
 
-// swapped tells whether a provider's entries have the two cached prices the wrong way round. By
-// Catwalk's convention cost_per_1m_in_cached is the price of a cache write, and
-// cost_per_1m_out_cached that of a read. A read is never dearer than the input, a write may be: one
-// entry with the dear one in the read's place gives the provider away.
+// swapped reports whether a provider's entries have the two cached prices the wrong way round. By Catwalk's convention
+// cost_per_1m_in_cached is the price of a cache write, and cost_per_1m_out_cached the price of a read. A read is never
+// dearer than the input, but a write may be. So one entry with the dear price in the read's place is proof.
 func swapped(models []catwalk.Model) bool {
 	return slices.ContainsFunc(models, func(m catwalk.Model) bool {
 		read, write := m.CostPer1MOutCached, m.CostPer1MInCached
@@ -172,12 +171,11 @@ func swapped(models []catwalk.Model) bool {
 	})
 }
 
-// repaired returns what an entry's cached prices mean, with 0 for what is not known. Some entries
-// repeat the uncached prices, and some have the price of a read in the place of the write, or in
-// both.
+// repaired returns what an entry's cached prices mean; 0 is unknown. Some entries repeat the uncached prices, and some
+// have the price of a read in the place of the write, or in both places.
 func (c cachedPrices) repaired(input, output money.USD) cachedPrices {
 	if c.read >= input {
-		c.read = 0 // no read is dearer than the input; one as dear is its fallback anyway
+		c.read = 0 // a read is not dearer than the input, and the input is the fallback anyway
 	}
 	if c.write == input || c.write == output {
 		c.write = 0 // a copy, or the fallback
