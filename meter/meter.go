@@ -23,7 +23,7 @@ const (
 // Names lists the meters in their usual order.
 func Names() []string { return []string{Input, Output, CacheRead, CacheWrite, Reasoning} }
 
-// Known tells whether name is a meter.
+// Known reports whether name is a meter.
 func Known(name string) bool {
 	switch name {
 	case Input, Output, CacheRead, CacheWrite, Reasoning:

@@ -13,15 +13,14 @@ import (
 // not streamed. An event that is longer is passed over, and so is the usage in it.
 const MaxEvent = 32 << 20
 
-// Stream reads the usage of a response while that is passed on, in pieces of any size. The
-// response may be server-sent events or a single JSON body, so a gateway need not know which it
-// asked for:
+// Stream reads the usage of a response while the response is passed on, in pieces of any size. The response may be
+// server-sent events or a single JSON body, so a gateway need not know which it asked for:
 //
 //	usage := meter.NewStream(meter.OpenAIChat)
 //	_, err := io.Copy(client, io.TeeReader(response.Body, usage))
 //	tokens, usageErr := usage.Tokens()
 //
-// Events that come otherwise, decoded already, are given to [Stream.Event].
+// Give events that are decoded already to [Stream.Event].
 //
 // A Stream is for one response and one goroutine.
 type Stream struct {
@@ -51,8 +50,8 @@ const preamble = " \t\r\n\uFEFF"
 // NewStream returns a Stream for a response of the format.
 func NewStream(f Format) *Stream { return &Stream{format: f} }
 
-// Write takes the next bytes of the response's body. It never fails, for the sake of those who
-// wait for the response itself; what is wrong with the usage is told by [Stream.Tokens].
+// Write takes the next bytes of the response's body. It never fails, so that the response can still be passed on.
+// [Stream.Tokens] returns what is wrong with the usage.
 func (s *Stream) Write(p []byte) (int, error) {
 	s.write(p)
 	return len(p), nil
@@ -66,8 +65,8 @@ func (s *Stream) Event(data []byte) { s.event(s.format, data) }
 // Tokens returns the tokens that were reported up to here. Call it when the response has ended;
 // it changes nothing, so it may be called before that and again.
 //
-// The errors are those of [Extract]. A stream that ended before its usage was final is
-// [ErrPartial], together with what it had reported, or [ErrNoUsage] if that was nothing.
+// It returns the errors of [Extract]. A stream that ended before its usage was final returns [ErrPartial], together
+// with the tokens it had reported, or [ErrNoUsage] if it had reported none.
 func (s *Stream) Tokens() (Tokens, error) {
 	end := *s // so that what is incomplete now can be completed later
 	switch {
@@ -195,7 +194,7 @@ func (s *Stream) body(body []byte) {
 	}
 }
 
-// state is what the events up to now said.
+// state is what the events have said so far.
 type state struct {
 	usage    usage // nil if there was none
 	finished bool  // the output is complete; a usage from here on is final
@@ -211,7 +210,7 @@ type usage interface {
 	tokens() (Tokens, error)
 }
 
-// isDone tells whether the data is what ends OpenAI's streams.
+// isDone reports whether the data ends a stream of OpenAI's.
 func isDone(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }
 
 // event takes the data of an event.
@@ -240,7 +239,7 @@ func (s *state) read(f Format, data []byte, whole bool) {
 	}
 }
 
-// set replaces the usage, unless the event said none.
+// set replaces the usage, unless the event has none.
 func (s *state) set(u usage, final bool) {
 	if u.said() {
 		s.usage, s.final, s.outdated, s.err = u, final, false, nil
