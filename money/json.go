@@ -56,8 +56,7 @@ func (r Rates) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]USD(r))
 }
 
-// UnmarshalJSON reads dollars as [USD.UnmarshalJSON] does. A rate that is null is an error: one that is not known is
-// absent.
+// UnmarshalJSON reads dollars as [USD.UnmarshalJSON] does. A rate that is null is an error: an unknown rate is absent.
 func (r *Rates) UnmarshalJSON(data []byte) error {
 	var dollars map[string]json.RawMessage
 	if err := json.Unmarshal(data, &dollars); err != nil || dollars == nil {

@@ -142,8 +142,7 @@ func (t *total) usd(div uint64) (USD, error) {
 	return signed(negative, quo, compareHalf(rem, div))
 }
 
-// compareHalf tells whether rem is below (-1), at (0) or above (1) one half of div.
-// An exact result (rem 0) is below.
+// compareHalf returns -1, 0 or 1 if rem is below, at or above one half of div. An exact result (rem 0) is below.
 func compareHalf(rem, div uint64) int {
 	rest := div - rem
 	switch {
