@@ -28,8 +28,8 @@ type dialect struct {
 	refine func(s *schema.Schema) // adds what Ent does not say
 }
 
-// devDatabase returns an empty database that files can be replayed into, and what removes it
-// afterwards. The URL is that of the flag -dev-url.
+// devDatabase returns an empty database to replay files into, and a function that removes it afterwards. The URL comes
+// from the flag -dev-url.
 type devDatabase func(ctx context.Context, url string) (dsn string, remove func() error, err error)
 
 var dialects = []dialect{
@@ -43,7 +43,7 @@ func inMemory(context.Context, string) (dsn string, remove func() error, err err
 
 func keep() error { return nil }
 
-// onServer returns the database of a URL, or else one on a server that is started for it.
+// onServer returns the database of a URL, or else one on a server that it starts.
 func onServer(ctx context.Context, given string) (dsn string, remove func() error, err error) {
 	if given == "" {
 		return pgtest.Empty(ctx)
@@ -69,9 +69,9 @@ func openPostgres(db *sql.DB) (migrate.Driver, error) {
 	return &postgresDriver{Driver: pg}, nil
 }
 
-// postgresDriver is Atlas's driver, which also sees a changed collation, and plans expressions in
-// the words of the graph. PostgreSQL gives them back in other words (BETWEEN as two comparisons),
-// and those in others again: a file with the first would differ from the graph for ever.
+// postgresDriver is Atlas's driver that also sees a changed collation, and plans expressions in the words of the graph.
+// PostgreSQL rewrites expressions (BETWEEN as two comparisons), and rewrites the result again: a file with rewritten
+// ones would differ from the graph for ever.
 type postgresDriver struct {
 	*postgres.Driver
 	graph *schema.Schema // as it was before it was normalized
@@ -83,7 +83,7 @@ func (d *postgresDriver) NormalizeSchema(ctx context.Context, s *schema.Schema) 
 	return d.Driver.NormalizeSchema(ctx, s)
 }
 
-// SchemaDiff returns what makes one schema the other, which is the normalized one.
+// SchemaDiff returns the changes from one schema to the other, which is normalized.
 func (d *postgresDriver) SchemaDiff(from, to *schema.Schema, opts ...schema.DiffOption) ([]schema.Change, error) {
 	changes, err := d.Driver.SchemaDiff(from, to, opts...)
 	if err != nil {
@@ -165,8 +165,7 @@ func withCollation(changes []schema.Change, table *schema.Table, from, to *schem
 	return changes
 }
 
-// unreferenced are the tables whose edges are no foreign keys: their rows are counted in rows that have
-// those.
+// unreferenced are the tables whose edges are not foreign keys. The periods in which their rows are counted have these.
 var unreferenced = []string{"usage_events"}
 
 func withoutForeignKeys(s *schema.Schema) {
@@ -180,8 +179,8 @@ func withoutForeignKeys(s *schema.Schema) {
 	}
 }
 
-// refineSQLite keeps the events in the order of their ids, and the totals in that of their periods: what is read
-// together lies together, the days too. Nobody looks for totals by their ids, which need no index.
+// refineSQLite keeps events in the order of their ids, and days and totals in the order of their periods, so that rows
+// that are read together lie together. Nobody looks for totals by id, so the id needs no index.
 func refineSQLite(s *schema.Schema) {
 	withoutForeignKeys(s)
 	if events, ok := s.Table("usage_events"); ok {
@@ -218,8 +217,8 @@ func rank(key []*schema.Column, c *schema.Column) int {
 	return len(key)
 }
 
-// refinePostgres makes the order that of SQLite, and parts the events by their ids. What is unique in
-// a partitioned table must hold what parts it, so that only each partition knows the request ids.
+// refinePostgres sorts as SQLite does, and partitions the events by their ids. A unique index of a partitioned table
+// must include the partition key, so request ids are unique within each partition only.
 func refinePostgres(s *schema.Schema) {
 	withoutForeignKeys(s)
 	likeSQLite(s)
@@ -236,14 +235,14 @@ func refinePostgres(s *schema.Schema) {
 	request.Indexes = nil
 }
 
-// nullsFirst are the columns that a query reads an index by with NULL before every value, by index:
-// the order of SQLite's indexes. PostgreSQL's have NULL last.
+// nullsFirst has, by index, the column that a query reads with NULL before every value. SQLite's indexes have that
+// order; PostgreSQL's have NULL last.
 var nullsFirst = map[string]string{
 	"apikey_provider_id_usage_count_last_used_at_id": "last_used_at", // GetLeastUsedKey
 }
 
-// likeSQLite makes PostgreSQL sort as SQLite does: texts by their bytes, so that the order does
-// not depend on the machine's locale either, and NULL where a query wants it.
+// likeSQLite makes PostgreSQL sort as SQLite does: texts by their bytes, whatever the machine's locale, and NULL where
+// a query wants it.
 func likeSQLite(s *schema.Schema) {
 	for _, table := range s.Tables {
 		for _, column := range table.Columns {

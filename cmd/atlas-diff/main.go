@@ -5,8 +5,8 @@
 //	go run ./cmd/atlas-diff -check        # prints what is missing; exits 1 if anything is
 //	go run ./cmd/atlas-diff -hash         # writes atlas.sum anew after a new file was edited by hand
 //
-// The files are replayed into an empty database: for SQLite in memory, for PostgreSQL on a server
-// that is started for it, or in the one that -dev-url names.
+// It replays the files into an empty database: for SQLite in memory, for PostgreSQL on a server that it starts, or in
+// the database that -dev-url names.
 package main
 
 import (
@@ -133,7 +133,7 @@ func writeSums(targets []target, stdout io.Writer) error {
 	return nil
 }
 
-// report prints what the files lack. One engine that cannot be asked does not keep back the other.
+// report prints what the files lack. If one engine fails, it still reports the other.
 func report(ctx context.Context, targets []target, stdout io.Writer) (drift bool, err error) {
 	for _, t := range targets {
 		missing, planErr := t.plan(ctx, t.dir, t.devURL, migrate.NewVersion(), "check", entmigrate.Tables)
@@ -153,8 +153,8 @@ func report(ctx context.Context, targets []target, stdout io.Writer) (drift bool
 	return drift, err
 }
 
-// writePlans writes the next file of each engine, once all of them are planned: under the same
-// name, so that they are seen to belong together.
+// writePlans writes the next file of each engine, after all are planned. They have the same name, because they belong
+// together.
 func writePlans(ctx context.Context, targets []target, name string, stdout io.Writer) error {
 	version := migrate.NewVersion()
 	plans := make([][]migrate.File, len(targets))

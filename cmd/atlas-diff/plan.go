@@ -15,8 +15,8 @@ import (
 // plan returns the files that bring those of dir up to tables: none when there is nothing to do.
 // It writes nothing.
 //
-// Ent is only asked what the graph looks like. The difference is Atlas's own, because Ent's
-// NamedDiff passes over dropped tables and changed CHECKs.
+// Ent only describes the graph. Atlas computes the difference, because Ent's NamedDiff ignores dropped tables and
+// changed CHECKs.
 func (d dialect) plan(
 	ctx context.Context, dir migrate.Dir, devURL, version, name string, tables []*entschema.Table,
 ) (_ []migrate.File, err error) {
@@ -76,7 +76,7 @@ func (d dialect) desired(
 			named.AddTables(s.Tables...)
 		}
 		d.refine(named)
-		// Expressions come back from PostgreSQL in other words than they were given.
+		// PostgreSQL gives expressions back in other words.
 		if n, ok := drv.(schema.Normalizer); ok {
 			if named, err = n.NormalizeSchema(ctx, named); err != nil {
 				return nil, err
@@ -95,7 +95,7 @@ func rehash(dir migrate.Dir) error {
 	return migrate.WriteSumFile(dir, sum)
 }
 
-// validate compares the files with their atlas.sum, which only a directory without any may lack.
+// validate compares the files with their atlas.sum. Only a directory without files may lack one.
 func validate(dir migrate.Dir) error {
 	files, err := dir.Files()
 	if err != nil {
