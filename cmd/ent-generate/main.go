@@ -1,6 +1,6 @@
-// Command ent-generate generates the client in ent/ from ent/schema, as the ent command does, with JSON that shows rows
-// as they are: every column is there, also one that is false, 0, empty or null, and money, which is in dollars, has a
-// name that ends with _usd. Secrets are left out. And clients have a scope.
+// Command ent-generate generates the client in ent/ from ent/schema, as the ent command does. In addition, JSON shows
+// rows as they are: it has every column, even if that is false, 0, empty or null; money is in dollars under a name that
+// ends with _usd; secrets are left out. And clients have a scope.
 package main
 
 import (
