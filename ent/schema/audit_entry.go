@@ -46,7 +46,7 @@ func (AuditEntry) Indexes() []ent.Index {
 		// ListAudit: by time, and the history of one thing.
 		index.Fields("at"),
 		index.Fields("entity", "entity_id", "at"),
-		// Prune: entries that age, oldest first.
+		// Prune: automatic entries, oldest first.
 		index.Fields("at").StorageKey("auditentry_automatic_at").Annotations(entsql.IndexWhere("automatic")),
 	}
 }

@@ -9,8 +9,9 @@ import (
 	"entgo.io/ent/schema/index"
 )
 
-// ExpiredLease holds the schema definition for the ExpiredLease entity: a lease that expired and reserves nothing any
-// more, and that nobody has ended. It can still be ended, once. A lease that is neither here nor a KeyLease has ended.
+// ExpiredLease holds the schema definition for the ExpiredLease entity: a lease that expired, that nobody has ended,
+// and whose reservation is released. It can still be ended, once. A lease that is neither here nor a KeyLease has
+// ended.
 type ExpiredLease struct{ ent.Schema }
 
 // Mixin of the ExpiredLease. Its id is that of the lease.
@@ -32,7 +33,7 @@ func (ExpiredLease) Edges() []ent.Edge {
 // Indexes of the ExpiredLease.
 func (ExpiredLease) Indexes() []ent.Index {
 	return []ent.Index{
-		// AcquireKey removes those of a provider's keys that are old; and the foreign key.
+		// AcquireKey removes the old ones of a provider's keys; and the foreign key.
 		index.Fields("api_key_id", "expires_at"),
 	}
 }

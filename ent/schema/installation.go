@@ -7,9 +7,8 @@ import (
 	"entgo.io/ent/schema/field"
 )
 
-// Installation holds the schema definition for the Installation entity, which has at most one row: what tells
-// this database from others. It goes with the database when that is copied or moved, and sealed API keys
-// open nowhere else.
+// Installation holds the schema definition for the Installation entity, which has at most one row: the identity of the
+// database. It is copied and moved with the database, and sealed API keys open nowhere else.
 type Installation struct{ ent.Schema }
 
 // Mixin of the Installation.

@@ -12,9 +12,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// KeyLease holds the schema definition for the KeyLease entity: a key that somebody uses now, and what is reserved for
-// that: until it ends or expires, the row is the reservation. It goes when the lease ends, or, to be an ExpiredLease,
-// when the key is next leased after it has expired.
+// KeyLease holds the schema definition for the KeyLease entity: a key in use, and what is reserved for it. The row is
+// the reservation. It is removed when the lease ends. After it has expired, the next lease of the provider's keys makes
+// it an ExpiredLease.
 type KeyLease struct{ ent.Schema }
 
 // Mixin of the KeyLease.
@@ -50,7 +50,7 @@ func (KeyLease) Edges() []ent.Edge {
 // Indexes of the KeyLease.
 func (KeyLease) Indexes() []ent.Index {
 	return []ent.Index{
-		// AcquireKey: the leases of keys, and those that have expired; and the foreign key.
+		// AcquireKey: the leases of keys, and the expired ones; and the foreign key.
 		index.Fields("api_key_id", "expires_at"),
 		// The foreign keys: PurgeModel and DeleteQuotaGroup would read all leases for each row that goes.
 		index.Fields("model_id").Annotations(entsql.IndexWhere("model_id IS NOT NULL")),

@@ -19,8 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// ID gives an entity a UUIDv7 that is made here, before the insert: ids sort by creation and
-// are known before the row exists.
+// ID gives an entity a UUIDv7, made before the insert: ids sort by creation and are known before the row exists.
 type ID struct{ mixin.Schema }
 
 // Fields of the ID mixin.
@@ -33,7 +32,7 @@ func (ID) Fields() []ent.Field {
 func newID() uuid.UUID { return uuid.Must(uuid.NewV7()) }
 
 // Timestamps gives an entity created_at and updated_at. The registry sets both from its one clock; the defaults are for
-// clients of somebody's own.
+// clients that a user opens.
 type Timestamps struct{ mixin.Schema }
 
 // Fields of the Timestamps mixin.
@@ -59,8 +58,8 @@ func (SoftDelete) Fields() []ent.Field {
 	}
 }
 
-// Quota gives an entity limits, and the counters of what has ended that they are compared with: what is under way is
-// in the leases. A counter counts for one window alone, which it names: nothing has to reset it.
+// Quota gives an entity limits, and counters of ended requests. Running requests are in the leases. Each counter
+// belongs to one window, which the row names, so that nothing has to reset it.
 type Quota struct{ mixin.Schema }
 
 // Fields of the Quota mixin.
@@ -114,8 +113,8 @@ func uniqueLive(fields ...string) ent.Index {
 // live restricts an index to the rows that are not deleted.
 var live = entsql.IndexWhere("deleted_at IS NULL")
 
-// amounts is a CHECK that every column is from 0 to 9e18. The upper bound matters on SQLite,
-// where a sum past the range of an integer silently becomes a floating-point number.
+// amounts returns a CHECK that every column is from 0 to 9e18. The upper bound matters on SQLite, where a sum past the
+// range of an integer silently becomes a floating-point number.
 func amounts(columns ...string) string {
 	for i, c := range columns {
 		columns[i] = c + " BETWEEN 0 AND 9000000000000000000"

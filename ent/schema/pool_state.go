@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// PoolState holds the schema definition for the PoolState entity: on PostgreSQL, the lock of a provider's pool, and
-// the name of its state. A process remembers the keys, groups and leases that it has left, and reads them again when
-// the name is another one. SQLite tells by itself that somebody else has written, and has no rows here.
+// PoolState holds the schema definition for the PoolState entity: on PostgreSQL, the lock of a provider's pool, and the
+// name of its state. A process remembers the keys, groups and leases as it left them, and reads them again if the name
+// has changed. SQLite reports by itself that somebody else has written, and has no rows here.
 type PoolState struct{ ent.Schema }
 
 // Mixin of the PoolState.

@@ -19,8 +19,8 @@ import (
 // time: the table is read, and removed from, by ranges of ids. On PostgreSQL it is partitioned by
 // them, a UTC day each; a partition holds a request id at most once.
 //
-// Its references are not foreign keys. The periods that a request is counted in have those, and
-// dropping a partition that had some would lock the tables they point to.
+// Its references are not foreign keys. The periods in which a request is counted have foreign keys, and dropping a
+// partition with foreign keys would lock the tables that they point to.
 type UsageEvent struct{ ent.Schema }
 
 // Fields of the UsageEvent.
@@ -67,8 +67,8 @@ func (UsageEvent) Indexes() []ent.Index {
 	return []ent.Index{
 		// RecordUsage: a request that was recorded before.
 		index.Fields("request_id").Unique(),
-		// ListUsageEvents: the requests to a model, by time. Those with a key are found by the quarters in which it was
-		// used: a batch of requests has as many keys as it can, and an index of keys would have it write as many pages.
+		// ListUsageEvents: the requests to a model, by time. Requests of a key are found through the quarters in which
+		// it was used: a batch uses many keys, and an index by key would make it write as many pages.
 		index.Fields("model_id", "id"),
 	}
 }
