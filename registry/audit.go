@@ -21,27 +21,27 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// What was done, as an [ent.AuditEntry] says it.
+// The actions of an [ent.AuditEntry].
 const (
 	ActionCreate   = "create"
-	ActionUpdate   = "update"    // of a price: one ends and the next begins, unless the rates are the same
-	ActionDelete   = "delete"    // hidden, its name free again; of a family, a quota group or a setting: removed
+	ActionUpdate   = "update"    // for a price: one ends and the next begins, unless the rates are the same
+	ActionDelete   = "delete"    // hidden, its name available again; a family, a quota group or a setting: removed
 	ActionUndelete = "undelete"  // live again
 	ActionPurge    = "purge"     // removed for good
 	ActionDisable  = "disable"   // a key, by a person
 	ActionEnable   = "enable"    // a key, by a person
 	ActionDegrade  = "degrade"   // a key
 	ActionRestore  = "restore"   // a key
-	ActionProbe    = "probe"     // a key: one request tries it, after what time alone does not mend
+	ActionProbe    = "probe"     // a key on probation: one request tries it
 	ActionCoolDown = "cool_down" // a provider: many of its keys failed alike
 	ActionReset    = "reset"     // the daily counters of all keys
 	ActionReprice  = "reprice"   // past usage of a model
-	ActionRotate   = "rotate"    // an API key: another one follows it; or the keyring: After says how many keys of which kind were changed
-	ActionRepair   = "repair"    // the ledger: After says how many rows of which kind were changed
+	ActionRotate   = "rotate"    // an API key that was replaced; or the keyring: After counts the changed keys by kind
+	ActionRepair   = "repair"    // the ledger: After counts the changed rows by kind
 )
 
-// What it was done to. The entry's EntityID is the id of the row, but that of the model for a price,
-// the key for a setting, and empty for what is not one alone.
+// The entities of an [ent.AuditEntry]. EntityID is the id of the row; for a price it is the id of the model, for a
+// setting its key. It is empty if several rows changed.
 const (
 	EntityProvider   = "provider"
 	EntityFamily     = "family"
@@ -54,21 +54,21 @@ const (
 	EntityQuotaGroup = "quota_group"
 )
 
-// As returns the same registry for somebody: the changes made through it are recorded as the
-// actor's, up to 128 characters without control characters or invisible ones. An empty actor is
-// nobody. The two share everything else: closing one closes both. As works within a transaction
-// too; what a registry's InTx does is its actor's.
+// As returns the same registry with an actor: changes made through it are recorded as the actor's. An actor has up to
+// 128 characters, without control characters or invisible ones; an empty actor is nobody.
 //
-// The actor is not checked here: with one that breaks the rules, every change that is recorded in
-// the audit trail returns [ErrInvalidData] and is not made.
+// The two registries share everything else: closing one closes both. As works within a transaction too. A transaction
+// has the actor of the registry that InTx was called on.
+//
+// As does not check the actor. If it breaks the rules, every change that would be recorded in the audit trail returns
+// [ErrInvalidData] and is not made.
 func (r *Registry) As(actor string) *Registry {
 	as := *r
 	as.actor = actor
 	return &as
 }
 
-// AuditFilter selects entries of the audit trail. Conditions that are zero are none; the others must
-// all hold.
+// AuditFilter selects audit entries. All conditions must hold; a zero condition is ignored.
 type AuditFilter struct {
 	Actor    string
 	Action   string // such as ActionCreate
@@ -78,10 +78,10 @@ type AuditFilter struct {
 	End      time.Time // the first instant after it
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last entry of the page before, all that follow are older; zero: from the newest
+	After uuid.UUID // the last entry of the page before; older ones follow. Zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl AuditFilter) Next(last *ent.AuditEntry) (AuditFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
@@ -101,23 +101,29 @@ func (fl AuditFilter) faults() fault.List {
 	return f
 }
 
-// ListAudit returns a page of the audit trail, newest first: who changed which provider, family, model, price, API key
-// or setting, when, from what to what.
+// ListAudit returns a page of the audit trail, newest first: who changed which provider, family, model, price, API key,
+// quota group or setting, when, and from what to what.
 //
-// An entry's Before and After are the row in JSON, with all its columns but secrets; amounts of money are dollars, and
-// their names end with _usd. Nil: there was none, or it is gone. Of what AcquireKey and the ends of leases do to keys
-// and providers, they are what changed, and why. They never hold an API key or its hash, but values of settings as they
-// are. A change that changes nothing but the row's updated_at has no entry; neither have recorded usage, discovery logs
-// and SDK versions. A change of the standard price is one of the price: the model's current costs follow it without an
-// entry.
+// Before and After of an entry are the row in JSON, with all columns except secrets:
 //
-// What people do is kept for ever. Automatic entries are those of the key pool, which takes keys out, tries them and
-// takes them back; [Registry.Prune] removes them when they are old. Of failures that follow each other while a key is
-// rate-limited, the first, second, fourth, eighth and so on have an entry; and none says that such a limit is over,
-// because the entry that took the key out says until when.
+//   - Money is in dollars, under names that end with _usd.
+//   - Nil means that there was no row, or is none any more.
+//   - For what AcquireKey and the ends of leases do to keys and providers, they are what changed, and why.
+//   - They never contain an API key or its hash. Values of settings appear as they are.
 //
-// It returns [ErrInvalidData], also when the end is not after the start, or [ErrNotFound] for an entry of filter.After
-// that is not there, such as one that has been removed since.
+// These have no entry:
+//
+//   - a change that changes only the row's updated_at
+//   - recorded usage, discovery logs and SDK versions
+//   - the current costs of a model, which follow a change of its standard price
+//
+// Entries of people's changes are kept for ever. Automatic entries are the key pool's: it takes keys out of use, tries
+// them and puts them back. [Registry.Prune] removes them when they are old. While a key is rate-limited, its first,
+// second, fourth, eighth and so on consecutive failures have an entry. The end of such a limit has none, because the
+// entry that took the key out of use says until when.
+//
+// It returns [ErrInvalidData] if the filter breaks a rule, or its end is not after its start, and [ErrNotFound] if the
+// entry that After names does not exist any more.
 func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.AuditEntry, error) {
 	return listing[*ent.AuditEntry, uuid.UUID]{
 		order: newestFirst(auditentry.FieldAt, auditentry.FieldID),
@@ -144,17 +150,17 @@ func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {
 	return where
 }
 
-// auditEntry is a change to be recorded.
+// auditEntry is a change to record.
 type auditEntry struct {
 	action, entity string
-	id             string // empty: not one alone
-	before, after  any    // Ent's row, or what else says it in JSON; nil: none
+	id             string // empty: several rows
+	before, after  any    // Ent's row, or another value to show as JSON; nil: none
 	automatic      bool   // the key pool did it by itself
 }
 
-// audit records changes in their order, in the transaction that makes them. It leaves out those by
-// which nothing but updated_at changed. Rows must be as the database has them, not as asOf shows
-// them. It returns [ErrInvalidData] for an actor that breaks the rules.
+// audit records changes in their order, in the transaction that makes them. It leaves out changes of updated_at alone.
+// Rows must be as the database has them, not as asOf shows them. It returns [ErrInvalidData] if the actor breaks a
+// rule.
 func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, entries ...auditEntry) error {
 	if len(entries) == 0 {
 		return nil
@@ -198,8 +204,8 @@ func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, ent
 	return nil
 }
 
-// rowJSON returns a row in JSON, nil for nil. Ent marshals the edges, which are not loaded, as the
-// last field, and leaves out what is sensitive.
+// rowJSON returns a row in JSON, or nil for nil. Ent marshals the edges, which are not loaded, as the last field, and
+// leaves out sensitive fields.
 func rowJSON(row any) (json.RawMessage, error) {
 	if row == nil {
 		return nil, nil
@@ -214,7 +220,7 @@ func rowJSON(row any) (json.RawMessage, error) {
 	return text, nil
 }
 
-// sameButTime tells whether nothing but updated_at differs between two rows.
+// sameButTime reports whether two rows differ in nothing but updated_at.
 func sameButTime(before, after json.RawMessage) (bool, error) {
 	if before == nil || after == nil {
 		return false, nil
@@ -229,7 +235,7 @@ func sameButTime(before, after json.RawMessage) (bool, error) {
 	return maps.EqualFunc(fields[0], fields[1], func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }), nil
 }
 
-// auditPool records what the pool did to keys and providers by itself, when an actor called.
+// auditPool records what the pool did to keys and providers by itself, during the call of an actor.
 func (r *Registry) auditPool(
 	ctx context.Context, tx *ent.Client, now time.Time, actor string, events []pool.Event,
 ) error {
@@ -265,7 +271,7 @@ func auditModel(action string, before, after *ent.Model) auditEntry {
 	return rowEntry(action, EntityModel, before, after, func(m *ent.Model) string { return m.ID.String() })
 }
 
-// auditPrice names the model: its prices, none of which is ever written over, are one history.
+// auditPrice names the model: its prices are one history, in which no price is overwritten.
 func auditPrice(action string, before, after *ent.Price) auditEntry {
 	return rowEntry(action, EntityPrice, before, after, func(p *ent.Price) string { return p.ModelID.String() })
 }
@@ -282,7 +288,7 @@ func auditSetting(action string, before, after *ent.Setting) auditEntry {
 	return rowEntry(action, EntitySetting, before, after, func(s *ent.Setting) string { return s.ID })
 }
 
-// rowEntry is the entry of a row that was or became, or both.
+// rowEntry returns the entry of a row: before is nil if it was created, after if it was removed.
 func rowEntry[T any](action, entity string, before, after *T, id func(*T) string) auditEntry {
 	e := auditEntry{action: action, entity: entity}
 	if before != nil { // a nil *T in an any is not nil

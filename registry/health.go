@@ -13,40 +13,40 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
-// ProviderHealth is how a provider's pool of keys is now.
+// ProviderHealth is the current state of a provider's keys.
 type ProviderHealth struct {
 	ProviderID uuid.UUID
 	Name       string
 
-	Keys      int               // live ones
-	Usable    int               // of them, by AcquireKey for a request without estimates
-	Unusable  map[KeyReason]int // the others, by why
-	Probation int               // keys that are tried by one request at a time, usable or not
-	InFlight  int64             // leases that are open
-	OpensAt   time.Time         // when the first key opens by itself, if none is usable; zero: none does
+	Keys      int               // live keys
+	Usable    int               // live keys that AcquireKey could hand out for a request without estimates
+	Unusable  map[KeyReason]int // the other live keys, by reason
+	Probation int               // keys on probation, usable or not
+	InFlight  int64             // open leases
+	OpensAt   time.Time         // when the first key opens by itself, if no key is usable; zero: no key does
 
-	CoolingUntil  time.Time    // of an incident; zero: there is none
-	CoolingReason FailureClass // of the incident
-	// Unreadable are keys that are sealed and do not open, [WithKeyring]: RevealAPIKey returns [ErrCorrupt] for them.
+	CoolingUntil  time.Time    // when the provider's incident is over; zero: there is no incident
+	CoolingReason FailureClass // the class of the incident's failures
+	// Unreadable are sealed keys that do not open, [WithKeyring]. RevealAPIKey returns [ErrCorrupt] for them.
 	Unreadable []UnreadableKey
 }
 
-// UnreadableKey names a key that does not open.
+// UnreadableKey names a sealed key that does not open.
 type UnreadableKey struct {
 	ID     uuid.UUID
 	Label  string
 	Prefix string
 }
 
-// Alert tells that somebody should look: there are keys, and none of them is usable or will be by itself; or some
-// cannot be read.
+// Alert reports whether somebody should look: there are keys, but none is usable or will be by itself; or some keys do
+// not open.
 func (h ProviderHealth) Alert() bool {
 	return h.Keys > 0 && h.Usable == 0 && h.OpensAt.IsZero() && h.Unusable[KeyBusy]+h.Unusable[KeyProbed] == 0 ||
 		len(h.Unreadable) > 0
 }
 
-// PoolHealth returns how the pools of all live providers are now, by name. It changes nothing. It is a report and no
-// page: it has a row for each live provider, and is read as a whole, to see whether any of them needs somebody.
+// PoolHealth returns the current state of the keys of every live provider, by name. It changes nothing. It is a report,
+// not a list with pages: it has one row for each live provider, to see whether any of them needs attention.
 func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 	const op = "pool health"
 	providers, err := r.fresh.Provider.Query().Where(provider.DeletedAtIsNil()).Order(provider.ByName()).All(ctx)
@@ -101,8 +101,7 @@ func healthOf(p *pool.Pool, now time.Time) ProviderHealth {
 	return h
 }
 
-// unreadable returns the live keys of providers that are sealed and do not open. Without a keyring there is nothing to
-// try.
+// unreadable returns the live sealed keys of providers that do not open. Without a keyring it tries none.
 func (r *Registry) unreadable(ctx context.Context, providers []uuid.UUID) (map[uuid.UUID][]UnreadableKey, error) {
 	found := map[uuid.UUID][]UnreadableKey{}
 	if r.vault.ring == nil {

@@ -9,34 +9,36 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/seal"
 )
 
-// Keyring holds the owner's keys, outside of the database. They wrap the data keys, by which API keys are sealed; the
-// database keeps a data key wrapped, with the id of the key that wrapped it. [NewKeyring] and [ParseKeyring] return
-// keyrings whose keys are in memory. An adapter for a key management service implements Keyring by two calls of the
-// service, which wraps and unwraps there and never gives its key away:
+// Keyring holds the owner's keys, outside of the database. They wrap data keys, and data keys seal API keys. The
+// database stores each data key wrapped, with the id of the key that wrapped it.
+//
+// [NewKeyring] and [ParseKeyring] return keyrings with their keys in memory. For a key management service, write an
+// adapter with two calls of the service, which wraps and unwraps there and never reveals its key:
 //
 //	func (k adapter) Wrap(ctx context.Context, id string, dataKey []byte, to registry.KeyringBinding) ([]byte, error) {
 //		return k.service.Encrypt(ctx, id, dataKey, to) // to: additional authenticated data, or an encryption context
 //	}
 //
-// A keyring is used by [Open], by RotateKeyring, and when another process has made a data key, which is rare: data keys
-// stay in memory once they are unwrapped. It must be safe for concurrent use. Its methods return [ErrKeyring], perhaps
-// wrapped, where they say so; the operation that called returns any other error, such as one of the network, as it is.
+// A keyring is used by [Open], by RotateKeyring, and when another process has made a data key, which is rare: once
+// unwrapped, data keys stay in memory. It must be safe for concurrent use. Its methods return [ErrKeyring], which may
+// be wrapped, where their comments say so. Any other error, such as a network error, is returned unchanged by the
+// operation that called.
 type Keyring interface {
-	// CurrentID names the key that wraps from now on, in 1 to 128 characters. It is the same until the registry is
-	// opened anew with another keyring.
+	// CurrentID returns the id, 1 to 128 characters, of the key that wraps from now on. It must not change until the
+	// registry is opened with another keyring.
 	CurrentID() string
-	// Wrap returns a data key of 32 bytes, wrapped by the key of that id, in up to 65,536 bytes. It authenticates the
-	// binding together with it, and does not keep dataKey. It returns [ErrKeyring] for an unknown id.
+	// Wrap wraps a data key of 32 bytes with the key of an id, in up to 65,536 bytes. It authenticates the binding with
+	// it, and must not keep dataKey. It returns [ErrKeyring] for an unknown id.
 	Wrap(ctx context.Context, id string, dataKey []byte, to KeyringBinding) (wrapped []byte, err error)
-	// Unwrap returns the data key that Wrap was given with the same id and binding, in a slice of the caller's own: the
-	// registry overwrites it with zeros. It returns [ErrKeyring] for an unknown id, and for what that key did not wrap,
-	// or wrapped with another binding.
+	// Unwrap returns the data key that Wrap was given with the same id and binding. The slice belongs to the caller:
+	// the registry overwrites it with zeros. It returns [ErrKeyring] for an unknown id, and for bytes that this key did
+	// not wrap with this binding.
 	Unwrap(ctx context.Context, id string, wrapped []byte, to KeyringBinding) (dataKey []byte, err error)
 }
 
-// KeyringBinding names what a wrapped data key belongs to: its database and its row. A keyring authenticates it, so
-// that a data key that was moved elsewhere does not unwrap, and need not look into it: it is some hundred bytes, not
-// text, and the same at each call for the same data key and id. A service that takes text only can be given its hash or
+// KeyringBinding names the database and the row that a wrapped data key belongs to. A keyring authenticates it, so that
+// a data key that was moved elsewhere does not unwrap. It need not interpret it: a binding is some hundred bytes that
+// are not text, the same at each call for the same data key and id. For a service that takes only text, use its hash or
 // its base64.
 type KeyringBinding = []byte
 
@@ -57,16 +59,17 @@ func (k memoryKeyring) Unwrap(ctx context.Context, id string, wrapped []byte, to
 	return dataKey, ofKeyring(err)
 }
 
-// KeyringKeySize is the length of a key of [NewKeyring], in bytes.
+// KeyringKeySize is the length in bytes of a key of [NewKeyring].
 const KeyringKeySize = seal.KeySize
 
-// NewKeyring returns a keyring of keys by their ids, of which current wraps from now on and the others still unwrap. A
-// key is [KeyringKeySize] random bytes, such as those of `openssl rand 32`, and not a passphrase; an id has up to 128
-// characters. It returns [ErrInvalidData].
+// NewKeyring returns a keyring with keys by their ids. The key of the id current wraps from now on; the others still
+// unwrap. A key is [KeyringKeySize] random bytes, such as those of `openssl rand 32`, and not a passphrase. An id has
+// up to 128 characters. It returns [ErrInvalidData] if a key or an id breaks these rules, there are no keys, or current
+// is not among them.
 func NewKeyring(current string, keys map[string][]byte) (Keyring, error) {
 	if len(keys) == 0 {
 		return nil, fmt.Errorf(
-			"new keyring: %w: there is no key in it: is the file or the variable of the environment empty?",
+			"new keyring: %w: there are no keys: is the file or the environment variable empty?",
 			ErrInvalidData,
 		)
 	}
@@ -77,9 +80,10 @@ func NewKeyring(current string, keys map[string][]byte) (Keyring, error) {
 	return memoryKeyring{ring}, nil
 }
 
-// ParseKeyring returns the keyring that a text says, such as the content of a file or of a variable of the environment:
-// lines of an id, "=" and the key in base64, of which the first is current. Empty lines and those that begin with # say
-// nothing. It returns [ErrInvalidData].
+// ParseKeyring parses a keyring from text, such as the content of a file or of an environment variable. Each line has
+// an id, "=" and a key in base64; the first key is the current one. Empty lines and lines that begin with # are
+// ignored. It returns [ErrInvalidData] if a line cannot be parsed or repeats an id, and for the reasons of
+// [NewKeyring].
 func ParseKeyring(text string) (Keyring, error) {
 	keys, current := map[string][]byte{}, ""
 	for n, line := range strings.Split(text, "\n") {
@@ -96,7 +100,7 @@ func ParseKeyring(text string) (Keyring, error) {
 			)
 		}
 		if _, twice := keys[id]; twice {
-			return nil, fmt.Errorf("parse keyring: %w: line %d has an id that came before", ErrInvalidData, n+1)
+			return nil, fmt.Errorf("parse keyring: %w: line %d repeats an id", ErrInvalidData, n+1)
 		}
 		keys[id] = key
 		if current == "" {

@@ -16,17 +16,17 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// vault seals API keys and gives them back.
+// vault seals and unseals API keys.
 type vault struct {
-	ring    Keyring // nil: none
+	ring    Keyring // nil: there is no keyring
 	resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)
 
 	mu           sync.Mutex
 	installation uuid.UUID
-	keys         map[uuid.UUID]*seal.DataKey // that have been unwrapped
+	keys         map[uuid.UUID]*seal.DataKey // unwrapped data keys
 }
 
-// load unwraps the data keys there are. It returns false if there is none.
+// load unwraps all data keys. It returns false if there is none.
 func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
 	row, err := client.Installation.Query().Only(ctx)
 	if ent.IsNotFound(err) {
@@ -54,14 +54,14 @@ func (v *vault) installedAs(id uuid.UUID) {
 	v.installation = id
 }
 
-// binding is what data keys are bound to.
+// binding returns what data keys are bound to.
 func (v *vault) binding() seal.Binding {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return seal.Bind([]byte("modelscan/database"), v.installation[:])
 }
 
-// bindingOf is what a sealed API key is bound to.
+// bindingOf returns what a sealed API key is bound to.
 func (v *vault) bindingOf(key *ent.APIKey) seal.Binding {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -86,7 +86,7 @@ func (v *vault) learn(key *seal.DataKey) {
 	v.keys[key.ID()] = key
 }
 
-// dataKey returns a data key, which another process may have made since the last one was read.
+// dataKey returns a data key. It reads one that another process has made since.
 func (v *vault) dataKey(ctx context.Context, client *ent.Client, id uuid.UUID) (*seal.DataKey, error) {
 	v.mu.Lock()
 	key := v.keys[id]
@@ -101,8 +101,8 @@ func (v *vault) dataKey(ctx context.Context, client *ent.Client, id uuid.UUID) (
 	return v.unwrap(ctx, row)
 }
 
-// newDataKey makes a data key, which seals from now on: it is the newest, also where a clock went back. It is
-// remembered only when it is read again: the transaction may be undone.
+// newDataKey makes a data key, which seals from now on: it is the newest, even if the clock went back. The vault
+// remembers it only when it reads it again, because the transaction may be undone.
 func (v *vault) newDataKey(ctx context.Context, tx *ent.Client, now time.Time) (uuid.UUID, error) {
 	last, err := newestDataKey(ctx, tx)
 	switch {
@@ -124,7 +124,7 @@ func newestDataKey(ctx context.Context, client *ent.Client) (*ent.DataKey, error
 	return client.DataKey.Query().Order(datakey.ByCreatedAt(sql.OrderDesc())).First(ctx)
 }
 
-// ofKeyring tells errors of the keyring from those of the database.
+// ofKeyring makes errors of a keyring match ErrKeyring.
 func ofKeyring(err error) error {
 	if errors.Is(err, ErrKeyring) {
 		return err
@@ -137,11 +137,11 @@ func ofKeyring(err error) error {
 
 // sealed is what is stored of an API key itself.
 type sealed struct {
-	blob []byte    // nil: nothing is
-	by   uuid.UUID // the data key
+	blob []byte    // nil: nothing is stored
+	by   uuid.UUID // the data key that sealed it
 }
 
-// sealKey seals the text of a key, of which id, provider and hash are known, if API keys are kept in this database.
+// sealKey seals the text of a key, if this database keeps API keys. Id, provider and hash of the key must be set.
 func (v *vault) sealKey(ctx context.Context, tx *ent.Client, key *ent.APIKey, text string) (sealed, error) {
 	newest, err := newestDataKey(ctx, tx)
 	switch {
@@ -159,7 +159,7 @@ func (v *vault) sealKey(ctx context.Context, tx *ent.Client, key *ent.APIKey, te
 	return sealed{dataKey.Seal([]byte(text), v.bindingOf(key)), newest.ID}, nil
 }
 
-// unseal returns what is sealed in a row. It returns [ErrCorrupt] for what was changed or belongs to another row.
+// unseal returns what is sealed in a row. It returns [ErrCorrupt] if it was changed or belongs to another row.
 func (v *vault) unseal(ctx context.Context, client *ent.Client, key *ent.APIKey) ([]byte, error) {
 	if v.ring == nil {
 		return nil, fmt.Errorf("%w: the API key is sealed: open the registry WithKeyring", ErrKeyring)
