@@ -159,3 +159,25 @@ func scanned[T any](value any) (T, error) {
 	err := v.Scan(value)
 	return v.V, err
 }
+
+// GetLeastUsedKey returns the key of a provider that has served the fewest requests, as it is now. If several have, it
+// returns the one that was used longest ago; a key that was never used comes first.
+//
+// It passes over keys that are disabled or expired, and over degraded keys until their degraded_until. It ignores
+// limits, and reserves nothing: until usage is recorded, the next caller gets the same key. [Registry.AcquireKey] does
+// both.
+//
+// It returns [ErrNoKeyAvailable], as a [*NoKeyError] that gives the reason for each key; also for an unknown provider,
+// which has no keys.
+func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*ent.APIKey, error) {
+	now := r.now()
+	key, err := r.leastUsedKey(ctx, providerID, now)
+	if ent.IsNotFound(err) {
+		key, err = r.explain(ctx, providerID, now)
+		err = r.sayProvider(ctx, err)
+	}
+	if err != nil {
+		return nil, translate(ctx, "get least used key", err)
+	}
+	return tied(r, asOf(key, now)), nil
+}

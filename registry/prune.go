@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -10,12 +9,8 @@ import (
 
 	"entgo.io/ent/dialect"
 	"github.com/cenkalti/backoff/v5"
-	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
-	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
@@ -287,163 +282,6 @@ func (p *pruner) transact(
 		p.report.add(done)
 	}
 	return result, err
-}
-
-const moveHorizonSQL = "INSERT INTO usage_horizons (part, complete_from) VALUES ($1, $2) ON CONFLICT (part) DO UPDATE" +
-	" SET complete_from = excluded.complete_from WHERE usage_horizons.complete_from < excluded.complete_from"
-
-// moveHorizons moves the horizons forward, after everybody who relies on what lies before them has ended.
-//
-// On PostgreSQL a transaction that has read the horizons holds a lock of their table until it ends. A transaction that
-// keeps seeing the state of its beginning must take that lock first, with LOCK TABLE usage_horizons IN ACCESS SHARE
-// MODE. SQLite shows each transaction the horizons and the rows of one state.
-func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
-	h, err := ledger.ReadHorizons(ctx, p.r.fresh)
-	if err != nil || !h.Events.Before(p.events) && !h.Quarters.Before(p.quarters) {
-		return finished, err
-	}
-	return p.transact(ctx, func(tx *ent.Client, _ *PruneResult) (outcome, error) {
-		if p.r.db.Dialect() == dialect.Postgres {
-			if _, err := tx.ExecContext(ctx, "LOCK TABLE usage_horizons IN ACCESS EXCLUSIVE MODE"); err != nil {
-				return held, err
-			}
-		}
-		for _, to := range []struct {
-			part string
-			from time.Time
-		}{{ledger.EventsPart, p.events}, {ledger.QuartersPart, p.quarters}} {
-			if _, err := tx.ExecContext(ctx, moveHorizonSQL, to.part, to.from); err != nil {
-				return held, err
-			}
-		}
-		return finished, nil
-	})
-}
-
-// eventSteps returns the steps that remove events.
-func (p *pruner) eventSteps(ctx context.Context) ([]step, error) {
-	if p.r.db.Dialect() == dialect.SQLite {
-		return []step{p.deleteEvents(uuid.Nil)}, nil
-	}
-	old, err := ledger.PartitionsBefore(ctx, p.r.fresh, p.events)
-	steps, first := make([]step, 0, len(old)), ledger.FirstEventID(p.events)
-	for _, part := range old {
-		if bytes.Compare(part.To[:], first[:]) <= 0 {
-			steps = append(steps, p.dropPartition(part))
-		} else { // a month or a year, a part of which is kept
-			steps = append(steps, p.deleteEvents(part.From))
-		}
-	}
-	return steps, err
-}
-
-func (p *pruner) dropPartition(part ledger.Partition) step {
-	counted := false
-	return func(ctx context.Context) (outcome, error) {
-		if !counted { // before taking the lock, which keeps everybody waiting
-			if err := part.Count(ctx, p.r.fresh); err != nil {
-				return held, err
-			}
-			counted = true
-		}
-		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
-			dropped, err := part.Drop(ctx, tx)
-			if dropped { // otherwise another run was faster, and has counted it
-				done.Events, done.Freed = part.Rows, part.Bytes
-			}
-			return finished, err
-		})
-	}
-}
-
-// deleteEvents removes old events row by row, beginning with an id.
-func (p *pruner) deleteEvents(from uuid.UUID) step {
-	return func(ctx context.Context) (outcome, error) {
-		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
-			some, result := usageevent.And(
-				usageevent.IDGTE(from), usageevent.IDLT(ledger.FirstEventID(p.events)),
-			), finished
-			last, err := tx.UsageEvent.Query().Where(some).Order(usageevent.ByID()).Offset(pruneRows - 1).FirstID(ctx)
-			switch {
-			case err == nil:
-				some, result = usageevent.And(usageevent.IDGTE(from), usageevent.IDLTE(last)), unfinished
-			case !ent.IsNotFound(err):
-				return held, err
-			}
-			n, err := tx.UsageEvent.Delete().Where(some).Exec(ctx)
-			done.Events = int64(n)
-			return result, err
-		})
-	}
-}
-
-// oldQuartersSQL finds the models that have quarters before an instant. It looks into the index once for each model.
-const oldQuartersSQL = "SELECT m.id FROM models AS m WHERE" +
-	" EXISTS (SELECT 1 FROM usage_quarters AS u WHERE u.model_id = m.id AND u.period_start < $1) OR" +
-	" EXISTS (SELECT 1 FROM usage_total_quarters AS t WHERE t.model_id = m.id AND t.period_start < $1)" +
-	" ORDER BY m.id"
-
-// quarterSteps returns the steps that remove quarters: one for each model with old quarters.
-func (p *pruner) quarterSteps(ctx context.Context) (steps []step, err error) {
-	err = bulk.Scan(ctx, p.r.fresh, oldQuartersSQL, []any{p.quarters}, func(scan func(...any) error) error {
-		var model uuid.UUID
-		err := scan(&model)
-		steps = append(steps, func(ctx context.Context) (outcome, error) { return p.deleteQuarters(ctx, model) })
-		return err
-	})
-	return steps, err
-}
-
-// deleteQuarters removes the oldest quarters of a model together with their totals. The model is locked meanwhile:
-// somebody who records late must find both or neither.
-func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
-		if p.r.db.Dialect() == dialect.Postgres { // keeps others from the model's periods
-			if err := ledger.LockModels(ctx, tx, []uuid.UUID{model}); err != nil {
-				return held, err
-			}
-		}
-		quarters := usagequarter.And(usagequarter.ModelID(model), usagequarter.PeriodStartLT(p.quarters))
-		last, result := p.quarters.Add(-time.Microsecond), finished
-		row, err := tx.UsageQuarter.Query().Where(quarters).Order(usagequarter.ByPeriodStart()).Offset(pruneRows - 1).
-			First(ctx)
-		switch {
-		case err == nil:
-			last, result = row.PeriodStart, unfinished
-		case !ent.IsNotFound(err):
-			return held, err
-		}
-		n, err := tx.UsageQuarter.Delete().Where(quarters, usagequarter.PeriodStartLTE(last)).Exec(ctx)
-		if err != nil {
-			return held, err
-		}
-		totals, err := tx.UsageTotalQuarter.Delete().Where(
-			usagetotalquarter.ModelID(model), usagetotalquarter.PeriodStartLTE(last)).Exec(ctx)
-		done.Quarters = int64(n + totals)
-		return result, err
-	})
-}
-
-// countLeft counts the rows that are past their time.
-func (p *pruner) countLeft(ctx context.Context) error {
-	for _, left := range []struct {
-		count *int64
-		query string
-		until any
-	}{
-		{&p.report.EventsLeft, "SELECT count(*) FROM usage_events WHERE id < $1", ledger.FirstEventID(p.events)},
-		{&p.report.QuartersLeft, "SELECT (SELECT count(*) FROM usage_quarters WHERE period_start < $1)" +
-			" + (SELECT count(*) FROM usage_total_quarters WHERE period_start < $1)", p.quarters},
-		{&p.report.KeyEventsLeft, "SELECT count(*) FROM audit_log WHERE automatic AND at < $1", p.keyEvents},
-		{&p.report.DiscoveriesLeft, "SELECT count(*) FROM discovery_logs WHERE started_at < $1", p.discoveries},
-	} {
-		if err := bulk.Scan(ctx, p.r.fresh, left.query, []any{left.until}, func(scan func(...any) error) error {
-			return scan(left.count)
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // shrink gives unused pages of a SQLite file back to the file system, in several transactions, so that others can write
