@@ -19,14 +19,14 @@ import (
 // DiscoveryInput describes a discovery that begins now.
 type DiscoveryInput struct {
 	Identifier string    // what is looked for, such as a provider's name or URL, 1 to 2,048 characters
-	ProviderID uuid.UUID // a live provider it is about; zero: none yet
+	ProviderID uuid.UUID // the live provider that it is about; zero: none yet
 	Source     string    // where it is looked for, up to 128 characters
-	LLMModel   string    // the model that reads the source, up to 256 characters; empty: none
+	LLMModel   string    // the model that reads the source, up to 256 characters; empty: no model
 	CacheHit   bool      // the source was read from a cache
 }
 
-// CreateDiscoveryLog logs a discovery that is pending. It returns [ErrInvalidData], or
-// [ErrForeignKey] for an unknown provider.
+// CreateDiscoveryLog logs a discovery that begins now, with the status pending, and returns the log. It returns
+// [ErrInvalidData] if the input breaks a rule, and [ErrForeignKey] if the provider is unknown.
 func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (log *ent.DiscoveryLog, err error) {
 	f := judge(draft.DiscoveryLog.Create(), in)
 	if err := f.Err(); err != nil {
@@ -47,17 +47,23 @@ func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (l
 	return log.Unwrap(), nil
 }
 
-// DiscoveryResult is the result of an attempt that found something and failed, too.
+// DiscoveryResult is the result of an attempt that may have found something and failed as well.
 type DiscoveryResult struct {
 	Data any   // what was found, as for UpdateDiscoveryResult
-	Err  error // what went wrong; nil: nothing
+	Err  error // what went wrong, or nil
 }
 
-// UpdateDiscoveryResult notes the result of an attempt, in place of the one before, which counts it, and returns the
-// log. Data is what was found, stored as JSON of up to 1 MiB; nil: nothing; bytes are JSON already. If data is an
-// error, its text, without control characters, becomes the error message instead; a [DiscoveryResult], or a pointer to
-// one, has both. A status other than pending completes the discovery. It returns [ErrInvalidData] for an unknown status
-// or data that is no JSON, or [ErrNotFound].
+// UpdateDiscoveryResult stores the result of an attempt in place of the one before, counts the attempt, and returns the
+// log. A status other than pending completes the discovery. Data can be:
+//
+//   - nil: nothing was found
+//   - an error: its text, without control characters, becomes the error message
+//   - a [DiscoveryResult], or a pointer to one: both data and an error
+//   - bytes: JSON
+//   - any other value, which is stored as JSON
+//
+// JSON may have up to 1 MiB. It returns [ErrInvalidData] if the status is unknown, or the data is too long or not valid
+// JSON, and [ErrNotFound] if there is no such log.
 func (r *Registry) UpdateDiscoveryResult(
 	ctx context.Context, id uuid.UUID, data any, status discoverylog.Status,
 ) (log *ent.DiscoveryLog, err error) {
@@ -88,7 +94,7 @@ func (r *Registry) UpdateDiscoveryResult(
 	return log.Unwrap(), nil
 }
 
-// discovered returns what to store of a discovery's data: an error's text, or JSON.
+// discovered returns what to store of a discovery's data: an error message, JSON, or both.
 func discovered(f *fault.List, data any) (message string, found json.RawMessage) {
 	switch d := data.(type) {
 	case nil:
@@ -105,7 +111,7 @@ func discovered(f *fault.List, data any) (message string, found json.RawMessage)
 			message = fault.Clean(d.Err.Error(), rule.MaxProse)
 		}
 		_, isError := d.Data.(error)
-		f.Check(!isError, "the data of a DiscoveryResult is an error, which belongs into its Err")
+		f.Check(!isError, "the Data of a DiscoveryResult is an error: set its Err instead")
 		_, found = discovered(f, d.Data)
 		return message, found
 	case []byte:
@@ -118,31 +124,31 @@ func discovered(f *fault.List, data any) (message string, found json.RawMessage)
 	return "", found
 }
 
-// GetDiscoveryLog returns a discovery log, or [ErrNotFound]. Several logs may have one identifier:
-// GetRecentDiscoveries lists them.
+// GetDiscoveryLog returns a discovery log. Several logs may have one identifier: GetRecentDiscoveries lists them. It
+// returns [ErrNotFound] if there is no such log.
 func (r *Registry) GetDiscoveryLog(ctx context.Context, id uuid.UUID) (*ent.DiscoveryLog, error) {
 	log, err := r.client.DiscoveryLog.Get(ctx, id)
 	return tied(r, log), translate(ctx, fmt.Sprintf("get discovery %s", id), err)
 }
 
-// DeleteDiscoveryLog removes a discovery log for good. It returns [ErrNotFound].
+// DeleteDiscoveryLog removes a discovery log for good. It returns [ErrNotFound] if there is no such log.
 func (r *Registry) DeleteDiscoveryLog(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("delete discovery %s", id), func(tx *ent.Client) error {
 		return tx.DiscoveryLog.DeleteOneID(id).Exec(ctx)
 	})
 }
 
-// DiscoveryFilter selects discovery logs. Conditions that are zero are none; the others must all hold.
+// DiscoveryFilter selects discovery logs. All conditions must hold; a zero condition is ignored.
 type DiscoveryFilter struct {
 	ProviderID uuid.UUID
-	Identifier string // the whole one
+	Identifier string // the whole identifier
 	Status     discoverylog.Status
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last log of the page before; zero: from the newest
+	After uuid.UUID // the last log of the page before; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl DiscoveryFilter) Next(last *ent.DiscoveryLog) (DiscoveryFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
@@ -156,8 +162,8 @@ func (fl DiscoveryFilter) faults() (f fault.List) {
 	return f
 }
 
-// GetRecentDiscoveries returns a page of the discovery logs that the filter selects, those first that began last. It
-// returns [ErrInvalidData], or [ErrNotFound] for an After that was deleted.
+// GetRecentDiscoveries returns a page of discovery logs, the last begun first. It returns [ErrInvalidData] if the
+// filter breaks a rule, and [ErrNotFound] if the log that After names was deleted.
 func (r *Registry) GetRecentDiscoveries(ctx context.Context, filter DiscoveryFilter) ([]*ent.DiscoveryLog, error) {
 	return listing[*ent.DiscoveryLog, uuid.UUID]{
 		order: newestFirst(discoverylog.FieldStartedAt, discoverylog.FieldID),

@@ -12,25 +12,25 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
-// The sizes of pages, in rows. Every list is a page: a filter's Limit says how long it is at most, and After, the
-// last row of the page before, where it begins. What is created or deleted meanwhile moves no row from one page to
-// another. [All] goes through all pages.
+// The sizes of pages, in rows. Every list is a page: the filter's Limit is the most rows it has, and After is the last
+// row of the page before. Creating or deleting rows meanwhile moves no row from one page to another. [All] iterates
+// over all pages.
 const (
 	DefaultLimit = 100
 	MaxLimit     = 1000
 )
 
-// chunk is how many rows one INSERT carries, and how many values one IN list: 32,766
-// parameters are the most that SQLite takes, and a model has some twenty.
+// chunk is the number of rows of an INSERT, and of values of an IN list. SQLite takes at most 32,766 parameters, and a
+// model has about twenty.
 const chunk = 500
 
-// Page is the part of a list to be returned.
+// Page says which part of a list to return.
 type Page struct {
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last row of the page before; zero: from the first
+	After uuid.UUID // the last row of the page before; zero: the first page
 }
 
-// All returns an iterator over all rows of a list, which it reads page by page, of filter.Limit rows each:
+// All returns an iterator over all rows of a list. It reads them page by page, filter.Limit rows at a time:
 //
 //	for m, err := range registry.All(ctx, reg.ListModels, registry.ModelFilter{ProviderID: id}) {
 //		if err != nil {
@@ -39,8 +39,8 @@ type Page struct {
 //		...
 //	}
 //
-// It ends after an error of the list. Rows that are created meanwhile are among them if they come after those that were
-// read. R and F are the list's own: each of the registry's filters will do.
+// An error of the list ends the iteration. Rows that are created meanwhile are included if they come after those
+// already read. F is the list's filter, and R its row.
 func All[F interface{ Next(R) (F, int) }, R any](
 	ctx context.Context, list func(context.Context, F) ([]R, error), filter F,
 ) iter.Seq2[R, error] {
@@ -73,7 +73,7 @@ func checkLimit(f *fault.List, limit int) {
 	f.Check(limit >= 0 && limit <= MaxLimit, "limit %d is not between 0 and %d", limit, MaxLimit)
 }
 
-// pageSize is how many rows a page has at most.
+// pageSize returns the most rows of a page.
 func pageSize(limit int) int {
 	if limit == 0 {
 		return DefaultLimit
@@ -81,22 +81,22 @@ func pageSize(limit int) int {
 	return limit
 }
 
-// sortColumn is a part of the order of a list.
+// sortColumn is a column of the order of a list.
 type sortColumn struct {
 	name    string
 	newest  bool // descending
-	lastNil bool // values that are not known come last
+	lastNil bool // NULL comes last
 }
 
-// listing says how a list is read. ID is the type of its rows' ids.
+// listing says how to read a list. ID is the type of its rows' ids.
 type listing[T entRow[T], ID comparable] struct {
-	order []sortColumn // the last one is the id
+	order []sortColumn // the last column is the id
 	get   func(context.Context, *ent.Client, ID) (T, error)
-	place func(T) []any // the values of a row in the order
+	place func(T) []any // the values of a row, in the columns of the order
 	all   func(ctx context.Context, client *ent.Client, page func(*sql.Selector)) ([]T, error)
 }
 
-// page returns a page, after the row of an id that is not zero.
+// page returns a page: from the beginning, or after the row with the id after if that is not zero.
 func (l listing[T, ID]) page(
 	ctx context.Context, r *Registry, op string, f fault.List, limit int, after ID,
 ) ([]T, error) {
@@ -107,7 +107,7 @@ func (l listing[T, ID]) page(
 	client, begin := r.client, []any(nil)
 	var first ID
 	if after != first {
-		client = r.fresh // a replica could lack that row, which was the primary's, or some before it
+		client = r.fresh // a replica may lack that row, or some before it
 		last, err := l.get(ctx, client, after)
 		if ent.IsNotFound(err) {
 			err = fmt.Errorf("the page after %v: %w: it was removed; begin again without After", after, ErrNotFound)
@@ -141,8 +141,8 @@ func (c sortColumn) sorted(s *sql.Selector) func(*sql.Builder) {
 	}
 }
 
-// following is the condition on rows that come after a place in an order. It begins with a bound on the first column
-// alone: in this form both databases read an index on that from there on.
+// following matches the rows after a place in an order. It begins with a bound on the first column alone; in this form
+// both databases read an index on it from there on.
 func following(s *sql.Selector, order []sortColumn, place []any) *sql.Predicate {
 	first, rest := order[0], order[1:]
 	name := s.C(first.name)
@@ -163,7 +163,7 @@ func following(s *sql.Selector, order []sortColumn, place []any) *sql.Predicate 
 	return sql.Or(beyond, sql.IsNull(name), sql.And(sql.EQ(name, place[0]), following(s, rest, place[1:])))
 }
 
-// ascending is an order by columns, each from the least on.
+// ascending orders by columns, each from the smallest value on.
 func ascending(names ...string) (order []sortColumn) {
 	for _, name := range names {
 		order = append(order, sortColumn{name: name})
@@ -171,7 +171,7 @@ func ascending(names ...string) (order []sortColumn) {
 	return order
 }
 
-// newestFirst is an order by columns, each from the greatest on.
+// newestFirst orders by columns, each from the greatest value on.
 func newestFirst(names ...string) (order []sortColumn) {
 	for _, name := range names {
 		order = append(order, sortColumn{name: name, newest: true})

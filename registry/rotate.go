@@ -17,23 +17,30 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// maxOverlap is how long a key that is rotated may stay in use.
+// maxOverlap is how long a rotated key may stay in use.
 const maxOverlap = 90 * utc.Day
 
-// KeyRotationInput describes the key that follows another one.
+// KeyRotationInput describes the key that replaces another one.
 type KeyRotationInput struct {
 	APIKey string // the new key itself, as in KeyInput
-	// Overlap is how long the old key is used beside the new one, up to 90 days. 0: not at all.
+	// Overlap is how long the old key stays in use beside the new one, up to 90 days. 0: it expires at once.
 	Overlap time.Duration
 }
 
-// RotateAPIKey replaces a live key by another one of the same provider, label, limits, group, priority, weight and
-// models, and returns that. The old key expires when the overlap is over: it stays in lists, and calls that were made
-// with it are recorded as its own. A key that expires already is replaced too, and expires at the earlier instant of
-// the two; it does not count among the [MaxKeysPerProvider].
+// RotateAPIKey replaces a live key by a new one with the same provider, label, limits, group, priority, weight and
+// models, and returns the new key. The old key expires when the overlap is over. It stays in lists, and requests made
+// with it are still recorded as its own.
 //
-// It returns [ErrNotFound], and the errors of AddAPIKey; [ErrInvalidData] also for a keyless key and for an overlap
-// that is negative or too long.
+// A key that already expires can be replaced too; it expires at the earlier of the two times. A key that expires does
+// not count among the [MaxKeysPerProvider].
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the new key breaks a rule, the overlap is negative or too long, the old key is keyless, or the
+//     provider has too many keys
+//   - [ErrNotFound]: there is no such live key
+//   - [ErrConflict]: the provider has the new key already
+//   - [ErrKeyring]: API keys are sealed, and the keyring is missing or lacks a key
 func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotationInput) (key *ent.APIKey, err error) {
 	op := fmt.Sprintf("rotate API key %s", id)
 	var f fault.List
@@ -48,7 +55,7 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 			return err
 		}
 		if isKeyless(old) {
-			return fmt.Errorf("%w: it is keyless", ErrInvalidData)
+			return fmt.Errorf("%w: a keyless key cannot be rotated", ErrInvalidData)
 		}
 		now := timeOf(tx)
 		expires := now.Add(in.Overlap)
@@ -76,31 +83,34 @@ func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotatio
 	return key.Unwrap(), nil
 }
 
-// KeyringRotationInput says what RotateKeyring changes beside the owner's key.
+// KeyringRotationInput says what RotateKeyring does besides wrapping data keys.
 type KeyringRotationInput struct {
-	DataKey bool // seal all API keys anew, by another data key
+	DataKey bool // seal all API keys anew with a new data key
 }
 
-// KeyringResult says what RotateKeyring did.
+// KeyringResult says what RotateKeyring has done.
 type KeyringResult struct {
-	Rewrapped int // data keys that were wrapped by another key of the keyring than its current one
-	Resealed  int // API keys that were sealed by another data key than the newest
-	Removed   int // data keys that sealed nothing any more
-	Left      int // API keys that are still sealed by another data key than the newest
+	Rewrapped int // data keys that were wrapped anew, with the keyring's current key
+	Resealed  int // API keys that were sealed anew, with the newest data key
+	Removed   int // data keys that were removed, because they sealed nothing any more
+	Left      int // API keys that are still sealed with an older data key
 }
 
-// resealBatch is how many API keys a transaction of RotateKeyring seals.
+// resealBatch is how many API keys RotateKeyring seals in one transaction.
 const resealBatch = 100
 
-// RotateKeyring wraps the data keys with the keyring's current key, so that its other keys are needed no more; give
-// all processes the new keyring before. With DataKey it also seals the API keys anew, in small transactions, by a new
-// data key, or, if an earlier call was interrupted, by the one it had made: call it again until Left is 0. Everything
-// else goes on meanwhile, in other processes too: while the keyring unwraps data keys nobody waits; while it wraps one
-// again or a new one, those who change the catalogue or keys do, on SQLite all who write. A transaction that seals
-// holds back those who use keys of its providers.
+// RotateKeyring wraps all data keys with the keyring's current key, so that its other keys are not needed any more.
+// Give all processes the new keyring before.
 //
-// It returns [ErrKeyring] when there is no keyring or it lacks a key, and [ErrCorrupt], with the rest done, for an API
-// key that does not open, which is left as it is; the report says what was done before an error.
+// With DataKey it also seals the API keys anew, in small transactions, with a new data key; or with the data key of an
+// earlier call that was interrupted. Call it until Left is 0.
+//
+// Everything else goes on meanwhile, in other processes too. Nobody waits while the keyring unwraps data keys. While it
+// wraps one, changes of the catalogue and of keys wait; on SQLite all writers do. A transaction that seals API keys
+// holds back those who use keys of the same providers.
+//
+// It returns [ErrKeyring] if there is no keyring or it lacks a key, and [ErrCorrupt] if an API key does not open. That
+// key is left as it is, and the rest is done. The result says what was done, also with an error.
 func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (report KeyringResult, err error) {
 	const op = "rotate keyring"
 	var newest uuid.UUID
@@ -109,26 +119,7 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 		if r.vault.ring == nil {
 			return fmt.Errorf("%w: open the registry WithKeyring", ErrKeyring)
 		}
-		rows, err := tx.DataKey.Query().Order(datakey.ByID()).All(ctx)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			if row.WrappedBy == r.vault.ring.CurrentID() {
-				continue
-			}
-			by, wrapped, err := seal.RewrapDataKey(
-				ctx, row.ID, r.vault.ring, row.WrappedBy, row.Wrapped, r.vault.binding(),
-			)
-			if err != nil {
-				return ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
-			}
-			if err := tx.DataKey.UpdateOne(row).SetWrappedBy(by).SetWrapped(wrapped).Exec(ctx); err != nil {
-				return err
-			}
-			report.Rewrapped++
-		}
-		if err := r.auditRotation(ctx, tx, "rewrapped", report.Rewrapped); err != nil {
+		if err := r.rewrap(ctx, tx, &report); err != nil {
 			return err
 		}
 		last, err := newestDataKey(ctx, tx)
@@ -153,7 +144,7 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 		}
 	}
 	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
-		newest, err := newestDataKey(ctx, tx) // another rotation may have begun, whose data key has sealed nothing yet
+		newest, err := newestDataKey(ctx, tx) // it may be another rotation's, and have sealed nothing yet
 		if err != nil {
 			return err
 		}
@@ -169,6 +160,30 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 	return report, errors.Join(err, translate(ctx, op, errors.Join(failed...)))
 }
 
+// rewrap wraps data keys with the keyring's current key.
+func (r *Registry) rewrap(ctx context.Context, tx *ent.Client, report *KeyringResult) error {
+	rows, err := tx.DataKey.Query().Order(datakey.ByID()).All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.WrappedBy == r.vault.ring.CurrentID() {
+			continue
+		}
+		by, wrapped, err := seal.RewrapDataKey(
+			ctx, row.ID, r.vault.ring, row.WrappedBy, row.Wrapped, r.vault.binding(),
+		)
+		if err != nil {
+			return ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
+		}
+		if err := tx.DataKey.UpdateOne(row).SetWrappedBy(by).SetWrapped(wrapped).Exec(ctx); err != nil {
+			return err
+		}
+		report.Rewrapped++
+	}
+	return r.auditRotation(ctx, tx, "rewrapped", report.Rewrapped)
+}
+
 // auditRotation records how many keys a transaction of RotateKeyring has changed, and how.
 func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string, n int) error {
 	if n == 0 {
@@ -179,7 +194,8 @@ func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string
 	)
 }
 
-// reseal seals API keys by a data key that others have sealed. It returns why some do not open.
+// reseal seals API keys with the data key by, if another one sealed them. It returns an error for each key that does
+// not open.
 func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringResult) (failed []error, err error) {
 	const op = "seal API keys"
 	if err := r.unwrapBefore(ctx, by); err != nil {
@@ -191,7 +207,7 @@ func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringResu
 		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
 			p = resealed{}
 			newest, err := newestDataKey(ctx, tx)
-			if err != nil || newest.ID != by { // another rotation has begun since, and does the rest
+			if err != nil || newest.ID != by { // another rotation has begun since; it does the rest
 				return err
 			}
 			if p, err = r.resealPiece(ctx, tx, by, last); err != nil {
@@ -213,14 +229,14 @@ func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringResu
 	return failed, err
 }
 
-// unwrapBefore unwraps the data keys that reseal needs, so that it asks no service while others wait for it.
+// unwrapBefore unwraps the data keys that reseal needs, so that reseal asks no service while others wait for it.
 func (r *Registry) unwrapBefore(ctx context.Context, by uuid.UUID) error {
 	ids, err := r.fresh.DataKey.Query().Where(datakey.Or(datakey.ID(by), datakey.HasKeys())).IDs(ctx)
 	if err != nil {
 		return err
 	}
 	for _, id := range ids {
-		// another rotation has removed it
+		// if it is not found, another rotation has removed it
 		if _, err := r.vault.dataKey(ctx, r.fresh, id); err != nil && !ent.IsNotFound(err) {
 			return err
 		}
@@ -228,14 +244,14 @@ func (r *Registry) unwrapBefore(ctx context.Context, by uuid.UUID) error {
 	return nil
 }
 
-// resealed is a piece of what reseal does.
+// resealed is what a piece of reseal has done.
 type resealed struct {
-	ids   []uuid.UUID // of the API keys, in their order
+	ids   []uuid.UUID // the ids of the API keys, in order
 	done  int
-	wrong []error // why others do not open
+	wrong []error // for the keys that do not open
 }
 
-// resealPiece seals API keys after an id. It keeps others from the pools of these keys alone.
+// resealPiece seals the next API keys after an id. It holds only the pools of these keys.
 func (r *Registry) resealPiece(ctx context.Context, tx *ent.Client, by, after uuid.UUID) (p resealed, err error) {
 	p.ids, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(by), apikey.IDGT(after)).
 		Order(apikey.ByID()).Limit(resealBatch).IDs(ctx)

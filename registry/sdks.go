@@ -20,16 +20,21 @@ import (
 // SDKVersionInput describes a version of a generated SDK.
 type SDKVersionInput struct {
 	ProviderID        uuid.UUID                    // a live provider
-	Version           string                       // 1 to 128 characters; unique in its provider
-	SDKPath           string                       // where the code lies, up to 2,048 characters
+	Version           string                       // 1 to 128 characters; unique within the provider
+	SDKPath           string                       // where the code is, up to 2,048 characters
 	GeneratedAt       time.Time                    // Defaults to now
 	CompilationStatus sdkversion.CompilationStatus // Defaults to sdkversion.CompilationStatusPending
 	TestResults       string                       // free text or JSON, up to 1,048,576 characters
-	CodeHash          string                       // SHA-256 of the code in lower-case hex; empty: not known
+	CodeHash          string                       // SHA-256 of the code in lower-case hex; empty: unknown
 }
 
-// CreateSDKVersion creates an SDK version. It returns [ErrInvalidData], [ErrForeignKey] for an
-// unknown provider, or [ErrConflict] when the provider has the version.
+// CreateSDKVersion creates an SDK version and returns it.
+//
+// Errors:
+//
+//   - [ErrInvalidData]: the input breaks a rule
+//   - [ErrForeignKey]: the provider is unknown
+//   - [ErrConflict]: the provider has this version already
 func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKVersionInput) (sdk *ent.SDKVersion, err error) {
 	if in.GeneratedAt.IsZero() {
 		in.GeneratedAt = r.now()
@@ -63,8 +68,9 @@ type SDKVersionUpdate struct {
 	CodeHash          *string
 }
 
-// UpdateSDKVersion changes an SDK version of a live provider, such as by how its compilation and its tests ended, and
-// returns it. It returns [ErrInvalidData] or [ErrNotFound].
+// UpdateSDKVersion changes an SDK version of a live provider, for example when its compilation or its tests have ended,
+// and returns it. It returns [ErrInvalidData] if the update breaks a rule, and [ErrNotFound] if there is no such
+// version.
 func (r *Registry) UpdateSDKVersion(
 	ctx context.Context, id uuid.UUID, up SDKVersionUpdate,
 ) (sdk *ent.SDKVersion, err error) {
@@ -83,20 +89,23 @@ func (r *Registry) UpdateSDKVersion(
 	return sdk.Unwrap(), nil
 }
 
-// DeleteSDKVersion removes an SDK version of a live provider for good. It returns [ErrNotFound].
+// DeleteSDKVersion removes an SDK version of a live provider for good. It returns [ErrNotFound] if there is no such
+// version.
 func (r *Registry) DeleteSDKVersion(ctx context.Context, id uuid.UUID) error {
 	return r.write(ctx, fmt.Sprintf("delete SDK version %s", id), func(tx *ent.Client) error {
 		return tx.SDKVersion.DeleteOneID(id).Where(sdkIsShown).Exec(ctx)
 	})
 }
 
-// GetSDKVersion returns an SDK version, also of a deleted provider. It returns [ErrNotFound].
+// GetSDKVersion returns an SDK version, also of a deleted provider. It returns [ErrNotFound] if there is no such
+// version.
 func (r *Registry) GetSDKVersion(ctx context.Context, id uuid.UUID) (*ent.SDKVersion, error) {
 	sdk, err := r.client.SDKVersion.Get(ctx, id)
 	return tied(r, sdk), translate(ctx, fmt.Sprintf("get SDK version %s", id), err)
 }
 
-// FindSDKVersion returns that version of the SDK of a live provider, or [ErrNotFound].
+// FindSDKVersion returns the SDK version of a live provider with this version. It returns [ErrNotFound] if there is
+// none.
 func (r *Registry) FindSDKVersion(ctx context.Context, providerID uuid.UUID, version string) (*ent.SDKVersion, error) {
 	op := fmt.Sprintf("find SDK version %.*q of provider %s", rule.MaxName, version, providerID)
 	if !fault.Storable(version) {
@@ -107,26 +116,26 @@ func (r *Registry) FindSDKVersion(ctx context.Context, providerID uuid.UUID, ver
 	return tied(r, sdk), translate(ctx, op, err)
 }
 
-// sdkIsShown is for SDK versions of live providers.
+// sdkIsShown selects SDK versions of live providers.
 var sdkIsShown = sdkversion.HasProviderWith(provider.DeletedAtIsNil())
 
-// SDKVersionFilter selects SDK versions of live providers. Conditions that are zero are none; the others must all hold.
+// SDKVersionFilter selects SDK versions of live providers. All conditions must hold; a zero condition is ignored.
 type SDKVersionFilter struct {
 	ProviderID        uuid.UUID
 	CompilationStatus sdkversion.CompilationStatus
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
-	After uuid.UUID // the last SDK version of the page before; zero: from the newest
+	After uuid.UUID // the last SDK version of the page before; zero: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl SDKVersionFilter) Next(last *ent.SDKVersion) (SDKVersionFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
-// ListSDKVersions returns a page of the SDK versions that the filter selects, those first that were generated last.
-// It returns [ErrInvalidData], or [ErrNotFound] for an After that was deleted.
+// ListSDKVersions returns a page of SDK versions, the last generated first. It returns [ErrInvalidData] if the filter
+// breaks a rule, and [ErrNotFound] if the version that After names was deleted.
 func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKVersionFilter) ([]*ent.SDKVersion, error) {
 	var f fault.List
 	if filter.CompilationStatus != "" {
@@ -147,8 +156,8 @@ func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKVersionFilter)
 	}.page(ctx, r, "list SDK versions", f, filter.Limit, filter.After)
 }
 
-// LatestSDKVersion returns the SDK version of a live provider that was generated last, or
-// [ErrNotFound].
+// LatestSDKVersion returns the SDK version of a live provider that was generated last. It returns [ErrNotFound] if
+// there is none.
 func (r *Registry) LatestSDKVersion(ctx context.Context, providerID uuid.UUID) (*ent.SDKVersion, error) {
 	sdk, err := r.client.SDKVersion.Query().Where(sdkversion.ProviderID(providerID), sdkIsShown).
 		Order(sdkversion.ByGeneratedAt(sql.OrderDesc()), sdkversion.ByID(sql.OrderDesc())).First(ctx)

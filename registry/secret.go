@@ -13,24 +13,25 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 )
 
-// redacted is what a Secret shows of itself.
+// redacted is what a Secret prints as.
 const redacted = "[redacted]"
 
-// Secret is an API key that does not show itself by accident: whatever prints, logs or encodes it, or a struct that
-// it is in, gets "[redacted]", or an error where that would be taken for the key. The zero value holds nothing.
+// Secret is an API key that does not reveal itself by accident. Printing, logging or encoding it, or a struct that
+// contains it, yields "[redacted]", or an error where that text would be taken for the key. The zero value contains no
+// key.
 //
-// It cannot keep the key out of memory, nor out of what [Secret.Use] is given.
+// It cannot keep the key out of memory, nor out of the function that [Secret.Use] calls.
 type Secret struct {
-	reveal func() []byte // a closure, because fmt looks into fields that are not exported
+	reveal func() []byte // a closure, because fmt prints unexported fields
 }
 
-// NewSecret returns a secret, for [WithSecretResolver].
+// NewSecret returns a secret with a key. It is for the function of [WithSecretResolver].
 func NewSecret(key string) Secret { return secretOf([]byte(key)) }
 
 func secretOf(key []byte) Secret { return Secret{func() []byte { return key }} }
 
-// Use calls fn with a copy of the API key, which is cleared when fn returns, and returns the error of fn. Where fn
-// makes a string of it, as a header needs, that stays in memory until it is collected.
+// Use calls fn with a copy of the API key, clears the copy when fn returns, and returns the error of fn. If fn makes a
+// string of it, as headers require, the string stays in memory until it is garbage-collected.
 func (s Secret) Use(fn func(key []byte) error) error {
 	var key []byte
 	if s.reveal != nil {
@@ -40,10 +41,10 @@ func (s Secret) Use(fn func(key []byte) error) error {
 	return fn(key)
 }
 
-// IsZero tells whether there is no key in it, as of a keyless one.
+// IsZero reports whether the secret contains no key. That of a keyless key does not.
 func (s Secret) IsZero() bool { return s.reveal == nil || len(s.reveal()) == 0 }
 
-// Equal compares in constant time, but for the lengths.
+// Equal reports whether two secrets contain the same key. It compares in constant time, except for lengths.
 func (s Secret) Equal(o Secret) bool {
 	return s.Use(func(a []byte) error {
 		return o.Use(func(b []byte) error {
@@ -72,19 +73,19 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText implements [encoding.TextMarshaler], and with it JSON and XML.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// Errors of what must not be done with a secret.
+// Errors for what must not be done with a secret.
 var (
-	errStored  = errors.New("an API key is not to be stored")
-	errEncoded = errors.New("an API key is not to be encoded")
+	errStored  = errors.New("an API key must not be stored")
+	errEncoded = errors.New("an API key must not be encoded")
 )
 
-// Value implements [driver.Valuer], and returns an error: a secret cannot be an argument of SQL.
+// Value implements [driver.Valuer]. It returns an error: a secret cannot be an argument of SQL.
 func (Secret) Value() (driver.Value, error) { return nil, errStored }
 
-// GobEncode implements [gob.GobEncoder], and returns an error.
+// GobEncode implements [gob.GobEncoder]. It returns an error.
 func (Secret) GobEncode() ([]byte, error) { return nil, errEncoded }
 
-// is tells, in constant time, whether it is the key of a row.
+// is reports, in constant time, whether the secret is the key of a row.
 func (s Secret) is(key *ent.APIKey) bool {
 	return s.Use(func(text []byte) error {
 		sum := sha256.Sum256(text)

@@ -15,7 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
-// GetSetting returns the value of a setting, or [ErrNotFound].
+// GetSetting returns the value of a setting. It returns [ErrNotFound] if there is no such setting.
 func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 	op := fmt.Sprintf("get setting %.*q", rule.MaxKey, key)
 	if !fault.Storable(key) {
@@ -28,9 +28,8 @@ func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 	return s.Value, nil
 }
 
-// SetSetting creates or changes a setting. The audit trail keeps its values, the former ones too: a
-// secret that is put here stays in there. It returns [ErrInvalidData] unless the key has 1 to 256
-// characters and the value at most 1,048,576.
+// SetSetting creates or changes a setting. The audit trail keeps its values, former ones included; do not store
+// secrets. It returns [ErrInvalidData] unless the key has 1 to 256 characters and the value at most 1,048,576.
 func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 	f := faultsOf(draft.Setting.Create().SetValue(value).Mutation())
 	f.Text("key", key, 1, rule.MaxKey)
@@ -62,18 +61,19 @@ func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 	})
 }
 
-// lockedSetting returns a setting, which nobody else changes until the transaction ends.
+// lockedSetting returns a setting that nobody else changes until the transaction ends.
 func lockedSetting(ctx context.Context, tx *ent.Client, key string) (*ent.Setting, error) {
 	query := tx.Setting.Query().Where(setting.ID(key))
 	query.Modify(func(s *entsql.Selector) {
-		if s.Dialect() == dialect.Postgres { // SQLite has locked everything
+		if s.Dialect() == dialect.Postgres { // SQLite has only one writer
 			s.For(entsql.LockNoKeyUpdate)
 		}
 	})
 	return query.Only(ctx)
 }
 
-// DeleteSetting removes a setting for good, or returns [ErrNotFound]. The audit trail keeps its value.
+// DeleteSetting removes a setting for good; the audit trail keeps its value. It returns [ErrNotFound] if there is no
+// such setting.
 func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 	op := fmt.Sprintf("delete setting %.*q", rule.MaxKey, key)
 	if !fault.Storable(key) {
@@ -91,20 +91,20 @@ func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 	})
 }
 
-// SettingFilter selects settings: all of them.
+// SettingFilter selects a page of all settings.
 type SettingFilter struct {
 	Limit int    // up to MaxLimit. Defaults to DefaultLimit
-	After string // the key of the last setting of the page before; empty: from the first
+	After string // the key of the last setting of the page before; empty: the first page
 }
 
-// Next returns the filter of the page after the one that ends with last, and how many rows a full page has.
+// Next returns the filter of the page that follows last, and the number of rows of a full page.
 func (fl SettingFilter) Next(last *ent.Setting) (SettingFilter, int) {
 	fl.After = last.ID
 	return fl, pageSize(fl.Limit)
 }
 
-// ListSettings returns a page of the settings, by key. An [ent.Setting]'s ID is its key. Whether the setting that
-// After names is still there does not matter. It returns [ErrInvalidData] for a limit that is out of range.
+// ListSettings returns a page of settings, by key. The ID of an [ent.Setting] is its key. The setting that After names
+// need not exist any more. It returns [ErrInvalidData] if the limit is out of range.
 func (r *Registry) ListSettings(ctx context.Context, filter SettingFilter) ([]*ent.Setting, error) {
 	var f fault.List
 	f.Text("after", filter.After, 0, rule.MaxKey)
