@@ -14,8 +14,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-// operation is the scope of the client that an operation writes with. Rows keep the client that read them, and the
-// caller gets some: so they can write as long as the operation runs.
+// operation is the scope of the client that an operation writes with. Rows keep the client that read them, and callers
+// get some of these rows: they can write only as long as the operation runs.
 type operation struct {
 	clock func() time.Time
 	at    time.Time
@@ -29,11 +29,11 @@ func (o *operation) now() time.Time {
 	return o.at
 }
 
-// timeOf returns the time of the operation that writes with a client. It is read when it is first asked for: what the
-// operation waits for comes before.
+// timeOf returns the time of the operation that a client writes for. The clock is read at the first call, after the
+// operation has waited for its turn.
 func timeOf(tx *ent.Client) time.Time { return tx.Scope().(*operation).now() }
 
-// guard has operations alone write rows, and puts their time into those.
+// guard lets only operations write rows, and sets their created_at and updated_at.
 func guard(next ent.Mutator) ent.Mutator {
 	return ent.MutateFunc(func(ctx context.Context, m ent.Mutation) (ent.Value, error) {
 		o, _ := m.(interface{ Scope() any }).Scope().(*operation)
@@ -50,7 +50,7 @@ func guard(next ent.Mutator) ent.Mutator {
 	})
 }
 
-// writers are the operations that write an entity.
+// writers name the operations that write an entity.
 var writers = map[string]string{
 	ent.TypeProvider:     "CreateProvider, UpdateProvider, DeleteProvider, UndeleteProvider and PurgeProvider",
 	ent.TypeModelFamily:  "CreateFamily, UpdateFamily and DeleteFamily",
@@ -76,8 +76,8 @@ var writers = map[string]string{
 	ent.TypeInstallation:      "RotateKeyring, or rather by Open WithKeyring",
 }
 
-// walking is the driver of the client that a Registry shows. Closing that closes nothing. It begins no transaction,
-// which Ent's Schema.Create would change tables in.
+// walking is the driver of the client that Registry.Client returns. Close does nothing. It begins no transactions, in
+// which Ent's Schema.Create would change tables.
 type walking struct{ store.DB }
 
 func (walking) Close() error { return nil }

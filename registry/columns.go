@@ -20,10 +20,10 @@ import (
 // entity has the columns of an entity, as ent/schema describes them.
 type entity struct {
 	columns []*field.Descriptor
-	fields  map[string]*field.Descriptor // by the lower-case names of fields of structs: modelid is model_id
+	fields  map[string]*field.Descriptor // by the lower-case name of a struct's field: modelid is model_id
 }
 
-// entities are those that inputs and filters describe, by the types of their mutations.
+// entities are the entities that inputs and filters describe, by their mutation's type.
 var entities = describe(schema.APIKey{}, schema.AuditEntry{}, schema.DiscoveryLog{}, schema.Model{},
 	schema.ModelFamily{}, schema.Price{}, schema.Provider{}, schema.QuotaGroup{}, schema.SDKVersion{}, schema.Setting{})
 
@@ -48,21 +48,21 @@ func describe(all ...entgo.Interface) map[string]entity {
 // draft makes builders that are judged and never saved.
 var draft = ent.NewClient()
 
-// builder makes a row, or changes some.
+// builder is one of Ent's, which creates or updates rows.
 type builder[M ent.Mutation] interface{ Mutation() M }
 
-// filled returns a builder that has been given what an input says.
+// filled sets the fields of an input on a builder, and returns the builder.
 func filled[B builder[M], M ent.Mutation](b B, in any) B {
 	fill(b.Mutation(), in)
 	return b
 }
 
-// judge returns what is wrong with an input of a builder.
+// judge returns the faults of an input.
 func judge[B builder[M], M ent.Mutation](b B, in any) fault.List {
 	return faultsOf(filled(b, in).Mutation())
 }
 
-// faultsOf returns everything that is wrong with what a mutation sets; Ent says the first fault alone.
+// faultsOf returns all faults of what a mutation sets; Ent reports only the first one.
 func faultsOf(m ent.Mutation) (f fault.List) {
 	for _, c := range entities[m.Type()].columns {
 		value, ok := m.Field(c.Name)
@@ -87,7 +87,7 @@ func faultsOf(m ent.Mutation) (f fault.List) {
 }
 
 func validate(validator, value any) error {
-	switch v := value.(type) { // most are of these types, and reflect takes three times as long
+	switch v := value.(type) { // most values are of these types; reflect takes three times as long
 	case string:
 		return validator.(func(string) error)(v)
 	case int64:
@@ -98,7 +98,7 @@ func validate(validator, value any) error {
 	return err
 }
 
-// plans are the places of fields of structs, by their types: to look them up takes longer than to copy them.
+// plans are the places of fields of structs, by their types. To find them takes longer than to copy the fields.
 var plans sync.Map
 
 func planned[T any](key any, plan func() T) T {
@@ -114,12 +114,12 @@ type fieldsKey struct {
 	fields reflect.Type
 }
 
-// columnsOf returns the columns of an entity in the order of the fields of a struct; nil: a field is for none.
+// columnsOf returns the columns of an entity in the order of a struct's fields; nil for a field without a column.
 func columnsOf(of string, fields reflect.Type) []*field.Descriptor {
 	return planned(fieldsKey{of, fields}, func() []*field.Descriptor {
 		columns := make([]*field.Descriptor, fields.NumField())
 		for i := range columns {
-			if name := fields.Field(i).Name; name != "After" { // the place in a list
+			if name := fields.Field(i).Name; name != "After" { // a place in a list, not a column
 				columns[i] = entities[of].fields[strings.ToLower(name)]
 			}
 		}
@@ -127,8 +127,8 @@ func columnsOf(of string, fields reflect.Type) []*field.Descriptor {
 	})
 }
 
-// fill sets what those fields of an input say that are for a column. A nil pointer and a zero time say nothing. A zero
-// id, an empty list and an empty text are NULL where that may be.
+// fill sets the columns that the fields of an input are for. It skips nil pointers and zero times. Zero ids, empty
+// lists and empty texts become NULL where the column allows it.
 func fill(m ent.Mutation, in any) {
 	v := reflect.ValueOf(in)
 	for i, c := range columnsOf(m.Type(), v.Type()) {
@@ -168,8 +168,8 @@ func setColumn(m ent.Mutation, c *field.Descriptor, said reflect.Value) error {
 	return m.SetField(c.Name, said.Interface())
 }
 
-// copyFields copies into a struct what another one says in fields of the same names. A nil pointer says nothing, nor
-// does a zero value that nothing points to.
+// copyFields copies the fields that two structs have in common. It skips nil pointers, and zero values that are not
+// behind a pointer.
 func copyFields(dst, src any) {
 	to, from := reflect.ValueOf(dst).Elem(), reflect.Indirect(reflect.ValueOf(src))
 	for _, both := range samePlaces(to.Type(), from.Type()) {
@@ -188,7 +188,7 @@ func copyFields(dst, src any) {
 	}
 }
 
-// differs reports whether an update, of fields that == compares, says something else than a row.
+// differs reports whether an update would change a row. The update's fields must be comparable with ==.
 func differs(row, up any) bool {
 	is, said := reflect.ValueOf(row).Elem(), reflect.ValueOf(up)
 	for _, both := range samePlaces(is.Type(), said.Type()) {
@@ -209,7 +209,7 @@ func differs(row, up any) bool {
 	return false
 }
 
-// samePlaces returns where two structs have fields of the same names.
+// samePlaces returns the indices of the fields that two structs have in common.
 func samePlaces(a, b reflect.Type) [][2]int {
 	return planned([2]reflect.Type{a, b}, func() (same [][2]int) {
 		for i := range a.NumField() {
@@ -221,7 +221,7 @@ func samePlaces(a, b reflect.Type) [][2]int {
 	})
 }
 
-// matching returns the conditions of those fields of a filter that are for a column and not zero.
+// matching returns the conditions of a filter: of each field that is for a column and not zero.
 func matching[P ~func(*sql.Selector)](of string, filter any) (where []P) {
 	v := reflect.ValueOf(filter)
 	for i, c := range columnsOf(of, v.Type()) {

@@ -15,17 +15,18 @@ import (
 // Errors that operations return, for errors.Is: the eight that a caller meets. The others are kinds of these: each
 // matches its group too. An error is wrapped with the operation and, if there is one, the driver's own error.
 //
-//	group               kinds                                          what to do
-//	ErrNotFound         ErrNoSecret                                    nothing is there: create it, or tell the user
-//	ErrConflict         ErrLeaseEnded                                  it has been done already, by you or by somebody else
-//	ErrInvalidData                                                     mend the input: the text names each fault
-//	ErrForeignKey                                                      name a row that exists; purge what refers to it
-//	ErrNoKeyAvailable                                                  wait until OpensAt of the NoKeyError, or add keys
-//	ErrBusy                                                            nothing was done: try again
-//	ErrUncertain                                                       look whether it was done; with a request id, try again
-//	ErrUnavailable      ErrClosed, ErrSchema, ErrReadOnly,             nothing was done: have the database looked after,
-//	                    ErrDiskFull, ErrCorrupt, ErrExhausted,         then try again
-//	                    ErrDenied, ErrUnsupported, ErrKeyring
+//	group              kinds                                   what to do
+//	ErrNotFound        ErrNoSecret                             nothing is there: create it, or tell the user
+//	ErrConflict        ErrLeaseEnded                           it was done already, by you or by somebody else
+//	ErrInvalidData                                             correct the input: the text names each fault
+//	ErrForeignKey                                              name a row that exists; purge what refers to it
+//	ErrNoKeyAvailable                                          wait until OpensAt of the NoKeyError, or add keys
+//	ErrBusy                                                    nothing was done: try again
+//	ErrUncertain                                               check whether it was done; or try again, with the
+//	                                                           same request id
+//	ErrUnavailable     ErrClosed, ErrSchema, ErrReadOnly,      nothing was done: have the database looked after,
+//	                   ErrDiskFull, ErrCorrupt, ErrExhausted,  then try again
+//	                   ErrDenied, ErrUnsupported, ErrKeyring
 var (
 	// ErrNotFound: there is no such row, or it is deleted. It also matches sql.ErrNoRows.
 	ErrNotFound = fault.ErrNotFound

@@ -87,7 +87,7 @@ func requireRoom(ctx context.Context, tx *ent.Client, providerID uuid.UUID) erro
 	live, err := tx.APIKey.Query().
 		Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil()).Count(ctx)
 	if err == nil && live >= MaxKeysPerProvider {
-		err = fmt.Errorf("%w: the provider has %d keys, the most it may have: delete one first",
+		err = fmt.Errorf("%w: the provider has %d keys already, the most it may have: delete one first",
 			ErrInvalidData, live)
 	}
 	return err

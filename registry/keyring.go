@@ -15,8 +15,8 @@ import (
 // [NewKeyring] and [ParseKeyring] return keyrings with their keys in memory. For a key management service, write an
 // adapter with two calls of the service, which wraps and unwraps there and never reveals its key:
 //
-//	func (k adapter) Wrap(ctx context.Context, id string, dataKey []byte, to registry.KeyringBinding) ([]byte, error) {
-//		return k.service.Encrypt(ctx, id, dataKey, to) // to: additional authenticated data, or an encryption context
+//	func (a adapter) Wrap(ctx context.Context, id string, key []byte, to registry.KeyringBinding) ([]byte, error) {
+//		return a.service.Encrypt(ctx, id, key, to) // to: additional authenticated data, or an encryption context
 //	}
 //
 // A keyring is used by [Open], by RotateKeyring, and when another process has made a data key, which is rare: once

@@ -9,41 +9,47 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// MoveProgress is told how many rows of a table are copied, of how many. It is called from one
-// goroutine at a time and should return at once.
+// MoveProgress is called with the number of rows of a table that are copied, and of all its rows. It is called from one
+// goroutine at a time, and should return at once.
 type MoveProgress func(table string, done, total int64)
 
-// MoveResult is what a move has copied and compared.
+// MoveResult says what a move has copied and compared.
 type MoveResult struct {
 	Tables []MovedTable // in the order in which they were copied
 }
 
-// MovedTable is a table that is the same in both databases.
+// MovedTable is a table that is equal in both databases.
 type MovedTable struct {
 	Name   string
 	Rows   int64
-	Digest string // SHA-256 over all values of all rows in the order of their keys, lower-case hex
+	Digest string // SHA-256 of all values of all rows in the order of their keys, in lower-case hex
 }
 
-// Move copies everything from one database into another, empty one, of either kind: a SQLite file into PostgreSQL when
-// one machine is not enough, or back. Ids and all else stay as they are. In the end both are read as a whole and
-// compared, table by table.
+// Move copies everything from one database into another, empty one, of either engine: from a SQLite file to PostgreSQL
+// when one machine is not enough, or back. Ids and everything else stay the same. At the end it reads both databases
+// completely and compares them, table by table.
 //
-// Both are names as for [Open]; options that are for PostgreSQL alone are for whichever of the two it is. The source
-// must be up to date. Stop the services that write to it first, and start them again with the target. The target is
-// created and migrated as by Open. Until the move is complete, Open refuses it with [ErrSchema].
+// To move a service:
 //
-// The source is not changed. Writers to it are not kept waiting, and Move notices what they wrote: it returns
-// [ErrConflict], and starts over when it is called again. At its end it holds writers off while it looks whether
-// anything was written: in a file for an instant; on PostgreSQL by locks on all tables, for which the role must be
-// allowed to UPDATE them, and for as long as it takes to read the source once more. What is written to the source after
-// Move has returned is not in the target.
+//   - Bring the source up to date, by opening it once.
+//   - Stop the services that write to the source.
+//   - Call Move. It creates and migrates the target as Open does.
+//   - Start the services with the target.
 //
-// A move that was interrupted is taken up where it was by calling Move again.
+// From and to are names as for [Open]. Options for PostgreSQL apply to the databases that are on PostgreSQL. Until the
+// move is complete, Open refuses the target with [ErrSchema]. If a move was interrupted, call Move again: it continues.
 //
-// Progress may be nil. Move returns [ErrConflict] too when the target has rows in it, or when another move into it was
-// begun; [ErrBusy] when a transaction on the source does not end; [ErrUncertain] when the connection was lost with a
-// commit, after which Open tells whether the move was complete; else the errors of Open, of both databases.
+// The source is not changed, and its writers do not wait. If they write meanwhile, Move notices and returns
+// [ErrConflict]; the next call starts over. At the end Move keeps writers off the source while it checks this: for an
+// instant in a file; on PostgreSQL with locks on all tables, which require the UPDATE privilege, for as long as reading
+// the source once more takes. What is written to the source after Move has returned is not in the target.
+//
+// Progress may be nil. Errors:
+//
+//   - [ErrConflict]: the source was written to, the target has rows, or another move into it was begun
+//   - [ErrBusy]: a transaction on the source does not end
+//   - [ErrUncertain]: the connection was lost during a commit; Open says whether the move is complete
+//   - the errors of Open, for both databases
 func Move(
 	ctx context.Context, from, to string, progress MoveProgress, options ...Option,
 ) (report MoveResult, err error) {
@@ -79,7 +85,7 @@ func Move(
 	return report, nil
 }
 
-// refuseMoving returns ErrSchema for a database that is not whole yet.
+// refuseMoving returns ErrSchema for a database into which a move is not complete.
 func refuseMoving(ctx context.Context, db store.DB) error {
 	moving, err := move.IsUnderWay(ctx, db.Writer(), db.Dialect())
 	if err == nil && moving {

@@ -67,7 +67,7 @@ const (
 func WithDurability(d Durability) Option {
 	return func(c *config) error {
 		if d != DurabilityFull && d != DurabilityRelaxed {
-			return errors.New("WithDurability: neither DurabilityFull nor DurabilityRelaxed")
+			return errors.New("WithDurability: not one of DurabilityFull and DurabilityRelaxed")
 		}
 		c.durability = d
 		return nil

@@ -7,15 +7,15 @@ import (
 	"entgo.io/ent/dialect"
 )
 
-// pieceRows is of how many events and periods a piece of a long operation is, about: others who write wait for that
-// long, some tenths of a second.
+// pieceRows is about how many events and periods a piece of a long operation covers. Other writers wait for a piece,
+// some tenths of a second.
 const pieceRows = 5000
 
-// longestPause is between two pieces on SQLite, where a process that waits for the writer looks for it this often.
+// longestPause is the longest pause between two pieces on SQLite. A process that waits to write looks this often.
 const longestPause = 25 * time.Millisecond
 
-// pieces calls next for one piece of a long operation after the other, and lets others write in between: after each, or
-// after several that are short.
+// pieces calls next until nothing is left of a long operation. It lets others write after each piece, or after several
+// short ones.
 func (r *Registry) pieces(ctx context.Context, op string, next func() (more bool, err error)) error {
 	for held := time.Duration(0); ; {
 		began := time.Now()
@@ -38,7 +38,7 @@ func (r *Registry) pause(ctx context.Context, held time.Duration) error {
 	if r.between != nil {
 		return r.between(ctx)
 	}
-	if r.inTx || r.db.Dialect() == dialect.Postgres { // where those who wait stand in a queue
+	if r.inTx || r.db.Dialect() == dialect.Postgres { // PostgreSQL queues those who wait
 		return ctx.Err()
 	}
 	select {

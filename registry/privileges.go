@@ -10,8 +10,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// lackingSQL lists the privileges that the role lacks, as the GRANTs that give them. It looks into the schema in which
-// the tables are: the first of the search_path that the role may use, or else the first that there is.
+// lackingSQL lists the privileges that the role lacks, as the GRANTs that give them. It examines the schema with the
+// tables: the first of the search_path that the role may use, or else the first that exists.
 const lackingSQL = `
 WITH place AS (
 	SELECT n.oid, n.nspname
@@ -31,7 +31,8 @@ WITH place AS (
 	CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS p(name, number)
 	WHERE (c.relname <> $2 OR p.name = 'SELECT') AND NOT has_table_privilege(c.oid, p.name)
 	UNION ALL
-	SELECT 'FUNCTION ', format('%I.%I(%s)', place.nspname, f.proname, pg_get_function_identity_arguments(f.oid)), 5, 'EXECUTE'
+	SELECT 'FUNCTION ', format('%I.%I(%s)', place.nspname, f.proname, pg_get_function_identity_arguments(f.oid)),
+		5, 'EXECUTE'
 	FROM place JOIN pg_proc AS f ON f.pronamespace = place.oid AND f.proname = ANY(CAST($3 AS text[]))
 	WHERE NOT has_function_privilege(f.oid, 'EXECUTE')
 ), objects AS (
@@ -41,7 +42,7 @@ WITH place AS (
 SELECT format('GRANT %s ON %s%s TO %I', privileges, kind, string_agg(object, ', ' ORDER BY object), current_user)
 FROM objects GROUP BY kind, privileges ORDER BY min(number), privileges`
 
-// checkPrivileges returns ErrDenied, with all that the role lacks for the operations of a registry on PostgreSQL.
+// checkPrivileges returns ErrDenied with all the privileges that the role lacks for a registry on PostgreSQL.
 func checkPrivileges(ctx context.Context, db store.DB) error {
 	const revisions = "atlas_schema_revisions"
 	tables, functions := []string{revisions}, []string{"usage_events_make_partitions", "usage_events_drop_partition"}
@@ -49,9 +50,8 @@ func checkPrivileges(ctx context.Context, db store.DB) error {
 		tables = append(tables, t.Name)
 	}
 	var grants []string
-	err := bulk.Scan(ctx, db.Writer(), lackingSQL, []any{
-		tables, revisions, functions,
-	}, func(scan func(...any) error) error {
+	args := []any{tables, revisions, functions}
+	err := bulk.Scan(ctx, db.Writer(), lackingSQL, args, func(scan func(...any) error) error {
 		var grant string
 		err := scan(&grant)
 		grants = append(grants, grant)
@@ -61,7 +61,7 @@ func checkPrivileges(ctx context.Context, db store.DB) error {
 		return err
 	}
 	return fmt.Errorf(
-		"%w: the role lacks privileges, which the owner of the tables can give: %s", ErrDenied,
+		"%w: the role lacks privileges; the owner of the tables can give them: %s", ErrDenied,
 		strings.Join(grants, "; "),
 	)
 }

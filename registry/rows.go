@@ -7,8 +7,8 @@ import (
 	"entgo.io/ent/dialect"
 )
 
-// rowDriver is the driver of the rows that the operations of one transaction return: the transaction until that has
-// ended, the database from then on. One can walk on from a row at any time, and from a copy of it.
+// rowDriver is the driver of the rows that the operations of a transaction return. It is the transaction until that has
+// ended, and the database afterwards. So a caller can walk on from a row, or from a copy of it, at any time.
 type rowDriver struct {
 	dialect.Driver // the database's
 	tx             dialect.Tx
@@ -22,7 +22,7 @@ func (d *rowDriver) Tx(ctx context.Context) (dialect.Tx, error) {
 	return tx, err
 }
 
-// Query runs a query. Rows write nothing: guard keeps them from it.
+// Query runs a query. Rows write nothing: guard prevents it.
 func (d *rowDriver) Query(ctx context.Context, query string, args, v any) error {
 	if d.ended.Load() {
 		return d.Driver.Query(ctx, query, args, v)
@@ -33,11 +33,11 @@ func (d *rowDriver) Query(ctx context.Context, query string, args, v any) error 
 // entRow is a row of Ent's.
 type entRow[T any] interface {
 	comparable
-	Unwrap() T // unties it from its transaction, and panics if it is of none
+	Unwrap() T // unties it from its transaction; panics if it has none
 }
 
-// tied returns what an operation has read: within a transaction, tied to the driver that outlives it. What a write
-// returns is always of a transaction, and is unwrapped there.
+// tied returns a row that an operation has read. Within a transaction it ties the row to the driver that outlives the
+// transaction. A row that a write returns always has a transaction, and is unwrapped by the operation.
 func tied[T entRow[T]](r *Registry, read T) T {
 	var none T
 	if r.inTx && read != none {

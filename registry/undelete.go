@@ -15,10 +15,12 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 )
 
-// UndeleteProvider takes DeleteProvider back, together with the models and keys that were deleted with it, at the same
-// instant, and returns the provider. What was deleted before stays deleted. A live provider stays as it is. That is
-// one transaction, in which others wait to write; of a provider with 5,000 models, for some 0.7 s. It returns
-// [ErrConflict], changing nothing, when another live provider has the name, or [ErrNotFound].
+// UndeleteProvider takes DeleteProvider back and returns the provider, with the models and keys that were deleted with
+// it, at the same instant. Those deleted before stay deleted. A live provider is left as it is.
+//
+// It is one transaction, in which others wait to write: about 0.7 s for a provider with 5,000 models. It returns
+// [ErrConflict], changing nothing, if another live provider has the name, and [ErrNotFound] if there is no such
+// provider.
 func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (p *ent.Provider, err error) {
 	err = r.writeAlone(ctx, fmt.Sprintf("undelete provider %s", id), func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
@@ -51,7 +53,7 @@ func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (p *ent.P
 	return p.Unwrap(), nil
 }
 
-// undeleteWith takes back what DeleteProvider did to models and keys, and returns the entries of that.
+// undeleteWith brings back the models and keys that DeleteProvider deleted, and returns their audit entries.
 func undeleteWith(
 	ctx context.Context, tx *ent.Client, id uuid.UUID, deleted, now time.Time,
 ) (entries []auditEntry, err error) {
@@ -92,8 +94,8 @@ func undeleteWith(
 	return entries, nil
 }
 
-// lastOfEach returns the last row of each name: of several that were deleted in one instant, it was the one that was
-// live.
+// lastOfEach returns the last row of each name. If several were deleted at one instant, the last one was live until
+// then.
 func lastOfEach[T any](rows []T, name func(T) string) []T {
 	last := map[string]int{}
 	for i, row := range rows {
@@ -108,9 +110,13 @@ func lastOfEach[T any](rows []T, name func(T) string) []T {
 	return kept
 }
 
-// UndeleteModel takes DeleteModel back and returns the model. A live model stays as it is. It returns [ErrConflict]
-// when another live model of the provider has its model_id, [ErrForeignKey] when the provider is deleted, or
-// [ErrNotFound].
+// UndeleteModel takes DeleteModel back and returns the model. A live model is left as it is.
+//
+// Errors:
+//
+//   - [ErrConflict]: another live model of the provider has its model_id
+//   - [ErrForeignKey]: the provider is deleted
+//   - [ErrNotFound]: there is no such model
 func (r *Registry) UndeleteModel(ctx context.Context, id uuid.UUID) (m *ent.Model, err error) {
 	err = r.writeAlone(ctx, fmt.Sprintf("undelete model %s", id), func(tx *ent.Client) error {
 		if m, err = tx.Model.Get(ctx, id); err != nil || m.DeletedAt == nil {
@@ -140,10 +146,16 @@ func (r *Registry) UndeleteModel(ctx context.Context, id uuid.UUID) (m *ent.Mode
 	return m.Unwrap(), nil
 }
 
-// UndeleteAPIKey takes DeleteAPIKey back and returns the key as it is now: disabled, degraded or expired as it was,
-// and in its quota group, if that is still there. A live key stays as it is. [Registry.RestoreKey] is another matter,
-// and ends degradations. It returns [ErrConflict] when the key was added to the provider again, [ErrInvalidData] when
-// the provider has [MaxKeysPerProvider] others, [ErrForeignKey] when the provider is deleted, or [ErrNotFound].
+// UndeleteAPIKey takes DeleteAPIKey back and returns the key as it is now: disabled, degraded or expired as it was, and
+// in its quota group if that still exists. To end a degradation, use [Registry.RestoreKey]. A live key is left as it
+// is.
+//
+// Errors:
+//
+//   - [ErrConflict]: the key was added to the provider again
+//   - [ErrInvalidData]: the provider has [MaxKeysPerProvider] other keys
+//   - [ErrForeignKey]: the provider is deleted
+//   - [ErrNotFound]: there is no such key
 func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (key *ent.APIKey, err error) {
 	err = r.writeAlone(ctx, fmt.Sprintf("undelete API key %s", id), func(tx *ent.Client) error {
 		if key, err = r.lockedKey(ctx, tx, id); err != nil {
@@ -184,7 +196,7 @@ func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (key *ent.A
 	return key.Unwrap(), nil
 }
 
-// requireUndeleted returns ErrForeignKey while the provider of what is to be undeleted is deleted itself.
+// requireUndeleted returns ErrForeignKey if the provider of a row to undelete is deleted itself.
 func requireUndeleted(ctx context.Context, tx *ent.Client, providerID uuid.UUID) error {
 	err := requireProvider(ctx, tx, providerID)
 	if err == nil {

@@ -1,4 +1,4 @@
-// Package registrytest gives tests a registry of their own and a clock that stands still.
+// Package registrytest provides registries for tests, and a clock that stands still.
 package registrytest
 
 import (
@@ -14,12 +14,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// Start is the time at which a test's clock stands, unless it is given another: a Wednesday,
-// 12:00 UTC.
+// Start is the time of a test's clock, unless the test sets another: a Wednesday, 12:00 UTC.
 var Start = time.Date(2026, time.July, 15, 12, 0, 0, 0, time.UTC)
 
-// New returns a registry on a new, migrated database file that is gone after the test. Its
-// clock stands at [Start], unless an option sets another:
+// New returns a registry on a new, migrated database file, which is removed after the test. Its clock stands at
+// [Start], unless an option sets another:
 //
 //	clock := registrytest.NewClock(registrytest.Start)
 //	reg := registrytest.New(t, registry.WithClock(clock.Now))
@@ -37,16 +36,19 @@ func New(tb testing.TB, options ...registry.Option) *registry.Registry {
 	return open(tb, path, options)
 }
 
-// NewPostgres is [New] on a PostgreSQL database. It is a database of the test's own on the server
-// that the environment variable MODELSCAN_TEST_POSTGRES names by a postgres:// URL; or else on a
-// throw-away server, started from an installed PostgreSQL of version 15 or newer, that all tests of one
-// `go test` share. Without any the test is skipped, and says how to get one. It is skipped under -short, too.
+// NewPostgres is [New] on a PostgreSQL database of the test's own. The server is one of these:
+//
+//   - the one that the environment variable MODELSCAN_TEST_POSTGRES names by a postgres:// URL
+//   - otherwise a temporary one, started from an installed PostgreSQL of version 15 or newer, which all tests of one
+//     `go test` share
+//
+// If there is no server, the test is skipped and says how to get one. It is also skipped under -short.
 func NewPostgres(tb testing.TB, options ...registry.Option) *registry.Registry {
 	tb.Helper()
 	return open(tb, PostgresURL(tb), options)
 }
 
-// PostgresURL returns the URL of such a database, migrated, for a test that opens it by itself.
+// PostgresURL returns the URL of such a database, migrated, for a test that opens it itself.
 func PostgresURL(tb testing.TB) string {
 	tb.Helper()
 	return pgtest.Database(tb, "registry", func(ctx context.Context, url string) error {
@@ -75,8 +77,8 @@ func open(tb testing.TB, name string, options []registry.Option) *registry.Regis
 	return reg
 }
 
-// template returns the content of a new, migrated database. It is made once: to copy it is several
-// times as fast as to migrate.
+// template returns the content of a new, migrated database. It is made once: copying is several times as fast as
+// migrating.
 var template = sync.OnceValues(func() (_ []byte, err error) {
 	dir, err := os.MkdirTemp("", "registrytest")
 	if err != nil {
@@ -88,13 +90,13 @@ var template = sync.OnceValues(func() (_ []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := reg.Close(); err != nil { // which moves everything into the one file
+	if err := reg.Close(); err != nil { // moves everything into one file
 		return nil, err
 	}
 	return os.ReadFile(path)
 })
 
-// Clock is a clock that moves when it is told to. It is safe for concurrent use.
+// Clock is a clock that moves only when told to. It is safe for concurrent use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -110,7 +112,7 @@ func (c *Clock) Now() time.Time {
 	return c.now
 }
 
-// Advance moves the clock by d, back if d is negative.
+// Advance moves the clock forward by d, or back if d is negative.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
