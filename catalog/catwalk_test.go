@@ -158,73 +158,139 @@ var catwalkRates = []struct {
 	want                  rates // nil: not known
 }{
 	// 5, 25, 6.25, 0.5
-	{"Convention", "anthropic", "claude-opus-5",
-		rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
-	{"ConventionOfVertex", "vertexai", "claude-haiku-4-5-20251001",
-		rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
-	{"ConventionOfOpenAI", "openai", "gpt-5.6-terra",
-		rates{"input": "2.5", "output": "15", "cache_write": "3.125", "cache_read": "0.25"}},
+	{
+		name: "Convention", provider: "anthropic", model: "claude-opus-5",
+		want: rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"},
+	},
+	{
+		name: "ConventionOfVertex", provider: "vertexai", model: "claude-haiku-4-5-20251001",
+		want: rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"},
+	},
+	{
+		name: "ConventionOfOpenAI", provider: "openai", model: "gpt-5.6-terra",
+		want: rates{"input": "2.5", "output": "15", "cache_write": "3.125", "cache_read": "0.25"},
+	},
 	// 5, 25, 0.5, 6.25
-	{"Swapped", "opencode-zen", "claude-opus-5",
-		rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"}},
-	{"SwappedHaiku", "opencode-zen", "claude-haiku-4-5",
-		rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"}},
-	{"SwappedMiniMax", "minimax", "MiniMax-M2.7",
-		rates{"input": "0.3", "output": "1.2", "cache_write": "0.375", "cache_read": "0.06"}},
+	{
+		name: "Swapped", provider: "opencode-zen", model: "claude-opus-5",
+		want: rates{"input": "5", "output": "25", "cache_write": "6.25", "cache_read": "0.5"},
+	},
+	{
+		name: "SwappedHaiku", provider: "opencode-zen", model: "claude-haiku-4-5",
+		want: rates{"input": "1", "output": "5", "cache_write": "1.25", "cache_read": "0.1"},
+	},
+	{
+		name: "SwappedMiniMax", provider: "minimax", model: "MiniMax-M2.7",
+		want: rates{"input": "0.3", "output": "1.2", "cache_write": "0.375", "cache_read": "0.06"},
+	},
 	// 0.6, 2.4, 0.06, 0.375: swapped, and the write is below the input.
-	{"SwappedBelowInput", "minimax", "MiniMax-M2.7-highspeed",
-		rates{"input": "0.6", "output": "2.4", "cache_write": "0.375", "cache_read": "0.06"}},
+	{
+		name: "SwappedBelowInput", provider: "minimax", model: "MiniMax-M2.7-highspeed",
+		want: rates{"input": "0.6", "output": "2.4", "cache_write": "0.375", "cache_read": "0.06"},
+	},
 	// 0.14, 0.28, 0.0028, 0
-	{"ReadInInCachedOnly", "deepseek", "deepseek-v4-flash",
-		rates{"input": "0.14", "output": "0.28", "cache_read": "0.0028"}},
-	{"ReadInInCachedOnlyPro", "deepseek", "deepseek-v4-pro",
-		rates{"input": "0.435", "output": "0.87", "cache_read": "0.003625"}},
-	{"ReadInInCachedOnlyOpenAI", "openai", "gpt-5.5", rates{"input": "5", "output": "30", "cache_read": "0.5"}},
+	{
+		name: "ReadInInCachedOnly", provider: "deepseek", model: "deepseek-v4-flash",
+		want: rates{"input": "0.14", "output": "0.28", "cache_read": "0.0028"},
+	},
+	{
+		name: "ReadInInCachedOnlyPro", provider: "deepseek", model: "deepseek-v4-pro",
+		want: rates{"input": "0.435", "output": "0.87", "cache_read": "0.003625"},
+	},
+	{
+		name: "ReadInInCachedOnlyOpenAI", provider: "openai", model: "gpt-5.5",
+		want: rates{"input": "5", "output": "30", "cache_read": "0.5"},
+	},
 	// 2, 8, 0, 0.5
-	{"ReadInOutCachedOnly", "openai", "o3", rates{"input": "2", "output": "8", "cache_read": "0.5"}},
-	{"ReadInOutCachedOnlyGemini", "gemini", "gemini-2.5-pro",
-		rates{"input": "1.25", "output": "10", "cache_read": "0.125"}},
+	{
+		name: "ReadInOutCachedOnly", provider: "openai", model: "o3",
+		want: rates{"input": "2", "output": "8", "cache_read": "0.5"},
+	},
+	{
+		name: "ReadInOutCachedOnlyGemini", provider: "gemini", model: "gemini-2.5-pro",
+		want: rates{"input": "1.25", "output": "10", "cache_read": "0.125"},
+	},
 	// 1.25, 10, 0.25, 0.25
-	{"BothEqual", "azure", "gpt-5", rates{"input": "1.25", "output": "10", "cache_read": "0.25"}},
-	{"BothEqualNano", "openai", "gpt-5-nano", rates{"input": "0.05", "output": "0.4", "cache_read": "0.005"}},
+	{
+		name: "BothEqual", provider: "azure", model: "gpt-5",
+		want: rates{"input": "1.25", "output": "10", "cache_read": "0.25"},
+	},
+	{
+		name: "BothEqualNano", provider: "openai", model: "gpt-5-nano",
+		want: rates{"input": "0.05", "output": "0.4", "cache_read": "0.005"},
+	},
 	// 0.56, 2.5, 0.56, 2.5
-	{"CopiesOfInputAndOutput", "qiniucloud", "z-ai/glm-5", rates{"input": "0.56", "output": "2.5"}},
-	{"CopiesOfInputAndOutputKimi", "qiniucloud", "moonshotai/kimi-k2-thinking",
-		rates{"input": "0.56", "output": "2.22"}},
+	{
+		name: "CopiesOfInputAndOutput", provider: "qiniucloud", model: "z-ai/glm-5",
+		want: rates{"input": "0.56", "output": "2.5"},
+	},
+	{
+		name: "CopiesOfInputAndOutputKimi", provider: "qiniucloud", model: "moonshotai/kimi-k2-thinking",
+		want: rates{"input": "0.56", "output": "2.22"},
+	},
 	// 30, 180, 30, 0
-	{"CopyOfInputOnly", "opencode-zen", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
+	{
+		name: "CopyOfInputOnly", provider: "opencode-zen", model: "gpt-5.5-pro",
+		want: rates{"input": "30", "output": "180"},
+	},
 	// 0.75, 3.75, 0.075, 3.75
-	{"ReadAndCopyOfOutput", "gemini", "gemini-3.7-flash",
-		rates{"input": "0.75", "output": "3.75", "cache_read": "0.075"}},
-	{"ReadAndCopyOfOutputLite", "gemini", "gemini-3.5-flash-lite",
-		rates{"input": "0.3", "output": "2.5", "cache_read": "0.03"}},
+	{
+		name: "ReadAndCopyOfOutput", provider: "gemini", model: "gemini-3.7-flash",
+		want: rates{"input": "0.75", "output": "3.75", "cache_read": "0.075"},
+	},
+	{
+		name: "ReadAndCopyOfOutputLite", provider: "gemini", model: "gemini-3.5-flash-lite",
+		want: rates{"input": "0.3", "output": "2.5", "cache_read": "0.03"},
+	},
 	// 0.3, 2.5, 0.08333, 0.03
-	{"WriteBelowInput", "openrouter", "google/gemini-2.5-flash",
-		rates{"input": "0.3", "output": "2.5", "cache_write": "0.08333", "cache_read": "0.03"}},
-	{"WriteBelowInputPro", "openrouter", "google/gemini-2.5-pro",
-		rates{"input": "1.25", "output": "10", "cache_write": "0.375", "cache_read": "0.125"}},
+	{
+		name: "WriteBelowInput", provider: "openrouter", model: "google/gemini-2.5-flash",
+		want: rates{"input": "0.3", "output": "2.5", "cache_write": "0.08333", "cache_read": "0.03"},
+	},
+	{
+		name: "WriteBelowInputPro", provider: "openrouter", model: "google/gemini-2.5-pro",
+		want: rates{"input": "1.25", "output": "10", "cache_write": "0.375", "cache_read": "0.125"},
+	},
 	// 1.5, 9, 0.08333, 0.15: the convention, with a read that is dearer than the write. The
 	// other providers of the model have a read of 0.15 and no write.
-	{"ReadAboveWrite", "openrouter", "google/gemini-3.5-flash",
-		rates{"input": "1.5", "output": "9", "cache_write": "0.08333", "cache_read": "0.15"}},
-	{"ReadAboveWriteToo", "openrouter", "google/gemini-3.7-flash",
-		rates{"input": "0.75", "output": "3.75", "cache_write": "0.04167", "cache_read": "0.075"}},
+	{
+		name: "ReadAboveWrite", provider: "openrouter", model: "google/gemini-3.5-flash",
+		want: rates{"input": "1.5", "output": "9", "cache_write": "0.08333", "cache_read": "0.15"},
+	},
+	{
+		name: "ReadAboveWriteToo", provider: "openrouter", model: "google/gemini-3.7-flash",
+		want: rates{"input": "0.75", "output": "3.75", "cache_write": "0.04167", "cache_read": "0.075"},
+	},
 	// 0.3, 1.8, 0.375, 0
-	{"WriteOnly", "openrouter", "qwen/qwen3.5-plus-20260420",
-		rates{"input": "0.3", "output": "1.8", "cache_write": "0.375"}},
+	{
+		name: "WriteOnly", provider: "openrouter", model: "qwen/qwen3.5-plus-20260420",
+		want: rates{"input": "0.3", "output": "1.8", "cache_write": "0.375"},
+	},
 	// 0.75, 1, 0, 0.75
-	{"ReadAsDearAsInput", "openrouter", "google/gemma-4-31b-it", rates{"input": "0.75", "output": "1"}},
+	{
+		name: "ReadAsDearAsInput", provider: "openrouter", model: "google/gemma-4-31b-it",
+		want: rates{"input": "0.75", "output": "1"},
+	},
 	// 30, 180, 0, 0
-	{"NoCachedPrices", "openai", "gpt-5.5-pro", rates{"input": "30", "output": "180"}},
+	{name: "NoCachedPrices", provider: "openai", model: "gpt-5.5-pro", want: rates{"input": "30", "output": "180"}},
 	// 0.39999999999999997, 1.5999999999999999, 0, 0.09999999999999999
-	{"FloatNoise", "openai", "gpt-4.1-mini", rates{"input": "0.4", "output": "1.6", "cache_read": "0.1"}},
-	{"FloatNoiseNano", "azure", "gpt-4.1-nano", rates{"input": "0.1", "output": "0.4", "cache_read": "0.025"}},
+	{
+		name: "FloatNoise", provider: "openai", model: "gpt-4.1-mini",
+		want: rates{"input": "0.4", "output": "1.6", "cache_read": "0.1"},
+	},
+	{
+		name: "FloatNoiseNano", provider: "azure", model: "gpt-4.1-nano",
+		want: rates{"input": "0.1", "output": "0.4", "cache_read": "0.025"},
+	},
 	// 0, 0, 0, 0
-	{"FreeByColon", "openrouter", "openai/gpt-oss-20b:free", rates{"input": "0", "output": "0"}},
-	{"FreeByDash", "opencode-zen", "hy3-free", rates{"input": "0", "output": "0"}},
-	{"UnknownBySubscription", "copilot", "gpt-5.5", nil},
-	{"Unknown", "kimi-coding", "kimi-for-coding", nil},
-	{"UnknownAmongPriced", "zai", "glm-5.2", nil},
+	{
+		name: "FreeByColon", provider: "openrouter", model: "openai/gpt-oss-20b:free",
+		want: rates{"input": "0", "output": "0"},
+	},
+	{name: "FreeByDash", provider: "opencode-zen", model: "hy3-free", want: rates{"input": "0", "output": "0"}},
+	{name: "UnknownBySubscription", provider: "copilot", model: "gpt-5.5"},
+	{name: "Unknown", provider: "kimi-coding", model: "kimi-for-coding"},
+	{name: "UnknownAmongPriced", provider: "zai", model: "glm-5.2"},
 }
 
 type rates map[string]string

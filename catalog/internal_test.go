@@ -23,55 +23,80 @@ func TestFromCatwalkPrices(t *testing.T) {
 		want                         money.Rates
 		note                         string // of the model; empty: none
 	}{
-		"OKInputOnly": {"m", 3, 0, 0, 0, money.Rates{"input": 3 * dollar, "output": 0}, ""}, // as of an embedding
-		"OKConvention": {"m", 4, 20, 5, 1,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
-				"cache_read": 1 * dollar}, ""},
-		"OKSwapped": {"m", 4, 20, 1, 5,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
-				"cache_read": 1 * dollar}, ""},
-		"OKReadInCached": {"m", 4, 20, 1, 0,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKReadOutCached": {"m", 4, 20, 0, 1,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKWriteInCached": {"m", 4, 20, 5, 0,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar}, ""},
-		"OKReadAboveInput": {"m", 4, 20, 0, 5, money.Rates{"input": 4 * dollar, "output": 20 * dollar}, ""},
-		"OKBothEqual": {"m", 4, 20, 1, 1,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKBothEqualAbove": {"m", 4, 20, 5, 5,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar}, ""},
-		"OKCopies": {"m", 4, 20, 4, 20, money.Rates{"input": 4 * dollar, "output": 20 * dollar}, ""},
-		"OKCopyOfInput": {"m", 4, 20, 4, 1,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKCopyOfOutput": {"m", 4, 20, 1, 20,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar}, ""},
-		"OKWriteBelowInput": {"m", 4, 20, 3, 1,
-			money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 3 * dollar,
-				"cache_read": 1 * dollar}, ""},
-		"OKFreeColon":       {"a/m:free", 0, 0, 0, 0, money.Rates{"input": 0, "output": 0}, ""},
-		"OKFreeDash":        {"m-free", 0, 0, 0, 0, money.Rates{"input": 0, "output": 0}, ""},
-		"OKFreeRouter":      {"router/free", 0, 0, 0, 0, money.Rates{"input": 0, "output": 0}, ""},
-		"OKFreeButPriced":   {"m:free", 1, 2, 0, 0, money.Rates{"input": dollar, "output": 2 * dollar}, ""},
-		"OKUnknown":         {"m", 0, 0, 0, 0, nil, ""},
-		"OKUnknownFreely":   {"freely", 0, 0, 0, 0, nil, ""}, // the name has free in it but does not say it
-		"OKUnknownCarefree": {"carefree", 0, 0, 0, 0, nil, ""},
-		"OKUnknownFreeMid":  {"m:free:2", 0, 0, 0, 0, nil, ""},
-		"OKMinusZero":       {"m", math.Copysign(0, -1), 0, 0, 0, nil, ""},
-		"OKBelowANano":      {"m", 1e-11, 1e-11, 0, 0, nil, ""}, // all zero, once it is money
-		"OKRoundedToANano":  {"m", 0.00000000251, 1, 0, 0, money.Rates{"input": 3, "output": dollar}, ""},
+		"OKInputOnly": {id: "m", in: 3, want: money.Rates{"input": 3 * dollar, "output": 0}}, // as of an embedding
+		"OKConvention": {
+			id: "m", in: 4, out: 20, inCached: 5, outCached: 1,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
+				"cache_read": 1 * dollar},
+		},
+		"OKSwapped": {
+			id: "m", in: 4, out: 20, inCached: 1, outCached: 5,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
+				"cache_read": 1 * dollar},
+		},
+		"OKReadInCached": {
+			id: "m", in: 4, out: 20, inCached: 1,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+		},
+		"OKReadOutCached": {
+			id: "m", in: 4, out: 20, outCached: 1,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+		},
+		"OKWriteInCached": {
+			id: "m", in: 4, out: 20, inCached: 5,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar},
+		},
+		"OKReadAboveInput": {
+			id: "m", in: 4, out: 20, outCached: 5, want: money.Rates{"input": 4 * dollar, "output": 20 * dollar},
+		},
+		"OKBothEqual": {
+			id: "m", in: 4, out: 20, inCached: 1, outCached: 1,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+		},
+		"OKBothEqualAbove": {
+			id: "m", in: 4, out: 20, inCached: 5, outCached: 5,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar},
+		},
+		"OKCopies": {
+			id: "m", in: 4, out: 20, inCached: 4, outCached: 20,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar},
+		},
+		"OKCopyOfInput": {
+			id: "m", in: 4, out: 20, inCached: 4, outCached: 1,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+		},
+		"OKCopyOfOutput": {
+			id: "m", in: 4, out: 20, inCached: 1, outCached: 20,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+		},
+		"OKWriteBelowInput": {
+			id: "m", in: 4, out: 20, inCached: 3, outCached: 1,
+			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 3 * dollar,
+				"cache_read": 1 * dollar},
+		},
+		"OKFreeColon":       {id: "a/m:free", want: money.Rates{"input": 0, "output": 0}},
+		"OKFreeDash":        {id: "m-free", want: money.Rates{"input": 0, "output": 0}},
+		"OKFreeRouter":      {id: "router/free", want: money.Rates{"input": 0, "output": 0}},
+		"OKFreeButPriced":   {id: "m:free", in: 1, out: 2, want: money.Rates{"input": dollar, "output": 2 * dollar}},
+		"OKUnknown":         {id: "m"},
+		"OKUnknownFreely":   {id: "freely"}, // the name has free in it but does not say it
+		"OKUnknownCarefree": {id: "carefree"},
+		"OKUnknownFreeMid":  {id: "m:free:2"},
+		"OKMinusZero":       {id: "m", in: math.Copysign(0, -1)},
+		"OKBelowANano":      {id: "m", in: 1e-11, out: 1e-11}, // all zero, once it is money
+		"OKRoundedToANano":  {id: "m", in: 0.00000000251, out: 1, want: money.Rates{"input": 3, "output": dollar}},
 
-		"ErrNegativeInput":     {"m", -1, 2, 0, 0, nil, "-1 is negative"},
-		"ErrNegativeOutput":    {"m", 1, -2, 0, 0, nil, "-2 is negative"},
-		"ErrNegativeInCached":  {"m", 1, 2, -0.5, 0, nil, "-0.5 is negative"},
-		"ErrNegativeOutCached": {"m", 1, 2, 0, -0.5, nil, "-0.5 is negative"},
-		"ErrNegativeFree":      {"m:free", -1, -1, 0, 0, nil, "-1 is negative"}, // OpenRouter's "it depends"
-		"ErrNaN":               {"m", math.NaN(), 2, 0, 0, nil, "NaN"},
-		"ErrNaNCached":         {"m", 1, 2, 0, math.NaN(), nil, "NaN"},
-		"ErrInf":               {"m", 1, math.Inf(1), 0, 0, nil, "Inf"},
-		"ErrMinusInf":          {"m", 1, 2, math.Inf(-1), 0, nil, "Inf"},
-		"ErrTooLarge":          {"m", 1, 1e10, 0, 0, nil, money.ErrRange.Error()},
-		"ErrTooLargeFloat":     {"m", math.MaxFloat64, 2, 0, 0, nil, money.ErrRange.Error()},
+		"ErrNegativeInput":     {id: "m", in: -1, out: 2, note: "-1 is negative"},
+		"ErrNegativeOutput":    {id: "m", in: 1, out: -2, note: "-2 is negative"},
+		"ErrNegativeInCached":  {id: "m", in: 1, out: 2, inCached: -0.5, note: "-0.5 is negative"},
+		"ErrNegativeOutCached": {id: "m", in: 1, out: 2, outCached: -0.5, note: "-0.5 is negative"},
+		"ErrNegativeFree":      {id: "m:free", in: -1, out: -1, note: "-1 is negative"}, // OpenRouter's "it depends"
+		"ErrNaN":               {id: "m", in: math.NaN(), out: 2, note: "NaN"},
+		"ErrNaNCached":         {id: "m", in: 1, out: 2, outCached: math.NaN(), note: "NaN"},
+		"ErrInf":               {id: "m", in: 1, out: math.Inf(1), note: "Inf"},
+		"ErrMinusInf":          {id: "m", in: 1, out: 2, inCached: math.Inf(-1), note: "Inf"},
+		"ErrTooLarge":          {id: "m", in: 1, out: 1e10, note: money.ErrRange.Error()},
+		"ErrTooLargeFloat":     {id: "m", in: math.MaxFloat64, out: 2, note: money.ErrRange.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,15 +211,15 @@ func TestFromCatwalkBaseURL(t *testing.T) {
 		want     string
 		noted    bool
 	}{
-		"OKListed":              {"p", "https://p.example/v1", "https://p.example/v1", false},
-		"OKPlain":               {"p", "http://localhost:8080", "http://localhost:8080", false},
-		"OKKnownVariable":       {"openai", "$OPENAI_API_ENDPOINT", "https://api.openai.com/v1", false},
-		"OKKnownButEmpty":       {"anthropic", "", "https://api.anthropic.com", false},
-		"OKKnownButListed":      {"gemini", "https://proxy.example", "https://proxy.example", false},
-		"NotedVariable":         {"p", "$SOME_ENDPOINT", "", true},
-		"NotedVariableInBraces": {"p", "${SOME_ENDPOINT}", "", true},
-		"NotedVariableWithin":   {"p", "https://$REGION.p.example/v1", "", true},
-		"NotedEmpty":            {"p", "", "", true},
+		"OKListed":              {id: "p", endpoint: "https://p.example/v1", want: "https://p.example/v1"},
+		"OKPlain":               {id: "p", endpoint: "http://localhost:8080", want: "http://localhost:8080"},
+		"OKKnownVariable":       {id: "openai", endpoint: "$OPENAI_API_ENDPOINT", want: "https://api.openai.com/v1"},
+		"OKKnownButEmpty":       {id: "anthropic", want: "https://api.anthropic.com"},
+		"OKKnownButListed":      {id: "gemini", endpoint: "https://proxy.example", want: "https://proxy.example"},
+		"NotedVariable":         {id: "p", endpoint: "$SOME_ENDPOINT", noted: true},
+		"NotedVariableInBraces": {id: "p", endpoint: "${SOME_ENDPOINT}", noted: true},
+		"NotedVariableWithin":   {id: "p", endpoint: "https://$REGION.p.example/v1", noted: true},
+		"NotedEmpty":            {id: "p", noted: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -25,57 +25,103 @@ var fixtures = []struct {
 	want   meter.Tokens
 	err    error
 }{
-	{"openai_chat.json", meter.OpenAIChat,
-		meter.Tokens{InputTokens: 200, CacheReadTokens: 2000, CacheWriteTokens: 400, OutputTokens: 51,
-			ReasoningTokens: 320}, nil},
-	{"openai_chat_plain.json", meter.OpenAIChat, meter.Tokens{InputTokens: 12, OutputTokens: 3}, nil},
-	{"openai_chat_deepseek.json", meter.OpenAIChat,
-		meter.Tokens{InputTokens: 26, CacheReadTokens: 1024, OutputTokens: 16, ReasoningTokens: 44}, nil},
-	{"openai_chat_xai.json", meter.OpenAIChat,
-		meter.Tokens{InputTokens: 26, CacheReadTokens: 6, OutputTokens: 9, ReasoningTokens: 94}, nil},
-	{"openai_chat_stream.sse", meter.OpenAIChat,
-		meter.Tokens{InputTokens: 40, CacheReadTokens: 1280, OutputTokens: 18, ReasoningTokens: 192}, nil},
-	{"openai_chat_stream_each.sse", meter.OpenAIChat, meter.Tokens{InputTokens: 12, OutputTokens: 3}, nil},
-	{"openai_chat_stream_no_usage.sse", meter.OpenAIChat, meter.Tokens{}, meter.ErrNoUsage},
+	{
+		file: "openai_chat.json", format: meter.OpenAIChat,
+		want: meter.Tokens{InputTokens: 200, CacheReadTokens: 2000, CacheWriteTokens: 400, OutputTokens: 51,
+			ReasoningTokens: 320},
+	},
+	{file: "openai_chat_plain.json", format: meter.OpenAIChat, want: meter.Tokens{InputTokens: 12, OutputTokens: 3}},
+	{
+		file: "openai_chat_deepseek.json", format: meter.OpenAIChat,
+		want: meter.Tokens{InputTokens: 26, CacheReadTokens: 1024, OutputTokens: 16, ReasoningTokens: 44},
+	},
+	{
+		file: "openai_chat_xai.json", format: meter.OpenAIChat,
+		want: meter.Tokens{InputTokens: 26, CacheReadTokens: 6, OutputTokens: 9, ReasoningTokens: 94},
+	},
+	{
+		file: "openai_chat_stream.sse", format: meter.OpenAIChat,
+		want: meter.Tokens{InputTokens: 40, CacheReadTokens: 1280, OutputTokens: 18, ReasoningTokens: 192},
+	},
+	{
+		file: "openai_chat_stream_each.sse", format: meter.OpenAIChat,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 3},
+	},
+	{file: "openai_chat_stream_no_usage.sse", format: meter.OpenAIChat, err: meter.ErrNoUsage},
 
-	{"openai_responses.json", meter.OpenAIResponses,
-		meter.Tokens{InputTokens: 3, CacheWriteTokens: 18011, OutputTokens: 13, ReasoningTokens: 1024}, nil},
-	{"openai_responses_stream.sse", meter.OpenAIResponses,
-		meter.Tokens{InputTokens: 156, CacheReadTokens: 2944, OutputTokens: 12, ReasoningTokens: 128}, nil},
-	{"openai_responses_stream_incomplete.sse", meter.OpenAIResponses,
-		meter.Tokens{InputTokens: 3100, ReasoningTokens: 64}, nil},
-	{"openai_responses_stream_failed.sse", meter.OpenAIResponses, meter.Tokens{}, meter.ErrNoUsage},
+	{
+		file: "openai_responses.json", format: meter.OpenAIResponses,
+		want: meter.Tokens{InputTokens: 3, CacheWriteTokens: 18011, OutputTokens: 13, ReasoningTokens: 1024},
+	},
+	{
+		file: "openai_responses_stream.sse", format: meter.OpenAIResponses,
+		want: meter.Tokens{InputTokens: 156, CacheReadTokens: 2944, OutputTokens: 12, ReasoningTokens: 128},
+	},
+	{
+		file: "openai_responses_stream_incomplete.sse", format: meter.OpenAIResponses,
+		want: meter.Tokens{InputTokens: 3100, ReasoningTokens: 64},
+	},
+	{file: "openai_responses_stream_failed.sse", format: meter.OpenAIResponses, err: meter.ErrNoUsage},
 
-	{"anthropic_messages.json", meter.AnthropicMessages,
-		meter.Tokens{InputTokens: 50, CacheReadTokens: 1800, CacheWriteTokens: 248, OutputTokens: 93,
-			ReasoningTokens: 410}, nil},
-	{"anthropic_messages_plain.json", meter.AnthropicMessages, meter.Tokens{InputTokens: 2095, OutputTokens: 503}, nil},
-	{"anthropic_messages_nested.json", meter.AnthropicMessages,
-		meter.Tokens{InputTokens: 7, CacheWriteTokens: 248, OutputTokens: 9}, nil},
-	{"anthropic_messages_compaction.json", meter.AnthropicMessages,
-		meter.Tokens{InputTokens: 43000, CacheReadTokens: 160000, OutputTokens: 4300, ReasoningTokens: 200}, nil},
-	{"anthropic_messages_stream.sse", meter.AnthropicMessages,
-		meter.Tokens{InputTokens: 25, CacheReadTokens: 900, CacheWriteTokens: 4425, OutputTokens: 15}, nil},
-	{"anthropic_messages_stream_repeated.sse", meter.AnthropicMessages,
-		meter.Tokens{InputTokens: 10682, CacheReadTokens: 64, CacheWriteTokens: 120, OutputTokens: 210,
-			ReasoningTokens: 300}, nil},
-	{"anthropic_messages_stream_cut.sse", meter.AnthropicMessages,
-		meter.Tokens{InputTokens: 25, CacheReadTokens: 900, CacheWriteTokens: 4425, OutputTokens: 2}, meter.ErrPartial},
+	{
+		file: "anthropic_messages.json", format: meter.AnthropicMessages,
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 1800, CacheWriteTokens: 248, OutputTokens: 93,
+			ReasoningTokens: 410},
+	},
+	{
+		file: "anthropic_messages_plain.json", format: meter.AnthropicMessages,
+		want: meter.Tokens{InputTokens: 2095, OutputTokens: 503},
+	},
+	{
+		file: "anthropic_messages_nested.json", format: meter.AnthropicMessages,
+		want: meter.Tokens{InputTokens: 7, CacheWriteTokens: 248, OutputTokens: 9},
+	},
+	{
+		file: "anthropic_messages_compaction.json", format: meter.AnthropicMessages,
+		want: meter.Tokens{InputTokens: 43000, CacheReadTokens: 160000, OutputTokens: 4300, ReasoningTokens: 200},
+	},
+	{
+		file: "anthropic_messages_stream.sse", format: meter.AnthropicMessages,
+		want: meter.Tokens{InputTokens: 25, CacheReadTokens: 900, CacheWriteTokens: 4425, OutputTokens: 15},
+	},
+	{
+		file: "anthropic_messages_stream_repeated.sse", format: meter.AnthropicMessages,
+		want: meter.Tokens{InputTokens: 10682, CacheReadTokens: 64, CacheWriteTokens: 120, OutputTokens: 210,
+			ReasoningTokens: 300},
+	},
+	{
+		file: "anthropic_messages_stream_cut.sse", format: meter.AnthropicMessages,
+		want: meter.Tokens{InputTokens: 25, CacheReadTokens: 900, CacheWriteTokens: 4425, OutputTokens: 2},
+		err:  meter.ErrPartial,
+	},
 
-	{"gemini.json", meter.GeminiGenerateContent,
-		meter.Tokens{InputTokens: 72 + 10309, CacheReadTokens: 2048, OutputTokens: 198, ReasoningTokens: 405}, nil},
-	{"gemini_blocked.json", meter.GeminiGenerateContent, meter.Tokens{InputTokens: 31}, nil},
-	{"gemini_stream.sse", meter.GeminiGenerateContent,
-		meter.Tokens{InputTokens: 20, OutputTokens: 198, ReasoningTokens: 405}, nil},
-	{"gemini_stream_array.json", meter.GeminiGenerateContent,
-		meter.Tokens{InputTokens: 20, OutputTokens: 198, ReasoningTokens: 405}, nil},
-	{"gemini_stream_vertex.sse", meter.GeminiGenerateContent, meter.Tokens{InputTokens: 20, OutputTokens: 5}, nil},
-	{"gemini_stream_cut.sse", meter.GeminiGenerateContent,
-		meter.Tokens{InputTokens: 20, OutputTokens: 2, ReasoningTokens: 405}, meter.ErrPartial},
+	{
+		file: "gemini.json", format: meter.GeminiGenerateContent,
+		want: meter.Tokens{InputTokens: 72 + 10309, CacheReadTokens: 2048, OutputTokens: 198, ReasoningTokens: 405},
+	},
+	{file: "gemini_blocked.json", format: meter.GeminiGenerateContent, want: meter.Tokens{InputTokens: 31}},
+	{
+		file: "gemini_stream.sse", format: meter.GeminiGenerateContent,
+		want: meter.Tokens{InputTokens: 20, OutputTokens: 198, ReasoningTokens: 405},
+	},
+	{
+		file: "gemini_stream_array.json", format: meter.GeminiGenerateContent,
+		want: meter.Tokens{InputTokens: 20, OutputTokens: 198, ReasoningTokens: 405},
+	},
+	{
+		file: "gemini_stream_vertex.sse", format: meter.GeminiGenerateContent,
+		want: meter.Tokens{InputTokens: 20, OutputTokens: 5},
+	},
+	{
+		file: "gemini_stream_cut.sse", format: meter.GeminiGenerateContent,
+		want: meter.Tokens{InputTokens: 20, OutputTokens: 2, ReasoningTokens: 405}, err: meter.ErrPartial,
+	},
 
-	{"bedrock.json", meter.BedrockConverse,
-		meter.Tokens{InputTokens: 4, CacheReadTokens: 1024, CacheWriteTokens: 514, OutputTokens: 93}, nil},
-	{"bedrock_stream.sse", meter.BedrockConverse, meter.Tokens{InputTokens: 30, OutputTokens: 628}, nil},
+	{
+		file: "bedrock.json", format: meter.BedrockConverse,
+		want: meter.Tokens{InputTokens: 4, CacheReadTokens: 1024, CacheWriteTokens: 514, OutputTokens: 93},
+	},
+	{file: "bedrock_stream.sse", format: meter.BedrockConverse, want: meter.Tokens{InputTokens: 30, OutputTokens: 628}},
 }
 
 func fixture(tb testing.TB, file string) []byte {
@@ -139,171 +185,319 @@ var usages = map[string]struct {
 	err         error
 	text        string
 }{
-	"OKZero": {chat, `{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}`, meter.Tokens{},
-		nil, ""},
-	"OKLargest": {chat, `{"prompt_tokens": 1000000000000, "completion_tokens": 1000000000000}`,
-		meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: meter.MaxTokens}, nil, ""},
-	"OKFraction": {chat, `{"prompt_tokens": 12.0, "completion_tokens": 3.000, "total_tokens": 15.0}`,
-		meter.Tokens{InputTokens: 12, OutputTokens: 3}, nil, ""},
-	"OKNulls": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": null,` +
-		` "prompt_tokens_details": null, "completion_tokens_details": {"reasoning_tokens": null}}`,
-		meter.Tokens{InputTokens: 12, OutputTokens: 3}, nil, ""},
-	"OKUnknownFields": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "cost": -1, "details":` +
-		` [{"prompt_tokens": -1}]}`, meter.Tokens{InputTokens: 12, OutputTokens: 3}, nil, ""},
-	"OKAllCached": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details":` +
-		` {"cached_tokens": 8, "cache_write_tokens": 4}}`,
-		meter.Tokens{CacheReadTokens: 8, CacheWriteTokens: 4, OutputTokens: 3}, nil, ""},
-	"OKAllReasoning": {responses,
-		`{"input_tokens": 12, "output_tokens": 3, "output_tokens_details": {"reasoning_tokens": 3}}`,
-		meter.Tokens{InputTokens: 12, ReasoningTokens: 3}, nil, ""},
-	"OKReasoningAside": {responses,
-		`{"input_tokens": 12, "output_tokens": 3, "total_tokens": 17, "output_tokens_details":` +
-			` {"reasoning_tokens": 2}}`, meter.Tokens{InputTokens: 12, OutputTokens: 3, ReasoningTokens: 2}, nil,
-		""},
-	"OKReasoningIn": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15,` +
-		` "completion_tokens_details": {"reasoning_tokens": 2}}`,
-		meter.Tokens{InputTokens: 12, OutputTokens: 1, ReasoningTokens: 2}, nil, ""},
-	"OKNoTotal": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "completion_tokens_details":` +
-		` {"reasoning_tokens": 2}}`, meter.Tokens{InputTokens: 12, OutputTokens: 1, ReasoningTokens: 2}, nil, ""},
-	"OKCachedOverHits": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_cache_hit_tokens": 5,` +
-		` "prompt_cache_miss_tokens": 5, "prompt_tokens_details": {"cached_tokens": 8}}`,
-		meter.Tokens{InputTokens: 4, CacheReadTokens: 8, OutputTokens: 3}, nil, ""},
-	"OKNoHits": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_cache_hit_tokens": 0}`,
-		meter.Tokens{InputTokens: 12, OutputTokens: 3}, nil, ""},
-	"OKMoreCached": {anthropic, `{"input_tokens": 1, "cache_read_input_tokens": 8, "output_tokens": 3}`,
-		meter.Tokens{InputTokens: 1, CacheReadTokens: 8, OutputTokens: 3}, nil, ""},
-	"OKByIsEmpty": {anthropic, `{"input_tokens": 1, "cache_creation_input_tokens": 8, "cache_creation": {},` +
-		` "output_tokens": 3}`, meter.Tokens{InputTokens: 1, CacheWriteTokens: 8, OutputTokens: 3}, nil, ""},
-	"OKIterations": {anthropic, `{"input_tokens": 1, "output_tokens": 3, "iterations": [{"type": "message",` +
-		` "input_tokens": 1, "output_tokens": 3}, {"type": "advisor_message"}]}`,
-		meter.Tokens{InputTokens: 1, OutputTokens: 3}, nil, ""},
-	"OKCompactions": {anthropic, `{"input_tokens": 1, "output_tokens": 2, "iterations": [{"type": "compaction",` +
-		` "input_tokens": 4, "output_tokens": 40, "cache_read_input_tokens": 16, "cache_creation_input_tokens":` +
-		` 32, "output_tokens_details": {"thinking_tokens": 8}}, {"type": "compaction", "input_tokens": 64,` +
-		` "output_tokens": 128}]}`, meter.Tokens{InputTokens: 69, CacheReadTokens: 16, CacheWriteTokens: 32,
-		OutputTokens: 2 + 32 + 128, ReasoningTokens: 8}, nil, ""},
-	"OKNoTotalOfAll": {gemini, `{"promptTokenCount": 12, "candidatesTokenCount": 3, "thoughtsTokenCount": 5}`,
-		meter.Tokens{InputTokens: 12, OutputTokens: 3, ReasoningTokens: 5}, nil, ""},
-	"OKOnlyThoughts": {gemini, `{"promptTokenCount": 21, "thoughtsTokenCount": 60, "totalTokenCount": 81}`,
-		meter.Tokens{InputTokens: 21, ReasoningTokens: 60}, nil, ""},
-	"OKTotalIgnored": {bedrock, `{"inputTokens": 1, "outputTokens": 2, "totalTokens": 3, "cacheReadInputTokens":` +
-		` 8}`, meter.Tokens{InputTokens: 1, OutputTokens: 2, CacheReadTokens: 8}, nil, ""},
+	"OKZero": {body: chat, usage: `{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}`},
+	"OKLargest": {
+		body: chat, usage: `{"prompt_tokens": 1000000000000, "completion_tokens": 1000000000000}`,
+		want: meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: meter.MaxTokens},
+	},
+	"OKFraction": {
+		body: chat, usage: `{"prompt_tokens": 12.0, "completion_tokens": 3.000, "total_tokens": 15.0}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 3},
+	},
+	"OKNulls": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": null,` +
+			` "prompt_tokens_details": null, "completion_tokens_details": {"reasoning_tokens": null}}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 3},
+	},
+	"OKUnknownFields": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "cost": -1, "details":` +
+			` [{"prompt_tokens": -1}]}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 3},
+	},
+	"OKAllCached": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details":` +
+			` {"cached_tokens": 8, "cache_write_tokens": 4}}`,
+		want: meter.Tokens{CacheReadTokens: 8, CacheWriteTokens: 4, OutputTokens: 3},
+	},
+	"OKAllReasoning": {
+		body:  responses,
+		usage: `{"input_tokens": 12, "output_tokens": 3, "output_tokens_details": {"reasoning_tokens": 3}}`,
+		want:  meter.Tokens{InputTokens: 12, ReasoningTokens: 3},
+	},
+	"OKReasoningAside": {
+		body: responses,
+		usage: `{"input_tokens": 12, "output_tokens": 3, "total_tokens": 17, "output_tokens_details":` +
+			` {"reasoning_tokens": 2}}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 3, ReasoningTokens: 2},
+	},
+	"OKReasoningIn": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15,` +
+			` "completion_tokens_details": {"reasoning_tokens": 2}}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 1, ReasoningTokens: 2},
+	},
+	"OKNoTotal": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "completion_tokens_details":` +
+			` {"reasoning_tokens": 2}}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 1, ReasoningTokens: 2},
+	},
+	"OKCachedOverHits": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_cache_hit_tokens": 5,` +
+			` "prompt_cache_miss_tokens": 5, "prompt_tokens_details": {"cached_tokens": 8}}`,
+		want: meter.Tokens{InputTokens: 4, CacheReadTokens: 8, OutputTokens: 3},
+	},
+	"OKNoHits": {
+		body: chat, usage: `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_cache_hit_tokens": 0}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 3},
+	},
+	"OKMoreCached": {
+		body: anthropic, usage: `{"input_tokens": 1, "cache_read_input_tokens": 8, "output_tokens": 3}`,
+		want: meter.Tokens{InputTokens: 1, CacheReadTokens: 8, OutputTokens: 3},
+	},
+	"OKByIsEmpty": {
+		body: anthropic,
+		usage: `{"input_tokens": 1, "cache_creation_input_tokens": 8, "cache_creation": {},` +
+			` "output_tokens": 3}`,
+		want: meter.Tokens{InputTokens: 1, CacheWriteTokens: 8, OutputTokens: 3},
+	},
+	"OKIterations": {
+		body: anthropic,
+		usage: `{"input_tokens": 1, "output_tokens": 3, "iterations": [{"type": "message",` +
+			` "input_tokens": 1, "output_tokens": 3}, {"type": "advisor_message"}]}`,
+		want: meter.Tokens{InputTokens: 1, OutputTokens: 3},
+	},
+	"OKCompactions": {
+		body: anthropic,
+		usage: `{"input_tokens": 1, "output_tokens": 2, "iterations": [{"type": "compaction",` +
+			` "input_tokens": 4, "output_tokens": 40, "cache_read_input_tokens": 16, "cache_creation_input_tokens":` +
+			` 32, "output_tokens_details": {"thinking_tokens": 8}}, {"type": "compaction", "input_tokens": 64,` +
+			` "output_tokens": 128}]}`,
+		want: meter.Tokens{InputTokens: 69, CacheReadTokens: 16, CacheWriteTokens: 32,
+			OutputTokens: 2 + 32 + 128, ReasoningTokens: 8},
+	},
+	"OKNoTotalOfAll": {
+		body: gemini, usage: `{"promptTokenCount": 12, "candidatesTokenCount": 3, "thoughtsTokenCount": 5}`,
+		want: meter.Tokens{InputTokens: 12, OutputTokens: 3, ReasoningTokens: 5},
+	},
+	"OKOnlyThoughts": {
+		body: gemini, usage: `{"promptTokenCount": 21, "thoughtsTokenCount": 60, "totalTokenCount": 81}`,
+		want: meter.Tokens{InputTokens: 21, ReasoningTokens: 60},
+	},
+	"OKTotalIgnored": {
+		body: bedrock,
+		usage: `{"inputTokens": 1, "outputTokens": 2, "totalTokens": 3, "cacheReadInputTokens":` +
+			` 8}`,
+		want: meter.Tokens{InputTokens: 1, OutputTokens: 2, CacheReadTokens: 8},
+	},
 
-	"ErrNoUsageNull":      {chat, `null`, meter.Tokens{}, meter.ErrNoUsage, ""},
-	"ErrNoUsageEmpty":     {chat, `{}`, meter.Tokens{}, meter.ErrNoUsage, ""},
-	"ErrNoUsageTotalOnly": {chat, `{"total_tokens": 5}`, meter.Tokens{}, meter.ErrNoUsage, ""},
-	"ErrNoUsageNoPrompt": {chat, `{"completion_tokens": 5}`, meter.Tokens{}, meter.ErrNoUsage,
-		"no prompt_tokens"},
-	"ErrNoUsageNoOutput": {chat, `{"prompt_tokens": 5, "total_tokens": 5}`, meter.Tokens{}, meter.ErrNoUsage,
-		"no completion_tokens"},
-	"ErrNoUsageResponsesI": {responses, `{"output_tokens": 5}`, meter.Tokens{}, meter.ErrNoUsage,
-		"no input_tokens"},
-	"ErrNoUsageResponsesO": {responses, `{"input_tokens": 5}`, meter.Tokens{}, meter.ErrNoUsage,
-		"no output_tokens"},
-	"ErrNoUsageAnthropicI": {anthropic, `{"output_tokens": 5, "cache_read_input_tokens": 5}`, meter.Tokens{},
-		meter.ErrNoUsage, "no input_tokens"},
-	"ErrNoUsageAnthropicO": {anthropic, `{"input_tokens": 5}`, meter.Tokens{}, meter.ErrNoUsage,
-		"no output_tokens"},
-	"ErrNoUsageCompaction": {anthropic,
-		`{"input_tokens": 5, "output_tokens": 5, "iterations": [{"type": "compaction", "input_tokens": 5}]}`,
-		meter.Tokens{}, meter.ErrNoUsage, "compaction: "},
-	"ErrNoUsageGeminiI": {gemini, `{"candidatesTokenCount": 5, "totalTokenCount": 5}`, meter.Tokens{},
-		meter.ErrNoUsage, ""},
-	"ErrNoUsageGeminiO": {gemini, `{"promptTokenCount": 5}`, meter.Tokens{}, meter.ErrNoUsage,
-		"no candidatesTokenCount"},
-	"ErrNoUsageUnproven": {gemini, `{"promptTokenCount": 5, "totalTokenCount": 9}`, meter.Tokens{},
-		meter.ErrNoUsage, "no candidatesTokenCount"},
-	"ErrNoUsageBedrockI": {bedrock, `{"outputTokens": 5}`, meter.Tokens{}, meter.ErrNoUsage, "no inputTokens"},
-	"ErrNoUsageBedrockO": {bedrock, `{"inputTokens": 5}`, meter.Tokens{}, meter.ErrNoUsage, "no outputTokens"},
+	"ErrNoUsageNull":      {body: chat, usage: `null`, err: meter.ErrNoUsage},
+	"ErrNoUsageEmpty":     {body: chat, usage: `{}`, err: meter.ErrNoUsage},
+	"ErrNoUsageTotalOnly": {body: chat, usage: `{"total_tokens": 5}`, err: meter.ErrNoUsage},
+	"ErrNoUsageNoPrompt": {
+		body: chat, usage: `{"completion_tokens": 5}`, err: meter.ErrNoUsage, text: "no prompt_tokens",
+	},
+	"ErrNoUsageNoOutput": {
+		body: chat, usage: `{"prompt_tokens": 5, "total_tokens": 5}`, err: meter.ErrNoUsage,
+		text: "no completion_tokens",
+	},
+	"ErrNoUsageResponsesI": {
+		body: responses, usage: `{"output_tokens": 5}`, err: meter.ErrNoUsage, text: "no input_tokens",
+	},
+	"ErrNoUsageResponsesO": {
+		body: responses, usage: `{"input_tokens": 5}`, err: meter.ErrNoUsage, text: "no output_tokens",
+	},
+	"ErrNoUsageAnthropicI": {
+		body: anthropic, usage: `{"output_tokens": 5, "cache_read_input_tokens": 5}`, err: meter.ErrNoUsage,
+		text: "no input_tokens",
+	},
+	"ErrNoUsageAnthropicO": {
+		body: anthropic, usage: `{"input_tokens": 5}`, err: meter.ErrNoUsage, text: "no output_tokens",
+	},
+	"ErrNoUsageCompaction": {
+		body:  anthropic,
+		usage: `{"input_tokens": 5, "output_tokens": 5, "iterations": [{"type": "compaction", "input_tokens": 5}]}`,
+		err:   meter.ErrNoUsage, text: "compaction: ",
+	},
+	"ErrNoUsageGeminiI": {
+		body: gemini, usage: `{"candidatesTokenCount": 5, "totalTokenCount": 5}`, err: meter.ErrNoUsage,
+	},
+	"ErrNoUsageGeminiO": {
+		body: gemini, usage: `{"promptTokenCount": 5}`, err: meter.ErrNoUsage, text: "no candidatesTokenCount",
+	},
+	"ErrNoUsageUnproven": {
+		body: gemini, usage: `{"promptTokenCount": 5, "totalTokenCount": 9}`, err: meter.ErrNoUsage,
+		text: "no candidatesTokenCount",
+	},
+	"ErrNoUsageBedrockI": {body: bedrock, usage: `{"outputTokens": 5}`, err: meter.ErrNoUsage, text: "no inputTokens"},
+	"ErrNoUsageBedrockO": {body: bedrock, usage: `{"inputTokens": 5}`, err: meter.ErrNoUsage, text: "no outputTokens"},
 
-	"ErrNegative": {chat, `{"prompt_tokens": -5, "completion_tokens": 3}`, meter.Tokens{}, meter.ErrBadUsage,
-		"prompt_tokens -5"},
-	"ErrMinusZero": {chat, `{"prompt_tokens": -0, "completion_tokens": 3}`, meter.Tokens{}, meter.ErrBadUsage,
-		"prompt_tokens -0"},
-	"ErrExponent": {chat, `{"prompt_tokens": 1e3, "completion_tokens": 3}`, meter.Tokens{},
-		meter.ErrBadUsage, "prompt_tokens 1e3"},
-	"ErrExponentLater": {chat, `{"prompt_tokens": 1.0e3, "completion_tokens": 3}`, meter.Tokens{},
-		meter.ErrBadUsage, "prompt_tokens 1.0e3"},
-	"ErrHalf": {chat, `{"prompt_tokens": 12.5, "completion_tokens": 3}`, meter.Tokens{},
-		meter.ErrBadUsage, "prompt_tokens 12.5"},
-	"ErrText": {chat, `{"prompt_tokens": "12", "completion_tokens": 3}`, meter.Tokens{},
-		meter.ErrBadUsage, `prompt_tokens "12"`},
-	"ErrTrue": {chat, `{"prompt_tokens": 12, "completion_tokens": true}`, meter.Tokens{},
-		meter.ErrBadUsage, "completion_tokens true"},
-	"ErrObject": {chat, `{"prompt_tokens": 12, "completion_tokens": {"text": 3}}`, meter.Tokens{},
-		meter.ErrBadUsage, `completion_tokens {"text": 3}`},
-	"ErrLong": {chat, `{"prompt_tokens": 1` + strings.Repeat("0", 100) + `, "completion_tokens": 3}`,
-		meter.Tokens{}, meter.ErrBadUsage, "prompt_tokens 1" + strings.Repeat("0", 39) + ":"},
-	"ErrTooMany": {chat, `{"prompt_tokens": 1000000000001, "completion_tokens": 3}`, meter.Tokens{},
-		meter.ErrBadUsage, "within 0 and 1000000000000"},
-	"ErrPastInt64": {chat, `{"prompt_tokens": 9223372036854775808, "completion_tokens": 3}`, meter.Tokens{},
-		meter.ErrBadUsage, ""},
-	"ErrPastUint64": {chat, `{"prompt_tokens": 18446744073709551617, "completion_tokens": 3}`, meter.Tokens{},
-		meter.ErrBadUsage, ""},
-	"ErrBoth": {chat, `{"prompt_tokens": -5, "completion_tokens": -3}`, meter.Tokens{},
-		meter.ErrBadUsage, "completion_tokens -3"},
-	"ErrBadBeforeNone": {chat, `{"prompt_tokens": -5}`, meter.Tokens{}, meter.ErrBadUsage, ""},
-	"ErrBadTotal": {chat, `{"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": -1}`, meter.Tokens{},
-		meter.ErrBadUsage, "total_tokens -1"},
-	"ErrCachedOverAll": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details":` +
-		` {"cached_tokens": 13}}`, meter.Tokens{}, meter.ErrBadUsage, "13 cached and 0 written of 12 input"},
-	"ErrCachesOverAll": {responses,
-		`{"input_tokens": 12, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 8,` +
-			` "cache_write_tokens": 5}}`, meter.Tokens{}, meter.ErrBadUsage, "8 cached and 5 written of 12 input"},
-	"ErrReasoningOver": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "completion_tokens_details":` +
-		` {"reasoning_tokens": 4}}`, meter.Tokens{}, meter.ErrBadUsage, "4 reasoning of 3 output"},
-	"ErrReasoningOverIn": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15,` +
-		` "completion_tokens_details": {"reasoning_tokens": 4}}`, meter.Tokens{}, meter.ErrBadUsage,
-		"4 reasoning of 3 output"},
-	"ErrTotalOver": {chat, `{"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}`,
-		meter.Tokens{}, meter.ErrBadUsage, "total_tokens 1016"},
-	"ErrTotalBetween": {responses,
-		`{"input_tokens": 12, "output_tokens": 3, "total_tokens": 16, "output_tokens_details":` +
-			` {"reasoning_tokens": 2}}`, meter.Tokens{}, meter.ErrBadUsage, "total_tokens 16"},
-	"ErrTotalUnder": {responses, `{"input_tokens": 12, "output_tokens": 3, "total_tokens": 0}`, meter.Tokens{},
-		meter.ErrBadUsage, "total_tokens 0"},
-	"ErrSumTooMany": {chat, `{"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 1000000000003,` +
-		` "completion_tokens_details": {"reasoning_tokens": 1000000000000}}`, meter.Tokens{}, meter.ErrBadUsage,
-		"total_tokens 1000000000003"},
-	"ErrHitsUnproven": {chat, `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_cache_hit_tokens": 5}`,
-		meter.Tokens{}, meter.ErrBadUsage, "hits 5 and misses 0"},
-	"ErrHitsBeside": {chat, `{"prompt_tokens": 7, "completion_tokens": 3, "prompt_cache_hit_tokens": 5,` +
-		` "prompt_cache_miss_tokens": 7}`, meter.Tokens{}, meter.ErrBadUsage, "hits 5 and misses 7"},
-	"ErrBadHits": {chat, `{"prompt_tokens": 7, "completion_tokens": 3, "prompt_cache_hit_tokens": -5}`,
-		meter.Tokens{}, meter.ErrBadUsage, "prompt_cache_hit_tokens -5"},
-	"ErrThinkingOver": {anthropic,
-		`{"input_tokens": 1, "output_tokens": 3, "output_tokens_details": {"thinking_tokens": 4}}`, meter.Tokens{},
-		meter.ErrBadUsage, "4 thinking of 3 output"},
-	"ErrWrittenBy": {anthropic,
-		`{"input_tokens": 1, "output_tokens": 3, "cache_creation_input_tokens": 8, "cache_creation":` +
-			` {"ephemeral_1h_input_tokens": 9}}`, meter.Tokens{}, meter.ErrBadUsage,
-		"cache_creation_input_tokens 8"},
-	"ErrWrittenBySum": {anthropic,
-		`{"input_tokens": 1, "output_tokens": 3, "cache_creation": {"ephemeral_5m_input_tokens": 1000000000000,` +
-			` "ephemeral_1h_input_tokens": 9}}`, meter.Tokens{}, meter.ErrBadUsage,
-		"cache_write tokens 1000000000009"},
-	"ErrCompaction": {anthropic,
-		`{"input_tokens": 1, "output_tokens": 3, "iterations": [{"type": "compaction", "input_tokens": -4,` +
-			` "output_tokens": 1}]}`, meter.Tokens{}, meter.ErrBadUsage, "compaction: "},
-	"ErrCompactionSum": {anthropic,
-		`{"input_tokens": 1, "output_tokens": 3, "iterations": [{"type": "compaction", "input_tokens":` +
-			` 1000000000000, "output_tokens": 1}]}`, meter.Tokens{}, meter.ErrBadUsage,
-		"input tokens 1000000000001"},
-	"ErrGeminiCached": {gemini,
-		`{"promptTokenCount": 5, "cachedContentTokenCount": 6, "candidatesTokenCount": 1}`, meter.Tokens{},
-		meter.ErrBadUsage, "6 cached of 5 prompt"},
-	"ErrGeminiTotalOver": {gemini, `{"promptTokenCount": 5, "candidatesTokenCount": 1, "totalTokenCount": 7}`,
-		meter.Tokens{}, meter.ErrBadUsage, "totalTokenCount 7"},
-	"ErrGeminiThoughts": {gemini, `{"promptTokenCount": 5, "candidatesTokenCount": 4, "thoughtsTokenCount": 3,` +
-		` "totalTokenCount": 9}`, meter.Tokens{}, meter.ErrBadUsage, "totalTokenCount 9"},
-	"ErrGeminiSum": {gemini, `{"promptTokenCount": 1000000000000, "toolUsePromptTokenCount": 1,` +
-		` "candidatesTokenCount": 1}`, meter.Tokens{}, meter.ErrBadUsage, "input tokens 1000000000001"},
-	"ErrBedrock": {bedrock, `{"inputTokens": 5, "outputTokens": 3, "cacheWriteInputTokens": -1}`,
-		meter.Tokens{}, meter.ErrBadUsage, "cacheWriteInputTokens -1"},
-	"ErrLongText": {chat, `{"prompt_tokens": "` + strings.Repeat("é", 30) + `", "completion_tokens": 3}`,
-		meter.Tokens{}, meter.ErrBadUsage, `prompt_tokens "` + strings.Repeat("é", 19) + ":"},
-	"ErrNoObject":     {bedrock, `[5, 3]`, meter.Tokens{}, meter.ErrBadUsage, ""},
-	"ErrNoObjectChat": {chat, `"none"`, meter.Tokens{}, meter.ErrBadUsage, ""},
+	"ErrNegative": {
+		body: chat, usage: `{"prompt_tokens": -5, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+		text: "prompt_tokens -5",
+	},
+	"ErrMinusZero": {
+		body: chat, usage: `{"prompt_tokens": -0, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+		text: "prompt_tokens -0",
+	},
+	"ErrExponent": {
+		body: chat, usage: `{"prompt_tokens": 1e3, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+		text: "prompt_tokens 1e3",
+	},
+	"ErrExponentLater": {
+		body: chat, usage: `{"prompt_tokens": 1.0e3, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+		text: "prompt_tokens 1.0e3",
+	},
+	"ErrHalf": {
+		body: chat, usage: `{"prompt_tokens": 12.5, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+		text: "prompt_tokens 12.5",
+	},
+	"ErrText": {
+		body: chat, usage: `{"prompt_tokens": "12", "completion_tokens": 3}`, err: meter.ErrBadUsage,
+		text: `prompt_tokens "12"`,
+	},
+	"ErrTrue": {
+		body: chat, usage: `{"prompt_tokens": 12, "completion_tokens": true}`, err: meter.ErrBadUsage,
+		text: "completion_tokens true",
+	},
+	"ErrObject": {
+		body: chat, usage: `{"prompt_tokens": 12, "completion_tokens": {"text": 3}}`, err: meter.ErrBadUsage,
+		text: `completion_tokens {"text": 3}`,
+	},
+	"ErrLong": {
+		body: chat, usage: `{"prompt_tokens": 1` + strings.Repeat("0", 100) + `, "completion_tokens": 3}`,
+		err: meter.ErrBadUsage, text: "prompt_tokens 1" + strings.Repeat("0", 39) + ":",
+	},
+	"ErrTooMany": {
+		body: chat, usage: `{"prompt_tokens": 1000000000001, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+		text: "within 0 and 1000000000000",
+	},
+	"ErrPastInt64": {
+		body: chat, usage: `{"prompt_tokens": 9223372036854775808, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+	},
+	"ErrPastUint64": {
+		body: chat, usage: `{"prompt_tokens": 18446744073709551617, "completion_tokens": 3}`, err: meter.ErrBadUsage,
+	},
+	"ErrBoth": {
+		body: chat, usage: `{"prompt_tokens": -5, "completion_tokens": -3}`, err: meter.ErrBadUsage,
+		text: "completion_tokens -3",
+	},
+	"ErrBadBeforeNone": {body: chat, usage: `{"prompt_tokens": -5}`, err: meter.ErrBadUsage},
+	"ErrBadTotal": {
+		body: chat, usage: `{"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": -1}`, err: meter.ErrBadUsage,
+		text: "total_tokens -1",
+	},
+	"ErrCachedOverAll": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_tokens_details":` +
+			` {"cached_tokens": 13}}`,
+		err: meter.ErrBadUsage, text: "13 cached and 0 written of 12 input",
+	},
+	"ErrCachesOverAll": {
+		body: responses,
+		usage: `{"input_tokens": 12, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 8,` +
+			` "cache_write_tokens": 5}}`,
+		err: meter.ErrBadUsage, text: "8 cached and 5 written of 12 input",
+	},
+	"ErrReasoningOver": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "completion_tokens_details":` +
+			` {"reasoning_tokens": 4}}`,
+		err: meter.ErrBadUsage, text: "4 reasoning of 3 output",
+	},
+	"ErrReasoningOverIn": {
+		body: chat,
+		usage: `{"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15,` +
+			` "completion_tokens_details": {"reasoning_tokens": 4}}`,
+		err: meter.ErrBadUsage, text: "4 reasoning of 3 output",
+	},
+	"ErrTotalOver": {
+		body: chat, usage: `{"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}`,
+		err: meter.ErrBadUsage, text: "total_tokens 1016",
+	},
+	"ErrTotalBetween": {
+		body: responses,
+		usage: `{"input_tokens": 12, "output_tokens": 3, "total_tokens": 16, "output_tokens_details":` +
+			` {"reasoning_tokens": 2}}`,
+		err: meter.ErrBadUsage, text: "total_tokens 16",
+	},
+	"ErrTotalUnder": {
+		body: responses, usage: `{"input_tokens": 12, "output_tokens": 3, "total_tokens": 0}`, err: meter.ErrBadUsage,
+		text: "total_tokens 0",
+	},
+	"ErrSumTooMany": {
+		body: chat,
+		usage: `{"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 1000000000003,` +
+			` "completion_tokens_details": {"reasoning_tokens": 1000000000000}}`,
+		err: meter.ErrBadUsage, text: "total_tokens 1000000000003",
+	},
+	"ErrHitsUnproven": {
+		body: chat, usage: `{"prompt_tokens": 12, "completion_tokens": 3, "prompt_cache_hit_tokens": 5}`,
+		err: meter.ErrBadUsage, text: "hits 5 and misses 0",
+	},
+	"ErrHitsBeside": {
+		body: chat,
+		usage: `{"prompt_tokens": 7, "completion_tokens": 3, "prompt_cache_hit_tokens": 5,` +
+			` "prompt_cache_miss_tokens": 7}`,
+		err: meter.ErrBadUsage, text: "hits 5 and misses 7",
+	},
+	"ErrBadHits": {
+		body: chat, usage: `{"prompt_tokens": 7, "completion_tokens": 3, "prompt_cache_hit_tokens": -5}`,
+		err: meter.ErrBadUsage, text: "prompt_cache_hit_tokens -5",
+	},
+	"ErrThinkingOver": {
+		body:  anthropic,
+		usage: `{"input_tokens": 1, "output_tokens": 3, "output_tokens_details": {"thinking_tokens": 4}}`,
+		err:   meter.ErrBadUsage, text: "4 thinking of 3 output",
+	},
+	"ErrWrittenBy": {
+		body: anthropic,
+		usage: `{"input_tokens": 1, "output_tokens": 3, "cache_creation_input_tokens": 8, "cache_creation":` +
+			` {"ephemeral_1h_input_tokens": 9}}`,
+		err: meter.ErrBadUsage, text: "cache_creation_input_tokens 8",
+	},
+	"ErrWrittenBySum": {
+		body: anthropic,
+		usage: `{"input_tokens": 1, "output_tokens": 3, "cache_creation": {"ephemeral_5m_input_tokens": 1000000000000,` +
+			` "ephemeral_1h_input_tokens": 9}}`,
+		err: meter.ErrBadUsage, text: "cache_write tokens 1000000000009",
+	},
+	"ErrCompaction": {
+		body: anthropic,
+		usage: `{"input_tokens": 1, "output_tokens": 3, "iterations": [{"type": "compaction", "input_tokens": -4,` +
+			` "output_tokens": 1}]}`,
+		err: meter.ErrBadUsage, text: "compaction: ",
+	},
+	"ErrCompactionSum": {
+		body: anthropic,
+		usage: `{"input_tokens": 1, "output_tokens": 3, "iterations": [{"type": "compaction", "input_tokens":` +
+			` 1000000000000, "output_tokens": 1}]}`,
+		err: meter.ErrBadUsage, text: "input tokens 1000000000001",
+	},
+	"ErrGeminiCached": {
+		body: gemini, usage: `{"promptTokenCount": 5, "cachedContentTokenCount": 6, "candidatesTokenCount": 1}`,
+		err: meter.ErrBadUsage, text: "6 cached of 5 prompt",
+	},
+	"ErrGeminiTotalOver": {
+		body: gemini, usage: `{"promptTokenCount": 5, "candidatesTokenCount": 1, "totalTokenCount": 7}`,
+		err: meter.ErrBadUsage, text: "totalTokenCount 7",
+	},
+	"ErrGeminiThoughts": {
+		body: gemini,
+		usage: `{"promptTokenCount": 5, "candidatesTokenCount": 4, "thoughtsTokenCount": 3,` +
+			` "totalTokenCount": 9}`,
+		err: meter.ErrBadUsage, text: "totalTokenCount 9",
+	},
+	"ErrGeminiSum": {
+		body: gemini,
+		usage: `{"promptTokenCount": 1000000000000, "toolUsePromptTokenCount": 1,` +
+			` "candidatesTokenCount": 1}`,
+		err: meter.ErrBadUsage, text: "input tokens 1000000000001",
+	},
+	"ErrBedrock": {
+		body: bedrock, usage: `{"inputTokens": 5, "outputTokens": 3, "cacheWriteInputTokens": -1}`,
+		err: meter.ErrBadUsage, text: "cacheWriteInputTokens -1",
+	},
+	"ErrLongText": {
+		body: chat, usage: `{"prompt_tokens": "` + strings.Repeat("é", 30) + `", "completion_tokens": 3}`,
+		err: meter.ErrBadUsage, text: `prompt_tokens "` + strings.Repeat("é", 19) + ":",
+	},
+	"ErrNoObject":     {body: bedrock, usage: `[5, 3]`, err: meter.ErrBadUsage},
+	"ErrNoObjectChat": {body: chat, usage: `"none"`, err: meter.ErrBadUsage},
 }
 
 // TestExtractUsage has what a usage may be in whole responses.
@@ -375,19 +569,23 @@ var bodies = map[string]struct {
 }{
 	"ErrNoUsageEmpty": {"", meter.ErrNoUsage},
 	"ErrNoUsageSpace": {" \r\n", meter.ErrNoUsage},
-	"ErrNoUsageError": {`{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}`,
-		meter.ErrNoUsage},
-	"ErrNoUsageErrorSSE": {"event: error\ndata: {\"type\": \"error\", \"error\": {\"message\": \"no usage\"}}\n\n",
-		meter.ErrNoUsage},
-	"ErrNoUsageHTML":      {"<html><body>Bad Gateway: \"usage\"</body></html>", meter.ErrNoUsage},
-	"ErrNoUsageDone":      {"data: [DONE]\n\n", meter.ErrNoUsage},
-	"ErrNoUsageComment":   {": {\"usage\": {}}\n\n", meter.ErrNoUsage},
-	"ErrNoUsageNoField":   {"usage\n\n", meter.ErrNoUsage},
-	"ErrNoUsageCutOff":    {"data: {\"usage\": {\"prompt_tokens\": 5", meter.ErrNoUsage},
-	"ErrBadUsageCutOff":   {`{"usage": {"prompt_tokens": 5`, meter.ErrBadUsage},
-	"ErrBadUsageTwo":      {`{"usage": null} {"usage": null}`, meter.ErrBadUsage},
-	"ErrBadUsageEvent":    {"data: {\"usage\",\"usageMetadata\"}\n\ndata: [DONE]\n\n", meter.ErrBadUsage},
-	"ErrNoUsageSplitWord": {"data: {\"us\ndata: age\": 1}\n\n", meter.ErrNoUsage},
+	"ErrNoUsageError": {
+		body: `{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}`,
+		err:  meter.ErrNoUsage,
+	},
+	"ErrNoUsageErrorSSE": {
+		body: "event: error\ndata: {\"type\": \"error\", \"error\": {\"message\": \"no usage\"}}\n\n",
+		err:  meter.ErrNoUsage,
+	},
+	"ErrNoUsageHTML":      {body: "<html><body>Bad Gateway: \"usage\"</body></html>", err: meter.ErrNoUsage},
+	"ErrNoUsageDone":      {body: "data: [DONE]\n\n", err: meter.ErrNoUsage},
+	"ErrNoUsageComment":   {body: ": {\"usage\": {}}\n\n", err: meter.ErrNoUsage},
+	"ErrNoUsageNoField":   {body: "usage\n\n", err: meter.ErrNoUsage},
+	"ErrNoUsageCutOff":    {body: "data: {\"usage\": {\"prompt_tokens\": 5", err: meter.ErrNoUsage},
+	"ErrBadUsageCutOff":   {body: `{"usage": {"prompt_tokens": 5`, err: meter.ErrBadUsage},
+	"ErrBadUsageTwo":      {body: `{"usage": null} {"usage": null}`, err: meter.ErrBadUsage},
+	"ErrBadUsageEvent":    {body: "data: {\"usage\",\"usageMetadata\"}\n\ndata: [DONE]\n\n", err: meter.ErrBadUsage},
+	"ErrNoUsageSplitWord": {body: "data: {\"us\ndata: age\": 1}\n\n", err: meter.ErrNoUsage},
 }
 
 func TestExtractBody(t *testing.T) {

@@ -97,15 +97,24 @@ func TestTokensTotal(t *testing.T) {
 	}{
 		"OKNone": {meter.Tokens{}, 0, 0},
 		// Powers of two: each subset has a sum of its own.
-		"OKEach": {meter.Tokens{InputTokens: 1, OutputTokens: 2, CacheReadTokens: 4, CacheWriteTokens: 8,
-			ReasoningTokens: 16}, 13, 31},
-		"OKJustFits": {meter.Tokens{InputTokens: most - 3, OutputTokens: 1, CacheReadTokens: 1,
-			ReasoningTokens: 1}, most - 2, most},
-		"OKLargestOfARequest": {meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: meter.MaxTokens},
-			meter.MaxTokens, 2 * meter.MaxTokens},
-		"OKOutputIsNotInput":   {meter.Tokens{OutputTokens: 5, ReasoningTokens: 6}, 0, 11},
-		"OKEveryInputIsSent":   {meter.Tokens{InputTokens: 5, CacheReadTokens: 6, CacheWriteTokens: 7}, 18, 18},
-		"OKReasoningIsCounted": {meter.Tokens{ReasoningTokens: 6}, 0, 6},
+		"OKEach": {
+			tokens: meter.Tokens{InputTokens: 1, OutputTokens: 2, CacheReadTokens: 4, CacheWriteTokens: 8,
+				ReasoningTokens: 16},
+			input: 13, total: 31,
+		},
+		"OKJustFits": {
+			tokens: meter.Tokens{InputTokens: most - 3, OutputTokens: 1, CacheReadTokens: 1, ReasoningTokens: 1},
+			input:  most - 2, total: most,
+		},
+		"OKLargestOfARequest": {
+			tokens: meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: meter.MaxTokens}, input: meter.MaxTokens,
+			total: 2 * meter.MaxTokens,
+		},
+		"OKOutputIsNotInput": {tokens: meter.Tokens{OutputTokens: 5, ReasoningTokens: 6}, input: 0, total: 11},
+		"OKEveryInputIsSent": {
+			tokens: meter.Tokens{InputTokens: 5, CacheReadTokens: 6, CacheWriteTokens: 7}, input: 18, total: 18,
+		},
+		"OKReasoningIsCounted": {tokens: meter.Tokens{ReasoningTokens: 6}, input: 0, total: 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -134,73 +143,106 @@ func TestTokensCost(t *testing.T) {
 		err    error
 	}{
 		"OKExact": {
-			meter.Tokens{InputTokens: 150, OutputTokens: 80},
-			money.Rates{"input": 30 * money.Dollar, "output": 60 * money.Dollar},
-			9_300_000, nil, // 0.0093
+			tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80},
+			rates:  money.Rates{"input": 30 * money.Dollar, "output": 60 * money.Dollar},
+			want:   9_300_000, // 0.0093
 		},
 		"OKEveryMeterHasItsRate": {
-			all, money.Rates{"input": 5, "output": 4, "cache_read": 3, "cache_write": 2, "reasoning": 1},
-			1*5 + 10*4 + 100*3 + 1_000*2 + 10_000*1, nil,
+			tokens: all, rates: money.Rates{"input": 5, "output": 4, "cache_read": 3, "cache_write": 2, "reasoning": 1},
+			want: 1*5 + 10*4 + 100*3 + 1_000*2 + 10_000*1,
 		},
 		"OKCachesFallBackToInputAndReasoningToOutput": {
-			all, money.Rates{"input": 3, "output": 7},
-			(1+100+1_000)*3 + (10+10_000)*7, nil,
+			tokens: all, rates: money.Rates{"input": 3, "output": 7}, want: (1+100+1_000)*3 + (10+10_000)*7,
 		},
 		"OKCacheReadFallsBackAlone": {
-			all, money.Rates{"input": 3, "output": 7, "cache_write": 2, "reasoning": 1},
-			(1+100)*3 + 10*7 + 1_000*2 + 10_000*1, nil,
+			tokens: all, rates: money.Rates{"input": 3, "output": 7, "cache_write": 2, "reasoning": 1},
+			want: (1+100)*3 + 10*7 + 1_000*2 + 10_000*1,
 		},
 		"OKCacheWriteDoesNotFallBackToCacheRead": {
-			meter.Tokens{CacheWriteTokens: million}, money.Rates{"input": 3, "cache_read": 2}, 3, nil,
+			tokens: meter.Tokens{CacheWriteTokens: million}, rates: money.Rates{"input": 3, "cache_read": 2}, want: 3,
 		},
 		"OKReasoningFallsBackAlone": {
-			meter.Tokens{ReasoningTokens: million}, money.Rates{"output": 7}, 7, nil,
+			tokens: meter.Tokens{ReasoningTokens: million}, rates: money.Rates{"output": 7}, want: 7,
 		},
 		"OKAFreeRateIsNoMissingOne": {
 			// A fallback would charge these.
-			meter.Tokens{CacheReadTokens: million, ReasoningTokens: million},
-			money.Rates{"input": 3, "output": 7, "cache_read": 0, "reasoning": 0},
-			0, nil,
+			tokens: meter.Tokens{CacheReadTokens: million, ReasoningTokens: million},
+			rates:  money.Rates{"input": 3, "output": 7, "cache_read": 0, "reasoning": 0},
+			want:   0,
 		},
-		"OKFree":              {all, money.Rates{"input": 0, "output": 0}, 0, nil},
-		"OKNoTokens":          {meter.Tokens{}, money.Rates{"input": 3}, 0, nil},
-		"OKUnusedNeedsNoRate": {meter.Tokens{InputTokens: million}, money.Rates{"input": 3}, 3, nil},
-		"OKOtherRatesIgnored": {meter.Tokens{InputTokens: million}, money.Rates{"input": 3, "images": 1000}, 3, nil},
-		"OKRoundedOnce": {meter.Tokens{InputTokens: 1, OutputTokens: 1, CacheReadTokens: 1},
-			money.Rates{"input": 400_000, "output": 400_000}, 1, nil},
-		"OKHalfToEven":     {meter.Tokens{InputTokens: 5}, money.Rates{"input": 500_000}, 2, nil},
-		"OKBelowHalfANano": {meter.Tokens{InputTokens: 1}, money.Rates{"input": 499_999}, 0, nil},
-		"OKLargestRequest": {meter.Tokens{InputTokens: meter.MaxTokens}, money.Rates{"input": 9_223 * money.Dollar},
-			9_223_000_000 * money.Dollar, nil},
-		"OKExactPastAFloat": {meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: million},
-			money.Rates{"input": 9_223 * money.Dollar, "output": 1}, 9_223_000_000*money.Dollar + 1, nil},
-		"ErrUnpricedNil":      {meter.Tokens{InputTokens: 1}, nil, 0, meter.ErrUnpriced},
-		"ErrUnpricedNoTokens": {meter.Tokens{}, nil, 0, meter.ErrUnpriced},
-		"ErrUnpricedEmpty":    {meter.Tokens{}, money.Rates{}, 0, meter.ErrUnpriced},
-		"ErrUnpricedInput":    {meter.Tokens{InputTokens: 1}, money.Rates{"output": 3}, 0, meter.ErrUnpriced},
-		"ErrUnpricedOutput":   {meter.Tokens{OutputTokens: 1}, money.Rates{"input": 3}, 0, meter.ErrUnpriced},
-		"ErrUnpricedCacheRead": {meter.Tokens{CacheReadTokens: 1}, money.Rates{"output": 3, "cache_write": 1}, 0,
-			meter.ErrUnpriced},
-		"ErrUnpricedWrite": {meter.Tokens{CacheWriteTokens: 1}, money.Rates{"output": 3, "cache_read": 1}, 0,
-			meter.ErrUnpriced},
-		"ErrUnpricedReasoning": {meter.Tokens{ReasoningTokens: 1}, money.Rates{"input": 3}, 0, meter.ErrUnpriced},
-		"ErrUnpricedOneOfTwo": {meter.Tokens{InputTokens: 1, OutputTokens: 1}, money.Rates{"input": 3}, 0,
-			meter.ErrUnpriced},
+		"OKFree":              {tokens: all, rates: money.Rates{"input": 0, "output": 0}, want: 0},
+		"OKNoTokens":          {rates: money.Rates{"input": 3}, want: 0},
+		"OKUnusedNeedsNoRate": {tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"input": 3}, want: 3},
+		"OKOtherRatesIgnored": {
+			tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"input": 3, "images": 1000}, want: 3,
+		},
+		"OKRoundedOnce": {
+			tokens: meter.Tokens{InputTokens: 1, OutputTokens: 1, CacheReadTokens: 1},
+			rates:  money.Rates{"input": 400_000, "output": 400_000}, want: 1,
+		},
+		"OKHalfToEven":     {tokens: meter.Tokens{InputTokens: 5}, rates: money.Rates{"input": 500_000}, want: 2},
+		"OKBelowHalfANano": {tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"input": 499_999}, want: 0},
+		"OKLargestRequest": {
+			tokens: meter.Tokens{InputTokens: meter.MaxTokens}, rates: money.Rates{"input": 9_223 * money.Dollar},
+			want: 9_223_000_000 * money.Dollar,
+		},
+		"OKExactPastAFloat": {
+			tokens: meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: million},
+			rates:  money.Rates{"input": 9_223 * money.Dollar, "output": 1}, want: 9_223_000_000*money.Dollar + 1,
+		},
+		"ErrUnpricedNil":      {tokens: meter.Tokens{InputTokens: 1}, want: 0, err: meter.ErrUnpriced},
+		"ErrUnpricedNoTokens": {want: 0, err: meter.ErrUnpriced},
+		"ErrUnpricedEmpty":    {rates: money.Rates{}, want: 0, err: meter.ErrUnpriced},
+		"ErrUnpricedInput": {
+			tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"output": 3}, want: 0, err: meter.ErrUnpriced,
+		},
+		"ErrUnpricedOutput": {
+			tokens: meter.Tokens{OutputTokens: 1}, rates: money.Rates{"input": 3}, want: 0, err: meter.ErrUnpriced,
+		},
+		"ErrUnpricedCacheRead": {
+			tokens: meter.Tokens{CacheReadTokens: 1}, rates: money.Rates{"output": 3, "cache_write": 1}, want: 0,
+			err: meter.ErrUnpriced,
+		},
+		"ErrUnpricedWrite": {
+			tokens: meter.Tokens{CacheWriteTokens: 1}, rates: money.Rates{"output": 3, "cache_read": 1}, want: 0,
+			err: meter.ErrUnpriced,
+		},
+		"ErrUnpricedReasoning": {
+			tokens: meter.Tokens{ReasoningTokens: 1}, rates: money.Rates{"input": 3}, want: 0, err: meter.ErrUnpriced,
+		},
+		"ErrUnpricedOneOfTwo": {
+			tokens: meter.Tokens{InputTokens: 1, OutputTokens: 1}, rates: money.Rates{"input": 3}, want: 0,
+			err: meter.ErrUnpriced,
+		},
 		// The fallback goes one way: reasoning's or a cache's rate prices nothing else.
-		"ErrUnpricedNoWayBack": {meter.Tokens{InputTokens: 1},
-			money.Rates{"cache_read": 1, "cache_write": 1, "reasoning": 1}, 0, meter.ErrUnpriced},
+		"ErrUnpricedNoWayBack": {
+			tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"cache_read": 1, "cache_write": 1, "reasoning": 1},
+			want: 0, err: meter.ErrUnpriced,
+		},
 		// No rate has an empty name, so it must not stand in for one.
-		"ErrUnpricedEmptyName": {meter.Tokens{InputTokens: million}, money.Rates{"": 3}, 0, meter.ErrUnpriced},
+		"ErrUnpricedEmptyName": {
+			tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"": 3}, want: 0, err: meter.ErrUnpriced,
+		},
 
-		"ErrRange": {meter.Tokens{InputTokens: meter.MaxTokens}, money.Rates{"input": 9_224 * money.Dollar},
-			0, money.ErrRange},
-		"ErrRangeOfASum": {meter.Tokens{InputTokens: million, OutputTokens: million},
-			money.Rates{"input": money.Max, "output": 1}, 0, money.ErrRange},
-		"ErrRangeLargest": {meter.Tokens{InputTokens: math.MaxInt64, ReasoningTokens: math.MaxInt64},
-			money.Rates{"input": money.Max, "output": money.Max}, 0, money.ErrRange},
-		"ErrRangeNegative": {meter.Tokens{InputTokens: -1}, money.Rates{"input": 3}, 0, money.ErrRange},
-		"ErrRangeNegativeFree": {meter.Tokens{InputTokens: 5, ReasoningTokens: -1},
-			money.Rates{"input": 0, "output": 0}, 0, money.ErrRange},
+		"ErrRange": {
+			tokens: meter.Tokens{InputTokens: meter.MaxTokens}, rates: money.Rates{"input": 9_224 * money.Dollar},
+			want: 0, err: money.ErrRange,
+		},
+		"ErrRangeOfASum": {
+			tokens: meter.Tokens{InputTokens: million, OutputTokens: million},
+			rates:  money.Rates{"input": money.Max, "output": 1}, want: 0, err: money.ErrRange,
+		},
+		"ErrRangeLargest": {
+			tokens: meter.Tokens{InputTokens: math.MaxInt64, ReasoningTokens: math.MaxInt64},
+			rates:  money.Rates{"input": money.Max, "output": money.Max}, want: 0, err: money.ErrRange,
+		},
+		"ErrRangeNegative": {
+			tokens: meter.Tokens{InputTokens: -1}, rates: money.Rates{"input": 3}, want: 0, err: money.ErrRange,
+		},
+		"ErrRangeNegativeFree": {
+			tokens: meter.Tokens{InputTokens: 5, ReasoningTokens: -1}, rates: money.Rates{"input": 0, "output": 0},
+			want: 0, err: money.ErrRange,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -108,158 +108,294 @@ var eventSequences = map[string]struct {
 	err    error
 }{
 	// Anthropic: the later count, never a sum.
-	"OKStartAndDelta": {meter.AnthropicMessages, []string{
-		start,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-	"OKDeltas": {meter.AnthropicMessages, []string{
-		start,
-		`{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20,` +
-			`"output_tokens_details":{"thinking_tokens":4}}}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 16,
-		ReasoningTokens: 4}, nil},
-	"OKStopTells": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `{"type":"message_stop"}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-	"OKDoneTells": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `[DONE]`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-	"OKDeltaOnly": {meter.AnthropicMessages, []string{
-		`{"type":"message_start","message":{}}`,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 9, OutputTokens: 15}, nil},
-	"OKZerosInStart": {meter.AnthropicMessages, []string{
-		`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,` +
-			`"cache_read_input_tokens":8,"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 9, CacheReadTokens: 8, OutputTokens: 15}, nil},
-	"OKZerosInDelta": {meter.AnthropicMessages, []string{
-		start,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,` +
-			`"cache_read_input_tokens":0,"cache_creation_input_tokens":0,"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-	"OKEstimateInStart": {meter.AnthropicMessages, []string{
-		`{"type":"message_start","message":{"usage":{"input_tokens":4000,"output_tokens":1}}}`,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,` +
-			`"cache_read_input_tokens":3900,"output_tokens":15}}`,
-	}, meter.Tokens{CacheReadTokens: 3900, OutputTokens: 15}, nil},
-	"OKZeroInput": {meter.AnthropicMessages, []string{
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,"output_tokens":15}}`,
-	}, meter.Tokens{OutputTokens: 15}, nil},
-	"OKMoreWritten": {meter.AnthropicMessages, []string{
-		start,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60,` +
-			`"cache_creation_input_tokens":150,"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 60, CacheReadTokens: 2400, CacheWriteTokens: 150, OutputTokens: 15}, nil},
-	"OKOnlyCacheReadInDelta": {meter.AnthropicMessages, []string{
-		start,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":2500,` +
-			`"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2500, CacheWriteTokens: 120, OutputTokens: 15}, nil},
-	"OKCompactionInDelta": {meter.AnthropicMessages, []string{
-		start,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15,` +
-			`"iterations":[{"type":"compaction","input_tokens":1000,"output_tokens":100}]}}`,
-	}, meter.Tokens{InputTokens: 1050, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 115}, nil},
-	"OKBadCountReplaced": {meter.AnthropicMessages, []string{
-		`{"type":"message_start","message":{"usage":{"input_tokens":-1,"output_tokens":1}}}`,
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 9, OutputTokens: 15}, nil},
-	"ErrBadCountInDelta": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":-9,` +
-			`"output_tokens":15}}`,
-	}, meter.Tokens{}, meter.ErrBadUsage},
-	"ErrBadInputInDelta": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":-9,` +
-			`"output_tokens":15}}`,
-	}, meter.Tokens{}, meter.ErrBadUsage},
-	"ErrBadWriteInDelta": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},` +
-			`"usage":{"cache_creation_input_tokens":-9,"output_tokens":15}}`,
-	}, meter.Tokens{}, meter.ErrBadUsage},
-	"ErrPartialDeltaWithoutReason": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15},
-		meter.ErrPartial},
-	"ErrPartialStopWithoutDelta": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_stop"}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
-		meter.ErrPartial},
-	"ErrPartialDeltaWithoutOutput": {meter.AnthropicMessages, []string{
-		start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60}}`,
-		`{"type":"message_stop"}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
-		meter.ErrPartial},
-	"ErrPartialError": {meter.AnthropicMessages, []string{
-		start, `{"type":"error","error":{"type":"overloaded_error"},"usage":{"input_tokens":1,"output_tokens":1}}`,
-	}, meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
-		meter.ErrPartial},
-	"ErrNoUsageWithoutStart": {meter.AnthropicMessages, []string{
-		`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`,
-		`{"type":"message_stop"}`,
-	}, meter.Tokens{}, meter.ErrNoUsage},
+	"OKStartAndDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15},
+	},
+	"OKDeltas": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start,
+			`{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":20,` +
+				`"output_tokens_details":{"thinking_tokens":4}}}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 16,
+			ReasoningTokens: 4},
+	},
+	"OKStopTells": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `{"type":"message_stop"}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15},
+	},
+	"OKDoneTells": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_delta","delta":{},"usage":{"output_tokens":15}}`, `[DONE]`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15},
+	},
+	"OKDeltaOnly": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			`{"type":"message_start","message":{}}`,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 9, OutputTokens: 15},
+	},
+	"OKZerosInStart": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,` +
+				`"cache_read_input_tokens":8,"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 9, CacheReadTokens: 8, OutputTokens: 15},
+	},
+	"OKZerosInDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,` +
+				`"cache_read_input_tokens":0,"cache_creation_input_tokens":0,"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15},
+	},
+	"OKEstimateInStart": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			`{"type":"message_start","message":{"usage":{"input_tokens":4000,"output_tokens":1}}}`,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,` +
+				`"cache_read_input_tokens":3900,"output_tokens":15}}`,
+		},
+		want: meter.Tokens{CacheReadTokens: 3900, OutputTokens: 15},
+	},
+	"OKZeroInput": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":0,"output_tokens":15}}`,
+		},
+		want: meter.Tokens{OutputTokens: 15},
+	},
+	"OKMoreWritten": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60,` +
+				`"cache_creation_input_tokens":150,"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 60, CacheReadTokens: 2400, CacheWriteTokens: 150, OutputTokens: 15},
+	},
+	"OKOnlyCacheReadInDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":2500,` +
+				`"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2500, CacheWriteTokens: 120, OutputTokens: 15},
+	},
+	"OKCompactionInDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15,` +
+				`"iterations":[{"type":"compaction","input_tokens":1000,"output_tokens":100}]}}`,
+		},
+		want: meter.Tokens{InputTokens: 1050, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 115},
+	},
+	"OKBadCountReplaced": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			`{"type":"message_start","message":{"usage":{"input_tokens":-1,"output_tokens":1}}}`,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":9,"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 9, OutputTokens: 15},
+	},
+	"ErrBadCountInDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"cache_read_input_tokens":-9,` +
+				`"output_tokens":15}}`,
+		},
+		err: meter.ErrBadUsage,
+	},
+	"ErrBadInputInDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":-9,` +
+				`"output_tokens":15}}`,
+		},
+		err: meter.ErrBadUsage,
+	},
+	"ErrBadWriteInDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},` +
+				`"usage":{"cache_creation_input_tokens":-9,"output_tokens":15}}`,
+		},
+		err: meter.ErrBadUsage,
+	},
+	"ErrPartialDeltaWithoutReason": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_delta","delta":{"stop_reason":null},"usage":{"output_tokens":15}}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 15},
+		err:  meter.ErrPartial,
+	},
+	"ErrPartialStopWithoutDelta": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_stop"}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
+		err:  meter.ErrPartial,
+	},
+	"ErrPartialDeltaWithoutOutput": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":60}}`,
+			`{"type":"message_stop"}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
+		err:  meter.ErrPartial,
+	},
+	"ErrPartialError": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			start, `{"type":"error","error":{"type":"overloaded_error"},"usage":{"input_tokens":1,"output_tokens":1}}`,
+		},
+		want: meter.Tokens{InputTokens: 50, CacheReadTokens: 2400, CacheWriteTokens: 120, OutputTokens: 1},
+		err:  meter.ErrPartial,
+	},
+	"ErrNoUsageWithoutStart": {
+		format: meter.AnthropicMessages,
+		events: []string{
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}`,
+			`{"type":"message_stop"}`,
+		},
+		err: meter.ErrNoUsage,
+	},
 
 	// OpenAI: the last usage, which is final without choices, with finished ones, or at the end.
-	"OKLastChunk": {meter.OpenAIChat, []string{
-		chatChunk, `{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"OKNoChoices": {meter.OpenAIChat, []string{chatChunk, `{"usage":{"prompt_tokens":5,"completion_tokens":7}}`},
-		meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"OKEnd": {meter.OpenAIChat, []string{chatChunk, "[DONE]\n"}, meter.Tokens{InputTokens: 5, OutputTokens: 1},
-		nil},
-	"OKBadReplaced": {meter.OpenAIChat, []string{
-		`{"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":7}}`,
-		`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"OKUnreadableReplaced": {meter.OpenAIChat, []string{
-		`{"usage":[]}`, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"OKNullsAfterwards": {meter.OpenAIChat, []string{
-		`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`, `{"choices":[],"usage":null}`,
-		`{"choices":[],"usage":{}}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"ErrPartialChunk": {meter.OpenAIChat, []string{chatChunk}, meter.Tokens{InputTokens: 5, OutputTokens: 1},
-		meter.ErrPartial},
-	"ErrPartialOneOfTwoChoices": {meter.OpenAIChat, []string{
-		`{"choices":[{"finish_reason":"stop"},{"finish_reason":null}],"usage":{"prompt_tokens":5,` +
-			`"completion_tokens":7}}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, meter.ErrPartial},
-	"ErrPartialOutdated": {meter.OpenAIChat, []string{chatChunk, `{"usage":[]}`, `[DONE]`},
-		meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
-	"ErrBadUsageLast": {meter.OpenAIChat,
-		[]string{chatChunk, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`}, meter.Tokens{},
-		meter.ErrBadUsage},
-	"ErrBadUsagePartial": {meter.OpenAIChat,
-		[]string{`{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`}, meter.Tokens{},
-		meter.ErrBadUsage},
-	"ErrNoUsageInProgress": {meter.OpenAIResponses,
-		[]string{`{"type":"response.in_progress","response":{"usage":{"input_tokens":5,"output_tokens":0}}}`},
-		meter.Tokens{}, meter.ErrNoUsage},
-	"OKFailedWithUsage": {meter.OpenAIResponses,
-		[]string{`{"type":"response.failed","response":{"usage":{"input_tokens":5,"output_tokens":2}}}`},
-		meter.Tokens{InputTokens: 5, OutputTokens: 2}, nil},
+	"OKLastChunk": {
+		format: meter.OpenAIChat,
+		events: []string{
+			chatChunk, `{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"OKNoChoices": {
+		format: meter.OpenAIChat, events: []string{chatChunk, `{"usage":{"prompt_tokens":5,"completion_tokens":7}}`},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"OKEnd": {
+		format: meter.OpenAIChat, events: []string{chatChunk, "[DONE]\n"},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 1},
+	},
+	"OKBadReplaced": {
+		format: meter.OpenAIChat,
+		events: []string{
+			`{"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":7}}`,
+			`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"OKUnreadableReplaced": {
+		format: meter.OpenAIChat,
+		events: []string{
+			`{"usage":[]}`, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"OKNullsAfterwards": {
+		format: meter.OpenAIChat,
+		events: []string{
+			`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}`, `{"choices":[],"usage":null}`,
+			`{"choices":[],"usage":{}}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"ErrPartialChunk": {
+		format: meter.OpenAIChat, events: []string{chatChunk}, want: meter.Tokens{InputTokens: 5, OutputTokens: 1},
+		err: meter.ErrPartial,
+	},
+	"ErrPartialOneOfTwoChoices": {
+		format: meter.OpenAIChat,
+		events: []string{
+			`{"choices":[{"finish_reason":"stop"},{"finish_reason":null}],"usage":{"prompt_tokens":5,` +
+				`"completion_tokens":7}}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7}, err: meter.ErrPartial,
+	},
+	"ErrPartialOutdated": {
+		format: meter.OpenAIChat, events: []string{chatChunk, `{"usage":[]}`, `[DONE]`},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 1}, err: meter.ErrPartial,
+	},
+	"ErrBadUsageLast": {
+		format: meter.OpenAIChat,
+		events: []string{chatChunk, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`},
+		err:    meter.ErrBadUsage,
+	},
+	"ErrBadUsagePartial": {
+		format: meter.OpenAIChat,
+		events: []string{`{"choices":[{}],"usage":{"prompt_tokens":5,"completion_tokens":-7}}`}, err: meter.ErrBadUsage,
+	},
+	"ErrNoUsageInProgress": {
+		format: meter.OpenAIResponses,
+		events: []string{`{"type":"response.in_progress","response":{"usage":{"input_tokens":5,"output_tokens":0}}}`},
+		err:    meter.ErrNoUsage,
+	},
+	"OKFailedWithUsage": {
+		format: meter.OpenAIResponses,
+		events: []string{`{"type":"response.failed","response":{"usage":{"input_tokens":5,"output_tokens":2}}}`},
+		want:   meter.Tokens{InputTokens: 5, OutputTokens: 2},
+	},
 
 	// Gemini: the last usage, which is final once the answer is finished.
-	"OKBlocked": {meter.GeminiGenerateContent,
-		[]string{`{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":5,` +
-			`"totalTokenCount":5}}`}, meter.Tokens{InputTokens: 5}, nil},
-	"OKUsageAfterFinish": {meter.GeminiGenerateContent,
-		[]string{`{"candidates":[{"finishReason":"STOP"}]}`,
+	"OKBlocked": {
+		format: meter.GeminiGenerateContent,
+		events: []string{`{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":5,` +
+			`"totalTokenCount":5}}`},
+		want: meter.Tokens{InputTokens: 5},
+	},
+	"OKUsageAfterFinish": {
+		format: meter.GeminiGenerateContent,
+		events: []string{`{"candidates":[{"finishReason":"STOP"}]}`,
 			`{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`},
-		meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"OKChunkAfterFinish": {meter.GeminiGenerateContent, []string{
-		`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":6}}`,
-		`{"candidates":[{}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"OKOtherMetadata": {meter.GeminiGenerateContent, []string{
-		`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
-		`{"usageMetadata":{"trafficType":"ON_DEMAND"}}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, nil},
-	"ErrPartialFinishWithoutUsage": {meter.GeminiGenerateContent, []string{
-		`{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
-		`{"candidates":[{"finishReason":"STOP"}]}`,
-	}, meter.Tokens{InputTokens: 5, OutputTokens: 7}, meter.ErrPartial},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"OKChunkAfterFinish": {
+		format: meter.GeminiGenerateContent,
+		events: []string{
+			`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":6}}`,
+			`{"candidates":[{}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"OKOtherMetadata": {
+		format: meter.GeminiGenerateContent,
+		events: []string{
+			`{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
+			`{"usageMetadata":{"trafficType":"ON_DEMAND"}}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+	},
+	"ErrPartialFinishWithoutUsage": {
+		format: meter.GeminiGenerateContent,
+		events: []string{
+			`{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}`,
+			`{"candidates":[{"finishReason":"STOP"}]}`,
+		},
+		want: meter.Tokens{InputTokens: 5, OutputTokens: 7}, err: meter.ErrPartial,
+	},
 }
 
 // TestStreamEvents has sequences of events: what counts in the end, and whether that is final.
@@ -382,20 +518,29 @@ func TestStreamMaxEvent(t *testing.T) {
 		want          meter.Tokens
 		err           error
 	}{
-		"OKPassedOver": {chunk + "data: ", "\n\n" + last, false, meter.Tokens{InputTokens: 5, OutputTokens: 7},
-			nil},
-		"OKPassedOverInLines": {chunk + "data: ", "\n\n" + last, true, meter.Tokens{InputTokens: 5, OutputTokens: 7},
-			nil},
-		"ErrPartial": {chunk + "data: ", "\n\ndata: [DONE]\n\n", false,
-			meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
-		"ErrPartialInLines": {chunk + "data: ", "\n\ndata: [DONE]\n\n", true,
-			meter.Tokens{InputTokens: 5, OutputTokens: 1}, meter.ErrPartial},
-		"ErrNoUsage":          {"data: ", "\n\ndata: [DONE]\n\n", false, meter.Tokens{}, meter.ErrNoUsage},
-		"ErrNoUsageAtEnd":     {"data: ", "", false, meter.Tokens{}, meter.ErrNoUsage},
-		"ErrNoUsageInLines":   {"data: ", "", true, meter.Tokens{}, meter.ErrNoUsage},
-		"ErrNoUsageSameEvent": {"data: ", "\n" + last, false, meter.Tokens{}, meter.ErrNoUsage},
-		"ErrNoUsageBody": {"{\"pad\": \"", "\", " + strings.TrimPrefix(strings.TrimSpace(last), "data: {"), false,
-			meter.Tokens{}, meter.ErrNoUsage},
+		"OKPassedOver": {
+			before: chunk + "data: ", after: "\n\n" + last, want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+		},
+		"OKPassedOverInLines": {
+			before: chunk + "data: ", after: "\n\n" + last, lines: true,
+			want: meter.Tokens{InputTokens: 5, OutputTokens: 7},
+		},
+		"ErrPartial": {
+			before: chunk + "data: ", after: "\n\ndata: [DONE]\n\n",
+			want: meter.Tokens{InputTokens: 5, OutputTokens: 1}, err: meter.ErrPartial,
+		},
+		"ErrPartialInLines": {
+			before: chunk + "data: ", after: "\n\ndata: [DONE]\n\n", lines: true,
+			want: meter.Tokens{InputTokens: 5, OutputTokens: 1}, err: meter.ErrPartial,
+		},
+		"ErrNoUsage":          {before: "data: ", after: "\n\ndata: [DONE]\n\n", err: meter.ErrNoUsage},
+		"ErrNoUsageAtEnd":     {before: "data: ", err: meter.ErrNoUsage},
+		"ErrNoUsageInLines":   {before: "data: ", lines: true, err: meter.ErrNoUsage},
+		"ErrNoUsageSameEvent": {before: "data: ", after: "\n" + last, err: meter.ErrNoUsage},
+		"ErrNoUsageBody": {
+			before: "{\"pad\": \"", after: "\", " + strings.TrimPrefix(strings.TrimSpace(last), "data: {"),
+			err: meter.ErrNoUsage,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -187,10 +187,13 @@ func TestConnection(t *testing.T) {
 	}{
 		"OK":           {map[string]string{first: family, second: "CREATE TABLE b (id integer);\n"}, ""},
 		"ErrStatement": {map[string]string{first: family, second: "DROP TABLE missing;\n"}, "no such table"},
-		"ErrForeignKeys": {map[string]string{first: family, second: "DELETE FROM parents;\n"},
-			migrate.ErrForeignKeys.Error()},
-		"OK, a file sets them": {map[string]string{first: "PRAGMA foreign_keys = on;\nPRAGMA busy_timeout = 7;\n" +
-			family}, ""},
+		"ErrForeignKeys": {
+			files: map[string]string{first: family, second: "DELETE FROM parents;\n"},
+			err:   migrate.ErrForeignKeys.Error(),
+		},
+		"OK, a file sets them": {
+			files: map[string]string{first: "PRAGMA foreign_keys = on;\nPRAGMA busy_timeout = 7;\n" + family},
+		},
 	} {
 		for _, foreignKeys := range []int{0, 1} {
 			t.Run(fmt.Sprintf("%s/foreign_keys %d", name, foreignKeys), func(t *testing.T) {

@@ -21,16 +21,19 @@ func testAuditAutomatic(t *testing.T, db *sql.DB, d migrate.Dialect, _ string) {
 	applyBefore(t, db, d, "audit_automatic")
 	const row = `{"id":"1","degraded":true}`
 	for i, e := range []struct{ action, entity, before, after string }{
-		{"create", "api_key", "NULL", "'" + row + "'"},
-		{"degrade", "api_key", "'" + row + "'", "'" + row + "'"},
-		{"restore", "api_key", "'" + row + "'", "'" + row + "'"},
-		{"update", "setting", `'{"degraded":1}'`, `'{"degraded":2}'`},
-		{"restore", "provider", "'" + row + "'", "'" + row + "'"},
-		{"delete", "api_key", `'{"id":"1"}'`, "NULL"},
-		{"degrade", "api_key", `'{"degraded":false}'`, `'{"degraded":true,"degraded_by":"auth"}'`},
-		{"restore", "api_key", `'{"degraded":true}'`, `'{"degraded":false,"why":"x"}'`},
-		{"probe", "api_key", `'{"degraded":true}'`, `'{"degraded":true,"lease":"x"}'`},
-		{"cool_down", "provider", `'{}'`, `'{"cooling_until":"x"}'`},
+		{action: "create", entity: "api_key", before: "NULL", after: "'" + row + "'"},
+		{action: "degrade", entity: "api_key", before: "'" + row + "'", after: "'" + row + "'"},
+		{action: "restore", entity: "api_key", before: "'" + row + "'", after: "'" + row + "'"},
+		{action: "update", entity: "setting", before: `'{"degraded":1}'`, after: `'{"degraded":2}'`},
+		{action: "restore", entity: "provider", before: "'" + row + "'", after: "'" + row + "'"},
+		{action: "delete", entity: "api_key", before: `'{"id":"1"}'`, after: "NULL"},
+		{
+			action: "degrade", entity: "api_key", before: `'{"degraded":false}'`,
+			after: `'{"degraded":true,"degraded_by":"auth"}'`,
+		},
+		{action: "restore", entity: "api_key", before: `'{"degraded":true}'`, after: `'{"degraded":false,"why":"x"}'`},
+		{action: "probe", entity: "api_key", before: `'{"degraded":true}'`, after: `'{"degraded":true,"lease":"x"}'`},
+		{action: "cool_down", entity: "provider", before: `'{}'`, after: `'{"cooling_until":"x"}'`},
 	} {
 		run(t, db, fmt.Sprintf("INSERT INTO audit_log (id, at, action, entity, before, after) VALUES"+
 			" ('01900000-0000-7000-8000-0000000000%02d', '2026-07-01 00:00:00+00:00', '%s', '%s', %s, %s)", i, e.action,

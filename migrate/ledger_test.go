@@ -61,15 +61,42 @@ type oldUsage struct {
 }
 
 var oldLedger = []oldUsage{
-	{oldKey, oldPrice, "quarter", "2026-11-01 10:00", "2026-11-01 10:15", 3, 1, 100, 10, 120_000, 900},
-	{oldKey, oldPrice, "quarter", "2026-11-01 23:45", "2026-11-02 00:00", 1, 0, 5, 0, 5000, 100},
-	{oldOtherKey, oldPrice, "quarter", "2026-11-01 10:00", "2026-11-01 10:15", 2, 0, 40, 4, 48_000, 60},
-	{oldOtherKey, oldNextPrice, "quarter", "2026-11-02 09:30", "2026-11-02 09:45", 2, 2, 7, 7, nil, 50},
-	{oldKey, oldNextPrice, "quarter", "2026-11-02 09:30", "2026-11-02 09:45", 1, 0, 1, 1, nil, 0},
-	{oldKey, oldPrice, "day", "2026-11-01 00:00", "2026-11-02 00:00", 4, 1, 105, 10, 125_000, 1000},
-	{oldOtherKey, oldPrice, "day", "2026-11-01 00:00", "2026-11-02 00:00", 2, 0, 40, 4, 48_000, 60},
-	{oldOtherKey, oldNextPrice, "day", "2026-11-02 00:00", "2026-11-03 00:00", 2, 2, 7, 7, nil, 50},
-	{oldKey, oldNextPrice, "day", "2026-11-02 00:00", "2026-11-03 00:00", 1, 0, 1, 1, nil, 0},
+	{
+		key: oldKey, price: oldPrice, grain: "quarter", start: "2026-11-01 10:00", end: "2026-11-01 10:15", requests: 3,
+		failed: 1, input: 100, output: 10, cost: 120_000, latency: 900,
+	},
+	{
+		key: oldKey, price: oldPrice, grain: "quarter", start: "2026-11-01 23:45", end: "2026-11-02 00:00", requests: 1,
+		input: 5, cost: 5000, latency: 100,
+	},
+	{
+		key: oldOtherKey, price: oldPrice, grain: "quarter", start: "2026-11-01 10:00", end: "2026-11-01 10:15",
+		requests: 2, input: 40, output: 4, cost: 48_000, latency: 60,
+	},
+	{
+		key: oldOtherKey, price: oldNextPrice, grain: "quarter", start: "2026-11-02 09:30", end: "2026-11-02 09:45",
+		requests: 2, failed: 2, input: 7, output: 7, latency: 50,
+	},
+	{
+		key: oldKey, price: oldNextPrice, grain: "quarter", start: "2026-11-02 09:30", end: "2026-11-02 09:45",
+		requests: 1, input: 1, output: 1,
+	},
+	{
+		key: oldKey, price: oldPrice, grain: "day", start: "2026-11-01 00:00", end: "2026-11-02 00:00", requests: 4,
+		failed: 1, input: 105, output: 10, cost: 125_000, latency: 1000,
+	},
+	{
+		key: oldOtherKey, price: oldPrice, grain: "day", start: "2026-11-01 00:00", end: "2026-11-02 00:00",
+		requests: 2, input: 40, output: 4, cost: 48_000, latency: 60,
+	},
+	{
+		key: oldOtherKey, price: oldNextPrice, grain: "day", start: "2026-11-02 00:00", end: "2026-11-03 00:00",
+		requests: 2, failed: 2, input: 7, output: 7, latency: 50,
+	},
+	{
+		key: oldKey, price: oldNextPrice, grain: "day", start: "2026-11-02 00:00", end: "2026-11-03 00:00", requests: 1,
+		input: 1, output: 1,
+	},
 }
 
 // insertOldLedger inserts rows with plain SQL, which both engines take. A key counts what is in the ledger and what
@@ -168,11 +195,26 @@ func testLedger(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 		add("quarter", u)
 	}
 	require.Equal(t, []row{
-		{"day", "2026-11-01 00:00", "2026-11-02 00:00", 6, 1, 0, 145, 14, 173_000, 1060, 1060.0 / 6},
-		{"day", "2026-11-02 00:00", "2026-11-03 00:00", 3, 2, 3, 8, 8, -1, 50, 50.0 / 3},
-		{"quarter", "2026-11-01 10:00", "2026-11-01 10:15", 5, 1, 0, 140, 14, 168_000, 960, 960.0 / 5},
-		{"quarter", "2026-11-01 23:45", "2026-11-02 00:00", 1, 0, 0, 5, 0, 5000, 100, 100},
-		{"quarter", "2026-11-02 09:30", "2026-11-02 09:45", 3, 2, 3, 8, 8, -1, 50, 50.0 / 3},
+		{
+			grain: "day", start: "2026-11-01 00:00", end: "2026-11-02 00:00", requests: 6, errors: 1, input: 145,
+			output: 14, cost: 173_000, latency: 1060, average: 1060.0 / 6,
+		},
+		{
+			grain: "day", start: "2026-11-02 00:00", end: "2026-11-03 00:00", requests: 3, errors: 2, unpriced: 3,
+			input: 8, output: 8, cost: -1, latency: 50, average: 50.0 / 3,
+		},
+		{
+			grain: "quarter", start: "2026-11-01 10:00", end: "2026-11-01 10:15", requests: 5, errors: 1, input: 140,
+			output: 14, cost: 168_000, latency: 960, average: 960.0 / 5,
+		},
+		{
+			grain: "quarter", start: "2026-11-01 23:45", end: "2026-11-02 00:00", requests: 1, input: 5, cost: 5000,
+			latency: 100, average: 100,
+		},
+		{
+			grain: "quarter", start: "2026-11-02 09:30", end: "2026-11-02 09:45", requests: 3, errors: 2, unpriced: 3,
+			input: 8, output: 8, cost: -1, latency: 50, average: 50.0 / 3,
+		},
 	}, totals)
 	for id, extra := range map[string][2]int64{oldKey: {10, 1000}, oldOtherKey: {0, 0}, oldIdleKey: {3, 0}} {
 		k := c.APIKey.GetX(ctx, uuid.MustParse(id))

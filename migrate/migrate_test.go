@@ -64,20 +64,30 @@ func TestLoad(t *testing.T) {
 		change func(fstest.MapFS)
 		text   string
 	}{
-		"edited": {func(f fstest.MapFS) { f["sqlite/"+first].Data = []byte("CREATE TABLE c (id integer);\n") },
-			first + " was edited"},
-		"line ends": {func(f fstest.MapFS) {
+		"edited": {
+			change: func(f fstest.MapFS) { f["sqlite/"+first].Data = []byte("CREATE TABLE c (id integer);\n") },
+			text:   first + " was edited",
+		},
+		"line ends": {change: func(f fstest.MapFS) {
 			f["sqlite/"+
 				second].Data = []byte("CREATE TABLE b (id integer);\r\n")
-		}, second + " was edited"},
-		"added before":  {func(f fstest.MapFS) { f["sqlite/0_x.sql"] = &fstest.MapFile{} }, "0_x.sql was added"},
-		"added after":   {func(f fstest.MapFS) { f["sqlite/"+third] = &fstest.MapFile{} }, third + " was added"},
-		"removed":       {func(f fstest.MapFS) { delete(f, "sqlite/"+first) }, first + " was removed"},
-		"removed last":  {func(f fstest.MapFS) { delete(f, "sqlite/"+second) }, second + " was removed"},
-		"no atlas.sum":  {func(f fstest.MapFS) { delete(f, "sqlite/atlas.sum") }, "checksum file not found"},
-		"bad atlas.sum": {func(f fstest.MapFS) { f["sqlite/atlas.sum"].Data = []byte("x") }, "checksum"},
-		"old atlas.sum": {func(f fstest.MapFS) { f["sqlite/atlas.sum"].Data = append([]byte("h1:AAAA"), text[7:]...) },
-			"checksum"},
+		}, text: second + " was edited"},
+		"added before": {
+			change: func(f fstest.MapFS) { f["sqlite/0_x.sql"] = &fstest.MapFile{} }, text: "0_x.sql was added",
+		},
+		"added after": {
+			change: func(f fstest.MapFS) { f["sqlite/"+third] = &fstest.MapFile{} }, text: third + " was added",
+		},
+		"removed":      {change: func(f fstest.MapFS) { delete(f, "sqlite/"+first) }, text: first + " was removed"},
+		"removed last": {change: func(f fstest.MapFS) { delete(f, "sqlite/"+second) }, text: second + " was removed"},
+		"no atlas.sum": {
+			change: func(f fstest.MapFS) { delete(f, "sqlite/atlas.sum") }, text: "checksum file not found",
+		},
+		"bad atlas.sum": {change: func(f fstest.MapFS) { f["sqlite/atlas.sum"].Data = []byte("x") }, text: "checksum"},
+		"old atlas.sum": {
+			change: func(f fstest.MapFS) { f["sqlite/atlas.sum"].Data = append([]byte("h1:AAAA"), text[7:]...) },
+			text:   "checksum",
+		},
 	} {
 		t.Run("ErrChecksum/"+name, func(t *testing.T) {
 			t.Parallel()

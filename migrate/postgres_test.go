@@ -177,11 +177,14 @@ func TestPostgres(t *testing.T) {
 		"tables of somebody else": {[]string{"CREATE TABLE users (id integer)"}, migrate.ErrForeign},
 		"a view of somebody else": {[]string{"CREATE VIEW v AS SELECT 1"}, migrate.ErrForeign},
 		"an unknown beginning":    {[]string{"UPDATE atlas_schema_revisions SET version = '1'"}, migrate.ErrForeign},
-		"newer": {[]string{"INSERT INTO atlas_schema_revisions SELECT '99990101000000'," +
-			" description, type, applied, total, executed_at, execution_time, error, error_stmt, hash," +
-			" partial_hashes, operator_version FROM atlas_schema_revisions"}, migrate.ErrNewer},
-		"edited":    {[]string{"UPDATE atlas_schema_revisions SET hash = 'x'"}, migrate.ErrEdited},
-		"no schema": {[]string{"DROP SCHEMA public CASCADE"}, migrate.ErrForeign},
+		"newer": {
+			before: []string{"INSERT INTO atlas_schema_revisions SELECT '99990101000000'," +
+				" description, type, applied, total, executed_at, execution_time, error, error_stmt, hash," +
+				" partial_hashes, operator_version FROM atlas_schema_revisions"},
+			want: migrate.ErrNewer,
+		},
+		"edited":    {before: []string{"UPDATE atlas_schema_revisions SET hash = 'x'"}, want: migrate.ErrEdited},
+		"no schema": {before: []string{"DROP SCHEMA public CASCADE"}, want: migrate.ErrForeign},
 	} {
 		t.Run("Err/"+name, func(t *testing.T) {
 			t.Parallel()

@@ -166,7 +166,7 @@ func FuzzCost(f *testing.F) {
 		times                  uint8
 	}{
 		{times: 1},
-		{150, 30 * dollar, 80, 60 * dollar, 0, 0, 1},
+		{q1: 150, r1: 30 * dollar, q2: 80, r2: 60 * dollar, times: 1},
 		{q1: 1, r1: 499_999, times: 1},
 		{q1: 1, r1: 500_000, times: 1},
 		{q1: 1, r1: 500_001, times: 1},
@@ -176,16 +176,16 @@ func FuzzCost(f *testing.F) {
 		{q1: 1, r1: 400_000, times: 3},
 		{q1: million, r1: maximum, times: 1},
 		{q1: million, r1: minimum, times: 1},
-		{million, maximum, 1, 500_000, 0, 0, 1},
-		{million, minimum, 1, -500_001, 0, 0, 1},
-		{2 * million, maximum, million, 2, 0, 0, 1},
-		{2 * million, maximum, 1_999_999, 1, 0, 0, 1},
-		{math.MaxInt64, maximum, math.MaxInt64, -maximum, million, 5, 1},
-		{math.MaxInt64, maximum, math.MaxInt64, -maximum, million, 5, 4},
-		{math.MaxInt64, maximum, math.MaxInt64, -maximum, million, 5, 5},
-		{math.MaxInt64, 7 * million, math.MaxInt64, -6 * million, 0, 0, 1},
+		{q1: million, r1: maximum, q2: 1, r2: 500_000, times: 1},
+		{q1: million, r1: minimum, q2: 1, r2: -500_001, times: 1},
+		{q1: 2 * million, r1: maximum, q2: million, r2: 2, times: 1},
+		{q1: 2 * million, r1: maximum, q2: 1_999_999, r2: 1, times: 1},
+		{q1: math.MaxInt64, r1: maximum, q2: math.MaxInt64, r2: -maximum, q3: million, r3: 5, times: 1},
+		{q1: math.MaxInt64, r1: maximum, q2: math.MaxInt64, r2: -maximum, q3: million, r3: 5, times: 4},
+		{q1: math.MaxInt64, r1: maximum, q2: math.MaxInt64, r2: -maximum, q3: million, r3: 5, times: 5},
+		{q1: math.MaxInt64, r1: 7 * million, q2: math.MaxInt64, r2: -6 * million, times: 1},
 		{q1: -1, r1: dollar, times: 1},
-		{1, dollar, math.MinInt64, 0, 0, 0, 1},
+		{q1: 1, r1: dollar, q2: math.MinInt64, times: 1},
 	} {
 		f.Add(seed.q1, seed.r1, seed.q2, seed.r2, seed.q3, seed.r3, seed.times)
 	}

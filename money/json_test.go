@@ -211,8 +211,10 @@ func TestRatesJSON(t *testing.T) {
 		{"FreeIsNotUnknown", money.Rates{"input": 0}, `{"input":0}`},
 		{"UnknownMeter", money.Rates{"images": 1}, `{"images":0.000000001}`},
 		{"Negative", money.Rates{"input": -1}, `{"input":-0.000000001}`},
-		{"MoreDigitsThanAFloat", money.Rates{"a": math.MaxInt64 - 1, "b": math.MinInt64},
-			`{"a":9223372036.854775806,"b":-9223372036.854775808}`},
+		{
+			name: "MoreDigitsThanAFloat", rates: money.Rates{"a": math.MaxInt64 - 1, "b": math.MinInt64},
+			json: `{"a":9223372036.854775806,"b":-9223372036.854775808}`,
+		},
 	} {
 		t.Run("OKMarshal"+tt.name, func(t *testing.T) {
 			t.Parallel()

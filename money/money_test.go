@@ -170,14 +170,22 @@ func TestCost(t *testing.T) {
 		"ErrRangeNegPast64Bits": {usages{{2 * million, money.Min}}, 0, money.ErrRange},
 
 		// 2^128 + 8, which wraps to 8 in 128 bits, and the same below zero.
-		"ErrRangePast128Bits": {append(slices.Repeat(usages{{math.MaxInt64, money.Max}}, 4),
-			usages{{math.MaxInt64, 8}, {12, 1}}...), 0, money.ErrRange},
-		"ErrRangeNegPast128Bits": {append(slices.Repeat(usages{{math.MaxInt64, money.Min}}, 4),
-			usages{{math.MaxInt64, -4}, {12, -1}}...), 0, money.ErrRange},
+		"ErrRangePast128Bits": {
+			usages: append(slices.Repeat(usages{{math.MaxInt64, money.Max}}, 4),
+				usages{{math.MaxInt64, 8}, {12, 1}}...),
+			want: 0, err: money.ErrRange,
+		},
+		"ErrRangeNegPast128Bits": {
+			usages: append(slices.Repeat(usages{{math.MaxInt64, money.Min}}, 4),
+				usages{{math.MaxInt64, -4}, {12, -1}}...),
+			want: 0, err: money.ErrRange,
+		},
 
-		"ErrRangeNegativeQuantity": {usages{{-1, money.Dollar}}, 0, money.ErrRange},
-		"ErrRangeNegativeLater":    {usages{{1, money.Dollar}, {-1, money.Dollar}}, 0, money.ErrRange},
-		"ErrRangeNegativeFree":     {usages{{math.MinInt64, 0}}, 0, money.ErrRange},
+		"ErrRangeNegativeQuantity": {usages: usages{{-1, money.Dollar}}, want: 0, err: money.ErrRange},
+		"ErrRangeNegativeLater": {
+			usages: usages{{1, money.Dollar}, {-1, money.Dollar}}, want: 0, err: money.ErrRange,
+		},
+		"ErrRangeNegativeFree": {usages: usages{{math.MinInt64, 0}}, want: 0, err: money.ErrRange},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

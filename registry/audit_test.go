@@ -146,39 +146,43 @@ func testAudit(t *testing.T, e engine) {
 		want []string
 		of   func(thing) string // entity_id of the first entry
 	}{
-		"CreateProvider": {func(thing) error {
+		"CreateProvider": {call: func(thing) error {
 			_, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "new"})
 			return err
-		}, []string{"create provider"}, nil},
-		"UpdateProvider": {func(th thing) error {
+		}, want: []string{"create provider"}},
+		"UpdateProvider": {call: func(th thing) error {
 			_, err := reg.UpdateProvider(ctx, th.provider.ID, registry.ProviderUpdate{Description: ptr("new")})
 			return err
-		}, []string{"update provider"}, func(th thing) string { return th.provider.ID.String() }},
-		"UpdateProvider to the same": {func(th thing) error {
+		}, want: []string{"update provider"}, of: func(th thing) string { return th.provider.ID.String() }},
+		"UpdateProvider to the same": {call: func(th thing) error {
 			_, err := reg.UpdateProvider(ctx, th.provider.ID, registry.ProviderUpdate{BaseURL: &th.provider.BaseURL})
 			return err
-		}, nil, nil},
-		"DeleteProvider": {func(th thing) error {
-			return reg.DeleteProvider(ctx, th.provider.ID)
-		}, []string{
-			"delete provider", "delete model", "delete api_key",
-		}, func(th thing) string { return th.provider.ID.String() }},
-		"PurgeProvider": {func(th thing) error {
-			return reg.PurgeProvider(ctx, th.provider.ID)
-		}, []string{
-			"purge provider", "purge family", "purge model", "purge price", "purge api_key",
-		}, func(th thing) string { return th.provider.ID.String() }},
-		"CreateFamily": {func(th thing) error {
+		}},
+		"DeleteProvider": {
+			call: func(th thing) error {
+				return reg.DeleteProvider(ctx, th.provider.ID)
+			},
+			want: []string{"delete provider", "delete model", "delete api_key"},
+			of:   func(th thing) string { return th.provider.ID.String() },
+		},
+		"PurgeProvider": {
+			call: func(th thing) error {
+				return reg.PurgeProvider(ctx, th.provider.ID)
+			},
+			want: []string{"purge provider", "purge family", "purge model", "purge price", "purge api_key"},
+			of:   func(th thing) string { return th.provider.ID.String() },
+		},
+		"CreateFamily": {call: func(th thing) error {
 			_, err := reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: th.provider.ID, Name: "new"})
 			return err
-		}, []string{"create family"}, nil},
-		"CreateModel": {func(th thing) error {
+		}, want: []string{"create family"}},
+		"CreateModel": {call: func(th thing) error {
 			_, err := reg.CreateModel(
 				ctx, registry.ModelInput{ProviderID: th.provider.ID, ModelID: "new", Rates: gpt4()},
 			)
 			return err
-		}, []string{"create model", "create price"}, nil},
-		"CreateModels": {func(th thing) error {
+		}, want: []string{"create model", "create price"}},
+		"CreateModels": {call: func(th thing) error {
 			_, err := reg.CreateModels(
 				ctx,
 				[]registry.ModelInput{
@@ -186,105 +190,105 @@ func testAudit(t *testing.T, e engine) {
 				},
 			)
 			return err
-		}, []string{"create model", "create price", "create model", "create price"}, nil},
-		"CreateModels of none": {func(thing) error {
+		}, want: []string{"create model", "create price", "create model", "create price"}},
+		"CreateModels of none": {call: func(thing) error {
 			_, err := reg.CreateModels(ctx, nil)
 			return err
-		}, nil, nil},
-		"UpdateModel": {func(th thing) error {
+		}},
+		"UpdateModel": {call: func(th thing) error {
 			_, err := reg.UpdateModel(
 				ctx, th.model.ID, registry.ModelUpdate{CanReason: ptr(true), FamilyID: ptr(uuid.Nil)},
 			)
 			return err
-		}, []string{"update model"}, func(th thing) string { return th.model.ID.String() }},
-		"UpdateModel to the same": {func(th thing) error {
+		}, want: []string{"update model"}, of: func(th thing) string { return th.model.ID.String() }},
+		"UpdateModel to the same": {call: func(th thing) error {
 			_, err := reg.UpdateModel(ctx, th.model.ID, registry.ModelUpdate{Name: &th.model.Name})
 			return err
-		}, nil, nil},
-		"DeprecateModel": {func(th thing) error {
+		}},
+		"DeprecateModel": {call: func(th thing) error {
 			return reg.DeprecateModel(ctx, th.model.ID, time.Time{})
-		}, []string{"update model"}, func(th thing) string { return th.model.ID.String() }},
-		"DeleteModel": {func(th thing) error {
+		}, want: []string{"update model"}, of: func(th thing) string { return th.model.ID.String() }},
+		"DeleteModel": {call: func(th thing) error {
 			return reg.DeleteModel(ctx, th.model.ID)
-		}, []string{"delete model"}, func(th thing) string { return th.model.ID.String() }},
-		"PurgeModel": {func(th thing) error {
+		}, want: []string{"delete model"}, of: func(th thing) string { return th.model.ID.String() }},
+		"PurgeModel": {call: func(th thing) error {
 			return reg.PurgeModel(ctx, th.model.ID)
-		}, []string{"purge model", "purge price"}, func(th thing) string { return th.model.ID.String() }},
-		"UpdateModelPricing": {func(th thing) error {
+		}, want: []string{"purge model", "purge price"}, of: func(th thing) string { return th.model.ID.String() }},
+		"UpdateModelPricing": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 1}})
 			return err
-		}, []string{"update price"}, func(th thing) string { return th.model.ID.String() }},
-		"UpdateModelPricing of a tier": {func(th thing) error {
+		}, want: []string{"update price"}, of: func(th thing) string { return th.model.ID.String() }},
+		"UpdateModelPricing of a tier": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{ServiceTier: "batch", Rates: gpt4()})
 			return err
-		}, []string{"create price"}, func(th thing) string { return th.model.ID.String() }},
-		"UpdateModelPricing from elsewhere": {func(th thing) error {
+		}, want: []string{"create price"}, of: func(th thing) string { return th.model.ID.String() }},
+		"UpdateModelPricing from elsewhere": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: gpt4(), Source: "elsewhere"})
 			return err
-		}, []string{"update price"}, func(th thing) string { return th.model.ID.String() }},
-		"UpdateModelPricing to the same": {func(th thing) error {
+		}, want: []string{"update price"}, of: func(th thing) string { return th.model.ID.String() }},
+		"UpdateModelPricing to the same": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: gpt4()})
 			return err
-		}, nil, nil},
-		"AddAPIKey": {func(th thing) error {
+		}},
+		"AddAPIKey": {call: func(th thing) error {
 			_, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: th.provider.ID, APIKey: secret(7)})
 			return err
-		}, []string{"create api_key"}, nil},
-		"UpdateAPIKey": {func(th thing) error {
+		}, want: []string{"create api_key"}},
+		"UpdateAPIKey": {call: func(th thing) error {
 			_, err := reg.UpdateAPIKey(ctx, th.key.ID, registry.KeyUpdate{Disabled: ptr(true)})
 			return err
-		}, []string{"disable api_key"}, func(th thing) string { return th.key.ID.String() }},
-		"UpdateAPIKey to the same": {func(th thing) error {
+		}, want: []string{"disable api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		"UpdateAPIKey to the same": {call: func(th thing) error {
 			_, err := reg.UpdateAPIKey(ctx, th.key.ID, registry.KeyUpdate{Label: ptr("")})
 			return err
-		}, nil, nil},
-		"DeleteAPIKey": {func(th thing) error {
+		}},
+		"DeleteAPIKey": {call: func(th thing) error {
 			return reg.DeleteAPIKey(ctx, th.key.ID)
-		}, []string{"delete api_key"}, func(th thing) string { return th.key.ID.String() }},
-		"PurgeAPIKey": {func(th thing) error {
+		}, want: []string{"delete api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		"PurgeAPIKey": {call: func(th thing) error {
 			return reg.PurgeAPIKey(ctx, th.key.ID)
-		}, []string{"purge api_key"}, func(th thing) string { return th.key.ID.String() }},
-		"DegradeKey, of two the later": {func(th thing) error {
+		}, want: []string{"purge api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		"DegradeKey, of two the later": {call: func(th thing) error {
 			require.NoError(t, reg.DegradeKey(ctx, th.key.ID, "429", time.Hour))
 			require.NoError(t, reg.DegradeKey(ctx, th.key.ID, "429", time.Hour))
 			return reg.DegradeKey(ctx, th.key.ID, "500", time.Minute)
-		}, []string{"degrade api_key"}, func(th thing) string { return th.key.ID.String() }},
-		"RestoreKey": {func(th thing) error {
+		}, want: []string{"degrade api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		"RestoreKey": {call: func(th thing) error {
 			require.NoError(t, reg.DegradeKey(ctx, th.key.ID, "429", time.Hour))
 			return reg.RestoreKey(ctx, th.key.ID)
-		}, []string{"degrade api_key", "restore api_key"}, func(th thing) string { return th.key.ID.String() }},
-		"RestoreKey of one that is well": {func(th thing) error {
+		}, want: []string{"degrade api_key", "restore api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		"RestoreKey of one that is well": {call: func(th thing) error {
 			return reg.RestoreKey(ctx, th.key.ID)
-		}, nil, nil},
-		"RotateAPIKey": {func(th thing) error {
+		}},
+		"RotateAPIKey": {call: func(th thing) error {
 			_, err := reg.RotateAPIKey(
 				ctx, th.key.ID, registry.KeyRotationInput{APIKey: secret(77), Overlap: time.Hour},
 			)
 			return err
-		}, []string{"rotate api_key", "create api_key"}, nil},
-		"SetSetting": {func(thing) error {
+		}, want: []string{"rotate api_key", "create api_key"}},
+		"SetSetting": {call: func(thing) error {
 			return reg.SetSetting(ctx, "new", "v")
-		}, []string{"create setting"}, func(thing) string { return "new" }},
-		"SetSetting again": {func(th thing) error {
+		}, want: []string{"create setting"}, of: func(thing) string { return "new" }},
+		"SetSetting again": {call: func(th thing) error {
 			return reg.SetSetting(ctx, th.setting, "other")
-		}, []string{"update setting"}, func(th thing) string { return th.setting }},
-		"SetSetting to the same": {func(th thing) error {
+		}, want: []string{"update setting"}, of: func(th thing) string { return th.setting }},
+		"SetSetting to the same": {call: func(th thing) error {
 			return reg.SetSetting(ctx, th.setting, "value")
-		}, nil, nil},
-		"DeleteSetting": {func(th thing) error {
+		}},
+		"DeleteSetting": {call: func(th thing) error {
 			return reg.DeleteSetting(ctx, th.setting)
-		}, []string{"delete setting"}, func(th thing) string { return th.setting }},
-		"ResetDailyUsage": {func(th thing) error {
+		}, want: []string{"delete setting"}, of: func(th thing) string { return th.setting }},
+		"ResetDailyUsage": {call: func(th thing) error {
 			require.NoError(t, reg.IncrementUsage(ctx, th.key.ID, 1, 1))
 			n, err := reg.ResetDailyUsage(ctx)
 			require.Equal(t, 1, n)
 			return err
-		}, []string{"reset api_key"}, func(thing) string { return "" }},
-		"ResetDailyUsage of none": {func(thing) error {
+		}, want: []string{"reset api_key"}, of: func(thing) string { return "" }},
+		"ResetDailyUsage of none": {call: func(thing) error {
 			_, err := reg.ResetDailyUsage(ctx)
 			return err
-		}, nil, nil},
-		"what is not audited": {func(th thing) error {
+		}},
+		"what is not audited": {call: func(th thing) error {
 			require.NoError(t, reg.IncrementUsage(ctx, th.key.ID, 1, 1))
 			record(t, reg, th.model, th.key, 1, 1)
 			log, err := reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "x"})
@@ -293,7 +297,7 @@ func testAudit(t *testing.T, e engine) {
 			require.NoError(t, err)
 			_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: th.provider.ID, Version: "1"})
 			return err
-		}, nil, nil},
+		}},
 	} {
 		th := thing{setting: "setting"}
 		th.provider = mustProvider(t, reg, "p")
@@ -570,40 +574,50 @@ func testListAudit(t *testing.T, e engine) {
 	}{
 		"all": {registry.AuditFilter{}, func(*ent.AuditEntry) bool { return true }, 452},
 		"actor": {
-			registry.AuditFilter{Actor: "bob"}, func(e *ent.AuditEntry) bool { return e.Actor == "bob" }, 149,
+			filter: registry.AuditFilter{Actor: "bob"}, keep: func(e *ent.AuditEntry) bool { return e.Actor == "bob" },
+			count: 149,
 		},
 		"action": {
-			registry.AuditFilter{Action: registry.ActionCreate},
-			func(e *ent.AuditEntry) bool { return e.Action == "create" }, 40,
+			filter: registry.AuditFilter{Action: registry.ActionCreate},
+			keep:   func(e *ent.AuditEntry) bool { return e.Action == "create" }, count: 40,
 		},
 		"entity": {
-			registry.AuditFilter{Entity: registry.EntitySetting}, func(*ent.AuditEntry) bool { return true }, 452,
+			filter: registry.AuditFilter{Entity: registry.EntitySetting},
+			keep:   func(*ent.AuditEntry) bool { return true }, count: 452,
 		},
 		"another entity": {
-			registry.AuditFilter{Entity: registry.EntityFamily}, func(*ent.AuditEntry) bool { return false }, 0,
+			filter: registry.AuditFilter{Entity: registry.EntityFamily},
+			keep:   func(*ent.AuditEntry) bool { return false }, count: 0,
 		},
-		"one setting": {registry.AuditFilter{Entity: registry.EntitySetting, EntityID: "k7"},
-			func(e *ent.AuditEntry) bool { return e.EntityID == "k7" }, 12},
+		"one setting": {
+			filter: registry.AuditFilter{Entity: registry.EntitySetting, EntityID: "k7"},
+			keep:   func(e *ent.AuditEntry) bool { return e.EntityID == "k7" }, count: 12,
+		},
 		"from": {
-			registry.AuditFilter{Start: second.In(zone)}, func(e *ent.AuditEntry) bool { return !e.At.Before(second) },
-			450,
+			filter: registry.AuditFilter{Start: second.In(zone)},
+			keep:   func(e *ent.AuditEntry) bool { return !e.At.Before(second) }, count: 450,
 		},
 		"until": {
-			registry.AuditFilter{End: second.In(zone)}, func(e *ent.AuditEntry) bool { return e.At.Before(second) }, 2,
+			filter: registry.AuditFilter{End: second.In(zone)},
+			keep:   func(e *ent.AuditEntry) bool { return e.At.Before(second) }, count: 2,
 		},
-		"one instant": {registry.AuditFilter{Start: second, End: second.Add(time.Microsecond)},
-			func(e *ent.AuditEntry) bool { return e.At.Equal(second) }, 150},
-		"everything": {registry.AuditFilter{Actor: "alice", Action: registry.ActionUpdate,
+		"one instant": {
+			filter: registry.AuditFilter{Start: second, End: second.Add(time.Microsecond)},
+			keep:   func(e *ent.AuditEntry) bool { return e.At.Equal(second) }, count: 150,
+		},
+		"everything": {filter: registry.AuditFilter{Actor: "alice", Action: registry.ActionUpdate,
 			Entity: registry.EntitySetting, EntityID: "k4",
 			Start: start.Add(-time.Hour), End: start.Add(time.Hour)},
-			func(e *ent.AuditEntry) bool {
+			keep: func(e *ent.AuditEntry) bool {
 				return e.Actor == "alice" && e.EntityID == "k4" &&
 					e.Action == "update"
-			}, -1},
-		"far times": {registry.AuditFilter{
-			Start: time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC), End: time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC),
+			}, count: -1},
+		"far times": {
+			filter: registry.AuditFilter{
+				Start: time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC), End: time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC),
+			},
+			keep: func(*ent.AuditEntry) bool { return true }, count: 452,
 		},
-			func(*ent.AuditEntry) bool { return true }, 452},
 	} {
 		want := matching(test.keep)
 		if test.count >= 0 {

@@ -23,18 +23,18 @@ func TestRegistryWithinInTx(t *testing.T) {
 		open  func(t *testing.T, options ...registry.Option) *registry.Registry
 		reads error // what reads return
 	}{
-		"file": {func(t *testing.T, options ...registry.Option) *registry.Registry {
+		"file": {open: func(t *testing.T, options ...registry.Option) *registry.Registry {
 			t.Helper()
 			return mustOpen(t, filepath.Join(t.TempDir(), "registry.db"), options...)
-		}, nil},
-		"memory": {func(t *testing.T, options ...registry.Option) *registry.Registry {
+		}},
+		"memory": {open: func(t *testing.T, options ...registry.Option) *registry.Registry {
 			t.Helper()
 			return mustOpen(t, ":memory:", options...)
-		}, registry.ErrBusy},
-		"one_connection": {func(t *testing.T, options ...registry.Option) *registry.Registry {
+		}, reads: registry.ErrBusy},
+		"one_connection": {open: func(t *testing.T, options ...registry.Option) *registry.Registry {
 			t.Helper()
 			return registrytest.NewPostgres(t, append(options, registry.WithMaxConns(1))...)
-		}, registry.ErrBusy},
+		}, reads: registry.ErrBusy},
 	} {
 		t.Run("ErrBusy_"+name, func(t *testing.T) {
 			t.Parallel()

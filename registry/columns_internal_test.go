@@ -64,53 +64,80 @@ func TestColumns(t *testing.T) {
 		{draft.ModelFamily.Create().Mutation(), FamilyInput{}, []why{rowsOwn}},
 		{draft.ModelFamily.Update().Mutation(), FamilyUpdate{}, []why{rowsOwn, {"provider_id": fixed}}},
 		{draft.ModelFamily.Create().Mutation(), FamilyFilter{}, []why{rowsOwn, {"name description": unlisted}}},
-		{draft.Model.Create().Mutation(), ModelInput{}, []why{rowsOwn, hidden, {
-			"cost_per_1m_input cost_per_1m_output": "Rates has it",
-			"deprecated deprecated_at":             "DeprecateModel sets it",
-		}}},
-		{draft.Model.Update().Mutation(), ModelUpdate{}, []why{rowsOwn, hidden, {
-			"provider_id model_id": fixed, "cost_per_1m_input cost_per_1m_output": pricing,
-			"deprecated_at": "Deprecated sets it",
-		}}},
-		{draft.Model.Create().Mutation(), ModelFilter{}, []why{rowsOwn, hidden, {
-			"model_id name":                        "Search has it",
-			"cost_per_1m_input cost_per_1m_output": "MaxInputCost and MaxOutputCost have it",
-			"context_window":                       "MinContextWindow has it", "deprecated": "WithDeprecated has it",
-			"description max_output_tokens deprecated_at": unlisted,
-		}}},
-		{draft.Price.Create().Mutation(), PriceInput{}, []why{{
-			"id recorded_at superseded_at effective_to": own, "model_id": "UpdateModelPricing is told it",
-			"cost_per_1m_input cost_per_1m_output cost_per_1m_cache_read cost_per_1m_cache_write": "Rates has it",
-			"cost_per_1m_reasoning": "Rates has it",
-		}}},
-		{draft.APIKey.Create().Mutation(), KeyInput{}, []why{
-			rowsOwn, hidden, keysOwn, quotasOwn, {"disabled": "UpdateAPIKey sets it"},
-		}},
-		{draft.APIKey.Update().Mutation(), KeyUpdate{}, []why{
-			rowsOwn, hidden, keysOwn, quotasOwn, {"provider_id": fixed},
-		}},
-		{draft.QuotaGroup.Create().Mutation(), QuotaGroupInput{}, []why{rowsOwn, quotasOwn}},
-		{draft.QuotaGroup.Update().Mutation(), QuotaGroupUpdate{}, []why{rowsOwn, quotasOwn, {"provider_id": fixed}}},
-		{draft.QuotaGroup.Create().Mutation(), QuotaGroupFilter{}, []why{
-			rowsOwn, quotasOwn, limits, {"name": unlisted},
-		}},
-		{draft.SDKVersion.Create().Mutation(), SDKVersionInput{}, []why{{"id": own}}},
-		{draft.SDKVersion.Update().Mutation(), SDKVersionUpdate{}, []why{{
-			"id": own, "provider_id version generated_at": fixed,
-		}}},
-		{draft.SDKVersion.Create().Mutation(), SDKVersionFilter{}, []why{{
-			"id version sdk_path generated_at test_results code_hash": unlisted,
-		}}},
-		{draft.DiscoveryLog.Create().Mutation(), DiscoveryInput{}, []why{{
-			"id started_at": own, "status attempt_count discovered_data error_message completed_at": result,
-		}}},
-		{draft.DiscoveryLog.Create().Mutation(), DiscoveryFilter{}, []why{{
-			"id attempt_count discovered_data error_message":     unlisted,
-			"source llm_model cache_hit started_at completed_at": unlisted,
-		}}},
-		{draft.AuditEntry.Create().Mutation(), AuditFilter{}, []why{{
-			"at": "Start and End have it", "id before after automatic": unlisted,
-		}}},
+		{
+			row: draft.Model.Create().Mutation(), shown: ModelInput{},
+			without: []why{rowsOwn, hidden, {
+				"cost_per_1m_input cost_per_1m_output": "Rates has it",
+				"deprecated deprecated_at":             "DeprecateModel sets it",
+			}},
+		},
+		{
+			row: draft.Model.Update().Mutation(), shown: ModelUpdate{},
+			without: []why{rowsOwn, hidden, {
+				"provider_id model_id": fixed, "cost_per_1m_input cost_per_1m_output": pricing,
+				"deprecated_at": "Deprecated sets it",
+			}},
+		},
+		{
+			row: draft.Model.Create().Mutation(), shown: ModelFilter{},
+			without: []why{rowsOwn, hidden, {
+				"model_id name":                        "Search has it",
+				"cost_per_1m_input cost_per_1m_output": "MaxInputCost and MaxOutputCost have it",
+				"context_window":                       "MinContextWindow has it", "deprecated": "WithDeprecated has it",
+				"description max_output_tokens deprecated_at": unlisted,
+			}},
+		},
+		{
+			row: draft.Price.Create().Mutation(), shown: PriceInput{},
+			without: []why{{
+				"id recorded_at superseded_at effective_to": own, "model_id": "UpdateModelPricing is told it",
+				"cost_per_1m_input cost_per_1m_output cost_per_1m_cache_read cost_per_1m_cache_write": "Rates has it",
+				"cost_per_1m_reasoning": "Rates has it",
+			}},
+		},
+		{
+			row: draft.APIKey.Create().Mutation(), shown: KeyInput{},
+			without: []why{rowsOwn, hidden, keysOwn, quotasOwn, {"disabled": "UpdateAPIKey sets it"}},
+		},
+		{
+			row: draft.APIKey.Update().Mutation(), shown: KeyUpdate{},
+			without: []why{rowsOwn, hidden, keysOwn, quotasOwn, {"provider_id": fixed}},
+		},
+		{row: draft.QuotaGroup.Create().Mutation(), shown: QuotaGroupInput{}, without: []why{rowsOwn, quotasOwn}},
+		{
+			row: draft.QuotaGroup.Update().Mutation(), shown: QuotaGroupUpdate{},
+			without: []why{rowsOwn, quotasOwn, {"provider_id": fixed}},
+		},
+		{
+			row: draft.QuotaGroup.Create().Mutation(), shown: QuotaGroupFilter{},
+			without: []why{rowsOwn, quotasOwn, limits, {"name": unlisted}},
+		},
+		{row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionInput{}, without: []why{{"id": own}}},
+		{
+			row: draft.SDKVersion.Update().Mutation(), shown: SDKVersionUpdate{},
+			without: []why{{"id": own, "provider_id version generated_at": fixed}},
+		},
+		{
+			row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionFilter{},
+			without: []why{{"id version sdk_path generated_at test_results code_hash": unlisted}},
+		},
+		{
+			row: draft.DiscoveryLog.Create().Mutation(), shown: DiscoveryInput{},
+			without: []why{{
+				"id started_at": own, "status attempt_count discovered_data error_message completed_at": result,
+			}},
+		},
+		{
+			row: draft.DiscoveryLog.Create().Mutation(), shown: DiscoveryFilter{},
+			without: []why{{
+				"id attempt_count discovered_data error_message":     unlisted,
+				"source llm_model cache_hit started_at completed_at": unlisted,
+			}},
+		},
+		{
+			row: draft.AuditEntry.Create().Mutation(), shown: AuditFilter{},
+			without: []why{{"at": "Start and End have it", "id before after automatic": unlisted}},
+		},
 	} {
 		of := reflect.TypeOf(c.shown)
 		t.Run(of.Name(), func(t *testing.T) {

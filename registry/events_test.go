@@ -63,27 +63,31 @@ func testListUsageEvents(t *testing.T, e engine) {
 		"of a model": {registry.EventFilter{ModelID: models[0].ID}, func(i int) bool { return i%2 == 0 }},
 		"of a key":   {registry.EventFilter{APIKeyID: keys[1].ID}, func(i int) bool { return i/2%2 == 1 }},
 		"of both": {
-			registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 },
+			filter: registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID},
+			is:     func(i int) bool { return i%4 == 3 },
 		},
-		"failed":      {registry.EventFilter{Failed: true}, func(i int) bool { return i%5 == 0 }},
-		"unpriced":    {registry.EventFilter{Unpriced: true}, func(i int) bool { return i%2 == 1 }},
-		"one request": {registry.EventFilter{RequestID: "r7"}, func(i int) bool { return i == 7 }},
+		"failed":      {filter: registry.EventFilter{Failed: true}, is: func(i int) bool { return i%5 == 0 }},
+		"unpriced":    {filter: registry.EventFilter{Unpriced: true}, is: func(i int) bool { return i%2 == 1 }},
+		"one request": {filter: registry.EventFilter{RequestID: "r7"}, is: func(i int) bool { return i == 7 }},
 		"failed, of a key": {
-			registry.EventFilter{Failed: true, APIKeyID: keys[0].ID},
-			func(i int) bool { return i%5 == 0 && i/2%2 == 0 },
+			filter: registry.EventFilter{Failed: true, APIKeyID: keys[0].ID},
+			is:     func(i int) bool { return i%5 == 0 && i/2%2 == 0 },
 		},
 		"unpriced, of a key": {
-			registry.EventFilter{Unpriced: true, APIKeyID: keys[1].ID}, func(i int) bool { return i%4 == 3 },
+			filter: registry.EventFilter{Unpriced: true, APIKeyID: keys[1].ID},
+			is:     func(i int) bool { return i%4 == 3 },
 		},
 		"one request of keys": {
-			registry.EventFilter{RequestID: "r7", APIKeyID: keys[1].ID}, func(i int) bool { return i == 7 },
+			filter: registry.EventFilter{RequestID: "r7", APIKeyID: keys[1].ID}, is: func(i int) bool { return i == 7 },
 		},
 		"a range of a key": {
-			registry.EventFilter{Start: at(30), End: at(60).Add(time.Microsecond), APIKeyID: keys[0].ID},
-			func(i int) bool { return i >= 30 && i < 70 && i/2%2 == 0 },
+			filter: registry.EventFilter{Start: at(30), End: at(60).Add(time.Microsecond), APIKeyID: keys[0].ID},
+			is:     func(i int) bool { return i >= 30 && i < 70 && i/2%2 == 0 },
 		},
-		"a range": {registry.EventFilter{Start: at(30), End: at(60)}, func(i int) bool { return i >= 30 && i < 60 }},
-		"nothing": {registry.EventFilter{ModelID: uuid.New()}, func(int) bool { return false }},
+		"a range": {
+			filter: registry.EventFilter{Start: at(30), End: at(60)}, is: func(i int) bool { return i >= 30 && i < 60 },
+		},
+		"nothing": {filter: registry.EventFilter{ModelID: uuid.New()}, is: func(int) bool { return false }},
 	} {
 		for _, size := range []int{1, 7, 1000} {
 			ids := page(test.filter, size)

@@ -590,34 +590,34 @@ func TestSilence(t *testing.T) {
 		name string
 		call func(ctx context.Context) error
 	}{
-		{"connect", func(ctx context.Context) error {
+		{name: "connect", call: func(ctx context.Context) error {
 			p.each((*faultWire).hangUp)
 			defer p.stall()()
 			return reg.SetSetting(ctx, "a", "b")
 		}},
-		{"begin", func(ctx context.Context) error {
+		{name: "begin", call: func(ctx context.Context) error {
 			silence()
 			return reg.SetSetting(ctx, "a", "b")
 		}},
-		{"read", func(ctx context.Context) error {
+		{name: "read", call: func(ctx context.Context) error {
 			silence()
 			_, err := reg.GetSetting(ctx, "a")
 			return err
 		}},
-		{"statement", func(ctx context.Context) error {
+		{name: "statement", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
 				silence()
 				return tx.SetSetting(ctx, "a", "b")
 			})
 		}},
-		{"between statements", func(ctx context.Context) error {
+		{name: "between statements", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(*registry.Registry) error {
 				silence()
 				<-ctx.Done()
 				return nil
 			})
 		}},
-		{"nested transaction", func(ctx context.Context) error {
+		{name: "nested transaction", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
 				return tx.InTx(ctx, func(*registry.Registry) error {
 					silence()
@@ -626,7 +626,7 @@ func TestSilence(t *testing.T) {
 				})
 			})
 		}},
-		{"end of a nested transaction", func(ctx context.Context) error {
+		{name: "end of a nested transaction", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
 				return tx.InTx(ctx, func(*registry.Registry) error {
 					silence()
@@ -634,7 +634,7 @@ func TestSilence(t *testing.T) {
 				})
 			})
 		}},
-		{"end of an operation", func(ctx context.Context) error {
+		{name: "end of an operation", call: func(ctx context.Context) error {
 			return reg.InTx(t.Context(), func(tx *registry.Registry) error {
 				return tx.InTx(ctx, func(*registry.Registry) error {
 					silence()
@@ -642,13 +642,13 @@ func TestSilence(t *testing.T) {
 				})
 			})
 		}},
-		{"rollback", func(ctx context.Context) error {
+		{name: "rollback", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(*registry.Registry) error {
 				silence()
 				return errRollback
 			})
 		}},
-		{"commit", func(ctx context.Context) error {
+		{name: "commit", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
 				defer silence()
 				return tx.SetSetting(ctx, "a", "b")

@@ -176,7 +176,8 @@ func testFail(t *testing.T, e engine) {
 	}{
 		"auth": {denied, []time.Duration{10 * time.Minute, 20 * time.Minute}, registry.FailureAuth},
 		"quota exhausted": {
-			exhausted, []time.Duration{15 * time.Minute, 30 * time.Minute}, registry.FailureQuotaExhausted,
+			failure: exhausted, rests: []time.Duration{15 * time.Minute, 30 * time.Minute},
+			class: registry.FailureQuotaExhausted,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

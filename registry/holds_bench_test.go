@@ -89,14 +89,14 @@ var holds = []struct {
 	{"RepairLedger/a quarter", func(h holder) func() { return h.repair(h.b, 300_000, day/96, 8, 1) }},
 	{"RepairLedger/many days", func(h holder) func() { return h.repair(h.b, 300_000, 100*day, 8, 8) }},
 	{"RepairLedger/many rows", func(h holder) func() { return h.repair(h.b, 300_000, day, 20, 50) }},
-	{"ImportCatalog/new", func(h holder) func() {
+	{name: "ImportCatalog/new", prepare: func(h holder) func() {
 		b := h.b
 		return h.run(b, func(ctx context.Context) error {
 			_, err := h.ImportCatalog(ctx, bigCatalogue(1), nil)
 			return err
 		})
 	}},
-	{"ImportCatalog/changed", func(h holder) func() {
+	{name: "ImportCatalog/changed", prepare: func(h holder) func() {
 		b := h.b
 		_, err := h.ImportCatalog(b.Context(), bigCatalogue(1), nil)
 		require.NoError(b, err)
@@ -105,7 +105,7 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"ImportCatalog/same", func(h holder) func() {
+	{name: "ImportCatalog/same", prepare: func(h holder) func() {
 		b := h.b
 		_, err := h.ImportCatalog(b.Context(), bigCatalogue(1), nil)
 		require.NoError(b, err)
@@ -114,12 +114,12 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"DeleteProvider", func(h holder) func() {
+	{name: "DeleteProvider", prepare: func(h holder) func() {
 		b := h.b
 		p := h.provider(b, 5000)
 		return h.run(b, func(ctx context.Context) error { return h.DeleteProvider(ctx, p.ID) })
 	}},
-	{"UndeleteProvider", func(h holder) func() {
+	{name: "UndeleteProvider", prepare: func(h holder) func() {
 		b := h.b
 		p := h.provider(b, 5000)
 		require.NoError(b, h.DeleteProvider(b.Context(), p.ID))
@@ -128,19 +128,19 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"PurgeProvider", func(h holder) func() {
+	{name: "PurgeProvider", prepare: func(h holder) func() {
 		b := h.b
 		p := h.provider(b, 5000)
 		return h.run(b, func(ctx context.Context) error { return h.PurgeProvider(ctx, p.ID) })
 	}},
-	{"PurgeModel", func(h holder) func() {
+	{name: "PurgeModel", prepare: func(h holder) func() {
 		b := h.b
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
 		h.leases(b, p, m, 50_000, time.Hour)
 		return h.run(b, func(ctx context.Context) error { return h.PurgeModel(ctx, m) })
 	}},
-	{"PurgeAPIKey", func(h holder) func() {
+	{name: "PurgeAPIKey", prepare: func(h holder) func() {
 		b := h.b
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
@@ -148,7 +148,7 @@ var holds = []struct {
 		k := must(h.Client().Provider.QueryKeys(p).FirstID(b.Context()))
 		return h.run(b, func(ctx context.Context) error { return h.PurgeAPIKey(ctx, k) })
 	}},
-	{"ResetDailyUsage", func(h holder) func() {
+	{name: "ResetDailyUsage", prepare: func(h holder) func() {
 		b := h.b
 		p := h.provider(b, 5000)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
@@ -158,7 +158,7 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"ResetDailyUsage/many keys", func(h holder) func() {
+	{name: "ResetDailyUsage/many keys", prepare: func(h holder) func() {
 		b := h.b
 		for range 50 {
 			p := h.provider(b, 1)
@@ -170,7 +170,7 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"CreateModels", func(h holder) func() {
+	{name: "CreateModels", prepare: func(h holder) func() {
 		b := h.b
 		p, inputs := h.provider(b, 1), make([]registry.ModelInput, 5000)
 		for i := range inputs {
@@ -181,15 +181,15 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"RecordUsageBatch/an hour", func(h holder) func() {
+	{name: "RecordUsageBatch/an hour", prepare: func(h holder) func() {
 		b := h.b
 		return func() { h.requests(b, registry.MaxUsageBatch, time.Hour, 8, 8) }
 	}},
-	{"RecordUsageBatch/many days", func(h holder) func() {
+	{name: "RecordUsageBatch/many days", prepare: func(h holder) func() {
 		b := h.b
 		return func() { h.requests(b, registry.MaxUsageBatch, 1000*day, 8, 8) }
 	}},
-	{"AcquireKey/expired leases", func(h holder) func() {
+	{name: "AcquireKey/expired leases", prepare: func(h holder) func() {
 		b := h.b
 		p := h.provider(b, 1)
 		m := must(h.Client().Provider.QueryModels(p).FirstID(b.Context()))
@@ -199,7 +199,7 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"RotateKeyring", func(h holder) func() {
+	{name: "RotateKeyring", prepare: func(h holder) func() {
 		b := h.b
 		for range 50 {
 			h.provider(b, 1)
@@ -209,7 +209,7 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"Prune", func(h holder) func() {
+	{name: "Prune", prepare: func(h holder) func() {
 		b := h.b
 		h.requests(b, 300_000, day, 8, 1)
 		h.logs(b, 200_000)
@@ -220,7 +220,7 @@ var holds = []struct {
 			return err
 		})
 	}},
-	{"Move", func(h holder) func() {
+	{name: "Move", prepare: func(h holder) func() {
 		b := h.b
 		h.requests(b, 300_000, day, 8, 1)
 		return h.run(b, func(ctx context.Context) error {

@@ -80,89 +80,95 @@ func TestPlans(t *testing.T) {
 		call func(*Registry) error
 		want []string // each in one of the plans
 	}{
-		"GetLeastUsedKey": {func(r *Registry) error {
+		"GetLeastUsedKey": {call: func(r *Registry) error {
 			_, err := r.GetLeastUsedKey(t.Context(), p.ID)
 			if err == nil {
 				_, err = r.GetLeastUsedKey(t.Context(), p.ID) // the first one asks Ent
 			}
 			return err
-		}, []string{"api_keys USING INDEX apikey_provider_id_usage_count_last_used_at_id (provider_id=?)"}},
-		"GetUsageStats": {func(r *Registry) error {
+		}, want: []string{"api_keys USING INDEX apikey_provider_id_usage_count_last_used_at_id (provider_id=?)"}},
+		"GetUsageStats": {call: func(r *Registry) error {
 			_, err := r.GetUsageStats(t.Context(), m.ID, start, start.AddDate(0, 1, 0))
 			return err
-		}, []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
-		"GetCostBreakdown": {func(r *Registry) error {
+		}, want: []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
+		"GetCostBreakdown": {call: func(r *Registry) error {
 			_, err := r.GetCostBreakdown(t.Context(), p.ID)
 			return err
-		}, []string{"usage_totals USING PRIMARY KEY (model_id=?)"}},
-		"UsageReport": {func(r *Registry) error {
+		}, want: []string{"usage_totals USING PRIMARY KEY (model_id=?)"}},
+		"UsageReport": {call: func(r *Registry) error {
 			_, err := r.UsageReport(
 				t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay},
 			)
 			return err
-		}, []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
-		"UsageReport, by key": {func(r *Registry) error {
-			_, err := r.UsageReport(
-				t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}},
-			)
-			return err
-		}, []string{"t USING INDEX usage_model_id_period_start (model_id=? AND period_start>? AND period_start<?)"}},
-		"UsageReport, of a key": {func(r *Registry) error {
+		}, want: []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
+		"UsageReport, by key": {
+			call: func(r *Registry) error {
+				_, err := r.UsageReport(
+					t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}},
+				)
+				return err
+			},
+			want: []string{"t USING INDEX usage_model_id_period_start (model_id=? AND period_start>? AND period_start<?)"},
+		},
+		"UsageReport, of a key": {call: func(r *Registry) error {
 			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), APIKeyID: p.ID})
 			return err
-		}, []string{
+		}, want: []string{
 			"t USING INDEX usage_api_key_id_period_start (api_key_id=? AND period_start>? AND period_start<?)",
 		}},
-		"ListUsageEvents": {func(r *Registry) error {
+		"ListUsageEvents": {call: func(r *Registry) error {
 			_, err := r.ListUsageEvents(
 				t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), After: p.ID},
 			)
 			return err
-		}, []string{"usage_events USING PRIMARY KEY (id>? AND id<?)"}},
-		"ListUsageEvents, of a model": {func(r *Registry) error {
+		}, want: []string{"usage_events USING PRIMARY KEY (id>? AND id<?)"}},
+		"ListUsageEvents, of a model": {call: func(r *Registry) error {
 			_, err := r.ListUsageEvents(t.Context(), EventFilter{ModelID: m.ID, After: p.ID})
 			return err
-		}, []string{"usage_events USING INDEX usageevent_model_id_id (model_id=? AND id<?)"}},
-		"ListUsageEvents, of a key": {func(r *Registry) error {
+		}, want: []string{"usage_events USING INDEX usageevent_model_id_id (model_id=? AND id<?)"}},
+		"ListUsageEvents, of a key": {call: func(r *Registry) error {
 			_, err := r.ListUsageEvents(t.Context(), EventFilter{APIKeyID: k.ID})
 			return err
-		}, []string{
+		}, want: []string{
 			"usage_quarters USING INDEX usagequarter_api_key_id_period_start (api_key_id=? AND period_start<?)",
 			"usage_events USING PRIMARY KEY (id>? AND id<?)",
 		}},
-		"ListUsageEvents, of a request": {func(r *Registry) error {
+		"ListUsageEvents, of a request": {call: func(r *Registry) error {
 			_, err := r.ListUsageEvents(t.Context(), EventFilter{RequestID: "r"})
 			return err
-		}, []string{"usage_events USING INDEX usageevent_request_id (request_id=?)"}},
-		"ListModels, cheapest first": {func(r *Registry) error {
+		}, want: []string{"usage_events USING INDEX usageevent_request_id (request_id=?)"}},
+		"ListModels, cheapest first": {call: func(r *Registry) error {
 			most := 5 * money.Dollar
 			_, err := r.ListModels(t.Context(), ModelFilter{MaxInputCost: &most, Order: OrderByInputCost})
 			return err
-		}, []string{"models USING INDEX model_cost_per_1m_input_model_id_id (cost_per_1m_input<?)"}},
-		"FindModel": {func(r *Registry) error {
+		}, want: []string{"models USING INDEX model_cost_per_1m_input_model_id_id (cost_per_1m_input<?)"}},
+		"FindModel": {call: func(r *Registry) error {
 			_, err := r.FindModel(t.Context(), p.ID, "gpt-5")
 			return err
-		}, []string{"models USING INDEX model_provider_id_model_id (provider_id=? AND model_id=?)"}},
-		"PriceAt": {func(r *Registry) error {
-			_, err := r.PriceAt(t.Context(), m.ID, start)
-			return err
-		}, []string{"prices USING INDEX price_model_id_service_tier_min_context_tokens_effective_from (model_id=?"}},
-		"GetRecentDiscoveries": {func(r *Registry) error {
+		}, want: []string{"models USING INDEX model_provider_id_model_id (provider_id=? AND model_id=?)"}},
+		"PriceAt": {
+			call: func(r *Registry) error {
+				_, err := r.PriceAt(t.Context(), m.ID, start)
+				return err
+			},
+			want: []string{"prices USING INDEX price_model_id_service_tier_min_context_tokens_effective_from (model_id=?"},
+		},
+		"GetRecentDiscoveries": {call: func(r *Registry) error {
 			_, err := r.GetRecentDiscoveries(t.Context(), DiscoveryFilter{Limit: 5})
 			return err
-		}, []string{"discovery_logs USING INDEX discoverylog_started_at"}},
-		"ListAudit": {func(r *Registry) error {
+		}, want: []string{"discovery_logs USING INDEX discoverylog_started_at"}},
+		"ListAudit": {call: func(r *Registry) error {
 			_, err := r.ListAudit(t.Context(), AuditFilter{})
 			return err
-		}, []string{"audit_log USING INDEX auditentry_at"}},
-		"ListAudit, the next page": {func(r *Registry) error {
+		}, want: []string{"audit_log USING INDEX auditentry_at"}},
+		"ListAudit, the next page": {call: func(r *Registry) error {
 			page, err := r.ListAudit(t.Context(), AuditFilter{})
 			if err == nil {
 				_, err = r.ListAudit(t.Context(), AuditFilter{After: page[len(page)-1].ID})
 			}
 			return err
-		}, []string{"audit_log USING INDEX auditentry_at (at<?)"}},
-		"ListAudit, the history of one thing": {func(r *Registry) error {
+		}, want: []string{"audit_log USING INDEX auditentry_at (at<?)"}},
+		"ListAudit, the history of one thing": {call: func(r *Registry) error {
 			page, err := r.ListAudit(t.Context(), AuditFilter{Entity: EntityModel, EntityID: m.ID.String()})
 			if err == nil {
 				_, err = r.ListAudit(
@@ -170,7 +176,7 @@ func TestPlans(t *testing.T) {
 				)
 			}
 			return err
-		}, []string{
+		}, want: []string{
 			"audit_log USING INDEX auditentry_entity_entity_id_at (entity=? AND entity_id=?)",
 			"audit_log USING INDEX auditentry_entity_entity_id_at (entity=? AND entity_id=? AND at<?)",
 		}},

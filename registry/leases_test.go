@@ -322,26 +322,32 @@ func testLeaseLimits(t *testing.T, e engine) {
 		opens  time.Time
 	}{
 		"requests per minute": {
-			registry.Limits{RequestsPerMinute: 3}, 3, registry.LimitRequestsPerMinute, registry.KeyLimited, minute,
+			limits: registry.Limits{RequestsPerMinute: 3}, fit: 3, limit: registry.LimitRequestsPerMinute,
+			reason: registry.KeyLimited, opens: minute,
 		},
 		"tokens per minute": {
-			registry.Limits{TokensPerMinute: 399}, 3, registry.LimitTokensPerMinute, registry.KeyLimited, minute,
+			limits: registry.Limits{TokensPerMinute: 399}, fit: 3, limit: registry.LimitTokensPerMinute,
+			reason: registry.KeyLimited, opens: minute,
 		},
 		"requests per day": {
-			registry.Limits{RequestsPerDay: 3}, 3, registry.LimitRequestsPerDay, registry.KeyLimited, midnight,
+			limits: registry.Limits{RequestsPerDay: 3}, fit: 3, limit: registry.LimitRequestsPerDay,
+			reason: registry.KeyLimited, opens: midnight,
 		},
 		"tokens per day": {
-			registry.Limits{TokensPerDay: 400}, 4, registry.LimitTokensPerDay, registry.KeyLimited, midnight,
+			limits: registry.Limits{TokensPerDay: 400}, fit: 4, limit: registry.LimitTokensPerDay,
+			reason: registry.KeyLimited, opens: midnight,
 		},
 		"cost per day": {
-			registry.Limits{CostPerDay: 29 * money.Cent}, 2, registry.LimitCostPerDay, registry.KeyLimited, midnight,
+			limits: registry.Limits{CostPerDay: 29 * money.Cent}, fit: 2, limit: registry.LimitCostPerDay,
+			reason: registry.KeyLimited, opens: midnight,
 		},
 		"concurrency": {
-			registry.Limits{Concurrency: 2}, 2, registry.LimitConcurrency, registry.KeyBusy, time.Time{},
+			limits: registry.Limits{Concurrency: 2}, fit: 2, limit: registry.LimitConcurrency, reason: registry.KeyBusy,
+			opens: time.Time{},
 		},
 		"the later one": {
-			registry.Limits{RequestsPerMinute: 2, RequestsPerDay: 2}, 2, registry.LimitRequestsPerDay,
-			registry.KeyLimited, midnight,
+			limits: registry.Limits{RequestsPerMinute: 2, RequestsPerDay: 2}, fit: 2,
+			limit: registry.LimitRequestsPerDay, reason: registry.KeyLimited, opens: midnight,
 		},
 	} {
 		for _, shared := range []bool{false, true} {

@@ -97,24 +97,24 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 	}
 	return map[string]aList{
 		"ListProviders": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListProviders(ctx, registry.ProviderFilter{Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListProviders, registry.ProviderFilter{Limit: limit})))
 			},
-			func(n int) { mustProvider(t, reg, fmt.Sprint("p", n*7919%1000, "-", n)) },
+			more: func(n int) { mustProvider(t, reg, fmt.Sprint("p", n*7919%1000, "-", n)) },
 		},
 		"ListFamilies": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListFamilies(ctx,
 					registry.FamilyFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListFamilies,
 					registry.FamilyFilter{ProviderID: p.ID, Limit: limit})))
 			},
-			func(n int) {
+			more: func(n int) {
 				name := fmt.Sprint(n*7919%1000, "-", n)
 				must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name}))
 			},
@@ -123,94 +123,94 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 		"ListModels by output cost": models(registry.OrderByOutputCost),
 		"ListModels by window":      models(registry.OrderByContextWindow),
 		"GetModelsByProvider": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.GetModelsByProvider(ctx, p.ID, registry.Page{Limit: limit, After: afterID(after)}))
-			}, nil, costly,
+			}, more: costly,
 		},
 		"PriceHistory": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.PriceHistory(ctx,
 					registry.PriceFilter{ModelID: m.ID, Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.PriceHistory,
 					registry.PriceFilter{ModelID: m.ID, Limit: limit})))
-			}, price,
+			}, more: price,
 		},
 		"ListAPIKeys": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListAPIKeys(ctx,
 					registry.KeyFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListAPIKeys,
 					registry.KeyFilter{ProviderID: p.ID, Limit: limit})))
 			},
-			func(n int) { mustKey(t, reg, p.ID, n) },
+			more: func(n int) { mustKey(t, reg, p.ID, n) },
 		},
 		"ListQuotaGroups": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListQuotaGroups(ctx,
 					registry.QuotaGroupFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListQuotaGroups,
 					registry.QuotaGroupFilter{ProviderID: p.ID, Limit: limit})))
 			},
-			func(n int) {
+			more: func(n int) {
 				name := fmt.Sprint(n*7919%1000, "-", n)
 				must(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: name}))
 			},
 		},
 		"ListSDKVersions": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListSDKVersions(ctx,
 					registry.SDKVersionFilter{ProviderID: p.ID, Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListSDKVersions,
 					registry.SDKVersionFilter{ProviderID: p.ID, Limit: limit})))
 			},
-			func(n int) {
+			more: func(n int) {
 				must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: fmt.Sprint(n)}))
 			},
 		},
 		"GetRecentDiscoveries": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.GetRecentDiscoveries(ctx,
 					registry.DiscoveryFilter{Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.GetRecentDiscoveries,
 					registry.DiscoveryFilter{Limit: limit})))
-			}, log,
+			}, more: log,
 		},
 		"ListSettings": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListSettings(ctx, registry.SettingFilter{Limit: limit, After: after}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListSettings, registry.SettingFilter{Limit: limit})))
 			},
-			func(n int) { require.NoError(t, reg.SetSetting(ctx, fmt.Sprint(n*7919%1000, "-", n), "")) },
+			more: func(n int) { require.NoError(t, reg.SetSetting(ctx, fmt.Sprint(n*7919%1000, "-", n), "")) },
 		},
 		"ListAudit": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListAudit(ctx, registry.AuditFilter{Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListAudit, registry.AuditFilter{Limit: limit})))
 			},
-			func(n int) { require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("audited ", n), "")) },
+			more: func(n int) { require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("audited ", n), "")) },
 		},
 		"ListUsageEvents": {
-			func(limit int, after string) ([]string, error) {
+			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListUsageEvents(ctx, registry.EventFilter{Limit: limit, After: afterID(after)}))
 			},
-			func(limit int) ([]string, error) {
+			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.ListUsageEvents, registry.EventFilter{Limit: limit})))
 			},
-			func(int) {
+			more: func(int) {
 				record(t, reg, m, must(reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID}))[0], 1, 1)
 			},
 		},

@@ -271,25 +271,32 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		"random_bytes": {write(noise), []error{registry.ErrCorrupt}},
 		"text": {
-			write([]byte(strings.Repeat("This is no database.\n", 100))), []error{registry.ErrCorrupt},
+			make: write([]byte(strings.Repeat("This is no database.\n", 100))), want: []error{registry.ErrCorrupt},
 		},
-		"short_text":          {write([]byte("no")), []error{registry.ErrCorrupt}},
-		"header_alone":        {write([]byte("SQLite format 3\x00")), []error{registry.ErrCorrupt}},
-		"zeroes":              {write(make([]byte, 8192)), []error{registry.ErrCorrupt}},
-		"other_tables":        {foreign("CREATE TABLE t (x)"), []error{registry.ErrSchema, migrate.ErrForeign}},
-		"other_id":            {foreign("PRAGMA application_id = 42"), []error{registry.ErrSchema, migrate.ErrForeign}},
-		"our_tables_other_id": {ours("PRAGMA application_id = 42"), []error{registry.ErrSchema, migrate.ErrForeign}},
+		"short_text":   {make: write([]byte("no")), want: []error{registry.ErrCorrupt}},
+		"header_alone": {make: write([]byte("SQLite format 3\x00")), want: []error{registry.ErrCorrupt}},
+		"zeroes":       {make: write(make([]byte, 8192)), want: []error{registry.ErrCorrupt}},
+		"other_tables": {make: foreign("CREATE TABLE t (x)"), want: []error{registry.ErrSchema, migrate.ErrForeign}},
+		"other_id": {
+			make: foreign("PRAGMA application_id = 42"), want: []error{registry.ErrSchema, migrate.ErrForeign},
+		},
+		"our_tables_other_id": {
+			make: ours("PRAGMA application_id = 42"), want: []error{registry.ErrSchema, migrate.ErrForeign},
+		},
 		"newer": {
-			ours("INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type, applied, total," +
+			make: ours("INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type, applied, total," +
 				" executed_at," +
 				" execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM" +
 				" atlas_schema_revisions LIMIT 1"),
-			[]error{registry.ErrSchema, migrate.ErrNewer},
+			want: []error{registry.ErrSchema, migrate.ErrNewer},
 		},
 		"edited": {
-			ours("UPDATE atlas_schema_revisions SET hash = 'h1:other'"), []error{registry.ErrSchema, migrate.ErrEdited},
+			make: ours("UPDATE atlas_schema_revisions SET hash = 'h1:other'"),
+			want: []error{registry.ErrSchema, migrate.ErrEdited},
 		},
-		"no_history": {ours("DELETE FROM atlas_schema_revisions"), []error{registry.ErrSchema, migrate.ErrForeign}},
+		"no_history": {
+			make: ours("DELETE FROM atlas_schema_revisions"), want: []error{registry.ErrSchema, migrate.ErrForeign},
+		},
 	} {
 		t.Run("Err_"+name, func(t *testing.T) {
 			t.Parallel()

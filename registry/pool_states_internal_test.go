@@ -170,34 +170,34 @@ func TestPoolIsForgotten(t *testing.T) {
 		{"RecordUsageBatch", func() error { return r.other.RecordUsageBatch(ctx, []UsageInput{used, used}) }},
 		{"ObserveHeaders", func() error { return r.other.ObserveHeaders(ctx, id, http.Header{"Retry-After": {"1"}}) }},
 		{"ResetDailyUsage", func() error { return ignore(r.other.ResetDailyUsage(ctx)) }},
-		{"AddAPIKey", func() error {
+		{name: "AddAPIKey", change: func() error {
 			return ignore(r.other.AddAPIKey(ctx, KeyInput{ProviderID: r.provider.ID, APIKey: "sk-test-another-one"}))
 		}},
-		{"RotateAPIKey", func() error {
+		{name: "RotateAPIKey", change: func() error {
 			return ignore(r.other.RotateAPIKey(ctx, spare.ID, KeyRotationInput{APIKey: "sk-test-rotated"}))
 		}},
-		{"DeleteAPIKey", func() error { return r.other.DeleteAPIKey(ctx, spare.ID) }},
-		{"UndeleteAPIKey", func() error { return ignore(r.other.UndeleteAPIKey(ctx, spare.ID)) }},
-		{"PurgeAPIKey", func() error { return r.other.PurgeAPIKey(ctx, spare.ID) }},
-		{"CreateQuotaGroup", func() (err error) {
+		{name: "DeleteAPIKey", change: func() error { return r.other.DeleteAPIKey(ctx, spare.ID) }},
+		{name: "UndeleteAPIKey", change: func() error { return ignore(r.other.UndeleteAPIKey(ctx, spare.ID)) }},
+		{name: "PurgeAPIKey", change: func() error { return r.other.PurgeAPIKey(ctx, spare.ID) }},
+		{name: "CreateQuotaGroup", change: func() (err error) {
 			made, err = r.other.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: r.provider.ID, Name: "h"})
 			return err
 		}},
-		{"UpdateQuotaGroup", func() error {
+		{name: "UpdateQuotaGroup", change: func() error {
 			return ignore(r.other.UpdateQuotaGroup(ctx, made.ID, QuotaGroupUpdate{Limits: &Limits{Concurrency: 9}}))
 		}},
-		{"DeleteQuotaGroup", func() error { return r.other.DeleteQuotaGroup(ctx, made.ID) }},
-		{"AcquireKey", func() error { return ignore(r.other.AcquireKey(ctx, in)) }},
-		{"AcquireKey in a transaction", func() error {
+		{name: "DeleteQuotaGroup", change: func() error { return r.other.DeleteQuotaGroup(ctx, made.ID) }},
+		{name: "AcquireKey", change: func() error { return ignore(r.other.AcquireKey(ctx, in)) }},
+		{name: "AcquireKey in a transaction", change: func() error {
 			return within(func(tx *Registry) error { return ignore(tx.AcquireKey(ctx, in)) })
 		}},
-		{"RecordUsage in a transaction", func() error {
+		{name: "RecordUsage in a transaction", change: func() error {
 			return within(func(tx *Registry) error { return tx.RecordUsage(ctx, used) })
 		}},
-		{"AcquireKey in a transaction of its own", func() error {
+		{name: "AcquireKey in a transaction of its own", change: func() error {
 			return r.InTx(ctx, func(tx *Registry) error { return ignore(tx.AcquireKey(ctx, in)) })
 		}},
-		{"Ent, after a request of another provider", func() error {
+		{name: "Ent, after a request of another provider", change: func() error {
 			return within(func(tx *Registry) error {
 				if err := tx.ObserveHeaders(ctx, its.ID, http.Header{"Retry-After": {"1"}}); err != nil {
 					return err
@@ -205,34 +205,40 @@ func TestPoolIsForgotten(t *testing.T) {
 				return tx.Past().APIKey.UpdateOneID(id).SetLabel("after").Exec(ctx)
 			})
 		}},
-		{"PurgeModel", func() error {
+		{name: "PurgeModel", change: func() error {
 			m, err := r.CreateModel(ctx, ModelInput{ProviderID: r.provider.ID, ModelID: "gone"})
 			if err == nil {
 				err = r.other.PurgeModel(ctx, m.ID)
 			}
 			return errors.Join(err, r.Past().APIKey.UpdateOneID(id).SetLabel("none of its leases was open").Exec(ctx))
 		}},
-		{"DeleteProvider", func() error { return r.other.DeleteProvider(ctx, r.provider.ID) }},
-		{"UndeleteProvider", func() error { return ignore(r.other.UndeleteProvider(ctx, r.provider.ID)) }},
-		{"Ent", func() error { return r.Past().APIKey.UpdateOneID(id).SetLabel("label").Exec(ctx) }},
+		{name: "DeleteProvider", change: func() error { return r.other.DeleteProvider(ctx, r.provider.ID) }},
 		{
-			"Ent, of a group",
-			func() error { return r.Past().QuotaGroup.UpdateOne(r.group).SetConcurrency(50).Exec(ctx) },
+			name:   "UndeleteProvider",
+			change: func() error { return ignore(r.other.UndeleteProvider(ctx, r.provider.ID)) },
 		},
-		{"Ent, of the incident", func() error {
+		{name: "Ent", change: func() error { return r.Past().APIKey.UpdateOneID(id).SetLabel("label").Exec(ctx) }},
+		{
+			name:   "Ent, of a group",
+			change: func() error { return r.Past().QuotaGroup.UpdateOne(r.group).SetConcurrency(50).Exec(ctx) },
+		},
+		{name: "Ent, of the incident", change: func() error {
 			update := r.Past().Provider.UpdateOneID(r.provider.ID)
 			return update.SetCoolingUntil(time.Now().Add(-time.Hour)).SetCoolingReason("server").Exec(ctx)
 		}},
-		{"SQL, of keys", func() error { return r.exec(ctx, "UPDATE api_keys SET requests_today = 0") }},
-		{"SQL, of a lease", func() error { return r.exec(ctx, "UPDATE key_leases SET reserved_tokens = 1") }},
-		{"SQL, a lease less", func() error {
+		{name: "SQL, of keys", change: func() error { return r.exec(ctx, "UPDATE api_keys SET requests_today = 0") }},
+		{
+			name:   "SQL, of a lease",
+			change: func() error { return r.exec(ctx, "UPDATE key_leases SET reserved_tokens = 1") },
+		},
+		{name: "SQL, a lease less", change: func() error {
 			return r.exec(ctx, "DELETE FROM key_leases WHERE id IN (SELECT id FROM key_leases LIMIT 1)")
 		}},
-		{"SQL, a lease more", func() error {
+		{name: "SQL, a lease more", change: func() error {
 			return r.exec(ctx, "INSERT INTO key_leases (id, api_key_id, acquired_at, expires_at)"+
 				" VALUES ($1, $2, now(), now() + interval '1 hour')", uuid.New(), id)
 		}},
-		{"SQL, no lease", func() error { return r.exec(ctx, "TRUNCATE key_leases") }},
+		{name: "SQL, no lease", change: func() error { return r.exec(ctx, "TRUNCATE key_leases") }},
 	} {
 		if c.name == "UndeleteProvider" { // there is nothing to lease before
 			require.NoError(t, c.change(), c.name)

@@ -86,15 +86,15 @@ func TestPoolPurged(t *testing.T) {
 		call func() error
 		want error
 	}{
-		"AcquireKey": {func() error {
+		"AcquireKey": {call: func() error {
 			_, err := r.AcquireKey(ctx, AcquireInput{ProviderID: key.ProviderID, TTL: time.Hour})
 			return err
-		}, ErrNoKeyAvailable},
-		"DegradeKey":      {func() error { return r.DegradeKey(ctx, key.ID, "x", time.Hour) }, ErrNotFound},
-		"ResetDailyUsage": {func() error { _, err := r.ResetDailyUsage(ctx); return err }, nil},
-		"UPDATE": {func() error {
+		}, want: ErrNoKeyAvailable},
+		"DegradeKey":      {call: func() error { return r.DegradeKey(ctx, key.ID, "x", time.Hour) }, want: ErrNotFound},
+		"ResetDailyUsage": {call: func() error { _, err := r.ResetDailyUsage(ctx); return err }},
+		"UPDATE": {call: func() error {
 			return r.exec(ctx, "UPDATE api_keys SET label = 'x' WHERE provider_id = $1", r.provider.ID)
-		}, nil},
+		}},
 	}
 	var all sync.WaitGroup
 	var errs sync.Map

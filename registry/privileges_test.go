@@ -99,15 +99,17 @@ func testPartitionFunctions(t *testing.T, server string) {
 		"no day":              {as("writer"), "SELECT usage_events_make_partitions('{NULL}')", "22023"},
 		"the last moment":     {as("writer"), "SELECT usage_events_make_partitions('{infinity}')", "22023"},
 		"a table of one's own": {
-			as("writer"), "CREATE TEMP TABLE usage_events (); SELECT usage_events_make_partitions('{2020-01-01}')", "",
+			url:       as("writer"),
+			statement: "CREATE TEMP TABLE usage_events (); SELECT usage_events_make_partitions('{2020-01-01}')",
 		},
 		"nothing to drop": {
-			as("writer"), "SELECT usage_events_drop_partition(CAST(CAST('models' AS regclass) AS bigint))", "",
+			url:       as("writer"),
+			statement: "SELECT usage_events_drop_partition(CAST(CAST('models' AS regclass) AS bigint))",
 		},
-		"what is no partition": {as("writer"), "SELECT usage_events_drop_partition(0)", ""},
-		"a day that is there":  {as("writer"), "SELECT usage_events_make_partitions('{2020-01-01}')", ""},
+		"what is no partition": {url: as("writer"), statement: "SELECT usage_events_drop_partition(0)"},
+		"a day that is there":  {url: as("writer"), statement: "SELECT usage_events_make_partitions('{2020-01-01}')"},
 		"days that are there, two": {
-			as("writer"), "SELECT usage_events_make_partitions('{2020-01-01, 2020-01-01}')", "",
+			url: as("writer"), statement: "SELECT usage_events_make_partitions('{2020-01-01, 2020-01-01}')",
 		},
 	} {
 		err := pgTry(t, call.url, call.statement)

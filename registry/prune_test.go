@@ -148,21 +148,33 @@ func testPrune(t *testing.T, e engine) {
 		keep             registry.PruneInput
 		events, quarters int // days that are kept whole, and of today and then what there is
 	}{
-		"by default":              {registrytest.Start, registry.PruneInput{}, 7, 35},
-		"at the end of the day":   {today.Add(day - time.Microsecond), registry.PruneInput{}, 7, 35},
-		"at its beginning":        {today, registry.PruneInput{}, 7, 35},
-		"a moment before it":      {today.Add(-time.Microsecond), registry.PruneInput{}, 8, 36},
-		"the least":               {registrytest.Start, registry.PruneInput{Events: day, Quarters: day}, 1, 1},
-		"quarters of long events": {registrytest.Start, registry.PruneInput{Events: 50 * day}, 50, 50},
+		"by default": {now: registrytest.Start, keep: registry.PruneInput{}, events: 7, quarters: 35},
+		"at the end of the day": {
+			now: today.Add(day - time.Microsecond), keep: registry.PruneInput{}, events: 7, quarters: 35,
+		},
+		"at its beginning": {now: today, keep: registry.PruneInput{}, events: 7, quarters: 35},
+		"a moment before it": {
+			now: today.Add(-time.Microsecond), keep: registry.PruneInput{}, events: 8, quarters: 36,
+		},
+		"the least": {
+			now: registrytest.Start, keep: registry.PruneInput{Events: day, Quarters: day}, events: 1, quarters: 1,
+		},
+		"quarters of long events": {
+			now: registrytest.Start, keep: registry.PruneInput{Events: 50 * day}, events: 50, quarters: 50,
+		},
 		"not only whole days": {
-			registrytest.Start, registry.PruneInput{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1},
-			1, 2,
+			now:  registrytest.Start,
+			keep: registry.PruneInput{Events: 2*day - 13*time.Hour, Quarters: 3*day - 12*time.Hour - 1}, events: 1,
+			quarters: 2,
 		},
 		"over noon": {
-			registrytest.Start, registry.PruneInput{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1},
-			3, 4,
+			now:  registrytest.Start,
+			keep: registry.PruneInput{Events: 2*day + 13*time.Hour, Quarters: 3*day + 12*time.Hour + 1}, events: 3,
+			quarters: 4,
 		},
-		"longer than there is any": {registrytest.Start, registry.PruneInput{Events: 36_500 * day}, 0, 0},
+		"longer than there is any": {
+			now: registrytest.Start, keep: registry.PruneInput{Events: 36_500 * day}, events: 0, quarters: 0,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -36,16 +36,18 @@ func testRecordTogether(t *testing.T, e engine) {
 	}{
 		{registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 10}}, nil},
 		{
-			registry.UsageInput{
+			in: registry.UsageInput{
 				ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{OutputTokens: 1}, Failed: true, At: yesterday,
 			},
-			nil,
 		},
-		{registry.UsageInput{ModelID: uuid.Must(uuid.NewV7()), APIKeyID: k.ID}, registry.ErrForeignKey},
-		{registry.UsageInput{ModelID: m.ID, APIKeyID: uuid.Must(uuid.NewV7())}, registry.ErrForeignKey},
-		{registry.UsageInput{ModelID: m.ID, APIKeyID: foreign.ID}, registry.ErrInvalidData},
+		{in: registry.UsageInput{ModelID: uuid.Must(uuid.NewV7()), APIKeyID: k.ID}, want: registry.ErrForeignKey},
+		{in: registry.UsageInput{ModelID: m.ID, APIKeyID: uuid.Must(uuid.NewV7())}, want: registry.ErrForeignKey},
+		{in: registry.UsageInput{ModelID: m.ID, APIKeyID: foreign.ID}, want: registry.ErrInvalidData},
 		// The cost of one fits, that of two does not.
-		{registry.UsageInput{ModelID: n.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 8_000_000_000}}, errOnce},
+		{
+			in:   registry.UsageInput{ModelID: n.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 8_000_000_000}},
+			want: errOnce,
+		},
 	}
 	const each = 20
 	var (

@@ -20,15 +20,16 @@ func TestOpenRefusesAndLeavesNothing(t *testing.T) {
 		want error
 	}{
 		"one_byte": {
-			func(path string) { require.NoError(t, os.WriteFile(path, []byte("x"), 0o600)) }, registry.ErrCorrupt,
+			make: func(path string) { require.NoError(t, os.WriteFile(path, []byte("x"), 0o600)) },
+			want: registry.ErrCorrupt,
 		},
-		"wal_foreign": {func(path string) {
+		"wal_foreign": {make: func(path string) {
 			openForeign(t, path, "PRAGMA journal_mode = WAL", "CREATE TABLE t (x)")
-		}, registry.ErrSchema},
-		"wal_edited": {func(path string) {
+		}, want: registry.ErrSchema},
+		"wal_edited": {make: func(path string) {
 			openOnce(t, path)
 			openForeign(t, path, "UPDATE atlas_schema_revisions SET hash = 'h1:other'")
-		}, registry.ErrSchema},
+		}, want: registry.ErrSchema},
 	} {
 		t.Run("Err_"+name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -277,27 +277,48 @@ func testRecordRefused(t *testing.T, e engine) {
 		want   error
 	}{
 		"long request id": {
-			func(in *registry.UsageInput) { in.RequestID = strings.Repeat("é", 129) }, registry.ErrInvalidData,
+			change: func(in *registry.UsageInput) { in.RequestID = strings.Repeat("é", 129) },
+			want:   registry.ErrInvalidData,
 		},
-		"unreadable id": {func(in *registry.UsageInput) { in.RequestID = "a\x00b" }, registry.ErrInvalidData},
+		"unreadable id": {
+			change: func(in *registry.UsageInput) { in.RequestID = "a\x00b" }, want: registry.ErrInvalidData,
+		},
 		"long error class": {
-			func(in *registry.UsageInput) { in.Failed, in.ErrorClass = true, strings.Repeat("x", 65) },
-			registry.ErrInvalidData,
+			change: func(in *registry.UsageInput) { in.Failed, in.ErrorClass = true, strings.Repeat("x", 65) },
+			want:   registry.ErrInvalidData,
 		},
-		"class of a success": {func(in *registry.UsageInput) { in.ErrorClass = "server" }, registry.ErrInvalidData},
-		"status 99":          {func(in *registry.UsageInput) { in.HTTPStatus = 99 }, registry.ErrInvalidData},
-		"status 600":         {func(in *registry.UsageInput) { in.HTTPStatus = 600 }, registry.ErrInvalidData},
-		"negative meter":     {func(in *registry.UsageInput) { in.OutputTokens = -1 }, registry.ErrInvalidData},
+		"class of a success": {
+			change: func(in *registry.UsageInput) { in.ErrorClass = "server" }, want: registry.ErrInvalidData,
+		},
+		"status 99": {
+			change: func(in *registry.UsageInput) { in.HTTPStatus = 99 }, want: registry.ErrInvalidData,
+		},
+		"status 600": {
+			change: func(in *registry.UsageInput) { in.HTTPStatus = 600 }, want: registry.ErrInvalidData,
+		},
+		"negative meter": {
+			change: func(in *registry.UsageInput) { in.OutputTokens = -1 }, want: registry.ErrInvalidData,
+		},
 		"huge meter": {
-			func(in *registry.UsageInput) { in.OutputTokens = meter.MaxTokens + 1 }, registry.ErrInvalidData,
+			change: func(in *registry.UsageInput) { in.OutputTokens = meter.MaxTokens + 1 },
+			want:   registry.ErrInvalidData,
 		},
 		"far future": {
-			func(in *registry.UsageInput) { in.At = clock.Now().AddDate(100, 0, 0) }, registry.ErrInvalidData,
+			change: func(in *registry.UsageInput) { in.At = clock.Now().AddDate(100, 0, 0) },
+			want:   registry.ErrInvalidData,
 		},
-		"before the epoch": {func(in *registry.UsageInput) { in.At = time.Unix(-1, 0) }, registry.ErrInvalidData},
-		"foreign key":      {func(in *registry.UsageInput) { in.APIKeyID = foreign.ID }, registry.ErrInvalidData},
-		"unknown key":      {func(in *registry.UsageInput) { in.APIKeyID = uuid.New() }, registry.ErrForeignKey},
-		"unknown model":    {func(in *registry.UsageInput) { in.ModelID = uuid.New() }, registry.ErrForeignKey},
+		"before the epoch": {
+			change: func(in *registry.UsageInput) { in.At = time.Unix(-1, 0) }, want: registry.ErrInvalidData,
+		},
+		"foreign key": {
+			change: func(in *registry.UsageInput) { in.APIKeyID = foreign.ID }, want: registry.ErrInvalidData,
+		},
+		"unknown key": {
+			change: func(in *registry.UsageInput) { in.APIKeyID = uuid.New() }, want: registry.ErrForeignKey,
+		},
+		"unknown model": {
+			change: func(in *registry.UsageInput) { in.ModelID = uuid.New() }, want: registry.ErrForeignKey,
+		},
 	}
 	before := dump(t, reg)
 	for name, test := range bad {

@@ -72,37 +72,46 @@ func of[T any](row *T, err error, column func(*T) string) (string, error) {
 }
 
 var catalogTexts = []textInput{
-	{"providers.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "providers.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		p, err := x.CreateProvider(ctx, registry.ProviderInput{Name: text})
 		return of(p, err, func(p *ent.Provider) string { return p.Name })
 	}},
-	{"providers.display_name", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		p, err := x.CreateProvider(ctx, registry.ProviderInput{Name: x.unique(), DisplayName: text})
-		return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
-	}},
-	{"providers.display_name", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		p, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{DisplayName: &text})
-		return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
-	}},
-	{"providers.base_url", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{
+		column: "providers.display_name", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			p, err := x.CreateProvider(ctx, registry.ProviderInput{Name: x.unique(), DisplayName: text})
+			return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
+		},
+	},
+	{
+		column: "providers.display_name", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			p, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{DisplayName: &text})
+			return of(p, err, func(p *ent.Provider) string { return p.DisplayName })
+		},
+	},
+	{column: "providers.base_url", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateProvider(
 			ctx, x.provider.ID, registry.ProviderUpdate{BaseURL: ptr("https://x.example/" + text)},
 		)
 		return "", err
 	}},
-	{"providers.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		p, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{Description: &text})
-		return of(p, err, func(p *ent.Provider) string { return p.Description })
-	}},
-	{"providers.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{
+		column: "providers.description", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			p, err := x.UpdateProvider(ctx, x.provider.ID, registry.ProviderUpdate{Description: &text})
+			return of(p, err, func(p *ent.Provider) string { return p.Description })
+		},
+	},
+	{column: "providers.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{Name: text}}}, nil)
 		return "", err
 	}},
-	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "prices.source", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: text}, nil)
 		return "", err
 	}},
-	{"models.name", true, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "models.name", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
 		id := x.unique()
 		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
 			Name: x.provider.Name, Models: []catalog.Model{{ModelID: id, Name: text}},
@@ -113,188 +122,203 @@ var catalogTexts = []textInput{
 		m, err := x.FindModel(ctx, x.provider.ID, id)
 		return of(m, err, func(m *ent.Model) string { return m.Name })
 	}},
-	{"model_families.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "model_families.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.ImportCatalog(ctx, catalog.Snapshot{Source: "s", Providers: []catalog.Provider{{
 			Name: x.provider.Name, Models: []catalog.Model{{ModelID: x.unique(), Family: text}},
 		}}}, nil)
 		return "", err
 	}},
-	{"model_families.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "model_families.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateFamily(ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: text})
 		return "", err
 	}},
-	{"model_families.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		f, err := x.CreateFamily(
-			ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text},
-		)
-		return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
-	}},
-	{"model_families.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{
+		column: "model_families.description", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			f, err := x.CreateFamily(
+				ctx, registry.FamilyInput{ProviderID: x.provider.ID, Name: x.unique(), Description: text},
+			)
+			return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
+		},
+	},
+	{column: "model_families.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateFamily(ctx, x.family.ID, registry.FamilyUpdate{Name: &text})
 		return "", err
 	}},
-	{"model_families.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		f, err := x.UpdateFamily(ctx, x.family.ID, registry.FamilyUpdate{Description: &text})
-		return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
-	}},
-	{"models.model_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{
+		column: "model_families.description", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			f, err := x.UpdateFamily(ctx, x.family.ID, registry.FamilyUpdate{Description: &text})
+			return of(f, err, func(f *ent.ModelFamily) string { return f.Description })
+		},
+	},
+	{column: "models.model_id", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateModel(ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: text})
 		return "", err
 	}},
-	{"models.name", true, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "models.name", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
 		m, err := x.CreateModel(ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), Name: text})
 		return of(m, err, func(m *ent.Model) string { return m.Name })
 	}},
-	{"models.description", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		m, err := x.UpdateModel(ctx, x.model.ID, registry.ModelUpdate{Name: &text, Description: &text})
-		return of(m, err, func(m *ent.Model) string { return m.Description })
-	}},
-	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{
+		column: "models.description", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			m, err := x.UpdateModel(ctx, x.model.ID, registry.ModelUpdate{Name: &text, Description: &text})
+			return of(m, err, func(m *ent.Model) string { return m.Description })
+		},
+	},
+	{column: "prices.source", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateModel(
 			ctx, registry.ModelInput{ProviderID: x.provider.ID, ModelID: x.unique(), PriceSource: text},
 		)
 		return "", err
 	}},
-	{"prices.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "prices.source", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateModelPricing(ctx, x.model.ID, registry.PriceInput{Rates: gpt4(), Source: text})
 		return "", err
 	}},
-	{"prices.service_tier", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "prices.service_tier", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateModelPricing(ctx, x.model.ID, registry.PriceInput{Rates: gpt4(), ServiceTier: text})
 		return "", err
 	}},
-	{"prices.rates", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "prices.rates", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateModelPricing(ctx, x.model.ID, registry.PriceInput{Rates: money.Rates{text: 1}})
 		return "", err
 	}},
 }
 
 var keyTexts = []textInput{
-	{"quota_groups.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "quota_groups.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: x.provider.ID, Name: text})
 		return "", err
 	}},
-	{"quota_groups.name", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "quota_groups.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateQuotaGroup(ctx, x.group.ID, registry.QuotaGroupUpdate{Name: &text})
 		return "", err
 	}},
-	{"api_keys.label", true, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "api_keys.label", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
 		k, err := x.AddAPIKey(ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), Label: text})
 		return of(k, err, func(k *ent.APIKey) string { return k.Label })
 	}},
-	{"api_keys.label", true, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "api_keys.label", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
 		k, err := x.UpdateAPIKey(ctx, x.key.ID, registry.KeyUpdate{Label: &text})
 		return of(k, err, func(k *ent.APIKey) string { return k.Label })
 	}},
-	{"api_keys.allowed_models", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "api_keys.allowed_models", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateAPIKey(ctx, x.key.ID, registry.KeyUpdate{AllowedModels: &[]string{text}})
 		return "", err
 	}},
-	{"api_keys.denied_models", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "api_keys.denied_models", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.AddAPIKey(
 			ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: x.unique(), DeniedModels: []string{text}},
 		)
 		return "", err
 	}},
-	{"api_keys.key_prefix", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "api_keys.key_prefix", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.AddAPIKey(ctx, registry.KeyInput{ProviderID: x.provider.ID, APIKey: text})
 		return "", err
 	}},
-	{"api_keys.key_prefix", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "api_keys.key_prefix", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.RotateAPIKey(ctx, x.key.ID, registry.KeyRotationInput{APIKey: text})
 		return "", err
 	}},
 }
 
 var otherTexts = []textInput{
-	{"discovery_logs.identifier", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "discovery_logs.identifier", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: text})
 		return "", err
 	}},
-	{"discovery_logs.source", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "discovery_logs.source", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "x", Source: text})
 		return "", err
 	}},
-	{"discovery_logs.llm_model", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "discovery_logs.llm_model", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "x", LLMModel: text})
 		return "", err
 	}},
-	{"discovery_logs.discovered_data", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "discovery_logs.discovered_data", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateDiscoveryResult(
 			ctx, x.log.ID, json.RawMessage(`{"x": "`+text+`}`), discoverylog.StatusSuccess,
 		)
 		return "", err
 	}},
-	{"sdk_versions.version", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "sdk_versions.version", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: text})
 		return "", err
 	}},
-	{"sdk_versions.sdk_path", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "sdk_versions.sdk_path", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateSDKVersion(
 			ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), SDKPath: text},
 		)
 		return "", err
 	}},
-	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		s, err := x.CreateSDKVersion(
-			ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text},
-		)
-		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
-	}},
-	{"sdk_versions.test_results", true, func(ctx context.Context, x *texts, text string) (string, error) {
-		s, err := x.UpdateSDKVersion(ctx, x.sdk.ID, registry.SDKVersionUpdate{TestResults: &text})
-		return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
-	}},
-	{"sdk_versions.code_hash", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{
+		column: "sdk_versions.test_results", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			s, err := x.CreateSDKVersion(
+				ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), TestResults: text},
+			)
+			return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
+		},
+	},
+	{
+		column: "sdk_versions.test_results", prose: true,
+		write: func(ctx context.Context, x *texts, text string) (string, error) {
+			s, err := x.UpdateSDKVersion(ctx, x.sdk.ID, registry.SDKVersionUpdate{TestResults: &text})
+			return of(s, err, func(s *ent.SDKVersion) string { return s.TestResults })
+		},
+	},
+	{column: "sdk_versions.code_hash", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateSDKVersion(
 			ctx, registry.SDKVersionInput{ProviderID: x.provider.ID, Version: x.unique(), CodeHash: text},
 		)
 		return "", err
 	}},
-	{"settings.key", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "settings.key", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		return "", x.SetSetting(ctx, text, "v")
 	}},
-	{"settings.value", true, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "settings.value", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
 		if err := x.SetSetting(ctx, "k", text); err != nil {
 			return "", err
 		}
 		return x.GetSetting(ctx, "k")
 	}},
-	{"usage_events.request_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "usage_events.request_id", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		return "", x.RecordUsage(ctx, registry.UsageInput{ModelID: x.model.ID, APIKeyID: x.key.ID, RequestID: text})
 	}},
-	{"usage_events.request_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "usage_events.request_id", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		return "", x.RecordUsageBatch(
 			ctx, []registry.UsageInput{{ModelID: x.model.ID, APIKeyID: x.key.ID, ServiceTier: text}},
 		)
 	}},
-	{"usage_events.error_class", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "usage_events.error_class", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		lease, err := x.AcquireKey(
 			ctx, registry.AcquireInput{ProviderID: x.provider.ID, ModelID: x.model.ID, TTL: time.Minute},
 		)
 		require.NoError(x.t, err)
 		return "", lease.Settle(ctx, registry.UsageInput{Failed: true, ErrorClass: text})
 	}},
-	{"audit_log.actor", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "audit_log.actor", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		return "", x.As(text).SetSetting(ctx, x.unique(), "v")
 	}},
 }
 
 // filterTexts are those that are looked for.
 var filterTexts = []textInput{
-	{"actor", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "actor", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.ListAudit(ctx, registry.AuditFilter{Actor: text})
 		return "", err
 	}},
-	{"entity_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "entity_id", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.ListAudit(ctx, registry.AuditFilter{EntityID: text})
 		return "", err
 	}},
-	{"request_id", false, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "request_id", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.ListUsageEvents(ctx, registry.EventFilter{RequestID: text})
 		return "", err
 	}},
-	{"search", true, func(ctx context.Context, x *texts, text string) (string, error) {
+	{column: "search", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.UpdateModel(ctx, x.model.ID, registry.ModelUpdate{Name: ptr("<" + text + ">")})
 		if err != nil {
 			return "", err

@@ -213,25 +213,32 @@ func testGetUsageStats(t *testing.T, e engine) {
 	hundred := time.Duration(histogram.Quantile(1)) * time.Millisecond
 	plus := func(d time.Duration) time.Time { return start.Add(d) }
 	for name, test := range map[string]struct{ from, to, wantFrom, wantTo time.Time }{
-		"whole days": {start, plus(48 * time.Hour), start, plus(48 * time.Hour)},
+		"whole days": {from: start, to: plus(48 * time.Hour), wantFrom: start, wantTo: plus(48 * time.Hour)},
 		"one quarter": {
-			plus(15 * time.Minute), plus(30 * time.Minute), plus(15 * time.Minute), plus(30 * time.Minute),
+			from: plus(15 * time.Minute), to: plus(30 * time.Minute), wantFrom: plus(15 * time.Minute),
+			wantTo: plus(30 * time.Minute),
 		},
 		"within a quarter": {
-			plus(16 * time.Minute), plus(17 * time.Minute), plus(15 * time.Minute), plus(30 * time.Minute),
+			from: plus(16 * time.Minute), to: plus(17 * time.Minute), wantFrom: plus(15 * time.Minute),
+			wantTo: plus(30 * time.Minute),
 		},
-		"across midnight": {plus(23 * time.Hour), plus(25 * time.Hour), plus(23 * time.Hour), plus(25 * time.Hour)},
+		"across midnight": {
+			from: plus(23 * time.Hour), to: plus(25 * time.Hour), wantFrom: plus(23 * time.Hour),
+			wantTo: plus(25 * time.Hour),
+		},
 		"edges and a day": {
-			plus(20 * time.Hour), plus(50*time.Hour + time.Second), plus(20 * time.Hour),
-			plus(50*time.Hour + 15*time.Minute),
+			from: plus(20 * time.Hour), to: plus(50*time.Hour + time.Second), wantFrom: plus(20 * time.Hour),
+			wantTo: plus(50*time.Hour + 15*time.Minute),
 		},
 		"everything": {
-			start.AddDate(-1, 0, 0), start.AddDate(1, 0, 0), start.AddDate(-1, 0, 0), start.AddDate(1, 0, 0),
+			from: start.AddDate(-1, 0, 0), to: start.AddDate(1, 0, 0), wantFrom: start.AddDate(-1, 0, 0),
+			wantTo: start.AddDate(1, 0, 0),
 		},
-		"nothing": {start.AddDate(-1, 0, 0), start, start.AddDate(-1, 0, 0), start},
+		"nothing": {from: start.AddDate(-1, 0, 0), to: start, wantFrom: start.AddDate(-1, 0, 0), wantTo: start},
 		"a day of Kathmandu": {
-			plus(18*time.Hour + 15*time.Minute).In(time.FixedZone("+0545", 20700)), plus(42*time.Hour + 15*time.Minute),
-			plus(18*time.Hour + 15*time.Minute), plus(42*time.Hour + 15*time.Minute),
+			from: plus(18*time.Hour + 15*time.Minute).In(time.FixedZone("+0545", 20700)),
+			to:   plus(42*time.Hour + 15*time.Minute), wantFrom: plus(18*time.Hour + 15*time.Minute),
+			wantTo: plus(42*time.Hour + 15*time.Minute),
 		},
 	} {
 		var want registry.UsageStats

@@ -229,17 +229,27 @@ func drifts(t *testing.T, e engine) map[string]drift {
 		"there are no files":  {nil, "CREATE TABLE `providers` ("},
 		"a table is missing":  {[]string{"DROP TABLE settings"}, "CREATE TABLE `settings` ("},
 		"a table is too many": {[]string{"CREATE TABLE extra (id integer)"}, "DROP TABLE `extra`;"},
-		"an index is missing": {[]string{"DROP INDEX provider_name"},
-			"CREATE UNIQUE INDEX `provider_name` ON `providers` (`name`) WHERE deleted_at IS NULL;"},
-		"an index is too many": {[]string{"CREATE INDEX extra ON settings (value)"}, "DROP INDEX `extra`;"},
-		"an index is not one": {index("provider_name",
-			"CREATE INDEX provider_name ON providers (name) WHERE deleted_at IS NULL"),
-			"CREATE UNIQUE INDEX `provider_name`"},
-		"an index is for all": {index("provider_name", "CREATE UNIQUE INDEX provider_name ON providers (name)"),
-			"(`name`) WHERE deleted_at IS NULL;"},
-		"an index is other": {index("provider_name",
-			"CREATE UNIQUE INDEX provider_name ON providers (display_name) WHERE deleted_at IS NULL"),
-			"ON `providers` (`name`) WHERE"},
+		"an index is missing": {
+			statements: []string{"DROP INDEX provider_name"},
+			planned:    "CREATE UNIQUE INDEX `provider_name` ON `providers` (`name`) WHERE deleted_at IS NULL;",
+		},
+		"an index is too many": {
+			statements: []string{"CREATE INDEX extra ON settings (value)"}, planned: "DROP INDEX `extra`;",
+		},
+		"an index is not one": {
+			statements: index("provider_name",
+				"CREATE INDEX provider_name ON providers (name) WHERE deleted_at IS NULL"),
+			planned: "CREATE UNIQUE INDEX `provider_name`",
+		},
+		"an index is for all": {
+			statements: index("provider_name", "CREATE UNIQUE INDEX provider_name ON providers (name)"),
+			planned:    "(`name`) WHERE deleted_at IS NULL;",
+		},
+		"an index is other": {
+			statements: index("provider_name",
+				"CREATE UNIQUE INDEX provider_name ON providers (display_name) WHERE deleted_at IS NULL"),
+			planned: "ON `providers` (`name`) WHERE",
+		},
 	}
 	maps.Copy(all, map[string]func(t *testing.T) map[string]drift{"sqlite": sqliteDrifts,
 		"postgres": postgresDrifts}[e.name](t))
@@ -271,30 +281,53 @@ func sqliteDrifts(t *testing.T) map[string]drift {
 		return statements
 	}
 	return map[string]drift{
-		"a column is missing": {[]string{"ALTER TABLE models DROP COLUMN deprecated_at"},
-			"ALTER TABLE `models` ADD COLUMN `deprecated_at` datetime NULL;"},
-		"a column is too many": {[]string{"ALTER TABLE settings ADD COLUMN extra text NULL"},
-			"INSERT INTO `new_settings` (`key`, `value`, `updated_at`) SELECT"},
-		"a CHECK is changed": {rebuilt("settings", "BETWEEN 1 AND 256", "BETWEEN 1 AND 9"),
-			"CHECK (length(key) BETWEEN 1 AND 256)"},
-		"a CHECK is missing": {rebuilt("settings",
-			",\n  CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)", ""),
-			"CHECK (length(key) BETWEEN 1 AND 256)"},
-		"a CHECK is too many": {rebuilt("settings", "PRIMARY KEY (`key`)",
-			"PRIMARY KEY (`key`), CONSTRAINT `extra` CHECK (value <> '')"), "CREATE TABLE `new_settings`"},
-		"a column may be NULL": {rebuilt("settings", "`value` text NOT NULL", "`value` text NULL"),
-			"`value` text NOT NULL"},
-		"a type is changed": {rebuilt("settings", "`value` text", "`value` integer"), "`value` text NOT NULL"},
-		"a default is changed": {rebuilt("model_families", "DEFAULT ('')", "DEFAULT ('x')"),
-			"`description` text NOT NULL DEFAULT ('')"},
-		"a foreign key restricts": {rebuilt("model_families", "ON DELETE CASCADE", "ON DELETE RESTRICT"),
-			"REFERENCES `providers` (`id`) ON DELETE CASCADE"},
-		"a foreign key is missing": {rebuilt("model_families",
-			",\n  CONSTRAINT `model_families_providers_families` FOREIGN KEY (`provider_id`) REFERENCES `providers`"+
-				" (`id`) ON DELETE CASCADE", ""),
-			"REFERENCES `providers` (`id`) ON DELETE CASCADE"},
-		"a primary key is other": {rebuilt("settings", "PRIMARY KEY (`key`)", "PRIMARY KEY (`value`)"),
-			"PRIMARY KEY (`key`)"},
+		"a column is missing": {
+			statements: []string{"ALTER TABLE models DROP COLUMN deprecated_at"},
+			planned:    "ALTER TABLE `models` ADD COLUMN `deprecated_at` datetime NULL;",
+		},
+		"a column is too many": {
+			statements: []string{"ALTER TABLE settings ADD COLUMN extra text NULL"},
+			planned:    "INSERT INTO `new_settings` (`key`, `value`, `updated_at`) SELECT",
+		},
+		"a CHECK is changed": {
+			statements: rebuilt("settings", "BETWEEN 1 AND 256", "BETWEEN 1 AND 9"),
+			planned:    "CHECK (length(key) BETWEEN 1 AND 256)",
+		},
+		"a CHECK is missing": {
+			statements: rebuilt("settings",
+				",\n  CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)", ""),
+			planned: "CHECK (length(key) BETWEEN 1 AND 256)",
+		},
+		"a CHECK is too many": {
+			statements: rebuilt("settings", "PRIMARY KEY (`key`)",
+				"PRIMARY KEY (`key`), CONSTRAINT `extra` CHECK (value <> '')"),
+			planned: "CREATE TABLE `new_settings`",
+		},
+		"a column may be NULL": {
+			statements: rebuilt("settings", "`value` text NOT NULL", "`value` text NULL"),
+			planned:    "`value` text NOT NULL",
+		},
+		"a type is changed": {
+			statements: rebuilt("settings", "`value` text", "`value` integer"), planned: "`value` text NOT NULL",
+		},
+		"a default is changed": {
+			statements: rebuilt("model_families", "DEFAULT ('')", "DEFAULT ('x')"),
+			planned:    "`description` text NOT NULL DEFAULT ('')",
+		},
+		"a foreign key restricts": {
+			statements: rebuilt("model_families", "ON DELETE CASCADE", "ON DELETE RESTRICT"),
+			planned:    "REFERENCES `providers` (`id`) ON DELETE CASCADE",
+		},
+		"a foreign key is missing": {
+			statements: rebuilt("model_families",
+				",\n  CONSTRAINT `model_families_providers_families` FOREIGN KEY (`provider_id`) REFERENCES `providers`"+
+					" (`id`) ON DELETE CASCADE", ""),
+			planned: "REFERENCES `providers` (`id`) ON DELETE CASCADE",
+		},
+		"a primary key is other": {
+			statements: rebuilt("settings", "PRIMARY KEY (`key`)", "PRIMARY KEY (`value`)"),
+			planned:    "PRIMARY KEY (`key`)",
+		},
 	}
 }
 
@@ -308,54 +341,94 @@ func postgresDrifts(*testing.T) map[string]drift {
 	const families = "ADD CONSTRAINT model_families_providers_families FOREIGN KEY (provider_id) REFERENCES providers" +
 		" (id)"
 	return map[string]drift{
-		"a column is missing": {alter("models", "DROP COLUMN deprecated_at"),
-			"ALTER TABLE `models` ADD COLUMN `deprecated_at` timestamptz NULL;"},
-		"a column is too many": {alter("settings", "ADD COLUMN extra text NULL"),
-			"ALTER TABLE `settings` DROP COLUMN `extra`;"},
-		"a CHECK is changed": {alter("settings", "DROP CONSTRAINT settings_key",
-			"ADD CONSTRAINT settings_key CHECK (length(key) BETWEEN 1 AND 9)"),
-			"ADD CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)"},
-		"a CHECK is missing": {alter("settings", "DROP CONSTRAINT settings_key"),
-			"ADD CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)"},
-		"a CHECK is too many": {alter("settings", "ADD CONSTRAINT extra CHECK (value <> '')"),
-			"DROP CONSTRAINT `extra`"},
-		"a column may be NULL": {alter("settings", "ALTER value DROP NOT NULL"), "ALTER COLUMN `value` SET NOT NULL"},
-		"a type is changed": {alter("models", "ALTER max_output_tokens TYPE integer"),
-			"ALTER COLUMN `max_output_tokens` TYPE bigint"},
-		"a type is jsonb": {alter("discovery_logs", "ALTER discovered_data TYPE jsonb"),
-			"ALTER COLUMN `discovered_data` TYPE json"},
-		"a default is changed": {alter("model_families", "ALTER description SET DEFAULT 'x'"),
-			"ALTER COLUMN `description` SET DEFAULT ''"},
-		"a default is missing": {alter("model_families", "ALTER description DROP DEFAULT"),
-			"ALTER COLUMN `description` SET DEFAULT ''"},
-		"a foreign key restricts": {alter("model_families", "DROP CONSTRAINT model_families_providers_families",
-			families+" ON DELETE RESTRICT"),
-			"REFERENCES `providers` (`id`) ON UPDATE NO ACTION ON DELETE CASCADE"},
-		"a foreign key is missing": {alter("model_families", "DROP CONSTRAINT model_families_providers_families"),
-			"REFERENCES `providers` (`id`) ON UPDATE NO ACTION ON DELETE CASCADE"},
-		"a primary key is other": {alter("settings", "DROP CONSTRAINT settings_pkey", "ADD PRIMARY KEY (value)"),
-			"ADD PRIMARY KEY (`key`)"},
+		"a column is missing": {
+			statements: alter("models", "DROP COLUMN deprecated_at"),
+			planned:    "ALTER TABLE `models` ADD COLUMN `deprecated_at` timestamptz NULL;",
+		},
+		"a column is too many": {
+			statements: alter("settings", "ADD COLUMN extra text NULL"),
+			planned:    "ALTER TABLE `settings` DROP COLUMN `extra`;",
+		},
+		"a CHECK is changed": {
+			statements: alter("settings", "DROP CONSTRAINT settings_key",
+				"ADD CONSTRAINT settings_key CHECK (length(key) BETWEEN 1 AND 9)"),
+			planned: "ADD CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)",
+		},
+		"a CHECK is missing": {
+			statements: alter("settings", "DROP CONSTRAINT settings_key"),
+			planned:    "ADD CONSTRAINT `settings_key` CHECK (length(key) BETWEEN 1 AND 256)",
+		},
+		"a CHECK is too many": {
+			statements: alter("settings", "ADD CONSTRAINT extra CHECK (value <> '')"),
+			planned:    "DROP CONSTRAINT `extra`",
+		},
+		"a column may be NULL": {
+			statements: alter("settings", "ALTER value DROP NOT NULL"), planned: "ALTER COLUMN `value` SET NOT NULL",
+		},
+		"a type is changed": {
+			statements: alter("models", "ALTER max_output_tokens TYPE integer"),
+			planned:    "ALTER COLUMN `max_output_tokens` TYPE bigint",
+		},
+		"a type is jsonb": {
+			statements: alter("discovery_logs", "ALTER discovered_data TYPE jsonb"),
+			planned:    "ALTER COLUMN `discovered_data` TYPE json",
+		},
+		"a default is changed": {
+			statements: alter("model_families", "ALTER description SET DEFAULT 'x'"),
+			planned:    "ALTER COLUMN `description` SET DEFAULT ''",
+		},
+		"a default is missing": {
+			statements: alter("model_families", "ALTER description DROP DEFAULT"),
+			planned:    "ALTER COLUMN `description` SET DEFAULT ''",
+		},
+		"a foreign key restricts": {
+			statements: alter("model_families", "DROP CONSTRAINT model_families_providers_families",
+				families+" ON DELETE RESTRICT"),
+			planned: "REFERENCES `providers` (`id`) ON UPDATE NO ACTION ON DELETE CASCADE",
+		},
+		"a foreign key is missing": {
+			statements: alter("model_families", "DROP CONSTRAINT model_families_providers_families"),
+			planned:    "REFERENCES `providers` (`id`) ON UPDATE NO ACTION ON DELETE CASCADE",
+		},
+		"a primary key is other": {
+			statements: alter("settings", "DROP CONSTRAINT settings_pkey", "ADD PRIMARY KEY (value)"),
+			planned:    "ADD PRIMARY KEY (`key`)",
+		},
 		// What the graph does not say.
-		"a collation is missing": {alter("providers", `ALTER name TYPE varchar COLLATE "default"`),
-			"ALTER TABLE `providers` ALTER COLUMN `name` TYPE character varying COLLATE `C`;"},
-		"a collation is other": {alter("settings", `ALTER value TYPE varchar COLLATE "POSIX"`),
-			"ALTER COLUMN `value` TYPE character varying COLLATE `C`;"},
-		"a collation and a default are other": {alter("model_families",
-			`ALTER description TYPE varchar COLLATE "default"`, "ALTER description SET DEFAULT 'x'"),
-			"ALTER COLUMN `description` TYPE character varying COLLATE `C`," +
-				" ALTER COLUMN `description` SET DEFAULT '';"},
-		"a collation is missing, beside another change": {alter("settings",
-			`ALTER value TYPE varchar COLLATE "default"`, "ADD COLUMN extra text"),
-			"DROP COLUMN `extra`, ALTER COLUMN `value` TYPE character varying COLLATE `C`;"},
-		"a new column has no collation": {alter("settings", "DROP COLUMN value", "ADD COLUMN value varchar NOT NULL"),
-			"ALTER COLUMN `value` TYPE character varying COLLATE `C`;"},
-		"an index has NULL last": {index("apikey_provider_id_usage_count_last_used_at_id",
-			"CREATE INDEX apikey_provider_id_usage_count_last_used_at_id ON api_keys (provider_id, usage_count,"+
-				" last_used_at, id) WHERE deleted_at IS NULL"),
-			"(`provider_id`, `usage_count`, `last_used_at` NULLS FIRST, `id`) WHERE deleted_at IS NULL;"},
-		"an index has what is never NULL first": {index("model_provider_id",
-			"CREATE INDEX model_provider_id ON models (provider_id NULLS FIRST)"),
-			"CREATE INDEX `model_provider_id` ON `models` (`provider_id`);"},
+		"a collation is missing": {
+			statements: alter("providers", `ALTER name TYPE varchar COLLATE "default"`),
+			planned:    "ALTER TABLE `providers` ALTER COLUMN `name` TYPE character varying COLLATE `C`;",
+		},
+		"a collation is other": {
+			statements: alter("settings", `ALTER value TYPE varchar COLLATE "POSIX"`),
+			planned:    "ALTER COLUMN `value` TYPE character varying COLLATE `C`;",
+		},
+		"a collation and a default are other": {
+			statements: alter("model_families",
+				`ALTER description TYPE varchar COLLATE "default"`, "ALTER description SET DEFAULT 'x'"),
+			planned: "ALTER COLUMN `description` TYPE character varying COLLATE `C`," +
+				" ALTER COLUMN `description` SET DEFAULT '';",
+		},
+		"a collation is missing, beside another change": {
+			statements: alter("settings",
+				`ALTER value TYPE varchar COLLATE "default"`, "ADD COLUMN extra text"),
+			planned: "DROP COLUMN `extra`, ALTER COLUMN `value` TYPE character varying COLLATE `C`;",
+		},
+		"a new column has no collation": {
+			statements: alter("settings", "DROP COLUMN value", "ADD COLUMN value varchar NOT NULL"),
+			planned:    "ALTER COLUMN `value` TYPE character varying COLLATE `C`;",
+		},
+		"an index has NULL last": {
+			statements: index("apikey_provider_id_usage_count_last_used_at_id",
+				"CREATE INDEX apikey_provider_id_usage_count_last_used_at_id ON api_keys (provider_id, usage_count,"+
+					" last_used_at, id) WHERE deleted_at IS NULL"),
+			planned: "(`provider_id`, `usage_count`, `last_used_at` NULLS FIRST, `id`) WHERE deleted_at IS NULL;",
+		},
+		"an index has what is never NULL first": {
+			statements: index("model_provider_id",
+				"CREATE INDEX model_provider_id ON models (provider_id NULLS FIRST)"),
+			planned: "CREATE INDEX `model_provider_id` ON `models` (`provider_id`);",
+		},
 	}
 }
 
@@ -526,12 +599,16 @@ func TestErr(t *testing.T) {
 		"an argument":      {[]string{"-check", "x"}, "-name add_x"},
 		"unknown flag":     {[]string{"-check", "-x"}, "-x"},
 		"help":             {[]string{"-h"}, "-check"},
-		"unknown dialect": {[]string{"-check", "-dialect", "mysql"},
-			`dialect "mysql": not one of: sqlite, postgres, all`},
-		"no dialect":   {[]string{"-check", "-dialect", ""}, `dialect "": not one of: sqlite, postgres, all`},
-		"-dir for all": {[]string{"-check", "-dialect", "all"}, "give -dialect too"},
-		"-dev-url": {[]string{"-check", "-dev-url", "postgres://u:secret@localhost/x"},
-			"-dev-url is for PostgreSQL"},
+		"unknown dialect": {
+			args: []string{"-check", "-dialect", "mysql"}, text: `dialect "mysql": not one of: sqlite, postgres, all`,
+		},
+		"no dialect": {
+			args: []string{"-check", "-dialect", ""}, text: `dialect "": not one of: sqlite, postgres, all`,
+		},
+		"-dir for all": {args: []string{"-check", "-dialect", "all"}, text: "give -dialect too"},
+		"-dev-url": {
+			args: []string{"-check", "-dev-url", "postgres://u:secret@localhost/x"}, text: "-dev-url is for PostgreSQL",
+		},
 	} {
 		t.Run("ErrFlags/"+name, func(t *testing.T) {
 			t.Parallel()

@@ -73,31 +73,38 @@ func TestList(t *testing.T) {
 		"text, empty":   {func(f *fault.List) { f.Text("name", "", 1, 9) }, []string{"name is empty"}},
 		"text, allowed": {func(f *fault.List) { f.Text("name", "", 0, 9) }, nil},
 		"text, long": {
-			func(f *fault.List) { f.Text("name", "äöüß", 1, 3) },
-			[]string{"name has 4 characters, not 1 to 3"},
+			note: func(f *fault.List) { f.Text("name", "äöüß", 1, 3) },
+			want: []string{"name has 4 characters, not 1 to 3"},
 		},
 		"text, turned": {
-			func(f *fault.List) { f.Text("name", turned, 1, 9) },
-			[]string{"name has control characters or invisible ones"},
+			note: func(f *fault.List) { f.Text("name", turned, 1, 9) },
+			want: []string{"name has control characters or invisible ones"},
 		},
-		"label, turned": {func(f *fault.List) { f.Label("name", turned, 1, 9) }, nil},
-		"label, blank":  {func(f *fault.List) { f.Label("name", " \t", 1, 9) }, []string{"name is blank"}},
+		"label, turned": {note: func(f *fault.List) { f.Label("name", turned, 1, 9) }},
+		"label, blank":  {note: func(f *fault.List) { f.Label("name", " \t", 1, 9) }, want: []string{"name is blank"}},
 		"field": {
-			func(f *fault.List) { f.Field("note", nil); f.Field("note", errors.New("is odd")) },
-			[]string{"note is odd"},
+			note: func(f *fault.List) { f.Field("note", nil); f.Field("note", errors.New("is odd")) },
+			want: []string{"note is odd"},
 		},
-		"field, faults": {func(f *fault.List) { f.Field("note", rule.Prose(1)("a\x00")) }, []string{
-			"note has a NUL character, which PostgreSQL cannot store", "note has 2 characters, more than 1",
-		}},
+		"field, faults": {
+			note: func(f *fault.List) { f.Field("note", rule.Prose(1)("a\x00")) },
+			want: []string{
+				"note has a NUL character, which PostgreSQL cannot store", "note has 2 characters, more than 1",
+			},
+		},
 		"time": {
-			func(f *fault.List) { f.Time("at", time.Unix(-1, 0)) },
-			[]string{"at is not within 1970 and 9999"},
+			note: func(f *fault.List) { f.Time("at", time.Unix(-1, 0)) },
+			want: []string{"at is not within 1970 and 9999"},
 		},
-		"in":   {func(f *fault.List) { f.In("price 2: ", fault.List{"a", "b"}) }, []string{"price 2: a", "price 2: b"}},
-		"span": {func(f *fault.List) { f.Span(time.Unix(0, 0), time.Unix(1, 0)) }, nil},
-		"span, not": {func(f *fault.List) { f.Span(time.Unix(1, 0).UTC(), time.Unix(1, 0).UTC()) }, []string{
-			"start 1970-01-01T00:00:01Z is not before end 1970-01-01T00:00:01Z",
-		}},
+		"in": {
+			note: func(f *fault.List) { f.In("price 2: ", fault.List{"a", "b"}) },
+			want: []string{"price 2: a", "price 2: b"},
+		},
+		"span": {note: func(f *fault.List) { f.Span(time.Unix(0, 0), time.Unix(1, 0)) }},
+		"span, not": {
+			note: func(f *fault.List) { f.Span(time.Unix(1, 0).UTC(), time.Unix(1, 0).UTC()) },
+			want: []string{"start 1970-01-01T00:00:01Z is not before end 1970-01-01T00:00:01Z"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

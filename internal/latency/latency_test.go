@@ -48,23 +48,23 @@ func TestAdd(t *testing.T) {
 		index    uint64
 		quantile int64
 	}{
-		{"OK_least", 0, 0, 0},
-		{"OK_one", 1, 1, 1},
-		{"OK_last_exact", 31, 31, 31},
-		{"OK_first_pair", 32, 32, 32},
-		{"OK_its_other", 33, 32, 32},
-		{"OK_second_pair", 34, 33, 34},
-		{"OK_last_pair", 63, 47, 62},
-		{"OK_first_four", 64, 48, 65},
-		{"OK_second", 1000, 32 + 4*16 + 15, 1007},
-		{"OK_power", 1024, 32 + 5*16, 1055},
-		{"OK_below_a_power", 1023, 32 + 4*16 + 15, 1007},
-		{"OK_hour", 3_600_000, 32 + 16*16 + 11, 3_604_479},
-		{"OK_longest", latency.Max, 418, latency.Max},
-		{"Clamped_negative", -1, 0, 0},
-		{"Clamped_most_negative", math.MinInt64, 0, 0},
-		{"Clamped_above", latency.Max + 1, 418, latency.Max},
-		{"Clamped_far_above", math.MaxInt64, 418, latency.Max},
+		{name: "OK_least", ms: 0, index: 0, quantile: 0},
+		{name: "OK_one", ms: 1, index: 1, quantile: 1},
+		{name: "OK_last_exact", ms: 31, index: 31, quantile: 31},
+		{name: "OK_first_pair", ms: 32, index: 32, quantile: 32},
+		{name: "OK_its_other", ms: 33, index: 32, quantile: 32},
+		{name: "OK_second_pair", ms: 34, index: 33, quantile: 34},
+		{name: "OK_last_pair", ms: 63, index: 47, quantile: 62},
+		{name: "OK_first_four", ms: 64, index: 48, quantile: 65},
+		{name: "OK_second", ms: 1000, index: 32 + 4*16 + 15, quantile: 1007},
+		{name: "OK_power", ms: 1024, index: 32 + 5*16, quantile: 1055},
+		{name: "OK_below_a_power", ms: 1023, index: 32 + 4*16 + 15, quantile: 1007},
+		{name: "OK_hour", ms: 3_600_000, index: 32 + 16*16 + 11, quantile: 3_604_479},
+		{name: "OK_longest", ms: latency.Max, index: 418, quantile: latency.Max},
+		{name: "Clamped_negative", ms: -1, index: 0, quantile: 0},
+		{name: "Clamped_most_negative", ms: math.MinInt64, index: 0, quantile: 0},
+		{name: "Clamped_above", ms: latency.Max + 1, index: 418, quantile: latency.Max},
+		{name: "Clamped_far_above", ms: math.MaxInt64, index: 418, quantile: latency.Max},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -132,24 +132,24 @@ func TestQuantile(t *testing.T) {
 		q    float64
 		want int64
 	}{
-		{"OK_empty", of(), 0.5, 0},
-		{"OK_empty_greatest", of(), 1, 0},
-		{"OK_one", of(7), 0.99, 7},
-		{"OK_least", of(3, 1, 2), 0, 1},
-		{"OK_greatest", of(3, 1, 2), 1, 3},
-		{"OK_lower_median", of(1, 2, 3, 4), 0.5, 2},
-		{"OK_median", of(1, 2, 3, 4, 5), 0.5, 3},
-		{"OK_just_above_a_rank", of(1, 2, 3, 4), 0.5001, 3},
-		{"OK_heavy_bucket", of(1, 9, 9, 9, 9, 9, 9, 9, 9, 30), 0.9, 9},
-		{"OK_tiny", of(1, 2), math.SmallestNonzeroFloat64, 1},
-		{"Clamped_negative", of(1, 2), -0.5, 1},
-		{"Clamped_minus_infinity", of(1, 2), math.Inf(-1), 1},
-		{"Clamped_above", of(1, 2), 1.5, 2},
-		{"Clamped_infinity", of(1, 2), math.Inf(1), 2},
-		{"OK_not_a_number", of(1, 2), math.NaN(), 0},
-		{"OK_last_of_most", from(t, pair{1, maxCount - 1}, pair{2, 1}), 1, 2},
-		{"OK_below_last_of_most", from(t, pair{1, maxCount / 2}, pair{2, maxCount / 2}), 0.51, 2},
-		{"OK_nearly_all_of_most", from(t, pair{1, maxCount}), math.Nextafter(1, 0), 1},
+		{name: "OK_empty", h: of(), q: 0.5, want: 0},
+		{name: "OK_empty_greatest", h: of(), q: 1, want: 0},
+		{name: "OK_one", h: of(7), q: 0.99, want: 7},
+		{name: "OK_least", h: of(3, 1, 2), q: 0, want: 1},
+		{name: "OK_greatest", h: of(3, 1, 2), q: 1, want: 3},
+		{name: "OK_lower_median", h: of(1, 2, 3, 4), q: 0.5, want: 2},
+		{name: "OK_median", h: of(1, 2, 3, 4, 5), q: 0.5, want: 3},
+		{name: "OK_just_above_a_rank", h: of(1, 2, 3, 4), q: 0.5001, want: 3},
+		{name: "OK_heavy_bucket", h: of(1, 9, 9, 9, 9, 9, 9, 9, 9, 30), q: 0.9, want: 9},
+		{name: "OK_tiny", h: of(1, 2), q: math.SmallestNonzeroFloat64, want: 1},
+		{name: "Clamped_negative", h: of(1, 2), q: -0.5, want: 1},
+		{name: "Clamped_minus_infinity", h: of(1, 2), q: math.Inf(-1), want: 1},
+		{name: "Clamped_above", h: of(1, 2), q: 1.5, want: 2},
+		{name: "Clamped_infinity", h: of(1, 2), q: math.Inf(1), want: 2},
+		{name: "OK_not_a_number", h: of(1, 2), q: math.NaN(), want: 0},
+		{name: "OK_last_of_most", h: from(t, pair{1, maxCount - 1}, pair{2, 1}), q: 1, want: 2},
+		{name: "OK_below_last_of_most", h: from(t, pair{1, maxCount / 2}, pair{2, maxCount / 2}), q: 0.51, want: 2},
+		{name: "OK_nearly_all_of_most", h: from(t, pair{1, maxCount}), q: math.Nextafter(1, 0), want: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -238,15 +238,21 @@ func TestMerge(t *testing.T) {
 		a, b latency.Histogram
 		want []pair
 	}{
-		{"OK_both_empty", of(), of(), nil},
-		{"OK_into_empty", of(), of(1, 2, 2), []pair{{1, 1}, {2, 2}}},
-		{"OK_empty", of(1, 2, 2), of(), []pair{{1, 1}, {2, 2}}},
-		{"OK_same", of(1, 2), of(1, 2), []pair{{1, 2}, {2, 2}}},
-		{"OK_between", of(1, 5), of(3, 5), []pair{{1, 1}, {3, 1}, {5, 2}}},
-		{"OK_before", of(5), of(1, 2), []pair{{1, 1}, {2, 1}, {5, 1}}},
-		{"OK_after", of(1), of(1, 5, 9), []pair{{1, 2}, {5, 1}, {9, 1}}},
-		{"OK_in_turns", of(0, 2, 4, 6), of(1, 3, 4, 7), []pair{{0, 1}, {1, 1}, {2, 1}, {3, 1}, {4, 2}, {6, 1}, {7, 1}}},
-		{"OK_as_many_as_fit", from(t, pair{1, maxCount - 2}), of(1, 5), []pair{{1, maxCount - 1}, {5, 1}}},
+		{name: "OK_both_empty", a: of(), b: of()},
+		{name: "OK_into_empty", a: of(), b: of(1, 2, 2), want: []pair{{1, 1}, {2, 2}}},
+		{name: "OK_empty", a: of(1, 2, 2), b: of(), want: []pair{{1, 1}, {2, 2}}},
+		{name: "OK_same", a: of(1, 2), b: of(1, 2), want: []pair{{1, 2}, {2, 2}}},
+		{name: "OK_between", a: of(1, 5), b: of(3, 5), want: []pair{{1, 1}, {3, 1}, {5, 2}}},
+		{name: "OK_before", a: of(5), b: of(1, 2), want: []pair{{1, 1}, {2, 1}, {5, 1}}},
+		{name: "OK_after", a: of(1), b: of(1, 5, 9), want: []pair{{1, 2}, {5, 1}, {9, 1}}},
+		{
+			name: "OK_in_turns", a: of(0, 2, 4, 6), b: of(1, 3, 4, 7),
+			want: []pair{{0, 1}, {1, 1}, {2, 1}, {3, 1}, {4, 2}, {6, 1}, {7, 1}},
+		},
+		{
+			name: "OK_as_many_as_fit", a: from(t, pair{1, maxCount - 2}), b: of(1, 5),
+			want: []pair{{1, maxCount - 1}, {5, 1}},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -64,15 +64,18 @@ func TestParts(t *testing.T) {
 		cuts       []time.Time
 		want       []Part
 	}{
-		"whole days":   {day, day.Add(3 * utc.Day), nil, []Part{{DayGrain, day, day.Add(3 * utc.Day)}}},
-		"within a day": {noon, noon.Add(time.Hour), nil, []Part{{QuarterGrain, noon, noon.Add(time.Hour)}}},
-		"from noon on": {noon, later, nil, []Part{{QuarterGrain, noon, next}, {DayGrain, next, later}}},
-		"until noon": {
-			day.Add(-utc.Day), noon, nil, []Part{{DayGrain, day.Add(-utc.Day), day}, {QuarterGrain, day, noon}},
+		"whole days": {start: day, end: day.Add(3 * utc.Day), want: []Part{{DayGrain, day, day.Add(3 * utc.Day)}}},
+		"within a day": {
+			start: noon, end: noon.Add(time.Hour), want: []Part{{QuarterGrain, noon, noon.Add(time.Hour)}},
 		},
-		"cut at noon":    {day, next, []time.Time{noon}, []Part{{QuarterGrain, day, next}}},
-		"cut at a day":   {day, later, []time.Time{next}, []Part{{DayGrain, day, later}}},
-		"nothing at all": {day, day, nil, nil},
+		"from noon on": {start: noon, end: later, want: []Part{{QuarterGrain, noon, next}, {DayGrain, next, later}}},
+		"until noon": {
+			start: day.Add(-utc.Day), end: noon,
+			want: []Part{{DayGrain, day.Add(-utc.Day), day}, {QuarterGrain, day, noon}},
+		},
+		"cut at noon":    {start: day, end: next, cuts: []time.Time{noon}, want: []Part{{QuarterGrain, day, next}}},
+		"cut at a day":   {start: day, end: later, cuts: []time.Time{next}, want: []Part{{DayGrain, day, later}}},
+		"nothing at all": {start: day, end: day},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

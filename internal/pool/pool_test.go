@@ -62,9 +62,9 @@ func TestChoose(t *testing.T) {
 		"by weight":               {newPool(FairTurns, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{100, 300}},
 		"round robin, any weight": {newPool(RoundRobin, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{200, 200}},
 		"the highest priority": {
-			newPool(FairTurns, &Key{Priority: 1}, &Key{}, &Key{Priority: 1}), 10, []int{5, 0, 5},
+			pool: newPool(FairTurns, &Key{Priority: 1}, &Key{}, &Key{Priority: 1}), n: 10, want: []int{5, 0, 5},
 		},
-		"most headroom": {newPool(MostHeadroom, far, near), 8, []int{2, 6}},
+		"most headroom": {pool: newPool(MostHeadroom, far, near), n: 8, want: []int{2, 6}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -72,42 +72,45 @@ func TestJudge(t *testing.T) {
 	}{
 		"OK": {damage: func(*Day, ledger.Period) {}},
 		"a missing quarter": {
-			func(d *Day, q ledger.Period) { delete(d.rows, q) }, []Kind{MissingRow}, true,
+			damage: func(d *Day, q ledger.Period) { delete(d.rows, q) }, kinds: []Kind{MissingRow}, mendable: true,
 		},
 		"a missing total": {
-			func(d *Day, q ledger.Period) { delete(d.rows, q.Day().Total()) }, []Kind{MissingRow}, true,
+			damage: func(d *Day, q ledger.Period) { delete(d.rows, q.Day().Total()) }, kinds: []Kind{MissingRow},
+			mendable: true,
 		},
 		"a surplus row": {
-			func(d *Day, q ledger.Period) { q.Key = uuid.New(); d.rows[q] = d.rows[q.Total()] },
-			[]Kind{SurplusRow}, true,
+			damage: func(d *Day, q ledger.Period) { q.Key = uuid.New(); d.rows[q] = d.rows[q.Total()] },
+			kinds:  []Kind{SurplusRow}, mendable: true,
 		},
 		"a wrong sum": {
-			func(d *Day, q ledger.Period) { d.rows[q.Day()].Tokens[0]++ }, []Kind{WrongSum, WrongDigest}, true,
+			damage: func(d *Day, q ledger.Period) { d.rows[q.Day()].Tokens[0]++ }, kinds: []Kind{WrongSum, WrongDigest},
+			mendable: true,
 		},
 		"a wrong end": {
-			func(d *Day, q ledger.Period) { d.rows[q].end = midnight }, []Kind{WrongSum}, true,
+			damage: func(d *Day, q ledger.Period) { d.rows[q].end = midnight }, kinds: []Kind{WrongSum}, mendable: true,
 		},
 		"a wrong average": {
-			func(d *Day, q ledger.Period) { d.rows[q].average = 6 }, []Kind{WrongSum}, true,
+			damage: func(d *Day, q ledger.Period) { d.rows[q].average = 6 }, kinds: []Kind{WrongSum}, mendable: true,
 		},
 		"an unreadable row": {
-			func(d *Day, q ledger.Period) { d.rows[q].unreadable = ent.ErrTxStarted }, []Kind{UnreadableRow}, true,
+			damage: func(d *Day, q ledger.Period) { d.rows[q].unreadable = ent.ErrTxStarted },
+			kinds:  []Kind{UnreadableRow}, mendable: true,
 		},
 		"a damaged row with nothing below it": {
-			func(d *Day, q ledger.Period) { d.prune(); d.rows[q.Day()].Requests++ }, []Kind{WrongDigest}, false,
+			damage: func(d *Day, q ledger.Period) { d.prune(); d.rows[q.Day()].Requests++ }, kinds: []Kind{WrongDigest},
 		},
 		"a row that contradicts what is below it": {
-			func(d *Day, q ledger.Period) {
+			damage: func(d *Day, q ledger.Period) {
 				d.Events = midnight.Add(utc.Day)
 				clear(d.recorded)
 				s := d.rows[q].Sums
 				s.Requests++
 				d.rows[q.Day()] = newRow(q.Day(), s)
 			},
-			[]Kind{WrongSum}, false,
+			kinds: []Kind{WrongSum},
 		},
 		"a cost that the tokens do not have": {
-			func(d *Day, q ledger.Period) {
+			damage: func(d *Day, q ledger.Period) {
 				d.prune()
 				s := d.rows[q.Day()].Sums
 				s.Cost += 2
@@ -115,7 +118,7 @@ func TestJudge(t *testing.T) {
 					d.rows[p] = newRow(p, s)
 				}
 			},
-			[]Kind{WrongCost}, false,
+			kinds: []Kind{WrongCost},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

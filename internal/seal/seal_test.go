@@ -197,18 +197,28 @@ func TestNewStaticKeyring(t *testing.T) {
 		keys          map[string][]byte
 		want          error
 	}{
-		{"no_keys", "a", nil, seal.ErrKey},
-		{"current_is_missing", "b", map[string][]byte{"a": random(1)}, seal.ErrKey},
-		{"short", "a", map[string][]byte{"a": random(1)[:31]}, seal.ErrInvalid},
-		{"long", "a", map[string][]byte{"a": append(random(1), 0)}, seal.ErrInvalid},
-		{"empty", "a", map[string][]byte{"a": nil}, seal.ErrInvalid},
-		{"not_random", "a", map[string][]byte{"a": make([]byte, seal.KeySize)}, seal.ErrInvalid},
-		{"no_id", "", map[string][]byte{"": random(1)}, seal.ErrInvalid},
-		{"NUL_id", "a", map[string][]byte{"a": random(1), "b\x00": random(2)}, seal.ErrInvalid},
-		{"bytes_id", "a", map[string][]byte{"a": random(1), "b\xff": random(2)}, seal.ErrInvalid},
+		{name: "no_keys", current: "a", want: seal.ErrKey},
+		{name: "current_is_missing", current: "b", keys: map[string][]byte{"a": random(1)}, want: seal.ErrKey},
+		{name: "short", current: "a", keys: map[string][]byte{"a": random(1)[:31]}, want: seal.ErrInvalid},
+		{name: "long", current: "a", keys: map[string][]byte{"a": append(random(1), 0)}, want: seal.ErrInvalid},
+		{name: "empty", current: "a", keys: map[string][]byte{"a": nil}, want: seal.ErrInvalid},
 		{
-			"long_id", "a", map[string][]byte{"a": random(1), strings.Repeat("x", seal.MaxKeyID+1): random(2)},
-			seal.ErrInvalid,
+			name: "not_random", current: "a", keys: map[string][]byte{"a": make([]byte, seal.KeySize)},
+			want: seal.ErrInvalid,
+		},
+		{name: "no_id", keys: map[string][]byte{"": random(1)}, want: seal.ErrInvalid},
+		{
+			name: "NUL_id", current: "a", keys: map[string][]byte{"a": random(1), "b\x00": random(2)},
+			want: seal.ErrInvalid,
+		},
+		{
+			name: "bytes_id", current: "a", keys: map[string][]byte{"a": random(1), "b\xff": random(2)},
+			want: seal.ErrInvalid,
+		},
+		{
+			name: "long_id", current: "a",
+			keys: map[string][]byte{"a": random(1), strings.Repeat("x", seal.MaxKeyID+1): random(2)},
+			want: seal.ErrInvalid,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

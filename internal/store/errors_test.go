@@ -29,80 +29,78 @@ func TestClassifyStatements(t *testing.T) {
 		want   store.Kind
 	}{
 		"unique": {
-			"CREATE TABLE t (x UNIQUE); INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)",
-			sqlite3.ErrConstraintUnique, store.Conflict,
+			before: "CREATE TABLE t (x UNIQUE); INSERT INTO t VALUES (1)", fails: "INSERT INTO t VALUES (1)",
+			code: sqlite3.ErrConstraintUnique, want: store.Conflict,
 		},
 		"partial unique index": {
-			"CREATE TABLE t (x, gone); CREATE UNIQUE INDEX i ON t (x) WHERE gone IS NULL; INSERT INTO t VALUES (1," +
+			before: "CREATE TABLE t (x, gone); CREATE UNIQUE INDEX i ON t (x) WHERE gone IS NULL; INSERT INTO t VALUES (1," +
 				" NULL), (1, 2)",
-			"INSERT INTO t VALUES (1, NULL)", sqlite3.ErrConstraintUnique, store.Conflict,
+			fails: "INSERT INTO t VALUES (1, NULL)", code: sqlite3.ErrConstraintUnique, want: store.Conflict,
 		},
 		"primary key": {
-			"CREATE TABLE t (x text PRIMARY KEY); INSERT INTO t VALUES ('a')", "INSERT INTO t VALUES ('a')",
-			sqlite3.ErrConstraintPrimaryKey, store.Conflict,
+			before: "CREATE TABLE t (x text PRIMARY KEY); INSERT INTO t VALUES ('a')",
+			fails:  "INSERT INTO t VALUES ('a')", code: sqlite3.ErrConstraintPrimaryKey, want: store.Conflict,
 		},
 		"integer primary key": {
-			"CREATE TABLE t (x INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)",
-			sqlite3.ErrConstraintPrimaryKey, store.Conflict,
+			before: "CREATE TABLE t (x INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)",
+			fails:  "INSERT INTO t VALUES (1)", code: sqlite3.ErrConstraintPrimaryKey, want: store.Conflict,
 		},
 		"rowid": {
-			"CREATE TABLE t (x); INSERT INTO t (rowid) VALUES (1)", "INSERT INTO t (rowid) VALUES (1)",
-			sqlite3.ErrConstraintRowID, store.Conflict,
+			before: "CREATE TABLE t (x); INSERT INTO t (rowid) VALUES (1)", fails: "INSERT INTO t (rowid) VALUES (1)",
+			code: sqlite3.ErrConstraintRowID, want: store.Conflict,
 		},
 		"insert without parent": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p)", "INSERT INTO c VALUES (1)",
-			sqlite3.ErrConstraintForeignKey, store.ForeignKey,
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p)",
+			fails:  "INSERT INTO c VALUES (1)", code: sqlite3.ErrConstraintForeignKey, want: store.ForeignKey,
 		},
 		"delete parent, no action": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1); INSERT" +
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1); INSERT" +
 				" INTO c VALUES (1)",
-			"DELETE FROM p", sqlite3.ErrConstraintForeignKey, store.ForeignKey,
+			fails: "DELETE FROM p", code: sqlite3.ErrConstraintForeignKey, want: store.ForeignKey,
 		},
 		"delete parent, restrict": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE RESTRICT); INSERT INTO p" +
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE RESTRICT); INSERT INTO p" +
 				" VALUES (1); INSERT INTO c VALUES (1)",
-			"DELETE FROM p", sqlite3.ErrConstraintTrigger, store.ForeignKey,
+			fails: "DELETE FROM p", code: sqlite3.ErrConstraintTrigger, want: store.ForeignKey,
 		},
 		"cascade into restrict": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (id PRIMARY KEY, p REFERENCES p ON DELETE CASCADE);" +
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (id PRIMARY KEY, p REFERENCES p ON DELETE CASCADE);" +
 				"CREATE TABLE d (c REFERENCES c ON DELETE RESTRICT); INSERT INTO p VALUES (1); INSERT INTO c VALUES" +
 				" (2, 1); INSERT INTO d VALUES (2)",
-			"DELETE FROM p", sqlite3.ErrConstraintTrigger, store.ForeignKey,
+			fails: "DELETE FROM p", code: sqlite3.ErrConstraintTrigger, want: store.ForeignKey,
 		},
 		"commit without parent": {
-			"CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED); BEGIN;" +
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED); BEGIN;" +
 				" INSERT INTO c VALUES (1)",
-			"COMMIT", sqlite3.ErrConstraintForeignKey, store.ForeignKey,
+			fails: "COMMIT", code: sqlite3.ErrConstraintForeignKey, want: store.ForeignKey,
 		},
 		"check": {
-			"CREATE TABLE t (x CHECK (x > 0))", "INSERT INTO t VALUES (0)", sqlite3.ErrConstraintCheck, store.Invalid,
+			before: "CREATE TABLE t (x CHECK (x > 0))", fails: "INSERT INTO t VALUES (0)",
+			code: sqlite3.ErrConstraintCheck, want: store.Invalid,
 		},
 		"not null": {
-			"CREATE TABLE t (x NOT NULL)", "INSERT INTO t VALUES (NULL)", sqlite3.ErrConstraintNotNull, store.Invalid,
+			before: "CREATE TABLE t (x NOT NULL)", fails: "INSERT INTO t VALUES (NULL)",
+			code: sqlite3.ErrConstraintNotNull, want: store.Invalid,
 		},
 		"strict type": {
-			"CREATE TABLE t (x integer) STRICT", "INSERT INTO t VALUES ('a')", sqlite3.ErrConstraint, store.Invalid,
+			before: "CREATE TABLE t (x integer) STRICT", fails: "INSERT INTO t VALUES ('a')",
+			code: sqlite3.ErrConstraint, want: store.Invalid,
 		},
 		"mismatch": {
-			"CREATE TABLE t (x INTEGER PRIMARY KEY)", "INSERT INTO t VALUES ('a')", sqlite3.ErrMismatch, store.Invalid,
+			before: "CREATE TABLE t (x INTEGER PRIMARY KEY)", fails: "INSERT INTO t VALUES ('a')",
+			code: sqlite3.ErrMismatch, want: store.Invalid,
 		},
-		"too big": {
-			"", "SELECT length(zeroblob(2000000000))", sqlite3.ErrTooBig, store.Invalid,
-		},
+		"too big": {fails: "SELECT length(zeroblob(2000000000))", code: sqlite3.ErrTooBig, want: store.Invalid},
 		"full": {
-			"CREATE TABLE t (x); PRAGMA max_page_count = 1", "INSERT INTO t VALUES (zeroblob(100000))", sqlite3.ErrFull,
-			store.DiskFull,
+			before: "CREATE TABLE t (x); PRAGMA max_page_count = 1", fails: "INSERT INTO t VALUES (zeroblob(100000))",
+			code: sqlite3.ErrFull, want: store.DiskFull,
 		},
 		"query only": {
-			"CREATE TABLE t (x); PRAGMA query_only = 1", "INSERT INTO t VALUES (1)", sqlite3.ErrReadonly,
-			store.ReadOnly,
+			before: "CREATE TABLE t (x); PRAGMA query_only = 1", fails: "INSERT INTO t VALUES (1)",
+			code: sqlite3.ErrReadonly, want: store.ReadOnly,
 		},
-		"syntax": {
-			"", "SELECT FROM WHERE", sqlite3.ErrError, store.Unknown,
-		},
-		"no such table": {
-			"", "SELECT 1 FROM t", sqlite3.ErrError, store.Unknown,
-		},
+		"syntax":        {fails: "SELECT FROM WHERE", code: sqlite3.ErrError, want: store.Unknown},
+		"no such table": {fails: "SELECT 1 FROM t", code: sqlite3.ErrError, want: store.Unknown},
 	} {
 		t.Run("Err_"+strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
@@ -378,18 +376,18 @@ func TestClassifyCodes(t *testing.T) {
 		{sqlite3.Error{Code: sqlite3.ErrNomem}, store.Unavailable},
 		{sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(32)}, store.Corrupt},
 		{
-			sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(33), SystemErrno: syscall.EIO},
-			store.Corrupt,
+			err:  sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(33), SystemErrno: syscall.EIO},
+			want: store.Corrupt,
 		},
-		{sqlite3.Error{Code: sqlite3.ErrProtocol}, store.Unknown},
-		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, store.ReadOnly},
-		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}, store.ReadOnly},
-		{&fs.PathError{Op: "open", Path: "x", Err: syscall.ENOSPC}, store.DiskFull},
-		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EDQUOT}, store.DiskFull},
-		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EMFILE}, store.Unavailable},
-		{errors.Join(store.ErrClosed, errors.New("sql: database is closed")), store.Closed},
-		{fmt.Errorf("wait: %w", context.DeadlineExceeded), store.Canceled},
-		{sql.ErrNoRows, store.Unknown},
+		{err: sqlite3.Error{Code: sqlite3.ErrProtocol}, want: store.Unknown},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, want: store.ReadOnly},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}, want: store.ReadOnly},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.ENOSPC}, want: store.DiskFull},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EDQUOT}, want: store.DiskFull},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EMFILE}, want: store.Unavailable},
+		{err: errors.Join(store.ErrClosed, errors.New("sql: database is closed")), want: store.Closed},
+		{err: fmt.Errorf("wait: %w", context.DeadlineExceeded), want: store.Canceled},
+		{err: sql.ErrNoRows, want: store.Unknown},
 	} {
 		require.Equal(t, test.want, store.Classify(test.err), "%#v", test.err)
 		require.Equal(t, test.want, store.Classify(fmt.Errorf("wrapped: %w", test.err)), "%#v", test.err)

@@ -146,59 +146,77 @@ func TestClassifyPostgresStatements(t *testing.T) {
 		want   store.Kind
 	}{
 		"unique": {
-			"CREATE TABLE t (x int UNIQUE); INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)", "23505",
-			store.Conflict,
+			before: "CREATE TABLE t (x int UNIQUE); INSERT INTO t VALUES (1)", fails: "INSERT INTO t VALUES (1)",
+			code: "23505", want: store.Conflict,
 		},
 		"partial unique index": {
-			"CREATE TABLE t (x int, gone int); CREATE UNIQUE INDEX ON t (x) WHERE gone IS NULL; INSERT INTO t" +
+			before: "CREATE TABLE t (x int, gone int); CREATE UNIQUE INDEX ON t (x) WHERE gone IS NULL; INSERT INTO t" +
 				" VALUES (1, NULL), (1, 2)",
-			"INSERT INTO t VALUES (1, NULL)", "23505", store.Conflict,
+			fails: "INSERT INTO t VALUES (1, NULL)", code: "23505", want: store.Conflict,
 		},
 		"exclusion": {
-			"CREATE TABLE t (x int4range, EXCLUDE USING gist (x WITH &&)); INSERT INTO t VALUES ('[1,3]')",
-			"INSERT INTO t VALUES ('[2,4]')", "23P01", store.Conflict,
+			before: "CREATE TABLE t (x int4range, EXCLUDE USING gist (x WITH &&)); INSERT INTO t VALUES ('[1,3]')",
+			fails:  "INSERT INTO t VALUES ('[2,4]')", code: "23P01", want: store.Conflict,
 		},
 		"insert without parent": {
-			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int" +
-				" REFERENCES p)", "INSERT INTO c VALUES (1)", "23503", store.ForeignKey,
+			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p)",
+			fails:  "INSERT INTO c VALUES (1)", code: "23503", want: store.ForeignKey,
 		},
 		"delete parent, no action": {
-			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p); INSERT INTO p VALUES (1);" +
+			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p); INSERT INTO p VALUES (1);" +
 				" INSERT INTO c VALUES (1)",
-			"DELETE FROM p", "23503", store.ForeignKey,
+			fails: "DELETE FROM p", code: "23503", want: store.ForeignKey,
 		},
 		"delete parent, restrict": { // 23001 since version 18
-			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p ON DELETE RESTRICT); INSERT" +
+			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p ON DELETE RESTRICT); INSERT" +
 				" INTO p VALUES (1); INSERT INTO c VALUES (1)",
-			"DELETE FROM p", "", store.ForeignKey,
+			fails: "DELETE FROM p", want: store.ForeignKey,
 		},
 		"commit without parent": {
-			"CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
-			"BEGIN; INSERT INTO c VALUES (1); COMMIT", "23503", store.ForeignKey,
+			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+			fails:  "BEGIN; INSERT INTO c VALUES (1); COMMIT", code: "23503", want: store.ForeignKey,
 		},
-		"check":         {"CREATE TABLE t (x int CHECK (x > 0))", "INSERT INTO t VALUES (0)", "23514", store.Invalid},
-		"not null":      {"CREATE TABLE t (x int NOT NULL)", "INSERT INTO t VALUES (NULL)", "23502", store.Invalid},
-		"too long":      {"CREATE TABLE t (x varchar(3))", "INSERT INTO t VALUES ('abcd')", "22001", store.Invalid},
-		"out of range":  {"CREATE TABLE t (x smallint)", "INSERT INTO t VALUES (32768)", "22003", store.Invalid},
-		"sum overflows": {"", "SELECT 9223372036854775807 + 1", "22003", store.Invalid},
-		"no number":     {"CREATE TABLE t (x int)", "INSERT INTO t VALUES ('a')", "22P02", store.Invalid},
-		"division":      {"", "SELECT 1 / 0", "22012", store.Invalid},
+		"check": {
+			before: "CREATE TABLE t (x int CHECK (x > 0))", fails: "INSERT INTO t VALUES (0)", code: "23514",
+			want: store.Invalid,
+		},
+		"not null": {
+			before: "CREATE TABLE t (x int NOT NULL)", fails: "INSERT INTO t VALUES (NULL)", code: "23502",
+			want: store.Invalid,
+		},
+		"too long": {
+			before: "CREATE TABLE t (x varchar(3))", fails: "INSERT INTO t VALUES ('abcd')", code: "22001",
+			want: store.Invalid,
+		},
+		"out of range": {
+			before: "CREATE TABLE t (x smallint)", fails: "INSERT INTO t VALUES (32768)", code: "22003",
+			want: store.Invalid,
+		},
+		"sum overflows": {fails: "SELECT 9223372036854775807 + 1", code: "22003", want: store.Invalid},
+		"no number": {
+			before: "CREATE TABLE t (x int)", fails: "INSERT INTO t VALUES ('a')", code: "22P02", want: store.Invalid,
+		},
+		"division": {fails: "SELECT 1 / 0", code: "22012", want: store.Invalid},
 		"index entry": {
-			"CREATE TABLE t (x text UNIQUE)",
-			"INSERT INTO t SELECT string_agg(md5(i::text), '') FROM generate_series(1," +
-				" 1000) AS i", "54000", store.Invalid,
+			before: "CREATE TABLE t (x text UNIQUE)",
+			fails:  "INSERT INTO t SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) AS i",
+			code:   "54000", want: store.Invalid,
 		},
 		"read-only transaction": {
-			"CREATE TABLE t (x int)", "BEGIN READ ONLY; INSERT INTO t VALUES (1)", "25006", store.ReadOnly,
+			before: "CREATE TABLE t (x int)", fails: "BEGIN READ ONLY; INSERT INTO t VALUES (1)", code: "25006",
+			want: store.ReadOnly,
 		},
-		"statement timeout": {"SET statement_timeout = 20", "SELECT pg_sleep(10)", "57014", store.Canceled},
+		"statement timeout": {
+			before: "SET statement_timeout = 20", fails: "SELECT pg_sleep(10)", code: "57014", want: store.Canceled,
+		},
 		"permission": {
-			"CREATE TABLE t (x int); SET ROLE pg_monitor", "SELECT * FROM t", "42501", store.Denied,
+			before: "CREATE TABLE t (x int); SET ROLE pg_monitor", fails: "SELECT * FROM t", code: "42501",
+			want: store.Denied,
 		},
-		"missing database": {"", `DO $$ BEGIN RAISE SQLSTATE '3D000'; END $$`, "3D000", store.Invalid},
-		"serialization":    {"", `DO $$ BEGIN RAISE SQLSTATE '40001'; END $$`, "40001", store.Busy},
-		"syntax":           {"", "SELECT FROM WHERE", "42601", store.Unknown},
-		"no such table":    {"", "SELECT 1 FROM t", "42P01", store.Unknown},
+		"missing database": {fails: `DO $$ BEGIN RAISE SQLSTATE '3D000'; END $$`, code: "3D000", want: store.Invalid},
+		"serialization":    {fails: `DO $$ BEGIN RAISE SQLSTATE '40001'; END $$`, code: "40001", want: store.Busy},
+		"syntax":           {fails: "SELECT FROM WHERE", code: "42601", want: store.Unknown},
+		"no such table":    {fails: "SELECT 1 FROM t", code: "42P01", want: store.Unknown},
 	} {
 		t.Run("Err_"+strings.NewReplacer(" ", "_", ",", "").Replace(name), func(t *testing.T) {
 			t.Parallel()

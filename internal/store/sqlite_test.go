@@ -230,14 +230,17 @@ func TestExpectedPragmas(t *testing.T) {
 		want   int64
 		says   string
 	}{
-		{nil, "foreign_keys", 0, ""},
-		{nil, "foreign_keys", 1, "PRAGMA foreign_keys is 0, not 1"},
-		{url.Values{"_fk": {"1"}}, "foreign_keys", 1, ""},
-		{url.Values{"_fk": {"1"}}, "foreign_keys", 0, "PRAGMA foreign_keys is 1, not 0"},
-		{url.Values{"_sync": {"1"}}, "synchronous", 2, "PRAGMA synchronous is 1, not 2"},
-		{url.Values{"_query_only": {"0"}}, "query_only", 1, "PRAGMA query_only is 0, not 1"},
-		{nil, "no_such_pragma", 1, "PRAGMA no_such_pragma: EOF"},
-		{nil, "foreign_keys(", 1, "incomplete input"},
+		{pragma: "foreign_keys", want: 0},
+		{pragma: "foreign_keys", want: 1, says: "PRAGMA foreign_keys is 0, not 1"},
+		{params: url.Values{"_fk": {"1"}}, pragma: "foreign_keys", want: 1},
+		{params: url.Values{"_fk": {"1"}}, pragma: "foreign_keys", want: 0, says: "PRAGMA foreign_keys is 1, not 0"},
+		{params: url.Values{"_sync": {"1"}}, pragma: "synchronous", want: 2, says: "PRAGMA synchronous is 1, not 2"},
+		{
+			params: url.Values{"_query_only": {"0"}}, pragma: "query_only", want: 1,
+			says: "PRAGMA query_only is 0, not 1",
+		},
+		{pragma: "no_such_pragma", want: 1, says: "PRAGMA no_such_pragma: EOF"},
+		{pragma: "foreign_keys(", want: 1, says: "incomplete input"},
 	} {
 		db := store.Open(path, test.params, test.pragma, test.want)
 		err := db.PingContext(t.Context())

@@ -69,61 +69,60 @@ func TestQuotas(t *testing.T) {
 	}{
 		{"nothing", nil, nil},
 		{
-			"no limits",
-			headers(
+			name: "no limits",
+			header: headers(
 				"Date", "Mon, 21 Sep 2026 12:00:00 GMT", "Ratelimit-Policy", "100;w=60", "X-Ratelimit-Reset-After", "3",
 			),
-			nil,
 		},
 		{
-			"OpenAI",
-			headers("x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "59",
+			name: "OpenAI",
+			header: headers("x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "59",
 				"x-ratelimit-reset-requests", "1s",
 				"x-ratelimit-limit-tokens", "150000", "x-ratelimit-remaining-tokens", "149984",
 				"x-ratelimit-reset-tokens", "6m0s"),
-			quotas{
+			want: quotas{
 				quota(upstream.Requests, 60, 59, time.Second), quota(upstream.Tokens, 150000, 149984, 6*time.Minute),
 			},
 		},
 		{
-			"Azure, unknown", headers(
+			name: "Azure, unknown",
+			header: headers(
 				"x-ratelimit-limit-tokens", "-1", "x-ratelimit-remaining-tokens", "-1", "x-ratelimit-reset-tokens", "0",
 			),
-			nil,
 		},
 		{
-			"Azure, without the limits", headers(
-				"x-ratelimit-remaining-requests", "9", "x-ratelimit-remaining-tokens", "900",
-			),
-			quotas{quota(upstream.Requests, -1, 9, never), quota(upstream.Tokens, -1, 900, never)},
+			name:   "Azure, without the limits",
+			header: headers("x-ratelimit-remaining-requests", "9", "x-ratelimit-remaining-tokens", "900"),
+			want:   quotas{quota(upstream.Requests, -1, 9, never), quota(upstream.Tokens, -1, 900, never)},
 		},
 		{
-			"Cerebras",
-			headers("x-ratelimit-limit-requests-day", "14400", "x-ratelimit-remaining-requests-day", "14399",
+			name: "Cerebras",
+			header: headers("x-ratelimit-limit-requests-day", "14400", "x-ratelimit-remaining-requests-day", "14399",
 				"x-ratelimit-reset-requests-day", "33011.5",
 				"x-ratelimit-limit-tokens-minute", "60000", "x-ratelimit-remaining-tokens-minute", "0",
 				"x-ratelimit-reset-tokens-minute", "11.25"),
-			quotas{
+			want: quotas{
 				quota(upstream.Requests, 14400, 14399, 33011500*time.Millisecond),
 				quota(upstream.Tokens, 60000, 0, 11250*time.Millisecond),
 			},
 		},
 		{
-			"Mistral", headers(
+			name: "Mistral",
+			header: headers(
 				"x-ratelimit-limit-req-minute", "720", "x-ratelimit-remaining-req-minute", "717",
 				"x-ratelimit-tokens-query-cost", "52",
 			),
-			quotas{quota(upstream.Requests, 720, 717, never)},
+			want: quotas{quota(upstream.Requests, 720, 717, never)},
 		},
 		{
-			"Fireworks",
-			headers("x-ratelimit-limit-tokens-prompt", "100", "x-ratelimit-remaining-tokens-prompt", "90",
+			name: "Fireworks",
+			header: headers("x-ratelimit-limit-tokens-prompt", "100", "x-ratelimit-remaining-tokens-prompt", "90",
 				"x-ratelimit-limit-tokens-generated", "50", "x-ratelimit-remaining-tokens-generated", "10"),
-			quotas{quota(upstream.Tokens, 50, 10, never)},
+			want: quotas{quota(upstream.Tokens, 50, 10, never)},
 		},
 		{
-			"Anthropic",
-			headers("anthropic-ratelimit-requests-limit", "50", "anthropic-ratelimit-requests-remaining", "49",
+			name: "Anthropic",
+			header: headers("anthropic-ratelimit-requests-limit", "50", "anthropic-ratelimit-requests-remaining", "49",
 				"anthropic-ratelimit-requests-reset", "2026-09-21T12:00:01Z",
 				"anthropic-ratelimit-tokens-limit", "100", "anthropic-ratelimit-tokens-remaining", "50",
 				"anthropic-ratelimit-tokens-reset", "2026-09-21T12:00:02Z",
@@ -132,63 +131,66 @@ func TestQuotas(t *testing.T) {
 				"anthropic-ratelimit-output-tokens-limit", "20", "anthropic-ratelimit-output-tokens-remaining", "2",
 				"anthropic-ratelimit-output-tokens-reset", "2026-09-21T14:00:04+02:00",
 				"anthropic-ratelimit-unified-reset", "1790000000", "anthropic-ratelimit-limit", "1"),
-			quotas{quota(upstream.Requests, 50, 49, time.Second), quota(upstream.Tokens, 20, 2, 4*time.Second)},
+			want: quotas{quota(upstream.Requests, 50, 49, time.Second), quota(upstream.Tokens, 20, 2, 4*time.Second)},
 		},
 		{
-			"generic", headers("X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "X-RateLimit-Reset", "30"),
-			quotas{quota(upstream.Requests, 50, 10, 30*time.Second)},
+			name:   "generic",
+			header: headers("X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "X-RateLimit-Reset", "30"),
+			want:   quotas{quota(upstream.Requests, 50, 10, 30*time.Second)},
 		},
 		{
-			"IETF", headers("RateLimit-Limit", "100, 100;w=60", "RateLimit-Remaining", "98", "RateLimit-Reset", "3"),
-			quotas{quota(upstream.Requests, 100, 98, 3*time.Second)},
+			name:   "IETF",
+			header: headers("RateLimit-Limit", "100, 100;w=60", "RateLimit-Remaining", "98", "RateLimit-Reset", "3"),
+			want:   quotas{quota(upstream.Requests, 100, 98, 3*time.Second)},
 		},
 		{
-			"used up is scarcest, the longest first",
-			headers("x-ratelimit-limit-requests-day", "100", "x-ratelimit-remaining-requests-day", "0",
+			name: "used up is scarcest, the longest first",
+			header: headers("x-ratelimit-limit-requests-day", "100", "x-ratelimit-remaining-requests-day", "0",
 				"x-ratelimit-reset-requests-day", "7200",
 				"x-ratelimit-limit-requests-minute", "10", "x-ratelimit-remaining-requests-minute", "0",
 				"x-ratelimit-reset-requests-minute", "20",
 				"x-ratelimit-limit-requests", "1000", "x-ratelimit-remaining-requests", "1", "ratelimit-remaining", "1",
 				"x-ratelimit-limit", "1"),
-			quotas{quota(upstream.Requests, 100, 0, 2*time.Hour)},
+			want: quotas{quota(upstream.Requests, 100, 0, 2*time.Hour)},
 		},
 		{
-			"the same share, the smaller first",
-			headers(
+			name: "the same share, the smaller first",
+			header: headers(
 				"x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "60", "ratelimit-limit", "30",
 				"ratelimit-remaining", "30",
 			),
-			quotas{quota(upstream.Requests, 30, 30, never)},
+			want: quotas{quota(upstream.Requests, 30, 30, never)},
 		},
 		{
-			"used up alike, the smaller first",
-			headers(
+			name: "used up alike, the smaller first",
+			header: headers(
 				"x-ratelimit-limit-requests", "60", "x-ratelimit-remaining-requests", "0", "ratelimit-limit", "30",
 				"ratelimit-remaining", "0",
 			),
-			quotas{quota(upstream.Requests, 30, 0, never)},
+			want: quotas{quota(upstream.Requests, 30, 0, never)},
 		},
 		{
-			"two families side by side", headers(
+			name: "two families side by side",
+			header: headers(
 				"X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "RateLimit-Limit", "100",
 				"RateLimit-Remaining", "98",
 			),
-			quotas{quota(upstream.Requests, 50, 10, never)},
+			want: quotas{quota(upstream.Requests, 50, 10, never)},
 		},
 		{
-			"a known share before a bare number", headers(
-				"X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "RateLimit-Remaining", "5",
-			),
-			quotas{quota(upstream.Requests, 50, 10, never)},
+			name:   "a known share before a bare number",
+			header: headers("X-RateLimit-Limit", "50", "X-RateLimit-Remaining", "10", "RateLimit-Remaining", "5"),
+			want:   quotas{quota(upstream.Requests, 50, 10, never)},
 		},
 		{
-			"a limit that is none", headers("X-RateLimit-Limit", "1e19", "X-RateLimit-Remaining", "5"),
-			quotas{quota(upstream.Requests, -1, 5, never)},
+			name: "a limit that is none", header: headers("X-RateLimit-Limit", "1e19", "X-RateLimit-Remaining", "5"),
+			want: quotas{quota(upstream.Requests, -1, 5, never)},
 		},
 		{
-			"nonsense", headers(
+			name: "nonsense",
+			header: headers(
 				"x-ratelimit-limit", "many", "x-ratelimit-remaining", "1e400", "x-ratelimit-reset", "30",
-			), nil,
+			),
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -84,40 +84,41 @@ func TestDiagnoseLastingLimits(t *testing.T) {
 	limited := `{"error":{"code":"rate_limit_exceeded"}}`
 	runDiagnose(t, []diagnoseTest{
 		{
-			"an hour", 429, headers("Retry-After", "3600"), limited, upstream.RateLimited, time.Hour,
-			"429 rate_limit_exceeded",
+			name: "an hour", status: 429, header: headers("Retry-After", "3600"), body: limited,
+			class: upstream.RateLimited, in: time.Hour, reason: "429 rate_limit_exceeded",
 		},
 		{
-			"more, Retry-After", 429, headers("Retry-After", "3601"), limited, upstream.QuotaExhausted,
-			3601 * time.Second, "429 rate_limit_exceeded",
+			name: "more, Retry-After", status: 429, header: headers("Retry-After", "3601"), body: limited,
+			class: upstream.QuotaExhausted, in: 3601 * time.Second, reason: "429 rate_limit_exceeded",
 		},
 		{
-			"more, reset", 429, headers(
-				"X-Ratelimit-Remaining-Requests-Day", "0", "X-Ratelimit-Reset-Requests-Day", "33011.5",
-			), limited,
-			upstream.QuotaExhausted, 33011500 * time.Millisecond, "429 rate_limit_exceeded",
+			name: "more, reset", status: 429,
+			header: headers("X-Ratelimit-Remaining-Requests-Day", "0", "X-Ratelimit-Reset-Requests-Day", "33011.5"),
+			body:   limited, class: upstream.QuotaExhausted, in: 33011500 * time.Millisecond,
+			reason: "429 rate_limit_exceeded",
 		},
 		{
-			"the last of two resets", 429,
-			headers(
+			name: "the last of two resets", status: 429,
+			header: headers(
 				"Ratelimit-Remaining", "0", "Ratelimit-Reset", "10", "X-Ratelimit-Remaining-Tokens", "0",
 				"X-Ratelimit-Reset-Tokens", "30s",
-			), limited,
-			upstream.RateLimited, 30 * time.Second, "429 rate_limit_exceeded",
+			),
+			body: limited, class: upstream.RateLimited, in: 30 * time.Second, reason: "429 rate_limit_exceeded",
 		},
 		{
-			"Retry-After before a reset", 429, headers(
-				"Retry-After", "3", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", "7200",
-			), limited,
-			upstream.RateLimited, 3 * time.Second, "429 rate_limit_exceeded",
+			name: "Retry-After before a reset", status: 429,
+			header: headers("Retry-After", "3", "X-Ratelimit-Remaining", "0", "X-Ratelimit-Reset", "7200"),
+			body:   limited, class: upstream.RateLimited, in: 3 * time.Second, reason: "429 rate_limit_exceeded",
 		},
 		{
-			"a reset of what is not used up", 429, headers(
-				"X-Ratelimit-Remaining", "1", "X-Ratelimit-Reset", "7200",
-			), limited,
-			upstream.RateLimited, never, "429 rate_limit_exceeded",
+			name: "a reset of what is not used up", status: 429,
+			header: headers("X-Ratelimit-Remaining", "1", "X-Ratelimit-Reset", "7200"), body: limited,
+			class: upstream.RateLimited, in: never, reason: "429 rate_limit_exceeded",
 		},
-		{"other statuses", 503, headers("Retry-After", "7200"), "", upstream.Server, 2 * time.Hour, "503"},
+		{
+			name: "other statuses", status: 503, header: headers("Retry-After", "7200"), class: upstream.Server,
+			in: 2 * time.Hour, reason: "503",
+		},
 	})
 }
 
@@ -125,42 +126,54 @@ func TestDiagnoseOddBodies(t *testing.T) {
 	t.Parallel()
 	filler := strings.Repeat(" ", 64<<10)
 	runDiagnose(t, []diagnoseTest{
-		{"text", 403, nil, "Key limit exceeded", upstream.QuotaExhausted, never, "403"},
-		{"HTML", 502, nil, "<html>Bad Gateway</html>", upstream.Server, never, "502"},
 		{
-			"broken off", 429, nil, `{"error":{"code":"rate_limit_exceeded","message":"on all avail`,
-			upstream.RateLimited, never, "429",
+			name: "text", status: 403, body: "Key limit exceeded", class: upstream.QuotaExhausted, in: never,
+			reason: "403",
+		},
+		{name: "HTML", status: 502, body: "<html>Bad Gateway</html>", class: upstream.Server, in: never, reason: "502"},
+		{
+			name: "broken off", status: 429, body: `{"error":{"code":"rate_limit_exceeded","message":"on all avail`,
+			class: upstream.RateLimited, in: never, reason: "429",
 		},
 		{
-			"more after it", 429, nil, `{"error":{"code":"insufficient_quota"}} trailing`, upstream.QuotaExhausted,
-			never, "429 insufficient_quota",
+			name: "more after it", status: 429, body: `{"error":{"code":"insufficient_quota"}} trailing`,
+			class: upstream.QuotaExhausted, in: never, reason: "429 insufficient_quota",
 		},
 		{
-			"beyond the limit", 429, nil, filler + `{"error":{"code":"insufficient_quota"}}`, upstream.RateLimited,
-			never, "429",
+			name: "beyond the limit", status: 429, body: filler + `{"error":{"code":"insufficient_quota"}}`,
+			class: upstream.RateLimited, in: never, reason: "429",
 		},
 		{
-			"other types", 429, nil,
-			`{"error":{"code":{"a":1},"type":[],"status":7,"details":{"reason":1},"metadata":[]},"detail":4}`,
-			upstream.RateLimited, never, "429",
+			name: "other types", status: 429,
+			body:  `{"error":{"code":{"a":1},"type":[],"status":7,"details":{"reason":1},"metadata":[]},"detail":4}`,
+			class: upstream.RateLimited, in: never, reason: "429",
 		},
 		{
-			"other types in details", 429, nil,
-			`{"error":{"details":[1,{"violations":[2,{"quotaId":3}],"retryDelay":4}],"metadata":{"headers":[]}}}`,
-			upstream.RateLimited, never, "429",
+			name: "other types in details", status: 429,
+			body:  `{"error":{"details":[1,{"violations":[2,{"quotaId":3}],"retryDelay":4}],"metadata":{"headers":[]}}}`,
+			class: upstream.RateLimited, in: never, reason: "429",
 		},
-		{"empty array", 429, nil, `[]`, upstream.RateLimited, never, "429"},
-		{"null", 429, nil, `null`, upstream.RateLimited, never, "429"},
-		{"deep", 429, nil, strings.Repeat("[", 64<<10), upstream.RateLimited, never, "429"},
-		{"code out of range", 200, nil, `{"error":{"code":1e300}}`, upstream.Server, never, "200"},
+		{name: "empty array", status: 429, body: `[]`, class: upstream.RateLimited, in: never, reason: "429"},
+		{name: "null", status: 429, body: `null`, class: upstream.RateLimited, in: never, reason: "429"},
 		{
-			"FastAPI", 401, nil, `{"detail":{"status":"needs_authorization","message":"no"}}`, upstream.Auth, never,
-			"401 needs_authorization",
+			name: "deep", status: 429, body: strings.Repeat("[", 64<<10), class: upstream.RateLimited, in: never,
+			reason: "429",
 		},
-		{"no error in the error", 429, nil, `{"type":"error","message":"no"}`, upstream.RateLimited, never, "429"},
 		{
-			"negative delay", 429, nil, `{"error":{"details":[{"retryDelay":"-3s"}]}}`, upstream.RateLimited, never,
-			"429",
+			name: "code out of range", status: 200, body: `{"error":{"code":1e300}}`, class: upstream.Server, in: never,
+			reason: "200",
+		},
+		{
+			name: "FastAPI", status: 401, body: `{"detail":{"status":"needs_authorization","message":"no"}}`,
+			class: upstream.Auth, in: never, reason: "401 needs_authorization",
+		},
+		{
+			name: "no error in the error", status: 429, body: `{"type":"error","message":"no"}`,
+			class: upstream.RateLimited, in: never, reason: "429",
+		},
+		{
+			name: "negative delay", status: 429, body: `{"error":{"details":[{"retryDelay":"-3s"}]}}`,
+			class: upstream.RateLimited, in: never, reason: "429",
 		},
 	})
 }
@@ -200,16 +213,28 @@ func TestDiagnoseError(t *testing.T) {
 		class  upstream.Class
 		reason string
 	}{
-		{"deadline of a context", wrap(context.DeadlineExceeded), upstream.Timeout, "timeout"},
-		{"deadline of a connection", wrap(os.ErrDeadlineExceeded), upstream.Timeout, "timeout"},
-		{"time-out of the network", wrap(timeoutError{errors.New("slow")}), upstream.Timeout, "timeout"},
-		{"time-out of the name look-up", wrap(&net.DNSError{IsTimeout: true}), upstream.Timeout, "timeout"},
-		{"caller went away", wrap(context.Canceled), upstream.BadRequest, "canceled"},
 		{
-			"refused", wrap(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), upstream.Server,
-			"connection failed",
+			name: "deadline of a context", err: wrap(context.DeadlineExceeded), class: upstream.Timeout,
+			reason: "timeout",
 		},
-		{"nil in an interface", none, upstream.Server, "connection failed"},
+		{
+			name: "deadline of a connection", err: wrap(os.ErrDeadlineExceeded), class: upstream.Timeout,
+			reason: "timeout",
+		},
+		{
+			name: "time-out of the network", err: wrap(timeoutError{errors.New("slow")}), class: upstream.Timeout,
+			reason: "timeout",
+		},
+		{
+			name: "time-out of the name look-up", err: wrap(&net.DNSError{IsTimeout: true}), class: upstream.Timeout,
+			reason: "timeout",
+		},
+		{name: "caller went away", err: wrap(context.Canceled), class: upstream.BadRequest, reason: "canceled"},
+		{
+			name: "refused", err: wrap(&net.OpError{Op: "dial", Err: errors.New("connection refused")}),
+			class: upstream.Server, reason: "connection failed",
+		},
+		{name: "nil in an interface", err: none, class: upstream.Server, reason: "connection failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
