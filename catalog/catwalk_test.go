@@ -85,7 +85,13 @@ func TestCatwalk(t *testing.T) {
 			}
 		}
 	})
+}
 
+// TestCatwalkEndpoints shows where and how the providers are reached, and what the notes say of what is not known.
+func TestCatwalkEndpoints(t *testing.T) {
+	t.Parallel()
+
+	snapshot := catalog.Catwalk()
 	t.Run("BaseURLs", func(t *testing.T) {
 		t.Parallel()
 

@@ -13,91 +13,95 @@ import (
 
 // These tests plant what the embedded catalogue does not have, or not in this version.
 
+const dollar = money.Dollar
+
+// catwalkPrices are prices as Catwalk may write them, and the rates that are made of them.
+var catwalkPrices = map[string]struct {
+	id                           string
+	in, out, inCached, outCached float64
+	want                         money.Rates
+	note                         string // of the model; empty: none
+}{
+	"OKInputOnly": {id: "m", in: 3, want: money.Rates{"input": 3 * dollar, "output": 0}}, // as of an embedding
+	"OKConvention": {
+		id: "m", in: 4, out: 20, inCached: 5, outCached: 1,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
+			"cache_read": 1 * dollar},
+	},
+	"OKSwapped": {
+		id: "m", in: 4, out: 20, inCached: 1, outCached: 5,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
+			"cache_read": 1 * dollar},
+	},
+	"OKReadInCached": {
+		id: "m", in: 4, out: 20, inCached: 1,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+	},
+	"OKReadOutCached": {
+		id: "m", in: 4, out: 20, outCached: 1,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+	},
+	"OKWriteInCached": {
+		id: "m", in: 4, out: 20, inCached: 5,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar},
+	},
+	"OKReadAboveInput": {
+		id: "m", in: 4, out: 20, outCached: 5, want: money.Rates{"input": 4 * dollar, "output": 20 * dollar},
+	},
+	"OKBothEqual": {
+		id: "m", in: 4, out: 20, inCached: 1, outCached: 1,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+	},
+	"OKBothEqualAbove": {
+		id: "m", in: 4, out: 20, inCached: 5, outCached: 5,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar},
+	},
+	"OKCopies": {
+		id: "m", in: 4, out: 20, inCached: 4, outCached: 20,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar},
+	},
+	"OKCopyOfInput": {
+		id: "m", in: 4, out: 20, inCached: 4, outCached: 1,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+	},
+	"OKCopyOfOutput": {
+		id: "m", in: 4, out: 20, inCached: 1, outCached: 20,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
+	},
+	"OKWriteBelowInput": {
+		id: "m", in: 4, out: 20, inCached: 3, outCached: 1,
+		want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 3 * dollar,
+			"cache_read": 1 * dollar},
+	},
+	"OKFreeColon":       {id: "a/m:free", want: money.Rates{"input": 0, "output": 0}},
+	"OKFreeDash":        {id: "m-free", want: money.Rates{"input": 0, "output": 0}},
+	"OKFreeRouter":      {id: "router/free", want: money.Rates{"input": 0, "output": 0}},
+	"OKFreeButPriced":   {id: "m:free", in: 1, out: 2, want: money.Rates{"input": dollar, "output": 2 * dollar}},
+	"OKUnknown":         {id: "m"},
+	"OKUnknownFreely":   {id: "freely"}, // the name has free in it but does not say it
+	"OKUnknownCarefree": {id: "carefree"},
+	"OKUnknownFreeMid":  {id: "m:free:2"},
+	"OKMinusZero":       {id: "m", in: math.Copysign(0, -1)},
+	"OKBelowANano":      {id: "m", in: 1e-11, out: 1e-11}, // all zero, once it is money
+	"OKRoundedToANano":  {id: "m", in: 0.00000000251, out: 1, want: money.Rates{"input": 3, "output": dollar}},
+
+	"ErrNegativeInput":     {id: "m", in: -1, out: 2, note: "-1 is negative"},
+	"ErrNegativeOutput":    {id: "m", in: 1, out: -2, note: "-2 is negative"},
+	"ErrNegativeInCached":  {id: "m", in: 1, out: 2, inCached: -0.5, note: "-0.5 is negative"},
+	"ErrNegativeOutCached": {id: "m", in: 1, out: 2, outCached: -0.5, note: "-0.5 is negative"},
+	"ErrNegativeFree":      {id: "m:free", in: -1, out: -1, note: "-1 is negative"}, // OpenRouter's "it depends"
+	"ErrNaN":               {id: "m", in: math.NaN(), out: 2, note: "NaN"},
+	"ErrNaNCached":         {id: "m", in: 1, out: 2, outCached: math.NaN(), note: "NaN"},
+	"ErrInf":               {id: "m", in: 1, out: math.Inf(1), note: "Inf"},
+	"ErrMinusInf":          {id: "m", in: 1, out: 2, inCached: math.Inf(-1), note: "Inf"},
+	"ErrTooLarge":          {id: "m", in: 1, out: 1e10, note: money.ErrRange.Error()},
+	"ErrTooLargeFloat":     {id: "m", in: math.MaxFloat64, out: 2, note: money.ErrRange.Error()},
+}
+
 func TestFromCatwalkPrices(t *testing.T) {
 	t.Parallel()
 
-	const dollar = money.Dollar
-	for name, tt := range map[string]struct {
-		id                           string
-		in, out, inCached, outCached float64
-		want                         money.Rates
-		note                         string // of the model; empty: none
-	}{
-		"OKInputOnly": {id: "m", in: 3, want: money.Rates{"input": 3 * dollar, "output": 0}}, // as of an embedding
-		"OKConvention": {
-			id: "m", in: 4, out: 20, inCached: 5, outCached: 1,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
-				"cache_read": 1 * dollar},
-		},
-		"OKSwapped": {
-			id: "m", in: 4, out: 20, inCached: 1, outCached: 5,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar,
-				"cache_read": 1 * dollar},
-		},
-		"OKReadInCached": {
-			id: "m", in: 4, out: 20, inCached: 1,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
-		},
-		"OKReadOutCached": {
-			id: "m", in: 4, out: 20, outCached: 1,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
-		},
-		"OKWriteInCached": {
-			id: "m", in: 4, out: 20, inCached: 5,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar},
-		},
-		"OKReadAboveInput": {
-			id: "m", in: 4, out: 20, outCached: 5, want: money.Rates{"input": 4 * dollar, "output": 20 * dollar},
-		},
-		"OKBothEqual": {
-			id: "m", in: 4, out: 20, inCached: 1, outCached: 1,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
-		},
-		"OKBothEqualAbove": {
-			id: "m", in: 4, out: 20, inCached: 5, outCached: 5,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 5 * dollar},
-		},
-		"OKCopies": {
-			id: "m", in: 4, out: 20, inCached: 4, outCached: 20,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar},
-		},
-		"OKCopyOfInput": {
-			id: "m", in: 4, out: 20, inCached: 4, outCached: 1,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
-		},
-		"OKCopyOfOutput": {
-			id: "m", in: 4, out: 20, inCached: 1, outCached: 20,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_read": 1 * dollar},
-		},
-		"OKWriteBelowInput": {
-			id: "m", in: 4, out: 20, inCached: 3, outCached: 1,
-			want: money.Rates{"input": 4 * dollar, "output": 20 * dollar, "cache_write": 3 * dollar,
-				"cache_read": 1 * dollar},
-		},
-		"OKFreeColon":       {id: "a/m:free", want: money.Rates{"input": 0, "output": 0}},
-		"OKFreeDash":        {id: "m-free", want: money.Rates{"input": 0, "output": 0}},
-		"OKFreeRouter":      {id: "router/free", want: money.Rates{"input": 0, "output": 0}},
-		"OKFreeButPriced":   {id: "m:free", in: 1, out: 2, want: money.Rates{"input": dollar, "output": 2 * dollar}},
-		"OKUnknown":         {id: "m"},
-		"OKUnknownFreely":   {id: "freely"}, // the name has free in it but does not say it
-		"OKUnknownCarefree": {id: "carefree"},
-		"OKUnknownFreeMid":  {id: "m:free:2"},
-		"OKMinusZero":       {id: "m", in: math.Copysign(0, -1)},
-		"OKBelowANano":      {id: "m", in: 1e-11, out: 1e-11}, // all zero, once it is money
-		"OKRoundedToANano":  {id: "m", in: 0.00000000251, out: 1, want: money.Rates{"input": 3, "output": dollar}},
-
-		"ErrNegativeInput":     {id: "m", in: -1, out: 2, note: "-1 is negative"},
-		"ErrNegativeOutput":    {id: "m", in: 1, out: -2, note: "-2 is negative"},
-		"ErrNegativeInCached":  {id: "m", in: 1, out: 2, inCached: -0.5, note: "-0.5 is negative"},
-		"ErrNegativeOutCached": {id: "m", in: 1, out: 2, outCached: -0.5, note: "-0.5 is negative"},
-		"ErrNegativeFree":      {id: "m:free", in: -1, out: -1, note: "-1 is negative"}, // OpenRouter's "it depends"
-		"ErrNaN":               {id: "m", in: math.NaN(), out: 2, note: "NaN"},
-		"ErrNaNCached":         {id: "m", in: 1, out: 2, outCached: math.NaN(), note: "NaN"},
-		"ErrInf":               {id: "m", in: 1, out: math.Inf(1), note: "Inf"},
-		"ErrMinusInf":          {id: "m", in: 1, out: 2, inCached: math.Inf(-1), note: "Inf"},
-		"ErrTooLarge":          {id: "m", in: 1, out: 1e10, note: money.ErrRange.Error()},
-		"ErrTooLargeFloat":     {id: "m", in: math.MaxFloat64, out: 2, note: money.ErrRange.Error()},
-	} {
+	for name, tt := range catwalkPrices {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 

@@ -567,8 +567,8 @@ var bodies = map[string]struct {
 	body string
 	err  error
 }{
-	"ErrNoUsageEmpty": {"", meter.ErrNoUsage},
-	"ErrNoUsageSpace": {" \r\n", meter.ErrNoUsage},
+	"ErrNoUsageEmpty": {err: meter.ErrNoUsage},
+	"ErrNoUsageSpace": {body: " \r\n", err: meter.ErrNoUsage},
 	"ErrNoUsageError": {
 		body: `{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}`,
 		err:  meter.ErrNoUsage,

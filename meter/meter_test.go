@@ -95,7 +95,7 @@ func TestTokensTotal(t *testing.T) {
 		tokens       meter.Tokens
 		input, total int64
 	}{
-		"OKNone": {meter.Tokens{}, 0, 0},
+		"OKNone": {input: 0, total: 0},
 		// Powers of two: each subset has a sum of its own.
 		"OKEach": {
 			tokens: meter.Tokens{InputTokens: 1, OutputTokens: 2, CacheReadTokens: 4, CacheWriteTokens: 8,
@@ -125,125 +125,132 @@ func TestTokensTotal(t *testing.T) {
 	}
 }
 
+const million = 1_000_000
+
+// eachMeter has some of each meter.
+var eachMeter = meter.Tokens{
+	InputTokens:      1 * million,
+	OutputTokens:     10 * million,
+	CacheReadTokens:  100 * million,
+	CacheWriteTokens: 1_000 * million,
+	ReasoningTokens:  10_000 * million,
+}
+
+// costs are tokens, their rates and what they cost.
+var costs = map[string]struct {
+	tokens meter.Tokens
+	rates  money.Rates
+	want   money.USD
+	err    error
+}{
+	"OKExact": {
+		tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80},
+		rates:  money.Rates{"input": 30 * money.Dollar, "output": 60 * money.Dollar},
+		want:   9_300_000, // 0.0093
+	},
+	"OKEveryMeterHasItsRate": {
+		tokens: eachMeter,
+		rates:  money.Rates{"input": 5, "output": 4, "cache_read": 3, "cache_write": 2, "reasoning": 1},
+		want:   1*5 + 10*4 + 100*3 + 1_000*2 + 10_000*1,
+	},
+	"OKCachesFallBackToInputAndReasoningToOutput": {
+		tokens: eachMeter, rates: money.Rates{"input": 3, "output": 7}, want: (1+100+1_000)*3 + (10+10_000)*7,
+	},
+	"OKCacheReadFallsBackAlone": {
+		tokens: eachMeter, rates: money.Rates{"input": 3, "output": 7, "cache_write": 2, "reasoning": 1},
+		want: (1+100)*3 + 10*7 + 1_000*2 + 10_000*1,
+	},
+	"OKCacheWriteDoesNotFallBackToCacheRead": {
+		tokens: meter.Tokens{CacheWriteTokens: million}, rates: money.Rates{"input": 3, "cache_read": 2}, want: 3,
+	},
+	"OKReasoningFallsBackAlone": {
+		tokens: meter.Tokens{ReasoningTokens: million}, rates: money.Rates{"output": 7}, want: 7,
+	},
+	"OKAFreeRateIsNoMissingOne": {
+		// A fallback would charge these.
+		tokens: meter.Tokens{CacheReadTokens: million, ReasoningTokens: million},
+		rates:  money.Rates{"input": 3, "output": 7, "cache_read": 0, "reasoning": 0},
+		want:   0,
+	},
+	"OKFree":              {tokens: eachMeter, rates: money.Rates{"input": 0, "output": 0}, want: 0},
+	"OKNoTokens":          {rates: money.Rates{"input": 3}, want: 0},
+	"OKUnusedNeedsNoRate": {tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"input": 3}, want: 3},
+	"OKOtherRatesIgnored": {
+		tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"input": 3, "images": 1000}, want: 3,
+	},
+	"OKRoundedOnce": {
+		tokens: meter.Tokens{InputTokens: 1, OutputTokens: 1, CacheReadTokens: 1},
+		rates:  money.Rates{"input": 400_000, "output": 400_000}, want: 1,
+	},
+	"OKHalfToEven":     {tokens: meter.Tokens{InputTokens: 5}, rates: money.Rates{"input": 500_000}, want: 2},
+	"OKBelowHalfANano": {tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"input": 499_999}, want: 0},
+	"OKLargestRequest": {
+		tokens: meter.Tokens{InputTokens: meter.MaxTokens}, rates: money.Rates{"input": 9_223 * money.Dollar},
+		want: 9_223_000_000 * money.Dollar,
+	},
+	"OKExactPastAFloat": {
+		tokens: meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: million},
+		rates:  money.Rates{"input": 9_223 * money.Dollar, "output": 1}, want: 9_223_000_000*money.Dollar + 1,
+	},
+	"ErrUnpricedNil":      {tokens: meter.Tokens{InputTokens: 1}, want: 0, err: meter.ErrUnpriced},
+	"ErrUnpricedNoTokens": {want: 0, err: meter.ErrUnpriced},
+	"ErrUnpricedEmpty":    {rates: money.Rates{}, want: 0, err: meter.ErrUnpriced},
+	"ErrUnpricedInput": {
+		tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"output": 3}, want: 0, err: meter.ErrUnpriced,
+	},
+	"ErrUnpricedOutput": {
+		tokens: meter.Tokens{OutputTokens: 1}, rates: money.Rates{"input": 3}, want: 0, err: meter.ErrUnpriced,
+	},
+	"ErrUnpricedCacheRead": {
+		tokens: meter.Tokens{CacheReadTokens: 1}, rates: money.Rates{"output": 3, "cache_write": 1}, want: 0,
+		err: meter.ErrUnpriced,
+	},
+	"ErrUnpricedWrite": {
+		tokens: meter.Tokens{CacheWriteTokens: 1}, rates: money.Rates{"output": 3, "cache_read": 1}, want: 0,
+		err: meter.ErrUnpriced,
+	},
+	"ErrUnpricedReasoning": {
+		tokens: meter.Tokens{ReasoningTokens: 1}, rates: money.Rates{"input": 3}, want: 0, err: meter.ErrUnpriced,
+	},
+	"ErrUnpricedOneOfTwo": {
+		tokens: meter.Tokens{InputTokens: 1, OutputTokens: 1}, rates: money.Rates{"input": 3}, want: 0,
+		err: meter.ErrUnpriced,
+	},
+	// The fallback goes one way: reasoning's or a cache's rate prices nothing else.
+	"ErrUnpricedNoWayBack": {
+		tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"cache_read": 1, "cache_write": 1, "reasoning": 1},
+		want: 0, err: meter.ErrUnpriced,
+	},
+	// No rate has an empty name, so it must not stand in for one.
+	"ErrUnpricedEmptyName": {
+		tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"": 3}, want: 0, err: meter.ErrUnpriced,
+	},
+
+	"ErrRange": {
+		tokens: meter.Tokens{InputTokens: meter.MaxTokens}, rates: money.Rates{"input": 9_224 * money.Dollar},
+		want: 0, err: money.ErrRange,
+	},
+	"ErrRangeOfASum": {
+		tokens: meter.Tokens{InputTokens: million, OutputTokens: million},
+		rates:  money.Rates{"input": money.Max, "output": 1}, want: 0, err: money.ErrRange,
+	},
+	"ErrRangeLargest": {
+		tokens: meter.Tokens{InputTokens: math.MaxInt64, ReasoningTokens: math.MaxInt64},
+		rates:  money.Rates{"input": money.Max, "output": money.Max}, want: 0, err: money.ErrRange,
+	},
+	"ErrRangeNegative": {
+		tokens: meter.Tokens{InputTokens: -1}, rates: money.Rates{"input": 3}, want: 0, err: money.ErrRange,
+	},
+	"ErrRangeNegativeFree": {
+		tokens: meter.Tokens{InputTokens: 5, ReasoningTokens: -1}, rates: money.Rates{"input": 0, "output": 0},
+		want: 0, err: money.ErrRange,
+	},
+}
+
 func TestTokensCost(t *testing.T) {
 	t.Parallel()
 
-	const million = 1_000_000
-	all := meter.Tokens{
-		InputTokens:      1 * million,
-		OutputTokens:     10 * million,
-		CacheReadTokens:  100 * million,
-		CacheWriteTokens: 1_000 * million,
-		ReasoningTokens:  10_000 * million,
-	}
-	for name, tt := range map[string]struct {
-		tokens meter.Tokens
-		rates  money.Rates
-		want   money.USD
-		err    error
-	}{
-		"OKExact": {
-			tokens: meter.Tokens{InputTokens: 150, OutputTokens: 80},
-			rates:  money.Rates{"input": 30 * money.Dollar, "output": 60 * money.Dollar},
-			want:   9_300_000, // 0.0093
-		},
-		"OKEveryMeterHasItsRate": {
-			tokens: all, rates: money.Rates{"input": 5, "output": 4, "cache_read": 3, "cache_write": 2, "reasoning": 1},
-			want: 1*5 + 10*4 + 100*3 + 1_000*2 + 10_000*1,
-		},
-		"OKCachesFallBackToInputAndReasoningToOutput": {
-			tokens: all, rates: money.Rates{"input": 3, "output": 7}, want: (1+100+1_000)*3 + (10+10_000)*7,
-		},
-		"OKCacheReadFallsBackAlone": {
-			tokens: all, rates: money.Rates{"input": 3, "output": 7, "cache_write": 2, "reasoning": 1},
-			want: (1+100)*3 + 10*7 + 1_000*2 + 10_000*1,
-		},
-		"OKCacheWriteDoesNotFallBackToCacheRead": {
-			tokens: meter.Tokens{CacheWriteTokens: million}, rates: money.Rates{"input": 3, "cache_read": 2}, want: 3,
-		},
-		"OKReasoningFallsBackAlone": {
-			tokens: meter.Tokens{ReasoningTokens: million}, rates: money.Rates{"output": 7}, want: 7,
-		},
-		"OKAFreeRateIsNoMissingOne": {
-			// A fallback would charge these.
-			tokens: meter.Tokens{CacheReadTokens: million, ReasoningTokens: million},
-			rates:  money.Rates{"input": 3, "output": 7, "cache_read": 0, "reasoning": 0},
-			want:   0,
-		},
-		"OKFree":              {tokens: all, rates: money.Rates{"input": 0, "output": 0}, want: 0},
-		"OKNoTokens":          {rates: money.Rates{"input": 3}, want: 0},
-		"OKUnusedNeedsNoRate": {tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"input": 3}, want: 3},
-		"OKOtherRatesIgnored": {
-			tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"input": 3, "images": 1000}, want: 3,
-		},
-		"OKRoundedOnce": {
-			tokens: meter.Tokens{InputTokens: 1, OutputTokens: 1, CacheReadTokens: 1},
-			rates:  money.Rates{"input": 400_000, "output": 400_000}, want: 1,
-		},
-		"OKHalfToEven":     {tokens: meter.Tokens{InputTokens: 5}, rates: money.Rates{"input": 500_000}, want: 2},
-		"OKBelowHalfANano": {tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"input": 499_999}, want: 0},
-		"OKLargestRequest": {
-			tokens: meter.Tokens{InputTokens: meter.MaxTokens}, rates: money.Rates{"input": 9_223 * money.Dollar},
-			want: 9_223_000_000 * money.Dollar,
-		},
-		"OKExactPastAFloat": {
-			tokens: meter.Tokens{InputTokens: meter.MaxTokens, OutputTokens: million},
-			rates:  money.Rates{"input": 9_223 * money.Dollar, "output": 1}, want: 9_223_000_000*money.Dollar + 1,
-		},
-		"ErrUnpricedNil":      {tokens: meter.Tokens{InputTokens: 1}, want: 0, err: meter.ErrUnpriced},
-		"ErrUnpricedNoTokens": {want: 0, err: meter.ErrUnpriced},
-		"ErrUnpricedEmpty":    {rates: money.Rates{}, want: 0, err: meter.ErrUnpriced},
-		"ErrUnpricedInput": {
-			tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"output": 3}, want: 0, err: meter.ErrUnpriced,
-		},
-		"ErrUnpricedOutput": {
-			tokens: meter.Tokens{OutputTokens: 1}, rates: money.Rates{"input": 3}, want: 0, err: meter.ErrUnpriced,
-		},
-		"ErrUnpricedCacheRead": {
-			tokens: meter.Tokens{CacheReadTokens: 1}, rates: money.Rates{"output": 3, "cache_write": 1}, want: 0,
-			err: meter.ErrUnpriced,
-		},
-		"ErrUnpricedWrite": {
-			tokens: meter.Tokens{CacheWriteTokens: 1}, rates: money.Rates{"output": 3, "cache_read": 1}, want: 0,
-			err: meter.ErrUnpriced,
-		},
-		"ErrUnpricedReasoning": {
-			tokens: meter.Tokens{ReasoningTokens: 1}, rates: money.Rates{"input": 3}, want: 0, err: meter.ErrUnpriced,
-		},
-		"ErrUnpricedOneOfTwo": {
-			tokens: meter.Tokens{InputTokens: 1, OutputTokens: 1}, rates: money.Rates{"input": 3}, want: 0,
-			err: meter.ErrUnpriced,
-		},
-		// The fallback goes one way: reasoning's or a cache's rate prices nothing else.
-		"ErrUnpricedNoWayBack": {
-			tokens: meter.Tokens{InputTokens: 1}, rates: money.Rates{"cache_read": 1, "cache_write": 1, "reasoning": 1},
-			want: 0, err: meter.ErrUnpriced,
-		},
-		// No rate has an empty name, so it must not stand in for one.
-		"ErrUnpricedEmptyName": {
-			tokens: meter.Tokens{InputTokens: million}, rates: money.Rates{"": 3}, want: 0, err: meter.ErrUnpriced,
-		},
-
-		"ErrRange": {
-			tokens: meter.Tokens{InputTokens: meter.MaxTokens}, rates: money.Rates{"input": 9_224 * money.Dollar},
-			want: 0, err: money.ErrRange,
-		},
-		"ErrRangeOfASum": {
-			tokens: meter.Tokens{InputTokens: million, OutputTokens: million},
-			rates:  money.Rates{"input": money.Max, "output": 1}, want: 0, err: money.ErrRange,
-		},
-		"ErrRangeLargest": {
-			tokens: meter.Tokens{InputTokens: math.MaxInt64, ReasoningTokens: math.MaxInt64},
-			rates:  money.Rates{"input": money.Max, "output": money.Max}, want: 0, err: money.ErrRange,
-		},
-		"ErrRangeNegative": {
-			tokens: meter.Tokens{InputTokens: -1}, rates: money.Rates{"input": 3}, want: 0, err: money.ErrRange,
-		},
-		"ErrRangeNegativeFree": {
-			tokens: meter.Tokens{InputTokens: 5, ReasoningTokens: -1}, rates: money.Rates{"input": 0, "output": 0},
-			want: 0, err: money.ErrRange,
-		},
-	} {
+	for name, tt := range costs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 

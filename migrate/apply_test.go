@@ -70,6 +70,11 @@ CREATE TABLE d (id integer);
 		require.Empty(t, applied)
 		require.Equal(t, before, digest(t, path))
 	})
+}
+
+// TestFailureAtTheEnd shows the same of a file whose statements all succeed, and of one that is canceled.
+func TestFailureAtTheEnd(t *testing.T) {
+	t.Parallel()
 	t.Run("ErrForeignKeys", func(t *testing.T) {
 		t.Parallel()
 		db := database(t, newPath(t))
@@ -185,8 +190,10 @@ func TestConnection(t *testing.T) {
 		files map[string]string
 		err   string
 	}{
-		"OK":           {map[string]string{first: family, second: "CREATE TABLE b (id integer);\n"}, ""},
-		"ErrStatement": {map[string]string{first: family, second: "DROP TABLE missing;\n"}, "no such table"},
+		"OK": {files: map[string]string{first: family, second: "CREATE TABLE b (id integer);\n"}},
+		"ErrStatement": {
+			files: map[string]string{first: family, second: "DROP TABLE missing;\n"}, err: "no such table",
+		},
 		"ErrForeignKeys": {
 			files: map[string]string{first: family, second: "DELETE FROM parents;\n"},
 			err:   migrate.ErrForeignKeys.Error(),

@@ -50,14 +50,11 @@ func (c cli) must(t *testing.T, text, command string, args ...string) {
 
 func from(folder string) string { return "--dir=file://" + folder }
 
+// copiesParents is a file that comes after [family].
+const copiesParents = "CREATE TABLE c (id integer);\nINSERT INTO c SELECT id FROM parents;\n"
+
 func TestCLI(t *testing.T) {
 	t.Parallel()
-	two := map[string]string{
-		first:  family,
-		second: "CREATE TABLE c (id integer);\nINSERT INTO c SELECT id FROM parents;\n",
-	}
-	begun := map[string]string{first: two[first]}
-
 	t.Run("OK/validate", func(t *testing.T) {
 		t.Parallel()
 		newCLI(t).must(t, "", "validate")
@@ -100,6 +97,13 @@ func TestCLI(t *testing.T) {
 		c.must(t, "No migration files to execute", "apply")
 		require.NoError(t, migrate.Verify(t.Context(), database(t, c.path), migrate.SQLite))
 	})
+}
+
+// TestCLITurns has the CLI and the library take turns.
+func TestCLITurns(t *testing.T) {
+	t.Parallel()
+	two := map[string]string{first: family, second: copiesParents}
+	begun := map[string]string{first: two[first]}
 	t.Run("OK/taking turns from the library on", func(t *testing.T) {
 		t.Parallel()
 		c := newCLI(t)
@@ -135,6 +139,13 @@ func TestCLI(t *testing.T) {
 		require.Equal(t, []int{10}, column[int](t, db, "SELECT id FROM children"))
 		requireTurns(t, c, db, wd+"/testdata/rebuild")
 	})
+}
+
+// TestCLIContinues shows from where the library goes on that the CLI has left, and from where it does not.
+func TestCLIContinues(t *testing.T) {
+	t.Parallel()
+	two := map[string]string{first: family, second: copiesParents}
+	begun := map[string]string{first: two[first]}
 	t.Run("OK/the CLI stops in the middle", func(t *testing.T) {
 		t.Parallel()
 		c := newCLI(t)

@@ -52,18 +52,22 @@ func files(tb testing.TB, path string) map[string]string {
 	return all
 }
 
-// TestRefusal shows which databases are not touched, and that they are not.
-func TestRefusal(t *testing.T) {
-	t.Parallel()
-	oldest := embedded(t)[0]
-	later := insertRevision("99990101000000", "later", 2, 1, 1, "x", "null")
-	for _, tt := range []struct {
-		name   string
-		fresh  bool     // it starts from an empty file, not from a migrated one
-		change []string // what makes it unusable
-		want   error
-		text   string
-	}{
+// laterRevision records a migration that this program does not know.
+var laterRevision = insertRevision("99990101000000", "later", 2, 1, 1, "x", "null")
+
+// refusal is what makes a database unusable, and what is said of it.
+type refusal struct {
+	name   string
+	fresh  bool     // it starts from an empty file, not from a migrated one
+	change []string // what makes it unusable
+	want   error
+	text   string
+}
+
+func refusals(tb testing.TB) []refusal {
+	tb.Helper()
+	oldest := embedded(tb)[0]
+	return []refusal{
 		{
 			name:   "ErrEdited",
 			change: []string{"UPDATE atlas_schema_revisions SET hash = 'x' WHERE version = " + oldest.Version()},
@@ -71,17 +75,17 @@ func TestRefusal(t *testing.T) {
 		},
 		{
 			name:   "ErrNewer",
-			change: []string{later},
+			change: []string{laterRevision},
 			want:   migrate.ErrNewer, text: "99990101000000_later",
 		},
 		{
 			name:   "ErrNewer, two",
-			change: []string{later, insertRevision("99990102000000", "last", 2, 0, 1, "x", "null")},
+			change: []string{laterRevision, insertRevision("99990102000000", "last", 2, 0, 1, "x", "null")},
 			want:   migrate.ErrNewer, text: "99990101000000_later",
 		},
 		{
 			name:   "ErrNewer, made by the CLI",
-			change: []string{later, "PRAGMA application_id = 0"},
+			change: []string{laterRevision, "PRAGMA application_id = 0"},
 			want:   migrate.ErrNewer, text: "99990101000000_later",
 		},
 		{
@@ -147,10 +151,16 @@ func TestRefusal(t *testing.T) {
 		{
 			name:   "ErrForeign, another and younger application under Atlas",
 			fresh:  true,
-			change: []string{createRevisions, later, "CREATE TABLE users (id integer)"},
+			change: []string{createRevisions, laterRevision, "CREATE TABLE users (id integer)"},
 			want:   migrate.ErrForeign, text: "99990101000000_later",
 		},
-	} {
+	}
+}
+
+// TestRefusal shows which databases are not touched, and that they are not.
+func TestRefusal(t *testing.T) {
+	t.Parallel()
+	for _, tt := range refusals(t) {
 		for _, journal := range journals {
 			t.Run(tt.name+"/"+journal, func(t *testing.T) {
 				t.Parallel()
@@ -195,7 +205,7 @@ func TestRefusal(t *testing.T) {
 		newer := pool(t, connector{dsn: dsnIn(path, "wal")})
 		_, err := migrate.Apply(t.Context(), newer, migrate.SQLite)
 		require.NoError(t, err)
-		run(t, newer, "PRAGMA wal_checkpoint(TRUNCATE)", later, "CREATE TABLE later (id integer)")
+		run(t, newer, "PRAGMA wal_checkpoint(TRUNCATE)", laterRevision, "CREATE TABLE later (id integer)")
 		before, log := digest(t, path), digest(t, path+"-wal")
 		_, err = registry.Open(t.Context(), path)
 		requireOnly(t, err, migrate.ErrNewer)
@@ -204,6 +214,11 @@ func TestRefusal(t *testing.T) {
 		require.Equal(t, []string{"99990101000000"},
 			column[string](t, newer, "SELECT version FROM atlas_schema_revisions WHERE hash = 'x'"))
 	})
+}
+
+// TestRefusalOfHistories shows which histories are not continued.
+func TestRefusalOfHistories(t *testing.T) {
+	t.Parallel()
 	for _, journal := range journals {
 		t.Run("ErrHistory, a file was skipped/"+journal, func(t *testing.T) {
 			t.Parallel()
@@ -342,6 +357,13 @@ func TestHistory(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, names(embedded(t)), applied)
 	})
+}
+
+// TestHistoryOfOthers continues what the CLI began, and what has more than our tables.
+func TestHistoryOfOthers(t *testing.T) {
+	t.Parallel()
+	two := map[string]string{first: "CREATE TABLE a (id integer);\n", second: "CREATE TABLE b (id integer);\n"}
+	begun := map[string]string{first: two[first]}
 	t.Run("OK/the CLI stopped in the middle of a file", func(t *testing.T) {
 		t.Parallel()
 		db := database(t, newPath(t))

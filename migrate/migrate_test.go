@@ -195,6 +195,11 @@ func TestApply(t *testing.T) {
 		require.Empty(t, applied)
 		require.Equal(t, before, digest(t, path))
 	})
+}
+
+// TestApplyAtOnce has two that apply.
+func TestApplyAtOnce(t *testing.T) {
+	t.Parallel()
 	t.Run("OK/somebody else was faster", func(t *testing.T) {
 		t.Parallel()
 		path := newPath(t)
@@ -242,6 +247,10 @@ func TestApply(t *testing.T) {
 			require.Equal(t, len(applied)+1, tries) // the last time to see that nothing is left
 		})
 	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	t.Parallel()
 	t.Run("ErrDialect", func(t *testing.T) {
 		t.Parallel()
 		path := newPath(t)

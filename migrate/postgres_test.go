@@ -46,12 +46,15 @@ func columnsOf(tb testing.TB, db *sql.DB) []string {
 			" 'atlas_schema_revisions' ORDER BY 1")...)
 }
 
+// A file, and one that comes after it.
+const (
+	filledTable = "CREATE TABLE a (id bigint PRIMARY KEY);\nINSERT INTO a VALUES (1), (2);\n"
+	widerTable  = "ALTER TABLE a ADD COLUMN n bigint NOT NULL DEFAULT 7;\n"
+)
+
 func TestPostgres(t *testing.T) {
 	t.Parallel()
-	two := map[string]string{
-		first:  "CREATE TABLE a (id bigint PRIMARY KEY);\nINSERT INTO a VALUES (1), (2);\n",
-		second: "ALTER TABLE a ADD COLUMN n bigint NOT NULL DEFAULT 7;\n",
-	}
+	two := map[string]string{first: filledTable, second: widerTable}
 	begun := map[string]string{first: two[first]}
 
 	t.Run("OK", func(t *testing.T) {
@@ -133,6 +136,13 @@ func TestPostgres(t *testing.T) {
 		require.Equal(t, []string{second}, applied)
 		require.Equal(t, []int{7, 7}, column[int](t, db, "SELECT n FROM a ORDER BY id"))
 	})
+}
+
+// TestPostgresRefuses shows what is not applied, and that it is not in halves.
+func TestPostgresRefuses(t *testing.T) {
+	t.Parallel()
+	two := map[string]string{first: filledTable, second: widerTable}
+	begun := map[string]string{first: two[first]}
 	t.Run("ErrStatement", func(t *testing.T) {
 		t.Parallel()
 		_, db := emptyPostgres(t)
@@ -174,9 +184,11 @@ func TestPostgres(t *testing.T) {
 		before []string
 		want   error
 	}{
-		"tables of somebody else": {[]string{"CREATE TABLE users (id integer)"}, migrate.ErrForeign},
-		"a view of somebody else": {[]string{"CREATE VIEW v AS SELECT 1"}, migrate.ErrForeign},
-		"an unknown beginning":    {[]string{"UPDATE atlas_schema_revisions SET version = '1'"}, migrate.ErrForeign},
+		"tables of somebody else": {before: []string{"CREATE TABLE users (id integer)"}, want: migrate.ErrForeign},
+		"a view of somebody else": {before: []string{"CREATE VIEW v AS SELECT 1"}, want: migrate.ErrForeign},
+		"an unknown beginning": {
+			before: []string{"UPDATE atlas_schema_revisions SET version = '1'"}, want: migrate.ErrForeign,
+		},
 		"newer": {
 			before: []string{"INSERT INTO atlas_schema_revisions SELECT '99990101000000'," +
 				" description, type, applied, total, executed_at, execution_time, error, error_stmt, hash," +

@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"database/sql"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -25,23 +26,28 @@ func testShortKeys(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	applyBefore(t, db, d, "short_keys")
 	insertOldLedger(t, db)
 	const id, now = "01900000-0000-7000-8000-0000000000d1", "'2026-07-01 00:00:00+00:00'"
-	run(t, db, "INSERT INTO data_keys (id, wrapped_by, wrapped, created_at) VALUES ('"+id+"', 'a', '12345678', "+now+
-		")",
-		"INSERT INTO quota_groups (id, created_at, updated_at, provider_id, name, last_reset) VALUES ('"+id+"', "+now+
-			", "+now+", '"+oldProvider+"', 'g', "+now+")",
-		"INSERT INTO key_leases (id, api_key_id, acquired_at, expires_at) VALUES ('"+id+"', '"+oldOtherKey+"', "+now+
-			", '2026-07-02 00:00:00+00:00')",
-		"UPDATE api_keys SET deleted_at = "+now+
-			", requests_per_minute = 1, tokens_per_minute = 2, requests_per_day = 3, tokens_per_day = 4,"+
-			" concurrency = 5,"+
-			" cost_per_day = 6, minute = "+now+", requests_this_minute = 7, tokens_this_minute = 8, requests_today"+
-			" = 9, tokens_today = 10, cost_today = 11,"+
-			" observed = '{}', key_prefix = 'sk-12345', label = 'x', extra_requests = 1, extra_tokens = 2, disabled"+
-			" = true, degraded = true,"+
-			" degraded_until = "+now+", degraded_reason = '429', degraded_by = 'auth',"+
-			" degraded_at = "+now+", failures = 12, failure_class = 'auth',"+
-			" failed_at = "+now+", counted_class = 'auth', counted_at = "+now+", succeeded_at = "+now+", pass = 13, weight = 14, priority = 15, allowed_models = '[\"a\"]', denied_models = '[\"b\"]',"+
-			" last_used_at = "+now+", expires_at = "+now+", sealed = '1234', data_key_id = '"+id+"', quota_group_id = '"+id+"' WHERE id = '"+oldOtherKey+"'")
+	set := []string{
+		"requests_per_minute = 1, tokens_per_minute = 2, requests_per_day = 3, tokens_per_day = 4, concurrency = 5",
+		"cost_per_day = 6, requests_this_minute = 7, tokens_this_minute = 8, requests_today = 9, tokens_today = 10",
+		"cost_today = 11, failures = 12, pass = 13, weight = 14, priority = 15, extra_requests = 1, extra_tokens = 2",
+		"observed = '{}', key_prefix = 'sk-12345', label = 'x', disabled = true, degraded = true",
+		"degraded_reason = '429', degraded_by = 'auth', failure_class = 'auth', counted_class = 'auth'",
+		`allowed_models = '["a"]', denied_models = '["b"]', sealed = '1234'`,
+		"data_key_id = '" + id + "', quota_group_id = '" + id + "'",
+	}
+	for _, at := range []string{
+		"deleted_at", "minute", "degraded_until", "degraded_at", "failed_at", "counted_at", "succeeded_at",
+		"last_used_at", "expires_at",
+	} {
+		set = append(set, at+" = "+now)
+	}
+	run(t, db,
+		"INSERT INTO data_keys (id, wrapped_by, wrapped, created_at) VALUES ('"+id+"', 'a', '12345678', "+now+")",
+		"INSERT INTO quota_groups (id, created_at, updated_at, provider_id, name, last_reset)"+
+			" VALUES ('"+id+"', "+now+", "+now+", '"+oldProvider+"', 'g', "+now+")",
+		"INSERT INTO key_leases (id, api_key_id, acquired_at, expires_at)"+
+			" VALUES ('"+id+"', '"+oldOtherKey+"', "+now+", '2026-07-02 00:00:00+00:00')",
+		"UPDATE api_keys SET "+strings.Join(set, ", ")+" WHERE id = '"+oldOtherKey+"'")
 	columns := columnNames(t, db, "api_keys")
 	before, leases := rowsOf(t, db, "api_keys", columns...), rowsOf(t, db, "key_leases", "api_key_id")
 	for i, c := range columns {

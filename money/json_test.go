@@ -205,12 +205,15 @@ func TestRatesJSON(t *testing.T) {
 		rates money.Rates
 		json  string
 	}{
-		{"Nil", nil, `{}`},
-		{"Empty", money.Rates{}, `{}`},
-		{"Dollars", money.Rates{"input": 3 * money.Dollar, "output": 37_500_000}, `{"input":3,"output":0.0375}`},
-		{"FreeIsNotUnknown", money.Rates{"input": 0}, `{"input":0}`},
-		{"UnknownMeter", money.Rates{"images": 1}, `{"images":0.000000001}`},
-		{"Negative", money.Rates{"input": -1}, `{"input":-0.000000001}`},
+		{name: "Nil", json: `{}`},
+		{name: "Empty", rates: money.Rates{}, json: `{}`},
+		{
+			name: "Dollars", rates: money.Rates{"input": 3 * money.Dollar, "output": 37_500_000},
+			json: `{"input":3,"output":0.0375}`,
+		},
+		{name: "FreeIsNotUnknown", rates: money.Rates{"input": 0}, json: `{"input":0}`},
+		{name: "UnknownMeter", rates: money.Rates{"images": 1}, json: `{"images":0.000000001}`},
+		{name: "Negative", rates: money.Rates{"input": -1}, json: `{"input":-0.000000001}`},
 		{
 			name: "MoreDigitsThanAFloat", rates: money.Rates{"a": math.MaxInt64 - 1, "b": math.MinInt64},
 			json: `{"a":9223372036.854775806,"b":-9223372036.854775808}`,

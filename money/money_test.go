@@ -127,47 +127,54 @@ func TestCost(t *testing.T) {
 		want   money.USD
 		err    error
 	}{
-		"OKNone":        {nil, 0, nil},
-		"OKNoQuantity":  {usages{{0, money.Max}}, 0, nil},
-		"OKFree":        {usages{{math.MaxInt64, 0}}, 0, nil},
-		"OKExact":       {usages{{150, 30 * money.Dollar}, {80, 60 * money.Dollar}}, 9_300_000, nil}, // 0.0093
-		"OKOneMillion":  {usages{{million, 3 * money.Dollar}}, 3 * money.Dollar, nil},
-		"OKCredit":      {usages{{million, -3 * money.Dollar}, {million, money.Dollar}}, -2 * money.Dollar, nil},
-		"OKLongProduct": {usages{{math.MaxInt64, 7 * million}, {math.MaxInt64, -6 * million}}, money.Max, nil},
+		"OKNone":       {want: 0},
+		"OKNoQuantity": {usages: usages{{0, money.Max}}, want: 0},
+		"OKFree":       {usages: usages{{math.MaxInt64, 0}}, want: 0},
+		"OKExact":      {usages: usages{{150, 30 * money.Dollar}, {80, 60 * money.Dollar}}, want: 9_300_000}, // 0.0093
+		"OKOneMillion": {usages: usages{{million, 3 * money.Dollar}}, want: 3 * money.Dollar},
+		"OKCredit": {
+			usages: usages{{million, -3 * money.Dollar}, {million, money.Dollar}}, want: -2 * money.Dollar,
+		},
+		"OKLongProduct": {usages: usages{{math.MaxInt64, 7 * million}, {math.MaxInt64, -6 * million}}, want: money.Max},
 
 		// Ties go to the even neighbour, on both sides of zero.
-		"OKBelowHalf":    {usages{{1, 499_999}}, 0, nil},
-		"OKHalfTo0":      {usages{{1, 500_000}}, 0, nil},
-		"OKAboveHalf":    {usages{{1, 500_001}}, 1, nil},
-		"OKHalfTo2":      {usages{{1, 1_500_000}}, 2, nil},
-		"OKHalfTo2Down":  {usages{{1, 2_500_000}}, 2, nil},
-		"OKNegBelowHalf": {usages{{1, -499_999}}, 0, nil},
-		"OKNegHalfTo0":   {usages{{1, -500_000}}, 0, nil},
-		"OKNegAboveHalf": {usages{{1, -500_001}}, -1, nil},
-		"OKNegHalfTo2":   {usages{{1, -1_500_000}}, -2, nil},
-		"OKNegHalfTo2Up": {usages{{1, -2_500_000}}, -2, nil},
+		"OKBelowHalf":    {usages: usages{{1, 499_999}}, want: 0},
+		"OKHalfTo0":      {usages: usages{{1, 500_000}}, want: 0},
+		"OKAboveHalf":    {usages: usages{{1, 500_001}}, want: 1},
+		"OKHalfTo2":      {usages: usages{{1, 1_500_000}}, want: 2},
+		"OKHalfTo2Down":  {usages: usages{{1, 2_500_000}}, want: 2},
+		"OKNegBelowHalf": {usages: usages{{1, -499_999}}, want: 0},
+		"OKNegHalfTo0":   {usages: usages{{1, -500_000}}, want: 0},
+		"OKNegAboveHalf": {usages: usages{{1, -500_001}}, want: -1},
+		"OKNegHalfTo2":   {usages: usages{{1, -1_500_000}}, want: -2},
+		"OKNegHalfTo2Up": {usages: usages{{1, -2_500_000}}, want: -2},
 
 		// Rounded line by line these would be 0, 3 and 0.
-		"OKRoundedOnceUp":    {usages{{1, 400_000}, {1, 400_000}, {1, 400_000}}, 1, nil},
-		"OKRoundedOnceDown":  {usages{{1, 600_000}, {1, 600_000}, {1, 600_000}}, 2, nil},
-		"OKRoundedOnceSigns": {usages{{1, 1_400_000}, {1, -600_000}}, 1, nil},
+		"OKRoundedOnceUp":    {usages: usages{{1, 400_000}, {1, 400_000}, {1, 400_000}}, want: 1},
+		"OKRoundedOnceDown":  {usages: usages{{1, 600_000}, {1, 600_000}, {1, 600_000}}, want: 2},
+		"OKRoundedOnceSigns": {usages: usages{{1, 1_400_000}, {1, -600_000}}, want: 1},
 
-		"OKMax":            {usages{{million, money.Max}}, money.Max, nil},
-		"OKMin":            {usages{{million, money.Min}}, money.Min, nil},
-		"OKRoundsToMax":    {usages{{million, money.Max}, {1, 499_999}}, money.Max, nil},
-		"OKTieToMin":       {usages{{million, money.Min}, {1, -500_000}}, money.Min, nil}, // Min is even
-		"OKPastMaxAndBack": {usages{{math.MaxInt64, money.Max}, {math.MaxInt64, -money.Max}, {million, 5}}, 5, nil},
+		"OKMax":         {usages: usages{{million, money.Max}}, want: money.Max},
+		"OKMin":         {usages: usages{{million, money.Min}}, want: money.Min},
+		"OKRoundsToMax": {usages: usages{{million, money.Max}, {1, 499_999}}, want: money.Max},
+		"OKTieToMin":    {usages: usages{{million, money.Min}, {1, -500_000}}, want: money.Min}, // Min is even
+		"OKPastMaxAndBack": {
+			usages: usages{{math.MaxInt64, money.Max}, {math.MaxInt64, -money.Max}, {million, 5}}, want: 5,
+		},
 
-		"ErrRangeTieAboveMax": {usages{{million, money.Max}, {1, 500_000}}, 0, money.ErrRange}, // Max is odd
-		"ErrRangeAboveMax":    {usages{{million, money.Max}, {million, 1}}, 0, money.ErrRange},
-		"ErrRangeBelowMin":    {usages{{million, money.Min}, {1, -500_001}}, 0, money.ErrRange},
-		"ErrRangeLargest":     {usages{{math.MaxInt64, money.Max}}, 0, money.ErrRange},
-		"ErrRangeLowest":      {usages{{math.MaxInt64, money.Min}}, 0, money.ErrRange},
+		// Max is odd.
+		"ErrRangeTieAboveMax": {usages: usages{{million, money.Max}, {1, 500_000}}, err: money.ErrRange},
+		"ErrRangeAboveMax":    {usages: usages{{million, money.Max}, {million, 1}}, err: money.ErrRange},
+		"ErrRangeBelowMin":    {usages: usages{{million, money.Min}, {1, -500_001}}, err: money.ErrRange},
+		"ErrRangeLargest":     {usages: usages{{math.MaxInt64, money.Max}}, err: money.ErrRange},
+		"ErrRangeLowest":      {usages: usages{{math.MaxInt64, money.Min}}, err: money.ErrRange},
 		// 2^64 wraps to 0
-		"ErrRangePast64Bits": {usages{{2 * million, money.Max}, {million, 2}}, 0, money.ErrRange},
+		"ErrRangePast64Bits": {usages: usages{{2 * million, money.Max}, {million, 2}}, err: money.ErrRange},
 		// rounds up to 2^64
-		"ErrRangeRoundsTo64":    {usages{{2 * million, money.Max}, {1_999_999, 1}}, 0, money.ErrRange},
-		"ErrRangeNegPast64Bits": {usages{{2 * million, money.Min}}, 0, money.ErrRange},
+		"ErrRangeRoundsTo64": {
+			usages: usages{{2 * million, money.Max}, {1_999_999, 1}}, err: money.ErrRange,
+		},
+		"ErrRangeNegPast64Bits": {usages: usages{{2 * million, money.Min}}, err: money.ErrRange},
 
 		// 2^128 + 8, which wraps to 8 in 128 bits, and the same below zero.
 		"ErrRangePast128Bits": {
@@ -181,11 +188,11 @@ func TestCost(t *testing.T) {
 			want: 0, err: money.ErrRange,
 		},
 
-		"ErrRangeNegativeQuantity": {usages: usages{{-1, money.Dollar}}, want: 0, err: money.ErrRange},
+		"ErrRangeNegativeQuantity": {usages: usages{{-1, money.Dollar}}, err: money.ErrRange},
 		"ErrRangeNegativeLater": {
-			usages: usages{{1, money.Dollar}, {-1, money.Dollar}}, want: 0, err: money.ErrRange,
+			usages: usages{{1, money.Dollar}, {-1, money.Dollar}}, err: money.ErrRange,
 		},
-		"ErrRangeNegativeFree": {usages: usages{{math.MinInt64, 0}}, want: 0, err: money.ErrRange},
+		"ErrRangeNegativeFree": {usages: usages{{math.MinInt64, 0}}, err: money.ErrRange},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

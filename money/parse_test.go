@@ -67,7 +67,10 @@ func TestParse(t *testing.T) {
 			require.Equal(t, tt.want, got)
 		})
 	}
+}
 
+func TestParseErrSyntax(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		text string
@@ -131,7 +134,10 @@ func TestParse(t *testing.T) {
 			}
 		})
 	}
+}
 
+func TestParseErrRange(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		text string

@@ -23,9 +23,10 @@ func TestDo(t *testing.T) {
 	t.Run("OK_one", func(t *testing.T) {
 		t.Parallel()
 		var got [][]int
-		q := batch.New(
-			10, 10, 0, func(_ context.Context, items []int) []error { got = append(got, items); return ok(items) },
-		)
+		q := batch.New(10, 10, 0, func(_ context.Context, items []int) []error {
+			got = append(got, items)
+			return ok(items)
+		})
 		require.NoError(t, q.Do(t.Context(), 1))
 		require.NoError(t, q.Do(t.Context(), 2))
 		require.Equal(t, [][]int{{1}, {2}}, got)
@@ -95,6 +96,19 @@ func TestDo(t *testing.T) {
 			require.EqualValues(t, 4, answered.Load())
 		})
 	})
+	t.Run("OK_no_goroutine_when_idle", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			q := batch.New(2, 3, 0, func(_ context.Context, items []int) []error { return ok(items) })
+			require.NoError(t, q.Do(t.Context(), 1))
+			synctest.Wait() // and the bubble would complain about one that is left
+			require.NoError(t, q.Do(t.Context(), 1))
+		})
+	})
+}
+
+// TestDoContext has callers whose contexts end: before the batch, while it waits and while it is committed.
+func TestDoContext(t *testing.T) {
+	t.Parallel()
 	t.Run("OK_backpressure", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
@@ -112,23 +126,16 @@ func TestDo(t *testing.T) {
 			require.NoError(t, q.Do(t.Context(), 2))
 		})
 	})
-	t.Run("OK_no_goroutine_when_idle", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			q := batch.New(2, 3, 0, func(_ context.Context, items []int) []error { return ok(items) })
-			require.NoError(t, q.Do(t.Context(), 1))
-			synctest.Wait() // and the bubble would complain about one that is left
-			require.NoError(t, q.Do(t.Context(), 1))
-		})
-	})
 	t.Run("ErrCanceled_takes_back_its_own", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			commit := make(chan struct{})
 			var got []int
-			q := batch.New(
-				10, 10, 0,
-				func(_ context.Context, items []int) []error { <-commit; got = append(got, items...); return ok(items) },
-			)
+			q := batch.New(10, 10, 0, func(_ context.Context, items []int) []error {
+				<-commit
+				got = append(got, items...)
+				return ok(items)
+			})
 			ctx, cancel := context.WithCancel(t.Context())
 			errs := make([]error, 4)
 			for i, ctx := range []context.Context{ctx, t.Context(), ctx, t.Context()} {
@@ -193,9 +200,10 @@ func TestDo(t *testing.T) {
 	})
 	t.Run("ErrCanceled_before", func(t *testing.T) {
 		t.Parallel()
-		q := batch.New(
-			1, 1, 0, func(_ context.Context, items []int) []error { t.Error("it is committed"); return ok(items) },
-		)
+		q := batch.New(1, 1, 0, func(_ context.Context, items []int) []error {
+			t.Error("it is committed")
+			return ok(items)
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.ErrorIs(t, q.Do(ctx, 1), context.Canceled)

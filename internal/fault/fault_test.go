@@ -68,10 +68,12 @@ func TestList(t *testing.T) {
 		note func(f *fault.List)
 		want []string
 	}{
-		"check":         {func(f *fault.List) { f.Check(true, "x"); f.Check(false, "%d", 3) }, []string{"3"}},
-		"text":          {func(f *fault.List) { f.Text("name", "gpt-5"+joined, 1, 9) }, nil},
-		"text, empty":   {func(f *fault.List) { f.Text("name", "", 1, 9) }, []string{"name is empty"}},
-		"text, allowed": {func(f *fault.List) { f.Text("name", "", 0, 9) }, nil},
+		"check": {
+			note: func(f *fault.List) { f.Check(true, "x"); f.Check(false, "%d", 3) }, want: []string{"3"},
+		},
+		"text":          {note: func(f *fault.List) { f.Text("name", "gpt-5"+joined, 1, 9) }},
+		"text, empty":   {note: func(f *fault.List) { f.Text("name", "", 1, 9) }, want: []string{"name is empty"}},
+		"text, allowed": {note: func(f *fault.List) { f.Text("name", "", 0, 9) }},
 		"text, long": {
 			note: func(f *fault.List) { f.Text("name", "äöüß", 1, 3) },
 			want: []string{"name has 4 characters, not 1 to 3"},

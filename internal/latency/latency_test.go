@@ -205,9 +205,7 @@ func TestQuantileError(t *testing.T) {
 		"OK_short":     func(random *rand.Rand) int64 { return random.Int64N(200) },
 		"OK_magnitude": func(random *rand.Rand) int64 { return int64(math.Exp2(random.Float64() * 29.17)) },
 		"OK_requests": func(random *rand.Rand) int64 {
-			return min(
-				int64(math.Exp(7+1.15*random.NormFloat64())), latency.Max,
-			)
+			return min(int64(math.Exp(7+1.15*random.NormFloat64())), latency.Max)
 		},
 		"OK_two_peaks": func(random *rand.Rand) int64 { return 120 + random.Int64N(30) + 30_000*random.Int64N(2) },
 	} {

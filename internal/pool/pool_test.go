@@ -58,9 +58,11 @@ func TestChoose(t *testing.T) {
 		n    int
 		want []int
 	}{
-		"in turn":                 {newPool(FairTurns, &Key{}, &Key{}, &Key{}), 300, []int{100, 100, 100}},
-		"by weight":               {newPool(FairTurns, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{100, 300}},
-		"round robin, any weight": {newPool(RoundRobin, &Key{Weight: 1}, &Key{Weight: 3}), 400, []int{200, 200}},
+		"in turn":   {pool: newPool(FairTurns, &Key{}, &Key{}, &Key{}), n: 300, want: []int{100, 100, 100}},
+		"by weight": {pool: newPool(FairTurns, &Key{Weight: 1}, &Key{Weight: 3}), n: 400, want: []int{100, 300}},
+		"round robin, any weight": {
+			pool: newPool(RoundRobin, &Key{Weight: 1}, &Key{Weight: 3}), n: 400, want: []int{200, 200},
+		},
 		"the highest priority": {
 			pool: newPool(FairTurns, &Key{Priority: 1}, &Key{}, &Key{Priority: 1}), n: 10, want: []int{5, 0, 5},
 		},

@@ -21,15 +21,15 @@ func TestTexts(t *testing.T) {
 		value string
 		want  string // empty: allowed
 	}{
-		"text":           {rule.Text(1, 9), "gpt-5" + joined, ""},
-		"text, empty":    {rule.Text(1, 9), "", "is empty"},
-		"text, optional": {rule.Text(0, 9), "", ""},
-		"text, long":     {rule.Text(1, 3), "äöüß", "has 4 characters, not 1 to 3"},
-		"text, turned":   {rule.Text(1, 9), turned, "has control characters or invisible ones"},
+		"text":           {rule: rule.Text(1, 9), value: "gpt-5" + joined},
+		"text, empty":    {rule: rule.Text(1, 9), want: "is empty"},
+		"text, optional": {rule: rule.Text(0, 9)},
+		"text, long":     {rule: rule.Text(1, 3), value: "äöüß", want: "has 4 characters, not 1 to 3"},
+		"text, turned":   {rule: rule.Text(1, 9), value: turned, want: "has control characters or invisible ones"},
 		"text, all": {
 			rule: rule.Text(1, 2), value: "\xff\x00abc",
-			want: "is not valid UTF-8; has a NUL character, which PostgreSQL cannot store; has 5 characters, not 1 to 2; " +
-				"has control characters or invisible ones",
+			want: "is not valid UTF-8; has a NUL character, which PostgreSQL cannot store; " +
+				"has 5 characters, not 1 to 2; has control characters or invisible ones",
 		},
 		"label, turned":   {rule: rule.Label(1, 9), value: turned},
 		"label, blank":    {rule: rule.Label(1, 9), value: " \t", want: "is blank"},

@@ -33,8 +33,8 @@ func TestClassifyStatements(t *testing.T) {
 			code: sqlite3.ErrConstraintUnique, want: store.Conflict,
 		},
 		"partial unique index": {
-			before: "CREATE TABLE t (x, gone); CREATE UNIQUE INDEX i ON t (x) WHERE gone IS NULL; INSERT INTO t VALUES (1," +
-				" NULL), (1, 2)",
+			before: "CREATE TABLE t (x, gone); CREATE UNIQUE INDEX i ON t (x) WHERE gone IS NULL;" +
+				" INSERT INTO t VALUES (1, NULL), (1, 2)",
 			fails: "INSERT INTO t VALUES (1, NULL)", code: sqlite3.ErrConstraintUnique, want: store.Conflict,
 		},
 		"primary key": {
@@ -54,24 +54,25 @@ func TestClassifyStatements(t *testing.T) {
 			fails:  "INSERT INTO c VALUES (1)", code: sqlite3.ErrConstraintForeignKey, want: store.ForeignKey,
 		},
 		"delete parent, no action": {
-			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1); INSERT" +
-				" INTO c VALUES (1)",
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1);" +
+				" INSERT INTO c VALUES (1)",
 			fails: "DELETE FROM p", code: sqlite3.ErrConstraintForeignKey, want: store.ForeignKey,
 		},
 		"delete parent, restrict": {
-			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE RESTRICT); INSERT INTO p" +
-				" VALUES (1); INSERT INTO c VALUES (1)",
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE RESTRICT);" +
+				" INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
 			fails: "DELETE FROM p", code: sqlite3.ErrConstraintTrigger, want: store.ForeignKey,
 		},
 		"cascade into restrict": {
-			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (id PRIMARY KEY, p REFERENCES p ON DELETE CASCADE);" +
-				"CREATE TABLE d (c REFERENCES c ON DELETE RESTRICT); INSERT INTO p VALUES (1); INSERT INTO c VALUES" +
-				" (2, 1); INSERT INTO d VALUES (2)",
+			before: "CREATE TABLE p (id PRIMARY KEY); " +
+				"CREATE TABLE c (id PRIMARY KEY, p REFERENCES p ON DELETE CASCADE);" +
+				" CREATE TABLE d (c REFERENCES c ON DELETE RESTRICT);" +
+				" INSERT INTO p VALUES (1); INSERT INTO c VALUES (2, 1); INSERT INTO d VALUES (2)",
 			fails: "DELETE FROM p", code: sqlite3.ErrConstraintTrigger, want: store.ForeignKey,
 		},
 		"commit without parent": {
-			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED); BEGIN;" +
-				" INSERT INTO c VALUES (1)",
+			before: "CREATE TABLE p (id PRIMARY KEY); CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED);" +
+				" BEGIN; INSERT INTO c VALUES (1)",
 			fails: "COMMIT", code: sqlite3.ErrConstraintForeignKey, want: store.ForeignKey,
 		},
 		"check": {
@@ -227,6 +228,11 @@ func TestClassifyRealErrors(t *testing.T) {
 		requireCode(t, sqlite3.ErrCantOpen, err)
 		requireKind(t, store.Invalid, err)
 	})
+}
+
+// Errors of what was canceled or closed.
+func TestClassifyEnded(t *testing.T) {
+	t.Parallel()
 	t.Run("Err_canceled_statement", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
@@ -274,6 +280,11 @@ func TestClassifyRealErrors(t *testing.T) {
 		_, err := db.ExecContext(t.Context(), "SELECT 1")
 		requireKind(t, store.Closed, err)
 	})
+}
+
+// Errors of the file system, and what is none.
+func TestClassifyFiles(t *testing.T) {
+	t.Parallel()
 	t.Run("Err_missing_file", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
@@ -354,29 +365,32 @@ func TestClassifyCodes(t *testing.T) {
 		err  error
 		want store.Kind
 	}{
-		{ioError(syscall.ENOSPC), store.DiskFull},
-		{ioError(syscall.EDQUOT), store.DiskFull},
-		{ioError(syscall.EFBIG), store.DiskFull},
-		{ioError(syscall.EROFS), store.ReadOnly},
-		{ioError(syscall.EIO), store.Unavailable},
-		{ioError(0), store.Unavailable},
-		{cannotOpen(syscall.EACCES), store.ReadOnly},
-		{cannotOpen(syscall.EPERM), store.ReadOnly},
-		{cannotOpen(syscall.EROFS), store.ReadOnly},
-		{cannotOpen(syscall.ENOSPC), store.DiskFull},
-		{cannotOpen(syscall.EISDIR), store.Invalid},
-		{cannotOpen(syscall.ENOENT), store.Invalid},
-		{cannotOpen(syscall.EMFILE), store.Unavailable},
-		{cannotOpen(syscall.ENFILE), store.Unavailable},
-		{cannotOpen(0), store.Unavailable},
-		{sqlite3.Error{Code: sqlite3.ErrPerm}, store.ReadOnly},
-		{sqlite3.Error{Code: sqlite3.ErrInterrupt}, store.Canceled}, // the driver gives the context's error instead
-		{sqlite3.Error{Code: sqlite3.ErrReadonly, ExtendedCode: sqlite3.ErrReadonlyDbMoved}, store.ReadOnly},
-		{sqlite3.Error{Code: sqlite3.ErrCorrupt, ExtendedCode: sqlite3.ErrCorruptVTab}, store.Corrupt},
-		{sqlite3.Error{Code: sqlite3.ErrNomem}, store.Unavailable},
-		{sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(32)}, store.Corrupt},
+		{err: ioError(syscall.ENOSPC), want: store.DiskFull},
+		{err: ioError(syscall.EDQUOT), want: store.DiskFull},
+		{err: ioError(syscall.EFBIG), want: store.DiskFull},
+		{err: ioError(syscall.EROFS), want: store.ReadOnly},
+		{err: ioError(syscall.EIO), want: store.Unavailable},
+		{err: ioError(0), want: store.Unavailable},
+		{err: cannotOpen(syscall.EACCES), want: store.ReadOnly},
+		{err: cannotOpen(syscall.EPERM), want: store.ReadOnly},
+		{err: cannotOpen(syscall.EROFS), want: store.ReadOnly},
+		{err: cannotOpen(syscall.ENOSPC), want: store.DiskFull},
+		{err: cannotOpen(syscall.EISDIR), want: store.Invalid},
+		{err: cannotOpen(syscall.ENOENT), want: store.Invalid},
+		{err: cannotOpen(syscall.EMFILE), want: store.Unavailable},
+		{err: cannotOpen(syscall.ENFILE), want: store.Unavailable},
+		{err: cannotOpen(0), want: store.Unavailable},
+		{err: sqlite3.Error{Code: sqlite3.ErrPerm}, want: store.ReadOnly},
+		// The driver gives the context's error instead.
+		{err: sqlite3.Error{Code: sqlite3.ErrInterrupt}, want: store.Canceled},
+		{err: sqlite3.Error{Code: sqlite3.ErrReadonly, ExtendedCode: sqlite3.ErrReadonlyDbMoved}, want: store.ReadOnly},
+		{err: sqlite3.Error{Code: sqlite3.ErrCorrupt, ExtendedCode: sqlite3.ErrCorruptVTab}, want: store.Corrupt},
+		{err: sqlite3.Error{Code: sqlite3.ErrNomem}, want: store.Unavailable},
+		{err: sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(32)}, want: store.Corrupt},
 		{
-			err:  sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(33), SystemErrno: syscall.EIO},
+			err: sqlite3.Error{
+				Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(33), SystemErrno: syscall.EIO,
+			},
 			want: store.Corrupt,
 		},
 		{err: sqlite3.Error{Code: sqlite3.ErrProtocol}, want: store.Unknown},

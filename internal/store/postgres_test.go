@@ -163,18 +163,19 @@ func TestClassifyPostgresStatements(t *testing.T) {
 			fails:  "INSERT INTO c VALUES (1)", code: "23503", want: store.ForeignKey,
 		},
 		"delete parent, no action": {
-			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p); INSERT INTO p VALUES (1);" +
-				" INSERT INTO c VALUES (1)",
+			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p); " +
+				"INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
 			fails: "DELETE FROM p", code: "23503", want: store.ForeignKey,
 		},
 		"delete parent, restrict": { // 23001 since version 18
-			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p ON DELETE RESTRICT); INSERT" +
-				" INTO p VALUES (1); INSERT INTO c VALUES (1)",
+			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p ON DELETE RESTRICT);" +
+				" INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
 			fails: "DELETE FROM p", want: store.ForeignKey,
 		},
 		"commit without parent": {
-			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
-			fails:  "BEGIN; INSERT INTO c VALUES (1); COMMIT", code: "23503", want: store.ForeignKey,
+			before: "CREATE TABLE p (id int PRIMARY KEY);" +
+				" CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+			fails: "BEGIN; INSERT INTO c VALUES (1); COMMIT", code: "23503", want: store.ForeignKey,
 		},
 		"check": {
 			before: "CREATE TABLE t (x int CHECK (x > 0))", fails: "INSERT INTO t VALUES (0)", code: "23514",
@@ -235,37 +236,40 @@ func TestClassifyPostgresStatements(t *testing.T) {
 	}
 }
 
+// twoConns runs statements, and returns two connections to the database.
+func twoConns(t *testing.T, before string) (one, two *sql.Conn) {
+	t.Helper()
+	db := openPG(t).Writer()
+	_, err := db.ExecContext(t.Context(), before)
+	require.NoError(t, err)
+	one, err = db.Conn(t.Context())
+	require.NoError(t, err)
+	two, err = db.Conn(t.Context())
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		for _, c := range []*sql.Conn{one, two} {
+			if err := c.Close(); err != nil {
+				require.ErrorIs(t, err, sql.ErrConnDone) // it was lost
+			}
+		}
+	})
+	return one, two
+}
+
+func execConn(t *testing.T, conn *sql.Conn, statement string) {
+	t.Helper()
+	_, err := conn.ExecContext(t.Context(), statement)
+	require.NoError(t, err, statement)
+}
+
 // Errors that take more than one connection, or none.
 func TestClassifyPostgresRealErrors(t *testing.T) {
 	t.Parallel()
-	conns := func(t *testing.T, before string) (one, two *sql.Conn) {
-		t.Helper()
-		db := openPG(t).Writer()
-		_, err := db.ExecContext(t.Context(), before)
-		require.NoError(t, err)
-		one, err = db.Conn(t.Context())
-		require.NoError(t, err)
-		two, err = db.Conn(t.Context())
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			for _, c := range []*sql.Conn{one, two} {
-				if err := c.Close(); err != nil {
-					require.ErrorIs(t, err, sql.ErrConnDone) // it was lost
-				}
-			}
-		})
-		return one, two
-	}
-	exec := func(t *testing.T, conn *sql.Conn, statement string) {
-		t.Helper()
-		_, err := conn.ExecContext(t.Context(), statement)
-		require.NoError(t, err, statement)
-	}
 	t.Run("Err_deadlock", func(t *testing.T) {
 		t.Parallel()
-		one, two := conns(t, "CREATE TABLE t (x int); INSERT INTO t VALUES (1), (2)")
-		exec(t, one, "SET deadlock_timeout = 50; BEGIN; UPDATE t SET x = 1 WHERE x = 1")
-		exec(t, two, "SET deadlock_timeout = 50; BEGIN; UPDATE t SET x = 2 WHERE x = 2")
+		one, two := twoConns(t, "CREATE TABLE t (x int); INSERT INTO t VALUES (1), (2)")
+		execConn(t, one, "SET deadlock_timeout = 50; BEGIN; UPDATE t SET x = 1 WHERE x = 1")
+		execConn(t, two, "SET deadlock_timeout = 50; BEGIN; UPDATE t SET x = 2 WHERE x = 2")
 		other := make(chan error, 1)
 		go func() {
 			_, err := two.ExecContext(context.Background(), "UPDATE t SET x = 1 WHERE x = 1")
@@ -280,9 +284,9 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 	})
 	t.Run("Err_serialization", func(t *testing.T) {
 		t.Parallel()
-		one, two := conns(t, "CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
-		exec(t, one, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT x FROM t")
-		exec(t, two, "UPDATE t SET x = 2")
+		one, two := twoConns(t, "CREATE TABLE t (x int); INSERT INTO t VALUES (1)")
+		execConn(t, one, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT x FROM t")
+		execConn(t, two, "UPDATE t SET x = 2")
 		_, err := one.ExecContext(t.Context(), "UPDATE t SET x = 3")
 		requireCodePG(t, "40001", err)
 		requireKind(t, store.Busy, err)
@@ -292,17 +296,17 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 	})
 	t.Run("Err_lock_timeout", func(t *testing.T) {
 		t.Parallel()
-		one, two := conns(t, "CREATE TABLE t (x int)")
-		exec(t, one, "BEGIN; LOCK TABLE t")
-		exec(t, two, "SET lock_timeout = 20")
+		one, two := twoConns(t, "CREATE TABLE t (x int)")
+		execConn(t, one, "BEGIN; LOCK TABLE t")
+		execConn(t, two, "SET lock_timeout = 20")
 		_, err := two.ExecContext(t.Context(), "INSERT INTO t VALUES (1)")
 		requireCodePG(t, "55P03", err)
 		requireKind(t, store.Busy, err)
 	})
 	t.Run("Err_terminated", func(t *testing.T) {
 		t.Parallel()
-		one, two := conns(t, "")
-		exec(t, one, "SET application_name = 'victim'")
+		one, two := twoConns(t, "")
+		execConn(t, one, "SET application_name = 'victim'")
 		other := make(chan error, 1)
 		go func() {
 			_, err := one.ExecContext(context.Background(), "SELECT pg_sleep(60)")
@@ -310,10 +314,9 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		}()
 		require.Eventually(t, func() bool {
 			var n int
-			require.NoError(t, two.QueryRowContext(t.Context(), "SELECT count(pg_terminate_backend(pid)) FROM"+
-				" pg_stat_activity"+
-				" WHERE application_name = 'victim' AND wait_event = 'PgSleep' AND datname = current_database()").
-				Scan(&n))
+			require.NoError(t, two.QueryRowContext(t.Context(),
+				"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'victim'"+
+					" AND wait_event = 'PgSleep' AND datname = current_database()").Scan(&n))
 			return n == 1
 		}, 20*time.Second, 10*time.Millisecond)
 		err := <-other
@@ -495,7 +498,6 @@ func statementCanceled(t *testing.T, db *store.Postgres, tx connPG) (kept bool) 
 
 func TestPostgresTx(t *testing.T) {
 	t.Parallel()
-	type conn = connPG
 	t.Run("OK", func(t *testing.T) {
 		t.Parallel()
 		db := openPGTable(t)
@@ -523,14 +525,14 @@ func TestPostgresTx(t *testing.T) {
 			db := openPGTable(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			tx := beginPG(ctx, t, db)
-			pid := queryPG[int](t, tx.(conn), "SELECT pg_backend_pid()")
+			pid := queryPG[int](t, tx.(connPG), "SELECT pg_backend_pid()")
 			require.NoError(t, insertPG(ctx, tx, 1))
 			cancel()
 			require.ErrorIs(
 				t, insertPG(t.Context(), tx, 2), context.Canceled,
 				"the statement's context goes on, the transaction's does not",
 			)
-			_, err := tryPG[int](t.Context(), tx.(conn), "SELECT x FROM t")
+			_, err := tryPG[int](t.Context(), tx.(connPG), "SELECT x FROM t")
 			require.ErrorIs(t, err, context.Canceled)
 			if err := end(tx); name == "commit" {
 				require.ErrorIs(t, err, context.Canceled)
@@ -558,6 +560,11 @@ func TestPostgresTx(t *testing.T) {
 		require.Empty(t, queryPG[int](t, db, "SELECT x FROM t"))
 		requireIdle(t, db)
 	})
+}
+
+// TestPostgresCancel ends the contexts of single statements.
+func TestPostgresCancel(t *testing.T) {
+	t.Parallel()
 	// The context of one statement ends: the statement does, and after a savepoint all else goes on
 	// over the same connection.
 	t.Run("OK_statement_canceled", func(t *testing.T) {
@@ -565,7 +572,7 @@ func TestPostgresTx(t *testing.T) {
 		db := openPGTable(t)
 		// A server that is too busy to cancel in time loses the connection: then it is tried again.
 		tries := 0
-		for !statementCanceled(t, db, beginPG(t.Context(), t, db).(conn)) {
+		for !statementCanceled(t, db, beginPG(t.Context(), t, db).(connPG)) {
 			tries++
 			require.Less(t, tries, 20)
 		}
@@ -603,6 +610,11 @@ func TestPostgresTx(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPostgresCommit shows what a commit tells of what became of the transaction.
+func TestPostgresCommit(t *testing.T) {
+	t.Parallel()
 	t.Run("ErrRolledBack", func(t *testing.T) {
 		t.Parallel()
 		db := openPGTable(t)
@@ -636,7 +648,7 @@ func TestPostgresTx(t *testing.T) {
 		for name, end := range map[string]func(dialect.Tx) error{
 			"commit": dialect.Tx.Commit, "rollback": dialect.Tx.Rollback,
 		} {
-			tx := beginPG(t.Context(), t, db).(conn)
+			tx := beginPG(t.Context(), t, db).(connPG)
 			require.NoError(t, insertPG(t.Context(), tx, 1))
 			pid := queryPG[int](t, tx, "SELECT pg_backend_pid()")[0]
 			require.Equal(t, []bool{true}, queryPG[bool](t, db, "SELECT pg_terminate_backend($1, 10000)", pid))
@@ -691,7 +703,7 @@ func TestPostgresTx(t *testing.T) {
 				db := openPG(t, func(c *store.PostgresConfig) { c.Durability, c.Pooler = durability, pooler })
 				tx := beginPG(t.Context(), t, db)
 				require.Equal(
-					t, []string{want}, queryPG[string](t, tx.(conn), "SELECT current_setting('synchronous_commit')"),
+					t, []string{want}, queryPG[string](t, tx.(connPG), "SELECT current_setting('synchronous_commit')"),
 				)
 				require.NoError(t, tx.Commit())
 				require.Equal(

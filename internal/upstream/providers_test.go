@@ -213,9 +213,8 @@ func TestDiagnoseGoogle(t *testing.T) {
 	})
 }
 
-func TestDiagnoseOthers(t *testing.T) {
+func TestDiagnoseAWS(t *testing.T) {
 	t.Parallel()
-	midnight := fmt.Sprint(now.Add(12 * time.Hour).UnixMilli())
 	runDiagnose(t, []diagnoseTest{
 		{
 			name: "AWS in the header", status: 429,
@@ -271,6 +270,13 @@ func TestDiagnoseOthers(t *testing.T) {
 			name: "AWS model not ready", status: 429, header: headers("X-Amzn-Errortype", "ModelNotReadyException"),
 			body: `{}`, class: upstream.Server, in: never, reason: "429 ModelNotReadyException",
 		},
+	})
+}
+
+func TestDiagnoseOpenRouter(t *testing.T) {
+	t.Parallel()
+	midnight := fmt.Sprint(now.Add(12 * time.Hour).UnixMilli())
+	runDiagnose(t, []diagnoseTest{
 		{
 			name: "OpenRouter no credits", status: 402,
 			body:  `{"error":{"code":402,"message":"This request requires more credits"},"user_id":"user_1"}`,
@@ -307,6 +313,12 @@ func TestDiagnoseOthers(t *testing.T) {
 			body:  `{"error":{"code":403,"message":"Key limit exceeded (total limit)."}}`,
 			class: upstream.QuotaExhausted, in: never, reason: "403",
 		},
+	})
+}
+
+func TestDiagnoseOthers(t *testing.T) {
+	t.Parallel()
+	runDiagnose(t, []diagnoseTest{
 		{
 			name: "DeepSeek", status: 402,
 			body:  `{"error":{"message":"Insufficient Balance","type":"unknown_error","param":null,"code":"invalid_request_error"}}`,
