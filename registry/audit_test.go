@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
 // trail returns all entries, in the order in which they were made.
@@ -123,10 +125,6 @@ func follow(tb testing.TB, name string, from map[string]string, entries []*ent.A
 	require.Equal(tb, from, to, name)
 }
 
-// TestAudit shows what each operation leaves in the audit trail: that it changed what, and that
-// before and after are the rows as the database had and has them.
-func TestAudit(t *testing.T) { eachEngine(t, testAudit) }
-
 // thing is a provider with what it may have.
 type thing struct {
 	provider *ent.Provider
@@ -136,16 +134,24 @@ type thing struct {
 	setting  string
 }
 
-func testAudit(t *testing.T, e engine) {
-	t.Parallel()
-	reg, clock := e.setup(t)
+// auditTest is an operation, and what its entries say: an action and an entity each.
+type auditTest struct {
+	call func(thing) error
+	want []string
+	of   func(thing) string // entity_id of the first entry
+}
+
+func ofProvider(th thing) string { return th.provider.ID.String() }
+
+func ofModel(th thing) string { return th.model.ID.String() }
+
+func ofKey(th thing) string { return th.key.ID.String() }
+
+// auditedProviders are operations on providers.
+func auditedProviders(t *testing.T, reg *registry.Registry) map[string]auditTest {
+	t.Helper()
 	ctx := t.Context()
-	reg = reg.As("alice")
-	for name, test := range map[string]struct {
-		call func(thing) error
-		want []string
-		of   func(thing) string // entity_id of the first entry
-	}{
+	return map[string]auditTest{
 		"CreateProvider": {call: func(thing) error {
 			_, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "new"})
 			return err
@@ -153,7 +159,7 @@ func testAudit(t *testing.T, e engine) {
 		"UpdateProvider": {call: func(th thing) error {
 			_, err := reg.UpdateProvider(ctx, th.provider.ID, registry.ProviderUpdate{Description: ptr("new")})
 			return err
-		}, want: []string{"update provider"}, of: func(th thing) string { return th.provider.ID.String() }},
+		}, want: []string{"update provider"}, of: ofProvider},
 		"UpdateProvider to the same": {call: func(th thing) error {
 			_, err := reg.UpdateProvider(ctx, th.provider.ID, registry.ProviderUpdate{BaseURL: &th.provider.BaseURL})
 			return err
@@ -163,15 +169,23 @@ func testAudit(t *testing.T, e engine) {
 				return reg.DeleteProvider(ctx, th.provider.ID)
 			},
 			want: []string{"delete provider", "delete model", "delete api_key"},
-			of:   func(th thing) string { return th.provider.ID.String() },
+			of:   ofProvider,
 		},
 		"PurgeProvider": {
 			call: func(th thing) error {
 				return reg.PurgeProvider(ctx, th.provider.ID)
 			},
 			want: []string{"purge provider", "purge family", "purge model", "purge price", "purge api_key"},
-			of:   func(th thing) string { return th.provider.ID.String() },
+			of:   ofProvider,
 		},
+	}
+}
+
+// auditedModels are operations on families, models and prices.
+func auditedModels(t *testing.T, reg *registry.Registry) map[string]auditTest {
+	t.Helper()
+	ctx := t.Context()
+	return map[string]auditTest{
 		"CreateFamily": {call: func(th thing) error {
 			_, err := reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: th.provider.ID, Name: "new"})
 			return err
@@ -200,36 +214,44 @@ func testAudit(t *testing.T, e engine) {
 				ctx, th.model.ID, registry.ModelUpdate{CanReason: ptr(true), FamilyID: ptr(uuid.Nil)},
 			)
 			return err
-		}, want: []string{"update model"}, of: func(th thing) string { return th.model.ID.String() }},
+		}, want: []string{"update model"}, of: ofModel},
 		"UpdateModel to the same": {call: func(th thing) error {
 			_, err := reg.UpdateModel(ctx, th.model.ID, registry.ModelUpdate{Name: &th.model.Name})
 			return err
 		}},
 		"DeprecateModel": {call: func(th thing) error {
 			return reg.DeprecateModel(ctx, th.model.ID, time.Time{})
-		}, want: []string{"update model"}, of: func(th thing) string { return th.model.ID.String() }},
+		}, want: []string{"update model"}, of: ofModel},
 		"DeleteModel": {call: func(th thing) error {
 			return reg.DeleteModel(ctx, th.model.ID)
-		}, want: []string{"delete model"}, of: func(th thing) string { return th.model.ID.String() }},
+		}, want: []string{"delete model"}, of: ofModel},
 		"PurgeModel": {call: func(th thing) error {
 			return reg.PurgeModel(ctx, th.model.ID)
-		}, want: []string{"purge model", "purge price"}, of: func(th thing) string { return th.model.ID.String() }},
+		}, want: []string{"purge model", "purge price"}, of: ofModel},
 		"UpdateModelPricing": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 1}})
 			return err
-		}, want: []string{"update price"}, of: func(th thing) string { return th.model.ID.String() }},
+		}, want: []string{"update price"}, of: ofModel},
 		"UpdateModelPricing of a tier": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{ServiceTier: "batch", Rates: gpt4()})
 			return err
-		}, want: []string{"create price"}, of: func(th thing) string { return th.model.ID.String() }},
+		}, want: []string{"create price"}, of: ofModel},
 		"UpdateModelPricing from elsewhere": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: gpt4(), Source: "elsewhere"})
 			return err
-		}, want: []string{"update price"}, of: func(th thing) string { return th.model.ID.String() }},
+		}, want: []string{"update price"}, of: ofModel},
 		"UpdateModelPricing to the same": {call: func(th thing) error {
 			_, err := reg.UpdateModelPricing(ctx, th.model.ID, registry.PriceInput{Rates: gpt4()})
 			return err
 		}},
+	}
+}
+
+// auditedKeys are operations on keys.
+func auditedKeys(t *testing.T, reg *registry.Registry) map[string]auditTest {
+	t.Helper()
+	ctx := t.Context()
+	return map[string]auditTest{
 		"AddAPIKey": {call: func(th thing) error {
 			_, err := reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: th.provider.ID, APIKey: secret(7)})
 			return err
@@ -237,26 +259,26 @@ func testAudit(t *testing.T, e engine) {
 		"UpdateAPIKey": {call: func(th thing) error {
 			_, err := reg.UpdateAPIKey(ctx, th.key.ID, registry.KeyUpdate{Disabled: ptr(true)})
 			return err
-		}, want: []string{"disable api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		}, want: []string{"disable api_key"}, of: ofKey},
 		"UpdateAPIKey to the same": {call: func(th thing) error {
 			_, err := reg.UpdateAPIKey(ctx, th.key.ID, registry.KeyUpdate{Label: ptr("")})
 			return err
 		}},
 		"DeleteAPIKey": {call: func(th thing) error {
 			return reg.DeleteAPIKey(ctx, th.key.ID)
-		}, want: []string{"delete api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		}, want: []string{"delete api_key"}, of: ofKey},
 		"PurgeAPIKey": {call: func(th thing) error {
 			return reg.PurgeAPIKey(ctx, th.key.ID)
-		}, want: []string{"purge api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		}, want: []string{"purge api_key"}, of: ofKey},
 		"DegradeKey, of two the later": {call: func(th thing) error {
 			require.NoError(t, reg.DegradeKey(ctx, th.key.ID, "429", time.Hour))
 			require.NoError(t, reg.DegradeKey(ctx, th.key.ID, "429", time.Hour))
 			return reg.DegradeKey(ctx, th.key.ID, "500", time.Minute)
-		}, want: []string{"degrade api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		}, want: []string{"degrade api_key"}, of: ofKey},
 		"RestoreKey": {call: func(th thing) error {
 			require.NoError(t, reg.DegradeKey(ctx, th.key.ID, "429", time.Hour))
 			return reg.RestoreKey(ctx, th.key.ID)
-		}, want: []string{"degrade api_key", "restore api_key"}, of: func(th thing) string { return th.key.ID.String() }},
+		}, want: []string{"degrade api_key", "restore api_key"}, of: ofKey},
 		"RestoreKey of one that is well": {call: func(th thing) error {
 			return reg.RestoreKey(ctx, th.key.ID)
 		}},
@@ -266,6 +288,24 @@ func testAudit(t *testing.T, e engine) {
 			)
 			return err
 		}, want: []string{"rotate api_key", "create api_key"}},
+		"ResetDailyUsage": {call: func(th thing) error {
+			require.NoError(t, reg.IncrementUsage(ctx, th.key.ID, 1, 1))
+			n, err := reg.ResetDailyUsage(ctx)
+			require.Equal(t, 1, n)
+			return err
+		}, want: []string{"reset api_key"}, of: func(thing) string { return "" }},
+		"ResetDailyUsage of none": {call: func(thing) error {
+			_, err := reg.ResetDailyUsage(ctx)
+			return err
+		}},
+	}
+}
+
+// auditedSettings are operations on settings, and those that leave nothing.
+func auditedSettings(t *testing.T, reg *registry.Registry) map[string]auditTest {
+	t.Helper()
+	ctx := t.Context()
+	return map[string]auditTest{
 		"SetSetting": {call: func(thing) error {
 			return reg.SetSetting(ctx, "new", "v")
 		}, want: []string{"create setting"}, of: func(thing) string { return "new" }},
@@ -278,16 +318,6 @@ func testAudit(t *testing.T, e engine) {
 		"DeleteSetting": {call: func(th thing) error {
 			return reg.DeleteSetting(ctx, th.setting)
 		}, want: []string{"delete setting"}, of: func(th thing) string { return th.setting }},
-		"ResetDailyUsage": {call: func(th thing) error {
-			require.NoError(t, reg.IncrementUsage(ctx, th.key.ID, 1, 1))
-			n, err := reg.ResetDailyUsage(ctx)
-			require.Equal(t, 1, n)
-			return err
-		}, want: []string{"reset api_key"}, of: func(thing) string { return "" }},
-		"ResetDailyUsage of none": {call: func(thing) error {
-			_, err := reg.ResetDailyUsage(ctx)
-			return err
-		}},
 		"what is not audited": {call: func(th thing) error {
 			require.NoError(t, reg.IncrementUsage(ctx, th.key.ID, 1, 1))
 			record(t, reg, th.model, th.key, 1, 1)
@@ -298,53 +328,82 @@ func testAudit(t *testing.T, e engine) {
 			_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: th.provider.ID, Version: "1"})
 			return err
 		}},
+	}
+}
+
+// TestAudit shows what each operation leaves in the audit trail: that it changed what, and that
+// before and after are the rows as the database had and has them.
+func TestAudit(t *testing.T) { eachEngine(t, testAudit) }
+
+func testAudit(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	reg = reg.As("alice")
+	for _, tests := range []map[string]auditTest{
+		auditedProviders(t, reg), auditedModels(t, reg), auditedKeys(t, reg), auditedSettings(t, reg),
 	} {
-		th := thing{setting: "setting"}
-		th.provider = mustProvider(t, reg, "p")
-		var err error
-		th.family, err = reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: th.provider.ID, Name: "f"})
-		require.NoError(t, err)
-		th.model, err = reg.CreateModel(
-			ctx, registry.ModelInput{ProviderID: th.provider.ID, FamilyID: th.family.ID, ModelID: "m", Rates: gpt4()},
-		)
-		require.NoError(t, err)
-		th.key = mustKey(t, reg, th.provider.ID, 0)
-		require.NoError(t, reg.SetSetting(ctx, th.setting, "value"))
-		clock.Advance(time.Minute)
-		before := rows(t, reg)
-		entries, words := audited(t, reg, func() { require.NoError(t, test.call(th), name) })
-		require.Equal(t, test.want, words, name)
-		if test.of != nil {
-			require.Equal(t, test.of(th), entries[0].EntityID, name)
+		for name, test := range tests {
+			test.run(t, reg, clock, name)
 		}
-		for _, e := range entries {
-			require.Equal(t, "alice", e.Actor, name)
-			require.True(t, e.At.Equal(clock.Now()), name)
-			require.NotContains(t, string(e.Before)+string(e.After), "edges", name)
-			require.Equal(t, e.Action == registry.ActionPurge || words[0] == "delete setting", e.After == nil, name)
-			if e.Action == registry.ActionReset {
-				require.Nil(t, e.Before)
-				require.JSONEq(t, `{"keys":1}`, string(e.After))
+	}
+}
+
+// run makes a thing, calls the operation and compares the entries with the rows.
+func (test auditTest) run(t *testing.T, reg *registry.Registry, clock *registrytest.Clock, name string) {
+	t.Helper()
+	ctx := t.Context()
+	th := thing{setting: "setting"}
+	th.provider = mustProvider(t, reg, "p")
+	var err error
+	th.family, err = reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: th.provider.ID, Name: "f"})
+	require.NoError(t, err)
+	th.model, err = reg.CreateModel(
+		ctx, registry.ModelInput{ProviderID: th.provider.ID, FamilyID: th.family.ID, ModelID: "m", Rates: gpt4()},
+	)
+	require.NoError(t, err)
+	th.key = mustKey(t, reg, th.provider.ID, 0)
+	require.NoError(t, reg.SetSetting(ctx, th.setting, "value"))
+	clock.Advance(time.Minute)
+	before := rows(t, reg)
+	entries, words := audited(t, reg, func() { require.NoError(t, test.call(th), name) })
+	require.Equal(t, test.want, words, name)
+	if test.of != nil {
+		require.Equal(t, test.of(th), entries[0].EntityID, name)
+	}
+	for _, e := range entries {
+		require.Equal(t, "alice", e.Actor, name)
+		require.True(t, e.At.Equal(clock.Now()), name)
+		require.NotContains(t, string(e.Before)+string(e.After), "edges", name)
+		require.Equal(t, e.Action == registry.ActionPurge || words[0] == "delete setting", e.After == nil, name)
+		if e.Action == registry.ActionReset {
+			require.Nil(t, e.Before)
+			require.JSONEq(t, `{"keys":1}`, string(e.After))
+			continue
+		}
+		for _, text := range []json.RawMessage{e.Before, e.After} {
+			if text == nil {
 				continue
 			}
-			for _, text := range []json.RawMessage{e.Before, e.After} {
-				if text == nil {
-					continue
-				}
-				id, fields := fieldsOf(t, text)
-				if e.Entity == registry.EntityPrice {
-					id = fields["model_id"].(string)
-				}
-				require.Equal(t, e.EntityID, id, name)
+			id, fields := fieldsOf(t, text)
+			if e.Entity == registry.EntityPrice {
+				id = fields["model_id"].(string)
 			}
+			require.Equal(t, e.EntityID, id, name)
 		}
-		follow(t, name, before, entries, rows(t, reg))
-		clearAllOf(
-			t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals", "providers", "settings",
-		)
 	}
+	follow(t, name, before, entries, rows(t, reg))
+	clearAllOf(
+		t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals", "providers", "settings",
+	)
+}
 
-	// A key's row is not what is returned.
+// TestAuditOfARow shows that what an entry has is a key's row, and not what is returned of it.
+func TestAuditOfARow(t *testing.T) { eachEngine(t, testAuditOfARow) }
+
+func testAuditOfARow(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
 	k := mustKey(t, reg, mustProvider(t, reg, "p").ID, 0)
 	require.NoError(t, reg.IncrementUsage(ctx, k.ID, 1, 1))
 	require.NoError(t, reg.DegradeKey(ctx, k.ID, "429", time.Minute))
@@ -480,9 +539,7 @@ func testAs(t *testing.T, e engine) {
 		as := reg.As(bad)
 		for what, call := range map[string]func() error{
 			"provider": func() error {
-				_, err := as.CreateProvider(
-					ctx, registry.ProviderInput{Name: "x"},
-				)
+				_, err := as.CreateProvider(ctx, registry.ProviderInput{Name: "x"})
 				return err
 			},
 			"model": func() error { return as.DeleteModel(ctx, m.ID) },
@@ -524,15 +581,10 @@ func smallCatalog(source string, models int) catalog.Snapshot {
 	return catalog.Snapshot{Source: source, Providers: []catalog.Provider{p}}
 }
 
-// TestListAudit pages through entries, many of which are of the same time, and filters them.
-func TestListAudit(t *testing.T) { eachEngine(t, testListAudit) }
-
-func testListAudit(t *testing.T, e engine) {
-	t.Parallel()
-	reg, clock := e.setup(t)
+// fillAudit changes settings, many at an instant.
+func fillAudit(t *testing.T, reg *registry.Registry, clock *registrytest.Clock) {
+	t.Helper()
 	ctx := t.Context()
-	require.Empty(t, must(reg.ListAudit(ctx, registry.AuditFilter{})))
-	start := clock.Now()
 	for batch, n := range []int{1, 150, 200, 1, 99} { // each batch at one instant
 		require.NoError(t, reg.InTx(ctx, func(tx *registry.Registry) error {
 			for i := range n {
@@ -547,6 +599,36 @@ func testListAudit(t *testing.T, e engine) {
 	}
 	clock.Advance(-time.Hour) // a clock that went back: the order is that of the times
 	require.NoError(t, reg.DeleteSetting(ctx, "k0"))
+}
+
+// auditPages reads everything that a filter selects, in pages of a limit.
+func auditPages(t *testing.T, reg *registry.Registry, filter registry.AuditFilter, limit int) (got []uuid.UUID) {
+	t.Helper()
+	filter.Limit = limit
+	for {
+		page, err := reg.ListAudit(t.Context(), filter)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(page), cmp.Or(limit, registry.DefaultLimit))
+		if len(page) == 0 {
+			return got
+		}
+		for _, e := range page {
+			got = append(got, e.ID)
+		}
+		filter.After = got[len(got)-1]
+	}
+}
+
+// TestListAudit pages through entries, many of which are of the same time, and filters them.
+func TestListAudit(t *testing.T) { eachEngine(t, testListAudit) }
+
+func testListAudit(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	require.Empty(t, must(reg.ListAudit(ctx, registry.AuditFilter{})))
+	start := clock.Now()
+	fillAudit(t, reg, clock)
 	all := trail(t, reg)
 	require.Len(t, all, 452)
 	slices.SortFunc(all, func(a, b *ent.AuditEntry) int {
@@ -572,7 +654,7 @@ func testListAudit(t *testing.T, e engine) {
 		keep   func(*ent.AuditEntry) bool
 		count  int
 	}{
-		"all": {registry.AuditFilter{}, func(*ent.AuditEntry) bool { return true }, 452},
+		"all": {filter: registry.AuditFilter{}, keep: func(*ent.AuditEntry) bool { return true }, count: 452},
 		"actor": {
 			filter: registry.AuditFilter{Actor: "bob"}, keep: func(e *ent.AuditEntry) bool { return e.Actor == "bob" },
 			count: 149,
@@ -605,13 +687,16 @@ func testListAudit(t *testing.T, e engine) {
 			filter: registry.AuditFilter{Start: second, End: second.Add(time.Microsecond)},
 			keep:   func(e *ent.AuditEntry) bool { return e.At.Equal(second) }, count: 150,
 		},
-		"everything": {filter: registry.AuditFilter{Actor: "alice", Action: registry.ActionUpdate,
-			Entity: registry.EntitySetting, EntityID: "k4",
-			Start: start.Add(-time.Hour), End: start.Add(time.Hour)},
+		"everything": {
+			filter: registry.AuditFilter{
+				Actor: "alice", Action: registry.ActionUpdate, Entity: registry.EntitySetting, EntityID: "k4",
+				Start: start.Add(-time.Hour), End: start.Add(time.Hour),
+			},
 			keep: func(e *ent.AuditEntry) bool {
-				return e.Actor == "alice" && e.EntityID == "k4" &&
-					e.Action == "update"
-			}, count: -1},
+				return e.Actor == "alice" && e.EntityID == "k4" && e.Action == "update"
+			},
+			count: -1,
+		},
 		"far times": {
 			filter: registry.AuditFilter{
 				Start: time.Date(-5, 1, 1, 0, 0, 0, 0, time.UTC), End: time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -628,29 +713,20 @@ func testListAudit(t *testing.T, e engine) {
 			if limit == 1 && len(want) > 200 {
 				continue
 			}
-			var got []uuid.UUID
-			filter := test.filter
-			filter.Limit = limit
-			for {
-				page, err := reg.ListAudit(ctx, filter)
-				require.NoError(t, err, name)
-				if len(page) == 0 {
-					break
-				}
-				if limit == 0 {
-					limit = registry.DefaultLimit
-				}
-				require.LessOrEqual(t, len(page), limit, name)
-				for _, e := range page {
-					got = append(got, e.ID)
-				}
-				filter.After = got[len(got)-1]
-			}
+			got := auditPages(t, reg, test.filter, limit)
 			require.Equal(t, want, got, "%s, %d a page", name, limit)
 		}
 	}
 	require.Len(t, must(reg.ListAudit(ctx, registry.AuditFilter{})), registry.DefaultLimit)
+}
 
+// TestListAuditRefuses has filters that are no good, and one in a transaction.
+func TestListAuditRefuses(t *testing.T) { eachEngine(t, testListAuditRefuses) }
+
+func testListAuditRefuses(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx, start := t.Context(), clock.Now()
 	for name, bad := range map[string]registry.AuditFilter{
 		"limit":            {Limit: -1},
 		"large limit":      {Limit: registry.MaxLimit + 1},

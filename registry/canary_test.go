@@ -22,6 +22,30 @@ import (
 
 func init() { faultChildren["canary"] = canaryChild }
 
+// whereFound returns which files of a folder, and which texts, have the key in one of its forms.
+func whereFound(t *testing.T, dir string, texts []string, key string) (where []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	haystacks := map[string][]byte{}
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		require.NoError(t, err)
+		haystacks[e.Name()] = content
+	}
+	for i, text := range texts {
+		haystacks[fmt.Sprint("text ", i)] = []byte(text)
+	}
+	for name, content := range haystacks {
+		for _, form := range forms(key) {
+			if bytes.Contains(content, []byte(form)) {
+				where = append(where, name)
+			}
+		}
+	}
+	return where
+}
+
 // TestNoPlaintextKey searches for a key, its hex and its base64 in all files of a database in
 // use, in the rows, and in the errors of all calls that it is given to.
 func TestNoPlaintextKey(t *testing.T) {
@@ -70,13 +94,10 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 	lease, err := reg.AcquireKey(t.Context(), acquire)
 	require.NoError(t, err)
 	failure := registry.Failure{
-		Status: 401, Err: errors.New(canary), Header: http.Header{
-			"Retry-After": {canary}, "X-Ratelimit-Remaining-Requests": {canary},
-		},
-		Body: []byte(
-			`{"error":{"message":"Incorrect API key provided: ` + canary + `","code":"` + canary + `","type":"` +
-				canary + `"}}`,
-		),
+		Status: 401, Err: errors.New(canary),
+		Header: http.Header{"Retry-After": {canary}, "X-Ratelimit-Remaining-Requests": {canary}},
+		Body: []byte(`{"error":{"message":"Incorrect API key provided: ` + canary + `","code":"` + canary +
+			`","type":"` + canary + `"}}`),
 	}
 	texts = append(texts, fmt.Sprintf("%v %+v", registry.Classify(failure, registrytest.Start), lease))
 	require.NoError(t, errOf(lease.Fail(t.Context(), failure)))
@@ -107,31 +128,10 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 		texts = append(texts, dump(t, reg))
 	}
 
-	found := func() (where []string) {
-		entries, err := os.ReadDir(dir)
-		require.NoError(t, err)
-		haystacks := map[string][]byte{}
-		for _, e := range entries {
-			content, err := os.ReadFile(filepath.Join(dir, e.Name()))
-			require.NoError(t, err)
-			haystacks[e.Name()] = content
-		}
-		for i, text := range texts {
-			haystacks[fmt.Sprint("text ", i)] = []byte(text)
-		}
-		for name, content := range haystacks {
-			for _, form := range forms(canary) {
-				if bytes.Contains(content, []byte(form)) {
-					where = append(where, name)
-				}
-			}
-		}
-		return where
-	}
-	require.Empty(t, found())
+	require.Empty(t, whereFound(t, dir, texts, canary))
 	// The search is able to find: a setting holds what it is given.
 	require.NoError(t, reg.SetSetting(t.Context(), "leak", canary))
-	require.NotEmpty(t, found())
+	require.NotEmpty(t, whereFound(t, dir, texts, canary))
 	require.NoError(t, reg.Close())
 }
 

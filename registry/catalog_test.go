@@ -118,6 +118,13 @@ func testImportCatalog(t *testing.T, e engine) {
 		require.NoError(t, err)
 		require.EqualValues(t, 1, *c.CostPer1mInput)
 	})
+}
+
+// TestImportCatalogBesides has rows that no catalogue made.
+func TestImportCatalogBesides(t *testing.T) { eachEngine(t, testImportCatalogBesides) }
+
+func testImportCatalogBesides(t *testing.T, e engine) {
+	t.Parallel()
 	t.Run("leaves alone what people did", func(t *testing.T) {
 		t.Parallel()
 		reg, _ := e.setup(t)
@@ -177,6 +184,13 @@ func testImportCatalog(t *testing.T, e engine) {
 		require.NoError(t, err)
 		require.NoError(t, reg.RecordUsage(t.Context(), registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
 	})
+}
+
+// TestImportCatalogRefuses has catalogues that are no good, and an import that is canceled.
+func TestImportCatalogRefuses(t *testing.T) { eachEngine(t, testImportCatalogRefuses) }
+
+func testImportCatalogRefuses(t *testing.T, e engine) {
+	t.Parallel()
 	t.Run("ErrInvalidData", func(t *testing.T) {
 		t.Parallel()
 		reg, _ := e.setup(t)
@@ -188,9 +202,11 @@ func testImportCatalog(t *testing.T, e engine) {
 			"provider twice": func(s *catalog.Snapshot) { s.Providers = append(s.Providers, s.Providers[0]) },
 			"model":          func(s *catalog.Snapshot) { s.Providers[0].Models[2].ModelID = "a\x00" },
 			"model twice":    func(s *catalog.Snapshot) { s.Providers[0].Models[2].ModelID = "a" },
-			"rate":           func(s *catalog.Snapshot) { s.Providers[0].Models[2].Rates = money.Rates{meter.Input: -1} },
-			"context":        func(s *catalog.Snapshot) { s.Providers[0].Models[2].ContextWindow = -1 },
-			"family":         func(s *catalog.Snapshot) { s.Providers[0].Models[2].Family = strings.Repeat("f", 200) },
+			"rate": func(s *catalog.Snapshot) {
+				s.Providers[0].Models[2].Rates = money.Rates{meter.Input: -1}
+			},
+			"context": func(s *catalog.Snapshot) { s.Providers[0].Models[2].ContextWindow = -1 },
+			"family":  func(s *catalog.Snapshot) { s.Providers[0].Models[2].Family = strings.Repeat("f", 200) },
 			"everything": func(s *catalog.Snapshot) {
 				for range 100 {
 					s.Providers = append(s.Providers, catalog.Provider{Models: []catalog.Model{{}}})

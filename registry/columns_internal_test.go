@@ -50,95 +50,104 @@ var (
 	incidents = why{"cooling_until cooling_reason incidents": judged}
 )
 
+// shown are the structs that show an entity, and the columns that they lack, with the reasons.
+var shown = []struct {
+	row     ent.Mutation
+	shown   any
+	without []why
+}{
+	{row: draft.Provider.Create().Mutation(), shown: ProviderInput{}, without: []why{rowsOwn, hidden, incidents}},
+	{row: draft.Provider.Update().Mutation(), shown: ProviderUpdate{}, without: []why{rowsOwn, hidden, incidents}},
+	{row: draft.ModelFamily.Create().Mutation(), shown: FamilyInput{}, without: []why{rowsOwn}},
+	{
+		row: draft.ModelFamily.Update().Mutation(), shown: FamilyUpdate{},
+		without: []why{rowsOwn, {"provider_id": fixed}},
+	},
+	{
+		row: draft.ModelFamily.Create().Mutation(), shown: FamilyFilter{},
+		without: []why{rowsOwn, {"name description": unlisted}},
+	},
+	{
+		row: draft.Model.Create().Mutation(), shown: ModelInput{},
+		without: []why{rowsOwn, hidden, {
+			"cost_per_1m_input cost_per_1m_output": "Rates has it",
+			"deprecated deprecated_at":             "DeprecateModel sets it",
+		}},
+	},
+	{
+		row: draft.Model.Update().Mutation(), shown: ModelUpdate{},
+		without: []why{rowsOwn, hidden, {
+			"provider_id model_id": fixed, "cost_per_1m_input cost_per_1m_output": pricing,
+			"deprecated_at": "Deprecated sets it",
+		}},
+	},
+	{
+		row: draft.Model.Create().Mutation(), shown: ModelFilter{},
+		without: []why{rowsOwn, hidden, {
+			"model_id name":                        "Search has it",
+			"cost_per_1m_input cost_per_1m_output": "MaxInputCost and MaxOutputCost have it",
+			"context_window":                       "MinContextWindow has it", "deprecated": "WithDeprecated has it",
+			"description max_output_tokens deprecated_at": unlisted,
+		}},
+	},
+	{
+		row: draft.Price.Create().Mutation(), shown: PriceInput{},
+		without: []why{{
+			"id recorded_at superseded_at effective_to": own, "model_id": "UpdateModelPricing is told it",
+			"cost_per_1m_input cost_per_1m_output cost_per_1m_cache_read cost_per_1m_cache_write": "Rates has it",
+			"cost_per_1m_reasoning": "Rates has it",
+		}},
+	},
+	{
+		row: draft.APIKey.Create().Mutation(), shown: KeyInput{},
+		without: []why{rowsOwn, hidden, keysOwn, quotasOwn, {"disabled": "UpdateAPIKey sets it"}},
+	},
+	{
+		row: draft.APIKey.Update().Mutation(), shown: KeyUpdate{},
+		without: []why{rowsOwn, hidden, keysOwn, quotasOwn, {"provider_id": fixed}},
+	},
+	{row: draft.QuotaGroup.Create().Mutation(), shown: QuotaGroupInput{}, without: []why{rowsOwn, quotasOwn}},
+	{
+		row: draft.QuotaGroup.Update().Mutation(), shown: QuotaGroupUpdate{},
+		without: []why{rowsOwn, quotasOwn, {"provider_id": fixed}},
+	},
+	{
+		row: draft.QuotaGroup.Create().Mutation(), shown: QuotaGroupFilter{},
+		without: []why{rowsOwn, quotasOwn, limits, {"name": unlisted}},
+	},
+	{row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionInput{}, without: []why{{"id": own}}},
+	{
+		row: draft.SDKVersion.Update().Mutation(), shown: SDKVersionUpdate{},
+		without: []why{{"id": own, "provider_id version generated_at": fixed}},
+	},
+	{
+		row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionFilter{},
+		without: []why{{"id version sdk_path generated_at test_results code_hash": unlisted}},
+	},
+	{
+		row: draft.DiscoveryLog.Create().Mutation(), shown: DiscoveryInput{},
+		without: []why{{
+			"id started_at": own, "status attempt_count discovered_data error_message completed_at": result,
+		}},
+	},
+	{
+		row: draft.DiscoveryLog.Create().Mutation(), shown: DiscoveryFilter{},
+		without: []why{{
+			"id attempt_count discovered_data error_message":     unlisted,
+			"source llm_model cache_hit started_at completed_at": unlisted,
+		}},
+	},
+	{
+		row: draft.AuditEntry.Create().Mutation(), shown: AuditFilter{},
+		without: []why{{"at": "Start and End have it", "id before after automatic": unlisted}},
+	},
+}
+
 // TestColumns names what is missing when an entity has got a column: each is in every struct that shows the entity, or
 // here, with the reason.
 func TestColumns(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		row     ent.Mutation
-		shown   any
-		without []why
-	}{
-		{draft.Provider.Create().Mutation(), ProviderInput{}, []why{rowsOwn, hidden, incidents}},
-		{draft.Provider.Update().Mutation(), ProviderUpdate{}, []why{rowsOwn, hidden, incidents}},
-		{draft.ModelFamily.Create().Mutation(), FamilyInput{}, []why{rowsOwn}},
-		{draft.ModelFamily.Update().Mutation(), FamilyUpdate{}, []why{rowsOwn, {"provider_id": fixed}}},
-		{draft.ModelFamily.Create().Mutation(), FamilyFilter{}, []why{rowsOwn, {"name description": unlisted}}},
-		{
-			row: draft.Model.Create().Mutation(), shown: ModelInput{},
-			without: []why{rowsOwn, hidden, {
-				"cost_per_1m_input cost_per_1m_output": "Rates has it",
-				"deprecated deprecated_at":             "DeprecateModel sets it",
-			}},
-		},
-		{
-			row: draft.Model.Update().Mutation(), shown: ModelUpdate{},
-			without: []why{rowsOwn, hidden, {
-				"provider_id model_id": fixed, "cost_per_1m_input cost_per_1m_output": pricing,
-				"deprecated_at": "Deprecated sets it",
-			}},
-		},
-		{
-			row: draft.Model.Create().Mutation(), shown: ModelFilter{},
-			without: []why{rowsOwn, hidden, {
-				"model_id name":                        "Search has it",
-				"cost_per_1m_input cost_per_1m_output": "MaxInputCost and MaxOutputCost have it",
-				"context_window":                       "MinContextWindow has it", "deprecated": "WithDeprecated has it",
-				"description max_output_tokens deprecated_at": unlisted,
-			}},
-		},
-		{
-			row: draft.Price.Create().Mutation(), shown: PriceInput{},
-			without: []why{{
-				"id recorded_at superseded_at effective_to": own, "model_id": "UpdateModelPricing is told it",
-				"cost_per_1m_input cost_per_1m_output cost_per_1m_cache_read cost_per_1m_cache_write": "Rates has it",
-				"cost_per_1m_reasoning": "Rates has it",
-			}},
-		},
-		{
-			row: draft.APIKey.Create().Mutation(), shown: KeyInput{},
-			without: []why{rowsOwn, hidden, keysOwn, quotasOwn, {"disabled": "UpdateAPIKey sets it"}},
-		},
-		{
-			row: draft.APIKey.Update().Mutation(), shown: KeyUpdate{},
-			without: []why{rowsOwn, hidden, keysOwn, quotasOwn, {"provider_id": fixed}},
-		},
-		{row: draft.QuotaGroup.Create().Mutation(), shown: QuotaGroupInput{}, without: []why{rowsOwn, quotasOwn}},
-		{
-			row: draft.QuotaGroup.Update().Mutation(), shown: QuotaGroupUpdate{},
-			without: []why{rowsOwn, quotasOwn, {"provider_id": fixed}},
-		},
-		{
-			row: draft.QuotaGroup.Create().Mutation(), shown: QuotaGroupFilter{},
-			without: []why{rowsOwn, quotasOwn, limits, {"name": unlisted}},
-		},
-		{row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionInput{}, without: []why{{"id": own}}},
-		{
-			row: draft.SDKVersion.Update().Mutation(), shown: SDKVersionUpdate{},
-			without: []why{{"id": own, "provider_id version generated_at": fixed}},
-		},
-		{
-			row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionFilter{},
-			without: []why{{"id version sdk_path generated_at test_results code_hash": unlisted}},
-		},
-		{
-			row: draft.DiscoveryLog.Create().Mutation(), shown: DiscoveryInput{},
-			without: []why{{
-				"id started_at": own, "status attempt_count discovered_data error_message completed_at": result,
-			}},
-		},
-		{
-			row: draft.DiscoveryLog.Create().Mutation(), shown: DiscoveryFilter{},
-			without: []why{{
-				"id attempt_count discovered_data error_message":     unlisted,
-				"source llm_model cache_hit started_at completed_at": unlisted,
-			}},
-		},
-		{
-			row: draft.AuditEntry.Create().Mutation(), shown: AuditFilter{},
-			without: []why{{"at": "Start and End have it", "id before after automatic": unlisted}},
-		},
-	} {
+	for _, c := range shown {
 		of := reflect.TypeOf(c.shown)
 		t.Run(of.Name(), func(t *testing.T) {
 			t.Parallel()
@@ -154,8 +163,8 @@ func TestColumns(t *testing.T) {
 			for _, column := range entities[c.row.Type()].columns {
 				name := strings.ReplaceAll(column.Name, "_", "")
 				if without[column.Name] == "" {
-					require.True(t, slices.Contains(has, name), "%s.%s: add a field for it to %s, or say here why"+
-						" there is none",
+					require.True(t, slices.Contains(has, name),
+						"%s.%s: add a field for it to %s, or say here why there is none",
 						c.row.Type(), column.Name, of.Name())
 				}
 				if of.Name() != "AuditFilter" || name != "after" { // the column, and the place in a list

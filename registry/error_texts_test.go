@@ -61,8 +61,7 @@ func testErrorTexts(t *testing.T, e engine) {
 		"acquire key: no API key available: there is no provider " + unknown.String() +
 			", or it is deleted": acquire(unknown),
 		"acquire key: no API key available: provider " + keyless.ID.String() +
-			" has no keys: AddAPIKey adds one": acquire(
-			keyless.ID),
+			" has no keys: AddAPIKey adds one": acquire(keyless.ID),
 		"get least used key: no API key available: there is no provider " + unknown.String() + ", or it is deleted": of(
 			reg.GetLeastUsedKey(ctx, unknown)),
 		"purge API key " + k.ID.String() +
@@ -99,13 +98,13 @@ func testErrorTexts(t *testing.T, e engine) {
 func TestURLTexts(t *testing.T) {
 	t.Parallel()
 	for url, says := range map[string]string{
-		"postgres://h/db?sslmode=hunter2":                                   "the value of sslmode cannot be understood",
-		"postgres://u:hunter2@h/db?connect_timeout=hunter2&sslmode=disable": "the value of connect_timeout cannot be understood",
-		"postgres://h/db?sslmode=hunter2&connect_timeout=hunter2":           "the value of connect_timeout and of sslmode cannot",
-		"postgres://h/db?sslmode=require&sslrootcert=/hunter2":              "sslrootcert cannot be understood, or is a file",
-		"postgres://h:port/db?sslmode=hunter2":                              "not a URL such as postgres://",
+		"h/db?sslmode=hunter2": "the value of sslmode cannot be understood",
+		"u:hunter2@h/db?connect_timeout=hunter2&sslmode=disable": "the value of connect_timeout cannot be understood",
+		"h/db?sslmode=hunter2&connect_timeout=hunter2":           "the value of connect_timeout and of sslmode cannot",
+		"h/db?sslmode=require&sslrootcert=/hunter2":              "sslrootcert cannot be understood, or is a file",
+		"h:port/db?sslmode=hunter2":                              "not a URL such as postgres://",
 	} {
-		_, err := registry.Open(t.Context(), url)
+		_, err := registry.Open(t.Context(), "postgres://"+url)
 		require.ErrorIs(t, err, registry.ErrInvalidData, url)
 		require.ErrorContains(t, err, says)
 		require.NotContains(t, err.Error(), "hunter2")

@@ -16,6 +16,24 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
+// eventPages reads everything that a filter selects, in pages.
+func eventPages(t *testing.T, reg *registry.Registry, filter registry.EventFilter, size int) (ids []string) {
+	t.Helper()
+	filter.Limit = size
+	for {
+		events, err := reg.ListUsageEvents(t.Context(), filter)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(events), size)
+		for _, e := range events {
+			ids = append(ids, e.RequestID)
+		}
+		if len(events) < size {
+			return ids
+		}
+		filter.After = events[len(events)-1].ID
+	}
+}
+
 // TestListUsageEvents pages through requests, many of which happened at the same instant.
 func TestListUsageEvents(t *testing.T) { eachEngine(t, testListUsageEvents) }
 
@@ -39,29 +57,13 @@ func testListUsageEvents(t *testing.T, e engine) {
 		})
 	}
 	require.NoError(t, reg.RecordUsageBatch(ctx, batch))
-	// page reads everything that a filter selects, in pages.
-	page := func(filter registry.EventFilter, size int) (ids []string) {
-		filter.Limit = size
-		for {
-			events, err := reg.ListUsageEvents(ctx, filter)
-			require.NoError(t, err)
-			require.LessOrEqual(t, len(events), size)
-			for _, e := range events {
-				ids = append(ids, e.RequestID)
-			}
-			if len(events) < size {
-				return ids
-			}
-			filter.After = events[len(events)-1].ID
-		}
-	}
 	for name, test := range map[string]struct {
 		filter registry.EventFilter
 		is     func(i int) bool
 	}{
-		"all":        {registry.EventFilter{}, func(int) bool { return true }},
-		"of a model": {registry.EventFilter{ModelID: models[0].ID}, func(i int) bool { return i%2 == 0 }},
-		"of a key":   {registry.EventFilter{APIKeyID: keys[1].ID}, func(i int) bool { return i/2%2 == 1 }},
+		"all":        {filter: registry.EventFilter{}, is: func(int) bool { return true }},
+		"of a model": {filter: registry.EventFilter{ModelID: models[0].ID}, is: func(i int) bool { return i%2 == 0 }},
+		"of a key":   {filter: registry.EventFilter{APIKeyID: keys[1].ID}, is: func(i int) bool { return i/2%2 == 1 }},
 		"of both": {
 			filter: registry.EventFilter{ModelID: models[1].ID, APIKeyID: keys[1].ID},
 			is:     func(i int) bool { return i%4 == 3 },
@@ -90,7 +92,7 @@ func testListUsageEvents(t *testing.T, e engine) {
 		"nothing": {filter: registry.EventFilter{ModelID: uuid.New()}, is: func(int) bool { return false }},
 	} {
 		for _, size := range []int{1, 7, 1000} {
-			ids := page(test.filter, size)
+			ids := eventPages(t, reg, test.filter, size)
 			var want []string
 			for i := range requests {
 				if test.is(i) {

@@ -25,7 +25,8 @@ import (
 // The quick start: a provider, a model, a key, a call, and what it cost.
 func Example() {
 	ctx := context.Background()
-	openAI := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // stands in for the real one
+	// It stands in for the real one.
+	openAI := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Println("OpenAI was called with", r.Header.Get("Authorization"))
 		fmt.Fprint(w, `{"choices": [], "usage": {"prompt_tokens": 150, "completion_tokens": 80}}`)
 	}))

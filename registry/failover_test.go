@@ -578,41 +578,40 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// From some moment on a call hears nothing: it returns soon after its deadline.
-func TestSilence(t *testing.T) {
-	long(t, "servers do not answer")
-	t.Parallel()
-	p, through := newFaultProxy(t, registrytest.PostgresURL(t))
-	reg := failoverOpen(t, through, registry.WithMaxConns(1))
-	t.Cleanup(p.close) // first
-	silence := func() { p.each((*faultWire).silence) }
-	for _, c := range []struct {
-		name string
-		call func(ctx context.Context) error
-	}{
+// silence is a call during which the server stops to answer.
+type silence struct {
+	name string
+	call func(ctx context.Context) error
+}
+
+func silences(t *testing.T, reg *registry.Registry, p *faultProxy) []silence {
+	t.Helper()
+	hush := func() { p.each((*faultWire).silence) }
+	return []silence{
+
 		{name: "connect", call: func(ctx context.Context) error {
 			p.each((*faultWire).hangUp)
 			defer p.stall()()
 			return reg.SetSetting(ctx, "a", "b")
 		}},
 		{name: "begin", call: func(ctx context.Context) error {
-			silence()
+			hush()
 			return reg.SetSetting(ctx, "a", "b")
 		}},
 		{name: "read", call: func(ctx context.Context) error {
-			silence()
+			hush()
 			_, err := reg.GetSetting(ctx, "a")
 			return err
 		}},
 		{name: "statement", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
-				silence()
+				hush()
 				return tx.SetSetting(ctx, "a", "b")
 			})
 		}},
 		{name: "between statements", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(*registry.Registry) error {
-				silence()
+				hush()
 				<-ctx.Done()
 				return nil
 			})
@@ -620,7 +619,7 @@ func TestSilence(t *testing.T) {
 		{name: "nested transaction", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
 				return tx.InTx(ctx, func(*registry.Registry) error {
-					silence()
+					hush()
 					<-ctx.Done()
 					return nil
 				})
@@ -629,7 +628,7 @@ func TestSilence(t *testing.T) {
 		{name: "end of a nested transaction", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
 				return tx.InTx(ctx, func(*registry.Registry) error {
-					silence()
+					hush()
 					return nil
 				})
 			})
@@ -637,24 +636,34 @@ func TestSilence(t *testing.T) {
 		{name: "end of an operation", call: func(ctx context.Context) error {
 			return reg.InTx(t.Context(), func(tx *registry.Registry) error {
 				return tx.InTx(ctx, func(*registry.Registry) error {
-					silence()
+					hush()
 					return errRollback
 				})
 			})
 		}},
 		{name: "rollback", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(*registry.Registry) error {
-				silence()
+				hush()
 				return errRollback
 			})
 		}},
 		{name: "commit", call: func(ctx context.Context) error {
 			return reg.InTx(ctx, func(tx *registry.Registry) error {
-				defer silence()
+				defer hush()
 				return tx.SetSetting(ctx, "a", "b")
 			})
 		}},
-	} {
+	}
+}
+
+// From some moment on a call hears nothing: it returns soon after its deadline.
+func TestSilence(t *testing.T) {
+	long(t, "servers do not answer")
+	t.Parallel()
+	p, through := newFaultProxy(t, registrytest.PostgresURL(t))
+	reg := failoverOpen(t, through, registry.WithMaxConns(1))
+	t.Cleanup(p.close) // first
+	for _, c := range silences(t, reg, p) {
 		best := failoverOverrun
 		for try := 0; try < 3 && best >= failoverFarewell; try++ {
 			require.NoError(t, reg.SetSetting(t.Context(), "a", "b"), "there is a connection")

@@ -169,12 +169,20 @@ func testFail(t *testing.T, e engine) {
 		in.Wait = true
 		require.Equal(t, why, p.refused(t, in), "nobody waits for a key that he does not want")
 	})
+}
+
+// TestFailForHours has failures that take a key out for minutes or hours, and those that are not its own.
+func TestFailForHours(t *testing.T) { eachEngine(t, testFailForHours) }
+
+func testFailForHours(t *testing.T, e engine) {
 	for name, c := range map[string]struct {
 		failure registry.Failure
 		rests   []time.Duration
 		class   registry.FailureClass
 	}{
-		"auth": {denied, []time.Duration{10 * time.Minute, 20 * time.Minute}, registry.FailureAuth},
+		"auth": {
+			failure: denied, rests: []time.Duration{10 * time.Minute, 20 * time.Minute}, class: registry.FailureAuth,
+		},
 		"quota exhausted": {
 			failure: exhausted, rests: []time.Duration{15 * time.Minute, 30 * time.Minute},
 			class: registry.FailureQuotaExhausted,
@@ -218,9 +226,8 @@ func testFail(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		for _, f := range []registry.Failure{
-			{Status: 500}, {Status: 503}, {Status: 529}, {Status: 400}, {Status: 404}, {Status: 504}, {
-				Err: context.DeadlineExceeded,
-			}, {Err: errors.New("reset")},
+			{Status: 500}, {Status: 503}, {Status: 529}, {Status: 400}, {Status: 404}, {Status: 504},
+			{Err: context.DeadlineExceeded}, {Err: errors.New("reset")},
 		} {
 			for range 20 {
 				p.fail(t, 0, f)
@@ -229,6 +236,12 @@ func testFail(t *testing.T, e engine) {
 		}
 		require.Empty(t, p.actions(t))
 	})
+}
+
+// TestFailBesides has failures of keys that somebody else has a say in.
+func TestFailBesides(t *testing.T) { eachEngine(t, testFailBesides) }
+
+func testFailBesides(t *testing.T, e engine) {
 	t.Run("a person's", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 2))
@@ -402,6 +415,13 @@ func testIncident(t *testing.T, e engine) {
 			}
 		})
 	}
+}
+
+// TestIncidentBounds shows how many keys have to fail, and what fails while the provider rests.
+func TestIncidentBounds(t *testing.T) { eachEngine(t, testIncidentBounds) }
+
+func testIncidentBounds(t *testing.T, e engine) {
+	step := 2 * time.Second
 	t.Run("too few", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 8))
@@ -430,29 +450,30 @@ func testIncident(t *testing.T, e engine) {
 	})
 }
 
+// quotaHeader tells of 60 requests and 1000 tokens, and of how many requests remain.
+func quotaHeader(remaining string) http.Header {
+	return http.Header{
+		"X-Ratelimit-Limit-Requests": {"60"}, "X-Ratelimit-Remaining-Requests": {remaining},
+		"X-Ratelimit-Reset-Requests": {"30s"},
+		"X-Ratelimit-Limit-Tokens":   {"1000"}, "X-Ratelimit-Remaining-Tokens": {"500"},
+		"X-Ratelimit-Reset-Tokens": {"10s"},
+	}
+}
+
 // TestObserveHeaders learns a provider's own limits.
 func TestObserveHeaders(t *testing.T) { eachEngine(t, testObserveHeaders) }
 
 func testObserveHeaders(t *testing.T, e engine) {
-	header := func(remaining string) http.Header {
-		return http.Header{
-			"X-Ratelimit-Limit-Requests": {"60"}, "X-Ratelimit-Remaining-Requests": {remaining},
-			"X-Ratelimit-Reset-Requests": {"30s"},
-			"X-Ratelimit-Limit-Tokens":   {"1000"}, "X-Ratelimit-Remaining-Tokens": {"500"},
-			"X-Ratelimit-Reset-Tokens": {"10s"},
-		}
-	}
 	t.Run("of a key", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		lease := p.acquire(t, 1)
-		lease.ObserveHeaders(header("2"))
+		lease.ObserveHeaders(quotaHeader("2"))
 		require.NoError(t, lease.Settle(t.Context(), used(1)))
 		now := p.clock.Now()
 		require.Equal(t, []registry.LimitState{
-			{
-				Name: registry.LimitObservedRequests, Limit: 60, Used: 58,
-			}, {Name: registry.LimitObservedTokens, Limit: 1000, Used: 500},
+			{Name: registry.LimitObservedRequests, Limit: 60, Used: 58},
+			{Name: registry.LimitObservedTokens, Limit: 1000, Used: 500},
 		}, p.explain(t, 1)[0].Limits)
 		require.Equal(t, now.Add(10*time.Second), p.refused(t, p.want(501)).OpensAt)
 		p.acquire(t, 400)
@@ -476,7 +497,7 @@ func testObserveHeaders(t *testing.T, e engine) {
 			require.NoError(t, err)
 			p.keys = append(p.keys, key)
 		}
-		require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, header("0")))
+		require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, quotaHeader("0")))
 		for _, v := range p.refused(t, p.want(1)).Keys {
 			require.Equal(t, registry.KeyLimited, v.Reason)
 			require.Equal(t, "account observed_requests", v.Detail)
@@ -498,7 +519,7 @@ func testObserveHeaders(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		f := retryAfter(limited, 2)
-		for name, values := range header("45") {
+		for name, values := range quotaHeader("45") {
 			f.Header[name] = values
 		}
 		p.fail(t, 0, f)
@@ -506,6 +527,12 @@ func testObserveHeaders(t *testing.T, e engine) {
 		p.clock.Advance(2 * time.Second)
 		p.acquire(t, 1)
 	})
+}
+
+// TestObserveRetryAfter learns when a provider wants to be asked again.
+func TestObserveRetryAfter(t *testing.T) { eachEngine(t, testObserveRetryAfter) }
+
+func testObserveRetryAfter(t *testing.T, e engine) {
 	t.Run("Retry-After", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
@@ -516,7 +543,7 @@ func testObserveHeaders(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
 		for _, change := range []func() error{
-			func() error { return p.ObserveHeaders(t.Context(), p.keys[0].ID, header("2")) },
+			func() error { return p.ObserveHeaders(t.Context(), p.keys[0].ID, quotaHeader("2")) },
 			func() error { return p.acquire(t, 1).Release(t.Context()) },
 			func() error { return errOf(p.acquire(t, 1).Fail(t.Context(), registry.Failure{Status: 400})) },
 		} {
@@ -530,24 +557,17 @@ func testObserveHeaders(t *testing.T, e engine) {
 		absurd := http.Header{"Retry-After": {"100000000000"}}
 		resets := http.Header{"X-Ratelimit-Remaining-Requests": {"0"}, "X-Ratelimit-Reset-Requests": {"8000000s"}}
 		for most, options := range map[time.Duration][]registry.Option{
-			24 * time.Hour: nil, time.Hour: {registry.WithMaxRetryAfter(time.Hour)}, 365 * 24 * time.Hour: {
-				registry.WithMaxRetryAfter(365 * 24 * time.Hour),
-			},
+			24 * time.Hour:       nil,
+			time.Hour:            {registry.WithMaxRetryAfter(time.Hour)},
+			365 * 24 * time.Hour: {registry.WithMaxRetryAfter(365 * 24 * time.Hour)},
 		} {
 			p := e.newPoolTest(t, make([]registry.KeyInput, 1), options...)
+			observe := func(h http.Header) { require.NoError(t, p.ObserveHeaders(t.Context(), p.keys[0].ID, h)) }
 			for name, said := range map[string]func(){
 				"Retry-After of a failure": func() { p.fail(t, 0, registry.Failure{Status: 429, Header: absurd}) },
 				"resets of a failure":      func() { p.fail(t, 0, registry.Failure{Status: 500, Header: resets}) },
-				"Retry-After": func() {
-					require.NoError(
-						t, p.ObserveHeaders(t.Context(), p.keys[0].ID, absurd),
-					)
-				},
-				"resets": func() {
-					require.NoError(
-						t, p.ObserveHeaders(t.Context(), p.keys[0].ID, resets),
-					)
-				},
+				"Retry-After":              func() { observe(absurd) },
+				"resets":                   func() { observe(resets) },
 			} {
 				said()
 				rest := p.refused(t, p.want(1)).OpensAt.Sub(p.clock.Now())
@@ -581,7 +601,7 @@ func testObserveHeaders(t *testing.T, e engine) {
 		}
 		require.NotEqual(t, before, dump(t, p.Registry))
 		require.NoError(t, p.ObserveHeaders(t.Context(), uuid.New(), nil))
-		require.ErrorIs(t, p.ObserveHeaders(t.Context(), uuid.New(), header("1")), registry.ErrNotFound)
+		require.ErrorIs(t, p.ObserveHeaders(t.Context(), uuid.New(), quotaHeader("1")), registry.ErrNotFound)
 	})
 }
 

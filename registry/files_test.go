@@ -39,8 +39,9 @@ func loadSources(t *testing.T) sources {
 	s := sources{fset: token.NewFileSet()}
 	var err error
 	s.packages, err = packages.Load(&packages.Config{
-		Mode: packages.NeedName | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo | packages.NeedImports,
-		Dir:  "..", Fset: s.fset,
+		Mode: packages.NeedName | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo |
+			packages.NeedImports,
+		Dir: "..", Fset: s.fset,
 	}, ".", "./registry", "./internal/...", "./migrate", "./catalog", "./meter", "./money", "./cmd/...")
 	require.NoError(t, err)
 	require.Greater(t, len(s.packages), 20)

@@ -85,10 +85,10 @@ var holds = []struct {
 	name    string
 	prepare func(holder) (do func())
 }{
-	{"RepairLedger/a day", func(h holder) func() { return h.repair(h.b, 1_000_000, day, 8, 1) }},
-	{"RepairLedger/a quarter", func(h holder) func() { return h.repair(h.b, 300_000, day/96, 8, 1) }},
-	{"RepairLedger/many days", func(h holder) func() { return h.repair(h.b, 300_000, 100*day, 8, 8) }},
-	{"RepairLedger/many rows", func(h holder) func() { return h.repair(h.b, 300_000, day, 20, 50) }},
+	{name: "RepairLedger/a day", prepare: func(h holder) func() { return h.repair(h.b, 1_000_000, day, 8, 1) }},
+	{name: "RepairLedger/a quarter", prepare: func(h holder) func() { return h.repair(h.b, 300_000, day/96, 8, 1) }},
+	{name: "RepairLedger/many days", prepare: func(h holder) func() { return h.repair(h.b, 300_000, 100*day, 8, 8) }},
+	{name: "RepairLedger/many rows", prepare: func(h holder) func() { return h.repair(h.b, 300_000, day, 20, 50) }},
 	{name: "ImportCatalog/new", prepare: func(h holder) func() {
 		b := h.b
 		return h.run(b, func(ctx context.Context) error {

@@ -55,31 +55,18 @@ func (r *recorder) QueryContext(ctx context.Context, query string, args ...any) 
 	return r.DB.QueryContext(ctx, query, args...)
 }
 
-// TestPlans shows how SQLite reads for the hot queries, as the registry asks them.
-func TestPlans(t *testing.T) {
-	t.Parallel()
-	reg, err := Open(t.Context(), ":memory:")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, reg.Close()) }()
-	_, err = reg.ImportCatalog(t.Context(), catalog.Catwalk(), nil)
-	require.NoError(t, err)
-	p, err := reg.FindProvider(t.Context(), "openai")
-	require.NoError(t, err)
-	m, err := reg.FindModel(t.Context(), p.ID, "gpt-5")
-	require.NoError(t, err)
-	k, err := reg.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
-	require.NoError(t, err)
-	require.NoError(t, reg.RecordUsage(t.Context(), UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
+// hotQuery is an operation, and what is in one of the plans of its statements.
+type hotQuery struct {
+	call func(*Registry) error
+	want []string
+}
 
-	rec := &recorder{DB: reg.db}
-	recording := *reg
-	recording.client = ent.NewClient(ent.Driver(rec))
-	recording.fresh = recording.client
+// hotQueries are those of keys, models and lists, and those of [usageQueries].
+func hotQueries(t *testing.T, p *ent.Provider, m *ent.Model, k *ent.APIKey) map[string]hotQuery {
+	t.Helper()
 	start := time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC)
-	for name, test := range map[string]struct {
-		call func(*Registry) error
-		want []string // each in one of the plans
-	}{
+	all := map[string]hotQuery{
+
 		"GetLeastUsedKey": {call: func(r *Registry) error {
 			_, err := r.GetLeastUsedKey(t.Context(), p.ID)
 			if err == nil {
@@ -87,56 +74,6 @@ func TestPlans(t *testing.T) {
 			}
 			return err
 		}, want: []string{"api_keys USING INDEX apikey_provider_id_usage_count_last_used_at_id (provider_id=?)"}},
-		"GetUsageStats": {call: func(r *Registry) error {
-			_, err := r.GetUsageStats(t.Context(), m.ID, start, start.AddDate(0, 1, 0))
-			return err
-		}, want: []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
-		"GetCostBreakdown": {call: func(r *Registry) error {
-			_, err := r.GetCostBreakdown(t.Context(), p.ID)
-			return err
-		}, want: []string{"usage_totals USING PRIMARY KEY (model_id=?)"}},
-		"UsageReport": {call: func(r *Registry) error {
-			_, err := r.UsageReport(
-				t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay},
-			)
-			return err
-		}, want: []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
-		"UsageReport, by key": {
-			call: func(r *Registry) error {
-				_, err := r.UsageReport(
-					t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}},
-				)
-				return err
-			},
-			want: []string{"t USING INDEX usage_model_id_period_start (model_id=? AND period_start>? AND period_start<?)"},
-		},
-		"UsageReport, of a key": {call: func(r *Registry) error {
-			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), APIKeyID: p.ID})
-			return err
-		}, want: []string{
-			"t USING INDEX usage_api_key_id_period_start (api_key_id=? AND period_start>? AND period_start<?)",
-		}},
-		"ListUsageEvents": {call: func(r *Registry) error {
-			_, err := r.ListUsageEvents(
-				t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), After: p.ID},
-			)
-			return err
-		}, want: []string{"usage_events USING PRIMARY KEY (id>? AND id<?)"}},
-		"ListUsageEvents, of a model": {call: func(r *Registry) error {
-			_, err := r.ListUsageEvents(t.Context(), EventFilter{ModelID: m.ID, After: p.ID})
-			return err
-		}, want: []string{"usage_events USING INDEX usageevent_model_id_id (model_id=? AND id<?)"}},
-		"ListUsageEvents, of a key": {call: func(r *Registry) error {
-			_, err := r.ListUsageEvents(t.Context(), EventFilter{APIKeyID: k.ID})
-			return err
-		}, want: []string{
-			"usage_quarters USING INDEX usagequarter_api_key_id_period_start (api_key_id=? AND period_start<?)",
-			"usage_events USING PRIMARY KEY (id>? AND id<?)",
-		}},
-		"ListUsageEvents, of a request": {call: func(r *Registry) error {
-			_, err := r.ListUsageEvents(t.Context(), EventFilter{RequestID: "r"})
-			return err
-		}, want: []string{"usage_events USING INDEX usageevent_request_id (request_id=?)"}},
 		"ListModels, cheapest first": {call: func(r *Registry) error {
 			most := 5 * money.Dollar
 			_, err := r.ListModels(t.Context(), ModelFilter{MaxInputCost: &most, Order: OrderByInputCost})
@@ -151,7 +88,9 @@ func TestPlans(t *testing.T) {
 				_, err := r.PriceAt(t.Context(), m.ID, start)
 				return err
 			},
-			want: []string{"prices USING INDEX price_model_id_service_tier_min_context_tokens_effective_from (model_id=?"},
+			want: []string{
+				"prices USING INDEX price_model_id_service_tier_min_context_tokens_effective_from (model_id=?",
+			},
 		},
 		"GetRecentDiscoveries": {call: func(r *Registry) error {
 			_, err := r.GetRecentDiscoveries(t.Context(), DiscoveryFilter{Limit: 5})
@@ -180,7 +119,92 @@ func TestPlans(t *testing.T) {
 			"audit_log USING INDEX auditentry_entity_entity_id_at (entity=? AND entity_id=?)",
 			"audit_log USING INDEX auditentry_entity_entity_id_at (entity=? AND entity_id=? AND at<?)",
 		}},
-	} {
+	}
+	maps.Copy(all, usageQueries(t, p, m, k))
+	return all
+}
+
+// usageQueries are those that read usage.
+func usageQueries(t *testing.T, p *ent.Provider, m *ent.Model, k *ent.APIKey) map[string]hotQuery {
+	t.Helper()
+	start := time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC)
+	return map[string]hotQuery{
+		"GetUsageStats": {call: func(r *Registry) error {
+			_, err := r.GetUsageStats(t.Context(), m.ID, start, start.AddDate(0, 1, 0))
+			return err
+		}, want: []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
+		"GetCostBreakdown": {call: func(r *Registry) error {
+			_, err := r.GetCostBreakdown(t.Context(), p.ID)
+			return err
+		}, want: []string{"usage_totals USING PRIMARY KEY (model_id=?)"}},
+		"UsageReport": {call: func(r *Registry) error {
+			_, err := r.UsageReport(
+				t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), ProviderID: p.ID, Step: StepDay},
+			)
+			return err
+		}, want: []string{"t USING PRIMARY KEY (model_id=? AND period_start>? AND period_start<?)"}},
+		"UsageReport, by key": {
+			call: func(r *Registry) error {
+				_, err := r.UsageReport(
+					t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), By: []Dimension{ByKey}},
+				)
+				return err
+			},
+			want: []string{
+				"t USING INDEX usage_model_id_period_start (model_id=? AND period_start>? AND period_start<?)",
+			},
+		},
+		"UsageReport, of a key": {call: func(r *Registry) error {
+			_, err := r.UsageReport(t.Context(), ReportInput{Start: start, End: start.AddDate(0, 1, 0), APIKeyID: p.ID})
+			return err
+		}, want: []string{
+			"t USING INDEX usage_api_key_id_period_start (api_key_id=? AND period_start>? AND period_start<?)",
+		}},
+		"ListUsageEvents": {call: func(r *Registry) error {
+			_, err := r.ListUsageEvents(
+				t.Context(), EventFilter{Start: start, End: start.AddDate(0, 1, 0), After: p.ID},
+			)
+			return err
+		}, want: []string{"usage_events USING PRIMARY KEY (id>? AND id<?)"}},
+		"ListUsageEvents, of a model": {call: func(r *Registry) error {
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{ModelID: m.ID, After: p.ID})
+			return err
+		}, want: []string{"usage_events USING INDEX usageevent_model_id_id (model_id=? AND id<?)"}},
+		"ListUsageEvents, of a key": {call: func(r *Registry) error {
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{APIKeyID: k.ID})
+			return err
+		}, want: []string{
+			"usage_quarters USING INDEX usagequarter_api_key_id_period_start (api_key_id=? AND period_start<?)",
+			"usage_events USING PRIMARY KEY (id>? AND id<?)",
+		}},
+		"ListUsageEvents, of a request": {call: func(r *Registry) error {
+			_, err := r.ListUsageEvents(t.Context(), EventFilter{RequestID: "r"})
+			return err
+		}, want: []string{"usage_events USING INDEX usageevent_request_id (request_id=?)"}},
+	}
+}
+
+// TestPlans shows how SQLite reads for the hot queries, as the registry asks them.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	reg, err := Open(t.Context(), ":memory:")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, reg.Close()) }()
+	_, err = reg.ImportCatalog(t.Context(), catalog.Catwalk(), nil)
+	require.NoError(t, err)
+	p, err := reg.FindProvider(t.Context(), "openai")
+	require.NoError(t, err)
+	m, err := reg.FindModel(t.Context(), p.ID, "gpt-5")
+	require.NoError(t, err)
+	k, err := reg.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-0123456789abcdef"})
+	require.NoError(t, err)
+	require.NoError(t, reg.RecordUsage(t.Context(), UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
+
+	rec := &recorder{DB: reg.db}
+	recording := *reg
+	recording.client = ent.NewClient(ent.Driver(rec))
+	recording.fresh = recording.client
+	for name, test := range hotQueries(t, p, m, k) {
 		rec.queries = nil
 		require.NoError(t, test.call(&recording), name)
 		var plans []string

@@ -232,6 +232,13 @@ func testGetLeastUsedKey(t *testing.T, e engine) {
 			}
 		}
 	})
+}
+
+// TestGetLeastUsedKeyNone has no key that is usable.
+func TestGetLeastUsedKeyNone(t *testing.T) { eachEngine(t, testGetLeastUsedKeyNone) }
+
+func testGetLeastUsedKeyNone(t *testing.T, e engine) {
+	t.Parallel()
 	t.Run("ErrNoKeyAvailable", func(t *testing.T) {
 		t.Parallel()
 		reg, clock := e.setup(t)

@@ -32,7 +32,7 @@ var leaseCount = flag.Int("leases", 3200, "leases of TestLeaseProcesses")
 const (
 	leaseGoroutines = 64 // of each process
 	leaseKeys       = 20 // of each pool
-	leaseAtOnce     = 16 // of a key, in the pool with limits: all of its keys together take more than there are goroutines
+	leaseAtOnce     = 16 // of a key with limits: all of its pool together take more than there are goroutines
 )
 
 // leasePools are a pool of equal keys, and one whose keys have limits that are reached.
@@ -361,9 +361,7 @@ func TestCheckHeld(t *testing.T) {
 	for name, plant := range map[string]func([]held) []held{
 		"handed out twice": func(all []held) []held { all[3].ID = all[20].ID; return all },
 		"requests of": func(all []held) []held {
-			return append(
-				all, held{ID: uuid.New(), Key: keys[3], From: 1000, To: 1001},
-			)
+			return append(all, held{ID: uuid.New(), Key: keys[3], From: 1000, To: 1001})
 		},
 		"at once": func(all []held) []held { all[7].To = 100; return all },
 		"equal keys": func(all []held) []held {

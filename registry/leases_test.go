@@ -200,6 +200,12 @@ func testLease(t *testing.T, e engine) {
 		require.NoError(t, lease.Settle(t.Context(), used(5000)))
 		p.acquire(t, 1000)
 	})
+}
+
+// TestLeaseEnds ends leases twice, over another handle, and when what they are of is gone.
+func TestLeaseEnds(t *testing.T) { eachEngine(t, testLeaseEnds) }
+
+func testLeaseEnds(t *testing.T, e engine) {
 	t.Run("GetLease", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{{Label: "l"}})
@@ -241,6 +247,12 @@ func testLease(t *testing.T, e engine) {
 		require.NoError(t, purged.Release(t.Context()))
 		require.Zero(t, p.openLeases(t))
 	})
+}
+
+// TestLeaseRefuses shows what is refused of a lease, and that it stays as open as it was.
+func TestLeaseRefuses(t *testing.T) { eachEngine(t, testLeaseRefuses) }
+
+func testLeaseRefuses(t *testing.T, e engine) {
 	t.Run("ErrForeignKey", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
@@ -404,6 +416,12 @@ func testLeaseLimits(t *testing.T, e engine) {
 			})
 		}
 	}
+}
+
+// TestLeaseLimitsChange has limits that no request fits, that are raised, and that others use up.
+func TestLeaseLimitsChange(t *testing.T) { eachEngine(t, testLeaseLimitsChange) }
+
+func testLeaseLimitsChange(t *testing.T, e engine) {
 	t.Run("too small", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{TokensPerMinute: 10}}})
@@ -440,46 +458,47 @@ func testLeaseLimits(t *testing.T, e engine) {
 	})
 }
 
+// served leases n keys, settles each, and returns how often each key was handed out.
+func (p *poolTest) served(t *testing.T, n int, change func(*registry.AcquireInput)) []int {
+	t.Helper()
+	counts := make([]int, len(p.keys))
+	for range n {
+		in := p.want(1)
+		if change != nil {
+			change(&in)
+		}
+		next := -1
+		for i, v := range func() []registry.KeyVerdict {
+			verdicts, err := p.ExplainKeys(t.Context(), in)
+			require.NoError(t, err)
+			return verdicts
+		}() {
+			if v.Next {
+				next = i
+			}
+		}
+		lease, err := p.AcquireKey(t.Context(), in)
+		require.NoError(t, err)
+		require.Equal(t, p.keys[next].ID, lease.KeyID, "as ExplainKeys said")
+		require.NoError(t, lease.Settle(t.Context(), used(1)))
+		counts[next]++
+	}
+	return counts
+}
+
 // TestLeaseChoice shows which key is handed out.
 func TestLeaseChoice(t *testing.T) { eachEngine(t, testLeaseChoice) }
 
 func testLeaseChoice(t *testing.T, e engine) {
-	// served leases n keys, settles each, and returns how often each key was handed out.
-	served := func(t *testing.T, p *poolTest, n int, change func(*registry.AcquireInput)) []int {
-		t.Helper()
-		counts := make([]int, len(p.keys))
-		for range n {
-			in := p.want(1)
-			if change != nil {
-				change(&in)
-			}
-			next := -1
-			for i, v := range func() []registry.KeyVerdict {
-				verdicts, err := p.ExplainKeys(t.Context(), in)
-				require.NoError(t, err)
-				return verdicts
-			}() {
-				if v.Next {
-					next = i
-				}
-			}
-			lease, err := p.AcquireKey(t.Context(), in)
-			require.NoError(t, err)
-			require.Equal(t, p.keys[next].ID, lease.KeyID, "as ExplainKeys said")
-			require.NoError(t, lease.Settle(t.Context(), used(1)))
-			counts[next]++
-		}
-		return counts
-	}
 	t.Run("equal", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 3))
-		require.Equal(t, []int{10, 10, 10}, served(t, p, 30, nil))
+		require.Equal(t, []int{10, 10, 10}, p.served(t, 30, nil))
 	})
 	t.Run("weights", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{{Weight: 1}, {Weight: 2}, {Weight: 3}})
-		counts := served(t, p, 60, nil)
+		counts := p.served(t, 60, nil)
 		for i, want := range []int{10, 20, 30} {
 			require.InDelta(t, want, counts[i], 1, counts)
 		}
@@ -492,20 +511,20 @@ func testLeaseChoice(t *testing.T, e engine) {
 				{}, {Priority: 5, Limits: registry.Limits{RequestsPerDay: 4}}, {Priority: 5}, {Priority: -1},
 			},
 		)
-		require.Equal(t, []int{0, 4, 6, 0}, served(t, p, 10, nil))
+		require.Equal(t, []int{0, 4, 6, 0}, p.served(t, 10, nil))
 		require.Equal(
 			t, []int{5, 0, 0, 0},
-			served(t, p, 5, func(in *registry.AcquireInput) { in.Exclude = []uuid.UUID{p.keys[2].ID} }),
+			p.served(t, 5, func(in *registry.AcquireInput) { in.Exclude = []uuid.UUID{p.keys[2].ID} }),
 		)
 	})
 	t.Run("new", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 2))
-		served(t, p, 100, nil)
+		p.served(t, 100, nil)
 		key, err := p.AddAPIKey(t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(9)})
 		require.NoError(t, err)
 		p.keys = append(p.keys, key)
-		counts := served(t, p, 30, nil)
+		counts := p.served(t, 30, nil)
 		for _, n := range counts {
 			require.InDelta(t, 10, n, 1, counts)
 		}
@@ -514,9 +533,9 @@ func testLeaseChoice(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 2))
 		require.NoError(t, p.DegradeKey(t.Context(), p.keys[0].ID, "", time.Minute))
-		require.Equal(t, []int{0, 50}, served(t, p, 50, nil))
+		require.Equal(t, []int{0, 50}, p.served(t, 50, nil))
 		p.clock.Advance(time.Minute)
-		counts := served(t, p, 20, nil)
+		counts := p.served(t, 20, nil)
 		require.InDelta(t, 10, counts[0], 1, "it does not make up for what it missed")
 	})
 	t.Run("least used among new ones", func(t *testing.T) {
@@ -525,19 +544,24 @@ func testLeaseChoice(t *testing.T, e engine) {
 		record(t, p.Registry, p.model, p.keys[0], 1, 1)
 		require.Equal(t, p.keys[1].ID, p.acquire(t, 1).KeyID)
 	})
+}
+
+// TestLeaseChoiceOf shows what else the choice depends on: models, strategies and whether keys are usable.
+func TestLeaseChoiceOf(t *testing.T) { eachEngine(t, testLeaseChoiceOf) }
+
+func testLeaseChoiceOf(t *testing.T, e engine) {
 	t.Run("models", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{
-			{AllowedModels: []string{"gpt-5"}}, {DeniedModels: []string{"gpt-4"}}, {
-				AllowedModels: []string{"gpt-*"}, DeniedModels: []string{"gpt-4*"},
-			}, {AllowedModels: []string{"gpt-*"}},
+			{AllowedModels: []string{"gpt-5"}}, {DeniedModels: []string{"gpt-4"}},
+			{AllowedModels: []string{"gpt-*"}, DeniedModels: []string{"gpt-4*"}}, {AllowedModels: []string{"gpt-*"}},
 		})
-		require.Equal(t, []int{0, 0, 0, 5}, served(t, p, 5, nil))
+		require.Equal(t, []int{0, 0, 0, 5}, p.served(t, 5, nil))
 		for i, v := range p.explain(t, 1)[:3] {
 			require.Equal(t, registry.KeyDenied, v.Reason, i)
 		}
 		five := mustModel(t, p.Registry, p.provider.ID, "gpt-5", gpt4())
-		for _, n := range served(t, p, 8, func(in *registry.AcquireInput) { in.ModelID = five.ID }) {
+		for _, n := range p.served(t, 8, func(in *registry.AcquireInput) { in.ModelID = five.ID }) {
 			require.InDelta(t, 2, n, 1)
 		}
 		for i := range p.keys {
@@ -553,14 +577,14 @@ func testLeaseChoice(t *testing.T, e engine) {
 	t.Run("round robin", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{{Weight: 100}, {}, {}}, registry.WithKeyStrategy(registry.RoundRobin))
-		require.Equal(t, []int{4, 4, 4}, served(t, p, 12, nil))
+		require.Equal(t, []int{4, 4, 4}, p.served(t, 12, nil))
 	})
 	t.Run("most headroom", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{
 			{Limits: registry.Limits{RequestsPerDay: 10}}, {Limits: registry.Limits{RequestsPerDay: 40}},
 		}, registry.WithKeyStrategy(registry.MostHeadroom))
-		require.Equal(t, []int{8, 32}, served(t, p, 40, nil))
+		require.Equal(t, []int{8, 32}, p.served(t, 40, nil))
 	})
 	t.Run("not usable", func(t *testing.T) {
 		t.Parallel()

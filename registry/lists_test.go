@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -58,42 +59,20 @@ func afterID(text string) uuid.UUID {
 // lists returns every list, with a provider and a model of which more can be made.
 func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) map[string]aList {
 	t.Helper()
+	all := catalogLists(t, reg, p, m)
+	maps.Copy(all, modelLists(t, reg, p))
+	maps.Copy(all, otherLists(t, reg, p, m))
+	return all
+}
+
+// catalogLists are those of providers, and of what is of a provider.
+func catalogLists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) map[string]aList {
+	t.Helper()
 	ctx := t.Context()
-	log := func(n int) {
-		l := must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: fmt.Sprint("x", n%2)}))
-		must(reg.UpdateDiscoveryResult(ctx, l.ID, nil, discoverylog.StatusFailed))
-	}
-	made := 0 // by several lists
-	costly := func(n int) {
-		made++
-		rates := gpt4()
-		if n%3 == 0 {
-			rates = nil // comes last
-		}
-		must(reg.CreateModel(ctx, registry.ModelInput{
-			ProviderID: p.ID, ModelID: fmt.Sprintf("%d-%d", made*7919%1000, made),
-			Rates: rates, ContextWindow: int64(n % 4),
-		}))
-	}
 	price := func(n int) {
 		must(reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{
 			Rates: money.Rates{"input": money.USD(n)}, ServiceTier: fmt.Sprint("tier", n%3),
 		}))
-	}
-	models := func(order registry.ModelOrder) aList {
-		filter := registry.ModelFilter{Order: order}
-		return aList{
-			func(limit int, after string) ([]string, error) {
-				filter := filter
-				filter.Limit, filter.After = limit, afterID(after)
-				return idsOf(reg.ListModels(ctx, filter))
-			},
-			func(limit int) ([]string, error) {
-				filter := filter
-				filter.Limit = limit
-				return idsOf(collect(registry.All(ctx, reg.ListModels, filter)))
-			}, costly,
-		}
 	}
 	return map[string]aList{
 		"ListProviders": {
@@ -119,14 +98,6 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 				must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name}))
 			},
 		},
-		"ListModels": models(registry.OrderByModelID), "ListModels by input cost": models(registry.OrderByInputCost),
-		"ListModels by output cost": models(registry.OrderByOutputCost),
-		"ListModels by window":      models(registry.OrderByContextWindow),
-		"GetModelsByProvider": {
-			page: func(limit int, after string) ([]string, error) {
-				return idsOf(reg.GetModelsByProvider(ctx, p.ID, registry.Page{Limit: limit, After: afterID(after)}))
-			}, more: costly,
-		},
 		"PriceHistory": {
 			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.PriceHistory(ctx,
@@ -135,7 +106,8 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.PriceHistory,
 					registry.PriceFilter{ModelID: m.ID, Limit: limit})))
-			}, more: price,
+			},
+			more: price,
 		},
 		"ListAPIKeys": {
 			page: func(limit int, after string) ([]string, error) {
@@ -162,6 +134,64 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 				must(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: p.ID, Name: name}))
 			},
 		},
+	}
+}
+
+// modelLists are those of models, in each order.
+func modelLists(t *testing.T, reg *registry.Registry, p *ent.Provider) map[string]aList {
+	t.Helper()
+	ctx := t.Context()
+	made := 0 // by several lists
+	costly := func(n int) {
+		made++
+		rates := gpt4()
+		if n%3 == 0 {
+			rates = nil // comes last
+		}
+		must(reg.CreateModel(ctx, registry.ModelInput{
+			ProviderID: p.ID, ModelID: fmt.Sprintf("%d-%d", made*7919%1000, made),
+			Rates: rates, ContextWindow: int64(n % 4),
+		}))
+	}
+	models := func(order registry.ModelOrder) aList {
+		filter := registry.ModelFilter{Order: order}
+		return aList{
+			page: func(limit int, after string) ([]string, error) {
+				filter := filter
+				filter.Limit, filter.After = limit, afterID(after)
+				return idsOf(reg.ListModels(ctx, filter))
+			},
+			all: func(limit int) ([]string, error) {
+				filter := filter
+				filter.Limit = limit
+				return idsOf(collect(registry.All(ctx, reg.ListModels, filter)))
+			},
+			more: costly,
+		}
+	}
+	return map[string]aList{
+		"ListModels":                models(registry.OrderByModelID),
+		"ListModels by input cost":  models(registry.OrderByInputCost),
+		"ListModels by output cost": models(registry.OrderByOutputCost),
+		"ListModels by window":      models(registry.OrderByContextWindow),
+		"GetModelsByProvider": {
+			page: func(limit int, after string) ([]string, error) {
+				return idsOf(reg.GetModelsByProvider(ctx, p.ID, registry.Page{Limit: limit, After: afterID(after)}))
+			},
+			more: costly,
+		},
+	}
+}
+
+// otherLists are those of logs, settings and what happened.
+func otherLists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) map[string]aList {
+	t.Helper()
+	ctx := t.Context()
+	log := func(n int) {
+		l := must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: fmt.Sprint("x", n%2)}))
+		must(reg.UpdateDiscoveryResult(ctx, l.ID, nil, discoverylog.StatusFailed))
+	}
+	return map[string]aList{
 		"ListSDKVersions": {
 			page: func(limit int, after string) ([]string, error) {
 				return idsOf(reg.ListSDKVersions(ctx,
@@ -183,7 +213,8 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 			all: func(limit int) ([]string, error) {
 				return idsOf(collect(registry.All(ctx, reg.GetRecentDiscoveries,
 					registry.DiscoveryFilter{Limit: limit})))
-			}, more: log,
+			},
+			more: log,
 		},
 		"ListSettings": {
 			page: func(limit int, after string) ([]string, error) {

@@ -150,7 +150,8 @@ func TestMoveEvents(t *testing.T) {
 		require.NoError(t, err)
 		return retained{Registry: reg, clock: clock}
 	}
-	file, server, back := filepath.Join(t.TempDir(), "a.db"), registrytest.PostgresURL(t), filepath.Join(t.TempDir(), "b.db")
+	file, back := filepath.Join(t.TempDir(), "a.db"), filepath.Join(t.TempDir(), "b.db")
+	server := registrytest.PostgresURL(t)
 	one := open(file)
 	r := newRetained(t, one.Registry, clock)
 	clock.Set(today.Add(day - time.Minute))
@@ -228,23 +229,27 @@ func must[T any](v T, err error) T {
 	return v
 }
 
+// filledFile returns a file with a provider and a setting.
+func filledFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a.db")
+	reg, err := registry.Open(t.Context(), path)
+	require.NoError(t, err)
+	mustProvider(t, reg, "openai")
+	require.NoError(t, reg.SetSetting(t.Context(), "k", "v"))
+	require.NoError(t, reg.Close())
+	return path
+}
+
+// moveTargets are empty places of each engine.
+var moveTargets = map[string]func(t *testing.T) string{
+	"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "target.db") },
+	"postgres": func(t *testing.T) string { t.Helper(); return pgtest.Database(t, "", nil) },
+}
+
 func TestMoveRefuses(t *testing.T) {
 	t.Parallel()
-	filled := func(t *testing.T) string {
-		t.Helper()
-		path := filepath.Join(t.TempDir(), "a.db")
-		reg, err := registry.Open(t.Context(), path)
-		require.NoError(t, err)
-		mustProvider(t, reg, "openai")
-		require.NoError(t, reg.SetSetting(t.Context(), "k", "v"))
-		require.NoError(t, reg.Close())
-		return path
-	}
-	targets := map[string]func(t *testing.T) string{
-		"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "target.db") },
-		"postgres": func(t *testing.T) string { t.Helper(); return pgtest.Database(t, "", nil) },
-	}
-	for name, target := range targets {
+	for name, target := range moveTargets {
 		t.Run("ErrConflict_not_empty_"+name, func(t *testing.T) {
 			t.Parallel()
 			to := target(t)
@@ -252,7 +257,7 @@ func TestMoveRefuses(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, reg.SetSetting(t.Context(), "mine", "1"))
 			before := dump(t, reg)
-			_, err = registry.Move(t.Context(), filled(t), to, nil)
+			_, err = registry.Move(t.Context(), filledFile(t), to, nil)
 			require.ErrorIs(t, err, registry.ErrConflict)
 			require.ErrorContains(t, err, "not empty: it has audit_log")
 			require.Equal(t, before, dump(t, reg))
@@ -260,7 +265,7 @@ func TestMoveRefuses(t *testing.T) {
 		})
 		t.Run("OK_interrupted_"+name, func(t *testing.T) {
 			t.Parallel()
-			from, to := filled(t), target(t)
+			from, to := filledFile(t), target(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			_, err := registry.Move(ctx, from, to, func(table string, _, _ int64) {
 				if table == "settings" {
@@ -291,7 +296,7 @@ func TestMoveRefuses(t *testing.T) {
 					"SELECT '00000000-0000-7000-8000-000000000000', created_at, updated_at, 'other' FROM providers",
 				"removed": "DELETE FROM providers",
 			} {
-				from, to := filled(t), target(t)
+				from, to := filledFile(t), target(t)
 				ctx, cancel := context.WithCancel(t.Context())
 				_, err := registry.Move(ctx, from, to, func(table string, done, _ int64) {
 					if table == "settings" && done == 0 {
@@ -316,9 +321,14 @@ func TestMoveRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMoveRefusesSources has sources that are none, or that another move takes.
+func TestMoveRefusesSources(t *testing.T) {
+	t.Parallel()
 	t.Run("ErrConflict_two_at_once", func(t *testing.T) {
 		t.Parallel()
-		from, to := filled(t), pgtest.Database(t, "", nil)
+		from, to := filledFile(t), pgtest.Database(t, "", nil)
 		_, err := registry.Move(t.Context(), from, to, func(table string, done, _ int64) {
 			if table == "settings" && done == 0 {
 				_, err := registry.Move(t.Context(), from, to, nil)
@@ -343,9 +353,9 @@ func TestMoveRefuses(t *testing.T) {
 		_, err = registry.Move(t.Context(), pgtest.Database(t, "", nil), to, nil)
 		require.ErrorIs(t, err, registry.ErrSchema, "the source is not migrated")
 		require.NoFileExists(t, to)
-		_, err = registry.Move(t.Context(), filled(t), filepath.Join(t.TempDir(), "no", "such.db"), nil)
+		_, err = registry.Move(t.Context(), filledFile(t), filepath.Join(t.TempDir(), "no", "such.db"), nil)
 		require.ErrorIs(t, err, registry.ErrInvalidData)
-		_, err = registry.Move(t.Context(), filled(t), "postgres://u:hunter2@[::1/x", nil)
+		_, err = registry.Move(t.Context(), filledFile(t), "postgres://u:hunter2@[::1/x", nil)
 		require.ErrorIs(t, err, registry.ErrInvalidData)
 		require.NotContains(t, err.Error(), "hunter2")
 	})
@@ -378,8 +388,8 @@ func usageRows(tb testing.TB, path string, n int) {
 	require.NoError(tb, err)
 	insert, err := tx.PrepareContext(ctx,
 		`INSERT INTO usage_quarters (id, model_id, api_key_id, price_id, period_start, period_end,
-		request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
-		total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?)`)
+		request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+		reasoning_tokens, total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?)`)
 	require.NoError(tb, err)
 	for i := range n {
 		m, k := models[i%len(models)], keys[i/len(models)%len(keys)]

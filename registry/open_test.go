@@ -7,26 +7,16 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
 	_ "github.com/mattn/go-sqlite3" // the driver sqlite3, to make databases that are none of ours
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/catalog"
-	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
-	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/migrate"
-	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
@@ -171,6 +161,11 @@ func TestOpen(t *testing.T) {
 		require.ErrorIs(t, err, registry.ErrNotFound)
 		require.NoError(t, errors.Join(one.Close(), two.Close()))
 	})
+}
+
+// TestOpenOptions shows what options and names do, and which are refused.
+func TestOpenOptions(t *testing.T) {
+	t.Parallel()
 	t.Run("OK_durability", func(t *testing.T) {
 		t.Parallel()
 		for durability, want := range map[registry.Durability]int{
@@ -269,7 +264,7 @@ func TestOpenRefuses(t *testing.T) {
 		make func(t *testing.T, path string)
 		want []error
 	}{
-		"random_bytes": {write(noise), []error{registry.ErrCorrupt}},
+		"random_bytes": {make: write(noise), want: []error{registry.ErrCorrupt}},
 		"text": {
 			make: write([]byte(strings.Repeat("This is no database.\n", 100))), want: []error{registry.ErrCorrupt},
 		},
@@ -373,406 +368,22 @@ func TestOpenRelative(t *testing.T) {
 	require.Len(t, openState(t, first), 2)
 }
 
-// openOperations returns every operation of a registry by its name. All of them succeed in any
-// order, and those that write change something.
-func openOperations(
-	t *testing.T, reg *registry.Registry,
-) map[string]func(ctx context.Context, reg *registry.Registry) error {
+// settingKeys returns the keys of all settings.
+func settingKeys(t *testing.T, reg *registry.Registry) []string {
 	t.Helper()
-	ctx := t.Context()
-	provider, doomed, purged := mustProvider(t, reg, "kept"), mustProvider(t, reg, "doomed"), mustProvider(t, reg, "purged")
-	var models, keys []uuid.UUID
-	for i := range 4 {
-		models = append(models, mustModel(t, reg, provider.ID, fmt.Sprint("m", i), gpt4()).ID)
-	}
-	for i := range 6 {
-		keys = append(keys, mustKey(t, reg, provider.ID, i).ID)
-	}
-	require.NoError(t, reg.IncrementUsage(ctx, keys[0], 1, 1))
-	_, err := reg.Past().APIKey.UpdateOneID(keys[0]).AddTokenCount(1).Save(ctx) // for RepairLedger
+	all, err := reg.ListSettings(t.Context(), registry.SettingFilter{})
 	require.NoError(t, err)
-	require.NoError(t, reg.DegradeKey(ctx, keys[1], "429", time.Hour))
-	require.NoError(t, reg.SetSetting(ctx, "kept", "old"))
-	require.NoError(t, reg.SetSetting(ctx, "doomed", "old"))
-	log, err := reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "openai"})
-	require.NoError(t, err)
-	_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: provider.ID, Version: "1"})
-	require.NoError(t, err)
-	acquire := registry.AcquireInput{ProviderID: provider.ID, ModelID: models[0], TTL: time.Hour}
-	open, err := reg.AcquireKey(ctx, acquire)
-	require.NoError(t, err)
-	var groups []uuid.UUID
-	for i := range 2 {
-		group, err := reg.CreateQuotaGroup(
-			ctx, registry.QuotaGroupInput{ProviderID: provider.ID, Name: fmt.Sprint("group ", i)},
-		)
-		require.NoError(t, err)
-		groups = append(groups, group.ID)
+	keys := []string{}
+	for _, s := range all {
+		keys = append(keys, s.ID)
 	}
-
-	return withEntities(t, reg, groups[0], map[string]func(context.Context, *registry.Registry) error{
-		"AcquireKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.AcquireKey(ctx, acquire))
-		},
-		"CreateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: provider.ID, Name: "new"}))
-		},
-		"DeleteQuotaGroup": func(ctx context.Context, reg *registry.Registry) error { return reg.DeleteQuotaGroup(ctx, groups[1]) },
-		"ExplainKeys": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ExplainKeys(ctx, acquire))
-		},
-		"GetLease": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(
-				reg.GetLease(ctx, open.ID),
-			)
-		},
-		"ListQuotaGroups": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListQuotaGroups(ctx, registry.QuotaGroupFilter{ProviderID: provider.ID}))
-		},
-		"ObserveHeaders": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.ObserveHeaders(ctx, keys[0], http.Header{"Retry-After": {"1"}})
-		},
-		"PoolHealth": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.PoolHealth(ctx)) },
-		"UpdateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(
-				reg.UpdateQuotaGroup(
-					ctx, groups[0], registry.QuotaGroupUpdate{Limits: &registry.Limits{Concurrency: 1}},
-				),
-			)
-		},
-		"InTx": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.InTx(ctx, func(tx *registry.Registry) error { return tx.SetSetting(ctx, "in tx", "x") })
-		},
-		"AddAPIKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: provider.ID, APIKey: secret(99)}))
-		},
-		"CreateDiscoveryLog": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(
-				reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "new", ProviderID: provider.ID}),
-			)
-		},
-		"CreateFamily": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: provider.ID, Name: "new"}))
-		},
-		"CreateModel": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateModel(ctx, registry.ModelInput{ProviderID: provider.ID, ModelID: "new"}))
-		},
-		"CreateModels": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateModels(ctx, []registry.ModelInput{
-				{ProviderID: provider.ID, ModelID: "new 1"}, {ProviderID: provider.ID, ModelID: "new 2"},
-			}))
-		},
-		"CreateProvider": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: "new"}))
-		},
-		"CreateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(
-				reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: provider.ID, Version: "2"}),
-			)
-		},
-		"DegradeKey": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.DegradeKey(ctx, keys[2], "500", time.Hour)
-		},
-		"DeleteAPIKey": func(ctx context.Context, reg *registry.Registry) error { return reg.DeleteAPIKey(ctx, keys[3]) },
-		"DeleteModel":  func(ctx context.Context, reg *registry.Registry) error { return reg.DeleteModel(ctx, models[1]) },
-		"DeleteProvider": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.DeleteProvider(ctx, doomed.ID)
-		},
-		"DeleteSetting": func(ctx context.Context, reg *registry.Registry) error { return reg.DeleteSetting(ctx, "doomed") },
-		"DeprecateModel": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.DeprecateModel(ctx, models[2], time.Time{})
-		},
-		"FindAPIKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.FindAPIKey(ctx, provider.ID, secret(0)))
-		},
-		"FindModel": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.FindModel(ctx, provider.ID, "m0"))
-		},
-		"FindProvider": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.FindProvider(ctx, "kept"))
-		},
-		"GetCostBreakdown": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetCostBreakdown(ctx, provider.ID))
-		},
-		"GetLeastUsedKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetLeastUsedKey(ctx, provider.ID))
-		},
-		"GetModel": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetModel(ctx, models[0]))
-		},
-		"GetModelsByProvider": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetModelsByProvider(ctx, provider.ID, registry.Page{}))
-		},
-		"GetProvider": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetProvider(ctx, provider.ID))
-		},
-		"GetRecentDiscoveries": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{}))
-		},
-		"GetSetting": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetSetting(ctx, "kept"))
-		},
-		"GetUsageStats": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetUsageStats(ctx, models[0], registrytest.Start, registrytest.Start.Add(time.Hour)))
-		},
-		"ImportCatalog": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ImportCatalog(ctx, catalog.Snapshot{Source: "test", Providers: []catalog.Provider{
-				{
-					Name: "imported", AuthMethod: "bearer",
-					Models: []catalog.Model{{ModelID: "m", Rates: gpt4(), Family: "f"}},
-				},
-			}}, nil))
-		},
-		"IncrementUsage": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.IncrementUsage(ctx, keys[0], 10, 10)
-		},
-		"LatestSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.LatestSDKVersion(ctx, provider.ID))
-		},
-		"ListAPIKeys": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: provider.ID}))
-		},
-		"ListAudit": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListAudit(ctx, registry.AuditFilter{}))
-		},
-		"ListFamilies": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListFamilies(ctx, registry.FamilyFilter{ProviderID: provider.ID}))
-		},
-		"ListModels": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListModels(ctx, registry.ModelFilter{}))
-		},
-		"ListProviders": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListProviders(ctx, registry.ProviderFilter{}))
-		},
-		"ListSDKVersions": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListSDKVersions(ctx, registry.SDKVersionFilter{ProviderID: provider.ID}))
-		},
-		"ListUsageEvents": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListUsageEvents(ctx, registry.EventFilter{}))
-		},
-		"ListSettings": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.ListSettings(ctx, registry.SettingFilter{}))
-		},
-		"PriceAt": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.PriceAt(ctx, models[0], registrytest.Start))
-		},
-		"PriceHistory": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.PriceHistory(ctx, registry.PriceFilter{ModelID: models[0]}))
-		},
-		"Reprice": func(ctx context.Context, reg *registry.Registry) error {
-			_, err := reg.UpdateModelPricing(
-				ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)},
-			)
-			if err == nil {
-				_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: models[0]})
-			}
-			return err
-		},
-		"UnpricedUsage": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.UnpricedUsage(ctx)) },
-		"Prune": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.Prune(ctx, registry.PruneInput{}))
-		},
-		"PurgeAPIKey":   func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeAPIKey(ctx, keys[4]) },
-		"PurgeModel":    func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeModel(ctx, models[3]) },
-		"PurgeProvider": func(ctx context.Context, reg *registry.Registry) error { return reg.PurgeProvider(ctx, purged.ID) },
-		"RecordUsage": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.RecordUsage(ctx, registry.UsageInput{
-				ModelID: models[0], APIKeyID: keys[0], Tokens: meter.Tokens{InputTokens: 1},
-			})
-		},
-		"RecordUsageBatch": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: models[0], APIKeyID: keys[0]}})
-		},
-		"RepairLedger": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.RepairLedger(ctx)) // of the counters of a key
-		},
-		"ResetDailyUsage": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(
-				reg.ResetDailyUsage(ctx),
-			)
-		},
-		"RevealAPIKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.RevealAPIKey(ctx, keys[0]))
-		},
-		"RotateAPIKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.RotateAPIKey(ctx, keys[5], registry.KeyRotationInput{APIKey: secret(500)}))
-		},
-		"RotateKeyring": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.RotateKeyring(ctx, registry.KeyringRotationInput{DataKey: true}))
-		},
-		"RestoreKey": func(ctx context.Context, reg *registry.Registry) error { return reg.RestoreKey(ctx, keys[1]) },
-		"SetSetting": func(ctx context.Context, reg *registry.Registry) error { return reg.SetSetting(ctx, "kept", "new") },
-		"UpdateAPIKey": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateAPIKey(ctx, keys[5], registry.KeyUpdate{Label: ptr("new")}))
-		},
-		"UpdateDiscoveryResult": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateDiscoveryResult(ctx, log.ID, "found", discoverylog.StatusSuccess))
-		},
-		"UpdateModel": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateModel(ctx, models[0], registry.ModelUpdate{Name: ptr("new")}))
-		},
-		"UpdateModelPricing": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(
-				reg.UpdateModelPricing(ctx, models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 1}}),
-			)
-		},
-		"UsageReport": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(
-				reg.UsageReport(
-					ctx, registry.ReportInput{Start: registrytest.Start, End: registrytest.Start.Add(time.Hour)},
-				),
-			)
-		},
-		"UpdateProvider": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.UpdateProvider(ctx, provider.ID, registry.ProviderUpdate{DisplayName: ptr("New")}))
-		},
-		"VerifyLedger": func(ctx context.Context, reg *registry.Registry) error { return openSecond(reg.VerifyLedger(ctx)) },
-	})
-}
-
-// openSecond returns the error of an operation, or what is wrong with the rows it returned.
-func openSecond[T any](returned T, err error) error {
-	if err != nil {
-		return err
-	}
-	return rowsUntied(reflect.ValueOf(returned))
-}
-
-// openReads tells the operations that change nothing.
-func openReads(name string) bool {
-	for _, prefix := range []string{
-		"Explain", "Find", "Get", "Latest", "List", "Pool", "Price", "Reveal", "Unpriced", "UsageReport", "Verify",
-	} {
-		if strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-// The tests below are about all operations there are.
-func TestOperations(t *testing.T) { eachEngine(t, testOperations) }
-
-func testOperations(t *testing.T, e engine) {
-	t.Parallel()
-	reg := e.new(t, registry.WithKeyring(ring(t, "a")))
-	if e.name == onPostgres.name {
-		requireService(t, reg)
-	}
-	operations := openOperations(t, reg)
-	var names []string
-	for method := range reflect.TypeFor[*registry.Registry]().Methods() {
-		switch method.Name {
-		case "As", "Client", "Past": // ask nothing of the database
-		case "Close": // ends what the others need
-		default:
-			names = append(names, method.Name)
-		}
-	}
-	require.Equal(t, names, slices.Sorted(maps.Keys(operations)))
-	for name, operate := range operations {
-		before := dump(t, reg)
-		require.NoError(t, operate(t.Context(), reg), name)
-		require.Equal(t, openReads(name), before == dump(t, reg), name)
-	}
-}
-
-func TestCanceled(t *testing.T) { eachEngine(t, testCanceled) }
-
-func testCanceled(t *testing.T, e engine) {
-	t.Parallel()
-	reg := e.new(t, registry.WithKeyring(ring(t, "a")))
-	operations := openOperations(t, reg)
-	before := dump(t, reg)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	late, cancelLate := context.WithTimeout(t.Context(), -time.Second)
-	defer cancelLate()
-	for name, operate := range operations {
-		err := operate(ctx, reg)
-		require.ErrorIs(t, err, context.Canceled, name)
-		require.NotErrorIs(t, err, registry.ErrClosed, name)
-		require.ErrorIs(t, operate(late, reg), context.DeadlineExceeded, name)
-	}
-	require.ErrorIs(t, reg.InTx(ctx, func(*registry.Registry) error {
-		require.FailNow(t, "fn is called in an ended context")
-		return nil
-	}), context.Canceled)
-	require.Equal(t, before, dump(t, reg))
-
-	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
-		for name, operate := range operations {
-			require.ErrorIs(t, operate(ctx, tx), context.Canceled, name)
-		}
-		return nil
-	}))
-	require.Equal(t, before, dump(t, reg))
-}
-
-func TestClosed(t *testing.T) {
-	t.Parallel()
-	for name, database := range map[string]string{
-		"file": filepath.Join(t.TempDir(), "registry.db"), "memory": ":memory:",
-	} {
-		t.Run("ErrClosed_"+name, func(t *testing.T) {
-			t.Parallel()
-			reg, err := registry.Open(t.Context(), database, registry.WithKeyring(ring(t, "a")))
-			require.NoError(t, err)
-			operations := openOperations(t, reg)
-			require.NoError(t, reg.Close())
-			require.NoError(t, reg.Close())
-			for name, operate := range operations {
-				require.ErrorIs(t, operate(t.Context(), reg), registry.ErrClosed, name)
-			}
-			require.NotNil(t, reg.Client())
-		})
-	}
-	t.Run("ErrClosed_ended_transaction", func(t *testing.T) {
-		t.Parallel()
-		reg := registrytest.New(t, registry.WithKeyring(ring(t, "a")))
-		operations := openOperations(t, reg)
-		before := dump(t, reg)
-		var ended []*registry.Registry
-		require.NoError(
-			t, reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return nil }),
-		)
-		require.ErrorIs(
-			t,
-			reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return errRollback }),
-			errRollback,
-		)
-		for _, tx := range ended {
-			for name, operate := range operations {
-				require.ErrorIs(t, operate(t.Context(), tx), registry.ErrClosed, name)
-			}
-		}
-		require.Equal(t, before, dump(t, reg))
-	})
-	t.Run("ErrInvalidData_within_a_transaction", func(t *testing.T) {
-		t.Parallel()
-		reg := registrytest.New(t)
-		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
-			require.ErrorIs(t, tx.Close(), registry.ErrInvalidData)
-			return tx.SetSetting(t.Context(), "still", "open")
-		}))
-		require.NoError(t, reg.SetSetting(t.Context(), "and", "after"))
-	})
+	return keys
 }
 
 func TestInTx(t *testing.T) { eachEngineAtOnce(t, testInTx) }
 
 func testInTx(t *testing.T, e engine) {
 	t.Parallel()
-	settings := func(t *testing.T, reg *registry.Registry) []string {
-		t.Helper()
-		all, err := reg.ListSettings(t.Context(), registry.SettingFilter{})
-		require.NoError(t, err)
-		keys := []string{}
-		for _, s := range all {
-			keys = append(keys, s.ID)
-		}
-		return keys
-	}
 	t.Run("OK_commit", func(t *testing.T) {
 		t.Parallel()
 		reg := e.new(t)
@@ -858,7 +469,7 @@ func testInTx(t *testing.T, e engine) {
 			put(tx, "9 kept")
 			return nil
 		}))
-		require.Equal(t, []string{"1", "2 kept", "5 kept", "9 kept"}, settings(t, reg))
+		require.Equal(t, []string{"1", "2 kept", "5 kept", "9 kept"}, settingKeys(t, reg))
 		require.Equal(t, errRollback, reg.InTx(t.Context(), func(tx *registry.Registry) error {
 			require.NoError(t, tx.InTx(t.Context(), func(tx *registry.Registry) error {
 				put(tx, "lost with the outer one")
@@ -866,8 +477,15 @@ func testInTx(t *testing.T, e engine) {
 			}))
 			return errRollback
 		}))
-		require.Len(t, settings(t, reg), 4)
+		require.Len(t, settingKeys(t, reg), 4)
 	})
+}
+
+// TestInTxEnds ends transactions by a panic, by leaving the goroutine and by the end of a context.
+func TestInTxEnds(t *testing.T) { eachEngineAtOnce(t, testInTxEnds) }
+
+func testInTxEnds(t *testing.T, e engine) {
+	t.Parallel()
 	t.Run("ErrPanic", func(t *testing.T) {
 		t.Parallel()
 		reg := e.new(t)
@@ -879,7 +497,7 @@ func testInTx(t *testing.T, e engine) {
 				})
 			})
 		}
-		require.Empty(t, settings(t, reg))
+		require.Empty(t, settingKeys(t, reg))
 		require.NoError(t, reg.SetSetting(t.Context(), "the pool", "is usable"))
 	})
 	t.Run("ErrGoexit", func(t *testing.T) {
@@ -899,7 +517,7 @@ func testInTx(t *testing.T, e engine) {
 			})
 		}()
 		<-done
-		require.Empty(t, settings(t, reg))
+		require.Empty(t, settingKeys(t, reg))
 		require.NoError(t, reg.SetSetting(t.Context(), "the pool", "is usable"))
 	})
 	t.Run("ErrCanceled_before_commit", func(t *testing.T) {
@@ -919,7 +537,7 @@ func testInTx(t *testing.T, e engine) {
 			})
 			require.ErrorIs(t, err, context.Canceled)
 			require.NotErrorIs(t, err, registry.ErrClosed)
-			require.Empty(t, settings(t, reg))
+			require.Empty(t, settingKeys(t, reg))
 		}
 		require.NoError(t, reg.SetSetting(t.Context(), "the pool", "is usable"))
 	})

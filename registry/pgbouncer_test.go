@@ -224,6 +224,13 @@ func TestPgBouncer(t *testing.T) {
 			require.ErrorIs(t, openSecond(reg.GetSetting(t.Context(), "half")), registry.ErrNotFound)
 		}
 	})
+}
+
+// TestPgBouncerOpen opens through the pooler.
+func TestPgBouncerOpen(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Database(t, "", nil) // for its address
+	through := pgBouncer(t, server)
 	t.Run("OK_migration_at_once", func(t *testing.T) {
 		t.Parallel()
 		name := through(pgtest.Database(t, "", nil))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -118,9 +119,7 @@ func TestPoolIsRemembered(t *testing.T) {
 			return err
 		},
 		"ExplainKeys": func() error {
-			_, err := r.ExplainKeys(
-				ctx, AcquireInput{ProviderID: r.provider.ID},
-			)
+			_, err := r.ExplainKeys(ctx, AcquireInput{ProviderID: r.provider.ID})
 			return err
 		},
 		"another pool": func() error { return r.other.DegradeKey(ctx, its.ID, "x", time.Hour) },
@@ -143,11 +142,15 @@ func TestPoolIsRemembered(t *testing.T) {
 	}
 }
 
-// TestPoolIsForgotten: whatever changes keys, groups or leases of a provider, through the registry or past it, has
-// other processes forget what they remember of them.
-func TestPoolIsForgotten(t *testing.T) {
-	t.Parallel()
-	r := newRemembering(t)
+// poolChange is what changes keys, groups or leases of a provider.
+type poolChange struct {
+	name   string
+	change func() error
+}
+
+// changesOfOthers are those of another registry.
+func changesOfOthers(t *testing.T, r *remembering) []poolChange {
+	t.Helper()
 	ctx, id := t.Context(), r.key.ID
 	its := r.elsewhere(t)
 	in := AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour}
@@ -156,20 +159,33 @@ func TestPoolIsForgotten(t *testing.T) {
 	var made *ent.QuotaGroup
 	ignore := func(_ any, err error) error { return err }
 	within := func(do func(tx *Registry) error) error { return r.other.InTx(ctx, do) }
-	for _, c := range []struct {
-		name   string
-		change func() error
-	}{
-		{"UpdateAPIKey", func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Weight: new(2)})) }},
-		{"disable", func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Disabled: new(true)})) }},
-		{"enable", func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Disabled: new(false)})) }},
-		{"DegradeKey", func() error { return r.other.DegradeKey(ctx, id, "x", time.Hour) }},
-		{"RestoreKey", func() error { return r.other.RestoreKey(ctx, id) }},
-		{"IncrementUsage", func() error { return r.other.IncrementUsage(ctx, id, 1, 1) }},
-		{"RecordUsage", func() error { return r.other.RecordUsage(ctx, used) }},
-		{"RecordUsageBatch", func() error { return r.other.RecordUsageBatch(ctx, []UsageInput{used, used}) }},
-		{"ObserveHeaders", func() error { return r.other.ObserveHeaders(ctx, id, http.Header{"Retry-After": {"1"}}) }},
-		{"ResetDailyUsage", func() error { return ignore(r.other.ResetDailyUsage(ctx)) }},
+	return []poolChange{
+
+		{
+			name:   "UpdateAPIKey",
+			change: func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Weight: new(2)})) },
+		},
+		{
+			name:   "disable",
+			change: func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Disabled: new(true)})) },
+		},
+		{
+			name:   "enable",
+			change: func() error { return ignore(r.other.UpdateAPIKey(ctx, id, KeyUpdate{Disabled: new(false)})) },
+		},
+		{name: "DegradeKey", change: func() error { return r.other.DegradeKey(ctx, id, "x", time.Hour) }},
+		{name: "RestoreKey", change: func() error { return r.other.RestoreKey(ctx, id) }},
+		{name: "IncrementUsage", change: func() error { return r.other.IncrementUsage(ctx, id, 1, 1) }},
+		{name: "RecordUsage", change: func() error { return r.other.RecordUsage(ctx, used) }},
+		{
+			name:   "RecordUsageBatch",
+			change: func() error { return r.other.RecordUsageBatch(ctx, []UsageInput{used, used}) },
+		},
+		{
+			name:   "ObserveHeaders",
+			change: func() error { return r.other.ObserveHeaders(ctx, id, http.Header{"Retry-After": {"1"}}) },
+		},
+		{name: "ResetDailyUsage", change: func() error { return ignore(r.other.ResetDailyUsage(ctx)) }},
 		{name: "AddAPIKey", change: func() error {
 			return ignore(r.other.AddAPIKey(ctx, KeyInput{ProviderID: r.provider.ID, APIKey: "sk-test-another-one"}))
 		}},
@@ -217,6 +233,14 @@ func TestPoolIsForgotten(t *testing.T) {
 			name:   "UndeleteProvider",
 			change: func() error { return ignore(r.other.UndeleteProvider(ctx, r.provider.ID)) },
 		},
+	}
+}
+
+// changesPastUs are those of Ent and of SQL.
+func changesPastUs(t *testing.T, r *remembering) []poolChange {
+	t.Helper()
+	ctx, id := t.Context(), r.key.ID
+	return []poolChange{
 		{name: "Ent", change: func() error { return r.Past().APIKey.UpdateOneID(id).SetLabel("label").Exec(ctx) }},
 		{
 			name:   "Ent, of a group",
@@ -239,7 +263,16 @@ func TestPoolIsForgotten(t *testing.T) {
 				" VALUES ($1, $2, now(), now() + interval '1 hour')", uuid.New(), id)
 		}},
 		{name: "SQL, no lease", change: func() error { return r.exec(ctx, "TRUNCATE key_leases") }},
-	} {
+	}
+}
+
+// TestPoolIsForgotten: whatever changes keys, groups or leases of a provider, through the registry or past it, has
+// other processes forget what they remember of them.
+func TestPoolIsForgotten(t *testing.T) {
+	t.Parallel()
+	r := newRemembering(t)
+	ctx, id := t.Context(), r.key.ID
+	for _, c := range slices.Concat(changesOfOthers(t, r), changesPastUs(t, r)) {
 		if c.name == "UndeleteProvider" { // there is nothing to lease before
 			require.NoError(t, c.change(), c.name)
 			continue

@@ -552,65 +552,57 @@ func TestLeaseCommitLost(t *testing.T) {
 	require.Empty(t, report.Differences)
 }
 
+// inGroup adds a group with limits, and a key of it.
+func (p *poolTest) inGroup(t *testing.T, name string, limits registry.Limits) uuid.UUID {
+	t.Helper()
+	g, err := p.CreateQuotaGroup(
+		t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: name, Limits: limits},
+	)
+	require.NoError(t, err)
+	key, err := p.AddAPIKey(
+		t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(len(p.keys)), QuotaGroupID: g.ID},
+	)
+	require.NoError(t, err)
+	p.keys = append(p.keys, key)
+	return g.ID
+}
+
+// group is how many leases count in a group, and its counters of what has ended.
+func (p *poolTest) group(t *testing.T, id uuid.UUID) []int64 {
+	t.Helper()
+	g, err := p.Client().QuotaGroup.Get(t.Context(), id)
+	require.NoError(t, err)
+	return []int64{int64(p.openLeases(t, keylease.QuotaGroupID(id))), g.RequestsToday, g.TokensToday}
+}
+
 // TestLeaseEdges are cases in which a lease and what it counts in go different ways.
 func TestLeaseEdges(t *testing.T) { eachEngineAtOnce(t, testLeaseEdges) }
 
 func testLeaseEdges(t *testing.T, e engine) {
-	// inGroup adds a group with limits, and a key of it.
-	inGroup := func(t *testing.T, p *poolTest, name string, limits registry.Limits) uuid.UUID {
-		t.Helper()
-		g, err := p.CreateQuotaGroup(
-			t.Context(), registry.QuotaGroupInput{ProviderID: p.provider.ID, Name: name, Limits: limits},
-		)
-		require.NoError(t, err)
-		key, err := p.AddAPIKey(
-			t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(len(p.keys)), QuotaGroupID: g.ID},
-		)
-		require.NoError(t, err)
-		p.keys = append(p.keys, key)
-		return g.ID
-	}
-	// group is how many leases count in a group, and its counters of what has ended.
-	group := func(t *testing.T, p *poolTest, id uuid.UUID) []int64 {
-		t.Helper()
-		g, err := p.Client().QuotaGroup.Get(t.Context(), id)
-		require.NoError(t, err)
-		return []int64{int64(p.openLeases(t, keylease.QuotaGroupID(id))), g.RequestsToday, g.TokensToday}
-	}
 	t.Run("a key that changes its group", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, nil)
-		from := inGroup(t, p, "from", registry.Limits{})
+		from := p.inGroup(t, "from", registry.Limits{})
 		lease := p.acquire(t, 900)
-		to := inGroup(t, p, "to", registry.Limits{TokensPerDay: 1000})
+		to := p.inGroup(t, "to", registry.Limits{TokensPerDay: 1000})
 		_, err := p.UpdateAPIKey(t.Context(), p.keys[0].ID, registry.KeyUpdate{QuotaGroupID: &to})
 		require.NoError(t, err)
 		require.NoError(t, p.acquire(t, 1000).Settle(t.Context(), used(1000)))
 		require.NoError(t, lease.Release(t.Context()))
-		require.Equal(t, []int64{0, 0, 0}, group(t, p, from))
-		require.Equal(t, []int64{0, 1, 1000}, group(t, p, to), "it gives nothing back that it never took")
+		require.Equal(t, []int64{0, 0, 0}, p.group(t, from))
+		require.Equal(t, []int64{0, 1, 1000}, p.group(t, to), "it gives nothing back that it never took")
 		_ = p.refused(t, p.want(1))
 	})
-	for name, remove := range map[string]func(*testing.T, *poolTest) error{
-		"deleted": func(t *testing.T, p *poolTest) error {
-			t.Helper()
-			return p.DeleteAPIKey(
-				t.Context(), p.keys[0].ID,
-			)
-		},
-		"purged": func(t *testing.T, p *poolTest) error {
-			t.Helper()
-			return p.PurgeAPIKey(
-				t.Context(), p.keys[0].ID,
-			)
-		},
+	for name, remove := range map[string]func(*poolTest, uuid.UUID) error{
+		"deleted": func(p *poolTest, id uuid.UUID) error { return p.DeleteAPIKey(t.Context(), id) },
+		"purged":  func(p *poolTest, id uuid.UUID) error { return p.PurgeAPIKey(t.Context(), id) },
 	} {
 		t.Run("a key that is "+name, func(t *testing.T) {
 			t.Parallel()
 			p := e.newPoolTest(t, nil)
-			g := inGroup(t, p, "g", registry.Limits{Concurrency: 1})
+			g := p.inGroup(t, "g", registry.Limits{Concurrency: 1})
 			p.acquire(t, 1) // by a process that crashes
-			require.NoError(t, remove(t, p))
+			require.NoError(t, remove(p, p.keys[0].ID))
 			key, err := p.AddAPIKey(
 				t.Context(), registry.KeyInput{ProviderID: p.provider.ID, APIKey: secret(9), QuotaGroupID: g},
 			)
@@ -674,6 +666,12 @@ func testLeaseEdges(t *testing.T, e engine) {
 			require.Equal(t, registry.KeyDegraded, v.Reason, "what is recorded once is noted each time")
 		}
 	})
+}
+
+// TestLeaseMeanwhile has keys, groups and models change while leases are open.
+func TestLeaseMeanwhile(t *testing.T) { eachEngineAtOnce(t, testLeaseMeanwhile) }
+
+func testLeaseMeanwhile(t *testing.T, e engine) {
 	t.Run("tokens below zero", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, make([]registry.KeyInput, 1))
@@ -714,7 +712,7 @@ func testLeaseEdges(t *testing.T, e engine) {
 	t.Run("a group that is reset while a lease is open", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, nil)
-		inGroup(t, p, "g", registry.Limits{RequestsPerDay: 1})
+		p.inGroup(t, "g", registry.Limits{RequestsPerDay: 1})
 		lease := p.acquire(t, 1)
 		_ = p.refused(t, p.want(1))
 		p.clock.Advance(time.Second)
@@ -736,6 +734,12 @@ func testLeaseEdges(t *testing.T, e engine) {
 		require.Zero(t, p.key(t, 0).Pass)
 		require.Equal(t, 1, p.openLeases(t, keylease.Pass(0)))
 	})
+}
+
+// TestLeaseWindows has leases whose windows are not those of the key's row.
+func TestLeaseWindows(t *testing.T) { eachEngineAtOnce(t, testLeaseWindows) }
+
+func testLeaseWindows(t *testing.T, e engine) {
 	t.Run("a lease that began before the windows of the key's row", func(t *testing.T) {
 		t.Parallel()
 		p := e.newPoolTest(t, []registry.KeyInput{{Limits: registry.Limits{RequestsPerMinute: 2, TokensPerDay: 100}}})

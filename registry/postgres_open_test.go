@@ -402,7 +402,8 @@ func TestOpenPostgresNames(t *testing.T) {
 			"postgres://user:hunter2@modelscan.invalid/db",
 			"postgres://modelscan.invalid,also.invalid/db?user=u&password=hunter2",
 			"postgres://user:hun?hunter2@modelscan.invalid/db",
-			"postgres://user:hunter2#x@modelscan.invalid", // not that a URL could be read so, but PostgreSQL's own programs do
+			// Not that a URL could be read so, but PostgreSQL's own programs do.
+			"postgres://user:hunter2#x@modelscan.invalid",
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // a resolver may be slow to say so
 			defer cancel()
@@ -411,11 +412,16 @@ func TestOpenPostgresNames(t *testing.T) {
 			require.NotContains(t, err.Error(), pgPassword)
 		}
 	})
+}
+
+// Servers that are none, or too old.
+func TestOpenPostgresServers(t *testing.T) {
+	t.Parallel()
 	t.Run("Err_refused", func(t *testing.T) {
 		t.Parallel()
 		for _, name := range []string{
-			"postgres://user:hunter2@" + pgRefused(t) +
-				"/db", "postgres://" + pgRefused(t) + "," + pgRefused(t) + "/db?user=u&password=hunter2",
+			"postgres://user:hunter2@" + pgRefused(t) + "/db",
+			"postgres://" + pgRefused(t) + "," + pgRefused(t) + "/db?user=u&password=hunter2",
 			"postgresql://" + pgRefused(t) + "/db?user=u&pass%77ord=hunter2&sslmode=require",
 		} {
 			err := pgRefuses(t, true, name)
@@ -481,9 +487,9 @@ func pgPasswords(t *testing.T, c *pgtest.Cluster) {
 	pgRun(t, c.URL("postgres"), "SELECT pg_reload_conf()")
 }
 
-// What a server refuses, and what is refused of a server.
-func TestOpenPostgresRefuses(t *testing.T) {
-	t.Parallel()
+// pgRefusing returns a server whose roles and databases are not all of use.
+func pgRefusing(t *testing.T) *pgtest.Cluster {
+	t.Helper()
 	c := pgCluster(t, "max_connections = 40")
 	owner := c.URL("postgres")
 	pgPasswords(t, c)
@@ -492,12 +498,19 @@ func TestOpenPostgresRefuses(t *testing.T) {
 		"CREATE ROLE locked LOGIN PASSWORD '"+pgPassword+"'", "CREATE ROLE sleeper NOLOGIN PASSWORD '"+pgPassword+"'",
 		"CREATE ROLE few LOGIN PASSWORD '"+pgPassword+"' CONNECTION LIMIT 1",
 		"CREATE DATABASE kept OWNER keeper", "CREATE DATABASE ours OWNER few",
-		"CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE"+
-			" template0", "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0",
+		"CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0",
+		"CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0",
 		"CREATE DATABASE lax", "ALTER DATABASE lax SET synchronous_commit = off",
 		"CREATE DATABASE still", "ALTER DATABASE still SET default_transaction_read_only = on",
 		"CREATE DATABASE shut", "ALTER DATABASE shut ALLOW_CONNECTIONS false",
 		"CREATE DATABASE foreign_one", "CREATE DATABASE newer", "CREATE DATABASE blank")
+	return c
+}
+
+// What a server refuses, and what is refused of a server.
+func TestOpenPostgresRefuses(t *testing.T) {
+	t.Parallel()
+	c := pgRefusing(t)
 	kept := pgAs(t, c.URL("kept"), "keeper")
 	// The standby has the roles, and asks nobody for a password.
 	standby, err := c.Standby(t.Context())
@@ -543,26 +556,7 @@ func TestOpenPostgresRefuses(t *testing.T) {
 			require.ErrorContains(t, err, "does not exist")
 		}
 	})
-	t.Run("ErrUnsupported", func(t *testing.T) {
-		t.Parallel()
-		for database, says := range map[string]string{
-			"ascii": "SQL_ASCII", "latin": "LATIN1", "lax": "synchronous_commit is off",
-		} {
-			err := pgRefuses(t, false, c.URL(database))
-			require.ErrorIs(t, err, registry.ErrUnsupported)
-			require.ErrorContains(t, err, says)
-			require.Zero(
-				t,
-				pgValue[int](
-					t, c.URL(database), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
-				),
-			)
-		}
-		err := pgRefuses(t, false, pgEdit(t, c.URL("kept"), func(u *url.URL) { u.RawQuery = "sslmode=require" }))
-		require.ErrorIs(t, err, registry.ErrUnsupported)
-		require.ErrorContains(t, err, "refused TLS")
-		openOnce(t, c.URL("lax"), registry.WithDurability(registry.DurabilityRelaxed))
-	})
+	t.Run("ErrUnsupported", func(t *testing.T) { testOpenUnsupported(t, c) })
 	t.Run("ErrReadOnly", func(t *testing.T) { // it passes: a standby may be promoted
 		t.Parallel()
 		for _, name := range []string{
@@ -571,58 +565,8 @@ func TestOpenPostgresRefuses(t *testing.T) {
 			require.ErrorIs(t, pgRefuses(t, true, name), registry.ErrReadOnly)
 		}
 	})
-	t.Run("Err_too_many_connections", func(t *testing.T) { // it passes: one may be closed
-		t.Parallel()
-		name := pgAs(t, c.URL("ours"), "few")
-		openOnce(t, name, registry.WithMaxConns(1))
-		db, err := sql.Open("pgx", name)
-		require.NoError(t, err)
-		defer func() { require.NoError(t, db.Close()) }()
-		var conn *sql.Conn
-		require.Eventually(t, func() bool { // the registry's has gone
-			conn, err = db.Conn(t.Context())
-			return err == nil
-		}, 10*time.Second, 10*time.Millisecond)
-		err = pgRefuses(t, true, name)
-		require.ErrorIs(t, err, registry.ErrUnavailable)
-		require.ErrorContains(t, err, "too many connections")
-		time.AfterFunc(200*time.Millisecond, func() { _ = conn.Close(); _ = db.Close() })
-		openOnce(t, name, registry.WithMaxConns(1)) // it has waited
-	})
-	t.Run("ErrSchema", func(t *testing.T) {
-		t.Parallel()
-		pgRun(t, c.URL("foreign_one"), "CREATE TABLE orders (id int)")
-		openOnce(t, c.URL("newer"))
-		pgRun(t, c.URL("newer"), "INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type,"+
-			" applied, total, executed_at,"+
-			" execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM"+
-			" atlas_schema_revisions LIMIT 1")
-		for database, want := range map[string]error{"foreign_one": migrate.ErrForeign, "newer": migrate.ErrNewer} {
-			for _, options := range [][]registry.Option{nil, {registry.WithoutMigration()}} {
-				err := pgRefuses(t, false, c.URL(database), options...)
-				require.ErrorIs(t, err, registry.ErrSchema)
-				require.ErrorIs(t, err, want)
-			}
-		}
-		require.Equal(
-			t, "orders",
-			pgValue[string](
-				t, c.URL("foreign_one"),
-				"SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'public'::regnamespace",
-			),
-		)
-		err := pgRefuses(t, false, c.URL("blank"), registry.WithoutMigration())
-		require.ErrorIs(t, err, registry.ErrSchema)
-		require.ErrorContains(t, err, "_init.sql")
-		require.Zero(
-			t,
-			pgValue[int](
-				t, c.URL("blank"), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
-			),
-		)
-		err = pgRefuses(t, false, c.URL("blank")+"&search_path=nowhere")
-		require.ErrorIs(t, err, registry.ErrSchema)
-	})
+	t.Run("Err_too_many_connections", func(t *testing.T) { testOpenTooMany(t, c) }) // it passes: one may be closed
+	t.Run("ErrSchema", func(t *testing.T) { testOpenSchema(t, c) })
 	// Some of these refuse connections by no code of their own.
 	t.Run("Err_others", func(t *testing.T) {
 		t.Parallel()
@@ -636,6 +580,84 @@ func TestOpenPostgresRefuses(t *testing.T) {
 			t.Logf("%s: %v", what, err)
 		}
 	})
+}
+
+// testOpenUnsupported has databases that are not set up for a registry.
+func testOpenUnsupported(t *testing.T, c *pgtest.Cluster) {
+	t.Parallel()
+	for database, says := range map[string]string{
+		"ascii": "SQL_ASCII", "latin": "LATIN1", "lax": "synchronous_commit is off",
+	} {
+		err := pgRefuses(t, false, c.URL(database))
+		require.ErrorIs(t, err, registry.ErrUnsupported)
+		require.ErrorContains(t, err, says)
+		require.Zero(
+			t,
+			pgValue[int](
+				t, c.URL(database), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+			),
+		)
+	}
+	err := pgRefuses(t, false, pgEdit(t, c.URL("kept"), func(u *url.URL) { u.RawQuery = "sslmode=require" }))
+	require.ErrorIs(t, err, registry.ErrUnsupported)
+	require.ErrorContains(t, err, "refused TLS")
+	openOnce(t, c.URL("lax"), registry.WithDurability(registry.DurabilityRelaxed))
+}
+
+// testOpenTooMany has a role whose one connection is taken, until it is closed.
+func testOpenTooMany(t *testing.T, c *pgtest.Cluster) {
+	t.Parallel()
+	name := pgAs(t, c.URL("ours"), "few")
+	openOnce(t, name, registry.WithMaxConns(1))
+	db, err := sql.Open("pgx", name)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	var conn *sql.Conn
+	require.Eventually(t, func() bool { // the registry's has gone
+		conn, err = db.Conn(t.Context())
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
+	err = pgRefuses(t, true, name)
+	require.ErrorIs(t, err, registry.ErrUnavailable)
+	require.ErrorContains(t, err, "too many connections")
+	time.AfterFunc(200*time.Millisecond, func() { _ = conn.Close(); _ = db.Close() })
+	openOnce(t, name, registry.WithMaxConns(1)) // it has waited
+}
+
+// testOpenSchema has databases of others, of newer programs and without tables.
+func testOpenSchema(t *testing.T, c *pgtest.Cluster) {
+	t.Parallel()
+	pgRun(t, c.URL("foreign_one"), "CREATE TABLE orders (id int)")
+	openOnce(t, c.URL("newer"))
+	pgRun(t, c.URL("newer"), "INSERT INTO atlas_schema_revisions SELECT '29991231235959', 'future', type,"+
+		" applied, total, executed_at,"+
+		" execution_time, error, error_stmt, hash, partial_hashes, operator_version FROM"+
+		" atlas_schema_revisions LIMIT 1")
+	for database, want := range map[string]error{"foreign_one": migrate.ErrForeign, "newer": migrate.ErrNewer} {
+		for _, options := range [][]registry.Option{nil, {registry.WithoutMigration()}} {
+			err := pgRefuses(t, false, c.URL(database), options...)
+			require.ErrorIs(t, err, registry.ErrSchema)
+			require.ErrorIs(t, err, want)
+		}
+	}
+	require.Equal(
+		t, "orders",
+		pgValue[string](
+			t, c.URL("foreign_one"),
+			"SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+		),
+	)
+	err := pgRefuses(t, false, c.URL("blank"), registry.WithoutMigration())
+	require.ErrorIs(t, err, registry.ErrSchema)
+	require.ErrorContains(t, err, "_init.sql")
+	require.Zero(
+		t,
+		pgValue[int](
+			t, c.URL("blank"), "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+		),
+	)
+	err = pgRefuses(t, false, c.URL("blank")+"&search_path=nowhere")
+	require.ErrorIs(t, err, registry.ErrSchema)
 }
 
 // A network that is lost in the middle: every call ends by its deadline with an error that has a
@@ -733,14 +755,10 @@ func TestPostgresText(t *testing.T) {
 			),
 			"find model": notFoundIsInvalid(openSecond(reg.FindModel(ctx, p.ID, bad))),
 			"family":     openSecond(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: bad})),
-			"key": openSecond(
-				reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1) + bad}),
-			),
-			"label":    openSecond(reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{Label: &bad})),
-			"find key": openSecond(reg.FindAPIKey(ctx, p.ID, secret(1)+bad)),
-			"tier": reg.RecordUsage(
-				ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ServiceTier: bad},
-			),
+			"key":        openSecond(reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, APIKey: secret(1) + bad})),
+			"label":      openSecond(reg.UpdateAPIKey(ctx, k.ID, registry.KeyUpdate{Label: &bad})),
+			"find key":   openSecond(reg.FindAPIKey(ctx, p.ID, secret(1)+bad)),
+			"tier":       reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ServiceTier: bad}),
 			"price": openSecond(
 				reg.UpdateModelPricing(
 					ctx, m.ID, registry.PriceInput{ServiceTier: bad, Rates: money.Rates{meter.Input: 1}},

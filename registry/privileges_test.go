@@ -92,12 +92,20 @@ func testPartitionFunctions(t *testing.T, server string) {
 	for name, call := range map[string]struct {
 		url, statement, want string
 	}{
-		"make without INSERT": {as("reader"), "SELECT usage_events_make_partitions('{2020-01-01}')", "42501"},
-		"drop without DELETE": {as("reader"), drop, "42501"},
-		"as a role":           {as("writer") + "&role=reader", drop, "42501"},
-		"too early a day":     {as("writer"), "SELECT usage_events_make_partitions('{1969-12-31}')", "22023"},
-		"no day":              {as("writer"), "SELECT usage_events_make_partitions('{NULL}')", "22023"},
-		"the last moment":     {as("writer"), "SELECT usage_events_make_partitions('{infinity}')", "22023"},
+		"make without INSERT": {
+			url: as("reader"), statement: "SELECT usage_events_make_partitions('{2020-01-01}')", want: "42501",
+		},
+		"drop without DELETE": {url: as("reader"), statement: drop, want: "42501"},
+		"as a role":           {url: as("writer") + "&role=reader", statement: drop, want: "42501"},
+		"too early a day": {
+			url: as("writer"), statement: "SELECT usage_events_make_partitions('{1969-12-31}')", want: "22023",
+		},
+		"no day": {
+			url: as("writer"), statement: "SELECT usage_events_make_partitions('{NULL}')", want: "22023",
+		},
+		"the last moment": {
+			url: as("writer"), statement: "SELECT usage_events_make_partitions('{infinity}')", want: "22023",
+		},
 		"a table of one's own": {
 			url:       as("writer"),
 			statement: "CREATE TEMP TABLE usage_events (); SELECT usage_events_make_partitions('{2020-01-01}')",

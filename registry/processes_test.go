@@ -73,12 +73,9 @@ type acked struct {
 
 func (a *acked) add(b acked) {
 	for _, n := range []struct{ to, from *int64 }{
-		{&a.Models, &b.Models}, {&a.Prices, &b.Prices}, {
-			&a.Requests, &b.Requests,
-		}, {&a.Inputs, &b.Inputs}, {&a.Priced, &b.Priced},
-		{
-			&a.Increments, &b.Increments,
-		}, {&a.Tokens, &b.Tokens}, {&a.Changes, &b.Changes}, {&a.Added, &b.Added}, {&a.Dup, &b.Dup},
+		{&a.Models, &b.Models}, {&a.Prices, &b.Prices}, {&a.Requests, &b.Requests}, {&a.Inputs, &b.Inputs},
+		{&a.Priced, &b.Priced}, {&a.Increments, &b.Increments}, {&a.Tokens, &b.Tokens}, {&a.Changes, &b.Changes},
+		{&a.Added, &b.Added}, {&a.Dup, &b.Dup},
 		{&a.Refused, &b.Refused}, {&a.Degraded, &b.Degraded}, {&a.Restored, &b.Restored}, {&a.Resets, &b.Resets},
 	} {
 		*n.to += *n.from

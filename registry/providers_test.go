@@ -156,9 +156,8 @@ func testUpdateProvider(t *testing.T, e engine) {
 	})
 	t.Run("ErrInvalidData", func(t *testing.T) {
 		for _, up := range []registry.ProviderUpdate{
-			{Name: ptr("")}, {BaseURL: ptr("gopher://x")}, {
-				AuthMethod: ptr(provider.AuthMethod("no")),
-			}, {DisplayName: ptr("\x00")}, {DisplayName: ptr("")},
+			{Name: ptr("")}, {BaseURL: ptr("gopher://x")},
+			{AuthMethod: ptr(provider.AuthMethod("no"))}, {DisplayName: ptr("\x00")}, {DisplayName: ptr("")},
 		} {
 			_, err := reg.UpdateProvider(t.Context(), p.ID, up)
 			require.ErrorIs(t, err, registry.ErrInvalidData)

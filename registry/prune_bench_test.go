@@ -182,7 +182,8 @@ var prunedSQLite = pruned{
 	// us is the microsecond of the request.
 	events: "INSERT INTO usage_events " + eventColumnsSQL +
 		` %s SELECT printf('%%08x-%%04x-7%%03x-8%%03x-%%012x', us / 1000 >> 16, us / 1000 & 65535, us %% 1000, i & 4095, i),
-		lower(hex(randomblob(16))), strftime('%%Y-%%m-%%d %%H:%%M:%%S', us / 1000000, 'unixepoch') || printf('.%%06d+00:00', us %% 1000000),
+		lower(hex(randomblob(16))),
+		strftime('%%Y-%%m-%%d %%H:%%M:%%S', us / 1000000, 'unixepoch') || printf('.%%06d+00:00', us %% 1000000),
 		?3, ?4, ?5, 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT i, ?1 + i * ?2 AS us FROM n)`,
 	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL +
 		` %s SELECT lower(hex(randomblob(16))), ?3, ?4, ?5, strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000, 'unixepoch'),

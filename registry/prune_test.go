@@ -337,9 +337,7 @@ func TestPruneLate(t *testing.T) {
 			for i, record := range []func(registry.UsageInput) error{
 				func(in registry.UsageInput) error { return r.RecordUsage(t.Context(), in) },
 				func(in registry.UsageInput) error {
-					return r.RecordUsageBatch(
-						t.Context(), []registry.UsageInput{in},
-					)
+					return r.RecordUsageBatch(t.Context(), []registry.UsageInput{in})
 				},
 				func(in registry.UsageInput) error {
 					return r.InTx(t.Context(), func(tx *registry.Registry) error {

@@ -34,7 +34,7 @@ func testRecordTogether(t *testing.T, e engine) {
 		in   registry.UsageInput
 		want error
 	}{
-		{registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 10}}, nil},
+		{in: registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 10}}},
 		{
 			in: registry.UsageInput{
 				ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{OutputTokens: 1}, Failed: true, At: yesterday,

@@ -18,8 +18,9 @@ func (b *books) someEvents(t *testing.T) (busy, alone string) {
 	events := b.Client().UsageEvent.Query().AllX(t.Context())
 	for _, u := range b.Client().UsageQuarter.Query().AllX(t.Context()) {
 		for _, event := range events {
-			if event.ModelID != u.ModelID || event.APIKeyID != u.APIKeyID || event.PriceID != u.PriceID ||
-				event.At.Before(u.PeriodStart) || !event.At.Before(u.PeriodEnd) || event.InputTokens == 0 || !event.Success {
+			its := event.ModelID == u.ModelID && event.APIKeyID == u.APIKeyID && event.PriceID == u.PriceID &&
+				!event.At.Before(u.PeriodStart) && event.At.Before(u.PeriodEnd)
+			if !its || event.InputTokens == 0 || !event.Success {
 				continue
 			}
 			if u.RequestCount > 1 && u.ModelID == b.models[0].ID && u.APIKeyID != b.keys[1].ID {

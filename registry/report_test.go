@@ -27,6 +27,7 @@ type reportWorld struct {
 	requests            []registry.UsageInput
 	ids                 []uuid.UUID // of the models
 	keys                map[uuid.UUID][]uuid.UUID
+	zones               []*time.Location
 }
 
 var reportEpoch = time.Date(2026, 3, 25, 0, 0, 0, 0, time.UTC) // Europe's clocks go forward on the 29th
@@ -39,6 +40,13 @@ func newReportWorld(t *testing.T, reg *registry.Registry) reportWorld {
 	ctx := t.Context()
 	w := reportWorld{
 		providers: map[uuid.UUID]uuid.UUID{}, families: map[uuid.UUID]uuid.UUID{}, keys: map[uuid.UUID][]uuid.UUID{},
+	}
+	for _, name := range []string{
+		"UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati", "Australia/Lord_Howe",
+	} {
+		zone, err := time.LoadLocation(name)
+		require.NoError(t, err)
+		w.zones = append(w.zones, zone)
 	}
 	for i, name := range []string{"a", "b"} {
 		p := mustProvider(t, reg, name)
@@ -126,11 +134,11 @@ func (w reportWorld) check(t *testing.T, rows []registry.ReportRow, in registry.
 		counted += row.Requests
 		if i > 0 {
 			last := rows[i-1]
-			require.Negative(t, cmp.Or(last.Start.Compare(row.Start), slices.Compare(
-				last.ProviderID[:], row.ProviderID[:],
-			),
+			require.Negative(t, cmp.Or(
+				last.Start.Compare(row.Start), slices.Compare(last.ProviderID[:], row.ProviderID[:]),
 				slices.Compare(last.FamilyID[:], row.FamilyID[:]), slices.Compare(last.ModelID[:], row.ModelID[:]),
-				slices.Compare(last.APIKeyID[:], row.APIKeyID[:])), "%+v: %+v", in, row)
+				slices.Compare(last.APIKeyID[:], row.APIKeyID[:]),
+			), "%+v: %+v", in, row)
 		}
 	}
 	all := registry.ReportRow{
@@ -143,6 +151,49 @@ func (w reportWorld) check(t *testing.T, rows []registry.ReportRow, in registry.
 	require.Equal(t, int64(len(w.of(all, in))), counted, "%+v", in)
 }
 
+var (
+	reportDimensions = []registry.Dimension{registry.ByProvider, registry.ByFamily, registry.ByModel, registry.ByKey}
+	reportSteps      = []registry.Step{
+		"", registry.StepQuarter, registry.StepHour, registry.StepDay, registry.StepWeek, registry.StepMonth,
+	}
+)
+
+// reportRandom returns random numbers by a seed that the log tells.
+func reportRandom(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	return rand.New(rand.NewPCG(seed, 4)) //nolint:gosec // not for secrets
+}
+
+// ask returns an input by chance.
+func (w reportWorld) ask(random *rand.Rand) (in registry.ReportInput) {
+	at := func() time.Time {
+		return reportEpoch.Add(time.Duration(random.Int64N(int64((reportDays+2)*24*time.Hour))) - 24*time.Hour)
+	}
+	in = registry.ReportInput{
+		Start: at(), End: at(), Step: reportSteps[random.IntN(len(reportSteps))],
+		Location: w.zones[random.IntN(len(w.zones))], FillGaps: random.IntN(4) == 0,
+	}
+	if in.End.Before(in.Start) {
+		in.Start, in.End = in.End, in.Start
+	}
+	for _, d := range reportDimensions {
+		if random.IntN(3) == 0 {
+			in.By = append(in.By, d)
+		}
+	}
+	m := w.ids[random.IntN(len(w.ids))]
+	for to, id := range map[*uuid.UUID]uuid.UUID{
+		&in.ProviderID: w.providers[m], &in.FamilyID: w.families[m], &in.ModelID: m, &in.APIKeyID: w.keys[m][0],
+	} {
+		if random.IntN(5) == 0 {
+			*to = id
+		}
+	}
+	return in
+}
+
 func TestUsageReport(t *testing.T) { eachEngine(t, testUsageReport) }
 
 func testUsageReport(t *testing.T, e engine) {
@@ -151,57 +202,16 @@ func testUsageReport(t *testing.T, e engine) {
 	ctx := t.Context()
 	clock.Set(reportEpoch.AddDate(0, 0, reportDays))
 	w := newReportWorld(t, reg)
-	var zones []*time.Location
-	for _, name := range []string{
-		"UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Pacific/Kiritimati", "Australia/Lord_Howe",
-	} {
-		zone, err := time.LoadLocation(name)
-		require.NoError(t, err)
-		zones = append(zones, zone)
-	}
-	dimensions := []registry.Dimension{registry.ByProvider, registry.ByFamily, registry.ByModel, registry.ByKey}
-	steps := []registry.Step{
-		"", registry.StepQuarter, registry.StepHour, registry.StepDay, registry.StepWeek, registry.StepMonth,
-	}
-	seed := rand.Uint64()
-	t.Log("seed", seed)
-	random := rand.New(rand.NewPCG(seed, 4)) //nolint:gosec // not for secrets
-	input := func() (in registry.ReportInput) {
-		at := func() time.Time {
-			return reportEpoch.Add(time.Duration(random.Int64N(int64((reportDays + 2) * 24 * time.Hour)))).
-				Add(-24 * time.Hour)
-		}
-		in = registry.ReportInput{
-			Start: at(), End: at(), Step: steps[random.IntN(len(steps))], Location: zones[random.IntN(len(zones))],
-			FillGaps: random.IntN(4) == 0,
-		}
-		if in.End.Before(in.Start) {
-			in.Start, in.End = in.End, in.Start
-		}
-		for _, d := range dimensions {
-			if random.IntN(3) == 0 {
-				in.By = append(in.By, d)
-			}
-		}
-		m := w.ids[random.IntN(len(w.ids))]
-		for to, id := range map[*uuid.UUID]uuid.UUID{
-			&in.ProviderID: w.providers[m], &in.FamilyID: w.families[m], &in.ModelID: m, &in.APIKeyID: w.keys[m][0],
-		} {
-			if random.IntN(5) == 0 {
-				*to = id
-			}
-		}
-		return in
-	}
+	random := reportRandom(t)
 	for range sample.Of(100) {
-		in := input()
+		in := w.ask(random)
 		rows, err := reg.UsageReport(ctx, in)
 		require.NoError(t, err, "%+v", in)
 		w.check(t, rows, in)
 	}
 
 	t.Run("steps", func(t *testing.T) {
-		berlin := zones[1]
+		berlin := w.zones[1]
 		in := registry.ReportInput{
 			Start: time.Date(2026, 3, 28, 12, 0, 0, 0, berlin), End: time.Date(2026, 3, 31, 0, 0, 0, 0, berlin),
 			Step: registry.StepDay, Location: berlin, FillGaps: true,
@@ -224,8 +234,8 @@ func testUsageReport(t *testing.T, e engine) {
 	})
 
 	t.Run("no step is missing", func(t *testing.T) {
-		for _, zone := range zones { // Lord Howe's clocks go back by half an hour on the 5th of April
-			for _, step := range steps[1:] {
+		for _, zone := range w.zones { // Lord Howe's clocks go back by half an hour on the 5th of April
+			for _, step := range reportSteps[1:] {
 				if !sample.Chance() {
 					continue
 				}
@@ -243,7 +253,18 @@ func testUsageReport(t *testing.T, e engine) {
 			}
 		}
 	})
+}
 
+// TestUsageReportPruned reports what was used before the oldest quarters that are kept.
+func TestUsageReportPruned(t *testing.T) { eachEngine(t, testUsageReportPruned) }
+
+func testUsageReportPruned(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	clock.Set(reportEpoch.AddDate(0, 0, reportDays))
+	w := newReportWorld(t, reg)
+	random := reportRandom(t)
 	t.Run("quarters that are gone", func(t *testing.T) {
 		horizon := reportEpoch.AddDate(0, 0, 6)
 		require.NoError(t, reg.Past().UsageHorizon.Create().SetID("quarters").SetCompleteFrom(horizon).Exec(ctx))
@@ -251,7 +272,7 @@ func testUsageReport(t *testing.T, e engine) {
 		must(reg.Past().UsageTotalQuarter.Delete().Where(usagetotalquarter.PeriodStartLT(horizon)).Exec(ctx))
 		refused := 0
 		for range sample.Of(150) {
-			in := input()
+			in := w.ask(random)
 			rows, err := reg.UsageReport(ctx, in)
 			if short := in.Step == registry.StepQuarter || in.Step == registry.StepHour; short &&
 				in.Start.Truncate(15*time.Minute).Before(horizon) {
@@ -277,7 +298,15 @@ func testUsageReport(t *testing.T, e engine) {
 		row := registry.ReportRow{Start: stats.Start, End: stats.End}
 		require.Equal(t, w.figures(w.of(row, registry.ReportInput{ModelID: w.ids[0]})), stats.UsageFigures)
 	})
+}
 
+// TestUsageReportRefuses has questions that are refused, and one that has no answer.
+func TestUsageReportRefuses(t *testing.T) { eachEngine(t, testUsageReportRefuses) }
+
+func testUsageReportRefuses(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	ctx := t.Context()
 	t.Run("Err", func(t *testing.T) {
 		good := registry.ReportInput{Start: reportEpoch, End: reportEpoch.AddDate(0, 0, 1)}
 		for name, change := range map[string]func(*registry.ReportInput){
@@ -286,16 +315,14 @@ func testUsageReport(t *testing.T, e engine) {
 			"unknown step":      func(in *registry.ReportInput) { in.Step = "year" },
 			"unknown dimension": func(in *registry.ReportInput) { in.By = []registry.Dimension{"colour"} },
 			"dimension twice": func(in *registry.ReportInput) {
-				in.By = []registry.Dimension{
-					registry.ByKey, registry.ByKey,
-				}
+				in.By = []registry.Dimension{registry.ByKey, registry.ByKey}
 			},
 			"too many rows": func(in *registry.ReportInput) {
 				in.End, in.Step, in.FillGaps = in.Start.AddDate(300, 0, 0), registry.StepDay, true
 			},
 			"too many with groups": func(in *registry.ReportInput) {
-				in.Start, in.End, in.Step, in.FillGaps = in.Start.AddDate(0, 0, -3650), in.End.AddDate(100, 0, 0), registry.StepDay, true
-				in.By = dimensions
+				in.Start, in.End = in.Start.AddDate(0, 0, -3650), in.End.AddDate(100, 0, 0)
+				in.Step, in.FillGaps, in.By = registry.StepDay, true, reportDimensions
 			},
 		} {
 			in := good
@@ -324,7 +351,8 @@ func TestUsageReportTooLarge(t *testing.T) {
 	require.NoError(t, reg.RecordUsage(ctx, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: quarter(0)}))
 	// The others are copies of the row of the first quarter: to record them takes long, and is nothing that is shown
 	// here.
-	const seconds, at = "strftime('%s', period_start) + 900 * n", "strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', %s, 'unixepoch')"
+	const seconds = "strftime('%s', period_start) + 900 * n"
+	const at = "strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', %s, 'unixepoch')"
 	_, err := reg.Client().ExecContext(ctx, "WITH RECURSIVE q (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM q WHERE"+
 		" n + 1 < $1)"+
 		" INSERT INTO usage_total_quarters (id, model_id, period_start, period_end, request_count)"+

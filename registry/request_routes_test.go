@@ -39,9 +39,8 @@ func newRoutes(t *testing.T) *routes {
 	})
 	p := mustProvider(t, r.regs[0], "p")
 	for i := range r.regs {
-		r.models[i], r.keys[i] = mustModel(
-			t, r.regs[0], p.ID, fmt.Sprint("m", i), gpt4(),
-		), mustKey(t, r.regs[0], p.ID, i)
+		r.models[i] = mustModel(t, r.regs[0], p.ID, fmt.Sprint("m", i), gpt4())
+		r.keys[i] = mustKey(t, r.regs[0], p.ID, i)
 	}
 	record(t, r.regs[0], r.models[0], r.keys[0], 1, 1) // makes the day's partition
 	return r
@@ -67,7 +66,8 @@ func (r *routes) input(route int, requestID string) registry.UsageInput {
 // and the rest of what is done with it is done.
 func TestRequestIDOfTwoRoutes(t *testing.T) {
 	t.Parallel()
-	for name, repeat := range map[string]func(ctx context.Context, r *routes, lease *registry.Lease, in registry.UsageInput) error{
+	type repeated func(ctx context.Context, r *routes, lease *registry.Lease, in registry.UsageInput) error
+	for name, repeat := range map[string]repeated{
 		"RecordUsage": func(ctx context.Context, r *routes, _ *registry.Lease, in registry.UsageInput) error {
 			return r.regs[1].RecordUsage(ctx, in)
 		},

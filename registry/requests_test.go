@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -234,10 +235,7 @@ func testEvent(t *testing.T, e engine) {
 	require.NoError(t, err)
 	got := events[1]
 	require.EqualValues(t, 7, got.ID.Version())
-	require.Equal(
-		t, at.UnixMilli(),
-		int64(got.ID[0])<<40|int64(got.ID[1])<<32|int64(got.ID[2])<<24|int64(got.ID[3])<<16|int64(got.ID[4])<<8|int64(got.ID[5]),
-	)
+	require.EqualValues(t, at.UnixMilli(), binary.BigEndian.Uint64(append([]byte{0, 0}, got.ID[:6]...)))
 	cost := 30*money.MicroDollar*8 + 60*money.MicroDollar*7
 	require.Equal(t, ent.UsageEvent{
 		ID: got.ID, RequestID: "é-1", At: at, ModelID: m.ID, APIKeyID: k.ID, PriceID: price.ID,

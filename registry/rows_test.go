@@ -1,8 +1,6 @@
 package registry_test
 
 import (
-	"fmt"
-	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,37 +8,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
-
-// rowsUntied returns an error for a row in v, or in the edges of one, that can't be walked on from once the transaction
-// that read it has ended.
-func rowsUntied(v reflect.Value) error {
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
-		return rowsUntied(v.Elem())
-	case reflect.Slice, reflect.Array:
-		for i := range v.Len() {
-			if err := rowsUntied(v.Index(i)); err != nil {
-				return err
-			}
-		}
-	case reflect.Struct:
-		if v.Type().PkgPath() == reflect.TypeFor[ent.Client]().PkgPath() {
-			driver := v.FieldByName("driver")
-			if driver.IsValid() && !driver.IsNil() && driver.Elem().Type().String() == "*ent.txDriver" {
-				return fmt.Errorf("a %s is tied to its transaction", v.Type())
-			}
-		}
-		for i := range v.NumField() {
-			if !v.Type().Field(i).IsExported() {
-				continue
-			}
-			if err := rowsUntied(v.Field(i)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
 
 // TestRows walks on from rows that operations have returned.
 func TestRows(t *testing.T) { eachEngine(t, testRows) }

@@ -83,9 +83,8 @@ func TestRecordAfterOthers(t *testing.T) {
 			}
 			th := recordAfter{reg: open(), other: open(), clock: clock}
 			p := mustProvider(t, th.reg, "openai")
-			th.m, th.k = mustModel(
-				t, th.reg, p.ID, "m", money.Rates{meter.Input: 2 * money.Dollar, meter.Output: money.Dollar},
-			), mustKey(t, th.reg, p.ID, 1)
+			rates := money.Rates{meter.Input: 2 * money.Dollar, meter.Output: money.Dollar}
+			th.m, th.k = mustModel(t, th.reg, p.ID, "m", rates), mustKey(t, th.reg, p.ID, 1)
 			clock.Advance(time.Hour) // the past has another price
 			_, err := th.reg.UpdateModelPricing(t.Context(), th.m.ID, registry.PriceInput{Rates: gpt4()})
 			require.NoError(t, err)

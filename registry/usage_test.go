@@ -16,6 +16,47 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
+// requireBothPeriods demands that two requests of a model, one of which failed, are in a quarter and in a day.
+func requireBothPeriods(t *testing.T, reg *registry.Registry, model uuid.UUID) {
+	t.Helper()
+	all := byGrain(t, reg)
+	require.Len(t, all["quarter"], 1)
+	require.Len(t, all["day"], 1)
+	rows := []*ent.Usage{all["quarter"][0], all["day"][0]}
+	require.Equal(t, time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC), rows[0].PeriodStart)
+	require.Equal(t, time.Date(2026, 7, 15, 12, 15, 0, 0, time.UTC), rows[0].PeriodEnd)
+	require.Equal(t, time.Date(2026, 7, 15, 0, 0, 0, 0, time.UTC), rows[1].PeriodStart)
+	require.Equal(t, time.Date(2026, 7, 16, 0, 0, 0, 0, time.UTC), rows[1].PeriodEnd)
+	for _, row := range rows {
+		require.Equal(t, []int64{2, 1, 0, 150, 80, 1, 2, 3, 300}, []int64{
+			row.RequestCount, row.ErrorCount, row.UnpricedCount, row.InputTokens, row.OutputTokens,
+			row.CacheReadTokens, row.CacheWriteTokens, row.ReasoningTokens, row.LatencyMsSum,
+		})
+		require.InDelta(t, 150, row.AverageLatencyMs, 1e-9)
+		// 150×30 + 80×60 + 1×3 + 2×30 + 3×60 dollars per million
+		require.Equal(t, "0.009543", row.TotalCost.String())
+		require.Equal(t, model, must(reg.Client().Price.Get(t.Context(), row.PriceID)).ModelID)
+	}
+}
+
+// badUsage spoils a request.
+func badUsage(now time.Time, foreignKey uuid.UUID) map[string]func(*registry.UsageInput) {
+	return map[string]func(*registry.UsageInput){
+		"negative input":          func(in *registry.UsageInput) { in.InputTokens = -1 },
+		"negative output":         func(in *registry.UsageInput) { in.OutputTokens = -1 },
+		"negative cache read":     func(in *registry.UsageInput) { in.CacheReadTokens = -1 },
+		"negative cache write":    func(in *registry.UsageInput) { in.CacheWriteTokens = -1 },
+		"negative reasoning":      func(in *registry.UsageInput) { in.ReasoningTokens = -1 },
+		"overflowing tokens":      func(in *registry.UsageInput) { in.InputTokens = 1 << 62 },
+		"negative latency":        func(in *registry.UsageInput) { in.Latency = -1 },
+		"overflowing latency":     func(in *registry.UsageInput) { in.Latency = 1 << 62 },
+		"before 1970":             func(in *registry.UsageInput) { in.At = time.Unix(-1, 0) },
+		"in the future":           func(in *registry.UsageInput) { in.At = now.Add(2 * time.Hour) },
+		"tier":                    func(in *registry.UsageInput) { in.ServiceTier = "a\x00" },
+		"key of another provider": func(in *registry.UsageInput) { in.APIKeyID = foreignKey },
+	}
+}
+
 func TestRecordUsage(t *testing.T) { eachEngine(t, testRecordUsage) }
 
 func testRecordUsage(t *testing.T, e engine) {
@@ -40,24 +81,7 @@ func testRecordUsage(t *testing.T, e engine) {
 		failed.Failed, failed.Tokens, failed.Latency = true, meter.Tokens{}, 55*time.Millisecond
 		require.NoError(t, reg.RecordUsage(t.Context(), failed))
 
-		all := byGrain(t, reg)
-		require.Len(t, all["quarter"], 1)
-		require.Len(t, all["day"], 1)
-		rows := []*ent.Usage{all["quarter"][0], all["day"][0]}
-		require.Equal(t, time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC), rows[0].PeriodStart)
-		require.Equal(t, time.Date(2026, 7, 15, 12, 15, 0, 0, time.UTC), rows[0].PeriodEnd)
-		require.Equal(t, time.Date(2026, 7, 15, 0, 0, 0, 0, time.UTC), rows[1].PeriodStart)
-		require.Equal(t, time.Date(2026, 7, 16, 0, 0, 0, 0, time.UTC), rows[1].PeriodEnd)
-		for _, row := range rows {
-			require.Equal(t, []int64{2, 1, 0, 150, 80, 1, 2, 3, 300}, []int64{
-				row.RequestCount, row.ErrorCount, row.UnpricedCount, row.InputTokens, row.OutputTokens,
-				row.CacheReadTokens, row.CacheWriteTokens, row.ReasoningTokens, row.LatencyMsSum,
-			})
-			require.InDelta(t, 150, row.AverageLatencyMs, 1e-9)
-			// 150×30 + 80×60 + 1×3 + 2×30 + 3×60 dollars per million
-			require.Equal(t, "0.009543", row.TotalCost.String())
-			require.Equal(t, m.ID, must(reg.Client().Price.Get(t.Context(), row.PriceID)).ModelID)
-		}
+		requireBothPeriods(t, reg, m.ID)
 		got, err := reg.FindAPIKey(t.Context(), p.ID, secret(1))
 		require.NoError(t, err)
 		require.Equal(
@@ -116,20 +140,7 @@ func testRecordUsage(t *testing.T, e engine) {
 	})
 	t.Run("Err", func(t *testing.T) {
 		before := dump(t, reg)
-		for name, change := range map[string]func(*registry.UsageInput){
-			"negative input":          func(in *registry.UsageInput) { in.InputTokens = -1 },
-			"negative output":         func(in *registry.UsageInput) { in.OutputTokens = -1 },
-			"negative cache read":     func(in *registry.UsageInput) { in.CacheReadTokens = -1 },
-			"negative cache write":    func(in *registry.UsageInput) { in.CacheWriteTokens = -1 },
-			"negative reasoning":      func(in *registry.UsageInput) { in.ReasoningTokens = -1 },
-			"overflowing tokens":      func(in *registry.UsageInput) { in.InputTokens = 1 << 62 },
-			"negative latency":        func(in *registry.UsageInput) { in.Latency = -1 },
-			"overflowing latency":     func(in *registry.UsageInput) { in.Latency = 1 << 62 },
-			"before 1970":             func(in *registry.UsageInput) { in.At = time.Unix(-1, 0) },
-			"in the future":           func(in *registry.UsageInput) { in.At = clock.Now().Add(2 * time.Hour) },
-			"tier":                    func(in *registry.UsageInput) { in.ServiceTier = "a\x00" },
-			"key of another provider": func(in *registry.UsageInput) { in.APIKeyID = foreign.ID },
-		} {
+		for name, change := range badUsage(clock.Now(), foreign.ID) {
 			in := ok
 			change(&in)
 			require.ErrorIs(t, reg.RecordUsage(t.Context(), in), registry.ErrInvalidData, name)

@@ -107,7 +107,8 @@ func (b *books) input() registry.UsageInput {
 		in.ModelID, in.APIKeyID = b.models[random.IntN(4)].ID, b.keys[random.IntN(3)].ID
 	}
 	if random.IntN(2) == 0 {
-		in.OutputTokens, in.CacheWriteTokens, in.ReasoningTokens = random.Int64N(1000), random.Int64N(10), random.Int64N(1000)
+		in.OutputTokens, in.CacheWriteTokens = random.Int64N(1000), random.Int64N(10)
+		in.ReasoningTokens = random.Int64N(1000)
 	}
 	if random.IntN(10) == 0 { // late
 		in.At = in.At.Add(-time.Duration(random.IntN(48*3600)) * time.Second)

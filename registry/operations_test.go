@@ -1,0 +1,580 @@
+package registry_test
+
+// These tests are about all operations there are, and have no source of their own.
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/catalog"
+	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
+	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
+)
+
+type operation = func(context.Context, *registry.Registry) error
+
+// operated is what the operations are called on.
+type operated struct {
+	provider, doomed, purged *ent.Provider
+	models, keys, groups     []uuid.UUID
+	acquire                  registry.AcquireInput
+	lease                    *registry.Lease
+	log                      *ent.DiscoveryLog
+}
+
+// openOperations returns every operation of a registry by its name. All of them succeed in any
+// order, and those that write change something.
+func openOperations(t *testing.T, reg *registry.Registry) map[string]operation {
+	t.Helper()
+	ctx := t.Context()
+	o := operated{
+		provider: mustProvider(t, reg, "kept"), doomed: mustProvider(t, reg, "doomed"),
+		purged: mustProvider(t, reg, "purged"),
+	}
+	for i := range 4 {
+		o.models = append(o.models, mustModel(t, reg, o.provider.ID, fmt.Sprint("m", i), gpt4()).ID)
+	}
+	for i := range 6 {
+		o.keys = append(o.keys, mustKey(t, reg, o.provider.ID, i).ID)
+	}
+	require.NoError(t, reg.IncrementUsage(ctx, o.keys[0], 1, 1))
+	_, err := reg.Past().APIKey.UpdateOneID(o.keys[0]).AddTokenCount(1).Save(ctx) // for RepairLedger
+	require.NoError(t, err)
+	require.NoError(t, reg.DegradeKey(ctx, o.keys[1], "429", time.Hour))
+	require.NoError(t, reg.SetSetting(ctx, "kept", "old"))
+	require.NoError(t, reg.SetSetting(ctx, "doomed", "old"))
+	o.log, err = reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "openai"})
+	require.NoError(t, err)
+	_, err = reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: o.provider.ID, Version: "1"})
+	require.NoError(t, err)
+	o.acquire = registry.AcquireInput{ProviderID: o.provider.ID, ModelID: o.models[0], TTL: time.Hour}
+	o.lease, err = reg.AcquireKey(ctx, o.acquire)
+	require.NoError(t, err)
+	for i := range 2 {
+		group, err := reg.CreateQuotaGroup(
+			ctx, registry.QuotaGroupInput{ProviderID: o.provider.ID, Name: fmt.Sprint("group ", i)},
+		)
+		require.NoError(t, err)
+		o.groups = append(o.groups, group.ID)
+	}
+	all := map[string]operation{}
+	for _, some := range []map[string]operation{o.reads(), o.additions(), o.changes(), o.removals()} {
+		maps.Copy(all, some)
+	}
+	return withEntities(t, reg, o.groups[0], all)
+}
+
+// reads are the operations that change nothing.
+func (o operated) reads() map[string]operation {
+	return map[string]operation{
+		"ExplainKeys": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ExplainKeys(ctx, o.acquire))
+		},
+		"FindAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.FindAPIKey(ctx, o.provider.ID, secret(0)))
+		},
+		"FindModel": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.FindModel(ctx, o.provider.ID, "m0"))
+		},
+		"FindProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.FindProvider(ctx, "kept"))
+		},
+		"GetCostBreakdown": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetCostBreakdown(ctx, o.provider.ID))
+		},
+		"GetLease": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetLease(ctx, o.lease.ID))
+		},
+		"GetLeastUsedKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetLeastUsedKey(ctx, o.provider.ID))
+		},
+		"GetModel": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetModel(ctx, o.models[0]))
+		},
+		"GetModelsByProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetModelsByProvider(ctx, o.provider.ID, registry.Page{}))
+		},
+		"GetProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetProvider(ctx, o.provider.ID))
+		},
+		"GetRecentDiscoveries": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{}))
+		},
+		"GetSetting": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetSetting(ctx, "kept"))
+		},
+		"GetUsageStats": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetUsageStats(ctx, o.models[0], registrytest.Start, registrytest.Start.Add(time.Hour)))
+		},
+		"LatestSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.LatestSDKVersion(ctx, o.provider.ID))
+		},
+		"ListAPIKeys": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: o.provider.ID}))
+		},
+		"ListAudit": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListAudit(ctx, registry.AuditFilter{}))
+		},
+		"ListFamilies": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListFamilies(ctx, registry.FamilyFilter{ProviderID: o.provider.ID}))
+		},
+		"ListModels": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListModels(ctx, registry.ModelFilter{}))
+		},
+		"ListProviders": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListProviders(ctx, registry.ProviderFilter{}))
+		},
+		"ListQuotaGroups": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListQuotaGroups(ctx, registry.QuotaGroupFilter{ProviderID: o.provider.ID}))
+		},
+		"ListSDKVersions": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListSDKVersions(ctx, registry.SDKVersionFilter{ProviderID: o.provider.ID}))
+		},
+		"ListSettings": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListSettings(ctx, registry.SettingFilter{}))
+		},
+		"ListUsageEvents": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ListUsageEvents(ctx, registry.EventFilter{}))
+		},
+		"PoolHealth": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.PoolHealth(ctx))
+		},
+		"PriceAt": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.PriceAt(ctx, o.models[0], registrytest.Start))
+		},
+		"PriceHistory": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.PriceHistory(ctx, registry.PriceFilter{ModelID: o.models[0]}))
+		},
+		"RevealAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RevealAPIKey(ctx, o.keys[0]))
+		},
+		"UnpricedUsage": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UnpricedUsage(ctx))
+		},
+		"UsageReport": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(
+				reg.UsageReport(
+					ctx, registry.ReportInput{Start: registrytest.Start, End: registrytest.Start.Add(time.Hour)},
+				),
+			)
+		},
+		"VerifyLedger": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.VerifyLedger(ctx))
+		},
+	}
+}
+
+// additions are the operations that make rows, or count in some.
+func (o operated) additions() map[string]operation {
+	return map[string]operation{
+		"AcquireKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.AcquireKey(ctx, o.acquire))
+		},
+		"AddAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: o.provider.ID, APIKey: secret(99)}))
+		},
+		"CreateDiscoveryLog": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(
+				reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: "new", ProviderID: o.provider.ID}),
+			)
+		},
+		"CreateFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: o.provider.ID, Name: "new"}))
+		},
+		"CreateModel": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.CreateModel(ctx, registry.ModelInput{ProviderID: o.provider.ID, ModelID: "new"}))
+		},
+		"CreateModels": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.CreateModels(ctx, []registry.ModelInput{
+				{ProviderID: o.provider.ID, ModelID: "new 1"}, {ProviderID: o.provider.ID, ModelID: "new 2"},
+			}))
+		},
+		"CreateProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: "new"}))
+		},
+		"CreateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: o.provider.ID, Name: "new"}))
+		},
+		"CreateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(
+				reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: o.provider.ID, Version: "2"}),
+			)
+		},
+		"ImportCatalog": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ImportCatalog(ctx, catalog.Snapshot{Source: "test", Providers: []catalog.Provider{
+				{
+					Name: "imported", AuthMethod: "bearer",
+					Models: []catalog.Model{{ModelID: "m", Rates: gpt4(), Family: "f"}},
+				},
+			}}, nil))
+		},
+		"InTx": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.InTx(ctx, func(tx *registry.Registry) error { return tx.SetSetting(ctx, "in tx", "x") })
+		},
+		"IncrementUsage": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.IncrementUsage(ctx, o.keys[0], 10, 10)
+		},
+		"RecordUsage": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.RecordUsage(ctx, registry.UsageInput{
+				ModelID: o.models[0], APIKeyID: o.keys[0], Tokens: meter.Tokens{InputTokens: 1},
+			})
+		},
+		"RecordUsageBatch": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.RecordUsageBatch(ctx, []registry.UsageInput{{ModelID: o.models[0], APIKeyID: o.keys[0]}})
+		},
+		"SetSetting": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.SetSetting(ctx, "kept", "new")
+		},
+	}
+}
+
+// changes are the operations that change rows.
+func (o operated) changes() map[string]operation {
+	return map[string]operation{
+		"DegradeKey": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DegradeKey(ctx, o.keys[2], "500", time.Hour)
+		},
+		"DeprecateModel": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeprecateModel(ctx, o.models[2], time.Time{})
+		},
+		"ObserveHeaders": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.ObserveHeaders(ctx, o.keys[0], http.Header{"Retry-After": {"1"}})
+		},
+		"RepairLedger": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RepairLedger(ctx)) // of the counters of a key
+		},
+		"Reprice": func(ctx context.Context, reg *registry.Registry) error {
+			_, err := reg.UpdateModelPricing(
+				ctx, o.models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)},
+			)
+			if err == nil {
+				_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: o.models[0]})
+			}
+			return err
+		},
+		"ResetDailyUsage": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.ResetDailyUsage(ctx))
+		},
+		"RestoreKey": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.RestoreKey(ctx, o.keys[1])
+		},
+		"RotateAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RotateAPIKey(ctx, o.keys[5], registry.KeyRotationInput{APIKey: secret(500)}))
+		},
+		"RotateKeyring": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.RotateKeyring(ctx, registry.KeyringRotationInput{DataKey: true}))
+		},
+		"UpdateAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateAPIKey(ctx, o.keys[5], registry.KeyUpdate{Label: ptr("new")}))
+		},
+		"UpdateDiscoveryResult": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateDiscoveryResult(ctx, o.log.ID, "found", discoverylog.StatusSuccess))
+		},
+		"UpdateModel": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateModel(ctx, o.models[0], registry.ModelUpdate{Name: ptr("new")}))
+		},
+		"UpdateModelPricing": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(
+				reg.UpdateModelPricing(ctx, o.models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 1}}),
+			)
+		},
+		"UpdateProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateProvider(ctx, o.provider.ID, registry.ProviderUpdate{DisplayName: ptr("New")}))
+		},
+		"UpdateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(
+				reg.UpdateQuotaGroup(
+					ctx, o.groups[0], registry.QuotaGroupUpdate{Limits: &registry.Limits{Concurrency: 1}},
+				),
+			)
+		},
+	}
+}
+
+// removals are the operations that take rows away.
+func (o operated) removals() map[string]operation {
+	return map[string]operation{
+		"DeleteAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteAPIKey(ctx, o.keys[3])
+		},
+		"DeleteModel": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteModel(ctx, o.models[1])
+		},
+		"DeleteProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteProvider(ctx, o.doomed.ID)
+		},
+		"DeleteQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteQuotaGroup(ctx, o.groups[1])
+		},
+		"DeleteSetting": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteSetting(ctx, "doomed")
+		},
+		"Prune": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.Prune(ctx, registry.PruneInput{}))
+		},
+		"PurgeAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.PurgeAPIKey(ctx, o.keys[4])
+		},
+		"PurgeModel": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.PurgeModel(ctx, o.models[3])
+		},
+		"PurgeProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.PurgeProvider(ctx, o.purged.ID)
+		},
+	}
+}
+
+// withEntities adds operations of docs/entities.md to those of openOperations, with rows of their own.
+func withEntities(
+	t *testing.T, reg *registry.Registry, group uuid.UUID, operations map[string]operation,
+) map[string]operation {
+	t.Helper()
+	ctx := t.Context()
+	p, deleted := mustProvider(t, reg, "entities"), mustProvider(t, reg, "undeleted")
+	m, gone := mustModel(t, reg, p.ID, "kept", gpt4()), mustModel(t, reg, p.ID, "undeleted", gpt4())
+	key, goneKey := mustKey(t, reg, p.ID, 700), mustKey(t, reg, p.ID, 701)
+	require.NoError(t, reg.DeleteProvider(ctx, deleted.ID))
+	require.NoError(t, reg.DeleteModel(ctx, gone.ID))
+	require.NoError(t, reg.DeleteAPIKey(ctx, goneKey.ID))
+	price := must(reg.PriceHistory(ctx, registry.PriceFilter{ModelID: m.ID}))[0]
+	var families, sdks, logs []uuid.UUID
+	for _, name := range []string{"kept", "doomed"} {
+		families = append(families, must(reg.CreateFamily(ctx, registry.FamilyInput{ProviderID: p.ID, Name: name})).ID)
+		sdks = append(
+			sdks, must(reg.CreateSDKVersion(ctx, registry.SDKVersionInput{ProviderID: p.ID, Version: name})).ID,
+		)
+		logs = append(logs, must(reg.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: name})).ID)
+	}
+	maps.Copy(operations, map[string]operation{
+		"GetAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetAPIKey(ctx, key.ID))
+		},
+		"GetPrice": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetPrice(ctx, price.ID))
+		},
+		"GetFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetFamily(ctx, families[0]))
+		},
+		"FindFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.FindFamily(ctx, p.ID, "kept"))
+		},
+		"UpdateFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateFamily(ctx, families[0], registry.FamilyUpdate{Description: ptr("new")}))
+		},
+		"DeleteFamily": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteFamily(ctx, families[1])
+		},
+		"GetQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetQuotaGroup(ctx, group))
+		},
+		"FindQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
+			kept, err := reg.FindProvider(ctx, "kept")
+			if err != nil {
+				return err
+			}
+			return openSecond(reg.FindQuotaGroup(ctx, kept.ID, "group 0"))
+		},
+		"GetSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetSDKVersion(ctx, sdks[0]))
+		},
+		"FindSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.FindSDKVersion(ctx, p.ID, "kept"))
+		},
+		"UpdateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UpdateSDKVersion(ctx, sdks[0], registry.SDKVersionUpdate{TestResults: ptr("ok")}))
+		},
+		"DeleteSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteSDKVersion(ctx, sdks[1])
+		},
+		"GetDiscoveryLog": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.GetDiscoveryLog(ctx, logs[0]))
+		},
+		"DeleteDiscoveryLog": func(ctx context.Context, reg *registry.Registry) error {
+			return reg.DeleteDiscoveryLog(ctx, logs[1])
+		},
+		"UndeleteProvider": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UndeleteProvider(ctx, deleted.ID))
+		},
+		"UndeleteModel": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UndeleteModel(ctx, gone.ID))
+		},
+		"UndeleteAPIKey": func(ctx context.Context, reg *registry.Registry) error {
+			return openSecond(reg.UndeleteAPIKey(ctx, goneKey.ID))
+		},
+	})
+	return operations
+}
+
+// openSecond returns the error of an operation, or what is wrong with the rows it returned.
+func openSecond[T any](returned T, err error) error {
+	if err != nil {
+		return err
+	}
+	return rowsUntied(reflect.ValueOf(returned))
+}
+
+// rowsUntied returns an error for a row in v, or in the edges of one, that can't be walked on from once the transaction
+// that read it has ended.
+func rowsUntied(v reflect.Value) error {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return rowsUntied(v.Elem())
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if err := rowsUntied(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		if v.Type().PkgPath() == reflect.TypeFor[ent.Client]().PkgPath() {
+			driver := v.FieldByName("driver")
+			if driver.IsValid() && !driver.IsNil() && driver.Elem().Type().String() == "*ent.txDriver" {
+				return fmt.Errorf("a %s is tied to its transaction", v.Type())
+			}
+		}
+		for i := range v.NumField() {
+			if !v.Type().Field(i).IsExported() {
+				continue
+			}
+			if err := rowsUntied(v.Field(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// openReads tells the operations that change nothing.
+func openReads(name string) bool {
+	for _, prefix := range []string{
+		"Explain", "Find", "Get", "Latest", "List", "Pool", "Price", "Reveal", "Unpriced", "UsageReport", "Verify",
+	} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestOperations(t *testing.T) { eachEngine(t, testOperations) }
+
+func testOperations(t *testing.T, e engine) {
+	t.Parallel()
+	reg := e.new(t, registry.WithKeyring(ring(t, "a")))
+	if e.name == onPostgres.name {
+		requireService(t, reg)
+	}
+	operations := openOperations(t, reg)
+	var names []string
+	for method := range reflect.TypeFor[*registry.Registry]().Methods() {
+		switch method.Name {
+		case "As", "Client", "Past": // ask nothing of the database
+		case "Close": // ends what the others need
+		default:
+			names = append(names, method.Name)
+		}
+	}
+	require.Equal(t, names, slices.Sorted(maps.Keys(operations)))
+	for name, operate := range operations {
+		before := dump(t, reg)
+		require.NoError(t, operate(t.Context(), reg), name)
+		require.Equal(t, openReads(name), before == dump(t, reg), name)
+	}
+}
+
+func TestCanceled(t *testing.T) { eachEngine(t, testCanceled) }
+
+func testCanceled(t *testing.T, e engine) {
+	t.Parallel()
+	reg := e.new(t, registry.WithKeyring(ring(t, "a")))
+	operations := openOperations(t, reg)
+	before := dump(t, reg)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancelLate := context.WithTimeout(t.Context(), -time.Second)
+	defer cancelLate()
+	for name, operate := range operations {
+		err := operate(ctx, reg)
+		require.ErrorIs(t, err, context.Canceled, name)
+		require.NotErrorIs(t, err, registry.ErrClosed, name)
+		require.ErrorIs(t, operate(late, reg), context.DeadlineExceeded, name)
+	}
+	require.ErrorIs(t, reg.InTx(ctx, func(*registry.Registry) error {
+		require.FailNow(t, "fn is called in an ended context")
+		return nil
+	}), context.Canceled)
+	require.Equal(t, before, dump(t, reg))
+
+	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+		for name, operate := range operations {
+			require.ErrorIs(t, operate(ctx, tx), context.Canceled, name)
+		}
+		return nil
+	}))
+	require.Equal(t, before, dump(t, reg))
+}
+
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	for name, database := range map[string]string{
+		"file": filepath.Join(t.TempDir(), "registry.db"), "memory": ":memory:",
+	} {
+		t.Run("ErrClosed_"+name, func(t *testing.T) {
+			t.Parallel()
+			reg, err := registry.Open(t.Context(), database, registry.WithKeyring(ring(t, "a")))
+			require.NoError(t, err)
+			operations := openOperations(t, reg)
+			require.NoError(t, reg.Close())
+			require.NoError(t, reg.Close())
+			for name, operate := range operations {
+				require.ErrorIs(t, operate(t.Context(), reg), registry.ErrClosed, name)
+			}
+			require.NotNil(t, reg.Client())
+		})
+	}
+	t.Run("ErrClosed_ended_transaction", func(t *testing.T) {
+		t.Parallel()
+		reg := registrytest.New(t, registry.WithKeyring(ring(t, "a")))
+		operations := openOperations(t, reg)
+		before := dump(t, reg)
+		var ended []*registry.Registry
+		require.NoError(
+			t, reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return nil }),
+		)
+		require.ErrorIs(
+			t,
+			reg.InTx(t.Context(), func(tx *registry.Registry) error { ended = append(ended, tx); return errRollback }),
+			errRollback,
+		)
+		for _, tx := range ended {
+			for name, operate := range operations {
+				require.ErrorIs(t, operate(t.Context(), tx), registry.ErrClosed, name)
+			}
+		}
+		require.Equal(t, before, dump(t, reg))
+	})
+	t.Run("ErrInvalidData_within_a_transaction", func(t *testing.T) {
+		t.Parallel()
+		reg := registrytest.New(t)
+		require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+			require.ErrorIs(t, tx.Close(), registry.ErrInvalidData)
+			return tx.SetSetting(t.Context(), "still", "open")
+		}))
+		require.NoError(t, reg.SetSetting(t.Context(), "and", "after"))
+	})
+}
