@@ -119,7 +119,9 @@ func (o operated) reads() map[string]operation {
 			return openSecond(reg.GetSetting(ctx, "kept"))
 		},
 		"GetUsageStats": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.GetUsageStats(ctx, o.models[0], registrytest.Start, registrytest.Start.Add(time.Hour)))
+			return openSecond(
+				reg.GetUsageStats(ctx, o.models[0], registrytest.Start, registrytest.Start.Add(time.Hour)),
+			)
 		},
 		"LatestSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(reg.LatestSDKVersion(ctx, o.provider.ID))
@@ -208,7 +210,9 @@ func (o operated) additions() map[string]operation {
 			return openSecond(reg.CreateProvider(ctx, registry.ProviderInput{Name: "new"}))
 		},
 		"CreateQuotaGroup": func(ctx context.Context, reg *registry.Registry) error {
-			return openSecond(reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: o.provider.ID, Name: "new"}))
+			return openSecond(
+				reg.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: o.provider.ID, Name: "new"}),
+			)
 		},
 		"CreateSDKVersion": func(ctx context.Context, reg *registry.Registry) error {
 			return openSecond(
@@ -260,7 +264,8 @@ func (o operated) changes() map[string]operation {
 		},
 		"Reprice": func(ctx context.Context, reg *registry.Registry) error {
 			_, err := reg.UpdateModelPricing(
-				ctx, o.models[0], registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)},
+				ctx, o.models[0],
+				registry.PriceInput{Rates: money.Rates{meter.Input: 3}, EffectiveFrom: time.Unix(0, 0)},
 			)
 			if err == nil {
 				_, err = reg.Reprice(ctx, registry.RepriceInput{ModelID: o.models[0]})

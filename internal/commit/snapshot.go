@@ -29,7 +29,7 @@ type Snapshot struct {
 	Groups    map[uuid.UUID]*pool.Group
 	Pools     map[uuid.UUID]*pool.Pool // by provider
 	Providers map[uuid.UUID]*pool.Provider
-	States    map[uuid.UUID]uuid.UUID // by provider, on PostgreSQL: the state in which the pool was left, see pool_states
+	States    map[uuid.UUID]uuid.UUID // by provider: how the pool was left on PostgreSQL, see pool_states
 
 	// Of this batch:
 

@@ -19,7 +19,7 @@ type Counter struct {
 	Key        uuid.UUID
 	Have, Want [2]int64 // usage_count and token_count
 	Fits       bool     // Want
-	days       [4]int64 // requests, in billions and the rest, then tokens likewise: the sums of damaged rows need not fit
+	days       [4]int64 // requests in billions and the rest, then tokens: sums of damaged rows need not fit
 	extra      [2]int64
 }
 
