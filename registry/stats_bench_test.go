@@ -8,6 +8,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
 // BenchmarkGetUsageStats sums a month of a model that is used every hour: in whole days, and with days that are cut.
@@ -17,7 +18,7 @@ func BenchmarkGetUsageStats(b *testing.B) {
 			reg := e.new(b)
 			p := mustProvider(b, reg, "p")
 			m, k := mustModel(b, reg, p.ID, "m", gpt4()), mustKey(b, reg, p.ID, 1)
-			end := time.Now().UTC().Truncate(24 * time.Hour)
+			end := registrytest.Start.Truncate(24 * time.Hour)
 			start := end.AddDate(0, -1, 0)
 			var inputs []registry.UsageInput
 			for at := start; at.Before(end); at = at.Add(time.Hour) {
