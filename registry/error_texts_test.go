@@ -174,7 +174,7 @@ func TestKeyringTexts(t *testing.T) {
 	t.Parallel()
 	_, err := registry.ParseKeyring("")
 	require.ErrorIs(t, err, registry.ErrInvalidData)
-	require.ErrorContains(t, err, "there is no key in it")
+	require.ErrorContains(t, err, "there are no keys")
 	_, err = registry.NewKeyring("a", map[string][]byte{"b": []byte(strings.Repeat("ab", 16))})
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 	require.NotContains(t, err.Error(), "seal:")

@@ -30,7 +30,7 @@ import (
 var (
 	// ErrNotFound: there is no such row, or it is deleted. It also matches sql.ErrNoRows.
 	ErrNotFound = fault.ErrNotFound
-	// ErrConflict: what is to be created exists already.
+	// ErrConflict: the row to be created exists already, or its name is taken.
 	ErrConflict = fault.ErrConflict
 	// ErrInvalidData: the input breaks a rule. The text names every fault at once and never holds an API key.
 	ErrInvalidData = fault.ErrInvalidData
@@ -58,8 +58,8 @@ var (
 var (
 	// ErrNoSecret, an [ErrNotFound]: the API key is kept nowhere, only its hash is stored.
 	ErrNoSecret = fault.ErrNoSecret
-	// ErrLeaseEnded, an [ErrConflict]: the lease has been settled, failed or released already, through whatever handle
-	// and by whatever process; or it expired a day ago. RecordUsage can still record its request.
+	// ErrLeaseEnded, an [ErrConflict]: the lease has been settled, failed or released already, through any handle and
+	// by any process; or it expired a day ago. RecordUsage can still record its request.
 	ErrLeaseEnded = fault.ErrLeaseEnded
 	// ErrClosed, an [ErrUnavailable]: the registry was closed, or its transaction has ended.
 	ErrClosed = fault.ErrClosed
@@ -195,7 +195,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// taken says of an error of a unique index what is taken. Any other error stays as it is.
+// taken makes the error of a unique index name what is taken. Any other error stays as it is.
 func taken(err error, format string, args ...any) error {
 	if store.Classify(err) != store.Conflict {
 		return err

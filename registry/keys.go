@@ -303,22 +303,26 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 			return err
 		}
 		now := timeOf(tx)
-		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(apikey.HasLeasesWith(
-			countedToday(now, apikey.Table),
-		), apikey.And(
-			apikey.LastResetGTE(utc.StartOfDay(now)), apikey.Or(
-				apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0),
+		today := utc.StartOfDay(now)
+		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(
+			apikey.HasLeasesWith(countedToday(now, apikey.Table)),
+			apikey.And(
+				apikey.LastResetGTE(today),
+				apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
 			),
-		)))
+		))
 		n, err = tx.APIKey.Update().Where(used).
 			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).Save(ctx)
 		if err != nil {
 			return err
 		}
-		usedGroups := quotagroup.Or(quotagroup.HasLeasesWith(countedToday(now, quotagroup.Table)), quotagroup.And(
-			quotagroup.LastResetGTE(utc.StartOfDay(now)),
-			quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
-		))
+		usedGroups := quotagroup.Or(
+			quotagroup.HasLeasesWith(countedToday(now, quotagroup.Table)),
+			quotagroup.And(
+				quotagroup.LastResetGTE(today),
+				quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
+			),
+		)
 		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).
 			SetLastReset(now).Save(ctx)
 		if err != nil || n+groups == 0 {

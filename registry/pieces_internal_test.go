@@ -339,7 +339,7 @@ func TestBackfillInPieces(t *testing.T) {
 		n := l.interrupt(t, 2)
 		_, err := l.UpdateModelPricing(t.Context(), l.model.ID, in)
 		require.ErrorIs(t, err, errInterrupted)
-		require.ErrorContains(t, err, "the same call again")
+		require.ErrorContains(t, err, "call again to price the rest")
 		unpriced := func() (requests int64) {
 			all, err := l.UnpricedUsage(t.Context())
 			require.NoError(t, err)

@@ -209,12 +209,10 @@ func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string
 func ofKey(id uuid.UUID) predicate.Model {
 	return func(s *sql.Selector) {
 		keys := sql.Table(apikey.Table)
-		s.Where(
-			sql.In(
-				s.C(model.FieldProviderID),
-				sql.Select(keys.C(apikey.FieldProviderID)).From(keys).Where(sql.EQ(keys.C(apikey.FieldID), id)),
-			),
-		)
+		s.Where(sql.In(
+			s.C(model.FieldProviderID),
+			sql.Select(keys.C(apikey.FieldProviderID)).From(keys).Where(sql.EQ(keys.C(apikey.FieldID), id)),
+		))
 	}
 }
 

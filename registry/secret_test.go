@@ -124,6 +124,6 @@ func TestSecret(t *testing.T) {
 		_, err := reg.Client().ExecContext(
 			t.Context(), "INSERT INTO settings (key, value, updated_at) VALUES ('k', $1, 'now')", argument,
 		)
-		require.ErrorContains(t, err, "not to be stored")
+		require.ErrorContains(t, err, "must not be stored")
 	}
 }

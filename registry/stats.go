@@ -108,11 +108,9 @@ func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (
 			s.Join(models).On(s.C(usagetotal.FieldModelID), models.C(model.FieldID)).
 				Where(sql.EQ(models.C(model.FieldProviderID), providerID)).
 				GroupBy(models.C(model.FieldModelID)).
-				Select(
-					append(
-						sumCosts(s.C(usagetotal.FieldTotalCost)), sql.As(models.C(model.FieldModelID), "model_id"),
-					)...,
-				)
+				Select(append(
+					sumCosts(s.C(usagetotal.FieldTotalCost)), sql.As(models.C(model.FieldModelID), "model_id"),
+				)...)
 		}).Scan(ctx, &rows)
 	if err != nil {
 		return nil, translate(ctx, "cost breakdown", err)
