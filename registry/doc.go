@@ -203,6 +203,9 @@
 // Tell errors apart with errors.Is and the variables of this package. If the context has ended, the error also matches
 // context.Canceled or context.DeadlineExceeded.
 //
+// Every operation can return [ErrBusy], [ErrUncertain] if it writes, and [ErrUnavailable] or one of its kinds. Comments
+// of operations name the other errors, and these where there is more to say.
+//
 // An operation that returns an error has changed nothing, with two exceptions: after [ErrUncertain] it may have been
 // done; and operations that work in several transactions, such as Prune, RepairLedger and Move, keep what they have
 // done.

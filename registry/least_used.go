@@ -164,8 +164,8 @@ func scanned[T any](value any) (T, error) {
 // returns the one that was used longest ago; a key that was never used comes first.
 //
 // It passes over keys that are disabled or expired, and over degraded keys until their degraded_until. It ignores
-// limits, and reserves nothing: until usage is recorded, the next caller gets the same key. [Registry.AcquireKey] does
-// both.
+// limits and reserves nothing: until usage is recorded, the next caller gets the same key. To keep to limits, use
+// [Registry.AcquireKey].
 //
 // It returns [ErrNoKeyAvailable], as a [*NoKeyError] that gives the reason for each key; also for an unknown provider,
 // which has no keys.
