@@ -1,16 +1,24 @@
 package registry_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/mattn/go-sqlite3" // the driver sqlite3, to make databases that are none of ours
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -233,26 +241,119 @@ func like[T any](t require.TestingT, rows any) (all []*T) {
 	return all
 }
 
-// byGrain returns what was used by key and price, "quarter" and "day".
-func byGrain(tb testing.TB, reg *registry.Registry) map[string][]*ent.Usage {
-	tb.Helper()
-	ctx, c := tb.Context(), reg.Client()
-	return map[string][]*ent.Usage{
-		"quarter": like[ent.Usage](tb, must(c.UsageQuarter.Query().Order(usagequarter.ByPeriodStart()).All(ctx))),
-		"day":     must(c.Usage.Query().Order(usage.ByPeriodStart()).All(ctx)),
-	}
-}
-
-// totalsByGrain returns what was used by model, "quarter" and "day".
-func totalsByGrain(tb testing.TB, reg *registry.Registry) map[string][]*ent.UsageTotal {
-	tb.Helper()
-	ctx, c := tb.Context(), reg.Client()
-	return map[string][]*ent.UsageTotal{
-		"quarter": like[ent.UsageTotal](
-			tb, must(c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByPeriodStart()).All(ctx)),
-		),
-		"day": must(c.UsageTotal.Query().Order(usagetotal.ByPeriodStart()).All(ctx)),
-	}
-}
-
 func ptr[T any](v T) *T { return &v }
+
+func openOnce(t *testing.T, name string, options ...registry.Option) {
+	t.Helper()
+	reg, err := registry.Open(t.Context(), name, options...)
+	require.NoError(t, err)
+	require.NoError(t, reg.SetSetting(t.Context(), "opened", name))
+	require.NoError(t, reg.Close())
+}
+
+// openForeign runs statements on a database that is none of ours.
+func openForeign(t *testing.T, path string, statements ...string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", path)
+	require.NoError(t, err)
+	for _, statement := range statements {
+		_, err = db.ExecContext(t.Context(), statement)
+		require.NoError(t, err, statement)
+	}
+	require.NoError(t, db.Close())
+}
+
+// openState returns what there is in a folder: names, modes and checksums.
+func openState(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var all []string
+	for _, e := range entries {
+		info, err := e.Info()
+		require.NoError(t, err)
+		var sum [sha256.Size]byte
+		if info.Mode().IsRegular() {
+			content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			require.NoError(t, err)
+			sum = sha256.Sum256(content)
+		}
+		all = append(all, fmt.Sprintf("%s %s %x", e.Name(), info.Mode(), sum))
+	}
+	return all
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// keyringKey returns a key of the owner's.
+func keyringKey(n byte) []byte {
+	key := bytes.Repeat([]byte{n}, registry.KeyringKeySize)
+	key[0]++
+	return key
+}
+
+// ring returns a keyring of keys, of which the first is current.
+func ring(tb testing.TB, ids ...string) registry.Keyring {
+	tb.Helper()
+	keys := map[string][]byte{}
+	for _, id := range ids {
+		keys[id] = keyringKey(id[0])
+	}
+	r, err := registry.NewKeyring(ids[0], keys)
+	require.NoError(tb, err)
+	return r
+}
+
+// requireReveals demands that a key is given back.
+func requireReveals(t *testing.T, reg *registry.Registry, id uuid.UUID, want string) {
+	t.Helper()
+	got, err := reg.RevealAPIKey(t.Context(), id)
+	require.NoError(t, err)
+	require.True(t, got.Equal(registry.NewSecret(want)))
+}
+
+// collect returns all rows of a list.
+func collect[R any](all iter.Seq2[R, error]) (rows []R, err error) {
+	for row, err := range all {
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// recorded returns how many requests the events, the days, the totals and the counters of keys say there were, which
+// must be the same number.
+func recorded(tb testing.TB, reg *registry.Registry) int64 {
+	tb.Helper()
+	ctx, c := tb.Context(), reg.Client()
+	events, err := c.UsageEvent.Query().Count(ctx)
+	require.NoError(tb, err)
+	var days, totals, counters int64
+	for _, u := range must(c.Usage.Query().All(ctx)) {
+		days += u.RequestCount
+	}
+	for _, u := range must(c.UsageTotal.Query().All(ctx)) {
+		totals += u.RequestCount
+	}
+	for _, k := range must(c.APIKey.Query().All(ctx)) {
+		counters += k.UsageCount
+	}
+	require.Equal(tb, int64(events), days)
+	require.Equal(tb, days, totals)
+	require.Equal(tb, days, counters)
+	return days
+}
+
+func mustOpen(t *testing.T, name string, options ...registry.Option) *registry.Registry {
+	t.Helper()
+	reg, err := registry.Open(t.Context(), name, options...)
+	require.NoError(t, err)
+	return reg
+}

@@ -11,13 +11,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-func mustOpen(t *testing.T, name string, options ...registry.Option) *registry.Registry {
-	t.Helper()
-	reg, err := registry.Open(t.Context(), name, options...)
-	require.NoError(t, err)
-	return reg
-}
-
 func TestOpenParameters(t *testing.T) {
 	t.Parallel()
 	t.Run("OK_file", func(t *testing.T) {

@@ -440,3 +440,32 @@ func testShortAPIKeys(t *testing.T, e engine) {
 	_, err = reg.FindAPIKey(t.Context(), p.ID, strings.Repeat("x", 4097))
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 }
+
+// TestInjection puts SQL into every text there is: it is stored as it is, or refused.
+func TestInjection(t *testing.T) { eachEngine(t, testInjection) }
+
+func testInjection(t *testing.T, e engine) {
+	t.Parallel()
+	reg, _ := e.setup(t)
+	p := mustProvider(t, reg, "openai")
+	for _, text := range []string{`'; DROP TABLE providers; --`, `" OR 1=1 --`, "`id`", `\'; SELECT 1`, "%_", "💥"} {
+		require.NoError(t, reg.SetSetting(t.Context(), text, text))
+		value, err := reg.GetSetting(t.Context(), text)
+		require.NoError(t, err)
+		require.Equal(t, text, value)
+		m, err := reg.CreateModel(
+			t.Context(), registry.ModelInput{ProviderID: p.ID, ModelID: text, Name: text, Description: text},
+		)
+		require.NoError(t, err)
+		found, err := reg.FindModel(t.Context(), p.ID, text)
+		require.NoError(t, err)
+		require.Equal(t, m.ID, found.ID)
+		list, err := reg.ListModels(t.Context(), registry.ModelFilter{Search: text})
+		require.NoError(t, err)
+		require.Len(t, list, 1)
+		_, err = reg.CreateProvider(t.Context(), registry.ProviderInput{Name: text})
+		require.ErrorIs(t, err, registry.ErrInvalidData)
+	}
+	_, err := reg.GetProvider(t.Context(), p.ID)
+	require.NoError(t, err)
+}

@@ -3,14 +3,11 @@ package registry
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"testing"
 	"time"
 
-	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
@@ -132,55 +129,6 @@ func testPoolMemory(t *testing.T, name string, operations int) {
 		compared += compareMemory(t, reg, now)
 	}
 	require.Greater(t, compared, operations*3/4)
-}
-
-// compareMemory tells whether there was something to compare.
-func compareMemory(t *testing.T, reg *Registry, now time.Time) int {
-	t.Helper()
-	last := lastKnown(t, reg)
-	if last == nil {
-		return 0
-	}
-	keys, pools := slices.Collect(maps.Keys(last.Keys)), slices.Collect(maps.Keys(last.Pools))
-	s, err := reg.commits.Look(t.Context(), reg.fresh, now, keys, pools)
-	require.NoError(t, err)
-	for id, k := range last.Keys {
-		require.Equal(t, keyText(s.Keys[id], now), keyText(k, now))
-	}
-	for id, g := range last.Groups {
-		require.Equal(t, quotaText(s.Groups[id].Quota, now), quotaText(g.Quota, now))
-	}
-	for id, p := range last.Pools {
-		require.Len(t, p.Keys, len(s.Pools[id].Keys))
-		require.Equal(t, providerText(s.Pools[id]), providerText(p))
-	}
-	return 1
-}
-
-// lastKnown is what the next batch goes by, nil if that is nothing.
-func lastKnown(t *testing.T, reg *Registry) *commit.Snapshot {
-	t.Helper()
-	if reg.db.Dialect() == dialect.SQLite {
-		return reg.commits.Last()
-	}
-	last := reg.commits.Last()
-	for _, s := range reg.client.PoolState.Query().AllX(t.Context()) {
-		if last != nil && value(s.State) != last.States[s.ProviderID] {
-			last.Forget(s.ProviderID)
-		}
-	}
-	if last == nil || len(last.Keys) == 0 {
-		return nil
-	}
-	return last
-}
-
-func asSet[T any](rows map[uuid.UUID]T) map[uuid.UUID]bool {
-	set := map[uuid.UUID]bool{}
-	for id := range rows {
-		set[id] = true
-	}
-	return set
 }
 
 // keyText is all of a key, but that its windows are those of now.

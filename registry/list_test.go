@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"reflect"
 	"slices"
@@ -20,17 +19,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
-
-// collect returns all rows of a list.
-func collect[R any](all iter.Seq2[R, error]) (rows []R, err error) {
-	for row, err := range all {
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row)
-	}
-	return rows, nil
-}
 
 // idsOf returns the ids of rows as text.
 func idsOf[R any](rows []R, err error) ([]string, error) {

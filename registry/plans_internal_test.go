@@ -3,11 +3,8 @@ package registry
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"maps"
-	"math"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -19,11 +16,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
-	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
-	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -282,111 +276,4 @@ func TestPostgresPlans(t *testing.T) {
 	text := strings.Join(plan, "\n")
 	require.Contains(t, text, "Index Scan using apikey_provider_id_usage_count_last_used_at_id")
 	require.NotContains(t, text, "Sort")
-}
-
-// TestWaitersWake has a lease end that others of the same process wait for: they are told at once.
-func TestWaitersWake(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	reg, err := Open(ctx, ":memory:")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, reg.Close()) }()
-	reg.waiters.poll = time.Hour
-	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
-	require.NoError(t, err)
-	_, err = reg.AddAPIKey(
-		ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001", Limits: Limits{Concurrency: 1}},
-	)
-	require.NoError(t, err)
-	in := AcquireInput{ProviderID: p.ID, TTL: time.Hour}
-	lease, err := reg.AcquireKey(ctx, in)
-	require.NoError(t, err)
-	in.Wait = true
-	got := make(chan error)
-	const callers = 3
-	for range callers {
-		go func() {
-			lease, err := reg.AcquireKey(ctx, in)
-			if err == nil {
-				err = lease.Release(ctx)
-			}
-			got <- err
-		}()
-	}
-	for waiting := 0; waiting < callers; runtime.Gosched() {
-		reg.waiters.mu.Lock()
-		waiting = len(reg.waiters.list[p.ID])
-		reg.waiters.mu.Unlock()
-	}
-	require.NoError(t, lease.Release(ctx))
-	for range callers {
-		require.NoError(t, <-got)
-	}
-}
-
-// TestPartitionsUndone: what a transaction has made, and found there when it recorded again, is not remembered when it
-// is undone.
-func TestPartitionsUndone(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	reg, err := Open(ctx, pgtest.Database(t, "", nil))
-	require.NoError(t, err)
-	defer func() { require.NoError(t, reg.Close()) }()
-	p, err := reg.CreateProvider(ctx, ProviderInput{Name: "p"})
-	require.NoError(t, err)
-	m, err := reg.CreateModel(ctx, ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{"input": 1}})
-	require.NoError(t, err)
-	k, err := reg.AddAPIKey(ctx, KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001"})
-	require.NoError(t, err)
-	undone := errors.New("undone")
-	require.ErrorIs(t, reg.InTx(ctx, func(tx *Registry) error {
-		for range 2 {
-			require.NoError(t, tx.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
-		}
-		return undone
-	}), undone)
-	require.False(t, reg.commits.HasPartition(utc.StartOfDay(reg.now())))
-	require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
-}
-
-// TestMemoryWrong has the memory of the last batch know a row that there is not: usage is not lost to that.
-func TestMemoryWrong(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
-	reg, err := Open(t.Context(), ":memory:", WithClock(func() time.Time { return now }))
-	require.NoError(t, err)
-	defer func() { require.NoError(t, reg.Close()) }()
-	p, err := reg.CreateProvider(t.Context(), ProviderInput{Name: "p"})
-	require.NoError(t, err)
-	m, err := reg.CreateModel(t.Context(), ModelInput{ProviderID: p.ID, ModelID: "m", Rates: money.Rates{}})
-	require.NoError(t, err)
-	k, err := reg.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-test-000000000001"})
-	require.NoError(t, err)
-	in := UsageInput{ModelID: m.ID, APIKeyID: k.ID}
-	require.NoError(t, reg.RecordUsage(t.Context(), in))
-	now = now.Add(utc.Quarter)
-	for p := range maps.Clone(reg.commits.Last().Periods) {
-		if p.Grain == ledger.QuarterGrain {
-			p.Start = p.Start.Add(utc.Quarter)
-			reg.commits.Last().Periods[p] = ledger.Sums{Requests: 7}
-		}
-	}
-	require.NoError(t, reg.RecordUsage(t.Context(), in))
-	rows, err := reg.Client().UsageQuarter.Query().Where(usagequarter.PeriodStart(now)).All(t.Context())
-	require.NoError(t, err)
-	require.Len(t, rows, 1)
-	require.EqualValues(t, 1, rows[0].RequestCount)
-	report, err := reg.VerifyLedger(t.Context())
-	require.NoError(t, err)
-	require.Empty(t, report.Differences)
-}
-
-// A sum that does not fit names no other package.
-func TestCostSum(t *testing.T) {
-	t.Parallel()
-	_, err := costSum(math.MaxInt64, 0)
-	require.ErrorIs(t, err, ErrInvalidData)
-	require.ErrorIs(t, err, money.ErrRange)
-	require.EqualError(t, err, "invalid data: sum of costs: amount out of range")
 }

@@ -17,89 +17,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
-	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/meter"
-	"github.com/jeffersonwarrior/modelscan/money"
 )
-
-// remembering are registries on one PostgreSQL database, as of many processes, with a provider.
-type remembering struct {
-	*Registry
-	name     string
-	other    *Registry
-	provider *ent.Provider
-	model    *ent.Model
-	group    *ent.QuotaGroup
-	key      *ent.APIKey // in the group
-	keys     int         // that were added
-}
-
-func newRemembering(t *testing.T) *remembering {
-	t.Helper()
-	ctx, name := t.Context(), pgtest.Database(t, "", nil)
-	open := func() *Registry {
-		reg, err := Open(ctx, name)
-		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, reg.Close()) })
-		return reg
-	}
-	r := &remembering{Registry: open(), other: open(), name: name}
-	var err error
-	r.provider, err = r.CreateProvider(ctx, ProviderInput{Name: "p"})
-	require.NoError(t, err)
-	in := ModelInput{ProviderID: r.provider.ID, ModelID: "m", Rates: money.Rates{meter.Input: money.Dollar}}
-	r.model, err = r.CreateModel(ctx, in)
-	require.NoError(t, err)
-	r.group, err = r.CreateQuotaGroup(ctx, QuotaGroupInput{ProviderID: r.provider.ID, Name: "g"})
-	require.NoError(t, err)
-	r.key = r.add(t, r.group.ID)
-	return r
-}
-
-func (r *remembering) add(t *testing.T, group uuid.UUID) *ent.APIKey {
-	t.Helper()
-	r.keys++
-	in := KeyInput{ProviderID: r.provider.ID, APIKey: fmt.Sprintf("sk-test-%012d", r.keys), QuotaGroupID: group}
-	key, err := r.AddAPIKey(t.Context(), in)
-	require.NoError(t, err)
-	return key
-}
-
-// elsewhere adds a key of another provider.
-func (r *remembering) elsewhere(t *testing.T) *ent.APIKey {
-	t.Helper()
-	p, err := r.CreateProvider(t.Context(), ProviderInput{Name: "elsewhere"})
-	require.NoError(t, err)
-	key, err := r.AddAPIKey(t.Context(), KeyInput{ProviderID: p.ID, APIKey: "sk-test-elsewhere"})
-	require.NoError(t, err)
-	return key
-}
-
-// lease leases a key, after which the pool is remembered.
-func (r *remembering) lease(t *testing.T) *Lease {
-	t.Helper()
-	lease, err := r.AcquireKey(
-		t.Context(), AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour},
-	)
-	require.NoError(t, err)
-	require.True(t, r.remembers(t))
-	return lease
-}
-
-// remembers reports whether the process may still use its memory of the pool.
-func (r *remembering) remembers(t *testing.T) bool {
-	t.Helper()
-	s, err := r.client.PoolState.Query().Where(poolstate.ProviderID(r.provider.ID)).Only(t.Context())
-	require.NoError(t, err)
-	require.NotNil(t, r.commits.Last())
-	return s.State != nil && *s.State == r.commits.Last().States[r.provider.ID]
-}
-
-func (r *remembering) exec(ctx context.Context, query string, args ...any) error {
-	_, err := r.client.ExecContext(ctx, query, args...)
-	return err
-}
 
 // TestPoolIsRemembered: what does not change the keys, groups and leases of a provider leaves a process what it
 // remembers of them, and the next batch goes by that.

@@ -22,29 +22,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
-// recorded returns how many requests the events, the days, the totals and the counters of keys say there were, which
-// must be the same number.
-func recorded(tb testing.TB, reg *registry.Registry) int64 {
-	tb.Helper()
-	ctx, c := tb.Context(), reg.Client()
-	events, err := c.UsageEvent.Query().Count(ctx)
-	require.NoError(tb, err)
-	var days, totals, counters int64
-	for _, u := range must(c.Usage.Query().All(ctx)) {
-		days += u.RequestCount
-	}
-	for _, u := range must(c.UsageTotal.Query().All(ctx)) {
-		totals += u.RequestCount
-	}
-	for _, k := range must(c.APIKey.Query().All(ctx)) {
-		counters += k.UsageCount
-	}
-	require.Equal(tb, int64(events), days)
-	require.Equal(tb, days, totals)
-	require.Equal(tb, days, counters)
-	return days
-}
-
 // TestRequestID shows that a request id counts once, wherever and however it is repeated.
 func TestRequestID(t *testing.T) {
 	t.Parallel()

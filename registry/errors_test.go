@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"context"
+	"database/sql"
 	"strings"
 	"testing"
 	"time"
@@ -192,4 +193,27 @@ func TestMisspelledParameter(t *testing.T) {
 	require.ErrorIs(t, err, registry.ErrInvalidData)
 	require.ErrorContains(t, err, "sslmod")
 	require.NotContains(t, err.Error(), "\n")
+}
+
+// TestExhausted takes all locks that a server has: others are told which of its settings is too low.
+func TestExhausted(t *testing.T) {
+	t.Parallel()
+	c := pgCluster(t, "max_locks_per_transaction = 10", "max_connections = 20")
+	reg := must(registry.Open(t.Context(), c.URL("postgres"), registry.WithMaxConns(4)))
+	defer func() { require.NoError(t, reg.Close()) }()
+	p := mustProvider(t, reg, "p")
+	m, k := mustModel(t, reg, p.ID, "m", gpt4()), mustKey(t, reg, p.ID, 1)
+	record(t, reg, m, k, 1, 1)
+	db := must(sql.Open("pgx", c.URL("postgres")))
+	_, err := db.ExecContext(t.Context(), "SELECT count(pg_advisory_lock(n)) FROM generate_series(1, 1000000) AS n")
+	require.ErrorContains(t, err, "53200") // they stay locked
+	err = reg.RecordUsage(t.Context(), registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID})
+	require.ErrorIs(t, err, registry.ErrExhausted)
+	require.ErrorIs(t, err, registry.ErrUnavailable)
+	require.ErrorContains(t, err, "max_locks_per_transaction")
+	require.NoError(t, db.Close())
+	require.Eventually(t, func() bool {
+		return reg.RecordUsage(t.Context(), registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID}) == nil
+	}, 20*time.Second, 50*time.Millisecond)
+	require.EqualValues(t, 2, recorded(t, reg))
 }
