@@ -50,7 +50,7 @@ func (t Tokens) Validate() error {
 	var errs []error
 	for _, q := range t.quantities() {
 		if q.tokens < 0 || q.tokens > MaxTokens {
-			errs = append(errs, fmt.Errorf("%s tokens %d: not within 0 and %d", q.name, q.tokens, int64(MaxTokens)))
+			errs = append(errs, fmt.Errorf("%s tokens %d: not between 0 and %d", q.name, q.tokens, int64(MaxTokens)))
 		}
 	}
 	return errors.Join(errs...)

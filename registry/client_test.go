@@ -187,7 +187,7 @@ func TestOwnClient(t *testing.T) {
 			}
 			m, err := c.Model.Create().SetProvider(p).SetModelID("gpt-4").Save(ctx)
 			require.NoError(t, err)
-			require.ErrorContains(t, m.Update().SetContextWindow(-1).Exec(ctx), "-1 is not within 0 and 1000000000000")
+			require.ErrorContains(t, m.Update().SetContextWindow(-1).Exec(ctx), "-1 is not between 0 and 1000000000000")
 			updated, err := m.Update().SetContextWindow(8192).Save(ctx)
 			require.NoError(t, err)
 			require.False(t, updated.UpdatedAt.Before(m.UpdatedAt))

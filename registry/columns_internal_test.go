@@ -245,11 +245,11 @@ func TestFaultsOf(t *testing.T) {
 		"base_url is not an absolute http or https URL",
 		"auth_method is not one of bearer, header, query, oauth, aws_sigv4, none",
 		"description has a NUL character, which PostgreSQL cannot store",
-		"deleted_at is not within 1970 and 9999",
+		"deleted_at is not between 1970 and 9999",
 	}, []string(f))
 	require.Empty(t, faultsOf(draft.Provider.Create().SetName("openai").Mutation()))
 	require.Empty(t, faultsOf(draft.Provider.Update().Mutation()), "what is not set is not judged")
-	require.Equal(t, []string{"cost_per_day is not within 0 and 9000000000000000000"},
+	require.Equal(t, []string{"cost_per_day is not between 0 and 9000000000000000000"},
 		[]string(faultsOf(draft.APIKey.Update().SetCostPerDay(-1).Mutation())))
 }
 

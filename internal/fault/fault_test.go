@@ -96,7 +96,7 @@ func TestList(t *testing.T) {
 		},
 		"time": {
 			note: func(f *fault.List) { f.Time("at", time.Unix(-1, 0)) },
-			want: []string{"at is not within 1970 and 9999"},
+			want: []string{"at is not between 1970 and 9999"},
 		},
 		"in": {
 			note: func(f *fault.List) { f.In("price 2: ", fault.List{"a", "b"}) },

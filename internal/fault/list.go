@@ -45,7 +45,7 @@ func (f *List) Label(field, value string, least, most int) {
 
 // Time notes a fault unless t can be stored.
 func (f *List) Time(field string, t time.Time) {
-	f.Check(!t.Before(utc.Beginning) && !t.After(utc.End), "%s is not within 1970 and 9999", field)
+	f.Check(!t.Before(utc.Beginning) && !t.After(utc.End), "%s is not between 1970 and 9999", field)
 }
 
 // Span notes a fault unless start is before end.

@@ -171,7 +171,7 @@ func Optional(rule func(string) error) func(string) error {
 func Range[T int | int64](least, most T) func(T) error {
 	return func(n T) error {
 		if n < least || n > most {
-			return ValueErrors{fmt.Sprintf("%d is not within %d and %d", n, least, most)}
+			return ValueErrors{fmt.Sprintf("%d is not between %d and %d", n, least, most)}
 		}
 		return nil
 	}
@@ -180,7 +180,7 @@ func Range[T int | int64](least, most T) func(T) error {
 // Amount is the rule of a number that is added up: requests, tokens or nano-dollars.
 func Amount(n int64) error {
 	if n < 0 || n > MaxAmount {
-		return ValueErrors{fmt.Sprintf("is not within 0 and %d", int64(MaxAmount))}
+		return ValueErrors{fmt.Sprintf("is not between 0 and %d", int64(MaxAmount))}
 	}
 	return nil
 }
