@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests compare docs/architecture.md with the sources, and have no source of their own.
+
 import (
 	"fmt"
 	"go/ast"

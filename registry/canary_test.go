@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests look for a secret in all that the registry writes and says, and have no source of their own.
+
 import (
 	"bytes"
 	"context"

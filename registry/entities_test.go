@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests compare docs/entities.md with the methods there are, and have no source of their own.
+
 import (
 	"os"
 	"path/filepath"

@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests have servers, connections and networks fail, and have no source of their own.
+
 import (
 	"context"
 	"database/sql"

@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests have files, disks and processes fail, and have no source of their own.
+
 import (
 	"bufio"
 	"context"

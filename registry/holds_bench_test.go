@@ -1,5 +1,7 @@
 package registry_test
 
+// This measures how long operations of many sources keep others waiting, and has no source of its own.
+
 import (
 	"context"
 	"fmt"

@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests have the disk fail, and have no source of their own.
+
 import (
 	"bufio"
 	"context"

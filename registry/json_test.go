@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests show all rows there are in JSON, and have no source of their own.
+
 import (
 	"encoding/json"
 	"maps"

@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests call many operations at once, and have no source of their own.
+
 import (
 	"context"
 	"errors"

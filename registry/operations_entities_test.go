@@ -1,5 +1,7 @@
 package registry_test
 
+// These operations are a part of those in operations_test.go.
+
 import (
 	"context"
 	"maps"

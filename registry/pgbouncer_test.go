@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests work through a pooler, and have no source of their own.
+
 import (
 	"context"
 	"errors"

@@ -1,5 +1,7 @@
 package registry
 
+// These tests read the plans of queries of many sources, and have no source of their own.
+
 import (
 	"context"
 	"database/sql"

@@ -1,5 +1,7 @@
 package registry_test
 
+// This test cuts the power while others write, and has no source of its own.
+
 import (
 	"bufio"
 	"context"

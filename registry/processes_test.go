@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests have processes share a database, and have no source of their own.
+
 import (
 	"bytes"
 	"cmp"

@@ -1,5 +1,7 @@
 package registry_test
 
+// This test reads all packages that users import, and has no source of its own.
+
 import (
 	"go/ast"
 	"go/parser"

@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests read from a standby, and have no source of their own.
+
 import (
 	"context"
 	"errors"

@@ -1,5 +1,7 @@
 package registry_test
 
+// These tests write texts in every way there is, and have no source of their own.
+
 import (
 	"context"
 	"encoding/json"
