@@ -259,8 +259,9 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 //
 //   - ModelID and APIKeyID default to the lease's, RequestID to the lease's id.
 //   - The request counts once, however often Settle is called: after an error, call it again.
-//   - A lease that has expired can still be settled for a day; its request is recorded too. Once another caller has asked
-//     for a key of the provider, the request counts in the limits of its own time, At, and of the key's present group.
+//   - A lease that has expired can still be settled for a day; its request is recorded too. Once another caller has
+//     asked for a key of the provider, the request counts in the limits of its own time, At, and of the key's present
+//     group.
 //   - If the request id was recorded before, by another attempt for example, the lease ends and nothing is recorded.
 //
 // It returns the errors of RecordUsage, and [ErrLeaseEnded] if the lease was ended, or is being ended, through any
