@@ -305,8 +305,10 @@ func TestUsageReportRefuses(t *testing.T) { eachEngine(t, testUsageReportRefuses
 
 func testUsageReportRefuses(t *testing.T, e engine) {
 	t.Parallel()
-	reg, _ := e.setup(t)
+	reg, clock := e.setup(t)
 	ctx := t.Context()
+	clock.Set(reportEpoch.AddDate(0, 0, reportDays))
+	newReportWorld(t, reg)
 	t.Run("Err", func(t *testing.T) {
 		good := registry.ReportInput{Start: reportEpoch, End: reportEpoch.AddDate(0, 0, 1)}
 		for name, change := range map[string]func(*registry.ReportInput){
