@@ -55,7 +55,7 @@ func testLacking(t *testing.T, server string) {
 		"GRANT INSERT, DELETE ON public.prices, public.usage_events TO \"the app\"; GRANT DELETE ON public.api_keys, ",
 	)
 	pgRun(t, server, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"the app\"")
-	lacks("the owner of the tables can give: GRANT EXECUTE ON FUNCTION ")
+	lacks("the owner of the tables can give them: GRANT EXECUTE ON FUNCTION ")
 	pgRun(t, server, "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO \"the app\"")
 
 	clock := registrytest.NewClock(registrytest.Start)

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"fmt"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/migrate"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // TestEventTime: an id begins with the time that it was made of.
@@ -107,4 +111,55 @@ func TestReadHorizons(t *testing.T) {
 	h, err = ReadHorizons(ctx, client)
 	require.NoError(t, err)
 	require.Equal(t, Horizons{Events: noon, Quarters: noon.Add(-utc.Day)}, h)
+}
+
+// TestEvents writes events, and reads them page by page.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db, err := store.OpenSQLite(ctx, store.Config{Path: filepath.Join(t.TempDir(), "registry.db")})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	_, err = migrate.Apply(ctx, db.Writer(), migrate.SQLite)
+	require.NoError(t, err)
+	_, err = db.ExecContext(ctx, "PRAGMA foreign_keys = off") // what they refer to is of no interest here
+	require.NoError(t, err)
+	events := make([]Event, 5)
+	for i := range events {
+		at := noon.Add(time.Duration(i) * time.Second)
+		events[i] = Event{
+			ID: NewEventID(at), Model: model, Key: key, Price: price, RequestID: fmt.Sprint("r", i), At: at,
+			Tokens: [5]int64{1, 2, 3, 4, 5}, Latency: 7, Success: i%2 == 0,
+		}
+		if i > 0 {
+			events[i].Cost = new(money.USD(i))
+		}
+	}
+	events[4].Model = uuid.New()
+	require.NoError(t, InsertEvents(ctx, db, events))
+	read := func(of, after uuid.UUID, limit int) (found []Event) {
+		require.NoError(t,
+			ReadEvents(ctx, db, of, after, FirstEventID(noon.Add(time.Hour)), limit, func(e Event, err error) error {
+				require.NoError(t, err)
+				found = append(found, e)
+				return nil
+			}))
+		return found
+	}
+	want := slices.Clone(events)
+	for i := range want {
+		want[i].RequestID = "" // it is not summed
+	}
+	require.Equal(t, want, read(uuid.Nil, FirstEventID(noon), 10))
+	require.Equal(t, want[1:3], read(uuid.Nil, want[0].ID, 2))
+	require.Equal(t, want[:4], read(model, FirstEventID(noon), 10))
+
+	s := events[0].Sums()
+	require.Equal(t, []int64{1, 0, 1, 7}, []int64{s.Requests, s.Errors, s.Unpriced, s.Latency})
+	s = events[1].Sums()
+	require.Equal(t, []int64{1, 1, 0, 1}, []int64{s.Requests, s.Errors, s.Unpriced, int64(s.Cost)})
+	require.EqualValues(t, 2, events[1].Meters().OutputTokens)
+	require.Equal(
+		t, Period{Model: model, Key: key, Price: price, Grain: QuarterGrain, Start: noon}, events[0].Quarter(),
+	)
 }
