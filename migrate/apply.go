@@ -27,7 +27,7 @@ type engine interface {
 	begin(ctx context.Context, conn *sql.Conn) error
 	// open returns Atlas's driver on a connection.
 	open(conn *untilError) (atlas.Driver, error)
-	// revisions returns the table of revisions, and creates it if there is none.
+	// revisions returns the table of revisions, and creates a missing one.
 	revisions(ctx context.Context, q querier) (revisions, error)
 	// finish does the rest before the commit.
 	finish(ctx context.Context, q querier, before history) error
@@ -75,15 +75,15 @@ func apply(ctx context.Context, db *sql.DB, e engine, dir atlas.Dir) (applied []
 // applyNext applies the next file in a transaction of its own and returns its name, or "" when nothing is left. It
 // reads the state under the lock, so that the second process sees what the first one did.
 func applyNext(ctx context.Context, conn *sql.Conn, e engine, dir atlas.Dir) (name string, err error) {
-	if err := e.begin(ctx, conn); err != nil {
-		return "", fmt.Errorf("wait for another migration: %w", err)
-	}
 	defer func() {
 		if err != nil {
 			// It fails where the database has rolled back by itself; restore looks at what is left.
 			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		}
 	}()
+	if err := e.begin(ctx, conn); err != nil {
+		return "", fmt.Errorf("wait for another migration: %w", err)
+	}
 	h, err := e.read(ctx, conn)
 	if err != nil {
 		return "", err

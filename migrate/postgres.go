@@ -70,7 +70,6 @@ func (postgresEngine) begin(ctx context.Context, conn *sql.Conn) error {
 		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", advisoryLock),
 	} {
 		if _, err := conn.ExecContext(ctx, statement); err != nil {
-			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // fails where the connection is lost
 			return err
 		}
 	}
