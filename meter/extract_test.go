@@ -452,7 +452,8 @@ var usages = map[string]struct {
 	},
 	"ErrWrittenBySum": {
 		body: anthropic,
-		usage: `{"input_tokens": 1, "output_tokens": 3, "cache_creation": {"ephemeral_5m_input_tokens": 1000000000000,` +
+		usage: `{"input_tokens": 1, "output_tokens": 3, "cache_creation": {"ephemeral_5m_input_tokens":` +
+			` 1000000000000,` +
 			` "ephemeral_1h_input_tokens": 9}}`,
 		err: meter.ErrBadUsage, text: "cache_write tokens 1000000000009",
 	},

@@ -181,16 +181,15 @@ func (s *Stream) body(body []byte) {
 		return
 	}
 	array := json.NewDecoder(bytes.NewReader(body))
-	_, _ = array.Token() // the bracket
-	for array.More() {
+	_, err := array.Token() // the bracket
+	for err == nil && array.More() {
 		var chunk json.RawMessage
-		if err := array.Decode(&chunk); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) { // cut off
-				s.fail(badUsage("not a response: %w", err))
-			}
-			return
+		if err = array.Decode(&chunk); err == nil {
+			s.event(s.format, chunk)
 		}
-		s.event(s.format, chunk)
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) { // cut off
+		s.fail(badUsage("not a response: %w", err))
 	}
 }
 
