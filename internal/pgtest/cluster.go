@@ -29,6 +29,7 @@ type Cluster struct {
 	watcher *exec.Cmd
 	server  *exec.Cmd     // the last one that was started
 	exited  chan struct{} // closed when it has ended
+	exit    error         // how it has ended
 	paused  []int         // processes
 }
 
@@ -221,13 +222,13 @@ func (c *Cluster) tryRun(ctx context.Context) (err error) {
 	}
 	exited := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // the log tells more
+		c.exit = cmd.Wait()
 		close(exited)
 	}()
 	c.server, c.exited = cmd, exited
 	err = until(ctx, func() (bool, error) {
 		if !c.running() {
-			return true, errors.New("it has ended")
+			return true, errors.Join(errors.New("it has ended"), c.exit)
 		}
 		return c.answers(ctx), nil
 	})
@@ -318,8 +319,11 @@ func (c *Cluster) Close() error {
 	// After Kill, the last processes may still write into it.
 	err = errors.Join(err, until(ctx, func() (bool, error) { return os.RemoveAll(c.dir) == nil, nil }))
 	if c.watcher != nil {
-		_ = killSession(c.watcher) // without the folder it ends by itself too
-		_ = c.watcher.Wait()       // "signal: killed"
+		err = errors.Join(err, killSession(c.watcher))
+		var killed *exec.ExitError
+		if failed := c.watcher.Wait(); !errors.As(failed, &killed) {
+			err = errors.Join(err, failed)
+		}
 		c.watcher = nil
 	}
 	return err

@@ -57,8 +57,13 @@ func asOwner(cmd *exec.Cmd) error {
 // detach gives a command a session of its own, so that it outlives what started it.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
-// killSession kills a detached command and its children.
-func killSession(cmd *exec.Cmd) error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+// killSession kills a detached command and its children. It does not mind when they are gone.
+func killSession(cmd *exec.Cmd) error {
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
 
 func pause(pid int) error { return syscall.Kill(pid, syscall.SIGSTOP) }
 

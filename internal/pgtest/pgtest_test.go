@@ -206,7 +206,7 @@ func TestStandby(t *testing.T) {
 	rows := func() int { return one[int](t, standby.URL("postgres"), "SELECT count(*) FROM a") }
 
 	_, err = standby.Pause(t.Context(), "walsender")
-	require.ErrorContains(t, err, "there is none")
+	require.ErrorContains(t, err, `no process of type "walsender" is running`)
 	resume, err := standby.Pause(t.Context(), "walreceiver")
 	require.NoError(t, err)
 	require.NoError(t, run(primary.URL("postgres"), "INSERT INTO a VALUES (1)"))

@@ -57,7 +57,7 @@ func (c *Cluster) Pause(ctx context.Context, backendType string) (resume func() 
 	pids, err := one[string](ctx, c.URL(maintenance),
 		"SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity WHERE backend_type = $1", backendType)
 	if err == nil && pids == "" {
-		err = errors.New("there is none")
+		err = fmt.Errorf("no process of type %q is running", backendType)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pause %s: %w", backendType, err)
