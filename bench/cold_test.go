@@ -19,7 +19,8 @@ var chill = flag.String(
 // BenchmarkCold asks for a model's usage of a month, and of a year, from cold pages of the kept year: each question is
 // the first one after -chill. It logs the median and the longest.
 //
-//	go test -run '^$' -bench Cold -benchtime 1x -engine postgres -requests 1000000 -kept postgres://... -chill 'pg_ctl restart ...'
+//	go test -run '^$' -bench Cold -benchtime 1x -engine postgres -requests 1000000 -kept postgres://... \
+//		-chill 'pg_ctl restart ...'
 func BenchmarkCold(b *testing.B) {
 	if *yearKept == "" || *chill == "" {
 		b.Skip("-kept and -chill are needed")

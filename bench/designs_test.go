@@ -183,19 +183,25 @@ type price struct {
 }
 
 const usageSQL = `INSERT INTO %[1]s (id, model_id, api_key_id, price_id, period_start, period_end,
- request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
- total_cost, latency_ms_sum, average_latency_ms) VALUES ($1, $2, $3, $4, $5, $6, 1, 0, 0, $7, $8, $9, $10, $11, $12, $13, $14)
+ request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+ reasoning_tokens,
+ total_cost, latency_ms_sum, average_latency_ms) VALUES ($1, $2, $3, $4, $5, $6, 1, 0, 0, $7, $8, $9, $10, $11, $12,
+ $13, $14)
  ON CONFLICT (price_id, api_key_id, period_start) DO UPDATE SET ` + sets
 
 const totalSQL = `INSERT INTO %[1]s (id, model_id, period_start, period_end,
- request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens,
+ request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+ reasoning_tokens,
  total_cost, latency_ms_sum, average_latency_ms) VALUES ($1, $2, $3, $4, 1, 0, 0, $5, $6, $7, $8, $9, $10, $11, $12)
  ON CONFLICT (model_id, period_start) DO UPDATE SET `
 
 const sets = `request_count = T.request_count + 1, input_tokens = T.input_tokens + excluded.input_tokens,
- output_tokens = T.output_tokens + excluded.output_tokens, cache_read_tokens = T.cache_read_tokens + excluded.cache_read_tokens,
- cache_write_tokens = T.cache_write_tokens + excluded.cache_write_tokens, reasoning_tokens = T.reasoning_tokens + excluded.reasoning_tokens,
- total_cost = COALESCE(T.total_cost, 0) + excluded.total_cost, latency_ms_sum = T.latency_ms_sum + excluded.latency_ms_sum,
+ output_tokens = T.output_tokens + excluded.output_tokens, cache_read_tokens = T.cache_read_tokens +
+ excluded.cache_read_tokens,
+ cache_write_tokens = T.cache_write_tokens + excluded.cache_write_tokens, reasoning_tokens = T.reasoning_tokens +
+ excluded.reasoning_tokens,
+ total_cost = COALESCE(T.total_cost, 0) + excluded.total_cost, latency_ms_sum = T.latency_ms_sum +
+ excluded.latency_ms_sum,
  average_latency_ms = CAST(T.latency_ms_sum + excluded.latency_ms_sum AS double precision) / (T.request_count + 1)`
 
 var (
@@ -223,7 +229,8 @@ func write(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUID]pric
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `UPDATE api_keys SET usage_count = usage_count + 1, token_count = token_count + $1,
- requests_today = requests_today + 1, tokens_today = tokens_today + $1, last_used_at = $2, updated_at = $2 WHERE id = $3`, r.tokens.Total(), r.at, r.key)
+ requests_today = requests_today + 1, tokens_today = tokens_today + $1, last_used_at = $2, updated_at = $2 WHERE id =
+ $3`, r.tokens.Total(), r.at, r.key)
 	return err
 }
 
@@ -244,7 +251,8 @@ func priceOf(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUID]pr
 	err := tx.QueryRowContext(ctx, `SELECT id, cost_per_1m_input, cost_per_1m_output, cost_per_1m_cache_read,
  cost_per_1m_cache_write, cost_per_1m_reasoning
  FROM prices WHERE model_id = $1 AND service_tier = 'standard' AND superseded_at IS NULL
- AND min_context_tokens <= $2 AND effective_from <= $3 AND (effective_to IS NULL OR effective_to > $3) ORDER BY min_context_tokens DESC LIMIT 1`,
+ AND min_context_tokens <= $2 AND effective_from <= $3 AND (effective_to IS NULL OR effective_to > $3) ORDER BY
+ min_context_tokens DESC LIMIT 1`,
 		r.model, r.tokens.TotalInput(), r.at).Scan(cells...)
 	if err != nil {
 		return price{}, err
@@ -272,7 +280,8 @@ func writeLedger(ctx context.Context, tx *sql.Tx, r request, prices map[uuid.UUI
 	id := uuid.Must(uuid.NewV7())
 	t, ms := r.tokens, r.latency.Milliseconds()
 	_, err = tx.ExecContext(ctx,
-		`INSERT INTO usage_events (id, request_id, at, model_id, api_key_id, price_id, cost, cost_status, latency_ms, success,
+		`INSERT INTO usage_events (id, request_id, at, model_id, api_key_id, price_id, cost, cost_status, latency_ms,
+		success,
  error_class, http_status, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens)
  VALUES ($1, $2, $3, $4, $5, $6, $7, 'priced', $8, true, '', 0, $9, $10, $11, $12, $13)`,
 		id, id.String(), r.at, r.model, r.key, p.id, int64(cost), ms, t.InputTokens, t.OutputTokens, t.CacheReadTokens,

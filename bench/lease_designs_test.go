@@ -172,7 +172,8 @@ func (l rawLease) today() time.Time  { return l.at.Truncate(24 * time.Hour) }
 const (
 	// usableSQL reads the key that may be used and was used least: $1 is the minute, $2 what is reserved, $3 the day,
 	// $4 now and $5 the provider.
-	usableSQL = `SELECT id FROM api_keys WHERE (requests_per_minute = 0 OR CASE WHEN minute = $1 THEN requests_this_minute ELSE 0 END < requests_per_minute)
+	usableSQL = `SELECT id FROM api_keys WHERE (requests_per_minute = 0 OR CASE WHEN minute = $1 THEN
+	requests_this_minute ELSE 0 END < requests_per_minute)
  AND (tokens_per_minute = 0 OR CASE WHEN minute = $1 THEN tokens_this_minute ELSE 0 END + $2 <= tokens_per_minute)
  AND (requests_per_day = 0 OR CASE WHEN last_reset >= $3 THEN requests_today ELSE 0 END < requests_per_day)
  AND (tokens_per_day = 0 OR CASE WHEN last_reset >= $3 THEN tokens_today ELSE 0 END + $2 <= tokens_per_day)
@@ -183,19 +184,22 @@ const (
  ORDER BY usage_count, last_used_at NULLS FIRST, id LIMIT 1`
 
 	// reserveSQL counts a request: $1 is the minute, $2 what is reserved and $3 the day.
-	reserveSQL = `UPDATE api_keys SET minute = $1, requests_this_minute = CASE WHEN minute = $1 THEN requests_this_minute ELSE 0 END + 1,
+	reserveSQL = `UPDATE api_keys SET minute = $1, requests_this_minute = CASE WHEN minute = $1 THEN
+	requests_this_minute ELSE 0 END + 1,
  tokens_this_minute = CASE WHEN minute = $1 THEN tokens_this_minute ELSE 0 END + $2,
  requests_today = CASE WHEN last_reset >= $3 THEN requests_today ELSE 0 END + 1,
  tokens_today = CASE WHEN last_reset >= $3 THEN tokens_today ELSE 0 END + $2,
  cost_today = CASE WHEN last_reset >= $3 THEN cost_today ELSE 0 END,
  last_reset = CASE WHEN last_reset >= $3 THEN last_reset ELSE $3 END, in_flight = in_flight + 1`
 
-	insertLeaseSQL = `INSERT INTO key_leases (id, api_key_id, model_id, reserved_tokens, reserved_cost, probe, acquired_at, expires_at)
+	insertLeaseSQL = `INSERT INTO key_leases (id, api_key_id, model_id, reserved_tokens, reserved_cost, probe,
+	acquired_at, expires_at)
  VALUES ($1, $2, $3, $4, 0, false, $5, $6)`
 
 	// settleSQL has what a request took count in place of what was reserved, in the windows in which that was: $1 is
 	// their minute, $2 the difference and $3 the end of their day.
-	settleSQL = `UPDATE api_keys SET tokens_this_minute = CASE WHEN minute = $1 THEN tokens_this_minute + $2 ELSE tokens_this_minute END,
+	settleSQL = `UPDATE api_keys SET tokens_this_minute = CASE WHEN minute = $1 THEN tokens_this_minute + $2 ELSE
+	tokens_this_minute END,
  tokens_today = CASE WHEN last_reset < $3 THEN tokens_today + $2 ELSE tokens_today END,
  cost_today = CASE WHEN last_reset < $3 THEN cost_today + $4 ELSE cost_today END, in_flight = in_flight - 1,
  token_count = token_count + $5, last_used_at = $6, succeeded_at = $6, updated_at = $6`
@@ -287,7 +291,8 @@ const (
 		usableSQL + " FOR NO KEY UPDATE SKIP LOCKED) RETURNING id"
 
 	// giveBackSQL undoes that: $1 is the minute, $2 what was reserved and $3 the end of the day.
-	giveBackSQL = `UPDATE api_keys SET requests_this_minute = CASE WHEN minute = $1 THEN requests_this_minute - 1 ELSE requests_this_minute END,
+	giveBackSQL = `UPDATE api_keys SET requests_this_minute = CASE WHEN minute = $1 THEN requests_this_minute - 1 ELSE
+	requests_this_minute END,
  tokens_this_minute = CASE WHEN minute = $1 THEN tokens_this_minute - $2 ELSE tokens_this_minute END,
  requests_today = CASE WHEN last_reset < $3 THEN requests_today - 1 ELSE requests_today END,
  tokens_today = CASE WHEN last_reset < $3 THEN tokens_today - $2 ELSE tokens_today END,

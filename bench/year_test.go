@@ -137,7 +137,7 @@ func BenchmarkFlat(b *testing.B) {
 	}
 }
 
-// isFilled tells whether an earlier run has filled the kept database.
+// isFilled reports whether an earlier run has filled the kept database.
 func isFilled(b *testing.B) bool {
 	b.Helper()
 	reg, err := registry.Open(b.Context(), *yearKept)
@@ -222,7 +222,8 @@ func questions(b *testing.B, d database, reg *registry.Registry, from, until tim
 	})
 	raw := d.raw(b, 4)
 	defer func() { require.NoError(b, raw.Close()) }()
-	const sums = `SELECT COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cache_read_tokens), SUM(cache_write_tokens), SUM(reasoning_tokens),
+	const sums = `SELECT COUNT(*), SUM(input_tokens), SUM(output_tokens), SUM(cache_read_tokens),
+	SUM(cache_write_tokens), SUM(reasoning_tokens),
  SUM(cost), SUM(latency_ms), COUNT(cost) FROM usage_events `
 	scan := func(b *testing.B, query string, args ...any) {
 		b.Helper()
@@ -251,7 +252,8 @@ func questions(b *testing.B, d database, reg *registry.Registry, from, until tim
 		day := map[string]string{"sqlite": "date(e.at)", "postgres": "date_trunc('day', e.at)"}[d.engine]
 		for range b.N {
 			scan(b, `SELECT m.provider_id, `+day+
-				`, COUNT(*), SUM(e.input_tokens), SUM(e.output_tokens), SUM(e.cache_read_tokens), SUM(e.cost), SUM(e.latency_ms)
+				`, COUNT(*), SUM(e.input_tokens), SUM(e.output_tokens), SUM(e.cache_read_tokens), SUM(e.cost),
+				SUM(e.latency_ms)
  FROM usage_events e JOIN models m ON m.id = e.model_id WHERE e.at >= $1 AND e.at < $2 GROUP BY 1, 2`, from, until)
 		}
 	})

@@ -107,7 +107,7 @@ func (fl AuditFilter) faults() fault.List {
 // Before and After of an entry are the row in JSON, with all columns except secrets:
 //
 //   - Money is in dollars, under names that end with _usd.
-//   - Nil means that there was no row, or is none any more.
+//   - Before is nil for a new row, After is nil for a removed one.
 //   - For what AcquireKey and the ends of leases do to keys and providers, they are what changed, and why.
 //   - They never contain an API key or its hash. Values of settings appear as they are.
 //

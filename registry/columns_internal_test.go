@@ -164,7 +164,7 @@ func TestColumns(t *testing.T) {
 				name := strings.ReplaceAll(column.Name, "_", "")
 				if without[column.Name] == "" {
 					require.True(t, slices.Contains(has, name),
-						"%s.%s: add a field for it to %s, or say here why there is none",
+						"%s.%s: add a field for it to %s, or say here why it is left out",
 						c.row.Type(), column.Name, of.Name())
 				}
 				if of.Name() != "AuditFilter" || name != "after" { // the column, and the place in a list

@@ -156,7 +156,7 @@ func ExampleRegistry_GetLeastUsedKey() {
 	// sk-examp <nil>
 }
 
-// A key is leased for a request, within its limits. Why there is none is said for each key.
+// AcquireKey leases a key within its limits. The error says of each key why it is not available.
 func ExampleRegistry_AcquireKey() {
 	ctx := context.Background()
 	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)

@@ -218,7 +218,7 @@ func (l *failoverLoad) note(n int, err error, deadline time.Time) {
 type failoverReport struct {
 	acked, lost, uncertain, refused int
 
-	happened int // of those that were uncertain
+	happened int // uncertain writes that were committed
 
 	stored map[int]bool // by the number of the write
 	wrong  []string     // other than lost

@@ -231,9 +231,8 @@ func TestDeadlock(t *testing.T) {
 	}
 }
 
-// TestIsolation has servers whose transactions see the state of their beginning by default, or fail each other. Those
-// of the registry do neither: of two who want the one key that there is, the second sees, when the first is done, that
-// he has it.
+// TestIsolation uses servers whose default isolation level is stricter. The registry's transactions are READ COMMITTED
+// even so: two callers want the only key, and the second one sees that the first one has it.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
 	for _, level := range []string{"serializable", "repeatable read"} {

@@ -71,7 +71,7 @@ func (r *Registry) GetFamily(ctx context.Context, id uuid.UUID) (*ent.ModelFamil
 	return tied(r, family), translate(ctx, fmt.Sprintf("get family %s", id), err)
 }
 
-// FindFamily returns the family with this name of a live provider. It returns [ErrNotFound] if there is none.
+// FindFamily returns the family with this name of a live provider. It returns [ErrNotFound] if it does not exist.
 func (r *Registry) FindFamily(ctx context.Context, providerID uuid.UUID, name string) (*ent.ModelFamily, error) {
 	op := fmt.Sprintf("find family %.*q of provider %s", rule.MaxName, name, providerID)
 	if !fault.Storable(name) {

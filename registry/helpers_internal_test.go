@@ -133,7 +133,7 @@ func (r *remembering) exec(ctx context.Context, query string, args ...any) error
 	return err
 }
 
-// compareMemory tells whether there was something to compare.
+// compareMemory reports whether there was something to compare.
 func compareMemory(t *testing.T, reg *Registry, now time.Time) int {
 	t.Helper()
 	last := lastKnown(t, reg)

@@ -98,7 +98,7 @@ func (p *poolTest) counters(tb testing.TB, i int) []int64 {
 	}
 }
 
-// counted is what a key's limits count, with what is under way.
+// counted returns the counters of a key's limits, running requests included.
 func (p *poolTest) counted(tb testing.TB, i int) map[registry.LimitName]int64 {
 	tb.Helper()
 	used := map[registry.LimitName]int64{}

@@ -251,7 +251,7 @@ func openOnce(t *testing.T, name string, options ...registry.Option) {
 	require.NoError(t, reg.Close())
 }
 
-// openForeign runs statements on a database that is none of ours.
+// openForeign runs statements on a database of another application.
 func openForeign(t *testing.T, path string, statements ...string) {
 	t.Helper()
 	db, err := sql.Open("sqlite3", path)
@@ -263,7 +263,7 @@ func openForeign(t *testing.T, path string, statements ...string) {
 	require.NoError(t, db.Close())
 }
 
-// openState returns what there is in a folder: names, modes and checksums.
+// openState returns the files of a folder: names, modes and checksums.
 func openState(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -202,7 +202,7 @@ func (s *simulation) check(t *testing.T) {
 			require.LessOrEqual(t, rest, 24*time.Hour)
 			require.Positive(t, rest)
 		case registry.KeyProbed, registry.KeyBusy:
-			require.Positive(t, v.InFlight, "it waits for a request that there is not")
+			require.Positive(t, v.InFlight, "it waits although no request is running")
 		default:
 			require.Fail(t, "no state of this pool", v.Reason)
 		}

@@ -237,7 +237,7 @@ func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Mode
 	return client.Model.Query().Where(model.ID(id), model.DeletedAtIsNil()).Only(ctx)
 }
 
-// FindModel returns the live model that a provider calls modelID. It returns [ErrNotFound] if there is none.
+// FindModel returns the live model that a provider calls modelID. It returns [ErrNotFound] if it does not exist.
 func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
 	op := fmt.Sprintf("find model %.*q of provider %s", rule.MaxModelID, modelID, providerID)
 	if !fault.Storable(modelID) {

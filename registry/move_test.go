@@ -250,7 +250,8 @@ func usageRows(tb testing.TB, path string, n int) {
 	insert, err := tx.PrepareContext(ctx,
 		`INSERT INTO usage_quarters (id, model_id, api_key_id, price_id, period_start, period_end,
 		request_count, error_count, unpriced_count, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-		reasoning_tokens, total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, 0, 0, 0, ?, ?, ?)`)
+		reasoning_tokens, total_cost, latency_ms_sum, average_latency_ms) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, 0,
+		0, 0, ?, ?, ?)`)
 	require.NoError(tb, err)
 	for i := range n {
 		m, k := models[i%len(models)], keys[i/len(models)%len(keys)]

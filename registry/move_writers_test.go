@@ -68,7 +68,7 @@ func (s *movedSource) noticed(t *testing.T, err error) {
 	require.NoError(t, moved.Close())
 }
 
-// isLast tells whether what is copied is nearly all.
+// isLast reports whether nearly all rows are copied.
 func isLast(table string, done, total int64) bool { return table == "settings" && done == total }
 
 // TestMoveWhileWriting writes to the source while it is moved: Move notices, whatever is written and whenever.
@@ -121,7 +121,7 @@ func TestMoveWhileWriting(t *testing.T) {
 	}
 }
 
-// isHeldUp tells whether a move has come to the point where it waits for the writers of its source.
+// isHeldUp reports whether a move waits for the writers of its source.
 func (s *movedSource) isHeldUp(t *testing.T, server *sql.DB) (heldUp bool) {
 	t.Helper()
 	state := "wait_event_type = 'Lock'"

@@ -184,7 +184,7 @@ func upToDate(ctx context.Context, db *sql.DB, d migrate.Dialect, mayMigrate boo
 	return nil
 }
 
-// openVault unwraps the data keys. If there is none yet, it creates the database's identity and its first data key.
+// openVault unwraps the data keys. In a new database it creates the database's identity and its first data key.
 func (r *Registry) openVault(ctx context.Context) error {
 	if r.vault.ring == nil {
 		return nil

@@ -65,7 +65,7 @@ func cools(p *ent.Provider, now time.Time) bool {
 	return p.CoolingUntil != nil && p.CoolingUntil.After(now)
 }
 
-// onProbation tells whether one request is to try the key before others follow.
+// onProbation reports whether one request has to try the key before others follow.
 func onProbation(k *ent.APIKey) bool {
 	return k.DegradedUntil != nil && slices.Contains([]string{"auth", "quota_exhausted"}, k.DegradedBy)
 }
@@ -170,8 +170,8 @@ func (w *world) drawn(k *ent.APIKey, class registry.FailureClass, may span) time
 	return until
 }
 
-// isIncident tells whether it is the provider that fails: three accounts or more, at least half of those in use, have
-// failed alike within ten seconds, and none has succeeded since.
+// isIncident reports whether the provider is at fault: three accounts or more, and at least half of the accounts in
+// use, failed alike within ten seconds, and no request has succeeded since.
 func (w *world) isIncident(providerID uuid.UUID, class registry.FailureClass) bool {
 	since := w.now.Add(-10 * time.Second)
 	keys := w.liveKeys(providerID)

@@ -46,7 +46,7 @@ func (w *world) timeOf(in registry.UsageInput) time.Time {
 	return micro(in.At)
 }
 
-// isRecorded tells whether there is an event of a request.
+// isRecorded reports whether there is an event of a request.
 func (w *world) isRecorded(requestID string) bool {
 	return first(w.events, func(e *ent.UsageEvent) bool { return e.RequestID == requestID }) != nil
 }

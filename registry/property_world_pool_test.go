@@ -305,7 +305,7 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// isFor tells whether a key is for a model.
+// isFor reports whether a key is for a model.
 func (w *world) isFor(k *ent.APIKey, model uuid.UUID) bool {
 	m := w.model(model)
 	if m == nil {
@@ -320,7 +320,7 @@ func (w *world) isFor(k *ent.APIKey, model uuid.UUID) bool {
 	return (k.AllowedModels == nil || has(k.AllowedModels)) && !has(k.DeniedModels)
 }
 
-// isTried tells whether a request tries a key that was out.
+// isTried reports whether a request tries a key that was out.
 func (w *world) isTried(k *ent.APIKey) bool {
 	return first(w.open(w.quotaOf(k)), func(l *lease) bool { return !l.AcquiredAt.Before(*k.DegradedUntil) }) != nil
 }

@@ -124,7 +124,7 @@ var (
 
 func within(t, from, to time.Time) bool { return !t.Before(from) && !t.After(to) }
 
-// okText tells whether a text may be a name that identifies something.
+// okText reports whether a text may be a name that identifies something.
 func okText(s string, least, most int) bool {
 	for _, r := range s {
 		if r != '\u200d' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029') {
@@ -134,7 +134,7 @@ func okText(s string, least, most int) bool {
 	return okLabel(s, least, most)
 }
 
-// okLabel tells whether a text may be a name for people.
+// okLabel reports whether a text may be a name for people.
 func okLabel(s string, least, most int) bool {
 	return okProse(s, most) && utf8.RuneCountInString(s) >= least && (least == 0 || strings.TrimSpace(s) != "")
 }

@@ -79,7 +79,7 @@ func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.P
 	return client.Provider.Query().Where(provider.ID(id), provider.DeletedAtIsNil()).Only(ctx)
 }
 
-// FindProvider returns the live provider with this name. It returns [ErrNotFound] if there is none.
+// FindProvider returns the live provider with this name. It returns [ErrNotFound] if it does not exist.
 func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
 	op := fmt.Sprintf("find provider %.*q", rule.MaxName, name)
 	if !fault.Storable(name) {

@@ -181,13 +181,16 @@ var prunedSQLite = pruned{
 	},
 	// us is the microsecond of the request.
 	events: "INSERT INTO usage_events " + eventColumnsSQL +
-		` %s SELECT printf('%%08x-%%04x-7%%03x-8%%03x-%%012x', us / 1000 >> 16, us / 1000 & 65535, us %% 1000, i & 4095, i),
+		` %s SELECT printf('%%08x-%%04x-7%%03x-8%%03x-%%012x', us / 1000 >> 16, us / 1000 & 65535, us %% 1000, i &
+		4095, i),
 		lower(hex(randomblob(16))),
 		strftime('%%Y-%%m-%%d %%H:%%M:%%S', us / 1000000, 'unixepoch') || printf('.%%06d+00:00', us %% 1000000),
 		?3, ?4, ?5, 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT i, ?1 + i * ?2 AS us FROM n)`,
 	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL +
-		` %s SELECT lower(hex(randomblob(16))), ?3, ?4, ?5, strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000, 'unixepoch'),
-		strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000 + 900, 'unixepoch'), 10, 1500, 93000000 FROM (SELECT i, ?1 + i * ?2 AS us FROM n)`,
+		` %s SELECT lower(hex(randomblob(16))), ?3, ?4, ?5, strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000,
+		'unixepoch'),
+		strftime('%%Y-%%m-%%d %%H:%%M:%%S+00:00', us / 1000000 + 900, 'unixepoch'), 10, 1500, 93000000 FROM (SELECT i,
+		?1 + i * ?2 AS us FROM n)`,
 	settle: []string{"PRAGMA wal_checkpoint(TRUNCATE)"},
 	size: func(b *testing.B, name string) float64 {
 		b.Helper()
@@ -202,12 +205,16 @@ var prunedPostgres = pruned{
 		return fmt.Sprintf("WITH n AS (SELECT generate_series(CAST(0 AS bigint), %d) AS i) ", n-1)
 	},
 	events: "INSERT INTO usage_events " + eventColumnsSQL +
-		` %s SELECT CAST(lpad(to_hex(us / 1000), 12, '0') || '7' || lpad(to_hex(us %% 1000), 3, '0') || '8' || lpad(to_hex(i), 15, '0') AS uuid),
+		` %s SELECT CAST(lpad(to_hex(us / 1000), 12, '0') || '7' || lpad(to_hex(us %% 1000), 3, '0') || '8' ||
+		lpad(to_hex(i), 15, '0') AS uuid),
 		replace(CAST(gen_random_uuid() AS text), '-', ''), timestamptz 'epoch' + us * interval '1 microsecond',
-		CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT i, CAST($1 AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
+		CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), 150, 80, 9300000, 'priced', i %% 5000, 200 FROM (SELECT
+		i, CAST($1 AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
 	quarters: "INSERT INTO usage_quarters " + quarterColumnsSQL +
-		` %s SELECT gen_random_uuid(), CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), timestamptz 'epoch' + us * interval '1 microsecond',
-		timestamptz 'epoch' + (us + 900000000) * interval '1 microsecond', 10, 1500, 93000000 FROM (SELECT i, CAST($1 AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
+		` %s SELECT gen_random_uuid(), CAST($3 AS uuid), CAST($4 AS uuid), CAST($5 AS uuid), timestamptz 'epoch' + us *
+		interval '1 microsecond',
+		timestamptz 'epoch' + (us + 900000000) * interval '1 microsecond', 10, 1500, 93000000 FROM (SELECT i, CAST($1
+		AS bigint) + i * CAST($2 AS bigint) AS us FROM n) AS n`,
 	settle: []string{"ANALYZE", "CHECKPOINT"},
 	size: func(b *testing.B, name string) float64 {
 		b.Helper()

@@ -142,7 +142,7 @@ func testPrune(t *testing.T, e engine) {
 	for name, test := range map[string]struct {
 		now              time.Time
 		keep             registry.PruneInput
-		events, quarters int // days that are kept whole, and of today and then what there is
+		events, quarters int // days that are kept as wholes, before today
 	}{
 		"by default": {now: registrytest.Start, keep: registry.PruneInput{}, events: 7, quarters: 35},
 		"at the end of the day": {

@@ -69,7 +69,8 @@ func (r *Registry) GetQuotaGroup(ctx context.Context, id uuid.UUID) (*ent.QuotaG
 	return tied(r, group), translate(ctx, fmt.Sprintf("get quota group %s", id), err)
 }
 
-// FindQuotaGroup returns the quota group with this name of a live provider. It returns [ErrNotFound] if there is none.
+// FindQuotaGroup returns the quota group with this name of a live provider. It returns [ErrNotFound] if it does not
+// exist.
 func (r *Registry) FindQuotaGroup(ctx context.Context, providerID uuid.UUID, name string) (*ent.QuotaGroup, error) {
 	op := fmt.Sprintf("find quota group %.*q of provider %s", rule.MaxName, name, providerID)
 	if !fault.Storable(name) {

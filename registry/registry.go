@@ -140,7 +140,7 @@ func (r *Registry) transact(
 	return translate(ctx, named.commit, tx.Commit())
 }
 
-// savepoint runs fn as a part of the transaction that is under way.
+// savepoint runs fn as a part of the running transaction.
 func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn func(tx *Registry) error) error {
 	within := r
 	if o != nil {

@@ -65,7 +65,7 @@ func (r replicas) database(t *testing.T) (name string) {
 	return name
 }
 
-// replicaReads tells whether the replica answers a read.
+// replicaReads reports whether the replica answers a read.
 func replicaReads(ctx context.Context, reg *registry.Registry) (bool, error) {
 	return pgQuery[bool](ctx, reg, "SELECT pg_is_in_recovery()")
 }
@@ -491,7 +491,7 @@ func replicaRows(ctx context.Context, reg *registry.Registry, query string) (n i
 	return n, errors.Join(rows.Err(), rows.Close())
 }
 
-// testNotThere opens registries whose replica is not there, or is none.
+// testNotThere opens registries whose replica is missing, or is another server.
 func (r replicas) testNotThere(t *testing.T) {
 	hole := pgFake(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	database := r.database(t)

@@ -157,7 +157,7 @@ func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKVersionFilter)
 }
 
 // LatestSDKVersion returns the SDK version of a live provider that was generated last. It returns [ErrNotFound] if
-// there is none.
+// the provider has no such version.
 func (r *Registry) LatestSDKVersion(ctx context.Context, providerID uuid.UUID) (*ent.SDKVersion, error) {
 	sdk, err := r.client.SDKVersion.Query().Where(sdkversion.ProviderID(providerID), sdkIsShown).
 		Order(sdkversion.ByGeneratedAt(sql.OrderDesc()), sdkversion.ByID(sql.OrderDesc())).First(ctx)

@@ -40,7 +40,7 @@ func TestPartitionsUndone(t *testing.T) {
 	require.NoError(t, reg.RecordUsage(ctx, UsageInput{ModelID: m.ID, APIKeyID: k.ID}))
 }
 
-// TestMemoryWrong has the memory of the last batch know a row that there is not: usage is not lost to that.
+// TestMemoryWrong puts a row into the memory of the last batch that the database lacks. No usage gets lost.
 func TestMemoryWrong(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)

@@ -26,7 +26,7 @@ type vault struct {
 	keys         map[uuid.UUID]*seal.DataKey // unwrapped data keys
 }
 
-// load unwraps all data keys. It returns false if there is none.
+// load unwraps all data keys. It returns false if the database has no data key.
 func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
 	row, err := client.Installation.Query().Only(ctx)
 	if ent.IsNotFound(err) {

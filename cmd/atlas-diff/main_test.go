@@ -320,7 +320,8 @@ func sqliteDrifts(t *testing.T) map[string]drift {
 		},
 		"a foreign key is missing": {
 			statements: rebuilt("model_families",
-				",\n  CONSTRAINT `model_families_providers_families` FOREIGN KEY (`provider_id`) REFERENCES `providers`"+
+				",\n  CONSTRAINT `model_families_providers_families` FOREIGN KEY (`provider_id`) REFERENCES"+
+					" `providers`"+
 					" (`id`) ON DELETE CASCADE", ""),
 			planned: "REFERENCES `providers` (`id`) ON DELETE CASCADE",
 		},

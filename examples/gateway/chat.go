@@ -53,7 +53,7 @@ type chatUsage struct {
 	} `json:"completion_tokens_details"`
 }
 
-// chatError is the body of an answer that is none.
+// chatError is the body of an answer that reports an error.
 type chatError struct {
 	Error struct {
 		Message string `json:"message"`

@@ -56,7 +56,7 @@ func TestRun(t *testing.T) {
 	requireRecorded(t, cfg.db, served, failed)
 }
 
-// requireRecorded requires that a database has counted so many requests, and that nothing is under way.
+// requireRecorded requires that a database has counted so many requests, and that no lease is open.
 func requireRecorded(t *testing.T, db string, served, failed int) {
 	t.Helper()
 	ctx := t.Context()

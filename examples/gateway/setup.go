@@ -110,7 +110,8 @@ func (g *gateway) setUp(ctx context.Context, keys []demoKey) error {
 	return nil
 }
 
-// setUpAccount returns the quota group of that name, which it creates if there is none; of no name, there is none.
+// setUpAccount returns the quota group with this name and creates a missing one. It returns a
+// zero id for an empty name.
 func (g *gateway) setUpAccount(ctx context.Context, providerID uuid.UUID, name string) (uuid.UUID, error) {
 	if name == "" {
 		return uuid.Nil, nil

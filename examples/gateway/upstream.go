@@ -109,8 +109,8 @@ func (u *upstream) chat(w http.ResponseWriter, r *http.Request) {
 	a.write(w)
 }
 
-// answer does the work of a request. When it returns, the request is no longer one of those that its key has at once:
-// the caller may send the next one as soon as he sees the answer.
+// answer answers a request. When it returns, the key has one running request less, so that the caller can send the next
+// request as soon as the answer arrives.
 func (u *upstream) answer(secret string, body []byte) (a answer) {
 	key, failure := u.begin(secret)
 	defer func() { u.end(key, &a) }()
@@ -130,7 +130,7 @@ func (u *upstream) answer(secret string, body []byte) (a answer) {
 	return newAnswer(http.StatusOK, complete(request))
 }
 
-// begin notes a request and says how it fails; of one that does not, the status is OK. The key is nil if there is none.
+// begin notes a request and returns how it fails, or status OK. The key is nil if the secret is unknown.
 func (u *upstream) begin(secret string) (*upstreamKey, answer) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -180,7 +180,7 @@ func (u *upstream) judge(key *upstreamKey, now time.Time) answer {
 	return answer{status: http.StatusOK, cut: every(u.requests, u.faults.cut, 2)}
 }
 
-// every tells whether the n-th is one of those that come every so often.
+// every reports whether the n-th request is one in often, counted from an offset on.
 func every(n, often, offset int) bool { return often > 0 && n%often == offset%often }
 
 // retryAfter tells the caller to come back after wait, in whole seconds.

@@ -36,7 +36,7 @@ type env struct {
 	expiries   expiries
 }
 
-// batch is a transaction that is under way.
+// batch is a running transaction.
 type batch struct {
 	*env
 	*Snapshot

@@ -55,8 +55,8 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 	return verdicts, b.write(ctx)
 }
 
-// acquireOrExpire leases a key, or returns why there is none. It looks for expired leases once a second, and before it
-// turns a caller away. In a caller's transaction it always looks: what it finds there may be undone.
+// acquireOrExpire leases a key, or returns why no key is available. It searches for expired leases in three cases: once
+// a second, before it refuses a caller, and always in a caller's transaction, because a rollback would undo the search.
 func (b *batch) acquireOrExpire(ctx context.Context, c *Call) (verdict, err error) {
 	p := b.Pools[c.Acquire.Provider]
 	if b.inTx || b.expiries.due(p.ID, b.now) {

@@ -198,7 +198,7 @@ func pair(b []byte) (first, second uint64, size int) {
 	return first, second, n + m
 }
 
-// uvarint reads a number in its shortest form. Both are 0 if there is none.
+// uvarint reads a number in its shortest form. Both are 0 if the input has no number.
 func uvarint(b []byte) (v uint64, size int) {
 	v, size = binary.Uvarint(b)
 	if size <= 0 || size > 1 && b[size-1] == 0 {

@@ -282,7 +282,7 @@ func TestClassifyEnded(t *testing.T) {
 	})
 }
 
-// Errors of the file system, and what is none.
+// TestClassifyFiles classifies errors of the file system, and similar errors that have other causes.
 func TestClassifyFiles(t *testing.T) {
 	t.Parallel()
 	t.Run("Err_missing_file", func(t *testing.T) {

@@ -1090,7 +1090,7 @@ func TestPostgresReplica(t *testing.T) {
 	)
 	require.ErrorIs(t, err, store.ErrName)
 	require.NotContains(t, err.Error(), "hunter2")
-	// A standby alone is none that can be written to.
+	// A standby alone cannot be written to.
 	other, err := primary.Standby(t.Context())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, other.Close()) })

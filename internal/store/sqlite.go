@@ -38,7 +38,7 @@ const (
 	cacheKiB = 64 << 10
 )
 
-// OpenSQLite opens the database, and creates the file, readable by its owner alone, if there is none.
+// OpenSQLite opens the database. It creates a missing file, readable by its owner alone.
 func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
 	cfg.BusyTimeout = cmp.Or(cfg.BusyTimeout, DefaultBusyTimeout)
 	name, number, _ := sqlite3.Version()
@@ -95,7 +95,7 @@ func checkVersion(name string, number int) error {
 	return nil
 }
 
-// prepareFile makes sure that there is a file that can be opened for writing.
+// prepareFile creates a missing file, and checks that the file can be opened for writing.
 func prepareFile(ctx context.Context, cfg Config) error {
 	size, err := findOrCreate(cfg)
 	if err != nil || size == 0 && !cfg.Existing || cfg.Inspect == nil {

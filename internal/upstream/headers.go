@@ -150,7 +150,7 @@ func share(q Quota) float64 {
 	return float64(q.Remaining) / float64(q.Limit)
 }
 
-// count reads a limit, or what remains of it; -1 if there is none. The IETF draft lets policies follow the number:
+// count reads a limit, or its remainder. It returns -1 for no number. In the IETF draft, policies follow the number:
 // "100, 100;w=60".
 func count(value string) int64 {
 	if i := strings.IndexAny(value, ",;"); i >= 0 {

@@ -183,7 +183,7 @@ var quotaTests = []struct {
 		want:   []upstream.Quota{quota(upstream.Requests, 50, 10, never)},
 	},
 	{
-		name: "a limit that is none", header: headers("X-RateLimit-Limit", "1e19", "X-RateLimit-Remaining", "5"),
+		name: "a limit beyond all numbers", header: headers("X-RateLimit-Limit", "1e19", "X-RateLimit-Remaining", "5"),
 		want: []upstream.Quota{quota(upstream.Requests, -1, 5, never)},
 	},
 	{

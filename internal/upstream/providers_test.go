@@ -13,12 +13,14 @@ func TestDiagnoseOpenAI(t *testing.T) {
 	runDiagnose(t, []diagnoseTest{
 		{
 			name: "rate limit with Retry-After", status: 429, header: headers("Retry-After", "20"),
-			body:  `{"error":{"message":"Rate limit reached for gpt-4o.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}`,
+			body: `{"error":{"message":"Rate limit reached for gpt-4o.","type":"tokens","param":null,` +
+				`"code":"rate_limit_exceeded"}}`,
 			class: upstream.RateLimited, in: 20 * time.Second, reason: "429 rate_limit_exceeded",
 		},
 		{
 			name: "rate limit by the day, a little at a time", status: 429,
-			body:  `{"error":{"message":"Rate limit reached for gpt-4o on requests per day (RPD): Limit 200, Used 200. Please try again in 7m12s. Visit us","type":"requests","code":"rate_limit_exceeded"}}`,
+			body: `{"error":{"message":"Rate limit reached for gpt-4o on requests per day (RPD): Limit 200, Used` +
+				` 200. Please try again in 7m12s. Visit us","type":"requests","code":"rate_limit_exceeded"}}`,
 			class: upstream.RateLimited, in: 7*time.Minute + 12*time.Second, reason: "429 rate_limit_exceeded",
 		},
 		{
@@ -31,8 +33,9 @@ func TestDiagnoseOpenAI(t *testing.T) {
 		{
 			name: "insufficient quota", status: 429,
 			header: headers("X-Ratelimit-Remaining-Requests", "0", "X-Ratelimit-Reset-Requests", "8ms"),
-			body:   `{"error":{"message":"You exceeded your current quota.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}`,
-			class:  upstream.QuotaExhausted, in: never, reason: "429 insufficient_quota",
+			body: `{"error":{"message":"You exceeded your current quota.","type":"insufficient_quota",` +
+				`"param":null,"code":"insufficient_quota"}}`,
+			class: upstream.QuotaExhausted, in: never, reason: "429 insufficient_quota",
 		},
 		{
 			name: "quota by type alone", status: 429,
@@ -54,12 +57,14 @@ func TestDiagnoseOpenAI(t *testing.T) {
 		},
 		{
 			name: "invalid key", status: 401,
-			body:  `{"error":{"message":"Incorrect API key provided: sk-proj-abc***xyz.","type":"invalid_request_error","code":"invalid_api_key"}}`,
+			body: `{"error":{"message":"Incorrect API key provided: sk-proj-abc***xyz.",` +
+				`"type":"invalid_request_error","code":"invalid_api_key"}}`,
 			class: upstream.Auth, in: never, reason: "401 invalid_api_key",
 		},
 		{
 			name: "country", status: 403,
-			body:  `{"error":{"code":"unsupported_country_region_territory","message":"Country, region, or territory not supported","type":"request_forbidden"}}`,
+			body: `{"error":{"code":"unsupported_country_region_territory","message":"Country, region, or` +
+				` territory not supported","type":"request_forbidden"}}`,
 			class: upstream.BadRequest, in: never, reason: "403 unsupported_country_region_territory",
 		},
 		{
@@ -69,7 +74,8 @@ func TestDiagnoseOpenAI(t *testing.T) {
 		},
 		{
 			name: "model not open to the project", status: 403,
-			body:  `{"error":{"message":"Project does not have access to model gpt-4o","type":"invalid_request_error","code":"model_not_found"}}`,
+			body: `{"error":{"message":"Project does not have access to model gpt-4o",` +
+				`"type":"invalid_request_error","code":"model_not_found"}}`,
 			class: upstream.BadRequest, in: never, reason: "403 model_not_found",
 		},
 		{
@@ -133,22 +139,26 @@ func TestDiagnoseAnthropic(t *testing.T) {
 		},
 		{
 			name: "no credit", status: 400,
-			body:  `{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API."}}`,
+			body: `{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too` +
+				` low to access the Anthropic API."}}`,
 			class: upstream.QuotaExhausted, in: never, reason: "400 invalid_request_error",
 		},
 		{
 			name: "no credit, as the caller would have it", status: 400,
-			body:  `{"type":"error","error":{"type":"invalid_request_error","message":"model: \"Your credit balance is too low. Try again in 99h\""}}`,
+			body: `{"type":"error","error":{"type":"invalid_request_error","message":"model: \"Your credit balance` +
+				` is too low. Try again in 99h\""}}`,
 			class: upstream.BadRequest, in: never, reason: "400 invalid_request_error",
 		},
 		{
 			name: "spend limit until a day", status: 400,
-			body:  `{"type":"error","error":{"type":"invalid_request_error","message":"You have reached your specified API usage limits. You will regain access on 2026-10-01 at 00:00 UTC."}}`,
+			body: `{"type":"error","error":{"type":"invalid_request_error","message":"You have reached your` +
+				` specified API usage limits. You will regain access on 2026-10-01 at 00:00 UTC."}}`,
 			class: upstream.QuotaExhausted, in: 9*24*time.Hour + 12*time.Hour, reason: "400 invalid_request_error",
 		},
 		{
 			name: "disabled organization", status: 400,
-			body:  `{"type":"error","error":{"type":"invalid_request_error","message":"This organization has been disabled."}}`,
+			body: `{"type":"error","error":{"type":"invalid_request_error","message":"This organization has been` +
+				` disabled."}}`,
 			class: upstream.Auth, in: never, reason: "400 invalid_request_error",
 		},
 		{
@@ -162,11 +172,14 @@ func TestDiagnoseGoogle(t *testing.T) {
 	t.Parallel()
 	const (
 		retryInfo = `{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34s"}`
-		perMinute = `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}]}`
-		perDay    = `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{},{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}`
+		perMinute = `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{` +
+			`"quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}]}`
+		perDay = `{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{},{` +
+			`"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]}`
 	)
 	exhausted := func(details string) string {
-		return `{"error":{"code":429,"message":"You exceeded your current quota. Please retry in 34.07s.","status":"RESOURCE_EXHAUSTED","details":[` + details + `]}}`
+		return `{"error":{"code":429,"message":"You exceeded your current quota. Please retry in 34.07s.",` +
+			`"status":"RESOURCE_EXHAUSTED","details":[` + details + `]}}`
 	}
 	runDiagnose(t, []diagnoseTest{
 		{
@@ -187,22 +200,26 @@ func TestDiagnoseGoogle(t *testing.T) {
 		},
 		{
 			name: "invalid key", status: 400,
-			body:  `[{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}]`,
+			body: `[{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{` +
+				`"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}]`,
 			class: upstream.Auth, in: never, reason: "400 API_KEY_INVALID",
 		},
 		{
 			name: "location", status: 400,
-			body:  `{"error":{"code":400,"message":"User location is not supported for the API use.","status":"FAILED_PRECONDITION"}}`,
+			body: `{"error":{"code":400,"message":"User location is not supported for the API use.",` +
+				`"status":"FAILED_PRECONDITION"}}`,
 			class: upstream.BadRequest, in: never, reason: "400 FAILED_PRECONDITION",
 		},
 		{
 			name: "no credits", status: 402,
-			body:  `{"error":{"code":402,"message":"Your prepayment credits are depleted.","status":"RESOURCE_EXHAUSTED"}}`,
+			body: `{"error":{"code":402,"message":"Your prepayment credits are depleted.",` +
+				`"status":"RESOURCE_EXHAUSTED"}}`,
 			class: upstream.QuotaExhausted, in: never, reason: "402 RESOURCE_EXHAUSTED",
 		},
 		{
 			name: "no permission", status: 403,
-			body:  `{"error":{"code":403,"message":"Your application requires a quota project.","status":"PERMISSION_DENIED"}}`,
+			body: `{"error":{"code":403,"message":"Your application requires a quota project.",` +
+				`"status":"PERMISSION_DENIED"}}`,
 			class: upstream.Auth, in: never, reason: "403 PERMISSION_DENIED",
 		},
 		{
@@ -248,8 +265,9 @@ func TestDiagnoseAWS(t *testing.T) {
 		{
 			name: "Bedrock, a model without a subscription", status: 403,
 			header: headers("X-Amzn-Errortype", "AccessDeniedException"),
-			body:   `{"message":"Model access is denied due to IAM user or service role is not authorized to perform the required AWS Marketplace actions"}`,
-			class:  upstream.BadRequest, in: never, reason: "403 AccessDeniedException",
+			body: `{"message":"Model access is denied due to IAM user or service role is not authorized to` +
+				` perform the required AWS Marketplace actions"}`,
+			class: upstream.BadRequest, in: never, reason: "403 AccessDeniedException",
 		},
 		{
 			name: "the words of Bedrock without its code", status: 403,
@@ -259,8 +277,9 @@ func TestDiagnoseAWS(t *testing.T) {
 		{
 			name: "Bedrock, a user without permission", status: 403,
 			header: headers("X-Amzn-Errortype", "AccessDeniedException"),
-			body:   `{"Message":"User: arn:aws:iam::123456789012:user/x is not authorized to perform: bedrock:InvokeModel on resource: *"}`,
-			class:  upstream.Auth, in: never, reason: "403 AccessDeniedException",
+			body: `{"Message":"User: arn:aws:iam::123456789012:user/x is not authorized to perform:` +
+				` bedrock:InvokeModel on resource: *"}`,
+			class: upstream.Auth, in: never, reason: "403 AccessDeniedException",
 		},
 		{
 			name: "AWS denied", status: 400, header: headers("X-Amzn-Errortype", "AccessDeniedException"), body: `{}`,
@@ -289,12 +308,15 @@ func TestDiagnoseOpenRouter(t *testing.T) {
 		},
 		{
 			name: "OpenRouter free models", status: 429,
-			body:  `{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-day","metadata":{"headers":{"X-RateLimit-Limit":"50","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"` + midnight + `"}}}}`,
+			body: `{"error":{"code":429,"message":"Rate limit exceeded: free-models-per-day","metadata":{` +
+				`"headers":{"X-RateLimit-Limit":"50","X-RateLimit-Remaining":"0",` +
+				`"X-RateLimit-Reset":"` + midnight + `"}}}}`,
 			class: upstream.QuotaExhausted, in: 12 * time.Hour, reason: "429",
 		},
 		{
 			name: "OpenRouter reset as a number", status: 429,
-			body: `{"error":{"code":429,"metadata":{"headers":{"X-RateLimit-Remaining":0,"X-RateLimit-Reset":` + midnight +
+			body: `{"error":{"code":429,"metadata":{"headers":{"X-RateLimit-Remaining":0,"X-RateLimit-Reset":` +
+				midnight +
 				`}}}}`,
 			class: upstream.QuotaExhausted, in: 12 * time.Hour, reason: "429",
 		},
@@ -305,7 +327,8 @@ func TestDiagnoseOpenRouter(t *testing.T) {
 		},
 		{
 			name: "OpenRouter moderation", status: 403,
-			body:  `{"error":{"code":403,"message":"Flagged.","metadata":{"reasons":["violence"],"flagged_input":"..."}}}`,
+			body: `{"error":{"code":403,"message":"Flagged.","metadata":{"reasons":["violence"],` +
+				`"flagged_input":"..."}}}`,
 			class: upstream.BadRequest, in: never, reason: "403",
 		},
 		{
@@ -321,19 +344,22 @@ func TestDiagnoseOthers(t *testing.T) {
 	runDiagnose(t, []diagnoseTest{
 		{
 			name: "DeepSeek", status: 402,
-			body:  `{"error":{"message":"Insufficient Balance","type":"unknown_error","param":null,"code":"invalid_request_error"}}`,
+			body: `{"error":{"message":"Insufficient Balance","type":"unknown_error","param":null,` +
+				`"code":"invalid_request_error"}}`,
 			class: upstream.QuotaExhausted, in: never, reason: "402 invalid_request_error",
 		},
 		{
 			name: "xAI no credits", status: 403,
-			body:  `{"code":"The caller does not have permission","error":"Your team has either used all available credits or reached its monthly spending limit."}`,
+			body: `{"code":"The caller does not have permission","error":"Your team has either used all available` +
+				` credits or reached its monthly spending limit."}`,
 			class: upstream.QuotaExhausted, in: never, reason: "403",
 		},
 		{
 			name: "xAI no credits, as a rate limit", status: 429,
 			header: headers("X-Ratelimit-Remaining-Requests", "0", "X-Ratelimit-Reset-Requests", "1s"),
-			body:   `{"code":"Some resource has been exhausted","error":"Your team has either used all available credits or reached its monthly spending limit."}`,
-			class:  upstream.QuotaExhausted, in: never, reason: "429",
+			body: `{"code":"Some resource has been exhausted","error":"Your team has either used all available` +
+				` credits or reached its monthly spending limit."}`,
+			class: upstream.QuotaExhausted, in: never, reason: "429",
 		},
 		{
 			name: "xAI wrong key", status: 400,
@@ -342,17 +368,20 @@ func TestDiagnoseOthers(t *testing.T) {
 		},
 		{
 			name: "Groq too large for a minute", status: 413,
-			body:  `{"error":{"message":"Request too large: Limit 6000, Requested 12328, please reduce your message size and try again.","type":"tokens","code":"rate_limit_exceeded"}}`,
+			body: `{"error":{"message":"Request too large: Limit 6000, Requested 12328, please reduce your message` +
+				` size and try again.","type":"tokens","code":"rate_limit_exceeded"}}`,
 			class: upstream.BadRequest, in: never, reason: "413 rate_limit_exceeded",
 		},
 		{
 			name: "Groq by the day, a little at a time", status: 429,
-			body:  `{"error":{"message":"Rate limit reached on tokens per day (TPD). Please try again in 9m38.016s. Need more?","type":"tokens","code":"rate_limit_exceeded"}}`,
+			body: `{"error":{"message":"Rate limit reached on tokens per day (TPD). Please try again in 9m38.016s.` +
+				` Need more?","type":"tokens","code":"rate_limit_exceeded"}}`,
 			class: upstream.RateLimited, in: 9*time.Minute + 38016*time.Millisecond, reason: "429 rate_limit_exceeded",
 		},
 		{
 			name: "Mistral", status: 429,
-			body:  `{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}`,
+			body: `{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,` +
+				`"code":"1300"}`,
 			class: upstream.RateLimited, in: never, reason: "429 rate_limited",
 		},
 		{
@@ -366,7 +395,8 @@ func TestDiagnoseOthers(t *testing.T) {
 		},
 		{
 			name: "Together too long", status: 403,
-			body:  `{"error":{"message":"Input token count + max_tokens parameter must be less than the context length"}}`,
+			body: `{"error":{"message":"Input token count + max_tokens parameter must be less than the context` +
+				` length"}}`,
 			class: upstream.BadRequest, in: never, reason: "403",
 		},
 	})

@@ -150,7 +150,8 @@ func TestDiagnoseOddBodies(t *testing.T) {
 		},
 		{
 			name: "other types in details", status: 429,
-			body:  `{"error":{"details":[1,{"violations":[2,{"quotaId":3}],"retryDelay":4}],"metadata":{"headers":[]}}}`,
+			body: `{"error":{"details":[1,{"violations":[2,{"quotaId":3}],"retryDelay":4}],"metadata":{` +
+				`"headers":[]}}}`,
 			class: upstream.RateLimited, in: never, reason: "429",
 		},
 		{name: "empty array", status: 429, body: `[]`, class: upstream.RateLimited, in: never, reason: "429"},
