@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"entgo.io/ent/dialect"
+	"entgo.io/ent/dialect/sql"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
@@ -76,17 +76,26 @@ var writers = map[string]string{
 	ent.TypeInstallation:      "RotateKeyring, or rather by Open WithKeyring",
 }
 
-// walking is the driver of the client that Registry.Client returns. Close does nothing. It begins no transactions, in
-// which Ent's Schema.Create would change tables.
-type walking struct{ store.DB }
+// walking is the driver of the client that Registry.Client returns, over the database or a transaction. Close does
+// nothing. Ent writes by Exec and Tx, as its Schema.Create does: neither is for this client.
+type walking struct{ walked }
+
+// walked runs the queries of a walking client.
+type walked interface {
+	dialect.Driver
+	sql.ExecQuerier
+}
 
 func (walking) Close() error { return nil }
 
-func (walking) Tx(context.Context) (dialect.Tx, error) {
-	return nil, fmt.Errorf(
-		"%w client: Registry.InTx begins transactions, and Open brings the schema up to date", ErrReadOnly,
-	)
-}
+// errWalking is the error of what a walking client does not do.
+var errWalking = fmt.Errorf(
+	"%w client: Registry.InTx begins transactions, and Open brings the schema up to date", ErrReadOnly,
+)
+
+func (walking) Exec(context.Context, string, any, any) error { return errWalking }
+
+func (walking) Tx(context.Context) (dialect.Tx, error) { return nil, errWalking }
 
 func (w walking) BeginTx(ctx context.Context, _ *stdsql.TxOptions) (dialect.Tx, error) {
 	return w.Tx(ctx)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	entmigrate "github.com/jeffersonwarrior/modelscan/ent/migrate"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
@@ -121,13 +122,47 @@ func testClientBreaksNothing(t *testing.T, e engine) {
 		tx.Client().Use(hook)
 		tx.Client().Intercept(see)
 		require.NoError(t, tx.Client().Close())
-		_, err := tx.Client().ExecContext(ctx, "UPDATE providers SET description = 'past'")
+		for _, c := range []*ent.Client{tx.Client(), tx.Client().With(), tx.Client().Debug()} {
+			require.Error(t, c.Schema.Create(ctx))
+			_, err := c.Tx(ctx)
+			require.ErrorIs(t, err, registry.ErrReadOnly)
+		}
+		_, err := tx.CreateProvider(ctx, registry.ProviderInput{Name: "within"})
+		require.NoError(t, err, "an operation of the transaction has no hooks of others")
+		_, err = tx.Client().ExecContext(ctx, "UPDATE providers SET description = 'past'")
 		return err
 	}))
 	_, err = c.Provider.Query().Count(ctx)
 	require.ErrorIs(t, err, errMine, "of the client itself")
 	require.Equal(t, "past", must(reg.FindProvider(ctx, "openai")).Description)
 	mustModel(t, reg, mustProvider(t, reg, "mistral").ID, "m", gpt4())
+}
+
+// TestClientSchema: Ent's own migration changes no file, in a transaction either.
+func TestClientSchema(t *testing.T) {
+	t.Parallel()
+	reg := must(registry.Open(t.Context(), filepath.Join(t.TempDir(), "registry.db")))
+	defer func() { require.NoError(t, reg.Close()) }()
+	schema := func() (all []string) {
+		rows := must(
+			reg.Client().QueryContext(t.Context(), "SELECT COALESCE(sql, name) FROM sqlite_master ORDER BY name"),
+		)
+		for rows.Next() {
+			var text string
+			require.NoError(t, rows.Scan(&text))
+			all = append(all, text)
+		}
+		require.NoError(t, errors.Join(rows.Err(), rows.Close()))
+		return all
+	}
+	before := schema()
+	require.ErrorIs(t, reg.Client().Schema.Create(t.Context()), registry.ErrReadOnly)
+	require.NoError(t, reg.InTx(t.Context(), func(tx *registry.Registry) error {
+		err := tx.Client().Schema.Create(t.Context(), entmigrate.WithForeignKeys(false))
+		require.ErrorIs(t, err, registry.ErrReadOnly)
+		return nil
+	}))
+	require.Equal(t, before, schema())
 }
 
 // TestClientTimes: the registry's clock says when rows were written, whatever its operations say.

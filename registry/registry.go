@@ -64,8 +64,8 @@ func (r *Registry) Close() error {
 //   - Counters and degradations are as stored, also those whose day or time is over.
 //
 // The client only reads. Builders that would write a row, of the client or of a row, return [ErrReadOnly] and name the
-// operations to use instead: those keep the rules and the audit trail. Tx and Schema.Create return [ErrReadOnly] too.
-// Close does nothing.
+// operations to use instead: those keep the rules and the audit trail. Tx returns [ErrReadOnly] too, Schema.Create
+// fails, and Close does nothing.
 //
 // Within [Registry.InTx], tx.Client() sees the transaction, and also only reads. To write past the registry, to tables
 // of your own for example, use ExecContext; in a transaction, tx.Client().ExecContext.
@@ -124,7 +124,8 @@ func (r *Registry) transact(
 	var torn error
 	client := tx.Client()
 	within := *r
-	within.client, within.shown, within.fresh, within.blank, within.between = client, client, client, nil, nil
+	within.client, within.fresh, within.blank, within.between = client, client, nil, nil
+	within.shown = r.client.With(ent.Driver(walking{rows}))
 	within.inTx, within.outer, within.over, within.torn = true, r, &rows.ended, &torn
 	err = fn(&within)
 	open = false

@@ -2,9 +2,11 @@ package registry
 
 import (
 	"context"
+	stdsql "database/sql"
 	"sync/atomic"
 
 	"entgo.io/ent/dialect"
+	"entgo.io/ent/dialect/sql"
 )
 
 // rowDriver is the driver of the rows that the operations of a transaction return. It is the transaction until that has
@@ -28,6 +30,16 @@ func (d *rowDriver) Query(ctx context.Context, query string, args, v any) error 
 		return d.Driver.Query(ctx, query, args, v)
 	}
 	return d.tx.Query(ctx, query, args, v)
+}
+
+// ExecContext runs a statement in the transaction, and fails after its end.
+func (d *rowDriver) ExecContext(ctx context.Context, query string, args ...any) (stdsql.Result, error) {
+	return d.tx.(sql.ExecQuerier).ExecContext(ctx, query, args...)
+}
+
+// QueryContext runs a query in the transaction, and fails after its end.
+func (d *rowDriver) QueryContext(ctx context.Context, query string, args ...any) (*stdsql.Rows, error) {
+	return d.tx.(sql.ExecQuerier).QueryContext(ctx, query, args...)
 }
 
 // entRow is a row of Ent's.
