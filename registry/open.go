@@ -197,7 +197,7 @@ func (r *Registry) openVault(ctx context.Context) error {
 		if open, err := r.vault.load(ctx, tx); err != nil || open { // another process was faster
 			return err
 		}
-		now := r.now()
+		now := timeOf(tx)
 		row, err := tx.Installation.Create().SetNumber(1).SetCreatedAt(now).Save(ctx)
 		if err != nil {
 			return err

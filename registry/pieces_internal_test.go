@@ -293,6 +293,32 @@ func (l *piecesLedger) betweenRepair(t *testing.T, damage string, do func() erro
 	require.Empty(t, report.Differences, damage)
 }
 
+// TestRepairInterrupted: with an error comes what was mended until then, and what was left.
+func TestRepairInterrupted(t *testing.T) {
+	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {
+		t.Helper()
+		reg, other := open(t)
+		l, ctx := newPiecesLedger(t, reg, other, money.Rates{meter.Input: money.Dollar}), t.Context()
+		l.pieceRows = 1
+		for _, damage := range []string{
+			"UPDATE usage_events SET cost = cost + 1 WHERE id = (SELECT id FROM usage_events ORDER BY id LIMIT 1)",
+			"UPDATE usage_totals SET request_count = request_count + 1 WHERE period_start =" +
+				" (SELECT MAX(period_start) FROM usage_totals)",
+			"UPDATE usage_tracking SET request_count = request_count + 1 WHERE period_start =" +
+				" (SELECT MAX(period_start) FROM usage_tracking)",
+		} {
+			_, err := l.Client().ExecContext(ctx, damage)
+			require.NoError(t, err)
+		}
+		l.interrupt(t, 1)
+		repaired, err := l.RepairLedger(ctx)
+		require.ErrorIs(t, err, errInterrupted)
+		require.EqualValues(t, 1, repaired.Days+repaired.Totals)
+		require.NotEmpty(t, repaired.Unrepaired)
+		require.Equal(t, DifferenceWrongCost, repaired.Unrepaired[0].Kind)
+	})
+}
+
 // TestBackfillInPieces sets a price for the past of many requests without one, is interrupted, and sets it again.
 func TestBackfillInPieces(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(t *testing.T) (reg, other *Registry)) {

@@ -66,15 +66,15 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 		err = done.counters(ctx)
 	}
 	report := done.RepairResult
+	report.Unrepaired, report.Unlisted = differencesOf(done.left.List), done.left.More
 	if err == nil {
-		report.Unrepaired, err = r.differencesOf(ctx, done.left.List)
-		report.Unlisted = done.left.More
+		err = r.nameDifferences(ctx, report.Unrepaired)
 	}
 	if changed := done.RepairResult; changed.Quarters+changed.Days+changed.Totals+changed.Keys > 0 {
 		lingering, cancel := r.db.Linger(ctx) // audit what was changed even if the context has ended
 		defer cancel()
 		err = errors.Join(err, r.write(lingering, "audit", func(tx *ent.Client) error {
-			return r.audit(lingering, tx, r.now(),
+			return r.audit(lingering, tx, timeOf(tx),
 				auditEntry{action: ActionRepair, entity: EntityLedger, after: map[string]int64{
 					"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "keys": changed.Keys,
 				}})

@@ -117,7 +117,7 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	if err := p.report.add(p.piece); err != nil || p.dry || p.piece.Requests == 0 {
 		return err
 	}
-	return r.audit(ctx, tx, r.now(), auditEntry{
+	return r.audit(ctx, tx, timeOf(tx), auditEntry{
 		action: ActionReprice, entity: EntityModel, id: p.model.String(), after: p.piece,
 	})
 }

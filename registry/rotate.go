@@ -131,7 +131,7 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 		if err != nil || older {
 			return err
 		}
-		newest, err = r.vault.newDataKey(ctx, tx, r.now())
+		newest, err = r.vault.newDataKey(ctx, tx, timeOf(tx))
 		return err
 	})
 	if err != nil {

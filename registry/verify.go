@@ -106,8 +106,8 @@ func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 		report.EventsFrom, report.QuartersFrom = h.Events, h.Quarters
 	}
 	if err == nil {
-		report.Differences, err = r.differencesOf(ctx, found.List)
-		report.Unlisted = found.More
+		report.Differences, report.Unlisted = differencesOf(found.List), found.More
+		err = r.nameDifferences(ctx, report.Differences)
 	}
 	if err != nil {
 		return LedgerReport{}, translate(ctx, "verify ledger", err)
@@ -115,14 +115,13 @@ func (r *Registry) VerifyLedger(ctx context.Context) (LedgerReport, error) {
 	return report, nil
 }
 
-// differencesOf converts differences for users, with the names of their models and keys.
-func (r *Registry) differencesOf(ctx context.Context, found []proof.Difference) ([]Difference, error) {
-	var all []Difference
+// differencesOf converts differences for users.
+func differencesOf(found []proof.Difference) (all []Difference) {
 	for _, d := range found {
 		all = append(all, Difference{
 			Kind: DifferenceKind(d.Kind), Table: d.Table, EventID: d.Event, ModelID: d.Model, APIKeyID: d.Key,
 			PriceID: d.Price, PeriodStart: d.Start, Field: d.Field, Want: d.Want, Have: d.Have,
 		})
 	}
-	return all, r.nameDifferences(ctx, all)
+	return all
 }
