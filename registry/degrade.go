@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
 // DegradeKey takes a live key out of use for a duration, at most ten years. After that it is usable again by itself. If
@@ -42,7 +43,7 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 			return nil
 		}
 		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).
-			SetDegradedReason(fault.Clean(reason, pool.MaxReason)).SetDegradedBy("").
+			SetDegradedReason(fault.Clean(reason, rule.MaxReason)).SetDegradedBy("").
 			ClearDegradedAt().Save(ctx)
 		if err != nil {
 			return err

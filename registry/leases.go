@@ -288,7 +288,7 @@ func (l *Lease) Fail(ctx context.Context, failure Failure) (Diagnosis, error) {
 	r, in := l.registry(), failure.Usage
 	now := r.now()
 	d := r.classify(failure, now)
-	d.Reason = fault.Clean(d.Reason, pool.MaxReason)
+	d.Reason = fault.Clean(d.Reason, rule.MaxReason)
 	in.Failed, in.ErrorClass = true, string(d.Class)
 	if in.HTTPStatus == 0 && failure.Status >= 100 && failure.Status <= 599 {
 		in.HTTPStatus = failure.Status

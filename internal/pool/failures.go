@@ -7,16 +7,13 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-const (
-	// MaxReason is the longest reason for a key's degradation, in characters.
-	MaxReason = 1024
-	// MaxDegradation is how long a key can be out of use.
-	MaxDegradation = 10 * 365 * utc.Day
-)
+// MaxDegradation is how long a key can be out of use.
+const MaxDegradation = 10 * 365 * utc.Day
 
 // restPeriod is how long something is out of use, at first and at most.
 type restPeriod struct{ first, most time.Duration }
@@ -137,7 +134,7 @@ func (k *Key) degrade(d Diagnosis, until time.Time, fresh bool, now time.Time) [
 	if d.Class != upstream.RateLimited || !k.OnProbation() { // the key is still to be tried
 		k.DegradedBy, k.DegradedReason = d.Class, string(d.Class)
 		if d.Reason != "" {
-			k.DegradedReason = fault.Cut(k.DegradedReason+": "+d.Reason, MaxReason)
+			k.DegradedReason = fault.Cut(k.DegradedReason+": "+d.Reason, rule.MaxReason)
 		}
 	}
 	k.DegradedUntil = &until
