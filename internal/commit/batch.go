@@ -13,7 +13,7 @@ import (
 // Config configures a Committer.
 type Config struct {
 	DB       store.DB
-	Clock    func() time.Time
+	Clock    func() time.Time // instants as columns hold them
 	Strategy pool.Strategy
 
 	// Write runs the body in a transaction, again if need be, and returns errors of package fault.

@@ -171,6 +171,7 @@ func TestDoWithin(t *testing.T) {
 			}
 			return errors.Join(undone, d.CountUse(ctx, tx, d.key, pool.Amount{Requests: 1, Tokens: 7}, d.now))
 		}), undone)
+		require.Nil(t, d.Last())
 		require.Zero(t, d.client.UsageEvent.Query().CountX(ctx))
 		require.NoError(t, d.Do(ctx, d.call("a")))
 		require.EqualValues(t, 1, d.client.APIKey.GetX(ctx, d.key).UsageCount)

@@ -12,7 +12,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
-// Look returns the pools of providers, and other keys, at an instant.
+// Look returns the pools of providers at an instant. The registry's tests also compare other keys, and what Last and
+// HasPartition say a Committer remembers.
 func (m *Committer) Look(
 	ctx context.Context, from bulk.Querier, now time.Time, keys, providers []uuid.UUID,
 ) (*Snapshot, error) {

@@ -33,7 +33,7 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 			return bulk.ErrStale // the key was another provider's when the pools were taken
 		}
 	}
-	b.now = utc.Of(b.Clock()) // after all waiting
+	b.now = b.Clock() // after all waiting
 	for i := range calls {
 		b.now = utc.Max(b.now, calls[i].Now)
 	}
