@@ -108,16 +108,20 @@ func snapshotFaults(s catalog.Snapshot) fault.List {
 		f.In(fmt.Sprintf("provider %.40q: ", p.Name), judge(draft.Provider.Create(), providerInput(p)))
 		f.Check(!names[p.Name], "provider %.40q is listed twice", p.Name)
 		names[p.Name] = true
-		models := map[string]bool{}
-		for _, m := range p.Models {
-			prefix := fmt.Sprintf("model %.40q of %.40q: ", m.ModelID, p.Name)
+		models, families := map[string]bool{}, map[string]bool{}
+		for i := range p.Models {
+			m := &p.Models[i]
 			var in ModelInput
 			copyFields(&in, m)
-			f.In(prefix, in.withDefaults().faults())
-			f.Check(!models[m.ModelID], "%slisted twice", prefix)
+			faults := in.withDefaults().faults()
+			faults.Check(!models[m.ModelID], "listed twice")
 			models[m.ModelID] = true
-			if m.Family != "" {
-				f.In(prefix, judge(draft.ModelFamily.Create(), FamilyInput{Name: m.Family}))
+			if m.Family != "" && !families[m.Family] {
+				families[m.Family] = true
+				faults = append(faults, judge(draft.ModelFamily.Create(), FamilyInput{Name: m.Family})...)
+			}
+			if len(faults) > 0 {
+				f.In(fmt.Sprintf("model %.40q of %.40q: ", m.ModelID, p.Name), faults)
 			}
 		}
 		if len(f) > maxFaults {
@@ -266,7 +270,8 @@ func (im *importer) models(
 		return err
 	}
 	var fresh []ModelInput
-	for _, m := range models {
+	for i := range models {
+		m := &models[i]
 		switch old := live[m.ModelID]; {
 		case old != nil:
 			if err := im.updateModel(ctx, old, families, m); err != nil {
@@ -313,14 +318,14 @@ func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (m
 }
 
 func (im *importer) updateModel(
-	ctx context.Context, old *ent.Model, families map[string]uuid.UUID, m catalog.Model,
+	ctx context.Context, old *ent.Model, families map[string]uuid.UUID, m *catalog.Model,
 ) error {
 	var up ModelUpdate
 	copyFields(&up, m)
 	if id, ok := families[m.Family]; ok && m.Family != "" {
 		up.FamilyID = &id
 	}
-	if !differs(old, up) {
+	if !differs(old, &up) {
 		im.report.Models.Unchanged++
 		return nil
 	}
@@ -330,7 +335,7 @@ func (im *importer) updateModel(
 	return err
 }
 
-func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current *ent.Price, m catalog.Model) error {
+func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current *ent.Price, m *catalog.Model) error {
 	switch {
 	case m.Rates == nil || current != nil && maps.Equal(RatesOf(current), m.Rates):
 		im.report.Prices.Unchanged++

@@ -19,8 +19,8 @@ import (
 
 // entity has the columns of an entity, as ent/schema describes them.
 type entity struct {
-	columns []*field.Descriptor
-	fields  map[string]*field.Descriptor // by the lower-case name of a struct's field: modelid is model_id
+	ruled  []*field.Descriptor          // the columns with a rule of their own
+	fields map[string]*field.Descriptor // by the lower-case name of a struct's field: modelid is model_id
 }
 
 // entities are the entities that inputs and filters describe, by their mutation's type.
@@ -37,7 +37,9 @@ func describe(all ...entgo.Interface) map[string]entity {
 		e := entity{fields: make(map[string]*field.Descriptor, len(fields))}
 		for _, f := range fields {
 			c := f.Descriptor()
-			e.columns = append(e.columns, c)
+			if len(c.Validators) > 0 || len(c.Enums) > 0 || c.Info.Type == field.TypeTime {
+				e.ruled = append(e.ruled, c)
+			}
 			e.fields[strings.ReplaceAll(c.Name, "_", "")] = c
 		}
 		described[reflect.TypeOf(one).Name()] = e
@@ -64,7 +66,7 @@ func judge[B builder[M], M ent.Mutation](b B, in any) fault.List {
 
 // faultsOf returns all faults of what a mutation sets; Ent reports only the first one.
 func faultsOf(m ent.Mutation) (f fault.List) {
-	for _, c := range entities[m.Type()].columns {
+	for _, c := range entities[m.Type()].ruled {
 		value, ok := m.Field(c.Name)
 		if !ok {
 			continue
@@ -99,14 +101,27 @@ func validate(validator, value any) error {
 }
 
 // plans are the places of fields of structs, by their types. To find them takes longer than to copy the fields.
-var plans sync.Map
+type plans[K comparable, V any] struct {
+	mu    sync.RWMutex
+	known map[K]V
+}
 
-func planned[T any](key any, plan func() T) T {
-	known, ok := plans.Load(key)
+var (
+	columnPlans = plans[fieldsKey, []*field.Descriptor]{known: map[fieldsKey][]*field.Descriptor{}}
+	placePlans  = plans[[2]reflect.Type, [][2]int]{known: map[[2]reflect.Type][][2]int{}}
+)
+
+func (p *plans[K, V]) of(key K, plan func() V) V {
+	p.mu.RLock()
+	known, ok := p.known[key]
+	p.mu.RUnlock()
 	if !ok {
-		known, _ = plans.LoadOrStore(key, plan())
+		known = plan()
+		p.mu.Lock()
+		p.known[key] = known
+		p.mu.Unlock()
 	}
-	return known.(T)
+	return known
 }
 
 type fieldsKey struct {
@@ -116,7 +131,7 @@ type fieldsKey struct {
 
 // columnsOf returns the columns of an entity in the order of a struct's fields; nil for a field without a column.
 func columnsOf(of string, fields reflect.Type) []*field.Descriptor {
-	return planned(fieldsKey{of, fields}, func() []*field.Descriptor {
+	return columnPlans.of(fieldsKey{of, fields}, func() []*field.Descriptor {
 		columns := make([]*field.Descriptor, fields.NumField())
 		for i := range columns {
 			if name := fields.Field(i).Name; name != "After" { // a place in a list, not a column
@@ -190,7 +205,7 @@ func copyFields(dst, src any) {
 
 // differs reports whether an update would change a row. The update's fields must be comparable with ==.
 func differs(row, up any) bool {
-	is, said := reflect.ValueOf(row).Elem(), reflect.ValueOf(up)
+	is, said := reflect.ValueOf(row).Elem(), reflect.ValueOf(up).Elem()
 	for _, both := range samePlaces(is.Type(), said.Type()) {
 		is, said := is.Field(both[0]), said.Field(both[1])
 		if said.IsNil() {
@@ -211,7 +226,7 @@ func differs(row, up any) bool {
 
 // samePlaces returns the indices of the fields that two structs have in common.
 func samePlaces(a, b reflect.Type) [][2]int {
-	return planned([2]reflect.Type{a, b}, func() (same [][2]int) {
+	return placePlans.of([2]reflect.Type{a, b}, func() (same [][2]int) {
 		for i := range a.NumField() {
 			if f, ok := b.FieldByName(a.Field(i).Name); ok && len(f.Index) == 1 {
 				same = append(same, [2]int{i, f.Index[0]})

@@ -160,7 +160,7 @@ func TestColumns(t *testing.T) {
 				}
 			}
 			has := fieldsOf(of)
-			for _, column := range entities[c.row.Type()].columns {
+			for _, column := range entities[c.row.Type()].fields {
 				name := strings.ReplaceAll(column.Name, "_", "")
 				if without[column.Name] == "" {
 					require.True(t, slices.Contains(has, name),
@@ -200,7 +200,7 @@ func requireFilled(t *testing.T, m ent.Mutation, in any) {
 	say(full)
 	fill(m, full.Interface())
 	has := fieldsOf(full.Type())
-	for _, column := range entities[m.Type()].columns {
+	for _, column := range entities[m.Type()].fields {
 		if _, set := m.Field(column.Name); slices.Contains(has, strings.ReplaceAll(column.Name, "_", "")) {
 			require.True(t, set, column.Name)
 		}
@@ -273,10 +273,10 @@ func TestCopyFields(t *testing.T) {
 func TestDiffers(t *testing.T) {
 	t.Parallel()
 	row, no, name := &ent.Model{Name: "a", CanStream: true}, false, "a"
-	require.False(t, differs(row, ModelUpdate{}))
-	require.False(t, differs(row, ModelUpdate{Name: &name, CanReason: &no, FamilyID: &uuid.Nil}))
-	require.True(t, differs(row, ModelUpdate{CanStream: &no}))
-	require.True(t, differs(row, ModelUpdate{FamilyID: &uuid.Max}))
+	require.False(t, differs(row, &ModelUpdate{}))
+	require.False(t, differs(row, &ModelUpdate{Name: &name, CanReason: &no, FamilyID: &uuid.Nil}))
+	require.True(t, differs(row, &ModelUpdate{CanStream: &no}))
+	require.True(t, differs(row, &ModelUpdate{FamilyID: &uuid.Max}))
 	row.FamilyID = &uuid.Max
-	require.True(t, differs(row, ModelUpdate{FamilyID: &uuid.Nil}))
+	require.True(t, differs(row, &ModelUpdate{FamilyID: &uuid.Nil}))
 }

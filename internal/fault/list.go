@@ -22,14 +22,13 @@ func (f *List) Check(ok bool, format string, args ...any) {
 
 // Field notes the faults that a rule found in a field.
 func (f *List) Field(name string, err error) {
-	var faults rule.ValueErrors
-	switch {
-	case errors.As(err, &faults):
-		for _, one := range faults {
-			f.Check(false, "%s %s", name, one)
-		}
-	case err != nil:
-		f.Check(false, "%s %s", name, err)
+	if err == nil {
+		return
+	}
+	faults := rule.ValueErrors{err.Error()}
+	errors.As(err, &faults)
+	for _, one := range faults {
+		f.Check(false, "%s %s", name, one)
 	}
 }
 
