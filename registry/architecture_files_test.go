@@ -11,10 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/tools/go/packages"
+
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 )
 
 const module = "github.com/jeffersonwarrior/modelscan/"
@@ -38,17 +41,21 @@ type sources struct {
 func loadSources(t *testing.T) sources {
 	t.Helper()
 	long(t, "all packages are type-checked")
-	s := sources{fset: token.NewFileSet()}
-	var err error
+	s, err := typeChecked()
+	require.NoError(t, err)
+	require.Greater(t, len(s.packages), 20)
+	return s
+}
+
+var typeChecked = sync.OnceValues(func() (s sources, err error) {
+	s.fset = token.NewFileSet()
 	s.packages, err = packages.Load(&packages.Config{
 		Mode: packages.NeedName | packages.NeedSyntax | packages.NeedTypes | packages.NeedTypesInfo |
 			packages.NeedImports,
 		Dir: "..", Fset: s.fset,
 	}, ".", "./registry", "./internal/...", "./migrate", "./catalog", "./meter", "./money", "./cmd/...")
-	require.NoError(t, err)
-	require.Greater(t, len(s.packages), 20)
-	return s
-}
+	return s, err
+})
 
 // place names a declaration. Objects of other packages are read from their export data, which keeps positions.
 func (s sources) place(o types.Object) string {
@@ -61,6 +68,7 @@ func (s sources) place(o types.Object) string {
 
 // TestFileCycles: files that need each other are read together.
 func TestFileCycles(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	s := loadSources(t)
 	for _, p := range s.packages {
@@ -119,6 +127,7 @@ func cycles(edges map[string]map[string]bool) (all [][]string) {
 
 // TestWays follows operations to where SQL begins.
 func TestWays(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	s := loadSources(t)
 	calls, starts, ends := s.calls()

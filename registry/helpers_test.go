@@ -105,11 +105,9 @@ const serviceRole = "modelscan_test_service"
 // on one of the databases. The test is parallel.
 func eachEngine(t *testing.T, test func(*testing.T, engine)) {
 	t.Helper()
+	sample.OneGoroutine(t)
 	engines := []engine{onSQLite, onPostgres}
 	if sample.Race {
-		if rand.IntN(4) > 0 { //nolint:gosec // not for secrets
-			t.Skip("race detector: one goroutine, and a run takes a quarter of such tests")
-		}
 		i := rand.IntN(len(engines)) //nolint:gosec // not for secrets
 		engines = engines[i : i+1]
 	}

@@ -28,3 +28,12 @@ func Chance() bool {
 	const many = 1200
 	return rand.IntN(many) < Of(many) //nolint:gosec // not for secrets
 }
+
+// OneGoroutine is for a test of one goroutine. With the race detector, which finds nothing in it, a run takes a quarter of
+// such tests.
+func OneGoroutine(tb testing.TB) {
+	tb.Helper()
+	if Race && rand.IntN(4) > 0 { //nolint:gosec // not for secrets
+		tb.Skip("race detector: one goroutine, and a run takes a quarter of such tests")
+	}
+}
