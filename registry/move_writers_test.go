@@ -148,7 +148,7 @@ func TestMoveWriters(t *testing.T) {
 				mu      sync.Mutex
 				acked   []string
 			)
-			writing := make(chan struct{}, 4)
+			writing, written := make(chan struct{}, 4), make(chan struct{})
 			for g, reg := range []*registry.Registry{s.reg, s.reg, s.open(t), s.open(t)} {
 				writers.Go(func() {
 					for i := 0; ctx.Err() == nil; i++ {
@@ -156,6 +156,7 @@ func TestMoveWriters(t *testing.T) {
 						in.RequestID = fmt.Sprint("r", g, "-", i)
 						if err := reg.RecordUsage(t.Context(), in); err != nil {
 							t.Errorf("%s: %v", in.RequestID, err)
+							cancel()
 							return
 						}
 						mu.Lock()
@@ -164,13 +165,27 @@ func TestMoveWriters(t *testing.T) {
 						if i == 0 {
 							writing <- struct{}{}
 						}
+						select {
+						case written <- struct{}{}:
+						default:
+						}
 					}
 				})
 			}
 			for range 4 {
 				<-writing
 			}
-			_, err := registry.Move(t.Context(), s.from, s.to, nil)
+			var copying sync.Once
+			_, err := registry.Move(t.Context(), s.from, s.to, func(string, int64, int64) {
+				copying.Do(func() { // the fifth was begun after the move has begun to copy
+					for range 5 {
+						select {
+						case <-written:
+						case <-ctx.Done():
+						}
+					}
+				})
+			})
 			cancel()
 			writers.Wait()
 			s.noticed(t, err)
