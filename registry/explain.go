@@ -15,8 +15,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
-	"github.com/jeffersonwarrior/modelscan/internal/commit"
-	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -221,12 +219,12 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 		return nil, translate(ctx, op, err)
 	}
 	now := r.now()
-	s, err := r.look(ctx, now, in.ProviderID)
+	pools, err := r.look(ctx, now, in.ProviderID)
 	if err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	p, want := s.Pools[in.ProviderID], in.wanted()
-	if want.Model, err = r.modelName(ctx, in.ModelID, in.ProviderID); err != nil {
+	p, want := pools[in.ProviderID], in.wanted()
+	if want.Model, err = r.commits.ModelName(ctx, r.fresh, in.ModelID, in.ProviderID); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	next := p.Choose(want, now)
@@ -239,33 +237,20 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 	return verdicts, nil
 }
 
-// modelName returns the provider's name of a model, or "" for a zero id.
-func (r *Registry) modelName(ctx context.Context, id, provider uuid.UUID) (string, error) {
-	if id == uuid.Nil {
-		return "", nil
-	}
-	m, err := r.fresh.Model.Get(ctx, id)
-	switch {
-	case ent.IsNotFound(err):
-		return "", fault.Missing("model", id)
-	case err != nil:
-		return "", err
-	}
-	return m.ModelID, commit.CheckModel(id, provider, m.ProviderID, m.ModelID)
-}
-
 // look reads the pools of providers in one state of the database. Read one after the other, a lease that ends meanwhile
 // would count neither as open nor as ended.
-func (r *Registry) look(ctx context.Context, now time.Time, providers ...uuid.UUID) (s *commit.Snapshot, err error) {
+func (r *Registry) look(
+	ctx context.Context, now time.Time, providers ...uuid.UUID,
+) (pools map[uuid.UUID]*pool.Pool, err error) {
 	if r.inTx {
-		return r.commits.Look(ctx, r.client, now, nil, providers)
+		return r.commits.Look(ctx, r.client, now, providers)
 	}
 	state, err := r.db.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
-	return r.commits.Look(ctx, state, now, nil, providers)
+	return r.commits.Look(ctx, state, now, providers)
 }
 
 // explain returns a NoKeyError for GetLeastUsedKey; or a key, if one has become usable meanwhile.

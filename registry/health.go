@@ -59,7 +59,7 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 		for i, p := range some {
 			ids[i] = p.ID
 		}
-		s, err := r.look(ctx, now, ids...)
+		pools, err := r.look(ctx, now, ids...)
 		if err != nil {
 			return nil, translate(ctx, op, err)
 		}
@@ -68,7 +68,7 @@ func (r *Registry) PoolHealth(ctx context.Context) ([]ProviderHealth, error) {
 			return nil, translate(ctx, op, err)
 		}
 		for _, p := range some {
-			h := healthOf(s.Pools[p.ID], now)
+			h := healthOf(pools[p.ID], now)
 			h.ProviderID, h.Name, h.Unreadable = p.ID, p.Name, unreadable[p.ID]
 			all = append(all, h)
 		}

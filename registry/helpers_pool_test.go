@@ -7,9 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -163,4 +166,92 @@ func (p *poolTest) actions(tb testing.TB) (all []string) {
 		}
 	}
 	return all
+}
+
+// remembering are registries on one PostgreSQL database, as of many processes, with a provider.
+type remembering struct {
+	*registry.Registry
+	url      string
+	other    *registry.Registry
+	provider *ent.Provider
+	model    *ent.Model
+	group    *ent.QuotaGroup
+	key      *ent.APIKey // in the group
+	keys     int         // that were added
+	left     *uuid.UUID  // the state in which the last lease left the pool
+}
+
+func newRemembering(t *testing.T) *remembering {
+	t.Helper()
+	ctx, url := t.Context(), serviceURL(t)
+	open := func() *registry.Registry {
+		clock := registry.WithClock(func() time.Time { return registrytest.Start })
+		return mustOpen(t, url, registry.WithoutMigration(), clock)
+	}
+	r := &remembering{Registry: open(), other: open(), url: url}
+	r.provider = mustProvider(t, r.Registry, "p")
+	r.model = mustModel(t, r.Registry, r.provider.ID, "m", gpt4())
+	var err error
+	r.group, err = r.CreateQuotaGroup(ctx, registry.QuotaGroupInput{ProviderID: r.provider.ID, Name: "g"})
+	require.NoError(t, err)
+	r.key = r.add(t, r.group.ID)
+	return r
+}
+
+func (r *remembering) add(t *testing.T, group uuid.UUID) *ent.APIKey {
+	t.Helper()
+	r.keys++
+	in := registry.KeyInput{ProviderID: r.provider.ID, APIKey: secret(r.keys), QuotaGroupID: group}
+	key, err := r.AddAPIKey(t.Context(), in)
+	require.NoError(t, err)
+	return key
+}
+
+// elsewhere adds a key of another provider.
+func (r *remembering) elsewhere(t *testing.T) *ent.APIKey {
+	t.Helper()
+	return mustKey(t, r.Registry, mustProvider(t, r.Registry, "elsewhere").ID, 0)
+}
+
+// lease leases a key, after which the pool is remembered.
+func (r *remembering) lease(t *testing.T) *registry.Lease {
+	t.Helper()
+	lease, err := r.AcquireKey(
+		t.Context(), registry.AcquireInput{ProviderID: r.provider.ID, ModelID: r.model.ID, TTL: time.Hour},
+	)
+	require.NoError(t, err)
+	r.left = r.state(t)
+	require.NotNil(t, r.left)
+	return lease
+}
+
+// state is the name under which the last batch has left the pool, nil if something else has changed it since.
+func (r *remembering) state(t *testing.T) *uuid.UUID {
+	t.Helper()
+	return r.Client().PoolState.Query().Where(poolstate.ProviderID(r.provider.ID)).OnlyX(t.Context()).State
+}
+
+// remembers reports whether the process may still use what it remembers of the pool after the last lease.
+func (r *remembering) remembers(t *testing.T) bool {
+	t.Helper()
+	state := r.state(t)
+	return state != nil && *state == *r.left
+}
+
+// requireKnown requires that what a process remembers of a pool is what the database has: it knows why no key is left
+// for somebody who excludes all of them.
+func (r *remembering) requireKnown(t *testing.T, reg *registry.Registry, provider uuid.UUID) {
+	t.Helper()
+	ctx := t.Context()
+	in := registry.AcquireInput{
+		ProviderID: provider, TTL: time.Hour,
+		Exclude: r.Client().APIKey.Query().Where(apikey.ProviderID(provider)).IDsX(ctx),
+	}
+	_, err := reg.AcquireKey(ctx, in)
+	var none *registry.NoKeyError
+	require.ErrorAs(t, err, &none)
+	verdicts, err := reg.ExplainKeys(ctx, in)
+	require.NoError(t, err)
+	require.NotEmpty(t, verdicts)
+	require.Equal(t, verdicts, none.Keys)
 }

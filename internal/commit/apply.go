@@ -28,7 +28,7 @@ func (b *batch) apply(c *Call) error {
 		}
 		return nil
 	}
-	k, ok := b.Keys[end.Key]
+	k, ok := b.keys[end.Key]
 	if !ok || end.Outcome == Observed && k.Deleted {
 		return fault.Missing("API key", end.Key)
 	}
@@ -69,9 +69,9 @@ func (b *batch) learnFrom(k *pool.Key, end *End, actor string) {
 	o := pool.Outcome{Acquired: end.Acquired, Now: b.now}
 	switch {
 	case end.Outcome == Succeeded:
-		b.audit(actor, k.NoteSuccess(o, b.Providers[k.Provider]))
+		b.audit(actor, k.NoteSuccess(o, b.providers[k.Provider]))
 	case end.Outcome == Failed && end.Failure.Class != upstream.BadRequest:
-		b.audit(actor, b.Pools[k.Provider].NoteFailure(k, end.Failure, o))
+		b.audit(actor, b.pools[k.Provider].NoteFailure(k, end.Failure, o))
 	}
 }
 
@@ -91,7 +91,7 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if !ok {
 		return fault.Missing("model", req.Model)
 	}
-	k, ok := b.Keys[req.Key]
+	k, ok := b.keys[req.Key]
 	if !ok {
 		return fault.Missing("API key", req.Key)
 	}
@@ -136,16 +136,14 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 
 // acquire leases a key, or returns why none may be used now.
 func (b *batch) acquire(c *Call) error {
-	a, p := c.Acquire, b.Pools[c.Acquire.Provider]
+	a, p := c.Acquire, b.pools[c.Acquire.Provider]
 	a.Leased = nil // left by an attempt that was undone
-	if a.Model != uuid.Nil {
-		var err error
-		if a.Want.Model, err = b.modelName(a.Model, a.Provider); err != nil {
-			return err
-		}
+	var err error
+	if a.Want.Model, err = b.modelName(a.Model, a.Provider); err != nil {
+		return err
 	}
 	if l := b.leases[a.ID]; l != nil { // the attempt whose answer was lost
-		a.Leased = &Leased{*l, b.Keys[l.Key].Prefix, b.Keys[l.Key].Label}
+		a.Leased = &Leased{*l, b.keys[l.Key].Prefix, b.keys[l.Key].Label}
 		return nil
 	}
 	k := p.Choose(a.Want, b.now)

@@ -38,13 +38,13 @@ func newKnown() *known {
 		ID: k.price, ModelID: k.model, ServiceTier: ledger.StandardTier, EffectiveFrom: utc.Beginning,
 		CostPer1mInput: &dollar,
 	}}}
-	s.Keys[k.key.ID] = k.key
-	s.Providers[k.provider] = &pool.Provider{ID: k.provider}
-	p := &pool.Pool{Keys: []*pool.Key{k.key}, Provider: s.Providers[k.provider], Turns: map[int]int64{}}
+	s.keys[k.key.ID] = k.key
+	s.providers[k.provider] = &pool.Provider{ID: k.provider}
+	p := &pool.Pool{Keys: []*pool.Key{k.key}, Provider: s.providers[k.provider], Turns: map[int]int64{}}
 	p.Open(nil, nil, noon)
-	s.Pools[k.provider] = p
+	s.pools[k.provider] = p
 	noKey := func(*pool.Pool, pool.Want, time.Time) error { return fault.ErrNoKeyAvailable }
-	k.batch = batch{env: &env{Config: Config{NoKey: noKey}}, Snapshot: s}
+	k.batch = batch{env: &env{Config: Config{NoKey: noKey}}, snapshot: s}
 	k.periods = map[ledger.Period]ledger.Sums{}
 	return k
 }
@@ -232,7 +232,7 @@ func TestAcquire(t *testing.T) {
 	l := k.lease(t, 10)
 	require.Equal(t, Leased{*k.opened[0], "sk-", "a"}, *l)
 	require.Equal(t, k.model, *l.Model)
-	again := &Acquire{ID: l.ID, Provider: k.provider, Repeated: true}
+	again := &Acquire{ID: l.ID, Provider: k.provider, repeated: true}
 	require.NoError(t, k.acquire(&Call{Now: noon, Acquire: again}))
 	require.Equal(t, l.ID, again.Leased.ID)
 	require.Len(t, k.opened, 1, "the first attempt has leased it")

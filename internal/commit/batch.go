@@ -39,7 +39,7 @@ type env struct {
 // batch is a running transaction.
 type batch struct {
 	*env
-	*Snapshot
+	*snapshot
 	tx   *ent.Client
 	inTx bool // part of a caller's transaction, in which other calls may follow
 	changes

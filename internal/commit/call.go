@@ -32,7 +32,7 @@ func (c *Call) repeated() {
 	c.Request.Named = true
 	switch {
 	case c.Acquire != nil:
-		c.Acquire.Repeated = true
+		c.Acquire.repeated = true
 	case c.End != nil:
 		c.End.Repeated = true
 	}
@@ -52,7 +52,7 @@ type Acquire struct {
 	Provider, Model uuid.UUID
 	Want            pool.Want
 	TTL             time.Duration
-	Repeated        bool // an attempt whose answer was lost may have acquired it
+	repeated        bool // an attempt whose answer was lost may have acquired it
 
 	// Leased is the result. It belongs to the batch: copy what is needed before the call returns.
 	Leased *Leased
@@ -124,7 +124,7 @@ func (n *needs) add(c *Call) {
 		if a.Model != uuid.Nil {
 			n.models[a.Model] = true
 		}
-		if a.Repeated {
+		if a.repeated {
 			n.asked = append(n.asked, a.ID)
 		}
 	}

@@ -30,7 +30,7 @@ func TestNeeds(t *testing.T) {
 				ID: uuid.New(), Model: ids[0], Key: ids[1], RequestID: "r", At: noon.Add(-time.Hour),
 			}, Named: true,
 		}},
-		{Now: noon, Acquire: &Acquire{ID: ids[2], Provider: ids[3], Model: ids[4], Repeated: true}},
+		{Now: noon, Acquire: &Acquire{ID: ids[2], Provider: ids[3], Model: ids[4], repeated: true}},
 		{Now: noon, End: &End{Lease: ids[5], Key: ids[6], Provider: ids[7], Outcome: Succeeded}},
 		{Now: noon, End: &End{Key: ids[1], Outcome: Observed}},
 	}
@@ -48,7 +48,7 @@ func TestRepeated(t *testing.T) {
 	acquire, end := Call{Acquire: &Acquire{}}, Call{End: &End{}}
 	acquire.repeated()
 	end.repeated()
-	require.True(t, acquire.Acquire.Repeated)
+	require.True(t, acquire.Acquire.repeated)
 	require.True(t, end.End.Repeated)
 	require.True(t, end.Request.Named)
 }

@@ -69,10 +69,10 @@ func (b *batch) write(ctx context.Context) error {
 	if err := ledger.InsertEvents(ctx, to, b.events); err != nil {
 		return err
 	}
-	if err := ledger.Write(ctx, to, added, b.Periods); err != nil {
+	if err := ledger.Write(ctx, to, added, b.stored); err != nil {
 		return err
 	}
-	if err := ledger.Update(ctx, to, b.engine, changed, b.Periods); err != nil {
+	if err := ledger.Update(ctx, to, b.engine, changed, b.stored); err != nil {
 		return err
 	}
 	if err := insertLeases(ctx, to, b.opened); err != nil {
@@ -98,15 +98,15 @@ func (b *batch) write(ctx context.Context) error {
 // addUp adds the batch's sums to the stored periods. It returns the periods to insert and the periods to update.
 func (b *batch) addUp(ctx context.Context) (added, changed []ledger.Period, err error) {
 	all := ledger.Sorted(b.periods)
-	if err := ledger.Read(ctx, b.tx, b.engine, all, b.Periods); err != nil {
+	if err := ledger.Read(ctx, b.tx, b.engine, all, b.stored); err != nil {
 		return nil, nil, err
 	}
 	for _, p := range all {
-		total, known := b.Periods[p] // zero: it is new
+		total, known := b.stored[p] // zero: it is new
 		if err := total.Merge(b.periods[p]); err != nil {
 			return nil, nil, err
 		}
-		b.Periods[p] = total
+		b.stored[p] = total
 		if known {
 			changed = append(changed, p)
 		} else {

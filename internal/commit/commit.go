@@ -80,7 +80,7 @@ const maxSyncs = 3
 func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	errs, err := m.Once(ctx, calls)
+	errs, err := m.once(ctx, calls)
 	uncertain := false
 	for n := 1; errors.Is(err, fault.ErrUncertain) && ctx.Err() == nil &&
 		(n < maxSyncs || m.engine != dialect.SQLite); n++ {
@@ -88,7 +88,7 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 		for i := range calls {
 			calls[i].repeated()
 		}
-		errs, err = m.Once(ctx, calls)
+		errs, err = m.once(ctx, calls)
 	}
 	if err == nil {
 		return errs
@@ -109,8 +109,8 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 	return errs
 }
 
-// Once does the calls in one transaction, as far as they can be done, and returns an error, or nil, for each.
-func (m *Committer) Once(ctx context.Context, calls []Call) (errs []error, err error) {
+// once does the calls in one transaction, as far as they can be done, and returns an error, or nil, for each.
+func (m *Committer) once(ctx context.Context, calls []Call) (errs []error, err error) {
 	err = m.transact(ctx, m.own(ctx), calls, func(verdicts []error) error {
 		errs = verdicts
 		return nil
@@ -136,7 +136,7 @@ func (m *Committer) transact(
 	ctx context.Context, t transaction, calls []Call, judge func(verdicts []error) error,
 ) error {
 	for stale, overtaken, attempts := false, 0, 0; ; {
-		var s *Snapshot
+		var s *snapshot
 		err := t.write(func(tx *ent.Client) (err error) {
 			if attempts++; attempts%2 == 0 && !t.inTx && m.engine == dialect.Postgres {
 				if err := lockRows(ctx, tx, calls); err != nil {
@@ -167,7 +167,7 @@ func (m *Committer) transact(
 // attempt does calls in a transaction that has begun, and returns the snapshot that they leave.
 func (m *Committer) attempt(
 	ctx context.Context, tx *ent.Client, inTx bool, calls []Call, judge func(verdicts []error) error,
-) (s *Snapshot, err error) {
+) (s *snapshot, err error) {
 	if m.engine == dialect.SQLite {
 		// The statements wait for nothing, and the driver needs a goroutine for each that can be cancelled.
 		ctx = context.WithoutCancel(ctx)
@@ -178,7 +178,7 @@ func (m *Committer) attempt(
 		return nil, err
 	}
 	s.begin()
-	b := batch{env: &m.env, Snapshot: s, tx: tx, inTx: inTx}
+	b := batch{env: &m.env, snapshot: s, tx: tx, inTx: inTx}
 	verdicts, err := b.run(ctx, calls)
 	if err != nil {
 		return nil, err

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -17,109 +15,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
-	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
-	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
-	"github.com/jeffersonwarrior/modelscan/meter"
-	"github.com/jeffersonwarrior/modelscan/migrate"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
-
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
-
-// database is one with a provider, a model at a dollar per million input tokens, and a key in a quota group.
-type database struct {
-	*Committer
-	client     *ent.Client
-	model, key uuid.UUID
-	provider   uuid.UUID
-	now        time.Time
-	events     []pool.Event // that were to be audited
-}
-
-// onEach runs a test on a database of each engine.
-func onEach(t *testing.T, test func(t *testing.T, d *database)) {
-	t.Helper()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		db, err := store.OpenSQLite(t.Context(), store.Config{Path: filepath.Join(t.TempDir(), "registry.db")})
-		require.NoError(t, err)
-		test(t, newDatabase(t, db, migrate.SQLite))
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		db, err := store.OpenPostgres(t.Context(), store.PostgresConfig{URL: pgtest.Database(t, "", nil)})
-		require.NoError(t, err)
-		test(t, newDatabase(t, db, migrate.Postgres))
-	})
-}
-
-func newDatabase(t *testing.T, db store.DB, d migrate.Dialect) *database {
-	t.Helper()
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	ctx := t.Context()
-	_, err := migrate.Apply(ctx, db.Writer(), d)
-	require.NoError(t, err)
-	is := &database{client: ent.NewClient(ent.Driver(db)), now: noon}
-	is.Committer = New(Config{
-		DB: db, Clock: func() time.Time { return is.now }, Write: is.write, Expired: 2,
-		Audit: func(_ context.Context, _ *ent.Client, _ time.Time, _ string, events []pool.Event) error {
-			is.events = append(is.events, events...)
-			return nil
-		},
-		NoKey: func(*pool.Pool, pool.Want, time.Time) error { return fault.ErrNoKeyAvailable },
-	})
-	t.Cleanup(is.Close)
-	c, at := is.client, utc.Beginning
-	p := c.Provider.Create().SetName("p").SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
-	m := c.Model.Create().SetProviderID(p.ID).SetModelID("m").SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
-	c.Price.Create().SetModelID(m.ID).SetCostPer1mInput(money.Dollar).SetEffectiveFrom(at).SetRecordedAt(at).SaveX(ctx)
-	g := c.QuotaGroup.Create().SetProviderID(p.ID).SetName("g").SetLastReset(at).SetCreatedAt(at).SetUpdatedAt(at).
-		SaveX(ctx)
-	k := c.APIKey.Create().SetProviderID(p.ID).SetKeyHash(fmt.Sprintf("%064d", 1)).SetKeyPrefix("sk-").
-		SetQuotaGroupID(g.ID).
-		SetConcurrency(2).SetLastReset(at).SetCreatedAt(at).SetUpdatedAt(at).SaveX(ctx)
-	is.provider, is.model, is.key = p.ID, m.ID, k.ID
-	return is
-}
-
-// write is a transaction, without the translation of errors that is the registry's.
-func (d *database) write(ctx context.Context, body func(tx *ent.Client) error) error {
-	return d.DB.Retry(ctx, func() error {
-		tx, err := d.client.Tx(ctx)
-		if err != nil {
-			return err
-		}
-		if err := body(tx.Client()); err != nil {
-			return errors.Join(err, tx.Rollback())
-		}
-		return tx.Commit()
-	})
-}
-
-func (d *database) call(id string) Call {
-	return Call{Now: d.now, Request: Request{ServiceTier: ledger.StandardTier, Named: true, Event: ledger.Event{
-		ID: ledger.NewEventID(d.now), Model: d.model, Key: d.key, RequestID: id, At: d.now, Success: true,
-		Tokens: ledger.InColumns(meter.Tokens{InputTokens: 1_000_000}),
-	}}}
-}
-
-func (d *database) acquire(ctx context.Context) (*Leased, error) {
-	a := &Acquire{
-		ID: uuid.New(), Provider: d.provider, Model: d.model, TTL: time.Minute,
-		Want: pool.Want{Amount: pool.Amount{Requests: 1, Tokens: 5}},
-	}
-	err := d.Do(ctx, Call{Now: d.now, Acquire: a})
-	return a.Leased, err
-}
-
-func (d *database) end(ctx context.Context, l *Leased, e End, c Call) error {
-	e.Lease, e.Key, e.Provider, e.Acquired = l.ID, d.key, d.provider, l.Acquired
-	c.Now, c.End = d.now, &e
-	return d.Do(ctx, c)
-}
 
 // TestDo: what many callers do at once is all there, and each request once.
 func TestDo(t *testing.T) {
@@ -153,7 +53,7 @@ func TestDo(t *testing.T) {
 		require.ErrorContains(t, d.DoAll(ctx, []Call{d.call("a"), unknown}), "request 1: ")
 		require.Equal(t, callers, d.client.UsageEvent.Query().CountX(ctx), "all of them, or none")
 		if d.DB.Dialect() == dialect.Postgres {
-			require.True(t, d.HasPartition(utc.StartOfDay(noon)))
+			require.True(t, d.partitions.Has(utc.StartOfDay(noon)))
 		}
 	})
 }
@@ -166,12 +66,15 @@ func TestDoWithin(t *testing.T) {
 		ctx, undone := t.Context(), errors.New("undone")
 		require.ErrorIs(t, d.write(ctx, func(tx *ent.Client) error {
 			within := func(body func(tx *ent.Client) error) error { return body(tx) }
-			if err := d.DoWithin(ctx, within, []Call{d.call("a"), d.call("b")}); err != nil {
-				return err
+			for _, id := range []string{"b", "c"} { // the second time the partition is there
+				if err := d.DoWithin(ctx, within, []Call{d.call("a"), d.call(id)}); err != nil {
+					return err
+				}
 			}
 			return errors.Join(undone, d.CountUse(ctx, tx, d.key, pool.Amount{Requests: 1, Tokens: 7}, d.now))
 		}), undone)
-		require.Nil(t, d.Last())
+		require.Nil(t, d.memory.last)
+		require.False(t, d.partitions.Has(utc.StartOfDay(noon)))
 		require.Zero(t, d.client.UsageEvent.Query().CountX(ctx))
 		require.NoError(t, d.Do(ctx, d.call("a")))
 		require.EqualValues(t, 1, d.client.APIKey.GetX(ctx, d.key).UsageCount)
@@ -224,14 +127,67 @@ func TestLeases(t *testing.T) {
 		_, err = d.acquire(ctx)
 		require.ErrorIs(t, err, fault.ErrNoKeyAvailable)
 
-		last := d.Last()
-		require.NotNil(t, last)
-		is, err := d.Look(ctx, d.client, d.now, []uuid.UUID{d.key}, []uuid.UUID{d.provider})
+		require.NotNil(t, d.memory.last)
+		require.True(t, d.compareMemory(t))
+		d.memory.last.forget(d.provider)
+		require.Empty(t, d.memory.last.keys)
+	})
+}
+
+// TestLeaseBatches has calls for one lease in one batch, and calls that are done again.
+func TestLeaseBatches(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		ctx := t.Context()
+		lease := func() *Leased {
+			l, err := d.acquire(ctx)
+			require.NoError(t, err)
+			copied := *l
+			return &copied
+		}
+		settle := func(l *Leased, model uuid.UUID) Call {
+			c := d.call(l.ID.String())
+			c.Request.Model = model
+			c.End = &End{Lease: l.ID, Key: l.Key, Provider: d.provider, Acquired: l.Acquired, Outcome: Succeeded}
+			return c
+		}
+		requireEnded := func() {
+			require.Zero(t, d.client.KeyLease.Query().CountX(ctx))
+			require.True(t, d.compareMemory(t))
+		}
+
+		l := lease()
+		errs, err := d.once(ctx, []Call{settle(l, uuid.New()), settle(l, d.model)})
 		require.NoError(t, err)
-		require.Equal(t, is.Keys[d.key].InFlight(), last.Keys[d.key].InFlight())
-		require.Equal(t, *is.Keys[d.key].DegradedUntil, *last.Keys[d.key].DegradedUntil)
-		last.Forget(d.provider)
-		require.Empty(t, last.Keys)
+		require.ErrorIs(t, errs[0], fault.ErrForeignKey)
+		require.NoError(t, errs[1], "the one that is refused leaves the lease to the other")
+		requireEnded()
+		l = lease()
+		errs, err = d.once(ctx, []Call{settle(l, d.model), settle(l, uuid.New()), settle(l, d.model)})
+		require.NoError(t, err)
+		require.NoError(t, errors.Join(errs...), "what is recorded is not asked about again")
+		requireEnded()
+		row := d.client.APIKey.GetX(ctx, d.key)
+		require.EqualValues(t, []int64{2, 2}, []int64{row.UsageCount, row.RequestsToday})
+
+		// A caller who did not wait for the answer has no lease.
+		l = lease()
+		for _, id := range []uuid.UUID{l.ID, uuid.New()} {
+			unclaimed := &End{Lease: id, Provider: d.provider, Outcome: Released}
+			require.NoError(t, d.Do(ctx, Call{Now: d.now, End: unclaimed}))
+		}
+		requireEnded()
+
+		// The answer to the commit of an acquisition was lost, and the key has gone since.
+		l = lease()
+		d.client.APIKey.UpdateOneID(d.key).SetDeletedAt(d.now).ExecX(ctx)
+		again := &Acquire{ID: l.ID, Provider: d.provider, Model: d.model, TTL: time.Minute, repeated: true}
+		errs, err = d.once(ctx, []Call{{Now: d.now, Acquire: again}})
+		require.NoError(t, errors.Join(append(errs, err)...))
+		require.Equal(t, d.key, again.Leased.Key)
+		require.NoError(t, d.end(ctx, l, End{Outcome: Released}, Call{}))
+		requireEnded()
 	})
 }
 
@@ -242,8 +198,7 @@ func TestExpiredUndone(t *testing.T) {
 		t.Helper()
 		ctx, undone := t.Context(), errors.New("undone")
 		d.client.APIKey.UpdateOneID(d.key).SetPriority(1).SetConcurrency(1).ExecX(ctx)
-		d.client.APIKey.Create().SetProviderID(d.provider).SetKeyHash(fmt.Sprintf("%064d", 2)).SetKeyPrefix("sk-").
-			SetLastReset(utc.Beginning).ExecX(ctx)
+		d.add(ctx, d.provider, func(*ent.APIKeyCreate) {})
 		_, err := d.acquire(ctx)
 		require.NoError(t, err)
 		d.now = d.now.Add(time.Minute)
@@ -265,9 +220,7 @@ func TestOthers(t *testing.T) {
 		t.Helper()
 		ctx := t.Context()
 		require.NoError(t, d.Do(ctx, d.call("a")))
-		other := *d
-		other.Committer = New(d.Config)
-		defer other.Close()
+		other := d.another(t)
 		require.NoError(t, other.Do(ctx, d.call("b")))
 		require.NoError(t, other.Do(ctx, d.call("a")), "it is known")
 		require.NoError(t, d.Do(ctx, d.call("c")))
@@ -280,7 +233,7 @@ func TestOthers(t *testing.T) {
 			}
 			return tx.APIKey.UpdateOneID(d.key).SetDisabled(true).Exec(ctx)
 		}))
-		for _, is := range []*database{d, &other} {
+		for _, is := range []*database{d, other} {
 			_, err := is.acquire(ctx)
 			require.ErrorIs(t, err, fault.ErrNoKeyAvailable)
 		}

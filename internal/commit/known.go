@@ -44,7 +44,7 @@ func (m *modelNames) forget() {
 func (m *modelNames) learn(models []uuid.UUID, from map[uuid.UUID]namedModel) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.known == nil || len(m.known)+len(models) > MaxRemembered {
+	if m.known == nil || len(m.known)+len(models) > maxRemembered {
 		m.known = make(map[uuid.UUID]namedModel, len(models))
 	}
 	for _, id := range models {
@@ -67,7 +67,7 @@ func (x *expiries) due(provider uuid.UUID, now time.Time) bool {
 	if last, ok := x.last[provider]; ok && now.Sub(last) < time.Second && !now.Before(last) {
 		return false
 	}
-	if x.last == nil || len(x.last) > MaxRemembered {
+	if x.last == nil || len(x.last) > maxRemembered {
 		x.last = map[uuid.UUID]time.Time{}
 	}
 	x.last[provider] = now

@@ -23,7 +23,7 @@ const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens,
 	" acquired_at, expires_at"
 
 // readOpen reads the open leases of providers and counts them in their pools, which have been read.
-func (s *Snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
+func (s *snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
 	for _, id := range providers {
 		var all []*pool.Lease
 		err := bulk.Scan(ctx, tx, "SELECT "+leaseColumns+leasesOfSQL, []any{id}, func(scan func(...any) error) error {
@@ -34,7 +34,7 @@ func (s *Snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uu
 		if err != nil {
 			return err
 		}
-		s.Pools[id].Open(all, s.Groups, s.now)
+		s.pools[id].Open(all, s.groups, s.now)
 		s.looked[id] = true
 	}
 	return nil
@@ -42,7 +42,7 @@ func (s *Snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uu
 
 // takeLeases removes the leases that end from the tables, reads the leases that an earlier attempt may have acquired,
 // and reads the keys and groups of both.
-func (s *Snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, asked []uuid.UUID) error {
+func (s *snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, asked []uuid.UUID) error {
 	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
 		return bulk.Chunks(ids, func(some []uuid.UUID) error {
 			list, args := bulk.In(some)
@@ -68,14 +68,14 @@ func (s *Snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, aske
 			groups[*l.Group] = true
 		}
 	}
-	if err := s.readPools(ctx, tx, bulk.Unknown(keys, s.Keys), nil); err != nil {
+	if err := s.readPools(ctx, tx, bulk.Unknown(keys, s.keys), nil); err != nil {
 		return err
 	}
-	return s.loadGroups(ctx, tx, bulk.Unknown(groups, s.Groups))
+	return s.loadGroups(ctx, tx, bulk.Unknown(groups, s.groups))
 }
 
 // keepLease reads a row of leaseColumns.
-func (s *Snapshot) keepLease(scan func(...any) error) error {
+func (s *snapshot) keepLease(scan func(...any) error) error {
 	l, err := scanLease(scan)
 	if err == nil {
 		s.leases[l.ID] = l
@@ -96,7 +96,7 @@ const leasesOfSQL = " FROM " + keylease.Table +
 const expiredColumns = "id, api_key_id, expires_at"
 
 // keepExpired reads a row of expiredColumns.
-func (s *Snapshot) keepExpired(scan func(...any) error) error {
+func (s *snapshot) keepExpired(scan func(...any) error) error {
 	l := new(pool.Lease)
 	err := scan(&l.ID, &l.Key, &l.Expires)
 	if err == nil {
@@ -154,7 +154,7 @@ func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
 	})
 	b.looked[p.ID] = len(expired) < b.Expired
 	if err == nil {
-		err = b.loadGroups(ctx, b.tx, bulk.Unknown(groups, b.Groups))
+		err = b.loadGroups(ctx, b.tx, bulk.Unknown(groups, b.groups))
 	}
 	if err != nil || len(expired) == 0 {
 		return err

@@ -12,27 +12,29 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
-// Look returns the pools of providers at an instant. The registry's tests also compare other keys, and what Last and
-// HasPartition say a Committer remembers.
+// Look returns the pools of providers at an instant.
 func (m *Committer) Look(
-	ctx context.Context, from bulk.Querier, now time.Time, keys, providers []uuid.UUID,
-) (*Snapshot, error) {
+	ctx context.Context, from bulk.Querier, now time.Time, providers []uuid.UUID,
+) (map[uuid.UUID]*pool.Pool, error) {
 	s := newSnapshot(m.Strategy, now)
-	if err := s.readPools(ctx, from, keys, providers); err != nil {
+	if err := s.readPools(ctx, from, nil, providers); err != nil {
 		return nil, err
 	}
-	return s, s.readOpen(ctx, from, providers)
+	return s.pools, s.readOpen(ctx, from, providers)
 }
 
-// Last returns the snapshot that the next batch starts from, nil for none. No batch must run meanwhile.
-func (m *Committer) Last() *Snapshot {
-	m.memory.mu.Lock()
-	defer m.memory.mu.Unlock()
-	return m.memory.last
+// ModelName returns the provider's name of a model, or "" for a zero id. It returns fault.ErrForeignKey if there is no
+// such model, and fault.ErrInvalidData if it is another provider's.
+func (m *Committer) ModelName(ctx context.Context, from bulk.Querier, id, provider uuid.UUID) (string, error) {
+	s := newSnapshot(m.Strategy, m.Clock())
+	if id != uuid.Nil {
+		s.from = s.now
+		if err := s.readModels(ctx, from, []uuid.UUID{id}); err != nil {
+			return "", err
+		}
+	}
+	return s.modelName(id, provider)
 }
-
-// HasPartition reports whether a day is known to have a partition of events.
-func (m *Committer) HasPartition(day time.Time) bool { return m.partitions.Has(day) }
 
 // CountUse adds a request to the counters of a live key, and to no period. It returns fault.ErrNotFound if there is no
 // such key.
@@ -46,7 +48,7 @@ func (m *Committer) CountUse(
 	if err := s.readPools(ctx, tx, []uuid.UUID{key}, nil); err != nil {
 		return err
 	}
-	k := s.Keys[key]
+	k := s.keys[key]
 	if k == nil || k.Deleted {
 		return fault.ErrNotFound
 	}

@@ -96,7 +96,7 @@ func (b *batch) lockPools(ctx context.Context, n needs) (map[uuid.UUID]bool, err
 	held, keys := maps.Clone(n.pools), map[uuid.UUID]bool{}
 	maps.Copy(held, n.providers)
 	for id := range n.keys {
-		if k := b.Keys[id]; k != nil {
+		if k := b.keys[id]; k != nil {
 			held[k.Provider] = true
 		} else {
 			keys[id] = true
@@ -116,16 +116,16 @@ func (b *batch) lockPools(ctx context.Context, n needs) (map[uuid.UUID]bool, err
 		if err := scan(&id, &found, &patience); err != nil {
 			return err
 		}
-		if found == nil || b.States[id] != *found {
-			b.Forget(id)
+		if found == nil || b.states[id] != *found {
+			b.forget(id)
 		}
-		b.States[id], got[id] = state, true
+		b.states[id], got[id] = state, true
 		return nil
 	})
 	for id := range held {
 		if !got[id] {
-			b.Forget(id)
-			delete(b.States, id)
+			b.forget(id)
+			delete(b.states, id)
 		}
 	}
 	return got, err

@@ -33,7 +33,7 @@ var readKeysSQL = "SELECT " + strings.Join(slices.Concat(keyColumns, pool.QuotaC
 	apikey.Table + " WHERE "
 
 // readPools reads single keys and whole pools, with their groups and providers.
-func (s *Snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, providers []uuid.UUID) error {
+func (s *snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, providers []uuid.UUID) error {
 	if len(keys)+len(providers) == 0 {
 		return nil
 	}
@@ -60,10 +60,10 @@ func (s *Snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, provide
 		if err != nil {
 			return err
 		}
-		if known, ok := s.Keys[k.ID]; ok {
+		if known, ok := s.keys[k.ID]; ok {
 			k = known // it may have been changed since
 		}
-		s.Keys[k.ID] = k
+		s.keys[k.ID] = k
 		if _, wanted := found[k.Provider]; wanted && !k.Deleted {
 			found[k.Provider] = append(found[k.Provider], k)
 		}
@@ -80,7 +80,7 @@ func (s *Snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, provide
 	}
 	for id, keys := range found {
 		slices.SortFunc(keys, func(a, b *pool.Key) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-		s.Pools[id] = &pool.Pool{Keys: keys, Provider: s.Providers[id], Strategy: s.strategy, Turns: map[int]int64{}}
+		s.pools[id] = &pool.Pool{Keys: keys, Provider: s.providers[id], Strategy: s.strategy, Turns: map[int]int64{}}
 	}
 	return nil
 }
@@ -107,26 +107,26 @@ func scanKey(scan func(...any) error) (*pool.Key, error) {
 }
 
 // readGroups reads the groups of the keys and links the keys to them.
-func (s *Snapshot) readGroups(ctx context.Context, tx bulk.Querier) error {
+func (s *snapshot) readGroups(ctx context.Context, tx bulk.Querier) error {
 	wanted := map[uuid.UUID]bool{}
-	for _, k := range s.Keys {
+	for _, k := range s.keys {
 		if k.Group != nil && k.Account == nil {
 			wanted[*k.Group] = true
 		}
 	}
-	if err := s.loadGroups(ctx, tx, bulk.Unknown(wanted, s.Groups)); err != nil {
+	if err := s.loadGroups(ctx, tx, bulk.Unknown(wanted, s.groups)); err != nil {
 		return err
 	}
-	for _, k := range s.Keys {
+	for _, k := range s.keys {
 		if k.Group != nil {
-			k.Account = s.Groups[*k.Group]
+			k.Account = s.groups[*k.Group]
 		}
 	}
 	return nil
 }
 
 // loadGroups reads groups by their ids.
-func (s *Snapshot) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
+func (s *snapshot) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -139,18 +139,18 @@ func (s *Snapshot) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.U
 		if err := scan(append([]any{&g.ID, &g.Provider, &g.Name}, g.Cells(&observed)...)...); err != nil {
 			return err
 		}
-		s.Groups[g.ID] = &g
+		s.groups[g.ID] = &g
 		return g.Read(observed)
 	})
 }
 
 // readProviders reads the incidents of providers.
-func (s *Snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
+func (s *snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	for _, id := range ids {
-		s.Providers[id] = &pool.Provider{ID: id} // also for an unknown provider
+		s.providers[id] = &pool.Provider{ID: id} // also for an unknown provider
 	}
 	list, args := bulk.In(ids)
 	query := "SELECT id, cooling_until, cooling_reason, incidents FROM " + provider.Table + " WHERE id IN " + list
@@ -159,7 +159,7 @@ func (s *Snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uui
 		if err := scan(&p.ID, &p.CoolingUntil, (*string)(&p.CoolingReason), &p.Incidents); err != nil {
 			return err
 		}
-		*s.Providers[p.ID] = p
+		*s.providers[p.ID] = p
 		return nil
 	})
 }
@@ -216,9 +216,9 @@ func updateByID(table string, columns ...[]bulk.Column) bulk.Update {
 
 // writePools writes the rows that the batch has changed, in the order of their ids. To is tx, or collects statements to
 // be executed together, none of which may change a row of another.
-func (s *Snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine string) error {
+func (s *snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine string) error {
 	var counters, uses, states, groups, providers [][]any
-	for _, k := range changedRows(s.Keys, func(k *pool.Key) bool { return k.Changed != 0 }) {
+	for _, k := range changedRows(s.keys, func(k *pool.Key) bool { return k.Changed != 0 }) {
 		row, err := k.Counters()
 		if err != nil {
 			return err
@@ -240,7 +240,7 @@ func (s *Snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine st
 		}
 		k.Changed = 0
 	}
-	for _, g := range changedRows(s.Groups, func(g *pool.Group) bool { return g.Changed != 0 }) {
+	for _, g := range changedRows(s.groups, func(g *pool.Group) bool { return g.Changed != 0 }) {
 		row, err := g.Counters()
 		if err != nil {
 			return err
@@ -248,7 +248,7 @@ func (s *Snapshot) writePools(ctx context.Context, tx, to bulk.Execer, engine st
 		groups = append(groups, append(row, s.now, g.ID))
 		g.Changed = 0
 	}
-	for _, p := range changedRows(s.Providers, func(p *pool.Provider) bool { return p.Changed }) {
+	for _, p := range changedRows(s.providers, func(p *pool.Provider) bool { return p.Changed }) {
 		providers = append(providers, []any{p.CoolingUntil, string(p.CoolingReason), p.Incidents, s.now, p.ID})
 		p.Changed = false
 	}

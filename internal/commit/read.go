@@ -24,12 +24,12 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 			return err
 		}
 	}
-	keys, pools := bulk.Unknown(n.keys, b.Keys), bulk.Unknown(n.pools, b.Pools)
+	keys, pools := bulk.Unknown(n.keys, b.keys), bulk.Unknown(n.pools, b.pools)
 	if err := b.readPools(ctx, b.tx, keys, pools); err != nil {
 		return err
 	}
 	for id := range n.keys {
-		if k := b.Keys[id]; held != nil && k != nil && !held[k.Provider] {
+		if k := b.keys[id]; held != nil && k != nil && !held[k.Provider] {
 			return bulk.ErrStale // the key was another provider's when the pools were taken
 		}
 	}
@@ -40,7 +40,7 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	if err := b.readOpen(ctx, b.tx, pools); err != nil {
 		return err
 	}
-	if err := b.readProviders(ctx, b.tx, bulk.Unknown(n.providers, b.Providers)); err != nil {
+	if err := b.readProviders(ctx, b.tx, bulk.Unknown(n.providers, b.providers)); err != nil {
 		return err
 	}
 	if err := b.takeLeases(ctx, b.tx, n.ending, n.asked); err != nil {
@@ -78,7 +78,7 @@ const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.
 	" AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
 // readModels reads models and their prices in force.
-func (s *Snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
+func (s *snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
 	if len(models) == 0 {
 		return nil
 	}
@@ -108,7 +108,7 @@ func (s *Snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uui
 }
 
 // readRequests reads which request ids have been recorded, as far back as events are kept.
-func (s *Snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
+func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
 	return bulk.Chunks(ids, func(some []string) error {
 		list, args := bulk.In(some)
 		query := "SELECT request_id FROM usage_events WHERE request_id IN " + list

@@ -58,7 +58,7 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 // acquireOrExpire leases a key, or returns why no key is available. It searches for expired leases in three cases: once
 // a second, before it refuses a caller, and always in a caller's transaction, because a rollback would undo the search.
 func (b *batch) acquireOrExpire(ctx context.Context, c *Call) (verdict, err error) {
-	p := b.Pools[c.Acquire.Provider]
+	p := b.pools[c.Acquire.Provider]
 	if b.inTx || b.expiries.due(p.ID, b.now) {
 		if err := b.takeExpired(ctx, p); err != nil {
 			return nil, err

@@ -16,20 +16,20 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
-// Snapshot holds the rows that one batch needs, as read and then as changed by the batch.
-type Snapshot struct {
+// snapshot holds the rows that one batch needs, as read and then as changed by the batch.
+type snapshot struct {
 	state    store.State // of a SQLite database, when the batch's transaction began
 	strategy pool.Strategy
 
 	models    map[uuid.UUID]namedModel // with their prices
 	prices    map[uuid.UUID][]*ent.Price
 	from      time.Time // prices are in effect then or later
-	Periods   map[ledger.Period]ledger.Sums
-	Keys      map[uuid.UUID]*pool.Key
-	Groups    map[uuid.UUID]*pool.Group
-	Pools     map[uuid.UUID]*pool.Pool // by provider
-	Providers map[uuid.UUID]*pool.Provider
-	States    map[uuid.UUID]uuid.UUID // by provider: how the pool was left on PostgreSQL, see pool_states
+	stored    map[ledger.Period]ledger.Sums
+	keys      map[uuid.UUID]*pool.Key
+	groups    map[uuid.UUID]*pool.Group
+	pools     map[uuid.UUID]*pool.Pool // by provider
+	providers map[uuid.UUID]*pool.Provider
+	states    map[uuid.UUID]uuid.UUID // by provider: how the pool was left on PostgreSQL, see pool_states
 
 	// Of this batch:
 
@@ -42,28 +42,28 @@ type Snapshot struct {
 }
 
 // newSnapshot returns an empty snapshot.
-func newSnapshot(strategy pool.Strategy, now time.Time) *Snapshot {
-	return &Snapshot{
+func newSnapshot(strategy pool.Strategy, now time.Time) *snapshot {
+	return &snapshot{
 		strategy: strategy,
 		models:   map[uuid.UUID]namedModel{}, prices: map[uuid.UUID][]*ent.Price{},
-		Periods: map[ledger.Period]ledger.Sums{},
-		Keys:    map[uuid.UUID]*pool.Key{}, Groups: map[uuid.UUID]*pool.Group{}, Pools: map[uuid.UUID]*pool.Pool{},
-		Providers: map[uuid.UUID]*pool.Provider{}, States: map[uuid.UUID]uuid.UUID{}, looked: map[uuid.UUID]bool{},
+		stored: map[ledger.Period]ledger.Sums{},
+		keys:   map[uuid.UUID]*pool.Key{}, groups: map[uuid.UUID]*pool.Group{}, pools: map[uuid.UUID]*pool.Pool{},
+		providers: map[uuid.UUID]*pool.Provider{}, states: map[uuid.UUID]uuid.UUID{}, looked: map[uuid.UUID]bool{},
 		now: now,
 	}
 }
 
 // rows returns how many rows the snapshot holds.
-func (s *Snapshot) rows() int {
-	return len(s.Periods) + len(s.models) + len(s.Keys) + len(s.Pools) + len(s.Providers) + len(s.States)
+func (s *snapshot) rows() int {
+	return len(s.stored) + len(s.models) + len(s.keys) + len(s.pools) + len(s.providers) + len(s.states)
 }
 
-// Forget drops the pool of a provider, so that it is read again.
-func (s *Snapshot) Forget(provider uuid.UUID) {
-	maps.DeleteFunc(s.Keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == provider })
-	maps.DeleteFunc(s.Groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == provider })
-	delete(s.Pools, provider)
-	delete(s.Providers, provider)
+// forget drops the pool of a provider, so that it is read again.
+func (s *snapshot) forget(provider uuid.UUID) {
+	maps.DeleteFunc(s.keys, func(_ uuid.UUID, k *pool.Key) bool { return k.Provider == provider })
+	maps.DeleteFunc(s.groups, func(_ uuid.UUID, g *pool.Group) bool { return g.Provider == provider })
+	delete(s.pools, provider)
+	delete(s.providers, provider)
 }
 
 // memory keeps the snapshot of the last batch for the next one, which then reads only what it lacks. On SQLite the
@@ -71,14 +71,14 @@ func (s *Snapshot) Forget(provider uuid.UUID) {
 // On PostgreSQL only pools are remembered, and lockPools forgets the pools that others have changed.
 type memory struct {
 	mu   sync.Mutex
-	last *Snapshot
+	last *snapshot
 }
 
-// MaxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
-const MaxRemembered = 2048
+// maxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
+const maxRemembered = 2048
 
 // recall returns the snapshot for the batch whose transaction has just begun.
-func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strategy pool.Strategy) (*Snapshot, error) {
+func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strategy pool.Strategy) (*snapshot, error) {
 	m.mu.Lock()
 	last := m.last
 	m.last = nil // the batch changes it, and may fail
@@ -88,54 +88,52 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strate
 		return nil, err
 	}
 	s := newSnapshot(strategy, time.Time{})
-	if last != nil && last.rows() <= MaxRemembered && (!ok || state.Follows(last.state)) {
+	if last != nil && last.rows() <= maxRemembered && (!ok || state.Follows(last.state)) {
 		s = last
 	}
 	if !ok { // PostgreSQL
 		clear(s.models)
 		clear(s.prices)
-		clear(s.Periods)
+		clear(s.stored)
 	}
 	s.state = state
 	return s, nil
 }
 
 // keep remembers the snapshot of a batch that has been committed.
-func (m *memory) keep(s *Snapshot) {
+func (m *memory) keep(s *snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.last = s
 }
 
 // begin drops what belonged to the batch before.
-func (s *Snapshot) begin() {
+func (s *snapshot) begin() {
 	s.recorded, s.leases, s.looked = map[string]bool{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
 	s.names, s.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*pool.Lease{}
 }
 
-// modelName returns the provider's name of a model.
-func (s *Snapshot) modelName(id, provider uuid.UUID) (string, error) {
+// modelName returns the provider's name of a model that has been read, or "" for a zero id.
+func (s *snapshot) modelName(id, provider uuid.UUID) (string, error) {
+	if id == uuid.Nil {
+		return "", nil
+	}
 	m, ok := s.names[id]
 	if !ok {
 		m, ok = s.models[id]
 	}
-	if !ok {
+	switch {
+	case !ok:
 		return "", fault.Missing("model", id)
+	case m.provider != provider:
+		return "", fmt.Errorf("%w: model %s, %q, is another provider's", fault.ErrInvalidData, id, m.name)
 	}
-	return m.name, CheckModel(id, provider, m.provider, m.name)
-}
-
-// CheckModel returns an error for a model that is another provider's.
-func CheckModel(id, want, provider uuid.UUID, name string) error {
-	if want != provider {
-		return fmt.Errorf("%w: model %s, %q, is another provider's", fault.ErrInvalidData, id, name)
-	}
-	return nil
+	return m.name, nil
 }
 
 // release ends a lease: what it took counts in place of what it reserved, in the group in which the lease began.
-func (s *Snapshot) release(l *pool.Lease, took pool.Amount) {
-	if k := s.Keys[l.Key]; k != nil { // else the key is gone, and its counters with it
+func (s *snapshot) release(l *pool.Lease, took pool.Amount) {
+	if k := s.keys[l.Key]; k != nil { // else the key is gone, and its counters with it
 		k.Release(l, took, s.now)
 		k.Pass = max(k.Pass, l.Pass)
 		k.Changed |= pool.ChangedCounters
@@ -143,7 +141,7 @@ func (s *Snapshot) release(l *pool.Lease, took pool.Amount) {
 	if l.Group == nil {
 		return
 	}
-	if g := s.Groups[*l.Group]; g != nil {
+	if g := s.groups[*l.Group]; g != nil {
 		g.Release(l, took, s.now)
 		g.Changed |= pool.ChangedCounters
 	}
