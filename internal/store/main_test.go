@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
-
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -69,52 +67,4 @@ func modesUnder(t *testing.T, umask, path string) string {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return string(out)
-}
-
-// open returns a database on a new file.
-func open(t *testing.T) *store.SQLite {
-	t.Helper()
-	return openAt(t, filepath.Join(t.TempDir(), "test.db"))
-}
-
-func openAt(t *testing.T, path string) *store.SQLite {
-	t.Helper()
-	db, err := store.OpenSQLite(t.Context(), store.Config{Path: path})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return db
-}
-
-func exec1(t *testing.T, db *store.SQLite, query string, args ...any) {
-	t.Helper()
-	_, err := db.ExecContext(t.Context(), query, args...)
-	require.NoError(t, err)
-}
-
-// query1 returns the values of a query's one column.
-func query1[T any](t *testing.T, db *store.SQLite, query string, args ...any) []T {
-	t.Helper()
-	rows, err := db.QueryContext(t.Context(), query, args...)
-	require.NoError(t, err)
-	var all []T
-	for rows.Next() {
-		var v T
-		require.NoError(t, rows.Scan(&v))
-		all = append(all, v)
-	}
-	require.NoError(t, rows.Err())
-	require.NoError(t, rows.Close())
-	return all
-}
-
-// drain runs a query to its end.
-func drain(ctx context.Context, db *store.SQLite, query string, args ...any) error {
-	rows, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	for rows.Next() {
-		continue
-	}
-	return errors.Join(rows.Err(), rows.Close())
 }

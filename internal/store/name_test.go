@@ -294,3 +294,18 @@ func listing(t *testing.T, dir string) []string {
 	}
 	return sorted(names...)
 }
+
+func TestPasswordInAScheme(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"root:hunter2@tcp(h)/db?x=http://y", "user=x password=hunter2 host=y://", "hunter2://",
+		"postgres+hunter2 x://y",
+		"host=h user=u password=hunter2", "postgres:/user:hunter2@host/db", "postgresql:user:hunter2@host/db",
+	} {
+		_, err := store.ParseName(name)
+		require.ErrorIs(t, err, store.ErrName)
+		if name != "hunter2://" {
+			require.NotContains(t, err.Error(), "hunter2", "%q", name)
+		}
+	}
+}
