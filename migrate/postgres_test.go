@@ -2,13 +2,10 @@ package migrate_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,35 +13,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
-	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
-
-// emptyPostgres returns the URL of an empty database, and a pool on it.
-func emptyPostgres(tb testing.TB) (string, *sql.DB) {
-	tb.Helper()
-	name := pgtest.Database(tb, "", nil)
-	return name, openPostgres(tb, name)
-}
-
-func openPostgres(tb testing.TB, name string) *sql.DB {
-	tb.Helper()
-	db, err := sql.Open("pgx", name)
-	require.NoError(tb, err)
-	tb.Cleanup(func() { require.NoError(tb, db.Close()) })
-	return db
-}
-
-// columnsOf returns what the tables of a PostgreSQL database look like, but for the revisions.
-func columnsOf(tb testing.TB, db *sql.DB) []string {
-	tb.Helper()
-	return append(
-		column[string](tb, db, "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable"+
-			" FROM information_schema.columns"+
-			" WHERE table_schema = current_schema() AND table_name <> 'atlas_schema_revisions' ORDER BY 1"),
-		column[string](tb, db, "SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename <>"+
-			" 'atlas_schema_revisions' ORDER BY 1")...)
-}
 
 // A file, and one that comes after it.
 const (
@@ -218,99 +188,6 @@ func TestPostgresRefuses(t *testing.T) {
 				"SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace('public') ORDER BY 1"))
 		})
 	}
-}
-
-// TestPostgresProcesses opens new databases by several processes at once.
-func TestPostgresProcesses(t *testing.T) {
-	t.Parallel()
-	_, db := emptyPostgres(t)
-	_, err := migrate.Apply(t.Context(), db, migrate.Postgres)
-	require.NoError(t, err)
-	fresh := columnsOf(t, db)
-	for _, n := range []int{4, 6} {
-		t.Run(fmt.Sprintf("OK/%d", n), func(t *testing.T) {
-			t.Parallel()
-			var processes []*process
-			for range n {
-				processes = append(processes, start(t, "open"))
-			}
-			for _, p := range processes {
-				require.Equal(t, "ready", p.hear(t))
-			}
-			for range 3 {
-				name, db := emptyPostgres(t)
-				for _, p := range processes {
-					p.say(t, name)
-				}
-				for _, p := range processes {
-					require.Equal(t, "<nil>", p.hear(t))
-				}
-				require.Equal(t, fresh, columnsOf(t, db))
-				require.Equal(t, versionsOf(embedded(t)), versions(t, db))
-				require.NoError(t, migrate.Verify(t.Context(), db, migrate.Postgres))
-			}
-		})
-	}
-}
-
-// TestPostgresGoroutines applies from several pools at once: each file is applied once.
-func TestPostgresGoroutines(t *testing.T) {
-	t.Parallel()
-	name, _ := emptyPostgres(t)
-	dir := directory(t, map[string]string{
-		first: "CREATE TABLE a (id bigint);\n", second: "ALTER TABLE a ADD COLUMN n bigint;\n",
-		third: "ALTER TABLE a ADD COLUMN m bigint;\n",
-	})
-	var (
-		wg      sync.WaitGroup
-		applied [6][]string
-		errs    [6]error
-	)
-	for i := range applied {
-		db := openPostgres(t, name)
-		wg.Go(func() { applied[i], errs[i] = migrate.ApplyDir(t.Context(), db, migrate.Postgres, dir) })
-	}
-	wg.Wait()
-	require.NoError(t, errors.Join(errs[:]...))
-	var all []string
-	for _, some := range applied {
-		all = append(all, some...)
-	}
-	require.ElementsMatch(t, []string{first, second, third}, all)
-}
-
-// TestPostgresKill kills a process in the middle of a migration: it waits for a table that the test
-// has locked.
-func TestPostgresKill(t *testing.T) {
-	t.Parallel()
-	name, db := emptyPostgres(t)
-	begun := map[string]string{first: "CREATE TABLE a (id bigint);\nCREATE TABLE b (id bigint);\n"}
-	_, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, begun))
-	require.NoError(t, err)
-	lock, err := db.BeginTx(t.Context(), nil)
-	require.NoError(t, err)
-	_, err = lock.ExecContext(t.Context(), "LOCK TABLE b")
-	require.NoError(t, err)
-
-	files := map[string]string{first: begun[first],
-		second: "ALTER TABLE a ADD COLUMN n bigint;\nALTER TABLE b ADD COLUMN n bigint;\n"}
-	p := start(t, "apply")
-	require.Equal(t, "name", p.hear(t))
-	p.say(t, name)
-	require.Equal(t, "folder", p.hear(t))
-	p.say(t, folder(t, files))
-	waiting := func() bool {
-		return one[int](t, db, "SELECT count(*) FROM pg_locks WHERE relation = 'b'::regclass AND NOT granted") == 1
-	}
-	require.Eventually(t, waiting, time.Minute, 10*time.Millisecond)
-	p.kill()
-	require.NoError(t, lock.Rollback())
-
-	applied, err := migrate.ApplyDir(t.Context(), db, migrate.Postgres, directory(t, files))
-	require.NoError(t, err, "the server rolls back what it lost the client of, and lets go of the lock")
-	require.Equal(t, []string{second}, applied)
-	require.Equal(t, []string{"a", "b"},
-		column[string](t, db, "SELECT table_name FROM information_schema.columns WHERE column_name = 'n' ORDER BY 1"))
 }
 
 // TestPostgresCLI takes turns with the Atlas CLI on one database.
