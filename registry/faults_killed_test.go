@@ -21,6 +21,11 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
+const (
+	kills        = 60 // processes that are killed
+	killedWindow = 32 // requests that are under way at once
+)
+
 // killed is a ledger that processes record to until they are killed, and those who ask them to.
 type killed struct {
 	path       string

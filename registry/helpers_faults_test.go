@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
+	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
 // faultChildren are what the tests here run as processes of their own; an error fails the test.
@@ -120,4 +124,48 @@ func faultIntegrity(ctx context.Context, reg *registry.Registry) (err error) {
 		}
 	}
 	return nil
+}
+
+// faultAnswers opens a database, at a time that stands still as some answers are of this minute, and returns all that
+// can be read of it.
+func faultAnswers(t *testing.T, path string) (answers string, err error) {
+	t.Helper()
+	ctx := t.Context()
+	reg, err := registry.Open(ctx, path, registry.WithClock(registrytest.NewClock(registrytest.Start).Now))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, reg.Close()) }()
+	var all []any
+	var errs []error
+	add := func(rows any, err error) {
+		all = append(all, rows)
+		errs = append(errs, err)
+	}
+	providers, err := reg.ListProviders(ctx, registry.ProviderFilter{})
+	add(providers, err)
+	for _, p := range providers {
+		for _, read := range []func() (any, error){
+			func() (any, error) { return reg.GetModelsByProvider(ctx, p.ID, registry.Page{}) },
+			func() (any, error) { return reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID}) },
+			func() (any, error) { return reg.ListFamilies(ctx, registry.FamilyFilter{ProviderID: p.ID}) },
+			func() (any, error) { return reg.ListSDKVersions(ctx, registry.SDKVersionFilter{ProviderID: p.ID}) },
+			func() (any, error) { return reg.GetCostBreakdown(ctx, p.ID) },
+		} {
+			add(read())
+		}
+	}
+	add(reg.ListModels(ctx, registry.ModelFilter{Order: registry.OrderByInputCost}))
+	add(reg.ListSettings(ctx, registry.SettingFilter{}))
+	add(reg.GetRecentDiscoveries(ctx, registry.DiscoveryFilter{}))
+	for _, p := range providers {
+		models, err := reg.GetModelsByProvider(ctx, p.ID, registry.Page{})
+		add(nil, err)
+		for _, m := range models {
+			add(reg.GetUsageStats(ctx, m.ID, time.Unix(0, 0), time.Unix(1<<33, 0)))
+			add(reg.PriceAt(ctx, m.ID, registrytest.Start))
+		}
+	}
+	// in lines, for a difference to be shown
+	return strings.ReplaceAll(fmt.Sprint(all...), ", ", ",\n"), errors.Join(errs...)
 }
