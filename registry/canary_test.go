@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
@@ -51,6 +52,7 @@ func whereFound(t *testing.T, dir string, texts []string, key string) (where []s
 // TestNoPlaintextKey searches for a key, its hex and its base64 in all files of a database in
 // use, in the rows, and in the errors of all calls that it is given to.
 func TestNoPlaintextKey(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	t.Run("hashed", func(t *testing.T) { testNoPlaintextKey(t) })
 	t.Run("sealed", func(t *testing.T) { testNoPlaintextKey(t, registry.WithKeyring(ring(t, "a"))) })

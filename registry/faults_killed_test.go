@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -39,6 +40,7 @@ type killed struct {
 // acknowledged, by the same id. Nothing that was acknowledged is lost, nothing is counted twice, and nothing is half
 // there.
 func TestKilled(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	l := &killed{path: filepath.Join(t.TempDir(), "registry.db"), acked: map[string]bool{}, pending: map[string]bool{}}
 	reg, err := registry.Open(t.Context(), l.path)

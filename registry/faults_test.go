@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
@@ -165,6 +166,7 @@ func faultWithModes(ctx context.Context, dir string, folder, file os.FileMode, o
 
 // A damaged file gives the right answers or ErrCorrupt.
 func TestCorruptFile(t *testing.T) {
+	sample.OneGoroutine(t)
 	long(t, "a file is damaged in many ways")
 	t.Parallel()
 	dir := t.TempDir()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
@@ -144,6 +145,7 @@ func TestLeaseClockBehind(t *testing.T) {
 // TestDayLimitsOfClocksBehind has a process lease keys whose clock is behind that of who began the day: none is leased
 // more often than its limits say, and its minutes are counted too.
 func TestDayLimitsOfClocksBehind(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		for _, behindBy := range []time.Duration{4 * time.Minute, 8 * time.Minute, 30 * time.Minute, time.Hour} {

@@ -28,6 +28,7 @@ const (
 // tests. At no time is a key in an automatic state that has no end within its bound; and when the failures are over,
 // every key is usable again within it.
 func TestPoolHours(t *testing.T) {
+	sample.OneGoroutine(t)
 	long(t, "hundreds of simulated hours")
 	t.Parallel()
 	hours := sample.Of(6000)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -32,6 +33,7 @@ var moveTargets = map[string]func(t *testing.T) string{
 }
 
 func TestMoveRefuses(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	for name, target := range moveTargets {
 		t.Run("ErrConflict_not_empty_"+name, func(t *testing.T) {
@@ -109,6 +111,7 @@ func TestMoveRefuses(t *testing.T) {
 
 // TestMoveRefusesSources has sources that are none, or that another move takes.
 func TestMoveRefusesSources(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	t.Run("ErrConflict_two_at_once", func(t *testing.T) {
 		t.Parallel()

@@ -21,6 +21,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -97,6 +98,7 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 
 // TestMove moves a database there and back.
 func TestMove(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	clock := registrytest.NewClock(registrytest.Start)
 	file := filepath.Join(t.TempDir(), "a.db")
@@ -142,6 +144,7 @@ func TestMove(t *testing.T) {
 
 // TestMoveEvents moves events of several days, and what Prune has left of them, there and back.
 func TestMoveEvents(t *testing.T) {
+	sample.OneGoroutine(t)
 	long(t, "many days of events")
 	t.Parallel()
 	clock := registrytest.NewClock(registrytest.Start)
@@ -268,6 +271,7 @@ func usageRows(tb testing.TB, path string, n int) {
 
 // TestMoveKilled kills a process that moves, again and again, until one comes through.
 func TestMoveKilled(t *testing.T) {
+	sample.OneGoroutine(t)
 	long(t, "the test starts processes")
 	t.Parallel()
 	from, to := filepath.Join(t.TempDir(), "a.db"), pgtest.Database(t, "", nil)

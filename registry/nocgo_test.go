@@ -9,11 +9,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
 // A program that is built without cgo works with PostgreSQL, and is told why it cannot open a SQLite file.
 func TestWithoutCgo(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("-short: the test compiles a program")

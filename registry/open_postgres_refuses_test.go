@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/migrate"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -53,6 +54,7 @@ func pgRefusing(t *testing.T) *pgtest.Cluster {
 
 // What a server refuses, and what is refused of a server.
 func TestOpenPostgresRefuses(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	c := pgRefusing(t)
 	kept := pgAs(t, c.URL("kept"), "keeper")

@@ -19,6 +19,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx, to prepare servers
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -243,6 +244,7 @@ func TestOpenPostgresNames(t *testing.T) {
 
 // Servers that are none, or too old.
 func TestOpenPostgresServers(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	t.Run("Err_refused", func(t *testing.T) {
 		t.Parallel()

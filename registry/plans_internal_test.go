@@ -19,6 +19,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/catalog"
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
@@ -182,6 +183,7 @@ func usageQueries(t *testing.T, p *ent.Provider, m *ent.Model, k *ent.APIKey) ma
 
 // TestPlans shows how SQLite reads for the hot queries, as the registry asks them.
 func TestPlans(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	reg, err := Open(t.Context(), ":memory:")
 	require.NoError(t, err)
@@ -248,6 +250,7 @@ func explain(t *testing.T, reg *Registry, q recorded) (plan []string) {
 // TestPostgresPlans shows that PostgreSQL finds the least used key by reading the index until the
 // first usable key, however many there are.
 func TestPostgresPlans(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	reg, err := Open(t.Context(), pgtest.Database(t, "", nil))
 	require.NoError(t, err)

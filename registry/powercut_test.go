@@ -21,6 +21,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -39,6 +40,7 @@ const (
 // default durability each acknowledged record is there then. That Relaxed loses some shows that the
 // model can tell.
 func TestPowerCut(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	if out, err := exec.CommandContext(t.Context(), "strace", "-f", "-o", os.DevNull, "true").
 		CombinedOutput(); err != nil {

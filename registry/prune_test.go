@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -311,6 +312,7 @@ func testPruneHorizons(t *testing.T, e engine) {
 
 // TestPruneShrinks measures the file.
 func TestPruneShrinks(t *testing.T) {
+	sample.OneGoroutine(t)
 	long(t, "files grow and shrink")
 	t.Parallel()
 	for name, test := range map[string]struct {

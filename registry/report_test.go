@@ -342,6 +342,7 @@ func testUsageReportRefuses(t *testing.T, e engine) {
 
 // TestUsageReportTooLarge has as many rows as a report may have, and then one more.
 func TestUsageReportTooLarge(t *testing.T) {
+	sample.OneGoroutine(t)
 	long(t, "100,000 requests")
 	t.Parallel()
 	reg, clock := onSQLite.setup(t)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
@@ -42,6 +43,7 @@ func onManyDays(
 // TestManyDays records requests of more days than a server with few connections could lock the partitions of, and does
 // with them what looks at all of them.
 func TestManyDays(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	c := pgCluster(t, "max_connections = 24")
 	clock := registrytest.NewClock(registrytest.Start)

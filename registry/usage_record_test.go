@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
+	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -148,6 +149,7 @@ func TestRecordAndClose(t *testing.T) {
 
 // TestRecordPlans: PostgreSQL plans the statements of a batch once, and what others read for what they ask.
 func TestRecordPlans(t *testing.T) {
+	sample.OneGoroutine(t)
 	t.Parallel()
 	name := pgtest.Database(t, "", nil)
 	reg, err := registry.Open(t.Context(), name)
