@@ -1,12 +1,7 @@
 package registry
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
@@ -16,7 +11,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
-	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -148,154 +142,4 @@ func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {
 		where = append(where, auditentry.AtLT(utc.Clamp(fl.End)))
 	}
 	return where
-}
-
-// auditEntry is a change to record.
-type auditEntry struct {
-	action, entity string
-	id             string // empty: several rows
-	before, after  any    // Ent's row, or another value to show as JSON; nil: none
-	automatic      bool   // the key pool did it by itself
-}
-
-// audit records changes in their order, in the transaction that makes them. It leaves out changes of updated_at alone.
-// Rows must be as the database has them, not as asOf shows them. It returns [ErrInvalidData] if the actor breaks a
-// rule.
-func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, entries ...auditEntry) error {
-	if len(entries) == 0 {
-		return nil
-	}
-	var f fault.List
-	f.Text("actor", r.actor, 0, rule.MaxName)
-	if err := f.Err(); err != nil {
-		return err
-	}
-	rows := make([]*ent.AuditEntryCreate, 0, len(entries))
-	for _, e := range entries {
-		before, err := rowJSON(e.before)
-		if err != nil {
-			return err
-		}
-		after, err := rowJSON(e.after)
-		if err != nil {
-			return err
-		}
-		if same, err := sameButTime(before, after); same || err != nil {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		row := tx.AuditEntry.Create().SetAt(now).SetActor(r.actor).
-			SetAction(e.action).SetEntity(e.entity).SetEntityID(e.id).SetAutomatic(e.automatic)
-		if before != nil {
-			row.SetBefore(before)
-		}
-		if after != nil {
-			row.SetAfter(after)
-		}
-		rows = append(rows, row)
-	}
-	for some := range slices.Chunk(rows, chunk) {
-		if err := tx.AuditEntry.CreateBulk(some...).Exec(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// rowJSON returns a row in JSON, or nil for nil. Ent marshals the edges, which are not loaded, as the last field, and
-// leaves out sensitive fields.
-func rowJSON(row any) (json.RawMessage, error) {
-	if row == nil {
-		return nil, nil
-	}
-	text, err := json.Marshal(row)
-	if err != nil {
-		return nil, fmt.Errorf("audit: %w", err)
-	}
-	if fields, ok := bytes.CutSuffix(text, []byte(`,"edges":{}}`)); ok {
-		text = append(fields, '}')
-	}
-	return text, nil
-}
-
-// sameButTime reports whether two rows differ in nothing but updated_at.
-func sameButTime(before, after json.RawMessage) (bool, error) {
-	if before == nil || after == nil {
-		return false, nil
-	}
-	var fields [2]map[string]json.RawMessage
-	for i, row := range []json.RawMessage{before, after} {
-		if err := json.Unmarshal(row, &fields[i]); err != nil {
-			return false, fmt.Errorf("audit: %w", err)
-		}
-		delete(fields[i], "updated_at")
-	}
-	return maps.EqualFunc(fields[0], fields[1], func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }), nil
-}
-
-// auditPool records what the pool did to keys and providers by itself, during the call of an actor.
-func (r *Registry) auditPool(
-	ctx context.Context, tx *ent.Client, now time.Time, actor string, events []pool.Event,
-) error {
-	entries := make([]auditEntry, len(events))
-	for i, event := range events {
-		e := auditEntry{
-			entity: EntityAPIKey, id: event.ID.String(), before: event.Before, after: event.After, automatic: true,
-		}
-		switch event.Kind {
-		case pool.KeyDegraded:
-			e.action = ActionDegrade
-		case pool.KeyRestored:
-			e.action = ActionRestore
-		case pool.KeyProbed:
-			e.action = ActionProbe
-		case pool.ProviderCoolsDown:
-			e.action, e.entity = ActionCoolDown, EntityProvider
-		}
-		entries[i] = e
-	}
-	return r.As(actor).audit(ctx, tx, now, entries...)
-}
-
-func auditProvider(action string, before, after *ent.Provider) auditEntry {
-	return rowEntry(action, EntityProvider, before, after, func(p *ent.Provider) string { return p.ID.String() })
-}
-
-func auditFamily(action string, before, after *ent.ModelFamily) auditEntry {
-	return rowEntry(action, EntityFamily, before, after, func(f *ent.ModelFamily) string { return f.ID.String() })
-}
-
-func auditModel(action string, before, after *ent.Model) auditEntry {
-	return rowEntry(action, EntityModel, before, after, func(m *ent.Model) string { return m.ID.String() })
-}
-
-// auditPrice names the model: its prices are one history, in which no price is overwritten.
-func auditPrice(action string, before, after *ent.Price) auditEntry {
-	return rowEntry(action, EntityPrice, before, after, func(p *ent.Price) string { return p.ModelID.String() })
-}
-
-func auditKey(action string, before, after *ent.APIKey) auditEntry {
-	return rowEntry(action, EntityAPIKey, before, after, func(k *ent.APIKey) string { return k.ID.String() })
-}
-
-func auditGroup(action string, before, after *ent.QuotaGroup) auditEntry {
-	return rowEntry(action, EntityQuotaGroup, before, after, func(g *ent.QuotaGroup) string { return g.ID.String() })
-}
-
-func auditSetting(action string, before, after *ent.Setting) auditEntry {
-	return rowEntry(action, EntitySetting, before, after, func(s *ent.Setting) string { return s.ID })
-}
-
-// rowEntry returns the entry of a row: before is nil if it was created, after if it was removed.
-func rowEntry[T any](action, entity string, before, after *T, id func(*T) string) auditEntry {
-	e := auditEntry{action: action, entity: entity}
-	if before != nil { // a nil *T in an any is not nil
-		e.id, e.before = id(before), before
-	}
-	if after != nil {
-		e.id, e.after = id(after), after
-	}
-	return e
 }

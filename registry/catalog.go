@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -78,13 +77,10 @@ func (r *Registry) ImportCatalog(
 	im := importer{snapshot: snapshot, report: ImportResult{Source: snapshot.Source, Notes: snapshot.Notes}}
 	err := r.pieces(ctx, op, func() (more bool, err error) {
 		before := im
-		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		err = r.writeAlone(ctx, op, nil, func(tx *ent.Client) error {
 			im = before // forget an attempt that was rolled back
-			im.tx, im.now, im.entries = tx, timeOf(tx), nil
-			if err := im.piece(ctx, most, progress); err != nil {
-				return err
-			}
-			return r.audit(ctx, tx, im.now, im.entries...)
+			im.tx = tx
+			return im.piece(ctx, most, progress)
 		})
 		if err != nil {
 			im = before
@@ -144,12 +140,7 @@ type importer struct {
 	at       int // number of providers that are done
 	done     int // number of models that are done
 	report   ImportResult
-
-	// The piece that is under way:
-
-	tx      *ent.Client
-	now     time.Time
-	entries []auditEntry // for the changes so far
+	tx       *ent.Client // of the piece that is under way
 }
 
 // piece imports providers with about most models, but at least one provider.
@@ -179,11 +170,10 @@ func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
 			im.report.Models.Skipped += len(p.Models)
 			return nil
 		}
-		if live, err = filled(im.tx.Provider.Create(), in).Save(ctx); err != nil {
+		if live, err = save(ctx, im.tx, ActionCreate, nil, filled(im.tx.Provider.Create(), in)); err != nil {
 			return err
 		}
 		im.report.Providers.Created++
-		im.entries = append(im.entries, auditProvider(ActionCreate, nil, live))
 	case err != nil:
 		return err
 	default:
@@ -207,9 +197,8 @@ func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in P
 		return nil
 	}
 	im.report.Providers.Updated++
-	p, err := live.Update().SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).SetAuthMethod(in.AuthMethod).
-		Save(ctx)
-	im.entries = append(im.entries, auditProvider(ActionUpdate, live, p))
+	_, err := save(ctx, im.tx, ActionUpdate, live,
+		live.Update().SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).SetAuthMethod(in.AuthMethod))
 	return err
 }
 
@@ -244,7 +233,7 @@ func (im *importer) families(
 	}
 	for _, family := range created {
 		ids[family.Name] = family.ID
-		im.entries = append(im.entries, auditFamily(ActionCreate, nil, family))
+		noteRow(im.tx, ActionCreate, nil, family)
 	}
 	im.report.Families.Created += len(created)
 	return ids, nil
@@ -288,8 +277,7 @@ func (im *importer) models(
 			fresh = append(fresh, in.withDefaults())
 		}
 	}
-	created, entries, err := insertModels(ctx, im.tx, fresh, im.now)
-	im.entries = append(im.entries, entries...)
+	created, err := insertModels(ctx, im.tx, fresh)
 	im.report.Models.Created += len(created)
 	im.report.Prices.Created += len(created)
 	return err
@@ -330,8 +318,7 @@ func (im *importer) updateModel(
 		return nil
 	}
 	im.report.Models.Updated++
-	updated, err := filled(old.Update(), up).Save(ctx)
-	im.entries = append(im.entries, auditModel(ActionUpdate, old, updated))
+	_, err := save(ctx, im.tx, ActionUpdate, old, filled(old.Update(), up))
 	return err
 }
 
@@ -346,7 +333,6 @@ func (im *importer) updatePrice(ctx context.Context, modelID uuid.UUID, current 
 	}
 	im.report.Prices.Updated++
 	in := PriceInput{Rates: m.Rates, Source: im.snapshot.Source}.withDefaults()
-	_, entry, err := changePrice(ctx, im.tx, modelID, in, im.now)
-	im.entries = append(im.entries, entry)
+	_, err := changePrice(ctx, im.tx, modelID, in)
 	return err
 }

@@ -19,7 +19,16 @@ import (
 type operation struct {
 	clock func() time.Time
 	at    time.Time
+	noted []auditEntry
 	over  atomic.Bool
+}
+
+// auditEntry is a change to record.
+type auditEntry struct {
+	action, entity string
+	id             string // empty: several rows
+	before, after  any    // Ent's row, or another value to show as JSON; nil: none
+	automatic      bool   // the key pool did it by itself
 }
 
 func (o *operation) now() time.Time {

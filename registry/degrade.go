@@ -23,32 +23,21 @@ import (
 // It returns [ErrInvalidData] if the duration is not positive or is too long, and [ErrNotFound] if there is no such
 // live key.
 func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason string, duration time.Duration) error {
-	op := fmt.Sprintf("degrade key %s", keyID)
 	var f fault.List
-	f.Check(
-		duration > 0 && duration <= pool.MaxDegradation, "duration %s is not between 1ns and %s", duration,
-		pool.MaxDegradation,
-	)
-	if err := f.Err(); err != nil {
-		return translate(ctx, op, err)
-	}
-	return r.write(ctx, op, func(tx *ent.Client) error {
-		now := timeOf(tx)
-		until := now.Add(duration)
+	f.Check(duration > 0 && duration <= pool.MaxDegradation,
+		"duration %s is not between 1ns and %s", duration, pool.MaxDegradation)
+	return r.write(ctx, fmt.Sprintf("degrade key %s", keyID), f, func(tx *ent.Client) error {
 		old, err := r.lockedKey(ctx, tx, keyID, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
+		until := timeOf(tx).Add(duration)
 		if old.DegradedUntil != nil && old.DegradedUntil.After(until) {
 			return nil
 		}
-		key, err := old.Update().SetDegraded(true).SetDegradedUntil(until).
-			SetDegradedReason(fault.Clean(reason, rule.MaxReason)).SetDegradedBy("").
-			ClearDegradedAt().Save(ctx)
-		if err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditKey(ActionDegrade, old, key))
+		_, err = save(ctx, tx, ActionDegrade, old, old.Update().SetDegraded(true).SetDegradedUntil(until).
+			SetDegradedReason(fault.Clean(reason, rule.MaxReason)).SetDegradedBy("").ClearDegradedAt())
+		return err
 	})
 }
 
@@ -56,30 +45,22 @@ func (r *Registry) DegradeKey(ctx context.Context, keyID uuid.UUID, reason strin
 // failures, and what the provider has said of the limits of the key or of its quota group. A disabled key stays
 // disabled. It returns [ErrNotFound] if there is no such live key.
 func (r *Registry) RestoreKey(ctx context.Context, keyID uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), func(tx *ent.Client) error {
+	return r.write(ctx, fmt.Sprintf("restore key %s", keyID), nil, func(tx *ent.Client) error {
 		old, err := r.lockedKey(ctx, tx, keyID, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
-		key, err := old.Update().
+		_, err = save(ctx, tx, ActionRestore, old, old.Update().
 			SetDegraded(false).ClearDegradedUntil().ClearDegradedAt().SetDegradedReason("").SetDegradedBy("").
-			SetFailures(0).SetCountedClass("").ClearCountedAt().SetFailureClass("").ClearFailedAt().ClearObserved().
-			Save(ctx)
+			SetFailures(0).SetCountedClass("").ClearCountedAt().SetFailureClass("").ClearFailedAt().ClearObserved())
+		if err != nil || old.QuotaGroupID == nil {
+			return err
+		}
+		group, err := tx.QuotaGroup.Get(ctx, *old.QuotaGroupID)
 		if err != nil {
 			return err
 		}
-		entries := []auditEntry{auditKey(ActionRestore, old, key)}
-		if id := old.QuotaGroupID; id != nil {
-			group, err := tx.QuotaGroup.Get(ctx, *id)
-			if err != nil {
-				return err
-			}
-			restored, err := group.Update().ClearObserved().Save(ctx)
-			if err != nil {
-				return err
-			}
-			entries = append(entries, auditGroup(ActionRestore, group, restored))
-		}
-		return r.audit(ctx, tx, timeOf(tx), entries...)
+		_, err = save(ctx, tx, ActionRestore, group, group.Update().ClearObserved())
+		return err
 	})
 }

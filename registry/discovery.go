@@ -27,24 +27,16 @@ type DiscoveryInput struct {
 
 // CreateDiscoveryLog logs a discovery that begins now, with the status pending, and returns the log. It returns
 // [ErrInvalidData] if the input breaks a rule, and [ErrForeignKey] if the provider is unknown.
-func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (log *ent.DiscoveryLog, err error) {
+func (r *Registry) CreateDiscoveryLog(ctx context.Context, in DiscoveryInput) (*ent.DiscoveryLog, error) {
 	f := judge(draft.DiscoveryLog.Create(), in)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, "create discovery log", err)
-	}
-	err = r.write(ctx, "create discovery log", func(tx *ent.Client) error {
+	return change(ctx, r.write, "create discovery log", f, func(tx *ent.Client) (*ent.DiscoveryLog, error) {
 		if in.ProviderID != uuid.Nil {
 			if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		log, err = filled(tx.DiscoveryLog.Create().SetStartedAt(timeOf(tx)), in).Save(ctx)
-		return err
+		return filled(tx.DiscoveryLog.Create().SetStartedAt(timeOf(tx)), in).Save(ctx)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return log.Unwrap(), nil
 }
 
 // DiscoveryResult is the result of an attempt that may have found something and failed as well.
@@ -66,14 +58,11 @@ type DiscoveryResult struct {
 // JSON, and [ErrNotFound] if there is no such log.
 func (r *Registry) UpdateDiscoveryResult(
 	ctx context.Context, id uuid.UUID, data any, status discoverylog.Status,
-) (log *ent.DiscoveryLog, err error) {
-	op := fmt.Sprintf("update discovery %s", id)
+) (*ent.DiscoveryLog, error) {
 	f := faultsOf(draft.DiscoveryLog.UpdateOneID(id).SetStatus(status).Mutation())
 	message, found := discovered(&f, data)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
+	op := fmt.Sprintf("update discovery %s", id)
+	return change(ctx, r.write, op, f, func(tx *ent.Client) (*ent.DiscoveryLog, error) {
 		update := tx.DiscoveryLog.UpdateOneID(id).AddAttemptCount(1).SetStatus(status).SetErrorMessage(message)
 		if found == nil {
 			update.ClearDiscoveredData()
@@ -85,13 +74,8 @@ func (r *Registry) UpdateDiscoveryResult(
 		} else {
 			update.SetCompletedAt(timeOf(tx))
 		}
-		log, err = update.Save(ctx)
-		return err
+		return update.Save(ctx)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return log.Unwrap(), nil
 }
 
 // discovered returns what to store of a discovery's data: an error message, JSON, or both.
@@ -133,7 +117,7 @@ func (r *Registry) GetDiscoveryLog(ctx context.Context, id uuid.UUID) (*ent.Disc
 
 // DeleteDiscoveryLog removes a discovery log for good. It returns [ErrNotFound] if there is no such log.
 func (r *Registry) DeleteDiscoveryLog(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("delete discovery %s", id), func(tx *ent.Client) error {
+	return r.write(ctx, fmt.Sprintf("delete discovery %s", id), nil, func(tx *ent.Client) error {
 		return tx.DiscoveryLog.DeleteOneID(id).Exec(ctx)
 	})
 }

@@ -81,11 +81,12 @@ func (fl KeyFilter) predicates() []predicate.APIKey {
 	return append(matching[predicate.APIKey]("APIKey", fl), live)
 }
 
-// requireRoom returns an error if a provider cannot have another key. Keys that expire do not count: another key has
-// replaced them.
-func requireRoom(ctx context.Context, tx *ent.Client, providerID uuid.UUID) error {
-	live, err := tx.APIKey.Query().
-		Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil()).Count(ctx)
+// requireRoom returns an error if a provider cannot have a key besides its others. Keys that expire do not count:
+// another key has replaced them.
+func requireRoom(ctx context.Context, tx *ent.Client, providerID, id uuid.UUID) error {
+	live, err := tx.APIKey.Query().Where(
+		apikey.ProviderID(providerID), apikey.IDNEQ(id), apikey.DeletedAtIsNil(), apikey.ExpiresAtIsNil(),
+	).Count(ctx)
 	if err == nil && live >= MaxKeysPerProvider {
 		err = fmt.Errorf("%w: the provider has %d keys already, the most it may have: delete one first",
 			ErrInvalidData, live)

@@ -117,38 +117,26 @@ func hash(key string) string {
 //   - [ErrForeignKey]: the provider or the quota group is unknown
 //   - [ErrConflict]: the provider has the key already
 //   - [ErrKeyring]: API keys are sealed in this database, and the keyring is missing or lacks a key
-func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (key *ent.APIKey, err error) {
-	op := fmt.Sprintf("add API key to provider %s", in.ProviderID)
+func (r *Registry) AddAPIKey(ctx context.Context, in KeyInput) (*ent.APIKey, error) {
 	in.Weight = cmp.Or(in.Weight, 1)
-	f := in.faults()
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	op := fmt.Sprintf("add API key to provider %s", in.ProviderID)
+	return change(ctx, r.writeAlone, op, in.faults(), func(tx *ent.Client) (*ent.APIKey, error) {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
-			return err
+			return nil, err
 		}
-		now := timeOf(tx)
-		if key, err = r.createKey(ctx, tx, in, now); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
+		return r.createKey(ctx, tx, in)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return key.Unwrap(), nil
 }
 
 // createKey creates a key of a live provider.
-func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, now time.Time) (*ent.APIKey, error) {
-	if err := requireRoom(ctx, tx, in.ProviderID); err != nil {
+func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput) (*ent.APIKey, error) {
+	id, hash := apikey.DefaultID(), hash(in.APIKey)
+	if err := requireRoom(ctx, tx, in.ProviderID, id); err != nil {
 		return nil, err
 	}
-	id, hash := apikey.DefaultID(), hash(in.APIKey)
 	create := filled(tx.APIKey.Create().SetID(id), in).
 		SetKeyHash(hash).SetKeyPrefix(prefixOf(in.APIKey)).
-		SetLastReset(now)
+		SetLastReset(timeOf(tx))
 	if in.QuotaGroupID != uuid.Nil {
 		if err := requireGroup(ctx, tx, in.ProviderID, in.QuotaGroupID); err != nil {
 			return nil, err
@@ -163,7 +151,7 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 			create.SetSealed(s.blob).SetDataKeyID(s.by)
 		}
 	}
-	return create.Save(ctx)
+	return save(ctx, tx, ActionCreate, nil, create)
 }
 
 // UpdateAPIKey changes a live key and returns it as it is now.
@@ -175,15 +163,11 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput, n
 //   - [ErrForeignKey]: the quota group is unknown
 //   - [ErrNotFound]: there is no such live key
 //   - [ErrKeyring]: the API key cannot be sealed, because the keyring lacks a key
-func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (key *ent.APIKey, err error) {
-	op := fmt.Sprintf("update API key %s", id)
+func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate) (*ent.APIKey, error) {
 	f := judge(draft.APIKey.UpdateOneID(id), up)
 	if up.APIKey != nil {
 		checkAPIKey(&f, *up.APIKey)
 		f.Check(r.vault.ring != nil, "the API key cannot be stored without a keyring")
-	}
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
 	}
 	write := r.write
 	if up.APIKey != nil || up.QuotaGroupID != nil {
@@ -191,92 +175,79 @@ func (r *Registry) UpdateAPIKey(ctx context.Context, id uuid.UUID, up KeyUpdate)
 		// group without keys.
 		write = r.writeAlone
 	}
-	err = write(ctx, op, func(tx *ent.Client) error {
+	var now time.Time
+	key, err := change(ctx, write, fmt.Sprintf("update API key %s", id), f, func(tx *ent.Client) (*ent.APIKey, error) {
 		old, err := r.lockedKey(ctx, tx, id, apikey.DeletedAtIsNil())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		now := timeOf(tx)
+		now = timeOf(tx)
 		update := filled(old.Update(), up)
-		if err := up.change(ctx, tx, old, update); err != nil {
-			return err
-		}
-		if up.APIKey != nil {
-			if !NewSecret(*up.APIKey).is(old) {
-				return fmt.Errorf("%w: it is another API key; use RotateAPIKey to replace one", ErrInvalidData)
-			}
-			s, err := r.vault.sealKey(ctx, tx, old, *up.APIKey)
-			if err != nil {
-				return err
-			}
-			update.SetSealed(s.blob).SetDataKeyID(s.by)
-		}
-		key, err = update.Save(ctx)
-		if err != nil {
-			return err
+		if err := r.changeKey(ctx, tx, old, up, update); err != nil {
+			return nil, err
 		}
 		action := ActionUpdate
-		if key.Disabled != old.Disabled {
+		if up.Disabled != nil && *up.Disabled != old.Disabled {
 			action = ActionEnable
-			if key.Disabled {
+			if *up.Disabled {
 				action = ActionDisable
 			}
 		}
-		err = r.audit(ctx, tx, now, auditKey(action, old, key))
-		asOf(key, now)
-		return err
+		return save(ctx, tx, action, old, update)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return key.Unwrap(), nil
+	return asOf(key, now), err
 }
 
-// change checks the key's new group, and resets its turns if its priority changes. Requests under way count in the old
-// group until they end.
-func (up KeyUpdate) change(ctx context.Context, tx *ent.Client, old *ent.APIKey, update *ent.APIKeyUpdateOne) error {
+// changeKey checks the key's new group, seals the key, and resets its turns if its priority changes. Requests under way
+// count in the old group until they end.
+func (r *Registry) changeKey(
+	ctx context.Context, tx *ent.Client, old *ent.APIKey, up KeyUpdate, update *ent.APIKeyUpdateOne,
+) error {
 	if up.Priority != nil && *up.Priority != old.Priority {
 		update.SetPass(0) // its turns were among other keys
 		if err := tx.KeyLease.Update().Where(keylease.APIKeyID(old.ID)).SetPass(0).Exec(ctx); err != nil {
 			return err
 		}
 	}
-	id := value(up.QuotaGroupID)
-	if id == uuid.Nil || id == value(old.QuotaGroupID) {
+	if id := value(up.QuotaGroupID); id != uuid.Nil && id != value(old.QuotaGroupID) {
+		if err := requireGroup(ctx, tx, old.ProviderID, id); err != nil {
+			return err
+		}
+	}
+	if up.APIKey == nil {
 		return nil
 	}
-	return requireGroup(ctx, tx, old.ProviderID, id)
+	if !NewSecret(*up.APIKey).is(old) {
+		return fmt.Errorf("%w: it is another API key; use RotateAPIKey to replace one", ErrInvalidData)
+	}
+	s, err := r.vault.sealKey(ctx, tx, old, *up.APIKey)
+	update.SetSealed(s.blob).SetDataKeyID(s.by)
+	return err
 }
 
 // DeleteAPIKey deletes a live key. It disappears from lists and can be added again; the ledger keeps pointing at it.
 // [Registry.UndeleteAPIKey] takes the deletion back. It returns [ErrNotFound] if there is no such live key.
 func (r *Registry) DeleteAPIKey(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("delete API key %s", id), func(tx *ent.Client) error {
+	return r.write(ctx, fmt.Sprintf("delete API key %s", id), nil, func(tx *ent.Client) error {
 		old, err := r.lockedKey(ctx, tx, id, apikey.DeletedAtIsNil())
 		if err != nil {
 			return err
 		}
-		now := timeOf(tx)
-		key, err := old.Update().SetDeletedAt(now).Save(ctx)
-		if err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditKey(ActionDelete, old, key))
+		_, err = save(ctx, tx, ActionDelete, old, old.Update().SetDeletedAt(timeOf(tx)))
+		return err
 	})
 }
 
 // PurgeAPIKey removes a key, live or deleted, from the database for good. It returns [ErrNotFound] if there is no such
 // key, and [ErrForeignKey], changing nothing, if usage was ever recorded for it.
 func (r *Registry) PurgeAPIKey(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("purge API key %s", id), func(tx *ent.Client) error {
+	return r.write(ctx, fmt.Sprintf("purge API key %s", id), nil, func(tx *ent.Client) error {
 		key, err := r.lockedKey(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if err := tx.APIKey.DeleteOne(key).Exec(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, timeOf(tx), auditKey(ActionPurge, key, nil))
+		noteRow(tx, ActionPurge, key, nil)
+		return tx.APIKey.DeleteOne(key).Exec(ctx)
 	})
 }
 
@@ -289,7 +260,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 	if err := tokens.Validate(); err != nil {
 		return translate(ctx, op, fmt.Errorf("%w: %w", ErrInvalidData, err))
 	}
-	return r.write(ctx, op, func(tx *ent.Client) error {
+	return r.write(ctx, op, nil, func(tx *ent.Client) error {
 		return r.commits.CountUse(ctx, tx, keyID, pool.Amount{Requests: 1, Tokens: tokens.Total()}, timeOf(tx))
 	})
 }
@@ -298,7 +269,7 @@ func (r *Registry) IncrementUsage(ctx context.Context, keyID uuid.UUID, inputTok
 // limits have all their room again. It returns how many keys had something to reset. Nobody has to call it: counters of
 // an earlier day count as zero.
 func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
-	err = r.write(ctx, "reset daily usage", func(tx *ent.Client) error {
+	err = r.write(ctx, "reset daily usage", nil, func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.AllPools); err != nil {
 			return err
 		}
@@ -332,7 +303,8 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 		if groups > 0 {
 			after["quota_groups"] = groups
 		}
-		return r.audit(ctx, tx, now, auditEntry{action: ActionReset, entity: EntityAPIKey, after: after})
+		note(tx, auditEntry{action: ActionReset, entity: EntityAPIKey, after: after})
+		return nil
 	})
 	return n, err
 }

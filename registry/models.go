@@ -114,24 +114,14 @@ func (r *Registry) CreateModels(ctx context.Context, inputs []ModelInput) (model
 	}
 	op := fmt.Sprintf("create %d models", len(inputs))
 	if len(inputs) == 1 {
-		op = "create model"
+		op = named("create model", inputs[0].ModelID, rule.MaxModelID)
 	}
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	if len(inputs) == 1 {
-		op = fmt.Sprintf("create model %q", inputs[0].ModelID)
-	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, f, func(tx *ent.Client) error {
 		if err := checkOwners(ctx, tx, complete); err != nil {
 			return err
 		}
-		now := timeOf(tx)
-		var entries []auditEntry
-		if models, entries, err = insertModels(ctx, tx, complete, now); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, entries...)
+		models, err = insertModels(ctx, tx, complete)
+		return err
 	})
 	if err != nil {
 		return nil, r.nameTaken(ctx, err, complete)
@@ -193,11 +183,9 @@ func checkFamily(family, owner, providerID uuid.UUID) error {
 	}
 }
 
-// insertModels creates models with their first prices. It returns the models, and the audit entries of both.
-func insertModels(
-	ctx context.Context, tx *ent.Client, inputs []ModelInput, now time.Time,
-) ([]*ent.Model, []auditEntry, error) {
-	models, entries := make([]*ent.Model, 0, len(inputs)), make([]auditEntry, 0, 2*len(inputs))
+// insertModels creates models with their first prices.
+func insertModels(ctx context.Context, tx *ent.Client, inputs []ModelInput) ([]*ent.Model, error) {
+	models := make([]*ent.Model, 0, len(inputs))
 	for some := range slices.Chunk(inputs, chunk) {
 		rows := make([]*ent.ModelCreate, len(some))
 		for i, in := range some {
@@ -207,23 +195,24 @@ func insertModels(
 		}
 		created, err := tx.Model.CreateBulk(rows...).Save(ctx)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		prices := make([]*ent.PriceCreate, len(some))
 		for i, in := range some {
 			prices[i] = newPrice(tx, created[i].ID, PriceInput{Rates: in.Rates, Source: in.PriceSource}.withDefaults()).
-				SetEffectiveFrom(utc.Beginning).SetRecordedAt(now)
+				SetEffectiveFrom(utc.Beginning).SetRecordedAt(timeOf(tx))
 		}
 		priced, err := tx.Price.CreateBulk(prices...).Save(ctx)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		for i, m := range created {
-			entries = append(entries, auditModel(ActionCreate, nil, m), auditPrice(ActionCreate, nil, priced[i]))
+			noteRow(tx, ActionCreate, nil, m)
+			noteRow(tx, ActionCreate, nil, priced[i])
 		}
 		models = append(models, created...)
 	}
-	return models, entries, nil
+	return models, nil
 }
 
 // GetModel returns a model. A deleted model is returned too, with its DeletedAt set. It returns [ErrNotFound] if there
@@ -255,42 +244,31 @@ func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID 
 //   - [ErrInvalidData]: the update breaks a rule, or the family belongs to another provider
 //   - [ErrForeignKey]: the family is unknown
 //   - [ErrNotFound]: there is no such live model
-func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate) (m *ent.Model, err error) {
-	op := fmt.Sprintf("update model %s", id)
+func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate) (*ent.Model, error) {
 	f := judge(draft.Model.UpdateOneID(id), up)
 	f.Check(up.Name == nil || *up.Name != "", "name is empty")
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	op := fmt.Sprintf("update model %s", id)
+	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.Model, error) {
 		old, err := liveModel(ctx, tx, id)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if up.FamilyID != nil {
 			in := ModelInput{ProviderID: old.ProviderID, FamilyID: *up.FamilyID}
 			if err := checkOwners(ctx, tx, []ModelInput{in}); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		now := timeOf(tx)
 		update := filled(old.Update(), up)
 		if up.Deprecated != nil {
 			if *up.Deprecated {
-				update.SetDeprecatedAt(now)
+				update.SetDeprecatedAt(timeOf(tx))
 			} else {
 				update.ClearDeprecatedAt()
 			}
 		}
-		if m, err = update.Save(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditModel(ActionUpdate, old, m))
+		return save(ctx, tx, ActionUpdate, old, update)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return m.Unwrap(), nil
 }
 
 // DeprecateModel marks a live model as deprecated from a time on; a zero time means now. Lists leave the model out from
@@ -300,52 +278,41 @@ func (r *Registry) UpdateModel(ctx context.Context, id uuid.UUID, up ModelUpdate
 // It returns [ErrInvalidData] if the time is outside of the years 1970 to 9999, and [ErrNotFound] if there is no such
 // live model.
 func (r *Registry) DeprecateModel(ctx context.Context, id uuid.UUID, at time.Time) error {
-	op := fmt.Sprintf("deprecate model %s", id)
 	var f fault.List
 	if !at.IsZero() {
 		f.Time("at", at)
 	}
-	if err := f.Err(); err != nil {
-		return translate(ctx, op, err)
-	}
-	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("deprecate model %s", id), f, func(tx *ent.Client) error {
 		old, err := liveModel(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		now, from := timeOf(tx), at
+		from := at
 		if at.IsZero() {
-			from = now
+			from = timeOf(tx)
 		}
-		m, err := old.Update().SetDeprecated(true).SetDeprecatedAt(from).Save(ctx)
-		if err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditModel(ActionUpdate, old, m))
+		_, err = save(ctx, tx, ActionUpdate, old, old.Update().SetDeprecated(true).SetDeprecatedAt(from))
+		return err
 	})
 }
 
 // DeleteModel deletes a live model. It disappears from lists, and its name can be used again; the ledger keeps pointing
 // at it. [Registry.UndeleteModel] takes the deletion back. It returns [ErrNotFound] if there is no such live model.
 func (r *Registry) DeleteModel(ctx context.Context, id uuid.UUID) error {
-	return r.writeAlone(ctx, fmt.Sprintf("delete model %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("delete model %s", id), nil, func(tx *ent.Client) error {
 		old, err := liveModel(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		now := timeOf(tx)
-		m, err := old.Update().SetDeletedAt(now).Save(ctx)
-		if err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditModel(ActionDelete, old, m))
+		_, err = save(ctx, tx, ActionDelete, old, old.Update().SetDeletedAt(timeOf(tx)))
+		return err
 	})
 }
 
 // PurgeModel removes a model, live or deleted, and its prices from the database for good. It returns [ErrNotFound] if
 // there is no such model, and [ErrForeignKey], changing nothing, if usage was ever recorded for it.
 func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
-	return r.writeAlone(ctx, fmt.Sprintf("purge model %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("purge model %s", id), nil, func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOfModel, id); err != nil {
 			return err
 		}
@@ -353,17 +320,10 @@ func (r *Registry) PurgeModel(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		prices, err := tx.Price.Query().Where(price.ModelID(id)).Order(price.ByID()).All(ctx)
-		if err != nil {
+		noteRow(tx, ActionPurge, m, nil)
+		if err := notePurged(ctx, tx, tx.Price.Query().Where(price.ModelID(id)).Order(price.ByID())); err != nil {
 			return err
 		}
-		entries := []auditEntry{auditModel(ActionPurge, m, nil)}
-		for _, p := range prices {
-			entries = append(entries, auditPrice(ActionPurge, p, nil))
-		}
-		if err := tx.Model.DeleteOne(m).Exec(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, timeOf(tx), entries...)
+		return tx.Model.DeleteOne(m).Exec(ctx)
 	})
 }

@@ -193,7 +193,7 @@ func (r *Registry) openVault(ctx context.Context) error {
 	if err != nil || open {
 		return translate(ctx, "open keyring", err)
 	}
-	return r.writeAlone(ctx, "open keyring", func(tx *ent.Client) error {
+	return r.writeAlone(ctx, "open keyring", nil, func(tx *ent.Client) error {
 		if open, err := r.vault.load(ctx, tx); err != nil || open { // another process was faster
 			return err
 		}

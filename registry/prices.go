@@ -116,25 +116,18 @@ func RatesOf(p *ent.Price) money.Rates { return ledger.RatesOf(p) }
 func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (p *ent.Price, err error) {
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
-	f := in.faults(r.now())
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
 	backfill := repricing{done: true}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	p, err = change(ctx, r.writeAlone, op, in.faults(r.now()), func(tx *ent.Client) (*ent.Price, error) {
 		if _, err := liveModel(ctx, tx, id); err != nil {
-			return err
+			return nil, err
 		}
-		now := timeOf(tx)
-		var entry auditEntry
-		if p, entry, err = changePrice(ctx, tx, id, in, now); err != nil {
-			return err
+		p, err := changePrice(ctx, tx, id, in)
+		if err != nil || in.EffectiveFrom.IsZero() {
+			return p, err
 		}
-		if err := r.audit(ctx, tx, now, entry); err != nil || in.EffectiveFrom.IsZero() {
-			return err
-		}
-		backfill = repricing{model: id, start: in.EffectiveFrom, end: now.Add(maxAhead), unpricedAlone: true}
-		return r.repricePiece(ctx, tx, &backfill)
+		end := timeOf(tx).Add(maxAhead)
+		backfill = repricing{model: id, start: in.EffectiveFrom, end: end, unpricedAlone: true}
+		return p, r.repricePiece(ctx, tx, &backfill)
 	})
 	if err == nil && !backfill.done {
 		if err = translate(ctx, op, r.pause(ctx, longestPause)); err == nil {
@@ -147,14 +140,12 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 	if err != nil {
 		return nil, err
 	}
-	return p.Unwrap(), nil
+	return p, nil
 }
 
-// changePrice inserts a price into the history of its tier, and returns it with its audit entry.
-func changePrice(
-	ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput, now time.Time,
-) (*ent.Price, auditEntry, error) {
-	var none auditEntry
+// changePrice inserts a price into the history of its tier, and returns it.
+func changePrice(ctx context.Context, tx *ent.Client, modelID uuid.UUID, in PriceInput) (*ent.Price, error) {
+	now := timeOf(tx)
 	history, err := tx.Price.Query().Where(
 		price.ModelID(modelID), price.ServiceTier(in.ServiceTier), price.MinContextTokens(in.MinContextTokens),
 		price.SupersededAtIsNil(), price.Or(
@@ -162,7 +153,7 @@ func changePrice(
 		),
 	).Order(price.ByEffectiveFrom()).All(ctx)
 	if err != nil {
-		return nil, none, err
+		return nil, err
 	}
 	from := in.EffectiveFrom
 	if from.IsZero() {
@@ -185,27 +176,22 @@ func changePrice(
 	if current != nil {
 		action = ActionUpdate
 		if maps.Equal(RatesOf(current), in.Rates) {
-			same, err := current.Update().SetSource(in.Source).Save(ctx)
-			return same, auditPrice(ActionUpdate, current, same), err
+			return save(ctx, tx, ActionUpdate, current, current.Update().SetSource(in.Source))
 		}
 		closing := current.Update().SetEffectiveTo(from)
 		if current.EffectiveFrom.Equal(from) {
 			closing = current.Update().SetSupersededAt(now)
 		}
 		if err := closing.Exec(ctx); err != nil {
-			return nil, none, err
+			return nil, err
 		}
 	}
-	next, err := newPrice(tx, modelID, in).SetEffectiveFrom(from).SetNillableEffectiveTo(to).SetRecordedAt(now).
-		Save(ctx)
-	if err != nil {
-		return nil, none, err
+	next, err := save(ctx, tx, action, current,
+		newPrice(tx, modelID, in).SetEffectiveFrom(from).SetNillableEffectiveTo(to).SetRecordedAt(now))
+	if err != nil || in.ServiceTier != StandardTier || in.MinContextTokens != 0 || to != nil {
+		return next, err
 	}
-	entry := auditPrice(action, current, next)
-	if in.ServiceTier != StandardTier || in.MinContextTokens != 0 || to != nil {
-		return next, entry, nil
-	}
-	return next, entry, setCurrentCosts(ctx, tx, modelID, in.Rates)
+	return next, setCurrentCosts(ctx, tx, modelID, in.Rates)
 }
 
 // setCurrentCosts copies the rates of the standard price to the model.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -50,22 +51,12 @@ func (in ProviderInput) withDefaults() ProviderInput {
 
 // CreateProvider creates a provider and returns it. It returns [ErrInvalidData] if the input breaks a rule, and
 // [ErrConflict] if a live provider has the name.
-func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (p *ent.Provider, err error) {
+func (r *Registry) CreateProvider(ctx context.Context, in ProviderInput) (*ent.Provider, error) {
 	in = in.withDefaults()
-	f := judge(draft.Provider.Create(), in)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, "create provider", err)
-	}
-	err = r.writeAlone(ctx, fmt.Sprintf("create provider %q", in.Name), func(tx *ent.Client) error {
-		if p, err = filled(tx.Provider.Create(), in).Save(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, timeOf(tx), auditProvider(ActionCreate, nil, p))
+	op, f := named("create provider", in.Name, rule.MaxName), judge(draft.Provider.Create(), in)
+	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.Provider, error) {
+		return save(ctx, tx, ActionCreate, nil, filled(tx.Provider.Create(), in))
 	})
-	if err != nil {
-		return nil, err
-	}
-	return p.Unwrap(), nil
 }
 
 // GetProvider returns a provider. A deleted provider is returned too, with its DeletedAt set. It returns [ErrNotFound]
@@ -131,27 +122,18 @@ func (r *Registry) ListProviders(ctx context.Context, filter ProviderFilter) ([]
 //   - [ErrInvalidData]: the update breaks a rule
 //   - [ErrConflict]: another live provider has the new name
 //   - [ErrNotFound]: there is no such live provider
-func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up ProviderUpdate) (p *ent.Provider, err error) {
-	op := fmt.Sprintf("update provider %s", id)
+func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up ProviderUpdate) (*ent.Provider, error) {
 	f := judge(draft.Provider.UpdateOneID(id), up)
 	f.Check(up.DisplayName == nil || *up.DisplayName != "", "display_name is empty")
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	op := fmt.Sprintf("update provider %s", id)
+	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.Provider, error) {
 		old, err := liveProvider(ctx, tx, id)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if p, err = filled(old.Update(), up).Save(ctx); err != nil {
-			return taken(err, "another provider is called %q", value(up.Name))
-		}
-		return r.audit(ctx, tx, timeOf(tx), auditProvider(ActionUpdate, old, p))
+		p, err := save(ctx, tx, ActionUpdate, old, filled(old.Update(), up))
+		return p, taken(err, "another provider is called %q", value(up.Name))
 	})
-	if err != nil {
-		return nil, err
-	}
-	return p.Unwrap(), nil
 }
 
 // DeleteProvider deletes a live provider together with its models and keys. They disappear from lists, and their names
@@ -161,7 +143,7 @@ func (r *Registry) UpdateProvider(ctx context.Context, id uuid.UUID, up Provider
 // It is one transaction, in which others wait to write: about 0.7 s for a provider with 5,000 models. It returns
 // [ErrNotFound] if there is no such live provider.
 func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
-	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("delete provider %s", id), nil, func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
 			return err
 		}
@@ -170,41 +152,25 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 			return err
 		}
 		now := timeOf(tx)
-		deleted, err := p.Update().SetDeletedAt(now).Save(ctx)
+		if _, err := save(ctx, tx, ActionDelete, p, p.Update().SetDeletedAt(now)); err != nil {
+			return err
+		}
+		ofModels := model.And(model.ProviderID(id), model.DeletedAtIsNil())
+		models, err := tx.Model.Query().Where(ofModels).Order(model.ByID()).All(ctx)
 		if err != nil {
 			return err
 		}
-		entries := []auditEntry{auditProvider(ActionDelete, p, deleted)}
-		models, err := tx.Model.Query().Where(model.ProviderID(id), model.DeletedAtIsNil()).Order(model.ByID()).All(ctx)
+		noteRows(tx, ActionDelete, models, func(m *ent.Model) { m.DeletedAt, m.UpdatedAt = &now, now })
+		if err := tx.Model.Update().Where(ofModels).SetDeletedAt(now).Exec(ctx); err != nil {
+			return err
+		}
+		ofKeys := apikey.And(apikey.ProviderID(id), apikey.DeletedAtIsNil())
+		keys, err := tx.APIKey.Query().Where(ofKeys).Order(apikey.ByID()).All(ctx)
 		if err != nil {
 			return err
 		}
-		for _, m := range models {
-			deleted := *m
-			deleted.DeletedAt, deleted.UpdatedAt = &now, now
-			entries = append(entries, auditModel(ActionDelete, m, &deleted))
-		}
-		err = tx.Model.Update().Where(model.ProviderID(id), model.DeletedAtIsNil()).
-			SetDeletedAt(now).Exec(ctx)
-		if err != nil {
-			return err
-		}
-		keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).Order(apikey.ByID()).
-			All(ctx)
-		if err != nil {
-			return err
-		}
-		for _, k := range keys {
-			deleted := *k
-			deleted.DeletedAt, deleted.UpdatedAt = &now, now
-			entries = append(entries, auditKey(ActionDelete, k, &deleted))
-		}
-		err = tx.APIKey.Update().Where(apikey.ProviderID(id), apikey.DeletedAtIsNil()).
-			SetDeletedAt(now).Exec(ctx)
-		if err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, entries...)
+		noteRows(tx, ActionDelete, keys, func(k *ent.APIKey) { k.DeletedAt, k.UpdatedAt = &now, now })
+		return tx.APIKey.Update().Where(ofKeys).SetDeletedAt(now).Exec(ctx)
 	})
 }
 
@@ -215,62 +181,26 @@ func (r *Registry) DeleteProvider(ctx context.Context, id uuid.UUID) error {
 // provider with 5,000 models. It returns [ErrNotFound] if there is no such provider, and [ErrForeignKey], changing
 // nothing, if usage was ever recorded for it.
 func (r *Registry) PurgeProvider(ctx context.Context, id uuid.UUID) error {
-	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("purge provider %s", id), nil, func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
 			return err
 		}
-		entries, err := purgedWith(ctx, tx, id)
+		p, err := tx.Provider.Get(ctx, id)
 		if err != nil {
 			return err
 		}
-		if err := tx.Provider.DeleteOneID(id).Exec(ctx); err != nil {
+		noteRow(tx, ActionPurge, p, nil)
+		ofProvider := price.HasModelWith(model.ProviderID(id))
+		err = cmp.Or(
+			notePurged(ctx, tx, tx.ModelFamily.Query().Where(modelfamily.ProviderID(id)).Order(modelfamily.ByID())),
+			notePurged(ctx, tx, tx.Model.Query().Where(model.ProviderID(id)).Order(model.ByID())),
+			notePurged(ctx, tx, tx.Price.Query().Where(ofProvider).Order(price.ByID())),
+			notePurged(ctx, tx, tx.APIKey.Query().Where(apikey.ProviderID(id)).Order(apikey.ByID())),
+			notePurged(ctx, tx, tx.QuotaGroup.Query().Where(quotagroup.ProviderID(id)).Order(quotagroup.ByID())),
+		)
+		if err != nil {
 			return err
 		}
-		return r.audit(ctx, tx, timeOf(tx), entries...)
+		return tx.Provider.DeleteOne(p).Exec(ctx)
 	})
-}
-
-// purgedWith returns the audit entries of a provider and of everything that is purged with it.
-func purgedWith(ctx context.Context, tx *ent.Client, id uuid.UUID) ([]auditEntry, error) {
-	p, err := tx.Provider.Get(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	entries := []auditEntry{auditProvider(ActionPurge, p, nil)}
-	families, err := tx.ModelFamily.Query().Where(modelfamily.ProviderID(id)).Order(modelfamily.ByID()).All(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range families {
-		entries = append(entries, auditFamily(ActionPurge, f, nil))
-	}
-	models, err := tx.Model.Query().Where(model.ProviderID(id)).Order(model.ByID()).All(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range models {
-		entries = append(entries, auditModel(ActionPurge, m, nil))
-	}
-	prices, err := tx.Price.Query().Where(price.HasModelWith(model.ProviderID(id))).Order(price.ByID()).All(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range prices {
-		entries = append(entries, auditPrice(ActionPurge, p, nil))
-	}
-	keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id)).Order(apikey.ByID()).All(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range keys {
-		entries = append(entries, auditKey(ActionPurge, k, nil))
-	}
-	groups, err := tx.QuotaGroup.Query().Where(quotagroup.ProviderID(id)).Order(quotagroup.ByID()).All(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range groups {
-		entries = append(entries, auditGroup(ActionPurge, g, nil))
-	}
-	return entries, nil
 }

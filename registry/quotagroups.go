@@ -38,28 +38,14 @@ type QuotaGroupUpdate struct {
 //   - [ErrInvalidData]: the input breaks a rule
 //   - [ErrForeignKey]: the provider is unknown
 //   - [ErrConflict]: the provider has a quota group of this name
-func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (group *ent.QuotaGroup, err error) {
-	op := "create quota group"
-	f := judge(draft.QuotaGroup.Create(), in)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	op = fmt.Sprintf("%s %q", op, in.Name)
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+func (r *Registry) CreateQuotaGroup(ctx context.Context, in QuotaGroupInput) (*ent.QuotaGroup, error) {
+	op, f := named("create quota group", in.Name, rule.MaxName), judge(draft.QuotaGroup.Create(), in)
+	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.QuotaGroup, error) {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
-			return err
+			return nil, err
 		}
-		now := timeOf(tx)
-		create := tx.QuotaGroup.Create().SetLastReset(now)
-		if group, err = filled(create, in).Save(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditGroup(ActionCreate, nil, group))
+		return save(ctx, tx, ActionCreate, nil, filled(tx.QuotaGroup.Create(), in).SetLastReset(timeOf(tx)))
 	})
-	if err != nil {
-		return nil, err
-	}
-	return group.Unwrap(), nil
 }
 
 // GetQuotaGroup returns a quota group, also of a deleted provider. Its counters are those of its last windows, which
@@ -124,35 +110,22 @@ func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter)
 //   - [ErrInvalidData]: the update breaks a rule
 //   - [ErrConflict]: another group of the provider has the new name
 //   - [ErrNotFound]: there is no such group
-func (r *Registry) UpdateQuotaGroup(
-	ctx context.Context, id uuid.UUID, up QuotaGroupUpdate,
-) (group *ent.QuotaGroup, err error) {
-	op := fmt.Sprintf("update quota group %s", id)
-	f := judge(draft.QuotaGroup.UpdateOneID(id), up)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
+func (r *Registry) UpdateQuotaGroup(ctx context.Context, id uuid.UUID, up QuotaGroupUpdate) (*ent.QuotaGroup, error) {
+	op, f := fmt.Sprintf("update quota group %s", id), judge(draft.QuotaGroup.UpdateOneID(id), up)
+	return change(ctx, r.write, op, f, func(tx *ent.Client) (*ent.QuotaGroup, error) {
 		old, err := r.lockedGroup(ctx, tx, id)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if group, err = filled(old.Update(), up).Save(ctx); err != nil {
-			return taken(err, "another quota group of the provider is called %q", value(up.Name))
-		}
-		return r.audit(ctx, tx, timeOf(tx), auditGroup(ActionUpdate, old, group))
+		group, err := save(ctx, tx, ActionUpdate, old, filled(old.Update(), up))
+		return group, taken(err, "another quota group of the provider is called %q", value(up.Name))
 	})
-	if err != nil {
-		return nil, err
-	}
-	return group.Unwrap(), nil
 }
 
 // DeleteQuotaGroup removes a quota group of a live provider for good; the ledger does not point at groups. It returns
 // [ErrNotFound] if there is no such group, and [ErrForeignKey], changing nothing, if live keys are in it.
 func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
-	op := fmt.Sprintf("delete quota group %s", id)
-	return r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	return r.writeAlone(ctx, fmt.Sprintf("delete quota group %s", id), nil, func(tx *ent.Client) error {
 		old, err := r.lockedGroup(ctx, tx, id)
 		if err != nil {
 			return err
@@ -164,10 +137,8 @@ func (r *Registry) DeleteQuotaGroup(ctx context.Context, id uuid.UUID) error {
 		if live > 0 {
 			return fmt.Errorf("%w: %d live keys are in the group", ErrForeignKey, live)
 		}
-		if err := tx.QuotaGroup.DeleteOne(old).Exec(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, timeOf(tx), auditGroup(ActionDelete, old, nil))
+		noteRow(tx, ActionDelete, old, nil)
+		return tx.QuotaGroup.DeleteOne(old).Exec(ctx)
 	})
 }
 

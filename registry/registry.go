@@ -197,13 +197,8 @@ func (r *Registry) holdPools(ctx context.Context, tx *ent.Client, which commit.P
 	return commit.Hold(ctx, tx, r.db.Dialect(), which, args...)
 }
 
-// write runs the body of an operation in a transaction and translates its error. On PostgreSQL the body may run several
-// times, each time in a new transaction after the last one was rolled back.
-func (r *Registry) write(ctx context.Context, op string, body func(tx *ent.Client) error) error {
-	return r.writeOn(ctx, r.db, op, body)
-}
-
-// writeOn is write with the driver that begins the transaction.
+// writeOn runs the body of an operation in a transaction that a driver begins, and translates its error. On PostgreSQL
+// the body may run several times, each time in a new transaction after the last one was rolled back.
 func (r *Registry) writeOn(ctx context.Context, db dialect.Driver, op string, body func(tx *ent.Client) error) error {
 	once := func() error { return r.operate(ctx, db, body) }
 	if r.inTx {
@@ -217,22 +212,6 @@ func (r *Registry) operate(ctx context.Context, db dialect.Driver, body func(tx 
 	o := &operation{clock: r.clock}
 	defer o.over.Store(true)
 	return r.transact(ctx, db, o, steps{}, func(tx *Registry) error { return body(tx.client) })
-}
-
-// catalogueLock is the number of PostgreSQL's advisory lock for changes of the catalogue ("MSrc").
-const catalogueLock = 0x4d537263
-
-// writeAlone is write for an operation that reads what others could change before it writes. Such operations run one at
-// a time, across all processes. SQLite has only one writer anyway.
-func (r *Registry) writeAlone(ctx context.Context, op string, body func(tx *ent.Client) error) error {
-	return r.write(ctx, op, func(tx *ent.Client) error {
-		if r.db.Dialect() == dialect.Postgres {
-			if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", catalogueLock); err != nil {
-				return err
-			}
-		}
-		return body(tx)
-	})
 }
 
 // now returns the time of an operation. Each operation asks once.

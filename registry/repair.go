@@ -73,11 +73,11 @@ func (r *Registry) RepairLedger(ctx context.Context) (RepairResult, error) {
 	if changed := done.RepairResult; changed.Quarters+changed.Days+changed.Totals+changed.Keys > 0 {
 		lingering, cancel := r.db.Linger(ctx) // audit what was changed even if the context has ended
 		defer cancel()
-		err = errors.Join(err, r.write(lingering, "audit", func(tx *ent.Client) error {
-			return r.audit(lingering, tx, timeOf(tx),
-				auditEntry{action: ActionRepair, entity: EntityLedger, after: map[string]int64{
-					"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "keys": changed.Keys,
-				}})
+		err = errors.Join(err, r.write(lingering, "audit", nil, func(tx *ent.Client) error {
+			note(tx, auditEntry{action: ActionRepair, entity: EntityLedger, after: map[string]int64{
+				"quarters": changed.Quarters, "days": changed.Days, "totals": changed.Totals, "keys": changed.Keys,
+			}})
+			return nil
 		}))
 	}
 	return report, translate(ctx, op, err)
@@ -140,7 +140,9 @@ func (done *repair) mend(ctx context.Context, d *proof.Day, pieces []proof.Piece
 	err = done.r.pieces(ctx, op, func() (more bool, err error) {
 		piece := pieces[0]
 		pieces = pieces[1:]
-		err = done.r.write(ctx, op, func(tx *ent.Client) error { return piece.Write(ctx, tx, done.r.db.Dialect()) })
+		err = done.r.write(ctx, op, nil, func(tx *ent.Client) error {
+			return piece.Write(ctx, tx, done.r.db.Dialect())
+		})
 		switch {
 		case err == nil:
 			done.Quarters += piece.Quarters
@@ -183,7 +185,7 @@ func (done *repair) counter(ctx context.Context, id uuid.UUID) error {
 	r, key := done.r, []uuid.UUID{id}
 	var wrong []proof.Difference
 	var fits bool
-	err := r.write(ctx, fmt.Sprintf("key %s", id), func(tx *ent.Client) error {
+	err := r.write(ctx, fmt.Sprintf("key %s", id), nil, func(tx *ent.Client) error {
 		if err := r.holdPools(ctx, tx, commit.PoolOfKey, id); err != nil {
 			return err
 		}

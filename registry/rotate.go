@@ -41,46 +41,32 @@ type KeyRotationInput struct {
 //   - [ErrNotFound]: there is no such live key
 //   - [ErrConflict]: the provider has the new key already
 //   - [ErrKeyring]: API keys are sealed, and the keyring is missing or lacks a key
-func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotationInput) (key *ent.APIKey, err error) {
-	op := fmt.Sprintf("rotate API key %s", id)
+func (r *Registry) RotateAPIKey(ctx context.Context, id uuid.UUID, in KeyRotationInput) (*ent.APIKey, error) {
 	var f fault.List
 	checkAPIKey(&f, in.APIKey)
 	f.Check(in.Overlap >= 0 && in.Overlap <= maxOverlap, "overlap %s is not between 0 and %s", in.Overlap, maxOverlap)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	op := fmt.Sprintf("rotate API key %s", id)
+	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.APIKey, error) {
 		old, err := r.lockedKey(ctx, tx, id, apikey.DeletedAtIsNil())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if isKeyless(old) {
-			return fmt.Errorf("%w: a keyless key cannot be rotated", ErrInvalidData)
+			return nil, fmt.Errorf("%w: a keyless key cannot be rotated", ErrInvalidData)
 		}
-		now := timeOf(tx)
-		expires := now.Add(in.Overlap)
+		expires := timeOf(tx).Add(in.Overlap)
 		if old.ExpiresAt != nil {
 			expires = utc.Min(expires, *old.ExpiresAt)
 		}
-		expiring, err := old.Update().SetExpiresAt(expires).Save(ctx)
-		if err != nil {
-			return err
-		}
-		if err := r.audit(ctx, tx, now, auditKey(ActionRotate, old, expiring)); err != nil {
-			return err
+		if _, err := save(ctx, tx, ActionRotate, old, old.Update().SetExpiresAt(expires)); err != nil {
+			return nil, err
 		}
 		next := KeyInput{APIKey: in.APIKey}
 		copyFields(&next, old)
 		copyFields(&next.Limits, old)
-		if key, err = r.createKey(ctx, tx, next, now); err != nil {
-			return taken(err, "the provider has the new key already")
-		}
-		return r.audit(ctx, tx, now, auditKey(ActionCreate, nil, key))
+		key, err := r.createKey(ctx, tx, next)
+		return key, taken(err, "the provider has the new key already")
 	})
-	if err != nil {
-		return nil, err
-	}
-	return key.Unwrap(), nil
 }
 
 // KeyringRotationInput says what RotateKeyring does besides wrapping data keys.
@@ -114,7 +100,7 @@ const resealBatch = 100
 func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (report KeyringResult, err error) {
 	const op = "rotate keyring"
 	var newest uuid.UUID
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, nil, func(tx *ent.Client) error {
 		report = KeyringResult{}
 		if r.vault.ring == nil {
 			return fmt.Errorf("%w: open the registry WithKeyring", ErrKeyring)
@@ -143,7 +129,7 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 			return report, err
 		}
 	}
-	err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+	err = r.writeAlone(ctx, op, nil, func(tx *ent.Client) error {
 		newest, err := newestDataKey(ctx, tx) // it may be another rotation's, and have sealed nothing yet
 		if err != nil {
 			return err
@@ -155,7 +141,8 @@ func (r *Registry) RotateKeyring(ctx context.Context, in KeyringRotationInput) (
 		if report.Left, err = tx.APIKey.Query().Where(apikey.DataKeyIDNEQ(newest.ID)).Count(ctx); err != nil {
 			return err
 		}
-		return r.auditRotation(ctx, tx, "removed", report.Removed)
+		noteKeys(tx, "removed", report.Removed)
+		return nil
 	})
 	return report, errors.Join(err, translate(ctx, op, errors.Join(failed...)))
 }
@@ -181,17 +168,15 @@ func (r *Registry) rewrap(ctx context.Context, tx *ent.Client, report *KeyringRe
 		}
 		report.Rewrapped++
 	}
-	return r.auditRotation(ctx, tx, "rewrapped", report.Rewrapped)
+	noteKeys(tx, "rewrapped", report.Rewrapped)
+	return nil
 }
 
-// auditRotation records how many keys a transaction of RotateKeyring has changed, and how.
-func (r *Registry) auditRotation(ctx context.Context, tx *ent.Client, how string, n int) error {
-	if n == 0 {
-		return nil
+// noteKeys notes how many keys a transaction of RotateKeyring has changed, and how.
+func noteKeys(tx *ent.Client, how string, n int) {
+	if n > 0 {
+		note(tx, auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}})
 	}
-	return r.audit(
-		ctx, tx, timeOf(tx), auditEntry{action: ActionRotate, entity: EntityKeyring, after: map[string]int{how: n}},
-	)
 }
 
 // reseal seals API keys with the data key by, if another one sealed them. It returns an error for each key that does
@@ -204,16 +189,15 @@ func (r *Registry) reseal(ctx context.Context, by uuid.UUID, report *KeyringResu
 	last := uuid.Nil
 	err = r.pieces(ctx, op, func() (more bool, err error) {
 		var p resealed
-		err = r.writeAlone(ctx, op, func(tx *ent.Client) error {
+		err = r.writeAlone(ctx, op, nil, func(tx *ent.Client) error {
 			p = resealed{}
 			newest, err := newestDataKey(ctx, tx)
 			if err != nil || newest.ID != by { // another rotation has begun since; it does the rest
 				return err
 			}
-			if p, err = r.resealPiece(ctx, tx, by, last); err != nil {
-				return err
-			}
-			return r.auditRotation(ctx, tx, "resealed", p.done)
+			p, err = r.resealPiece(ctx, tx, by, last)
+			noteKeys(tx, "resealed", p.done)
+			return err
 		})
 		if err != nil {
 			return false, err

@@ -35,7 +35,7 @@ type SDKVersionInput struct {
 //   - [ErrInvalidData]: the input breaks a rule
 //   - [ErrForeignKey]: the provider is unknown
 //   - [ErrConflict]: the provider has this version already
-func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKVersionInput) (sdk *ent.SDKVersion, err error) {
+func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKVersionInput) (*ent.SDKVersion, error) {
 	if in.GeneratedAt.IsZero() {
 		in.GeneratedAt = r.now()
 	}
@@ -43,21 +43,13 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKVersionInput) (sd
 	if in.CompilationStatus == "" {
 		in.CompilationStatus = sdkversion.DefaultCompilationStatus
 	}
-	f := judge(draft.SDKVersion.Create(), in)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, "create SDK version", err)
-	}
-	err = r.writeAlone(ctx, fmt.Sprintf("create SDK version %q", in.Version), func(tx *ent.Client) error {
+	op, f := named("create SDK version", in.Version, rule.MaxName), judge(draft.SDKVersion.Create(), in)
+	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.SDKVersion, error) {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {
-			return err
+			return nil, err
 		}
-		sdk, err = filled(tx.SDKVersion.Create(), in).Save(ctx)
-		return err
+		return filled(tx.SDKVersion.Create(), in).Save(ctx)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return sdk.Unwrap(), nil
 }
 
 // SDKVersionUpdate changes the fields of an SDK version that are not nil, under the rules of [SDKVersionInput].
@@ -71,28 +63,17 @@ type SDKVersionUpdate struct {
 // UpdateSDKVersion changes an SDK version of a live provider, for example when its compilation or its tests have ended,
 // and returns it. It returns [ErrInvalidData] if the update breaks a rule, and [ErrNotFound] if there is no such
 // version.
-func (r *Registry) UpdateSDKVersion(
-	ctx context.Context, id uuid.UUID, up SDKVersionUpdate,
-) (sdk *ent.SDKVersion, err error) {
-	op := fmt.Sprintf("update SDK version %s", id)
-	f := judge(draft.SDKVersion.UpdateOneID(id), up)
-	if err := f.Err(); err != nil {
-		return nil, translate(ctx, op, err)
-	}
-	err = r.write(ctx, op, func(tx *ent.Client) error {
-		sdk, err = filled(tx.SDKVersion.UpdateOneID(id).Where(sdkIsShown), up).Save(ctx)
-		return err
+func (r *Registry) UpdateSDKVersion(ctx context.Context, id uuid.UUID, up SDKVersionUpdate) (*ent.SDKVersion, error) {
+	op, f := fmt.Sprintf("update SDK version %s", id), judge(draft.SDKVersion.UpdateOneID(id), up)
+	return change(ctx, r.write, op, f, func(tx *ent.Client) (*ent.SDKVersion, error) {
+		return filled(tx.SDKVersion.UpdateOneID(id).Where(sdkIsShown), up).Save(ctx)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return sdk.Unwrap(), nil
 }
 
 // DeleteSDKVersion removes an SDK version of a live provider for good. It returns [ErrNotFound] if there is no such
 // version.
 func (r *Registry) DeleteSDKVersion(ctx context.Context, id uuid.UUID) error {
-	return r.write(ctx, fmt.Sprintf("delete SDK version %s", id), func(tx *ent.Client) error {
+	return r.write(ctx, fmt.Sprintf("delete SDK version %s", id), nil, func(tx *ent.Client) error {
 		return tx.SDKVersion.DeleteOneID(id).Where(sdkIsShown).Exec(ctx)
 	})
 }

@@ -33,31 +33,23 @@ func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 func (r *Registry) SetSetting(ctx context.Context, key, value string) error {
 	f := faultsOf(draft.Setting.Create().SetValue(value).Mutation())
 	f.Text("key", key, 1, rule.MaxKey)
-	if err := f.Err(); err != nil {
-		return translate(ctx, "set setting", err)
-	}
-	return r.write(ctx, fmt.Sprintf("set setting %q", key), func(tx *ent.Client) error {
-		now := timeOf(tx)
+	return r.write(ctx, named("set setting", key, rule.MaxKey), f, func(tx *ent.Client) error {
 		old, err := lockedSetting(ctx, tx, key)
 		for ent.IsNotFound(err) {
 			err = tx.Setting.Create().SetID(key).SetValue(value).
 				OnConflictColumns(setting.FieldID).DoNothing().Exec(ctx)
 			if err == nil {
-				created := &ent.Setting{ID: key, Value: value, UpdatedAt: now}
-				return r.audit(ctx, tx, now, auditSetting(ActionCreate, nil, created))
+				noteRow(tx, ActionCreate, nil, &ent.Setting{ID: key, Value: value, UpdatedAt: timeOf(tx)})
+				return nil
 			}
 			if errors.Is(err, sql.ErrNoRows) { // somebody else has created it meanwhile
 				old, err = lockedSetting(ctx, tx, key)
 			}
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			_, err = save(ctx, tx, ActionUpdate, old, old.Update().SetValue(value))
 		}
-		s, err := old.Update().SetValue(value).Save(ctx)
-		if err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditSetting(ActionUpdate, old, s))
+		return err
 	})
 }
 
@@ -79,15 +71,13 @@ func (r *Registry) DeleteSetting(ctx context.Context, key string) error {
 	if !fault.Storable(key) {
 		return translate(ctx, op, ErrNotFound)
 	}
-	return r.write(ctx, op, func(tx *ent.Client) error {
+	return r.write(ctx, op, nil, func(tx *ent.Client) error {
 		old, err := lockedSetting(ctx, tx, key)
 		if err != nil {
 			return err
 		}
-		if err := tx.Setting.DeleteOne(old).Exec(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, timeOf(tx), auditSetting(ActionDelete, old, nil))
+		noteRow(tx, ActionDelete, old, nil)
+		return tx.Setting.DeleteOne(old).Exec(ctx)
 	})
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 )
 
@@ -21,77 +20,55 @@ import (
 // It is one transaction, in which others wait to write: about 0.7 s for a provider with 5,000 models. It returns
 // [ErrConflict], changing nothing, if another live provider has the name, and [ErrNotFound] if there is no such
 // provider.
-func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (p *ent.Provider, err error) {
-	err = r.writeAlone(ctx, fmt.Sprintf("undelete provider %s", id), func(tx *ent.Client) error {
+func (r *Registry) UndeleteProvider(ctx context.Context, id uuid.UUID) (*ent.Provider, error) {
+	op := fmt.Sprintf("undelete provider %s", id)
+	return change(ctx, r.writeAlone, op, nil, func(tx *ent.Client) (*ent.Provider, error) {
 		if err := r.holdPools(ctx, tx, commit.PoolOf, id); err != nil {
-			return err
+			return nil, err
 		}
-		if p, err = tx.Provider.Get(ctx, id); err != nil || p.DeletedAt == nil {
-			return err
+		old, err := tx.Provider.Get(ctx, id)
+		if err != nil || old.DeletedAt == nil {
+			return old, err
 		}
-		taken, err := tx.Provider.Query().Where(provider.Name(p.Name), provider.DeletedAtIsNil()).Exist(ctx)
+		p, err := save(ctx, tx, ActionUndelete, old, old.Update().ClearDeletedAt())
 		if err != nil {
-			return err
+			return nil, taken(err, "another provider is called %q now: rename that one first", old.Name)
 		}
-		if taken {
-			return fmt.Errorf("%w: another provider is called %q now: rename that one first", ErrConflict, p.Name)
-		}
-		now, deleted := timeOf(tx), *p.DeletedAt
-		entries, err := undeleteWith(ctx, tx, id, deleted, now)
-		if err != nil {
-			return err
-		}
-		old := p
-		if p, err = old.Update().ClearDeletedAt().Save(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, append([]auditEntry{auditProvider(ActionUndelete, old, p)}, entries...)...)
+		return p, undeleteWith(ctx, tx, id, *old.DeletedAt)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return p.Unwrap(), nil
 }
 
-// undeleteWith brings back the models and keys that DeleteProvider deleted, and returns their audit entries.
-func undeleteWith(
-	ctx context.Context, tx *ent.Client, id uuid.UUID, deleted, now time.Time,
-) (entries []auditEntry, err error) {
+// undeleteWith brings back the models and keys that DeleteProvider deleted.
+func undeleteWith(ctx context.Context, tx *ent.Client, id uuid.UUID, deleted time.Time) error {
 	models, err := tx.Model.Query().Where(model.ProviderID(id), model.DeletedAt(deleted)).Order(model.ByID()).All(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	var ids []uuid.UUID
 	models = lastOfEach(models, func(m *ent.Model) string { return m.ModelID })
-	ids := make([]uuid.UUID, len(models))
-	for i, m := range models {
-		live := *m
-		live.DeletedAt, live.UpdatedAt, ids[i] = nil, now, m.ID
-		entries = append(entries, auditModel(ActionUndelete, m, &live))
-	}
+	noteRows(tx, ActionUndelete, models, func(m *ent.Model) {
+		m.DeletedAt, m.UpdatedAt, ids = nil, timeOf(tx), append(ids, m.ID)
+	})
 	for some := range slices.Chunk(ids, chunk) {
-		err := tx.Model.Update().Where(model.IDIn(some...)).ClearDeletedAt().Exec(ctx)
-		if err != nil {
-			return nil, err
+		if err := tx.Model.Update().Where(model.IDIn(some...)).ClearDeletedAt().Exec(ctx); err != nil {
+			return err
 		}
 	}
 	keys, err := tx.APIKey.Query().Where(apikey.ProviderID(id), apikey.DeletedAt(deleted)).Order(apikey.ByID()).All(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	ids = nil
 	keys = lastOfEach(keys, func(k *ent.APIKey) string { return k.KeyHash })
-	ids = make([]uuid.UUID, len(keys))
-	for i, k := range keys {
-		live := *k
-		live.DeletedAt, live.UpdatedAt, ids[i] = nil, now, k.ID
-		entries = append(entries, auditKey(ActionUndelete, k, &live))
-	}
+	noteRows(tx, ActionUndelete, keys, func(k *ent.APIKey) {
+		k.DeletedAt, k.UpdatedAt, ids = nil, timeOf(tx), append(ids, k.ID)
+	})
 	for some := range slices.Chunk(ids, chunk) {
-		err := tx.APIKey.Update().Where(apikey.IDIn(some...)).ClearDeletedAt().Exec(ctx)
-		if err != nil {
-			return nil, err
+		if err := tx.APIKey.Update().Where(apikey.IDIn(some...)).ClearDeletedAt().Exec(ctx); err != nil {
+			return err
 		}
 	}
-	return entries, nil
+	return nil
 }
 
 // lastOfEach returns the last row of each name. If several were deleted at one instant, the last one was live until
@@ -117,33 +94,19 @@ func lastOfEach[T any](rows []T, name func(T) string) []T {
 //   - [ErrConflict]: another live model of the provider has its model_id
 //   - [ErrForeignKey]: the provider is deleted
 //   - [ErrNotFound]: there is no such model
-func (r *Registry) UndeleteModel(ctx context.Context, id uuid.UUID) (m *ent.Model, err error) {
-	err = r.writeAlone(ctx, fmt.Sprintf("undelete model %s", id), func(tx *ent.Client) error {
-		if m, err = tx.Model.Get(ctx, id); err != nil || m.DeletedAt == nil {
-			return err
+func (r *Registry) UndeleteModel(ctx context.Context, id uuid.UUID) (*ent.Model, error) {
+	op := fmt.Sprintf("undelete model %s", id)
+	return change(ctx, r.writeAlone, op, nil, func(tx *ent.Client) (*ent.Model, error) {
+		old, err := tx.Model.Get(ctx, id)
+		if err != nil || old.DeletedAt == nil {
+			return old, err
 		}
-		if err := requireUndeleted(ctx, tx, m.ProviderID); err != nil {
-			return err
+		if err := requireUndeleted(ctx, tx, old.ProviderID); err != nil {
+			return nil, err
 		}
-		taken, err := tx.Model.Query().
-			Where(model.ProviderID(m.ProviderID), model.ModelID(m.ModelID), model.DeletedAtIsNil()).Exist(ctx)
-		if err != nil {
-			return err
-		}
-		if taken {
-			return fmt.Errorf("%w: another model of the provider is called %q now: delete that one first",
-				ErrConflict, m.ModelID)
-		}
-		now, old := timeOf(tx), m
-		if m, err = old.Update().ClearDeletedAt().Save(ctx); err != nil {
-			return err
-		}
-		return r.audit(ctx, tx, now, auditModel(ActionUndelete, old, m))
+		m, err := save(ctx, tx, ActionUndelete, old, old.Update().ClearDeletedAt())
+		return m, taken(err, "another model of the provider is called %q now: delete that one first", old.ModelID)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return m.Unwrap(), nil
 }
 
 // UndeleteAPIKey takes DeleteAPIKey back and returns the key as it is now: disabled, degraded or expired as it was, and
@@ -156,44 +119,28 @@ func (r *Registry) UndeleteModel(ctx context.Context, id uuid.UUID) (m *ent.Mode
 //   - [ErrInvalidData]: the provider has [MaxKeysPerProvider] other keys
 //   - [ErrForeignKey]: the provider is deleted
 //   - [ErrNotFound]: there is no such key
-func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (key *ent.APIKey, err error) {
-	err = r.writeAlone(ctx, fmt.Sprintf("undelete API key %s", id), func(tx *ent.Client) error {
-		if key, err = r.lockedKey(ctx, tx, id); err != nil {
-			return err
+func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (*ent.APIKey, error) {
+	var now time.Time
+	op := fmt.Sprintf("undelete API key %s", id)
+	key, err := change(ctx, r.writeAlone, op, nil, func(tx *ent.Client) (*ent.APIKey, error) {
+		old, err := r.lockedKey(ctx, tx, id)
+		now = timeOf(tx)
+		if err != nil || old.DeletedAt == nil {
+			return old, err
 		}
-		now := timeOf(tx)
-		if key.DeletedAt == nil {
-			asOf(key, now)
-			return nil
+		if err := requireUndeleted(ctx, tx, old.ProviderID); err != nil {
+			return nil, err
 		}
-		if err := requireUndeleted(ctx, tx, key.ProviderID); err != nil {
-			return err
-		}
-		taken, err := tx.APIKey.Query().
-			Where(apikey.ProviderID(key.ProviderID), apikey.KeyHash(key.KeyHash), apikey.DeletedAtIsNil()).Exist(ctx)
+		key, err := save(ctx, tx, ActionUndelete, old, old.Update().ClearDeletedAt())
 		if err != nil {
-			return err
-		}
-		if taken {
-			return fmt.Errorf("%w: the provider has the key again, in another row: delete that one first", ErrConflict)
+			return nil, taken(err, "the provider has the key again, in another row: delete that one first")
 		}
 		if key.ExpiresAt == nil { // a key that expires does not count
-			if err := requireRoom(ctx, tx, key.ProviderID); err != nil {
-				return err
-			}
+			err = requireRoom(ctx, tx, key.ProviderID, id)
 		}
-		old := key
-		if key, err = old.Update().ClearDeletedAt().Save(ctx); err != nil {
-			return err
-		}
-		err = r.audit(ctx, tx, now, auditKey(ActionUndelete, old, key))
-		asOf(key, now)
-		return err
+		return key, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return key.Unwrap(), nil
+	return asOf(key, now), err
 }
 
 // requireUndeleted returns ErrForeignKey if the provider of a row to undelete is deleted itself.

@@ -83,5 +83,6 @@ func (r *Registry) commitAll(ctx context.Context, calls []commit.Call) error {
 	if !r.inTx {
 		return r.commits.DoAll(ctx, calls)
 	}
-	return r.commits.DoWithin(ctx, func(body func(tx *ent.Client) error) error { return r.write(ctx, "", body) }, calls)
+	write := func(body func(tx *ent.Client) error) error { return r.writeOn(ctx, r.db, "", body) }
+	return r.commits.DoWithin(ctx, write, calls)
 }
