@@ -35,16 +35,21 @@ type config struct {
 	postgres string // an option that was given and is for PostgreSQL only; empty: none
 }
 
+// setIf returns an option that sets something if it was given what it needs, and returns an error otherwise.
+func setIf(ok bool, fault string, set func(c *config)) Option {
+	return func(c *config) error {
+		if !ok {
+			return errors.New(fault)
+		}
+		set(c)
+		return nil
+	}
+}
+
 // WithClock sets the clock for every time that the registry writes or compares. The function must be safe for
 // concurrent use. The default is time.Now.
 func WithClock(now func() time.Time) Option {
-	return func(c *config) error {
-		if now == nil {
-			return errors.New("WithClock: the clock is nil")
-		}
-		c.clock = now
-		return nil
-	}
+	return setIf(now != nil, "WithClock: the clock is nil", func(c *config) { c.clock = now })
 }
 
 // Durability says what a write survives once it has returned nil.
@@ -65,13 +70,8 @@ const (
 // DurabilityRelaxed switches it off for the registry's transactions. If the server is lost and a standby takes over,
 // the server's synchronous_standby_names decides which writes are kept.
 func WithDurability(d Durability) Option {
-	return func(c *config) error {
-		if d != DurabilityFull && d != DurabilityRelaxed {
-			return errors.New("WithDurability: not one of DurabilityFull and DurabilityRelaxed")
-		}
-		c.durability = d
-		return nil
-	}
+	return setIf(d == DurabilityFull || d == DurabilityRelaxed,
+		"WithDurability: not one of DurabilityFull and DurabilityRelaxed", func(c *config) { c.durability = d })
 }
 
 // WithoutMigration makes [Open] refuse a database instead of migrating or creating it: with [ErrSchema] if it is not up
@@ -97,13 +97,7 @@ func WithoutMigration() Option {
 //
 // Open does not follow it: it waits for other processes, for up to a minute while they migrate.
 func WithBusyTimeout(d time.Duration) Option {
-	return func(c *config) error {
-		if d < 0 {
-			return errors.New("WithBusyTimeout: negative")
-		}
-		c.busyTimeout = max(1, d)
-		return nil
-	}
+	return setIf(d >= 0, "WithBusyTimeout: negative", func(c *config) { c.busyTimeout = max(1, d) })
 }
 
 // WithReadReplica sends reads to a replica of a PostgreSQL database: all reads outside of transactions, except those
@@ -112,13 +106,8 @@ func WithBusyTimeout(d time.Duration) Option {
 // A replica can be up to a second behind, so a program may not see what it has just written. To read the current state,
 // read within [Registry.InTx]. While the replica is further behind, or gone, reads go to the primary.
 func WithReadReplica(url string) Option {
-	return func(c *config) error {
-		if !store.IsPostgres(url) {
-			return errors.New("WithReadReplica: the URL does not begin with postgres://")
-		}
-		c.replica, c.postgres = url, "WithReadReplica"
-		return nil
-	}
+	return setIf(store.IsPostgres(url), "WithReadReplica: the URL does not begin with postgres://",
+		func(c *config) { c.replica, c.postgres = url, "WithReadReplica" })
 }
 
 // WithPooler is for a PostgreSQL database behind a pooler that gives a connection to another client after each
@@ -134,25 +123,14 @@ func WithPooler() Option {
 // WithMaxConns sets the most connections that the registry opens to a PostgreSQL server, and as many to a replica. The
 // default is 16.
 func WithMaxConns(n int) Option {
-	return func(c *config) error {
-		if n < 1 {
-			return errors.New("WithMaxConns: less than 1")
-		}
-		c.maxConns, c.postgres = n, "WithMaxConns"
-		return nil
-	}
+	return setIf(n >= 1, "WithMaxConns: less than 1", func(c *config) { c.maxConns, c.postgres = n, "WithMaxConns" })
 }
 
 // WithKeyStrategy sets how AcquireKey chooses among usable keys. Processes that share a database may use different
 // strategies. The default is [FairTurns].
 func WithKeyStrategy(s KeyStrategy) Option {
-	return func(c *config) error {
-		if s != FairTurns && s != RoundRobin && s != MostHeadroom {
-			return errors.New("WithKeyStrategy: not one of FairTurns, RoundRobin and MostHeadroom")
-		}
-		c.strategy = s
-		return nil
-	}
+	return setIf(s == FairTurns || s == RoundRobin || s == MostHeadroom,
+		"WithKeyStrategy: not one of FairTurns, RoundRobin and MostHeadroom", func(c *config) { c.strategy = s })
 }
 
 // KeyStrategy says how AcquireKey chooses among the usable keys of the highest priority.
@@ -180,26 +158,14 @@ const (
 // Sealed keys are safe from somebody who has the file or a backup without the keyring. They are not safe from somebody
 // who has both, or who can read the memory of a process.
 func WithKeyring(ring Keyring) Option {
-	return func(c *config) error {
-		if ring == nil {
-			return errors.New("WithKeyring: the keyring is nil")
-		}
-		c.keyring = ring
-		return nil
-	}
+	return setIf(ring != nil, "WithKeyring: the keyring is nil", func(c *config) { c.keyring = ring })
 }
 
 // WithSecretResolver is for API keys that are kept elsewhere, in a vault or a file for example. [Registry.RevealAPIKey]
 // calls resolve for keys that are not sealed in the database. The function gets the key's row: id, provider_id,
 // key_hash and label say which key is meant. It must be safe for concurrent use.
 func WithSecretResolver(resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)) Option {
-	return func(c *config) error {
-		if resolve == nil {
-			return errors.New("WithSecretResolver: the function is nil")
-		}
-		c.resolve = resolve
-		return nil
-	}
+	return setIf(resolve != nil, "WithSecretResolver: the function is nil", func(c *config) { c.resolve = resolve })
 }
 
 // maxRetryAfter is the default of WithMaxRetryAfter, and longestRetryAfter its upper bound.
@@ -212,23 +178,13 @@ const (
 // header or its body says so. The limit is between a second and 365 days; the default is a day. It does not apply to
 // what a [Classifier] of your own returns.
 func WithMaxRetryAfter(most time.Duration) Option {
-	return func(c *config) error {
-		if most < time.Second || most > longestRetryAfter {
-			return fmt.Errorf("WithMaxRetryAfter: %s is not between 1s and %s", most, longestRetryAfter)
-		}
-		c.mostRetryAfter = most
-		return nil
-	}
+	return setIf(most >= time.Second && most <= longestRetryAfter,
+		fmt.Sprintf("WithMaxRetryAfter: %s is not between 1s and %s", most, longestRetryAfter),
+		func(c *config) { c.mostRetryAfter = most })
 }
 
 // WithClassifier sets the function that classifies failures. The default is [Classify]; your function can call it for
 // failures that it does not know. Fail returns [ErrInvalidData] for a class that is not one of the six.
 func WithClassifier(classify Classifier) Option {
-	return func(c *config) error {
-		if classify == nil {
-			return errors.New("WithClassifier: the classifier is nil")
-		}
-		c.classify = classify
-		return nil
-	}
+	return setIf(classify != nil, "WithClassifier: the classifier is nil", func(c *config) { c.classify = classify })
 }
