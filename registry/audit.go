@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -119,27 +118,15 @@ func (fl AuditFilter) faults() fault.List {
 // It returns [ErrInvalidData] if the filter breaks a rule, or its end is not after its start, and [ErrNotFound] if the
 // entry that After names does not exist any more.
 func (r *Registry) ListAudit(ctx context.Context, filter AuditFilter) ([]*ent.AuditEntry, error) {
-	return listing[*ent.AuditEntry, uuid.UUID]{
-		order: newestFirst(auditentry.FieldAt, auditentry.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.AuditEntry, error) {
-			return c.AuditEntry.Get(ctx, id)
-		},
-		place: func(e *ent.AuditEntry) []any { return []any{e.At, e.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.AuditEntry, error) {
-			query := c.AuditEntry.Query().Where(filter.predicates()...)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "list audit", filter.faults(), filter.Limit, filter.After)
+	l := listing[uuid.UUID]{newestFirst(auditentry.FieldAt, auditentry.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	return list(ctx, r, "list audit", filter.faults(), l, c.AuditEntry.Get,
+		c.AuditEntry.Query().Where(filter.predicates()...))
 }
 
-func (fl AuditFilter) predicates() (where []predicate.AuditEntry) {
-	where = matching[predicate.AuditEntry]("AuditEntry", fl)
-	if !fl.Start.IsZero() {
-		where = append(where, auditentry.AtGTE(utc.Clamp(fl.Start)))
-	}
-	if !fl.End.IsZero() {
-		where = append(where, auditentry.AtLT(utc.Clamp(fl.End)))
-	}
-	return where
+func (fl AuditFilter) predicates() []predicate.AuditEntry {
+	return append(matching[predicate.AuditEntry](fl), wanted([]condition[predicate.AuditEntry]{
+		{!fl.Start.IsZero(), auditentry.AtGTE(utc.Clamp(fl.Start))},
+		{!fl.End.IsZero(), auditentry.AtLT(utc.Clamp(fl.End))},
+	})...)
 }

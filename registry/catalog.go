@@ -62,8 +62,7 @@ func (r *Registry) ImportCatalog(
 	ctx context.Context, snapshot catalog.Snapshot, progress ImportProgress,
 ) (ImportResult, error) {
 	op := fmt.Sprintf("import catalogue %q", snapshot.Source)
-	f := snapshotFaults(snapshot)
-	if err := f.Err(); err != nil {
+	if err := snapshotFaults(snapshot).Err(); err != nil {
 		return ImportResult{}, translate(ctx, op, err)
 	}
 	if progress == nil {

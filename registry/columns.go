@@ -25,7 +25,8 @@ type entity struct {
 
 // entities are the entities that inputs and filters describe, by their mutation's type.
 var entities = describe(schema.APIKey{}, schema.AuditEntry{}, schema.DiscoveryLog{}, schema.Model{},
-	schema.ModelFamily{}, schema.Price{}, schema.Provider{}, schema.QuotaGroup{}, schema.SDKVersion{}, schema.Setting{})
+	schema.ModelFamily{}, schema.Price{}, schema.Provider{}, schema.QuotaGroup{}, schema.SDKVersion{}, schema.Setting{},
+	schema.UsageEvent{})
 
 func describe(all ...entgo.Interface) map[string]entity {
 	described := make(map[string]entity, len(all))
@@ -236,12 +237,36 @@ func samePlaces(a, b reflect.Type) [][2]int {
 	})
 }
 
-// matching returns the conditions of a filter: of each field that is for a column and not zero.
-func matching[P ~func(*sql.Selector)](of string, filter any) (where []P) {
+// matching returns the conditions of a filter: of each field that is for a column and not zero, and of Deleted, which
+// selects deleted rows instead of live ones. P is Ent's type for the conditions of an entity, named like the entity.
+func matching[P ~func(*sql.Selector)](filter any) (where []P) {
 	v := reflect.ValueOf(filter)
-	for i, c := range columnsOf(of, v.Type()) {
+	for i, c := range columnsOf(reflect.TypeFor[P]().Name(), v.Type()) {
 		if c != nil && !v.Field(i).IsZero() {
 			where = append(where, sql.FieldEQ(c.Name, v.Field(i).Interface()))
+		}
+	}
+	switch deleted := v.FieldByName("Deleted"); {
+	case !deleted.IsValid():
+	case deleted.Bool():
+		where = append(where, sql.FieldNotNull("deleted_at"))
+	default:
+		where = append(where, sql.FieldIsNull("deleted_at"))
+	}
+	return where
+}
+
+// condition is a condition of a filter that may be wanted or not.
+type condition[P any] struct {
+	wanted bool
+	is     P
+}
+
+// wanted returns the conditions that are wanted.
+func wanted[P any](all []condition[P]) (where []P) {
+	for _, c := range all {
+		if c.wanted {
+			where = append(where, c.is)
 		}
 	}
 	return where

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"unicode/utf8"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -149,16 +148,8 @@ func (fl DiscoveryFilter) faults() (f fault.List) {
 // GetRecentDiscoveries returns a page of discovery logs, the last begun first. It returns [ErrInvalidData] if the
 // filter breaks a rule, and [ErrNotFound] if the log that After names was deleted.
 func (r *Registry) GetRecentDiscoveries(ctx context.Context, filter DiscoveryFilter) ([]*ent.DiscoveryLog, error) {
-	return listing[*ent.DiscoveryLog, uuid.UUID]{
-		order: newestFirst(discoverylog.FieldStartedAt, discoverylog.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.DiscoveryLog, error) {
-			return c.DiscoveryLog.Get(ctx, id)
-		},
-		place: func(l *ent.DiscoveryLog) []any { return []any{l.StartedAt, l.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.DiscoveryLog, error) {
-			query := c.DiscoveryLog.Query().Where(matching[predicate.DiscoveryLog]("DiscoveryLog", filter)...)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "get recent discoveries", filter.faults(), filter.Limit, filter.After)
+	l := listing[uuid.UUID]{newestFirst(discoverylog.FieldStartedAt, discoverylog.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	return list(ctx, r, "get recent discoveries", filter.faults(), l, c.DiscoveryLog.Get,
+		c.DiscoveryLog.Query().Where(matching[predicate.DiscoveryLog](filter)...))
 }

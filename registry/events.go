@@ -46,25 +46,14 @@ func (fl EventFilter) faults() fault.List {
 	return f
 }
 
-func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
-	for _, condition := range []struct {
-		wanted bool
-		is     predicate.UsageEvent
-	}{
-		{fl.ModelID != uuid.Nil, usageevent.ModelID(fl.ModelID)},
-		{fl.APIKeyID != uuid.Nil, usageevent.APIKeyID(fl.APIKeyID)},
-		{fl.RequestID != "", usageevent.RequestID(fl.RequestID)},
+func (fl EventFilter) predicates() []predicate.UsageEvent {
+	return append(matching[predicate.UsageEvent](fl), wanted([]condition[predicate.UsageEvent]{
 		{!fl.Start.IsZero(), usageevent.IDGTE(ledger.FirstEventID(utc.Clamp(fl.Start)))},
 		{!fl.End.IsZero(), usageevent.IDLT(ledger.FirstEventID(utc.Clamp(fl.End)))},
 		{fl.Failed, usageevent.Success(false)},
 		{fl.Unpriced, usageevent.CostIsNil()},
 		{fl.After != uuid.Nil, usageevent.IDLT(fl.After)},
-	} {
-		if condition.wanted {
-			where = append(where, condition.is)
-		}
-	}
-	return where
+	})...)
 }
 
 // ListUsageEvents returns a page of recorded requests that Prune has not removed, newest first. Requests of one key are
@@ -73,8 +62,7 @@ func (fl EventFilter) predicates() (where []predicate.UsageEvent) {
 //
 // It returns [ErrInvalidData] if the filter breaks a rule, or its end is not after its start.
 func (r *Registry) ListUsageEvents(ctx context.Context, filter EventFilter) ([]*ent.UsageEvent, error) {
-	f := filter.faults()
-	if err := f.Err(); err != nil {
+	if err := filter.faults().Err(); err != nil {
 		return nil, translate(ctx, "list usage events", err)
 	}
 	limit := pageSize(filter.Limit)
@@ -132,11 +120,8 @@ func (r *Registry) eventsOfKey(ctx context.Context, filter EventFilter, limit in
 }
 
 // quarters selects the quarters in which the key has requests that match the filter.
-func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
-	for _, condition := range []struct {
-		wanted bool
-		is     predicate.UsageQuarter
-	}{
+func (fl EventFilter) quarters() []predicate.UsageQuarter {
+	return wanted([]condition[predicate.UsageQuarter]{
 		{true, usagequarter.APIKeyID(fl.APIKeyID)},
 		{fl.ModelID != uuid.Nil, usagequarter.ModelID(fl.ModelID)},
 		{!fl.Start.IsZero(), usagequarter.PeriodStartGT(utc.Clamp(fl.Start).Add(-utc.Quarter))},
@@ -144,10 +129,5 @@ func (fl EventFilter) quarters() (where []predicate.UsageQuarter) {
 		{fl.Failed, usagequarter.ErrorCountGT(0)},
 		{fl.Unpriced, usagequarter.UnpricedCountGT(0)},
 		{fl.After != uuid.Nil, usagequarter.PeriodStartLTE(utc.Clamp(ledger.EventTime(fl.After)))},
-	} {
-		if condition.wanted {
-			where = append(where, condition.is)
-		}
-	}
-	return where
+	})
 }

@@ -214,8 +214,7 @@ func verdictOn(p *pool.Pool, k *pool.Key, want pool.Want, now time.Time) KeyVerd
 func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdict, error) {
 	const op = "explain keys"
 	in.Wait, in.TTL = false, minTTL
-	f := in.faults(r.inTx)
-	if err := f.Err(); err != nil {
+	if err := in.faults(r.inTx).Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	now := r.now()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -64,12 +63,8 @@ func (r *Registry) GetFamily(ctx context.Context, id uuid.UUID) (*ent.ModelFamil
 // FindFamily returns the family with this name of a live provider. It returns [ErrNotFound] if it does not exist.
 func (r *Registry) FindFamily(ctx context.Context, providerID uuid.UUID, name string) (*ent.ModelFamily, error) {
 	op := fmt.Sprintf("find family %.*q of provider %s", rule.MaxName, name, providerID)
-	if !fault.Storable(name) {
-		return nil, translate(ctx, op, ErrNotFound)
-	}
-	family, err := r.client.ModelFamily.Query().
-		Where(modelfamily.ProviderID(providerID), modelfamily.Name(name), familyIsShown).Only(ctx)
-	return tied(r, family), translate(ctx, op, err)
+	return found(ctx, r, op, name, r.client.ModelFamily.Query().
+		Where(modelfamily.ProviderID(providerID), modelfamily.Name(name), familyIsShown).Only)
 }
 
 // familyIsShown selects families of live providers.
@@ -92,19 +87,10 @@ func (fl FamilyFilter) Next(last *ent.ModelFamily) (FamilyFilter, int) {
 // ListFamilies returns a page of families, by name. It returns [ErrInvalidData] if the limit is out of range, and
 // [ErrNotFound] if the family that After names was deleted.
 func (r *Registry) ListFamilies(ctx context.Context, filter FamilyFilter) ([]*ent.ModelFamily, error) {
-	return listing[*ent.ModelFamily, uuid.UUID]{
-		order: ascending(modelfamily.FieldName, modelfamily.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.ModelFamily, error) {
-			return c.ModelFamily.Get(ctx, id)
-		},
-		place: func(f *ent.ModelFamily) []any { return []any{f.Name, f.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.ModelFamily, error) {
-			query := c.ModelFamily.Query().Where(familyIsShown).
-				Where(matching[predicate.ModelFamily]("ModelFamily", filter)...)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "list families", nil, filter.Limit, filter.After)
+	l := listing[uuid.UUID]{ascending(modelfamily.FieldName, modelfamily.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	return list(ctx, r, "list families", nil, l, c.ModelFamily.Get,
+		c.ModelFamily.Query().Where(familyIsShown).Where(matching[predicate.ModelFamily](filter)...))
 }
 
 // UpdateFamily changes a family of a live provider and returns it. Its models stay in it.

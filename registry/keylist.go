@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -54,31 +53,15 @@ func (fl KeyFilter) Next(last *ent.APIKey) (KeyFilter, int) {
 // ListAPIKeys returns a page of keys as they are now, in the order they were added. It returns [ErrInvalidData] if the
 // limit is out of range, and [ErrNotFound] if the key that After names was purged.
 func (r *Registry) ListAPIKeys(ctx context.Context, filter KeyFilter) ([]*ent.APIKey, error) {
-	page, err := listing[*ent.APIKey, uuid.UUID]{
-		order: ascending(apikey.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.APIKey, error) {
-			return c.APIKey.Get(ctx, id)
-		},
-		place: func(k *ent.APIKey) []any { return []any{k.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.APIKey, error) {
-			query := c.APIKey.Query().Where(filter.predicates()...)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "list API keys", nil, filter.Limit, filter.After)
+	l := listing[uuid.UUID]{ascending(apikey.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	page, err := list(ctx, r, "list API keys", nil, l, c.APIKey.Get,
+		c.APIKey.Query().Where(matching[predicate.APIKey](filter)...))
 	now := r.now()
 	for _, key := range page {
 		asOf(key, now)
 	}
 	return page, err
-}
-
-func (fl KeyFilter) predicates() []predicate.APIKey {
-	live := apikey.DeletedAtIsNil()
-	if fl.Deleted {
-		live = apikey.DeletedAtNotNil()
-	}
-	return append(matching[predicate.APIKey]("APIKey", fl), live)
 }
 
 // requireRoom returns an error if a provider cannot have a key besides its others. Keys that expire do not count:

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"reflect"
+	"strings"
 
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
@@ -88,45 +90,87 @@ type sortColumn struct {
 	lastNil bool // NULL comes last
 }
 
-// listing says how to read a list. ID is the type of its rows' ids.
-type listing[T entRow[T], ID comparable] struct {
+// listing says which page of a list to return. ID is the type of the ids of its rows.
+type listing[ID comparable] struct {
 	order []sortColumn // the last column is the id
-	get   func(context.Context, *ent.Client, ID) (T, error)
-	place func(T) []any // the values of a row, in the columns of the order
-	all   func(ctx context.Context, client *ent.Client, page func(*sql.Selector)) ([]T, error)
+	limit int
+	after ID // zero: the first page
 }
 
-// page returns a page: from the beginning, or after the row with the id after if that is not zero.
-func (l listing[T, ID]) page(
-	ctx context.Context, r *Registry, op string, f fault.List, limit int, after ID,
+func (l listing[ID]) isFirst() bool {
+	var none ID
+	return l.after == none
+}
+
+// client returns the client to read the page with: a replica may lack the row before it, or some before that one.
+func (l listing[ID]) client(r *Registry) *ent.Client {
+	if l.isFirst() {
+		return r.client
+	}
+	return r.fresh
+}
+
+// list returns a page of the rows of a query: the first one, or the one after the row that get returns.
+func list[T entRow[T], ID comparable, Modified any](
+	ctx context.Context, r *Registry, op string, f fault.List, l listing[ID],
+	get func(context.Context, ID) (T, error), query interface {
+		Modify(modifiers ...func(*sql.Selector)) Modified
+		All(ctx context.Context) ([]T, error)
+	},
 ) ([]T, error) {
-	checkLimit(&f, limit)
+	checkLimit(&f, l.limit)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
-	client, begin := r.client, []any(nil)
-	var first ID
-	if after != first {
-		client = r.fresh // a replica may lack that row, or some before it
-		last, err := l.get(ctx, client, after)
+	if !l.isFirst() {
+		last, err := get(ctx, l.after)
 		if ent.IsNotFound(err) {
-			err = fmt.Errorf("the page after %v: %w: it was removed; begin again without After", after, ErrNotFound)
+			err = fmt.Errorf("the page after %v: %w: it was removed; begin again without After", l.after, ErrNotFound)
 		}
 		if err != nil {
 			return nil, translate(ctx, op, err)
 		}
-		begin = l.place(last)
+		query.Modify(func(s *sql.Selector) { s.Where(following(s, l.order, placeOf(last, l.order))) })
 	}
-	page, err := l.all(ctx, client, func(s *sql.Selector) {
-		if begin != nil {
-			s.Where(following(s, l.order, begin))
-		}
+	query.Modify(func(s *sql.Selector) {
 		for _, c := range l.order {
 			s.OrderExprFunc(c.sorted(s))
 		}
-		s.Limit(pageSize(limit))
+		s.Limit(pageSize(l.limit))
 	})
+	page, err := query.All(ctx)
 	return allTied(r, page), translate(ctx, op, err)
+}
+
+// placeOf returns the values of a row in the columns of an order; nil for NULL.
+func placeOf(row any, order []sortColumn) []any {
+	place, v := make([]any, len(order)), reflect.ValueOf(row).Elem()
+	for i, c := range order {
+		column := strings.ReplaceAll(c.name, "_", "")
+		if i == len(order)-1 {
+			column = "id" // whatever it is called in the database
+		}
+		is := v.FieldByNameFunc(func(field string) bool { return strings.EqualFold(field, column) })
+		if is.Kind() == reflect.Pointer {
+			if is.IsNil() {
+				continue
+			}
+			is = is.Elem()
+		}
+		place[i] = is.Interface()
+	}
+	return place
+}
+
+// found returns the row that a query finds by a name. A name that no row can have need not be looked for.
+func found[T entRow[T]](
+	ctx context.Context, r *Registry, op, name string, only func(context.Context) (T, error),
+) (row T, err error) {
+	if !fault.Storable(name) {
+		return row, translate(ctx, op, ErrNotFound)
+	}
+	row, err = only(ctx)
+	return tied(r, row), translate(ctx, op, err)
 }
 
 func (c sortColumn) sorted(s *sql.Selector) func(*sql.Builder) {

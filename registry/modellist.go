@@ -87,30 +87,14 @@ func (r *Registry) GetModelsByProvider(ctx context.Context, providerID uuid.UUID
 func (r *Registry) listModels(
 	ctx context.Context, op string, filter ModelFilter, also ...predicate.Model,
 ) ([]*ent.Model, error) {
-	return listing[*ent.Model, uuid.UUID]{
-		order: filter.order(),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.Model, error) {
-			return c.Model.Get(ctx, id)
-		},
-		place: filter.place,
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.Model, error) {
-			query := c.Model.Query().Where(filter.predicates()...).Where(also...)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, op, filter.faults(), filter.Limit, filter.After)
+	l := listing[uuid.UUID]{filter.order(), filter.Limit, filter.After}
+	c := l.client(r)
+	return list(ctx, r, op, filter.faults(), l, c.Model.Get,
+		c.Model.Query().Where(filter.predicates()...).Where(also...))
 }
 
 func (fl ModelFilter) predicates() []predicate.Model {
-	live := model.DeletedAtIsNil()
-	if fl.Deleted {
-		live = model.DeletedAtNotNil()
-	}
-	where := append(matching[predicate.Model]("Model", fl), live)
-	for _, flag := range []struct {
-		wanted bool
-		is     predicate.Model
-	}{
+	return append(matching[predicate.Model](fl), wanted([]condition[predicate.Model]{
 		{
 			fl.Search != "",
 			model.Or(containsFold(model.FieldModelID, fl.Search), containsFold(model.FieldName, fl.Search)),
@@ -119,12 +103,7 @@ func (fl ModelFilter) predicates() []predicate.Model {
 		{fl.MaxInputCost != nil, model.CostPer1mInputLTE(value(fl.MaxInputCost))},
 		{fl.MaxOutputCost != nil, model.CostPer1mOutputLTE(value(fl.MaxOutputCost))},
 		{!fl.WithDeprecated, model.Deprecated(false)},
-	} {
-		if flag.wanted {
-			where = append(where, flag.is)
-		}
-	}
-	return where
+	})...)
 }
 
 func (fl ModelFilter) order() []sortColumn {
@@ -138,28 +117,6 @@ func (fl ModelFilter) order() []sortColumn {
 		return append([]sortColumn{{name: model.FieldContextWindow, newest: true}}, order...)
 	}
 	return order
-}
-
-// place returns the values by which a model is ordered.
-func (fl ModelFilter) place(m *ent.Model) []any {
-	place := []any{m.ModelID, m.ID}
-	switch fl.Order {
-	case OrderByInputCost:
-		return append([]any{known(m.CostPer1mInput)}, place...)
-	case OrderByOutputCost:
-		return append([]any{known(m.CostPer1mOutput)}, place...)
-	case OrderByContextWindow:
-		return append([]any{m.ContextWindow}, place...)
-	}
-	return place
-}
-
-// known returns what p points to, or nil.
-func known[T any](p *T) any {
-	if p == nil {
-		return nil
-	}
-	return *p
 }
 
 // containsFold matches rows whose column contains a text, ignoring the case of ASCII letters. Ent's ContainsFold also

@@ -229,12 +229,8 @@ func liveModel(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.Mode
 // FindModel returns the live model that a provider calls modelID. It returns [ErrNotFound] if it does not exist.
 func (r *Registry) FindModel(ctx context.Context, providerID uuid.UUID, modelID string) (*ent.Model, error) {
 	op := fmt.Sprintf("find model %.*q of provider %s", rule.MaxModelID, modelID, providerID)
-	if !fault.Storable(modelID) {
-		return nil, translate(ctx, op, ErrNotFound)
-	}
-	m, err := r.client.Model.Query().
-		Where(model.ProviderID(providerID), model.ModelID(modelID), model.DeletedAtIsNil()).Only(ctx)
-	return tied(r, m), translate(ctx, op, err)
+	return found(ctx, r, op, modelID, r.client.Model.Query().
+		Where(model.ProviderID(providerID), model.ModelID(modelID), model.DeletedAtIsNil()).Only)
 }
 
 // UpdateModel changes a live model and returns it.

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -269,21 +268,10 @@ func (fl PriceFilter) Next(last *ent.Price) (PriceFilter, int) {
 // that After names.
 func (r *Registry) PriceHistory(ctx context.Context, filter PriceFilter) ([]*ent.Price, error) {
 	op := fmt.Sprintf("price history of model %s", filter.ModelID)
-	page, err := listing[*ent.Price, uuid.UUID]{
-		order: ascending(price.FieldServiceTier, price.FieldMinContextTokens, price.FieldEffectiveFrom,
-			price.FieldRecordedAt, price.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.Price, error) {
-			return c.Price.Get(ctx, id)
-		},
-		place: func(p *ent.Price) []any {
-			return []any{p.ServiceTier, p.MinContextTokens, p.EffectiveFrom, p.RecordedAt, p.ID}
-		},
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.Price, error) {
-			query := c.Price.Query().Where(price.ModelID(filter.ModelID))
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, op, nil, filter.Limit, filter.After)
+	l := listing[uuid.UUID]{ascending(price.FieldServiceTier, price.FieldMinContextTokens, price.FieldEffectiveFrom,
+		price.FieldRecordedAt, price.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	page, err := list(ctx, r, op, nil, l, c.Price.Get, c.Price.Query().Where(price.ModelID(filter.ModelID)))
 	if err == nil && len(page) == 0 && filter.After == uuid.Nil { // every model has a price from its beginning
 		err = translate(ctx, op, ErrNotFound)
 	}

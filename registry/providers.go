@@ -5,18 +5,17 @@ import (
 	"context"
 	"fmt"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
-	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 )
 
@@ -73,11 +72,8 @@ func liveProvider(ctx context.Context, client *ent.Client, id uuid.UUID) (*ent.P
 // FindProvider returns the live provider with this name. It returns [ErrNotFound] if it does not exist.
 func (r *Registry) FindProvider(ctx context.Context, name string) (*ent.Provider, error) {
 	op := fmt.Sprintf("find provider %.*q", rule.MaxName, name)
-	if !fault.Storable(name) {
-		return nil, translate(ctx, op, ErrNotFound)
-	}
-	p, err := r.client.Provider.Query().Where(provider.Name(name), provider.DeletedAtIsNil()).Only(ctx)
-	return tied(r, p), translate(ctx, op, err)
+	return found(ctx, r, op, name,
+		r.client.Provider.Query().Where(provider.Name(name), provider.DeletedAtIsNil()).Only)
 }
 
 // ProviderFilter selects providers.
@@ -97,22 +93,10 @@ func (fl ProviderFilter) Next(last *ent.Provider) (ProviderFilter, int) {
 // ListProviders returns a page of providers, by name. It returns [ErrInvalidData] if the limit is out of range, and
 // [ErrNotFound] if the provider that After names was purged.
 func (r *Registry) ListProviders(ctx context.Context, filter ProviderFilter) ([]*ent.Provider, error) {
-	return listing[*ent.Provider, uuid.UUID]{
-		order: ascending(provider.FieldName, provider.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.Provider, error) {
-			return c.Provider.Get(ctx, id)
-		},
-		place: func(p *ent.Provider) []any { return []any{p.Name, p.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.Provider, error) {
-			which := provider.DeletedAtIsNil()
-			if filter.Deleted {
-				which = provider.DeletedAtNotNil()
-			}
-			query := c.Provider.Query().Where(which)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "list providers", nil, filter.Limit, filter.After)
+	l := listing[uuid.UUID]{ascending(provider.FieldName, provider.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	return list(ctx, r, "list providers", nil, l, c.Provider.Get,
+		c.Provider.Query().Where(matching[predicate.Provider](filter)...))
 }
 
 // UpdateProvider changes a live provider and returns it.

@@ -125,8 +125,7 @@ func (report *PruneResult) add(more PruneResult) {
 func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, error) {
 	const op = "prune"
 	keep = keep.withDefaults()
-	f := keep.faults()
-	if err := f.Err(); err != nil {
+	if err := keep.faults().Err(); err != nil {
 		return PruneResult{}, translate(ctx, op, err)
 	}
 	if r.inTx {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -59,12 +58,8 @@ func (r *Registry) GetQuotaGroup(ctx context.Context, id uuid.UUID) (*ent.QuotaG
 // exist.
 func (r *Registry) FindQuotaGroup(ctx context.Context, providerID uuid.UUID, name string) (*ent.QuotaGroup, error) {
 	op := fmt.Sprintf("find quota group %.*q of provider %s", rule.MaxName, name, providerID)
-	if !fault.Storable(name) {
-		return nil, translate(ctx, op, ErrNotFound)
-	}
-	group, err := r.client.QuotaGroup.Query().
-		Where(quotagroup.ProviderID(providerID), quotagroup.Name(name), groupIsShown).Only(ctx)
-	return tied(r, group), translate(ctx, op, err)
+	return found(ctx, r, op, name, r.client.QuotaGroup.Query().
+		Where(quotagroup.ProviderID(providerID), quotagroup.Name(name), groupIsShown).Only)
 }
 
 // groupIsShown selects groups of live providers.
@@ -88,19 +83,10 @@ func (fl QuotaGroupFilter) Next(last *ent.QuotaGroup) (QuotaGroupFilter, int) {
 // over. It returns [ErrInvalidData] if the limit is out of range, and [ErrNotFound] if the group that After names was
 // deleted.
 func (r *Registry) ListQuotaGroups(ctx context.Context, filter QuotaGroupFilter) ([]*ent.QuotaGroup, error) {
-	return listing[*ent.QuotaGroup, uuid.UUID]{
-		order: ascending(quotagroup.FieldName, quotagroup.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.QuotaGroup, error) {
-			return c.QuotaGroup.Get(ctx, id)
-		},
-		place: func(g *ent.QuotaGroup) []any { return []any{g.Name, g.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.QuotaGroup, error) {
-			query := c.QuotaGroup.Query().Where(groupIsShown).
-				Where(matching[predicate.QuotaGroup]("QuotaGroup", filter)...)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "list quota groups", nil, filter.Limit, filter.After)
+	l := listing[uuid.UUID]{ascending(quotagroup.FieldName, quotagroup.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	return list(ctx, r, "list quota groups", nil, l, c.QuotaGroup.Get,
+		c.QuotaGroup.Query().Where(groupIsShown).Where(matching[predicate.QuotaGroup](filter)...))
 }
 
 // UpdateQuotaGroup changes a quota group of a live provider and returns it.

@@ -114,8 +114,7 @@ func (in ReportInput) faults() fault.List {
 func (r *Registry) UsageReport(ctx context.Context, in ReportInput) ([]ReportRow, error) {
 	const op = "usage report"
 	in = in.withDefaults()
-	f := in.faults()
-	if err := f.Err(); err != nil {
+	if err := in.faults().Err(); err != nil {
 		return nil, translate(ctx, op, err)
 	}
 	var rows []ReportRow
@@ -171,20 +170,12 @@ func (r *Registry) report(ctx context.Context, in ReportInput, h ledger.Horizons
 // reportModels returns the group of each model, by the model's id as text. It sets only the ids that the report is
 // grouped by.
 func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string]group, error) {
-	query := r.client.Model.Query()
-	for _, c := range []struct {
-		id uuid.UUID
-		by func(uuid.UUID)
-	}{
-		{in.ProviderID, func(id uuid.UUID) { query.Where(model.ProviderID(id)) }},
-		{in.FamilyID, func(id uuid.UUID) { query.Where(model.FamilyID(id)) }},
-		{in.ModelID, func(id uuid.UUID) { query.Where(model.ID(id)) }},
-		{in.APIKeyID, func(id uuid.UUID) { query.Where(ofKey(id)) }},
-	} {
-		if c.id != uuid.Nil {
-			c.by(c.id)
-		}
-	}
+	query := r.client.Model.Query().Where(wanted([]condition[predicate.Model]{
+		{in.ProviderID != uuid.Nil, model.ProviderID(in.ProviderID)},
+		{in.FamilyID != uuid.Nil, model.FamilyID(in.FamilyID)},
+		{in.ModelID != uuid.Nil, model.ID(in.ModelID)},
+		{in.APIKeyID != uuid.Nil, ofKey(in.APIKeyID)},
+	})...)
 	all, err := query.Select(model.FieldID, model.FieldProviderID, model.FieldFamilyID).All(ctx)
 	groups := make(map[string]group, len(all))
 	for _, m := range all {

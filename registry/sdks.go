@@ -89,12 +89,8 @@ func (r *Registry) GetSDKVersion(ctx context.Context, id uuid.UUID) (*ent.SDKVer
 // none.
 func (r *Registry) FindSDKVersion(ctx context.Context, providerID uuid.UUID, version string) (*ent.SDKVersion, error) {
 	op := fmt.Sprintf("find SDK version %.*q of provider %s", rule.MaxName, version, providerID)
-	if !fault.Storable(version) {
-		return nil, translate(ctx, op, ErrNotFound)
-	}
-	sdk, err := r.client.SDKVersion.Query().
-		Where(sdkversion.ProviderID(providerID), sdkversion.Version(version), sdkIsShown).Only(ctx)
-	return tied(r, sdk), translate(ctx, op, err)
+	return found(ctx, r, op, version, r.client.SDKVersion.Query().
+		Where(sdkversion.ProviderID(providerID), sdkversion.Version(version), sdkIsShown).Only)
 }
 
 // sdkIsShown selects SDK versions of live providers.
@@ -122,19 +118,10 @@ func (r *Registry) ListSDKVersions(ctx context.Context, filter SDKVersionFilter)
 	if filter.CompilationStatus != "" {
 		f = faultsOf(draft.SDKVersion.Create().SetCompilationStatus(filter.CompilationStatus).Mutation())
 	}
-	return listing[*ent.SDKVersion, uuid.UUID]{
-		order: newestFirst(sdkversion.FieldGeneratedAt, sdkversion.FieldID),
-		get: func(ctx context.Context, c *ent.Client, id uuid.UUID) (*ent.SDKVersion, error) {
-			return c.SDKVersion.Get(ctx, id)
-		},
-		place: func(s *ent.SDKVersion) []any { return []any{s.GeneratedAt, s.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*sql.Selector)) ([]*ent.SDKVersion, error) {
-			query := c.SDKVersion.Query().Where(sdkIsShown).
-				Where(matching[predicate.SDKVersion]("SDKVersion", filter)...)
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "list SDK versions", f, filter.Limit, filter.After)
+	l := listing[uuid.UUID]{newestFirst(sdkversion.FieldGeneratedAt, sdkversion.FieldID), filter.Limit, filter.After}
+	c := l.client(r)
+	return list(ctx, r, "list SDK versions", f, l, c.SDKVersion.Get,
+		c.SDKVersion.Query().Where(sdkIsShown).Where(matching[predicate.SDKVersion](filter)...))
 }
 
 // LatestSDKVersion returns the SDK version of a live provider that was generated last. It returns [ErrNotFound] if

@@ -18,12 +18,9 @@ import (
 // GetSetting returns the value of a setting. It returns [ErrNotFound] if there is no such setting.
 func (r *Registry) GetSetting(ctx context.Context, key string) (string, error) {
 	op := fmt.Sprintf("get setting %.*q", rule.MaxKey, key)
-	if !fault.Storable(key) {
-		return "", translate(ctx, op, ErrNotFound)
-	}
-	s, err := r.client.Setting.Get(ctx, key)
+	s, err := found(ctx, r, op, key, r.client.Setting.Query().Where(setting.ID(key)).Only)
 	if err != nil {
-		return "", translate(ctx, op, err)
+		return "", err
 	}
 	return s.Value, nil
 }
@@ -98,16 +95,7 @@ func (fl SettingFilter) Next(last *ent.Setting) (SettingFilter, int) {
 func (r *Registry) ListSettings(ctx context.Context, filter SettingFilter) ([]*ent.Setting, error) {
 	var f fault.List
 	f.Text("after", filter.After, 0, rule.MaxKey)
-	return listing[*ent.Setting, string]{
-		order: ascending(setting.FieldID),
-		get: func(_ context.Context, _ *ent.Client, key string) (*ent.Setting, error) {
-			return &ent.Setting{ID: key}, nil // its place is its key
-		},
-		place: func(s *ent.Setting) []any { return []any{s.ID} },
-		all: func(ctx context.Context, c *ent.Client, page func(*entsql.Selector)) ([]*ent.Setting, error) {
-			query := c.Setting.Query()
-			query.Modify(page)
-			return query.All(ctx)
-		},
-	}.page(ctx, r, "list settings", f, filter.Limit, filter.After)
+	l := listing[string]{ascending(setting.FieldID), filter.Limit, filter.After}
+	place := func(_ context.Context, key string) (*ent.Setting, error) { return &ent.Setting{ID: key}, nil }
+	return list(ctx, r, "list settings", f, l, place, l.client(r).Setting.Query())
 }
