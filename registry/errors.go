@@ -123,11 +123,11 @@ func translate(ctx context.Context, op string, err error) error {
 	case ent.IsValidationError(err):
 		return under(op, fmt.Errorf("%w: %w", ErrInvalidData, err))
 	case errors.Is(err, batch.ErrClosed):
-		return under(op, &driverError{ErrClosed, err})
+		return under(op, ofKind(ErrClosed, err))
 	case errors.Is(err, batch.ErrBusy):
 		return under(op, fmt.Errorf("%w: %w; %s", ErrBusy, err, store.Mistake))
 	case errors.Is(err, batch.ErrUncertain):
-		return under(op, &driverError{ErrUncertain, err})
+		return under(op, ofKind(ErrUncertain, err))
 	case errors.Is(err, store.ErrName):
 		return under(op, fmt.Errorf("%w: %w", ErrInvalidData, err))
 	}
@@ -145,9 +145,9 @@ func translate(ctx context.Context, op string, err error) error {
 		)
 	}
 	if kind, ok := kinds[store.Classify(err)]; ok {
-		return under(op, &driverError{kind, err})
+		return under(op, ofKind(kind, err))
 	}
-	return under(op, &plainError{err})
+	return under(op, plain(err))
 }
 
 // under puts an operation before the text of an error.
@@ -158,39 +158,38 @@ func under(op string, err error) error {
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// plainError is an error without what Ent puts before its text, on one line.
-type plainError struct{ cause error }
-
-func (e *plainError) Error() string { return store.Text(e.cause) }
-func (e *plainError) Unwrap() error { return e.cause }
-
-// driverError is an error from below by its kind. What Ent and this module's own packages put around the driver's text
-// says nothing to a caller and is left out of the text; errors.As finds it.
+// driverError is an error from below. What Ent and this module's own packages put around the driver's text says nothing
+// to a caller and is left out of the text; errors.As finds it.
 type driverError struct {
-	kind, cause error
+	text   string
+	causes []error
 }
 
-func (e *driverError) Error() string {
-	switch {
-	case errors.Is(e.kind, ErrConflict), errors.Is(e.kind, ErrClosed): // the operation and the kind say it all
-		return e.kind.Error()
-	case errors.Is(e.kind, ErrForeignKey):
-		return fmt.Sprintf("%s: usage or other rows refer to it, or a row that it refers to is gone", e.kind)
-	}
-	text := fmt.Sprintf("%s: %s", e.kind, store.Text(e.cause))
-	if hint := store.Hint(e.cause); hint != "" && errors.Is(e.kind, ErrExhausted) {
+func (e *driverError) Error() string   { return e.text }
+func (e *driverError) Unwrap() []error { return e.causes }
+
+// plain returns an error with the driver's text alone, on one line.
+func plain(cause error) error { return &driverError{store.Text(cause), []error{cause}} }
+
+// ofKind returns an error of a kind, with the driver's text if that adds something to the operation and the kind.
+func ofKind(kind, cause error) error {
+	text := fmt.Sprintf("%s: %s", kind, store.Text(cause))
+	switch hint := store.Hint(cause); {
+	case errors.Is(kind, ErrConflict), errors.Is(kind, ErrClosed):
+		text = kind.Error()
+	case errors.Is(kind, ErrForeignKey):
+		text = fmt.Sprintf("%s: usage or other rows refer to it, or a row that it refers to is gone", kind)
+	case hint != "" && errors.Is(kind, ErrExhausted):
 		text += ": " + hint
 	}
-	return text
+	return &driverError{text, []error{kind, cause}}
 }
-
-func (e *driverError) Unwrap() []error { return []error{e.kind, e.cause} }
 
 // ended makes an error match the context's when the context has ended: a transaction that was
 // rolled back for that reason says no more than that it is over.
 func ended(ctx context.Context, err error) error {
 	if cause := ctx.Err(); err != nil && cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, &plainError{err})
+		return fmt.Errorf("%w: %w", cause, plain(err))
 	}
 	return err
 }
@@ -200,13 +199,6 @@ func taken(err error, format string, args ...any) error {
 	if store.Classify(err) != store.Conflict {
 		return err
 	}
-	return &takenError{fmt.Sprintf(format, args...), err}
+	text := fmt.Sprintf("%s: %s", ErrConflict, fmt.Sprintf(format, args...))
+	return &driverError{text, []error{ErrConflict, err}}
 }
-
-type takenError struct {
-	what  string
-	cause error
-}
-
-func (e *takenError) Error() string   { return fmt.Sprintf("%s: %s", ErrConflict, e.what) }
-func (e *takenError) Unwrap() []error { return []error{ErrConflict, e.cause} }
