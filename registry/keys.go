@@ -103,7 +103,7 @@ func prefixOf(key string) string { return key[:min(prefixLength, len(key)/2)] }
 func isKeyless(key *ent.APIKey) bool { return key.KeyHash == hash("") }
 
 // hash returns the SHA-256 of a key in lower-case hex.
-func hash(key string) string {
+func hash[Key string | []byte](key Key) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:])
 }
@@ -143,12 +143,9 @@ func (r *Registry) createKey(ctx context.Context, tx *ent.Client, in KeyInput) (
 		}
 	}
 	if !in.Keyless {
-		s, err := r.vault.sealKey(ctx, tx, &ent.APIKey{ID: id, ProviderID: in.ProviderID, KeyHash: hash}, in.APIKey)
-		if err != nil {
+		row := &ent.APIKey{ID: id, ProviderID: in.ProviderID, KeyHash: hash}
+		if err := r.vault.sealKey(ctx, tx, row, in.APIKey, create.Mutation()); err != nil {
 			return nil, err
-		}
-		if s.blob != nil {
-			create.SetSealed(s.blob).SetDataKeyID(s.by)
 		}
 	}
 	return save(ctx, tx, ActionCreate, nil, create)
@@ -220,9 +217,7 @@ func (r *Registry) changeKey(
 	if !NewSecret(*up.APIKey).is(old) {
 		return fmt.Errorf("%w: it is another API key; use RotateAPIKey to replace one", ErrInvalidData)
 	}
-	s, err := r.vault.sealKey(ctx, tx, old, *up.APIKey)
-	update.SetSealed(s.blob).SetDataKeyID(s.by)
-	return err
+	return r.vault.sealKey(ctx, tx, old, *up.APIKey, update.Mutation())
 }
 
 // DeleteAPIKey deletes a live key. It disappears from lists and can be added again; the ledger keeps pointing at it.
@@ -274,28 +269,14 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 			return err
 		}
 		now := timeOf(tx)
-		today := utc.StartOfDay(now)
-		used := apikey.And(apikey.DeletedAtIsNil(), apikey.Or(
-			apikey.HasLeasesWith(countedToday(now, apikey.Table)),
-			apikey.And(
-				apikey.LastResetGTE(today),
-				apikey.Or(apikey.RequestsTodayNEQ(0), apikey.TokensTodayNEQ(0), apikey.CostTodayNEQ(0)),
-			),
-		))
-		n, err = tx.APIKey.Update().Where(used).
+		keys := usedToday(now, apikey.Table, apikey.HasLeasesWith)
+		n, err = tx.APIKey.Update().Where(apikey.DeletedAtIsNil(), keys).
 			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).Save(ctx)
 		if err != nil {
 			return err
 		}
-		usedGroups := quotagroup.Or(
-			quotagroup.HasLeasesWith(countedToday(now, quotagroup.Table)),
-			quotagroup.And(
-				quotagroup.LastResetGTE(today),
-				quotagroup.Or(quotagroup.RequestsTodayNEQ(0), quotagroup.TokensTodayNEQ(0), quotagroup.CostTodayNEQ(0)),
-			),
-		)
-		groups, err := tx.QuotaGroup.Update().Where(usedGroups).SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).
-			SetLastReset(now).Save(ctx)
+		groups, err := tx.QuotaGroup.Update().Where(usedToday(now, quotagroup.Table, quotagroup.HasLeasesWith)).
+			SetRequestsToday(0).SetTokensToday(0).SetCostToday(0).SetLastReset(now).Save(ctx)
 		if err != nil || n+groups == 0 {
 			return err
 		}
@@ -309,12 +290,21 @@ func (r *Registry) ResetDailyUsage(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
-// countedToday selects the leases that count in the day of a key or a group: of names the table that the query is
-// about.
-func countedToday(now time.Time, of string) predicate.KeyLease {
-	return keylease.And(keylease.ExpiresAtGT(now), keylease.AcquiredAtGTE(utc.StartOfDay(now)), func(s *sql.Selector) {
-		s.Where(sql.ColumnsGTE(s.C(keylease.FieldAcquiredAt), sql.Table(of).C(apikey.FieldLastReset)))
+// usedToday selects the keys or groups of a table that count something in the day of an instant, themselves or in a
+// lease.
+func usedToday[P ~func(*sql.Selector)](
+	now time.Time, table string, hasLeasesWith func(...predicate.KeyLease) P,
+) P {
+	today := utc.StartOfDay(now)
+	counted := hasLeasesWith(keylease.ExpiresAtGT(now), keylease.AcquiredAtGTE(today), func(s *sql.Selector) {
+		s.Where(sql.ColumnsGTE(s.C(keylease.FieldAcquiredAt), sql.Table(table).C(apikey.FieldLastReset)))
 	})
+	return sql.OrPredicates(counted, sql.AndPredicates[P](
+		sql.FieldGTE(apikey.FieldLastReset, today), sql.OrPredicates[P](
+			sql.FieldNEQ(apikey.FieldRequestsToday, 0), sql.FieldNEQ(apikey.FieldTokensToday, 0),
+			sql.FieldNEQ(apikey.FieldCostToday, 0),
+		),
+	))
 }
 
 // lockedKey returns a key that nobody else changes until the transaction ends.

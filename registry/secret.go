@@ -1,10 +1,9 @@
 package registry
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"crypto/subtle"
 	"database/sql/driver"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -33,30 +32,24 @@ func secretOf(key []byte) Secret { return Secret{func() []byte { return key }} }
 // Use calls fn with a copy of the API key, clears the copy when fn returns, and returns the error of fn. If fn makes a
 // string of it, as headers require, the string stays in memory until it is garbage-collected.
 func (s Secret) Use(fn func(key []byte) error) error {
-	var key []byte
-	if s.reveal != nil {
-		key = append(key, s.reveal()...)
-	}
+	key := bytes.Clone(s.key())
 	defer clear(key)
 	return fn(key)
 }
 
-// IsZero reports whether the secret contains no key. That of a keyless key does not.
-func (s Secret) IsZero() bool { return s.reveal == nil || len(s.reveal()) == 0 }
-
-// Equal reports whether two secrets contain the same key. It compares in constant time, except for lengths.
-func (s Secret) Equal(o Secret) bool {
-	return s.Use(func(a []byte) error {
-		return o.Use(func(b []byte) error {
-			if subtle.ConstantTimeCompare(a, b) == 0 {
-				return errDiffers
-			}
-			return nil
-		})
-	}) == nil
+// key returns the API key itself, which must not be changed.
+func (s Secret) key() []byte {
+	if s.reveal == nil {
+		return nil
+	}
+	return s.reveal()
 }
 
-var errDiffers = errors.New("differs")
+// IsZero reports whether the secret contains no key. That of a keyless key does not.
+func (s Secret) IsZero() bool { return len(s.key()) == 0 }
+
+// Equal reports whether two secrets contain the same key. It compares in constant time, except for lengths.
+func (s Secret) Equal(o Secret) bool { return subtle.ConstantTimeCompare(s.key(), o.key()) == 1 }
 
 // Format implements [fmt.Formatter], for all verbs.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
@@ -87,11 +80,5 @@ func (Secret) GobEncode() ([]byte, error) { return nil, errEncoded }
 
 // is reports, in constant time, whether the secret is the key of a row.
 func (s Secret) is(key *ent.APIKey) bool {
-	return s.Use(func(text []byte) error {
-		sum := sha256.Sum256(text)
-		if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(sum[:])), []byte(key.KeyHash)) == 0 {
-			return errDiffers
-		}
-		return nil
-	}) == nil
+	return subtle.ConstantTimeCompare([]byte(hash(s.key())), []byte(key.KeyHash)) == 1
 }

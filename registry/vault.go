@@ -73,17 +73,13 @@ func (v *vault) unwrap(ctx context.Context, row *ent.DataKey) (*seal.DataKey, er
 	if err != nil {
 		return nil, ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
 	}
-	v.learn(key)
-	return key, nil
-}
-
-func (v *vault) learn(key *seal.DataKey) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.keys == nil {
 		v.keys = map[uuid.UUID]*seal.DataKey{}
 	}
-	v.keys[key.ID()] = key
+	v.keys[row.ID] = key
+	return key, nil
 }
 
 // dataKey returns a data key. It reads one that another process has made since.
@@ -135,28 +131,27 @@ func ofKeyring(err error) error {
 	return err
 }
 
-// sealed is what is stored of an API key itself.
-type sealed struct {
-	blob []byte    // nil: nothing is stored
-	by   uuid.UUID // the data key that sealed it
-}
-
-// sealKey seals the text of a key, if this database keeps API keys. Id, provider and hash of the key must be set.
-func (v *vault) sealKey(ctx context.Context, tx *ent.Client, key *ent.APIKey, text string) (sealed, error) {
+// sealKey seals the text of a key for the row that a mutation writes, if this database keeps API keys. Id, provider and
+// hash of the key must be set.
+func (v *vault) sealKey(
+	ctx context.Context, tx *ent.Client, key *ent.APIKey, text string, m *ent.APIKeyMutation,
+) error {
 	newest, err := newestDataKey(ctx, tx)
 	switch {
 	case ent.IsNotFound(err) && v.ring == nil:
-		return sealed{}, nil
+		return nil
 	case err != nil:
-		return sealed{}, err
+		return err
 	case v.ring == nil:
-		return sealed{}, fmt.Errorf("%w: API keys of this database are sealed: open it WithKeyring", ErrKeyring)
+		return fmt.Errorf("%w: API keys of this database are sealed: open it WithKeyring", ErrKeyring)
 	}
 	dataKey, err := v.dataKey(ctx, tx, newest.ID)
 	if err != nil {
-		return sealed{}, err
+		return err
 	}
-	return sealed{dataKey.Seal([]byte(text), v.bindingOf(key)), newest.ID}, nil
+	m.SetSealed(dataKey.Seal([]byte(text), v.bindingOf(key)))
+	m.SetDataKeyID(newest.ID)
+	return nil
 }
 
 // unseal returns what is sealed in a row. It returns [ErrCorrupt] if it was changed or belongs to another row.
