@@ -3,6 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/google/uuid"
@@ -11,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 )
 
 // ReportNames are the current names for the ids of a row. They are empty where the id is zero. A deleted row keeps its
@@ -26,95 +28,69 @@ type ReportNames struct {
 // namesAtOnce is the most names that one statement reads.
 const namesAtOnce = 1000
 
+// nameColumns are the two columns of a table that name its rows.
+var nameColumns = map[string]string{
+	provider.Table: "name, ''", modelfamily.Table: "name, ''", model.Table: "model_id, ''",
+	apikey.Table: "label, key_prefix",
+}
+
 // nameRows sets the names of rows.
 func (r *Registry) nameRows(ctx context.Context, rows []ReportRow) error {
-	names := map[uuid.UUID]ReportNames{}
-	err := cmp.Or(
-		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.ProviderID }, r.nameProviders, names),
-		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.FamilyID }, r.nameFamilies, names),
-		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.ModelID }, r.nameModels, names),
-		readNamesOf(ctx, rows, func(row *ReportRow) uuid.UUID { return row.APIKeyID }, r.nameKeys, names),
+	return cmp.Or(
+		nameBy(ctx, r, provider.Table, rows,
+			func(w *ReportRow) naming { return naming{w.ProviderID, &w.Provider, nil} }),
+		nameBy(ctx, r, modelfamily.Table, rows,
+			func(w *ReportRow) naming { return naming{w.FamilyID, &w.Family, nil} }),
+		nameBy(ctx, r, model.Table, rows, func(w *ReportRow) naming { return naming{w.ModelID, &w.Model, nil} }),
+		nameBy(ctx, r, apikey.Table, rows, func(w *ReportRow) naming {
+			return naming{w.APIKeyID, &w.KeyLabel, &w.KeyPrefix}
+		}),
 	)
-	if err != nil {
-		return err
-	}
-	for i := range rows {
-		row := &rows[i]
-		key := names[row.APIKeyID]
-		row.ReportNames = ReportNames{
-			Provider: names[row.ProviderID].Provider, Family: names[row.FamilyID].Family,
-			Model:    names[row.ModelID].Model,
-			KeyLabel: key.KeyLabel, KeyPrefix: key.KeyPrefix,
-		}
-	}
-	return nil
 }
 
 // nameDifferences adds the names of the models and keys that differences are at.
 func (r *Registry) nameDifferences(ctx context.Context, all []Difference) error {
-	names := map[uuid.UUID]ReportNames{}
-	err := cmp.Or(
-		readNamesOf(ctx, all, func(d *Difference) uuid.UUID { return d.ModelID }, r.nameModels, names),
-		readNamesOf(ctx, all, func(d *Difference) uuid.UUID { return d.APIKeyID }, r.nameKeys, names),
+	return cmp.Or(
+		nameBy(ctx, r, model.Table, all, func(d *Difference) naming { return naming{d.ModelID, &d.Model, nil} }),
+		nameBy(ctx, r, apikey.Table, all, func(d *Difference) naming {
+			return naming{d.APIKeyID, &d.KeyLabel, &d.KeyPrefix}
+		}),
 	)
-	for i := range all {
-		d := &all[i]
-		key := names[d.APIKeyID]
-		d.Model, d.KeyLabel, d.KeyPrefix = names[d.ModelID].Model, key.KeyLabel, key.KeyPrefix
-	}
-	return err
 }
 
-// readNamesOf reads the names for an id of each row, once per id.
-func readNamesOf[Row any](
-	ctx context.Context, rows []Row, id func(*Row) uuid.UUID,
-	read func(context.Context, []uuid.UUID, map[uuid.UUID]ReportNames) error, names map[uuid.UUID]ReportNames,
-) error {
-	var ids []uuid.UUID
+// naming says where the names for an id go.
+type naming struct {
+	id           uuid.UUID // zero: there is none
+	name, second *string   // the second one may be nil
+}
+
+// nameBy reads the names of rows of a table, once for each id, and writes them where of says.
+func nameBy[Row any](ctx context.Context, r *Registry, table string, rows []Row, of func(*Row) naming) error {
+	names := map[uuid.UUID][2]string{}
 	for i := range rows {
-		id := id(&rows[i])
-		if _, ok := names[id]; !ok && id != uuid.Nil {
-			names[id] = ReportNames{}
-			ids = append(ids, id)
-		}
+		names[of(&rows[i]).id] = [2]string{}
 	}
-	for some := range slices.Chunk(ids, namesAtOnce) {
-		if err := read(ctx, some, names); err != nil {
+	delete(names, uuid.Nil)
+	for ids := range slices.Chunk(slices.Collect(maps.Keys(names)), namesAtOnce) {
+		list, args := bulk.In(ids)
+		query := "SELECT id, " + nameColumns[table] + " FROM " + table + " WHERE id IN " + list
+		err := bulk.Scan(ctx, r.client, query, args, func(scan func(...any) error) error {
+			var id uuid.UUID
+			var name [2]string
+			err := scan(&id, &name[0], &name[1])
+			names[id] = name
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
+	for i := range rows {
+		to := of(&rows[i])
+		*to.name = names[to.id][0]
+		if to.second != nil {
+			*to.second = names[to.id][1]
+		}
+	}
 	return nil
-}
-
-func (r *Registry) nameProviders(ctx context.Context, ids []uuid.UUID, names map[uuid.UUID]ReportNames) error {
-	all, err := r.client.Provider.Query().Where(provider.IDIn(ids...)).Select(provider.FieldName).All(ctx)
-	for _, p := range all {
-		names[p.ID] = ReportNames{Provider: p.Name}
-	}
-	return err
-}
-
-func (r *Registry) nameFamilies(ctx context.Context, ids []uuid.UUID, names map[uuid.UUID]ReportNames) error {
-	all, err := r.client.ModelFamily.Query().Where(modelfamily.IDIn(ids...)).Select(modelfamily.FieldName).All(ctx)
-	for _, f := range all {
-		names[f.ID] = ReportNames{Family: f.Name}
-	}
-	return err
-}
-
-func (r *Registry) nameModels(ctx context.Context, ids []uuid.UUID, names map[uuid.UUID]ReportNames) error {
-	all, err := r.client.Model.Query().Where(model.IDIn(ids...)).Select(model.FieldModelID).All(ctx)
-	for _, m := range all {
-		names[m.ID] = ReportNames{Model: m.ModelID}
-	}
-	return err
-}
-
-func (r *Registry) nameKeys(ctx context.Context, ids []uuid.UUID, names map[uuid.UUID]ReportNames) error {
-	all, err := r.client.APIKey.Query().Where(apikey.IDIn(ids...)).
-		Select(apikey.FieldLabel, apikey.FieldKeyPrefix).All(ctx)
-	for _, k := range all {
-		names[k.ID] = ReportNames{KeyLabel: k.Label, KeyPrefix: k.KeyPrefix}
-	}
-	return err
 }
