@@ -31,6 +31,14 @@ type auditEntry struct {
 	automatic      bool   // the key pool did it by itself
 }
 
+// step names a step of a transaction in errors. Those of an operation have the operation's name.
+func (o *operation) step(name string) string {
+	if o != nil {
+		return ""
+	}
+	return name
+}
+
 func (o *operation) now() time.Time {
 	if o.at.IsZero() {
 		o.at = utc.Of(o.clock())

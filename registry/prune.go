@@ -46,20 +46,15 @@ const (
 )
 
 func (keep PruneInput) withDefaults() PruneInput {
-	if keep.Events == 0 {
-		keep.Events = keepEvents
-	}
-	if keep.Quarters == 0 {
-		keep.Quarters = max(keepQuarters, keep.Events)
-	}
+	keep.Events = cmp.Or(keep.Events, keepEvents)
+	keep.Quarters = cmp.Or(keep.Quarters, max(keepQuarters, keep.Events))
 	keep.KeyEvents = cmp.Or(keep.KeyEvents, keepKeyEvents)
 	keep.Discoveries = cmp.Or(keep.Discoveries, keepDiscoveries)
 	keep.Budget = cmp.Or(keep.Budget, pruneBudget)
 	return keep
 }
 
-func (keep PruneInput) faults() fault.List {
-	var f fault.List
+func (keep PruneInput) faults() (f fault.List) {
 	for _, of := range []struct {
 		what string
 		kept time.Duration
@@ -89,14 +84,6 @@ type PruneResult struct {
 
 	EventsFrom   time.Time // no event is missing from then on
 	QuartersFrom time.Time // no quarter of an hour is missing from then on; 1970 if none was ever removed
-}
-
-func (report *PruneResult) add(more PruneResult) {
-	report.Events += more.Events
-	report.Quarters += more.Quarters
-	report.KeyEvents += more.KeyEvents
-	report.Discoveries += more.Discoveries
-	report.Freed += more.Freed
 }
 
 // Prune removes what has aged:
@@ -129,7 +116,7 @@ func (r *Registry) Prune(ctx context.Context, keep PruneInput) (PruneResult, err
 		return PruneResult{}, translate(ctx, op, err)
 	}
 	if r.inTx {
-		return PruneResult{}, translate(ctx, op, r.transact(ctx, r.db, nil, steps{}, func(*Registry) error {
+		return PruneResult{}, translate(ctx, op, r.InTx(ctx, func(*Registry) error {
 			return fmt.Errorf("%w: not allowed inside of a transaction", ErrInvalidData)
 		}))
 	}
@@ -254,13 +241,13 @@ func (p *pruner) work(ctx context.Context, steps []step) ([]step, error) {
 	return steps, ctx.Err()
 }
 
-// transact runs a step in one transaction. When it is committed, what the body has counted is added to the report.
+// transact runs a step in one transaction. What the body counts goes into the report.
 func (p *pruner) transact(
-	ctx context.Context, body func(tx *ent.Client, done *PruneResult) (outcome, error),
+	ctx context.Context, body func(tx *ent.Client) (outcome, error),
 ) (result outcome, err error) {
-	var done PruneResult
+	before := p.report
 	err = p.r.db.Retry(ctx, func() error {
-		done = PruneResult{}
+		p.report = before // forget an attempt that was rolled back
 		err := p.r.operate(ctx, p.r.db, func(tx *ent.Client) (err error) {
 			if p.r.db.Dialect() == dialect.Postgres {
 				timeout := fmt.Sprintf("SET LOCAL lock_timeout = %d", pruneLockTimeout.Milliseconds())
@@ -268,18 +255,15 @@ func (p *pruner) transact(
 					return err
 				}
 			}
-			result, err = body(tx, &done)
+			result, err = body(tx)
 			return err
 		})
 		if store.IsLockTimeout(err) {
-			result, done = held, PruneResult{}
+			result, p.report = held, before
 			return nil
 		}
 		return err
 	})
-	if err == nil {
-		p.report.add(done)
-	}
 	return result, err
 }
 
@@ -299,7 +283,7 @@ func (p *pruner) shrink(ctx context.Context) error {
 }
 
 func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
 		var before, after, size int64
 		pragma := func(name string, value *int64) error {
 			return bulk.Scan(ctx, tx, "PRAGMA "+name, nil, func(scan func(...any) error) error {
@@ -322,7 +306,7 @@ func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
 				return held, err
 			}
 		}
-		done.Freed = (before - after) * size
+		p.report.Freed += (before - after) * size
 		if before-after < prunePages {
 			return finished, nil
 		}

@@ -29,7 +29,7 @@ func (p *pruner) moveHorizons(ctx context.Context) (outcome, error) {
 	if err != nil || !h.Events.Before(p.events) && !h.Quarters.Before(p.quarters) {
 		return finished, err
 	}
-	return p.transact(ctx, func(tx *ent.Client, _ *PruneResult) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
 		if p.r.db.Dialect() == dialect.Postgres {
 			if _, err := tx.ExecContext(ctx, "LOCK TABLE usage_horizons IN ACCESS EXCLUSIVE MODE"); err != nil {
 				return held, err
@@ -73,10 +73,11 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 			}
 			counted = true
 		}
-		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
+		return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
 			dropped, err := part.Drop(ctx, tx)
 			if dropped { // otherwise another run was faster, and has counted it
-				done.Events, done.Freed = part.Rows, part.Bytes
+				p.report.Events += part.Rows
+				p.report.Freed += part.Bytes
 			}
 			return finished, err
 		})
@@ -86,7 +87,7 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 // deleteEvents removes old events row by row, beginning with an id.
 func (p *pruner) deleteEvents(from uuid.UUID) step {
 	return func(ctx context.Context) (outcome, error) {
-		return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
+		return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
 			some, result := usageevent.And(
 				usageevent.IDGTE(from), usageevent.IDLT(ledger.FirstEventID(p.events)),
 			), finished
@@ -98,7 +99,7 @@ func (p *pruner) deleteEvents(from uuid.UUID) step {
 				return held, err
 			}
 			n, err := tx.UsageEvent.Delete().Where(some).Exec(ctx)
-			done.Events = int64(n)
+			p.report.Events += int64(n)
 			return result, err
 		})
 	}
@@ -124,7 +125,7 @@ func (p *pruner) quarterSteps(ctx context.Context) (steps []step, err error) {
 // deleteQuarters removes the oldest quarters of a model together with their totals. The model is locked meanwhile:
 // somebody who records late must find both or neither.
 func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
+	return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
 		if p.r.db.Dialect() == dialect.Postgres { // keeps others from the model's periods
 			if err := ledger.LockModels(ctx, tx, []uuid.UUID{model}); err != nil {
 				return held, err
@@ -146,7 +147,7 @@ func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, 
 		}
 		totals, err := tx.UsageTotalQuarter.Delete().Where(
 			usagetotalquarter.ModelID(model), usagetotalquarter.PeriodStartLTE(last)).Exec(ctx)
-		done.Quarters = int64(n + totals)
+		p.report.Quarters += int64(n + totals)
 		return result, err
 	})
 }

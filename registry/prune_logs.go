@@ -12,8 +12,8 @@ import (
 
 // deleteKeyEvents removes the oldest audit entries of the key pool.
 func (p *pruner) deleteKeyEvents(ctx context.Context) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
-		return p.deleteSome(&done.KeyEvents, func() ([]uuid.UUID, error) {
+	return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
+		return p.deleteSome(&p.report.KeyEvents, func() ([]uuid.UUID, error) {
 			return tx.AuditEntry.Query().Where(auditentry.Automatic(true), auditentry.AtLT(p.keyEvents)).
 				Order(auditentry.ByAt()).Limit(pruneRows).IDs(ctx)
 		}, func(ids []uuid.UUID) (int, error) {
@@ -24,8 +24,8 @@ func (p *pruner) deleteKeyEvents(ctx context.Context) (outcome, error) {
 
 // deleteDiscoveries removes the oldest discovery logs.
 func (p *pruner) deleteDiscoveries(ctx context.Context) (outcome, error) {
-	return p.transact(ctx, func(tx *ent.Client, done *PruneResult) (outcome, error) {
-		return p.deleteSome(&done.Discoveries, func() ([]uuid.UUID, error) {
+	return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
+		return p.deleteSome(&p.report.Discoveries, func() ([]uuid.UUID, error) {
 			return tx.DiscoveryLog.Query().Where(discoverylog.StartedAtLT(p.discoveries)).
 				Order(discoverylog.ByStartedAt()).Limit(pruneRows).IDs(ctx)
 		}, func(ids []uuid.UUID) (int, error) {

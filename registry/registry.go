@@ -94,25 +94,19 @@ func (r *Registry) Client() *ent.Client { return r.shown }
 // InTx returns the error of fn unchanged, or the error of the commit, which can be [ErrUncertain]. If ctx has ended,
 // the error also matches the context's.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
-	return r.transact(ctx, r.db, nil, steps{"begin transaction", "commit"}, fn)
+	return r.transact(ctx, r.db, nil, fn)
 }
-
-// steps name the beginning and the end of a transaction in errors. They are empty where an operation has a name of its
-// own.
-type steps struct{ begin, commit string }
 
 // transact is InTx with the driver that begins the transaction and the operation that writes in it. Without an
 // operation, fn calls operations of its own.
-func (r *Registry) transact(
-	ctx context.Context, db dialect.Driver, o *operation, named steps, fn func(tx *Registry) error,
-) error {
+func (r *Registry) transact(ctx context.Context, db dialect.Driver, o *operation, fn func(tx *Registry) error) error {
 	if r.inTx {
-		return r.savepoint(ctx, o, named, fn)
+		return r.savepoint(ctx, o, fn)
 	}
 	rows := &rowDriver{Driver: db}
 	tx, err := r.client.With(ent.Driver(rows), ent.Scope(o)).Tx(ctx)
 	if err != nil {
-		return translate(ctx, named.begin, err)
+		return translate(ctx, o.step("begin transaction"), err)
 	}
 	defer rows.ended.Store(true)
 	open := true
@@ -138,11 +132,11 @@ func (r *Registry) transact(
 		}
 		return ended(ctx, err)
 	}
-	return translate(ctx, named.commit, tx.Commit())
+	return translate(ctx, o.step("commit"), tx.Commit())
 }
 
 // savepoint runs fn as a part of the running transaction.
-func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn func(tx *Registry) error) error {
+func (r *Registry) savepoint(ctx context.Context, o *operation, fn func(tx *Registry) error) error {
 	within := r
 	if o != nil {
 		copied := *r
@@ -153,7 +147,7 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn 
 		return err
 	}
 	if err := exec(ctx, "SAVEPOINT op"); err != nil {
-		return translate(ctx, named.begin, err)
+		return translate(ctx, o.step("begin transaction"), err)
 	}
 	open := true
 	end := func(statements ...string) error {
@@ -176,7 +170,7 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn 
 	}()
 	err := fn(within)
 	if err == nil {
-		err = translate(ctx, named.commit, ctx.Err())
+		err = translate(ctx, o.step("commit"), ctx.Err())
 	}
 	if err != nil {
 		if rollback := undo(); rollback != nil && store.Classify(rollback) != store.Closed {
@@ -184,7 +178,7 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, named steps, fn 
 		}
 		return err
 	}
-	return translate(ctx, named.commit, end("RELEASE op"))
+	return translate(ctx, o.step("commit"), end("RELEASE op"))
 }
 
 // writeBatch runs the body of a batch in a transaction.
@@ -211,7 +205,7 @@ func (r *Registry) writeOn(ctx context.Context, db dialect.Driver, op string, bo
 func (r *Registry) operate(ctx context.Context, db dialect.Driver, body func(tx *ent.Client) error) error {
 	o := &operation{clock: r.clock}
 	defer o.over.Store(true)
-	return r.transact(ctx, db, o, steps{}, func(tx *Registry) error { return body(tx.client) })
+	return r.transact(ctx, db, o, func(tx *Registry) error { return body(tx.client) })
 }
 
 // now returns the time of an operation. Each operation asks once.
