@@ -80,16 +80,13 @@ func (fl AuditFilter) Next(last *ent.AuditEntry) (AuditFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl AuditFilter) faults() fault.List {
-	var f fault.List
+func (fl AuditFilter) faults() (f fault.List) {
 	f.Text("actor", fl.Actor, 0, rule.MaxName)
 	f.Text("action", fl.Action, 0, rule.MaxWord)
 	f.Text("entity", fl.Entity, 0, rule.MaxWord)
 	f.Text("entity_id", fl.EntityID, 0, rule.MaxKey)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
-		start, end := utc.Clamp(fl.Start), utc.Clamp(fl.End)
-		f.Check(end.After(start), "end %s is not after start %s",
-			end.Format(time.RFC3339Nano), start.Format(time.RFC3339Nano))
+		f.Span(utc.Clamp(fl.Start), utc.Clamp(fl.End))
 	}
 	return f
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -188,16 +187,14 @@ func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
 }
 
 func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in ProviderInput) error {
-	if in.BaseURL == "" {
-		in.BaseURL = live.BaseURL
-	}
-	if live.DisplayName == in.DisplayName && live.BaseURL == in.BaseURL && live.AuthMethod == in.AuthMethod {
+	var up ProviderUpdate
+	copyFields(&up, in) // without what the catalogue does not know
+	if !differs(live, up) {
 		im.report.Providers.Unchanged++
 		return nil
 	}
 	im.report.Providers.Updated++
-	_, err := save(ctx, im.tx, ActionUpdate, live,
-		live.Update().SetDisplayName(in.DisplayName).SetBaseURL(in.BaseURL).SetAuthMethod(in.AuthMethod))
+	_, err := save(ctx, im.tx, ActionUpdate, live, filled(live.Update(), up))
 	return err
 }
 
@@ -253,7 +250,7 @@ func (im *importer) models(
 			deleted[m.ModelID] = true
 		}
 	}
-	prices, err := im.prices(ctx, live)
+	prices, err := im.prices(ctx, providerID)
 	if err != nil {
 		return err
 	}
@@ -282,26 +279,17 @@ func (im *importer) models(
 	return err
 }
 
-// prices returns the current standard prices of models, by the model's id.
-func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (map[uuid.UUID]*ent.Price, error) {
-	ids := make([]uuid.UUID, 0, len(models))
-	for _, m := range models {
-		ids = append(ids, m.ID)
+// prices returns the current standard prices of a provider's models, by the model's id.
+func (im *importer) prices(ctx context.Context, providerID uuid.UUID) (map[uuid.UUID]*ent.Price, error) {
+	current, err := im.tx.Price.Query().Where(
+		price.HasModelWith(model.ProviderID(providerID)), price.ServiceTier(StandardTier), price.MinContextTokens(0),
+		price.SupersededAtIsNil(), price.EffectiveToIsNil(),
+	).All(ctx)
+	byModel := make(map[uuid.UUID]*ent.Price, len(current))
+	for _, p := range current {
+		byModel[p.ModelID] = p
 	}
-	byModel := make(map[uuid.UUID]*ent.Price, len(models))
-	for some := range slices.Chunk(ids, chunk) {
-		current, err := im.tx.Price.Query().Where(
-			price.ModelIDIn(some...), price.ServiceTier(StandardTier), price.MinContextTokens(0),
-			price.SupersededAtIsNil(), price.EffectiveToIsNil(),
-		).All(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range current {
-			byModel[p.ModelID] = p
-		}
-	}
-	return byModel, nil
+	return byModel, err
 }
 
 func (im *importer) updateModel(

@@ -174,10 +174,11 @@ func (r *Registry) audit(ctx context.Context, tx *ent.Client, now time.Time, ent
 		if err != nil {
 			return err
 		}
-		if same, err := sameButTime(before, after); same || err != nil {
-			if err != nil {
-				return err
-			}
+		same, err := sameButTime(before, after)
+		if err != nil {
+			return err
+		}
+		if same {
 			continue
 		}
 		row := tx.AuditEntry.Create().SetAt(now).SetActor(r.actor).
@@ -234,21 +235,17 @@ func (r *Registry) auditPool(
 	ctx context.Context, tx *ent.Client, now time.Time, actor string, events []pool.Event,
 ) error {
 	entries := make([]auditEntry, len(events))
-	for i, event := range events {
-		e := auditEntry{
-			entity: EntityAPIKey, id: event.ID.String(), before: event.Before, after: event.After, automatic: true,
-		}
-		switch event.Kind {
-		case pool.KeyDegraded:
-			e.action = ActionDegrade
-		case pool.KeyRestored:
-			e.action = ActionRestore
-		case pool.KeyProbed:
-			e.action = ActionProbe
-		case pool.ProviderCoolsDown:
-			e.action, e.entity = ActionCoolDown, EntityProvider
-		}
-		entries[i] = e
+	for i, e := range events {
+		is := poolActions[e.Kind]
+		entries[i] = auditEntry{is.action, is.entity, e.ID.String(), e.Before, e.After, true}
 	}
 	return r.As(actor).audit(ctx, tx, now, entries...)
+}
+
+// poolActions are the actions of what the pool does, and whom it does it to.
+var poolActions = map[pool.EventKind]struct{ action, entity string }{
+	pool.KeyDegraded:       {ActionDegrade, EntityAPIKey},
+	pool.KeyRestored:       {ActionRestore, EntityAPIKey},
+	pool.KeyProbed:         {ActionProbe, EntityAPIKey},
+	pool.ProviderCoolsDown: {ActionCoolDown, EntityProvider},
 }

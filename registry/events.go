@@ -36,8 +36,7 @@ func (fl EventFilter) Next(last *ent.UsageEvent) (EventFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl EventFilter) faults() fault.List {
-	var f fault.List
+func (fl EventFilter) faults() (f fault.List) {
 	f.Text("request_id", fl.RequestID, 0, maxRequestID)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
 		f.Span(utc.Clamp(fl.Start), utc.Clamp(fl.End))

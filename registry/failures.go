@@ -90,11 +90,9 @@ func classifyWithin(most time.Duration) Classifier {
 	}
 }
 
-func (d Diagnosis) faults() fault.List {
-	var f fault.List
-	classes := []FailureClass{
+func (d Diagnosis) faults() (f fault.List) {
+	f.Check(slices.Contains([]FailureClass{
 		FailureRateLimited, FailureQuotaExhausted, FailureAuth, FailureServer, FailureTimeout, FailureBadRequest,
-	}
-	f.Check(slices.Contains(classes, d.Class), "the failure's class is not one of the six FailureClass constants")
+	}, d.Class), "the failure's class is not one of the six FailureClass constants")
 	return f
 }

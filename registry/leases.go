@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,8 +52,7 @@ type AcquireInput struct {
 	TTL time.Duration
 }
 
-func (in AcquireInput) faults(inTx bool) fault.List {
-	var f fault.List
+func (in AcquireInput) faults(inTx bool) (f fault.List) {
 	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount,
 		"estimated tokens %d are not between 0 and %d", in.EstimatedTokens, int64(fault.MaxAmount))
 	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
@@ -347,12 +347,7 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 	e.Said = l.said
 	l.mu.Unlock()
 	c := commit.Call{Now: r.now(), Actor: r.actor, End: &e}
-	if in.ModelID == uuid.Nil {
-		in.ModelID = l.ModelID
-	}
-	if in.APIKeyID == uuid.Nil {
-		in.APIKeyID = l.KeyID
-	}
+	in.ModelID, in.APIKeyID = cmp.Or(in.ModelID, l.ModelID), cmp.Or(in.APIKeyID, l.KeyID)
 	f.Check(in.APIKeyID == l.KeyID, "APIKeyID is not the lease's key")
 	switch {
 	case e.Outcome == commit.Released:
@@ -362,9 +357,7 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 		}
 		e.Tokens = in.Total()
 	default:
-		if in.RequestID == "" {
-			in.RequestID = l.ID.String()
-		}
+		in.RequestID = cmp.Or(in.RequestID, l.ID.String())
 		request, wrong := newRequest(in, c.Now)
 		c.Request, f = request, append(f, wrong...)
 	}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -76,12 +77,7 @@ func checkLimit(f *fault.List, limit int) {
 }
 
 // pageSize returns the most rows of a page.
-func pageSize(limit int) int {
-	if limit == 0 {
-		return DefaultLimit
-	}
-	return limit
-}
+func pageSize(limit int) int { return cmp.Or(limit, DefaultLimit) }
 
 // sortColumn is a column of the order of a list.
 type sortColumn struct {

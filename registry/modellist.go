@@ -60,8 +60,7 @@ func (fl ModelFilter) Next(last *ent.Model) (ModelFilter, int) {
 	return fl, pageSize(fl.Limit)
 }
 
-func (fl ModelFilter) faults() fault.List {
-	var f fault.List
+func (fl ModelFilter) faults() (f fault.List) {
 	f.Label("search", fl.Search, 0, rule.MaxModelID)
 	f.Check(fl.MinContextWindow >= 0, "min context window %d is negative", fl.MinContextWindow)
 	f.Check(fl.Order >= OrderByModelID && fl.Order <= OrderByContextWindow, "order %d is unknown", fl.Order)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -66,12 +67,7 @@ type ModelUpdate struct {
 }
 
 func (in ModelInput) withDefaults() ModelInput {
-	if in.Name == "" {
-		in.Name = in.ModelID
-		if len([]rune(in.Name)) > rule.MaxName {
-			in.Name = string([]rune(in.Name)[:rule.MaxName])
-		}
-	}
+	in.Name = cmp.Or(in.Name, fault.Cut(in.ModelID, rule.MaxName))
 	return in
 }
 

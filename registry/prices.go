@@ -39,9 +39,7 @@ type PriceInput struct {
 }
 
 func (in PriceInput) withDefaults() PriceInput {
-	if in.ServiceTier == "" {
-		in.ServiceTier = StandardTier
-	}
+	in.ServiceTier = cmp.Or(in.ServiceTier, StandardTier)
 	if in.Rates == nil {
 		in.Rates = money.Rates{}
 	}

@@ -39,12 +39,8 @@ type ProviderUpdate struct {
 }
 
 func (in ProviderInput) withDefaults() ProviderInput {
-	if in.DisplayName == "" {
-		in.DisplayName = in.Name
-	}
-	if in.AuthMethod == "" {
-		in.AuthMethod = provider.DefaultAuthMethod
-	}
+	in.DisplayName = cmp.Or(in.DisplayName, in.Name)
+	in.AuthMethod = cmp.Or(in.AuthMethod, provider.DefaultAuthMethod)
 	return in
 }
 

@@ -76,15 +76,12 @@ type ReportRow struct {
 }
 
 func (in ReportInput) withDefaults() ReportInput {
-	if in.Location == nil {
-		in.Location = time.UTC
-	}
+	in.Location = cmp.Or(in.Location, time.UTC)
 	in.Start, in.End = utc.Clamp(in.Start), utc.Clamp(in.End)
 	return in
 }
 
-func (in ReportInput) faults() fault.List {
-	var f fault.List
+func (in ReportInput) faults() (f fault.List) {
 	f.Span(in.Start, in.End)
 	f.Check(
 		slices.Contains([]Step{"", StepQuarter, StepHour, StepDay, StepWeek, StepMonth}, in.Step),

@@ -116,15 +116,8 @@ func (p *repricing) move(
 		p.piece.StillUnpriced += s.Unpriced
 		return uuid.Nil, 0, false, nil
 	}
-	p.piece.Requests += s.Requests
-	p.piece.Priced += s.Unpriced
-	if p.piece.Before, err = money.Sum(p.piece.Before, s.Cost); err == nil {
-		p.piece.After, err = money.Sum(p.piece.After, *known)
-	}
-	if err != nil {
-		return uuid.Nil, 0, false, fmt.Errorf("%w: %w", fault.ErrOverflow, err)
-	}
-	return q.ID, *known, true, nil
+	err = p.piece.add(RepriceResult{Requests: s.Requests, Priced: s.Unpriced, Before: s.Cost, After: *known})
+	return q.ID, *known, err == nil, err
 }
 
 // UnpricedModel is a model with usage whose cost is unknown.

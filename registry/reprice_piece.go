@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -121,7 +122,7 @@ func (r *Registry) repricePiece(ctx context.Context, tx *ent.Client, p *repricin
 	return nil
 }
 
-// add adds the result of a piece.
+// add adds another result, such as that of a piece.
 func (report *RepriceResult) add(piece RepriceResult) (err error) {
 	report.Requests += piece.Requests
 	report.Priced += piece.Priced
@@ -340,13 +341,8 @@ var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID, slices.Concat(
 
 // apply checks the moves and writes them. A dry run only checks.
 func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
-	touched := make(map[ledger.Period]ledger.Sums, len(m.less)+len(m.more))
-	for p := range m.less {
-		touched[p] = ledger.Sums{}
-	}
-	for p := range m.more {
-		touched[p] = ledger.Sums{}
-	}
+	touched := maps.Clone(m.less)
+	maps.Copy(touched, m.more)
 	now, sorted := map[ledger.Period]ledger.Sums{}, ledger.Sorted(touched)
 	if err := ledger.Read(ctx, tx, r.db.Dialect(), sorted, now); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -40,9 +41,7 @@ func (r *Registry) CreateSDKVersion(ctx context.Context, in SDKVersionInput) (*e
 		in.GeneratedAt = r.now()
 	}
 	in.GeneratedAt = utc.Of(in.GeneratedAt)
-	if in.CompilationStatus == "" {
-		in.CompilationStatus = sdkversion.DefaultCompilationStatus
-	}
+	in.CompilationStatus = cmp.Or(in.CompilationStatus, sdkversion.DefaultCompilationStatus)
 	op, f := named("create SDK version", in.Version, rule.MaxName), judge(draft.SDKVersion.Create(), in)
 	return change(ctx, r.writeAlone, op, f, func(tx *ent.Client) (*ent.SDKVersion, error) {
 		if err := requireProvider(ctx, tx, in.ProviderID); err != nil {

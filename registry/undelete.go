@@ -73,18 +73,12 @@ func undeleteWith(ctx context.Context, tx *ent.Client, id uuid.UUID, deleted tim
 
 // lastOfEach returns the last row of each name. If several were deleted at one instant, the last one was live until
 // then.
-func lastOfEach[T any](rows []T, name func(T) string) []T {
-	last := map[string]int{}
-	for i, row := range rows {
-		last[name(row)] = i
+func lastOfEach[T any](rows []*T, name func(*T) string) []*T {
+	last := map[string]*T{}
+	for _, row := range rows {
+		last[name(row)] = row
 	}
-	kept := rows[:0]
-	for i, row := range rows {
-		if last[name(row)] == i {
-			kept = append(kept, row)
-		}
-	}
-	return kept
+	return slices.DeleteFunc(rows, func(row *T) bool { return row != last[name(row)] })
 }
 
 // UndeleteModel takes DeleteModel back and returns the model. A live model is left as it is.

@@ -49,14 +49,11 @@ func (in UsageInput) withDefaults(now time.Time) UsageInput {
 		in.At = now
 	}
 	in.At = utc.Of(in.At)
-	if in.ServiceTier == "" {
-		in.ServiceTier = StandardTier
-	}
+	in.ServiceTier = cmp.Or(in.ServiceTier, StandardTier)
 	return in
 }
 
-func (in UsageInput) faults(now time.Time) fault.List {
-	var f fault.List
+func (in UsageInput) faults(now time.Time) (f fault.List) {
 	if err := in.Validate(); err != nil {
 		f.Check(false, "%s", err)
 	}

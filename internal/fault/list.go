@@ -49,7 +49,8 @@ func (f *List) Time(field string, t time.Time) {
 
 // Span notes a fault unless start is before end.
 func (f *List) Span(start, end time.Time) {
-	f.Check(start.Before(end), "start %s is not before end %s", start.Format(time.RFC3339), end.Format(time.RFC3339))
+	f.Check(start.Before(end),
+		"start %s is not before end %s", start.Format(time.RFC3339Nano), end.Format(time.RFC3339Nano))
 }
 
 // In puts a prefix before every fault of another input.
