@@ -49,9 +49,6 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 type conn struct {
 	*sqlite3.SQLiteConn
 	inTx bool // begun and not ended by us
-
-	prepared map[string]driver.Stmt // by their texts: those that Each was given to
-	args     []driver.NamedValue    // of the last one
 }
 
 var (

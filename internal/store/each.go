@@ -3,12 +3,12 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql/driver"
-	"fmt"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 var _ driver.NamedValueChecker = (*conn)(nil)
@@ -21,32 +21,22 @@ func (c *conn) CheckNamedValue(arg *driver.NamedValue) error {
 	return driver.ErrSkip
 }
 
-// each runs a statement for each of the rows. It keeps the statement prepared until the connection is closed, because
-// there are few of them.
+// each runs a statement for each of the rows. The driver keeps it prepared.
 func (c *conn) each(ctx context.Context, query string, rows Each) (driver.Result, error) {
-	stmt := c.prepared[query]
-	if stmt == nil {
-		s, err := c.SQLiteConn.PrepareContext(ctx, query)
-		if err != nil {
-			return nil, err
-		}
-		if c.prepared == nil {
-			c.prepared = map[string]driver.Stmt{}
-		}
-		stmt = s
-		c.prepared[query] = s
-	}
-	var affected int64
+	var (
+		affected int64
+		args     []driver.NamedValue
+	)
 	for _, row := range rows {
-		c.args = c.args[:0]
+		args = args[:0]
 		for i, arg := range row {
 			value, err := stored(arg)
 			if err != nil {
 				return nil, err
 			}
-			c.args = append(c.args, driver.NamedValue{Ordinal: i + 1, Value: value})
+			args = append(args, driver.NamedValue{Ordinal: i + 1, Value: value})
 		}
-		result, err := stmt.(driver.StmtExecContext).ExecContext(ctx, c.args)
+		result, err := c.SQLiteConn.ExecContext(ctx, query, args)
 		if err != nil {
 			return nil, err
 		}
@@ -59,70 +49,23 @@ func (c *conn) each(ctx context.Context, query string, rows Each) (driver.Result
 	return driver.RowsAffected(affected), nil
 }
 
-// Close implements driver.Conn.
-func (c *conn) Close() error {
-	for query, stmt := range c.prepared {
-		_ = stmt.Close() // the connection goes, and the statement with it
-		delete(c.prepared, query)
-	}
-	return c.SQLiteConn.Close()
-}
-
 // stored converts a value for the driver, as database/sql would.
 func stored(arg any) (driver.Value, error) {
 	switch v := arg.(type) {
-	case nil, int64, float64, bool, string, []byte:
-		return v, nil
 	case time.Time:
-		return string(appendTime(make([]byte, 0, len(timeLayout)), v)), nil
+		return timeText(v), nil
 	case *time.Time:
-		if v == nil {
-			return nil, nil //nolint:nilnil // NULL
-		}
-		return stored(*v)
-	case uuid.UUID:
-		return v.String(), nil
-	case int:
-		return int64(v), nil
-	}
-	return nil, fmt.Errorf("store: %T is not known as an argument of Each", arg)
-}
-
-const timeLayout = "2006-01-02 15:04:05.000000+00:00"
-
-// appendTime writes a time as the driver does, in UTC and cut to microseconds.
-func appendTime(b []byte, t time.Time) []byte {
-	t = t.UTC()
-	year, month, d := t.Date()
-	if year < 0 || year > 9999 {
-		return t.Truncate(time.Microsecond).AppendFormat(b, "2006-01-02 15:04:05.999999999-07:00")
-	}
-	hour, minute, second := t.Clock()
-	b = appendDigits(b, year, 4)
-	for _, part := range []struct {
-		before byte
-		n      int
-	}{{'-', int(month)}, {'-', d}, {' ', hour}, {':', minute}, {':', second}} {
-		b = appendDigits(append(b, part.before), part.n, 2)
-	}
-	if micros := t.Nanosecond() / 1000; micros > 0 {
-		b = appendDigits(append(b, '.'), micros, 6)
-		for b[len(b)-1] == '0' {
-			b = b[:len(b)-1]
+		if v != nil {
+			return timeText(*v), nil
 		}
 	}
-	return append(b, "+00:00"...)
+	return driver.DefaultParameterConverter.ConvertValue(arg)
 }
 
-// appendDigits writes a number with leading zeros.
-func appendDigits(b []byte, n, digits int) []byte {
-	at := len(b)
-	for range digits {
-		b = append(b, '0')
-	}
-	for i := at + digits - 1; i >= at; i-- {
-		b[i] = byte('0' + n%10)
-		n /= 10
-	}
-	return b
+// timeText writes a time as the driver does, in UTC and cut to microseconds. Of all layouts, time formats this one
+// fast.
+func timeText(t time.Time) string {
+	b := utc.Of(t).AppendFormat(make([]byte, 0, 40), time.RFC3339Nano)
+	b[bytes.IndexByte(b, 'T')] = ' '
+	return string(append(b[:len(b)-1], "+00:00"...)) // for the Z
 }
