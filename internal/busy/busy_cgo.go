@@ -10,6 +10,6 @@ import (
 
 // Is reports whether an error says that somebody else holds the database.
 func Is(err error) bool {
-	var sqliteErr sqlite3.Error
-	return errors.As(err, &sqliteErr) && (sqliteErr.Code == sqlite3.ErrBusy || sqliteErr.Code == sqlite3.ErrLocked)
+	e, _ := errors.AsType[sqlite3.Error](err)
+	return e.Code == sqlite3.ErrBusy || e.Code == sqlite3.ErrLocked
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -60,14 +61,12 @@ var ErrHeld = errors.New("held by other transactions")
 
 // ErrReplaced is returned when the name of the open file now means another file, or none. What is written would be
 // lost.
-var ErrReplaced = errors.New("the database file was removed or replaced while it was open: close the" +
-	" registry, put the" +
-	" file in its place, and open it again")
+var ErrReplaced = errors.New("the database file was removed or replaced while it was open: close the registry," +
+	" put the file in its place, and open it again")
 
 // Mistake says why a transaction may wait for itself, and the way out.
-const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one" +
-	" waits for the" +
-	" transaction to end"
+const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one waits for" +
+	" the transaction to end"
 
 func heldFor(d time.Duration) error {
 	return fmt.Errorf("%w for %s; %s", ErrHeld, d, Mistake)
@@ -79,17 +78,14 @@ var errSilent = errors.New("the server does not answer")
 // Classify returns the kind of an error by the codes of the driver and of the operating
 // system, never by its text.
 func Classify(err error) Kind {
-	var (
-		postgresErr *pgconn.PgError
-		repeated    *gaveUpError
-	)
 	sqlite, isSQLite := sqliteKind(err)
+	repeated, isRepeated := errors.AsType[*gaveUpError](err)
 	switch {
 	case err == nil:
 		return Unknown
 	case errors.Is(err, ErrUncertain):
 		return Uncertain
-	case errors.As(err, &repeated):
+	case isRepeated:
 		return Classify(repeated.last)
 	case errors.Is(err, errSilent), errors.Is(err, ErrReplaced), isConnectTimeout(err):
 		return Unavailable
@@ -106,8 +102,8 @@ func Classify(err error) Kind {
 		return Busy
 	case isSQLite:
 		return sqlite
-	case errors.As(err, &postgresErr):
-		return classifyPostgres(postgresErr)
+	case has[*pgconn.PgError](err):
+		return classifyPostgres(said(err))
 	case isMisunderstood(err):
 		return Unsupported
 	case isConnectionLoss(err):
@@ -129,14 +125,20 @@ func Text(err error) string {
 	return strings.Join(lines, " ")
 }
 
-// Hint returns what PostgreSQL advises to do about an error, or "".
-func Hint(err error) string {
-	var postgresErr *pgconn.PgError
-	if errors.As(err, &postgresErr) {
-		return postgresErr.Hint
-	}
-	return ""
+// has reports whether an error is or wraps one of a type.
+func has[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }
+
+// said returns what PostgreSQL said of an error, empty for nothing.
+func said(err error) *pgconn.PgError {
+	e, _ := errors.AsType[*pgconn.PgError](err)
+	return cmp.Or(e, new(pgconn.PgError))
+}
+
+// Hint returns what PostgreSQL advises to do about an error, or "".
+func Hint(err error) string { return said(err).Hint }
 
 // gaveUpError is the error of a call that was repeated until the context ended: the context's error and the last one
 // before it.
@@ -148,33 +150,26 @@ func (e *gaveUpError) Unwrap() []error { return []error{e.ended, e.last} }
 // isConnectTimeout reports whether no server answered in time. The deadline can come from connect_timeout, without the
 // end of any caller's context.
 func isConnectTimeout(err error) bool {
-	var connect *pgconn.ConnectError
-	return errors.As(err, &connect) && errors.Is(err, context.DeadlineExceeded) && !answered(err)
+	return has[*pgconn.ConnectError](err) && errors.Is(err, context.DeadlineExceeded) && !answered(err)
 }
 
 // isMisunderstood reports whether a server answers in another way than asked: without TLS, with another certificate, or
 // unlike PostgreSQL.
 func isMisunderstood(err error) bool {
-	var (
-		connect *pgconn.ConnectError
-		network net.Error
-		system  syscall.Errno
-	)
-	return errors.As(err, &connect) && !answered(err) && !errors.As(err, &network) && !errors.As(err, &system) &&
+	return has[*pgconn.ConnectError](err) && !answered(err) && !has[net.Error](err) && !has[syscall.Errno](err) &&
 		!errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, net.ErrClosed) &&
 		!errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // answered reports whether a server has said why it cannot be used.
 func answered(err error) bool {
-	var postgresErr *pgconn.PgError
-	return errors.As(err, &postgresErr) || errors.Is(err, ErrStandby)
+	return has[*pgconn.PgError](err) || errors.Is(err, ErrStandby)
 }
 
 // IsPoolerTrouble reports whether a statement was prepared on another connection than the one it is used on.
 func IsPoolerTrouble(err error) bool {
-	var postgresErr *pgconn.PgError
-	return errors.As(err, &postgresErr) && (postgresErr.Code == "42P05" || postgresErr.Code == "26000")
+	code := said(err).Code
+	return code == "42P05" || code == "26000"
 }
 
 // statementCompletionUnknown is the code of a commit whose outcome the server itself does not know.
@@ -183,24 +178,20 @@ const statementCompletionUnknown = "40003"
 // IsNoPartition reports whether PostgreSQL refused a row because no partition takes it. A violated CHECK has the same
 // code, and a name.
 func IsNoPartition(err error) bool {
-	var postgresErr *pgconn.PgError
-	return errors.As(err, &postgresErr) && postgresErr.Code == "23514" && postgresErr.ConstraintName == ""
+	e := said(err)
+	return e.Code == "23514" && e.ConstraintName == ""
 }
 
 // DuplicateOf returns the name of the unique index that refused a row on PostgreSQL, or "".
 func DuplicateOf(err error) string {
-	var postgresErr *pgconn.PgError
-	if errors.As(err, &postgresErr) && postgresErr.Code == "23505" {
-		return postgresErr.ConstraintName
+	if e := said(err); e.Code == "23505" {
+		return e.ConstraintName
 	}
 	return ""
 }
 
 // IsLockTimeout reports whether PostgreSQL stopped waiting for a lock because of lock_timeout.
-func IsLockTimeout(err error) bool {
-	var postgresErr *pgconn.PgError
-	return errors.As(err, &postgresErr) && postgresErr.Code == "55P03"
-}
+func IsLockTimeout(err error) bool { return said(err).Code == "55P03" }
 
 // providerOfPool is the foreign key of a pool's lock. It refuses the lock when the provider was purged during the wait;
 // another attempt no longer sees the provider.
@@ -252,11 +243,7 @@ func classifyPostgres(err *pgconn.PgError) Kind {
 
 // isConnectionLoss reports whether a server could not be reached or a connection broke.
 func isConnectionLoss(err error) bool {
-	var (
-		connect *pgconn.ConnectError
-		network *net.OpError
-	)
-	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+	return has[*pgconn.ConnectError](err) || has[*net.OpError](err) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed)
 }
@@ -279,10 +266,6 @@ func classifyErrno(err error) Kind {
 
 // isUnknownHost reports whether the only reason is a host name that does not exist.
 func isUnknownHost(err error) bool {
-	var (
-		lookup   *net.DNSError
-		network  *net.OpError
-		postgres *pgconn.PgError
-	)
-	return errors.As(err, &lookup) && lookup.IsNotFound && !errors.As(err, &network) && !errors.As(err, &postgres)
+	lookup, ok := errors.AsType[*net.DNSError](err)
+	return ok && lookup.IsNotFound && !has[*net.OpError](err) && !has[*pgconn.PgError](err)
 }

@@ -11,11 +11,11 @@ import (
 
 // sqliteKind returns the kind of an error from SQLite; ok is false for any other error.
 func sqliteKind(err error) (kind Kind, ok bool) {
-	var sqliteErr sqlite3.Error
-	if !errors.As(err, &sqliteErr) {
+	e, ok := errors.AsType[sqlite3.Error](err)
+	if !ok {
 		return Unknown, false
 	}
-	return classifySQLite(sqliteErr), true
+	return classifySQLite(e), true
 }
 
 func classifySQLite(err sqlite3.Error) Kind {
@@ -29,7 +29,7 @@ func classifySQLite(err sqlite3.Error) Kind {
 	switch err.Code {
 	case sqlite3.ErrConstraint, sqlite3.ErrTooBig, sqlite3.ErrMismatch:
 		return Invalid
-	case sqlite3.ErrReadonly:
+	case sqlite3.ErrReadonly, sqlite3.ErrPerm, sqlite3.ErrAuth:
 		return ReadOnly
 	case sqlite3.ErrFull:
 		return DiskFull
@@ -37,8 +37,6 @@ func classifySQLite(err sqlite3.Error) Kind {
 		return Corrupt
 	case sqlite3.ErrInterrupt:
 		return Canceled
-	case sqlite3.ErrPerm, sqlite3.ErrAuth:
-		return ReadOnly
 	}
 	switch err.ExtendedCode {
 	case errChecksum, errFileSystem:
@@ -63,8 +61,8 @@ var (
 // uncertainSync marks an error of a commit that could not be written or synced. Whatever reached the log may turn up
 // after a crash. A full disk leaves no whole commit.
 func uncertainSync(err error) error {
-	var sqliteErr sqlite3.Error
-	if errors.As(err, &sqliteErr) && sqliteErr.Code == sqlite3.ErrIoErr && classifySQLite(sqliteErr) != DiskFull {
+	e, ok := errors.AsType[sqlite3.Error](err)
+	if ok && e.Code == sqlite3.ErrIoErr && classifySQLite(e) != DiskFull {
 		return fmt.Errorf("%w: %w", ErrUncertain, err)
 	}
 	return err

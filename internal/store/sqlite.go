@@ -109,9 +109,8 @@ func prepareFile(ctx context.Context, cfg Config) error {
 		mode = "ro"
 	}
 	err = busy.Wait(ctx, DefaultBusyTimeout, func() error { return inspect(ctx, cfg, mode) })
-	var sqliteErr sqlite3.Error
-	if errors.As(err, &sqliteErr) && (sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRollback ||
-		sqliteErr.ExtendedCode == sqlite3.ErrReadonlyRecovery) {
+	if e, _ := errors.AsType[sqlite3.Error](err); e.ExtendedCode == sqlite3.ErrReadonlyRollback ||
+		e.ExtendedCode == sqlite3.ErrReadonlyRecovery {
 		// A crash left a journal, which only a writer may roll back, as any SQLite would.
 		err = busy.Wait(ctx, DefaultBusyTimeout, func() error { return inspect(ctx, cfg, "rw") })
 	}
