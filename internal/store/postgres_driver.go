@@ -20,6 +20,8 @@ import (
 // Postgres is an open PostgreSQL database. Plain reads go to the replica, if there is one and it keeps up. Everything
 // else goes to the primary.
 type Postgres struct {
+	entsql.Conn // by ExecContext and QueryContext
+
 	primary *sql.DB
 	replica *replica // nil: none
 	begin   string   // what begins a transaction
@@ -28,11 +30,9 @@ type Postgres struct {
 
 	busyTimeout time.Duration // for a lock, and for a connection
 
-	mu     sync.Mutex
-	idle   sync.Cond // signalled when active falls to zero
-	active int       // transactions and writes under way
-	closed bool
-	err    error // what Close returned
+	using sync.RWMutex // held while a call or a transaction is under way, and for ever by Close
+	once  sync.Once
+	err   error // what Close returned
 }
 
 var _ DB = (*Postgres)(nil)
@@ -40,6 +40,7 @@ var _ DB = (*Postgres)(nil)
 func newPostgres(primary *sql.DB, cfg PostgresConfig) *Postgres {
 	timeout := cmp.Or(cfg.BusyTimeout, DefaultBusyTimeout)
 	d := &Postgres{primary: primary, busyTimeout: timeout}
+	d.Conn = entsql.Conn{ExecQuerier: d}
 	// To the server, 0 milliseconds mean no limit.
 	d.begin = fmt.Sprintf(
 		"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = %d", max(1, timeout.Milliseconds()),
@@ -51,7 +52,6 @@ func newPostgres(primary *sql.DB, cfg PostgresConfig) *Postgres {
 	if !cfg.Pooler { // statements stay prepared
 		d.beginBatch += "; SET LOCAL plan_cache_mode = force_generic_plan"
 	}
-	d.idle.L = &d.mu
 	return d
 }
 
@@ -96,40 +96,22 @@ func (d batches) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, err
 // Close waits for the writes that are under way and closes all connections. Further calls return
 // what the first one did.
 func (d *Postgres) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		for d.active > 0 {
-			d.idle.Wait()
+	d.once.Do(func() {
+		d.using.Lock()
+		d.err = d.primary.Close()
+		if d.replica != nil {
+			d.err = errors.Join(d.err, d.replica.Close())
 		}
-		return d.err
-	}
-	d.closed = true
-	for d.active > 0 {
-		d.idle.Wait()
-	}
-	d.err = d.primary.Close()
-	if d.replica != nil {
-		d.err = errors.Join(d.err, d.replica.Close())
-	}
+	})
 	return d.err
 }
 
-// enter notes that a write is under way; leave that it has ended.
+// enter notes that a call is under way; leave that it has ended.
 func (d *Postgres) enter() (leave func(), err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
+	if !d.using.TryRLock() { // Close waits, or is done
 		return nil, ErrClosed
 	}
-	d.active++
-	return sync.OnceFunc(func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.active--; d.active == 0 {
-			d.idle.Broadcast()
-		}
-	}), nil
+	return sync.OnceFunc(d.using.RUnlock), nil
 }
 
 // TurnTimeout implements DB: transactions do not wait for each other, and may outlast a failover.
@@ -138,16 +120,6 @@ func (*Postgres) TurnTimeout() time.Duration { return 0 }
 // State implements DB: other machines write too.
 func (*Postgres) State(context.Context, entsql.ExecQuerier) (State, bool, error) {
 	return State{}, false, nil
-}
-
-// Exec implements dialect.Driver.
-func (d *Postgres) Exec(ctx context.Context, query string, args, v any) error {
-	return entsql.Conn{ExecQuerier: d}.Exec(ctx, query, args, v)
-}
-
-// Query implements dialect.Driver.
-func (d *Postgres) Query(ctx context.Context, query string, args, v any) error {
-	return entsql.Conn{ExecQuerier: d}.Query(ctx, query, args, v)
 }
 
 // connection takes a connection out of the pool.
@@ -225,18 +197,14 @@ func (d *Postgres) query(ctx context.Context, query string, args []any) (*sql.Ro
 
 // uncertain marks an error after which nobody knows whether a statement that was sent has been committed.
 func uncertain(err error) error {
-	var (
-		connect *pgconn.ConnectError
-		server  *pgconn.PgError
-	)
 	switch {
 	case errors.Is(err, pgconn.ErrConnClosed):
 		// pgx says so, and that it is safe to retry, also when it has closed the connection because the
 		// answer did not come.
-	case err == nil, pgconn.SafeToRetry(err), errors.As(err, &connect), errors.Is(err, driver.ErrBadConn),
+	case err == nil, pgconn.SafeToRetry(err), has[*pgconn.ConnectError](err), errors.Is(err, driver.ErrBadConn),
 		errors.Is(err, sql.ErrConnDone), errors.Is(err, ErrClosed):
 		return err // it was not sent
-	case errors.As(err, &server) && server.SeverityUnlocalized == "ERROR" && server.Code != statementCompletionUnknown:
+	case said(err).SeverityUnlocalized == "ERROR" && said(err).Code != statementCompletionUnknown:
 		return err // it was refused
 	}
 	return fmt.Errorf("%w: %w", ErrUncertain, err)

@@ -20,6 +20,8 @@ import (
 // SQLite is an open SQLite database. Reads go to a pool of read-only connections. Everything else goes to the one
 // writer connection, in the order of arrival.
 type SQLite struct {
+	entsql.Conn // by ExecContext and QueryContext
+
 	writer, readers *sql.DB
 	file            *openFile // nil: in memory
 
@@ -36,9 +38,11 @@ type SQLite struct {
 var _ DB = (*SQLite)(nil)
 
 func newSQLite(cfg Config, writer, readers *sql.DB, l *line) *SQLite {
-	return &SQLite{
+	d := &SQLite{
 		writer: writer, readers: readers, line: l, busyTimeout: cfg.BusyTimeout, closing: make(chan struct{}),
 	}
+	d.Conn = entsql.Conn{ExecQuerier: d}
+	return d
 }
 
 // line is where writers wait for the one connection that may write.
@@ -221,16 +225,6 @@ func (d *SQLite) closed(err error) error {
 	default:
 		return err
 	}
-}
-
-// Exec implements dialect.Driver.
-func (d *SQLite) Exec(ctx context.Context, query string, args, v any) error {
-	return entsql.Conn{ExecQuerier: d}.Exec(ctx, query, args, v)
-}
-
-// Query implements dialect.Driver.
-func (d *SQLite) Query(ctx context.Context, query string, args, v any) error {
-	return entsql.Conn{ExecQuerier: d}.Query(ctx, query, args, v)
 }
 
 // ExecContext runs a statement on the writer connection.
