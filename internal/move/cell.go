@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"math"
+	"time"
 
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
@@ -21,116 +22,78 @@ type cell interface {
 
 // newCell returns what a column of a type is scanned into.
 var newCell = map[field.Type]func() cell{
-	field.TypeBool:    func() cell { return new(boolCell) },
-	field.TypeTime:    func() cell { return new(timeCell) },
-	field.TypeJSON:    func() cell { return new(bytesCell) },
-	field.TypeBytes:   func() cell { return new(bytesCell) },
-	field.TypeUUID:    func() cell { return new(uuidCell) },
-	field.TypeEnum:    func() cell { return new(textCell) },
-	field.TypeString:  func() cell { return new(textCell) },
-	field.TypeInt:     func() cell { return new(intCell) },
-	field.TypeInt64:   func() cell { return new(intCell) },
-	field.TypeFloat64: func() cell { return new(floatCell) },
+	field.TypeBool:    cellOf(writeBool),
+	field.TypeTime:    cellOf(writeTime),
+	field.TypeJSON:    cellOf(writeBytes),
+	field.TypeBytes:   cellOf(writeBytes),
+	field.TypeUUID:    cellOf(writeUUID),
+	field.TypeEnum:    cellOf(writeString),
+	field.TypeString:  cellOf(writeString),
+	field.TypeInt:     cellOf(writeInt64),
+	field.TypeInt64:   cellOf(writeInt64),
+	field.TypeFloat64: cellOf(writeFloat),
 }
 
-type (
-	boolCell  struct{ sql.NullBool }
-	timeCell  struct{ sql.NullTime }
-	intCell   struct{ sql.NullInt64 }
-	floatCell struct{ sql.NullFloat64 }
-	textCell  struct{ sql.NullString }
-	uuidCell  struct{ uuid.NullUUID }
-	bytesCell struct{ b []byte }
-)
+// nullable is a cell of a type that may be NULL.
+type nullable[T any] struct {
+	sql.Null[T]
+	value func(*bytes.Buffer, T) any
+}
 
-func (c *boolCell) write(to *bytes.Buffer) any {
+func cellOf[T any](value func(*bytes.Buffer, T) any) func() cell {
+	return func() cell { return &nullable[T]{value: value} }
+}
+
+func (c *nullable[T]) write(to *bytes.Buffer) any {
 	if !c.Valid {
-		return writeNull(to)
+		to.WriteByte(0)
+		return nil
 	}
+	return c.value(to, c.V)
+}
+
+func writeBool(to *bytes.Buffer, b bool) any {
 	n := uint64(0)
-	if c.Bool {
+	if b {
 		n = 1
 	}
 	writeInt(to, n)
-	return c.Bool
+	return b
 }
 
-func (c *timeCell) write(to *bytes.Buffer) any {
-	if !c.Valid {
-		return writeNull(to)
-	}
-	t := utc.Of(c.Time)
+func writeTime(to *bytes.Buffer, t time.Time) any {
+	t = utc.Of(t)
 	writeInt(to, uint64(t.UnixMicro())) //nolint:gosec // the bits
 	return t
 }
 
-func (c *intCell) write(to *bytes.Buffer) any {
-	if !c.Valid {
-		return writeNull(to)
-	}
-	writeInt(to, uint64(c.Int64)) //nolint:gosec // the bits
-	return c.Int64
+func writeInt64(to *bytes.Buffer, n int64) any {
+	writeInt(to, uint64(n)) //nolint:gosec // the bits
+	return n
 }
 
-func (c *floatCell) write(to *bytes.Buffer) any {
-	if !c.Valid {
-		return writeNull(to)
-	}
-	writeInt(to, math.Float64bits(c.Float64))
-	return c.Float64
+func writeFloat(to *bytes.Buffer, x float64) any {
+	writeInt(to, math.Float64bits(x))
+	return x
 }
 
-func (c *textCell) write(to *bytes.Buffer) any {
-	if !c.Valid {
-		return writeNull(to)
-	}
-	writeText(to, []byte(c.String))
-	return c.String
+func writeString(to *bytes.Buffer, s string) any {
+	writeBytes(to, []byte(s))
+	return s
 }
 
-func (c *uuidCell) write(to *bytes.Buffer) any {
-	if !c.Valid {
-		return writeNull(to)
-	}
-	writeText(to, c.UUID[:])
-	return c.UUID
+func writeUUID(to *bytes.Buffer, id uuid.UUID) any {
+	writeBytes(to, id[:])
+	return id
 }
 
-// Scan implements sql.Scanner. JSON is bytes in SQLite and text in PostgreSQL.
-func (c *bytesCell) Scan(src any) error {
-	switch v := src.(type) {
-	case string:
-		c.b = []byte(v)
-		return nil
-	default:
-		var raw sql.Null[[]byte]
-		err := raw.Scan(src)
-		c.b = raw.V
-		return err
-	}
-}
-
-func (c *bytesCell) write(to *bytes.Buffer) any {
-	if c.b == nil {
-		return writeNull(to)
-	}
-	writeText(to, c.b)
-	return c.b
-}
-
-func writeNull(to *bytes.Buffer) any {
-	to.WriteByte(0)
-	return nil
+func writeBytes(to *bytes.Buffer, b []byte) any {
+	writeInt(to, uint64(len(b)))
+	to.Write(b)
+	return b
 }
 
 func writeInt(to *bytes.Buffer, n uint64) {
-	var b [9]byte
-	b[0] = 1
-	binary.BigEndian.PutUint64(b[1:], n)
-	to.Write(b[:])
-}
-
-func writeText(to *bytes.Buffer, text []byte) {
-	writeInt(to, uint64(len(text)))
-	to.Write(text)
+	to.WriteByte(1)
+	to.Write(binary.BigEndian.AppendUint64(to.AvailableBuffer(), n))
 }

@@ -8,66 +8,45 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	stdhash "hash"
-	"strings"
 )
 
 // row is a row of a table, as both drivers take it.
 type row = []any
 
-// digestTable reads a table in the order of its keys.
+// digestTable reads a table in the order of its keys. The digest begins with the names of the columns, so that tables
+// of other versions differ.
 func digestTable(ctx context.Context, conn *sql.Conn, t table, each func(row) error) (_ Copied, err error) {
-	query := fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", strings.Join(t.quoted(), ", "), t.name, t.key)
-	rows, err := conn.QueryContext(ctx, query)
+	rows, err := conn.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", t.list(), t.name, t.key))
 	if err != nil {
 		return Copied{}, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	var (
 		moved  = Copied{Name: t.name}
-		digest = newDigest(t)
+		digest = sha256.New()
+		buffer bytes.Buffer
 		dest   = make([]any, len(t.columns))
 		r      = make(row, len(t.columns))
 	)
-	for i, c := range t.columns {
-		dest[i] = c.kind()
+	for i, name := range t.columns {
+		writeString(&buffer, name)
+		dest[i] = t.cells[i]()
 	}
 	for rows.Next() {
 		if err := rows.Scan(dest...); err != nil {
 			return Copied{}, err
 		}
 		for i := range dest {
-			r[i] = dest[i].(cell).write(digest.buffer)
+			r[i] = dest[i].(cell).write(&buffer)
 		}
-		digest.row()
+		digest.Write(buffer.Bytes())
+		buffer.Reset()
 		moved.Rows++
 		if err := each(r); err != nil {
 			return Copied{}, err
 		}
 	}
-	moved.Digest = digest.sum()
+	digest.Write(buffer.Bytes()) // of a table without rows
+	moved.Digest = hex.EncodeToString(digest.Sum(nil))
 	return moved, rows.Err()
 }
-
-// digest is SHA-256 over a table.
-type digest struct {
-	stdhash.Hash
-	buffer *bytes.Buffer
-}
-
-// newDigest begins with what the columns are, so that tables of other versions differ.
-func newDigest(t table) *digest {
-	d := &digest{sha256.New(), new(bytes.Buffer)}
-	for _, c := range t.columns {
-		writeText(d.buffer, []byte(c.name))
-	}
-	d.row()
-	return d
-}
-
-func (d *digest) row() {
-	d.Write(d.buffer.Bytes()) // a hash returns no error
-	d.buffer.Reset()
-}
-
-func (d *digest) sum() string { return hex.EncodeToString(d.Sum(nil)) }

@@ -272,10 +272,10 @@ func (m *Mover) write(ctx context.Context, t table, batch []row) error {
 			if err := m.ensurePartitions(ctx, tx, t, batch); err != nil {
 				return err
 			}
-			return store.CopyFrom(ctx, tx, t.name, t.columnNames(), batch)
+			return store.CopyFrom(ctx, tx, t.name, t.columns, batch)
 		}
 		insert, err := tx.PrepareContext(ctx, fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", t.name,
-			strings.Join(t.quoted(), ", "), strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")))
+			t.list(), strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")))
 		if err != nil {
 			return err
 		}
@@ -293,7 +293,7 @@ func (m *Mover) ensurePartitions(ctx context.Context, tx *sql.Conn, t table, bat
 	if t.name != usageevent.Table {
 		return nil
 	}
-	at := slices.Index(t.columnNames(), usageevent.FieldAt)
+	at := slices.Index(t.columns, usageevent.FieldAt)
 	var days []time.Time
 	for _, r := range batch { // in the order of time
 		if day := utc.StartOfDay(r[at].(time.Time)); len(days) == 0 || !days[len(days)-1].Equal(day) {

@@ -1,6 +1,8 @@
 package move
 
 import (
+	"strings"
+
 	entschema "entgo.io/ent/dialect/sql/schema"
 
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
@@ -24,7 +26,7 @@ func inOrder(tables []*entschema.Table) []table {
 		}
 		moved := table{name: t.Name, key: `"` + t.PrimaryKey[0].Name + `"`}
 		for _, c := range t.Columns {
-			moved.columns = append(moved.columns, column{c.Name, newCell[c.Type]})
+			moved.columns, moved.cells = append(moved.columns, c.Name), append(moved.cells, newCell[c.Type])
 		}
 		ordered = append(ordered, moved)
 	}
@@ -36,24 +38,9 @@ func inOrder(tables []*entschema.Table) []table {
 
 type table struct {
 	name, key string
-	columns   []column
+	columns   []string
+	cells     []func() cell // of the columns
 }
 
-type column struct {
-	name string
-	kind func() cell
-}
-
-func (t table) columnNames() (names []string) {
-	for _, c := range t.columns {
-		names = append(names, c.name)
-	}
-	return names
-}
-
-func (t table) quoted() (names []string) {
-	for _, c := range t.columns {
-		names = append(names, `"`+c.name+`"`)
-	}
-	return names
-}
+// list returns the columns for SQL.
+func (t table) list() string { return `"` + strings.Join(t.columns, `", "`) + `"` }
