@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 	"sync"
 
@@ -45,7 +46,7 @@ func InFrom[T any](first int, values []T) (list string, args []any) {
 type listSize struct{ first, n int }
 
 var inListSQL = Statements(func(size listSize) string {
-	return "(" + strings.NewReplacer("(", "", ")", "").Replace(PlaceholdersFrom(size.first, size.n, "$%d")) + ")"
+	return PlaceholdersFrom(size.first, 1, slices.Repeat([]string{"$%d"}, size.n)...)
 })
 
 // Scan runs a query and calls each for its rows.
@@ -63,6 +64,19 @@ func Scan(
 		}
 	}
 	return rows.Err()
+}
+
+// ScanIn is Scan for some values: the query has %s for the right side of IN.
+func ScanIn[T any](
+	ctx context.Context, tx Querier, query string, values []T, each func(scan func(...any) error) error,
+) error {
+	for some := range slices.Chunk(values, 1024) {
+		list, args := In(some)
+		if err := Scan(ctx, tx, fmt.Sprintf(query, list), args, each); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Chunks calls write for rows in chunks of few sizes, so that connections keep the statement of each size prepared.

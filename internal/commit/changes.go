@@ -75,10 +75,10 @@ func (b *batch) write(ctx context.Context) error {
 	if err := ledger.Update(ctx, to, b.engine, changed, b.stored); err != nil {
 		return err
 	}
-	if err := insertLeases(ctx, to, b.opened); err != nil {
+	if err := insertLease.Run(ctx, to, leaseRows(b.opened)); err != nil {
 		return err
 	}
-	if err := insertExpired(ctx, b.tx, b.overdue); err != nil {
+	if err := insertExpired.Run(ctx, b.tx, expiredRows(b.overdue)); err != nil {
 		return err
 	}
 	if err := b.writePools(ctx, b.tx, to, b.engine); err != nil {

@@ -2,7 +2,6 @@ package commit
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
@@ -43,22 +42,21 @@ func (s *snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uu
 // takeLeases removes the leases that end from the tables, reads the leases that an earlier attempt may have acquired,
 // and reads the keys and groups of both.
 func (s *snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, asked []uuid.UUID) error {
-	read := func(ids []uuid.UUID, sql string, keep func(scan func(...any) error) error) error {
-		return bulk.Chunks(ids, func(some []uuid.UUID) error {
-			list, args := bulk.In(some)
-			return bulk.Scan(ctx, tx, fmt.Sprintf(sql, list), args, keep)
-		})
-	}
-	const take = "DELETE FROM %s WHERE id IN %%s RETURNING %s"
-	if err := read(ending, fmt.Sprintf(take, keylease.Table, leaseColumns), s.keepLease); err != nil {
+	const (
+		here      = " WHERE id IN %s"
+		take      = "DELETE FROM " + keylease.Table + here + " RETURNING " + leaseColumns
+		takeEnded = "DELETE FROM " + expiredlease.Table + here + " RETURNING " + expiredColumns
+		read      = "SELECT " + leaseColumns + " FROM " + keylease.Table + here
+	)
+	if err := bulk.ScanIn(ctx, tx, take, ending, s.keepLease); err != nil {
 		return err
 	}
 	isOpen := func(id uuid.UUID) bool { return s.leases[id] != nil }
 	ending = slices.DeleteFunc(ending, isOpen)
-	if err := read(ending, fmt.Sprintf(take, expiredlease.Table, expiredColumns), s.keepExpired); err != nil {
+	if err := bulk.ScanIn(ctx, tx, takeEnded, ending, s.keepExpired); err != nil {
 		return err
 	}
-	if err := read(asked, "SELECT "+leaseColumns+" FROM "+keylease.Table+" WHERE id IN %s", s.keepLease); err != nil {
+	if err := bulk.ScanIn(ctx, tx, read, asked, s.keepLease); err != nil {
 		return err
 	}
 	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
@@ -105,37 +103,27 @@ func (s *snapshot) keepExpired(scan func(...any) error) error {
 	return err
 }
 
-var insertLeasesSQL = bulk.Statements(func(n int) string {
-	return "INSERT INTO " + keylease.Table + " (" + leaseColumns + ") VALUES " +
-		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 10)...)
-})
+var (
+	insertLease   = bulk.NewInsert(keylease.Table, leaseColumns, "")
+	insertExpired = bulk.NewInsert(expiredlease.Table, expiredColumns, "")
+)
 
-func insertLeases(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) error {
-	return bulk.Chunks(leases, func(some []*pool.Lease) error {
-		args := make([]any, 0, 10*len(some))
-		for _, l := range some {
-			args = append(args, l.ID, l.Key, l.Model, l.Group, l.Tokens, int64(l.Cost), l.Pass, l.Probe)
-			args = append(args, l.Acquired, l.Expires)
-		}
-		_, err := tx.ExecContext(ctx, insertLeasesSQL(len(some)), args...)
-		return err
-	})
+// leaseRows returns the values of leaseColumns.
+func leaseRows(leases []*pool.Lease) (rows [][]any) {
+	for _, l := range leases {
+		rows = append(rows, []any{
+			l.ID, l.Key, l.Model, l.Group, l.Tokens, int64(l.Cost), l.Pass, l.Probe, l.Acquired, l.Expires,
+		})
+	}
+	return rows
 }
 
-var insertExpiredSQL = bulk.Statements(func(n int) string {
-	return "INSERT INTO " + expiredlease.Table + " (" + expiredColumns + ") VALUES " +
-		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, 3)...)
-})
-
-func insertExpired(ctx context.Context, tx bulk.Execer, leases []*pool.Lease) error {
-	return bulk.Chunks(leases, func(some []*pool.Lease) error {
-		args := make([]any, 0, 3*len(some))
-		for _, l := range some {
-			args = append(args, l.ID, l.Key, l.Expires)
-		}
-		_, err := tx.ExecContext(ctx, insertExpiredSQL(len(some)), args...)
-		return err
-	})
+// expiredRows returns the values of expiredColumns.
+func expiredRows(leases []*pool.Lease) (rows [][]any) {
+	for _, l := range leases {
+		rows = append(rows, []any{l.ID, l.Key, l.Expires})
+	}
+	return rows
 }
 
 // takeExpired releases the expired leases of a provider, including those of deleted keys, and moves them to
@@ -162,7 +150,7 @@ func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
 	for _, l := range expired {
 		b.release(l, pool.Amount{})
 	}
-	if err := insertExpired(ctx, b.tx, expired); err != nil {
+	if err := insertExpired.Run(ctx, b.tx, expiredRows(expired)); err != nil {
 		return err
 	}
 	_, err = b.tx.ExecContext(ctx, removeExpiredSQL, p.ID, b.now.Add(-keptExpired))

@@ -125,15 +125,12 @@ func (s *snapshot) readGroups(ctx context.Context, tx bulk.Querier) error {
 	return nil
 }
 
+var readGroupsSQL = "SELECT id, provider_id, name, " + strings.Join(pool.QuotaColumns, ", ") +
+	" FROM " + quotagroup.Table + " WHERE id IN %s"
+
 // loadGroups reads groups by their ids.
 func (s *snapshot) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	list, args := bulk.In(ids)
-	query := "SELECT id, provider_id, name, " + strings.Join(pool.QuotaColumns, ", ") +
-		" FROM " + quotagroup.Table + " WHERE id IN " + list
-	return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
+	return bulk.ScanIn(ctx, tx, readGroupsSQL, ids, func(scan func(...any) error) error {
 		var g pool.Group
 		var observed []byte
 		if err := scan(append([]any{&g.ID, &g.Provider, &g.Name}, g.Cells(&observed)...)...); err != nil {
@@ -146,15 +143,11 @@ func (s *snapshot) loadGroups(ctx context.Context, tx bulk.Querier, ids []uuid.U
 
 // readProviders reads the incidents of providers.
 func (s *snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uuid.UUID) error {
-	if len(ids) == 0 {
-		return nil
-	}
 	for _, id := range ids {
 		s.providers[id] = &pool.Provider{ID: id} // also for an unknown provider
 	}
-	list, args := bulk.In(ids)
-	query := "SELECT id, cooling_until, cooling_reason, incidents FROM " + provider.Table + " WHERE id IN " + list
-	return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
+	const query = "SELECT id, cooling_until, cooling_reason, incidents FROM " + provider.Table + " WHERE id IN %s"
+	return bulk.ScanIn(ctx, tx, query, ids, func(scan func(...any) error) error {
 		var p pool.Provider
 		if err := scan(&p.ID, &p.CoolingUntil, (*string)(&p.CoolingReason), &p.Incidents); err != nil {
 			return err

@@ -109,16 +109,11 @@ func (s *snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uui
 
 // readRequests reads which request ids have been recorded, as far back as events are kept.
 func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
-	return bulk.Chunks(ids, func(some []string) error {
-		list, args := bulk.In(some)
-		query := "SELECT request_id FROM usage_events WHERE request_id IN " + list
-		return bulk.Scan(ctx, tx, query, args, func(scan func(...any) error) error {
-			var id string
-			if err := scan(&id); err != nil {
-				return err
-			}
-			s.recorded[id] = true
-			return nil
-		})
+	const query = "SELECT request_id FROM usage_events WHERE request_id IN %s"
+	return bulk.ScanIn(ctx, tx, query, ids, func(scan func(...any) error) error {
+		var id string
+		err := scan(&id)
+		s.recorded[id] = true
+		return err
 	})
 }

@@ -59,31 +59,25 @@ var eventColumns = slices.Concat([]string{
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
 }, TokenColumns)
 
-var insertEventsSQL = bulk.Statements(func(n int) string {
-	return "INSERT INTO " + usageevent.Table + " (" + strings.Join(eventColumns, ", ") + ") VALUES " +
-		bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, len(eventColumns))...)
-})
+var insertEvents = bulk.NewInsert(usageevent.Table, strings.Join(eventColumns, ", "), "")
 
 // InsertEvents writes new events.
 func InsertEvents(ctx context.Context, tx bulk.Execer, events []Event) error {
-	return bulk.Chunks(events, func(some []Event) error {
-		args := make([]any, 0, len(some)*len(eventColumns))
-		for i := range some {
-			e := &some[i]
-			var cost any
-			status := usageevent.CostStatusUnpriced
-			if e.Cost != nil {
-				cost, status = int64(*e.Cost), usageevent.CostStatusPriced
-			}
-			args = append(args, e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price, cost, string(status),
-				e.Latency, e.Success, e.ErrorClass, e.HTTPStatus)
-			for _, n := range e.Tokens {
-				args = append(args, n)
-			}
+	rows := make([][]any, len(events))
+	for i := range events {
+		e := &events[i]
+		var cost any
+		status := usageevent.CostStatusUnpriced
+		if e.Cost != nil {
+			cost, status = int64(*e.Cost), usageevent.CostStatusPriced
 		}
-		_, err := tx.ExecContext(ctx, insertEventsSQL(len(some)), args...)
-		return err
-	})
+		rows[i] = append(make([]any, 0, len(eventColumns)), e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price, cost,
+			string(status), e.Latency, e.Success, e.ErrorClass, e.HTTPStatus)
+		for _, n := range e.Tokens {
+			rows[i] = append(rows[i], n)
+		}
+	}
+	return insertEvents.Run(ctx, tx, rows)
 }
 
 var (

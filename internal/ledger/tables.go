@@ -83,13 +83,7 @@ func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period,
 		}
 		args := make([]any, 0, 4*len(some))
 		for i, p := range some {
-			args = append(args, i)
-			if p.IsTotal() {
-				args = append(args, p.Model)
-			} else {
-				args = append(args, p.Key, p.Price)
-			}
-			args = append(args, p.Start)
+			args = p.appendKey(append(args, i))
 		}
 		var i int
 		cells := NewCells(&i)
@@ -108,22 +102,15 @@ func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period,
 
 // Write inserts periods, in their order, or overwrites stored ones.
 func Write(ctx context.Context, tx bulk.Execer, sorted []Period, periods map[Period]Sums) error {
-	for i, t := range Tables {
-		err := bulk.Chunks(among(i, sorted), func(some []Period) error {
-			args := make([]any, 0, len(some)*len(t.columns))
-			for _, p := range some {
-				s := periods[p]
-				args = append(args, usage.DefaultID(), p.Model)
-				if !p.IsTotal() {
-					args = append(args, p.Key, p.Price)
-				}
-				args = append(args, p.Start, p.End())
-				args = s.appendCells(args, p)
-			}
-			_, err := tx.ExecContext(ctx, t.write(len(some)), args...)
-			return err
-		})
-		if err != nil {
+	for i, rows := range byTable(sorted, func(p Period, row []any) []any {
+		s := periods[p]
+		row = append(row, usage.DefaultID())
+		if !p.IsTotal() {
+			row = append(row, p.Model)
+		}
+		return s.appendCells(append(p.appendKey(row), p.End()), p)
+	}) {
+		if err := Tables[i].insert.Run(ctx, tx, rows); err != nil {
 			return err
 		}
 	}
@@ -132,17 +119,10 @@ func Write(ctx context.Context, tx bulk.Execer, sorted []Period, periods map[Per
 
 // Update overwrites stored periods, in their order.
 func Update(ctx context.Context, tx bulk.Execer, engine string, sorted []Period, periods map[Period]Sums) error {
-	var rows [len(Tables)][][]any
-	for _, p := range sorted {
-		s, i := periods[p], p.Table()
-		row := s.appendCells(make([]any, 0, len(Tables[i].columns)), p)
-		if p.IsTotal() {
-			row = append(row, p.Model)
-		} else {
-			row = append(row, p.Key, p.Price)
-		}
-		rows[i] = append(rows[i], append(row, p.Start))
-	}
+	rows := byTable(sorted, func(p Period, row []any) []any {
+		s := periods[p]
+		return p.appendKey(s.appendCells(row, p))
+	})
 	for i, t := range Tables {
 		if engine == dialect.Postgres && t.Grain == QuarterGrain {
 			if err := updateBoth(ctx, tx, i, &rows); err != nil {
@@ -186,8 +166,8 @@ type Table struct {
 	Grain   Grain
 	Totals  bool
 	columns []string
-	key     []string // the columns that identify a row
-	write   func(n int) string
+	key     []string    // the columns that identify a row
+	insert  bulk.Insert // or overwrites it
 	update  bulk.Update
 }
 
@@ -208,15 +188,12 @@ func newTable(name string, of Grain, by ...string) *Table {
 	t.columns = slices.Concat([]string{usage.FieldID}, by, []string{
 		usage.FieldPeriodStart, usage.FieldPeriodEnd, usage.FieldAverageLatencyMs, usage.FieldDigest,
 	}, SumColumns)
-	t.write = bulk.Statements(func(n int) string {
-		var sets []string
-		for _, column := range t.columns[len(by)+3:] {
-			sets = append(sets, column+" = excluded."+column)
-		}
-		rows := bulk.Placeholders(n, slices.Repeat([]string{"$%d"}, len(t.columns))...)
-		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT (%s) DO UPDATE SET %s",
-			name, strings.Join(t.columns, ", "), rows, strings.Join(t.key, ", "), strings.Join(sets, ", "))
-	})
+	var sets []string
+	for _, column := range t.columns[len(by)+3:] {
+		sets = append(sets, column+" = excluded."+column)
+	}
+	t.insert = bulk.NewInsert(name, strings.Join(t.columns, ", "),
+		" ON CONFLICT ("+strings.Join(t.key, ", ")+") DO UPDATE SET "+strings.Join(sets, ", "))
 	var key, sums []bulk.Column
 	for _, name := range t.key {
 		key = append(key, bulk.Column{Name: name, Postgres: periodTypes[name]})
@@ -230,15 +207,21 @@ func newTable(name string, of Grain, by ...string) *Table {
 	return t
 }
 
-// among returns the periods of one table.
-func among(table int, periods []Period) []Period {
-	var some []Period
+// byTable returns the rows of periods by table. Row appends the values of one.
+func byTable(periods []Period, row func(Period, []any) []any) (rows [len(Tables)][][]any) {
 	for _, p := range periods {
-		if p.Table() == table {
-			some = append(some, p)
-		}
+		i := p.Table()
+		rows[i] = append(rows[i], row(p, make([]any, 0, len(Tables[i].columns))))
 	}
-	return some
+	return rows
+}
+
+// appendKey appends the values of Table.key.
+func (p Period) appendKey(args []any) []any {
+	if p.IsTotal() {
+		return append(args, p.Model, p.Start)
+	}
+	return append(args, p.Key, p.Price, p.Start)
 }
 
 // LockModels locks models by advisory locks, in the order of the locks' numbers.

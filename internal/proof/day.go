@@ -193,11 +193,12 @@ func (l *Reader) learn(ctx context.Context, client *ent.Client, events []ledger.
 		ids  map[uuid.UUID]bool
 		to   map[uuid.UUID]uuid.UUID
 	}{{model.Table, models, l.models}, {apikey.Table, keys, l.keys}} {
-		err := bulk.Chunks(bulk.Unknown(table.ids, table.to), func(some []uuid.UUID) error {
-			found, err := owners(ctx, client, table.name, some)
-			for id, provider := range found {
-				table.to[id] = provider
-			}
+		query := "SELECT id, provider_id FROM " + table.name + " WHERE id IN %s"
+		unknown := bulk.Unknown(table.ids, table.to)
+		err := bulk.ScanIn(ctx, client, query, unknown, func(scan func(...any) error) error {
+			var id, provider uuid.UUID
+			err := scan(&id, &provider)
+			table.to[id] = provider
 			return err
 		})
 		if err != nil {
@@ -207,34 +208,15 @@ func (l *Reader) learn(ctx context.Context, client *ent.Client, events []ledger.
 	return nil
 }
 
-// owners returns the providers of rows by their ids.
-func owners(ctx context.Context, client *ent.Client, table string, ids []uuid.UUID) (map[uuid.UUID]uuid.UUID, error) {
-	found := make(map[uuid.UUID]uuid.UUID, len(ids))
-	list, args := bulk.In(ids)
-	err := bulk.Scan(ctx, client, "SELECT id, provider_id FROM "+table+" WHERE id IN "+
-		list, args, func(scan func(...any) error) error {
-		var id, provider uuid.UUID
-		if err := scan(&id, &provider); err != nil {
+func (l *Reader) learnPrices(ctx context.Context, client *ent.Client, ids map[uuid.UUID]bool) error {
+	const query = "SELECT p.id, p.model_id, " + ledger.RateColumns + " FROM prices AS p WHERE p.id IN %s"
+	return bulk.ScanIn(ctx, client, query, bulk.Unknown(ids, l.prices), func(scan func(...any) error) error {
+		p := new(ent.Price)
+		if err := scan(append([]any{&p.ID, &p.ModelID}, ledger.RateCells(p)...)...); err != nil {
 			return err
 		}
-		found[id] = provider
+		l.prices[p.ID] = p
 		return nil
-	})
-	return found, err
-}
-
-func (l *Reader) learnPrices(ctx context.Context, client *ent.Client, ids map[uuid.UUID]bool) error {
-	return bulk.Chunks(bulk.Unknown(ids, l.prices), func(some []uuid.UUID) error {
-		list, args := bulk.In(some)
-		query := "SELECT p.id, p.model_id, " + ledger.RateColumns + " FROM prices AS p WHERE p.id IN " + list
-		return bulk.Scan(ctx, client, query, args, func(scan func(...any) error) error {
-			p := new(ent.Price)
-			if err := scan(append([]any{&p.ID, &p.ModelID}, ledger.RateCells(p)...)...); err != nil {
-				return err
-			}
-			l.prices[p.ID] = p
-			return nil
-		})
 	})
 }
 
