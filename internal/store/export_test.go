@@ -1,9 +1,6 @@
 package store
 
-import (
-	"database/sql"
-	"net/url"
-)
+import "database/sql"
 
 // What the tests reach into.
 var (
@@ -11,15 +8,13 @@ var (
 	FileURI      = fileURI
 )
 
-// WriterParams are the driver's parameters of the writer connection.
-func WriterParams(d Durability) url.Values {
-	return writerParams(Config{Durability: d, BusyTimeout: DefaultBusyTimeout})
-}
+// CachedStatements is how many prepared statements a connection keeps.
+const CachedStatements = cachedStatements
 
 // Readers returns the pool of the reader connections.
 func (d *SQLite) Readers() *sql.DB { return d.readers }
 
 // Open returns a pool for a file, whose connections must have a pragma.
-func Open(path string, params url.Values, pragma string, want int64) *sql.DB {
-	return open(Config{Path: path}, nil, fileURI(path), params, expect{pragma: want})
+func Open(path, name string, value int64) *sql.DB {
+	return open(nil, fileURI(path)+"?mode=rwc", []pragma{{name, value}})
 }

@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 
 	"github.com/mattn/go-sqlite3"
@@ -63,15 +62,13 @@ func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
 		return nil, err
 	}
 	uri := fileURI(cfg.Path)
-	writer := open(cfg, file, uri, writerParams(cfg), expectWriter(cfg))
+	writer := open(file, uri+"?_txlock=immediate", writerPragmas(cfg))
 	writer.SetMaxOpenConns(1)
 	err = busy.Wait(ctx, DefaultBusyTimeout, func() error { return initialize(ctx, writer, cfg.ApplicationID) })
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	readers := open(
-		cfg, file, uri, params("mode", "ro", "_query_only", "1"), expect{"foreign_keys": 1, "query_only": 1},
-	)
+	readers := open(file, uri+"?mode=ro", readerPragmas)
 	n := max(4, runtime.NumCPU())
 	readers.SetMaxOpenConns(n)
 	readers.SetMaxIdleConns(n)
@@ -81,7 +78,7 @@ func OpenSQLite(ctx context.Context, cfg Config) (_ *SQLite, err error) {
 }
 
 func openMemory(cfg Config) *sql.DB {
-	writer := open(cfg, nil, "file::memory:", writerParams(cfg), expectWriter(cfg))
+	writer := open(nil, "file::memory:?_txlock=immediate", writerPragmas(cfg))
 	writer.SetMaxOpenConns(1) // a database in memory is its connection
 	return writer
 }
@@ -118,7 +115,7 @@ func prepareFile(ctx context.Context, cfg Config) error {
 }
 
 func inspect(ctx context.Context, cfg Config, mode string) error {
-	db := open(cfg, nil, fileURI(cfg.Path), params("mode", mode, "_query_only", "1"), expect{"query_only": 1})
+	db := open(nil, fileURI(cfg.Path)+"?mode="+mode, readerPragmas)
 	db.SetMaxOpenConns(1)
 	return errors.Join(cfg.Inspect(ctx, db), db.Close())
 }
@@ -213,74 +210,63 @@ func requireWritable(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// expect are the pragmas that a connection must have, by name.
-type expect map[string]int64
-
-func expectWriter(cfg Config) expect {
-	return expect{"foreign_keys": 1, "busy_timeout": step(cfg), "synchronous": synchronous(cfg.Durability)}
+// pragma is a setting of a connection.
+type pragma struct {
+	name  string
+	value int64
 }
 
-// step is the busy_timeout of the writer, in milliseconds.
-func step(cfg Config) int64 { return min(busy.Step, cfg.BusyTimeout).Milliseconds() }
+var readerPragmas = []pragma{
+	{"foreign_keys", 1}, {"busy_timeout", DefaultBusyTimeout.Milliseconds()}, {"query_only", 1},
+}
 
-func synchronous(d Durability) int64 {
-	if d == Relaxed {
-		return 1 // NORMAL
+func writerPragmas(cfg Config) []pragma {
+	synchronous := int64(2) // FULL
+	if cfg.Durability == Relaxed {
+		synchronous = 1 // NORMAL
 	}
-	return 2 // FULL
-}
-
-func writerParams(cfg Config) url.Values {
-	return params("_txlock", "immediate",
-		"_busy_timeout", strconv.FormatInt(step(cfg), 10),
-		"_sync", strconv.FormatInt(synchronous(cfg.Durability), 10))
-}
-
-// params returns the driver's parameters for every connection, and more.
-func params(more ...string) url.Values {
-	v := url.Values{
-		"_fk":              {"1"},
-		"_busy_timeout":    {strconv.FormatInt(DefaultBusyTimeout.Milliseconds(), 10)},
-		"_stmt_cache_size": {strconv.Itoa(cachedStatements)},
+	all := []pragma{
+		{"foreign_keys", 1}, {"busy_timeout", min(busy.Step, cfg.BusyTimeout).Milliseconds()},
+		{"synchronous", synchronous},
 	}
-	for i := 0; i < len(more); i += 2 {
-		v.Set(more[i], more[i+1])
+	if cfg.Path == "" {
+		return all
 	}
-	return v
+	return append(all, pragma{"journal_size_limit", walLimit}, pragma{"wal_autocheckpoint", walLimit / pageSize},
+		pragma{"cache_size", -cacheKiB})
 }
 
-// open returns a pool whose connections have been seen to have the expected pragmas.
-func open(cfg Config, file *openFile, uri string, params url.Values, expected expect) *sql.DB {
+// open returns a pool whose connections have been seen to have their pragmas. The URI has parameters.
+func open(file *openFile, uri string, pragmas []pragma) *sql.DB {
 	return sql.OpenDB(connector{
 		file: file,
-		dsn:  uri + "?" + params.Encode(),
+		dsn:  fmt.Sprintf("%s&_stmt_cache_size=%d", uri, cachedStatements),
 		driver: &countingDriver{SQLiteDriver: sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
-			if cfg.Path != "" && params.Get("_txlock") != "" {
-				_, err := conn.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d; PRAGMA wal_autocheckpoint = %d;"+
-					" PRAGMA cache_size = -%d",
-					walLimit, walLimit/pageSize, cacheKiB), nil)
-				if err != nil {
-					return err
+			for _, p := range pragmas {
+				if err := p.set(conn); err != nil {
+					return fmt.Errorf("PRAGMA %s: %w", p.name, err)
 				}
 			}
-			return expected.assert(conn)
+			return nil
 		}}},
 	})
 }
 
-func (e expect) assert(conn *sqlite3.SQLiteConn) error {
-	for name, want := range e {
-		rows, err := conn.Query("PRAGMA "+name, nil)
-		if err != nil {
-			return err
-		}
-		got := make([]driver.Value, 1)
-		if err := errors.Join(rows.Next(got), rows.Close()); err != nil {
-			return fmt.Errorf("PRAGMA %s: %w", name, err)
-		}
-		if got[0] != want {
-			return fmt.Errorf("PRAGMA %s is %v, not %d", name, got[0], want)
-		}
+// set sets a pragma. SQLite says nothing about what it does not know.
+func (p pragma) set(conn *sqlite3.SQLiteConn) error {
+	if _, err := conn.Exec(fmt.Sprintf("PRAGMA %s = %d", p.name, p.value), nil); err != nil {
+		return err
+	}
+	rows, err := conn.Query("PRAGMA "+p.name, nil)
+	if err != nil {
+		return err
+	}
+	got := make([]driver.Value, 1)
+	if err := errors.Join(rows.Next(got), rows.Close()); err != nil {
+		return err
+	}
+	if got[0] != p.value {
+		return fmt.Errorf("it is %v, not %d", got[0], p.value)
 	}
 	return nil
 }

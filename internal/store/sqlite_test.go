@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -167,24 +166,22 @@ func TestExpectedPragmas(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "test.db")
 	for _, test := range []struct {
-		params url.Values
 		pragma string
 		want   int64
 		says   string
 	}{
 		{pragma: "foreign_keys", want: 0},
-		{pragma: "foreign_keys", want: 1, says: "PRAGMA foreign_keys is 0, not 1"},
-		{params: url.Values{"_fk": {"1"}}, pragma: "foreign_keys", want: 1},
-		{params: url.Values{"_fk": {"1"}}, pragma: "foreign_keys", want: 0, says: "PRAGMA foreign_keys is 1, not 0"},
-		{params: url.Values{"_sync": {"1"}}, pragma: "synchronous", want: 2, says: "PRAGMA synchronous is 1, not 2"},
-		{
-			params: url.Values{"_query_only": {"0"}}, pragma: "query_only", want: 1,
-			says: "PRAGMA query_only is 0, not 1",
-		},
+		{pragma: "foreign_keys", want: 1},
+		{pragma: "foreign_keys", want: 2, says: "PRAGMA foreign_keys: it is 1, not 2"},
+		{pragma: "synchronous", want: 1},
+		{pragma: "synchronous", want: 2},
+		{pragma: "synchronous", want: 9, says: "PRAGMA synchronous: it is 1, not 9"},
+		{pragma: "query_only", want: 1},
+		{pragma: "query_only", want: 2, says: "PRAGMA query_only: it is 1, not 2"},
 		{pragma: "no_such_pragma", want: 1, says: "PRAGMA no_such_pragma: EOF"},
-		{pragma: "foreign_keys(", want: 1, says: "incomplete input"},
+		{pragma: "foreign_keys(", want: 1, says: "syntax error"},
 	} {
-		db := store.Open(path, test.params, test.pragma, test.want)
+		db := store.Open(path, test.pragma, test.want)
 		err := db.PingContext(t.Context())
 		if test.says == "" {
 			require.NoError(t, err)
@@ -200,7 +197,7 @@ func TestStatementCache(t *testing.T) {
 	t.Parallel()
 	db := open(t)
 	exec1(t, db, "CREATE TABLE t (x)")
-	require.Equal(t, "256", store.WriterParams(store.Full).Get("_stmt_cache_size"))
+	require.Equal(t, 256, store.CachedStatements)
 	for name, pool := range map[string]*sql.DB{"writer": db.Writer(), "readers": db.Readers()} {
 		t.Run("OK_"+name, func(t *testing.T) {
 			conn, err := pool.Conn(t.Context())
