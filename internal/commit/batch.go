@@ -2,6 +2,7 @@ package commit
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -32,7 +33,7 @@ type env struct {
 	Config
 	engine     string
 	partitions ledger.Partitions
-	known      modelNames
+	known      sync.Map // models that have been read, by id: a namedModel never changes
 	expiries   expiries
 }
 

@@ -97,7 +97,7 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 		err = fmt.Errorf("%w: %w", fault.ErrUncertain, err)
 	}
 	if errors.Is(err, fault.ErrForeignKey) {
-		m.known.forget()
+		m.known.Clear() // one may have been purged
 	}
 	errs = make([]error, len(calls))
 	for i := range calls {

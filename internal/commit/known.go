@@ -13,47 +13,6 @@ type namedModel struct {
 	name     string
 }
 
-// modelNames remembers the providers and names of models. Neither ever changes.
-type modelNames struct {
-	mu    sync.Mutex
-	known map[uuid.UUID]namedModel
-}
-
-// of copies the known models to a map, and returns the unknown ones.
-func (m *modelNames) of(models map[uuid.UUID]bool, to map[uuid.UUID]namedModel) (unknown []uuid.UUID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for id := range models {
-		if named, ok := m.known[id]; ok {
-			to[id] = named
-		} else {
-			unknown = append(unknown, id)
-		}
-	}
-	return unknown
-}
-
-// forget forgets all: one may have been purged.
-func (m *modelNames) forget() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	clear(m.known)
-}
-
-// learn remembers models that have been read.
-func (m *modelNames) learn(models []uuid.UUID, from map[uuid.UUID]namedModel) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.known == nil || len(m.known)+len(models) > maxRemembered {
-		m.known = make(map[uuid.UUID]namedModel, len(models))
-	}
-	for _, id := range models {
-		if named, ok := from[id]; ok {
-			m.known[id] = named
-		}
-	}
-}
-
 // expiries notes when each pool was last searched for leases that have expired.
 type expiries struct {
 	mu   sync.Mutex

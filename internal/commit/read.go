@@ -59,15 +59,14 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 		clear(b.prices)
 		b.from = n.from
 	}
-	for _, id := range b.known.of(n.models, b.names) {
-		n.ledger[id] = true
+	for id := range n.models {
+		if named, ok := b.known.Load(id); ok {
+			b.names[id] = named.(namedModel)
+		} else {
+			n.ledger[id] = true
+		}
 	}
-	models := bulk.Unknown(n.ledger, b.models)
-	if err := b.readModels(ctx, b.tx, models); err != nil {
-		return err
-	}
-	b.known.learn(models, b.models)
-	return nil
+	return b.readModels(ctx, b.tx, bulk.Unknown(n.ledger, b.models))
 }
 
 // The numbers of placeholders ascend, because SQLite takes them for names and counts by itself.
@@ -78,13 +77,13 @@ const readModelsSQL = "SELECT m.id, m.provider_id, m.model_id, p.id, COALESCE(p.
 	" AND (p.effective_to IS NULL OR p.effective_to > $%d)"
 
 // readModels reads models and their prices in force.
-func (s *snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
+func (b *batch) readModels(ctx context.Context, tx bulk.Querier, models []uuid.UUID) error {
 	if len(models) == 0 {
 		return nil
 	}
 	list, args := bulk.In(models)
 	query := fmt.Sprintf(readModelsSQL, list, len(args)+1)
-	return bulk.Scan(ctx, tx, query, append(args, s.from), func(scan func(...any) error) error {
+	return bulk.Scan(ctx, tx, query, append(args, b.from), func(scan func(...any) error) error {
 		var (
 			model, provider, id uuid.UUID
 			name                string
@@ -97,12 +96,13 @@ func (s *snapshot) readModels(ctx context.Context, tx bulk.Querier, models []uui
 		if err := scan(append(cells, &effectiveFrom, &p.EffectiveTo)...); err != nil {
 			return err
 		}
-		s.models[model] = namedModel{provider, name}
+		b.models[model] = namedModel{provider, name}
+		b.known.Store(model, b.models[model])
 		if effectiveFrom == nil {
 			return nil
 		}
 		p.ID, p.ModelID, p.EffectiveFrom = id, model, *effectiveFrom
-		s.prices[model] = append(s.prices[model], &p)
+		b.prices[model] = append(b.prices[model], &p)
 		return nil
 	})
 }

@@ -135,33 +135,16 @@ func FirstEventID(at time.Time) (id uuid.UUID) {
 
 // Partitions remembers which days have a partition. If another process drops one, the next insert fails, and all are
 // forgotten.
-type Partitions struct {
-	mu    sync.Mutex
-	known map[time.Time]bool
-}
+type Partitions struct{ known sync.Map }
 
 // Has reports whether a day is known to have a partition.
 func (p *Partitions) Has(day time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.known[day]
-}
-
-func (p *Partitions) learn(day time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.known == nil {
-		p.known = map[time.Time]bool{}
-	}
-	p.known[day] = true
+	_, ok := p.known.Load(day)
+	return ok
 }
 
 // Forget forgets all partitions, because one was dropped.
-func (p *Partitions) Forget() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	clear(p.known)
-}
+func (p *Partitions) Forget() { p.known.Clear() }
 
 // Ensure makes the partitions that days lack, in a transaction on PostgreSQL. Partitions that the transaction made are
 // not remembered, because it may be undone. If before is true, it may have made some already, and nothing is
@@ -180,7 +163,7 @@ func (p *Partitions) Ensure(ctx context.Context, tx bulk.Querier, days []time.Ti
 		func(scan func(...any) error) error { return scan(&made) })
 	if err == nil && made == 0 && !before {
 		for _, day := range unknown {
-			p.learn(day)
+			p.known.Store(day, true)
 		}
 	}
 	return err
