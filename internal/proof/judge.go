@@ -63,40 +63,30 @@ func (d *Day) judge(each func(ledger.Period, verdict)) {
 		}
 		return piles[p]
 	}
-	rows := func(of func(ledger.Period) bool) {
-		for p := range d.rows {
-			if of(p) {
-				on(p)
-			}
-		}
-	}
 	for p, s := range d.recorded {
 		if d.backed(p) {
 			on(p).must = *s
 		}
 	}
-	rows(func(p ledger.Period) bool { return !p.IsTotal() && p.Grain == ledger.QuarterGrain })
-	for p, below := range maps.Clone(piles) {
-		v := d.settle(p, below, d.backed(p))
-		verdicts[p] = v
-		on(p.Total()).add(v, d.rows[p])
-		if d.hasQuarters() {
-			on(p.Day()).add(v, d.rows[p])
+	for level := range 3 { // quarters, days, totals
+		at := func(p ledger.Period) bool { return min(p.Table(), 2) == level }
+		for p := range d.rows {
+			if at(p) {
+				on(p)
+			}
 		}
-	}
-	rows(func(p ledger.Period) bool { return !p.IsTotal() && p.Grain == ledger.DayGrain })
-	for p, below := range maps.Clone(piles) {
-		if p.IsTotal() || p.Grain == ledger.QuarterGrain {
-			continue
-		}
-		v := d.settle(p, below, d.hasQuarters())
-		verdicts[p] = v
-		on(p.Total()).add(v, d.rows[p])
-	}
-	rows(ledger.Period.IsTotal)
-	for p, below := range piles {
-		if p.IsTotal() {
-			verdicts[p] = d.settle(p, below, true)
+		for p, below := range maps.Clone(piles) {
+			if !at(p) {
+				continue
+			}
+			v := d.settle(p, below, []bool{d.backed(p), d.hasQuarters(), true}[level])
+			verdicts[p] = v
+			if level < 2 {
+				on(p.Total()).add(v, d.rows[p])
+			}
+			if level == 0 && d.hasQuarters() {
+				on(p.Day()).add(v, d.rows[p])
+			}
 		}
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(verdicts), ledger.ComparePeriods) {
