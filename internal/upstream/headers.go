@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"cmp"
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,8 +57,15 @@ func Quotas(h http.Header, now time.Time) []Quota {
 	}
 	var quotas []Quota
 	for _, meter := range []Meter{Requests, Tokens} {
-		if q, ok := scarcest(limits, meter); ok {
-			quotas = append(quotas, q)
+		var all []*Quota
+		for _, q := range limits {
+			// Limits with only a reset do not count: Azure sends -1 for what it does not know.
+			if q.Meter == meter && (q.Limit >= 0 || q.Remaining >= 0) {
+				all = append(all, q)
+			}
+		}
+		if len(all) > 0 {
+			quotas = append(quotas, *slices.MinFunc(all, scarcity))
 		}
 	}
 	return quotas
@@ -106,39 +115,15 @@ func meterOf(subject string) Meter {
 	return ""
 }
 
-// scarcest returns the limit of a meter that is nearest its end. Limits with only a reset do not count: Azure sends -1
-// for what it does not know.
-func scarcest(limits map[string]*Quota, meter Meter) (Quota, bool) {
-	var least Quota
-	var found bool
-	for _, q := range limits {
-		if q.Meter != meter || q.Limit < 0 && q.Remaining < 0 {
-			continue
-		}
-		if !found || scarcer(*q, least) {
-			least, found = *q, true
-		}
-	}
-	return least, found
-}
-
-// scarcer orders limits by the share that remains. Among limits that are used up, the one with the latest reset is the
+// scarcity orders limits by the share that remains. Among limits that are used up, the one with the latest reset is the
 // scarcest.
-func scarcer(a, b Quota) bool {
-	if shareA, shareB := share(a), share(b); shareA != shareB {
-		return shareA < shareB
-	}
-	if a.Remaining != b.Remaining {
-		return a.Remaining < b.Remaining
-	}
-	if !a.Reset.Equal(b.Reset) {
-		return a.Reset.After(b.Reset)
-	}
-	return a.Limit < b.Limit
+func scarcity(a, b *Quota) int {
+	return cmp.Or(cmp.Compare(share(a), share(b)), cmp.Compare(a.Remaining, b.Remaining), b.Reset.Compare(a.Reset),
+		cmp.Compare(a.Limit, b.Limit))
 }
 
 // share returns how much of a limit remains. Limits without that number come last.
-func share(q Quota) float64 {
+func share(q *Quota) float64 {
 	switch {
 	case q.Remaining == 0:
 		return 0
