@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -217,20 +218,21 @@ func (m *Mover) copyTable(ctx context.Context, source *sql.Conn, t table) (moved
 	// While a batch is written, the next one is read.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	batches, written := make(chan []row), make(chan error, 1)
-	go func() {
-		written <- func() error {
-			for batch := range batches {
-				if err := m.write(ctx, t, batch); err != nil {
-					cancel(err)
-					return err
-				}
-				done += int64(len(batch))
-				m.progress(t.name, min(done, total), total)
+	var (
+		writing sync.WaitGroup
+		failed  error // to write
+		batches = make(chan []row)
+	)
+	writing.Go(func() {
+		for batch := range batches {
+			if failed = m.write(ctx, t, batch); failed != nil {
+				cancel(failed)
+				return
 			}
-			return nil
-		}()
-	}()
+			done += int64(len(batch))
+			m.progress(t.name, min(done, total), total)
+		}
+	})
 	send := func(batch []row) error {
 		select {
 		case batches <- batch:
@@ -256,7 +258,7 @@ func (m *Mover) copyTable(ctx context.Context, source *sql.Conn, t table) (moved
 		err = send(batch)
 	}
 	close(batches)
-	if failed := <-written; failed != nil {
+	if writing.Wait(); failed != nil {
 		return Copied{}, failed // the reader's own error only says that it was stopped
 	}
 	return moved, err
