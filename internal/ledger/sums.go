@@ -36,28 +36,23 @@ func (s *Sums) Merge(o Sums) error {
 
 // MergeNumbers adds everything but the histogram.
 func (s *Sums) MergeNumbers(o *Sums) error {
-	fits := true
-	add := func(to *int64, n int64) {
-		*to += n
+	fits, more := true, o.numbers()
+	for i, to := range s.numbers() {
+		*to += *more[i]
 		fits = fits && *to >= 0 && *to <= fault.MaxAmount // two amounts overflow to a negative number
 	}
-	s.each(o, add)
 	if !fits {
 		return fault.ErrOverflow
 	}
 	return nil
 }
 
-// each calls do for each number, with the same number of other sums.
-func (s *Sums) each(o *Sums, do func(number *int64, other int64)) {
-	do(&s.Requests, o.Requests)
-	do(&s.Errors, o.Errors)
-	do(&s.Unpriced, o.Unpriced)
-	do(&s.Latency, o.Latency)
-	for i, n := range o.Tokens {
-		do(&s.Tokens[i], n)
+// numbers are the amounts and the cost.
+func (s *Sums) numbers() [10]*int64 {
+	t := &s.Tokens
+	return [...]*int64{
+		&s.Requests, &s.Errors, &s.Unpriced, &s.Latency, &t[0], &t[1], &t[2], &t[3], &t[4], (*int64)(&s.Cost),
 	}
-	do((*int64)(&s.Cost), int64(o.Cost))
 }
 
 // KnownCost returns the cost, or nil when no request has a known one.
@@ -165,21 +160,21 @@ func (c *Cells) AddTo(s *Sums) error {
 
 // Subtract subtracts other sums, and reports whether they were part of these.
 func (s *Sums) Subtract(o Sums) bool {
-	fits := s.Histogram.Subtract(o.Histogram) == nil
-	take := func(from *int64, n int64) {
-		*from -= n
+	fits, less := s.Histogram.Subtract(o.Histogram) == nil, o.numbers()
+	for i, from := range s.numbers() {
+		*from -= *less[i]
 		fits = fits && *from >= 0
 	}
-	s.each(&o, take)
 	return fits
 }
 
 // Amounts returns the columns that are whole numbers: requests, errors, unpriced requests, latency, and tokens.
-func (s *Sums) Amounts() [9]int64 {
-	return [9]int64{
-		s.Requests, s.Errors, s.Unpriced, s.Latency,
-		s.Tokens[0], s.Tokens[1], s.Tokens[2], s.Tokens[3], s.Tokens[4],
+func (s *Sums) Amounts() (all [9]int64) {
+	numbers := s.numbers()
+	for i := range all {
+		all[i] = *numbers[i]
 	}
+	return all
 }
 
 // Full reports whether the histogram has all requests. Requests from before there were histograms are not in it.
