@@ -49,14 +49,14 @@ func (m *Committer) Do(ctx context.Context, c Call) error { return m.queue.Do(ct
 
 // DoAll does all of the calls in one transaction of their own, or none.
 func (m *Committer) DoAll(ctx context.Context, calls []Call) error {
-	return m.transact(ctx, m.own(ctx), calls, first)
+	return m.transact(ctx, nil, calls, first)
 }
 
 // DoWithin does all of the calls, or none, in a caller's transaction: write runs a body within it.
 func (m *Committer) DoWithin(
 	ctx context.Context, write func(body func(tx *ent.Client) error) error, calls []Call,
 ) error {
-	return m.transact(ctx, transaction{write, true}, calls, first)
+	return m.transact(ctx, write, calls, first)
 }
 
 // first returns the first error of several calls.
@@ -111,42 +111,36 @@ func (m *Committer) commit(ctx context.Context, calls []Call) []error {
 
 // once does the calls in one transaction, as far as they can be done, and returns an error, or nil, for each.
 func (m *Committer) once(ctx context.Context, calls []Call) (errs []error, err error) {
-	err = m.transact(ctx, m.own(ctx), calls, func(verdicts []error) error {
+	err = m.transact(ctx, nil, calls, func(verdicts []error) error {
 		errs = verdicts
 		return nil
 	})
 	return errs, err
 }
 
-// transaction runs the body of a transaction.
-type transaction struct {
-	write func(body func(tx *ent.Client) error) error
-	inTx  bool // part of another one
-}
-
-// own returns transactions of the committer's own.
-func (m *Committer) own(ctx context.Context) transaction {
-	return transaction{func(body func(tx *ent.Client) error) error { return m.Write(ctx, body) }, false}
-}
-
-// transact does calls in a transaction, which judge may undo. It begins anew, with nothing remembered, if another
-// process has dropped the partition of an event, has removed a remembered row, or has recorded one of the requests
-// meanwhile.
+// transact does calls in a transaction, which judge may undo. Write runs a body within a caller's transaction; if it is
+// nil, the transaction is the committer's own. It begins anew, with nothing remembered, if another process has dropped
+// the partition of an event, has removed a remembered row, or has recorded one of the requests meanwhile.
 func (m *Committer) transact(
-	ctx context.Context, t transaction, calls []Call, judge func(verdicts []error) error,
+	ctx context.Context, write func(body func(tx *ent.Client) error) error, calls []Call,
+	judge func(verdicts []error) error,
 ) error {
+	inTx := write != nil
+	if !inTx {
+		write = func(body func(tx *ent.Client) error) error { return m.Write(ctx, body) }
+	}
 	for stale, overtaken, attempts := false, 0, 0; ; {
 		var s *snapshot
-		err := t.write(func(tx *ent.Client) (err error) {
-			if attempts++; attempts%2 == 0 && !t.inTx && m.engine == dialect.Postgres {
+		err := write(func(tx *ent.Client) (err error) {
+			if attempts++; attempts%2 == 0 && !inTx && m.engine == dialect.Postgres {
 				if err := lockRows(ctx, tx, calls); err != nil {
 					return err
 				}
 			}
-			s, err = m.attempt(ctx, tx, t.inTx, calls, judge)
+			s, err = m.attempt(ctx, tx, inTx, calls, judge)
 			return err
 		})
-		if err == nil && !t.inTx {
+		if err == nil && !inTx {
 			m.memory.keep(s)
 		}
 		if errors.Is(err, bulk.ErrStale) && !stale {
