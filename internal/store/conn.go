@@ -11,29 +11,19 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// countingDriver counts the connections that it opens.
-type countingDriver struct {
+// connector opens connections of one driver, without registering it by name, and counts them.
+type connector struct {
 	sqlite3.SQLiteDriver
+	dsn    string
+	file   *openFile // the file that connections are to; nil: none
 	opened atomic.Int64
 }
 
-// Open implements driver.Driver.
-func (d *countingDriver) Open(dsn string) (driver.Conn, error) {
-	d.opened.Add(1)
-	return d.SQLiteDriver.Open(dsn)
-}
+func (c *connector) Driver() driver.Driver { return c }
 
-// connector opens connections of one driver, without registering it by name.
-type connector struct {
-	dsn    string
-	driver driver.Driver
-	file   *openFile // the file that connections are to; nil: none
-}
-
-func (c connector) Driver() driver.Driver { return c.driver }
-
-func (c connector) Connect(context.Context) (driver.Conn, error) {
-	opened, err := c.driver.Open(c.dsn)
+func (c *connector) Connect(context.Context) (driver.Conn, error) {
+	c.opened.Add(1)
+	opened, err := c.Open(c.dsn)
 	if err != nil {
 		return nil, err
 	}
@@ -52,12 +42,9 @@ type conn struct {
 }
 
 var (
-	_ driver.SessionResetter    = (*conn)(nil)
-	_ driver.Validator          = (*conn)(nil)
-	_ driver.ConnBeginTx        = (*conn)(nil)
-	_ driver.ExecerContext      = (*conn)(nil)
-	_ driver.QueryerContext     = (*conn)(nil)
-	_ driver.ConnPrepareContext = (*conn)(nil)
+	_ driver.SessionResetter   = (*conn)(nil)
+	_ driver.Validator         = (*conn)(nil)
+	_ driver.NamedValueChecker = (*conn)(nil)
 )
 
 // ResetSession prepares the connection for its next user. Without it, database/sql closes a connection whose
@@ -108,13 +95,6 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		return nil, err
 	}
 	return c.SQLiteConn.QueryContext(ctx, query, args)
-}
-
-func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	if err := c.over(); err != nil {
-		return nil, err
-	}
-	return c.SQLiteConn.PrepareContext(ctx, query)
 }
 
 type connTx struct {

@@ -11,8 +11,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
-var _ driver.NamedValueChecker = (*conn)(nil)
-
 // CheckNamedValue lets Each pass as it is.
 func (c *conn) CheckNamedValue(arg *driver.NamedValue) error {
 	if _, ok := arg.Value.(Each); ok {

@@ -238,17 +238,17 @@ func writerPragmas(cfg Config) []pragma {
 
 // open returns a pool whose connections have been seen to have their pragmas. The URI has parameters.
 func open(file *openFile, uri string, pragmas []pragma) *sql.DB {
-	return sql.OpenDB(connector{
-		file: file,
-		dsn:  fmt.Sprintf("%s&_stmt_cache_size=%d", uri, cachedStatements),
-		driver: &countingDriver{SQLiteDriver: sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
-			for _, p := range pragmas {
-				if err := p.set(conn); err != nil {
-					return fmt.Errorf("PRAGMA %s: %w", p.name, err)
-				}
+	hook := func(conn *sqlite3.SQLiteConn) error {
+		for _, p := range pragmas {
+			if err := p.set(conn); err != nil {
+				return fmt.Errorf("PRAGMA %s: %w", p.name, err)
 			}
-			return nil
-		}}},
+		}
+		return nil
+	}
+	return sql.OpenDB(&connector{
+		SQLiteDriver: sqlite3.SQLiteDriver{ConnectHook: hook}, file: file,
+		dsn: fmt.Sprintf("%s&_stmt_cache_size=%d", uri, cachedStatements),
 	})
 }
 

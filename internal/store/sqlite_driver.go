@@ -113,7 +113,7 @@ func (d *SQLite) State(ctx context.Context, tx entsql.ExecQuerier) (_ State, ok 
 		return State{}, false, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	s := State{transaction: d.turns, connection: d.writer.Driver().(*countingDriver).opened.Load()}
+	s := State{transaction: d.turns, connection: d.writer.Driver().(*connector).opened.Load()}
 	for rows.Next() {
 		if err := rows.Scan(&s.data); err != nil {
 			return State{}, false, err
