@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"context"
 	"crypto/cipher"
 	"fmt"
@@ -43,7 +44,7 @@ func NewStaticKeyring(current string, keys map[string][]byte) (*StaticKeyring, e
 		if err != nil {
 			return nil, fmt.Errorf("key %q: %w", id, err)
 		}
-		if uniform(key) {
+		if bytes.Count(key, key[:1]) == len(key) { // as if nobody had set it
 			return nil, fmt.Errorf("key %q: %w: it is not random", id, ErrInvalid)
 		}
 		r.aeads[id] = aead
@@ -63,16 +64,6 @@ func checkID(id string) error {
 		return fmt.Errorf("%w: the id %q is not valid UTF-8 without NUL", ErrInvalid, id)
 	}
 	return nil
-}
-
-// uniform reports whether a key is one byte repeated, as if nobody had set it.
-func uniform(key []byte) bool {
-	for _, b := range key {
-		if b != key[0] {
-			return false
-		}
-	}
-	return true
 }
 
 // CurrentID implements [Keyring].

@@ -72,7 +72,7 @@ func TestEachRolledBack(t *testing.T) {
 	t.Parallel()
 	db := open(t)
 	exec1(t, db, "CREATE TABLE a (n INTEGER PRIMARY KEY ON CONFLICT ROLLBACK)")
-	tx, err := db.BeginTx(t.Context(), nil)
+	tx, err := db.Tx(t.Context())
 	require.NoError(t, err)
 	insert := func(n int) error {
 		return tx.Exec(t.Context(), "INSERT INTO a (n) VALUES ($1)", []any{store.Each{{n}}}, nil)

@@ -96,7 +96,7 @@ func requireClosedPG(t *testing.T, db *store.Postgres) {
 		_, err := read.Tx(t.Context())
 		require.ErrorIs(t, err, store.ErrClosed)
 	}
-	_, err := db.BeginTx(t.Context(), nil)
+	_, err := db.Batch().Tx(t.Context())
 	require.ErrorIs(t, err, store.ErrClosed)
 	require.Zero(t, db.Writer().Stats().OpenConnections)
 }

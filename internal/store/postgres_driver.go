@@ -87,11 +87,7 @@ func (d *Postgres) Batch() dialect.Driver { return batches{d} }
 
 type batches struct{ *Postgres }
 
-func (d batches) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
-
-func (d batches) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, error) {
-	return d.beginTx(ctx, d.beginBatch)
-}
+func (d batches) Tx(ctx context.Context) (dialect.Tx, error) { return d.beginBy(ctx, d.beginBatch) }
 
 // Close waits for the writes that are under way and closes all connections. Further calls return
 // what the first one did.
@@ -212,23 +208,10 @@ func uncertain(err error) error {
 
 // Tx begins a transaction at READ COMMITTED, whatever the server's default is: after waiting for a lock, a transaction
 // must see what was done meanwhile.
-func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
-
-// BeginTx is [Postgres.Tx]. It is the form that Ent asks for; no further options are supported.
-func (d *Postgres) BeginTx(ctx context.Context, _ *sql.TxOptions) (dialect.Tx, error) {
-	return d.beginTx(ctx, d.begin)
-}
-
-func (d *Postgres) beginTx(ctx context.Context, begin string) (dialect.Tx, error) {
-	t, err := d.beginBy(ctx, begin)
-	if err != nil {
-		return nil, err // and no *postgresTx
-	}
-	return t, nil
-}
+func (d *Postgres) Tx(ctx context.Context) (dialect.Tx, error) { return d.beginBy(ctx, d.begin) }
 
 // beginBy begins a transaction with a statement.
-func (d *Postgres) beginBy(ctx context.Context, begin string) (*postgresTx, error) {
+func (d *Postgres) beginBy(ctx context.Context, begin string) (dialect.Tx, error) {
 	leave, err := d.enter()
 	if err != nil {
 		return nil, err

@@ -42,5 +42,5 @@ func (d *Postgres) Snapshot(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Snapshot{t.Conn, d.Dialect(), t.Rollback}, nil
+	return &Snapshot{t.(*postgresTx).Conn, d.Dialect(), t.Rollback}, nil
 }

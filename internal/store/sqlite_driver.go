@@ -264,17 +264,14 @@ func (d *SQLite) QueryContext(ctx context.Context, query string, args ...any) (*
 }
 
 // Tx begins a transaction that holds the write lock from its start.
-func (d *SQLite) Tx(ctx context.Context) (dialect.Tx, error) { return d.BeginTx(ctx, nil) }
-
-// BeginTx is [SQLite.Tx]. It is the form that Ent asks for; SQLite has no further options.
-func (d *SQLite) BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error) {
+func (d *SQLite) Tx(ctx context.Context) (dialect.Tx, error) {
 	release, err := d.acquire(ctx, true)
 	if err != nil {
 		return nil, err
 	}
 	var t *sql.Tx
 	err = d.patiently(ctx, func() (err error) {
-		t, err = d.writer.BeginTx(ctx, opts)
+		t, err = d.writer.BeginTx(ctx, nil)
 		return err
 	})
 	if err != nil {
@@ -287,7 +284,7 @@ func (d *SQLite) BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, 
 // Snapshot implements DB. The log of a file grows while a snapshot is open.
 func (d *SQLite) Snapshot(ctx context.Context) (*Snapshot, error) {
 	if d.writer == d.readers {
-		t, err := d.BeginTx(ctx, nil)
+		t, err := d.Tx(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -41,8 +41,6 @@ type Config struct {
 type DB interface {
 	dialect.Driver // Close waits for the transactions that are under way
 	entsql.ExecQuerier
-	// BeginTx is Tx in the form that Ent asks for.
-	BeginTx(ctx context.Context, opts *sql.TxOptions) (dialect.Tx, error)
 	// Snapshot returns the state after all commits so far. Close it.
 	Snapshot(ctx context.Context) (*Snapshot, error)
 	// Fresh returns the same database for reads that must see all commits so far.
