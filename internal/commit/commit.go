@@ -141,7 +141,7 @@ func (m *Committer) transact(
 			return err
 		})
 		if err == nil && !inTx {
-			m.memory.keep(s)
+			m.memory.last.Store(s)
 		}
 		if errors.Is(err, bulk.ErrStale) && !stale {
 			stale = true

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -69,20 +69,14 @@ func (s *snapshot) forget(provider uuid.UUID) {
 // memory keeps the snapshot of the last batch for the next one, which then reads only what it lacks. On SQLite the
 // snapshot is valid as long as no other connection has written, which db.State reports; in doubt, everything is read.
 // On PostgreSQL only pools are remembered, and lockPools forgets the pools that others have changed.
-type memory struct {
-	mu   sync.Mutex
-	last *snapshot
-}
+type memory struct{ last atomic.Pointer[Snapshot] }
 
 // maxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
 const maxRemembered = 2048
 
 // recall returns the snapshot for the batch whose transaction has just begun.
 func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strategy pool.Strategy) (*snapshot, error) {
-	m.mu.Lock()
-	last := m.last
-	m.last = nil // the batch changes it, and may fail
-	m.mu.Unlock()
+	last := m.last.Swap(nil) // the batch changes it, and may fail
 	state, ok, err := db.State(ctx, tx)
 	if err != nil {
 		return nil, err
@@ -98,13 +92,6 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strate
 	}
 	s.state = state
 	return s, nil
-}
-
-// keep remembers the snapshot of a batch that has been committed.
-func (m *memory) keep(s *snapshot) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.last = s
 }
 
 // begin drops what belonged to the batch before.

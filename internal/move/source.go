@@ -26,14 +26,6 @@ func dataVersion(ctx context.Context, source *sql.Conn) (version int64, err erro
 	return version, err
 }
 
-func holdFile(ctx context.Context, source *sql.Conn, version int64) (changed bool, err error) {
-	if err := store.BeginImmediate(ctx, source); err != nil {
-		return false, err
-	}
-	now, err := dataVersion(ctx, source)
-	return now != version, err
-}
-
 // snapshot begins to read one state of the source. It returns the version of that state, of a file.
 func (m *Mover) snapshot(ctx context.Context, source *sql.Conn) (version int64, err error) {
 	if m.source.Dialect() == dialect.Postgres {
@@ -63,8 +55,10 @@ func (m *Mover) hold(
 	var changed bool
 	if m.source.Dialect() == dialect.Postgres {
 		changed, err = m.holdTables(ctx, source, tables, want)
-	} else {
-		changed, err = holdFile(ctx, source, version)
+	} else if err = store.BeginImmediate(ctx, source); err == nil {
+		var now int64
+		now, err = dataVersion(ctx, source)
+		changed = now != version
 	}
 	if err == nil && changed {
 		err = errors.Join(fmt.Errorf("%w: %s", fault.ErrConflict, sourceChanged), m.differ(ctx))

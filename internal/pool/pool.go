@@ -146,21 +146,16 @@ func (a *candidate) before(b *candidate) bool {
 		return a.next < b.next
 	}
 	// Among keys that were away, the longest away comes first.
-	return cmp.Or(cmp.Compare(a.Pass, b.Pass), cmp.Compare(a.Uses, b.Uses), compareTimes(a.LastUsed, b.LastUsed),
+	return cmp.Or(cmp.Compare(a.Pass, b.Pass), cmp.Compare(a.Uses, b.Uses), valueOf(a.LastUsed).Compare(valueOf(b.LastUsed)),
 		bytes.Compare(a.ID[:], b.ID[:])) < 0
 }
 
-// compareTimes puts nil first.
-func compareTimes(a, b *time.Time) int {
-	switch {
-	case a == nil && b == nil:
-		return 0
-	case a == nil:
-		return -1
-	case b == nil:
-		return 1
+// valueOf returns a time, or zero, which is before all of ours.
+func valueOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
 	}
-	return a.Compare(*b)
+	return *t
 }
 
 // headroom returns the free fraction of the scarcest limit.

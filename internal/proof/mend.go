@@ -146,19 +146,16 @@ func removeRows(ctx context.Context, tx *ent.Client, mends []mend) error {
 				ids = append(ids, x.was.id)
 			}
 		}
-		err := bulk.Chunks(ids, func(some []uuid.UUID) error {
-			list, args := bulk.In(some)
-			result, err := tx.ExecContext(ctx, "DELETE FROM "+t.Name+" WHERE id IN "+list, args...)
-			if err != nil {
-				return err
-			}
-			if n, err := result.RowsAffected(); err != nil || n == int64(len(some)) {
-				return err
-			}
-			return bulk.ErrStale
+		removed, query := 0, "DELETE FROM "+t.Name+" WHERE id IN %s RETURNING id"
+		err := bulk.ScanIn(ctx, tx, query, ids, func(func(...any) error) error {
+			removed++
+			return nil
 		})
 		if err != nil {
 			return err
+		}
+		if removed < len(ids) {
+			return bulk.ErrStale
 		}
 	}
 	return nil
