@@ -92,15 +92,6 @@ func Each(
 	return nil
 }
 
-// table returns the index of the table of a grain.
-func (q Query) table(of Grain) int {
-	p := Period{Grain: of}
-	if !q.Totals {
-		p.Key[0] = 1 // of any
-	}
-	return p.Table()
-}
-
 // statement reads the parts' periods. Seconds are cheaper to read than times.
 func (q Query) statement(engine string, parts []Part) (string, []any) {
 	seconds, key := "CAST(EXTRACT(EPOCH FROM t.period_start) AS bigint)", "''"
@@ -119,8 +110,9 @@ func (q Query) statement(engine string, parts []Part) (string, []any) {
 		return fmt.Sprintf(" AND %s $%d", condition, len(args))
 	}
 	for _, p := range parts {
+		i := slices.IndexFunc(Tables[:], func(t *Table) bool { return t.Grain == p.grain && t.Totals == q.Totals })
 		// SQLite reads the left side of a CROSS JOIN first: the few models, or the key.
-		table := Tables[q.table(p.grain)].Name
+		table := Tables[i].Name
 		from := "models AS m CROSS JOIN " + table + " AS t"
 		conditions := ""
 		if q.Key != uuid.Nil {
