@@ -41,6 +41,12 @@ type snapshot struct {
 	looked   map[uuid.UUID]bool        // pools without expired leases
 }
 
+// namedModel is what the pool and the ledger need to know of a model.
+type namedModel struct {
+	provider uuid.UUID
+	name     string
+}
+
 // newSnapshot returns an empty snapshot.
 func newSnapshot(strategy pool.Strategy, now time.Time) *snapshot {
 	return &snapshot{
