@@ -6,10 +6,11 @@
 // out.
 package calendar
 
-import "time"
+import (
+	"time"
 
-// Quarter is the length of a quarter of an hour.
-const Quarter = 15 * time.Minute
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+)
 
 // maxOffset is more than any clock is ahead of UTC.
 const maxOffset = 27 * time.Hour
@@ -20,8 +21,8 @@ type Bounds func(zone *time.Location, t time.Time) (begin, end time.Time)
 
 // Quarters is for steps of one quarter.
 func Quarters(_ *time.Location, t time.Time) (begin, end time.Time) {
-	begin = t.UTC().Truncate(Quarter)
-	return begin, begin.Add(Quarter)
+	begin = t.UTC().Truncate(utc.Quarter)
+	return begin, begin.Add(utc.Quarter)
 }
 
 // Hours is for the hours that the clocks of a zone show. Where the clocks are set, an hour ends.
@@ -99,10 +100,4 @@ func first(zone *time.Location, date time.Time) time.Time {
 }
 
 // ceil returns the first quarter that begins at an instant, or after it.
-func ceil(t time.Time) time.Time {
-	begin := t.UTC().Truncate(Quarter)
-	if begin.Before(t) {
-		begin = begin.Add(Quarter)
-	}
-	return begin
-}
+func ceil(t time.Time) time.Time { return utc.Ceil(t.UTC(), utc.Quarter) }

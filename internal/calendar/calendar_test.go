@@ -17,6 +17,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/calendar"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 var steps = map[string]calendar.Bounds{
@@ -144,7 +145,7 @@ func walk(t *testing.T, name string, zone *time.Location, step calendar.Bounds, 
 	for at := from; at.Before(until); {
 		begin, end := step(zone, at)
 		if at.Before(begin) || !at.Before(end) || at.After(from) && !at.Equal(begin) ||
-			!begin.Equal(begin.Truncate(calendar.Quarter)) || !end.Equal(end.Truncate(calendar.Quarter)) {
+			!begin.Equal(begin.Truncate(utc.Quarter)) || !end.Equal(end.Truncate(utc.Quarter)) {
 			require.Failf(t, "wrong bounds", "%s: step of %s is from %s to %s", name, at, begin, end)
 		}
 		at = end
@@ -154,14 +155,14 @@ func walk(t *testing.T, name string, zone *time.Location, step calendar.Bounds, 
 // checkChange compares the steps around a change of clocks with what the clocks show, quarter by quarter.
 func checkChange(t *testing.T, name string, zone *time.Location, at time.Time) {
 	t.Helper()
-	begin, end := at.Add(-around).Truncate(calendar.Quarter), at.Add(around)
+	begin, end := at.Add(-around).Truncate(utc.Quarter), at.Add(around)
 	walk(t, name+" hours", zone, calendar.Hours, begin, end)
 	var (
 		hour, hourEnd, day, dayEnd time.Time
 		latest, shown              string // the date and the hour
 		offset                     int
 	)
-	for at := begin; at.Before(end); at = at.Add(calendar.Quarter) {
+	for at := begin; at.Before(end); at = at.Add(utc.Quarter) {
 		local := at.In(zone)
 		_, o := local.Zone()
 		// clocks set back by an hour show the same twice
