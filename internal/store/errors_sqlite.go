@@ -25,6 +25,9 @@ func classifySQLite(err sqlite3.Error) Kind {
 	case sqlite3.ErrConstraintForeignKey,
 		sqlite3.ErrConstraintTrigger: // ON DELETE RESTRICT is a trigger inside SQLite, and we have no other
 		return ForeignKey
+	case sqlite3.ErrIoErr.Extend(32), // a checksum is wrong
+		sqlite3.ErrIoErr.Extend(33): // the file system is damaged
+		return Corrupt
 	}
 	switch err.Code {
 	case sqlite3.ErrConstraint, sqlite3.ErrTooBig, sqlite3.ErrMismatch:
@@ -38,10 +41,6 @@ func classifySQLite(err sqlite3.Error) Kind {
 	case sqlite3.ErrInterrupt:
 		return Canceled
 	}
-	switch err.ExtendedCode {
-	case errChecksum, errFileSystem:
-		return Corrupt
-	}
 	if kind := classifyErrno(err.SystemErrno); kind != Unknown {
 		return kind
 	}
@@ -51,12 +50,6 @@ func classifySQLite(err sqlite3.Error) Kind {
 	}
 	return Unknown
 }
-
-// Codes of I/O errors that the driver has no names for.
-var (
-	errChecksum   = sqlite3.ErrIoErr.Extend(32) // a checksum is wrong
-	errFileSystem = sqlite3.ErrIoErr.Extend(33)
-)
 
 // uncertainSync marks an error of a commit that could not be written or synced. Whatever reached the log may turn up
 // after a crash. A full disk leaves no whole commit.

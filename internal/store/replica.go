@@ -31,13 +31,13 @@ type replica struct {
 	mu    sync.Mutex
 	conns map[net.Conn]struct{} // open ones
 
-	stop context.CancelFunc
-	done chan struct{}
+	stop     context.CancelFunc
+	watching sync.WaitGroup
 }
 
 func newReplica(config *pgx.ConnConfig, maxConns int, primary *sql.DB) *replica {
 	ctx, stop := context.WithCancel(context.Background())
-	r := &replica{primary: primary, conns: map[net.Conn]struct{}{}, stop: stop, done: make(chan struct{})}
+	r := &replica{primary: primary, conns: map[net.Conn]struct{}{}, stop: stop}
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -47,20 +47,19 @@ func newReplica(config *pgx.ConnConfig, maxConns int, primary *sql.DB) *replica 
 		return r.track(conn), nil
 	}
 	r.pool = openPool(wholeAnswers{newConnector(config)}, maxConns)
-	go r.watch(ctx)
+	r.watching.Go(func() { r.watch(ctx) })
 	return r
 }
 
 // Close closes the connections.
 func (r *replica) Close() error {
 	r.stop()
-	<-r.done
+	r.watching.Wait()
 	return r.pool.Close()
 }
 
 // watch compares the positions until the context ends.
 func (r *replica) watch(ctx context.Context) {
-	defer close(r.done)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
