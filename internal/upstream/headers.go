@@ -210,10 +210,7 @@ func number(value string) (float64, bool) {
 
 // after returns the instant so many seconds from now, a year at most.
 func after(now time.Time, seconds float64) time.Time {
-	if seconds >= year.Seconds() {
-		return now.Add(year)
-	}
-	return now.Add(time.Duration(math.Round(seconds * float64(time.Second))))
+	return now.Add(time.Duration(math.Round(min(seconds, year.Seconds()) * float64(time.Second))))
 }
 
 // within cuts a time to the year that begins now.
