@@ -37,7 +37,7 @@ type Queue[T any] struct {
 	waiting []*entry[T]
 	running bool // a goroutine commits
 	closing chan struct{}
-	idle    sync.Cond // signalled when running becomes false
+	runs    sync.WaitGroup
 }
 
 type entry[T any] struct {
@@ -57,11 +57,9 @@ type group struct {
 // called from one goroutine at a time and returns an error, or nil, for each item. Its context ends when nobody waits
 // for the batch any more. A goroutine runs only while there is work.
 func New[T any](most, limit int, wait time.Duration, commit func(ctx context.Context, items []T) []error) *Queue[T] {
-	q := &Queue[T]{
+	return &Queue[T]{
 		most: most, wait: wait, commit: commit, slots: make(chan struct{}, limit), closing: make(chan struct{}),
 	}
-	q.idle.L = &q.mu
-	return q
 }
 
 // Do puts an item into the next batch and returns its verdict. If the context ends before the batch begins, the item is
@@ -132,7 +130,7 @@ func (q *Queue[T]) enter(e *entry[T]) bool {
 	q.waiting = append(q.waiting, e)
 	if !q.running {
 		q.running = true
-		go q.run()
+		q.runs.Go(q.run)
 	}
 	return true
 }
@@ -228,7 +226,6 @@ func (q *Queue[T]) next(cancel context.CancelFunc) []*entry[T] {
 	n := min(q.most, len(q.waiting))
 	if n == 0 {
 		q.running = false
-		q.idle.Broadcast()
 		return nil
 	}
 	batch := slices.Clone(q.waiting[:n])
@@ -243,13 +240,11 @@ func (q *Queue[T]) next(cancel context.CancelFunc) []*entry[T] {
 // Close refuses new items and waits until the items in the queue have been committed. A second Close waits too.
 func (q *Queue[T]) Close() {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	select {
 	case <-q.closing:
 	default:
 		close(q.closing)
 	}
-	for q.running {
-		q.idle.Wait()
-	}
+	q.mu.Unlock() // nobody enters any more
+	q.runs.Wait()
 }
