@@ -205,18 +205,12 @@ func PartitionsBefore(ctx context.Context, client *ent.Client, at time.Time) (pa
 // Count sets Rows and Bytes. It reads by ids and not by the name of the table, which another process may have dropped.
 func (part *Partition) Count(ctx context.Context, client *ent.Client) error {
 	const query = "SELECT count(*)," +
-		" (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c WHERE CAST(c.oid AS bigint) = $1)" +
+		" COALESCE((SELECT pg_total_relation_size(c.oid) FROM pg_class AS c WHERE CAST(c.oid AS bigint) = $1), 0)" +
 		" FROM usage_events WHERE id >= $2 AND id < $3"
 	args := []any{part.oid, part.From, part.To}
-	err := bulk.Scan(ctx, client, query, args, func(scan func(...any) error) error {
-		var bytes *int64
-		err := scan(&part.Rows, &bytes)
-		if bytes != nil {
-			part.Bytes = *bytes
-		}
-		return err
+	return bulk.Scan(ctx, client, query, args, func(scan func(...any) error) error {
+		return scan(&part.Rows, &part.Bytes)
 	})
-	return err
 }
 
 // Drop drops the partition, unless somebody else has.
