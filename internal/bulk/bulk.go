@@ -28,10 +28,7 @@ type Querier interface {
 
 // In returns the right side of IN for one value or more. It repeats the last value to reach one of a few lengths, so
 // that connections keep the statement of each length prepared.
-func In[T any](values []T) (list string, args []any) { return InFrom(1, values) }
-
-// InFrom is In with the number of the first placeholder.
-func InFrom[T any](first int, values []T) (list string, args []any) {
+func In[T any](values []T) (list string, args []any) {
 	n := 1
 	for n < len(values) {
 		n *= 2
@@ -40,14 +37,10 @@ func InFrom[T any](first int, values []T) (list string, args []any) {
 	for i := range args {
 		args[i] = values[min(i, len(values)-1)]
 	}
-	return inListSQL(listSize{first, n}), args
+	return inListSQL(n), args
 }
 
-type listSize struct{ first, n int }
-
-var inListSQL = Statements(func(size listSize) string {
-	return PlaceholdersFrom(size.first, 1, slices.Repeat([]string{"$%d"}, size.n)...)
-})
+var inListSQL = Statements(func(n int) string { return Placeholders(1, slices.Repeat([]string{"$%d"}, n)...) })
 
 // Scan runs a query and calls each for its rows.
 func Scan(

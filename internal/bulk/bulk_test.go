@@ -19,8 +19,8 @@ func TestIn(t *testing.T) {
 	list, args := bulk.In([]int{7, 8, 9})
 	require.Equal(t, "($1, $2, $3, $4)", list)
 	require.Equal(t, []any{7, 8, 9, 9}, args)
-	list, args = bulk.InFrom(3, []string{"a"})
-	require.Equal(t, "($3)", list)
+	list, args = bulk.In([]string{"a"})
+	require.Equal(t, "($1)", list)
 	require.Equal(t, []any{"a"}, args)
 }
 

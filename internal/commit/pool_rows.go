@@ -37,37 +37,21 @@ func (s *snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, provide
 	if len(keys)+len(providers) == 0 {
 		return nil
 	}
-	var (
-		args  []any
-		where []string
-	)
-	for _, in := range []struct {
-		ids  []uuid.UUID
-		text string
-	}{{keys, "id IN %s"}, {providers, "provider_id IN %s AND deleted_at IS NULL"}} {
-		if len(in.ids) > 0 {
-			list, more := bulk.InFrom(len(args)+1, in.ids)
-			where, args = append(where, fmt.Sprintf(in.text, list)), append(args, more...)
-		}
+	err := bulk.ScanIn(ctx, tx, readKeysSQL+"id IN %s", keys, func(scan func(...any) error) error {
+		_, err := s.keepKey(scan)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	found := make(map[uuid.UUID][]*pool.Key, len(providers))
-	for _, id := range providers {
-		found[id] = nil
-	}
-	err := bulk.Scan(ctx, tx, readKeysSQL+"("+strings.Join(where, " OR ")+
-		")", args, func(scan func(...any) error) error {
-		k, err := scanKey(scan)
-		if err != nil {
-			return err
+	live := make(map[uuid.UUID][]*pool.Key, len(providers))
+	query := readKeysSQL + "provider_id IN %s AND deleted_at IS NULL"
+	err = bulk.ScanIn(ctx, tx, query, providers, func(scan func(...any) error) error {
+		k, err := s.keepKey(scan)
+		if err == nil {
+			live[k.Provider] = append(live[k.Provider], k)
 		}
-		if known, ok := s.keys[k.ID]; ok {
-			k = known // it may have been changed since
-		}
-		s.keys[k.ID] = k
-		if _, wanted := found[k.Provider]; wanted && !k.Deleted {
-			found[k.Provider] = append(found[k.Provider], k)
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return err
@@ -78,15 +62,16 @@ func (s *snapshot) readPools(ctx context.Context, tx bulk.Querier, keys, provide
 	if err := s.readProviders(ctx, tx, providers); err != nil {
 		return err
 	}
-	for id, keys := range found {
+	for _, id := range providers {
+		keys := live[id]
 		slices.SortFunc(keys, func(a, b *pool.Key) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 		s.pools[id] = &pool.Pool{Keys: keys, Provider: s.providers[id], Strategy: s.strategy, Turns: map[int]int64{}}
 	}
 	return nil
 }
 
-// scanKey reads a row of readKeysSQL.
-func scanKey(scan func(...any) error) (*pool.Key, error) {
+// keepKey reads a row of readKeysSQL, unless the key has been read: it may have been changed since.
+func (s *snapshot) keepKey(scan func(...any) error) (*pool.Key, error) {
 	var (
 		k                         pool.Key
 		deleted                   *time.Time
@@ -102,7 +87,11 @@ func scanKey(scan func(...any) error) (*pool.Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	if known, ok := s.keys[k.ID]; ok {
+		return known, nil
+	}
 	k.Deleted = deleted != nil
+	s.keys[k.ID] = &k
 	return &k, errors.Join(readNames(allowed, &k.Allowed), readNames(denied, &k.Denied), k.Read(observed))
 }
 
