@@ -146,8 +146,8 @@ func (a *candidate) before(b *candidate) bool {
 		return a.next < b.next
 	}
 	// Among keys that were away, the longest away comes first.
-	return cmp.Or(cmp.Compare(a.Pass, b.Pass), cmp.Compare(a.Uses, b.Uses), valueOf(a.LastUsed).Compare(valueOf(b.LastUsed)),
-		bytes.Compare(a.ID[:], b.ID[:])) < 0
+	return cmp.Or(cmp.Compare(a.Pass, b.Pass), cmp.Compare(a.Uses, b.Uses),
+		valueOf(a.LastUsed).Compare(valueOf(b.LastUsed)), bytes.Compare(a.ID[:], b.ID[:])) < 0
 }
 
 // valueOf returns a time, or zero, which is before all of ours.
