@@ -3,9 +3,7 @@ package commit
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +14,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
-	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 )
 
@@ -92,7 +89,9 @@ func (s *snapshot) keepKey(scan func(...any) error) (*pool.Key, error) {
 	}
 	k.Deleted = deleted != nil
 	s.keys[k.ID] = &k
-	return &k, errors.Join(readNames(allowed, &k.Allowed), readNames(denied, &k.Denied), k.Read(observed))
+	const models = "models of a key"
+	return &k, errors.Join(
+		pool.Decode(models, allowed, &k.Allowed), pool.Decode(models, denied, &k.Denied), k.Read(observed))
 }
 
 // readGroups reads the groups of the keys and links the keys to them.
@@ -144,17 +143,6 @@ func (s *snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uui
 		*s.providers[p.ID] = p
 		return nil
 	})
-}
-
-// readNames reads a list of models.
-func readNames(text []byte, to *[]string) error {
-	if len(text) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(text, to); err != nil {
-		return fmt.Errorf("%w: models of a key: %w", fault.ErrCorrupt, err)
-	}
-	return nil
 }
 
 var (

@@ -24,8 +24,8 @@ func (s *sentinel) Is(target error) bool { return s.also != nil && errors.Is(s.a
 
 // Is reports whether err is, or wraps, one of the errors below.
 func Is(err error) bool {
-	var s *sentinel
-	return errors.As(err, &s)
+	_, ok := errors.AsType[*sentinel](err)
+	return ok
 }
 
 // The errors of package registry, which says what each of them means.

@@ -22,11 +22,10 @@ func (f *List) Check(ok bool, format string, args ...any) {
 
 // Field notes the faults that a rule found in a field.
 func (f *List) Field(name string, err error) {
-	if err == nil {
-		return
+	faults, ok := errors.AsType[rule.ValueErrors](err)
+	if !ok && err != nil {
+		faults = rule.ValueErrors{err.Error()}
 	}
-	faults := rule.ValueErrors{err.Error()}
-	errors.As(err, &faults)
 	for _, one := range faults {
 		f.Check(false, "%s %s", name, one)
 	}
@@ -49,8 +48,7 @@ func (f *List) Time(field string, t time.Time) {
 
 // Span notes a fault unless start is before end.
 func (f *List) Span(start, end time.Time) {
-	f.Check(start.Before(end),
-		"start %s is not before end %s", start.Format(time.RFC3339Nano), end.Format(time.RFC3339Nano))
+	f.Check(start.Before(end), "start %s is not before end %s", start.Format(time.RFC3339), end.Format(time.RFC3339))
 }
 
 // In puts a prefix before every fault of another input.
@@ -61,9 +59,9 @@ func (f *List) In(prefix string, others List) {
 }
 
 // Err returns nil, or ErrInvalidData with every fault.
-func (f List) Err() error {
-	if len(f) == 0 {
+func (f *List) Err() error {
+	if len(*f) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", ErrInvalidData, strings.Join(f, "; "))
+	return fmt.Errorf("%w: %s", ErrInvalidData, strings.Join(*f, "; "))
 }

@@ -323,11 +323,16 @@ func (q *Quota) Cells(observed *[]byte) []any {
 // Read decodes the observations that were scanned, or returns fault.ErrCorrupt.
 func (q *Quota) Read(observed []byte) error {
 	q.Observed = nil
-	if len(observed) == 0 {
+	return Decode("observed", observed, &q.Observed)
+}
+
+// Decode decodes JSON that was scanned, unless there is none. It returns fault.ErrCorrupt.
+func Decode(what string, text []byte, to any) error {
+	if len(text) == 0 {
 		return nil
 	}
-	if err := json.Unmarshal(observed, &q.Observed); err != nil {
-		return fmt.Errorf("%w: observed: %w", fault.ErrCorrupt, err)
+	if err := json.Unmarshal(text, to); err != nil {
+		return fmt.Errorf("%w: %s: %w", fault.ErrCorrupt, what, err)
 	}
 	return nil
 }
