@@ -255,25 +255,18 @@ func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 	if q.Minute != nil {
 		nextMinute = q.Minute.Add(time.Minute)
 	}
-	spent := saturated(int64(q.DayCost), int64(q.Held.Day.Cost))
-	for _, w := range [...]Window{
-		{Concurrency, q.Concurrency, q.InFlight(), 1, time.Time{}},
-		{
-			RequestsPerMinute, q.RequestsPerMinute, saturated(q.MinuteRequests, q.Held.Minute.Requests), a.Requests,
-			nextMinute,
-		},
-		{
-			TokensPerMinute, q.TokensPerMinute, saturated(q.MinuteTokens, q.Held.Minute.Tokens), max(1, a.Tokens),
-			nextMinute,
-		},
-		{RequestsPerDay, q.RequestsPerDay, saturated(q.DayRequests, q.Held.Day.Requests), a.Requests, nextDay},
-		{TokensPerDay, q.TokensPerDay, saturated(q.DayTokens, q.Held.Day.Tokens), max(1, a.Tokens), nextDay},
-		{CostPerDay, int64(q.CostPerDay), spent, max(1, int64(a.Cost)), nextDay},
-	} {
-		if w.Limit > 0 {
-			all = append(all, w)
+	add := func(name LimitName, limit, used, held, of int64, end time.Time) {
+		if limit > 0 {
+			all = append(all, Window{name, limit, saturated(used, held), of, end})
 		}
 	}
+	minute, day := &q.Held.Minute, &q.Held.Day
+	add(Concurrency, q.Concurrency, q.InFlight(), 0, 1, time.Time{})
+	add(RequestsPerMinute, q.RequestsPerMinute, q.MinuteRequests, minute.Requests, a.Requests, nextMinute)
+	add(TokensPerMinute, q.TokensPerMinute, q.MinuteTokens, minute.Tokens, max(1, a.Tokens), nextMinute)
+	add(RequestsPerDay, q.RequestsPerDay, q.DayRequests, day.Requests, a.Requests, nextDay)
+	add(TokensPerDay, q.TokensPerDay, q.DayTokens, day.Tokens, max(1, a.Tokens), nextDay)
+	add(CostPerDay, int64(q.CostPerDay), int64(q.DayCost), int64(day.Cost), max(1, int64(a.Cost)), nextDay)
 	if len(q.Observed) == 0 {
 		return all
 	}
