@@ -117,7 +117,7 @@ var amountColumns = append([]string{
 }, ledger.TokenColumns...)
 
 // against returns the columns in which a readable row differs from what it must be.
-func (row *row) against(want ledger.Sums) (wrong []Difference) {
+func (row *row) against(p ledger.Period, want ledger.Sums) (wrong []Difference) {
 	note := func(field, want, have string) {
 		wrong = append(wrong, Difference{Kind: WrongSum, Field: field, Want: want, Have: have})
 	}
@@ -135,6 +135,12 @@ func (row *row) against(want ledger.Sums) (wrong []Difference) {
 		if must := want.Histogram.AppendBinary(nil); !bytes.Equal(must, row.encoded) {
 			note(usage.FieldLatencyHistogram, fmt.Sprintf("%.64x", must), fmt.Sprintf("%.64x", row.encoded))
 		}
+	}
+	if !row.end.Equal(p.End()) {
+		note(usage.FieldPeriodEnd, stamp(p.End()), stamp(row.end))
+	}
+	if average := want.AverageLatency(); cmp.Compare(average, row.average) != 0 {
+		note(usage.FieldAverageLatencyMs, fmt.Sprint(average), fmt.Sprint(row.average))
 	}
 	return wrong
 }
@@ -213,18 +219,7 @@ func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Differe
 	case !v.known:
 		must = row.Sums
 	}
-	wrong = row.against(must)
-	if !row.end.Equal(p.End()) {
-		wrong = append(
-			wrong, Difference{Kind: WrongSum, Field: usage.FieldPeriodEnd, Want: stamp(p.End()), Have: stamp(row.end)},
-		)
-	}
-	if average := must.AverageLatency(); cmp.Compare(average, row.average) != 0 {
-		wrong = append(wrong, Difference{
-			Kind: WrongSum, Field: usage.FieldAverageLatencyMs, Want: fmt.Sprint(average),
-			Have: fmt.Sprint(row.average),
-		})
-	}
+	wrong = row.against(p, must)
 	if fault := row.digestFault(p, d.backed(p)); fault != nil {
 		wrong = append(wrong, *fault)
 	}
