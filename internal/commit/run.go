@@ -104,14 +104,14 @@ func (b *batch) prepareEvents(ctx context.Context, calls []Call) error {
 			alone = alone || c.Request.Named && !utc.StartOfDay(c.Request.At).Equal(today)
 		}
 	}
-	switch {
-	case !named:
+	if !named {
 		return nil
-	case alone:
-		_, err := b.tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", requestLock)
-		return err
 	}
-	_, err := b.tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock_shared($1)", requestLock)
+	lock := "SELECT pg_advisory_xact_lock_shared($1)"
+	if alone {
+		lock = "SELECT pg_advisory_xact_lock($1)"
+	}
+	_, err := b.tx.ExecContext(ctx, lock, requestLock)
 	return err
 }
 
