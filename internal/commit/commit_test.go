@@ -73,7 +73,7 @@ func TestDoWithin(t *testing.T) {
 			}
 			return errors.Join(undone, d.CountUse(ctx, tx, d.key, pool.Amount{Requests: 1, Tokens: 7}, d.now))
 		}), undone)
-		require.Nil(t, d.memory.last)
+		require.Nil(t, d.memory.last.Load())
 		require.False(t, d.partitions.Has(utc.StartOfDay(noon)))
 		require.Zero(t, d.client.UsageEvent.Query().CountX(ctx))
 		require.NoError(t, d.Do(ctx, d.call("a")))
@@ -127,10 +127,10 @@ func TestLeases(t *testing.T) {
 		_, err = d.acquire(ctx)
 		require.ErrorIs(t, err, fault.ErrNoKeyAvailable)
 
-		require.NotNil(t, d.memory.last)
+		require.NotNil(t, d.memory.last.Load())
 		require.True(t, d.compareMemory(t))
-		d.memory.last.forget(d.provider)
-		require.Empty(t, d.memory.last.keys)
+		d.memory.last.Load().forget(d.provider)
+		require.Empty(t, d.memory.last.Load().keys)
 	})
 }
 

@@ -29,15 +29,15 @@ func (d *database) lease(t *testing.T) *Leased {
 func (d *database) remembers(t *testing.T) bool {
 	t.Helper()
 	s := d.client.PoolState.Query().Where(poolstate.ProviderID(d.provider)).OnlyX(t.Context())
-	require.NotNil(t, d.memory.last)
-	return s.State != nil && *s.State == d.memory.last.states[d.provider]
+	require.NotNil(t, d.memory.last.Load())
+	return s.State != nil && *s.State == d.memory.last.Load().states[d.provider]
 }
 
 // compareMemory requires that what the next batch starts from is as the database has it. It reports whether there was
 // something to compare.
 func (d *database) compareMemory(t *testing.T) bool {
 	t.Helper()
-	ctx, last := t.Context(), d.memory.last
+	ctx, last := t.Context(), d.memory.last.Load()
 	if last != nil && d.engine == dialect.Postgres {
 		for _, s := range d.client.PoolState.Query().AllX(ctx) {
 			if value(s.State) != last.states[s.ProviderID] {

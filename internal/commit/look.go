@@ -26,14 +26,14 @@ func (m *Committer) Look(
 // ModelName returns the provider's name of a model, or "" for a zero id. It returns fault.ErrForeignKey if there is no
 // such model, and fault.ErrInvalidData if it is another provider's.
 func (m *Committer) ModelName(ctx context.Context, from bulk.Querier, id, provider uuid.UUID) (string, error) {
-	s := newSnapshot(m.Strategy, m.Clock())
+	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, m.Clock())}
 	if id != uuid.Nil {
-		s.from = s.now
-		if err := s.readModels(ctx, from, []uuid.UUID{id}); err != nil {
+		b.from = b.now
+		if err := b.readModels(ctx, from, []uuid.UUID{id}); err != nil {
 			return "", err
 		}
 	}
-	return s.modelName(id, provider)
+	return b.modelName(id, provider)
 }
 
 // CountUse adds a request to the counters of a live key, and to no period. It returns fault.ErrNotFound if there is no

@@ -54,11 +54,11 @@ func TestPoolIsRemembered(t *testing.T) {
 			return nil
 		},
 	} {
-		l, is := d.lease(t), d.memory.last.pools[d.provider]
+		l, is := d.lease(t), d.memory.last.Load().pools[d.provider]
 		require.NoError(t, change(), name)
 		require.True(t, d.remembers(t), name)
 		require.NoError(t, d.end(ctx, l, End{Outcome: Released}, Call{}))
-		require.Same(t, is, d.memory.last.pools[d.provider], "%s: it was read again", name)
+		require.Same(t, is, d.memory.last.Load().pools[d.provider], "%s: it was read again", name)
 	}
 }
 

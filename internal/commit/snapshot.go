@@ -75,7 +75,7 @@ func (s *snapshot) forget(provider uuid.UUID) {
 // memory keeps the snapshot of the last batch for the next one, which then reads only what it lacks. On SQLite the
 // snapshot is valid as long as no other connection has written, which db.State reports; in doubt, everything is read.
 // On PostgreSQL only pools are remembered, and lockPools forgets the pools that others have changed.
-type memory struct{ last atomic.Pointer[Snapshot] }
+type memory struct{ last atomic.Pointer[snapshot] }
 
 // maxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
 const maxRemembered = 2048

@@ -182,10 +182,10 @@ func TestMemoryWrong(t *testing.T) {
 	require.NoError(t, d.Do(ctx, d.call("a")))
 	d.now = d.now.Add(utc.Quarter)
 	wrong := 0
-	for p := range maps.Clone(d.memory.last.stored) {
+	for p := range maps.Clone(d.memory.last.Load().stored) {
 		if p.Grain == ledger.QuarterGrain {
 			p.Start = p.Start.Add(utc.Quarter)
-			d.memory.last.stored[p] = ledger.Sums{Requests: 7}
+			d.memory.last.Load().stored[p] = ledger.Sums{Requests: 7}
 			wrong++
 		}
 	}
@@ -206,5 +206,5 @@ func TestMemoryIsBounded(t *testing.T) {
 		_, err := d.acquireOf(t.Context(), uuid.New(), uuid.Nil)
 		require.ErrorIs(t, err, fault.ErrNoKeyAvailable)
 	}
-	require.LessOrEqual(t, d.memory.last.rows(), maxRemembered+2)
+	require.LessOrEqual(t, d.memory.last.Load().rows(), maxRemembered+2)
 }

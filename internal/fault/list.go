@@ -59,9 +59,9 @@ func (f *List) In(prefix string, others List) {
 }
 
 // Err returns nil, or ErrInvalidData with every fault.
-func (f *List) Err() error {
-	if len(*f) == 0 {
+func (f List) Err() error {
+	if len(f) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", ErrInvalidData, strings.Join(*f, "; "))
+	return fmt.Errorf("%w: %s", ErrInvalidData, strings.Join(f, "; "))
 }
