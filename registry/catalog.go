@@ -189,7 +189,7 @@ func (im *importer) provider(ctx context.Context, p catalog.Provider) error {
 func (im *importer) updateProvider(ctx context.Context, live *ent.Provider, in ProviderInput) error {
 	var up ProviderUpdate
 	copyFields(&up, in) // without what the catalogue does not know
-	if !differs(live, up) {
+	if !differs(live, &up) {
 		im.report.Providers.Unchanged++
 		return nil
 	}
