@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"sync"
 	"time"
 )
 
@@ -15,11 +14,9 @@ const lookAtFile = time.Second
 
 // openFile is an open file.
 type openFile struct {
-	path string
-	info os.FileInfo
-
-	mu     sync.Mutex
-	looked time.Time // when it was last seen in its place
+	path   string
+	info   os.FileInfo
+	looked time.Time // when check last saw it in its place
 }
 
 // watchFile returns the file of a name, which the caller then opens.
@@ -31,13 +28,12 @@ func watchFile(path string) (*openFile, error) {
 	return &openFile{path: path, info: info}, nil
 }
 
-// check returns [ErrReplaced] if the file is not in its place. It looks at most once a second while it is.
+// check returns [ErrReplaced] if the file is not in its place. It looks at most once a second while it is. It is for
+// the one who has the turn to write.
 func (f *openFile) check() error {
 	if f == nil { // in memory
 		return nil
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	now := time.Now()
 	if now.Sub(f.looked) < lookAtFile {
 		return nil

@@ -28,8 +28,7 @@ type replica struct {
 	pool, primary *sql.DB
 	freshAt       atomic.Pointer[time.Time] // everything committed until then is there; nil: not known
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{} // open ones
+	conns sync.Map // open ones: net.Conn
 
 	stop     context.CancelFunc
 	watching sync.WaitGroup
@@ -37,7 +36,7 @@ type replica struct {
 
 func newReplica(config *pgx.ConnConfig, maxConns int, primary *sql.DB) *replica {
 	ctx, stop := context.WithCancel(context.Background())
-	r := &replica{primary: primary, conns: map[net.Conn]struct{}{}, stop: stop}
+	r := &replica{primary: primary, stop: stop}
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -118,22 +117,15 @@ func (r *replica) query(ctx context.Context, query string, args []any) (*sql.Row
 // lost closes what is open to the replica.
 func (r *replica) lost() {
 	r.freshAt.Store(nil)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for conn := range r.conns {
-		_ = conn.Close() // so that whoever reads from it gets an error
-	}
+	r.conns.Range(func(conn, _ any) bool {
+		_ = conn.(net.Conn).Close() // so that whoever reads from it gets an error
+		return true
+	})
 }
 
 func (r *replica) track(conn net.Conn) net.Conn {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.conns[conn] = struct{}{}
-	return &tracked{Conn: conn, forget: func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.conns, conn)
-	}}
+	r.conns.Store(conn, true)
+	return &tracked{Conn: conn, forget: func() { r.conns.Delete(conn) }}
 }
 
 // wholeAnswers makes connections that read a whole answer before they show its first row. If an answer breaks off, the

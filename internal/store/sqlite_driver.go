@@ -209,11 +209,6 @@ func (d *SQLite) queue(ctx context.Context) error {
 	}
 }
 
-// patiently waits for other processes that hold the database.
-func (d *SQLite) patiently(ctx context.Context, call func() error) error {
-	return busy.Wait(ctx, d.busyTimeout, call)
-}
-
 // closed replaces the nameless error of a closed pool by ErrClosed.
 func (d *SQLite) closed(err error) error {
 	if err == nil {
@@ -235,7 +230,7 @@ func (d *SQLite) ExecContext(ctx context.Context, query string, args ...any) (sq
 	}
 	defer release()
 	var res sql.Result
-	err = d.patiently(ctx, func() (err error) {
+	err = busy.Wait(ctx, d.busyTimeout, func() (err error) {
 		res, err = normalizing{d.writer}.ExecContext(ctx, query, args...)
 		return uncertainSync(err)
 	})
@@ -256,7 +251,7 @@ func (d *SQLite) QueryContext(ctx context.Context, query string, args ...any) (*
 	}
 	defer release() // until the rows are closed, the next writer waits for the connection itself: see prepare
 	var rows *sql.Rows
-	err = d.patiently(ctx, func() (err error) {
+	err = busy.Wait(ctx, d.busyTimeout, func() (err error) {
 		rows, err = normalizing{d.writer}.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller's
 		return err
 	})
@@ -270,7 +265,7 @@ func (d *SQLite) Tx(ctx context.Context) (dialect.Tx, error) {
 		return nil, err
 	}
 	var t *sql.Tx
-	err = d.patiently(ctx, func() (err error) {
+	err = busy.Wait(ctx, d.busyTimeout, func() (err error) {
 		t, err = d.writer.BeginTx(ctx, nil)
 		return err
 	})
