@@ -59,7 +59,7 @@ func Scan(
 	return rows.Err()
 }
 
-// ScanIn is Scan for some values: the query has %s for the right side of IN.
+// ScanIn is Scan for some values, up to 1024 at once: the query has %s for the right side of IN.
 func ScanIn[T any](
 	ctx context.Context, tx Querier, query string, values []T, each func(scan func(...any) error) error,
 ) error {
