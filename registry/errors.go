@@ -113,49 +113,46 @@ func translate(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	err = ended(ctx, err)
-	if fault.Is(err) {
-		return under(op, err)
+	err = ours(ended(ctx, err))
+	if op == "" {
+		return err
 	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+// ours returns an error from below as one of this package.
+func ours(err error) error {
 	switch {
+	case fault.Is(err):
+		return err
 	case ent.IsNotFound(err):
-		return under(op, ErrNotFound)
+		return ErrNotFound
 	case ent.IsValidationError(err):
-		return under(op, fmt.Errorf("%w: %w", ErrInvalidData, err))
+		return fmt.Errorf("%w: %w", ErrInvalidData, err)
 	case errors.Is(err, batch.ErrClosed):
-		return under(op, ofKind(ErrClosed, err))
+		return ofKind(ErrClosed, err)
 	case errors.Is(err, batch.ErrBusy):
-		return under(op, fmt.Errorf("%w: %w; %s", ErrBusy, err, store.Mistake))
+		return fmt.Errorf("%w: %w; %s", ErrBusy, err, store.Mistake)
 	case errors.Is(err, batch.ErrUncertain):
-		return under(op, ofKind(ErrUncertain, err))
+		return ofKind(ErrUncertain, err)
 	case errors.Is(err, store.ErrName):
-		return under(op, fmt.Errorf("%w: %w", ErrInvalidData, err))
+		return fmt.Errorf("%w: %w", ErrInvalidData, err)
 	}
 	for _, schema := range []error{
 		migrate.ErrChecksum, migrate.ErrEdited, migrate.ErrForeign,
 		migrate.ErrForeignKeys, migrate.ErrHistory, migrate.ErrNewer,
 	} {
 		if errors.Is(err, schema) {
-			return under(op, fmt.Errorf("%w: %w", ErrSchema, err))
+			return fmt.Errorf("%w: %w", ErrSchema, err)
 		}
 	}
 	if store.IsPoolerTrouble(err) {
-		return under(
-			op, fmt.Errorf("%w: a pooler is in between: open the registry WithPooler: %w", ErrUnsupported, err),
-		)
+		return fmt.Errorf("%w: a pooler is in between: open the registry WithPooler: %w", ErrUnsupported, err)
 	}
 	if kind, ok := kinds[store.Classify(err)]; ok {
-		return under(op, ofKind(kind, err))
+		return ofKind(kind, err)
 	}
-	return under(op, plain(err))
-}
-
-// under puts an operation before the text of an error.
-func under(op string, err error) error {
-	if op == "" {
-		return err
-	}
-	return fmt.Errorf("%s: %w", op, err)
+	return plain(err)
 }
 
 // driverError is an error from below. What Ent and this module's own packages put around the driver's text says nothing
