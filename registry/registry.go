@@ -137,10 +137,9 @@ func (r *Registry) transact(ctx context.Context, db dialect.Driver, o *operation
 
 // savepoint runs fn as a part of the running transaction.
 func (r *Registry) savepoint(ctx context.Context, o *operation, fn func(tx *Registry) error) error {
-	within := r
+	within := *r
 	if o != nil {
-		copied := *r
-		copied.client, within = r.client.With(ent.Scope(o)), &copied
+		within.client = r.client.With(ent.Scope(o))
 	}
 	exec := func(ctx context.Context, statement string) error {
 		_, err := r.client.ExecContext(ctx, statement)
@@ -168,7 +167,7 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, fn func(tx *Regi
 			_ = undo() // torn keeps its error
 		}
 	}()
-	err := fn(within)
+	err := fn(&within)
 	if err == nil {
 		err = translate(ctx, o.step("commit"), ctx.Err())
 	}
