@@ -2,6 +2,8 @@ package commit
 
 import (
 	"context"
+	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -61,8 +63,13 @@ func (s *snapshot) takeLeases(ctx context.Context, tx bulk.Querier, ending, aske
 	if err := bulk.ScanIn(ctx, tx, read, asked, s.keepLease); err != nil {
 		return err
 	}
+	return s.readCounting(ctx, tx, maps.Values(s.leases))
+}
+
+// readCounting reads the keys and groups that leases count in, deleted keys included.
+func (s *snapshot) readCounting(ctx context.Context, tx bulk.Querier, leases iter.Seq[*pool.Lease]) error {
 	keys, groups := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
-	for _, l := range s.leases {
+	for l := range leases {
 		keys[l.Key] = true
 		if l.Group != nil {
 			groups[*l.Group] = true
@@ -153,20 +160,16 @@ func (x *expiries) due(provider uuid.UUID, now time.Time) bool {
 // none is left.
 func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
 	var expired []*pool.Lease
-	groups := map[uuid.UUID]bool{}
 	err := bulk.Scan(ctx, b.tx, takeExpiredSQL, []any{p.ID, b.now, b.Expired}, func(scan func(...any) error) error {
 		l, err := scanLease(scan)
 		expired = append(expired, l)
-		if l.Group != nil {
-			groups[*l.Group] = true
-		}
 		return err
 	})
 	b.looked[p.ID] = len(expired) < b.Expired
-	if err == nil {
-		err = b.loadGroups(ctx, b.tx, bulk.Unknown(groups, b.groups))
-	}
 	if err != nil || len(expired) == 0 {
+		return err
+	}
+	if err := b.readCounting(ctx, b.tx, slices.Values(expired)); err != nil {
 		return err
 	}
 	for _, l := range expired {

@@ -37,3 +37,23 @@ func TestManyExpired(t *testing.T) {
 		require.Zero(t, d.client.KeyLease.Query().CountX(ctx), "who is turned away has looked at all of them")
 	})
 }
+
+// TestExpiredOfDeletedKey: a deleted key keeps the place in the turns that its expired lease had, whether or not the key
+// is remembered.
+func TestExpiredOfDeletedKey(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		ctx := t.Context()
+		_, err := d.acquireOf(ctx, d.provider, uuid.Nil)
+		require.NoError(t, err)
+		require.Zero(t, d.client.APIKey.GetX(ctx, d.key).Pass, "the lease has it")
+		d.client.APIKey.UpdateOneID(d.key).SetDeletedAt(d.now).ExecX(ctx)
+		d.memory.last.Store(nil)
+		d.now = d.now.Add(time.Minute)
+		_, err = d.acquireOf(ctx, d.provider, uuid.Nil)
+		require.ErrorIs(t, err, fault.ErrNoKeyAvailable)
+		require.Zero(t, d.client.KeyLease.Query().CountX(ctx))
+		require.Positive(t, d.client.APIKey.GetX(ctx, d.key).Pass)
+	})
+}
