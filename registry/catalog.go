@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -250,7 +251,7 @@ func (im *importer) models(
 			deleted[m.ModelID] = true
 		}
 	}
-	prices, err := im.prices(ctx, providerID)
+	prices, err := im.prices(ctx, live)
 	if err != nil {
 		return err
 	}
@@ -279,17 +280,27 @@ func (im *importer) models(
 	return err
 }
 
-// prices returns the current standard prices of a provider's models, by the model's id.
-func (im *importer) prices(ctx context.Context, providerID uuid.UUID) (map[uuid.UUID]*ent.Price, error) {
-	current, err := im.tx.Price.Query().Where(
-		price.HasModelWith(model.ProviderID(providerID)), price.ServiceTier(StandardTier), price.MinContextTokens(0),
-		price.SupersededAtIsNil(), price.EffectiveToIsNil(),
-	).All(ctx)
-	byModel := make(map[uuid.UUID]*ent.Price, len(current))
-	for _, p := range current {
-		byModel[p.ModelID] = p
+// prices returns the current standard prices of models, by the model's id. It asks for ids: SQLite would search all
+// prices for those of a provider.
+func (im *importer) prices(ctx context.Context, models map[string]*ent.Model) (map[uuid.UUID]*ent.Price, error) {
+	ids := make([]uuid.UUID, 0, len(models))
+	for _, m := range models {
+		ids = append(ids, m.ID)
 	}
-	return byModel, err
+	byModel := make(map[uuid.UUID]*ent.Price, len(models))
+	for some := range slices.Chunk(ids, chunk) {
+		current, err := im.tx.Price.Query().Where(
+			price.ModelIDIn(some...), price.ServiceTier(StandardTier), price.MinContextTokens(0),
+			price.SupersededAtIsNil(), price.EffectiveToIsNil(),
+		).All(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range current {
+			byModel[p.ModelID] = p
+		}
+	}
+	return byModel, nil
 }
 
 func (im *importer) updateModel(

@@ -3,8 +3,6 @@ package registry
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -101,12 +99,6 @@ func prefixOf(key string) string { return key[:min(prefixLength, len(key)/2)] }
 
 // isKeyless reports whether a key is a stand-in for a provider without keys.
 func isKeyless(key *ent.APIKey) bool { return key.KeyHash == hash("") }
-
-// hash returns the SHA-256 of a key in lower-case hex.
-func hash[Key string | []byte](key Key) string {
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:])
-}
 
 // AddAPIKey adds an API key to a provider and returns its row.
 //

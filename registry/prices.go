@@ -110,11 +110,11 @@ func RatesOf(p *ent.Price) money.Rates { return ledger.RatesOf(p) }
 //
 // It returns [ErrInvalidData] if the input breaks a rule, such as a time in the future or no rates, and [ErrNotFound]
 // if there is no such live model.
-func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (p *ent.Price, err error) {
+func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in PriceInput) (*ent.Price, error) {
 	in = in.withDefaults()
 	op := fmt.Sprintf("update pricing of model %s", id)
 	backfill := repricing{done: true}
-	p, err = change(ctx, r.writeAlone, op, in.faults(r.now()), func(tx *ent.Client) (*ent.Price, error) {
+	p, err := change(ctx, r.writeAlone, op, in.faults(r.now()), func(tx *ent.Client) (*ent.Price, error) {
 		if _, err := liveModel(ctx, tx, id); err != nil {
 			return nil, err
 		}
@@ -126,16 +126,14 @@ func (r *Registry) UpdateModelPricing(ctx context.Context, id uuid.UUID, in Pric
 		backfill = repricing{model: id, start: in.EffectiveFrom, end: end, unpricedAlone: true}
 		return p, r.repricePiece(ctx, tx, &backfill)
 	})
-	if err == nil && !backfill.done {
-		if err = translate(ctx, op, r.pause(ctx, longestPause)); err == nil {
-			err = r.reprice(ctx, op, &backfill)
-		}
-		if err != nil {
-			err = fmt.Errorf("%w; the price is set; call again to price the rest of the usage", err)
-		}
+	if err != nil || backfill.done {
+		return p, err
+	}
+	if err = translate(ctx, op, r.pause(ctx, longestPause)); err == nil {
+		err = r.reprice(ctx, op, &backfill)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; the price is set; call again to price the rest of the usage", err)
 	}
 	return p, nil
 }
@@ -213,28 +211,22 @@ func setCurrentCosts(ctx context.Context, tx *ent.Client, modelID uuid.UUID, rat
 // It returns [ErrInvalidData] if the time is outside of the years 1970 to 9999, and [ErrNotFound] if there is no such
 // model.
 func (r *Registry) PriceAt(ctx context.Context, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
+	op := fmt.Sprintf("price of model %s", modelID)
 	var f fault.List
 	f.Time("at", at)
 	if err := f.Err(); err != nil {
-		return nil, translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
+		return nil, translate(ctx, op, err)
 	}
-	p, err := priceAt(ctx, r.client, modelID, utc.Of(at))
-	return tied(r, p), translate(ctx, fmt.Sprintf("price of model %s", modelID), err)
-}
-
-// priceAt returns the standard price of a model at a time.
-func priceAt(ctx context.Context, client *ent.Client, modelID uuid.UUID, at time.Time) (*ent.Price, error) {
-	candidates, err := client.Price.Query().Where(
+	at = utc.Of(at)
+	candidates, err := r.client.Price.Query().Where(
 		price.ModelID(modelID), price.ServiceTier(StandardTier), price.MinContextTokens(0), price.SupersededAtIsNil(),
 		price.EffectiveFromLTE(at), price.Or(price.EffectiveToIsNil(), price.EffectiveToGT(at)),
 	).All(ctx)
-	if err != nil {
-		return nil, err
+	best := ledger.BestPrice(candidates, at, StandardTier, 0)
+	if err == nil && best == nil {
+		err = ErrNotFound
 	}
-	if best := ledger.BestPrice(candidates, at, StandardTier, 0); best != nil {
-		return best, nil
-	}
-	return nil, ErrNotFound
+	return tied(r, best), translate(ctx, op, err)
 }
 
 // GetPrice returns a price, also one that has ended or was superseded, such as the price of a recorded request. Prices

@@ -176,17 +176,15 @@ func (r *Registry) reportModels(ctx context.Context, in ReportInput) (map[string
 	all, err := query.Select(model.FieldID, model.FieldProviderID, model.FieldFamilyID).All(ctx)
 	groups := make(map[string]group, len(all))
 	for _, m := range all {
-		var g group
-		for _, d := range in.By {
-			switch d {
-			case ByProvider:
-				g.provider = m.ProviderID
-			case ByFamily:
-				g.family = value(m.FamilyID)
-			case ByModel:
-				g.model = m.ID
-			case ByKey: // add sets it: a model has many keys
-			}
+		var g group // add sets the key: a model has many
+		if slices.Contains(in.By, ByProvider) {
+			g.provider = m.ProviderID
+		}
+		if slices.Contains(in.By, ByFamily) {
+			g.family = value(m.FamilyID)
+		}
+		if slices.Contains(in.By, ByModel) {
+			g.model = m.ID
 		}
 		groups[m.ID.String()] = g
 	}

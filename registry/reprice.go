@@ -155,6 +155,6 @@ func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 		rows = append(rows, u)
 		return nil
 	})
-	slices.SortStableFunc(rows, func(a, b UnpricedModel) int { return int(min(max(b.Requests-a.Requests, -1), 1)) })
+	slices.SortStableFunc(rows, func(a, b UnpricedModel) int { return cmp.Compare(b.Requests, a.Requests) })
 	return rows, translate(ctx, "unpriced usage", err)
 }

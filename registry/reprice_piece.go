@@ -158,7 +158,7 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 	if start.After(p.at) {
 		p.at, p.after = start, uuid.Nil
 	}
-	until, m := utc.Min(start.Add(utc.Day), end), newMoves()
+	until, m := utc.Min(start.Add(utc.Day), end), &moves{less: byPeriod{}, more: byPeriod{}, whole: byPeriod{}}
 	switch {
 	case start.Before(p.Quarters):
 		p.at = start
@@ -181,24 +181,19 @@ const (
 
 // moves are the changes of usage that moves from one price to another.
 type moves struct {
-	less, more map[ledger.Period]ledger.Sums // to subtract from periods, and to add to them
-	whole      map[ledger.Period]ledger.Sums // what some periods must be before, without histograms
-	events     [][]any                       // price, cost, status and id of each event
+	less, more byPeriod // to subtract from periods, and to add to them
+	whole      byPeriod // what some periods must be before, without histograms
+	events     [][]any  // price, cost, status and id of each event
 }
 
-func newMoves() *moves {
-	return &moves{
-		less: map[ledger.Period]ledger.Sums{}, more: map[ledger.Period]ledger.Sums{},
-		whole: map[ledger.Period]ledger.Sums{},
-	}
-}
+type byPeriod map[ledger.Period]ledger.Sums
 
 // move moves usage from a period to that of another price, and within their totals.
 func (m *moves) move(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
 	p := from
 	p.Price = to
 	for _, one := range []struct {
-		of map[ledger.Period]ledger.Sums
+		of byPeriod
 		ledger.Period
 		ledger.Sums
 	}{{m.less, from, was}, {m.less, from.Total(), was}, {m.more, p, is}, {m.more, p.Total(), is}} {
@@ -343,11 +338,11 @@ var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID, slices.Concat(
 func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
 	touched := maps.Clone(m.less)
 	maps.Copy(touched, m.more)
-	now, sorted := map[ledger.Period]ledger.Sums{}, ledger.Sorted(touched)
+	now, sorted := byPeriod{}, ledger.Sorted(touched)
 	if err := ledger.Read(ctx, tx, r.db.Dialect(), sorted, now); err != nil {
 		return err
 	}
-	write := make(map[ledger.Period]ledger.Sums, len(sorted))
+	write := make(byPeriod, len(sorted))
 	var gone []ledger.Period
 	for _, p := range sorted {
 		s := now[p]

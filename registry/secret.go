@@ -2,8 +2,10 @@ package registry
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/subtle"
 	"database/sql/driver"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -81,4 +83,10 @@ func (Secret) GobEncode() ([]byte, error) { return nil, errEncoded }
 // is reports, in constant time, whether the secret is the key of a row.
 func (s Secret) is(key *ent.APIKey) bool {
 	return subtle.ConstantTimeCompare([]byte(hash(s.key())), []byte(key.KeyHash)) == 1
+}
+
+// hash returns the SHA-256 of a key in lower-case hex.
+func hash[Key string | []byte](key Key) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
 }

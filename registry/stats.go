@@ -104,13 +104,15 @@ func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (
 	err := r.client.UsageTotal.Query().
 		Where(usagetotal.TotalCostNotNil()).
 		Modify(func(s *sql.Selector) {
-			models := sql.Table(model.Table)
+			models, cost := sql.Table(model.Table), s.C(usagetotal.FieldTotalCost)
 			s.Join(models).On(s.C(usagetotal.FieldModelID), models.C(model.FieldID)).
 				Where(sql.EQ(models.C(model.FieldProviderID), providerID)).
 				GroupBy(models.C(model.FieldModelID)).
-				Select(append(
-					sumCosts(s.C(usagetotal.FieldTotalCost)), sql.As(models.C(model.FieldModelID), "model_id"),
-				)...)
+				Select(
+					sql.As(models.C(model.FieldModelID), "model_id"),
+					sql.As(fmt.Sprintf("COALESCE(SUM(%s / %d), 0)", cost, money.Dollar), "dollars"),
+					sql.As(fmt.Sprintf("COALESCE(SUM(%s %% %d), 0)", cost, money.Dollar), "nanos"),
+				)
 		}).Scan(ctx, &rows)
 	if err != nil {
 		return nil, translate(ctx, "cost breakdown", err)
@@ -124,15 +126,8 @@ func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (
 	return costs, nil
 }
 
-// sumCosts returns columns that sum whole dollars and the rest of each cost separately. So costSum notices a sum that
-// does not fit, before the database overflows.
-func sumCosts(column string) []string {
-	return []string{
-		sql.As(fmt.Sprintf("COALESCE(SUM(%s / %d), 0)", column, money.Dollar), "dollars"),
-		sql.As(fmt.Sprintf("COALESCE(SUM(%s %% %d), 0)", column, money.Dollar), "nanos"),
-	}
-}
-
+// costSum adds up sums of whole dollars and of the rest of each cost. So it notices a sum that does not fit, before the
+// database overflows.
 func costSum(dollars, nanos int64) (money.USD, error) {
 	const million = 1_000_000 // rates are per million
 	usd, err := money.Cost(

@@ -139,9 +139,8 @@ func (r *Registry) UndeleteAPIKey(ctx context.Context, id uuid.UUID) (*ent.APIKe
 
 // requireUndeleted returns ErrForeignKey if the provider of a row to undelete is deleted itself.
 func requireUndeleted(ctx context.Context, tx *ent.Client, providerID uuid.UUID) error {
-	err := requireProvider(ctx, tx, providerID)
-	if err == nil {
-		return nil
+	if err := requireProvider(ctx, tx, providerID); err != nil {
+		return fmt.Errorf("%w: undelete the provider first", err)
 	}
-	return fmt.Errorf("%w: undelete the provider first", err)
+	return nil
 }
