@@ -38,8 +38,8 @@ func TestManyExpired(t *testing.T) {
 	})
 }
 
-// TestExpiredOfDeletedKey: a deleted key keeps the place in the turns that its expired lease had, whether or not the key
-// is remembered.
+// TestExpiredOfDeletedKey: a deleted key keeps the place in the turns that its expired lease had, whether or not the
+// key is remembered.
 func TestExpiredOfDeletedKey(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {

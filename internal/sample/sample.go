@@ -29,8 +29,8 @@ func Chance() bool {
 	return rand.IntN(many) < Of(many) //nolint:gosec // not for secrets
 }
 
-// OneGoroutine is for a test of one goroutine. With the race detector, which finds nothing in it, a run takes a quarter of
-// such tests.
+// OneGoroutine is for a test of one goroutine. With the race detector, which finds nothing in it, a run takes a quarter
+// of such tests.
 func OneGoroutine(tb testing.TB) {
 	tb.Helper()
 	if Race && rand.IntN(4) > 0 { //nolint:gosec // not for secrets
