@@ -22,7 +22,7 @@ import (
 
 // Unless the command line says otherwise: runs, and operations of one on average. Each run of the tests has other ones.
 const (
-	propertyChecks = 24
+	propertyChecks = 40
 	propertySteps  = 60
 	propertyAtOnce = 4 // machines, which share the runs
 )

@@ -11,7 +11,7 @@ import (
 // Whole is the environment variable that has long tests run whole, if it is not empty.
 const Whole = "MODELSCAN_TEST_WHOLE"
 
-// Of returns how many of n steps to take, at least one: a third, or all with [Whole]. It is a twelfth with -short, and
+// Of returns how many of n steps to take, at least one: a fifth, or all with [Whole]. It is a twelfth with -short, and
 // with the race detector, which finds nothing in the one goroutine of such a test.
 func Of(n int) int {
 	switch {
@@ -20,7 +20,7 @@ func Of(n int) int {
 	case Race || testing.Short():
 		return max(1, n/12)
 	}
-	return max(1, n/3)
+	return max(1, n/5)
 }
 
 // Chance reports whether to take one of many steps, so that about [Of] of them are taken.
