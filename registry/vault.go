@@ -167,6 +167,16 @@ func (v *vault) unseal(ctx context.Context, client *ent.Client, key *ent.APIKey)
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	dataKey, err := v.dataKey(ctx, client, id)
+	if ent.IsNotFound(err) { // a rotation has sealed the key anew since it was read, and has removed the data key
+		now, err := client.APIKey.Get(ctx, key.ID)
+		if err != nil {
+			return nil, err
+		}
+		if value(now.DataKeyID) == id {
+			return nil, fmt.Errorf("%w: data key %s is missing", ErrCorrupt, id)
+		}
+		return v.unseal(ctx, client, now)
+	}
 	if err != nil {
 		return nil, err
 	}
