@@ -127,3 +127,35 @@ func TestUpdate(t *testing.T) {
 	rows[1][2] = "gone"
 	require.ErrorIs(t, update.Run(t.Context(), db, dialect.SQLite, rows), bulk.ErrStale)
 }
+
+func TestInsert(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db, err := store.OpenSQLite(ctx, store.Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	_, err = db.ExecContext(ctx, "CREATE TABLE t (id integer PRIMARY KEY, x integer)")
+	require.NoError(t, err)
+	insert := bulk.NewInsert("t", "id, x", " ON CONFLICT (id) DO UPDATE SET x = excluded.x")
+	rows, ids := make([][]any, 2100), make([]int, 2100)
+	for i := range rows {
+		rows[i], ids[i] = []any{i, 10 * i}, i
+	}
+	require.NoError(t, insert.Run(ctx, db, nil))
+	require.NoError(t, insert.Run(ctx, db, rows))
+	require.NoError(t, insert.Run(ctx, db, [][]any{{7, 71}}))
+	sum := func(query string) (n int, err error) {
+		return n, bulk.ScanIn(ctx, db, query, ids, func(scan func(...any) error) error {
+			var x int
+			defer func() { n += x }()
+			return scan(&x)
+		})
+	}
+	n, err := sum("SELECT x FROM t WHERE id IN %s")
+	require.NoError(t, err)
+	require.Equal(t, 10*2099*2100/2+1, n)
+	_, err = sum("SELECT y FROM t WHERE id IN %s")
+	require.ErrorContains(t, err, "no such column: y")
+	_, err = sum("SELECT x, id FROM t WHERE id IN %s")
+	require.ErrorContains(t, err, "expected 2 destination arguments")
+}
