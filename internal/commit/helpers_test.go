@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,12 +58,15 @@ func newDatabase(t *testing.T, db store.DB, d migrate.Dialect) *database {
 	_, err := migrate.Apply(ctx, db.Writer(), d)
 	require.NoError(t, err)
 	is := &database{client: ent.NewClient(ent.Driver(db)), now: noon}
+	var auditing sync.Mutex // of two processes at once
 	is.Committer = New(Config{
 		DB: db, Clock: func() time.Time { return is.now }, Expired: 2,
 		Write: func(ctx context.Context, body func(tx *ent.Client) error) error {
 			return is.writeBy(ctx, ent.NewClient(ent.Driver(db.Batch())), body)
 		},
 		Audit: func(_ context.Context, _ *ent.Client, _ time.Time, _ string, events []pool.Event) error {
+			auditing.Lock()
+			defer auditing.Unlock()
 			is.events = append(is.events, events...)
 			return nil
 		},
