@@ -191,8 +191,7 @@ func (m *Mover) inTx(ctx context.Context, body func(tx *sql.Conn) error) (err er
 		return err
 	}
 	if err := body(conn); err != nil {
-		// It fails where the connection is lost, or SQLite has rolled back by itself.
-		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		store.Rollback(ctx, conn)
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "COMMIT")

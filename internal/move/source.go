@@ -82,7 +82,7 @@ func (m *Mover) holdTables(
 	err = m.source.Retry(ctx, func() error { // somebody may wait for Move while Move waits for them
 		_, err := source.ExecContext(ctx, lock)
 		if err != nil {
-			_, _ = source.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // it fails where the connection is lost
+			store.Rollback(ctx, source)
 		}
 		return err
 	})

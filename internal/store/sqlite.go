@@ -185,8 +185,7 @@ func initialize(ctx context.Context, db *sql.DB, applicationID int32) (err error
 		_, err := conn.ExecContext(ctx, fmt.Sprintf(
 			"BEGIN; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA application_id = %d; COMMIT", applicationID))
 		if err != nil {
-			// It fails where no transaction is left.
-			_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+			Rollback(ctx, conn)
 			return err
 		}
 	}

@@ -139,3 +139,9 @@ func BeginImmediate(ctx context.Context, conn *sql.Conn) error {
 		return err
 	})
 }
+
+// Rollback undoes what is left of a transaction that was begun by hand. It has no error of use: it fails where the
+// connection is lost or the database has rolled back by itself, and then nothing is left.
+func Rollback(ctx context.Context, conn *sql.Conn) {
+	_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+}
