@@ -60,7 +60,7 @@ func (r *Registry) nameDifferences(ctx context.Context, all []Difference) error 
 
 // naming says where the names for an id go.
 type naming struct {
-	id           uuid.UUID // zero: there is none
+	id           uuid.UUID // zero: the row has no such id
 	name, second *string   // the second one may be nil
 }
 

@@ -31,7 +31,7 @@ func TestCommitted(t *testing.T) {
 		require.Zero(t, code)
 	})
 	t.Run("all/on a server of its own", func(t *testing.T) {
-		_, _, _ = postgresEngine.dev(t) // skips, where there is none
+		_, _, _ = postgresEngine.dev(t) // skips without PostgreSQL
 		code, stdout, stderr := diff(t, "-check")
 		require.Equal(t, "sqlite: in sync with ent/schema\npostgres: in sync with ent/schema\n", stdout)
 		require.Empty(t, stderr)

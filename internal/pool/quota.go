@@ -319,7 +319,7 @@ func (q *Quota) Read(observed []byte) error {
 	return Decode("observed", observed, &q.Observed)
 }
 
-// Decode decodes JSON that was scanned, unless there is none. It returns fault.ErrCorrupt.
+// Decode decodes JSON that was scanned; empty text leaves the value as it is. It returns fault.ErrCorrupt.
 func Decode(what string, text []byte, to any) error {
 	if len(text) == 0 {
 		return nil
