@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -330,9 +329,8 @@ func (p *repricing) moveEvent(m *moves, e *ledger.Event, whole bool) error {
 }
 
 // eventPrices writes the price and the cost of events.
-var eventPrices = bulk.NewUpdate(usageevent.Table, bulk.ByID, slices.Concat(
-	bulk.Columns("uuid", usageevent.FieldPriceID), bulk.Columns("bigint", usageevent.FieldCost),
-	bulk.Columns("text", usageevent.FieldCostStatus))...)
+var eventPrices = bulk.NewUpdate(
+	usageevent.Table, bulk.ByID, usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus)
 
 // apply checks the moves and writes them. A dry run only checks.
 func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool) error {
@@ -369,7 +367,7 @@ func (r *Registry) apply(ctx context.Context, tx *ent.Client, m *moves, dry bool
 			return err
 		}
 	}
-	if err := ledger.Write(ctx, tx, ledger.Sorted(write), write); err != nil {
+	if err := ledger.Write(ctx, tx, r.db.Dialect(), ledger.Sorted(write), write); err != nil {
 		return err
 	}
 	return eventPrices.Run(ctx, tx, r.db.Dialect(), m.events)

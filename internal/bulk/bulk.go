@@ -1,5 +1,5 @@
-// Package bulk writes SQL for many rows: lists, chunks, updates of many rows, and statements that go to the server
-// together. It uses few sizes, so that connections keep the statement of each size prepared.
+// Package bulk writes SQL for many rows: lists, chunks, arrays, inserts and updates, and statements that go to the
+// server together. It writes few different statements, so that connections keep each prepared.
 package bulk
 
 import (
@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 )
 
@@ -72,10 +73,11 @@ func ScanIn[T any](
 	return nil
 }
 
-// Chunks calls write for rows in chunks of few sizes, so that connections keep the statement of each size prepared.
+// Chunks calls write for rows in chunks of few sizes, powers of two up to 64, so that connections keep the statement of
+// each size prepared.
 func Chunks[T any](rows []T, write func([]T) error) error {
 	for len(rows) > 0 {
-		n := ChunkSize(len(rows))
+		n := min(64, 1<<(bits.Len(uint(len(rows)))-1)) //nolint:gosec // a length
 		if err := write(rows[:n]); err != nil {
 			return err
 		}
@@ -84,21 +86,10 @@ func Chunks[T any](rows []T, write func([]T) error) error {
 	return nil
 }
 
-// ChunkSize returns how many of n rows the next chunk takes: a power of two, up to 64.
-func ChunkSize(n int) int {
-	if n == 0 {
-		return 0
-	}
-	return min(64, 1<<(bits.Len(uint(n))-1)) //nolint:gosec // a length
-}
-
 // Placeholders returns n rows of VALUES. Each column is a format whose argument is the number of the placeholder.
-func Placeholders(n int, columns ...string) string { return PlaceholdersFrom(1, n, columns...) }
-
-// PlaceholdersFrom is Placeholders with the number of the first one.
-func PlaceholdersFrom(first, n int, columns ...string) string {
+func Placeholders(n int, columns ...string) string {
 	var b strings.Builder
-	number := first - 1
+	number := 0
 	for row := range n {
 		if row > 0 {
 			b.WriteString(", ")
@@ -113,21 +104,30 @@ func PlaceholdersFrom(first, n int, columns ...string) string {
 	return b.String()
 }
 
-// Insert is an INSERT of n rows.
-type Insert func(n int) string
+// Insert is an INSERT of many rows.
+type Insert struct {
+	sqlite   func(n int) string
+	postgres string
+}
 
-// NewInsert returns the insert of a table's columns, a list with commas, and of what follows the rows.
-func NewInsert(table, columns, after string) Insert {
-	row := slices.Repeat([]string{"$%d"}, strings.Count(columns, ",")+1)
-	return Statements(func(n int) string {
-		return "INSERT INTO " + table + " (" + columns + ") VALUES " + Placeholders(n, row...) + after
-	})
+// NewInsert returns the insert of a table's columns, and of what follows the rows.
+func NewInsert(table string, columns []string, after string) Insert {
+	into := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") "
+	row := slices.Repeat([]string{"$%d"}, len(columns))
+	return Insert{
+		sqlite:   Statements(func(n int) string { return into + "VALUES " + Placeholders(n, row...) + after }),
+		postgres: into + "SELECT * FROM " + Unnest(1, table, columns) + after,
+	}
 }
 
 // Run writes rows: each has the values of the columns.
-func (i Insert) Run(ctx context.Context, tx Execer, rows [][]any) error {
+func (i Insert) Run(ctx context.Context, tx Execer, engine string, rows [][]any) error {
+	if engine == dialect.Postgres && len(rows) > 0 {
+		_, err := execArrays(ctx, tx, i.postgres, rows)
+		return err
+	}
 	return Chunks(rows, func(some [][]any) error {
-		_, err := tx.ExecContext(ctx, i(len(some)), slices.Concat(some...)...)
+		_, err := tx.ExecContext(ctx, i.sqlite(len(some)), slices.Concat(some...)...)
 		return err
 	})
 }

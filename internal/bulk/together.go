@@ -12,8 +12,10 @@ import (
 // Together collects statements and executes them as one. None of them may need what another one did. It is for
 // PostgreSQL: SQLite has nothing like it, and no round trips.
 type Together struct {
-	texts []string
-	args  []any
+	texts   []string
+	args    []any
+	counts  []string // of the rows that the collected updates change
+	updated int      // how many rows they must change
 }
 
 // ExecContext implements Execer. It returns no result: nothing is executed yet.
@@ -23,18 +25,29 @@ func (t *Together) ExecContext(_ context.Context, query string, args ...any) (sq
 	return nil, nil //nolint:nilnil // see above
 }
 
-// Flush executes what was collected.
-func (t *Together) Flush(ctx context.Context, tx Execer) error {
+// expect has Flush check that the last statement changes some rows.
+func (t *Together) expect(rows int) {
 	last := len(t.texts) - 1
-	if last < 0 {
+	t.texts[last] += " RETURNING 1"
+	t.counts = append(t.counts, fmt.Sprintf("(SELECT count(*) FROM s%d)", last))
+	t.updated += rows
+}
+
+// Flush executes what was collected. It returns ErrStale if a row to be updated is not there.
+func (t *Together) Flush(ctx context.Context, tx Querier) error {
+	if len(t.texts) == 0 {
 		return nil
 	}
 	var b strings.Builder
-	for i, text := range t.texts[:last] {
+	for i, text := range t.texts {
 		fmt.Fprintf(&b, "%s s%d AS (%s)", []string{"WITH", ","}[min(i, 1)], i, text)
 	}
-	b.WriteString(" " + t.texts[last])
-	_, err := tx.ExecContext(ctx, b.String(), t.args...)
+	b.WriteString(" SELECT " + strings.Join(append(t.counts, "0"), " + "))
+	var updated int
+	err := Scan(ctx, tx, b.String(), t.args, func(scan func(...any) error) error { return scan(&updated) })
+	if err == nil && updated != t.updated {
+		return ErrStale
+	}
 	return err
 }
 

@@ -50,8 +50,8 @@ func (e *changes) addToPeriods(event *ledger.Event) error {
 	return nil
 }
 
-// write writes what the batch changes. The statements of a single request go to the server as one, so that its caller
-// waits for one round trip and not for four. Larger batches would make too many different statements to prepare.
+// write writes what the batch changes. On PostgreSQL the statements go to the server as one, so that callers wait for
+// one round trip.
 func (b *batch) write(ctx context.Context) error {
 	added, changed, err := b.addUp(ctx)
 	if err != nil {
@@ -60,25 +60,23 @@ func (b *batch) write(ctx context.Context) error {
 	var to bulk.Execer = b.tx
 	var one bulk.Together
 	if b.engine == dialect.Postgres {
-		if len(b.events)+len(b.opened) == 1 {
-			to = &one
-		}
+		to = &one
 		// In one order, so that two transactions with the same request ids do not wait for each other.
 		slices.SortFunc(b.events, func(x, y ledger.Event) int { return cmp.Compare(x.RequestID, y.RequestID) })
 	}
-	if err := ledger.InsertEvents(ctx, to, b.events); err != nil {
+	if err := ledger.InsertEvents(ctx, to, b.engine, b.events); err != nil {
 		return err
 	}
-	if err := ledger.Write(ctx, to, added, b.stored); err != nil {
+	if err := ledger.Write(ctx, to, b.engine, added, b.stored); err != nil {
 		return err
 	}
 	if err := ledger.Update(ctx, to, b.engine, changed, b.stored); err != nil {
 		return err
 	}
-	if err := insertLease.Run(ctx, to, leaseRows(b.opened)); err != nil {
+	if err := insertLease.Run(ctx, to, b.engine, leaseRows(b.opened)); err != nil {
 		return err
 	}
-	if err := insertExpired.Run(ctx, b.tx, expiredRows(b.overdue)); err != nil {
+	if err := insertExpired.Run(ctx, b.tx, b.engine, expiredRows(b.overdue)); err != nil {
 		return err
 	}
 	if err := b.writePools(ctx, b.tx, to, b.engine); err != nil {

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,8 +23,8 @@ import (
 // expired_leases, where it can still be ended. Whoever ends it removes its row, so that everybody else sees that it has
 // ended.
 
-const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe," +
-	" acquired_at, expires_at"
+const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe, " +
+	"acquired_at, expires_at"
 
 // readOpen reads the open leases of providers and counts them in their pools, which have been read.
 func (s *snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
@@ -113,8 +114,8 @@ func (s *snapshot) keepExpired(scan func(...any) error) error {
 }
 
 var (
-	insertLease   = bulk.NewInsert(keylease.Table, leaseColumns, "")
-	insertExpired = bulk.NewInsert(expiredlease.Table, expiredColumns, "")
+	insertLease   = bulk.NewInsert(keylease.Table, strings.Split(leaseColumns, ", "), "")
+	insertExpired = bulk.NewInsert(expiredlease.Table, strings.Split(expiredColumns, ", "), "")
 )
 
 // leaseRows returns the values of leaseColumns.
@@ -175,7 +176,7 @@ func (b *batch) takeExpired(ctx context.Context, p *pool.Pool) error {
 	for _, l := range expired {
 		b.release(l, pool.Amount{})
 	}
-	if err := insertExpired.Run(ctx, b.tx, expiredRows(expired)); err != nil {
+	if err := insertExpired.Run(ctx, b.tx, b.engine, expiredRows(expired)); err != nil {
 		return err
 	}
 	_, err = b.tx.ExecContext(ctx, removeExpiredSQL, p.ID, b.now.Add(-keptExpired))

@@ -147,41 +147,31 @@ func (s *snapshot) readProviders(ctx context.Context, tx bulk.Querier, ids []uui
 
 var (
 	// counterColumns are those of Quota.Counters.
-	counterColumns = slices.Concat(
-		bulk.Columns("timestamptz", "minute"),
-		bulk.Columns(
-			"bigint", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today",
-		),
-		bulk.Columns("timestamptz", "last_reset"), bulk.Columns("json", "observed"),
-	)
-	passColumn  = bulk.Columns("bigint", "pass")
-	lastColumns = bulk.Columns("timestamptz", "updated_at")
-	useColumns  = slices.Concat(
-		bulk.Columns("bigint", "usage_count", "token_count", "extra_requests", "extra_tokens"),
-		bulk.Columns("timestamptz", "last_used_at", "succeeded_at"),
-	)
-	stateColumns = slices.Concat(
-		bulk.Columns("boolean", "degraded"), bulk.Columns("timestamptz", "degraded_until", "degraded_at"),
-		bulk.Columns("text", "degraded_reason", "degraded_by"), bulk.Columns("bigint", "failures"),
-		bulk.Columns("text", "counted_class"), bulk.Columns("timestamptz", "counted_at"),
-		bulk.Columns("text", "failure_class"), bulk.Columns("timestamptz", "failed_at"),
-	)
-	coolingColumns = slices.Concat(
-		bulk.Columns("timestamptz", "cooling_until"), bulk.Columns("text", "cooling_reason"),
-		bulk.Columns("bigint", "incidents"),
-	)
+	counterColumns = []string{
+		"minute", "requests_this_minute", "tokens_this_minute", "requests_today", "tokens_today", "cost_today",
+		"last_reset", "observed",
+	}
+	keyCounterColumns = append(slices.Clip(counterColumns), "pass")
+	useColumns        = []string{
+		"usage_count", "token_count", "extra_requests", "extra_tokens", "last_used_at", "succeeded_at",
+	}
+	stateColumns = []string{
+		"degraded", "degraded_until", "degraded_at", "degraded_reason", "degraded_by", "failures", "counted_class",
+		"counted_at", "failure_class", "failed_at",
+	}
+	coolingColumns = []string{"cooling_until", "cooling_reason", "incidents"}
 
 	// Columns without an index are written apart from indexed ones.
-	writeCounters  = updateByID(apikey.Table, counterColumns, passColumn)
-	writeUses      = updateByID(apikey.Table, counterColumns, passColumn, useColumns)
+	writeCounters  = updateByID(apikey.Table, keyCounterColumns)
+	writeUses      = updateByID(apikey.Table, keyCounterColumns, useColumns)
 	writeStates    = updateByID(apikey.Table, stateColumns)
 	writeGroups    = updateByID(quotagroup.Table, counterColumns)
 	writeProviders = updateByID(provider.Table, coolingColumns)
 )
 
 // updateByID writes columns, and updated_at after them.
-func updateByID(table string, columns ...[]bulk.Column) bulk.Update {
-	return bulk.NewUpdate(table, bulk.ByID, slices.Concat(append(columns, lastColumns)...)...)
+func updateByID(table string, columns ...[]string) bulk.Update {
+	return bulk.NewUpdate(table, bulk.ByID, append(slices.Concat(columns...), "updated_at")...)
 }
 
 // writePools writes the rows that the batch has changed, in the order of their ids. To is tx, or collects statements to

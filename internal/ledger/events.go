@@ -59,10 +59,10 @@ var eventColumns = slices.Concat([]string{
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
 }, TokenColumns)
 
-var insertEvents = bulk.NewInsert(usageevent.Table, strings.Join(eventColumns, ", "), "")
+var insertEvents = bulk.NewInsert(usageevent.Table, eventColumns, "")
 
 // InsertEvents writes new events.
-func InsertEvents(ctx context.Context, tx bulk.Execer, events []Event) error {
+func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []Event) error {
 	rows := make([][]any, len(events))
 	for i := range events {
 		e := &events[i]
@@ -77,7 +77,7 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, events []Event) error {
 			rows[i] = append(rows[i], n)
 		}
 	}
-	return insertEvents.Run(ctx, tx, rows)
+	return insertEvents.Run(ctx, tx, engine, rows)
 }
 
 var (

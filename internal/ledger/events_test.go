@@ -136,7 +136,7 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	events[4].Model = uuid.New()
-	require.NoError(t, InsertEvents(ctx, db, events))
+	require.NoError(t, InsertEvents(ctx, db, db.Dialect(), events))
 	read := func(of, after uuid.UUID, limit int) (found []Event) {
 		require.NoError(t,
 			ReadEvents(ctx, db, of, after, FirstEventID(noon.Add(time.Hour)), limit, func(e Event, err error) error {

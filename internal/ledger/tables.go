@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -20,88 +19,83 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 )
 
-// chunkSizes says how many periods of each of Tables a statement reads.
-type chunkSizes [len(Tables)]int
-
-var readSQL = map[string]func(chunkSizes) string{
-	dialect.SQLite:   bulk.Statements(func(n chunkSizes) string { return readText(n, nil) }),
-	dialect.Postgres: bulk.Statements(func(n chunkSizes) string { return readText(n, periodTypes) }),
+// readText returns a query for the sums of periods whose numbers and keys are v. SQLite reads the left side of a CROSS
+// JOIN first.
+func (t *Table) readText(v string, column func(i int) string) string {
+	on := make([]string, len(t.key))
+	for i, name := range t.key {
+		on[i] = "t." + name + " = v." + column(i+1)
+	}
+	return "SELECT v." + column(0) + ", t." + strings.Join(SumColumns, ", t.") + " FROM " + v +
+		" CROSS JOIN " + t.Name + " AS t WHERE " + strings.Join(on, " AND ")
 }
 
-// periodTypes are the types of the columns that name a period, which PostgreSQL has to be told.
-var periodTypes = map[string]string{
-	usage.FieldModelID: "uuid", usage.FieldAPIKeyID: "uuid", usage.FieldPriceID: "uuid",
-	usage.FieldPeriodStart: "timestamptz",
+// readChunk reads some periods of a table from SQLite, where the columns of VALUES are column1 and so on.
+func (t *Table) readChunk(n int) string {
+	row := slices.Repeat([]string{"$%d"}, 1+len(t.key))
+	return t.readText("(VALUES "+bulk.Placeholders(n, row...)+") AS v",
+		func(i int) string { return fmt.Sprintf("column%d", i+1) })
 }
 
-func readText(n chunkSizes, types map[string]string) string {
+// readPostgres reads any number of periods of all tables in one round trip.
+var readPostgres = func() string {
 	var selects []string
 	first := 1
-	for i, rows := range n {
-		t := Tables[i]
-		columns, on := []string{"$%d"}, make([]string, len(t.key))
-		if types != nil {
-			columns[0] = "CAST($%d AS bigint)"
-		}
-		for k, c := range t.key { // the columns of VALUES are column1 and so on in both dialects
-			on[k] = fmt.Sprintf("t.%s = v.column%d", c, k+2)
-			columns = append(columns, "$%d")
-			if types != nil {
-				columns[k+1] = "CAST($%d AS " + types[c] + ")"
-			}
-		}
-		if rows > 0 { // SQLite reads the left side of a CROSS JOIN first
-			selects = append(selects, fmt.Sprintf("SELECT v.column1, t.%s FROM (VALUES %s) AS v CROSS JOIN %s AS"+
-				" t WHERE %s",
-				strings.Join(SumColumns, ", t."), bulk.PlaceholdersFrom(first, rows, columns...), t.Name,
-				strings.Join(on, " AND ")))
-		}
-		first += rows * len(columns)
+	for _, t := range Tables {
+		columns := append([]string{bulk.Number}, t.key...)
+		v := bulk.Unnest(first, t.Name, columns)
+		selects = append(selects, t.readText(v, func(i int) string { return columns[i] }))
+		first += len(columns)
 	}
 	return strings.Join(selects, " UNION ALL ")
-}
+}()
 
-// Read adds the stored periods to a map. It does not read periods that are in the map already. Each statement reads all
-// tables.
+// Read adds the stored periods to a map. It does not read periods that are in the map already.
 func Read(ctx context.Context, tx bulk.Querier, engine string, periods []Period, into map[Period]Sums) error {
-	var unread [len(Tables)][]Period
-	for _, p := range periods {
-		if _, known := into[p]; !known {
-			unread[p.Table()] = append(unread[p.Table()], p)
-		}
+	unread := slices.DeleteFunc(slices.Clone(periods), func(p Period) bool {
+		_, known := into[p]
+		return known
+	})
+	if len(unread) == 0 {
+		return nil
 	}
-	for {
-		var n chunkSizes
-		var some []Period
-		for i, of := range unread {
-			n[i] = bulk.ChunkSize(len(of))
-			some = append(some, of[:n[i]]...)
-			unread[i] = of[n[i]:]
+	number := -1
+	rows := byTable(unread, func(p Period, row []any) []any {
+		number++
+		return p.appendKey(append(row, number))
+	})
+	cells := NewCells(&number)
+	keep := func(scan func(...any) error) (err error) {
+		if err := scan(cells.Addresses...); err != nil {
+			return err
 		}
-		if len(some) == 0 {
-			return nil
-		}
-		args := make([]any, 0, 4*len(some))
-		for i, p := range some {
-			args = p.appendKey(append(args, i))
-		}
-		var i int
-		cells := NewCells(&i)
-		err := bulk.Scan(ctx, tx, readSQL[engine](n), args, func(scan func(...any) error) (err error) {
-			if err := scan(cells.Addresses...); err != nil {
+		into[unread[number]], err = cells.Read()
+		return err
+	}
+	if engine == dialect.Postgres {
+		var all []any
+		for i, t := range Tables {
+			args, err := bulk.Arrays(1+len(t.key), rows[i])
+			if err != nil {
 				return err
 			}
-			into[some[i]], err = cells.Read()
-			return err
+			all = append(all, args...)
+		}
+		return bulk.Scan(ctx, tx, readPostgres, all, keep)
+	}
+	for i, t := range Tables {
+		err := bulk.Chunks(rows[i], func(some [][]any) error {
+			return bulk.Scan(ctx, tx, t.read(len(some)), slices.Concat(some...), keep)
 		})
 		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // Write inserts periods, in their order, or overwrites stored ones.
-func Write(ctx context.Context, tx bulk.Execer, sorted []Period, periods map[Period]Sums) error {
+func Write(ctx context.Context, tx bulk.Execer, engine string, sorted []Period, periods map[Period]Sums) error {
 	for i, rows := range byTable(sorted, func(p Period, row []any) []any {
 		s := periods[p]
 		row = append(row, usage.DefaultID())
@@ -110,7 +104,7 @@ func Write(ctx context.Context, tx bulk.Execer, sorted []Period, periods map[Per
 		}
 		return s.appendCells(append(p.appendKey(row), p.End()), p)
 	}) {
-		if err := Tables[i].insert.Run(ctx, tx, rows); err != nil {
+		if err := Tables[i].insert.Run(ctx, tx, engine, rows); err != nil {
 			return err
 		}
 	}
@@ -124,40 +118,11 @@ func Update(ctx context.Context, tx bulk.Execer, engine string, sorted []Period,
 		return p.appendKey(s.appendCells(row, p))
 	})
 	for i, t := range Tables {
-		if engine == dialect.Postgres && t.Grain == QuarterGrain {
-			if err := updateBoth(ctx, tx, i, &rows); err != nil {
-				return err
-			}
-		}
 		if err := t.update.Run(ctx, tx, engine, rows[i]); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// updateBoth writes as many quarters as days in each statement, so that PostgreSQL takes half the round trips. It
-// leaves the rest in rows. The rows were read in this transaction, under the locks of their models.
-func updateBoth(ctx context.Context, tx bulk.Execer, quarters int, rows *[len(Tables)][][]any) error {
-	if _, collects := tx.(*bulk.Together); collects { // everything goes to the server at once
-		return nil
-	}
-	for {
-		n := bulk.ChunkSize(min(len(rows[quarters]), len(rows[quarters+1])))
-		if n == 0 {
-			return nil
-		}
-		var both bulk.Together
-		for i := quarters; i <= quarters+1; i++ {
-			if err := Tables[i].update.Run(ctx, &both, dialect.Postgres, rows[i][:n]); err != nil {
-				return err
-			}
-			rows[i] = rows[i][n:]
-		}
-		if err := both.Flush(ctx, tx); err != nil {
-			return err
-		}
-	}
 }
 
 // Table is a table of periods.
@@ -166,8 +131,9 @@ type Table struct {
 	Grain   Grain
 	Totals  bool
 	columns []string
-	key     []string    // the columns that identify a row
-	insert  bulk.Insert // or overwrites it
+	key     []string           // the columns that identify a row
+	read    func(n int) string // n rows, on SQLite
+	insert  bulk.Insert        // or overwrites it
 	update  bulk.Update
 }
 
@@ -192,18 +158,10 @@ func newTable(name string, of Grain, by ...string) *Table {
 	for _, column := range t.columns[len(by)+3:] {
 		sets = append(sets, column+" = excluded."+column)
 	}
-	t.insert = bulk.NewInsert(name, strings.Join(t.columns, ", "),
+	t.insert = bulk.NewInsert(name, t.columns,
 		" ON CONFLICT ("+strings.Join(t.key, ", ")+") DO UPDATE SET "+strings.Join(sets, ", "))
-	var key, sums []bulk.Column
-	for _, name := range t.key {
-		key = append(key, bulk.Column{Name: name, Postgres: periodTypes[name]})
-	}
-	for _, name := range t.columns[len(t.columns)-len(SumColumns)-2:] {
-		sums = append(sums, bulk.Column{Name: name, Postgres: cmp.Or(map[string]string{
-			usage.FieldAverageLatencyMs: "double precision", usage.FieldLatencyHistogram: "bytea",
-		}[name], "bigint")})
-	}
-	t.update = bulk.NewUpdate(name, key, sums...)
+	t.read = bulk.Statements(t.readChunk)
+	t.update = bulk.NewUpdate(name, t.key, t.columns[len(by)+3:]...)
 	return t
 }
 

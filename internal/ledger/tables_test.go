@@ -38,7 +38,7 @@ func TestTables(t *testing.T) {
 			all[p] = one(rand.Int64N(1000), int64(i))
 		}
 	}
-	require.NoError(t, Write(ctx, db, Sorted(all), all))
+	require.NoError(t, Write(ctx, db, db.Dialect(), Sorted(all), all))
 	for range 2 {
 		read := map[Period]Sums{}
 		require.NoError(t, Read(ctx, db, dialect.SQLite, append(Sorted(all), QuarterOf(model, key, price, noon)), read))
@@ -101,7 +101,7 @@ func TestEach(t *testing.T) {
 			all[p] = s
 		}
 	}
-	require.NoError(t, Write(ctx, db, Sorted(all), all))
+	require.NoError(t, Write(ctx, db, db.Dialect(), Sorted(all), all))
 	count := func(q Query, start, end time.Time) (n int64) {
 		require.NoError(t, Each(ctx, db, dialect.SQLite, q, Parts(start, end, nil), func(row Row) error {
 			require.Equal(t, model.String(), row.Model)

@@ -108,7 +108,7 @@ func (p *Piece) Write(ctx context.Context, tx *ent.Client, engine string) error 
 	if err := removeRows(ctx, tx, p.mends); err != nil {
 		return err
 	}
-	return ledger.Write(ctx, tx, ledger.Sorted(write), write)
+	return ledger.Write(ctx, tx, engine, ledger.Sorted(write), write)
 }
 
 // now reads the places of the rows as recording does, as far as they can be read.
