@@ -79,16 +79,9 @@ func checkLimit(f *fault.List, limit int) {
 // pageSize returns the most rows of a page.
 func pageSize(limit int) int { return cmp.Or(limit, DefaultLimit) }
 
-// sortColumn is a column of the order of a list.
-type sortColumn struct {
-	name    string
-	newest  bool // descending
-	lastNil bool // NULL comes last
-}
-
 // listing says which page of a list to return. ID is the type of the ids of its rows.
 type listing[ID comparable] struct {
-	order []sortColumn // the last column is the id
+	order []*sql.OrderFieldTerm // the last column is the id
 	limit int
 	after ID // zero: the first page
 }
@@ -130,7 +123,7 @@ func list[T entRow[T], ID comparable, Modified any](
 	}
 	query.Modify(func(s *sql.Selector) {
 		for _, c := range l.order {
-			s.OrderExprFunc(c.sorted(s))
+			c.ToFunc()(s)
 		}
 		s.Limit(pageSize(l.limit))
 	})
@@ -139,10 +132,10 @@ func list[T entRow[T], ID comparable, Modified any](
 }
 
 // placeOf returns the values of a row in the columns of an order; nil for NULL.
-func placeOf(row any, order []sortColumn) []any {
+func placeOf(row any, order []*sql.OrderFieldTerm) []any {
 	place, v := make([]any, len(order)), reflect.ValueOf(row).Elem()
 	for i, c := range order {
-		column := strings.ReplaceAll(c.name, "_", "")
+		column := strings.ReplaceAll(c.Field, "_", "")
 		if i == len(order)-1 {
 			column = "id" // whatever it is called in the database
 		}
@@ -169,32 +162,20 @@ func found[T entRow[T]](
 	return tied(r, row), translate(ctx, op, err)
 }
 
-func (c sortColumn) sorted(s *sql.Selector) func(*sql.Builder) {
-	return func(b *sql.Builder) {
-		b.Ident(s.C(c.name))
-		if c.newest {
-			b.WriteString(" DESC")
-		}
-		if c.lastNil {
-			b.WriteString(" NULLS LAST")
-		}
-	}
-}
-
 // following matches the rows after a place in an order. It begins with a bound on the first column alone; in this form
 // both databases read an index on it from there on.
-func following(s *sql.Selector, order []sortColumn, place []any) *sql.Predicate {
+func following(s *sql.Selector, order []*sql.OrderFieldTerm, place []any) *sql.Predicate {
 	first, rest := order[0], order[1:]
-	name := s.C(first.name)
+	name := s.C(first.Field)
 	beyond := sql.GT(name, place[0])
 	from := sql.GTE(name, place[0])
-	if first.newest {
+	if first.Desc {
 		beyond, from = sql.LT(name, place[0]), sql.LTE(name, place[0])
 	}
 	if len(rest) == 0 {
 		return beyond
 	}
-	if !first.lastNil {
+	if !first.NullsLast {
 		return sql.And(from, sql.Or(beyond, following(s, rest, place[1:])))
 	}
 	if place[0] == nil {
@@ -204,17 +185,17 @@ func following(s *sql.Selector, order []sortColumn, place []any) *sql.Predicate 
 }
 
 // ascending orders by columns, each from the smallest value on.
-func ascending(names ...string) (order []sortColumn) {
+func ascending(names ...string) (order []*sql.OrderFieldTerm) {
 	for _, name := range names {
-		order = append(order, sortColumn{name: name})
+		order = append(order, sql.OrderByField(name))
 	}
 	return order
 }
 
 // newestFirst orders by columns, each from the greatest value on.
-func newestFirst(names ...string) (order []sortColumn) {
+func newestFirst(names ...string) (order []*sql.OrderFieldTerm) {
 	for _, name := range names {
-		order = append(order, sortColumn{name: name, newest: true})
+		order = append(order, sql.OrderByField(name, sql.OrderDesc()))
 	}
 	return order
 }

@@ -105,15 +105,15 @@ func (fl ModelFilter) predicates() []predicate.Model {
 	})...)
 }
 
-func (fl ModelFilter) order() []sortColumn {
+func (fl ModelFilter) order() []*sql.OrderFieldTerm {
 	order := ascending(model.FieldModelID, model.FieldID)
 	switch fl.Order {
 	case OrderByInputCost:
-		return append([]sortColumn{{name: model.FieldCostPer1mInput, lastNil: true}}, order...)
+		return slices.Insert(order, 0, sql.OrderByField(model.FieldCostPer1mInput, sql.OrderNullsLast()))
 	case OrderByOutputCost:
-		return append([]sortColumn{{name: model.FieldCostPer1mOutput, lastNil: true}}, order...)
+		return slices.Insert(order, 0, sql.OrderByField(model.FieldCostPer1mOutput, sql.OrderNullsLast()))
 	case OrderByContextWindow:
-		return append([]sortColumn{{name: model.FieldContextWindow, newest: true}}, order...)
+		return slices.Insert(order, 0, sql.OrderByField(model.FieldContextWindow, sql.OrderDesc()))
 	}
 	return order
 }
