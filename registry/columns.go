@@ -101,38 +101,21 @@ func validate(validator, value any) error {
 	return err
 }
 
-// plans are the places of fields of structs, by their types. To find them takes longer than to copy the fields.
-type plans[K comparable, V any] struct {
-	mu    sync.RWMutex
-	known map[K]V
-}
+// plans are the places of fields of structs, by a [2]any of types. To find them takes longer than to copy the fields.
+var plans sync.Map
 
-var (
-	columnPlans = plans[fieldsKey, []*field.Descriptor]{known: map[fieldsKey][]*field.Descriptor{}}
-	placePlans  = plans[[2]reflect.Type, [][2]int]{known: map[[2]reflect.Type][][2]int{}}
-)
-
-func (p *plans[K, V]) of(key K, plan func() V) V {
-	p.mu.RLock()
-	known, ok := p.known[key]
-	p.mu.RUnlock()
+// planned returns the plan for two types. If it is not known yet, plan makes it.
+func planned[Plan any](a, b any, plan func() Plan) Plan {
+	known, ok := plans.Load([2]any{a, b})
 	if !ok {
-		known = plan()
-		p.mu.Lock()
-		p.known[key] = known
-		p.mu.Unlock()
+		known, _ = plans.LoadOrStore([2]any{a, b}, plan())
 	}
-	return known
-}
-
-type fieldsKey struct {
-	of     string
-	fields reflect.Type
+	return known.(Plan)
 }
 
 // columnsOf returns the columns of an entity in the order of a struct's fields; nil for a field without a column.
 func columnsOf(of string, fields reflect.Type) []*field.Descriptor {
-	return columnPlans.of(fieldsKey{of, fields}, func() []*field.Descriptor {
+	return planned(of, fields, func() []*field.Descriptor {
 		columns := make([]*field.Descriptor, fields.NumField())
 		for i := range columns {
 			if name := fields.Field(i).Name; name != "After" { // a place in a list, not a column
@@ -227,7 +210,7 @@ func differs(row, up any) bool {
 
 // samePlaces returns the indices of the fields that two structs have in common.
 func samePlaces(a, b reflect.Type) [][2]int {
-	return placePlans.of([2]reflect.Type{a, b}, func() (same [][2]int) {
+	return planned(a, b, func() (same [][2]int) {
 		for i := range a.NumField() {
 			if f, ok := b.FieldByName(a.Field(i).Name); ok && len(f.Index) == 1 {
 				same = append(same, [2]int{i, f.Index[0]})
