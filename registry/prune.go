@@ -11,6 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
@@ -196,7 +198,10 @@ func (p *pruner) remove(ctx context.Context) (left []step, err error) {
 	if err != nil {
 		return nil, err
 	}
-	steps := slices.Concat(quarters, events, []step{p.deleteKeyEvents, p.deleteDiscoveries})
+	steps := slices.Concat(quarters, events, []step{
+		p.deleteSome(&p.report.KeyEvents, auditentry.Table, oldKeyEvents, "at", p.keyEvents),
+		p.deleteSome(&p.report.Discoveries, discoverylog.Table, oldDiscoveries, "started_at", p.discoveries),
+	})
 	if left, err = p.work(ctx, steps); err != nil {
 		return nil, err
 	}
@@ -285,24 +290,22 @@ func (p *pruner) shrink(ctx context.Context) error {
 func (p *pruner) vacuum(ctx context.Context) (outcome, error) {
 	return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
 		var before, after, size int64
-		pragma := func(name string, value *int64) error {
-			return bulk.Scan(ctx, tx, "PRAGMA "+name, nil, func(scan func(...any) error) error {
-				if value == nil {
-					return nil // one row for each page; asking for the next row frees a page
-				}
-				return scan(value)
-			})
-		}
 		for _, ask := range []struct {
 			name  string
-			value *int64
+			value *int64 // nil: one row for each page; asking for the next row frees a page
 		}{
 			{"page_size", &size},
 			{"page_count", &before},
 			{fmt.Sprintf("incremental_vacuum(%d)", prunePages), nil},
 			{"page_count", &after},
 		} {
-			if err := pragma(ask.name, ask.value); err != nil {
+			err := bulk.Scan(ctx, tx, "PRAGMA "+ask.name, nil, func(scan func(...any) error) error {
+				if ask.value == nil {
+					return nil
+				}
+				return scan(ask.value)
+			})
+			if err != nil {
 				return held, err
 			}
 		}

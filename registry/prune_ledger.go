@@ -3,12 +3,15 @@ package registry
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"time"
 
 	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
@@ -86,21 +89,36 @@ func (p *pruner) dropPartition(part ledger.Partition) step {
 
 // deleteEvents removes old events row by row, beginning with an id.
 func (p *pruner) deleteEvents(from uuid.UUID) step {
+	return p.deleteSome(&p.report.Events, usageevent.Table, "id >= $1 AND id < $2", usageevent.FieldID,
+		from, ledger.FirstEventID(p.events))
+}
+
+// deleteSome removes the first rows of a table that a condition selects, in an order, and counts them.
+func (p *pruner) deleteSome(count *int64, table, where, order string, args ...any) step {
+	some := fmt.Sprintf("SELECT id FROM %s WHERE %s ORDER BY %s LIMIT %d", table, where, order, pruneRows)
 	return func(ctx context.Context) (outcome, error) {
 		return p.transact(ctx, func(tx *ent.Client) (outcome, error) {
-			some, result := usageevent.And(
-				usageevent.IDGTE(from), usageevent.IDLT(ledger.FirstEventID(p.events)),
-			), finished
-			last, err := tx.UsageEvent.Query().Where(some).Order(usageevent.ByID()).Offset(pruneRows - 1).FirstID(ctx)
-			switch {
-			case err == nil:
-				some, result = usageevent.And(usageevent.IDGTE(from), usageevent.IDLTE(last)), unfinished
-			case !ent.IsNotFound(err):
+			var ids []uuid.UUID
+			err := bulk.Scan(ctx, tx, some, args, func(scan func(...any) error) error {
+				var id uuid.UUID
+				err := scan(&id)
+				ids = append(ids, id)
+				return err
+			})
+			if err != nil || len(ids) == 0 {
+				return finished, err
+			}
+			list, of := bulk.In(ids)
+			result, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE id IN "+list, of...)
+			if err != nil {
 				return held, err
 			}
-			n, err := tx.UsageEvent.Delete().Where(some).Exec(ctx)
-			p.report.Events += int64(n)
-			return result, err
+			n, err := result.RowsAffected()
+			*count += n
+			if len(ids) < pruneRows {
+				return finished, err
+			}
+			return unfinished, err
 		})
 	}
 }
@@ -152,22 +170,33 @@ func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, 
 	})
 }
 
+// What has aged besides the ledger.
+const (
+	oldKeyEvents   = "automatic AND at < $1"
+	oldDiscoveries = "started_at < $1"
+)
+
 // countLeft counts the rows that are past their time.
 func (p *pruner) countLeft(ctx context.Context) error {
 	for _, left := range []struct {
-		count *int64
-		query string
-		until any
+		count        *int64
+		table, where string
+		until        any
 	}{
-		{&p.report.EventsLeft, "SELECT count(*) FROM usage_events WHERE id < $1", ledger.FirstEventID(p.events)},
-		{&p.report.QuartersLeft, "SELECT (SELECT count(*) FROM usage_quarters WHERE period_start < $1)" +
-			" + (SELECT count(*) FROM usage_total_quarters WHERE period_start < $1)", p.quarters},
-		{&p.report.KeyEventsLeft, "SELECT count(*) FROM audit_log WHERE automatic AND at < $1", p.keyEvents},
-		{&p.report.DiscoveriesLeft, "SELECT count(*) FROM discovery_logs WHERE started_at < $1", p.discoveries},
+		{&p.report.EventsLeft, usageevent.Table, "id < $1", ledger.FirstEventID(p.events)},
+		{&p.report.QuartersLeft, usagequarter.Table, "period_start < $1", p.quarters},
+		{&p.report.QuartersLeft, usagetotalquarter.Table, "period_start < $1", p.quarters},
+		{&p.report.KeyEventsLeft, auditentry.Table, oldKeyEvents, p.keyEvents},
+		{&p.report.DiscoveriesLeft, discoverylog.Table, oldDiscoveries, p.discoveries},
 	} {
-		if err := bulk.Scan(ctx, p.r.fresh, left.query, []any{left.until}, func(scan func(...any) error) error {
-			return scan(left.count)
-		}); err != nil {
+		query := "SELECT count(*) FROM " + left.table + " WHERE " + left.where
+		err := bulk.Scan(ctx, p.r.fresh, query, []any{left.until}, func(scan func(...any) error) error {
+			var n int64
+			err := scan(&n)
+			*left.count += n
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
