@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/migrate"
@@ -129,12 +128,6 @@ func ours(err error) error {
 		return ErrNotFound
 	case ent.IsValidationError(err):
 		return fmt.Errorf("%w: %w", ErrInvalidData, err)
-	case errors.Is(err, batch.ErrClosed):
-		return ofKind(ErrClosed, err)
-	case errors.Is(err, batch.ErrBusy):
-		return fmt.Errorf("%w: %w; %s", ErrBusy, err, store.Mistake)
-	case errors.Is(err, batch.ErrUncertain):
-		return ofKind(ErrUncertain, err)
 	case errors.Is(err, store.ErrName):
 		return fmt.Errorf("%w: %w", ErrInvalidData, err)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/jeffersonwarrior/modelscan/internal/batch"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
@@ -208,7 +207,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 	}
 	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
 		// the caller does not know the lease
-		if !r.inTx && (errors.Is(err, batch.ErrUncertain) || errors.Is(err, ErrUncertain)) {
+		if !r.inTx && errors.Is(err, ErrUncertain) {
 			go r.releaseUnclaimed(ctx, a.Provider, a.ID)
 		}
 		return nil, err

@@ -4,27 +4,21 @@ package batch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
-)
 
-// Errors of Do.
-var (
-	// ErrClosed is returned after Close.
-	ErrClosed = errors.New("the queue is closed")
-	// ErrUncertain is returned, with the context's error, when the context has ended and the item's batch has not.
-	ErrUncertain = errors.New("the context ended while the commit was under way")
-	// ErrBusy is returned when an item's batch has not begun in time. Nothing was done.
-	ErrBusy = errors.New("those before have not ended in time")
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // grace is how long Do waits for a batch that has begun, after its context has ended. Most batches end in time, and
 // their callers learn the outcome.
 const grace = 150 * time.Millisecond
+
+// errLate is returned when an item's batch has not begun in time. Nothing was done.
+var errLate = fmt.Errorf("%w: those before have not ended in time; %s", fault.ErrBusy, fault.Mistake)
 
 // Queue collects items of concurrent callers. Its zero value is not usable; see [New].
 type Queue[T any] struct {
@@ -64,7 +58,8 @@ func New[T any](most, limit int, wait time.Duration, commit func(ctx context.Con
 
 // Do puts an item into the next batch and returns its verdict. If the context ends before the batch begins, the item is
 // taken back and the context's error is returned. If the batch has begun, Do waits a little longer, and then returns
-// [ErrUncertain]. It returns [ErrBusy] if the batch does not begin in time, and [ErrClosed] after Close.
+// fault.ErrUncertain and the context's error. It returns fault.ErrBusy if the batch does not begin in time, and
+// fault.ErrClosed after Close.
 func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -78,16 +73,16 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	select {
 	case q.slots <- struct{}{}:
 	case <-q.closing:
-		return ErrClosed
+		return fault.ErrClosed
 	case <-tooLong:
-		return ErrBusy
+		return errLate
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-q.slots }()
 	e := &entry[T]{item: item, done: make(chan error, 1)}
 	if !q.enter(e) {
-		return ErrClosed
+		return fault.ErrClosed
 	}
 	for {
 		select {
@@ -95,7 +90,7 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 			return err
 		case <-tooLong: // once; what has begun has its own limits
 			if q.takeBack(e) {
-				return ErrBusy
+				return errLate
 			}
 		case <-ctx.Done():
 			if q.takeBack(e) {
@@ -115,7 +110,7 @@ func (q *Queue[T]) lateAnswer(ctx context.Context, e *entry[T]) error {
 		return err
 	case <-late.C:
 		q.leave(e)
-		return fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
+		return fmt.Errorf("%w: the context ended while the commit was under way: %w", fault.ErrUncertain, ctx.Err())
 	}
 }
 

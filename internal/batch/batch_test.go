@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // ok is the answer to a batch in which nothing is wrong.
@@ -162,7 +163,7 @@ func TestDoContext(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			err := q.Do(ctx, 1)
-			require.ErrorIs(t, err, batch.ErrUncertain)
+			require.ErrorIs(t, err, fault.ErrUncertain)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.Less(t, time.Since(start), 2*time.Second)
 			close(commit)
@@ -185,7 +186,7 @@ func TestDoContext(t *testing.T) {
 				wg.Go(func() {
 					ctx, cancel := context.WithTimeout(t.Context(), wait)
 					defer cancel()
-					if err := q.Do(ctx, 0); !errors.Is(err, batch.ErrUncertain) &&
+					if err := q.Do(ctx, 0); !errors.Is(err, fault.ErrUncertain) &&
 						!errors.Is(err, context.DeadlineExceeded) {
 						t.Error(err)
 					}
@@ -272,7 +273,7 @@ func TestClose(t *testing.T) {
 				t.Fatal("it did not wait")
 			default:
 			}
-			require.ErrorIs(t, q.Do(t.Context(), 0), batch.ErrClosed)
+			require.ErrorIs(t, q.Do(t.Context(), 0), fault.ErrClosed)
 			close(commit)
 			<-closed
 			synctest.Wait()
@@ -294,7 +295,7 @@ func TestClose(t *testing.T) {
 			wg.Go(func() {
 				for {
 					if err := q.Do(t.Context(), 0); err != nil {
-						if !errors.Is(err, batch.ErrClosed) {
+						if !errors.Is(err, fault.ErrClosed) {
 							t.Error(err)
 						}
 						return

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // One item is under way, one waits for its batch and one for a place.
@@ -30,8 +31,8 @@ func TestErrBusy(t *testing.T) {
 		<-time.After(time.Minute + time.Second)
 		synctest.Wait()
 		require.NoError(t, errs[0], "it has not been answered")
-		require.ErrorIs(t, errs[1], batch.ErrBusy)
-		require.ErrorIs(t, errs[2], batch.ErrBusy)
+		require.ErrorIs(t, errs[1], fault.ErrBusy)
+		require.ErrorIs(t, errs[2], fault.ErrBusy)
 		close(commit)
 		synctest.Wait()
 		require.NoError(t, errs[0])

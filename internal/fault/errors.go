@@ -55,6 +55,10 @@ var (
 	ErrKeyring     error = &sentinel{"keyring does not fit", ErrUnavailable}
 )
 
+// Mistake says why a transaction may wait for itself, and the way out.
+const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one waits for" +
+	" the transaction to end"
+
 // Missing returns the error for a reference to a missing row.
 func Missing(what string, id uuid.UUID) error {
 	if id == uuid.Nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/jeffersonwarrior/modelscan/internal/busy"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // Kind says what went wrong in a database, as far as a caller can act on it.
@@ -64,12 +65,8 @@ var ErrHeld = errors.New("held by other transactions")
 var ErrReplaced = errors.New("the database file was removed or replaced while it was open: close the registry," +
 	" put the file in its place, and open it again")
 
-// Mistake says why a transaction may wait for itself, and the way out.
-const Mistake = "within InTx use the registry that it gives to its function, tx, because every other one waits for" +
-	" the transaction to end"
-
 func heldFor(d time.Duration) error {
-	return fmt.Errorf("%w for %s; %s", ErrHeld, d, Mistake)
+	return fmt.Errorf("%w for %s; %s", ErrHeld, d, fault.Mistake)
 }
 
 // errSilent is the error of a connection on which a transaction could not be begun in time.
