@@ -88,23 +88,6 @@ var (
 	ErrKeyring = fault.ErrKeyring
 )
 
-var kinds = map[store.Kind]error{
-	store.Conflict:   ErrConflict,
-	store.ForeignKey: ErrForeignKey,
-	store.Invalid:    ErrInvalidData,
-	store.Busy:       ErrBusy,
-	store.ReadOnly:   ErrReadOnly,
-	store.DiskFull:   ErrDiskFull,
-	store.Corrupt:    ErrCorrupt,
-	store.Closed:     ErrClosed,
-
-	store.Unavailable: ErrUnavailable,
-	store.Denied:      ErrDenied,
-	store.Unsupported: ErrUnsupported,
-	store.Uncertain:   ErrUncertain,
-	store.Exhausted:   ErrExhausted,
-}
-
 // translate is the one place where errors from below become this package's. It puts the operation before the text and
 // keeps the cause; an error that is ours already stays as it is. When the context has ended, the error matches the
 // context's too. Without an operation, that of a caller is to come before it.
@@ -142,7 +125,7 @@ func ours(err error) error {
 	if store.IsPoolerTrouble(err) {
 		return fmt.Errorf("%w: a pooler is in between: open the registry WithPooler: %w", ErrUnsupported, err)
 	}
-	if kind, ok := kinds[store.Classify(err)]; ok {
+	if kind := store.Classify(err); fault.Is(kind) {
 		return ofKind(kind, err)
 	}
 	return plain(err)
@@ -186,7 +169,7 @@ func ended(ctx context.Context, err error) error {
 
 // taken makes the error of a unique index name what is taken. Any other error stays as it is.
 func taken(err error, format string, args ...any) error {
-	if store.Classify(err) != store.Conflict {
+	if !errors.Is(store.Classify(err), ErrConflict) {
 		return err
 	}
 	text := fmt.Sprintf("%s: %s", ErrConflict, fmt.Sprintf(format, args...))

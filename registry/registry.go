@@ -172,7 +172,7 @@ func (r *Registry) savepoint(ctx context.Context, o *operation, fn func(tx *Regi
 		err = translate(ctx, o.step("commit"), ctx.Err())
 	}
 	if err != nil {
-		if rollback := undo(); rollback != nil && store.Classify(rollback) != store.Closed {
+		if rollback := undo(); rollback != nil && !errors.Is(store.Classify(rollback), ErrClosed) {
 			err = errors.Join(err, translate(ctx, "roll back", rollback))
 		}
 		return err

@@ -70,8 +70,8 @@ func (m *Mover) Run(ctx context.Context) (moved []Copied, err error) {
 	}()
 	for _, t := range tables {
 		copied, err := m.copyTable(ctx, conn, t)
-		switch store.Classify(err) {
-		case store.Conflict, store.ForeignKey: // conflicts with rows that an earlier run copied
+		kind := store.Classify(err)
+		if errors.Is(kind, fault.ErrConflict) || errors.Is(kind, fault.ErrForeignKey) { // with rows of an earlier run
 			err = errors.Join(err, m.differ(ctx))
 		}
 		if err != nil {
@@ -195,7 +195,7 @@ func (m *Mover) inTx(ctx context.Context, body func(tx *sql.Conn) error) (err er
 		return err
 	}
 	_, err = conn.ExecContext(ctx, "COMMIT")
-	if store.Classify(err) == store.Unavailable {
+	if store.IsUnavailable(err) {
 		err = fmt.Errorf("%w: %w", store.ErrUncertain, err)
 	}
 	return err

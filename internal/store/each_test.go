@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -62,7 +63,7 @@ func TestEach(t *testing.T) {
 	_, err = db.ExecContext(t.Context(), "UPDATE b SET v = $1 WHERE n = $2", store.Each{{"v", 0}, {make(chan int), 1}})
 	require.ErrorContains(t, err, "chan int")
 	_, err = db.ExecContext(t.Context(), "INSERT INTO b (n, v) VALUES ($1, $2)", store.Each{{5, "again"}})
-	require.Equal(t, store.Conflict, store.Classify(err))
+	require.Equal(t, fault.ErrConflict, store.Classify(err))
 	_, err = db.ExecContext(t.Context(), "UPDATE missing SET v = $1", store.Each{{"v"}})
 	require.ErrorContains(t, err, "no such table")
 }
@@ -78,7 +79,7 @@ func TestEachRolledBack(t *testing.T) {
 		return tx.Exec(t.Context(), "INSERT INTO a (n) VALUES ($1)", []any{store.Each{{n}}}, nil)
 	}
 	require.NoError(t, insert(1))
-	require.Equal(t, store.Conflict, store.Classify(insert(1)))
+	require.Equal(t, fault.ErrConflict, store.Classify(insert(1)))
 	require.ErrorIs(t, insert(2), store.ErrRolledBack)
 	require.NoError(t, tx.Rollback())
 	require.Empty(t, query1[int](t, db, "SELECT n FROM a"))

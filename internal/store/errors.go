@@ -20,28 +20,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
-// Kind says what went wrong in a database, as far as a caller can act on it.
-type Kind int
-
-// The kinds of errors.
-const (
-	Unknown     Kind = iota
-	Conflict         // a unique constraint: the row exists already
-	ForeignKey       // a referenced row is missing, or the row is referenced
-	Invalid          // a check, a NOT NULL or a type
-	Busy             // another process held a lock for too long, or was in the way of a transaction
-	ReadOnly         // the file, its folder, its file system or the server cannot be written
-	DiskFull         // no space is left, or a quota or a file-size limit is reached
-	Corrupt          // the file is damaged or is not a database
-	Closed           // the database was closed
-	Canceled         // the context ended
-	Unavailable      // the server or the file cannot be reached, or the connection was lost
-	Denied           // the server refuses the user, the password or the permission
-	Unsupported      // the server cannot be worked with
-	Uncertain        // the answer to a commit was lost, or it could not be synced
-	Exhausted        // the server has too little memory for it, or too few locks
-)
-
 // Errors for errors.Is.
 var (
 	// ErrClosed is returned by every call after Close.
@@ -72,41 +50,46 @@ func heldFor(d time.Duration) error {
 // errSilent is the error of a connection on which a transaction could not be begun in time.
 var errSilent = errors.New("the server does not answer")
 
-// Classify returns the kind of an error by the codes of the driver and of the operating
-// system, never by its text.
-func Classify(err error) Kind {
-	sqlite, isSQLite := sqliteKind(err)
+// Classify returns the kind of an error as one of package fault's, by the codes of the driver and of the operating
+// system, never by its text. It is context.Canceled if any context has ended, and nil if a caller cannot act on it.
+func Classify(err error) error {
+	sqlite := sqliteKind(err)
 	repeated, isRepeated := errors.AsType[*gaveUpError](err)
 	switch {
 	case err == nil:
-		return Unknown
+		return nil
 	case errors.Is(err, ErrUncertain):
-		return Uncertain
+		return fault.ErrUncertain
 	case isRepeated:
 		return Classify(repeated.last)
 	case errors.Is(err, errSilent), errors.Is(err, ErrReplaced), isConnectTimeout(err):
-		return Unavailable
+		return fault.ErrUnavailable
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return Canceled
+		return context.Canceled
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrRolledBack),
 		errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone):
-		return Closed
+		return fault.ErrClosed
 	case errors.Is(err, ErrUnsupported):
-		return Unsupported
+		return fault.ErrUnsupported
 	case errors.Is(err, ErrStandby):
-		return ReadOnly
+		return fault.ErrReadOnly
 	case busy.Is(err), errors.Is(err, ErrHeld):
-		return Busy
-	case isSQLite:
+		return fault.ErrBusy
+	case sqlite != nil:
 		return sqlite
 	case has[*pgconn.PgError](err):
 		return classifyPostgres(said(err))
 	case isMisunderstood(err):
-		return Unsupported
+		return fault.ErrUnsupported
 	case isConnectionLoss(err):
-		return Unavailable
+		return fault.ErrUnavailable
 	}
 	return classifyErrno(err)
+}
+
+// IsUnavailable reports whether the server or the file cannot be reached, or the connection was lost.
+func IsUnavailable(err error) bool {
+	return Classify(err) == fault.ErrUnavailable //nolint:errorlint // its kinds are other errors
 }
 
 // Text returns the text of an error without what Ent puts before it, on one line.
@@ -195,47 +178,47 @@ func IsLockTimeout(err error) bool { return said(err).Code == "55P03" }
 const providerOfPool = "pool_states_providers_pool_state"
 
 // classifyPostgres goes by the codes of postgresql.org/docs/current/errcodes-appendix.html.
-func classifyPostgres(err *pgconn.PgError) Kind {
+func classifyPostgres(err *pgconn.PgError) error {
 	switch err.Code {
 	case "23505", "23P01":
-		return Conflict
+		return fault.ErrConflict
 	case "23503", "23001":
 		if err.ConstraintName == providerOfPool {
-			return Busy
+			return fault.ErrBusy
 		}
-		return ForeignKey
+		return fault.ErrForeignKey
 	case "25006":
-		return ReadOnly
+		return fault.ErrReadOnly
 	case "25P02":
-		return Closed // an earlier statement has failed
+		return fault.ErrClosed // an earlier statement has failed
 	case "40001", "40P01", "55P03", "42P07":
-		return Busy // serialization failure, deadlock, lock timeout; a partition that another process made
+		return fault.ErrBusy // serialization failure, deadlock, lock timeout; a partition that another process made
 	case statementCompletionUnknown:
-		return Uncertain
+		return fault.ErrUncertain
 	case "42501":
-		return Denied // a permission
+		return fault.ErrDenied // a permission
 	case "3D000", "42704":
-		return Invalid // no such database, or no such parameter, as of the URL
+		return fault.ErrInvalidData // no such database, or no such parameter, as of the URL
 	case "42P05", "26000":
-		return Unsupported // a prepared statement is of another connection: a pooler is in between
+		return fault.ErrUnsupported // a prepared statement is of another connection: a pooler is in between
 	case "53100":
-		return DiskFull
+		return fault.ErrDiskFull
 	case "53200":
-		return Exhausted // most often of locks; a repeated statement needs as many again
+		return fault.ErrExhausted // most often of locks; a repeated statement needs as many again
 	case "57014":
-		return Canceled
+		return context.Canceled
 	case "XX001", "XX002":
-		return Corrupt
+		return fault.ErrCorrupt
 	}
 	switch err.Code[:min(2, len(err.Code))] {
 	case "22", "23", "54":
-		return Invalid // data, constraints, limits such as the length of an index entry
+		return fault.ErrInvalidData // data, constraints, limits such as the length of an index entry
 	case "28":
-		return Denied
+		return fault.ErrDenied
 	case "08", "53", "57":
-		return Unavailable // connections, resources such as too many connections, shutdown and start-up
+		return fault.ErrUnavailable // connections, resources such as too many connections, shutdown and start-up
 	}
-	return Unknown
+	return nil
 }
 
 // isConnectionLoss reports whether a server could not be reached or a connection broke.
@@ -245,20 +228,20 @@ func isConnectionLoss(err error) bool {
 		errors.Is(err, net.ErrClosed)
 }
 
-func classifyErrno(err error) Kind {
+func classifyErrno(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
-		return DiskFull
+		return fault.ErrDiskFull
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return ReadOnly
+		return fault.ErrReadOnly
 	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
 		errors.Is(err, syscall.ENOMEM):
-		return Unavailable // the device, or what this process and this machine may have open
+		return fault.ErrUnavailable // the device, or what this process and this machine may have open
 	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrNotExist),
 		errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
-		return Invalid
+		return fault.ErrInvalidData
 	}
-	return Unknown
+	return nil
 }
 
 // isUnknownHost reports whether the only reason is a host name that does not exist.

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
@@ -27,81 +28,84 @@ func TestClassifyPostgresStatements(t *testing.T) {
 		before string // what is run first
 		fails  string // what fails
 		code   string // SQLSTATE; empty: it is not the same in all versions
-		want   store.Kind
+		want   error
 	}{
 		"unique": {
 			before: "CREATE TABLE t (x int UNIQUE); INSERT INTO t VALUES (1)", fails: "INSERT INTO t VALUES (1)",
-			code: "23505", want: store.Conflict,
+			code: "23505", want: fault.ErrConflict,
 		},
 		"partial unique index": {
 			before: "CREATE TABLE t (x int, gone int); CREATE UNIQUE INDEX ON t (x) WHERE gone IS NULL; INSERT INTO t" +
 				" VALUES (1, NULL), (1, 2)",
-			fails: "INSERT INTO t VALUES (1, NULL)", code: "23505", want: store.Conflict,
+			fails: "INSERT INTO t VALUES (1, NULL)", code: "23505", want: fault.ErrConflict,
 		},
 		"exclusion": {
 			before: "CREATE TABLE t (x int4range, EXCLUDE USING gist (x WITH &&)); INSERT INTO t VALUES ('[1,3]')",
-			fails:  "INSERT INTO t VALUES ('[2,4]')", code: "23P01", want: store.Conflict,
+			fails:  "INSERT INTO t VALUES ('[2,4]')", code: "23P01", want: fault.ErrConflict,
 		},
 		"insert without parent": {
 			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p)",
-			fails:  "INSERT INTO c VALUES (1)", code: "23503", want: store.ForeignKey,
+			fails:  "INSERT INTO c VALUES (1)", code: "23503", want: fault.ErrForeignKey,
 		},
 		"delete parent, no action": {
 			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p); " +
 				"INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
-			fails: "DELETE FROM p", code: "23503", want: store.ForeignKey,
+			fails: "DELETE FROM p", code: "23503", want: fault.ErrForeignKey,
 		},
 		"delete parent, restrict": { // 23001 since version 18
 			before: "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p ON DELETE RESTRICT);" +
 				" INSERT INTO p VALUES (1); INSERT INTO c VALUES (1)",
-			fails: "DELETE FROM p", want: store.ForeignKey,
+			fails: "DELETE FROM p", want: fault.ErrForeignKey,
 		},
 		"commit without parent": {
 			before: "CREATE TABLE p (id int PRIMARY KEY);" +
 				" CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
-			fails: "BEGIN; INSERT INTO c VALUES (1); COMMIT", code: "23503", want: store.ForeignKey,
+			fails: "BEGIN; INSERT INTO c VALUES (1); COMMIT", code: "23503", want: fault.ErrForeignKey,
 		},
 		"check": {
 			before: "CREATE TABLE t (x int CHECK (x > 0))", fails: "INSERT INTO t VALUES (0)", code: "23514",
-			want: store.Invalid,
+			want: fault.ErrInvalidData,
 		},
 		"not null": {
 			before: "CREATE TABLE t (x int NOT NULL)", fails: "INSERT INTO t VALUES (NULL)", code: "23502",
-			want: store.Invalid,
+			want: fault.ErrInvalidData,
 		},
 		"too long": {
 			before: "CREATE TABLE t (x varchar(3))", fails: "INSERT INTO t VALUES ('abcd')", code: "22001",
-			want: store.Invalid,
+			want: fault.ErrInvalidData,
 		},
 		"out of range": {
 			before: "CREATE TABLE t (x smallint)", fails: "INSERT INTO t VALUES (32768)", code: "22003",
-			want: store.Invalid,
+			want: fault.ErrInvalidData,
 		},
-		"sum overflows": {fails: "SELECT 9223372036854775807 + 1", code: "22003", want: store.Invalid},
+		"sum overflows": {fails: "SELECT 9223372036854775807 + 1", code: "22003", want: fault.ErrInvalidData},
 		"no number": {
-			before: "CREATE TABLE t (x int)", fails: "INSERT INTO t VALUES ('a')", code: "22P02", want: store.Invalid,
+			before: "CREATE TABLE t (x int)", fails: "INSERT INTO t VALUES ('a')", code: "22P02",
+			want: fault.ErrInvalidData,
 		},
-		"division": {fails: "SELECT 1 / 0", code: "22012", want: store.Invalid},
+		"division": {fails: "SELECT 1 / 0", code: "22012", want: fault.ErrInvalidData},
 		"index entry": {
 			before: "CREATE TABLE t (x text UNIQUE)",
 			fails:  "INSERT INTO t SELECT string_agg(md5(i::text), '') FROM generate_series(1, 1000) AS i",
-			code:   "54000", want: store.Invalid,
+			code:   "54000", want: fault.ErrInvalidData,
 		},
 		"read-only transaction": {
 			before: "CREATE TABLE t (x int)", fails: "BEGIN READ ONLY; INSERT INTO t VALUES (1)", code: "25006",
-			want: store.ReadOnly,
+			want: fault.ErrReadOnly,
 		},
 		"statement timeout": {
-			before: "SET statement_timeout = 20", fails: "SELECT pg_sleep(10)", code: "57014", want: store.Canceled,
+			before: "SET statement_timeout = 20", fails: "SELECT pg_sleep(10)", code: "57014", want: context.Canceled,
 		},
 		"permission": {
 			before: "CREATE TABLE t (x int); SET ROLE pg_monitor", fails: "SELECT * FROM t", code: "42501",
-			want: store.Denied,
+			want: fault.ErrDenied,
 		},
-		"missing database": {fails: `DO $$ BEGIN RAISE SQLSTATE '3D000'; END $$`, code: "3D000", want: store.Invalid},
-		"serialization":    {fails: `DO $$ BEGIN RAISE SQLSTATE '40001'; END $$`, code: "40001", want: store.Busy},
-		"syntax":           {fails: "SELECT FROM WHERE", code: "42601", want: store.Unknown},
-		"no such table":    {fails: "SELECT 1 FROM t", code: "42P01", want: store.Unknown},
+		"missing database": {
+			fails: `DO $$ BEGIN RAISE SQLSTATE '3D000'; END $$`, code: "3D000", want: fault.ErrInvalidData,
+		},
+		"serialization": {fails: `DO $$ BEGIN RAISE SQLSTATE '40001'; END $$`, code: "40001", want: fault.ErrBusy},
+		"syntax":        {fails: "SELECT FROM WHERE", code: "42601", want: nil},
+		"no such table": {fails: "SELECT 1 FROM t", code: "42P01", want: nil},
 	} {
 		t.Run("Err_"+strings.NewReplacer(" ", "_", ",", "").Replace(name), func(t *testing.T) {
 			t.Parallel()
@@ -164,7 +168,7 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		require.NoError(t, rollback)
 		err = errors.Join(err, <-other) // one of the two
 		requireCodePG(t, "40P01", err)
-		requireKind(t, store.Busy, err)
+		requireKind(t, fault.ErrBusy, err)
 	})
 	t.Run("Err_serialization", func(t *testing.T) {
 		t.Parallel()
@@ -173,10 +177,10 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		execConn(t, two, "UPDATE t SET x = 2")
 		_, err := one.ExecContext(t.Context(), "UPDATE t SET x = 3")
 		requireCodePG(t, "40001", err)
-		requireKind(t, store.Busy, err)
+		requireKind(t, fault.ErrBusy, err)
 		_, err = one.ExecContext(t.Context(), "SELECT 1")
 		requireCodePG(t, "25P02", err)
-		requireKind(t, store.Closed, err)
+		requireKind(t, fault.ErrClosed, err)
 	})
 	t.Run("Err_lock_timeout", func(t *testing.T) {
 		t.Parallel()
@@ -185,7 +189,7 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		execConn(t, two, "SET lock_timeout = 20")
 		_, err := two.ExecContext(t.Context(), "INSERT INTO t VALUES (1)")
 		requireCodePG(t, "55P03", err)
-		requireKind(t, store.Busy, err)
+		requireKind(t, fault.ErrBusy, err)
 	})
 	t.Run("Err_terminated", func(t *testing.T) {
 		t.Parallel()
@@ -205,7 +209,7 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		}, 20*time.Second, 10*time.Millisecond)
 		err := <-other
 		requireCodePG(t, "57P01", err)
-		requireKind(t, store.Unavailable, err)
+		requireKind(t, fault.ErrUnavailable, err)
 	})
 	t.Run("Err_refused", func(t *testing.T) {
 		t.Parallel()
@@ -222,7 +226,7 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		require.NotContains(t, err.Error(), "hunter2")
 		var last *pgconn.ConnectError
 		require.ErrorAs(t, err, &last)
-		requireKind(t, store.Unavailable, last)
+		requireKind(t, fault.ErrUnavailable, last)
 	})
 	t.Run("Err_missing_database_and_user", func(t *testing.T) {
 		t.Parallel()
@@ -232,10 +236,10 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 		missing.Path = "/no_such_database"
 		_, err = store.OpenPostgres(t.Context(), store.PostgresConfig{URL: missing.String()})
 		requireCodePG(t, "3D000", err)
-		requireKind(t, store.Invalid, err)
+		requireKind(t, fault.ErrInvalidData, err)
 		u.User = url.UserPassword("no_such_user", "hunter2")
 		_, err = store.OpenPostgres(t.Context(), store.PostgresConfig{URL: u.String()})
-		requireKind(t, store.Denied, err)
+		requireKind(t, fault.ErrDenied, err)
 		require.NotContains(t, err.Error(), "hunter2")
 	})
 }
@@ -243,14 +247,15 @@ func TestClassifyPostgresRealErrors(t *testing.T) {
 // Errors that take a server in trouble.
 func TestClassifyPostgresCodes(t *testing.T) {
 	t.Parallel()
-	for code, want := range map[string]store.Kind{
-		"23001": store.ForeignKey, "23000": store.Invalid, "22021": store.Invalid, "54011": store.Invalid,
-		"28000": store.Denied, "28P01": store.Denied, "42501": store.Denied,
-		"53100": store.DiskFull, "53200": store.Exhausted, "53300": store.Unavailable,
-		"57P01": store.Unavailable, "57P02": store.Unavailable, "57P03": store.Unavailable,
-		"08000": store.Unavailable, "08006": store.Unavailable, "08P01": store.Unavailable,
-		"40003": store.Uncertain, "XX001": store.Corrupt, "XX002": store.Corrupt, "XX000": store.Unknown,
-		"": store.Unknown, "2": store.Unknown, "42601": store.Unknown,
+	for code, want := range map[string]error{
+		"23001": fault.ErrForeignKey, "23000": fault.ErrInvalidData, "22021": fault.ErrInvalidData,
+		"54011": fault.ErrInvalidData,
+		"28000": fault.ErrDenied, "28P01": fault.ErrDenied, "42501": fault.ErrDenied,
+		"53100": fault.ErrDiskFull, "53200": fault.ErrExhausted, "53300": fault.ErrUnavailable,
+		"57P01": fault.ErrUnavailable, "57P02": fault.ErrUnavailable, "57P03": fault.ErrUnavailable,
+		"08000": fault.ErrUnavailable, "08006": fault.ErrUnavailable, "08P01": fault.ErrUnavailable,
+		"40003": fault.ErrUncertain, "XX001": fault.ErrCorrupt, "XX002": fault.ErrCorrupt, "XX000": nil,
+		"": nil, "2": nil, "42601": nil,
 	} {
 		err := error(&pgconn.PgError{Code: code})
 		require.Equal(t, want, store.Classify(err), code)
@@ -259,6 +264,6 @@ func TestClassifyPostgresCodes(t *testing.T) {
 	for _, err := range []error{
 		io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, &net.OpError{Op: "read", Err: syscall.ECONNRESET},
 	} {
-		require.Equal(t, store.Unavailable, store.Classify(fmt.Errorf("wrapped: %w", err)), "%v", err)
+		require.Equal(t, fault.ErrUnavailable, store.Classify(fmt.Errorf("wrapped: %w", err)), "%v", err)
 	}
 }

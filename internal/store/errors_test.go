@@ -13,6 +13,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -31,14 +32,14 @@ func TestClassifyEnded(t *testing.T) {
 		for rows.Next() {
 			continue
 		}
-		requireKind(t, store.Canceled, errors.Join(rows.Err(), rows.Close()))
+		requireKind(t, context.Canceled, errors.Join(rows.Err(), rows.Close()))
 	})
 	t.Run("Err_deadline_in_a_statement", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		db := openAt(t, filepath.Join(dir, "test.db"))
 		exec1(t, db, "CREATE TABLE t (x)")
-		requireKind(t, store.Canceled, interrupted(t, func(ctx context.Context, query string) error {
+		requireKind(t, context.Canceled, interrupted(t, func(ctx context.Context, query string) error {
 			_, err := db.ExecContext(ctx, query)
 			return err
 		}))
@@ -48,7 +49,7 @@ func TestClassifyEnded(t *testing.T) {
 		dir := t.TempDir()
 		tx := begin(t, openAt(t, filepath.Join(dir, "test.db")))
 		require.NoError(t, tx.Rollback())
-		requireKind(t, store.Closed, tx.Commit())
+		requireKind(t, fault.ErrClosed, tx.Commit())
 	})
 	t.Run("Err_closed_connection", func(t *testing.T) {
 		t.Parallel()
@@ -56,7 +57,7 @@ func TestClassifyEnded(t *testing.T) {
 		conn, err := rawDB(t, store.FileURI(filepath.Join(dir, "test.db"))).Conn(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, conn.Close())
-		requireKind(t, store.Closed, conn.PingContext(t.Context()))
+		requireKind(t, fault.ErrClosed, conn.PingContext(t.Context()))
 	})
 	t.Run("Err_closed_database", func(t *testing.T) {
 		t.Parallel()
@@ -64,7 +65,7 @@ func TestClassifyEnded(t *testing.T) {
 		db := openAt(t, filepath.Join(dir, "test.db"))
 		require.NoError(t, db.Close())
 		_, err := db.ExecContext(t.Context(), "SELECT 1")
-		requireKind(t, store.Closed, err)
+		requireKind(t, fault.ErrClosed, err)
 	})
 }
 
@@ -79,45 +80,48 @@ func TestClassifyCodes(t *testing.T) {
 	}
 	for _, test := range []struct {
 		err  error
-		want store.Kind
+		want error
 	}{
-		{err: ioError(syscall.ENOSPC), want: store.DiskFull},
-		{err: ioError(syscall.EDQUOT), want: store.DiskFull},
-		{err: ioError(syscall.EFBIG), want: store.DiskFull},
-		{err: ioError(syscall.EROFS), want: store.ReadOnly},
-		{err: ioError(syscall.EIO), want: store.Unavailable},
-		{err: ioError(0), want: store.Unavailable},
-		{err: cannotOpen(syscall.EACCES), want: store.ReadOnly},
-		{err: cannotOpen(syscall.EPERM), want: store.ReadOnly},
-		{err: cannotOpen(syscall.EROFS), want: store.ReadOnly},
-		{err: cannotOpen(syscall.ENOSPC), want: store.DiskFull},
-		{err: cannotOpen(syscall.EISDIR), want: store.Invalid},
-		{err: cannotOpen(syscall.ENOENT), want: store.Invalid},
-		{err: cannotOpen(syscall.EMFILE), want: store.Unavailable},
-		{err: cannotOpen(syscall.ENFILE), want: store.Unavailable},
-		{err: cannotOpen(0), want: store.Unavailable},
-		{err: sqlite3.Error{Code: sqlite3.ErrPerm}, want: store.ReadOnly},
+		{err: ioError(syscall.ENOSPC), want: fault.ErrDiskFull},
+		{err: ioError(syscall.EDQUOT), want: fault.ErrDiskFull},
+		{err: ioError(syscall.EFBIG), want: fault.ErrDiskFull},
+		{err: ioError(syscall.EROFS), want: fault.ErrReadOnly},
+		{err: ioError(syscall.EIO), want: fault.ErrUnavailable},
+		{err: ioError(0), want: fault.ErrUnavailable},
+		{err: cannotOpen(syscall.EACCES), want: fault.ErrReadOnly},
+		{err: cannotOpen(syscall.EPERM), want: fault.ErrReadOnly},
+		{err: cannotOpen(syscall.EROFS), want: fault.ErrReadOnly},
+		{err: cannotOpen(syscall.ENOSPC), want: fault.ErrDiskFull},
+		{err: cannotOpen(syscall.EISDIR), want: fault.ErrInvalidData},
+		{err: cannotOpen(syscall.ENOENT), want: fault.ErrInvalidData},
+		{err: cannotOpen(syscall.EMFILE), want: fault.ErrUnavailable},
+		{err: cannotOpen(syscall.ENFILE), want: fault.ErrUnavailable},
+		{err: cannotOpen(0), want: fault.ErrUnavailable},
+		{err: sqlite3.Error{Code: sqlite3.ErrPerm}, want: fault.ErrReadOnly},
 		// The driver gives the context's error instead.
-		{err: sqlite3.Error{Code: sqlite3.ErrInterrupt}, want: store.Canceled},
-		{err: sqlite3.Error{Code: sqlite3.ErrReadonly, ExtendedCode: sqlite3.ErrReadonlyDbMoved}, want: store.ReadOnly},
-		{err: sqlite3.Error{Code: sqlite3.ErrCorrupt, ExtendedCode: sqlite3.ErrCorruptVTab}, want: store.Corrupt},
-		{err: sqlite3.Error{Code: sqlite3.ErrNomem}, want: store.Unavailable},
-		{err: sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(32)}, want: store.Corrupt},
+		{err: sqlite3.Error{Code: sqlite3.ErrInterrupt}, want: context.Canceled},
+		{
+			err:  sqlite3.Error{Code: sqlite3.ErrReadonly, ExtendedCode: sqlite3.ErrReadonlyDbMoved},
+			want: fault.ErrReadOnly,
+		},
+		{err: sqlite3.Error{Code: sqlite3.ErrCorrupt, ExtendedCode: sqlite3.ErrCorruptVTab}, want: fault.ErrCorrupt},
+		{err: sqlite3.Error{Code: sqlite3.ErrNomem}, want: fault.ErrUnavailable},
+		{err: sqlite3.Error{Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(32)}, want: fault.ErrCorrupt},
 		{
 			err: sqlite3.Error{
 				Code: sqlite3.ErrIoErr, ExtendedCode: sqlite3.ErrIoErr.Extend(33), SystemErrno: syscall.EIO,
 			},
-			want: store.Corrupt,
+			want: fault.ErrCorrupt,
 		},
-		{err: sqlite3.Error{Code: sqlite3.ErrProtocol}, want: store.Unknown},
-		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, want: store.ReadOnly},
-		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}, want: store.ReadOnly},
-		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.ENOSPC}, want: store.DiskFull},
-		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EDQUOT}, want: store.DiskFull},
-		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EMFILE}, want: store.Unavailable},
-		{err: errors.Join(store.ErrClosed, errors.New("sql: database is closed")), want: store.Closed},
-		{err: fmt.Errorf("wait: %w", context.DeadlineExceeded), want: store.Canceled},
-		{err: sql.ErrNoRows, want: store.Unknown},
+		{err: sqlite3.Error{Code: sqlite3.ErrProtocol}, want: nil},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, want: fault.ErrReadOnly},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EROFS}, want: fault.ErrReadOnly},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.ENOSPC}, want: fault.ErrDiskFull},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EDQUOT}, want: fault.ErrDiskFull},
+		{err: &fs.PathError{Op: "open", Path: "x", Err: syscall.EMFILE}, want: fault.ErrUnavailable},
+		{err: errors.Join(store.ErrClosed, errors.New("sql: database is closed")), want: fault.ErrClosed},
+		{err: fmt.Errorf("wait: %w", context.DeadlineExceeded), want: context.Canceled},
+		{err: sql.ErrNoRows, want: nil},
 	} {
 		require.Equal(t, test.want, store.Classify(test.err), "%#v", test.err)
 		require.Equal(t, test.want, store.Classify(fmt.Errorf("wrapped: %w", test.err)), "%#v", test.err)

@@ -63,7 +63,7 @@ func rawDB(t *testing.T, dsn string) *sql.DB {
 	return db
 }
 
-func requireKind(t *testing.T, want store.Kind, err error) {
+func requireKind(t *testing.T, want error, err error) {
 	t.Helper()
 	require.Equal(t, want, store.Classify(err), "%v", err)
 }

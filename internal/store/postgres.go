@@ -18,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 )
 
 // PostgresConfig says which server to use, and how.
@@ -177,7 +179,7 @@ func requirePrimary(also pgconn.ValidateConnectFunc) pgconn.ValidateConnectFunc 
 
 // standby names the error of a check of target_session_attrs, which has no type.
 func standby(err error) error {
-	if err == nil || Classify(err) != Unknown {
+	if err == nil || Classify(err) != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrStandby, err)
@@ -324,7 +326,8 @@ func (d *Postgres) Retry(ctx context.Context, call func() error) error {
 	switch {
 	case err == nil:
 		return nil
-	case last != nil && (!errors.Is(err, stopped) || Classify(err) == Canceled || isOver(ctx) && passes(err)):
+	case last != nil && (!errors.Is(err, stopped) || errors.Is(Classify(err), context.Canceled) ||
+		isOver(ctx) && passes(err)):
 		return &gaveUpError{stopped, last}
 	}
 	return err
@@ -339,13 +342,11 @@ func isOver(ctx context.Context) bool {
 
 // passes reports whether an error passes by itself and means that nothing was done.
 func passes(err error) bool {
-	switch Classify(err) {
-	case Busy:
+	switch kind := Classify(err); {
+	case errors.Is(kind, fault.ErrBusy):
 		return true
-	case Unavailable:
-		return !isUnknownHost(err)
-	case ReadOnly:
+	case errors.Is(kind, fault.ErrReadOnly):
 		return errors.Is(err, ErrStandby) // perhaps it is promoted soon
 	}
-	return false
+	return IsUnavailable(err) && !isUnknownHost(err)
 }

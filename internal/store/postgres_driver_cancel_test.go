@@ -81,7 +81,7 @@ func statementCanceled(t *testing.T, db *store.Postgres, tx connPG) (kept bool) 
 		begin := time.Now()
 		_, err = tx.ExecContext(ctx, "SELECT pg_sleep(60)")
 		cancel()
-		requireKind(t, store.Canceled, err)
+		requireKind(t, context.Canceled, err)
 		require.Less(t, time.Since(begin), 10*time.Second)
 		err = insertPG(t.Context(), tx, 2)
 		var server *pgconn.PgError

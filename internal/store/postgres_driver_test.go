@@ -13,6 +13,7 @@ import (
 	entsql "entgo.io/ent/dialect/sql"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
@@ -130,7 +131,7 @@ func TestPostgresTx(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled)
 			if err := end(tx); name == "commit" {
 				require.ErrorIs(t, err, context.Canceled)
-				requireKind(t, store.Canceled, err)
+				requireKind(t, context.Canceled, err)
 			} else {
 				require.NoError(t, err)
 			}
@@ -181,7 +182,7 @@ func TestPostgresCommit(t *testing.T) {
 		tx := beginPG(t.Context(), t, db)
 		require.NoError(t, errors.Join(insertPG(t.Context(), tx, 1), insertPG(t.Context(), tx, 1)))
 		err := tx.Commit()
-		requireKind(t, store.Conflict, err)
+		requireKind(t, fault.ErrConflict, err)
 		require.NotErrorIs(t, err, store.ErrUncertain, "the server has said no")
 		require.Empty(t, queryPG[int](t, db, "SELECT x FROM t"))
 		requireIdle(t, db)
@@ -201,7 +202,7 @@ func TestPostgresCommit(t *testing.T) {
 				require.NoError(t, err) // the server has done it
 			} else {
 				require.Error(t, err)
-				require.Contains(t, []store.Kind{store.Uncertain, store.Unavailable}, store.Classify(err), "%v", err)
+				require.Contains(t, []error{fault.ErrUncertain, fault.ErrUnavailable}, store.Classify(err), "%v", err)
 			}
 			require.Empty(t, queryPG[int](t, db, "SELECT x FROM t"))
 			requireIdle(t, db)
@@ -224,7 +225,7 @@ func TestPostgresCommit(t *testing.T) {
 				}
 			}
 			cancel()
-			if store.Classify(err) == store.Uncertain {
+			if errors.Is(store.Classify(err), fault.ErrUncertain) {
 				uncertain++
 			} else if err == nil {
 				committed++
@@ -330,7 +331,7 @@ func TestPostgresClose(t *testing.T) {
 		all.Wait()
 		sum := 0
 		for i, err := range ends {
-			require.Equal(t, store.Closed, store.Classify(err), "%v", err)
+			require.Equal(t, fault.ErrClosed, store.Classify(err), "%v", err)
 			sum += counts[i]
 		}
 		again, err := store.OpenPostgres(t.Context(), store.PostgresConfig{URL: name})

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -72,7 +73,7 @@ func TestPostgresRetry(t *testing.T) {
 			last := code("57P03")
 			calls, err := repeated(t, t.Context(), 1<<30, last)
 			require.ErrorIs(t, err, last)
-			requireKind(t, store.Unavailable, err)
+			requireKind(t, fault.ErrUnavailable, err)
 			require.InDelta(t, store.Patience, time.Since(begin), float64(time.Second))
 			require.Less(t, calls, 500, "no busy loop")
 			require.Greater(t, calls, 30)
@@ -120,7 +121,7 @@ func TestPostgresRetryTellsWhy(t *testing.T) {
 		})
 		requireCodePG(t, "57P03", err)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		requireKind(t, store.Unavailable, err)
+		requireKind(t, fault.ErrUnavailable, err)
 	})
 }
 

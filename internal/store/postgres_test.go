@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
@@ -27,7 +28,7 @@ func TestPostgresConnectTimeout(t *testing.T) {
 			URL: "postgres://u:hunter2@" + hole.Addr().String() + "/db?sslmode=disable&connect_timeout=1",
 		},
 	)
-	requireKind(t, store.Unavailable, err)
+	requireKind(t, fault.ErrUnavailable, err)
 	require.Greater(t, time.Since(begin), 2*time.Second, "it was not tried again")
 }
 

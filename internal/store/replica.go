@@ -108,7 +108,7 @@ func (r *replica) query(ctx context.Context, query string, args []any) (*sql.Row
 	if rows != nil {
 		err = errors.Join(err, rows.Err(), rows.Close())
 	}
-	if Classify(err) == Unavailable {
+	if IsUnavailable(err) {
 		r.freshAt.Store(nil)
 	}
 	return nil, false

@@ -13,6 +13,7 @@ import (
 	entsql "entgo.io/ent/dialect/sql"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -220,7 +221,7 @@ func TestRolledBackBySQLite(t *testing.T) {
 			t.Helper()
 			require.NoError(t, exec(t.Context(), "PRAGMA max_page_count = 1"))
 			require.Equal(
-				t, store.DiskFull, store.Classify(exec(t.Context(), "INSERT INTO t VALUES (zeroblob(1000000))")),
+				t, fault.ErrDiskFull, store.Classify(exec(t.Context(), "INSERT INTO t VALUES (zeroblob(1000000))")),
 			)
 		},
 		"interrupted": func(t *testing.T, exec func(context.Context, string) error) {

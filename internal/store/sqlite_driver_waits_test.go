@@ -14,6 +14,7 @@ import (
 	entsql "entgo.io/ent/dialect/sql"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -29,7 +30,7 @@ func TestTxLocksAtOnce(t *testing.T) {
 	other := rawDB(t, store.FileURI(path)+"?_busy_timeout=0")
 	tx := begin(t, db)
 	_, err := other.ExecContext(t.Context(), "BEGIN IMMEDIATE")
-	require.Equal(t, store.Busy, store.Classify(err), "%v", err)
+	require.Equal(t, fault.ErrBusy, store.Classify(err), "%v", err)
 	require.NoError(t, tx.Rollback())
 	_, err = other.ExecContext(t.Context(), "BEGIN IMMEDIATE; ROLLBACK")
 	require.NoError(t, err)

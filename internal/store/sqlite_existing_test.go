@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -64,7 +65,7 @@ func TestInspect(t *testing.T) {
 		db, err := store.OpenSQLite(t.Context(),
 			store.Config{Path: path, Inspect: func(ctx context.Context, db *sql.DB) error {
 				_, err := db.ExecContext(ctx, "DROP TABLE t")
-				require.Equal(t, store.ReadOnly, store.Classify(err))
+				require.Equal(t, fault.ErrReadOnly, store.Classify(err))
 				return nil
 			}})
 		require.NoError(t, err)
@@ -172,7 +173,7 @@ func TestOneByte(t *testing.T) {
 			var n int
 			return db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&n)
 		}})
-	require.Equal(t, store.Corrupt, store.Classify(err), "%v", err)
+	require.Equal(t, fault.ErrCorrupt, store.Classify(err), "%v", err)
 	content, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, "x", string(content))

@@ -13,4 +13,4 @@ func OpenSQLite(context.Context, Config) (DB, error) {
 		" CGO_ENABLED=1 and a C compiler, or use PostgreSQL", ErrUnsupported)
 }
 
-func sqliteKind(error) (Kind, bool) { return Unknown, false }
+func sqliteKind(error) error { return nil }

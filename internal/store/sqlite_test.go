@@ -16,6 +16,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 )
 
@@ -134,7 +135,7 @@ func TestPragmas(t *testing.T) {
 					"journal_mode": "wal", "auto_vacuum": "2",
 				}, got)
 				_, err := reader.ExecContext(t.Context(), "CREATE TABLE t (x)")
-				require.Equal(t, store.ReadOnly, store.Classify(err), "%v", err)
+				require.Equal(t, fault.ErrReadOnly, store.Classify(err), "%v", err)
 				require.NoError(t, reader.Close())
 			}
 		})
@@ -249,14 +250,14 @@ func TestOpenErrors(t *testing.T) {
 			_, err := store.OpenSQLite(t.Context(), store.Config{Path: path})
 			require.Error(t, err)
 			if !errors.Is(err, store.ErrName) {
-				require.Equal(t, store.Invalid, store.Classify(err), "%v", err)
+				require.Equal(t, fault.ErrInvalidData, store.Classify(err), "%v", err)
 			}
 		})
 	}
 	t.Run("ErrCorrupt", func(t *testing.T) {
 		t.Parallel()
 		_, err := store.OpenSQLite(t.Context(), store.Config{Path: filepath.Join(dir, "file")})
-		require.Equal(t, store.Corrupt, store.Classify(err), "%v", err)
+		require.Equal(t, fault.ErrCorrupt, store.Classify(err), "%v", err)
 	})
 	t.Run("ErrCanceled", func(t *testing.T) {
 		t.Parallel()
