@@ -202,7 +202,7 @@ func (r *Registry) openVault(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.vault.installedAs(row.ID)
+		r.vault.installation.Store(&row.ID)
 		_, err = r.vault.newDataKey(ctx, tx, now)
 		return err
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
@@ -21,9 +22,8 @@ type vault struct {
 	ring    Keyring // nil: there is no keyring
 	resolve func(ctx context.Context, key *ent.APIKey) (Secret, error)
 
-	mu           sync.Mutex
-	installation uuid.UUID
-	keys         map[uuid.UUID]*seal.DataKey // unwrapped data keys
+	installation atomic.Pointer[uuid.UUID] // the id of the database
+	keys         sync.Map                  // unwrapped data keys, by their ids
 }
 
 // load unwraps all data keys. It returns false if the database has no data key.
@@ -35,7 +35,7 @@ func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	v.installedAs(row.ID)
+	v.installation.Store(&row.ID)
 	rows, err := client.DataKey.Query().All(ctx)
 	if err != nil {
 		return false, err
@@ -48,24 +48,16 @@ func (v *vault) load(ctx context.Context, client *ent.Client) (bool, error) {
 	return len(rows) > 0, nil
 }
 
-func (v *vault) installedAs(id uuid.UUID) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.installation = id
-}
-
 // binding returns what data keys are bound to.
 func (v *vault) binding() seal.Binding {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return seal.Bind([]byte("modelscan/database"), v.installation[:])
+	id := value(v.installation.Load())
+	return seal.Bind([]byte("modelscan/database"), id[:])
 }
 
 // bindingOf returns what a sealed API key is bound to.
 func (v *vault) bindingOf(key *ent.APIKey) seal.Binding {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return seal.Bind([]byte("modelscan/api key"), v.installation[:], key.ProviderID[:], key.ID[:], []byte(key.KeyHash))
+	id := value(v.installation.Load())
+	return seal.Bind([]byte("modelscan/api key"), id[:], key.ProviderID[:], key.ID[:], []byte(key.KeyHash))
 }
 
 func (v *vault) unwrap(ctx context.Context, row *ent.DataKey) (*seal.DataKey, error) {
@@ -73,22 +65,14 @@ func (v *vault) unwrap(ctx context.Context, row *ent.DataKey) (*seal.DataKey, er
 	if err != nil {
 		return nil, ofKeyring(fmt.Errorf("data key %s: %w", row.ID, err))
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.keys == nil {
-		v.keys = map[uuid.UUID]*seal.DataKey{}
-	}
-	v.keys[row.ID] = key
+	v.keys.Store(row.ID, key)
 	return key, nil
 }
 
 // dataKey returns a data key. It reads one that another process has made since.
 func (v *vault) dataKey(ctx context.Context, client *ent.Client, id uuid.UUID) (*seal.DataKey, error) {
-	v.mu.Lock()
-	key := v.keys[id]
-	v.mu.Unlock()
-	if key != nil {
-		return key, nil
+	if key, ok := v.keys.Load(id); ok {
+		return key.(*seal.DataKey), nil
 	}
 	row, err := client.DataKey.Get(ctx, id)
 	if err != nil {
