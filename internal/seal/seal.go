@@ -92,14 +92,8 @@ func NewDataKey(
 ) (k *DataKey, by string, wrapped []byte, err error) {
 	key := make([]byte, KeySize)
 	defer clear(key)
-	if _, err := rand.Read(key); err != nil {
-		return nil, "", nil, err
-	}
-	by = ring.CurrentID()
-	if err := checkID(by); err != nil {
-		return nil, "", nil, err
-	}
-	if wrapped, err = ring.Wrap(ctx, by, key, wrapping(id, by, to)); err != nil {
+	rand.Read(key)
+	if by, wrapped, err = wrap(ctx, id, ring, key, to); err != nil {
 		return nil, "", nil, err
 	}
 	aead, err := newAEAD(key)
@@ -132,12 +126,19 @@ func RewrapDataKey(
 		return "", nil, err
 	}
 	defer clear(key)
-	newBy = ring.CurrentID()
-	if err := checkID(newBy); err != nil {
+	return wrap(ctx, id, ring, key, to)
+}
+
+// wrap wraps a data key with the current key of a keyring.
+func wrap(
+	ctx context.Context, id uuid.UUID, ring Keyring, key []byte, to Binding,
+) (by string, wrapped []byte, err error) {
+	by = ring.CurrentID()
+	if err := checkID(by); err != nil {
 		return "", nil, err
 	}
-	rewrapped, err = ring.Wrap(ctx, newBy, key, wrapping(id, newBy, to))
-	return newBy, rewrapped, err
+	wrapped, err = ring.Wrap(ctx, by, key, wrapping(id, by, to))
+	return by, wrapped, err
 }
 
 func wrapping(id uuid.UUID, by string, to Binding) Binding {
