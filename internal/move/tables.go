@@ -5,14 +5,20 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+	"time"
 
 	entschema "entgo.io/ent/dialect/sql/schema"
+	"entgo.io/ent/schema/field"
+	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
 
 // inOrder returns the tables so that each comes after the tables that it refers to. States of pools stay behind: they
@@ -71,7 +77,7 @@ func digestTable(ctx context.Context, conn *sql.Conn, t table, each func(row) er
 		r      = make(row, len(t.columns))
 	)
 	for i, name := range t.columns {
-		writeString(&buffer, name)
+		write(&buffer, name)
 		dest[i] = t.cells[i]()
 	}
 	for rows.Next() {
@@ -79,7 +85,7 @@ func digestTable(ctx context.Context, conn *sql.Conn, t table, each func(row) er
 			return Copied{}, err
 		}
 		for i := range dest {
-			r[i] = dest[i].(cell).write(&buffer)
+			r[i] = write(&buffer, dest[i].(cell).value())
 		}
 		digest.Write(buffer.Bytes())
 		buffer.Reset()
@@ -91,4 +97,74 @@ func digestTable(ctx context.Context, conn *sql.Conn, t table, each func(row) er
 	digest.Write(buffer.Bytes()) // of a table without rows
 	moved.Digest = hex.EncodeToString(digest.Sum(nil))
 	return moved, rows.Err()
+}
+
+// newCell returns what a column of a type is scanned into.
+var newCell = map[field.Type]func() cell{
+	field.TypeBool:    newNullable[bool],
+	field.TypeTime:    newNullable[time.Time],
+	field.TypeJSON:    newNullable[[]byte],
+	field.TypeBytes:   newNullable[[]byte],
+	field.TypeUUID:    newNullable[uuid.UUID],
+	field.TypeEnum:    newNullable[string],
+	field.TypeString:  newNullable[string],
+	field.TypeInt:     newNullable[int64],
+	field.TypeInt64:   newNullable[int64],
+	field.TypeFloat64: newNullable[float64],
+}
+
+// cell takes a value from a database. The next scan does not change the value.
+type cell interface {
+	value() any // nil for NULL
+}
+
+// nullable is a cell of a type that may be NULL.
+type nullable[T any] struct{ sql.Null[T] }
+
+func newNullable[T any]() cell { return new(nullable[T]) }
+
+func (c *nullable[T]) value() any {
+	if !c.Valid {
+		return nil
+	}
+	return c.V
+}
+
+// write appends a value to a digest, and returns it in a form that both drivers take.
+func write(to *bytes.Buffer, value any) any {
+	switch v := value.(type) {
+	case nil:
+		to.WriteByte(0)
+	case bool:
+		n := uint64(0)
+		if v {
+			n = 1
+		}
+		writeInt(to, n)
+	case time.Time:
+		v = utc.Of(v)
+		writeInt(to, uint64(v.UnixMicro())) //nolint:gosec // the bits
+		return v
+	case int64:
+		writeInt(to, uint64(v)) //nolint:gosec // the bits
+	case float64:
+		writeInt(to, math.Float64bits(v))
+	case string:
+		writeBytes(to, []byte(v))
+	case uuid.UUID:
+		writeBytes(to, v[:])
+	case []byte:
+		writeBytes(to, v)
+	}
+	return value
+}
+
+func writeBytes(to *bytes.Buffer, b []byte) {
+	writeInt(to, uint64(len(b)))
+	to.Write(b)
+}
+
+func writeInt(to *bytes.Buffer, n uint64) {
+	to.WriteByte(1)
+	to.Write(binary.BigEndian.AppendUint64(to.AvailableBuffer(), n))
 }
