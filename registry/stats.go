@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -96,38 +95,27 @@ func (r *Registry) GetUsageStats(ctx context.Context, modelID uuid.UUID, start, 
 //
 // It returns [ErrInvalidData] if a cost does not fit into [money.USD].
 func (r *Registry) GetCostBreakdown(ctx context.Context, providerID uuid.UUID) (map[string]money.USD, error) {
-	var rows []struct {
-		ModelID string `sql:"model_id"`
-		Dollars int64  `sql:"dollars"`
-		Nanos   int64  `sql:"nanos"`
-	}
-	err := r.client.UsageTotal.Query().
-		Where(usagetotal.TotalCostNotNil()).
-		Modify(func(s *sql.Selector) {
-			models, cost := sql.Table(model.Table), s.C(usagetotal.FieldTotalCost)
-			s.Join(models).On(s.C(usagetotal.FieldModelID), models.C(model.FieldID)).
-				Where(sql.EQ(models.C(model.FieldProviderID), providerID)).
-				GroupBy(models.C(model.FieldModelID)).
-				Select(
-					sql.As(models.C(model.FieldModelID), "model_id"),
-					sql.As(fmt.Sprintf("COALESCE(SUM(%s / %d), 0)", cost, money.Dollar), "dollars"),
-					sql.As(fmt.Sprintf("COALESCE(SUM(%s %% %d), 0)", cost, money.Dollar), "nanos"),
-				)
-		}).Scan(ctx, &rows)
+	// Each cost is divided, so that a sum that does not fit is noticed before the database overflows.
+	query := fmt.Sprintf("SELECT m.model_id, CAST(SUM(total_cost / %[1]d) AS bigint),"+
+		" CAST(SUM(total_cost %% %[1]d) AS bigint) FROM usage_totals JOIN models AS m ON m.id = usage_totals.model_id"+
+		" WHERE m.provider_id = $1 AND total_cost IS NOT NULL GROUP BY m.model_id", money.Dollar)
+	costs := map[string]money.USD{}
+	err := bulk.Scan(ctx, r.client, query, []any{providerID}, func(scan func(...any) error) error {
+		var name string
+		var dollars, nanos int64
+		err := scan(&name, &dollars, &nanos)
+		if err == nil {
+			costs[name], err = costSum(dollars, nanos)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, translate(ctx, "cost breakdown", err)
-	}
-	costs := make(map[string]money.USD, len(rows))
-	for _, row := range rows {
-		if costs[row.ModelID], err = costSum(row.Dollars, row.Nanos); err != nil {
-			return nil, translate(ctx, "cost breakdown", err)
-		}
 	}
 	return costs, nil
 }
 
-// costSum adds up sums of whole dollars and of the rest of each cost. So it notices a sum that does not fit, before the
-// database overflows.
+// costSum adds up sums of whole dollars and of the rest of each cost.
 func costSum(dollars, nanos int64) (money.USD, error) {
 	const million = 1_000_000 // rates are per million
 	usd, err := money.Cost(
