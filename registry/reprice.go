@@ -99,25 +99,30 @@ func (p *repricing) target(from uuid.UUID, start, end time.Time) (to *ent.Price)
 	return to
 }
 
-// move prices usage by the price of its time. Moved is false if it stays as it is.
+// move moves the usage of a period, and of its day, to the price of a stretch of time. It returns that price, and the
+// usage as it is then; moved is false if it stays as it is.
 func (p *repricing) move(
-	from uuid.UUID, start, end time.Time, s ledger.Sums,
-) (to uuid.UUID, cost money.USD, moved bool, err error) {
-	q := p.target(from, start, end)
-	if q == nil || p.unpricedAlone && s.Unpriced == 0 {
-		p.piece.StillUnpriced += s.Unpriced
-		return uuid.Nil, 0, false, nil
+	of ledger.Period, start, end time.Time, was ledger.Sums,
+) (to uuid.UUID, is ledger.Sums, moved bool, err error) {
+	var known *money.USD
+	q := p.target(of.Price, start, end)
+	if q != nil && (!p.unpricedAlone || was.Unpriced > 0) {
+		known, err = ledger.CostAt(q, was.Meters())
 	}
-	known, err := ledger.CostAt(q, s.Meters())
-	if err != nil {
-		return uuid.Nil, 0, false, err
+	if err != nil || known == nil {
+		p.piece.StillUnpriced += was.Unpriced
+		return uuid.Nil, was, false, err
 	}
-	if known == nil {
-		p.piece.StillUnpriced += s.Unpriced
-		return uuid.Nil, 0, false, nil
+	is = was
+	is.Cost, is.Unpriced = *known, 0
+	err = p.piece.add(RepriceResult{Requests: was.Requests, Priced: was.Unpriced, Before: was.Cost, After: *known})
+	if err == nil {
+		err = p.shift(of, was, q.ID, is)
 	}
-	err = p.piece.add(RepriceResult{Requests: s.Requests, Priced: s.Unpriced, Before: s.Cost, After: *known})
-	return q.ID, *known, err == nil, err
+	if err == nil && of.Grain != ledger.DayGrain {
+		err = p.shift(of.Day(), was, q.ID, is)
+	}
+	return q.ID, is, err == nil, err
 }
 
 // UnpricedModel is a model with usage whose cost is unknown.

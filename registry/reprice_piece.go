@@ -42,6 +42,7 @@ type repricing struct {
 	most  int // the most rows of the piece
 	ledger.Horizons
 	prices map[uuid.UUID]*ent.Price // all prices of the model
+	moves                           // of the step that is under way
 }
 
 // reprice prices usage anew, piece by piece, from where p is.
@@ -157,20 +158,21 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 	if start.After(p.at) {
 		p.at, p.after = start, uuid.Nil
 	}
-	until, m := utc.Min(start.Add(utc.Day), end), &moves{less: byPeriod{}, more: byPeriod{}, whole: byPeriod{}}
+	until := utc.Min(start.Add(utc.Day), end)
+	p.moves = moves{less: byPeriod{}, more: byPeriod{}, whole: byPeriod{}}
 	switch {
 	case start.Before(p.Quarters):
 		p.at = start
-		rows, err = p.moveRows(ctx, tx, m, ledger.Tables[dayTable], start.Add(utc.Day))
+		rows, err = p.moveRows(ctx, tx, ledger.Tables[dayTable], start.Add(utc.Day))
 	case p.at.Before(p.Events):
-		rows, err = p.moveQuarters(ctx, tx, m, utc.Min(until, p.Events))
+		rows, err = p.moveQuarters(ctx, tx, utc.Min(until, p.Events))
 	default:
-		rows, err = p.moveEvents(ctx, tx, m, until)
+		rows, err = p.moveEvents(ctx, tx, until)
 	}
-	if err != nil || len(m.more) == 0 {
+	if err != nil || len(p.more) == 0 {
 		return rows, err
 	}
-	return rows, r.apply(ctx, tx, m, p.dry)
+	return rows, r.apply(ctx, tx, &p.moves, p.dry)
 }
 
 const (
@@ -187,8 +189,8 @@ type moves struct {
 
 type byPeriod map[ledger.Period]ledger.Sums
 
-// move moves usage from a period to that of another price, and within their totals.
-func (m *moves) move(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
+// shift notes that usage moves from a period to that of another price, and within their totals.
+func (m *moves) shift(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledger.Sums) error {
 	p := from
 	p.Price = to
 	for _, one := range []struct {
@@ -209,7 +211,7 @@ func (m *moves) move(from ledger.Period, was ledger.Sums, to uuid.UUID, is ledge
 const ofModelIn = " WHERE model_id = $1 AND period_start >= $2 AND period_start < $3"
 
 // moveQuarters moves the next quarters that begin before until.
-func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
+func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, until time.Time) (int, error) {
 	t := ledger.Tables[quarterTable]
 	query := "SELECT period_start FROM " + t.Name + ofModelIn + " ORDER BY period_start LIMIT 1 OFFSET $4"
 	args := []any{p.model, p.at, until, min(p.most, pieceRows)}
@@ -224,18 +226,17 @@ func (p *repricing) moveQuarters(ctx context.Context, tx *ent.Client, m *moves, 
 	if err != nil {
 		return 0, err
 	}
-	return p.moveRows(ctx, tx, m, t, until)
+	return p.moveRows(ctx, tx, t, until)
 }
 
 // moveRows moves the periods of a table that begin before until. Quarters are moved in their days, too.
-func (p *repricing) moveRows(
-	ctx context.Context, tx *ent.Client, m *moves, t *ledger.Table, until time.Time,
-) (rows int, err error) {
+func (p *repricing) moveRows(ctx context.Context, tx *ent.Client, t *ledger.Table, until time.Time) (int, error) {
+	rows := 0
 	of := ledger.Period{Model: p.model, Grain: t.Grain}
 	cells := ledger.NewCells(&of.Key, &of.Price, &of.Start)
 	query := "SELECT api_key_id, price_id, period_start, " + strings.Join(ledger.SumColumns, ", ") + " FROM " + t.Name +
 		ofModelIn
-	err = bulk.Scan(ctx, tx, query, []any{p.model, p.at, until}, func(scan func(...any) error) error {
+	err := bulk.Scan(ctx, tx, query, []any{p.model, p.at, until}, func(scan func(...any) error) error {
 		if err := scan(cells.Addresses...); err != nil {
 			return err
 		}
@@ -245,23 +246,15 @@ func (p *repricing) moveRows(
 		if err != nil {
 			return err
 		}
-		to, cost, moved, err := p.move(of.Price, of.Start, of.End(), was)
-		if err != nil || !moved {
-			return err
-		}
-		is := was
-		is.Cost, is.Unpriced = cost, 0
-		if err := m.move(of, was, to, is); err != nil || t.Grain == ledger.DayGrain {
-			return err
-		}
-		return m.move(of.Day(), was, to, is)
+		_, _, _, err = p.move(of, of.Start, of.End(), was)
+		return err
 	})
 	p.at = until
 	return rows, err
 }
 
 // moveEvents moves the next events before until: those of whole quarters, unless a quarter has too many.
-func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, until time.Time) (int, error) {
+func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, until time.Time) (int, error) {
 	whole, after, limit := p.after == uuid.Nil, p.after, min(p.most, pieceRows)
 	if whole {
 		after = ledger.FirstEventID(p.at)
@@ -295,7 +288,7 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 	}
 	for i := range events {
 		e := &events[i]
-		if err := p.moveEvent(m, e, whole || !e.At.Truncate(utc.Quarter).Equal(rest)); err != nil {
+		if err := p.moveEvent(e, whole || !e.At.Truncate(utc.Quarter).Equal(rest)); err != nil {
 			return 0, err
 		}
 	}
@@ -304,28 +297,22 @@ func (p *repricing) moveEvents(ctx context.Context, tx *ent.Client, m *moves, un
 
 // moveEvent moves an event, if its price is not the one of its time. For an event of a whole quarter, it also adds up
 // what the quarter must be.
-func (p *repricing) moveEvent(m *moves, e *ledger.Event, whole bool) error {
+func (p *repricing) moveEvent(e *ledger.Event, whole bool) error {
 	of, was := e.Quarter(), e.Sums()
 	if whole {
 		for _, q := range []ledger.Period{of, of.Total()} {
-			s := m.whole[q]
+			s := p.whole[q]
 			if err := s.MergeNumbers(&was); err != nil {
 				return err
 			}
-			m.whole[q] = s
+			p.whole[q] = s
 		}
 	}
-	to, cost, moved, err := p.move(e.Price, e.At, e.At.Add(time.Microsecond), was)
-	if err != nil || !moved {
-		return err
+	to, is, moved, err := p.move(of, e.At, e.At.Add(time.Microsecond), was)
+	if moved {
+		p.events = append(p.events, []any{to, int64(is.Cost), string(usageevent.CostStatusRepriced), e.ID})
 	}
-	is := was
-	is.Cost, is.Unpriced = cost, 0
-	m.events = append(m.events, []any{to, int64(cost), string(usageevent.CostStatusRepriced), e.ID})
-	if err := m.move(of, was, to, is); err != nil {
-		return err
-	}
-	return m.move(of.Day(), was, to, is)
+	return err
 }
 
 // eventPrices writes the price and the cost of events.
