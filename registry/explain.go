@@ -1,19 +1,15 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -241,44 +237,34 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 func (r *Registry) look(
 	ctx context.Context, now time.Time, providers ...uuid.UUID,
 ) (pools map[uuid.UUID]*pool.Pool, err error) {
-	if r.inTx {
-		return r.commits.Look(ctx, r.client, now, providers)
-	}
-	state, err := r.db.Snapshot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, state.Close()) }()
-	return r.commits.Look(ctx, state, now, providers)
+	return pools, r.inOneState(ctx, func(client *ent.Client) error {
+		pools, err = r.commits.Look(ctx, client, now, providers)
+		return err
+	})
 }
 
 // explain returns a NoKeyError for GetLeastUsedKey; or a key, if one has become usable meanwhile.
 func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
-	all, err := r.fresh.APIKey.Query().Where(apikey.ProviderID(providerID), apikey.DeletedAtIsNil()).
-		Order(inOrderOfUse()...).WithLeases(func(q *ent.KeyLeaseQuery) { q.Where(keylease.ExpiresAtGT(now)) }).All(ctx)
+	pools, err := r.look(ctx, now, providerID)
 	if err != nil {
 		return nil, err
 	}
 	why := &NoKeyError{ProviderID: providerID}
-	for _, key := range all {
-		asOf(key, now)
+	for _, k := range pools[providerID].Keys {
 		v := KeyVerdict{
-			ID: key.ID, Prefix: key.KeyPrefix, Label: key.Label, Priority: key.Priority, Weight: key.Weight,
-			InFlight: int64(len(key.Edges.Leases)),
+			ID: k.ID, Prefix: k.Prefix, Label: k.Label, Priority: k.Priority, Weight: k.Weight, InFlight: k.InFlight(),
 		}
 		switch {
-		case key.Disabled:
+		case k.Disabled:
 			v.Reason = KeyDisabled
-		case key.ExpiresAt != nil && !key.ExpiresAt.After(now):
+		case k.Expires != nil && !k.Expires.After(now):
 			v.Reason = KeyExpired
-		case key.Degraded:
-			v.Reason, v.Detail, v.Until = KeyDegraded, key.DegradedReason, *key.DegradedUntil
+		case k.DegradedUntil != nil && k.DegradedUntil.After(now):
+			v.Reason, v.Detail, v.Until = KeyDegraded, k.DegradedReason, *k.DegradedUntil
 		default:
-			key.Edges = ent.APIKeyEdges{}
-			return key, nil
+			return leastUsed(r.fresh, providerID, now).First(ctx)
 		}
 		why.add(v)
 	}
-	slices.SortFunc(why.Keys, func(a, b KeyVerdict) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return nil, why
 }

@@ -52,21 +52,14 @@ func blankOf(key *ent.APIKey) *ent.APIKey {
 	return &blank
 }
 
-// leastUsed builds the query of leastUsedKeySQL with Ent.
+// leastUsed builds the query of leastUsedKeySQL with Ent. ByUsageCount would count rows of the edge "usage";
+// ByUsageCountField orders by the column.
 func leastUsed(client *ent.Client, providerID uuid.UUID, now time.Time) *ent.APIKeyQuery {
 	return client.APIKey.Query().Where(
 		apikey.ProviderID(providerID), apikey.DeletedAtIsNil(), apikey.Disabled(false),
 		apikey.Or(apikey.DegradedUntilIsNil(), apikey.DegradedUntilLTE(now)),
 		apikey.Or(apikey.ExpiresAtIsNil(), apikey.ExpiresAtGT(now)),
-	).Order(inOrderOfUse()...)
-}
-
-// inOrderOfUse is the order in which keys are used. ByUsageCount would count rows of the edge "usage";
-// ByUsageCountField orders by the column.
-func inOrderOfUse() []apikey.OrderOption {
-	return []apikey.OrderOption{
-		apikey.ByUsageCountField(), apikey.ByLastUsedAt(sql.OrderNullsFirst()), apikey.ByID(),
-	}
+	).Order(apikey.ByUsageCountField(), apikey.ByLastUsedAt(sql.OrderNullsFirst()), apikey.ByID())
 }
 
 // readLeastUsed reads the key into a blank one.
@@ -172,12 +165,11 @@ func scanned[T any](value any) (T, error) {
 func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*ent.APIKey, error) {
 	now := r.now()
 	key, err := r.leastUsedKey(ctx, providerID, now)
-	if ent.IsNotFound(err) {
+	for ent.IsNotFound(err) {
 		key, err = r.explain(ctx, providerID, now)
-		err = r.sayProvider(ctx, err)
 	}
 	if err != nil {
-		return nil, translate(ctx, "get least used key", err)
+		return nil, translate(ctx, "get least used key", r.sayProvider(ctx, err))
 	}
 	return tied(r, asOf(key, now)), nil
 }

@@ -207,6 +207,20 @@ func (r *Registry) operate(ctx context.Context, db dialect.Driver, body func(tx 
 	return r.transact(ctx, db, o, func(tx *Registry) error { return body(tx.client) })
 }
 
+// inOneState runs a body that reads one state of the database. The body may run several times.
+func (r *Registry) inOneState(ctx context.Context, body func(client *ent.Client) error) error {
+	if r.inTx {
+		return body(r.client)
+	}
+	return r.db.Retry(ctx, func() error {
+		s, err := r.db.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		return errors.Join(body(ent.NewClient(ent.Driver(s))), s.Close())
+	})
+}
+
 // now returns the time of an operation. Each operation asks once.
 func (r *Registry) now() time.Time { return utc.Of(r.clock()) }
 

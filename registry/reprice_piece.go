@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -49,32 +48,20 @@ type repricing struct {
 func (r *Registry) reprice(ctx context.Context, op string, p *repricing) error {
 	return r.pieces(ctx, op, func() (more bool, err error) {
 		before := *p
-		err = r.repriceOnce(ctx, op, p.dry, func(tx *ent.Client) error {
+		piece := func(tx *ent.Client) error {
 			*p = before // forget an attempt that was rolled back
 			return r.repricePiece(ctx, tx, p)
-		})
+		}
+		if p.dry {
+			err = translate(ctx, op, r.inOneState(ctx, piece))
+		} else {
+			err = r.writeAlone(ctx, op, nil, piece)
+		}
 		if err != nil {
 			*p = before
 		}
 		return !p.done, err
 	})
-}
-
-// repriceOnce runs a piece in a transaction. A dry run reads a snapshot instead, and keeps nobody waiting.
-func (r *Registry) repriceOnce(ctx context.Context, op string, dry bool, piece func(tx *ent.Client) error) error {
-	switch {
-	case !dry:
-		return r.writeAlone(ctx, op, nil, piece)
-	case r.inTx:
-		return translate(ctx, op, piece(r.client))
-	}
-	return translate(ctx, op, r.db.Retry(ctx, func() error {
-		s, err := r.db.Snapshot(ctx)
-		if err != nil {
-			return err
-		}
-		return errors.Join(piece(ent.NewClient(ent.Driver(s))), s.Close())
-	}))
 }
 
 // repricePiece prices some thousand events and periods anew, and records the result in the audit trail.
