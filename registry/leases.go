@@ -186,14 +186,13 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 		if !none.OpensAt.IsZero() {
 			wait = min(wait, max(time.Millisecond, none.OpensAt.Sub(r.now())))
 		}
-		timer, told := time.NewTimer(wait), false
+		told := false
 		select {
 		case <-wake:
 			told = true
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
 		}
-		timer.Stop()
 		r.waiters.leave(in.ProviderID, wake, told && ctx.Err() == nil)
 		if ctx.Err() != nil {
 			return nil, ended(ctx, none)

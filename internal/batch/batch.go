@@ -66,9 +66,7 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 	}
 	var tooLong <-chan time.Time
 	if q.wait > 0 {
-		timer := time.NewTimer(q.wait)
-		defer timer.Stop()
-		tooLong = timer.C
+		tooLong = time.After(q.wait)
 	}
 	select {
 	case q.slots <- struct{}{}:
@@ -103,12 +101,10 @@ func (q *Queue[T]) Do(ctx context.Context, item T) error {
 
 // lateAnswer waits a little for the end of a batch.
 func (q *Queue[T]) lateAnswer(ctx context.Context, e *entry[T]) error {
-	late := time.NewTimer(grace)
-	defer late.Stop()
 	select {
 	case err := <-e.done:
 		return err
-	case <-late.C:
+	case <-time.After(grace):
 		q.leave(e)
 		return fmt.Errorf("%w: the context ended while the commit was under way: %w", fault.ErrUncertain, ctx.Err())
 	}

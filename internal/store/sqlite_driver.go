@@ -195,8 +195,6 @@ func (d *SQLite) prepare(ctx context.Context, writes bool) error {
 }
 
 func (d *SQLite) queue(ctx context.Context) error {
-	late := time.NewTimer(d.busyTimeout)
-	defer late.Stop()
 	select {
 	case d.turn <- struct{}{}:
 		return nil
@@ -204,7 +202,7 @@ func (d *SQLite) queue(ctx context.Context) error {
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-late.C:
+	case <-time.After(d.busyTimeout):
 		return heldFor(d.busyTimeout)
 	}
 }
