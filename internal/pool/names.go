@@ -1,8 +1,6 @@
 package pool
 
 import (
-	"time"
-
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
@@ -67,11 +65,7 @@ type Limits struct {
 }
 
 // Diagnosis is what a failure says of a key.
-type Diagnosis struct {
-	Class  upstream.Class
-	Until  time.Time // zero: it does not say
-	Reason string
-}
+type Diagnosis = upstream.Diagnosis
 
 // EventKind is what happened to a key or a provider.
 type EventKind string
