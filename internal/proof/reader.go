@@ -139,30 +139,25 @@ func settled(ctx context.Context, client *ent.Client, load func() (*Day, error))
 // between two statements. If a model that was created meanwhile has differences, it locks that too and reads the day
 // again.
 func (l *Reader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time) (*Day, error) {
-	locked := map[uuid.UUID]bool{}
-	var models []uuid.UUID
-	if l.db.Dialect() == dialect.Postgres {
-		var err error
-		if models, err = tx.Model.Query().IDs(ctx); err != nil {
+	load := func() (*Day, error) { return l.load(ctx, tx, start) }
+	if l.db.Dialect() == dialect.SQLite {
+		return settled(ctx, tx, load)
+	}
+	locked, err := tx.Model.Query().IDs(ctx)
+	for err == nil {
+		if err = ledger.LockModels(ctx, tx, locked); err != nil {
+			break
+		}
+		d, err := settled(ctx, tx, load)
+		if err != nil {
 			return nil, err
 		}
-	}
-	for {
-		if l.db.Dialect() == dialect.Postgres {
-			if err := ledger.LockModels(ctx, tx, models); err != nil {
-				return nil, err
-			}
-		}
-		for _, id := range models {
-			locked[id] = true
-		}
-		d, err := settled(ctx, tx, func() (*Day, error) { return l.load(ctx, tx, start) })
-		if err != nil || l.db.Dialect() == dialect.SQLite {
-			return d, err
-		}
-		models = slices.DeleteFunc(d.faulty(), func(id uuid.UUID) bool { return locked[id] })
-		if len(models) == 0 {
+		isLocked := func(id uuid.UUID) bool { return slices.Contains(locked, id) }
+		created := slices.DeleteFunc(d.faulty(), isLocked)
+		if len(created) == 0 {
 			return d, nil
 		}
+		locked = append(locked, created...)
 	}
+	return nil, err
 }
