@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"entgo.io/ent/dialect/sql"
@@ -85,12 +86,8 @@ func checkAPIKey(f *fault.List, key string) {
 		f.Check(false, "the API key is empty")
 		return
 	}
-	for _, c := range []byte(key) {
-		if c <= ' ' || c > '~' {
-			f.Check(false, "the API key has spaces, or characters that are not printable ASCII")
-			break
-		}
-	}
+	f.Check(!strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c > '~' }),
+		"the API key has spaces, or characters that are not printable ASCII")
 	f.Check(len(key) <= maxKeyLength, "the API key has %d characters, more than %d", len(key), maxKeyLength)
 }
 

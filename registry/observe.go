@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,15 +50,13 @@ func (r *Registry) quotasOf(header http.Header, now time.Time) []upstream.Quota 
 	if !ok || !until.After(now) {
 		return said
 	}
-	for i := range said {
-		if said[i].Meter != upstream.Requests {
-			continue
-		}
-		if said[i].Remaining == 0 {
-			until = utc.Max(until, said[i].Reset)
-		}
-		said[i].Remaining, said[i].Reset = 0, until
-		return said
+	i := slices.IndexFunc(said, func(q upstream.Quota) bool { return q.Meter == upstream.Requests })
+	if i < 0 {
+		return append(said, upstream.Quota{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until})
 	}
-	return append(said, upstream.Quota{Meter: upstream.Requests, Limit: -1, Remaining: 0, Reset: until})
+	if said[i].Remaining == 0 {
+		until = utc.Max(until, said[i].Reset)
+	}
+	said[i].Remaining, said[i].Reset = 0, until
+	return said
 }
