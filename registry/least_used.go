@@ -1,12 +1,10 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	stdsql "database/sql"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"reflect"
 	"strings"
 	"time"
@@ -16,6 +14,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // The SQL here and in packages commit and ledger is written by hand. Ent builds each statement anew at every call; that
@@ -80,77 +80,65 @@ func readLeastUsed(
 // cellsOf returns the destinations for scanning a key, in the order of apikey.Columns. Ent gives the fields the same
 // order.
 func cellsOf(key *ent.APIKey) []any {
-	cells, fields := make([]any, 0, len(apikey.Columns)), make([]fieldCell, len(apikey.Columns))
+	cells := make([]any, 0, len(apikey.Columns))
 	for _, field := range reflect.ValueOf(key).Elem().Fields() {
-		if !field.CanSet() || len(cells) == len(apikey.Columns) { // the fields that tie it to the client, and the edges
-			continue
+		if field.CanSet() && len(cells) < len(apikey.Columns) { // not what ties it to the client, nor the edges
+			cells = append(cells, cellOf(field))
 		}
-		_, scans := field.Addr().Interface().(stdsql.Scanner)
-		if scans || field.Kind() == reflect.Pointer { // they take NULL by themselves
-			cells = append(cells, field.Addr().Interface())
-			continue
-		}
-		cell := &fields[len(cells)]
-		cell.Value = field
-		cells = append(cells, cell)
 	}
 	return cells
 }
 
-// fieldCell scans a value into a field as Ent does: NULL becomes the zero value, bytes are copied, and a field of any
-// other type is decoded from JSON.
-type fieldCell struct{ reflect.Value }
+// cellOf returns what a field is scanned into as Ent does it: NULL becomes the zero value.
+func cellOf(field reflect.Value) any {
+	switch to := field.Addr().Interface().(type) {
+	case *string:
+		return orZero[string]{to}
+	case *bool:
+		return orZero[bool]{to}
+	case *int:
+		return orZero[int]{to}
+	case *int64:
+		return orZero[int64]{to}
+	case *money.USD:
+		return orZero[int64]{(*int64)(to)}
+	case *time.Time:
+		return orZero[time.Time]{to}
+	case *json.RawMessage:
+		return (*[]byte)(to)
+	case *[]string:
+		return listCell{to}
+	default: // it takes NULL by itself
+		return to
+	}
+}
+
+// orZero scans a value; NULL is zero.
+type orZero[T any] struct{ to *T }
 
 // Scan implements database/sql's Scanner.
-func (c *fieldCell) Scan(value any) error {
-	switch {
-	case value == nil:
-		c.SetZero()
-		return nil
-	case c.Kind() == reflect.String:
-		return scanAs(value, c.SetString)
-	case c.Kind() == reflect.Bool:
-		return scanAs(value, c.SetBool)
-	case c.CanInt():
-		return scanAs(value, c.SetInt)
-	case c.CanUint():
-		return scanAs(value, c.SetUint)
-	case c.CanFloat():
-		return scanAs(value, c.SetFloat)
-	case c.Type() == reflect.TypeFor[time.Time]():
-		return scanAs(value, func(v time.Time) { c.Set(reflect.ValueOf(v)) })
-	}
-	text, err := scanned[[]byte](value)
-	switch {
-	case err != nil:
-		return err
-	case c.Kind() == reflect.Slice && c.Type().Elem().Kind() == reflect.Uint8:
-		c.SetBytes(bytes.Clone(text)) // the driver owns them
-		return nil
-	}
-	if err := json.Unmarshal(text, c.Addr().Interface()); err != nil {
-		return fmt.Errorf("%w: list of a key: %w", ErrCorrupt, err)
-	}
-	return nil
-}
-
-// scanAs scans a value that is not NULL and passes it to set.
-func scanAs[T any](value any, set func(T)) error {
-	v, err := scanned[T](value)
-	if err == nil {
-		set(v)
-	}
-	return err
-}
-
-// scanned returns a value that is not NULL as a T.
-func scanned[T any](value any) (T, error) {
+func (c orZero[T]) Scan(value any) error {
 	if v, ok := value.(T); ok { // the rest allocates
-		return v, nil
+		*c.to = v
+		return nil
 	}
 	var v stdsql.Null[T]
 	err := v.Scan(value)
-	return v.V, err
+	*c.to = v.V
+	return err
+}
+
+// listCell scans a list in JSON.
+type listCell struct{ to *[]string }
+
+// Scan implements database/sql's Scanner.
+func (c listCell) Scan(value any) error {
+	var text []byte
+	if err := (orZero[[]byte]{&text}).Scan(value); err != nil {
+		return err
+	}
+	*c.to = nil
+	return pool.Decode("list of a key", text, c.to)
 }
 
 // GetLeastUsedKey returns the key of a provider that has served the fewest requests, as it is now. If several have, it
