@@ -143,10 +143,7 @@ const page = 4096
 
 // readEvents reads the events of a day from their horizon on.
 func (l *Reader) readEvents(ctx context.Context, client *ent.Client, d *Day) error {
-	from, end := d.Start, d.Start.Add(utc.Day)
-	if d.Events.After(from) {
-		from = d.Events
-	}
+	from, end := utc.Max(d.Start, d.Events), d.Start.Add(utc.Day)
 	if !from.Before(end) {
 		return nil
 	}

@@ -162,31 +162,27 @@ func (row *row) digestFault(p ledger.Period, backed bool) *Difference {
 
 // compare returns the differences between a row and what it must be: mendable by writing the row anew, or left.
 func (d *Day) compare(p ledger.Period, v verdict) (mendable, left []Difference) {
-	row := d.rows[p]
+	row, must := d.rows[p], v.want
 	wrong := d.differences(p, row, v)
-	for i := range wrong {
-		d.place(&wrong[i], p)
+	mends := len(wrong)
+	if !v.known || v.contested {
+		mends = 0
 	}
-	if v.known && !v.contested {
-		mendable = wrong
-	} else {
-		left = wrong
-	}
-	must := v.want
 	if !v.known && row != nil {
 		must = row.Sums
 	}
-	if p.IsTotal() || d.backed(p) || must.Requests == 0 {
-		return mendable, left
-	}
-	if want, ok := d.plausible(p, must); !ok {
-		implausible := Difference{
-			Kind: WrongCost, Field: usage.FieldTotalCost, Want: want, Have: dollars(must.KnownCost()),
+	if !p.IsTotal() && !d.backed(p) && must.Requests > 0 {
+		if want, ok := d.plausible(p, must); !ok {
+			cost := dollars(must.KnownCost())
+			wrong = append(wrong, Difference{Kind: WrongCost, Field: usage.FieldTotalCost, Want: want, Have: cost})
 		}
-		d.place(&implausible, p)
-		left = append(left, implausible)
 	}
-	return mendable, left
+	for i := range wrong {
+		x := &wrong[i]
+		x.Table = ledger.Tables[p.Table()].Name
+		x.Model, x.Key, x.Price, x.Start = p.Model, p.Key, p.Price, p.Start
+	}
+	return wrong[:mends], wrong[mends:]
 }
 
 // Differences adds all that is wrong with the day.
@@ -197,12 +193,6 @@ func (d *Day) Differences(to *Differences) {
 		to.Add(mendable...)
 		to.Add(left...)
 	})
-}
-
-// place notes in which row a difference is.
-func (*Day) place(x *Difference, p ledger.Period) {
-	x.Table = ledger.Tables[p.Table()].Name
-	x.Model, x.Key, x.Price, x.Start = p.Model, p.Key, p.Price, p.Start
 }
 
 func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Difference) {
@@ -247,11 +237,9 @@ func (d *Day) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
 
 // faulty returns the models that have rows with differences.
 func (d *Day) faulty() (models []uuid.UUID) {
-	seen := map[uuid.UUID]bool{}
 	d.judge(func(p ledger.Period, v verdict) {
 		mendable, left := d.compare(p, v)
-		if len(mendable)+len(left) > 0 && !seen[p.Model] {
-			seen[p.Model] = true
+		if len(mendable)+len(left) > 0 && !slices.Contains(models, p.Model) {
 			models = append(models, p.Model)
 		}
 	})

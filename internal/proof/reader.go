@@ -80,12 +80,8 @@ func (l *Reader) next(ctx context.Context, from time.Time) (first time.Time, ok 
 			return first, false, err
 		}
 	}
-	if h.Events.After(from) {
-		from = h.Events
-	}
-	err = bulk.Scan(ctx, l.client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1", []any{
-		ledger.FirstEventID(from),
-	},
+	err = bulk.Scan(ctx, l.client, "SELECT id FROM usage_events WHERE id > $1 ORDER BY id LIMIT 1",
+		[]any{ledger.FirstEventID(utc.Max(from, h.Events))},
 		func(scan func(...any) error) error {
 			var id uuid.UUID
 			if err := scan(&id); err != nil {
