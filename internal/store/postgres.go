@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -55,9 +56,8 @@ func IsPostgres(name string) bool {
 
 // RedactURL returns what can be shown of a URL: hosts and database.
 func RedactURL(name string) string {
-	const scheme = "postgres://"
 	place, _ := placeOf(name)
-	return scheme + place
+	return "postgres://" + place
 }
 
 // placeOf returns the hosts and the database of a URL, with its escapes. It is not ok if a part of a password may be in
@@ -83,9 +83,7 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err err
 		return nil, err
 	}
 	config.ValidateConnect = requirePrimary(config.ValidateConnect)
-	if cfg.MaxConns == 0 {
-		cfg.MaxConns = DefaultConns
-	}
+	cfg.MaxConns = cmp.Or(cfg.MaxConns, DefaultConns)
 	db := newPostgres(openPool(newConnector(config), cfg.MaxConns), cfg)
 	if err := db.Retry(ctx, func() error { return checkServer(ctx, db.primary, cfg.Durability) }); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -140,9 +138,7 @@ func parsePostgres(name string, pooler bool) (*pgx.ConnConfig, error) {
 	if _, ok := placeOf(name); err != nil || !ok {
 		return nil, errURL(name)
 	}
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = connectTimeout
-	}
+	config.ConnectTimeout = cmp.Or(config.ConnectTimeout, connectTimeout)
 	if pooler {
 		// One round trip a statement, and nothing that a server connection has to remember.
 		config.DefaultQueryExecMode = pgx.QueryExecModeExec
