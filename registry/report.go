@@ -83,10 +83,7 @@ func (in ReportInput) withDefaults() ReportInput {
 
 func (in ReportInput) faults() (f fault.List) {
 	f.Span(in.Start, in.End)
-	f.Check(
-		slices.Contains([]Step{"", StepQuarter, StepHour, StepDay, StepWeek, StepMonth}, in.Step),
-		"there is no step %.40q", in.Step,
-	)
+	f.Check(in.Step == "" || stepBounds[in.Step] != nil, "there is no step %.40q", in.Step)
 	for i, d := range in.By {
 		f.Check(slices.Contains([]Dimension{ByProvider, ByFamily, ByModel, ByKey}, d), "there is no dimension %.40q", d)
 		f.Check(!slices.Contains(in.By[:i], d), "dimension %.40q is given twice", d)
@@ -205,11 +202,6 @@ func ofKey(id uuid.UUID) predicate.Model {
 // group has the ids that a row is grouped by.
 type group struct{ provider, family, model, key uuid.UUID }
 
-func compareGroups(a, b group) int {
-	return cmp.Or(bytes.Compare(a.provider[:], b.provider[:]), bytes.Compare(a.family[:], b.family[:]),
-		bytes.Compare(a.model[:], b.model[:]), bytes.Compare(a.key[:], b.key[:]))
-}
-
 // report is a report that is being made.
 type report struct {
 	ReportInput
@@ -220,7 +212,6 @@ type report struct {
 
 	sums   map[reportCell]*ledger.Sums
 	byKey  bool
-	keys   map[string]uuid.UUID
 	cached struct { // the step of the last row, often the same for the next one
 		grain      ledger.Grain
 		from, step time.Time
@@ -235,7 +226,7 @@ type reportCell struct {
 func newReport(ctx context.Context, in ReportInput, h ledger.Horizons, now time.Time) (*report, error) {
 	p := &report{
 		ReportInput: in, Horizons: h, start: h.Widen(in.Start, utc.Floor), end: h.Widen(in.End, utc.Ceil),
-		sums: map[reportCell]*ledger.Sums{}, keys: map[string]uuid.UUID{}, byKey: slices.Contains(in.By, ByKey),
+		sums: map[reportCell]*ledger.Sums{}, byKey: slices.Contains(in.By, ByKey),
 	}
 	if in.Step == "" {
 		return p, nil
@@ -288,12 +279,9 @@ func (p *report) add(row ledger.Row) error {
 		return nil // the model was created meanwhile
 	}
 	if p.byKey {
-		if g.key, ok = p.keys[row.Key]; !ok {
-			id, err := uuid.Parse(row.Key)
-			if err != nil {
-				return fmt.Errorf("%w: api_key_id: %w", ErrCorrupt, err)
-			}
-			g.key, p.keys[row.Key] = id, id
+		var err error
+		if g.key, err = uuid.Parse(row.Key); err != nil {
+			return fmt.Errorf("%w: api_key_id: %w", ErrCorrupt, err)
 		}
 	}
 	if p.cached.grain != row.Grain || !p.cached.from.Equal(row.Start) {
@@ -332,7 +320,9 @@ func (p *report) rows(ctx context.Context) ([]ReportRow, error) {
 		cells = append(cells, c)
 	}
 	slices.SortFunc(cells, func(a, b reportCell) int {
-		return cmp.Or(cmp.Compare(a.step, b.step), compareGroups(a.group, b.group))
+		return cmp.Or(cmp.Compare(a.step, b.step), bytes.Compare(a.provider[:], b.provider[:]),
+			bytes.Compare(a.family[:], b.family[:]), bytes.Compare(a.model[:], b.model[:]),
+			bytes.Compare(a.key[:], b.key[:]))
 	})
 	rows := make([]ReportRow, 0, len(cells))
 	for _, c := range cells {
