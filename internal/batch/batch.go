@@ -121,7 +121,10 @@ func (q *Queue[T]) enter(e *entry[T]) bool {
 	q.waiting = append(q.waiting, e)
 	if !q.running {
 		q.running = true
-		q.runs.Go(q.run)
+		q.runs.Go(func() {
+			for q.runOnce() {
+			}
+		})
 	}
 	return true
 }
@@ -147,12 +150,7 @@ func (q *Queue[T]) leave(e *entry[T]) {
 	}
 }
 
-// run commits until nobody waits.
-func (q *Queue[T]) run() {
-	for q.runOnce() {
-	}
-}
-
+// runOnce commits a batch. There is no more to do if nobody waits.
 func (q *Queue[T]) runOnce() (more bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
