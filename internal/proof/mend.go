@@ -62,18 +62,11 @@ func (d *Day) Mend(most int) (pieces []Piece, left []Difference) {
 }
 
 func newPiece(of ledger.Horizons, model uuid.UUID, mends []mend) Piece {
-	p := Piece{of: of, Model: model, mends: mends}
+	var n [len(ledger.Tables)]int64
 	for _, x := range mends {
-		switch {
-		case x.IsTotal():
-			p.Totals++
-		case x.Grain == ledger.DayGrain:
-			p.Days++
-		default:
-			p.Quarters++
-		}
+		n[x.Table()]++
 	}
-	return p
+	return Piece{of: of, Model: model, mends: mends, Quarters: n[0], Days: n[1], Totals: n[2] + n[3]}
 }
 
 // Write mends the rows in a transaction. It returns bulk.ErrStale if anything but recording has changed them.
