@@ -109,9 +109,7 @@ func ours(err error) error {
 		return err
 	case ent.IsNotFound(err):
 		return ErrNotFound
-	case ent.IsValidationError(err):
-		return fmt.Errorf("%w: %w", ErrInvalidData, err)
-	case errors.Is(err, store.ErrName):
+	case ent.IsValidationError(err), errors.Is(err, store.ErrName):
 		return fmt.Errorf("%w: %w", ErrInvalidData, err)
 	}
 	for _, schema := range []error{
