@@ -244,6 +244,15 @@ func (d *Postgres) beginBy(ctx context.Context, begin string) (dialect.Tx, error
 	return t, nil
 }
 
+// Snapshot implements DB. It reads at the primary.
+func (d *Postgres) Snapshot(ctx context.Context) (*Snapshot, error) {
+	t, err := d.beginBy(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1")
+	if err != nil {
+		return nil, err
+	}
+	return &Snapshot{t.(*postgresTx).Conn, d.Dialect(), t.Rollback}, nil
+}
+
 // postgresTx is a transaction. It is not one of database/sql, which would cancel a commit.
 type postgresTx struct {
 	entsql.Conn

@@ -145,3 +145,30 @@ func BeginImmediate(ctx context.Context, conn *sql.Conn) error {
 func Rollback(ctx context.Context, conn *sql.Conn) {
 	_, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 }
+
+// Snapshot is one state of a database, for reads alone, as a driver for Ent. Others can write meanwhile; in memory they
+// wait.
+type Snapshot struct {
+	entsql.Conn
+	dialect string
+	end     func() error
+}
+
+var _ dialect.Driver = (*Snapshot)(nil)
+
+// Close ends the reads. A second Close does nothing.
+func (s *Snapshot) Close() error {
+	if err := s.end(); !errors.Is(err, sql.ErrTxDone) {
+		return err
+	}
+	return nil
+}
+
+// Dialect implements dialect.Driver.
+func (s *Snapshot) Dialect() string { return s.dialect }
+
+// errSnapshot is returned for a transaction within a snapshot.
+var errSnapshot = errors.New("a snapshot has no transactions")
+
+// Tx implements dialect.Driver. It returns an error.
+func (*Snapshot) Tx(context.Context) (dialect.Tx, error) { return nil, errSnapshot }
