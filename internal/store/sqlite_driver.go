@@ -108,18 +108,14 @@ func (d *SQLite) TurnTimeout() time.Duration { return d.busyTimeout }
 
 // State implements DB. It is for the transaction that has the turn.
 func (d *SQLite) State(ctx context.Context, tx entsql.ExecQuerier) (_ State, ok bool, err error) {
-	rows, err := tx.QueryContext(ctx, "PRAGMA data_version")
+	rows, err := tx.QueryContext(ctx, "PRAGMA data_version") //nolint:rowserrcheck // ScanInt64 asks
 	if err != nil {
 		return State{}, false, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	s := State{transaction: d.turns, connection: d.writer.Driver().(*connector).opened.Load()}
-	for rows.Next() {
-		if err := rows.Scan(&s.data); err != nil {
-			return State{}, false, err
-		}
-	}
-	return s, true, rows.Err()
+	s.data, err = entsql.ScanInt64(rows)
+	return s, err == nil, err
 }
 
 // Dialect implements dialect.Driver.
