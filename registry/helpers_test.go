@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,29 +78,63 @@ func newService(tb testing.TB, options ...registry.Option) *registry.Registry {
 // serviceURL returns the URL of a migrated database of the test's own for a service's role.
 func serviceURL(tb testing.TB) string {
 	tb.Helper()
-	url := pgtest.Database(tb, "service", func(ctx context.Context, url string) error {
-		reg, err := registry.Open(ctx, url)
-		if err != nil {
-			return err
-		}
-		for _, statement := range []string{
-			// Roles are the server's, where another run of the tests may have made it. Tests ask the server who waits.
-			"DO $$ BEGIN CREATE ROLE " + serviceRole +
-				" IN ROLE pg_read_all_stats; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$",
-			"REVOKE ALL ON SCHEMA public FROM PUBLIC",
-			"GRANT USAGE ON SCHEMA public TO " + serviceRole,
-			"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + serviceRole,
-		} {
-			if _, err := reg.Client().ExecContext(ctx, statement); err != nil {
-				return errors.Join(err, reg.Close())
-			}
-		}
-		return reg.Close()
-	})
-	return url + "&role=" + serviceRole
+	return pgtest.Database(tb, "service", prepareService) + asService
 }
 
-const serviceRole = "modelscan_test_service"
+// prepareService migrates a database, and lets a service's role do to its rows what it likes.
+func prepareService(ctx context.Context, url string) error {
+	reg, err := registry.Open(ctx, url)
+	if err != nil {
+		return err
+	}
+	for _, statement := range []string{
+		// Roles are the server's, where another run of the tests may have made it. Tests ask the server who waits.
+		"DO $$ BEGIN CREATE ROLE " + serviceRole +
+			" IN ROLE pg_read_all_stats; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$",
+		"REVOKE ALL ON SCHEMA public FROM PUBLIC",
+		"GRANT USAGE ON SCHEMA public TO " + serviceRole,
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO " + serviceRole,
+	} {
+		if _, err := reg.Client().ExecContext(ctx, statement); err != nil {
+			return errors.Join(err, reg.Close())
+		}
+	}
+	return reg.Close()
+}
+
+const (
+	serviceRole = "modelscan_test_service"
+	asService   = "&role=" + serviceRole // at the end of a URL
+)
+
+// filled returns the name of a database of the test's own, a copy of one that fill filled, once for a key.
+func (e engine) filled(tb testing.TB, key string, fill func(name string)) (name string) {
+	tb.Helper()
+	if e.name == onPostgres.name {
+		return pgtest.Database(tb, key, func(ctx context.Context, url string) error {
+			err := prepareService(ctx, url)
+			if err == nil {
+				fill(url + asService)
+			}
+			return err
+		}) + asService
+	}
+	filledFiles.Lock()
+	defer filledFiles.Unlock()
+	name = filepath.Join(tb.TempDir(), "registry.db")
+	if content, ok := filledFiles.content[key]; ok {
+		require.NoError(tb, os.WriteFile(name, content, 0o600))
+		return name
+	}
+	fill(name)
+	filledFiles.content[key] = must(os.ReadFile(name))
+	return name
+}
+
+var filledFiles = struct {
+	sync.Mutex
+	content map[string][]byte
+}{content: map[string][]byte{}}
 
 // eachEngine runs a test of one goroutine on each database. With the race detector a run takes a quarter of such tests,
 // on one of the databases. The test is parallel.

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
@@ -32,12 +34,32 @@ type books struct {
 	random *rand.Rand
 }
 
-// newBooks records at random: several keys, models and prices, free ones and unknown ones; late, failed,
-// together, alone and undone; with a change of price, a day that is reset and a key that is deleted.
+// newBooks returns books that are filled once for each engine.
 func newBooks(t *testing.T, e engine) *books {
 	t.Helper()
-	b := &books{random: rand.New(rand.NewPCG(1, 2))}
-	b.Registry, b.clock = e.setup(t)
+	name := e.filled(t, "books", func(name string) {
+		b := &books{clock: registrytest.NewClock(registrytest.Start), random: rand.New(rand.NewPCG(1, 2))}
+		b.Registry = mustOpen(t, name, registry.WithClock(b.clock.Now))
+		b.fill(t)
+		require.NoError(t, b.Close())
+		require.True(t, b.clock.Now().Before(booksEnd))
+	})
+	b := &books{clock: registrytest.NewClock(booksEnd), random: rand.New(rand.NewPCG(3, 4))}
+	reg := mustOpen(t, name, registry.WithoutMigration(), registry.WithClock(b.clock.Now))
+	t.Cleanup(func() { require.NoError(t, reg.Close()) })
+	b.Registry = reg
+	b.models = b.Client().Model.Query().Order(model.ByID()).AllX(t.Context())
+	b.keys = b.Client().APIKey.Query().Order(apikey.ByID()).AllX(t.Context())
+	return b
+}
+
+// booksEnd is after all that is recorded in new books, and on the same day.
+var booksEnd = registrytest.Start.Add(2*24*time.Hour + 6*time.Hour)
+
+// fill records at random: several keys, models and prices, free ones and unknown ones; late, failed, together, alone
+// and undone; with a change of price, a day that is reset and a key that is deleted.
+func (b *books) fill(t *testing.T) {
+	t.Helper()
 	p, other := mustProvider(t, b.Registry, "openai"), mustProvider(t, b.Registry, "other")
 	// One has prices, one is free, one has no prices, and one has those of input alone.
 	for i, rates := range []money.Rates{gpt4(), {meter.Input: 0, meter.Output: 0}, nil, {meter.Input: 1_234_567}} {
@@ -67,7 +89,6 @@ func newBooks(t *testing.T, e engine) *books {
 	require.NoError(t, b.DeleteAPIKey(t.Context(), b.keys[1].ID))
 	b.clock.Advance(24 * time.Hour)
 	b.record(t, 100)
-	return b
 }
 
 // record records requests of the last hours at random, each some minutes after the one before.
