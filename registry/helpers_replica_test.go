@@ -48,11 +48,21 @@ func (r replicas) openAt(
 
 var replicaDatabases atomic.Int32
 
+// database makes a database, which is migrated.
 func (r replicas) database(t *testing.T) (name string) {
 	t.Helper()
 	name = fmt.Sprint("db", replicaDatabases.Add(1))
-	pgRun(t, r.primary.URL("postgres"), "CREATE DATABASE "+name+" TEMPLATE template0")
+	pgRun(t, r.primary.URL("postgres"), "CREATE DATABASE "+name+" TEMPLATE "+replicaTemplate)
 	return name
+}
+
+// replicaTemplate is the database that others are copies of, because it takes a while to migrate.
+const replicaTemplate = "migrated"
+
+func (r replicas) makeTemplate(t *testing.T) {
+	t.Helper()
+	pgRun(t, r.primary.URL("postgres"), "CREATE DATABASE "+replicaTemplate)
+	openOnce(t, r.primary.URL(replicaTemplate))
 }
 
 // replicaReads reports whether the replica answers a read.

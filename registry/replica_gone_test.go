@@ -148,10 +148,7 @@ func replicaRows(ctx context.Context, reg *registry.Registry, query string) (n i
 // testNotThere opens registries whose replica is missing, or is another server.
 func (r replicas) testNotThere(t *testing.T) {
 	hole := pgFake(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
-	database := r.database(t)
-	openOnce(t, r.primary.URL(database))
-	other := r.database(t)
-	openOnce(t, r.primary.URL(other))
+	database, other := r.database(t), r.database(t)
 	for name, replica := range map[string]string{
 		"refused":        "postgres://user:hunter2@" + pgRefused(t) + "/db",
 		"black hole":     "postgres://user:hunter2@" + hole + "/db?sslmode=disable",
@@ -211,7 +208,6 @@ func (r replicas) useWithout(t *testing.T, database, replica string) (used, clos
 func (r replicas) testLeak(t *testing.T) {
 	hole := pgFake(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	database := r.database(t)
-	openOnce(t, r.primary.URL(database))
 	for name, replica := range map[string]string{
 		"used": r.standby.URL(database), "refused": "postgres://" + pgRefused(t) +
 			"/db", "black hole": "postgres://" + hole + "/db?sslmode=disable",
@@ -229,12 +225,12 @@ func (r replicas) testLeak(t *testing.T) {
 // replicaLeak fails if a goroutine is left when registries are closed.
 func replicaLeak(ctx context.Context, args ...string) error {
 	before := runtime.NumGoroutine()
-	for i := range 20 { // closed early and late
+	for i := range 10 { // closed early and late
 		reg, err := registry.Open(ctx, args[0], registry.WithReadReplica(args[1]))
 		if err != nil {
 			return err
 		}
-		for range 3 * i {
+		for range 6 * i {
 			_, err = reg.GetSetting(ctx, "opened")
 			if err != nil {
 				return errors.Join(err, reg.Close())
