@@ -73,8 +73,11 @@ func start(ctx context.Context, life int, note string, more ...string) (_ *Clust
 		return nil, err
 	}
 	defer c.closeIf(&err)
-	// Without -N, initdb waits for a sync of its files, which do not matter yet.
-	err = c.tool(ctx, "initdb", "-D", c.data(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+	if life == os.Getpid() {
+		err = c.copyTemplate(ctx)
+	} else {
+		err = c.initialize(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -331,7 +334,12 @@ func (c *Cluster) Close() error {
 
 // tool runs one of PostgreSQL's programs to its end.
 func (c *Cluster) tool(ctx context.Context, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, name), args...)
+	return c.execute(ctx, filepath.Join(c.bin, name), args...)
+}
+
+// execute runs a program to its end.
+func (c *Cluster) execute(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
 	if err := c.prepare(cmd); err != nil {
 		return err
 	}

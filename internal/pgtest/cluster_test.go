@@ -49,7 +49,8 @@ func TestCluster(t *testing.T) {
 
 func TestClusterErrors(t *testing.T) {
 	t.Parallel()
-	_ = start(t)
+	c := start(t)
+	require.ErrorContains(t, c.Run(t.Context()), "it runs")
 	_, err := pgtest.Start(t.Context(), "no_such_setting = 1")
 	require.ErrorContains(t, err, `unrecognized configuration parameter "no_such_setting"`)
 	require.NotErrorIs(t, err, pgtest.ErrNotFound)

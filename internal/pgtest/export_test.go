@@ -4,11 +4,12 @@ import "testing"
 
 // What the tests reach: to look for PostgreSQL, or to share a server, as somebody else.
 var (
-	Find     = find
-	Share    = share
-	NotePath = notePath
-	Until    = until
-	Life     = func() int { return life() }
+	Find        = find
+	NewTemplate = newTemplate
+	Share       = share
+	NotePath    = notePath
+	Until       = until
+	Life        = func() int { return life() }
 )
 
 // SetPlaces changes where PostgreSQL is looked for, besides $PATH, until the test is over.

@@ -30,6 +30,8 @@ func TestStandby(t *testing.T) {
 	eventually(t, "the standby catches up", func() bool { return rows() == 1 })
 
 	require.NoError(t, primary.Kill())
+	_, err = primary.Standby(t.Context())
+	require.ErrorContains(t, err, "pg_basebackup", "the primary is gone")
 	require.NoError(t, standby.Promote(t.Context()))
 	require.NoError(t, run(standby.URL("postgres"), "INSERT INTO a VALUES (2)"))
 	require.Equal(t, 2, rows())
