@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"entgo.io/ent/dialect"
+	entsql "entgo.io/ent/dialect/sql"
 
 	entmigrate "github.com/jeffersonwarrior/modelscan/ent/migrate"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
@@ -92,7 +93,7 @@ func (m *Mover) Run(ctx context.Context) (moved []Copied, err error) {
 
 // begin marks an empty target, or takes over one that is marked already.
 func (m *Mover) begin(ctx context.Context, tables []table) error {
-	return m.inTx(ctx, func(tx *sql.Conn) error {
+	return m.inTx(ctx, func(tx transaction) error {
 		moving, err := IsUnderWay(ctx, tx, m.target.Dialect())
 		if err != nil {
 			return err
@@ -101,12 +102,12 @@ func (m *Mover) begin(ctx context.Context, tables []table) error {
 			return m.takeOver(ctx, tx, tables)
 		}
 		for _, t := range tables {
-			var filled bool
-			if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.name+")").Scan(&filled); err != nil {
-				return err
+			filled, err := isTrue(ctx, tx, "SELECT EXISTS (SELECT 1 FROM "+t.name+")")
+			if err == nil && filled {
+				err = fmt.Errorf("%w: the target is not empty: it has %s", fault.ErrConflict, t.name)
 			}
-			if filled {
-				return fmt.Errorf("%w: the target is not empty: it has %s", fault.ErrConflict, t.name)
+			if err != nil {
+				return err
 			}
 		}
 		_, err = tx.ExecContext(
@@ -120,12 +121,11 @@ func (m *Mover) begin(ctx context.Context, tables []table) error {
 	})
 }
 
-func (m *Mover) takeOver(ctx context.Context, tx *sql.Conn, tables []table) error {
+func (m *Mover) takeOver(ctx context.Context, tx transaction, tables []table) error {
 	if _, err := tx.ExecContext(ctx, "UPDATE "+moveTable+" SET owner = $1", m.owner); err != nil {
 		return err
 	}
-	var differs bool
-	if err := tx.QueryRowContext(ctx, "SELECT differs FROM "+moveTable).Scan(&differs); err != nil || !differs {
+	if differs, err := isTrue(ctx, tx, "SELECT differs FROM "+moveTable); err != nil || !differs {
 		return err
 	}
 	for _, t := range slices.Backward(tables) {
@@ -138,20 +138,26 @@ func (m *Mover) takeOver(ctx context.Context, tx *sql.Conn, tables []table) erro
 }
 
 // IsUnderWay reports whether a move into a database has begun and not ended.
-func IsUnderWay(ctx context.Context, q interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}, d string) (moving bool, err error) {
+func IsUnderWay(ctx context.Context, q entsql.ExecQuerier, d string) (bool, error) {
 	query := "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = $1)"
 	if d == dialect.Postgres {
 		query = "SELECT to_regclass($1) IS NOT NULL"
 	}
-	err = q.QueryRowContext(ctx, query, moveTable).Scan(&moving)
-	return moving, err
+	return isTrue(ctx, q, query, moveTable)
+}
+
+func isTrue(ctx context.Context, q entsql.ExecQuerier, query string, args ...any) (is bool, err error) {
+	rows, err := q.QueryContext(ctx, query, args...) //nolint:rowserrcheck // ScanBool asks
+	if err != nil {
+		return false, err
+	}
+	is, err = entsql.ScanBool(rows)
+	return is, errors.Join(err, rows.Close())
 }
 
 // end removes the mark, while the source is held.
 func (m *Mover) end(ctx context.Context, source *sql.Conn) error {
-	return m.inTx(ctx, func(tx *sql.Conn) error {
+	return m.inTx(ctx, func(tx transaction) error {
 		if err := m.stillOurs(ctx, tx); err != nil {
 			return err
 		}
@@ -164,7 +170,7 @@ func (m *Mover) end(ctx context.Context, source *sql.Conn) error {
 }
 
 // stillOurs locks the mark until the transaction ends.
-func (m *Mover) stillOurs(ctx context.Context, tx *sql.Conn) error {
+func (m *Mover) stillOurs(ctx context.Context, tx transaction) error {
 	result, err := tx.ExecContext(ctx, "UPDATE "+moveTable+" SET owner = owner WHERE owner = $1", m.owner)
 	if err != nil {
 		return err
@@ -175,30 +181,23 @@ func (m *Mover) stillOurs(ctx context.Context, tx *sql.Conn) error {
 	return fmt.Errorf("%w: another move has taken over", fault.ErrConflict)
 }
 
-// inTx runs body in a transaction on one connection to the target.
-func (m *Mover) inTx(ctx context.Context, body func(tx *sql.Conn) error) (err error) {
-	conn, err := m.target.Writer().Conn(ctx)
+// transaction is one of the target.
+type transaction interface {
+	dialect.Tx
+	entsql.ExecQuerier
+}
+
+// inTx runs body in a transaction of the target.
+func (m *Mover) inTx(ctx context.Context, body func(tx transaction) error) error {
+	tx, err := m.target.Tx(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if m.target.Dialect() == dialect.SQLite {
-		err = store.BeginImmediate(ctx, conn)
-	} else {
-		_, err = conn.ExecContext(ctx, "BEGIN")
-	}
-	if err != nil {
+	if err := body(tx.(transaction)); err != nil {
+		_ = tx.Rollback() // it fails where nothing is left to be undone
 		return err
 	}
-	if err := body(conn); err != nil {
-		store.Rollback(ctx, conn)
-		return err
-	}
-	_, err = conn.ExecContext(ctx, "COMMIT")
-	if store.IsUnavailable(err) {
-		err = fmt.Errorf("%w: %w", store.ErrUncertain, err)
-	}
-	return err
+	return tx.Commit()
 }
 
 // copyTable reads a whole table of the source, for its digest, and copies what the target lacks. The target has the
@@ -265,7 +264,7 @@ func (m *Mover) copyTable(ctx context.Context, source *sql.Conn, t table) (moved
 
 // write copies rows in one transaction.
 func (m *Mover) write(ctx context.Context, t table, batch []row) error {
-	return m.inTx(ctx, func(tx *sql.Conn) error {
+	return m.inTx(ctx, func(tx transaction) error {
 		if err := m.stillOurs(ctx, tx); err != nil {
 			return err
 		}
@@ -275,22 +274,15 @@ func (m *Mover) write(ctx context.Context, t table, batch []row) error {
 			}
 			return store.CopyFrom(ctx, tx, t.name, t.columns, batch)
 		}
-		insert, err := tx.PrepareContext(ctx, fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", t.name,
-			t.list(), strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", ")))
-		if err != nil {
-			return err
-		}
-		for _, r := range batch {
-			if _, err := insert.ExecContext(ctx, r...); err != nil {
-				return errors.Join(err, insert.Close())
-			}
-		}
-		return insert.Close()
+		insert := fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", t.name, t.list(),
+			strings.TrimSuffix(strings.Repeat("?, ", len(t.columns)), ", "))
+		_, err := tx.ExecContext(ctx, insert, store.Each(batch))
+		return err
 	})
 }
 
 // ensurePartitions makes room for events.
-func (m *Mover) ensurePartitions(ctx context.Context, tx *sql.Conn, t table, batch []row) error {
+func (m *Mover) ensurePartitions(ctx context.Context, tx transaction, t table, batch []row) error {
 	if t.name != usageevent.Table {
 		return nil
 	}
@@ -320,7 +312,7 @@ func (m *Mover) verify(ctx context.Context, t table, want Copied) (err error) {
 
 // differ notes that the next call of Move must first empty the target.
 func (m *Mover) differ(ctx context.Context) error {
-	return m.inTx(ctx, func(tx *sql.Conn) error {
+	return m.inTx(ctx, func(tx transaction) error {
 		if err := m.stillOurs(ctx, tx); err != nil {
 			return err
 		}

@@ -333,9 +333,9 @@ func discard(conn *sql.Conn) error {
 	return err
 }
 
-// CopyFrom writes rows by PostgreSQL's COPY, within the transaction of the connection.
-func CopyFrom(ctx context.Context, conn *sql.Conn, table string, columns []string, rows [][]any) error {
-	return conn.Raw(func(c any) error {
+// CopyFrom writes rows by PostgreSQL's COPY, within a transaction of [Postgres].
+func CopyFrom(ctx context.Context, tx dialect.Tx, table string, columns []string, rows [][]any) error {
+	return tx.(*postgresTx).conn.Raw(func(c any) error {
 		_, err := c.(*stdlib.Conn).Conn().CopyFrom(ctx, pgx.Identifier{table}, columns,
 			pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) {
 				for n, value := range rows[i] {
