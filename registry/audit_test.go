@@ -27,9 +27,12 @@ func trail(tb testing.TB, reg *registry.Registry) []*ent.AuditEntry {
 // audited returns the entries that a call adds, as they are to be read, and as words.
 func audited(tb testing.TB, reg *registry.Registry, call func()) (entries []*ent.AuditEntry, words []string) {
 	tb.Helper()
-	before := len(trail(tb, reg))
+	trail := reg.Client().AuditEntry.Query()
+	before, err := trail.Clone().Count(tb.Context())
+	require.NoError(tb, err)
 	call()
-	entries = trail(tb, reg)[before:]
+	entries, err = trail.Order(auditentry.ByID()).Offset(before).All(tb.Context())
+	require.NoError(tb, err)
 	for _, e := range entries {
 		words = append(words, e.Action+" "+e.Entity)
 	}

@@ -45,7 +45,7 @@ func testUsageReportZones(t *testing.T, e engine) {
 		}
 		clock.Set(utc.Max(clock.Now(), in.End))
 		var batch []registry.UsageInput
-		for at := in.Start; at.Before(in.End); at = at.Add(5 * time.Minute) {
+		for at := in.Start; at.Before(in.End); at = at.Add(15 * time.Minute) {
 			batch = append(batch, registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, At: at})
 		}
 		require.NoError(t, reg.RecordUsageBatch(ctx, batch))
@@ -60,8 +60,9 @@ func testUsageReportZones(t *testing.T, e engine) {
 					t, row.Start.Equal(at) && row.Start.Before(row.End), "%s of %s: %s begins at %s", in.Step, zone, at,
 					row.Start,
 				)
+				require.Zero(t, row.End.Sub(row.Start)%(15*time.Minute), "%s of %s: %s", in.Step, zone, at)
 				require.EqualValues(
-					t, row.End.Sub(row.Start)/(5*time.Minute), row.Requests, "%s of %s: %s", in.Step, zone, at,
+					t, row.End.Sub(row.Start)/(15*time.Minute), row.Requests, "%s of %s: %s", in.Step, zone, at,
 				)
 				if in.Step == registry.StepDay && i > 0 {
 					before := row.Start.Add(-15 * time.Minute)
