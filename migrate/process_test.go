@@ -291,7 +291,7 @@ func TestKill(t *testing.T) {
 	}
 	steps = append(steps, "commit")
 	// Enough rows that SQLite's cache spills into the file before the commit.
-	const rows = 1000
+	const rows = 600
 	insert := fmt.Sprintf("INSERT INTO %%s WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n <"+
 		" %d) SELECT n, %%s FROM c", rows)
 
