@@ -262,7 +262,11 @@ func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.T
 		case k.DegradedUntil != nil && k.DegradedUntil.After(now):
 			v.Reason, v.Detail, v.Until = KeyDegraded, k.DegradedReason, *k.DegradedUntil
 		default:
-			return leastUsed(r.fresh, providerID, now).First(ctx)
+			key, err := leastUsed(r.fresh, providerID, now).First(ctx)
+			if ent.IsNotFound(err) { // it has become unusable again
+				return r.explain(ctx, providerID, now)
+			}
+			return key, err
 		}
 		why.add(v)
 	}
