@@ -144,8 +144,27 @@ func load(fsys fs.FS, folder string) (atlas.Dir, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrChecksum, err)
 	}
-	return dir, nil
+	d := validated{Dir: dir}
+	if d.files, err = dir.Files(); err != nil {
+		return nil, err
+	}
+	d.sums, err = dir.Checksum()
+	return d, err
 }
+
+// validated is a directory that stays as it is, so that its files are read and hashed once, not for each database and
+// each of its migrations.
+type validated struct {
+	atlas.Dir
+	files []atlas.File
+	sums  atlas.HashFile
+}
+
+// Files implements atlas.Dir.
+func (d validated) Files() ([]atlas.File, error) { return d.files, nil }
+
+// Checksum implements atlas.Dir.
+func (d validated) Checksum() (atlas.HashFile, error) { return d.sums, nil }
 
 func reason(r atlas.Reason) string {
 	switch r {
