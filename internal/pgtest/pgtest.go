@@ -23,7 +23,7 @@ import (
 // Main runs the tests of a package, for its TestMain, with the temporary files of tests in memory if there is room: a
 // file system takes a quarter of the time that tests of SQLite take. Benchmarks are to see the disk. Unless -parallel
 // says otherwise, four tests run for each processor, because most wait for a server or for a commit. Unless GOGC says
-// otherwise, garbage is collected a quarter as often, which saves a sixth of the time of tests of SQLite.
+// otherwise, garbage is collected a quarter as often, which saves time where tests run on SQLite.
 func Main(m *testing.M) (code int) {
 	flag.Parse()
 	var err error
