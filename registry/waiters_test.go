@@ -89,7 +89,7 @@ func testLeaseWait(t *testing.T, e engine) {
 		t.Parallel()
 		p := e.newPoolTest(t, limits)
 		p.acquire(t, 1)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		in := p.want(1)
 		in.Wait = true
