@@ -177,7 +177,8 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 			}
 			return lease, err
 		}
-		if deadline, ok := ctx.Deadline(); ok && none.earliest.Sub(r.now()) > time.Until(deadline) {
+		deadline, ok := ctx.Deadline()
+		if left := time.Until(deadline); ok && left > 0 && none.earliest.Sub(r.now()) > left {
 			r.waiters.leave(in.ProviderID, wake, false)
 			return nil, fmt.Errorf("%w: no key that is worth waiting for can open before the context's deadline", none)
 		}

@@ -97,4 +97,22 @@ func testLeaseWait(t *testing.T, e engine) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, registry.ErrNoKeyAvailable, "and says what it waited for")
 	})
+	t.Run("until a context ends whose deadline passes with the answer", func(t *testing.T) {
+		t.Parallel()
+		p := e.newPoolTest(t, limits)
+		p.acquire(t, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		in := p.want(1)
+		in.Wait = true
+		_, err := p.AcquireKey(late{ctx}, in)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, registry.ErrNoKeyAvailable)
+	})
 }
+
+// late is a context whose deadline has passed already, and that ends later, as if the timer were slow.
+type late struct{ context.Context }
+
+// Deadline implements context.Context.
+func (late) Deadline() (time.Time, bool) { return time.Unix(0, 0), true }
