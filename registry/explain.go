@@ -237,13 +237,15 @@ func (r *Registry) ExplainKeys(ctx context.Context, in AcquireInput) ([]KeyVerdi
 func (r *Registry) look(
 	ctx context.Context, now time.Time, providers ...uuid.UUID,
 ) (pools map[uuid.UUID]*pool.Pool, err error) {
-	return pools, r.inOneState(ctx, func(client *ent.Client) error {
+	err = r.inOneState(ctx, func(client *ent.Client) (err error) {
 		pools, err = r.commits.Look(ctx, client, now, providers)
 		return err
 	})
+	return pools, err
 }
 
-// explain returns a NoKeyError for GetLeastUsedKey; or a key, if one has become usable meanwhile.
+// explain returns a NoKeyError for GetLeastUsedKey; or a key, if one has become usable meanwhile; or Ent's
+// NotFoundError, if that one has become unusable again.
 func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.Time) (*ent.APIKey, error) {
 	pools, err := r.look(ctx, now, providerID)
 	if err != nil {
@@ -262,11 +264,7 @@ func (r *Registry) explain(ctx context.Context, providerID uuid.UUID, now time.T
 		case k.DegradedUntil != nil && k.DegradedUntil.After(now):
 			v.Reason, v.Detail, v.Until = KeyDegraded, k.DegradedReason, *k.DegradedUntil
 		default:
-			key, err := leastUsed(r.fresh, providerID, now).First(ctx)
-			if ent.IsNotFound(err) { // it has become unusable again
-				return r.explain(ctx, providerID, now)
-			}
-			return key, err
+			return leastUsed(r.fresh, providerID, now).First(ctx)
 		}
 		why.add(v)
 	}

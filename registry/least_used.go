@@ -153,7 +153,7 @@ func (c listCell) Scan(value any) error {
 func (r *Registry) GetLeastUsedKey(ctx context.Context, providerID uuid.UUID) (*ent.APIKey, error) {
 	now := r.now()
 	key, err := r.leastUsedKey(ctx, providerID, now)
-	for ent.IsNotFound(err) {
+	for ent.IsNotFound(err) { // until both look at the same keys
 		key, err = r.explain(ctx, providerID, now)
 	}
 	if err != nil {
