@@ -141,7 +141,10 @@ func NewCells(before ...any) *Cells {
 }
 
 // Read returns the sums that were scanned last.
-func (c *Cells) Read() (s Sums, err error) { return s, c.AddTo(&s) }
+func (c *Cells) Read() (s Sums, err error) {
+	err = c.AddTo(&s)
+	return s, err
+}
 
 // AddTo adds the sums that were scanned last to others.
 func (c *Cells) AddTo(s *Sums) error {
