@@ -194,7 +194,9 @@ func (m *Mover) inTx(ctx context.Context, body func(tx transaction) error) error
 		return err
 	}
 	if err := body(tx.(transaction)); err != nil {
-		_ = tx.Rollback() // it fails where nothing is left to be undone
+		if failed := tx.Rollback(); !errors.Is(failed, sql.ErrTxDone) {
+			err = errors.Join(err, failed)
+		}
 		return err
 	}
 	return tx.Commit()
