@@ -236,11 +236,11 @@ func (d *Day) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
 }
 
 // faulty returns the models that have rows with differences.
-func (d *Day) faulty() (models []uuid.UUID) {
+func (d *Day) faulty() map[uuid.UUID]bool {
+	models := map[uuid.UUID]bool{}
 	d.judge(func(p ledger.Period, v verdict) {
-		mendable, left := d.compare(p, v)
-		if len(mendable)+len(left) > 0 && !slices.Contains(models, p.Model) {
-			models = append(models, p.Model)
+		if mendable, left := d.compare(p, v); len(mendable)+len(left) > 0 {
+			models[p.Model] = true
 		}
 	})
 	return models

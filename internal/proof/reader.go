@@ -6,7 +6,6 @@ package proof
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"entgo.io/ent/dialect"
@@ -139,21 +138,24 @@ func (l *Reader) lockedDay(ctx context.Context, tx *ent.Client, start time.Time)
 	if l.db.Dialect() == dialect.SQLite {
 		return settled(ctx, tx, load)
 	}
-	locked, err := tx.Model.Query().IDs(ctx)
-	for err == nil {
-		if err = ledger.LockModels(ctx, tx, locked); err != nil {
-			break
+	models, err := tx.Model.Query().IDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	locked := map[uuid.UUID]bool{}
+	for {
+		if err := ledger.LockModels(ctx, tx, models); err != nil {
+			return nil, err
+		}
+		for _, id := range models {
+			locked[id] = true
 		}
 		d, err := settled(ctx, tx, load)
 		if err != nil {
 			return nil, err
 		}
-		isLocked := func(id uuid.UUID) bool { return slices.Contains(locked, id) }
-		created := slices.DeleteFunc(d.faulty(), isLocked)
-		if len(created) == 0 {
+		if models = bulk.Unknown(d.faulty(), locked); len(models) == 0 {
 			return d, nil
 		}
-		locked = append(locked, created...)
 	}
-	return nil, err
 }
