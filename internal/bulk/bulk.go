@@ -122,7 +122,10 @@ func NewInsert(table string, columns []string, after string) Insert {
 
 // Run writes rows: each has the values of the columns.
 func (i Insert) Run(ctx context.Context, tx Execer, engine string, rows [][]any) error {
-	if engine == dialect.Postgres && len(rows) > 0 {
+	if len(rows) == 0 {
+		return nil
+	}
+	if engine == dialect.Postgres {
 		_, err := execArrays(ctx, tx, i.postgres, rows)
 		return err
 	}

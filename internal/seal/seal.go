@@ -95,7 +95,7 @@ func NewDataKey(
 ) (k *DataKey, by string, wrapped []byte, err error) {
 	key := make([]byte, KeySize)
 	defer clear(key)
-	rand.Read(key)
+	rand.Read(key) // it never fails
 	if by, wrapped, err = wrap(ctx, id, ring, key, to); err != nil {
 		return nil, "", nil, err
 	}
