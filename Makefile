@@ -22,9 +22,9 @@ test: compiler ## Run all tests
 	@# The longest package comes first, and the others run beside it. Vet is one of the linters.
 	@# Eight tests at a time, because many wait for servers; memory is there, so that garbage can wait. To link without
 	@# debug information (-w) takes half as long.
-	GOGC=400 go test -vet=off -ldflags=-w -parallel 8 -timeout 20m ./registry ./...
-	cd examples/gateway && go test -vet=off ./...
-	cd tools && go test -vet=off ./...
+	@# The other modules are tested meanwhile.
+	(cd examples/gateway && go test -vet=off -ldflags=-w ./... && cd ../../tools && go test -vet=off ./...) & others=$$!; \
+		GOGC=400 go test -vet=off -ldflags=-w -parallel 8 -timeout 20m ./registry ./... && wait $$others
 
 race: compiler ## Run the tests of what starts goroutines with the race detector
 	GOGC=400 go test -race -vet=off -ldflags=-w -parallel 4 -timeout 40m $(CONCURRENT)

@@ -172,7 +172,8 @@ func TestNetwork(t *testing.T) {
 		"a byte at a time": func(t *testing.T, p *faultProxy, l *failoverLoad) {
 			t.Helper()
 			p.chunk.Store(1)
-			l.more(t, failoverSome)
+			l.more(t, 20)
+			p.chunk.Store(0)
 		},
 	} {
 		t.Run(fault, func(t *testing.T) {
