@@ -52,50 +52,76 @@ func offset(t time.Time) int {
 // Days is for the days of a zone. Each lasts from the first instant of its date to the first instant of the next date.
 // Where clocks were set back over midnight, the repeated time before midnight belongs to the new day. A date that a
 // zone skipped has no day.
-func Days(zone *time.Location, t time.Time) (begin, end time.Time) {
-	date, end := dayOf(zone, t)
-	return ceil(first(zone, date)), ceil(end)
-}
+func Days(zone *time.Location, t time.Time) (begin, end time.Time) { return DaysFrom(0)(zone, t) }
 
 // Weeks is for weeks, which begin on Monday.
-func Weeks(zone *time.Location, t time.Time) (begin, end time.Time) {
-	date, _ := dayOf(zone, t)
-	monday := date.AddDate(0, 0, -(int(date.Weekday())+6)%7)
-	return ceil(first(zone, monday)), ceil(first(zone, monday.AddDate(0, 0, 7)))
-}
+func Weeks(zone *time.Location, t time.Time) (begin, end time.Time) { return WeeksFrom(time.Monday, 0)(zone, t) }
 
 // Months is for months.
-func Months(zone *time.Location, t time.Time) (begin, end time.Time) {
-	date, _ := dayOf(zone, t)
-	date = date.AddDate(0, 0, 1-date.Day())
-	return ceil(first(zone, date)), ceil(first(zone, date.AddDate(0, 1, 0)))
+func Months(zone *time.Location, t time.Time) (begin, end time.Time) { return MonthsFrom(1, 0)(zone, t) }
+
+// DaysFrom is for days that begin at an hour. If the clocks skip the hour, the day begins when they are set; if they
+// show it twice, at the first time.
+func DaysFrom(hour int) Bounds {
+	return numbered(dayNumber, func(n int) time.Time { return onDay(n, hour) })
 }
 
-// dayOf returns the date of the day that an instant lies in, as midnight UTC, and the day's end.
-func dayOf(zone *time.Location, t time.Time) (date, end time.Time) {
-	year, month, day := t.In(zone).Date()
-	date = time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
-	for {
-		next := date.AddDate(0, 0, 1)
-		if end = first(zone, next); end.After(t) {
-			return date, end
+// WeeksFrom is for weeks that begin on a weekday, at an hour as for [DaysFrom].
+func WeeksFrom(weekday time.Weekday, hour int) Bounds {
+	first := int(weekday - epoch.Weekday()) // a day on which a week begins
+	return numbered(
+		func(date time.Time) int { return (dayNumber(date) - first) / 7 },
+		func(n int) time.Time { return onDay(first+7*n, hour) },
+	)
+}
+
+// MonthsFrom is for months that begin on a day, or on the last day of a month that is shorter, at an hour as for
+// [DaysFrom].
+func MonthsFrom(day, hour int) Bounds {
+	return numbered(
+		func(date time.Time) int { return 12*date.Year() + int(date.Month()) - 1 },
+		func(n int) time.Time {
+			last := time.Date(n/12, time.Month(n%12+2), 0, 0, 0, 0, 0, time.UTC).Day()
+			return time.Date(n/12, time.Month(n%12+1), min(day, last), hour, 0, 0, 0, time.UTC)
+		},
+	)
+}
+
+var epoch = time.Unix(0, 0).UTC()
+
+func dayNumber(date time.Time) int { return int(date.Sub(epoch) / utc.Day) }
+
+func onDay(number, hour int) time.Time { return epoch.AddDate(0, 0, number).Add(time.Duration(hour) * time.Hour) }
+
+// numbered returns the bounds of steps that have numbers. A step begins when the clocks first show a date and time, or
+// a later one. Both functions take what clocks show as if they showed UTC. Number may be wrong by some steps.
+func numbered(number func(date time.Time) int, shown func(number int) time.Time) Bounds {
+	return func(zone *time.Location, t time.Time) (begin, end time.Time) {
+		year, month, day := t.In(zone).Date()
+		n := number(time.Date(year, month, day, 0, 0, 0, 0, time.UTC))
+		for begin = ceil(first(zone, shown(n))); begin.After(t); begin = ceil(first(zone, shown(n))) {
+			n--
 		}
-		date = next // the clocks showed it before
+		for end = ceil(first(zone, shown(n+1))); !end.After(t); end = ceil(first(zone, shown(n+1))) {
+			begin = end
+			n++
+		}
+		return begin, end
 	}
 }
 
-// first returns the first instant at which the clocks of a zone show a date or a later one.
-func first(zone *time.Location, date time.Time) time.Time {
-	for at := date.Add(-maxOffset).In(zone); ; {
-		midnight := date.Add(-time.Duration(offset(at)) * time.Second) // as long as the clocks are not set
-		if _, end := at.ZoneBounds(); !end.IsZero() && !midnight.Before(end) {
+// first returns the first instant at which the clocks of a zone show a date and time, or a later one.
+func first(zone *time.Location, shown time.Time) time.Time {
+	for at := shown.Add(-maxOffset).In(zone); ; {
+		then := shown.Add(-time.Duration(offset(at)) * time.Second) // as long as the clocks are not set
+		if _, end := at.ZoneBounds(); !end.IsZero() && !then.Before(end) {
 			at = end
 			continue
 		}
-		if midnight.Before(at) {
-			midnight = at.UTC() // the clocks were set beyond it
+		if then.Before(at) {
+			then = at.UTC() // the clocks were set beyond it
 		}
-		return midnight
+		return then
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 var steps = map[string]calendar.Bounds{
 	"quarters": calendar.Quarters, "hours": calendar.Hours, "days": calendar.Days, "weeks": calendar.Weeks,
 	"months": calendar.Months,
+
+	"days at 2": calendar.DaysFrom(2), "days at 5": calendar.DaysFrom(5),
+	"weeks of Sunday": calendar.WeeksFrom(time.Sunday, 23), "months from the 31st": calendar.MonthsFrom(31, 12),
 }
 
 // zones returns all time zones of this machine's database, or of Go's, each once.
@@ -98,7 +101,7 @@ func TestAllZones(t *testing.T) {
 			}
 			checked[c] = true
 		}
-		for _, step := range []string{"days", "weeks", "months"} {
+		for _, step := range []string{"days", "weeks", "months", "days at 5", "weeks of Sunday", "months from the 31st"} {
 			walk(t, name+" "+step, zone, steps[step], from, until)
 		}
 	}
@@ -226,6 +229,26 @@ func TestChanges(t *testing.T) {
 		{
 			zone: "Africa/Monrovia", step: "days", at: "1971-06-01T12:00", begin: "1971-06-01 00:00",
 			end: "1971-06-02 00:00", length: "24h0m0s", next: "1971-06-03 00:00",
+		},
+		{
+			zone: "Europe/Berlin", step: "days at 2", at: "2026-03-29T12:00", begin: "2026-03-29 03:00", // 2:00 is skipped
+			end: "2026-03-30 02:00", length: "23h0m0s", next: "2026-03-31 02:00",
+		},
+		{
+			zone: "Europe/Berlin", step: "days at 2", at: "2026-10-25T01:30", begin: "2026-10-25 02:00", // shown twice
+			end: "2026-10-26 02:00", length: "25h0m0s", next: "2026-10-27 02:00",
+		},
+		{
+			zone: "Europe/Berlin", step: "weeks of Sunday", at: "2026-10-25T21:59", begin: "2026-10-18 23:00",
+			end: "2026-10-25 23:00", length: "169h0m0s", next: "2026-11-01 23:00",
+		},
+		{
+			zone: "Asia/Kolkata", step: "months from the 31st", at: "2024-02-29T06:29", begin: "2024-01-31 12:00",
+			end: "2024-02-29 12:00", length: "696h0m0s", next: "2024-03-31 12:00",
+		},
+		{
+			zone: "Pacific/Apia", step: "days at 5", at: "2011-12-30T12:00", begin: "2011-12-31 00:00",
+			end: "2011-12-31 05:00", length: "5h0m0s", next: "2012-01-01 05:00",
 		},
 		{
 			zone: "Australia/Lord_Howe", step: "hours", at: "2026-04-04T14:30", begin: "2026-04-05 01:00",
