@@ -55,10 +55,14 @@ func offset(t time.Time) int {
 func Days(zone *time.Location, t time.Time) (begin, end time.Time) { return DaysFrom(0)(zone, t) }
 
 // Weeks is for weeks, which begin on Monday.
-func Weeks(zone *time.Location, t time.Time) (begin, end time.Time) { return WeeksFrom(time.Monday, 0)(zone, t) }
+func Weeks(zone *time.Location, t time.Time) (begin, end time.Time) {
+	return WeeksFrom(time.Monday, 0)(zone, t)
+}
 
 // Months is for months.
-func Months(zone *time.Location, t time.Time) (begin, end time.Time) { return MonthsFrom(1, 0)(zone, t) }
+func Months(zone *time.Location, t time.Time) (begin, end time.Time) {
+	return MonthsFrom(1, 0)(zone, t)
+}
 
 // DaysFrom is for days that begin at an hour. If the clocks skip the hour, the day begins when they are set; if they
 // show it twice, at the first time.
@@ -91,7 +95,9 @@ var epoch = time.Unix(0, 0).UTC()
 
 func dayNumber(date time.Time) int { return int(date.Sub(epoch) / utc.Day) }
 
-func onDay(number, hour int) time.Time { return epoch.AddDate(0, 0, number).Add(time.Duration(hour) * time.Hour) }
+func onDay(number, hour int) time.Time {
+	return epoch.AddDate(0, 0, number).Add(time.Duration(hour) * time.Hour)
+}
 
 // numbered returns the bounds of steps that have numbers. A step begins when the clocks first show a date and time, or
 // a later one. Both functions take what clocks show as if they showed UTC. Number may be wrong by some steps.

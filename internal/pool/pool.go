@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -249,7 +250,7 @@ func (k *Key) Blocked(want Want, now time.Time) (Reason, time.Time) {
 
 // allows reports whether the key is for a model; an empty name is any.
 func (k *Key) allows(model string) bool {
-	return model == "" || (k.Allowed == nil || matchesModel(k.Allowed, model)) && !matchesModel(k.Denied, model)
+	return model == "" || (k.Allowed == nil || rule.InModels(k.Allowed, model)) && !rule.InModels(k.Denied, model)
 }
 
 // limited is Blocked by limits alone. If several limits are closed, the one that opens last decides.

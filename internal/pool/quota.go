@@ -4,12 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -115,25 +115,17 @@ func (q *Quota) inDay(at time.Time) bool {
 // countMinute and countDay add what was used at an instant, if that is in the current window.
 func (q *Quota) countMinute(at time.Time, a Amount) {
 	if q.inMinute(at) {
-		q.MinuteRequests = saturated(q.MinuteRequests, a.Requests)
-		q.MinuteTokens = saturated(q.MinuteTokens, a.Tokens)
+		q.MinuteRequests = rule.Saturated(q.MinuteRequests, a.Requests)
+		q.MinuteTokens = rule.Saturated(q.MinuteTokens, a.Tokens)
 	}
 }
 
 func (q *Quota) countDay(at time.Time, a Amount) {
 	if q.inDay(at) {
-		q.DayRequests = saturated(q.DayRequests, a.Requests)
-		q.DayTokens = saturated(q.DayTokens, a.Tokens)
-		q.DayCost = money.USD(saturated(int64(q.DayCost), int64(a.Cost)))
+		q.DayRequests = rule.Saturated(q.DayRequests, a.Requests)
+		q.DayTokens = rule.Saturated(q.DayTokens, a.Tokens)
+		q.DayCost = rule.Saturated(q.DayCost, a.Cost)
 	}
-}
-
-// saturated returns a sum, cut to the range of a column.
-func saturated(a, b int64) int64 {
-	if b > 0 && a > fault.MaxAmount-b {
-		return fault.MaxAmount
-	}
-	return max(0, a+b)
 }
 
 // reserve counts a lease.
@@ -178,7 +170,7 @@ func (q *Quota) hold(l *Lease, sign int64) {
 		q.Held.observed.Requests += a.Requests
 	}
 	if o, ok := q.Observed[upstream.Tokens]; ok && !o.Seen.After(l.Acquired) {
-		q.Held.observed.Tokens = saturated(q.Held.observed.Tokens, a.Tokens)
+		q.Held.observed.Tokens = rule.Saturated(q.Held.observed.Tokens, a.Tokens)
 	}
 }
 
@@ -199,7 +191,7 @@ func (q *Quota) takeObserved(at time.Time, a Amount) {
 	left := make(observations, len(q.Observed))
 	for meter, o := range q.Observed {
 		if o.Remaining >= 0 && !o.Seen.After(at) {
-			o.Remaining = max(0, saturated(o.Remaining, -a.of(meter)))
+			o.Remaining = max(0, rule.Saturated(o.Remaining, -a.of(meter)))
 		}
 		left[meter] = o
 	}
@@ -219,8 +211,7 @@ func (q *Quota) observe(said []upstream.Quota, now time.Time) {
 
 // plus returns the sum of two amounts, cut to the range of a column.
 func (a Amount) plus(b Amount) Amount {
-	cost := saturated(int64(a.Cost), int64(b.Cost))
-	return Amount{a.Requests + b.Requests, saturated(a.Tokens, b.Tokens), money.USD(cost)}
+	return Amount{a.Requests + b.Requests, rule.Saturated(a.Tokens, b.Tokens), rule.Saturated(a.Cost, b.Cost)}
 }
 
 func (a Amount) of(meter upstream.Meter) int64 {
@@ -257,7 +248,7 @@ func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 	}
 	add := func(name LimitName, limit, used, held, of int64, end time.Time) {
 		if limit > 0 {
-			all = append(all, Window{name, limit, saturated(used, held), of, end})
+			all = append(all, Window{name, limit, rule.Saturated(used, held), of, end})
 		}
 	}
 	minute, day := &q.Held.Minute, &q.Held.Day
@@ -283,7 +274,7 @@ func (q *Quota) Windows(a Amount, now time.Time, all []Window) []Window {
 			of = min(of, limit) // an estimate may be more than the provider ever grants
 		}
 		limit = max(limit, of)
-		left := saturated(seen.Remaining, -q.Held.observed.of(o.meter))
+		left := rule.Saturated(seen.Remaining, -q.Held.observed.of(o.meter))
 		all = append(all, Window{o.name, limit, limit - left, of, seen.Reset})
 	}
 	return all
@@ -343,15 +334,4 @@ func (q *Quota) Counters() ([]any, error) {
 	return []any{
 		q.Minute, q.MinuteRequests, q.MinuteTokens, q.DayRequests, q.DayTokens, int64(q.DayCost), q.LastReset, observed,
 	}, nil
-}
-
-// matchesModel reports whether a model is in a list of names. A name that ends with * matches every model that begins
-// so.
-func matchesModel(list []string, model string) bool {
-	return slices.ContainsFunc(list, func(name string) bool {
-		if n := len(name) - 1; n >= 0 && name[n] == '*' {
-			return len(model) >= n && model[:n] == name[:n]
-		}
-		return name == model
-	})
 }

@@ -185,6 +185,14 @@ func Amount(n int64) error {
 	return nil
 }
 
+// Saturated returns the sum of two amounts, cut to the range of a column.
+func Saturated[T ~int64](a, b T) T {
+	if b > 0 && a > MaxAmount-b {
+		return MaxAmount
+	}
+	return max(0, a+b)
+}
+
 // Models is the rule of a list of models, by their provider's names.
 func Models(names []string) error {
 	if len(names) > MaxModels {
@@ -196,4 +204,15 @@ func Models(names []string) error {
 		}
 	}
 	return nil
+}
+
+// InModels reports whether a model is in such a list. A name that ends with * matches every model that begins so.
+func InModels(list []string, model string) bool {
+	for _, name := range list {
+		begin, any := strings.CutSuffix(name, "*")
+		if any && strings.HasPrefix(model, begin) || name == model {
+			return true
+		}
+	}
+	return false
 }
