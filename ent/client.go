@@ -16,8 +16,10 @@ import (
 	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
@@ -25,6 +27,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/policyversion"
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
@@ -48,8 +51,12 @@ type Client struct {
 	Schema *migrate.Schema
 	// APIKey is the client for interacting with the APIKey builders.
 	APIKey *APIKeyClient
+	// AccessKey is the client for interacting with the AccessKey builders.
+	AccessKey *AccessKeyClient
 	// AuditEntry is the client for interacting with the AuditEntry builders.
 	AuditEntry *AuditEntryClient
+	// Consumer is the client for interacting with the Consumer builders.
+	Consumer *ConsumerClient
 	// DataKey is the client for interacting with the DataKey builders.
 	DataKey *DataKeyClient
 	// DiscoveryLog is the client for interacting with the DiscoveryLog builders.
@@ -64,6 +71,8 @@ type Client struct {
 	Model *ModelClient
 	// ModelFamily is the client for interacting with the ModelFamily builders.
 	ModelFamily *ModelFamilyClient
+	// PolicyVersion is the client for interacting with the PolicyVersion builders.
+	PolicyVersion *PolicyVersionClient
 	// PoolState is the client for interacting with the PoolState builders.
 	PoolState *PoolStateClient
 	// Price is the client for interacting with the Price builders.
@@ -100,7 +109,9 @@ func NewClient(opts ...Option) *Client {
 func (c *Client) init() {
 	c.Schema = migrate.NewSchema(c.driver)
 	c.APIKey = NewAPIKeyClient(c.config)
+	c.AccessKey = NewAccessKeyClient(c.config)
 	c.AuditEntry = NewAuditEntryClient(c.config)
+	c.Consumer = NewConsumerClient(c.config)
 	c.DataKey = NewDataKeyClient(c.config)
 	c.DiscoveryLog = NewDiscoveryLogClient(c.config)
 	c.ExpiredLease = NewExpiredLeaseClient(c.config)
@@ -108,6 +119,7 @@ func (c *Client) init() {
 	c.KeyLease = NewKeyLeaseClient(c.config)
 	c.Model = NewModelClient(c.config)
 	c.ModelFamily = NewModelFamilyClient(c.config)
+	c.PolicyVersion = NewPolicyVersionClient(c.config)
 	c.PoolState = NewPoolStateClient(c.config)
 	c.Price = NewPriceClient(c.config)
 	c.Provider = NewProviderClient(c.config)
@@ -216,7 +228,9 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		ctx:               ctx,
 		config:            cfg,
 		APIKey:            NewAPIKeyClient(cfg),
+		AccessKey:         NewAccessKeyClient(cfg),
 		AuditEntry:        NewAuditEntryClient(cfg),
+		Consumer:          NewConsumerClient(cfg),
 		DataKey:           NewDataKeyClient(cfg),
 		DiscoveryLog:      NewDiscoveryLogClient(cfg),
 		ExpiredLease:      NewExpiredLeaseClient(cfg),
@@ -224,6 +238,7 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		KeyLease:          NewKeyLeaseClient(cfg),
 		Model:             NewModelClient(cfg),
 		ModelFamily:       NewModelFamilyClient(cfg),
+		PolicyVersion:     NewPolicyVersionClient(cfg),
 		PoolState:         NewPoolStateClient(cfg),
 		Price:             NewPriceClient(cfg),
 		Provider:          NewProviderClient(cfg),
@@ -256,7 +271,9 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		ctx:               ctx,
 		config:            cfg,
 		APIKey:            NewAPIKeyClient(cfg),
+		AccessKey:         NewAccessKeyClient(cfg),
 		AuditEntry:        NewAuditEntryClient(cfg),
+		Consumer:          NewConsumerClient(cfg),
 		DataKey:           NewDataKeyClient(cfg),
 		DiscoveryLog:      NewDiscoveryLogClient(cfg),
 		ExpiredLease:      NewExpiredLeaseClient(cfg),
@@ -264,6 +281,7 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		KeyLease:          NewKeyLeaseClient(cfg),
 		Model:             NewModelClient(cfg),
 		ModelFamily:       NewModelFamilyClient(cfg),
+		PolicyVersion:     NewPolicyVersionClient(cfg),
 		PoolState:         NewPoolStateClient(cfg),
 		Price:             NewPriceClient(cfg),
 		Provider:          NewProviderClient(cfg),
@@ -305,10 +323,11 @@ func (c *Client) Close() error {
 // In order to add hooks to a specific client, call: `client.Node.Use(...)`.
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
-		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
-		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PoolState, c.Price,
-		c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent,
-		c.UsageHorizon, c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
+		c.APIKey, c.AccessKey, c.AuditEntry, c.Consumer, c.DataKey, c.DiscoveryLog,
+		c.ExpiredLease, c.Installation, c.KeyLease, c.Model, c.ModelFamily,
+		c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
+		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.UsageTotalQuarter,
 	} {
 		n.Use(hooks...)
 	}
@@ -318,10 +337,11 @@ func (c *Client) Use(hooks ...Hook) {
 // In order to add interceptors to a specific client, call: `client.Node.Intercept(...)`.
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
-		c.APIKey, c.AuditEntry, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
-		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PoolState, c.Price,
-		c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting, c.Usage, c.UsageEvent,
-		c.UsageHorizon, c.UsageQuarter, c.UsageTotal, c.UsageTotalQuarter,
+		c.APIKey, c.AccessKey, c.AuditEntry, c.Consumer, c.DataKey, c.DiscoveryLog,
+		c.ExpiredLease, c.Installation, c.KeyLease, c.Model, c.ModelFamily,
+		c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
+		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.UsageTotalQuarter,
 	} {
 		n.Intercept(interceptors...)
 	}
@@ -332,8 +352,12 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 	switch m := m.(type) {
 	case *APIKeyMutation:
 		return c.APIKey.mutate(ctx, m)
+	case *AccessKeyMutation:
+		return c.AccessKey.mutate(ctx, m)
 	case *AuditEntryMutation:
 		return c.AuditEntry.mutate(ctx, m)
+	case *ConsumerMutation:
+		return c.Consumer.mutate(ctx, m)
 	case *DataKeyMutation:
 		return c.DataKey.mutate(ctx, m)
 	case *DiscoveryLogMutation:
@@ -348,6 +372,8 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.Model.mutate(ctx, m)
 	case *ModelFamilyMutation:
 		return c.ModelFamily.mutate(ctx, m)
+	case *PolicyVersionMutation:
+		return c.PolicyVersion.mutate(ctx, m)
 	case *PoolStateMutation:
 		return c.PoolState.mutate(ctx, m)
 	case *PriceMutation:
@@ -638,6 +664,187 @@ func (c *APIKeyClient) mutate(ctx context.Context, m *APIKeyMutation) (Value, er
 	}
 }
 
+// AccessKeyClient is a client for the AccessKey schema.
+type AccessKeyClient struct {
+	config
+}
+
+// NewAccessKeyClient returns a client for the AccessKey from the given config.
+func NewAccessKeyClient(c config) *AccessKeyClient {
+	return &AccessKeyClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `accesskey.Hooks(f(g(h())))`.
+func (c *AccessKeyClient) Use(hooks ...Hook) {
+	c.hooks.AccessKey = append(c.hooks.AccessKey, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `accesskey.Intercept(f(g(h())))`.
+func (c *AccessKeyClient) Intercept(interceptors ...Interceptor) {
+	c.inters.AccessKey = append(c.inters.AccessKey, interceptors...)
+}
+
+// Create returns a builder for creating a AccessKey entity.
+func (c *AccessKeyClient) Create() *AccessKeyCreate {
+	mutation := newAccessKeyMutation(c.config, OpCreate)
+	return &AccessKeyCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of AccessKey entities.
+func (c *AccessKeyClient) CreateBulk(builders ...*AccessKeyCreate) *AccessKeyCreateBulk {
+	return &AccessKeyCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *AccessKeyClient) MapCreateBulk(slice any, setFunc func(*AccessKeyCreate, int)) *AccessKeyCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &AccessKeyCreateBulk{err: fmt.Errorf("calling to AccessKeyClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*AccessKeyCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &AccessKeyCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for AccessKey.
+func (c *AccessKeyClient) Update() *AccessKeyUpdate {
+	mutation := newAccessKeyMutation(c.config, OpUpdate)
+	return &AccessKeyUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *AccessKeyClient) UpdateOne(_m *AccessKey) *AccessKeyUpdateOne {
+	mutation := newAccessKeyMutation(c.config, OpUpdateOne, withAccessKey(_m))
+	return &AccessKeyUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *AccessKeyClient) UpdateOneID(id uuid.UUID) *AccessKeyUpdateOne {
+	mutation := newAccessKeyMutation(c.config, OpUpdateOne, withAccessKeyID(id))
+	return &AccessKeyUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for AccessKey.
+func (c *AccessKeyClient) Delete() *AccessKeyDelete {
+	mutation := newAccessKeyMutation(c.config, OpDelete)
+	return &AccessKeyDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *AccessKeyClient) DeleteOne(_m *AccessKey) *AccessKeyDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *AccessKeyClient) DeleteOneID(id uuid.UUID) *AccessKeyDeleteOne {
+	builder := c.Delete().Where(accesskey.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &AccessKeyDeleteOne{builder}
+}
+
+// Query returns a query builder for AccessKey.
+func (c *AccessKeyClient) Query() *AccessKeyQuery {
+	return &AccessKeyQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeAccessKey},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a AccessKey entity by its id.
+func (c *AccessKeyClient) Get(ctx context.Context, id uuid.UUID) (*AccessKey, error) {
+	return c.Query().Where(accesskey.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *AccessKeyClient) GetX(ctx context.Context, id uuid.UUID) *AccessKey {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryConsumer queries the consumer edge of a AccessKey.
+func (c *AccessKeyClient) QueryConsumer(_m *AccessKey) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(accesskey.Table, accesskey.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, accesskey.ConsumerTable, accesskey.ConsumerColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryReplaces queries the replaces edge of a AccessKey.
+func (c *AccessKeyClient) QueryReplaces(_m *AccessKey) *AccessKeyQuery {
+	query := (&AccessKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(accesskey.Table, accesskey.FieldID, id),
+			sqlgraph.To(accesskey.Table, accesskey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, accesskey.ReplacesTable, accesskey.ReplacesColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryReplacedBy queries the replaced_by edge of a AccessKey.
+func (c *AccessKeyClient) QueryReplacedBy(_m *AccessKey) *AccessKeyQuery {
+	query := (&AccessKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(accesskey.Table, accesskey.FieldID, id),
+			sqlgraph.To(accesskey.Table, accesskey.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, accesskey.ReplacedByTable, accesskey.ReplacedByColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *AccessKeyClient) Hooks() []Hook {
+	return c.hooks.AccessKey
+}
+
+// Interceptors returns the client interceptors.
+func (c *AccessKeyClient) Interceptors() []Interceptor {
+	return c.inters.AccessKey
+}
+
+func (c *AccessKeyClient) mutate(ctx context.Context, m *AccessKeyMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&AccessKeyCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&AccessKeyUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&AccessKeyUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&AccessKeyDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown AccessKey mutation op: %q", m.Op())
+	}
+}
+
 // AuditEntryClient is a client for the AuditEntry schema.
 type AuditEntryClient struct {
 	config
@@ -768,6 +975,187 @@ func (c *AuditEntryClient) mutate(ctx context.Context, m *AuditEntryMutation) (V
 		return (&AuditEntryDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
 	default:
 		return nil, fmt.Errorf("ent: unknown AuditEntry mutation op: %q", m.Op())
+	}
+}
+
+// ConsumerClient is a client for the Consumer schema.
+type ConsumerClient struct {
+	config
+}
+
+// NewConsumerClient returns a client for the Consumer from the given config.
+func NewConsumerClient(c config) *ConsumerClient {
+	return &ConsumerClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `consumer.Hooks(f(g(h())))`.
+func (c *ConsumerClient) Use(hooks ...Hook) {
+	c.hooks.Consumer = append(c.hooks.Consumer, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `consumer.Intercept(f(g(h())))`.
+func (c *ConsumerClient) Intercept(interceptors ...Interceptor) {
+	c.inters.Consumer = append(c.inters.Consumer, interceptors...)
+}
+
+// Create returns a builder for creating a Consumer entity.
+func (c *ConsumerClient) Create() *ConsumerCreate {
+	mutation := newConsumerMutation(c.config, OpCreate)
+	return &ConsumerCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of Consumer entities.
+func (c *ConsumerClient) CreateBulk(builders ...*ConsumerCreate) *ConsumerCreateBulk {
+	return &ConsumerCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *ConsumerClient) MapCreateBulk(slice any, setFunc func(*ConsumerCreate, int)) *ConsumerCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &ConsumerCreateBulk{err: fmt.Errorf("calling to ConsumerClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*ConsumerCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &ConsumerCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for Consumer.
+func (c *ConsumerClient) Update() *ConsumerUpdate {
+	mutation := newConsumerMutation(c.config, OpUpdate)
+	return &ConsumerUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *ConsumerClient) UpdateOne(_m *Consumer) *ConsumerUpdateOne {
+	mutation := newConsumerMutation(c.config, OpUpdateOne, withConsumer(_m))
+	return &ConsumerUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *ConsumerClient) UpdateOneID(id uuid.UUID) *ConsumerUpdateOne {
+	mutation := newConsumerMutation(c.config, OpUpdateOne, withConsumerID(id))
+	return &ConsumerUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for Consumer.
+func (c *ConsumerClient) Delete() *ConsumerDelete {
+	mutation := newConsumerMutation(c.config, OpDelete)
+	return &ConsumerDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *ConsumerClient) DeleteOne(_m *Consumer) *ConsumerDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *ConsumerClient) DeleteOneID(id uuid.UUID) *ConsumerDeleteOne {
+	builder := c.Delete().Where(consumer.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &ConsumerDeleteOne{builder}
+}
+
+// Query returns a query builder for Consumer.
+func (c *ConsumerClient) Query() *ConsumerQuery {
+	return &ConsumerQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeConsumer},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a Consumer entity by its id.
+func (c *ConsumerClient) Get(ctx context.Context, id uuid.UUID) (*Consumer, error) {
+	return c.Query().Where(consumer.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *ConsumerClient) GetX(ctx context.Context, id uuid.UUID) *Consumer {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryParent queries the parent edge of a Consumer.
+func (c *ConsumerClient) QueryParent(_m *Consumer) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, consumer.ParentTable, consumer.ParentColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryChildren queries the children edge of a Consumer.
+func (c *ConsumerClient) QueryChildren(_m *Consumer) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.ChildrenTable, consumer.ChildrenColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryAccessKeys queries the access_keys edge of a Consumer.
+func (c *ConsumerClient) QueryAccessKeys(_m *Consumer) *AccessKeyQuery {
+	query := (&AccessKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(accesskey.Table, accesskey.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.AccessKeysTable, consumer.AccessKeysColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *ConsumerClient) Hooks() []Hook {
+	return c.hooks.Consumer
+}
+
+// Interceptors returns the client interceptors.
+func (c *ConsumerClient) Interceptors() []Interceptor {
+	return c.inters.Consumer
+}
+
+func (c *ConsumerClient) mutate(ctx context.Context, m *ConsumerMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&ConsumerCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&ConsumerUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&ConsumerUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&ConsumerDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown Consumer mutation op: %q", m.Op())
 	}
 }
 
@@ -1971,6 +2359,139 @@ func (c *ModelFamilyClient) mutate(ctx context.Context, m *ModelFamilyMutation) 
 		return (&ModelFamilyDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
 	default:
 		return nil, fmt.Errorf("ent: unknown ModelFamily mutation op: %q", m.Op())
+	}
+}
+
+// PolicyVersionClient is a client for the PolicyVersion schema.
+type PolicyVersionClient struct {
+	config
+}
+
+// NewPolicyVersionClient returns a client for the PolicyVersion from the given config.
+func NewPolicyVersionClient(c config) *PolicyVersionClient {
+	return &PolicyVersionClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `policyversion.Hooks(f(g(h())))`.
+func (c *PolicyVersionClient) Use(hooks ...Hook) {
+	c.hooks.PolicyVersion = append(c.hooks.PolicyVersion, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `policyversion.Intercept(f(g(h())))`.
+func (c *PolicyVersionClient) Intercept(interceptors ...Interceptor) {
+	c.inters.PolicyVersion = append(c.inters.PolicyVersion, interceptors...)
+}
+
+// Create returns a builder for creating a PolicyVersion entity.
+func (c *PolicyVersionClient) Create() *PolicyVersionCreate {
+	mutation := newPolicyVersionMutation(c.config, OpCreate)
+	return &PolicyVersionCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of PolicyVersion entities.
+func (c *PolicyVersionClient) CreateBulk(builders ...*PolicyVersionCreate) *PolicyVersionCreateBulk {
+	return &PolicyVersionCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *PolicyVersionClient) MapCreateBulk(slice any, setFunc func(*PolicyVersionCreate, int)) *PolicyVersionCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &PolicyVersionCreateBulk{err: fmt.Errorf("calling to PolicyVersionClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*PolicyVersionCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &PolicyVersionCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for PolicyVersion.
+func (c *PolicyVersionClient) Update() *PolicyVersionUpdate {
+	mutation := newPolicyVersionMutation(c.config, OpUpdate)
+	return &PolicyVersionUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *PolicyVersionClient) UpdateOne(_m *PolicyVersion) *PolicyVersionUpdateOne {
+	mutation := newPolicyVersionMutation(c.config, OpUpdateOne, withPolicyVersion(_m))
+	return &PolicyVersionUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *PolicyVersionClient) UpdateOneID(id uuid.UUID) *PolicyVersionUpdateOne {
+	mutation := newPolicyVersionMutation(c.config, OpUpdateOne, withPolicyVersionID(id))
+	return &PolicyVersionUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for PolicyVersion.
+func (c *PolicyVersionClient) Delete() *PolicyVersionDelete {
+	mutation := newPolicyVersionMutation(c.config, OpDelete)
+	return &PolicyVersionDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *PolicyVersionClient) DeleteOne(_m *PolicyVersion) *PolicyVersionDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *PolicyVersionClient) DeleteOneID(id uuid.UUID) *PolicyVersionDeleteOne {
+	builder := c.Delete().Where(policyversion.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &PolicyVersionDeleteOne{builder}
+}
+
+// Query returns a query builder for PolicyVersion.
+func (c *PolicyVersionClient) Query() *PolicyVersionQuery {
+	return &PolicyVersionQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypePolicyVersion},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a PolicyVersion entity by its id.
+func (c *PolicyVersionClient) Get(ctx context.Context, id uuid.UUID) (*PolicyVersion, error) {
+	return c.Query().Where(policyversion.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *PolicyVersionClient) GetX(ctx context.Context, id uuid.UUID) *PolicyVersion {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// Hooks returns the client hooks.
+func (c *PolicyVersionClient) Hooks() []Hook {
+	return c.hooks.PolicyVersion
+}
+
+// Interceptors returns the client interceptors.
+func (c *PolicyVersionClient) Interceptors() []Interceptor {
+	return c.inters.PolicyVersion
+}
+
+func (c *PolicyVersionClient) mutate(ctx context.Context, m *PolicyVersionMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&PolicyVersionCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&PolicyVersionUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&PolicyVersionUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&PolicyVersionDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown PolicyVersion mutation op: %q", m.Op())
 	}
 }
 
@@ -4005,16 +4526,16 @@ func (c *UsageTotalQuarterClient) mutate(ctx context.Context, m *UsageTotalQuart
 // hooks and interceptors per client, for fast access.
 type (
 	hooks struct {
-		APIKey, AuditEntry, DataKey, DiscoveryLog, ExpiredLease, Installation, KeyLease,
-		Model, ModelFamily, PoolState, Price, Provider, QuotaGroup, SDKVersion,
-		Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
-		UsageTotalQuarter []ent.Hook
+		APIKey, AccessKey, AuditEntry, Consumer, DataKey, DiscoveryLog, ExpiredLease,
+		Installation, KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price,
+		Provider, QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon,
+		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Hook
 	}
 	inters struct {
-		APIKey, AuditEntry, DataKey, DiscoveryLog, ExpiredLease, Installation, KeyLease,
-		Model, ModelFamily, PoolState, Price, Provider, QuotaGroup, SDKVersion,
-		Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter, UsageTotal,
-		UsageTotalQuarter []ent.Interceptor
+		APIKey, AccessKey, AuditEntry, Consumer, DataKey, DiscoveryLog, ExpiredLease,
+		Installation, KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price,
+		Provider, QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon,
+		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Interceptor
 	}
 )
 

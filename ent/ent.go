@@ -12,8 +12,10 @@ import (
 	"entgo.io/ent"
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
@@ -21,6 +23,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/policyversion"
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
@@ -94,7 +97,9 @@ func checkColumn(t, c string) error {
 	initCheck.Do(func() {
 		columnCheck = sql.NewColumnCheck(map[string]func(string) bool{
 			apikey.Table:            apikey.ValidColumn,
+			accesskey.Table:         accesskey.ValidColumn,
 			auditentry.Table:        auditentry.ValidColumn,
+			consumer.Table:          consumer.ValidColumn,
 			datakey.Table:           datakey.ValidColumn,
 			discoverylog.Table:      discoverylog.ValidColumn,
 			expiredlease.Table:      expiredlease.ValidColumn,
@@ -102,6 +107,7 @@ func checkColumn(t, c string) error {
 			keylease.Table:          keylease.ValidColumn,
 			model.Table:             model.ValidColumn,
 			modelfamily.Table:       modelfamily.ValidColumn,
+			policyversion.Table:     policyversion.ValidColumn,
 			poolstate.Table:         poolstate.ValidColumn,
 			price.Table:             price.ValidColumn,
 			provider.Table:          provider.ValidColumn,

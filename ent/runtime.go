@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
@@ -15,6 +17,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
+	"github.com/jeffersonwarrior/modelscan/ent/policyversion"
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
@@ -225,6 +228,45 @@ func init() {
 	apikeyDescID := apikeyMixinFields0[0].Descriptor()
 	// apikey.DefaultID holds the default value on creation for the id field.
 	apikey.DefaultID = apikeyDescID.Default.(func() uuid.UUID)
+	accesskeyMixin := schema.AccessKey{}.Mixin()
+	accesskeyMixinFields0 := accesskeyMixin[0].Fields()
+	_ = accesskeyMixinFields0
+	accesskeyMixinFields1 := accesskeyMixin[1].Fields()
+	_ = accesskeyMixinFields1
+	accesskeyFields := schema.AccessKey{}.Fields()
+	_ = accesskeyFields
+	// accesskeyDescCreatedAt is the schema descriptor for created_at field.
+	accesskeyDescCreatedAt := accesskeyMixinFields1[0].Descriptor()
+	// accesskey.DefaultCreatedAt holds the default value on creation for the created_at field.
+	accesskey.DefaultCreatedAt = accesskeyDescCreatedAt.Default.(func() time.Time)
+	// accesskeyDescUpdatedAt is the schema descriptor for updated_at field.
+	accesskeyDescUpdatedAt := accesskeyMixinFields1[1].Descriptor()
+	// accesskey.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	accesskey.DefaultUpdatedAt = accesskeyDescUpdatedAt.Default.(func() time.Time)
+	// accesskey.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	accesskey.UpdateDefaultUpdatedAt = accesskeyDescUpdatedAt.UpdateDefault.(func() time.Time)
+	// accesskeyDescKeyHash is the schema descriptor for key_hash field.
+	accesskeyDescKeyHash := accesskeyFields[1].Descriptor()
+	// accesskey.KeyHashValidator is a validator for the "key_hash" field. It is called by the builders before save.
+	accesskey.KeyHashValidator = accesskeyDescKeyHash.Validators[0].(func(string) error)
+	// accesskeyDescKeyPrefix is the schema descriptor for key_prefix field.
+	accesskeyDescKeyPrefix := accesskeyFields[2].Descriptor()
+	// accesskey.KeyPrefixValidator is a validator for the "key_prefix" field. It is called by the builders before save.
+	accesskey.KeyPrefixValidator = accesskeyDescKeyPrefix.Validators[0].(func(string) error)
+	// accesskeyDescLabel is the schema descriptor for label field.
+	accesskeyDescLabel := accesskeyFields[3].Descriptor()
+	// accesskey.DefaultLabel holds the default value on creation for the label field.
+	accesskey.DefaultLabel = accesskeyDescLabel.Default.(string)
+	// accesskey.LabelValidator is a validator for the "label" field. It is called by the builders before save.
+	accesskey.LabelValidator = accesskeyDescLabel.Validators[0].(func(string) error)
+	// accesskeyDescDisabled is the schema descriptor for disabled field.
+	accesskeyDescDisabled := accesskeyFields[5].Descriptor()
+	// accesskey.DefaultDisabled holds the default value on creation for the disabled field.
+	accesskey.DefaultDisabled = accesskeyDescDisabled.Default.(bool)
+	// accesskeyDescID is the schema descriptor for id field.
+	accesskeyDescID := accesskeyMixinFields0[0].Descriptor()
+	// accesskey.DefaultID holds the default value on creation for the id field.
+	accesskey.DefaultID = accesskeyDescID.Default.(func() uuid.UUID)
 	auditentryMixin := schema.AuditEntry{}.Mixin()
 	auditentryMixinFields0 := auditentryMixin[0].Fields()
 	_ = auditentryMixinFields0
@@ -258,6 +300,49 @@ func init() {
 	auditentryDescID := auditentryMixinFields0[0].Descriptor()
 	// auditentry.DefaultID holds the default value on creation for the id field.
 	auditentry.DefaultID = auditentryDescID.Default.(func() uuid.UUID)
+	consumerMixin := schema.Consumer{}.Mixin()
+	consumerMixinFields0 := consumerMixin[0].Fields()
+	_ = consumerMixinFields0
+	consumerMixinFields1 := consumerMixin[1].Fields()
+	_ = consumerMixinFields1
+	consumerFields := schema.Consumer{}.Fields()
+	_ = consumerFields
+	// consumerDescCreatedAt is the schema descriptor for created_at field.
+	consumerDescCreatedAt := consumerMixinFields1[0].Descriptor()
+	// consumer.DefaultCreatedAt holds the default value on creation for the created_at field.
+	consumer.DefaultCreatedAt = consumerDescCreatedAt.Default.(func() time.Time)
+	// consumerDescUpdatedAt is the schema descriptor for updated_at field.
+	consumerDescUpdatedAt := consumerMixinFields1[1].Descriptor()
+	// consumer.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	consumer.DefaultUpdatedAt = consumerDescUpdatedAt.Default.(func() time.Time)
+	// consumer.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	consumer.UpdateDefaultUpdatedAt = consumerDescUpdatedAt.UpdateDefault.(func() time.Time)
+	// consumerDescName is the schema descriptor for name field.
+	consumerDescName := consumerFields[2].Descriptor()
+	// consumer.NameValidator is a validator for the "name" field. It is called by the builders before save.
+	consumer.NameValidator = consumerDescName.Validators[0].(func(string) error)
+	// consumerDescKind is the schema descriptor for kind field.
+	consumerDescKind := consumerFields[3].Descriptor()
+	// consumer.DefaultKind holds the default value on creation for the kind field.
+	consumer.DefaultKind = consumerDescKind.Default.(string)
+	// consumer.KindValidator is a validator for the "kind" field. It is called by the builders before save.
+	consumer.KindValidator = consumerDescKind.Validators[0].(func(string) error)
+	// consumerDescExternalID is the schema descriptor for external_id field.
+	consumerDescExternalID := consumerFields[4].Descriptor()
+	// consumer.ExternalIDValidator is a validator for the "external_id" field. It is called by the builders before save.
+	consumer.ExternalIDValidator = consumerDescExternalID.Validators[0].(func(string) error)
+	// consumerDescDisabled is the schema descriptor for disabled field.
+	consumerDescDisabled := consumerFields[5].Descriptor()
+	// consumer.DefaultDisabled holds the default value on creation for the disabled field.
+	consumer.DefaultDisabled = consumerDescDisabled.Default.(bool)
+	// consumerDescPermissions is the schema descriptor for permissions field.
+	consumerDescPermissions := consumerFields[6].Descriptor()
+	// consumer.PermissionsValidator is a validator for the "permissions" field. It is called by the builders before save.
+	consumer.PermissionsValidator = consumerDescPermissions.Validators[0].(func([]schema.Permission) error)
+	// consumerDescID is the schema descriptor for id field.
+	consumerDescID := consumerMixinFields0[0].Descriptor()
+	// consumer.DefaultID holds the default value on creation for the id field.
+	consumer.DefaultID = consumerDescID.Default.(func() uuid.UUID)
 	datakeyMixin := schema.DataKey{}.Mixin()
 	datakeyMixinFields0 := datakeyMixin[0].Fields()
 	_ = datakeyMixinFields0
@@ -467,6 +552,15 @@ func init() {
 	modelfamilyDescID := modelfamilyMixinFields0[0].Descriptor()
 	// modelfamily.DefaultID holds the default value on creation for the id field.
 	modelfamily.DefaultID = modelfamilyDescID.Default.(func() uuid.UUID)
+	policyversionMixin := schema.PolicyVersion{}.Mixin()
+	policyversionMixinFields0 := policyversionMixin[0].Fields()
+	_ = policyversionMixinFields0
+	policyversionFields := schema.PolicyVersion{}.Fields()
+	_ = policyversionFields
+	// policyversionDescID is the schema descriptor for id field.
+	policyversionDescID := policyversionMixinFields0[0].Descriptor()
+	// policyversion.DefaultID holds the default value on creation for the id field.
+	policyversion.DefaultID = policyversionDescID.Default.(func() uuid.UUID)
 	poolstateMixin := schema.PoolState{}.Mixin()
 	poolstateMixinFields0 := poolstateMixin[0].Fields()
 	_ = poolstateMixinFields0

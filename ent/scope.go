@@ -23,7 +23,13 @@ func (c *Client) Scope() any { return c.scope }
 func (m *APIKeyMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
+func (m *AccessKeyMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
 func (m *AuditEntryMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *ConsumerMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
 func (m *DataKeyMutation) Scope() any { return m.scope }
@@ -45,6 +51,9 @@ func (m *ModelMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
 func (m *ModelFamilyMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *PolicyVersionMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
 func (m *PoolStateMutation) Scope() any { return m.scope }

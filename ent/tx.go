@@ -16,8 +16,12 @@ type Tx struct {
 	config
 	// APIKey is the client for interacting with the APIKey builders.
 	APIKey *APIKeyClient
+	// AccessKey is the client for interacting with the AccessKey builders.
+	AccessKey *AccessKeyClient
 	// AuditEntry is the client for interacting with the AuditEntry builders.
 	AuditEntry *AuditEntryClient
+	// Consumer is the client for interacting with the Consumer builders.
+	Consumer *ConsumerClient
 	// DataKey is the client for interacting with the DataKey builders.
 	DataKey *DataKeyClient
 	// DiscoveryLog is the client for interacting with the DiscoveryLog builders.
@@ -32,6 +36,8 @@ type Tx struct {
 	Model *ModelClient
 	// ModelFamily is the client for interacting with the ModelFamily builders.
 	ModelFamily *ModelFamilyClient
+	// PolicyVersion is the client for interacting with the PolicyVersion builders.
+	PolicyVersion *PolicyVersionClient
 	// PoolState is the client for interacting with the PoolState builders.
 	PoolState *PoolStateClient
 	// Price is the client for interacting with the Price builders.
@@ -188,7 +194,9 @@ func (tx *Tx) Client() *Client {
 
 func (tx *Tx) init() {
 	tx.APIKey = NewAPIKeyClient(tx.config)
+	tx.AccessKey = NewAccessKeyClient(tx.config)
 	tx.AuditEntry = NewAuditEntryClient(tx.config)
+	tx.Consumer = NewConsumerClient(tx.config)
 	tx.DataKey = NewDataKeyClient(tx.config)
 	tx.DiscoveryLog = NewDiscoveryLogClient(tx.config)
 	tx.ExpiredLease = NewExpiredLeaseClient(tx.config)
@@ -196,6 +204,7 @@ func (tx *Tx) init() {
 	tx.KeyLease = NewKeyLeaseClient(tx.config)
 	tx.Model = NewModelClient(tx.config)
 	tx.ModelFamily = NewModelFamilyClient(tx.config)
+	tx.PolicyVersion = NewPolicyVersionClient(tx.config)
 	tx.PoolState = NewPoolStateClient(tx.config)
 	tx.Price = NewPriceClient(tx.config)
 	tx.Provider = NewProviderClient(tx.config)

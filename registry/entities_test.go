@@ -46,7 +46,7 @@ func TestEntities(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 10, rows)
+	require.Equal(t, 12, rows)
 
 	verbs := regexp.MustCompile(
 		`^(Create|Add|Get|Find|Latest|List|Price|Update|Set|Deprecate|Rotate|Delete|Undelete|Purge)[A-Z]`)

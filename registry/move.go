@@ -22,7 +22,7 @@ type MoveResult struct {
 type MovedTable struct {
 	Name   string
 	Rows   int64
-	Digest string // SHA-256 of all values of all rows in the order of their keys, in lower-case hex
+	Digest string // SHA-256 of all values of all rows in the order in which they are copied, in lower-case hex
 }
 
 // Move copies everything from one database into another, empty one, of either engine: from a SQLite file to PostgreSQL

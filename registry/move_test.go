@@ -92,6 +92,14 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 	for i := range 10 {
 		require.NoError(t, reg.SetSetting(ctx, fmt.Sprint("Key ", i), "tab\tand\nline"))
 	}
+	parent := uuid.MustParse("ffffffff-0000-7000-8000-000000000000") // above its child, whose id comes before
+	child := uuid.MustParse("00000000-0000-7000-8000-000000000000")
+	require.NoError(t, reg.Past().Consumer.Create().SetID(parent).SetName("org").SetPath(parent.String()).Exec(ctx))
+	require.NoError(t, reg.Past().Consumer.Create().SetID(child).SetName("team").SetParentID(parent).
+		SetPath(parent.String()+"/"+child.String()).Exec(ctx))
+	require.NoError(t, reg.Past().AccessKey.Create().SetConsumerID(child).SetKeyHash(strings.Repeat("0", 64)).
+		SetKeyPrefix("msk-").Exec(ctx))
+	require.NoError(t, reg.Past().PolicyVersion.Create().SetNumber(1).SetVersion(1).Exec(ctx))
 	require.NoError(t, reg.Past().ExpiredLease.Create().SetAPIKeyID(k.ID).SetExpiresAt(registrytest.Start).Exec(ctx))
 	require.NoError(t, reg.Past().UsageHorizon.Create().SetID("events").SetCompleteFrom(registrytest.Start).Exec(ctx))
 }
@@ -116,7 +124,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 20)
+	require.Len(t, there.Tables, 23)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)

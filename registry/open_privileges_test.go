@@ -44,7 +44,7 @@ func testLacking(t *testing.T, server string) {
 
 	lacks("GRANT USAGE ON SCHEMA public TO \"the app\"; GRANT SELECT ON public.atlas_schema_revisions TO" +
 		" \"the app\"; " +
-		"GRANT SELECT, INSERT, UPDATE, DELETE ON public.api_keys, public.audit_log, ")
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON public.access_keys, public.api_keys, public.audit_log, ")
 	lacks("public.usage_tracking TO \"the app\"; GRANT EXECUTE ON FUNCTION " +
 		"public.usage_events_drop_partition(part bigint), public.usage_events_make_partitions(days date[]) TO" +
 		" \"the app\"")
@@ -52,7 +52,7 @@ func testLacking(t *testing.T, server string) {
 		" SCHEMA public TO \"the app\"",
 		"REVOKE INSERT ON usage_events, prices FROM \"the app\"")
 	lacks(
-		"GRANT INSERT, DELETE ON public.prices, public.usage_events TO \"the app\"; GRANT DELETE ON public.api_keys, ",
+		"GRANT INSERT, DELETE ON public.prices, public.usage_events TO \"the app\"; GRANT DELETE ON public.access_keys, ",
 	)
 	pgRun(t, server, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"the app\"")
 	lacks("the owner of the tables can give them: GRANT EXECUTE ON FUNCTION ")

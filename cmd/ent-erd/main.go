@@ -29,6 +29,9 @@ var domains = []domain{
 	{"Keys", "What calls are made with, what is reserved for them, and what seals them.", []string{
 		"APIKey", "QuotaGroup", "KeyLease", "ExpiredLease", "PoolState", "DataKey", "Installation",
 	}},
+	{"Consumers", "For whom calls are made, and how they show it.", []string{
+		"Consumer", "AccessKey", "PolicyVersion",
+	}},
 	{"Ledger", "What was used: each request, and sums of them.", []string{
 		"UsageEvent", "UsageQuarter", "Usage", "UsageTotalQuarter", "UsageTotal", "UsageHorizon",
 	}},

@@ -119,6 +119,57 @@ var (
 			},
 		},
 	}
+	// AccessKeysColumns holds the columns for the "access_keys" table.
+	AccessKeysColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "created_at", Type: field.TypeTime},
+		{Name: "updated_at", Type: field.TypeTime},
+		{Name: "deleted_at", Type: field.TypeTime, Nullable: true},
+		{Name: "key_hash", Type: field.TypeString},
+		{Name: "key_prefix", Type: field.TypeString},
+		{Name: "label", Type: field.TypeString, Default: ""},
+		{Name: "expires_at", Type: field.TypeTime, Nullable: true},
+		{Name: "disabled", Type: field.TypeBool, Default: false},
+		{Name: "replaces_id", Type: field.TypeUUID, Nullable: true},
+		{Name: "consumer_id", Type: field.TypeUUID},
+	}
+	// AccessKeysTable holds the schema information for the "access_keys" table.
+	AccessKeysTable = &schema.Table{
+		Name:       "access_keys",
+		Columns:    AccessKeysColumns,
+		PrimaryKey: []*schema.Column{AccessKeysColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "access_keys_access_keys_replaced_by",
+				Columns:    []*schema.Column{AccessKeysColumns[9]},
+				RefColumns: []*schema.Column{AccessKeysColumns[0]},
+				OnDelete:   schema.SetNull,
+			},
+			{
+				Symbol:     "access_keys_consumers_access_keys",
+				Columns:    []*schema.Column{AccessKeysColumns[10]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "accesskey_key_hash",
+				Unique:  true,
+				Columns: []*schema.Column{AccessKeysColumns[4]},
+			},
+			{
+				Name:    "accesskey_consumer_id",
+				Unique:  false,
+				Columns: []*schema.Column{AccessKeysColumns[10]},
+			},
+			{
+				Name:    "accesskey_replaces_id",
+				Unique:  false,
+				Columns: []*schema.Column{AccessKeysColumns[9]},
+			},
+		},
+	}
 	// AuditLogColumns holds the columns for the "audit_log" table.
 	AuditLogColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -154,6 +205,70 @@ var (
 				Annotation: &entsql.IndexAnnotation{
 					Where: "automatic",
 				},
+			},
+		},
+	}
+	// ConsumersColumns holds the columns for the "consumers" table.
+	ConsumersColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "created_at", Type: field.TypeTime},
+		{Name: "updated_at", Type: field.TypeTime},
+		{Name: "deleted_at", Type: field.TypeTime, Nullable: true},
+		{Name: "path", Type: field.TypeString},
+		{Name: "name", Type: field.TypeString},
+		{Name: "kind", Type: field.TypeString, Default: ""},
+		{Name: "external_id", Type: field.TypeString, Nullable: true},
+		{Name: "disabled", Type: field.TypeBool, Default: false},
+		{Name: "permissions", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "parent_id", Type: field.TypeUUID, Nullable: true},
+	}
+	// ConsumersTable holds the schema information for the "consumers" table.
+	ConsumersTable = &schema.Table{
+		Name:       "consumers",
+		Columns:    ConsumersColumns,
+		PrimaryKey: []*schema.Column{ConsumersColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "consumers_consumers_children",
+				Columns:    []*schema.Column{ConsumersColumns[10]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "consumer_parent_id_name",
+				Unique:  true,
+				Columns: []*schema.Column{ConsumersColumns[10], ConsumersColumns[5]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "deleted_at IS NULL",
+				},
+			},
+			{
+				Name:    "consumer_name",
+				Unique:  true,
+				Columns: []*schema.Column{ConsumersColumns[5]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "deleted_at IS NULL AND parent_id IS NULL",
+				},
+			},
+			{
+				Name:    "consumer_external_id",
+				Unique:  true,
+				Columns: []*schema.Column{ConsumersColumns[7]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "deleted_at IS NULL",
+				},
+			},
+			{
+				Name:    "consumer_path",
+				Unique:  true,
+				Columns: []*schema.Column{ConsumersColumns[4]},
+			},
+			{
+				Name:    "consumer_parent_id_path",
+				Unique:  false,
+				Columns: []*schema.Column{ConsumersColumns[10], ConsumersColumns[4]},
 			},
 		},
 	}
@@ -413,6 +528,18 @@ var (
 				Columns: []*schema.Column{ModelFamiliesColumns[5], ModelFamiliesColumns[3]},
 			},
 		},
+	}
+	// PolicyVersionColumns holds the columns for the "policy_version" table.
+	PolicyVersionColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "number", Type: field.TypeInt, Unique: true},
+		{Name: "version", Type: field.TypeInt64},
+	}
+	// PolicyVersionTable holds the schema information for the "policy_version" table.
+	PolicyVersionTable = &schema.Table{
+		Name:       "policy_version",
+		Columns:    PolicyVersionColumns,
+		PrimaryKey: []*schema.Column{PolicyVersionColumns[0]},
 	}
 	// PoolStatesColumns holds the columns for the "pool_states" table.
 	PoolStatesColumns = []*schema.Column{
@@ -888,7 +1015,9 @@ var (
 	// Tables holds all the tables in the schema.
 	Tables = []*schema.Table{
 		APIKeysTable,
+		AccessKeysTable,
 		AuditLogTable,
+		ConsumersTable,
 		DataKeysTable,
 		DiscoveryLogsTable,
 		ExpiredLeasesTable,
@@ -896,6 +1025,7 @@ var (
 		KeyLeasesTable,
 		ModelsTable,
 		ModelFamiliesTable,
+		PolicyVersionTable,
 		PoolStatesTable,
 		PricesTable,
 		ProvidersTable,
@@ -930,6 +1060,16 @@ func init() {
 		"api_keys_sealed":     "sealed IS NULL AND data_key_id IS NULL OR length(sealed) BETWEEN 1 AND 65536 AND data_key_id IS NOT NULL",
 		"api_keys_windows":    "requests_this_minute BETWEEN 0 AND 9000000000000000000 AND tokens_this_minute BETWEEN 0 AND 9000000000000000000 AND requests_today BETWEEN 0 AND 9000000000000000000 AND tokens_today BETWEEN 0 AND 9000000000000000000 AND cost_today BETWEEN 0 AND 9000000000000000000",
 	}
+	AccessKeysTable.ForeignKeys[0].RefTable = AccessKeysTable
+	AccessKeysTable.ForeignKeys[1].RefTable = ConsumersTable
+	AccessKeysTable.Annotation = &entsql.Annotation{
+		Table: "access_keys",
+	}
+	AccessKeysTable.Annotation.Checks = map[string]string{
+		"access_keys_key_hash":   "length(key_hash) = 64",
+		"access_keys_key_prefix": "length(key_prefix) <= 12",
+		"access_keys_replaces":   "replaces_id < id",
+	}
 	AuditLogTable.Annotation = &entsql.Annotation{
 		Table: "audit_log",
 	}
@@ -937,6 +1077,17 @@ func init() {
 		"audit_log_action": "length(action) BETWEEN 1 AND 64",
 		"audit_log_actor":  "length(actor) <= 128",
 		"audit_log_entity": "length(entity) BETWEEN 1 AND 64",
+	}
+	ConsumersTable.ForeignKeys[0].RefTable = ConsumersTable
+	ConsumersTable.Annotation = &entsql.Annotation{
+		Table: "consumers",
+	}
+	ConsumersTable.Annotation.Checks = map[string]string{
+		"consumers_external_id": "length(external_id) BETWEEN 1 AND 128",
+		"consumers_kind":        "length(kind) <= 32",
+		"consumers_name":        "length(name) BETWEEN 1 AND 128",
+		"consumers_parent":      "length(path) = 36 AND parent_id IS NULL OR length(path) > 36 AND parent_id IS NOT NULL",
+		"consumers_path":        "length(path) BETWEEN 36 AND 295 AND length(path) % 37 = 36",
 	}
 	DataKeysTable.Annotation = &entsql.Annotation{
 		Table: "data_keys",
@@ -990,6 +1141,13 @@ func init() {
 	}
 	ModelFamiliesTable.Annotation.Checks = map[string]string{
 		"model_families_name": "length(name) BETWEEN 1 AND 128",
+	}
+	PolicyVersionTable.Annotation = &entsql.Annotation{
+		Table: "policy_version",
+	}
+	PolicyVersionTable.Annotation.Checks = map[string]string{
+		"policy_version_one":     "number = 1",
+		"policy_version_version": "version >= 0",
 	}
 	PoolStatesTable.ForeignKeys[0].RefTable = ProvidersTable
 	PoolStatesTable.Annotation = &entsql.Annotation{

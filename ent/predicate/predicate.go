@@ -9,8 +9,14 @@ import (
 // APIKey is the predicate function for apikey builders.
 type APIKey func(*sql.Selector)
 
+// AccessKey is the predicate function for accesskey builders.
+type AccessKey func(*sql.Selector)
+
 // AuditEntry is the predicate function for auditentry builders.
 type AuditEntry func(*sql.Selector)
+
+// Consumer is the predicate function for consumer builders.
+type Consumer func(*sql.Selector)
 
 // DataKey is the predicate function for datakey builders.
 type DataKey func(*sql.Selector)
@@ -32,6 +38,9 @@ type Model func(*sql.Selector)
 
 // ModelFamily is the predicate function for modelfamily builders.
 type ModelFamily func(*sql.Selector)
+
+// PolicyVersion is the predicate function for policyversion builders.
+type PolicyVersion func(*sql.Selector)
 
 // PoolState is the predicate function for poolstate builders.
 type PoolState func(*sql.Selector)

@@ -27,7 +27,7 @@ import (
 type Copied struct {
 	Name   string
 	Rows   int64
-	Digest string // SHA-256 over all values of all rows in the order of their keys, lower-case hex
+	Digest string // SHA-256 over all values of all rows in their order, lower-case hex
 }
 
 // Mover is one run of Move.
@@ -203,7 +203,7 @@ func (m *Mover) inTx(ctx context.Context, body func(tx transaction) error) error
 }
 
 // copyTable reads a whole table of the source, for its digest, and copies what the target lacks. The target has the
-// first rows of it, in the order of the keys.
+// first rows of it, in the same order.
 func (m *Mover) copyTable(ctx context.Context, source *sql.Conn, t table) (moved Copied, err error) {
 	var total, done int64
 	if err := source.QueryRowContext(ctx, "SELECT count(*) FROM "+t.name).Scan(&total); err != nil {

@@ -2,6 +2,7 @@ package move
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -17,9 +18,13 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/poolstate"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
+
+// orders have the column in whose order a table is copied, if that is not its key: a parent comes before its children.
+var orders = map[string]string{consumer.Table: consumer.FieldPath}
 
 // inOrder returns the tables so that each comes after the tables that it refers to. States of pools stay behind: they
 // belong to processes that have the source open.
@@ -37,7 +42,7 @@ func inOrder(tables []*entschema.Table) []table {
 		for _, fk := range t.ForeignKeys {
 			visit(fk.RefTable)
 		}
-		moved := table{name: t.Name, key: `"` + t.PrimaryKey[0].Name + `"`}
+		moved := table{name: t.Name, order: `"` + cmp.Or(orders[t.Name], t.PrimaryKey[0].Name) + `"`}
 		for _, c := range t.Columns {
 			moved.columns, moved.cells = append(moved.columns, c.Name), append(moved.cells, newCell[c.Type])
 		}
@@ -50,9 +55,9 @@ func inOrder(tables []*entschema.Table) []table {
 }
 
 type table struct {
-	name, key string
-	columns   []string
-	cells     []func() cell // of the columns
+	name, order string
+	columns     []string
+	cells       []func() cell // of the columns
 }
 
 // list returns the columns for SQL.
@@ -61,10 +66,10 @@ func (t table) list() string { return `"` + strings.Join(t.columns, `", "`) + `"
 // row is a row of a table, as both drivers take it.
 type row = []any
 
-// digestTable reads a table in the order of its keys. The digest begins with the names of the columns, so that tables
+// digestTable reads a table in its order. The digest begins with the names of the columns, so that tables
 // of other versions differ.
 func digestTable(ctx context.Context, conn *sql.Conn, t table, each func(row) error) (_ Copied, err error) {
-	rows, err := conn.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", t.list(), t.name, t.key))
+	rows, err := conn.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM %s ORDER BY %s", t.list(), t.name, t.order))
 	if err != nil {
 		return Copied{}, err
 	}

@@ -18,6 +18,7 @@ const (
 	MaxModelID = 256
 	MaxKey     = 256 // of a setting, and of an id in the audit trail
 	MaxWord    = 64  // such as a service tier, or an action in the audit trail
+	MaxKind    = 32  // of a consumer
 	MaxURL     = 2048
 	MaxReason  = 1024
 	MaxProse   = 4096
@@ -31,6 +32,8 @@ const (
 	MaxRate   = 1_000_000_000_000_000     // nano-dollars per one million tokens: a dollar a token
 	MaxCount  = 1_000_000                 // of failures in a row
 	MaxModels = 1000                      // in a list
+
+	MaxPermissions = 100 // of a consumer
 )
 
 // ValueErrors is everything that is wrong with one value. Each fault goes on from the name of the field: "is empty".
