@@ -1,0 +1,38 @@
+package policy_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/jeffersonwarrior/modelscan/internal/policy"
+)
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	org, user := policy.Consumer{ID: uuid.New(), Name: "org"}, policy.Consumer{ID: uuid.New(), Name: "user"}
+	for name, test := range map[string]struct {
+		change func(k *policy.AccessKey)
+		reason policy.Reason
+		of     string
+	}{
+		"good":      {func(*policy.AccessKey) {}, "", "user"},
+		"not yet":   {func(k *policy.AccessKey) { k.ExpiresAt = now.Add(1) }, "", "user"},
+		"expired":   {func(k *policy.AccessKey) { k.ExpiresAt = now }, policy.AccessKeyExpired, "user"},
+		"disabled":  {func(k *policy.AccessKey) { k.Disabled = true }, policy.AccessKeyDisabled, "user"},
+		"deleted":   {func(k *policy.AccessKey) { k.Deleted = true }, policy.AccessKeyDeleted, "user"},
+		"org off":   {func(k *policy.AccessKey) { k.Consumers[0].Disabled = true }, policy.ConsumerDisabled, "org"},
+		"org gone":  {func(k *policy.AccessKey) { k.Consumers[0].Deleted = true }, policy.ConsumerDeleted, "org"},
+		"user off":  {func(k *policy.AccessKey) { k.Consumers[1].Disabled = true }, policy.ConsumerDisabled, "user"},
+		"user gone": {func(k *policy.AccessKey) { k.Consumers[1].Deleted = true }, policy.ConsumerDeleted, "user"},
+	} {
+		key := &policy.AccessKey{Consumers: []policy.Consumer{org, user}}
+		test.change(key)
+		reason, of := key.Refused(now)
+		require.Equal(t, test.reason, reason, name)
+		require.Equal(t, test.of, of.Name, name)
+	}
+}
