@@ -21,15 +21,16 @@ const (
 	ActionDelete   = "delete"    // hidden, its name available again; a family, a quota group or a setting: removed
 	ActionUndelete = "undelete"  // live again
 	ActionPurge    = "purge"     // removed for good
-	ActionDisable  = "disable"   // a key, by a person
-	ActionEnable   = "enable"    // a key, by a person
+	ActionDisable  = "disable"   // a key, a consumer or an access key, by a person
+	ActionEnable   = "enable"    // likewise
+	ActionMove     = "move"      // a consumer, and each below it
 	ActionDegrade  = "degrade"   // a key
 	ActionRestore  = "restore"   // a key
 	ActionProbe    = "probe"     // a key on probation: one request tries it
 	ActionCoolDown = "cool_down" // a provider: many of its keys failed alike
 	ActionReset    = "reset"     // the daily counters of all keys
 	ActionReprice  = "reprice"   // past usage of a model
-	ActionRotate   = "rotate"    // an API key that was replaced; or the keyring: After counts the changed keys by kind
+	ActionRotate   = "rotate"    // a key that was replaced; or the keyring: After counts the changed keys by kind
 	ActionRepair   = "repair"    // the ledger: After counts the changed rows by kind
 )
 
@@ -45,6 +46,8 @@ const (
 	EntityLedger     = "ledger"
 	EntityKeyring    = "keyring"
 	EntityQuotaGroup = "quota_group"
+	EntityConsumer   = "consumer"
+	EntityAccessKey  = "access_key"
 )
 
 // As returns the same registry with an actor: changes made through it are recorded as the actor's. An actor has up to
@@ -92,14 +95,14 @@ func (fl AuditFilter) faults() (f fault.List) {
 }
 
 // ListAudit returns a page of the audit trail, newest first: who changed which provider, family, model, price, API key,
-// quota group or setting, when, and from what to what.
+// quota group, consumer, access key or setting, when, and from what to what.
 //
 // Before and After of an entry are the row in JSON, with all columns except secrets:
 //
 //   - Money is in dollars, under names that end with _usd.
 //   - Before is nil for a new row, After is nil for a removed one.
 //   - For what AcquireKey and the ends of leases do to keys and providers, they are what changed, and why.
-//   - They never contain an API key or its hash. Values of settings appear as they are.
+//   - They never contain an API key, a secret or a hash of one. Values of settings appear as they are.
 //
 // These have no entry:
 //

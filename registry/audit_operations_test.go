@@ -22,6 +22,9 @@ type thing struct {
 	model    *ent.Model
 	key      *ent.APIKey
 	setting  string
+
+	org, team *ent.Consumer  // the team is below the organisation
+	access    *ent.AccessKey // the team's
 }
 
 // auditTest is an operation, and what its entries say: an action and an entity each.
@@ -221,6 +224,87 @@ func auditedSettings(t *testing.T, reg *registry.Registry) map[string]auditTest 
 	}
 }
 
+func ofTeam(th thing) string { return th.team.ID.String() }
+
+func ofAccessKey(th thing) string { return th.access.ID.String() }
+
+// auditedConsumers are operations on consumers.
+func auditedConsumers(t *testing.T, reg *registry.Registry) map[string]auditTest {
+	t.Helper()
+	ctx := t.Context()
+	return map[string]auditTest{
+		"CreateConsumer": {call: func(th thing) error {
+			return second(reg.CreateConsumer(ctx, registry.ConsumerInput{Name: "new", ParentID: th.org.ID}))
+		}, want: []string{"create consumer"}},
+		"EnsureConsumer": {call: func(th thing) error {
+			in := registry.ConsumerInput{Name: "new", ParentID: th.org.ID, ExternalID: "x"}
+			must(reg.EnsureConsumer(ctx, in))
+			return second(reg.EnsureConsumer(ctx, in))
+		}, want: []string{"create consumer"}},
+		"UpdateConsumer": {call: func(th thing) error {
+			return second(reg.UpdateConsumer(ctx, th.team.ID, registry.ConsumerUpdate{
+				Permissions: &[]registry.Permission{{ProviderID: th.provider.ID, Deny: true}},
+			}))
+		}, want: []string{"update consumer"}, of: ofTeam},
+		"UpdateConsumer to the same": {call: func(th thing) error {
+			return second(reg.UpdateConsumer(ctx, th.team.ID, registry.ConsumerUpdate{Name: &th.team.Name}))
+		}},
+		"UpdateConsumer, disabled and enabled": {call: func(th thing) error {
+			must(reg.UpdateConsumer(ctx, th.team.ID, registry.ConsumerUpdate{Disabled: ptr(true)}))
+			return second(reg.UpdateConsumer(ctx, th.team.ID, registry.ConsumerUpdate{Disabled: ptr(false)}))
+		}, want: []string{"disable consumer", "enable consumer"}, of: ofTeam},
+		"MoveConsumer": {
+			call: func(th thing) error {
+				other := must(reg.CreateConsumer(ctx, registry.ConsumerInput{Name: "other", ParentID: th.org.ID}))
+				user := mustConsumer(t, reg, "user", th.team.ID)
+				defer func() { require.NoError(t, reg.DeleteConsumer(ctx, user.ID)) }()
+				return second(reg.MoveConsumer(ctx, th.team.ID, other.ID))
+			},
+			want: []string{
+				"create consumer", "create consumer", "move consumer", "move consumer", "delete consumer",
+			},
+		},
+		"MoveConsumer to where it is": {call: func(th thing) error {
+			return second(reg.MoveConsumer(ctx, th.team.ID, th.org.ID))
+		}},
+		"DeleteConsumer and UndeleteConsumer": {
+			call: func(th thing) error {
+				require.NoError(t, reg.DeleteConsumer(ctx, th.team.ID))
+				return second(reg.UndeleteConsumer(ctx, th.team.ID))
+			},
+			want: []string{"delete consumer", "delete access_key", "undelete consumer", "undelete access_key"},
+			of:   ofTeam,
+		},
+		"PurgeConsumer": {call: func(th thing) error {
+			return reg.PurgeConsumer(ctx, th.team.ID)
+		}, want: []string{"purge consumer", "purge access_key"}, of: ofTeam},
+	}
+}
+
+// auditedAccessKeys are operations on access keys.
+func auditedAccessKeys(t *testing.T, reg *registry.Registry) map[string]auditTest {
+	t.Helper()
+	ctx := t.Context()
+	return map[string]auditTest{
+		"CreateAccessKey": {call: func(th thing) error {
+			_, _, err := reg.CreateAccessKey(ctx, registry.AccessKeyInput{ConsumerID: th.team.ID})
+			return err
+		}, want: []string{"create access_key"}},
+		"UpdateAccessKey": {call: func(th thing) error {
+			must(reg.UpdateAccessKey(ctx, th.access.ID, registry.AccessKeyUpdate{Label: ptr("new")}))
+			must(reg.UpdateAccessKey(ctx, th.access.ID, registry.AccessKeyUpdate{Disabled: ptr(true)}))
+			return second(reg.UpdateAccessKey(ctx, th.access.ID, registry.AccessKeyUpdate{Disabled: ptr(false)}))
+		}, want: []string{"update access_key", "disable access_key", "enable access_key"}, of: ofAccessKey},
+		"RotateAccessKey": {call: func(th thing) error {
+			_, _, err := reg.RotateAccessKey(ctx, th.access.ID, registry.AccessKeyRotation{Overlap: time.Hour})
+			return err
+		}, want: []string{"rotate access_key", "create access_key"}, of: ofAccessKey},
+		"DeleteAccessKey": {call: func(th thing) error {
+			return reg.DeleteAccessKey(ctx, th.access.ID)
+		}, want: []string{"delete access_key"}, of: ofAccessKey},
+	}
+}
+
 // TestAudit shows what each operation leaves in the audit trail: that it changed what, and that
 // before and after are the rows as the database had and has them.
 func TestAudit(t *testing.T) { eachEngine(t, testAudit) }
@@ -231,6 +315,7 @@ func testAudit(t *testing.T, e engine) {
 	reg = reg.As("alice")
 	for _, tests := range []map[string]auditTest{
 		auditedProviders(t, reg), auditedModels(t, reg), auditedKeys(t, reg), auditedSettings(t, reg),
+		auditedConsumers(t, reg), auditedAccessKeys(t, reg),
 	} {
 		for name, test := range tests {
 			test.run(t, reg, clock, name)
@@ -253,6 +338,9 @@ func (test auditTest) run(t *testing.T, reg *registry.Registry, clock *registryt
 	require.NoError(t, err)
 	th.key = mustKey(t, reg, th.provider.ID, 0)
 	require.NoError(t, reg.SetSetting(ctx, th.setting, "value"))
+	th.org = mustConsumer(t, reg, "org", uuid.Nil)
+	th.team = mustConsumer(t, reg, "team", th.org.ID)
+	th.access, _ = mustAccessKey(t, reg, th.team.ID)
 	clock.Advance(time.Minute)
 	before := rows(t, reg)
 	entries, words := audited(t, reg, func() { require.NoError(t, test.call(th), name) })
@@ -285,6 +373,7 @@ func (test auditTest) run(t *testing.T, reg *registry.Registry, clock *registryt
 	clearAllOf(
 		t, reg, "usage_quarters", "usage_tracking", "usage_total_quarters", "usage_totals", "providers", "settings",
 	)
+	require.NoError(t, reg.PurgeConsumer(ctx, th.org.ID))
 }
 
 // TestAuditOfARow shows that what an entry has is a key's row, and not what is returned of it.

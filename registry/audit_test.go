@@ -63,6 +63,8 @@ func rows(tb testing.TB, reg *registry.Registry) map[string]string {
 	add(c.Model.Query().All(ctx))
 	add(c.Price.Query().All(ctx))
 	add(c.APIKey.Query().All(ctx))
+	add(c.Consumer.Query().All(ctx))
+	add(c.AccessKey.Query().All(ctx))
 	add(c.Setting.Query().All(ctx))
 	return byID
 }

@@ -13,11 +13,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
@@ -139,6 +142,64 @@ func testNoPlaintextKey(t *testing.T, options ...registry.Option) {
 	require.NoError(t, reg.Close())
 }
 
+// TestNoPlaintextSecret searches likewise for secrets of access keys: one that was given, and those that were made.
+func TestNoPlaintextSecret(t *testing.T) {
+	sample.OneGoroutine(t)
+	t.Parallel()
+	const canary = "gateway-canary-1c5d8e7f20a9b34612"
+	dir, ctx := t.TempDir(), t.Context()
+	reg, err := registry.Open(ctx, filepath.Join(dir, "canary.db"))
+	require.NoError(t, err)
+	c := mustConsumer(t, reg, "c", uuid.Nil)
+	in := registry.AccessKeyInput{ConsumerID: c.ID, Secret: registry.NewSecret(canary)}
+	key, given, err := reg.CreateAccessKey(ctx, in)
+	require.NoError(t, err)
+	made, fresh, err := reg.CreateAccessKey(ctx, registry.AccessKeyInput{ConsumerID: c.ID})
+	require.NoError(t, err)
+	next, rotated, err := reg.RotateAccessKey(ctx, made.ID, registry.AccessKeyRotation{})
+	require.NoError(t, err)
+	texts := []string{fmt.Sprintf("%v %+v %#v", in, in, in)}
+	secrets := []string{canary, revealed(t, fresh), revealed(t, rotated)}
+	for _, shown := range []any{key, made, next, given, fresh, rotated} {
+		texts = append(texts, fmt.Sprintf("%v %+v %#v", shown, shown, shown))
+	}
+	note := func(err error) {
+		require.Error(t, err)
+		for ; err != nil; err = errors.Unwrap(err) {
+			texts = append(texts, fmt.Sprintf("%v %+v %#v", err, err, err))
+		}
+	}
+	_, _, err = reg.CreateAccessKey(ctx, in)
+	note(err)
+	for _, bad := range []string{canary + "\n", strings.Repeat(canary, 200)} {
+		_, _, err = reg.CreateAccessKey(
+			ctx, registry.AccessKeyInput{ConsumerID: c.ID, Secret: registry.NewSecret(bad)},
+		)
+		note(err)
+	}
+	for i, secret := range secrets {
+		caller, err := reg.Authenticate(ctx, secret)
+		texts = append(texts, fmt.Sprintf("%+v", caller))
+		require.Equal(t, i != 1, err == nil, "the second one was replaced")
+		_, err = reg.Authenticate(ctx, secret+"x")
+		note(err)
+	}
+	require.NoError(t, reg.DeleteConsumer(ctx, c.ID))
+	for _, secret := range secrets {
+		_, err := reg.Authenticate(ctx, secret)
+		note(err)
+	}
+	texts = append(texts, dump(t, reg))
+	_, err = reg.Client().ExecContext(ctx, "VACUUM INTO '"+filepath.Join(dir, "backup.db")+"'")
+	require.NoError(t, err)
+	for _, secret := range secrets {
+		require.Empty(t, whereFound(t, dir, texts, secret))
+	}
+	require.NoError(t, reg.SetSetting(ctx, "leak", canary)) // the search is able to find
+	require.NotEmpty(t, whereFound(t, dir, texts, canary))
+	require.NoError(t, reg.Close())
+}
+
 // TestNoPlaintextKeyInLogs searches the output of a process that logs every statement with its arguments, and panics in
 // the end.
 func TestNoPlaintextKeyInLogs(t *testing.T) {
@@ -150,7 +211,8 @@ func TestNoPlaintextKeyInLogs(t *testing.T) {
 	require.Error(t, err)
 	text := string(output)
 	for _, part := range []string{
-		"sealed", "UPDATE `api_keys`", "key_hash", "panic: ", "goroutine ", "registry_test.canaryChild",
+		"sealed", "UPDATE `api_keys`", "FROM `access_keys`", "key_hash", "panic: ", "goroutine ",
+		"registry_test.canaryChild",
 	} {
 		require.Contains(t, text, part)
 	}
@@ -197,6 +259,19 @@ func canaryChild(ctx context.Context, args ...string) error {
 	if err != nil {
 		return err
 	}
+	consumer, err := reg.CreateConsumer(ctx, registry.ConsumerInput{Name: "c"})
+	if err != nil {
+		return err
+	}
+	input := registry.AccessKeyInput{ConsumerID: consumer.ID, Secret: registry.NewSecret("access-" + canary)}
+	access, shown, err := reg.CreateAccessKey(ctx, input)
+	if err != nil {
+		return err
+	}
+	if _, err := debug.AccessKey.Query().Where(accesskey.KeyHash(access.KeyHash)).Only(ctx); err != nil {
+		return err
+	}
+	log.Println(input, access, shown)
 	log.Println(key, row, lease, secret, &secret, []any{secret, map[string]any{"s": secret}})
 	slog.Info("all", "key", key, "lease", lease, "secret", secret)
 	panic(fmt.Sprintf("%+v %#v %+v %#v", lease, secret, secret, key))

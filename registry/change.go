@@ -146,6 +146,10 @@ func entityOf(row any) (entity, id string) {
 		return EntityAPIKey, row.ID.String()
 	case *ent.QuotaGroup:
 		return EntityQuotaGroup, row.ID.String()
+	case *ent.Consumer:
+		return EntityConsumer, row.ID.String()
+	case *ent.AccessKey:
+		return EntityAccessKey, row.ID.String()
 	case *ent.Setting:
 		return EntitySetting, row.ID
 	}

@@ -69,18 +69,19 @@ func guard(next ent.Mutator) ent.Mutator {
 
 // writers name the operations that write an entity.
 var writers = map[string]string{
-	ent.TypeProvider:      "CreateProvider, UpdateProvider, DeleteProvider, UndeleteProvider and PurgeProvider",
-	ent.TypeModelFamily:   "CreateFamily, UpdateFamily and DeleteFamily",
-	ent.TypeModel:         "CreateModel, UpdateModel, DeprecateModel, DeleteModel, UndeleteModel and PurgeModel",
-	ent.TypePrice:         "UpdateModelPricing",
-	ent.TypeAPIKey:        "AddAPIKey, UpdateAPIKey, RotateAPIKey, DeleteAPIKey, UndeleteAPIKey and PurgeAPIKey",
-	ent.TypeQuotaGroup:    "CreateQuotaGroup, UpdateQuotaGroup and DeleteQuotaGroup",
-	ent.TypeSDKVersion:    "CreateSDKVersion, UpdateSDKVersion and DeleteSDKVersion",
-	ent.TypeDiscoveryLog:  "CreateDiscoveryLog, UpdateDiscoveryResult and DeleteDiscoveryLog",
-	ent.TypeSetting:       "SetSetting and DeleteSetting",
-	ent.TypeConsumer:      "InTx, or rather by operations that follow",
-	ent.TypeAccessKey:     "InTx, or rather by operations that follow",
-	ent.TypePolicyVersion: "InTx, or rather by operations that follow",
+	ent.TypeProvider:     "CreateProvider, UpdateProvider, DeleteProvider, UndeleteProvider and PurgeProvider",
+	ent.TypeModelFamily:  "CreateFamily, UpdateFamily and DeleteFamily",
+	ent.TypeModel:        "CreateModel, UpdateModel, DeprecateModel, DeleteModel, UndeleteModel and PurgeModel",
+	ent.TypePrice:        "UpdateModelPricing",
+	ent.TypeAPIKey:       "AddAPIKey, UpdateAPIKey, RotateAPIKey, DeleteAPIKey, UndeleteAPIKey and PurgeAPIKey",
+	ent.TypeQuotaGroup:   "CreateQuotaGroup, UpdateQuotaGroup and DeleteQuotaGroup",
+	ent.TypeSDKVersion:   "CreateSDKVersion, UpdateSDKVersion and DeleteSDKVersion",
+	ent.TypeDiscoveryLog: "CreateDiscoveryLog, UpdateDiscoveryResult and DeleteDiscoveryLog",
+	ent.TypeSetting:      "SetSetting and DeleteSetting",
+	ent.TypeConsumer: "CreateConsumer, EnsureConsumer, UpdateConsumer, MoveConsumer, DeleteConsumer, " +
+		"UndeleteConsumer and PurgeConsumer",
+	ent.TypeAccessKey:     "CreateAccessKey, UpdateAccessKey, RotateAccessKey and DeleteAccessKey",
+	ent.TypePolicyVersion: "UpdateConsumer, UpdateAccessKey and others",
 	ent.TypeAuditEntry:    "As, or rather by what is changed through it",
 
 	ent.TypeKeyLease:          "AcquireKey",

@@ -24,9 +24,9 @@ type entity struct {
 }
 
 // entities are the entities that inputs and filters describe, by their mutation's type.
-var entities = describe(schema.APIKey{}, schema.AuditEntry{}, schema.DiscoveryLog{}, schema.Model{},
-	schema.ModelFamily{}, schema.Price{}, schema.Provider{}, schema.QuotaGroup{}, schema.SDKVersion{}, schema.Setting{},
-	schema.UsageEvent{})
+var entities = describe(schema.APIKey{}, schema.AccessKey{}, schema.AuditEntry{}, schema.Consumer{},
+	schema.DiscoveryLog{}, schema.Model{}, schema.ModelFamily{}, schema.Price{}, schema.Provider{}, schema.QuotaGroup{},
+	schema.SDKVersion{}, schema.Setting{}, schema.UsageEvent{})
 
 func describe(all ...entgo.Interface) map[string]entity {
 	described := make(map[string]entity, len(all))

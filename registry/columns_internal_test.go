@@ -115,6 +115,37 @@ var shown = []struct {
 		row: draft.QuotaGroup.Create().Mutation(), shown: QuotaGroupFilter{},
 		without: []why{rowsOwn, quotasOwn, limits, {"name": unlisted}},
 	},
+	{
+		row: draft.Consumer.Create().Mutation(), shown: ConsumerInput{},
+		without: []why{rowsOwn, hidden, {"path": own, "disabled": "UpdateConsumer sets it"}},
+	},
+	{
+		row: draft.Consumer.Update().Mutation(), shown: ConsumerUpdate{},
+		without: []why{rowsOwn, hidden, {"parent_id path": "MoveConsumer sets it"}},
+	},
+	{
+		row: draft.Consumer.Create().Mutation(), shown: ConsumerFilter{},
+		without: []why{rowsOwn, hidden, {
+			"path": "Subtree has it", "external_id": "FindConsumer is told it", "name disabled permissions": unlisted,
+		}},
+	},
+	{
+		row: draft.AccessKey.Create().Mutation(), shown: AccessKeyInput{},
+		without: []why{rowsOwn, hidden, {
+			"key_hash key_prefix": "it is made of the secret", "disabled": "UpdateAccessKey sets it",
+			"replaces_id": "RotateAccessKey sets it",
+		}},
+	},
+	{
+		row: draft.AccessKey.Update().Mutation(), shown: AccessKeyUpdate{},
+		without: []why{rowsOwn, hidden, {"consumer_id key_hash key_prefix replaces_id": fixed}},
+	},
+	{
+		row: draft.AccessKey.Create().Mutation(), shown: AccessKeyFilter{},
+		without: []why{rowsOwn, hidden, {
+			"key_hash key_prefix label expires_at disabled replaces_id": unlisted,
+		}},
+	},
 	{row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionInput{}, without: []why{{"id": own}}},
 	{
 		row: draft.SDKVersion.Update().Mutation(), shown: SDKVersionUpdate{},

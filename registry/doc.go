@@ -1,7 +1,8 @@
-// Package registry is the system of record inside a service that calls LLM providers. It keeps four things:
+// Package registry is the system of record inside a service that calls LLM providers. It keeps five things:
 //
 //   - the catalogue of providers, families, models and prices
 //   - the pool of API keys
+//   - the consumers for whom calls are made, and their access keys
 //   - the ledger of usage and cost
 //   - discovery logs, SDK versions and settings
 //
@@ -68,6 +69,26 @@
 //   - [Registry.ListQuotaGroups] lists quota groups
 //   - [Registry.UpdateQuotaGroup] changes a quota group
 //   - [Registry.DeleteQuotaGroup] removes a quota group without live keys
+//
+// Consumers and access keys: for whom calls are made, and how they show it.
+//
+//   - [Registry.CreateConsumer] creates a consumer: an organisation, a team or a user
+//   - [Registry.EnsureConsumer] returns the consumer with an external id, and creates it if there is none
+//   - [Registry.GetConsumer] returns a consumer by id, also a deleted one
+//   - [Registry.FindConsumer] returns a live consumer by its external id
+//   - [Registry.ListConsumers] lists consumers: all, those of a parent or those of a subtree
+//   - [Registry.UpdateConsumer] changes, disables or enables a consumer
+//   - [Registry.MoveConsumer] moves a consumer, with all below it, to another parent
+//   - [Registry.DeleteConsumer] hides a consumer, with all below it and all their access keys
+//   - [Registry.UndeleteConsumer] brings a deleted consumer back
+//   - [Registry.PurgeConsumer] removes a consumer, with all below it, for good
+//   - [Registry.CreateAccessKey] creates an access key for a consumer, and returns its secret
+//   - [Registry.GetAccessKey] returns an access key by id, also a deleted one
+//   - [Registry.ListAccessKeys] lists access keys
+//   - [Registry.UpdateAccessKey] changes, disables or enables an access key
+//   - [Registry.RotateAccessKey] replaces an access key by a new one
+//   - [Registry.DeleteAccessKey] ends an access key
+//   - [Registry.Authenticate] says for whom the caller acts who shows a secret
 //
 // Key pool: leases. A [Lease] ends with [Lease.Settle], [Lease.Fail] or [Lease.Release].
 //
@@ -177,10 +198,11 @@
 //
 // # Deletes
 //
-// Deleting a provider, a model or a key hides it and makes its name available again. The ledger keeps pointing at it:
+// Deleting a provider, a model, a key, a consumer or an access key hides it and makes its name available again, but not
+// the secret of an access key. The ledger keeps pointing at it:
 //
 //   - Get returns a deleted row, with its DeletedAt set.
-//   - Find and List return live rows. Filters for providers, models and keys can ask for the deleted ones.
+//   - Find and List return live rows. Their filters can ask for the deleted ones.
 //   - Update refuses a deleted row.
 //   - Undelete takes the deletion back.
 //   - Purge removes a row for good. It is refused if usage was recorded.
@@ -195,8 +217,8 @@
 //
 // # Audit trail
 //
-// Changes of the catalogue, of keys and of settings are recorded in the transaction that makes them, with the row
-// before and after. [Registry.As] names the actor; [Registry.ListAudit] lists the entries.
+// Changes of the catalogue, of keys, of consumers and of settings are recorded in the transaction that makes them, with
+// the row before and after. [Registry.As] names the actor; [Registry.ListAudit] lists the entries.
 //
 // # Errors
 //

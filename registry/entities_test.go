@@ -49,7 +49,7 @@ func TestEntities(t *testing.T) {
 	require.Equal(t, 12, rows)
 
 	verbs := regexp.MustCompile(
-		`^(Create|Add|Get|Find|Latest|List|Price|Update|Set|Deprecate|Rotate|Delete|Undelete|Purge)[A-Z]`)
+		`^(Create|Ensure|Add|Get|Find|Latest|List|Price|Update|Move|Set|Deprecate|Rotate|Delete|Undelete|Purge)[A-Z]`)
 	others := []string{ // of the pool, the ledger and the keyring
 		"GetCostBreakdown", "GetLease", "GetLeastUsedKey", "GetUsageStats", "ListUsageEvents", "RotateKeyring",
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
 
-// Errors that operations return, for errors.Is: the eight that a caller meets. The others are kinds of these: each
+// Errors that operations return, for errors.Is: the nine that a caller meets. The others are kinds of these: each
 // matches its group too. An error is wrapped with the operation and, if there is one, the driver's own error.
 //
 //	group              kinds                                   what to do
@@ -20,6 +20,7 @@ import (
 //	ErrInvalidData                                             correct the input: the text names each fault
 //	ErrForeignKey                                              name a row that exists; purge what refers to it
 //	ErrNoKeyAvailable                                          wait until OpensAt of the NoKeyError, or add keys
+//	ErrForbidden                                               refuse the caller: the ForbiddenError says why
 //	ErrBusy                                                    nothing was done: try again
 //	ErrUncertain                                               check whether it was done; or try again, with the
 //	                                                           same request id
@@ -38,6 +39,9 @@ var (
 	ErrForeignKey = fault.ErrForeignKey
 	// ErrNoKeyAvailable: no API key of the provider may be used now. The error is a [*NoKeyError].
 	ErrNoKeyAvailable = fault.ErrNoKeyAvailable
+	// ErrForbidden: a secret is of no access key, or the access key or its consumer may not be used. The error is a
+	// [*ForbiddenError].
+	ErrForbidden = fault.ErrForbidden
 	// ErrBusy: others, of this process or another one, held what was needed for longer than [WithBusyTimeout] says, or
 	// transactions on PostgreSQL were in each other's way. Nothing was done. Within [Registry.InTx], every registry but
 	// the transaction's gets it.

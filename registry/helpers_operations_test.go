@@ -72,7 +72,7 @@ func openOperations(t *testing.T, reg *registry.Registry) map[string]operation {
 	for _, some := range []map[string]operation{o.reads(), o.additions(), o.changes(), o.removals()} {
 		maps.Copy(all, some)
 	}
-	return withEntities(t, reg, o.groups[0], all)
+	return withConsumers(t, reg, withEntities(t, reg, o.groups[0], all))
 }
 
 // reads are the operations that change nothing.
@@ -351,7 +351,8 @@ func openSecond[T any](returned T, err error) error {
 // openReads tells the operations that change nothing.
 func openReads(name string) bool {
 	for _, prefix := range []string{
-		"Explain", "Find", "Get", "Latest", "List", "Pool", "Price", "Reveal", "Unpriced", "UsageReport", "Verify",
+		"Authenticate", "Explain", "Find", "Get", "Latest", "List", "Pool", "Price", "Reveal", "Unpriced",
+		"UsageReport", "Verify",
 	} {
 		if strings.HasPrefix(name, prefix) {
 			return true

@@ -23,8 +23,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
@@ -249,6 +251,9 @@ func dump(tb testing.TB, reg *registry.Registry) string {
 	add(c.Price.Query().Order(price.ByID()).All(ctx))
 	add(c.QuotaGroup.Query().Order(quotagroup.ByID()).All(ctx))
 	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
+	add(c.Consumer.Query().Order(consumer.ByID()).All(ctx))
+	add(c.AccessKey.Query().Order(accesskey.ByID()).All(ctx))
+	add(c.PolicyVersion.Query().All(ctx))
 	add(c.KeyLease.Query().Order(keylease.ByID()).All(ctx))
 	add(c.ExpiredLease.Query().Order(expiredlease.ByID()).All(ctx))
 	add(c.Usage.Query().Order(usage.ByID()).All(ctx))

@@ -50,6 +50,7 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 	all := catalogLists(t, reg, p, m)
 	maps.Copy(all, modelLists(t, reg, p))
 	maps.Copy(all, otherLists(t, reg, p, m))
+	maps.Copy(all, consumerLists(t, reg))
 	return all
 }
 
@@ -232,6 +233,42 @@ func otherLists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Mo
 			more: func(int) {
 				record(t, reg, m, must(reg.ListAPIKeys(ctx, registry.KeyFilter{ProviderID: p.ID}))[0], 1, 1)
 			},
+		},
+	}
+}
+
+// consumerLists are those of consumers and access keys.
+func consumerLists(t *testing.T, reg *registry.Registry) map[string]aList {
+	t.Helper()
+	ctx := t.Context()
+	org := mustConsumer(t, reg, "lists", uuid.Nil)
+	last := org.ID
+	return map[string]aList{
+		"ListConsumers": {
+			page: func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListConsumers(ctx, registry.ConsumerFilter{Limit: limit, After: afterID(after)}))
+			},
+			all: func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListConsumers, registry.ConsumerFilter{Limit: limit})))
+			},
+			more: func(n int) {
+				parent := org.ID
+				if n%2 == 0 { // a child comes before the siblings of its parent
+					parent = last
+				}
+				if c := mustConsumer(t, reg, fmt.Sprint("c", n), parent); n%2 == 1 {
+					last = c.ID
+				}
+			},
+		},
+		"ListAccessKeys": {
+			page: func(limit int, after string) ([]string, error) {
+				return idsOf(reg.ListAccessKeys(ctx, registry.AccessKeyFilter{Limit: limit, After: afterID(after)}))
+			},
+			all: func(limit int) ([]string, error) {
+				return idsOf(collect(registry.All(ctx, reg.ListAccessKeys, registry.AccessKeyFilter{Limit: limit})))
+			},
+			more: func(int) { mustAccessKey(t, reg, org.ID) },
 		},
 	}
 }

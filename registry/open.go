@@ -15,6 +15,7 @@ import (
 	entmigrate "github.com/jeffersonwarrior/modelscan/ent/migrate"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/policy"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/migrate"
@@ -81,6 +82,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = client.With(ent.Driver(driver))
 	}
+	r.policy = policy.New(r.now, r.policyVersion)
 	r.commits = commit.New(commit.Config{
 		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows,
 		Write: r.writeBatch, NoKey: noKey, Audit: r.auditPool,

@@ -52,7 +52,8 @@ func testLacking(t *testing.T, server string) {
 		" SCHEMA public TO \"the app\"",
 		"REVOKE INSERT ON usage_events, prices FROM \"the app\"")
 	lacks(
-		"GRANT INSERT, DELETE ON public.prices, public.usage_events TO \"the app\"; GRANT DELETE ON public.access_keys, ",
+		"GRANT INSERT, DELETE ON public.prices, public.usage_events TO \"the app\"; " +
+			"GRANT DELETE ON public.access_keys, ",
 	)
 	pgRun(t, server, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"the app\"")
 	lacks("the owner of the tables can give them: GRANT EXECUTE ON FUNCTION ")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/policy"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 )
@@ -36,6 +37,7 @@ type Registry struct {
 	// commits records requests and begins and ends leases, many callers' in one transaction.
 	commits  *commit.Committer
 	vault    *vault
+	policy   *policy.Memory
 	waiters  *waiters
 	classify Classifier
 
@@ -55,7 +57,9 @@ func (r *Registry) Close() error {
 		return fmt.Errorf("close registry: %w: the registry of a transaction cannot be closed", ErrInvalidData)
 	}
 	r.commits.Close()
-	return translate(context.Background(), "close registry", r.db.Close())
+	err := r.db.Close()
+	r.policy.Expire() // nobody is let in from memory any more
+	return translate(context.Background(), "close registry", err)
 }
 
 // Client returns an Ent client for walking the graph. It sees everything in the database:
@@ -94,6 +98,7 @@ func (r *Registry) Client() *ent.Client { return r.shown }
 // InTx returns the error of fn unchanged, or the error of the commit, which can be [ErrUncertain]. If ctx has ended,
 // the error also matches the context's.
 func (r *Registry) InTx(ctx context.Context, fn func(tx *Registry) error) error {
+	defer r.policy.Expire() // fn may have changed what is remembered
 	return r.transact(ctx, r.db, nil, fn)
 }
 

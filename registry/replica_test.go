@@ -50,8 +50,8 @@ func (r replicas) testReads(t *testing.T) {
 	operations := openOperations(t, reg)
 	replicaUsed(t, reg, true)
 	require.Eventually(t, func() bool { // it has the last rows
-		n, err := reg.Client().QuotaGroup.Query().Count(t.Context())
-		return err == nil && n == 2
+		n, err := reg.Client().AccessKey.Query().Count(t.Context())
+		return err == nil && n == 4
 	}, replicaPatience, 10*time.Millisecond)
 
 	// The last statement of a connection stays to be seen. Each operation brings some to the standby
@@ -70,9 +70,11 @@ func (r replicas) testReads(t *testing.T) {
 		"GetModelsByProvider": "models", "GetRecentDiscoveries": "discovery_logs",
 		"GetSetting": "settings", "GetUsageStats": "usage_horizons", "ListModels": "models", "ListAPIKeys": "api_keys",
 		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions", "ListAudit": "audit_log",
+		"GetConsumer": "consumers", "FindConsumer": "consumers", "ListConsumers": "consumers",
+		"GetAccessKey": "access_keys", "ListAccessKeys": "access_keys",
 	}
 	asksPrimary := []string{
-		"ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger",
+		"Authenticate", "ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger",
 	}
 	for name, operate := range operations {
 		if !openReads(name) || slices.Contains(asksPrimary, name) {

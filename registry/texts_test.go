@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/catalog"
@@ -46,6 +47,7 @@ type texts struct {
 	model    *ent.Model
 	key      *ent.APIKey
 	group    *ent.QuotaGroup
+	consumer *ent.Consumer
 	log      *ent.DiscoveryLog
 	family   *ent.ModelFamily
 	sdk      *ent.SDKVersion
@@ -225,6 +227,49 @@ var keyTexts = []textInput{
 	}},
 }
 
+var consumerTexts = []textInput{
+	{column: "consumers.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateConsumer(ctx, registry.ConsumerInput{Name: text})
+		return "", err
+	}},
+	{column: "consumers.name", write: func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateConsumer(ctx, x.consumer.ID, registry.ConsumerUpdate{Name: &text})
+		return "", err
+	}},
+	{column: "consumers.kind", write: func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.CreateConsumer(ctx, registry.ConsumerInput{Name: x.unique(), Kind: text})
+		return "", err
+	}},
+	{column: "consumers.external_id", write: func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.EnsureConsumer(ctx, registry.ConsumerInput{Name: x.unique(), ExternalID: text})
+		return "", err
+	}},
+	{column: "consumers.permissions", write: func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.UpdateConsumer(ctx, x.consumer.ID, registry.ConsumerUpdate{
+			Permissions: &[]registry.Permission{{ProviderID: x.provider.ID, Models: []string{text + "*"}}},
+		})
+		return "", err
+	}},
+	{column: "access_keys.label", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
+		k, _, err := x.CreateAccessKey(ctx, registry.AccessKeyInput{ConsumerID: x.consumer.ID, Label: text})
+		return of(k, err, func(k *ent.AccessKey) string { return k.Label })
+	}},
+	{column: "access_keys.label", prose: true, write: func(ctx context.Context, x *texts, text string) (string, error) {
+		k, _, err := x.CreateAccessKey(ctx, registry.AccessKeyInput{ConsumerID: x.consumer.ID})
+		if err != nil {
+			return "", err
+		}
+		k, err = x.UpdateAccessKey(ctx, k.ID, registry.AccessKeyUpdate{Label: &text})
+		return of(k, err, func(k *ent.AccessKey) string { return k.Label })
+	}},
+	{column: "access_keys.key_prefix", write: func(ctx context.Context, x *texts, text string) (string, error) {
+		_, _, err := x.CreateAccessKey(ctx, registry.AccessKeyInput{
+			ConsumerID: x.consumer.ID, Secret: registry.NewSecret("sixteen-letters-" + text),
+		})
+		return "", err
+	}},
+}
+
 var otherTexts = []textInput{
 	{column: "discovery_logs.identifier", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.CreateDiscoveryLog(ctx, registry.DiscoveryInput{Identifier: text})
@@ -315,6 +360,10 @@ var filterTexts = []textInput{
 		_, err := x.ListAudit(ctx, registry.AuditFilter{EntityID: text})
 		return "", err
 	}},
+	{column: "kind", write: func(ctx context.Context, x *texts, text string) (string, error) {
+		_, err := x.ListConsumers(ctx, registry.ConsumerFilter{Kind: text})
+		return "", err
+	}},
 	{column: "request_id", write: func(ctx context.Context, x *texts, text string) (string, error) {
 		_, err := x.ListUsageEvents(ctx, registry.EventFilter{RequestID: text})
 		return "", err
@@ -351,8 +400,9 @@ func testTexts(t *testing.T, e engine) {
 	require.NoError(t, err)
 	x.log, err = reg.CreateDiscoveryLog(t.Context(), registry.DiscoveryInput{Identifier: "x"})
 	require.NoError(t, err)
+	x.consumer = mustConsumer(t, reg, "c", uuid.Nil)
 
-	for _, inputs := range [][]textInput{catalogTexts, keyTexts, otherTexts, filterTexts} {
+	for _, inputs := range [][]textInput{catalogTexts, keyTexts, consumerTexts, otherTexts, filterTexts} {
 		for _, in := range inputs {
 			for name, text := range unstorable {
 				_, err := in.write(t.Context(), x, text)

@@ -31,6 +31,7 @@ func permissions(list []Permission) error {
 	if len(list) > rule.MaxPermissions {
 		return rule.ValueErrors{fmt.Sprintf("has %d entries, more than %d", len(list), rule.MaxPermissions)}
 	}
+	models := 0
 	for _, p := range list {
 		if p.ProviderID == uuid.Nil {
 			return rule.ValueErrors{"has an entry without a provider"}
@@ -38,6 +39,10 @@ func permissions(list []Permission) error {
 		if err := rule.Models(p.Models); err != nil {
 			return rule.ValueErrors{"has an entry whose list of models " + err.Error()}
 		}
+		models += len(p.Models)
+	}
+	if models > rule.MaxModels {
+		return rule.ValueErrors{fmt.Sprintf("has %d names of models, more than %d", models, rule.MaxModels)}
 	}
 	return nil
 }

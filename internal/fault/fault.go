@@ -38,6 +38,7 @@ var (
 	ErrInvalidData    error = &sentinel{text: "invalid data"}
 	ErrForeignKey     error = &sentinel{text: "foreign key violation"}
 	ErrNoKeyAvailable error = &sentinel{text: "no API key available"}
+	ErrForbidden      error = &sentinel{text: "forbidden"}
 	ErrBusy           error = &sentinel{text: "database busy"}
 	ErrUncertain      error = &sentinel{text: "uncertain whether it was committed"}
 	ErrUnavailable    error = &sentinel{text: "database unavailable"}
