@@ -49,13 +49,17 @@ type AccessKey struct {
 type AccessKeyEdges struct {
 	// Consumer holds the value of the consumer edge.
 	Consumer *Consumer `json:"consumer,omitempty"`
+	// Leases holds the value of the leases edge.
+	Leases []*KeyLease `json:"leases,omitempty"`
+	// UsageEvents holds the value of the usage_events edge.
+	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// Replaces holds the value of the replaces edge.
 	Replaces *AccessKey `json:"replaces,omitempty"`
 	// ReplacedBy holds the value of the replaced_by edge.
 	ReplacedBy []*AccessKey `json:"replaced_by,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [3]bool
+	loadedTypes [5]bool
 }
 
 // ConsumerOrErr returns the Consumer value or an error if the edge
@@ -69,12 +73,30 @@ func (e AccessKeyEdges) ConsumerOrErr() (*Consumer, error) {
 	return nil, &NotLoadedError{edge: "consumer"}
 }
 
+// LeasesOrErr returns the Leases value or an error if the edge
+// was not loaded in eager-loading.
+func (e AccessKeyEdges) LeasesOrErr() ([]*KeyLease, error) {
+	if e.loadedTypes[1] {
+		return e.Leases, nil
+	}
+	return nil, &NotLoadedError{edge: "leases"}
+}
+
+// UsageEventsOrErr returns the UsageEvents value or an error if the edge
+// was not loaded in eager-loading.
+func (e AccessKeyEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
+	if e.loadedTypes[2] {
+		return e.UsageEvents, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_events"}
+}
+
 // ReplacesOrErr returns the Replaces value or an error if the edge
 // was not loaded in eager-loading, or loaded but was not found.
 func (e AccessKeyEdges) ReplacesOrErr() (*AccessKey, error) {
 	if e.Replaces != nil {
 		return e.Replaces, nil
-	} else if e.loadedTypes[1] {
+	} else if e.loadedTypes[3] {
 		return nil, &NotFoundError{label: accesskey.Label}
 	}
 	return nil, &NotLoadedError{edge: "replaces"}
@@ -83,7 +105,7 @@ func (e AccessKeyEdges) ReplacesOrErr() (*AccessKey, error) {
 // ReplacedByOrErr returns the ReplacedBy value or an error if the edge
 // was not loaded in eager-loading.
 func (e AccessKeyEdges) ReplacedByOrErr() ([]*AccessKey, error) {
-	if e.loadedTypes[2] {
+	if e.loadedTypes[4] {
 		return e.ReplacedBy, nil
 	}
 	return nil, &NotLoadedError{edge: "replaced_by"}
@@ -204,6 +226,16 @@ func (_m *AccessKey) Value(name string) (ent.Value, error) {
 // QueryConsumer queries the "consumer" edge of the AccessKey entity.
 func (_m *AccessKey) QueryConsumer() *ConsumerQuery {
 	return NewAccessKeyClient(_m.config).QueryConsumer(_m)
+}
+
+// QueryLeases queries the "leases" edge of the AccessKey entity.
+func (_m *AccessKey) QueryLeases() *KeyLeaseQuery {
+	return NewAccessKeyClient(_m.config).QueryLeases(_m)
+}
+
+// QueryUsageEvents queries the "usage_events" edge of the AccessKey entity.
+func (_m *AccessKey) QueryUsageEvents() *UsageEventQuery {
+	return NewAccessKeyClient(_m.config).QueryUsageEvents(_m)
 }
 
 // QueryReplaces queries the "replaces" edge of the AccessKey entity.

@@ -15,6 +15,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // AccessKeyCreate is the builder for creating a AccessKey entity.
@@ -158,6 +160,36 @@ func (_c *AccessKeyCreate) SetNillableID(v *uuid.UUID) *AccessKeyCreate {
 // SetConsumer sets the "consumer" edge to the Consumer entity.
 func (_c *AccessKeyCreate) SetConsumer(v *Consumer) *AccessKeyCreate {
 	return _c.SetConsumerID(v.ID)
+}
+
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_c *AccessKeyCreate) AddLeaseIDs(ids ...uuid.UUID) *AccessKeyCreate {
+	_c.mutation.AddLeaseIDs(ids...)
+	return _c
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_c *AccessKeyCreate) AddLeases(v ...*KeyLease) *AccessKeyCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddLeaseIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_c *AccessKeyCreate) AddUsageEventIDs(ids ...uuid.UUID) *AccessKeyCreate {
+	_c.mutation.AddUsageEventIDs(ids...)
+	return _c
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_c *AccessKeyCreate) AddUsageEvents(v ...*UsageEvent) *AccessKeyCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageEventIDs(ids...)
 }
 
 // SetReplaces sets the "replaces" edge to the AccessKey entity.
@@ -361,6 +393,38 @@ func (_c *AccessKeyCreate) createSpec() (*AccessKey, *sqlgraph.CreateSpec) {
 			edge.Target.Nodes = append(edge.Target.Nodes, k)
 		}
 		_node.ConsumerID = nodes[0]
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.LeasesTable,
+			Columns: []string{accesskey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.UsageEventsTable,
+			Columns: []string{accesskey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
 		_spec.Edges = append(_spec.Edges, edge)
 	}
 	if nodes := _c.mutation.ReplacesIDs(); len(nodes) > 0 {

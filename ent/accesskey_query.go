@@ -15,20 +15,24 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // AccessKeyQuery is the builder for querying AccessKey entities.
 type AccessKeyQuery struct {
 	config
-	ctx            *QueryContext
-	order          []accesskey.OrderOption
-	inters         []Interceptor
-	predicates     []predicate.AccessKey
-	withConsumer   *ConsumerQuery
-	withReplaces   *AccessKeyQuery
-	withReplacedBy *AccessKeyQuery
-	modifiers      []func(*sql.Selector)
+	ctx             *QueryContext
+	order           []accesskey.OrderOption
+	inters          []Interceptor
+	predicates      []predicate.AccessKey
+	withConsumer    *ConsumerQuery
+	withLeases      *KeyLeaseQuery
+	withUsageEvents *UsageEventQuery
+	withReplaces    *AccessKeyQuery
+	withReplacedBy  *AccessKeyQuery
+	modifiers       []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -80,6 +84,50 @@ func (_q *AccessKeyQuery) QueryConsumer() *ConsumerQuery {
 			sqlgraph.From(accesskey.Table, accesskey.FieldID, selector),
 			sqlgraph.To(consumer.Table, consumer.FieldID),
 			sqlgraph.Edge(sqlgraph.M2O, true, accesskey.ConsumerTable, accesskey.ConsumerColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryLeases chains the current query on the "leases" edge.
+func (_q *AccessKeyQuery) QueryLeases() *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(accesskey.Table, accesskey.FieldID, selector),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, accesskey.LeasesTable, accesskey.LeasesColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageEvents chains the current query on the "usage_events" edge.
+func (_q *AccessKeyQuery) QueryUsageEvents() *UsageEventQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(accesskey.Table, accesskey.FieldID, selector),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, accesskey.UsageEventsTable, accesskey.UsageEventsColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -318,14 +366,16 @@ func (_q *AccessKeyQuery) Clone() *AccessKeyQuery {
 		return nil
 	}
 	return &AccessKeyQuery{
-		config:         _q.config,
-		ctx:            _q.ctx.Clone(),
-		order:          append([]accesskey.OrderOption{}, _q.order...),
-		inters:         append([]Interceptor{}, _q.inters...),
-		predicates:     append([]predicate.AccessKey{}, _q.predicates...),
-		withConsumer:   _q.withConsumer.Clone(),
-		withReplaces:   _q.withReplaces.Clone(),
-		withReplacedBy: _q.withReplacedBy.Clone(),
+		config:          _q.config,
+		ctx:             _q.ctx.Clone(),
+		order:           append([]accesskey.OrderOption{}, _q.order...),
+		inters:          append([]Interceptor{}, _q.inters...),
+		predicates:      append([]predicate.AccessKey{}, _q.predicates...),
+		withConsumer:    _q.withConsumer.Clone(),
+		withLeases:      _q.withLeases.Clone(),
+		withUsageEvents: _q.withUsageEvents.Clone(),
+		withReplaces:    _q.withReplaces.Clone(),
+		withReplacedBy:  _q.withReplacedBy.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -341,6 +391,28 @@ func (_q *AccessKeyQuery) WithConsumer(opts ...func(*ConsumerQuery)) *AccessKeyQ
 		opt(query)
 	}
 	_q.withConsumer = query
+	return _q
+}
+
+// WithLeases tells the query-builder to eager-load the nodes that are connected to
+// the "leases" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *AccessKeyQuery) WithLeases(opts ...func(*KeyLeaseQuery)) *AccessKeyQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withLeases = query
+	return _q
+}
+
+// WithUsageEvents tells the query-builder to eager-load the nodes that are connected to
+// the "usage_events" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *AccessKeyQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *AccessKeyQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageEvents = query
 	return _q
 }
 
@@ -444,8 +516,10 @@ func (_q *AccessKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Ac
 	var (
 		nodes       = []*AccessKey{}
 		_spec       = _q.querySpec()
-		loadedTypes = [3]bool{
+		loadedTypes = [5]bool{
 			_q.withConsumer != nil,
+			_q.withLeases != nil,
+			_q.withUsageEvents != nil,
 			_q.withReplaces != nil,
 			_q.withReplacedBy != nil,
 		}
@@ -474,6 +548,20 @@ func (_q *AccessKeyQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Ac
 	if query := _q.withConsumer; query != nil {
 		if err := _q.loadConsumer(ctx, query, nodes, nil,
 			func(n *AccessKey, e *Consumer) { n.Edges.Consumer = e }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withLeases; query != nil {
+		if err := _q.loadLeases(ctx, query, nodes,
+			func(n *AccessKey) { n.Edges.Leases = []*KeyLease{} },
+			func(n *AccessKey, e *KeyLease) { n.Edges.Leases = append(n.Edges.Leases, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageEvents; query != nil {
+		if err := _q.loadUsageEvents(ctx, query, nodes,
+			func(n *AccessKey) { n.Edges.UsageEvents = []*UsageEvent{} },
+			func(n *AccessKey, e *UsageEvent) { n.Edges.UsageEvents = append(n.Edges.UsageEvents, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -519,6 +607,72 @@ func (_q *AccessKeyQuery) loadConsumer(ctx context.Context, query *ConsumerQuery
 		for i := range nodes {
 			assign(nodes[i], n)
 		}
+	}
+	return nil
+}
+func (_q *AccessKeyQuery) loadLeases(ctx context.Context, query *KeyLeaseQuery, nodes []*AccessKey, init func(*AccessKey), assign func(*AccessKey, *KeyLease)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*AccessKey)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(keylease.FieldAccessKeyID)
+	}
+	query.Where(predicate.KeyLease(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(accesskey.LeasesColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.AccessKeyID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "access_key_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "access_key_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *AccessKeyQuery) loadUsageEvents(ctx context.Context, query *UsageEventQuery, nodes []*AccessKey, init func(*AccessKey), assign func(*AccessKey, *UsageEvent)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*AccessKey)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usageevent.FieldAccessKeyID)
+	}
+	query.Where(predicate.UsageEvent(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(accesskey.UsageEventsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.AccessKeyID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "access_key_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "access_key_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
 	}
 	return nil
 }

@@ -14,7 +14,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // AccessKeyUpdate is the builder for updating AccessKey entities.
@@ -124,6 +126,36 @@ func (_u *AccessKeyUpdate) SetConsumer(v *Consumer) *AccessKeyUpdate {
 	return _u.SetConsumerID(v.ID)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *AccessKeyUpdate) AddLeaseIDs(ids ...uuid.UUID) *AccessKeyUpdate {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *AccessKeyUpdate) AddLeases(v ...*KeyLease) *AccessKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *AccessKeyUpdate) AddUsageEventIDs(ids ...uuid.UUID) *AccessKeyUpdate {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *AccessKeyUpdate) AddUsageEvents(v ...*UsageEvent) *AccessKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
+}
+
 // AddReplacedByIDs adds the "replaced_by" edge to the AccessKey entity by IDs.
 func (_u *AccessKeyUpdate) AddReplacedByIDs(ids ...uuid.UUID) *AccessKeyUpdate {
 	_u.mutation.AddReplacedByIDs(ids...)
@@ -148,6 +180,48 @@ func (_u *AccessKeyUpdate) Mutation() *AccessKeyMutation {
 func (_u *AccessKeyUpdate) ClearConsumer() *AccessKeyUpdate {
 	_u.mutation.ClearConsumer()
 	return _u
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *AccessKeyUpdate) ClearLeases() *AccessKeyUpdate {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *AccessKeyUpdate) RemoveLeaseIDs(ids ...uuid.UUID) *AccessKeyUpdate {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *AccessKeyUpdate) RemoveLeases(v ...*KeyLease) *AccessKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *AccessKeyUpdate) ClearUsageEvents() *AccessKeyUpdate {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *AccessKeyUpdate) RemoveUsageEventIDs(ids ...uuid.UUID) *AccessKeyUpdate {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *AccessKeyUpdate) RemoveUsageEvents(v ...*UsageEvent) *AccessKeyUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
 }
 
 // ClearReplacedBy clears all "replaced_by" edges to the AccessKey entity.
@@ -281,6 +355,96 @@ func (_u *AccessKeyUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.LeasesTable,
+			Columns: []string{accesskey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.LeasesTable,
+			Columns: []string{accesskey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.LeasesTable,
+			Columns: []string{accesskey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.UsageEventsTable,
+			Columns: []string{accesskey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.UsageEventsTable,
+			Columns: []string{accesskey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.UsageEventsTable,
+			Columns: []string{accesskey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -448,6 +612,36 @@ func (_u *AccessKeyUpdateOne) SetConsumer(v *Consumer) *AccessKeyUpdateOne {
 	return _u.SetConsumerID(v.ID)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *AccessKeyUpdateOne) AddLeaseIDs(ids ...uuid.UUID) *AccessKeyUpdateOne {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *AccessKeyUpdateOne) AddLeases(v ...*KeyLease) *AccessKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *AccessKeyUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *AccessKeyUpdateOne {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *AccessKeyUpdateOne) AddUsageEvents(v ...*UsageEvent) *AccessKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
+}
+
 // AddReplacedByIDs adds the "replaced_by" edge to the AccessKey entity by IDs.
 func (_u *AccessKeyUpdateOne) AddReplacedByIDs(ids ...uuid.UUID) *AccessKeyUpdateOne {
 	_u.mutation.AddReplacedByIDs(ids...)
@@ -472,6 +666,48 @@ func (_u *AccessKeyUpdateOne) Mutation() *AccessKeyMutation {
 func (_u *AccessKeyUpdateOne) ClearConsumer() *AccessKeyUpdateOne {
 	_u.mutation.ClearConsumer()
 	return _u
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *AccessKeyUpdateOne) ClearLeases() *AccessKeyUpdateOne {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *AccessKeyUpdateOne) RemoveLeaseIDs(ids ...uuid.UUID) *AccessKeyUpdateOne {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *AccessKeyUpdateOne) RemoveLeases(v ...*KeyLease) *AccessKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *AccessKeyUpdateOne) ClearUsageEvents() *AccessKeyUpdateOne {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *AccessKeyUpdateOne) RemoveUsageEventIDs(ids ...uuid.UUID) *AccessKeyUpdateOne {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *AccessKeyUpdateOne) RemoveUsageEvents(v ...*UsageEvent) *AccessKeyUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
 }
 
 // ClearReplacedBy clears all "replaced_by" edges to the AccessKey entity.
@@ -635,6 +871,96 @@ func (_u *AccessKeyUpdateOne) sqlSave(ctx context.Context) (_node *AccessKey, er
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.LeasesTable,
+			Columns: []string{accesskey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.LeasesTable,
+			Columns: []string{accesskey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.LeasesTable,
+			Columns: []string{accesskey.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.UsageEventsTable,
+			Columns: []string{accesskey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.UsageEventsTable,
+			Columns: []string{accesskey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   accesskey.UsageEventsTable,
+			Columns: []string{accesskey.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

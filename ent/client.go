@@ -19,6 +19,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
@@ -55,6 +59,14 @@ type Client struct {
 	AccessKey *AccessKeyClient
 	// AuditEntry is the client for interacting with the AuditEntry builders.
 	AuditEntry *AuditEntryClient
+	// Budget is the client for interacting with the Budget builders.
+	Budget *BudgetClient
+	// BudgetCrossing is the client for interacting with the BudgetCrossing builders.
+	BudgetCrossing *BudgetCrossingClient
+	// BudgetGrant is the client for interacting with the BudgetGrant builders.
+	BudgetGrant *BudgetGrantClient
+	// BudgetWindow is the client for interacting with the BudgetWindow builders.
+	BudgetWindow *BudgetWindowClient
 	// Consumer is the client for interacting with the Consumer builders.
 	Consumer *ConsumerClient
 	// DataKey is the client for interacting with the DataKey builders.
@@ -111,6 +123,10 @@ func (c *Client) init() {
 	c.APIKey = NewAPIKeyClient(c.config)
 	c.AccessKey = NewAccessKeyClient(c.config)
 	c.AuditEntry = NewAuditEntryClient(c.config)
+	c.Budget = NewBudgetClient(c.config)
+	c.BudgetCrossing = NewBudgetCrossingClient(c.config)
+	c.BudgetGrant = NewBudgetGrantClient(c.config)
+	c.BudgetWindow = NewBudgetWindowClient(c.config)
 	c.Consumer = NewConsumerClient(c.config)
 	c.DataKey = NewDataKeyClient(c.config)
 	c.DiscoveryLog = NewDiscoveryLogClient(c.config)
@@ -230,6 +246,10 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 		APIKey:            NewAPIKeyClient(cfg),
 		AccessKey:         NewAccessKeyClient(cfg),
 		AuditEntry:        NewAuditEntryClient(cfg),
+		Budget:            NewBudgetClient(cfg),
+		BudgetCrossing:    NewBudgetCrossingClient(cfg),
+		BudgetGrant:       NewBudgetGrantClient(cfg),
+		BudgetWindow:      NewBudgetWindowClient(cfg),
 		Consumer:          NewConsumerClient(cfg),
 		DataKey:           NewDataKeyClient(cfg),
 		DiscoveryLog:      NewDiscoveryLogClient(cfg),
@@ -273,6 +293,10 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 		APIKey:            NewAPIKeyClient(cfg),
 		AccessKey:         NewAccessKeyClient(cfg),
 		AuditEntry:        NewAuditEntryClient(cfg),
+		Budget:            NewBudgetClient(cfg),
+		BudgetCrossing:    NewBudgetCrossingClient(cfg),
+		BudgetGrant:       NewBudgetGrantClient(cfg),
+		BudgetWindow:      NewBudgetWindowClient(cfg),
 		Consumer:          NewConsumerClient(cfg),
 		DataKey:           NewDataKeyClient(cfg),
 		DiscoveryLog:      NewDiscoveryLogClient(cfg),
@@ -323,10 +347,11 @@ func (c *Client) Close() error {
 // In order to add hooks to a specific client, call: `client.Node.Use(...)`.
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
-		c.APIKey, c.AccessKey, c.AuditEntry, c.Consumer, c.DataKey, c.DiscoveryLog,
-		c.ExpiredLease, c.Installation, c.KeyLease, c.Model, c.ModelFamily,
-		c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
-		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.APIKey, c.AccessKey, c.AuditEntry, c.Budget, c.BudgetCrossing, c.BudgetGrant,
+		c.BudgetWindow, c.Consumer, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
+		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PolicyVersion,
+		c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting,
+		c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
 		c.UsageTotalQuarter,
 	} {
 		n.Use(hooks...)
@@ -337,10 +362,11 @@ func (c *Client) Use(hooks ...Hook) {
 // In order to add interceptors to a specific client, call: `client.Node.Intercept(...)`.
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
-		c.APIKey, c.AccessKey, c.AuditEntry, c.Consumer, c.DataKey, c.DiscoveryLog,
-		c.ExpiredLease, c.Installation, c.KeyLease, c.Model, c.ModelFamily,
-		c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion,
-		c.Setting, c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.APIKey, c.AccessKey, c.AuditEntry, c.Budget, c.BudgetCrossing, c.BudgetGrant,
+		c.BudgetWindow, c.Consumer, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
+		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PolicyVersion,
+		c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting,
+		c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
 		c.UsageTotalQuarter,
 	} {
 		n.Intercept(interceptors...)
@@ -356,6 +382,14 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.AccessKey.mutate(ctx, m)
 	case *AuditEntryMutation:
 		return c.AuditEntry.mutate(ctx, m)
+	case *BudgetMutation:
+		return c.Budget.mutate(ctx, m)
+	case *BudgetCrossingMutation:
+		return c.BudgetCrossing.mutate(ctx, m)
+	case *BudgetGrantMutation:
+		return c.BudgetGrant.mutate(ctx, m)
+	case *BudgetWindowMutation:
+		return c.BudgetWindow.mutate(ctx, m)
 	case *ConsumerMutation:
 		return c.Consumer.mutate(ctx, m)
 	case *DataKeyMutation:
@@ -788,6 +822,38 @@ func (c *AccessKeyClient) QueryConsumer(_m *AccessKey) *ConsumerQuery {
 	return query
 }
 
+// QueryLeases queries the leases edge of a AccessKey.
+func (c *AccessKeyClient) QueryLeases(_m *AccessKey) *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(accesskey.Table, accesskey.FieldID, id),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, accesskey.LeasesTable, accesskey.LeasesColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageEvents queries the usage_events edge of a AccessKey.
+func (c *AccessKeyClient) QueryUsageEvents(_m *AccessKey) *UsageEventQuery {
+	query := (&UsageEventClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(accesskey.Table, accesskey.FieldID, id),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, accesskey.UsageEventsTable, accesskey.UsageEventsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // QueryReplaces queries the replaces edge of a AccessKey.
 func (c *AccessKeyClient) QueryReplaces(_m *AccessKey) *AccessKeyQuery {
 	query := (&AccessKeyClient{config: c.config}).Query()
@@ -978,6 +1044,714 @@ func (c *AuditEntryClient) mutate(ctx context.Context, m *AuditEntryMutation) (V
 	}
 }
 
+// BudgetClient is a client for the Budget schema.
+type BudgetClient struct {
+	config
+}
+
+// NewBudgetClient returns a client for the Budget from the given config.
+func NewBudgetClient(c config) *BudgetClient {
+	return &BudgetClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `budget.Hooks(f(g(h())))`.
+func (c *BudgetClient) Use(hooks ...Hook) {
+	c.hooks.Budget = append(c.hooks.Budget, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `budget.Intercept(f(g(h())))`.
+func (c *BudgetClient) Intercept(interceptors ...Interceptor) {
+	c.inters.Budget = append(c.inters.Budget, interceptors...)
+}
+
+// Create returns a builder for creating a Budget entity.
+func (c *BudgetClient) Create() *BudgetCreate {
+	mutation := newBudgetMutation(c.config, OpCreate)
+	return &BudgetCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of Budget entities.
+func (c *BudgetClient) CreateBulk(builders ...*BudgetCreate) *BudgetCreateBulk {
+	return &BudgetCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *BudgetClient) MapCreateBulk(slice any, setFunc func(*BudgetCreate, int)) *BudgetCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &BudgetCreateBulk{err: fmt.Errorf("calling to BudgetClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*BudgetCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &BudgetCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for Budget.
+func (c *BudgetClient) Update() *BudgetUpdate {
+	mutation := newBudgetMutation(c.config, OpUpdate)
+	return &BudgetUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *BudgetClient) UpdateOne(_m *Budget) *BudgetUpdateOne {
+	mutation := newBudgetMutation(c.config, OpUpdateOne, withBudget(_m))
+	return &BudgetUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *BudgetClient) UpdateOneID(id uuid.UUID) *BudgetUpdateOne {
+	mutation := newBudgetMutation(c.config, OpUpdateOne, withBudgetID(id))
+	return &BudgetUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for Budget.
+func (c *BudgetClient) Delete() *BudgetDelete {
+	mutation := newBudgetMutation(c.config, OpDelete)
+	return &BudgetDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *BudgetClient) DeleteOne(_m *Budget) *BudgetDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *BudgetClient) DeleteOneID(id uuid.UUID) *BudgetDeleteOne {
+	builder := c.Delete().Where(budget.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &BudgetDeleteOne{builder}
+}
+
+// Query returns a query builder for Budget.
+func (c *BudgetClient) Query() *BudgetQuery {
+	return &BudgetQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeBudget},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a Budget entity by its id.
+func (c *BudgetClient) Get(ctx context.Context, id uuid.UUID) (*Budget, error) {
+	return c.Query().Where(budget.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *BudgetClient) GetX(ctx context.Context, id uuid.UUID) *Budget {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryConsumer queries the consumer edge of a Budget.
+func (c *BudgetClient) QueryConsumer(_m *Budget) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budget.Table, budget.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budget.ConsumerTable, budget.ConsumerColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryProvider queries the provider edge of a Budget.
+func (c *BudgetClient) QueryProvider(_m *Budget) *ProviderQuery {
+	query := (&ProviderClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budget.Table, budget.FieldID, id),
+			sqlgraph.To(provider.Table, provider.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budget.ProviderTable, budget.ProviderColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryGrants queries the grants edge of a Budget.
+func (c *BudgetClient) QueryGrants(_m *Budget) *BudgetGrantQuery {
+	query := (&BudgetGrantClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budget.Table, budget.FieldID, id),
+			sqlgraph.To(budgetgrant.Table, budgetgrant.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, budget.GrantsTable, budget.GrantsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryWindows queries the windows edge of a Budget.
+func (c *BudgetClient) QueryWindows(_m *Budget) *BudgetWindowQuery {
+	query := (&BudgetWindowClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budget.Table, budget.FieldID, id),
+			sqlgraph.To(budgetwindow.Table, budgetwindow.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, budget.WindowsTable, budget.WindowsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryCrossings queries the crossings edge of a Budget.
+func (c *BudgetClient) QueryCrossings(_m *Budget) *BudgetCrossingQuery {
+	query := (&BudgetCrossingClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budget.Table, budget.FieldID, id),
+			sqlgraph.To(budgetcrossing.Table, budgetcrossing.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, budget.CrossingsTable, budget.CrossingsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *BudgetClient) Hooks() []Hook {
+	return c.hooks.Budget
+}
+
+// Interceptors returns the client interceptors.
+func (c *BudgetClient) Interceptors() []Interceptor {
+	return c.inters.Budget
+}
+
+func (c *BudgetClient) mutate(ctx context.Context, m *BudgetMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&BudgetCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&BudgetUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&BudgetUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&BudgetDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown Budget mutation op: %q", m.Op())
+	}
+}
+
+// BudgetCrossingClient is a client for the BudgetCrossing schema.
+type BudgetCrossingClient struct {
+	config
+}
+
+// NewBudgetCrossingClient returns a client for the BudgetCrossing from the given config.
+func NewBudgetCrossingClient(c config) *BudgetCrossingClient {
+	return &BudgetCrossingClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `budgetcrossing.Hooks(f(g(h())))`.
+func (c *BudgetCrossingClient) Use(hooks ...Hook) {
+	c.hooks.BudgetCrossing = append(c.hooks.BudgetCrossing, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `budgetcrossing.Intercept(f(g(h())))`.
+func (c *BudgetCrossingClient) Intercept(interceptors ...Interceptor) {
+	c.inters.BudgetCrossing = append(c.inters.BudgetCrossing, interceptors...)
+}
+
+// Create returns a builder for creating a BudgetCrossing entity.
+func (c *BudgetCrossingClient) Create() *BudgetCrossingCreate {
+	mutation := newBudgetCrossingMutation(c.config, OpCreate)
+	return &BudgetCrossingCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of BudgetCrossing entities.
+func (c *BudgetCrossingClient) CreateBulk(builders ...*BudgetCrossingCreate) *BudgetCrossingCreateBulk {
+	return &BudgetCrossingCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *BudgetCrossingClient) MapCreateBulk(slice any, setFunc func(*BudgetCrossingCreate, int)) *BudgetCrossingCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &BudgetCrossingCreateBulk{err: fmt.Errorf("calling to BudgetCrossingClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*BudgetCrossingCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &BudgetCrossingCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for BudgetCrossing.
+func (c *BudgetCrossingClient) Update() *BudgetCrossingUpdate {
+	mutation := newBudgetCrossingMutation(c.config, OpUpdate)
+	return &BudgetCrossingUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *BudgetCrossingClient) UpdateOne(_m *BudgetCrossing) *BudgetCrossingUpdateOne {
+	mutation := newBudgetCrossingMutation(c.config, OpUpdateOne, withBudgetCrossing(_m))
+	return &BudgetCrossingUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *BudgetCrossingClient) UpdateOneID(id uuid.UUID) *BudgetCrossingUpdateOne {
+	mutation := newBudgetCrossingMutation(c.config, OpUpdateOne, withBudgetCrossingID(id))
+	return &BudgetCrossingUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for BudgetCrossing.
+func (c *BudgetCrossingClient) Delete() *BudgetCrossingDelete {
+	mutation := newBudgetCrossingMutation(c.config, OpDelete)
+	return &BudgetCrossingDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *BudgetCrossingClient) DeleteOne(_m *BudgetCrossing) *BudgetCrossingDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *BudgetCrossingClient) DeleteOneID(id uuid.UUID) *BudgetCrossingDeleteOne {
+	builder := c.Delete().Where(budgetcrossing.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &BudgetCrossingDeleteOne{builder}
+}
+
+// Query returns a query builder for BudgetCrossing.
+func (c *BudgetCrossingClient) Query() *BudgetCrossingQuery {
+	return &BudgetCrossingQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeBudgetCrossing},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a BudgetCrossing entity by its id.
+func (c *BudgetCrossingClient) Get(ctx context.Context, id uuid.UUID) (*BudgetCrossing, error) {
+	return c.Query().Where(budgetcrossing.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *BudgetCrossingClient) GetX(ctx context.Context, id uuid.UUID) *BudgetCrossing {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryBudget queries the budget edge of a BudgetCrossing.
+func (c *BudgetCrossingClient) QueryBudget(_m *BudgetCrossing) *BudgetQuery {
+	query := (&BudgetClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budgetcrossing.Table, budgetcrossing.FieldID, id),
+			sqlgraph.To(budget.Table, budget.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budgetcrossing.BudgetTable, budgetcrossing.BudgetColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QuerySubject queries the subject edge of a BudgetCrossing.
+func (c *BudgetCrossingClient) QuerySubject(_m *BudgetCrossing) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budgetcrossing.Table, budgetcrossing.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budgetcrossing.SubjectTable, budgetcrossing.SubjectColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *BudgetCrossingClient) Hooks() []Hook {
+	return c.hooks.BudgetCrossing
+}
+
+// Interceptors returns the client interceptors.
+func (c *BudgetCrossingClient) Interceptors() []Interceptor {
+	return c.inters.BudgetCrossing
+}
+
+func (c *BudgetCrossingClient) mutate(ctx context.Context, m *BudgetCrossingMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&BudgetCrossingCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&BudgetCrossingUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&BudgetCrossingUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&BudgetCrossingDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown BudgetCrossing mutation op: %q", m.Op())
+	}
+}
+
+// BudgetGrantClient is a client for the BudgetGrant schema.
+type BudgetGrantClient struct {
+	config
+}
+
+// NewBudgetGrantClient returns a client for the BudgetGrant from the given config.
+func NewBudgetGrantClient(c config) *BudgetGrantClient {
+	return &BudgetGrantClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `budgetgrant.Hooks(f(g(h())))`.
+func (c *BudgetGrantClient) Use(hooks ...Hook) {
+	c.hooks.BudgetGrant = append(c.hooks.BudgetGrant, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `budgetgrant.Intercept(f(g(h())))`.
+func (c *BudgetGrantClient) Intercept(interceptors ...Interceptor) {
+	c.inters.BudgetGrant = append(c.inters.BudgetGrant, interceptors...)
+}
+
+// Create returns a builder for creating a BudgetGrant entity.
+func (c *BudgetGrantClient) Create() *BudgetGrantCreate {
+	mutation := newBudgetGrantMutation(c.config, OpCreate)
+	return &BudgetGrantCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of BudgetGrant entities.
+func (c *BudgetGrantClient) CreateBulk(builders ...*BudgetGrantCreate) *BudgetGrantCreateBulk {
+	return &BudgetGrantCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *BudgetGrantClient) MapCreateBulk(slice any, setFunc func(*BudgetGrantCreate, int)) *BudgetGrantCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &BudgetGrantCreateBulk{err: fmt.Errorf("calling to BudgetGrantClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*BudgetGrantCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &BudgetGrantCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for BudgetGrant.
+func (c *BudgetGrantClient) Update() *BudgetGrantUpdate {
+	mutation := newBudgetGrantMutation(c.config, OpUpdate)
+	return &BudgetGrantUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *BudgetGrantClient) UpdateOne(_m *BudgetGrant) *BudgetGrantUpdateOne {
+	mutation := newBudgetGrantMutation(c.config, OpUpdateOne, withBudgetGrant(_m))
+	return &BudgetGrantUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *BudgetGrantClient) UpdateOneID(id uuid.UUID) *BudgetGrantUpdateOne {
+	mutation := newBudgetGrantMutation(c.config, OpUpdateOne, withBudgetGrantID(id))
+	return &BudgetGrantUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for BudgetGrant.
+func (c *BudgetGrantClient) Delete() *BudgetGrantDelete {
+	mutation := newBudgetGrantMutation(c.config, OpDelete)
+	return &BudgetGrantDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *BudgetGrantClient) DeleteOne(_m *BudgetGrant) *BudgetGrantDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *BudgetGrantClient) DeleteOneID(id uuid.UUID) *BudgetGrantDeleteOne {
+	builder := c.Delete().Where(budgetgrant.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &BudgetGrantDeleteOne{builder}
+}
+
+// Query returns a query builder for BudgetGrant.
+func (c *BudgetGrantClient) Query() *BudgetGrantQuery {
+	return &BudgetGrantQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeBudgetGrant},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a BudgetGrant entity by its id.
+func (c *BudgetGrantClient) Get(ctx context.Context, id uuid.UUID) (*BudgetGrant, error) {
+	return c.Query().Where(budgetgrant.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *BudgetGrantClient) GetX(ctx context.Context, id uuid.UUID) *BudgetGrant {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryBudget queries the budget edge of a BudgetGrant.
+func (c *BudgetGrantClient) QueryBudget(_m *BudgetGrant) *BudgetQuery {
+	query := (&BudgetClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budgetgrant.Table, budgetgrant.FieldID, id),
+			sqlgraph.To(budget.Table, budget.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budgetgrant.BudgetTable, budgetgrant.BudgetColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QuerySubject queries the subject edge of a BudgetGrant.
+func (c *BudgetGrantClient) QuerySubject(_m *BudgetGrant) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budgetgrant.Table, budgetgrant.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budgetgrant.SubjectTable, budgetgrant.SubjectColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *BudgetGrantClient) Hooks() []Hook {
+	return c.hooks.BudgetGrant
+}
+
+// Interceptors returns the client interceptors.
+func (c *BudgetGrantClient) Interceptors() []Interceptor {
+	return c.inters.BudgetGrant
+}
+
+func (c *BudgetGrantClient) mutate(ctx context.Context, m *BudgetGrantMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&BudgetGrantCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&BudgetGrantUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&BudgetGrantUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&BudgetGrantDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown BudgetGrant mutation op: %q", m.Op())
+	}
+}
+
+// BudgetWindowClient is a client for the BudgetWindow schema.
+type BudgetWindowClient struct {
+	config
+}
+
+// NewBudgetWindowClient returns a client for the BudgetWindow from the given config.
+func NewBudgetWindowClient(c config) *BudgetWindowClient {
+	return &BudgetWindowClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `budgetwindow.Hooks(f(g(h())))`.
+func (c *BudgetWindowClient) Use(hooks ...Hook) {
+	c.hooks.BudgetWindow = append(c.hooks.BudgetWindow, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `budgetwindow.Intercept(f(g(h())))`.
+func (c *BudgetWindowClient) Intercept(interceptors ...Interceptor) {
+	c.inters.BudgetWindow = append(c.inters.BudgetWindow, interceptors...)
+}
+
+// Create returns a builder for creating a BudgetWindow entity.
+func (c *BudgetWindowClient) Create() *BudgetWindowCreate {
+	mutation := newBudgetWindowMutation(c.config, OpCreate)
+	return &BudgetWindowCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of BudgetWindow entities.
+func (c *BudgetWindowClient) CreateBulk(builders ...*BudgetWindowCreate) *BudgetWindowCreateBulk {
+	return &BudgetWindowCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *BudgetWindowClient) MapCreateBulk(slice any, setFunc func(*BudgetWindowCreate, int)) *BudgetWindowCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &BudgetWindowCreateBulk{err: fmt.Errorf("calling to BudgetWindowClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*BudgetWindowCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &BudgetWindowCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for BudgetWindow.
+func (c *BudgetWindowClient) Update() *BudgetWindowUpdate {
+	mutation := newBudgetWindowMutation(c.config, OpUpdate)
+	return &BudgetWindowUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *BudgetWindowClient) UpdateOne(_m *BudgetWindow) *BudgetWindowUpdateOne {
+	mutation := newBudgetWindowMutation(c.config, OpUpdateOne, withBudgetWindow(_m))
+	return &BudgetWindowUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *BudgetWindowClient) UpdateOneID(id uuid.UUID) *BudgetWindowUpdateOne {
+	mutation := newBudgetWindowMutation(c.config, OpUpdateOne, withBudgetWindowID(id))
+	return &BudgetWindowUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for BudgetWindow.
+func (c *BudgetWindowClient) Delete() *BudgetWindowDelete {
+	mutation := newBudgetWindowMutation(c.config, OpDelete)
+	return &BudgetWindowDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *BudgetWindowClient) DeleteOne(_m *BudgetWindow) *BudgetWindowDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *BudgetWindowClient) DeleteOneID(id uuid.UUID) *BudgetWindowDeleteOne {
+	builder := c.Delete().Where(budgetwindow.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &BudgetWindowDeleteOne{builder}
+}
+
+// Query returns a query builder for BudgetWindow.
+func (c *BudgetWindowClient) Query() *BudgetWindowQuery {
+	return &BudgetWindowQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeBudgetWindow},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a BudgetWindow entity by its id.
+func (c *BudgetWindowClient) Get(ctx context.Context, id uuid.UUID) (*BudgetWindow, error) {
+	return c.Query().Where(budgetwindow.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *BudgetWindowClient) GetX(ctx context.Context, id uuid.UUID) *BudgetWindow {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryBudget queries the budget edge of a BudgetWindow.
+func (c *BudgetWindowClient) QueryBudget(_m *BudgetWindow) *BudgetQuery {
+	query := (&BudgetClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budgetwindow.Table, budgetwindow.FieldID, id),
+			sqlgraph.To(budget.Table, budget.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budgetwindow.BudgetTable, budgetwindow.BudgetColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QuerySubject queries the subject edge of a BudgetWindow.
+func (c *BudgetWindowClient) QuerySubject(_m *BudgetWindow) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(budgetwindow.Table, budgetwindow.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, budgetwindow.SubjectTable, budgetwindow.SubjectColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *BudgetWindowClient) Hooks() []Hook {
+	return c.hooks.BudgetWindow
+}
+
+// Interceptors returns the client interceptors.
+func (c *BudgetWindowClient) Interceptors() []Interceptor {
+	return c.inters.BudgetWindow
+}
+
+func (c *BudgetWindowClient) mutate(ctx context.Context, m *BudgetWindowMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&BudgetWindowCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&BudgetWindowUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&BudgetWindowUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&BudgetWindowDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown BudgetWindow mutation op: %q", m.Op())
+	}
+}
+
 // ConsumerClient is a client for the Consumer schema.
 type ConsumerClient struct {
 	config
@@ -1127,6 +1901,102 @@ func (c *ConsumerClient) QueryAccessKeys(_m *Consumer) *AccessKeyQuery {
 			sqlgraph.From(consumer.Table, consumer.FieldID, id),
 			sqlgraph.To(accesskey.Table, accesskey.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, consumer.AccessKeysTable, consumer.AccessKeysColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryLeases queries the leases edge of a Consumer.
+func (c *ConsumerClient) QueryLeases(_m *Consumer) *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.LeasesTable, consumer.LeasesColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageEvents queries the usage_events edge of a Consumer.
+func (c *ConsumerClient) QueryUsageEvents(_m *Consumer) *UsageEventQuery {
+	query := (&UsageEventClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.UsageEventsTable, consumer.UsageEventsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryBudgets queries the budgets edge of a Consumer.
+func (c *ConsumerClient) QueryBudgets(_m *Consumer) *BudgetQuery {
+	query := (&BudgetClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(budget.Table, budget.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.BudgetsTable, consumer.BudgetsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryGrants queries the grants edge of a Consumer.
+func (c *ConsumerClient) QueryGrants(_m *Consumer) *BudgetGrantQuery {
+	query := (&BudgetGrantClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(budgetgrant.Table, budgetgrant.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.GrantsTable, consumer.GrantsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryBudgetWindows queries the budget_windows edge of a Consumer.
+func (c *ConsumerClient) QueryBudgetWindows(_m *Consumer) *BudgetWindowQuery {
+	query := (&BudgetWindowClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(budgetwindow.Table, budgetwindow.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.BudgetWindowsTable, consumer.BudgetWindowsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryBudgetCrossings queries the budget_crossings edge of a Consumer.
+func (c *ConsumerClient) QueryBudgetCrossings(_m *Consumer) *BudgetCrossingQuery {
+	query := (&BudgetCrossingClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, id),
+			sqlgraph.To(budgetcrossing.Table, budgetcrossing.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.BudgetCrossingsTable, consumer.BudgetCrossingsColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -1872,6 +2742,38 @@ func (c *KeyLeaseClient) QueryModel(_m *KeyLease) *ModelQuery {
 			sqlgraph.From(keylease.Table, keylease.FieldID, id),
 			sqlgraph.To(model.Table, model.FieldID),
 			sqlgraph.Edge(sqlgraph.M2O, true, keylease.ModelTable, keylease.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryConsumer queries the consumer edge of a KeyLease.
+func (c *KeyLeaseClient) QueryConsumer(_m *KeyLease) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.ConsumerTable, keylease.ConsumerColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryAccessKey queries the access_key edge of a KeyLease.
+func (c *KeyLeaseClient) QueryAccessKey(_m *KeyLease) *AccessKeyQuery {
+	query := (&AccessKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, id),
+			sqlgraph.To(accesskey.Table, accesskey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.AccessKeyTable, keylease.AccessKeyColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -2997,6 +3899,22 @@ func (c *ProviderClient) QueryKeys(_m *Provider) *APIKeyQuery {
 	return query
 }
 
+// QueryBudgets queries the budgets edge of a Provider.
+func (c *ProviderClient) QueryBudgets(_m *Provider) *BudgetQuery {
+	query := (&BudgetClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(provider.Table, provider.FieldID, id),
+			sqlgraph.To(budget.Table, budget.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, provider.BudgetsTable, provider.BudgetsColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // QueryQuotaGroups queries the quota_groups edge of a Provider.
 func (c *ProviderClient) QueryQuotaGroups(_m *Provider) *QuotaGroupQuery {
 	query := (&QuotaGroupClient{config: c.config}).Query()
@@ -3870,6 +4788,38 @@ func (c *UsageEventClient) QueryKey(_m *UsageEvent) *APIKeyQuery {
 	return query
 }
 
+// QueryConsumer queries the consumer edge of a UsageEvent.
+func (c *UsageEventClient) QueryConsumer(_m *UsageEvent) *ConsumerQuery {
+	query := (&ConsumerClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usageevent.Table, usageevent.FieldID, id),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.ConsumerTable, usageevent.ConsumerColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryAccessKey queries the access_key edge of a UsageEvent.
+func (c *UsageEventClient) QueryAccessKey(_m *UsageEvent) *AccessKeyQuery {
+	query := (&AccessKeyClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usageevent.Table, usageevent.FieldID, id),
+			sqlgraph.To(accesskey.Table, accesskey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.AccessKeyTable, usageevent.AccessKeyColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // QueryPrice queries the price edge of a UsageEvent.
 func (c *UsageEventClient) QueryPrice(_m *UsageEvent) *PriceQuery {
 	query := (&PriceClient{config: c.config}).Query()
@@ -4526,16 +5476,18 @@ func (c *UsageTotalQuarterClient) mutate(ctx context.Context, m *UsageTotalQuart
 // hooks and interceptors per client, for fast access.
 type (
 	hooks struct {
-		APIKey, AccessKey, AuditEntry, Consumer, DataKey, DiscoveryLog, ExpiredLease,
-		Installation, KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price,
-		Provider, QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon,
-		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Hook
+		APIKey, AccessKey, AuditEntry, Budget, BudgetCrossing, BudgetGrant,
+		BudgetWindow, Consumer, DataKey, DiscoveryLog, ExpiredLease, Installation,
+		KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price, Provider,
+		QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter,
+		UsageTotal, UsageTotalQuarter []ent.Hook
 	}
 	inters struct {
-		APIKey, AccessKey, AuditEntry, Consumer, DataKey, DiscoveryLog, ExpiredLease,
-		Installation, KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price,
-		Provider, QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon,
-		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Interceptor
+		APIKey, AccessKey, AuditEntry, Budget, BudgetCrossing, BudgetGrant,
+		BudgetWindow, Consumer, DataKey, DiscoveryLog, ExpiredLease, Installation,
+		KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price, Provider,
+		QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter,
+		UsageTotal, UsageTotalQuarter []ent.Interceptor
 	}
 )
 

@@ -54,9 +54,21 @@ type ConsumerEdges struct {
 	Children []*Consumer `json:"children,omitempty"`
 	// AccessKeys holds the value of the access_keys edge.
 	AccessKeys []*AccessKey `json:"access_keys,omitempty"`
+	// Leases holds the value of the leases edge.
+	Leases []*KeyLease `json:"leases,omitempty"`
+	// UsageEvents holds the value of the usage_events edge.
+	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
+	// Budgets holds the value of the budgets edge.
+	Budgets []*Budget `json:"budgets,omitempty"`
+	// Grants holds the value of the grants edge.
+	Grants []*BudgetGrant `json:"grants,omitempty"`
+	// BudgetWindows holds the value of the budget_windows edge.
+	BudgetWindows []*BudgetWindow `json:"budget_windows,omitempty"`
+	// BudgetCrossings holds the value of the budget_crossings edge.
+	BudgetCrossings []*BudgetCrossing `json:"budget_crossings,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [3]bool
+	loadedTypes [9]bool
 }
 
 // ParentOrErr returns the Parent value or an error if the edge
@@ -86,6 +98,60 @@ func (e ConsumerEdges) AccessKeysOrErr() ([]*AccessKey, error) {
 		return e.AccessKeys, nil
 	}
 	return nil, &NotLoadedError{edge: "access_keys"}
+}
+
+// LeasesOrErr returns the Leases value or an error if the edge
+// was not loaded in eager-loading.
+func (e ConsumerEdges) LeasesOrErr() ([]*KeyLease, error) {
+	if e.loadedTypes[3] {
+		return e.Leases, nil
+	}
+	return nil, &NotLoadedError{edge: "leases"}
+}
+
+// UsageEventsOrErr returns the UsageEvents value or an error if the edge
+// was not loaded in eager-loading.
+func (e ConsumerEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
+	if e.loadedTypes[4] {
+		return e.UsageEvents, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_events"}
+}
+
+// BudgetsOrErr returns the Budgets value or an error if the edge
+// was not loaded in eager-loading.
+func (e ConsumerEdges) BudgetsOrErr() ([]*Budget, error) {
+	if e.loadedTypes[5] {
+		return e.Budgets, nil
+	}
+	return nil, &NotLoadedError{edge: "budgets"}
+}
+
+// GrantsOrErr returns the Grants value or an error if the edge
+// was not loaded in eager-loading.
+func (e ConsumerEdges) GrantsOrErr() ([]*BudgetGrant, error) {
+	if e.loadedTypes[6] {
+		return e.Grants, nil
+	}
+	return nil, &NotLoadedError{edge: "grants"}
+}
+
+// BudgetWindowsOrErr returns the BudgetWindows value or an error if the edge
+// was not loaded in eager-loading.
+func (e ConsumerEdges) BudgetWindowsOrErr() ([]*BudgetWindow, error) {
+	if e.loadedTypes[7] {
+		return e.BudgetWindows, nil
+	}
+	return nil, &NotLoadedError{edge: "budget_windows"}
+}
+
+// BudgetCrossingsOrErr returns the BudgetCrossings value or an error if the edge
+// was not loaded in eager-loading.
+func (e ConsumerEdges) BudgetCrossingsOrErr() ([]*BudgetCrossing, error) {
+	if e.loadedTypes[8] {
+		return e.BudgetCrossings, nil
+	}
+	return nil, &NotLoadedError{edge: "budget_crossings"}
 }
 
 // scanValues returns the types for scanning values from sql.Rows.
@@ -217,6 +283,36 @@ func (_m *Consumer) QueryChildren() *ConsumerQuery {
 // QueryAccessKeys queries the "access_keys" edge of the Consumer entity.
 func (_m *Consumer) QueryAccessKeys() *AccessKeyQuery {
 	return NewConsumerClient(_m.config).QueryAccessKeys(_m)
+}
+
+// QueryLeases queries the "leases" edge of the Consumer entity.
+func (_m *Consumer) QueryLeases() *KeyLeaseQuery {
+	return NewConsumerClient(_m.config).QueryLeases(_m)
+}
+
+// QueryUsageEvents queries the "usage_events" edge of the Consumer entity.
+func (_m *Consumer) QueryUsageEvents() *UsageEventQuery {
+	return NewConsumerClient(_m.config).QueryUsageEvents(_m)
+}
+
+// QueryBudgets queries the "budgets" edge of the Consumer entity.
+func (_m *Consumer) QueryBudgets() *BudgetQuery {
+	return NewConsumerClient(_m.config).QueryBudgets(_m)
+}
+
+// QueryGrants queries the "grants" edge of the Consumer entity.
+func (_m *Consumer) QueryGrants() *BudgetGrantQuery {
+	return NewConsumerClient(_m.config).QueryGrants(_m)
+}
+
+// QueryBudgetWindows queries the "budget_windows" edge of the Consumer entity.
+func (_m *Consumer) QueryBudgetWindows() *BudgetWindowQuery {
+	return NewConsumerClient(_m.config).QueryBudgetWindows(_m)
+}
+
+// QueryBudgetCrossings queries the "budget_crossings" edge of the Consumer entity.
+func (_m *Consumer) QueryBudgetCrossings() *BudgetCrossingQuery {
+	return NewConsumerClient(_m.config).QueryBudgetCrossings(_m)
 }
 
 // Update returns a builder for updating this Consumer.

@@ -14,8 +14,14 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // ConsumerCreate is the builder for creating a Consumer entity.
@@ -189,6 +195,96 @@ func (_c *ConsumerCreate) AddAccessKeys(v ...*AccessKey) *ConsumerCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddAccessKeyIDs(ids...)
+}
+
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_c *ConsumerCreate) AddLeaseIDs(ids ...uuid.UUID) *ConsumerCreate {
+	_c.mutation.AddLeaseIDs(ids...)
+	return _c
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_c *ConsumerCreate) AddLeases(v ...*KeyLease) *ConsumerCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddLeaseIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_c *ConsumerCreate) AddUsageEventIDs(ids ...uuid.UUID) *ConsumerCreate {
+	_c.mutation.AddUsageEventIDs(ids...)
+	return _c
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_c *ConsumerCreate) AddUsageEvents(v ...*UsageEvent) *ConsumerCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageEventIDs(ids...)
+}
+
+// AddBudgetIDs adds the "budgets" edge to the Budget entity by IDs.
+func (_c *ConsumerCreate) AddBudgetIDs(ids ...uuid.UUID) *ConsumerCreate {
+	_c.mutation.AddBudgetIDs(ids...)
+	return _c
+}
+
+// AddBudgets adds the "budgets" edges to the Budget entity.
+func (_c *ConsumerCreate) AddBudgets(v ...*Budget) *ConsumerCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddBudgetIDs(ids...)
+}
+
+// AddGrantIDs adds the "grants" edge to the BudgetGrant entity by IDs.
+func (_c *ConsumerCreate) AddGrantIDs(ids ...uuid.UUID) *ConsumerCreate {
+	_c.mutation.AddGrantIDs(ids...)
+	return _c
+}
+
+// AddGrants adds the "grants" edges to the BudgetGrant entity.
+func (_c *ConsumerCreate) AddGrants(v ...*BudgetGrant) *ConsumerCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddGrantIDs(ids...)
+}
+
+// AddBudgetWindowIDs adds the "budget_windows" edge to the BudgetWindow entity by IDs.
+func (_c *ConsumerCreate) AddBudgetWindowIDs(ids ...uuid.UUID) *ConsumerCreate {
+	_c.mutation.AddBudgetWindowIDs(ids...)
+	return _c
+}
+
+// AddBudgetWindows adds the "budget_windows" edges to the BudgetWindow entity.
+func (_c *ConsumerCreate) AddBudgetWindows(v ...*BudgetWindow) *ConsumerCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddBudgetWindowIDs(ids...)
+}
+
+// AddBudgetCrossingIDs adds the "budget_crossings" edge to the BudgetCrossing entity by IDs.
+func (_c *ConsumerCreate) AddBudgetCrossingIDs(ids ...uuid.UUID) *ConsumerCreate {
+	_c.mutation.AddBudgetCrossingIDs(ids...)
+	return _c
+}
+
+// AddBudgetCrossings adds the "budget_crossings" edges to the BudgetCrossing entity.
+func (_c *ConsumerCreate) AddBudgetCrossings(v ...*BudgetCrossing) *ConsumerCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddBudgetCrossingIDs(ids...)
 }
 
 // Mutation returns the ConsumerMutation object of the builder.
@@ -402,6 +498,102 @@ func (_c *ConsumerCreate) createSpec() (*Consumer, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.LeasesTable,
+			Columns: []string{consumer.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.UsageEventsTable,
+			Columns: []string{consumer.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.BudgetsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetsTable,
+			Columns: []string{consumer.BudgetsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budget.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.GrantsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.GrantsTable,
+			Columns: []string{consumer.GrantsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetgrant.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.BudgetWindowsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetWindowsTable,
+			Columns: []string{consumer.BudgetWindowsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetwindow.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.BudgetCrossingsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetCrossingsTable,
+			Columns: []string{consumer.BudgetCrossingsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetcrossing.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -14,21 +14,33 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // ConsumerQuery is the builder for querying Consumer entities.
 type ConsumerQuery struct {
 	config
-	ctx            *QueryContext
-	order          []consumer.OrderOption
-	inters         []Interceptor
-	predicates     []predicate.Consumer
-	withParent     *ConsumerQuery
-	withChildren   *ConsumerQuery
-	withAccessKeys *AccessKeyQuery
-	modifiers      []func(*sql.Selector)
+	ctx                 *QueryContext
+	order               []consumer.OrderOption
+	inters              []Interceptor
+	predicates          []predicate.Consumer
+	withParent          *ConsumerQuery
+	withChildren        *ConsumerQuery
+	withAccessKeys      *AccessKeyQuery
+	withLeases          *KeyLeaseQuery
+	withUsageEvents     *UsageEventQuery
+	withBudgets         *BudgetQuery
+	withGrants          *BudgetGrantQuery
+	withBudgetWindows   *BudgetWindowQuery
+	withBudgetCrossings *BudgetCrossingQuery
+	modifiers           []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -124,6 +136,138 @@ func (_q *ConsumerQuery) QueryAccessKeys() *AccessKeyQuery {
 			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
 			sqlgraph.To(accesskey.Table, accesskey.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, consumer.AccessKeysTable, consumer.AccessKeysColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryLeases chains the current query on the "leases" edge.
+func (_q *ConsumerQuery) QueryLeases() *KeyLeaseQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
+			sqlgraph.To(keylease.Table, keylease.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.LeasesTable, consumer.LeasesColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageEvents chains the current query on the "usage_events" edge.
+func (_q *ConsumerQuery) QueryUsageEvents() *UsageEventQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
+			sqlgraph.To(usageevent.Table, usageevent.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.UsageEventsTable, consumer.UsageEventsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryBudgets chains the current query on the "budgets" edge.
+func (_q *ConsumerQuery) QueryBudgets() *BudgetQuery {
+	query := (&BudgetClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
+			sqlgraph.To(budget.Table, budget.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.BudgetsTable, consumer.BudgetsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryGrants chains the current query on the "grants" edge.
+func (_q *ConsumerQuery) QueryGrants() *BudgetGrantQuery {
+	query := (&BudgetGrantClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
+			sqlgraph.To(budgetgrant.Table, budgetgrant.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.GrantsTable, consumer.GrantsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryBudgetWindows chains the current query on the "budget_windows" edge.
+func (_q *ConsumerQuery) QueryBudgetWindows() *BudgetWindowQuery {
+	query := (&BudgetWindowClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
+			sqlgraph.To(budgetwindow.Table, budgetwindow.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.BudgetWindowsTable, consumer.BudgetWindowsColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryBudgetCrossings chains the current query on the "budget_crossings" edge.
+func (_q *ConsumerQuery) QueryBudgetCrossings() *BudgetCrossingQuery {
+	query := (&BudgetCrossingClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(consumer.Table, consumer.FieldID, selector),
+			sqlgraph.To(budgetcrossing.Table, budgetcrossing.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, consumer.BudgetCrossingsTable, consumer.BudgetCrossingsColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -318,14 +462,20 @@ func (_q *ConsumerQuery) Clone() *ConsumerQuery {
 		return nil
 	}
 	return &ConsumerQuery{
-		config:         _q.config,
-		ctx:            _q.ctx.Clone(),
-		order:          append([]consumer.OrderOption{}, _q.order...),
-		inters:         append([]Interceptor{}, _q.inters...),
-		predicates:     append([]predicate.Consumer{}, _q.predicates...),
-		withParent:     _q.withParent.Clone(),
-		withChildren:   _q.withChildren.Clone(),
-		withAccessKeys: _q.withAccessKeys.Clone(),
+		config:              _q.config,
+		ctx:                 _q.ctx.Clone(),
+		order:               append([]consumer.OrderOption{}, _q.order...),
+		inters:              append([]Interceptor{}, _q.inters...),
+		predicates:          append([]predicate.Consumer{}, _q.predicates...),
+		withParent:          _q.withParent.Clone(),
+		withChildren:        _q.withChildren.Clone(),
+		withAccessKeys:      _q.withAccessKeys.Clone(),
+		withLeases:          _q.withLeases.Clone(),
+		withUsageEvents:     _q.withUsageEvents.Clone(),
+		withBudgets:         _q.withBudgets.Clone(),
+		withGrants:          _q.withGrants.Clone(),
+		withBudgetWindows:   _q.withBudgetWindows.Clone(),
+		withBudgetCrossings: _q.withBudgetCrossings.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -363,6 +513,72 @@ func (_q *ConsumerQuery) WithAccessKeys(opts ...func(*AccessKeyQuery)) *Consumer
 		opt(query)
 	}
 	_q.withAccessKeys = query
+	return _q
+}
+
+// WithLeases tells the query-builder to eager-load the nodes that are connected to
+// the "leases" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ConsumerQuery) WithLeases(opts ...func(*KeyLeaseQuery)) *ConsumerQuery {
+	query := (&KeyLeaseClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withLeases = query
+	return _q
+}
+
+// WithUsageEvents tells the query-builder to eager-load the nodes that are connected to
+// the "usage_events" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ConsumerQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *ConsumerQuery {
+	query := (&UsageEventClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageEvents = query
+	return _q
+}
+
+// WithBudgets tells the query-builder to eager-load the nodes that are connected to
+// the "budgets" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ConsumerQuery) WithBudgets(opts ...func(*BudgetQuery)) *ConsumerQuery {
+	query := (&BudgetClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withBudgets = query
+	return _q
+}
+
+// WithGrants tells the query-builder to eager-load the nodes that are connected to
+// the "grants" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ConsumerQuery) WithGrants(opts ...func(*BudgetGrantQuery)) *ConsumerQuery {
+	query := (&BudgetGrantClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withGrants = query
+	return _q
+}
+
+// WithBudgetWindows tells the query-builder to eager-load the nodes that are connected to
+// the "budget_windows" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ConsumerQuery) WithBudgetWindows(opts ...func(*BudgetWindowQuery)) *ConsumerQuery {
+	query := (&BudgetWindowClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withBudgetWindows = query
+	return _q
+}
+
+// WithBudgetCrossings tells the query-builder to eager-load the nodes that are connected to
+// the "budget_crossings" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ConsumerQuery) WithBudgetCrossings(opts ...func(*BudgetCrossingQuery)) *ConsumerQuery {
+	query := (&BudgetCrossingClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withBudgetCrossings = query
 	return _q
 }
 
@@ -444,10 +660,16 @@ func (_q *ConsumerQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Con
 	var (
 		nodes       = []*Consumer{}
 		_spec       = _q.querySpec()
-		loadedTypes = [3]bool{
+		loadedTypes = [9]bool{
 			_q.withParent != nil,
 			_q.withChildren != nil,
 			_q.withAccessKeys != nil,
+			_q.withLeases != nil,
+			_q.withUsageEvents != nil,
+			_q.withBudgets != nil,
+			_q.withGrants != nil,
+			_q.withBudgetWindows != nil,
+			_q.withBudgetCrossings != nil,
 		}
 	)
 	_spec.ScanValues = func(columns []string) ([]any, error) {
@@ -488,6 +710,48 @@ func (_q *ConsumerQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Con
 		if err := _q.loadAccessKeys(ctx, query, nodes,
 			func(n *Consumer) { n.Edges.AccessKeys = []*AccessKey{} },
 			func(n *Consumer, e *AccessKey) { n.Edges.AccessKeys = append(n.Edges.AccessKeys, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withLeases; query != nil {
+		if err := _q.loadLeases(ctx, query, nodes,
+			func(n *Consumer) { n.Edges.Leases = []*KeyLease{} },
+			func(n *Consumer, e *KeyLease) { n.Edges.Leases = append(n.Edges.Leases, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageEvents; query != nil {
+		if err := _q.loadUsageEvents(ctx, query, nodes,
+			func(n *Consumer) { n.Edges.UsageEvents = []*UsageEvent{} },
+			func(n *Consumer, e *UsageEvent) { n.Edges.UsageEvents = append(n.Edges.UsageEvents, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withBudgets; query != nil {
+		if err := _q.loadBudgets(ctx, query, nodes,
+			func(n *Consumer) { n.Edges.Budgets = []*Budget{} },
+			func(n *Consumer, e *Budget) { n.Edges.Budgets = append(n.Edges.Budgets, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withGrants; query != nil {
+		if err := _q.loadGrants(ctx, query, nodes,
+			func(n *Consumer) { n.Edges.Grants = []*BudgetGrant{} },
+			func(n *Consumer, e *BudgetGrant) { n.Edges.Grants = append(n.Edges.Grants, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withBudgetWindows; query != nil {
+		if err := _q.loadBudgetWindows(ctx, query, nodes,
+			func(n *Consumer) { n.Edges.BudgetWindows = []*BudgetWindow{} },
+			func(n *Consumer, e *BudgetWindow) { n.Edges.BudgetWindows = append(n.Edges.BudgetWindows, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withBudgetCrossings; query != nil {
+		if err := _q.loadBudgetCrossings(ctx, query, nodes,
+			func(n *Consumer) { n.Edges.BudgetCrossings = []*BudgetCrossing{} },
+			func(n *Consumer, e *BudgetCrossing) { n.Edges.BudgetCrossings = append(n.Edges.BudgetCrossings, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -584,6 +848,195 @@ func (_q *ConsumerQuery) loadAccessKeys(ctx context.Context, query *AccessKeyQue
 		node, ok := nodeids[fk]
 		if !ok {
 			return fmt.Errorf(`unexpected referenced foreign-key "consumer_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ConsumerQuery) loadLeases(ctx context.Context, query *KeyLeaseQuery, nodes []*Consumer, init func(*Consumer), assign func(*Consumer, *KeyLease)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Consumer)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(keylease.FieldConsumerID)
+	}
+	query.Where(predicate.KeyLease(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(consumer.LeasesColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ConsumerID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "consumer_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "consumer_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ConsumerQuery) loadUsageEvents(ctx context.Context, query *UsageEventQuery, nodes []*Consumer, init func(*Consumer), assign func(*Consumer, *UsageEvent)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Consumer)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usageevent.FieldConsumerID)
+	}
+	query.Where(predicate.UsageEvent(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(consumer.UsageEventsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ConsumerID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "consumer_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "consumer_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ConsumerQuery) loadBudgets(ctx context.Context, query *BudgetQuery, nodes []*Consumer, init func(*Consumer), assign func(*Consumer, *Budget)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Consumer)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(budget.FieldConsumerID)
+	}
+	query.Where(predicate.Budget(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(consumer.BudgetsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ConsumerID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "consumer_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ConsumerQuery) loadGrants(ctx context.Context, query *BudgetGrantQuery, nodes []*Consumer, init func(*Consumer), assign func(*Consumer, *BudgetGrant)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Consumer)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(budgetgrant.FieldSubjectID)
+	}
+	query.Where(predicate.BudgetGrant(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(consumer.GrantsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.SubjectID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "subject_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "subject_id" returned %v for node %v`, *fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ConsumerQuery) loadBudgetWindows(ctx context.Context, query *BudgetWindowQuery, nodes []*Consumer, init func(*Consumer), assign func(*Consumer, *BudgetWindow)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Consumer)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(budgetwindow.FieldSubjectID)
+	}
+	query.Where(predicate.BudgetWindow(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(consumer.BudgetWindowsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.SubjectID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "subject_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ConsumerQuery) loadBudgetCrossings(ctx context.Context, query *BudgetCrossingQuery, nodes []*Consumer, init func(*Consumer), assign func(*Consumer, *BudgetCrossing)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Consumer)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(budgetcrossing.FieldSubjectID)
+	}
+	query.Where(predicate.BudgetCrossing(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(consumer.BudgetCrossingsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.SubjectID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "subject_id" returned %v for node %v`, fk, n.ID)
 		}
 		assign(node, n)
 	}

@@ -14,9 +14,15 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/schema"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 )
 
 // ConsumerUpdate is the builder for updating Consumer entities.
@@ -208,6 +214,96 @@ func (_u *ConsumerUpdate) AddAccessKeys(v ...*AccessKey) *ConsumerUpdate {
 	return _u.AddAccessKeyIDs(ids...)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *ConsumerUpdate) AddLeaseIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *ConsumerUpdate) AddLeases(v ...*KeyLease) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *ConsumerUpdate) AddUsageEventIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *ConsumerUpdate) AddUsageEvents(v ...*UsageEvent) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
+}
+
+// AddBudgetIDs adds the "budgets" edge to the Budget entity by IDs.
+func (_u *ConsumerUpdate) AddBudgetIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.AddBudgetIDs(ids...)
+	return _u
+}
+
+// AddBudgets adds the "budgets" edges to the Budget entity.
+func (_u *ConsumerUpdate) AddBudgets(v ...*Budget) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddBudgetIDs(ids...)
+}
+
+// AddGrantIDs adds the "grants" edge to the BudgetGrant entity by IDs.
+func (_u *ConsumerUpdate) AddGrantIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.AddGrantIDs(ids...)
+	return _u
+}
+
+// AddGrants adds the "grants" edges to the BudgetGrant entity.
+func (_u *ConsumerUpdate) AddGrants(v ...*BudgetGrant) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddGrantIDs(ids...)
+}
+
+// AddBudgetWindowIDs adds the "budget_windows" edge to the BudgetWindow entity by IDs.
+func (_u *ConsumerUpdate) AddBudgetWindowIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.AddBudgetWindowIDs(ids...)
+	return _u
+}
+
+// AddBudgetWindows adds the "budget_windows" edges to the BudgetWindow entity.
+func (_u *ConsumerUpdate) AddBudgetWindows(v ...*BudgetWindow) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddBudgetWindowIDs(ids...)
+}
+
+// AddBudgetCrossingIDs adds the "budget_crossings" edge to the BudgetCrossing entity by IDs.
+func (_u *ConsumerUpdate) AddBudgetCrossingIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.AddBudgetCrossingIDs(ids...)
+	return _u
+}
+
+// AddBudgetCrossings adds the "budget_crossings" edges to the BudgetCrossing entity.
+func (_u *ConsumerUpdate) AddBudgetCrossings(v ...*BudgetCrossing) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddBudgetCrossingIDs(ids...)
+}
+
 // Mutation returns the ConsumerMutation object of the builder.
 func (_u *ConsumerUpdate) Mutation() *ConsumerMutation {
 	return _u.mutation
@@ -259,6 +355,132 @@ func (_u *ConsumerUpdate) RemoveAccessKeys(v ...*AccessKey) *ConsumerUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveAccessKeyIDs(ids...)
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *ConsumerUpdate) ClearLeases() *ConsumerUpdate {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *ConsumerUpdate) RemoveLeaseIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *ConsumerUpdate) RemoveLeases(v ...*KeyLease) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *ConsumerUpdate) ClearUsageEvents() *ConsumerUpdate {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *ConsumerUpdate) RemoveUsageEventIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *ConsumerUpdate) RemoveUsageEvents(v ...*UsageEvent) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearBudgets clears all "budgets" edges to the Budget entity.
+func (_u *ConsumerUpdate) ClearBudgets() *ConsumerUpdate {
+	_u.mutation.ClearBudgets()
+	return _u
+}
+
+// RemoveBudgetIDs removes the "budgets" edge to Budget entities by IDs.
+func (_u *ConsumerUpdate) RemoveBudgetIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.RemoveBudgetIDs(ids...)
+	return _u
+}
+
+// RemoveBudgets removes "budgets" edges to Budget entities.
+func (_u *ConsumerUpdate) RemoveBudgets(v ...*Budget) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveBudgetIDs(ids...)
+}
+
+// ClearGrants clears all "grants" edges to the BudgetGrant entity.
+func (_u *ConsumerUpdate) ClearGrants() *ConsumerUpdate {
+	_u.mutation.ClearGrants()
+	return _u
+}
+
+// RemoveGrantIDs removes the "grants" edge to BudgetGrant entities by IDs.
+func (_u *ConsumerUpdate) RemoveGrantIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.RemoveGrantIDs(ids...)
+	return _u
+}
+
+// RemoveGrants removes "grants" edges to BudgetGrant entities.
+func (_u *ConsumerUpdate) RemoveGrants(v ...*BudgetGrant) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveGrantIDs(ids...)
+}
+
+// ClearBudgetWindows clears all "budget_windows" edges to the BudgetWindow entity.
+func (_u *ConsumerUpdate) ClearBudgetWindows() *ConsumerUpdate {
+	_u.mutation.ClearBudgetWindows()
+	return _u
+}
+
+// RemoveBudgetWindowIDs removes the "budget_windows" edge to BudgetWindow entities by IDs.
+func (_u *ConsumerUpdate) RemoveBudgetWindowIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.RemoveBudgetWindowIDs(ids...)
+	return _u
+}
+
+// RemoveBudgetWindows removes "budget_windows" edges to BudgetWindow entities.
+func (_u *ConsumerUpdate) RemoveBudgetWindows(v ...*BudgetWindow) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveBudgetWindowIDs(ids...)
+}
+
+// ClearBudgetCrossings clears all "budget_crossings" edges to the BudgetCrossing entity.
+func (_u *ConsumerUpdate) ClearBudgetCrossings() *ConsumerUpdate {
+	_u.mutation.ClearBudgetCrossings()
+	return _u
+}
+
+// RemoveBudgetCrossingIDs removes the "budget_crossings" edge to BudgetCrossing entities by IDs.
+func (_u *ConsumerUpdate) RemoveBudgetCrossingIDs(ids ...uuid.UUID) *ConsumerUpdate {
+	_u.mutation.RemoveBudgetCrossingIDs(ids...)
+	return _u
+}
+
+// RemoveBudgetCrossings removes "budget_crossings" edges to BudgetCrossing entities.
+func (_u *ConsumerUpdate) RemoveBudgetCrossings(v ...*BudgetCrossing) *ConsumerUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveBudgetCrossingIDs(ids...)
 }
 
 // Save executes the query and returns the number of nodes affected by the update operation.
@@ -497,6 +719,276 @@ func (_u *ConsumerUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 		}
 		_spec.Edges.Add = append(_spec.Edges.Add, edge)
 	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.LeasesTable,
+			Columns: []string{consumer.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.LeasesTable,
+			Columns: []string{consumer.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.LeasesTable,
+			Columns: []string{consumer.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.UsageEventsTable,
+			Columns: []string{consumer.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.UsageEventsTable,
+			Columns: []string{consumer.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.UsageEventsTable,
+			Columns: []string{consumer.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.BudgetsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetsTable,
+			Columns: []string{consumer.BudgetsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budget.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedBudgetsIDs(); len(nodes) > 0 && !_u.mutation.BudgetsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetsTable,
+			Columns: []string{consumer.BudgetsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budget.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.BudgetsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetsTable,
+			Columns: []string{consumer.BudgetsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budget.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.GrantsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.GrantsTable,
+			Columns: []string{consumer.GrantsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetgrant.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedGrantsIDs(); len(nodes) > 0 && !_u.mutation.GrantsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.GrantsTable,
+			Columns: []string{consumer.GrantsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetgrant.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.GrantsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.GrantsTable,
+			Columns: []string{consumer.GrantsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetgrant.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.BudgetWindowsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetWindowsTable,
+			Columns: []string{consumer.BudgetWindowsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetwindow.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedBudgetWindowsIDs(); len(nodes) > 0 && !_u.mutation.BudgetWindowsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetWindowsTable,
+			Columns: []string{consumer.BudgetWindowsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetwindow.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.BudgetWindowsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetWindowsTable,
+			Columns: []string{consumer.BudgetWindowsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetwindow.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.BudgetCrossingsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetCrossingsTable,
+			Columns: []string{consumer.BudgetCrossingsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetcrossing.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedBudgetCrossingsIDs(); len(nodes) > 0 && !_u.mutation.BudgetCrossingsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetCrossingsTable,
+			Columns: []string{consumer.BudgetCrossingsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetcrossing.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.BudgetCrossingsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetCrossingsTable,
+			Columns: []string{consumer.BudgetCrossingsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetcrossing.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
 	_spec.AddModifiers(_u.modifiers...)
 	if _node, err = sqlgraph.UpdateNodes(ctx, _u.driver, _spec); err != nil {
 		if _, ok := err.(*sqlgraph.NotFoundError); ok {
@@ -694,6 +1186,96 @@ func (_u *ConsumerUpdateOne) AddAccessKeys(v ...*AccessKey) *ConsumerUpdateOne {
 	return _u.AddAccessKeyIDs(ids...)
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by IDs.
+func (_u *ConsumerUpdateOne) AddLeaseIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.AddLeaseIDs(ids...)
+	return _u
+}
+
+// AddLeases adds the "leases" edges to the KeyLease entity.
+func (_u *ConsumerUpdateOne) AddLeases(v ...*KeyLease) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddLeaseIDs(ids...)
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
+func (_u *ConsumerUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.AddUsageEventIDs(ids...)
+	return _u
+}
+
+// AddUsageEvents adds the "usage_events" edges to the UsageEvent entity.
+func (_u *ConsumerUpdateOne) AddUsageEvents(v ...*UsageEvent) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageEventIDs(ids...)
+}
+
+// AddBudgetIDs adds the "budgets" edge to the Budget entity by IDs.
+func (_u *ConsumerUpdateOne) AddBudgetIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.AddBudgetIDs(ids...)
+	return _u
+}
+
+// AddBudgets adds the "budgets" edges to the Budget entity.
+func (_u *ConsumerUpdateOne) AddBudgets(v ...*Budget) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddBudgetIDs(ids...)
+}
+
+// AddGrantIDs adds the "grants" edge to the BudgetGrant entity by IDs.
+func (_u *ConsumerUpdateOne) AddGrantIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.AddGrantIDs(ids...)
+	return _u
+}
+
+// AddGrants adds the "grants" edges to the BudgetGrant entity.
+func (_u *ConsumerUpdateOne) AddGrants(v ...*BudgetGrant) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddGrantIDs(ids...)
+}
+
+// AddBudgetWindowIDs adds the "budget_windows" edge to the BudgetWindow entity by IDs.
+func (_u *ConsumerUpdateOne) AddBudgetWindowIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.AddBudgetWindowIDs(ids...)
+	return _u
+}
+
+// AddBudgetWindows adds the "budget_windows" edges to the BudgetWindow entity.
+func (_u *ConsumerUpdateOne) AddBudgetWindows(v ...*BudgetWindow) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddBudgetWindowIDs(ids...)
+}
+
+// AddBudgetCrossingIDs adds the "budget_crossings" edge to the BudgetCrossing entity by IDs.
+func (_u *ConsumerUpdateOne) AddBudgetCrossingIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.AddBudgetCrossingIDs(ids...)
+	return _u
+}
+
+// AddBudgetCrossings adds the "budget_crossings" edges to the BudgetCrossing entity.
+func (_u *ConsumerUpdateOne) AddBudgetCrossings(v ...*BudgetCrossing) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddBudgetCrossingIDs(ids...)
+}
+
 // Mutation returns the ConsumerMutation object of the builder.
 func (_u *ConsumerUpdateOne) Mutation() *ConsumerMutation {
 	return _u.mutation
@@ -745,6 +1327,132 @@ func (_u *ConsumerUpdateOne) RemoveAccessKeys(v ...*AccessKey) *ConsumerUpdateOn
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveAccessKeyIDs(ids...)
+}
+
+// ClearLeases clears all "leases" edges to the KeyLease entity.
+func (_u *ConsumerUpdateOne) ClearLeases() *ConsumerUpdateOne {
+	_u.mutation.ClearLeases()
+	return _u
+}
+
+// RemoveLeaseIDs removes the "leases" edge to KeyLease entities by IDs.
+func (_u *ConsumerUpdateOne) RemoveLeaseIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.RemoveLeaseIDs(ids...)
+	return _u
+}
+
+// RemoveLeases removes "leases" edges to KeyLease entities.
+func (_u *ConsumerUpdateOne) RemoveLeases(v ...*KeyLease) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveLeaseIDs(ids...)
+}
+
+// ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
+func (_u *ConsumerUpdateOne) ClearUsageEvents() *ConsumerUpdateOne {
+	_u.mutation.ClearUsageEvents()
+	return _u
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to UsageEvent entities by IDs.
+func (_u *ConsumerUpdateOne) RemoveUsageEventIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.RemoveUsageEventIDs(ids...)
+	return _u
+}
+
+// RemoveUsageEvents removes "usage_events" edges to UsageEvent entities.
+func (_u *ConsumerUpdateOne) RemoveUsageEvents(v ...*UsageEvent) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageEventIDs(ids...)
+}
+
+// ClearBudgets clears all "budgets" edges to the Budget entity.
+func (_u *ConsumerUpdateOne) ClearBudgets() *ConsumerUpdateOne {
+	_u.mutation.ClearBudgets()
+	return _u
+}
+
+// RemoveBudgetIDs removes the "budgets" edge to Budget entities by IDs.
+func (_u *ConsumerUpdateOne) RemoveBudgetIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.RemoveBudgetIDs(ids...)
+	return _u
+}
+
+// RemoveBudgets removes "budgets" edges to Budget entities.
+func (_u *ConsumerUpdateOne) RemoveBudgets(v ...*Budget) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveBudgetIDs(ids...)
+}
+
+// ClearGrants clears all "grants" edges to the BudgetGrant entity.
+func (_u *ConsumerUpdateOne) ClearGrants() *ConsumerUpdateOne {
+	_u.mutation.ClearGrants()
+	return _u
+}
+
+// RemoveGrantIDs removes the "grants" edge to BudgetGrant entities by IDs.
+func (_u *ConsumerUpdateOne) RemoveGrantIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.RemoveGrantIDs(ids...)
+	return _u
+}
+
+// RemoveGrants removes "grants" edges to BudgetGrant entities.
+func (_u *ConsumerUpdateOne) RemoveGrants(v ...*BudgetGrant) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveGrantIDs(ids...)
+}
+
+// ClearBudgetWindows clears all "budget_windows" edges to the BudgetWindow entity.
+func (_u *ConsumerUpdateOne) ClearBudgetWindows() *ConsumerUpdateOne {
+	_u.mutation.ClearBudgetWindows()
+	return _u
+}
+
+// RemoveBudgetWindowIDs removes the "budget_windows" edge to BudgetWindow entities by IDs.
+func (_u *ConsumerUpdateOne) RemoveBudgetWindowIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.RemoveBudgetWindowIDs(ids...)
+	return _u
+}
+
+// RemoveBudgetWindows removes "budget_windows" edges to BudgetWindow entities.
+func (_u *ConsumerUpdateOne) RemoveBudgetWindows(v ...*BudgetWindow) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveBudgetWindowIDs(ids...)
+}
+
+// ClearBudgetCrossings clears all "budget_crossings" edges to the BudgetCrossing entity.
+func (_u *ConsumerUpdateOne) ClearBudgetCrossings() *ConsumerUpdateOne {
+	_u.mutation.ClearBudgetCrossings()
+	return _u
+}
+
+// RemoveBudgetCrossingIDs removes the "budget_crossings" edge to BudgetCrossing entities by IDs.
+func (_u *ConsumerUpdateOne) RemoveBudgetCrossingIDs(ids ...uuid.UUID) *ConsumerUpdateOne {
+	_u.mutation.RemoveBudgetCrossingIDs(ids...)
+	return _u
+}
+
+// RemoveBudgetCrossings removes "budget_crossings" edges to BudgetCrossing entities.
+func (_u *ConsumerUpdateOne) RemoveBudgetCrossings(v ...*BudgetCrossing) *ConsumerUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveBudgetCrossingIDs(ids...)
 }
 
 // Where appends a list predicates to the ConsumerUpdate builder.
@@ -1006,6 +1714,276 @@ func (_u *ConsumerUpdateOne) sqlSave(ctx context.Context) (_node *Consumer, err 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.LeasesTable,
+			Columns: []string{consumer.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedLeasesIDs(); len(nodes) > 0 && !_u.mutation.LeasesCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.LeasesTable,
+			Columns: []string{consumer.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.LeasesIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.LeasesTable,
+			Columns: []string{consumer.LeasesColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(keylease.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.UsageEventsTable,
+			Columns: []string{consumer.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageEventsIDs(); len(nodes) > 0 && !_u.mutation.UsageEventsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.UsageEventsTable,
+			Columns: []string{consumer.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageEventsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.UsageEventsTable,
+			Columns: []string{consumer.UsageEventsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usageevent.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.BudgetsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetsTable,
+			Columns: []string{consumer.BudgetsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budget.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedBudgetsIDs(); len(nodes) > 0 && !_u.mutation.BudgetsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetsTable,
+			Columns: []string{consumer.BudgetsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budget.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.BudgetsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetsTable,
+			Columns: []string{consumer.BudgetsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budget.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.GrantsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.GrantsTable,
+			Columns: []string{consumer.GrantsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetgrant.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedGrantsIDs(); len(nodes) > 0 && !_u.mutation.GrantsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.GrantsTable,
+			Columns: []string{consumer.GrantsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetgrant.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.GrantsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.GrantsTable,
+			Columns: []string{consumer.GrantsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetgrant.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.BudgetWindowsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetWindowsTable,
+			Columns: []string{consumer.BudgetWindowsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetwindow.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedBudgetWindowsIDs(); len(nodes) > 0 && !_u.mutation.BudgetWindowsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetWindowsTable,
+			Columns: []string{consumer.BudgetWindowsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetwindow.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.BudgetWindowsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetWindowsTable,
+			Columns: []string{consumer.BudgetWindowsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetwindow.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.BudgetCrossingsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetCrossingsTable,
+			Columns: []string{consumer.BudgetCrossingsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetcrossing.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedBudgetCrossingsIDs(); len(nodes) > 0 && !_u.mutation.BudgetCrossingsCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetCrossingsTable,
+			Columns: []string{consumer.BudgetCrossingsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetcrossing.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.BudgetCrossingsIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   consumer.BudgetCrossingsTable,
+			Columns: []string{consumer.BudgetCrossingsColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(budgetcrossing.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -15,6 +15,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
@@ -99,6 +103,10 @@ func checkColumn(t, c string) error {
 			apikey.Table:            apikey.ValidColumn,
 			accesskey.Table:         accesskey.ValidColumn,
 			auditentry.Table:        auditentry.ValidColumn,
+			budget.Table:            budget.ValidColumn,
+			budgetcrossing.Table:    budgetcrossing.ValidColumn,
+			budgetgrant.Table:       budgetgrant.ValidColumn,
+			budgetwindow.Table:      budgetwindow.ValidColumn,
 			consumer.Table:          consumer.ValidColumn,
 			datakey.Table:           datakey.ValidColumn,
 			discoverylog.Table:      discoverylog.ValidColumn,

@@ -10,7 +10,9 @@ import (
 	"entgo.io/ent"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -34,6 +36,12 @@ type KeyLease struct {
 	ReservedCost money.USD `json:"reserved_cost_usd"`
 	// start tag of the key's turn
 	Pass int64 `json:"pass"`
+	// the consumer that the request is for; NULL: nobody
+	ConsumerID *uuid.UUID `json:"consumer_id"`
+	// that consumer's path: what it reserves counts for all of them; empty: nobody
+	ConsumerPath string `json:"consumer_path"`
+	// the access key by which the request was made; NULL: none
+	AccessKeyID *uuid.UUID `json:"access_key_id"`
 	// it is the one request by which a key that was out is tried
 	Probe bool `json:"probe"`
 	// when it began, UTC; its request counts in the windows of then
@@ -52,11 +60,15 @@ type KeyLeaseEdges struct {
 	Key *APIKey `json:"key,omitempty"`
 	// Model holds the value of the model edge.
 	Model *Model `json:"model,omitempty"`
+	// Consumer holds the value of the consumer edge.
+	Consumer *Consumer `json:"consumer,omitempty"`
+	// AccessKey holds the value of the access_key edge.
+	AccessKey *AccessKey `json:"access_key,omitempty"`
 	// QuotaGroup holds the value of the quota_group edge.
 	QuotaGroup *QuotaGroup `json:"quota_group,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [3]bool
+	loadedTypes [5]bool
 }
 
 // KeyOrErr returns the Key value or an error if the edge
@@ -81,12 +93,34 @@ func (e KeyLeaseEdges) ModelOrErr() (*Model, error) {
 	return nil, &NotLoadedError{edge: "model"}
 }
 
+// ConsumerOrErr returns the Consumer value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e KeyLeaseEdges) ConsumerOrErr() (*Consumer, error) {
+	if e.Consumer != nil {
+		return e.Consumer, nil
+	} else if e.loadedTypes[2] {
+		return nil, &NotFoundError{label: consumer.Label}
+	}
+	return nil, &NotLoadedError{edge: "consumer"}
+}
+
+// AccessKeyOrErr returns the AccessKey value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e KeyLeaseEdges) AccessKeyOrErr() (*AccessKey, error) {
+	if e.AccessKey != nil {
+		return e.AccessKey, nil
+	} else if e.loadedTypes[3] {
+		return nil, &NotFoundError{label: accesskey.Label}
+	}
+	return nil, &NotLoadedError{edge: "access_key"}
+}
+
 // QuotaGroupOrErr returns the QuotaGroup value or an error if the edge
 // was not loaded in eager-loading, or loaded but was not found.
 func (e KeyLeaseEdges) QuotaGroupOrErr() (*QuotaGroup, error) {
 	if e.QuotaGroup != nil {
 		return e.QuotaGroup, nil
-	} else if e.loadedTypes[2] {
+	} else if e.loadedTypes[4] {
 		return nil, &NotFoundError{label: quotagroup.Label}
 	}
 	return nil, &NotLoadedError{edge: "quota_group"}
@@ -97,12 +131,14 @@ func (*KeyLease) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
-		case keylease.FieldModelID, keylease.FieldQuotaGroupID:
+		case keylease.FieldModelID, keylease.FieldQuotaGroupID, keylease.FieldConsumerID, keylease.FieldAccessKeyID:
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
 		case keylease.FieldProbe:
 			values[i] = new(sql.NullBool)
 		case keylease.FieldReservedTokens, keylease.FieldReservedCost, keylease.FieldPass:
 			values[i] = new(sql.NullInt64)
+		case keylease.FieldConsumerPath:
+			values[i] = new(sql.NullString)
 		case keylease.FieldAcquiredAt, keylease.FieldExpiresAt:
 			values[i] = new(sql.NullTime)
 		case keylease.FieldID, keylease.FieldAPIKeyID:
@@ -166,6 +202,26 @@ func (_m *KeyLease) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.Pass = value.Int64
 			}
+		case keylease.FieldConsumerID:
+			if value, ok := values[i].(*sql.NullScanner); !ok {
+				return fmt.Errorf("unexpected type %T for field consumer_id", values[i])
+			} else if value.Valid {
+				_m.ConsumerID = new(uuid.UUID)
+				*_m.ConsumerID = *value.S.(*uuid.UUID)
+			}
+		case keylease.FieldConsumerPath:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field consumer_path", values[i])
+			} else if value.Valid {
+				_m.ConsumerPath = value.String
+			}
+		case keylease.FieldAccessKeyID:
+			if value, ok := values[i].(*sql.NullScanner); !ok {
+				return fmt.Errorf("unexpected type %T for field access_key_id", values[i])
+			} else if value.Valid {
+				_m.AccessKeyID = new(uuid.UUID)
+				*_m.AccessKeyID = *value.S.(*uuid.UUID)
+			}
 		case keylease.FieldProbe:
 			if value, ok := values[i].(*sql.NullBool); !ok {
 				return fmt.Errorf("unexpected type %T for field probe", values[i])
@@ -205,6 +261,16 @@ func (_m *KeyLease) QueryKey() *APIKeyQuery {
 // QueryModel queries the "model" edge of the KeyLease entity.
 func (_m *KeyLease) QueryModel() *ModelQuery {
 	return NewKeyLeaseClient(_m.config).QueryModel(_m)
+}
+
+// QueryConsumer queries the "consumer" edge of the KeyLease entity.
+func (_m *KeyLease) QueryConsumer() *ConsumerQuery {
+	return NewKeyLeaseClient(_m.config).QueryConsumer(_m)
+}
+
+// QueryAccessKey queries the "access_key" edge of the KeyLease entity.
+func (_m *KeyLease) QueryAccessKey() *AccessKeyQuery {
+	return NewKeyLeaseClient(_m.config).QueryAccessKey(_m)
 }
 
 // QueryQuotaGroup queries the "quota_group" edge of the KeyLease entity.
@@ -256,6 +322,19 @@ func (_m *KeyLease) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("pass=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Pass))
+	builder.WriteString(", ")
+	if v := _m.ConsumerID; v != nil {
+		builder.WriteString("consumer_id=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("consumer_path=")
+	builder.WriteString(_m.ConsumerPath)
+	builder.WriteString(", ")
+	if v := _m.AccessKeyID; v != nil {
+		builder.WriteString("access_key_id=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
 	builder.WriteString(", ")
 	builder.WriteString("probe=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Probe))

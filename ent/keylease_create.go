@@ -13,7 +13,9 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
@@ -104,6 +106,48 @@ func (_c *KeyLeaseCreate) SetNillablePass(v *int64) *KeyLeaseCreate {
 	return _c
 }
 
+// SetConsumerID sets the "consumer_id" field.
+func (_c *KeyLeaseCreate) SetConsumerID(v uuid.UUID) *KeyLeaseCreate {
+	_c.mutation.SetConsumerID(v)
+	return _c
+}
+
+// SetNillableConsumerID sets the "consumer_id" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillableConsumerID(v *uuid.UUID) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetConsumerID(*v)
+	}
+	return _c
+}
+
+// SetConsumerPath sets the "consumer_path" field.
+func (_c *KeyLeaseCreate) SetConsumerPath(v string) *KeyLeaseCreate {
+	_c.mutation.SetConsumerPath(v)
+	return _c
+}
+
+// SetNillableConsumerPath sets the "consumer_path" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillableConsumerPath(v *string) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetConsumerPath(*v)
+	}
+	return _c
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (_c *KeyLeaseCreate) SetAccessKeyID(v uuid.UUID) *KeyLeaseCreate {
+	_c.mutation.SetAccessKeyID(v)
+	return _c
+}
+
+// SetNillableAccessKeyID sets the "access_key_id" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillableAccessKeyID(v *uuid.UUID) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetAccessKeyID(*v)
+	}
+	return _c
+}
+
 // SetProbe sets the "probe" field.
 func (_c *KeyLeaseCreate) SetProbe(v bool) *KeyLeaseCreate {
 	_c.mutation.SetProbe(v)
@@ -160,6 +204,16 @@ func (_c *KeyLeaseCreate) SetModel(v *Model) *KeyLeaseCreate {
 	return _c.SetModelID(v.ID)
 }
 
+// SetConsumer sets the "consumer" edge to the Consumer entity.
+func (_c *KeyLeaseCreate) SetConsumer(v *Consumer) *KeyLeaseCreate {
+	return _c.SetConsumerID(v.ID)
+}
+
+// SetAccessKey sets the "access_key" edge to the AccessKey entity.
+func (_c *KeyLeaseCreate) SetAccessKey(v *AccessKey) *KeyLeaseCreate {
+	return _c.SetAccessKeyID(v.ID)
+}
+
 // SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
 func (_c *KeyLeaseCreate) SetQuotaGroup(v *QuotaGroup) *KeyLeaseCreate {
 	return _c.SetQuotaGroupID(v.ID)
@@ -212,6 +266,10 @@ func (_c *KeyLeaseCreate) defaults() {
 		v := keylease.DefaultPass
 		_c.mutation.SetPass(v)
 	}
+	if _, ok := _c.mutation.ConsumerPath(); !ok {
+		v := keylease.DefaultConsumerPath
+		_c.mutation.SetConsumerPath(v)
+	}
 	if _, ok := _c.mutation.Probe(); !ok {
 		v := keylease.DefaultProbe
 		_c.mutation.SetProbe(v)
@@ -235,6 +293,9 @@ func (_c *KeyLeaseCreate) check() error {
 	}
 	if _, ok := _c.mutation.Pass(); !ok {
 		return &ValidationError{Name: "pass", err: errors.New(`ent: missing required field "KeyLease.pass"`)}
+	}
+	if _, ok := _c.mutation.ConsumerPath(); !ok {
+		return &ValidationError{Name: "consumer_path", err: errors.New(`ent: missing required field "KeyLease.consumer_path"`)}
 	}
 	if _, ok := _c.mutation.Probe(); !ok {
 		return &ValidationError{Name: "probe", err: errors.New(`ent: missing required field "KeyLease.probe"`)}
@@ -296,6 +357,10 @@ func (_c *KeyLeaseCreate) createSpec() (*KeyLease, *sqlgraph.CreateSpec) {
 		_spec.SetField(keylease.FieldPass, field.TypeInt64, value)
 		_node.Pass = value
 	}
+	if value, ok := _c.mutation.ConsumerPath(); ok {
+		_spec.SetField(keylease.FieldConsumerPath, field.TypeString, value)
+		_node.ConsumerPath = value
+	}
 	if value, ok := _c.mutation.Probe(); ok {
 		_spec.SetField(keylease.FieldProbe, field.TypeBool, value)
 		_node.Probe = value
@@ -340,6 +405,40 @@ func (_c *KeyLeaseCreate) createSpec() (*KeyLease, *sqlgraph.CreateSpec) {
 			edge.Target.Nodes = append(edge.Target.Nodes, k)
 		}
 		_node.ModelID = &nodes[0]
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.ConsumerIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.ConsumerTable,
+			Columns: []string{keylease.ConsumerColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_node.ConsumerID = &nodes[0]
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.AccessKeyIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.AccessKeyTable,
+			Columns: []string{keylease.AccessKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_node.AccessKeyID = &nodes[0]
 		_spec.Edges = append(_spec.Edges, edge)
 	}
 	if nodes := _c.mutation.QuotaGroupIDs(); len(nodes) > 0 {
@@ -510,6 +609,54 @@ func (u *KeyLeaseUpsert) UpdatePass() *KeyLeaseUpsert {
 // AddPass adds v to the "pass" field.
 func (u *KeyLeaseUpsert) AddPass(v int64) *KeyLeaseUpsert {
 	u.Add(keylease.FieldPass, v)
+	return u
+}
+
+// SetConsumerID sets the "consumer_id" field.
+func (u *KeyLeaseUpsert) SetConsumerID(v uuid.UUID) *KeyLeaseUpsert {
+	u.Set(keylease.FieldConsumerID, v)
+	return u
+}
+
+// UpdateConsumerID sets the "consumer_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsert) UpdateConsumerID() *KeyLeaseUpsert {
+	u.SetExcluded(keylease.FieldConsumerID)
+	return u
+}
+
+// ClearConsumerID clears the value of the "consumer_id" field.
+func (u *KeyLeaseUpsert) ClearConsumerID() *KeyLeaseUpsert {
+	u.SetNull(keylease.FieldConsumerID)
+	return u
+}
+
+// SetConsumerPath sets the "consumer_path" field.
+func (u *KeyLeaseUpsert) SetConsumerPath(v string) *KeyLeaseUpsert {
+	u.Set(keylease.FieldConsumerPath, v)
+	return u
+}
+
+// UpdateConsumerPath sets the "consumer_path" field to the value that was provided on create.
+func (u *KeyLeaseUpsert) UpdateConsumerPath() *KeyLeaseUpsert {
+	u.SetExcluded(keylease.FieldConsumerPath)
+	return u
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (u *KeyLeaseUpsert) SetAccessKeyID(v uuid.UUID) *KeyLeaseUpsert {
+	u.Set(keylease.FieldAccessKeyID, v)
+	return u
+}
+
+// UpdateAccessKeyID sets the "access_key_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsert) UpdateAccessKeyID() *KeyLeaseUpsert {
+	u.SetExcluded(keylease.FieldAccessKeyID)
+	return u
+}
+
+// ClearAccessKeyID clears the value of the "access_key_id" field.
+func (u *KeyLeaseUpsert) ClearAccessKeyID() *KeyLeaseUpsert {
+	u.SetNull(keylease.FieldAccessKeyID)
 	return u
 }
 
@@ -704,6 +851,62 @@ func (u *KeyLeaseUpsertOne) AddPass(v int64) *KeyLeaseUpsertOne {
 func (u *KeyLeaseUpsertOne) UpdatePass() *KeyLeaseUpsertOne {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.UpdatePass()
+	})
+}
+
+// SetConsumerID sets the "consumer_id" field.
+func (u *KeyLeaseUpsertOne) SetConsumerID(v uuid.UUID) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetConsumerID(v)
+	})
+}
+
+// UpdateConsumerID sets the "consumer_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsertOne) UpdateConsumerID() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateConsumerID()
+	})
+}
+
+// ClearConsumerID clears the value of the "consumer_id" field.
+func (u *KeyLeaseUpsertOne) ClearConsumerID() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.ClearConsumerID()
+	})
+}
+
+// SetConsumerPath sets the "consumer_path" field.
+func (u *KeyLeaseUpsertOne) SetConsumerPath(v string) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetConsumerPath(v)
+	})
+}
+
+// UpdateConsumerPath sets the "consumer_path" field to the value that was provided on create.
+func (u *KeyLeaseUpsertOne) UpdateConsumerPath() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateConsumerPath()
+	})
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (u *KeyLeaseUpsertOne) SetAccessKeyID(v uuid.UUID) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetAccessKeyID(v)
+	})
+}
+
+// UpdateAccessKeyID sets the "access_key_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsertOne) UpdateAccessKeyID() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateAccessKeyID()
+	})
+}
+
+// ClearAccessKeyID clears the value of the "access_key_id" field.
+func (u *KeyLeaseUpsertOne) ClearAccessKeyID() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.ClearAccessKeyID()
 	})
 }
 
@@ -1069,6 +1272,62 @@ func (u *KeyLeaseUpsertBulk) AddPass(v int64) *KeyLeaseUpsertBulk {
 func (u *KeyLeaseUpsertBulk) UpdatePass() *KeyLeaseUpsertBulk {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.UpdatePass()
+	})
+}
+
+// SetConsumerID sets the "consumer_id" field.
+func (u *KeyLeaseUpsertBulk) SetConsumerID(v uuid.UUID) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetConsumerID(v)
+	})
+}
+
+// UpdateConsumerID sets the "consumer_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsertBulk) UpdateConsumerID() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateConsumerID()
+	})
+}
+
+// ClearConsumerID clears the value of the "consumer_id" field.
+func (u *KeyLeaseUpsertBulk) ClearConsumerID() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.ClearConsumerID()
+	})
+}
+
+// SetConsumerPath sets the "consumer_path" field.
+func (u *KeyLeaseUpsertBulk) SetConsumerPath(v string) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetConsumerPath(v)
+	})
+}
+
+// UpdateConsumerPath sets the "consumer_path" field to the value that was provided on create.
+func (u *KeyLeaseUpsertBulk) UpdateConsumerPath() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateConsumerPath()
+	})
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (u *KeyLeaseUpsertBulk) SetAccessKeyID(v uuid.UUID) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetAccessKeyID(v)
+	})
+}
+
+// UpdateAccessKeyID sets the "access_key_id" field to the value that was provided on create.
+func (u *KeyLeaseUpsertBulk) UpdateAccessKeyID() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateAccessKeyID()
+	})
+}
+
+// ClearAccessKeyID clears the value of the "access_key_id" field.
+func (u *KeyLeaseUpsertBulk) ClearAccessKeyID() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.ClearAccessKeyID()
 	})
 }
 

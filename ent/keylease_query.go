@@ -12,7 +12,9 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
@@ -28,6 +30,8 @@ type KeyLeaseQuery struct {
 	predicates     []predicate.KeyLease
 	withKey        *APIKeyQuery
 	withModel      *ModelQuery
+	withConsumer   *ConsumerQuery
+	withAccessKey  *AccessKeyQuery
 	withQuotaGroup *QuotaGroupQuery
 	modifiers      []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
@@ -103,6 +107,50 @@ func (_q *KeyLeaseQuery) QueryModel() *ModelQuery {
 			sqlgraph.From(keylease.Table, keylease.FieldID, selector),
 			sqlgraph.To(model.Table, model.FieldID),
 			sqlgraph.Edge(sqlgraph.M2O, true, keylease.ModelTable, keylease.ModelColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryConsumer chains the current query on the "consumer" edge.
+func (_q *KeyLeaseQuery) QueryConsumer() *ConsumerQuery {
+	query := (&ConsumerClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, selector),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.ConsumerTable, keylease.ConsumerColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryAccessKey chains the current query on the "access_key" edge.
+func (_q *KeyLeaseQuery) QueryAccessKey() *AccessKeyQuery {
+	query := (&AccessKeyClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(keylease.Table, keylease.FieldID, selector),
+			sqlgraph.To(accesskey.Table, accesskey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, keylease.AccessKeyTable, keylease.AccessKeyColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -326,6 +374,8 @@ func (_q *KeyLeaseQuery) Clone() *KeyLeaseQuery {
 		predicates:     append([]predicate.KeyLease{}, _q.predicates...),
 		withKey:        _q.withKey.Clone(),
 		withModel:      _q.withModel.Clone(),
+		withConsumer:   _q.withConsumer.Clone(),
+		withAccessKey:  _q.withAccessKey.Clone(),
 		withQuotaGroup: _q.withQuotaGroup.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
@@ -353,6 +403,28 @@ func (_q *KeyLeaseQuery) WithModel(opts ...func(*ModelQuery)) *KeyLeaseQuery {
 		opt(query)
 	}
 	_q.withModel = query
+	return _q
+}
+
+// WithConsumer tells the query-builder to eager-load the nodes that are connected to
+// the "consumer" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *KeyLeaseQuery) WithConsumer(opts ...func(*ConsumerQuery)) *KeyLeaseQuery {
+	query := (&ConsumerClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withConsumer = query
+	return _q
+}
+
+// WithAccessKey tells the query-builder to eager-load the nodes that are connected to
+// the "access_key" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *KeyLeaseQuery) WithAccessKey(opts ...func(*AccessKeyQuery)) *KeyLeaseQuery {
+	query := (&AccessKeyClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withAccessKey = query
 	return _q
 }
 
@@ -445,9 +517,11 @@ func (_q *KeyLeaseQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Key
 	var (
 		nodes       = []*KeyLease{}
 		_spec       = _q.querySpec()
-		loadedTypes = [3]bool{
+		loadedTypes = [5]bool{
 			_q.withKey != nil,
 			_q.withModel != nil,
+			_q.withConsumer != nil,
+			_q.withAccessKey != nil,
 			_q.withQuotaGroup != nil,
 		}
 	)
@@ -481,6 +555,18 @@ func (_q *KeyLeaseQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Key
 	if query := _q.withModel; query != nil {
 		if err := _q.loadModel(ctx, query, nodes, nil,
 			func(n *KeyLease, e *Model) { n.Edges.Model = e }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withConsumer; query != nil {
+		if err := _q.loadConsumer(ctx, query, nodes, nil,
+			func(n *KeyLease, e *Consumer) { n.Edges.Consumer = e }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withAccessKey; query != nil {
+		if err := _q.loadAccessKey(ctx, query, nodes, nil,
+			func(n *KeyLease, e *AccessKey) { n.Edges.AccessKey = e }); err != nil {
 			return nil, err
 		}
 	}
@@ -554,6 +640,70 @@ func (_q *KeyLeaseQuery) loadModel(ctx context.Context, query *ModelQuery, nodes
 	}
 	return nil
 }
+func (_q *KeyLeaseQuery) loadConsumer(ctx context.Context, query *ConsumerQuery, nodes []*KeyLease, init func(*KeyLease), assign func(*KeyLease, *Consumer)) error {
+	ids := make([]uuid.UUID, 0, len(nodes))
+	nodeids := make(map[uuid.UUID][]*KeyLease)
+	for i := range nodes {
+		if nodes[i].ConsumerID == nil {
+			continue
+		}
+		fk := *nodes[i].ConsumerID
+		if _, ok := nodeids[fk]; !ok {
+			ids = append(ids, fk)
+		}
+		nodeids[fk] = append(nodeids[fk], nodes[i])
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	query.Where(consumer.IDIn(ids...))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		nodes, ok := nodeids[n.ID]
+		if !ok {
+			return fmt.Errorf(`unexpected foreign-key "consumer_id" returned %v`, n.ID)
+		}
+		for i := range nodes {
+			assign(nodes[i], n)
+		}
+	}
+	return nil
+}
+func (_q *KeyLeaseQuery) loadAccessKey(ctx context.Context, query *AccessKeyQuery, nodes []*KeyLease, init func(*KeyLease), assign func(*KeyLease, *AccessKey)) error {
+	ids := make([]uuid.UUID, 0, len(nodes))
+	nodeids := make(map[uuid.UUID][]*KeyLease)
+	for i := range nodes {
+		if nodes[i].AccessKeyID == nil {
+			continue
+		}
+		fk := *nodes[i].AccessKeyID
+		if _, ok := nodeids[fk]; !ok {
+			ids = append(ids, fk)
+		}
+		nodeids[fk] = append(nodeids[fk], nodes[i])
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	query.Where(accesskey.IDIn(ids...))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		nodes, ok := nodeids[n.ID]
+		if !ok {
+			return fmt.Errorf(`unexpected foreign-key "access_key_id" returned %v`, n.ID)
+		}
+		for i := range nodes {
+			assign(nodes[i], n)
+		}
+	}
+	return nil
+}
 func (_q *KeyLeaseQuery) loadQuotaGroup(ctx context.Context, query *QuotaGroupQuery, nodes []*KeyLease, init func(*KeyLease), assign func(*KeyLease, *QuotaGroup)) error {
 	ids := make([]uuid.UUID, 0, len(nodes))
 	nodeids := make(map[uuid.UUID][]*KeyLease)
@@ -620,6 +770,12 @@ func (_q *KeyLeaseQuery) querySpec() *sqlgraph.QuerySpec {
 		}
 		if _q.withModel != nil {
 			_spec.Node.AddColumnOnce(keylease.FieldModelID)
+		}
+		if _q.withConsumer != nil {
+			_spec.Node.AddColumnOnce(keylease.FieldConsumerID)
+		}
+		if _q.withAccessKey != nil {
+			_spec.Node.AddColumnOnce(keylease.FieldAccessKeyID)
 		}
 		if _q.withQuotaGroup != nil {
 			_spec.Node.AddColumnOnce(keylease.FieldQuotaGroupID)

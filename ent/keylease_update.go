@@ -12,7 +12,9 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
@@ -151,6 +153,60 @@ func (_u *KeyLeaseUpdate) AddPass(v int64) *KeyLeaseUpdate {
 	return _u
 }
 
+// SetConsumerID sets the "consumer_id" field.
+func (_u *KeyLeaseUpdate) SetConsumerID(v uuid.UUID) *KeyLeaseUpdate {
+	_u.mutation.SetConsumerID(v)
+	return _u
+}
+
+// SetNillableConsumerID sets the "consumer_id" field if the given value is not nil.
+func (_u *KeyLeaseUpdate) SetNillableConsumerID(v *uuid.UUID) *KeyLeaseUpdate {
+	if v != nil {
+		_u.SetConsumerID(*v)
+	}
+	return _u
+}
+
+// ClearConsumerID clears the value of the "consumer_id" field.
+func (_u *KeyLeaseUpdate) ClearConsumerID() *KeyLeaseUpdate {
+	_u.mutation.ClearConsumerID()
+	return _u
+}
+
+// SetConsumerPath sets the "consumer_path" field.
+func (_u *KeyLeaseUpdate) SetConsumerPath(v string) *KeyLeaseUpdate {
+	_u.mutation.SetConsumerPath(v)
+	return _u
+}
+
+// SetNillableConsumerPath sets the "consumer_path" field if the given value is not nil.
+func (_u *KeyLeaseUpdate) SetNillableConsumerPath(v *string) *KeyLeaseUpdate {
+	if v != nil {
+		_u.SetConsumerPath(*v)
+	}
+	return _u
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (_u *KeyLeaseUpdate) SetAccessKeyID(v uuid.UUID) *KeyLeaseUpdate {
+	_u.mutation.SetAccessKeyID(v)
+	return _u
+}
+
+// SetNillableAccessKeyID sets the "access_key_id" field if the given value is not nil.
+func (_u *KeyLeaseUpdate) SetNillableAccessKeyID(v *uuid.UUID) *KeyLeaseUpdate {
+	if v != nil {
+		_u.SetAccessKeyID(*v)
+	}
+	return _u
+}
+
+// ClearAccessKeyID clears the value of the "access_key_id" field.
+func (_u *KeyLeaseUpdate) ClearAccessKeyID() *KeyLeaseUpdate {
+	_u.mutation.ClearAccessKeyID()
+	return _u
+}
+
 // SetProbe sets the "probe" field.
 func (_u *KeyLeaseUpdate) SetProbe(v bool) *KeyLeaseUpdate {
 	_u.mutation.SetProbe(v)
@@ -195,6 +251,16 @@ func (_u *KeyLeaseUpdate) SetModel(v *Model) *KeyLeaseUpdate {
 	return _u.SetModelID(v.ID)
 }
 
+// SetConsumer sets the "consumer" edge to the Consumer entity.
+func (_u *KeyLeaseUpdate) SetConsumer(v *Consumer) *KeyLeaseUpdate {
+	return _u.SetConsumerID(v.ID)
+}
+
+// SetAccessKey sets the "access_key" edge to the AccessKey entity.
+func (_u *KeyLeaseUpdate) SetAccessKey(v *AccessKey) *KeyLeaseUpdate {
+	return _u.SetAccessKeyID(v.ID)
+}
+
 // SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
 func (_u *KeyLeaseUpdate) SetQuotaGroup(v *QuotaGroup) *KeyLeaseUpdate {
 	return _u.SetQuotaGroupID(v.ID)
@@ -214,6 +280,18 @@ func (_u *KeyLeaseUpdate) ClearKey() *KeyLeaseUpdate {
 // ClearModel clears the "model" edge to the Model entity.
 func (_u *KeyLeaseUpdate) ClearModel() *KeyLeaseUpdate {
 	_u.mutation.ClearModel()
+	return _u
+}
+
+// ClearConsumer clears the "consumer" edge to the Consumer entity.
+func (_u *KeyLeaseUpdate) ClearConsumer() *KeyLeaseUpdate {
+	_u.mutation.ClearConsumer()
+	return _u
+}
+
+// ClearAccessKey clears the "access_key" edge to the AccessKey entity.
+func (_u *KeyLeaseUpdate) ClearAccessKey() *KeyLeaseUpdate {
+	_u.mutation.ClearAccessKey()
 	return _u
 }
 
@@ -294,6 +372,9 @@ func (_u *KeyLeaseUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if value, ok := _u.mutation.AddedPass(); ok {
 		_spec.AddField(keylease.FieldPass, field.TypeInt64, value)
 	}
+	if value, ok := _u.mutation.ConsumerPath(); ok {
+		_spec.SetField(keylease.FieldConsumerPath, field.TypeString, value)
+	}
 	if value, ok := _u.mutation.Probe(); ok {
 		_spec.SetField(keylease.FieldProbe, field.TypeBool, value)
 	}
@@ -351,6 +432,64 @@ func (_u *KeyLeaseUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(model.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.ConsumerCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.ConsumerTable,
+			Columns: []string{keylease.ConsumerColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.ConsumerIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.ConsumerTable,
+			Columns: []string{keylease.ConsumerColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.AccessKeyCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.AccessKeyTable,
+			Columns: []string{keylease.AccessKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.AccessKeyIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.AccessKeyTable,
+			Columns: []string{keylease.AccessKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -526,6 +665,60 @@ func (_u *KeyLeaseUpdateOne) AddPass(v int64) *KeyLeaseUpdateOne {
 	return _u
 }
 
+// SetConsumerID sets the "consumer_id" field.
+func (_u *KeyLeaseUpdateOne) SetConsumerID(v uuid.UUID) *KeyLeaseUpdateOne {
+	_u.mutation.SetConsumerID(v)
+	return _u
+}
+
+// SetNillableConsumerID sets the "consumer_id" field if the given value is not nil.
+func (_u *KeyLeaseUpdateOne) SetNillableConsumerID(v *uuid.UUID) *KeyLeaseUpdateOne {
+	if v != nil {
+		_u.SetConsumerID(*v)
+	}
+	return _u
+}
+
+// ClearConsumerID clears the value of the "consumer_id" field.
+func (_u *KeyLeaseUpdateOne) ClearConsumerID() *KeyLeaseUpdateOne {
+	_u.mutation.ClearConsumerID()
+	return _u
+}
+
+// SetConsumerPath sets the "consumer_path" field.
+func (_u *KeyLeaseUpdateOne) SetConsumerPath(v string) *KeyLeaseUpdateOne {
+	_u.mutation.SetConsumerPath(v)
+	return _u
+}
+
+// SetNillableConsumerPath sets the "consumer_path" field if the given value is not nil.
+func (_u *KeyLeaseUpdateOne) SetNillableConsumerPath(v *string) *KeyLeaseUpdateOne {
+	if v != nil {
+		_u.SetConsumerPath(*v)
+	}
+	return _u
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (_u *KeyLeaseUpdateOne) SetAccessKeyID(v uuid.UUID) *KeyLeaseUpdateOne {
+	_u.mutation.SetAccessKeyID(v)
+	return _u
+}
+
+// SetNillableAccessKeyID sets the "access_key_id" field if the given value is not nil.
+func (_u *KeyLeaseUpdateOne) SetNillableAccessKeyID(v *uuid.UUID) *KeyLeaseUpdateOne {
+	if v != nil {
+		_u.SetAccessKeyID(*v)
+	}
+	return _u
+}
+
+// ClearAccessKeyID clears the value of the "access_key_id" field.
+func (_u *KeyLeaseUpdateOne) ClearAccessKeyID() *KeyLeaseUpdateOne {
+	_u.mutation.ClearAccessKeyID()
+	return _u
+}
+
 // SetProbe sets the "probe" field.
 func (_u *KeyLeaseUpdateOne) SetProbe(v bool) *KeyLeaseUpdateOne {
 	_u.mutation.SetProbe(v)
@@ -570,6 +763,16 @@ func (_u *KeyLeaseUpdateOne) SetModel(v *Model) *KeyLeaseUpdateOne {
 	return _u.SetModelID(v.ID)
 }
 
+// SetConsumer sets the "consumer" edge to the Consumer entity.
+func (_u *KeyLeaseUpdateOne) SetConsumer(v *Consumer) *KeyLeaseUpdateOne {
+	return _u.SetConsumerID(v.ID)
+}
+
+// SetAccessKey sets the "access_key" edge to the AccessKey entity.
+func (_u *KeyLeaseUpdateOne) SetAccessKey(v *AccessKey) *KeyLeaseUpdateOne {
+	return _u.SetAccessKeyID(v.ID)
+}
+
 // SetQuotaGroup sets the "quota_group" edge to the QuotaGroup entity.
 func (_u *KeyLeaseUpdateOne) SetQuotaGroup(v *QuotaGroup) *KeyLeaseUpdateOne {
 	return _u.SetQuotaGroupID(v.ID)
@@ -589,6 +792,18 @@ func (_u *KeyLeaseUpdateOne) ClearKey() *KeyLeaseUpdateOne {
 // ClearModel clears the "model" edge to the Model entity.
 func (_u *KeyLeaseUpdateOne) ClearModel() *KeyLeaseUpdateOne {
 	_u.mutation.ClearModel()
+	return _u
+}
+
+// ClearConsumer clears the "consumer" edge to the Consumer entity.
+func (_u *KeyLeaseUpdateOne) ClearConsumer() *KeyLeaseUpdateOne {
+	_u.mutation.ClearConsumer()
+	return _u
+}
+
+// ClearAccessKey clears the "access_key" edge to the AccessKey entity.
+func (_u *KeyLeaseUpdateOne) ClearAccessKey() *KeyLeaseUpdateOne {
+	_u.mutation.ClearAccessKey()
 	return _u
 }
 
@@ -699,6 +914,9 @@ func (_u *KeyLeaseUpdateOne) sqlSave(ctx context.Context) (_node *KeyLease, err 
 	if value, ok := _u.mutation.AddedPass(); ok {
 		_spec.AddField(keylease.FieldPass, field.TypeInt64, value)
 	}
+	if value, ok := _u.mutation.ConsumerPath(); ok {
+		_spec.SetField(keylease.FieldConsumerPath, field.TypeString, value)
+	}
 	if value, ok := _u.mutation.Probe(); ok {
 		_spec.SetField(keylease.FieldProbe, field.TypeBool, value)
 	}
@@ -756,6 +974,64 @@ func (_u *KeyLeaseUpdateOne) sqlSave(ctx context.Context) (_node *KeyLease, err 
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(model.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.ConsumerCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.ConsumerTable,
+			Columns: []string{keylease.ConsumerColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.ConsumerIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.ConsumerTable,
+			Columns: []string{keylease.ConsumerColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.AccessKeyCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.AccessKeyTable,
+			Columns: []string{keylease.AccessKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.AccessKeyIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   keylease.AccessKeyTable,
+			Columns: []string{keylease.AccessKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

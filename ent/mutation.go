@@ -16,6 +16,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
@@ -54,6 +58,10 @@ const (
 	TypeAPIKey            = "APIKey"
 	TypeAccessKey         = "AccessKey"
 	TypeAuditEntry        = "AuditEntry"
+	TypeBudget            = "Budget"
+	TypeBudgetCrossing    = "BudgetCrossing"
+	TypeBudgetGrant       = "BudgetGrant"
+	TypeBudgetWindow      = "BudgetWindow"
 	TypeConsumer          = "Consumer"
 	TypeDataKey           = "DataKey"
 	TypeDiscoveryLog      = "DiscoveryLog"
@@ -4428,28 +4436,34 @@ func (m *APIKeyMutation) ResetEdge(name string) error {
 // AccessKeyMutation represents an operation that mutates the AccessKey nodes in the graph.
 type AccessKeyMutation struct {
 	config
-	op                 Op
-	typ                string
-	id                 *uuid.UUID
-	created_at         *time.Time
-	updated_at         *time.Time
-	deleted_at         *time.Time
-	key_hash           *string
-	key_prefix         *string
-	label              *string
-	expires_at         *time.Time
-	disabled           *bool
-	clearedFields      map[string]struct{}
-	consumer           *uuid.UUID
-	clearedconsumer    bool
-	replaces           *uuid.UUID
-	clearedreplaces    bool
-	replaced_by        map[uuid.UUID]struct{}
-	removedreplaced_by map[uuid.UUID]struct{}
-	clearedreplaced_by bool
-	done               bool
-	oldValue           func(context.Context) (*AccessKey, error)
-	predicates         []predicate.AccessKey
+	op                  Op
+	typ                 string
+	id                  *uuid.UUID
+	created_at          *time.Time
+	updated_at          *time.Time
+	deleted_at          *time.Time
+	key_hash            *string
+	key_prefix          *string
+	label               *string
+	expires_at          *time.Time
+	disabled            *bool
+	clearedFields       map[string]struct{}
+	consumer            *uuid.UUID
+	clearedconsumer     bool
+	leases              map[uuid.UUID]struct{}
+	removedleases       map[uuid.UUID]struct{}
+	clearedleases       bool
+	usage_events        map[uuid.UUID]struct{}
+	removedusage_events map[uuid.UUID]struct{}
+	clearedusage_events bool
+	replaces            *uuid.UUID
+	clearedreplaces     bool
+	replaced_by         map[uuid.UUID]struct{}
+	removedreplaced_by  map[uuid.UUID]struct{}
+	clearedreplaced_by  bool
+	done                bool
+	oldValue            func(context.Context) (*AccessKey, error)
+	predicates          []predicate.AccessKey
 }
 
 var _ ent.Mutation = (*AccessKeyMutation)(nil)
@@ -4982,6 +4996,114 @@ func (m *AccessKeyMutation) ResetConsumer() {
 	m.clearedconsumer = false
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by ids.
+func (m *AccessKeyMutation) AddLeaseIDs(ids ...uuid.UUID) {
+	if m.leases == nil {
+		m.leases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.leases[ids[i]] = struct{}{}
+	}
+}
+
+// ClearLeases clears the "leases" edge to the KeyLease entity.
+func (m *AccessKeyMutation) ClearLeases() {
+	m.clearedleases = true
+}
+
+// LeasesCleared reports if the "leases" edge to the KeyLease entity was cleared.
+func (m *AccessKeyMutation) LeasesCleared() bool {
+	return m.clearedleases
+}
+
+// RemoveLeaseIDs removes the "leases" edge to the KeyLease entity by IDs.
+func (m *AccessKeyMutation) RemoveLeaseIDs(ids ...uuid.UUID) {
+	if m.removedleases == nil {
+		m.removedleases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.leases, ids[i])
+		m.removedleases[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedLeases returns the removed IDs of the "leases" edge to the KeyLease entity.
+func (m *AccessKeyMutation) RemovedLeasesIDs() (ids []uuid.UUID) {
+	for id := range m.removedleases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// LeasesIDs returns the "leases" edge IDs in the mutation.
+func (m *AccessKeyMutation) LeasesIDs() (ids []uuid.UUID) {
+	for id := range m.leases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetLeases resets all changes to the "leases" edge.
+func (m *AccessKeyMutation) ResetLeases() {
+	m.leases = nil
+	m.clearedleases = false
+	m.removedleases = nil
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
+func (m *AccessKeyMutation) AddUsageEventIDs(ids ...uuid.UUID) {
+	if m.usage_events == nil {
+		m.usage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_events[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageEvents clears the "usage_events" edge to the UsageEvent entity.
+func (m *AccessKeyMutation) ClearUsageEvents() {
+	m.clearedusage_events = true
+}
+
+// UsageEventsCleared reports if the "usage_events" edge to the UsageEvent entity was cleared.
+func (m *AccessKeyMutation) UsageEventsCleared() bool {
+	return m.clearedusage_events
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to the UsageEvent entity by IDs.
+func (m *AccessKeyMutation) RemoveUsageEventIDs(ids ...uuid.UUID) {
+	if m.removedusage_events == nil {
+		m.removedusage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_events, ids[i])
+		m.removedusage_events[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageEvents returns the removed IDs of the "usage_events" edge to the UsageEvent entity.
+func (m *AccessKeyMutation) RemovedUsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageEventsIDs returns the "usage_events" edge IDs in the mutation.
+func (m *AccessKeyMutation) UsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.usage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageEvents resets all changes to the "usage_events" edge.
+func (m *AccessKeyMutation) ResetUsageEvents() {
+	m.usage_events = nil
+	m.clearedusage_events = false
+	m.removedusage_events = nil
+}
+
 // ClearReplaces clears the "replaces" edge to the AccessKey entity.
 func (m *AccessKeyMutation) ClearReplaces() {
 	m.clearedreplaces = true
@@ -5370,9 +5492,15 @@ func (m *AccessKeyMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *AccessKeyMutation) AddedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	if m.consumer != nil {
 		edges = append(edges, accesskey.EdgeConsumer)
+	}
+	if m.leases != nil {
+		edges = append(edges, accesskey.EdgeLeases)
+	}
+	if m.usage_events != nil {
+		edges = append(edges, accesskey.EdgeUsageEvents)
 	}
 	if m.replaces != nil {
 		edges = append(edges, accesskey.EdgeReplaces)
@@ -5391,6 +5519,18 @@ func (m *AccessKeyMutation) AddedIDs(name string) []ent.Value {
 		if id := m.consumer; id != nil {
 			return []ent.Value{*id}
 		}
+	case accesskey.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.leases))
+		for id := range m.leases {
+			ids = append(ids, id)
+		}
+		return ids
+	case accesskey.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.usage_events))
+		for id := range m.usage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	case accesskey.EdgeReplaces:
 		if id := m.replaces; id != nil {
 			return []ent.Value{*id}
@@ -5407,7 +5547,13 @@ func (m *AccessKeyMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *AccessKeyMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
+	if m.removedleases != nil {
+		edges = append(edges, accesskey.EdgeLeases)
+	}
+	if m.removedusage_events != nil {
+		edges = append(edges, accesskey.EdgeUsageEvents)
+	}
 	if m.removedreplaced_by != nil {
 		edges = append(edges, accesskey.EdgeReplacedBy)
 	}
@@ -5418,6 +5564,18 @@ func (m *AccessKeyMutation) RemovedEdges() []string {
 // the given name in this mutation.
 func (m *AccessKeyMutation) RemovedIDs(name string) []ent.Value {
 	switch name {
+	case accesskey.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.removedleases))
+		for id := range m.removedleases {
+			ids = append(ids, id)
+		}
+		return ids
+	case accesskey.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.removedusage_events))
+		for id := range m.removedusage_events {
+			ids = append(ids, id)
+		}
+		return ids
 	case accesskey.EdgeReplacedBy:
 		ids := make([]ent.Value, 0, len(m.removedreplaced_by))
 		for id := range m.removedreplaced_by {
@@ -5430,9 +5588,15 @@ func (m *AccessKeyMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *AccessKeyMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	if m.clearedconsumer {
 		edges = append(edges, accesskey.EdgeConsumer)
+	}
+	if m.clearedleases {
+		edges = append(edges, accesskey.EdgeLeases)
+	}
+	if m.clearedusage_events {
+		edges = append(edges, accesskey.EdgeUsageEvents)
 	}
 	if m.clearedreplaces {
 		edges = append(edges, accesskey.EdgeReplaces)
@@ -5449,6 +5613,10 @@ func (m *AccessKeyMutation) EdgeCleared(name string) bool {
 	switch name {
 	case accesskey.EdgeConsumer:
 		return m.clearedconsumer
+	case accesskey.EdgeLeases:
+		return m.clearedleases
+	case accesskey.EdgeUsageEvents:
+		return m.clearedusage_events
 	case accesskey.EdgeReplaces:
 		return m.clearedreplaces
 	case accesskey.EdgeReplacedBy:
@@ -5477,6 +5645,12 @@ func (m *AccessKeyMutation) ResetEdge(name string) error {
 	switch name {
 	case accesskey.EdgeConsumer:
 		m.ResetConsumer()
+		return nil
+	case accesskey.EdgeLeases:
+		m.ResetLeases()
+		return nil
+	case accesskey.EdgeUsageEvents:
+		m.ResetUsageEvents()
 		return nil
 	case accesskey.EdgeReplaces:
 		m.ResetReplaces()
@@ -6273,34 +6447,5104 @@ func (m *AuditEntryMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown AuditEntry edge %s", name)
 }
 
+// BudgetMutation represents an operation that mutates the Budget nodes in the graph.
+type BudgetMutation struct {
+	config
+	op               Op
+	typ              string
+	id               *uuid.UUID
+	created_at       *time.Time
+	updated_at       *time.Time
+	name             *string
+	each             *bool
+	each_kind        *string
+	per              *budget.Per
+	zone             *string
+	anchor_day       *int
+	addanchor_day    *int
+	anchor_hour      *int
+	addanchor_hour   *int
+	models           *[]string
+	appendmodels     []string
+	cost             *money.USD
+	addcost          *money.USD
+	tokens           *int64
+	addtokens        *int64
+	requests         *int64
+	addrequests      *int64
+	concurrency      *int64
+	addconcurrency   *int64
+	mode             *budget.Mode
+	on_unpriced      *budget.OnUnpriced
+	thresholds       *[]int
+	appendthresholds []int
+	counts_from      *time.Time
+	clearedFields    map[string]struct{}
+	consumer         *uuid.UUID
+	clearedconsumer  bool
+	provider         *uuid.UUID
+	clearedprovider  bool
+	grants           map[uuid.UUID]struct{}
+	removedgrants    map[uuid.UUID]struct{}
+	clearedgrants    bool
+	windows          map[uuid.UUID]struct{}
+	removedwindows   map[uuid.UUID]struct{}
+	clearedwindows   bool
+	crossings        map[uuid.UUID]struct{}
+	removedcrossings map[uuid.UUID]struct{}
+	clearedcrossings bool
+	done             bool
+	oldValue         func(context.Context) (*Budget, error)
+	predicates       []predicate.Budget
+}
+
+var _ ent.Mutation = (*BudgetMutation)(nil)
+
+// budgetOption allows management of the mutation configuration using functional options.
+type budgetOption func(*BudgetMutation)
+
+// newBudgetMutation creates new mutation for the Budget entity.
+func newBudgetMutation(c config, op Op, opts ...budgetOption) *BudgetMutation {
+	m := &BudgetMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeBudget,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withBudgetID sets the ID field of the mutation.
+func withBudgetID(id uuid.UUID) budgetOption {
+	return func(m *BudgetMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *Budget
+		)
+		m.oldValue = func(ctx context.Context) (*Budget, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().Budget.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withBudget sets the old Budget of the mutation.
+func withBudget(node *Budget) budgetOption {
+	return func(m *BudgetMutation) {
+		m.oldValue = func(context.Context) (*Budget, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m BudgetMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m BudgetMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of Budget entities.
+func (m *BudgetMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *BudgetMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *BudgetMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().Budget.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetCreatedAt sets the "created_at" field.
+func (m *BudgetMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+// CreatedAt returns the value of the "created_at" field in the mutation.
+func (m *BudgetMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCreatedAt returns the old "created_at" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldCreatedAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCreatedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCreatedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCreatedAt: %w", err)
+	}
+	return oldValue.CreatedAt, nil
+}
+
+// ResetCreatedAt resets all changes to the "created_at" field.
+func (m *BudgetMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+// SetUpdatedAt sets the "updated_at" field.
+func (m *BudgetMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+// UpdatedAt returns the value of the "updated_at" field in the mutation.
+func (m *BudgetMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUpdatedAt returns the old "updated_at" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldUpdatedAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUpdatedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUpdatedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUpdatedAt: %w", err)
+	}
+	return oldValue.UpdatedAt, nil
+}
+
+// ResetUpdatedAt resets all changes to the "updated_at" field.
+func (m *BudgetMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+// SetConsumerID sets the "consumer_id" field.
+func (m *BudgetMutation) SetConsumerID(u uuid.UUID) {
+	m.consumer = &u
+}
+
+// ConsumerID returns the value of the "consumer_id" field in the mutation.
+func (m *BudgetMutation) ConsumerID() (r uuid.UUID, exists bool) {
+	v := m.consumer
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConsumerID returns the old "consumer_id" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldConsumerID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConsumerID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConsumerID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConsumerID: %w", err)
+	}
+	return oldValue.ConsumerID, nil
+}
+
+// ResetConsumerID resets all changes to the "consumer_id" field.
+func (m *BudgetMutation) ResetConsumerID() {
+	m.consumer = nil
+}
+
+// SetName sets the "name" field.
+func (m *BudgetMutation) SetName(s string) {
+	m.name = &s
+}
+
+// Name returns the value of the "name" field in the mutation.
+func (m *BudgetMutation) Name() (r string, exists bool) {
+	v := m.name
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldName returns the old "name" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldName(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldName is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldName requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldName: %w", err)
+	}
+	return oldValue.Name, nil
+}
+
+// ResetName resets all changes to the "name" field.
+func (m *BudgetMutation) ResetName() {
+	m.name = nil
+}
+
+// SetEach sets the "each" field.
+func (m *BudgetMutation) SetEach(b bool) {
+	m.each = &b
+}
+
+// Each returns the value of the "each" field in the mutation.
+func (m *BudgetMutation) Each() (r bool, exists bool) {
+	v := m.each
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEach returns the old "each" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldEach(ctx context.Context) (v bool, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEach is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEach requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEach: %w", err)
+	}
+	return oldValue.Each, nil
+}
+
+// ResetEach resets all changes to the "each" field.
+func (m *BudgetMutation) ResetEach() {
+	m.each = nil
+}
+
+// SetEachKind sets the "each_kind" field.
+func (m *BudgetMutation) SetEachKind(s string) {
+	m.each_kind = &s
+}
+
+// EachKind returns the value of the "each_kind" field in the mutation.
+func (m *BudgetMutation) EachKind() (r string, exists bool) {
+	v := m.each_kind
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEachKind returns the old "each_kind" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldEachKind(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEachKind is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEachKind requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEachKind: %w", err)
+	}
+	return oldValue.EachKind, nil
+}
+
+// ResetEachKind resets all changes to the "each_kind" field.
+func (m *BudgetMutation) ResetEachKind() {
+	m.each_kind = nil
+}
+
+// SetPer sets the "per" field.
+func (m *BudgetMutation) SetPer(b budget.Per) {
+	m.per = &b
+}
+
+// Per returns the value of the "per" field in the mutation.
+func (m *BudgetMutation) Per() (r budget.Per, exists bool) {
+	v := m.per
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPer returns the old "per" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldPer(ctx context.Context) (v budget.Per, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPer is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPer requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPer: %w", err)
+	}
+	return oldValue.Per, nil
+}
+
+// ResetPer resets all changes to the "per" field.
+func (m *BudgetMutation) ResetPer() {
+	m.per = nil
+}
+
+// SetZone sets the "zone" field.
+func (m *BudgetMutation) SetZone(s string) {
+	m.zone = &s
+}
+
+// Zone returns the value of the "zone" field in the mutation.
+func (m *BudgetMutation) Zone() (r string, exists bool) {
+	v := m.zone
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldZone returns the old "zone" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldZone(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldZone is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldZone requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldZone: %w", err)
+	}
+	return oldValue.Zone, nil
+}
+
+// ResetZone resets all changes to the "zone" field.
+func (m *BudgetMutation) ResetZone() {
+	m.zone = nil
+}
+
+// SetAnchorDay sets the "anchor_day" field.
+func (m *BudgetMutation) SetAnchorDay(i int) {
+	m.anchor_day = &i
+	m.addanchor_day = nil
+}
+
+// AnchorDay returns the value of the "anchor_day" field in the mutation.
+func (m *BudgetMutation) AnchorDay() (r int, exists bool) {
+	v := m.anchor_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAnchorDay returns the old "anchor_day" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldAnchorDay(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAnchorDay is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAnchorDay requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAnchorDay: %w", err)
+	}
+	return oldValue.AnchorDay, nil
+}
+
+// AddAnchorDay adds i to the "anchor_day" field.
+func (m *BudgetMutation) AddAnchorDay(i int) {
+	if m.addanchor_day != nil {
+		*m.addanchor_day += i
+	} else {
+		m.addanchor_day = &i
+	}
+}
+
+// AddedAnchorDay returns the value that was added to the "anchor_day" field in this mutation.
+func (m *BudgetMutation) AddedAnchorDay() (r int, exists bool) {
+	v := m.addanchor_day
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAnchorDay resets all changes to the "anchor_day" field.
+func (m *BudgetMutation) ResetAnchorDay() {
+	m.anchor_day = nil
+	m.addanchor_day = nil
+}
+
+// SetAnchorHour sets the "anchor_hour" field.
+func (m *BudgetMutation) SetAnchorHour(i int) {
+	m.anchor_hour = &i
+	m.addanchor_hour = nil
+}
+
+// AnchorHour returns the value of the "anchor_hour" field in the mutation.
+func (m *BudgetMutation) AnchorHour() (r int, exists bool) {
+	v := m.anchor_hour
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAnchorHour returns the old "anchor_hour" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldAnchorHour(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAnchorHour is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAnchorHour requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAnchorHour: %w", err)
+	}
+	return oldValue.AnchorHour, nil
+}
+
+// AddAnchorHour adds i to the "anchor_hour" field.
+func (m *BudgetMutation) AddAnchorHour(i int) {
+	if m.addanchor_hour != nil {
+		*m.addanchor_hour += i
+	} else {
+		m.addanchor_hour = &i
+	}
+}
+
+// AddedAnchorHour returns the value that was added to the "anchor_hour" field in this mutation.
+func (m *BudgetMutation) AddedAnchorHour() (r int, exists bool) {
+	v := m.addanchor_hour
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAnchorHour resets all changes to the "anchor_hour" field.
+func (m *BudgetMutation) ResetAnchorHour() {
+	m.anchor_hour = nil
+	m.addanchor_hour = nil
+}
+
+// SetProviderID sets the "provider_id" field.
+func (m *BudgetMutation) SetProviderID(u uuid.UUID) {
+	m.provider = &u
+}
+
+// ProviderID returns the value of the "provider_id" field in the mutation.
+func (m *BudgetMutation) ProviderID() (r uuid.UUID, exists bool) {
+	v := m.provider
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderID returns the old "provider_id" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldProviderID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderID: %w", err)
+	}
+	return oldValue.ProviderID, nil
+}
+
+// ClearProviderID clears the value of the "provider_id" field.
+func (m *BudgetMutation) ClearProviderID() {
+	m.provider = nil
+	m.clearedFields[budget.FieldProviderID] = struct{}{}
+}
+
+// ProviderIDCleared returns if the "provider_id" field was cleared in this mutation.
+func (m *BudgetMutation) ProviderIDCleared() bool {
+	_, ok := m.clearedFields[budget.FieldProviderID]
+	return ok
+}
+
+// ResetProviderID resets all changes to the "provider_id" field.
+func (m *BudgetMutation) ResetProviderID() {
+	m.provider = nil
+	delete(m.clearedFields, budget.FieldProviderID)
+}
+
+// SetModels sets the "models" field.
+func (m *BudgetMutation) SetModels(s []string) {
+	m.models = &s
+	m.appendmodels = nil
+}
+
+// Models returns the value of the "models" field in the mutation.
+func (m *BudgetMutation) Models() (r []string, exists bool) {
+	v := m.models
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModels returns the old "models" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldModels(ctx context.Context) (v []string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModels is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModels requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModels: %w", err)
+	}
+	return oldValue.Models, nil
+}
+
+// AppendModels adds s to the "models" field.
+func (m *BudgetMutation) AppendModels(s []string) {
+	m.appendmodels = append(m.appendmodels, s...)
+}
+
+// AppendedModels returns the list of values that were appended to the "models" field in this mutation.
+func (m *BudgetMutation) AppendedModels() ([]string, bool) {
+	if len(m.appendmodels) == 0 {
+		return nil, false
+	}
+	return m.appendmodels, true
+}
+
+// ClearModels clears the value of the "models" field.
+func (m *BudgetMutation) ClearModels() {
+	m.models = nil
+	m.appendmodels = nil
+	m.clearedFields[budget.FieldModels] = struct{}{}
+}
+
+// ModelsCleared returns if the "models" field was cleared in this mutation.
+func (m *BudgetMutation) ModelsCleared() bool {
+	_, ok := m.clearedFields[budget.FieldModels]
+	return ok
+}
+
+// ResetModels resets all changes to the "models" field.
+func (m *BudgetMutation) ResetModels() {
+	m.models = nil
+	m.appendmodels = nil
+	delete(m.clearedFields, budget.FieldModels)
+}
+
+// SetCost sets the "cost" field.
+func (m *BudgetMutation) SetCost(value money.USD) {
+	m.cost = &value
+	m.addcost = nil
+}
+
+// Cost returns the value of the "cost" field in the mutation.
+func (m *BudgetMutation) Cost() (r money.USD, exists bool) {
+	v := m.cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCost returns the old "cost" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCost: %w", err)
+	}
+	return oldValue.Cost, nil
+}
+
+// AddCost adds value to the "cost" field.
+func (m *BudgetMutation) AddCost(value money.USD) {
+	if m.addcost != nil {
+		*m.addcost += value
+	} else {
+		m.addcost = &value
+	}
+}
+
+// AddedCost returns the value that was added to the "cost" field in this mutation.
+func (m *BudgetMutation) AddedCost() (r money.USD, exists bool) {
+	v := m.addcost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCost resets all changes to the "cost" field.
+func (m *BudgetMutation) ResetCost() {
+	m.cost = nil
+	m.addcost = nil
+}
+
+// SetTokens sets the "tokens" field.
+func (m *BudgetMutation) SetTokens(i int64) {
+	m.tokens = &i
+	m.addtokens = nil
+}
+
+// Tokens returns the value of the "tokens" field in the mutation.
+func (m *BudgetMutation) Tokens() (r int64, exists bool) {
+	v := m.tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokens returns the old "tokens" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokens: %w", err)
+	}
+	return oldValue.Tokens, nil
+}
+
+// AddTokens adds i to the "tokens" field.
+func (m *BudgetMutation) AddTokens(i int64) {
+	if m.addtokens != nil {
+		*m.addtokens += i
+	} else {
+		m.addtokens = &i
+	}
+}
+
+// AddedTokens returns the value that was added to the "tokens" field in this mutation.
+func (m *BudgetMutation) AddedTokens() (r int64, exists bool) {
+	v := m.addtokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokens resets all changes to the "tokens" field.
+func (m *BudgetMutation) ResetTokens() {
+	m.tokens = nil
+	m.addtokens = nil
+}
+
+// SetRequests sets the "requests" field.
+func (m *BudgetMutation) SetRequests(i int64) {
+	m.requests = &i
+	m.addrequests = nil
+}
+
+// Requests returns the value of the "requests" field in the mutation.
+func (m *BudgetMutation) Requests() (r int64, exists bool) {
+	v := m.requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequests returns the old "requests" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldRequests(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequests is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequests requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequests: %w", err)
+	}
+	return oldValue.Requests, nil
+}
+
+// AddRequests adds i to the "requests" field.
+func (m *BudgetMutation) AddRequests(i int64) {
+	if m.addrequests != nil {
+		*m.addrequests += i
+	} else {
+		m.addrequests = &i
+	}
+}
+
+// AddedRequests returns the value that was added to the "requests" field in this mutation.
+func (m *BudgetMutation) AddedRequests() (r int64, exists bool) {
+	v := m.addrequests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequests resets all changes to the "requests" field.
+func (m *BudgetMutation) ResetRequests() {
+	m.requests = nil
+	m.addrequests = nil
+}
+
+// SetConcurrency sets the "concurrency" field.
+func (m *BudgetMutation) SetConcurrency(i int64) {
+	m.concurrency = &i
+	m.addconcurrency = nil
+}
+
+// Concurrency returns the value of the "concurrency" field in the mutation.
+func (m *BudgetMutation) Concurrency() (r int64, exists bool) {
+	v := m.concurrency
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConcurrency returns the old "concurrency" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldConcurrency(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConcurrency is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConcurrency requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConcurrency: %w", err)
+	}
+	return oldValue.Concurrency, nil
+}
+
+// AddConcurrency adds i to the "concurrency" field.
+func (m *BudgetMutation) AddConcurrency(i int64) {
+	if m.addconcurrency != nil {
+		*m.addconcurrency += i
+	} else {
+		m.addconcurrency = &i
+	}
+}
+
+// AddedConcurrency returns the value that was added to the "concurrency" field in this mutation.
+func (m *BudgetMutation) AddedConcurrency() (r int64, exists bool) {
+	v := m.addconcurrency
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetConcurrency resets all changes to the "concurrency" field.
+func (m *BudgetMutation) ResetConcurrency() {
+	m.concurrency = nil
+	m.addconcurrency = nil
+}
+
+// SetMode sets the "mode" field.
+func (m *BudgetMutation) SetMode(b budget.Mode) {
+	m.mode = &b
+}
+
+// Mode returns the value of the "mode" field in the mutation.
+func (m *BudgetMutation) Mode() (r budget.Mode, exists bool) {
+	v := m.mode
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldMode returns the old "mode" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldMode(ctx context.Context) (v budget.Mode, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldMode is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldMode requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldMode: %w", err)
+	}
+	return oldValue.Mode, nil
+}
+
+// ResetMode resets all changes to the "mode" field.
+func (m *BudgetMutation) ResetMode() {
+	m.mode = nil
+}
+
+// SetOnUnpriced sets the "on_unpriced" field.
+func (m *BudgetMutation) SetOnUnpriced(bu budget.OnUnpriced) {
+	m.on_unpriced = &bu
+}
+
+// OnUnpriced returns the value of the "on_unpriced" field in the mutation.
+func (m *BudgetMutation) OnUnpriced() (r budget.OnUnpriced, exists bool) {
+	v := m.on_unpriced
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOnUnpriced returns the old "on_unpriced" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldOnUnpriced(ctx context.Context) (v budget.OnUnpriced, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOnUnpriced is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOnUnpriced requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOnUnpriced: %w", err)
+	}
+	return oldValue.OnUnpriced, nil
+}
+
+// ResetOnUnpriced resets all changes to the "on_unpriced" field.
+func (m *BudgetMutation) ResetOnUnpriced() {
+	m.on_unpriced = nil
+}
+
+// SetThresholds sets the "thresholds" field.
+func (m *BudgetMutation) SetThresholds(i []int) {
+	m.thresholds = &i
+	m.appendthresholds = nil
+}
+
+// Thresholds returns the value of the "thresholds" field in the mutation.
+func (m *BudgetMutation) Thresholds() (r []int, exists bool) {
+	v := m.thresholds
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldThresholds returns the old "thresholds" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldThresholds(ctx context.Context) (v []int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldThresholds is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldThresholds requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldThresholds: %w", err)
+	}
+	return oldValue.Thresholds, nil
+}
+
+// AppendThresholds adds i to the "thresholds" field.
+func (m *BudgetMutation) AppendThresholds(i []int) {
+	m.appendthresholds = append(m.appendthresholds, i...)
+}
+
+// AppendedThresholds returns the list of values that were appended to the "thresholds" field in this mutation.
+func (m *BudgetMutation) AppendedThresholds() ([]int, bool) {
+	if len(m.appendthresholds) == 0 {
+		return nil, false
+	}
+	return m.appendthresholds, true
+}
+
+// ClearThresholds clears the value of the "thresholds" field.
+func (m *BudgetMutation) ClearThresholds() {
+	m.thresholds = nil
+	m.appendthresholds = nil
+	m.clearedFields[budget.FieldThresholds] = struct{}{}
+}
+
+// ThresholdsCleared returns if the "thresholds" field was cleared in this mutation.
+func (m *BudgetMutation) ThresholdsCleared() bool {
+	_, ok := m.clearedFields[budget.FieldThresholds]
+	return ok
+}
+
+// ResetThresholds resets all changes to the "thresholds" field.
+func (m *BudgetMutation) ResetThresholds() {
+	m.thresholds = nil
+	m.appendthresholds = nil
+	delete(m.clearedFields, budget.FieldThresholds)
+}
+
+// SetCountsFrom sets the "counts_from" field.
+func (m *BudgetMutation) SetCountsFrom(t time.Time) {
+	m.counts_from = &t
+}
+
+// CountsFrom returns the value of the "counts_from" field in the mutation.
+func (m *BudgetMutation) CountsFrom() (r time.Time, exists bool) {
+	v := m.counts_from
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCountsFrom returns the old "counts_from" field's value of the Budget entity.
+// If the Budget object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetMutation) OldCountsFrom(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCountsFrom is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCountsFrom requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCountsFrom: %w", err)
+	}
+	return oldValue.CountsFrom, nil
+}
+
+// ResetCountsFrom resets all changes to the "counts_from" field.
+func (m *BudgetMutation) ResetCountsFrom() {
+	m.counts_from = nil
+}
+
+// ClearConsumer clears the "consumer" edge to the Consumer entity.
+func (m *BudgetMutation) ClearConsumer() {
+	m.clearedconsumer = true
+	m.clearedFields[budget.FieldConsumerID] = struct{}{}
+}
+
+// ConsumerCleared reports if the "consumer" edge to the Consumer entity was cleared.
+func (m *BudgetMutation) ConsumerCleared() bool {
+	return m.clearedconsumer
+}
+
+// ConsumerIDs returns the "consumer" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ConsumerID instead. It exists only for internal usage by the builders.
+func (m *BudgetMutation) ConsumerIDs() (ids []uuid.UUID) {
+	if id := m.consumer; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetConsumer resets all changes to the "consumer" edge.
+func (m *BudgetMutation) ResetConsumer() {
+	m.consumer = nil
+	m.clearedconsumer = false
+}
+
+// ClearProvider clears the "provider" edge to the Provider entity.
+func (m *BudgetMutation) ClearProvider() {
+	m.clearedprovider = true
+	m.clearedFields[budget.FieldProviderID] = struct{}{}
+}
+
+// ProviderCleared reports if the "provider" edge to the Provider entity was cleared.
+func (m *BudgetMutation) ProviderCleared() bool {
+	return m.ProviderIDCleared() || m.clearedprovider
+}
+
+// ProviderIDs returns the "provider" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ProviderID instead. It exists only for internal usage by the builders.
+func (m *BudgetMutation) ProviderIDs() (ids []uuid.UUID) {
+	if id := m.provider; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetProvider resets all changes to the "provider" edge.
+func (m *BudgetMutation) ResetProvider() {
+	m.provider = nil
+	m.clearedprovider = false
+}
+
+// AddGrantIDs adds the "grants" edge to the BudgetGrant entity by ids.
+func (m *BudgetMutation) AddGrantIDs(ids ...uuid.UUID) {
+	if m.grants == nil {
+		m.grants = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.grants[ids[i]] = struct{}{}
+	}
+}
+
+// ClearGrants clears the "grants" edge to the BudgetGrant entity.
+func (m *BudgetMutation) ClearGrants() {
+	m.clearedgrants = true
+}
+
+// GrantsCleared reports if the "grants" edge to the BudgetGrant entity was cleared.
+func (m *BudgetMutation) GrantsCleared() bool {
+	return m.clearedgrants
+}
+
+// RemoveGrantIDs removes the "grants" edge to the BudgetGrant entity by IDs.
+func (m *BudgetMutation) RemoveGrantIDs(ids ...uuid.UUID) {
+	if m.removedgrants == nil {
+		m.removedgrants = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.grants, ids[i])
+		m.removedgrants[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedGrants returns the removed IDs of the "grants" edge to the BudgetGrant entity.
+func (m *BudgetMutation) RemovedGrantsIDs() (ids []uuid.UUID) {
+	for id := range m.removedgrants {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// GrantsIDs returns the "grants" edge IDs in the mutation.
+func (m *BudgetMutation) GrantsIDs() (ids []uuid.UUID) {
+	for id := range m.grants {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetGrants resets all changes to the "grants" edge.
+func (m *BudgetMutation) ResetGrants() {
+	m.grants = nil
+	m.clearedgrants = false
+	m.removedgrants = nil
+}
+
+// AddWindowIDs adds the "windows" edge to the BudgetWindow entity by ids.
+func (m *BudgetMutation) AddWindowIDs(ids ...uuid.UUID) {
+	if m.windows == nil {
+		m.windows = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.windows[ids[i]] = struct{}{}
+	}
+}
+
+// ClearWindows clears the "windows" edge to the BudgetWindow entity.
+func (m *BudgetMutation) ClearWindows() {
+	m.clearedwindows = true
+}
+
+// WindowsCleared reports if the "windows" edge to the BudgetWindow entity was cleared.
+func (m *BudgetMutation) WindowsCleared() bool {
+	return m.clearedwindows
+}
+
+// RemoveWindowIDs removes the "windows" edge to the BudgetWindow entity by IDs.
+func (m *BudgetMutation) RemoveWindowIDs(ids ...uuid.UUID) {
+	if m.removedwindows == nil {
+		m.removedwindows = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.windows, ids[i])
+		m.removedwindows[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedWindows returns the removed IDs of the "windows" edge to the BudgetWindow entity.
+func (m *BudgetMutation) RemovedWindowsIDs() (ids []uuid.UUID) {
+	for id := range m.removedwindows {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// WindowsIDs returns the "windows" edge IDs in the mutation.
+func (m *BudgetMutation) WindowsIDs() (ids []uuid.UUID) {
+	for id := range m.windows {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetWindows resets all changes to the "windows" edge.
+func (m *BudgetMutation) ResetWindows() {
+	m.windows = nil
+	m.clearedwindows = false
+	m.removedwindows = nil
+}
+
+// AddCrossingIDs adds the "crossings" edge to the BudgetCrossing entity by ids.
+func (m *BudgetMutation) AddCrossingIDs(ids ...uuid.UUID) {
+	if m.crossings == nil {
+		m.crossings = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.crossings[ids[i]] = struct{}{}
+	}
+}
+
+// ClearCrossings clears the "crossings" edge to the BudgetCrossing entity.
+func (m *BudgetMutation) ClearCrossings() {
+	m.clearedcrossings = true
+}
+
+// CrossingsCleared reports if the "crossings" edge to the BudgetCrossing entity was cleared.
+func (m *BudgetMutation) CrossingsCleared() bool {
+	return m.clearedcrossings
+}
+
+// RemoveCrossingIDs removes the "crossings" edge to the BudgetCrossing entity by IDs.
+func (m *BudgetMutation) RemoveCrossingIDs(ids ...uuid.UUID) {
+	if m.removedcrossings == nil {
+		m.removedcrossings = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.crossings, ids[i])
+		m.removedcrossings[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedCrossings returns the removed IDs of the "crossings" edge to the BudgetCrossing entity.
+func (m *BudgetMutation) RemovedCrossingsIDs() (ids []uuid.UUID) {
+	for id := range m.removedcrossings {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// CrossingsIDs returns the "crossings" edge IDs in the mutation.
+func (m *BudgetMutation) CrossingsIDs() (ids []uuid.UUID) {
+	for id := range m.crossings {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetCrossings resets all changes to the "crossings" edge.
+func (m *BudgetMutation) ResetCrossings() {
+	m.crossings = nil
+	m.clearedcrossings = false
+	m.removedcrossings = nil
+}
+
+// Where appends a list predicates to the BudgetMutation builder.
+func (m *BudgetMutation) Where(ps ...predicate.Budget) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the BudgetMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *BudgetMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.Budget, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *BudgetMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *BudgetMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (Budget).
+func (m *BudgetMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *BudgetMutation) Fields() []string {
+	fields := make([]string, 0, 20)
+	if m.created_at != nil {
+		fields = append(fields, budget.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, budget.FieldUpdatedAt)
+	}
+	if m.consumer != nil {
+		fields = append(fields, budget.FieldConsumerID)
+	}
+	if m.name != nil {
+		fields = append(fields, budget.FieldName)
+	}
+	if m.each != nil {
+		fields = append(fields, budget.FieldEach)
+	}
+	if m.each_kind != nil {
+		fields = append(fields, budget.FieldEachKind)
+	}
+	if m.per != nil {
+		fields = append(fields, budget.FieldPer)
+	}
+	if m.zone != nil {
+		fields = append(fields, budget.FieldZone)
+	}
+	if m.anchor_day != nil {
+		fields = append(fields, budget.FieldAnchorDay)
+	}
+	if m.anchor_hour != nil {
+		fields = append(fields, budget.FieldAnchorHour)
+	}
+	if m.provider != nil {
+		fields = append(fields, budget.FieldProviderID)
+	}
+	if m.models != nil {
+		fields = append(fields, budget.FieldModels)
+	}
+	if m.cost != nil {
+		fields = append(fields, budget.FieldCost)
+	}
+	if m.tokens != nil {
+		fields = append(fields, budget.FieldTokens)
+	}
+	if m.requests != nil {
+		fields = append(fields, budget.FieldRequests)
+	}
+	if m.concurrency != nil {
+		fields = append(fields, budget.FieldConcurrency)
+	}
+	if m.mode != nil {
+		fields = append(fields, budget.FieldMode)
+	}
+	if m.on_unpriced != nil {
+		fields = append(fields, budget.FieldOnUnpriced)
+	}
+	if m.thresholds != nil {
+		fields = append(fields, budget.FieldThresholds)
+	}
+	if m.counts_from != nil {
+		fields = append(fields, budget.FieldCountsFrom)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *BudgetMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case budget.FieldCreatedAt:
+		return m.CreatedAt()
+	case budget.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case budget.FieldConsumerID:
+		return m.ConsumerID()
+	case budget.FieldName:
+		return m.Name()
+	case budget.FieldEach:
+		return m.Each()
+	case budget.FieldEachKind:
+		return m.EachKind()
+	case budget.FieldPer:
+		return m.Per()
+	case budget.FieldZone:
+		return m.Zone()
+	case budget.FieldAnchorDay:
+		return m.AnchorDay()
+	case budget.FieldAnchorHour:
+		return m.AnchorHour()
+	case budget.FieldProviderID:
+		return m.ProviderID()
+	case budget.FieldModels:
+		return m.Models()
+	case budget.FieldCost:
+		return m.Cost()
+	case budget.FieldTokens:
+		return m.Tokens()
+	case budget.FieldRequests:
+		return m.Requests()
+	case budget.FieldConcurrency:
+		return m.Concurrency()
+	case budget.FieldMode:
+		return m.Mode()
+	case budget.FieldOnUnpriced:
+		return m.OnUnpriced()
+	case budget.FieldThresholds:
+		return m.Thresholds()
+	case budget.FieldCountsFrom:
+		return m.CountsFrom()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *BudgetMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case budget.FieldCreatedAt:
+		return m.OldCreatedAt(ctx)
+	case budget.FieldUpdatedAt:
+		return m.OldUpdatedAt(ctx)
+	case budget.FieldConsumerID:
+		return m.OldConsumerID(ctx)
+	case budget.FieldName:
+		return m.OldName(ctx)
+	case budget.FieldEach:
+		return m.OldEach(ctx)
+	case budget.FieldEachKind:
+		return m.OldEachKind(ctx)
+	case budget.FieldPer:
+		return m.OldPer(ctx)
+	case budget.FieldZone:
+		return m.OldZone(ctx)
+	case budget.FieldAnchorDay:
+		return m.OldAnchorDay(ctx)
+	case budget.FieldAnchorHour:
+		return m.OldAnchorHour(ctx)
+	case budget.FieldProviderID:
+		return m.OldProviderID(ctx)
+	case budget.FieldModels:
+		return m.OldModels(ctx)
+	case budget.FieldCost:
+		return m.OldCost(ctx)
+	case budget.FieldTokens:
+		return m.OldTokens(ctx)
+	case budget.FieldRequests:
+		return m.OldRequests(ctx)
+	case budget.FieldConcurrency:
+		return m.OldConcurrency(ctx)
+	case budget.FieldMode:
+		return m.OldMode(ctx)
+	case budget.FieldOnUnpriced:
+		return m.OldOnUnpriced(ctx)
+	case budget.FieldThresholds:
+		return m.OldThresholds(ctx)
+	case budget.FieldCountsFrom:
+		return m.OldCountsFrom(ctx)
+	}
+	return nil, fmt.Errorf("unknown Budget field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case budget.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case budget.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case budget.FieldConsumerID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConsumerID(v)
+		return nil
+	case budget.FieldName:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetName(v)
+		return nil
+	case budget.FieldEach:
+		v, ok := value.(bool)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEach(v)
+		return nil
+	case budget.FieldEachKind:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEachKind(v)
+		return nil
+	case budget.FieldPer:
+		v, ok := value.(budget.Per)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPer(v)
+		return nil
+	case budget.FieldZone:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetZone(v)
+		return nil
+	case budget.FieldAnchorDay:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAnchorDay(v)
+		return nil
+	case budget.FieldAnchorHour:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAnchorHour(v)
+		return nil
+	case budget.FieldProviderID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderID(v)
+		return nil
+	case budget.FieldModels:
+		v, ok := value.([]string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModels(v)
+		return nil
+	case budget.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCost(v)
+		return nil
+	case budget.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokens(v)
+		return nil
+	case budget.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequests(v)
+		return nil
+	case budget.FieldConcurrency:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConcurrency(v)
+		return nil
+	case budget.FieldMode:
+		v, ok := value.(budget.Mode)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetMode(v)
+		return nil
+	case budget.FieldOnUnpriced:
+		v, ok := value.(budget.OnUnpriced)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOnUnpriced(v)
+		return nil
+	case budget.FieldThresholds:
+		v, ok := value.([]int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetThresholds(v)
+		return nil
+	case budget.FieldCountsFrom:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCountsFrom(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Budget field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *BudgetMutation) AddedFields() []string {
+	var fields []string
+	if m.addanchor_day != nil {
+		fields = append(fields, budget.FieldAnchorDay)
+	}
+	if m.addanchor_hour != nil {
+		fields = append(fields, budget.FieldAnchorHour)
+	}
+	if m.addcost != nil {
+		fields = append(fields, budget.FieldCost)
+	}
+	if m.addtokens != nil {
+		fields = append(fields, budget.FieldTokens)
+	}
+	if m.addrequests != nil {
+		fields = append(fields, budget.FieldRequests)
+	}
+	if m.addconcurrency != nil {
+		fields = append(fields, budget.FieldConcurrency)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *BudgetMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case budget.FieldAnchorDay:
+		return m.AddedAnchorDay()
+	case budget.FieldAnchorHour:
+		return m.AddedAnchorHour()
+	case budget.FieldCost:
+		return m.AddedCost()
+	case budget.FieldTokens:
+		return m.AddedTokens()
+	case budget.FieldRequests:
+		return m.AddedRequests()
+	case budget.FieldConcurrency:
+		return m.AddedConcurrency()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case budget.FieldAnchorDay:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAnchorDay(v)
+		return nil
+	case budget.FieldAnchorHour:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAnchorHour(v)
+		return nil
+	case budget.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCost(v)
+		return nil
+	case budget.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokens(v)
+		return nil
+	case budget.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequests(v)
+		return nil
+	case budget.FieldConcurrency:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddConcurrency(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Budget numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *BudgetMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(budget.FieldProviderID) {
+		fields = append(fields, budget.FieldProviderID)
+	}
+	if m.FieldCleared(budget.FieldModels) {
+		fields = append(fields, budget.FieldModels)
+	}
+	if m.FieldCleared(budget.FieldThresholds) {
+		fields = append(fields, budget.FieldThresholds)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *BudgetMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *BudgetMutation) ClearField(name string) error {
+	switch name {
+	case budget.FieldProviderID:
+		m.ClearProviderID()
+		return nil
+	case budget.FieldModels:
+		m.ClearModels()
+		return nil
+	case budget.FieldThresholds:
+		m.ClearThresholds()
+		return nil
+	}
+	return fmt.Errorf("unknown Budget nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *BudgetMutation) ResetField(name string) error {
+	switch name {
+	case budget.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case budget.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case budget.FieldConsumerID:
+		m.ResetConsumerID()
+		return nil
+	case budget.FieldName:
+		m.ResetName()
+		return nil
+	case budget.FieldEach:
+		m.ResetEach()
+		return nil
+	case budget.FieldEachKind:
+		m.ResetEachKind()
+		return nil
+	case budget.FieldPer:
+		m.ResetPer()
+		return nil
+	case budget.FieldZone:
+		m.ResetZone()
+		return nil
+	case budget.FieldAnchorDay:
+		m.ResetAnchorDay()
+		return nil
+	case budget.FieldAnchorHour:
+		m.ResetAnchorHour()
+		return nil
+	case budget.FieldProviderID:
+		m.ResetProviderID()
+		return nil
+	case budget.FieldModels:
+		m.ResetModels()
+		return nil
+	case budget.FieldCost:
+		m.ResetCost()
+		return nil
+	case budget.FieldTokens:
+		m.ResetTokens()
+		return nil
+	case budget.FieldRequests:
+		m.ResetRequests()
+		return nil
+	case budget.FieldConcurrency:
+		m.ResetConcurrency()
+		return nil
+	case budget.FieldMode:
+		m.ResetMode()
+		return nil
+	case budget.FieldOnUnpriced:
+		m.ResetOnUnpriced()
+		return nil
+	case budget.FieldThresholds:
+		m.ResetThresholds()
+		return nil
+	case budget.FieldCountsFrom:
+		m.ResetCountsFrom()
+		return nil
+	}
+	return fmt.Errorf("unknown Budget field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *BudgetMutation) AddedEdges() []string {
+	edges := make([]string, 0, 5)
+	if m.consumer != nil {
+		edges = append(edges, budget.EdgeConsumer)
+	}
+	if m.provider != nil {
+		edges = append(edges, budget.EdgeProvider)
+	}
+	if m.grants != nil {
+		edges = append(edges, budget.EdgeGrants)
+	}
+	if m.windows != nil {
+		edges = append(edges, budget.EdgeWindows)
+	}
+	if m.crossings != nil {
+		edges = append(edges, budget.EdgeCrossings)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *BudgetMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case budget.EdgeConsumer:
+		if id := m.consumer; id != nil {
+			return []ent.Value{*id}
+		}
+	case budget.EdgeProvider:
+		if id := m.provider; id != nil {
+			return []ent.Value{*id}
+		}
+	case budget.EdgeGrants:
+		ids := make([]ent.Value, 0, len(m.grants))
+		for id := range m.grants {
+			ids = append(ids, id)
+		}
+		return ids
+	case budget.EdgeWindows:
+		ids := make([]ent.Value, 0, len(m.windows))
+		for id := range m.windows {
+			ids = append(ids, id)
+		}
+		return ids
+	case budget.EdgeCrossings:
+		ids := make([]ent.Value, 0, len(m.crossings))
+		for id := range m.crossings {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *BudgetMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 5)
+	if m.removedgrants != nil {
+		edges = append(edges, budget.EdgeGrants)
+	}
+	if m.removedwindows != nil {
+		edges = append(edges, budget.EdgeWindows)
+	}
+	if m.removedcrossings != nil {
+		edges = append(edges, budget.EdgeCrossings)
+	}
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *BudgetMutation) RemovedIDs(name string) []ent.Value {
+	switch name {
+	case budget.EdgeGrants:
+		ids := make([]ent.Value, 0, len(m.removedgrants))
+		for id := range m.removedgrants {
+			ids = append(ids, id)
+		}
+		return ids
+	case budget.EdgeWindows:
+		ids := make([]ent.Value, 0, len(m.removedwindows))
+		for id := range m.removedwindows {
+			ids = append(ids, id)
+		}
+		return ids
+	case budget.EdgeCrossings:
+		ids := make([]ent.Value, 0, len(m.removedcrossings))
+		for id := range m.removedcrossings {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *BudgetMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 5)
+	if m.clearedconsumer {
+		edges = append(edges, budget.EdgeConsumer)
+	}
+	if m.clearedprovider {
+		edges = append(edges, budget.EdgeProvider)
+	}
+	if m.clearedgrants {
+		edges = append(edges, budget.EdgeGrants)
+	}
+	if m.clearedwindows {
+		edges = append(edges, budget.EdgeWindows)
+	}
+	if m.clearedcrossings {
+		edges = append(edges, budget.EdgeCrossings)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *BudgetMutation) EdgeCleared(name string) bool {
+	switch name {
+	case budget.EdgeConsumer:
+		return m.clearedconsumer
+	case budget.EdgeProvider:
+		return m.clearedprovider
+	case budget.EdgeGrants:
+		return m.clearedgrants
+	case budget.EdgeWindows:
+		return m.clearedwindows
+	case budget.EdgeCrossings:
+		return m.clearedcrossings
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *BudgetMutation) ClearEdge(name string) error {
+	switch name {
+	case budget.EdgeConsumer:
+		m.ClearConsumer()
+		return nil
+	case budget.EdgeProvider:
+		m.ClearProvider()
+		return nil
+	}
+	return fmt.Errorf("unknown Budget unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *BudgetMutation) ResetEdge(name string) error {
+	switch name {
+	case budget.EdgeConsumer:
+		m.ResetConsumer()
+		return nil
+	case budget.EdgeProvider:
+		m.ResetProvider()
+		return nil
+	case budget.EdgeGrants:
+		m.ResetGrants()
+		return nil
+	case budget.EdgeWindows:
+		m.ResetWindows()
+		return nil
+	case budget.EdgeCrossings:
+		m.ResetCrossings()
+		return nil
+	}
+	return fmt.Errorf("unknown Budget edge %s", name)
+}
+
+// BudgetCrossingMutation represents an operation that mutates the BudgetCrossing nodes in the graph.
+type BudgetCrossingMutation struct {
+	config
+	op              Op
+	typ             string
+	id              *uuid.UUID
+	window_start    *time.Time
+	kind            *budgetcrossing.Kind
+	metric          *budgetcrossing.Metric
+	percent         *int
+	addpercent      *int
+	spent           *int64
+	addspent        *int64
+	ceiling         *int64
+	addceiling      *int64
+	at              *time.Time
+	acknowledged_at *time.Time
+	clearedFields   map[string]struct{}
+	budget          *uuid.UUID
+	clearedbudget   bool
+	subject         *uuid.UUID
+	clearedsubject  bool
+	done            bool
+	oldValue        func(context.Context) (*BudgetCrossing, error)
+	predicates      []predicate.BudgetCrossing
+}
+
+var _ ent.Mutation = (*BudgetCrossingMutation)(nil)
+
+// budgetcrossingOption allows management of the mutation configuration using functional options.
+type budgetcrossingOption func(*BudgetCrossingMutation)
+
+// newBudgetCrossingMutation creates new mutation for the BudgetCrossing entity.
+func newBudgetCrossingMutation(c config, op Op, opts ...budgetcrossingOption) *BudgetCrossingMutation {
+	m := &BudgetCrossingMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeBudgetCrossing,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withBudgetCrossingID sets the ID field of the mutation.
+func withBudgetCrossingID(id uuid.UUID) budgetcrossingOption {
+	return func(m *BudgetCrossingMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *BudgetCrossing
+		)
+		m.oldValue = func(ctx context.Context) (*BudgetCrossing, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().BudgetCrossing.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withBudgetCrossing sets the old BudgetCrossing of the mutation.
+func withBudgetCrossing(node *BudgetCrossing) budgetcrossingOption {
+	return func(m *BudgetCrossingMutation) {
+		m.oldValue = func(context.Context) (*BudgetCrossing, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m BudgetCrossingMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m BudgetCrossingMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of BudgetCrossing entities.
+func (m *BudgetCrossingMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *BudgetCrossingMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *BudgetCrossingMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().BudgetCrossing.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetBudgetID sets the "budget_id" field.
+func (m *BudgetCrossingMutation) SetBudgetID(u uuid.UUID) {
+	m.budget = &u
+}
+
+// BudgetID returns the value of the "budget_id" field in the mutation.
+func (m *BudgetCrossingMutation) BudgetID() (r uuid.UUID, exists bool) {
+	v := m.budget
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldBudgetID returns the old "budget_id" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldBudgetID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldBudgetID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldBudgetID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldBudgetID: %w", err)
+	}
+	return oldValue.BudgetID, nil
+}
+
+// ResetBudgetID resets all changes to the "budget_id" field.
+func (m *BudgetCrossingMutation) ResetBudgetID() {
+	m.budget = nil
+}
+
+// SetSubjectID sets the "subject_id" field.
+func (m *BudgetCrossingMutation) SetSubjectID(u uuid.UUID) {
+	m.subject = &u
+}
+
+// SubjectID returns the value of the "subject_id" field in the mutation.
+func (m *BudgetCrossingMutation) SubjectID() (r uuid.UUID, exists bool) {
+	v := m.subject
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSubjectID returns the old "subject_id" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldSubjectID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSubjectID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSubjectID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSubjectID: %w", err)
+	}
+	return oldValue.SubjectID, nil
+}
+
+// ResetSubjectID resets all changes to the "subject_id" field.
+func (m *BudgetCrossingMutation) ResetSubjectID() {
+	m.subject = nil
+}
+
+// SetWindowStart sets the "window_start" field.
+func (m *BudgetCrossingMutation) SetWindowStart(t time.Time) {
+	m.window_start = &t
+}
+
+// WindowStart returns the value of the "window_start" field in the mutation.
+func (m *BudgetCrossingMutation) WindowStart() (r time.Time, exists bool) {
+	v := m.window_start
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldWindowStart returns the old "window_start" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldWindowStart(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldWindowStart is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldWindowStart requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldWindowStart: %w", err)
+	}
+	return oldValue.WindowStart, nil
+}
+
+// ResetWindowStart resets all changes to the "window_start" field.
+func (m *BudgetCrossingMutation) ResetWindowStart() {
+	m.window_start = nil
+}
+
+// SetKind sets the "kind" field.
+func (m *BudgetCrossingMutation) SetKind(b budgetcrossing.Kind) {
+	m.kind = &b
+}
+
+// Kind returns the value of the "kind" field in the mutation.
+func (m *BudgetCrossingMutation) Kind() (r budgetcrossing.Kind, exists bool) {
+	v := m.kind
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldKind returns the old "kind" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldKind(ctx context.Context) (v budgetcrossing.Kind, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldKind is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldKind requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldKind: %w", err)
+	}
+	return oldValue.Kind, nil
+}
+
+// ResetKind resets all changes to the "kind" field.
+func (m *BudgetCrossingMutation) ResetKind() {
+	m.kind = nil
+}
+
+// SetMetric sets the "metric" field.
+func (m *BudgetCrossingMutation) SetMetric(b budgetcrossing.Metric) {
+	m.metric = &b
+}
+
+// Metric returns the value of the "metric" field in the mutation.
+func (m *BudgetCrossingMutation) Metric() (r budgetcrossing.Metric, exists bool) {
+	v := m.metric
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldMetric returns the old "metric" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldMetric(ctx context.Context) (v budgetcrossing.Metric, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldMetric is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldMetric requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldMetric: %w", err)
+	}
+	return oldValue.Metric, nil
+}
+
+// ResetMetric resets all changes to the "metric" field.
+func (m *BudgetCrossingMutation) ResetMetric() {
+	m.metric = nil
+}
+
+// SetPercent sets the "percent" field.
+func (m *BudgetCrossingMutation) SetPercent(i int) {
+	m.percent = &i
+	m.addpercent = nil
+}
+
+// Percent returns the value of the "percent" field in the mutation.
+func (m *BudgetCrossingMutation) Percent() (r int, exists bool) {
+	v := m.percent
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPercent returns the old "percent" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldPercent(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPercent is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPercent requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPercent: %w", err)
+	}
+	return oldValue.Percent, nil
+}
+
+// AddPercent adds i to the "percent" field.
+func (m *BudgetCrossingMutation) AddPercent(i int) {
+	if m.addpercent != nil {
+		*m.addpercent += i
+	} else {
+		m.addpercent = &i
+	}
+}
+
+// AddedPercent returns the value that was added to the "percent" field in this mutation.
+func (m *BudgetCrossingMutation) AddedPercent() (r int, exists bool) {
+	v := m.addpercent
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetPercent resets all changes to the "percent" field.
+func (m *BudgetCrossingMutation) ResetPercent() {
+	m.percent = nil
+	m.addpercent = nil
+}
+
+// SetSpent sets the "spent" field.
+func (m *BudgetCrossingMutation) SetSpent(i int64) {
+	m.spent = &i
+	m.addspent = nil
+}
+
+// Spent returns the value of the "spent" field in the mutation.
+func (m *BudgetCrossingMutation) Spent() (r int64, exists bool) {
+	v := m.spent
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSpent returns the old "spent" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldSpent(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSpent is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSpent requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSpent: %w", err)
+	}
+	return oldValue.Spent, nil
+}
+
+// AddSpent adds i to the "spent" field.
+func (m *BudgetCrossingMutation) AddSpent(i int64) {
+	if m.addspent != nil {
+		*m.addspent += i
+	} else {
+		m.addspent = &i
+	}
+}
+
+// AddedSpent returns the value that was added to the "spent" field in this mutation.
+func (m *BudgetCrossingMutation) AddedSpent() (r int64, exists bool) {
+	v := m.addspent
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetSpent resets all changes to the "spent" field.
+func (m *BudgetCrossingMutation) ResetSpent() {
+	m.spent = nil
+	m.addspent = nil
+}
+
+// SetCeiling sets the "ceiling" field.
+func (m *BudgetCrossingMutation) SetCeiling(i int64) {
+	m.ceiling = &i
+	m.addceiling = nil
+}
+
+// Ceiling returns the value of the "ceiling" field in the mutation.
+func (m *BudgetCrossingMutation) Ceiling() (r int64, exists bool) {
+	v := m.ceiling
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCeiling returns the old "ceiling" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldCeiling(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCeiling is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCeiling requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCeiling: %w", err)
+	}
+	return oldValue.Ceiling, nil
+}
+
+// AddCeiling adds i to the "ceiling" field.
+func (m *BudgetCrossingMutation) AddCeiling(i int64) {
+	if m.addceiling != nil {
+		*m.addceiling += i
+	} else {
+		m.addceiling = &i
+	}
+}
+
+// AddedCeiling returns the value that was added to the "ceiling" field in this mutation.
+func (m *BudgetCrossingMutation) AddedCeiling() (r int64, exists bool) {
+	v := m.addceiling
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCeiling resets all changes to the "ceiling" field.
+func (m *BudgetCrossingMutation) ResetCeiling() {
+	m.ceiling = nil
+	m.addceiling = nil
+}
+
+// SetAt sets the "at" field.
+func (m *BudgetCrossingMutation) SetAt(t time.Time) {
+	m.at = &t
+}
+
+// At returns the value of the "at" field in the mutation.
+func (m *BudgetCrossingMutation) At() (r time.Time, exists bool) {
+	v := m.at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAt returns the old "at" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAt: %w", err)
+	}
+	return oldValue.At, nil
+}
+
+// ResetAt resets all changes to the "at" field.
+func (m *BudgetCrossingMutation) ResetAt() {
+	m.at = nil
+}
+
+// SetAcknowledgedAt sets the "acknowledged_at" field.
+func (m *BudgetCrossingMutation) SetAcknowledgedAt(t time.Time) {
+	m.acknowledged_at = &t
+}
+
+// AcknowledgedAt returns the value of the "acknowledged_at" field in the mutation.
+func (m *BudgetCrossingMutation) AcknowledgedAt() (r time.Time, exists bool) {
+	v := m.acknowledged_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAcknowledgedAt returns the old "acknowledged_at" field's value of the BudgetCrossing entity.
+// If the BudgetCrossing object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetCrossingMutation) OldAcknowledgedAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAcknowledgedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAcknowledgedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAcknowledgedAt: %w", err)
+	}
+	return oldValue.AcknowledgedAt, nil
+}
+
+// ClearAcknowledgedAt clears the value of the "acknowledged_at" field.
+func (m *BudgetCrossingMutation) ClearAcknowledgedAt() {
+	m.acknowledged_at = nil
+	m.clearedFields[budgetcrossing.FieldAcknowledgedAt] = struct{}{}
+}
+
+// AcknowledgedAtCleared returns if the "acknowledged_at" field was cleared in this mutation.
+func (m *BudgetCrossingMutation) AcknowledgedAtCleared() bool {
+	_, ok := m.clearedFields[budgetcrossing.FieldAcknowledgedAt]
+	return ok
+}
+
+// ResetAcknowledgedAt resets all changes to the "acknowledged_at" field.
+func (m *BudgetCrossingMutation) ResetAcknowledgedAt() {
+	m.acknowledged_at = nil
+	delete(m.clearedFields, budgetcrossing.FieldAcknowledgedAt)
+}
+
+// ClearBudget clears the "budget" edge to the Budget entity.
+func (m *BudgetCrossingMutation) ClearBudget() {
+	m.clearedbudget = true
+	m.clearedFields[budgetcrossing.FieldBudgetID] = struct{}{}
+}
+
+// BudgetCleared reports if the "budget" edge to the Budget entity was cleared.
+func (m *BudgetCrossingMutation) BudgetCleared() bool {
+	return m.clearedbudget
+}
+
+// BudgetIDs returns the "budget" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// BudgetID instead. It exists only for internal usage by the builders.
+func (m *BudgetCrossingMutation) BudgetIDs() (ids []uuid.UUID) {
+	if id := m.budget; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetBudget resets all changes to the "budget" edge.
+func (m *BudgetCrossingMutation) ResetBudget() {
+	m.budget = nil
+	m.clearedbudget = false
+}
+
+// ClearSubject clears the "subject" edge to the Consumer entity.
+func (m *BudgetCrossingMutation) ClearSubject() {
+	m.clearedsubject = true
+	m.clearedFields[budgetcrossing.FieldSubjectID] = struct{}{}
+}
+
+// SubjectCleared reports if the "subject" edge to the Consumer entity was cleared.
+func (m *BudgetCrossingMutation) SubjectCleared() bool {
+	return m.clearedsubject
+}
+
+// SubjectIDs returns the "subject" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// SubjectID instead. It exists only for internal usage by the builders.
+func (m *BudgetCrossingMutation) SubjectIDs() (ids []uuid.UUID) {
+	if id := m.subject; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetSubject resets all changes to the "subject" edge.
+func (m *BudgetCrossingMutation) ResetSubject() {
+	m.subject = nil
+	m.clearedsubject = false
+}
+
+// Where appends a list predicates to the BudgetCrossingMutation builder.
+func (m *BudgetCrossingMutation) Where(ps ...predicate.BudgetCrossing) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the BudgetCrossingMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *BudgetCrossingMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.BudgetCrossing, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *BudgetCrossingMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *BudgetCrossingMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (BudgetCrossing).
+func (m *BudgetCrossingMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *BudgetCrossingMutation) Fields() []string {
+	fields := make([]string, 0, 10)
+	if m.budget != nil {
+		fields = append(fields, budgetcrossing.FieldBudgetID)
+	}
+	if m.subject != nil {
+		fields = append(fields, budgetcrossing.FieldSubjectID)
+	}
+	if m.window_start != nil {
+		fields = append(fields, budgetcrossing.FieldWindowStart)
+	}
+	if m.kind != nil {
+		fields = append(fields, budgetcrossing.FieldKind)
+	}
+	if m.metric != nil {
+		fields = append(fields, budgetcrossing.FieldMetric)
+	}
+	if m.percent != nil {
+		fields = append(fields, budgetcrossing.FieldPercent)
+	}
+	if m.spent != nil {
+		fields = append(fields, budgetcrossing.FieldSpent)
+	}
+	if m.ceiling != nil {
+		fields = append(fields, budgetcrossing.FieldCeiling)
+	}
+	if m.at != nil {
+		fields = append(fields, budgetcrossing.FieldAt)
+	}
+	if m.acknowledged_at != nil {
+		fields = append(fields, budgetcrossing.FieldAcknowledgedAt)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *BudgetCrossingMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case budgetcrossing.FieldBudgetID:
+		return m.BudgetID()
+	case budgetcrossing.FieldSubjectID:
+		return m.SubjectID()
+	case budgetcrossing.FieldWindowStart:
+		return m.WindowStart()
+	case budgetcrossing.FieldKind:
+		return m.Kind()
+	case budgetcrossing.FieldMetric:
+		return m.Metric()
+	case budgetcrossing.FieldPercent:
+		return m.Percent()
+	case budgetcrossing.FieldSpent:
+		return m.Spent()
+	case budgetcrossing.FieldCeiling:
+		return m.Ceiling()
+	case budgetcrossing.FieldAt:
+		return m.At()
+	case budgetcrossing.FieldAcknowledgedAt:
+		return m.AcknowledgedAt()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *BudgetCrossingMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case budgetcrossing.FieldBudgetID:
+		return m.OldBudgetID(ctx)
+	case budgetcrossing.FieldSubjectID:
+		return m.OldSubjectID(ctx)
+	case budgetcrossing.FieldWindowStart:
+		return m.OldWindowStart(ctx)
+	case budgetcrossing.FieldKind:
+		return m.OldKind(ctx)
+	case budgetcrossing.FieldMetric:
+		return m.OldMetric(ctx)
+	case budgetcrossing.FieldPercent:
+		return m.OldPercent(ctx)
+	case budgetcrossing.FieldSpent:
+		return m.OldSpent(ctx)
+	case budgetcrossing.FieldCeiling:
+		return m.OldCeiling(ctx)
+	case budgetcrossing.FieldAt:
+		return m.OldAt(ctx)
+	case budgetcrossing.FieldAcknowledgedAt:
+		return m.OldAcknowledgedAt(ctx)
+	}
+	return nil, fmt.Errorf("unknown BudgetCrossing field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetCrossingMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case budgetcrossing.FieldBudgetID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetBudgetID(v)
+		return nil
+	case budgetcrossing.FieldSubjectID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSubjectID(v)
+		return nil
+	case budgetcrossing.FieldWindowStart:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetWindowStart(v)
+		return nil
+	case budgetcrossing.FieldKind:
+		v, ok := value.(budgetcrossing.Kind)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetKind(v)
+		return nil
+	case budgetcrossing.FieldMetric:
+		v, ok := value.(budgetcrossing.Metric)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetMetric(v)
+		return nil
+	case budgetcrossing.FieldPercent:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPercent(v)
+		return nil
+	case budgetcrossing.FieldSpent:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSpent(v)
+		return nil
+	case budgetcrossing.FieldCeiling:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCeiling(v)
+		return nil
+	case budgetcrossing.FieldAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAt(v)
+		return nil
+	case budgetcrossing.FieldAcknowledgedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAcknowledgedAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetCrossing field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *BudgetCrossingMutation) AddedFields() []string {
+	var fields []string
+	if m.addpercent != nil {
+		fields = append(fields, budgetcrossing.FieldPercent)
+	}
+	if m.addspent != nil {
+		fields = append(fields, budgetcrossing.FieldSpent)
+	}
+	if m.addceiling != nil {
+		fields = append(fields, budgetcrossing.FieldCeiling)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *BudgetCrossingMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case budgetcrossing.FieldPercent:
+		return m.AddedPercent()
+	case budgetcrossing.FieldSpent:
+		return m.AddedSpent()
+	case budgetcrossing.FieldCeiling:
+		return m.AddedCeiling()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetCrossingMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case budgetcrossing.FieldPercent:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddPercent(v)
+		return nil
+	case budgetcrossing.FieldSpent:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddSpent(v)
+		return nil
+	case budgetcrossing.FieldCeiling:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCeiling(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetCrossing numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *BudgetCrossingMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(budgetcrossing.FieldAcknowledgedAt) {
+		fields = append(fields, budgetcrossing.FieldAcknowledgedAt)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *BudgetCrossingMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *BudgetCrossingMutation) ClearField(name string) error {
+	switch name {
+	case budgetcrossing.FieldAcknowledgedAt:
+		m.ClearAcknowledgedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetCrossing nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *BudgetCrossingMutation) ResetField(name string) error {
+	switch name {
+	case budgetcrossing.FieldBudgetID:
+		m.ResetBudgetID()
+		return nil
+	case budgetcrossing.FieldSubjectID:
+		m.ResetSubjectID()
+		return nil
+	case budgetcrossing.FieldWindowStart:
+		m.ResetWindowStart()
+		return nil
+	case budgetcrossing.FieldKind:
+		m.ResetKind()
+		return nil
+	case budgetcrossing.FieldMetric:
+		m.ResetMetric()
+		return nil
+	case budgetcrossing.FieldPercent:
+		m.ResetPercent()
+		return nil
+	case budgetcrossing.FieldSpent:
+		m.ResetSpent()
+		return nil
+	case budgetcrossing.FieldCeiling:
+		m.ResetCeiling()
+		return nil
+	case budgetcrossing.FieldAt:
+		m.ResetAt()
+		return nil
+	case budgetcrossing.FieldAcknowledgedAt:
+		m.ResetAcknowledgedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetCrossing field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *BudgetCrossingMutation) AddedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.budget != nil {
+		edges = append(edges, budgetcrossing.EdgeBudget)
+	}
+	if m.subject != nil {
+		edges = append(edges, budgetcrossing.EdgeSubject)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *BudgetCrossingMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case budgetcrossing.EdgeBudget:
+		if id := m.budget; id != nil {
+			return []ent.Value{*id}
+		}
+	case budgetcrossing.EdgeSubject:
+		if id := m.subject; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *BudgetCrossingMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 2)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *BudgetCrossingMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *BudgetCrossingMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.clearedbudget {
+		edges = append(edges, budgetcrossing.EdgeBudget)
+	}
+	if m.clearedsubject {
+		edges = append(edges, budgetcrossing.EdgeSubject)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *BudgetCrossingMutation) EdgeCleared(name string) bool {
+	switch name {
+	case budgetcrossing.EdgeBudget:
+		return m.clearedbudget
+	case budgetcrossing.EdgeSubject:
+		return m.clearedsubject
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *BudgetCrossingMutation) ClearEdge(name string) error {
+	switch name {
+	case budgetcrossing.EdgeBudget:
+		m.ClearBudget()
+		return nil
+	case budgetcrossing.EdgeSubject:
+		m.ClearSubject()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetCrossing unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *BudgetCrossingMutation) ResetEdge(name string) error {
+	switch name {
+	case budgetcrossing.EdgeBudget:
+		m.ResetBudget()
+		return nil
+	case budgetcrossing.EdgeSubject:
+		m.ResetSubject()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetCrossing edge %s", name)
+}
+
+// BudgetGrantMutation represents an operation that mutates the BudgetGrant nodes in the graph.
+type BudgetGrantMutation struct {
+	config
+	op             Op
+	typ            string
+	id             *uuid.UUID
+	windows_from   *time.Time
+	windows_until  *time.Time
+	cost           *money.USD
+	addcost        *money.USD
+	tokens         *int64
+	addtokens      *int64
+	requests       *int64
+	addrequests    *int64
+	reason         *string
+	created_at     *time.Time
+	revoked_at     *time.Time
+	clearedFields  map[string]struct{}
+	budget         *uuid.UUID
+	clearedbudget  bool
+	subject        *uuid.UUID
+	clearedsubject bool
+	done           bool
+	oldValue       func(context.Context) (*BudgetGrant, error)
+	predicates     []predicate.BudgetGrant
+}
+
+var _ ent.Mutation = (*BudgetGrantMutation)(nil)
+
+// budgetgrantOption allows management of the mutation configuration using functional options.
+type budgetgrantOption func(*BudgetGrantMutation)
+
+// newBudgetGrantMutation creates new mutation for the BudgetGrant entity.
+func newBudgetGrantMutation(c config, op Op, opts ...budgetgrantOption) *BudgetGrantMutation {
+	m := &BudgetGrantMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeBudgetGrant,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withBudgetGrantID sets the ID field of the mutation.
+func withBudgetGrantID(id uuid.UUID) budgetgrantOption {
+	return func(m *BudgetGrantMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *BudgetGrant
+		)
+		m.oldValue = func(ctx context.Context) (*BudgetGrant, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().BudgetGrant.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withBudgetGrant sets the old BudgetGrant of the mutation.
+func withBudgetGrant(node *BudgetGrant) budgetgrantOption {
+	return func(m *BudgetGrantMutation) {
+		m.oldValue = func(context.Context) (*BudgetGrant, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m BudgetGrantMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m BudgetGrantMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of BudgetGrant entities.
+func (m *BudgetGrantMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *BudgetGrantMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *BudgetGrantMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().BudgetGrant.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetBudgetID sets the "budget_id" field.
+func (m *BudgetGrantMutation) SetBudgetID(u uuid.UUID) {
+	m.budget = &u
+}
+
+// BudgetID returns the value of the "budget_id" field in the mutation.
+func (m *BudgetGrantMutation) BudgetID() (r uuid.UUID, exists bool) {
+	v := m.budget
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldBudgetID returns the old "budget_id" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldBudgetID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldBudgetID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldBudgetID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldBudgetID: %w", err)
+	}
+	return oldValue.BudgetID, nil
+}
+
+// ResetBudgetID resets all changes to the "budget_id" field.
+func (m *BudgetGrantMutation) ResetBudgetID() {
+	m.budget = nil
+}
+
+// SetSubjectID sets the "subject_id" field.
+func (m *BudgetGrantMutation) SetSubjectID(u uuid.UUID) {
+	m.subject = &u
+}
+
+// SubjectID returns the value of the "subject_id" field in the mutation.
+func (m *BudgetGrantMutation) SubjectID() (r uuid.UUID, exists bool) {
+	v := m.subject
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSubjectID returns the old "subject_id" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldSubjectID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSubjectID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSubjectID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSubjectID: %w", err)
+	}
+	return oldValue.SubjectID, nil
+}
+
+// ClearSubjectID clears the value of the "subject_id" field.
+func (m *BudgetGrantMutation) ClearSubjectID() {
+	m.subject = nil
+	m.clearedFields[budgetgrant.FieldSubjectID] = struct{}{}
+}
+
+// SubjectIDCleared returns if the "subject_id" field was cleared in this mutation.
+func (m *BudgetGrantMutation) SubjectIDCleared() bool {
+	_, ok := m.clearedFields[budgetgrant.FieldSubjectID]
+	return ok
+}
+
+// ResetSubjectID resets all changes to the "subject_id" field.
+func (m *BudgetGrantMutation) ResetSubjectID() {
+	m.subject = nil
+	delete(m.clearedFields, budgetgrant.FieldSubjectID)
+}
+
+// SetWindowsFrom sets the "windows_from" field.
+func (m *BudgetGrantMutation) SetWindowsFrom(t time.Time) {
+	m.windows_from = &t
+}
+
+// WindowsFrom returns the value of the "windows_from" field in the mutation.
+func (m *BudgetGrantMutation) WindowsFrom() (r time.Time, exists bool) {
+	v := m.windows_from
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldWindowsFrom returns the old "windows_from" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldWindowsFrom(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldWindowsFrom is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldWindowsFrom requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldWindowsFrom: %w", err)
+	}
+	return oldValue.WindowsFrom, nil
+}
+
+// ResetWindowsFrom resets all changes to the "windows_from" field.
+func (m *BudgetGrantMutation) ResetWindowsFrom() {
+	m.windows_from = nil
+}
+
+// SetWindowsUntil sets the "windows_until" field.
+func (m *BudgetGrantMutation) SetWindowsUntil(t time.Time) {
+	m.windows_until = &t
+}
+
+// WindowsUntil returns the value of the "windows_until" field in the mutation.
+func (m *BudgetGrantMutation) WindowsUntil() (r time.Time, exists bool) {
+	v := m.windows_until
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldWindowsUntil returns the old "windows_until" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldWindowsUntil(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldWindowsUntil is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldWindowsUntil requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldWindowsUntil: %w", err)
+	}
+	return oldValue.WindowsUntil, nil
+}
+
+// ResetWindowsUntil resets all changes to the "windows_until" field.
+func (m *BudgetGrantMutation) ResetWindowsUntil() {
+	m.windows_until = nil
+}
+
+// SetCost sets the "cost" field.
+func (m *BudgetGrantMutation) SetCost(value money.USD) {
+	m.cost = &value
+	m.addcost = nil
+}
+
+// Cost returns the value of the "cost" field in the mutation.
+func (m *BudgetGrantMutation) Cost() (r money.USD, exists bool) {
+	v := m.cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCost returns the old "cost" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCost: %w", err)
+	}
+	return oldValue.Cost, nil
+}
+
+// AddCost adds value to the "cost" field.
+func (m *BudgetGrantMutation) AddCost(value money.USD) {
+	if m.addcost != nil {
+		*m.addcost += value
+	} else {
+		m.addcost = &value
+	}
+}
+
+// AddedCost returns the value that was added to the "cost" field in this mutation.
+func (m *BudgetGrantMutation) AddedCost() (r money.USD, exists bool) {
+	v := m.addcost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCost resets all changes to the "cost" field.
+func (m *BudgetGrantMutation) ResetCost() {
+	m.cost = nil
+	m.addcost = nil
+}
+
+// SetTokens sets the "tokens" field.
+func (m *BudgetGrantMutation) SetTokens(i int64) {
+	m.tokens = &i
+	m.addtokens = nil
+}
+
+// Tokens returns the value of the "tokens" field in the mutation.
+func (m *BudgetGrantMutation) Tokens() (r int64, exists bool) {
+	v := m.tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokens returns the old "tokens" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokens: %w", err)
+	}
+	return oldValue.Tokens, nil
+}
+
+// AddTokens adds i to the "tokens" field.
+func (m *BudgetGrantMutation) AddTokens(i int64) {
+	if m.addtokens != nil {
+		*m.addtokens += i
+	} else {
+		m.addtokens = &i
+	}
+}
+
+// AddedTokens returns the value that was added to the "tokens" field in this mutation.
+func (m *BudgetGrantMutation) AddedTokens() (r int64, exists bool) {
+	v := m.addtokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokens resets all changes to the "tokens" field.
+func (m *BudgetGrantMutation) ResetTokens() {
+	m.tokens = nil
+	m.addtokens = nil
+}
+
+// SetRequests sets the "requests" field.
+func (m *BudgetGrantMutation) SetRequests(i int64) {
+	m.requests = &i
+	m.addrequests = nil
+}
+
+// Requests returns the value of the "requests" field in the mutation.
+func (m *BudgetGrantMutation) Requests() (r int64, exists bool) {
+	v := m.requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequests returns the old "requests" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldRequests(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequests is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequests requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequests: %w", err)
+	}
+	return oldValue.Requests, nil
+}
+
+// AddRequests adds i to the "requests" field.
+func (m *BudgetGrantMutation) AddRequests(i int64) {
+	if m.addrequests != nil {
+		*m.addrequests += i
+	} else {
+		m.addrequests = &i
+	}
+}
+
+// AddedRequests returns the value that was added to the "requests" field in this mutation.
+func (m *BudgetGrantMutation) AddedRequests() (r int64, exists bool) {
+	v := m.addrequests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequests resets all changes to the "requests" field.
+func (m *BudgetGrantMutation) ResetRequests() {
+	m.requests = nil
+	m.addrequests = nil
+}
+
+// SetReason sets the "reason" field.
+func (m *BudgetGrantMutation) SetReason(s string) {
+	m.reason = &s
+}
+
+// Reason returns the value of the "reason" field in the mutation.
+func (m *BudgetGrantMutation) Reason() (r string, exists bool) {
+	v := m.reason
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReason returns the old "reason" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldReason(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReason is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReason requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReason: %w", err)
+	}
+	return oldValue.Reason, nil
+}
+
+// ResetReason resets all changes to the "reason" field.
+func (m *BudgetGrantMutation) ResetReason() {
+	m.reason = nil
+}
+
+// SetCreatedAt sets the "created_at" field.
+func (m *BudgetGrantMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+// CreatedAt returns the value of the "created_at" field in the mutation.
+func (m *BudgetGrantMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCreatedAt returns the old "created_at" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldCreatedAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCreatedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCreatedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCreatedAt: %w", err)
+	}
+	return oldValue.CreatedAt, nil
+}
+
+// ResetCreatedAt resets all changes to the "created_at" field.
+func (m *BudgetGrantMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+// SetRevokedAt sets the "revoked_at" field.
+func (m *BudgetGrantMutation) SetRevokedAt(t time.Time) {
+	m.revoked_at = &t
+}
+
+// RevokedAt returns the value of the "revoked_at" field in the mutation.
+func (m *BudgetGrantMutation) RevokedAt() (r time.Time, exists bool) {
+	v := m.revoked_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRevokedAt returns the old "revoked_at" field's value of the BudgetGrant entity.
+// If the BudgetGrant object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetGrantMutation) OldRevokedAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRevokedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRevokedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRevokedAt: %w", err)
+	}
+	return oldValue.RevokedAt, nil
+}
+
+// ClearRevokedAt clears the value of the "revoked_at" field.
+func (m *BudgetGrantMutation) ClearRevokedAt() {
+	m.revoked_at = nil
+	m.clearedFields[budgetgrant.FieldRevokedAt] = struct{}{}
+}
+
+// RevokedAtCleared returns if the "revoked_at" field was cleared in this mutation.
+func (m *BudgetGrantMutation) RevokedAtCleared() bool {
+	_, ok := m.clearedFields[budgetgrant.FieldRevokedAt]
+	return ok
+}
+
+// ResetRevokedAt resets all changes to the "revoked_at" field.
+func (m *BudgetGrantMutation) ResetRevokedAt() {
+	m.revoked_at = nil
+	delete(m.clearedFields, budgetgrant.FieldRevokedAt)
+}
+
+// ClearBudget clears the "budget" edge to the Budget entity.
+func (m *BudgetGrantMutation) ClearBudget() {
+	m.clearedbudget = true
+	m.clearedFields[budgetgrant.FieldBudgetID] = struct{}{}
+}
+
+// BudgetCleared reports if the "budget" edge to the Budget entity was cleared.
+func (m *BudgetGrantMutation) BudgetCleared() bool {
+	return m.clearedbudget
+}
+
+// BudgetIDs returns the "budget" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// BudgetID instead. It exists only for internal usage by the builders.
+func (m *BudgetGrantMutation) BudgetIDs() (ids []uuid.UUID) {
+	if id := m.budget; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetBudget resets all changes to the "budget" edge.
+func (m *BudgetGrantMutation) ResetBudget() {
+	m.budget = nil
+	m.clearedbudget = false
+}
+
+// ClearSubject clears the "subject" edge to the Consumer entity.
+func (m *BudgetGrantMutation) ClearSubject() {
+	m.clearedsubject = true
+	m.clearedFields[budgetgrant.FieldSubjectID] = struct{}{}
+}
+
+// SubjectCleared reports if the "subject" edge to the Consumer entity was cleared.
+func (m *BudgetGrantMutation) SubjectCleared() bool {
+	return m.SubjectIDCleared() || m.clearedsubject
+}
+
+// SubjectIDs returns the "subject" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// SubjectID instead. It exists only for internal usage by the builders.
+func (m *BudgetGrantMutation) SubjectIDs() (ids []uuid.UUID) {
+	if id := m.subject; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetSubject resets all changes to the "subject" edge.
+func (m *BudgetGrantMutation) ResetSubject() {
+	m.subject = nil
+	m.clearedsubject = false
+}
+
+// Where appends a list predicates to the BudgetGrantMutation builder.
+func (m *BudgetGrantMutation) Where(ps ...predicate.BudgetGrant) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the BudgetGrantMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *BudgetGrantMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.BudgetGrant, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *BudgetGrantMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *BudgetGrantMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (BudgetGrant).
+func (m *BudgetGrantMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *BudgetGrantMutation) Fields() []string {
+	fields := make([]string, 0, 10)
+	if m.budget != nil {
+		fields = append(fields, budgetgrant.FieldBudgetID)
+	}
+	if m.subject != nil {
+		fields = append(fields, budgetgrant.FieldSubjectID)
+	}
+	if m.windows_from != nil {
+		fields = append(fields, budgetgrant.FieldWindowsFrom)
+	}
+	if m.windows_until != nil {
+		fields = append(fields, budgetgrant.FieldWindowsUntil)
+	}
+	if m.cost != nil {
+		fields = append(fields, budgetgrant.FieldCost)
+	}
+	if m.tokens != nil {
+		fields = append(fields, budgetgrant.FieldTokens)
+	}
+	if m.requests != nil {
+		fields = append(fields, budgetgrant.FieldRequests)
+	}
+	if m.reason != nil {
+		fields = append(fields, budgetgrant.FieldReason)
+	}
+	if m.created_at != nil {
+		fields = append(fields, budgetgrant.FieldCreatedAt)
+	}
+	if m.revoked_at != nil {
+		fields = append(fields, budgetgrant.FieldRevokedAt)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *BudgetGrantMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case budgetgrant.FieldBudgetID:
+		return m.BudgetID()
+	case budgetgrant.FieldSubjectID:
+		return m.SubjectID()
+	case budgetgrant.FieldWindowsFrom:
+		return m.WindowsFrom()
+	case budgetgrant.FieldWindowsUntil:
+		return m.WindowsUntil()
+	case budgetgrant.FieldCost:
+		return m.Cost()
+	case budgetgrant.FieldTokens:
+		return m.Tokens()
+	case budgetgrant.FieldRequests:
+		return m.Requests()
+	case budgetgrant.FieldReason:
+		return m.Reason()
+	case budgetgrant.FieldCreatedAt:
+		return m.CreatedAt()
+	case budgetgrant.FieldRevokedAt:
+		return m.RevokedAt()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *BudgetGrantMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case budgetgrant.FieldBudgetID:
+		return m.OldBudgetID(ctx)
+	case budgetgrant.FieldSubjectID:
+		return m.OldSubjectID(ctx)
+	case budgetgrant.FieldWindowsFrom:
+		return m.OldWindowsFrom(ctx)
+	case budgetgrant.FieldWindowsUntil:
+		return m.OldWindowsUntil(ctx)
+	case budgetgrant.FieldCost:
+		return m.OldCost(ctx)
+	case budgetgrant.FieldTokens:
+		return m.OldTokens(ctx)
+	case budgetgrant.FieldRequests:
+		return m.OldRequests(ctx)
+	case budgetgrant.FieldReason:
+		return m.OldReason(ctx)
+	case budgetgrant.FieldCreatedAt:
+		return m.OldCreatedAt(ctx)
+	case budgetgrant.FieldRevokedAt:
+		return m.OldRevokedAt(ctx)
+	}
+	return nil, fmt.Errorf("unknown BudgetGrant field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetGrantMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case budgetgrant.FieldBudgetID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetBudgetID(v)
+		return nil
+	case budgetgrant.FieldSubjectID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSubjectID(v)
+		return nil
+	case budgetgrant.FieldWindowsFrom:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetWindowsFrom(v)
+		return nil
+	case budgetgrant.FieldWindowsUntil:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetWindowsUntil(v)
+		return nil
+	case budgetgrant.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCost(v)
+		return nil
+	case budgetgrant.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokens(v)
+		return nil
+	case budgetgrant.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequests(v)
+		return nil
+	case budgetgrant.FieldReason:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReason(v)
+		return nil
+	case budgetgrant.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case budgetgrant.FieldRevokedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRevokedAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetGrant field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *BudgetGrantMutation) AddedFields() []string {
+	var fields []string
+	if m.addcost != nil {
+		fields = append(fields, budgetgrant.FieldCost)
+	}
+	if m.addtokens != nil {
+		fields = append(fields, budgetgrant.FieldTokens)
+	}
+	if m.addrequests != nil {
+		fields = append(fields, budgetgrant.FieldRequests)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *BudgetGrantMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case budgetgrant.FieldCost:
+		return m.AddedCost()
+	case budgetgrant.FieldTokens:
+		return m.AddedTokens()
+	case budgetgrant.FieldRequests:
+		return m.AddedRequests()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetGrantMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case budgetgrant.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCost(v)
+		return nil
+	case budgetgrant.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokens(v)
+		return nil
+	case budgetgrant.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequests(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetGrant numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *BudgetGrantMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(budgetgrant.FieldSubjectID) {
+		fields = append(fields, budgetgrant.FieldSubjectID)
+	}
+	if m.FieldCleared(budgetgrant.FieldRevokedAt) {
+		fields = append(fields, budgetgrant.FieldRevokedAt)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *BudgetGrantMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *BudgetGrantMutation) ClearField(name string) error {
+	switch name {
+	case budgetgrant.FieldSubjectID:
+		m.ClearSubjectID()
+		return nil
+	case budgetgrant.FieldRevokedAt:
+		m.ClearRevokedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetGrant nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *BudgetGrantMutation) ResetField(name string) error {
+	switch name {
+	case budgetgrant.FieldBudgetID:
+		m.ResetBudgetID()
+		return nil
+	case budgetgrant.FieldSubjectID:
+		m.ResetSubjectID()
+		return nil
+	case budgetgrant.FieldWindowsFrom:
+		m.ResetWindowsFrom()
+		return nil
+	case budgetgrant.FieldWindowsUntil:
+		m.ResetWindowsUntil()
+		return nil
+	case budgetgrant.FieldCost:
+		m.ResetCost()
+		return nil
+	case budgetgrant.FieldTokens:
+		m.ResetTokens()
+		return nil
+	case budgetgrant.FieldRequests:
+		m.ResetRequests()
+		return nil
+	case budgetgrant.FieldReason:
+		m.ResetReason()
+		return nil
+	case budgetgrant.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case budgetgrant.FieldRevokedAt:
+		m.ResetRevokedAt()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetGrant field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *BudgetGrantMutation) AddedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.budget != nil {
+		edges = append(edges, budgetgrant.EdgeBudget)
+	}
+	if m.subject != nil {
+		edges = append(edges, budgetgrant.EdgeSubject)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *BudgetGrantMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case budgetgrant.EdgeBudget:
+		if id := m.budget; id != nil {
+			return []ent.Value{*id}
+		}
+	case budgetgrant.EdgeSubject:
+		if id := m.subject; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *BudgetGrantMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 2)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *BudgetGrantMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *BudgetGrantMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.clearedbudget {
+		edges = append(edges, budgetgrant.EdgeBudget)
+	}
+	if m.clearedsubject {
+		edges = append(edges, budgetgrant.EdgeSubject)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *BudgetGrantMutation) EdgeCleared(name string) bool {
+	switch name {
+	case budgetgrant.EdgeBudget:
+		return m.clearedbudget
+	case budgetgrant.EdgeSubject:
+		return m.clearedsubject
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *BudgetGrantMutation) ClearEdge(name string) error {
+	switch name {
+	case budgetgrant.EdgeBudget:
+		m.ClearBudget()
+		return nil
+	case budgetgrant.EdgeSubject:
+		m.ClearSubject()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetGrant unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *BudgetGrantMutation) ResetEdge(name string) error {
+	switch name {
+	case budgetgrant.EdgeBudget:
+		m.ResetBudget()
+		return nil
+	case budgetgrant.EdgeSubject:
+		m.ResetSubject()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetGrant edge %s", name)
+}
+
+// BudgetWindowMutation represents an operation that mutates the BudgetWindow nodes in the graph.
+type BudgetWindowMutation struct {
+	config
+	op                   Op
+	typ                  string
+	id                   *uuid.UUID
+	window_start         *time.Time
+	window_end           *time.Time
+	requests             *int64
+	addrequests          *int64
+	tokens               *int64
+	addtokens            *int64
+	cost                 *money.USD
+	addcost              *money.USD
+	unpriced_requests    *int64
+	addunpriced_requests *int64
+	clearedFields        map[string]struct{}
+	budget               *uuid.UUID
+	clearedbudget        bool
+	subject              *uuid.UUID
+	clearedsubject       bool
+	done                 bool
+	oldValue             func(context.Context) (*BudgetWindow, error)
+	predicates           []predicate.BudgetWindow
+}
+
+var _ ent.Mutation = (*BudgetWindowMutation)(nil)
+
+// budgetwindowOption allows management of the mutation configuration using functional options.
+type budgetwindowOption func(*BudgetWindowMutation)
+
+// newBudgetWindowMutation creates new mutation for the BudgetWindow entity.
+func newBudgetWindowMutation(c config, op Op, opts ...budgetwindowOption) *BudgetWindowMutation {
+	m := &BudgetWindowMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeBudgetWindow,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withBudgetWindowID sets the ID field of the mutation.
+func withBudgetWindowID(id uuid.UUID) budgetwindowOption {
+	return func(m *BudgetWindowMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *BudgetWindow
+		)
+		m.oldValue = func(ctx context.Context) (*BudgetWindow, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().BudgetWindow.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withBudgetWindow sets the old BudgetWindow of the mutation.
+func withBudgetWindow(node *BudgetWindow) budgetwindowOption {
+	return func(m *BudgetWindowMutation) {
+		m.oldValue = func(context.Context) (*BudgetWindow, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m BudgetWindowMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m BudgetWindowMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of BudgetWindow entities.
+func (m *BudgetWindowMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *BudgetWindowMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *BudgetWindowMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().BudgetWindow.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetBudgetID sets the "budget_id" field.
+func (m *BudgetWindowMutation) SetBudgetID(u uuid.UUID) {
+	m.budget = &u
+}
+
+// BudgetID returns the value of the "budget_id" field in the mutation.
+func (m *BudgetWindowMutation) BudgetID() (r uuid.UUID, exists bool) {
+	v := m.budget
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldBudgetID returns the old "budget_id" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldBudgetID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldBudgetID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldBudgetID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldBudgetID: %w", err)
+	}
+	return oldValue.BudgetID, nil
+}
+
+// ResetBudgetID resets all changes to the "budget_id" field.
+func (m *BudgetWindowMutation) ResetBudgetID() {
+	m.budget = nil
+}
+
+// SetSubjectID sets the "subject_id" field.
+func (m *BudgetWindowMutation) SetSubjectID(u uuid.UUID) {
+	m.subject = &u
+}
+
+// SubjectID returns the value of the "subject_id" field in the mutation.
+func (m *BudgetWindowMutation) SubjectID() (r uuid.UUID, exists bool) {
+	v := m.subject
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSubjectID returns the old "subject_id" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldSubjectID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSubjectID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSubjectID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSubjectID: %w", err)
+	}
+	return oldValue.SubjectID, nil
+}
+
+// ResetSubjectID resets all changes to the "subject_id" field.
+func (m *BudgetWindowMutation) ResetSubjectID() {
+	m.subject = nil
+}
+
+// SetWindowStart sets the "window_start" field.
+func (m *BudgetWindowMutation) SetWindowStart(t time.Time) {
+	m.window_start = &t
+}
+
+// WindowStart returns the value of the "window_start" field in the mutation.
+func (m *BudgetWindowMutation) WindowStart() (r time.Time, exists bool) {
+	v := m.window_start
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldWindowStart returns the old "window_start" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldWindowStart(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldWindowStart is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldWindowStart requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldWindowStart: %w", err)
+	}
+	return oldValue.WindowStart, nil
+}
+
+// ResetWindowStart resets all changes to the "window_start" field.
+func (m *BudgetWindowMutation) ResetWindowStart() {
+	m.window_start = nil
+}
+
+// SetWindowEnd sets the "window_end" field.
+func (m *BudgetWindowMutation) SetWindowEnd(t time.Time) {
+	m.window_end = &t
+}
+
+// WindowEnd returns the value of the "window_end" field in the mutation.
+func (m *BudgetWindowMutation) WindowEnd() (r time.Time, exists bool) {
+	v := m.window_end
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldWindowEnd returns the old "window_end" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldWindowEnd(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldWindowEnd is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldWindowEnd requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldWindowEnd: %w", err)
+	}
+	return oldValue.WindowEnd, nil
+}
+
+// ResetWindowEnd resets all changes to the "window_end" field.
+func (m *BudgetWindowMutation) ResetWindowEnd() {
+	m.window_end = nil
+}
+
+// SetRequests sets the "requests" field.
+func (m *BudgetWindowMutation) SetRequests(i int64) {
+	m.requests = &i
+	m.addrequests = nil
+}
+
+// Requests returns the value of the "requests" field in the mutation.
+func (m *BudgetWindowMutation) Requests() (r int64, exists bool) {
+	v := m.requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequests returns the old "requests" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldRequests(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequests is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequests requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequests: %w", err)
+	}
+	return oldValue.Requests, nil
+}
+
+// AddRequests adds i to the "requests" field.
+func (m *BudgetWindowMutation) AddRequests(i int64) {
+	if m.addrequests != nil {
+		*m.addrequests += i
+	} else {
+		m.addrequests = &i
+	}
+}
+
+// AddedRequests returns the value that was added to the "requests" field in this mutation.
+func (m *BudgetWindowMutation) AddedRequests() (r int64, exists bool) {
+	v := m.addrequests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequests resets all changes to the "requests" field.
+func (m *BudgetWindowMutation) ResetRequests() {
+	m.requests = nil
+	m.addrequests = nil
+}
+
+// SetTokens sets the "tokens" field.
+func (m *BudgetWindowMutation) SetTokens(i int64) {
+	m.tokens = &i
+	m.addtokens = nil
+}
+
+// Tokens returns the value of the "tokens" field in the mutation.
+func (m *BudgetWindowMutation) Tokens() (r int64, exists bool) {
+	v := m.tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTokens returns the old "tokens" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTokens: %w", err)
+	}
+	return oldValue.Tokens, nil
+}
+
+// AddTokens adds i to the "tokens" field.
+func (m *BudgetWindowMutation) AddTokens(i int64) {
+	if m.addtokens != nil {
+		*m.addtokens += i
+	} else {
+		m.addtokens = &i
+	}
+}
+
+// AddedTokens returns the value that was added to the "tokens" field in this mutation.
+func (m *BudgetWindowMutation) AddedTokens() (r int64, exists bool) {
+	v := m.addtokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTokens resets all changes to the "tokens" field.
+func (m *BudgetWindowMutation) ResetTokens() {
+	m.tokens = nil
+	m.addtokens = nil
+}
+
+// SetCost sets the "cost" field.
+func (m *BudgetWindowMutation) SetCost(value money.USD) {
+	m.cost = &value
+	m.addcost = nil
+}
+
+// Cost returns the value of the "cost" field in the mutation.
+func (m *BudgetWindowMutation) Cost() (r money.USD, exists bool) {
+	v := m.cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCost returns the old "cost" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCost: %w", err)
+	}
+	return oldValue.Cost, nil
+}
+
+// AddCost adds value to the "cost" field.
+func (m *BudgetWindowMutation) AddCost(value money.USD) {
+	if m.addcost != nil {
+		*m.addcost += value
+	} else {
+		m.addcost = &value
+	}
+}
+
+// AddedCost returns the value that was added to the "cost" field in this mutation.
+func (m *BudgetWindowMutation) AddedCost() (r money.USD, exists bool) {
+	v := m.addcost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCost resets all changes to the "cost" field.
+func (m *BudgetWindowMutation) ResetCost() {
+	m.cost = nil
+	m.addcost = nil
+}
+
+// SetUnpricedRequests sets the "unpriced_requests" field.
+func (m *BudgetWindowMutation) SetUnpricedRequests(i int64) {
+	m.unpriced_requests = &i
+	m.addunpriced_requests = nil
+}
+
+// UnpricedRequests returns the value of the "unpriced_requests" field in the mutation.
+func (m *BudgetWindowMutation) UnpricedRequests() (r int64, exists bool) {
+	v := m.unpriced_requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnpricedRequests returns the old "unpriced_requests" field's value of the BudgetWindow entity.
+// If the BudgetWindow object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *BudgetWindowMutation) OldUnpricedRequests(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnpricedRequests is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnpricedRequests requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnpricedRequests: %w", err)
+	}
+	return oldValue.UnpricedRequests, nil
+}
+
+// AddUnpricedRequests adds i to the "unpriced_requests" field.
+func (m *BudgetWindowMutation) AddUnpricedRequests(i int64) {
+	if m.addunpriced_requests != nil {
+		*m.addunpriced_requests += i
+	} else {
+		m.addunpriced_requests = &i
+	}
+}
+
+// AddedUnpricedRequests returns the value that was added to the "unpriced_requests" field in this mutation.
+func (m *BudgetWindowMutation) AddedUnpricedRequests() (r int64, exists bool) {
+	v := m.addunpriced_requests
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnpricedRequests resets all changes to the "unpriced_requests" field.
+func (m *BudgetWindowMutation) ResetUnpricedRequests() {
+	m.unpriced_requests = nil
+	m.addunpriced_requests = nil
+}
+
+// ClearBudget clears the "budget" edge to the Budget entity.
+func (m *BudgetWindowMutation) ClearBudget() {
+	m.clearedbudget = true
+	m.clearedFields[budgetwindow.FieldBudgetID] = struct{}{}
+}
+
+// BudgetCleared reports if the "budget" edge to the Budget entity was cleared.
+func (m *BudgetWindowMutation) BudgetCleared() bool {
+	return m.clearedbudget
+}
+
+// BudgetIDs returns the "budget" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// BudgetID instead. It exists only for internal usage by the builders.
+func (m *BudgetWindowMutation) BudgetIDs() (ids []uuid.UUID) {
+	if id := m.budget; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetBudget resets all changes to the "budget" edge.
+func (m *BudgetWindowMutation) ResetBudget() {
+	m.budget = nil
+	m.clearedbudget = false
+}
+
+// ClearSubject clears the "subject" edge to the Consumer entity.
+func (m *BudgetWindowMutation) ClearSubject() {
+	m.clearedsubject = true
+	m.clearedFields[budgetwindow.FieldSubjectID] = struct{}{}
+}
+
+// SubjectCleared reports if the "subject" edge to the Consumer entity was cleared.
+func (m *BudgetWindowMutation) SubjectCleared() bool {
+	return m.clearedsubject
+}
+
+// SubjectIDs returns the "subject" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// SubjectID instead. It exists only for internal usage by the builders.
+func (m *BudgetWindowMutation) SubjectIDs() (ids []uuid.UUID) {
+	if id := m.subject; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetSubject resets all changes to the "subject" edge.
+func (m *BudgetWindowMutation) ResetSubject() {
+	m.subject = nil
+	m.clearedsubject = false
+}
+
+// Where appends a list predicates to the BudgetWindowMutation builder.
+func (m *BudgetWindowMutation) Where(ps ...predicate.BudgetWindow) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the BudgetWindowMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *BudgetWindowMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.BudgetWindow, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *BudgetWindowMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *BudgetWindowMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (BudgetWindow).
+func (m *BudgetWindowMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *BudgetWindowMutation) Fields() []string {
+	fields := make([]string, 0, 8)
+	if m.budget != nil {
+		fields = append(fields, budgetwindow.FieldBudgetID)
+	}
+	if m.subject != nil {
+		fields = append(fields, budgetwindow.FieldSubjectID)
+	}
+	if m.window_start != nil {
+		fields = append(fields, budgetwindow.FieldWindowStart)
+	}
+	if m.window_end != nil {
+		fields = append(fields, budgetwindow.FieldWindowEnd)
+	}
+	if m.requests != nil {
+		fields = append(fields, budgetwindow.FieldRequests)
+	}
+	if m.tokens != nil {
+		fields = append(fields, budgetwindow.FieldTokens)
+	}
+	if m.cost != nil {
+		fields = append(fields, budgetwindow.FieldCost)
+	}
+	if m.unpriced_requests != nil {
+		fields = append(fields, budgetwindow.FieldUnpricedRequests)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *BudgetWindowMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case budgetwindow.FieldBudgetID:
+		return m.BudgetID()
+	case budgetwindow.FieldSubjectID:
+		return m.SubjectID()
+	case budgetwindow.FieldWindowStart:
+		return m.WindowStart()
+	case budgetwindow.FieldWindowEnd:
+		return m.WindowEnd()
+	case budgetwindow.FieldRequests:
+		return m.Requests()
+	case budgetwindow.FieldTokens:
+		return m.Tokens()
+	case budgetwindow.FieldCost:
+		return m.Cost()
+	case budgetwindow.FieldUnpricedRequests:
+		return m.UnpricedRequests()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *BudgetWindowMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case budgetwindow.FieldBudgetID:
+		return m.OldBudgetID(ctx)
+	case budgetwindow.FieldSubjectID:
+		return m.OldSubjectID(ctx)
+	case budgetwindow.FieldWindowStart:
+		return m.OldWindowStart(ctx)
+	case budgetwindow.FieldWindowEnd:
+		return m.OldWindowEnd(ctx)
+	case budgetwindow.FieldRequests:
+		return m.OldRequests(ctx)
+	case budgetwindow.FieldTokens:
+		return m.OldTokens(ctx)
+	case budgetwindow.FieldCost:
+		return m.OldCost(ctx)
+	case budgetwindow.FieldUnpricedRequests:
+		return m.OldUnpricedRequests(ctx)
+	}
+	return nil, fmt.Errorf("unknown BudgetWindow field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetWindowMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case budgetwindow.FieldBudgetID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetBudgetID(v)
+		return nil
+	case budgetwindow.FieldSubjectID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSubjectID(v)
+		return nil
+	case budgetwindow.FieldWindowStart:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetWindowStart(v)
+		return nil
+	case budgetwindow.FieldWindowEnd:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetWindowEnd(v)
+		return nil
+	case budgetwindow.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequests(v)
+		return nil
+	case budgetwindow.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTokens(v)
+		return nil
+	case budgetwindow.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCost(v)
+		return nil
+	case budgetwindow.FieldUnpricedRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnpricedRequests(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetWindow field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *BudgetWindowMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequests != nil {
+		fields = append(fields, budgetwindow.FieldRequests)
+	}
+	if m.addtokens != nil {
+		fields = append(fields, budgetwindow.FieldTokens)
+	}
+	if m.addcost != nil {
+		fields = append(fields, budgetwindow.FieldCost)
+	}
+	if m.addunpriced_requests != nil {
+		fields = append(fields, budgetwindow.FieldUnpricedRequests)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *BudgetWindowMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case budgetwindow.FieldRequests:
+		return m.AddedRequests()
+	case budgetwindow.FieldTokens:
+		return m.AddedTokens()
+	case budgetwindow.FieldCost:
+		return m.AddedCost()
+	case budgetwindow.FieldUnpricedRequests:
+		return m.AddedUnpricedRequests()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *BudgetWindowMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case budgetwindow.FieldRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequests(v)
+		return nil
+	case budgetwindow.FieldTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTokens(v)
+		return nil
+	case budgetwindow.FieldCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCost(v)
+		return nil
+	case budgetwindow.FieldUnpricedRequests:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnpricedRequests(v)
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetWindow numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *BudgetWindowMutation) ClearedFields() []string {
+	return nil
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *BudgetWindowMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *BudgetWindowMutation) ClearField(name string) error {
+	return fmt.Errorf("unknown BudgetWindow nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *BudgetWindowMutation) ResetField(name string) error {
+	switch name {
+	case budgetwindow.FieldBudgetID:
+		m.ResetBudgetID()
+		return nil
+	case budgetwindow.FieldSubjectID:
+		m.ResetSubjectID()
+		return nil
+	case budgetwindow.FieldWindowStart:
+		m.ResetWindowStart()
+		return nil
+	case budgetwindow.FieldWindowEnd:
+		m.ResetWindowEnd()
+		return nil
+	case budgetwindow.FieldRequests:
+		m.ResetRequests()
+		return nil
+	case budgetwindow.FieldTokens:
+		m.ResetTokens()
+		return nil
+	case budgetwindow.FieldCost:
+		m.ResetCost()
+		return nil
+	case budgetwindow.FieldUnpricedRequests:
+		m.ResetUnpricedRequests()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetWindow field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *BudgetWindowMutation) AddedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.budget != nil {
+		edges = append(edges, budgetwindow.EdgeBudget)
+	}
+	if m.subject != nil {
+		edges = append(edges, budgetwindow.EdgeSubject)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *BudgetWindowMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case budgetwindow.EdgeBudget:
+		if id := m.budget; id != nil {
+			return []ent.Value{*id}
+		}
+	case budgetwindow.EdgeSubject:
+		if id := m.subject; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *BudgetWindowMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 2)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *BudgetWindowMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *BudgetWindowMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 2)
+	if m.clearedbudget {
+		edges = append(edges, budgetwindow.EdgeBudget)
+	}
+	if m.clearedsubject {
+		edges = append(edges, budgetwindow.EdgeSubject)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *BudgetWindowMutation) EdgeCleared(name string) bool {
+	switch name {
+	case budgetwindow.EdgeBudget:
+		return m.clearedbudget
+	case budgetwindow.EdgeSubject:
+		return m.clearedsubject
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *BudgetWindowMutation) ClearEdge(name string) error {
+	switch name {
+	case budgetwindow.EdgeBudget:
+		m.ClearBudget()
+		return nil
+	case budgetwindow.EdgeSubject:
+		m.ClearSubject()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetWindow unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *BudgetWindowMutation) ResetEdge(name string) error {
+	switch name {
+	case budgetwindow.EdgeBudget:
+		m.ResetBudget()
+		return nil
+	case budgetwindow.EdgeSubject:
+		m.ResetSubject()
+		return nil
+	}
+	return fmt.Errorf("unknown BudgetWindow edge %s", name)
+}
+
 // ConsumerMutation represents an operation that mutates the Consumer nodes in the graph.
 type ConsumerMutation struct {
 	config
-	op                 Op
-	typ                string
-	id                 *uuid.UUID
-	created_at         *time.Time
-	updated_at         *time.Time
-	deleted_at         *time.Time
-	_path              *string
-	name               *string
-	kind               *string
-	external_id        *string
-	disabled           *bool
-	permissions        *[]schema.Permission
-	appendpermissions  []schema.Permission
-	clearedFields      map[string]struct{}
-	parent             *uuid.UUID
-	clearedparent      bool
-	children           map[uuid.UUID]struct{}
-	removedchildren    map[uuid.UUID]struct{}
-	clearedchildren    bool
-	access_keys        map[uuid.UUID]struct{}
-	removedaccess_keys map[uuid.UUID]struct{}
-	clearedaccess_keys bool
-	done               bool
-	oldValue           func(context.Context) (*Consumer, error)
-	predicates         []predicate.Consumer
+	op                      Op
+	typ                     string
+	id                      *uuid.UUID
+	created_at              *time.Time
+	updated_at              *time.Time
+	deleted_at              *time.Time
+	_path                   *string
+	name                    *string
+	kind                    *string
+	external_id             *string
+	disabled                *bool
+	permissions             *[]schema.Permission
+	appendpermissions       []schema.Permission
+	clearedFields           map[string]struct{}
+	parent                  *uuid.UUID
+	clearedparent           bool
+	children                map[uuid.UUID]struct{}
+	removedchildren         map[uuid.UUID]struct{}
+	clearedchildren         bool
+	access_keys             map[uuid.UUID]struct{}
+	removedaccess_keys      map[uuid.UUID]struct{}
+	clearedaccess_keys      bool
+	leases                  map[uuid.UUID]struct{}
+	removedleases           map[uuid.UUID]struct{}
+	clearedleases           bool
+	usage_events            map[uuid.UUID]struct{}
+	removedusage_events     map[uuid.UUID]struct{}
+	clearedusage_events     bool
+	budgets                 map[uuid.UUID]struct{}
+	removedbudgets          map[uuid.UUID]struct{}
+	clearedbudgets          bool
+	grants                  map[uuid.UUID]struct{}
+	removedgrants           map[uuid.UUID]struct{}
+	clearedgrants           bool
+	budget_windows          map[uuid.UUID]struct{}
+	removedbudget_windows   map[uuid.UUID]struct{}
+	clearedbudget_windows   bool
+	budget_crossings        map[uuid.UUID]struct{}
+	removedbudget_crossings map[uuid.UUID]struct{}
+	clearedbudget_crossings bool
+	done                    bool
+	oldValue                func(context.Context) (*Consumer, error)
+	predicates              []predicate.Consumer
 }
 
 var _ ent.Mutation = (*ConsumerMutation)(nil)
@@ -6970,6 +12214,330 @@ func (m *ConsumerMutation) ResetAccessKeys() {
 	m.removedaccess_keys = nil
 }
 
+// AddLeaseIDs adds the "leases" edge to the KeyLease entity by ids.
+func (m *ConsumerMutation) AddLeaseIDs(ids ...uuid.UUID) {
+	if m.leases == nil {
+		m.leases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.leases[ids[i]] = struct{}{}
+	}
+}
+
+// ClearLeases clears the "leases" edge to the KeyLease entity.
+func (m *ConsumerMutation) ClearLeases() {
+	m.clearedleases = true
+}
+
+// LeasesCleared reports if the "leases" edge to the KeyLease entity was cleared.
+func (m *ConsumerMutation) LeasesCleared() bool {
+	return m.clearedleases
+}
+
+// RemoveLeaseIDs removes the "leases" edge to the KeyLease entity by IDs.
+func (m *ConsumerMutation) RemoveLeaseIDs(ids ...uuid.UUID) {
+	if m.removedleases == nil {
+		m.removedleases = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.leases, ids[i])
+		m.removedleases[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedLeases returns the removed IDs of the "leases" edge to the KeyLease entity.
+func (m *ConsumerMutation) RemovedLeasesIDs() (ids []uuid.UUID) {
+	for id := range m.removedleases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// LeasesIDs returns the "leases" edge IDs in the mutation.
+func (m *ConsumerMutation) LeasesIDs() (ids []uuid.UUID) {
+	for id := range m.leases {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetLeases resets all changes to the "leases" edge.
+func (m *ConsumerMutation) ResetLeases() {
+	m.leases = nil
+	m.clearedleases = false
+	m.removedleases = nil
+}
+
+// AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
+func (m *ConsumerMutation) AddUsageEventIDs(ids ...uuid.UUID) {
+	if m.usage_events == nil {
+		m.usage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_events[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageEvents clears the "usage_events" edge to the UsageEvent entity.
+func (m *ConsumerMutation) ClearUsageEvents() {
+	m.clearedusage_events = true
+}
+
+// UsageEventsCleared reports if the "usage_events" edge to the UsageEvent entity was cleared.
+func (m *ConsumerMutation) UsageEventsCleared() bool {
+	return m.clearedusage_events
+}
+
+// RemoveUsageEventIDs removes the "usage_events" edge to the UsageEvent entity by IDs.
+func (m *ConsumerMutation) RemoveUsageEventIDs(ids ...uuid.UUID) {
+	if m.removedusage_events == nil {
+		m.removedusage_events = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_events, ids[i])
+		m.removedusage_events[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageEvents returns the removed IDs of the "usage_events" edge to the UsageEvent entity.
+func (m *ConsumerMutation) RemovedUsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageEventsIDs returns the "usage_events" edge IDs in the mutation.
+func (m *ConsumerMutation) UsageEventsIDs() (ids []uuid.UUID) {
+	for id := range m.usage_events {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageEvents resets all changes to the "usage_events" edge.
+func (m *ConsumerMutation) ResetUsageEvents() {
+	m.usage_events = nil
+	m.clearedusage_events = false
+	m.removedusage_events = nil
+}
+
+// AddBudgetIDs adds the "budgets" edge to the Budget entity by ids.
+func (m *ConsumerMutation) AddBudgetIDs(ids ...uuid.UUID) {
+	if m.budgets == nil {
+		m.budgets = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.budgets[ids[i]] = struct{}{}
+	}
+}
+
+// ClearBudgets clears the "budgets" edge to the Budget entity.
+func (m *ConsumerMutation) ClearBudgets() {
+	m.clearedbudgets = true
+}
+
+// BudgetsCleared reports if the "budgets" edge to the Budget entity was cleared.
+func (m *ConsumerMutation) BudgetsCleared() bool {
+	return m.clearedbudgets
+}
+
+// RemoveBudgetIDs removes the "budgets" edge to the Budget entity by IDs.
+func (m *ConsumerMutation) RemoveBudgetIDs(ids ...uuid.UUID) {
+	if m.removedbudgets == nil {
+		m.removedbudgets = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.budgets, ids[i])
+		m.removedbudgets[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedBudgets returns the removed IDs of the "budgets" edge to the Budget entity.
+func (m *ConsumerMutation) RemovedBudgetsIDs() (ids []uuid.UUID) {
+	for id := range m.removedbudgets {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// BudgetsIDs returns the "budgets" edge IDs in the mutation.
+func (m *ConsumerMutation) BudgetsIDs() (ids []uuid.UUID) {
+	for id := range m.budgets {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetBudgets resets all changes to the "budgets" edge.
+func (m *ConsumerMutation) ResetBudgets() {
+	m.budgets = nil
+	m.clearedbudgets = false
+	m.removedbudgets = nil
+}
+
+// AddGrantIDs adds the "grants" edge to the BudgetGrant entity by ids.
+func (m *ConsumerMutation) AddGrantIDs(ids ...uuid.UUID) {
+	if m.grants == nil {
+		m.grants = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.grants[ids[i]] = struct{}{}
+	}
+}
+
+// ClearGrants clears the "grants" edge to the BudgetGrant entity.
+func (m *ConsumerMutation) ClearGrants() {
+	m.clearedgrants = true
+}
+
+// GrantsCleared reports if the "grants" edge to the BudgetGrant entity was cleared.
+func (m *ConsumerMutation) GrantsCleared() bool {
+	return m.clearedgrants
+}
+
+// RemoveGrantIDs removes the "grants" edge to the BudgetGrant entity by IDs.
+func (m *ConsumerMutation) RemoveGrantIDs(ids ...uuid.UUID) {
+	if m.removedgrants == nil {
+		m.removedgrants = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.grants, ids[i])
+		m.removedgrants[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedGrants returns the removed IDs of the "grants" edge to the BudgetGrant entity.
+func (m *ConsumerMutation) RemovedGrantsIDs() (ids []uuid.UUID) {
+	for id := range m.removedgrants {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// GrantsIDs returns the "grants" edge IDs in the mutation.
+func (m *ConsumerMutation) GrantsIDs() (ids []uuid.UUID) {
+	for id := range m.grants {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetGrants resets all changes to the "grants" edge.
+func (m *ConsumerMutation) ResetGrants() {
+	m.grants = nil
+	m.clearedgrants = false
+	m.removedgrants = nil
+}
+
+// AddBudgetWindowIDs adds the "budget_windows" edge to the BudgetWindow entity by ids.
+func (m *ConsumerMutation) AddBudgetWindowIDs(ids ...uuid.UUID) {
+	if m.budget_windows == nil {
+		m.budget_windows = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.budget_windows[ids[i]] = struct{}{}
+	}
+}
+
+// ClearBudgetWindows clears the "budget_windows" edge to the BudgetWindow entity.
+func (m *ConsumerMutation) ClearBudgetWindows() {
+	m.clearedbudget_windows = true
+}
+
+// BudgetWindowsCleared reports if the "budget_windows" edge to the BudgetWindow entity was cleared.
+func (m *ConsumerMutation) BudgetWindowsCleared() bool {
+	return m.clearedbudget_windows
+}
+
+// RemoveBudgetWindowIDs removes the "budget_windows" edge to the BudgetWindow entity by IDs.
+func (m *ConsumerMutation) RemoveBudgetWindowIDs(ids ...uuid.UUID) {
+	if m.removedbudget_windows == nil {
+		m.removedbudget_windows = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.budget_windows, ids[i])
+		m.removedbudget_windows[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedBudgetWindows returns the removed IDs of the "budget_windows" edge to the BudgetWindow entity.
+func (m *ConsumerMutation) RemovedBudgetWindowsIDs() (ids []uuid.UUID) {
+	for id := range m.removedbudget_windows {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// BudgetWindowsIDs returns the "budget_windows" edge IDs in the mutation.
+func (m *ConsumerMutation) BudgetWindowsIDs() (ids []uuid.UUID) {
+	for id := range m.budget_windows {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetBudgetWindows resets all changes to the "budget_windows" edge.
+func (m *ConsumerMutation) ResetBudgetWindows() {
+	m.budget_windows = nil
+	m.clearedbudget_windows = false
+	m.removedbudget_windows = nil
+}
+
+// AddBudgetCrossingIDs adds the "budget_crossings" edge to the BudgetCrossing entity by ids.
+func (m *ConsumerMutation) AddBudgetCrossingIDs(ids ...uuid.UUID) {
+	if m.budget_crossings == nil {
+		m.budget_crossings = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.budget_crossings[ids[i]] = struct{}{}
+	}
+}
+
+// ClearBudgetCrossings clears the "budget_crossings" edge to the BudgetCrossing entity.
+func (m *ConsumerMutation) ClearBudgetCrossings() {
+	m.clearedbudget_crossings = true
+}
+
+// BudgetCrossingsCleared reports if the "budget_crossings" edge to the BudgetCrossing entity was cleared.
+func (m *ConsumerMutation) BudgetCrossingsCleared() bool {
+	return m.clearedbudget_crossings
+}
+
+// RemoveBudgetCrossingIDs removes the "budget_crossings" edge to the BudgetCrossing entity by IDs.
+func (m *ConsumerMutation) RemoveBudgetCrossingIDs(ids ...uuid.UUID) {
+	if m.removedbudget_crossings == nil {
+		m.removedbudget_crossings = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.budget_crossings, ids[i])
+		m.removedbudget_crossings[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedBudgetCrossings returns the removed IDs of the "budget_crossings" edge to the BudgetCrossing entity.
+func (m *ConsumerMutation) RemovedBudgetCrossingsIDs() (ids []uuid.UUID) {
+	for id := range m.removedbudget_crossings {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// BudgetCrossingsIDs returns the "budget_crossings" edge IDs in the mutation.
+func (m *ConsumerMutation) BudgetCrossingsIDs() (ids []uuid.UUID) {
+	for id := range m.budget_crossings {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetBudgetCrossings resets all changes to the "budget_crossings" edge.
+func (m *ConsumerMutation) ResetBudgetCrossings() {
+	m.budget_crossings = nil
+	m.clearedbudget_crossings = false
+	m.removedbudget_crossings = nil
+}
+
 // Where appends a list predicates to the ConsumerMutation builder.
 func (m *ConsumerMutation) Where(ps ...predicate.Consumer) {
 	m.predicates = append(m.predicates, ps...)
@@ -7283,7 +12851,7 @@ func (m *ConsumerMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ConsumerMutation) AddedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 9)
 	if m.parent != nil {
 		edges = append(edges, consumer.EdgeParent)
 	}
@@ -7292,6 +12860,24 @@ func (m *ConsumerMutation) AddedEdges() []string {
 	}
 	if m.access_keys != nil {
 		edges = append(edges, consumer.EdgeAccessKeys)
+	}
+	if m.leases != nil {
+		edges = append(edges, consumer.EdgeLeases)
+	}
+	if m.usage_events != nil {
+		edges = append(edges, consumer.EdgeUsageEvents)
+	}
+	if m.budgets != nil {
+		edges = append(edges, consumer.EdgeBudgets)
+	}
+	if m.grants != nil {
+		edges = append(edges, consumer.EdgeGrants)
+	}
+	if m.budget_windows != nil {
+		edges = append(edges, consumer.EdgeBudgetWindows)
+	}
+	if m.budget_crossings != nil {
+		edges = append(edges, consumer.EdgeBudgetCrossings)
 	}
 	return edges
 }
@@ -7316,18 +12902,72 @@ func (m *ConsumerMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case consumer.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.leases))
+		for id := range m.leases {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.usage_events))
+		for id := range m.usage_events {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeBudgets:
+		ids := make([]ent.Value, 0, len(m.budgets))
+		for id := range m.budgets {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeGrants:
+		ids := make([]ent.Value, 0, len(m.grants))
+		for id := range m.grants {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeBudgetWindows:
+		ids := make([]ent.Value, 0, len(m.budget_windows))
+		for id := range m.budget_windows {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeBudgetCrossings:
+		ids := make([]ent.Value, 0, len(m.budget_crossings))
+		for id := range m.budget_crossings {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ConsumerMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 9)
 	if m.removedchildren != nil {
 		edges = append(edges, consumer.EdgeChildren)
 	}
 	if m.removedaccess_keys != nil {
 		edges = append(edges, consumer.EdgeAccessKeys)
+	}
+	if m.removedleases != nil {
+		edges = append(edges, consumer.EdgeLeases)
+	}
+	if m.removedusage_events != nil {
+		edges = append(edges, consumer.EdgeUsageEvents)
+	}
+	if m.removedbudgets != nil {
+		edges = append(edges, consumer.EdgeBudgets)
+	}
+	if m.removedgrants != nil {
+		edges = append(edges, consumer.EdgeGrants)
+	}
+	if m.removedbudget_windows != nil {
+		edges = append(edges, consumer.EdgeBudgetWindows)
+	}
+	if m.removedbudget_crossings != nil {
+		edges = append(edges, consumer.EdgeBudgetCrossings)
 	}
 	return edges
 }
@@ -7348,13 +12988,49 @@ func (m *ConsumerMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case consumer.EdgeLeases:
+		ids := make([]ent.Value, 0, len(m.removedleases))
+		for id := range m.removedleases {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeUsageEvents:
+		ids := make([]ent.Value, 0, len(m.removedusage_events))
+		for id := range m.removedusage_events {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeBudgets:
+		ids := make([]ent.Value, 0, len(m.removedbudgets))
+		for id := range m.removedbudgets {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeGrants:
+		ids := make([]ent.Value, 0, len(m.removedgrants))
+		for id := range m.removedgrants {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeBudgetWindows:
+		ids := make([]ent.Value, 0, len(m.removedbudget_windows))
+		for id := range m.removedbudget_windows {
+			ids = append(ids, id)
+		}
+		return ids
+	case consumer.EdgeBudgetCrossings:
+		ids := make([]ent.Value, 0, len(m.removedbudget_crossings))
+		for id := range m.removedbudget_crossings {
+			ids = append(ids, id)
+		}
+		return ids
 	}
 	return nil
 }
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ConsumerMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 9)
 	if m.clearedparent {
 		edges = append(edges, consumer.EdgeParent)
 	}
@@ -7363,6 +13039,24 @@ func (m *ConsumerMutation) ClearedEdges() []string {
 	}
 	if m.clearedaccess_keys {
 		edges = append(edges, consumer.EdgeAccessKeys)
+	}
+	if m.clearedleases {
+		edges = append(edges, consumer.EdgeLeases)
+	}
+	if m.clearedusage_events {
+		edges = append(edges, consumer.EdgeUsageEvents)
+	}
+	if m.clearedbudgets {
+		edges = append(edges, consumer.EdgeBudgets)
+	}
+	if m.clearedgrants {
+		edges = append(edges, consumer.EdgeGrants)
+	}
+	if m.clearedbudget_windows {
+		edges = append(edges, consumer.EdgeBudgetWindows)
+	}
+	if m.clearedbudget_crossings {
+		edges = append(edges, consumer.EdgeBudgetCrossings)
 	}
 	return edges
 }
@@ -7377,6 +13071,18 @@ func (m *ConsumerMutation) EdgeCleared(name string) bool {
 		return m.clearedchildren
 	case consumer.EdgeAccessKeys:
 		return m.clearedaccess_keys
+	case consumer.EdgeLeases:
+		return m.clearedleases
+	case consumer.EdgeUsageEvents:
+		return m.clearedusage_events
+	case consumer.EdgeBudgets:
+		return m.clearedbudgets
+	case consumer.EdgeGrants:
+		return m.clearedgrants
+	case consumer.EdgeBudgetWindows:
+		return m.clearedbudget_windows
+	case consumer.EdgeBudgetCrossings:
+		return m.clearedbudget_crossings
 	}
 	return false
 }
@@ -7404,6 +13110,24 @@ func (m *ConsumerMutation) ResetEdge(name string) error {
 		return nil
 	case consumer.EdgeAccessKeys:
 		m.ResetAccessKeys()
+		return nil
+	case consumer.EdgeLeases:
+		m.ResetLeases()
+		return nil
+	case consumer.EdgeUsageEvents:
+		m.ResetUsageEvents()
+		return nil
+	case consumer.EdgeBudgets:
+		m.ResetBudgets()
+		return nil
+	case consumer.EdgeGrants:
+		m.ResetGrants()
+		return nil
+	case consumer.EdgeBudgetWindows:
+		m.ResetBudgetWindows()
+		return nil
+	case consumer.EdgeBudgetCrossings:
+		m.ResetBudgetCrossings()
 		return nil
 	}
 	return fmt.Errorf("unknown Consumer edge %s", name)
@@ -9868,6 +15592,7 @@ type KeyLeaseMutation struct {
 	addreserved_cost   *money.USD
 	pass               *int64
 	addpass            *int64
+	consumer_path      *string
 	probe              *bool
 	acquired_at        *time.Time
 	expires_at         *time.Time
@@ -9876,6 +15601,10 @@ type KeyLeaseMutation struct {
 	clearedkey         bool
 	model              *uuid.UUID
 	clearedmodel       bool
+	consumer           *uuid.UUID
+	clearedconsumer    bool
+	access_key         *uuid.UUID
+	clearedaccess_key  bool
 	quota_group        *uuid.UUID
 	clearedquota_group bool
 	done               bool
@@ -10289,6 +16018,140 @@ func (m *KeyLeaseMutation) ResetPass() {
 	m.addpass = nil
 }
 
+// SetConsumerID sets the "consumer_id" field.
+func (m *KeyLeaseMutation) SetConsumerID(u uuid.UUID) {
+	m.consumer = &u
+}
+
+// ConsumerID returns the value of the "consumer_id" field in the mutation.
+func (m *KeyLeaseMutation) ConsumerID() (r uuid.UUID, exists bool) {
+	v := m.consumer
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConsumerID returns the old "consumer_id" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldConsumerID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConsumerID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConsumerID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConsumerID: %w", err)
+	}
+	return oldValue.ConsumerID, nil
+}
+
+// ClearConsumerID clears the value of the "consumer_id" field.
+func (m *KeyLeaseMutation) ClearConsumerID() {
+	m.consumer = nil
+	m.clearedFields[keylease.FieldConsumerID] = struct{}{}
+}
+
+// ConsumerIDCleared returns if the "consumer_id" field was cleared in this mutation.
+func (m *KeyLeaseMutation) ConsumerIDCleared() bool {
+	_, ok := m.clearedFields[keylease.FieldConsumerID]
+	return ok
+}
+
+// ResetConsumerID resets all changes to the "consumer_id" field.
+func (m *KeyLeaseMutation) ResetConsumerID() {
+	m.consumer = nil
+	delete(m.clearedFields, keylease.FieldConsumerID)
+}
+
+// SetConsumerPath sets the "consumer_path" field.
+func (m *KeyLeaseMutation) SetConsumerPath(s string) {
+	m.consumer_path = &s
+}
+
+// ConsumerPath returns the value of the "consumer_path" field in the mutation.
+func (m *KeyLeaseMutation) ConsumerPath() (r string, exists bool) {
+	v := m.consumer_path
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConsumerPath returns the old "consumer_path" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldConsumerPath(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConsumerPath is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConsumerPath requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConsumerPath: %w", err)
+	}
+	return oldValue.ConsumerPath, nil
+}
+
+// ResetConsumerPath resets all changes to the "consumer_path" field.
+func (m *KeyLeaseMutation) ResetConsumerPath() {
+	m.consumer_path = nil
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (m *KeyLeaseMutation) SetAccessKeyID(u uuid.UUID) {
+	m.access_key = &u
+}
+
+// AccessKeyID returns the value of the "access_key_id" field in the mutation.
+func (m *KeyLeaseMutation) AccessKeyID() (r uuid.UUID, exists bool) {
+	v := m.access_key
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAccessKeyID returns the old "access_key_id" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldAccessKeyID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAccessKeyID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAccessKeyID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAccessKeyID: %w", err)
+	}
+	return oldValue.AccessKeyID, nil
+}
+
+// ClearAccessKeyID clears the value of the "access_key_id" field.
+func (m *KeyLeaseMutation) ClearAccessKeyID() {
+	m.access_key = nil
+	m.clearedFields[keylease.FieldAccessKeyID] = struct{}{}
+}
+
+// AccessKeyIDCleared returns if the "access_key_id" field was cleared in this mutation.
+func (m *KeyLeaseMutation) AccessKeyIDCleared() bool {
+	_, ok := m.clearedFields[keylease.FieldAccessKeyID]
+	return ok
+}
+
+// ResetAccessKeyID resets all changes to the "access_key_id" field.
+func (m *KeyLeaseMutation) ResetAccessKeyID() {
+	m.access_key = nil
+	delete(m.clearedFields, keylease.FieldAccessKeyID)
+}
+
 // SetProbe sets the "probe" field.
 func (m *KeyLeaseMutation) SetProbe(b bool) {
 	m.probe = &b
@@ -10464,6 +16327,60 @@ func (m *KeyLeaseMutation) ResetModel() {
 	m.clearedmodel = false
 }
 
+// ClearConsumer clears the "consumer" edge to the Consumer entity.
+func (m *KeyLeaseMutation) ClearConsumer() {
+	m.clearedconsumer = true
+	m.clearedFields[keylease.FieldConsumerID] = struct{}{}
+}
+
+// ConsumerCleared reports if the "consumer" edge to the Consumer entity was cleared.
+func (m *KeyLeaseMutation) ConsumerCleared() bool {
+	return m.ConsumerIDCleared() || m.clearedconsumer
+}
+
+// ConsumerIDs returns the "consumer" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ConsumerID instead. It exists only for internal usage by the builders.
+func (m *KeyLeaseMutation) ConsumerIDs() (ids []uuid.UUID) {
+	if id := m.consumer; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetConsumer resets all changes to the "consumer" edge.
+func (m *KeyLeaseMutation) ResetConsumer() {
+	m.consumer = nil
+	m.clearedconsumer = false
+}
+
+// ClearAccessKey clears the "access_key" edge to the AccessKey entity.
+func (m *KeyLeaseMutation) ClearAccessKey() {
+	m.clearedaccess_key = true
+	m.clearedFields[keylease.FieldAccessKeyID] = struct{}{}
+}
+
+// AccessKeyCleared reports if the "access_key" edge to the AccessKey entity was cleared.
+func (m *KeyLeaseMutation) AccessKeyCleared() bool {
+	return m.AccessKeyIDCleared() || m.clearedaccess_key
+}
+
+// AccessKeyIDs returns the "access_key" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// AccessKeyID instead. It exists only for internal usage by the builders.
+func (m *KeyLeaseMutation) AccessKeyIDs() (ids []uuid.UUID) {
+	if id := m.access_key; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetAccessKey resets all changes to the "access_key" edge.
+func (m *KeyLeaseMutation) ResetAccessKey() {
+	m.access_key = nil
+	m.clearedaccess_key = false
+}
+
 // ClearQuotaGroup clears the "quota_group" edge to the QuotaGroup entity.
 func (m *KeyLeaseMutation) ClearQuotaGroup() {
 	m.clearedquota_group = true
@@ -10525,7 +16442,7 @@ func (m *KeyLeaseMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *KeyLeaseMutation) Fields() []string {
-	fields := make([]string, 0, 9)
+	fields := make([]string, 0, 12)
 	if m.key != nil {
 		fields = append(fields, keylease.FieldAPIKeyID)
 	}
@@ -10543,6 +16460,15 @@ func (m *KeyLeaseMutation) Fields() []string {
 	}
 	if m.pass != nil {
 		fields = append(fields, keylease.FieldPass)
+	}
+	if m.consumer != nil {
+		fields = append(fields, keylease.FieldConsumerID)
+	}
+	if m.consumer_path != nil {
+		fields = append(fields, keylease.FieldConsumerPath)
+	}
+	if m.access_key != nil {
+		fields = append(fields, keylease.FieldAccessKeyID)
 	}
 	if m.probe != nil {
 		fields = append(fields, keylease.FieldProbe)
@@ -10573,6 +16499,12 @@ func (m *KeyLeaseMutation) Field(name string) (ent.Value, bool) {
 		return m.ReservedCost()
 	case keylease.FieldPass:
 		return m.Pass()
+	case keylease.FieldConsumerID:
+		return m.ConsumerID()
+	case keylease.FieldConsumerPath:
+		return m.ConsumerPath()
+	case keylease.FieldAccessKeyID:
+		return m.AccessKeyID()
 	case keylease.FieldProbe:
 		return m.Probe()
 	case keylease.FieldAcquiredAt:
@@ -10600,6 +16532,12 @@ func (m *KeyLeaseMutation) OldField(ctx context.Context, name string) (ent.Value
 		return m.OldReservedCost(ctx)
 	case keylease.FieldPass:
 		return m.OldPass(ctx)
+	case keylease.FieldConsumerID:
+		return m.OldConsumerID(ctx)
+	case keylease.FieldConsumerPath:
+		return m.OldConsumerPath(ctx)
+	case keylease.FieldAccessKeyID:
+		return m.OldAccessKeyID(ctx)
 	case keylease.FieldProbe:
 		return m.OldProbe(ctx)
 	case keylease.FieldAcquiredAt:
@@ -10656,6 +16594,27 @@ func (m *KeyLeaseMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetPass(v)
+		return nil
+	case keylease.FieldConsumerID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConsumerID(v)
+		return nil
+	case keylease.FieldConsumerPath:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConsumerPath(v)
+		return nil
+	case keylease.FieldAccessKeyID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAccessKeyID(v)
 		return nil
 	case keylease.FieldProbe:
 		v, ok := value.(bool)
@@ -10753,6 +16712,12 @@ func (m *KeyLeaseMutation) ClearedFields() []string {
 	if m.FieldCleared(keylease.FieldQuotaGroupID) {
 		fields = append(fields, keylease.FieldQuotaGroupID)
 	}
+	if m.FieldCleared(keylease.FieldConsumerID) {
+		fields = append(fields, keylease.FieldConsumerID)
+	}
+	if m.FieldCleared(keylease.FieldAccessKeyID) {
+		fields = append(fields, keylease.FieldAccessKeyID)
+	}
 	return fields
 }
 
@@ -10772,6 +16737,12 @@ func (m *KeyLeaseMutation) ClearField(name string) error {
 		return nil
 	case keylease.FieldQuotaGroupID:
 		m.ClearQuotaGroupID()
+		return nil
+	case keylease.FieldConsumerID:
+		m.ClearConsumerID()
+		return nil
+	case keylease.FieldAccessKeyID:
+		m.ClearAccessKeyID()
 		return nil
 	}
 	return fmt.Errorf("unknown KeyLease nullable field %s", name)
@@ -10799,6 +16770,15 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 	case keylease.FieldPass:
 		m.ResetPass()
 		return nil
+	case keylease.FieldConsumerID:
+		m.ResetConsumerID()
+		return nil
+	case keylease.FieldConsumerPath:
+		m.ResetConsumerPath()
+		return nil
+	case keylease.FieldAccessKeyID:
+		m.ResetAccessKeyID()
+		return nil
 	case keylease.FieldProbe:
 		m.ResetProbe()
 		return nil
@@ -10814,12 +16794,18 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *KeyLeaseMutation) AddedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	if m.key != nil {
 		edges = append(edges, keylease.EdgeKey)
 	}
 	if m.model != nil {
 		edges = append(edges, keylease.EdgeModel)
+	}
+	if m.consumer != nil {
+		edges = append(edges, keylease.EdgeConsumer)
+	}
+	if m.access_key != nil {
+		edges = append(edges, keylease.EdgeAccessKey)
 	}
 	if m.quota_group != nil {
 		edges = append(edges, keylease.EdgeQuotaGroup)
@@ -10839,6 +16825,14 @@ func (m *KeyLeaseMutation) AddedIDs(name string) []ent.Value {
 		if id := m.model; id != nil {
 			return []ent.Value{*id}
 		}
+	case keylease.EdgeConsumer:
+		if id := m.consumer; id != nil {
+			return []ent.Value{*id}
+		}
+	case keylease.EdgeAccessKey:
+		if id := m.access_key; id != nil {
+			return []ent.Value{*id}
+		}
 	case keylease.EdgeQuotaGroup:
 		if id := m.quota_group; id != nil {
 			return []ent.Value{*id}
@@ -10849,7 +16843,7 @@ func (m *KeyLeaseMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *KeyLeaseMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	return edges
 }
 
@@ -10861,12 +16855,18 @@ func (m *KeyLeaseMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *KeyLeaseMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	if m.clearedkey {
 		edges = append(edges, keylease.EdgeKey)
 	}
 	if m.clearedmodel {
 		edges = append(edges, keylease.EdgeModel)
+	}
+	if m.clearedconsumer {
+		edges = append(edges, keylease.EdgeConsumer)
+	}
+	if m.clearedaccess_key {
+		edges = append(edges, keylease.EdgeAccessKey)
 	}
 	if m.clearedquota_group {
 		edges = append(edges, keylease.EdgeQuotaGroup)
@@ -10882,6 +16882,10 @@ func (m *KeyLeaseMutation) EdgeCleared(name string) bool {
 		return m.clearedkey
 	case keylease.EdgeModel:
 		return m.clearedmodel
+	case keylease.EdgeConsumer:
+		return m.clearedconsumer
+	case keylease.EdgeAccessKey:
+		return m.clearedaccess_key
 	case keylease.EdgeQuotaGroup:
 		return m.clearedquota_group
 	}
@@ -10897,6 +16901,12 @@ func (m *KeyLeaseMutation) ClearEdge(name string) error {
 		return nil
 	case keylease.EdgeModel:
 		m.ClearModel()
+		return nil
+	case keylease.EdgeConsumer:
+		m.ClearConsumer()
+		return nil
+	case keylease.EdgeAccessKey:
+		m.ClearAccessKey()
 		return nil
 	case keylease.EdgeQuotaGroup:
 		m.ClearQuotaGroup()
@@ -10914,6 +16924,12 @@ func (m *KeyLeaseMutation) ResetEdge(name string) error {
 		return nil
 	case keylease.EdgeModel:
 		m.ResetModel()
+		return nil
+	case keylease.EdgeConsumer:
+		m.ResetConsumer()
+		return nil
+	case keylease.EdgeAccessKey:
+		m.ResetAccessKey()
 		return nil
 	case keylease.EdgeQuotaGroup:
 		m.ResetQuotaGroup()
@@ -16530,6 +22546,9 @@ type ProviderMutation struct {
 	keys                  map[uuid.UUID]struct{}
 	removedkeys           map[uuid.UUID]struct{}
 	clearedkeys           bool
+	budgets               map[uuid.UUID]struct{}
+	removedbudgets        map[uuid.UUID]struct{}
+	clearedbudgets        bool
 	quota_groups          map[uuid.UUID]struct{}
 	removedquota_groups   map[uuid.UUID]struct{}
 	clearedquota_groups   bool
@@ -17254,6 +23273,60 @@ func (m *ProviderMutation) ResetKeys() {
 	m.removedkeys = nil
 }
 
+// AddBudgetIDs adds the "budgets" edge to the Budget entity by ids.
+func (m *ProviderMutation) AddBudgetIDs(ids ...uuid.UUID) {
+	if m.budgets == nil {
+		m.budgets = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.budgets[ids[i]] = struct{}{}
+	}
+}
+
+// ClearBudgets clears the "budgets" edge to the Budget entity.
+func (m *ProviderMutation) ClearBudgets() {
+	m.clearedbudgets = true
+}
+
+// BudgetsCleared reports if the "budgets" edge to the Budget entity was cleared.
+func (m *ProviderMutation) BudgetsCleared() bool {
+	return m.clearedbudgets
+}
+
+// RemoveBudgetIDs removes the "budgets" edge to the Budget entity by IDs.
+func (m *ProviderMutation) RemoveBudgetIDs(ids ...uuid.UUID) {
+	if m.removedbudgets == nil {
+		m.removedbudgets = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.budgets, ids[i])
+		m.removedbudgets[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedBudgets returns the removed IDs of the "budgets" edge to the Budget entity.
+func (m *ProviderMutation) RemovedBudgetsIDs() (ids []uuid.UUID) {
+	for id := range m.removedbudgets {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// BudgetsIDs returns the "budgets" edge IDs in the mutation.
+func (m *ProviderMutation) BudgetsIDs() (ids []uuid.UUID) {
+	for id := range m.budgets {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetBudgets resets all changes to the "budgets" edge.
+func (m *ProviderMutation) ResetBudgets() {
+	m.budgets = nil
+	m.clearedbudgets = false
+	m.removedbudgets = nil
+}
+
 // AddQuotaGroupIDs adds the "quota_groups" edge to the QuotaGroup entity by ids.
 func (m *ProviderMutation) AddQuotaGroupIDs(ids ...uuid.UUID) {
 	if m.quota_groups == nil {
@@ -17788,7 +23861,7 @@ func (m *ProviderMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ProviderMutation) AddedEdges() []string {
-	edges := make([]string, 0, 7)
+	edges := make([]string, 0, 8)
 	if m.families != nil {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -17797,6 +23870,9 @@ func (m *ProviderMutation) AddedEdges() []string {
 	}
 	if m.keys != nil {
 		edges = append(edges, provider.EdgeKeys)
+	}
+	if m.budgets != nil {
+		edges = append(edges, provider.EdgeBudgets)
 	}
 	if m.quota_groups != nil {
 		edges = append(edges, provider.EdgeQuotaGroups)
@@ -17835,6 +23911,12 @@ func (m *ProviderMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case provider.EdgeBudgets:
+		ids := make([]ent.Value, 0, len(m.budgets))
+		for id := range m.budgets {
+			ids = append(ids, id)
+		}
+		return ids
 	case provider.EdgeQuotaGroups:
 		ids := make([]ent.Value, 0, len(m.quota_groups))
 		for id := range m.quota_groups {
@@ -17863,7 +23945,7 @@ func (m *ProviderMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ProviderMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 7)
+	edges := make([]string, 0, 8)
 	if m.removedfamilies != nil {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -17872,6 +23954,9 @@ func (m *ProviderMutation) RemovedEdges() []string {
 	}
 	if m.removedkeys != nil {
 		edges = append(edges, provider.EdgeKeys)
+	}
+	if m.removedbudgets != nil {
+		edges = append(edges, provider.EdgeBudgets)
 	}
 	if m.removedquota_groups != nil {
 		edges = append(edges, provider.EdgeQuotaGroups)
@@ -17907,6 +23992,12 @@ func (m *ProviderMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case provider.EdgeBudgets:
+		ids := make([]ent.Value, 0, len(m.removedbudgets))
+		for id := range m.removedbudgets {
+			ids = append(ids, id)
+		}
+		return ids
 	case provider.EdgeQuotaGroups:
 		ids := make([]ent.Value, 0, len(m.removedquota_groups))
 		for id := range m.removedquota_groups {
@@ -17931,7 +24022,7 @@ func (m *ProviderMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ProviderMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 7)
+	edges := make([]string, 0, 8)
 	if m.clearedfamilies {
 		edges = append(edges, provider.EdgeFamilies)
 	}
@@ -17940,6 +24031,9 @@ func (m *ProviderMutation) ClearedEdges() []string {
 	}
 	if m.clearedkeys {
 		edges = append(edges, provider.EdgeKeys)
+	}
+	if m.clearedbudgets {
+		edges = append(edges, provider.EdgeBudgets)
 	}
 	if m.clearedquota_groups {
 		edges = append(edges, provider.EdgeQuotaGroups)
@@ -17966,6 +24060,8 @@ func (m *ProviderMutation) EdgeCleared(name string) bool {
 		return m.clearedmodels
 	case provider.EdgeKeys:
 		return m.clearedkeys
+	case provider.EdgeBudgets:
+		return m.clearedbudgets
 	case provider.EdgeQuotaGroups:
 		return m.clearedquota_groups
 	case provider.EdgePoolState:
@@ -18001,6 +24097,9 @@ func (m *ProviderMutation) ResetEdge(name string) error {
 		return nil
 	case provider.EdgeKeys:
 		m.ResetKeys()
+		return nil
+	case provider.EdgeBudgets:
+		m.ResetBudgets()
 		return nil
 	case provider.EdgeQuotaGroups:
 		m.ResetQuotaGroups()
@@ -22912,6 +29011,10 @@ type UsageEventMutation struct {
 	clearedmodel          bool
 	key                   *uuid.UUID
 	clearedkey            bool
+	consumer              *uuid.UUID
+	clearedconsumer       bool
+	access_key            *uuid.UUID
+	clearedaccess_key     bool
 	price                 *uuid.UUID
 	clearedprice          bool
 	done                  bool
@@ -23717,6 +29820,104 @@ func (m *UsageEventMutation) ResetErrorClass() {
 	m.error_class = nil
 }
 
+// SetConsumerID sets the "consumer_id" field.
+func (m *UsageEventMutation) SetConsumerID(u uuid.UUID) {
+	m.consumer = &u
+}
+
+// ConsumerID returns the value of the "consumer_id" field in the mutation.
+func (m *UsageEventMutation) ConsumerID() (r uuid.UUID, exists bool) {
+	v := m.consumer
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldConsumerID returns the old "consumer_id" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldConsumerID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldConsumerID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldConsumerID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldConsumerID: %w", err)
+	}
+	return oldValue.ConsumerID, nil
+}
+
+// ClearConsumerID clears the value of the "consumer_id" field.
+func (m *UsageEventMutation) ClearConsumerID() {
+	m.consumer = nil
+	m.clearedFields[usageevent.FieldConsumerID] = struct{}{}
+}
+
+// ConsumerIDCleared returns if the "consumer_id" field was cleared in this mutation.
+func (m *UsageEventMutation) ConsumerIDCleared() bool {
+	_, ok := m.clearedFields[usageevent.FieldConsumerID]
+	return ok
+}
+
+// ResetConsumerID resets all changes to the "consumer_id" field.
+func (m *UsageEventMutation) ResetConsumerID() {
+	m.consumer = nil
+	delete(m.clearedFields, usageevent.FieldConsumerID)
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (m *UsageEventMutation) SetAccessKeyID(u uuid.UUID) {
+	m.access_key = &u
+}
+
+// AccessKeyID returns the value of the "access_key_id" field in the mutation.
+func (m *UsageEventMutation) AccessKeyID() (r uuid.UUID, exists bool) {
+	v := m.access_key
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAccessKeyID returns the old "access_key_id" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldAccessKeyID(ctx context.Context) (v *uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAccessKeyID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAccessKeyID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAccessKeyID: %w", err)
+	}
+	return oldValue.AccessKeyID, nil
+}
+
+// ClearAccessKeyID clears the value of the "access_key_id" field.
+func (m *UsageEventMutation) ClearAccessKeyID() {
+	m.access_key = nil
+	m.clearedFields[usageevent.FieldAccessKeyID] = struct{}{}
+}
+
+// AccessKeyIDCleared returns if the "access_key_id" field was cleared in this mutation.
+func (m *UsageEventMutation) AccessKeyIDCleared() bool {
+	_, ok := m.clearedFields[usageevent.FieldAccessKeyID]
+	return ok
+}
+
+// ResetAccessKeyID resets all changes to the "access_key_id" field.
+func (m *UsageEventMutation) ResetAccessKeyID() {
+	m.access_key = nil
+	delete(m.clearedFields, usageevent.FieldAccessKeyID)
+}
+
 // SetHTTPStatus sets the "http_status" field.
 func (m *UsageEventMutation) SetHTTPStatus(i int) {
 	m.http_status = &i
@@ -23840,6 +30041,60 @@ func (m *UsageEventMutation) ResetKey() {
 	m.clearedkey = false
 }
 
+// ClearConsumer clears the "consumer" edge to the Consumer entity.
+func (m *UsageEventMutation) ClearConsumer() {
+	m.clearedconsumer = true
+	m.clearedFields[usageevent.FieldConsumerID] = struct{}{}
+}
+
+// ConsumerCleared reports if the "consumer" edge to the Consumer entity was cleared.
+func (m *UsageEventMutation) ConsumerCleared() bool {
+	return m.ConsumerIDCleared() || m.clearedconsumer
+}
+
+// ConsumerIDs returns the "consumer" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ConsumerID instead. It exists only for internal usage by the builders.
+func (m *UsageEventMutation) ConsumerIDs() (ids []uuid.UUID) {
+	if id := m.consumer; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetConsumer resets all changes to the "consumer" edge.
+func (m *UsageEventMutation) ResetConsumer() {
+	m.consumer = nil
+	m.clearedconsumer = false
+}
+
+// ClearAccessKey clears the "access_key" edge to the AccessKey entity.
+func (m *UsageEventMutation) ClearAccessKey() {
+	m.clearedaccess_key = true
+	m.clearedFields[usageevent.FieldAccessKeyID] = struct{}{}
+}
+
+// AccessKeyCleared reports if the "access_key" edge to the AccessKey entity was cleared.
+func (m *UsageEventMutation) AccessKeyCleared() bool {
+	return m.AccessKeyIDCleared() || m.clearedaccess_key
+}
+
+// AccessKeyIDs returns the "access_key" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// AccessKeyID instead. It exists only for internal usage by the builders.
+func (m *UsageEventMutation) AccessKeyIDs() (ids []uuid.UUID) {
+	if id := m.access_key; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetAccessKey resets all changes to the "access_key" edge.
+func (m *UsageEventMutation) ResetAccessKey() {
+	m.access_key = nil
+	m.clearedaccess_key = false
+}
+
 // ClearPrice clears the "price" edge to the Price entity.
 func (m *UsageEventMutation) ClearPrice() {
 	m.clearedprice = true
@@ -23901,7 +30156,7 @@ func (m *UsageEventMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageEventMutation) Fields() []string {
-	fields := make([]string, 0, 16)
+	fields := make([]string, 0, 18)
 	if m.request_id != nil {
 		fields = append(fields, usageevent.FieldRequestID)
 	}
@@ -23947,6 +30202,12 @@ func (m *UsageEventMutation) Fields() []string {
 	if m.error_class != nil {
 		fields = append(fields, usageevent.FieldErrorClass)
 	}
+	if m.consumer != nil {
+		fields = append(fields, usageevent.FieldConsumerID)
+	}
+	if m.access_key != nil {
+		fields = append(fields, usageevent.FieldAccessKeyID)
+	}
 	if m.http_status != nil {
 		fields = append(fields, usageevent.FieldHTTPStatus)
 	}
@@ -23988,6 +30249,10 @@ func (m *UsageEventMutation) Field(name string) (ent.Value, bool) {
 		return m.Success()
 	case usageevent.FieldErrorClass:
 		return m.ErrorClass()
+	case usageevent.FieldConsumerID:
+		return m.ConsumerID()
+	case usageevent.FieldAccessKeyID:
+		return m.AccessKeyID()
 	case usageevent.FieldHTTPStatus:
 		return m.HTTPStatus()
 	}
@@ -24029,6 +30294,10 @@ func (m *UsageEventMutation) OldField(ctx context.Context, name string) (ent.Val
 		return m.OldSuccess(ctx)
 	case usageevent.FieldErrorClass:
 		return m.OldErrorClass(ctx)
+	case usageevent.FieldConsumerID:
+		return m.OldConsumerID(ctx)
+	case usageevent.FieldAccessKeyID:
+		return m.OldAccessKeyID(ctx)
 	case usageevent.FieldHTTPStatus:
 		return m.OldHTTPStatus(ctx)
 	}
@@ -24144,6 +30413,20 @@ func (m *UsageEventMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetErrorClass(v)
+		return nil
+	case usageevent.FieldConsumerID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetConsumerID(v)
+		return nil
+	case usageevent.FieldAccessKeyID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAccessKeyID(v)
 		return nil
 	case usageevent.FieldHTTPStatus:
 		v, ok := value.(int)
@@ -24284,6 +30567,12 @@ func (m *UsageEventMutation) ClearedFields() []string {
 	if m.FieldCleared(usageevent.FieldCost) {
 		fields = append(fields, usageevent.FieldCost)
 	}
+	if m.FieldCleared(usageevent.FieldConsumerID) {
+		fields = append(fields, usageevent.FieldConsumerID)
+	}
+	if m.FieldCleared(usageevent.FieldAccessKeyID) {
+		fields = append(fields, usageevent.FieldAccessKeyID)
+	}
 	return fields
 }
 
@@ -24300,6 +30589,12 @@ func (m *UsageEventMutation) ClearField(name string) error {
 	switch name {
 	case usageevent.FieldCost:
 		m.ClearCost()
+		return nil
+	case usageevent.FieldConsumerID:
+		m.ClearConsumerID()
+		return nil
+	case usageevent.FieldAccessKeyID:
+		m.ClearAccessKeyID()
 		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent nullable field %s", name)
@@ -24354,6 +30649,12 @@ func (m *UsageEventMutation) ResetField(name string) error {
 	case usageevent.FieldErrorClass:
 		m.ResetErrorClass()
 		return nil
+	case usageevent.FieldConsumerID:
+		m.ResetConsumerID()
+		return nil
+	case usageevent.FieldAccessKeyID:
+		m.ResetAccessKeyID()
+		return nil
 	case usageevent.FieldHTTPStatus:
 		m.ResetHTTPStatus()
 		return nil
@@ -24363,12 +30664,18 @@ func (m *UsageEventMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *UsageEventMutation) AddedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	if m.model != nil {
 		edges = append(edges, usageevent.EdgeModel)
 	}
 	if m.key != nil {
 		edges = append(edges, usageevent.EdgeKey)
+	}
+	if m.consumer != nil {
+		edges = append(edges, usageevent.EdgeConsumer)
+	}
+	if m.access_key != nil {
+		edges = append(edges, usageevent.EdgeAccessKey)
 	}
 	if m.price != nil {
 		edges = append(edges, usageevent.EdgePrice)
@@ -24388,6 +30695,14 @@ func (m *UsageEventMutation) AddedIDs(name string) []ent.Value {
 		if id := m.key; id != nil {
 			return []ent.Value{*id}
 		}
+	case usageevent.EdgeConsumer:
+		if id := m.consumer; id != nil {
+			return []ent.Value{*id}
+		}
+	case usageevent.EdgeAccessKey:
+		if id := m.access_key; id != nil {
+			return []ent.Value{*id}
+		}
 	case usageevent.EdgePrice:
 		if id := m.price; id != nil {
 			return []ent.Value{*id}
@@ -24398,7 +30713,7 @@ func (m *UsageEventMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *UsageEventMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	return edges
 }
 
@@ -24410,12 +30725,18 @@ func (m *UsageEventMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *UsageEventMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 3)
+	edges := make([]string, 0, 5)
 	if m.clearedmodel {
 		edges = append(edges, usageevent.EdgeModel)
 	}
 	if m.clearedkey {
 		edges = append(edges, usageevent.EdgeKey)
+	}
+	if m.clearedconsumer {
+		edges = append(edges, usageevent.EdgeConsumer)
+	}
+	if m.clearedaccess_key {
+		edges = append(edges, usageevent.EdgeAccessKey)
 	}
 	if m.clearedprice {
 		edges = append(edges, usageevent.EdgePrice)
@@ -24431,6 +30752,10 @@ func (m *UsageEventMutation) EdgeCleared(name string) bool {
 		return m.clearedmodel
 	case usageevent.EdgeKey:
 		return m.clearedkey
+	case usageevent.EdgeConsumer:
+		return m.clearedconsumer
+	case usageevent.EdgeAccessKey:
+		return m.clearedaccess_key
 	case usageevent.EdgePrice:
 		return m.clearedprice
 	}
@@ -24446,6 +30771,12 @@ func (m *UsageEventMutation) ClearEdge(name string) error {
 		return nil
 	case usageevent.EdgeKey:
 		m.ClearKey()
+		return nil
+	case usageevent.EdgeConsumer:
+		m.ClearConsumer()
+		return nil
+	case usageevent.EdgeAccessKey:
+		m.ClearAccessKey()
 		return nil
 	case usageevent.EdgePrice:
 		m.ClearPrice()
@@ -24463,6 +30794,12 @@ func (m *UsageEventMutation) ResetEdge(name string) error {
 		return nil
 	case usageevent.EdgeKey:
 		m.ResetKey()
+		return nil
+	case usageevent.EdgeConsumer:
+		m.ResetConsumer()
+		return nil
+	case usageevent.EdgeAccessKey:
+		m.ResetAccessKey()
 		return nil
 	case usageevent.EdgePrice:
 		m.ResetPrice()

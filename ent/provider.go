@@ -55,6 +55,8 @@ type ProviderEdges struct {
 	Models []*Model `json:"models,omitempty"`
 	// Keys holds the value of the keys edge.
 	Keys []*APIKey `json:"keys,omitempty"`
+	// Budgets holds the value of the budgets edge.
+	Budgets []*Budget `json:"budgets,omitempty"`
 	// QuotaGroups holds the value of the quota_groups edge.
 	QuotaGroups []*QuotaGroup `json:"quota_groups,omitempty"`
 	// PoolState holds the value of the pool_state edge.
@@ -65,7 +67,7 @@ type ProviderEdges struct {
 	DiscoveryLogs []*DiscoveryLog `json:"discovery_logs,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [7]bool
+	loadedTypes [8]bool
 }
 
 // FamiliesOrErr returns the Families value or an error if the edge
@@ -95,10 +97,19 @@ func (e ProviderEdges) KeysOrErr() ([]*APIKey, error) {
 	return nil, &NotLoadedError{edge: "keys"}
 }
 
+// BudgetsOrErr returns the Budgets value or an error if the edge
+// was not loaded in eager-loading.
+func (e ProviderEdges) BudgetsOrErr() ([]*Budget, error) {
+	if e.loadedTypes[3] {
+		return e.Budgets, nil
+	}
+	return nil, &NotLoadedError{edge: "budgets"}
+}
+
 // QuotaGroupsOrErr returns the QuotaGroups value or an error if the edge
 // was not loaded in eager-loading.
 func (e ProviderEdges) QuotaGroupsOrErr() ([]*QuotaGroup, error) {
-	if e.loadedTypes[3] {
+	if e.loadedTypes[4] {
 		return e.QuotaGroups, nil
 	}
 	return nil, &NotLoadedError{edge: "quota_groups"}
@@ -109,7 +120,7 @@ func (e ProviderEdges) QuotaGroupsOrErr() ([]*QuotaGroup, error) {
 func (e ProviderEdges) PoolStateOrErr() (*PoolState, error) {
 	if e.PoolState != nil {
 		return e.PoolState, nil
-	} else if e.loadedTypes[4] {
+	} else if e.loadedTypes[5] {
 		return nil, &NotFoundError{label: poolstate.Label}
 	}
 	return nil, &NotLoadedError{edge: "pool_state"}
@@ -118,7 +129,7 @@ func (e ProviderEdges) PoolStateOrErr() (*PoolState, error) {
 // SdkVersionsOrErr returns the SdkVersions value or an error if the edge
 // was not loaded in eager-loading.
 func (e ProviderEdges) SdkVersionsOrErr() ([]*SDKVersion, error) {
-	if e.loadedTypes[5] {
+	if e.loadedTypes[6] {
 		return e.SdkVersions, nil
 	}
 	return nil, &NotLoadedError{edge: "sdk_versions"}
@@ -127,7 +138,7 @@ func (e ProviderEdges) SdkVersionsOrErr() ([]*SDKVersion, error) {
 // DiscoveryLogsOrErr returns the DiscoveryLogs value or an error if the edge
 // was not loaded in eager-loading.
 func (e ProviderEdges) DiscoveryLogsOrErr() ([]*DiscoveryLog, error) {
-	if e.loadedTypes[6] {
+	if e.loadedTypes[7] {
 		return e.DiscoveryLogs, nil
 	}
 	return nil, &NotLoadedError{edge: "discovery_logs"}
@@ -261,6 +272,11 @@ func (_m *Provider) QueryModels() *ModelQuery {
 // QueryKeys queries the "keys" edge of the Provider entity.
 func (_m *Provider) QueryKeys() *APIKeyQuery {
 	return NewProviderClient(_m.config).QueryKeys(_m)
+}
+
+// QueryBudgets queries the "budgets" edge of the Provider entity.
+func (_m *Provider) QueryBudgets() *BudgetQuery {
+	return NewProviderClient(_m.config).QueryBudgets(_m)
 }
 
 // QueryQuotaGroups queries the "quota_groups" edge of the Provider entity.

@@ -14,6 +14,7 @@ import (
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
@@ -34,6 +35,7 @@ type ProviderQuery struct {
 	withFamilies      *ModelFamilyQuery
 	withModels        *ModelQuery
 	withKeys          *APIKeyQuery
+	withBudgets       *BudgetQuery
 	withQuotaGroups   *QuotaGroupQuery
 	withPoolState     *PoolStateQuery
 	withSdkVersions   *SDKVersionQuery
@@ -134,6 +136,28 @@ func (_q *ProviderQuery) QueryKeys() *APIKeyQuery {
 			sqlgraph.From(provider.Table, provider.FieldID, selector),
 			sqlgraph.To(apikey.Table, apikey.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, provider.KeysTable, provider.KeysColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryBudgets chains the current query on the "budgets" edge.
+func (_q *ProviderQuery) QueryBudgets() *BudgetQuery {
+	query := (&BudgetClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(provider.Table, provider.FieldID, selector),
+			sqlgraph.To(budget.Table, budget.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, provider.BudgetsTable, provider.BudgetsColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -424,6 +448,7 @@ func (_q *ProviderQuery) Clone() *ProviderQuery {
 		withFamilies:      _q.withFamilies.Clone(),
 		withModels:        _q.withModels.Clone(),
 		withKeys:          _q.withKeys.Clone(),
+		withBudgets:       _q.withBudgets.Clone(),
 		withQuotaGroups:   _q.withQuotaGroups.Clone(),
 		withPoolState:     _q.withPoolState.Clone(),
 		withSdkVersions:   _q.withSdkVersions.Clone(),
@@ -465,6 +490,17 @@ func (_q *ProviderQuery) WithKeys(opts ...func(*APIKeyQuery)) *ProviderQuery {
 		opt(query)
 	}
 	_q.withKeys = query
+	return _q
+}
+
+// WithBudgets tells the query-builder to eager-load the nodes that are connected to
+// the "budgets" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ProviderQuery) WithBudgets(opts ...func(*BudgetQuery)) *ProviderQuery {
+	query := (&BudgetClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withBudgets = query
 	return _q
 }
 
@@ -590,10 +626,11 @@ func (_q *ProviderQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Pro
 	var (
 		nodes       = []*Provider{}
 		_spec       = _q.querySpec()
-		loadedTypes = [7]bool{
+		loadedTypes = [8]bool{
 			_q.withFamilies != nil,
 			_q.withModels != nil,
 			_q.withKeys != nil,
+			_q.withBudgets != nil,
 			_q.withQuotaGroups != nil,
 			_q.withPoolState != nil,
 			_q.withSdkVersions != nil,
@@ -639,6 +676,13 @@ func (_q *ProviderQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Pro
 		if err := _q.loadKeys(ctx, query, nodes,
 			func(n *Provider) { n.Edges.Keys = []*APIKey{} },
 			func(n *Provider, e *APIKey) { n.Edges.Keys = append(n.Edges.Keys, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withBudgets; query != nil {
+		if err := _q.loadBudgets(ctx, query, nodes,
+			func(n *Provider) { n.Edges.Budgets = []*Budget{} },
+			func(n *Provider, e *Budget) { n.Edges.Budgets = append(n.Edges.Budgets, e) }); err != nil {
 			return nil, err
 		}
 	}
@@ -757,6 +801,39 @@ func (_q *ProviderQuery) loadKeys(ctx context.Context, query *APIKeyQuery, nodes
 		node, ok := nodeids[fk]
 		if !ok {
 			return fmt.Errorf(`unexpected referenced foreign-key "provider_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ProviderQuery) loadBudgets(ctx context.Context, query *BudgetQuery, nodes []*Provider, init func(*Provider), assign func(*Provider, *Budget)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Provider)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(budget.FieldProviderID)
+	}
+	query.Where(predicate.Budget(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(provider.BudgetsColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ProviderID
+		if fk == nil {
+			return fmt.Errorf(`foreign-key "provider_id" is nil for node %v`, n.ID)
+		}
+		node, ok := nodeids[*fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "provider_id" returned %v for node %v`, *fk, n.ID)
 		}
 		assign(node, n)
 	}

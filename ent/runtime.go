@@ -9,6 +9,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetgrant"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
@@ -300,6 +304,170 @@ func init() {
 	auditentryDescID := auditentryMixinFields0[0].Descriptor()
 	// auditentry.DefaultID holds the default value on creation for the id field.
 	auditentry.DefaultID = auditentryDescID.Default.(func() uuid.UUID)
+	budgetMixin := schema.Budget{}.Mixin()
+	budgetMixinFields0 := budgetMixin[0].Fields()
+	_ = budgetMixinFields0
+	budgetMixinFields1 := budgetMixin[1].Fields()
+	_ = budgetMixinFields1
+	budgetFields := schema.Budget{}.Fields()
+	_ = budgetFields
+	// budgetDescCreatedAt is the schema descriptor for created_at field.
+	budgetDescCreatedAt := budgetMixinFields1[0].Descriptor()
+	// budget.DefaultCreatedAt holds the default value on creation for the created_at field.
+	budget.DefaultCreatedAt = budgetDescCreatedAt.Default.(func() time.Time)
+	// budgetDescUpdatedAt is the schema descriptor for updated_at field.
+	budgetDescUpdatedAt := budgetMixinFields1[1].Descriptor()
+	// budget.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	budget.DefaultUpdatedAt = budgetDescUpdatedAt.Default.(func() time.Time)
+	// budget.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	budget.UpdateDefaultUpdatedAt = budgetDescUpdatedAt.UpdateDefault.(func() time.Time)
+	// budgetDescName is the schema descriptor for name field.
+	budgetDescName := budgetFields[1].Descriptor()
+	// budget.NameValidator is a validator for the "name" field. It is called by the builders before save.
+	budget.NameValidator = budgetDescName.Validators[0].(func(string) error)
+	// budgetDescEach is the schema descriptor for each field.
+	budgetDescEach := budgetFields[2].Descriptor()
+	// budget.DefaultEach holds the default value on creation for the each field.
+	budget.DefaultEach = budgetDescEach.Default.(bool)
+	// budgetDescEachKind is the schema descriptor for each_kind field.
+	budgetDescEachKind := budgetFields[3].Descriptor()
+	// budget.DefaultEachKind holds the default value on creation for the each_kind field.
+	budget.DefaultEachKind = budgetDescEachKind.Default.(string)
+	// budget.EachKindValidator is a validator for the "each_kind" field. It is called by the builders before save.
+	budget.EachKindValidator = budgetDescEachKind.Validators[0].(func(string) error)
+	// budgetDescZone is the schema descriptor for zone field.
+	budgetDescZone := budgetFields[5].Descriptor()
+	// budget.DefaultZone holds the default value on creation for the zone field.
+	budget.DefaultZone = budgetDescZone.Default.(string)
+	// budget.ZoneValidator is a validator for the "zone" field. It is called by the builders before save.
+	budget.ZoneValidator = budgetDescZone.Validators[0].(func(string) error)
+	// budgetDescAnchorDay is the schema descriptor for anchor_day field.
+	budgetDescAnchorDay := budgetFields[6].Descriptor()
+	// budget.DefaultAnchorDay holds the default value on creation for the anchor_day field.
+	budget.DefaultAnchorDay = budgetDescAnchorDay.Default.(int)
+	// budgetDescAnchorHour is the schema descriptor for anchor_hour field.
+	budgetDescAnchorHour := budgetFields[7].Descriptor()
+	// budget.DefaultAnchorHour holds the default value on creation for the anchor_hour field.
+	budget.DefaultAnchorHour = budgetDescAnchorHour.Default.(int)
+	// budgetDescModels is the schema descriptor for models field.
+	budgetDescModels := budgetFields[9].Descriptor()
+	// budget.ModelsValidator is a validator for the "models" field. It is called by the builders before save.
+	budget.ModelsValidator = budgetDescModels.Validators[0].(func([]string) error)
+	// budgetDescCost is the schema descriptor for cost field.
+	budgetDescCost := budgetFields[10].Descriptor()
+	// budget.DefaultCost holds the default value on creation for the cost field.
+	budget.DefaultCost = money.USD(budgetDescCost.Default.(int64))
+	// budget.CostValidator is a validator for the "cost" field. It is called by the builders before save.
+	budget.CostValidator = budgetDescCost.Validators[0].(func(int64) error)
+	// budgetDescTokens is the schema descriptor for tokens field.
+	budgetDescTokens := budgetFields[11].Descriptor()
+	// budget.DefaultTokens holds the default value on creation for the tokens field.
+	budget.DefaultTokens = budgetDescTokens.Default.(int64)
+	// budget.TokensValidator is a validator for the "tokens" field. It is called by the builders before save.
+	budget.TokensValidator = budgetDescTokens.Validators[0].(func(int64) error)
+	// budgetDescRequests is the schema descriptor for requests field.
+	budgetDescRequests := budgetFields[12].Descriptor()
+	// budget.DefaultRequests holds the default value on creation for the requests field.
+	budget.DefaultRequests = budgetDescRequests.Default.(int64)
+	// budget.RequestsValidator is a validator for the "requests" field. It is called by the builders before save.
+	budget.RequestsValidator = budgetDescRequests.Validators[0].(func(int64) error)
+	// budgetDescConcurrency is the schema descriptor for concurrency field.
+	budgetDescConcurrency := budgetFields[13].Descriptor()
+	// budget.DefaultConcurrency holds the default value on creation for the concurrency field.
+	budget.DefaultConcurrency = budgetDescConcurrency.Default.(int64)
+	// budget.ConcurrencyValidator is a validator for the "concurrency" field. It is called by the builders before save.
+	budget.ConcurrencyValidator = budgetDescConcurrency.Validators[0].(func(int64) error)
+	// budgetDescID is the schema descriptor for id field.
+	budgetDescID := budgetMixinFields0[0].Descriptor()
+	// budget.DefaultID holds the default value on creation for the id field.
+	budget.DefaultID = budgetDescID.Default.(func() uuid.UUID)
+	budgetcrossingMixin := schema.BudgetCrossing{}.Mixin()
+	budgetcrossingMixinFields0 := budgetcrossingMixin[0].Fields()
+	_ = budgetcrossingMixinFields0
+	budgetcrossingFields := schema.BudgetCrossing{}.Fields()
+	_ = budgetcrossingFields
+	// budgetcrossingDescPercent is the schema descriptor for percent field.
+	budgetcrossingDescPercent := budgetcrossingFields[5].Descriptor()
+	// budgetcrossing.DefaultPercent holds the default value on creation for the percent field.
+	budgetcrossing.DefaultPercent = budgetcrossingDescPercent.Default.(int)
+	// budgetcrossingDescSpent is the schema descriptor for spent field.
+	budgetcrossingDescSpent := budgetcrossingFields[6].Descriptor()
+	// budgetcrossing.SpentValidator is a validator for the "spent" field. It is called by the builders before save.
+	budgetcrossing.SpentValidator = budgetcrossingDescSpent.Validators[0].(func(int64) error)
+	// budgetcrossingDescCeiling is the schema descriptor for ceiling field.
+	budgetcrossingDescCeiling := budgetcrossingFields[7].Descriptor()
+	// budgetcrossing.CeilingValidator is a validator for the "ceiling" field. It is called by the builders before save.
+	budgetcrossing.CeilingValidator = budgetcrossingDescCeiling.Validators[0].(func(int64) error)
+	// budgetcrossingDescID is the schema descriptor for id field.
+	budgetcrossingDescID := budgetcrossingMixinFields0[0].Descriptor()
+	// budgetcrossing.DefaultID holds the default value on creation for the id field.
+	budgetcrossing.DefaultID = budgetcrossingDescID.Default.(func() uuid.UUID)
+	budgetgrantMixin := schema.BudgetGrant{}.Mixin()
+	budgetgrantMixinFields0 := budgetgrantMixin[0].Fields()
+	_ = budgetgrantMixinFields0
+	budgetgrantFields := schema.BudgetGrant{}.Fields()
+	_ = budgetgrantFields
+	// budgetgrantDescCost is the schema descriptor for cost field.
+	budgetgrantDescCost := budgetgrantFields[4].Descriptor()
+	// budgetgrant.DefaultCost holds the default value on creation for the cost field.
+	budgetgrant.DefaultCost = money.USD(budgetgrantDescCost.Default.(int64))
+	// budgetgrant.CostValidator is a validator for the "cost" field. It is called by the builders before save.
+	budgetgrant.CostValidator = budgetgrantDescCost.Validators[0].(func(int64) error)
+	// budgetgrantDescTokens is the schema descriptor for tokens field.
+	budgetgrantDescTokens := budgetgrantFields[5].Descriptor()
+	// budgetgrant.DefaultTokens holds the default value on creation for the tokens field.
+	budgetgrant.DefaultTokens = budgetgrantDescTokens.Default.(int64)
+	// budgetgrant.TokensValidator is a validator for the "tokens" field. It is called by the builders before save.
+	budgetgrant.TokensValidator = budgetgrantDescTokens.Validators[0].(func(int64) error)
+	// budgetgrantDescRequests is the schema descriptor for requests field.
+	budgetgrantDescRequests := budgetgrantFields[6].Descriptor()
+	// budgetgrant.DefaultRequests holds the default value on creation for the requests field.
+	budgetgrant.DefaultRequests = budgetgrantDescRequests.Default.(int64)
+	// budgetgrant.RequestsValidator is a validator for the "requests" field. It is called by the builders before save.
+	budgetgrant.RequestsValidator = budgetgrantDescRequests.Validators[0].(func(int64) error)
+	// budgetgrantDescReason is the schema descriptor for reason field.
+	budgetgrantDescReason := budgetgrantFields[7].Descriptor()
+	// budgetgrant.DefaultReason holds the default value on creation for the reason field.
+	budgetgrant.DefaultReason = budgetgrantDescReason.Default.(string)
+	// budgetgrant.ReasonValidator is a validator for the "reason" field. It is called by the builders before save.
+	budgetgrant.ReasonValidator = budgetgrantDescReason.Validators[0].(func(string) error)
+	// budgetgrantDescID is the schema descriptor for id field.
+	budgetgrantDescID := budgetgrantMixinFields0[0].Descriptor()
+	// budgetgrant.DefaultID holds the default value on creation for the id field.
+	budgetgrant.DefaultID = budgetgrantDescID.Default.(func() uuid.UUID)
+	budgetwindowMixin := schema.BudgetWindow{}.Mixin()
+	budgetwindowMixinFields0 := budgetwindowMixin[0].Fields()
+	_ = budgetwindowMixinFields0
+	budgetwindowFields := schema.BudgetWindow{}.Fields()
+	_ = budgetwindowFields
+	// budgetwindowDescRequests is the schema descriptor for requests field.
+	budgetwindowDescRequests := budgetwindowFields[4].Descriptor()
+	// budgetwindow.DefaultRequests holds the default value on creation for the requests field.
+	budgetwindow.DefaultRequests = budgetwindowDescRequests.Default.(int64)
+	// budgetwindow.RequestsValidator is a validator for the "requests" field. It is called by the builders before save.
+	budgetwindow.RequestsValidator = budgetwindowDescRequests.Validators[0].(func(int64) error)
+	// budgetwindowDescTokens is the schema descriptor for tokens field.
+	budgetwindowDescTokens := budgetwindowFields[5].Descriptor()
+	// budgetwindow.DefaultTokens holds the default value on creation for the tokens field.
+	budgetwindow.DefaultTokens = budgetwindowDescTokens.Default.(int64)
+	// budgetwindow.TokensValidator is a validator for the "tokens" field. It is called by the builders before save.
+	budgetwindow.TokensValidator = budgetwindowDescTokens.Validators[0].(func(int64) error)
+	// budgetwindowDescCost is the schema descriptor for cost field.
+	budgetwindowDescCost := budgetwindowFields[6].Descriptor()
+	// budgetwindow.DefaultCost holds the default value on creation for the cost field.
+	budgetwindow.DefaultCost = money.USD(budgetwindowDescCost.Default.(int64))
+	// budgetwindow.CostValidator is a validator for the "cost" field. It is called by the builders before save.
+	budgetwindow.CostValidator = budgetwindowDescCost.Validators[0].(func(int64) error)
+	// budgetwindowDescUnpricedRequests is the schema descriptor for unpriced_requests field.
+	budgetwindowDescUnpricedRequests := budgetwindowFields[7].Descriptor()
+	// budgetwindow.DefaultUnpricedRequests holds the default value on creation for the unpriced_requests field.
+	budgetwindow.DefaultUnpricedRequests = budgetwindowDescUnpricedRequests.Default.(int64)
+	// budgetwindow.UnpricedRequestsValidator is a validator for the "unpriced_requests" field. It is called by the builders before save.
+	budgetwindow.UnpricedRequestsValidator = budgetwindowDescUnpricedRequests.Validators[0].(func(int64) error)
+	// budgetwindowDescID is the schema descriptor for id field.
+	budgetwindowDescID := budgetwindowMixinFields0[0].Descriptor()
+	// budgetwindow.DefaultID holds the default value on creation for the id field.
+	budgetwindow.DefaultID = budgetwindowDescID.Default.(func() uuid.UUID)
 	consumerMixin := schema.Consumer{}.Mixin()
 	consumerMixinFields0 := consumerMixin[0].Fields()
 	_ = consumerMixinFields0
@@ -428,8 +596,12 @@ func init() {
 	keyleaseDescPass := keyleaseFields[5].Descriptor()
 	// keylease.DefaultPass holds the default value on creation for the pass field.
 	keylease.DefaultPass = keyleaseDescPass.Default.(int64)
+	// keyleaseDescConsumerPath is the schema descriptor for consumer_path field.
+	keyleaseDescConsumerPath := keyleaseFields[7].Descriptor()
+	// keylease.DefaultConsumerPath holds the default value on creation for the consumer_path field.
+	keylease.DefaultConsumerPath = keyleaseDescConsumerPath.Default.(string)
 	// keyleaseDescProbe is the schema descriptor for probe field.
-	keyleaseDescProbe := keyleaseFields[6].Descriptor()
+	keyleaseDescProbe := keyleaseFields[9].Descriptor()
 	// keylease.DefaultProbe holds the default value on creation for the probe field.
 	keylease.DefaultProbe = keyleaseDescProbe.Default.(bool)
 	// keyleaseDescID is the schema descriptor for id field.
@@ -902,7 +1074,7 @@ func init() {
 	// usageevent.DefaultErrorClass holds the default value on creation for the error_class field.
 	usageevent.DefaultErrorClass = usageeventDescErrorClass.Default.(string)
 	// usageeventDescHTTPStatus is the schema descriptor for http_status field.
-	usageeventDescHTTPStatus := usageeventFields[16].Descriptor()
+	usageeventDescHTTPStatus := usageeventFields[18].Descriptor()
 	// usageevent.DefaultHTTPStatus holds the default value on creation for the http_status field.
 	usageevent.DefaultHTTPStatus = usageeventDescHTTPStatus.Default.(int)
 	usagequarterMixin := schema.UsageQuarter{}.Mixin()

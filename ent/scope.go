@@ -29,6 +29,18 @@ func (m *AccessKeyMutation) Scope() any { return m.scope }
 func (m *AuditEntryMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
+func (m *BudgetMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *BudgetCrossingMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *BudgetGrantMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *BudgetWindowMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
 func (m *ConsumerMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.

@@ -20,6 +20,14 @@ type Tx struct {
 	AccessKey *AccessKeyClient
 	// AuditEntry is the client for interacting with the AuditEntry builders.
 	AuditEntry *AuditEntryClient
+	// Budget is the client for interacting with the Budget builders.
+	Budget *BudgetClient
+	// BudgetCrossing is the client for interacting with the BudgetCrossing builders.
+	BudgetCrossing *BudgetCrossingClient
+	// BudgetGrant is the client for interacting with the BudgetGrant builders.
+	BudgetGrant *BudgetGrantClient
+	// BudgetWindow is the client for interacting with the BudgetWindow builders.
+	BudgetWindow *BudgetWindowClient
 	// Consumer is the client for interacting with the Consumer builders.
 	Consumer *ConsumerClient
 	// DataKey is the client for interacting with the DataKey builders.
@@ -196,6 +204,10 @@ func (tx *Tx) init() {
 	tx.APIKey = NewAPIKeyClient(tx.config)
 	tx.AccessKey = NewAccessKeyClient(tx.config)
 	tx.AuditEntry = NewAuditEntryClient(tx.config)
+	tx.Budget = NewBudgetClient(tx.config)
+	tx.BudgetCrossing = NewBudgetCrossingClient(tx.config)
+	tx.BudgetGrant = NewBudgetGrantClient(tx.config)
+	tx.BudgetWindow = NewBudgetWindowClient(tx.config)
 	tx.Consumer = NewConsumerClient(tx.config)
 	tx.DataKey = NewDataKeyClient(tx.config)
 	tx.DiscoveryLog = NewDiscoveryLogClient(tx.config)

@@ -10,7 +10,9 @@ import (
 	"entgo.io/ent"
 	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
@@ -53,6 +55,10 @@ type UsageEvent struct {
 	Success bool `json:"success"`
 	// what kind of error, such as rate_limited; empty: none, or not known
 	ErrorClass string `json:"error_class"`
+	// the consumer that it was for; NULL: nobody
+	ConsumerID *uuid.UUID `json:"consumer_id"`
+	// the access key by which it was made; NULL: none
+	AccessKeyID *uuid.UUID `json:"access_key_id"`
 	// status of the provider's answer; 0: none, or not known
 	HTTPStatus int `json:"http_status"`
 	// Edges holds the relations/edges for other nodes in the graph.
@@ -67,11 +73,15 @@ type UsageEventEdges struct {
 	Model *Model `json:"model,omitempty"`
 	// Key holds the value of the key edge.
 	Key *APIKey `json:"key,omitempty"`
+	// Consumer holds the value of the consumer edge.
+	Consumer *Consumer `json:"consumer,omitempty"`
+	// AccessKey holds the value of the access_key edge.
+	AccessKey *AccessKey `json:"access_key,omitempty"`
 	// Price holds the value of the price edge.
 	Price *Price `json:"price,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [3]bool
+	loadedTypes [5]bool
 }
 
 // ModelOrErr returns the Model value or an error if the edge
@@ -96,12 +106,34 @@ func (e UsageEventEdges) KeyOrErr() (*APIKey, error) {
 	return nil, &NotLoadedError{edge: "key"}
 }
 
+// ConsumerOrErr returns the Consumer value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e UsageEventEdges) ConsumerOrErr() (*Consumer, error) {
+	if e.Consumer != nil {
+		return e.Consumer, nil
+	} else if e.loadedTypes[2] {
+		return nil, &NotFoundError{label: consumer.Label}
+	}
+	return nil, &NotLoadedError{edge: "consumer"}
+}
+
+// AccessKeyOrErr returns the AccessKey value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e UsageEventEdges) AccessKeyOrErr() (*AccessKey, error) {
+	if e.AccessKey != nil {
+		return e.AccessKey, nil
+	} else if e.loadedTypes[3] {
+		return nil, &NotFoundError{label: accesskey.Label}
+	}
+	return nil, &NotLoadedError{edge: "access_key"}
+}
+
 // PriceOrErr returns the Price value or an error if the edge
 // was not loaded in eager-loading, or loaded but was not found.
 func (e UsageEventEdges) PriceOrErr() (*Price, error) {
 	if e.Price != nil {
 		return e.Price, nil
-	} else if e.loadedTypes[2] {
+	} else if e.loadedTypes[4] {
 		return nil, &NotFoundError{label: price.Label}
 	}
 	return nil, &NotLoadedError{edge: "price"}
@@ -112,6 +144,8 @@ func (*UsageEvent) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
+		case usageevent.FieldConsumerID, usageevent.FieldAccessKeyID:
+			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
 		case usageevent.FieldSuccess:
 			values[i] = new(sql.NullBool)
 		case usageevent.FieldInputTokens, usageevent.FieldOutputTokens, usageevent.FieldCacheReadTokens, usageevent.FieldCacheWriteTokens, usageevent.FieldReasoningTokens, usageevent.FieldCost, usageevent.FieldLatencyMs, usageevent.FieldHTTPStatus:
@@ -234,6 +268,20 @@ func (_m *UsageEvent) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.ErrorClass = value.String
 			}
+		case usageevent.FieldConsumerID:
+			if value, ok := values[i].(*sql.NullScanner); !ok {
+				return fmt.Errorf("unexpected type %T for field consumer_id", values[i])
+			} else if value.Valid {
+				_m.ConsumerID = new(uuid.UUID)
+				*_m.ConsumerID = *value.S.(*uuid.UUID)
+			}
+		case usageevent.FieldAccessKeyID:
+			if value, ok := values[i].(*sql.NullScanner); !ok {
+				return fmt.Errorf("unexpected type %T for field access_key_id", values[i])
+			} else if value.Valid {
+				_m.AccessKeyID = new(uuid.UUID)
+				*_m.AccessKeyID = *value.S.(*uuid.UUID)
+			}
 		case usageevent.FieldHTTPStatus:
 			if value, ok := values[i].(*sql.NullInt64); !ok {
 				return fmt.Errorf("unexpected type %T for field http_status", values[i])
@@ -261,6 +309,16 @@ func (_m *UsageEvent) QueryModel() *ModelQuery {
 // QueryKey queries the "key" edge of the UsageEvent entity.
 func (_m *UsageEvent) QueryKey() *APIKeyQuery {
 	return NewUsageEventClient(_m.config).QueryKey(_m)
+}
+
+// QueryConsumer queries the "consumer" edge of the UsageEvent entity.
+func (_m *UsageEvent) QueryConsumer() *ConsumerQuery {
+	return NewUsageEventClient(_m.config).QueryConsumer(_m)
+}
+
+// QueryAccessKey queries the "access_key" edge of the UsageEvent entity.
+func (_m *UsageEvent) QueryAccessKey() *AccessKeyQuery {
+	return NewUsageEventClient(_m.config).QueryAccessKey(_m)
 }
 
 // QueryPrice queries the "price" edge of the UsageEvent entity.
@@ -337,6 +395,16 @@ func (_m *UsageEvent) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("error_class=")
 	builder.WriteString(_m.ErrorClass)
+	builder.WriteString(", ")
+	if v := _m.ConsumerID; v != nil {
+		builder.WriteString("consumer_id=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	if v := _m.AccessKeyID; v != nil {
+		builder.WriteString("access_key_id=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
 	builder.WriteString(", ")
 	builder.WriteString("http_status=")
 	builder.WriteString(fmt.Sprintf("%v", _m.HTTPStatus))

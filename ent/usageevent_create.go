@@ -13,7 +13,9 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
@@ -190,6 +192,34 @@ func (_c *UsageEventCreate) SetNillableErrorClass(v *string) *UsageEventCreate {
 	return _c
 }
 
+// SetConsumerID sets the "consumer_id" field.
+func (_c *UsageEventCreate) SetConsumerID(v uuid.UUID) *UsageEventCreate {
+	_c.mutation.SetConsumerID(v)
+	return _c
+}
+
+// SetNillableConsumerID sets the "consumer_id" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableConsumerID(v *uuid.UUID) *UsageEventCreate {
+	if v != nil {
+		_c.SetConsumerID(*v)
+	}
+	return _c
+}
+
+// SetAccessKeyID sets the "access_key_id" field.
+func (_c *UsageEventCreate) SetAccessKeyID(v uuid.UUID) *UsageEventCreate {
+	_c.mutation.SetAccessKeyID(v)
+	return _c
+}
+
+// SetNillableAccessKeyID sets the "access_key_id" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableAccessKeyID(v *uuid.UUID) *UsageEventCreate {
+	if v != nil {
+		_c.SetAccessKeyID(*v)
+	}
+	return _c
+}
+
 // SetHTTPStatus sets the "http_status" field.
 func (_c *UsageEventCreate) SetHTTPStatus(v int) *UsageEventCreate {
 	_c.mutation.SetHTTPStatus(v)
@@ -224,6 +254,16 @@ func (_c *UsageEventCreate) SetKeyID(id uuid.UUID) *UsageEventCreate {
 // SetKey sets the "key" edge to the APIKey entity.
 func (_c *UsageEventCreate) SetKey(v *APIKey) *UsageEventCreate {
 	return _c.SetKeyID(v.ID)
+}
+
+// SetConsumer sets the "consumer" edge to the Consumer entity.
+func (_c *UsageEventCreate) SetConsumer(v *Consumer) *UsageEventCreate {
+	return _c.SetConsumerID(v.ID)
+}
+
+// SetAccessKey sets the "access_key" edge to the AccessKey entity.
+func (_c *UsageEventCreate) SetAccessKey(v *AccessKey) *UsageEventCreate {
+	return _c.SetAccessKeyID(v.ID)
 }
 
 // SetPrice sets the "price" edge to the Price entity.
@@ -485,6 +525,40 @@ func (_c *UsageEventCreate) createSpec() (*UsageEvent, *sqlgraph.CreateSpec) {
 			edge.Target.Nodes = append(edge.Target.Nodes, k)
 		}
 		_node.APIKeyID = nodes[0]
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.ConsumerIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   usageevent.ConsumerTable,
+			Columns: []string{usageevent.ConsumerColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(consumer.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_node.ConsumerID = &nodes[0]
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.AccessKeyIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.M2O,
+			Inverse: true,
+			Table:   usageevent.AccessKeyTable,
+			Columns: []string{usageevent.AccessKeyColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(accesskey.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_node.AccessKeyID = &nodes[0]
 		_spec.Edges = append(_spec.Edges, edge)
 	}
 	if nodes := _c.mutation.PriceIDs(); len(nodes) > 0 {
@@ -800,6 +874,12 @@ func (u *UsageEventUpsertOne) UpdateNewValues() *UsageEventUpsertOne {
 		}
 		if _, exists := u.create.mutation.At(); exists {
 			s.SetIgnore(usageevent.FieldAt)
+		}
+		if _, exists := u.create.mutation.ConsumerID(); exists {
+			s.SetIgnore(usageevent.FieldConsumerID)
+		}
+		if _, exists := u.create.mutation.AccessKeyID(); exists {
+			s.SetIgnore(usageevent.FieldAccessKeyID)
 		}
 	}))
 	return u
@@ -1279,6 +1359,12 @@ func (u *UsageEventUpsertBulk) UpdateNewValues() *UsageEventUpsertBulk {
 			}
 			if _, exists := b.mutation.At(); exists {
 				s.SetIgnore(usageevent.FieldAt)
+			}
+			if _, exists := b.mutation.ConsumerID(); exists {
+				s.SetIgnore(usageevent.FieldConsumerID)
+			}
+			if _, exists := b.mutation.AccessKeyID(); exists {
+				s.SetIgnore(usageevent.FieldAccessKeyID)
 			}
 		}
 	}))

@@ -12,7 +12,9 @@ import (
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
@@ -22,14 +24,16 @@ import (
 // UsageEventQuery is the builder for querying UsageEvent entities.
 type UsageEventQuery struct {
 	config
-	ctx        *QueryContext
-	order      []usageevent.OrderOption
-	inters     []Interceptor
-	predicates []predicate.UsageEvent
-	withModel  *ModelQuery
-	withKey    *APIKeyQuery
-	withPrice  *PriceQuery
-	modifiers  []func(*sql.Selector)
+	ctx           *QueryContext
+	order         []usageevent.OrderOption
+	inters        []Interceptor
+	predicates    []predicate.UsageEvent
+	withModel     *ModelQuery
+	withKey       *APIKeyQuery
+	withConsumer  *ConsumerQuery
+	withAccessKey *AccessKeyQuery
+	withPrice     *PriceQuery
+	modifiers     []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -103,6 +107,50 @@ func (_q *UsageEventQuery) QueryKey() *APIKeyQuery {
 			sqlgraph.From(usageevent.Table, usageevent.FieldID, selector),
 			sqlgraph.To(apikey.Table, apikey.FieldID),
 			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.KeyTable, usageevent.KeyColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryConsumer chains the current query on the "consumer" edge.
+func (_q *UsageEventQuery) QueryConsumer() *ConsumerQuery {
+	query := (&ConsumerClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usageevent.Table, usageevent.FieldID, selector),
+			sqlgraph.To(consumer.Table, consumer.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.ConsumerTable, usageevent.ConsumerColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryAccessKey chains the current query on the "access_key" edge.
+func (_q *UsageEventQuery) QueryAccessKey() *AccessKeyQuery {
+	query := (&AccessKeyClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usageevent.Table, usageevent.FieldID, selector),
+			sqlgraph.To(accesskey.Table, accesskey.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usageevent.AccessKeyTable, usageevent.AccessKeyColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -319,14 +367,16 @@ func (_q *UsageEventQuery) Clone() *UsageEventQuery {
 		return nil
 	}
 	return &UsageEventQuery{
-		config:     _q.config,
-		ctx:        _q.ctx.Clone(),
-		order:      append([]usageevent.OrderOption{}, _q.order...),
-		inters:     append([]Interceptor{}, _q.inters...),
-		predicates: append([]predicate.UsageEvent{}, _q.predicates...),
-		withModel:  _q.withModel.Clone(),
-		withKey:    _q.withKey.Clone(),
-		withPrice:  _q.withPrice.Clone(),
+		config:        _q.config,
+		ctx:           _q.ctx.Clone(),
+		order:         append([]usageevent.OrderOption{}, _q.order...),
+		inters:        append([]Interceptor{}, _q.inters...),
+		predicates:    append([]predicate.UsageEvent{}, _q.predicates...),
+		withModel:     _q.withModel.Clone(),
+		withKey:       _q.withKey.Clone(),
+		withConsumer:  _q.withConsumer.Clone(),
+		withAccessKey: _q.withAccessKey.Clone(),
+		withPrice:     _q.withPrice.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -353,6 +403,28 @@ func (_q *UsageEventQuery) WithKey(opts ...func(*APIKeyQuery)) *UsageEventQuery 
 		opt(query)
 	}
 	_q.withKey = query
+	return _q
+}
+
+// WithConsumer tells the query-builder to eager-load the nodes that are connected to
+// the "consumer" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *UsageEventQuery) WithConsumer(opts ...func(*ConsumerQuery)) *UsageEventQuery {
+	query := (&ConsumerClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withConsumer = query
+	return _q
+}
+
+// WithAccessKey tells the query-builder to eager-load the nodes that are connected to
+// the "access_key" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *UsageEventQuery) WithAccessKey(opts ...func(*AccessKeyQuery)) *UsageEventQuery {
+	query := (&AccessKeyClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withAccessKey = query
 	return _q
 }
 
@@ -445,9 +517,11 @@ func (_q *UsageEventQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*U
 	var (
 		nodes       = []*UsageEvent{}
 		_spec       = _q.querySpec()
-		loadedTypes = [3]bool{
+		loadedTypes = [5]bool{
 			_q.withModel != nil,
 			_q.withKey != nil,
+			_q.withConsumer != nil,
+			_q.withAccessKey != nil,
 			_q.withPrice != nil,
 		}
 	)
@@ -481,6 +555,18 @@ func (_q *UsageEventQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*U
 	if query := _q.withKey; query != nil {
 		if err := _q.loadKey(ctx, query, nodes, nil,
 			func(n *UsageEvent, e *APIKey) { n.Edges.Key = e }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withConsumer; query != nil {
+		if err := _q.loadConsumer(ctx, query, nodes, nil,
+			func(n *UsageEvent, e *Consumer) { n.Edges.Consumer = e }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withAccessKey; query != nil {
+		if err := _q.loadAccessKey(ctx, query, nodes, nil,
+			func(n *UsageEvent, e *AccessKey) { n.Edges.AccessKey = e }); err != nil {
 			return nil, err
 		}
 	}
@@ -551,6 +637,70 @@ func (_q *UsageEventQuery) loadKey(ctx context.Context, query *APIKeyQuery, node
 	}
 	return nil
 }
+func (_q *UsageEventQuery) loadConsumer(ctx context.Context, query *ConsumerQuery, nodes []*UsageEvent, init func(*UsageEvent), assign func(*UsageEvent, *Consumer)) error {
+	ids := make([]uuid.UUID, 0, len(nodes))
+	nodeids := make(map[uuid.UUID][]*UsageEvent)
+	for i := range nodes {
+		if nodes[i].ConsumerID == nil {
+			continue
+		}
+		fk := *nodes[i].ConsumerID
+		if _, ok := nodeids[fk]; !ok {
+			ids = append(ids, fk)
+		}
+		nodeids[fk] = append(nodeids[fk], nodes[i])
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	query.Where(consumer.IDIn(ids...))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		nodes, ok := nodeids[n.ID]
+		if !ok {
+			return fmt.Errorf(`unexpected foreign-key "consumer_id" returned %v`, n.ID)
+		}
+		for i := range nodes {
+			assign(nodes[i], n)
+		}
+	}
+	return nil
+}
+func (_q *UsageEventQuery) loadAccessKey(ctx context.Context, query *AccessKeyQuery, nodes []*UsageEvent, init func(*UsageEvent), assign func(*UsageEvent, *AccessKey)) error {
+	ids := make([]uuid.UUID, 0, len(nodes))
+	nodeids := make(map[uuid.UUID][]*UsageEvent)
+	for i := range nodes {
+		if nodes[i].AccessKeyID == nil {
+			continue
+		}
+		fk := *nodes[i].AccessKeyID
+		if _, ok := nodeids[fk]; !ok {
+			ids = append(ids, fk)
+		}
+		nodeids[fk] = append(nodeids[fk], nodes[i])
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	query.Where(accesskey.IDIn(ids...))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		nodes, ok := nodeids[n.ID]
+		if !ok {
+			return fmt.Errorf(`unexpected foreign-key "access_key_id" returned %v`, n.ID)
+		}
+		for i := range nodes {
+			assign(nodes[i], n)
+		}
+	}
+	return nil
+}
 func (_q *UsageEventQuery) loadPrice(ctx context.Context, query *PriceQuery, nodes []*UsageEvent, init func(*UsageEvent), assign func(*UsageEvent, *Price)) error {
 	ids := make([]uuid.UUID, 0, len(nodes))
 	nodeids := make(map[uuid.UUID][]*UsageEvent)
@@ -614,6 +764,12 @@ func (_q *UsageEventQuery) querySpec() *sqlgraph.QuerySpec {
 		}
 		if _q.withKey != nil {
 			_spec.Node.AddColumnOnce(usageevent.FieldAPIKeyID)
+		}
+		if _q.withConsumer != nil {
+			_spec.Node.AddColumnOnce(usageevent.FieldConsumerID)
+		}
+		if _q.withAccessKey != nil {
+			_spec.Node.AddColumnOnce(usageevent.FieldAccessKeyID)
 		}
 		if _q.withPrice != nil {
 			_spec.Node.AddColumnOnce(usageevent.FieldPriceID)

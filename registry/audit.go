@@ -48,6 +48,8 @@ const (
 	EntityQuotaGroup = "quota_group"
 	EntityConsumer   = "consumer"
 	EntityAccessKey  = "access_key"
+	EntityBudget     = "budget"
+	EntityGrant      = "budget_grant"
 )
 
 // As returns the same registry with an actor: changes made through it are recorded as the actor's. An actor has up to

@@ -315,7 +315,7 @@ func testAudit(t *testing.T, e engine) {
 	reg = reg.As("alice")
 	for _, tests := range []map[string]auditTest{
 		auditedProviders(t, reg), auditedModels(t, reg), auditedKeys(t, reg), auditedSettings(t, reg),
-		auditedConsumers(t, reg), auditedAccessKeys(t, reg),
+		auditedConsumers(t, reg), auditedAccessKeys(t, reg), auditedBudgets(t, reg),
 	} {
 		for name, test := range tests {
 			test.run(t, reg, clock, name)
@@ -352,7 +352,9 @@ func (test auditTest) run(t *testing.T, reg *registry.Registry, clock *registryt
 		require.Equal(t, "alice", e.Actor, name)
 		require.True(t, e.At.Equal(clock.Now()), name)
 		require.NotContains(t, string(e.Before)+string(e.After), "edges", name)
-		require.Equal(t, e.Action == registry.ActionPurge || words[0] == "delete setting", e.After == nil, name)
+		gone := e.Action == registry.ActionPurge || words[0] == "delete setting" ||
+			e.Action == registry.ActionDelete && e.Entity == registry.EntityBudget
+		require.Equal(t, gone, e.After == nil, name)
 		if e.Action == registry.ActionReset {
 			require.Nil(t, e.Before)
 			require.JSONEq(t, `{"keys":1}`, string(e.After))

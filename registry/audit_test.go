@@ -65,6 +65,8 @@ func rows(tb testing.TB, reg *registry.Registry) map[string]string {
 	add(c.APIKey.Query().All(ctx))
 	add(c.Consumer.Query().All(ctx))
 	add(c.AccessKey.Query().All(ctx))
+	add(c.Budget.Query().All(ctx))
+	add(c.BudgetGrant.Query().All(ctx))
 	add(c.Setting.Query().All(ctx))
 	return byID
 }

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"time"
 
+	"entgo.io/ent/dialect"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/policy"
 )
@@ -34,6 +36,7 @@ const (
 	AccessKeyExpired  = ForbiddenReason(policy.AccessKeyExpired) // or another one has replaced it
 	ConsumerDeleted   = ForbiddenReason(policy.ConsumerDeleted)
 	ConsumerDisabled  = ForbiddenReason(policy.ConsumerDisabled) // or one above it
+	ModelDenied       = ForbiddenReason(policy.ModelDenied)      // to the consumer, or to one above it
 )
 
 // ForbiddenError says who is refused, and why. It matches [ErrForbidden].
@@ -44,6 +47,7 @@ type ForbiddenError struct {
 	ConsumerID  uuid.UUID // whose access key it is; for a reason that is a consumer's, that consumer, perhaps above it
 	Name        string    // of the consumer
 	ExpiredAt   time.Time // if it is the reason
+	Model       string    // if it is denied: the provider's name of it
 }
 
 // Error names the access key or the consumer, and the reason. It never has the secret.
@@ -63,6 +67,8 @@ func (e *ForbiddenError) Error() string {
 		return fmt.Sprintf("%s: consumer %q is deleted", ErrForbidden, e.Name)
 	case ConsumerDisabled:
 		return fmt.Sprintf("%s: consumer %q is disabled", ErrForbidden, e.Name)
+	case ModelDenied:
+		return fmt.Sprintf("%s: consumer %q may not use model %q", ErrForbidden, e.Name, e.Model)
 	}
 	return fmt.Sprintf("%s: no access key has this secret", ErrForbidden)
 }
@@ -178,6 +184,11 @@ func (r *Registry) policyVersion(ctx context.Context) (int64, error) {
 func (r *Registry) writePolicy(ctx context.Context, op string, f fault.List, body func(tx *ent.Client) error) error {
 	defer r.policy.Expire() // also if it is uncertain whether it was committed
 	return r.writeAlone(ctx, op, f, func(tx *ent.Client) error {
+		if r.db.Dialect() == dialect.Postgres { // before any row: batches share it before they take rows
+			if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", commit.PolicyLock); err != nil {
+				return err
+			}
+		}
 		if err := body(tx); err != nil {
 			return err
 		}
@@ -187,4 +198,16 @@ func (r *Registry) writePolicy(ctx context.Context, op string, f fault.List, bod
 		}
 		return err
 	})
+}
+
+// forbidden returns the error for a request that a batch forbids.
+func forbidden(why commit.Refusal) error {
+	e := &ForbiddenError{Reason: ForbiddenReason(why.Reason), Model: why.Model}
+	if key := why.AccessKey; key != nil {
+		e.AccessKeyID, e.Label, e.ConsumerID, e.ExpiredAt = key.ID, key.Label, key.Consumer, value(key.Expires)
+	}
+	if who := why.Consumer; who != nil {
+		e.ConsumerID, e.Name = who.ID, who.Name
+	}
+	return e
 }

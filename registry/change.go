@@ -150,6 +150,10 @@ func entityOf(row any) (entity, id string) {
 		return EntityConsumer, row.ID.String()
 	case *ent.AccessKey:
 		return EntityAccessKey, row.ID.String()
+	case *ent.Budget:
+		return EntityBudget, row.ID.String()
+	case *ent.BudgetGrant:
+		return EntityGrant, row.ID.String()
 	case *ent.Setting:
 		return EntitySetting, row.ID
 	}

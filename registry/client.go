@@ -84,6 +84,10 @@ var writers = map[string]string{
 	ent.TypePolicyVersion: "UpdateConsumer, UpdateAccessKey and others",
 	ent.TypeAuditEntry:    "As, or rather by what is changed through it",
 
+	ent.TypeBudget:            "CreateBudget, UpdateBudget and DeleteBudget",
+	ent.TypeBudgetGrant:       "GrantBudget and RevokeGrant",
+	ent.TypeBudgetWindow:      "RecordUsage and Settle",
+	ent.TypeBudgetCrossing:    "AckBudgetCrossings, or RecordUsage and AcquireKey",
 	ent.TypeKeyLease:          "AcquireKey",
 	ent.TypeExpiredLease:      "AcquireKey",
 	ent.TypePoolState:         "AcquireKey",

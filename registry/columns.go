@@ -24,7 +24,8 @@ type entity struct {
 }
 
 // entities are the entities that inputs and filters describe, by their mutation's type.
-var entities = describe(schema.APIKey{}, schema.AccessKey{}, schema.AuditEntry{}, schema.Consumer{},
+var entities = describe(schema.APIKey{}, schema.AccessKey{}, schema.AuditEntry{}, schema.Budget{},
+	schema.BudgetCrossing{}, schema.BudgetGrant{}, schema.Consumer{},
 	schema.DiscoveryLog{}, schema.Model{}, schema.ModelFamily{}, schema.Price{}, schema.Provider{}, schema.QuotaGroup{},
 	schema.SDKVersion{}, schema.Setting{}, schema.UsageEvent{})
 
@@ -139,7 +140,8 @@ func fill(m ent.Mutation, in any) {
 			said = said.Elem()
 		}
 		if c == nil {
-			if said.Type() == reflect.TypeFor[Limits]() {
+			switch said.Type() {
+			case reflect.TypeFor[Limits](), reflect.TypeFor[Ceilings](), reflect.TypeFor[Window]():
 				fill(m, said.Interface())
 			}
 			continue

@@ -12,7 +12,9 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
+	"github.com/jeffersonwarrior/modelscan/ent/budget"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
+	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 )
 
@@ -49,6 +51,17 @@ func (r *Registry) MoveConsumer(ctx context.Context, id, parentID uuid.UUID) (*e
 				return nil, err
 			}
 		}
+		from, err := budgetsAbove(ctx, tx, old.Path)
+		if err != nil {
+			return nil, err
+		}
+		to, err := budgetsAbove(ctx, tx, path)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.commits.Leave(ctx, tx, timeOf(tx), old.Path, from); err != nil {
+			return nil, err
+		}
 		update := old.Update().SetPath(path).ClearParentID()
 		if parentID != uuid.Nil {
 			update.SetParentID(parentID)
@@ -60,12 +73,23 @@ func (r *Registry) MoveConsumer(ctx context.Context, id, parentID uuid.UUID) (*e
 		noteRows(tx, ActionMove, below, func(c *ent.Consumer) {
 			c.Path, c.UpdatedAt = path+c.Path[len(old.Path):], timeOf(tx)
 		})
-		return moved, tx.Consumer.Update().Where(isBelow(old)).Modify(func(u *sql.UpdateBuilder) {
-			u.Set(consumer.FieldPath, sql.ExprFunc(func(b *sql.Builder) {
-				b.Arg(path).WriteString(" || substr(").Ident(consumer.FieldPath).Comma().Arg(len(old.Path) + 1).
-					WriteByte(')')
-			}))
-		}).Exec(ctx)
+		moveTo := func(field string) func(*sql.UpdateBuilder) {
+			return func(u *sql.UpdateBuilder) {
+				u.Set(field, sql.ExprFunc(func(b *sql.Builder) {
+					b.Arg(path).WriteString(" || substr(").Ident(field).Comma().Arg(len(old.Path) + 1).WriteByte(')')
+				}))
+			}
+		}
+		err = tx.Consumer.Update().Where(isBelow(old)).Modify(moveTo(consumer.FieldPath)).Exec(ctx)
+		if err != nil {
+			return nil, err
+		}
+		err = tx.KeyLease.Update().Where(keylease.ConsumerPathGTE(old.Path), keylease.ConsumerPathLT(old.Path+"0")).
+			Modify(moveTo(keylease.FieldConsumerPath)).Exec(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return moved, r.commits.Enter(ctx, tx, timeOf(tx), path, to)
 	})
 }
 
@@ -183,7 +207,7 @@ func undeleteAccessKeys(ctx context.Context, tx *ent.Client, consumers []uuid.UU
 }
 
 // PurgeConsumer removes a consumer, live or deleted, from the database for good, with all below it and all their access
-// keys. A secret of theirs could be given to another access key then.
+// keys and budgets. A secret of theirs could be given to another access key then.
 //
 // It is one transaction, in which others wait to write. It returns [ErrNotFound] if there is no such consumer, and
 // [ErrForeignKey], changing nothing, if other rows refer to one of them.
@@ -195,6 +219,10 @@ func (r *Registry) PurgeConsumer(ctx context.Context, id uuid.UUID) error {
 		}
 		err = notePurged(ctx, tx, tx.Consumer.Query().Where(inSubtree(top)).Order(consumer.ByPath()))
 		if err != nil {
+			return err
+		}
+		ofBudgets := budget.HasConsumerWith(inSubtree(top))
+		if err := notePurged(ctx, tx, tx.Budget.Query().Where(ofBudgets).Order(budget.ByID())); err != nil {
 			return err
 		}
 		ofKeys := accesskey.HasConsumerWith(inSubtree(top))

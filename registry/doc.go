@@ -2,7 +2,7 @@
 //
 //   - the catalogue of providers, families, models and prices
 //   - the pool of API keys
-//   - the consumers for whom calls are made, and their access keys
+//   - the consumers for whom calls are made, their access keys and their budgets
 //   - the ledger of usage and cost
 //   - discovery logs, SDK versions and settings
 //
@@ -89,6 +89,22 @@
 //   - [Registry.RotateAccessKey] replaces an access key by a new one
 //   - [Registry.DeleteAccessKey] ends an access key
 //   - [Registry.Authenticate] says for whom the caller acts who shows a secret
+//
+// Budgets: what may be spent for a consumer, and for all below it.
+//
+//   - [Registry.CreateBudget] creates a budget: ceilings over the windows of a calendar
+//   - [Registry.GetBudget] returns a budget by id
+//   - [Registry.FindBudget] returns a consumer's budget by name
+//   - [Registry.ListBudgets] lists budgets
+//   - [Registry.UpdateBudget] changes the ceilings and the mode of a budget
+//   - [Registry.DeleteBudget] removes a budget for good
+//   - [Registry.GrantBudget] raises the ceilings for some windows
+//   - [Registry.RevokeGrant] takes a grant back
+//   - [Registry.GetGrant] returns a grant by id
+//   - [Registry.ListGrants] lists grants
+//   - [Registry.ExplainBudgets] shows all ceilings that bind a request, and what is left
+//   - [Registry.ListBudgetCrossings] lists thresholds that were passed, and first refusals
+//   - [Registry.AckBudgetCrossings] takes crossings out of that list
 //
 // Key pool: leases. A [Lease] ends with [Lease.Settle], [Lease.Fail] or [Lease.Release].
 //

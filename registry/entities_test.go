@@ -46,10 +46,11 @@ func TestEntities(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 12, rows)
+	require.Equal(t, 15, rows)
 
 	verbs := regexp.MustCompile(
-		`^(Create|Ensure|Add|Get|Find|Latest|List|Price|Update|Move|Set|Deprecate|Rotate|Delete|Undelete|Purge)[A-Z]`)
+		`^(Create|Ensure|Add|Grant|Get|Find|Latest|List|Price|Update|Move|Set|Ack|Deprecate|Rotate|Revoke|Delete|` +
+			`Undelete|Purge)[A-Z]`)
 	others := []string{ // of the pool, the ledger and the keyring
 		"GetCostBreakdown", "GetLease", "GetLeastUsedKey", "GetUsageStats", "ListUsageEvents", "RotateKeyring",
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/migrate"
 )
 
-// Errors that operations return, for errors.Is: the nine that a caller meets. The others are kinds of these: each
+// Errors that operations return, for errors.Is: the ten that a caller meets. The others are kinds of these: each
 // matches its group too. An error is wrapped with the operation and, if there is one, the driver's own error.
 //
 //	group              kinds                                   what to do
@@ -20,6 +20,7 @@ import (
 //	ErrInvalidData                                             correct the input: the text names each fault
 //	ErrForeignKey                                              name a row that exists; purge what refers to it
 //	ErrNoKeyAvailable                                          wait until OpensAt of the NoKeyError, or add keys
+//	ErrBudget                                                  wait until OpensAt of the BudgetError, or grant more
 //	ErrForbidden                                               refuse the caller: the ForbiddenError says why
 //	ErrBusy                                                    nothing was done: try again
 //	ErrUncertain                                               check whether it was done; or try again, with the
@@ -42,6 +43,9 @@ var (
 	// ErrForbidden: a secret is of no access key, or the access key or its consumer may not be used. The error is a
 	// [*ForbiddenError].
 	ErrForbidden = fault.ErrForbidden
+	// ErrBudget: a request does not fit into the budgets of its consumer and of those above it. The error is a
+	// [*BudgetError].
+	ErrBudget = fault.ErrBudget
 	// ErrBusy: others, of this process or another one, held what was needed for longer than [WithBusyTimeout] says, or
 	// transactions on PostgreSQL were in each other's way. Nothing was done. Within [Registry.InTx], every registry but
 	// the transaction's gets it.

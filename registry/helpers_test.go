@@ -23,27 +23,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
-	"github.com/jeffersonwarrior/modelscan/ent/accesskey"
-	"github.com/jeffersonwarrior/modelscan/ent/apikey"
-	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
-	"github.com/jeffersonwarrior/modelscan/ent/consumer"
-	"github.com/jeffersonwarrior/modelscan/ent/datakey"
-	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
-	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
-	"github.com/jeffersonwarrior/modelscan/ent/keylease"
-	"github.com/jeffersonwarrior/modelscan/ent/model"
-	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
-	"github.com/jeffersonwarrior/modelscan/ent/price"
-	"github.com/jeffersonwarrior/modelscan/ent/provider"
-	"github.com/jeffersonwarrior/modelscan/ent/quotagroup"
-	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
-	"github.com/jeffersonwarrior/modelscan/ent/setting"
-	"github.com/jeffersonwarrior/modelscan/ent/usage"
-	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
-	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
-	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
-	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/sample"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -232,43 +211,6 @@ func record(tb testing.TB, reg *registry.Registry, m *ent.Model, k *ent.APIKey, 
 	require.NoError(tb, reg.RecordUsage(tb.Context(), registry.UsageInput{
 		ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: input, OutputTokens: output},
 	}))
-}
-
-// dump returns all rows of all tables as text.
-func dump(tb testing.TB, reg *registry.Registry) string {
-	tb.Helper()
-	ctx, c := tb.Context(), reg.Client()
-	var all []any
-	add := func(rows any, err error) {
-		require.NoError(tb, err)
-		all = append(all, rows)
-	}
-	add(c.Installation.Query().All(ctx))
-	add(c.DataKey.Query().Order(datakey.ByID()).All(ctx))
-	add(c.Provider.Query().Order(provider.ByID()).All(ctx))
-	add(c.ModelFamily.Query().Order(modelfamily.ByID()).All(ctx))
-	add(c.Model.Query().Order(model.ByID()).All(ctx))
-	add(c.Price.Query().Order(price.ByID()).All(ctx))
-	add(c.QuotaGroup.Query().Order(quotagroup.ByID()).All(ctx))
-	add(c.APIKey.Query().Order(apikey.ByID()).All(ctx))
-	add(c.Consumer.Query().Order(consumer.ByID()).All(ctx))
-	add(c.AccessKey.Query().Order(accesskey.ByID()).All(ctx))
-	add(c.PolicyVersion.Query().All(ctx))
-	add(c.KeyLease.Query().Order(keylease.ByID()).All(ctx))
-	add(c.ExpiredLease.Query().Order(expiredlease.ByID()).All(ctx))
-	add(c.Usage.Query().Order(usage.ByID()).All(ctx))
-	add(c.UsageQuarter.Query().Order(usagequarter.ByID()).All(ctx))
-	add(c.UsageTotal.Query().Order(usagetotal.ByID()).All(ctx))
-	add(c.UsageTotalQuarter.Query().Order(usagetotalquarter.ByID()).All(ctx))
-	add(c.UsageEvent.Query().Order(usageevent.ByID()).All(ctx))
-	add(c.UsageHorizon.Query().Order(usagehorizon.ByID()).All(ctx))
-	add(c.DiscoveryLog.Query().Order(discoverylog.ByID()).All(ctx))
-	add(c.SDKVersion.Query().Order(sdkversion.ByID()).All(ctx))
-	add(c.Setting.Query().Order(setting.ByID()).All(ctx))
-	add(c.AuditEntry.Query().Order(auditentry.ByID()).All(ctx))
-	text, err := json.Marshal(all)
-	require.NoError(tb, err)
-	return string(text)
 }
 
 // like returns rows as those of another table with the same columns.

@@ -36,6 +36,8 @@ func TestRowsInJSON(t *testing.T) {
 		"usage_total_quarters": ent.UsageTotalQuarter{},
 		"expired_leases":       ent.ExpiredLease{}, "pool_states": ent.PoolState{},
 		"consumers": ent.Consumer{}, "access_keys": ent.AccessKey{}, "policy_version": ent.PolicyVersion{},
+		"budgets": ent.Budget{}, "budget_grants": ent.BudgetGrant{}, "budget_windows": ent.BudgetWindow{},
+		"budget_crossings": ent.BudgetCrossing{},
 	}
 	for _, table := range entmigrate.Tables {
 		require.Contains(t, slices.Collect(maps.Keys(rows)), table.Name, "a new table is to be listed above")

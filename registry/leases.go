@@ -37,6 +37,11 @@ type AcquireInput struct {
 	// it is zero, the models of keys are ignored, and Settle must be given the model.
 	ModelID uuid.UUID
 
+	// ConsumerID is the consumer that the request is for, and AccessKeyID the access key that its caller has shown; zero:
+	// nobody. Without a consumer it is the access key's. A request for a consumer names its model.
+	ConsumerID  uuid.UUID
+	AccessKeyID uuid.UUID
+
 	EstimatedTokens int64     // tokens of all meters, reserved until the lease ends. Defaults to none
 	EstimatedCost   money.USD // reserved until the lease ends. Defaults to none
 
@@ -57,6 +62,8 @@ func (in AcquireInput) faults(inTx bool) (f fault.List) {
 	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
 		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
+	f.Check(in.ModelID != uuid.Nil || in.ConsumerID == uuid.Nil && in.AccessKeyID == uuid.Nil,
+		"a request for a consumer names no model")
 	f.Check(!in.Wait || !inTx, "Wait is not allowed within a transaction: others could not end their leases")
 	f.Check(in.TTL >= minTTL && in.TTL <= maxTTL, "TTL %s is not between %s and %s", in.TTL, minTTL, maxTTL)
 	return f
@@ -92,8 +99,11 @@ type Lease struct {
 	KeyID      uuid.UUID
 	KeyPrefix  string // of the API key
 	KeyLabel   string
-	AcquiredAt time.Time
-	ExpiresAt  time.Time
+	// ConsumerID and AccessKeyID are whom the request is for, and by which access key it is made; zero: nobody.
+	ConsumerID  uuid.UUID
+	AccessKeyID uuid.UUID
+	AcquiredAt  time.Time
+	ExpiresAt   time.Time
 	// Probe reports whether the key was out of use and this request tries it. Other requests wait for how this one
 	// ends.
 	Probe bool
@@ -145,12 +155,17 @@ func (l *Lease) registry() *Registry {
 //
 //   - [ErrInvalidData]: the input breaks a rule, or the model belongs to another provider
 //   - [ErrForeignKey]: the model is unknown
+//   - [ErrForbidden], as a [*ForbiddenError]: the access key may not be used, the consumer or one above it is disabled or
+//     deleted, or it may not use the model
+//   - [ErrBudget], as a [*BudgetError]: the request does not fit into a budget of the consumer or of one above it. No key
+//     is taken, whatever keys there are
 //   - [ErrNoKeyAvailable], as a [*NoKeyError] that gives the reason for each key; also for an unknown provider, which
 //     has no keys
 //   - [ErrUncertain], as for RecordUsage
 func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, error) {
 	const op = "acquire key"
 	f := in.faults(r.inTx)
+	r.checkOwner(&f, in.ConsumerID, in.AccessKeyID)
 	f.Text("actor", r.actor, 0, rule.MaxName)
 	if err := f.Err(); err != nil {
 		return nil, translate(ctx, op, err)
@@ -165,27 +180,27 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 
 // acquireOrWait tries until it gets a key, no key is worth waiting for, or the context ends.
 func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, error) {
-	var last *NoKeyError // why it waited
+	var last *refusal // why it waited
 	for {
 		wake := r.waiters.enter(in.ProviderID) // before asking: a lease may end meanwhile
 		lease, err := r.acquireOnce(ctx, in)
-		var none *NoKeyError
-		if !errors.As(err, &none) || !none.passes {
+		none := worthWaiting(err)
+		if none == nil {
 			r.waiters.leave(in.ProviderID, wake, false)
 			if last != nil && ctx.Err() != nil && err != nil {
-				err = fmt.Errorf("%w: %w", err, last)
+				err = fmt.Errorf("%w: %w", err, last.error)
 			}
 			return lease, err
 		}
 		deadline, ok := ctx.Deadline()
 		if left := time.Until(deadline); ok && left > 0 && none.earliest.Sub(r.now()) > left {
 			r.waiters.leave(in.ProviderID, wake, false)
-			return nil, fmt.Errorf("%w: no key that is worth waiting for can open before the context's deadline", none)
+			return nil, fmt.Errorf("%w: nothing that is worth waiting for can open before the context's deadline", none.error)
 		}
 		last = none
 		wait := r.waiters.poll
-		if !none.OpensAt.IsZero() {
-			wait = min(wait, max(time.Millisecond, none.OpensAt.Sub(r.now())))
+		if !none.opens.IsZero() {
+			wait = min(wait, max(time.Millisecond, none.opens.Sub(r.now())))
 		}
 		told := false
 		select {
@@ -196,14 +211,38 @@ func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, 
 		}
 		r.waiters.leave(in.ProviderID, wake, told && ctx.Err() == nil)
 		if ctx.Err() != nil {
-			return nil, ended(ctx, none)
+			return nil, ended(ctx, none.error)
 		}
 	}
+}
+
+// refusal is an answer to AcquireKey that time, or the end of a lease, may change.
+type refusal struct {
+	error
+	opens    time.Time // when it changes by itself; zero: never
+	earliest time.Time // it does not change before this
+}
+
+// worthWaiting returns why a key was refused; nil if nothing is worth waiting for.
+func worthWaiting(err error) *refusal {
+	var none *NoKeyError
+	if errors.As(err, &none) && none.passes {
+		return &refusal{none, none.OpensAt, none.earliest}
+	}
+	var over *BudgetError
+	if !errors.As(err, &over) || !over.waits {
+		return nil
+	}
+	if over.Sooner {
+		return &refusal{over, over.OpensAt, time.Time{}}
+	}
+	return &refusal{over, over.OpensAt, over.OpensAt}
 }
 
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
 	a := &commit.Acquire{
 		ID: uuid.Must(uuid.NewV7()), Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: in.wanted(),
+		For: commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
 	}
 	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
 		// the caller does not know the lease
@@ -215,6 +254,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 	l := a.Leased
 	return &Lease{
 		ID: l.ID, ProviderID: in.ProviderID, ModelID: in.ModelID, KeyID: l.Key, KeyPrefix: l.Prefix, KeyLabel: l.Label,
+		ConsumerID: value(l.For), AccessKeyID: value(l.By),
 		AcquiredAt: l.Acquired, ExpiresAt: l.Expires, Probe: l.Probe, reg: r,
 	}, nil
 }
@@ -234,6 +274,7 @@ func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 	return &Lease{
 		ID: row.ID, ProviderID: key.ProviderID, ModelID: value(row.ModelID), KeyID: key.ID, KeyPrefix: key.KeyPrefix,
 		KeyLabel:   key.Label,
+		ConsumerID: value(row.ConsumerID), AccessKeyID: value(row.AccessKeyID),
 		AcquiredAt: row.AcquiredAt, ExpiresAt: row.ExpiresAt, Probe: row.Probe, reg: r,
 	}, nil
 }
@@ -348,6 +389,9 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 	c := commit.Call{Now: r.now(), Actor: r.actor, End: &e}
 	in.ModelID, in.APIKeyID = cmp.Or(in.ModelID, l.ModelID), cmp.Or(in.APIKeyID, l.KeyID)
 	f.Check(in.APIKeyID == l.KeyID, "APIKeyID is not the lease's key")
+	in.ConsumerID, in.AccessKeyID = cmp.Or(in.ConsumerID, l.ConsumerID), cmp.Or(in.AccessKeyID, l.AccessKeyID)
+	f.Check(in.ConsumerID == l.ConsumerID && in.AccessKeyID == l.AccessKeyID,
+		"ConsumerID or AccessKeyID is not the lease's")
 	switch {
 	case e.Outcome == commit.Released:
 	case in.ModelID == uuid.Nil && e.Outcome == commit.Failed: // nothing to record it under

@@ -51,6 +51,7 @@ func lists(t *testing.T, reg *registry.Registry, p *ent.Provider, m *ent.Model) 
 	maps.Copy(all, modelLists(t, reg, p))
 	maps.Copy(all, otherLists(t, reg, p, m))
 	maps.Copy(all, consumerLists(t, reg))
+	maps.Copy(all, budgetLists(t, reg))
 	return all
 }
 

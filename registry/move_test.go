@@ -99,7 +99,19 @@ func fillForMove(t *testing.T, reg *registry.Registry, clock *registrytest.Clock
 		SetPath(parent.String()+"/"+child.String()).Exec(ctx))
 	require.NoError(t, reg.Past().AccessKey.Create().SetConsumerID(child).SetKeyHash(strings.Repeat("0", 64)).
 		SetKeyPrefix("msk-").Exec(ctx))
-	require.NoError(t, reg.Past().PolicyVersion.Create().SetNumber(1).SetVersion(1).Exec(ctx))
+	b, err := reg.CreateBudget(ctx, registry.BudgetInput{
+		ConsumerID: parent, Name: "b", Ceilings: registry.Ceilings{Tokens: 1}, Models: []string{"*"},
+		ProviderID: p.ID, Each: true,
+	})
+	require.NoError(t, err)
+	_, err = reg.GrantBudget(ctx, registry.GrantInput{BudgetID: b.ID, SubjectID: child, Requests: 1, Reason: "é"})
+	require.NoError(t, err)
+	in := registry.UsageInput{ModelID: m.ID, APIKeyID: k.ID, ConsumerID: child, Tokens: meter.Tokens{InputTokens: 3}}
+	require.NoError(t, reg.RecordUsage(ctx, in))
+	_, err = reg.AcquireKey(ctx, registry.AcquireInput{
+		ProviderID: p.ID, ModelID: m.ID, ConsumerID: parent, TTL: time.Hour, Exclude: []uuid.UUID{k.ID},
+	})
+	require.NoError(t, err)
 	require.NoError(t, reg.Past().ExpiredLease.Create().SetAPIKeyID(k.ID).SetExpiresAt(registrytest.Start).Exec(ctx))
 	require.NoError(t, reg.Past().UsageHorizon.Create().SetID("events").SetCompleteFrom(registrytest.Start).Exec(ctx))
 }
@@ -124,7 +136,7 @@ func TestMove(t *testing.T) {
 		progress[table] = done
 	}, registry.WithMaxConns(4))
 	require.NoError(t, err)
-	require.Len(t, there.Tables, 23)
+	require.Len(t, there.Tables, 27)
 	for _, table := range there.Tables {
 		require.Equal(t, progress[table.Name], table.Rows, table.Name)
 		require.NotZero(t, table.Rows, table.Name)

@@ -78,6 +78,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 		db: db, client: client, shown: client.With(ent.Driver(walking{db})), fresh: client, clock: cfg.clock,
 		blank: new(atomic.Pointer[ent.APIKey]), vault: &vault{ring: cfg.keyring, resolve: cfg.resolve},
 		waiters: &waiters{poll: poll}, classify: cfg.classify, pieceRows: pieceRows, mostRetryAfter: cfg.mostRetryAfter,
+		requireConsumer: cfg.requireConsumer,
 	}
 	if driver := db.Fresh(); driver != dialect.Driver(db) {
 		r.fresh = client.With(ent.Driver(driver))
@@ -85,7 +86,7 @@ func Open(ctx context.Context, name string, options ...Option) (*Registry, error
 	r.policy = policy.New(r.now, r.policyVersion)
 	r.commits = commit.New(commit.Config{
 		DB: db, Clock: r.now, Strategy: pool.Strategy(cfg.strategy), Expired: pieceRows,
-		Write: r.writeBatch, NoKey: noKey, Audit: r.auditPool,
+		Write: r.writeBatch, NoKey: noKey, Audit: r.auditPool, Forbidden: forbidden, OverBudget: overBudget,
 	})
 	if err := r.openVault(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())

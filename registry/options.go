@@ -26,6 +26,8 @@ type config struct {
 
 	mostRetryAfter time.Duration
 
+	requireConsumer bool
+
 	busyTimeout time.Duration // 0: as the name says, or the default
 
 	replica  string
@@ -181,6 +183,14 @@ func WithMaxRetryAfter(most time.Duration) Option {
 	return setIf(most >= time.Second && most <= longestRetryAfter,
 		fmt.Sprintf("WithMaxRetryAfter: %s is not between 1s and %s", most, longestRetryAfter),
 		func(c *config) { c.mostRetryAfter = most })
+}
+
+// WithRequiredConsumer refuses to lease keys and to record usage for nobody: [ErrInvalidData].
+func WithRequiredConsumer() Option {
+	return func(c *config) error {
+		c.requireConsumer = true
+		return nil
+	}
 }
 
 // WithClassifier sets the function that classifies failures. The default is [Classify]; your function can call it for

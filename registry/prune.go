@@ -12,6 +12,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
@@ -79,10 +81,14 @@ type PruneResult struct {
 	Quarters    int64 // rows of quarters of an hour removed, by key and price and by model
 	KeyEvents   int64 // audit entries removed
 	Discoveries int64 // discovery logs removed
-	Freed       int64 // bytes given back to the file system
+	// Windows of budgets that ended before the time for which quarters are kept, and crossings from before it that
+	// somebody has acknowledged.
+	BudgetWindows, Crossings int64
+
+	Freed int64 // bytes given back to the file system
 
 	// Rows past their time that are left, because the budget ended or others held them.
-	EventsLeft, QuartersLeft, KeyEventsLeft, DiscoveriesLeft int64
+	EventsLeft, QuartersLeft, KeyEventsLeft, DiscoveriesLeft, BudgetWindowsLeft, CrossingsLeft int64
 
 	EventsFrom   time.Time // no event is missing from then on
 	QuartersFrom time.Time // no quarter of an hour is missing from then on; 1970 if none was ever removed
@@ -93,6 +99,7 @@ type PruneResult struct {
 //   - events and quarters of an hour, of whole UTC days that ended before they need to be kept
 //   - audit entries of the key pool
 //   - discovery logs
+//   - windows of budgets, and crossings that were acknowledged, as quarters
 //
 // Days, totals by day, the keys' counters and the audit trail of people's changes stay. Call Prune from a job, once a
 // day or more often. Others may record meanwhile; they wait for some milliseconds at a time. Two calls at once share
@@ -201,6 +208,8 @@ func (p *pruner) remove(ctx context.Context) (left []step, err error) {
 	steps := slices.Concat(quarters, events, []step{
 		p.deleteSome(&p.report.KeyEvents, auditentry.Table, oldKeyEvents, "at", p.keyEvents),
 		p.deleteSome(&p.report.Discoveries, discoverylog.Table, oldDiscoveries, "started_at", p.discoveries),
+		p.deleteSome(&p.report.BudgetWindows, budgetwindow.Table, oldWindows, "window_end", p.quarters),
+		p.deleteSome(&p.report.Crossings, budgetcrossing.Table, oldCrossings, "at", p.quarters),
 	})
 	if left, err = p.work(ctx, steps); err != nil {
 		return nil, err

@@ -11,6 +11,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/auditentry"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
@@ -174,6 +176,8 @@ func (p *pruner) deleteQuarters(ctx context.Context, model uuid.UUID) (outcome, 
 const (
 	oldKeyEvents   = "automatic AND at < $1"
 	oldDiscoveries = "started_at < $1"
+	oldWindows     = "window_end < $1"
+	oldCrossings   = "at < $1 AND acknowledged_at IS NOT NULL"
 )
 
 // countLeft counts the rows that are past their time.
@@ -188,6 +192,8 @@ func (p *pruner) countLeft(ctx context.Context) error {
 		{&p.report.QuartersLeft, usagetotalquarter.Table, "period_start < $1", p.quarters},
 		{&p.report.KeyEventsLeft, auditentry.Table, oldKeyEvents, p.keyEvents},
 		{&p.report.DiscoveriesLeft, discoverylog.Table, oldDiscoveries, p.discoveries},
+		{&p.report.BudgetWindowsLeft, budgetwindow.Table, oldWindows, p.quarters},
+		{&p.report.CrossingsLeft, budgetcrossing.Table, oldCrossings, p.quarters},
 	} {
 		query := "SELECT count(*) FROM " + left.table + " WHERE " + left.where
 		err := bulk.Scan(ctx, p.r.fresh, query, []any{left.until}, func(scan func(...any) error) error {

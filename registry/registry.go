@@ -43,6 +43,8 @@ type Registry struct {
 
 	mostRetryAfter time.Duration
 
+	requireConsumer bool // see WithRequiredConsumer
+
 	pieceRows int                         // see the constant pieceRows
 	between   func(context.Context) error // replaces the pauses of long operations; set in tests only
 }

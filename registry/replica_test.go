@@ -72,9 +72,11 @@ func (r replicas) testReads(t *testing.T) {
 		"PriceAt": "prices", "LatestSDKVersion": "sdk_versions", "ListAudit": "audit_log",
 		"GetConsumer": "consumers", "FindConsumer": "consumers", "ListConsumers": "consumers",
 		"GetAccessKey": "access_keys", "ListAccessKeys": "access_keys",
+		"GetBudget": "budgets", "FindBudget": "budgets", "ListBudgets": "budgets", "GetGrant": "budget_grants",
+		"ListGrants": "budget_grants", "ListBudgetCrossings": "budget_crossings",
 	}
 	asksPrimary := []string{
-		"Authenticate", "ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger",
+		"Authenticate", "ExplainBudgets", "ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger",
 	}
 	for name, operate := range operations {
 		if !openReads(name) || slices.Contains(asksPrimary, name) {

@@ -29,11 +29,12 @@ import (
 // Errors:
 //
 //   - [ErrInvalidData]: the input breaks a rule, the key belongs to another provider, or a sum would overflow
-//   - [ErrForeignKey]: the model or the key is unknown
+//   - [ErrForeignKey]: the model, the key, the consumer or the access key is unknown
 //   - [ErrUncertain]: the context ended while the transaction was under way, and the transaction did not end soon after
 func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	now := r.now()
 	request, f := newRequest(in, now)
+	r.checkOwner(&f, in.ConsumerID, in.AccessKeyID)
 	if err := f.Err(); err != nil {
 		return translate(ctx, "record usage", err)
 	}
@@ -59,7 +60,9 @@ func (r *Registry) RecordUsageBatch(ctx context.Context, inputs []UsageInput) er
 	for i := range min(len(inputs), MaxUsageBatch) {
 		var wrong fault.List
 		calls[i].Now = now
-		if calls[i].Request, wrong = newRequest(inputs[i], now); len(wrong) > 0 {
+		calls[i].Request, wrong = newRequest(inputs[i], now)
+		r.checkOwner(&wrong, inputs[i].ConsumerID, inputs[i].AccessKeyID)
+		if len(wrong) > 0 {
 			f.In(fmt.Sprintf("request %d: ", i), wrong)
 			break
 		}

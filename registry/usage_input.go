@@ -30,6 +30,11 @@ type UsageInput struct {
 	ModelID  uuid.UUID // the model's id, live or deleted
 	APIKeyID uuid.UUID // the id of a key of the model's provider, live or deleted
 
+	// ConsumerID is the consumer that it was for, live or deleted, and AccessKeyID the access key by which it was made;
+	// zero: nobody. Without a consumer it is the access key's. Nobody is refused: what was spent is counted.
+	ConsumerID  uuid.UUID
+	AccessKeyID uuid.UUID
+
 	// RequestID is the caller's name for the request, up to 128 characters. A request that is recorded again under the
 	// same id is not counted again, as long as its event is kept. Empty: each call is a new request.
 	RequestID string
@@ -81,7 +86,22 @@ func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
 			ID: id, Model: in.ModelID, Key: in.APIKeyID, RequestID: cmp.Or(in.RequestID, id.String()), At: in.At,
 			Tokens: ledger.InColumns(in.Tokens), Latency: in.Latency.Milliseconds(), Success: !in.Failed,
 			ErrorClass: in.ErrorClass, HTTPStatus: in.HTTPStatus,
+			Consumer: idOrNil(in.ConsumerID), AccessKey: idOrNil(in.AccessKeyID),
 		},
 		ServiceTier: in.ServiceTier, Named: in.RequestID != "",
 	}, nil
+}
+
+// checkOwner adds a fault if nobody is named for whom something is done, and the registry requires somebody.
+func (r *Registry) checkOwner(f *fault.List, consumer, accessKey uuid.UUID) {
+	f.Check(!r.requireConsumer || consumer != uuid.Nil || accessKey != uuid.Nil,
+		"neither a consumer nor an access key is named, and the registry was opened WithRequiredConsumer")
+}
+
+// idOrNil returns a pointer to an id, or nil for a zero id.
+func idOrNil(id uuid.UUID) *uuid.UUID {
+	if id == uuid.Nil {
+		return nil
+	}
+	return &id
 }

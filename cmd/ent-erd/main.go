@@ -32,6 +32,9 @@ var domains = []domain{
 	{"Consumers", "For whom calls are made, and how they show it.", []string{
 		"Consumer", "AccessKey", "PolicyVersion",
 	}},
+	{"Budgets", "What consumers may spend.", []string{
+		"Budget", "BudgetGrant", "BudgetWindow", "BudgetCrossing",
+	}},
 	{"Ledger", "What was used: each request, and sums of them.", []string{
 		"UsageEvent", "UsageQuarter", "Usage", "UsageTotalQuarter", "UsageTotal", "UsageHorizon",
 	}},

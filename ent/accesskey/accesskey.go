@@ -37,6 +37,10 @@ const (
 	FieldReplacesID = "replaces_id"
 	// EdgeConsumer holds the string denoting the consumer edge name in mutations.
 	EdgeConsumer = "consumer"
+	// EdgeLeases holds the string denoting the leases edge name in mutations.
+	EdgeLeases = "leases"
+	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
+	EdgeUsageEvents = "usage_events"
 	// EdgeReplaces holds the string denoting the replaces edge name in mutations.
 	EdgeReplaces = "replaces"
 	// EdgeReplacedBy holds the string denoting the replaced_by edge name in mutations.
@@ -50,6 +54,20 @@ const (
 	ConsumerInverseTable = "consumers"
 	// ConsumerColumn is the table column denoting the consumer relation/edge.
 	ConsumerColumn = "consumer_id"
+	// LeasesTable is the table that holds the leases relation/edge.
+	LeasesTable = "key_leases"
+	// LeasesInverseTable is the table name for the KeyLease entity.
+	// It exists in this package in order to avoid circular dependency with the "keylease" package.
+	LeasesInverseTable = "key_leases"
+	// LeasesColumn is the table column denoting the leases relation/edge.
+	LeasesColumn = "access_key_id"
+	// UsageEventsTable is the table that holds the usage_events relation/edge.
+	UsageEventsTable = "usage_events"
+	// UsageEventsInverseTable is the table name for the UsageEvent entity.
+	// It exists in this package in order to avoid circular dependency with the "usageevent" package.
+	UsageEventsInverseTable = "usage_events"
+	// UsageEventsColumn is the table column denoting the usage_events relation/edge.
+	UsageEventsColumn = "access_key_id"
 	// ReplacesTable is the table that holds the replaces relation/edge.
 	ReplacesTable = "access_keys"
 	// ReplacesColumn is the table column denoting the replaces relation/edge.
@@ -171,6 +189,34 @@ func ByConsumerField(field string, opts ...sql.OrderTermOption) OrderOption {
 	}
 }
 
+// ByLeasesCount orders the results by leases count.
+func ByLeasesCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newLeasesStep(), opts...)
+	}
+}
+
+// ByLeases orders the results by leases terms.
+func ByLeases(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newLeasesStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByUsageEventsCount orders the results by usage_events count.
+func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageEventsStep(), opts...)
+	}
+}
+
+// ByUsageEvents orders the results by usage_events terms.
+func ByUsageEvents(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageEventsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
 // ByReplacesField orders the results by replaces field.
 func ByReplacesField(field string, opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -196,6 +242,20 @@ func newConsumerStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(ConsumerInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.M2O, true, ConsumerTable, ConsumerColumn),
+	)
+}
+func newLeasesStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(LeasesInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+	)
+}
+func newUsageEventsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageEventsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
 	)
 }
 func newReplacesStep() *sqlgraph.Step {

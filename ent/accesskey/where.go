@@ -559,6 +559,52 @@ func HasConsumerWith(preds ...predicate.Consumer) predicate.AccessKey {
 	})
 }
 
+// HasLeases applies the HasEdge predicate on the "leases" edge.
+func HasLeases() predicate.AccessKey {
+	return predicate.AccessKey(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasLeasesWith applies the HasEdge predicate on the "leases" edge with a given conditions (other predicates).
+func HasLeasesWith(preds ...predicate.KeyLease) predicate.AccessKey {
+	return predicate.AccessKey(func(s *sql.Selector) {
+		step := newLeasesStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
+func HasUsageEvents() predicate.AccessKey {
+	return predicate.AccessKey(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageEventsWith applies the HasEdge predicate on the "usage_events" edge with a given conditions (other predicates).
+func HasUsageEventsWith(preds ...predicate.UsageEvent) predicate.AccessKey {
+	return predicate.AccessKey(func(s *sql.Selector) {
+		step := newUsageEventsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasReplaces applies the HasEdge predicate on the "replaces" edge.
 func HasReplaces() predicate.AccessKey {
 	return predicate.AccessKey(func(s *sql.Selector) {

@@ -42,6 +42,18 @@ const (
 	EdgeChildren = "children"
 	// EdgeAccessKeys holds the string denoting the access_keys edge name in mutations.
 	EdgeAccessKeys = "access_keys"
+	// EdgeLeases holds the string denoting the leases edge name in mutations.
+	EdgeLeases = "leases"
+	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
+	EdgeUsageEvents = "usage_events"
+	// EdgeBudgets holds the string denoting the budgets edge name in mutations.
+	EdgeBudgets = "budgets"
+	// EdgeGrants holds the string denoting the grants edge name in mutations.
+	EdgeGrants = "grants"
+	// EdgeBudgetWindows holds the string denoting the budget_windows edge name in mutations.
+	EdgeBudgetWindows = "budget_windows"
+	// EdgeBudgetCrossings holds the string denoting the budget_crossings edge name in mutations.
+	EdgeBudgetCrossings = "budget_crossings"
 	// Table holds the table name of the consumer in the database.
 	Table = "consumers"
 	// ParentTable is the table that holds the parent relation/edge.
@@ -59,6 +71,48 @@ const (
 	AccessKeysInverseTable = "access_keys"
 	// AccessKeysColumn is the table column denoting the access_keys relation/edge.
 	AccessKeysColumn = "consumer_id"
+	// LeasesTable is the table that holds the leases relation/edge.
+	LeasesTable = "key_leases"
+	// LeasesInverseTable is the table name for the KeyLease entity.
+	// It exists in this package in order to avoid circular dependency with the "keylease" package.
+	LeasesInverseTable = "key_leases"
+	// LeasesColumn is the table column denoting the leases relation/edge.
+	LeasesColumn = "consumer_id"
+	// UsageEventsTable is the table that holds the usage_events relation/edge.
+	UsageEventsTable = "usage_events"
+	// UsageEventsInverseTable is the table name for the UsageEvent entity.
+	// It exists in this package in order to avoid circular dependency with the "usageevent" package.
+	UsageEventsInverseTable = "usage_events"
+	// UsageEventsColumn is the table column denoting the usage_events relation/edge.
+	UsageEventsColumn = "consumer_id"
+	// BudgetsTable is the table that holds the budgets relation/edge.
+	BudgetsTable = "budgets"
+	// BudgetsInverseTable is the table name for the Budget entity.
+	// It exists in this package in order to avoid circular dependency with the "budget" package.
+	BudgetsInverseTable = "budgets"
+	// BudgetsColumn is the table column denoting the budgets relation/edge.
+	BudgetsColumn = "consumer_id"
+	// GrantsTable is the table that holds the grants relation/edge.
+	GrantsTable = "budget_grants"
+	// GrantsInverseTable is the table name for the BudgetGrant entity.
+	// It exists in this package in order to avoid circular dependency with the "budgetgrant" package.
+	GrantsInverseTable = "budget_grants"
+	// GrantsColumn is the table column denoting the grants relation/edge.
+	GrantsColumn = "subject_id"
+	// BudgetWindowsTable is the table that holds the budget_windows relation/edge.
+	BudgetWindowsTable = "budget_windows"
+	// BudgetWindowsInverseTable is the table name for the BudgetWindow entity.
+	// It exists in this package in order to avoid circular dependency with the "budgetwindow" package.
+	BudgetWindowsInverseTable = "budget_windows"
+	// BudgetWindowsColumn is the table column denoting the budget_windows relation/edge.
+	BudgetWindowsColumn = "subject_id"
+	// BudgetCrossingsTable is the table that holds the budget_crossings relation/edge.
+	BudgetCrossingsTable = "budget_crossings"
+	// BudgetCrossingsInverseTable is the table name for the BudgetCrossing entity.
+	// It exists in this package in order to avoid circular dependency with the "budgetcrossing" package.
+	BudgetCrossingsInverseTable = "budget_crossings"
+	// BudgetCrossingsColumn is the table column denoting the budget_crossings relation/edge.
+	BudgetCrossingsColumn = "subject_id"
 )
 
 // Columns holds all SQL columns for consumer fields.
@@ -196,6 +250,90 @@ func ByAccessKeys(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 		sqlgraph.OrderByNeighborTerms(s, newAccessKeysStep(), append([]sql.OrderTerm{term}, terms...)...)
 	}
 }
+
+// ByLeasesCount orders the results by leases count.
+func ByLeasesCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newLeasesStep(), opts...)
+	}
+}
+
+// ByLeases orders the results by leases terms.
+func ByLeases(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newLeasesStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByUsageEventsCount orders the results by usage_events count.
+func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageEventsStep(), opts...)
+	}
+}
+
+// ByUsageEvents orders the results by usage_events terms.
+func ByUsageEvents(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageEventsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByBudgetsCount orders the results by budgets count.
+func ByBudgetsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newBudgetsStep(), opts...)
+	}
+}
+
+// ByBudgets orders the results by budgets terms.
+func ByBudgets(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newBudgetsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByGrantsCount orders the results by grants count.
+func ByGrantsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newGrantsStep(), opts...)
+	}
+}
+
+// ByGrants orders the results by grants terms.
+func ByGrants(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newGrantsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByBudgetWindowsCount orders the results by budget_windows count.
+func ByBudgetWindowsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newBudgetWindowsStep(), opts...)
+	}
+}
+
+// ByBudgetWindows orders the results by budget_windows terms.
+func ByBudgetWindows(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newBudgetWindowsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByBudgetCrossingsCount orders the results by budget_crossings count.
+func ByBudgetCrossingsCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newBudgetCrossingsStep(), opts...)
+	}
+}
+
+// ByBudgetCrossings orders the results by budget_crossings terms.
+func ByBudgetCrossings(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newBudgetCrossingsStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
 func newParentStep() *sqlgraph.Step {
 	return sqlgraph.NewStep(
 		sqlgraph.From(Table, FieldID),
@@ -215,5 +353,47 @@ func newAccessKeysStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(AccessKeysInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, AccessKeysTable, AccessKeysColumn),
+	)
+}
+func newLeasesStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(LeasesInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+	)
+}
+func newUsageEventsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageEventsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+	)
+}
+func newBudgetsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(BudgetsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, BudgetsTable, BudgetsColumn),
+	)
+}
+func newGrantsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(GrantsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, GrantsTable, GrantsColumn),
+	)
+}
+func newBudgetWindowsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(BudgetWindowsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, BudgetWindowsTable, BudgetWindowsColumn),
+	)
+}
+func newBudgetCrossingsStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(BudgetCrossingsInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, BudgetCrossingsTable, BudgetCrossingsColumn),
 	)
 }

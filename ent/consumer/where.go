@@ -620,6 +620,144 @@ func HasAccessKeysWith(preds ...predicate.AccessKey) predicate.Consumer {
 	})
 }
 
+// HasLeases applies the HasEdge predicate on the "leases" edge.
+func HasLeases() predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, LeasesTable, LeasesColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasLeasesWith applies the HasEdge predicate on the "leases" edge with a given conditions (other predicates).
+func HasLeasesWith(preds ...predicate.KeyLease) predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := newLeasesStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
+func HasUsageEvents() predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageEventsTable, UsageEventsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageEventsWith applies the HasEdge predicate on the "usage_events" edge with a given conditions (other predicates).
+func HasUsageEventsWith(preds ...predicate.UsageEvent) predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := newUsageEventsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasBudgets applies the HasEdge predicate on the "budgets" edge.
+func HasBudgets() predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, BudgetsTable, BudgetsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasBudgetsWith applies the HasEdge predicate on the "budgets" edge with a given conditions (other predicates).
+func HasBudgetsWith(preds ...predicate.Budget) predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := newBudgetsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasGrants applies the HasEdge predicate on the "grants" edge.
+func HasGrants() predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, GrantsTable, GrantsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasGrantsWith applies the HasEdge predicate on the "grants" edge with a given conditions (other predicates).
+func HasGrantsWith(preds ...predicate.BudgetGrant) predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := newGrantsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasBudgetWindows applies the HasEdge predicate on the "budget_windows" edge.
+func HasBudgetWindows() predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, BudgetWindowsTable, BudgetWindowsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasBudgetWindowsWith applies the HasEdge predicate on the "budget_windows" edge with a given conditions (other predicates).
+func HasBudgetWindowsWith(preds ...predicate.BudgetWindow) predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := newBudgetWindowsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasBudgetCrossings applies the HasEdge predicate on the "budget_crossings" edge.
+func HasBudgetCrossings() predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, BudgetCrossingsTable, BudgetCrossingsColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasBudgetCrossingsWith applies the HasEdge predicate on the "budget_crossings" edge with a given conditions (other predicates).
+func HasBudgetCrossingsWith(preds ...predicate.BudgetCrossing) predicate.Consumer {
+	return predicate.Consumer(func(s *sql.Selector) {
+		step := newBudgetCrossingsStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // And groups predicates with the AND operator between them.
 func And(predicates ...predicate.Consumer) predicate.Consumer {
 	return predicate.Consumer(sql.AndPredicates(predicates...))

@@ -45,6 +45,54 @@ func (f AuditEntryFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, 
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.AuditEntryMutation", m)
 }
 
+// The BudgetFunc type is an adapter to allow the use of ordinary
+// function as Budget mutator.
+type BudgetFunc func(context.Context, *ent.BudgetMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f BudgetFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.BudgetMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.BudgetMutation", m)
+}
+
+// The BudgetCrossingFunc type is an adapter to allow the use of ordinary
+// function as BudgetCrossing mutator.
+type BudgetCrossingFunc func(context.Context, *ent.BudgetCrossingMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f BudgetCrossingFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.BudgetCrossingMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.BudgetCrossingMutation", m)
+}
+
+// The BudgetGrantFunc type is an adapter to allow the use of ordinary
+// function as BudgetGrant mutator.
+type BudgetGrantFunc func(context.Context, *ent.BudgetGrantMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f BudgetGrantFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.BudgetGrantMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.BudgetGrantMutation", m)
+}
+
+// The BudgetWindowFunc type is an adapter to allow the use of ordinary
+// function as BudgetWindow mutator.
+type BudgetWindowFunc func(context.Context, *ent.BudgetWindowMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f BudgetWindowFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.BudgetWindowMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.BudgetWindowMutation", m)
+}
+
 // The ConsumerFunc type is an adapter to allow the use of ordinary
 // function as Consumer mutator.
 type ConsumerFunc func(context.Context, *ent.ConsumerMutation) (ent.Value, error)

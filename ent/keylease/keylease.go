@@ -26,6 +26,12 @@ const (
 	FieldReservedCost = "reserved_cost"
 	// FieldPass holds the string denoting the pass field in the database.
 	FieldPass = "pass"
+	// FieldConsumerID holds the string denoting the consumer_id field in the database.
+	FieldConsumerID = "consumer_id"
+	// FieldConsumerPath holds the string denoting the consumer_path field in the database.
+	FieldConsumerPath = "consumer_path"
+	// FieldAccessKeyID holds the string denoting the access_key_id field in the database.
+	FieldAccessKeyID = "access_key_id"
 	// FieldProbe holds the string denoting the probe field in the database.
 	FieldProbe = "probe"
 	// FieldAcquiredAt holds the string denoting the acquired_at field in the database.
@@ -36,6 +42,10 @@ const (
 	EdgeKey = "key"
 	// EdgeModel holds the string denoting the model edge name in mutations.
 	EdgeModel = "model"
+	// EdgeConsumer holds the string denoting the consumer edge name in mutations.
+	EdgeConsumer = "consumer"
+	// EdgeAccessKey holds the string denoting the access_key edge name in mutations.
+	EdgeAccessKey = "access_key"
 	// EdgeQuotaGroup holds the string denoting the quota_group edge name in mutations.
 	EdgeQuotaGroup = "quota_group"
 	// Table holds the table name of the keylease in the database.
@@ -54,6 +64,20 @@ const (
 	ModelInverseTable = "models"
 	// ModelColumn is the table column denoting the model relation/edge.
 	ModelColumn = "model_id"
+	// ConsumerTable is the table that holds the consumer relation/edge.
+	ConsumerTable = "key_leases"
+	// ConsumerInverseTable is the table name for the Consumer entity.
+	// It exists in this package in order to avoid circular dependency with the "consumer" package.
+	ConsumerInverseTable = "consumers"
+	// ConsumerColumn is the table column denoting the consumer relation/edge.
+	ConsumerColumn = "consumer_id"
+	// AccessKeyTable is the table that holds the access_key relation/edge.
+	AccessKeyTable = "key_leases"
+	// AccessKeyInverseTable is the table name for the AccessKey entity.
+	// It exists in this package in order to avoid circular dependency with the "accesskey" package.
+	AccessKeyInverseTable = "access_keys"
+	// AccessKeyColumn is the table column denoting the access_key relation/edge.
+	AccessKeyColumn = "access_key_id"
 	// QuotaGroupTable is the table that holds the quota_group relation/edge.
 	QuotaGroupTable = "key_leases"
 	// QuotaGroupInverseTable is the table name for the QuotaGroup entity.
@@ -72,6 +96,9 @@ var Columns = []string{
 	FieldReservedTokens,
 	FieldReservedCost,
 	FieldPass,
+	FieldConsumerID,
+	FieldConsumerPath,
+	FieldAccessKeyID,
 	FieldProbe,
 	FieldAcquiredAt,
 	FieldExpiresAt,
@@ -94,6 +121,8 @@ var (
 	DefaultReservedCost money.USD
 	// DefaultPass holds the default value on creation for the "pass" field.
 	DefaultPass int64
+	// DefaultConsumerPath holds the default value on creation for the "consumer_path" field.
+	DefaultConsumerPath string
 	// DefaultProbe holds the default value on creation for the "probe" field.
 	DefaultProbe bool
 	// DefaultID holds the default value on creation for the "id" field.
@@ -138,6 +167,21 @@ func ByPass(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldPass, opts...).ToFunc()
 }
 
+// ByConsumerID orders the results by the consumer_id field.
+func ByConsumerID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldConsumerID, opts...).ToFunc()
+}
+
+// ByConsumerPath orders the results by the consumer_path field.
+func ByConsumerPath(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldConsumerPath, opts...).ToFunc()
+}
+
+// ByAccessKeyID orders the results by the access_key_id field.
+func ByAccessKeyID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldAccessKeyID, opts...).ToFunc()
+}
+
 // ByProbe orders the results by the probe field.
 func ByProbe(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldProbe, opts...).ToFunc()
@@ -167,6 +211,20 @@ func ByModelField(field string, opts ...sql.OrderTermOption) OrderOption {
 	}
 }
 
+// ByConsumerField orders the results by consumer field.
+func ByConsumerField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newConsumerStep(), sql.OrderByField(field, opts...))
+	}
+}
+
+// ByAccessKeyField orders the results by access_key field.
+func ByAccessKeyField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newAccessKeyStep(), sql.OrderByField(field, opts...))
+	}
+}
+
 // ByQuotaGroupField orders the results by quota_group field.
 func ByQuotaGroupField(field string, opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -185,6 +243,20 @@ func newModelStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(ModelInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.M2O, true, ModelTable, ModelColumn),
+	)
+}
+func newConsumerStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(ConsumerInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.M2O, true, ConsumerTable, ConsumerColumn),
+	)
+}
+func newAccessKeyStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(AccessKeyInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.M2O, true, AccessKeyTable, AccessKeyColumn),
 	)
 }
 func newQuotaGroupStep() *sqlgraph.Step {

@@ -88,6 +88,21 @@ func Pass(v int64) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldPass, v))
 }
 
+// ConsumerID applies equality check predicate on the "consumer_id" field. It's identical to ConsumerIDEQ.
+func ConsumerID(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldConsumerID, v))
+}
+
+// ConsumerPath applies equality check predicate on the "consumer_path" field. It's identical to ConsumerPathEQ.
+func ConsumerPath(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldConsumerPath, v))
+}
+
+// AccessKeyID applies equality check predicate on the "access_key_id" field. It's identical to AccessKeyIDEQ.
+func AccessKeyID(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldAccessKeyID, v))
+}
+
 // Probe applies equality check predicate on the "probe" field. It's identical to ProbeEQ.
 func Probe(v bool) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldProbe, v))
@@ -317,6 +332,131 @@ func PassLTE(v int64) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldLTE(FieldPass, v))
 }
 
+// ConsumerIDEQ applies the EQ predicate on the "consumer_id" field.
+func ConsumerIDEQ(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldConsumerID, v))
+}
+
+// ConsumerIDNEQ applies the NEQ predicate on the "consumer_id" field.
+func ConsumerIDNEQ(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldConsumerID, v))
+}
+
+// ConsumerIDIn applies the In predicate on the "consumer_id" field.
+func ConsumerIDIn(vs ...uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldConsumerID, vs...))
+}
+
+// ConsumerIDNotIn applies the NotIn predicate on the "consumer_id" field.
+func ConsumerIDNotIn(vs ...uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldConsumerID, vs...))
+}
+
+// ConsumerIDIsNil applies the IsNil predicate on the "consumer_id" field.
+func ConsumerIDIsNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIsNull(FieldConsumerID))
+}
+
+// ConsumerIDNotNil applies the NotNil predicate on the "consumer_id" field.
+func ConsumerIDNotNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotNull(FieldConsumerID))
+}
+
+// ConsumerPathEQ applies the EQ predicate on the "consumer_path" field.
+func ConsumerPathEQ(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldConsumerPath, v))
+}
+
+// ConsumerPathNEQ applies the NEQ predicate on the "consumer_path" field.
+func ConsumerPathNEQ(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldConsumerPath, v))
+}
+
+// ConsumerPathIn applies the In predicate on the "consumer_path" field.
+func ConsumerPathIn(vs ...string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldConsumerPath, vs...))
+}
+
+// ConsumerPathNotIn applies the NotIn predicate on the "consumer_path" field.
+func ConsumerPathNotIn(vs ...string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldConsumerPath, vs...))
+}
+
+// ConsumerPathGT applies the GT predicate on the "consumer_path" field.
+func ConsumerPathGT(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGT(FieldConsumerPath, v))
+}
+
+// ConsumerPathGTE applies the GTE predicate on the "consumer_path" field.
+func ConsumerPathGTE(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGTE(FieldConsumerPath, v))
+}
+
+// ConsumerPathLT applies the LT predicate on the "consumer_path" field.
+func ConsumerPathLT(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLT(FieldConsumerPath, v))
+}
+
+// ConsumerPathLTE applies the LTE predicate on the "consumer_path" field.
+func ConsumerPathLTE(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLTE(FieldConsumerPath, v))
+}
+
+// ConsumerPathContains applies the Contains predicate on the "consumer_path" field.
+func ConsumerPathContains(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldContains(FieldConsumerPath, v))
+}
+
+// ConsumerPathHasPrefix applies the HasPrefix predicate on the "consumer_path" field.
+func ConsumerPathHasPrefix(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldHasPrefix(FieldConsumerPath, v))
+}
+
+// ConsumerPathHasSuffix applies the HasSuffix predicate on the "consumer_path" field.
+func ConsumerPathHasSuffix(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldHasSuffix(FieldConsumerPath, v))
+}
+
+// ConsumerPathEqualFold applies the EqualFold predicate on the "consumer_path" field.
+func ConsumerPathEqualFold(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEqualFold(FieldConsumerPath, v))
+}
+
+// ConsumerPathContainsFold applies the ContainsFold predicate on the "consumer_path" field.
+func ConsumerPathContainsFold(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldContainsFold(FieldConsumerPath, v))
+}
+
+// AccessKeyIDEQ applies the EQ predicate on the "access_key_id" field.
+func AccessKeyIDEQ(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldAccessKeyID, v))
+}
+
+// AccessKeyIDNEQ applies the NEQ predicate on the "access_key_id" field.
+func AccessKeyIDNEQ(v uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldAccessKeyID, v))
+}
+
+// AccessKeyIDIn applies the In predicate on the "access_key_id" field.
+func AccessKeyIDIn(vs ...uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldAccessKeyID, vs...))
+}
+
+// AccessKeyIDNotIn applies the NotIn predicate on the "access_key_id" field.
+func AccessKeyIDNotIn(vs ...uuid.UUID) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldAccessKeyID, vs...))
+}
+
+// AccessKeyIDIsNil applies the IsNil predicate on the "access_key_id" field.
+func AccessKeyIDIsNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIsNull(FieldAccessKeyID))
+}
+
+// AccessKeyIDNotNil applies the NotNil predicate on the "access_key_id" field.
+func AccessKeyIDNotNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotNull(FieldAccessKeyID))
+}
+
 // ProbeEQ applies the EQ predicate on the "probe" field.
 func ProbeEQ(v bool) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldProbe, v))
@@ -445,6 +585,52 @@ func HasModel() predicate.KeyLease {
 func HasModelWith(preds ...predicate.Model) predicate.KeyLease {
 	return predicate.KeyLease(func(s *sql.Selector) {
 		step := newModelStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasConsumer applies the HasEdge predicate on the "consumer" edge.
+func HasConsumer() predicate.KeyLease {
+	return predicate.KeyLease(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, ConsumerTable, ConsumerColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasConsumerWith applies the HasEdge predicate on the "consumer" edge with a given conditions (other predicates).
+func HasConsumerWith(preds ...predicate.Consumer) predicate.KeyLease {
+	return predicate.KeyLease(func(s *sql.Selector) {
+		step := newConsumerStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasAccessKey applies the HasEdge predicate on the "access_key" edge.
+func HasAccessKey() predicate.KeyLease {
+	return predicate.KeyLease(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, AccessKeyTable, AccessKeyColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasAccessKeyWith applies the HasEdge predicate on the "access_key" edge with a given conditions (other predicates).
+func HasAccessKeyWith(preds ...predicate.AccessKey) predicate.KeyLease {
+	return predicate.KeyLease(func(s *sql.Selector) {
+		step := newAccessKeyStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

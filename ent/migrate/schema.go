@@ -208,6 +208,217 @@ var (
 			},
 		},
 	}
+	// BudgetsColumns holds the columns for the "budgets" table.
+	BudgetsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "created_at", Type: field.TypeTime},
+		{Name: "updated_at", Type: field.TypeTime},
+		{Name: "name", Type: field.TypeString},
+		{Name: "each", Type: field.TypeBool, Default: false},
+		{Name: "each_kind", Type: field.TypeString, Default: ""},
+		{Name: "per", Type: field.TypeEnum, Enums: []string{"minute", "hour", "day", "week", "month", "total"}, Default: "month"},
+		{Name: "zone", Type: field.TypeString, Default: "UTC"},
+		{Name: "anchor_day", Type: field.TypeInt, Default: 0},
+		{Name: "anchor_hour", Type: field.TypeInt, Default: 0},
+		{Name: "models", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "cost", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "requests", Type: field.TypeInt64, Default: 0},
+		{Name: "concurrency", Type: field.TypeInt64, Default: 0},
+		{Name: "mode", Type: field.TypeEnum, Enums: []string{"enforce", "shadow"}, Default: "enforce"},
+		{Name: "on_unpriced", Type: field.TypeEnum, Enums: []string{"block", "allow"}, Default: "block"},
+		{Name: "thresholds", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "counts_from", Type: field.TypeTime},
+		{Name: "consumer_id", Type: field.TypeUUID},
+		{Name: "provider_id", Type: field.TypeUUID, Nullable: true},
+	}
+	// BudgetsTable holds the schema information for the "budgets" table.
+	BudgetsTable = &schema.Table{
+		Name:       "budgets",
+		Columns:    BudgetsColumns,
+		PrimaryKey: []*schema.Column{BudgetsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "budgets_consumers_budgets",
+				Columns:    []*schema.Column{BudgetsColumns[19]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+			{
+				Symbol:     "budgets_providers_budgets",
+				Columns:    []*schema.Column{BudgetsColumns[20]},
+				RefColumns: []*schema.Column{ProvidersColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "budget_consumer_id_name",
+				Unique:  true,
+				Columns: []*schema.Column{BudgetsColumns[19], BudgetsColumns[3]},
+			},
+			{
+				Name:    "budget_provider_id",
+				Unique:  false,
+				Columns: []*schema.Column{BudgetsColumns[20]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "provider_id IS NOT NULL",
+				},
+			},
+		},
+	}
+	// BudgetCrossingsColumns holds the columns for the "budget_crossings" table.
+	BudgetCrossingsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "window_start", Type: field.TypeTime},
+		{Name: "kind", Type: field.TypeEnum, Enums: []string{"threshold", "refused", "would_refuse"}},
+		{Name: "metric", Type: field.TypeEnum, Enums: []string{"cost", "tokens", "requests", "concurrency"}},
+		{Name: "percent", Type: field.TypeInt, Default: 0},
+		{Name: "spent", Type: field.TypeInt64},
+		{Name: "ceiling", Type: field.TypeInt64},
+		{Name: "at", Type: field.TypeTime},
+		{Name: "acknowledged_at", Type: field.TypeTime, Nullable: true},
+		{Name: "budget_id", Type: field.TypeUUID},
+		{Name: "subject_id", Type: field.TypeUUID},
+	}
+	// BudgetCrossingsTable holds the schema information for the "budget_crossings" table.
+	BudgetCrossingsTable = &schema.Table{
+		Name:       "budget_crossings",
+		Columns:    BudgetCrossingsColumns,
+		PrimaryKey: []*schema.Column{BudgetCrossingsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "budget_crossings_budgets_crossings",
+				Columns:    []*schema.Column{BudgetCrossingsColumns[9]},
+				RefColumns: []*schema.Column{BudgetsColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+			{
+				Symbol:     "budget_crossings_consumers_budget_crossings",
+				Columns:    []*schema.Column{BudgetCrossingsColumns[10]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "budgetcrossing_once",
+				Unique:  true,
+				Columns: []*schema.Column{BudgetCrossingsColumns[9], BudgetCrossingsColumns[10], BudgetCrossingsColumns[1], BudgetCrossingsColumns[2], BudgetCrossingsColumns[3], BudgetCrossingsColumns[4]},
+			},
+			{
+				Name:    "budgetcrossing_feed",
+				Unique:  false,
+				Columns: []*schema.Column{BudgetCrossingsColumns[0]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "acknowledged_at IS NULL",
+				},
+			},
+			{
+				Name:    "budgetcrossing_subject_id",
+				Unique:  false,
+				Columns: []*schema.Column{BudgetCrossingsColumns[10]},
+			},
+		},
+	}
+	// BudgetGrantsColumns holds the columns for the "budget_grants" table.
+	BudgetGrantsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "windows_from", Type: field.TypeTime},
+		{Name: "windows_until", Type: field.TypeTime},
+		{Name: "cost", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "requests", Type: field.TypeInt64, Default: 0},
+		{Name: "reason", Type: field.TypeString, Default: ""},
+		{Name: "created_at", Type: field.TypeTime},
+		{Name: "revoked_at", Type: field.TypeTime, Nullable: true},
+		{Name: "budget_id", Type: field.TypeUUID},
+		{Name: "subject_id", Type: field.TypeUUID, Nullable: true},
+	}
+	// BudgetGrantsTable holds the schema information for the "budget_grants" table.
+	BudgetGrantsTable = &schema.Table{
+		Name:       "budget_grants",
+		Columns:    BudgetGrantsColumns,
+		PrimaryKey: []*schema.Column{BudgetGrantsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "budget_grants_budgets_grants",
+				Columns:    []*schema.Column{BudgetGrantsColumns[9]},
+				RefColumns: []*schema.Column{BudgetsColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+			{
+				Symbol:     "budget_grants_consumers_grants",
+				Columns:    []*schema.Column{BudgetGrantsColumns[10]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "budgetgrant_budget_id_windows_until",
+				Unique:  false,
+				Columns: []*schema.Column{BudgetGrantsColumns[9], BudgetGrantsColumns[2]},
+			},
+			{
+				Name:    "budgetgrant_subject_id",
+				Unique:  false,
+				Columns: []*schema.Column{BudgetGrantsColumns[10]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "subject_id IS NOT NULL",
+				},
+			},
+		},
+	}
+	// BudgetWindowsColumns holds the columns for the "budget_windows" table.
+	BudgetWindowsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "window_start", Type: field.TypeTime},
+		{Name: "window_end", Type: field.TypeTime},
+		{Name: "requests", Type: field.TypeInt64, Default: 0},
+		{Name: "tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cost", Type: field.TypeInt64, Default: 0},
+		{Name: "unpriced_requests", Type: field.TypeInt64, Default: 0},
+		{Name: "budget_id", Type: field.TypeUUID},
+		{Name: "subject_id", Type: field.TypeUUID},
+	}
+	// BudgetWindowsTable holds the schema information for the "budget_windows" table.
+	BudgetWindowsTable = &schema.Table{
+		Name:       "budget_windows",
+		Columns:    BudgetWindowsColumns,
+		PrimaryKey: []*schema.Column{BudgetWindowsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "budget_windows_budgets_windows",
+				Columns:    []*schema.Column{BudgetWindowsColumns[7]},
+				RefColumns: []*schema.Column{BudgetsColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+			{
+				Symbol:     "budget_windows_consumers_budget_windows",
+				Columns:    []*schema.Column{BudgetWindowsColumns[8]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Cascade,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "budgetwindow_budget_id_subject_id_window_start",
+				Unique:  true,
+				Columns: []*schema.Column{BudgetWindowsColumns[7], BudgetWindowsColumns[8], BudgetWindowsColumns[1]},
+			},
+			{
+				Name:    "budgetwindow_subject_id",
+				Unique:  false,
+				Columns: []*schema.Column{BudgetWindowsColumns[8]},
+			},
+			{
+				Name:    "budgetwindow_window_end",
+				Unique:  false,
+				Columns: []*schema.Column{BudgetWindowsColumns[2]},
+			},
+		},
+	}
 	// ConsumersColumns holds the columns for the "consumers" table.
 	ConsumersColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -371,10 +582,13 @@ var (
 		{Name: "reserved_tokens", Type: field.TypeInt64, Default: 0},
 		{Name: "reserved_cost", Type: field.TypeInt64, Default: 0},
 		{Name: "pass", Type: field.TypeInt64, Default: 0},
+		{Name: "consumer_path", Type: field.TypeString, Default: ""},
 		{Name: "probe", Type: field.TypeBool, Default: false},
 		{Name: "acquired_at", Type: field.TypeTime},
 		{Name: "expires_at", Type: field.TypeTime},
 		{Name: "api_key_id", Type: field.TypeUUID},
+		{Name: "access_key_id", Type: field.TypeUUID, Nullable: true},
+		{Name: "consumer_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "model_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "quota_group_id", Type: field.TypeUUID, Nullable: true},
 	}
@@ -386,19 +600,31 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "key_leases_api_keys_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[7]},
+				Columns:    []*schema.Column{KeyLeasesColumns[8]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
 			{
+				Symbol:     "key_leases_access_keys_leases",
+				Columns:    []*schema.Column{KeyLeasesColumns[9]},
+				RefColumns: []*schema.Column{AccessKeysColumns[0]},
+				OnDelete:   schema.SetNull,
+			},
+			{
+				Symbol:     "key_leases_consumers_leases",
+				Columns:    []*schema.Column{KeyLeasesColumns[10]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
 				Symbol:     "key_leases_models_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[8]},
+				Columns:    []*schema.Column{KeyLeasesColumns[11]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "key_leases_quota_groups_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[9]},
+				Columns:    []*schema.Column{KeyLeasesColumns[12]},
 				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
@@ -407,12 +633,12 @@ var (
 			{
 				Name:    "keylease_api_key_id_expires_at",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[7], KeyLeasesColumns[6]},
+				Columns: []*schema.Column{KeyLeasesColumns[8], KeyLeasesColumns[7]},
 			},
 			{
 				Name:    "keylease_model_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[8]},
+				Columns: []*schema.Column{KeyLeasesColumns[11]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "model_id IS NOT NULL",
 				},
@@ -420,9 +646,33 @@ var (
 			{
 				Name:    "keylease_quota_group_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[9]},
+				Columns: []*schema.Column{KeyLeasesColumns[12]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "quota_group_id IS NOT NULL",
+				},
+			},
+			{
+				Name:    "keylease_consumer_id",
+				Unique:  false,
+				Columns: []*schema.Column{KeyLeasesColumns[10]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "consumer_id IS NOT NULL",
+				},
+			},
+			{
+				Name:    "keylease_access_key_id",
+				Unique:  false,
+				Columns: []*schema.Column{KeyLeasesColumns[9]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "access_key_id IS NOT NULL",
+				},
+			},
+			{
+				Name:    "keylease_consumer_path",
+				Unique:  false,
+				Columns: []*schema.Column{KeyLeasesColumns[4]},
+				Annotation: &entsql.IndexAnnotation{
+					Where: "consumer_path <> ''",
 				},
 			},
 		},
@@ -813,6 +1063,8 @@ var (
 		{Name: "error_class", Type: field.TypeString, Default: ""},
 		{Name: "http_status", Type: field.TypeInt, Default: 0},
 		{Name: "api_key_id", Type: field.TypeUUID},
+		{Name: "access_key_id", Type: field.TypeUUID, Nullable: true},
+		{Name: "consumer_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "model_id", Type: field.TypeUUID},
 		{Name: "price_id", Type: field.TypeUUID},
 	}
@@ -829,14 +1081,26 @@ var (
 				OnDelete:   schema.NoAction,
 			},
 			{
-				Symbol:     "usage_events_models_usage_events",
+				Symbol:     "usage_events_access_keys_usage_events",
 				Columns:    []*schema.Column{UsageEventsColumns[15]},
+				RefColumns: []*schema.Column{AccessKeysColumns[0]},
+				OnDelete:   schema.SetNull,
+			},
+			{
+				Symbol:     "usage_events_consumers_usage_events",
+				Columns:    []*schema.Column{UsageEventsColumns[16]},
+				RefColumns: []*schema.Column{ConsumersColumns[0]},
+				OnDelete:   schema.SetNull,
+			},
+			{
+				Symbol:     "usage_events_models_usage_events",
+				Columns:    []*schema.Column{UsageEventsColumns[17]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
 			{
 				Symbol:     "usage_events_prices_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[16]},
+				Columns:    []*schema.Column{UsageEventsColumns[18]},
 				RefColumns: []*schema.Column{PricesColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
@@ -850,7 +1114,7 @@ var (
 			{
 				Name:    "usageevent_model_id_id",
 				Unique:  false,
-				Columns: []*schema.Column{UsageEventsColumns[15], UsageEventsColumns[0]},
+				Columns: []*schema.Column{UsageEventsColumns[17], UsageEventsColumns[0]},
 			},
 		},
 	}
@@ -1017,6 +1281,10 @@ var (
 		APIKeysTable,
 		AccessKeysTable,
 		AuditLogTable,
+		BudgetsTable,
+		BudgetCrossingsTable,
+		BudgetGrantsTable,
+		BudgetWindowsTable,
 		ConsumersTable,
 		DataKeysTable,
 		DiscoveryLogsTable,
@@ -1078,6 +1346,50 @@ func init() {
 		"audit_log_actor":  "length(actor) <= 128",
 		"audit_log_entity": "length(entity) BETWEEN 1 AND 64",
 	}
+	BudgetsTable.ForeignKeys[0].RefTable = ConsumersTable
+	BudgetsTable.ForeignKeys[1].RefTable = ProvidersTable
+	BudgetsTable.Annotation = &entsql.Annotation{
+		Table: "budgets",
+	}
+	BudgetsTable.Annotation.Checks = map[string]string{
+		"budgets_a_ceiling": "cost > 0 OR tokens > 0 OR requests > 0 OR concurrency > 0",
+		"budgets_ceilings":  "cost BETWEEN 0 AND 9000000000000000000 AND tokens BETWEEN 0 AND 9000000000000000000 AND requests BETWEEN 0 AND 9000000000000000000 AND concurrency BETWEEN 0 AND 9000000000000000000",
+		"budgets_each":      "each OR each_kind = ''",
+		"budgets_hour":      "anchor_hour BETWEEN 0 AND 23 AND (anchor_hour = 0 OR per IN ('day', 'week', 'month'))",
+		"budgets_mode":      "mode IN ('enforce', 'shadow') AND on_unpriced IN ('block', 'allow')",
+		"budgets_name":      "length(name) BETWEEN 1 AND 128",
+		"budgets_window":    "per = 'week' AND anchor_day BETWEEN 1 AND 7 OR per = 'month' AND anchor_day BETWEEN 1 AND 31 OR per IN ('minute', 'hour', 'day', 'total') AND anchor_day = 0",
+	}
+	BudgetCrossingsTable.ForeignKeys[0].RefTable = BudgetsTable
+	BudgetCrossingsTable.ForeignKeys[1].RefTable = ConsumersTable
+	BudgetCrossingsTable.Annotation = &entsql.Annotation{
+		Table: "budget_crossings",
+	}
+	BudgetCrossingsTable.Annotation.Checks = map[string]string{
+		"budget_crossings_amounts": "spent BETWEEN 0 AND 9000000000000000000 AND ceiling BETWEEN 0 AND 9000000000000000000",
+		"budget_crossings_kind":    "kind IN ('threshold', 'refused', 'would_refuse') AND (kind = 'threshold') = (percent > 0)",
+		"budget_crossings_metric":  "metric IN ('cost', 'tokens', 'requests', 'concurrency')",
+	}
+	BudgetGrantsTable.ForeignKeys[0].RefTable = BudgetsTable
+	BudgetGrantsTable.ForeignKeys[1].RefTable = ConsumersTable
+	BudgetGrantsTable.Annotation = &entsql.Annotation{
+		Table: "budget_grants",
+	}
+	BudgetGrantsTable.Annotation.Checks = map[string]string{
+		"budget_grants_amounts":  "cost BETWEEN 0 AND 9000000000000000000 AND tokens BETWEEN 0 AND 9000000000000000000 AND requests BETWEEN 0 AND 9000000000000000000",
+		"budget_grants_anything": "cost > 0 OR tokens > 0 OR requests > 0",
+		"budget_grants_windows":  "windows_until > windows_from",
+	}
+	BudgetWindowsTable.ForeignKeys[0].RefTable = BudgetsTable
+	BudgetWindowsTable.ForeignKeys[1].RefTable = ConsumersTable
+	BudgetWindowsTable.Annotation = &entsql.Annotation{
+		Table: "budget_windows",
+	}
+	BudgetWindowsTable.Annotation.Checks = map[string]string{
+		"budget_windows_amounts":  "requests BETWEEN 0 AND 9000000000000000000 AND tokens BETWEEN 0 AND 9000000000000000000 AND cost BETWEEN 0 AND 9000000000000000000 AND unpriced_requests BETWEEN 0 AND 9000000000000000000",
+		"budget_windows_times":    "window_end > window_start",
+		"budget_windows_unpriced": "unpriced_requests <= requests",
+	}
 	ConsumersTable.ForeignKeys[0].RefTable = ConsumersTable
 	ConsumersTable.Annotation = &entsql.Annotation{
 		Table: "consumers",
@@ -1114,8 +1426,10 @@ func init() {
 		"installations_one": "number = 1",
 	}
 	KeyLeasesTable.ForeignKeys[0].RefTable = APIKeysTable
-	KeyLeasesTable.ForeignKeys[1].RefTable = ModelsTable
-	KeyLeasesTable.ForeignKeys[2].RefTable = QuotaGroupsTable
+	KeyLeasesTable.ForeignKeys[1].RefTable = AccessKeysTable
+	KeyLeasesTable.ForeignKeys[2].RefTable = ConsumersTable
+	KeyLeasesTable.ForeignKeys[3].RefTable = ModelsTable
+	KeyLeasesTable.ForeignKeys[4].RefTable = QuotaGroupsTable
 	KeyLeasesTable.Annotation = &entsql.Annotation{
 		Table: "key_leases",
 	}
@@ -1207,8 +1521,10 @@ func init() {
 		"usage_tracking_period":  "period_end > period_start",
 	}
 	UsageEventsTable.ForeignKeys[0].RefTable = APIKeysTable
-	UsageEventsTable.ForeignKeys[1].RefTable = ModelsTable
-	UsageEventsTable.ForeignKeys[2].RefTable = PricesTable
+	UsageEventsTable.ForeignKeys[1].RefTable = AccessKeysTable
+	UsageEventsTable.ForeignKeys[2].RefTable = ConsumersTable
+	UsageEventsTable.ForeignKeys[3].RefTable = ModelsTable
+	UsageEventsTable.ForeignKeys[4].RefTable = PricesTable
 	UsageEventsTable.Annotation = &entsql.Annotation{
 		Table: "usage_events",
 	}

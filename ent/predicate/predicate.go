@@ -15,6 +15,18 @@ type AccessKey func(*sql.Selector)
 // AuditEntry is the predicate function for auditentry builders.
 type AuditEntry func(*sql.Selector)
 
+// Budget is the predicate function for budget builders.
+type Budget func(*sql.Selector)
+
+// BudgetCrossing is the predicate function for budgetcrossing builders.
+type BudgetCrossing func(*sql.Selector)
+
+// BudgetGrant is the predicate function for budgetgrant builders.
+type BudgetGrant func(*sql.Selector)
+
+// BudgetWindow is the predicate function for budgetwindow builders.
+type BudgetWindow func(*sql.Selector)
+
 // Consumer is the predicate function for consumer builders.
 type Consumer func(*sql.Selector)
 

@@ -40,6 +40,8 @@ func (AccessKey) Fields() []ent.Field {
 func (AccessKey) Edges() []ent.Edge {
 	return []ent.Edge{
 		edge.From("consumer", Consumer.Type).Ref("access_keys").Field("consumer_id").Unique().Required(),
+		edge.To("leases", KeyLease.Type).Annotations(entsql.OnDelete(entsql.SetNull)),
+		edge.To("usage_events", UsageEvent.Type), // without an index, as for keys
 		edge.To("replaced_by", AccessKey.Type).Annotations(entsql.OnDelete(entsql.SetNull)).
 			From("replaces").Field("replaces_id").Unique().Immutable(),
 	}

@@ -32,6 +32,12 @@ func (KeyLease) Fields() []ent.Field {
 			Comment("tokens that count in the windows of the key and the group until it is known how many they were"),
 		field.Int64("reserved_cost").GoType(money.USD(0)).Default(0).Comment("nano-USD that are counted likewise"),
 		field.Int64("pass").Default(0).Comment("start tag of the key's turn"),
+		field.UUID("consumer_id", uuid.UUID{}).Optional().Nillable().
+			Comment("the consumer that the request is for; NULL: nobody"),
+		field.String("consumer_path").Default("").
+			Comment("that consumer's path: what it reserves counts for all of them; empty: nobody"),
+		field.UUID("access_key_id", uuid.UUID{}).Optional().Nillable().
+			Comment("the access key by which the request was made; NULL: none"),
 		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),
 		field.Time("acquired_at").Immutable().Comment("when it began, UTC; its request counts in the windows of then"),
 		field.Time("expires_at").Comment("first instant at which what it reserves is free again, UTC"),
@@ -43,6 +49,8 @@ func (KeyLease) Edges() []ent.Edge {
 	return []ent.Edge{
 		edge.From("key", APIKey.Type).Ref("leases").Field("api_key_id").Unique().Required(),
 		edge.From("model", Model.Type).Ref("leases").Field("model_id").Unique(),
+		edge.From("consumer", Consumer.Type).Ref("leases").Field("consumer_id").Unique(),
+		edge.From("access_key", AccessKey.Type).Ref("leases").Field("access_key_id").Unique(),
 		edge.From("quota_group", QuotaGroup.Type).Ref("leases").Field("quota_group_id").Unique(),
 	}
 }
@@ -55,6 +63,10 @@ func (KeyLease) Indexes() []ent.Index {
 		// The foreign keys: PurgeModel and DeleteQuotaGroup would read all leases for each row that goes.
 		index.Fields("model_id").Annotations(entsql.IndexWhere("model_id IS NOT NULL")),
 		index.Fields("quota_group_id").Annotations(entsql.IndexWhere("quota_group_id IS NOT NULL")),
+		index.Fields("consumer_id").Annotations(entsql.IndexWhere("consumer_id IS NOT NULL")),
+		index.Fields("access_key_id").Annotations(entsql.IndexWhere("access_key_id IS NOT NULL")),
+		// AcquireKey: what the consumers of a subtree have open.
+		index.Fields("consumer_path").Annotations(entsql.IndexWhere("consumer_path <> ''")),
 	}
 }
 

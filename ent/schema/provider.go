@@ -46,6 +46,7 @@ func (Provider) Edges() []ent.Edge {
 		edge.To("families", ModelFamily.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("models", Model.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("keys", APIKey.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
+		edge.To("budgets", Budget.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("quota_groups", QuotaGroup.Type).Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("pool_state", PoolState.Type).Unique().Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("sdk_versions", SDKVersion.Type).Annotations(entsql.OnDelete(entsql.Cascade)),

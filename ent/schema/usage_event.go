@@ -49,6 +49,10 @@ func (UsageEvent) Fields() []ent.Field {
 		field.Bool("success").Default(true).Comment("it did not end with an error"),
 		field.String("error_class").Default("").
 			Comment("what kind of error, such as rate_limited; empty: none, or not known"),
+		field.UUID("consumer_id", uuid.UUID{}).Optional().Nillable().Immutable().
+			Comment("the consumer that it was for; NULL: nobody"),
+		field.UUID("access_key_id", uuid.UUID{}).Optional().Nillable().Immutable().
+			Comment("the access key by which it was made; NULL: none"),
 		field.Int("http_status").Default(0).Comment("status of the provider's answer; 0: none, or not known"),
 	}
 }
@@ -58,6 +62,8 @@ func (UsageEvent) Edges() []ent.Edge {
 	return []ent.Edge{
 		edge.From("model", Model.Type).Ref("usage_events").Field("model_id").Unique().Required(),
 		edge.From("key", APIKey.Type).Ref("usage_events").Field("api_key_id").Unique().Required(),
+		edge.From("consumer", Consumer.Type).Ref("usage_events").Field("consumer_id").Unique().Immutable(),
+		edge.From("access_key", AccessKey.Type).Ref("usage_events").Field("access_key_id").Unique().Immutable(),
 		edge.From("price", Price.Type).Ref("usage_events").Field("price_id").Unique().Required(),
 	}
 }

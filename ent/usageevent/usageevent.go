@@ -44,12 +44,20 @@ const (
 	FieldSuccess = "success"
 	// FieldErrorClass holds the string denoting the error_class field in the database.
 	FieldErrorClass = "error_class"
+	// FieldConsumerID holds the string denoting the consumer_id field in the database.
+	FieldConsumerID = "consumer_id"
+	// FieldAccessKeyID holds the string denoting the access_key_id field in the database.
+	FieldAccessKeyID = "access_key_id"
 	// FieldHTTPStatus holds the string denoting the http_status field in the database.
 	FieldHTTPStatus = "http_status"
 	// EdgeModel holds the string denoting the model edge name in mutations.
 	EdgeModel = "model"
 	// EdgeKey holds the string denoting the key edge name in mutations.
 	EdgeKey = "key"
+	// EdgeConsumer holds the string denoting the consumer edge name in mutations.
+	EdgeConsumer = "consumer"
+	// EdgeAccessKey holds the string denoting the access_key edge name in mutations.
+	EdgeAccessKey = "access_key"
 	// EdgePrice holds the string denoting the price edge name in mutations.
 	EdgePrice = "price"
 	// Table holds the table name of the usageevent in the database.
@@ -68,6 +76,20 @@ const (
 	KeyInverseTable = "api_keys"
 	// KeyColumn is the table column denoting the key relation/edge.
 	KeyColumn = "api_key_id"
+	// ConsumerTable is the table that holds the consumer relation/edge.
+	ConsumerTable = "usage_events"
+	// ConsumerInverseTable is the table name for the Consumer entity.
+	// It exists in this package in order to avoid circular dependency with the "consumer" package.
+	ConsumerInverseTable = "consumers"
+	// ConsumerColumn is the table column denoting the consumer relation/edge.
+	ConsumerColumn = "consumer_id"
+	// AccessKeyTable is the table that holds the access_key relation/edge.
+	AccessKeyTable = "usage_events"
+	// AccessKeyInverseTable is the table name for the AccessKey entity.
+	// It exists in this package in order to avoid circular dependency with the "accesskey" package.
+	AccessKeyInverseTable = "access_keys"
+	// AccessKeyColumn is the table column denoting the access_key relation/edge.
+	AccessKeyColumn = "access_key_id"
 	// PriceTable is the table that holds the price relation/edge.
 	PriceTable = "usage_events"
 	// PriceInverseTable is the table name for the Price entity.
@@ -95,6 +117,8 @@ var Columns = []string{
 	FieldLatencyMs,
 	FieldSuccess,
 	FieldErrorClass,
+	FieldConsumerID,
+	FieldAccessKeyID,
 	FieldHTTPStatus,
 }
 
@@ -236,6 +260,16 @@ func ByErrorClass(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldErrorClass, opts...).ToFunc()
 }
 
+// ByConsumerID orders the results by the consumer_id field.
+func ByConsumerID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldConsumerID, opts...).ToFunc()
+}
+
+// ByAccessKeyID orders the results by the access_key_id field.
+func ByAccessKeyID(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldAccessKeyID, opts...).ToFunc()
+}
+
 // ByHTTPStatus orders the results by the http_status field.
 func ByHTTPStatus(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldHTTPStatus, opts...).ToFunc()
@@ -252,6 +286,20 @@ func ByModelField(field string, opts ...sql.OrderTermOption) OrderOption {
 func ByKeyField(field string, opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
 		sqlgraph.OrderByNeighborTerms(s, newKeyStep(), sql.OrderByField(field, opts...))
+	}
+}
+
+// ByConsumerField orders the results by consumer field.
+func ByConsumerField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newConsumerStep(), sql.OrderByField(field, opts...))
+	}
+}
+
+// ByAccessKeyField orders the results by access_key field.
+func ByAccessKeyField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newAccessKeyStep(), sql.OrderByField(field, opts...))
 	}
 }
 
@@ -273,6 +321,20 @@ func newKeyStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(KeyInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.M2O, true, KeyTable, KeyColumn),
+	)
+}
+func newConsumerStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(ConsumerInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.M2O, true, ConsumerTable, ConsumerColumn),
+	)
+}
+func newAccessKeyStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(AccessKeyInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.M2O, true, AccessKeyTable, AccessKeyColumn),
 	)
 }
 func newPriceStep() *sqlgraph.Step {

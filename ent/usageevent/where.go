@@ -128,6 +128,16 @@ func ErrorClass(v string) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldEQ(FieldErrorClass, v))
 }
 
+// ConsumerID applies equality check predicate on the "consumer_id" field. It's identical to ConsumerIDEQ.
+func ConsumerID(v uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldConsumerID, v))
+}
+
+// AccessKeyID applies equality check predicate on the "access_key_id" field. It's identical to AccessKeyIDEQ.
+func AccessKeyID(v uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldAccessKeyID, v))
+}
+
 // HTTPStatus applies equality check predicate on the "http_status" field. It's identical to HTTPStatusEQ.
 func HTTPStatus(v int) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldEQ(FieldHTTPStatus, v))
@@ -697,6 +707,66 @@ func ErrorClassContainsFold(v string) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldContainsFold(FieldErrorClass, v))
 }
 
+// ConsumerIDEQ applies the EQ predicate on the "consumer_id" field.
+func ConsumerIDEQ(v uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldConsumerID, v))
+}
+
+// ConsumerIDNEQ applies the NEQ predicate on the "consumer_id" field.
+func ConsumerIDNEQ(v uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldConsumerID, v))
+}
+
+// ConsumerIDIn applies the In predicate on the "consumer_id" field.
+func ConsumerIDIn(vs ...uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldConsumerID, vs...))
+}
+
+// ConsumerIDNotIn applies the NotIn predicate on the "consumer_id" field.
+func ConsumerIDNotIn(vs ...uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldConsumerID, vs...))
+}
+
+// ConsumerIDIsNil applies the IsNil predicate on the "consumer_id" field.
+func ConsumerIDIsNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIsNull(FieldConsumerID))
+}
+
+// ConsumerIDNotNil applies the NotNil predicate on the "consumer_id" field.
+func ConsumerIDNotNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotNull(FieldConsumerID))
+}
+
+// AccessKeyIDEQ applies the EQ predicate on the "access_key_id" field.
+func AccessKeyIDEQ(v uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldAccessKeyID, v))
+}
+
+// AccessKeyIDNEQ applies the NEQ predicate on the "access_key_id" field.
+func AccessKeyIDNEQ(v uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldAccessKeyID, v))
+}
+
+// AccessKeyIDIn applies the In predicate on the "access_key_id" field.
+func AccessKeyIDIn(vs ...uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldAccessKeyID, vs...))
+}
+
+// AccessKeyIDNotIn applies the NotIn predicate on the "access_key_id" field.
+func AccessKeyIDNotIn(vs ...uuid.UUID) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldAccessKeyID, vs...))
+}
+
+// AccessKeyIDIsNil applies the IsNil predicate on the "access_key_id" field.
+func AccessKeyIDIsNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIsNull(FieldAccessKeyID))
+}
+
+// AccessKeyIDNotNil applies the NotNil predicate on the "access_key_id" field.
+func AccessKeyIDNotNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotNull(FieldAccessKeyID))
+}
+
 // HTTPStatusEQ applies the EQ predicate on the "http_status" field.
 func HTTPStatusEQ(v int) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldEQ(FieldHTTPStatus, v))
@@ -775,6 +845,52 @@ func HasKey() predicate.UsageEvent {
 func HasKeyWith(preds ...predicate.APIKey) predicate.UsageEvent {
 	return predicate.UsageEvent(func(s *sql.Selector) {
 		step := newKeyStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasConsumer applies the HasEdge predicate on the "consumer" edge.
+func HasConsumer() predicate.UsageEvent {
+	return predicate.UsageEvent(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, ConsumerTable, ConsumerColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasConsumerWith applies the HasEdge predicate on the "consumer" edge with a given conditions (other predicates).
+func HasConsumerWith(preds ...predicate.Consumer) predicate.UsageEvent {
+	return predicate.UsageEvent(func(s *sql.Selector) {
+		step := newConsumerStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasAccessKey applies the HasEdge predicate on the "access_key" edge.
+func HasAccessKey() predicate.UsageEvent {
+	return predicate.UsageEvent(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, AccessKeyTable, AccessKeyColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasAccessKeyWith applies the HasEdge predicate on the "access_key" edge with a given conditions (other predicates).
+func HasAccessKeyWith(preds ...predicate.AccessKey) predicate.UsageEvent {
+	return predicate.UsageEvent(func(s *sql.Selector) {
+		step := newAccessKeyStep()
 		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
 			for _, p := range preds {
 				p(s)

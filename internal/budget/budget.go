@@ -47,6 +47,11 @@ func (a Amount) Plus(b Amount) Amount {
 	}
 }
 
+// Less returns what an amount was before another was added.
+func (a Amount) Less(b Amount) Amount {
+	return Amount{a.Requests - b.Requests, a.Tokens - b.Tokens, a.Cost - b.Cost, a.Unpriced - b.Unpriced}
+}
+
 func (a Amount) of(m Metric) int64 {
 	switch m {
 	case Cost:

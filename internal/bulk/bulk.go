@@ -135,6 +135,25 @@ func (i Insert) Run(ctx context.Context, tx Execer, engine string, rows [][]any)
 	})
 }
 
+// Return is Run for an insert that returns rows: it calls each for them.
+func (i Insert) Return(
+	ctx context.Context, tx Querier, engine string, rows [][]any, each func(scan func(...any) error) error,
+) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	if engine == dialect.Postgres {
+		args, err := Arrays(len(rows[0]), rows)
+		if err != nil {
+			return err
+		}
+		return Scan(ctx, tx, i.postgres, args, each)
+	}
+	return Chunks(rows, func(some [][]any) error {
+		return Scan(ctx, tx, i.sqlite(len(some)), slices.Concat(some...), each)
+	})
+}
+
 // Statements caches the text of each size, for which it calls write once.
 func Statements[N comparable](write func(n N) string) func(n N) string {
 	var kept sync.Map

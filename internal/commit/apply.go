@@ -106,6 +106,13 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if p == nil {
 		return fault.Missing("price of model", req.Model)
 	}
+	if req.Consumer == nil && req.AccessKey != nil {
+		return fault.Missing("access key", *req.AccessKey)
+	}
+	chain, err := b.chainOf(req.Consumer)
+	if err != nil {
+		return err
+	}
 	cost, err := ledger.CostAt(p, tokens)
 	if err != nil {
 		return err
@@ -123,6 +130,7 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if cost != nil {
 		took.Cost = *cost
 	}
+	b.spend(chain, of, event.At, tookOf(&event), counts(event.At))
 	k.AddUse(took, at)
 	if lease != nil {
 		b.release(lease, took)
@@ -146,11 +154,17 @@ func (b *batch) acquire(c *Call) error {
 		a.Leased = &Leased{*l, b.keys[l.Key].Prefix, b.keys[l.Key].Label}
 		return nil
 	}
+	of := namedModel{a.Provider, a.Want.Model}
+	l := &pool.Lease{ID: a.ID, Tokens: a.Want.Tokens, Cost: a.Want.Cost}
+	chain, err := b.admit(a, of, l)
+	if err != nil {
+		return err
+	}
 	k := p.Choose(a.Want, b.now)
 	if k == nil {
 		return b.NoKey(p, a.Want, b.now)
 	}
-	l := &pool.Lease{ID: a.ID, Key: k.ID, Group: k.Group, Tokens: a.Want.Tokens, Cost: a.Want.Cost}
+	l.Key, l.Group = k.ID, k.Group
 	var events []pool.Event
 	l.Probe, events = k.Begin(a.ID)
 	b.audit(c.Actor, events)
@@ -159,6 +173,7 @@ func (b *batch) acquire(c *Call) error {
 	if a.Model != uuid.Nil {
 		l.Model = &a.Model
 	}
+	b.hold(chain, of, l)
 	b.opened = append(b.opened, l)
 	a.Leased = &Leased{*l, k.Prefix, k.Label}
 	return nil

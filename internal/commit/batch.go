@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
@@ -24,6 +25,11 @@ type Config struct {
 	// NoKey is the error for a pool that has no key to lease: fault.ErrNoKeyAvailable.
 	NoKey func(p *pool.Pool, want pool.Want, now time.Time) error
 
+	// Forbidden is the error for a consumer that may not do what it asks for: fault.ErrForbidden.
+	Forbidden func(Refusal) error
+	// OverBudget is the error for a request that does not fit into ceilings, which are given: fault.ErrBudget.
+	OverBudget func(closed []budget.State) error
+
 	// Expired is how many expired leases are taken out of the table at once. More would keep others waiting.
 	Expired int
 }
@@ -35,6 +41,7 @@ type env struct {
 	partitions ledger.Partitions
 	known      sync.Map // models that have been read, by id: a namedModel never changes
 	expiries   expiries
+	remembered ownerMemory // consumers, with their budgets
 }
 
 // batch is a running transaction.
@@ -44,4 +51,5 @@ type batch struct {
 	tx   *ent.Client
 	inTx bool // part of a caller's transaction, in which other calls may follow
 	changes
+	spending
 }

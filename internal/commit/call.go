@@ -52,10 +52,24 @@ type Acquire struct {
 	Provider, Model uuid.UUID
 	Want            pool.Want
 	TTL             time.Duration
+	For             For
 	repeated        bool // an attempt whose answer was lost may have acquired it
 
 	// Leased is the result. It belongs to the batch: copy what is needed before the call returns.
 	Leased *Leased
+}
+
+// For says for whom a request is made, and by which access key; zero: for nobody.
+type For struct {
+	Consumer  uuid.UUID // zero: the access key's
+	AccessKey uuid.UUID
+}
+
+func (f *For) consumer() *uuid.UUID {
+	if f.Consumer == uuid.Nil {
+		return nil
+	}
+	return &f.Consumer
 }
 
 // Leased is a key that was acquired.
@@ -95,8 +109,11 @@ type needs struct {
 	pools          map[uuid.UUID]bool // providers of which all keys are needed
 	providers      map[uuid.UUID]bool // providers whose incidents are needed
 	from           time.Time          // the earliest request
-	requests       []string           // ids that may have been recorded before
-	ending, asked  []uuid.UUID        // leases that end; leases that may exist already
+	owners         map[uuid.UUID]bool // consumers that requests are for; nil: nobody
+	accessKeys     map[uuid.UUID]bool
+	acquires       []*Acquire  // for consumers
+	requests       []string    // ids that may have been recorded before
+	ending, asked  []uuid.UUID // leases that end; leases that may exist already
 }
 
 func needsOf(calls []Call) needs {
@@ -115,6 +132,11 @@ func (n *needs) add(c *Call) {
 	if c.records() {
 		n.ledger[c.Request.Model], n.keys[c.Request.Key] = true, true
 		n.from = utc.Min(n.from, c.Request.At)
+		if of := c.Request.Consumer; of != nil {
+			n.addFor(For{Consumer: *of})
+		} else if key := c.Request.AccessKey; key != nil {
+			n.addFor(For{AccessKey: *key})
+		}
 		if c.Request.Named {
 			n.requests = append(n.requests, c.Request.RequestID)
 		}
@@ -123,6 +145,10 @@ func (n *needs) add(c *Call) {
 		n.pools[a.Provider] = true
 		if a.Model != uuid.Nil {
 			n.models[a.Model] = true
+		}
+		if a.For != (For{}) {
+			n.acquires = append(n.acquires, a)
+			n.addFor(a.For)
 		}
 		if a.repeated {
 			n.asked = append(n.asked, a.ID)
@@ -143,5 +169,17 @@ func (n *needs) add(c *Call) {
 	}
 	if end.Outcome != Observed {
 		n.ending = append(n.ending, end.Lease)
+	}
+}
+
+func (n *needs) addFor(f For) {
+	if n.owners == nil {
+		n.owners, n.accessKeys = map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	}
+	if f.Consumer != uuid.Nil {
+		n.owners[f.Consumer] = true
+	}
+	if f.AccessKey != uuid.Nil {
+		n.accessKeys[f.AccessKey] = true
 	}
 }

@@ -38,6 +38,11 @@ func TestNeeds(t *testing.T) {
 		models: set(ids[4]), ledger: set(ids[0]), keys: set(ids[1], ids[6]), pools: set(ids[3]), providers: set(ids[7]),
 		from: noon.Add(-time.Hour), requests: []string{"r"}, ending: ids[5:6], asked: ids[2:3],
 	}, needsOf(calls))
+	calls[0].Request.AccessKey = &ids[5]
+	calls[1].Acquire.For = For{Consumer: ids[6]}
+	n := needsOf(calls)
+	require.Equal(t, []any{set(ids[6]), set(ids[5]), []*Acquire{calls[1].Acquire}},
+		[]any{n.owners, n.accessKeys, n.acquires})
 	calls[2].End.Outcome = Failed // which other keys failed alike
 	require.Equal(t, set(ids[3], ids[7]), needsOf(calls).pools)
 }

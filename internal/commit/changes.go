@@ -85,6 +85,9 @@ func (b *batch) write(ctx context.Context) error {
 	if err := one.Flush(ctx, b.tx); err != nil {
 		return err
 	}
+	if err := b.writeSpent(ctx); err != nil {
+		return err
+	}
 	for _, d := range b.did {
 		if err := b.Audit(ctx, b.tx, b.now, d.actor, d.events); err != nil {
 			return err

@@ -106,7 +106,7 @@ func (b *batch) lockPools(ctx context.Context, n needs) (map[uuid.UUID]bool, err
 	if b.inTx { // other operations may follow, and change other pools
 		setting, patience = "", nil
 	}
-	models := ledger.ModelLocks(slices.Collect(maps.Keys(n.ledger)))
+	models := ledger.ModelLocks(slices.Concat(slices.Collect(maps.Keys(n.ledger)), b.subjects(n)))
 	args := []any{state, models, setting, Texts(held), Texts(keys), patience}
 	got := map[uuid.UUID]bool{}
 	err := bulk.Scan(ctx, b.tx, lockPoolsSQL, args, func(scan func(...any) error) error {

@@ -17,6 +17,9 @@ import (
 // read locks the ledger and the pools, and reads what the calls refer to and the snapshot lacks.
 func (b *batch) read(ctx context.Context, calls []Call) error {
 	n := needsOf(calls)
+	if err := b.learnOwners(ctx, n, calls); err != nil {
+		return err
+	}
 	var held map[uuid.UUID]bool
 	if b.engine == dialect.Postgres {
 		var err error
@@ -49,7 +52,10 @@ func (b *batch) read(ctx context.Context, calls []Call) error {
 	if err := b.learnModels(ctx, n); err != nil {
 		return err
 	}
-	return b.readRequests(ctx, b.tx, n.requests)
+	if err := b.readRequests(ctx, b.tx, n.requests); err != nil {
+		return err
+	}
+	return b.readSpent(ctx, b.tx, b.asked(n))
 }
 
 // learnModels reads unknown models. Prices are read only for models that requests are recorded for.

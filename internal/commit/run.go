@@ -38,6 +38,9 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 		if lease := b.leases[id]; lease != nil {
 			b.opened = append(b.opened, lease)
 			delete(b.leases, id)
+			if err := b.holdAgain(lease); err != nil {
+				return nil, err
+			}
 		} else if lease := b.expired[id]; lease != nil {
 			b.overdue = append(b.overdue, lease)
 			delete(b.expired, id)

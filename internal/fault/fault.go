@@ -39,6 +39,7 @@ var (
 	ErrForeignKey     error = &sentinel{text: "foreign key violation"}
 	ErrNoKeyAvailable error = &sentinel{text: "no API key available"}
 	ErrForbidden      error = &sentinel{text: "forbidden"}
+	ErrBudget         error = &sentinel{text: "over budget"}
 	ErrBusy           error = &sentinel{text: "database busy"}
 	ErrUncertain      error = &sentinel{text: "uncertain whether it was committed"}
 	ErrUnavailable    error = &sentinel{text: "database unavailable"}

@@ -29,6 +29,7 @@ type Event struct {
 	Success               bool
 	ErrorClass            string
 	HTTPStatus            int
+	Consumer, AccessKey   *uuid.UUID // for whom, and by which access key; nil: nobody
 }
 
 // Quarter returns the quarter of an hour in which the event is counted.
@@ -57,6 +58,7 @@ var eventColumns = slices.Concat([]string{
 	usageevent.FieldAPIKeyID,
 	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
+	usageevent.FieldConsumerID, usageevent.FieldAccessKeyID,
 }, TokenColumns)
 
 var insertEvents = bulk.NewInsert(usageevent.Table, eventColumns, "")
@@ -72,7 +74,7 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []E
 			cost, status = int64(*e.Cost), usageevent.CostStatusPriced
 		}
 		rows[i] = append(make([]any, 0, len(eventColumns)), e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price, cost,
-			string(status), e.Latency, e.Success, e.ErrorClass, e.HTTPStatus)
+			string(status), e.Latency, e.Success, e.ErrorClass, e.HTTPStatus, e.Consumer, e.AccessKey)
 		for _, n := range e.Tokens {
 			rows[i] = append(rows[i], n)
 		}

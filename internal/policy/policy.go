@@ -42,6 +42,7 @@ const (
 	AccessKeyExpired  Reason = "access_key_expired"
 	ConsumerDeleted   Reason = "consumer_deleted"
 	ConsumerDisabled  Reason = "consumer_disabled"
+	ModelDenied       Reason = "model_denied"
 )
 
 // Consumer returns the consumer that the access key is for.

@@ -370,6 +370,9 @@ type Lease struct {
 	ID, Key  uuid.UUID
 	Model    *uuid.UUID // nil: none was given
 	Group    *uuid.UUID // the group in which it counts; nil: none
+	For      *uuid.UUID // the consumer that it is for; nil: nobody
+	Path     string     // of that consumer
+	By       *uuid.UUID // the access key of the caller; nil: none
 	Tokens   int64
 	Cost     money.USD
 	Pass     int64

@@ -1,0 +1,268 @@
+package commit
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/internal/budget"
+	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
+)
+
+// spending is what a batch knows of consumers and budgets, and what it adds.
+type spending struct {
+	owners     map[uuid.UUID]*Owner // the consumers that calls name, and all above them
+	accessKeys map[uuid.UUID]*AccessKey
+	counters   map[counterID]*budget.Counter
+	spent      map[counterID]*addition
+	crossings  []crossing
+}
+
+func newSpending() spending {
+	return spending{
+		owners: map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*AccessKey{},
+		counters: map[counterID]*budget.Counter{}, spent: map[counterID]*addition{},
+	}
+}
+
+// counterID names what a subject spent in a window of a budget.
+type counterID struct {
+	budget, subject uuid.UUID
+	begin           time.Time
+}
+
+func (a counterID) compare(b counterID) int {
+	return cmp.Or(
+		bytes.Compare(a.budget[:], b.budget[:]), bytes.Compare(a.subject[:], b.subject[:]), a.begin.Compare(b.begin),
+	)
+}
+
+// addition is what a batch adds to a counter.
+type addition struct {
+	binding
+
+	budget.Amount
+}
+
+// binding is a budget that binds a request, in the window of an instant.
+type binding struct {
+	*budget.Budget
+
+	subject    *Owner
+	begin, end time.Time
+}
+
+func (b binding) id() counterID { return counterID{b.ID, b.subject.ID, b.begin} }
+
+// crossing is a row of budget_crossings.
+type crossing struct {
+	counterID
+	budget.Crossing
+
+	kind budgetcrossing.Kind
+}
+
+// bindings returns the budgets that bind a request for a chain of consumers.
+func bindings(chain []*Owner, of namedModel, at time.Time) (all []binding) {
+	consumers := consumersOf(chain)
+	for _, o := range chain {
+		for _, bud := range o.Budgets {
+			if !bud.Covers(of.provider, of.name) {
+				continue
+			}
+			subject, ok := bud.Subject(consumers)
+			if !ok {
+				continue
+			}
+			i := slices.IndexFunc(chain, func(o *Owner) bool { return o.ID == subject })
+			begin, end := bud.Window.Of(at)
+			all = append(all, binding{bud, chain[i], begin, end})
+		}
+	}
+	return all
+}
+
+// subjects returns the consumers whose counters requests ask: each is locked, as models are.
+func (b *batch) subjects(n needs) (ids []uuid.UUID) {
+	for _, a := range n.acquires {
+		chain, err := b.chainOf(a.For.consumer())
+		if err != nil { // the call itself is told
+			continue
+		}
+		for _, o := range chain {
+			for _, bud := range o.Budgets {
+				if id, ok := bud.Subject(consumersOf(chain)); ok {
+					ids = append(ids, id)
+				}
+			}
+		}
+	}
+	slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(ids)
+}
+
+func consumersOf(chain []*Owner) []budget.Consumer {
+	consumers := make([]budget.Consumer, len(chain))
+	for i, o := range chain {
+		consumers[i] = o.Consumer
+	}
+	return consumers
+}
+
+// maxCeilings is how many ceilings may bind one request.
+const maxCeilings = 64
+
+// tookOf returns what an event counts as.
+func tookOf(e *ledger.Event) budget.Amount {
+	took := budget.Amount{Requests: 1, Tokens: e.Meters().Total()}
+	if e.Cost == nil {
+		took.Unpriced = 1
+	} else {
+		took.Cost = *e.Cost
+	}
+	return took
+}
+
+// counts reports whether a budget counts what ended at an instant.
+func counts(at time.Time) func(*budget.Budget) bool {
+	return func(b *budget.Budget) bool { return !at.Before(b.CountsFrom) }
+}
+
+// spend counts what has ended in the windows of an instant, for the budgets that count it.
+func (b *batch) spend(chain []*Owner, of namedModel, at time.Time, took budget.Amount, by func(*budget.Budget) bool) {
+	for _, bound := range bindings(chain, of, at) {
+		if !by(bound.Budget) {
+			continue
+		}
+		sum := b.spent[bound.id()]
+		if sum == nil {
+			sum = &addition{binding: bound}
+			b.spent[bound.id()] = sum
+		}
+		sum.Amount = sum.Plus(took)
+		if c := b.counters[bound.id()]; c != nil {
+			c.Ended = c.Ended.Plus(took)
+		}
+	}
+}
+
+// asked returns the budgets that bind calls which ask for a key.
+func (b *batch) asked(n needs) (all []binding) {
+	for _, a := range n.acquires {
+		chain, err := b.chainOf(a.For.consumer())
+		if err != nil { // the call itself is told
+			continue
+		}
+		if name, err := b.modelName(a.Model, a.Provider); err == nil {
+			all = append(all, bindings(chain, namedModel{a.Provider, name}, b.now)...)
+		}
+	}
+	return all
+}
+
+// admit notes in a lease whom it is for, and returns that consumer and all above it; or why the request is not
+// admitted.
+func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error) {
+	if a.For.AccessKey != uuid.Nil && b.accessKeys[a.For.AccessKey] == nil {
+		return nil, fault.Missing("access key", a.For.AccessKey)
+	}
+	chain, err := b.chainOf(a.For.consumer())
+	if err != nil || len(chain) == 0 {
+		return nil, err
+	}
+	owner := chain[len(chain)-1]
+	key := b.accessKeys[a.For.AccessKey]
+	if key != nil {
+		if key.Consumer != owner.ID {
+			return nil, fmt.Errorf("%w: access key %s is another consumer's", fault.ErrInvalidData, key.ID)
+		}
+		if reason := key.forbids(b.now); reason != "" {
+			return nil, b.Forbidden(Refusal{Reason: reason, AccessKey: key})
+		}
+		l.By = &key.ID
+	}
+	if reason, who := forbids(chain, of); reason != "" {
+		return nil, b.Forbidden(Refusal{reason, key, who, of.name})
+	}
+	states := b.ceilings(chain, of, budget.Amount{Tokens: l.Tokens, Cost: l.Cost})
+	if len(states) > maxCeilings {
+		return nil, fmt.Errorf("%w: %d ceilings bind consumer %s, more than %d",
+			fault.ErrInvalidData, len(states), owner.ID, maxCeilings)
+	}
+	b.refuse(states)
+	if closed := budget.Refuses(states); len(closed) > 0 {
+		return nil, b.OverBudget(closed)
+	}
+	l.For, l.Path = &owner.ID, owner.Path
+	return chain, nil
+}
+
+// ceilings returns all ceilings that bind a request, as it finds them now.
+func (b *batch) ceilings(chain []*Owner, of namedModel, asked budget.Amount) (all []budget.State) {
+	for _, by := range bindings(chain, of, b.now) {
+		all = by.States(all, by.subject.ID, *b.counters[by.id()], budget.Request{At: b.now, Asked: asked})
+	}
+	return all
+}
+
+// hold counts what a lease reserves that has begun, or that could not end.
+func (b *batch) hold(chain []*Owner, of namedModel, l *pool.Lease) {
+	for _, by := range bindings(chain, of, b.now) {
+		c := b.counters[by.id()]
+		if c == nil {
+			continue
+		}
+		c.Running++
+		if !l.Acquired.Before(by.begin) && l.Acquired.Before(by.end) {
+			c.Open = c.Open.Plus(budget.Amount{Requests: 1, Tokens: l.Tokens, Cost: l.Cost})
+		}
+	}
+}
+
+// holdAgain counts a lease whose end was refused.
+func (b *batch) holdAgain(l *pool.Lease) error {
+	if l.Model == nil {
+		return nil
+	}
+	chain, err := b.chainOf(l.For)
+	if err != nil {
+		return err
+	}
+	of, ok := b.models[*l.Model]
+	if !ok {
+		of = b.names[*l.Model]
+	}
+	b.hold(chain, of, l)
+	return nil
+}
+
+// refuse notes the first refusal of each ceiling in a window of a day or more.
+func (b *batch) refuse(states []budget.State) {
+	for _, s := range states {
+		if !s.Closed() || !isLong(s.Begin, s.End) {
+			continue
+		}
+		kind := budgetcrossing.KindRefused
+		if s.Budget.Shadow {
+			kind = budgetcrossing.KindWouldRefuse
+		}
+		b.crossings = append(b.crossings, crossing{
+			counterID{s.Budget.ID, s.Subject, s.Begin},
+			budget.Crossing{
+				Metric: s.Metric, Spent: rule.Saturated(s.Ended, s.Open), Ceiling: rule.Saturated(s.Ceiling, s.Granted),
+			},
+			kind,
+		})
+	}
+}
+
+// isLong reports whether a window is a day or longer: crossings of shorter ones would be too many.
+func isLong(begin, end time.Time) bool { return end.Sub(begin) > 12*time.Hour }

@@ -1,0 +1,231 @@
+package commit
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"entgo.io/ent/dialect"
+	"github.com/google/uuid"
+
+	"github.com/jeffersonwarrior/modelscan/ent/budgetcrossing"
+	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
+	"github.com/jeffersonwarrior/modelscan/internal/budget"
+	"github.com/jeffersonwarrior/modelscan/internal/bulk"
+	"github.com/jeffersonwarrior/modelscan/internal/rule"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
+	"github.com/jeffersonwarrior/modelscan/money"
+)
+
+// readSpent reads the counters of requests that ask to be admitted, and what is open. It is one statement, so that a
+// request which ends meanwhile is either open or has ended.
+func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding) error {
+	wanted = slices.DeleteFunc(wanted, func(by binding) bool { return b.counters[by.id()] != nil })
+	rows := make([][]any, 0, len(wanted))
+	unique := wanted[:0]
+	for _, by := range wanted {
+		if b.counters[by.id()] != nil {
+			continue
+		}
+		b.counters[by.id()] = new(budget.Counter)
+		rows = append(rows, []any{
+			len(rows), by.ID, by.subject.ID, by.begin, by.end, by.subject.Path, by.subject.Path + "0", // after "/"
+			b.now,
+		})
+		unique = append(unique, by)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	keep := func(scan func(...any) error) error {
+		var n int
+		var ended bool
+		var provider *uuid.UUID
+		var model *string
+		var a budget.Amount
+		var running int64
+		var tokens, cost [2]int64
+		err := scan(&n, &ended, &provider, &model, &a.Requests, &tokens[0], &tokens[1], &cost[0], &cost[1],
+			&a.Unpriced, &running)
+		if err != nil {
+			return err
+		}
+		a.Tokens, a.Cost = joined(tokens), money.USD(joined(cost))
+		by := unique[n]
+		c := b.counters[by.id()]
+		switch {
+		case ended:
+			c.Ended = a
+		case model == nil && by.Provider == uuid.Nil && by.Models == nil || model != nil && by.Covers(*provider, *model):
+			c.Open, c.Running = c.Open.Plus(a), c.Running+running
+		}
+		return nil
+	}
+	if b.engine == dialect.Postgres {
+		args, err := bulk.Arrays(len(spentTypes), rows)
+		if err != nil {
+			return err
+		}
+		return bulk.Scan(ctx, tx, readSpentPostgres, args, keep)
+	}
+	return bulk.Chunks(rows, func(some [][]any) error {
+		return bulk.Scan(ctx, tx, readSpentSQLite(len(some)), slices.Concat(some...), keep)
+	})
+}
+
+// joined returns the sum of amounts, of their halves of 32 bits: the sum of whole ones may be more than an integer of
+// the database takes.
+func joined(halves [2]int64) int64 {
+	high, low := halves[0], halves[1]
+	if high > math.MaxInt32 {
+		return rule.MaxAmount
+	}
+	return rule.Saturated(high<<32, low)
+}
+
+// spentTypes are the types of the columns of v in readSpentSQL.
+var spentTypes = []string{"bigint", "uuid", "uuid", "timestamptz", "timestamptz", "text", "text", "timestamptz"}
+
+const spentColumns = "v(number, budget_id, subject_id, begins, ends, low, high, now)"
+
+// readSpentSQL reads counters, and what open leases reserve by model.
+var readSpentSQL = "SELECT v.number, true, NULL, NULL, w.requests, w.tokens >> 32, w.tokens & 4294967295," +
+	" w.cost >> 32, w.cost & 4294967295, w.unpriced_requests, 0" +
+	" FROM v JOIN budget_windows AS w ON w.budget_id = v.budget_id AND w.subject_id = v.subject_id" +
+	" AND w.window_start = v.begins" +
+	" UNION ALL SELECT v.number, false, m.provider_id, m.model_id, " + strings.Join(openSums(
+	"1", "l.reserved_tokens >> 32", "l.reserved_tokens & 4294967295", "l.reserved_cost >> 32",
+	"l.reserved_cost & 4294967295",
+), ", ") + ", 0, count(*)" +
+	" FROM v JOIN key_leases AS l ON l.consumer_path >= v.low AND l.consumer_path < v.high AND l.consumer_path <> ''" +
+	" AND l.expires_at > v.now LEFT JOIN models AS m ON m.id = l.model_id" +
+	" GROUP BY v.number, m.provider_id, m.model_id"
+
+// openSums returns the sums of terms over the leases that began in a window.
+func openSums(terms ...string) (sums []string) {
+	for _, term := range terms {
+		sums = append(sums,
+			"sum(CASE WHEN l.acquired_at >= v.begins AND l.acquired_at < v.ends THEN "+term+" ELSE 0 END)")
+	}
+	return sums
+}
+
+var readSpentPostgres = func() string {
+	arrays := make([]string, len(spentTypes))
+	for i, of := range spentTypes {
+		arrays[i] = fmt.Sprintf("CAST($%d AS %s[])", i+1, of)
+	}
+	return "WITH " + spentColumns + " AS (SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")) " + readSpentSQL
+}()
+
+var readSpentSQLite = bulk.Statements(func(n int) string {
+	row := slices.Repeat([]string{"$%d"}, len(spentTypes))
+	return "WITH " + spentColumns + " AS (VALUES " + bulk.Placeholders(n, row...) + ") " + readSpentSQL
+})
+
+var addWindows = bulk.NewInsert(budgetwindow.Table, []string{
+	"id", "budget_id", "subject_id", "window_start", "window_end", "requests", "tokens", "cost", "unpriced_requests",
+}, " ON CONFLICT (budget_id, subject_id, window_start) DO UPDATE SET "+
+	strings.Join(sumsInto(budgetwindow.Table, "requests", "tokens", "cost", "unpriced_requests"), ", ")+
+	" RETURNING budget_id, subject_id, window_start, requests, tokens, cost, unpriced_requests")
+
+// sumsInto returns assignments that add the columns of an upsert to those of its table, cut to their range.
+func sumsInto(table string, columns ...string) (sums []string) {
+	for _, c := range columns {
+		sums = append(sums, fmt.Sprintf("%[1]s = CASE WHEN %[2]s.%[1]s > %[3]d - excluded.%[1]s THEN %[3]d"+
+			" ELSE %[2]s.%[1]s + excluded.%[1]s END", c, table, int64(rule.MaxAmount)))
+	}
+	return sums
+}
+
+// takeWindows subtracts from counters, which do not fall below zero.
+var takeWindows = bulk.NewUpdate(budgetwindow.Table, []string{"budget_id", "subject_id", "window_start"},
+	"requests", "tokens", "cost", "unpriced_requests")
+
+// unspend subtracts from the counters what was counted.
+func (b *batch) unspend(ctx context.Context) error {
+	budgets := map[uuid.UUID]bool{}
+	for id := range b.spent {
+		budgets[id.budget] = true
+	}
+	windows, err := b.tx.BudgetWindow.Query().Where(
+		budgetwindow.BudgetIDIn(slices.Collect(maps.Keys(budgets))...), budgetwindow.WindowEndGT(b.now)).All(ctx)
+	if err != nil {
+		return err
+	}
+	var rows [][]any
+	for _, w := range windows {
+		s := b.spent[counterID{w.BudgetID, w.SubjectID, utc.Of(w.WindowStart)}]
+		if s == nil {
+			continue
+		}
+		rows = append(rows, []any{
+			max(0, w.Requests-s.Requests), max(0, w.Tokens-s.Tokens), int64(max(0, w.Cost-s.Cost)),
+			max(0, w.UnpricedRequests-s.Unpriced), w.BudgetID, w.SubjectID, w.WindowStart,
+		})
+	}
+	return takeWindows.Run(ctx, b.tx, b.engine, rows)
+}
+
+// keptMinutes is how long windows of a minute are kept, for requests that are recorded late.
+const keptMinutes = 10 * time.Minute
+
+var dropWindows = bulk.NewDelete(budgetwindow.Table, []string{"budget_id", "subject_id", "window_start"},
+	"t.budget_id = %s AND t.subject_id = %s AND t.window_start < %s")
+
+var addCrossings = bulk.NewInsert(budgetcrossing.Table, []string{
+	"id", "budget_id", "subject_id", "window_start", "kind", "metric", "percent", "spent", "ceiling", "at",
+}, " ON CONFLICT (budget_id, subject_id, window_start, kind, metric, percent) DO NOTHING")
+
+// writeSpent adds to the counters, in one order for all, and notes the thresholds that they have passed.
+func (b *batch) writeSpent(ctx context.Context) error {
+	sums := slices.Collect(maps.Values(b.spent))
+	slices.SortFunc(sums, func(x, y *addition) int { return x.id().compare(y.id()) })
+	rows := make([][]any, len(sums))
+	for i, s := range sums {
+		rows[i] = []any{
+			budgetwindow.DefaultID(), s.ID, s.subject.ID, s.begin, s.end, s.Requests, s.Tokens, int64(s.Cost), s.Unpriced,
+		}
+	}
+	var old [][]any
+	err := addWindows.Return(ctx, b.tx, b.engine, rows, func(scan func(...any) error) error {
+		var id counterID
+		var after budget.Amount
+		err := scan(&id.budget, &id.subject, &id.begin, &after.Requests, &after.Tokens, (*int64)(&after.Cost),
+			&after.Unpriced)
+		if err != nil {
+			return err
+		}
+		id.begin = utc.Of(id.begin)
+		s := b.spent[id]
+		if s.Window.Per == budget.Minute && after == s.Amount { // a new window
+			old = append(old, []any{id.budget, id.subject, s.begin.Add(-keptMinutes)})
+		}
+		if !isLong(s.begin, s.end) {
+			return nil
+		}
+		for _, c := range s.Crossings(id.subject, id.begin, after.Less(s.Amount), after) {
+			b.crossings = append(b.crossings, crossing{id, c, budgetcrossing.KindThreshold})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := dropWindows.Run(ctx, b.tx, b.engine, old); err != nil {
+		return err
+	}
+	slices.SortStableFunc(b.crossings, func(x, y crossing) int { return x.compare(y.counterID) })
+	noted := make([][]any, len(b.crossings))
+	for i, c := range b.crossings {
+		noted[i] = []any{
+			budgetcrossing.DefaultID(), c.budget, c.subject, c.begin, string(c.kind), string(c.Metric), c.Percent, c.Spent,
+			c.Ceiling, b.now,
+		}
+	}
+	return addCrossings.Run(ctx, b.tx, b.engine, noted)
+}
