@@ -32,6 +32,8 @@ type KeyLease struct {
 	QuotaGroupID *uuid.UUID `json:"quota_group_id"`
 	// tokens that count in the windows of the key and the group until it is known how many they were
 	ReservedTokens int64 `json:"reserved_tokens"`
+	// how many of them are expected to be output; 0: it was not said
+	ReservedOutput int64 `json:"reserved_output"`
 	// nano-USD that are counted likewise
 	ReservedCost money.USD `json:"reserved_cost_usd"`
 	// start tag of the key's turn
@@ -48,6 +50,10 @@ type KeyLease struct {
 	AcquiredAt time.Time `json:"acquired_at"`
 	// first instant at which what it reserves is free again, UTC
 	ExpiresAt time.Time `json:"expires_at"`
+	// the caller's name for the user's request that this is an attempt of; empty: it was not said
+	AttemptGroup string `json:"attempt_group"`
+	// number of the attempt, from 1; from 2 on it is a retry; 0: it was not said
+	Attempt int `json:"attempt"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the KeyLeaseQuery when eager-loading is set.
 	Edges        KeyLeaseEdges `json:"edges"`
@@ -135,9 +141,9 @@ func (*KeyLease) scanValues(columns []string) ([]any, error) {
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
 		case keylease.FieldProbe:
 			values[i] = new(sql.NullBool)
-		case keylease.FieldReservedTokens, keylease.FieldReservedCost, keylease.FieldPass:
+		case keylease.FieldReservedTokens, keylease.FieldReservedOutput, keylease.FieldReservedCost, keylease.FieldPass, keylease.FieldAttempt:
 			values[i] = new(sql.NullInt64)
-		case keylease.FieldConsumerPath:
+		case keylease.FieldConsumerPath, keylease.FieldAttemptGroup:
 			values[i] = new(sql.NullString)
 		case keylease.FieldAcquiredAt, keylease.FieldExpiresAt:
 			values[i] = new(sql.NullTime)
@@ -190,6 +196,12 @@ func (_m *KeyLease) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.ReservedTokens = value.Int64
 			}
+		case keylease.FieldReservedOutput:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field reserved_output", values[i])
+			} else if value.Valid {
+				_m.ReservedOutput = value.Int64
+			}
 		case keylease.FieldReservedCost:
 			if value, ok := values[i].(*sql.NullInt64); !ok {
 				return fmt.Errorf("unexpected type %T for field reserved_cost", values[i])
@@ -239,6 +251,18 @@ func (_m *KeyLease) assignValues(columns []string, values []any) error {
 				return fmt.Errorf("unexpected type %T for field expires_at", values[i])
 			} else if value.Valid {
 				_m.ExpiresAt = value.Time
+			}
+		case keylease.FieldAttemptGroup:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field attempt_group", values[i])
+			} else if value.Valid {
+				_m.AttemptGroup = value.String
+			}
+		case keylease.FieldAttempt:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field attempt", values[i])
+			} else if value.Valid {
+				_m.Attempt = int(value.Int64)
 			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
@@ -317,6 +341,9 @@ func (_m *KeyLease) String() string {
 	builder.WriteString("reserved_tokens=")
 	builder.WriteString(fmt.Sprintf("%v", _m.ReservedTokens))
 	builder.WriteString(", ")
+	builder.WriteString("reserved_output=")
+	builder.WriteString(fmt.Sprintf("%v", _m.ReservedOutput))
+	builder.WriteString(", ")
 	builder.WriteString("reserved_cost=")
 	builder.WriteString(fmt.Sprintf("%v", _m.ReservedCost))
 	builder.WriteString(", ")
@@ -344,6 +371,12 @@ func (_m *KeyLease) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("expires_at=")
 	builder.WriteString(_m.ExpiresAt.Format(time.ANSIC))
+	builder.WriteString(", ")
+	builder.WriteString("attempt_group=")
+	builder.WriteString(_m.AttemptGroup)
+	builder.WriteString(", ")
+	builder.WriteString("attempt=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Attempt))
 	builder.WriteByte(')')
 	return builder.String()
 }

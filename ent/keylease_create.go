@@ -78,6 +78,20 @@ func (_c *KeyLeaseCreate) SetNillableReservedTokens(v *int64) *KeyLeaseCreate {
 	return _c
 }
 
+// SetReservedOutput sets the "reserved_output" field.
+func (_c *KeyLeaseCreate) SetReservedOutput(v int64) *KeyLeaseCreate {
+	_c.mutation.SetReservedOutput(v)
+	return _c
+}
+
+// SetNillableReservedOutput sets the "reserved_output" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillableReservedOutput(v *int64) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetReservedOutput(*v)
+	}
+	return _c
+}
+
 // SetReservedCost sets the "reserved_cost" field.
 func (_c *KeyLeaseCreate) SetReservedCost(v money.USD) *KeyLeaseCreate {
 	_c.mutation.SetReservedCost(v)
@@ -174,6 +188,34 @@ func (_c *KeyLeaseCreate) SetExpiresAt(v time.Time) *KeyLeaseCreate {
 	return _c
 }
 
+// SetAttemptGroup sets the "attempt_group" field.
+func (_c *KeyLeaseCreate) SetAttemptGroup(v string) *KeyLeaseCreate {
+	_c.mutation.SetAttemptGroup(v)
+	return _c
+}
+
+// SetNillableAttemptGroup sets the "attempt_group" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillableAttemptGroup(v *string) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetAttemptGroup(*v)
+	}
+	return _c
+}
+
+// SetAttempt sets the "attempt" field.
+func (_c *KeyLeaseCreate) SetAttempt(v int) *KeyLeaseCreate {
+	_c.mutation.SetAttempt(v)
+	return _c
+}
+
+// SetNillableAttempt sets the "attempt" field if the given value is not nil.
+func (_c *KeyLeaseCreate) SetNillableAttempt(v *int) *KeyLeaseCreate {
+	if v != nil {
+		_c.SetAttempt(*v)
+	}
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *KeyLeaseCreate) SetID(v uuid.UUID) *KeyLeaseCreate {
 	_c.mutation.SetID(v)
@@ -258,6 +300,10 @@ func (_c *KeyLeaseCreate) defaults() {
 		v := keylease.DefaultReservedTokens
 		_c.mutation.SetReservedTokens(v)
 	}
+	if _, ok := _c.mutation.ReservedOutput(); !ok {
+		v := keylease.DefaultReservedOutput
+		_c.mutation.SetReservedOutput(v)
+	}
 	if _, ok := _c.mutation.ReservedCost(); !ok {
 		v := keylease.DefaultReservedCost
 		_c.mutation.SetReservedCost(v)
@@ -274,6 +320,14 @@ func (_c *KeyLeaseCreate) defaults() {
 		v := keylease.DefaultProbe
 		_c.mutation.SetProbe(v)
 	}
+	if _, ok := _c.mutation.AttemptGroup(); !ok {
+		v := keylease.DefaultAttemptGroup
+		_c.mutation.SetAttemptGroup(v)
+	}
+	if _, ok := _c.mutation.Attempt(); !ok {
+		v := keylease.DefaultAttempt
+		_c.mutation.SetAttempt(v)
+	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := keylease.DefaultID()
 		_c.mutation.SetID(v)
@@ -287,6 +341,9 @@ func (_c *KeyLeaseCreate) check() error {
 	}
 	if _, ok := _c.mutation.ReservedTokens(); !ok {
 		return &ValidationError{Name: "reserved_tokens", err: errors.New(`ent: missing required field "KeyLease.reserved_tokens"`)}
+	}
+	if _, ok := _c.mutation.ReservedOutput(); !ok {
+		return &ValidationError{Name: "reserved_output", err: errors.New(`ent: missing required field "KeyLease.reserved_output"`)}
 	}
 	if _, ok := _c.mutation.ReservedCost(); !ok {
 		return &ValidationError{Name: "reserved_cost", err: errors.New(`ent: missing required field "KeyLease.reserved_cost"`)}
@@ -305,6 +362,12 @@ func (_c *KeyLeaseCreate) check() error {
 	}
 	if _, ok := _c.mutation.ExpiresAt(); !ok {
 		return &ValidationError{Name: "expires_at", err: errors.New(`ent: missing required field "KeyLease.expires_at"`)}
+	}
+	if _, ok := _c.mutation.AttemptGroup(); !ok {
+		return &ValidationError{Name: "attempt_group", err: errors.New(`ent: missing required field "KeyLease.attempt_group"`)}
+	}
+	if _, ok := _c.mutation.Attempt(); !ok {
+		return &ValidationError{Name: "attempt", err: errors.New(`ent: missing required field "KeyLease.attempt"`)}
 	}
 	if len(_c.mutation.KeyIDs()) == 0 {
 		return &ValidationError{Name: "key", err: errors.New(`ent: missing required edge "KeyLease.key"`)}
@@ -349,6 +412,10 @@ func (_c *KeyLeaseCreate) createSpec() (*KeyLease, *sqlgraph.CreateSpec) {
 		_spec.SetField(keylease.FieldReservedTokens, field.TypeInt64, value)
 		_node.ReservedTokens = value
 	}
+	if value, ok := _c.mutation.ReservedOutput(); ok {
+		_spec.SetField(keylease.FieldReservedOutput, field.TypeInt64, value)
+		_node.ReservedOutput = value
+	}
 	if value, ok := _c.mutation.ReservedCost(); ok {
 		_spec.SetField(keylease.FieldReservedCost, field.TypeInt64, value)
 		_node.ReservedCost = value
@@ -372,6 +439,14 @@ func (_c *KeyLeaseCreate) createSpec() (*KeyLease, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.ExpiresAt(); ok {
 		_spec.SetField(keylease.FieldExpiresAt, field.TypeTime, value)
 		_node.ExpiresAt = value
+	}
+	if value, ok := _c.mutation.AttemptGroup(); ok {
+		_spec.SetField(keylease.FieldAttemptGroup, field.TypeString, value)
+		_node.AttemptGroup = value
+	}
+	if value, ok := _c.mutation.Attempt(); ok {
+		_spec.SetField(keylease.FieldAttempt, field.TypeInt, value)
+		_node.Attempt = value
 	}
 	if nodes := _c.mutation.KeyIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
@@ -576,6 +651,24 @@ func (u *KeyLeaseUpsert) AddReservedTokens(v int64) *KeyLeaseUpsert {
 	return u
 }
 
+// SetReservedOutput sets the "reserved_output" field.
+func (u *KeyLeaseUpsert) SetReservedOutput(v int64) *KeyLeaseUpsert {
+	u.Set(keylease.FieldReservedOutput, v)
+	return u
+}
+
+// UpdateReservedOutput sets the "reserved_output" field to the value that was provided on create.
+func (u *KeyLeaseUpsert) UpdateReservedOutput() *KeyLeaseUpsert {
+	u.SetExcluded(keylease.FieldReservedOutput)
+	return u
+}
+
+// AddReservedOutput adds v to the "reserved_output" field.
+func (u *KeyLeaseUpsert) AddReservedOutput(v int64) *KeyLeaseUpsert {
+	u.Add(keylease.FieldReservedOutput, v)
+	return u
+}
+
 // SetReservedCost sets the "reserved_cost" field.
 func (u *KeyLeaseUpsert) SetReservedCost(v money.USD) *KeyLeaseUpsert {
 	u.Set(keylease.FieldReservedCost, v)
@@ -704,6 +797,12 @@ func (u *KeyLeaseUpsertOne) UpdateNewValues() *KeyLeaseUpsertOne {
 		if _, exists := u.create.mutation.AcquiredAt(); exists {
 			s.SetIgnore(keylease.FieldAcquiredAt)
 		}
+		if _, exists := u.create.mutation.AttemptGroup(); exists {
+			s.SetIgnore(keylease.FieldAttemptGroup)
+		}
+		if _, exists := u.create.mutation.Attempt(); exists {
+			s.SetIgnore(keylease.FieldAttempt)
+		}
 	}))
 	return u
 }
@@ -809,6 +908,27 @@ func (u *KeyLeaseUpsertOne) AddReservedTokens(v int64) *KeyLeaseUpsertOne {
 func (u *KeyLeaseUpsertOne) UpdateReservedTokens() *KeyLeaseUpsertOne {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.UpdateReservedTokens()
+	})
+}
+
+// SetReservedOutput sets the "reserved_output" field.
+func (u *KeyLeaseUpsertOne) SetReservedOutput(v int64) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetReservedOutput(v)
+	})
+}
+
+// AddReservedOutput adds v to the "reserved_output" field.
+func (u *KeyLeaseUpsertOne) AddReservedOutput(v int64) *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.AddReservedOutput(v)
+	})
+}
+
+// UpdateReservedOutput sets the "reserved_output" field to the value that was provided on create.
+func (u *KeyLeaseUpsertOne) UpdateReservedOutput() *KeyLeaseUpsertOne {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateReservedOutput()
 	})
 }
 
@@ -1124,6 +1244,12 @@ func (u *KeyLeaseUpsertBulk) UpdateNewValues() *KeyLeaseUpsertBulk {
 			if _, exists := b.mutation.AcquiredAt(); exists {
 				s.SetIgnore(keylease.FieldAcquiredAt)
 			}
+			if _, exists := b.mutation.AttemptGroup(); exists {
+				s.SetIgnore(keylease.FieldAttemptGroup)
+			}
+			if _, exists := b.mutation.Attempt(); exists {
+				s.SetIgnore(keylease.FieldAttempt)
+			}
 		}
 	}))
 	return u
@@ -1230,6 +1356,27 @@ func (u *KeyLeaseUpsertBulk) AddReservedTokens(v int64) *KeyLeaseUpsertBulk {
 func (u *KeyLeaseUpsertBulk) UpdateReservedTokens() *KeyLeaseUpsertBulk {
 	return u.Update(func(s *KeyLeaseUpsert) {
 		s.UpdateReservedTokens()
+	})
+}
+
+// SetReservedOutput sets the "reserved_output" field.
+func (u *KeyLeaseUpsertBulk) SetReservedOutput(v int64) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.SetReservedOutput(v)
+	})
+}
+
+// AddReservedOutput adds v to the "reserved_output" field.
+func (u *KeyLeaseUpsertBulk) AddReservedOutput(v int64) *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.AddReservedOutput(v)
+	})
+}
+
+// UpdateReservedOutput sets the "reserved_output" field to the value that was provided on create.
+func (u *KeyLeaseUpsertBulk) UpdateReservedOutput() *KeyLeaseUpsertBulk {
+	return u.Update(func(s *KeyLeaseUpsert) {
+		s.UpdateReservedOutput()
 	})
 }
 

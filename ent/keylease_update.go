@@ -111,6 +111,27 @@ func (_u *KeyLeaseUpdate) AddReservedTokens(v int64) *KeyLeaseUpdate {
 	return _u
 }
 
+// SetReservedOutput sets the "reserved_output" field.
+func (_u *KeyLeaseUpdate) SetReservedOutput(v int64) *KeyLeaseUpdate {
+	_u.mutation.ResetReservedOutput()
+	_u.mutation.SetReservedOutput(v)
+	return _u
+}
+
+// SetNillableReservedOutput sets the "reserved_output" field if the given value is not nil.
+func (_u *KeyLeaseUpdate) SetNillableReservedOutput(v *int64) *KeyLeaseUpdate {
+	if v != nil {
+		_u.SetReservedOutput(*v)
+	}
+	return _u
+}
+
+// AddReservedOutput adds value to the "reserved_output" field.
+func (_u *KeyLeaseUpdate) AddReservedOutput(v int64) *KeyLeaseUpdate {
+	_u.mutation.AddReservedOutput(v)
+	return _u
+}
+
 // SetReservedCost sets the "reserved_cost" field.
 func (_u *KeyLeaseUpdate) SetReservedCost(v money.USD) *KeyLeaseUpdate {
 	_u.mutation.ResetReservedCost()
@@ -359,6 +380,12 @@ func (_u *KeyLeaseUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if value, ok := _u.mutation.AddedReservedTokens(); ok {
 		_spec.AddField(keylease.FieldReservedTokens, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ReservedOutput(); ok {
+		_spec.SetField(keylease.FieldReservedOutput, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedReservedOutput(); ok {
+		_spec.AddField(keylease.FieldReservedOutput, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.ReservedCost(); ok {
 		_spec.SetField(keylease.FieldReservedCost, field.TypeInt64, value)
@@ -620,6 +647,27 @@ func (_u *KeyLeaseUpdateOne) SetNillableReservedTokens(v *int64) *KeyLeaseUpdate
 // AddReservedTokens adds value to the "reserved_tokens" field.
 func (_u *KeyLeaseUpdateOne) AddReservedTokens(v int64) *KeyLeaseUpdateOne {
 	_u.mutation.AddReservedTokens(v)
+	return _u
+}
+
+// SetReservedOutput sets the "reserved_output" field.
+func (_u *KeyLeaseUpdateOne) SetReservedOutput(v int64) *KeyLeaseUpdateOne {
+	_u.mutation.ResetReservedOutput()
+	_u.mutation.SetReservedOutput(v)
+	return _u
+}
+
+// SetNillableReservedOutput sets the "reserved_output" field if the given value is not nil.
+func (_u *KeyLeaseUpdateOne) SetNillableReservedOutput(v *int64) *KeyLeaseUpdateOne {
+	if v != nil {
+		_u.SetReservedOutput(*v)
+	}
+	return _u
+}
+
+// AddReservedOutput adds value to the "reserved_output" field.
+func (_u *KeyLeaseUpdateOne) AddReservedOutput(v int64) *KeyLeaseUpdateOne {
+	_u.mutation.AddReservedOutput(v)
 	return _u
 }
 
@@ -901,6 +949,12 @@ func (_u *KeyLeaseUpdateOne) sqlSave(ctx context.Context) (_node *KeyLease, err 
 	}
 	if value, ok := _u.mutation.AddedReservedTokens(); ok {
 		_spec.AddField(keylease.FieldReservedTokens, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ReservedOutput(); ok {
+		_spec.SetField(keylease.FieldReservedOutput, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedReservedOutput(); ok {
+		_spec.AddField(keylease.FieldReservedOutput, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.ReservedCost(); ok {
 		_spec.SetField(keylease.FieldReservedCost, field.TypeInt64, value)

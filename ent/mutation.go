@@ -15588,6 +15588,8 @@ type KeyLeaseMutation struct {
 	id                 *uuid.UUID
 	reserved_tokens    *int64
 	addreserved_tokens *int64
+	reserved_output    *int64
+	addreserved_output *int64
 	reserved_cost      *money.USD
 	addreserved_cost   *money.USD
 	pass               *int64
@@ -15596,6 +15598,9 @@ type KeyLeaseMutation struct {
 	probe              *bool
 	acquired_at        *time.Time
 	expires_at         *time.Time
+	attempt_group      *string
+	attempt            *int
+	addattempt         *int
 	clearedFields      map[string]struct{}
 	key                *uuid.UUID
 	clearedkey         bool
@@ -15904,6 +15909,62 @@ func (m *KeyLeaseMutation) AddedReservedTokens() (r int64, exists bool) {
 func (m *KeyLeaseMutation) ResetReservedTokens() {
 	m.reserved_tokens = nil
 	m.addreserved_tokens = nil
+}
+
+// SetReservedOutput sets the "reserved_output" field.
+func (m *KeyLeaseMutation) SetReservedOutput(i int64) {
+	m.reserved_output = &i
+	m.addreserved_output = nil
+}
+
+// ReservedOutput returns the value of the "reserved_output" field in the mutation.
+func (m *KeyLeaseMutation) ReservedOutput() (r int64, exists bool) {
+	v := m.reserved_output
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReservedOutput returns the old "reserved_output" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldReservedOutput(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReservedOutput is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReservedOutput requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReservedOutput: %w", err)
+	}
+	return oldValue.ReservedOutput, nil
+}
+
+// AddReservedOutput adds i to the "reserved_output" field.
+func (m *KeyLeaseMutation) AddReservedOutput(i int64) {
+	if m.addreserved_output != nil {
+		*m.addreserved_output += i
+	} else {
+		m.addreserved_output = &i
+	}
+}
+
+// AddedReservedOutput returns the value that was added to the "reserved_output" field in this mutation.
+func (m *KeyLeaseMutation) AddedReservedOutput() (r int64, exists bool) {
+	v := m.addreserved_output
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReservedOutput resets all changes to the "reserved_output" field.
+func (m *KeyLeaseMutation) ResetReservedOutput() {
+	m.reserved_output = nil
+	m.addreserved_output = nil
 }
 
 // SetReservedCost sets the "reserved_cost" field.
@@ -16260,6 +16321,98 @@ func (m *KeyLeaseMutation) ResetExpiresAt() {
 	m.expires_at = nil
 }
 
+// SetAttemptGroup sets the "attempt_group" field.
+func (m *KeyLeaseMutation) SetAttemptGroup(s string) {
+	m.attempt_group = &s
+}
+
+// AttemptGroup returns the value of the "attempt_group" field in the mutation.
+func (m *KeyLeaseMutation) AttemptGroup() (r string, exists bool) {
+	v := m.attempt_group
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAttemptGroup returns the old "attempt_group" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldAttemptGroup(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAttemptGroup is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAttemptGroup requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAttemptGroup: %w", err)
+	}
+	return oldValue.AttemptGroup, nil
+}
+
+// ResetAttemptGroup resets all changes to the "attempt_group" field.
+func (m *KeyLeaseMutation) ResetAttemptGroup() {
+	m.attempt_group = nil
+}
+
+// SetAttempt sets the "attempt" field.
+func (m *KeyLeaseMutation) SetAttempt(i int) {
+	m.attempt = &i
+	m.addattempt = nil
+}
+
+// Attempt returns the value of the "attempt" field in the mutation.
+func (m *KeyLeaseMutation) Attempt() (r int, exists bool) {
+	v := m.attempt
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAttempt returns the old "attempt" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldAttempt(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAttempt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAttempt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAttempt: %w", err)
+	}
+	return oldValue.Attempt, nil
+}
+
+// AddAttempt adds i to the "attempt" field.
+func (m *KeyLeaseMutation) AddAttempt(i int) {
+	if m.addattempt != nil {
+		*m.addattempt += i
+	} else {
+		m.addattempt = &i
+	}
+}
+
+// AddedAttempt returns the value that was added to the "attempt" field in this mutation.
+func (m *KeyLeaseMutation) AddedAttempt() (r int, exists bool) {
+	v := m.addattempt
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAttempt resets all changes to the "attempt" field.
+func (m *KeyLeaseMutation) ResetAttempt() {
+	m.attempt = nil
+	m.addattempt = nil
+}
+
 // SetKeyID sets the "key" edge to the APIKey entity by id.
 func (m *KeyLeaseMutation) SetKeyID(id uuid.UUID) {
 	m.key = &id
@@ -16442,7 +16595,7 @@ func (m *KeyLeaseMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *KeyLeaseMutation) Fields() []string {
-	fields := make([]string, 0, 12)
+	fields := make([]string, 0, 15)
 	if m.key != nil {
 		fields = append(fields, keylease.FieldAPIKeyID)
 	}
@@ -16454,6 +16607,9 @@ func (m *KeyLeaseMutation) Fields() []string {
 	}
 	if m.reserved_tokens != nil {
 		fields = append(fields, keylease.FieldReservedTokens)
+	}
+	if m.reserved_output != nil {
+		fields = append(fields, keylease.FieldReservedOutput)
 	}
 	if m.reserved_cost != nil {
 		fields = append(fields, keylease.FieldReservedCost)
@@ -16479,6 +16635,12 @@ func (m *KeyLeaseMutation) Fields() []string {
 	if m.expires_at != nil {
 		fields = append(fields, keylease.FieldExpiresAt)
 	}
+	if m.attempt_group != nil {
+		fields = append(fields, keylease.FieldAttemptGroup)
+	}
+	if m.attempt != nil {
+		fields = append(fields, keylease.FieldAttempt)
+	}
 	return fields
 }
 
@@ -16495,6 +16657,8 @@ func (m *KeyLeaseMutation) Field(name string) (ent.Value, bool) {
 		return m.QuotaGroupID()
 	case keylease.FieldReservedTokens:
 		return m.ReservedTokens()
+	case keylease.FieldReservedOutput:
+		return m.ReservedOutput()
 	case keylease.FieldReservedCost:
 		return m.ReservedCost()
 	case keylease.FieldPass:
@@ -16511,6 +16675,10 @@ func (m *KeyLeaseMutation) Field(name string) (ent.Value, bool) {
 		return m.AcquiredAt()
 	case keylease.FieldExpiresAt:
 		return m.ExpiresAt()
+	case keylease.FieldAttemptGroup:
+		return m.AttemptGroup()
+	case keylease.FieldAttempt:
+		return m.Attempt()
 	}
 	return nil, false
 }
@@ -16528,6 +16696,8 @@ func (m *KeyLeaseMutation) OldField(ctx context.Context, name string) (ent.Value
 		return m.OldQuotaGroupID(ctx)
 	case keylease.FieldReservedTokens:
 		return m.OldReservedTokens(ctx)
+	case keylease.FieldReservedOutput:
+		return m.OldReservedOutput(ctx)
 	case keylease.FieldReservedCost:
 		return m.OldReservedCost(ctx)
 	case keylease.FieldPass:
@@ -16544,6 +16714,10 @@ func (m *KeyLeaseMutation) OldField(ctx context.Context, name string) (ent.Value
 		return m.OldAcquiredAt(ctx)
 	case keylease.FieldExpiresAt:
 		return m.OldExpiresAt(ctx)
+	case keylease.FieldAttemptGroup:
+		return m.OldAttemptGroup(ctx)
+	case keylease.FieldAttempt:
+		return m.OldAttempt(ctx)
 	}
 	return nil, fmt.Errorf("unknown KeyLease field %s", name)
 }
@@ -16580,6 +16754,13 @@ func (m *KeyLeaseMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetReservedTokens(v)
+		return nil
+	case keylease.FieldReservedOutput:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReservedOutput(v)
 		return nil
 	case keylease.FieldReservedCost:
 		v, ok := value.(money.USD)
@@ -16637,6 +16818,20 @@ func (m *KeyLeaseMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetExpiresAt(v)
 		return nil
+	case keylease.FieldAttemptGroup:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAttemptGroup(v)
+		return nil
+	case keylease.FieldAttempt:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAttempt(v)
+		return nil
 	}
 	return fmt.Errorf("unknown KeyLease field %s", name)
 }
@@ -16648,11 +16843,17 @@ func (m *KeyLeaseMutation) AddedFields() []string {
 	if m.addreserved_tokens != nil {
 		fields = append(fields, keylease.FieldReservedTokens)
 	}
+	if m.addreserved_output != nil {
+		fields = append(fields, keylease.FieldReservedOutput)
+	}
 	if m.addreserved_cost != nil {
 		fields = append(fields, keylease.FieldReservedCost)
 	}
 	if m.addpass != nil {
 		fields = append(fields, keylease.FieldPass)
+	}
+	if m.addattempt != nil {
+		fields = append(fields, keylease.FieldAttempt)
 	}
 	return fields
 }
@@ -16664,10 +16865,14 @@ func (m *KeyLeaseMutation) AddedField(name string) (ent.Value, bool) {
 	switch name {
 	case keylease.FieldReservedTokens:
 		return m.AddedReservedTokens()
+	case keylease.FieldReservedOutput:
+		return m.AddedReservedOutput()
 	case keylease.FieldReservedCost:
 		return m.AddedReservedCost()
 	case keylease.FieldPass:
 		return m.AddedPass()
+	case keylease.FieldAttempt:
+		return m.AddedAttempt()
 	}
 	return nil, false
 }
@@ -16684,6 +16889,13 @@ func (m *KeyLeaseMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddReservedTokens(v)
 		return nil
+	case keylease.FieldReservedOutput:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReservedOutput(v)
+		return nil
 	case keylease.FieldReservedCost:
 		v, ok := value.(money.USD)
 		if !ok {
@@ -16697,6 +16909,13 @@ func (m *KeyLeaseMutation) AddField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.AddPass(v)
+		return nil
+	case keylease.FieldAttempt:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAttempt(v)
 		return nil
 	}
 	return fmt.Errorf("unknown KeyLease numeric field %s", name)
@@ -16764,6 +16983,9 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 	case keylease.FieldReservedTokens:
 		m.ResetReservedTokens()
 		return nil
+	case keylease.FieldReservedOutput:
+		m.ResetReservedOutput()
+		return nil
 	case keylease.FieldReservedCost:
 		m.ResetReservedCost()
 		return nil
@@ -16787,6 +17009,12 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 		return nil
 	case keylease.FieldExpiresAt:
 		m.ResetExpiresAt()
+		return nil
+	case keylease.FieldAttemptGroup:
+		m.ResetAttemptGroup()
+		return nil
+	case keylease.FieldAttempt:
+		m.ResetAttempt()
 		return nil
 	}
 	return fmt.Errorf("unknown KeyLease field %s", name)
@@ -27112,46 +27340,63 @@ func (m *SettingMutation) ResetEdge(name string) error {
 // UsageMutation represents an operation that mutates the Usage nodes in the graph.
 type UsageMutation struct {
 	config
-	op                    Op
-	typ                   string
-	id                    *uuid.UUID
-	period_start          *time.Time
-	period_end            *time.Time
-	request_count         *int64
-	addrequest_count      *int64
-	error_count           *int64
-	adderror_count        *int64
-	unpriced_count        *int64
-	addunpriced_count     *int64
-	input_tokens          *int64
-	addinput_tokens       *int64
-	output_tokens         *int64
-	addoutput_tokens      *int64
-	cache_read_tokens     *int64
-	addcache_read_tokens  *int64
-	cache_write_tokens    *int64
-	addcache_write_tokens *int64
-	reasoning_tokens      *int64
-	addreasoning_tokens   *int64
-	total_cost            *money.USD
-	addtotal_cost         *money.USD
-	latency_ms_sum        *int64
-	addlatency_ms_sum     *int64
-	average_latency_ms    *float64
-	addaverage_latency_ms *float64
-	latency_histogram     *[]byte
-	digest                *int64
-	adddigest             *int64
-	clearedFields         map[string]struct{}
-	model                 *uuid.UUID
-	clearedmodel          bool
-	key                   *uuid.UUID
-	clearedkey            bool
-	price                 *uuid.UUID
-	clearedprice          bool
-	done                  bool
-	oldValue              func(context.Context) (*Usage, error)
-	predicates            []predicate.Usage
+	op                     Op
+	typ                    string
+	id                     *uuid.UUID
+	period_start           *time.Time
+	period_end             *time.Time
+	request_count          *int64
+	addrequest_count       *int64
+	error_count            *int64
+	adderror_count         *int64
+	unpriced_count         *int64
+	addunpriced_count      *int64
+	input_tokens           *int64
+	addinput_tokens        *int64
+	output_tokens          *int64
+	addoutput_tokens       *int64
+	cache_read_tokens      *int64
+	addcache_read_tokens   *int64
+	cache_write_tokens     *int64
+	addcache_write_tokens  *int64
+	reasoning_tokens       *int64
+	addreasoning_tokens    *int64
+	total_cost             *money.USD
+	addtotal_cost          *money.USD
+	latency_ms_sum         *int64
+	addlatency_ms_sum      *int64
+	average_latency_ms     *float64
+	addaverage_latency_ms  *float64
+	latency_histogram      *[]byte
+	estimated_count        *int64
+	addestimated_count     *int64
+	unknown_count          *int64
+	addunknown_count       *int64
+	retry_count            *int64
+	addretry_count         *int64
+	ttft_ms_sum            *int64
+	addttft_ms_sum         *int64
+	ttft_histogram         *[]byte
+	retry_cost             *money.USD
+	addretry_cost          *money.USD
+	provider_cost          *money.USD
+	addprovider_cost       *money.USD
+	provider_cost_count    *int64
+	addprovider_cost_count *int64
+	compared_cost          *money.USD
+	addcompared_cost       *money.USD
+	digest                 *int64
+	adddigest              *int64
+	clearedFields          map[string]struct{}
+	model                  *uuid.UUID
+	clearedmodel           bool
+	key                    *uuid.UUID
+	clearedkey             bool
+	price                  *uuid.UUID
+	clearedprice           bool
+	done                   bool
+	oldValue               func(context.Context) (*Usage, error)
+	predicates             []predicate.Usage
 }
 
 var _ ent.Mutation = (*UsageMutation)(nil)
@@ -28009,6 +28254,503 @@ func (m *UsageMutation) ResetLatencyHistogram() {
 	delete(m.clearedFields, usage.FieldLatencyHistogram)
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (m *UsageMutation) SetEstimatedCount(i int64) {
+	m.estimated_count = &i
+	m.addestimated_count = nil
+}
+
+// EstimatedCount returns the value of the "estimated_count" field in the mutation.
+func (m *UsageMutation) EstimatedCount() (r int64, exists bool) {
+	v := m.estimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEstimatedCount returns the old "estimated_count" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldEstimatedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEstimatedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEstimatedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEstimatedCount: %w", err)
+	}
+	return oldValue.EstimatedCount, nil
+}
+
+// AddEstimatedCount adds i to the "estimated_count" field.
+func (m *UsageMutation) AddEstimatedCount(i int64) {
+	if m.addestimated_count != nil {
+		*m.addestimated_count += i
+	} else {
+		m.addestimated_count = &i
+	}
+}
+
+// AddedEstimatedCount returns the value that was added to the "estimated_count" field in this mutation.
+func (m *UsageMutation) AddedEstimatedCount() (r int64, exists bool) {
+	v := m.addestimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetEstimatedCount resets all changes to the "estimated_count" field.
+func (m *UsageMutation) ResetEstimatedCount() {
+	m.estimated_count = nil
+	m.addestimated_count = nil
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (m *UsageMutation) SetUnknownCount(i int64) {
+	m.unknown_count = &i
+	m.addunknown_count = nil
+}
+
+// UnknownCount returns the value of the "unknown_count" field in the mutation.
+func (m *UsageMutation) UnknownCount() (r int64, exists bool) {
+	v := m.unknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnknownCount returns the old "unknown_count" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldUnknownCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnknownCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnknownCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnknownCount: %w", err)
+	}
+	return oldValue.UnknownCount, nil
+}
+
+// AddUnknownCount adds i to the "unknown_count" field.
+func (m *UsageMutation) AddUnknownCount(i int64) {
+	if m.addunknown_count != nil {
+		*m.addunknown_count += i
+	} else {
+		m.addunknown_count = &i
+	}
+}
+
+// AddedUnknownCount returns the value that was added to the "unknown_count" field in this mutation.
+func (m *UsageMutation) AddedUnknownCount() (r int64, exists bool) {
+	v := m.addunknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnknownCount resets all changes to the "unknown_count" field.
+func (m *UsageMutation) ResetUnknownCount() {
+	m.unknown_count = nil
+	m.addunknown_count = nil
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (m *UsageMutation) SetRetryCount(i int64) {
+	m.retry_count = &i
+	m.addretry_count = nil
+}
+
+// RetryCount returns the value of the "retry_count" field in the mutation.
+func (m *UsageMutation) RetryCount() (r int64, exists bool) {
+	v := m.retry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCount returns the old "retry_count" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldRetryCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCount: %w", err)
+	}
+	return oldValue.RetryCount, nil
+}
+
+// AddRetryCount adds i to the "retry_count" field.
+func (m *UsageMutation) AddRetryCount(i int64) {
+	if m.addretry_count != nil {
+		*m.addretry_count += i
+	} else {
+		m.addretry_count = &i
+	}
+}
+
+// AddedRetryCount returns the value that was added to the "retry_count" field in this mutation.
+func (m *UsageMutation) AddedRetryCount() (r int64, exists bool) {
+	v := m.addretry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCount resets all changes to the "retry_count" field.
+func (m *UsageMutation) ResetRetryCount() {
+	m.retry_count = nil
+	m.addretry_count = nil
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (m *UsageMutation) SetTtftMsSum(i int64) {
+	m.ttft_ms_sum = &i
+	m.addttft_ms_sum = nil
+}
+
+// TtftMsSum returns the value of the "ttft_ms_sum" field in the mutation.
+func (m *UsageMutation) TtftMsSum() (r int64, exists bool) {
+	v := m.ttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftMsSum returns the old "ttft_ms_sum" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldTtftMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftMsSum: %w", err)
+	}
+	return oldValue.TtftMsSum, nil
+}
+
+// AddTtftMsSum adds i to the "ttft_ms_sum" field.
+func (m *UsageMutation) AddTtftMsSum(i int64) {
+	if m.addttft_ms_sum != nil {
+		*m.addttft_ms_sum += i
+	} else {
+		m.addttft_ms_sum = &i
+	}
+}
+
+// AddedTtftMsSum returns the value that was added to the "ttft_ms_sum" field in this mutation.
+func (m *UsageMutation) AddedTtftMsSum() (r int64, exists bool) {
+	v := m.addttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTtftMsSum resets all changes to the "ttft_ms_sum" field.
+func (m *UsageMutation) ResetTtftMsSum() {
+	m.ttft_ms_sum = nil
+	m.addttft_ms_sum = nil
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (m *UsageMutation) SetTtftHistogram(b []byte) {
+	m.ttft_histogram = &b
+}
+
+// TtftHistogram returns the value of the "ttft_histogram" field in the mutation.
+func (m *UsageMutation) TtftHistogram() (r []byte, exists bool) {
+	v := m.ttft_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftHistogram returns the old "ttft_histogram" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldTtftHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftHistogram: %w", err)
+	}
+	return oldValue.TtftHistogram, nil
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (m *UsageMutation) ClearTtftHistogram() {
+	m.ttft_histogram = nil
+	m.clearedFields[usage.FieldTtftHistogram] = struct{}{}
+}
+
+// TtftHistogramCleared returns if the "ttft_histogram" field was cleared in this mutation.
+func (m *UsageMutation) TtftHistogramCleared() bool {
+	_, ok := m.clearedFields[usage.FieldTtftHistogram]
+	return ok
+}
+
+// ResetTtftHistogram resets all changes to the "ttft_histogram" field.
+func (m *UsageMutation) ResetTtftHistogram() {
+	m.ttft_histogram = nil
+	delete(m.clearedFields, usage.FieldTtftHistogram)
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (m *UsageMutation) SetRetryCost(value money.USD) {
+	m.retry_cost = &value
+	m.addretry_cost = nil
+}
+
+// RetryCost returns the value of the "retry_cost" field in the mutation.
+func (m *UsageMutation) RetryCost() (r money.USD, exists bool) {
+	v := m.retry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCost returns the old "retry_cost" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldRetryCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCost: %w", err)
+	}
+	return oldValue.RetryCost, nil
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (m *UsageMutation) AddRetryCost(value money.USD) {
+	if m.addretry_cost != nil {
+		*m.addretry_cost += value
+	} else {
+		m.addretry_cost = &value
+	}
+}
+
+// AddedRetryCost returns the value that was added to the "retry_cost" field in this mutation.
+func (m *UsageMutation) AddedRetryCost() (r money.USD, exists bool) {
+	v := m.addretry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCost resets all changes to the "retry_cost" field.
+func (m *UsageMutation) ResetRetryCost() {
+	m.retry_cost = nil
+	m.addretry_cost = nil
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (m *UsageMutation) SetProviderCost(value money.USD) {
+	m.provider_cost = &value
+	m.addprovider_cost = nil
+}
+
+// ProviderCost returns the value of the "provider_cost" field in the mutation.
+func (m *UsageMutation) ProviderCost() (r money.USD, exists bool) {
+	v := m.provider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCost returns the old "provider_cost" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldProviderCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCost: %w", err)
+	}
+	return oldValue.ProviderCost, nil
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (m *UsageMutation) AddProviderCost(value money.USD) {
+	if m.addprovider_cost != nil {
+		*m.addprovider_cost += value
+	} else {
+		m.addprovider_cost = &value
+	}
+}
+
+// AddedProviderCost returns the value that was added to the "provider_cost" field in this mutation.
+func (m *UsageMutation) AddedProviderCost() (r money.USD, exists bool) {
+	v := m.addprovider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCost resets all changes to the "provider_cost" field.
+func (m *UsageMutation) ResetProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (m *UsageMutation) SetProviderCostCount(i int64) {
+	m.provider_cost_count = &i
+	m.addprovider_cost_count = nil
+}
+
+// ProviderCostCount returns the value of the "provider_cost_count" field in the mutation.
+func (m *UsageMutation) ProviderCostCount() (r int64, exists bool) {
+	v := m.provider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCostCount returns the old "provider_cost_count" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldProviderCostCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCostCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCostCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCostCount: %w", err)
+	}
+	return oldValue.ProviderCostCount, nil
+}
+
+// AddProviderCostCount adds i to the "provider_cost_count" field.
+func (m *UsageMutation) AddProviderCostCount(i int64) {
+	if m.addprovider_cost_count != nil {
+		*m.addprovider_cost_count += i
+	} else {
+		m.addprovider_cost_count = &i
+	}
+}
+
+// AddedProviderCostCount returns the value that was added to the "provider_cost_count" field in this mutation.
+func (m *UsageMutation) AddedProviderCostCount() (r int64, exists bool) {
+	v := m.addprovider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCostCount resets all changes to the "provider_cost_count" field.
+func (m *UsageMutation) ResetProviderCostCount() {
+	m.provider_cost_count = nil
+	m.addprovider_cost_count = nil
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (m *UsageMutation) SetComparedCost(value money.USD) {
+	m.compared_cost = &value
+	m.addcompared_cost = nil
+}
+
+// ComparedCost returns the value of the "compared_cost" field in the mutation.
+func (m *UsageMutation) ComparedCost() (r money.USD, exists bool) {
+	v := m.compared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldComparedCost returns the old "compared_cost" field's value of the Usage entity.
+// If the Usage object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageMutation) OldComparedCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldComparedCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldComparedCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldComparedCost: %w", err)
+	}
+	return oldValue.ComparedCost, nil
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (m *UsageMutation) AddComparedCost(value money.USD) {
+	if m.addcompared_cost != nil {
+		*m.addcompared_cost += value
+	} else {
+		m.addcompared_cost = &value
+	}
+}
+
+// AddedComparedCost returns the value that was added to the "compared_cost" field in this mutation.
+func (m *UsageMutation) AddedComparedCost() (r money.USD, exists bool) {
+	v := m.addcompared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetComparedCost resets all changes to the "compared_cost" field.
+func (m *UsageMutation) ResetComparedCost() {
+	m.compared_cost = nil
+	m.addcompared_cost = nil
+}
+
 // SetDigest sets the "digest" field.
 func (m *UsageMutation) SetDigest(i int64) {
 	m.digest = &i
@@ -28315,7 +29057,7 @@ func (m *UsageMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageMutation) Fields() []string {
-	fields := make([]string, 0, 18)
+	fields := make([]string, 0, 27)
 	if m.period_start != nil {
 		fields = append(fields, usage.FieldPeriodStart)
 	}
@@ -28357,6 +29099,33 @@ func (m *UsageMutation) Fields() []string {
 	}
 	if m.latency_histogram != nil {
 		fields = append(fields, usage.FieldLatencyHistogram)
+	}
+	if m.estimated_count != nil {
+		fields = append(fields, usage.FieldEstimatedCount)
+	}
+	if m.unknown_count != nil {
+		fields = append(fields, usage.FieldUnknownCount)
+	}
+	if m.retry_count != nil {
+		fields = append(fields, usage.FieldRetryCount)
+	}
+	if m.ttft_ms_sum != nil {
+		fields = append(fields, usage.FieldTtftMsSum)
+	}
+	if m.ttft_histogram != nil {
+		fields = append(fields, usage.FieldTtftHistogram)
+	}
+	if m.retry_cost != nil {
+		fields = append(fields, usage.FieldRetryCost)
+	}
+	if m.provider_cost != nil {
+		fields = append(fields, usage.FieldProviderCost)
+	}
+	if m.provider_cost_count != nil {
+		fields = append(fields, usage.FieldProviderCostCount)
+	}
+	if m.compared_cost != nil {
+		fields = append(fields, usage.FieldComparedCost)
 	}
 	if m.digest != nil {
 		fields = append(fields, usage.FieldDigest)
@@ -28406,6 +29175,24 @@ func (m *UsageMutation) Field(name string) (ent.Value, bool) {
 		return m.AverageLatencyMs()
 	case usage.FieldLatencyHistogram:
 		return m.LatencyHistogram()
+	case usage.FieldEstimatedCount:
+		return m.EstimatedCount()
+	case usage.FieldUnknownCount:
+		return m.UnknownCount()
+	case usage.FieldRetryCount:
+		return m.RetryCount()
+	case usage.FieldTtftMsSum:
+		return m.TtftMsSum()
+	case usage.FieldTtftHistogram:
+		return m.TtftHistogram()
+	case usage.FieldRetryCost:
+		return m.RetryCost()
+	case usage.FieldProviderCost:
+		return m.ProviderCost()
+	case usage.FieldProviderCostCount:
+		return m.ProviderCostCount()
+	case usage.FieldComparedCost:
+		return m.ComparedCost()
 	case usage.FieldDigest:
 		return m.Digest()
 	case usage.FieldModelID:
@@ -28451,6 +29238,24 @@ func (m *UsageMutation) OldField(ctx context.Context, name string) (ent.Value, e
 		return m.OldAverageLatencyMs(ctx)
 	case usage.FieldLatencyHistogram:
 		return m.OldLatencyHistogram(ctx)
+	case usage.FieldEstimatedCount:
+		return m.OldEstimatedCount(ctx)
+	case usage.FieldUnknownCount:
+		return m.OldUnknownCount(ctx)
+	case usage.FieldRetryCount:
+		return m.OldRetryCount(ctx)
+	case usage.FieldTtftMsSum:
+		return m.OldTtftMsSum(ctx)
+	case usage.FieldTtftHistogram:
+		return m.OldTtftHistogram(ctx)
+	case usage.FieldRetryCost:
+		return m.OldRetryCost(ctx)
+	case usage.FieldProviderCost:
+		return m.OldProviderCost(ctx)
+	case usage.FieldProviderCostCount:
+		return m.OldProviderCostCount(ctx)
+	case usage.FieldComparedCost:
+		return m.OldComparedCost(ctx)
 	case usage.FieldDigest:
 		return m.OldDigest(ctx)
 	case usage.FieldModelID:
@@ -28566,6 +29371,69 @@ func (m *UsageMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetLatencyHistogram(v)
 		return nil
+	case usage.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEstimatedCount(v)
+		return nil
+	case usage.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnknownCount(v)
+		return nil
+	case usage.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCount(v)
+		return nil
+	case usage.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftMsSum(v)
+		return nil
+	case usage.FieldTtftHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftHistogram(v)
+		return nil
+	case usage.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCost(v)
+		return nil
+	case usage.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCost(v)
+		return nil
+	case usage.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCostCount(v)
+		return nil
+	case usage.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetComparedCost(v)
+		return nil
 	case usage.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -28635,6 +29503,30 @@ func (m *UsageMutation) AddedFields() []string {
 	if m.addaverage_latency_ms != nil {
 		fields = append(fields, usage.FieldAverageLatencyMs)
 	}
+	if m.addestimated_count != nil {
+		fields = append(fields, usage.FieldEstimatedCount)
+	}
+	if m.addunknown_count != nil {
+		fields = append(fields, usage.FieldUnknownCount)
+	}
+	if m.addretry_count != nil {
+		fields = append(fields, usage.FieldRetryCount)
+	}
+	if m.addttft_ms_sum != nil {
+		fields = append(fields, usage.FieldTtftMsSum)
+	}
+	if m.addretry_cost != nil {
+		fields = append(fields, usage.FieldRetryCost)
+	}
+	if m.addprovider_cost != nil {
+		fields = append(fields, usage.FieldProviderCost)
+	}
+	if m.addprovider_cost_count != nil {
+		fields = append(fields, usage.FieldProviderCostCount)
+	}
+	if m.addcompared_cost != nil {
+		fields = append(fields, usage.FieldComparedCost)
+	}
 	if m.adddigest != nil {
 		fields = append(fields, usage.FieldDigest)
 	}
@@ -28668,6 +29560,22 @@ func (m *UsageMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedLatencyMsSum()
 	case usage.FieldAverageLatencyMs:
 		return m.AddedAverageLatencyMs()
+	case usage.FieldEstimatedCount:
+		return m.AddedEstimatedCount()
+	case usage.FieldUnknownCount:
+		return m.AddedUnknownCount()
+	case usage.FieldRetryCount:
+		return m.AddedRetryCount()
+	case usage.FieldTtftMsSum:
+		return m.AddedTtftMsSum()
+	case usage.FieldRetryCost:
+		return m.AddedRetryCost()
+	case usage.FieldProviderCost:
+		return m.AddedProviderCost()
+	case usage.FieldProviderCostCount:
+		return m.AddedProviderCostCount()
+	case usage.FieldComparedCost:
+		return m.AddedComparedCost()
 	case usage.FieldDigest:
 		return m.AddedDigest()
 	}
@@ -28756,6 +29664,62 @@ func (m *UsageMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddAverageLatencyMs(v)
 		return nil
+	case usage.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddEstimatedCount(v)
+		return nil
+	case usage.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnknownCount(v)
+		return nil
+	case usage.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCount(v)
+		return nil
+	case usage.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTtftMsSum(v)
+		return nil
+	case usage.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCost(v)
+		return nil
+	case usage.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCost(v)
+		return nil
+	case usage.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCostCount(v)
+		return nil
+	case usage.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddComparedCost(v)
+		return nil
 	case usage.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -28776,6 +29740,9 @@ func (m *UsageMutation) ClearedFields() []string {
 	}
 	if m.FieldCleared(usage.FieldLatencyHistogram) {
 		fields = append(fields, usage.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usage.FieldTtftHistogram) {
+		fields = append(fields, usage.FieldTtftHistogram)
 	}
 	if m.FieldCleared(usage.FieldDigest) {
 		fields = append(fields, usage.FieldDigest)
@@ -28799,6 +29766,9 @@ func (m *UsageMutation) ClearField(name string) error {
 		return nil
 	case usage.FieldLatencyHistogram:
 		m.ClearLatencyHistogram()
+		return nil
+	case usage.FieldTtftHistogram:
+		m.ClearTtftHistogram()
 		return nil
 	case usage.FieldDigest:
 		m.ClearDigest()
@@ -28852,6 +29822,33 @@ func (m *UsageMutation) ResetField(name string) error {
 		return nil
 	case usage.FieldLatencyHistogram:
 		m.ResetLatencyHistogram()
+		return nil
+	case usage.FieldEstimatedCount:
+		m.ResetEstimatedCount()
+		return nil
+	case usage.FieldUnknownCount:
+		m.ResetUnknownCount()
+		return nil
+	case usage.FieldRetryCount:
+		m.ResetRetryCount()
+		return nil
+	case usage.FieldTtftMsSum:
+		m.ResetTtftMsSum()
+		return nil
+	case usage.FieldTtftHistogram:
+		m.ResetTtftHistogram()
+		return nil
+	case usage.FieldRetryCost:
+		m.ResetRetryCost()
+		return nil
+	case usage.FieldProviderCost:
+		m.ResetProviderCost()
+		return nil
+	case usage.FieldProviderCostCount:
+		m.ResetProviderCostCount()
+		return nil
+	case usage.FieldComparedCost:
+		m.ResetComparedCost()
 		return nil
 	case usage.FieldDigest:
 		m.ResetDigest()
@@ -29006,6 +30003,17 @@ type UsageEventMutation struct {
 	error_class           *string
 	http_status           *int
 	addhttp_status        *int
+	usage_status          *usageevent.UsageStatus
+	ttft_ms               *int64
+	addttft_ms            *int64
+	provider_cost         *money.USD
+	addprovider_cost      *money.USD
+	provider_cost_source  *string
+	fingerprint           *int64
+	addfingerprint        *int64
+	attempt_group         *string
+	attempt               *int
+	addattempt            *int
 	clearedFields         map[string]struct{}
 	model                 *uuid.UUID
 	clearedmodel          bool
@@ -29974,6 +30982,380 @@ func (m *UsageEventMutation) ResetHTTPStatus() {
 	m.addhttp_status = nil
 }
 
+// SetUsageStatus sets the "usage_status" field.
+func (m *UsageEventMutation) SetUsageStatus(us usageevent.UsageStatus) {
+	m.usage_status = &us
+}
+
+// UsageStatus returns the value of the "usage_status" field in the mutation.
+func (m *UsageEventMutation) UsageStatus() (r usageevent.UsageStatus, exists bool) {
+	v := m.usage_status
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUsageStatus returns the old "usage_status" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldUsageStatus(ctx context.Context) (v usageevent.UsageStatus, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUsageStatus is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUsageStatus requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUsageStatus: %w", err)
+	}
+	return oldValue.UsageStatus, nil
+}
+
+// ResetUsageStatus resets all changes to the "usage_status" field.
+func (m *UsageEventMutation) ResetUsageStatus() {
+	m.usage_status = nil
+}
+
+// SetTtftMs sets the "ttft_ms" field.
+func (m *UsageEventMutation) SetTtftMs(i int64) {
+	m.ttft_ms = &i
+	m.addttft_ms = nil
+}
+
+// TtftMs returns the value of the "ttft_ms" field in the mutation.
+func (m *UsageEventMutation) TtftMs() (r int64, exists bool) {
+	v := m.ttft_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftMs returns the old "ttft_ms" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldTtftMs(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftMs is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftMs requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftMs: %w", err)
+	}
+	return oldValue.TtftMs, nil
+}
+
+// AddTtftMs adds i to the "ttft_ms" field.
+func (m *UsageEventMutation) AddTtftMs(i int64) {
+	if m.addttft_ms != nil {
+		*m.addttft_ms += i
+	} else {
+		m.addttft_ms = &i
+	}
+}
+
+// AddedTtftMs returns the value that was added to the "ttft_ms" field in this mutation.
+func (m *UsageEventMutation) AddedTtftMs() (r int64, exists bool) {
+	v := m.addttft_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearTtftMs clears the value of the "ttft_ms" field.
+func (m *UsageEventMutation) ClearTtftMs() {
+	m.ttft_ms = nil
+	m.addttft_ms = nil
+	m.clearedFields[usageevent.FieldTtftMs] = struct{}{}
+}
+
+// TtftMsCleared returns if the "ttft_ms" field was cleared in this mutation.
+func (m *UsageEventMutation) TtftMsCleared() bool {
+	_, ok := m.clearedFields[usageevent.FieldTtftMs]
+	return ok
+}
+
+// ResetTtftMs resets all changes to the "ttft_ms" field.
+func (m *UsageEventMutation) ResetTtftMs() {
+	m.ttft_ms = nil
+	m.addttft_ms = nil
+	delete(m.clearedFields, usageevent.FieldTtftMs)
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (m *UsageEventMutation) SetProviderCost(value money.USD) {
+	m.provider_cost = &value
+	m.addprovider_cost = nil
+}
+
+// ProviderCost returns the value of the "provider_cost" field in the mutation.
+func (m *UsageEventMutation) ProviderCost() (r money.USD, exists bool) {
+	v := m.provider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCost returns the old "provider_cost" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldProviderCost(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCost: %w", err)
+	}
+	return oldValue.ProviderCost, nil
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (m *UsageEventMutation) AddProviderCost(value money.USD) {
+	if m.addprovider_cost != nil {
+		*m.addprovider_cost += value
+	} else {
+		m.addprovider_cost = &value
+	}
+}
+
+// AddedProviderCost returns the value that was added to the "provider_cost" field in this mutation.
+func (m *UsageEventMutation) AddedProviderCost() (r money.USD, exists bool) {
+	v := m.addprovider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearProviderCost clears the value of the "provider_cost" field.
+func (m *UsageEventMutation) ClearProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+	m.clearedFields[usageevent.FieldProviderCost] = struct{}{}
+}
+
+// ProviderCostCleared returns if the "provider_cost" field was cleared in this mutation.
+func (m *UsageEventMutation) ProviderCostCleared() bool {
+	_, ok := m.clearedFields[usageevent.FieldProviderCost]
+	return ok
+}
+
+// ResetProviderCost resets all changes to the "provider_cost" field.
+func (m *UsageEventMutation) ResetProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+	delete(m.clearedFields, usageevent.FieldProviderCost)
+}
+
+// SetProviderCostSource sets the "provider_cost_source" field.
+func (m *UsageEventMutation) SetProviderCostSource(s string) {
+	m.provider_cost_source = &s
+}
+
+// ProviderCostSource returns the value of the "provider_cost_source" field in the mutation.
+func (m *UsageEventMutation) ProviderCostSource() (r string, exists bool) {
+	v := m.provider_cost_source
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCostSource returns the old "provider_cost_source" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldProviderCostSource(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCostSource is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCostSource requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCostSource: %w", err)
+	}
+	return oldValue.ProviderCostSource, nil
+}
+
+// ResetProviderCostSource resets all changes to the "provider_cost_source" field.
+func (m *UsageEventMutation) ResetProviderCostSource() {
+	m.provider_cost_source = nil
+}
+
+// SetFingerprint sets the "fingerprint" field.
+func (m *UsageEventMutation) SetFingerprint(i int64) {
+	m.fingerprint = &i
+	m.addfingerprint = nil
+}
+
+// Fingerprint returns the value of the "fingerprint" field in the mutation.
+func (m *UsageEventMutation) Fingerprint() (r int64, exists bool) {
+	v := m.fingerprint
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldFingerprint returns the old "fingerprint" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldFingerprint(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldFingerprint is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldFingerprint requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldFingerprint: %w", err)
+	}
+	return oldValue.Fingerprint, nil
+}
+
+// AddFingerprint adds i to the "fingerprint" field.
+func (m *UsageEventMutation) AddFingerprint(i int64) {
+	if m.addfingerprint != nil {
+		*m.addfingerprint += i
+	} else {
+		m.addfingerprint = &i
+	}
+}
+
+// AddedFingerprint returns the value that was added to the "fingerprint" field in this mutation.
+func (m *UsageEventMutation) AddedFingerprint() (r int64, exists bool) {
+	v := m.addfingerprint
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearFingerprint clears the value of the "fingerprint" field.
+func (m *UsageEventMutation) ClearFingerprint() {
+	m.fingerprint = nil
+	m.addfingerprint = nil
+	m.clearedFields[usageevent.FieldFingerprint] = struct{}{}
+}
+
+// FingerprintCleared returns if the "fingerprint" field was cleared in this mutation.
+func (m *UsageEventMutation) FingerprintCleared() bool {
+	_, ok := m.clearedFields[usageevent.FieldFingerprint]
+	return ok
+}
+
+// ResetFingerprint resets all changes to the "fingerprint" field.
+func (m *UsageEventMutation) ResetFingerprint() {
+	m.fingerprint = nil
+	m.addfingerprint = nil
+	delete(m.clearedFields, usageevent.FieldFingerprint)
+}
+
+// SetAttemptGroup sets the "attempt_group" field.
+func (m *UsageEventMutation) SetAttemptGroup(s string) {
+	m.attempt_group = &s
+}
+
+// AttemptGroup returns the value of the "attempt_group" field in the mutation.
+func (m *UsageEventMutation) AttemptGroup() (r string, exists bool) {
+	v := m.attempt_group
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAttemptGroup returns the old "attempt_group" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldAttemptGroup(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAttemptGroup is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAttemptGroup requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAttemptGroup: %w", err)
+	}
+	return oldValue.AttemptGroup, nil
+}
+
+// ResetAttemptGroup resets all changes to the "attempt_group" field.
+func (m *UsageEventMutation) ResetAttemptGroup() {
+	m.attempt_group = nil
+}
+
+// SetAttempt sets the "attempt" field.
+func (m *UsageEventMutation) SetAttempt(i int) {
+	m.attempt = &i
+	m.addattempt = nil
+}
+
+// Attempt returns the value of the "attempt" field in the mutation.
+func (m *UsageEventMutation) Attempt() (r int, exists bool) {
+	v := m.attempt
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAttempt returns the old "attempt" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldAttempt(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAttempt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAttempt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAttempt: %w", err)
+	}
+	return oldValue.Attempt, nil
+}
+
+// AddAttempt adds i to the "attempt" field.
+func (m *UsageEventMutation) AddAttempt(i int) {
+	if m.addattempt != nil {
+		*m.addattempt += i
+	} else {
+		m.addattempt = &i
+	}
+}
+
+// AddedAttempt returns the value that was added to the "attempt" field in this mutation.
+func (m *UsageEventMutation) AddedAttempt() (r int, exists bool) {
+	v := m.addattempt
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAttempt resets all changes to the "attempt" field.
+func (m *UsageEventMutation) ResetAttempt() {
+	m.attempt = nil
+	m.addattempt = nil
+}
+
 // ClearModel clears the "model" edge to the Model entity.
 func (m *UsageEventMutation) ClearModel() {
 	m.clearedmodel = true
@@ -30156,7 +31538,7 @@ func (m *UsageEventMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageEventMutation) Fields() []string {
-	fields := make([]string, 0, 18)
+	fields := make([]string, 0, 25)
 	if m.request_id != nil {
 		fields = append(fields, usageevent.FieldRequestID)
 	}
@@ -30211,6 +31593,27 @@ func (m *UsageEventMutation) Fields() []string {
 	if m.http_status != nil {
 		fields = append(fields, usageevent.FieldHTTPStatus)
 	}
+	if m.usage_status != nil {
+		fields = append(fields, usageevent.FieldUsageStatus)
+	}
+	if m.ttft_ms != nil {
+		fields = append(fields, usageevent.FieldTtftMs)
+	}
+	if m.provider_cost != nil {
+		fields = append(fields, usageevent.FieldProviderCost)
+	}
+	if m.provider_cost_source != nil {
+		fields = append(fields, usageevent.FieldProviderCostSource)
+	}
+	if m.fingerprint != nil {
+		fields = append(fields, usageevent.FieldFingerprint)
+	}
+	if m.attempt_group != nil {
+		fields = append(fields, usageevent.FieldAttemptGroup)
+	}
+	if m.attempt != nil {
+		fields = append(fields, usageevent.FieldAttempt)
+	}
 	return fields
 }
 
@@ -30255,6 +31658,20 @@ func (m *UsageEventMutation) Field(name string) (ent.Value, bool) {
 		return m.AccessKeyID()
 	case usageevent.FieldHTTPStatus:
 		return m.HTTPStatus()
+	case usageevent.FieldUsageStatus:
+		return m.UsageStatus()
+	case usageevent.FieldTtftMs:
+		return m.TtftMs()
+	case usageevent.FieldProviderCost:
+		return m.ProviderCost()
+	case usageevent.FieldProviderCostSource:
+		return m.ProviderCostSource()
+	case usageevent.FieldFingerprint:
+		return m.Fingerprint()
+	case usageevent.FieldAttemptGroup:
+		return m.AttemptGroup()
+	case usageevent.FieldAttempt:
+		return m.Attempt()
 	}
 	return nil, false
 }
@@ -30300,6 +31717,20 @@ func (m *UsageEventMutation) OldField(ctx context.Context, name string) (ent.Val
 		return m.OldAccessKeyID(ctx)
 	case usageevent.FieldHTTPStatus:
 		return m.OldHTTPStatus(ctx)
+	case usageevent.FieldUsageStatus:
+		return m.OldUsageStatus(ctx)
+	case usageevent.FieldTtftMs:
+		return m.OldTtftMs(ctx)
+	case usageevent.FieldProviderCost:
+		return m.OldProviderCost(ctx)
+	case usageevent.FieldProviderCostSource:
+		return m.OldProviderCostSource(ctx)
+	case usageevent.FieldFingerprint:
+		return m.OldFingerprint(ctx)
+	case usageevent.FieldAttemptGroup:
+		return m.OldAttemptGroup(ctx)
+	case usageevent.FieldAttempt:
+		return m.OldAttempt(ctx)
 	}
 	return nil, fmt.Errorf("unknown UsageEvent field %s", name)
 }
@@ -30435,6 +31866,55 @@ func (m *UsageEventMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetHTTPStatus(v)
 		return nil
+	case usageevent.FieldUsageStatus:
+		v, ok := value.(usageevent.UsageStatus)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUsageStatus(v)
+		return nil
+	case usageevent.FieldTtftMs:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftMs(v)
+		return nil
+	case usageevent.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCost(v)
+		return nil
+	case usageevent.FieldProviderCostSource:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCostSource(v)
+		return nil
+	case usageevent.FieldFingerprint:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetFingerprint(v)
+		return nil
+	case usageevent.FieldAttemptGroup:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAttemptGroup(v)
+		return nil
+	case usageevent.FieldAttempt:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAttempt(v)
+		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent field %s", name)
 }
@@ -30467,6 +31947,18 @@ func (m *UsageEventMutation) AddedFields() []string {
 	if m.addhttp_status != nil {
 		fields = append(fields, usageevent.FieldHTTPStatus)
 	}
+	if m.addttft_ms != nil {
+		fields = append(fields, usageevent.FieldTtftMs)
+	}
+	if m.addprovider_cost != nil {
+		fields = append(fields, usageevent.FieldProviderCost)
+	}
+	if m.addfingerprint != nil {
+		fields = append(fields, usageevent.FieldFingerprint)
+	}
+	if m.addattempt != nil {
+		fields = append(fields, usageevent.FieldAttempt)
+	}
 	return fields
 }
 
@@ -30491,6 +31983,14 @@ func (m *UsageEventMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedLatencyMs()
 	case usageevent.FieldHTTPStatus:
 		return m.AddedHTTPStatus()
+	case usageevent.FieldTtftMs:
+		return m.AddedTtftMs()
+	case usageevent.FieldProviderCost:
+		return m.AddedProviderCost()
+	case usageevent.FieldFingerprint:
+		return m.AddedFingerprint()
+	case usageevent.FieldAttempt:
+		return m.AddedAttempt()
 	}
 	return nil, false
 }
@@ -30556,6 +32056,34 @@ func (m *UsageEventMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddHTTPStatus(v)
 		return nil
+	case usageevent.FieldTtftMs:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTtftMs(v)
+		return nil
+	case usageevent.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCost(v)
+		return nil
+	case usageevent.FieldFingerprint:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddFingerprint(v)
+		return nil
+	case usageevent.FieldAttempt:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAttempt(v)
+		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent numeric field %s", name)
 }
@@ -30572,6 +32100,15 @@ func (m *UsageEventMutation) ClearedFields() []string {
 	}
 	if m.FieldCleared(usageevent.FieldAccessKeyID) {
 		fields = append(fields, usageevent.FieldAccessKeyID)
+	}
+	if m.FieldCleared(usageevent.FieldTtftMs) {
+		fields = append(fields, usageevent.FieldTtftMs)
+	}
+	if m.FieldCleared(usageevent.FieldProviderCost) {
+		fields = append(fields, usageevent.FieldProviderCost)
+	}
+	if m.FieldCleared(usageevent.FieldFingerprint) {
+		fields = append(fields, usageevent.FieldFingerprint)
 	}
 	return fields
 }
@@ -30595,6 +32132,15 @@ func (m *UsageEventMutation) ClearField(name string) error {
 		return nil
 	case usageevent.FieldAccessKeyID:
 		m.ClearAccessKeyID()
+		return nil
+	case usageevent.FieldTtftMs:
+		m.ClearTtftMs()
+		return nil
+	case usageevent.FieldProviderCost:
+		m.ClearProviderCost()
+		return nil
+	case usageevent.FieldFingerprint:
+		m.ClearFingerprint()
 		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent nullable field %s", name)
@@ -30657,6 +32203,27 @@ func (m *UsageEventMutation) ResetField(name string) error {
 		return nil
 	case usageevent.FieldHTTPStatus:
 		m.ResetHTTPStatus()
+		return nil
+	case usageevent.FieldUsageStatus:
+		m.ResetUsageStatus()
+		return nil
+	case usageevent.FieldTtftMs:
+		m.ResetTtftMs()
+		return nil
+	case usageevent.FieldProviderCost:
+		m.ResetProviderCost()
+		return nil
+	case usageevent.FieldProviderCostSource:
+		m.ResetProviderCostSource()
+		return nil
+	case usageevent.FieldFingerprint:
+		m.ResetFingerprint()
+		return nil
+	case usageevent.FieldAttemptGroup:
+		m.ResetAttemptGroup()
+		return nil
+	case usageevent.FieldAttempt:
+		m.ResetAttempt()
 		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent field %s", name)
@@ -31143,46 +32710,63 @@ func (m *UsageHorizonMutation) ResetEdge(name string) error {
 // UsageQuarterMutation represents an operation that mutates the UsageQuarter nodes in the graph.
 type UsageQuarterMutation struct {
 	config
-	op                    Op
-	typ                   string
-	id                    *uuid.UUID
-	period_start          *time.Time
-	period_end            *time.Time
-	request_count         *int64
-	addrequest_count      *int64
-	error_count           *int64
-	adderror_count        *int64
-	unpriced_count        *int64
-	addunpriced_count     *int64
-	input_tokens          *int64
-	addinput_tokens       *int64
-	output_tokens         *int64
-	addoutput_tokens      *int64
-	cache_read_tokens     *int64
-	addcache_read_tokens  *int64
-	cache_write_tokens    *int64
-	addcache_write_tokens *int64
-	reasoning_tokens      *int64
-	addreasoning_tokens   *int64
-	total_cost            *money.USD
-	addtotal_cost         *money.USD
-	latency_ms_sum        *int64
-	addlatency_ms_sum     *int64
-	average_latency_ms    *float64
-	addaverage_latency_ms *float64
-	latency_histogram     *[]byte
-	digest                *int64
-	adddigest             *int64
-	clearedFields         map[string]struct{}
-	model                 *uuid.UUID
-	clearedmodel          bool
-	key                   *uuid.UUID
-	clearedkey            bool
-	price                 *uuid.UUID
-	clearedprice          bool
-	done                  bool
-	oldValue              func(context.Context) (*UsageQuarter, error)
-	predicates            []predicate.UsageQuarter
+	op                     Op
+	typ                    string
+	id                     *uuid.UUID
+	period_start           *time.Time
+	period_end             *time.Time
+	request_count          *int64
+	addrequest_count       *int64
+	error_count            *int64
+	adderror_count         *int64
+	unpriced_count         *int64
+	addunpriced_count      *int64
+	input_tokens           *int64
+	addinput_tokens        *int64
+	output_tokens          *int64
+	addoutput_tokens       *int64
+	cache_read_tokens      *int64
+	addcache_read_tokens   *int64
+	cache_write_tokens     *int64
+	addcache_write_tokens  *int64
+	reasoning_tokens       *int64
+	addreasoning_tokens    *int64
+	total_cost             *money.USD
+	addtotal_cost          *money.USD
+	latency_ms_sum         *int64
+	addlatency_ms_sum      *int64
+	average_latency_ms     *float64
+	addaverage_latency_ms  *float64
+	latency_histogram      *[]byte
+	estimated_count        *int64
+	addestimated_count     *int64
+	unknown_count          *int64
+	addunknown_count       *int64
+	retry_count            *int64
+	addretry_count         *int64
+	ttft_ms_sum            *int64
+	addttft_ms_sum         *int64
+	ttft_histogram         *[]byte
+	retry_cost             *money.USD
+	addretry_cost          *money.USD
+	provider_cost          *money.USD
+	addprovider_cost       *money.USD
+	provider_cost_count    *int64
+	addprovider_cost_count *int64
+	compared_cost          *money.USD
+	addcompared_cost       *money.USD
+	digest                 *int64
+	adddigest              *int64
+	clearedFields          map[string]struct{}
+	model                  *uuid.UUID
+	clearedmodel           bool
+	key                    *uuid.UUID
+	clearedkey             bool
+	price                  *uuid.UUID
+	clearedprice           bool
+	done                   bool
+	oldValue               func(context.Context) (*UsageQuarter, error)
+	predicates             []predicate.UsageQuarter
 }
 
 var _ ent.Mutation = (*UsageQuarterMutation)(nil)
@@ -32040,6 +33624,503 @@ func (m *UsageQuarterMutation) ResetLatencyHistogram() {
 	delete(m.clearedFields, usagequarter.FieldLatencyHistogram)
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (m *UsageQuarterMutation) SetEstimatedCount(i int64) {
+	m.estimated_count = &i
+	m.addestimated_count = nil
+}
+
+// EstimatedCount returns the value of the "estimated_count" field in the mutation.
+func (m *UsageQuarterMutation) EstimatedCount() (r int64, exists bool) {
+	v := m.estimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEstimatedCount returns the old "estimated_count" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldEstimatedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEstimatedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEstimatedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEstimatedCount: %w", err)
+	}
+	return oldValue.EstimatedCount, nil
+}
+
+// AddEstimatedCount adds i to the "estimated_count" field.
+func (m *UsageQuarterMutation) AddEstimatedCount(i int64) {
+	if m.addestimated_count != nil {
+		*m.addestimated_count += i
+	} else {
+		m.addestimated_count = &i
+	}
+}
+
+// AddedEstimatedCount returns the value that was added to the "estimated_count" field in this mutation.
+func (m *UsageQuarterMutation) AddedEstimatedCount() (r int64, exists bool) {
+	v := m.addestimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetEstimatedCount resets all changes to the "estimated_count" field.
+func (m *UsageQuarterMutation) ResetEstimatedCount() {
+	m.estimated_count = nil
+	m.addestimated_count = nil
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (m *UsageQuarterMutation) SetUnknownCount(i int64) {
+	m.unknown_count = &i
+	m.addunknown_count = nil
+}
+
+// UnknownCount returns the value of the "unknown_count" field in the mutation.
+func (m *UsageQuarterMutation) UnknownCount() (r int64, exists bool) {
+	v := m.unknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnknownCount returns the old "unknown_count" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldUnknownCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnknownCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnknownCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnknownCount: %w", err)
+	}
+	return oldValue.UnknownCount, nil
+}
+
+// AddUnknownCount adds i to the "unknown_count" field.
+func (m *UsageQuarterMutation) AddUnknownCount(i int64) {
+	if m.addunknown_count != nil {
+		*m.addunknown_count += i
+	} else {
+		m.addunknown_count = &i
+	}
+}
+
+// AddedUnknownCount returns the value that was added to the "unknown_count" field in this mutation.
+func (m *UsageQuarterMutation) AddedUnknownCount() (r int64, exists bool) {
+	v := m.addunknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnknownCount resets all changes to the "unknown_count" field.
+func (m *UsageQuarterMutation) ResetUnknownCount() {
+	m.unknown_count = nil
+	m.addunknown_count = nil
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (m *UsageQuarterMutation) SetRetryCount(i int64) {
+	m.retry_count = &i
+	m.addretry_count = nil
+}
+
+// RetryCount returns the value of the "retry_count" field in the mutation.
+func (m *UsageQuarterMutation) RetryCount() (r int64, exists bool) {
+	v := m.retry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCount returns the old "retry_count" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldRetryCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCount: %w", err)
+	}
+	return oldValue.RetryCount, nil
+}
+
+// AddRetryCount adds i to the "retry_count" field.
+func (m *UsageQuarterMutation) AddRetryCount(i int64) {
+	if m.addretry_count != nil {
+		*m.addretry_count += i
+	} else {
+		m.addretry_count = &i
+	}
+}
+
+// AddedRetryCount returns the value that was added to the "retry_count" field in this mutation.
+func (m *UsageQuarterMutation) AddedRetryCount() (r int64, exists bool) {
+	v := m.addretry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCount resets all changes to the "retry_count" field.
+func (m *UsageQuarterMutation) ResetRetryCount() {
+	m.retry_count = nil
+	m.addretry_count = nil
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (m *UsageQuarterMutation) SetTtftMsSum(i int64) {
+	m.ttft_ms_sum = &i
+	m.addttft_ms_sum = nil
+}
+
+// TtftMsSum returns the value of the "ttft_ms_sum" field in the mutation.
+func (m *UsageQuarterMutation) TtftMsSum() (r int64, exists bool) {
+	v := m.ttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftMsSum returns the old "ttft_ms_sum" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldTtftMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftMsSum: %w", err)
+	}
+	return oldValue.TtftMsSum, nil
+}
+
+// AddTtftMsSum adds i to the "ttft_ms_sum" field.
+func (m *UsageQuarterMutation) AddTtftMsSum(i int64) {
+	if m.addttft_ms_sum != nil {
+		*m.addttft_ms_sum += i
+	} else {
+		m.addttft_ms_sum = &i
+	}
+}
+
+// AddedTtftMsSum returns the value that was added to the "ttft_ms_sum" field in this mutation.
+func (m *UsageQuarterMutation) AddedTtftMsSum() (r int64, exists bool) {
+	v := m.addttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTtftMsSum resets all changes to the "ttft_ms_sum" field.
+func (m *UsageQuarterMutation) ResetTtftMsSum() {
+	m.ttft_ms_sum = nil
+	m.addttft_ms_sum = nil
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (m *UsageQuarterMutation) SetTtftHistogram(b []byte) {
+	m.ttft_histogram = &b
+}
+
+// TtftHistogram returns the value of the "ttft_histogram" field in the mutation.
+func (m *UsageQuarterMutation) TtftHistogram() (r []byte, exists bool) {
+	v := m.ttft_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftHistogram returns the old "ttft_histogram" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldTtftHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftHistogram: %w", err)
+	}
+	return oldValue.TtftHistogram, nil
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (m *UsageQuarterMutation) ClearTtftHistogram() {
+	m.ttft_histogram = nil
+	m.clearedFields[usagequarter.FieldTtftHistogram] = struct{}{}
+}
+
+// TtftHistogramCleared returns if the "ttft_histogram" field was cleared in this mutation.
+func (m *UsageQuarterMutation) TtftHistogramCleared() bool {
+	_, ok := m.clearedFields[usagequarter.FieldTtftHistogram]
+	return ok
+}
+
+// ResetTtftHistogram resets all changes to the "ttft_histogram" field.
+func (m *UsageQuarterMutation) ResetTtftHistogram() {
+	m.ttft_histogram = nil
+	delete(m.clearedFields, usagequarter.FieldTtftHistogram)
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (m *UsageQuarterMutation) SetRetryCost(value money.USD) {
+	m.retry_cost = &value
+	m.addretry_cost = nil
+}
+
+// RetryCost returns the value of the "retry_cost" field in the mutation.
+func (m *UsageQuarterMutation) RetryCost() (r money.USD, exists bool) {
+	v := m.retry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCost returns the old "retry_cost" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldRetryCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCost: %w", err)
+	}
+	return oldValue.RetryCost, nil
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (m *UsageQuarterMutation) AddRetryCost(value money.USD) {
+	if m.addretry_cost != nil {
+		*m.addretry_cost += value
+	} else {
+		m.addretry_cost = &value
+	}
+}
+
+// AddedRetryCost returns the value that was added to the "retry_cost" field in this mutation.
+func (m *UsageQuarterMutation) AddedRetryCost() (r money.USD, exists bool) {
+	v := m.addretry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCost resets all changes to the "retry_cost" field.
+func (m *UsageQuarterMutation) ResetRetryCost() {
+	m.retry_cost = nil
+	m.addretry_cost = nil
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (m *UsageQuarterMutation) SetProviderCost(value money.USD) {
+	m.provider_cost = &value
+	m.addprovider_cost = nil
+}
+
+// ProviderCost returns the value of the "provider_cost" field in the mutation.
+func (m *UsageQuarterMutation) ProviderCost() (r money.USD, exists bool) {
+	v := m.provider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCost returns the old "provider_cost" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldProviderCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCost: %w", err)
+	}
+	return oldValue.ProviderCost, nil
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (m *UsageQuarterMutation) AddProviderCost(value money.USD) {
+	if m.addprovider_cost != nil {
+		*m.addprovider_cost += value
+	} else {
+		m.addprovider_cost = &value
+	}
+}
+
+// AddedProviderCost returns the value that was added to the "provider_cost" field in this mutation.
+func (m *UsageQuarterMutation) AddedProviderCost() (r money.USD, exists bool) {
+	v := m.addprovider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCost resets all changes to the "provider_cost" field.
+func (m *UsageQuarterMutation) ResetProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (m *UsageQuarterMutation) SetProviderCostCount(i int64) {
+	m.provider_cost_count = &i
+	m.addprovider_cost_count = nil
+}
+
+// ProviderCostCount returns the value of the "provider_cost_count" field in the mutation.
+func (m *UsageQuarterMutation) ProviderCostCount() (r int64, exists bool) {
+	v := m.provider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCostCount returns the old "provider_cost_count" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldProviderCostCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCostCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCostCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCostCount: %w", err)
+	}
+	return oldValue.ProviderCostCount, nil
+}
+
+// AddProviderCostCount adds i to the "provider_cost_count" field.
+func (m *UsageQuarterMutation) AddProviderCostCount(i int64) {
+	if m.addprovider_cost_count != nil {
+		*m.addprovider_cost_count += i
+	} else {
+		m.addprovider_cost_count = &i
+	}
+}
+
+// AddedProviderCostCount returns the value that was added to the "provider_cost_count" field in this mutation.
+func (m *UsageQuarterMutation) AddedProviderCostCount() (r int64, exists bool) {
+	v := m.addprovider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCostCount resets all changes to the "provider_cost_count" field.
+func (m *UsageQuarterMutation) ResetProviderCostCount() {
+	m.provider_cost_count = nil
+	m.addprovider_cost_count = nil
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (m *UsageQuarterMutation) SetComparedCost(value money.USD) {
+	m.compared_cost = &value
+	m.addcompared_cost = nil
+}
+
+// ComparedCost returns the value of the "compared_cost" field in the mutation.
+func (m *UsageQuarterMutation) ComparedCost() (r money.USD, exists bool) {
+	v := m.compared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldComparedCost returns the old "compared_cost" field's value of the UsageQuarter entity.
+// If the UsageQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageQuarterMutation) OldComparedCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldComparedCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldComparedCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldComparedCost: %w", err)
+	}
+	return oldValue.ComparedCost, nil
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (m *UsageQuarterMutation) AddComparedCost(value money.USD) {
+	if m.addcompared_cost != nil {
+		*m.addcompared_cost += value
+	} else {
+		m.addcompared_cost = &value
+	}
+}
+
+// AddedComparedCost returns the value that was added to the "compared_cost" field in this mutation.
+func (m *UsageQuarterMutation) AddedComparedCost() (r money.USD, exists bool) {
+	v := m.addcompared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetComparedCost resets all changes to the "compared_cost" field.
+func (m *UsageQuarterMutation) ResetComparedCost() {
+	m.compared_cost = nil
+	m.addcompared_cost = nil
+}
+
 // SetDigest sets the "digest" field.
 func (m *UsageQuarterMutation) SetDigest(i int64) {
 	m.digest = &i
@@ -32346,7 +34427,7 @@ func (m *UsageQuarterMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageQuarterMutation) Fields() []string {
-	fields := make([]string, 0, 18)
+	fields := make([]string, 0, 27)
 	if m.period_start != nil {
 		fields = append(fields, usagequarter.FieldPeriodStart)
 	}
@@ -32388,6 +34469,33 @@ func (m *UsageQuarterMutation) Fields() []string {
 	}
 	if m.latency_histogram != nil {
 		fields = append(fields, usagequarter.FieldLatencyHistogram)
+	}
+	if m.estimated_count != nil {
+		fields = append(fields, usagequarter.FieldEstimatedCount)
+	}
+	if m.unknown_count != nil {
+		fields = append(fields, usagequarter.FieldUnknownCount)
+	}
+	if m.retry_count != nil {
+		fields = append(fields, usagequarter.FieldRetryCount)
+	}
+	if m.ttft_ms_sum != nil {
+		fields = append(fields, usagequarter.FieldTtftMsSum)
+	}
+	if m.ttft_histogram != nil {
+		fields = append(fields, usagequarter.FieldTtftHistogram)
+	}
+	if m.retry_cost != nil {
+		fields = append(fields, usagequarter.FieldRetryCost)
+	}
+	if m.provider_cost != nil {
+		fields = append(fields, usagequarter.FieldProviderCost)
+	}
+	if m.provider_cost_count != nil {
+		fields = append(fields, usagequarter.FieldProviderCostCount)
+	}
+	if m.compared_cost != nil {
+		fields = append(fields, usagequarter.FieldComparedCost)
 	}
 	if m.digest != nil {
 		fields = append(fields, usagequarter.FieldDigest)
@@ -32437,6 +34545,24 @@ func (m *UsageQuarterMutation) Field(name string) (ent.Value, bool) {
 		return m.AverageLatencyMs()
 	case usagequarter.FieldLatencyHistogram:
 		return m.LatencyHistogram()
+	case usagequarter.FieldEstimatedCount:
+		return m.EstimatedCount()
+	case usagequarter.FieldUnknownCount:
+		return m.UnknownCount()
+	case usagequarter.FieldRetryCount:
+		return m.RetryCount()
+	case usagequarter.FieldTtftMsSum:
+		return m.TtftMsSum()
+	case usagequarter.FieldTtftHistogram:
+		return m.TtftHistogram()
+	case usagequarter.FieldRetryCost:
+		return m.RetryCost()
+	case usagequarter.FieldProviderCost:
+		return m.ProviderCost()
+	case usagequarter.FieldProviderCostCount:
+		return m.ProviderCostCount()
+	case usagequarter.FieldComparedCost:
+		return m.ComparedCost()
 	case usagequarter.FieldDigest:
 		return m.Digest()
 	case usagequarter.FieldModelID:
@@ -32482,6 +34608,24 @@ func (m *UsageQuarterMutation) OldField(ctx context.Context, name string) (ent.V
 		return m.OldAverageLatencyMs(ctx)
 	case usagequarter.FieldLatencyHistogram:
 		return m.OldLatencyHistogram(ctx)
+	case usagequarter.FieldEstimatedCount:
+		return m.OldEstimatedCount(ctx)
+	case usagequarter.FieldUnknownCount:
+		return m.OldUnknownCount(ctx)
+	case usagequarter.FieldRetryCount:
+		return m.OldRetryCount(ctx)
+	case usagequarter.FieldTtftMsSum:
+		return m.OldTtftMsSum(ctx)
+	case usagequarter.FieldTtftHistogram:
+		return m.OldTtftHistogram(ctx)
+	case usagequarter.FieldRetryCost:
+		return m.OldRetryCost(ctx)
+	case usagequarter.FieldProviderCost:
+		return m.OldProviderCost(ctx)
+	case usagequarter.FieldProviderCostCount:
+		return m.OldProviderCostCount(ctx)
+	case usagequarter.FieldComparedCost:
+		return m.OldComparedCost(ctx)
 	case usagequarter.FieldDigest:
 		return m.OldDigest(ctx)
 	case usagequarter.FieldModelID:
@@ -32597,6 +34741,69 @@ func (m *UsageQuarterMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetLatencyHistogram(v)
 		return nil
+	case usagequarter.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEstimatedCount(v)
+		return nil
+	case usagequarter.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnknownCount(v)
+		return nil
+	case usagequarter.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCount(v)
+		return nil
+	case usagequarter.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftMsSum(v)
+		return nil
+	case usagequarter.FieldTtftHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftHistogram(v)
+		return nil
+	case usagequarter.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCost(v)
+		return nil
+	case usagequarter.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCost(v)
+		return nil
+	case usagequarter.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCostCount(v)
+		return nil
+	case usagequarter.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetComparedCost(v)
+		return nil
 	case usagequarter.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -32666,6 +34873,30 @@ func (m *UsageQuarterMutation) AddedFields() []string {
 	if m.addaverage_latency_ms != nil {
 		fields = append(fields, usagequarter.FieldAverageLatencyMs)
 	}
+	if m.addestimated_count != nil {
+		fields = append(fields, usagequarter.FieldEstimatedCount)
+	}
+	if m.addunknown_count != nil {
+		fields = append(fields, usagequarter.FieldUnknownCount)
+	}
+	if m.addretry_count != nil {
+		fields = append(fields, usagequarter.FieldRetryCount)
+	}
+	if m.addttft_ms_sum != nil {
+		fields = append(fields, usagequarter.FieldTtftMsSum)
+	}
+	if m.addretry_cost != nil {
+		fields = append(fields, usagequarter.FieldRetryCost)
+	}
+	if m.addprovider_cost != nil {
+		fields = append(fields, usagequarter.FieldProviderCost)
+	}
+	if m.addprovider_cost_count != nil {
+		fields = append(fields, usagequarter.FieldProviderCostCount)
+	}
+	if m.addcompared_cost != nil {
+		fields = append(fields, usagequarter.FieldComparedCost)
+	}
 	if m.adddigest != nil {
 		fields = append(fields, usagequarter.FieldDigest)
 	}
@@ -32699,6 +34930,22 @@ func (m *UsageQuarterMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedLatencyMsSum()
 	case usagequarter.FieldAverageLatencyMs:
 		return m.AddedAverageLatencyMs()
+	case usagequarter.FieldEstimatedCount:
+		return m.AddedEstimatedCount()
+	case usagequarter.FieldUnknownCount:
+		return m.AddedUnknownCount()
+	case usagequarter.FieldRetryCount:
+		return m.AddedRetryCount()
+	case usagequarter.FieldTtftMsSum:
+		return m.AddedTtftMsSum()
+	case usagequarter.FieldRetryCost:
+		return m.AddedRetryCost()
+	case usagequarter.FieldProviderCost:
+		return m.AddedProviderCost()
+	case usagequarter.FieldProviderCostCount:
+		return m.AddedProviderCostCount()
+	case usagequarter.FieldComparedCost:
+		return m.AddedComparedCost()
 	case usagequarter.FieldDigest:
 		return m.AddedDigest()
 	}
@@ -32787,6 +35034,62 @@ func (m *UsageQuarterMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddAverageLatencyMs(v)
 		return nil
+	case usagequarter.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddEstimatedCount(v)
+		return nil
+	case usagequarter.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnknownCount(v)
+		return nil
+	case usagequarter.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCount(v)
+		return nil
+	case usagequarter.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTtftMsSum(v)
+		return nil
+	case usagequarter.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCost(v)
+		return nil
+	case usagequarter.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCost(v)
+		return nil
+	case usagequarter.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCostCount(v)
+		return nil
+	case usagequarter.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddComparedCost(v)
+		return nil
 	case usagequarter.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -32807,6 +35110,9 @@ func (m *UsageQuarterMutation) ClearedFields() []string {
 	}
 	if m.FieldCleared(usagequarter.FieldLatencyHistogram) {
 		fields = append(fields, usagequarter.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagequarter.FieldTtftHistogram) {
+		fields = append(fields, usagequarter.FieldTtftHistogram)
 	}
 	if m.FieldCleared(usagequarter.FieldDigest) {
 		fields = append(fields, usagequarter.FieldDigest)
@@ -32830,6 +35136,9 @@ func (m *UsageQuarterMutation) ClearField(name string) error {
 		return nil
 	case usagequarter.FieldLatencyHistogram:
 		m.ClearLatencyHistogram()
+		return nil
+	case usagequarter.FieldTtftHistogram:
+		m.ClearTtftHistogram()
 		return nil
 	case usagequarter.FieldDigest:
 		m.ClearDigest()
@@ -32883,6 +35192,33 @@ func (m *UsageQuarterMutation) ResetField(name string) error {
 		return nil
 	case usagequarter.FieldLatencyHistogram:
 		m.ResetLatencyHistogram()
+		return nil
+	case usagequarter.FieldEstimatedCount:
+		m.ResetEstimatedCount()
+		return nil
+	case usagequarter.FieldUnknownCount:
+		m.ResetUnknownCount()
+		return nil
+	case usagequarter.FieldRetryCount:
+		m.ResetRetryCount()
+		return nil
+	case usagequarter.FieldTtftMsSum:
+		m.ResetTtftMsSum()
+		return nil
+	case usagequarter.FieldTtftHistogram:
+		m.ResetTtftHistogram()
+		return nil
+	case usagequarter.FieldRetryCost:
+		m.ResetRetryCost()
+		return nil
+	case usagequarter.FieldProviderCost:
+		m.ResetProviderCost()
+		return nil
+	case usagequarter.FieldProviderCostCount:
+		m.ResetProviderCostCount()
+		return nil
+	case usagequarter.FieldComparedCost:
+		m.ResetComparedCost()
 		return nil
 	case usagequarter.FieldDigest:
 		m.ResetDigest()
@@ -33013,42 +35349,59 @@ func (m *UsageQuarterMutation) ResetEdge(name string) error {
 // UsageTotalMutation represents an operation that mutates the UsageTotal nodes in the graph.
 type UsageTotalMutation struct {
 	config
-	op                    Op
-	typ                   string
-	id                    *uuid.UUID
-	period_start          *time.Time
-	period_end            *time.Time
-	request_count         *int64
-	addrequest_count      *int64
-	error_count           *int64
-	adderror_count        *int64
-	unpriced_count        *int64
-	addunpriced_count     *int64
-	input_tokens          *int64
-	addinput_tokens       *int64
-	output_tokens         *int64
-	addoutput_tokens      *int64
-	cache_read_tokens     *int64
-	addcache_read_tokens  *int64
-	cache_write_tokens    *int64
-	addcache_write_tokens *int64
-	reasoning_tokens      *int64
-	addreasoning_tokens   *int64
-	total_cost            *money.USD
-	addtotal_cost         *money.USD
-	latency_ms_sum        *int64
-	addlatency_ms_sum     *int64
-	average_latency_ms    *float64
-	addaverage_latency_ms *float64
-	latency_histogram     *[]byte
-	digest                *int64
-	adddigest             *int64
-	clearedFields         map[string]struct{}
-	model                 *uuid.UUID
-	clearedmodel          bool
-	done                  bool
-	oldValue              func(context.Context) (*UsageTotal, error)
-	predicates            []predicate.UsageTotal
+	op                     Op
+	typ                    string
+	id                     *uuid.UUID
+	period_start           *time.Time
+	period_end             *time.Time
+	request_count          *int64
+	addrequest_count       *int64
+	error_count            *int64
+	adderror_count         *int64
+	unpriced_count         *int64
+	addunpriced_count      *int64
+	input_tokens           *int64
+	addinput_tokens        *int64
+	output_tokens          *int64
+	addoutput_tokens       *int64
+	cache_read_tokens      *int64
+	addcache_read_tokens   *int64
+	cache_write_tokens     *int64
+	addcache_write_tokens  *int64
+	reasoning_tokens       *int64
+	addreasoning_tokens    *int64
+	total_cost             *money.USD
+	addtotal_cost          *money.USD
+	latency_ms_sum         *int64
+	addlatency_ms_sum      *int64
+	average_latency_ms     *float64
+	addaverage_latency_ms  *float64
+	latency_histogram      *[]byte
+	estimated_count        *int64
+	addestimated_count     *int64
+	unknown_count          *int64
+	addunknown_count       *int64
+	retry_count            *int64
+	addretry_count         *int64
+	ttft_ms_sum            *int64
+	addttft_ms_sum         *int64
+	ttft_histogram         *[]byte
+	retry_cost             *money.USD
+	addretry_cost          *money.USD
+	provider_cost          *money.USD
+	addprovider_cost       *money.USD
+	provider_cost_count    *int64
+	addprovider_cost_count *int64
+	compared_cost          *money.USD
+	addcompared_cost       *money.USD
+	digest                 *int64
+	adddigest              *int64
+	clearedFields          map[string]struct{}
+	model                  *uuid.UUID
+	clearedmodel           bool
+	done                   bool
+	oldValue               func(context.Context) (*UsageTotal, error)
+	predicates             []predicate.UsageTotal
 }
 
 var _ ent.Mutation = (*UsageTotalMutation)(nil)
@@ -33906,6 +36259,503 @@ func (m *UsageTotalMutation) ResetLatencyHistogram() {
 	delete(m.clearedFields, usagetotal.FieldLatencyHistogram)
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (m *UsageTotalMutation) SetEstimatedCount(i int64) {
+	m.estimated_count = &i
+	m.addestimated_count = nil
+}
+
+// EstimatedCount returns the value of the "estimated_count" field in the mutation.
+func (m *UsageTotalMutation) EstimatedCount() (r int64, exists bool) {
+	v := m.estimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEstimatedCount returns the old "estimated_count" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldEstimatedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEstimatedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEstimatedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEstimatedCount: %w", err)
+	}
+	return oldValue.EstimatedCount, nil
+}
+
+// AddEstimatedCount adds i to the "estimated_count" field.
+func (m *UsageTotalMutation) AddEstimatedCount(i int64) {
+	if m.addestimated_count != nil {
+		*m.addestimated_count += i
+	} else {
+		m.addestimated_count = &i
+	}
+}
+
+// AddedEstimatedCount returns the value that was added to the "estimated_count" field in this mutation.
+func (m *UsageTotalMutation) AddedEstimatedCount() (r int64, exists bool) {
+	v := m.addestimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetEstimatedCount resets all changes to the "estimated_count" field.
+func (m *UsageTotalMutation) ResetEstimatedCount() {
+	m.estimated_count = nil
+	m.addestimated_count = nil
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (m *UsageTotalMutation) SetUnknownCount(i int64) {
+	m.unknown_count = &i
+	m.addunknown_count = nil
+}
+
+// UnknownCount returns the value of the "unknown_count" field in the mutation.
+func (m *UsageTotalMutation) UnknownCount() (r int64, exists bool) {
+	v := m.unknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnknownCount returns the old "unknown_count" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldUnknownCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnknownCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnknownCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnknownCount: %w", err)
+	}
+	return oldValue.UnknownCount, nil
+}
+
+// AddUnknownCount adds i to the "unknown_count" field.
+func (m *UsageTotalMutation) AddUnknownCount(i int64) {
+	if m.addunknown_count != nil {
+		*m.addunknown_count += i
+	} else {
+		m.addunknown_count = &i
+	}
+}
+
+// AddedUnknownCount returns the value that was added to the "unknown_count" field in this mutation.
+func (m *UsageTotalMutation) AddedUnknownCount() (r int64, exists bool) {
+	v := m.addunknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnknownCount resets all changes to the "unknown_count" field.
+func (m *UsageTotalMutation) ResetUnknownCount() {
+	m.unknown_count = nil
+	m.addunknown_count = nil
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (m *UsageTotalMutation) SetRetryCount(i int64) {
+	m.retry_count = &i
+	m.addretry_count = nil
+}
+
+// RetryCount returns the value of the "retry_count" field in the mutation.
+func (m *UsageTotalMutation) RetryCount() (r int64, exists bool) {
+	v := m.retry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCount returns the old "retry_count" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldRetryCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCount: %w", err)
+	}
+	return oldValue.RetryCount, nil
+}
+
+// AddRetryCount adds i to the "retry_count" field.
+func (m *UsageTotalMutation) AddRetryCount(i int64) {
+	if m.addretry_count != nil {
+		*m.addretry_count += i
+	} else {
+		m.addretry_count = &i
+	}
+}
+
+// AddedRetryCount returns the value that was added to the "retry_count" field in this mutation.
+func (m *UsageTotalMutation) AddedRetryCount() (r int64, exists bool) {
+	v := m.addretry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCount resets all changes to the "retry_count" field.
+func (m *UsageTotalMutation) ResetRetryCount() {
+	m.retry_count = nil
+	m.addretry_count = nil
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (m *UsageTotalMutation) SetTtftMsSum(i int64) {
+	m.ttft_ms_sum = &i
+	m.addttft_ms_sum = nil
+}
+
+// TtftMsSum returns the value of the "ttft_ms_sum" field in the mutation.
+func (m *UsageTotalMutation) TtftMsSum() (r int64, exists bool) {
+	v := m.ttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftMsSum returns the old "ttft_ms_sum" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldTtftMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftMsSum: %w", err)
+	}
+	return oldValue.TtftMsSum, nil
+}
+
+// AddTtftMsSum adds i to the "ttft_ms_sum" field.
+func (m *UsageTotalMutation) AddTtftMsSum(i int64) {
+	if m.addttft_ms_sum != nil {
+		*m.addttft_ms_sum += i
+	} else {
+		m.addttft_ms_sum = &i
+	}
+}
+
+// AddedTtftMsSum returns the value that was added to the "ttft_ms_sum" field in this mutation.
+func (m *UsageTotalMutation) AddedTtftMsSum() (r int64, exists bool) {
+	v := m.addttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTtftMsSum resets all changes to the "ttft_ms_sum" field.
+func (m *UsageTotalMutation) ResetTtftMsSum() {
+	m.ttft_ms_sum = nil
+	m.addttft_ms_sum = nil
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (m *UsageTotalMutation) SetTtftHistogram(b []byte) {
+	m.ttft_histogram = &b
+}
+
+// TtftHistogram returns the value of the "ttft_histogram" field in the mutation.
+func (m *UsageTotalMutation) TtftHistogram() (r []byte, exists bool) {
+	v := m.ttft_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftHistogram returns the old "ttft_histogram" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldTtftHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftHistogram: %w", err)
+	}
+	return oldValue.TtftHistogram, nil
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (m *UsageTotalMutation) ClearTtftHistogram() {
+	m.ttft_histogram = nil
+	m.clearedFields[usagetotal.FieldTtftHistogram] = struct{}{}
+}
+
+// TtftHistogramCleared returns if the "ttft_histogram" field was cleared in this mutation.
+func (m *UsageTotalMutation) TtftHistogramCleared() bool {
+	_, ok := m.clearedFields[usagetotal.FieldTtftHistogram]
+	return ok
+}
+
+// ResetTtftHistogram resets all changes to the "ttft_histogram" field.
+func (m *UsageTotalMutation) ResetTtftHistogram() {
+	m.ttft_histogram = nil
+	delete(m.clearedFields, usagetotal.FieldTtftHistogram)
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (m *UsageTotalMutation) SetRetryCost(value money.USD) {
+	m.retry_cost = &value
+	m.addretry_cost = nil
+}
+
+// RetryCost returns the value of the "retry_cost" field in the mutation.
+func (m *UsageTotalMutation) RetryCost() (r money.USD, exists bool) {
+	v := m.retry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCost returns the old "retry_cost" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldRetryCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCost: %w", err)
+	}
+	return oldValue.RetryCost, nil
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (m *UsageTotalMutation) AddRetryCost(value money.USD) {
+	if m.addretry_cost != nil {
+		*m.addretry_cost += value
+	} else {
+		m.addretry_cost = &value
+	}
+}
+
+// AddedRetryCost returns the value that was added to the "retry_cost" field in this mutation.
+func (m *UsageTotalMutation) AddedRetryCost() (r money.USD, exists bool) {
+	v := m.addretry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCost resets all changes to the "retry_cost" field.
+func (m *UsageTotalMutation) ResetRetryCost() {
+	m.retry_cost = nil
+	m.addretry_cost = nil
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (m *UsageTotalMutation) SetProviderCost(value money.USD) {
+	m.provider_cost = &value
+	m.addprovider_cost = nil
+}
+
+// ProviderCost returns the value of the "provider_cost" field in the mutation.
+func (m *UsageTotalMutation) ProviderCost() (r money.USD, exists bool) {
+	v := m.provider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCost returns the old "provider_cost" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldProviderCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCost: %w", err)
+	}
+	return oldValue.ProviderCost, nil
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (m *UsageTotalMutation) AddProviderCost(value money.USD) {
+	if m.addprovider_cost != nil {
+		*m.addprovider_cost += value
+	} else {
+		m.addprovider_cost = &value
+	}
+}
+
+// AddedProviderCost returns the value that was added to the "provider_cost" field in this mutation.
+func (m *UsageTotalMutation) AddedProviderCost() (r money.USD, exists bool) {
+	v := m.addprovider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCost resets all changes to the "provider_cost" field.
+func (m *UsageTotalMutation) ResetProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (m *UsageTotalMutation) SetProviderCostCount(i int64) {
+	m.provider_cost_count = &i
+	m.addprovider_cost_count = nil
+}
+
+// ProviderCostCount returns the value of the "provider_cost_count" field in the mutation.
+func (m *UsageTotalMutation) ProviderCostCount() (r int64, exists bool) {
+	v := m.provider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCostCount returns the old "provider_cost_count" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldProviderCostCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCostCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCostCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCostCount: %w", err)
+	}
+	return oldValue.ProviderCostCount, nil
+}
+
+// AddProviderCostCount adds i to the "provider_cost_count" field.
+func (m *UsageTotalMutation) AddProviderCostCount(i int64) {
+	if m.addprovider_cost_count != nil {
+		*m.addprovider_cost_count += i
+	} else {
+		m.addprovider_cost_count = &i
+	}
+}
+
+// AddedProviderCostCount returns the value that was added to the "provider_cost_count" field in this mutation.
+func (m *UsageTotalMutation) AddedProviderCostCount() (r int64, exists bool) {
+	v := m.addprovider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCostCount resets all changes to the "provider_cost_count" field.
+func (m *UsageTotalMutation) ResetProviderCostCount() {
+	m.provider_cost_count = nil
+	m.addprovider_cost_count = nil
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (m *UsageTotalMutation) SetComparedCost(value money.USD) {
+	m.compared_cost = &value
+	m.addcompared_cost = nil
+}
+
+// ComparedCost returns the value of the "compared_cost" field in the mutation.
+func (m *UsageTotalMutation) ComparedCost() (r money.USD, exists bool) {
+	v := m.compared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldComparedCost returns the old "compared_cost" field's value of the UsageTotal entity.
+// If the UsageTotal object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalMutation) OldComparedCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldComparedCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldComparedCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldComparedCost: %w", err)
+	}
+	return oldValue.ComparedCost, nil
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (m *UsageTotalMutation) AddComparedCost(value money.USD) {
+	if m.addcompared_cost != nil {
+		*m.addcompared_cost += value
+	} else {
+		m.addcompared_cost = &value
+	}
+}
+
+// AddedComparedCost returns the value that was added to the "compared_cost" field in this mutation.
+func (m *UsageTotalMutation) AddedComparedCost() (r money.USD, exists bool) {
+	v := m.addcompared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetComparedCost resets all changes to the "compared_cost" field.
+func (m *UsageTotalMutation) ResetComparedCost() {
+	m.compared_cost = nil
+	m.addcompared_cost = nil
+}
+
 // SetDigest sets the "digest" field.
 func (m *UsageTotalMutation) SetDigest(i int64) {
 	m.digest = &i
@@ -34073,7 +36923,7 @@ func (m *UsageTotalMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageTotalMutation) Fields() []string {
-	fields := make([]string, 0, 16)
+	fields := make([]string, 0, 25)
 	if m.period_start != nil {
 		fields = append(fields, usagetotal.FieldPeriodStart)
 	}
@@ -34115,6 +36965,33 @@ func (m *UsageTotalMutation) Fields() []string {
 	}
 	if m.latency_histogram != nil {
 		fields = append(fields, usagetotal.FieldLatencyHistogram)
+	}
+	if m.estimated_count != nil {
+		fields = append(fields, usagetotal.FieldEstimatedCount)
+	}
+	if m.unknown_count != nil {
+		fields = append(fields, usagetotal.FieldUnknownCount)
+	}
+	if m.retry_count != nil {
+		fields = append(fields, usagetotal.FieldRetryCount)
+	}
+	if m.ttft_ms_sum != nil {
+		fields = append(fields, usagetotal.FieldTtftMsSum)
+	}
+	if m.ttft_histogram != nil {
+		fields = append(fields, usagetotal.FieldTtftHistogram)
+	}
+	if m.retry_cost != nil {
+		fields = append(fields, usagetotal.FieldRetryCost)
+	}
+	if m.provider_cost != nil {
+		fields = append(fields, usagetotal.FieldProviderCost)
+	}
+	if m.provider_cost_count != nil {
+		fields = append(fields, usagetotal.FieldProviderCostCount)
+	}
+	if m.compared_cost != nil {
+		fields = append(fields, usagetotal.FieldComparedCost)
 	}
 	if m.digest != nil {
 		fields = append(fields, usagetotal.FieldDigest)
@@ -34158,6 +37035,24 @@ func (m *UsageTotalMutation) Field(name string) (ent.Value, bool) {
 		return m.AverageLatencyMs()
 	case usagetotal.FieldLatencyHistogram:
 		return m.LatencyHistogram()
+	case usagetotal.FieldEstimatedCount:
+		return m.EstimatedCount()
+	case usagetotal.FieldUnknownCount:
+		return m.UnknownCount()
+	case usagetotal.FieldRetryCount:
+		return m.RetryCount()
+	case usagetotal.FieldTtftMsSum:
+		return m.TtftMsSum()
+	case usagetotal.FieldTtftHistogram:
+		return m.TtftHistogram()
+	case usagetotal.FieldRetryCost:
+		return m.RetryCost()
+	case usagetotal.FieldProviderCost:
+		return m.ProviderCost()
+	case usagetotal.FieldProviderCostCount:
+		return m.ProviderCostCount()
+	case usagetotal.FieldComparedCost:
+		return m.ComparedCost()
 	case usagetotal.FieldDigest:
 		return m.Digest()
 	case usagetotal.FieldModelID:
@@ -34199,6 +37094,24 @@ func (m *UsageTotalMutation) OldField(ctx context.Context, name string) (ent.Val
 		return m.OldAverageLatencyMs(ctx)
 	case usagetotal.FieldLatencyHistogram:
 		return m.OldLatencyHistogram(ctx)
+	case usagetotal.FieldEstimatedCount:
+		return m.OldEstimatedCount(ctx)
+	case usagetotal.FieldUnknownCount:
+		return m.OldUnknownCount(ctx)
+	case usagetotal.FieldRetryCount:
+		return m.OldRetryCount(ctx)
+	case usagetotal.FieldTtftMsSum:
+		return m.OldTtftMsSum(ctx)
+	case usagetotal.FieldTtftHistogram:
+		return m.OldTtftHistogram(ctx)
+	case usagetotal.FieldRetryCost:
+		return m.OldRetryCost(ctx)
+	case usagetotal.FieldProviderCost:
+		return m.OldProviderCost(ctx)
+	case usagetotal.FieldProviderCostCount:
+		return m.OldProviderCostCount(ctx)
+	case usagetotal.FieldComparedCost:
+		return m.OldComparedCost(ctx)
 	case usagetotal.FieldDigest:
 		return m.OldDigest(ctx)
 	case usagetotal.FieldModelID:
@@ -34310,6 +37223,69 @@ func (m *UsageTotalMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetLatencyHistogram(v)
 		return nil
+	case usagetotal.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEstimatedCount(v)
+		return nil
+	case usagetotal.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnknownCount(v)
+		return nil
+	case usagetotal.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCount(v)
+		return nil
+	case usagetotal.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftMsSum(v)
+		return nil
+	case usagetotal.FieldTtftHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftHistogram(v)
+		return nil
+	case usagetotal.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCost(v)
+		return nil
+	case usagetotal.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCost(v)
+		return nil
+	case usagetotal.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCostCount(v)
+		return nil
+	case usagetotal.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetComparedCost(v)
+		return nil
 	case usagetotal.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -34365,6 +37341,30 @@ func (m *UsageTotalMutation) AddedFields() []string {
 	if m.addaverage_latency_ms != nil {
 		fields = append(fields, usagetotal.FieldAverageLatencyMs)
 	}
+	if m.addestimated_count != nil {
+		fields = append(fields, usagetotal.FieldEstimatedCount)
+	}
+	if m.addunknown_count != nil {
+		fields = append(fields, usagetotal.FieldUnknownCount)
+	}
+	if m.addretry_count != nil {
+		fields = append(fields, usagetotal.FieldRetryCount)
+	}
+	if m.addttft_ms_sum != nil {
+		fields = append(fields, usagetotal.FieldTtftMsSum)
+	}
+	if m.addretry_cost != nil {
+		fields = append(fields, usagetotal.FieldRetryCost)
+	}
+	if m.addprovider_cost != nil {
+		fields = append(fields, usagetotal.FieldProviderCost)
+	}
+	if m.addprovider_cost_count != nil {
+		fields = append(fields, usagetotal.FieldProviderCostCount)
+	}
+	if m.addcompared_cost != nil {
+		fields = append(fields, usagetotal.FieldComparedCost)
+	}
 	if m.adddigest != nil {
 		fields = append(fields, usagetotal.FieldDigest)
 	}
@@ -34398,6 +37398,22 @@ func (m *UsageTotalMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedLatencyMsSum()
 	case usagetotal.FieldAverageLatencyMs:
 		return m.AddedAverageLatencyMs()
+	case usagetotal.FieldEstimatedCount:
+		return m.AddedEstimatedCount()
+	case usagetotal.FieldUnknownCount:
+		return m.AddedUnknownCount()
+	case usagetotal.FieldRetryCount:
+		return m.AddedRetryCount()
+	case usagetotal.FieldTtftMsSum:
+		return m.AddedTtftMsSum()
+	case usagetotal.FieldRetryCost:
+		return m.AddedRetryCost()
+	case usagetotal.FieldProviderCost:
+		return m.AddedProviderCost()
+	case usagetotal.FieldProviderCostCount:
+		return m.AddedProviderCostCount()
+	case usagetotal.FieldComparedCost:
+		return m.AddedComparedCost()
 	case usagetotal.FieldDigest:
 		return m.AddedDigest()
 	}
@@ -34486,6 +37502,62 @@ func (m *UsageTotalMutation) AddField(name string, value ent.Value) error {
 		}
 		m.AddAverageLatencyMs(v)
 		return nil
+	case usagetotal.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddEstimatedCount(v)
+		return nil
+	case usagetotal.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnknownCount(v)
+		return nil
+	case usagetotal.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCount(v)
+		return nil
+	case usagetotal.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTtftMsSum(v)
+		return nil
+	case usagetotal.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCost(v)
+		return nil
+	case usagetotal.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCost(v)
+		return nil
+	case usagetotal.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCostCount(v)
+		return nil
+	case usagetotal.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddComparedCost(v)
+		return nil
 	case usagetotal.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -34506,6 +37578,9 @@ func (m *UsageTotalMutation) ClearedFields() []string {
 	}
 	if m.FieldCleared(usagetotal.FieldLatencyHistogram) {
 		fields = append(fields, usagetotal.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagetotal.FieldTtftHistogram) {
+		fields = append(fields, usagetotal.FieldTtftHistogram)
 	}
 	if m.FieldCleared(usagetotal.FieldDigest) {
 		fields = append(fields, usagetotal.FieldDigest)
@@ -34529,6 +37604,9 @@ func (m *UsageTotalMutation) ClearField(name string) error {
 		return nil
 	case usagetotal.FieldLatencyHistogram:
 		m.ClearLatencyHistogram()
+		return nil
+	case usagetotal.FieldTtftHistogram:
+		m.ClearTtftHistogram()
 		return nil
 	case usagetotal.FieldDigest:
 		m.ClearDigest()
@@ -34582,6 +37660,33 @@ func (m *UsageTotalMutation) ResetField(name string) error {
 		return nil
 	case usagetotal.FieldLatencyHistogram:
 		m.ResetLatencyHistogram()
+		return nil
+	case usagetotal.FieldEstimatedCount:
+		m.ResetEstimatedCount()
+		return nil
+	case usagetotal.FieldUnknownCount:
+		m.ResetUnknownCount()
+		return nil
+	case usagetotal.FieldRetryCount:
+		m.ResetRetryCount()
+		return nil
+	case usagetotal.FieldTtftMsSum:
+		m.ResetTtftMsSum()
+		return nil
+	case usagetotal.FieldTtftHistogram:
+		m.ResetTtftHistogram()
+		return nil
+	case usagetotal.FieldRetryCost:
+		m.ResetRetryCost()
+		return nil
+	case usagetotal.FieldProviderCost:
+		m.ResetProviderCost()
+		return nil
+	case usagetotal.FieldProviderCostCount:
+		m.ResetProviderCostCount()
+		return nil
+	case usagetotal.FieldComparedCost:
+		m.ResetComparedCost()
 		return nil
 	case usagetotal.FieldDigest:
 		m.ResetDigest()
@@ -34670,42 +37775,59 @@ func (m *UsageTotalMutation) ResetEdge(name string) error {
 // UsageTotalQuarterMutation represents an operation that mutates the UsageTotalQuarter nodes in the graph.
 type UsageTotalQuarterMutation struct {
 	config
-	op                    Op
-	typ                   string
-	id                    *uuid.UUID
-	period_start          *time.Time
-	period_end            *time.Time
-	request_count         *int64
-	addrequest_count      *int64
-	error_count           *int64
-	adderror_count        *int64
-	unpriced_count        *int64
-	addunpriced_count     *int64
-	input_tokens          *int64
-	addinput_tokens       *int64
-	output_tokens         *int64
-	addoutput_tokens      *int64
-	cache_read_tokens     *int64
-	addcache_read_tokens  *int64
-	cache_write_tokens    *int64
-	addcache_write_tokens *int64
-	reasoning_tokens      *int64
-	addreasoning_tokens   *int64
-	total_cost            *money.USD
-	addtotal_cost         *money.USD
-	latency_ms_sum        *int64
-	addlatency_ms_sum     *int64
-	average_latency_ms    *float64
-	addaverage_latency_ms *float64
-	latency_histogram     *[]byte
-	digest                *int64
-	adddigest             *int64
-	clearedFields         map[string]struct{}
-	model                 *uuid.UUID
-	clearedmodel          bool
-	done                  bool
-	oldValue              func(context.Context) (*UsageTotalQuarter, error)
-	predicates            []predicate.UsageTotalQuarter
+	op                     Op
+	typ                    string
+	id                     *uuid.UUID
+	period_start           *time.Time
+	period_end             *time.Time
+	request_count          *int64
+	addrequest_count       *int64
+	error_count            *int64
+	adderror_count         *int64
+	unpriced_count         *int64
+	addunpriced_count      *int64
+	input_tokens           *int64
+	addinput_tokens        *int64
+	output_tokens          *int64
+	addoutput_tokens       *int64
+	cache_read_tokens      *int64
+	addcache_read_tokens   *int64
+	cache_write_tokens     *int64
+	addcache_write_tokens  *int64
+	reasoning_tokens       *int64
+	addreasoning_tokens    *int64
+	total_cost             *money.USD
+	addtotal_cost          *money.USD
+	latency_ms_sum         *int64
+	addlatency_ms_sum      *int64
+	average_latency_ms     *float64
+	addaverage_latency_ms  *float64
+	latency_histogram      *[]byte
+	estimated_count        *int64
+	addestimated_count     *int64
+	unknown_count          *int64
+	addunknown_count       *int64
+	retry_count            *int64
+	addretry_count         *int64
+	ttft_ms_sum            *int64
+	addttft_ms_sum         *int64
+	ttft_histogram         *[]byte
+	retry_cost             *money.USD
+	addretry_cost          *money.USD
+	provider_cost          *money.USD
+	addprovider_cost       *money.USD
+	provider_cost_count    *int64
+	addprovider_cost_count *int64
+	compared_cost          *money.USD
+	addcompared_cost       *money.USD
+	digest                 *int64
+	adddigest              *int64
+	clearedFields          map[string]struct{}
+	model                  *uuid.UUID
+	clearedmodel           bool
+	done                   bool
+	oldValue               func(context.Context) (*UsageTotalQuarter, error)
+	predicates             []predicate.UsageTotalQuarter
 }
 
 var _ ent.Mutation = (*UsageTotalQuarterMutation)(nil)
@@ -35563,6 +38685,503 @@ func (m *UsageTotalQuarterMutation) ResetLatencyHistogram() {
 	delete(m.clearedFields, usagetotalquarter.FieldLatencyHistogram)
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (m *UsageTotalQuarterMutation) SetEstimatedCount(i int64) {
+	m.estimated_count = &i
+	m.addestimated_count = nil
+}
+
+// EstimatedCount returns the value of the "estimated_count" field in the mutation.
+func (m *UsageTotalQuarterMutation) EstimatedCount() (r int64, exists bool) {
+	v := m.estimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEstimatedCount returns the old "estimated_count" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldEstimatedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEstimatedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEstimatedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEstimatedCount: %w", err)
+	}
+	return oldValue.EstimatedCount, nil
+}
+
+// AddEstimatedCount adds i to the "estimated_count" field.
+func (m *UsageTotalQuarterMutation) AddEstimatedCount(i int64) {
+	if m.addestimated_count != nil {
+		*m.addestimated_count += i
+	} else {
+		m.addestimated_count = &i
+	}
+}
+
+// AddedEstimatedCount returns the value that was added to the "estimated_count" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedEstimatedCount() (r int64, exists bool) {
+	v := m.addestimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetEstimatedCount resets all changes to the "estimated_count" field.
+func (m *UsageTotalQuarterMutation) ResetEstimatedCount() {
+	m.estimated_count = nil
+	m.addestimated_count = nil
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (m *UsageTotalQuarterMutation) SetUnknownCount(i int64) {
+	m.unknown_count = &i
+	m.addunknown_count = nil
+}
+
+// UnknownCount returns the value of the "unknown_count" field in the mutation.
+func (m *UsageTotalQuarterMutation) UnknownCount() (r int64, exists bool) {
+	v := m.unknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnknownCount returns the old "unknown_count" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldUnknownCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnknownCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnknownCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnknownCount: %w", err)
+	}
+	return oldValue.UnknownCount, nil
+}
+
+// AddUnknownCount adds i to the "unknown_count" field.
+func (m *UsageTotalQuarterMutation) AddUnknownCount(i int64) {
+	if m.addunknown_count != nil {
+		*m.addunknown_count += i
+	} else {
+		m.addunknown_count = &i
+	}
+}
+
+// AddedUnknownCount returns the value that was added to the "unknown_count" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedUnknownCount() (r int64, exists bool) {
+	v := m.addunknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnknownCount resets all changes to the "unknown_count" field.
+func (m *UsageTotalQuarterMutation) ResetUnknownCount() {
+	m.unknown_count = nil
+	m.addunknown_count = nil
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (m *UsageTotalQuarterMutation) SetRetryCount(i int64) {
+	m.retry_count = &i
+	m.addretry_count = nil
+}
+
+// RetryCount returns the value of the "retry_count" field in the mutation.
+func (m *UsageTotalQuarterMutation) RetryCount() (r int64, exists bool) {
+	v := m.retry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCount returns the old "retry_count" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldRetryCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCount: %w", err)
+	}
+	return oldValue.RetryCount, nil
+}
+
+// AddRetryCount adds i to the "retry_count" field.
+func (m *UsageTotalQuarterMutation) AddRetryCount(i int64) {
+	if m.addretry_count != nil {
+		*m.addretry_count += i
+	} else {
+		m.addretry_count = &i
+	}
+}
+
+// AddedRetryCount returns the value that was added to the "retry_count" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedRetryCount() (r int64, exists bool) {
+	v := m.addretry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCount resets all changes to the "retry_count" field.
+func (m *UsageTotalQuarterMutation) ResetRetryCount() {
+	m.retry_count = nil
+	m.addretry_count = nil
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (m *UsageTotalQuarterMutation) SetTtftMsSum(i int64) {
+	m.ttft_ms_sum = &i
+	m.addttft_ms_sum = nil
+}
+
+// TtftMsSum returns the value of the "ttft_ms_sum" field in the mutation.
+func (m *UsageTotalQuarterMutation) TtftMsSum() (r int64, exists bool) {
+	v := m.ttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftMsSum returns the old "ttft_ms_sum" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldTtftMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftMsSum: %w", err)
+	}
+	return oldValue.TtftMsSum, nil
+}
+
+// AddTtftMsSum adds i to the "ttft_ms_sum" field.
+func (m *UsageTotalQuarterMutation) AddTtftMsSum(i int64) {
+	if m.addttft_ms_sum != nil {
+		*m.addttft_ms_sum += i
+	} else {
+		m.addttft_ms_sum = &i
+	}
+}
+
+// AddedTtftMsSum returns the value that was added to the "ttft_ms_sum" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedTtftMsSum() (r int64, exists bool) {
+	v := m.addttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTtftMsSum resets all changes to the "ttft_ms_sum" field.
+func (m *UsageTotalQuarterMutation) ResetTtftMsSum() {
+	m.ttft_ms_sum = nil
+	m.addttft_ms_sum = nil
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (m *UsageTotalQuarterMutation) SetTtftHistogram(b []byte) {
+	m.ttft_histogram = &b
+}
+
+// TtftHistogram returns the value of the "ttft_histogram" field in the mutation.
+func (m *UsageTotalQuarterMutation) TtftHistogram() (r []byte, exists bool) {
+	v := m.ttft_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftHistogram returns the old "ttft_histogram" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldTtftHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftHistogram: %w", err)
+	}
+	return oldValue.TtftHistogram, nil
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (m *UsageTotalQuarterMutation) ClearTtftHistogram() {
+	m.ttft_histogram = nil
+	m.clearedFields[usagetotalquarter.FieldTtftHistogram] = struct{}{}
+}
+
+// TtftHistogramCleared returns if the "ttft_histogram" field was cleared in this mutation.
+func (m *UsageTotalQuarterMutation) TtftHistogramCleared() bool {
+	_, ok := m.clearedFields[usagetotalquarter.FieldTtftHistogram]
+	return ok
+}
+
+// ResetTtftHistogram resets all changes to the "ttft_histogram" field.
+func (m *UsageTotalQuarterMutation) ResetTtftHistogram() {
+	m.ttft_histogram = nil
+	delete(m.clearedFields, usagetotalquarter.FieldTtftHistogram)
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (m *UsageTotalQuarterMutation) SetRetryCost(value money.USD) {
+	m.retry_cost = &value
+	m.addretry_cost = nil
+}
+
+// RetryCost returns the value of the "retry_cost" field in the mutation.
+func (m *UsageTotalQuarterMutation) RetryCost() (r money.USD, exists bool) {
+	v := m.retry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCost returns the old "retry_cost" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldRetryCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCost: %w", err)
+	}
+	return oldValue.RetryCost, nil
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (m *UsageTotalQuarterMutation) AddRetryCost(value money.USD) {
+	if m.addretry_cost != nil {
+		*m.addretry_cost += value
+	} else {
+		m.addretry_cost = &value
+	}
+}
+
+// AddedRetryCost returns the value that was added to the "retry_cost" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedRetryCost() (r money.USD, exists bool) {
+	v := m.addretry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCost resets all changes to the "retry_cost" field.
+func (m *UsageTotalQuarterMutation) ResetRetryCost() {
+	m.retry_cost = nil
+	m.addretry_cost = nil
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (m *UsageTotalQuarterMutation) SetProviderCost(value money.USD) {
+	m.provider_cost = &value
+	m.addprovider_cost = nil
+}
+
+// ProviderCost returns the value of the "provider_cost" field in the mutation.
+func (m *UsageTotalQuarterMutation) ProviderCost() (r money.USD, exists bool) {
+	v := m.provider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCost returns the old "provider_cost" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldProviderCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCost: %w", err)
+	}
+	return oldValue.ProviderCost, nil
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (m *UsageTotalQuarterMutation) AddProviderCost(value money.USD) {
+	if m.addprovider_cost != nil {
+		*m.addprovider_cost += value
+	} else {
+		m.addprovider_cost = &value
+	}
+}
+
+// AddedProviderCost returns the value that was added to the "provider_cost" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedProviderCost() (r money.USD, exists bool) {
+	v := m.addprovider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCost resets all changes to the "provider_cost" field.
+func (m *UsageTotalQuarterMutation) ResetProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (m *UsageTotalQuarterMutation) SetProviderCostCount(i int64) {
+	m.provider_cost_count = &i
+	m.addprovider_cost_count = nil
+}
+
+// ProviderCostCount returns the value of the "provider_cost_count" field in the mutation.
+func (m *UsageTotalQuarterMutation) ProviderCostCount() (r int64, exists bool) {
+	v := m.provider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCostCount returns the old "provider_cost_count" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldProviderCostCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCostCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCostCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCostCount: %w", err)
+	}
+	return oldValue.ProviderCostCount, nil
+}
+
+// AddProviderCostCount adds i to the "provider_cost_count" field.
+func (m *UsageTotalQuarterMutation) AddProviderCostCount(i int64) {
+	if m.addprovider_cost_count != nil {
+		*m.addprovider_cost_count += i
+	} else {
+		m.addprovider_cost_count = &i
+	}
+}
+
+// AddedProviderCostCount returns the value that was added to the "provider_cost_count" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedProviderCostCount() (r int64, exists bool) {
+	v := m.addprovider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCostCount resets all changes to the "provider_cost_count" field.
+func (m *UsageTotalQuarterMutation) ResetProviderCostCount() {
+	m.provider_cost_count = nil
+	m.addprovider_cost_count = nil
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (m *UsageTotalQuarterMutation) SetComparedCost(value money.USD) {
+	m.compared_cost = &value
+	m.addcompared_cost = nil
+}
+
+// ComparedCost returns the value of the "compared_cost" field in the mutation.
+func (m *UsageTotalQuarterMutation) ComparedCost() (r money.USD, exists bool) {
+	v := m.compared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldComparedCost returns the old "compared_cost" field's value of the UsageTotalQuarter entity.
+// If the UsageTotalQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageTotalQuarterMutation) OldComparedCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldComparedCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldComparedCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldComparedCost: %w", err)
+	}
+	return oldValue.ComparedCost, nil
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (m *UsageTotalQuarterMutation) AddComparedCost(value money.USD) {
+	if m.addcompared_cost != nil {
+		*m.addcompared_cost += value
+	} else {
+		m.addcompared_cost = &value
+	}
+}
+
+// AddedComparedCost returns the value that was added to the "compared_cost" field in this mutation.
+func (m *UsageTotalQuarterMutation) AddedComparedCost() (r money.USD, exists bool) {
+	v := m.addcompared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetComparedCost resets all changes to the "compared_cost" field.
+func (m *UsageTotalQuarterMutation) ResetComparedCost() {
+	m.compared_cost = nil
+	m.addcompared_cost = nil
+}
+
 // SetDigest sets the "digest" field.
 func (m *UsageTotalQuarterMutation) SetDigest(i int64) {
 	m.digest = &i
@@ -35730,7 +39349,7 @@ func (m *UsageTotalQuarterMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageTotalQuarterMutation) Fields() []string {
-	fields := make([]string, 0, 16)
+	fields := make([]string, 0, 25)
 	if m.period_start != nil {
 		fields = append(fields, usagetotalquarter.FieldPeriodStart)
 	}
@@ -35772,6 +39391,33 @@ func (m *UsageTotalQuarterMutation) Fields() []string {
 	}
 	if m.latency_histogram != nil {
 		fields = append(fields, usagetotalquarter.FieldLatencyHistogram)
+	}
+	if m.estimated_count != nil {
+		fields = append(fields, usagetotalquarter.FieldEstimatedCount)
+	}
+	if m.unknown_count != nil {
+		fields = append(fields, usagetotalquarter.FieldUnknownCount)
+	}
+	if m.retry_count != nil {
+		fields = append(fields, usagetotalquarter.FieldRetryCount)
+	}
+	if m.ttft_ms_sum != nil {
+		fields = append(fields, usagetotalquarter.FieldTtftMsSum)
+	}
+	if m.ttft_histogram != nil {
+		fields = append(fields, usagetotalquarter.FieldTtftHistogram)
+	}
+	if m.retry_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldRetryCost)
+	}
+	if m.provider_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldProviderCost)
+	}
+	if m.provider_cost_count != nil {
+		fields = append(fields, usagetotalquarter.FieldProviderCostCount)
+	}
+	if m.compared_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldComparedCost)
 	}
 	if m.digest != nil {
 		fields = append(fields, usagetotalquarter.FieldDigest)
@@ -35815,6 +39461,24 @@ func (m *UsageTotalQuarterMutation) Field(name string) (ent.Value, bool) {
 		return m.AverageLatencyMs()
 	case usagetotalquarter.FieldLatencyHistogram:
 		return m.LatencyHistogram()
+	case usagetotalquarter.FieldEstimatedCount:
+		return m.EstimatedCount()
+	case usagetotalquarter.FieldUnknownCount:
+		return m.UnknownCount()
+	case usagetotalquarter.FieldRetryCount:
+		return m.RetryCount()
+	case usagetotalquarter.FieldTtftMsSum:
+		return m.TtftMsSum()
+	case usagetotalquarter.FieldTtftHistogram:
+		return m.TtftHistogram()
+	case usagetotalquarter.FieldRetryCost:
+		return m.RetryCost()
+	case usagetotalquarter.FieldProviderCost:
+		return m.ProviderCost()
+	case usagetotalquarter.FieldProviderCostCount:
+		return m.ProviderCostCount()
+	case usagetotalquarter.FieldComparedCost:
+		return m.ComparedCost()
 	case usagetotalquarter.FieldDigest:
 		return m.Digest()
 	case usagetotalquarter.FieldModelID:
@@ -35856,6 +39520,24 @@ func (m *UsageTotalQuarterMutation) OldField(ctx context.Context, name string) (
 		return m.OldAverageLatencyMs(ctx)
 	case usagetotalquarter.FieldLatencyHistogram:
 		return m.OldLatencyHistogram(ctx)
+	case usagetotalquarter.FieldEstimatedCount:
+		return m.OldEstimatedCount(ctx)
+	case usagetotalquarter.FieldUnknownCount:
+		return m.OldUnknownCount(ctx)
+	case usagetotalquarter.FieldRetryCount:
+		return m.OldRetryCount(ctx)
+	case usagetotalquarter.FieldTtftMsSum:
+		return m.OldTtftMsSum(ctx)
+	case usagetotalquarter.FieldTtftHistogram:
+		return m.OldTtftHistogram(ctx)
+	case usagetotalquarter.FieldRetryCost:
+		return m.OldRetryCost(ctx)
+	case usagetotalquarter.FieldProviderCost:
+		return m.OldProviderCost(ctx)
+	case usagetotalquarter.FieldProviderCostCount:
+		return m.OldProviderCostCount(ctx)
+	case usagetotalquarter.FieldComparedCost:
+		return m.OldComparedCost(ctx)
 	case usagetotalquarter.FieldDigest:
 		return m.OldDigest(ctx)
 	case usagetotalquarter.FieldModelID:
@@ -35967,6 +39649,69 @@ func (m *UsageTotalQuarterMutation) SetField(name string, value ent.Value) error
 		}
 		m.SetLatencyHistogram(v)
 		return nil
+	case usagetotalquarter.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEstimatedCount(v)
+		return nil
+	case usagetotalquarter.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnknownCount(v)
+		return nil
+	case usagetotalquarter.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCount(v)
+		return nil
+	case usagetotalquarter.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftMsSum(v)
+		return nil
+	case usagetotalquarter.FieldTtftHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftHistogram(v)
+		return nil
+	case usagetotalquarter.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCost(v)
+		return nil
+	case usagetotalquarter.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCost(v)
+		return nil
+	case usagetotalquarter.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCostCount(v)
+		return nil
+	case usagetotalquarter.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetComparedCost(v)
+		return nil
 	case usagetotalquarter.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -36022,6 +39767,30 @@ func (m *UsageTotalQuarterMutation) AddedFields() []string {
 	if m.addaverage_latency_ms != nil {
 		fields = append(fields, usagetotalquarter.FieldAverageLatencyMs)
 	}
+	if m.addestimated_count != nil {
+		fields = append(fields, usagetotalquarter.FieldEstimatedCount)
+	}
+	if m.addunknown_count != nil {
+		fields = append(fields, usagetotalquarter.FieldUnknownCount)
+	}
+	if m.addretry_count != nil {
+		fields = append(fields, usagetotalquarter.FieldRetryCount)
+	}
+	if m.addttft_ms_sum != nil {
+		fields = append(fields, usagetotalquarter.FieldTtftMsSum)
+	}
+	if m.addretry_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldRetryCost)
+	}
+	if m.addprovider_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldProviderCost)
+	}
+	if m.addprovider_cost_count != nil {
+		fields = append(fields, usagetotalquarter.FieldProviderCostCount)
+	}
+	if m.addcompared_cost != nil {
+		fields = append(fields, usagetotalquarter.FieldComparedCost)
+	}
 	if m.adddigest != nil {
 		fields = append(fields, usagetotalquarter.FieldDigest)
 	}
@@ -36055,6 +39824,22 @@ func (m *UsageTotalQuarterMutation) AddedField(name string) (ent.Value, bool) {
 		return m.AddedLatencyMsSum()
 	case usagetotalquarter.FieldAverageLatencyMs:
 		return m.AddedAverageLatencyMs()
+	case usagetotalquarter.FieldEstimatedCount:
+		return m.AddedEstimatedCount()
+	case usagetotalquarter.FieldUnknownCount:
+		return m.AddedUnknownCount()
+	case usagetotalquarter.FieldRetryCount:
+		return m.AddedRetryCount()
+	case usagetotalquarter.FieldTtftMsSum:
+		return m.AddedTtftMsSum()
+	case usagetotalquarter.FieldRetryCost:
+		return m.AddedRetryCost()
+	case usagetotalquarter.FieldProviderCost:
+		return m.AddedProviderCost()
+	case usagetotalquarter.FieldProviderCostCount:
+		return m.AddedProviderCostCount()
+	case usagetotalquarter.FieldComparedCost:
+		return m.AddedComparedCost()
 	case usagetotalquarter.FieldDigest:
 		return m.AddedDigest()
 	}
@@ -36143,6 +39928,62 @@ func (m *UsageTotalQuarterMutation) AddField(name string, value ent.Value) error
 		}
 		m.AddAverageLatencyMs(v)
 		return nil
+	case usagetotalquarter.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddEstimatedCount(v)
+		return nil
+	case usagetotalquarter.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnknownCount(v)
+		return nil
+	case usagetotalquarter.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCount(v)
+		return nil
+	case usagetotalquarter.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTtftMsSum(v)
+		return nil
+	case usagetotalquarter.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCost(v)
+		return nil
+	case usagetotalquarter.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCost(v)
+		return nil
+	case usagetotalquarter.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCostCount(v)
+		return nil
+	case usagetotalquarter.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddComparedCost(v)
+		return nil
 	case usagetotalquarter.FieldDigest:
 		v, ok := value.(int64)
 		if !ok {
@@ -36163,6 +40004,9 @@ func (m *UsageTotalQuarterMutation) ClearedFields() []string {
 	}
 	if m.FieldCleared(usagetotalquarter.FieldLatencyHistogram) {
 		fields = append(fields, usagetotalquarter.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagetotalquarter.FieldTtftHistogram) {
+		fields = append(fields, usagetotalquarter.FieldTtftHistogram)
 	}
 	if m.FieldCleared(usagetotalquarter.FieldDigest) {
 		fields = append(fields, usagetotalquarter.FieldDigest)
@@ -36186,6 +40030,9 @@ func (m *UsageTotalQuarterMutation) ClearField(name string) error {
 		return nil
 	case usagetotalquarter.FieldLatencyHistogram:
 		m.ClearLatencyHistogram()
+		return nil
+	case usagetotalquarter.FieldTtftHistogram:
+		m.ClearTtftHistogram()
 		return nil
 	case usagetotalquarter.FieldDigest:
 		m.ClearDigest()
@@ -36239,6 +40086,33 @@ func (m *UsageTotalQuarterMutation) ResetField(name string) error {
 		return nil
 	case usagetotalquarter.FieldLatencyHistogram:
 		m.ResetLatencyHistogram()
+		return nil
+	case usagetotalquarter.FieldEstimatedCount:
+		m.ResetEstimatedCount()
+		return nil
+	case usagetotalquarter.FieldUnknownCount:
+		m.ResetUnknownCount()
+		return nil
+	case usagetotalquarter.FieldRetryCount:
+		m.ResetRetryCount()
+		return nil
+	case usagetotalquarter.FieldTtftMsSum:
+		m.ResetTtftMsSum()
+		return nil
+	case usagetotalquarter.FieldTtftHistogram:
+		m.ResetTtftHistogram()
+		return nil
+	case usagetotalquarter.FieldRetryCost:
+		m.ResetRetryCost()
+		return nil
+	case usagetotalquarter.FieldProviderCost:
+		m.ResetProviderCost()
+		return nil
+	case usagetotalquarter.FieldProviderCostCount:
+		m.ResetProviderCostCount()
+		return nil
+	case usagetotalquarter.FieldComparedCost:
+		m.ResetComparedCost()
 		return nil
 	case usagetotalquarter.FieldDigest:
 		m.ResetDigest()

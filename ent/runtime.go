@@ -588,22 +588,34 @@ func init() {
 	keyleaseDescReservedTokens := keyleaseFields[3].Descriptor()
 	// keylease.DefaultReservedTokens holds the default value on creation for the reserved_tokens field.
 	keylease.DefaultReservedTokens = keyleaseDescReservedTokens.Default.(int64)
+	// keyleaseDescReservedOutput is the schema descriptor for reserved_output field.
+	keyleaseDescReservedOutput := keyleaseFields[4].Descriptor()
+	// keylease.DefaultReservedOutput holds the default value on creation for the reserved_output field.
+	keylease.DefaultReservedOutput = keyleaseDescReservedOutput.Default.(int64)
 	// keyleaseDescReservedCost is the schema descriptor for reserved_cost field.
-	keyleaseDescReservedCost := keyleaseFields[4].Descriptor()
+	keyleaseDescReservedCost := keyleaseFields[5].Descriptor()
 	// keylease.DefaultReservedCost holds the default value on creation for the reserved_cost field.
 	keylease.DefaultReservedCost = money.USD(keyleaseDescReservedCost.Default.(int64))
 	// keyleaseDescPass is the schema descriptor for pass field.
-	keyleaseDescPass := keyleaseFields[5].Descriptor()
+	keyleaseDescPass := keyleaseFields[6].Descriptor()
 	// keylease.DefaultPass holds the default value on creation for the pass field.
 	keylease.DefaultPass = keyleaseDescPass.Default.(int64)
 	// keyleaseDescConsumerPath is the schema descriptor for consumer_path field.
-	keyleaseDescConsumerPath := keyleaseFields[7].Descriptor()
+	keyleaseDescConsumerPath := keyleaseFields[8].Descriptor()
 	// keylease.DefaultConsumerPath holds the default value on creation for the consumer_path field.
 	keylease.DefaultConsumerPath = keyleaseDescConsumerPath.Default.(string)
 	// keyleaseDescProbe is the schema descriptor for probe field.
-	keyleaseDescProbe := keyleaseFields[9].Descriptor()
+	keyleaseDescProbe := keyleaseFields[10].Descriptor()
 	// keylease.DefaultProbe holds the default value on creation for the probe field.
 	keylease.DefaultProbe = keyleaseDescProbe.Default.(bool)
+	// keyleaseDescAttemptGroup is the schema descriptor for attempt_group field.
+	keyleaseDescAttemptGroup := keyleaseFields[13].Descriptor()
+	// keylease.DefaultAttemptGroup holds the default value on creation for the attempt_group field.
+	keylease.DefaultAttemptGroup = keyleaseDescAttemptGroup.Default.(string)
+	// keyleaseDescAttempt is the schema descriptor for attempt field.
+	keyleaseDescAttempt := keyleaseFields[14].Descriptor()
+	// keylease.DefaultAttempt holds the default value on creation for the attempt field.
+	keylease.DefaultAttempt = keyleaseDescAttempt.Default.(int)
 	// keyleaseDescID is the schema descriptor for id field.
 	keyleaseDescID := keyleaseMixinFields0[0].Descriptor()
 	// keylease.DefaultID holds the default value on creation for the id field.
@@ -1035,6 +1047,38 @@ func init() {
 	usageDescAverageLatencyMs := usageMixinFields1[12].Descriptor()
 	// usage.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
 	usage.DefaultAverageLatencyMs = usageDescAverageLatencyMs.Default.(float64)
+	// usageDescEstimatedCount is the schema descriptor for estimated_count field.
+	usageDescEstimatedCount := usageMixinFields1[14].Descriptor()
+	// usage.DefaultEstimatedCount holds the default value on creation for the estimated_count field.
+	usage.DefaultEstimatedCount = usageDescEstimatedCount.Default.(int64)
+	// usageDescUnknownCount is the schema descriptor for unknown_count field.
+	usageDescUnknownCount := usageMixinFields1[15].Descriptor()
+	// usage.DefaultUnknownCount holds the default value on creation for the unknown_count field.
+	usage.DefaultUnknownCount = usageDescUnknownCount.Default.(int64)
+	// usageDescRetryCount is the schema descriptor for retry_count field.
+	usageDescRetryCount := usageMixinFields1[16].Descriptor()
+	// usage.DefaultRetryCount holds the default value on creation for the retry_count field.
+	usage.DefaultRetryCount = usageDescRetryCount.Default.(int64)
+	// usageDescTtftMsSum is the schema descriptor for ttft_ms_sum field.
+	usageDescTtftMsSum := usageMixinFields1[17].Descriptor()
+	// usage.DefaultTtftMsSum holds the default value on creation for the ttft_ms_sum field.
+	usage.DefaultTtftMsSum = usageDescTtftMsSum.Default.(int64)
+	// usageDescRetryCost is the schema descriptor for retry_cost field.
+	usageDescRetryCost := usageMixinFields1[19].Descriptor()
+	// usage.DefaultRetryCost holds the default value on creation for the retry_cost field.
+	usage.DefaultRetryCost = money.USD(usageDescRetryCost.Default.(int64))
+	// usageDescProviderCost is the schema descriptor for provider_cost field.
+	usageDescProviderCost := usageMixinFields1[20].Descriptor()
+	// usage.DefaultProviderCost holds the default value on creation for the provider_cost field.
+	usage.DefaultProviderCost = money.USD(usageDescProviderCost.Default.(int64))
+	// usageDescProviderCostCount is the schema descriptor for provider_cost_count field.
+	usageDescProviderCostCount := usageMixinFields1[21].Descriptor()
+	// usage.DefaultProviderCostCount holds the default value on creation for the provider_cost_count field.
+	usage.DefaultProviderCostCount = usageDescProviderCostCount.Default.(int64)
+	// usageDescComparedCost is the schema descriptor for compared_cost field.
+	usageDescComparedCost := usageMixinFields1[22].Descriptor()
+	// usage.DefaultComparedCost holds the default value on creation for the compared_cost field.
+	usage.DefaultComparedCost = money.USD(usageDescComparedCost.Default.(int64))
 	// usageDescID is the schema descriptor for id field.
 	usageDescID := usageMixinFields0[0].Descriptor()
 	// usage.DefaultID holds the default value on creation for the id field.
@@ -1077,6 +1121,18 @@ func init() {
 	usageeventDescHTTPStatus := usageeventFields[18].Descriptor()
 	// usageevent.DefaultHTTPStatus holds the default value on creation for the http_status field.
 	usageevent.DefaultHTTPStatus = usageeventDescHTTPStatus.Default.(int)
+	// usageeventDescProviderCostSource is the schema descriptor for provider_cost_source field.
+	usageeventDescProviderCostSource := usageeventFields[22].Descriptor()
+	// usageevent.DefaultProviderCostSource holds the default value on creation for the provider_cost_source field.
+	usageevent.DefaultProviderCostSource = usageeventDescProviderCostSource.Default.(string)
+	// usageeventDescAttemptGroup is the schema descriptor for attempt_group field.
+	usageeventDescAttemptGroup := usageeventFields[24].Descriptor()
+	// usageevent.DefaultAttemptGroup holds the default value on creation for the attempt_group field.
+	usageevent.DefaultAttemptGroup = usageeventDescAttemptGroup.Default.(string)
+	// usageeventDescAttempt is the schema descriptor for attempt field.
+	usageeventDescAttempt := usageeventFields[25].Descriptor()
+	// usageevent.DefaultAttempt holds the default value on creation for the attempt field.
+	usageevent.DefaultAttempt = usageeventDescAttempt.Default.(int)
 	usagequarterMixin := schema.UsageQuarter{}.Mixin()
 	usagequarterMixinFields0 := usagequarterMixin[0].Fields()
 	_ = usagequarterMixinFields0
@@ -1124,6 +1180,38 @@ func init() {
 	usagequarterDescAverageLatencyMs := usagequarterMixinFields1[12].Descriptor()
 	// usagequarter.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
 	usagequarter.DefaultAverageLatencyMs = usagequarterDescAverageLatencyMs.Default.(float64)
+	// usagequarterDescEstimatedCount is the schema descriptor for estimated_count field.
+	usagequarterDescEstimatedCount := usagequarterMixinFields1[14].Descriptor()
+	// usagequarter.DefaultEstimatedCount holds the default value on creation for the estimated_count field.
+	usagequarter.DefaultEstimatedCount = usagequarterDescEstimatedCount.Default.(int64)
+	// usagequarterDescUnknownCount is the schema descriptor for unknown_count field.
+	usagequarterDescUnknownCount := usagequarterMixinFields1[15].Descriptor()
+	// usagequarter.DefaultUnknownCount holds the default value on creation for the unknown_count field.
+	usagequarter.DefaultUnknownCount = usagequarterDescUnknownCount.Default.(int64)
+	// usagequarterDescRetryCount is the schema descriptor for retry_count field.
+	usagequarterDescRetryCount := usagequarterMixinFields1[16].Descriptor()
+	// usagequarter.DefaultRetryCount holds the default value on creation for the retry_count field.
+	usagequarter.DefaultRetryCount = usagequarterDescRetryCount.Default.(int64)
+	// usagequarterDescTtftMsSum is the schema descriptor for ttft_ms_sum field.
+	usagequarterDescTtftMsSum := usagequarterMixinFields1[17].Descriptor()
+	// usagequarter.DefaultTtftMsSum holds the default value on creation for the ttft_ms_sum field.
+	usagequarter.DefaultTtftMsSum = usagequarterDescTtftMsSum.Default.(int64)
+	// usagequarterDescRetryCost is the schema descriptor for retry_cost field.
+	usagequarterDescRetryCost := usagequarterMixinFields1[19].Descriptor()
+	// usagequarter.DefaultRetryCost holds the default value on creation for the retry_cost field.
+	usagequarter.DefaultRetryCost = money.USD(usagequarterDescRetryCost.Default.(int64))
+	// usagequarterDescProviderCost is the schema descriptor for provider_cost field.
+	usagequarterDescProviderCost := usagequarterMixinFields1[20].Descriptor()
+	// usagequarter.DefaultProviderCost holds the default value on creation for the provider_cost field.
+	usagequarter.DefaultProviderCost = money.USD(usagequarterDescProviderCost.Default.(int64))
+	// usagequarterDescProviderCostCount is the schema descriptor for provider_cost_count field.
+	usagequarterDescProviderCostCount := usagequarterMixinFields1[21].Descriptor()
+	// usagequarter.DefaultProviderCostCount holds the default value on creation for the provider_cost_count field.
+	usagequarter.DefaultProviderCostCount = usagequarterDescProviderCostCount.Default.(int64)
+	// usagequarterDescComparedCost is the schema descriptor for compared_cost field.
+	usagequarterDescComparedCost := usagequarterMixinFields1[22].Descriptor()
+	// usagequarter.DefaultComparedCost holds the default value on creation for the compared_cost field.
+	usagequarter.DefaultComparedCost = money.USD(usagequarterDescComparedCost.Default.(int64))
 	// usagequarterDescID is the schema descriptor for id field.
 	usagequarterDescID := usagequarterMixinFields0[0].Descriptor()
 	// usagequarter.DefaultID holds the default value on creation for the id field.
@@ -1175,6 +1263,38 @@ func init() {
 	usagetotalDescAverageLatencyMs := usagetotalMixinFields1[12].Descriptor()
 	// usagetotal.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
 	usagetotal.DefaultAverageLatencyMs = usagetotalDescAverageLatencyMs.Default.(float64)
+	// usagetotalDescEstimatedCount is the schema descriptor for estimated_count field.
+	usagetotalDescEstimatedCount := usagetotalMixinFields1[14].Descriptor()
+	// usagetotal.DefaultEstimatedCount holds the default value on creation for the estimated_count field.
+	usagetotal.DefaultEstimatedCount = usagetotalDescEstimatedCount.Default.(int64)
+	// usagetotalDescUnknownCount is the schema descriptor for unknown_count field.
+	usagetotalDescUnknownCount := usagetotalMixinFields1[15].Descriptor()
+	// usagetotal.DefaultUnknownCount holds the default value on creation for the unknown_count field.
+	usagetotal.DefaultUnknownCount = usagetotalDescUnknownCount.Default.(int64)
+	// usagetotalDescRetryCount is the schema descriptor for retry_count field.
+	usagetotalDescRetryCount := usagetotalMixinFields1[16].Descriptor()
+	// usagetotal.DefaultRetryCount holds the default value on creation for the retry_count field.
+	usagetotal.DefaultRetryCount = usagetotalDescRetryCount.Default.(int64)
+	// usagetotalDescTtftMsSum is the schema descriptor for ttft_ms_sum field.
+	usagetotalDescTtftMsSum := usagetotalMixinFields1[17].Descriptor()
+	// usagetotal.DefaultTtftMsSum holds the default value on creation for the ttft_ms_sum field.
+	usagetotal.DefaultTtftMsSum = usagetotalDescTtftMsSum.Default.(int64)
+	// usagetotalDescRetryCost is the schema descriptor for retry_cost field.
+	usagetotalDescRetryCost := usagetotalMixinFields1[19].Descriptor()
+	// usagetotal.DefaultRetryCost holds the default value on creation for the retry_cost field.
+	usagetotal.DefaultRetryCost = money.USD(usagetotalDescRetryCost.Default.(int64))
+	// usagetotalDescProviderCost is the schema descriptor for provider_cost field.
+	usagetotalDescProviderCost := usagetotalMixinFields1[20].Descriptor()
+	// usagetotal.DefaultProviderCost holds the default value on creation for the provider_cost field.
+	usagetotal.DefaultProviderCost = money.USD(usagetotalDescProviderCost.Default.(int64))
+	// usagetotalDescProviderCostCount is the schema descriptor for provider_cost_count field.
+	usagetotalDescProviderCostCount := usagetotalMixinFields1[21].Descriptor()
+	// usagetotal.DefaultProviderCostCount holds the default value on creation for the provider_cost_count field.
+	usagetotal.DefaultProviderCostCount = usagetotalDescProviderCostCount.Default.(int64)
+	// usagetotalDescComparedCost is the schema descriptor for compared_cost field.
+	usagetotalDescComparedCost := usagetotalMixinFields1[22].Descriptor()
+	// usagetotal.DefaultComparedCost holds the default value on creation for the compared_cost field.
+	usagetotal.DefaultComparedCost = money.USD(usagetotalDescComparedCost.Default.(int64))
 	// usagetotalDescID is the schema descriptor for id field.
 	usagetotalDescID := usagetotalMixinFields0[0].Descriptor()
 	// usagetotal.DefaultID holds the default value on creation for the id field.
@@ -1226,6 +1346,38 @@ func init() {
 	usagetotalquarterDescAverageLatencyMs := usagetotalquarterMixinFields1[12].Descriptor()
 	// usagetotalquarter.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
 	usagetotalquarter.DefaultAverageLatencyMs = usagetotalquarterDescAverageLatencyMs.Default.(float64)
+	// usagetotalquarterDescEstimatedCount is the schema descriptor for estimated_count field.
+	usagetotalquarterDescEstimatedCount := usagetotalquarterMixinFields1[14].Descriptor()
+	// usagetotalquarter.DefaultEstimatedCount holds the default value on creation for the estimated_count field.
+	usagetotalquarter.DefaultEstimatedCount = usagetotalquarterDescEstimatedCount.Default.(int64)
+	// usagetotalquarterDescUnknownCount is the schema descriptor for unknown_count field.
+	usagetotalquarterDescUnknownCount := usagetotalquarterMixinFields1[15].Descriptor()
+	// usagetotalquarter.DefaultUnknownCount holds the default value on creation for the unknown_count field.
+	usagetotalquarter.DefaultUnknownCount = usagetotalquarterDescUnknownCount.Default.(int64)
+	// usagetotalquarterDescRetryCount is the schema descriptor for retry_count field.
+	usagetotalquarterDescRetryCount := usagetotalquarterMixinFields1[16].Descriptor()
+	// usagetotalquarter.DefaultRetryCount holds the default value on creation for the retry_count field.
+	usagetotalquarter.DefaultRetryCount = usagetotalquarterDescRetryCount.Default.(int64)
+	// usagetotalquarterDescTtftMsSum is the schema descriptor for ttft_ms_sum field.
+	usagetotalquarterDescTtftMsSum := usagetotalquarterMixinFields1[17].Descriptor()
+	// usagetotalquarter.DefaultTtftMsSum holds the default value on creation for the ttft_ms_sum field.
+	usagetotalquarter.DefaultTtftMsSum = usagetotalquarterDescTtftMsSum.Default.(int64)
+	// usagetotalquarterDescRetryCost is the schema descriptor for retry_cost field.
+	usagetotalquarterDescRetryCost := usagetotalquarterMixinFields1[19].Descriptor()
+	// usagetotalquarter.DefaultRetryCost holds the default value on creation for the retry_cost field.
+	usagetotalquarter.DefaultRetryCost = money.USD(usagetotalquarterDescRetryCost.Default.(int64))
+	// usagetotalquarterDescProviderCost is the schema descriptor for provider_cost field.
+	usagetotalquarterDescProviderCost := usagetotalquarterMixinFields1[20].Descriptor()
+	// usagetotalquarter.DefaultProviderCost holds the default value on creation for the provider_cost field.
+	usagetotalquarter.DefaultProviderCost = money.USD(usagetotalquarterDescProviderCost.Default.(int64))
+	// usagetotalquarterDescProviderCostCount is the schema descriptor for provider_cost_count field.
+	usagetotalquarterDescProviderCostCount := usagetotalquarterMixinFields1[21].Descriptor()
+	// usagetotalquarter.DefaultProviderCostCount holds the default value on creation for the provider_cost_count field.
+	usagetotalquarter.DefaultProviderCostCount = usagetotalquarterDescProviderCostCount.Default.(int64)
+	// usagetotalquarterDescComparedCost is the schema descriptor for compared_cost field.
+	usagetotalquarterDescComparedCost := usagetotalquarterMixinFields1[22].Descriptor()
+	// usagetotalquarter.DefaultComparedCost holds the default value on creation for the compared_cost field.
+	usagetotalquarter.DefaultComparedCost = money.USD(usagetotalquarterDescComparedCost.Default.(int64))
 	// usagetotalquarterDescID is the schema descriptor for id field.
 	usagetotalquarterDescID := usagetotalquarterMixinFields0[0].Descriptor()
 	// usagetotalquarter.DefaultID holds the default value on creation for the id field.

@@ -200,6 +200,124 @@ func (_c *UsageCreate) SetLatencyHistogram(v []byte) *UsageCreate {
 	return _c
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_c *UsageCreate) SetEstimatedCount(v int64) *UsageCreate {
+	_c.mutation.SetEstimatedCount(v)
+	return _c
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableEstimatedCount(v *int64) *UsageCreate {
+	if v != nil {
+		_c.SetEstimatedCount(*v)
+	}
+	return _c
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_c *UsageCreate) SetUnknownCount(v int64) *UsageCreate {
+	_c.mutation.SetUnknownCount(v)
+	return _c
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableUnknownCount(v *int64) *UsageCreate {
+	if v != nil {
+		_c.SetUnknownCount(*v)
+	}
+	return _c
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_c *UsageCreate) SetRetryCount(v int64) *UsageCreate {
+	_c.mutation.SetRetryCount(v)
+	return _c
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableRetryCount(v *int64) *UsageCreate {
+	if v != nil {
+		_c.SetRetryCount(*v)
+	}
+	return _c
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_c *UsageCreate) SetTtftMsSum(v int64) *UsageCreate {
+	_c.mutation.SetTtftMsSum(v)
+	return _c
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableTtftMsSum(v *int64) *UsageCreate {
+	if v != nil {
+		_c.SetTtftMsSum(*v)
+	}
+	return _c
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_c *UsageCreate) SetTtftHistogram(v []byte) *UsageCreate {
+	_c.mutation.SetTtftHistogram(v)
+	return _c
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_c *UsageCreate) SetRetryCost(v money.USD) *UsageCreate {
+	_c.mutation.SetRetryCost(v)
+	return _c
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableRetryCost(v *money.USD) *UsageCreate {
+	if v != nil {
+		_c.SetRetryCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_c *UsageCreate) SetProviderCost(v money.USD) *UsageCreate {
+	_c.mutation.SetProviderCost(v)
+	return _c
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableProviderCost(v *money.USD) *UsageCreate {
+	if v != nil {
+		_c.SetProviderCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_c *UsageCreate) SetProviderCostCount(v int64) *UsageCreate {
+	_c.mutation.SetProviderCostCount(v)
+	return _c
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableProviderCostCount(v *int64) *UsageCreate {
+	if v != nil {
+		_c.SetProviderCostCount(*v)
+	}
+	return _c
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_c *UsageCreate) SetComparedCost(v money.USD) *UsageCreate {
+	_c.mutation.SetComparedCost(v)
+	return _c
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_c *UsageCreate) SetNillableComparedCost(v *money.USD) *UsageCreate {
+	if v != nil {
+		_c.SetComparedCost(*v)
+	}
+	return _c
+}
+
 // SetDigest sets the "digest" field.
 func (_c *UsageCreate) SetDigest(v int64) *UsageCreate {
 	_c.mutation.SetDigest(v)
@@ -342,6 +460,38 @@ func (_c *UsageCreate) defaults() {
 		v := usage.DefaultAverageLatencyMs
 		_c.mutation.SetAverageLatencyMs(v)
 	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		v := usage.DefaultEstimatedCount
+		_c.mutation.SetEstimatedCount(v)
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		v := usage.DefaultUnknownCount
+		_c.mutation.SetUnknownCount(v)
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		v := usage.DefaultRetryCount
+		_c.mutation.SetRetryCount(v)
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		v := usage.DefaultTtftMsSum
+		_c.mutation.SetTtftMsSum(v)
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		v := usage.DefaultRetryCost
+		_c.mutation.SetRetryCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		v := usage.DefaultProviderCost
+		_c.mutation.SetProviderCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		v := usage.DefaultProviderCostCount
+		_c.mutation.SetProviderCostCount(v)
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		v := usage.DefaultComparedCost
+		_c.mutation.SetComparedCost(v)
+	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := usage.DefaultID()
 		_c.mutation.SetID(v)
@@ -385,6 +535,30 @@ func (_c *UsageCreate) check() error {
 	}
 	if _, ok := _c.mutation.AverageLatencyMs(); !ok {
 		return &ValidationError{Name: "average_latency_ms", err: errors.New(`ent: missing required field "Usage.average_latency_ms"`)}
+	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		return &ValidationError{Name: "estimated_count", err: errors.New(`ent: missing required field "Usage.estimated_count"`)}
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		return &ValidationError{Name: "unknown_count", err: errors.New(`ent: missing required field "Usage.unknown_count"`)}
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		return &ValidationError{Name: "retry_count", err: errors.New(`ent: missing required field "Usage.retry_count"`)}
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		return &ValidationError{Name: "ttft_ms_sum", err: errors.New(`ent: missing required field "Usage.ttft_ms_sum"`)}
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		return &ValidationError{Name: "retry_cost", err: errors.New(`ent: missing required field "Usage.retry_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		return &ValidationError{Name: "provider_cost", err: errors.New(`ent: missing required field "Usage.provider_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		return &ValidationError{Name: "provider_cost_count", err: errors.New(`ent: missing required field "Usage.provider_cost_count"`)}
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		return &ValidationError{Name: "compared_cost", err: errors.New(`ent: missing required field "Usage.compared_cost"`)}
 	}
 	if _, ok := _c.mutation.ModelID(); !ok {
 		return &ValidationError{Name: "model_id", err: errors.New(`ent: missing required field "Usage.model_id"`)}
@@ -495,6 +669,42 @@ func (_c *UsageCreate) createSpec() (*Usage, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.LatencyHistogram(); ok {
 		_spec.SetField(usage.FieldLatencyHistogram, field.TypeBytes, value)
 		_node.LatencyHistogram = value
+	}
+	if value, ok := _c.mutation.EstimatedCount(); ok {
+		_spec.SetField(usage.FieldEstimatedCount, field.TypeInt64, value)
+		_node.EstimatedCount = value
+	}
+	if value, ok := _c.mutation.UnknownCount(); ok {
+		_spec.SetField(usage.FieldUnknownCount, field.TypeInt64, value)
+		_node.UnknownCount = value
+	}
+	if value, ok := _c.mutation.RetryCount(); ok {
+		_spec.SetField(usage.FieldRetryCount, field.TypeInt64, value)
+		_node.RetryCount = value
+	}
+	if value, ok := _c.mutation.TtftMsSum(); ok {
+		_spec.SetField(usage.FieldTtftMsSum, field.TypeInt64, value)
+		_node.TtftMsSum = value
+	}
+	if value, ok := _c.mutation.TtftHistogram(); ok {
+		_spec.SetField(usage.FieldTtftHistogram, field.TypeBytes, value)
+		_node.TtftHistogram = value
+	}
+	if value, ok := _c.mutation.RetryCost(); ok {
+		_spec.SetField(usage.FieldRetryCost, field.TypeInt64, value)
+		_node.RetryCost = value
+	}
+	if value, ok := _c.mutation.ProviderCost(); ok {
+		_spec.SetField(usage.FieldProviderCost, field.TypeInt64, value)
+		_node.ProviderCost = value
+	}
+	if value, ok := _c.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usage.FieldProviderCostCount, field.TypeInt64, value)
+		_node.ProviderCostCount = value
+	}
+	if value, ok := _c.mutation.ComparedCost(); ok {
+		_spec.SetField(usage.FieldComparedCost, field.TypeInt64, value)
+		_node.ComparedCost = value
 	}
 	if value, ok := _c.mutation.Digest(); ok {
 		_spec.SetField(usage.FieldDigest, field.TypeInt64, value)
@@ -846,6 +1056,168 @@ func (u *UsageUpsert) UpdateLatencyHistogram() *UsageUpsert {
 // ClearLatencyHistogram clears the value of the "latency_histogram" field.
 func (u *UsageUpsert) ClearLatencyHistogram() *UsageUpsert {
 	u.SetNull(usage.FieldLatencyHistogram)
+	return u
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageUpsert) SetEstimatedCount(v int64) *UsageUpsert {
+	u.Set(usage.FieldEstimatedCount, v)
+	return u
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateEstimatedCount() *UsageUpsert {
+	u.SetExcluded(usage.FieldEstimatedCount)
+	return u
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageUpsert) AddEstimatedCount(v int64) *UsageUpsert {
+	u.Add(usage.FieldEstimatedCount, v)
+	return u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageUpsert) SetUnknownCount(v int64) *UsageUpsert {
+	u.Set(usage.FieldUnknownCount, v)
+	return u
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateUnknownCount() *UsageUpsert {
+	u.SetExcluded(usage.FieldUnknownCount)
+	return u
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageUpsert) AddUnknownCount(v int64) *UsageUpsert {
+	u.Add(usage.FieldUnknownCount, v)
+	return u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageUpsert) SetRetryCount(v int64) *UsageUpsert {
+	u.Set(usage.FieldRetryCount, v)
+	return u
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateRetryCount() *UsageUpsert {
+	u.SetExcluded(usage.FieldRetryCount)
+	return u
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageUpsert) AddRetryCount(v int64) *UsageUpsert {
+	u.Add(usage.FieldRetryCount, v)
+	return u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageUpsert) SetTtftMsSum(v int64) *UsageUpsert {
+	u.Set(usage.FieldTtftMsSum, v)
+	return u
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateTtftMsSum() *UsageUpsert {
+	u.SetExcluded(usage.FieldTtftMsSum)
+	return u
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageUpsert) AddTtftMsSum(v int64) *UsageUpsert {
+	u.Add(usage.FieldTtftMsSum, v)
+	return u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageUpsert) SetTtftHistogram(v []byte) *UsageUpsert {
+	u.Set(usage.FieldTtftHistogram, v)
+	return u
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateTtftHistogram() *UsageUpsert {
+	u.SetExcluded(usage.FieldTtftHistogram)
+	return u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageUpsert) ClearTtftHistogram() *UsageUpsert {
+	u.SetNull(usage.FieldTtftHistogram)
+	return u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageUpsert) SetRetryCost(v money.USD) *UsageUpsert {
+	u.Set(usage.FieldRetryCost, v)
+	return u
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateRetryCost() *UsageUpsert {
+	u.SetExcluded(usage.FieldRetryCost)
+	return u
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageUpsert) AddRetryCost(v money.USD) *UsageUpsert {
+	u.Add(usage.FieldRetryCost, v)
+	return u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageUpsert) SetProviderCost(v money.USD) *UsageUpsert {
+	u.Set(usage.FieldProviderCost, v)
+	return u
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateProviderCost() *UsageUpsert {
+	u.SetExcluded(usage.FieldProviderCost)
+	return u
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageUpsert) AddProviderCost(v money.USD) *UsageUpsert {
+	u.Add(usage.FieldProviderCost, v)
+	return u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageUpsert) SetProviderCostCount(v int64) *UsageUpsert {
+	u.Set(usage.FieldProviderCostCount, v)
+	return u
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateProviderCostCount() *UsageUpsert {
+	u.SetExcluded(usage.FieldProviderCostCount)
+	return u
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageUpsert) AddProviderCostCount(v int64) *UsageUpsert {
+	u.Add(usage.FieldProviderCostCount, v)
+	return u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageUpsert) SetComparedCost(v money.USD) *UsageUpsert {
+	u.Set(usage.FieldComparedCost, v)
+	return u
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageUpsert) UpdateComparedCost() *UsageUpsert {
+	u.SetExcluded(usage.FieldComparedCost)
+	return u
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageUpsert) AddComparedCost(v money.USD) *UsageUpsert {
+	u.Add(usage.FieldComparedCost, v)
 	return u
 }
 
@@ -1241,6 +1613,195 @@ func (u *UsageUpsertOne) UpdateLatencyHistogram() *UsageUpsertOne {
 func (u *UsageUpsertOne) ClearLatencyHistogram() *UsageUpsertOne {
 	return u.Update(func(s *UsageUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageUpsertOne) SetEstimatedCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageUpsertOne) AddEstimatedCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateEstimatedCount() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageUpsertOne) SetUnknownCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageUpsertOne) AddUnknownCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateUnknownCount() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageUpsertOne) SetRetryCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageUpsertOne) AddRetryCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateRetryCount() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageUpsertOne) SetTtftMsSum(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageUpsertOne) AddTtftMsSum(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateTtftMsSum() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageUpsertOne) SetTtftHistogram(v []byte) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateTtftHistogram() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageUpsertOne) ClearTtftHistogram() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageUpsertOne) SetRetryCost(v money.USD) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageUpsertOne) AddRetryCost(v money.USD) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateRetryCost() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageUpsertOne) SetProviderCost(v money.USD) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageUpsertOne) AddProviderCost(v money.USD) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateProviderCost() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageUpsertOne) SetProviderCostCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageUpsertOne) AddProviderCostCount(v int64) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateProviderCostCount() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageUpsertOne) SetComparedCost(v money.USD) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageUpsertOne) AddComparedCost(v money.USD) *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageUpsertOne) UpdateComparedCost() *UsageUpsertOne {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 
@@ -1813,6 +2374,195 @@ func (u *UsageUpsertBulk) UpdateLatencyHistogram() *UsageUpsertBulk {
 func (u *UsageUpsertBulk) ClearLatencyHistogram() *UsageUpsertBulk {
 	return u.Update(func(s *UsageUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageUpsertBulk) SetEstimatedCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageUpsertBulk) AddEstimatedCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateEstimatedCount() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageUpsertBulk) SetUnknownCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageUpsertBulk) AddUnknownCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateUnknownCount() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageUpsertBulk) SetRetryCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageUpsertBulk) AddRetryCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateRetryCount() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageUpsertBulk) SetTtftMsSum(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageUpsertBulk) AddTtftMsSum(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateTtftMsSum() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageUpsertBulk) SetTtftHistogram(v []byte) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateTtftHistogram() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageUpsertBulk) ClearTtftHistogram() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageUpsertBulk) SetRetryCost(v money.USD) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageUpsertBulk) AddRetryCost(v money.USD) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateRetryCost() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageUpsertBulk) SetProviderCost(v money.USD) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageUpsertBulk) AddProviderCost(v money.USD) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateProviderCost() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageUpsertBulk) SetProviderCostCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageUpsertBulk) AddProviderCostCount(v int64) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateProviderCostCount() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageUpsertBulk) SetComparedCost(v money.USD) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageUpsertBulk) AddComparedCost(v money.USD) *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageUpsertBulk) UpdateComparedCost() *UsageUpsertBulk {
+	return u.Update(func(s *UsageUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 

@@ -311,6 +311,186 @@ func (_u *UsageUpdate) ClearLatencyHistogram() *UsageUpdate {
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageUpdate) SetEstimatedCount(v int64) *UsageUpdate {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableEstimatedCount(v *int64) *UsageUpdate {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageUpdate) AddEstimatedCount(v int64) *UsageUpdate {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageUpdate) SetUnknownCount(v int64) *UsageUpdate {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableUnknownCount(v *int64) *UsageUpdate {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageUpdate) AddUnknownCount(v int64) *UsageUpdate {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageUpdate) SetRetryCount(v int64) *UsageUpdate {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableRetryCount(v *int64) *UsageUpdate {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageUpdate) AddRetryCount(v int64) *UsageUpdate {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageUpdate) SetTtftMsSum(v int64) *UsageUpdate {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableTtftMsSum(v *int64) *UsageUpdate {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageUpdate) AddTtftMsSum(v int64) *UsageUpdate {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageUpdate) SetTtftHistogram(v []byte) *UsageUpdate {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageUpdate) ClearTtftHistogram() *UsageUpdate {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageUpdate) SetRetryCost(v money.USD) *UsageUpdate {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableRetryCost(v *money.USD) *UsageUpdate {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageUpdate) AddRetryCost(v money.USD) *UsageUpdate {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageUpdate) SetProviderCost(v money.USD) *UsageUpdate {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableProviderCost(v *money.USD) *UsageUpdate {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageUpdate) AddProviderCost(v money.USD) *UsageUpdate {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageUpdate) SetProviderCostCount(v int64) *UsageUpdate {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableProviderCostCount(v *int64) *UsageUpdate {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageUpdate) AddProviderCostCount(v int64) *UsageUpdate {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageUpdate) SetComparedCost(v money.USD) *UsageUpdate {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageUpdate) SetNillableComparedCost(v *money.USD) *UsageUpdate {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageUpdate) AddComparedCost(v money.USD) *UsageUpdate {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageUpdate) SetDigest(v int64) *UsageUpdate {
 	_u.mutation.ResetDigest()
@@ -563,6 +743,60 @@ func (_u *UsageUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usage.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usage.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usage.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usage.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usage.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usage.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usage.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usage.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usage.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usage.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usage.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usage.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usage.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usage.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usage.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usage.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usage.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usage.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usage.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usage.FieldDigest, field.TypeInt64, value)
@@ -959,6 +1193,186 @@ func (_u *UsageUpdateOne) ClearLatencyHistogram() *UsageUpdateOne {
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageUpdateOne) SetEstimatedCount(v int64) *UsageUpdateOne {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableEstimatedCount(v *int64) *UsageUpdateOne {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageUpdateOne) AddEstimatedCount(v int64) *UsageUpdateOne {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageUpdateOne) SetUnknownCount(v int64) *UsageUpdateOne {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableUnknownCount(v *int64) *UsageUpdateOne {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageUpdateOne) AddUnknownCount(v int64) *UsageUpdateOne {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageUpdateOne) SetRetryCount(v int64) *UsageUpdateOne {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableRetryCount(v *int64) *UsageUpdateOne {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageUpdateOne) AddRetryCount(v int64) *UsageUpdateOne {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageUpdateOne) SetTtftMsSum(v int64) *UsageUpdateOne {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableTtftMsSum(v *int64) *UsageUpdateOne {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageUpdateOne) AddTtftMsSum(v int64) *UsageUpdateOne {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageUpdateOne) SetTtftHistogram(v []byte) *UsageUpdateOne {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageUpdateOne) ClearTtftHistogram() *UsageUpdateOne {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageUpdateOne) SetRetryCost(v money.USD) *UsageUpdateOne {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableRetryCost(v *money.USD) *UsageUpdateOne {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageUpdateOne) AddRetryCost(v money.USD) *UsageUpdateOne {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageUpdateOne) SetProviderCost(v money.USD) *UsageUpdateOne {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableProviderCost(v *money.USD) *UsageUpdateOne {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageUpdateOne) AddProviderCost(v money.USD) *UsageUpdateOne {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageUpdateOne) SetProviderCostCount(v int64) *UsageUpdateOne {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableProviderCostCount(v *int64) *UsageUpdateOne {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageUpdateOne) AddProviderCostCount(v int64) *UsageUpdateOne {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageUpdateOne) SetComparedCost(v money.USD) *UsageUpdateOne {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageUpdateOne) SetNillableComparedCost(v *money.USD) *UsageUpdateOne {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageUpdateOne) AddComparedCost(v money.USD) *UsageUpdateOne {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageUpdateOne) SetDigest(v int64) *UsageUpdateOne {
 	_u.mutation.ResetDigest()
@@ -1241,6 +1655,60 @@ func (_u *UsageUpdateOne) sqlSave(ctx context.Context) (_node *Usage, err error)
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usage.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usage.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usage.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usage.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usage.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usage.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usage.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usage.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usage.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usage.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usage.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usage.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usage.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usage.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usage.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usage.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usage.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usage.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usage.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usage.FieldDigest, field.TypeInt64, value)

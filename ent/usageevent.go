@@ -61,6 +61,20 @@ type UsageEvent struct {
 	AccessKeyID *uuid.UUID `json:"access_key_id"`
 	// status of the provider's answer; 0: none, or not known
 	HTTPStatus int `json:"http_status"`
+	// who says how many tokens it used: the provider; an estimate; or nobody, and then it has none
+	UsageStatus usageevent.UsageStatus `json:"usage_status"`
+	// time to the first token, milliseconds; NULL: it was not said
+	TtftMs *int64 `json:"ttft_ms"`
+	// nano-USD that the provider says it cost; NULL: it does not say
+	ProviderCost *money.USD `json:"provider_cost_usd"`
+	// where the provider says so; empty: it was not said
+	ProviderCostSource string `json:"provider_cost_source"`
+	// of what the caller said of the request, but for times: another request under the same id is noticed; NULL: from before fingerprints were kept
+	Fingerprint *int64 `json:"fingerprint"`
+	// the caller's name for the user's request that this is an attempt of; empty: it was not said
+	AttemptGroup string `json:"attempt_group"`
+	// number of the attempt, from 1; from 2 on it is a retry; 0: it was not said
+	Attempt int `json:"attempt"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the UsageEventQuery when eager-loading is set.
 	Edges        UsageEventEdges `json:"edges"`
@@ -148,9 +162,9 @@ func (*UsageEvent) scanValues(columns []string) ([]any, error) {
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
 		case usageevent.FieldSuccess:
 			values[i] = new(sql.NullBool)
-		case usageevent.FieldInputTokens, usageevent.FieldOutputTokens, usageevent.FieldCacheReadTokens, usageevent.FieldCacheWriteTokens, usageevent.FieldReasoningTokens, usageevent.FieldCost, usageevent.FieldLatencyMs, usageevent.FieldHTTPStatus:
+		case usageevent.FieldInputTokens, usageevent.FieldOutputTokens, usageevent.FieldCacheReadTokens, usageevent.FieldCacheWriteTokens, usageevent.FieldReasoningTokens, usageevent.FieldCost, usageevent.FieldLatencyMs, usageevent.FieldHTTPStatus, usageevent.FieldTtftMs, usageevent.FieldProviderCost, usageevent.FieldFingerprint, usageevent.FieldAttempt:
 			values[i] = new(sql.NullInt64)
-		case usageevent.FieldRequestID, usageevent.FieldCostStatus, usageevent.FieldErrorClass:
+		case usageevent.FieldRequestID, usageevent.FieldCostStatus, usageevent.FieldErrorClass, usageevent.FieldUsageStatus, usageevent.FieldProviderCostSource, usageevent.FieldAttemptGroup:
 			values[i] = new(sql.NullString)
 		case usageevent.FieldAt:
 			values[i] = new(sql.NullTime)
@@ -288,6 +302,51 @@ func (_m *UsageEvent) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.HTTPStatus = int(value.Int64)
 			}
+		case usageevent.FieldUsageStatus:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field usage_status", values[i])
+			} else if value.Valid {
+				_m.UsageStatus = usageevent.UsageStatus(value.String)
+			}
+		case usageevent.FieldTtftMs:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field ttft_ms", values[i])
+			} else if value.Valid {
+				_m.TtftMs = new(int64)
+				*_m.TtftMs = value.Int64
+			}
+		case usageevent.FieldProviderCost:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field provider_cost", values[i])
+			} else if value.Valid {
+				_m.ProviderCost = new(money.USD)
+				*_m.ProviderCost = money.USD(value.Int64)
+			}
+		case usageevent.FieldProviderCostSource:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field provider_cost_source", values[i])
+			} else if value.Valid {
+				_m.ProviderCostSource = value.String
+			}
+		case usageevent.FieldFingerprint:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field fingerprint", values[i])
+			} else if value.Valid {
+				_m.Fingerprint = new(int64)
+				*_m.Fingerprint = value.Int64
+			}
+		case usageevent.FieldAttemptGroup:
+			if value, ok := values[i].(*sql.NullString); !ok {
+				return fmt.Errorf("unexpected type %T for field attempt_group", values[i])
+			} else if value.Valid {
+				_m.AttemptGroup = value.String
+			}
+		case usageevent.FieldAttempt:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field attempt", values[i])
+			} else if value.Valid {
+				_m.Attempt = int(value.Int64)
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -408,6 +467,33 @@ func (_m *UsageEvent) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("http_status=")
 	builder.WriteString(fmt.Sprintf("%v", _m.HTTPStatus))
+	builder.WriteString(", ")
+	builder.WriteString("usage_status=")
+	builder.WriteString(fmt.Sprintf("%v", _m.UsageStatus))
+	builder.WriteString(", ")
+	if v := _m.TtftMs; v != nil {
+		builder.WriteString("ttft_ms=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	if v := _m.ProviderCost; v != nil {
+		builder.WriteString("provider_cost=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("provider_cost_source=")
+	builder.WriteString(_m.ProviderCostSource)
+	builder.WriteString(", ")
+	if v := _m.Fingerprint; v != nil {
+		builder.WriteString("fingerprint=")
+		builder.WriteString(fmt.Sprintf("%v", *v))
+	}
+	builder.WriteString(", ")
+	builder.WriteString("attempt_group=")
+	builder.WriteString(_m.AttemptGroup)
+	builder.WriteString(", ")
+	builder.WriteString("attempt=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Attempt))
 	builder.WriteByte(')')
 	return builder.String()
 }

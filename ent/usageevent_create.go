@@ -234,6 +234,104 @@ func (_c *UsageEventCreate) SetNillableHTTPStatus(v *int) *UsageEventCreate {
 	return _c
 }
 
+// SetUsageStatus sets the "usage_status" field.
+func (_c *UsageEventCreate) SetUsageStatus(v usageevent.UsageStatus) *UsageEventCreate {
+	_c.mutation.SetUsageStatus(v)
+	return _c
+}
+
+// SetNillableUsageStatus sets the "usage_status" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableUsageStatus(v *usageevent.UsageStatus) *UsageEventCreate {
+	if v != nil {
+		_c.SetUsageStatus(*v)
+	}
+	return _c
+}
+
+// SetTtftMs sets the "ttft_ms" field.
+func (_c *UsageEventCreate) SetTtftMs(v int64) *UsageEventCreate {
+	_c.mutation.SetTtftMs(v)
+	return _c
+}
+
+// SetNillableTtftMs sets the "ttft_ms" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableTtftMs(v *int64) *UsageEventCreate {
+	if v != nil {
+		_c.SetTtftMs(*v)
+	}
+	return _c
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_c *UsageEventCreate) SetProviderCost(v money.USD) *UsageEventCreate {
+	_c.mutation.SetProviderCost(v)
+	return _c
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableProviderCost(v *money.USD) *UsageEventCreate {
+	if v != nil {
+		_c.SetProviderCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCostSource sets the "provider_cost_source" field.
+func (_c *UsageEventCreate) SetProviderCostSource(v string) *UsageEventCreate {
+	_c.mutation.SetProviderCostSource(v)
+	return _c
+}
+
+// SetNillableProviderCostSource sets the "provider_cost_source" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableProviderCostSource(v *string) *UsageEventCreate {
+	if v != nil {
+		_c.SetProviderCostSource(*v)
+	}
+	return _c
+}
+
+// SetFingerprint sets the "fingerprint" field.
+func (_c *UsageEventCreate) SetFingerprint(v int64) *UsageEventCreate {
+	_c.mutation.SetFingerprint(v)
+	return _c
+}
+
+// SetNillableFingerprint sets the "fingerprint" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableFingerprint(v *int64) *UsageEventCreate {
+	if v != nil {
+		_c.SetFingerprint(*v)
+	}
+	return _c
+}
+
+// SetAttemptGroup sets the "attempt_group" field.
+func (_c *UsageEventCreate) SetAttemptGroup(v string) *UsageEventCreate {
+	_c.mutation.SetAttemptGroup(v)
+	return _c
+}
+
+// SetNillableAttemptGroup sets the "attempt_group" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableAttemptGroup(v *string) *UsageEventCreate {
+	if v != nil {
+		_c.SetAttemptGroup(*v)
+	}
+	return _c
+}
+
+// SetAttempt sets the "attempt" field.
+func (_c *UsageEventCreate) SetAttempt(v int) *UsageEventCreate {
+	_c.mutation.SetAttempt(v)
+	return _c
+}
+
+// SetNillableAttempt sets the "attempt" field if the given value is not nil.
+func (_c *UsageEventCreate) SetNillableAttempt(v *int) *UsageEventCreate {
+	if v != nil {
+		_c.SetAttempt(*v)
+	}
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *UsageEventCreate) SetID(v uuid.UUID) *UsageEventCreate {
 	_c.mutation.SetID(v)
@@ -342,6 +440,22 @@ func (_c *UsageEventCreate) defaults() {
 		v := usageevent.DefaultHTTPStatus
 		_c.mutation.SetHTTPStatus(v)
 	}
+	if _, ok := _c.mutation.UsageStatus(); !ok {
+		v := usageevent.DefaultUsageStatus
+		_c.mutation.SetUsageStatus(v)
+	}
+	if _, ok := _c.mutation.ProviderCostSource(); !ok {
+		v := usageevent.DefaultProviderCostSource
+		_c.mutation.SetProviderCostSource(v)
+	}
+	if _, ok := _c.mutation.AttemptGroup(); !ok {
+		v := usageevent.DefaultAttemptGroup
+		_c.mutation.SetAttemptGroup(v)
+	}
+	if _, ok := _c.mutation.Attempt(); !ok {
+		v := usageevent.DefaultAttempt
+		_c.mutation.SetAttempt(v)
+	}
 }
 
 // check runs all checks and user-defined validators on the builder.
@@ -395,6 +509,23 @@ func (_c *UsageEventCreate) check() error {
 	}
 	if _, ok := _c.mutation.HTTPStatus(); !ok {
 		return &ValidationError{Name: "http_status", err: errors.New(`ent: missing required field "UsageEvent.http_status"`)}
+	}
+	if _, ok := _c.mutation.UsageStatus(); !ok {
+		return &ValidationError{Name: "usage_status", err: errors.New(`ent: missing required field "UsageEvent.usage_status"`)}
+	}
+	if v, ok := _c.mutation.UsageStatus(); ok {
+		if err := usageevent.UsageStatusValidator(v); err != nil {
+			return &ValidationError{Name: "usage_status", err: fmt.Errorf(`ent: validator failed for field "UsageEvent.usage_status": %w`, err)}
+		}
+	}
+	if _, ok := _c.mutation.ProviderCostSource(); !ok {
+		return &ValidationError{Name: "provider_cost_source", err: errors.New(`ent: missing required field "UsageEvent.provider_cost_source"`)}
+	}
+	if _, ok := _c.mutation.AttemptGroup(); !ok {
+		return &ValidationError{Name: "attempt_group", err: errors.New(`ent: missing required field "UsageEvent.attempt_group"`)}
+	}
+	if _, ok := _c.mutation.Attempt(); !ok {
+		return &ValidationError{Name: "attempt", err: errors.New(`ent: missing required field "UsageEvent.attempt"`)}
 	}
 	if len(_c.mutation.ModelIDs()) == 0 {
 		return &ValidationError{Name: "model", err: errors.New(`ent: missing required edge "UsageEvent.model"`)}
@@ -492,6 +623,34 @@ func (_c *UsageEventCreate) createSpec() (*UsageEvent, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.HTTPStatus(); ok {
 		_spec.SetField(usageevent.FieldHTTPStatus, field.TypeInt, value)
 		_node.HTTPStatus = value
+	}
+	if value, ok := _c.mutation.UsageStatus(); ok {
+		_spec.SetField(usageevent.FieldUsageStatus, field.TypeEnum, value)
+		_node.UsageStatus = value
+	}
+	if value, ok := _c.mutation.TtftMs(); ok {
+		_spec.SetField(usageevent.FieldTtftMs, field.TypeInt64, value)
+		_node.TtftMs = &value
+	}
+	if value, ok := _c.mutation.ProviderCost(); ok {
+		_spec.SetField(usageevent.FieldProviderCost, field.TypeInt64, value)
+		_node.ProviderCost = &value
+	}
+	if value, ok := _c.mutation.ProviderCostSource(); ok {
+		_spec.SetField(usageevent.FieldProviderCostSource, field.TypeString, value)
+		_node.ProviderCostSource = value
+	}
+	if value, ok := _c.mutation.Fingerprint(); ok {
+		_spec.SetField(usageevent.FieldFingerprint, field.TypeInt64, value)
+		_node.Fingerprint = &value
+	}
+	if value, ok := _c.mutation.AttemptGroup(); ok {
+		_spec.SetField(usageevent.FieldAttemptGroup, field.TypeString, value)
+		_node.AttemptGroup = value
+	}
+	if value, ok := _c.mutation.Attempt(); ok {
+		_spec.SetField(usageevent.FieldAttempt, field.TypeInt, value)
+		_node.Attempt = value
 	}
 	if nodes := _c.mutation.ModelIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
@@ -852,6 +1011,102 @@ func (u *UsageEventUpsert) AddHTTPStatus(v int) *UsageEventUpsert {
 	return u
 }
 
+// SetUsageStatus sets the "usage_status" field.
+func (u *UsageEventUpsert) SetUsageStatus(v usageevent.UsageStatus) *UsageEventUpsert {
+	u.Set(usageevent.FieldUsageStatus, v)
+	return u
+}
+
+// UpdateUsageStatus sets the "usage_status" field to the value that was provided on create.
+func (u *UsageEventUpsert) UpdateUsageStatus() *UsageEventUpsert {
+	u.SetExcluded(usageevent.FieldUsageStatus)
+	return u
+}
+
+// SetTtftMs sets the "ttft_ms" field.
+func (u *UsageEventUpsert) SetTtftMs(v int64) *UsageEventUpsert {
+	u.Set(usageevent.FieldTtftMs, v)
+	return u
+}
+
+// UpdateTtftMs sets the "ttft_ms" field to the value that was provided on create.
+func (u *UsageEventUpsert) UpdateTtftMs() *UsageEventUpsert {
+	u.SetExcluded(usageevent.FieldTtftMs)
+	return u
+}
+
+// AddTtftMs adds v to the "ttft_ms" field.
+func (u *UsageEventUpsert) AddTtftMs(v int64) *UsageEventUpsert {
+	u.Add(usageevent.FieldTtftMs, v)
+	return u
+}
+
+// ClearTtftMs clears the value of the "ttft_ms" field.
+func (u *UsageEventUpsert) ClearTtftMs() *UsageEventUpsert {
+	u.SetNull(usageevent.FieldTtftMs)
+	return u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageEventUpsert) SetProviderCost(v money.USD) *UsageEventUpsert {
+	u.Set(usageevent.FieldProviderCost, v)
+	return u
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageEventUpsert) UpdateProviderCost() *UsageEventUpsert {
+	u.SetExcluded(usageevent.FieldProviderCost)
+	return u
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageEventUpsert) AddProviderCost(v money.USD) *UsageEventUpsert {
+	u.Add(usageevent.FieldProviderCost, v)
+	return u
+}
+
+// ClearProviderCost clears the value of the "provider_cost" field.
+func (u *UsageEventUpsert) ClearProviderCost() *UsageEventUpsert {
+	u.SetNull(usageevent.FieldProviderCost)
+	return u
+}
+
+// SetProviderCostSource sets the "provider_cost_source" field.
+func (u *UsageEventUpsert) SetProviderCostSource(v string) *UsageEventUpsert {
+	u.Set(usageevent.FieldProviderCostSource, v)
+	return u
+}
+
+// UpdateProviderCostSource sets the "provider_cost_source" field to the value that was provided on create.
+func (u *UsageEventUpsert) UpdateProviderCostSource() *UsageEventUpsert {
+	u.SetExcluded(usageevent.FieldProviderCostSource)
+	return u
+}
+
+// SetFingerprint sets the "fingerprint" field.
+func (u *UsageEventUpsert) SetFingerprint(v int64) *UsageEventUpsert {
+	u.Set(usageevent.FieldFingerprint, v)
+	return u
+}
+
+// UpdateFingerprint sets the "fingerprint" field to the value that was provided on create.
+func (u *UsageEventUpsert) UpdateFingerprint() *UsageEventUpsert {
+	u.SetExcluded(usageevent.FieldFingerprint)
+	return u
+}
+
+// AddFingerprint adds v to the "fingerprint" field.
+func (u *UsageEventUpsert) AddFingerprint(v int64) *UsageEventUpsert {
+	u.Add(usageevent.FieldFingerprint, v)
+	return u
+}
+
+// ClearFingerprint clears the value of the "fingerprint" field.
+func (u *UsageEventUpsert) ClearFingerprint() *UsageEventUpsert {
+	u.SetNull(usageevent.FieldFingerprint)
+	return u
+}
+
 // UpdateNewValues updates the mutable fields using the new values that were set on create except the ID field.
 // Using this option is equivalent to using:
 //
@@ -880,6 +1135,12 @@ func (u *UsageEventUpsertOne) UpdateNewValues() *UsageEventUpsertOne {
 		}
 		if _, exists := u.create.mutation.AccessKeyID(); exists {
 			s.SetIgnore(usageevent.FieldAccessKeyID)
+		}
+		if _, exists := u.create.mutation.AttemptGroup(); exists {
+			s.SetIgnore(usageevent.FieldAttemptGroup)
+		}
+		if _, exists := u.create.mutation.Attempt(); exists {
+			s.SetIgnore(usageevent.FieldAttempt)
 		}
 	}))
 	return u
@@ -1171,6 +1432,118 @@ func (u *UsageEventUpsertOne) UpdateHTTPStatus() *UsageEventUpsertOne {
 	})
 }
 
+// SetUsageStatus sets the "usage_status" field.
+func (u *UsageEventUpsertOne) SetUsageStatus(v usageevent.UsageStatus) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetUsageStatus(v)
+	})
+}
+
+// UpdateUsageStatus sets the "usage_status" field to the value that was provided on create.
+func (u *UsageEventUpsertOne) UpdateUsageStatus() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateUsageStatus()
+	})
+}
+
+// SetTtftMs sets the "ttft_ms" field.
+func (u *UsageEventUpsertOne) SetTtftMs(v int64) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetTtftMs(v)
+	})
+}
+
+// AddTtftMs adds v to the "ttft_ms" field.
+func (u *UsageEventUpsertOne) AddTtftMs(v int64) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.AddTtftMs(v)
+	})
+}
+
+// UpdateTtftMs sets the "ttft_ms" field to the value that was provided on create.
+func (u *UsageEventUpsertOne) UpdateTtftMs() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateTtftMs()
+	})
+}
+
+// ClearTtftMs clears the value of the "ttft_ms" field.
+func (u *UsageEventUpsertOne) ClearTtftMs() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.ClearTtftMs()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageEventUpsertOne) SetProviderCost(v money.USD) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageEventUpsertOne) AddProviderCost(v money.USD) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageEventUpsertOne) UpdateProviderCost() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// ClearProviderCost clears the value of the "provider_cost" field.
+func (u *UsageEventUpsertOne) ClearProviderCost() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.ClearProviderCost()
+	})
+}
+
+// SetProviderCostSource sets the "provider_cost_source" field.
+func (u *UsageEventUpsertOne) SetProviderCostSource(v string) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetProviderCostSource(v)
+	})
+}
+
+// UpdateProviderCostSource sets the "provider_cost_source" field to the value that was provided on create.
+func (u *UsageEventUpsertOne) UpdateProviderCostSource() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateProviderCostSource()
+	})
+}
+
+// SetFingerprint sets the "fingerprint" field.
+func (u *UsageEventUpsertOne) SetFingerprint(v int64) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetFingerprint(v)
+	})
+}
+
+// AddFingerprint adds v to the "fingerprint" field.
+func (u *UsageEventUpsertOne) AddFingerprint(v int64) *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.AddFingerprint(v)
+	})
+}
+
+// UpdateFingerprint sets the "fingerprint" field to the value that was provided on create.
+func (u *UsageEventUpsertOne) UpdateFingerprint() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateFingerprint()
+	})
+}
+
+// ClearFingerprint clears the value of the "fingerprint" field.
+func (u *UsageEventUpsertOne) ClearFingerprint() *UsageEventUpsertOne {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.ClearFingerprint()
+	})
+}
+
 // Exec executes the query.
 func (u *UsageEventUpsertOne) Exec(ctx context.Context) error {
 	if len(u.create.conflict) == 0 {
@@ -1365,6 +1738,12 @@ func (u *UsageEventUpsertBulk) UpdateNewValues() *UsageEventUpsertBulk {
 			}
 			if _, exists := b.mutation.AccessKeyID(); exists {
 				s.SetIgnore(usageevent.FieldAccessKeyID)
+			}
+			if _, exists := b.mutation.AttemptGroup(); exists {
+				s.SetIgnore(usageevent.FieldAttemptGroup)
+			}
+			if _, exists := b.mutation.Attempt(); exists {
+				s.SetIgnore(usageevent.FieldAttempt)
 			}
 		}
 	}))
@@ -1654,6 +2033,118 @@ func (u *UsageEventUpsertBulk) AddHTTPStatus(v int) *UsageEventUpsertBulk {
 func (u *UsageEventUpsertBulk) UpdateHTTPStatus() *UsageEventUpsertBulk {
 	return u.Update(func(s *UsageEventUpsert) {
 		s.UpdateHTTPStatus()
+	})
+}
+
+// SetUsageStatus sets the "usage_status" field.
+func (u *UsageEventUpsertBulk) SetUsageStatus(v usageevent.UsageStatus) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetUsageStatus(v)
+	})
+}
+
+// UpdateUsageStatus sets the "usage_status" field to the value that was provided on create.
+func (u *UsageEventUpsertBulk) UpdateUsageStatus() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateUsageStatus()
+	})
+}
+
+// SetTtftMs sets the "ttft_ms" field.
+func (u *UsageEventUpsertBulk) SetTtftMs(v int64) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetTtftMs(v)
+	})
+}
+
+// AddTtftMs adds v to the "ttft_ms" field.
+func (u *UsageEventUpsertBulk) AddTtftMs(v int64) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.AddTtftMs(v)
+	})
+}
+
+// UpdateTtftMs sets the "ttft_ms" field to the value that was provided on create.
+func (u *UsageEventUpsertBulk) UpdateTtftMs() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateTtftMs()
+	})
+}
+
+// ClearTtftMs clears the value of the "ttft_ms" field.
+func (u *UsageEventUpsertBulk) ClearTtftMs() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.ClearTtftMs()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageEventUpsertBulk) SetProviderCost(v money.USD) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageEventUpsertBulk) AddProviderCost(v money.USD) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageEventUpsertBulk) UpdateProviderCost() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// ClearProviderCost clears the value of the "provider_cost" field.
+func (u *UsageEventUpsertBulk) ClearProviderCost() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.ClearProviderCost()
+	})
+}
+
+// SetProviderCostSource sets the "provider_cost_source" field.
+func (u *UsageEventUpsertBulk) SetProviderCostSource(v string) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetProviderCostSource(v)
+	})
+}
+
+// UpdateProviderCostSource sets the "provider_cost_source" field to the value that was provided on create.
+func (u *UsageEventUpsertBulk) UpdateProviderCostSource() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateProviderCostSource()
+	})
+}
+
+// SetFingerprint sets the "fingerprint" field.
+func (u *UsageEventUpsertBulk) SetFingerprint(v int64) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.SetFingerprint(v)
+	})
+}
+
+// AddFingerprint adds v to the "fingerprint" field.
+func (u *UsageEventUpsertBulk) AddFingerprint(v int64) *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.AddFingerprint(v)
+	})
+}
+
+// UpdateFingerprint sets the "fingerprint" field to the value that was provided on create.
+func (u *UsageEventUpsertBulk) UpdateFingerprint() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.UpdateFingerprint()
+	})
+}
+
+// ClearFingerprint clears the value of the "fingerprint" field.
+func (u *UsageEventUpsertBulk) ClearFingerprint() *UsageEventUpsertBulk {
+	return u.Update(func(s *UsageEventUpsert) {
+		s.ClearFingerprint()
 	})
 }
 

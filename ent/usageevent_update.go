@@ -291,6 +291,115 @@ func (_u *UsageEventUpdate) AddHTTPStatus(v int) *UsageEventUpdate {
 	return _u
 }
 
+// SetUsageStatus sets the "usage_status" field.
+func (_u *UsageEventUpdate) SetUsageStatus(v usageevent.UsageStatus) *UsageEventUpdate {
+	_u.mutation.SetUsageStatus(v)
+	return _u
+}
+
+// SetNillableUsageStatus sets the "usage_status" field if the given value is not nil.
+func (_u *UsageEventUpdate) SetNillableUsageStatus(v *usageevent.UsageStatus) *UsageEventUpdate {
+	if v != nil {
+		_u.SetUsageStatus(*v)
+	}
+	return _u
+}
+
+// SetTtftMs sets the "ttft_ms" field.
+func (_u *UsageEventUpdate) SetTtftMs(v int64) *UsageEventUpdate {
+	_u.mutation.ResetTtftMs()
+	_u.mutation.SetTtftMs(v)
+	return _u
+}
+
+// SetNillableTtftMs sets the "ttft_ms" field if the given value is not nil.
+func (_u *UsageEventUpdate) SetNillableTtftMs(v *int64) *UsageEventUpdate {
+	if v != nil {
+		_u.SetTtftMs(*v)
+	}
+	return _u
+}
+
+// AddTtftMs adds value to the "ttft_ms" field.
+func (_u *UsageEventUpdate) AddTtftMs(v int64) *UsageEventUpdate {
+	_u.mutation.AddTtftMs(v)
+	return _u
+}
+
+// ClearTtftMs clears the value of the "ttft_ms" field.
+func (_u *UsageEventUpdate) ClearTtftMs() *UsageEventUpdate {
+	_u.mutation.ClearTtftMs()
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageEventUpdate) SetProviderCost(v money.USD) *UsageEventUpdate {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageEventUpdate) SetNillableProviderCost(v *money.USD) *UsageEventUpdate {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageEventUpdate) AddProviderCost(v money.USD) *UsageEventUpdate {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// ClearProviderCost clears the value of the "provider_cost" field.
+func (_u *UsageEventUpdate) ClearProviderCost() *UsageEventUpdate {
+	_u.mutation.ClearProviderCost()
+	return _u
+}
+
+// SetProviderCostSource sets the "provider_cost_source" field.
+func (_u *UsageEventUpdate) SetProviderCostSource(v string) *UsageEventUpdate {
+	_u.mutation.SetProviderCostSource(v)
+	return _u
+}
+
+// SetNillableProviderCostSource sets the "provider_cost_source" field if the given value is not nil.
+func (_u *UsageEventUpdate) SetNillableProviderCostSource(v *string) *UsageEventUpdate {
+	if v != nil {
+		_u.SetProviderCostSource(*v)
+	}
+	return _u
+}
+
+// SetFingerprint sets the "fingerprint" field.
+func (_u *UsageEventUpdate) SetFingerprint(v int64) *UsageEventUpdate {
+	_u.mutation.ResetFingerprint()
+	_u.mutation.SetFingerprint(v)
+	return _u
+}
+
+// SetNillableFingerprint sets the "fingerprint" field if the given value is not nil.
+func (_u *UsageEventUpdate) SetNillableFingerprint(v *int64) *UsageEventUpdate {
+	if v != nil {
+		_u.SetFingerprint(*v)
+	}
+	return _u
+}
+
+// AddFingerprint adds value to the "fingerprint" field.
+func (_u *UsageEventUpdate) AddFingerprint(v int64) *UsageEventUpdate {
+	_u.mutation.AddFingerprint(v)
+	return _u
+}
+
+// ClearFingerprint clears the value of the "fingerprint" field.
+func (_u *UsageEventUpdate) ClearFingerprint() *UsageEventUpdate {
+	_u.mutation.ClearFingerprint()
+	return _u
+}
+
 // SetModel sets the "model" edge to the Model entity.
 func (_u *UsageEventUpdate) SetModel(v *Model) *UsageEventUpdate {
 	return _u.SetModelID(v.ID)
@@ -367,6 +476,11 @@ func (_u *UsageEventUpdate) check() error {
 	if v, ok := _u.mutation.CostStatus(); ok {
 		if err := usageevent.CostStatusValidator(v); err != nil {
 			return &ValidationError{Name: "cost_status", err: fmt.Errorf(`ent: validator failed for field "UsageEvent.cost_status": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.UsageStatus(); ok {
+		if err := usageevent.UsageStatusValidator(v); err != nil {
+			return &ValidationError{Name: "usage_status", err: fmt.Errorf(`ent: validator failed for field "UsageEvent.usage_status": %w`, err)}
 		}
 	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
@@ -458,6 +572,39 @@ func (_u *UsageEventUpdate) sqlSave(ctx context.Context) (_node int, err error) 
 	}
 	if value, ok := _u.mutation.AddedHTTPStatus(); ok {
 		_spec.AddField(usageevent.FieldHTTPStatus, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.UsageStatus(); ok {
+		_spec.SetField(usageevent.FieldUsageStatus, field.TypeEnum, value)
+	}
+	if value, ok := _u.mutation.TtftMs(); ok {
+		_spec.SetField(usageevent.FieldTtftMs, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMs(); ok {
+		_spec.AddField(usageevent.FieldTtftMs, field.TypeInt64, value)
+	}
+	if _u.mutation.TtftMsCleared() {
+		_spec.ClearField(usageevent.FieldTtftMs, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usageevent.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usageevent.FieldProviderCost, field.TypeInt64, value)
+	}
+	if _u.mutation.ProviderCostCleared() {
+		_spec.ClearField(usageevent.FieldProviderCost, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.ProviderCostSource(); ok {
+		_spec.SetField(usageevent.FieldProviderCostSource, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.Fingerprint(); ok {
+		_spec.SetField(usageevent.FieldFingerprint, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedFingerprint(); ok {
+		_spec.AddField(usageevent.FieldFingerprint, field.TypeInt64, value)
+	}
+	if _u.mutation.FingerprintCleared() {
+		_spec.ClearField(usageevent.FieldFingerprint, field.TypeInt64)
 	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{
@@ -826,6 +973,115 @@ func (_u *UsageEventUpdateOne) AddHTTPStatus(v int) *UsageEventUpdateOne {
 	return _u
 }
 
+// SetUsageStatus sets the "usage_status" field.
+func (_u *UsageEventUpdateOne) SetUsageStatus(v usageevent.UsageStatus) *UsageEventUpdateOne {
+	_u.mutation.SetUsageStatus(v)
+	return _u
+}
+
+// SetNillableUsageStatus sets the "usage_status" field if the given value is not nil.
+func (_u *UsageEventUpdateOne) SetNillableUsageStatus(v *usageevent.UsageStatus) *UsageEventUpdateOne {
+	if v != nil {
+		_u.SetUsageStatus(*v)
+	}
+	return _u
+}
+
+// SetTtftMs sets the "ttft_ms" field.
+func (_u *UsageEventUpdateOne) SetTtftMs(v int64) *UsageEventUpdateOne {
+	_u.mutation.ResetTtftMs()
+	_u.mutation.SetTtftMs(v)
+	return _u
+}
+
+// SetNillableTtftMs sets the "ttft_ms" field if the given value is not nil.
+func (_u *UsageEventUpdateOne) SetNillableTtftMs(v *int64) *UsageEventUpdateOne {
+	if v != nil {
+		_u.SetTtftMs(*v)
+	}
+	return _u
+}
+
+// AddTtftMs adds value to the "ttft_ms" field.
+func (_u *UsageEventUpdateOne) AddTtftMs(v int64) *UsageEventUpdateOne {
+	_u.mutation.AddTtftMs(v)
+	return _u
+}
+
+// ClearTtftMs clears the value of the "ttft_ms" field.
+func (_u *UsageEventUpdateOne) ClearTtftMs() *UsageEventUpdateOne {
+	_u.mutation.ClearTtftMs()
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageEventUpdateOne) SetProviderCost(v money.USD) *UsageEventUpdateOne {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageEventUpdateOne) SetNillableProviderCost(v *money.USD) *UsageEventUpdateOne {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageEventUpdateOne) AddProviderCost(v money.USD) *UsageEventUpdateOne {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// ClearProviderCost clears the value of the "provider_cost" field.
+func (_u *UsageEventUpdateOne) ClearProviderCost() *UsageEventUpdateOne {
+	_u.mutation.ClearProviderCost()
+	return _u
+}
+
+// SetProviderCostSource sets the "provider_cost_source" field.
+func (_u *UsageEventUpdateOne) SetProviderCostSource(v string) *UsageEventUpdateOne {
+	_u.mutation.SetProviderCostSource(v)
+	return _u
+}
+
+// SetNillableProviderCostSource sets the "provider_cost_source" field if the given value is not nil.
+func (_u *UsageEventUpdateOne) SetNillableProviderCostSource(v *string) *UsageEventUpdateOne {
+	if v != nil {
+		_u.SetProviderCostSource(*v)
+	}
+	return _u
+}
+
+// SetFingerprint sets the "fingerprint" field.
+func (_u *UsageEventUpdateOne) SetFingerprint(v int64) *UsageEventUpdateOne {
+	_u.mutation.ResetFingerprint()
+	_u.mutation.SetFingerprint(v)
+	return _u
+}
+
+// SetNillableFingerprint sets the "fingerprint" field if the given value is not nil.
+func (_u *UsageEventUpdateOne) SetNillableFingerprint(v *int64) *UsageEventUpdateOne {
+	if v != nil {
+		_u.SetFingerprint(*v)
+	}
+	return _u
+}
+
+// AddFingerprint adds value to the "fingerprint" field.
+func (_u *UsageEventUpdateOne) AddFingerprint(v int64) *UsageEventUpdateOne {
+	_u.mutation.AddFingerprint(v)
+	return _u
+}
+
+// ClearFingerprint clears the value of the "fingerprint" field.
+func (_u *UsageEventUpdateOne) ClearFingerprint() *UsageEventUpdateOne {
+	_u.mutation.ClearFingerprint()
+	return _u
+}
+
 // SetModel sets the "model" edge to the Model entity.
 func (_u *UsageEventUpdateOne) SetModel(v *Model) *UsageEventUpdateOne {
 	return _u.SetModelID(v.ID)
@@ -915,6 +1171,11 @@ func (_u *UsageEventUpdateOne) check() error {
 	if v, ok := _u.mutation.CostStatus(); ok {
 		if err := usageevent.CostStatusValidator(v); err != nil {
 			return &ValidationError{Name: "cost_status", err: fmt.Errorf(`ent: validator failed for field "UsageEvent.cost_status": %w`, err)}
+		}
+	}
+	if v, ok := _u.mutation.UsageStatus(); ok {
+		if err := usageevent.UsageStatusValidator(v); err != nil {
+			return &ValidationError{Name: "usage_status", err: fmt.Errorf(`ent: validator failed for field "UsageEvent.usage_status": %w`, err)}
 		}
 	}
 	if _u.mutation.ModelCleared() && len(_u.mutation.ModelIDs()) > 0 {
@@ -1023,6 +1284,39 @@ func (_u *UsageEventUpdateOne) sqlSave(ctx context.Context) (_node *UsageEvent, 
 	}
 	if value, ok := _u.mutation.AddedHTTPStatus(); ok {
 		_spec.AddField(usageevent.FieldHTTPStatus, field.TypeInt, value)
+	}
+	if value, ok := _u.mutation.UsageStatus(); ok {
+		_spec.SetField(usageevent.FieldUsageStatus, field.TypeEnum, value)
+	}
+	if value, ok := _u.mutation.TtftMs(); ok {
+		_spec.SetField(usageevent.FieldTtftMs, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMs(); ok {
+		_spec.AddField(usageevent.FieldTtftMs, field.TypeInt64, value)
+	}
+	if _u.mutation.TtftMsCleared() {
+		_spec.ClearField(usageevent.FieldTtftMs, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usageevent.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usageevent.FieldProviderCost, field.TypeInt64, value)
+	}
+	if _u.mutation.ProviderCostCleared() {
+		_spec.ClearField(usageevent.FieldProviderCost, field.TypeInt64)
+	}
+	if value, ok := _u.mutation.ProviderCostSource(); ok {
+		_spec.SetField(usageevent.FieldProviderCostSource, field.TypeString, value)
+	}
+	if value, ok := _u.mutation.Fingerprint(); ok {
+		_spec.SetField(usageevent.FieldFingerprint, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedFingerprint(); ok {
+		_spec.AddField(usageevent.FieldFingerprint, field.TypeInt64, value)
+	}
+	if _u.mutation.FingerprintCleared() {
+		_spec.ClearField(usageevent.FieldFingerprint, field.TypeInt64)
 	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{

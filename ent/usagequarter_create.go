@@ -200,6 +200,124 @@ func (_c *UsageQuarterCreate) SetLatencyHistogram(v []byte) *UsageQuarterCreate 
 	return _c
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_c *UsageQuarterCreate) SetEstimatedCount(v int64) *UsageQuarterCreate {
+	_c.mutation.SetEstimatedCount(v)
+	return _c
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableEstimatedCount(v *int64) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetEstimatedCount(*v)
+	}
+	return _c
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_c *UsageQuarterCreate) SetUnknownCount(v int64) *UsageQuarterCreate {
+	_c.mutation.SetUnknownCount(v)
+	return _c
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableUnknownCount(v *int64) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetUnknownCount(*v)
+	}
+	return _c
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_c *UsageQuarterCreate) SetRetryCount(v int64) *UsageQuarterCreate {
+	_c.mutation.SetRetryCount(v)
+	return _c
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableRetryCount(v *int64) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetRetryCount(*v)
+	}
+	return _c
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_c *UsageQuarterCreate) SetTtftMsSum(v int64) *UsageQuarterCreate {
+	_c.mutation.SetTtftMsSum(v)
+	return _c
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableTtftMsSum(v *int64) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetTtftMsSum(*v)
+	}
+	return _c
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_c *UsageQuarterCreate) SetTtftHistogram(v []byte) *UsageQuarterCreate {
+	_c.mutation.SetTtftHistogram(v)
+	return _c
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_c *UsageQuarterCreate) SetRetryCost(v money.USD) *UsageQuarterCreate {
+	_c.mutation.SetRetryCost(v)
+	return _c
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableRetryCost(v *money.USD) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetRetryCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_c *UsageQuarterCreate) SetProviderCost(v money.USD) *UsageQuarterCreate {
+	_c.mutation.SetProviderCost(v)
+	return _c
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableProviderCost(v *money.USD) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetProviderCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_c *UsageQuarterCreate) SetProviderCostCount(v int64) *UsageQuarterCreate {
+	_c.mutation.SetProviderCostCount(v)
+	return _c
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableProviderCostCount(v *int64) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetProviderCostCount(*v)
+	}
+	return _c
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_c *UsageQuarterCreate) SetComparedCost(v money.USD) *UsageQuarterCreate {
+	_c.mutation.SetComparedCost(v)
+	return _c
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_c *UsageQuarterCreate) SetNillableComparedCost(v *money.USD) *UsageQuarterCreate {
+	if v != nil {
+		_c.SetComparedCost(*v)
+	}
+	return _c
+}
+
 // SetDigest sets the "digest" field.
 func (_c *UsageQuarterCreate) SetDigest(v int64) *UsageQuarterCreate {
 	_c.mutation.SetDigest(v)
@@ -342,6 +460,38 @@ func (_c *UsageQuarterCreate) defaults() {
 		v := usagequarter.DefaultAverageLatencyMs
 		_c.mutation.SetAverageLatencyMs(v)
 	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		v := usagequarter.DefaultEstimatedCount
+		_c.mutation.SetEstimatedCount(v)
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		v := usagequarter.DefaultUnknownCount
+		_c.mutation.SetUnknownCount(v)
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		v := usagequarter.DefaultRetryCount
+		_c.mutation.SetRetryCount(v)
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		v := usagequarter.DefaultTtftMsSum
+		_c.mutation.SetTtftMsSum(v)
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		v := usagequarter.DefaultRetryCost
+		_c.mutation.SetRetryCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		v := usagequarter.DefaultProviderCost
+		_c.mutation.SetProviderCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		v := usagequarter.DefaultProviderCostCount
+		_c.mutation.SetProviderCostCount(v)
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		v := usagequarter.DefaultComparedCost
+		_c.mutation.SetComparedCost(v)
+	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := usagequarter.DefaultID()
 		_c.mutation.SetID(v)
@@ -385,6 +535,30 @@ func (_c *UsageQuarterCreate) check() error {
 	}
 	if _, ok := _c.mutation.AverageLatencyMs(); !ok {
 		return &ValidationError{Name: "average_latency_ms", err: errors.New(`ent: missing required field "UsageQuarter.average_latency_ms"`)}
+	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		return &ValidationError{Name: "estimated_count", err: errors.New(`ent: missing required field "UsageQuarter.estimated_count"`)}
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		return &ValidationError{Name: "unknown_count", err: errors.New(`ent: missing required field "UsageQuarter.unknown_count"`)}
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		return &ValidationError{Name: "retry_count", err: errors.New(`ent: missing required field "UsageQuarter.retry_count"`)}
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		return &ValidationError{Name: "ttft_ms_sum", err: errors.New(`ent: missing required field "UsageQuarter.ttft_ms_sum"`)}
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		return &ValidationError{Name: "retry_cost", err: errors.New(`ent: missing required field "UsageQuarter.retry_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		return &ValidationError{Name: "provider_cost", err: errors.New(`ent: missing required field "UsageQuarter.provider_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		return &ValidationError{Name: "provider_cost_count", err: errors.New(`ent: missing required field "UsageQuarter.provider_cost_count"`)}
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		return &ValidationError{Name: "compared_cost", err: errors.New(`ent: missing required field "UsageQuarter.compared_cost"`)}
 	}
 	if _, ok := _c.mutation.ModelID(); !ok {
 		return &ValidationError{Name: "model_id", err: errors.New(`ent: missing required field "UsageQuarter.model_id"`)}
@@ -495,6 +669,42 @@ func (_c *UsageQuarterCreate) createSpec() (*UsageQuarter, *sqlgraph.CreateSpec)
 	if value, ok := _c.mutation.LatencyHistogram(); ok {
 		_spec.SetField(usagequarter.FieldLatencyHistogram, field.TypeBytes, value)
 		_node.LatencyHistogram = value
+	}
+	if value, ok := _c.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagequarter.FieldEstimatedCount, field.TypeInt64, value)
+		_node.EstimatedCount = value
+	}
+	if value, ok := _c.mutation.UnknownCount(); ok {
+		_spec.SetField(usagequarter.FieldUnknownCount, field.TypeInt64, value)
+		_node.UnknownCount = value
+	}
+	if value, ok := _c.mutation.RetryCount(); ok {
+		_spec.SetField(usagequarter.FieldRetryCount, field.TypeInt64, value)
+		_node.RetryCount = value
+	}
+	if value, ok := _c.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagequarter.FieldTtftMsSum, field.TypeInt64, value)
+		_node.TtftMsSum = value
+	}
+	if value, ok := _c.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagequarter.FieldTtftHistogram, field.TypeBytes, value)
+		_node.TtftHistogram = value
+	}
+	if value, ok := _c.mutation.RetryCost(); ok {
+		_spec.SetField(usagequarter.FieldRetryCost, field.TypeInt64, value)
+		_node.RetryCost = value
+	}
+	if value, ok := _c.mutation.ProviderCost(); ok {
+		_spec.SetField(usagequarter.FieldProviderCost, field.TypeInt64, value)
+		_node.ProviderCost = value
+	}
+	if value, ok := _c.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagequarter.FieldProviderCostCount, field.TypeInt64, value)
+		_node.ProviderCostCount = value
+	}
+	if value, ok := _c.mutation.ComparedCost(); ok {
+		_spec.SetField(usagequarter.FieldComparedCost, field.TypeInt64, value)
+		_node.ComparedCost = value
 	}
 	if value, ok := _c.mutation.Digest(); ok {
 		_spec.SetField(usagequarter.FieldDigest, field.TypeInt64, value)
@@ -846,6 +1056,168 @@ func (u *UsageQuarterUpsert) UpdateLatencyHistogram() *UsageQuarterUpsert {
 // ClearLatencyHistogram clears the value of the "latency_histogram" field.
 func (u *UsageQuarterUpsert) ClearLatencyHistogram() *UsageQuarterUpsert {
 	u.SetNull(usagequarter.FieldLatencyHistogram)
+	return u
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageQuarterUpsert) SetEstimatedCount(v int64) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldEstimatedCount, v)
+	return u
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateEstimatedCount() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldEstimatedCount)
+	return u
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageQuarterUpsert) AddEstimatedCount(v int64) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldEstimatedCount, v)
+	return u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageQuarterUpsert) SetUnknownCount(v int64) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldUnknownCount, v)
+	return u
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateUnknownCount() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldUnknownCount)
+	return u
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageQuarterUpsert) AddUnknownCount(v int64) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldUnknownCount, v)
+	return u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageQuarterUpsert) SetRetryCount(v int64) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldRetryCount, v)
+	return u
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateRetryCount() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldRetryCount)
+	return u
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageQuarterUpsert) AddRetryCount(v int64) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldRetryCount, v)
+	return u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageQuarterUpsert) SetTtftMsSum(v int64) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldTtftMsSum, v)
+	return u
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateTtftMsSum() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldTtftMsSum)
+	return u
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageQuarterUpsert) AddTtftMsSum(v int64) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldTtftMsSum, v)
+	return u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageQuarterUpsert) SetTtftHistogram(v []byte) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldTtftHistogram, v)
+	return u
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateTtftHistogram() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldTtftHistogram)
+	return u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageQuarterUpsert) ClearTtftHistogram() *UsageQuarterUpsert {
+	u.SetNull(usagequarter.FieldTtftHistogram)
+	return u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageQuarterUpsert) SetRetryCost(v money.USD) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldRetryCost, v)
+	return u
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateRetryCost() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldRetryCost)
+	return u
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageQuarterUpsert) AddRetryCost(v money.USD) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldRetryCost, v)
+	return u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageQuarterUpsert) SetProviderCost(v money.USD) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldProviderCost, v)
+	return u
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateProviderCost() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldProviderCost)
+	return u
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageQuarterUpsert) AddProviderCost(v money.USD) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldProviderCost, v)
+	return u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageQuarterUpsert) SetProviderCostCount(v int64) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldProviderCostCount, v)
+	return u
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateProviderCostCount() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldProviderCostCount)
+	return u
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageQuarterUpsert) AddProviderCostCount(v int64) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldProviderCostCount, v)
+	return u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageQuarterUpsert) SetComparedCost(v money.USD) *UsageQuarterUpsert {
+	u.Set(usagequarter.FieldComparedCost, v)
+	return u
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsert) UpdateComparedCost() *UsageQuarterUpsert {
+	u.SetExcluded(usagequarter.FieldComparedCost)
+	return u
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageQuarterUpsert) AddComparedCost(v money.USD) *UsageQuarterUpsert {
+	u.Add(usagequarter.FieldComparedCost, v)
 	return u
 }
 
@@ -1241,6 +1613,195 @@ func (u *UsageQuarterUpsertOne) UpdateLatencyHistogram() *UsageQuarterUpsertOne 
 func (u *UsageQuarterUpsertOne) ClearLatencyHistogram() *UsageQuarterUpsertOne {
 	return u.Update(func(s *UsageQuarterUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageQuarterUpsertOne) SetEstimatedCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageQuarterUpsertOne) AddEstimatedCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateEstimatedCount() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageQuarterUpsertOne) SetUnknownCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageQuarterUpsertOne) AddUnknownCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateUnknownCount() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageQuarterUpsertOne) SetRetryCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageQuarterUpsertOne) AddRetryCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateRetryCount() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageQuarterUpsertOne) SetTtftMsSum(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageQuarterUpsertOne) AddTtftMsSum(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateTtftMsSum() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageQuarterUpsertOne) SetTtftHistogram(v []byte) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateTtftHistogram() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageQuarterUpsertOne) ClearTtftHistogram() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageQuarterUpsertOne) SetRetryCost(v money.USD) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageQuarterUpsertOne) AddRetryCost(v money.USD) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateRetryCost() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageQuarterUpsertOne) SetProviderCost(v money.USD) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageQuarterUpsertOne) AddProviderCost(v money.USD) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateProviderCost() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageQuarterUpsertOne) SetProviderCostCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageQuarterUpsertOne) AddProviderCostCount(v int64) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateProviderCostCount() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageQuarterUpsertOne) SetComparedCost(v money.USD) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageQuarterUpsertOne) AddComparedCost(v money.USD) *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsertOne) UpdateComparedCost() *UsageQuarterUpsertOne {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 
@@ -1813,6 +2374,195 @@ func (u *UsageQuarterUpsertBulk) UpdateLatencyHistogram() *UsageQuarterUpsertBul
 func (u *UsageQuarterUpsertBulk) ClearLatencyHistogram() *UsageQuarterUpsertBulk {
 	return u.Update(func(s *UsageQuarterUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageQuarterUpsertBulk) SetEstimatedCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageQuarterUpsertBulk) AddEstimatedCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateEstimatedCount() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageQuarterUpsertBulk) SetUnknownCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageQuarterUpsertBulk) AddUnknownCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateUnknownCount() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageQuarterUpsertBulk) SetRetryCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageQuarterUpsertBulk) AddRetryCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateRetryCount() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageQuarterUpsertBulk) SetTtftMsSum(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageQuarterUpsertBulk) AddTtftMsSum(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateTtftMsSum() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageQuarterUpsertBulk) SetTtftHistogram(v []byte) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateTtftHistogram() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageQuarterUpsertBulk) ClearTtftHistogram() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageQuarterUpsertBulk) SetRetryCost(v money.USD) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageQuarterUpsertBulk) AddRetryCost(v money.USD) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateRetryCost() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageQuarterUpsertBulk) SetProviderCost(v money.USD) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageQuarterUpsertBulk) AddProviderCost(v money.USD) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateProviderCost() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageQuarterUpsertBulk) SetProviderCostCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageQuarterUpsertBulk) AddProviderCostCount(v int64) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateProviderCostCount() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageQuarterUpsertBulk) SetComparedCost(v money.USD) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageQuarterUpsertBulk) AddComparedCost(v money.USD) *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageQuarterUpsertBulk) UpdateComparedCost() *UsageQuarterUpsertBulk {
+	return u.Update(func(s *UsageQuarterUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 

@@ -311,6 +311,186 @@ func (_u *UsageQuarterUpdate) ClearLatencyHistogram() *UsageQuarterUpdate {
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageQuarterUpdate) SetEstimatedCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableEstimatedCount(v *int64) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageQuarterUpdate) AddEstimatedCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageQuarterUpdate) SetUnknownCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableUnknownCount(v *int64) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageQuarterUpdate) AddUnknownCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageQuarterUpdate) SetRetryCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableRetryCount(v *int64) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageQuarterUpdate) AddRetryCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageQuarterUpdate) SetTtftMsSum(v int64) *UsageQuarterUpdate {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableTtftMsSum(v *int64) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageQuarterUpdate) AddTtftMsSum(v int64) *UsageQuarterUpdate {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageQuarterUpdate) SetTtftHistogram(v []byte) *UsageQuarterUpdate {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageQuarterUpdate) ClearTtftHistogram() *UsageQuarterUpdate {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageQuarterUpdate) SetRetryCost(v money.USD) *UsageQuarterUpdate {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableRetryCost(v *money.USD) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageQuarterUpdate) AddRetryCost(v money.USD) *UsageQuarterUpdate {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageQuarterUpdate) SetProviderCost(v money.USD) *UsageQuarterUpdate {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableProviderCost(v *money.USD) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageQuarterUpdate) AddProviderCost(v money.USD) *UsageQuarterUpdate {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageQuarterUpdate) SetProviderCostCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableProviderCostCount(v *int64) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageQuarterUpdate) AddProviderCostCount(v int64) *UsageQuarterUpdate {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageQuarterUpdate) SetComparedCost(v money.USD) *UsageQuarterUpdate {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageQuarterUpdate) SetNillableComparedCost(v *money.USD) *UsageQuarterUpdate {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageQuarterUpdate) AddComparedCost(v money.USD) *UsageQuarterUpdate {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageQuarterUpdate) SetDigest(v int64) *UsageQuarterUpdate {
 	_u.mutation.ResetDigest()
@@ -563,6 +743,60 @@ func (_u *UsageQuarterUpdate) sqlSave(ctx context.Context) (_node int, err error
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usagequarter.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagequarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usagequarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usagequarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usagequarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usagequarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usagequarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagequarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usagequarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagequarter.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usagequarter.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usagequarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usagequarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usagequarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usagequarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagequarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usagequarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usagequarter.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usagequarter.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usagequarter.FieldDigest, field.TypeInt64, value)
@@ -959,6 +1193,186 @@ func (_u *UsageQuarterUpdateOne) ClearLatencyHistogram() *UsageQuarterUpdateOne 
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageQuarterUpdateOne) SetEstimatedCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableEstimatedCount(v *int64) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageQuarterUpdateOne) AddEstimatedCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageQuarterUpdateOne) SetUnknownCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableUnknownCount(v *int64) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageQuarterUpdateOne) AddUnknownCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageQuarterUpdateOne) SetRetryCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableRetryCount(v *int64) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageQuarterUpdateOne) AddRetryCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageQuarterUpdateOne) SetTtftMsSum(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableTtftMsSum(v *int64) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageQuarterUpdateOne) AddTtftMsSum(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageQuarterUpdateOne) SetTtftHistogram(v []byte) *UsageQuarterUpdateOne {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageQuarterUpdateOne) ClearTtftHistogram() *UsageQuarterUpdateOne {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageQuarterUpdateOne) SetRetryCost(v money.USD) *UsageQuarterUpdateOne {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableRetryCost(v *money.USD) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageQuarterUpdateOne) AddRetryCost(v money.USD) *UsageQuarterUpdateOne {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageQuarterUpdateOne) SetProviderCost(v money.USD) *UsageQuarterUpdateOne {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableProviderCost(v *money.USD) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageQuarterUpdateOne) AddProviderCost(v money.USD) *UsageQuarterUpdateOne {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageQuarterUpdateOne) SetProviderCostCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableProviderCostCount(v *int64) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageQuarterUpdateOne) AddProviderCostCount(v int64) *UsageQuarterUpdateOne {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageQuarterUpdateOne) SetComparedCost(v money.USD) *UsageQuarterUpdateOne {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageQuarterUpdateOne) SetNillableComparedCost(v *money.USD) *UsageQuarterUpdateOne {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageQuarterUpdateOne) AddComparedCost(v money.USD) *UsageQuarterUpdateOne {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageQuarterUpdateOne) SetDigest(v int64) *UsageQuarterUpdateOne {
 	_u.mutation.ResetDigest()
@@ -1241,6 +1655,60 @@ func (_u *UsageQuarterUpdateOne) sqlSave(ctx context.Context) (_node *UsageQuart
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usagequarter.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagequarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usagequarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usagequarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usagequarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usagequarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usagequarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagequarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usagequarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagequarter.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usagequarter.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usagequarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usagequarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usagequarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usagequarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagequarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usagequarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usagequarter.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usagequarter.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usagequarter.FieldDigest, field.TypeInt64, value)

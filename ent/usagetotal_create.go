@@ -198,6 +198,124 @@ func (_c *UsageTotalCreate) SetLatencyHistogram(v []byte) *UsageTotalCreate {
 	return _c
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_c *UsageTotalCreate) SetEstimatedCount(v int64) *UsageTotalCreate {
+	_c.mutation.SetEstimatedCount(v)
+	return _c
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableEstimatedCount(v *int64) *UsageTotalCreate {
+	if v != nil {
+		_c.SetEstimatedCount(*v)
+	}
+	return _c
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_c *UsageTotalCreate) SetUnknownCount(v int64) *UsageTotalCreate {
+	_c.mutation.SetUnknownCount(v)
+	return _c
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableUnknownCount(v *int64) *UsageTotalCreate {
+	if v != nil {
+		_c.SetUnknownCount(*v)
+	}
+	return _c
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_c *UsageTotalCreate) SetRetryCount(v int64) *UsageTotalCreate {
+	_c.mutation.SetRetryCount(v)
+	return _c
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableRetryCount(v *int64) *UsageTotalCreate {
+	if v != nil {
+		_c.SetRetryCount(*v)
+	}
+	return _c
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_c *UsageTotalCreate) SetTtftMsSum(v int64) *UsageTotalCreate {
+	_c.mutation.SetTtftMsSum(v)
+	return _c
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableTtftMsSum(v *int64) *UsageTotalCreate {
+	if v != nil {
+		_c.SetTtftMsSum(*v)
+	}
+	return _c
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_c *UsageTotalCreate) SetTtftHistogram(v []byte) *UsageTotalCreate {
+	_c.mutation.SetTtftHistogram(v)
+	return _c
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_c *UsageTotalCreate) SetRetryCost(v money.USD) *UsageTotalCreate {
+	_c.mutation.SetRetryCost(v)
+	return _c
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableRetryCost(v *money.USD) *UsageTotalCreate {
+	if v != nil {
+		_c.SetRetryCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_c *UsageTotalCreate) SetProviderCost(v money.USD) *UsageTotalCreate {
+	_c.mutation.SetProviderCost(v)
+	return _c
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableProviderCost(v *money.USD) *UsageTotalCreate {
+	if v != nil {
+		_c.SetProviderCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_c *UsageTotalCreate) SetProviderCostCount(v int64) *UsageTotalCreate {
+	_c.mutation.SetProviderCostCount(v)
+	return _c
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableProviderCostCount(v *int64) *UsageTotalCreate {
+	if v != nil {
+		_c.SetProviderCostCount(*v)
+	}
+	return _c
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_c *UsageTotalCreate) SetComparedCost(v money.USD) *UsageTotalCreate {
+	_c.mutation.SetComparedCost(v)
+	return _c
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_c *UsageTotalCreate) SetNillableComparedCost(v *money.USD) *UsageTotalCreate {
+	if v != nil {
+		_c.SetComparedCost(*v)
+	}
+	return _c
+}
+
 // SetDigest sets the "digest" field.
 func (_c *UsageTotalCreate) SetDigest(v int64) *UsageTotalCreate {
 	_c.mutation.SetDigest(v)
@@ -312,6 +430,38 @@ func (_c *UsageTotalCreate) defaults() {
 		v := usagetotal.DefaultAverageLatencyMs
 		_c.mutation.SetAverageLatencyMs(v)
 	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		v := usagetotal.DefaultEstimatedCount
+		_c.mutation.SetEstimatedCount(v)
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		v := usagetotal.DefaultUnknownCount
+		_c.mutation.SetUnknownCount(v)
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		v := usagetotal.DefaultRetryCount
+		_c.mutation.SetRetryCount(v)
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		v := usagetotal.DefaultTtftMsSum
+		_c.mutation.SetTtftMsSum(v)
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		v := usagetotal.DefaultRetryCost
+		_c.mutation.SetRetryCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		v := usagetotal.DefaultProviderCost
+		_c.mutation.SetProviderCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		v := usagetotal.DefaultProviderCostCount
+		_c.mutation.SetProviderCostCount(v)
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		v := usagetotal.DefaultComparedCost
+		_c.mutation.SetComparedCost(v)
+	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := usagetotal.DefaultID()
 		_c.mutation.SetID(v)
@@ -355,6 +505,30 @@ func (_c *UsageTotalCreate) check() error {
 	}
 	if _, ok := _c.mutation.AverageLatencyMs(); !ok {
 		return &ValidationError{Name: "average_latency_ms", err: errors.New(`ent: missing required field "UsageTotal.average_latency_ms"`)}
+	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		return &ValidationError{Name: "estimated_count", err: errors.New(`ent: missing required field "UsageTotal.estimated_count"`)}
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		return &ValidationError{Name: "unknown_count", err: errors.New(`ent: missing required field "UsageTotal.unknown_count"`)}
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		return &ValidationError{Name: "retry_count", err: errors.New(`ent: missing required field "UsageTotal.retry_count"`)}
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		return &ValidationError{Name: "ttft_ms_sum", err: errors.New(`ent: missing required field "UsageTotal.ttft_ms_sum"`)}
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		return &ValidationError{Name: "retry_cost", err: errors.New(`ent: missing required field "UsageTotal.retry_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		return &ValidationError{Name: "provider_cost", err: errors.New(`ent: missing required field "UsageTotal.provider_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		return &ValidationError{Name: "provider_cost_count", err: errors.New(`ent: missing required field "UsageTotal.provider_cost_count"`)}
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		return &ValidationError{Name: "compared_cost", err: errors.New(`ent: missing required field "UsageTotal.compared_cost"`)}
 	}
 	if _, ok := _c.mutation.ModelID(); !ok {
 		return &ValidationError{Name: "model_id", err: errors.New(`ent: missing required field "UsageTotal.model_id"`)}
@@ -453,6 +627,42 @@ func (_c *UsageTotalCreate) createSpec() (*UsageTotal, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.LatencyHistogram(); ok {
 		_spec.SetField(usagetotal.FieldLatencyHistogram, field.TypeBytes, value)
 		_node.LatencyHistogram = value
+	}
+	if value, ok := _c.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagetotal.FieldEstimatedCount, field.TypeInt64, value)
+		_node.EstimatedCount = value
+	}
+	if value, ok := _c.mutation.UnknownCount(); ok {
+		_spec.SetField(usagetotal.FieldUnknownCount, field.TypeInt64, value)
+		_node.UnknownCount = value
+	}
+	if value, ok := _c.mutation.RetryCount(); ok {
+		_spec.SetField(usagetotal.FieldRetryCount, field.TypeInt64, value)
+		_node.RetryCount = value
+	}
+	if value, ok := _c.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagetotal.FieldTtftMsSum, field.TypeInt64, value)
+		_node.TtftMsSum = value
+	}
+	if value, ok := _c.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagetotal.FieldTtftHistogram, field.TypeBytes, value)
+		_node.TtftHistogram = value
+	}
+	if value, ok := _c.mutation.RetryCost(); ok {
+		_spec.SetField(usagetotal.FieldRetryCost, field.TypeInt64, value)
+		_node.RetryCost = value
+	}
+	if value, ok := _c.mutation.ProviderCost(); ok {
+		_spec.SetField(usagetotal.FieldProviderCost, field.TypeInt64, value)
+		_node.ProviderCost = value
+	}
+	if value, ok := _c.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagetotal.FieldProviderCostCount, field.TypeInt64, value)
+		_node.ProviderCostCount = value
+	}
+	if value, ok := _c.mutation.ComparedCost(); ok {
+		_spec.SetField(usagetotal.FieldComparedCost, field.TypeInt64, value)
+		_node.ComparedCost = value
 	}
 	if value, ok := _c.mutation.Digest(); ok {
 		_spec.SetField(usagetotal.FieldDigest, field.TypeInt64, value)
@@ -770,6 +980,168 @@ func (u *UsageTotalUpsert) UpdateLatencyHistogram() *UsageTotalUpsert {
 // ClearLatencyHistogram clears the value of the "latency_histogram" field.
 func (u *UsageTotalUpsert) ClearLatencyHistogram() *UsageTotalUpsert {
 	u.SetNull(usagetotal.FieldLatencyHistogram)
+	return u
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageTotalUpsert) SetEstimatedCount(v int64) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldEstimatedCount, v)
+	return u
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateEstimatedCount() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldEstimatedCount)
+	return u
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageTotalUpsert) AddEstimatedCount(v int64) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldEstimatedCount, v)
+	return u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageTotalUpsert) SetUnknownCount(v int64) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldUnknownCount, v)
+	return u
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateUnknownCount() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldUnknownCount)
+	return u
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageTotalUpsert) AddUnknownCount(v int64) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldUnknownCount, v)
+	return u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageTotalUpsert) SetRetryCount(v int64) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldRetryCount, v)
+	return u
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateRetryCount() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldRetryCount)
+	return u
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageTotalUpsert) AddRetryCount(v int64) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldRetryCount, v)
+	return u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageTotalUpsert) SetTtftMsSum(v int64) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldTtftMsSum, v)
+	return u
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateTtftMsSum() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldTtftMsSum)
+	return u
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageTotalUpsert) AddTtftMsSum(v int64) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldTtftMsSum, v)
+	return u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageTotalUpsert) SetTtftHistogram(v []byte) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldTtftHistogram, v)
+	return u
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateTtftHistogram() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldTtftHistogram)
+	return u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageTotalUpsert) ClearTtftHistogram() *UsageTotalUpsert {
+	u.SetNull(usagetotal.FieldTtftHistogram)
+	return u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageTotalUpsert) SetRetryCost(v money.USD) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldRetryCost, v)
+	return u
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateRetryCost() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldRetryCost)
+	return u
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageTotalUpsert) AddRetryCost(v money.USD) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldRetryCost, v)
+	return u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageTotalUpsert) SetProviderCost(v money.USD) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldProviderCost, v)
+	return u
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateProviderCost() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldProviderCost)
+	return u
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageTotalUpsert) AddProviderCost(v money.USD) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldProviderCost, v)
+	return u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageTotalUpsert) SetProviderCostCount(v int64) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldProviderCostCount, v)
+	return u
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateProviderCostCount() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldProviderCostCount)
+	return u
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageTotalUpsert) AddProviderCostCount(v int64) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldProviderCostCount, v)
+	return u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageTotalUpsert) SetComparedCost(v money.USD) *UsageTotalUpsert {
+	u.Set(usagetotal.FieldComparedCost, v)
+	return u
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsert) UpdateComparedCost() *UsageTotalUpsert {
+	u.SetExcluded(usagetotal.FieldComparedCost)
+	return u
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageTotalUpsert) AddComparedCost(v money.USD) *UsageTotalUpsert {
+	u.Add(usagetotal.FieldComparedCost, v)
 	return u
 }
 
@@ -1141,6 +1513,195 @@ func (u *UsageTotalUpsertOne) UpdateLatencyHistogram() *UsageTotalUpsertOne {
 func (u *UsageTotalUpsertOne) ClearLatencyHistogram() *UsageTotalUpsertOne {
 	return u.Update(func(s *UsageTotalUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageTotalUpsertOne) SetEstimatedCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageTotalUpsertOne) AddEstimatedCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateEstimatedCount() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageTotalUpsertOne) SetUnknownCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageTotalUpsertOne) AddUnknownCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateUnknownCount() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageTotalUpsertOne) SetRetryCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageTotalUpsertOne) AddRetryCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateRetryCount() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageTotalUpsertOne) SetTtftMsSum(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageTotalUpsertOne) AddTtftMsSum(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateTtftMsSum() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageTotalUpsertOne) SetTtftHistogram(v []byte) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateTtftHistogram() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageTotalUpsertOne) ClearTtftHistogram() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageTotalUpsertOne) SetRetryCost(v money.USD) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageTotalUpsertOne) AddRetryCost(v money.USD) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateRetryCost() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageTotalUpsertOne) SetProviderCost(v money.USD) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageTotalUpsertOne) AddProviderCost(v money.USD) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateProviderCost() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageTotalUpsertOne) SetProviderCostCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageTotalUpsertOne) AddProviderCostCount(v int64) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateProviderCostCount() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageTotalUpsertOne) SetComparedCost(v money.USD) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageTotalUpsertOne) AddComparedCost(v money.USD) *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsertOne) UpdateComparedCost() *UsageTotalUpsertOne {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 
@@ -1685,6 +2246,195 @@ func (u *UsageTotalUpsertBulk) UpdateLatencyHistogram() *UsageTotalUpsertBulk {
 func (u *UsageTotalUpsertBulk) ClearLatencyHistogram() *UsageTotalUpsertBulk {
 	return u.Update(func(s *UsageTotalUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageTotalUpsertBulk) SetEstimatedCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageTotalUpsertBulk) AddEstimatedCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateEstimatedCount() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageTotalUpsertBulk) SetUnknownCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageTotalUpsertBulk) AddUnknownCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateUnknownCount() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageTotalUpsertBulk) SetRetryCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageTotalUpsertBulk) AddRetryCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateRetryCount() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageTotalUpsertBulk) SetTtftMsSum(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageTotalUpsertBulk) AddTtftMsSum(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateTtftMsSum() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageTotalUpsertBulk) SetTtftHistogram(v []byte) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateTtftHistogram() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageTotalUpsertBulk) ClearTtftHistogram() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageTotalUpsertBulk) SetRetryCost(v money.USD) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageTotalUpsertBulk) AddRetryCost(v money.USD) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateRetryCost() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageTotalUpsertBulk) SetProviderCost(v money.USD) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageTotalUpsertBulk) AddProviderCost(v money.USD) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateProviderCost() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageTotalUpsertBulk) SetProviderCostCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageTotalUpsertBulk) AddProviderCostCount(v int64) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateProviderCostCount() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageTotalUpsertBulk) SetComparedCost(v money.USD) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageTotalUpsertBulk) AddComparedCost(v money.USD) *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageTotalUpsertBulk) UpdateComparedCost() *UsageTotalUpsertBulk {
+	return u.Update(func(s *UsageTotalUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 

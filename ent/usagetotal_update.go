@@ -309,6 +309,186 @@ func (_u *UsageTotalUpdate) ClearLatencyHistogram() *UsageTotalUpdate {
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageTotalUpdate) SetEstimatedCount(v int64) *UsageTotalUpdate {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableEstimatedCount(v *int64) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageTotalUpdate) AddEstimatedCount(v int64) *UsageTotalUpdate {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageTotalUpdate) SetUnknownCount(v int64) *UsageTotalUpdate {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableUnknownCount(v *int64) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageTotalUpdate) AddUnknownCount(v int64) *UsageTotalUpdate {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageTotalUpdate) SetRetryCount(v int64) *UsageTotalUpdate {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableRetryCount(v *int64) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageTotalUpdate) AddRetryCount(v int64) *UsageTotalUpdate {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageTotalUpdate) SetTtftMsSum(v int64) *UsageTotalUpdate {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableTtftMsSum(v *int64) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageTotalUpdate) AddTtftMsSum(v int64) *UsageTotalUpdate {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageTotalUpdate) SetTtftHistogram(v []byte) *UsageTotalUpdate {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageTotalUpdate) ClearTtftHistogram() *UsageTotalUpdate {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageTotalUpdate) SetRetryCost(v money.USD) *UsageTotalUpdate {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableRetryCost(v *money.USD) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageTotalUpdate) AddRetryCost(v money.USD) *UsageTotalUpdate {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageTotalUpdate) SetProviderCost(v money.USD) *UsageTotalUpdate {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableProviderCost(v *money.USD) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageTotalUpdate) AddProviderCost(v money.USD) *UsageTotalUpdate {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageTotalUpdate) SetProviderCostCount(v int64) *UsageTotalUpdate {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableProviderCostCount(v *int64) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageTotalUpdate) AddProviderCostCount(v int64) *UsageTotalUpdate {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageTotalUpdate) SetComparedCost(v money.USD) *UsageTotalUpdate {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageTotalUpdate) SetNillableComparedCost(v *money.USD) *UsageTotalUpdate {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageTotalUpdate) AddComparedCost(v money.USD) *UsageTotalUpdate {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageTotalUpdate) SetDigest(v int64) *UsageTotalUpdate {
 	_u.mutation.ResetDigest()
@@ -499,6 +679,60 @@ func (_u *UsageTotalUpdate) sqlSave(ctx context.Context) (_node int, err error) 
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usagetotal.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagetotal.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usagetotal.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usagetotal.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usagetotal.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usagetotal.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usagetotal.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagetotal.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usagetotal.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagetotal.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usagetotal.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usagetotal.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usagetotal.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usagetotal.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usagetotal.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagetotal.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usagetotal.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usagetotal.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usagetotal.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usagetotal.FieldDigest, field.TypeInt64, value)
@@ -837,6 +1071,186 @@ func (_u *UsageTotalUpdateOne) ClearLatencyHistogram() *UsageTotalUpdateOne {
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageTotalUpdateOne) SetEstimatedCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableEstimatedCount(v *int64) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageTotalUpdateOne) AddEstimatedCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageTotalUpdateOne) SetUnknownCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableUnknownCount(v *int64) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageTotalUpdateOne) AddUnknownCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageTotalUpdateOne) SetRetryCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableRetryCount(v *int64) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageTotalUpdateOne) AddRetryCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageTotalUpdateOne) SetTtftMsSum(v int64) *UsageTotalUpdateOne {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableTtftMsSum(v *int64) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageTotalUpdateOne) AddTtftMsSum(v int64) *UsageTotalUpdateOne {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageTotalUpdateOne) SetTtftHistogram(v []byte) *UsageTotalUpdateOne {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageTotalUpdateOne) ClearTtftHistogram() *UsageTotalUpdateOne {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageTotalUpdateOne) SetRetryCost(v money.USD) *UsageTotalUpdateOne {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableRetryCost(v *money.USD) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageTotalUpdateOne) AddRetryCost(v money.USD) *UsageTotalUpdateOne {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageTotalUpdateOne) SetProviderCost(v money.USD) *UsageTotalUpdateOne {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableProviderCost(v *money.USD) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageTotalUpdateOne) AddProviderCost(v money.USD) *UsageTotalUpdateOne {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageTotalUpdateOne) SetProviderCostCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableProviderCostCount(v *int64) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageTotalUpdateOne) AddProviderCostCount(v int64) *UsageTotalUpdateOne {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageTotalUpdateOne) SetComparedCost(v money.USD) *UsageTotalUpdateOne {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageTotalUpdateOne) SetNillableComparedCost(v *money.USD) *UsageTotalUpdateOne {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageTotalUpdateOne) AddComparedCost(v money.USD) *UsageTotalUpdateOne {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageTotalUpdateOne) SetDigest(v int64) *UsageTotalUpdateOne {
 	_u.mutation.ResetDigest()
@@ -1057,6 +1471,60 @@ func (_u *UsageTotalUpdateOne) sqlSave(ctx context.Context) (_node *UsageTotal, 
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usagetotal.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagetotal.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usagetotal.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usagetotal.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usagetotal.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usagetotal.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usagetotal.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagetotal.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usagetotal.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagetotal.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usagetotal.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usagetotal.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usagetotal.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usagetotal.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usagetotal.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagetotal.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usagetotal.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usagetotal.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usagetotal.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usagetotal.FieldDigest, field.TypeInt64, value)

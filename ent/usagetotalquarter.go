@@ -48,6 +48,24 @@ type UsageTotalQuarter struct {
 	AverageLatencyMs float64 `json:"average_latency_ms"`
 	// how many requests took how long, as internal/latency encodes it; NULL: from before histograms were kept
 	LatencyHistogram []byte `json:"latency_histogram"`
+	// requests whose tokens are an estimate
+	EstimatedCount int64 `json:"estimated_count"`
+	// requests whose tokens are not known: they have none and no cost, and are unpriced too
+	UnknownCount int64 `json:"unknown_count"`
+	// requests that were a second or later attempt
+	RetryCount int64 `json:"retry_count"`
+	// time to the first token of the requests in ttft_histogram, milliseconds
+	TtftMsSum int64 `json:"ttft_ms_sum"`
+	// how many requests had their first token after how long, as latency_histogram; NULL: none said so
+	TtftHistogram []byte `json:"ttft_histogram"`
+	// nano-USD: what the retries cost that have a known cost
+	RetryCost money.USD `json:"retry_cost_usd"`
+	// nano-USD: what the provider says that requests cost, as far as it does
+	ProviderCost money.USD `json:"provider_cost_usd"`
+	// requests for which it does
+	ProviderCostCount int64 `json:"provider_cost_count"`
+	// nano-USD: the known cost of those requests: what to compare provider_cost with
+	ComparedCost money.USD `json:"compared_cost_usd"`
 	// of all other columns but the id: a changed one is noticed; NULL: from before digests were kept
 	Digest *int64 `json:"digest"`
 	// the model that was used
@@ -83,11 +101,11 @@ func (*UsageTotalQuarter) scanValues(columns []string) ([]any, error) {
 	values := make([]any, len(columns))
 	for i := range columns {
 		switch columns[i] {
-		case usagetotalquarter.FieldLatencyHistogram:
+		case usagetotalquarter.FieldLatencyHistogram, usagetotalquarter.FieldTtftHistogram:
 			values[i] = new([]byte)
 		case usagetotalquarter.FieldAverageLatencyMs:
 			values[i] = new(sql.NullFloat64)
-		case usagetotalquarter.FieldRequestCount, usagetotalquarter.FieldErrorCount, usagetotalquarter.FieldUnpricedCount, usagetotalquarter.FieldInputTokens, usagetotalquarter.FieldOutputTokens, usagetotalquarter.FieldCacheReadTokens, usagetotalquarter.FieldCacheWriteTokens, usagetotalquarter.FieldReasoningTokens, usagetotalquarter.FieldTotalCost, usagetotalquarter.FieldLatencyMsSum, usagetotalquarter.FieldDigest:
+		case usagetotalquarter.FieldRequestCount, usagetotalquarter.FieldErrorCount, usagetotalquarter.FieldUnpricedCount, usagetotalquarter.FieldInputTokens, usagetotalquarter.FieldOutputTokens, usagetotalquarter.FieldCacheReadTokens, usagetotalquarter.FieldCacheWriteTokens, usagetotalquarter.FieldReasoningTokens, usagetotalquarter.FieldTotalCost, usagetotalquarter.FieldLatencyMsSum, usagetotalquarter.FieldEstimatedCount, usagetotalquarter.FieldUnknownCount, usagetotalquarter.FieldRetryCount, usagetotalquarter.FieldTtftMsSum, usagetotalquarter.FieldRetryCost, usagetotalquarter.FieldProviderCost, usagetotalquarter.FieldProviderCostCount, usagetotalquarter.FieldComparedCost, usagetotalquarter.FieldDigest:
 			values[i] = new(sql.NullInt64)
 		case usagetotalquarter.FieldPeriodStart, usagetotalquarter.FieldPeriodEnd:
 			values[i] = new(sql.NullTime)
@@ -199,6 +217,60 @@ func (_m *UsageTotalQuarter) assignValues(columns []string, values []any) error 
 			} else if value != nil {
 				_m.LatencyHistogram = *value
 			}
+		case usagetotalquarter.FieldEstimatedCount:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field estimated_count", values[i])
+			} else if value.Valid {
+				_m.EstimatedCount = value.Int64
+			}
+		case usagetotalquarter.FieldUnknownCount:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field unknown_count", values[i])
+			} else if value.Valid {
+				_m.UnknownCount = value.Int64
+			}
+		case usagetotalquarter.FieldRetryCount:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field retry_count", values[i])
+			} else if value.Valid {
+				_m.RetryCount = value.Int64
+			}
+		case usagetotalquarter.FieldTtftMsSum:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field ttft_ms_sum", values[i])
+			} else if value.Valid {
+				_m.TtftMsSum = value.Int64
+			}
+		case usagetotalquarter.FieldTtftHistogram:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field ttft_histogram", values[i])
+			} else if value != nil {
+				_m.TtftHistogram = *value
+			}
+		case usagetotalquarter.FieldRetryCost:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field retry_cost", values[i])
+			} else if value.Valid {
+				_m.RetryCost = money.USD(value.Int64)
+			}
+		case usagetotalquarter.FieldProviderCost:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field provider_cost", values[i])
+			} else if value.Valid {
+				_m.ProviderCost = money.USD(value.Int64)
+			}
+		case usagetotalquarter.FieldProviderCostCount:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field provider_cost_count", values[i])
+			} else if value.Valid {
+				_m.ProviderCostCount = value.Int64
+			}
+		case usagetotalquarter.FieldComparedCost:
+			if value, ok := values[i].(*sql.NullInt64); !ok {
+				return fmt.Errorf("unexpected type %T for field compared_cost", values[i])
+			} else if value.Valid {
+				_m.ComparedCost = money.USD(value.Int64)
+			}
 		case usagetotalquarter.FieldDigest:
 			if value, ok := values[i].(*sql.NullInt64); !ok {
 				return fmt.Errorf("unexpected type %T for field digest", values[i])
@@ -296,6 +368,33 @@ func (_m *UsageTotalQuarter) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("latency_histogram=")
 	builder.WriteString(fmt.Sprintf("%v", _m.LatencyHistogram))
+	builder.WriteString(", ")
+	builder.WriteString("estimated_count=")
+	builder.WriteString(fmt.Sprintf("%v", _m.EstimatedCount))
+	builder.WriteString(", ")
+	builder.WriteString("unknown_count=")
+	builder.WriteString(fmt.Sprintf("%v", _m.UnknownCount))
+	builder.WriteString(", ")
+	builder.WriteString("retry_count=")
+	builder.WriteString(fmt.Sprintf("%v", _m.RetryCount))
+	builder.WriteString(", ")
+	builder.WriteString("ttft_ms_sum=")
+	builder.WriteString(fmt.Sprintf("%v", _m.TtftMsSum))
+	builder.WriteString(", ")
+	builder.WriteString("ttft_histogram=")
+	builder.WriteString(fmt.Sprintf("%v", _m.TtftHistogram))
+	builder.WriteString(", ")
+	builder.WriteString("retry_cost=")
+	builder.WriteString(fmt.Sprintf("%v", _m.RetryCost))
+	builder.WriteString(", ")
+	builder.WriteString("provider_cost=")
+	builder.WriteString(fmt.Sprintf("%v", _m.ProviderCost))
+	builder.WriteString(", ")
+	builder.WriteString("provider_cost_count=")
+	builder.WriteString(fmt.Sprintf("%v", _m.ProviderCostCount))
+	builder.WriteString(", ")
+	builder.WriteString("compared_cost=")
+	builder.WriteString(fmt.Sprintf("%v", _m.ComparedCost))
 	builder.WriteString(", ")
 	if v := _m.Digest; v != nil {
 		builder.WriteString("digest=")

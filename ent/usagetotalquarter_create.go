@@ -198,6 +198,124 @@ func (_c *UsageTotalQuarterCreate) SetLatencyHistogram(v []byte) *UsageTotalQuar
 	return _c
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_c *UsageTotalQuarterCreate) SetEstimatedCount(v int64) *UsageTotalQuarterCreate {
+	_c.mutation.SetEstimatedCount(v)
+	return _c
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableEstimatedCount(v *int64) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetEstimatedCount(*v)
+	}
+	return _c
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_c *UsageTotalQuarterCreate) SetUnknownCount(v int64) *UsageTotalQuarterCreate {
+	_c.mutation.SetUnknownCount(v)
+	return _c
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableUnknownCount(v *int64) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetUnknownCount(*v)
+	}
+	return _c
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_c *UsageTotalQuarterCreate) SetRetryCount(v int64) *UsageTotalQuarterCreate {
+	_c.mutation.SetRetryCount(v)
+	return _c
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableRetryCount(v *int64) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetRetryCount(*v)
+	}
+	return _c
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_c *UsageTotalQuarterCreate) SetTtftMsSum(v int64) *UsageTotalQuarterCreate {
+	_c.mutation.SetTtftMsSum(v)
+	return _c
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableTtftMsSum(v *int64) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetTtftMsSum(*v)
+	}
+	return _c
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_c *UsageTotalQuarterCreate) SetTtftHistogram(v []byte) *UsageTotalQuarterCreate {
+	_c.mutation.SetTtftHistogram(v)
+	return _c
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_c *UsageTotalQuarterCreate) SetRetryCost(v money.USD) *UsageTotalQuarterCreate {
+	_c.mutation.SetRetryCost(v)
+	return _c
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableRetryCost(v *money.USD) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetRetryCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_c *UsageTotalQuarterCreate) SetProviderCost(v money.USD) *UsageTotalQuarterCreate {
+	_c.mutation.SetProviderCost(v)
+	return _c
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableProviderCost(v *money.USD) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetProviderCost(*v)
+	}
+	return _c
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_c *UsageTotalQuarterCreate) SetProviderCostCount(v int64) *UsageTotalQuarterCreate {
+	_c.mutation.SetProviderCostCount(v)
+	return _c
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableProviderCostCount(v *int64) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetProviderCostCount(*v)
+	}
+	return _c
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_c *UsageTotalQuarterCreate) SetComparedCost(v money.USD) *UsageTotalQuarterCreate {
+	_c.mutation.SetComparedCost(v)
+	return _c
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_c *UsageTotalQuarterCreate) SetNillableComparedCost(v *money.USD) *UsageTotalQuarterCreate {
+	if v != nil {
+		_c.SetComparedCost(*v)
+	}
+	return _c
+}
+
 // SetDigest sets the "digest" field.
 func (_c *UsageTotalQuarterCreate) SetDigest(v int64) *UsageTotalQuarterCreate {
 	_c.mutation.SetDigest(v)
@@ -312,6 +430,38 @@ func (_c *UsageTotalQuarterCreate) defaults() {
 		v := usagetotalquarter.DefaultAverageLatencyMs
 		_c.mutation.SetAverageLatencyMs(v)
 	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		v := usagetotalquarter.DefaultEstimatedCount
+		_c.mutation.SetEstimatedCount(v)
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		v := usagetotalquarter.DefaultUnknownCount
+		_c.mutation.SetUnknownCount(v)
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		v := usagetotalquarter.DefaultRetryCount
+		_c.mutation.SetRetryCount(v)
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		v := usagetotalquarter.DefaultTtftMsSum
+		_c.mutation.SetTtftMsSum(v)
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		v := usagetotalquarter.DefaultRetryCost
+		_c.mutation.SetRetryCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		v := usagetotalquarter.DefaultProviderCost
+		_c.mutation.SetProviderCost(v)
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		v := usagetotalquarter.DefaultProviderCostCount
+		_c.mutation.SetProviderCostCount(v)
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		v := usagetotalquarter.DefaultComparedCost
+		_c.mutation.SetComparedCost(v)
+	}
 	if _, ok := _c.mutation.ID(); !ok {
 		v := usagetotalquarter.DefaultID()
 		_c.mutation.SetID(v)
@@ -355,6 +505,30 @@ func (_c *UsageTotalQuarterCreate) check() error {
 	}
 	if _, ok := _c.mutation.AverageLatencyMs(); !ok {
 		return &ValidationError{Name: "average_latency_ms", err: errors.New(`ent: missing required field "UsageTotalQuarter.average_latency_ms"`)}
+	}
+	if _, ok := _c.mutation.EstimatedCount(); !ok {
+		return &ValidationError{Name: "estimated_count", err: errors.New(`ent: missing required field "UsageTotalQuarter.estimated_count"`)}
+	}
+	if _, ok := _c.mutation.UnknownCount(); !ok {
+		return &ValidationError{Name: "unknown_count", err: errors.New(`ent: missing required field "UsageTotalQuarter.unknown_count"`)}
+	}
+	if _, ok := _c.mutation.RetryCount(); !ok {
+		return &ValidationError{Name: "retry_count", err: errors.New(`ent: missing required field "UsageTotalQuarter.retry_count"`)}
+	}
+	if _, ok := _c.mutation.TtftMsSum(); !ok {
+		return &ValidationError{Name: "ttft_ms_sum", err: errors.New(`ent: missing required field "UsageTotalQuarter.ttft_ms_sum"`)}
+	}
+	if _, ok := _c.mutation.RetryCost(); !ok {
+		return &ValidationError{Name: "retry_cost", err: errors.New(`ent: missing required field "UsageTotalQuarter.retry_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCost(); !ok {
+		return &ValidationError{Name: "provider_cost", err: errors.New(`ent: missing required field "UsageTotalQuarter.provider_cost"`)}
+	}
+	if _, ok := _c.mutation.ProviderCostCount(); !ok {
+		return &ValidationError{Name: "provider_cost_count", err: errors.New(`ent: missing required field "UsageTotalQuarter.provider_cost_count"`)}
+	}
+	if _, ok := _c.mutation.ComparedCost(); !ok {
+		return &ValidationError{Name: "compared_cost", err: errors.New(`ent: missing required field "UsageTotalQuarter.compared_cost"`)}
 	}
 	if _, ok := _c.mutation.ModelID(); !ok {
 		return &ValidationError{Name: "model_id", err: errors.New(`ent: missing required field "UsageTotalQuarter.model_id"`)}
@@ -453,6 +627,42 @@ func (_c *UsageTotalQuarterCreate) createSpec() (*UsageTotalQuarter, *sqlgraph.C
 	if value, ok := _c.mutation.LatencyHistogram(); ok {
 		_spec.SetField(usagetotalquarter.FieldLatencyHistogram, field.TypeBytes, value)
 		_node.LatencyHistogram = value
+	}
+	if value, ok := _c.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldEstimatedCount, field.TypeInt64, value)
+		_node.EstimatedCount = value
+	}
+	if value, ok := _c.mutation.UnknownCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldUnknownCount, field.TypeInt64, value)
+		_node.UnknownCount = value
+	}
+	if value, ok := _c.mutation.RetryCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldRetryCount, field.TypeInt64, value)
+		_node.RetryCount = value
+	}
+	if value, ok := _c.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagetotalquarter.FieldTtftMsSum, field.TypeInt64, value)
+		_node.TtftMsSum = value
+	}
+	if value, ok := _c.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagetotalquarter.FieldTtftHistogram, field.TypeBytes, value)
+		_node.TtftHistogram = value
+	}
+	if value, ok := _c.mutation.RetryCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldRetryCost, field.TypeInt64, value)
+		_node.RetryCost = value
+	}
+	if value, ok := _c.mutation.ProviderCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldProviderCost, field.TypeInt64, value)
+		_node.ProviderCost = value
+	}
+	if value, ok := _c.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldProviderCostCount, field.TypeInt64, value)
+		_node.ProviderCostCount = value
+	}
+	if value, ok := _c.mutation.ComparedCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldComparedCost, field.TypeInt64, value)
+		_node.ComparedCost = value
 	}
 	if value, ok := _c.mutation.Digest(); ok {
 		_spec.SetField(usagetotalquarter.FieldDigest, field.TypeInt64, value)
@@ -770,6 +980,168 @@ func (u *UsageTotalQuarterUpsert) UpdateLatencyHistogram() *UsageTotalQuarterUps
 // ClearLatencyHistogram clears the value of the "latency_histogram" field.
 func (u *UsageTotalQuarterUpsert) ClearLatencyHistogram() *UsageTotalQuarterUpsert {
 	u.SetNull(usagetotalquarter.FieldLatencyHistogram)
+	return u
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageTotalQuarterUpsert) SetEstimatedCount(v int64) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldEstimatedCount, v)
+	return u
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateEstimatedCount() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldEstimatedCount)
+	return u
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageTotalQuarterUpsert) AddEstimatedCount(v int64) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldEstimatedCount, v)
+	return u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageTotalQuarterUpsert) SetUnknownCount(v int64) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldUnknownCount, v)
+	return u
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateUnknownCount() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldUnknownCount)
+	return u
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageTotalQuarterUpsert) AddUnknownCount(v int64) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldUnknownCount, v)
+	return u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageTotalQuarterUpsert) SetRetryCount(v int64) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldRetryCount, v)
+	return u
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateRetryCount() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldRetryCount)
+	return u
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageTotalQuarterUpsert) AddRetryCount(v int64) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldRetryCount, v)
+	return u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageTotalQuarterUpsert) SetTtftMsSum(v int64) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldTtftMsSum, v)
+	return u
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateTtftMsSum() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldTtftMsSum)
+	return u
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageTotalQuarterUpsert) AddTtftMsSum(v int64) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldTtftMsSum, v)
+	return u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageTotalQuarterUpsert) SetTtftHistogram(v []byte) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldTtftHistogram, v)
+	return u
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateTtftHistogram() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldTtftHistogram)
+	return u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageTotalQuarterUpsert) ClearTtftHistogram() *UsageTotalQuarterUpsert {
+	u.SetNull(usagetotalquarter.FieldTtftHistogram)
+	return u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageTotalQuarterUpsert) SetRetryCost(v money.USD) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldRetryCost, v)
+	return u
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateRetryCost() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldRetryCost)
+	return u
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageTotalQuarterUpsert) AddRetryCost(v money.USD) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldRetryCost, v)
+	return u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageTotalQuarterUpsert) SetProviderCost(v money.USD) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldProviderCost, v)
+	return u
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateProviderCost() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldProviderCost)
+	return u
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageTotalQuarterUpsert) AddProviderCost(v money.USD) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldProviderCost, v)
+	return u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageTotalQuarterUpsert) SetProviderCostCount(v int64) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldProviderCostCount, v)
+	return u
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateProviderCostCount() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldProviderCostCount)
+	return u
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageTotalQuarterUpsert) AddProviderCostCount(v int64) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldProviderCostCount, v)
+	return u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageTotalQuarterUpsert) SetComparedCost(v money.USD) *UsageTotalQuarterUpsert {
+	u.Set(usagetotalquarter.FieldComparedCost, v)
+	return u
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsert) UpdateComparedCost() *UsageTotalQuarterUpsert {
+	u.SetExcluded(usagetotalquarter.FieldComparedCost)
+	return u
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageTotalQuarterUpsert) AddComparedCost(v money.USD) *UsageTotalQuarterUpsert {
+	u.Add(usagetotalquarter.FieldComparedCost, v)
 	return u
 }
 
@@ -1141,6 +1513,195 @@ func (u *UsageTotalQuarterUpsertOne) UpdateLatencyHistogram() *UsageTotalQuarter
 func (u *UsageTotalQuarterUpsertOne) ClearLatencyHistogram() *UsageTotalQuarterUpsertOne {
 	return u.Update(func(s *UsageTotalQuarterUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageTotalQuarterUpsertOne) SetEstimatedCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageTotalQuarterUpsertOne) AddEstimatedCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateEstimatedCount() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageTotalQuarterUpsertOne) SetUnknownCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageTotalQuarterUpsertOne) AddUnknownCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateUnknownCount() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageTotalQuarterUpsertOne) SetRetryCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageTotalQuarterUpsertOne) AddRetryCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateRetryCount() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageTotalQuarterUpsertOne) SetTtftMsSum(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageTotalQuarterUpsertOne) AddTtftMsSum(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateTtftMsSum() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageTotalQuarterUpsertOne) SetTtftHistogram(v []byte) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateTtftHistogram() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageTotalQuarterUpsertOne) ClearTtftHistogram() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageTotalQuarterUpsertOne) SetRetryCost(v money.USD) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageTotalQuarterUpsertOne) AddRetryCost(v money.USD) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateRetryCost() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageTotalQuarterUpsertOne) SetProviderCost(v money.USD) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageTotalQuarterUpsertOne) AddProviderCost(v money.USD) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateProviderCost() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageTotalQuarterUpsertOne) SetProviderCostCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageTotalQuarterUpsertOne) AddProviderCostCount(v int64) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateProviderCostCount() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageTotalQuarterUpsertOne) SetComparedCost(v money.USD) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageTotalQuarterUpsertOne) AddComparedCost(v money.USD) *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertOne) UpdateComparedCost() *UsageTotalQuarterUpsertOne {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 
@@ -1685,6 +2246,195 @@ func (u *UsageTotalQuarterUpsertBulk) UpdateLatencyHistogram() *UsageTotalQuarte
 func (u *UsageTotalQuarterUpsertBulk) ClearLatencyHistogram() *UsageTotalQuarterUpsertBulk {
 	return u.Update(func(s *UsageTotalQuarterUpsert) {
 		s.ClearLatencyHistogram()
+	})
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (u *UsageTotalQuarterUpsertBulk) SetEstimatedCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetEstimatedCount(v)
+	})
+}
+
+// AddEstimatedCount adds v to the "estimated_count" field.
+func (u *UsageTotalQuarterUpsertBulk) AddEstimatedCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddEstimatedCount(v)
+	})
+}
+
+// UpdateEstimatedCount sets the "estimated_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateEstimatedCount() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateEstimatedCount()
+	})
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (u *UsageTotalQuarterUpsertBulk) SetUnknownCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetUnknownCount(v)
+	})
+}
+
+// AddUnknownCount adds v to the "unknown_count" field.
+func (u *UsageTotalQuarterUpsertBulk) AddUnknownCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddUnknownCount(v)
+	})
+}
+
+// UpdateUnknownCount sets the "unknown_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateUnknownCount() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateUnknownCount()
+	})
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (u *UsageTotalQuarterUpsertBulk) SetRetryCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetRetryCount(v)
+	})
+}
+
+// AddRetryCount adds v to the "retry_count" field.
+func (u *UsageTotalQuarterUpsertBulk) AddRetryCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddRetryCount(v)
+	})
+}
+
+// UpdateRetryCount sets the "retry_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateRetryCount() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateRetryCount()
+	})
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (u *UsageTotalQuarterUpsertBulk) SetTtftMsSum(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetTtftMsSum(v)
+	})
+}
+
+// AddTtftMsSum adds v to the "ttft_ms_sum" field.
+func (u *UsageTotalQuarterUpsertBulk) AddTtftMsSum(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddTtftMsSum(v)
+	})
+}
+
+// UpdateTtftMsSum sets the "ttft_ms_sum" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateTtftMsSum() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateTtftMsSum()
+	})
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (u *UsageTotalQuarterUpsertBulk) SetTtftHistogram(v []byte) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetTtftHistogram(v)
+	})
+}
+
+// UpdateTtftHistogram sets the "ttft_histogram" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateTtftHistogram() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateTtftHistogram()
+	})
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (u *UsageTotalQuarterUpsertBulk) ClearTtftHistogram() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.ClearTtftHistogram()
+	})
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (u *UsageTotalQuarterUpsertBulk) SetRetryCost(v money.USD) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetRetryCost(v)
+	})
+}
+
+// AddRetryCost adds v to the "retry_cost" field.
+func (u *UsageTotalQuarterUpsertBulk) AddRetryCost(v money.USD) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddRetryCost(v)
+	})
+}
+
+// UpdateRetryCost sets the "retry_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateRetryCost() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateRetryCost()
+	})
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (u *UsageTotalQuarterUpsertBulk) SetProviderCost(v money.USD) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetProviderCost(v)
+	})
+}
+
+// AddProviderCost adds v to the "provider_cost" field.
+func (u *UsageTotalQuarterUpsertBulk) AddProviderCost(v money.USD) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddProviderCost(v)
+	})
+}
+
+// UpdateProviderCost sets the "provider_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateProviderCost() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateProviderCost()
+	})
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (u *UsageTotalQuarterUpsertBulk) SetProviderCostCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetProviderCostCount(v)
+	})
+}
+
+// AddProviderCostCount adds v to the "provider_cost_count" field.
+func (u *UsageTotalQuarterUpsertBulk) AddProviderCostCount(v int64) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddProviderCostCount(v)
+	})
+}
+
+// UpdateProviderCostCount sets the "provider_cost_count" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateProviderCostCount() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateProviderCostCount()
+	})
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (u *UsageTotalQuarterUpsertBulk) SetComparedCost(v money.USD) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.SetComparedCost(v)
+	})
+}
+
+// AddComparedCost adds v to the "compared_cost" field.
+func (u *UsageTotalQuarterUpsertBulk) AddComparedCost(v money.USD) *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.AddComparedCost(v)
+	})
+}
+
+// UpdateComparedCost sets the "compared_cost" field to the value that was provided on create.
+func (u *UsageTotalQuarterUpsertBulk) UpdateComparedCost() *UsageTotalQuarterUpsertBulk {
+	return u.Update(func(s *UsageTotalQuarterUpsert) {
+		s.UpdateComparedCost()
 	})
 }
 

@@ -309,6 +309,186 @@ func (_u *UsageTotalQuarterUpdate) ClearLatencyHistogram() *UsageTotalQuarterUpd
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageTotalQuarterUpdate) SetEstimatedCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableEstimatedCount(v *int64) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageTotalQuarterUpdate) AddEstimatedCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageTotalQuarterUpdate) SetUnknownCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableUnknownCount(v *int64) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageTotalQuarterUpdate) AddUnknownCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageTotalQuarterUpdate) SetRetryCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableRetryCount(v *int64) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageTotalQuarterUpdate) AddRetryCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageTotalQuarterUpdate) SetTtftMsSum(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableTtftMsSum(v *int64) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageTotalQuarterUpdate) AddTtftMsSum(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageTotalQuarterUpdate) SetTtftHistogram(v []byte) *UsageTotalQuarterUpdate {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageTotalQuarterUpdate) ClearTtftHistogram() *UsageTotalQuarterUpdate {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageTotalQuarterUpdate) SetRetryCost(v money.USD) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableRetryCost(v *money.USD) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageTotalQuarterUpdate) AddRetryCost(v money.USD) *UsageTotalQuarterUpdate {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageTotalQuarterUpdate) SetProviderCost(v money.USD) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableProviderCost(v *money.USD) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageTotalQuarterUpdate) AddProviderCost(v money.USD) *UsageTotalQuarterUpdate {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageTotalQuarterUpdate) SetProviderCostCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableProviderCostCount(v *int64) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageTotalQuarterUpdate) AddProviderCostCount(v int64) *UsageTotalQuarterUpdate {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageTotalQuarterUpdate) SetComparedCost(v money.USD) *UsageTotalQuarterUpdate {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdate) SetNillableComparedCost(v *money.USD) *UsageTotalQuarterUpdate {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageTotalQuarterUpdate) AddComparedCost(v money.USD) *UsageTotalQuarterUpdate {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageTotalQuarterUpdate) SetDigest(v int64) *UsageTotalQuarterUpdate {
 	_u.mutation.ResetDigest()
@@ -499,6 +679,60 @@ func (_u *UsageTotalQuarterUpdate) sqlSave(ctx context.Context) (_node int, err 
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usagetotalquarter.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagetotalquarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usagetotalquarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagetotalquarter.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usagetotalquarter.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usagetotalquarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usagetotalquarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usagetotalquarter.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usagetotalquarter.FieldDigest, field.TypeInt64, value)
@@ -837,6 +1071,186 @@ func (_u *UsageTotalQuarterUpdateOne) ClearLatencyHistogram() *UsageTotalQuarter
 	return _u
 }
 
+// SetEstimatedCount sets the "estimated_count" field.
+func (_u *UsageTotalQuarterUpdateOne) SetEstimatedCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetEstimatedCount()
+	_u.mutation.SetEstimatedCount(v)
+	return _u
+}
+
+// SetNillableEstimatedCount sets the "estimated_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableEstimatedCount(v *int64) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetEstimatedCount(*v)
+	}
+	return _u
+}
+
+// AddEstimatedCount adds value to the "estimated_count" field.
+func (_u *UsageTotalQuarterUpdateOne) AddEstimatedCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddEstimatedCount(v)
+	return _u
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (_u *UsageTotalQuarterUpdateOne) SetUnknownCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetUnknownCount()
+	_u.mutation.SetUnknownCount(v)
+	return _u
+}
+
+// SetNillableUnknownCount sets the "unknown_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableUnknownCount(v *int64) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetUnknownCount(*v)
+	}
+	return _u
+}
+
+// AddUnknownCount adds value to the "unknown_count" field.
+func (_u *UsageTotalQuarterUpdateOne) AddUnknownCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddUnknownCount(v)
+	return _u
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (_u *UsageTotalQuarterUpdateOne) SetRetryCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetRetryCount()
+	_u.mutation.SetRetryCount(v)
+	return _u
+}
+
+// SetNillableRetryCount sets the "retry_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableRetryCount(v *int64) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetRetryCount(*v)
+	}
+	return _u
+}
+
+// AddRetryCount adds value to the "retry_count" field.
+func (_u *UsageTotalQuarterUpdateOne) AddRetryCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddRetryCount(v)
+	return _u
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (_u *UsageTotalQuarterUpdateOne) SetTtftMsSum(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetTtftMsSum()
+	_u.mutation.SetTtftMsSum(v)
+	return _u
+}
+
+// SetNillableTtftMsSum sets the "ttft_ms_sum" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableTtftMsSum(v *int64) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetTtftMsSum(*v)
+	}
+	return _u
+}
+
+// AddTtftMsSum adds value to the "ttft_ms_sum" field.
+func (_u *UsageTotalQuarterUpdateOne) AddTtftMsSum(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddTtftMsSum(v)
+	return _u
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (_u *UsageTotalQuarterUpdateOne) SetTtftHistogram(v []byte) *UsageTotalQuarterUpdateOne {
+	_u.mutation.SetTtftHistogram(v)
+	return _u
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (_u *UsageTotalQuarterUpdateOne) ClearTtftHistogram() *UsageTotalQuarterUpdateOne {
+	_u.mutation.ClearTtftHistogram()
+	return _u
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (_u *UsageTotalQuarterUpdateOne) SetRetryCost(v money.USD) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetRetryCost()
+	_u.mutation.SetRetryCost(v)
+	return _u
+}
+
+// SetNillableRetryCost sets the "retry_cost" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableRetryCost(v *money.USD) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetRetryCost(*v)
+	}
+	return _u
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (_u *UsageTotalQuarterUpdateOne) AddRetryCost(v money.USD) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddRetryCost(v)
+	return _u
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (_u *UsageTotalQuarterUpdateOne) SetProviderCost(v money.USD) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetProviderCost()
+	_u.mutation.SetProviderCost(v)
+	return _u
+}
+
+// SetNillableProviderCost sets the "provider_cost" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableProviderCost(v *money.USD) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetProviderCost(*v)
+	}
+	return _u
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (_u *UsageTotalQuarterUpdateOne) AddProviderCost(v money.USD) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddProviderCost(v)
+	return _u
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (_u *UsageTotalQuarterUpdateOne) SetProviderCostCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetProviderCostCount()
+	_u.mutation.SetProviderCostCount(v)
+	return _u
+}
+
+// SetNillableProviderCostCount sets the "provider_cost_count" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableProviderCostCount(v *int64) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetProviderCostCount(*v)
+	}
+	return _u
+}
+
+// AddProviderCostCount adds value to the "provider_cost_count" field.
+func (_u *UsageTotalQuarterUpdateOne) AddProviderCostCount(v int64) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddProviderCostCount(v)
+	return _u
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (_u *UsageTotalQuarterUpdateOne) SetComparedCost(v money.USD) *UsageTotalQuarterUpdateOne {
+	_u.mutation.ResetComparedCost()
+	_u.mutation.SetComparedCost(v)
+	return _u
+}
+
+// SetNillableComparedCost sets the "compared_cost" field if the given value is not nil.
+func (_u *UsageTotalQuarterUpdateOne) SetNillableComparedCost(v *money.USD) *UsageTotalQuarterUpdateOne {
+	if v != nil {
+		_u.SetComparedCost(*v)
+	}
+	return _u
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (_u *UsageTotalQuarterUpdateOne) AddComparedCost(v money.USD) *UsageTotalQuarterUpdateOne {
+	_u.mutation.AddComparedCost(v)
+	return _u
+}
+
 // SetDigest sets the "digest" field.
 func (_u *UsageTotalQuarterUpdateOne) SetDigest(v int64) *UsageTotalQuarterUpdateOne {
 	_u.mutation.ResetDigest()
@@ -1057,6 +1471,60 @@ func (_u *UsageTotalQuarterUpdateOne) sqlSave(ctx context.Context) (_node *Usage
 	}
 	if _u.mutation.LatencyHistogramCleared() {
 		_spec.ClearField(usagetotalquarter.FieldLatencyHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.EstimatedCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedEstimatedCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldEstimatedCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.UnknownCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedUnknownCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldUnknownCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.RetryCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldRetryCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftMsSum(); ok {
+		_spec.SetField(usagetotalquarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedTtftMsSum(); ok {
+		_spec.AddField(usagetotalquarter.FieldTtftMsSum, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.TtftHistogram(); ok {
+		_spec.SetField(usagetotalquarter.FieldTtftHistogram, field.TypeBytes, value)
+	}
+	if _u.mutation.TtftHistogramCleared() {
+		_spec.ClearField(usagetotalquarter.FieldTtftHistogram, field.TypeBytes)
+	}
+	if value, ok := _u.mutation.RetryCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedRetryCost(); ok {
+		_spec.AddField(usagetotalquarter.FieldRetryCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCost(); ok {
+		_spec.AddField(usagetotalquarter.FieldProviderCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ProviderCostCount(); ok {
+		_spec.SetField(usagetotalquarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedProviderCostCount(); ok {
+		_spec.AddField(usagetotalquarter.FieldProviderCostCount, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.ComparedCost(); ok {
+		_spec.SetField(usagetotalquarter.FieldComparedCost, field.TypeInt64, value)
+	}
+	if value, ok := _u.mutation.AddedComparedCost(); ok {
+		_spec.AddField(usagetotalquarter.FieldComparedCost, field.TypeInt64, value)
 	}
 	if value, ok := _u.mutation.Digest(); ok {
 		_spec.SetField(usagetotalquarter.FieldDigest, field.TypeInt64, value)

@@ -28,15 +28,8 @@ func testQuarters(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 	t.Helper()
 	applyBefore(t, db, d, "usage_quarters")
 	insertOldLedger(t, db)
-	least := map[migrate.Dialect]string{migrate.SQLite: "MIN(id)",
-		migrate.Postgres: "CAST(MIN(CAST(id AS text)) AS uuid)"}[d]
-	const sums = "request_count, error_count, unpriced_count, input_tokens, output_tokens, total_cost, latency_ms_sum"
-	const group = "model_id, grain, period_start, period_end"
+	insertOldTotals(t, db, d)
 	run(t, db,
-		"INSERT INTO usage_totals (id, "+group+", "+sums+", average_latency_ms) SELECT "+least+", "+group+
-			", SUM(request_count), SUM(error_count),"+
-			" SUM(unpriced_count), SUM(input_tokens), SUM(output_tokens), SUM(total_cost), SUM(latency_ms_sum),"+
-			" SUM(latency_ms_sum) / (1.0 * SUM(request_count)) FROM usage_tracking GROUP BY "+group,
 		"INSERT INTO usage_horizons (part, complete_from) VALUES ('events', '2026-11-02 09:45:00+00:00')",
 		"UPDATE api_keys SET extra_requests = 10, extra_tokens = 1000 WHERE id = '"+oldKey+"'",
 		"UPDATE api_keys SET extra_requests = 3 WHERE id = '"+oldIdleKey+"'",
@@ -77,4 +70,19 @@ func testQuarters(t *testing.T, db *sql.DB, d migrate.Dialect, name string) {
 		Quarters: 5, Days: 4, Keys: 3, EventsFrom: horizon, QuartersFrom: time.Unix(0, 0).UTC(),
 	}, verified(t, reg), "digests too")
 	requireOldLedgerWorks(t, reg, horizon)
+}
+
+// insertOldTotals sums up oldLedger by model.
+func insertOldTotals(tb testing.TB, db *sql.DB, d migrate.Dialect) {
+	tb.Helper()
+	least := map[migrate.Dialect]string{
+		migrate.SQLite: "MIN(id)", migrate.Postgres: "CAST(MIN(CAST(id AS text)) AS uuid)",
+	}[d]
+	const sums = "request_count, error_count, unpriced_count, input_tokens, output_tokens, total_cost, latency_ms_sum"
+	const group = "model_id, grain, period_start, period_end"
+	run(tb, db,
+		"INSERT INTO usage_totals (id, "+group+", "+sums+", average_latency_ms) SELECT "+least+", "+group+
+			", SUM(request_count), SUM(error_count),"+
+			" SUM(unpriced_count), SUM(input_tokens), SUM(output_tokens), SUM(total_cost), SUM(latency_ms_sum),"+
+			" SUM(latency_ms_sum) / (1.0 * SUM(request_count)) FROM usage_tracking GROUP BY "+group)
 }

@@ -22,6 +22,8 @@ const (
 	FieldQuotaGroupID = "quota_group_id"
 	// FieldReservedTokens holds the string denoting the reserved_tokens field in the database.
 	FieldReservedTokens = "reserved_tokens"
+	// FieldReservedOutput holds the string denoting the reserved_output field in the database.
+	FieldReservedOutput = "reserved_output"
 	// FieldReservedCost holds the string denoting the reserved_cost field in the database.
 	FieldReservedCost = "reserved_cost"
 	// FieldPass holds the string denoting the pass field in the database.
@@ -38,6 +40,10 @@ const (
 	FieldAcquiredAt = "acquired_at"
 	// FieldExpiresAt holds the string denoting the expires_at field in the database.
 	FieldExpiresAt = "expires_at"
+	// FieldAttemptGroup holds the string denoting the attempt_group field in the database.
+	FieldAttemptGroup = "attempt_group"
+	// FieldAttempt holds the string denoting the attempt field in the database.
+	FieldAttempt = "attempt"
 	// EdgeKey holds the string denoting the key edge name in mutations.
 	EdgeKey = "key"
 	// EdgeModel holds the string denoting the model edge name in mutations.
@@ -94,6 +100,7 @@ var Columns = []string{
 	FieldModelID,
 	FieldQuotaGroupID,
 	FieldReservedTokens,
+	FieldReservedOutput,
 	FieldReservedCost,
 	FieldPass,
 	FieldConsumerID,
@@ -102,6 +109,8 @@ var Columns = []string{
 	FieldProbe,
 	FieldAcquiredAt,
 	FieldExpiresAt,
+	FieldAttemptGroup,
+	FieldAttempt,
 }
 
 // ValidColumn reports if the column name is valid (part of the table columns).
@@ -117,6 +126,8 @@ func ValidColumn(column string) bool {
 var (
 	// DefaultReservedTokens holds the default value on creation for the "reserved_tokens" field.
 	DefaultReservedTokens int64
+	// DefaultReservedOutput holds the default value on creation for the "reserved_output" field.
+	DefaultReservedOutput int64
 	// DefaultReservedCost holds the default value on creation for the "reserved_cost" field.
 	DefaultReservedCost money.USD
 	// DefaultPass holds the default value on creation for the "pass" field.
@@ -125,6 +136,10 @@ var (
 	DefaultConsumerPath string
 	// DefaultProbe holds the default value on creation for the "probe" field.
 	DefaultProbe bool
+	// DefaultAttemptGroup holds the default value on creation for the "attempt_group" field.
+	DefaultAttemptGroup string
+	// DefaultAttempt holds the default value on creation for the "attempt" field.
+	DefaultAttempt int
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )
@@ -155,6 +170,11 @@ func ByQuotaGroupID(opts ...sql.OrderTermOption) OrderOption {
 // ByReservedTokens orders the results by the reserved_tokens field.
 func ByReservedTokens(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldReservedTokens, opts...).ToFunc()
+}
+
+// ByReservedOutput orders the results by the reserved_output field.
+func ByReservedOutput(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldReservedOutput, opts...).ToFunc()
 }
 
 // ByReservedCost orders the results by the reserved_cost field.
@@ -195,6 +215,16 @@ func ByAcquiredAt(opts ...sql.OrderTermOption) OrderOption {
 // ByExpiresAt orders the results by the expires_at field.
 func ByExpiresAt(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldExpiresAt, opts...).ToFunc()
+}
+
+// ByAttemptGroup orders the results by the attempt_group field.
+func ByAttemptGroup(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldAttemptGroup, opts...).ToFunc()
+}
+
+// ByAttempt orders the results by the attempt field.
+func ByAttempt(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldAttempt, opts...).ToFunc()
 }
 
 // ByKeyField orders the results by key field.

@@ -77,6 +77,11 @@ func ReservedTokens(v int64) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldReservedTokens, v))
 }
 
+// ReservedOutput applies equality check predicate on the "reserved_output" field. It's identical to ReservedOutputEQ.
+func ReservedOutput(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldReservedOutput, v))
+}
+
 // ReservedCost applies equality check predicate on the "reserved_cost" field. It's identical to ReservedCostEQ.
 func ReservedCost(v money.USD) predicate.KeyLease {
 	vc := int64(v)
@@ -116,6 +121,16 @@ func AcquiredAt(v time.Time) predicate.KeyLease {
 // ExpiresAt applies equality check predicate on the "expires_at" field. It's identical to ExpiresAtEQ.
 func ExpiresAt(v time.Time) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldEQ(FieldExpiresAt, v))
+}
+
+// AttemptGroup applies equality check predicate on the "attempt_group" field. It's identical to AttemptGroupEQ.
+func AttemptGroup(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldAttemptGroup, v))
+}
+
+// Attempt applies equality check predicate on the "attempt" field. It's identical to AttemptEQ.
+func Attempt(v int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldAttempt, v))
 }
 
 // APIKeyIDEQ applies the EQ predicate on the "api_key_id" field.
@@ -236,6 +251,46 @@ func ReservedTokensLT(v int64) predicate.KeyLease {
 // ReservedTokensLTE applies the LTE predicate on the "reserved_tokens" field.
 func ReservedTokensLTE(v int64) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldLTE(FieldReservedTokens, v))
+}
+
+// ReservedOutputEQ applies the EQ predicate on the "reserved_output" field.
+func ReservedOutputEQ(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldReservedOutput, v))
+}
+
+// ReservedOutputNEQ applies the NEQ predicate on the "reserved_output" field.
+func ReservedOutputNEQ(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldReservedOutput, v))
+}
+
+// ReservedOutputIn applies the In predicate on the "reserved_output" field.
+func ReservedOutputIn(vs ...int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldReservedOutput, vs...))
+}
+
+// ReservedOutputNotIn applies the NotIn predicate on the "reserved_output" field.
+func ReservedOutputNotIn(vs ...int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldReservedOutput, vs...))
+}
+
+// ReservedOutputGT applies the GT predicate on the "reserved_output" field.
+func ReservedOutputGT(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGT(FieldReservedOutput, v))
+}
+
+// ReservedOutputGTE applies the GTE predicate on the "reserved_output" field.
+func ReservedOutputGTE(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGTE(FieldReservedOutput, v))
+}
+
+// ReservedOutputLT applies the LT predicate on the "reserved_output" field.
+func ReservedOutputLT(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLT(FieldReservedOutput, v))
+}
+
+// ReservedOutputLTE applies the LTE predicate on the "reserved_output" field.
+func ReservedOutputLTE(v int64) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLTE(FieldReservedOutput, v))
 }
 
 // ReservedCostEQ applies the EQ predicate on the "reserved_cost" field.
@@ -545,6 +600,111 @@ func ExpiresAtLT(v time.Time) predicate.KeyLease {
 // ExpiresAtLTE applies the LTE predicate on the "expires_at" field.
 func ExpiresAtLTE(v time.Time) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldLTE(FieldExpiresAt, v))
+}
+
+// AttemptGroupEQ applies the EQ predicate on the "attempt_group" field.
+func AttemptGroupEQ(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldAttemptGroup, v))
+}
+
+// AttemptGroupNEQ applies the NEQ predicate on the "attempt_group" field.
+func AttemptGroupNEQ(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldAttemptGroup, v))
+}
+
+// AttemptGroupIn applies the In predicate on the "attempt_group" field.
+func AttemptGroupIn(vs ...string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldAttemptGroup, vs...))
+}
+
+// AttemptGroupNotIn applies the NotIn predicate on the "attempt_group" field.
+func AttemptGroupNotIn(vs ...string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldAttemptGroup, vs...))
+}
+
+// AttemptGroupGT applies the GT predicate on the "attempt_group" field.
+func AttemptGroupGT(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGT(FieldAttemptGroup, v))
+}
+
+// AttemptGroupGTE applies the GTE predicate on the "attempt_group" field.
+func AttemptGroupGTE(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGTE(FieldAttemptGroup, v))
+}
+
+// AttemptGroupLT applies the LT predicate on the "attempt_group" field.
+func AttemptGroupLT(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLT(FieldAttemptGroup, v))
+}
+
+// AttemptGroupLTE applies the LTE predicate on the "attempt_group" field.
+func AttemptGroupLTE(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLTE(FieldAttemptGroup, v))
+}
+
+// AttemptGroupContains applies the Contains predicate on the "attempt_group" field.
+func AttemptGroupContains(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldContains(FieldAttemptGroup, v))
+}
+
+// AttemptGroupHasPrefix applies the HasPrefix predicate on the "attempt_group" field.
+func AttemptGroupHasPrefix(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldHasPrefix(FieldAttemptGroup, v))
+}
+
+// AttemptGroupHasSuffix applies the HasSuffix predicate on the "attempt_group" field.
+func AttemptGroupHasSuffix(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldHasSuffix(FieldAttemptGroup, v))
+}
+
+// AttemptGroupEqualFold applies the EqualFold predicate on the "attempt_group" field.
+func AttemptGroupEqualFold(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEqualFold(FieldAttemptGroup, v))
+}
+
+// AttemptGroupContainsFold applies the ContainsFold predicate on the "attempt_group" field.
+func AttemptGroupContainsFold(v string) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldContainsFold(FieldAttemptGroup, v))
+}
+
+// AttemptEQ applies the EQ predicate on the "attempt" field.
+func AttemptEQ(v int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldEQ(FieldAttempt, v))
+}
+
+// AttemptNEQ applies the NEQ predicate on the "attempt" field.
+func AttemptNEQ(v int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNEQ(FieldAttempt, v))
+}
+
+// AttemptIn applies the In predicate on the "attempt" field.
+func AttemptIn(vs ...int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIn(FieldAttempt, vs...))
+}
+
+// AttemptNotIn applies the NotIn predicate on the "attempt" field.
+func AttemptNotIn(vs ...int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotIn(FieldAttempt, vs...))
+}
+
+// AttemptGT applies the GT predicate on the "attempt" field.
+func AttemptGT(v int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGT(FieldAttempt, v))
+}
+
+// AttemptGTE applies the GTE predicate on the "attempt" field.
+func AttemptGTE(v int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldGTE(FieldAttempt, v))
+}
+
+// AttemptLT applies the LT predicate on the "attempt" field.
+func AttemptLT(v int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLT(FieldAttempt, v))
+}
+
+// AttemptLTE applies the LTE predicate on the "attempt" field.
+func AttemptLTE(v int) predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldLTE(FieldAttempt, v))
 }
 
 // HasKey applies the HasEdge predicate on the "key" edge.

@@ -580,12 +580,15 @@ var (
 	KeyLeasesColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
 		{Name: "reserved_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reserved_output", Type: field.TypeInt64, Default: 0},
 		{Name: "reserved_cost", Type: field.TypeInt64, Default: 0},
 		{Name: "pass", Type: field.TypeInt64, Default: 0},
 		{Name: "consumer_path", Type: field.TypeString, Default: ""},
 		{Name: "probe", Type: field.TypeBool, Default: false},
 		{Name: "acquired_at", Type: field.TypeTime},
 		{Name: "expires_at", Type: field.TypeTime},
+		{Name: "attempt_group", Type: field.TypeString, Default: ""},
+		{Name: "attempt", Type: field.TypeInt, Default: 0},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "access_key_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "consumer_id", Type: field.TypeUUID, Nullable: true},
@@ -600,31 +603,31 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "key_leases_api_keys_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[8]},
+				Columns:    []*schema.Column{KeyLeasesColumns[11]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
 			{
 				Symbol:     "key_leases_access_keys_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[9]},
+				Columns:    []*schema.Column{KeyLeasesColumns[12]},
 				RefColumns: []*schema.Column{AccessKeysColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "key_leases_consumers_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[10]},
+				Columns:    []*schema.Column{KeyLeasesColumns[13]},
 				RefColumns: []*schema.Column{ConsumersColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "key_leases_models_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[11]},
+				Columns:    []*schema.Column{KeyLeasesColumns[14]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "key_leases_quota_groups_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[12]},
+				Columns:    []*schema.Column{KeyLeasesColumns[15]},
 				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
@@ -633,12 +636,12 @@ var (
 			{
 				Name:    "keylease_api_key_id_expires_at",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[8], KeyLeasesColumns[7]},
+				Columns: []*schema.Column{KeyLeasesColumns[11], KeyLeasesColumns[8]},
 			},
 			{
 				Name:    "keylease_model_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[11]},
+				Columns: []*schema.Column{KeyLeasesColumns[14]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "model_id IS NOT NULL",
 				},
@@ -646,7 +649,7 @@ var (
 			{
 				Name:    "keylease_quota_group_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[12]},
+				Columns: []*schema.Column{KeyLeasesColumns[15]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "quota_group_id IS NOT NULL",
 				},
@@ -654,7 +657,7 @@ var (
 			{
 				Name:    "keylease_consumer_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[10]},
+				Columns: []*schema.Column{KeyLeasesColumns[13]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "consumer_id IS NOT NULL",
 				},
@@ -662,7 +665,7 @@ var (
 			{
 				Name:    "keylease_access_key_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[9]},
+				Columns: []*schema.Column{KeyLeasesColumns[12]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "access_key_id IS NOT NULL",
 				},
@@ -670,7 +673,7 @@ var (
 			{
 				Name:    "keylease_consumer_path",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[4]},
+				Columns: []*schema.Column{KeyLeasesColumns[5]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "consumer_path <> ''",
 				},
@@ -998,6 +1001,15 @@ var (
 		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
 		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
 		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "estimated_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unknown_count", Type: field.TypeInt64, Default: 0},
+		{Name: "retry_count", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "retry_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost_count", Type: field.TypeInt64, Default: 0},
+		{Name: "compared_cost", Type: field.TypeInt64, Default: 0},
 		{Name: "digest", Type: field.TypeInt64, Nullable: true},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "model_id", Type: field.TypeUUID},
@@ -1011,19 +1023,19 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_tracking_api_keys_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[16]},
+				Columns:    []*schema.Column{UsageTrackingColumns[25]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_tracking_models_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[17]},
+				Columns:    []*schema.Column{UsageTrackingColumns[26]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_tracking_prices_usage",
-				Columns:    []*schema.Column{UsageTrackingColumns[18]},
+				Columns:    []*schema.Column{UsageTrackingColumns[27]},
 				RefColumns: []*schema.Column{PricesColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
@@ -1032,17 +1044,17 @@ var (
 			{
 				Name:    "usage_price_id_api_key_id_period_start",
 				Unique:  true,
-				Columns: []*schema.Column{UsageTrackingColumns[18], UsageTrackingColumns[16], UsageTrackingColumns[1]},
+				Columns: []*schema.Column{UsageTrackingColumns[27], UsageTrackingColumns[25], UsageTrackingColumns[1]},
 			},
 			{
 				Name:    "usage_model_id_period_start",
 				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[17], UsageTrackingColumns[1]},
+				Columns: []*schema.Column{UsageTrackingColumns[26], UsageTrackingColumns[1]},
 			},
 			{
 				Name:    "usage_api_key_id_period_start",
 				Unique:  false,
-				Columns: []*schema.Column{UsageTrackingColumns[16], UsageTrackingColumns[1]},
+				Columns: []*schema.Column{UsageTrackingColumns[25], UsageTrackingColumns[1]},
 			},
 		},
 	}
@@ -1062,6 +1074,13 @@ var (
 		{Name: "success", Type: field.TypeBool, Default: true},
 		{Name: "error_class", Type: field.TypeString, Default: ""},
 		{Name: "http_status", Type: field.TypeInt, Default: 0},
+		{Name: "usage_status", Type: field.TypeEnum, Enums: []string{"reported", "estimated", "unknown"}, Default: "reported"},
+		{Name: "ttft_ms", Type: field.TypeInt64, Nullable: true},
+		{Name: "provider_cost", Type: field.TypeInt64, Nullable: true},
+		{Name: "provider_cost_source", Type: field.TypeString, Default: ""},
+		{Name: "fingerprint", Type: field.TypeInt64, Nullable: true},
+		{Name: "attempt_group", Type: field.TypeString, Default: ""},
+		{Name: "attempt", Type: field.TypeInt, Default: 0},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "access_key_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "consumer_id", Type: field.TypeUUID, Nullable: true},
@@ -1076,31 +1095,31 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_events_api_keys_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[14]},
+				Columns:    []*schema.Column{UsageEventsColumns[21]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
 			{
 				Symbol:     "usage_events_access_keys_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[15]},
+				Columns:    []*schema.Column{UsageEventsColumns[22]},
 				RefColumns: []*schema.Column{AccessKeysColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "usage_events_consumers_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[16]},
+				Columns:    []*schema.Column{UsageEventsColumns[23]},
 				RefColumns: []*schema.Column{ConsumersColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "usage_events_models_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[17]},
+				Columns:    []*schema.Column{UsageEventsColumns[24]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
 			{
 				Symbol:     "usage_events_prices_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[18]},
+				Columns:    []*schema.Column{UsageEventsColumns[25]},
 				RefColumns: []*schema.Column{PricesColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
@@ -1114,7 +1133,7 @@ var (
 			{
 				Name:    "usageevent_model_id_id",
 				Unique:  false,
-				Columns: []*schema.Column{UsageEventsColumns[17], UsageEventsColumns[0]},
+				Columns: []*schema.Column{UsageEventsColumns[24], UsageEventsColumns[0]},
 			},
 		},
 	}
@@ -1146,6 +1165,15 @@ var (
 		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
 		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
 		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "estimated_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unknown_count", Type: field.TypeInt64, Default: 0},
+		{Name: "retry_count", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "retry_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost_count", Type: field.TypeInt64, Default: 0},
+		{Name: "compared_cost", Type: field.TypeInt64, Default: 0},
 		{Name: "digest", Type: field.TypeInt64, Nullable: true},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "model_id", Type: field.TypeUUID},
@@ -1159,19 +1187,19 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_quarters_api_keys_usage_quarters",
-				Columns:    []*schema.Column{UsageQuartersColumns[16]},
+				Columns:    []*schema.Column{UsageQuartersColumns[25]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_quarters_models_usage_quarters",
-				Columns:    []*schema.Column{UsageQuartersColumns[17]},
+				Columns:    []*schema.Column{UsageQuartersColumns[26]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "usage_quarters_prices_usage_quarters",
-				Columns:    []*schema.Column{UsageQuartersColumns[18]},
+				Columns:    []*schema.Column{UsageQuartersColumns[27]},
 				RefColumns: []*schema.Column{PricesColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
@@ -1180,17 +1208,17 @@ var (
 			{
 				Name:    "usagequarter_price_id_api_key_id_period_start",
 				Unique:  true,
-				Columns: []*schema.Column{UsageQuartersColumns[18], UsageQuartersColumns[16], UsageQuartersColumns[1]},
+				Columns: []*schema.Column{UsageQuartersColumns[27], UsageQuartersColumns[25], UsageQuartersColumns[1]},
 			},
 			{
 				Name:    "usagequarter_model_id_period_start",
 				Unique:  false,
-				Columns: []*schema.Column{UsageQuartersColumns[17], UsageQuartersColumns[1]},
+				Columns: []*schema.Column{UsageQuartersColumns[26], UsageQuartersColumns[1]},
 			},
 			{
 				Name:    "usagequarter_api_key_id_period_start",
 				Unique:  false,
-				Columns: []*schema.Column{UsageQuartersColumns[16], UsageQuartersColumns[1]},
+				Columns: []*schema.Column{UsageQuartersColumns[25], UsageQuartersColumns[1]},
 			},
 		},
 	}
@@ -1211,6 +1239,15 @@ var (
 		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
 		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
 		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "estimated_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unknown_count", Type: field.TypeInt64, Default: 0},
+		{Name: "retry_count", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "retry_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost_count", Type: field.TypeInt64, Default: 0},
+		{Name: "compared_cost", Type: field.TypeInt64, Default: 0},
 		{Name: "digest", Type: field.TypeInt64, Nullable: true},
 		{Name: "model_id", Type: field.TypeUUID},
 	}
@@ -1222,7 +1259,7 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_totals_models_usage_totals",
-				Columns:    []*schema.Column{UsageTotalsColumns[16]},
+				Columns:    []*schema.Column{UsageTotalsColumns[25]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
@@ -1231,7 +1268,7 @@ var (
 			{
 				Name:    "usagetotal_model_id_period_start",
 				Unique:  true,
-				Columns: []*schema.Column{UsageTotalsColumns[16], UsageTotalsColumns[1]},
+				Columns: []*schema.Column{UsageTotalsColumns[25], UsageTotalsColumns[1]},
 			},
 		},
 	}
@@ -1252,6 +1289,15 @@ var (
 		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
 		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
 		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "estimated_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unknown_count", Type: field.TypeInt64, Default: 0},
+		{Name: "retry_count", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "retry_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost_count", Type: field.TypeInt64, Default: 0},
+		{Name: "compared_cost", Type: field.TypeInt64, Default: 0},
 		{Name: "digest", Type: field.TypeInt64, Nullable: true},
 		{Name: "model_id", Type: field.TypeUUID},
 	}
@@ -1263,7 +1309,7 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_total_quarters_models_usage_total_quarters",
-				Columns:    []*schema.Column{UsageTotalQuartersColumns[16]},
+				Columns:    []*schema.Column{UsageTotalQuartersColumns[25]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
@@ -1272,7 +1318,7 @@ var (
 			{
 				Name:    "usagetotalquarter_model_id_period_start",
 				Unique:  true,
-				Columns: []*schema.Column{UsageTotalQuartersColumns[16], UsageTotalQuartersColumns[1]},
+				Columns: []*schema.Column{UsageTotalQuartersColumns[25], UsageTotalQuartersColumns[1]},
 			},
 		},
 	}
@@ -1434,6 +1480,8 @@ func init() {
 		Table: "key_leases",
 	}
 	KeyLeasesTable.Annotation.Checks = map[string]string{
+		"key_leases_attempt":  "length(attempt_group) <= 128 AND attempt BETWEEN 0 AND 1000000",
+		"key_leases_output":   "reserved_output BETWEEN 0 AND reserved_tokens",
 		"key_leases_reserved": "reserved_tokens BETWEEN 0 AND 9000000000000000000 AND reserved_cost BETWEEN 0 AND 9000000000000000000 AND pass BETWEEN 0 AND 9000000000000000000",
 		"key_leases_times":    "expires_at > acquired_at",
 	}
@@ -1519,6 +1567,7 @@ func init() {
 		"usage_tracking_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
 		"usage_tracking_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
 		"usage_tracking_period":  "period_end > period_start",
+		"usage_tracking_said":    "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND ttft_ms_sum BETWEEN 0 AND 9000000000000000000 AND retry_cost BETWEEN 0 AND 9000000000000000000 AND provider_cost BETWEEN 0 AND 9000000000000000000 AND compared_cost BETWEEN 0 AND 9000000000000000000",
 	}
 	UsageEventsTable.ForeignKeys[0].RefTable = APIKeysTable
 	UsageEventsTable.ForeignKeys[1].RefTable = AccessKeysTable
@@ -1529,13 +1578,17 @@ func init() {
 		Table: "usage_events",
 	}
 	UsageEventsTable.Annotation.Checks = map[string]string{
-		"usage_events_cost":        "cost BETWEEN 0 AND 9000000000000000000",
-		"usage_events_cost_status": "cost_status IN ('priced', 'unpriced', 'repriced') AND (cost IS NULL) = (cost_status = 'unpriced')",
-		"usage_events_error_class": "length(error_class) <= 64",
-		"usage_events_http_status": "http_status BETWEEN 0 AND 599",
-		"usage_events_latency":     "latency_ms >= 0",
-		"usage_events_meters":      "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
-		"usage_events_request_id":  "length(request_id) BETWEEN 1 AND 128",
+		"usage_events_attempt":       "length(attempt_group) <= 128 AND attempt BETWEEN 0 AND 1000000",
+		"usage_events_cost":          "cost BETWEEN 0 AND 9000000000000000000",
+		"usage_events_cost_status":   "cost_status IN ('priced', 'unpriced', 'repriced') AND (cost IS NULL) = (cost_status = 'unpriced')",
+		"usage_events_error_class":   "length(error_class) <= 64",
+		"usage_events_http_status":   "http_status BETWEEN 0 AND 599",
+		"usage_events_latency":       "latency_ms >= 0",
+		"usage_events_meters":        "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
+		"usage_events_provider_cost": "provider_cost BETWEEN 0 AND 9000000000000000000 AND length(provider_cost_source) <= 64 AND (provider_cost IS NOT NULL OR provider_cost_source = '')",
+		"usage_events_request_id":    "length(request_id) BETWEEN 1 AND 128",
+		"usage_events_ttft":          "ttft_ms >= 0",
+		"usage_events_usage_status":  "usage_status IN ('reported', 'estimated') OR usage_status = 'unknown' AND cost IS NULL AND input_tokens = 0 AND output_tokens = 0 AND cache_read_tokens = 0 AND cache_write_tokens = 0 AND reasoning_tokens = 0",
 	}
 	UsageHorizonsTable.Annotation = &entsql.Annotation{
 		Table: "usage_horizons",
@@ -1555,6 +1608,7 @@ func init() {
 		"usage_quarters_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
 		"usage_quarters_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
 		"usage_quarters_period":  "period_end > period_start",
+		"usage_quarters_said":    "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND ttft_ms_sum BETWEEN 0 AND 9000000000000000000 AND retry_cost BETWEEN 0 AND 9000000000000000000 AND provider_cost BETWEEN 0 AND 9000000000000000000 AND compared_cost BETWEEN 0 AND 9000000000000000000",
 	}
 	UsageTotalsTable.ForeignKeys[0].RefTable = ModelsTable
 	UsageTotalsTable.Annotation = &entsql.Annotation{
@@ -1566,6 +1620,7 @@ func init() {
 		"usage_totals_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
 		"usage_totals_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
 		"usage_totals_period":  "period_end > period_start",
+		"usage_totals_said":    "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND ttft_ms_sum BETWEEN 0 AND 9000000000000000000 AND retry_cost BETWEEN 0 AND 9000000000000000000 AND provider_cost BETWEEN 0 AND 9000000000000000000 AND compared_cost BETWEEN 0 AND 9000000000000000000",
 	}
 	UsageTotalQuartersTable.ForeignKeys[0].RefTable = ModelsTable
 	UsageTotalQuartersTable.Annotation = &entsql.Annotation{
@@ -1577,5 +1632,6 @@ func init() {
 		"usage_total_quarters_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
 		"usage_total_quarters_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
 		"usage_total_quarters_period":  "period_end > period_start",
+		"usage_total_quarters_said":    "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND ttft_ms_sum BETWEEN 0 AND 9000000000000000000 AND retry_cost BETWEEN 0 AND 9000000000000000000 AND provider_cost BETWEEN 0 AND 9000000000000000000 AND compared_cost BETWEEN 0 AND 9000000000000000000",
 	}
 }

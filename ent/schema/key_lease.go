@@ -22,7 +22,7 @@ func (KeyLease) Mixin() []ent.Mixin { return []ent.Mixin{ID{}} }
 
 // Fields of the KeyLease.
 func (KeyLease) Fields() []ent.Field {
-	return []ent.Field{
+	return append([]ent.Field{
 		id("api_key_id", "the key that is used"),
 		field.UUID("model_id", uuid.UUID{}).Optional().Nillable().
 			Comment("the model that it is used for; NULL: it was not said"),
@@ -30,6 +30,8 @@ func (KeyLease) Fields() []ent.Field {
 			Comment("the group that it counts in, wherever the key has gone since; NULL: none"),
 		field.Int64("reserved_tokens").Default(0).
 			Comment("tokens that count in the windows of the key and the group until it is known how many they were"),
+		field.Int64("reserved_output").Default(0).
+			Comment("how many of them are expected to be output; 0: it was not said"),
 		field.Int64("reserved_cost").GoType(money.USD(0)).Default(0).Comment("nano-USD that are counted likewise"),
 		field.Int64("pass").Default(0).Comment("start tag of the key's turn"),
 		field.UUID("consumer_id", uuid.UUID{}).Optional().Nillable().
@@ -41,7 +43,7 @@ func (KeyLease) Fields() []ent.Field {
 		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),
 		field.Time("acquired_at").Immutable().Comment("when it began, UTC; its request counts in the windows of then"),
 		field.Time("expires_at").Comment("first instant at which what it reserves is free again, UTC"),
-	}
+	}, attempts()...)
 }
 
 // Edges of the KeyLease.
@@ -77,6 +79,8 @@ func (KeyLease) Annotations() []schema.Annotation {
 		entsql.Checks(map[string]string{
 			"key_leases_reserved": amounts("reserved_tokens", "reserved_cost", "pass"),
 			"key_leases_times":    "expires_at > acquired_at",
+			"key_leases_output":   "reserved_output BETWEEN 0 AND reserved_tokens",
+			"key_leases_attempt":  attemptCheck,
 		}),
 	}
 }

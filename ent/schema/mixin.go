@@ -122,6 +122,22 @@ func amounts(columns ...string) string {
 	return strings.Join(columns, " AND ")
 }
 
+// maxAttempt is the highest number of an attempt.
+const maxAttempt = "1000000"
+
+// attempts are the columns that say which attempt of a user's request a request is.
+func attempts() []ent.Field {
+	return []ent.Field{
+		field.String("attempt_group").Default("").Immutable().
+			Comment("the caller's name for the user's request that this is an attempt of; empty: it was not said"),
+		field.Int("attempt").Default(0).Immutable().
+			Comment("number of the attempt, from 1; from 2 on it is a retry; 0: it was not said"),
+	}
+}
+
+// attemptCheck is the CHECK of the columns of attempts.
+const attemptCheck = "length(attempt_group) <= 128 AND attempt BETWEEN 0 AND " + maxAttempt
+
 // jsonText keeps JSON as it was written. PostgreSQL's jsonb would change the order of keys and
 // refuse \u0000.
 var jsonText = map[string]string{dialect.Postgres: "json"}

@@ -21,6 +21,9 @@ func (Sums) Fields() []ent.Field {
 	count := func(name, comment string) ent.Field {
 		return field.Int64(name).Default(0).Comment(comment)
 	}
+	cost := func(name, comment string) ent.Field {
+		return field.Int64(name).GoType(money.USD(0)).Default(0).Comment("nano-USD: " + comment)
+	}
 	return []ent.Field{
 		field.Time("period_start").Comment("first instant of the period, UTC"),
 		field.Time("period_end").Comment("first instant after it, UTC"),
@@ -41,6 +44,16 @@ func (Sums) Fields() []ent.Field {
 				"how many requests took how long, as internal/latency encodes it; NULL: from before histograms" +
 					" were kept",
 			),
+		count("estimated_count", "requests whose tokens are an estimate"),
+		count("unknown_count", "requests whose tokens are not known: they have none and no cost, and are unpriced too"),
+		count("retry_count", "requests that were a second or later attempt"),
+		count("ttft_ms_sum", "time to the first token of the requests in ttft_histogram, milliseconds"),
+		field.Bytes("ttft_histogram").Optional().
+			Comment("how many requests had their first token after how long, as latency_histogram; NULL: none said so"),
+		cost("retry_cost", "what the retries cost that have a known cost"),
+		cost("provider_cost", "what the provider says that requests cost, as far as it does"),
+		count("provider_cost_count", "requests for which it does"),
+		cost("compared_cost", "the known cost of those requests: what to compare provider_cost with"),
 		field.Int64("digest").Optional().Nillable().
 			Comment("of all other columns but the id: a changed one is noticed; NULL: from before digests were kept"),
 	}
@@ -57,6 +70,9 @@ func sumChecks(table string) entsql.Annotation {
 		),
 		table + "_cost":    amounts("total_cost"),
 		table + "_latency": amounts("latency_ms_sum"),
+		table + "_said": "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count" +
+			" AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND " +
+			amounts("ttft_ms_sum", "retry_cost", "provider_cost", "compared_cost"),
 	})
 }
 

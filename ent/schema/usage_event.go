@@ -28,7 +28,7 @@ func (UsageEvent) Fields() []ent.Field {
 	tokens := func(name, comment string) ent.Field {
 		return field.Int64(name).Default(0).Comment(comment)
 	}
-	return []ent.Field{
+	return append([]ent.Field{
 		field.UUID("id", uuid.UUID{}).Immutable().Comment("a UUIDv7 of the time of the request"),
 		field.String("request_id").Immutable().Comment("the caller's idempotency key; else the id"),
 		field.Time("at").Immutable().Comment("when the request happened, UTC"),
@@ -54,7 +54,19 @@ func (UsageEvent) Fields() []ent.Field {
 		field.UUID("access_key_id", uuid.UUID{}).Optional().Nillable().Immutable().
 			Comment("the access key by which it was made; NULL: none"),
 		field.Int("http_status").Default(0).Comment("status of the provider's answer; 0: none, or not known"),
-	}
+		field.Enum("usage_status").Values("reported", "estimated", "unknown").Default("reported").
+			Comment("who says how many tokens it used: the provider; an estimate; or nobody, and then it has none"),
+		field.Int64("ttft_ms").Optional().Nillable().
+			Comment("time to the first token, milliseconds; NULL: it was not said"),
+		field.Int64("provider_cost").GoType(money.USD(0)).Optional().Nillable().
+			Comment("nano-USD that the provider says it cost; NULL: it does not say"),
+		field.String("provider_cost_source").Default("").Comment("where the provider says so; empty: it was not said"),
+		field.Int64("fingerprint").Optional().Nillable().
+			Comment(
+				"of what the caller said of the request, but for times: another request under the same id is noticed;" +
+					" NULL: from before fingerprints were kept",
+			),
+	}, attempts()...)
 }
 
 // Edges of the UsageEvent.
@@ -94,6 +106,13 @@ func (UsageEvent) Annotations() []schema.Annotation {
 			"usage_events_latency":     "latency_ms >= 0",
 			"usage_events_error_class": "length(error_class) <= 64",
 			"usage_events_http_status": "http_status BETWEEN 0 AND 599",
+			"usage_events_usage_status": "usage_status IN ('reported', 'estimated') OR usage_status = 'unknown' AND" +
+				" cost IS NULL AND input_tokens = 0 AND output_tokens = 0 AND cache_read_tokens = 0 AND" +
+				" cache_write_tokens = 0 AND reasoning_tokens = 0",
+			"usage_events_ttft": "ttft_ms >= 0",
+			"usage_events_provider_cost": amounts("provider_cost") + " AND length(provider_cost_source) <= 64 AND" +
+				" (provider_cost IS NOT NULL OR provider_cost_source = '')",
+			"usage_events_attempt": attemptCheck,
 		}),
 	}
 }

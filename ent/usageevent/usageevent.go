@@ -50,6 +50,20 @@ const (
 	FieldAccessKeyID = "access_key_id"
 	// FieldHTTPStatus holds the string denoting the http_status field in the database.
 	FieldHTTPStatus = "http_status"
+	// FieldUsageStatus holds the string denoting the usage_status field in the database.
+	FieldUsageStatus = "usage_status"
+	// FieldTtftMs holds the string denoting the ttft_ms field in the database.
+	FieldTtftMs = "ttft_ms"
+	// FieldProviderCost holds the string denoting the provider_cost field in the database.
+	FieldProviderCost = "provider_cost"
+	// FieldProviderCostSource holds the string denoting the provider_cost_source field in the database.
+	FieldProviderCostSource = "provider_cost_source"
+	// FieldFingerprint holds the string denoting the fingerprint field in the database.
+	FieldFingerprint = "fingerprint"
+	// FieldAttemptGroup holds the string denoting the attempt_group field in the database.
+	FieldAttemptGroup = "attempt_group"
+	// FieldAttempt holds the string denoting the attempt field in the database.
+	FieldAttempt = "attempt"
 	// EdgeModel holds the string denoting the model edge name in mutations.
 	EdgeModel = "model"
 	// EdgeKey holds the string denoting the key edge name in mutations.
@@ -120,6 +134,13 @@ var Columns = []string{
 	FieldConsumerID,
 	FieldAccessKeyID,
 	FieldHTTPStatus,
+	FieldUsageStatus,
+	FieldTtftMs,
+	FieldProviderCost,
+	FieldProviderCostSource,
+	FieldFingerprint,
+	FieldAttemptGroup,
+	FieldAttempt,
 }
 
 // ValidColumn reports if the column name is valid (part of the table columns).
@@ -151,6 +172,12 @@ var (
 	DefaultErrorClass string
 	// DefaultHTTPStatus holds the default value on creation for the "http_status" field.
 	DefaultHTTPStatus int
+	// DefaultProviderCostSource holds the default value on creation for the "provider_cost_source" field.
+	DefaultProviderCostSource string
+	// DefaultAttemptGroup holds the default value on creation for the "attempt_group" field.
+	DefaultAttemptGroup string
+	// DefaultAttempt holds the default value on creation for the "attempt" field.
+	DefaultAttempt int
 )
 
 // CostStatus defines the type for the "cost_status" enum field.
@@ -174,6 +201,33 @@ func CostStatusValidator(cs CostStatus) error {
 		return nil
 	default:
 		return fmt.Errorf("usageevent: invalid enum value for cost_status field: %q", cs)
+	}
+}
+
+// UsageStatus defines the type for the "usage_status" enum field.
+type UsageStatus string
+
+// UsageStatusReported is the default value of the UsageStatus enum.
+const DefaultUsageStatus = UsageStatusReported
+
+// UsageStatus values.
+const (
+	UsageStatusReported  UsageStatus = "reported"
+	UsageStatusEstimated UsageStatus = "estimated"
+	UsageStatusUnknown   UsageStatus = "unknown"
+)
+
+func (us UsageStatus) String() string {
+	return string(us)
+}
+
+// UsageStatusValidator is a validator for the "usage_status" field enum values. It is called by the builders before save.
+func UsageStatusValidator(us UsageStatus) error {
+	switch us {
+	case UsageStatusReported, UsageStatusEstimated, UsageStatusUnknown:
+		return nil
+	default:
+		return fmt.Errorf("usageevent: invalid enum value for usage_status field: %q", us)
 	}
 }
 
@@ -273,6 +327,41 @@ func ByAccessKeyID(opts ...sql.OrderTermOption) OrderOption {
 // ByHTTPStatus orders the results by the http_status field.
 func ByHTTPStatus(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldHTTPStatus, opts...).ToFunc()
+}
+
+// ByUsageStatus orders the results by the usage_status field.
+func ByUsageStatus(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldUsageStatus, opts...).ToFunc()
+}
+
+// ByTtftMs orders the results by the ttft_ms field.
+func ByTtftMs(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldTtftMs, opts...).ToFunc()
+}
+
+// ByProviderCost orders the results by the provider_cost field.
+func ByProviderCost(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldProviderCost, opts...).ToFunc()
+}
+
+// ByProviderCostSource orders the results by the provider_cost_source field.
+func ByProviderCostSource(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldProviderCostSource, opts...).ToFunc()
+}
+
+// ByFingerprint orders the results by the fingerprint field.
+func ByFingerprint(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldFingerprint, opts...).ToFunc()
+}
+
+// ByAttemptGroup orders the results by the attempt_group field.
+func ByAttemptGroup(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldAttemptGroup, opts...).ToFunc()
+}
+
+// ByAttempt orders the results by the attempt field.
+func ByAttempt(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldAttempt, opts...).ToFunc()
 }
 
 // ByModelField orders the results by model field.

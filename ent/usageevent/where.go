@@ -143,6 +143,37 @@ func HTTPStatus(v int) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldEQ(FieldHTTPStatus, v))
 }
 
+// TtftMs applies equality check predicate on the "ttft_ms" field. It's identical to TtftMsEQ.
+func TtftMs(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldTtftMs, v))
+}
+
+// ProviderCost applies equality check predicate on the "provider_cost" field. It's identical to ProviderCostEQ.
+func ProviderCost(v money.USD) predicate.UsageEvent {
+	vc := int64(v)
+	return predicate.UsageEvent(sql.FieldEQ(FieldProviderCost, vc))
+}
+
+// ProviderCostSource applies equality check predicate on the "provider_cost_source" field. It's identical to ProviderCostSourceEQ.
+func ProviderCostSource(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldProviderCostSource, v))
+}
+
+// Fingerprint applies equality check predicate on the "fingerprint" field. It's identical to FingerprintEQ.
+func Fingerprint(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldFingerprint, v))
+}
+
+// AttemptGroup applies equality check predicate on the "attempt_group" field. It's identical to AttemptGroupEQ.
+func AttemptGroup(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldAttemptGroup, v))
+}
+
+// Attempt applies equality check predicate on the "attempt" field. It's identical to AttemptEQ.
+func Attempt(v int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldAttempt, v))
+}
+
 // RequestIDEQ applies the EQ predicate on the "request_id" field.
 func RequestIDEQ(v string) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldEQ(FieldRequestID, v))
@@ -805,6 +836,360 @@ func HTTPStatusLT(v int) predicate.UsageEvent {
 // HTTPStatusLTE applies the LTE predicate on the "http_status" field.
 func HTTPStatusLTE(v int) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldLTE(FieldHTTPStatus, v))
+}
+
+// UsageStatusEQ applies the EQ predicate on the "usage_status" field.
+func UsageStatusEQ(v UsageStatus) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldUsageStatus, v))
+}
+
+// UsageStatusNEQ applies the NEQ predicate on the "usage_status" field.
+func UsageStatusNEQ(v UsageStatus) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldUsageStatus, v))
+}
+
+// UsageStatusIn applies the In predicate on the "usage_status" field.
+func UsageStatusIn(vs ...UsageStatus) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldUsageStatus, vs...))
+}
+
+// UsageStatusNotIn applies the NotIn predicate on the "usage_status" field.
+func UsageStatusNotIn(vs ...UsageStatus) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldUsageStatus, vs...))
+}
+
+// TtftMsEQ applies the EQ predicate on the "ttft_ms" field.
+func TtftMsEQ(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldTtftMs, v))
+}
+
+// TtftMsNEQ applies the NEQ predicate on the "ttft_ms" field.
+func TtftMsNEQ(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldTtftMs, v))
+}
+
+// TtftMsIn applies the In predicate on the "ttft_ms" field.
+func TtftMsIn(vs ...int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldTtftMs, vs...))
+}
+
+// TtftMsNotIn applies the NotIn predicate on the "ttft_ms" field.
+func TtftMsNotIn(vs ...int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldTtftMs, vs...))
+}
+
+// TtftMsGT applies the GT predicate on the "ttft_ms" field.
+func TtftMsGT(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGT(FieldTtftMs, v))
+}
+
+// TtftMsGTE applies the GTE predicate on the "ttft_ms" field.
+func TtftMsGTE(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGTE(FieldTtftMs, v))
+}
+
+// TtftMsLT applies the LT predicate on the "ttft_ms" field.
+func TtftMsLT(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLT(FieldTtftMs, v))
+}
+
+// TtftMsLTE applies the LTE predicate on the "ttft_ms" field.
+func TtftMsLTE(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLTE(FieldTtftMs, v))
+}
+
+// TtftMsIsNil applies the IsNil predicate on the "ttft_ms" field.
+func TtftMsIsNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIsNull(FieldTtftMs))
+}
+
+// TtftMsNotNil applies the NotNil predicate on the "ttft_ms" field.
+func TtftMsNotNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotNull(FieldTtftMs))
+}
+
+// ProviderCostEQ applies the EQ predicate on the "provider_cost" field.
+func ProviderCostEQ(v money.USD) predicate.UsageEvent {
+	vc := int64(v)
+	return predicate.UsageEvent(sql.FieldEQ(FieldProviderCost, vc))
+}
+
+// ProviderCostNEQ applies the NEQ predicate on the "provider_cost" field.
+func ProviderCostNEQ(v money.USD) predicate.UsageEvent {
+	vc := int64(v)
+	return predicate.UsageEvent(sql.FieldNEQ(FieldProviderCost, vc))
+}
+
+// ProviderCostIn applies the In predicate on the "provider_cost" field.
+func ProviderCostIn(vs ...money.USD) predicate.UsageEvent {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageEvent(sql.FieldIn(FieldProviderCost, v...))
+}
+
+// ProviderCostNotIn applies the NotIn predicate on the "provider_cost" field.
+func ProviderCostNotIn(vs ...money.USD) predicate.UsageEvent {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageEvent(sql.FieldNotIn(FieldProviderCost, v...))
+}
+
+// ProviderCostGT applies the GT predicate on the "provider_cost" field.
+func ProviderCostGT(v money.USD) predicate.UsageEvent {
+	vc := int64(v)
+	return predicate.UsageEvent(sql.FieldGT(FieldProviderCost, vc))
+}
+
+// ProviderCostGTE applies the GTE predicate on the "provider_cost" field.
+func ProviderCostGTE(v money.USD) predicate.UsageEvent {
+	vc := int64(v)
+	return predicate.UsageEvent(sql.FieldGTE(FieldProviderCost, vc))
+}
+
+// ProviderCostLT applies the LT predicate on the "provider_cost" field.
+func ProviderCostLT(v money.USD) predicate.UsageEvent {
+	vc := int64(v)
+	return predicate.UsageEvent(sql.FieldLT(FieldProviderCost, vc))
+}
+
+// ProviderCostLTE applies the LTE predicate on the "provider_cost" field.
+func ProviderCostLTE(v money.USD) predicate.UsageEvent {
+	vc := int64(v)
+	return predicate.UsageEvent(sql.FieldLTE(FieldProviderCost, vc))
+}
+
+// ProviderCostIsNil applies the IsNil predicate on the "provider_cost" field.
+func ProviderCostIsNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIsNull(FieldProviderCost))
+}
+
+// ProviderCostNotNil applies the NotNil predicate on the "provider_cost" field.
+func ProviderCostNotNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotNull(FieldProviderCost))
+}
+
+// ProviderCostSourceEQ applies the EQ predicate on the "provider_cost_source" field.
+func ProviderCostSourceEQ(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceNEQ applies the NEQ predicate on the "provider_cost_source" field.
+func ProviderCostSourceNEQ(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceIn applies the In predicate on the "provider_cost_source" field.
+func ProviderCostSourceIn(vs ...string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldProviderCostSource, vs...))
+}
+
+// ProviderCostSourceNotIn applies the NotIn predicate on the "provider_cost_source" field.
+func ProviderCostSourceNotIn(vs ...string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldProviderCostSource, vs...))
+}
+
+// ProviderCostSourceGT applies the GT predicate on the "provider_cost_source" field.
+func ProviderCostSourceGT(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGT(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceGTE applies the GTE predicate on the "provider_cost_source" field.
+func ProviderCostSourceGTE(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGTE(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceLT applies the LT predicate on the "provider_cost_source" field.
+func ProviderCostSourceLT(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLT(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceLTE applies the LTE predicate on the "provider_cost_source" field.
+func ProviderCostSourceLTE(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLTE(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceContains applies the Contains predicate on the "provider_cost_source" field.
+func ProviderCostSourceContains(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldContains(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceHasPrefix applies the HasPrefix predicate on the "provider_cost_source" field.
+func ProviderCostSourceHasPrefix(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldHasPrefix(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceHasSuffix applies the HasSuffix predicate on the "provider_cost_source" field.
+func ProviderCostSourceHasSuffix(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldHasSuffix(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceEqualFold applies the EqualFold predicate on the "provider_cost_source" field.
+func ProviderCostSourceEqualFold(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEqualFold(FieldProviderCostSource, v))
+}
+
+// ProviderCostSourceContainsFold applies the ContainsFold predicate on the "provider_cost_source" field.
+func ProviderCostSourceContainsFold(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldContainsFold(FieldProviderCostSource, v))
+}
+
+// FingerprintEQ applies the EQ predicate on the "fingerprint" field.
+func FingerprintEQ(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldFingerprint, v))
+}
+
+// FingerprintNEQ applies the NEQ predicate on the "fingerprint" field.
+func FingerprintNEQ(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldFingerprint, v))
+}
+
+// FingerprintIn applies the In predicate on the "fingerprint" field.
+func FingerprintIn(vs ...int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldFingerprint, vs...))
+}
+
+// FingerprintNotIn applies the NotIn predicate on the "fingerprint" field.
+func FingerprintNotIn(vs ...int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldFingerprint, vs...))
+}
+
+// FingerprintGT applies the GT predicate on the "fingerprint" field.
+func FingerprintGT(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGT(FieldFingerprint, v))
+}
+
+// FingerprintGTE applies the GTE predicate on the "fingerprint" field.
+func FingerprintGTE(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGTE(FieldFingerprint, v))
+}
+
+// FingerprintLT applies the LT predicate on the "fingerprint" field.
+func FingerprintLT(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLT(FieldFingerprint, v))
+}
+
+// FingerprintLTE applies the LTE predicate on the "fingerprint" field.
+func FingerprintLTE(v int64) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLTE(FieldFingerprint, v))
+}
+
+// FingerprintIsNil applies the IsNil predicate on the "fingerprint" field.
+func FingerprintIsNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIsNull(FieldFingerprint))
+}
+
+// FingerprintNotNil applies the NotNil predicate on the "fingerprint" field.
+func FingerprintNotNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotNull(FieldFingerprint))
+}
+
+// AttemptGroupEQ applies the EQ predicate on the "attempt_group" field.
+func AttemptGroupEQ(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldAttemptGroup, v))
+}
+
+// AttemptGroupNEQ applies the NEQ predicate on the "attempt_group" field.
+func AttemptGroupNEQ(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldAttemptGroup, v))
+}
+
+// AttemptGroupIn applies the In predicate on the "attempt_group" field.
+func AttemptGroupIn(vs ...string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldAttemptGroup, vs...))
+}
+
+// AttemptGroupNotIn applies the NotIn predicate on the "attempt_group" field.
+func AttemptGroupNotIn(vs ...string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldAttemptGroup, vs...))
+}
+
+// AttemptGroupGT applies the GT predicate on the "attempt_group" field.
+func AttemptGroupGT(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGT(FieldAttemptGroup, v))
+}
+
+// AttemptGroupGTE applies the GTE predicate on the "attempt_group" field.
+func AttemptGroupGTE(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGTE(FieldAttemptGroup, v))
+}
+
+// AttemptGroupLT applies the LT predicate on the "attempt_group" field.
+func AttemptGroupLT(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLT(FieldAttemptGroup, v))
+}
+
+// AttemptGroupLTE applies the LTE predicate on the "attempt_group" field.
+func AttemptGroupLTE(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLTE(FieldAttemptGroup, v))
+}
+
+// AttemptGroupContains applies the Contains predicate on the "attempt_group" field.
+func AttemptGroupContains(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldContains(FieldAttemptGroup, v))
+}
+
+// AttemptGroupHasPrefix applies the HasPrefix predicate on the "attempt_group" field.
+func AttemptGroupHasPrefix(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldHasPrefix(FieldAttemptGroup, v))
+}
+
+// AttemptGroupHasSuffix applies the HasSuffix predicate on the "attempt_group" field.
+func AttemptGroupHasSuffix(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldHasSuffix(FieldAttemptGroup, v))
+}
+
+// AttemptGroupEqualFold applies the EqualFold predicate on the "attempt_group" field.
+func AttemptGroupEqualFold(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEqualFold(FieldAttemptGroup, v))
+}
+
+// AttemptGroupContainsFold applies the ContainsFold predicate on the "attempt_group" field.
+func AttemptGroupContainsFold(v string) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldContainsFold(FieldAttemptGroup, v))
+}
+
+// AttemptEQ applies the EQ predicate on the "attempt" field.
+func AttemptEQ(v int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldEQ(FieldAttempt, v))
+}
+
+// AttemptNEQ applies the NEQ predicate on the "attempt" field.
+func AttemptNEQ(v int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNEQ(FieldAttempt, v))
+}
+
+// AttemptIn applies the In predicate on the "attempt" field.
+func AttemptIn(vs ...int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIn(FieldAttempt, vs...))
+}
+
+// AttemptNotIn applies the NotIn predicate on the "attempt" field.
+func AttemptNotIn(vs ...int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotIn(FieldAttempt, vs...))
+}
+
+// AttemptGT applies the GT predicate on the "attempt" field.
+func AttemptGT(v int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGT(FieldAttempt, v))
+}
+
+// AttemptGTE applies the GTE predicate on the "attempt" field.
+func AttemptGTE(v int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldGTE(FieldAttempt, v))
+}
+
+// AttemptLT applies the LT predicate on the "attempt" field.
+func AttemptLT(v int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLT(FieldAttempt, v))
+}
+
+// AttemptLTE applies the LTE predicate on the "attempt" field.
+func AttemptLTE(v int) predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldLTE(FieldAttempt, v))
 }
 
 // HasModel applies the HasEdge predicate on the "model" edge.

@@ -128,6 +128,54 @@ func LatencyHistogram(v []byte) predicate.UsageQuarter {
 	return predicate.UsageQuarter(sql.FieldEQ(FieldLatencyHistogram, v))
 }
 
+// EstimatedCount applies equality check predicate on the "estimated_count" field. It's identical to EstimatedCountEQ.
+func EstimatedCount(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldEstimatedCount, v))
+}
+
+// UnknownCount applies equality check predicate on the "unknown_count" field. It's identical to UnknownCountEQ.
+func UnknownCount(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldUnknownCount, v))
+}
+
+// RetryCount applies equality check predicate on the "retry_count" field. It's identical to RetryCountEQ.
+func RetryCount(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldRetryCount, v))
+}
+
+// TtftMsSum applies equality check predicate on the "ttft_ms_sum" field. It's identical to TtftMsSumEQ.
+func TtftMsSum(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldTtftMsSum, v))
+}
+
+// TtftHistogram applies equality check predicate on the "ttft_histogram" field. It's identical to TtftHistogramEQ.
+func TtftHistogram(v []byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldTtftHistogram, v))
+}
+
+// RetryCost applies equality check predicate on the "retry_cost" field. It's identical to RetryCostEQ.
+func RetryCost(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldEQ(FieldRetryCost, vc))
+}
+
+// ProviderCost applies equality check predicate on the "provider_cost" field. It's identical to ProviderCostEQ.
+func ProviderCost(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldEQ(FieldProviderCost, vc))
+}
+
+// ProviderCostCount applies equality check predicate on the "provider_cost_count" field. It's identical to ProviderCostCountEQ.
+func ProviderCostCount(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldProviderCostCount, v))
+}
+
+// ComparedCost applies equality check predicate on the "compared_cost" field. It's identical to ComparedCostEQ.
+func ComparedCost(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldEQ(FieldComparedCost, vc))
+}
+
 // Digest applies equality check predicate on the "digest" field. It's identical to DigestEQ.
 func Digest(v int64) predicate.UsageQuarter {
 	return predicate.UsageQuarter(sql.FieldEQ(FieldDigest, v))
@@ -740,6 +788,418 @@ func LatencyHistogramIsNil() predicate.UsageQuarter {
 // LatencyHistogramNotNil applies the NotNil predicate on the "latency_histogram" field.
 func LatencyHistogramNotNil() predicate.UsageQuarter {
 	return predicate.UsageQuarter(sql.FieldNotNull(FieldLatencyHistogram))
+}
+
+// EstimatedCountEQ applies the EQ predicate on the "estimated_count" field.
+func EstimatedCountEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldEstimatedCount, v))
+}
+
+// EstimatedCountNEQ applies the NEQ predicate on the "estimated_count" field.
+func EstimatedCountNEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldEstimatedCount, v))
+}
+
+// EstimatedCountIn applies the In predicate on the "estimated_count" field.
+func EstimatedCountIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldIn(FieldEstimatedCount, vs...))
+}
+
+// EstimatedCountNotIn applies the NotIn predicate on the "estimated_count" field.
+func EstimatedCountNotIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldEstimatedCount, vs...))
+}
+
+// EstimatedCountGT applies the GT predicate on the "estimated_count" field.
+func EstimatedCountGT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGT(FieldEstimatedCount, v))
+}
+
+// EstimatedCountGTE applies the GTE predicate on the "estimated_count" field.
+func EstimatedCountGTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGTE(FieldEstimatedCount, v))
+}
+
+// EstimatedCountLT applies the LT predicate on the "estimated_count" field.
+func EstimatedCountLT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLT(FieldEstimatedCount, v))
+}
+
+// EstimatedCountLTE applies the LTE predicate on the "estimated_count" field.
+func EstimatedCountLTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLTE(FieldEstimatedCount, v))
+}
+
+// UnknownCountEQ applies the EQ predicate on the "unknown_count" field.
+func UnknownCountEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldUnknownCount, v))
+}
+
+// UnknownCountNEQ applies the NEQ predicate on the "unknown_count" field.
+func UnknownCountNEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldUnknownCount, v))
+}
+
+// UnknownCountIn applies the In predicate on the "unknown_count" field.
+func UnknownCountIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldIn(FieldUnknownCount, vs...))
+}
+
+// UnknownCountNotIn applies the NotIn predicate on the "unknown_count" field.
+func UnknownCountNotIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldUnknownCount, vs...))
+}
+
+// UnknownCountGT applies the GT predicate on the "unknown_count" field.
+func UnknownCountGT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGT(FieldUnknownCount, v))
+}
+
+// UnknownCountGTE applies the GTE predicate on the "unknown_count" field.
+func UnknownCountGTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGTE(FieldUnknownCount, v))
+}
+
+// UnknownCountLT applies the LT predicate on the "unknown_count" field.
+func UnknownCountLT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLT(FieldUnknownCount, v))
+}
+
+// UnknownCountLTE applies the LTE predicate on the "unknown_count" field.
+func UnknownCountLTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLTE(FieldUnknownCount, v))
+}
+
+// RetryCountEQ applies the EQ predicate on the "retry_count" field.
+func RetryCountEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldRetryCount, v))
+}
+
+// RetryCountNEQ applies the NEQ predicate on the "retry_count" field.
+func RetryCountNEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldRetryCount, v))
+}
+
+// RetryCountIn applies the In predicate on the "retry_count" field.
+func RetryCountIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldIn(FieldRetryCount, vs...))
+}
+
+// RetryCountNotIn applies the NotIn predicate on the "retry_count" field.
+func RetryCountNotIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldRetryCount, vs...))
+}
+
+// RetryCountGT applies the GT predicate on the "retry_count" field.
+func RetryCountGT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGT(FieldRetryCount, v))
+}
+
+// RetryCountGTE applies the GTE predicate on the "retry_count" field.
+func RetryCountGTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGTE(FieldRetryCount, v))
+}
+
+// RetryCountLT applies the LT predicate on the "retry_count" field.
+func RetryCountLT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLT(FieldRetryCount, v))
+}
+
+// RetryCountLTE applies the LTE predicate on the "retry_count" field.
+func RetryCountLTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLTE(FieldRetryCount, v))
+}
+
+// TtftMsSumEQ applies the EQ predicate on the "ttft_ms_sum" field.
+func TtftMsSumEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldTtftMsSum, v))
+}
+
+// TtftMsSumNEQ applies the NEQ predicate on the "ttft_ms_sum" field.
+func TtftMsSumNEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldTtftMsSum, v))
+}
+
+// TtftMsSumIn applies the In predicate on the "ttft_ms_sum" field.
+func TtftMsSumIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldIn(FieldTtftMsSum, vs...))
+}
+
+// TtftMsSumNotIn applies the NotIn predicate on the "ttft_ms_sum" field.
+func TtftMsSumNotIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldTtftMsSum, vs...))
+}
+
+// TtftMsSumGT applies the GT predicate on the "ttft_ms_sum" field.
+func TtftMsSumGT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGT(FieldTtftMsSum, v))
+}
+
+// TtftMsSumGTE applies the GTE predicate on the "ttft_ms_sum" field.
+func TtftMsSumGTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGTE(FieldTtftMsSum, v))
+}
+
+// TtftMsSumLT applies the LT predicate on the "ttft_ms_sum" field.
+func TtftMsSumLT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLT(FieldTtftMsSum, v))
+}
+
+// TtftMsSumLTE applies the LTE predicate on the "ttft_ms_sum" field.
+func TtftMsSumLTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLTE(FieldTtftMsSum, v))
+}
+
+// TtftHistogramEQ applies the EQ predicate on the "ttft_histogram" field.
+func TtftHistogramEQ(v []byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldTtftHistogram, v))
+}
+
+// TtftHistogramNEQ applies the NEQ predicate on the "ttft_histogram" field.
+func TtftHistogramNEQ(v []byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldTtftHistogram, v))
+}
+
+// TtftHistogramIn applies the In predicate on the "ttft_histogram" field.
+func TtftHistogramIn(vs ...[]byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldIn(FieldTtftHistogram, vs...))
+}
+
+// TtftHistogramNotIn applies the NotIn predicate on the "ttft_histogram" field.
+func TtftHistogramNotIn(vs ...[]byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldTtftHistogram, vs...))
+}
+
+// TtftHistogramGT applies the GT predicate on the "ttft_histogram" field.
+func TtftHistogramGT(v []byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGT(FieldTtftHistogram, v))
+}
+
+// TtftHistogramGTE applies the GTE predicate on the "ttft_histogram" field.
+func TtftHistogramGTE(v []byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGTE(FieldTtftHistogram, v))
+}
+
+// TtftHistogramLT applies the LT predicate on the "ttft_histogram" field.
+func TtftHistogramLT(v []byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLT(FieldTtftHistogram, v))
+}
+
+// TtftHistogramLTE applies the LTE predicate on the "ttft_histogram" field.
+func TtftHistogramLTE(v []byte) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLTE(FieldTtftHistogram, v))
+}
+
+// TtftHistogramIsNil applies the IsNil predicate on the "ttft_histogram" field.
+func TtftHistogramIsNil() predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldIsNull(FieldTtftHistogram))
+}
+
+// TtftHistogramNotNil applies the NotNil predicate on the "ttft_histogram" field.
+func TtftHistogramNotNil() predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNotNull(FieldTtftHistogram))
+}
+
+// RetryCostEQ applies the EQ predicate on the "retry_cost" field.
+func RetryCostEQ(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldEQ(FieldRetryCost, vc))
+}
+
+// RetryCostNEQ applies the NEQ predicate on the "retry_cost" field.
+func RetryCostNEQ(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldRetryCost, vc))
+}
+
+// RetryCostIn applies the In predicate on the "retry_cost" field.
+func RetryCostIn(vs ...money.USD) predicate.UsageQuarter {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageQuarter(sql.FieldIn(FieldRetryCost, v...))
+}
+
+// RetryCostNotIn applies the NotIn predicate on the "retry_cost" field.
+func RetryCostNotIn(vs ...money.USD) predicate.UsageQuarter {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldRetryCost, v...))
+}
+
+// RetryCostGT applies the GT predicate on the "retry_cost" field.
+func RetryCostGT(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldGT(FieldRetryCost, vc))
+}
+
+// RetryCostGTE applies the GTE predicate on the "retry_cost" field.
+func RetryCostGTE(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldGTE(FieldRetryCost, vc))
+}
+
+// RetryCostLT applies the LT predicate on the "retry_cost" field.
+func RetryCostLT(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldLT(FieldRetryCost, vc))
+}
+
+// RetryCostLTE applies the LTE predicate on the "retry_cost" field.
+func RetryCostLTE(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldLTE(FieldRetryCost, vc))
+}
+
+// ProviderCostEQ applies the EQ predicate on the "provider_cost" field.
+func ProviderCostEQ(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldEQ(FieldProviderCost, vc))
+}
+
+// ProviderCostNEQ applies the NEQ predicate on the "provider_cost" field.
+func ProviderCostNEQ(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldProviderCost, vc))
+}
+
+// ProviderCostIn applies the In predicate on the "provider_cost" field.
+func ProviderCostIn(vs ...money.USD) predicate.UsageQuarter {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageQuarter(sql.FieldIn(FieldProviderCost, v...))
+}
+
+// ProviderCostNotIn applies the NotIn predicate on the "provider_cost" field.
+func ProviderCostNotIn(vs ...money.USD) predicate.UsageQuarter {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldProviderCost, v...))
+}
+
+// ProviderCostGT applies the GT predicate on the "provider_cost" field.
+func ProviderCostGT(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldGT(FieldProviderCost, vc))
+}
+
+// ProviderCostGTE applies the GTE predicate on the "provider_cost" field.
+func ProviderCostGTE(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldGTE(FieldProviderCost, vc))
+}
+
+// ProviderCostLT applies the LT predicate on the "provider_cost" field.
+func ProviderCostLT(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldLT(FieldProviderCost, vc))
+}
+
+// ProviderCostLTE applies the LTE predicate on the "provider_cost" field.
+func ProviderCostLTE(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldLTE(FieldProviderCost, vc))
+}
+
+// ProviderCostCountEQ applies the EQ predicate on the "provider_cost_count" field.
+func ProviderCostCountEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldEQ(FieldProviderCostCount, v))
+}
+
+// ProviderCostCountNEQ applies the NEQ predicate on the "provider_cost_count" field.
+func ProviderCostCountNEQ(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldProviderCostCount, v))
+}
+
+// ProviderCostCountIn applies the In predicate on the "provider_cost_count" field.
+func ProviderCostCountIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldIn(FieldProviderCostCount, vs...))
+}
+
+// ProviderCostCountNotIn applies the NotIn predicate on the "provider_cost_count" field.
+func ProviderCostCountNotIn(vs ...int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldProviderCostCount, vs...))
+}
+
+// ProviderCostCountGT applies the GT predicate on the "provider_cost_count" field.
+func ProviderCostCountGT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGT(FieldProviderCostCount, v))
+}
+
+// ProviderCostCountGTE applies the GTE predicate on the "provider_cost_count" field.
+func ProviderCostCountGTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldGTE(FieldProviderCostCount, v))
+}
+
+// ProviderCostCountLT applies the LT predicate on the "provider_cost_count" field.
+func ProviderCostCountLT(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLT(FieldProviderCostCount, v))
+}
+
+// ProviderCostCountLTE applies the LTE predicate on the "provider_cost_count" field.
+func ProviderCostCountLTE(v int64) predicate.UsageQuarter {
+	return predicate.UsageQuarter(sql.FieldLTE(FieldProviderCostCount, v))
+}
+
+// ComparedCostEQ applies the EQ predicate on the "compared_cost" field.
+func ComparedCostEQ(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldEQ(FieldComparedCost, vc))
+}
+
+// ComparedCostNEQ applies the NEQ predicate on the "compared_cost" field.
+func ComparedCostNEQ(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldNEQ(FieldComparedCost, vc))
+}
+
+// ComparedCostIn applies the In predicate on the "compared_cost" field.
+func ComparedCostIn(vs ...money.USD) predicate.UsageQuarter {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageQuarter(sql.FieldIn(FieldComparedCost, v...))
+}
+
+// ComparedCostNotIn applies the NotIn predicate on the "compared_cost" field.
+func ComparedCostNotIn(vs ...money.USD) predicate.UsageQuarter {
+	v := make([]any, len(vs))
+	for i := range v {
+		v[i] = int64(vs[i])
+	}
+	return predicate.UsageQuarter(sql.FieldNotIn(FieldComparedCost, v...))
+}
+
+// ComparedCostGT applies the GT predicate on the "compared_cost" field.
+func ComparedCostGT(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldGT(FieldComparedCost, vc))
+}
+
+// ComparedCostGTE applies the GTE predicate on the "compared_cost" field.
+func ComparedCostGTE(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldGTE(FieldComparedCost, vc))
+}
+
+// ComparedCostLT applies the LT predicate on the "compared_cost" field.
+func ComparedCostLT(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldLT(FieldComparedCost, vc))
+}
+
+// ComparedCostLTE applies the LTE predicate on the "compared_cost" field.
+func ComparedCostLTE(v money.USD) predicate.UsageQuarter {
+	vc := int64(v)
+	return predicate.UsageQuarter(sql.FieldLTE(FieldComparedCost, vc))
 }
 
 // DigestEQ applies the EQ predicate on the "digest" field.

@@ -6,6 +6,7 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"github.com/google/uuid"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 const (
@@ -41,6 +42,24 @@ const (
 	FieldAverageLatencyMs = "average_latency_ms"
 	// FieldLatencyHistogram holds the string denoting the latency_histogram field in the database.
 	FieldLatencyHistogram = "latency_histogram"
+	// FieldEstimatedCount holds the string denoting the estimated_count field in the database.
+	FieldEstimatedCount = "estimated_count"
+	// FieldUnknownCount holds the string denoting the unknown_count field in the database.
+	FieldUnknownCount = "unknown_count"
+	// FieldRetryCount holds the string denoting the retry_count field in the database.
+	FieldRetryCount = "retry_count"
+	// FieldTtftMsSum holds the string denoting the ttft_ms_sum field in the database.
+	FieldTtftMsSum = "ttft_ms_sum"
+	// FieldTtftHistogram holds the string denoting the ttft_histogram field in the database.
+	FieldTtftHistogram = "ttft_histogram"
+	// FieldRetryCost holds the string denoting the retry_cost field in the database.
+	FieldRetryCost = "retry_cost"
+	// FieldProviderCost holds the string denoting the provider_cost field in the database.
+	FieldProviderCost = "provider_cost"
+	// FieldProviderCostCount holds the string denoting the provider_cost_count field in the database.
+	FieldProviderCostCount = "provider_cost_count"
+	// FieldComparedCost holds the string denoting the compared_cost field in the database.
+	FieldComparedCost = "compared_cost"
 	// FieldDigest holds the string denoting the digest field in the database.
 	FieldDigest = "digest"
 	// FieldModelID holds the string denoting the model_id field in the database.
@@ -75,6 +94,15 @@ var Columns = []string{
 	FieldLatencyMsSum,
 	FieldAverageLatencyMs,
 	FieldLatencyHistogram,
+	FieldEstimatedCount,
+	FieldUnknownCount,
+	FieldRetryCount,
+	FieldTtftMsSum,
+	FieldTtftHistogram,
+	FieldRetryCost,
+	FieldProviderCost,
+	FieldProviderCostCount,
+	FieldComparedCost,
 	FieldDigest,
 	FieldModelID,
 }
@@ -110,6 +138,22 @@ var (
 	DefaultLatencyMsSum int64
 	// DefaultAverageLatencyMs holds the default value on creation for the "average_latency_ms" field.
 	DefaultAverageLatencyMs float64
+	// DefaultEstimatedCount holds the default value on creation for the "estimated_count" field.
+	DefaultEstimatedCount int64
+	// DefaultUnknownCount holds the default value on creation for the "unknown_count" field.
+	DefaultUnknownCount int64
+	// DefaultRetryCount holds the default value on creation for the "retry_count" field.
+	DefaultRetryCount int64
+	// DefaultTtftMsSum holds the default value on creation for the "ttft_ms_sum" field.
+	DefaultTtftMsSum int64
+	// DefaultRetryCost holds the default value on creation for the "retry_cost" field.
+	DefaultRetryCost money.USD
+	// DefaultProviderCost holds the default value on creation for the "provider_cost" field.
+	DefaultProviderCost money.USD
+	// DefaultProviderCostCount holds the default value on creation for the "provider_cost_count" field.
+	DefaultProviderCostCount int64
+	// DefaultComparedCost holds the default value on creation for the "compared_cost" field.
+	DefaultComparedCost money.USD
 	// DefaultID holds the default value on creation for the "id" field.
 	DefaultID func() uuid.UUID
 )
@@ -185,6 +229,46 @@ func ByLatencyMsSum(opts ...sql.OrderTermOption) OrderOption {
 // ByAverageLatencyMs orders the results by the average_latency_ms field.
 func ByAverageLatencyMs(opts ...sql.OrderTermOption) OrderOption {
 	return sql.OrderByField(FieldAverageLatencyMs, opts...).ToFunc()
+}
+
+// ByEstimatedCount orders the results by the estimated_count field.
+func ByEstimatedCount(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldEstimatedCount, opts...).ToFunc()
+}
+
+// ByUnknownCount orders the results by the unknown_count field.
+func ByUnknownCount(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldUnknownCount, opts...).ToFunc()
+}
+
+// ByRetryCount orders the results by the retry_count field.
+func ByRetryCount(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldRetryCount, opts...).ToFunc()
+}
+
+// ByTtftMsSum orders the results by the ttft_ms_sum field.
+func ByTtftMsSum(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldTtftMsSum, opts...).ToFunc()
+}
+
+// ByRetryCost orders the results by the retry_cost field.
+func ByRetryCost(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldRetryCost, opts...).ToFunc()
+}
+
+// ByProviderCost orders the results by the provider_cost field.
+func ByProviderCost(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldProviderCost, opts...).ToFunc()
+}
+
+// ByProviderCostCount orders the results by the provider_cost_count field.
+func ByProviderCostCount(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldProviderCostCount, opts...).ToFunc()
+}
+
+// ByComparedCost orders the results by the compared_cost field.
+func ByComparedCost(opts ...sql.OrderTermOption) OrderOption {
+	return sql.OrderByField(FieldComparedCost, opts...).ToFunc()
 }
 
 // ByDigest orders the results by the digest field.

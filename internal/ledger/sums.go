@@ -2,11 +2,13 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -24,17 +26,29 @@ type Sums struct {
 	Cost                       money.USD // of the priced requests
 	Latency                    int64     // milliseconds
 	Histogram                  latency.Histogram
+	Said
+}
+
+// Said is what requests say of themselves beside what they used. Most say nothing of it.
+type Said struct {
+	Estimated, Unknown, Retries, ProviderCosts int64     // requests
+	FirstToken                                 int64     // time to the first token, milliseconds
+	RetryCost                                  money.USD // of the priced retries
+	ProviderCost                               money.USD // what the provider says of ProviderCosts requests
+	ComparedCost                               money.USD // what these cost, as far as that is known
+	FirstTokens                                latency.Histogram
 }
 
 // Merge adds other sums, or returns fault.ErrOverflow.
 func (s *Sums) Merge(o Sums) error {
-	if err := s.Histogram.Merge(o.Histogram); err != nil {
+	err := cmp.Or(s.Histogram.Merge(o.Histogram), s.FirstTokens.Merge(o.FirstTokens))
+	if err != nil {
 		return fmt.Errorf("%w: %w", fault.ErrOverflow, err)
 	}
 	return s.MergeNumbers(&o)
 }
 
-// MergeNumbers adds everything but the histogram.
+// MergeNumbers adds everything but the histograms.
 func (s *Sums) MergeNumbers(o *Sums) error {
 	fits, more := true, o.numbers()
 	for i, to := range s.numbers() {
@@ -47,12 +61,26 @@ func (s *Sums) MergeNumbers(o *Sums) error {
 	return nil
 }
 
-// numbers are the amounts and the cost.
-func (s *Sums) numbers() [10]*int64 {
+// numbers are the amounts, of which some are costs.
+func (s *Sums) numbers() [18]*int64 {
 	t := &s.Tokens
 	return [...]*int64{
-		&s.Requests, &s.Errors, &s.Unpriced, &s.Latency, &t[0], &t[1], &t[2], &t[3], &t[4], (*int64)(&s.Cost),
+		&s.Requests, &s.Errors, &s.Unpriced, &s.Latency, &t[0], &t[1], &t[2], &t[3], &t[4],
+		&s.Estimated, &s.Unknown, &s.Retries, &s.FirstToken, (*int64)(&s.RetryCost), (*int64)(&s.ProviderCost),
+		&s.ProviderCosts, (*int64)(&s.ComparedCost), (*int64)(&s.Cost),
 	}
+}
+
+// numSaid is how many numbers Said has. They are the last ones before the cost.
+const numSaid = 8
+
+// said returns the numbers of Said.
+func (s *Sums) said() (all [numSaid]int64) {
+	numbers := s.numbers()
+	for i := range all {
+		all[i] = *numbers[len(numbers)-1-numSaid+i]
+	}
+	return all
 }
 
 // KnownCost returns the cost, or nil when no request has a known one.
@@ -92,9 +120,13 @@ var TokenColumns = []string{
 	usage.FieldCacheWriteTokens, usage.FieldReasoningTokens,
 }
 
+// Encoded has the histograms of a row as they are stored.
+type Encoded struct{ Histogram, FirstTokens []byte }
+
 // DigestOf returns the first 64 bits of a SHA-256 over all columns of a row except its id. It finds damage that the
-// database's own checks miss because the damaged value is a valid one.
-func DigestOf(p Period, s *Sums, histogram []byte) int64 {
+// database's own checks miss because the damaged value is a valid one. The columns of Said are left out if there is
+// nothing in them: digests are older than they are.
+func DigestOf(p Period, s *Sums, e Encoded) int64 {
 	var stack [512]byte
 	b := stack[:0]
 	for _, id := range []uuid.UUID{p.Model, p.Key, p.Price} {
@@ -112,7 +144,14 @@ func DigestOf(p Period, s *Sums, histogram []byte) int64 {
 		b = binary.BigEndian.AppendUint64(b, uint64(n)) //nolint:gosec // the bits
 	}
 	b = binary.BigEndian.AppendUint64(b, math.Float64bits(s.AverageLatency()))
-	sum := sha256.Sum256(append(b, histogram...))
+	b = append(b, e.Histogram...)
+	if said := s.said(); said != [numSaid]int64{} || len(e.FirstTokens) > 0 {
+		for _, n := range said {
+			b = binary.BigEndian.AppendUint64(b, uint64(n)) //nolint:gosec // the bits
+		}
+		b = append(b, e.FirstTokens...)
+	}
+	sum := sha256.Sum256(b)
 	return int64(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // the bits
 }
 
@@ -120,23 +159,31 @@ func DigestOf(p Period, s *Sums, histogram []byte) int64 {
 var SumColumns = append([]string{
 	usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldTotalCost,
 	usage.FieldLatencyMsSum, usage.FieldLatencyHistogram,
-}, TokenColumns...)
+}, slices.Concat(TokenColumns, SaidColumns, []string{usage.FieldTtftHistogram})...)
+
+// SaidColumns are the columns of Said that are numbers.
+var SaidColumns = []string{
+	usage.FieldEstimatedCount, usage.FieldUnknownCount, usage.FieldRetryCount, usage.FieldTtftMsSum,
+	usage.FieldRetryCost, usage.FieldProviderCost, usage.FieldProviderCostCount, usage.FieldComparedCost,
+}
 
 // Cells is what SumColumns are scanned into.
 type Cells struct {
 	Sums
 	Total     *int64
-	Encoded   []byte
+	Encoded   Encoded
 	Addresses []any
 }
 
 // NewCells returns cells. Their addresses follow the addresses of the columns before them.
 func NewCells(before ...any) *Cells {
 	c := new(Cells)
-	c.Addresses = append(before, &c.Requests, &c.Errors, &c.Unpriced, &c.Total, &c.Latency, &c.Encoded)
-	for i := range c.Tokens {
-		c.Addresses = append(c.Addresses, &c.Tokens[i])
+	c.Addresses = append(before, &c.Requests, &c.Errors, &c.Unpriced, &c.Total, &c.Latency, &c.Encoded.Histogram)
+	numbers := c.numbers()
+	for _, n := range numbers[4 : len(numbers)-1] {
+		c.Addresses = append(c.Addresses, n)
 	}
+	c.Addresses = append(c.Addresses, &c.Encoded.FirstTokens)
 	return c
 }
 
@@ -152,18 +199,28 @@ func (c *Cells) AddTo(s *Sums) error {
 	if c.Total != nil {
 		c.Cost = money.USD(*c.Total)
 	}
-	switch err := s.Histogram.MergeBinary(c.Encoded); {
-	case errors.Is(err, latency.ErrRange):
-		return fault.ErrOverflow
-	case err != nil:
-		return fmt.Errorf("%w: latency_histogram: %w", fault.ErrCorrupt, err)
+	if err := mergeBinary(&s.Histogram, c.Encoded.Histogram, usage.FieldLatencyHistogram); err != nil {
+		return err
+	}
+	if err := mergeBinary(&s.FirstTokens, c.Encoded.FirstTokens, usage.FieldTtftHistogram); err != nil {
+		return err
 	}
 	return s.MergeNumbers(&c.Sums)
 }
 
+func mergeBinary(h *latency.Histogram, encoded []byte, column string) error {
+	switch err := h.MergeBinary(encoded); {
+	case errors.Is(err, latency.ErrRange):
+		return fault.ErrOverflow
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", fault.ErrCorrupt, column, err)
+	}
+	return nil
+}
+
 // Subtract subtracts other sums, and reports whether they were part of these.
 func (s *Sums) Subtract(o Sums) bool {
-	fits, less := s.Histogram.Subtract(o.Histogram) == nil, o.numbers()
+	fits, less := cmp.Or(s.Histogram.Subtract(o.Histogram), s.FirstTokens.Subtract(o.FirstTokens)) == nil, o.numbers()
 	for i, from := range s.numbers() {
 		*from -= *less[i]
 		fits = fits && *from >= 0
@@ -171,8 +228,9 @@ func (s *Sums) Subtract(o Sums) bool {
 	return fits
 }
 
-// Amounts returns the columns that are whole numbers: requests, errors, unpriced requests, latency, and tokens.
-func (s *Sums) Amounts() (all [9]int64) {
+// Amounts returns the columns that are numbers, but for the cost: requests, errors, unpriced requests, latency, tokens,
+// and SaidColumns.
+func (s *Sums) Amounts() (all [17]int64) {
 	numbers := s.numbers()
 	for i := range all {
 		all[i] = *numbers[i]
@@ -183,10 +241,20 @@ func (s *Sums) Amounts() (all [9]int64) {
 // Full reports whether the histogram has all requests. Requests from before there were histograms are not in it.
 func (s *Sums) Full() bool { return s.Histogram.Count() == s.Requests }
 
-// Same reports whether two sums are equal. Histograms that are both not full are not compared.
+// Same reports whether two sums are equal. Histograms of latencies that are both not full are not compared.
 func (s *Sums) Same(o *Sums) bool {
-	return s.Amounts() == o.Amounts() && s.Cost == o.Cost &&
-		(!s.Full() && !o.Full() || bytes.Equal(s.Histogram.AppendBinary(nil), o.Histogram.AppendBinary(nil)))
+	a, b := s.Encode(), o.Encode()
+	return s.Amounts() == o.Amounts() && s.Cost == o.Cost && bytes.Equal(a.FirstTokens, b.FirstTokens) &&
+		(!s.Full() && !o.Full() || bytes.Equal(a.Histogram, b.Histogram))
+}
+
+// Encode returns the histograms as they are stored. Without first tokens there is none of them.
+func (s *Sums) Encode() Encoded {
+	e := Encoded{Histogram: s.Histogram.AppendBinary(nil)}
+	if s.FirstTokens.Count() > 0 {
+		e.FirstTokens = s.FirstTokens.AppendBinary(nil)
+	}
+	return e
 }
 
 // appendCells appends the average, the digest and SumColumns of the row of a period.
@@ -195,11 +263,12 @@ func (s *Sums) appendCells(args []any, p Period) []any {
 	if known := s.KnownCost(); known != nil {
 		cost = int64(*known)
 	}
-	histogram := s.Histogram.AppendBinary(nil)
-	args = append(args, s.AverageLatency(), DigestOf(p, s, histogram),
-		s.Requests, s.Errors, s.Unpriced, cost, s.Latency, histogram)
-	for _, n := range s.Tokens {
+	e := s.Encode()
+	args = append(args, s.AverageLatency(), DigestOf(p, s, e),
+		s.Requests, s.Errors, s.Unpriced, cost, s.Latency, e.Histogram)
+	amounts := s.Amounts()
+	for _, n := range amounts[4:] {
 		args = append(args, n)
 	}
-	return args
+	return append(args, e.FirstTokens)
 }

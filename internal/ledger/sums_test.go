@@ -39,9 +39,10 @@ func TestSumsOverflow(t *testing.T) {
 	t.Parallel()
 	for name, large := range map[string]Sums{
 		"requests": {Requests: fault.MaxAmount}, "latency": {Latency: fault.MaxAmount}, "cost": {Cost: fault.MaxAmount},
-		"tokens": {Tokens: [5]int64{fault.MaxAmount}},
+		"tokens": {Tokens: [5]int64{fault.MaxAmount}}, "retries": {Said: Said{RetryCost: fault.MaxAmount}},
 	} {
 		s := one(1, 1)
+		s.RetryCost = 1
 		require.ErrorIs(t, s.Merge(large), fault.ErrOverflow, name)
 	}
 }
@@ -50,7 +51,7 @@ func TestSumsOverflow(t *testing.T) {
 func TestDigest(t *testing.T) {
 	t.Parallel()
 	p := QuarterOf(model, key, price, noon)
-	digest := func(p Period, s Sums) int64 { return DigestOf(p, &s, s.Histogram.AppendBinary(nil)) }
+	digest := func(p Period, s Sums) int64 { return DigestOf(p, &s, s.Encode()) }
 	seen := map[int64]bool{digest(p, one(1, 1)): true}
 	require.True(t, seen[digest(p, one(1, 1))])
 	changed := []Sums{one(2, 1), one(1, 2)}
@@ -58,6 +59,10 @@ func TestDigest(t *testing.T) {
 		func(s *Sums) { s.Requests++ }, func(s *Sums) { s.Errors++ }, func(s *Sums) { s.Unpriced++ },
 		func(s *Sums) { s.Cost++ }, func(s *Sums) { s.Latency++ }, func(s *Sums) { s.Tokens[4]++ },
 		func(s *Sums) { s.Histogram.Add(3) },
+		func(s *Sums) { s.Estimated++ }, func(s *Sums) { s.Unknown++ }, func(s *Sums) { s.Retries++ },
+		func(s *Sums) { s.FirstToken++ }, func(s *Sums) { s.RetryCost++ }, func(s *Sums) { s.ProviderCost++ },
+		func(s *Sums) { s.ProviderCosts++ }, func(s *Sums) { s.ComparedCost++ },
+		func(s *Sums) { s.FirstTokens.Add(0) }, func(s *Sums) { s.FirstTokens.Add(3) },
 	} {
 		s := one(1, 1)
 		change(&s)

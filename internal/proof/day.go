@@ -41,7 +41,7 @@ type row struct {
 	end        time.Time
 	average    float64
 	total      *int64 // total_cost
-	encoded    []byte // latency_histogram
+	encoded    ledger.Encoded
 	digest     *int64
 	unreadable error // why it cannot be read; its place is known all the same
 	lost       bool  // not even its sums can be read

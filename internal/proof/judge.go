@@ -112,9 +112,9 @@ func (d *Day) settle(p ledger.Period, below *pile, complete bool) verdict {
 	return verdict{}
 }
 
-var amountColumns = append([]string{
+var amountColumns = slices.Concat([]string{
 	usage.FieldRequestCount, usage.FieldErrorCount, usage.FieldUnpricedCount, usage.FieldLatencyMsSum,
-}, ledger.TokenColumns...)
+}, ledger.TokenColumns, ledger.SaidColumns)
 
 // against returns the columns in which a readable row differs from what it must be.
 func (row *row) against(p ledger.Period, want ledger.Sums) (wrong []Difference) {
@@ -131,11 +131,16 @@ func (row *row) against(p ledger.Period, want ledger.Sums) (wrong []Difference) 
 	if !sameCost(cost, total) {
 		note(usage.FieldTotalCost, dollars(cost), dollars(total))
 	}
-	if want.Full() || row.Full() {
-		if must := want.Histogram.AppendBinary(nil); !bytes.Equal(must, row.encoded) {
-			note(usage.FieldLatencyHistogram, fmt.Sprintf("%.64x", must), fmt.Sprintf("%.64x", row.encoded))
+	encoded := want.Encode()
+	histogram := func(field string, must, have []byte) {
+		if !bytes.Equal(must, have) {
+			note(field, fmt.Sprintf("%.64x", must), fmt.Sprintf("%.64x", have))
 		}
 	}
+	if want.Full() || row.Full() {
+		histogram(usage.FieldLatencyHistogram, encoded.Histogram, row.encoded.Histogram)
+	}
+	histogram(usage.FieldTtftHistogram, encoded.FirstTokens, row.encoded.FirstTokens)
 	if !row.end.Equal(p.End()) {
 		note(usage.FieldPeriodEnd, stamp(p.End()), stamp(row.end))
 	}
@@ -147,7 +152,7 @@ func (row *row) against(p ledger.Period, want ledger.Sums) (wrong []Difference) 
 
 // digestFault returns what is wrong with a row's digest, or nil. A row whose events are there must have one.
 func (row *row) digestFault(p ledger.Period, backed bool) *Difference {
-	if row.digest == nil && row.encoded == nil && !backed {
+	if row.digest == nil && row.encoded.Histogram == nil && !backed {
 		return nil // older than digests
 	}
 	want, have := ledger.DigestOf(p, &row.Sums, row.encoded), "NULL"

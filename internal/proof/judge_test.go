@@ -41,7 +41,7 @@ func newDay() (d *Day, quarter ledger.Period) {
 
 func newRow(p ledger.Period, s ledger.Sums) *row {
 	r := &row{
-		Sums: s, id: uuid.New(), end: p.End(), average: s.AverageLatency(), encoded: s.Histogram.AppendBinary(nil),
+		Sums: s, id: uuid.New(), end: p.End(), average: s.AverageLatency(), encoded: s.Encode(),
 	}
 	if cost := s.KnownCost(); cost != nil {
 		r.total = (*int64)(cost)
