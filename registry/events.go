@@ -21,10 +21,12 @@ type EventFilter struct {
 	ModelID   uuid.UUID
 	APIKeyID  uuid.UUID
 	RequestID string
-	Start     time.Time // the first instant
-	End       time.Time // the first instant after it
-	Failed    bool      // only failed requests
-	Unpriced  bool      // only requests whose cost is unknown
+	// AttemptGroup selects the attempts of one user's request. There is no index of it: give Start and End, too.
+	AttemptGroup string
+	Start        time.Time // the first instant
+	End          time.Time // the first instant after it
+	Failed       bool      // only failed requests
+	Unpriced     bool      // only requests whose cost is unknown
 
 	Limit int       // up to MaxLimit. Defaults to DefaultLimit
 	After uuid.UUID // the last event of the page before; older ones follow. Zero: the first page
@@ -38,6 +40,7 @@ func (fl EventFilter) Next(last *ent.UsageEvent) (EventFilter, int) {
 
 func (fl EventFilter) faults() (f fault.List) {
 	f.Text("request_id", fl.RequestID, 0, maxRequestID)
+	f.Text("attempt_group", fl.AttemptGroup, 0, maxAttemptGroup)
 	if !fl.Start.IsZero() && !fl.End.IsZero() {
 		f.Span(utc.Clamp(fl.Start), utc.Clamp(fl.End))
 	}

@@ -25,6 +25,46 @@ import (
 type ledgerSum struct {
 	Requests, Errors, Unpriced, Input, Output, CacheRead, CacheWrite, Reasoning, Cost, Latency int64
 	Histogram                                                                                  string
+	ledgerFacts
+}
+
+// ledgerFacts is what requests say beside what they used.
+type ledgerFacts struct {
+	Estimated, Unknown, Retries, FirstToken, RetryCost, ProviderCost, ProviderCosts, ComparedCost int64
+	FirstTokens                                                                                   string
+}
+
+func (f ledgerFacts) plus(tb testing.TB, o ledgerFacts) ledgerFacts {
+	tb.Helper()
+	return ledgerFacts{
+		f.Estimated + o.Estimated, f.Unknown + o.Unknown, f.Retries + o.Retries, f.FirstToken + o.FirstToken,
+		f.RetryCost + o.RetryCost, f.ProviderCost + o.ProviderCost, f.ProviderCosts + o.ProviderCosts,
+		f.ComparedCost + o.ComparedCost, addHistograms(tb, f.FirstTokens, o.FirstTokens),
+	}
+}
+
+// factsOf returns what an event says.
+func factsOf(e *ent.UsageEvent) (f ledgerFacts) {
+	f.Estimated, f.Unknown = count(e.UsageStatus == "estimated"), count(e.UsageStatus == "unknown")
+	f.Retries, f.ProviderCosts = count(e.Attempt > 1), count(e.ProviderCost != nil)
+	f.RetryCost, f.ComparedCost = f.Retries*nanos(e.Cost), f.ProviderCosts*nanos(e.Cost)
+	f.ProviderCost = nanos(e.ProviderCost)
+	if e.TtftMs != nil {
+		f.FirstToken = *e.TtftMs
+		var h latency.Histogram
+		h.Add(f.FirstToken)
+		f.FirstTokens = string(h.AppendBinary(nil))
+	}
+	return f
+}
+
+// addHistograms adds up encoded histograms.
+func addHistograms(tb testing.TB, a, b string) string {
+	tb.Helper()
+	var both latency.Histogram
+	require.NoError(tb, both.MergeBinary([]byte(a)))
+	require.NoError(tb, both.MergeBinary([]byte(b)))
+	return string(both.AppendBinary(nil))
 }
 
 // ledgerRow is the period that a sum is of.
@@ -37,15 +77,11 @@ type ledgerRow struct {
 func addSum(tb testing.TB, to map[ledgerRow]ledgerSum, at ledgerRow, s ledgerSum) {
 	tb.Helper()
 	have := to[at]
-	var a, b, both latency.Histogram
-	require.NoError(tb, a.MergeBinary([]byte(have.Histogram)))
-	require.NoError(tb, b.MergeBinary([]byte(s.Histogram)))
-	require.NoError(tb, both.Merge(a))
-	require.NoError(tb, both.Merge(b))
 	to[at] = ledgerSum{
 		have.Requests + s.Requests, have.Errors + s.Errors, have.Unpriced + s.Unpriced, have.Input + s.Input,
 		have.Output + s.Output, have.CacheRead + s.CacheRead, have.CacheWrite + s.CacheWrite,
-		have.Reasoning + s.Reasoning, have.Cost + s.Cost, have.Latency + s.Latency, string(both.AppendBinary(nil)),
+		have.Reasoning + s.Reasoning, have.Cost + s.Cost, have.Latency + s.Latency,
+		addHistograms(tb, have.Histogram, s.Histogram), have.plus(tb, s.ledgerFacts),
 	}
 }
 
@@ -77,7 +113,7 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 			InputTokens: e.InputTokens, OutputTokens: e.OutputTokens, CacheReadTokens: e.CacheReadTokens,
 			CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens,
 		}.Cost(registry.RatesOf(prices[e.PriceID]))
-		if err != nil {
+		if err != nil || e.UsageStatus == "unknown" {
 			require.Nil(tb, e.Cost)
 		} else {
 			require.Equal(tb, usd, *e.Cost, "%v", e)
@@ -89,7 +125,7 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		h.Add(e.LatencyMs)
 		s := ledgerSum{
 			1, 0, 0, e.InputTokens, e.OutputTokens, e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens,
-			nanos(e.Cost), e.LatencyMs, string(h.AppendBinary(nil)),
+			nanos(e.Cost), e.LatencyMs, string(h.AppendBinary(nil)), factsOf(e),
 		}
 		if !e.Success {
 			s.Errors = 1
@@ -107,6 +143,10 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		s := ledgerSum{
 			u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens,
 			u.CacheWriteTokens, u.ReasoningTokens, nanos(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram),
+			ledgerFacts{
+				u.EstimatedCount, u.UnknownCount, u.RetryCount, u.TtftMsSum, int64(u.RetryCost), int64(u.ProviderCost),
+				u.ProviderCostCount, int64(u.ComparedCost), string(u.TtftHistogram),
+			},
 		}
 		switch {
 		case grain == "day":
@@ -133,6 +173,10 @@ func requireLedger(tb testing.TB, reg *registry.Registry) {
 		totals[ledgerRow{model: u.ModelID, grain: grain, start: u.PeriodStart}] = ledgerSum{
 			u.RequestCount, u.ErrorCount, u.UnpricedCount, u.InputTokens, u.OutputTokens, u.CacheReadTokens,
 			u.CacheWriteTokens, u.ReasoningTokens, nanos(u.TotalCost), u.LatencyMsSum, string(u.LatencyHistogram),
+			ledgerFacts{
+				u.EstimatedCount, u.UnknownCount, u.RetryCount, u.TtftMsSum, int64(u.RetryCost), int64(u.ProviderCost),
+				u.ProviderCostCount, int64(u.ComparedCost), string(u.TtftHistogram),
+			},
 		}
 	}
 	for grain, rows := range totalsByGrain(tb, reg) {

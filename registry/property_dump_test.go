@@ -194,12 +194,12 @@ func (s *side) dump(t *rapid.T, now time.Time) (text, others string) {
 func (s *side) others(t *rapid.T, r *tables, open []*ent.KeyLease, away []*ent.ExpiredLease) string {
 	var histograms [][]byte
 	for _, u := range slices.Concat(r.usage, r.quarters) {
-		histograms = append(histograms, u.LatencyHistogram)
-		u.LatencyHistogram, u.Digest = nil, nil
+		histograms = append(histograms, u.LatencyHistogram, u.TtftHistogram)
+		u.LatencyHistogram, u.TtftHistogram, u.Digest = nil, nil, nil
 	}
 	for _, u := range slices.Concat(r.totals, r.totalQuarters) {
-		histograms = append(histograms, u.LatencyHistogram)
-		u.LatencyHistogram, u.Digest = nil, nil
+		histograms = append(histograms, u.LatencyHistogram, u.TtftHistogram)
+		u.LatencyHistogram, u.TtftHistogram, u.Digest = nil, nil, nil
 	}
 	for _, k := range r.keys { // its turn is the last that it had, as the row or a lease has it
 		for _, l := range open {

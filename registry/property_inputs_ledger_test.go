@@ -50,6 +50,7 @@ func (in inputs) usage() registry.UsageInput {
 		u.ErrorClass = draw(in.T, "error class", "", "rate_limited", "server", "a\x00")
 		u.HTTPStatus = draw(in.T, "status", 0, 429, 500, 99, 600)
 	}
+	in.addFacts(&u)
 	if in.rarely("bad latency") {
 		u.Latency = draw(in.T, "latency", -1, 7*24*time.Hour+1)
 	}
@@ -72,6 +73,29 @@ func (in inputs) usage() registry.UsageInput {
 		u.ModelID, u.APIKeyID, u.At = period.ModelID, period.APIKeyID, period.PeriodStart.Add(time.Minute)
 	}
 	return u
+}
+
+// addFacts adds what a request says of itself beside what it used.
+func (in inputs) addFacts(u *registry.UsageInput) {
+	if u.Usage = draw(in.T, "usage", "", "", registry.UsageReported, registry.UsageEstimated,
+		registry.UsageUnknown); u.Usage == registry.UsageUnknown && !in.rarely("unknown, with tokens") {
+		u.Tokens = meter.Tokens{}
+	}
+	if in.bool("first token") {
+		u.TimeToFirstToken = draw(in.T, "time to first token", time.Microsecond, 7*time.Millisecond, time.Second,
+			7*24*time.Hour)
+	}
+	if in.bool("attempt") {
+		u.AttemptGroup = draw(in.T, "attempt group", "", "g", "h", "a\x00")
+		u.Attempt = draw(in.T, "attempt", 0, 1, 2, 3, -1)
+	}
+	if in.bool("provider cost") {
+		u.ProviderCost = new(draw[money.USD](in.T, "provider cost", 0, 1, 500_000, -1))
+		u.ProviderCostSource = draw(in.T, "provider cost source", "", "bill", strings.Repeat("x", 65))
+	}
+	if in.rarely("bad usage") {
+		u.Usage = "guessed"
+	}
 }
 
 func (in inputs) filter() registry.ModelFilter {

@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
@@ -32,10 +34,24 @@ func (w *world) checkUsage(in registry.UsageInput) error {
 		!within(at, firstTime, w.now.Add(time.Hour)) || in.Latency < 0 || in.Latency > 7*24*time.Hour ||
 		!okText(tier, 1, 64) || !okText(in.RequestID, 0, 128) || !okText(in.ErrorClass, 0, 64) ||
 		in.ErrorClass != "" && !in.Failed ||
-		in.HTTPStatus != 0 && (in.HTTPStatus < 100 || in.HTTPStatus > 599) {
+		in.HTTPStatus != 0 && (in.HTTPStatus < 100 || in.HTTPStatus > 599) || !okFacts(in) {
 		return registry.ErrInvalidData
 	}
 	return nil
+}
+
+// okFacts reports whether what a request says of itself beside what it used is right on the face of it.
+func okFacts(in registry.UsageInput) bool {
+	if in.Usage == registry.UsageUnknown && in.Tokens != (meter.Tokens{}) || in.Usage == "guessed" {
+		return false
+	}
+	if in.TimeToFirstToken > in.Latency && in.Latency > 0 || in.Attempt < 0 || !okText(in.AttemptGroup, 0, 128) {
+		return false
+	}
+	if in.ProviderCost == nil {
+		return in.ProviderCostSource == ""
+	}
+	return *in.ProviderCost >= 0 && okText(in.ProviderCostSource, 0, 64)
 }
 
 // timeOf returns when a request happened.
@@ -72,9 +88,14 @@ func (w *world) addUsage(in registry.UsageInput, l *lease) error {
 		InputTokens: in.InputTokens, OutputTokens: in.OutputTokens, CacheReadTokens: in.CacheReadTokens,
 		CacheWriteTokens: in.CacheWriteTokens, ReasoningTokens: in.ReasoningTokens,
 		LatencyMs: int64(in.Latency / time.Millisecond), Success: !in.Failed, ErrorClass: in.ErrorClass,
-		HTTPStatus: in.HTTPStatus,
+		HTTPStatus: in.HTTPStatus, UsageStatus: usageevent.UsageStatus(cmp.Or(in.Usage, registry.UsageReported)),
+		AttemptGroup: in.AttemptGroup, Attempt: in.Attempt, ProviderCost: in.ProviderCost,
+		ProviderCostSource: in.ProviderCostSource,
 	}
-	if priced {
+	if in.TimeToFirstToken > 0 {
+		event.TtftMs = new(int64(in.TimeToFirstToken / time.Millisecond))
+	}
+	if priced && in.Usage != registry.UsageUnknown {
 		if !cost.IsInt64() {
 			return registry.ErrInvalidData
 		}
@@ -128,7 +149,9 @@ func (w *world) addTo(rows *[]*ent.Usage, totals *[]*ent.UsageTotal, u ent.Usage
 		}
 		return addEvent(e, &sum.TotalCost, []*int64{
 			&sum.RequestCount, &sum.ErrorCount, &sum.UnpricedCount, &sum.InputTokens, &sum.OutputTokens,
-			&sum.CacheReadTokens, &sum.CacheWriteTokens, &sum.ReasoningTokens, &sum.LatencyMsSum,
+			&sum.CacheReadTokens, &sum.CacheWriteTokens, &sum.ReasoningTokens, &sum.EstimatedCount,
+			&sum.UnknownCount, &sum.RetryCount, &sum.TtftMsSum, (*int64)(&sum.RetryCost),
+			(*int64)(&sum.ProviderCost), &sum.ProviderCostCount, (*int64)(&sum.ComparedCost), &sum.LatencyMsSum,
 		}, &sum.AverageLatencyMs)
 	}
 	row := first(*rows, func(o *ent.Usage) bool {
@@ -142,7 +165,9 @@ func (w *world) addTo(rows *[]*ent.Usage, totals *[]*ent.UsageTotal, u ent.Usage
 	}
 	return addEvent(e, &row.TotalCost, []*int64{
 		&row.RequestCount, &row.ErrorCount, &row.UnpricedCount, &row.InputTokens, &row.OutputTokens,
-		&row.CacheReadTokens, &row.CacheWriteTokens, &row.ReasoningTokens, &row.LatencyMsSum,
+		&row.CacheReadTokens, &row.CacheWriteTokens, &row.ReasoningTokens, &row.EstimatedCount, &row.UnknownCount,
+		&row.RetryCount, &row.TtftMsSum, (*int64)(&row.RetryCost), (*int64)(&row.ProviderCost),
+		&row.ProviderCostCount, (*int64)(&row.ComparedCost), &row.LatencyMsSum,
 	}, &row.AverageLatencyMs)
 }
 
@@ -156,9 +181,13 @@ func addEvent(e *ent.UsageEvent, cost **money.USD, columns []*int64, average *fl
 		usd := money.USD(sum.Int64())
 		*cost = &usd
 	}
+	usd := int64(*cmp.Or(e.Cost, new(money.USD)))
 	for i, n := range []int64{
 		1, count(!e.Success), count(e.Cost == nil), e.InputTokens, e.OutputTokens,
-		e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens, e.LatencyMs,
+		e.CacheReadTokens, e.CacheWriteTokens, e.ReasoningTokens, count(e.UsageStatus == "estimated"),
+		count(e.UsageStatus == "unknown"), count(e.Attempt > 1), *cmp.Or(e.TtftMs, new(int64)),
+		count(e.Attempt > 1) * usd, int64(*cmp.Or(e.ProviderCost, new(money.USD))), count(e.ProviderCost != nil),
+		count(e.ProviderCost != nil) * usd, e.LatencyMs,
 	} {
 		*columns[i] += n
 	}

@@ -47,8 +47,8 @@ func (w *world) widened(start, end time.Time) (from, to time.Time) {
 
 // figures adds up requests, whether their events are kept or not. It fails if the sum does not fit.
 func figures(events []*ent.UsageEvent) (sum registry.UsageFigures, err error) {
-	var took int64
-	var histogram latency.Histogram
+	var took, first int64
+	var histogram, firsts latency.Histogram
 	cost := new(big.Int)
 	for _, e := range events {
 		sum.Requests++
@@ -64,6 +64,11 @@ func figures(events []*ent.UsageEvent) (sum registry.UsageFigures, err error) {
 		if e.Cost != nil {
 			cost.Add(cost, big.NewInt(int64(*e.Cost)))
 		}
+		if e.TtftMs != nil {
+			first += *e.TtftMs
+			firsts.Add(*e.TtftMs)
+		}
+		addFacts(&sum, e)
 	}
 	if cost.Cmp(big.NewInt(mostCost)) > 0 {
 		return sum, registry.ErrInvalidData
@@ -71,11 +76,35 @@ func figures(events []*ent.UsageEvent) (sum registry.UsageFigures, err error) {
 	for to, q := range map[*time.Duration]float64{&sum.P50: 0.5, &sum.P95: 0.95, &sum.P99: 0.99} {
 		*to = time.Duration(histogram.Quantile(q)) * time.Millisecond
 	}
+	for to, q := range map[*time.Duration]float64{
+		&sum.FirstTokenP50: 0.5, &sum.FirstTokenP95: 0.95, &sum.FirstTokenP99: 0.99,
+	} {
+		*to = time.Duration(firsts.Quantile(q)) * time.Millisecond
+	}
+	if firsts.Count() > 0 {
+		sum.AverageFirstToken = time.Duration(float64(first) / float64(firsts.Count()) * 1e6)
+	}
 	sum.TotalCost = money.USD(cost.Int64())
 	if sum.Requests > 0 {
 		sum.AverageLatency = time.Duration(float64(took) / float64(sum.Requests) * 1e6)
 	}
 	return sum, nil
+}
+
+// addFacts adds what an event says beside what it used.
+func addFacts(sum *registry.UsageFigures, e *ent.UsageEvent) {
+	usd := *cmp.Or(e.Cost, new(money.USD))
+	sum.EstimatedRequests += count(e.UsageStatus == "estimated")
+	sum.UnknownRequests += count(e.UsageStatus == "unknown")
+	if e.Attempt > 1 {
+		sum.Retries++
+		sum.RetryCost += usd
+	}
+	if e.ProviderCost != nil {
+		sum.ProviderCostRequests++
+		sum.ProviderCost += *e.ProviderCost
+		sum.CostDifference += *e.ProviderCost - usd
+	}
 }
 
 // requests are all that were ever recorded from an instant until before another one.

@@ -37,13 +37,15 @@ type RepriceResult struct {
 
 // Reprice prices past usage of a model anew where its price is no longer the one of its time, because that price was
 // superseded, or was cut short by a price with an earlier effective time. Usage stays in its service tier and context
-// size. Usage is left alone if its price is still in effect, or if the price of its time lacks a rate.
+// size. Usage is left alone if its price is still in effect, or if the price of its time lacks a rate. Requests whose
+// usage is unknown stay without a cost.
 //
 // It uses the finest grain that is kept:
 //
 //   - A request with an event is priced by its own time and rounded by itself.
 //   - Where events are gone, a quarter of an hour is priced as a whole: its tokens at the rates in effect at its
-//     beginning, rounded once.
+//     beginning, rounded once. The costs of retries, and of requests for which the provider says a cost, keep their
+//     shares of it.
 //   - Where quarters are gone, so is a UTC day.
 //
 // A period keeps its price if that is in effect for at least a part of it.
@@ -106,7 +108,7 @@ func (p *repricing) move(
 ) (to uuid.UUID, is ledger.Sums, moved bool, err error) {
 	var known *money.USD
 	q := p.target(of.Price, start, end)
-	if q != nil && (!p.unpricedAlone || was.Unpriced > 0) {
+	if q != nil && was.Requests > was.Unknown && (!p.unpricedAlone || was.Unpriced > was.Unknown) {
 		known, err = ledger.CostAt(q, was.Meters())
 	}
 	if err != nil || known == nil {
@@ -114,8 +116,11 @@ func (p *repricing) move(
 		return uuid.Nil, was, false, err
 	}
 	is = was
-	is.Cost, is.Unpriced = *known, 0
-	err = p.piece.add(RepriceResult{Requests: was.Requests, Priced: was.Unpriced, Before: was.Cost, After: *known})
+	is.Reprice(*known)
+	err = p.piece.add(RepriceResult{
+		Requests: was.Requests, Priced: was.Unpriced - is.Unpriced, StillUnpriced: is.Unpriced, Before: was.Cost,
+		After: *known,
+	})
 	if err == nil {
 		err = p.shift(of, was, q.ID, is)
 	}
@@ -127,12 +132,14 @@ func (p *repricing) move(
 
 // UnpricedModel is a model with usage whose cost is unknown.
 type UnpricedModel struct {
-	ModelID     uuid.UUID
-	ProviderID  uuid.UUID
-	Provider    string    // the provider's name
-	Name        string    // the provider's name for the model, model_id
-	Requests    int64     // requests whose cost is unknown
-	First, Last time.Time // from the first UTC day with such a request until the end of the last one
+	ModelID    uuid.UUID
+	ProviderID uuid.UUID
+	Provider   string // the provider's name
+	Name       string // the provider's name for the model, model_id
+	Requests   int64  // requests whose cost is unknown
+	// UnknownUsage is how many of them have no cost because their usage is unknown: no price changes that.
+	UnknownUsage int64
+	First, Last  time.Time // from the first UTC day with such a request until the end of the last one
 }
 
 // UnpricedUsage returns the models, live or deleted, with usage whose cost is unknown. The models with the most such
@@ -145,16 +152,19 @@ func (r *Registry) UnpricedUsage(ctx context.Context) ([]UnpricedModel, error) {
 	// CROSS JOIN makes SQLite begin with the models, and so use the index.
 	err := bulk.Scan(ctx, r.client, "SELECT m.id, m.provider_id,"+
 		" (SELECT p.name FROM providers AS p WHERE p.id = m.provider_id), m.model_id, t.period_start, t.period_end,"+
-		" t.unpriced_count"+
+		" t.unpriced_count, t.unknown_count"+
 		" FROM models AS m CROSS JOIN usage_totals AS t WHERE t.model_id = m.id AND t.unpriced_count > 0"+
 		" ORDER BY m.id, t.period_start", nil, func(scan func(...any) error) error {
 		var u UnpricedModel
-		if err := scan(&u.ModelID, &u.ProviderID, &u.Provider, &u.Name, &u.First, &u.Last, &u.Requests); err != nil {
+		err := scan(
+			&u.ModelID, &u.ProviderID, &u.Provider, &u.Name, &u.First, &u.Last, &u.Requests, &u.UnknownUsage)
+		if err != nil {
 			return err
 		}
 		if n := len(rows); n > 0 && rows[n-1].ModelID == u.ModelID {
 			rows[n-1].Last = u.Last
 			rows[n-1].Requests += u.Requests
+			rows[n-1].UnknownUsage += u.UnknownUsage
 			return nil
 		}
 		rows = append(rows, u)

@@ -11,6 +11,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/latency"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
@@ -28,6 +29,20 @@ type UsageFigures struct {
 	// P50, P95 and P99 are percentiles of latency, by nearest rank. They are exact below 32 milliseconds, and off by
 	// less than 1/32 above. Requests that were recorded before percentiles were kept are not included.
 	P50, P95, P99 time.Duration
+
+	EstimatedRequests int64 // requests whose tokens are an estimate
+	// UnknownRequests are requests whose tokens are unknown. They are unpriced too.
+	UnknownRequests int64
+	Retries         int64     // requests that were a second or later attempt
+	RetryCost       money.USD `json:"RetryCostUSD"` // what they cost, as far as that is known; part of TotalCost
+	// AverageFirstToken and the percentiles after it are of the time to the first token, of the requests that said it.
+	AverageFirstToken                           time.Duration
+	FirstTokenP50, FirstTokenP95, FirstTokenP99 time.Duration
+	// ProviderCost is what the provider says that ProviderCostRequests requests cost, and CostDifference is by how much
+	// that is more than what they cost here. A cost that is unknown here counts as nothing.
+	ProviderCostRequests int64
+	ProviderCost         money.USD `json:"ProviderCostUSD"`
+	CostDifference       money.USD `json:"CostDifferenceUSD"`
 }
 
 // ErrorRate returns the share of requests that failed, from 0 to 1. It is 0 if there are no requests.
@@ -40,12 +55,22 @@ func (s UsageFigures) ErrorRate() float64 {
 
 // figuresOf converts sums for users.
 func figuresOf(s *ledger.Sums) UsageFigures {
-	quantile := func(q float64) time.Duration { return time.Duration(s.Histogram.Quantile(q)) * time.Millisecond }
-	return UsageFigures{
+	f := UsageFigures{
 		Requests: s.Requests, Errors: s.Errors, UnpricedRequests: s.Unpriced, Tokens: s.Meters(), TotalCost: s.Cost,
-		AverageLatency: time.Duration(s.AverageLatency() * float64(time.Millisecond)),
-		P50:            quantile(0.50), P95: quantile(0.95), P99: quantile(0.99),
+		AverageLatency:    time.Duration(s.AverageLatency() * float64(time.Millisecond)),
+		EstimatedRequests: s.Estimated, UnknownRequests: s.Unknown, Retries: s.Retries, RetryCost: s.RetryCost,
+		AverageFirstToken:    time.Duration(s.AverageFirstToken() * float64(time.Millisecond)),
+		ProviderCostRequests: s.ProviderCosts, ProviderCost: s.ProviderCost,
+		CostDifference: s.ProviderCost - s.ComparedCost,
 	}
+	f.P50, f.P95, f.P99 = percentiles(s.Histogram)
+	f.FirstTokenP50, f.FirstTokenP95, f.FirstTokenP99 = percentiles(s.FirstTokens)
+	return f
+}
+
+func percentiles(h latency.Histogram) (p50, p95, p99 time.Duration) {
+	quantile := func(q float64) time.Duration { return time.Duration(h.Quantile(q)) * time.Millisecond }
+	return quantile(0.50), quantile(0.95), quantile(0.99)
 }
 
 // UsageStats is the usage of a model over a range of time.

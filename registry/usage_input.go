@@ -2,10 +2,12 @@ package registry
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/latency"
@@ -13,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 const (
@@ -20,6 +23,10 @@ const (
 	maxRequestID  = 128                            // characters
 	maxErrorClass = 64                             // characters
 	maxAhead      = time.Hour                      // how far ahead a request's time may be, for skewed clocks
+
+	maxAttemptGroup = 128 // characters
+	maxAttempt      = 1_000_000
+	maxSource       = 64 // characters
 )
 
 // StandardTier is the service tier in which every model has a price.
@@ -47,7 +54,31 @@ type UsageInput struct {
 	ErrorClass  string        // the kind of error if it failed, such as rate_limited, up to 64 characters
 	HTTPStatus  int           // status of the provider's answer, 100 to 599; 0: no answer, or unknown
 	ServiceTier string        // the tier that served it, up to 64 characters. Defaults to StandardTier
+
+	// Usage says who counted the tokens. It defaults to UsageReported; but to UsageUnknown without tokens for a request
+	// that failed after a status of 2xx: its answer broke off.
+	Usage UsageStatus
+
+	TimeToFirstToken time.Duration // up to Latency if that is given, stored in whole milliseconds; 0: unknown
+	// AttemptGroup is the caller's name for the user's request that this is an attempt of, up to 128 characters.
+	AttemptGroup string
+	Attempt      int // number of the attempt, from 1 to a million; from 2 on it is a retry. 0: unknown
+
+	ProviderCost       *money.USD // what the provider says it cost; nil: it does not say. It changes no cost
+	ProviderCostSource string     // where it says so, such as "usage.cost" or a bill, up to 64 characters
 }
+
+// UsageStatus says who counted the tokens of a request.
+type UsageStatus string
+
+// The statuses.
+const (
+	UsageReported  UsageStatus = "reported"  // the provider
+	UsageEstimated UsageStatus = "estimated" // somebody else
+	// UsageUnknown: nobody, as in a stream that broke off before its usage. The request has no tokens, and its cost is
+	// unknown instead of nothing.
+	UsageUnknown UsageStatus = "unknown"
+)
 
 func (in UsageInput) withDefaults(now time.Time) UsageInput {
 	if in.At.IsZero() {
@@ -55,6 +86,10 @@ func (in UsageInput) withDefaults(now time.Time) UsageInput {
 	}
 	in.At = utc.Of(in.At)
 	in.ServiceTier = cmp.Or(in.ServiceTier, StandardTier)
+	if in.Usage == "" && in.Failed && in.HTTPStatus/100 == 2 && in.Tokens == (meter.Tokens{}) {
+		in.Usage = UsageUnknown
+	}
+	in.Usage = cmp.Or(in.Usage, UsageReported)
 	return in
 }
 
@@ -71,7 +106,27 @@ func (in UsageInput) faults(now time.Time) (f fault.List) {
 	f.Check(in.Failed || in.ErrorClass == "", "error_class is set, but the request did not fail")
 	f.Check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599,
 		"http_status %d is not between 100 and 599", in.HTTPStatus)
+	f.Check(slices.Contains([]UsageStatus{UsageReported, UsageEstimated, UsageUnknown}, in.Usage),
+		"there is no usage status %.40q", in.Usage)
+	f.Check(in.Usage != UsageUnknown || in.Tokens == (meter.Tokens{}), "the usage is unknown, but has tokens")
+	longest := maxLatency
+	if in.Latency > 0 {
+		longest = in.Latency
+	}
+	f.Check(in.TimeToFirstToken >= 0 && in.TimeToFirstToken <= longest,
+		"time to first token %s is not between 0 and %s", in.TimeToFirstToken, longest)
+	checkAttempt(&f, in.AttemptGroup, in.Attempt)
+	f.Check(in.ProviderCost == nil || *in.ProviderCost >= 0 && *in.ProviderCost <= fault.MaxAmount,
+		"the provider's cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
+	f.Text("provider_cost_source", in.ProviderCostSource, 0, maxSource)
+	f.Check(in.ProviderCost != nil || in.ProviderCostSource == "", "provider_cost_source is set without a cost")
 	return f
+}
+
+// checkAttempt checks which attempt of a user's request a request is.
+func checkAttempt(f *fault.List, group string, attempt int) {
+	f.Text("attempt_group", group, 0, maxAttemptGroup)
+	f.Check(attempt >= 0 && attempt <= maxAttempt, "attempt %d is not between 0 and %d", attempt, maxAttempt)
 }
 
 // newRequest returns a request to record, or the faults of the input.
@@ -81,11 +136,20 @@ func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
 		return commit.Request{}, f
 	}
 	id := ledger.NewEventID(in.At)
+	var firstToken *int64
+	if in.TimeToFirstToken > 0 {
+		firstToken = new(in.TimeToFirstToken.Milliseconds())
+	}
+	if in.ProviderCost != nil {
+		in.ProviderCost = new(*in.ProviderCost) // the caller's may change
+	}
 	return commit.Request{
 		Event: ledger.Event{
 			ID: id, Model: in.ModelID, Key: in.APIKeyID, RequestID: cmp.Or(in.RequestID, id.String()), At: in.At,
 			Tokens: ledger.InColumns(in.Tokens), Latency: in.Latency.Milliseconds(), Success: !in.Failed,
-			ErrorClass: in.ErrorClass, HTTPStatus: in.HTTPStatus,
+			ErrorClass: in.ErrorClass, HTTPStatus: in.HTTPStatus, Status: usageevent.UsageStatus(in.Usage),
+			FirstToken: firstToken, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt,
+			ProviderCost: in.ProviderCost, ProviderCostSource: in.ProviderCostSource,
 			Consumer: idOrNil(in.ConsumerID), AccessKey: idOrNil(in.AccessKeyID),
 		},
 		ServiceTier: in.ServiceTier, Named: in.RequestID != "",

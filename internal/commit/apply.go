@@ -113,7 +113,7 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if err != nil {
 		return err
 	}
-	cost, err := ledger.CostAt(p, tokens)
+	cost, err := req.CostAt(p)
 	if err != nil {
 		return err
 	}

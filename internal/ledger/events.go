@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
@@ -29,7 +30,13 @@ type Event struct {
 	Success               bool
 	ErrorClass            string
 	HTTPStatus            int
-	Consumer, AccessKey   *uuid.UUID // for whom, and by which access key; nil: nobody
+	Consumer, AccessKey   *uuid.UUID             // for whom, and by which access key; nil: nobody
+	Status                usageevent.UsageStatus // defaults to reported
+	FirstToken            *int64                 // milliseconds until the first token; nil: it was not said
+	AttemptGroup          string
+	Attempt               int        // from 1; 0: it was not said
+	ProviderCost          *money.USD // nil: the provider does not say
+	ProviderCostSource    string
 }
 
 // Quarter returns the quarter of an hour in which the event is counted.
@@ -50,15 +57,37 @@ func (e *Event) Sums() Sums {
 		s.Cost = *e.Cost
 	}
 	s.Histogram.Add(e.Latency)
+	e.say(&s)
 	return s
+}
+
+// say adds what the event says beside what it used to its sums.
+func (e *Event) say(s *Sums) {
+	switch e.Status {
+	case usageevent.UsageStatusEstimated:
+		s.Estimated = 1
+	case usageevent.UsageStatusUnknown:
+		s.Unknown = 1
+	}
+	if e.FirstToken != nil {
+		s.FirstToken = *e.FirstToken
+		s.FirstTokens.Add(s.FirstToken)
+	}
+	if e.Attempt > 1 {
+		s.Retries, s.RetryCost = 1, s.Cost
+	}
+	if e.ProviderCost != nil {
+		s.ProviderCosts, s.ProviderCost, s.ComparedCost = 1, *e.ProviderCost, s.Cost
+	}
 }
 
 var eventColumns = slices.Concat([]string{
 	usageevent.FieldID, usageevent.FieldRequestID, usageevent.FieldAt, usageevent.FieldModelID,
 	usageevent.FieldAPIKeyID,
 	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
-	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
-	usageevent.FieldConsumerID, usageevent.FieldAccessKeyID,
+	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus, usageevent.FieldUsageStatus,
+	usageevent.FieldTtftMs, usageevent.FieldAttemptGroup, usageevent.FieldAttempt, usageevent.FieldProviderCost,
+	usageevent.FieldProviderCostSource, usageevent.FieldConsumerID, usageevent.FieldAccessKeyID,
 }, TokenColumns)
 
 var insertEvents = bulk.NewInsert(usageevent.Table, eventColumns, "")
@@ -68,13 +97,15 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []E
 	rows := make([][]any, len(events))
 	for i := range events {
 		e := &events[i]
-		var cost any
 		status := usageevent.CostStatusUnpriced
 		if e.Cost != nil {
-			cost, status = int64(*e.Cost), usageevent.CostStatusPriced
+			status = usageevent.CostStatusPriced
 		}
-		rows[i] = append(make([]any, 0, len(eventColumns)), e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price, cost,
-			string(status), e.Latency, e.Success, e.ErrorClass, e.HTTPStatus, e.Consumer, e.AccessKey)
+		rows[i] = append(make([]any, 0, len(eventColumns)), e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price,
+			(*int64)(e.Cost), string(status), e.Latency, e.Success, e.ErrorClass, e.HTTPStatus,
+			string(cmp.Or(e.Status, usageevent.UsageStatusReported)),
+			e.FirstToken, e.AttemptGroup, e.Attempt, (*int64)(e.ProviderCost), e.ProviderCostSource, e.Consumer,
+			e.AccessKey)
 		for _, n := range e.Tokens {
 			rows[i] = append(rows[i], n)
 		}
@@ -83,7 +114,8 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []E
 }
 
 var (
-	readEventsSQL = "SELECT id, at, model_id, api_key_id, price_id, cost, latency_ms, success, " +
+	readEventsSQL = "SELECT id, at, model_id, api_key_id, price_id, cost, latency_ms, success, usage_status, ttft_ms," +
+		" attempt, provider_cost, " +
 		strings.Join(TokenColumns, ", ") + " FROM " + usageevent.Table + " WHERE id > $1 AND id < $2"
 	readEventsOfAll   = readEventsSQL + " ORDER BY id LIMIT $3"
 	readEventsOfModel = readEventsSQL + " AND model_id = $3 ORDER BY id LIMIT $4"
@@ -102,8 +134,8 @@ func ReadEvents(
 		var e Event
 		t := &e.Tokens
 		err := scan(
-			&e.ID, &e.At, &e.Model, &e.Key, &e.Price, &e.Cost, &e.Latency, &e.Success, &t[0], &t[1], &t[2], &t[3],
-			&t[4],
+			&e.ID, &e.At, &e.Model, &e.Key, &e.Price, &e.Cost, &e.Latency, &e.Success, &e.Status, &e.FirstToken,
+			&e.Attempt, &e.ProviderCost, &t[0], &t[1], &t[2], &t[3], &t[4],
 		)
 		return each(e, err)
 	})

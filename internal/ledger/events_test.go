@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/pgtest"
 	"github.com/jeffersonwarrior/modelscan/internal/store"
 	"github.com/jeffersonwarrior/modelscan/internal/utc"
@@ -130,9 +131,11 @@ func TestEvents(t *testing.T) {
 		events[i] = Event{
 			ID: NewEventID(at), Model: model, Key: key, Price: price, RequestID: fmt.Sprint("r", i), At: at,
 			Tokens: [5]int64{1, 2, 3, 4, 5}, Latency: 7, Success: i%2 == 0,
+			Status: usageevent.UsageStatusEstimated,
 		}
 		if i > 0 {
 			events[i].Cost = new(money.USD(i))
+			events[i].FirstToken, events[i].Attempt, events[i].ProviderCost = new(int64(i)), i, new(money.USD(2*i))
 		}
 	}
 	events[4].Model = uuid.New()
@@ -158,6 +161,14 @@ func TestEvents(t *testing.T) {
 	require.Equal(t, []int64{1, 0, 1, 7}, []int64{s.Requests, s.Errors, s.Unpriced, s.Latency})
 	s = events[1].Sums()
 	require.Equal(t, []int64{1, 1, 0, 1}, []int64{s.Requests, s.Errors, s.Unpriced, int64(s.Cost)})
+	require.Equal(t, Said{
+		Estimated: 1, FirstToken: 1, ProviderCost: 2, ProviderCosts: 1, ComparedCost: 1, FirstTokens: s.FirstTokens,
+	}, s.Said)
+	s = events[3].Sums()
+	require.Equal(t, []int64{1, 3}, []int64{s.Retries, int64(s.RetryCost)})
+	unknown := Event{Status: usageevent.UsageStatusUnknown}
+	s = unknown.Sums()
+	require.Equal(t, []int64{1, 1}, []int64{s.Unknown, s.Unpriced})
 	require.EqualValues(t, 2, events[1].Meters().OutputTokens)
 	require.Equal(
 		t, Period{Model: model, Key: key, Price: price, Grain: QuarterGrain, Start: noon}, events[0].Quarter(),

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -40,6 +41,15 @@ func CostAt(p *ent.Price, tokens meter.Tokens) (*money.USD, error) {
 		return nil, fault.OfAmount("cost", err)
 	}
 	return &cost, nil
+}
+
+// CostAt returns the cost of an event at the rates of a price, as the function of this name does. The cost of unknown
+// usage is unknown.
+func (e *Event) CostAt(p *ent.Price) (*money.USD, error) {
+	if e.Status == usageevent.UsageStatusUnknown {
+		return nil, nil //nolint:nilnil // an unknown cost is no error
+	}
+	return CostAt(p, e.Meters())
 }
 
 // meterNames are the meters in the order of a price's columns.

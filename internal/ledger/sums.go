@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/google/uuid"
@@ -97,6 +98,14 @@ func (s *Sums) AverageLatency() float64 {
 		return 0
 	}
 	return float64(s.Latency) / float64(s.Requests)
+}
+
+// AverageFirstToken returns the average time to the first token, in milliseconds.
+func (s *Sums) AverageFirstToken() float64 {
+	if s.FirstTokens.Count() == 0 {
+		return 0
+	}
+	return float64(s.FirstToken) / float64(s.FirstTokens.Count())
 }
 
 // Meters returns the tokens by their names.
@@ -226,6 +235,24 @@ func (s *Sums) Subtract(o Sums) bool {
 		fits = fits && *from >= 0
 	}
 	return fits
+}
+
+// Reprice gives requests that are priced together their cost. Those of unknown usage stay without one. If the cost of
+// retries, or of requests with a provider's cost, is not that of all or none, it keeps its share.
+func (s *Sums) Reprice(cost money.USD) {
+	share := func(part *money.USD, requests int64) {
+		of, whole := int64(*part), int64(s.Cost)
+		if s.Unpriced > s.Unknown || s.Cost == 0 {
+			of, whole = requests, s.Requests
+		}
+		// A part that is larger than the whole is damage, which VerifyLedger finds.
+		high, low := bits.Mul64(uint64(cost), uint64(min(of, whole))) //nolint:gosec // amounts
+		quotient, _ := bits.Div64(high, low, uint64(whole))           //nolint:gosec // an amount, and not 0
+		*part = money.USD(quotient)                                   //nolint:gosec // at most the cost
+	}
+	share(&s.RetryCost, s.Retries)
+	share(&s.ComparedCost, s.ProviderCosts)
+	s.Cost, s.Unpriced = cost, s.Unknown
 }
 
 // Amounts returns the columns that are numbers, but for the cost: requests, errors, unpriced requests, latency, tokens,

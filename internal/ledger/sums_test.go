@@ -7,6 +7,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // one is a request.
@@ -77,5 +78,54 @@ func TestDigest(t *testing.T) {
 	} {
 		require.False(t, seen[digest(of, one(1, 1))])
 		seen[digest(of, one(1, 1))] = true
+	}
+}
+
+// TestSumsReprice: what a part of the requests costs keeps its share of the cost, as exactly as that can be known.
+func TestSumsReprice(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		was               Sums
+		cost              money.USD
+		retries, compared money.USD
+		unpriced          int64
+	}{
+		"all of them": {
+			was:  Sums{Requests: 3, Cost: 9, Said: Said{Retries: 3, RetryCost: 9, ProviderCosts: 3, ComparedCost: 9}},
+			cost: 7, retries: 7, compared: 7,
+		},
+		"none": {was: Sums{Requests: 3, Cost: 10}, cost: 7},
+		"by cost": {
+			was:  Sums{Requests: 3, Cost: 10, Said: Said{Retries: 1, RetryCost: 5, ProviderCosts: 2, ComparedCost: 1}},
+			cost: 30, retries: 15, compared: 3,
+		},
+		"by number, without costs": {
+			was:  Sums{Requests: 4, Unpriced: 4, Said: Said{Retries: 1, ProviderCosts: 2}},
+			cost: 30, retries: 7, compared: 15,
+		},
+		"unknown usage stays unpriced": {
+			was:  Sums{Requests: 4, Unpriced: 3, Cost: 9, Said: Said{Unknown: 2}},
+			cost: 30, unpriced: 2,
+		},
+		"free before": {
+			was: Sums{Requests: 2, Said: Said{Retries: 1}}, cost: fault.MaxAmount, retries: fault.MaxAmount / 2,
+		},
+		"damaged": {
+			was: Sums{Requests: 2, Cost: 1, Said: Said{Retries: 1, RetryCost: fault.MaxAmount}}, cost: fault.MaxAmount,
+			retries: fault.MaxAmount,
+		},
+		"large": {
+			was: Sums{
+				Requests: 3, Cost: fault.MaxAmount,
+				Said: Said{Retries: 2, RetryCost: fault.MaxAmount - 1, ProviderCosts: 1, ComparedCost: 1},
+			},
+			cost: fault.MaxAmount / 2, retries: fault.MaxAmount/2 - 1, compared: 0,
+		},
+	} {
+		s := c.was
+		s.Reprice(c.cost)
+		require.Equal(t, []money.USD{c.cost, c.retries, c.compared}, []money.USD{s.Cost, s.RetryCost, s.ComparedCost},
+			name)
+		require.Equal(t, c.unpriced, s.Unpriced, name)
 	}
 }

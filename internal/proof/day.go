@@ -263,7 +263,7 @@ func (l *Reader) judgeEvent(e *ledger.Event, unreadable error) *Difference {
 	case price == nil || price.ModelID != e.Model:
 		return &Difference{Kind: WrongEvent, Field: usageevent.FieldPriceID, Have: e.Price.String()}
 	}
-	cost, err := ledger.CostAt(price, e.Meters())
+	cost, err := e.CostAt(price)
 	switch {
 	case err != nil:
 		return &Difference{Kind: WrongCost, Field: usageevent.FieldCost, Want: err.Error(), Have: dollars(e.Cost)}
