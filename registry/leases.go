@@ -14,6 +14,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
@@ -42,8 +43,13 @@ type AcquireInput struct {
 	ConsumerID  uuid.UUID
 	AccessKeyID uuid.UUID
 
-	EstimatedTokens int64     // tokens of all meters, reserved until the lease ends. Defaults to none
-	EstimatedCost   money.USD // reserved until the lease ends. Defaults to none
+	EstimatedTokens int64 // tokens of all meters, reserved until the lease ends. Defaults to none
+	// EstimatedOutputTokens is how many of these are output, reasoning included. Zero: unknown.
+	EstimatedOutputTokens int64
+	EstimatedCost         money.USD // reserved until the lease ends. Defaults to none
+
+	AttemptGroup string // what Settle and Fail record, unless they are told: see UsageInput
+	Attempt      int
 
 	Exclude []uuid.UUID // up to 100 keys not to use, such as those that have just failed
 	// Wait makes AcquireKey wait until a key can be used or the context ends. It does not wait for what cannot happen
@@ -59,8 +65,11 @@ type AcquireInput struct {
 func (in AcquireInput) faults(inTx bool) (f fault.List) {
 	f.Check(in.EstimatedTokens >= 0 && in.EstimatedTokens <= fault.MaxAmount,
 		"estimated tokens %d are not between 0 and %d", in.EstimatedTokens, int64(fault.MaxAmount))
+	f.Check(in.EstimatedOutputTokens >= 0 && in.EstimatedOutputTokens <= max(0, in.EstimatedTokens),
+		"estimated output tokens %d are not between 0 and the estimated tokens", in.EstimatedOutputTokens)
 	f.Check(in.EstimatedCost >= 0 && in.EstimatedCost <= fault.MaxAmount,
 		"the estimated cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
+	checkAttempt(&f, in.AttemptGroup, in.Attempt)
 	f.Check(len(in.Exclude) <= maxExclude, "%d keys to exclude are more than %d", len(in.Exclude), maxExclude)
 	f.Check(in.ModelID != uuid.Nil || in.ConsumerID == uuid.Nil && in.AccessKeyID == uuid.Nil,
 		"a request for a consumer names no model")
@@ -114,6 +123,10 @@ type Lease struct {
 	mu   sync.Mutex
 	reg  *Registry        // read it through registry
 	said []upstream.Quota // limits from the provider's headers
+
+	estimate     ledger.Estimate
+	attemptGroup string
+	attempt      int
 }
 
 // The states of a Lease.
@@ -242,7 +255,8 @@ func worthWaiting(err error) *refusal {
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
 	a := &commit.Acquire{
 		ID: uuid.Must(uuid.NewV7()), Provider: in.ProviderID, Model: in.ModelID, TTL: in.TTL, Want: in.wanted(),
-		For: commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
+		For:    commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
+		Output: in.EstimatedOutputTokens, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt,
 	}
 	if err := r.commit(ctx, commit.Call{Now: r.now(), Actor: r.actor, Acquire: a}); err != nil {
 		// the caller does not know the lease
@@ -256,6 +270,7 @@ func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, er
 		ID: l.ID, ProviderID: in.ProviderID, ModelID: in.ModelID, KeyID: l.Key, KeyPrefix: l.Prefix, KeyLabel: l.Label,
 		ConsumerID: value(l.For), AccessKeyID: value(l.By),
 		AcquiredAt: l.Acquired, ExpiresAt: l.Expires, Probe: l.Probe, reg: r,
+		estimate: ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, attemptGroup: l.AttemptGroup, attempt: l.Attempt,
 	}, nil
 }
 
@@ -276,6 +291,8 @@ func (r *Registry) GetLease(ctx context.Context, id uuid.UUID) (*Lease, error) {
 		KeyLabel:   key.Label,
 		ConsumerID: value(row.ConsumerID), AccessKeyID: value(row.AccessKeyID),
 		AcquiredAt: row.AcquiredAt, ExpiresAt: row.ExpiresAt, Probe: row.Probe, reg: r,
+		estimate:     ledger.Estimate{Tokens: row.ReservedTokens, Output: row.ReservedOutput},
+		attemptGroup: row.AttemptGroup, attempt: row.Attempt,
 	}, nil
 }
 
@@ -303,6 +320,10 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 //     asked for a key of the provider, the request counts in the limits of its own time, At, and of the key's present
 //     group.
 //   - If the request id was recorded before, by another attempt for example, the lease ends and nothing is recorded.
+//   - If the usage is unknown, the lease's estimate is recorded instead, as [UsageEstimated]: EstimatedOutputTokens as
+//     output, or as reasoning if that is dearer, and the rest as input; all as the dearest meter if the output was not
+//     estimated. In the limits of the key and its group, what the lease reserves counts as used. Without an estimate
+//     the request is recorded as [UsageUnknown].
 //
 // It returns the errors of RecordUsage, and [ErrLeaseEnded] if the lease was ended, or is being ended, through any
 // handle and by any process. It returns nil instead if the request is recorded.
@@ -385,6 +406,7 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 	e.Lease, e.Key, e.Provider, e.Acquired, e.Repeated = l.ID, l.KeyID, l.ProviderID, l.AcquiredAt, l.unsure.Load()
 	l.mu.Lock()
 	e.Said = l.said
+	estimate := l.estimate
 	l.mu.Unlock()
 	c := commit.Call{Now: r.now(), Actor: r.actor, End: &e}
 	in.ModelID, in.APIKeyID = cmp.Or(in.ModelID, l.ModelID), cmp.Or(in.APIKeyID, l.KeyID)
@@ -398,10 +420,12 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 		if err := in.Validate(); err != nil {
 			f.Check(false, "%s", err)
 		}
-		e.Tokens = in.Total()
+		e.Tokens, e.Unknown = in.Total(), in.withDefaults(c.Now).Usage == UsageUnknown
 	default:
 		in.RequestID = cmp.Or(in.RequestID, l.ID.String())
+		in.AttemptGroup, in.Attempt = cmp.Or(in.AttemptGroup, l.attemptGroup), cmp.Or(in.Attempt, l.attempt)
 		request, wrong := newRequest(in, c.Now)
+		request.Estimate = estimate
 		c.Request, f = request, append(f, wrong...)
 	}
 	return c, f

@@ -98,6 +98,13 @@ func (in inputs) asked() registry.AcquireInput {
 		EstimatedCost:   draw[money.USD](in.T, "estimated cost", 0, 0, 1, 500_000),
 		TTL:             draw(in.T, "TTL", 7*time.Second, time.Minute, 10*time.Minute, time.Hour, 12*time.Hour),
 	}
+	if in.bool("output") {
+		a.EstimatedOutputTokens = draw[int64](in.T, "estimated output", 0, 1, 50, 100, 1001)
+	}
+	if in.bool("attempt") {
+		a.AttemptGroup = draw(in.T, "attempt group", "", "g", "a\x00")
+		a.Attempt = draw(in.T, "attempt", 0, 1, 2, -1)
+	}
 	models := where(in.world.models, func(m *ent.Model) bool { return m.ProviderID == a.ProviderID })
 	if len(models) > 0 && in.bool("for a model") {
 		a.ModelID = draw(in.T, "model", models...).ID

@@ -53,7 +53,8 @@ func (w *world) usable(in registry.AcquireInput) (all []registry.KeyVerdict, usa
 
 // checkAsked returns what is wrong with what a key is asked for.
 func (w *world) checkAsked(in registry.AcquireInput) error {
-	if in.EstimatedTokens < 0 || in.EstimatedCost < 0 || in.TTL < time.Millisecond || in.TTL > 12*time.Hour {
+	if in.EstimatedTokens < 0 || in.EstimatedCost < 0 || in.TTL < time.Millisecond || in.TTL > 12*time.Hour ||
+		in.EstimatedOutputTokens > in.EstimatedTokens || in.Attempt < 0 || !okText(in.AttemptGroup, 0, 128) {
 		return registry.ErrInvalidData
 	}
 	return nil
@@ -97,6 +98,7 @@ func (w *world) acquireKey(in registry.AcquireInput) (*registry.Lease, error) {
 	l := &lease{provider: in.ProviderID, KeyLease: ent.KeyLease{
 		ID: w.newID(), APIKeyID: k.ID, QuotaGroupID: k.QuotaGroupID, ReservedTokens: in.EstimatedTokens,
 		ReservedCost: in.EstimatedCost, AcquiredAt: w.now, ExpiresAt: micro(w.now.Add(in.TTL)), Probe: onProbation(k),
+		ReservedOutput: in.EstimatedOutputTokens, AttemptGroup: in.AttemptGroup, Attempt: in.Attempt,
 	}}
 	if in.ModelID != uuid.Nil {
 		l.ModelID = &in.ModelID
@@ -238,6 +240,9 @@ func (w *world) settled(h *handle, l *lease, in registry.UsageInput, acknowledge
 		in.APIKeyID = h.key
 	}
 	in.RequestID = cmp.Or(in.RequestID, h.id.String())
+	if l != nil {
+		in.AttemptGroup, in.Attempt = cmp.Or(in.AttemptGroup, l.AttemptGroup), cmp.Or(in.Attempt, l.Attempt)
+	}
 	if err := w.checkUsage(in); err != nil || in.APIKeyID != h.key {
 		return registry.ErrInvalidData
 	}
@@ -281,6 +286,8 @@ func (w *world) fail(e ending) (registry.Diagnosis, error) {
 		err = errMissing
 	case l == nil:
 		err = registry.ErrLeaseEnded
+	case in.Usage == registry.UsageUnknown:
+		w.over(l, 1, l.ReservedTokens, l.ReservedCost)
 	default: // there is nothing to record it under
 		w.over(l, 1, in.Total(), 0)
 	}

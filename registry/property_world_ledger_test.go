@@ -81,7 +81,20 @@ func (w *world) addUsage(in registry.UsageInput, l *lease) error {
 		return nil
 	}
 	input := in.InputTokens + in.CacheReadTokens + in.CacheWriteTokens
+	supposed := in.Usage == registry.UsageUnknown && l != nil && l.ReservedTokens > 0
+	if supposed {
+		input = l.ReservedTokens - l.ReservedOutput
+	}
 	p := cmp.Or(w.priceOf(m.ID, tier, input, at), w.priceOf(m.ID, "standard", input, at))
+	took := func(tokens int64, usd money.USD) (int64, money.USD) { return tokens, usd }
+	if in.Usage == registry.UsageUnknown && l != nil && !l.away {
+		took = func(tokens int64, usd money.USD) (int64, money.USD) {
+			return max(tokens, l.ReservedTokens), max(usd, l.ReservedCost)
+		}
+	}
+	if supposed {
+		in.Tokens, in.Usage = estimated(l, registry.RatesOf(p)), registry.UsageEstimated
+	}
 	cost, priced := costOf(in, registry.RatesOf(p))
 	event := &ent.UsageEvent{
 		RequestID: in.RequestID, At: at, ModelID: m.ID, APIKeyID: k.ID, PriceID: p.ID, CostStatus: "unpriced",
@@ -124,10 +137,11 @@ func (w *world) addUsage(in registry.UsageInput, l *lease) error {
 			}
 		}
 	}
-	tokens, usd := input+in.OutputTokens+in.ReasoningTokens, *cmp.Or(event.Cost, new(money.USD))
+	tokens, usd := in.Total(), *cmp.Or(event.Cost, new(money.USD))
 	w.used(k, tokens, at)
 	if l != nil {
-		w.over(l, 1, tokens, usd)
+		held, spent := took(tokens, usd)
+		w.over(l, 1, held, spent)
 	}
 	if l == nil || l.away {
 		for _, q := range w.quotas(k) {
@@ -236,6 +250,35 @@ func costOf(in registry.UsageInput, rates money.Rates) (cost *big.Int, priced bo
 		cost.Add(cost, big.NewInt(1))
 	}
 	return cost, true
+}
+
+// estimated returns the tokens that the request of a lease is supposed to have used: those that cost the most.
+func estimated(l *lease, rates money.Rates) (t meter.Tokens) {
+	all := map[string]*int64{
+		"input": &t.InputTokens, "output": &t.OutputTokens, "cache_read": &t.CacheReadTokens,
+		"cache_write": &t.CacheWriteTokens, "reasoning": &t.ReasoningTokens,
+	}
+	_, known := rates["output"]
+	_, priced := rates["input"]
+	output := "output"
+	if known && rates["reasoning"] > rates["output"] {
+		output = "reasoning"
+	}
+	if l.ReservedOutput == 0 {
+		output = "input"
+		for _, name := range meter.Names() {
+			if priced && rates[name] > rates[output] {
+				output = name
+			}
+		}
+	}
+	*all["input"] += l.ReservedTokens - l.ReservedOutput
+	*all[output] += l.ReservedOutput
+	if l.ReservedOutput == 0 {
+		t.InputTokens = 0
+		*all[output] = l.ReservedTokens
+	}
+	return t
 }
 
 func (w *world) getCostBreakdown(providerID uuid.UUID) (map[string]money.USD, error) {

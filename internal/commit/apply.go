@@ -54,6 +54,8 @@ func (b *batch) apply(c *Call) error {
 	case lease == nil: // what it reserved is released already
 	case end.Outcome == Released:
 		b.release(lease, pool.Amount{})
+	case end.Unknown:
+		b.release(lease, lease.Reserved())
 	default:
 		b.release(lease, pool.Amount{Requests: 1, Tokens: end.Tokens})
 	}
@@ -101,11 +103,6 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if b.recorded[req.RequestID] {
 		return nil
 	}
-	tokens := req.Meters()
-	p := ledger.BestPrice(b.prices[req.Model], req.At, req.ServiceTier, tokens.TotalInput())
-	if p == nil {
-		return fault.Missing("price of model", req.Model)
-	}
 	if req.Consumer == nil && req.AccessKey != nil {
 		return fault.Missing("access key", *req.AccessKey)
 	}
@@ -113,26 +110,24 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if err != nil {
 		return err
 	}
-	cost, err := req.CostAt(p)
+	event := req.Event
+	took, err := b.price(&event, req, lease)
 	if err != nil {
 		return err
 	}
-	if k.Uses >= fault.MaxAmount || k.Tokens > fault.MaxAmount-tokens.Total() {
+	if k.Uses >= fault.MaxAmount || k.Tokens > fault.MaxAmount-took.Tokens {
 		return fault.ErrOverflow
 	}
-	event := req.Event
-	event.Price, event.Cost = p.ID, cost
 	if err := b.addToPeriods(&event); err != nil {
 		return err
 	}
 	at := utc.Min(req.At, now) // a clock that is ahead must not begin the key's next day too early
-	took := pool.Amount{Requests: 1, Tokens: tokens.Total()}
-	if cost != nil {
-		took.Cost = *cost
-	}
 	b.spend(chain, of, event.At, tookOf(&event), counts(event.At))
 	k.AddUse(took, at)
 	if lease != nil {
+		if req.unknown() { // to break off evades no limit
+			took = took.AtLeast(lease.Reserved())
+		}
 		b.release(lease, took)
 	} else {
 		k.Use(at, b.now, took)
@@ -140,6 +135,31 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	b.events = append(b.events, event)
 	b.recorded[req.RequestID] = true
 	return nil
+}
+
+// price gives the event of a request its price and its cost, and returns what it took. Unknown usage is supposed to be
+// what was estimated, if anything was.
+func (b *batch) price(event *ledger.Event, req *Request, lease *pool.Lease) (took pool.Amount, err error) {
+	estimate, input := req.estimate(lease), event.Meters().TotalInput()
+	if estimate.Tokens > 0 {
+		input = estimate.TotalInput()
+	}
+	p := ledger.BestPrice(b.prices[req.Model], req.At, req.ServiceTier, input)
+	if p == nil {
+		return took, fault.Missing("price of model", req.Model)
+	}
+	if estimate.Tokens > 0 {
+		event.Suppose(estimate, p)
+	}
+	event.Price = p.ID
+	if event.Cost, err = event.CostAt(p); err != nil {
+		return took, err
+	}
+	took = pool.Amount{Requests: 1, Tokens: event.Meters().Total()}
+	if event.Cost != nil {
+		took.Cost = *event.Cost
+	}
+	return took, nil
 }
 
 // acquire leases a key, or returns why none may be used now.
@@ -155,7 +175,10 @@ func (b *batch) acquire(c *Call) error {
 		return nil
 	}
 	of := namedModel{a.Provider, a.Want.Model}
-	l := &pool.Lease{ID: a.ID, Tokens: a.Want.Tokens, Cost: a.Want.Cost}
+	l := &pool.Lease{
+		ID: a.ID, Tokens: a.Want.Tokens, Output: a.Output, Cost: a.Want.Cost, AttemptGroup: a.AttemptGroup,
+		Attempt: a.Attempt,
+	}
 	chain, err := b.admit(a, of, l)
 	if err != nil {
 		return err

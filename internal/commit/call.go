@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
@@ -44,6 +45,22 @@ type Request struct {
 	ledger.Event
 	ServiceTier string
 	Named       bool // the request id is the caller's: it may have been recorded before
+	// Estimate is what the caller knows of the estimate of its lease. The lease knows it better, unless it has expired.
+	Estimate ledger.Estimate
+}
+
+// unknown reports whether nobody knows what the request has used.
+func (r *Request) unknown() bool { return r.Status == usageevent.UsageStatusUnknown }
+
+// estimate returns what a request of unknown usage is supposed to have used, or nothing.
+func (r *Request) estimate(l *pool.Lease) ledger.Estimate {
+	switch {
+	case !r.unknown():
+		return ledger.Estimate{}
+	case l == nil:
+		return r.Estimate
+	}
+	return ledger.Estimate{Tokens: l.Tokens, Output: l.Output}
 }
 
 // Acquire asks for a key for a model of the provider; for any model if Model is zero.
@@ -51,8 +68,11 @@ type Acquire struct {
 	ID              uuid.UUID // of the lease
 	Provider, Model uuid.UUID
 	Want            pool.Want
+	Output          int64 // of the wanted tokens; 0: it was not said
 	TTL             time.Duration
 	For             For
+	AttemptGroup    string
+	Attempt         int
 	repeated        bool // an attempt whose answer was lost may have acquired it
 
 	// Leased is the result. It belongs to the batch: copy what is needed before the call returns.
@@ -99,6 +119,7 @@ type End struct {
 	Failure       pool.Diagnosis
 	Said          []upstream.Quota // what the provider said of its limits
 	Tokens        int64            // used, if nothing is recorded
+	Unknown       bool             // nobody knows what was used, if nothing is recorded
 	Repeated      bool             // an attempt whose answer was lost may have ended it
 }
 

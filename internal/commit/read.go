@@ -63,7 +63,7 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 	if len(b.models) == 0 || n.from.Before(b.from) {
 		clear(b.models)
 		clear(b.prices)
-		b.from = n.from
+		b.from = utc.StartOfDay(n.from) // the requests of leases began at other times
 	}
 	for id := range n.models {
 		if named, ok := b.known.Load(id); ok {

@@ -374,9 +374,13 @@ type Lease struct {
 	Path     string     // of that consumer
 	By       *uuid.UUID // the access key of the caller; nil: none
 	Tokens   int64
+	Output   int64 // of Tokens; 0: it was not said
 	Cost     money.USD
 	Pass     int64
 	Probe    bool
 	Acquired time.Time
 	Expires  time.Time
+
+	AttemptGroup string
+	Attempt      int
 }

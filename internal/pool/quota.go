@@ -214,6 +214,14 @@ func (a Amount) plus(b Amount) Amount {
 	return Amount{a.Requests + b.Requests, rule.Saturated(a.Tokens, b.Tokens), rule.Saturated(a.Cost, b.Cost)}
 }
 
+// AtLeast returns the greater of each quantity of two amounts.
+func (a Amount) AtLeast(b Amount) Amount {
+	return Amount{max(a.Requests, b.Requests), max(a.Tokens, b.Tokens), max(a.Cost, b.Cost)}
+}
+
+// Reserved returns what a lease reserves.
+func (l *Lease) Reserved() Amount { return Amount{1, l.Tokens, l.Cost} }
+
 func (a Amount) of(meter upstream.Meter) int64 {
 	if meter == upstream.Tokens {
 		return a.Tokens
