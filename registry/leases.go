@@ -18,6 +18,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
 	"github.com/jeffersonwarrior/modelscan/internal/upstream"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -314,7 +315,8 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 // Settle ends the lease and records the request, in one transaction. It records as RecordUsage does; actual usage takes
 // the place of the reservation.
 //
-//   - ModelID and APIKeyID default to the lease's, RequestID to the lease's id.
+//   - ModelID and APIKeyID default to the lease's, RequestID to the lease's id, At to AcquiredAt: the request is admitted,
+//     priced and counted at one instant.
 //   - The request counts once, however often Settle is called: after an error, call it again.
 //   - A lease that has expired can still be settled for a day; its request is recorded too. Once another caller has
 //     asked for a key of the provider, the request counts in the limits of its own time, At, and of the key's present
@@ -410,6 +412,9 @@ func (l *Lease) lastCall(r *Registry, e commit.End, in UsageInput, f fault.List)
 	l.mu.Unlock()
 	c := commit.Call{Now: r.now(), Actor: r.actor, End: &e}
 	in.ModelID, in.APIKeyID = cmp.Or(in.ModelID, l.ModelID), cmp.Or(in.APIKeyID, l.KeyID)
+	if in.At.IsZero() {
+		in.At = utc.Min(l.AcquiredAt, c.Now.Add(maxAhead)) // the clock may have been set back
+	}
 	f.Check(in.APIKeyID == l.KeyID, "APIKeyID is not the lease's key")
 	in.ConsumerID, in.AccessKeyID = cmp.Or(in.ConsumerID, l.ConsumerID), cmp.Or(in.AccessKeyID, l.AccessKeyID)
 	f.Check(in.ConsumerID == l.ConsumerID && in.AccessKeyID == l.AccessKeyID,

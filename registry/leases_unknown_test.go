@@ -199,3 +199,46 @@ func testLeaseAttempt(t *testing.T, e engine) {
 		require.Equal(t, []any{c.group, c.attempt}, []any{event.AttemptGroup, event.Attempt})
 	}
 }
+
+// TestLeaseInstant: the request of a lease happened when that began, wherever it counts, whenever it ends.
+func TestLeaseInstant(t *testing.T) { eachEngine(t, testLeaseInstant) }
+
+func testLeaseInstant(t *testing.T, e engine) {
+	t.Parallel()
+	reg, clock := e.setup(t)
+	ctx := t.Context()
+	p := mustProvider(t, reg, "openai")
+	m, k := mustModel(t, reg, p.ID, "m", money.Rates{meter.Input: money.Dollar}), mustKey(t, reg, p.ID, 1)
+	clock.Set(time.Date(2026, 11, 1, 23, 59, 0, 0, time.UTC))
+	acquire := func() *registry.Lease {
+		l, err := reg.AcquireKey(ctx, registry.AcquireInput{ProviderID: p.ID, ModelID: m.ID, TTL: time.Hour})
+		require.NoError(t, err)
+		return l
+	}
+	settled, failed, late := acquire(), acquire(), acquire()
+	clock.Advance(2 * time.Minute)
+	_, err := reg.UpdateModelPricing(ctx, m.ID, registry.PriceInput{Rates: money.Rates{meter.Input: 5 * money.Dollar}})
+	require.NoError(t, err)
+	used := registry.UsageInput{Tokens: meter.Tokens{InputTokens: 1}}
+	require.NoError(t, settled.Settle(ctx, used))
+	_, err = failed.Fail(ctx, registry.Failure{Status: 500, Usage: used})
+	require.NoError(t, err)
+	for _, l := range []*registry.Lease{settled, failed} {
+		event := eventOf(t, reg, l.ID)
+		require.Equal(t, l.AcquiredAt, event.At)
+		require.EqualValues(t, 1000, *event.Cost, "the price of then")
+	}
+	k, err = reg.GetAPIKey(ctx, k.ID)
+	require.NoError(t, err)
+	require.Zero(t, k.RequestsToday, "they count yesterday")
+	at := clock.Now()
+	used.At = at
+	require.NoError(t, late.Settle(ctx, used))
+	require.Equal(t, at, eventOf(t, reg, late.ID).At, "but for what is said")
+
+	ahead := acquire()
+	clock.Advance(-2 * time.Hour)
+	require.NoError(t, ahead.Settle(ctx, registry.UsageInput{}))
+	require.Equal(t, clock.Now().Add(time.Hour), eventOf(t, reg, ahead.ID).At, "as far ahead as may be")
+	requireLedger(t, reg)
+}

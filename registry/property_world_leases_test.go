@@ -240,6 +240,9 @@ func (w *world) settled(h *handle, l *lease, in registry.UsageInput, acknowledge
 		in.APIKeyID = h.key
 	}
 	in.RequestID = cmp.Or(in.RequestID, h.id.String())
+	if in.At.IsZero() {
+		in.At = h.acquired
+	}
 	if l != nil {
 		in.AttemptGroup, in.Attempt = cmp.Or(in.AttemptGroup, l.AttemptGroup), cmp.Or(in.Attempt, l.Attempt)
 	}

@@ -48,7 +48,7 @@ type UsageInput struct {
 
 	meter.Tokens // what it used; no token is in two meters
 
-	At          time.Time     // when it happened, from 1970 to an hour ahead. Defaults to now
+	At          time.Time     // when it began, from 1970 to an hour ahead. Defaults to now; in a lease, to AcquiredAt
 	Latency     time.Duration // up to a week, stored in whole milliseconds
 	Failed      bool          // it ended with an error
 	ErrorClass  string        // the kind of error if it failed, such as rate_limited, up to 64 characters
