@@ -31,7 +31,8 @@ import (
 var (
 	// ErrNotFound: there is no such row, or it is deleted. It also matches sql.ErrNoRows.
 	ErrNotFound = fault.ErrNotFound
-	// ErrConflict: the row to be created exists already, or its name is taken.
+	// ErrConflict: the row to be created exists already, or its name is taken; or another request was recorded under
+	// the request id.
 	ErrConflict = fault.ErrConflict
 	// ErrInvalidData: the input breaks a rule. The text names every fault at once and never holds an API key.
 	ErrInvalidData = fault.ErrInvalidData

@@ -315,13 +315,14 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 // Settle ends the lease and records the request, in one transaction. It records as RecordUsage does; actual usage takes
 // the place of the reservation.
 //
-//   - ModelID and APIKeyID default to the lease's, RequestID to the lease's id, At to AcquiredAt: the request is admitted,
-//     priced and counted at one instant.
+//   - ModelID and APIKeyID default to the lease's, RequestID to the lease's id. At defaults to AcquiredAt: the request is
+//     admitted, priced and counted at one instant.
 //   - The request counts once, however often Settle is called: after an error, call it again.
 //   - A lease that has expired can still be settled for a day; its request is recorded too. Once another caller has
 //     asked for a key of the provider, the request counts in the limits of its own time, At, and of the key's present
 //     group.
 //   - If the request id was recorded before, by another attempt for example, the lease ends and nothing is recorded.
+//     Settle returns nil if that was the same request, and [ErrConflict] if not: see [Registry.RecordUsage].
 //   - If the usage is unknown, the lease's estimate is recorded instead, as [UsageEstimated]: EstimatedOutputTokens as
 //     output, or as reasoning if that is dearer, and the rest as input; all as the dearest meter if the output was not
 //     estimated. In the limits of the key and its group, what the lease reserves counts as used. Without an estimate
@@ -394,7 +395,7 @@ func (l *Lease) end(ctx context.Context, op string, e commit.End, in UsageInput,
 	}
 	err = translate(ctx, op, r.commit(ctx, c))
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, ErrConflict): // it has ended
 		r.waiters.wake(l.ProviderID)
 	case errors.Is(err, ErrUncertain):
 		l.unsure.Store(true)

@@ -160,9 +160,9 @@ func testLeaseEdges(t *testing.T, e engine) {
 		// Both end it in one transaction, and one of them is refused.
 		var both sync.WaitGroup
 		both.Go(func() {
-			// Refused, or, after the other one, nothing to do.
-			if err := lease.Settle(t.Context(), registry.UsageInput{ModelID: uuid.New()}); err != nil &&
-				!errors.Is(err, registry.ErrForeignKey) {
+			// Refused, or, after the other one, another request under its id.
+			err := lease.Settle(t.Context(), registry.UsageInput{ModelID: uuid.New()})
+			if !errors.Is(err, registry.ErrForeignKey) && !errors.Is(err, registry.ErrLeaseEnded) {
 				t.Error(err)
 			}
 		})
@@ -186,7 +186,7 @@ func testLeaseEdges(t *testing.T, e engine) {
 				registry.UsageInput{RequestID: lease.ID.String(), ModelID: p.model.ID, APIKeyID: lease.KeyID},
 			),
 		)
-		require.NoError(t, lease.Settle(t.Context(), used(5)))
+		require.ErrorIs(t, lease.Settle(t.Context(), used(5)), registry.ErrConflict, "with other tokens")
 		key := p.key(t, 0)
 		require.EqualValues(t, []int64{0, 1, 1}, []int64{int64(p.openLeases(t)), key.RequestsToday, key.UsageCount})
 	})

@@ -98,7 +98,8 @@ func testUnknownUsage(t *testing.T, e engine) {
 			event := eventOf(t, reg, l.ID)
 			require.Equal(t, c.want.Usage, registry.UsageStatus(event.UsageStatus))
 			require.Equal(t, c.want.Tokens, meter.Tokens{
-				InputTokens: event.InputTokens, OutputTokens: event.OutputTokens, ReasoningTokens: event.ReasoningTokens,
+				InputTokens: event.InputTokens, OutputTokens: event.OutputTokens,
+				ReasoningTokens: event.ReasoningTokens,
 			})
 			require.Equal(t, c.cost, money.USD(nanos(event.Cost)))
 			require.Equal(t, c.cost == 0, event.Cost == nil)

@@ -231,7 +231,7 @@ func withoutID(e *ent.UsageEvent) {
 	if e.RequestID == e.ID.String() {
 		e.RequestID = ""
 	}
-	e.ID = uuid.Nil
+	e.ID, e.Fingerprint = uuid.Nil, nil // a fingerprint has the model's id
 }
 
 // read takes what a query returns.

@@ -68,6 +68,18 @@ func (in inputs) usage() registry.UsageInput {
 	if u.APIKeyID = in.id("key", keys); in.rarely("any key") {
 		u.APIKeyID = in.key()
 	}
+	named := where(in.world.events, func(e *ent.UsageEvent) bool { return len(e.RequestID) == 1 }) // not after a lease
+	if len(named) > 0 && in.bool("a request that there is") {
+		e := draw(in.T, "event", named...)
+		u.RequestID, u.ModelID, u.Failed, u.ErrorClass, u.HTTPStatus = e.RequestID, e.ModelID, !e.Success, e.ErrorClass,
+			e.HTTPStatus
+		u.Usage, u.ProviderCost, u.ProviderCostSource = registry.UsageStatus(e.UsageStatus), e.ProviderCost, ""
+		u.Tokens = meter.Tokens{
+			InputTokens: e.InputTokens, OutputTokens: e.OutputTokens, CacheReadTokens: e.CacheReadTokens,
+			CacheWriteTokens: e.CacheWriteTokens, ReasoningTokens: e.ReasoningTokens,
+		}
+		return u
+	}
 	if len(in.world.usage) > 0 && in.bool("in a period that there is") {
 		period := draw(in.T, "period", slices.Concat(in.world.quarters, in.world.usage)...)
 		u.ModelID, u.APIKeyID, u.At = period.ModelID, period.APIKeyID, period.PeriodStart.Add(time.Minute)

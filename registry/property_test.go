@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -184,7 +185,7 @@ func (m *machine) step(t *rapid.T, name string, o op) {
 		next.seen.instants = chance[0]
 	}
 	value, err := o.onWorld(next)
-	if err == nil {
+	if err == nil || errors.Is(err, errOther) {
 		m.world = next
 	}
 	want := outcomeOf(before, value, err)

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -31,6 +32,9 @@ type handle struct {
 
 // errChoice is for a key that may not be handed out while others may.
 var errChoice = errors.New("a key was handed out, or kept back, against the specification")
+
+// errOther is for a lease that ends with a request whose id is another request's.
+var errOther = fmt.Errorf("%w: and the lease ends", registry.ErrConflict)
 
 // usable returns the verdicts on all live keys of a provider, and which of them may be handed out: those of the highest
 // priority.
@@ -221,14 +225,14 @@ func (w *world) settle(e ending) error {
 	if err != nil {
 		return err
 	}
-	if err := w.settled(h, l, e.used, true); err != nil {
+	if err = w.settled(h, l, e.used, true); err != nil && !errors.Is(err, errOther) {
 		return err
 	}
-	h.ended = true
+	h.ended = err == nil
 	if k := w.key(h.key); l != nil && !e.used.Failed {
 		w.succeed(k, h.acquired)
 	}
-	return nil
+	return err
 }
 
 // settled records the request of a lease, and ends it.
@@ -249,16 +253,19 @@ func (w *world) settled(h *handle, l *lease, in registry.UsageInput, acknowledge
 	if err := w.checkUsage(in); err != nil || in.APIKeyID != h.key {
 		return registry.ErrInvalidData
 	}
-	recorded := w.isRecorded(in.RequestID)
+	recorded, differs := w.isRecorded(in)
 	switch {
 	case w.key(h.key) == nil:
 		return errMissing
-	case l == nil && recorded && acknowledged:
+	case l == nil && recorded && acknowledged && differs == nil:
 		return nil
 	case l == nil:
 		return registry.ErrLeaseEnded
 	case recorded:
 		w.over(l, 0, 0, 0)
+		if differs != nil {
+			return errOther
+		}
 		return nil
 	}
 	return w.addUsage(in, l)
@@ -294,9 +301,9 @@ func (w *world) fail(e ending) (registry.Diagnosis, error) {
 	default: // there is nothing to record it under
 		w.over(l, 1, in.Total(), 0)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errOther) {
 		return d, err
 	}
-	h.ended = true
-	return d, w.failed(w.key(h.key), d, h.acquired)
+	h.ended = err == nil
+	return d, cmp.Or(w.failed(w.key(h.key), d, h.acquired), err)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/meter"
 	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
@@ -62,9 +63,23 @@ func (w *world) timeOf(in registry.UsageInput) time.Time {
 	return micro(in.At)
 }
 
-// isRecorded reports whether there is an event of a request.
-func (w *world) isRecorded(requestID string) bool {
-	return first(w.events, func(e *ent.UsageEvent) bool { return e.RequestID == requestID }) != nil
+// isRecorded reports whether there is an event under the id of a request. It is a conflict if that is of another one.
+func (w *world) isRecorded(in registry.UsageInput) (recorded bool, differs error) {
+	e := first(w.events, func(e *ent.UsageEvent) bool { return in.RequestID != "" && e.RequestID == in.RequestID })
+	if e != nil && w.prints[in.RequestID] != fingerprint(in) {
+		differs = registry.ErrConflict
+	}
+	return e != nil, differs
+}
+
+// fingerprint returns the fingerprint of a request.
+func fingerprint(in registry.UsageInput) int64 {
+	e := ledger.Event{
+		Model: in.ModelID, Tokens: ledger.InColumns(in.Tokens), Success: !in.Failed, ErrorClass: in.ErrorClass,
+		HTTPStatus: in.HTTPStatus, Status: usageevent.UsageStatus(cmp.Or(in.Usage, registry.UsageReported)),
+		ProviderCost: in.ProviderCost,
+	}
+	return e.Print()
 }
 
 // addUsage records a request; that of a lease ends it, and counts in its stead.
@@ -77,9 +92,13 @@ func (w *world) addUsage(in registry.UsageInput, l *lease) error {
 	if m.ProviderID != k.ProviderID {
 		return registry.ErrInvalidData
 	}
-	if in.RequestID != "" && w.isRecorded(in.RequestID) {
-		return nil
+	if recorded, differs := w.isRecorded(in); recorded {
+		return differs
 	}
+	if w.prints == nil {
+		w.prints = map[string]int64{}
+	}
+	w.prints[in.RequestID] = fingerprint(in) // before anything is estimated
 	input := in.InputTokens + in.CacheReadTokens + in.CacheWriteTokens
 	supposed := in.Usage == registry.UsageUnknown && l != nil && l.ReservedTokens > 0
 	if supposed {

@@ -32,6 +32,7 @@ type world struct {
 	// From when on events and quarters are complete.
 	eventsFrom, quartersFrom time.Time
 	accounts                 map[uuid.UUID]time.Time // until when quota groups are out
+	prints                   map[string]int64        // fingerprints of named requests
 
 	seen   facts  // of the operation
 	chance []span // in which what chance decided may lie
@@ -54,6 +55,7 @@ func (w *world) clone() *world {
 	c.quarters, c.totalQuarters = copies(w.quarters), copies(w.totalQuarters)
 	c.logs, c.sdks, c.settings = copies(w.logs), copies(w.sdks), copies(w.settings)
 	c.leases, c.handles, c.accounts = copies(w.leases), copies(w.handles), maps.Clone(w.accounts)
+	c.prints = maps.Clone(w.prints)
 	c.seen, c.chance = facts{}, nil
 	return &c
 }

@@ -14,9 +14,11 @@ import (
 // RecordUsage returns nil once it is committed. If the context ends before the transaction has begun, nothing is
 // recorded.
 //
-// A request id counts once: if it was recorded before, RecordUsage changes nothing and returns nil, whatever else the
-// input says. So after an error, call it again with the same id, from another process if need be. That works until
-// Prune removes the event.
+// A request id counts once: if it was recorded before, RecordUsage changes nothing and returns nil. So after an error,
+// call it again with the same id, from another process if need be. That works until Prune removes the event. If the
+// input is another request than the one that was recorded, RecordUsage changes nothing either, and returns
+// [ErrConflict]: if it has another model, other tokens, another Usage, another outcome (Failed, ErrorClass, HTTPStatus)
+// or another ProviderCost.
 //
 // The request costs what the price in effect at its time says:
 //
@@ -30,6 +32,7 @@ import (
 //
 //   - [ErrInvalidData]: the input breaks a rule, the key belongs to another provider, or a sum would overflow
 //   - [ErrForeignKey]: the model, the key, the consumer or the access key is unknown
+//   - [ErrConflict]: another request was recorded under the request id
 //   - [ErrUncertain]: the context ended while the transaction was under way, and the transaction did not end soon after
 func (r *Registry) RecordUsage(ctx context.Context, in UsageInput) error {
 	now := r.now()

@@ -43,7 +43,8 @@ type UsageInput struct {
 	AccessKeyID uuid.UUID
 
 	// RequestID is the caller's name for the request, up to 128 characters. A request that is recorded again under the
-	// same id is not counted again, as long as its event is kept. Empty: each call is a new request.
+	// same id is not counted again, as long as its event is kept; another request under it is refused. Empty: each call
+	// is a new request.
 	RequestID string
 
 	meter.Tokens // what it used; no token is in two meters
@@ -143,7 +144,7 @@ func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
 	if in.ProviderCost != nil {
 		in.ProviderCost = new(*in.ProviderCost) // the caller's may change
 	}
-	return commit.Request{
+	request := commit.Request{
 		Event: ledger.Event{
 			ID: id, Model: in.ModelID, Key: in.APIKeyID, RequestID: cmp.Or(in.RequestID, id.String()), At: in.At,
 			Tokens: ledger.InColumns(in.Tokens), Latency: in.Latency.Milliseconds(), Success: !in.Failed,
@@ -153,7 +154,9 @@ func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
 			Consumer: idOrNil(in.ConsumerID), AccessKey: idOrNil(in.AccessKeyID),
 		},
 		ServiceTier: in.ServiceTier, Named: in.RequestID != "",
-	}, nil
+	}
+	request.Fingerprint = request.Print()
+	return request, nil
 }
 
 // checkOwner adds a fault if nobody is named for whom something is done, and the registry requires somebody.

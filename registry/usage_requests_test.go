@@ -40,7 +40,7 @@ func TestRequestID(t *testing.T) {
 			}
 			reg := open()
 			p := mustProvider(t, reg, "p")
-			m := mustModel(t, reg, p.ID, "m", gpt4())
+			m, n := mustModel(t, reg, p.ID, "m", gpt4()), mustModel(t, reg, p.ID, "n", gpt4())
 			k, other := mustKey(t, reg, p.ID, 1), mustKey(t, reg, p.ID, 2)
 			in := registry.UsageInput{
 				RequestID: "req-1", ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 100},
@@ -50,9 +50,10 @@ func TestRequestID(t *testing.T) {
 
 			require.NoError(t, reg.RecordUsage(ctx, in), "again")
 			changed := in
-			changed.InputTokens, changed.APIKeyID, changed.Failed = 999, other.ID, true
+			changed.APIKeyID, changed.Latency = other.ID, time.Second
 			require.NoError(t, reg.RecordUsage(ctx, changed), "whatever else is said of it")
 			require.NoError(t, reg.RecordUsageBatch(ctx, []registry.UsageInput{in, changed, in}))
+			requireConflicts(t, reg, in, n)
 			require.NoError(t, reg.InTx(ctx, func(tx *registry.Registry) error { return tx.RecordUsage(ctx, in) }))
 			clock.Advance(3 * 24 * time.Hour)
 			require.NoError(t, reg.RecordUsage(ctx, changed), "on another day")
@@ -174,7 +175,7 @@ func TestRequestIDOfTwoDays(t *testing.T) {
 		require.False(t, done.Load(), "it waits")
 		return nil
 	}))
-	require.NoError(t, <-result)
+	require.ErrorIs(t, <-result, registry.ErrConflict, "it has another model")
 	require.EqualValues(t, 3, recorded(t, reg))
 }
 
@@ -327,4 +328,41 @@ func testRecordRefused(t *testing.T, e engine) {
 	}
 	wg.Wait()
 	require.EqualValues(t, 50, recorded(t, reg), "the rest of their batches is")
+}
+
+// requireConflicts records other requests under the id of one that is recorded: each is refused and not counted.
+func requireConflicts(t *testing.T, reg *registry.Registry, in registry.UsageInput, n *ent.Model) {
+	t.Helper()
+	want := dump(t, reg)
+	for name, change := range map[string]func(*registry.UsageInput){
+		"model":         func(in *registry.UsageInput) { in.ModelID = n.ID },
+		"tokens":        func(in *registry.UsageInput) { in.InputTokens++ },
+		"outcome":       func(in *registry.UsageInput) { in.Failed = true },
+		"status":        func(in *registry.UsageInput) { in.HTTPStatus = 200 },
+		"usage":         func(in *registry.UsageInput) { in.Usage = registry.UsageEstimated },
+		"provider cost": func(in *registry.UsageInput) { in.ProviderCost = new(money.USD(1)) },
+	} {
+		other := in
+		change(&other)
+		for how, record := range map[string]func(*registry.Registry) error{
+			"alone": func(reg *registry.Registry) error { return reg.RecordUsage(t.Context(), other) },
+			"batch": func(reg *registry.Registry) error {
+				fresh := other
+				fresh.RequestID = ""
+				return reg.RecordUsageBatch(t.Context(), []registry.UsageInput{fresh, other})
+			},
+		} {
+			require.ErrorIs(t, record(reg), registry.ErrConflict, name, how)
+			err := reg.InTx(t.Context(), func(tx *registry.Registry) error {
+				require.ErrorIs(t, record(tx), registry.ErrConflict, name, how)
+				return nil
+			})
+			require.NoError(t, err)
+		}
+	}
+	twice := []registry.UsageInput{in, in}
+	twice[0].RequestID, twice[1].RequestID = "twice", "twice"
+	twice[1].InputTokens++
+	require.ErrorIs(t, reg.RecordUsageBatch(t.Context(), twice), registry.ErrConflict, "in one transaction")
+	require.Equal(t, want, dump(t, reg))
 }

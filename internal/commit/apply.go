@@ -32,10 +32,13 @@ func (b *batch) apply(c *Call) error {
 	if !ok || end.Outcome == Observed && k.Deleted {
 		return fault.Missing("API key", end.Key)
 	}
-	recorded := c.records() && b.recorded[c.Request.RequestID]
+	recorded, differs := b.isRecorded(&c.Request)
 	switch {
 	case end.Outcome == Observed:
 	case lease == nil && expired == nil:
+		if differs != nil {
+			return fmt.Errorf("%w: %w", fault.ErrLeaseEnded, differs)
+		}
 		return end.again(c.records(), recorded)
 	case recorded: // under another lease
 		if lease != nil {
@@ -60,7 +63,17 @@ func (b *batch) apply(c *Call) error {
 		b.release(lease, pool.Amount{Requests: 1, Tokens: end.Tokens})
 	}
 	b.learnFrom(k, end, c.Actor)
-	return nil
+	return differs
+}
+
+// isRecorded reports whether the id of a request is recorded, and returns fault.ErrConflict if that was another
+// request. Requests from before there were fingerprints count as the same.
+func (s *snapshot) isRecorded(req *Request) (recorded bool, differs error) {
+	was, recorded := s.recorded[req.RequestID]
+	if recorded && was != 0 && req.Fingerprint != 0 && was != req.Fingerprint {
+		differs = fmt.Errorf("%w: request %.40q was recorded with other contents", fault.ErrConflict, req.RequestID)
+	}
+	return recorded, differs
 }
 
 // learnFrom notes what the end of a lease says of its key.
@@ -100,8 +113,8 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if of.provider != k.Provider {
 		return fmt.Errorf("%w: the key belongs to another provider than the model", fault.ErrInvalidData)
 	}
-	if b.recorded[req.RequestID] {
-		return nil
+	if recorded, differs := b.isRecorded(req); recorded {
+		return differs
 	}
 	if req.Consumer == nil && req.AccessKey != nil {
 		return fault.Missing("access key", *req.AccessKey)
@@ -133,7 +146,7 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 		k.Use(at, b.now, took)
 	}
 	b.events = append(b.events, event)
-	b.recorded[req.RequestID] = true
+	b.recorded[req.RequestID] = req.Fingerprint
 	return nil
 }
 

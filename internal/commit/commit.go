@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,16 @@ func (m *Committer) DoAll(ctx context.Context, calls []Call) error {
 func (m *Committer) DoWithin(
 	ctx context.Context, write func(body func(tx *ent.Client) error) error, calls []Call,
 ) error {
-	return m.transact(ctx, write, calls, first)
+	if len(calls) > 1 {
+		return m.transact(ctx, write, calls, first)
+	}
+	// As in a batch, what a refused call leaves stays: a lease ends though its request is not counted.
+	var refused error
+	err := m.transact(ctx, write, calls, func(verdicts []error) error {
+		refused = verdicts[0]
+		return nil
+	})
+	return cmp.Or(err, refused)
 }
 
 // first returns the first error of several calls.

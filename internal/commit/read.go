@@ -113,13 +113,14 @@ func (b *batch) readModels(ctx context.Context, tx bulk.Querier, models []uuid.U
 	})
 }
 
-// readRequests reads which request ids have been recorded, as far back as events are kept.
+// readRequests reads which request ids have been recorded, as far back as events are kept, and as what.
 func (s *snapshot) readRequests(ctx context.Context, tx *ent.Client, ids []string) error {
-	const query = "SELECT request_id FROM usage_events WHERE request_id IN %s"
+	const query = "SELECT request_id, COALESCE(fingerprint, 0) FROM usage_events WHERE request_id IN %s"
 	return bulk.ScanIn(ctx, tx, query, ids, func(scan func(...any) error) error {
 		var id string
-		err := scan(&id)
-		s.recorded[id] = true
+		var fingerprint int64
+		err := scan(&id, &fingerprint)
+		s.recorded[id] = fingerprint
 		return err
 	})
 }

@@ -34,7 +34,7 @@ type snapshot struct {
 	// Of this batch:
 
 	now      time.Time                 // the latest of its calls
-	recorded map[string]bool           // request ids
+	recorded map[string]int64          // request ids, and the fingerprints of their requests
 	leases   map[uuid.UUID]*pool.Lease // that end, or that an attempt acquired whose answer was lost
 	expired  map[uuid.UUID]*pool.Lease // that end after they expired: only id, key and expires are known
 	names    map[uuid.UUID]namedModel  // of models, without their prices
@@ -102,7 +102,7 @@ func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strate
 
 // begin drops what belonged to the batch before.
 func (s *snapshot) begin() {
-	s.recorded, s.leases, s.looked = map[string]bool{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
+	s.recorded, s.leases, s.looked = map[string]int64{}, map[uuid.UUID]*pool.Lease{}, map[uuid.UUID]bool{}
 	s.names, s.expired = map[uuid.UUID]namedModel{}, map[uuid.UUID]*pool.Lease{}
 }
 

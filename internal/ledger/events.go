@@ -37,6 +37,7 @@ type Event struct {
 	Attempt               int        // from 1; 0: it was not said
 	ProviderCost          *money.USD // nil: the provider does not say
 	ProviderCostSource    string
+	Fingerprint           int64 // see Print; 0: none
 }
 
 // Quarter returns the quarter of an hour in which the event is counted.
@@ -87,7 +88,7 @@ var eventColumns = slices.Concat([]string{
 	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus, usageevent.FieldUsageStatus,
 	usageevent.FieldTtftMs, usageevent.FieldAttemptGroup, usageevent.FieldAttempt, usageevent.FieldProviderCost,
-	usageevent.FieldProviderCostSource, usageevent.FieldConsumerID, usageevent.FieldAccessKeyID,
+	usageevent.FieldProviderCostSource, usageevent.FieldFingerprint, usageevent.FieldConsumerID, usageevent.FieldAccessKeyID,
 }, TokenColumns)
 
 var insertEvents = bulk.NewInsert(usageevent.Table, eventColumns, "")
@@ -97,6 +98,10 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []E
 	rows := make([][]any, len(events))
 	for i := range events {
 		e := &events[i]
+		var fingerprint any
+		if e.Fingerprint != 0 {
+			fingerprint = e.Fingerprint
+		}
 		status := usageevent.CostStatusUnpriced
 		if e.Cost != nil {
 			status = usageevent.CostStatusPriced
@@ -104,7 +109,8 @@ func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []E
 		rows[i] = append(make([]any, 0, len(eventColumns)), e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price,
 			(*int64)(e.Cost), string(status), e.Latency, e.Success, e.ErrorClass, e.HTTPStatus,
 			string(cmp.Or(e.Status, usageevent.UsageStatusReported)),
-			e.FirstToken, e.AttemptGroup, e.Attempt, (*int64)(e.ProviderCost), e.ProviderCostSource, e.Consumer,
+			e.FirstToken, e.AttemptGroup, e.Attempt, (*int64)(e.ProviderCost), e.ProviderCostSource,
+			fingerprint, e.Consumer,
 			e.AccessKey)
 		for _, n := range e.Tokens {
 			rows[i] = append(rows[i], n)
