@@ -88,7 +88,8 @@ var eventColumns = slices.Concat([]string{
 	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
 	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus, usageevent.FieldUsageStatus,
 	usageevent.FieldTtftMs, usageevent.FieldAttemptGroup, usageevent.FieldAttempt, usageevent.FieldProviderCost,
-	usageevent.FieldProviderCostSource, usageevent.FieldFingerprint, usageevent.FieldConsumerID, usageevent.FieldAccessKeyID,
+	usageevent.FieldProviderCostSource, usageevent.FieldFingerprint, usageevent.FieldConsumerID,
+	usageevent.FieldAccessKeyID,
 }, TokenColumns)
 
 var insertEvents = bulk.NewInsert(usageevent.Table, eventColumns, "")

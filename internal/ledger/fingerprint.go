@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// Print returns the fingerprint of what a caller says of a request: which model it used, how much of it, by whose
-// count, how it ended, and what the provider says it cost. Times are left out, because who repeats a call may measure
+// Print returns the fingerprint of what a caller says of a request: which model it used for whom, how much of it,
+// by whose count, how it ended, and what the provider says it cost. Times are left out, because who repeats a call may measure
 // them anew. It is never 0, which is the fingerprint of an event that has none. What is stored stays: change nothing.
 func (e *Event) Print() int64 {
 	var stack [256]byte
@@ -27,6 +27,9 @@ func (e *Event) Print() int64 {
 	}
 	if e.ProviderCost != nil {
 		number(int64(*e.ProviderCost))
+	}
+	if e.Consumer != nil {
+		b = append(b, e.Consumer[:]...)
 	}
 	sum := sha256.Sum256(b)
 	return int64(binary.BigEndian.Uint64(sum[:]) | 1) //nolint:gosec // the bits
