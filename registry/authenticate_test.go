@@ -104,6 +104,8 @@ func testAuthenticateInTx(t *testing.T, e engine) {
 		refused(t, tx, secret, registry.AccessKeyDeleted)
 		_, fresh := mustAccessKey(t, tx, c.ID)
 		must(tx.Authenticate(ctx, fresh))
+		must(reg.Authenticate(ctx, secret)) // nothing is committed yet, and this is remembered
+		refused(t, tx, secret, registry.AccessKeyDeleted)
 		return nil
 	}
 	require.ErrorIs(t, reg.InTx(ctx, func(tx *registry.Registry) error {

@@ -179,6 +179,7 @@ func testDeleteConsumer(t *testing.T, e engine) {
 	live, err = reg.ListConsumers(ctx, registry.ConsumerFilter{})
 	require.Equal(t, []string{"org", "apart"}, consumerNames(t, live, err), "what was deleted then")
 
+	refused(t, reg, secret, registry.AccessKeyDeleted) // and remembered
 	back, err := reg.UndeleteConsumer(ctx, team.ID)
 	require.NoError(t, err)
 	require.Nil(t, back.DeletedAt)
