@@ -229,7 +229,7 @@ func (b *batch) hold(chain []*Owner, of namedModel, l *pool.Lease) {
 
 // holdAgain counts a lease whose end was refused.
 func (b *batch) holdAgain(l *pool.Lease) error {
-	if l.Model == nil {
+	if l.Model == nil || l.For == nil || b.owners[*l.For] == nil { // nobody asks for its consumer
 		return nil
 	}
 	chain, err := b.chainOf(l.For)
