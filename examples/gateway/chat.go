@@ -4,7 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
 // What clients, the gateway and the provider say to each other: the shape of OpenAI's chat completions.
@@ -58,7 +63,19 @@ type chatError struct {
 	Error struct {
 		Message string `json:"message"`
 		Code    string `json:"code,omitempty"`
+
+		// Of a request that does not fit into budgets.
+		OpensAt time.Time    `json:"opens_at,omitzero"` // when it would
+		Budgets []budgetLeft `json:"budgets,omitempty"`
 	} `json:"error"`
+}
+
+// budgetLeft is a budget that refuses a request. Amounts of cost are dollars.
+type budgetLeft struct {
+	Budget string `json:"budget"`
+	Metric string `json:"metric"`
+	Left   any    `json:"left"`
+	Asked  any    `json:"asked"`
 }
 
 // maxBody bounds requests and answers.
@@ -87,12 +104,26 @@ func newError(status int, code, message string) answer {
 	return newAnswer(status, e)
 }
 
+// retryAfter tells the caller to come back after wait, in whole seconds.
+func retryAfter(a answer, wait time.Duration) answer {
+	a.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(max(0, wait).Seconds()))))
+	return a
+}
+
 func (a answer) write(w http.ResponseWriter) {
 	for name, values := range a.header {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(a.status)
 	_, _ = w.Write(a.body) // if the client is gone, there is nobody to tell
+}
+
+// authorize puts a secret into a request: an access key of the gateway, or an API key of the provider.
+func authorize(request *http.Request, secret registry.Secret) error {
+	return secret.Use(func(key []byte) error {
+		request.Header.Set("Authorization", "Bearer "+string(key))
+		return nil
+	})
 }
 
 // send sends a request and reads the answer to it, or as much of that as there is.

@@ -13,10 +13,32 @@ import (
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// serveCalls makes calls of several clients at once.
-func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*ent.Model, out io.Writer) error {
+// turnout counts what became of the calls of each user.
+type turnout struct {
+	mu              sync.Mutex
+	served, refused map[string]int
+	refusal         answer // the first one
+}
+
+func (t *turnout) add(u user, a answer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a.status == http.StatusOK {
+		t.served[u.Name]++
+		return
+	}
+	if t.refused[u.Name]++; t.refusal.status == 0 {
+		t.refusal = a
+	}
+}
+
+// serveCalls makes calls of several clients at once. The users take turns.
+func serveCalls(
+	ctx context.Context, cfg config, url string, routes map[string]*ent.Model, users []user, out io.Writer,
+) (*turnout, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var names []string
@@ -27,6 +49,7 @@ func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*
 	var (
 		next    atomic.Int64
 		clients sync.WaitGroup
+		done    = &turnout{served: map[string]int{}, refused: map[string]int{}}
 	)
 	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: cfg.clients}}
 	for range cfg.clients {
@@ -40,10 +63,13 @@ func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*
 					Model: names[i%int64(len(names))], Messages: []chatMessage{{Role: "user", Content: "Say hello."}},
 					MaxTokens: 500, Stream: i%3 == 0,
 				}
-				if err := chat(ctx, client, url, request); err != nil {
+				u := users[i%int64(len(users))]
+				a, err := chat(ctx, client, url, u.secret, request)
+				if err != nil {
 					cancel(err)
 					return
 				}
+				done.add(u, a)
 				bar.Increment()
 			}
 		})
@@ -51,24 +77,29 @@ func serveCalls(ctx context.Context, cfg config, url string, routes map[string]*
 	clients.Wait()
 	bar.Abort(false)
 	bars.Wait()
-	return context.Cause(ctx)
+	return done, context.Cause(ctx)
 }
 
 // tries bounds how often a client sends a call that the provider fails.
 const tries = 5
 
-// chat makes one call. It waits as long as it is told when no key is free, and tries again when the provider fails or a
-// stream breaks off.
-func chat(ctx context.Context, client *http.Client, url string, call chatRequest) error {
+// chat makes one call, and returns the answer: 200, or 429 if a budget refuses it. It waits as long as it is told when
+// no key is free, and tries again when the provider fails or a stream breaks off.
+func chat(
+	ctx context.Context, client *http.Client, url string, secret registry.Secret, call chatRequest,
+) (answer, error) {
 	var last error
 	body, err := json.Marshal(call)
 	if err != nil {
-		return err
+		return answer{}, err
 	}
 	for failures := 0; failures < tries; {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 		if err != nil {
-			return err
+			return answer{}, err
+		}
+		if err := authorize(request, secret); err != nil {
+			return answer{}, err
 		}
 		response, err := send(client, request)
 		switch {
@@ -76,22 +107,22 @@ func chat(ctx context.Context, client *http.Client, url string, call chatRequest
 			failures++
 			last = err
 		case err != nil:
-			return err
-		case response.status == http.StatusOK:
-			return nil
+			return answer{}, err
+		case response.status == http.StatusOK, response.status == http.StatusTooManyRequests:
+			return response, nil
 		case response.status == http.StatusServiceUnavailable:
 			if err := comeBack(ctx, response); err != nil {
-				return err
+				return answer{}, err
 			}
 		default:
 			last = fmt.Errorf("gateway answered %d: %s", response.status, response.body)
 			if response.status != http.StatusBadGateway {
-				return last
+				return answer{}, last
 			}
 			failures++
 		}
 	}
-	return last
+	return answer{}, last
 }
 
 // comeBack waits as long as an answer says.

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -17,8 +15,9 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
-// gateway serves chat completions: it leases a key for each call to the provider, and ends the lease with what the call
-// used or how it failed. Which key is used, and how long one that failed is not, is the registry's business.
+// gateway serves chat completions: it asks who calls, leases a key for each call to the provider, and ends the lease
+// with what the call used or how it failed. Whether the caller may still spend, which key is used, and how long one
+// that failed is not, is the registry's business.
 type gateway struct {
 	reg      *registry.Registry
 	client   *http.Client // its timeout bounds a call
@@ -42,6 +41,11 @@ type providerError struct {
 func (e *providerError) Error() string { return fmt.Sprintf("%s: %s", e.Class, e.Reason) }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	caller, err := g.authenticate(r)
+	if err != nil {
+		g.refusal(err).write(w)
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		newError(http.StatusRequestEntityTooLarge, "", "request too large").write(w)
@@ -65,6 +69,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	response, err := g.serve(r.Context(), registry.AcquireInput{
 		ProviderID: model.ProviderID, ModelID: model.ID,
+		ConsumerID: caller.ConsumerID, AccessKeyID: caller.AccessKeyID,
 		EstimatedTokens: int64(len(body)/4) + request.MaxTokens, // four characters make a token, roughly
 		TTL:             g.client.Timeout + margin,
 	}, body, w)
@@ -82,15 +87,20 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // refusal is what a client is told of an error.
 func (g *gateway) refusal(err error) answer {
 	var (
-		none   *registry.NoKeyError
-		failed *providerError
+		forbidden *registry.ForbiddenError
+		over      *registry.BudgetError
+		none      *registry.NoKeyError
+		failed    *providerError
 	)
 	switch {
+	case errors.As(err, &forbidden):
+		return forbid(forbidden)
+	case errors.As(err, &over):
+		return g.overBudget(over)
 	case errors.As(err, &none):
 		refusal := newError(http.StatusServiceUnavailable, "", "no key available")
 		if opens := g.opens(none); !opens.IsZero() {
-			seconds := math.Ceil(opens.Sub(g.now()).Seconds())
-			refusal.header.Set("Retry-After", strconv.Itoa(int(max(0, seconds))))
+			return retryAfter(refusal, opens.Sub(g.now()))
 		}
 		return refusal
 	case errors.As(err, &failed) && failed.Class == registry.FailureBadRequest && failed.answer.status != 0:
@@ -196,10 +206,6 @@ func (g *gateway) newRequest(ctx context.Context, lease *registry.Lease, body []
 	if err != nil {
 		return nil, err
 	}
-	err = secret.Use(func(key []byte) error {
-		request.Header.Set("Authorization", "Bearer "+string(key))
-		return nil
-	})
 	request.Header.Set("Content-Type", "application/json")
-	return request, err
+	return request, authorize(request, secret)
 }

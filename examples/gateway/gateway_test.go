@@ -24,7 +24,12 @@ type fixture struct {
 	*gateway
 	clock    *registrytest.Clock
 	provider *upstream
+	users    map[string]user // by their names
+	secret   string          // of the access key that calls show: ada's
 }
+
+// trialRequests is how many requests a day the trial user of a fixture has.
+const trialRequests = 2
 
 func newFixture(t *testing.T, f faults) *fixture {
 	t.Helper()
@@ -48,7 +53,30 @@ func newFixture(t *testing.T, f faults) *fixture {
 	t.Cleanup(client.CloseIdleConnections)
 	g := &gateway{reg: reg, client: client, now: clock.Now, upstream: provider.URL, routes: map[string]*ent.Model{}}
 	require.NoError(t, g.setUp(ctx, keys))
-	return &fixture{g, clock, provider}
+	users, err := g.setUpConsumers(ctx, trialRequests)
+	require.NoError(t, err)
+	byName := map[string]user{}
+	for _, u := range users {
+		byName[u.Name] = u
+	}
+	return &fixture{g, clock, provider, byName, reveal(t, byName["ada"].secret)}
+}
+
+func reveal(t *testing.T, secret registry.Secret) (text string) {
+	t.Helper()
+	require.NoError(t, secret.Use(func(key []byte) error {
+		text = string(key)
+		return nil
+	}))
+	return text
+}
+
+// newCall makes a call by the access key.
+func (f *fixture) newCall(ctx context.Context, url, body string) *http.Request {
+	request := httptest.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
+	request.RequestURI = "" // so that a client may send it
+	request.Header.Set("Authorization", "Bearer "+f.secret)
+	return request
 }
 
 const hello = `{"model": "openai/gpt-5.4", "messages": [{"role": "user", "content": "Say hello."}]}`
@@ -56,7 +84,7 @@ const hello = `{"model": "openai/gpt-5.4", "messages": [{"role": "user", "conten
 // chat makes a call.
 func (f *fixture) chat(ctx context.Context, body string) *httptest.ResponseRecorder {
 	answer := httptest.NewRecorder()
-	f.ServeHTTP(answer, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(body)))
+	f.ServeHTTP(answer, f.newCall(ctx, "/", body))
 	return answer
 }
 

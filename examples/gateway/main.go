@@ -1,7 +1,7 @@
-// Command gateway shows the registry at work: it imports a real catalogue of providers and
-// models, serves some thousands of chat calls, a third of them streamed, through a small gateway that leases a key for
-// each call, and prints what the registry knows then. The providers' side is a server on the loopback
-// interface, which fails now and then as providers do; nothing leaves the machine.
+// Command gateway shows the registry at work: it imports a real catalogue of providers and models, serves some
+// thousands of chat calls, a third of them streamed, through a small gateway, and prints what the registry knows then.
+// The gateway asks for whom each call is, and leases a key for it. One of the users runs out of budget. The providers'
+// side is a server on the loopback interface, which fails now and then as providers do; nothing leaves the machine.
 //
 // The database stays, and a second run continues with it.
 package main
@@ -31,6 +31,7 @@ type config struct {
 	db      string        // the database file
 	calls   int           // chat calls to serve
 	clients int           // goroutines that call at once
+	trial   int64         // requests that one of the users may make a day
 	timeout time.Duration // of a call to the provider
 	faults  faults        // of the provider
 }
@@ -43,29 +44,30 @@ func main() {
 	flag.StringVar(&cfg.db, "db", "gateway.db", "database `file`")
 	flag.IntVar(&cfg.calls, "calls", 3000, "chat calls to serve")
 	flag.IntVar(&cfg.clients, "clients", 32, "clients that call at once")
+	flag.Int64Var(&cfg.trial, "trial", 500, "`requests` a day of the user who has a trial, at the first run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if _, err := run(ctx, cfg, os.Stdout); err != nil {
+	if _, _, err := run(ctx, cfg, os.Stdout); err != nil {
 		log.Fatal("gateway: ", err)
 	}
 }
 
-// run is the demo. It returns what the provider has done, too.
-func run(ctx context.Context, cfg config, out io.Writer) (done tally, err error) {
+// run is the demo. It returns what the provider has done, and what became of the users' calls, too.
+func run(ctx context.Context, cfg config, out io.Writer) (done tally, calls *turnout, err error) {
 	keyring, err := loadKeyring(cfg.db + ".key")
 	if err != nil {
-		return tally{}, err
+		return tally{}, nil, err
 	}
-	reg, err := registry.Open(ctx, cfg.db, registry.WithKeyring(keyring))
+	reg, err := registry.Open(ctx, cfg.db, registry.WithKeyring(keyring), registry.WithRequiredConsumer())
 	if err != nil {
-		return tally{}, err
+		return tally{}, nil, err
 	}
 	defer func() { err = errors.Join(err, reg.Close()) }()
 
 	report, err := importCatalogue(ctx, reg, out)
 	if err != nil {
-		return tally{}, err
+		return tally{}, nil, err
 	}
 	printImport(out, report)
 
@@ -78,34 +80,42 @@ func run(ctx context.Context, cfg config, out io.Writer) (done tally, err error)
 		now:    time.Now, upstream: provider.URL, routes: map[string]*ent.Model{},
 	}
 	if err := g.setUp(ctx, keys); err != nil {
-		return tally{}, err
+		return tally{}, nil, err
 	}
-	if err := g.serveAll(ctx, cfg, out); err != nil {
-		return tally{}, err
+	users, err := g.setUpConsumers(ctx, cfg.trial)
+	if err != nil {
+		return tally{}, nil, err
+	}
+	if calls, err = g.serveAll(ctx, cfg, users, out); err != nil {
+		return tally{}, nil, err
 	}
 	done = provider.counted()
 	printTally(out, done)
+	if err := g.printSpending(ctx, users, calls, out); err != nil {
+		return tally{}, nil, err
+	}
 	if err := printReports(ctx, reg, start, out); err != nil {
-		return tally{}, err
+		return tally{}, nil, err
 	}
 	fmt.Fprintf(out, "\nThe database is %s: look into it, or run again to continue with it.\n", cfg.db)
 	if done.crowded > 0 {
-		return done, fmt.Errorf("%d requests were more at once than their key may have", done.crowded)
+		return done, calls, fmt.Errorf("%d requests were more at once than their key may have", done.crowded)
 	}
-	return done, nil
+	return done, calls, nil
 }
 
 // serveAll serves the calls of all clients.
-func (g *gateway) serveAll(ctx context.Context, cfg config, out io.Writer) error {
+func (g *gateway) serveAll(ctx context.Context, cfg config, users []user, out io.Writer) (*turnout, error) {
 	front := httptest.NewServer(g)
 	defer front.Close()
 	start := time.Now()
-	if err := serveCalls(ctx, cfg, front.URL, g.routes, out); err != nil {
-		return err
+	calls, err := serveCalls(ctx, cfg, front.URL, g.routes, users, out)
+	if err != nil {
+		return nil, err
 	}
 	took := time.Since(start).Round(time.Millisecond)
-	fmt.Fprintf(out, "\nServed %d calls from %d clients in %s.\n", cfg.calls, cfg.clients, took)
-	return nil
+	fmt.Fprintf(out, "\nAnswered %d calls from %d clients in %s.\n", cfg.calls, cfg.clients, took)
+	return calls, nil
 }
 
 func importCatalogue(ctx context.Context, reg *registry.Registry, out io.Writer) (registry.ImportResult, error) {

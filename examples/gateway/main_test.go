@@ -17,16 +17,16 @@ import (
 func TestRun(t *testing.T) {
 	t.Parallel()
 	cfg := config{
-		db: filepath.Join(t.TempDir(), "gateway.db"), calls: 150, clients: 16, timeout: time.Second,
+		db: filepath.Join(t.TempDir(), "gateway.db"), calls: 160, clients: 16, timeout: time.Second, trial: 20,
 		faults: faults{
 			limited: 20, rest: time.Second, broken: 50, lost: 100, cut: 20, revoked: "deepseek 2", spent: "openai 3",
 			spentFor: time.Second,
 		},
 	}
-	var served, failed int
+	var served, failed, refused int
 	for n := range 2 {
 		var out bytes.Buffer
-		done, err := run(t.Context(), cfg, &out)
+		done, calls, err := run(t.Context(), cfg, &out)
 		require.NoError(t, err)
 		require.Zero(t, done.crowded)
 		for status, answers := range done.answers {
@@ -36,22 +36,30 @@ func TestRun(t *testing.T) {
 				failed += answers
 			}
 		}
+		for name, calls := range calls.refused {
+			require.Equal(t, trialUser, name)
+			refused += calls
+		}
 		text := out.String()
 		for _, part := range []string{
-			"Catalogue: catwalk", "Served 150 calls", "cheapest first", "Key health", "auth: 401 invalid_api_key",
+			"Catalogue: catwalk", "Answered 160 calls", "The first refusal: 429 Too Many Requests, Retry-After: ",
+			"0 of 20 requests left, 1 asked", "What dan may still spend",
+			"cheapest first", "Key health", "auth: 401 invalid_api_key",
 			"Key events of this run",
 			"Cost by model", "provider → family → model", "deepseek-v4-flash", cfg.db,
 		} {
 			require.Contains(t, text, part)
 		}
 		require.Regexp(t, `deepseek: \d of 4 keys usable, 1 on probation, 0 requests in flight`, text)
+		require.GreaterOrEqual(t, calls.refused[trialUser], cfg.calls/4-int(cfg.trial))
 		if n == 0 {
+			require.Contains(t, text, "│ trial  │ dan │ threshold 80 %")
 			require.Contains(t, text, "│ models    │    1506 │       0 │         0 │")
 		} else {
 			require.Contains(t, text, "│ models    │       0 │       0 │      1506 │")
 		}
 	}
-	require.Equal(t, 2*cfg.calls, served, "the provider works once for each call")
+	require.Equal(t, 2*cfg.calls, served+refused, "the provider works once for each call that is let in")
 	require.NotZero(t, failed)
 	requireRecorded(t, cfg.db, served, failed)
 }
@@ -74,6 +82,9 @@ func requireRecorded(t *testing.T, db string, served, failed int) {
 	require.Equal(t, []int{served, failed}, []int{good, bad}, "each request is recorded once, as it went")
 
 	require.Zero(t, reg.Client().KeyLease.Query().CountX(ctx))
+	crossings, err := reg.ListBudgetCrossings(ctx, registry.CrossingFilter{})
+	require.NoError(t, err)
+	require.Empty(t, crossings, "those printed are noted as seen")
 	report, err := reg.VerifyLedger(ctx)
 	require.NoError(t, err)
 	require.Empty(t, report.Differences)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"io"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -182,12 +181,6 @@ func (u *upstream) judge(key *upstreamKey, now time.Time) answer {
 
 // every reports whether the n-th request is one in often, counted from an offset on.
 func every(n, often, offset int) bool { return often > 0 && n%often == offset%often }
-
-// retryAfter tells the caller to come back after wait, in whole seconds.
-func retryAfter(a answer, wait time.Duration) answer {
-	a.header.Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
-	return a
-}
 
 // end notes how a request was answered, and tells in the answer's headers what is left of the account's limit.
 func (u *upstream) end(key *upstreamKey, a *answer) {
