@@ -9,18 +9,32 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestQuickStart shows that the README's quick start is the example that is compiled and run.
+// TestQuickStart shows that code in the README is that of examples, which are compiled and run: the whole
+// example, or what comes after its setup.
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("example_test.go")
-	require.NoError(t, err)
-	body := regexp.MustCompile(`(?s)func Example\(\) \{\n(.*?)\n\}\n`).FindSubmatch(source)
-	require.NotNil(t, body)
-	var lines []string
-	for line := range strings.Lines(string(body[1])) {
-		lines = append(lines, strings.TrimPrefix(line, "\t"))
+	for _, test := range []struct {
+		page, source, example string
+		whole                 bool
+	}{
+		{"../README.md", "example_test.go", "Example", true},
+		{"../README.md", "example_consumers_test.go", "Example_consumers", false},
+	} {
+		page, err := os.ReadFile(test.page)
+		require.NoError(t, err)
+		source, err := os.ReadFile(test.source)
+		require.NoError(t, err)
+		match := regexp.MustCompile(`(?s)func ` + test.example + `\(\) \{\n(.*?)\n\}\n`).FindSubmatch(source)
+		require.NotNil(t, match, test.example)
+		body := string(match[1])
+		if !test.whole {
+			_, body, _ = strings.Cut(body, "\n\n")
+		}
+		var lines []string
+		for line := range strings.Lines(body) {
+			lines = append(lines, strings.TrimPrefix(line, "\t"))
+		}
+		require.NotEmpty(t, lines)
+		require.Contains(t, string(page), "```go\n"+strings.Join(lines, "")+"\n```\n", test.example)
 	}
-	require.Contains(t, string(readme), strings.Join(lines, ""))
 }
