@@ -69,3 +69,41 @@ func Example_consumers() {
 	// call the provider with sk-examp and settle the lease
 	// "a day": 4000 of 10000 tokens left, 6000 asked - opens at 2026-07-15T22:00:00Z
 }
+
+// Budgets without a pool of keys: a keyless key stands in for the provider's, which the caller keeps elsewhere.
+func Example_keyless() {
+	ctx := context.Background()
+	reg, err := registry.Open(ctx, ":memory:")
+	check(err)
+	defer reg.Close()
+
+	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
+	check(err)
+	m, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: p.ID, ModelID: "gpt-4"})
+	check(err)
+	_, err = reg.AddAPIKey(ctx, registry.KeyInput{ProviderID: p.ID, Keyless: true}) // once
+	check(err)
+	ada, err := reg.EnsureConsumer(ctx, registry.ConsumerInput{Name: "Ada", ExternalID: "user-9"})
+	check(err)
+	_, err = reg.CreateBudget(ctx, registry.BudgetInput{
+		ConsumerID: ada.ID, Name: "a month", Ceilings: registry.Ceilings{Requests: 2},
+	})
+	check(err)
+	for range 3 {
+		lease, err := reg.AcquireKey(ctx, registry.AcquireInput{
+			ProviderID: p.ID, ModelID: m.ID, ConsumerID: ada.ID, TTL: time.Minute,
+		})
+		if errors.Is(err, registry.ErrBudget) {
+			fmt.Println("refused")
+			continue
+		}
+		check(err)
+		// ... call the provider with your own key; if that fails, settle with Failed: true ...
+		check(lease.Settle(ctx, registry.UsageInput{Tokens: meter.Tokens{InputTokens: 1000, OutputTokens: 200}}))
+		fmt.Println("served")
+	}
+	// Output:
+	// served
+	// served
+	// refused
+}

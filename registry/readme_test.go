@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestQuickStart shows that code in the README is that of examples, which are compiled and run: the whole
+// TestQuickStart shows that code in the README and in docs is that of examples, which are compiled and run: the whole
 // example, or what comes after its setup.
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
@@ -19,6 +19,7 @@ func TestQuickStart(t *testing.T) {
 	}{
 		{"../README.md", "example_test.go", "Example", true},
 		{"../README.md", "example_consumers_test.go", "Example_consumers", false},
+		{"../docs/consumers.md", "example_consumers_test.go", "Example_keyless", false},
 	} {
 		page, err := os.ReadFile(test.page)
 		require.NoError(t, err)
