@@ -48,7 +48,8 @@ func (r *Registry) AckBudgetCrossings(ctx context.Context, ids ...uuid.UUID) err
 	return r.write(ctx, fmt.Sprintf("acknowledge %d budget crossings", len(ids)), nil, func(tx *ent.Client) error {
 		for some := range slices.Chunk(ids, chunk) {
 			err := tx.BudgetCrossing.Update().
-				Where(budgetcrossing.IDIn(some...), budgetcrossing.AcknowledgedAtIsNil()).SetAcknowledgedAt(timeOf(tx)).Exec(ctx)
+				Where(budgetcrossing.IDIn(some...), budgetcrossing.AcknowledgedAtIsNil()).
+				SetAcknowledgedAt(timeOf(tx)).Exec(ctx)
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -96,11 +97,14 @@ func (s BudgetState) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		plain
 
-		Ceiling, Granted, Ended, Open, Left, Asked                   *struct{} `json:",omitempty"` // hide the plain ones
+		// These hide the plain ones.
+		Ceiling, Granted, Ended, Open, Left, Asked *struct{} `json:",omitempty"`
+
 		CeilingUSD, GrantedUSD, EndedUSD, OpenUSD, LeftUSD, AskedUSD money.USD
 	}{
-		plain: plain(s), CeilingUSD: money.USD(s.Ceiling), GrantedUSD: money.USD(s.Granted), EndedUSD: money.USD(s.Ended),
-		OpenUSD: money.USD(s.Open), LeftUSD: money.USD(s.Left), AskedUSD: money.USD(s.Asked),
+		plain: plain(s), CeilingUSD: money.USD(s.Ceiling), GrantedUSD: money.USD(s.Granted),
+		EndedUSD: money.USD(s.Ended), OpenUSD: money.USD(s.Open), LeftUSD: money.USD(s.Left),
+		AskedUSD: money.USD(s.Asked),
 	})
 }
 
@@ -159,7 +163,12 @@ func (r *Registry) ExplainBudgets(ctx context.Context, in AcquireInput) ([]Budge
 		Provider: in.ProviderID, Model: in.ModelID, Want: in.wanted(),
 		For: commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
 	}
-	states, err := r.commits.States(ctx, r.fresh, r.now(), a)
+	var states []budget.State
+	now := r.now()
+	err := r.inOneState(ctx, func(client *ent.Client) (err error) {
+		states, err = r.commits.States(ctx, client, now, a)
+		return err
+	})
 	if err != nil {
 		return nil, translate(ctx, op, err)
 	}

@@ -17,24 +17,6 @@ import (
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
-// Ceilings bound what may be spent. Zero means no ceiling.
-type Ceilings struct {
-	Cost        money.USD `json:"CostUSD"` // in a window
-	Tokens      int64     // of all meters in a window
-	Requests    int64     // in a window
-	Concurrency int64     // leases that are open at once, in any window
-}
-
-// Window says over what a budget counts. Its zero value is a month of UTC, from its first day.
-type Window struct {
-	Per       entbudget.Per // Defaults to entbudget.PerMonth
-	Zone      string        // a time zone such as Europe/Berlin. Defaults to UTC
-	AnchorDay int           // on which day a week begins, 1 to 7 from Monday, or a month, 1 to 31. Defaults to 1
-	// AnchorHour is the hour at which a day, week or month begins, 0 to 23. If the clocks skip it, the window begins
-	// when they are set; if they show it twice, at the first time.
-	AnchorHour int
-}
-
 // BudgetInput describes a budget: ceilings for what is spent for a consumer and for all below it.
 type BudgetInput struct {
 	ConsumerID uuid.UUID // a live consumer

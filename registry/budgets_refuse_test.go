@@ -15,40 +15,42 @@ import (
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
 
+// unknownID is of no row.
+var unknownID = uuid.MustParse("0f0f0f0f-0000-7000-8000-000000000000")
+
 func TestBudgetRefuses(t *testing.T) { eachEngine(t, testBudgetRefuses) }
 
 func testBudgetRefuses(t *testing.T, e engine) {
 	t.Parallel()
 	s := newSpenders(t, e)
-	for name, test := range map[string]struct {
-		change func(in *registry.BudgetInput)
-		err    error
-		text   string
-	}{
-		"no ceiling":        {func(in *registry.BudgetInput) { in.Ceilings = registry.Ceilings{} }, registry.ErrInvalidData, "no ceiling"},
-		"a negative one":    {func(in *registry.BudgetInput) { in.Tokens = -1 }, registry.ErrInvalidData, "tokens"},
-		"an unknown zone":   {func(in *registry.BudgetInput) { in.Zone = "Mars/Olympus" }, registry.ErrInvalidData, "Mars/Olympus"},
-		"this machine's":    {func(in *registry.BudgetInput) { in.Zone = "Local" }, registry.ErrInvalidData, "Local"},
-		"day 32":            {func(in *registry.BudgetInput) { in.AnchorDay = 32 }, registry.ErrInvalidData, "anchor day 32"},
-		"day 8 of a week":   {func(in *registry.BudgetInput) { in.Per, in.AnchorDay = entbudget.PerWeek, 8 }, registry.ErrInvalidData, "between 1 and 7"},
-		"a day of an hour":  {func(in *registry.BudgetInput) { in.Per, in.AnchorDay = entbudget.PerHour, 1 }, registry.ErrInvalidData, "between 0 and 0"},
-		"hour 24":           {func(in *registry.BudgetInput) { in.AnchorHour = 24 }, registry.ErrInvalidData, "anchor hour 24"},
-		"an unknown window": {func(in *registry.BudgetInput) { in.Per = "year" }, registry.ErrInvalidData, "per"},
-		"no name":           {func(in *registry.BudgetInput) { in.Name = "" }, registry.ErrInvalidData, "name"},
-		"threshold 0":       {func(in *registry.BudgetInput) { in.Thresholds = []int{0} }, registry.ErrInvalidData, "threshold 0"},
-		"thresholds":        {func(in *registry.BudgetInput) { in.Thresholds = []int{80, 80} }, registry.ErrInvalidData, "ascend"},
-		"11 thresholds": {func(in *registry.BudgetInput) {
-			in.Thresholds = []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
-		}, registry.ErrInvalidData, "more than 10"},
-		"a kind of nothing": {func(in *registry.BudgetInput) { in.EachKind = "user" }, registry.ErrInvalidData, "EachKind"},
-		"no consumer":       {func(in *registry.BudgetInput) { in.ConsumerID = uuid.New() }, registry.ErrForeignKey, "consumer"},
-		"no provider":       {func(in *registry.BudgetInput) { in.ProviderID = uuid.New() }, registry.ErrForeignKey, "provider"},
+	type input = registry.BudgetInput
+	for text, change := range map[string]func(in *input){
+		"there is no ceiling":                       func(in *input) { in.Ceilings = registry.Ceilings{} },
+		"tokens is not between":                     func(in *input) { in.Tokens = -1 },
+		"zone \"Mars/Olympus\" is not known":        func(in *input) { in.Zone = "Mars/Olympus" },
+		"zone \"Local\" is not known":               func(in *input) { in.Zone = "Local" },
+		"anchor day 32 is not between 1 and 31":     func(in *input) { in.AnchorDay = 32 },
+		"anchor day 8 is not between 1 and 7":       func(in *input) { in.Per, in.AnchorDay = entbudget.PerWeek, 8 },
+		"anchor day 1 is not between 0 and 0":       func(in *input) { in.Per, in.AnchorDay = entbudget.PerHour, 1 },
+		"anchor hour 24 is not between 0 and 23":    func(in *input) { in.AnchorHour = 24 },
+		"per is not one of minute, hour, day":       func(in *input) { in.Per = "year" },
+		"name is empty":                             func(in *input) { in.Name = "" },
+		"threshold 0 is not between 1 and 1000":     func(in *input) { in.Thresholds = []int{0} },
+		"thresholds do not ascend":                  func(in *input) { in.Thresholds = []int{80, 80} },
+		"11 thresholds are more than 10":            func(in *input) { in.Thresholds = make([]int, 11) },
+		"EachKind is given without Each":            func(in *input) { in.EachKind = "user" },
+		"foreign key violation: consumer 0f0f0f0f-": func(in *input) { in.ConsumerID = unknownID },
+		"foreign key violation: provider 0f0f0f0f-": func(in *input) { in.ProviderID = unknownID },
 	} {
 		in := registry.BudgetInput{ConsumerID: s.org.ID, Name: "b", Ceilings: registry.Ceilings{Tokens: 1}}
-		test.change(&in)
+		change(&in)
 		_, err := s.reg.CreateBudget(t.Context(), in)
-		require.ErrorIs(t, err, test.err, name)
-		require.ErrorContains(t, err, test.text, name)
+		require.ErrorContains(t, err, text)
+		if in.ConsumerID != unknownID && in.ProviderID != unknownID {
+			require.ErrorIs(t, err, registry.ErrInvalidData)
+		} else {
+			require.ErrorIs(t, err, registry.ErrForeignKey)
+		}
 	}
 	all, err := s.reg.ListBudgets(t.Context(), registry.BudgetFilter{})
 	require.NoError(t, err)
@@ -103,17 +105,17 @@ func testConsumerOfRequest(t *testing.T, e engine) {
 	key, _, err := s.reg.CreateAccessKey(t.Context(), registry.AccessKeyInput{ConsumerID: s.user.ID})
 	require.NoError(t, err)
 	for name, test := range map[string]struct {
-		change func(in *registry.AcquireInput)
-		err    error
+		consumer, accessKey, model uuid.UUID
+		err                        error
 	}{
-		"no such consumer":          {func(in *registry.AcquireInput) { in.ConsumerID = uuid.New() }, registry.ErrForeignKey},
-		"no such access key":        {func(in *registry.AcquireInput) { in.AccessKeyID = uuid.New() }, registry.ErrForeignKey},
-		"no model":                  {func(in *registry.AcquireInput) { in.ModelID = uuid.Nil }, registry.ErrInvalidData},
-		"another's access key":      {func(in *registry.AcquireInput) { in.ConsumerID, in.AccessKeyID = s.team.ID, key.ID }, registry.ErrInvalidData},
-		"an access key of nobody's": {func(in *registry.AcquireInput) { in.ConsumerID, in.AccessKeyID = uuid.Nil, uuid.New() }, registry.ErrForeignKey},
+		"no such consumer":          {unknownID, uuid.Nil, s.model.ID, registry.ErrForeignKey},
+		"no such access key":        {s.user.ID, unknownID, s.model.ID, registry.ErrForeignKey},
+		"no model":                  {s.user.ID, uuid.Nil, uuid.Nil, registry.ErrInvalidData},
+		"another's access key":      {s.team.ID, key.ID, s.model.ID, registry.ErrInvalidData},
+		"an access key of nobody's": {uuid.Nil, unknownID, s.model.ID, registry.ErrForeignKey},
 	} {
 		in := s.ask(1)
-		test.change(&in)
+		in.ConsumerID, in.AccessKeyID, in.ModelID = test.consumer, test.accessKey, test.model
 		_, err := s.reg.AcquireKey(t.Context(), in)
 		require.ErrorIs(t, err, test.err, name)
 	}
@@ -174,7 +176,9 @@ func TestBudgetWindowsAge(t *testing.T) { eachEngine(t, testBudgetWindowsAge) }
 func testBudgetWindowsAge(t *testing.T, e engine) {
 	t.Parallel()
 	s := newSpenders(t, e)
-	s.budget(t, registry.BudgetInput{Name: "minute", Ceilings: registry.Ceilings{Tokens: 10}, Window: registry.Window{Per: entbudget.PerMinute}})
+	s.budget(t, registry.BudgetInput{
+		Name: "minute", Ceilings: registry.Ceilings{Tokens: 10}, Window: registry.Window{Per: entbudget.PerMinute},
+	})
 	s.budget(t, registry.BudgetInput{Name: "month", Ceilings: registry.Ceilings{Tokens: 1000}})
 	for range 30 {
 		require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))

@@ -78,14 +78,14 @@ func (s *spenders) acquire(t *testing.T, in registry.AcquireInput) *registry.Lea
 }
 
 // refused requires that a request does not fit, and returns why.
-func (s *spenders) refused(t *testing.T, in registry.AcquireInput) *registry.BudgetError {
+func (s *spenders) refused(t *testing.T, in registry.AcquireInput) registry.BudgetError {
 	t.Helper()
 	_, err := s.reg.AcquireKey(t.Context(), in)
 	require.ErrorIs(t, err, registry.ErrBudget)
 	var over *registry.BudgetError
 	require.ErrorAs(t, err, &over)
 	require.NotEmpty(t, over.Closed)
-	return over
+	return *over
 }
 
 func tokens(n int64) registry.UsageInput {
@@ -106,7 +106,7 @@ func testBudgetOpenAndEnded(t *testing.T, e engine) {
 	state := over.Closed[0]
 	require.Equal(t, []any{b.ID, s.org.ID, registry.BudgetCost, int64(10 * money.Dollar), int64(7 * money.Dollar)},
 		[]any{state.BudgetID, state.SubjectID, state.Metric, state.Ceiling, state.Open})
-	require.ErrorContains(t, over, `over budget: "b": $3 of $10 cost left, $4 asked, opens at 2026-08-01T00:00:00Z`)
+	require.ErrorContains(t, &over, `over budget: "b": $3 of $10 cost left, $4 asked, opens at 2026-08-01T00:00:00Z`)
 	second := s.acquire(t, s.ask(3))
 
 	require.NoError(t, first.Settle(t.Context(), tokens(2)))
@@ -137,7 +137,8 @@ func testBudgetAncestors(t *testing.T, e engine) {
 		ConsumerID: s.team.ID, Ceilings: registry.Ceilings{Tokens: 100}, Window: registry.Window{Per: entbudget.PerDay},
 	})
 	s.budget(t, registry.BudgetInput{
-		ConsumerID: s.user.ID, Ceilings: registry.Ceilings{Concurrency: 1}, Window: registry.Window{Per: entbudget.PerTotal},
+		ConsumerID: s.user.ID, Ceilings: registry.Ceilings{Concurrency: 1},
+		Window: registry.Window{Per: entbudget.PerTotal},
 	})
 	other := consumerOf(t, s.reg, registry.ConsumerInput{Name: "other", ParentID: s.org.ID})
 	l := s.acquire(t, s.ask(60))
@@ -198,7 +199,8 @@ func testBudgetFilterAndShadow(t *testing.T, e engine) {
 	for _, c := range crossings {
 		kinds[c.Kind]++
 	}
-	require.Equal(t, map[budgetcrossing.Kind]int{budgetcrossing.KindThreshold: 2, budgetcrossing.KindWouldRefuse: 1}, kinds)
+	require.Equal(t,
+		map[budgetcrossing.Kind]int{budgetcrossing.KindThreshold: 2, budgetcrossing.KindWouldRefuse: 1}, kinds)
 	require.NoError(t, s.reg.AckBudgetCrossings(t.Context(), crossings[0].ID, crossings[1].ID))
 	left, err := s.reg.ListBudgetCrossings(t.Context(), registry.CrossingFilter{})
 	require.NoError(t, err)
@@ -215,7 +217,8 @@ func testBudgetGrants(t *testing.T, e engine) {
 	})
 	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
 	s.refused(t, s.ask(1))
-	g, err := s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: b.ID, Requests: 2, Windows: 2, Reason: "launch"})
+	g, err := s.reg.GrantBudget(t.Context(),
+		registry.GrantInput{BudgetID: b.ID, Requests: 2, Windows: 2, Reason: "launch"})
 	require.NoError(t, err)
 	require.Equal(t, time.Date(2026, 7, 16, 22, 0, 0, 0, time.UTC), g.WindowsUntil)
 	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
@@ -333,7 +336,9 @@ func testBudgetProcesses(t *testing.T, e engine) {
 	other.key = mustKey(t, s.reg, other.provider.ID, 2)
 	s.org = consumerOf(t, s.reg, registry.ConsumerInput{Name: "org"})
 	s.user, other.user = s.org, s.org
-	b := s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Requests: requests, Cost: dollars * money.Dollar}})
+	b := s.budget(t, registry.BudgetInput{
+		Ceilings: registry.Ceilings{Requests: requests, Cost: dollars * money.Dollar},
+	})
 	var admitted, refused, open atomic.Int64
 	var all sync.WaitGroup
 	for i := range 16 {

@@ -62,35 +62,42 @@ func (r *Registry) MoveConsumer(ctx context.Context, id, parentID uuid.UUID) (*e
 		if err := r.commits.Leave(ctx, tx, timeOf(tx), old.Path, from); err != nil {
 			return nil, err
 		}
-		update := old.Update().SetPath(path).ClearParentID()
-		if parentID != uuid.Nil {
-			update.SetParentID(parentID)
-		}
-		moved, err := save(ctx, tx, ActionMove, old, update)
-		if err != nil {
-			return nil, taken(err, "another consumer of the parent is called %q", old.Name)
-		}
-		noteRows(tx, ActionMove, below, func(c *ent.Consumer) {
-			c.Path, c.UpdatedAt = path+c.Path[len(old.Path):], timeOf(tx)
-		})
-		moveTo := func(field string) func(*sql.UpdateBuilder) {
-			return func(u *sql.UpdateBuilder) {
-				u.Set(field, sql.ExprFunc(func(b *sql.Builder) {
-					b.Arg(path).WriteString(" || substr(").Ident(field).Comma().Arg(len(old.Path) + 1).WriteByte(')')
-				}))
-			}
-		}
-		err = tx.Consumer.Update().Where(isBelow(old)).Modify(moveTo(consumer.FieldPath)).Exec(ctx)
-		if err != nil {
-			return nil, err
-		}
-		err = tx.KeyLease.Update().Where(keylease.ConsumerPathGTE(old.Path), keylease.ConsumerPathLT(old.Path+"0")).
-			Modify(moveTo(keylease.FieldConsumerPath)).Exec(ctx)
+		moved, err := moveTree(ctx, tx, old, below, parentID, path)
 		if err != nil {
 			return nil, err
 		}
 		return moved, r.commits.Enter(ctx, tx, timeOf(tx), path, to)
 	})
+}
+
+// moveTree gives a consumer a parent and a path, and those below it their paths, also in their open leases.
+func moveTree(
+	ctx context.Context, tx *ent.Client, top *ent.Consumer, below []*ent.Consumer, parentID uuid.UUID, path string,
+) (*ent.Consumer, error) {
+	update := top.Update().SetPath(path).ClearParentID()
+	if parentID != uuid.Nil {
+		update.SetParentID(parentID)
+	}
+	moved, err := save(ctx, tx, ActionMove, top, update)
+	if err != nil {
+		return nil, taken(err, "another consumer of the parent is called %q", top.Name)
+	}
+	noteRows(tx, ActionMove, below, func(c *ent.Consumer) {
+		c.Path, c.UpdatedAt = path+c.Path[len(top.Path):], timeOf(tx)
+	})
+	moveTo := func(field string) func(*sql.UpdateBuilder) {
+		return func(u *sql.UpdateBuilder) {
+			u.Set(field, sql.ExprFunc(func(b *sql.Builder) {
+				b.Arg(path).WriteString(" || substr(").Ident(field).Comma().Arg(len(top.Path) + 1).WriteByte(')')
+			}))
+		}
+	}
+	if err := tx.Consumer.Update().Where(isBelow(top)).Modify(moveTo(consumer.FieldPath)).Exec(ctx); err != nil {
+		return nil, err
+	}
+	return moved, tx.KeyLease.Update().
+		Where(keylease.ConsumerPathGTE(top.Path), keylease.ConsumerPathLT(top.Path+"0")).
+		Modify(moveTo(keylease.FieldConsumerPath)).Exec(ctx)
 }
 
 // DeleteConsumer deletes a live consumer, with all below it and all their access keys. They disappear from lists, and

@@ -29,7 +29,7 @@ func TestDiskFull(t *testing.T) {
 			flags = "-m"
 		}
 		return exec.CommandContext(t.Context(), "unshare", append([]string{
-			flags, "sh", "-c", `mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"`, dir}, arg...)...)
+			flags, "sh", "-c", `mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"`, dir}, arg...)...)
 	}
 	if out, err := in("true").CombinedOutput(); err != nil {
 		t.Skipf("this system does not let us mount a small file system: %v: %s", err, out)

@@ -39,8 +39,8 @@ type AcquireInput struct {
 	// it is zero, the models of keys are ignored, and Settle must be given the model.
 	ModelID uuid.UUID
 
-	// ConsumerID is the consumer that the request is for, and AccessKeyID the access key that its caller has shown; zero:
-	// nobody. Without a consumer it is the access key's. A request for a consumer names its model.
+	// ConsumerID is the consumer that the request is for, and AccessKeyID the access key that its caller has shown;
+	// zero: nobody. Without a consumer it is the access key's. A request for a consumer names its model.
 	ConsumerID  uuid.UUID
 	AccessKeyID uuid.UUID
 
@@ -169,10 +169,10 @@ func (l *Lease) registry() *Registry {
 //
 //   - [ErrInvalidData]: the input breaks a rule, or the model belongs to another provider
 //   - [ErrForeignKey]: the model is unknown
-//   - [ErrForbidden], as a [*ForbiddenError]: the access key may not be used, the consumer or one above it is disabled or
-//     deleted, or it may not use the model
-//   - [ErrBudget], as a [*BudgetError]: the request does not fit into a budget of the consumer or of one above it. No key
-//     is taken, whatever keys there are
+//   - [ErrForbidden], as a [*ForbiddenError]: the access key may not be used, the consumer or one above it is disabled
+//     or deleted, or it may not use the model
+//   - [ErrBudget], as a [*BudgetError]: the request does not fit into a budget of the consumer or of one above it. No
+//     key is taken, whatever keys there are
 //   - [ErrNoKeyAvailable], as a [*NoKeyError] that gives the reason for each key; also for an unknown provider, which
 //     has no keys
 //   - [ErrUncertain], as for RecordUsage
@@ -190,67 +190,6 @@ func (r *Registry) AcquireKey(ctx context.Context, in AcquireInput) (*Lease, err
 	}
 	lease, err := acquire(ctx, in)
 	return lease, translate(ctx, op, r.sayProvider(ctx, err))
-}
-
-// acquireOrWait tries until it gets a key, no key is worth waiting for, or the context ends.
-func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, error) {
-	var last *refusal // why it waited
-	for {
-		wake := r.waiters.enter(in.ProviderID) // before asking: a lease may end meanwhile
-		lease, err := r.acquireOnce(ctx, in)
-		none := worthWaiting(err)
-		if none == nil {
-			r.waiters.leave(in.ProviderID, wake, false)
-			if last != nil && ctx.Err() != nil && err != nil {
-				err = fmt.Errorf("%w: %w", err, last.error)
-			}
-			return lease, err
-		}
-		deadline, ok := ctx.Deadline()
-		if left := time.Until(deadline); ok && left > 0 && none.earliest.Sub(r.now()) > left {
-			r.waiters.leave(in.ProviderID, wake, false)
-			return nil, fmt.Errorf("%w: nothing that is worth waiting for can open before the context's deadline", none.error)
-		}
-		last = none
-		wait := r.waiters.poll
-		if !none.opens.IsZero() {
-			wait = min(wait, max(time.Millisecond, none.opens.Sub(r.now())))
-		}
-		told := false
-		select {
-		case <-wake:
-			told = true
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
-		r.waiters.leave(in.ProviderID, wake, told && ctx.Err() == nil)
-		if ctx.Err() != nil {
-			return nil, ended(ctx, none.error)
-		}
-	}
-}
-
-// refusal is an answer to AcquireKey that time, or the end of a lease, may change.
-type refusal struct {
-	error
-	opens    time.Time // when it changes by itself; zero: never
-	earliest time.Time // it does not change before this
-}
-
-// worthWaiting returns why a key was refused; nil if nothing is worth waiting for.
-func worthWaiting(err error) *refusal {
-	var none *NoKeyError
-	if errors.As(err, &none) && none.passes {
-		return &refusal{none, none.OpensAt, none.earliest}
-	}
-	var over *BudgetError
-	if !errors.As(err, &over) || !over.waits {
-		return nil
-	}
-	if over.Sooner {
-		return &refusal{over, over.OpensAt, time.Time{}}
-	}
-	return &refusal{over, over.OpensAt, over.OpensAt}
 }
 
 func (r *Registry) acquireOnce(ctx context.Context, in AcquireInput) (*Lease, error) {
@@ -315,8 +254,8 @@ func (l *Lease) ObserveHeaders(header http.Header) {
 // Settle ends the lease and records the request, in one transaction. It records as RecordUsage does; actual usage takes
 // the place of the reservation.
 //
-//   - ModelID and APIKeyID default to the lease's, RequestID to the lease's id. At defaults to AcquiredAt: the request is
-//     admitted, priced and counted at one instant.
+//   - ModelID, APIKeyID, ConsumerID and AccessKeyID default to the lease's, RequestID to the lease's id, and At to
+//     AcquiredAt: the request is counted where its lease was.
 //   - The request counts once, however often Settle is called: after an error, call it again.
 //   - A lease that has expired can still be settled for a day; its request is recorded too. Once another caller has
 //     asked for a key of the provider, the request counts in the limits of its own time, At, and of the key's present

@@ -27,8 +27,8 @@ func budgetLists(t *testing.T, reg *registry.Registry) map[string]aList {
 	granted := create("granted", 1, []int{})
 	p := mustProvider(t, reg, "of-budgets")
 	use := registry.UsageInput{
-		ModelID: mustModel(t, reg, p.ID, "m", money.Rates{}).ID, APIKeyID: mustKey(t, reg, p.ID, 1).ID, ConsumerID: org.ID,
-		Tokens: meter.Tokens{InputTokens: 1},
+		ModelID: mustModel(t, reg, p.ID, "m", money.Rates{}).ID, APIKeyID: mustKey(t, reg, p.ID, 1).ID,
+		ConsumerID: org.ID, Tokens: meter.Tokens{InputTokens: 1},
 	}
 	return map[string]aList{
 		"ListBudgets": {

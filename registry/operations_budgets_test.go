@@ -39,9 +39,8 @@ func withBudgets(t *testing.T, reg *registry.Registry, of operated, operations m
 	require.NoError(t, err)
 	acquire.EstimatedTokens = 2
 	require.ErrorIs(t, openSecond(reg.AcquireKey(t.Context(), acquire)), registry.ErrBudget)
-	crossings, err := reg.ListBudgetCrossings(t.Context(), registry.CrossingFilter{})
+	crossing, err := reg.Past().BudgetCrossing.Query().Only(t.Context()) // a replica may not have it yet
 	require.NoError(t, err)
-	require.Len(t, crossings, 1)
 	maps.Copy(operations, map[string]operation{
 		"CreateBudget": func(ctx context.Context, reg *registry.Registry) error {
 			in := in
@@ -82,7 +81,7 @@ func withBudgets(t *testing.T, reg *registry.Registry, of operated, operations m
 			return openSecond(reg.ListBudgetCrossings(ctx, registry.CrossingFilter{}))
 		},
 		"AckBudgetCrossings": func(ctx context.Context, reg *registry.Registry) error {
-			return reg.AckBudgetCrossings(ctx, crossings[0].ID)
+			return reg.AckBudgetCrossings(ctx, crossing.ID)
 		},
 	})
 	return operations

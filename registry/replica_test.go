@@ -76,7 +76,8 @@ func (r replicas) testReads(t *testing.T) {
 		"ListGrants": "budget_grants", "ListBudgetCrossings": "budget_crossings",
 	}
 	asksPrimary := []string{
-		"Authenticate", "ExplainBudgets", "ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey", "VerifyLedger",
+		"Authenticate", "ExplainBudgets", "ExplainKeys", "GetLease", "GetLeastUsedKey", "PoolHealth", "RevealAPIKey",
+		"VerifyLedger",
 	}
 	for name, operate := range operations {
 		if !openReads(name) || slices.Contains(asksPrimary, name) {

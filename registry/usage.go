@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
@@ -91,4 +93,10 @@ func (r *Registry) commitAll(ctx context.Context, calls []commit.Call) error {
 	}
 	write := func(body func(tx *ent.Client) error) error { return r.writeOn(ctx, r.db, "", body) }
 	return r.commits.DoWithin(ctx, write, calls)
+}
+
+// checkOwner adds a fault if nobody is named for whom something is done, and the registry requires somebody.
+func (r *Registry) checkOwner(f *fault.List, consumer, accessKey uuid.UUID) {
+	f.Check(!r.requireConsumer || consumer != uuid.Nil || accessKey != uuid.Nil,
+		"neither a consumer nor an access key is named, and the registry was opened WithRequiredConsumer")
 }

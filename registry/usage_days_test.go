@@ -60,7 +60,9 @@ func TestManyDays(t *testing.T) {
 	require.LessOrEqual(t, parts(), 70, "what looks at all days costs no more than that")
 	for range 7 { // a connection plans a statement for all partitions when it has been used some times
 		for _, i := range []int{0, 1, days / 2, days - 1} {
-			again := registry.UsageInput{RequestID: fmt.Sprint("day ", i), ModelID: m.ID, APIKeyID: k.ID}
+			again := registry.UsageInput{
+				RequestID: fmt.Sprint("day ", i), ModelID: m.ID, APIKeyID: k.ID, Tokens: meter.Tokens{InputTokens: 1},
+			}
 			require.NoError(t, reg.RecordUsage(t.Context(), again))
 			require.Len(t, must(reg.ListUsageEvents(t.Context(), registry.EventFilter{RequestID: again.RequestID})), 1)
 		}

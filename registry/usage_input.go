@@ -159,12 +159,6 @@ func newRequest(in UsageInput, now time.Time) (commit.Request, fault.List) {
 	return request, nil
 }
 
-// checkOwner adds a fault if nobody is named for whom something is done, and the registry requires somebody.
-func (r *Registry) checkOwner(f *fault.List, consumer, accessKey uuid.UUID) {
-	f.Check(!r.requireConsumer || consumer != uuid.Nil || accessKey != uuid.Nil,
-		"neither a consumer nor an access key is named, and the registry was opened WithRequiredConsumer")
-}
-
 // idOrNil returns a pointer to an id, or nil for a zero id.
 func idOrNil(id uuid.UUID) *uuid.UUID {
 	if id == uuid.Nil {

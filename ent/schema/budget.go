@@ -25,7 +25,8 @@ func (Budget) Mixin() []ent.Mixin { return []ent.Mixin{ID{}, Timestamps{}} }
 func (Budget) Fields() []ent.Field {
 	return []ent.Field{
 		id("consumer_id", "the consumer that it is for"),
-		field.String("name").Validate(rule.Text(1, rule.MaxName)).Comment("name for people; unique among the consumer's"),
+		field.String("name").Validate(rule.Text(1, rule.MaxName)).
+			Comment("name for people; unique among the consumer's"),
 		field.Bool("each").Default(false).Immutable().
 			Comment("every consumer below the owner has it for itself; else the owner and all below it share it"),
 		field.String("each_kind").Default("").Immutable().Validate(rule.Text(0, rule.MaxKind)).
@@ -45,7 +46,8 @@ func (Budget) Fields() []ent.Field {
 			Comment("nano-USD, the most in a window; 0: no ceiling"),
 		field.Int64("tokens").Default(0).Validate(rule.Amount).
 			Comment("the most tokens in a window, all meters; 0: no ceiling"),
-		field.Int64("requests").Default(0).Validate(rule.Amount).Comment("the most requests in a window; 0: no ceiling"),
+		field.Int64("requests").Default(0).Validate(rule.Amount).
+			Comment("the most requests in a window; 0: no ceiling"),
 		field.Int64("concurrency").Default(0).Validate(rule.Amount).Comment("the most leases at once; 0: no ceiling"),
 		field.Enum("mode").Values("enforce", "shadow").Default("enforce").
 			Comment("enforce: it refuses; shadow: it only notes what it would have refused"),
@@ -89,7 +91,8 @@ func (Budget) Annotations() []schema.Annotation {
 			"budgets_ceilings":  amounts("cost", "tokens", "requests", "concurrency"),
 			"budgets_a_ceiling": "cost > 0 OR tokens > 0 OR requests > 0 OR concurrency > 0",
 			"budgets_mode":      "mode IN ('enforce', 'shadow') AND on_unpriced IN ('block', 'allow')",
-			"budgets_window": "per = 'week' AND anchor_day BETWEEN 1 AND 7 OR per = 'month' AND anchor_day BETWEEN 1 AND 31" +
+			"budgets_window": "per = 'week' AND anchor_day BETWEEN 1 AND 7" +
+				" OR per = 'month' AND anchor_day BETWEEN 1 AND 31" +
 				" OR per IN ('minute', 'hour', 'day', 'total') AND anchor_day = 0",
 			"budgets_hour": "anchor_hour BETWEEN 0 AND 23 AND (anchor_hour = 0 OR per IN ('day', 'week', 'month'))",
 		}),

@@ -26,12 +26,14 @@ func (BudgetCrossing) Fields() []ent.Field {
 		field.Time("window_start").Immutable().Comment("first instant of the window, UTC"),
 		field.Enum("kind").Values("threshold", "refused", "would_refuse").Immutable().
 			Comment("a threshold was passed; a request was refused; or a budget in shadow mode would have refused one"),
-		field.Enum("metric").Values("cost", "tokens", "requests", "concurrency").Immutable().Comment("of which ceiling"),
+		field.Enum("metric").Values("cost", "tokens", "requests", "concurrency").Immutable().
+			Comment("of which ceiling"),
 		field.Int("percent").Default(0).Immutable().Comment("the threshold; 0: a refusal"),
 		field.Int64("spent").Immutable().Validate(rule.Amount).Comment("what had been spent then, with what was open"),
 		field.Int64("ceiling").Immutable().Validate(rule.Amount).Comment("the ceiling, with grants"),
 		field.Time("at").Immutable().Comment("when it was noted, UTC"),
-		field.Time("acknowledged_at").Optional().Nillable().Comment("when somebody took note of it, UTC; NULL: nobody has"),
+		field.Time("acknowledged_at").Optional().Nillable().
+			Comment("when somebody took note of it, UTC; NULL: nobody has"),
 	}
 }
 

@@ -95,7 +95,8 @@ func TestStates(t *testing.T) {
 			closed: []budget.Metric{budget.Tokens}, opens: next,
 		},
 		"who asks for nothing takes one": {
-			counter: budget.Counter{Ended: budget.Amount{Tokens: 1000}}, closed: []budget.Metric{budget.Tokens}, opens: next,
+			counter: budget.Counter{Ended: budget.Amount{Tokens: 1000}},
+			closed:  []budget.Metric{budget.Tokens}, opens: next,
 		},
 		"what is open counts, and may end sooner": {
 			counter: budget.Counter{Open: budget.Amount{Cost: 10 * money.Dollar, Requests: 1}, Running: 1},
@@ -103,7 +104,8 @@ func TestStates(t *testing.T) {
 		},
 		"what ended does not come back": {
 			counter: budget.Counter{
-				Ended: budget.Amount{Cost: 10 * money.Dollar, Requests: 4}, Open: budget.Amount{Requests: 1}, Running: 1,
+				Ended: budget.Amount{Cost: 10 * money.Dollar, Requests: 4},
+				Open:  budget.Amount{Requests: 1}, Running: 1,
 			},
 			closed: []budget.Metric{budget.Cost, budget.Requests}, opens: next,
 		},
@@ -139,9 +141,11 @@ func TestStates(t *testing.T) {
 			asked: budget.Amount{Tokens: 1100}, closed: []budget.Metric{budget.Tokens}, opens: next,
 		},
 		"a full counter": {
-			change:  func(b *budget.Budget) { b.Ceilings = budget.Ceilings{Tokens: rule.MaxAmount} },
-			counter: budget.Counter{Ended: budget.Amount{Tokens: rule.MaxAmount}, Open: budget.Amount{Tokens: rule.MaxAmount}},
-			asked:   budget.Amount{Tokens: rule.MaxAmount}, closed: []budget.Metric{budget.Tokens}, opens: next,
+			change: func(b *budget.Budget) { b.Ceilings = budget.Ceilings{Tokens: rule.MaxAmount} },
+			counter: budget.Counter{
+				Ended: budget.Amount{Tokens: rule.MaxAmount}, Open: budget.Amount{Tokens: rule.MaxAmount},
+			},
+			asked: budget.Amount{Tokens: rule.MaxAmount}, closed: []budget.Metric{budget.Tokens}, opens: next,
 		},
 	} {
 		b := dollars()
@@ -173,7 +177,8 @@ func TestCrossings(t *testing.T) {
 	require.Empty(t, cross(0, 799))
 	require.Equal(t, []budget.Crossing{{budget.Tokens, 80, 800, 1000}}, cross(799, 800))
 	require.Empty(t, cross(800, 999))
-	require.Equal(t, []budget.Crossing{{budget.Tokens, 80, 2000, 1000}, {budget.Tokens, 100, 2000, 1000}}, cross(0, 2000))
+	require.Equal(t,
+		[]budget.Crossing{{budget.Tokens, 80, 2000, 1000}, {budget.Tokens, 100, 2000, 1000}}, cross(0, 2000))
 	b.Grants = []budget.Grant{{From: begin, Until: utc.End, Ceilings: budget.Ceilings{Tokens: 1}}}
 	require.Empty(t, cross(0, 800), "80 %% of 1,001, rounded up")
 	require.Len(t, cross(0, 801), 1)

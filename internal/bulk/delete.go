@@ -23,7 +23,8 @@ func NewDelete(table string, columns []string, where string) Delete {
 		return fmt.Sprintf(where, values...)
 	}
 	return Delete{
-		sqlite: "DELETE FROM " + table + " AS t WHERE " + condition(func(i int) string { return fmt.Sprintf("$%d", i+1) }),
+		sqlite: "DELETE FROM " + table + " AS t WHERE " +
+			condition(func(i int) string { return fmt.Sprintf("$%d", i+1) }),
 		postgres: "DELETE FROM " + table + " AS t USING " + Unnest(1, table, columns) + " WHERE " +
 			condition(func(i int) string { return "v." + columns[i] }),
 	}

@@ -101,7 +101,9 @@ func TestAllZones(t *testing.T) {
 			}
 			checked[c] = true
 		}
-		for _, step := range []string{"days", "weeks", "months", "days at 5", "weeks of Sunday", "months from the 31st"} {
+		for _, step := range []string{
+			"days", "weeks", "months", "days at 5", "weeks of Sunday", "months from the 31st",
+		} {
 			walk(t, name+" "+step, zone, steps[step], from, until)
 		}
 	}
@@ -231,11 +233,11 @@ func TestChanges(t *testing.T) {
 			end: "1971-06-02 00:00", length: "24h0m0s", next: "1971-06-03 00:00",
 		},
 		{
-			zone: "Europe/Berlin", step: "days at 2", at: "2026-03-29T12:00", begin: "2026-03-29 03:00", // 2:00 is skipped
+			zone: "Europe/Berlin", step: "days at 2", at: "2026-03-29T12:00", begin: "2026-03-29 03:00", // no 2:00
 			end: "2026-03-30 02:00", length: "23h0m0s", next: "2026-03-31 02:00",
 		},
 		{
-			zone: "Europe/Berlin", step: "days at 2", at: "2026-10-25T01:30", begin: "2026-10-25 02:00", // shown twice
+			zone: "Europe/Berlin", step: "days at 2", at: "2026-10-25T01:30", begin: "2026-10-25 02:00", // twice
 			end: "2026-10-26 02:00", length: "25h0m0s", next: "2026-10-27 02:00",
 		},
 		{

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"entgo.io/ent/dialect"
 
 	batches "github.com/jeffersonwarrior/modelscan/internal/batch"
+	"github.com/jeffersonwarrior/modelscan/internal/pool"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/bulk"
@@ -195,4 +197,29 @@ func (m *Committer) attempt(
 func isFault(err error) bool {
 	return errors.Is(err, fault.ErrInvalidData) || errors.Is(err, fault.ErrForeignKey) ||
 		errors.Is(err, fault.ErrConflict)
+}
+
+// memory keeps the snapshot of the last batch for the next one, which then reads only what it lacks. On SQLite the
+// snapshot is valid as long as no other connection has written, which db.State reports; in doubt, everything is read.
+// On PostgreSQL only pools are remembered, and lockPools forgets the pools that others have changed.
+type memory struct{ last atomic.Pointer[snapshot] }
+
+// recall returns the snapshot for the batch whose transaction has just begun.
+func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strategy pool.Strategy) (*snapshot, error) {
+	last := m.last.Swap(nil) // the batch changes it, and may fail
+	state, ok, err := db.State(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	s := newSnapshot(strategy, time.Time{})
+	if last != nil && last.rows() <= maxRemembered && (!ok || state.Follows(last.state)) {
+		s = last
+	}
+	if !ok { // PostgreSQL
+		clear(s.models)
+		clear(s.prices)
+		clear(s.stored)
+	}
+	s.state = state
+	return s, nil
 }

@@ -73,7 +73,7 @@ func (m *Committer) Recount(ctx context.Context, tx *ent.Client, now time.Time, 
 	}
 	begin, end := window.Of(now)
 	complete := utc.Max(begin, horizons.Events)
-	for from := complete; ; begin, end = window.Of(from) {
+	for from := complete; ; _, end = window.Of(from) {
 		if err := b.spendAgain(ctx, row, path, from, end); err != nil {
 			return complete, err
 		}

@@ -1,10 +1,8 @@
 package commit
 
 import (
-	"context"
 	"fmt"
 	"maps"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -72,33 +70,8 @@ func (s *snapshot) forget(provider uuid.UUID) {
 	delete(s.providers, provider)
 }
 
-// memory keeps the snapshot of the last batch for the next one, which then reads only what it lacks. On SQLite the
-// snapshot is valid as long as no other connection has written, which db.State reports; in doubt, everything is read.
-// On PostgreSQL only pools are remembered, and lockPools forgets the pools that others have changed.
-type memory struct{ last atomic.Pointer[snapshot] }
-
 // maxRemembered is how many rows are kept for the next batch; with more, all is forgotten.
 const maxRemembered = 2048
-
-// recall returns the snapshot for the batch whose transaction has just begun.
-func (m *memory) recall(ctx context.Context, db store.DB, tx *ent.Client, strategy pool.Strategy) (*snapshot, error) {
-	last := m.last.Swap(nil) // the batch changes it, and may fail
-	state, ok, err := db.State(ctx, tx)
-	if err != nil {
-		return nil, err
-	}
-	s := newSnapshot(strategy, time.Time{})
-	if last != nil && last.rows() <= maxRemembered && (!ok || state.Follows(last.state)) {
-		s = last
-	}
-	if !ok { // PostgreSQL
-		clear(s.models)
-		clear(s.prices)
-		clear(s.stored)
-	}
-	s.state = state
-	return s, nil
-}
 
 // begin drops what belonged to the batch before.
 func (s *snapshot) begin() {

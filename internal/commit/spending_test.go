@@ -101,9 +101,12 @@ func (s *spenders) settle(t *testing.T, l *Leased, id string) {
 func TestSpending(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
 		s, me := newSpenders(t, d), For{}
 		me.Consumer = s.user.ID
-		b := s.budget(t, func(b *ent.BudgetCreate) { b.SetRequests(2).SetCost(3 * money.Dollar).SetModels([]string{"m*"}) })
+		b := s.budget(t, func(b *ent.BudgetCreate) {
+			b.SetRequests(2).SetCost(3 * money.Dollar).SetModels([]string{"m*"})
+		})
 		first, err := s.ask(t, me)
 		require.NoError(t, err)
 		require.Equal(t, s.user.Path, first.Path)
@@ -126,7 +129,8 @@ func TestSpending(t *testing.T) {
 		for _, c := range s.client.BudgetCrossing.Query().AllX(t.Context()) {
 			kinds[c.Kind]++
 		}
-		require.Equal(t, map[budgetcrossing.Kind]int{budgetcrossing.KindThreshold: 2, budgetcrossing.KindRefused: 1}, kinds)
+		require.Equal(t,
+			map[budgetcrossing.Kind]int{budgetcrossing.KindThreshold: 2, budgetcrossing.KindRefused: 1}, kinds)
 
 		states, err := s.States(t.Context(), s.client, s.now, &Acquire{Provider: s.provider, Model: s.model, For: me})
 		require.NoError(t, err)
@@ -147,8 +151,10 @@ func TestSpending(t *testing.T) {
 func TestForbids(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
 		s := newSpenders(t, d)
-		key := s.client.AccessKey.Create().SetConsumerID(s.user.ID).SetKeyHash(strings.Repeat("0", 64)).SetKeyPrefix("msk-").SetLabel("laptop").
+		key := s.client.AccessKey.Create().SetConsumerID(s.user.ID).SetKeyHash(strings.Repeat("0", 64)).
+			SetKeyPrefix("msk-").SetLabel("laptop").
 			SetCreatedAt(noon).SetUpdatedAt(noon).SaveX(t.Context())
 		by := For{AccessKey: key.ID}
 		l, err := s.ask(t, by)
@@ -204,6 +210,7 @@ func TestForbids(t *testing.T) {
 func TestRecount(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
 		s := newSpenders(t, d)
 		use := func(id string, at time.Time) {
 			t.Helper()
@@ -253,6 +260,7 @@ func TestRecount(t *testing.T) {
 func TestMinutes(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
 		s := newSpenders(t, d)
 		s.budget(t, func(b *ent.BudgetCreate) { b.SetTokens(1).SetPer(entbudget.PerMinute).SetAnchorDay(0) })
 		for i := range 15 {

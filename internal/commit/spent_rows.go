@@ -60,7 +60,8 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 		switch {
 		case ended:
 			c.Ended = a
-		case model == nil && by.Provider == uuid.Nil && by.Models == nil || model != nil && by.Covers(*provider, *model):
+		case model == nil && by.Provider == uuid.Nil && by.Models == nil,
+			model != nil && by.Covers(*provider, *model):
 			c.Open, c.Running = c.Open.Plus(a), c.Running+running
 		}
 		return nil
@@ -188,7 +189,8 @@ func (b *batch) writeSpent(ctx context.Context) error {
 	rows := make([][]any, len(sums))
 	for i, s := range sums {
 		rows[i] = []any{
-			budgetwindow.DefaultID(), s.ID, s.subject.ID, s.begin, s.end, s.Requests, s.Tokens, int64(s.Cost), s.Unpriced,
+			budgetwindow.DefaultID(), s.ID, s.subject.ID, s.begin, s.end, s.Requests, s.Tokens, int64(s.Cost),
+			s.Unpriced,
 		}
 	}
 	var old [][]any
@@ -223,8 +225,8 @@ func (b *batch) writeSpent(ctx context.Context) error {
 	noted := make([][]any, len(b.crossings))
 	for i, c := range b.crossings {
 		noted[i] = []any{
-			budgetcrossing.DefaultID(), c.budget, c.subject, c.begin, string(c.kind), string(c.Metric), c.Percent, c.Spent,
-			c.Ceiling, b.now,
+			budgetcrossing.DefaultID(), c.budget, c.subject, c.begin, string(c.kind), string(c.Metric), c.Percent,
+			c.Spent, c.Ceiling, b.now,
 		}
 	}
 	return addCrossings.Run(ctx, b.tx, b.engine, noted)

@@ -6,8 +6,9 @@ import (
 )
 
 // Print returns the fingerprint of what a caller says of a request: which model it used for whom, how much of it,
-// by whose count, how it ended, and what the provider says it cost. Times are left out, because who repeats a call may measure
-// them anew. It is never 0, which is the fingerprint of an event that has none. What is stored stays: change nothing.
+// by whose count, how it ended, and what the provider says it cost. Times are left out, because who repeats a call may
+// measure them anew. It is never 0, which is the fingerprint of an event that has none. What is stored stays: change
+// nothing.
 func (e *Event) Print() int64 {
 	var stack [256]byte
 	b := append(stack[:0], e.Model[:]...)

@@ -212,8 +212,8 @@ func Models(names []string) error {
 // InModels reports whether a model is in such a list. A name that ends with * matches every model that begins so.
 func InModels(list []string, model string) bool {
 	for _, name := range list {
-		begin, any := strings.CutSuffix(name, "*")
-		if any && strings.HasPrefix(model, begin) || name == model {
+		begin, isBegin := strings.CutSuffix(name, "*")
+		if isBegin && strings.HasPrefix(model, begin) || name == model {
 			return true
 		}
 	}

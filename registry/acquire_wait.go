@@ -1,0 +1,70 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// acquireOrWait tries until it gets a key, no key is worth waiting for, or the context ends.
+func (r *Registry) acquireOrWait(ctx context.Context, in AcquireInput) (*Lease, error) {
+	var last *refusal // why it waited
+	for {
+		wake := r.waiters.enter(in.ProviderID) // before asking: a lease may end meanwhile
+		lease, err := r.acquireOnce(ctx, in)
+		none := worthWaiting(err)
+		if none == nil {
+			r.waiters.leave(in.ProviderID, wake, false)
+			if last != nil && ctx.Err() != nil && err != nil {
+				err = fmt.Errorf("%w: %w", err, last.error)
+			}
+			return lease, err
+		}
+		deadline, ok := ctx.Deadline()
+		if left := time.Until(deadline); ok && left > 0 && none.earliest.Sub(r.now()) > left {
+			r.waiters.leave(in.ProviderID, wake, false)
+			return nil, fmt.Errorf(
+				"%w: nothing that is worth waiting for can open before the context's deadline", none.error)
+		}
+		last = none
+		wait := r.waiters.poll
+		if !none.opens.IsZero() {
+			wait = min(wait, max(time.Millisecond, none.opens.Sub(r.now())))
+		}
+		told := false
+		select {
+		case <-wake:
+			told = true
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		r.waiters.leave(in.ProviderID, wake, told && ctx.Err() == nil)
+		if ctx.Err() != nil {
+			return nil, ended(ctx, none.error)
+		}
+	}
+}
+
+// refusal is an answer to AcquireKey that time, or the end of a lease, may change.
+type refusal struct {
+	error
+	opens    time.Time // when it changes by itself; zero: never
+	earliest time.Time // it does not change before this
+}
+
+// worthWaiting returns why a key was refused; nil if nothing is worth waiting for.
+func worthWaiting(err error) *refusal {
+	var none *NoKeyError
+	if errors.As(err, &none) && none.passes {
+		return &refusal{none, none.OpensAt, none.earliest}
+	}
+	var over *BudgetError
+	if !errors.As(err, &over) || !over.waits {
+		return nil
+	}
+	if over.Sooner {
+		return &refusal{over, over.OpensAt, time.Time{}}
+	}
+	return &refusal{over, over.OpensAt, over.OpensAt}
+}
