@@ -34,7 +34,7 @@ func openShop(ctx context.Context) (*registry.Registry, *ent.Model) {
 func Example_consumers() {
 	ctx := context.Background()
 	reg, gpt4 := openShop(ctx) // a registry with a model and an API key
-	defer reg.Close()
+	defer func() { check(reg.Close()) }()
 
 	team, err := reg.EnsureConsumer(ctx, registry.ConsumerInput{Name: "search", ExternalID: "team-7"})
 	check(err)
@@ -75,7 +75,7 @@ func Example_keyless() {
 	ctx := context.Background()
 	reg, err := registry.Open(ctx, ":memory:")
 	check(err)
-	defer reg.Close()
+	defer func() { check(reg.Close()) }()
 
 	p, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: "openai"})
 	check(err)
