@@ -160,7 +160,7 @@ func (r *Registry) ExplainBudgets(ctx context.Context, in AcquireInput) ([]Budge
 		return nil, translate(ctx, op, err)
 	}
 	a := &commit.Acquire{
-		Provider: in.ProviderID, Model: in.ModelID, Want: in.wanted(),
+		Provider: in.ProviderID, Model: in.ModelID, Want: in.wanted(), Output: in.EstimatedOutputTokens,
 		For: commit.For{Consumer: in.ConsumerID, AccessKey: in.AccessKeyID},
 	}
 	var states []budget.State

@@ -79,6 +79,9 @@ func (b *batch) learnModels(ctx context.Context, n needs) error {
 			n.ledger[id] = true
 		}
 	}
+	for _, a := range n.acquires { // budgets ask what it costs
+		n.ledger[a.Model] = true
+	}
 	return b.readModels(ctx, b.tx, bulk.Unknown(n.ledger, b.models))
 }
 

@@ -46,7 +46,8 @@ func (m *Committer) States(ctx context.Context, from bulk.Querier, now time.Time
 	if err := b.readSpent(ctx, from, bindings(chain, of, now)); err != nil {
 		return nil, err
 	}
-	return b.ceilings(chain, of, budget.Amount{Tokens: a.Want.Tokens, Cost: a.Want.Cost}), nil
+	r := b.priced(a.Model, ledger.Estimate{Tokens: a.Want.Tokens, Output: a.Output}, a.Want.Cost)
+	return b.ceilings(chain, of, r), nil
 }
 
 const spentOfSubtreeSQL = "SELECT e.consumer_id, m.provider_id, m.model_id, count(*)," +

@@ -15,6 +15,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
 	"github.com/jeffersonwarrior/modelscan/internal/rule"
+	"github.com/jeffersonwarrior/modelscan/money"
 )
 
 // spending is what a batch knows of consumers and budgets, and what it adds.
@@ -192,7 +193,9 @@ func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error
 	if reason, who := forbids(chain, of); reason != "" {
 		return nil, b.Forbidden(Refusal{reason, key, who, of.name})
 	}
-	states := b.ceilings(chain, of, budget.Amount{Tokens: l.Tokens, Cost: l.Cost})
+	r := b.priced(a.Model, ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, l.Cost)
+	l.Cost, a.Want.Cost = r.Asked.Cost, r.Asked.Cost
+	states := b.ceilings(chain, of, r)
 	if len(states) > maxCeilings {
 		return nil, fmt.Errorf("%w: %d ceilings bind consumer %s, more than %d",
 			fault.ErrInvalidData, len(states), owner.ID, maxCeilings)
@@ -205,10 +208,21 @@ func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error
 	return chain, nil
 }
 
+// priced returns what a request asks of budgets. If nobody says what it costs, that follows from its estimate, at the
+// price of the standard tier. It has a price if its model's input has a rate, and the output that it expects.
+func (b *batch) priced(model uuid.UUID, of ledger.Estimate, cost money.USD) budget.Request {
+	p := ledger.BestPrice(b.prices[model], b.now, ledger.StandardTier, of.TotalInput())
+	unpriced := p == nil || p.CostPer1mInput == nil || of.Output > 0 && p.CostPer1mOutput == nil
+	if cost == 0 && !unpriced {
+		cost = of.Cost(p)
+	}
+	return budget.Request{At: b.now, Asked: budget.Amount{Tokens: of.Tokens, Cost: cost}, Unpriced: unpriced}
+}
+
 // ceilings returns all ceilings that bind a request, as it finds them now.
-func (b *batch) ceilings(chain []*Owner, of namedModel, asked budget.Amount) (all []budget.State) {
+func (b *batch) ceilings(chain []*Owner, of namedModel, r budget.Request) (all []budget.State) {
 	for _, by := range bindings(chain, of, b.now) {
-		all = by.States(all, by.subject.ID, *b.counters[by.id()], budget.Request{At: b.now, Asked: asked})
+		all = by.States(all, by.subject.ID, *b.counters[by.id()], r)
 	}
 	return all
 }
