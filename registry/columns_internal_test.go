@@ -146,6 +146,42 @@ var shown = []struct {
 			"key_hash key_prefix label expires_at disabled replaces_id": unlisted,
 		}},
 	},
+	{
+		row: draft.Budget.Create().Mutation(), shown: BudgetInput{}, without: []why{rowsOwn, {"counts_from": counted}},
+	},
+	{
+		row: draft.Budget.Update().Mutation(), shown: BudgetUpdate{},
+		without: []why{rowsOwn, {
+			"counts_from": counted, "consumer_id provider_id models each each_kind": fixed,
+			"per zone anchor_day anchor_hour": fixed,
+		}},
+	},
+	{
+		row: draft.Budget.Create().Mutation(), shown: BudgetFilter{},
+		without: []why{rowsOwn, {
+			"name provider_id models each each_kind per zone anchor_day anchor_hour counts_from": unlisted,
+			"cost tokens requests concurrency mode on_unpriced thresholds":                       unlisted,
+		}},
+	},
+	{
+		row: draft.BudgetGrant.Create().Mutation(), shown: GrantInput{},
+		without: []why{{
+			"id created_at": own, "windows_from windows_until": "From and Windows say it",
+			"revoked_at": "RevokeGrant sets it",
+		}},
+	},
+	{
+		row: draft.BudgetGrant.Create().Mutation(), shown: GrantFilter{},
+		without: []why{{
+			"id created_at windows_from windows_until revoked_at cost tokens requests reason": unlisted,
+		}},
+	},
+	{
+		row: draft.BudgetCrossing.Create().Mutation(), shown: CrossingFilter{},
+		without: []why{{
+			"id window_start kind metric percent spent ceiling at": unlisted, "acknowledged_at": "Acknowledged has it",
+		}},
+	},
 	{row: draft.SDKVersion.Create().Mutation(), shown: SDKVersionInput{}, without: []why{{"id": own}}},
 	{
 		row: draft.SDKVersion.Update().Mutation(), shown: SDKVersionUpdate{},
@@ -212,12 +248,15 @@ func TestColumns(t *testing.T) {
 	}
 }
 
-// fieldsOf returns the fields of a struct, and those of its limits, as [entity] names them.
+// fieldsOf returns the fields of a struct, and those of its limits, ceilings and window, as [entity] names them.
 func fieldsOf(of reflect.Type) (names []string) {
 	for i := range of.NumField() {
 		f := of.Field(i)
-		if f.Type == reflect.TypeFor[Limits]() || f.Type == reflect.TypeFor[*Limits]() {
+		switch f.Type {
+		case reflect.TypeFor[*Limits]():
 			names = append(names, fieldsOf(reflect.TypeFor[Limits]())...)
+		case reflect.TypeFor[Limits](), reflect.TypeFor[Ceilings](), reflect.TypeFor[Window]():
+			names = append(names, fieldsOf(f.Type)...)
 		}
 		names = append(names, strings.ToLower(f.Name))
 	}
