@@ -20,7 +20,7 @@ func testBudgetEstimates(t *testing.T, e engine) {
 	s := newSpenders(t, e)
 	s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Cost: 100 * money.Dollar}})
 	model := mustModel(t, s.reg, s.provider.ID, "two rates", money.Rates{
-		meter.Input: 200_000 * money.Dollar, meter.Output: 1_000_000 * money.Dollar, // 20 cents and a dollar for a token
+		meter.Input: 200_000 * money.Dollar, meter.Output: 1_000_000 * money.Dollar, // 20 cents and a dollar a token
 	})
 	ask := func(tokens, output int64, cost money.USD) registry.AcquireInput {
 		in := s.ask(0)

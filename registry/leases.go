@@ -47,8 +47,8 @@ type AcquireInput struct {
 	EstimatedTokens int64 // tokens of all meters, reserved until the lease ends. Defaults to none
 	// EstimatedOutputTokens is how many of these are output, reasoning included. Zero: unknown.
 	EstimatedOutputTokens int64
-	// EstimatedCost is reserved until the lease ends. Defaults to none; or, for a consumer, to what the estimated tokens
-	// cost in the standard tier, all as the dearest meter if the output is not estimated.
+	// EstimatedCost is reserved until the lease ends. Defaults to none; or, for a consumer, to what the estimated
+	// tokens cost in the standard tier, all as the dearest meter if the output is not estimated.
 	EstimatedCost money.USD
 
 	AttemptGroup string // what Settle and Fail record, unless they are told: see UsageInput
