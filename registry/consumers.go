@@ -63,8 +63,8 @@ func (r *Registry) CreateConsumer(ctx context.Context, in ConsumerInput) (*ent.C
 	})
 }
 
-// EnsureConsumer returns the live consumer with the external id of an input, as it is. If there is none, it creates
-// one. Callers who do so at once get the same consumer.
+// EnsureConsumer finds the live consumer that has the input's external id, and returns it unchanged. Otherwise it
+// creates the consumer. Callers who do so at once get the same consumer.
 //
 // Errors:
 //

@@ -183,8 +183,9 @@ func undeleteTree(ctx context.Context, tx *ent.Client, top *ent.Consumer) error 
 	return nil
 }
 
-// lastDeleted returns the consumers that were live until all of them were deleted at one instant: of those that share a
-// name or an external id, the last one; and none whose parent is left out.
+// lastDeleted returns the consumers that UndeleteConsumer brings back, of all that were deleted at one instant. If some
+// share a name or an external id, they were deleted one after the other: it keeps the last. It drops a consumer whose
+// parent it drops.
 func lastDeleted(consumers []*ent.Consumer, top uuid.UUID) []*ent.Consumer {
 	names, externals := map[string]uuid.UUID{}, map[string]uuid.UUID{}
 	name := func(c *ent.Consumer) string { return value(c.ParentID).String() + c.Name }

@@ -73,7 +73,7 @@
 // Consumers and access keys: for whom calls are made, and how they show it.
 //
 //   - [Registry.CreateConsumer] creates a consumer: an organisation, a team or a user
-//   - [Registry.EnsureConsumer] returns the consumer with an external id, and creates it if there is none
+//   - [Registry.EnsureConsumer] finds a consumer by its external id, or creates it
 //   - [Registry.GetConsumer] returns a consumer by id, also a deleted one
 //   - [Registry.FindConsumer] returns a live consumer by its external id
 //   - [Registry.ListConsumers] lists consumers: all, those of a parent or those of a subtree

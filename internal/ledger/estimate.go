@@ -49,8 +49,7 @@ func dearest(rates money.Rates) (index int) {
 	return index
 }
 
-// Cost returns what the estimate costs at a price. It is 0 if that is unknown, and the most that there is if it is
-// more.
+// Cost returns what the estimate costs at a price: 0 if the price has no rate for it, and at most fault.MaxAmount.
 func (e Estimate) Cost(p *ent.Price) money.USD {
 	cost, err := CostAt(p, e.Meters(p))
 	switch {

@@ -275,7 +275,7 @@ func (s *Sums) Same(o *Sums) bool {
 		(!s.Full() && !o.Full() || bytes.Equal(a.Histogram, b.Histogram))
 }
 
-// Encode returns the histograms as they are stored. Without first tokens there is none of them.
+// Encode returns the histograms as they are stored. The one of first tokens is nil if it is empty.
 func (s *Sums) Encode() Encoded {
 	e := Encoded{Histogram: s.Histogram.AppendBinary(nil)}
 	if s.FirstTokens.Count() > 0 {

@@ -22,7 +22,7 @@ type database struct {
 	version atomic.Int64
 	looks   atomic.Int64
 	reads   atomic.Int64
-	label   atomic.Value // of the access key that there is
+	label   atomic.Value // of the one access key in the database
 	hook    atomic.Value // func(ctx) error: runs within a look
 }
 
