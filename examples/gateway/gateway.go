@@ -70,8 +70,9 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	response, err := g.serve(r.Context(), registry.AcquireInput{
 		ProviderID: model.ProviderID, ModelID: model.ID,
 		ConsumerID: caller.ConsumerID, AccessKeyID: caller.AccessKeyID,
-		EstimatedTokens: int64(len(body)/4) + request.MaxTokens, // four characters make a token, roughly
-		TTL:             g.client.Timeout + margin,
+		EstimatedTokens:       int64(len(body)/4) + request.MaxTokens, // four characters make a token, roughly
+		EstimatedOutputTokens: request.MaxTokens,
+		TTL:                   g.client.Timeout + margin,
 	}, body, w)
 	switch {
 	case response.passed && err != nil:

@@ -15,6 +15,8 @@ import (
 
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/ent/apikey"
+	"github.com/jeffersonwarrior/modelscan/meter"
+	"github.com/jeffersonwarrior/modelscan/money"
 	"github.com/jeffersonwarrior/modelscan/registry"
 	"github.com/jeffersonwarrior/modelscan/registry/registrytest"
 )
@@ -42,7 +44,10 @@ func newFixture(t *testing.T, f faults) *fixture {
 		provider, err := reg.CreateProvider(ctx, registry.ProviderInput{Name: name})
 		require.NoError(t, err)
 		for _, model := range models {
-			_, err := reg.CreateModel(ctx, registry.ModelInput{ProviderID: provider.ID, ModelID: model})
+			_, err := reg.CreateModel(ctx, registry.ModelInput{
+				ProviderID: provider.ID, ModelID: model,
+				Rates: money.Rates{meter.Input: money.Dollar, meter.Output: 2 * money.Dollar},
+			})
 			require.NoError(t, err)
 		}
 	}

@@ -72,7 +72,7 @@ func (g *gateway) printCrossings(ctx context.Context, out io.Writer) error {
 func (g *gateway) printBudgets(ctx context.Context, u user, out io.Writer) error {
 	m := g.routes["openai/gpt-5.4"]
 	states, err := g.reg.ExplainBudgets(ctx, registry.AcquireInput{
-		ProviderID: m.ProviderID, ModelID: m.ID, ConsumerID: u.ID, TTL: time.Minute,
+		ProviderID: m.ProviderID, ModelID: m.ID, ConsumerID: u.ID,
 	})
 	if err != nil {
 		return err
