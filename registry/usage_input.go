@@ -107,6 +107,15 @@ func (in UsageInput) faults(now time.Time) (f fault.List) {
 	f.Check(in.Failed || in.ErrorClass == "", "error_class is set, but the request did not fail")
 	f.Check(in.HTTPStatus == 0 || in.HTTPStatus >= 100 && in.HTTPStatus <= 599,
 		"http_status %d is not between 100 and 599", in.HTTPStatus)
+	if in.Usage != UsageReported || in.TimeToFirstToken != 0 || in.AttemptGroup != "" || in.Attempt != 0 ||
+		in.ProviderCost != nil || in.ProviderCostSource != "" {
+		in.checkSaid(&f)
+	}
+	return f
+}
+
+// checkSaid adds the faults of what most requests do not say.
+func (in UsageInput) checkSaid(f *fault.List) {
 	f.Check(slices.Contains([]UsageStatus{UsageReported, UsageEstimated, UsageUnknown}, in.Usage),
 		"there is no usage status %.40q", in.Usage)
 	f.Check(in.Usage != UsageUnknown || in.Tokens == (meter.Tokens{}), "the usage is unknown, but has tokens")
@@ -116,12 +125,11 @@ func (in UsageInput) faults(now time.Time) (f fault.List) {
 	}
 	f.Check(in.TimeToFirstToken >= 0 && in.TimeToFirstToken <= longest,
 		"time to first token %s is not between 0 and %s", in.TimeToFirstToken, longest)
-	checkAttempt(&f, in.AttemptGroup, in.Attempt)
+	checkAttempt(f, in.AttemptGroup, in.Attempt)
 	f.Check(in.ProviderCost == nil || *in.ProviderCost >= 0 && *in.ProviderCost <= fault.MaxAmount,
 		"the provider's cost is not between 0 and %d nano-dollars", int64(fault.MaxAmount))
 	f.Text("provider_cost_source", in.ProviderCostSource, 0, maxSource)
 	f.Check(in.ProviderCost != nil || in.ProviderCostSource == "", "provider_cost_source is set without a cost")
-	return f
 }
 
 // checkAttempt checks which attempt of a user's request a request is.
@@ -164,5 +172,6 @@ func idOrNil(id uuid.UUID) *uuid.UUID {
 	if id == uuid.Nil {
 		return nil
 	}
-	return &id
+	given := id // so that nothing is allocated for a zero id
+	return &given
 }

@@ -86,6 +86,9 @@ func appendElement(array []byte, value driver.Value) []byte {
 	case bool:
 		return strconv.AppendBool(array, v)
 	case []byte:
+		if v == nil {
+			return append(array, "NULL"...)
+		}
 		return append(hex.AppendEncode(append(array, `"\\x`...), v), '"')
 	case time.Time:
 		return utc.Of(v).AppendFormat(array, time.RFC3339Nano)

@@ -70,7 +70,7 @@ func (b *batch) write(ctx context.Context) error {
 	if err := ledger.Write(ctx, to, b.engine, added, b.stored); err != nil {
 		return err
 	}
-	if err := ledger.Update(ctx, to, b.engine, changed, b.stored); err != nil {
+	if err := ledger.Add(ctx, to, b.engine, changed, b.stored, b.periods); err != nil {
 		return err
 	}
 	if err := insertLease.Run(ctx, to, b.engine, leaseRows(b.opened)); err != nil {

@@ -23,9 +23,12 @@ import (
 // expired_leases, where it can still be ended. Whoever ends it removes its row, so that everybody else sees that it has
 // ended.
 
-const leaseColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_output, " +
-	"reserved_cost, pass, probe, acquired_at, expires_at, attempt_group, attempt, " +
-	"consumer_id, consumer_path, access_key_id"
+const (
+	plainColumns = "id, api_key_id, model_id, quota_group_id, reserved_tokens, reserved_cost, pass, probe, acquired_at, " +
+		"expires_at"
+	sparseColumns = "reserved_output, attempt_group, attempt, consumer_id, consumer_path, access_key_id"
+	leaseColumns  = plainColumns + ", " + sparseColumns
+)
 
 // readOpen reads the open leases of providers and counts them in their pools, which have been read.
 func (s *snapshot) readOpen(ctx context.Context, tx bulk.Querier, providers []uuid.UUID) error {
@@ -95,8 +98,8 @@ func (s *snapshot) keepLease(scan func(...any) error) error {
 func scanLease(scan func(...any) error) (*pool.Lease, error) {
 	l := new(pool.Lease)
 	return l, scan(
-		&l.ID, &l.Key, &l.Model, &l.Group, &l.Tokens, &l.Output, (*int64)(&l.Cost), &l.Pass, &l.Probe, &l.Acquired,
-		&l.Expires, &l.AttemptGroup, &l.Attempt, &l.For, &l.Path, &l.By)
+		&l.ID, &l.Key, &l.Model, &l.Group, &l.Tokens, (*int64)(&l.Cost), &l.Pass, &l.Probe, &l.Acquired, &l.Expires,
+		&l.Output, &l.AttemptGroup, &l.Attempt, &l.For, &l.Path, &l.By)
 }
 
 // leasesOfSQL selects the leases of all keys of a provider.
@@ -116,7 +119,13 @@ func (s *snapshot) keepExpired(scan func(...any) error) error {
 }
 
 var (
-	insertLease   = bulk.NewInsert(keylease.Table, strings.Split(leaseColumns, ", "), "")
+	insertLease = bulk.NewSparse(keylease.Table, strings.Split(plainColumns, ", "),
+		bulk.Sparse{Column: keylease.FieldReservedOutput, Default: keylease.DefaultReservedOutput},
+		bulk.Sparse{Column: keylease.FieldAttemptGroup, Default: keylease.DefaultAttemptGroup},
+		bulk.Sparse{Column: keylease.FieldAttempt, Default: keylease.DefaultAttempt},
+		bulk.Sparse{Column: keylease.FieldConsumerID, Default: (*uuid.UUID)(nil)},
+		bulk.Sparse{Column: keylease.FieldConsumerPath, Default: keylease.DefaultConsumerPath},
+		bulk.Sparse{Column: keylease.FieldAccessKeyID, Default: (*uuid.UUID)(nil)})
 	insertExpired = bulk.NewInsert(expiredlease.Table, strings.Split(expiredColumns, ", "), "")
 )
 
@@ -124,8 +133,8 @@ var (
 func leaseRows(leases []*pool.Lease) (rows [][]any) {
 	for _, l := range leases {
 		rows = append(rows, []any{
-			l.ID, l.Key, l.Model, l.Group, l.Tokens, l.Output, int64(l.Cost), l.Pass, l.Probe, l.Acquired, l.Expires,
-			l.AttemptGroup, l.Attempt, l.For, l.Path, l.By,
+			l.ID, l.Key, l.Model, l.Group, l.Tokens, int64(l.Cost), l.Pass, l.Probe, l.Acquired, l.Expires,
+			l.Output, l.AttemptGroup, l.Attempt, l.For, l.Path, l.By,
 		})
 	}
 	return rows

@@ -25,6 +25,7 @@ func (b *batch) run(ctx context.Context, calls []Call) ([]error, error) {
 		return nil, err
 	}
 	verdicts := make([]error, len(calls))
+	b.events = make([]ledger.Event, 0, len(calls))
 	b.periods = make(map[ledger.Period]ledger.Sums, 2*len(calls)+2)
 	for i := range calls {
 		if calls[i].Acquire != nil { // leases end before others begin

@@ -82,39 +82,41 @@ func (e *Event) say(s *Sums) {
 	}
 }
 
-var eventColumns = slices.Concat([]string{
+var insertEvents = bulk.NewSparse(usageevent.Table, slices.Concat([]string{
 	usageevent.FieldID, usageevent.FieldRequestID, usageevent.FieldAt, usageevent.FieldModelID,
-	usageevent.FieldAPIKeyID,
-	usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus, usageevent.FieldLatencyMs,
-	usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus, usageevent.FieldUsageStatus,
-	usageevent.FieldTtftMs, usageevent.FieldAttemptGroup, usageevent.FieldAttempt, usageevent.FieldProviderCost,
-	usageevent.FieldProviderCostSource, usageevent.FieldFingerprint, usageevent.FieldConsumerID,
-	usageevent.FieldAccessKeyID,
-}, TokenColumns)
-
-var insertEvents = bulk.NewInsert(usageevent.Table, eventColumns, "")
+	usageevent.FieldAPIKeyID, usageevent.FieldPriceID, usageevent.FieldCost, usageevent.FieldCostStatus,
+	usageevent.FieldLatencyMs, usageevent.FieldSuccess, usageevent.FieldErrorClass, usageevent.FieldHTTPStatus,
+	usageevent.FieldFingerprint,
+}, TokenColumns),
+	bulk.Sparse{Column: usageevent.FieldUsageStatus, Default: string(usageevent.DefaultUsageStatus)},
+	bulk.Sparse{Column: usageevent.FieldTtftMs, Default: (*int64)(nil)},
+	bulk.Sparse{Column: usageevent.FieldAttemptGroup, Default: usageevent.DefaultAttemptGroup},
+	bulk.Sparse{Column: usageevent.FieldAttempt, Default: usageevent.DefaultAttempt},
+	bulk.Sparse{Column: usageevent.FieldProviderCost, Default: (*int64)(nil)},
+	bulk.Sparse{Column: usageevent.FieldProviderCostSource, Default: usageevent.DefaultProviderCostSource},
+	bulk.Sparse{Column: usageevent.FieldConsumerID, Default: (*uuid.UUID)(nil)},
+	bulk.Sparse{Column: usageevent.FieldAccessKeyID, Default: (*uuid.UUID)(nil)},
+)
 
 // InsertEvents writes new events.
 func InsertEvents(ctx context.Context, tx bulk.Execer, engine string, events []Event) error {
 	rows := make([][]any, len(events))
 	for i := range events {
 		e := &events[i]
-		var fingerprint any
+		var fingerprint *int64
 		if e.Fingerprint != 0 {
-			fingerprint = e.Fingerprint
+			fingerprint = &e.Fingerprint
 		}
 		status := usageevent.CostStatusUnpriced
 		if e.Cost != nil {
 			status = usageevent.CostStatusPriced
 		}
-		rows[i] = append(make([]any, 0, len(eventColumns)), e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price,
-			(*int64)(e.Cost), string(status), e.Latency, e.Success, e.ErrorClass, e.HTTPStatus,
-			string(cmp.Or(e.Status, usageevent.UsageStatusReported)),
-			e.FirstToken, e.AttemptGroup, e.Attempt, (*int64)(e.ProviderCost), e.ProviderCostSource,
-			fingerprint, e.Consumer,
-			e.AccessKey)
-		for _, n := range e.Tokens {
-			rows[i] = append(rows[i], n)
+		t := &e.Tokens
+		rows[i] = []any{
+			e.ID, e.RequestID, e.At, e.Model, e.Key, e.Price, (*int64)(e.Cost), string(status), e.Latency, e.Success,
+			e.ErrorClass, e.HTTPStatus, fingerprint, t[0], t[1], t[2], t[3], t[4],
+			string(cmp.Or(e.Status, usageevent.DefaultUsageStatus)), e.FirstToken, e.AttemptGroup, e.Attempt,
+			(*int64)(e.ProviderCost), e.ProviderCostSource, e.Consumer, e.AccessKey,
 		}
 	}
 	return insertEvents.Run(ctx, tx, engine, rows)

@@ -30,6 +30,7 @@ func TestPrint(t *testing.T) {
 		"first token": func(e *Event) { e.FirstToken = new(int64(1)) },
 		"attempt":     func(e *Event) { e.AttemptGroup, e.Attempt = "g", 2 },
 		"source":      func(e *Event) { e.ProviderCostSource = "x" },
+		"access key":  func(e *Event) { e.AccessKey = &key },
 	} {
 		require.Equal(t, same, one(change), name)
 	}
@@ -43,6 +44,7 @@ func TestPrint(t *testing.T) {
 		"usage":        func(e *Event) { e.Status = usageevent.UsageStatusEstimated },
 		"free":         func(e *Event) { e.ProviderCost = new(money.USD(0)) },
 		"cost":         func(e *Event) { e.ProviderCost = new(money.USD(1)) },
+		"consumer":     func(e *Event) { e.Consumer = &key },
 	} {
 		changed := one(change)
 		require.False(t, seen[changed], name)

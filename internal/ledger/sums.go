@@ -75,6 +75,9 @@ func (s *Sums) numbers() [18]*int64 {
 // numSaid is how many numbers Said has. They are the last ones before the cost.
 const numSaid = 8
 
+// isSilent reports whether the requests have said nothing of themselves.
+func (s *Sums) isSilent() bool { return s.said() == [numSaid]int64{} && s.FirstTokens.Count() == 0 }
+
 // said returns the numbers of Said.
 func (s *Sums) said() (all [numSaid]int64) {
 	numbers := s.numbers()
@@ -243,7 +246,10 @@ func (s *Sums) Reprice(cost money.USD) {
 	share := func(part *money.USD, requests int64) {
 		of, whole := int64(*part), int64(s.Cost)
 		if s.Unpriced > s.Unknown || s.Cost == 0 {
-			of, whole = requests, s.Requests
+			of, whole = requests, s.Requests-s.Unknown
+		}
+		if whole == 0 {
+			return
 		}
 		// A part that is larger than the whole is damage, which VerifyLedger finds.
 		high, low := bits.Mul64(uint64(cost), uint64(min(of, whole))) //nolint:gosec // amounts

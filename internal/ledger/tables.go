@@ -111,15 +111,33 @@ func Write(ctx context.Context, tx bulk.Execer, engine string, sorted []Period, 
 	return nil
 }
 
-// Update overwrites stored periods, in their order.
-func Update(ctx context.Context, tx bulk.Execer, engine string, sorted []Period, periods map[Period]Sums) error {
-	rows := byTable(sorted, func(p Period, row []any) []any {
-		s := periods[p]
-		return p.appendKey(s.appendCells(row, p))
-	})
-	for i, t := range Tables {
-		if err := t.update.Run(ctx, tx, engine, rows[i]); err != nil {
-			return err
+// Add overwrites stored periods, in their order, with sums to which others were added. Where these say nothing of what
+// requests say of themselves, what is stored of that stays: most requests say nothing.
+func Add(
+	ctx context.Context, tx bulk.Execer, engine string, sorted []Period, periods, added map[Period]Sums,
+) error {
+	silent := func(p Period) bool {
+		s := added[p]
+		return s.isSilent()
+	}
+	for _, quietly := range []bool{true, false} {
+		some := slices.DeleteFunc(slices.Clone(sorted), func(p Period) bool { return silent(p) != quietly })
+		rows := byTable(some, func(p Period, row []any) []any {
+			s := periods[p]
+			row = s.appendCells(row, p)
+			if quietly {
+				row = row[:len(row)-numSaid-1]
+			}
+			return p.appendKey(row)
+		})
+		for i, t := range Tables {
+			update := t.update
+			if quietly {
+				update = t.updateSilent
+			}
+			if err := update.Run(ctx, tx, engine, rows[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -135,6 +153,8 @@ type Table struct {
 	read    func(n int) string // n rows, on SQLite
 	insert  bulk.Insert        // or overwrites it
 	update  bulk.Update
+
+	updateSilent bulk.Update // without the columns of Said
 }
 
 // Tables are in the order of Period.Table: quarters before their days.
@@ -161,7 +181,9 @@ func newTable(name string, of Grain, by ...string) *Table {
 	t.insert = bulk.NewInsert(name, t.columns,
 		" ON CONFLICT ("+strings.Join(t.key, ", ")+") DO UPDATE SET "+strings.Join(sets, ", "))
 	t.read = bulk.Statements(t.readChunk)
-	t.update = bulk.NewUpdate(name, t.key, t.columns[len(by)+3:]...)
+	sums := t.columns[len(by)+3:]
+	t.update = bulk.NewUpdate(name, t.key, sums...)
+	t.updateSilent = bulk.NewUpdate(name, t.key, sums[:len(sums)-numSaid-1]...)
 	return t
 }
 

@@ -43,11 +43,17 @@ func TestTables(t *testing.T) {
 		read := map[Period]Sums{}
 		require.NoError(t, Read(ctx, db, dialect.SQLite, append(Sorted(all), QuarterOf(model, key, price, noon)), read))
 		require.Equal(t, all, read)
+		added := map[Period]Sums{}
 		for p, s := range all {
-			require.NoError(t, s.Merge(one(5, 5)))
-			all[p] = s
+			more := one(5, 5)
+			if len(added)%2 == 0 { // some requests say more of themselves
+				more.Said = Said{Retries: 1, RetryCost: 5, FirstToken: 7}
+				more.FirstTokens.Add(7)
+			}
+			require.NoError(t, s.Merge(more))
+			all[p], added[p] = s, more
 		}
-		require.NoError(t, Update(ctx, db, dialect.SQLite, Sorted(all), all))
+		require.NoError(t, Add(ctx, db, dialect.SQLite, Sorted(all), all, added))
 	}
 	known := map[Period]Sums{QuarterOf(model, key, price, noon): {Requests: 9}}
 	require.NoError(t, Read(ctx, db, dialect.SQLite, Sorted(known), known))
