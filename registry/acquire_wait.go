@@ -63,8 +63,5 @@ func worthWaiting(err error) *refusal {
 	if !errors.As(err, &over) || !over.waits {
 		return nil
 	}
-	if over.Sooner {
-		return &refusal{over, over.OpensAt, time.Time{}}
-	}
-	return &refusal{over, over.OpensAt, over.OpensAt}
+	return &refusal{over, over.OpensAt, over.earliest}
 }

@@ -131,6 +131,9 @@ func readAccessKey(ctx context.Context, client *ent.Client, hash policy.Hash) (*
 	if err != nil {
 		return nil, err
 	}
+	if row.Edges.Consumer == nil { // it has been purged since
+		return nil, &ForbiddenError{Reason: UnknownSecret}
+	}
 	consumers, err := consumersOf(ctx, client, row.Edges.Consumer.Path)
 	if err != nil {
 		return nil, err

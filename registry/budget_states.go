@@ -12,6 +12,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent"
 	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/commit"
+	"github.com/jeffersonwarrior/modelscan/internal/utc"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -117,12 +118,14 @@ type BudgetError struct {
 	// Sooner reports whether the request may fit before OpensAt, when open requests end.
 	Sooner bool
 
-	waits bool // waiting makes sense
+	waits    bool      // waiting makes sense
+	earliest time.Time // it does not fit before this
 }
 
 func overBudget(closed []budget.State) error {
 	e := &BudgetError{waits: true}
-	e.OpensAt, e.Sooner = budget.OpensAt(closed)
+	e.OpensAt, e.earliest = budget.OpensAt(closed)
+	e.Sooner = e.earliest.Before(utc.End) && (e.OpensAt.IsZero() || e.earliest.Before(e.OpensAt))
 	for i := range closed {
 		s := &closed[i]
 		e.Closed = append(e.Closed, stateOf(s))

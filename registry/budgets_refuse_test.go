@@ -130,8 +130,24 @@ func testConsumerOfRequest(t *testing.T, e engine) {
 	in = tokens(1)
 	in.ModelID, in.APIKeyID, in.ConsumerID = s.model.ID, s.key.ID, uuid.New()
 	require.ErrorIs(t, s.reg.RecordUsage(t.Context(), in), registry.ErrForeignKey)
-	in.ConsumerID, in.AccessKeyID = uuid.Nil, key.ID
+	in.ConsumerID, in.AccessKeyID = s.user.ID, unknownID
+	require.ErrorIs(t, s.reg.RecordUsage(t.Context(), in), registry.ErrForeignKey)
+	in.ConsumerID, in.AccessKeyID = s.team.ID, key.ID
+	require.ErrorIs(t, s.reg.RecordUsage(t.Context(), in), registry.ErrInvalidData)
+	_, err = s.reg.ExplainBudgets(t.Context(), registry.AcquireInput{
+		ProviderID: s.provider.ID, ModelID: s.model.ID, ConsumerID: s.team.ID, AccessKeyID: key.ID,
+	})
+	require.ErrorIs(t, err, registry.ErrInvalidData)
+
+	// By its access key or by its name, it is the same consumer's request; by another's key it is another.
+	in.ConsumerID, in.AccessKeyID, in.RequestID = uuid.Nil, key.ID, "one"
 	require.NoError(t, s.reg.RecordUsage(t.Context(), in))
+	in.ConsumerID = s.user.ID
+	require.NoError(t, s.reg.RecordUsage(t.Context(), in))
+	other, _, err := s.reg.CreateAccessKey(t.Context(), registry.AccessKeyInput{ConsumerID: s.team.ID})
+	require.NoError(t, err)
+	in.ConsumerID, in.AccessKeyID = uuid.Nil, other.ID
+	require.ErrorIs(t, s.reg.RecordUsage(t.Context(), in), registry.ErrConflict)
 }
 
 func TestRequiredConsumer(t *testing.T) { eachEngine(t, testRequiredConsumer) }
@@ -215,6 +231,7 @@ func testBudgetWait(t *testing.T, e engine) {
 		}
 		got <- err
 	}()
+	requireWaits(t, s.reg)
 	require.NoError(t, first.Settle(t.Context(), tokens(1)))
 	require.NoError(t, <-got)
 	_, err := s.reg.AcquireKey(t.Context(), in)
@@ -231,6 +248,13 @@ func testBudgetWait(t *testing.T, e engine) {
 		_, err := s.reg.AcquireKey(ctx, in)
 		got <- err
 	}()
+	requireWaits(t, s.reg)
 	s.clock.Advance(time.Second)
 	require.NoError(t, <-got)
+}
+
+// requireWaits returns when a caller waits for a key.
+func requireWaits(t *testing.T, reg *registry.Registry) {
+	t.Helper()
+	require.Eventually(t, func() bool { return registry.Waiting(reg) > 0 }, time.Minute, time.Millisecond)
 }

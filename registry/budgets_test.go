@@ -1,9 +1,6 @@
 package registry_test
 
 import (
-	"errors"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,7 +159,7 @@ func TestBudgetEach(t *testing.T) { eachEngine(t, testBudgetEach) }
 func testBudgetEach(t *testing.T, e engine) {
 	t.Parallel()
 	s := newSpenders(t, e)
-	s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Requests: 1}, Each: true, EachKind: "user"})
+	b := s.budget(t, registry.BudgetInput{Ceilings: registry.Ceilings{Requests: 1}, Each: true, EachKind: "user"})
 	second := consumerOf(t, s.reg, registry.ConsumerInput{Name: "second", Kind: "user", ParentID: s.team.ID})
 	require.NoError(t, s.acquire(t, s.ask(1)).Settle(t.Context(), tokens(1)))
 	require.Equal(t, s.user.ID, s.refused(t, s.ask(1)).Closed[0].SubjectID)
@@ -171,6 +168,19 @@ func testBudgetEach(t *testing.T, e engine) {
 	require.NoError(t, s.acquire(t, in).Settle(t.Context(), tokens(1)))
 	in.ConsumerID = s.team.ID
 	require.NoError(t, s.acquire(t, in).Settle(t.Context(), tokens(1)), "there is no user on the way")
+
+	// A grant is for the consumer that it names.
+	_, err := s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: b.ID, SubjectID: second.ID, Requests: 1})
+	require.NoError(t, err)
+	s.refused(t, s.ask(1))
+	in.ConsumerID = second.ID
+	require.NoError(t, s.acquire(t, in).Release(t.Context()))
+
+	// The team becomes a user: what was spent below it, and by it, is its own now.
+	_, err = s.reg.UpdateConsumer(t.Context(), s.team.ID, registry.ConsumerUpdate{Kind: ptr("user")})
+	require.NoError(t, err)
+	over := s.refused(t, in)
+	require.Equal(t, []any{s.team.ID, int64(3)}, []any{over.Closed[0].SubjectID, over.Closed[0].Ended})
 }
 
 func TestBudgetFilterAndShadow(t *testing.T) { eachEngine(t, testBudgetFilterAndShadow) }
@@ -225,6 +235,13 @@ func testBudgetGrants(t *testing.T, e engine) {
 	_, err = s.reg.RevokeGrant(t.Context(), g.ID)
 	require.NoError(t, err)
 	require.Equal(t, int64(2), s.refused(t, s.ask(1)).Closed[0].Ended)
+
+	total := s.budget(t, registry.BudgetInput{
+		Name: "total", Ceilings: registry.Ceilings{Tokens: 1000}, Window: registry.Window{Per: entbudget.PerTotal},
+	})
+	g, err = s.reg.GrantBudget(t.Context(), registry.GrantInput{BudgetID: total.ID, Tokens: 1})
+	require.NoError(t, err)
+	require.Equal(t, 9999, g.WindowsUntil.Year(), "there is one window")
 
 	// A change of limits changes no counter.
 	_, err = s.reg.UpdateBudget(t.Context(), b.ID, registry.BudgetUpdate{Requests: new(int64(3))})
@@ -313,78 +330,4 @@ func testForbidden(t *testing.T, e engine) {
 	require.NoError(t, s.acquire(t, in).Release(t.Context()))
 	require.NoError(t, s.reg.DeleteAccessKey(t.Context(), key.ID))
 	forbidden(registry.AccessKeyDeleted)
-}
-
-// Many callers in two processes share an organisation's budget, and it is never passed.
-func TestBudgetProcesses(t *testing.T) { eachEngineAtOnce(t, testBudgetProcesses) }
-
-func testBudgetProcesses(t *testing.T, e engine) {
-	t.Parallel()
-	const requests, dollars = 40, 100
-	name := e.filled(t, "empty", func(name string) { require.NoError(t, mustOpen(t, name).Close()) })
-	clock := registrytest.NewClock(registrytest.Start)
-	var regs []*registry.Registry
-	for range 2 {
-		regs = append(regs, openWith(t, name, registry.WithClock(clock.Now), registry.WithoutMigration()))
-	}
-	s := &spenders{reg: regs[0], clock: clock, provider: mustProvider(t, regs[0], "openai")}
-	s.model = mustModel(t, s.reg, s.provider.ID, "gpt-4", money.Rates{meter.Input: 1_000_000 * money.Dollar})
-	s.key = mustKey(t, s.reg, s.provider.ID, 1)
-	// The other process uses keys of another provider: what they share is the budget.
-	other := &spenders{provider: mustProvider(t, s.reg, "anthropic")}
-	other.model = mustModel(t, s.reg, other.provider.ID, "claude", money.Rates{meter.Input: 1_000_000 * money.Dollar})
-	other.key = mustKey(t, s.reg, other.provider.ID, 2)
-	s.org = consumerOf(t, s.reg, registry.ConsumerInput{Name: "org"})
-	s.user, other.user = s.org, s.org
-	b := s.budget(t, registry.BudgetInput{
-		Ceilings: registry.Ceilings{Requests: requests, Cost: dollars * money.Dollar},
-	})
-	var admitted, refused, open atomic.Int64
-	var all sync.WaitGroup
-	for i := range 16 {
-		user := consumerOf(t, s.reg, registry.ConsumerInput{Name: string(rune('a' + i)), ParentID: s.org.ID})
-		reg, of := regs[i%2], []*spenders{s, other}[i%2]
-		all.Go(func() {
-			for n := range 10 {
-				in := of.ask(int64(1 + n%4))
-				in.ConsumerID = user.ID
-				l, err := reg.AcquireKey(t.Context(), in)
-				switch {
-				case errors.Is(err, registry.ErrBudget):
-					refused.Add(1)
-					continue
-				case err != nil:
-					t.Error(err)
-					return
-				}
-				admitted.Add(1)
-				if held := open.Add(1); held > requests {
-					t.Errorf("%d requests are open", held)
-				}
-				if n%3 == 0 {
-					open.Add(-1)
-					admitted.Add(-1)
-					err = l.Release(t.Context())
-				} else {
-					err = l.Settle(t.Context(), tokens(int64(1+n%4)))
-				}
-				if err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	all.Wait()
-	require.Positive(t, refused.Load())
-	require.LessOrEqual(t, admitted.Load(), int64(requests))
-	states, err := regs[1].ExplainBudgets(t.Context(), registry.AcquireInput{
-		ProviderID: s.provider.ID, ModelID: s.model.ID, ConsumerID: s.org.ID, TTL: time.Minute,
-	})
-	require.NoError(t, err)
-	for _, state := range states {
-		require.Equal(t, b.ID, state.BudgetID)
-		require.LessOrEqual(t, state.Ended, state.Ceiling)
-		require.Zero(t, state.Open)
-	}
-	require.Equal(t, admitted.Load(), states[1].Ended)
 }

@@ -275,8 +275,20 @@ func (r *Registry) UpdateConsumer(ctx context.Context, id uuid.UUID, up Consumer
 		if err := requireExternalID(ctx, tx, value(up.ExternalID), id); err != nil {
 			return nil, err
 		}
+		var above []*ent.Budget // whose subject may be another one by the new kind
+		if up.Kind != nil && *up.Kind != old.Kind {
+			if above, err = budgetsAbove(ctx, tx, old.Path); err != nil {
+				return nil, err
+			}
+		}
+		if err := r.commits.Leave(ctx, tx, timeOf(tx), old.Path, above); err != nil {
+			return nil, err
+		}
 		c, err := save(ctx, tx, switched(old.Disabled, up.Disabled), old, filled(old.Update(), up))
-		return c, taken(err, "another consumer of the same parent is called %q", value(up.Name))
+		if err != nil {
+			return nil, taken(err, "another consumer of the same parent is called %q", value(up.Name))
+		}
+		return c, r.commits.Enter(ctx, tx, timeOf(tx), c.Path, above)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/keylease"
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
+	"github.com/jeffersonwarrior/modelscan/internal/commit"
 )
 
 // MoveConsumer moves a live consumer, with all below it, to another live parent, and returns it. If parentID is zero,
@@ -31,6 +32,10 @@ import (
 func (r *Registry) MoveConsumer(ctx context.Context, id, parentID uuid.UUID) (*ent.Consumer, error) {
 	op := fmt.Sprintf("move consumer %s", id)
 	return change(ctx, r.writePolicy, op, nil, func(tx *ent.Client) (*ent.Consumer, error) {
+		// The leases that move are rows of pools: see commit.Hold.
+		if err := r.holdPools(ctx, tx, commit.AllPools); err != nil {
+			return nil, err
+		}
 		old, err := liveConsumer(ctx, tx, id)
 		if err != nil {
 			return nil, err

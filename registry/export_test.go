@@ -4,3 +4,13 @@ import "github.com/jeffersonwarrior/modelscan/ent"
 
 // Past returns a client that writes past the rules, as one of somebody's own can.
 func (r *Registry) Past() *ent.Client { return r.client.With(ent.Scope(&operation{clock: r.clock})) }
+
+// Waiting returns how many callers of this process wait for a key.
+func Waiting(r *Registry) (n int) {
+	r.waiters.mu.Lock()
+	defer r.waiters.mu.Unlock()
+	for _, some := range r.waiters.list {
+		n += len(some)
+	}
+	return n
+}

@@ -177,7 +177,10 @@ const (
 	oldKeyEvents   = "automatic AND at < $1"
 	oldDiscoveries = "started_at < $1"
 	oldWindows     = "window_end < $1"
-	oldCrossings   = "at < $1 AND acknowledged_at IS NOT NULL"
+	// A crossing that goes while its window counts would be noted again.
+	oldCrossings = "at < $1 AND acknowledged_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM budget_windows AS w" +
+		" WHERE w.budget_id = budget_crossings.budget_id AND w.subject_id = budget_crossings.subject_id" +
+		" AND w.window_start = budget_crossings.window_start AND w.window_end > $1)"
 )
 
 // countLeft counts the rows that are past their time.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"entgo.io/ent/dialect"
+	"entgo.io/ent/dialect/sql"
 	"github.com/google/uuid"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
@@ -130,7 +131,9 @@ func (r *Registry) repriceStep(ctx context.Context, tx *ent.Client, p *repricing
 	days := tx.UsageTotal.Query().Where(usagetotal.ModelID(p.model),
 		usagetotal.PeriodStartGTE(utc.StartOfDay(p.at)), usagetotal.PeriodStartLT(end))
 	if p.unpricedAlone {
-		days.Where(usagetotal.UnpricedCountGT(0))
+		days.Where(func(s *sql.Selector) { // unknown usage stays without a cost
+			s.Where(sql.ColumnsGT(s.C(usagetotal.FieldUnpricedCount), s.C(usagetotal.FieldUnknownCount)))
+		})
 	}
 	first, err := days.Order(usagetotal.ByPeriodStart()).
 		Select(usagetotal.FieldID, usagetotal.FieldPeriodStart).First(ctx)

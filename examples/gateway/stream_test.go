@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/jeffersonwarrior/modelscan/ent"
+	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/registry"
 )
 
@@ -63,6 +64,8 @@ func TestStreamCut(t *testing.T) {
 	require.Len(t, events, 1)
 	require.False(t, events[0].Success)
 	require.Equal(t, string(registry.FailureServer), events[0].ErrorClass)
+	require.Equal(t, usageevent.UsageStatusEstimated, events[0].UsageStatus, "nobody knows what it used")
+	require.NotZero(t, events[0].InputTokens+events[0].OutputTokens)
 	require.Equal(t, keysPerProvider, f.usable(t))
 }
 

@@ -1,7 +1,6 @@
 package budget
 
 import (
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -98,19 +97,26 @@ func Refuses(states []State) (closed []State) {
 	return closed
 }
 
-// OpensAt returns when all of the closed ceilings let the request pass, and whether that may be sooner, because leases
-// end. Zero: time alone opens one of them never.
-func OpensAt(closed []State) (at time.Time, sooner bool) {
-	sooner = true
+// OpensAt returns when all of the closed ceilings let the request pass by themselves; zero: one of them never does. And
+// it returns when they may pass it at the earliest, because leases end; zero: at any time; utc.End: never.
+func OpensAt(closed []State) (at, earliest time.Time) {
+	never := false
 	for i := range closed {
-		s := &closed[i]
-		sooner = sooner && s.Sooner()
-		at = utc.Max(at, s.OpensAt())
+		opens := closed[i].OpensAt()
+		never = never || opens.IsZero()
+		at = utc.Max(at, opens)
+		switch {
+		case closed[i].Sooner():
+		case opens.IsZero():
+			earliest = utc.End
+		default:
+			earliest = utc.Max(earliest, opens)
+		}
 	}
-	if slices.ContainsFunc(closed, func(s State) bool { return s.OpensAt().IsZero() }) {
+	if never {
 		at = time.Time{}
 	}
-	return at, sooner
+	return at, earliest
 }
 
 // Crossing is a threshold that a counter has passed.

@@ -53,13 +53,15 @@ func (w Window) of(steps calendar.Bounds, t time.Time) (begin, end time.Time) {
 	return utc.Max(begin, utc.Beginning), end
 }
 
-// Nth returns the first instant of the n-th window after the one that t lies in.
+// Nth returns the first instant of the n-th window after the one that t lies in, and the end of time if there is no
+// such window.
 func (w Window) Nth(t time.Time, n int) time.Time {
 	begin, end := w.Of(t)
 	for range n {
-		if begin, end = w.Of(end); !end.Before(utc.End) {
-			break
+		if !end.Before(utc.End) {
+			return utc.End
 		}
+		begin, end = w.Of(end)
 	}
 	return begin
 }

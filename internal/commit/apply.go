@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jeffersonwarrior/modelscan/internal/budget"
 	"github.com/jeffersonwarrior/modelscan/internal/fault"
 	"github.com/jeffersonwarrior/modelscan/internal/ledger"
 	"github.com/jeffersonwarrior/modelscan/internal/pool"
@@ -17,6 +18,9 @@ import (
 func (b *batch) apply(c *Call) error {
 	end := c.End
 	if end == nil {
+		if err := b.checkAccessKey(&c.Request); err != nil {
+			return err
+		}
 		return b.record(&c.Request, c.Now, nil)
 	}
 	lease, expired := b.leases[end.Lease], b.expired[end.Lease]
@@ -116,9 +120,6 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 	if recorded, differs := b.isRecorded(req); recorded {
 		return differs
 	}
-	if req.Consumer == nil && req.AccessKey != nil {
-		return fault.Missing("access key", *req.AccessKey)
-	}
 	chain, err := b.chainOf(req.Consumer)
 	if err != nil {
 		return err
@@ -135,7 +136,9 @@ func (b *batch) record(req *Request, now time.Time, lease *pool.Lease) error {
 		return err
 	}
 	at := utc.Min(req.At, now) // a clock that is ahead must not begin the key's next day too early
-	b.spend(chain, of, event.At, tookOf(&event), counts(event.At))
+	if len(chain) > 0 {
+		b.spend(chain, of, event.At, tookOf(&event), counts(event.At))
+	}
 	k.AddUse(took, at)
 	if lease != nil {
 		if req.unknown() { // to break off evades no limit
@@ -196,7 +199,18 @@ func (b *batch) acquire(c *Call) error {
 	if err != nil {
 		return err
 	}
+	var asked budget.Request
+	if len(chain) > 0 {
+		asked = b.priced(a.Model, ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, l.Cost)
+		l.Cost, a.Want.Cost = asked.Asked.Cost, asked.Asked.Cost
+	}
 	k := p.Choose(a.Want, b.now)
+	if k != nil {
+		asked.At = k.Begins(b.now)
+	}
+	if err := b.fits(chain, of, asked); err != nil {
+		return err
+	}
 	if k == nil {
 		return b.NoKey(p, a.Want, b.now)
 	}

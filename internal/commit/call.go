@@ -155,7 +155,8 @@ func (n *needs) add(c *Call) {
 		n.from = utc.Min(n.from, c.Request.At)
 		if of := c.Request.Consumer; of != nil {
 			n.addFor(For{Consumer: *of})
-		} else if key := c.Request.AccessKey; key != nil {
+		}
+		if key := c.Request.AccessKey; key != nil && (c.End == nil || c.Request.Consumer == nil) {
 			n.addFor(For{AccessKey: *key})
 		}
 		if c.Request.Named {

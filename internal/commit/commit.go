@@ -184,7 +184,7 @@ func (m *Committer) attempt(
 		return nil, err
 	}
 	s.begin()
-	b := batch{env: &m.env, snapshot: s, tx: tx, inTx: inTx, spending: newSpending()}
+	b := batch{env: &m.env, snapshot: s, tx: tx, inTx: inTx}
 	verdicts, err := b.run(ctx, calls)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,8 @@ type Owner struct {
 	Deleted     bool
 	Permissions []Permission
 	Budgets     []*budget.Budget
+
+	err error // its row, or one of its budgets, cannot be used: the requests for it and for all below it are told
 }
 
 // Permission says which models of a provider a consumer may use, or may not.
@@ -137,6 +139,9 @@ func (s *spending) chainOf(consumer *uuid.UUID) (chain []*Owner, err error) {
 		return nil, err
 	}
 	for _, id := range ids {
+		if above := s.owners[id]; above != nil && above.err != nil {
+			return nil, above.err
+		}
 		if s.owners[id] == nil {
 			return nil, fmt.Errorf("%w: consumer %s, above %s, is not there", fault.ErrCorrupt, id, owner.ID)
 		}

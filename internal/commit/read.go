@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -158,6 +159,7 @@ func (b *batch) learnOwners(ctx context.Context, n needs, calls []Call) error {
 		if r := &c.Request; r.Consumer == nil && r.AccessKey != nil {
 			if key := b.accessKeys[*r.AccessKey]; key != nil {
 				r.Consumer = &key.Consumer
+				r.Fingerprint = r.Print()
 			}
 		}
 	}
@@ -167,6 +169,7 @@ func (b *batch) learnOwners(ctx context.Context, n needs, calls []Call) error {
 // findOwners finds consumers and access keys, with their consumers and all above them: those that are remembered, and
 // the others in the database.
 func (b *batch) findOwners(ctx context.Context, tx bulk.Querier, owners, accessKeys map[uuid.UUID]bool) error {
+	b.makeRoom()
 	var version int64
 	const current = "SELECT COALESCE((SELECT version FROM policy_version), 0)"
 	err := bulk.Scan(ctx, tx, current, nil, func(scan func(...any) error) error { return scan(&version) })
@@ -249,7 +252,7 @@ func (b *batch) readOwners(ctx context.Context, tx bulk.Querier, ids []uuid.UUID
 			return nil
 		}
 		if err := json.Unmarshal(permissions, &o.Permissions); err != nil {
-			return fmt.Errorf("%w: permissions of consumer %s: %w", fault.ErrCorrupt, o.ID, err)
+			o.err = fmt.Errorf("%w: permissions of consumer %s: %w", fault.ErrCorrupt, o.ID, err)
 		}
 		return nil
 	})
@@ -272,12 +275,12 @@ func readBudgets(ctx context.Context, tx bulk.Querier, owners []uuid.UUID, of ma
 	budgets := map[uuid.UUID]*budget.Budget{}
 	var ids []uuid.UUID
 	err := bulk.ScanIn(ctx, tx, readBudgetsSQL, owners, func(scan func(...any) error) error {
-		bud, err := scanBudget(scan)
+		bud, wrong, err := scanBudget(scan)
 		if err != nil {
 			return err
 		}
 		if owner := of[bud.Owner]; owner != nil {
-			owner.Budgets = append(owner.Budgets, bud)
+			owner.Budgets, owner.err = append(owner.Budgets, bud), cmp.Or(owner.err, wrong)
 		}
 		budgets[bud.ID], ids = bud, append(ids, bud.ID)
 		return nil
@@ -302,8 +305,8 @@ func readBudgets(ctx context.Context, tx bulk.Querier, owners []uuid.UUID, of ma
 	})
 }
 
-// scanBudget reads a row of readBudgetsSQL.
-func scanBudget(scan func(...any) error) (*budget.Budget, error) {
+// scanBudget reads a row of readBudgetsSQL, and returns what is wrong with it.
+func scanBudget(scan func(...any) error) (_ *budget.Budget, wrong, err error) {
 	var (
 		b                  budget.Budget
 		per, zone          string
@@ -311,14 +314,14 @@ func scanBudget(scan func(...any) error) (*budget.Budget, error) {
 		provider           *uuid.UUID
 		models, thresholds sql.RawBytes
 	)
-	err := scan(
+	err = scan(
 		&b.ID, &b.Owner, &b.Name, &b.Each, &b.EachKind, &per, &zone, &b.Window.Day, &b.Window.Hour,
 		&provider, &models,
 		(*int64)(&b.Ceilings.Cost), &b.Ceilings.Tokens, &b.Ceilings.Requests, &b.Ceilings.Concurrency,
 		&mode, &unpriced, &thresholds, &b.CountsFrom,
 	)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, cell := range []struct {
 		text []byte
@@ -328,15 +331,15 @@ func scanBudget(scan func(...any) error) (*budget.Budget, error) {
 			continue
 		}
 		if err := json.Unmarshal(cell.text, cell.to); err != nil {
-			return nil, fmt.Errorf("%w: budget %s: %w", fault.ErrCorrupt, b.ID, err)
+			wrong = fmt.Errorf("%w: budget %s: %w", fault.ErrCorrupt, b.ID, err)
 		}
 	}
 	if b.Window, err = windowOf(per, zone, b.Window.Day, b.Window.Hour); err != nil {
-		return nil, fmt.Errorf("budget %s: %w", b.ID, err)
+		wrong = fmt.Errorf("budget %s: %w", b.ID, err)
 	}
 	if provider != nil {
 		b.Provider = *provider
 	}
 	b.Shadow, b.AllowUnpriced = mode == "shadow", unpriced == "allow"
-	return &b, nil
+	return &b, wrong, nil
 }

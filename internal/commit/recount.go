@@ -21,7 +21,7 @@ func WindowOf(row *ent.Budget) (budget.Window, error) {
 
 // States returns all ceilings that bind a request for a key, as it would find them at an instant.
 func (m *Committer) States(ctx context.Context, from bulk.Querier, now time.Time, a *Acquire) ([]budget.State, error) {
-	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), inTx: true, spending: newSpending()}
+	b := batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), inTx: true}
 	b.begin()
 	b.from = now
 	n := needsOf([]Call{{Now: now, Acquire: a}})
@@ -36,6 +36,9 @@ func (m *Committer) States(ctx context.Context, from bulk.Querier, now time.Time
 		return nil, err
 	}
 	if err := b.readModels(ctx, from, []uuid.UUID{a.Model}); err != nil {
+		return nil, err
+	}
+	if err := b.checkFor(a.For); err != nil {
 		return nil, err
 	}
 	name, err := b.modelName(a.Model, a.Provider)
@@ -132,7 +135,7 @@ func (m *Committer) spentBy(
 
 // counting returns a batch that only counts what was spent.
 func (m *Committer) counting(tx *ent.Client, now time.Time) *batch {
-	return &batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), tx: tx, inTx: true, spending: newSpending()}
+	return &batch{env: &m.env, snapshot: newSnapshot(m.Strategy, now), tx: tx, inTx: true}
 }
 
 func (b *batch) pathOf(ctx context.Context, consumer uuid.UUID) (string, error) {

@@ -23,14 +23,18 @@ type spending struct {
 	owners     map[uuid.UUID]*Owner // the consumers that calls name, and all above them
 	accessKeys map[uuid.UUID]*AccessKey
 	counters   map[counterID]*budget.Counter
+	running    map[counterID]int64 // open leases, of any window
 	spent      map[counterID]*addition
 	crossings  []crossing
 }
 
-func newSpending() spending {
-	return spending{
-		owners: map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*AccessKey{},
-		counters: map[counterID]*budget.Counter{}, spent: map[counterID]*addition{},
+// makeRoom is called before consumers are found. Without consumers nothing is written.
+func (s *spending) makeRoom() {
+	if s.owners == nil {
+		*s = spending{
+			owners: map[uuid.UUID]*Owner{}, accessKeys: map[uuid.UUID]*AccessKey{},
+			counters: map[counterID]*budget.Counter{}, running: map[counterID]int64{}, spent: map[counterID]*addition{},
+		}
 	}
 }
 
@@ -62,6 +66,9 @@ type binding struct {
 }
 
 func (b binding) id() counterID { return counterID{b.ID, b.subject.ID, b.begin} }
+
+// always names what a subject has in all windows of a budget.
+func (b binding) always() counterID { return counterID{b.ID, b.subject.ID, time.Time{}} }
 
 // crossing is a row of budget_crossings.
 type crossing struct {
@@ -155,36 +162,46 @@ func (b *batch) spend(chain []*Owner, of namedModel, at time.Time, took budget.A
 	}
 }
 
-// asked returns the budgets that bind calls which ask for a key.
+// asked returns the budgets that bind calls which ask for a key, at each instant at which a lease may begin.
 func (b *batch) asked(n needs) (all []binding) {
 	for _, a := range n.acquires {
 		chain, err := b.chainOf(a.For.consumer())
 		if err != nil { // the call itself is told
 			continue
 		}
-		if name, err := b.modelName(a.Model, a.Provider); err == nil {
-			all = append(all, bindings(chain, namedModel{a.Provider, name}, b.now)...)
+		name, err := b.modelName(a.Model, a.Provider)
+		if err != nil {
+			continue
+		}
+		for _, at := range b.instants(b.pools[a.Provider]) {
+			all = append(all, bindings(chain, namedModel{a.Provider, name}, at)...)
 		}
 	}
 	return all
 }
 
-// admit notes in a lease whom it is for, and returns that consumer and all above it; or why the request is not
-// admitted.
-func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error) {
-	if a.For.AccessKey != uuid.Nil && b.accessKeys[a.For.AccessKey] == nil {
-		return nil, fault.Missing("access key", a.For.AccessKey)
+// instants returns when a lease of a pool may begin: now; or later, if another process has a clock that is ahead.
+func (b *batch) instants(p *pool.Pool) []time.Time {
+	all := []time.Time{b.now}
+	for _, k := range p.Keys {
+		if at := k.Begins(b.now); at.After(b.now) {
+			all = append(all, at)
+		}
 	}
+	return all
+}
+
+// admit notes in a lease whom it is for, and returns that consumer and all above it; or why they may not use the model.
+func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error) {
 	chain, err := b.chainOf(a.For.consumer())
+	if err == nil {
+		err = b.checkFor(a.For)
+	}
 	if err != nil || len(chain) == 0 {
 		return nil, err
 	}
-	owner := chain[len(chain)-1]
-	key := b.accessKeys[a.For.AccessKey]
+	owner, key := chain[len(chain)-1], b.accessKeys[a.For.AccessKey]
 	if key != nil {
-		if key.Consumer != owner.ID {
-			return nil, fmt.Errorf("%w: access key %s is another consumer's", fault.ErrInvalidData, key.ID)
-		}
 		if reason := key.forbids(b.now); reason != "" {
 			return nil, b.Forbidden(Refusal{Reason: reason, AccessKey: key})
 		}
@@ -193,19 +210,52 @@ func (b *batch) admit(a *Acquire, of namedModel, l *pool.Lease) ([]*Owner, error
 	if reason, who := forbids(chain, of); reason != "" {
 		return nil, b.Forbidden(Refusal{reason, key, who, of.name})
 	}
-	r := b.priced(a.Model, ledger.Estimate{Tokens: l.Tokens, Output: l.Output}, l.Cost)
-	l.Cost, a.Want.Cost = r.Asked.Cost, r.Asked.Cost
+	l.For, l.Path = &owner.ID, owner.Path
+	return chain, nil
+}
+
+// checkFor returns an error if an access key is not there, or is another consumer's.
+func (s *spending) checkFor(f For) error {
+	if f.AccessKey == uuid.Nil {
+		return nil
+	}
+	key := s.accessKeys[f.AccessKey]
+	if key == nil {
+		return fault.Missing("access key", f.AccessKey)
+	}
+	if key.Consumer != f.Consumer {
+		return fmt.Errorf("%w: access key %s is another consumer's", fault.ErrInvalidData, key.ID)
+	}
+	return nil
+}
+
+// checkAccessKey checks a request that has no lease.
+func (s *spending) checkAccessKey(r *Request) error {
+	if r.AccessKey == nil {
+		return nil
+	}
+	f := For{AccessKey: *r.AccessKey}
+	if r.Consumer != nil {
+		f.Consumer = *r.Consumer
+	}
+	return s.checkFor(f)
+}
+
+// fits returns why a request does not fit into the budgets of the instant at which its lease begins.
+func (b *batch) fits(chain []*Owner, of namedModel, r budget.Request) error {
+	if len(chain) == 0 {
+		return nil
+	}
 	states := b.ceilings(chain, of, r)
 	if len(states) > maxCeilings {
-		return nil, fmt.Errorf("%w: %d ceilings bind consumer %s, more than %d",
-			fault.ErrInvalidData, len(states), owner.ID, maxCeilings)
+		return fmt.Errorf("%w: %d ceilings bind consumer %s, more than %d",
+			fault.ErrInvalidData, len(states), chain[len(chain)-1].ID, maxCeilings)
 	}
 	b.refuse(states)
 	if closed := budget.Refuses(states); len(closed) > 0 {
-		return nil, b.OverBudget(closed)
+		return b.OverBudget(closed)
 	}
-	l.For, l.Path = &owner.ID, owner.Path
-	return chain, nil
+	return nil
 }
 
 // priced returns what a request asks of budgets. If nobody says what it costs, that follows from its estimate, at the
@@ -219,23 +269,23 @@ func (b *batch) priced(model uuid.UUID, of ledger.Estimate, cost money.USD) budg
 	return budget.Request{At: b.now, Asked: budget.Amount{Tokens: of.Tokens, Cost: cost}, Unpriced: unpriced}
 }
 
-// ceilings returns all ceilings that bind a request, as it finds them now.
+// ceilings returns all ceilings that bind a request, as it finds them.
 func (b *batch) ceilings(chain []*Owner, of namedModel, r budget.Request) (all []budget.State) {
-	for _, by := range bindings(chain, of, b.now) {
-		all = by.States(all, by.subject.ID, *b.counters[by.id()], r)
+	for _, by := range bindings(chain, of, r.At) {
+		c := *b.counters[by.id()]
+		c.Running = b.running[by.always()]
+		all = by.States(all, by.subject.ID, c, r)
 	}
 	return all
 }
 
 // hold counts what a lease reserves that has begun, or that could not end.
 func (b *batch) hold(chain []*Owner, of namedModel, l *pool.Lease) {
-	for _, by := range bindings(chain, of, b.now) {
-		c := b.counters[by.id()]
-		if c == nil {
-			continue
+	for _, by := range bindings(chain, of, l.Acquired) {
+		if _, asked := b.running[by.always()]; asked {
+			b.running[by.always()]++
 		}
-		c.Running++
-		if !l.Acquired.Before(by.begin) && l.Acquired.Before(by.end) {
+		if c := b.counters[by.id()]; c != nil {
 			c.Open = c.Open.Plus(budget.Amount{Requests: 1, Tokens: l.Tokens, Cost: l.Cost})
 		}
 	}
@@ -246,13 +296,19 @@ func (b *batch) holdAgain(l *pool.Lease) error {
 	if l.Model == nil || l.For == nil || b.owners[*l.For] == nil { // nobody asks for its consumer
 		return nil
 	}
+	if !l.Expires.After(b.now) {
+		return nil
+	}
 	chain, err := b.chainOf(l.For)
 	if err != nil {
 		return err
 	}
 	of, ok := b.models[*l.Model]
 	if !ok {
-		of = b.names[*l.Model]
+		of, ok = b.names[*l.Model]
+	}
+	if known, remembered := b.known.Load(*l.Model); !ok && remembered {
+		of = known.(namedModel)
 	}
 	b.hold(chain, of, l)
 	return nil

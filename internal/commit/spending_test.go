@@ -83,18 +83,22 @@ func (s *spenders) changed(t *testing.T) {
 // ask asks for a key for the user, for a request of five tokens.
 func (s *spenders) ask(t *testing.T, by For) (*Leased, error) {
 	t.Helper()
-	a := &Acquire{
+	a := s.acquire(by)
+	err := s.Do(t.Context(), Call{Now: s.now, Acquire: a})
+	return a.Leased, err
+}
+
+func (s *spenders) acquire(by For) *Acquire {
+	return &Acquire{
 		ID: uuid.New(), Provider: s.provider, Model: s.model, TTL: time.Minute, For: by,
 		Want: pool.Want{Amount: pool.Amount{Requests: 1, Tokens: 5, Cost: 5}},
 	}
-	err := s.Do(t.Context(), Call{Now: s.now, Acquire: a})
-	return a.Leased, err
 }
 
 func (s *spenders) settle(t *testing.T, l *Leased, id string) {
 	t.Helper()
 	c := s.call(id)
-	c.Request.Consumer, c.Request.AccessKey = l.For, l.By
+	c.Request.At, c.Request.Consumer, c.Request.AccessKey = l.Acquired, l.For, l.By
 	require.NoError(t, s.end(t.Context(), l, End{Outcome: Succeeded}, c))
 }
 
@@ -140,9 +144,16 @@ func TestSpending(t *testing.T) {
 		s.changed(t)
 		third, err := s.ask(t, me)
 		require.NoError(t, err)
+		// Its end is refused: the lease stays open, and counts for who asks in the same batch and later.
 		c := s.call("third")
-		c.Request.Model, c.Request.Consumer = uuid.New(), third.For // refused: the lease stays open, and counts
-		require.ErrorIs(t, s.end(t.Context(), third, End{Outcome: Succeeded}, c), fault.ErrForeignKey)
+		c.Request.Model, c.Request.Consumer = uuid.New(), third.For
+		c.End = &End{
+			Lease: third.ID, Key: third.Key, Provider: s.provider, Acquired: third.Acquired, Outcome: Succeeded,
+		}
+		verdicts, err := s.once(t.Context(), []Call{c, {Now: s.now, Acquire: s.acquire(me)}})
+		require.NoError(t, err)
+		require.ErrorIs(t, verdicts[0], fault.ErrForeignKey)
+		require.ErrorIs(t, verdicts[1], errBudget)
 		_, err = s.ask(t, me)
 		require.ErrorIs(t, err, errBudget)
 	})
@@ -279,4 +290,50 @@ func TestJoined(t *testing.T) {
 		require.Equal(t, n, joined([2]int64{n >> 32, n & (1<<32 - 1)}))
 	}
 	require.Equal(t, int64(rule.MaxAmount), joined([2]int64{1 << 40, 0}))
+}
+
+// TestBadOwner: what is wrong with one consumer's rows is told to those who name it, and to nobody else of their batch.
+func TestBadOwner(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		s := newSpenders(t, d)
+		other := s.consumer(t, "other", nil)
+		s.budget(t, func(b *ent.BudgetCreate) { b.SetTokens(1_000_000).SetZone("Mars/Olympus") })
+		bad, good := s.acquire(For{Consumer: s.user.ID}), s.acquire(For{Consumer: other.ID})
+		verdicts, err := s.once(t.Context(), []Call{{Now: s.now, Acquire: bad}, {Now: s.now, Acquire: good}})
+		require.NoError(t, err)
+		require.ErrorIs(t, verdicts[0], fault.ErrUnsupported)
+		require.NoError(t, verdicts[1])
+	})
+}
+
+// TestClocksOfBudgets: a lease that begins later than now, because a process whose clock is ahead has begun its key's
+// minute, is judged in the window of then.
+func TestClocksOfBudgets(t *testing.T) {
+	t.Parallel()
+	onEach(t, func(t *testing.T, d *database) {
+		t.Helper()
+		s, me := newSpenders(t, d), For{}
+		me.Consumer = s.user.ID
+		d.client.APIKey.UpdateOneID(d.key).SetConcurrency(0).ExecX(t.Context())
+		s.budget(t, func(b *ent.BudgetCreate) { b.SetRequests(3).SetPer(entbudget.PerMinute).SetAnchorDay(0) })
+		behind := s.now
+		s.now = behind.Add(time.Minute) // the other process
+		first, err := s.ask(t, me)
+		require.NoError(t, err)
+		s.now = behind
+		var leases []*Leased
+		for range 2 {
+			l, err := s.ask(t, me)
+			require.NoError(t, err)
+			require.Equal(t, first.Acquired, l.Acquired)
+			leases = append(leases, l)
+		}
+		_, err = s.ask(t, me)
+		require.ErrorIs(t, err, errBudget)
+		s.settle(t, leases[0], "one")
+		_, err = s.ask(t, me)
+		require.ErrorIs(t, err, errBudget)
+	})
 }

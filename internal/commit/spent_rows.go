@@ -24,9 +24,8 @@ import (
 // readSpent reads the counters of requests that ask to be admitted, and what is open. It is one statement, so that a
 // request which ends meanwhile is either open or has ended.
 func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding) error {
-	wanted = slices.DeleteFunc(wanted, func(by binding) bool { return b.counters[by.id()] != nil })
-	rows := make([][]any, 0, len(wanted))
-	unique := wanted[:0]
+	var rows [][]any
+	var unique []binding
 	for _, by := range wanted {
 		if b.counters[by.id()] != nil {
 			continue
@@ -66,16 +65,21 @@ func (b *batch) readSpent(ctx context.Context, tx bulk.Querier, wanted []binding
 		}
 		return nil
 	}
+	var err error
 	if b.engine == dialect.Postgres {
-		args, err := bulk.Arrays(len(spentTypes), rows)
-		if err != nil {
-			return err
+		var args []any
+		if args, err = bulk.Arrays(len(spentTypes), rows); err == nil {
+			err = bulk.Scan(ctx, tx, readSpentPostgres, args, keep)
 		}
-		return bulk.Scan(ctx, tx, readSpentPostgres, args, keep)
+	} else {
+		err = bulk.Chunks(rows, func(some [][]any) error {
+			return bulk.Scan(ctx, tx, readSpentSQLite(len(some)), slices.Concat(some...), keep)
+		})
 	}
-	return bulk.Chunks(rows, func(some [][]any) error {
-		return bulk.Scan(ctx, tx, readSpentSQLite(len(some)), slices.Concat(some...), keep)
-	})
+	for _, by := range unique {
+		b.running[by.always()] = b.counters[by.id()].Running
+	}
+	return err
 }
 
 // joined returns the sum of amounts, of their halves of 32 bits: the sum of whole ones may be more than an integer of
@@ -149,12 +153,13 @@ var takeWindows = bulk.NewUpdate(budgetwindow.Table, []string{"budget_id", "subj
 
 // unspend subtracts from the counters what was counted.
 func (b *batch) unspend(ctx context.Context) error {
-	budgets := map[uuid.UUID]bool{}
+	budgets, subjects := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
 	for id := range b.spent {
-		budgets[id.budget] = true
+		budgets[id.budget], subjects[id.subject] = true, true
 	}
 	windows, err := b.tx.BudgetWindow.Query().Where(
-		budgetwindow.BudgetIDIn(slices.Collect(maps.Keys(budgets))...), budgetwindow.WindowEndGT(b.now)).All(ctx)
+		budgetwindow.BudgetIDIn(slices.Collect(maps.Keys(budgets))...),
+		budgetwindow.SubjectIDIn(slices.Collect(maps.Keys(subjects))...), budgetwindow.WindowEndGT(b.now)).All(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,9 +169,11 @@ func (b *batch) unspend(ctx context.Context) error {
 		if s == nil {
 			continue
 		}
+		// Costs may have become known since they were counted.
+		requests := max(0, w.Requests-s.Requests)
 		rows = append(rows, []any{
-			max(0, w.Requests-s.Requests), max(0, w.Tokens-s.Tokens), int64(max(0, w.Cost-s.Cost)),
-			max(0, w.UnpricedRequests-s.Unpriced), w.BudgetID, w.SubjectID, w.WindowStart,
+			requests, max(0, w.Tokens-s.Tokens), int64(max(0, w.Cost-s.Cost)),
+			min(requests, max(0, w.UnpricedRequests-s.Unpriced)), w.BudgetID, w.SubjectID, w.WindowStart,
 		})
 	}
 	return takeWindows.Run(ctx, b.tx, b.engine, rows)
@@ -184,6 +191,9 @@ var addCrossings = bulk.NewInsert(budgetcrossing.Table, []string{
 
 // writeSpent adds to the counters, in one order for all, and notes the thresholds that they have passed.
 func (b *batch) writeSpent(ctx context.Context) error {
+	if len(b.spent)+len(b.crossings) == 0 {
+		return nil
+	}
 	sums := slices.Collect(maps.Values(b.spent))
 	slices.SortFunc(sums, func(x, y *addition) int { return x.id().compare(y.id()) })
 	rows := make([][]any, len(sums))

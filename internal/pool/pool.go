@@ -292,20 +292,25 @@ func (k *Key) isTried() bool {
 	return false
 }
 
-// Lease takes the key for a request. The lease begins now. If another process has a clock that is ahead, it begins as
+// Begins returns when a lease of the key would begin: now. If another process has a clock that is ahead, it begins as
 // late as that process's notes: the counted minute, the begin of the day, and the provider's last answer.
-func (p *Pool) Lease(k *Key, l *Lease, now time.Time) {
-	l.Acquired = now
+func (k *Key) Begins(now time.Time) time.Time {
+	at := now
 	for _, q := range k.quotas() {
 		q.Roll(now)
-		l.Acquired = utc.Max(l.Acquired, *q.Minute)
-		l.Acquired = utc.Max(l.Acquired, q.LastReset)
+		at = utc.Max(at, utc.Max(*q.Minute, q.LastReset))
 		for _, o := range q.Observed {
 			if !o.Seen.After(now.Add(maxMinuteAhead)) {
-				l.Acquired = utc.Max(l.Acquired, o.Seen)
+				at = utc.Max(at, o.Seen)
 			}
 		}
 	}
+	return at
+}
+
+// Lease takes the key for a request.
+func (p *Pool) Lease(k *Key, l *Lease, now time.Time) {
+	l.Acquired = k.Begins(now)
 	for _, q := range k.quotas() {
 		q.rollTo(l.Acquired, now)
 		q.reserve(l)

@@ -225,7 +225,7 @@ func (d *Day) differences(p ledger.Period, row *row, v verdict) (wrong []Differe
 // rates of its price. It also returns that cost.
 func (d *Day) plausible(p ledger.Period, s ledger.Sums) (want string, ok bool) {
 	price := d.prices[p.Price]
-	if s.Unpriced > 0 {
+	if s.Unpriced > s.Unknown { // unknown usage has no tokens
 		return "", true
 	}
 	if price == nil || price.ModelID != p.Model {
