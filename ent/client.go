@@ -25,6 +25,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
@@ -39,7 +41,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
@@ -71,6 +76,10 @@ type Client struct {
 	Consumer *ConsumerClient
 	// DataKey is the client for interacting with the DataKey builders.
 	DataKey *DataKeyClient
+	// Dimension is the client for interacting with the Dimension builders.
+	Dimension *DimensionClient
+	// DimensionValue is the client for interacting with the DimensionValue builders.
+	DimensionValue *DimensionValueClient
 	// DiscoveryLog is the client for interacting with the DiscoveryLog builders.
 	DiscoveryLog *DiscoveryLogClient
 	// ExpiredLease is the client for interacting with the ExpiredLease builders.
@@ -99,8 +108,14 @@ type Client struct {
 	Setting *SettingClient
 	// Usage is the client for interacting with the Usage builders.
 	Usage *UsageClient
+	// UsageByValue is the client for interacting with the UsageByValue builders.
+	UsageByValue *UsageByValueClient
+	// UsageByValueQuarter is the client for interacting with the UsageByValueQuarter builders.
+	UsageByValueQuarter *UsageByValueQuarterClient
 	// UsageEvent is the client for interacting with the UsageEvent builders.
 	UsageEvent *UsageEventClient
+	// UsageFold is the client for interacting with the UsageFold builders.
+	UsageFold *UsageFoldClient
 	// UsageHorizon is the client for interacting with the UsageHorizon builders.
 	UsageHorizon *UsageHorizonClient
 	// UsageQuarter is the client for interacting with the UsageQuarter builders.
@@ -129,6 +144,8 @@ func (c *Client) init() {
 	c.BudgetWindow = NewBudgetWindowClient(c.config)
 	c.Consumer = NewConsumerClient(c.config)
 	c.DataKey = NewDataKeyClient(c.config)
+	c.Dimension = NewDimensionClient(c.config)
+	c.DimensionValue = NewDimensionValueClient(c.config)
 	c.DiscoveryLog = NewDiscoveryLogClient(c.config)
 	c.ExpiredLease = NewExpiredLeaseClient(c.config)
 	c.Installation = NewInstallationClient(c.config)
@@ -143,7 +160,10 @@ func (c *Client) init() {
 	c.SDKVersion = NewSDKVersionClient(c.config)
 	c.Setting = NewSettingClient(c.config)
 	c.Usage = NewUsageClient(c.config)
+	c.UsageByValue = NewUsageByValueClient(c.config)
+	c.UsageByValueQuarter = NewUsageByValueQuarterClient(c.config)
 	c.UsageEvent = NewUsageEventClient(c.config)
+	c.UsageFold = NewUsageFoldClient(c.config)
 	c.UsageHorizon = NewUsageHorizonClient(c.config)
 	c.UsageQuarter = NewUsageQuarterClient(c.config)
 	c.UsageTotal = NewUsageTotalClient(c.config)
@@ -241,36 +261,41 @@ func (c *Client) Tx(ctx context.Context) (*Tx, error) {
 	cfg := c.config
 	cfg.driver = tx
 	return &Tx{
-		ctx:               ctx,
-		config:            cfg,
-		APIKey:            NewAPIKeyClient(cfg),
-		AccessKey:         NewAccessKeyClient(cfg),
-		AuditEntry:        NewAuditEntryClient(cfg),
-		Budget:            NewBudgetClient(cfg),
-		BudgetCrossing:    NewBudgetCrossingClient(cfg),
-		BudgetGrant:       NewBudgetGrantClient(cfg),
-		BudgetWindow:      NewBudgetWindowClient(cfg),
-		Consumer:          NewConsumerClient(cfg),
-		DataKey:           NewDataKeyClient(cfg),
-		DiscoveryLog:      NewDiscoveryLogClient(cfg),
-		ExpiredLease:      NewExpiredLeaseClient(cfg),
-		Installation:      NewInstallationClient(cfg),
-		KeyLease:          NewKeyLeaseClient(cfg),
-		Model:             NewModelClient(cfg),
-		ModelFamily:       NewModelFamilyClient(cfg),
-		PolicyVersion:     NewPolicyVersionClient(cfg),
-		PoolState:         NewPoolStateClient(cfg),
-		Price:             NewPriceClient(cfg),
-		Provider:          NewProviderClient(cfg),
-		QuotaGroup:        NewQuotaGroupClient(cfg),
-		SDKVersion:        NewSDKVersionClient(cfg),
-		Setting:           NewSettingClient(cfg),
-		Usage:             NewUsageClient(cfg),
-		UsageEvent:        NewUsageEventClient(cfg),
-		UsageHorizon:      NewUsageHorizonClient(cfg),
-		UsageQuarter:      NewUsageQuarterClient(cfg),
-		UsageTotal:        NewUsageTotalClient(cfg),
-		UsageTotalQuarter: NewUsageTotalQuarterClient(cfg),
+		ctx:                 ctx,
+		config:              cfg,
+		APIKey:              NewAPIKeyClient(cfg),
+		AccessKey:           NewAccessKeyClient(cfg),
+		AuditEntry:          NewAuditEntryClient(cfg),
+		Budget:              NewBudgetClient(cfg),
+		BudgetCrossing:      NewBudgetCrossingClient(cfg),
+		BudgetGrant:         NewBudgetGrantClient(cfg),
+		BudgetWindow:        NewBudgetWindowClient(cfg),
+		Consumer:            NewConsumerClient(cfg),
+		DataKey:             NewDataKeyClient(cfg),
+		Dimension:           NewDimensionClient(cfg),
+		DimensionValue:      NewDimensionValueClient(cfg),
+		DiscoveryLog:        NewDiscoveryLogClient(cfg),
+		ExpiredLease:        NewExpiredLeaseClient(cfg),
+		Installation:        NewInstallationClient(cfg),
+		KeyLease:            NewKeyLeaseClient(cfg),
+		Model:               NewModelClient(cfg),
+		ModelFamily:         NewModelFamilyClient(cfg),
+		PolicyVersion:       NewPolicyVersionClient(cfg),
+		PoolState:           NewPoolStateClient(cfg),
+		Price:               NewPriceClient(cfg),
+		Provider:            NewProviderClient(cfg),
+		QuotaGroup:          NewQuotaGroupClient(cfg),
+		SDKVersion:          NewSDKVersionClient(cfg),
+		Setting:             NewSettingClient(cfg),
+		Usage:               NewUsageClient(cfg),
+		UsageByValue:        NewUsageByValueClient(cfg),
+		UsageByValueQuarter: NewUsageByValueQuarterClient(cfg),
+		UsageEvent:          NewUsageEventClient(cfg),
+		UsageFold:           NewUsageFoldClient(cfg),
+		UsageHorizon:        NewUsageHorizonClient(cfg),
+		UsageQuarter:        NewUsageQuarterClient(cfg),
+		UsageTotal:          NewUsageTotalClient(cfg),
+		UsageTotalQuarter:   NewUsageTotalQuarterClient(cfg),
 	}, nil
 }
 
@@ -288,36 +313,41 @@ func (c *Client) BeginTx(ctx context.Context, opts *sql.TxOptions) (*Tx, error) 
 	cfg := c.config
 	cfg.driver = &txDriver{tx: tx, drv: c.driver}
 	return &Tx{
-		ctx:               ctx,
-		config:            cfg,
-		APIKey:            NewAPIKeyClient(cfg),
-		AccessKey:         NewAccessKeyClient(cfg),
-		AuditEntry:        NewAuditEntryClient(cfg),
-		Budget:            NewBudgetClient(cfg),
-		BudgetCrossing:    NewBudgetCrossingClient(cfg),
-		BudgetGrant:       NewBudgetGrantClient(cfg),
-		BudgetWindow:      NewBudgetWindowClient(cfg),
-		Consumer:          NewConsumerClient(cfg),
-		DataKey:           NewDataKeyClient(cfg),
-		DiscoveryLog:      NewDiscoveryLogClient(cfg),
-		ExpiredLease:      NewExpiredLeaseClient(cfg),
-		Installation:      NewInstallationClient(cfg),
-		KeyLease:          NewKeyLeaseClient(cfg),
-		Model:             NewModelClient(cfg),
-		ModelFamily:       NewModelFamilyClient(cfg),
-		PolicyVersion:     NewPolicyVersionClient(cfg),
-		PoolState:         NewPoolStateClient(cfg),
-		Price:             NewPriceClient(cfg),
-		Provider:          NewProviderClient(cfg),
-		QuotaGroup:        NewQuotaGroupClient(cfg),
-		SDKVersion:        NewSDKVersionClient(cfg),
-		Setting:           NewSettingClient(cfg),
-		Usage:             NewUsageClient(cfg),
-		UsageEvent:        NewUsageEventClient(cfg),
-		UsageHorizon:      NewUsageHorizonClient(cfg),
-		UsageQuarter:      NewUsageQuarterClient(cfg),
-		UsageTotal:        NewUsageTotalClient(cfg),
-		UsageTotalQuarter: NewUsageTotalQuarterClient(cfg),
+		ctx:                 ctx,
+		config:              cfg,
+		APIKey:              NewAPIKeyClient(cfg),
+		AccessKey:           NewAccessKeyClient(cfg),
+		AuditEntry:          NewAuditEntryClient(cfg),
+		Budget:              NewBudgetClient(cfg),
+		BudgetCrossing:      NewBudgetCrossingClient(cfg),
+		BudgetGrant:         NewBudgetGrantClient(cfg),
+		BudgetWindow:        NewBudgetWindowClient(cfg),
+		Consumer:            NewConsumerClient(cfg),
+		DataKey:             NewDataKeyClient(cfg),
+		Dimension:           NewDimensionClient(cfg),
+		DimensionValue:      NewDimensionValueClient(cfg),
+		DiscoveryLog:        NewDiscoveryLogClient(cfg),
+		ExpiredLease:        NewExpiredLeaseClient(cfg),
+		Installation:        NewInstallationClient(cfg),
+		KeyLease:            NewKeyLeaseClient(cfg),
+		Model:               NewModelClient(cfg),
+		ModelFamily:         NewModelFamilyClient(cfg),
+		PolicyVersion:       NewPolicyVersionClient(cfg),
+		PoolState:           NewPoolStateClient(cfg),
+		Price:               NewPriceClient(cfg),
+		Provider:            NewProviderClient(cfg),
+		QuotaGroup:          NewQuotaGroupClient(cfg),
+		SDKVersion:          NewSDKVersionClient(cfg),
+		Setting:             NewSettingClient(cfg),
+		Usage:               NewUsageClient(cfg),
+		UsageByValue:        NewUsageByValueClient(cfg),
+		UsageByValueQuarter: NewUsageByValueQuarterClient(cfg),
+		UsageEvent:          NewUsageEventClient(cfg),
+		UsageFold:           NewUsageFoldClient(cfg),
+		UsageHorizon:        NewUsageHorizonClient(cfg),
+		UsageQuarter:        NewUsageQuarterClient(cfg),
+		UsageTotal:          NewUsageTotalClient(cfg),
+		UsageTotalQuarter:   NewUsageTotalQuarterClient(cfg),
 	}, nil
 }
 
@@ -348,10 +378,11 @@ func (c *Client) Close() error {
 func (c *Client) Use(hooks ...Hook) {
 	for _, n := range []interface{ Use(...Hook) }{
 		c.APIKey, c.AccessKey, c.AuditEntry, c.Budget, c.BudgetCrossing, c.BudgetGrant,
-		c.BudgetWindow, c.Consumer, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
-		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PolicyVersion,
-		c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting,
-		c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.BudgetWindow, c.Consumer, c.DataKey, c.Dimension, c.DimensionValue,
+		c.DiscoveryLog, c.ExpiredLease, c.Installation, c.KeyLease, c.Model,
+		c.ModelFamily, c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup,
+		c.SDKVersion, c.Setting, c.Usage, c.UsageByValue, c.UsageByValueQuarter,
+		c.UsageEvent, c.UsageFold, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
 		c.UsageTotalQuarter,
 	} {
 		n.Use(hooks...)
@@ -363,10 +394,11 @@ func (c *Client) Use(hooks ...Hook) {
 func (c *Client) Intercept(interceptors ...Interceptor) {
 	for _, n := range []interface{ Intercept(...Interceptor) }{
 		c.APIKey, c.AccessKey, c.AuditEntry, c.Budget, c.BudgetCrossing, c.BudgetGrant,
-		c.BudgetWindow, c.Consumer, c.DataKey, c.DiscoveryLog, c.ExpiredLease,
-		c.Installation, c.KeyLease, c.Model, c.ModelFamily, c.PolicyVersion,
-		c.PoolState, c.Price, c.Provider, c.QuotaGroup, c.SDKVersion, c.Setting,
-		c.Usage, c.UsageEvent, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
+		c.BudgetWindow, c.Consumer, c.DataKey, c.Dimension, c.DimensionValue,
+		c.DiscoveryLog, c.ExpiredLease, c.Installation, c.KeyLease, c.Model,
+		c.ModelFamily, c.PolicyVersion, c.PoolState, c.Price, c.Provider, c.QuotaGroup,
+		c.SDKVersion, c.Setting, c.Usage, c.UsageByValue, c.UsageByValueQuarter,
+		c.UsageEvent, c.UsageFold, c.UsageHorizon, c.UsageQuarter, c.UsageTotal,
 		c.UsageTotalQuarter,
 	} {
 		n.Intercept(interceptors...)
@@ -394,6 +426,10 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.Consumer.mutate(ctx, m)
 	case *DataKeyMutation:
 		return c.DataKey.mutate(ctx, m)
+	case *DimensionMutation:
+		return c.Dimension.mutate(ctx, m)
+	case *DimensionValueMutation:
+		return c.DimensionValue.mutate(ctx, m)
 	case *DiscoveryLogMutation:
 		return c.DiscoveryLog.mutate(ctx, m)
 	case *ExpiredLeaseMutation:
@@ -422,8 +458,14 @@ func (c *Client) Mutate(ctx context.Context, m Mutation) (Value, error) {
 		return c.Setting.mutate(ctx, m)
 	case *UsageMutation:
 		return c.Usage.mutate(ctx, m)
+	case *UsageByValueMutation:
+		return c.UsageByValue.mutate(ctx, m)
+	case *UsageByValueQuarterMutation:
+		return c.UsageByValueQuarter.mutate(ctx, m)
 	case *UsageEventMutation:
 		return c.UsageEvent.mutate(ctx, m)
+	case *UsageFoldMutation:
+		return c.UsageFold.mutate(ctx, m)
 	case *UsageHorizonMutation:
 		return c.UsageHorizon.mutate(ctx, m)
 	case *UsageQuarterMutation:
@@ -2178,6 +2220,336 @@ func (c *DataKeyClient) mutate(ctx context.Context, m *DataKeyMutation) (Value, 
 	}
 }
 
+// DimensionClient is a client for the Dimension schema.
+type DimensionClient struct {
+	config
+}
+
+// NewDimensionClient returns a client for the Dimension from the given config.
+func NewDimensionClient(c config) *DimensionClient {
+	return &DimensionClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `dimension.Hooks(f(g(h())))`.
+func (c *DimensionClient) Use(hooks ...Hook) {
+	c.hooks.Dimension = append(c.hooks.Dimension, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `dimension.Intercept(f(g(h())))`.
+func (c *DimensionClient) Intercept(interceptors ...Interceptor) {
+	c.inters.Dimension = append(c.inters.Dimension, interceptors...)
+}
+
+// Create returns a builder for creating a Dimension entity.
+func (c *DimensionClient) Create() *DimensionCreate {
+	mutation := newDimensionMutation(c.config, OpCreate)
+	return &DimensionCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of Dimension entities.
+func (c *DimensionClient) CreateBulk(builders ...*DimensionCreate) *DimensionCreateBulk {
+	return &DimensionCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *DimensionClient) MapCreateBulk(slice any, setFunc func(*DimensionCreate, int)) *DimensionCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &DimensionCreateBulk{err: fmt.Errorf("calling to DimensionClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*DimensionCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &DimensionCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for Dimension.
+func (c *DimensionClient) Update() *DimensionUpdate {
+	mutation := newDimensionMutation(c.config, OpUpdate)
+	return &DimensionUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *DimensionClient) UpdateOne(_m *Dimension) *DimensionUpdateOne {
+	mutation := newDimensionMutation(c.config, OpUpdateOne, withDimension(_m))
+	return &DimensionUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *DimensionClient) UpdateOneID(id uuid.UUID) *DimensionUpdateOne {
+	mutation := newDimensionMutation(c.config, OpUpdateOne, withDimensionID(id))
+	return &DimensionUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for Dimension.
+func (c *DimensionClient) Delete() *DimensionDelete {
+	mutation := newDimensionMutation(c.config, OpDelete)
+	return &DimensionDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *DimensionClient) DeleteOne(_m *Dimension) *DimensionDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *DimensionClient) DeleteOneID(id uuid.UUID) *DimensionDeleteOne {
+	builder := c.Delete().Where(dimension.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &DimensionDeleteOne{builder}
+}
+
+// Query returns a query builder for Dimension.
+func (c *DimensionClient) Query() *DimensionQuery {
+	return &DimensionQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeDimension},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a Dimension entity by its id.
+func (c *DimensionClient) Get(ctx context.Context, id uuid.UUID) (*Dimension, error) {
+	return c.Query().Where(dimension.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *DimensionClient) GetX(ctx context.Context, id uuid.UUID) *Dimension {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryDimensionValues queries the dimension_values edge of a Dimension.
+func (c *DimensionClient) QueryDimensionValues(_m *Dimension) *DimensionValueQuery {
+	query := (&DimensionValueClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(dimension.Table, dimension.FieldID, id),
+			sqlgraph.To(dimensionvalue.Table, dimensionvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, dimension.DimensionValuesTable, dimension.DimensionValuesColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *DimensionClient) Hooks() []Hook {
+	return c.hooks.Dimension
+}
+
+// Interceptors returns the client interceptors.
+func (c *DimensionClient) Interceptors() []Interceptor {
+	return c.inters.Dimension
+}
+
+func (c *DimensionClient) mutate(ctx context.Context, m *DimensionMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&DimensionCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&DimensionUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&DimensionUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&DimensionDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown Dimension mutation op: %q", m.Op())
+	}
+}
+
+// DimensionValueClient is a client for the DimensionValue schema.
+type DimensionValueClient struct {
+	config
+}
+
+// NewDimensionValueClient returns a client for the DimensionValue from the given config.
+func NewDimensionValueClient(c config) *DimensionValueClient {
+	return &DimensionValueClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `dimensionvalue.Hooks(f(g(h())))`.
+func (c *DimensionValueClient) Use(hooks ...Hook) {
+	c.hooks.DimensionValue = append(c.hooks.DimensionValue, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `dimensionvalue.Intercept(f(g(h())))`.
+func (c *DimensionValueClient) Intercept(interceptors ...Interceptor) {
+	c.inters.DimensionValue = append(c.inters.DimensionValue, interceptors...)
+}
+
+// Create returns a builder for creating a DimensionValue entity.
+func (c *DimensionValueClient) Create() *DimensionValueCreate {
+	mutation := newDimensionValueMutation(c.config, OpCreate)
+	return &DimensionValueCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of DimensionValue entities.
+func (c *DimensionValueClient) CreateBulk(builders ...*DimensionValueCreate) *DimensionValueCreateBulk {
+	return &DimensionValueCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *DimensionValueClient) MapCreateBulk(slice any, setFunc func(*DimensionValueCreate, int)) *DimensionValueCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &DimensionValueCreateBulk{err: fmt.Errorf("calling to DimensionValueClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*DimensionValueCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &DimensionValueCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for DimensionValue.
+func (c *DimensionValueClient) Update() *DimensionValueUpdate {
+	mutation := newDimensionValueMutation(c.config, OpUpdate)
+	return &DimensionValueUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *DimensionValueClient) UpdateOne(_m *DimensionValue) *DimensionValueUpdateOne {
+	mutation := newDimensionValueMutation(c.config, OpUpdateOne, withDimensionValue(_m))
+	return &DimensionValueUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *DimensionValueClient) UpdateOneID(id uuid.UUID) *DimensionValueUpdateOne {
+	mutation := newDimensionValueMutation(c.config, OpUpdateOne, withDimensionValueID(id))
+	return &DimensionValueUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for DimensionValue.
+func (c *DimensionValueClient) Delete() *DimensionValueDelete {
+	mutation := newDimensionValueMutation(c.config, OpDelete)
+	return &DimensionValueDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *DimensionValueClient) DeleteOne(_m *DimensionValue) *DimensionValueDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *DimensionValueClient) DeleteOneID(id uuid.UUID) *DimensionValueDeleteOne {
+	builder := c.Delete().Where(dimensionvalue.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &DimensionValueDeleteOne{builder}
+}
+
+// Query returns a query builder for DimensionValue.
+func (c *DimensionValueClient) Query() *DimensionValueQuery {
+	return &DimensionValueQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeDimensionValue},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a DimensionValue entity by its id.
+func (c *DimensionValueClient) Get(ctx context.Context, id uuid.UUID) (*DimensionValue, error) {
+	return c.Query().Where(dimensionvalue.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *DimensionValueClient) GetX(ctx context.Context, id uuid.UUID) *DimensionValue {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryDimension queries the dimension edge of a DimensionValue.
+func (c *DimensionValueClient) QueryDimension(_m *DimensionValue) *DimensionQuery {
+	query := (&DimensionClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(dimensionvalue.Table, dimensionvalue.FieldID, id),
+			sqlgraph.To(dimension.Table, dimension.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, dimensionvalue.DimensionTable, dimensionvalue.DimensionColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsage queries the usage edge of a DimensionValue.
+func (c *DimensionValueClient) QueryUsage(_m *DimensionValue) *UsageByValueQuery {
+	query := (&UsageByValueClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(dimensionvalue.Table, dimensionvalue.FieldID, id),
+			sqlgraph.To(usagebyvalue.Table, usagebyvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, dimensionvalue.UsageTable, dimensionvalue.UsageColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageQuarters queries the usage_quarters edge of a DimensionValue.
+func (c *DimensionValueClient) QueryUsageQuarters(_m *DimensionValue) *UsageByValueQuarterQuery {
+	query := (&UsageByValueQuarterClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(dimensionvalue.Table, dimensionvalue.FieldID, id),
+			sqlgraph.To(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, dimensionvalue.UsageQuartersTable, dimensionvalue.UsageQuartersColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *DimensionValueClient) Hooks() []Hook {
+	return c.hooks.DimensionValue
+}
+
+// Interceptors returns the client interceptors.
+func (c *DimensionValueClient) Interceptors() []Interceptor {
+	return c.inters.DimensionValue
+}
+
+func (c *DimensionValueClient) mutate(ctx context.Context, m *DimensionValueMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&DimensionValueCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&DimensionValueUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&DimensionValueUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&DimensionValueDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown DimensionValue mutation op: %q", m.Op())
+	}
+}
+
 // DiscoveryLogClient is a client for the DiscoveryLog schema.
 type DiscoveryLogClient struct {
 	config
@@ -3058,6 +3430,54 @@ func (c *ModelClient) QueryUsageTotalQuarters(_m *Model) *UsageTotalQuarterQuery
 	return query
 }
 
+// QueryUsageByValue queries the usage_by_value edge of a Model.
+func (c *ModelClient) QueryUsageByValue(_m *Model) *UsageByValueQuery {
+	query := (&UsageByValueClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(usagebyvalue.Table, usagebyvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageByValueTable, model.UsageByValueColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageByValueQuarters queries the usage_by_value_quarters edge of a Model.
+func (c *ModelClient) QueryUsageByValueQuarters(_m *Model) *UsageByValueQuarterQuery {
+	query := (&UsageByValueQuarterClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageByValueQuartersTable, model.UsageByValueQuartersColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageFold queries the usage_fold edge of a Model.
+func (c *ModelClient) QueryUsageFold(_m *Model) *UsageFoldQuery {
+	query := (&UsageFoldClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, id),
+			sqlgraph.To(usagefold.Table, usagefold.FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, false, model.UsageFoldTable, model.UsageFoldColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
 // QueryUsageEvents queries the usage_events edge of a Model.
 func (c *ModelClient) QueryUsageEvents(_m *Model) *UsageEventQuery {
 	query := (&UsageEventClient{config: c.config}).Query()
@@ -3695,6 +4115,38 @@ func (c *PriceClient) QueryUsageQuarters(_m *Price) *UsageQuarterQuery {
 			sqlgraph.From(price.Table, price.FieldID, id),
 			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageQuartersTable, price.UsageQuartersColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageByValue queries the usage_by_value edge of a Price.
+func (c *PriceClient) QueryUsageByValue(_m *Price) *UsageByValueQuery {
+	query := (&UsageByValueClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, id),
+			sqlgraph.To(usagebyvalue.Table, usagebyvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageByValueTable, price.UsageByValueColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryUsageByValueQuarters queries the usage_by_value_quarters edge of a Price.
+func (c *PriceClient) QueryUsageByValueQuarters(_m *Price) *UsageByValueQuarterQuery {
+	query := (&UsageByValueQuarterClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, id),
+			sqlgraph.To(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageByValueQuartersTable, price.UsageByValueQuartersColumn),
 		)
 		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
 		return fromV, nil
@@ -4648,6 +5100,368 @@ func (c *UsageClient) mutate(ctx context.Context, m *UsageMutation) (Value, erro
 	}
 }
 
+// UsageByValueClient is a client for the UsageByValue schema.
+type UsageByValueClient struct {
+	config
+}
+
+// NewUsageByValueClient returns a client for the UsageByValue from the given config.
+func NewUsageByValueClient(c config) *UsageByValueClient {
+	return &UsageByValueClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usagebyvalue.Hooks(f(g(h())))`.
+func (c *UsageByValueClient) Use(hooks ...Hook) {
+	c.hooks.UsageByValue = append(c.hooks.UsageByValue, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usagebyvalue.Intercept(f(g(h())))`.
+func (c *UsageByValueClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageByValue = append(c.inters.UsageByValue, interceptors...)
+}
+
+// Create returns a builder for creating a UsageByValue entity.
+func (c *UsageByValueClient) Create() *UsageByValueCreate {
+	mutation := newUsageByValueMutation(c.config, OpCreate)
+	return &UsageByValueCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageByValue entities.
+func (c *UsageByValueClient) CreateBulk(builders ...*UsageByValueCreate) *UsageByValueCreateBulk {
+	return &UsageByValueCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageByValueClient) MapCreateBulk(slice any, setFunc func(*UsageByValueCreate, int)) *UsageByValueCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageByValueCreateBulk{err: fmt.Errorf("calling to UsageByValueClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageByValueCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageByValueCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageByValue.
+func (c *UsageByValueClient) Update() *UsageByValueUpdate {
+	mutation := newUsageByValueMutation(c.config, OpUpdate)
+	return &UsageByValueUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageByValueClient) UpdateOne(_m *UsageByValue) *UsageByValueUpdateOne {
+	mutation := newUsageByValueMutation(c.config, OpUpdateOne, withUsageByValue(_m))
+	return &UsageByValueUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageByValueClient) UpdateOneID(id uuid.UUID) *UsageByValueUpdateOne {
+	mutation := newUsageByValueMutation(c.config, OpUpdateOne, withUsageByValueID(id))
+	return &UsageByValueUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageByValue.
+func (c *UsageByValueClient) Delete() *UsageByValueDelete {
+	mutation := newUsageByValueMutation(c.config, OpDelete)
+	return &UsageByValueDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageByValueClient) DeleteOne(_m *UsageByValue) *UsageByValueDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageByValueClient) DeleteOneID(id uuid.UUID) *UsageByValueDeleteOne {
+	builder := c.Delete().Where(usagebyvalue.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageByValueDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageByValue.
+func (c *UsageByValueClient) Query() *UsageByValueQuery {
+	return &UsageByValueQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageByValue},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageByValue entity by its id.
+func (c *UsageByValueClient) Get(ctx context.Context, id uuid.UUID) (*UsageByValue, error) {
+	return c.Query().Where(usagebyvalue.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageByValueClient) GetX(ctx context.Context, id uuid.UUID) *UsageByValue {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryModel queries the model edge of a UsageByValue.
+func (c *UsageByValueClient) QueryModel(_m *UsageByValue) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagebyvalue.Table, usagebyvalue.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagebyvalue.ModelTable, usagebyvalue.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryValue queries the value edge of a UsageByValue.
+func (c *UsageByValueClient) QueryValue(_m *UsageByValue) *DimensionValueQuery {
+	query := (&DimensionValueClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagebyvalue.Table, usagebyvalue.FieldID, id),
+			sqlgraph.To(dimensionvalue.Table, dimensionvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagebyvalue.ValueTable, usagebyvalue.ValueColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryPrice queries the price edge of a UsageByValue.
+func (c *UsageByValueClient) QueryPrice(_m *UsageByValue) *PriceQuery {
+	query := (&PriceClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagebyvalue.Table, usagebyvalue.FieldID, id),
+			sqlgraph.To(price.Table, price.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagebyvalue.PriceTable, usagebyvalue.PriceColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *UsageByValueClient) Hooks() []Hook {
+	return c.hooks.UsageByValue
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageByValueClient) Interceptors() []Interceptor {
+	return c.inters.UsageByValue
+}
+
+func (c *UsageByValueClient) mutate(ctx context.Context, m *UsageByValueMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageByValueCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageByValueUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageByValueUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageByValueDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageByValue mutation op: %q", m.Op())
+	}
+}
+
+// UsageByValueQuarterClient is a client for the UsageByValueQuarter schema.
+type UsageByValueQuarterClient struct {
+	config
+}
+
+// NewUsageByValueQuarterClient returns a client for the UsageByValueQuarter from the given config.
+func NewUsageByValueQuarterClient(c config) *UsageByValueQuarterClient {
+	return &UsageByValueQuarterClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usagebyvaluequarter.Hooks(f(g(h())))`.
+func (c *UsageByValueQuarterClient) Use(hooks ...Hook) {
+	c.hooks.UsageByValueQuarter = append(c.hooks.UsageByValueQuarter, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usagebyvaluequarter.Intercept(f(g(h())))`.
+func (c *UsageByValueQuarterClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageByValueQuarter = append(c.inters.UsageByValueQuarter, interceptors...)
+}
+
+// Create returns a builder for creating a UsageByValueQuarter entity.
+func (c *UsageByValueQuarterClient) Create() *UsageByValueQuarterCreate {
+	mutation := newUsageByValueQuarterMutation(c.config, OpCreate)
+	return &UsageByValueQuarterCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageByValueQuarter entities.
+func (c *UsageByValueQuarterClient) CreateBulk(builders ...*UsageByValueQuarterCreate) *UsageByValueQuarterCreateBulk {
+	return &UsageByValueQuarterCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageByValueQuarterClient) MapCreateBulk(slice any, setFunc func(*UsageByValueQuarterCreate, int)) *UsageByValueQuarterCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageByValueQuarterCreateBulk{err: fmt.Errorf("calling to UsageByValueQuarterClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageByValueQuarterCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageByValueQuarterCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageByValueQuarter.
+func (c *UsageByValueQuarterClient) Update() *UsageByValueQuarterUpdate {
+	mutation := newUsageByValueQuarterMutation(c.config, OpUpdate)
+	return &UsageByValueQuarterUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageByValueQuarterClient) UpdateOne(_m *UsageByValueQuarter) *UsageByValueQuarterUpdateOne {
+	mutation := newUsageByValueQuarterMutation(c.config, OpUpdateOne, withUsageByValueQuarter(_m))
+	return &UsageByValueQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageByValueQuarterClient) UpdateOneID(id uuid.UUID) *UsageByValueQuarterUpdateOne {
+	mutation := newUsageByValueQuarterMutation(c.config, OpUpdateOne, withUsageByValueQuarterID(id))
+	return &UsageByValueQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageByValueQuarter.
+func (c *UsageByValueQuarterClient) Delete() *UsageByValueQuarterDelete {
+	mutation := newUsageByValueQuarterMutation(c.config, OpDelete)
+	return &UsageByValueQuarterDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageByValueQuarterClient) DeleteOne(_m *UsageByValueQuarter) *UsageByValueQuarterDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageByValueQuarterClient) DeleteOneID(id uuid.UUID) *UsageByValueQuarterDeleteOne {
+	builder := c.Delete().Where(usagebyvaluequarter.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageByValueQuarterDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageByValueQuarter.
+func (c *UsageByValueQuarterClient) Query() *UsageByValueQuarterQuery {
+	return &UsageByValueQuarterQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageByValueQuarter},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageByValueQuarter entity by its id.
+func (c *UsageByValueQuarterClient) Get(ctx context.Context, id uuid.UUID) (*UsageByValueQuarter, error) {
+	return c.Query().Where(usagebyvaluequarter.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageByValueQuarterClient) GetX(ctx context.Context, id uuid.UUID) *UsageByValueQuarter {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryModel queries the model edge of a UsageByValueQuarter.
+func (c *UsageByValueQuarterClient) QueryModel(_m *UsageByValueQuarter) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagebyvaluequarter.ModelTable, usagebyvaluequarter.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryValue queries the value edge of a UsageByValueQuarter.
+func (c *UsageByValueQuarterClient) QueryValue(_m *UsageByValueQuarter) *DimensionValueQuery {
+	query := (&DimensionValueClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID, id),
+			sqlgraph.To(dimensionvalue.Table, dimensionvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagebyvaluequarter.ValueTable, usagebyvaluequarter.ValueColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// QueryPrice queries the price edge of a UsageByValueQuarter.
+func (c *UsageByValueQuarterClient) QueryPrice(_m *UsageByValueQuarter) *PriceQuery {
+	query := (&PriceClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID, id),
+			sqlgraph.To(price.Table, price.FieldID),
+			sqlgraph.Edge(sqlgraph.M2O, true, usagebyvaluequarter.PriceTable, usagebyvaluequarter.PriceColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *UsageByValueQuarterClient) Hooks() []Hook {
+	return c.hooks.UsageByValueQuarter
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageByValueQuarterClient) Interceptors() []Interceptor {
+	return c.inters.UsageByValueQuarter
+}
+
+func (c *UsageByValueQuarterClient) mutate(ctx context.Context, m *UsageByValueQuarterMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageByValueQuarterCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageByValueQuarterUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageByValueQuarterUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageByValueQuarterDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageByValueQuarter mutation op: %q", m.Op())
+	}
+}
+
 // UsageEventClient is a client for the UsageEvent schema.
 type UsageEventClient struct {
 	config
@@ -4858,6 +5672,155 @@ func (c *UsageEventClient) mutate(ctx context.Context, m *UsageEventMutation) (V
 		return (&UsageEventDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
 	default:
 		return nil, fmt.Errorf("ent: unknown UsageEvent mutation op: %q", m.Op())
+	}
+}
+
+// UsageFoldClient is a client for the UsageFold schema.
+type UsageFoldClient struct {
+	config
+}
+
+// NewUsageFoldClient returns a client for the UsageFold from the given config.
+func NewUsageFoldClient(c config) *UsageFoldClient {
+	return &UsageFoldClient{config: c}
+}
+
+// Use adds a list of mutation hooks to the hooks stack.
+// A call to `Use(f, g, h)` equals to `usagefold.Hooks(f(g(h())))`.
+func (c *UsageFoldClient) Use(hooks ...Hook) {
+	c.hooks.UsageFold = append(c.hooks.UsageFold, hooks...)
+}
+
+// Intercept adds a list of query interceptors to the interceptors stack.
+// A call to `Intercept(f, g, h)` equals to `usagefold.Intercept(f(g(h())))`.
+func (c *UsageFoldClient) Intercept(interceptors ...Interceptor) {
+	c.inters.UsageFold = append(c.inters.UsageFold, interceptors...)
+}
+
+// Create returns a builder for creating a UsageFold entity.
+func (c *UsageFoldClient) Create() *UsageFoldCreate {
+	mutation := newUsageFoldMutation(c.config, OpCreate)
+	return &UsageFoldCreate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// CreateBulk returns a builder for creating a bulk of UsageFold entities.
+func (c *UsageFoldClient) CreateBulk(builders ...*UsageFoldCreate) *UsageFoldCreateBulk {
+	return &UsageFoldCreateBulk{config: c.config, builders: builders}
+}
+
+// MapCreateBulk creates a bulk creation builder from the given slice. For each item in the slice, the function creates
+// a builder and applies setFunc on it.
+func (c *UsageFoldClient) MapCreateBulk(slice any, setFunc func(*UsageFoldCreate, int)) *UsageFoldCreateBulk {
+	rv := reflect.ValueOf(slice)
+	if rv.Kind() != reflect.Slice {
+		return &UsageFoldCreateBulk{err: fmt.Errorf("calling to UsageFoldClient.MapCreateBulk with wrong type %T, need slice", slice)}
+	}
+	builders := make([]*UsageFoldCreate, rv.Len())
+	for i := 0; i < rv.Len(); i++ {
+		builders[i] = c.Create()
+		setFunc(builders[i], i)
+	}
+	return &UsageFoldCreateBulk{config: c.config, builders: builders}
+}
+
+// Update returns an update builder for UsageFold.
+func (c *UsageFoldClient) Update() *UsageFoldUpdate {
+	mutation := newUsageFoldMutation(c.config, OpUpdate)
+	return &UsageFoldUpdate{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOne returns an update builder for the given entity.
+func (c *UsageFoldClient) UpdateOne(_m *UsageFold) *UsageFoldUpdateOne {
+	mutation := newUsageFoldMutation(c.config, OpUpdateOne, withUsageFold(_m))
+	return &UsageFoldUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// UpdateOneID returns an update builder for the given id.
+func (c *UsageFoldClient) UpdateOneID(id uuid.UUID) *UsageFoldUpdateOne {
+	mutation := newUsageFoldMutation(c.config, OpUpdateOne, withUsageFoldID(id))
+	return &UsageFoldUpdateOne{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// Delete returns a delete builder for UsageFold.
+func (c *UsageFoldClient) Delete() *UsageFoldDelete {
+	mutation := newUsageFoldMutation(c.config, OpDelete)
+	return &UsageFoldDelete{config: c.config, hooks: c.Hooks(), mutation: mutation}
+}
+
+// DeleteOne returns a builder for deleting the given entity.
+func (c *UsageFoldClient) DeleteOne(_m *UsageFold) *UsageFoldDeleteOne {
+	return c.DeleteOneID(_m.ID)
+}
+
+// DeleteOneID returns a builder for deleting the given entity by its id.
+func (c *UsageFoldClient) DeleteOneID(id uuid.UUID) *UsageFoldDeleteOne {
+	builder := c.Delete().Where(usagefold.ID(id))
+	builder.mutation.id = &id
+	builder.mutation.op = OpDeleteOne
+	return &UsageFoldDeleteOne{builder}
+}
+
+// Query returns a query builder for UsageFold.
+func (c *UsageFoldClient) Query() *UsageFoldQuery {
+	return &UsageFoldQuery{
+		config: c.config,
+		ctx:    &QueryContext{Type: TypeUsageFold},
+		inters: c.Interceptors(),
+	}
+}
+
+// Get returns a UsageFold entity by its id.
+func (c *UsageFoldClient) Get(ctx context.Context, id uuid.UUID) (*UsageFold, error) {
+	return c.Query().Where(usagefold.ID(id)).Only(ctx)
+}
+
+// GetX is like Get, but panics if an error occurs.
+func (c *UsageFoldClient) GetX(ctx context.Context, id uuid.UUID) *UsageFold {
+	obj, err := c.Get(ctx, id)
+	if err != nil {
+		panic(err)
+	}
+	return obj
+}
+
+// QueryModel queries the model edge of a UsageFold.
+func (c *UsageFoldClient) QueryModel(_m *UsageFold) *ModelQuery {
+	query := (&ModelClient{config: c.config}).Query()
+	query.path = func(context.Context) (fromV *sql.Selector, _ error) {
+		id := _m.ID
+		step := sqlgraph.NewStep(
+			sqlgraph.From(usagefold.Table, usagefold.FieldID, id),
+			sqlgraph.To(model.Table, model.FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, true, usagefold.ModelTable, usagefold.ModelColumn),
+		)
+		fromV = sqlgraph.Neighbors(_m.driver.Dialect(), step)
+		return fromV, nil
+	}
+	return query
+}
+
+// Hooks returns the client hooks.
+func (c *UsageFoldClient) Hooks() []Hook {
+	return c.hooks.UsageFold
+}
+
+// Interceptors returns the client interceptors.
+func (c *UsageFoldClient) Interceptors() []Interceptor {
+	return c.inters.UsageFold
+}
+
+func (c *UsageFoldClient) mutate(ctx context.Context, m *UsageFoldMutation) (Value, error) {
+	switch m.Op() {
+	case OpCreate:
+		return (&UsageFoldCreate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdate:
+		return (&UsageFoldUpdate{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpUpdateOne:
+		return (&UsageFoldUpdateOne{config: c.config, hooks: c.Hooks(), mutation: m}).Save(ctx)
+	case OpDelete, OpDeleteOne:
+		return (&UsageFoldDelete{config: c.config, hooks: c.Hooks(), mutation: m}).Exec(ctx)
+	default:
+		return nil, fmt.Errorf("ent: unknown UsageFold mutation op: %q", m.Op())
 	}
 }
 
@@ -5477,17 +6440,19 @@ func (c *UsageTotalQuarterClient) mutate(ctx context.Context, m *UsageTotalQuart
 type (
 	hooks struct {
 		APIKey, AccessKey, AuditEntry, Budget, BudgetCrossing, BudgetGrant,
-		BudgetWindow, Consumer, DataKey, DiscoveryLog, ExpiredLease, Installation,
-		KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price, Provider,
-		QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter,
-		UsageTotal, UsageTotalQuarter []ent.Hook
+		BudgetWindow, Consumer, DataKey, Dimension, DimensionValue, DiscoveryLog,
+		ExpiredLease, Installation, KeyLease, Model, ModelFamily, PolicyVersion,
+		PoolState, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
+		UsageByValue, UsageByValueQuarter, UsageEvent, UsageFold, UsageHorizon,
+		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Hook
 	}
 	inters struct {
 		APIKey, AccessKey, AuditEntry, Budget, BudgetCrossing, BudgetGrant,
-		BudgetWindow, Consumer, DataKey, DiscoveryLog, ExpiredLease, Installation,
-		KeyLease, Model, ModelFamily, PolicyVersion, PoolState, Price, Provider,
-		QuotaGroup, SDKVersion, Setting, Usage, UsageEvent, UsageHorizon, UsageQuarter,
-		UsageTotal, UsageTotalQuarter []ent.Interceptor
+		BudgetWindow, Consumer, DataKey, Dimension, DimensionValue, DiscoveryLog,
+		ExpiredLease, Installation, KeyLease, Model, ModelFamily, PolicyVersion,
+		PoolState, Price, Provider, QuotaGroup, SDKVersion, Setting, Usage,
+		UsageByValue, UsageByValueQuarter, UsageEvent, UsageFold, UsageHorizon,
+		UsageQuarter, UsageTotal, UsageTotalQuarter []ent.Interceptor
 	}
 )
 

@@ -21,6 +21,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
@@ -35,7 +37,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
@@ -100,34 +105,39 @@ var (
 func checkColumn(t, c string) error {
 	initCheck.Do(func() {
 		columnCheck = sql.NewColumnCheck(map[string]func(string) bool{
-			apikey.Table:            apikey.ValidColumn,
-			accesskey.Table:         accesskey.ValidColumn,
-			auditentry.Table:        auditentry.ValidColumn,
-			budget.Table:            budget.ValidColumn,
-			budgetcrossing.Table:    budgetcrossing.ValidColumn,
-			budgetgrant.Table:       budgetgrant.ValidColumn,
-			budgetwindow.Table:      budgetwindow.ValidColumn,
-			consumer.Table:          consumer.ValidColumn,
-			datakey.Table:           datakey.ValidColumn,
-			discoverylog.Table:      discoverylog.ValidColumn,
-			expiredlease.Table:      expiredlease.ValidColumn,
-			installation.Table:      installation.ValidColumn,
-			keylease.Table:          keylease.ValidColumn,
-			model.Table:             model.ValidColumn,
-			modelfamily.Table:       modelfamily.ValidColumn,
-			policyversion.Table:     policyversion.ValidColumn,
-			poolstate.Table:         poolstate.ValidColumn,
-			price.Table:             price.ValidColumn,
-			provider.Table:          provider.ValidColumn,
-			quotagroup.Table:        quotagroup.ValidColumn,
-			sdkversion.Table:        sdkversion.ValidColumn,
-			setting.Table:           setting.ValidColumn,
-			usage.Table:             usage.ValidColumn,
-			usageevent.Table:        usageevent.ValidColumn,
-			usagehorizon.Table:      usagehorizon.ValidColumn,
-			usagequarter.Table:      usagequarter.ValidColumn,
-			usagetotal.Table:        usagetotal.ValidColumn,
-			usagetotalquarter.Table: usagetotalquarter.ValidColumn,
+			apikey.Table:              apikey.ValidColumn,
+			accesskey.Table:           accesskey.ValidColumn,
+			auditentry.Table:          auditentry.ValidColumn,
+			budget.Table:              budget.ValidColumn,
+			budgetcrossing.Table:      budgetcrossing.ValidColumn,
+			budgetgrant.Table:         budgetgrant.ValidColumn,
+			budgetwindow.Table:        budgetwindow.ValidColumn,
+			consumer.Table:            consumer.ValidColumn,
+			datakey.Table:             datakey.ValidColumn,
+			dimension.Table:           dimension.ValidColumn,
+			dimensionvalue.Table:      dimensionvalue.ValidColumn,
+			discoverylog.Table:        discoverylog.ValidColumn,
+			expiredlease.Table:        expiredlease.ValidColumn,
+			installation.Table:        installation.ValidColumn,
+			keylease.Table:            keylease.ValidColumn,
+			model.Table:               model.ValidColumn,
+			modelfamily.Table:         modelfamily.ValidColumn,
+			policyversion.Table:       policyversion.ValidColumn,
+			poolstate.Table:           poolstate.ValidColumn,
+			price.Table:               price.ValidColumn,
+			provider.Table:            provider.ValidColumn,
+			quotagroup.Table:          quotagroup.ValidColumn,
+			sdkversion.Table:          sdkversion.ValidColumn,
+			setting.Table:             setting.ValidColumn,
+			usage.Table:               usage.ValidColumn,
+			usagebyvalue.Table:        usagebyvalue.ValidColumn,
+			usagebyvaluequarter.Table: usagebyvaluequarter.ValidColumn,
+			usageevent.Table:          usageevent.ValidColumn,
+			usagefold.Table:           usagefold.ValidColumn,
+			usagehorizon.Table:        usagehorizon.ValidColumn,
+			usagequarter.Table:        usagequarter.ValidColumn,
+			usagetotal.Table:          usagetotal.ValidColumn,
+			usagetotalquarter.Table:   usagetotalquarter.ValidColumn,
 		})
 	})
 	return columnCheck(t, c)

@@ -3,6 +3,7 @@
 package ent
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -54,6 +55,8 @@ type KeyLease struct {
 	AttemptGroup string `json:"attempt_group"`
 	// number of the attempt, from 1; from 2 on it is a retry; 0: it was not said
 	Attempt int `json:"attempt"`
+	// what usage is summed by beside models and keys: the tags of each dimension; NULL: none
+	Tags map[string][]string `json:"tags"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the KeyLeaseQuery when eager-loading is set.
 	Edges        KeyLeaseEdges `json:"edges"`
@@ -139,6 +142,8 @@ func (*KeyLease) scanValues(columns []string) ([]any, error) {
 		switch columns[i] {
 		case keylease.FieldModelID, keylease.FieldQuotaGroupID, keylease.FieldConsumerID, keylease.FieldAccessKeyID:
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
+		case keylease.FieldTags:
+			values[i] = new([]byte)
 		case keylease.FieldProbe:
 			values[i] = new(sql.NullBool)
 		case keylease.FieldReservedTokens, keylease.FieldReservedOutput, keylease.FieldReservedCost, keylease.FieldPass, keylease.FieldAttempt:
@@ -264,6 +269,14 @@ func (_m *KeyLease) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.Attempt = int(value.Int64)
 			}
+		case keylease.FieldTags:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field tags", values[i])
+			} else if value != nil && len(*value) > 0 {
+				if err := json.Unmarshal(*value, &_m.Tags); err != nil {
+					return fmt.Errorf("unmarshal field tags: %w", err)
+				}
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -377,6 +390,9 @@ func (_m *KeyLease) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("attempt=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Attempt))
+	builder.WriteString(", ")
+	builder.WriteString("tags=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Tags))
 	builder.WriteByte(')')
 	return builder.String()
 }

@@ -216,6 +216,12 @@ func (_c *KeyLeaseCreate) SetNillableAttempt(v *int) *KeyLeaseCreate {
 	return _c
 }
 
+// SetTags sets the "tags" field.
+func (_c *KeyLeaseCreate) SetTags(v map[string][]string) *KeyLeaseCreate {
+	_c.mutation.SetTags(v)
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *KeyLeaseCreate) SetID(v uuid.UUID) *KeyLeaseCreate {
 	_c.mutation.SetID(v)
@@ -447,6 +453,10 @@ func (_c *KeyLeaseCreate) createSpec() (*KeyLease, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.Attempt(); ok {
 		_spec.SetField(keylease.FieldAttempt, field.TypeInt, value)
 		_node.Attempt = value
+	}
+	if value, ok := _c.mutation.Tags(); ok {
+		_spec.SetField(keylease.FieldTags, field.TypeJSON, value)
+		_node.Tags = value
 	}
 	if nodes := _c.mutation.KeyIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
@@ -802,6 +812,9 @@ func (u *KeyLeaseUpsertOne) UpdateNewValues() *KeyLeaseUpsertOne {
 		}
 		if _, exists := u.create.mutation.Attempt(); exists {
 			s.SetIgnore(keylease.FieldAttempt)
+		}
+		if _, exists := u.create.mutation.Tags(); exists {
+			s.SetIgnore(keylease.FieldTags)
 		}
 	}))
 	return u
@@ -1249,6 +1262,9 @@ func (u *KeyLeaseUpsertBulk) UpdateNewValues() *KeyLeaseUpsertBulk {
 			}
 			if _, exists := b.mutation.Attempt(); exists {
 				s.SetIgnore(keylease.FieldAttempt)
+			}
+			if _, exists := b.mutation.Tags(); exists {
+				s.SetIgnore(keylease.FieldTags)
 			}
 		}
 	}))

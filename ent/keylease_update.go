@@ -408,6 +408,9 @@ func (_u *KeyLeaseUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 	if value, ok := _u.mutation.ExpiresAt(); ok {
 		_spec.SetField(keylease.FieldExpiresAt, field.TypeTime, value)
 	}
+	if _u.mutation.TagsCleared() {
+		_spec.ClearField(keylease.FieldTags, field.TypeJSON)
+	}
 	if _u.mutation.KeyCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -976,6 +979,9 @@ func (_u *KeyLeaseUpdateOne) sqlSave(ctx context.Context) (_node *KeyLease, err 
 	}
 	if value, ok := _u.mutation.ExpiresAt(); ok {
 		_spec.SetField(keylease.FieldExpiresAt, field.TypeTime, value)
+	}
+	if _u.mutation.TagsCleared() {
+		_spec.ClearField(keylease.FieldTags, field.TypeJSON)
 	}
 	if _u.mutation.KeyCleared() {
 		edge := &sqlgraph.EdgeSpec{

@@ -13,6 +13,7 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/modelfamily"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/money"
 )
 
@@ -85,11 +86,17 @@ type ModelEdges struct {
 	UsageTotals []*UsageTotal `json:"usage_totals,omitempty"`
 	// UsageTotalQuarters holds the value of the usage_total_quarters edge.
 	UsageTotalQuarters []*UsageTotalQuarter `json:"usage_total_quarters,omitempty"`
+	// UsageByValue holds the value of the usage_by_value edge.
+	UsageByValue []*UsageByValue `json:"usage_by_value,omitempty"`
+	// UsageByValueQuarters holds the value of the usage_by_value_quarters edge.
+	UsageByValueQuarters []*UsageByValueQuarter `json:"usage_by_value_quarters,omitempty"`
+	// UsageFold holds the value of the usage_fold edge.
+	UsageFold *UsageFold `json:"usage_fold,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [9]bool
+	loadedTypes [12]bool
 }
 
 // ProviderOrErr returns the Provider value or an error if the edge
@@ -168,10 +175,39 @@ func (e ModelEdges) UsageTotalQuartersOrErr() ([]*UsageTotalQuarter, error) {
 	return nil, &NotLoadedError{edge: "usage_total_quarters"}
 }
 
+// UsageByValueOrErr returns the UsageByValue value or an error if the edge
+// was not loaded in eager-loading.
+func (e ModelEdges) UsageByValueOrErr() ([]*UsageByValue, error) {
+	if e.loadedTypes[8] {
+		return e.UsageByValue, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_by_value"}
+}
+
+// UsageByValueQuartersOrErr returns the UsageByValueQuarters value or an error if the edge
+// was not loaded in eager-loading.
+func (e ModelEdges) UsageByValueQuartersOrErr() ([]*UsageByValueQuarter, error) {
+	if e.loadedTypes[9] {
+		return e.UsageByValueQuarters, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_by_value_quarters"}
+}
+
+// UsageFoldOrErr returns the UsageFold value or an error if the edge
+// was not loaded in eager-loading, or loaded but was not found.
+func (e ModelEdges) UsageFoldOrErr() (*UsageFold, error) {
+	if e.UsageFold != nil {
+		return e.UsageFold, nil
+	} else if e.loadedTypes[10] {
+		return nil, &NotFoundError{label: usagefold.Label}
+	}
+	return nil, &NotLoadedError{edge: "usage_fold"}
+}
+
 // UsageEventsOrErr returns the UsageEvents value or an error if the edge
 // was not loaded in eager-loading.
 func (e ModelEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
-	if e.loadedTypes[8] {
+	if e.loadedTypes[11] {
 		return e.UsageEvents, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_events"}
@@ -391,6 +427,21 @@ func (_m *Model) QueryUsageTotals() *UsageTotalQuery {
 // QueryUsageTotalQuarters queries the "usage_total_quarters" edge of the Model entity.
 func (_m *Model) QueryUsageTotalQuarters() *UsageTotalQuarterQuery {
 	return NewModelClient(_m.config).QueryUsageTotalQuarters(_m)
+}
+
+// QueryUsageByValue queries the "usage_by_value" edge of the Model entity.
+func (_m *Model) QueryUsageByValue() *UsageByValueQuery {
+	return NewModelClient(_m.config).QueryUsageByValue(_m)
+}
+
+// QueryUsageByValueQuarters queries the "usage_by_value_quarters" edge of the Model entity.
+func (_m *Model) QueryUsageByValueQuarters() *UsageByValueQuarterQuery {
+	return NewModelClient(_m.config).QueryUsageByValueQuarters(_m)
+}
+
+// QueryUsageFold queries the "usage_fold" edge of the Model entity.
+func (_m *Model) QueryUsageFold() *UsageFoldQuery {
+	return NewModelClient(_m.config).QueryUsageFold(_m)
 }
 
 // QueryUsageEvents queries the "usage_events" edge of the Model entity.

@@ -19,7 +19,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
@@ -410,6 +413,55 @@ func (_c *ModelCreate) AddUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelCrea
 		ids[i] = v[i].ID
 	}
 	return _c.AddUsageTotalQuarterIDs(ids...)
+}
+
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (_c *ModelCreate) AddUsageByValueIDs(ids ...uuid.UUID) *ModelCreate {
+	_c.mutation.AddUsageByValueIDs(ids...)
+	return _c
+}
+
+// AddUsageByValue adds the "usage_by_value" edges to the UsageByValue entity.
+func (_c *ModelCreate) AddUsageByValue(v ...*UsageByValue) *ModelCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageByValueIDs(ids...)
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (_c *ModelCreate) AddUsageByValueQuarterIDs(ids ...uuid.UUID) *ModelCreate {
+	_c.mutation.AddUsageByValueQuarterIDs(ids...)
+	return _c
+}
+
+// AddUsageByValueQuarters adds the "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_c *ModelCreate) AddUsageByValueQuarters(v ...*UsageByValueQuarter) *ModelCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageByValueQuarterIDs(ids...)
+}
+
+// SetUsageFoldID sets the "usage_fold" edge to the UsageFold entity by ID.
+func (_c *ModelCreate) SetUsageFoldID(id uuid.UUID) *ModelCreate {
+	_c.mutation.SetUsageFoldID(id)
+	return _c
+}
+
+// SetNillableUsageFoldID sets the "usage_fold" edge to the UsageFold entity by ID if the given value is not nil.
+func (_c *ModelCreate) SetNillableUsageFoldID(id *uuid.UUID) *ModelCreate {
+	if id != nil {
+		_c = _c.SetUsageFoldID(*id)
+	}
+	return _c
+}
+
+// SetUsageFold sets the "usage_fold" edge to the UsageFold entity.
+func (_c *ModelCreate) SetUsageFold(v *UsageFold) *ModelCreate {
+	return _c.SetUsageFoldID(v.ID)
 }
 
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
@@ -836,6 +888,54 @@ func (_c *ModelCreate) createSpec() (*Model, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageByValueIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueTable,
+			Columns: []string{model.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageByValueQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueQuartersTable,
+			Columns: []string{model.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageFoldIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   model.UsageFoldTable,
+			Columns: []string{model.UsageFoldColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagefold.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -20,7 +20,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
@@ -29,20 +32,23 @@ import (
 // ModelQuery is the builder for querying Model entities.
 type ModelQuery struct {
 	config
-	ctx                    *QueryContext
-	order                  []model.OrderOption
-	inters                 []Interceptor
-	predicates             []predicate.Model
-	withProvider           *ProviderQuery
-	withFamily             *ModelFamilyQuery
-	withLeases             *KeyLeaseQuery
-	withPrices             *PriceQuery
-	withUsage              *UsageQuery
-	withUsageQuarters      *UsageQuarterQuery
-	withUsageTotals        *UsageTotalQuery
-	withUsageTotalQuarters *UsageTotalQuarterQuery
-	withUsageEvents        *UsageEventQuery
-	modifiers              []func(*sql.Selector)
+	ctx                      *QueryContext
+	order                    []model.OrderOption
+	inters                   []Interceptor
+	predicates               []predicate.Model
+	withProvider             *ProviderQuery
+	withFamily               *ModelFamilyQuery
+	withLeases               *KeyLeaseQuery
+	withPrices               *PriceQuery
+	withUsage                *UsageQuery
+	withUsageQuarters        *UsageQuarterQuery
+	withUsageTotals          *UsageTotalQuery
+	withUsageTotalQuarters   *UsageTotalQuarterQuery
+	withUsageByValue         *UsageByValueQuery
+	withUsageByValueQuarters *UsageByValueQuarterQuery
+	withUsageFold            *UsageFoldQuery
+	withUsageEvents          *UsageEventQuery
+	modifiers                []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -248,6 +254,72 @@ func (_q *ModelQuery) QueryUsageTotalQuarters() *UsageTotalQuarterQuery {
 			sqlgraph.From(model.Table, model.FieldID, selector),
 			sqlgraph.To(usagetotalquarter.Table, usagetotalquarter.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageTotalQuartersTable, model.UsageTotalQuartersColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageByValue chains the current query on the "usage_by_value" edge.
+func (_q *ModelQuery) QueryUsageByValue() *UsageByValueQuery {
+	query := (&UsageByValueClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(usagebyvalue.Table, usagebyvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageByValueTable, model.UsageByValueColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageByValueQuarters chains the current query on the "usage_by_value_quarters" edge.
+func (_q *ModelQuery) QueryUsageByValueQuarters() *UsageByValueQuarterQuery {
+	query := (&UsageByValueQuarterClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, model.UsageByValueQuartersTable, model.UsageByValueQuartersColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageFold chains the current query on the "usage_fold" edge.
+func (_q *ModelQuery) QueryUsageFold() *UsageFoldQuery {
+	query := (&UsageFoldClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(model.Table, model.FieldID, selector),
+			sqlgraph.To(usagefold.Table, usagefold.FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, false, model.UsageFoldTable, model.UsageFoldColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -464,20 +536,23 @@ func (_q *ModelQuery) Clone() *ModelQuery {
 		return nil
 	}
 	return &ModelQuery{
-		config:                 _q.config,
-		ctx:                    _q.ctx.Clone(),
-		order:                  append([]model.OrderOption{}, _q.order...),
-		inters:                 append([]Interceptor{}, _q.inters...),
-		predicates:             append([]predicate.Model{}, _q.predicates...),
-		withProvider:           _q.withProvider.Clone(),
-		withFamily:             _q.withFamily.Clone(),
-		withLeases:             _q.withLeases.Clone(),
-		withPrices:             _q.withPrices.Clone(),
-		withUsage:              _q.withUsage.Clone(),
-		withUsageQuarters:      _q.withUsageQuarters.Clone(),
-		withUsageTotals:        _q.withUsageTotals.Clone(),
-		withUsageTotalQuarters: _q.withUsageTotalQuarters.Clone(),
-		withUsageEvents:        _q.withUsageEvents.Clone(),
+		config:                   _q.config,
+		ctx:                      _q.ctx.Clone(),
+		order:                    append([]model.OrderOption{}, _q.order...),
+		inters:                   append([]Interceptor{}, _q.inters...),
+		predicates:               append([]predicate.Model{}, _q.predicates...),
+		withProvider:             _q.withProvider.Clone(),
+		withFamily:               _q.withFamily.Clone(),
+		withLeases:               _q.withLeases.Clone(),
+		withPrices:               _q.withPrices.Clone(),
+		withUsage:                _q.withUsage.Clone(),
+		withUsageQuarters:        _q.withUsageQuarters.Clone(),
+		withUsageTotals:          _q.withUsageTotals.Clone(),
+		withUsageTotalQuarters:   _q.withUsageTotalQuarters.Clone(),
+		withUsageByValue:         _q.withUsageByValue.Clone(),
+		withUsageByValueQuarters: _q.withUsageByValueQuarters.Clone(),
+		withUsageFold:            _q.withUsageFold.Clone(),
+		withUsageEvents:          _q.withUsageEvents.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -573,6 +648,39 @@ func (_q *ModelQuery) WithUsageTotalQuarters(opts ...func(*UsageTotalQuarterQuer
 	return _q
 }
 
+// WithUsageByValue tells the query-builder to eager-load the nodes that are connected to
+// the "usage_by_value" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithUsageByValue(opts ...func(*UsageByValueQuery)) *ModelQuery {
+	query := (&UsageByValueClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageByValue = query
+	return _q
+}
+
+// WithUsageByValueQuarters tells the query-builder to eager-load the nodes that are connected to
+// the "usage_by_value_quarters" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithUsageByValueQuarters(opts ...func(*UsageByValueQuarterQuery)) *ModelQuery {
+	query := (&UsageByValueQuarterClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageByValueQuarters = query
+	return _q
+}
+
+// WithUsageFold tells the query-builder to eager-load the nodes that are connected to
+// the "usage_fold" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *ModelQuery) WithUsageFold(opts ...func(*UsageFoldQuery)) *ModelQuery {
+	query := (&UsageFoldClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageFold = query
+	return _q
+}
+
 // WithUsageEvents tells the query-builder to eager-load the nodes that are connected to
 // the "usage_events" edge. The optional arguments are used to configure the query builder of the edge.
 func (_q *ModelQuery) WithUsageEvents(opts ...func(*UsageEventQuery)) *ModelQuery {
@@ -662,7 +770,7 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 	var (
 		nodes       = []*Model{}
 		_spec       = _q.querySpec()
-		loadedTypes = [9]bool{
+		loadedTypes = [12]bool{
 			_q.withProvider != nil,
 			_q.withFamily != nil,
 			_q.withLeases != nil,
@@ -671,6 +779,9 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 			_q.withUsageQuarters != nil,
 			_q.withUsageTotals != nil,
 			_q.withUsageTotalQuarters != nil,
+			_q.withUsageByValue != nil,
+			_q.withUsageByValueQuarters != nil,
+			_q.withUsageFold != nil,
 			_q.withUsageEvents != nil,
 		}
 	)
@@ -748,6 +859,28 @@ func (_q *ModelQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Model,
 			func(n *Model, e *UsageTotalQuarter) {
 				n.Edges.UsageTotalQuarters = append(n.Edges.UsageTotalQuarters, e)
 			}); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageByValue; query != nil {
+		if err := _q.loadUsageByValue(ctx, query, nodes,
+			func(n *Model) { n.Edges.UsageByValue = []*UsageByValue{} },
+			func(n *Model, e *UsageByValue) { n.Edges.UsageByValue = append(n.Edges.UsageByValue, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageByValueQuarters; query != nil {
+		if err := _q.loadUsageByValueQuarters(ctx, query, nodes,
+			func(n *Model) { n.Edges.UsageByValueQuarters = []*UsageByValueQuarter{} },
+			func(n *Model, e *UsageByValueQuarter) {
+				n.Edges.UsageByValueQuarters = append(n.Edges.UsageByValueQuarters, e)
+			}); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageFold; query != nil {
+		if err := _q.loadUsageFold(ctx, query, nodes, nil,
+			func(n *Model, e *UsageFold) { n.Edges.UsageFold = e }); err != nil {
 			return nil, err
 		}
 	}
@@ -990,6 +1123,93 @@ func (_q *ModelQuery) loadUsageTotalQuarters(ctx context.Context, query *UsageTo
 	}
 	query.Where(predicate.UsageTotalQuarter(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(model.UsageTotalQuartersColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ModelQuery) loadUsageByValue(ctx context.Context, query *UsageByValueQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageByValue)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagebyvalue.FieldModelID)
+	}
+	query.Where(predicate.UsageByValue(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.UsageByValueColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ModelQuery) loadUsageByValueQuarters(ctx context.Context, query *UsageByValueQuarterQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageByValueQuarter)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagebyvaluequarter.FieldModelID)
+	}
+	query.Where(predicate.UsageByValueQuarter(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.UsageByValueQuartersColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.ModelID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "model_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *ModelQuery) loadUsageFold(ctx context.Context, query *UsageFoldQuery, nodes []*Model, init func(*Model), assign func(*Model, *UsageFold)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Model)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagefold.FieldModelID)
+	}
+	query.Where(predicate.UsageFold(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(model.UsageFoldColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -19,7 +19,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/provider"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
@@ -456,6 +459,55 @@ func (_u *ModelUpdate) AddUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelUpda
 	return _u.AddUsageTotalQuarterIDs(ids...)
 }
 
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (_u *ModelUpdate) AddUsageByValueIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.AddUsageByValueIDs(ids...)
+	return _u
+}
+
+// AddUsageByValue adds the "usage_by_value" edges to the UsageByValue entity.
+func (_u *ModelUpdate) AddUsageByValue(v ...*UsageByValue) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueIDs(ids...)
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (_u *ModelUpdate) AddUsageByValueQuarterIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.AddUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageByValueQuarters adds the "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *ModelUpdate) AddUsageByValueQuarters(v ...*UsageByValueQuarter) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueQuarterIDs(ids...)
+}
+
+// SetUsageFoldID sets the "usage_fold" edge to the UsageFold entity by ID.
+func (_u *ModelUpdate) SetUsageFoldID(id uuid.UUID) *ModelUpdate {
+	_u.mutation.SetUsageFoldID(id)
+	return _u
+}
+
+// SetNillableUsageFoldID sets the "usage_fold" edge to the UsageFold entity by ID if the given value is not nil.
+func (_u *ModelUpdate) SetNillableUsageFoldID(id *uuid.UUID) *ModelUpdate {
+	if id != nil {
+		_u = _u.SetUsageFoldID(*id)
+	}
+	return _u
+}
+
+// SetUsageFold sets the "usage_fold" edge to the UsageFold entity.
+func (_u *ModelUpdate) SetUsageFold(v *UsageFold) *ModelUpdate {
+	return _u.SetUsageFoldID(v.ID)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *ModelUpdate) AddUsageEventIDs(ids ...uuid.UUID) *ModelUpdate {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -612,6 +664,54 @@ func (_u *ModelUpdate) RemoveUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelU
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageTotalQuarterIDs(ids...)
+}
+
+// ClearUsageByValue clears all "usage_by_value" edges to the UsageByValue entity.
+func (_u *ModelUpdate) ClearUsageByValue() *ModelUpdate {
+	_u.mutation.ClearUsageByValue()
+	return _u
+}
+
+// RemoveUsageByValueIDs removes the "usage_by_value" edge to UsageByValue entities by IDs.
+func (_u *ModelUpdate) RemoveUsageByValueIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.RemoveUsageByValueIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValue removes "usage_by_value" edges to UsageByValue entities.
+func (_u *ModelUpdate) RemoveUsageByValue(v ...*UsageByValue) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueIDs(ids...)
+}
+
+// ClearUsageByValueQuarters clears all "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *ModelUpdate) ClearUsageByValueQuarters() *ModelUpdate {
+	_u.mutation.ClearUsageByValueQuarters()
+	return _u
+}
+
+// RemoveUsageByValueQuarterIDs removes the "usage_by_value_quarters" edge to UsageByValueQuarter entities by IDs.
+func (_u *ModelUpdate) RemoveUsageByValueQuarterIDs(ids ...uuid.UUID) *ModelUpdate {
+	_u.mutation.RemoveUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValueQuarters removes "usage_by_value_quarters" edges to UsageByValueQuarter entities.
+func (_u *ModelUpdate) RemoveUsageByValueQuarters(v ...*UsageByValueQuarter) *ModelUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueQuarterIDs(ids...)
+}
+
+// ClearUsageFold clears the "usage_fold" edge to the UsageFold entity.
+func (_u *ModelUpdate) ClearUsageFold() *ModelUpdate {
+	_u.mutation.ClearUsageFold()
+	return _u
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -1135,6 +1235,125 @@ func (_u *ModelUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 		}
 		_spec.Edges.Add = append(_spec.Edges.Add, edge)
 	}
+	if _u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueTable,
+			Columns: []string{model.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueTable,
+			Columns: []string{model.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueTable,
+			Columns: []string{model.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueQuartersTable,
+			Columns: []string{model.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueQuartersTable,
+			Columns: []string{model.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueQuartersTable,
+			Columns: []string{model.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageFoldCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   model.UsageFoldTable,
+			Columns: []string{model.UsageFoldColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagefold.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageFoldIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   model.UsageFoldTable,
+			Columns: []string{model.UsageFoldColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagefold.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
 	if _u.mutation.UsageEventsCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.O2M,
@@ -1618,6 +1837,55 @@ func (_u *ModelUpdateOne) AddUsageTotalQuarters(v ...*UsageTotalQuarter) *ModelU
 	return _u.AddUsageTotalQuarterIDs(ids...)
 }
 
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (_u *ModelUpdateOne) AddUsageByValueIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.AddUsageByValueIDs(ids...)
+	return _u
+}
+
+// AddUsageByValue adds the "usage_by_value" edges to the UsageByValue entity.
+func (_u *ModelUpdateOne) AddUsageByValue(v ...*UsageByValue) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueIDs(ids...)
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (_u *ModelUpdateOne) AddUsageByValueQuarterIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.AddUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageByValueQuarters adds the "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *ModelUpdateOne) AddUsageByValueQuarters(v ...*UsageByValueQuarter) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueQuarterIDs(ids...)
+}
+
+// SetUsageFoldID sets the "usage_fold" edge to the UsageFold entity by ID.
+func (_u *ModelUpdateOne) SetUsageFoldID(id uuid.UUID) *ModelUpdateOne {
+	_u.mutation.SetUsageFoldID(id)
+	return _u
+}
+
+// SetNillableUsageFoldID sets the "usage_fold" edge to the UsageFold entity by ID if the given value is not nil.
+func (_u *ModelUpdateOne) SetNillableUsageFoldID(id *uuid.UUID) *ModelUpdateOne {
+	if id != nil {
+		_u = _u.SetUsageFoldID(*id)
+	}
+	return _u
+}
+
+// SetUsageFold sets the "usage_fold" edge to the UsageFold entity.
+func (_u *ModelUpdateOne) SetUsageFold(v *UsageFold) *ModelUpdateOne {
+	return _u.SetUsageFoldID(v.ID)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *ModelUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *ModelUpdateOne {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -1774,6 +2042,54 @@ func (_u *ModelUpdateOne) RemoveUsageTotalQuarters(v ...*UsageTotalQuarter) *Mod
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageTotalQuarterIDs(ids...)
+}
+
+// ClearUsageByValue clears all "usage_by_value" edges to the UsageByValue entity.
+func (_u *ModelUpdateOne) ClearUsageByValue() *ModelUpdateOne {
+	_u.mutation.ClearUsageByValue()
+	return _u
+}
+
+// RemoveUsageByValueIDs removes the "usage_by_value" edge to UsageByValue entities by IDs.
+func (_u *ModelUpdateOne) RemoveUsageByValueIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.RemoveUsageByValueIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValue removes "usage_by_value" edges to UsageByValue entities.
+func (_u *ModelUpdateOne) RemoveUsageByValue(v ...*UsageByValue) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueIDs(ids...)
+}
+
+// ClearUsageByValueQuarters clears all "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *ModelUpdateOne) ClearUsageByValueQuarters() *ModelUpdateOne {
+	_u.mutation.ClearUsageByValueQuarters()
+	return _u
+}
+
+// RemoveUsageByValueQuarterIDs removes the "usage_by_value_quarters" edge to UsageByValueQuarter entities by IDs.
+func (_u *ModelUpdateOne) RemoveUsageByValueQuarterIDs(ids ...uuid.UUID) *ModelUpdateOne {
+	_u.mutation.RemoveUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValueQuarters removes "usage_by_value_quarters" edges to UsageByValueQuarter entities.
+func (_u *ModelUpdateOne) RemoveUsageByValueQuarters(v ...*UsageByValueQuarter) *ModelUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueQuarterIDs(ids...)
+}
+
+// ClearUsageFold clears the "usage_fold" edge to the UsageFold entity.
+func (_u *ModelUpdateOne) ClearUsageFold() *ModelUpdateOne {
+	_u.mutation.ClearUsageFold()
+	return _u
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -2320,6 +2636,125 @@ func (_u *ModelUpdateOne) sqlSave(ctx context.Context) (_node *Model, err error)
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagetotalquarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueTable,
+			Columns: []string{model.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueTable,
+			Columns: []string{model.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueTable,
+			Columns: []string{model.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueQuartersTable,
+			Columns: []string{model.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueQuartersTable,
+			Columns: []string{model.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   model.UsageByValueQuartersTable,
+			Columns: []string{model.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageFoldCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   model.UsageFoldTable,
+			Columns: []string{model.UsageFoldColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagefold.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageFoldIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2O,
+			Inverse: false,
+			Table:   model.UsageFoldTable,
+			Columns: []string{model.UsageFoldColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagefold.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

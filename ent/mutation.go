@@ -22,6 +22,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
@@ -38,7 +40,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagehorizon"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
@@ -55,34 +60,39 @@ const (
 	OpUpdateOne = ent.OpUpdateOne
 
 	// Node types.
-	TypeAPIKey            = "APIKey"
-	TypeAccessKey         = "AccessKey"
-	TypeAuditEntry        = "AuditEntry"
-	TypeBudget            = "Budget"
-	TypeBudgetCrossing    = "BudgetCrossing"
-	TypeBudgetGrant       = "BudgetGrant"
-	TypeBudgetWindow      = "BudgetWindow"
-	TypeConsumer          = "Consumer"
-	TypeDataKey           = "DataKey"
-	TypeDiscoveryLog      = "DiscoveryLog"
-	TypeExpiredLease      = "ExpiredLease"
-	TypeInstallation      = "Installation"
-	TypeKeyLease          = "KeyLease"
-	TypeModel             = "Model"
-	TypeModelFamily       = "ModelFamily"
-	TypePolicyVersion     = "PolicyVersion"
-	TypePoolState         = "PoolState"
-	TypePrice             = "Price"
-	TypeProvider          = "Provider"
-	TypeQuotaGroup        = "QuotaGroup"
-	TypeSDKVersion        = "SDKVersion"
-	TypeSetting           = "Setting"
-	TypeUsage             = "Usage"
-	TypeUsageEvent        = "UsageEvent"
-	TypeUsageHorizon      = "UsageHorizon"
-	TypeUsageQuarter      = "UsageQuarter"
-	TypeUsageTotal        = "UsageTotal"
-	TypeUsageTotalQuarter = "UsageTotalQuarter"
+	TypeAPIKey              = "APIKey"
+	TypeAccessKey           = "AccessKey"
+	TypeAuditEntry          = "AuditEntry"
+	TypeBudget              = "Budget"
+	TypeBudgetCrossing      = "BudgetCrossing"
+	TypeBudgetGrant         = "BudgetGrant"
+	TypeBudgetWindow        = "BudgetWindow"
+	TypeConsumer            = "Consumer"
+	TypeDataKey             = "DataKey"
+	TypeDimension           = "Dimension"
+	TypeDimensionValue      = "DimensionValue"
+	TypeDiscoveryLog        = "DiscoveryLog"
+	TypeExpiredLease        = "ExpiredLease"
+	TypeInstallation        = "Installation"
+	TypeKeyLease            = "KeyLease"
+	TypeModel               = "Model"
+	TypeModelFamily         = "ModelFamily"
+	TypePolicyVersion       = "PolicyVersion"
+	TypePoolState           = "PoolState"
+	TypePrice               = "Price"
+	TypeProvider            = "Provider"
+	TypeQuotaGroup          = "QuotaGroup"
+	TypeSDKVersion          = "SDKVersion"
+	TypeSetting             = "Setting"
+	TypeUsage               = "Usage"
+	TypeUsageByValue        = "UsageByValue"
+	TypeUsageByValueQuarter = "UsageByValueQuarter"
+	TypeUsageEvent          = "UsageEvent"
+	TypeUsageFold           = "UsageFold"
+	TypeUsageHorizon        = "UsageHorizon"
+	TypeUsageQuarter        = "UsageQuarter"
+	TypeUsageTotal          = "UsageTotal"
+	TypeUsageTotalQuarter   = "UsageTotalQuarter"
 )
 
 // APIKeyMutation represents an operation that mutates the APIKey nodes in the graph.
@@ -13666,6 +13676,1727 @@ func (m *DataKeyMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown DataKey edge %s", name)
 }
 
+// DimensionMutation represents an operation that mutates the Dimension nodes in the graph.
+type DimensionMutation struct {
+	config
+	op                      Op
+	typ                     string
+	id                      *uuid.UUID
+	created_at              *time.Time
+	updated_at              *time.Time
+	name                    *string
+	kind                    *dimension.Kind
+	parts                   *[]string
+	appendparts             []string
+	max_values              *int
+	addmax_values           *int
+	grain                   *dimension.Grain
+	since                   *time.Time
+	open_from               *time.Time
+	retired_at              *time.Time
+	clearedFields           map[string]struct{}
+	dimension_values        map[uuid.UUID]struct{}
+	removeddimension_values map[uuid.UUID]struct{}
+	cleareddimension_values bool
+	done                    bool
+	oldValue                func(context.Context) (*Dimension, error)
+	predicates              []predicate.Dimension
+}
+
+var _ ent.Mutation = (*DimensionMutation)(nil)
+
+// dimensionOption allows management of the mutation configuration using functional options.
+type dimensionOption func(*DimensionMutation)
+
+// newDimensionMutation creates new mutation for the Dimension entity.
+func newDimensionMutation(c config, op Op, opts ...dimensionOption) *DimensionMutation {
+	m := &DimensionMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeDimension,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withDimensionID sets the ID field of the mutation.
+func withDimensionID(id uuid.UUID) dimensionOption {
+	return func(m *DimensionMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *Dimension
+		)
+		m.oldValue = func(ctx context.Context) (*Dimension, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().Dimension.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withDimension sets the old Dimension of the mutation.
+func withDimension(node *Dimension) dimensionOption {
+	return func(m *DimensionMutation) {
+		m.oldValue = func(context.Context) (*Dimension, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m DimensionMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m DimensionMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of Dimension entities.
+func (m *DimensionMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *DimensionMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *DimensionMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().Dimension.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetCreatedAt sets the "created_at" field.
+func (m *DimensionMutation) SetCreatedAt(t time.Time) {
+	m.created_at = &t
+}
+
+// CreatedAt returns the value of the "created_at" field in the mutation.
+func (m *DimensionMutation) CreatedAt() (r time.Time, exists bool) {
+	v := m.created_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCreatedAt returns the old "created_at" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldCreatedAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCreatedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCreatedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCreatedAt: %w", err)
+	}
+	return oldValue.CreatedAt, nil
+}
+
+// ResetCreatedAt resets all changes to the "created_at" field.
+func (m *DimensionMutation) ResetCreatedAt() {
+	m.created_at = nil
+}
+
+// SetUpdatedAt sets the "updated_at" field.
+func (m *DimensionMutation) SetUpdatedAt(t time.Time) {
+	m.updated_at = &t
+}
+
+// UpdatedAt returns the value of the "updated_at" field in the mutation.
+func (m *DimensionMutation) UpdatedAt() (r time.Time, exists bool) {
+	v := m.updated_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUpdatedAt returns the old "updated_at" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldUpdatedAt(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUpdatedAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUpdatedAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUpdatedAt: %w", err)
+	}
+	return oldValue.UpdatedAt, nil
+}
+
+// ResetUpdatedAt resets all changes to the "updated_at" field.
+func (m *DimensionMutation) ResetUpdatedAt() {
+	m.updated_at = nil
+}
+
+// SetName sets the "name" field.
+func (m *DimensionMutation) SetName(s string) {
+	m.name = &s
+}
+
+// Name returns the value of the "name" field in the mutation.
+func (m *DimensionMutation) Name() (r string, exists bool) {
+	v := m.name
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldName returns the old "name" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldName(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldName is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldName requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldName: %w", err)
+	}
+	return oldValue.Name, nil
+}
+
+// ResetName resets all changes to the "name" field.
+func (m *DimensionMutation) ResetName() {
+	m.name = nil
+}
+
+// SetKind sets the "kind" field.
+func (m *DimensionMutation) SetKind(d dimension.Kind) {
+	m.kind = &d
+}
+
+// Kind returns the value of the "kind" field in the mutation.
+func (m *DimensionMutation) Kind() (r dimension.Kind, exists bool) {
+	v := m.kind
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldKind returns the old "kind" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldKind(ctx context.Context) (v dimension.Kind, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldKind is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldKind requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldKind: %w", err)
+	}
+	return oldValue.Kind, nil
+}
+
+// ResetKind resets all changes to the "kind" field.
+func (m *DimensionMutation) ResetKind() {
+	m.kind = nil
+}
+
+// SetParts sets the "parts" field.
+func (m *DimensionMutation) SetParts(s []string) {
+	m.parts = &s
+	m.appendparts = nil
+}
+
+// Parts returns the value of the "parts" field in the mutation.
+func (m *DimensionMutation) Parts() (r []string, exists bool) {
+	v := m.parts
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldParts returns the old "parts" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldParts(ctx context.Context) (v []string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldParts is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldParts requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldParts: %w", err)
+	}
+	return oldValue.Parts, nil
+}
+
+// AppendParts adds s to the "parts" field.
+func (m *DimensionMutation) AppendParts(s []string) {
+	m.appendparts = append(m.appendparts, s...)
+}
+
+// AppendedParts returns the list of values that were appended to the "parts" field in this mutation.
+func (m *DimensionMutation) AppendedParts() ([]string, bool) {
+	if len(m.appendparts) == 0 {
+		return nil, false
+	}
+	return m.appendparts, true
+}
+
+// ClearParts clears the value of the "parts" field.
+func (m *DimensionMutation) ClearParts() {
+	m.parts = nil
+	m.appendparts = nil
+	m.clearedFields[dimension.FieldParts] = struct{}{}
+}
+
+// PartsCleared returns if the "parts" field was cleared in this mutation.
+func (m *DimensionMutation) PartsCleared() bool {
+	_, ok := m.clearedFields[dimension.FieldParts]
+	return ok
+}
+
+// ResetParts resets all changes to the "parts" field.
+func (m *DimensionMutation) ResetParts() {
+	m.parts = nil
+	m.appendparts = nil
+	delete(m.clearedFields, dimension.FieldParts)
+}
+
+// SetMaxValues sets the "max_values" field.
+func (m *DimensionMutation) SetMaxValues(i int) {
+	m.max_values = &i
+	m.addmax_values = nil
+}
+
+// MaxValues returns the value of the "max_values" field in the mutation.
+func (m *DimensionMutation) MaxValues() (r int, exists bool) {
+	v := m.max_values
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldMaxValues returns the old "max_values" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldMaxValues(ctx context.Context) (v int, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldMaxValues is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldMaxValues requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldMaxValues: %w", err)
+	}
+	return oldValue.MaxValues, nil
+}
+
+// AddMaxValues adds i to the "max_values" field.
+func (m *DimensionMutation) AddMaxValues(i int) {
+	if m.addmax_values != nil {
+		*m.addmax_values += i
+	} else {
+		m.addmax_values = &i
+	}
+}
+
+// AddedMaxValues returns the value that was added to the "max_values" field in this mutation.
+func (m *DimensionMutation) AddedMaxValues() (r int, exists bool) {
+	v := m.addmax_values
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetMaxValues resets all changes to the "max_values" field.
+func (m *DimensionMutation) ResetMaxValues() {
+	m.max_values = nil
+	m.addmax_values = nil
+}
+
+// SetGrain sets the "grain" field.
+func (m *DimensionMutation) SetGrain(d dimension.Grain) {
+	m.grain = &d
+}
+
+// Grain returns the value of the "grain" field in the mutation.
+func (m *DimensionMutation) Grain() (r dimension.Grain, exists bool) {
+	v := m.grain
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldGrain returns the old "grain" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldGrain(ctx context.Context) (v dimension.Grain, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldGrain is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldGrain requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldGrain: %w", err)
+	}
+	return oldValue.Grain, nil
+}
+
+// ResetGrain resets all changes to the "grain" field.
+func (m *DimensionMutation) ResetGrain() {
+	m.grain = nil
+}
+
+// SetSince sets the "since" field.
+func (m *DimensionMutation) SetSince(t time.Time) {
+	m.since = &t
+}
+
+// Since returns the value of the "since" field in the mutation.
+func (m *DimensionMutation) Since() (r time.Time, exists bool) {
+	v := m.since
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSince returns the old "since" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldSince(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSince is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSince requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSince: %w", err)
+	}
+	return oldValue.Since, nil
+}
+
+// ResetSince resets all changes to the "since" field.
+func (m *DimensionMutation) ResetSince() {
+	m.since = nil
+}
+
+// SetOpenFrom sets the "open_from" field.
+func (m *DimensionMutation) SetOpenFrom(t time.Time) {
+	m.open_from = &t
+}
+
+// OpenFrom returns the value of the "open_from" field in the mutation.
+func (m *DimensionMutation) OpenFrom() (r time.Time, exists bool) {
+	v := m.open_from
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOpenFrom returns the old "open_from" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldOpenFrom(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOpenFrom is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOpenFrom requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOpenFrom: %w", err)
+	}
+	return oldValue.OpenFrom, nil
+}
+
+// ResetOpenFrom resets all changes to the "open_from" field.
+func (m *DimensionMutation) ResetOpenFrom() {
+	m.open_from = nil
+}
+
+// SetRetiredAt sets the "retired_at" field.
+func (m *DimensionMutation) SetRetiredAt(t time.Time) {
+	m.retired_at = &t
+}
+
+// RetiredAt returns the value of the "retired_at" field in the mutation.
+func (m *DimensionMutation) RetiredAt() (r time.Time, exists bool) {
+	v := m.retired_at
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetiredAt returns the old "retired_at" field's value of the Dimension entity.
+// If the Dimension object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionMutation) OldRetiredAt(ctx context.Context) (v *time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetiredAt is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetiredAt requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetiredAt: %w", err)
+	}
+	return oldValue.RetiredAt, nil
+}
+
+// ClearRetiredAt clears the value of the "retired_at" field.
+func (m *DimensionMutation) ClearRetiredAt() {
+	m.retired_at = nil
+	m.clearedFields[dimension.FieldRetiredAt] = struct{}{}
+}
+
+// RetiredAtCleared returns if the "retired_at" field was cleared in this mutation.
+func (m *DimensionMutation) RetiredAtCleared() bool {
+	_, ok := m.clearedFields[dimension.FieldRetiredAt]
+	return ok
+}
+
+// ResetRetiredAt resets all changes to the "retired_at" field.
+func (m *DimensionMutation) ResetRetiredAt() {
+	m.retired_at = nil
+	delete(m.clearedFields, dimension.FieldRetiredAt)
+}
+
+// AddDimensionValueIDs adds the "dimension_values" edge to the DimensionValue entity by ids.
+func (m *DimensionMutation) AddDimensionValueIDs(ids ...uuid.UUID) {
+	if m.dimension_values == nil {
+		m.dimension_values = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.dimension_values[ids[i]] = struct{}{}
+	}
+}
+
+// ClearDimensionValues clears the "dimension_values" edge to the DimensionValue entity.
+func (m *DimensionMutation) ClearDimensionValues() {
+	m.cleareddimension_values = true
+}
+
+// DimensionValuesCleared reports if the "dimension_values" edge to the DimensionValue entity was cleared.
+func (m *DimensionMutation) DimensionValuesCleared() bool {
+	return m.cleareddimension_values
+}
+
+// RemoveDimensionValueIDs removes the "dimension_values" edge to the DimensionValue entity by IDs.
+func (m *DimensionMutation) RemoveDimensionValueIDs(ids ...uuid.UUID) {
+	if m.removeddimension_values == nil {
+		m.removeddimension_values = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.dimension_values, ids[i])
+		m.removeddimension_values[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedDimensionValues returns the removed IDs of the "dimension_values" edge to the DimensionValue entity.
+func (m *DimensionMutation) RemovedDimensionValuesIDs() (ids []uuid.UUID) {
+	for id := range m.removeddimension_values {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// DimensionValuesIDs returns the "dimension_values" edge IDs in the mutation.
+func (m *DimensionMutation) DimensionValuesIDs() (ids []uuid.UUID) {
+	for id := range m.dimension_values {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetDimensionValues resets all changes to the "dimension_values" edge.
+func (m *DimensionMutation) ResetDimensionValues() {
+	m.dimension_values = nil
+	m.cleareddimension_values = false
+	m.removeddimension_values = nil
+}
+
+// Where appends a list predicates to the DimensionMutation builder.
+func (m *DimensionMutation) Where(ps ...predicate.Dimension) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the DimensionMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *DimensionMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.Dimension, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *DimensionMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *DimensionMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (Dimension).
+func (m *DimensionMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *DimensionMutation) Fields() []string {
+	fields := make([]string, 0, 10)
+	if m.created_at != nil {
+		fields = append(fields, dimension.FieldCreatedAt)
+	}
+	if m.updated_at != nil {
+		fields = append(fields, dimension.FieldUpdatedAt)
+	}
+	if m.name != nil {
+		fields = append(fields, dimension.FieldName)
+	}
+	if m.kind != nil {
+		fields = append(fields, dimension.FieldKind)
+	}
+	if m.parts != nil {
+		fields = append(fields, dimension.FieldParts)
+	}
+	if m.max_values != nil {
+		fields = append(fields, dimension.FieldMaxValues)
+	}
+	if m.grain != nil {
+		fields = append(fields, dimension.FieldGrain)
+	}
+	if m.since != nil {
+		fields = append(fields, dimension.FieldSince)
+	}
+	if m.open_from != nil {
+		fields = append(fields, dimension.FieldOpenFrom)
+	}
+	if m.retired_at != nil {
+		fields = append(fields, dimension.FieldRetiredAt)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *DimensionMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case dimension.FieldCreatedAt:
+		return m.CreatedAt()
+	case dimension.FieldUpdatedAt:
+		return m.UpdatedAt()
+	case dimension.FieldName:
+		return m.Name()
+	case dimension.FieldKind:
+		return m.Kind()
+	case dimension.FieldParts:
+		return m.Parts()
+	case dimension.FieldMaxValues:
+		return m.MaxValues()
+	case dimension.FieldGrain:
+		return m.Grain()
+	case dimension.FieldSince:
+		return m.Since()
+	case dimension.FieldOpenFrom:
+		return m.OpenFrom()
+	case dimension.FieldRetiredAt:
+		return m.RetiredAt()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *DimensionMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case dimension.FieldCreatedAt:
+		return m.OldCreatedAt(ctx)
+	case dimension.FieldUpdatedAt:
+		return m.OldUpdatedAt(ctx)
+	case dimension.FieldName:
+		return m.OldName(ctx)
+	case dimension.FieldKind:
+		return m.OldKind(ctx)
+	case dimension.FieldParts:
+		return m.OldParts(ctx)
+	case dimension.FieldMaxValues:
+		return m.OldMaxValues(ctx)
+	case dimension.FieldGrain:
+		return m.OldGrain(ctx)
+	case dimension.FieldSince:
+		return m.OldSince(ctx)
+	case dimension.FieldOpenFrom:
+		return m.OldOpenFrom(ctx)
+	case dimension.FieldRetiredAt:
+		return m.OldRetiredAt(ctx)
+	}
+	return nil, fmt.Errorf("unknown Dimension field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *DimensionMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case dimension.FieldCreatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCreatedAt(v)
+		return nil
+	case dimension.FieldUpdatedAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUpdatedAt(v)
+		return nil
+	case dimension.FieldName:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetName(v)
+		return nil
+	case dimension.FieldKind:
+		v, ok := value.(dimension.Kind)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetKind(v)
+		return nil
+	case dimension.FieldParts:
+		v, ok := value.([]string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetParts(v)
+		return nil
+	case dimension.FieldMaxValues:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetMaxValues(v)
+		return nil
+	case dimension.FieldGrain:
+		v, ok := value.(dimension.Grain)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetGrain(v)
+		return nil
+	case dimension.FieldSince:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSince(v)
+		return nil
+	case dimension.FieldOpenFrom:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOpenFrom(v)
+		return nil
+	case dimension.FieldRetiredAt:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetiredAt(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Dimension field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *DimensionMutation) AddedFields() []string {
+	var fields []string
+	if m.addmax_values != nil {
+		fields = append(fields, dimension.FieldMaxValues)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *DimensionMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case dimension.FieldMaxValues:
+		return m.AddedMaxValues()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *DimensionMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case dimension.FieldMaxValues:
+		v, ok := value.(int)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddMaxValues(v)
+		return nil
+	}
+	return fmt.Errorf("unknown Dimension numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *DimensionMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(dimension.FieldParts) {
+		fields = append(fields, dimension.FieldParts)
+	}
+	if m.FieldCleared(dimension.FieldRetiredAt) {
+		fields = append(fields, dimension.FieldRetiredAt)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *DimensionMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *DimensionMutation) ClearField(name string) error {
+	switch name {
+	case dimension.FieldParts:
+		m.ClearParts()
+		return nil
+	case dimension.FieldRetiredAt:
+		m.ClearRetiredAt()
+		return nil
+	}
+	return fmt.Errorf("unknown Dimension nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *DimensionMutation) ResetField(name string) error {
+	switch name {
+	case dimension.FieldCreatedAt:
+		m.ResetCreatedAt()
+		return nil
+	case dimension.FieldUpdatedAt:
+		m.ResetUpdatedAt()
+		return nil
+	case dimension.FieldName:
+		m.ResetName()
+		return nil
+	case dimension.FieldKind:
+		m.ResetKind()
+		return nil
+	case dimension.FieldParts:
+		m.ResetParts()
+		return nil
+	case dimension.FieldMaxValues:
+		m.ResetMaxValues()
+		return nil
+	case dimension.FieldGrain:
+		m.ResetGrain()
+		return nil
+	case dimension.FieldSince:
+		m.ResetSince()
+		return nil
+	case dimension.FieldOpenFrom:
+		m.ResetOpenFrom()
+		return nil
+	case dimension.FieldRetiredAt:
+		m.ResetRetiredAt()
+		return nil
+	}
+	return fmt.Errorf("unknown Dimension field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *DimensionMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.dimension_values != nil {
+		edges = append(edges, dimension.EdgeDimensionValues)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *DimensionMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case dimension.EdgeDimensionValues:
+		ids := make([]ent.Value, 0, len(m.dimension_values))
+		for id := range m.dimension_values {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *DimensionMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.removeddimension_values != nil {
+		edges = append(edges, dimension.EdgeDimensionValues)
+	}
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *DimensionMutation) RemovedIDs(name string) []ent.Value {
+	switch name {
+	case dimension.EdgeDimensionValues:
+		ids := make([]ent.Value, 0, len(m.removeddimension_values))
+		for id := range m.removeddimension_values {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *DimensionMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.cleareddimension_values {
+		edges = append(edges, dimension.EdgeDimensionValues)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *DimensionMutation) EdgeCleared(name string) bool {
+	switch name {
+	case dimension.EdgeDimensionValues:
+		return m.cleareddimension_values
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *DimensionMutation) ClearEdge(name string) error {
+	switch name {
+	}
+	return fmt.Errorf("unknown Dimension unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *DimensionMutation) ResetEdge(name string) error {
+	switch name {
+	case dimension.EdgeDimensionValues:
+		m.ResetDimensionValues()
+		return nil
+	}
+	return fmt.Errorf("unknown Dimension edge %s", name)
+}
+
+// DimensionValueMutation represents an operation that mutates the DimensionValue nodes in the graph.
+type DimensionValueMutation struct {
+	config
+	op                    Op
+	typ                   string
+	id                    *uuid.UUID
+	kind                  *dimensionvalue.Kind
+	name                  *string
+	since                 *time.Time
+	clearedFields         map[string]struct{}
+	dimension             *uuid.UUID
+	cleareddimension      bool
+	usage                 map[uuid.UUID]struct{}
+	removedusage          map[uuid.UUID]struct{}
+	clearedusage          bool
+	usage_quarters        map[uuid.UUID]struct{}
+	removedusage_quarters map[uuid.UUID]struct{}
+	clearedusage_quarters bool
+	done                  bool
+	oldValue              func(context.Context) (*DimensionValue, error)
+	predicates            []predicate.DimensionValue
+}
+
+var _ ent.Mutation = (*DimensionValueMutation)(nil)
+
+// dimensionvalueOption allows management of the mutation configuration using functional options.
+type dimensionvalueOption func(*DimensionValueMutation)
+
+// newDimensionValueMutation creates new mutation for the DimensionValue entity.
+func newDimensionValueMutation(c config, op Op, opts ...dimensionvalueOption) *DimensionValueMutation {
+	m := &DimensionValueMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeDimensionValue,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withDimensionValueID sets the ID field of the mutation.
+func withDimensionValueID(id uuid.UUID) dimensionvalueOption {
+	return func(m *DimensionValueMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *DimensionValue
+		)
+		m.oldValue = func(ctx context.Context) (*DimensionValue, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().DimensionValue.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withDimensionValue sets the old DimensionValue of the mutation.
+func withDimensionValue(node *DimensionValue) dimensionvalueOption {
+	return func(m *DimensionValueMutation) {
+		m.oldValue = func(context.Context) (*DimensionValue, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m DimensionValueMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m DimensionValueMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of DimensionValue entities.
+func (m *DimensionValueMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *DimensionValueMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *DimensionValueMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().DimensionValue.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetDimensionID sets the "dimension_id" field.
+func (m *DimensionValueMutation) SetDimensionID(u uuid.UUID) {
+	m.dimension = &u
+}
+
+// DimensionID returns the value of the "dimension_id" field in the mutation.
+func (m *DimensionValueMutation) DimensionID() (r uuid.UUID, exists bool) {
+	v := m.dimension
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDimensionID returns the old "dimension_id" field's value of the DimensionValue entity.
+// If the DimensionValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionValueMutation) OldDimensionID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDimensionID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDimensionID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDimensionID: %w", err)
+	}
+	return oldValue.DimensionID, nil
+}
+
+// ResetDimensionID resets all changes to the "dimension_id" field.
+func (m *DimensionValueMutation) ResetDimensionID() {
+	m.dimension = nil
+}
+
+// SetKind sets the "kind" field.
+func (m *DimensionValueMutation) SetKind(d dimensionvalue.Kind) {
+	m.kind = &d
+}
+
+// Kind returns the value of the "kind" field in the mutation.
+func (m *DimensionValueMutation) Kind() (r dimensionvalue.Kind, exists bool) {
+	v := m.kind
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldKind returns the old "kind" field's value of the DimensionValue entity.
+// If the DimensionValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionValueMutation) OldKind(ctx context.Context) (v dimensionvalue.Kind, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldKind is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldKind requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldKind: %w", err)
+	}
+	return oldValue.Kind, nil
+}
+
+// ResetKind resets all changes to the "kind" field.
+func (m *DimensionValueMutation) ResetKind() {
+	m.kind = nil
+}
+
+// SetName sets the "name" field.
+func (m *DimensionValueMutation) SetName(s string) {
+	m.name = &s
+}
+
+// Name returns the value of the "name" field in the mutation.
+func (m *DimensionValueMutation) Name() (r string, exists bool) {
+	v := m.name
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldName returns the old "name" field's value of the DimensionValue entity.
+// If the DimensionValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionValueMutation) OldName(ctx context.Context) (v string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldName is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldName requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldName: %w", err)
+	}
+	return oldValue.Name, nil
+}
+
+// ResetName resets all changes to the "name" field.
+func (m *DimensionValueMutation) ResetName() {
+	m.name = nil
+}
+
+// SetSince sets the "since" field.
+func (m *DimensionValueMutation) SetSince(t time.Time) {
+	m.since = &t
+}
+
+// Since returns the value of the "since" field in the mutation.
+func (m *DimensionValueMutation) Since() (r time.Time, exists bool) {
+	v := m.since
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldSince returns the old "since" field's value of the DimensionValue entity.
+// If the DimensionValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *DimensionValueMutation) OldSince(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldSince is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldSince requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldSince: %w", err)
+	}
+	return oldValue.Since, nil
+}
+
+// ResetSince resets all changes to the "since" field.
+func (m *DimensionValueMutation) ResetSince() {
+	m.since = nil
+}
+
+// ClearDimension clears the "dimension" edge to the Dimension entity.
+func (m *DimensionValueMutation) ClearDimension() {
+	m.cleareddimension = true
+	m.clearedFields[dimensionvalue.FieldDimensionID] = struct{}{}
+}
+
+// DimensionCleared reports if the "dimension" edge to the Dimension entity was cleared.
+func (m *DimensionValueMutation) DimensionCleared() bool {
+	return m.cleareddimension
+}
+
+// DimensionIDs returns the "dimension" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// DimensionID instead. It exists only for internal usage by the builders.
+func (m *DimensionValueMutation) DimensionIDs() (ids []uuid.UUID) {
+	if id := m.dimension; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetDimension resets all changes to the "dimension" edge.
+func (m *DimensionValueMutation) ResetDimension() {
+	m.dimension = nil
+	m.cleareddimension = false
+}
+
+// AddUsageIDs adds the "usage" edge to the UsageByValue entity by ids.
+func (m *DimensionValueMutation) AddUsageIDs(ids ...uuid.UUID) {
+	if m.usage == nil {
+		m.usage = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsage clears the "usage" edge to the UsageByValue entity.
+func (m *DimensionValueMutation) ClearUsage() {
+	m.clearedusage = true
+}
+
+// UsageCleared reports if the "usage" edge to the UsageByValue entity was cleared.
+func (m *DimensionValueMutation) UsageCleared() bool {
+	return m.clearedusage
+}
+
+// RemoveUsageIDs removes the "usage" edge to the UsageByValue entity by IDs.
+func (m *DimensionValueMutation) RemoveUsageIDs(ids ...uuid.UUID) {
+	if m.removedusage == nil {
+		m.removedusage = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage, ids[i])
+		m.removedusage[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsage returns the removed IDs of the "usage" edge to the UsageByValue entity.
+func (m *DimensionValueMutation) RemovedUsageIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageIDs returns the "usage" edge IDs in the mutation.
+func (m *DimensionValueMutation) UsageIDs() (ids []uuid.UUID) {
+	for id := range m.usage {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsage resets all changes to the "usage" edge.
+func (m *DimensionValueMutation) ResetUsage() {
+	m.usage = nil
+	m.clearedusage = false
+	m.removedusage = nil
+}
+
+// AddUsageQuarterIDs adds the "usage_quarters" edge to the UsageByValueQuarter entity by ids.
+func (m *DimensionValueMutation) AddUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.usage_quarters == nil {
+		m.usage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageQuarters clears the "usage_quarters" edge to the UsageByValueQuarter entity.
+func (m *DimensionValueMutation) ClearUsageQuarters() {
+	m.clearedusage_quarters = true
+}
+
+// UsageQuartersCleared reports if the "usage_quarters" edge to the UsageByValueQuarter entity was cleared.
+func (m *DimensionValueMutation) UsageQuartersCleared() bool {
+	return m.clearedusage_quarters
+}
+
+// RemoveUsageQuarterIDs removes the "usage_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (m *DimensionValueMutation) RemoveUsageQuarterIDs(ids ...uuid.UUID) {
+	if m.removedusage_quarters == nil {
+		m.removedusage_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_quarters, ids[i])
+		m.removedusage_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageQuarters returns the removed IDs of the "usage_quarters" edge to the UsageByValueQuarter entity.
+func (m *DimensionValueMutation) RemovedUsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageQuartersIDs returns the "usage_quarters" edge IDs in the mutation.
+func (m *DimensionValueMutation) UsageQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.usage_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageQuarters resets all changes to the "usage_quarters" edge.
+func (m *DimensionValueMutation) ResetUsageQuarters() {
+	m.usage_quarters = nil
+	m.clearedusage_quarters = false
+	m.removedusage_quarters = nil
+}
+
+// Where appends a list predicates to the DimensionValueMutation builder.
+func (m *DimensionValueMutation) Where(ps ...predicate.DimensionValue) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the DimensionValueMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *DimensionValueMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.DimensionValue, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *DimensionValueMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *DimensionValueMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (DimensionValue).
+func (m *DimensionValueMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *DimensionValueMutation) Fields() []string {
+	fields := make([]string, 0, 4)
+	if m.dimension != nil {
+		fields = append(fields, dimensionvalue.FieldDimensionID)
+	}
+	if m.kind != nil {
+		fields = append(fields, dimensionvalue.FieldKind)
+	}
+	if m.name != nil {
+		fields = append(fields, dimensionvalue.FieldName)
+	}
+	if m.since != nil {
+		fields = append(fields, dimensionvalue.FieldSince)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *DimensionValueMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case dimensionvalue.FieldDimensionID:
+		return m.DimensionID()
+	case dimensionvalue.FieldKind:
+		return m.Kind()
+	case dimensionvalue.FieldName:
+		return m.Name()
+	case dimensionvalue.FieldSince:
+		return m.Since()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *DimensionValueMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case dimensionvalue.FieldDimensionID:
+		return m.OldDimensionID(ctx)
+	case dimensionvalue.FieldKind:
+		return m.OldKind(ctx)
+	case dimensionvalue.FieldName:
+		return m.OldName(ctx)
+	case dimensionvalue.FieldSince:
+		return m.OldSince(ctx)
+	}
+	return nil, fmt.Errorf("unknown DimensionValue field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *DimensionValueMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case dimensionvalue.FieldDimensionID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDimensionID(v)
+		return nil
+	case dimensionvalue.FieldKind:
+		v, ok := value.(dimensionvalue.Kind)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetKind(v)
+		return nil
+	case dimensionvalue.FieldName:
+		v, ok := value.(string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetName(v)
+		return nil
+	case dimensionvalue.FieldSince:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetSince(v)
+		return nil
+	}
+	return fmt.Errorf("unknown DimensionValue field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *DimensionValueMutation) AddedFields() []string {
+	return nil
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *DimensionValueMutation) AddedField(name string) (ent.Value, bool) {
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *DimensionValueMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	}
+	return fmt.Errorf("unknown DimensionValue numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *DimensionValueMutation) ClearedFields() []string {
+	return nil
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *DimensionValueMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *DimensionValueMutation) ClearField(name string) error {
+	return fmt.Errorf("unknown DimensionValue nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *DimensionValueMutation) ResetField(name string) error {
+	switch name {
+	case dimensionvalue.FieldDimensionID:
+		m.ResetDimensionID()
+		return nil
+	case dimensionvalue.FieldKind:
+		m.ResetKind()
+		return nil
+	case dimensionvalue.FieldName:
+		m.ResetName()
+		return nil
+	case dimensionvalue.FieldSince:
+		m.ResetSince()
+		return nil
+	}
+	return fmt.Errorf("unknown DimensionValue field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *DimensionValueMutation) AddedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.dimension != nil {
+		edges = append(edges, dimensionvalue.EdgeDimension)
+	}
+	if m.usage != nil {
+		edges = append(edges, dimensionvalue.EdgeUsage)
+	}
+	if m.usage_quarters != nil {
+		edges = append(edges, dimensionvalue.EdgeUsageQuarters)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *DimensionValueMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case dimensionvalue.EdgeDimension:
+		if id := m.dimension; id != nil {
+			return []ent.Value{*id}
+		}
+	case dimensionvalue.EdgeUsage:
+		ids := make([]ent.Value, 0, len(m.usage))
+		for id := range m.usage {
+			ids = append(ids, id)
+		}
+		return ids
+	case dimensionvalue.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.usage_quarters))
+		for id := range m.usage_quarters {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *DimensionValueMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.removedusage != nil {
+		edges = append(edges, dimensionvalue.EdgeUsage)
+	}
+	if m.removedusage_quarters != nil {
+		edges = append(edges, dimensionvalue.EdgeUsageQuarters)
+	}
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *DimensionValueMutation) RemovedIDs(name string) []ent.Value {
+	switch name {
+	case dimensionvalue.EdgeUsage:
+		ids := make([]ent.Value, 0, len(m.removedusage))
+		for id := range m.removedusage {
+			ids = append(ids, id)
+		}
+		return ids
+	case dimensionvalue.EdgeUsageQuarters:
+		ids := make([]ent.Value, 0, len(m.removedusage_quarters))
+		for id := range m.removedusage_quarters {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *DimensionValueMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.cleareddimension {
+		edges = append(edges, dimensionvalue.EdgeDimension)
+	}
+	if m.clearedusage {
+		edges = append(edges, dimensionvalue.EdgeUsage)
+	}
+	if m.clearedusage_quarters {
+		edges = append(edges, dimensionvalue.EdgeUsageQuarters)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *DimensionValueMutation) EdgeCleared(name string) bool {
+	switch name {
+	case dimensionvalue.EdgeDimension:
+		return m.cleareddimension
+	case dimensionvalue.EdgeUsage:
+		return m.clearedusage
+	case dimensionvalue.EdgeUsageQuarters:
+		return m.clearedusage_quarters
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *DimensionValueMutation) ClearEdge(name string) error {
+	switch name {
+	case dimensionvalue.EdgeDimension:
+		m.ClearDimension()
+		return nil
+	}
+	return fmt.Errorf("unknown DimensionValue unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *DimensionValueMutation) ResetEdge(name string) error {
+	switch name {
+	case dimensionvalue.EdgeDimension:
+		m.ResetDimension()
+		return nil
+	case dimensionvalue.EdgeUsage:
+		m.ResetUsage()
+		return nil
+	case dimensionvalue.EdgeUsageQuarters:
+		m.ResetUsageQuarters()
+		return nil
+	}
+	return fmt.Errorf("unknown DimensionValue edge %s", name)
+}
+
 // DiscoveryLogMutation represents an operation that mutates the DiscoveryLog nodes in the graph.
 type DiscoveryLogMutation struct {
 	config
@@ -15601,6 +17332,7 @@ type KeyLeaseMutation struct {
 	attempt_group      *string
 	attempt            *int
 	addattempt         *int
+	tags               *map[string][]string
 	clearedFields      map[string]struct{}
 	key                *uuid.UUID
 	clearedkey         bool
@@ -16413,6 +18145,55 @@ func (m *KeyLeaseMutation) ResetAttempt() {
 	m.addattempt = nil
 }
 
+// SetTags sets the "tags" field.
+func (m *KeyLeaseMutation) SetTags(value map[string][]string) {
+	m.tags = &value
+}
+
+// Tags returns the value of the "tags" field in the mutation.
+func (m *KeyLeaseMutation) Tags() (r map[string][]string, exists bool) {
+	v := m.tags
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTags returns the old "tags" field's value of the KeyLease entity.
+// If the KeyLease object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *KeyLeaseMutation) OldTags(ctx context.Context) (v map[string][]string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTags is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTags requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTags: %w", err)
+	}
+	return oldValue.Tags, nil
+}
+
+// ClearTags clears the value of the "tags" field.
+func (m *KeyLeaseMutation) ClearTags() {
+	m.tags = nil
+	m.clearedFields[keylease.FieldTags] = struct{}{}
+}
+
+// TagsCleared returns if the "tags" field was cleared in this mutation.
+func (m *KeyLeaseMutation) TagsCleared() bool {
+	_, ok := m.clearedFields[keylease.FieldTags]
+	return ok
+}
+
+// ResetTags resets all changes to the "tags" field.
+func (m *KeyLeaseMutation) ResetTags() {
+	m.tags = nil
+	delete(m.clearedFields, keylease.FieldTags)
+}
+
 // SetKeyID sets the "key" edge to the APIKey entity by id.
 func (m *KeyLeaseMutation) SetKeyID(id uuid.UUID) {
 	m.key = &id
@@ -16595,7 +18376,7 @@ func (m *KeyLeaseMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *KeyLeaseMutation) Fields() []string {
-	fields := make([]string, 0, 15)
+	fields := make([]string, 0, 16)
 	if m.key != nil {
 		fields = append(fields, keylease.FieldAPIKeyID)
 	}
@@ -16641,6 +18422,9 @@ func (m *KeyLeaseMutation) Fields() []string {
 	if m.attempt != nil {
 		fields = append(fields, keylease.FieldAttempt)
 	}
+	if m.tags != nil {
+		fields = append(fields, keylease.FieldTags)
+	}
 	return fields
 }
 
@@ -16679,6 +18463,8 @@ func (m *KeyLeaseMutation) Field(name string) (ent.Value, bool) {
 		return m.AttemptGroup()
 	case keylease.FieldAttempt:
 		return m.Attempt()
+	case keylease.FieldTags:
+		return m.Tags()
 	}
 	return nil, false
 }
@@ -16718,6 +18504,8 @@ func (m *KeyLeaseMutation) OldField(ctx context.Context, name string) (ent.Value
 		return m.OldAttemptGroup(ctx)
 	case keylease.FieldAttempt:
 		return m.OldAttempt(ctx)
+	case keylease.FieldTags:
+		return m.OldTags(ctx)
 	}
 	return nil, fmt.Errorf("unknown KeyLease field %s", name)
 }
@@ -16832,6 +18620,13 @@ func (m *KeyLeaseMutation) SetField(name string, value ent.Value) error {
 		}
 		m.SetAttempt(v)
 		return nil
+	case keylease.FieldTags:
+		v, ok := value.(map[string][]string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTags(v)
+		return nil
 	}
 	return fmt.Errorf("unknown KeyLease field %s", name)
 }
@@ -16937,6 +18732,9 @@ func (m *KeyLeaseMutation) ClearedFields() []string {
 	if m.FieldCleared(keylease.FieldAccessKeyID) {
 		fields = append(fields, keylease.FieldAccessKeyID)
 	}
+	if m.FieldCleared(keylease.FieldTags) {
+		fields = append(fields, keylease.FieldTags)
+	}
 	return fields
 }
 
@@ -16962,6 +18760,9 @@ func (m *KeyLeaseMutation) ClearField(name string) error {
 		return nil
 	case keylease.FieldAccessKeyID:
 		m.ClearAccessKeyID()
+		return nil
+	case keylease.FieldTags:
+		m.ClearTags()
 		return nil
 	}
 	return fmt.Errorf("unknown KeyLease nullable field %s", name)
@@ -17015,6 +18816,9 @@ func (m *KeyLeaseMutation) ResetField(name string) error {
 		return nil
 	case keylease.FieldAttempt:
 		m.ResetAttempt()
+		return nil
+	case keylease.FieldTags:
+		m.ResetTags()
 		return nil
 	}
 	return fmt.Errorf("unknown KeyLease field %s", name)
@@ -17169,60 +18973,68 @@ func (m *KeyLeaseMutation) ResetEdge(name string) error {
 // ModelMutation represents an operation that mutates the Model nodes in the graph.
 type ModelMutation struct {
 	config
-	op                          Op
-	typ                         string
-	id                          *uuid.UUID
-	created_at                  *time.Time
-	updated_at                  *time.Time
-	deleted_at                  *time.Time
-	model_id                    *string
-	name                        *string
-	description                 *string
-	cost_per_1m_input           *money.USD
-	addcost_per_1m_input        *money.USD
-	cost_per_1m_output          *money.USD
-	addcost_per_1m_output       *money.USD
-	context_window              *int64
-	addcontext_window           *int64
-	max_output_tokens           *int64
-	addmax_output_tokens        *int64
-	supports_images             *bool
-	supports_audio              *bool
-	supports_tools              *bool
-	supports_structured_output  *bool
-	can_reason                  *bool
-	can_stream                  *bool
-	deprecated                  *bool
-	deprecated_at               *time.Time
-	clearedFields               map[string]struct{}
-	provider                    *uuid.UUID
-	clearedprovider             bool
-	family                      *uuid.UUID
-	clearedfamily               bool
-	leases                      map[uuid.UUID]struct{}
-	removedleases               map[uuid.UUID]struct{}
-	clearedleases               bool
-	prices                      map[uuid.UUID]struct{}
-	removedprices               map[uuid.UUID]struct{}
-	clearedprices               bool
-	usage                       map[uuid.UUID]struct{}
-	removedusage                map[uuid.UUID]struct{}
-	clearedusage                bool
-	usage_quarters              map[uuid.UUID]struct{}
-	removedusage_quarters       map[uuid.UUID]struct{}
-	clearedusage_quarters       bool
-	usage_totals                map[uuid.UUID]struct{}
-	removedusage_totals         map[uuid.UUID]struct{}
-	clearedusage_totals         bool
-	usage_total_quarters        map[uuid.UUID]struct{}
-	removedusage_total_quarters map[uuid.UUID]struct{}
-	clearedusage_total_quarters bool
-	usage_events                map[uuid.UUID]struct{}
-	removedusage_events         map[uuid.UUID]struct{}
-	clearedusage_events         bool
-	done                        bool
-	oldValue                    func(context.Context) (*Model, error)
-	predicates                  []predicate.Model
+	op                             Op
+	typ                            string
+	id                             *uuid.UUID
+	created_at                     *time.Time
+	updated_at                     *time.Time
+	deleted_at                     *time.Time
+	model_id                       *string
+	name                           *string
+	description                    *string
+	cost_per_1m_input              *money.USD
+	addcost_per_1m_input           *money.USD
+	cost_per_1m_output             *money.USD
+	addcost_per_1m_output          *money.USD
+	context_window                 *int64
+	addcontext_window              *int64
+	max_output_tokens              *int64
+	addmax_output_tokens           *int64
+	supports_images                *bool
+	supports_audio                 *bool
+	supports_tools                 *bool
+	supports_structured_output     *bool
+	can_reason                     *bool
+	can_stream                     *bool
+	deprecated                     *bool
+	deprecated_at                  *time.Time
+	clearedFields                  map[string]struct{}
+	provider                       *uuid.UUID
+	clearedprovider                bool
+	family                         *uuid.UUID
+	clearedfamily                  bool
+	leases                         map[uuid.UUID]struct{}
+	removedleases                  map[uuid.UUID]struct{}
+	clearedleases                  bool
+	prices                         map[uuid.UUID]struct{}
+	removedprices                  map[uuid.UUID]struct{}
+	clearedprices                  bool
+	usage                          map[uuid.UUID]struct{}
+	removedusage                   map[uuid.UUID]struct{}
+	clearedusage                   bool
+	usage_quarters                 map[uuid.UUID]struct{}
+	removedusage_quarters          map[uuid.UUID]struct{}
+	clearedusage_quarters          bool
+	usage_totals                   map[uuid.UUID]struct{}
+	removedusage_totals            map[uuid.UUID]struct{}
+	clearedusage_totals            bool
+	usage_total_quarters           map[uuid.UUID]struct{}
+	removedusage_total_quarters    map[uuid.UUID]struct{}
+	clearedusage_total_quarters    bool
+	usage_by_value                 map[uuid.UUID]struct{}
+	removedusage_by_value          map[uuid.UUID]struct{}
+	clearedusage_by_value          bool
+	usage_by_value_quarters        map[uuid.UUID]struct{}
+	removedusage_by_value_quarters map[uuid.UUID]struct{}
+	clearedusage_by_value_quarters bool
+	usage_fold                     *uuid.UUID
+	clearedusage_fold              bool
+	usage_events                   map[uuid.UUID]struct{}
+	removedusage_events            map[uuid.UUID]struct{}
+	clearedusage_events            bool
+	done                           bool
+	oldValue                       func(context.Context) (*Model, error)
+	predicates                     []predicate.Model
 }
 
 var _ ent.Mutation = (*ModelMutation)(nil)
@@ -18574,6 +20386,153 @@ func (m *ModelMutation) ResetUsageTotalQuarters() {
 	m.removedusage_total_quarters = nil
 }
 
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by ids.
+func (m *ModelMutation) AddUsageByValueIDs(ids ...uuid.UUID) {
+	if m.usage_by_value == nil {
+		m.usage_by_value = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_by_value[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageByValue clears the "usage_by_value" edge to the UsageByValue entity.
+func (m *ModelMutation) ClearUsageByValue() {
+	m.clearedusage_by_value = true
+}
+
+// UsageByValueCleared reports if the "usage_by_value" edge to the UsageByValue entity was cleared.
+func (m *ModelMutation) UsageByValueCleared() bool {
+	return m.clearedusage_by_value
+}
+
+// RemoveUsageByValueIDs removes the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (m *ModelMutation) RemoveUsageByValueIDs(ids ...uuid.UUID) {
+	if m.removedusage_by_value == nil {
+		m.removedusage_by_value = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_by_value, ids[i])
+		m.removedusage_by_value[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageByValue returns the removed IDs of the "usage_by_value" edge to the UsageByValue entity.
+func (m *ModelMutation) RemovedUsageByValueIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_by_value {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageByValueIDs returns the "usage_by_value" edge IDs in the mutation.
+func (m *ModelMutation) UsageByValueIDs() (ids []uuid.UUID) {
+	for id := range m.usage_by_value {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageByValue resets all changes to the "usage_by_value" edge.
+func (m *ModelMutation) ResetUsageByValue() {
+	m.usage_by_value = nil
+	m.clearedusage_by_value = false
+	m.removedusage_by_value = nil
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by ids.
+func (m *ModelMutation) AddUsageByValueQuarterIDs(ids ...uuid.UUID) {
+	if m.usage_by_value_quarters == nil {
+		m.usage_by_value_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_by_value_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageByValueQuarters clears the "usage_by_value_quarters" edge to the UsageByValueQuarter entity.
+func (m *ModelMutation) ClearUsageByValueQuarters() {
+	m.clearedusage_by_value_quarters = true
+}
+
+// UsageByValueQuartersCleared reports if the "usage_by_value_quarters" edge to the UsageByValueQuarter entity was cleared.
+func (m *ModelMutation) UsageByValueQuartersCleared() bool {
+	return m.clearedusage_by_value_quarters
+}
+
+// RemoveUsageByValueQuarterIDs removes the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (m *ModelMutation) RemoveUsageByValueQuarterIDs(ids ...uuid.UUID) {
+	if m.removedusage_by_value_quarters == nil {
+		m.removedusage_by_value_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_by_value_quarters, ids[i])
+		m.removedusage_by_value_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageByValueQuarters returns the removed IDs of the "usage_by_value_quarters" edge to the UsageByValueQuarter entity.
+func (m *ModelMutation) RemovedUsageByValueQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_by_value_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageByValueQuartersIDs returns the "usage_by_value_quarters" edge IDs in the mutation.
+func (m *ModelMutation) UsageByValueQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.usage_by_value_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageByValueQuarters resets all changes to the "usage_by_value_quarters" edge.
+func (m *ModelMutation) ResetUsageByValueQuarters() {
+	m.usage_by_value_quarters = nil
+	m.clearedusage_by_value_quarters = false
+	m.removedusage_by_value_quarters = nil
+}
+
+// SetUsageFoldID sets the "usage_fold" edge to the UsageFold entity by id.
+func (m *ModelMutation) SetUsageFoldID(id uuid.UUID) {
+	m.usage_fold = &id
+}
+
+// ClearUsageFold clears the "usage_fold" edge to the UsageFold entity.
+func (m *ModelMutation) ClearUsageFold() {
+	m.clearedusage_fold = true
+}
+
+// UsageFoldCleared reports if the "usage_fold" edge to the UsageFold entity was cleared.
+func (m *ModelMutation) UsageFoldCleared() bool {
+	return m.clearedusage_fold
+}
+
+// UsageFoldID returns the "usage_fold" edge ID in the mutation.
+func (m *ModelMutation) UsageFoldID() (id uuid.UUID, exists bool) {
+	if m.usage_fold != nil {
+		return *m.usage_fold, true
+	}
+	return
+}
+
+// UsageFoldIDs returns the "usage_fold" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// UsageFoldID instead. It exists only for internal usage by the builders.
+func (m *ModelMutation) UsageFoldIDs() (ids []uuid.UUID) {
+	if id := m.usage_fold; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetUsageFold resets all changes to the "usage_fold" edge.
+func (m *ModelMutation) ResetUsageFold() {
+	m.usage_fold = nil
+	m.clearedusage_fold = false
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
 func (m *ModelMutation) AddUsageEventIDs(ids ...uuid.UUID) {
 	if m.usage_events == nil {
@@ -19168,7 +21127,7 @@ func (m *ModelMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *ModelMutation) AddedEdges() []string {
-	edges := make([]string, 0, 9)
+	edges := make([]string, 0, 12)
 	if m.provider != nil {
 		edges = append(edges, model.EdgeProvider)
 	}
@@ -19192,6 +21151,15 @@ func (m *ModelMutation) AddedEdges() []string {
 	}
 	if m.usage_total_quarters != nil {
 		edges = append(edges, model.EdgeUsageTotalQuarters)
+	}
+	if m.usage_by_value != nil {
+		edges = append(edges, model.EdgeUsageByValue)
+	}
+	if m.usage_by_value_quarters != nil {
+		edges = append(edges, model.EdgeUsageByValueQuarters)
+	}
+	if m.usage_fold != nil {
+		edges = append(edges, model.EdgeUsageFold)
 	}
 	if m.usage_events != nil {
 		edges = append(edges, model.EdgeUsageEvents)
@@ -19247,6 +21215,22 @@ func (m *ModelMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case model.EdgeUsageByValue:
+		ids := make([]ent.Value, 0, len(m.usage_by_value))
+		for id := range m.usage_by_value {
+			ids = append(ids, id)
+		}
+		return ids
+	case model.EdgeUsageByValueQuarters:
+		ids := make([]ent.Value, 0, len(m.usage_by_value_quarters))
+		for id := range m.usage_by_value_quarters {
+			ids = append(ids, id)
+		}
+		return ids
+	case model.EdgeUsageFold:
+		if id := m.usage_fold; id != nil {
+			return []ent.Value{*id}
+		}
 	case model.EdgeUsageEvents:
 		ids := make([]ent.Value, 0, len(m.usage_events))
 		for id := range m.usage_events {
@@ -19259,7 +21243,7 @@ func (m *ModelMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *ModelMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 9)
+	edges := make([]string, 0, 12)
 	if m.removedleases != nil {
 		edges = append(edges, model.EdgeLeases)
 	}
@@ -19277,6 +21261,12 @@ func (m *ModelMutation) RemovedEdges() []string {
 	}
 	if m.removedusage_total_quarters != nil {
 		edges = append(edges, model.EdgeUsageTotalQuarters)
+	}
+	if m.removedusage_by_value != nil {
+		edges = append(edges, model.EdgeUsageByValue)
+	}
+	if m.removedusage_by_value_quarters != nil {
+		edges = append(edges, model.EdgeUsageByValueQuarters)
 	}
 	if m.removedusage_events != nil {
 		edges = append(edges, model.EdgeUsageEvents)
@@ -19324,6 +21314,18 @@ func (m *ModelMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case model.EdgeUsageByValue:
+		ids := make([]ent.Value, 0, len(m.removedusage_by_value))
+		for id := range m.removedusage_by_value {
+			ids = append(ids, id)
+		}
+		return ids
+	case model.EdgeUsageByValueQuarters:
+		ids := make([]ent.Value, 0, len(m.removedusage_by_value_quarters))
+		for id := range m.removedusage_by_value_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case model.EdgeUsageEvents:
 		ids := make([]ent.Value, 0, len(m.removedusage_events))
 		for id := range m.removedusage_events {
@@ -19336,7 +21338,7 @@ func (m *ModelMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *ModelMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 9)
+	edges := make([]string, 0, 12)
 	if m.clearedprovider {
 		edges = append(edges, model.EdgeProvider)
 	}
@@ -19360,6 +21362,15 @@ func (m *ModelMutation) ClearedEdges() []string {
 	}
 	if m.clearedusage_total_quarters {
 		edges = append(edges, model.EdgeUsageTotalQuarters)
+	}
+	if m.clearedusage_by_value {
+		edges = append(edges, model.EdgeUsageByValue)
+	}
+	if m.clearedusage_by_value_quarters {
+		edges = append(edges, model.EdgeUsageByValueQuarters)
+	}
+	if m.clearedusage_fold {
+		edges = append(edges, model.EdgeUsageFold)
 	}
 	if m.clearedusage_events {
 		edges = append(edges, model.EdgeUsageEvents)
@@ -19387,6 +21398,12 @@ func (m *ModelMutation) EdgeCleared(name string) bool {
 		return m.clearedusage_totals
 	case model.EdgeUsageTotalQuarters:
 		return m.clearedusage_total_quarters
+	case model.EdgeUsageByValue:
+		return m.clearedusage_by_value
+	case model.EdgeUsageByValueQuarters:
+		return m.clearedusage_by_value_quarters
+	case model.EdgeUsageFold:
+		return m.clearedusage_fold
 	case model.EdgeUsageEvents:
 		return m.clearedusage_events
 	}
@@ -19402,6 +21419,9 @@ func (m *ModelMutation) ClearEdge(name string) error {
 		return nil
 	case model.EdgeFamily:
 		m.ClearFamily()
+		return nil
+	case model.EdgeUsageFold:
+		m.ClearUsageFold()
 		return nil
 	}
 	return fmt.Errorf("unknown Model unique edge %s", name)
@@ -19434,6 +21454,15 @@ func (m *ModelMutation) ResetEdge(name string) error {
 		return nil
 	case model.EdgeUsageTotalQuarters:
 		m.ResetUsageTotalQuarters()
+		return nil
+	case model.EdgeUsageByValue:
+		m.ResetUsageByValue()
+		return nil
+	case model.EdgeUsageByValueQuarters:
+		m.ResetUsageByValueQuarters()
+		return nil
+	case model.EdgeUsageFold:
+		m.ResetUsageFold()
 		return nil
 	case model.EdgeUsageEvents:
 		m.ResetUsageEvents()
@@ -21122,42 +23151,48 @@ func (m *PoolStateMutation) ResetEdge(name string) error {
 // PriceMutation represents an operation that mutates the Price nodes in the graph.
 type PriceMutation struct {
 	config
-	op                         Op
-	typ                        string
-	id                         *uuid.UUID
-	service_tier               *string
-	min_context_tokens         *int64
-	addmin_context_tokens      *int64
-	cost_per_1m_input          *money.USD
-	addcost_per_1m_input       *money.USD
-	cost_per_1m_output         *money.USD
-	addcost_per_1m_output      *money.USD
-	cost_per_1m_cache_read     *money.USD
-	addcost_per_1m_cache_read  *money.USD
-	cost_per_1m_cache_write    *money.USD
-	addcost_per_1m_cache_write *money.USD
-	cost_per_1m_reasoning      *money.USD
-	addcost_per_1m_reasoning   *money.USD
-	effective_from             *time.Time
-	effective_to               *time.Time
-	source                     *string
-	recorded_at                *time.Time
-	superseded_at              *time.Time
-	clearedFields              map[string]struct{}
-	model                      *uuid.UUID
-	clearedmodel               bool
-	usage                      map[uuid.UUID]struct{}
-	removedusage               map[uuid.UUID]struct{}
-	clearedusage               bool
-	usage_quarters             map[uuid.UUID]struct{}
-	removedusage_quarters      map[uuid.UUID]struct{}
-	clearedusage_quarters      bool
-	usage_events               map[uuid.UUID]struct{}
-	removedusage_events        map[uuid.UUID]struct{}
-	clearedusage_events        bool
-	done                       bool
-	oldValue                   func(context.Context) (*Price, error)
-	predicates                 []predicate.Price
+	op                             Op
+	typ                            string
+	id                             *uuid.UUID
+	service_tier                   *string
+	min_context_tokens             *int64
+	addmin_context_tokens          *int64
+	cost_per_1m_input              *money.USD
+	addcost_per_1m_input           *money.USD
+	cost_per_1m_output             *money.USD
+	addcost_per_1m_output          *money.USD
+	cost_per_1m_cache_read         *money.USD
+	addcost_per_1m_cache_read      *money.USD
+	cost_per_1m_cache_write        *money.USD
+	addcost_per_1m_cache_write     *money.USD
+	cost_per_1m_reasoning          *money.USD
+	addcost_per_1m_reasoning       *money.USD
+	effective_from                 *time.Time
+	effective_to                   *time.Time
+	source                         *string
+	recorded_at                    *time.Time
+	superseded_at                  *time.Time
+	clearedFields                  map[string]struct{}
+	model                          *uuid.UUID
+	clearedmodel                   bool
+	usage                          map[uuid.UUID]struct{}
+	removedusage                   map[uuid.UUID]struct{}
+	clearedusage                   bool
+	usage_quarters                 map[uuid.UUID]struct{}
+	removedusage_quarters          map[uuid.UUID]struct{}
+	clearedusage_quarters          bool
+	usage_by_value                 map[uuid.UUID]struct{}
+	removedusage_by_value          map[uuid.UUID]struct{}
+	clearedusage_by_value          bool
+	usage_by_value_quarters        map[uuid.UUID]struct{}
+	removedusage_by_value_quarters map[uuid.UUID]struct{}
+	clearedusage_by_value_quarters bool
+	usage_events                   map[uuid.UUID]struct{}
+	removedusage_events            map[uuid.UUID]struct{}
+	clearedusage_events            bool
+	done                           bool
+	oldValue                       func(context.Context) (*Price, error)
+	predicates                     []predicate.Price
 }
 
 var _ ent.Mutation = (*PriceMutation)(nil)
@@ -22083,6 +24118,114 @@ func (m *PriceMutation) ResetUsageQuarters() {
 	m.removedusage_quarters = nil
 }
 
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by ids.
+func (m *PriceMutation) AddUsageByValueIDs(ids ...uuid.UUID) {
+	if m.usage_by_value == nil {
+		m.usage_by_value = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_by_value[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageByValue clears the "usage_by_value" edge to the UsageByValue entity.
+func (m *PriceMutation) ClearUsageByValue() {
+	m.clearedusage_by_value = true
+}
+
+// UsageByValueCleared reports if the "usage_by_value" edge to the UsageByValue entity was cleared.
+func (m *PriceMutation) UsageByValueCleared() bool {
+	return m.clearedusage_by_value
+}
+
+// RemoveUsageByValueIDs removes the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (m *PriceMutation) RemoveUsageByValueIDs(ids ...uuid.UUID) {
+	if m.removedusage_by_value == nil {
+		m.removedusage_by_value = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_by_value, ids[i])
+		m.removedusage_by_value[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageByValue returns the removed IDs of the "usage_by_value" edge to the UsageByValue entity.
+func (m *PriceMutation) RemovedUsageByValueIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_by_value {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageByValueIDs returns the "usage_by_value" edge IDs in the mutation.
+func (m *PriceMutation) UsageByValueIDs() (ids []uuid.UUID) {
+	for id := range m.usage_by_value {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageByValue resets all changes to the "usage_by_value" edge.
+func (m *PriceMutation) ResetUsageByValue() {
+	m.usage_by_value = nil
+	m.clearedusage_by_value = false
+	m.removedusage_by_value = nil
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by ids.
+func (m *PriceMutation) AddUsageByValueQuarterIDs(ids ...uuid.UUID) {
+	if m.usage_by_value_quarters == nil {
+		m.usage_by_value_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		m.usage_by_value_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// ClearUsageByValueQuarters clears the "usage_by_value_quarters" edge to the UsageByValueQuarter entity.
+func (m *PriceMutation) ClearUsageByValueQuarters() {
+	m.clearedusage_by_value_quarters = true
+}
+
+// UsageByValueQuartersCleared reports if the "usage_by_value_quarters" edge to the UsageByValueQuarter entity was cleared.
+func (m *PriceMutation) UsageByValueQuartersCleared() bool {
+	return m.clearedusage_by_value_quarters
+}
+
+// RemoveUsageByValueQuarterIDs removes the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (m *PriceMutation) RemoveUsageByValueQuarterIDs(ids ...uuid.UUID) {
+	if m.removedusage_by_value_quarters == nil {
+		m.removedusage_by_value_quarters = make(map[uuid.UUID]struct{})
+	}
+	for i := range ids {
+		delete(m.usage_by_value_quarters, ids[i])
+		m.removedusage_by_value_quarters[ids[i]] = struct{}{}
+	}
+}
+
+// RemovedUsageByValueQuarters returns the removed IDs of the "usage_by_value_quarters" edge to the UsageByValueQuarter entity.
+func (m *PriceMutation) RemovedUsageByValueQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.removedusage_by_value_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// UsageByValueQuartersIDs returns the "usage_by_value_quarters" edge IDs in the mutation.
+func (m *PriceMutation) UsageByValueQuartersIDs() (ids []uuid.UUID) {
+	for id := range m.usage_by_value_quarters {
+		ids = append(ids, id)
+	}
+	return
+}
+
+// ResetUsageByValueQuarters resets all changes to the "usage_by_value_quarters" edge.
+func (m *PriceMutation) ResetUsageByValueQuarters() {
+	m.usage_by_value_quarters = nil
+	m.clearedusage_by_value_quarters = false
+	m.removedusage_by_value_quarters = nil
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by ids.
 func (m *PriceMutation) AddUsageEventIDs(ids ...uuid.UUID) {
 	if m.usage_events == nil {
@@ -22594,7 +24737,7 @@ func (m *PriceMutation) ResetField(name string) error {
 
 // AddedEdges returns all edge names that were set/added in this mutation.
 func (m *PriceMutation) AddedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.model != nil {
 		edges = append(edges, price.EdgeModel)
 	}
@@ -22603,6 +24746,12 @@ func (m *PriceMutation) AddedEdges() []string {
 	}
 	if m.usage_quarters != nil {
 		edges = append(edges, price.EdgeUsageQuarters)
+	}
+	if m.usage_by_value != nil {
+		edges = append(edges, price.EdgeUsageByValue)
+	}
+	if m.usage_by_value_quarters != nil {
+		edges = append(edges, price.EdgeUsageByValueQuarters)
 	}
 	if m.usage_events != nil {
 		edges = append(edges, price.EdgeUsageEvents)
@@ -22630,6 +24779,18 @@ func (m *PriceMutation) AddedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case price.EdgeUsageByValue:
+		ids := make([]ent.Value, 0, len(m.usage_by_value))
+		for id := range m.usage_by_value {
+			ids = append(ids, id)
+		}
+		return ids
+	case price.EdgeUsageByValueQuarters:
+		ids := make([]ent.Value, 0, len(m.usage_by_value_quarters))
+		for id := range m.usage_by_value_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case price.EdgeUsageEvents:
 		ids := make([]ent.Value, 0, len(m.usage_events))
 		for id := range m.usage_events {
@@ -22642,12 +24803,18 @@ func (m *PriceMutation) AddedIDs(name string) []ent.Value {
 
 // RemovedEdges returns all edge names that were removed in this mutation.
 func (m *PriceMutation) RemovedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.removedusage != nil {
 		edges = append(edges, price.EdgeUsage)
 	}
 	if m.removedusage_quarters != nil {
 		edges = append(edges, price.EdgeUsageQuarters)
+	}
+	if m.removedusage_by_value != nil {
+		edges = append(edges, price.EdgeUsageByValue)
+	}
+	if m.removedusage_by_value_quarters != nil {
+		edges = append(edges, price.EdgeUsageByValueQuarters)
 	}
 	if m.removedusage_events != nil {
 		edges = append(edges, price.EdgeUsageEvents)
@@ -22671,6 +24838,18 @@ func (m *PriceMutation) RemovedIDs(name string) []ent.Value {
 			ids = append(ids, id)
 		}
 		return ids
+	case price.EdgeUsageByValue:
+		ids := make([]ent.Value, 0, len(m.removedusage_by_value))
+		for id := range m.removedusage_by_value {
+			ids = append(ids, id)
+		}
+		return ids
+	case price.EdgeUsageByValueQuarters:
+		ids := make([]ent.Value, 0, len(m.removedusage_by_value_quarters))
+		for id := range m.removedusage_by_value_quarters {
+			ids = append(ids, id)
+		}
+		return ids
 	case price.EdgeUsageEvents:
 		ids := make([]ent.Value, 0, len(m.removedusage_events))
 		for id := range m.removedusage_events {
@@ -22683,7 +24862,7 @@ func (m *PriceMutation) RemovedIDs(name string) []ent.Value {
 
 // ClearedEdges returns all edge names that were cleared in this mutation.
 func (m *PriceMutation) ClearedEdges() []string {
-	edges := make([]string, 0, 4)
+	edges := make([]string, 0, 6)
 	if m.clearedmodel {
 		edges = append(edges, price.EdgeModel)
 	}
@@ -22692,6 +24871,12 @@ func (m *PriceMutation) ClearedEdges() []string {
 	}
 	if m.clearedusage_quarters {
 		edges = append(edges, price.EdgeUsageQuarters)
+	}
+	if m.clearedusage_by_value {
+		edges = append(edges, price.EdgeUsageByValue)
+	}
+	if m.clearedusage_by_value_quarters {
+		edges = append(edges, price.EdgeUsageByValueQuarters)
 	}
 	if m.clearedusage_events {
 		edges = append(edges, price.EdgeUsageEvents)
@@ -22709,6 +24894,10 @@ func (m *PriceMutation) EdgeCleared(name string) bool {
 		return m.clearedusage
 	case price.EdgeUsageQuarters:
 		return m.clearedusage_quarters
+	case price.EdgeUsageByValue:
+		return m.clearedusage_by_value
+	case price.EdgeUsageByValueQuarters:
+		return m.clearedusage_by_value_quarters
 	case price.EdgeUsageEvents:
 		return m.clearedusage_events
 	}
@@ -22738,6 +24927,12 @@ func (m *PriceMutation) ResetEdge(name string) error {
 		return nil
 	case price.EdgeUsageQuarters:
 		m.ResetUsageQuarters()
+		return nil
+	case price.EdgeUsageByValue:
+		m.ResetUsageByValue()
+		return nil
+	case price.EdgeUsageByValueQuarters:
+		m.ResetUsageByValueQuarters()
 		return nil
 	case price.EdgeUsageEvents:
 		m.ResetUsageEvents()
@@ -29976,6 +32171,5258 @@ func (m *UsageMutation) ResetEdge(name string) error {
 	return fmt.Errorf("unknown Usage edge %s", name)
 }
 
+// UsageByValueMutation represents an operation that mutates the UsageByValue nodes in the graph.
+type UsageByValueMutation struct {
+	config
+	op                     Op
+	typ                    string
+	id                     *uuid.UUID
+	period_start           *time.Time
+	period_end             *time.Time
+	request_count          *int64
+	addrequest_count       *int64
+	error_count            *int64
+	adderror_count         *int64
+	unpriced_count         *int64
+	addunpriced_count      *int64
+	input_tokens           *int64
+	addinput_tokens        *int64
+	output_tokens          *int64
+	addoutput_tokens       *int64
+	cache_read_tokens      *int64
+	addcache_read_tokens   *int64
+	cache_write_tokens     *int64
+	addcache_write_tokens  *int64
+	reasoning_tokens       *int64
+	addreasoning_tokens    *int64
+	total_cost             *money.USD
+	addtotal_cost          *money.USD
+	latency_ms_sum         *int64
+	addlatency_ms_sum      *int64
+	average_latency_ms     *float64
+	addaverage_latency_ms  *float64
+	latency_histogram      *[]byte
+	estimated_count        *int64
+	addestimated_count     *int64
+	unknown_count          *int64
+	addunknown_count       *int64
+	retry_count            *int64
+	addretry_count         *int64
+	ttft_ms_sum            *int64
+	addttft_ms_sum         *int64
+	ttft_histogram         *[]byte
+	retry_cost             *money.USD
+	addretry_cost          *money.USD
+	provider_cost          *money.USD
+	addprovider_cost       *money.USD
+	provider_cost_count    *int64
+	addprovider_cost_count *int64
+	compared_cost          *money.USD
+	addcompared_cost       *money.USD
+	digest                 *int64
+	adddigest              *int64
+	clearedFields          map[string]struct{}
+	model                  *uuid.UUID
+	clearedmodel           bool
+	value                  *uuid.UUID
+	clearedvalue           bool
+	price                  *uuid.UUID
+	clearedprice           bool
+	done                   bool
+	oldValue               func(context.Context) (*UsageByValue, error)
+	predicates             []predicate.UsageByValue
+}
+
+var _ ent.Mutation = (*UsageByValueMutation)(nil)
+
+// usagebyvalueOption allows management of the mutation configuration using functional options.
+type usagebyvalueOption func(*UsageByValueMutation)
+
+// newUsageByValueMutation creates new mutation for the UsageByValue entity.
+func newUsageByValueMutation(c config, op Op, opts ...usagebyvalueOption) *UsageByValueMutation {
+	m := &UsageByValueMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageByValue,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageByValueID sets the ID field of the mutation.
+func withUsageByValueID(id uuid.UUID) usagebyvalueOption {
+	return func(m *UsageByValueMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageByValue
+		)
+		m.oldValue = func(ctx context.Context) (*UsageByValue, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageByValue.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageByValue sets the old UsageByValue of the mutation.
+func withUsageByValue(node *UsageByValue) usagebyvalueOption {
+	return func(m *UsageByValueMutation) {
+		m.oldValue = func(context.Context) (*UsageByValue, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageByValueMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageByValueMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageByValue entities.
+func (m *UsageByValueMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageByValueMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageByValueMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageByValue.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetPeriodStart sets the "period_start" field.
+func (m *UsageByValueMutation) SetPeriodStart(t time.Time) {
+	m.period_start = &t
+}
+
+// PeriodStart returns the value of the "period_start" field in the mutation.
+func (m *UsageByValueMutation) PeriodStart() (r time.Time, exists bool) {
+	v := m.period_start
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodStart returns the old "period_start" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldPeriodStart(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodStart is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodStart requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodStart: %w", err)
+	}
+	return oldValue.PeriodStart, nil
+}
+
+// ResetPeriodStart resets all changes to the "period_start" field.
+func (m *UsageByValueMutation) ResetPeriodStart() {
+	m.period_start = nil
+}
+
+// SetPeriodEnd sets the "period_end" field.
+func (m *UsageByValueMutation) SetPeriodEnd(t time.Time) {
+	m.period_end = &t
+}
+
+// PeriodEnd returns the value of the "period_end" field in the mutation.
+func (m *UsageByValueMutation) PeriodEnd() (r time.Time, exists bool) {
+	v := m.period_end
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodEnd returns the old "period_end" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldPeriodEnd(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodEnd is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodEnd requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodEnd: %w", err)
+	}
+	return oldValue.PeriodEnd, nil
+}
+
+// ResetPeriodEnd resets all changes to the "period_end" field.
+func (m *UsageByValueMutation) ResetPeriodEnd() {
+	m.period_end = nil
+}
+
+// SetRequestCount sets the "request_count" field.
+func (m *UsageByValueMutation) SetRequestCount(i int64) {
+	m.request_count = &i
+	m.addrequest_count = nil
+}
+
+// RequestCount returns the value of the "request_count" field in the mutation.
+func (m *UsageByValueMutation) RequestCount() (r int64, exists bool) {
+	v := m.request_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestCount returns the old "request_count" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldRequestCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestCount: %w", err)
+	}
+	return oldValue.RequestCount, nil
+}
+
+// AddRequestCount adds i to the "request_count" field.
+func (m *UsageByValueMutation) AddRequestCount(i int64) {
+	if m.addrequest_count != nil {
+		*m.addrequest_count += i
+	} else {
+		m.addrequest_count = &i
+	}
+}
+
+// AddedRequestCount returns the value that was added to the "request_count" field in this mutation.
+func (m *UsageByValueMutation) AddedRequestCount() (r int64, exists bool) {
+	v := m.addrequest_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestCount resets all changes to the "request_count" field.
+func (m *UsageByValueMutation) ResetRequestCount() {
+	m.request_count = nil
+	m.addrequest_count = nil
+}
+
+// SetErrorCount sets the "error_count" field.
+func (m *UsageByValueMutation) SetErrorCount(i int64) {
+	m.error_count = &i
+	m.adderror_count = nil
+}
+
+// ErrorCount returns the value of the "error_count" field in the mutation.
+func (m *UsageByValueMutation) ErrorCount() (r int64, exists bool) {
+	v := m.error_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldErrorCount returns the old "error_count" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldErrorCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldErrorCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldErrorCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldErrorCount: %w", err)
+	}
+	return oldValue.ErrorCount, nil
+}
+
+// AddErrorCount adds i to the "error_count" field.
+func (m *UsageByValueMutation) AddErrorCount(i int64) {
+	if m.adderror_count != nil {
+		*m.adderror_count += i
+	} else {
+		m.adderror_count = &i
+	}
+}
+
+// AddedErrorCount returns the value that was added to the "error_count" field in this mutation.
+func (m *UsageByValueMutation) AddedErrorCount() (r int64, exists bool) {
+	v := m.adderror_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetErrorCount resets all changes to the "error_count" field.
+func (m *UsageByValueMutation) ResetErrorCount() {
+	m.error_count = nil
+	m.adderror_count = nil
+}
+
+// SetUnpricedCount sets the "unpriced_count" field.
+func (m *UsageByValueMutation) SetUnpricedCount(i int64) {
+	m.unpriced_count = &i
+	m.addunpriced_count = nil
+}
+
+// UnpricedCount returns the value of the "unpriced_count" field in the mutation.
+func (m *UsageByValueMutation) UnpricedCount() (r int64, exists bool) {
+	v := m.unpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnpricedCount returns the old "unpriced_count" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldUnpricedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnpricedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnpricedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnpricedCount: %w", err)
+	}
+	return oldValue.UnpricedCount, nil
+}
+
+// AddUnpricedCount adds i to the "unpriced_count" field.
+func (m *UsageByValueMutation) AddUnpricedCount(i int64) {
+	if m.addunpriced_count != nil {
+		*m.addunpriced_count += i
+	} else {
+		m.addunpriced_count = &i
+	}
+}
+
+// AddedUnpricedCount returns the value that was added to the "unpriced_count" field in this mutation.
+func (m *UsageByValueMutation) AddedUnpricedCount() (r int64, exists bool) {
+	v := m.addunpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnpricedCount resets all changes to the "unpriced_count" field.
+func (m *UsageByValueMutation) ResetUnpricedCount() {
+	m.unpriced_count = nil
+	m.addunpriced_count = nil
+}
+
+// SetInputTokens sets the "input_tokens" field.
+func (m *UsageByValueMutation) SetInputTokens(i int64) {
+	m.input_tokens = &i
+	m.addinput_tokens = nil
+}
+
+// InputTokens returns the value of the "input_tokens" field in the mutation.
+func (m *UsageByValueMutation) InputTokens() (r int64, exists bool) {
+	v := m.input_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInputTokens returns the old "input_tokens" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldInputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInputTokens: %w", err)
+	}
+	return oldValue.InputTokens, nil
+}
+
+// AddInputTokens adds i to the "input_tokens" field.
+func (m *UsageByValueMutation) AddInputTokens(i int64) {
+	if m.addinput_tokens != nil {
+		*m.addinput_tokens += i
+	} else {
+		m.addinput_tokens = &i
+	}
+}
+
+// AddedInputTokens returns the value that was added to the "input_tokens" field in this mutation.
+func (m *UsageByValueMutation) AddedInputTokens() (r int64, exists bool) {
+	v := m.addinput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInputTokens resets all changes to the "input_tokens" field.
+func (m *UsageByValueMutation) ResetInputTokens() {
+	m.input_tokens = nil
+	m.addinput_tokens = nil
+}
+
+// SetOutputTokens sets the "output_tokens" field.
+func (m *UsageByValueMutation) SetOutputTokens(i int64) {
+	m.output_tokens = &i
+	m.addoutput_tokens = nil
+}
+
+// OutputTokens returns the value of the "output_tokens" field in the mutation.
+func (m *UsageByValueMutation) OutputTokens() (r int64, exists bool) {
+	v := m.output_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOutputTokens returns the old "output_tokens" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldOutputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOutputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOutputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOutputTokens: %w", err)
+	}
+	return oldValue.OutputTokens, nil
+}
+
+// AddOutputTokens adds i to the "output_tokens" field.
+func (m *UsageByValueMutation) AddOutputTokens(i int64) {
+	if m.addoutput_tokens != nil {
+		*m.addoutput_tokens += i
+	} else {
+		m.addoutput_tokens = &i
+	}
+}
+
+// AddedOutputTokens returns the value that was added to the "output_tokens" field in this mutation.
+func (m *UsageByValueMutation) AddedOutputTokens() (r int64, exists bool) {
+	v := m.addoutput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetOutputTokens resets all changes to the "output_tokens" field.
+func (m *UsageByValueMutation) ResetOutputTokens() {
+	m.output_tokens = nil
+	m.addoutput_tokens = nil
+}
+
+// SetCacheReadTokens sets the "cache_read_tokens" field.
+func (m *UsageByValueMutation) SetCacheReadTokens(i int64) {
+	m.cache_read_tokens = &i
+	m.addcache_read_tokens = nil
+}
+
+// CacheReadTokens returns the value of the "cache_read_tokens" field in the mutation.
+func (m *UsageByValueMutation) CacheReadTokens() (r int64, exists bool) {
+	v := m.cache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheReadTokens returns the old "cache_read_tokens" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldCacheReadTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheReadTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheReadTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheReadTokens: %w", err)
+	}
+	return oldValue.CacheReadTokens, nil
+}
+
+// AddCacheReadTokens adds i to the "cache_read_tokens" field.
+func (m *UsageByValueMutation) AddCacheReadTokens(i int64) {
+	if m.addcache_read_tokens != nil {
+		*m.addcache_read_tokens += i
+	} else {
+		m.addcache_read_tokens = &i
+	}
+}
+
+// AddedCacheReadTokens returns the value that was added to the "cache_read_tokens" field in this mutation.
+func (m *UsageByValueMutation) AddedCacheReadTokens() (r int64, exists bool) {
+	v := m.addcache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheReadTokens resets all changes to the "cache_read_tokens" field.
+func (m *UsageByValueMutation) ResetCacheReadTokens() {
+	m.cache_read_tokens = nil
+	m.addcache_read_tokens = nil
+}
+
+// SetCacheWriteTokens sets the "cache_write_tokens" field.
+func (m *UsageByValueMutation) SetCacheWriteTokens(i int64) {
+	m.cache_write_tokens = &i
+	m.addcache_write_tokens = nil
+}
+
+// CacheWriteTokens returns the value of the "cache_write_tokens" field in the mutation.
+func (m *UsageByValueMutation) CacheWriteTokens() (r int64, exists bool) {
+	v := m.cache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheWriteTokens returns the old "cache_write_tokens" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldCacheWriteTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheWriteTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheWriteTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheWriteTokens: %w", err)
+	}
+	return oldValue.CacheWriteTokens, nil
+}
+
+// AddCacheWriteTokens adds i to the "cache_write_tokens" field.
+func (m *UsageByValueMutation) AddCacheWriteTokens(i int64) {
+	if m.addcache_write_tokens != nil {
+		*m.addcache_write_tokens += i
+	} else {
+		m.addcache_write_tokens = &i
+	}
+}
+
+// AddedCacheWriteTokens returns the value that was added to the "cache_write_tokens" field in this mutation.
+func (m *UsageByValueMutation) AddedCacheWriteTokens() (r int64, exists bool) {
+	v := m.addcache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheWriteTokens resets all changes to the "cache_write_tokens" field.
+func (m *UsageByValueMutation) ResetCacheWriteTokens() {
+	m.cache_write_tokens = nil
+	m.addcache_write_tokens = nil
+}
+
+// SetReasoningTokens sets the "reasoning_tokens" field.
+func (m *UsageByValueMutation) SetReasoningTokens(i int64) {
+	m.reasoning_tokens = &i
+	m.addreasoning_tokens = nil
+}
+
+// ReasoningTokens returns the value of the "reasoning_tokens" field in the mutation.
+func (m *UsageByValueMutation) ReasoningTokens() (r int64, exists bool) {
+	v := m.reasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReasoningTokens returns the old "reasoning_tokens" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldReasoningTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReasoningTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReasoningTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReasoningTokens: %w", err)
+	}
+	return oldValue.ReasoningTokens, nil
+}
+
+// AddReasoningTokens adds i to the "reasoning_tokens" field.
+func (m *UsageByValueMutation) AddReasoningTokens(i int64) {
+	if m.addreasoning_tokens != nil {
+		*m.addreasoning_tokens += i
+	} else {
+		m.addreasoning_tokens = &i
+	}
+}
+
+// AddedReasoningTokens returns the value that was added to the "reasoning_tokens" field in this mutation.
+func (m *UsageByValueMutation) AddedReasoningTokens() (r int64, exists bool) {
+	v := m.addreasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReasoningTokens resets all changes to the "reasoning_tokens" field.
+func (m *UsageByValueMutation) ResetReasoningTokens() {
+	m.reasoning_tokens = nil
+	m.addreasoning_tokens = nil
+}
+
+// SetTotalCost sets the "total_cost" field.
+func (m *UsageByValueMutation) SetTotalCost(value money.USD) {
+	m.total_cost = &value
+	m.addtotal_cost = nil
+}
+
+// TotalCost returns the value of the "total_cost" field in the mutation.
+func (m *UsageByValueMutation) TotalCost() (r money.USD, exists bool) {
+	v := m.total_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTotalCost returns the old "total_cost" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldTotalCost(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTotalCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTotalCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTotalCost: %w", err)
+	}
+	return oldValue.TotalCost, nil
+}
+
+// AddTotalCost adds value to the "total_cost" field.
+func (m *UsageByValueMutation) AddTotalCost(value money.USD) {
+	if m.addtotal_cost != nil {
+		*m.addtotal_cost += value
+	} else {
+		m.addtotal_cost = &value
+	}
+}
+
+// AddedTotalCost returns the value that was added to the "total_cost" field in this mutation.
+func (m *UsageByValueMutation) AddedTotalCost() (r money.USD, exists bool) {
+	v := m.addtotal_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearTotalCost clears the value of the "total_cost" field.
+func (m *UsageByValueMutation) ClearTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	m.clearedFields[usagebyvalue.FieldTotalCost] = struct{}{}
+}
+
+// TotalCostCleared returns if the "total_cost" field was cleared in this mutation.
+func (m *UsageByValueMutation) TotalCostCleared() bool {
+	_, ok := m.clearedFields[usagebyvalue.FieldTotalCost]
+	return ok
+}
+
+// ResetTotalCost resets all changes to the "total_cost" field.
+func (m *UsageByValueMutation) ResetTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	delete(m.clearedFields, usagebyvalue.FieldTotalCost)
+}
+
+// SetLatencyMsSum sets the "latency_ms_sum" field.
+func (m *UsageByValueMutation) SetLatencyMsSum(i int64) {
+	m.latency_ms_sum = &i
+	m.addlatency_ms_sum = nil
+}
+
+// LatencyMsSum returns the value of the "latency_ms_sum" field in the mutation.
+func (m *UsageByValueMutation) LatencyMsSum() (r int64, exists bool) {
+	v := m.latency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyMsSum returns the old "latency_ms_sum" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldLatencyMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyMsSum: %w", err)
+	}
+	return oldValue.LatencyMsSum, nil
+}
+
+// AddLatencyMsSum adds i to the "latency_ms_sum" field.
+func (m *UsageByValueMutation) AddLatencyMsSum(i int64) {
+	if m.addlatency_ms_sum != nil {
+		*m.addlatency_ms_sum += i
+	} else {
+		m.addlatency_ms_sum = &i
+	}
+}
+
+// AddedLatencyMsSum returns the value that was added to the "latency_ms_sum" field in this mutation.
+func (m *UsageByValueMutation) AddedLatencyMsSum() (r int64, exists bool) {
+	v := m.addlatency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetLatencyMsSum resets all changes to the "latency_ms_sum" field.
+func (m *UsageByValueMutation) ResetLatencyMsSum() {
+	m.latency_ms_sum = nil
+	m.addlatency_ms_sum = nil
+}
+
+// SetAverageLatencyMs sets the "average_latency_ms" field.
+func (m *UsageByValueMutation) SetAverageLatencyMs(f float64) {
+	m.average_latency_ms = &f
+	m.addaverage_latency_ms = nil
+}
+
+// AverageLatencyMs returns the value of the "average_latency_ms" field in the mutation.
+func (m *UsageByValueMutation) AverageLatencyMs() (r float64, exists bool) {
+	v := m.average_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAverageLatencyMs returns the old "average_latency_ms" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldAverageLatencyMs(ctx context.Context) (v float64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAverageLatencyMs is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAverageLatencyMs requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAverageLatencyMs: %w", err)
+	}
+	return oldValue.AverageLatencyMs, nil
+}
+
+// AddAverageLatencyMs adds f to the "average_latency_ms" field.
+func (m *UsageByValueMutation) AddAverageLatencyMs(f float64) {
+	if m.addaverage_latency_ms != nil {
+		*m.addaverage_latency_ms += f
+	} else {
+		m.addaverage_latency_ms = &f
+	}
+}
+
+// AddedAverageLatencyMs returns the value that was added to the "average_latency_ms" field in this mutation.
+func (m *UsageByValueMutation) AddedAverageLatencyMs() (r float64, exists bool) {
+	v := m.addaverage_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAverageLatencyMs resets all changes to the "average_latency_ms" field.
+func (m *UsageByValueMutation) ResetAverageLatencyMs() {
+	m.average_latency_ms = nil
+	m.addaverage_latency_ms = nil
+}
+
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (m *UsageByValueMutation) SetLatencyHistogram(b []byte) {
+	m.latency_histogram = &b
+}
+
+// LatencyHistogram returns the value of the "latency_histogram" field in the mutation.
+func (m *UsageByValueMutation) LatencyHistogram() (r []byte, exists bool) {
+	v := m.latency_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyHistogram returns the old "latency_histogram" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldLatencyHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyHistogram: %w", err)
+	}
+	return oldValue.LatencyHistogram, nil
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (m *UsageByValueMutation) ClearLatencyHistogram() {
+	m.latency_histogram = nil
+	m.clearedFields[usagebyvalue.FieldLatencyHistogram] = struct{}{}
+}
+
+// LatencyHistogramCleared returns if the "latency_histogram" field was cleared in this mutation.
+func (m *UsageByValueMutation) LatencyHistogramCleared() bool {
+	_, ok := m.clearedFields[usagebyvalue.FieldLatencyHistogram]
+	return ok
+}
+
+// ResetLatencyHistogram resets all changes to the "latency_histogram" field.
+func (m *UsageByValueMutation) ResetLatencyHistogram() {
+	m.latency_histogram = nil
+	delete(m.clearedFields, usagebyvalue.FieldLatencyHistogram)
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (m *UsageByValueMutation) SetEstimatedCount(i int64) {
+	m.estimated_count = &i
+	m.addestimated_count = nil
+}
+
+// EstimatedCount returns the value of the "estimated_count" field in the mutation.
+func (m *UsageByValueMutation) EstimatedCount() (r int64, exists bool) {
+	v := m.estimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEstimatedCount returns the old "estimated_count" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldEstimatedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEstimatedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEstimatedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEstimatedCount: %w", err)
+	}
+	return oldValue.EstimatedCount, nil
+}
+
+// AddEstimatedCount adds i to the "estimated_count" field.
+func (m *UsageByValueMutation) AddEstimatedCount(i int64) {
+	if m.addestimated_count != nil {
+		*m.addestimated_count += i
+	} else {
+		m.addestimated_count = &i
+	}
+}
+
+// AddedEstimatedCount returns the value that was added to the "estimated_count" field in this mutation.
+func (m *UsageByValueMutation) AddedEstimatedCount() (r int64, exists bool) {
+	v := m.addestimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetEstimatedCount resets all changes to the "estimated_count" field.
+func (m *UsageByValueMutation) ResetEstimatedCount() {
+	m.estimated_count = nil
+	m.addestimated_count = nil
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (m *UsageByValueMutation) SetUnknownCount(i int64) {
+	m.unknown_count = &i
+	m.addunknown_count = nil
+}
+
+// UnknownCount returns the value of the "unknown_count" field in the mutation.
+func (m *UsageByValueMutation) UnknownCount() (r int64, exists bool) {
+	v := m.unknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnknownCount returns the old "unknown_count" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldUnknownCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnknownCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnknownCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnknownCount: %w", err)
+	}
+	return oldValue.UnknownCount, nil
+}
+
+// AddUnknownCount adds i to the "unknown_count" field.
+func (m *UsageByValueMutation) AddUnknownCount(i int64) {
+	if m.addunknown_count != nil {
+		*m.addunknown_count += i
+	} else {
+		m.addunknown_count = &i
+	}
+}
+
+// AddedUnknownCount returns the value that was added to the "unknown_count" field in this mutation.
+func (m *UsageByValueMutation) AddedUnknownCount() (r int64, exists bool) {
+	v := m.addunknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnknownCount resets all changes to the "unknown_count" field.
+func (m *UsageByValueMutation) ResetUnknownCount() {
+	m.unknown_count = nil
+	m.addunknown_count = nil
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (m *UsageByValueMutation) SetRetryCount(i int64) {
+	m.retry_count = &i
+	m.addretry_count = nil
+}
+
+// RetryCount returns the value of the "retry_count" field in the mutation.
+func (m *UsageByValueMutation) RetryCount() (r int64, exists bool) {
+	v := m.retry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCount returns the old "retry_count" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldRetryCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCount: %w", err)
+	}
+	return oldValue.RetryCount, nil
+}
+
+// AddRetryCount adds i to the "retry_count" field.
+func (m *UsageByValueMutation) AddRetryCount(i int64) {
+	if m.addretry_count != nil {
+		*m.addretry_count += i
+	} else {
+		m.addretry_count = &i
+	}
+}
+
+// AddedRetryCount returns the value that was added to the "retry_count" field in this mutation.
+func (m *UsageByValueMutation) AddedRetryCount() (r int64, exists bool) {
+	v := m.addretry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCount resets all changes to the "retry_count" field.
+func (m *UsageByValueMutation) ResetRetryCount() {
+	m.retry_count = nil
+	m.addretry_count = nil
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (m *UsageByValueMutation) SetTtftMsSum(i int64) {
+	m.ttft_ms_sum = &i
+	m.addttft_ms_sum = nil
+}
+
+// TtftMsSum returns the value of the "ttft_ms_sum" field in the mutation.
+func (m *UsageByValueMutation) TtftMsSum() (r int64, exists bool) {
+	v := m.ttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftMsSum returns the old "ttft_ms_sum" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldTtftMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftMsSum: %w", err)
+	}
+	return oldValue.TtftMsSum, nil
+}
+
+// AddTtftMsSum adds i to the "ttft_ms_sum" field.
+func (m *UsageByValueMutation) AddTtftMsSum(i int64) {
+	if m.addttft_ms_sum != nil {
+		*m.addttft_ms_sum += i
+	} else {
+		m.addttft_ms_sum = &i
+	}
+}
+
+// AddedTtftMsSum returns the value that was added to the "ttft_ms_sum" field in this mutation.
+func (m *UsageByValueMutation) AddedTtftMsSum() (r int64, exists bool) {
+	v := m.addttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTtftMsSum resets all changes to the "ttft_ms_sum" field.
+func (m *UsageByValueMutation) ResetTtftMsSum() {
+	m.ttft_ms_sum = nil
+	m.addttft_ms_sum = nil
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (m *UsageByValueMutation) SetTtftHistogram(b []byte) {
+	m.ttft_histogram = &b
+}
+
+// TtftHistogram returns the value of the "ttft_histogram" field in the mutation.
+func (m *UsageByValueMutation) TtftHistogram() (r []byte, exists bool) {
+	v := m.ttft_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftHistogram returns the old "ttft_histogram" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldTtftHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftHistogram: %w", err)
+	}
+	return oldValue.TtftHistogram, nil
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (m *UsageByValueMutation) ClearTtftHistogram() {
+	m.ttft_histogram = nil
+	m.clearedFields[usagebyvalue.FieldTtftHistogram] = struct{}{}
+}
+
+// TtftHistogramCleared returns if the "ttft_histogram" field was cleared in this mutation.
+func (m *UsageByValueMutation) TtftHistogramCleared() bool {
+	_, ok := m.clearedFields[usagebyvalue.FieldTtftHistogram]
+	return ok
+}
+
+// ResetTtftHistogram resets all changes to the "ttft_histogram" field.
+func (m *UsageByValueMutation) ResetTtftHistogram() {
+	m.ttft_histogram = nil
+	delete(m.clearedFields, usagebyvalue.FieldTtftHistogram)
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (m *UsageByValueMutation) SetRetryCost(value money.USD) {
+	m.retry_cost = &value
+	m.addretry_cost = nil
+}
+
+// RetryCost returns the value of the "retry_cost" field in the mutation.
+func (m *UsageByValueMutation) RetryCost() (r money.USD, exists bool) {
+	v := m.retry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCost returns the old "retry_cost" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldRetryCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCost: %w", err)
+	}
+	return oldValue.RetryCost, nil
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (m *UsageByValueMutation) AddRetryCost(value money.USD) {
+	if m.addretry_cost != nil {
+		*m.addretry_cost += value
+	} else {
+		m.addretry_cost = &value
+	}
+}
+
+// AddedRetryCost returns the value that was added to the "retry_cost" field in this mutation.
+func (m *UsageByValueMutation) AddedRetryCost() (r money.USD, exists bool) {
+	v := m.addretry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCost resets all changes to the "retry_cost" field.
+func (m *UsageByValueMutation) ResetRetryCost() {
+	m.retry_cost = nil
+	m.addretry_cost = nil
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (m *UsageByValueMutation) SetProviderCost(value money.USD) {
+	m.provider_cost = &value
+	m.addprovider_cost = nil
+}
+
+// ProviderCost returns the value of the "provider_cost" field in the mutation.
+func (m *UsageByValueMutation) ProviderCost() (r money.USD, exists bool) {
+	v := m.provider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCost returns the old "provider_cost" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldProviderCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCost: %w", err)
+	}
+	return oldValue.ProviderCost, nil
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (m *UsageByValueMutation) AddProviderCost(value money.USD) {
+	if m.addprovider_cost != nil {
+		*m.addprovider_cost += value
+	} else {
+		m.addprovider_cost = &value
+	}
+}
+
+// AddedProviderCost returns the value that was added to the "provider_cost" field in this mutation.
+func (m *UsageByValueMutation) AddedProviderCost() (r money.USD, exists bool) {
+	v := m.addprovider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCost resets all changes to the "provider_cost" field.
+func (m *UsageByValueMutation) ResetProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (m *UsageByValueMutation) SetProviderCostCount(i int64) {
+	m.provider_cost_count = &i
+	m.addprovider_cost_count = nil
+}
+
+// ProviderCostCount returns the value of the "provider_cost_count" field in the mutation.
+func (m *UsageByValueMutation) ProviderCostCount() (r int64, exists bool) {
+	v := m.provider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCostCount returns the old "provider_cost_count" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldProviderCostCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCostCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCostCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCostCount: %w", err)
+	}
+	return oldValue.ProviderCostCount, nil
+}
+
+// AddProviderCostCount adds i to the "provider_cost_count" field.
+func (m *UsageByValueMutation) AddProviderCostCount(i int64) {
+	if m.addprovider_cost_count != nil {
+		*m.addprovider_cost_count += i
+	} else {
+		m.addprovider_cost_count = &i
+	}
+}
+
+// AddedProviderCostCount returns the value that was added to the "provider_cost_count" field in this mutation.
+func (m *UsageByValueMutation) AddedProviderCostCount() (r int64, exists bool) {
+	v := m.addprovider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCostCount resets all changes to the "provider_cost_count" field.
+func (m *UsageByValueMutation) ResetProviderCostCount() {
+	m.provider_cost_count = nil
+	m.addprovider_cost_count = nil
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (m *UsageByValueMutation) SetComparedCost(value money.USD) {
+	m.compared_cost = &value
+	m.addcompared_cost = nil
+}
+
+// ComparedCost returns the value of the "compared_cost" field in the mutation.
+func (m *UsageByValueMutation) ComparedCost() (r money.USD, exists bool) {
+	v := m.compared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldComparedCost returns the old "compared_cost" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldComparedCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldComparedCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldComparedCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldComparedCost: %w", err)
+	}
+	return oldValue.ComparedCost, nil
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (m *UsageByValueMutation) AddComparedCost(value money.USD) {
+	if m.addcompared_cost != nil {
+		*m.addcompared_cost += value
+	} else {
+		m.addcompared_cost = &value
+	}
+}
+
+// AddedComparedCost returns the value that was added to the "compared_cost" field in this mutation.
+func (m *UsageByValueMutation) AddedComparedCost() (r money.USD, exists bool) {
+	v := m.addcompared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetComparedCost resets all changes to the "compared_cost" field.
+func (m *UsageByValueMutation) ResetComparedCost() {
+	m.compared_cost = nil
+	m.addcompared_cost = nil
+}
+
+// SetDigest sets the "digest" field.
+func (m *UsageByValueMutation) SetDigest(i int64) {
+	m.digest = &i
+	m.adddigest = nil
+}
+
+// Digest returns the value of the "digest" field in the mutation.
+func (m *UsageByValueMutation) Digest() (r int64, exists bool) {
+	v := m.digest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDigest returns the old "digest" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldDigest(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDigest is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDigest requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDigest: %w", err)
+	}
+	return oldValue.Digest, nil
+}
+
+// AddDigest adds i to the "digest" field.
+func (m *UsageByValueMutation) AddDigest(i int64) {
+	if m.adddigest != nil {
+		*m.adddigest += i
+	} else {
+		m.adddigest = &i
+	}
+}
+
+// AddedDigest returns the value that was added to the "digest" field in this mutation.
+func (m *UsageByValueMutation) AddedDigest() (r int64, exists bool) {
+	v := m.adddigest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (m *UsageByValueMutation) ClearDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	m.clearedFields[usagebyvalue.FieldDigest] = struct{}{}
+}
+
+// DigestCleared returns if the "digest" field was cleared in this mutation.
+func (m *UsageByValueMutation) DigestCleared() bool {
+	_, ok := m.clearedFields[usagebyvalue.FieldDigest]
+	return ok
+}
+
+// ResetDigest resets all changes to the "digest" field.
+func (m *UsageByValueMutation) ResetDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	delete(m.clearedFields, usagebyvalue.FieldDigest)
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageByValueMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageByValueMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageByValueMutation) ResetModelID() {
+	m.model = nil
+}
+
+// SetValueID sets the "value_id" field.
+func (m *UsageByValueMutation) SetValueID(u uuid.UUID) {
+	m.value = &u
+}
+
+// ValueID returns the value of the "value_id" field in the mutation.
+func (m *UsageByValueMutation) ValueID() (r uuid.UUID, exists bool) {
+	v := m.value
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldValueID returns the old "value_id" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldValueID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldValueID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldValueID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldValueID: %w", err)
+	}
+	return oldValue.ValueID, nil
+}
+
+// ResetValueID resets all changes to the "value_id" field.
+func (m *UsageByValueMutation) ResetValueID() {
+	m.value = nil
+}
+
+// SetPriceID sets the "price_id" field.
+func (m *UsageByValueMutation) SetPriceID(u uuid.UUID) {
+	m.price = &u
+}
+
+// PriceID returns the value of the "price_id" field in the mutation.
+func (m *UsageByValueMutation) PriceID() (r uuid.UUID, exists bool) {
+	v := m.price
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPriceID returns the old "price_id" field's value of the UsageByValue entity.
+// If the UsageByValue object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueMutation) OldPriceID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPriceID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPriceID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPriceID: %w", err)
+	}
+	return oldValue.PriceID, nil
+}
+
+// ResetPriceID resets all changes to the "price_id" field.
+func (m *UsageByValueMutation) ResetPriceID() {
+	m.price = nil
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *UsageByValueMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[usagebyvalue.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *UsageByValueMutation) ModelCleared() bool {
+	return m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *UsageByValueMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *UsageByValueMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// ClearValue clears the "value" edge to the DimensionValue entity.
+func (m *UsageByValueMutation) ClearValue() {
+	m.clearedvalue = true
+	m.clearedFields[usagebyvalue.FieldValueID] = struct{}{}
+}
+
+// ValueCleared reports if the "value" edge to the DimensionValue entity was cleared.
+func (m *UsageByValueMutation) ValueCleared() bool {
+	return m.clearedvalue
+}
+
+// ValueIDs returns the "value" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ValueID instead. It exists only for internal usage by the builders.
+func (m *UsageByValueMutation) ValueIDs() (ids []uuid.UUID) {
+	if id := m.value; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetValue resets all changes to the "value" edge.
+func (m *UsageByValueMutation) ResetValue() {
+	m.value = nil
+	m.clearedvalue = false
+}
+
+// ClearPrice clears the "price" edge to the Price entity.
+func (m *UsageByValueMutation) ClearPrice() {
+	m.clearedprice = true
+	m.clearedFields[usagebyvalue.FieldPriceID] = struct{}{}
+}
+
+// PriceCleared reports if the "price" edge to the Price entity was cleared.
+func (m *UsageByValueMutation) PriceCleared() bool {
+	return m.clearedprice
+}
+
+// PriceIDs returns the "price" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// PriceID instead. It exists only for internal usage by the builders.
+func (m *UsageByValueMutation) PriceIDs() (ids []uuid.UUID) {
+	if id := m.price; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetPrice resets all changes to the "price" edge.
+func (m *UsageByValueMutation) ResetPrice() {
+	m.price = nil
+	m.clearedprice = false
+}
+
+// Where appends a list predicates to the UsageByValueMutation builder.
+func (m *UsageByValueMutation) Where(ps ...predicate.UsageByValue) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageByValueMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageByValueMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageByValue, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageByValueMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageByValueMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageByValue).
+func (m *UsageByValueMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageByValueMutation) Fields() []string {
+	fields := make([]string, 0, 27)
+	if m.period_start != nil {
+		fields = append(fields, usagebyvalue.FieldPeriodStart)
+	}
+	if m.period_end != nil {
+		fields = append(fields, usagebyvalue.FieldPeriodEnd)
+	}
+	if m.request_count != nil {
+		fields = append(fields, usagebyvalue.FieldRequestCount)
+	}
+	if m.error_count != nil {
+		fields = append(fields, usagebyvalue.FieldErrorCount)
+	}
+	if m.unpriced_count != nil {
+		fields = append(fields, usagebyvalue.FieldUnpricedCount)
+	}
+	if m.input_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldInputTokens)
+	}
+	if m.output_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldOutputTokens)
+	}
+	if m.cache_read_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldCacheReadTokens)
+	}
+	if m.cache_write_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldCacheWriteTokens)
+	}
+	if m.reasoning_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldReasoningTokens)
+	}
+	if m.total_cost != nil {
+		fields = append(fields, usagebyvalue.FieldTotalCost)
+	}
+	if m.latency_ms_sum != nil {
+		fields = append(fields, usagebyvalue.FieldLatencyMsSum)
+	}
+	if m.average_latency_ms != nil {
+		fields = append(fields, usagebyvalue.FieldAverageLatencyMs)
+	}
+	if m.latency_histogram != nil {
+		fields = append(fields, usagebyvalue.FieldLatencyHistogram)
+	}
+	if m.estimated_count != nil {
+		fields = append(fields, usagebyvalue.FieldEstimatedCount)
+	}
+	if m.unknown_count != nil {
+		fields = append(fields, usagebyvalue.FieldUnknownCount)
+	}
+	if m.retry_count != nil {
+		fields = append(fields, usagebyvalue.FieldRetryCount)
+	}
+	if m.ttft_ms_sum != nil {
+		fields = append(fields, usagebyvalue.FieldTtftMsSum)
+	}
+	if m.ttft_histogram != nil {
+		fields = append(fields, usagebyvalue.FieldTtftHistogram)
+	}
+	if m.retry_cost != nil {
+		fields = append(fields, usagebyvalue.FieldRetryCost)
+	}
+	if m.provider_cost != nil {
+		fields = append(fields, usagebyvalue.FieldProviderCost)
+	}
+	if m.provider_cost_count != nil {
+		fields = append(fields, usagebyvalue.FieldProviderCostCount)
+	}
+	if m.compared_cost != nil {
+		fields = append(fields, usagebyvalue.FieldComparedCost)
+	}
+	if m.digest != nil {
+		fields = append(fields, usagebyvalue.FieldDigest)
+	}
+	if m.model != nil {
+		fields = append(fields, usagebyvalue.FieldModelID)
+	}
+	if m.value != nil {
+		fields = append(fields, usagebyvalue.FieldValueID)
+	}
+	if m.price != nil {
+		fields = append(fields, usagebyvalue.FieldPriceID)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageByValueMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usagebyvalue.FieldPeriodStart:
+		return m.PeriodStart()
+	case usagebyvalue.FieldPeriodEnd:
+		return m.PeriodEnd()
+	case usagebyvalue.FieldRequestCount:
+		return m.RequestCount()
+	case usagebyvalue.FieldErrorCount:
+		return m.ErrorCount()
+	case usagebyvalue.FieldUnpricedCount:
+		return m.UnpricedCount()
+	case usagebyvalue.FieldInputTokens:
+		return m.InputTokens()
+	case usagebyvalue.FieldOutputTokens:
+		return m.OutputTokens()
+	case usagebyvalue.FieldCacheReadTokens:
+		return m.CacheReadTokens()
+	case usagebyvalue.FieldCacheWriteTokens:
+		return m.CacheWriteTokens()
+	case usagebyvalue.FieldReasoningTokens:
+		return m.ReasoningTokens()
+	case usagebyvalue.FieldTotalCost:
+		return m.TotalCost()
+	case usagebyvalue.FieldLatencyMsSum:
+		return m.LatencyMsSum()
+	case usagebyvalue.FieldAverageLatencyMs:
+		return m.AverageLatencyMs()
+	case usagebyvalue.FieldLatencyHistogram:
+		return m.LatencyHistogram()
+	case usagebyvalue.FieldEstimatedCount:
+		return m.EstimatedCount()
+	case usagebyvalue.FieldUnknownCount:
+		return m.UnknownCount()
+	case usagebyvalue.FieldRetryCount:
+		return m.RetryCount()
+	case usagebyvalue.FieldTtftMsSum:
+		return m.TtftMsSum()
+	case usagebyvalue.FieldTtftHistogram:
+		return m.TtftHistogram()
+	case usagebyvalue.FieldRetryCost:
+		return m.RetryCost()
+	case usagebyvalue.FieldProviderCost:
+		return m.ProviderCost()
+	case usagebyvalue.FieldProviderCostCount:
+		return m.ProviderCostCount()
+	case usagebyvalue.FieldComparedCost:
+		return m.ComparedCost()
+	case usagebyvalue.FieldDigest:
+		return m.Digest()
+	case usagebyvalue.FieldModelID:
+		return m.ModelID()
+	case usagebyvalue.FieldValueID:
+		return m.ValueID()
+	case usagebyvalue.FieldPriceID:
+		return m.PriceID()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageByValueMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usagebyvalue.FieldPeriodStart:
+		return m.OldPeriodStart(ctx)
+	case usagebyvalue.FieldPeriodEnd:
+		return m.OldPeriodEnd(ctx)
+	case usagebyvalue.FieldRequestCount:
+		return m.OldRequestCount(ctx)
+	case usagebyvalue.FieldErrorCount:
+		return m.OldErrorCount(ctx)
+	case usagebyvalue.FieldUnpricedCount:
+		return m.OldUnpricedCount(ctx)
+	case usagebyvalue.FieldInputTokens:
+		return m.OldInputTokens(ctx)
+	case usagebyvalue.FieldOutputTokens:
+		return m.OldOutputTokens(ctx)
+	case usagebyvalue.FieldCacheReadTokens:
+		return m.OldCacheReadTokens(ctx)
+	case usagebyvalue.FieldCacheWriteTokens:
+		return m.OldCacheWriteTokens(ctx)
+	case usagebyvalue.FieldReasoningTokens:
+		return m.OldReasoningTokens(ctx)
+	case usagebyvalue.FieldTotalCost:
+		return m.OldTotalCost(ctx)
+	case usagebyvalue.FieldLatencyMsSum:
+		return m.OldLatencyMsSum(ctx)
+	case usagebyvalue.FieldAverageLatencyMs:
+		return m.OldAverageLatencyMs(ctx)
+	case usagebyvalue.FieldLatencyHistogram:
+		return m.OldLatencyHistogram(ctx)
+	case usagebyvalue.FieldEstimatedCount:
+		return m.OldEstimatedCount(ctx)
+	case usagebyvalue.FieldUnknownCount:
+		return m.OldUnknownCount(ctx)
+	case usagebyvalue.FieldRetryCount:
+		return m.OldRetryCount(ctx)
+	case usagebyvalue.FieldTtftMsSum:
+		return m.OldTtftMsSum(ctx)
+	case usagebyvalue.FieldTtftHistogram:
+		return m.OldTtftHistogram(ctx)
+	case usagebyvalue.FieldRetryCost:
+		return m.OldRetryCost(ctx)
+	case usagebyvalue.FieldProviderCost:
+		return m.OldProviderCost(ctx)
+	case usagebyvalue.FieldProviderCostCount:
+		return m.OldProviderCostCount(ctx)
+	case usagebyvalue.FieldComparedCost:
+		return m.OldComparedCost(ctx)
+	case usagebyvalue.FieldDigest:
+		return m.OldDigest(ctx)
+	case usagebyvalue.FieldModelID:
+		return m.OldModelID(ctx)
+	case usagebyvalue.FieldValueID:
+		return m.OldValueID(ctx)
+	case usagebyvalue.FieldPriceID:
+		return m.OldPriceID(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageByValue field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageByValueMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usagebyvalue.FieldPeriodStart:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodStart(v)
+		return nil
+	case usagebyvalue.FieldPeriodEnd:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodEnd(v)
+		return nil
+	case usagebyvalue.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestCount(v)
+		return nil
+	case usagebyvalue.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetErrorCount(v)
+		return nil
+	case usagebyvalue.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnpricedCount(v)
+		return nil
+	case usagebyvalue.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInputTokens(v)
+		return nil
+	case usagebyvalue.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOutputTokens(v)
+		return nil
+	case usagebyvalue.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheReadTokens(v)
+		return nil
+	case usagebyvalue.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheWriteTokens(v)
+		return nil
+	case usagebyvalue.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReasoningTokens(v)
+		return nil
+	case usagebyvalue.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTotalCost(v)
+		return nil
+	case usagebyvalue.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyMsSum(v)
+		return nil
+	case usagebyvalue.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAverageLatencyMs(v)
+		return nil
+	case usagebyvalue.FieldLatencyHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyHistogram(v)
+		return nil
+	case usagebyvalue.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEstimatedCount(v)
+		return nil
+	case usagebyvalue.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnknownCount(v)
+		return nil
+	case usagebyvalue.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCount(v)
+		return nil
+	case usagebyvalue.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftMsSum(v)
+		return nil
+	case usagebyvalue.FieldTtftHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftHistogram(v)
+		return nil
+	case usagebyvalue.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCost(v)
+		return nil
+	case usagebyvalue.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCost(v)
+		return nil
+	case usagebyvalue.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCostCount(v)
+		return nil
+	case usagebyvalue.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetComparedCost(v)
+		return nil
+	case usagebyvalue.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDigest(v)
+		return nil
+	case usagebyvalue.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	case usagebyvalue.FieldValueID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetValueID(v)
+		return nil
+	case usagebyvalue.FieldPriceID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPriceID(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValue field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageByValueMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequest_count != nil {
+		fields = append(fields, usagebyvalue.FieldRequestCount)
+	}
+	if m.adderror_count != nil {
+		fields = append(fields, usagebyvalue.FieldErrorCount)
+	}
+	if m.addunpriced_count != nil {
+		fields = append(fields, usagebyvalue.FieldUnpricedCount)
+	}
+	if m.addinput_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldInputTokens)
+	}
+	if m.addoutput_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldOutputTokens)
+	}
+	if m.addcache_read_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldCacheReadTokens)
+	}
+	if m.addcache_write_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldCacheWriteTokens)
+	}
+	if m.addreasoning_tokens != nil {
+		fields = append(fields, usagebyvalue.FieldReasoningTokens)
+	}
+	if m.addtotal_cost != nil {
+		fields = append(fields, usagebyvalue.FieldTotalCost)
+	}
+	if m.addlatency_ms_sum != nil {
+		fields = append(fields, usagebyvalue.FieldLatencyMsSum)
+	}
+	if m.addaverage_latency_ms != nil {
+		fields = append(fields, usagebyvalue.FieldAverageLatencyMs)
+	}
+	if m.addestimated_count != nil {
+		fields = append(fields, usagebyvalue.FieldEstimatedCount)
+	}
+	if m.addunknown_count != nil {
+		fields = append(fields, usagebyvalue.FieldUnknownCount)
+	}
+	if m.addretry_count != nil {
+		fields = append(fields, usagebyvalue.FieldRetryCount)
+	}
+	if m.addttft_ms_sum != nil {
+		fields = append(fields, usagebyvalue.FieldTtftMsSum)
+	}
+	if m.addretry_cost != nil {
+		fields = append(fields, usagebyvalue.FieldRetryCost)
+	}
+	if m.addprovider_cost != nil {
+		fields = append(fields, usagebyvalue.FieldProviderCost)
+	}
+	if m.addprovider_cost_count != nil {
+		fields = append(fields, usagebyvalue.FieldProviderCostCount)
+	}
+	if m.addcompared_cost != nil {
+		fields = append(fields, usagebyvalue.FieldComparedCost)
+	}
+	if m.adddigest != nil {
+		fields = append(fields, usagebyvalue.FieldDigest)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageByValueMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case usagebyvalue.FieldRequestCount:
+		return m.AddedRequestCount()
+	case usagebyvalue.FieldErrorCount:
+		return m.AddedErrorCount()
+	case usagebyvalue.FieldUnpricedCount:
+		return m.AddedUnpricedCount()
+	case usagebyvalue.FieldInputTokens:
+		return m.AddedInputTokens()
+	case usagebyvalue.FieldOutputTokens:
+		return m.AddedOutputTokens()
+	case usagebyvalue.FieldCacheReadTokens:
+		return m.AddedCacheReadTokens()
+	case usagebyvalue.FieldCacheWriteTokens:
+		return m.AddedCacheWriteTokens()
+	case usagebyvalue.FieldReasoningTokens:
+		return m.AddedReasoningTokens()
+	case usagebyvalue.FieldTotalCost:
+		return m.AddedTotalCost()
+	case usagebyvalue.FieldLatencyMsSum:
+		return m.AddedLatencyMsSum()
+	case usagebyvalue.FieldAverageLatencyMs:
+		return m.AddedAverageLatencyMs()
+	case usagebyvalue.FieldEstimatedCount:
+		return m.AddedEstimatedCount()
+	case usagebyvalue.FieldUnknownCount:
+		return m.AddedUnknownCount()
+	case usagebyvalue.FieldRetryCount:
+		return m.AddedRetryCount()
+	case usagebyvalue.FieldTtftMsSum:
+		return m.AddedTtftMsSum()
+	case usagebyvalue.FieldRetryCost:
+		return m.AddedRetryCost()
+	case usagebyvalue.FieldProviderCost:
+		return m.AddedProviderCost()
+	case usagebyvalue.FieldProviderCostCount:
+		return m.AddedProviderCostCount()
+	case usagebyvalue.FieldComparedCost:
+		return m.AddedComparedCost()
+	case usagebyvalue.FieldDigest:
+		return m.AddedDigest()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageByValueMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case usagebyvalue.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestCount(v)
+		return nil
+	case usagebyvalue.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddErrorCount(v)
+		return nil
+	case usagebyvalue.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnpricedCount(v)
+		return nil
+	case usagebyvalue.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInputTokens(v)
+		return nil
+	case usagebyvalue.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddOutputTokens(v)
+		return nil
+	case usagebyvalue.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheReadTokens(v)
+		return nil
+	case usagebyvalue.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheWriteTokens(v)
+		return nil
+	case usagebyvalue.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReasoningTokens(v)
+		return nil
+	case usagebyvalue.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTotalCost(v)
+		return nil
+	case usagebyvalue.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddLatencyMsSum(v)
+		return nil
+	case usagebyvalue.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAverageLatencyMs(v)
+		return nil
+	case usagebyvalue.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddEstimatedCount(v)
+		return nil
+	case usagebyvalue.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnknownCount(v)
+		return nil
+	case usagebyvalue.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCount(v)
+		return nil
+	case usagebyvalue.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTtftMsSum(v)
+		return nil
+	case usagebyvalue.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCost(v)
+		return nil
+	case usagebyvalue.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCost(v)
+		return nil
+	case usagebyvalue.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCostCount(v)
+		return nil
+	case usagebyvalue.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddComparedCost(v)
+		return nil
+	case usagebyvalue.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddDigest(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValue numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageByValueMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(usagebyvalue.FieldTotalCost) {
+		fields = append(fields, usagebyvalue.FieldTotalCost)
+	}
+	if m.FieldCleared(usagebyvalue.FieldLatencyHistogram) {
+		fields = append(fields, usagebyvalue.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagebyvalue.FieldTtftHistogram) {
+		fields = append(fields, usagebyvalue.FieldTtftHistogram)
+	}
+	if m.FieldCleared(usagebyvalue.FieldDigest) {
+		fields = append(fields, usagebyvalue.FieldDigest)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageByValueMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageByValueMutation) ClearField(name string) error {
+	switch name {
+	case usagebyvalue.FieldTotalCost:
+		m.ClearTotalCost()
+		return nil
+	case usagebyvalue.FieldLatencyHistogram:
+		m.ClearLatencyHistogram()
+		return nil
+	case usagebyvalue.FieldTtftHistogram:
+		m.ClearTtftHistogram()
+		return nil
+	case usagebyvalue.FieldDigest:
+		m.ClearDigest()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValue nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageByValueMutation) ResetField(name string) error {
+	switch name {
+	case usagebyvalue.FieldPeriodStart:
+		m.ResetPeriodStart()
+		return nil
+	case usagebyvalue.FieldPeriodEnd:
+		m.ResetPeriodEnd()
+		return nil
+	case usagebyvalue.FieldRequestCount:
+		m.ResetRequestCount()
+		return nil
+	case usagebyvalue.FieldErrorCount:
+		m.ResetErrorCount()
+		return nil
+	case usagebyvalue.FieldUnpricedCount:
+		m.ResetUnpricedCount()
+		return nil
+	case usagebyvalue.FieldInputTokens:
+		m.ResetInputTokens()
+		return nil
+	case usagebyvalue.FieldOutputTokens:
+		m.ResetOutputTokens()
+		return nil
+	case usagebyvalue.FieldCacheReadTokens:
+		m.ResetCacheReadTokens()
+		return nil
+	case usagebyvalue.FieldCacheWriteTokens:
+		m.ResetCacheWriteTokens()
+		return nil
+	case usagebyvalue.FieldReasoningTokens:
+		m.ResetReasoningTokens()
+		return nil
+	case usagebyvalue.FieldTotalCost:
+		m.ResetTotalCost()
+		return nil
+	case usagebyvalue.FieldLatencyMsSum:
+		m.ResetLatencyMsSum()
+		return nil
+	case usagebyvalue.FieldAverageLatencyMs:
+		m.ResetAverageLatencyMs()
+		return nil
+	case usagebyvalue.FieldLatencyHistogram:
+		m.ResetLatencyHistogram()
+		return nil
+	case usagebyvalue.FieldEstimatedCount:
+		m.ResetEstimatedCount()
+		return nil
+	case usagebyvalue.FieldUnknownCount:
+		m.ResetUnknownCount()
+		return nil
+	case usagebyvalue.FieldRetryCount:
+		m.ResetRetryCount()
+		return nil
+	case usagebyvalue.FieldTtftMsSum:
+		m.ResetTtftMsSum()
+		return nil
+	case usagebyvalue.FieldTtftHistogram:
+		m.ResetTtftHistogram()
+		return nil
+	case usagebyvalue.FieldRetryCost:
+		m.ResetRetryCost()
+		return nil
+	case usagebyvalue.FieldProviderCost:
+		m.ResetProviderCost()
+		return nil
+	case usagebyvalue.FieldProviderCostCount:
+		m.ResetProviderCostCount()
+		return nil
+	case usagebyvalue.FieldComparedCost:
+		m.ResetComparedCost()
+		return nil
+	case usagebyvalue.FieldDigest:
+		m.ResetDigest()
+		return nil
+	case usagebyvalue.FieldModelID:
+		m.ResetModelID()
+		return nil
+	case usagebyvalue.FieldValueID:
+		m.ResetValueID()
+		return nil
+	case usagebyvalue.FieldPriceID:
+		m.ResetPriceID()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValue field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageByValueMutation) AddedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.model != nil {
+		edges = append(edges, usagebyvalue.EdgeModel)
+	}
+	if m.value != nil {
+		edges = append(edges, usagebyvalue.EdgeValue)
+	}
+	if m.price != nil {
+		edges = append(edges, usagebyvalue.EdgePrice)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageByValueMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case usagebyvalue.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	case usagebyvalue.EdgeValue:
+		if id := m.value; id != nil {
+			return []ent.Value{*id}
+		}
+	case usagebyvalue.EdgePrice:
+		if id := m.price; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageByValueMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 3)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageByValueMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageByValueMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.clearedmodel {
+		edges = append(edges, usagebyvalue.EdgeModel)
+	}
+	if m.clearedvalue {
+		edges = append(edges, usagebyvalue.EdgeValue)
+	}
+	if m.clearedprice {
+		edges = append(edges, usagebyvalue.EdgePrice)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageByValueMutation) EdgeCleared(name string) bool {
+	switch name {
+	case usagebyvalue.EdgeModel:
+		return m.clearedmodel
+	case usagebyvalue.EdgeValue:
+		return m.clearedvalue
+	case usagebyvalue.EdgePrice:
+		return m.clearedprice
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageByValueMutation) ClearEdge(name string) error {
+	switch name {
+	case usagebyvalue.EdgeModel:
+		m.ClearModel()
+		return nil
+	case usagebyvalue.EdgeValue:
+		m.ClearValue()
+		return nil
+	case usagebyvalue.EdgePrice:
+		m.ClearPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValue unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageByValueMutation) ResetEdge(name string) error {
+	switch name {
+	case usagebyvalue.EdgeModel:
+		m.ResetModel()
+		return nil
+	case usagebyvalue.EdgeValue:
+		m.ResetValue()
+		return nil
+	case usagebyvalue.EdgePrice:
+		m.ResetPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValue edge %s", name)
+}
+
+// UsageByValueQuarterMutation represents an operation that mutates the UsageByValueQuarter nodes in the graph.
+type UsageByValueQuarterMutation struct {
+	config
+	op                     Op
+	typ                    string
+	id                     *uuid.UUID
+	period_start           *time.Time
+	period_end             *time.Time
+	request_count          *int64
+	addrequest_count       *int64
+	error_count            *int64
+	adderror_count         *int64
+	unpriced_count         *int64
+	addunpriced_count      *int64
+	input_tokens           *int64
+	addinput_tokens        *int64
+	output_tokens          *int64
+	addoutput_tokens       *int64
+	cache_read_tokens      *int64
+	addcache_read_tokens   *int64
+	cache_write_tokens     *int64
+	addcache_write_tokens  *int64
+	reasoning_tokens       *int64
+	addreasoning_tokens    *int64
+	total_cost             *money.USD
+	addtotal_cost          *money.USD
+	latency_ms_sum         *int64
+	addlatency_ms_sum      *int64
+	average_latency_ms     *float64
+	addaverage_latency_ms  *float64
+	latency_histogram      *[]byte
+	estimated_count        *int64
+	addestimated_count     *int64
+	unknown_count          *int64
+	addunknown_count       *int64
+	retry_count            *int64
+	addretry_count         *int64
+	ttft_ms_sum            *int64
+	addttft_ms_sum         *int64
+	ttft_histogram         *[]byte
+	retry_cost             *money.USD
+	addretry_cost          *money.USD
+	provider_cost          *money.USD
+	addprovider_cost       *money.USD
+	provider_cost_count    *int64
+	addprovider_cost_count *int64
+	compared_cost          *money.USD
+	addcompared_cost       *money.USD
+	digest                 *int64
+	adddigest              *int64
+	clearedFields          map[string]struct{}
+	model                  *uuid.UUID
+	clearedmodel           bool
+	value                  *uuid.UUID
+	clearedvalue           bool
+	price                  *uuid.UUID
+	clearedprice           bool
+	done                   bool
+	oldValue               func(context.Context) (*UsageByValueQuarter, error)
+	predicates             []predicate.UsageByValueQuarter
+}
+
+var _ ent.Mutation = (*UsageByValueQuarterMutation)(nil)
+
+// usagebyvaluequarterOption allows management of the mutation configuration using functional options.
+type usagebyvaluequarterOption func(*UsageByValueQuarterMutation)
+
+// newUsageByValueQuarterMutation creates new mutation for the UsageByValueQuarter entity.
+func newUsageByValueQuarterMutation(c config, op Op, opts ...usagebyvaluequarterOption) *UsageByValueQuarterMutation {
+	m := &UsageByValueQuarterMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageByValueQuarter,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageByValueQuarterID sets the ID field of the mutation.
+func withUsageByValueQuarterID(id uuid.UUID) usagebyvaluequarterOption {
+	return func(m *UsageByValueQuarterMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageByValueQuarter
+		)
+		m.oldValue = func(ctx context.Context) (*UsageByValueQuarter, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageByValueQuarter.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageByValueQuarter sets the old UsageByValueQuarter of the mutation.
+func withUsageByValueQuarter(node *UsageByValueQuarter) usagebyvaluequarterOption {
+	return func(m *UsageByValueQuarterMutation) {
+		m.oldValue = func(context.Context) (*UsageByValueQuarter, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageByValueQuarterMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageByValueQuarterMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageByValueQuarter entities.
+func (m *UsageByValueQuarterMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageByValueQuarterMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageByValueQuarterMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageByValueQuarter.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetPeriodStart sets the "period_start" field.
+func (m *UsageByValueQuarterMutation) SetPeriodStart(t time.Time) {
+	m.period_start = &t
+}
+
+// PeriodStart returns the value of the "period_start" field in the mutation.
+func (m *UsageByValueQuarterMutation) PeriodStart() (r time.Time, exists bool) {
+	v := m.period_start
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodStart returns the old "period_start" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldPeriodStart(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodStart is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodStart requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodStart: %w", err)
+	}
+	return oldValue.PeriodStart, nil
+}
+
+// ResetPeriodStart resets all changes to the "period_start" field.
+func (m *UsageByValueQuarterMutation) ResetPeriodStart() {
+	m.period_start = nil
+}
+
+// SetPeriodEnd sets the "period_end" field.
+func (m *UsageByValueQuarterMutation) SetPeriodEnd(t time.Time) {
+	m.period_end = &t
+}
+
+// PeriodEnd returns the value of the "period_end" field in the mutation.
+func (m *UsageByValueQuarterMutation) PeriodEnd() (r time.Time, exists bool) {
+	v := m.period_end
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPeriodEnd returns the old "period_end" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldPeriodEnd(ctx context.Context) (v time.Time, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPeriodEnd is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPeriodEnd requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPeriodEnd: %w", err)
+	}
+	return oldValue.PeriodEnd, nil
+}
+
+// ResetPeriodEnd resets all changes to the "period_end" field.
+func (m *UsageByValueQuarterMutation) ResetPeriodEnd() {
+	m.period_end = nil
+}
+
+// SetRequestCount sets the "request_count" field.
+func (m *UsageByValueQuarterMutation) SetRequestCount(i int64) {
+	m.request_count = &i
+	m.addrequest_count = nil
+}
+
+// RequestCount returns the value of the "request_count" field in the mutation.
+func (m *UsageByValueQuarterMutation) RequestCount() (r int64, exists bool) {
+	v := m.request_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRequestCount returns the old "request_count" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldRequestCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRequestCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRequestCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRequestCount: %w", err)
+	}
+	return oldValue.RequestCount, nil
+}
+
+// AddRequestCount adds i to the "request_count" field.
+func (m *UsageByValueQuarterMutation) AddRequestCount(i int64) {
+	if m.addrequest_count != nil {
+		*m.addrequest_count += i
+	} else {
+		m.addrequest_count = &i
+	}
+}
+
+// AddedRequestCount returns the value that was added to the "request_count" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedRequestCount() (r int64, exists bool) {
+	v := m.addrequest_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRequestCount resets all changes to the "request_count" field.
+func (m *UsageByValueQuarterMutation) ResetRequestCount() {
+	m.request_count = nil
+	m.addrequest_count = nil
+}
+
+// SetErrorCount sets the "error_count" field.
+func (m *UsageByValueQuarterMutation) SetErrorCount(i int64) {
+	m.error_count = &i
+	m.adderror_count = nil
+}
+
+// ErrorCount returns the value of the "error_count" field in the mutation.
+func (m *UsageByValueQuarterMutation) ErrorCount() (r int64, exists bool) {
+	v := m.error_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldErrorCount returns the old "error_count" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldErrorCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldErrorCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldErrorCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldErrorCount: %w", err)
+	}
+	return oldValue.ErrorCount, nil
+}
+
+// AddErrorCount adds i to the "error_count" field.
+func (m *UsageByValueQuarterMutation) AddErrorCount(i int64) {
+	if m.adderror_count != nil {
+		*m.adderror_count += i
+	} else {
+		m.adderror_count = &i
+	}
+}
+
+// AddedErrorCount returns the value that was added to the "error_count" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedErrorCount() (r int64, exists bool) {
+	v := m.adderror_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetErrorCount resets all changes to the "error_count" field.
+func (m *UsageByValueQuarterMutation) ResetErrorCount() {
+	m.error_count = nil
+	m.adderror_count = nil
+}
+
+// SetUnpricedCount sets the "unpriced_count" field.
+func (m *UsageByValueQuarterMutation) SetUnpricedCount(i int64) {
+	m.unpriced_count = &i
+	m.addunpriced_count = nil
+}
+
+// UnpricedCount returns the value of the "unpriced_count" field in the mutation.
+func (m *UsageByValueQuarterMutation) UnpricedCount() (r int64, exists bool) {
+	v := m.unpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnpricedCount returns the old "unpriced_count" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldUnpricedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnpricedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnpricedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnpricedCount: %w", err)
+	}
+	return oldValue.UnpricedCount, nil
+}
+
+// AddUnpricedCount adds i to the "unpriced_count" field.
+func (m *UsageByValueQuarterMutation) AddUnpricedCount(i int64) {
+	if m.addunpriced_count != nil {
+		*m.addunpriced_count += i
+	} else {
+		m.addunpriced_count = &i
+	}
+}
+
+// AddedUnpricedCount returns the value that was added to the "unpriced_count" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedUnpricedCount() (r int64, exists bool) {
+	v := m.addunpriced_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnpricedCount resets all changes to the "unpriced_count" field.
+func (m *UsageByValueQuarterMutation) ResetUnpricedCount() {
+	m.unpriced_count = nil
+	m.addunpriced_count = nil
+}
+
+// SetInputTokens sets the "input_tokens" field.
+func (m *UsageByValueQuarterMutation) SetInputTokens(i int64) {
+	m.input_tokens = &i
+	m.addinput_tokens = nil
+}
+
+// InputTokens returns the value of the "input_tokens" field in the mutation.
+func (m *UsageByValueQuarterMutation) InputTokens() (r int64, exists bool) {
+	v := m.input_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldInputTokens returns the old "input_tokens" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldInputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldInputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldInputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldInputTokens: %w", err)
+	}
+	return oldValue.InputTokens, nil
+}
+
+// AddInputTokens adds i to the "input_tokens" field.
+func (m *UsageByValueQuarterMutation) AddInputTokens(i int64) {
+	if m.addinput_tokens != nil {
+		*m.addinput_tokens += i
+	} else {
+		m.addinput_tokens = &i
+	}
+}
+
+// AddedInputTokens returns the value that was added to the "input_tokens" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedInputTokens() (r int64, exists bool) {
+	v := m.addinput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetInputTokens resets all changes to the "input_tokens" field.
+func (m *UsageByValueQuarterMutation) ResetInputTokens() {
+	m.input_tokens = nil
+	m.addinput_tokens = nil
+}
+
+// SetOutputTokens sets the "output_tokens" field.
+func (m *UsageByValueQuarterMutation) SetOutputTokens(i int64) {
+	m.output_tokens = &i
+	m.addoutput_tokens = nil
+}
+
+// OutputTokens returns the value of the "output_tokens" field in the mutation.
+func (m *UsageByValueQuarterMutation) OutputTokens() (r int64, exists bool) {
+	v := m.output_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldOutputTokens returns the old "output_tokens" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldOutputTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldOutputTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldOutputTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldOutputTokens: %w", err)
+	}
+	return oldValue.OutputTokens, nil
+}
+
+// AddOutputTokens adds i to the "output_tokens" field.
+func (m *UsageByValueQuarterMutation) AddOutputTokens(i int64) {
+	if m.addoutput_tokens != nil {
+		*m.addoutput_tokens += i
+	} else {
+		m.addoutput_tokens = &i
+	}
+}
+
+// AddedOutputTokens returns the value that was added to the "output_tokens" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedOutputTokens() (r int64, exists bool) {
+	v := m.addoutput_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetOutputTokens resets all changes to the "output_tokens" field.
+func (m *UsageByValueQuarterMutation) ResetOutputTokens() {
+	m.output_tokens = nil
+	m.addoutput_tokens = nil
+}
+
+// SetCacheReadTokens sets the "cache_read_tokens" field.
+func (m *UsageByValueQuarterMutation) SetCacheReadTokens(i int64) {
+	m.cache_read_tokens = &i
+	m.addcache_read_tokens = nil
+}
+
+// CacheReadTokens returns the value of the "cache_read_tokens" field in the mutation.
+func (m *UsageByValueQuarterMutation) CacheReadTokens() (r int64, exists bool) {
+	v := m.cache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheReadTokens returns the old "cache_read_tokens" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldCacheReadTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheReadTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheReadTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheReadTokens: %w", err)
+	}
+	return oldValue.CacheReadTokens, nil
+}
+
+// AddCacheReadTokens adds i to the "cache_read_tokens" field.
+func (m *UsageByValueQuarterMutation) AddCacheReadTokens(i int64) {
+	if m.addcache_read_tokens != nil {
+		*m.addcache_read_tokens += i
+	} else {
+		m.addcache_read_tokens = &i
+	}
+}
+
+// AddedCacheReadTokens returns the value that was added to the "cache_read_tokens" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedCacheReadTokens() (r int64, exists bool) {
+	v := m.addcache_read_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheReadTokens resets all changes to the "cache_read_tokens" field.
+func (m *UsageByValueQuarterMutation) ResetCacheReadTokens() {
+	m.cache_read_tokens = nil
+	m.addcache_read_tokens = nil
+}
+
+// SetCacheWriteTokens sets the "cache_write_tokens" field.
+func (m *UsageByValueQuarterMutation) SetCacheWriteTokens(i int64) {
+	m.cache_write_tokens = &i
+	m.addcache_write_tokens = nil
+}
+
+// CacheWriteTokens returns the value of the "cache_write_tokens" field in the mutation.
+func (m *UsageByValueQuarterMutation) CacheWriteTokens() (r int64, exists bool) {
+	v := m.cache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldCacheWriteTokens returns the old "cache_write_tokens" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldCacheWriteTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldCacheWriteTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldCacheWriteTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldCacheWriteTokens: %w", err)
+	}
+	return oldValue.CacheWriteTokens, nil
+}
+
+// AddCacheWriteTokens adds i to the "cache_write_tokens" field.
+func (m *UsageByValueQuarterMutation) AddCacheWriteTokens(i int64) {
+	if m.addcache_write_tokens != nil {
+		*m.addcache_write_tokens += i
+	} else {
+		m.addcache_write_tokens = &i
+	}
+}
+
+// AddedCacheWriteTokens returns the value that was added to the "cache_write_tokens" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedCacheWriteTokens() (r int64, exists bool) {
+	v := m.addcache_write_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetCacheWriteTokens resets all changes to the "cache_write_tokens" field.
+func (m *UsageByValueQuarterMutation) ResetCacheWriteTokens() {
+	m.cache_write_tokens = nil
+	m.addcache_write_tokens = nil
+}
+
+// SetReasoningTokens sets the "reasoning_tokens" field.
+func (m *UsageByValueQuarterMutation) SetReasoningTokens(i int64) {
+	m.reasoning_tokens = &i
+	m.addreasoning_tokens = nil
+}
+
+// ReasoningTokens returns the value of the "reasoning_tokens" field in the mutation.
+func (m *UsageByValueQuarterMutation) ReasoningTokens() (r int64, exists bool) {
+	v := m.reasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldReasoningTokens returns the old "reasoning_tokens" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldReasoningTokens(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldReasoningTokens is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldReasoningTokens requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldReasoningTokens: %w", err)
+	}
+	return oldValue.ReasoningTokens, nil
+}
+
+// AddReasoningTokens adds i to the "reasoning_tokens" field.
+func (m *UsageByValueQuarterMutation) AddReasoningTokens(i int64) {
+	if m.addreasoning_tokens != nil {
+		*m.addreasoning_tokens += i
+	} else {
+		m.addreasoning_tokens = &i
+	}
+}
+
+// AddedReasoningTokens returns the value that was added to the "reasoning_tokens" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedReasoningTokens() (r int64, exists bool) {
+	v := m.addreasoning_tokens
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetReasoningTokens resets all changes to the "reasoning_tokens" field.
+func (m *UsageByValueQuarterMutation) ResetReasoningTokens() {
+	m.reasoning_tokens = nil
+	m.addreasoning_tokens = nil
+}
+
+// SetTotalCost sets the "total_cost" field.
+func (m *UsageByValueQuarterMutation) SetTotalCost(value money.USD) {
+	m.total_cost = &value
+	m.addtotal_cost = nil
+}
+
+// TotalCost returns the value of the "total_cost" field in the mutation.
+func (m *UsageByValueQuarterMutation) TotalCost() (r money.USD, exists bool) {
+	v := m.total_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTotalCost returns the old "total_cost" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldTotalCost(ctx context.Context) (v *money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTotalCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTotalCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTotalCost: %w", err)
+	}
+	return oldValue.TotalCost, nil
+}
+
+// AddTotalCost adds value to the "total_cost" field.
+func (m *UsageByValueQuarterMutation) AddTotalCost(value money.USD) {
+	if m.addtotal_cost != nil {
+		*m.addtotal_cost += value
+	} else {
+		m.addtotal_cost = &value
+	}
+}
+
+// AddedTotalCost returns the value that was added to the "total_cost" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedTotalCost() (r money.USD, exists bool) {
+	v := m.addtotal_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearTotalCost clears the value of the "total_cost" field.
+func (m *UsageByValueQuarterMutation) ClearTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	m.clearedFields[usagebyvaluequarter.FieldTotalCost] = struct{}{}
+}
+
+// TotalCostCleared returns if the "total_cost" field was cleared in this mutation.
+func (m *UsageByValueQuarterMutation) TotalCostCleared() bool {
+	_, ok := m.clearedFields[usagebyvaluequarter.FieldTotalCost]
+	return ok
+}
+
+// ResetTotalCost resets all changes to the "total_cost" field.
+func (m *UsageByValueQuarterMutation) ResetTotalCost() {
+	m.total_cost = nil
+	m.addtotal_cost = nil
+	delete(m.clearedFields, usagebyvaluequarter.FieldTotalCost)
+}
+
+// SetLatencyMsSum sets the "latency_ms_sum" field.
+func (m *UsageByValueQuarterMutation) SetLatencyMsSum(i int64) {
+	m.latency_ms_sum = &i
+	m.addlatency_ms_sum = nil
+}
+
+// LatencyMsSum returns the value of the "latency_ms_sum" field in the mutation.
+func (m *UsageByValueQuarterMutation) LatencyMsSum() (r int64, exists bool) {
+	v := m.latency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyMsSum returns the old "latency_ms_sum" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldLatencyMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyMsSum: %w", err)
+	}
+	return oldValue.LatencyMsSum, nil
+}
+
+// AddLatencyMsSum adds i to the "latency_ms_sum" field.
+func (m *UsageByValueQuarterMutation) AddLatencyMsSum(i int64) {
+	if m.addlatency_ms_sum != nil {
+		*m.addlatency_ms_sum += i
+	} else {
+		m.addlatency_ms_sum = &i
+	}
+}
+
+// AddedLatencyMsSum returns the value that was added to the "latency_ms_sum" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedLatencyMsSum() (r int64, exists bool) {
+	v := m.addlatency_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetLatencyMsSum resets all changes to the "latency_ms_sum" field.
+func (m *UsageByValueQuarterMutation) ResetLatencyMsSum() {
+	m.latency_ms_sum = nil
+	m.addlatency_ms_sum = nil
+}
+
+// SetAverageLatencyMs sets the "average_latency_ms" field.
+func (m *UsageByValueQuarterMutation) SetAverageLatencyMs(f float64) {
+	m.average_latency_ms = &f
+	m.addaverage_latency_ms = nil
+}
+
+// AverageLatencyMs returns the value of the "average_latency_ms" field in the mutation.
+func (m *UsageByValueQuarterMutation) AverageLatencyMs() (r float64, exists bool) {
+	v := m.average_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldAverageLatencyMs returns the old "average_latency_ms" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldAverageLatencyMs(ctx context.Context) (v float64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldAverageLatencyMs is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldAverageLatencyMs requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldAverageLatencyMs: %w", err)
+	}
+	return oldValue.AverageLatencyMs, nil
+}
+
+// AddAverageLatencyMs adds f to the "average_latency_ms" field.
+func (m *UsageByValueQuarterMutation) AddAverageLatencyMs(f float64) {
+	if m.addaverage_latency_ms != nil {
+		*m.addaverage_latency_ms += f
+	} else {
+		m.addaverage_latency_ms = &f
+	}
+}
+
+// AddedAverageLatencyMs returns the value that was added to the "average_latency_ms" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedAverageLatencyMs() (r float64, exists bool) {
+	v := m.addaverage_latency_ms
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetAverageLatencyMs resets all changes to the "average_latency_ms" field.
+func (m *UsageByValueQuarterMutation) ResetAverageLatencyMs() {
+	m.average_latency_ms = nil
+	m.addaverage_latency_ms = nil
+}
+
+// SetLatencyHistogram sets the "latency_histogram" field.
+func (m *UsageByValueQuarterMutation) SetLatencyHistogram(b []byte) {
+	m.latency_histogram = &b
+}
+
+// LatencyHistogram returns the value of the "latency_histogram" field in the mutation.
+func (m *UsageByValueQuarterMutation) LatencyHistogram() (r []byte, exists bool) {
+	v := m.latency_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldLatencyHistogram returns the old "latency_histogram" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldLatencyHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldLatencyHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldLatencyHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldLatencyHistogram: %w", err)
+	}
+	return oldValue.LatencyHistogram, nil
+}
+
+// ClearLatencyHistogram clears the value of the "latency_histogram" field.
+func (m *UsageByValueQuarterMutation) ClearLatencyHistogram() {
+	m.latency_histogram = nil
+	m.clearedFields[usagebyvaluequarter.FieldLatencyHistogram] = struct{}{}
+}
+
+// LatencyHistogramCleared returns if the "latency_histogram" field was cleared in this mutation.
+func (m *UsageByValueQuarterMutation) LatencyHistogramCleared() bool {
+	_, ok := m.clearedFields[usagebyvaluequarter.FieldLatencyHistogram]
+	return ok
+}
+
+// ResetLatencyHistogram resets all changes to the "latency_histogram" field.
+func (m *UsageByValueQuarterMutation) ResetLatencyHistogram() {
+	m.latency_histogram = nil
+	delete(m.clearedFields, usagebyvaluequarter.FieldLatencyHistogram)
+}
+
+// SetEstimatedCount sets the "estimated_count" field.
+func (m *UsageByValueQuarterMutation) SetEstimatedCount(i int64) {
+	m.estimated_count = &i
+	m.addestimated_count = nil
+}
+
+// EstimatedCount returns the value of the "estimated_count" field in the mutation.
+func (m *UsageByValueQuarterMutation) EstimatedCount() (r int64, exists bool) {
+	v := m.estimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldEstimatedCount returns the old "estimated_count" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldEstimatedCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldEstimatedCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldEstimatedCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldEstimatedCount: %w", err)
+	}
+	return oldValue.EstimatedCount, nil
+}
+
+// AddEstimatedCount adds i to the "estimated_count" field.
+func (m *UsageByValueQuarterMutation) AddEstimatedCount(i int64) {
+	if m.addestimated_count != nil {
+		*m.addestimated_count += i
+	} else {
+		m.addestimated_count = &i
+	}
+}
+
+// AddedEstimatedCount returns the value that was added to the "estimated_count" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedEstimatedCount() (r int64, exists bool) {
+	v := m.addestimated_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetEstimatedCount resets all changes to the "estimated_count" field.
+func (m *UsageByValueQuarterMutation) ResetEstimatedCount() {
+	m.estimated_count = nil
+	m.addestimated_count = nil
+}
+
+// SetUnknownCount sets the "unknown_count" field.
+func (m *UsageByValueQuarterMutation) SetUnknownCount(i int64) {
+	m.unknown_count = &i
+	m.addunknown_count = nil
+}
+
+// UnknownCount returns the value of the "unknown_count" field in the mutation.
+func (m *UsageByValueQuarterMutation) UnknownCount() (r int64, exists bool) {
+	v := m.unknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldUnknownCount returns the old "unknown_count" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldUnknownCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldUnknownCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldUnknownCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldUnknownCount: %w", err)
+	}
+	return oldValue.UnknownCount, nil
+}
+
+// AddUnknownCount adds i to the "unknown_count" field.
+func (m *UsageByValueQuarterMutation) AddUnknownCount(i int64) {
+	if m.addunknown_count != nil {
+		*m.addunknown_count += i
+	} else {
+		m.addunknown_count = &i
+	}
+}
+
+// AddedUnknownCount returns the value that was added to the "unknown_count" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedUnknownCount() (r int64, exists bool) {
+	v := m.addunknown_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetUnknownCount resets all changes to the "unknown_count" field.
+func (m *UsageByValueQuarterMutation) ResetUnknownCount() {
+	m.unknown_count = nil
+	m.addunknown_count = nil
+}
+
+// SetRetryCount sets the "retry_count" field.
+func (m *UsageByValueQuarterMutation) SetRetryCount(i int64) {
+	m.retry_count = &i
+	m.addretry_count = nil
+}
+
+// RetryCount returns the value of the "retry_count" field in the mutation.
+func (m *UsageByValueQuarterMutation) RetryCount() (r int64, exists bool) {
+	v := m.retry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCount returns the old "retry_count" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldRetryCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCount: %w", err)
+	}
+	return oldValue.RetryCount, nil
+}
+
+// AddRetryCount adds i to the "retry_count" field.
+func (m *UsageByValueQuarterMutation) AddRetryCount(i int64) {
+	if m.addretry_count != nil {
+		*m.addretry_count += i
+	} else {
+		m.addretry_count = &i
+	}
+}
+
+// AddedRetryCount returns the value that was added to the "retry_count" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedRetryCount() (r int64, exists bool) {
+	v := m.addretry_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCount resets all changes to the "retry_count" field.
+func (m *UsageByValueQuarterMutation) ResetRetryCount() {
+	m.retry_count = nil
+	m.addretry_count = nil
+}
+
+// SetTtftMsSum sets the "ttft_ms_sum" field.
+func (m *UsageByValueQuarterMutation) SetTtftMsSum(i int64) {
+	m.ttft_ms_sum = &i
+	m.addttft_ms_sum = nil
+}
+
+// TtftMsSum returns the value of the "ttft_ms_sum" field in the mutation.
+func (m *UsageByValueQuarterMutation) TtftMsSum() (r int64, exists bool) {
+	v := m.ttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftMsSum returns the old "ttft_ms_sum" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldTtftMsSum(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftMsSum is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftMsSum requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftMsSum: %w", err)
+	}
+	return oldValue.TtftMsSum, nil
+}
+
+// AddTtftMsSum adds i to the "ttft_ms_sum" field.
+func (m *UsageByValueQuarterMutation) AddTtftMsSum(i int64) {
+	if m.addttft_ms_sum != nil {
+		*m.addttft_ms_sum += i
+	} else {
+		m.addttft_ms_sum = &i
+	}
+}
+
+// AddedTtftMsSum returns the value that was added to the "ttft_ms_sum" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedTtftMsSum() (r int64, exists bool) {
+	v := m.addttft_ms_sum
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetTtftMsSum resets all changes to the "ttft_ms_sum" field.
+func (m *UsageByValueQuarterMutation) ResetTtftMsSum() {
+	m.ttft_ms_sum = nil
+	m.addttft_ms_sum = nil
+}
+
+// SetTtftHistogram sets the "ttft_histogram" field.
+func (m *UsageByValueQuarterMutation) SetTtftHistogram(b []byte) {
+	m.ttft_histogram = &b
+}
+
+// TtftHistogram returns the value of the "ttft_histogram" field in the mutation.
+func (m *UsageByValueQuarterMutation) TtftHistogram() (r []byte, exists bool) {
+	v := m.ttft_histogram
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTtftHistogram returns the old "ttft_histogram" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldTtftHistogram(ctx context.Context) (v []byte, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTtftHistogram is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTtftHistogram requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTtftHistogram: %w", err)
+	}
+	return oldValue.TtftHistogram, nil
+}
+
+// ClearTtftHistogram clears the value of the "ttft_histogram" field.
+func (m *UsageByValueQuarterMutation) ClearTtftHistogram() {
+	m.ttft_histogram = nil
+	m.clearedFields[usagebyvaluequarter.FieldTtftHistogram] = struct{}{}
+}
+
+// TtftHistogramCleared returns if the "ttft_histogram" field was cleared in this mutation.
+func (m *UsageByValueQuarterMutation) TtftHistogramCleared() bool {
+	_, ok := m.clearedFields[usagebyvaluequarter.FieldTtftHistogram]
+	return ok
+}
+
+// ResetTtftHistogram resets all changes to the "ttft_histogram" field.
+func (m *UsageByValueQuarterMutation) ResetTtftHistogram() {
+	m.ttft_histogram = nil
+	delete(m.clearedFields, usagebyvaluequarter.FieldTtftHistogram)
+}
+
+// SetRetryCost sets the "retry_cost" field.
+func (m *UsageByValueQuarterMutation) SetRetryCost(value money.USD) {
+	m.retry_cost = &value
+	m.addretry_cost = nil
+}
+
+// RetryCost returns the value of the "retry_cost" field in the mutation.
+func (m *UsageByValueQuarterMutation) RetryCost() (r money.USD, exists bool) {
+	v := m.retry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldRetryCost returns the old "retry_cost" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldRetryCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldRetryCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldRetryCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldRetryCost: %w", err)
+	}
+	return oldValue.RetryCost, nil
+}
+
+// AddRetryCost adds value to the "retry_cost" field.
+func (m *UsageByValueQuarterMutation) AddRetryCost(value money.USD) {
+	if m.addretry_cost != nil {
+		*m.addretry_cost += value
+	} else {
+		m.addretry_cost = &value
+	}
+}
+
+// AddedRetryCost returns the value that was added to the "retry_cost" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedRetryCost() (r money.USD, exists bool) {
+	v := m.addretry_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetRetryCost resets all changes to the "retry_cost" field.
+func (m *UsageByValueQuarterMutation) ResetRetryCost() {
+	m.retry_cost = nil
+	m.addretry_cost = nil
+}
+
+// SetProviderCost sets the "provider_cost" field.
+func (m *UsageByValueQuarterMutation) SetProviderCost(value money.USD) {
+	m.provider_cost = &value
+	m.addprovider_cost = nil
+}
+
+// ProviderCost returns the value of the "provider_cost" field in the mutation.
+func (m *UsageByValueQuarterMutation) ProviderCost() (r money.USD, exists bool) {
+	v := m.provider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCost returns the old "provider_cost" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldProviderCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCost: %w", err)
+	}
+	return oldValue.ProviderCost, nil
+}
+
+// AddProviderCost adds value to the "provider_cost" field.
+func (m *UsageByValueQuarterMutation) AddProviderCost(value money.USD) {
+	if m.addprovider_cost != nil {
+		*m.addprovider_cost += value
+	} else {
+		m.addprovider_cost = &value
+	}
+}
+
+// AddedProviderCost returns the value that was added to the "provider_cost" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedProviderCost() (r money.USD, exists bool) {
+	v := m.addprovider_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCost resets all changes to the "provider_cost" field.
+func (m *UsageByValueQuarterMutation) ResetProviderCost() {
+	m.provider_cost = nil
+	m.addprovider_cost = nil
+}
+
+// SetProviderCostCount sets the "provider_cost_count" field.
+func (m *UsageByValueQuarterMutation) SetProviderCostCount(i int64) {
+	m.provider_cost_count = &i
+	m.addprovider_cost_count = nil
+}
+
+// ProviderCostCount returns the value of the "provider_cost_count" field in the mutation.
+func (m *UsageByValueQuarterMutation) ProviderCostCount() (r int64, exists bool) {
+	v := m.provider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldProviderCostCount returns the old "provider_cost_count" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldProviderCostCount(ctx context.Context) (v int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldProviderCostCount is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldProviderCostCount requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldProviderCostCount: %w", err)
+	}
+	return oldValue.ProviderCostCount, nil
+}
+
+// AddProviderCostCount adds i to the "provider_cost_count" field.
+func (m *UsageByValueQuarterMutation) AddProviderCostCount(i int64) {
+	if m.addprovider_cost_count != nil {
+		*m.addprovider_cost_count += i
+	} else {
+		m.addprovider_cost_count = &i
+	}
+}
+
+// AddedProviderCostCount returns the value that was added to the "provider_cost_count" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedProviderCostCount() (r int64, exists bool) {
+	v := m.addprovider_cost_count
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetProviderCostCount resets all changes to the "provider_cost_count" field.
+func (m *UsageByValueQuarterMutation) ResetProviderCostCount() {
+	m.provider_cost_count = nil
+	m.addprovider_cost_count = nil
+}
+
+// SetComparedCost sets the "compared_cost" field.
+func (m *UsageByValueQuarterMutation) SetComparedCost(value money.USD) {
+	m.compared_cost = &value
+	m.addcompared_cost = nil
+}
+
+// ComparedCost returns the value of the "compared_cost" field in the mutation.
+func (m *UsageByValueQuarterMutation) ComparedCost() (r money.USD, exists bool) {
+	v := m.compared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldComparedCost returns the old "compared_cost" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldComparedCost(ctx context.Context) (v money.USD, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldComparedCost is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldComparedCost requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldComparedCost: %w", err)
+	}
+	return oldValue.ComparedCost, nil
+}
+
+// AddComparedCost adds value to the "compared_cost" field.
+func (m *UsageByValueQuarterMutation) AddComparedCost(value money.USD) {
+	if m.addcompared_cost != nil {
+		*m.addcompared_cost += value
+	} else {
+		m.addcompared_cost = &value
+	}
+}
+
+// AddedComparedCost returns the value that was added to the "compared_cost" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedComparedCost() (r money.USD, exists bool) {
+	v := m.addcompared_cost
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ResetComparedCost resets all changes to the "compared_cost" field.
+func (m *UsageByValueQuarterMutation) ResetComparedCost() {
+	m.compared_cost = nil
+	m.addcompared_cost = nil
+}
+
+// SetDigest sets the "digest" field.
+func (m *UsageByValueQuarterMutation) SetDigest(i int64) {
+	m.digest = &i
+	m.adddigest = nil
+}
+
+// Digest returns the value of the "digest" field in the mutation.
+func (m *UsageByValueQuarterMutation) Digest() (r int64, exists bool) {
+	v := m.digest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldDigest returns the old "digest" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldDigest(ctx context.Context) (v *int64, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldDigest is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldDigest requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldDigest: %w", err)
+	}
+	return oldValue.Digest, nil
+}
+
+// AddDigest adds i to the "digest" field.
+func (m *UsageByValueQuarterMutation) AddDigest(i int64) {
+	if m.adddigest != nil {
+		*m.adddigest += i
+	} else {
+		m.adddigest = &i
+	}
+}
+
+// AddedDigest returns the value that was added to the "digest" field in this mutation.
+func (m *UsageByValueQuarterMutation) AddedDigest() (r int64, exists bool) {
+	v := m.adddigest
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// ClearDigest clears the value of the "digest" field.
+func (m *UsageByValueQuarterMutation) ClearDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	m.clearedFields[usagebyvaluequarter.FieldDigest] = struct{}{}
+}
+
+// DigestCleared returns if the "digest" field was cleared in this mutation.
+func (m *UsageByValueQuarterMutation) DigestCleared() bool {
+	_, ok := m.clearedFields[usagebyvaluequarter.FieldDigest]
+	return ok
+}
+
+// ResetDigest resets all changes to the "digest" field.
+func (m *UsageByValueQuarterMutation) ResetDigest() {
+	m.digest = nil
+	m.adddigest = nil
+	delete(m.clearedFields, usagebyvaluequarter.FieldDigest)
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageByValueQuarterMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageByValueQuarterMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageByValueQuarterMutation) ResetModelID() {
+	m.model = nil
+}
+
+// SetValueID sets the "value_id" field.
+func (m *UsageByValueQuarterMutation) SetValueID(u uuid.UUID) {
+	m.value = &u
+}
+
+// ValueID returns the value of the "value_id" field in the mutation.
+func (m *UsageByValueQuarterMutation) ValueID() (r uuid.UUID, exists bool) {
+	v := m.value
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldValueID returns the old "value_id" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldValueID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldValueID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldValueID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldValueID: %w", err)
+	}
+	return oldValue.ValueID, nil
+}
+
+// ResetValueID resets all changes to the "value_id" field.
+func (m *UsageByValueQuarterMutation) ResetValueID() {
+	m.value = nil
+}
+
+// SetPriceID sets the "price_id" field.
+func (m *UsageByValueQuarterMutation) SetPriceID(u uuid.UUID) {
+	m.price = &u
+}
+
+// PriceID returns the value of the "price_id" field in the mutation.
+func (m *UsageByValueQuarterMutation) PriceID() (r uuid.UUID, exists bool) {
+	v := m.price
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldPriceID returns the old "price_id" field's value of the UsageByValueQuarter entity.
+// If the UsageByValueQuarter object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageByValueQuarterMutation) OldPriceID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldPriceID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldPriceID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldPriceID: %w", err)
+	}
+	return oldValue.PriceID, nil
+}
+
+// ResetPriceID resets all changes to the "price_id" field.
+func (m *UsageByValueQuarterMutation) ResetPriceID() {
+	m.price = nil
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *UsageByValueQuarterMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[usagebyvaluequarter.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *UsageByValueQuarterMutation) ModelCleared() bool {
+	return m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *UsageByValueQuarterMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *UsageByValueQuarterMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// ClearValue clears the "value" edge to the DimensionValue entity.
+func (m *UsageByValueQuarterMutation) ClearValue() {
+	m.clearedvalue = true
+	m.clearedFields[usagebyvaluequarter.FieldValueID] = struct{}{}
+}
+
+// ValueCleared reports if the "value" edge to the DimensionValue entity was cleared.
+func (m *UsageByValueQuarterMutation) ValueCleared() bool {
+	return m.clearedvalue
+}
+
+// ValueIDs returns the "value" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ValueID instead. It exists only for internal usage by the builders.
+func (m *UsageByValueQuarterMutation) ValueIDs() (ids []uuid.UUID) {
+	if id := m.value; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetValue resets all changes to the "value" edge.
+func (m *UsageByValueQuarterMutation) ResetValue() {
+	m.value = nil
+	m.clearedvalue = false
+}
+
+// ClearPrice clears the "price" edge to the Price entity.
+func (m *UsageByValueQuarterMutation) ClearPrice() {
+	m.clearedprice = true
+	m.clearedFields[usagebyvaluequarter.FieldPriceID] = struct{}{}
+}
+
+// PriceCleared reports if the "price" edge to the Price entity was cleared.
+func (m *UsageByValueQuarterMutation) PriceCleared() bool {
+	return m.clearedprice
+}
+
+// PriceIDs returns the "price" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// PriceID instead. It exists only for internal usage by the builders.
+func (m *UsageByValueQuarterMutation) PriceIDs() (ids []uuid.UUID) {
+	if id := m.price; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetPrice resets all changes to the "price" edge.
+func (m *UsageByValueQuarterMutation) ResetPrice() {
+	m.price = nil
+	m.clearedprice = false
+}
+
+// Where appends a list predicates to the UsageByValueQuarterMutation builder.
+func (m *UsageByValueQuarterMutation) Where(ps ...predicate.UsageByValueQuarter) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageByValueQuarterMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageByValueQuarterMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageByValueQuarter, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageByValueQuarterMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageByValueQuarterMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageByValueQuarter).
+func (m *UsageByValueQuarterMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageByValueQuarterMutation) Fields() []string {
+	fields := make([]string, 0, 27)
+	if m.period_start != nil {
+		fields = append(fields, usagebyvaluequarter.FieldPeriodStart)
+	}
+	if m.period_end != nil {
+		fields = append(fields, usagebyvaluequarter.FieldPeriodEnd)
+	}
+	if m.request_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldRequestCount)
+	}
+	if m.error_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldErrorCount)
+	}
+	if m.unpriced_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldUnpricedCount)
+	}
+	if m.input_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldInputTokens)
+	}
+	if m.output_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldOutputTokens)
+	}
+	if m.cache_read_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldCacheReadTokens)
+	}
+	if m.cache_write_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldCacheWriteTokens)
+	}
+	if m.reasoning_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldReasoningTokens)
+	}
+	if m.total_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldTotalCost)
+	}
+	if m.latency_ms_sum != nil {
+		fields = append(fields, usagebyvaluequarter.FieldLatencyMsSum)
+	}
+	if m.average_latency_ms != nil {
+		fields = append(fields, usagebyvaluequarter.FieldAverageLatencyMs)
+	}
+	if m.latency_histogram != nil {
+		fields = append(fields, usagebyvaluequarter.FieldLatencyHistogram)
+	}
+	if m.estimated_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldEstimatedCount)
+	}
+	if m.unknown_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldUnknownCount)
+	}
+	if m.retry_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldRetryCount)
+	}
+	if m.ttft_ms_sum != nil {
+		fields = append(fields, usagebyvaluequarter.FieldTtftMsSum)
+	}
+	if m.ttft_histogram != nil {
+		fields = append(fields, usagebyvaluequarter.FieldTtftHistogram)
+	}
+	if m.retry_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldRetryCost)
+	}
+	if m.provider_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldProviderCost)
+	}
+	if m.provider_cost_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldProviderCostCount)
+	}
+	if m.compared_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldComparedCost)
+	}
+	if m.digest != nil {
+		fields = append(fields, usagebyvaluequarter.FieldDigest)
+	}
+	if m.model != nil {
+		fields = append(fields, usagebyvaluequarter.FieldModelID)
+	}
+	if m.value != nil {
+		fields = append(fields, usagebyvaluequarter.FieldValueID)
+	}
+	if m.price != nil {
+		fields = append(fields, usagebyvaluequarter.FieldPriceID)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageByValueQuarterMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usagebyvaluequarter.FieldPeriodStart:
+		return m.PeriodStart()
+	case usagebyvaluequarter.FieldPeriodEnd:
+		return m.PeriodEnd()
+	case usagebyvaluequarter.FieldRequestCount:
+		return m.RequestCount()
+	case usagebyvaluequarter.FieldErrorCount:
+		return m.ErrorCount()
+	case usagebyvaluequarter.FieldUnpricedCount:
+		return m.UnpricedCount()
+	case usagebyvaluequarter.FieldInputTokens:
+		return m.InputTokens()
+	case usagebyvaluequarter.FieldOutputTokens:
+		return m.OutputTokens()
+	case usagebyvaluequarter.FieldCacheReadTokens:
+		return m.CacheReadTokens()
+	case usagebyvaluequarter.FieldCacheWriteTokens:
+		return m.CacheWriteTokens()
+	case usagebyvaluequarter.FieldReasoningTokens:
+		return m.ReasoningTokens()
+	case usagebyvaluequarter.FieldTotalCost:
+		return m.TotalCost()
+	case usagebyvaluequarter.FieldLatencyMsSum:
+		return m.LatencyMsSum()
+	case usagebyvaluequarter.FieldAverageLatencyMs:
+		return m.AverageLatencyMs()
+	case usagebyvaluequarter.FieldLatencyHistogram:
+		return m.LatencyHistogram()
+	case usagebyvaluequarter.FieldEstimatedCount:
+		return m.EstimatedCount()
+	case usagebyvaluequarter.FieldUnknownCount:
+		return m.UnknownCount()
+	case usagebyvaluequarter.FieldRetryCount:
+		return m.RetryCount()
+	case usagebyvaluequarter.FieldTtftMsSum:
+		return m.TtftMsSum()
+	case usagebyvaluequarter.FieldTtftHistogram:
+		return m.TtftHistogram()
+	case usagebyvaluequarter.FieldRetryCost:
+		return m.RetryCost()
+	case usagebyvaluequarter.FieldProviderCost:
+		return m.ProviderCost()
+	case usagebyvaluequarter.FieldProviderCostCount:
+		return m.ProviderCostCount()
+	case usagebyvaluequarter.FieldComparedCost:
+		return m.ComparedCost()
+	case usagebyvaluequarter.FieldDigest:
+		return m.Digest()
+	case usagebyvaluequarter.FieldModelID:
+		return m.ModelID()
+	case usagebyvaluequarter.FieldValueID:
+		return m.ValueID()
+	case usagebyvaluequarter.FieldPriceID:
+		return m.PriceID()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageByValueQuarterMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usagebyvaluequarter.FieldPeriodStart:
+		return m.OldPeriodStart(ctx)
+	case usagebyvaluequarter.FieldPeriodEnd:
+		return m.OldPeriodEnd(ctx)
+	case usagebyvaluequarter.FieldRequestCount:
+		return m.OldRequestCount(ctx)
+	case usagebyvaluequarter.FieldErrorCount:
+		return m.OldErrorCount(ctx)
+	case usagebyvaluequarter.FieldUnpricedCount:
+		return m.OldUnpricedCount(ctx)
+	case usagebyvaluequarter.FieldInputTokens:
+		return m.OldInputTokens(ctx)
+	case usagebyvaluequarter.FieldOutputTokens:
+		return m.OldOutputTokens(ctx)
+	case usagebyvaluequarter.FieldCacheReadTokens:
+		return m.OldCacheReadTokens(ctx)
+	case usagebyvaluequarter.FieldCacheWriteTokens:
+		return m.OldCacheWriteTokens(ctx)
+	case usagebyvaluequarter.FieldReasoningTokens:
+		return m.OldReasoningTokens(ctx)
+	case usagebyvaluequarter.FieldTotalCost:
+		return m.OldTotalCost(ctx)
+	case usagebyvaluequarter.FieldLatencyMsSum:
+		return m.OldLatencyMsSum(ctx)
+	case usagebyvaluequarter.FieldAverageLatencyMs:
+		return m.OldAverageLatencyMs(ctx)
+	case usagebyvaluequarter.FieldLatencyHistogram:
+		return m.OldLatencyHistogram(ctx)
+	case usagebyvaluequarter.FieldEstimatedCount:
+		return m.OldEstimatedCount(ctx)
+	case usagebyvaluequarter.FieldUnknownCount:
+		return m.OldUnknownCount(ctx)
+	case usagebyvaluequarter.FieldRetryCount:
+		return m.OldRetryCount(ctx)
+	case usagebyvaluequarter.FieldTtftMsSum:
+		return m.OldTtftMsSum(ctx)
+	case usagebyvaluequarter.FieldTtftHistogram:
+		return m.OldTtftHistogram(ctx)
+	case usagebyvaluequarter.FieldRetryCost:
+		return m.OldRetryCost(ctx)
+	case usagebyvaluequarter.FieldProviderCost:
+		return m.OldProviderCost(ctx)
+	case usagebyvaluequarter.FieldProviderCostCount:
+		return m.OldProviderCostCount(ctx)
+	case usagebyvaluequarter.FieldComparedCost:
+		return m.OldComparedCost(ctx)
+	case usagebyvaluequarter.FieldDigest:
+		return m.OldDigest(ctx)
+	case usagebyvaluequarter.FieldModelID:
+		return m.OldModelID(ctx)
+	case usagebyvaluequarter.FieldValueID:
+		return m.OldValueID(ctx)
+	case usagebyvaluequarter.FieldPriceID:
+		return m.OldPriceID(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageByValueQuarter field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageByValueQuarterMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usagebyvaluequarter.FieldPeriodStart:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodStart(v)
+		return nil
+	case usagebyvaluequarter.FieldPeriodEnd:
+		v, ok := value.(time.Time)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPeriodEnd(v)
+		return nil
+	case usagebyvaluequarter.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRequestCount(v)
+		return nil
+	case usagebyvaluequarter.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetErrorCount(v)
+		return nil
+	case usagebyvaluequarter.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnpricedCount(v)
+		return nil
+	case usagebyvaluequarter.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetInputTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetOutputTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheReadTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetCacheWriteTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetReasoningTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTotalCost(v)
+		return nil
+	case usagebyvaluequarter.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyMsSum(v)
+		return nil
+	case usagebyvaluequarter.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetAverageLatencyMs(v)
+		return nil
+	case usagebyvaluequarter.FieldLatencyHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetLatencyHistogram(v)
+		return nil
+	case usagebyvaluequarter.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetEstimatedCount(v)
+		return nil
+	case usagebyvaluequarter.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetUnknownCount(v)
+		return nil
+	case usagebyvaluequarter.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCount(v)
+		return nil
+	case usagebyvaluequarter.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftMsSum(v)
+		return nil
+	case usagebyvaluequarter.FieldTtftHistogram:
+		v, ok := value.([]byte)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTtftHistogram(v)
+		return nil
+	case usagebyvaluequarter.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetRetryCost(v)
+		return nil
+	case usagebyvaluequarter.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCost(v)
+		return nil
+	case usagebyvaluequarter.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetProviderCostCount(v)
+		return nil
+	case usagebyvaluequarter.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetComparedCost(v)
+		return nil
+	case usagebyvaluequarter.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetDigest(v)
+		return nil
+	case usagebyvaluequarter.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	case usagebyvaluequarter.FieldValueID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetValueID(v)
+		return nil
+	case usagebyvaluequarter.FieldPriceID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetPriceID(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValueQuarter field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageByValueQuarterMutation) AddedFields() []string {
+	var fields []string
+	if m.addrequest_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldRequestCount)
+	}
+	if m.adderror_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldErrorCount)
+	}
+	if m.addunpriced_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldUnpricedCount)
+	}
+	if m.addinput_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldInputTokens)
+	}
+	if m.addoutput_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldOutputTokens)
+	}
+	if m.addcache_read_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldCacheReadTokens)
+	}
+	if m.addcache_write_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldCacheWriteTokens)
+	}
+	if m.addreasoning_tokens != nil {
+		fields = append(fields, usagebyvaluequarter.FieldReasoningTokens)
+	}
+	if m.addtotal_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldTotalCost)
+	}
+	if m.addlatency_ms_sum != nil {
+		fields = append(fields, usagebyvaluequarter.FieldLatencyMsSum)
+	}
+	if m.addaverage_latency_ms != nil {
+		fields = append(fields, usagebyvaluequarter.FieldAverageLatencyMs)
+	}
+	if m.addestimated_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldEstimatedCount)
+	}
+	if m.addunknown_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldUnknownCount)
+	}
+	if m.addretry_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldRetryCount)
+	}
+	if m.addttft_ms_sum != nil {
+		fields = append(fields, usagebyvaluequarter.FieldTtftMsSum)
+	}
+	if m.addretry_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldRetryCost)
+	}
+	if m.addprovider_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldProviderCost)
+	}
+	if m.addprovider_cost_count != nil {
+		fields = append(fields, usagebyvaluequarter.FieldProviderCostCount)
+	}
+	if m.addcompared_cost != nil {
+		fields = append(fields, usagebyvaluequarter.FieldComparedCost)
+	}
+	if m.adddigest != nil {
+		fields = append(fields, usagebyvaluequarter.FieldDigest)
+	}
+	return fields
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageByValueQuarterMutation) AddedField(name string) (ent.Value, bool) {
+	switch name {
+	case usagebyvaluequarter.FieldRequestCount:
+		return m.AddedRequestCount()
+	case usagebyvaluequarter.FieldErrorCount:
+		return m.AddedErrorCount()
+	case usagebyvaluequarter.FieldUnpricedCount:
+		return m.AddedUnpricedCount()
+	case usagebyvaluequarter.FieldInputTokens:
+		return m.AddedInputTokens()
+	case usagebyvaluequarter.FieldOutputTokens:
+		return m.AddedOutputTokens()
+	case usagebyvaluequarter.FieldCacheReadTokens:
+		return m.AddedCacheReadTokens()
+	case usagebyvaluequarter.FieldCacheWriteTokens:
+		return m.AddedCacheWriteTokens()
+	case usagebyvaluequarter.FieldReasoningTokens:
+		return m.AddedReasoningTokens()
+	case usagebyvaluequarter.FieldTotalCost:
+		return m.AddedTotalCost()
+	case usagebyvaluequarter.FieldLatencyMsSum:
+		return m.AddedLatencyMsSum()
+	case usagebyvaluequarter.FieldAverageLatencyMs:
+		return m.AddedAverageLatencyMs()
+	case usagebyvaluequarter.FieldEstimatedCount:
+		return m.AddedEstimatedCount()
+	case usagebyvaluequarter.FieldUnknownCount:
+		return m.AddedUnknownCount()
+	case usagebyvaluequarter.FieldRetryCount:
+		return m.AddedRetryCount()
+	case usagebyvaluequarter.FieldTtftMsSum:
+		return m.AddedTtftMsSum()
+	case usagebyvaluequarter.FieldRetryCost:
+		return m.AddedRetryCost()
+	case usagebyvaluequarter.FieldProviderCost:
+		return m.AddedProviderCost()
+	case usagebyvaluequarter.FieldProviderCostCount:
+		return m.AddedProviderCostCount()
+	case usagebyvaluequarter.FieldComparedCost:
+		return m.AddedComparedCost()
+	case usagebyvaluequarter.FieldDigest:
+		return m.AddedDigest()
+	}
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageByValueQuarterMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	case usagebyvaluequarter.FieldRequestCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRequestCount(v)
+		return nil
+	case usagebyvaluequarter.FieldErrorCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddErrorCount(v)
+		return nil
+	case usagebyvaluequarter.FieldUnpricedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnpricedCount(v)
+		return nil
+	case usagebyvaluequarter.FieldInputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddInputTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldOutputTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddOutputTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldCacheReadTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheReadTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldCacheWriteTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddCacheWriteTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldReasoningTokens:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddReasoningTokens(v)
+		return nil
+	case usagebyvaluequarter.FieldTotalCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTotalCost(v)
+		return nil
+	case usagebyvaluequarter.FieldLatencyMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddLatencyMsSum(v)
+		return nil
+	case usagebyvaluequarter.FieldAverageLatencyMs:
+		v, ok := value.(float64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddAverageLatencyMs(v)
+		return nil
+	case usagebyvaluequarter.FieldEstimatedCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddEstimatedCount(v)
+		return nil
+	case usagebyvaluequarter.FieldUnknownCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddUnknownCount(v)
+		return nil
+	case usagebyvaluequarter.FieldRetryCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCount(v)
+		return nil
+	case usagebyvaluequarter.FieldTtftMsSum:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddTtftMsSum(v)
+		return nil
+	case usagebyvaluequarter.FieldRetryCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddRetryCost(v)
+		return nil
+	case usagebyvaluequarter.FieldProviderCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCost(v)
+		return nil
+	case usagebyvaluequarter.FieldProviderCostCount:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddProviderCostCount(v)
+		return nil
+	case usagebyvaluequarter.FieldComparedCost:
+		v, ok := value.(money.USD)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddComparedCost(v)
+		return nil
+	case usagebyvaluequarter.FieldDigest:
+		v, ok := value.(int64)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.AddDigest(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValueQuarter numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageByValueQuarterMutation) ClearedFields() []string {
+	var fields []string
+	if m.FieldCleared(usagebyvaluequarter.FieldTotalCost) {
+		fields = append(fields, usagebyvaluequarter.FieldTotalCost)
+	}
+	if m.FieldCleared(usagebyvaluequarter.FieldLatencyHistogram) {
+		fields = append(fields, usagebyvaluequarter.FieldLatencyHistogram)
+	}
+	if m.FieldCleared(usagebyvaluequarter.FieldTtftHistogram) {
+		fields = append(fields, usagebyvaluequarter.FieldTtftHistogram)
+	}
+	if m.FieldCleared(usagebyvaluequarter.FieldDigest) {
+		fields = append(fields, usagebyvaluequarter.FieldDigest)
+	}
+	return fields
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageByValueQuarterMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageByValueQuarterMutation) ClearField(name string) error {
+	switch name {
+	case usagebyvaluequarter.FieldTotalCost:
+		m.ClearTotalCost()
+		return nil
+	case usagebyvaluequarter.FieldLatencyHistogram:
+		m.ClearLatencyHistogram()
+		return nil
+	case usagebyvaluequarter.FieldTtftHistogram:
+		m.ClearTtftHistogram()
+		return nil
+	case usagebyvaluequarter.FieldDigest:
+		m.ClearDigest()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValueQuarter nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageByValueQuarterMutation) ResetField(name string) error {
+	switch name {
+	case usagebyvaluequarter.FieldPeriodStart:
+		m.ResetPeriodStart()
+		return nil
+	case usagebyvaluequarter.FieldPeriodEnd:
+		m.ResetPeriodEnd()
+		return nil
+	case usagebyvaluequarter.FieldRequestCount:
+		m.ResetRequestCount()
+		return nil
+	case usagebyvaluequarter.FieldErrorCount:
+		m.ResetErrorCount()
+		return nil
+	case usagebyvaluequarter.FieldUnpricedCount:
+		m.ResetUnpricedCount()
+		return nil
+	case usagebyvaluequarter.FieldInputTokens:
+		m.ResetInputTokens()
+		return nil
+	case usagebyvaluequarter.FieldOutputTokens:
+		m.ResetOutputTokens()
+		return nil
+	case usagebyvaluequarter.FieldCacheReadTokens:
+		m.ResetCacheReadTokens()
+		return nil
+	case usagebyvaluequarter.FieldCacheWriteTokens:
+		m.ResetCacheWriteTokens()
+		return nil
+	case usagebyvaluequarter.FieldReasoningTokens:
+		m.ResetReasoningTokens()
+		return nil
+	case usagebyvaluequarter.FieldTotalCost:
+		m.ResetTotalCost()
+		return nil
+	case usagebyvaluequarter.FieldLatencyMsSum:
+		m.ResetLatencyMsSum()
+		return nil
+	case usagebyvaluequarter.FieldAverageLatencyMs:
+		m.ResetAverageLatencyMs()
+		return nil
+	case usagebyvaluequarter.FieldLatencyHistogram:
+		m.ResetLatencyHistogram()
+		return nil
+	case usagebyvaluequarter.FieldEstimatedCount:
+		m.ResetEstimatedCount()
+		return nil
+	case usagebyvaluequarter.FieldUnknownCount:
+		m.ResetUnknownCount()
+		return nil
+	case usagebyvaluequarter.FieldRetryCount:
+		m.ResetRetryCount()
+		return nil
+	case usagebyvaluequarter.FieldTtftMsSum:
+		m.ResetTtftMsSum()
+		return nil
+	case usagebyvaluequarter.FieldTtftHistogram:
+		m.ResetTtftHistogram()
+		return nil
+	case usagebyvaluequarter.FieldRetryCost:
+		m.ResetRetryCost()
+		return nil
+	case usagebyvaluequarter.FieldProviderCost:
+		m.ResetProviderCost()
+		return nil
+	case usagebyvaluequarter.FieldProviderCostCount:
+		m.ResetProviderCostCount()
+		return nil
+	case usagebyvaluequarter.FieldComparedCost:
+		m.ResetComparedCost()
+		return nil
+	case usagebyvaluequarter.FieldDigest:
+		m.ResetDigest()
+		return nil
+	case usagebyvaluequarter.FieldModelID:
+		m.ResetModelID()
+		return nil
+	case usagebyvaluequarter.FieldValueID:
+		m.ResetValueID()
+		return nil
+	case usagebyvaluequarter.FieldPriceID:
+		m.ResetPriceID()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValueQuarter field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageByValueQuarterMutation) AddedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.model != nil {
+		edges = append(edges, usagebyvaluequarter.EdgeModel)
+	}
+	if m.value != nil {
+		edges = append(edges, usagebyvaluequarter.EdgeValue)
+	}
+	if m.price != nil {
+		edges = append(edges, usagebyvaluequarter.EdgePrice)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageByValueQuarterMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case usagebyvaluequarter.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	case usagebyvaluequarter.EdgeValue:
+		if id := m.value; id != nil {
+			return []ent.Value{*id}
+		}
+	case usagebyvaluequarter.EdgePrice:
+		if id := m.price; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageByValueQuarterMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 3)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageByValueQuarterMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageByValueQuarterMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 3)
+	if m.clearedmodel {
+		edges = append(edges, usagebyvaluequarter.EdgeModel)
+	}
+	if m.clearedvalue {
+		edges = append(edges, usagebyvaluequarter.EdgeValue)
+	}
+	if m.clearedprice {
+		edges = append(edges, usagebyvaluequarter.EdgePrice)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageByValueQuarterMutation) EdgeCleared(name string) bool {
+	switch name {
+	case usagebyvaluequarter.EdgeModel:
+		return m.clearedmodel
+	case usagebyvaluequarter.EdgeValue:
+		return m.clearedvalue
+	case usagebyvaluequarter.EdgePrice:
+		return m.clearedprice
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageByValueQuarterMutation) ClearEdge(name string) error {
+	switch name {
+	case usagebyvaluequarter.EdgeModel:
+		m.ClearModel()
+		return nil
+	case usagebyvaluequarter.EdgeValue:
+		m.ClearValue()
+		return nil
+	case usagebyvaluequarter.EdgePrice:
+		m.ClearPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValueQuarter unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageByValueQuarterMutation) ResetEdge(name string) error {
+	switch name {
+	case usagebyvaluequarter.EdgeModel:
+		m.ResetModel()
+		return nil
+	case usagebyvaluequarter.EdgeValue:
+		m.ResetValue()
+		return nil
+	case usagebyvaluequarter.EdgePrice:
+		m.ResetPrice()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageByValueQuarter edge %s", name)
+}
+
 // UsageEventMutation represents an operation that mutates the UsageEvent nodes in the graph.
 type UsageEventMutation struct {
 	config
@@ -30014,6 +37461,7 @@ type UsageEventMutation struct {
 	attempt_group         *string
 	attempt               *int
 	addattempt            *int
+	tags                  *map[string][]string
 	clearedFields         map[string]struct{}
 	model                 *uuid.UUID
 	clearedmodel          bool
@@ -31356,6 +38804,55 @@ func (m *UsageEventMutation) ResetAttempt() {
 	m.addattempt = nil
 }
 
+// SetTags sets the "tags" field.
+func (m *UsageEventMutation) SetTags(value map[string][]string) {
+	m.tags = &value
+}
+
+// Tags returns the value of the "tags" field in the mutation.
+func (m *UsageEventMutation) Tags() (r map[string][]string, exists bool) {
+	v := m.tags
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldTags returns the old "tags" field's value of the UsageEvent entity.
+// If the UsageEvent object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageEventMutation) OldTags(ctx context.Context) (v map[string][]string, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldTags is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldTags requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldTags: %w", err)
+	}
+	return oldValue.Tags, nil
+}
+
+// ClearTags clears the value of the "tags" field.
+func (m *UsageEventMutation) ClearTags() {
+	m.tags = nil
+	m.clearedFields[usageevent.FieldTags] = struct{}{}
+}
+
+// TagsCleared returns if the "tags" field was cleared in this mutation.
+func (m *UsageEventMutation) TagsCleared() bool {
+	_, ok := m.clearedFields[usageevent.FieldTags]
+	return ok
+}
+
+// ResetTags resets all changes to the "tags" field.
+func (m *UsageEventMutation) ResetTags() {
+	m.tags = nil
+	delete(m.clearedFields, usageevent.FieldTags)
+}
+
 // ClearModel clears the "model" edge to the Model entity.
 func (m *UsageEventMutation) ClearModel() {
 	m.clearedmodel = true
@@ -31538,7 +39035,7 @@ func (m *UsageEventMutation) Type() string {
 // order to get all numeric fields that were incremented/decremented, call
 // AddedFields().
 func (m *UsageEventMutation) Fields() []string {
-	fields := make([]string, 0, 25)
+	fields := make([]string, 0, 26)
 	if m.request_id != nil {
 		fields = append(fields, usageevent.FieldRequestID)
 	}
@@ -31614,6 +39111,9 @@ func (m *UsageEventMutation) Fields() []string {
 	if m.attempt != nil {
 		fields = append(fields, usageevent.FieldAttempt)
 	}
+	if m.tags != nil {
+		fields = append(fields, usageevent.FieldTags)
+	}
 	return fields
 }
 
@@ -31672,6 +39172,8 @@ func (m *UsageEventMutation) Field(name string) (ent.Value, bool) {
 		return m.AttemptGroup()
 	case usageevent.FieldAttempt:
 		return m.Attempt()
+	case usageevent.FieldTags:
+		return m.Tags()
 	}
 	return nil, false
 }
@@ -31731,6 +39233,8 @@ func (m *UsageEventMutation) OldField(ctx context.Context, name string) (ent.Val
 		return m.OldAttemptGroup(ctx)
 	case usageevent.FieldAttempt:
 		return m.OldAttempt(ctx)
+	case usageevent.FieldTags:
+		return m.OldTags(ctx)
 	}
 	return nil, fmt.Errorf("unknown UsageEvent field %s", name)
 }
@@ -31914,6 +39418,13 @@ func (m *UsageEventMutation) SetField(name string, value ent.Value) error {
 			return fmt.Errorf("unexpected type %T for field %s", value, name)
 		}
 		m.SetAttempt(v)
+		return nil
+	case usageevent.FieldTags:
+		v, ok := value.(map[string][]string)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetTags(v)
 		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent field %s", name)
@@ -32110,6 +39621,9 @@ func (m *UsageEventMutation) ClearedFields() []string {
 	if m.FieldCleared(usageevent.FieldFingerprint) {
 		fields = append(fields, usageevent.FieldFingerprint)
 	}
+	if m.FieldCleared(usageevent.FieldTags) {
+		fields = append(fields, usageevent.FieldTags)
+	}
 	return fields
 }
 
@@ -32141,6 +39655,9 @@ func (m *UsageEventMutation) ClearField(name string) error {
 		return nil
 	case usageevent.FieldFingerprint:
 		m.ClearFingerprint()
+		return nil
+	case usageevent.FieldTags:
+		m.ClearTags()
 		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent nullable field %s", name)
@@ -32224,6 +39741,9 @@ func (m *UsageEventMutation) ResetField(name string) error {
 		return nil
 	case usageevent.FieldAttempt:
 		m.ResetAttempt()
+		return nil
+	case usageevent.FieldTags:
+		m.ResetTags()
 		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent field %s", name)
@@ -32373,6 +39893,446 @@ func (m *UsageEventMutation) ResetEdge(name string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown UsageEvent edge %s", name)
+}
+
+// UsageFoldMutation represents an operation that mutates the UsageFold nodes in the graph.
+type UsageFoldMutation struct {
+	config
+	op            Op
+	typ           string
+	id            *uuid.UUID
+	folded_to     *uuid.UUID
+	clearedFields map[string]struct{}
+	model         *uuid.UUID
+	clearedmodel  bool
+	done          bool
+	oldValue      func(context.Context) (*UsageFold, error)
+	predicates    []predicate.UsageFold
+}
+
+var _ ent.Mutation = (*UsageFoldMutation)(nil)
+
+// usagefoldOption allows management of the mutation configuration using functional options.
+type usagefoldOption func(*UsageFoldMutation)
+
+// newUsageFoldMutation creates new mutation for the UsageFold entity.
+func newUsageFoldMutation(c config, op Op, opts ...usagefoldOption) *UsageFoldMutation {
+	m := &UsageFoldMutation{
+		config:        c,
+		op:            op,
+		typ:           TypeUsageFold,
+		clearedFields: make(map[string]struct{}),
+	}
+	for _, opt := range opts {
+		opt(m)
+	}
+	return m
+}
+
+// withUsageFoldID sets the ID field of the mutation.
+func withUsageFoldID(id uuid.UUID) usagefoldOption {
+	return func(m *UsageFoldMutation) {
+		var (
+			err   error
+			once  sync.Once
+			value *UsageFold
+		)
+		m.oldValue = func(ctx context.Context) (*UsageFold, error) {
+			once.Do(func() {
+				if m.done {
+					err = errors.New("querying old values post mutation is not allowed")
+				} else {
+					value, err = m.Client().UsageFold.Get(ctx, id)
+				}
+			})
+			return value, err
+		}
+		m.id = &id
+	}
+}
+
+// withUsageFold sets the old UsageFold of the mutation.
+func withUsageFold(node *UsageFold) usagefoldOption {
+	return func(m *UsageFoldMutation) {
+		m.oldValue = func(context.Context) (*UsageFold, error) {
+			return node, nil
+		}
+		m.id = &node.ID
+	}
+}
+
+// Client returns a new `ent.Client` from the mutation. If the mutation was
+// executed in a transaction (ent.Tx), a transactional client is returned.
+func (m UsageFoldMutation) Client() *Client {
+	client := &Client{config: m.config}
+	client.init()
+	return client
+}
+
+// Tx returns an `ent.Tx` for mutations that were executed in transactions;
+// it returns an error otherwise.
+func (m UsageFoldMutation) Tx() (*Tx, error) {
+	if _, ok := m.driver.(*txDriver); !ok {
+		return nil, errors.New("ent: mutation is not running in a transaction")
+	}
+	tx := &Tx{config: m.config}
+	tx.init()
+	return tx, nil
+}
+
+// SetID sets the value of the id field. Note that this
+// operation is only accepted on creation of UsageFold entities.
+func (m *UsageFoldMutation) SetID(id uuid.UUID) {
+	m.id = &id
+}
+
+// ID returns the ID value in the mutation. Note that the ID is only available
+// if it was provided to the builder or after it was returned from the database.
+func (m *UsageFoldMutation) ID() (id uuid.UUID, exists bool) {
+	if m.id == nil {
+		return
+	}
+	return *m.id, true
+}
+
+// IDs queries the database and returns the entity ids that match the mutation's predicate.
+// That means, if the mutation is applied within a transaction with an isolation level such
+// as sql.LevelSerializable, the returned ids match the ids of the rows that will be updated
+// or updated by the mutation.
+func (m *UsageFoldMutation) IDs(ctx context.Context) ([]uuid.UUID, error) {
+	switch {
+	case m.op.Is(OpUpdateOne | OpDeleteOne):
+		id, exists := m.ID()
+		if exists {
+			return []uuid.UUID{id}, nil
+		}
+		fallthrough
+	case m.op.Is(OpUpdate | OpDelete):
+		return m.Client().UsageFold.Query().Where(m.predicates...).IDs(ctx)
+	default:
+		return nil, fmt.Errorf("IDs is not allowed on %s operations", m.op)
+	}
+}
+
+// SetModelID sets the "model_id" field.
+func (m *UsageFoldMutation) SetModelID(u uuid.UUID) {
+	m.model = &u
+}
+
+// ModelID returns the value of the "model_id" field in the mutation.
+func (m *UsageFoldMutation) ModelID() (r uuid.UUID, exists bool) {
+	v := m.model
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldModelID returns the old "model_id" field's value of the UsageFold entity.
+// If the UsageFold object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageFoldMutation) OldModelID(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldModelID is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldModelID requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldModelID: %w", err)
+	}
+	return oldValue.ModelID, nil
+}
+
+// ResetModelID resets all changes to the "model_id" field.
+func (m *UsageFoldMutation) ResetModelID() {
+	m.model = nil
+}
+
+// SetFoldedTo sets the "folded_to" field.
+func (m *UsageFoldMutation) SetFoldedTo(u uuid.UUID) {
+	m.folded_to = &u
+}
+
+// FoldedTo returns the value of the "folded_to" field in the mutation.
+func (m *UsageFoldMutation) FoldedTo() (r uuid.UUID, exists bool) {
+	v := m.folded_to
+	if v == nil {
+		return
+	}
+	return *v, true
+}
+
+// OldFoldedTo returns the old "folded_to" field's value of the UsageFold entity.
+// If the UsageFold object wasn't provided to the builder, the object is fetched from the database.
+// An error is returned if the mutation operation is not UpdateOne, or the database query fails.
+func (m *UsageFoldMutation) OldFoldedTo(ctx context.Context) (v uuid.UUID, err error) {
+	if !m.op.Is(OpUpdateOne) {
+		return v, errors.New("OldFoldedTo is only allowed on UpdateOne operations")
+	}
+	if m.id == nil || m.oldValue == nil {
+		return v, errors.New("OldFoldedTo requires an ID field in the mutation")
+	}
+	oldValue, err := m.oldValue(ctx)
+	if err != nil {
+		return v, fmt.Errorf("querying old value for OldFoldedTo: %w", err)
+	}
+	return oldValue.FoldedTo, nil
+}
+
+// ResetFoldedTo resets all changes to the "folded_to" field.
+func (m *UsageFoldMutation) ResetFoldedTo() {
+	m.folded_to = nil
+}
+
+// ClearModel clears the "model" edge to the Model entity.
+func (m *UsageFoldMutation) ClearModel() {
+	m.clearedmodel = true
+	m.clearedFields[usagefold.FieldModelID] = struct{}{}
+}
+
+// ModelCleared reports if the "model" edge to the Model entity was cleared.
+func (m *UsageFoldMutation) ModelCleared() bool {
+	return m.clearedmodel
+}
+
+// ModelIDs returns the "model" edge IDs in the mutation.
+// Note that IDs always returns len(IDs) <= 1 for unique edges, and you should use
+// ModelID instead. It exists only for internal usage by the builders.
+func (m *UsageFoldMutation) ModelIDs() (ids []uuid.UUID) {
+	if id := m.model; id != nil {
+		ids = append(ids, *id)
+	}
+	return
+}
+
+// ResetModel resets all changes to the "model" edge.
+func (m *UsageFoldMutation) ResetModel() {
+	m.model = nil
+	m.clearedmodel = false
+}
+
+// Where appends a list predicates to the UsageFoldMutation builder.
+func (m *UsageFoldMutation) Where(ps ...predicate.UsageFold) {
+	m.predicates = append(m.predicates, ps...)
+}
+
+// WhereP appends storage-level predicates to the UsageFoldMutation builder. Using this method,
+// users can use type-assertion to append predicates that do not depend on any generated package.
+func (m *UsageFoldMutation) WhereP(ps ...func(*sql.Selector)) {
+	p := make([]predicate.UsageFold, len(ps))
+	for i := range ps {
+		p[i] = ps[i]
+	}
+	m.Where(p...)
+}
+
+// Op returns the operation name.
+func (m *UsageFoldMutation) Op() Op {
+	return m.op
+}
+
+// SetOp allows setting the mutation operation.
+func (m *UsageFoldMutation) SetOp(op Op) {
+	m.op = op
+}
+
+// Type returns the node type of this mutation (UsageFold).
+func (m *UsageFoldMutation) Type() string {
+	return m.typ
+}
+
+// Fields returns all fields that were changed during this mutation. Note that in
+// order to get all numeric fields that were incremented/decremented, call
+// AddedFields().
+func (m *UsageFoldMutation) Fields() []string {
+	fields := make([]string, 0, 2)
+	if m.model != nil {
+		fields = append(fields, usagefold.FieldModelID)
+	}
+	if m.folded_to != nil {
+		fields = append(fields, usagefold.FieldFoldedTo)
+	}
+	return fields
+}
+
+// Field returns the value of a field with the given name. The second boolean
+// return value indicates that this field was not set, or was not defined in the
+// schema.
+func (m *UsageFoldMutation) Field(name string) (ent.Value, bool) {
+	switch name {
+	case usagefold.FieldModelID:
+		return m.ModelID()
+	case usagefold.FieldFoldedTo:
+		return m.FoldedTo()
+	}
+	return nil, false
+}
+
+// OldField returns the old value of the field from the database. An error is
+// returned if the mutation operation is not UpdateOne, or the query to the
+// database failed.
+func (m *UsageFoldMutation) OldField(ctx context.Context, name string) (ent.Value, error) {
+	switch name {
+	case usagefold.FieldModelID:
+		return m.OldModelID(ctx)
+	case usagefold.FieldFoldedTo:
+		return m.OldFoldedTo(ctx)
+	}
+	return nil, fmt.Errorf("unknown UsageFold field %s", name)
+}
+
+// SetField sets the value of a field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageFoldMutation) SetField(name string, value ent.Value) error {
+	switch name {
+	case usagefold.FieldModelID:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetModelID(v)
+		return nil
+	case usagefold.FieldFoldedTo:
+		v, ok := value.(uuid.UUID)
+		if !ok {
+			return fmt.Errorf("unexpected type %T for field %s", value, name)
+		}
+		m.SetFoldedTo(v)
+		return nil
+	}
+	return fmt.Errorf("unknown UsageFold field %s", name)
+}
+
+// AddedFields returns all numeric fields that were incremented/decremented during
+// this mutation.
+func (m *UsageFoldMutation) AddedFields() []string {
+	return nil
+}
+
+// AddedField returns the numeric value that was incremented/decremented on a field
+// with the given name. The second boolean return value indicates that this field
+// was not set, or was not defined in the schema.
+func (m *UsageFoldMutation) AddedField(name string) (ent.Value, bool) {
+	return nil, false
+}
+
+// AddField adds the value to the field with the given name. It returns an error if
+// the field is not defined in the schema, or if the type mismatched the field
+// type.
+func (m *UsageFoldMutation) AddField(name string, value ent.Value) error {
+	switch name {
+	}
+	return fmt.Errorf("unknown UsageFold numeric field %s", name)
+}
+
+// ClearedFields returns all nullable fields that were cleared during this
+// mutation.
+func (m *UsageFoldMutation) ClearedFields() []string {
+	return nil
+}
+
+// FieldCleared returns a boolean indicating if a field with the given name was
+// cleared in this mutation.
+func (m *UsageFoldMutation) FieldCleared(name string) bool {
+	_, ok := m.clearedFields[name]
+	return ok
+}
+
+// ClearField clears the value of the field with the given name. It returns an
+// error if the field is not defined in the schema.
+func (m *UsageFoldMutation) ClearField(name string) error {
+	return fmt.Errorf("unknown UsageFold nullable field %s", name)
+}
+
+// ResetField resets all changes in the mutation for the field with the given name.
+// It returns an error if the field is not defined in the schema.
+func (m *UsageFoldMutation) ResetField(name string) error {
+	switch name {
+	case usagefold.FieldModelID:
+		m.ResetModelID()
+		return nil
+	case usagefold.FieldFoldedTo:
+		m.ResetFoldedTo()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageFold field %s", name)
+}
+
+// AddedEdges returns all edge names that were set/added in this mutation.
+func (m *UsageFoldMutation) AddedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.model != nil {
+		edges = append(edges, usagefold.EdgeModel)
+	}
+	return edges
+}
+
+// AddedIDs returns all IDs (to other nodes) that were added for the given edge
+// name in this mutation.
+func (m *UsageFoldMutation) AddedIDs(name string) []ent.Value {
+	switch name {
+	case usagefold.EdgeModel:
+		if id := m.model; id != nil {
+			return []ent.Value{*id}
+		}
+	}
+	return nil
+}
+
+// RemovedEdges returns all edge names that were removed in this mutation.
+func (m *UsageFoldMutation) RemovedEdges() []string {
+	edges := make([]string, 0, 1)
+	return edges
+}
+
+// RemovedIDs returns all IDs (to other nodes) that were removed for the edge with
+// the given name in this mutation.
+func (m *UsageFoldMutation) RemovedIDs(name string) []ent.Value {
+	return nil
+}
+
+// ClearedEdges returns all edge names that were cleared in this mutation.
+func (m *UsageFoldMutation) ClearedEdges() []string {
+	edges := make([]string, 0, 1)
+	if m.clearedmodel {
+		edges = append(edges, usagefold.EdgeModel)
+	}
+	return edges
+}
+
+// EdgeCleared returns a boolean which indicates if the edge with the given name
+// was cleared in this mutation.
+func (m *UsageFoldMutation) EdgeCleared(name string) bool {
+	switch name {
+	case usagefold.EdgeModel:
+		return m.clearedmodel
+	}
+	return false
+}
+
+// ClearEdge clears the value of the edge with the given name. It returns an error
+// if that edge is not defined in the schema.
+func (m *UsageFoldMutation) ClearEdge(name string) error {
+	switch name {
+	case usagefold.EdgeModel:
+		m.ClearModel()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageFold unique edge %s", name)
+}
+
+// ResetEdge resets all changes to the edge with the given name in this mutation.
+// It returns an error if the edge is not defined in the schema.
+func (m *UsageFoldMutation) ResetEdge(name string) error {
+	switch name {
+	case usagefold.EdgeModel:
+		m.ResetModel()
+		return nil
+	}
+	return fmt.Errorf("unknown UsageFold edge %s", name)
 }
 
 // UsageHorizonMutation represents an operation that mutates the UsageHorizon nodes in the graph.

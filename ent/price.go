@@ -60,11 +60,15 @@ type PriceEdges struct {
 	Usage []*Usage `json:"usage,omitempty"`
 	// UsageQuarters holds the value of the usage_quarters edge.
 	UsageQuarters []*UsageQuarter `json:"usage_quarters,omitempty"`
+	// UsageByValue holds the value of the usage_by_value edge.
+	UsageByValue []*UsageByValue `json:"usage_by_value,omitempty"`
+	// UsageByValueQuarters holds the value of the usage_by_value_quarters edge.
+	UsageByValueQuarters []*UsageByValueQuarter `json:"usage_by_value_quarters,omitempty"`
 	// UsageEvents holds the value of the usage_events edge.
 	UsageEvents []*UsageEvent `json:"usage_events,omitempty"`
 	// loadedTypes holds the information for reporting if a
 	// type was loaded (or requested) in eager-loading or not.
-	loadedTypes [4]bool
+	loadedTypes [6]bool
 }
 
 // ModelOrErr returns the Model value or an error if the edge
@@ -96,10 +100,28 @@ func (e PriceEdges) UsageQuartersOrErr() ([]*UsageQuarter, error) {
 	return nil, &NotLoadedError{edge: "usage_quarters"}
 }
 
+// UsageByValueOrErr returns the UsageByValue value or an error if the edge
+// was not loaded in eager-loading.
+func (e PriceEdges) UsageByValueOrErr() ([]*UsageByValue, error) {
+	if e.loadedTypes[3] {
+		return e.UsageByValue, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_by_value"}
+}
+
+// UsageByValueQuartersOrErr returns the UsageByValueQuarters value or an error if the edge
+// was not loaded in eager-loading.
+func (e PriceEdges) UsageByValueQuartersOrErr() ([]*UsageByValueQuarter, error) {
+	if e.loadedTypes[4] {
+		return e.UsageByValueQuarters, nil
+	}
+	return nil, &NotLoadedError{edge: "usage_by_value_quarters"}
+}
+
 // UsageEventsOrErr returns the UsageEvents value or an error if the edge
 // was not loaded in eager-loading.
 func (e PriceEdges) UsageEventsOrErr() ([]*UsageEvent, error) {
-	if e.loadedTypes[3] {
+	if e.loadedTypes[5] {
 		return e.UsageEvents, nil
 	}
 	return nil, &NotLoadedError{edge: "usage_events"}
@@ -250,6 +272,16 @@ func (_m *Price) QueryUsage() *UsageQuery {
 // QueryUsageQuarters queries the "usage_quarters" edge of the Price entity.
 func (_m *Price) QueryUsageQuarters() *UsageQuarterQuery {
 	return NewPriceClient(_m.config).QueryUsageQuarters(_m)
+}
+
+// QueryUsageByValue queries the "usage_by_value" edge of the Price entity.
+func (_m *Price) QueryUsageByValue() *UsageByValueQuery {
+	return NewPriceClient(_m.config).QueryUsageByValue(_m)
+}
+
+// QueryUsageByValueQuarters queries the "usage_by_value_quarters" edge of the Price entity.
+func (_m *Price) QueryUsageByValueQuarters() *UsageByValueQuarterQuery {
+	return NewPriceClient(_m.config).QueryUsageByValueQuarters(_m)
 }
 
 // QueryUsageEvents queries the "usage_events" edge of the Price entity.

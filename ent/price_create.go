@@ -16,6 +16,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/model"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -234,6 +236,36 @@ func (_c *PriceCreate) AddUsageQuarters(v ...*UsageQuarter) *PriceCreate {
 		ids[i] = v[i].ID
 	}
 	return _c.AddUsageQuarterIDs(ids...)
+}
+
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (_c *PriceCreate) AddUsageByValueIDs(ids ...uuid.UUID) *PriceCreate {
+	_c.mutation.AddUsageByValueIDs(ids...)
+	return _c
+}
+
+// AddUsageByValue adds the "usage_by_value" edges to the UsageByValue entity.
+func (_c *PriceCreate) AddUsageByValue(v ...*UsageByValue) *PriceCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageByValueIDs(ids...)
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (_c *PriceCreate) AddUsageByValueQuarterIDs(ids ...uuid.UUID) *PriceCreate {
+	_c.mutation.AddUsageByValueQuarterIDs(ids...)
+	return _c
+}
+
+// AddUsageByValueQuarters adds the "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_c *PriceCreate) AddUsageByValueQuarters(v ...*UsageByValueQuarter) *PriceCreate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _c.AddUsageByValueQuarterIDs(ids...)
 }
 
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
@@ -493,6 +525,38 @@ func (_c *PriceCreate) createSpec() (*Price, *sqlgraph.CreateSpec) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageByValueIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueTable,
+			Columns: []string{price.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges = append(_spec.Edges, edge)
+	}
+	if nodes := _c.mutation.UsageByValueQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueQuartersTable,
+			Columns: []string{price.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

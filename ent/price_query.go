@@ -17,6 +17,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 )
@@ -24,15 +26,17 @@ import (
 // PriceQuery is the builder for querying Price entities.
 type PriceQuery struct {
 	config
-	ctx               *QueryContext
-	order             []price.OrderOption
-	inters            []Interceptor
-	predicates        []predicate.Price
-	withModel         *ModelQuery
-	withUsage         *UsageQuery
-	withUsageQuarters *UsageQuarterQuery
-	withUsageEvents   *UsageEventQuery
-	modifiers         []func(*sql.Selector)
+	ctx                      *QueryContext
+	order                    []price.OrderOption
+	inters                   []Interceptor
+	predicates               []predicate.Price
+	withModel                *ModelQuery
+	withUsage                *UsageQuery
+	withUsageQuarters        *UsageQuarterQuery
+	withUsageByValue         *UsageByValueQuery
+	withUsageByValueQuarters *UsageByValueQuarterQuery
+	withUsageEvents          *UsageEventQuery
+	modifiers                []func(*sql.Selector)
 	// intermediate query (i.e. traversal path).
 	sql  *sql.Selector
 	path func(context.Context) (*sql.Selector, error)
@@ -128,6 +132,50 @@ func (_q *PriceQuery) QueryUsageQuarters() *UsageQuarterQuery {
 			sqlgraph.From(price.Table, price.FieldID, selector),
 			sqlgraph.To(usagequarter.Table, usagequarter.FieldID),
 			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageQuartersTable, price.UsageQuartersColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageByValue chains the current query on the "usage_by_value" edge.
+func (_q *PriceQuery) QueryUsageByValue() *UsageByValueQuery {
+	query := (&UsageByValueClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, selector),
+			sqlgraph.To(usagebyvalue.Table, usagebyvalue.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageByValueTable, price.UsageByValueColumn),
+		)
+		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
+		return fromU, nil
+	}
+	return query
+}
+
+// QueryUsageByValueQuarters chains the current query on the "usage_by_value_quarters" edge.
+func (_q *PriceQuery) QueryUsageByValueQuarters() *UsageByValueQuarterQuery {
+	query := (&UsageByValueQuarterClient{config: _q.config}).Query()
+	query.path = func(ctx context.Context) (fromU *sql.Selector, err error) {
+		if err := _q.prepareQuery(ctx); err != nil {
+			return nil, err
+		}
+		selector := _q.sqlQuery(ctx)
+		if err := selector.Err(); err != nil {
+			return nil, err
+		}
+		step := sqlgraph.NewStep(
+			sqlgraph.From(price.Table, price.FieldID, selector),
+			sqlgraph.To(usagebyvaluequarter.Table, usagebyvaluequarter.FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, price.UsageByValueQuartersTable, price.UsageByValueQuartersColumn),
 		)
 		fromU = sqlgraph.SetNeighbors(_q.driver.Dialect(), step)
 		return fromU, nil
@@ -344,15 +392,17 @@ func (_q *PriceQuery) Clone() *PriceQuery {
 		return nil
 	}
 	return &PriceQuery{
-		config:            _q.config,
-		ctx:               _q.ctx.Clone(),
-		order:             append([]price.OrderOption{}, _q.order...),
-		inters:            append([]Interceptor{}, _q.inters...),
-		predicates:        append([]predicate.Price{}, _q.predicates...),
-		withModel:         _q.withModel.Clone(),
-		withUsage:         _q.withUsage.Clone(),
-		withUsageQuarters: _q.withUsageQuarters.Clone(),
-		withUsageEvents:   _q.withUsageEvents.Clone(),
+		config:                   _q.config,
+		ctx:                      _q.ctx.Clone(),
+		order:                    append([]price.OrderOption{}, _q.order...),
+		inters:                   append([]Interceptor{}, _q.inters...),
+		predicates:               append([]predicate.Price{}, _q.predicates...),
+		withModel:                _q.withModel.Clone(),
+		withUsage:                _q.withUsage.Clone(),
+		withUsageQuarters:        _q.withUsageQuarters.Clone(),
+		withUsageByValue:         _q.withUsageByValue.Clone(),
+		withUsageByValueQuarters: _q.withUsageByValueQuarters.Clone(),
+		withUsageEvents:          _q.withUsageEvents.Clone(),
 		// clone intermediate query.
 		sql:       _q.sql.Clone(),
 		path:      _q.path,
@@ -390,6 +440,28 @@ func (_q *PriceQuery) WithUsageQuarters(opts ...func(*UsageQuarterQuery)) *Price
 		opt(query)
 	}
 	_q.withUsageQuarters = query
+	return _q
+}
+
+// WithUsageByValue tells the query-builder to eager-load the nodes that are connected to
+// the "usage_by_value" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *PriceQuery) WithUsageByValue(opts ...func(*UsageByValueQuery)) *PriceQuery {
+	query := (&UsageByValueClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageByValue = query
+	return _q
+}
+
+// WithUsageByValueQuarters tells the query-builder to eager-load the nodes that are connected to
+// the "usage_by_value_quarters" edge. The optional arguments are used to configure the query builder of the edge.
+func (_q *PriceQuery) WithUsageByValueQuarters(opts ...func(*UsageByValueQuarterQuery)) *PriceQuery {
+	query := (&UsageByValueQuarterClient{config: _q.config}).Query()
+	for _, opt := range opts {
+		opt(query)
+	}
+	_q.withUsageByValueQuarters = query
 	return _q
 }
 
@@ -482,10 +554,12 @@ func (_q *PriceQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Price,
 	var (
 		nodes       = []*Price{}
 		_spec       = _q.querySpec()
-		loadedTypes = [4]bool{
+		loadedTypes = [6]bool{
 			_q.withModel != nil,
 			_q.withUsage != nil,
 			_q.withUsageQuarters != nil,
+			_q.withUsageByValue != nil,
+			_q.withUsageByValueQuarters != nil,
 			_q.withUsageEvents != nil,
 		}
 	)
@@ -527,6 +601,22 @@ func (_q *PriceQuery) sqlAll(ctx context.Context, hooks ...queryHook) ([]*Price,
 		if err := _q.loadUsageQuarters(ctx, query, nodes,
 			func(n *Price) { n.Edges.UsageQuarters = []*UsageQuarter{} },
 			func(n *Price, e *UsageQuarter) { n.Edges.UsageQuarters = append(n.Edges.UsageQuarters, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageByValue; query != nil {
+		if err := _q.loadUsageByValue(ctx, query, nodes,
+			func(n *Price) { n.Edges.UsageByValue = []*UsageByValue{} },
+			func(n *Price, e *UsageByValue) { n.Edges.UsageByValue = append(n.Edges.UsageByValue, e) }); err != nil {
+			return nil, err
+		}
+	}
+	if query := _q.withUsageByValueQuarters; query != nil {
+		if err := _q.loadUsageByValueQuarters(ctx, query, nodes,
+			func(n *Price) { n.Edges.UsageByValueQuarters = []*UsageByValueQuarter{} },
+			func(n *Price, e *UsageByValueQuarter) {
+				n.Edges.UsageByValueQuarters = append(n.Edges.UsageByValueQuarters, e)
+			}); err != nil {
 			return nil, err
 		}
 	}
@@ -614,6 +704,66 @@ func (_q *PriceQuery) loadUsageQuarters(ctx context.Context, query *UsageQuarter
 	}
 	query.Where(predicate.UsageQuarter(func(s *sql.Selector) {
 		s.Where(sql.InValues(s.C(price.UsageQuartersColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.PriceID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "price_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *PriceQuery) loadUsageByValue(ctx context.Context, query *UsageByValueQuery, nodes []*Price, init func(*Price), assign func(*Price, *UsageByValue)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Price)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagebyvalue.FieldPriceID)
+	}
+	query.Where(predicate.UsageByValue(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(price.UsageByValueColumn), fks...))
+	}))
+	neighbors, err := query.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range neighbors {
+		fk := n.PriceID
+		node, ok := nodeids[fk]
+		if !ok {
+			return fmt.Errorf(`unexpected referenced foreign-key "price_id" returned %v for node %v`, fk, n.ID)
+		}
+		assign(node, n)
+	}
+	return nil
+}
+func (_q *PriceQuery) loadUsageByValueQuarters(ctx context.Context, query *UsageByValueQuarterQuery, nodes []*Price, init func(*Price), assign func(*Price, *UsageByValueQuarter)) error {
+	fks := make([]driver.Value, 0, len(nodes))
+	nodeids := make(map[uuid.UUID]*Price)
+	for i := range nodes {
+		fks = append(fks, nodes[i].ID)
+		nodeids[nodes[i].ID] = nodes[i]
+		if init != nil {
+			init(nodes[i])
+		}
+	}
+	if len(query.ctx.Fields) > 0 {
+		query.ctx.AppendFieldOnce(usagebyvaluequarter.FieldPriceID)
+	}
+	query.Where(predicate.UsageByValueQuarter(func(s *sql.Selector) {
+		s.Where(sql.InValues(s.C(price.UsageByValueQuartersColumn), fks...))
 	}))
 	neighbors, err := query.All(ctx)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/predicate"
 	"github.com/jeffersonwarrior/modelscan/ent/price"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/money"
@@ -322,6 +324,36 @@ func (_u *PriceUpdate) AddUsageQuarters(v ...*UsageQuarter) *PriceUpdate {
 	return _u.AddUsageQuarterIDs(ids...)
 }
 
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (_u *PriceUpdate) AddUsageByValueIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.AddUsageByValueIDs(ids...)
+	return _u
+}
+
+// AddUsageByValue adds the "usage_by_value" edges to the UsageByValue entity.
+func (_u *PriceUpdate) AddUsageByValue(v ...*UsageByValue) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueIDs(ids...)
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (_u *PriceUpdate) AddUsageByValueQuarterIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.AddUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageByValueQuarters adds the "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *PriceUpdate) AddUsageByValueQuarters(v ...*UsageByValueQuarter) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueQuarterIDs(ids...)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *PriceUpdate) AddUsageEventIDs(ids ...uuid.UUID) *PriceUpdate {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -388,6 +420,48 @@ func (_u *PriceUpdate) RemoveUsageQuarters(v ...*UsageQuarter) *PriceUpdate {
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageQuarterIDs(ids...)
+}
+
+// ClearUsageByValue clears all "usage_by_value" edges to the UsageByValue entity.
+func (_u *PriceUpdate) ClearUsageByValue() *PriceUpdate {
+	_u.mutation.ClearUsageByValue()
+	return _u
+}
+
+// RemoveUsageByValueIDs removes the "usage_by_value" edge to UsageByValue entities by IDs.
+func (_u *PriceUpdate) RemoveUsageByValueIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.RemoveUsageByValueIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValue removes "usage_by_value" edges to UsageByValue entities.
+func (_u *PriceUpdate) RemoveUsageByValue(v ...*UsageByValue) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueIDs(ids...)
+}
+
+// ClearUsageByValueQuarters clears all "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *PriceUpdate) ClearUsageByValueQuarters() *PriceUpdate {
+	_u.mutation.ClearUsageByValueQuarters()
+	return _u
+}
+
+// RemoveUsageByValueQuarterIDs removes the "usage_by_value_quarters" edge to UsageByValueQuarter entities by IDs.
+func (_u *PriceUpdate) RemoveUsageByValueQuarterIDs(ids ...uuid.UUID) *PriceUpdate {
+	_u.mutation.RemoveUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValueQuarters removes "usage_by_value_quarters" edges to UsageByValueQuarter entities.
+func (_u *PriceUpdate) RemoveUsageByValueQuarters(v ...*UsageByValueQuarter) *PriceUpdate {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -688,6 +762,96 @@ func (_u *PriceUpdate) sqlSave(ctx context.Context) (_node int, err error) {
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueTable,
+			Columns: []string{price.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueTable,
+			Columns: []string{price.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueTable,
+			Columns: []string{price.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueQuartersTable,
+			Columns: []string{price.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueQuartersTable,
+			Columns: []string{price.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueQuartersTable,
+			Columns: []string{price.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {
@@ -1049,6 +1213,36 @@ func (_u *PriceUpdateOne) AddUsageQuarters(v ...*UsageQuarter) *PriceUpdateOne {
 	return _u.AddUsageQuarterIDs(ids...)
 }
 
+// AddUsageByValueIDs adds the "usage_by_value" edge to the UsageByValue entity by IDs.
+func (_u *PriceUpdateOne) AddUsageByValueIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.AddUsageByValueIDs(ids...)
+	return _u
+}
+
+// AddUsageByValue adds the "usage_by_value" edges to the UsageByValue entity.
+func (_u *PriceUpdateOne) AddUsageByValue(v ...*UsageByValue) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueIDs(ids...)
+}
+
+// AddUsageByValueQuarterIDs adds the "usage_by_value_quarters" edge to the UsageByValueQuarter entity by IDs.
+func (_u *PriceUpdateOne) AddUsageByValueQuarterIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.AddUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// AddUsageByValueQuarters adds the "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *PriceUpdateOne) AddUsageByValueQuarters(v ...*UsageByValueQuarter) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.AddUsageByValueQuarterIDs(ids...)
+}
+
 // AddUsageEventIDs adds the "usage_events" edge to the UsageEvent entity by IDs.
 func (_u *PriceUpdateOne) AddUsageEventIDs(ids ...uuid.UUID) *PriceUpdateOne {
 	_u.mutation.AddUsageEventIDs(ids...)
@@ -1115,6 +1309,48 @@ func (_u *PriceUpdateOne) RemoveUsageQuarters(v ...*UsageQuarter) *PriceUpdateOn
 		ids[i] = v[i].ID
 	}
 	return _u.RemoveUsageQuarterIDs(ids...)
+}
+
+// ClearUsageByValue clears all "usage_by_value" edges to the UsageByValue entity.
+func (_u *PriceUpdateOne) ClearUsageByValue() *PriceUpdateOne {
+	_u.mutation.ClearUsageByValue()
+	return _u
+}
+
+// RemoveUsageByValueIDs removes the "usage_by_value" edge to UsageByValue entities by IDs.
+func (_u *PriceUpdateOne) RemoveUsageByValueIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.RemoveUsageByValueIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValue removes "usage_by_value" edges to UsageByValue entities.
+func (_u *PriceUpdateOne) RemoveUsageByValue(v ...*UsageByValue) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueIDs(ids...)
+}
+
+// ClearUsageByValueQuarters clears all "usage_by_value_quarters" edges to the UsageByValueQuarter entity.
+func (_u *PriceUpdateOne) ClearUsageByValueQuarters() *PriceUpdateOne {
+	_u.mutation.ClearUsageByValueQuarters()
+	return _u
+}
+
+// RemoveUsageByValueQuarterIDs removes the "usage_by_value_quarters" edge to UsageByValueQuarter entities by IDs.
+func (_u *PriceUpdateOne) RemoveUsageByValueQuarterIDs(ids ...uuid.UUID) *PriceUpdateOne {
+	_u.mutation.RemoveUsageByValueQuarterIDs(ids...)
+	return _u
+}
+
+// RemoveUsageByValueQuarters removes "usage_by_value_quarters" edges to UsageByValueQuarter entities.
+func (_u *PriceUpdateOne) RemoveUsageByValueQuarters(v ...*UsageByValueQuarter) *PriceUpdateOne {
+	ids := make([]uuid.UUID, len(v))
+	for i := range v {
+		ids[i] = v[i].ID
+	}
+	return _u.RemoveUsageByValueQuarterIDs(ids...)
 }
 
 // ClearUsageEvents clears all "usage_events" edges to the UsageEvent entity.
@@ -1445,6 +1681,96 @@ func (_u *PriceUpdateOne) sqlSave(ctx context.Context) (_node *Price, err error)
 			Bidi:    false,
 			Target: &sqlgraph.EdgeTarget{
 				IDSpec: sqlgraph.NewFieldSpec(usagequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueTable,
+			Columns: []string{price.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueTable,
+			Columns: []string{price.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueTable,
+			Columns: []string{price.UsageByValueColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvalue.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Add = append(_spec.Edges.Add, edge)
+	}
+	if _u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueQuartersTable,
+			Columns: []string{price.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.RemovedUsageByValueQuartersIDs(); len(nodes) > 0 && !_u.mutation.UsageByValueQuartersCleared() {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueQuartersTable,
+			Columns: []string{price.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
+			},
+		}
+		for _, k := range nodes {
+			edge.Target.Nodes = append(edge.Target.Nodes, k)
+		}
+		_spec.Edges.Clear = append(_spec.Edges.Clear, edge)
+	}
+	if nodes := _u.mutation.UsageByValueQuartersIDs(); len(nodes) > 0 {
+		edge := &sqlgraph.EdgeSpec{
+			Rel:     sqlgraph.O2M,
+			Inverse: false,
+			Table:   price.UsageByValueQuartersTable,
+			Columns: []string{price.UsageByValueQuartersColumn},
+			Bidi:    false,
+			Target: &sqlgraph.EdgeTarget{
+				IDSpec: sqlgraph.NewFieldSpec(usagebyvaluequarter.FieldID, field.TypeUUID),
 			},
 		}
 		for _, k := range nodes {

@@ -15,6 +15,8 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/budgetwindow"
 	"github.com/jeffersonwarrior/modelscan/ent/consumer"
 	"github.com/jeffersonwarrior/modelscan/ent/datakey"
+	"github.com/jeffersonwarrior/modelscan/ent/dimension"
+	"github.com/jeffersonwarrior/modelscan/ent/dimensionvalue"
 	"github.com/jeffersonwarrior/modelscan/ent/discoverylog"
 	"github.com/jeffersonwarrior/modelscan/ent/expiredlease"
 	"github.com/jeffersonwarrior/modelscan/ent/installation"
@@ -30,7 +32,10 @@ import (
 	"github.com/jeffersonwarrior/modelscan/ent/sdkversion"
 	"github.com/jeffersonwarrior/modelscan/ent/setting"
 	"github.com/jeffersonwarrior/modelscan/ent/usage"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvalue"
+	"github.com/jeffersonwarrior/modelscan/ent/usagebyvaluequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usageevent"
+	"github.com/jeffersonwarrior/modelscan/ent/usagefold"
 	"github.com/jeffersonwarrior/modelscan/ent/usagequarter"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotal"
 	"github.com/jeffersonwarrior/modelscan/ent/usagetotalquarter"
@@ -520,6 +525,44 @@ func init() {
 	datakeyDescID := datakeyMixinFields0[0].Descriptor()
 	// datakey.DefaultID holds the default value on creation for the id field.
 	datakey.DefaultID = datakeyDescID.Default.(func() uuid.UUID)
+	dimensionMixin := schema.Dimension{}.Mixin()
+	dimensionMixinFields0 := dimensionMixin[0].Fields()
+	_ = dimensionMixinFields0
+	dimensionMixinFields1 := dimensionMixin[1].Fields()
+	_ = dimensionMixinFields1
+	dimensionFields := schema.Dimension{}.Fields()
+	_ = dimensionFields
+	// dimensionDescCreatedAt is the schema descriptor for created_at field.
+	dimensionDescCreatedAt := dimensionMixinFields1[0].Descriptor()
+	// dimension.DefaultCreatedAt holds the default value on creation for the created_at field.
+	dimension.DefaultCreatedAt = dimensionDescCreatedAt.Default.(func() time.Time)
+	// dimensionDescUpdatedAt is the schema descriptor for updated_at field.
+	dimensionDescUpdatedAt := dimensionMixinFields1[1].Descriptor()
+	// dimension.DefaultUpdatedAt holds the default value on creation for the updated_at field.
+	dimension.DefaultUpdatedAt = dimensionDescUpdatedAt.Default.(func() time.Time)
+	// dimension.UpdateDefaultUpdatedAt holds the default value on update for the updated_at field.
+	dimension.UpdateDefaultUpdatedAt = dimensionDescUpdatedAt.UpdateDefault.(func() time.Time)
+	// dimensionDescName is the schema descriptor for name field.
+	dimensionDescName := dimensionFields[0].Descriptor()
+	// dimension.NameValidator is a validator for the "name" field. It is called by the builders before save.
+	dimension.NameValidator = dimensionDescName.Validators[0].(func(string) error)
+	// dimensionDescMaxValues is the schema descriptor for max_values field.
+	dimensionDescMaxValues := dimensionFields[3].Descriptor()
+	// dimension.DefaultMaxValues holds the default value on creation for the max_values field.
+	dimension.DefaultMaxValues = dimensionDescMaxValues.Default.(int)
+	// dimensionDescID is the schema descriptor for id field.
+	dimensionDescID := dimensionMixinFields0[0].Descriptor()
+	// dimension.DefaultID holds the default value on creation for the id field.
+	dimension.DefaultID = dimensionDescID.Default.(func() uuid.UUID)
+	dimensionvalueMixin := schema.DimensionValue{}.Mixin()
+	dimensionvalueMixinFields0 := dimensionvalueMixin[0].Fields()
+	_ = dimensionvalueMixinFields0
+	dimensionvalueFields := schema.DimensionValue{}.Fields()
+	_ = dimensionvalueFields
+	// dimensionvalueDescID is the schema descriptor for id field.
+	dimensionvalueDescID := dimensionvalueMixinFields0[0].Descriptor()
+	// dimensionvalue.DefaultID holds the default value on creation for the id field.
+	dimensionvalue.DefaultID = dimensionvalueDescID.Default.(func() uuid.UUID)
 	discoverylogMixin := schema.DiscoveryLog{}.Mixin()
 	discoverylogMixinFields0 := discoverylogMixin[0].Fields()
 	_ = discoverylogMixinFields0
@@ -1083,6 +1126,172 @@ func init() {
 	usageDescID := usageMixinFields0[0].Descriptor()
 	// usage.DefaultID holds the default value on creation for the id field.
 	usage.DefaultID = usageDescID.Default.(func() uuid.UUID)
+	usagebyvalueMixin := schema.UsageByValue{}.Mixin()
+	usagebyvalueMixinFields0 := usagebyvalueMixin[0].Fields()
+	_ = usagebyvalueMixinFields0
+	usagebyvalueMixinFields1 := usagebyvalueMixin[1].Fields()
+	_ = usagebyvalueMixinFields1
+	usagebyvalueFields := schema.UsageByValue{}.Fields()
+	_ = usagebyvalueFields
+	// usagebyvalueDescRequestCount is the schema descriptor for request_count field.
+	usagebyvalueDescRequestCount := usagebyvalueMixinFields1[2].Descriptor()
+	// usagebyvalue.DefaultRequestCount holds the default value on creation for the request_count field.
+	usagebyvalue.DefaultRequestCount = usagebyvalueDescRequestCount.Default.(int64)
+	// usagebyvalueDescErrorCount is the schema descriptor for error_count field.
+	usagebyvalueDescErrorCount := usagebyvalueMixinFields1[3].Descriptor()
+	// usagebyvalue.DefaultErrorCount holds the default value on creation for the error_count field.
+	usagebyvalue.DefaultErrorCount = usagebyvalueDescErrorCount.Default.(int64)
+	// usagebyvalueDescUnpricedCount is the schema descriptor for unpriced_count field.
+	usagebyvalueDescUnpricedCount := usagebyvalueMixinFields1[4].Descriptor()
+	// usagebyvalue.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
+	usagebyvalue.DefaultUnpricedCount = usagebyvalueDescUnpricedCount.Default.(int64)
+	// usagebyvalueDescInputTokens is the schema descriptor for input_tokens field.
+	usagebyvalueDescInputTokens := usagebyvalueMixinFields1[5].Descriptor()
+	// usagebyvalue.DefaultInputTokens holds the default value on creation for the input_tokens field.
+	usagebyvalue.DefaultInputTokens = usagebyvalueDescInputTokens.Default.(int64)
+	// usagebyvalueDescOutputTokens is the schema descriptor for output_tokens field.
+	usagebyvalueDescOutputTokens := usagebyvalueMixinFields1[6].Descriptor()
+	// usagebyvalue.DefaultOutputTokens holds the default value on creation for the output_tokens field.
+	usagebyvalue.DefaultOutputTokens = usagebyvalueDescOutputTokens.Default.(int64)
+	// usagebyvalueDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
+	usagebyvalueDescCacheReadTokens := usagebyvalueMixinFields1[7].Descriptor()
+	// usagebyvalue.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
+	usagebyvalue.DefaultCacheReadTokens = usagebyvalueDescCacheReadTokens.Default.(int64)
+	// usagebyvalueDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
+	usagebyvalueDescCacheWriteTokens := usagebyvalueMixinFields1[8].Descriptor()
+	// usagebyvalue.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
+	usagebyvalue.DefaultCacheWriteTokens = usagebyvalueDescCacheWriteTokens.Default.(int64)
+	// usagebyvalueDescReasoningTokens is the schema descriptor for reasoning_tokens field.
+	usagebyvalueDescReasoningTokens := usagebyvalueMixinFields1[9].Descriptor()
+	// usagebyvalue.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
+	usagebyvalue.DefaultReasoningTokens = usagebyvalueDescReasoningTokens.Default.(int64)
+	// usagebyvalueDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
+	usagebyvalueDescLatencyMsSum := usagebyvalueMixinFields1[11].Descriptor()
+	// usagebyvalue.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
+	usagebyvalue.DefaultLatencyMsSum = usagebyvalueDescLatencyMsSum.Default.(int64)
+	// usagebyvalueDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
+	usagebyvalueDescAverageLatencyMs := usagebyvalueMixinFields1[12].Descriptor()
+	// usagebyvalue.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
+	usagebyvalue.DefaultAverageLatencyMs = usagebyvalueDescAverageLatencyMs.Default.(float64)
+	// usagebyvalueDescEstimatedCount is the schema descriptor for estimated_count field.
+	usagebyvalueDescEstimatedCount := usagebyvalueMixinFields1[14].Descriptor()
+	// usagebyvalue.DefaultEstimatedCount holds the default value on creation for the estimated_count field.
+	usagebyvalue.DefaultEstimatedCount = usagebyvalueDescEstimatedCount.Default.(int64)
+	// usagebyvalueDescUnknownCount is the schema descriptor for unknown_count field.
+	usagebyvalueDescUnknownCount := usagebyvalueMixinFields1[15].Descriptor()
+	// usagebyvalue.DefaultUnknownCount holds the default value on creation for the unknown_count field.
+	usagebyvalue.DefaultUnknownCount = usagebyvalueDescUnknownCount.Default.(int64)
+	// usagebyvalueDescRetryCount is the schema descriptor for retry_count field.
+	usagebyvalueDescRetryCount := usagebyvalueMixinFields1[16].Descriptor()
+	// usagebyvalue.DefaultRetryCount holds the default value on creation for the retry_count field.
+	usagebyvalue.DefaultRetryCount = usagebyvalueDescRetryCount.Default.(int64)
+	// usagebyvalueDescTtftMsSum is the schema descriptor for ttft_ms_sum field.
+	usagebyvalueDescTtftMsSum := usagebyvalueMixinFields1[17].Descriptor()
+	// usagebyvalue.DefaultTtftMsSum holds the default value on creation for the ttft_ms_sum field.
+	usagebyvalue.DefaultTtftMsSum = usagebyvalueDescTtftMsSum.Default.(int64)
+	// usagebyvalueDescRetryCost is the schema descriptor for retry_cost field.
+	usagebyvalueDescRetryCost := usagebyvalueMixinFields1[19].Descriptor()
+	// usagebyvalue.DefaultRetryCost holds the default value on creation for the retry_cost field.
+	usagebyvalue.DefaultRetryCost = money.USD(usagebyvalueDescRetryCost.Default.(int64))
+	// usagebyvalueDescProviderCost is the schema descriptor for provider_cost field.
+	usagebyvalueDescProviderCost := usagebyvalueMixinFields1[20].Descriptor()
+	// usagebyvalue.DefaultProviderCost holds the default value on creation for the provider_cost field.
+	usagebyvalue.DefaultProviderCost = money.USD(usagebyvalueDescProviderCost.Default.(int64))
+	// usagebyvalueDescProviderCostCount is the schema descriptor for provider_cost_count field.
+	usagebyvalueDescProviderCostCount := usagebyvalueMixinFields1[21].Descriptor()
+	// usagebyvalue.DefaultProviderCostCount holds the default value on creation for the provider_cost_count field.
+	usagebyvalue.DefaultProviderCostCount = usagebyvalueDescProviderCostCount.Default.(int64)
+	// usagebyvalueDescComparedCost is the schema descriptor for compared_cost field.
+	usagebyvalueDescComparedCost := usagebyvalueMixinFields1[22].Descriptor()
+	// usagebyvalue.DefaultComparedCost holds the default value on creation for the compared_cost field.
+	usagebyvalue.DefaultComparedCost = money.USD(usagebyvalueDescComparedCost.Default.(int64))
+	// usagebyvalueDescID is the schema descriptor for id field.
+	usagebyvalueDescID := usagebyvalueMixinFields0[0].Descriptor()
+	// usagebyvalue.DefaultID holds the default value on creation for the id field.
+	usagebyvalue.DefaultID = usagebyvalueDescID.Default.(func() uuid.UUID)
+	usagebyvaluequarterMixin := schema.UsageByValueQuarter{}.Mixin()
+	usagebyvaluequarterMixinFields0 := usagebyvaluequarterMixin[0].Fields()
+	_ = usagebyvaluequarterMixinFields0
+	usagebyvaluequarterMixinFields1 := usagebyvaluequarterMixin[1].Fields()
+	_ = usagebyvaluequarterMixinFields1
+	usagebyvaluequarterFields := schema.UsageByValueQuarter{}.Fields()
+	_ = usagebyvaluequarterFields
+	// usagebyvaluequarterDescRequestCount is the schema descriptor for request_count field.
+	usagebyvaluequarterDescRequestCount := usagebyvaluequarterMixinFields1[2].Descriptor()
+	// usagebyvaluequarter.DefaultRequestCount holds the default value on creation for the request_count field.
+	usagebyvaluequarter.DefaultRequestCount = usagebyvaluequarterDescRequestCount.Default.(int64)
+	// usagebyvaluequarterDescErrorCount is the schema descriptor for error_count field.
+	usagebyvaluequarterDescErrorCount := usagebyvaluequarterMixinFields1[3].Descriptor()
+	// usagebyvaluequarter.DefaultErrorCount holds the default value on creation for the error_count field.
+	usagebyvaluequarter.DefaultErrorCount = usagebyvaluequarterDescErrorCount.Default.(int64)
+	// usagebyvaluequarterDescUnpricedCount is the schema descriptor for unpriced_count field.
+	usagebyvaluequarterDescUnpricedCount := usagebyvaluequarterMixinFields1[4].Descriptor()
+	// usagebyvaluequarter.DefaultUnpricedCount holds the default value on creation for the unpriced_count field.
+	usagebyvaluequarter.DefaultUnpricedCount = usagebyvaluequarterDescUnpricedCount.Default.(int64)
+	// usagebyvaluequarterDescInputTokens is the schema descriptor for input_tokens field.
+	usagebyvaluequarterDescInputTokens := usagebyvaluequarterMixinFields1[5].Descriptor()
+	// usagebyvaluequarter.DefaultInputTokens holds the default value on creation for the input_tokens field.
+	usagebyvaluequarter.DefaultInputTokens = usagebyvaluequarterDescInputTokens.Default.(int64)
+	// usagebyvaluequarterDescOutputTokens is the schema descriptor for output_tokens field.
+	usagebyvaluequarterDescOutputTokens := usagebyvaluequarterMixinFields1[6].Descriptor()
+	// usagebyvaluequarter.DefaultOutputTokens holds the default value on creation for the output_tokens field.
+	usagebyvaluequarter.DefaultOutputTokens = usagebyvaluequarterDescOutputTokens.Default.(int64)
+	// usagebyvaluequarterDescCacheReadTokens is the schema descriptor for cache_read_tokens field.
+	usagebyvaluequarterDescCacheReadTokens := usagebyvaluequarterMixinFields1[7].Descriptor()
+	// usagebyvaluequarter.DefaultCacheReadTokens holds the default value on creation for the cache_read_tokens field.
+	usagebyvaluequarter.DefaultCacheReadTokens = usagebyvaluequarterDescCacheReadTokens.Default.(int64)
+	// usagebyvaluequarterDescCacheWriteTokens is the schema descriptor for cache_write_tokens field.
+	usagebyvaluequarterDescCacheWriteTokens := usagebyvaluequarterMixinFields1[8].Descriptor()
+	// usagebyvaluequarter.DefaultCacheWriteTokens holds the default value on creation for the cache_write_tokens field.
+	usagebyvaluequarter.DefaultCacheWriteTokens = usagebyvaluequarterDescCacheWriteTokens.Default.(int64)
+	// usagebyvaluequarterDescReasoningTokens is the schema descriptor for reasoning_tokens field.
+	usagebyvaluequarterDescReasoningTokens := usagebyvaluequarterMixinFields1[9].Descriptor()
+	// usagebyvaluequarter.DefaultReasoningTokens holds the default value on creation for the reasoning_tokens field.
+	usagebyvaluequarter.DefaultReasoningTokens = usagebyvaluequarterDescReasoningTokens.Default.(int64)
+	// usagebyvaluequarterDescLatencyMsSum is the schema descriptor for latency_ms_sum field.
+	usagebyvaluequarterDescLatencyMsSum := usagebyvaluequarterMixinFields1[11].Descriptor()
+	// usagebyvaluequarter.DefaultLatencyMsSum holds the default value on creation for the latency_ms_sum field.
+	usagebyvaluequarter.DefaultLatencyMsSum = usagebyvaluequarterDescLatencyMsSum.Default.(int64)
+	// usagebyvaluequarterDescAverageLatencyMs is the schema descriptor for average_latency_ms field.
+	usagebyvaluequarterDescAverageLatencyMs := usagebyvaluequarterMixinFields1[12].Descriptor()
+	// usagebyvaluequarter.DefaultAverageLatencyMs holds the default value on creation for the average_latency_ms field.
+	usagebyvaluequarter.DefaultAverageLatencyMs = usagebyvaluequarterDescAverageLatencyMs.Default.(float64)
+	// usagebyvaluequarterDescEstimatedCount is the schema descriptor for estimated_count field.
+	usagebyvaluequarterDescEstimatedCount := usagebyvaluequarterMixinFields1[14].Descriptor()
+	// usagebyvaluequarter.DefaultEstimatedCount holds the default value on creation for the estimated_count field.
+	usagebyvaluequarter.DefaultEstimatedCount = usagebyvaluequarterDescEstimatedCount.Default.(int64)
+	// usagebyvaluequarterDescUnknownCount is the schema descriptor for unknown_count field.
+	usagebyvaluequarterDescUnknownCount := usagebyvaluequarterMixinFields1[15].Descriptor()
+	// usagebyvaluequarter.DefaultUnknownCount holds the default value on creation for the unknown_count field.
+	usagebyvaluequarter.DefaultUnknownCount = usagebyvaluequarterDescUnknownCount.Default.(int64)
+	// usagebyvaluequarterDescRetryCount is the schema descriptor for retry_count field.
+	usagebyvaluequarterDescRetryCount := usagebyvaluequarterMixinFields1[16].Descriptor()
+	// usagebyvaluequarter.DefaultRetryCount holds the default value on creation for the retry_count field.
+	usagebyvaluequarter.DefaultRetryCount = usagebyvaluequarterDescRetryCount.Default.(int64)
+	// usagebyvaluequarterDescTtftMsSum is the schema descriptor for ttft_ms_sum field.
+	usagebyvaluequarterDescTtftMsSum := usagebyvaluequarterMixinFields1[17].Descriptor()
+	// usagebyvaluequarter.DefaultTtftMsSum holds the default value on creation for the ttft_ms_sum field.
+	usagebyvaluequarter.DefaultTtftMsSum = usagebyvaluequarterDescTtftMsSum.Default.(int64)
+	// usagebyvaluequarterDescRetryCost is the schema descriptor for retry_cost field.
+	usagebyvaluequarterDescRetryCost := usagebyvaluequarterMixinFields1[19].Descriptor()
+	// usagebyvaluequarter.DefaultRetryCost holds the default value on creation for the retry_cost field.
+	usagebyvaluequarter.DefaultRetryCost = money.USD(usagebyvaluequarterDescRetryCost.Default.(int64))
+	// usagebyvaluequarterDescProviderCost is the schema descriptor for provider_cost field.
+	usagebyvaluequarterDescProviderCost := usagebyvaluequarterMixinFields1[20].Descriptor()
+	// usagebyvaluequarter.DefaultProviderCost holds the default value on creation for the provider_cost field.
+	usagebyvaluequarter.DefaultProviderCost = money.USD(usagebyvaluequarterDescProviderCost.Default.(int64))
+	// usagebyvaluequarterDescProviderCostCount is the schema descriptor for provider_cost_count field.
+	usagebyvaluequarterDescProviderCostCount := usagebyvaluequarterMixinFields1[21].Descriptor()
+	// usagebyvaluequarter.DefaultProviderCostCount holds the default value on creation for the provider_cost_count field.
+	usagebyvaluequarter.DefaultProviderCostCount = usagebyvaluequarterDescProviderCostCount.Default.(int64)
+	// usagebyvaluequarterDescComparedCost is the schema descriptor for compared_cost field.
+	usagebyvaluequarterDescComparedCost := usagebyvaluequarterMixinFields1[22].Descriptor()
+	// usagebyvaluequarter.DefaultComparedCost holds the default value on creation for the compared_cost field.
+	usagebyvaluequarter.DefaultComparedCost = money.USD(usagebyvaluequarterDescComparedCost.Default.(int64))
+	// usagebyvaluequarterDescID is the schema descriptor for id field.
+	usagebyvaluequarterDescID := usagebyvaluequarterMixinFields0[0].Descriptor()
+	// usagebyvaluequarter.DefaultID holds the default value on creation for the id field.
+	usagebyvaluequarter.DefaultID = usagebyvaluequarterDescID.Default.(func() uuid.UUID)
 	usageeventFields := schema.UsageEvent{}.Fields()
 	_ = usageeventFields
 	// usageeventDescInputTokens is the schema descriptor for input_tokens field.
@@ -1133,6 +1342,15 @@ func init() {
 	usageeventDescAttempt := usageeventFields[25].Descriptor()
 	// usageevent.DefaultAttempt holds the default value on creation for the attempt field.
 	usageevent.DefaultAttempt = usageeventDescAttempt.Default.(int)
+	usagefoldMixin := schema.UsageFold{}.Mixin()
+	usagefoldMixinFields0 := usagefoldMixin[0].Fields()
+	_ = usagefoldMixinFields0
+	usagefoldFields := schema.UsageFold{}.Fields()
+	_ = usagefoldFields
+	// usagefoldDescID is the schema descriptor for id field.
+	usagefoldDescID := usagefoldMixinFields0[0].Descriptor()
+	// usagefold.DefaultID holds the default value on creation for the id field.
+	usagefold.DefaultID = usagefoldDescID.Default.(func() uuid.UUID)
 	usagequarterMixin := schema.UsageQuarter{}.Mixin()
 	usagequarterMixinFields0 := usagequarterMixin[0].Fields()
 	_ = usagequarterMixinFields0

@@ -47,6 +47,12 @@ func (m *ConsumerMutation) Scope() any { return m.scope }
 func (m *DataKeyMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
+func (m *DimensionMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *DimensionValueMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
 func (m *DiscoveryLogMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
@@ -89,7 +95,16 @@ func (m *SettingMutation) Scope() any { return m.scope }
 func (m *UsageMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
+func (m *UsageByValueMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *UsageByValueQuarterMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
 func (m *UsageEventMutation) Scope() any { return m.scope }
+
+// Scope returns that of the mutation's client.
+func (m *UsageFoldMutation) Scope() any { return m.scope }
 
 // Scope returns that of the mutation's client.
 func (m *UsageHorizonMutation) Scope() any { return m.scope }

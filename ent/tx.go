@@ -32,6 +32,10 @@ type Tx struct {
 	Consumer *ConsumerClient
 	// DataKey is the client for interacting with the DataKey builders.
 	DataKey *DataKeyClient
+	// Dimension is the client for interacting with the Dimension builders.
+	Dimension *DimensionClient
+	// DimensionValue is the client for interacting with the DimensionValue builders.
+	DimensionValue *DimensionValueClient
 	// DiscoveryLog is the client for interacting with the DiscoveryLog builders.
 	DiscoveryLog *DiscoveryLogClient
 	// ExpiredLease is the client for interacting with the ExpiredLease builders.
@@ -60,8 +64,14 @@ type Tx struct {
 	Setting *SettingClient
 	// Usage is the client for interacting with the Usage builders.
 	Usage *UsageClient
+	// UsageByValue is the client for interacting with the UsageByValue builders.
+	UsageByValue *UsageByValueClient
+	// UsageByValueQuarter is the client for interacting with the UsageByValueQuarter builders.
+	UsageByValueQuarter *UsageByValueQuarterClient
 	// UsageEvent is the client for interacting with the UsageEvent builders.
 	UsageEvent *UsageEventClient
+	// UsageFold is the client for interacting with the UsageFold builders.
+	UsageFold *UsageFoldClient
 	// UsageHorizon is the client for interacting with the UsageHorizon builders.
 	UsageHorizon *UsageHorizonClient
 	// UsageQuarter is the client for interacting with the UsageQuarter builders.
@@ -210,6 +220,8 @@ func (tx *Tx) init() {
 	tx.BudgetWindow = NewBudgetWindowClient(tx.config)
 	tx.Consumer = NewConsumerClient(tx.config)
 	tx.DataKey = NewDataKeyClient(tx.config)
+	tx.Dimension = NewDimensionClient(tx.config)
+	tx.DimensionValue = NewDimensionValueClient(tx.config)
 	tx.DiscoveryLog = NewDiscoveryLogClient(tx.config)
 	tx.ExpiredLease = NewExpiredLeaseClient(tx.config)
 	tx.Installation = NewInstallationClient(tx.config)
@@ -224,7 +236,10 @@ func (tx *Tx) init() {
 	tx.SDKVersion = NewSDKVersionClient(tx.config)
 	tx.Setting = NewSettingClient(tx.config)
 	tx.Usage = NewUsageClient(tx.config)
+	tx.UsageByValue = NewUsageByValueClient(tx.config)
+	tx.UsageByValueQuarter = NewUsageByValueQuarterClient(tx.config)
 	tx.UsageEvent = NewUsageEventClient(tx.config)
+	tx.UsageFold = NewUsageFoldClient(tx.config)
 	tx.UsageHorizon = NewUsageHorizonClient(tx.config)
 	tx.UsageQuarter = NewUsageQuarterClient(tx.config)
 	tx.UsageTotal = NewUsageTotalClient(tx.config)

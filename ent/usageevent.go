@@ -3,6 +3,7 @@
 package ent
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -75,6 +76,8 @@ type UsageEvent struct {
 	AttemptGroup string `json:"attempt_group"`
 	// number of the attempt, from 1; from 2 on it is a retry; 0: it was not said
 	Attempt int `json:"attempt"`
+	// what usage is summed by beside models and keys: the tags of each dimension; NULL: none
+	Tags map[string][]string `json:"tags"`
 	// Edges holds the relations/edges for other nodes in the graph.
 	// The values are being populated by the UsageEventQuery when eager-loading is set.
 	Edges        UsageEventEdges `json:"edges"`
@@ -160,6 +163,8 @@ func (*UsageEvent) scanValues(columns []string) ([]any, error) {
 		switch columns[i] {
 		case usageevent.FieldConsumerID, usageevent.FieldAccessKeyID:
 			values[i] = &sql.NullScanner{S: new(uuid.UUID)}
+		case usageevent.FieldTags:
+			values[i] = new([]byte)
 		case usageevent.FieldSuccess:
 			values[i] = new(sql.NullBool)
 		case usageevent.FieldInputTokens, usageevent.FieldOutputTokens, usageevent.FieldCacheReadTokens, usageevent.FieldCacheWriteTokens, usageevent.FieldReasoningTokens, usageevent.FieldCost, usageevent.FieldLatencyMs, usageevent.FieldHTTPStatus, usageevent.FieldTtftMs, usageevent.FieldProviderCost, usageevent.FieldFingerprint, usageevent.FieldAttempt:
@@ -347,6 +352,14 @@ func (_m *UsageEvent) assignValues(columns []string, values []any) error {
 			} else if value.Valid {
 				_m.Attempt = int(value.Int64)
 			}
+		case usageevent.FieldTags:
+			if value, ok := values[i].(*[]byte); !ok {
+				return fmt.Errorf("unexpected type %T for field tags", values[i])
+			} else if value != nil && len(*value) > 0 {
+				if err := json.Unmarshal(*value, &_m.Tags); err != nil {
+					return fmt.Errorf("unmarshal field tags: %w", err)
+				}
+			}
 		default:
 			_m.selectValues.Set(columns[i], values[i])
 		}
@@ -494,6 +507,9 @@ func (_m *UsageEvent) String() string {
 	builder.WriteString(", ")
 	builder.WriteString("attempt=")
 	builder.WriteString(fmt.Sprintf("%v", _m.Attempt))
+	builder.WriteString(", ")
+	builder.WriteString("tags=")
+	builder.WriteString(fmt.Sprintf("%v", _m.Tags))
 	builder.WriteByte(')')
 	return builder.String()
 }

@@ -332,6 +332,12 @@ func (_c *UsageEventCreate) SetNillableAttempt(v *int) *UsageEventCreate {
 	return _c
 }
 
+// SetTags sets the "tags" field.
+func (_c *UsageEventCreate) SetTags(v map[string][]string) *UsageEventCreate {
+	_c.mutation.SetTags(v)
+	return _c
+}
+
 // SetID sets the "id" field.
 func (_c *UsageEventCreate) SetID(v uuid.UUID) *UsageEventCreate {
 	_c.mutation.SetID(v)
@@ -651,6 +657,10 @@ func (_c *UsageEventCreate) createSpec() (*UsageEvent, *sqlgraph.CreateSpec) {
 	if value, ok := _c.mutation.Attempt(); ok {
 		_spec.SetField(usageevent.FieldAttempt, field.TypeInt, value)
 		_node.Attempt = value
+	}
+	if value, ok := _c.mutation.Tags(); ok {
+		_spec.SetField(usageevent.FieldTags, field.TypeJSON, value)
+		_node.Tags = value
 	}
 	if nodes := _c.mutation.ModelIDs(); len(nodes) > 0 {
 		edge := &sqlgraph.EdgeSpec{
@@ -1141,6 +1151,9 @@ func (u *UsageEventUpsertOne) UpdateNewValues() *UsageEventUpsertOne {
 		}
 		if _, exists := u.create.mutation.Attempt(); exists {
 			s.SetIgnore(usageevent.FieldAttempt)
+		}
+		if _, exists := u.create.mutation.Tags(); exists {
+			s.SetIgnore(usageevent.FieldTags)
 		}
 	}))
 	return u
@@ -1744,6 +1757,9 @@ func (u *UsageEventUpsertBulk) UpdateNewValues() *UsageEventUpsertBulk {
 			}
 			if _, exists := b.mutation.Attempt(); exists {
 				s.SetIgnore(usageevent.FieldAttempt)
+			}
+			if _, exists := b.mutation.Tags(); exists {
+				s.SetIgnore(usageevent.FieldTags)
 			}
 		}
 	}))

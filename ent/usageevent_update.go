@@ -606,6 +606,9 @@ func (_u *UsageEventUpdate) sqlSave(ctx context.Context) (_node int, err error) 
 	if _u.mutation.FingerprintCleared() {
 		_spec.ClearField(usageevent.FieldFingerprint, field.TypeInt64)
 	}
+	if _u.mutation.TagsCleared() {
+		_spec.ClearField(usageevent.FieldTags, field.TypeJSON)
+	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{
 			Rel:     sqlgraph.M2O,
@@ -1317,6 +1320,9 @@ func (_u *UsageEventUpdateOne) sqlSave(ctx context.Context) (_node *UsageEvent, 
 	}
 	if _u.mutation.FingerprintCleared() {
 		_spec.ClearField(usageevent.FieldFingerprint, field.TypeInt64)
+	}
+	if _u.mutation.TagsCleared() {
+		_spec.ClearField(usageevent.FieldTags, field.TypeJSON)
 	}
 	if _u.mutation.ModelCleared() {
 		edge := &sqlgraph.EdgeSpec{

@@ -38,6 +38,9 @@ var domains = []domain{
 	{"Ledger", "What was used: each request, and sums of them.", []string{
 		"UsageEvent", "UsageQuarter", "Usage", "UsageTotalQuarter", "UsageTotal", "UsageHorizon",
 	}},
+	{"Attribution", "The same usage under what callers say of their requests.", []string{
+		"Dimension", "DimensionValue", "UsageByValue", "UsageByValueQuarter", "UsageFold",
+	}},
 	{"Logs and settings", "What happened beside that.", []string{"DiscoveryLog", "AuditEntry", "Setting"}},
 }
 

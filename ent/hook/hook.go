@@ -117,6 +117,30 @@ func (f DataKeyFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, err
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.DataKeyMutation", m)
 }
 
+// The DimensionFunc type is an adapter to allow the use of ordinary
+// function as Dimension mutator.
+type DimensionFunc func(context.Context, *ent.DimensionMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f DimensionFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.DimensionMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.DimensionMutation", m)
+}
+
+// The DimensionValueFunc type is an adapter to allow the use of ordinary
+// function as DimensionValue mutator.
+type DimensionValueFunc func(context.Context, *ent.DimensionValueMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f DimensionValueFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.DimensionValueMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.DimensionValueMutation", m)
+}
+
 // The DiscoveryLogFunc type is an adapter to allow the use of ordinary
 // function as DiscoveryLog mutator.
 type DiscoveryLogFunc func(context.Context, *ent.DiscoveryLogMutation) (ent.Value, error)
@@ -285,6 +309,30 @@ func (f UsageFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageMutation", m)
 }
 
+// The UsageByValueFunc type is an adapter to allow the use of ordinary
+// function as UsageByValue mutator.
+type UsageByValueFunc func(context.Context, *ent.UsageByValueMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f UsageByValueFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.UsageByValueMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageByValueMutation", m)
+}
+
+// The UsageByValueQuarterFunc type is an adapter to allow the use of ordinary
+// function as UsageByValueQuarter mutator.
+type UsageByValueQuarterFunc func(context.Context, *ent.UsageByValueQuarterMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f UsageByValueQuarterFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.UsageByValueQuarterMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageByValueQuarterMutation", m)
+}
+
 // The UsageEventFunc type is an adapter to allow the use of ordinary
 // function as UsageEvent mutator.
 type UsageEventFunc func(context.Context, *ent.UsageEventMutation) (ent.Value, error)
@@ -295,6 +343,18 @@ func (f UsageEventFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, 
 		return f(ctx, mv)
 	}
 	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageEventMutation", m)
+}
+
+// The UsageFoldFunc type is an adapter to allow the use of ordinary
+// function as UsageFold mutator.
+type UsageFoldFunc func(context.Context, *ent.UsageFoldMutation) (ent.Value, error)
+
+// Mutate calls f(ctx, m).
+func (f UsageFoldFunc) Mutate(ctx context.Context, m ent.Mutation) (ent.Value, error) {
+	if mv, ok := m.(*ent.UsageFoldMutation); ok {
+		return f(ctx, mv)
+	}
+	return nil, fmt.Errorf("unexpected mutation type %T. expect *ent.UsageFoldMutation", m)
 }
 
 // The UsageHorizonFunc type is an adapter to allow the use of ordinary

@@ -44,6 +44,8 @@ const (
 	FieldAttemptGroup = "attempt_group"
 	// FieldAttempt holds the string denoting the attempt field in the database.
 	FieldAttempt = "attempt"
+	// FieldTags holds the string denoting the tags field in the database.
+	FieldTags = "tags"
 	// EdgeKey holds the string denoting the key edge name in mutations.
 	EdgeKey = "key"
 	// EdgeModel holds the string denoting the model edge name in mutations.
@@ -111,6 +113,7 @@ var Columns = []string{
 	FieldExpiresAt,
 	FieldAttemptGroup,
 	FieldAttempt,
+	FieldTags,
 }
 
 // ValidColumn reports if the column name is valid (part of the table columns).

@@ -707,6 +707,16 @@ func AttemptLTE(v int) predicate.KeyLease {
 	return predicate.KeyLease(sql.FieldLTE(FieldAttempt, v))
 }
 
+// TagsIsNil applies the IsNil predicate on the "tags" field.
+func TagsIsNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldIsNull(FieldTags))
+}
+
+// TagsNotNil applies the NotNil predicate on the "tags" field.
+func TagsNotNil() predicate.KeyLease {
+	return predicate.KeyLease(sql.FieldNotNull(FieldTags))
+}
+
 // HasKey applies the HasEdge predicate on the "key" edge.
 func HasKey() predicate.KeyLease {
 	return predicate.KeyLease(func(s *sql.Selector) {

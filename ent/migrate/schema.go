@@ -496,6 +496,55 @@ var (
 		Columns:    DataKeysColumns,
 		PrimaryKey: []*schema.Column{DataKeysColumns[0]},
 	}
+	// DimensionsColumns holds the columns for the "dimensions" table.
+	DimensionsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "created_at", Type: field.TypeTime},
+		{Name: "updated_at", Type: field.TypeTime},
+		{Name: "name", Type: field.TypeString, Unique: true},
+		{Name: "kind", Type: field.TypeEnum, Enums: []string{"single", "multi", "composite", "consumer"}, Default: "single"},
+		{Name: "parts", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
+		{Name: "max_values", Type: field.TypeInt, Default: 1000},
+		{Name: "grain", Type: field.TypeEnum, Enums: []string{"quarter", "day"}, Default: "quarter"},
+		{Name: "since", Type: field.TypeTime},
+		{Name: "open_from", Type: field.TypeTime},
+		{Name: "retired_at", Type: field.TypeTime, Nullable: true},
+	}
+	// DimensionsTable holds the schema information for the "dimensions" table.
+	DimensionsTable = &schema.Table{
+		Name:       "dimensions",
+		Columns:    DimensionsColumns,
+		PrimaryKey: []*schema.Column{DimensionsColumns[0]},
+	}
+	// DimensionValuesColumns holds the columns for the "dimension_values" table.
+	DimensionValuesColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "kind", Type: field.TypeEnum, Enums: []string{"value", "unassigned", "other"}, Default: "value"},
+		{Name: "name", Type: field.TypeString},
+		{Name: "since", Type: field.TypeTime},
+		{Name: "dimension_id", Type: field.TypeUUID},
+	}
+	// DimensionValuesTable holds the schema information for the "dimension_values" table.
+	DimensionValuesTable = &schema.Table{
+		Name:       "dimension_values",
+		Columns:    DimensionValuesColumns,
+		PrimaryKey: []*schema.Column{DimensionValuesColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "dimension_values_dimensions_dimension_values",
+				Columns:    []*schema.Column{DimensionValuesColumns[4]},
+				RefColumns: []*schema.Column{DimensionsColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "dimensionvalue_dimension_id_kind_name",
+				Unique:  true,
+				Columns: []*schema.Column{DimensionValuesColumns[4], DimensionValuesColumns[1], DimensionValuesColumns[2]},
+			},
+		},
+	}
 	// DiscoveryLogsColumns holds the columns for the "discovery_logs" table.
 	DiscoveryLogsColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -589,6 +638,7 @@ var (
 		{Name: "expires_at", Type: field.TypeTime},
 		{Name: "attempt_group", Type: field.TypeString, Default: ""},
 		{Name: "attempt", Type: field.TypeInt, Default: 0},
+		{Name: "tags", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "access_key_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "consumer_id", Type: field.TypeUUID, Nullable: true},
@@ -603,31 +653,31 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "key_leases_api_keys_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[11]},
+				Columns:    []*schema.Column{KeyLeasesColumns[12]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.Cascade,
 			},
 			{
 				Symbol:     "key_leases_access_keys_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[12]},
+				Columns:    []*schema.Column{KeyLeasesColumns[13]},
 				RefColumns: []*schema.Column{AccessKeysColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "key_leases_consumers_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[13]},
+				Columns:    []*schema.Column{KeyLeasesColumns[14]},
 				RefColumns: []*schema.Column{ConsumersColumns[0]},
 				OnDelete:   schema.Restrict,
 			},
 			{
 				Symbol:     "key_leases_models_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[14]},
+				Columns:    []*schema.Column{KeyLeasesColumns[15]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "key_leases_quota_groups_leases",
-				Columns:    []*schema.Column{KeyLeasesColumns[15]},
+				Columns:    []*schema.Column{KeyLeasesColumns[16]},
 				RefColumns: []*schema.Column{QuotaGroupsColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
@@ -636,12 +686,12 @@ var (
 			{
 				Name:    "keylease_api_key_id_expires_at",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[11], KeyLeasesColumns[8]},
+				Columns: []*schema.Column{KeyLeasesColumns[12], KeyLeasesColumns[8]},
 			},
 			{
 				Name:    "keylease_model_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[14]},
+				Columns: []*schema.Column{KeyLeasesColumns[15]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "model_id IS NOT NULL",
 				},
@@ -649,7 +699,7 @@ var (
 			{
 				Name:    "keylease_quota_group_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[15]},
+				Columns: []*schema.Column{KeyLeasesColumns[16]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "quota_group_id IS NOT NULL",
 				},
@@ -657,7 +707,7 @@ var (
 			{
 				Name:    "keylease_consumer_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[13]},
+				Columns: []*schema.Column{KeyLeasesColumns[14]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "consumer_id IS NOT NULL",
 				},
@@ -665,7 +715,7 @@ var (
 			{
 				Name:    "keylease_access_key_id",
 				Unique:  false,
-				Columns: []*schema.Column{KeyLeasesColumns[12]},
+				Columns: []*schema.Column{KeyLeasesColumns[13]},
 				Annotation: &entsql.IndexAnnotation{
 					Where: "access_key_id IS NOT NULL",
 				},
@@ -1058,6 +1108,154 @@ var (
 			},
 		},
 	}
+	// UsageByValueColumns holds the columns for the "usage_by_value" table.
+	UsageByValueColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "period_start", Type: field.TypeTime},
+		{Name: "period_end", Type: field.TypeTime},
+		{Name: "request_count", Type: field.TypeInt64, Default: 0},
+		{Name: "error_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unpriced_count", Type: field.TypeInt64, Default: 0},
+		{Name: "input_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "output_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_read_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_write_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reasoning_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "total_cost", Type: field.TypeInt64, Nullable: true},
+		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
+		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "estimated_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unknown_count", Type: field.TypeInt64, Default: 0},
+		{Name: "retry_count", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "retry_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost_count", Type: field.TypeInt64, Default: 0},
+		{Name: "compared_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "digest", Type: field.TypeInt64, Nullable: true},
+		{Name: "value_id", Type: field.TypeUUID},
+		{Name: "model_id", Type: field.TypeUUID},
+		{Name: "price_id", Type: field.TypeUUID},
+	}
+	// UsageByValueTable holds the schema information for the "usage_by_value" table.
+	UsageByValueTable = &schema.Table{
+		Name:       "usage_by_value",
+		Columns:    UsageByValueColumns,
+		PrimaryKey: []*schema.Column{UsageByValueColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "usage_by_value_dimension_values_usage",
+				Columns:    []*schema.Column{UsageByValueColumns[25]},
+				RefColumns: []*schema.Column{DimensionValuesColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
+				Symbol:     "usage_by_value_models_usage_by_value",
+				Columns:    []*schema.Column{UsageByValueColumns[26]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
+				Symbol:     "usage_by_value_prices_usage_by_value",
+				Columns:    []*schema.Column{UsageByValueColumns[27]},
+				RefColumns: []*schema.Column{PricesColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "usagebyvalue_price_id_value_id_period_start",
+				Unique:  true,
+				Columns: []*schema.Column{UsageByValueColumns[27], UsageByValueColumns[25], UsageByValueColumns[1]},
+			},
+			{
+				Name:    "usagebyvalue_model_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageByValueColumns[26], UsageByValueColumns[1]},
+			},
+			{
+				Name:    "usagebyvalue_value_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageByValueColumns[25], UsageByValueColumns[1]},
+			},
+		},
+	}
+	// UsageByValueQuartersColumns holds the columns for the "usage_by_value_quarters" table.
+	UsageByValueQuartersColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "period_start", Type: field.TypeTime},
+		{Name: "period_end", Type: field.TypeTime},
+		{Name: "request_count", Type: field.TypeInt64, Default: 0},
+		{Name: "error_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unpriced_count", Type: field.TypeInt64, Default: 0},
+		{Name: "input_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "output_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_read_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "cache_write_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "reasoning_tokens", Type: field.TypeInt64, Default: 0},
+		{Name: "total_cost", Type: field.TypeInt64, Nullable: true},
+		{Name: "latency_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "average_latency_ms", Type: field.TypeFloat64, Default: 0},
+		{Name: "latency_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "estimated_count", Type: field.TypeInt64, Default: 0},
+		{Name: "unknown_count", Type: field.TypeInt64, Default: 0},
+		{Name: "retry_count", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_ms_sum", Type: field.TypeInt64, Default: 0},
+		{Name: "ttft_histogram", Type: field.TypeBytes, Nullable: true},
+		{Name: "retry_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "provider_cost_count", Type: field.TypeInt64, Default: 0},
+		{Name: "compared_cost", Type: field.TypeInt64, Default: 0},
+		{Name: "digest", Type: field.TypeInt64, Nullable: true},
+		{Name: "value_id", Type: field.TypeUUID},
+		{Name: "model_id", Type: field.TypeUUID},
+		{Name: "price_id", Type: field.TypeUUID},
+	}
+	// UsageByValueQuartersTable holds the schema information for the "usage_by_value_quarters" table.
+	UsageByValueQuartersTable = &schema.Table{
+		Name:       "usage_by_value_quarters",
+		Columns:    UsageByValueQuartersColumns,
+		PrimaryKey: []*schema.Column{UsageByValueQuartersColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "usage_by_value_quarters_dimension_values_usage_quarters",
+				Columns:    []*schema.Column{UsageByValueQuartersColumns[25]},
+				RefColumns: []*schema.Column{DimensionValuesColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
+				Symbol:     "usage_by_value_quarters_models_usage_by_value_quarters",
+				Columns:    []*schema.Column{UsageByValueQuartersColumns[26]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+			{
+				Symbol:     "usage_by_value_quarters_prices_usage_by_value_quarters",
+				Columns:    []*schema.Column{UsageByValueQuartersColumns[27]},
+				RefColumns: []*schema.Column{PricesColumns[0]},
+				OnDelete:   schema.Restrict,
+			},
+		},
+		Indexes: []*schema.Index{
+			{
+				Name:    "usagebyvaluequarter_price_id_value_id_period_start",
+				Unique:  true,
+				Columns: []*schema.Column{UsageByValueQuartersColumns[27], UsageByValueQuartersColumns[25], UsageByValueQuartersColumns[1]},
+			},
+			{
+				Name:    "usagebyvaluequarter_model_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageByValueQuartersColumns[26], UsageByValueQuartersColumns[1]},
+			},
+			{
+				Name:    "usagebyvaluequarter_value_id_period_start",
+				Unique:  false,
+				Columns: []*schema.Column{UsageByValueQuartersColumns[25], UsageByValueQuartersColumns[1]},
+			},
+		},
+	}
 	// UsageEventsColumns holds the columns for the "usage_events" table.
 	UsageEventsColumns = []*schema.Column{
 		{Name: "id", Type: field.TypeUUID},
@@ -1081,6 +1279,7 @@ var (
 		{Name: "fingerprint", Type: field.TypeInt64, Nullable: true},
 		{Name: "attempt_group", Type: field.TypeString, Default: ""},
 		{Name: "attempt", Type: field.TypeInt, Default: 0},
+		{Name: "tags", Type: field.TypeJSON, Nullable: true, SchemaType: map[string]string{"postgres": "json"}},
 		{Name: "api_key_id", Type: field.TypeUUID},
 		{Name: "access_key_id", Type: field.TypeUUID, Nullable: true},
 		{Name: "consumer_id", Type: field.TypeUUID, Nullable: true},
@@ -1095,31 +1294,31 @@ var (
 		ForeignKeys: []*schema.ForeignKey{
 			{
 				Symbol:     "usage_events_api_keys_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[21]},
+				Columns:    []*schema.Column{UsageEventsColumns[22]},
 				RefColumns: []*schema.Column{APIKeysColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
 			{
 				Symbol:     "usage_events_access_keys_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[22]},
+				Columns:    []*schema.Column{UsageEventsColumns[23]},
 				RefColumns: []*schema.Column{AccessKeysColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "usage_events_consumers_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[23]},
+				Columns:    []*schema.Column{UsageEventsColumns[24]},
 				RefColumns: []*schema.Column{ConsumersColumns[0]},
 				OnDelete:   schema.SetNull,
 			},
 			{
 				Symbol:     "usage_events_models_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[24]},
+				Columns:    []*schema.Column{UsageEventsColumns[25]},
 				RefColumns: []*schema.Column{ModelsColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
 			{
 				Symbol:     "usage_events_prices_usage_events",
-				Columns:    []*schema.Column{UsageEventsColumns[25]},
+				Columns:    []*schema.Column{UsageEventsColumns[26]},
 				RefColumns: []*schema.Column{PricesColumns[0]},
 				OnDelete:   schema.NoAction,
 			},
@@ -1133,7 +1332,27 @@ var (
 			{
 				Name:    "usageevent_model_id_id",
 				Unique:  false,
-				Columns: []*schema.Column{UsageEventsColumns[24], UsageEventsColumns[0]},
+				Columns: []*schema.Column{UsageEventsColumns[25], UsageEventsColumns[0]},
+			},
+		},
+	}
+	// UsageFoldsColumns holds the columns for the "usage_folds" table.
+	UsageFoldsColumns = []*schema.Column{
+		{Name: "id", Type: field.TypeUUID},
+		{Name: "folded_to", Type: field.TypeUUID},
+		{Name: "model_id", Type: field.TypeUUID, Unique: true},
+	}
+	// UsageFoldsTable holds the schema information for the "usage_folds" table.
+	UsageFoldsTable = &schema.Table{
+		Name:       "usage_folds",
+		Columns:    UsageFoldsColumns,
+		PrimaryKey: []*schema.Column{UsageFoldsColumns[0]},
+		ForeignKeys: []*schema.ForeignKey{
+			{
+				Symbol:     "usage_folds_models_usage_fold",
+				Columns:    []*schema.Column{UsageFoldsColumns[2]},
+				RefColumns: []*schema.Column{ModelsColumns[0]},
+				OnDelete:   schema.Cascade,
 			},
 		},
 	}
@@ -1333,6 +1552,8 @@ var (
 		BudgetWindowsTable,
 		ConsumersTable,
 		DataKeysTable,
+		DimensionsTable,
+		DimensionValuesTable,
 		DiscoveryLogsTable,
 		ExpiredLeasesTable,
 		InstallationsTable,
@@ -1347,7 +1568,10 @@ var (
 		SdkVersionsTable,
 		SettingsTable,
 		UsageTrackingTable,
+		UsageByValueTable,
+		UsageByValueQuartersTable,
 		UsageEventsTable,
+		UsageFoldsTable,
 		UsageHorizonsTable,
 		UsageQuartersTable,
 		UsageTotalsTable,
@@ -1452,6 +1676,23 @@ func init() {
 	}
 	DataKeysTable.Annotation.Checks = map[string]string{
 		"data_keys_wrapped": "length(wrapped_by) BETWEEN 1 AND 128 AND length(wrapped) BETWEEN 1 AND 65536",
+	}
+	DimensionsTable.Annotation = &entsql.Annotation{
+		Table: "dimensions",
+	}
+	DimensionsTable.Annotation.Checks = map[string]string{
+		"dimensions_kind":   "kind IN ('single', 'multi', 'composite', 'consumer') AND grain IN ('quarter', 'day')",
+		"dimensions_name":   "length(name) BETWEEN 1 AND 64",
+		"dimensions_times":  "open_from >= since AND (retired_at IS NULL OR retired_at >= since)",
+		"dimensions_values": "max_values BETWEEN 1 AND 10000",
+	}
+	DimensionValuesTable.ForeignKeys[0].RefTable = DimensionsTable
+	DimensionValuesTable.Annotation = &entsql.Annotation{
+		Table: "dimension_values",
+	}
+	DimensionValuesTable.Annotation.Checks = map[string]string{
+		"dimension_values_kind": "kind = 'value' AND name <> '' OR kind IN ('unassigned', 'other') AND name = ''",
+		"dimension_values_name": "length(name) <= 512",
 	}
 	DiscoveryLogsTable.ForeignKeys[0].RefTable = ProvidersTable
 	DiscoveryLogsTable.Annotation = &entsql.Annotation{
@@ -1569,6 +1810,34 @@ func init() {
 		"usage_tracking_period":  "period_end > period_start",
 		"usage_tracking_said":    "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND ttft_ms_sum BETWEEN 0 AND 9000000000000000000 AND retry_cost BETWEEN 0 AND 9000000000000000000 AND provider_cost BETWEEN 0 AND 9000000000000000000 AND compared_cost BETWEEN 0 AND 9000000000000000000",
 	}
+	UsageByValueTable.ForeignKeys[0].RefTable = DimensionValuesTable
+	UsageByValueTable.ForeignKeys[1].RefTable = ModelsTable
+	UsageByValueTable.ForeignKeys[2].RefTable = PricesTable
+	UsageByValueTable.Annotation = &entsql.Annotation{
+		Table: "usage_by_value",
+	}
+	UsageByValueTable.Annotation.Checks = map[string]string{
+		"usage_by_value_cost":    "total_cost BETWEEN 0 AND 9000000000000000000",
+		"usage_by_value_counts":  "request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
+		"usage_by_value_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
+		"usage_by_value_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
+		"usage_by_value_period":  "period_end > period_start",
+		"usage_by_value_said":    "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND ttft_ms_sum BETWEEN 0 AND 9000000000000000000 AND retry_cost BETWEEN 0 AND 9000000000000000000 AND provider_cost BETWEEN 0 AND 9000000000000000000 AND compared_cost BETWEEN 0 AND 9000000000000000000",
+	}
+	UsageByValueQuartersTable.ForeignKeys[0].RefTable = DimensionValuesTable
+	UsageByValueQuartersTable.ForeignKeys[1].RefTable = ModelsTable
+	UsageByValueQuartersTable.ForeignKeys[2].RefTable = PricesTable
+	UsageByValueQuartersTable.Annotation = &entsql.Annotation{
+		Table: "usage_by_value_quarters",
+	}
+	UsageByValueQuartersTable.Annotation.Checks = map[string]string{
+		"usage_by_value_quarters_cost":    "total_cost BETWEEN 0 AND 9000000000000000000",
+		"usage_by_value_quarters_counts":  "request_count BETWEEN 0 AND 9000000000000000000 AND error_count BETWEEN 0 AND request_count AND unpriced_count BETWEEN 0 AND request_count",
+		"usage_by_value_quarters_latency": "latency_ms_sum BETWEEN 0 AND 9000000000000000000",
+		"usage_by_value_quarters_meters":  "input_tokens BETWEEN 0 AND 9000000000000000000 AND output_tokens BETWEEN 0 AND 9000000000000000000 AND cache_read_tokens BETWEEN 0 AND 9000000000000000000 AND cache_write_tokens BETWEEN 0 AND 9000000000000000000 AND reasoning_tokens BETWEEN 0 AND 9000000000000000000",
+		"usage_by_value_quarters_period":  "period_end > period_start",
+		"usage_by_value_quarters_said":    "estimated_count BETWEEN 0 AND request_count AND unknown_count BETWEEN 0 AND unpriced_count AND retry_count BETWEEN 0 AND request_count AND provider_cost_count BETWEEN 0 AND request_count AND ttft_ms_sum BETWEEN 0 AND 9000000000000000000 AND retry_cost BETWEEN 0 AND 9000000000000000000 AND provider_cost BETWEEN 0 AND 9000000000000000000 AND compared_cost BETWEEN 0 AND 9000000000000000000",
+	}
 	UsageEventsTable.ForeignKeys[0].RefTable = APIKeysTable
 	UsageEventsTable.ForeignKeys[1].RefTable = AccessKeysTable
 	UsageEventsTable.ForeignKeys[2].RefTable = ConsumersTable
@@ -1589,6 +1858,10 @@ func init() {
 		"usage_events_request_id":    "length(request_id) BETWEEN 1 AND 128",
 		"usage_events_ttft":          "ttft_ms >= 0",
 		"usage_events_usage_status":  "usage_status IN ('reported', 'estimated') OR usage_status = 'unknown' AND cost IS NULL AND input_tokens = 0 AND output_tokens = 0 AND cache_read_tokens = 0 AND cache_write_tokens = 0 AND reasoning_tokens = 0",
+	}
+	UsageFoldsTable.ForeignKeys[0].RefTable = ModelsTable
+	UsageFoldsTable.Annotation = &entsql.Annotation{
+		Table: "usage_folds",
 	}
 	UsageHorizonsTable.Annotation = &entsql.Annotation{
 		Table: "usage_horizons",

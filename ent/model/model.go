@@ -71,6 +71,12 @@ const (
 	EdgeUsageTotals = "usage_totals"
 	// EdgeUsageTotalQuarters holds the string denoting the usage_total_quarters edge name in mutations.
 	EdgeUsageTotalQuarters = "usage_total_quarters"
+	// EdgeUsageByValue holds the string denoting the usage_by_value edge name in mutations.
+	EdgeUsageByValue = "usage_by_value"
+	// EdgeUsageByValueQuarters holds the string denoting the usage_by_value_quarters edge name in mutations.
+	EdgeUsageByValueQuarters = "usage_by_value_quarters"
+	// EdgeUsageFold holds the string denoting the usage_fold edge name in mutations.
+	EdgeUsageFold = "usage_fold"
 	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
 	EdgeUsageEvents = "usage_events"
 	// Table holds the table name of the model in the database.
@@ -131,6 +137,27 @@ const (
 	UsageTotalQuartersInverseTable = "usage_total_quarters"
 	// UsageTotalQuartersColumn is the table column denoting the usage_total_quarters relation/edge.
 	UsageTotalQuartersColumn = "model_id"
+	// UsageByValueTable is the table that holds the usage_by_value relation/edge.
+	UsageByValueTable = "usage_by_value"
+	// UsageByValueInverseTable is the table name for the UsageByValue entity.
+	// It exists in this package in order to avoid circular dependency with the "usagebyvalue" package.
+	UsageByValueInverseTable = "usage_by_value"
+	// UsageByValueColumn is the table column denoting the usage_by_value relation/edge.
+	UsageByValueColumn = "model_id"
+	// UsageByValueQuartersTable is the table that holds the usage_by_value_quarters relation/edge.
+	UsageByValueQuartersTable = "usage_by_value_quarters"
+	// UsageByValueQuartersInverseTable is the table name for the UsageByValueQuarter entity.
+	// It exists in this package in order to avoid circular dependency with the "usagebyvaluequarter" package.
+	UsageByValueQuartersInverseTable = "usage_by_value_quarters"
+	// UsageByValueQuartersColumn is the table column denoting the usage_by_value_quarters relation/edge.
+	UsageByValueQuartersColumn = "model_id"
+	// UsageFoldTable is the table that holds the usage_fold relation/edge.
+	UsageFoldTable = "usage_folds"
+	// UsageFoldInverseTable is the table name for the UsageFold entity.
+	// It exists in this package in order to avoid circular dependency with the "usagefold" package.
+	UsageFoldInverseTable = "usage_folds"
+	// UsageFoldColumn is the table column denoting the usage_fold relation/edge.
+	UsageFoldColumn = "model_id"
 	// UsageEventsTable is the table that holds the usage_events relation/edge.
 	UsageEventsTable = "usage_events"
 	// UsageEventsInverseTable is the table name for the UsageEvent entity.
@@ -428,6 +455,41 @@ func ByUsageTotalQuarters(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOptio
 	}
 }
 
+// ByUsageByValueCount orders the results by usage_by_value count.
+func ByUsageByValueCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageByValueStep(), opts...)
+	}
+}
+
+// ByUsageByValue orders the results by usage_by_value terms.
+func ByUsageByValue(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageByValueStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByUsageByValueQuartersCount orders the results by usage_by_value_quarters count.
+func ByUsageByValueQuartersCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageByValueQuartersStep(), opts...)
+	}
+}
+
+// ByUsageByValueQuarters orders the results by usage_by_value_quarters terms.
+func ByUsageByValueQuarters(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageByValueQuartersStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByUsageFoldField orders the results by usage_fold field.
+func ByUsageFoldField(field string, opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageFoldStep(), sql.OrderByField(field, opts...))
+	}
+}
+
 // ByUsageEventsCount orders the results by usage_events count.
 func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -495,6 +557,27 @@ func newUsageTotalQuartersStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageTotalQuartersInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageTotalQuartersTable, UsageTotalQuartersColumn),
+	)
+}
+func newUsageByValueStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageByValueInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueTable, UsageByValueColumn),
+	)
+}
+func newUsageByValueQuartersStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageByValueQuartersInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueQuartersTable, UsageByValueQuartersColumn),
+	)
+}
+func newUsageFoldStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageFoldInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2O, false, UsageFoldTable, UsageFoldColumn),
 	)
 }
 func newUsageEventsStep() *sqlgraph.Step {

@@ -1046,6 +1046,75 @@ func HasUsageTotalQuartersWith(preds ...predicate.UsageTotalQuarter) predicate.M
 	})
 }
 
+// HasUsageByValue applies the HasEdge predicate on the "usage_by_value" edge.
+func HasUsageByValue() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueTable, UsageByValueColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageByValueWith applies the HasEdge predicate on the "usage_by_value" edge with a given conditions (other predicates).
+func HasUsageByValueWith(preds ...predicate.UsageByValue) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newUsageByValueStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageByValueQuarters applies the HasEdge predicate on the "usage_by_value_quarters" edge.
+func HasUsageByValueQuarters() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueQuartersTable, UsageByValueQuartersColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageByValueQuartersWith applies the HasEdge predicate on the "usage_by_value_quarters" edge with a given conditions (other predicates).
+func HasUsageByValueQuartersWith(preds ...predicate.UsageByValueQuarter) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newUsageByValueQuartersStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageFold applies the HasEdge predicate on the "usage_fold" edge.
+func HasUsageFold() predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2O, false, UsageFoldTable, UsageFoldColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageFoldWith applies the HasEdge predicate on the "usage_fold" edge with a given conditions (other predicates).
+func HasUsageFoldWith(preds ...predicate.UsageFold) predicate.Model {
+	return predicate.Model(func(s *sql.Selector) {
+		step := newUsageFoldStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
 func HasUsageEvents() predicate.Model {
 	return predicate.Model(func(s *sql.Selector) {

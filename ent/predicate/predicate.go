@@ -33,6 +33,12 @@ type Consumer func(*sql.Selector)
 // DataKey is the predicate function for datakey builders.
 type DataKey func(*sql.Selector)
 
+// Dimension is the predicate function for dimension builders.
+type Dimension func(*sql.Selector)
+
+// DimensionValue is the predicate function for dimensionvalue builders.
+type DimensionValue func(*sql.Selector)
+
 // DiscoveryLog is the predicate function for discoverylog builders.
 type DiscoveryLog func(*sql.Selector)
 
@@ -75,8 +81,17 @@ type Setting func(*sql.Selector)
 // Usage is the predicate function for usage builders.
 type Usage func(*sql.Selector)
 
+// UsageByValue is the predicate function for usagebyvalue builders.
+type UsageByValue func(*sql.Selector)
+
+// UsageByValueQuarter is the predicate function for usagebyvaluequarter builders.
+type UsageByValueQuarter func(*sql.Selector)
+
 // UsageEvent is the predicate function for usageevent builders.
 type UsageEvent func(*sql.Selector)
+
+// UsageFold is the predicate function for usagefold builders.
+type UsageFold func(*sql.Selector)
 
 // UsageHorizon is the predicate function for usagehorizon builders.
 type UsageHorizon func(*sql.Selector)

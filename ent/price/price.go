@@ -45,6 +45,10 @@ const (
 	EdgeUsage = "usage"
 	// EdgeUsageQuarters holds the string denoting the usage_quarters edge name in mutations.
 	EdgeUsageQuarters = "usage_quarters"
+	// EdgeUsageByValue holds the string denoting the usage_by_value edge name in mutations.
+	EdgeUsageByValue = "usage_by_value"
+	// EdgeUsageByValueQuarters holds the string denoting the usage_by_value_quarters edge name in mutations.
+	EdgeUsageByValueQuarters = "usage_by_value_quarters"
 	// EdgeUsageEvents holds the string denoting the usage_events edge name in mutations.
 	EdgeUsageEvents = "usage_events"
 	// Table holds the table name of the price in the database.
@@ -70,6 +74,20 @@ const (
 	UsageQuartersInverseTable = "usage_quarters"
 	// UsageQuartersColumn is the table column denoting the usage_quarters relation/edge.
 	UsageQuartersColumn = "price_id"
+	// UsageByValueTable is the table that holds the usage_by_value relation/edge.
+	UsageByValueTable = "usage_by_value"
+	// UsageByValueInverseTable is the table name for the UsageByValue entity.
+	// It exists in this package in order to avoid circular dependency with the "usagebyvalue" package.
+	UsageByValueInverseTable = "usage_by_value"
+	// UsageByValueColumn is the table column denoting the usage_by_value relation/edge.
+	UsageByValueColumn = "price_id"
+	// UsageByValueQuartersTable is the table that holds the usage_by_value_quarters relation/edge.
+	UsageByValueQuartersTable = "usage_by_value_quarters"
+	// UsageByValueQuartersInverseTable is the table name for the UsageByValueQuarter entity.
+	// It exists in this package in order to avoid circular dependency with the "usagebyvaluequarter" package.
+	UsageByValueQuartersInverseTable = "usage_by_value_quarters"
+	// UsageByValueQuartersColumn is the table column denoting the usage_by_value_quarters relation/edge.
+	UsageByValueQuartersColumn = "price_id"
 	// UsageEventsTable is the table that holds the usage_events relation/edge.
 	UsageEventsTable = "usage_events"
 	// UsageEventsInverseTable is the table name for the UsageEvent entity.
@@ -242,6 +260,34 @@ func ByUsageQuarters(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
 	}
 }
 
+// ByUsageByValueCount orders the results by usage_by_value count.
+func ByUsageByValueCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageByValueStep(), opts...)
+	}
+}
+
+// ByUsageByValue orders the results by usage_by_value terms.
+func ByUsageByValue(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageByValueStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
+// ByUsageByValueQuartersCount orders the results by usage_by_value_quarters count.
+func ByUsageByValueQuartersCount(opts ...sql.OrderTermOption) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborsCount(s, newUsageByValueQuartersStep(), opts...)
+	}
+}
+
+// ByUsageByValueQuarters orders the results by usage_by_value_quarters terms.
+func ByUsageByValueQuarters(term sql.OrderTerm, terms ...sql.OrderTerm) OrderOption {
+	return func(s *sql.Selector) {
+		sqlgraph.OrderByNeighborTerms(s, newUsageByValueQuartersStep(), append([]sql.OrderTerm{term}, terms...)...)
+	}
+}
+
 // ByUsageEventsCount orders the results by usage_events count.
 func ByUsageEventsCount(opts ...sql.OrderTermOption) OrderOption {
 	return func(s *sql.Selector) {
@@ -274,6 +320,20 @@ func newUsageQuartersStep() *sqlgraph.Step {
 		sqlgraph.From(Table, FieldID),
 		sqlgraph.To(UsageQuartersInverseTable, FieldID),
 		sqlgraph.Edge(sqlgraph.O2M, false, UsageQuartersTable, UsageQuartersColumn),
+	)
+}
+func newUsageByValueStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageByValueInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueTable, UsageByValueColumn),
+	)
+}
+func newUsageByValueQuartersStep() *sqlgraph.Step {
+	return sqlgraph.NewStep(
+		sqlgraph.From(Table, FieldID),
+		sqlgraph.To(UsageByValueQuartersInverseTable, FieldID),
+		sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueQuartersTable, UsageByValueQuartersColumn),
 	)
 }
 func newUsageEventsStep() *sqlgraph.Step {

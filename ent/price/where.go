@@ -886,6 +886,52 @@ func HasUsageQuartersWith(preds ...predicate.UsageQuarter) predicate.Price {
 	})
 }
 
+// HasUsageByValue applies the HasEdge predicate on the "usage_by_value" edge.
+func HasUsageByValue() predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueTable, UsageByValueColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageByValueWith applies the HasEdge predicate on the "usage_by_value" edge with a given conditions (other predicates).
+func HasUsageByValueWith(preds ...predicate.UsageByValue) predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := newUsageByValueStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
+// HasUsageByValueQuarters applies the HasEdge predicate on the "usage_by_value_quarters" edge.
+func HasUsageByValueQuarters() predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := sqlgraph.NewStep(
+			sqlgraph.From(Table, FieldID),
+			sqlgraph.Edge(sqlgraph.O2M, false, UsageByValueQuartersTable, UsageByValueQuartersColumn),
+		)
+		sqlgraph.HasNeighbors(s, step)
+	})
+}
+
+// HasUsageByValueQuartersWith applies the HasEdge predicate on the "usage_by_value_quarters" edge with a given conditions (other predicates).
+func HasUsageByValueQuartersWith(preds ...predicate.UsageByValueQuarter) predicate.Price {
+	return predicate.Price(func(s *sql.Selector) {
+		step := newUsageByValueQuartersStep()
+		sqlgraph.HasNeighborsWith(s, step, func(s *sql.Selector) {
+			for _, p := range preds {
+				p(s)
+			}
+		})
+	})
+}
+
 // HasUsageEvents applies the HasEdge predicate on the "usage_events" edge.
 func HasUsageEvents() predicate.Price {
 	return predicate.Price(func(s *sql.Selector) {

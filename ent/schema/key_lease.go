@@ -43,7 +43,7 @@ func (KeyLease) Fields() []ent.Field {
 		field.Bool("probe").Default(false).Comment("it is the one request by which a key that was out is tried"),
 		field.Time("acquired_at").Immutable().Comment("when it began, UTC; its request counts in the windows of then"),
 		field.Time("expires_at").Comment("first instant at which what it reserves is free again, UTC"),
-	}, attempts()...)
+	}, append(attempts(), tags())...)
 }
 
 // Edges of the KeyLease.

@@ -146,3 +146,9 @@ var jsonText = map[string]string{dialect.Postgres: "json"}
 func id(name, comment string) ent.Field {
 	return field.UUID(name, uuid.UUID{}).Comment(comment)
 }
+
+// tags is the column of what a caller says of a request.
+func tags() ent.Field {
+	return field.JSON("tags", Tags{}).Optional().Immutable().SchemaType(jsonText).
+		Comment("what usage is summed by beside models and keys: the tags of each dimension; NULL: none")
+}

@@ -64,6 +64,9 @@ func (Model) Edges() []ent.Edge {
 		edge.To("usage_quarters", UsageQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_totals", UsageTotal.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_total_quarters", UsageTotalQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_by_value", UsageByValue.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_by_value_quarters", UsageByValueQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_fold", UsageFold.Type).Unique().Annotations(entsql.OnDelete(entsql.Cascade)),
 		edge.To("usage_events", UsageEvent.Type),
 	}
 }

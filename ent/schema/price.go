@@ -53,6 +53,8 @@ func (Price) Edges() []ent.Edge {
 		edge.From("model", Model.Type).Ref("prices").Field("model_id").Unique().Required(),
 		edge.To("usage", Usage.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_quarters", UsageQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_by_value", UsageByValue.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
+		edge.To("usage_by_value_quarters", UsageByValueQuarter.Type).Annotations(entsql.OnDelete(entsql.Restrict)),
 		edge.To("usage_events", UsageEvent.Type),
 	}
 }

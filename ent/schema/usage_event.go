@@ -66,7 +66,7 @@ func (UsageEvent) Fields() []ent.Field {
 				"of what the caller said of the request, but for times: another request under the same id is noticed;" +
 					" NULL: from before fingerprints were kept",
 			),
-	}, attempts()...)
+	}, append(attempts(), tags())...)
 }
 
 // Edges of the UsageEvent.

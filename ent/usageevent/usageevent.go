@@ -64,6 +64,8 @@ const (
 	FieldAttemptGroup = "attempt_group"
 	// FieldAttempt holds the string denoting the attempt field in the database.
 	FieldAttempt = "attempt"
+	// FieldTags holds the string denoting the tags field in the database.
+	FieldTags = "tags"
 	// EdgeModel holds the string denoting the model edge name in mutations.
 	EdgeModel = "model"
 	// EdgeKey holds the string denoting the key edge name in mutations.
@@ -141,6 +143,7 @@ var Columns = []string{
 	FieldFingerprint,
 	FieldAttemptGroup,
 	FieldAttempt,
+	FieldTags,
 }
 
 // ValidColumn reports if the column name is valid (part of the table columns).

@@ -1192,6 +1192,16 @@ func AttemptLTE(v int) predicate.UsageEvent {
 	return predicate.UsageEvent(sql.FieldLTE(FieldAttempt, v))
 }
 
+// TagsIsNil applies the IsNil predicate on the "tags" field.
+func TagsIsNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldIsNull(FieldTags))
+}
+
+// TagsNotNil applies the NotNil predicate on the "tags" field.
+func TagsNotNil() predicate.UsageEvent {
+	return predicate.UsageEvent(sql.FieldNotNull(FieldTags))
+}
+
 // HasModel applies the HasEdge predicate on the "model" edge.
 func HasModel() predicate.UsageEvent {
 	return predicate.UsageEvent(func(s *sql.Selector) {
